@@ -1,0 +1,1 @@
+"""Measures: layers, ranges, sensitivities, dependencies and accuracy of an ONNX model."""

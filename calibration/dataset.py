@@ -1,0 +1,276 @@
+"""Calibration and validation sets: one array per model input, checked against the model before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.errors import InvalidCalibrationSetError
+from calibration.model import TensorSpec
+
+MIN_SAMPLES = 8
+Array: TypeAlias = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CalibrationSet:
+    """Samples for each input of a model; every array has ``samples`` as its first axis."""
+
+    inputs: Mapping[str, Array]  # name -> (samples, *shape)
+    labels: NDArray[np.int64] | None  # (samples,) class index
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(next(iter(self.inputs.values())))
+
+    def take(self, indices: NDArray[np.int64]) -> CalibrationSet:
+        """Return the samples at ``indices`` (any length, int64), in that order."""
+        inputs = {name: array[indices] for name, array in self.inputs.items()}
+        return CalibrationSet(MappingProxyType(inputs), None if self.labels is None else self.labels[indices])
+
+    def batches(self, size: int) -> Iterator[dict[str, Array]]:
+        """Yield the inputs ``size`` samples at a time, in order; the last batch may be smaller."""
+        for start in range(0, self.samples, size):
+            yield {name: array[start : start + size] for name, array in self.inputs.items()}
+
+    def save(self, path: Path) -> None:
+        """Write the set for ``load_saved``: an .npz of arrays named ``input:<name>`` and ``labels``."""
+        arrays = {f"input:{name}": array for name, array in self.inputs.items()}
+        if self.labels is not None:
+            arrays["labels"] = self.labels
+        # numpy.savez takes the names as keywords, so inputs called "file" or "allow_pickle" could not be saved with it
+        with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
+            for name, array in arrays.items():
+                with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+
+
+def load_saved(path: Path) -> CalibrationSet:
+    """Return the set that ``CalibrationSet.save`` wrote."""
+    with np.load(path, allow_pickle=False) as archive:
+        inputs = {name.removeprefix("input:"): archive[name] for name in archive.files if name.startswith("input:")}
+        labels = archive["labels"] if "labels" in archive.files else None
+    return CalibrationSet(MappingProxyType(inputs), labels)
+
+
+def read_samples(path: Path, specs: Sequence[TensorSpec]) -> CalibrationSet:
+    """Return the samples in an .npz or .npy file, in the types that the model wants.
+
+    Args:
+        path: An .npz with one array per input, first axis = samples, and optionally ``labels`` (``__labels__`` if the model has an input
+            called ``labels``); or an .npy for a model with one input.
+        specs: The model's inputs.
+
+    Raises:
+        InvalidCalibrationSetError: The file cannot be read or does not fit the model.
+    """
+    arrays = _read_arrays(path, specs)
+    label_name = "__labels__" if any(spec.name == "labels" for spec in specs) else "labels"
+    labels = arrays.pop(label_name, None)
+    _check_names(arrays, specs, label_name)
+    inputs = {spec.name: _fitted(arrays[spec.name], spec) for spec in specs}
+    _check_sizes(inputs, specs)
+    samples = len(inputs[specs[0].name])
+    return CalibrationSet(MappingProxyType(inputs), None if labels is None else _labels(labels, samples, label_name))
+
+
+def split_held_out(samples: int, seed: int, fraction: float = 0.4) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return sorted, disjoint indices (rest, held out) of a seeded random split.
+
+    Args:
+        samples: Samples in all.
+        seed: Of the shuffle.
+        fraction: Share that is held out, 0..1; both parts get at least one sample.
+
+    Raises:
+        InvalidCalibrationSetError: Fewer than ``MIN_SAMPLES`` samples.
+    """
+    if samples < MIN_SAMPLES:
+        raise InvalidCalibrationSetError(
+            f"calibration set: {samples} sample{'' if samples == 1 else 's'} found, at least {MIN_SAMPLES} expected",
+            fix="Give more samples (a few hundred are usual), drawn like the data that the model will see.",
+        )
+    order = np.random.default_rng(seed).permutation(samples).astype(np.int64)
+    held_out = min(max(round(samples * fraction), 1), samples - 1)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def _read_arrays(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Return the arrays by name; that of an .npy takes the name of the only input."""
+    name = f"calibration file '{path.name}'"
+    try:
+        with path.open("rb") as file:  # numpy leaves a file open that it opened itself and could not read
+            start = file.read(8)
+            file.seek(0)
+            _check_kind(name, start)
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {_only_input(name, specs): loaded}
+            with loaded:
+                return {key: _read_member(loaded, key) for key in loaded.files}
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as exc:
+        raise InvalidCalibrationSetError(f"{name}: cannot be read: {exc.strerror}", fix="Give the path of an .npz or .npy file.") from exc
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as exc:
+        if "allow_pickle" in str(exc):
+            raise InvalidCalibrationSetError(f"{name}: holds a pickled object array, which is never loaded", fix=_PLAIN_NUMBERS) from exc
+        raise InvalidCalibrationSetError(f"{name}: is damaged or truncated: {exc}", fix="Copy or write the file again.") from exc
+
+
+def _check_kind(name: str, start: bytes) -> None:
+    found = None
+    if not start:
+        found = "is empty"
+    elif start.startswith(b"\x80"):
+        found = "is a Python pickle, which is never loaded; expected .npz or .npy"
+    elif not start.startswith((b"PK", b"\x93NUMPY")):
+        found = "is neither .npz nor .npy"
+    if found:
+        raise InvalidCalibrationSetError(
+            f"{name}: {found}", fix="Write it with numpy.savez(path, **{input_name: array, ...}), arrays of numbers only."
+        )
+
+
+def _only_input(name: str, specs: Sequence[TensorSpec]) -> str:
+    if len(specs) > 1:
+        wanted = ", ".join(f"'{spec.name}'" for spec in specs)
+        raise InvalidCalibrationSetError(
+            f"{name}: a single array (.npy) found, {len(specs)} expected: {wanted}", fix="Write an .npz with one array per model input."
+        )
+    return specs[0].name
+
+
+def _read_member(archive: np.lib.npyio.NpzFile, name: str) -> Array:
+    try:
+        array = archive[name]
+    except ValueError as exc:
+        if "allow_pickle" not in str(exc):
+            raise
+        raise InvalidCalibrationSetError(
+            f"array '{name}': holds pickled Python objects, which are never loaded", fix=_PLAIN_NUMBERS
+        ) from exc
+    if not isinstance(array, np.ndarray):
+        raise InvalidCalibrationSetError(f"array '{name}': is not a .npy member", fix="Write the file with numpy.savez.")
+    return array
+
+
+def _check_names(arrays: Mapping[str, Array], specs: Sequence[TensorSpec], label_name: str) -> None:
+    expected = [spec.name for spec in specs]
+    extra = [name for name in arrays if name not in expected]
+    missing = [name for name in expected if name not in arrays]
+    wanted = ", ".join(f"'{name}'" for name in expected)
+    if missing:
+        near = difflib.get_close_matches(missing[0], extra, n=1, cutoff=0.0)
+        found = ", ".join(f"'{name}'" for name in arrays) or "none"
+        raise InvalidCalibrationSetError(
+            f"array '{missing[0]}': missing; arrays found: {found}; model inputs: {wanted}",
+            fix=f"Rename array '{near[0]}' to '{missing[0]}'." if near else f"Add an array called '{missing[0]}'.",
+        )
+    if extra:
+        near = difflib.get_close_matches(extra[0], [*expected, label_name], n=1)
+        hint = f"Did you mean '{near[0]}'? " if near else ""
+        raise InvalidCalibrationSetError(
+            f"array '{extra[0]}': no such model input; model inputs: {wanted}",
+            fix=f"{hint}Remove the array; only '{label_name}' may be added to the inputs.",
+        )
+
+
+def _fitted(array: Array, spec: TensorSpec) -> Array:
+    """Return ``array`` in the type of ``spec``, checked."""
+    expected = "(" + ", ".join(["samples", *("any" if dim is None else str(dim) for dim in spec.shape[1:])]) + ")"
+    if spec.shape and array.ndim != len(spec.shape):
+        raise InvalidCalibrationSetError(
+            f"array '{spec.name}': {array.ndim} axes found (shape {array.shape}), {len(spec.shape)} expected: {expected}",
+            fix="Stack the samples on the first axis; every sample has the shape of the model input without its batch axis.",
+        )
+    for axis, (found, dim) in enumerate(zip(array.shape, spec.shape, strict=False)):
+        if axis > 0 and isinstance(dim, int) and found != dim:
+            raise InvalidCalibrationSetError(
+                f"array '{spec.name}': size {found} found on axis {axis} (shape {array.shape}), {dim} expected: {expected}",
+                fix="Preprocess the samples as for the model (size, and order of the axes: N, C, H, W for most image models).",
+            )
+    if array.ndim == 0 or array.size == 0:
+        raise InvalidCalibrationSetError(
+            f"array '{spec.name}': is empty (shape {array.shape})", fix=f"Give at least {MIN_SAMPLES} samples."
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0])
+        raise InvalidCalibrationSetError(
+            f"array '{spec.name}': NaN or infinity found, first in sample {bad}; finite numbers expected",
+            fix="Remove these samples, or repair the preprocessing that made them.",
+        )
+    return _cast(array, spec)
+
+
+def _cast(array: Array, spec: TensorSpec) -> Array:
+    wanted = np.dtype(spec.dtype)
+    if array.dtype == wanted:
+        return array
+    cast_fix = f"Convert the array the way the model's input is made, e.g. array.astype('{wanted.name}')."
+    if array.dtype.newbyteorder("=") != wanted and (
+        array.dtype.kind not in "fiu" or (array.dtype.kind == "f") != (wanted.kind == "f") or wanted.kind == "b"
+    ):
+        raise InvalidCalibrationSetError(f"array '{spec.name}': {array.dtype.name} found, {wanted.name} expected", fix=cast_fix)
+    if wanted.kind in "iu":
+        limits = np.iinfo(wanted)
+        fits = int(array.min()) >= limits.min and int(array.max()) <= limits.max
+    else:
+        fits = wanted.kind != "f" or float(np.abs(array).max()) <= float(np.finfo(wanted).max)
+    if not fits:
+        raise InvalidCalibrationSetError(
+            f"array '{spec.name}': {array.dtype.name} values from {array.min()} to {array.max()} found, which {wanted.name} cannot hold",
+            fix=cast_fix,
+        )
+    return array.astype(wanted)
+
+
+def _check_sizes(inputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> None:
+    counts = {name: len(array) for name, array in inputs.items()}
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"'{name}' {count}" for name, count in counts.items())
+        raise InvalidCalibrationSetError(
+            f"calibration set: different numbers of samples found: {found}; one number expected",
+            fix="Give every input the same samples, in the same order.",
+        )
+    sizes: dict[str, tuple[str, int, int]] = {}
+    for spec in specs:
+        for axis, dim in enumerate(spec.shape):
+            if axis > 0 and isinstance(dim, str):
+                found_size = inputs[spec.name].shape[axis]
+                name, other_axis, size = sizes.setdefault(dim, (spec.name, axis, found_size))
+                if size != found_size:
+                    raise InvalidCalibrationSetError(
+                        f"array '{spec.name}': size {found_size} found on axis {axis}, {size} expected: "
+                        f"the model calls it '{dim}', as axis {other_axis} of '{name}'",
+                        fix="Give axes of the same name the same size (pad both arrays alike).",
+                    )
+
+
+def _labels(labels: Array, samples: int, name: str) -> NDArray[np.int64]:
+    if labels.dtype.kind not in "iu":
+        raise InvalidCalibrationSetError(
+            f"array '{name}': {labels.dtype.name} found, whole numbers expected (class indices)", fix="Convert it: labels.astype('int64')."
+        )
+    if labels.shape != (samples,):
+        raise InvalidCalibrationSetError(
+            f"array '{name}': shape {labels.shape} found, ({samples},) expected: one class index per sample",
+            fix="Give exactly one label per sample, in the same order (no one-hot rows).",
+        )
+    if int(labels.min()) < 0:
+        raise InvalidCalibrationSetError(
+            f"array '{name}': {int(labels.min())} found, class indices from 0 expected",
+            fix="Remove the samples without a class, or number the classes from 0.",
+        )
+    return labels.astype(np.int64)
+
+
+_PLAIN_NUMBERS = "Convert it to a plain number type, e.g. array.astype('float32'), and save it again."

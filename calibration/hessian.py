@@ -1,0 +1,204 @@
+r"""Hutchinson traces of the loss Hessian by gradient-free finite differences.
+
+For a tensor x of a layer (its weight, an input, its output) and Rademacher v, with d the difference of the model's outputs at
+x + eps v, the Gauss-Newton form of the second directional derivative is
+
+    v'Hv = d'Fd / eps^2 = 2 e'e / eps^2          (F and e: losses.py)
+
+which needs one forward a probe and cancels nothing, since the loss and its gradient vanish at the float model. E[v'Hv] = trace H
+(Hutchinson 1990). The sensitivity of rounding x to Q(x) is then (HAWQ-V2, arXiv 1911.03852, and arXiv 2306.04879)
+
+    1/2 * trace(H) / size(x) * ||x - Q(x)||^2.
+
+Each batch of samples is probed with a fresh v, so the spread over batches gives the standard error of probes and samples together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from calibration.layers import Layer
+from calibration.losses import whitened
+from calibration.metrics import OutputKind
+from calibration.precision import Precision, Scheme, fake_quantize_activation
+from calibration.reference import Floats, Probe, ReferenceModel
+from calibration.session import Array
+from calibration.singles import in_parallel, low_weight
+
+FIRST_STEP = 1e-3  # of the tensor's root mean square: the middle of the plateau on a logarithmic scale
+AGREEMENT = 0.05  # two steps a factor of two apart must agree this well
+SMALLEST_STEP, LARGEST_STEP = 6e-5, 1.7e-2
+
+
+@dataclass(frozen=True, slots=True)
+class HessianTrace:
+    """Trace of the loss Hessian with respect to one tensor of a layer, per sample."""
+
+    layer: str
+    site: str  # "weight", "input0", "input1" or "output"
+    trace: float
+    error: float  # standard error of the trace; inf from a single probe
+    size: int  # elements of the tensor (of one sample, for activations)
+    probes: int
+    step: float  # eps, in units of the tensor's root mean square
+    settled: bool  # whether two steps agreed within AGREEMENT
+    rounding: float  # E ||x - Q(x)||^2 at 8 bits
+
+    @property
+    def sensitivity(self) -> float:
+        """Second-order loss of rounding this tensor alone."""
+        return 0.5 * self.trace / self.size * self.rounding
+
+    @property
+    def sensitivity_error(self) -> float:
+        """Standard error of ``sensitivity`` that comes from the trace."""
+        return 0.5 * self.error / self.size * self.rounding
+
+
+def measure_traces(
+    reference: ReferenceModel,
+    kinds: Sequence[OutputKind],
+    scheme: Scheme,
+    ranges: Mapping[str, tuple[float, float]],
+    batches: Sequence[Mapping[str, Array]],
+    *,
+    seed: int,
+    workers: int = 1,
+    on_batch: Callable[[int], None] = lambda done: None,
+) -> tuple[HessianTrace, ...]:
+    """Return the trace of every tensor that INT8 would round, for every layer.
+
+    Args:
+        reference: The float model in pieces.
+        kinds: Kind of each output.
+        scheme: How the target quantizes.
+        ranges: Ranges of the activations.
+        batches: One probe a batch: inputs by name, each (batch, ...).
+        seed: Seed of the probe directions.
+        workers: Batches in flight at once.
+        on_batch: Told the number of batches done.
+    """
+    steps = _settle(reference, kinds, scheme, batches[0], seed)
+
+    def one(numbered: tuple[int, Mapping[str, Array]]) -> dict[tuple[str, str], tuple[float, float, int]]:
+        index, batch = numbered
+        found = {}
+        for probe in reference.begin(batch).probes():
+            for site in sites(probe.layer, scheme):
+                tensor = _tensor(probe, site)
+                v = _direction(tensor.shape, seed, probe.layer.name, site, index)
+                value = _curvature(probe, site, tensor, v, steps[probe.layer.name, site][0], kinds)
+                size = tensor.size if site == "weight" else tensor.size // len(tensor)
+                found[probe.layer.name, site] = (value, _rounding(probe, site, tensor, scheme, ranges), size)
+        return found
+
+    results = []
+    for result in in_parallel(one, enumerate(batches), workers):
+        results.append(result)
+        on_batch(len(results))
+    traces = []
+    for (layer, site), (step, settled) in steps.items():
+        values = np.array([result[layer, site][0] for result in results])
+        rounding = float(np.mean([result[layer, site][1] for result in results]))
+        error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("inf")
+        size = results[0][layer, site][2]
+        traces.append(HessianTrace(layer, site, float(values.mean()), error, size, len(values), step, settled, rounding))
+    return tuple(traces)
+
+
+def sites(layer: Layer, scheme: Scheme) -> tuple[str, ...]:
+    """Return the tensors of a layer that INT8 rounds."""
+    names = ["weight"] if layer.weight is not None else []
+    names += [f"input{index}" for index in range(len(layer.inputs))]
+    return (*names, "output") if layer.op_type in scheme.quantized_outputs else tuple(names)
+
+
+def settled_step(curvature: Callable[[float], float]) -> tuple[float, bool]:
+    """Return the finite-difference step, and whether two steps a factor of two apart agree within AGREEMENT.
+
+    Starts from FIRST_STEP with its half and double, and moves towards the pair that agrees better.
+
+    Args:
+        curvature: v'Hv measured with a step, in units of the tensor's root mean square.
+    """
+    values = {step: curvature(step) for step in (FIRST_STEP / 2, FIRST_STEP, FIRST_STEP * 2)}
+    while True:
+        ordered = sorted(values)
+        pairs = [(_disagreement(values[a], values[b]), a, b) for a, b in itertools.pairwise(ordered)]
+        worst, low, high = min(pairs)
+        if worst <= AGREEMENT:
+            return (low if high <= FIRST_STEP else high if low >= FIRST_STEP else low), True
+        further = ordered[0] / 2 if low == ordered[0] else ordered[-1] * 2
+        if not SMALLEST_STEP <= further <= LARGEST_STEP or len(values) > 8:
+            return low, False
+        values[further] = curvature(further)
+
+
+def _disagreement(a: float, b: float) -> float:
+    top = max(abs(a), abs(b))
+    return abs(a - b) / top if top > 0 else 0.0
+
+
+def _settle(
+    reference: ReferenceModel, kinds: Sequence[OutputKind], scheme: Scheme, batch: Mapping[str, Array], seed: int
+) -> dict[tuple[str, str], tuple[float, bool]]:
+    steps = {}
+    for probe in reference.begin(batch).probes():
+        for site in sites(probe.layer, scheme):
+            tensor = _tensor(probe, site)
+            v = _direction(tensor.shape, seed, probe.layer.name, site, 0)
+            steps[probe.layer.name, site] = settled_step(
+                lambda step, probe=probe, site=site, tensor=tensor, v=v: _curvature(probe, site, tensor, v, step, kinds)  # type: ignore[misc]  # defaults bind the loop's values
+            )
+    return steps
+
+
+def _tensor(probe: Probe, site: str) -> Floats:
+    if site == "weight":
+        return probe.run.model.weight(probe.layer)
+    if site == "output":
+        return probe.output()
+    return np.asarray(probe.inside[probe.layer.inputs[int(site.removeprefix("input"))]], dtype=np.float32)
+
+
+def _curvature(probe: Probe, site: str, tensor: Floats, v: Floats, step: float, kinds: Sequence[OutputKind]) -> float:
+    """Return v'Hv, averaged over the samples of the batch."""
+    eps = step * max(float(np.sqrt(np.mean(np.square(tensor, dtype=np.float64)))), 1e-12)
+    moved = tensor + np.float32(eps) * v
+    if site == "weight":
+        output = probe.output(weight=moved)
+    elif site == "output":
+        output = moved
+    else:
+        output = probe.output(inputs={probe.layer.inputs[int(site.removeprefix("input"))]: moved})
+    e = whitened(kinds, probe.run.outputs, probe.outputs_from(output)).astype(np.float64)
+    return float(2.0 * np.sum(e**2) / len(e) / eps**2)
+
+
+def _rounding(probe: Probe, site: str, tensor: Floats, scheme: Scheme, ranges: Mapping[str, tuple[float, float]]) -> float:
+    """Return ||x - Q(x)||^2 at 8 bits: of the weight, or the mean over samples of an activation."""
+    if site == "weight":
+        rounded = low_weight(probe.run, probe.layer, Precision.INT8)
+        return float(np.sum(np.square(tensor - rounded, dtype=np.float64))) if rounded is not None else 0.0
+    name = probe.layer.output if site == "output" else probe.layer.inputs[int(site.removeprefix("input"))]
+    if name not in ranges:
+        return 0.0
+    rounded = fake_quantize_activation(tensor, *ranges[name], bits=8, symmetric=scheme.symmetric_activations)
+    return float(np.sum(np.square(tensor - rounded, dtype=np.float64)) / len(tensor))
+
+
+def _direction(shape: tuple[int, ...], seed: int, layer: str, site: str, batch: int) -> Floats:
+    digest = hashlib.sha256(f"{seed}/{layer}/{site}/{batch}".encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+    size = math.prod(shape)
+    bits = np.unpackbits(np.frombuffer(rng.bytes(-(-size // 8)), dtype=np.uint8), count=size)
+    signs = bits.astype(np.float32)
+    signs *= 2.0
+    signs -= 1.0
+    return signs.reshape(shape)

@@ -1,0 +1,267 @@
+"""How far outputs are from the float model's, and how good they are: pure functions with one value per sample.
+
+Divergences (0 is perfect), with r the reference and x the output of one sample:
+
+    KL(p || q) = sum_k p_k (log p_k - log q_k),  p = softmax(r), q = softmax(x)
+    NMSE       = ||x - r||^2 / ||r||^2
+
+Classes lie on the last axis that is longer than one; axes between it and the samples are averaged over. A sample with a NaN in it
+scores worst, so a broken engine can never look good.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
+
+WORST_LOSS = 1e6  # the divergence of a sample that is not finite: finite itself, so that means and JSON stay so
+IDENTICAL_PSNR = 150.0  # decibels given to outputs that float32 cannot tell apart (2^-24 of the peak is 144 dB)
+
+
+class OutputKind(enum.StrEnum):
+    """What the values of a model's output are."""
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
+    VALUES = "values"
+    IGNORE = "ignore"
+
+
+class Metric(enum.StrEnum):
+    """A score per sample that the accuracy budget is stated in."""
+
+    TOP1 = "top1"
+    TOP5 = "top5"
+    AGREEMENT = "agreement"
+    COSINE = "cosine"
+    NMSE = "nmse"
+    PSNR = "psnr"
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the score compares with labels, not with the float model's outputs."""
+        return self in (Metric.TOP1, Metric.TOP5)
+
+    @property
+    def is_perfect_by_definition(self) -> bool:
+        """Whether the float model itself scores 1 on every sample, since it is what is compared with."""
+        return self in (Metric.AGREEMENT, Metric.COSINE)
+
+
+def score(
+    metric: Metric,
+    outputs: Sequence[NDArray[np.generic]],
+    reference_outputs: Sequence[NDArray[np.generic]],
+    labels: NDArray[np.generic] | None,
+) -> NDArray[np.float64]:
+    """Return the score of each sample: 1 is perfect for top1, top5, agreement and cosine, 0 for nmse; psnr is in decibels.
+
+    Args:
+        metric: What to score.
+        outputs: One array (samples, ...) per output of the model; top1 and top5 read the first, the others average over all.
+        reference_outputs: The float model's, in the same order.
+        labels: (samples,) integers; needed by top1 and top5 alone.
+
+    Returns:
+        (samples,) float64.
+
+    Raises:
+        InvalidConfigError: The metric does not apply to outputs of this form.
+        InvalidCalibrationSetError: Labels are missing or name a class that the model does not have.
+    """
+    if metric.needs_labels:
+        if labels is None:
+            raise InvalidCalibrationSetError(
+                f"accuracy.metric: {metric} compares with labels, found a set without any",
+                fix="Add an array `labels` with one class index per sample, or choose the metric agreement, cosine or nmse.",
+            )
+        return topk(labels, outputs[0], k=1 if metric is Metric.TOP1 else 5)
+    measure = {Metric.AGREEMENT: agreement, Metric.COSINE: cosine, Metric.NMSE: nmse, Metric.PSNR: psnr}[metric]
+    values = [measure(reference, output) for reference, output in zip(reference_outputs, outputs, strict=True)]
+    return np.asarray(np.mean(values, axis=0), dtype=np.float64)
+
+
+def divergence(kind: OutputKind, reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the loss of each sample that fits the kind of output: KL for logits and probabilities, NMSE for values, zero if ignored."""
+    if kind is OutputKind.IGNORE:
+        return np.zeros(len(reference))
+    if kind is OutputKind.VALUES:
+        return nmse(reference, output)
+    return kl_divergence(reference, output, probabilities=kind is OutputKind.PROBABILITIES)
+
+
+def kl_divergence(reference: NDArray[np.generic], output: NDArray[np.generic], *, probabilities: bool = False) -> NDArray[np.float64]:
+    """Return KL(reference || output) of each sample, at least 0.
+
+    Args:
+        reference: (samples, ..., classes), the float model's logits or probabilities.
+        output: The same shape.
+        probabilities: Both hold probabilities already, else logits.
+
+    Returns:
+        (samples,) float64, nats.
+    """
+    logs = _log_probabilities if probabilities else _log_softmax
+    log_p, log_q = logs(by_class(reference)), logs(by_class(output))
+    p = np.exp(log_p)
+    with np.errstate(invalid="ignore"):
+        terms = np.where(p > 0, p * (log_p - log_q), 0.0)
+        terms[np.isnan(log_q) | np.isnan(log_p)] = WORST_LOSS
+    return np.asarray(np.clip(terms.sum(axis=-1).mean(axis=-1), 0.0, WORST_LOSS), dtype=np.float64)
+
+
+def nmse(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return ||output - reference||^2 / ||reference||^2 of each sample.
+
+    A sample whose reference is all zero is measured against the mean norm of the others, and against 1 if all are zero.
+
+    Args:
+        reference: (samples, ...), the float model's.
+        output: The same shape.
+
+    Returns:
+        (samples,) float64, 0 for identical values, at most WORST_LOSS.
+    """
+    r, x = _by_sample(reference), _by_sample(output)
+    error, norm = _squared_error(r, x), np.einsum("ij,ij->i", r, r)
+    known = norm[(norm > 0) & np.isfinite(norm)]
+    usual = float(known.mean()) if known.size else 1.0
+    return _finite_loss(error / np.where((norm > 0) & np.isfinite(norm), norm, usual))
+
+
+def psnr(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the peak signal-to-noise ratio of each sample, in decibels, between 0 and IDENTICAL_PSNR.
+
+    The peak is the span (highest - lowest value) of the sample's reference; a constant reference takes its magnitude, or 1 if zero.
+    """
+    r, x = _by_sample(reference), _by_sample(output)
+    span = r.max(axis=1) - r.min(axis=1)
+    peak = np.where(span > 0, span, np.abs(r[:, 0]))
+    peak = np.where((peak > 0) & np.isfinite(peak), peak, 1.0)
+    relative = _finite_loss(_squared_error(r, x) / r.shape[1] / peak**2)
+    floor = 10.0 ** (-IDENTICAL_PSNR / 10)
+    return np.asarray(np.clip(-10.0 * np.log10(np.maximum(relative, floor)), 0.0, IDENTICAL_PSNR), dtype=np.float64)
+
+
+def cosine(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the cosine of the angle between reference and output of each sample, in -1..1.
+
+    Two zero vectors agree (1), one zero vector does not (0).
+    """
+    r, x = _by_sample(reference), _by_sample(output)
+    norms = np.sqrt(np.einsum("ij,ij->i", r, r)) * np.sqrt(np.einsum("ij,ij->i", x, x))
+    dots = np.einsum("ij,ij->i", r, x)
+    is_finite = np.isfinite(norms) & np.isfinite(dots)
+    values = np.divide(dots, norms, out=np.where(is_finite, 0.0, -1.0), where=is_finite & (norms > 0))
+    values[np.all(r == x, axis=1)] = 1.0  # exactly, where rounding would leave 1 - 2^-53
+    return np.asarray(np.clip(values, -1.0, 1.0), dtype=np.float64)
+
+
+def agreement(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return how often the best class of each sample is the reference's: 0 or 1, a fraction where several predictions make a sample.
+
+    Integer outputs (a model that ends in ArgMax) are compared as they are.
+
+    Raises:
+        InvalidConfigError: The outputs hold one value per sample, so that there is no class to agree on.
+    """
+    if np.issubdtype(reference.dtype, np.integer) or reference.dtype == np.bool_:
+        return np.asarray((_as_rows(reference) == _as_rows(output)).mean(axis=1), dtype=np.float64)
+    r, x = by_class(reference), by_class(output)
+    if r.shape[-1] == 1:
+        raise InvalidConfigError(
+            f"accuracy.metric: agreement needs a score for each of several classes, found an output of shape {reference.shape}",
+            fix="Set accuracy.max_nmse, or accuracy.metric to top1 or cosine.",
+        )
+    same = (r.argmax(axis=-1) == x.argmax(axis=-1)) & ~np.isnan(x).any(axis=-1)
+    return np.asarray(same.mean(axis=-1), dtype=np.float64)
+
+
+def top1(labels: NDArray[np.generic], scores: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return 1 where the best class is the label, else 0."""
+    return topk(labels, scores, k=1)
+
+
+def top5(labels: NDArray[np.generic], scores: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return 1 where the label is among the five best classes, else 0."""
+    return topk(labels, scores, k=5)
+
+
+def topk(labels: NDArray[np.generic], scores: NDArray[np.generic], *, k: int) -> NDArray[np.float64]:
+    """Return 1 where the label is among the ``k`` best classes, else 0; of equal scores the lower class index is the better.
+
+    Args:
+        labels: (samples,) integers.
+        scores: (samples, classes) floats, or (samples,) integers: the class itself.
+        k: How many classes may be named, at least 1.
+
+    Raises:
+        InvalidConfigError: The scores are not one row of classes per sample.
+        InvalidCalibrationSetError: A label is not a class of the model.
+    """
+    wanted = np.asarray(labels).reshape(len(labels)).astype(np.int64)
+    if np.issubdtype(scores.dtype, np.integer) and scores.size == len(scores):
+        return np.asarray(scores.reshape(-1) == wanted, dtype=np.float64)
+    rows = by_class(scores)
+    if rows.shape[1] != 1 or rows.shape[2] == 1:
+        raise InvalidConfigError(
+            f"accuracy.metric: top1 and top5 need one row of class scores per sample, found an output of shape {scores.shape}",
+            fix="Set accuracy.metric to agreement or cosine, or accuracy.max_nmse.",
+        )
+    rows = rows[:, 0]
+    classes = rows.shape[1]
+    if wanted.size and (wanted.min() < 0 or wanted.max() >= classes):
+        raise InvalidCalibrationSetError(
+            f"labels: found values {wanted.min()} to {wanted.max()}, expected 0 to {classes - 1}, the classes of the model's first output",
+            fix="Number the classes as the model does, from 0.",
+        )
+    own = np.take_along_axis(rows, wanted[:, None], axis=1)
+    before = np.arange(classes)[None, :] < wanted[:, None]
+    better = (rows > own).sum(axis=1) + ((rows == own) & before).sum(axis=1)
+    return np.asarray((better < k) & ~np.isnan(rows).any(axis=1), dtype=np.float64)
+
+
+def by_class(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the values as (samples, predictions per sample, classes): (n, 1000, 1, 1) becomes (n, 1, 1000)."""
+    longer = [size for size in values.shape[1:] if size > 1]
+    return values.astype(np.float64).reshape(len(values), -1, longer[-1] if longer else 1)
+
+
+def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), dtype=np.float64)
+
+
+def _log_probabilities(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    kept = np.maximum(values, _SMALLEST_PROBABILITY)
+    return np.asarray(np.log(kept / kept.sum(axis=-1, keepdims=True)), dtype=np.float64)
+
+
+def _squared_error(r: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        d = x - r
+    if not np.isfinite(d).all():
+        d[x == r] = 0.0  # equal infinities, as masks leave them, are no error
+    return np.asarray(np.einsum("ij,ij->i", d, d), dtype=np.float64)
+
+
+def _finite_loss(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.minimum(np.nan_to_num(values, nan=WORST_LOSS, posinf=WORST_LOSS), WORST_LOSS), dtype=np.float64)
+
+
+def _as_rows(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    return values.reshape(len(values), -1)
+
+
+def _by_sample(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the values as (samples, all the rest)."""
+    return _as_rows(values).astype(np.float64)
+
+
+_SMALLEST_PROBABILITY = 1e-12

@@ -1,0 +1,222 @@
+"""One form for every model: float32, a recent opset, constant weights that each belong to one layer, and unique names.
+
+The prepared model computes what the user's model computes, from the same inputs to the same outputs; only standard operators are in it,
+and nothing in it depends on the machine. All that follows (ranges, probes, rewriting) reads this form only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import onnx
+import onnx.inliner
+import onnx.version_converter
+import onnx_ir as ir
+import onnxruntime
+from onnx_ir.passes import common
+
+from calibration.errors import InvalidModelError
+from calibration.float32 import convert_to_float32, float_type
+from calibration.folding import fold_constants, remove_no_ops
+from calibration.fusing import fold_batch_norms, fold_gemm_factors, fold_pads
+from calibration.outline import big_weights, outline
+from calibration.precision import Precision
+from calibration.supported import STANDARD_DOMAINS, opset_version
+
+OPSET = 17  # lowest of a prepared model: per-channel Q/DQ needs 13, LayerNormalization 17
+_IR_VERSION = 8  # lowest that belongs to that opset
+_PARAMETERS = {"Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (0, 1)}  # inputs that hold a weight or bias
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedModel:
+    """A model in the one form, and how it differs from the user's."""
+
+    model: onnx.ModelProto
+    notes: tuple[str, ...]  # what was changed, in the user's words
+    float_type: Precision  # of the user's own weights: fp32, fp16 or bf16
+
+
+def prepare(model: onnx.ModelProto) -> PreparedModel:
+    """Return ``model`` in the one form; ``model`` itself is left as it is.
+
+    Args:
+        model: A model from ``read_model``.
+
+    Raises:
+        InvalidModelError: It cannot be converted, or onnxruntime cannot run it.
+    """
+    notes: list[str] = []
+    graph_only = _modernize(outline(model), notes)
+    work = _with_weights(graph_only, model)
+    _drop_overridable(work, notes)
+    common.RemoveUnusedNodesPass()(work)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(work)
+    kind = float_type(work)
+    _infer(work)
+    if convert_to_float32(work):
+        notes.append(f"half-precision tensors computed in float32; inputs and outputs keep their types (weights are mostly {kind.value})")
+        _infer(work)
+    _simplify(work, notes)
+    _name_nodes(work)
+    _own_parameters(work.graph, notes)
+    common.RemoveUnusedNodesPass()(work)
+    result = _to_proto(work, model)
+    _check_runs(result)
+    return PreparedModel(result, tuple(notes), kind)
+
+
+def _modernize(model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
+    """Return the outline ``model`` without functions and at opset 17 or later."""
+    if model.functions:
+        try:
+            model = onnx.inliner.inline_local_functions(model, convert_version=True)
+        except Exception as exc:  # the C++ inliner raises RuntimeError and its own kinds
+            raise InvalidModelError(
+                f"model: its local functions cannot be inlined: {exc}", fix="Inline them with onnx.inliner before the upload."
+            ) from exc
+        notes.append("model-local functions inlined")
+    used = {node.domain for node in model.graph.node} | set(STANDARD_DOMAINS)
+    kept = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    opset = opset_version(model)
+    if opset < OPSET:
+        try:
+            typed = onnx.shape_inference.infer_shapes(model)
+            model = onnx.version_converter.convert_version(typed, OPSET)
+        except Exception as exc:  # the C++ converter raises RuntimeError and its own ConvertError
+            raise InvalidModelError(
+                f"model: opset {opset} cannot be converted to {OPSET}: {exc}", fix=f"Export the model again at opset {OPSET}."
+            ) from exc
+        notes.append(f"opset {opset} converted to {OPSET}")
+    model.ir_version = max(model.ir_version, _IR_VERSION)
+    return model
+
+
+def _with_weights(graph_only: onnx.ModelProto, model: onnx.ModelProto) -> ir.Model:
+    """Return the outline with the big weights of ``model`` in it again, not copied."""
+    missing = big_weights(model)
+    work = ir.from_proto(graph_only)
+    placeholders = {value.name: value for value in work.graph.inputs if value.name in missing}
+    for tensor in model.graph.initializer:
+        value = placeholders.get(tensor.name)
+        if value is not None:
+            value.const_value = ir.from_proto(tensor)
+            work.graph.register_initializer(value)
+    listed = {value.name for value in model.graph.input}
+    inputs = [value for value in work.graph.inputs if value.name in listed]
+    work.graph.inputs.clear()
+    work.graph.inputs.extend(inputs)
+    return work
+
+
+def _drop_overridable(work: ir.Model, notes: list[str]) -> None:
+    weights = sum(value.is_initializer() for value in work.graph.inputs)
+    if weights:
+        common.RemoveInitializersFromInputsPass()(work)
+        notes.append(f"{_count(weights, 'initializer')} listed as inputs made constant")
+
+
+def _simplify(work: ir.Model, notes: list[str]) -> None:
+    counts: Counter[str] = Counter()
+    changed = 1
+    while changed:
+        changed = remove_no_ops(work.graph) + fold_constants(work)
+        if changed:
+            _infer(work)
+            counts["constant node"] += changed
+    counts["BatchNormalization"] = fold_batch_norms(work.graph)
+    counts["Pad"] = fold_pads(work.graph)
+    counts["Gemm factor"] = fold_gemm_factors(work.graph)
+    common.RemoveUnusedNodesPass()(work)
+    if counts["constant node"]:
+        notes.append(f"{_count(counts['constant node'], 'constant node')} computed once")
+    for what, into in (
+        ("BatchNormalization", "the convolution before it"),
+        ("Pad", "the convolution after it"),
+        ("Gemm factor", "its weight and bias"),
+    ):
+        if counts[what]:
+            notes.append(f"{_count(counts[what], what)} folded into {into}")
+
+
+def _infer(work: ir.Model) -> None:
+    """Infer all shapes anew: a dimension once inferred as unknown would stay so; a shape that cannot be inferred stays as it was."""
+    known = {value: value.shape for node in work.graph.all_nodes() for value in node.outputs if not value.is_graph_output()}
+    for value in known:
+        value.shape = None
+    common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(work)
+    for value, shape in known.items():
+        if value.shape is None:
+            value.shape = shape
+
+
+def _name_nodes(work: ir.Model) -> None:
+    """Give each node a name of its own: the user's, else one made of its operator and its first output."""
+    taken = {node.name for node in work.graph.all_nodes() if node.name}
+    seen: set[str] = set()
+    for node in work.graph.all_nodes():
+        if not node.name or node.name in seen:
+            made = next((value.name for value in node.outputs if value.name), "")
+            node.name = _unused(f"{node.name or node.op_type}_{made}", taken)
+            taken.add(node.name)
+        seen.add(node.name)
+
+
+def _own_parameters(graph: ir.Graph, notes: list[str]) -> None:
+    """Give each layer its own copy of a weight or bias that something else uses too; the first in the graph keeps the original."""
+    taken = {value.name or "" for node in graph.all_nodes() for value in node.outputs} | set(graph.initializers)
+    copied: list[str] = []
+    for node in reversed(tuple(graph)):
+        for index in _PARAMETERS.get(node.op_type, ()):
+            value = node.inputs[index] if index < len(node.inputs) else None
+            if value is None or not value.is_initializer() or (len(value.uses()) < 2 and not value.is_graph_output()):
+                continue
+            name = _unused(f"{value.name}_{node.name}", taken)
+            taken.add(name)
+            own = ir.Value(name=name, type=value.type, shape=value.shape, const_value=value.const_value)
+            graph.register_initializer(own)
+            node.replace_input_with(index, own)
+            copied.append(value.name or "")
+    notes.extend(f"'{name}' is shared; {_count(times, 'layer')} got a copy of its own" for name, times in sorted(Counter(copied).items()))
+
+
+def _to_proto(work: ir.Model, model: onnx.ModelProto) -> onnx.ModelProto:
+    result: onnx.ModelProto = ir.to_proto(work)
+    for tensor, value in zip(result.graph.initializer, work.graph.initializers.values(), strict=True):
+        tensor.name = value.name or ""
+    constants = {tensor.name for tensor in result.graph.initializer}
+    known = [value for value in result.graph.value_info if value.name not in constants]
+    del result.graph.value_info[:]
+    result.graph.value_info.extend(known)
+    inputs = {value.name for value in result.graph.input}
+    del result.graph.input[:], result.graph.output[:]
+    result.graph.input.extend(value for value in model.graph.input if value.name in inputs)
+    result.graph.output.extend(model.graph.output)
+    return result
+
+
+def _check_runs(model: onnx.ModelProto) -> None:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    try:
+        onnxruntime.InferenceSession(outline(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as exc:  # onnxruntime's exceptions share no base class below Exception
+        raise InvalidModelError(
+            f"model: onnxruntime {onnxruntime.__version__} cannot run it: {exc}",
+            fix="Check that the model runs in onnxruntime (CPU) as it is, then upload it again.",
+        ) from exc
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    unique, number = name, 1
+    while unique in taken:
+        unique, number = f"{name}_{number}", number + 1
+    return unique
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

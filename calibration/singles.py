@@ -1,0 +1,153 @@
+r"""Quantization-loss probes: one layer at a time in a low precision, and the Gram matrix of what that does to the outputs.
+
+For decision i (a layer in a precision), e_i is the whitened difference of the outputs (losses.py). From the same forwards come
+
+* h_i = E[loss with only i low], measured, and
+* G_ij = E[e_i'e_j], whose diagonal is h_i to second order and whose off-diagonal is half the interaction of i and j:
+  loss(i and j) ~ h_i + h_j + 2 G_ij.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.layers import Layer
+from calibration.losses import losses, whitened
+from calibration.metrics import OutputKind
+from calibration.precision import Precision, fake_quantize_weight
+from calibration.reference import Floats, Pass, Probe, ReferenceModel
+from calibration.session import Array
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Decision:
+    """One layer in one low precision."""
+
+    layer: str
+    precision: Precision
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Singles:
+    """What the probes of single decisions found.
+
+    ``loss``: (samples, decisions) float64, loss of each sample. ``gram_sum`` and ``gram_square_sum``: (decisions, decisions) float64,
+    sums over samples of e_i'e_j and of its square.
+    """
+
+    decisions: tuple[Decision, ...]
+    loss: NDArray[np.float64]
+    gram_sum: NDArray[np.float64]
+    gram_square_sum: NDArray[np.float64]
+
+    @property
+    def samples(self) -> int:
+        """Samples probed."""
+        return len(self.loss)
+
+    @property
+    def gram(self) -> NDArray[np.float64]:
+        """G, (decisions, decisions)."""
+        return self.gram_sum / self.samples
+
+    @property
+    def gram_error(self) -> NDArray[np.float64]:
+        """Standard error of each entry of G, (decisions, decisions)."""
+        variance = np.maximum(self.gram_square_sum / self.samples - self.gram**2, 0.0)
+        return np.asarray(np.sqrt(variance / max(self.samples - 1, 1)))
+
+
+def joined(parts: Sequence[Singles]) -> Singles:
+    """Return the singles of several disjoint sets of samples as one."""
+    return Singles(
+        parts[0].decisions,
+        np.concatenate([part.loss for part in parts]),
+        np.sum([part.gram_sum for part in parts], axis=0),
+        np.sum([part.gram_square_sum for part in parts], axis=0),
+    )
+
+
+def measure_singles(
+    reference: ReferenceModel,
+    kinds: Sequence[OutputKind],
+    decisions: Sequence[Decision],
+    batches: Iterable[Mapping[str, Array]],
+    *,
+    workers: int = 1,
+    on_batch: Callable[[int], None] = lambda samples: None,
+) -> Singles:
+    """Probe every decision on every batch.
+
+    Args:
+        reference: The float model in pieces.
+        kinds: Kind of each output.
+        decisions: What to probe; every layer named is in ``reference``.
+        batches: Inputs by name, each (batch, ...).
+        workers: Batches in flight at once; each keeps one block of activations alive.
+        on_batch: Told the number of samples done after each batch.
+    """
+    wanted: dict[str, list[int]] = {}
+    for index, decision in enumerate(decisions):
+        wanted.setdefault(decision.layer, []).append(index)
+
+    def one(batch: Mapping[str, Array]) -> Singles:
+        run = reference.begin(batch)
+        count = len(next(iter(batch.values())))
+        loss = np.zeros((count, len(decisions)))
+        e: list[NDArray[np.float32] | None] = [None] * len(decisions)
+        for probe in run.probes():
+            for index in wanted.get(probe.layer.name, []):
+                outputs = probe.outputs_from(low_output(probe, decisions[index].precision))
+                loss[:, index] = losses(kinds, run.outputs, outputs)
+                e[index] = whitened(kinds, run.outputs, outputs)
+        stacked = np.stack([part for part in e if part is not None], axis=1)
+        gram = np.einsum("sik,sjk->sij", stacked, stacked, optimize=True).astype(np.float64)
+        return Singles(tuple(decisions), loss, gram.sum(axis=0), (gram**2).sum(axis=0))
+
+    parts = []
+    done = 0
+    for part in in_parallel(one, batches, workers):
+        parts.append(part)
+        done += part.samples
+        on_batch(done)
+    return joined(parts)
+
+
+def low_output(probe: Probe, precision: Precision) -> Floats:
+    """Return the layer's output in a low precision, on the float model's inputs of that layer.
+
+    INT8 rounds inputs, weight and (where the scheme says so) output. INT4 rounds the weight alone.
+    """
+    return probe.output(weight=low_weight(probe.run, probe.layer, precision), rounded=precision is Precision.INT8)
+
+
+def low_weight(run: Pass, layer: Layer, precision: Precision) -> Floats | None:
+    """Return the layer's weight after a round trip through the precision, None where it has no weight."""
+    if layer.weight is None:
+        return None
+    return fake_quantize_weight(run.model.weight(layer), layer.weight_axis, bits=precision.bits)
+
+
+def in_parallel(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """Yield ``function(item)`` in the order of the items, ``workers`` of them at a time; ONNX Runtime runs outside the GIL."""
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[R]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,78 @@
+"""What protobuf lets through although no ONNX reader can use it: names that are no text, unknown element types, tensors of a wrong size."""
+
+from __future__ import annotations
+
+import math
+
+import onnx
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]  # protobuf publishes no types
+from google.protobuf.message import Message  # type: ignore[import-untyped]  # as above
+
+from calibration.errors import InvalidModelError
+
+_DAMAGED = "The file is damaged: export or copy the model again."
+_ELEMENT_TYPES = frozenset(onnx.TensorProto.DataType.values())
+_TYPE_FIELDS = ("data_type", "elem_type")
+
+
+def check_wellformed(message: Message) -> None:
+    """Check every string and element type in ``message``, at any depth.
+
+    Raises:
+        InvalidModelError: A string is not UTF-8, or an element type is none of ONNX's.
+    """
+    for field, value in message.ListFields():
+        values = value if field.is_repeated else (value,)
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            for inner in values:
+                check_wellformed(inner)
+        elif field.type == FieldDescriptor.TYPE_STRING:
+            for text in values:
+                if not isinstance(text, str):
+                    raise InvalidModelError(f"model: {message.DESCRIPTOR.name}.{field.name} is not UTF-8 text: {text!r}", fix=_DAMAGED)
+        elif field.name in _TYPE_FIELDS and value not in _ELEMENT_TYPES:
+            raise InvalidModelError(f"model: {message.DESCRIPTOR.name}.{field.name} is {value}, which is no element type", fix=_DAMAGED)
+
+
+def check_data(tensor: onnx.TensorProto) -> None:
+    """Check that ``tensor``, whose data lie in itself, has as many elements as its shape says.
+
+    Raises:
+        InvalidModelError: It has not.
+    """
+    if any(dim < 0 for dim in tensor.dims):
+        raise InvalidModelError(f"{_label(tensor)}: negative dimension in {list(tensor.dims)}", fix=_DAMAGED)
+    elements = math.prod(tensor.dims)
+    width = _ITEM_BYTES.get(tensor.data_type)
+    if tensor.raw_data and width is not None:
+        found, expected, unit = len(tensor.raw_data), elements * width, "bytes"
+    elif tensor.raw_data:
+        return
+    else:
+        found, unit = sum(len(getattr(tensor, field)) for field in _DATA_FIELDS), "elements"
+        expected = elements * (2 if tensor.data_type in _COMPLEX else 1)
+    if found != expected:
+        raise InvalidModelError(f"{_label(tensor)}: {found} {unit} found, {expected} expected for shape {list(tensor.dims)}", fix=_DAMAGED)
+
+
+def _label(tensor: onnx.TensorProto) -> str:
+    return f"tensor '{tensor.name}'" if tensor.name else "tensor without a name"
+
+
+_DATA_FIELDS = ("float_data", "double_data", "int32_data", "int64_data", "uint64_data", "string_data")
+_COMPLEX = (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128)
+_ITEM_BYTES: dict[int, int] = {
+    onnx.TensorProto.FLOAT: 4,
+    onnx.TensorProto.FLOAT16: 2,
+    onnx.TensorProto.BFLOAT16: 2,
+    onnx.TensorProto.DOUBLE: 8,
+    onnx.TensorProto.INT64: 8,
+    onnx.TensorProto.INT32: 4,
+    onnx.TensorProto.INT16: 2,
+    onnx.TensorProto.INT8: 1,
+    onnx.TensorProto.UINT64: 8,
+    onnx.TensorProto.UINT32: 4,
+    onnx.TensorProto.UINT16: 2,
+    onnx.TensorProto.UINT8: 1,
+    onnx.TensorProto.BOOL: 1,
+}

@@ -1,0 +1,1 @@
+"""Decides and builds: precision assignments, explicit-precision graphs, engines, timing and search."""

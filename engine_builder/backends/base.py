@@ -1,0 +1,90 @@
+"""What the pipeline asks of a target: capabilities, a build, and a runner for the engine built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.precision import Precision, Scheme
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a target can do."""
+
+    target: str
+    baseline: Precision  # of layers without a lower precision, and of the engine that latencies are compared with
+    low: tuple[Precision, ...]  # precisions that a layer may take instead
+    scheme: Scheme  # how the low precisions round
+    latency_source: str  # "measured" on this machine, or "predicted"
+
+    def __post_init__(self) -> None:
+        """Check the closed set of latency sources."""
+        if self.latency_source not in ("measured", "predicted"):
+            raise ValueError(f"latency_source is {self.latency_source!r}, expected 'measured' or 'predicted'")
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine on disk."""
+
+    path: Path
+    data_files: tuple[Path, ...]  # files that must lie beside it (external data), empty for most
+    size_bytes: int  # of all of its files
+
+
+class Runner(Protocol):
+    """An open engine. One thread at a time may use it; it shares no memory with other runners."""
+
+    def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
+        """Return the outputs, in the model's order, for one batch of inputs by name.
+
+        Raises:
+            EngineError: The runtime failed.
+        """
+
+    def close(self) -> None:
+        """Free the engine's memory; running it afterwards is an error. May be called twice."""
+
+
+class Backend(Protocol):
+    """A target that engines are built for."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the target can do."""
+
+    def build(self, explicit: Path, output: Path) -> Engine:
+        """Build the engine of an explicit model and write it to ``output``; on failure nothing is left there.
+
+        Raises:
+            BuildError: The runtime refused the model; its message is in the detail.
+        """
+
+    def open(self, engine: Path, *, threads: int) -> Runner:
+        """Return a runner for an engine file.
+
+        Args:
+            engine: What ``build`` wrote, or the user's own model where that is the baseline engine.
+            threads: CPU threads for one run, at least 1; a target that runs elsewhere ignores it.
+
+        Raises:
+            BuildError: The runtime cannot load it.
+        """
+
+    def kernel_times(self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path) -> dict[str, float]:
+        """Return milliseconds of each kernel of one run, by the name of a node of the engine's model or of the tensor it writes.
+
+        Empty where the runtime does not resolve kernels.
+
+        Args:
+            engine: What ``open`` takes.
+            feeds: Inputs of one run.
+            threads: As for ``open``.
+            scratch: A folder for temporary files.
+        """

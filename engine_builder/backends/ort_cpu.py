@@ -1,0 +1,124 @@
+"""The target ``onnxruntime-cpu``: the engine is the explicit model itself, run by ONNX Runtime's CPU provider.
+
+Nothing of the machine is baked in: fusions to integer kernels happen when a session is opened, so the engine runs in any plain onnxruntime.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx.external_data_helper import uses_external_data
+
+from calibration.model import save_model
+from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
+from engine_builder.backends.base import Capabilities, Engine, Runner
+from engine_builder.backends.ort_profile import profiled_kernels
+from engine_builder.errors import BuildError, EngineError
+
+_ERRORS_ONLY = 3
+
+
+class OrtCpuRunner:
+    """An open session with a fixed number of threads, sequential, that sleeps (does not spin) between runs."""
+
+    def __init__(self, engine: Path, *, threads: int) -> None:
+        """Open the session.
+
+        Raises:
+            BuildError: ONNX Runtime cannot load the file.
+        """
+        options = session_options(threads)
+        self._name = engine.name
+        self._session: onnxruntime.InferenceSession | None = None
+        try:
+            self._session = onnxruntime.InferenceSession(str(engine), options, providers=["CPUExecutionProvider"])
+        except Exception as exc:  # onnxruntime's exceptions have no common base of their own
+            _raise_if_out_of_memory(exc)
+            raise BuildError(
+                f"{engine.name}: onnxruntime {onnxruntime.__version__} cannot load it: {exc}",
+                fix="see the runtime's message; report it if the model is valid",
+            ) from exc
+
+    def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
+        """Return the outputs for one batch."""
+        if self._session is None:
+            raise EngineError(f"{self._name}: the engine is closed", fix="open it again")
+        try:
+            return tuple(np.asarray(output) for output in self._session.run(None, dict(feeds)))
+        except Exception as exc:  # as above
+            _raise_if_out_of_memory(exc)
+            raise EngineError(
+                f"{self._name}: onnxruntime {onnxruntime.__version__} failed: {exc}", fix="see the runtime's message"
+            ) from exc
+
+    def close(self) -> None:
+        """Drop the session."""
+        self._session = None
+
+
+class OrtCpuBackend:
+    """Builds and runs engines on ONNX Runtime's CPU provider."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """FP32 baseline, INT8 layers, measured latency."""
+        return Capabilities("onnxruntime-cpu", Precision.FP32, (Precision.INT8,), ONNXRUNTIME_CPU_SCHEME, "measured")
+
+    def build(self, explicit: Path, output: Path) -> Engine:
+        """Write the explicit model to ``output``, byte for byte unless it has external data, and check that it loads."""
+        data = output.with_name(output.name + ".data")
+        try:
+            if _has_external_data(explicit):
+                save_model(onnx.load_model(explicit), output)
+            else:
+                shutil.copyfile(explicit, output)
+            OrtCpuRunner(output, threads=1).close()
+        except BaseException:
+            for path in (output, data):
+                path.unlink(missing_ok=True)
+            raise
+        files = (data,) if data.exists() else ()
+        return Engine(output, files, sum(path.stat().st_size for path in (output, *files)))
+
+    def open(self, engine: Path, *, threads: int) -> Runner:
+        """Return a session on the engine with this many threads."""
+        if threads < 1:
+            raise ValueError(f"threads is {threads}, expected at least 1")
+        return OrtCpuRunner(engine, threads=threads)
+
+    def kernel_times(self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path) -> dict[str, float]:
+        """Return milliseconds by the name of a node or of its output tensor."""
+        return profiled_kernels(engine, feeds, options=session_options(threads), scratch=scratch)
+
+
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Return how every engine is run: a fixed number of threads, one operator at a time, no spinning, all of the runtime's fusions."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = _ERRORS_ONLY
+    return options
+
+
+def _has_external_data(path: Path) -> bool:
+    try:
+        model = onnx.load_model(path, load_external_data=False)
+    except Exception as exc:  # protobuf's decode error is not exported by onnx
+        _raise_if_out_of_memory(exc)
+        raise BuildError(f"{path.name}: not an ONNX model: {exc}", fix="write the explicit model again") from exc
+    return any(uses_external_data(tensor) for tensor in model.graph.initializer)
+
+
+def _raise_if_out_of_memory(exc: Exception) -> None:
+    """Keep running out of memory what it is, so that the stage's memory limit is what gets reported."""
+    if isinstance(exc, MemoryError) or "bad_alloc" in str(exc):
+        raise MemoryError(str(exc)) from exc

@@ -1,0 +1,71 @@
+"""Errors of building, running and searching.
+
+EngineError                    500
+├── BuildError                      the explicit graph or the engine could not be built
+├── StageError                      a child process ended without a result
+│   ├── StageCrashedError               a signal or a native crash
+│   ├── StageTimeoutError               past its deadline
+│   ├── StageMemoryError                past its memory limit
+│   └── StageCancelledError             the job was cancelled
+UnsupportedTargetError         422  (InputError) a target or precision this deployment cannot build
+"""
+
+from __future__ import annotations
+
+from calibration.errors import InputError, OptimizerError
+
+
+class EngineError(OptimizerError):
+    """Building, running or timing an engine failed."""
+
+    slug = "engine-failed"
+    title = "Engine failed"
+
+
+class BuildError(EngineError):
+    """The explicit graph or the engine could not be built."""
+
+    slug = "build-failed"
+    title = "Engine build failed"
+
+
+class StageError(EngineError):
+    """A child process ended without a result."""
+
+    slug = "stage-failed"
+    title = "Stage failed"
+
+
+class StageCrashedError(StageError):
+    """A child process was ended by a signal or a native crash."""
+
+    slug = "stage-crashed"
+    title = "Stage crashed"
+
+
+class StageTimeoutError(StageError):
+    """A child process ran past its deadline."""
+
+    slug = "stage-timeout"
+    title = "Stage ran too long"
+
+
+class StageMemoryError(StageError):
+    """A child process needed more memory than its limit."""
+
+    slug = "stage-out-of-memory"
+    title = "Stage ran out of memory"
+
+
+class StageCancelledError(StageError):
+    """A child process was ended because its job was cancelled."""
+
+    slug = "stage-cancelled"
+    title = "Stage cancelled"
+
+
+class UnsupportedTargetError(InputError):
+    """This deployment cannot build for the target, GPU or precision asked for."""
+
+    slug = "unsupported-target"
+    title = "Unsupported target"

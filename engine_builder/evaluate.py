@@ -1,0 +1,49 @@
+"""Runs an engine over a whole set of samples."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.dataset import CalibrationSet
+from calibration.errors import InvalidModelError
+from engine_builder.backends.base import Runner
+from engine_builder.errors import EngineError
+
+
+def run_all(runner: Runner, samples: CalibrationSet, *, batch: int) -> tuple[NDArray[np.generic], ...]:
+    """Return the outputs for all samples, each (samples * rows of one sample, ...), in the model's output order.
+
+    Every run gets exactly ``batch`` samples, as engines of a fixed batch demand: the last batch is filled up with the last sample, and what
+    comes out for the filling is cut off.
+
+    Args:
+        runner: An open engine.
+        samples: At least one sample.
+        batch: Samples in one run, at least 1.
+
+    Raises:
+        InvalidModelError: An output has no axis of samples in front.
+        EngineError: The runtime failed.
+    """
+    if batch < 1:
+        raise ValueError(f"batch is {batch}, expected at least 1")
+    if samples.samples < 1:
+        raise EngineError("evaluation: no samples, expected at least one", fix="give the evaluation some samples")
+    parts: list[list[NDArray[np.generic]]] = []
+    for start in range(0, samples.samples, batch):
+        indices = np.minimum(np.arange(start, start + batch), samples.samples - 1)
+        kept = min(batch, samples.samples - start)
+        outputs = runner.run({name: np.ascontiguousarray(array[indices]) for name, array in samples.inputs.items()})
+        parts.append([_rows(output, index, batch, kept) for index, output in enumerate(outputs)])
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def _rows(output: NDArray[np.generic], index: int, batch: int, kept: int) -> NDArray[np.generic]:
+    """Return the rows of the first ``kept`` samples of one output."""
+    if output.ndim == 0 or output.shape[0] % batch:
+        raise InvalidModelError(
+            f"model: output {index} has shape {output.shape} for a batch of {batch}, expected the samples on its first axis",
+            fix="export the model with the batch as the first axis of every output, or set the kind of that output to 'ignore'",
+        )
+    return output[: kept * (output.shape[0] // batch)]

@@ -1,0 +1,114 @@
+"""The user's model in float32, run on the user's samples before anything is measured: what fails here is the input's fault."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from calibration.dataset import CalibrationSet
+from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
+from calibration.session import Array
+from engine_builder.backends.base import Runner
+from engine_builder.backends.ort_cpu import OrtCpuBackend
+from engine_builder.errors import EngineError
+from engine_builder.evaluate import run_all
+from engine_builder.outputs import ComparedOutputs
+from engine_builder.sizes import timed_call
+
+RUNS_FOR_RATE = 2  # timed forward passes; the fastest counts
+
+
+class FloatModel:
+    """An open float32 model on one thread. Errors of the runtime come out as input errors that name the set of samples."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the model.
+
+        Raises:
+            BuildError: ONNX Runtime cannot load it.
+        """
+        self._runner: Runner = OrtCpuBackend().open(path, threads=1)
+
+    def output_shapes(self, samples: CalibrationSet, what: str) -> tuple[tuple[int, ...], ...]:
+        """Return the shape of each output when all samples go through in one call.
+
+        Args:
+            samples: As many as one call takes.
+            what: What the user calls these samples.
+        """
+        return tuple(array.shape for array in _run(self._runner, samples.inputs, what))
+
+    def sample_seconds(self, samples: CalibrationSet, batch: int, what: str) -> float:
+        """Return the time of one forward pass, per sample, at ``batch`` samples a call."""
+        feeds = samples.take(np.arange(batch) % samples.samples).inputs
+        found = []
+        for _ in range(RUNS_FOR_RATE):
+            start = time.perf_counter()
+            _run(self._runner, feeds, what)
+            found.append(time.perf_counter() - start)
+        return min(found) / batch
+
+    def outputs(self, samples: CalibrationSet, batch: int, compared: Sequence[int], what: str) -> tuple[Array, ...]:
+        """Return the compared outputs for all samples, each (samples, ...), all finite.
+
+        Raises:
+            InvalidCalibrationSetError: The model fails on these samples, or its outputs are not finite.
+        """
+        try:
+            outputs = run_all(ComparedOutputs(self._runner, compared), samples, batch=batch)
+        except EngineError as error:
+            raise _cannot_run(what, error) from error
+        _check_finite(outputs, what)
+        return outputs
+
+    def check(self, samples: CalibrationSet, batch: int, compared: Sequence[int], what: str) -> Iterator[int]:
+        """Run the model on all samples, yield the number done after each batch, and keep nothing.
+
+        Raises:
+            InvalidCalibrationSetError: As for ``outputs``; found here, not deep in a later stage.
+        """
+        runner = ComparedOutputs(self._runner, compared)
+        for start in range(0, samples.samples, batch):
+            indices = np.minimum(np.arange(start, start + batch), samples.samples - 1)
+            _check_finite(_run(runner, samples.take(indices).inputs, what), what)
+            yield min(start + batch, samples.samples)
+
+    def check_timed_call(self, samples: CalibrationSet, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Run the model once at the sizes that engines are timed with.
+
+        Raises:
+            InvalidConfigError: It fails at these sizes.
+        """
+        try:
+            self._runner.run(timed_call(samples, shapes))
+        except EngineError as error:
+            found = ", ".join(f"'{name}' {shape}" for name, shape in shapes.items())
+            raise InvalidConfigError(
+                f"shapes: the model itself fails at the sizes that engines are timed with ({found}): {error.detail}",
+                fix="Give sizes in shapes.<input>.opt, or a batch_size, that the model can run.",
+            ) from error
+
+
+def _run(runner: Runner, feeds: Mapping[str, Array], what: str) -> tuple[Array, ...]:
+    try:
+        return runner.run(feeds)
+    except EngineError as error:
+        raise _cannot_run(what, error) from error
+
+
+def _cannot_run(what: str, error: EngineError) -> InvalidCalibrationSetError:
+    return InvalidCalibrationSetError(
+        f"{what}: the model itself fails on these samples: {error.detail}",
+        fix="Run the model in onnxruntime on one batch of them: check their preprocessing (sizes, value ranges, token ids) and the model.",
+    )
+
+
+def _check_finite(outputs: Sequence[Array], what: str) -> None:
+    if not all(np.isfinite(array).all() for array in outputs):
+        raise InvalidCalibrationSetError(
+            f"{what}: the float model's own outputs are NaN or infinite on these samples, finite ones expected",
+            fix="Check how the samples are preprocessed, or leave the output out with outputs: {name: ignore}.",
+        )

@@ -1,0 +1,63 @@
+"""What the first stage finds out about a job, and every later one builds on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from calibration.layers import Layer
+from calibration.metrics import Metric, OutputKind
+from calibration.precision import Precision
+from calibration.singles import Decision
+from engine_builder.workspace import FileRef
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """The job's model and data, checked and in the form that the other stages read.
+
+    Scores are always against the user's model in float32. The *baseline* is what an engine must beat in time: the user's own file, or the
+    prepared model where the runtime cannot load that file. The two differ where the file computes in half precision.
+    """
+
+    prepared: FileRef  # the prepared model
+    float_type: Precision  # of the user's own weights
+    baseline_type: Precision  # what the baseline computes in
+    notes: tuple[str, ...]  # what was changed or decided, in the user's words
+    layers: tuple[Layer, ...]
+    kinds: tuple[OutputKind, ...]  # of each output
+    metric: Metric
+    scored: tuple[int, ...]  # which of the compared outputs the metric reads
+    calibration: FileRef
+    calibration_samples: int
+    validation: FileRef
+    validation_samples: int
+    held_out: bool  # the validation samples were taken out of the calibration file
+    shared_data: bool  # calibration and validation are the same file: accuracy is measured on samples that ranges were fitted to
+    reference: FileRef  # the compared outputs of the float32 model on the validation set, arrays "0", "1", ...
+    scores: FileRef  # the float32 model's own score on each validation sample, array "scores"
+    baseline_scores: FileRef  # the baseline's, array "scores"
+    timing_shapes: Mapping[str, tuple[int, ...]]  # shape of each input in one timed call
+    batch: int  # samples in one call when accuracy is measured or layers are probed
+    is_batch_fixed: bool  # the model takes ``batch`` samples a call, no more and no fewer
+    sample_seconds: float  # one forward pass of the float model for one sample, at ``batch``, one thread
+
+    @property
+    def compared(self) -> tuple[int, ...]:
+        """Which outputs are compared with the float model's: all that are not ignored."""
+        return tuple(index for index, kind in enumerate(self.kinds) if kind is not OutputKind.IGNORE)
+
+    @property
+    def compared_kinds(self) -> tuple[OutputKind, ...]:
+        """The kinds of the compared outputs."""
+        return tuple(self.kinds[index] for index in self.compared)
+
+    @property
+    def timing_batch(self) -> int:
+        """Samples in one timed call."""
+        return next(iter(self.timing_shapes.values()))[0]
+
+
+def decisions(inspection: Inspection, precisions: tuple[Precision, ...]) -> tuple[Decision, ...]:
+    """Return every choice that the search has, in graph order."""
+    return tuple(Decision(layer.name, precision) for layer in inspection.layers for precision in precisions)

@@ -1,0 +1,251 @@
+"""The stage ``inspect``: reads the user's files, checks them, and writes them in the form that every later stage reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from calibration.codec import json_from_value, value_from_json
+from calibration.dataset import MIN_SAMPLES, CalibrationSet, read_samples, split_held_out
+from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
+from calibration.layers import concrete_shapes, find_layers
+from calibration.metrics import Metric, OutputKind
+from calibration.model import TensorSpec, input_specs, output_specs, read_model, save_model
+from calibration.precision import Precision
+from calibration.prepare import PreparedModel, prepare
+from calibration.verdict import Answer, Selection, judge, smallest_n
+from engine_builder.backends import backend_for
+from engine_builder.config import Config, config_from_json, require_precisions
+from engine_builder.errors import BuildError, UnsupportedTargetError
+from engine_builder.evaluate import run_all
+from engine_builder.float_model import FloatModel
+from engine_builder.inspection import Inspection
+from engine_builder.model_files import keep_model
+from engine_builder.outputs import ComparedOutputs, check_metric, default_metric, output_kinds, score_outputs, scored_outputs
+from engine_builder.sizes import fixed_batch, timing_shapes, whole_batches
+from engine_builder.workspace import FileRef, StageContext, Workspace
+
+BATCH_BYTES = 128 * 2**20
+LARGEST_BATCH = 32
+MIN_CALIBRATION_SAMPLES = 2
+MOST_OF_A_MESSAGE = 300  # characters of the runtime's own words
+
+
+def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
+    """Return the inspection of a job, and ``baseline``: the model that engines must beat, the user's own file where the runtime loads it.
+
+    Args:
+        request: ``model``, ``calibration`` and ``validation`` (file references, the last may be null) and ``config``.
+        context: Where files go.
+
+    Raises:
+        InputError: Something about the user's files or settings does not fit.
+    """
+    workspace = context.workspace
+    config = config_from_json(request["config"])
+    check_config(config)
+    model_ref = value_from_json(FileRef, request["model"])
+    model = read_model(workspace.path(model_ref))
+    context.progress(0.1, "model read")
+    prepared = prepare(model)
+    find_layers(prepared.model)  # without any there is no need to look at the samples
+    notes = list(prepared.notes)
+    specs = input_specs(model)
+    fixed = fixed_batch(specs)
+    calibration, validation, same = _samples(request, specs, config, workspace, notes)
+    if fixed is not None:
+        calibration = whole_batches(calibration, fixed)
+    context.progress(0.2, f"{calibration.samples} calibration and {validation.samples} validation samples")
+    shapes = {name: (fixed or 1, *array.shape[1:]) for name, array in calibration.inputs.items()}
+    layers = find_layers(prepared.model, shapes)
+    timed = timing_shapes(specs, config, validation)
+    save_model(prepared.model, context.scratch / "prepared.onnx")
+    prepared_ref = keep_model(context.scratch / "prepared.onnx", "prepared.onnx", workspace)
+
+    baseline_ref, baseline_type = _baseline(model_ref, prepared, prepared_ref, config, workspace, notes)
+    reference_ref = baseline_ref if baseline_type is Precision.FP32 else prepared_ref
+    float_model = FloatModel(workspace.path(reference_ref))
+    batch = fixed or _batch(prepared.model, shapes)
+    count = fixed or max(batch, 2)  # two samples tell whether an output's first axis counts them
+    what = "held-out calibration samples" if request.get("validation") is None else "validation set"
+    kinds = output_kinds(
+        prepared.model,
+        output_specs(model),
+        float_model.output_shapes(validation.take(np.arange(count) % validation.samples), what),
+        config.outputs,
+        samples=count,
+        is_labelled=validation.labels is not None,
+        notes=notes,
+    )
+    seconds = float_model.sample_seconds(validation, batch, what)
+    float_model.check_timed_call(validation, timed)
+    compared = [index for index, kind in enumerate(kinds) if kind is not OutputKind.IGNORE]
+    for done in float_model.check(calibration, batch, compared, "calibration set"):
+        context.progress(0.3 + 0.3 * done / calibration.samples, f"float model runs on {done} of {calibration.samples} calibration samples")
+    reference = float_model.outputs(validation, batch, compared, what)
+    metric = config.accuracy.metric or default_metric(kinds, is_labelled=validation.labels is not None)
+    scored = scored_outputs(metric, [kinds[index] for index in compared])
+    check_metric(metric, [reference[index] for index in scored])
+    scores = score_outputs(metric, scored, reference, reference, validation)
+    _check_confidence(config, metric, scores)
+    baseline_scores = scores
+    if baseline_ref != reference_ref:
+        context.progress(0.8, "baseline runs")
+        baseline = backend_for(config.target).open(workspace.path(baseline_ref), threads=config.threads)
+        outputs = run_all(ComparedOutputs(baseline, compared), validation, batch=batch)
+        baseline_scores = score_outputs(metric, scored, outputs, reference, validation)
+    found = Inspection(
+        prepared=prepared_ref,
+        float_type=prepared.float_type,
+        baseline_type=baseline_type,
+        notes=tuple(notes),
+        layers=layers,
+        kinds=kinds,
+        metric=metric,
+        scored=scored,
+        calibration=_save(calibration, "calibration.samples.npz", context),
+        calibration_samples=calibration.samples,
+        validation=_save(validation, "validation.samples.npz", context),
+        validation_samples=validation.samples,
+        held_out=request.get("validation") is None,
+        shared_data=same,
+        reference=workspace.write_arrays("reference.npz", **{str(i): array for i, array in enumerate(reference)}),
+        scores=workspace.write_arrays("reference_scores.npz", scores=scores),
+        baseline_scores=workspace.write_arrays("baseline_scores.npz", scores=baseline_scores),
+        timing_shapes=timed,
+        batch=batch,
+        is_batch_fixed=fixed is not None,
+        sample_seconds=seconds,
+    )
+    files = (found.prepared, found.calibration, found.validation, found.reference, found.scores, found.baseline_scores)
+    return {
+        "inspection": json_from_value(workspace.write_json("inspection.json", json_from_value(found))),
+        "baseline": json_from_value(baseline_ref),
+        "files": json_from_value(files),  # what the inspection names, so that whoever keeps this result keeps them too
+        "layers": [layer.name for layer in layers],
+        "sample_seconds": seconds,
+        "samples": calibration.samples,
+        "batch": batch,
+        "notes": notes,
+    }
+
+
+def read_inspection(request: Mapping[str, object], context: StageContext) -> Inspection:
+    """Return the inspection that a later stage's request names."""
+    return value_from_json(Inspection, context.workspace.read_json(value_from_json(FileRef, request["inspection"])))
+
+
+def check_config(config: Config) -> None:
+    """Refuse settings that the target cannot honour.
+
+    Raises:
+        UnsupportedTargetError: The target is unknown, or has no GPU to name.
+        InvalidConfigError: ``precisions`` names one that the target lacks, or none that is lower than its baseline.
+    """
+    capabilities = backend_for(config.target).capabilities
+    require_precisions(config, (capabilities.baseline, *capabilities.low))
+    if config.precisions is not None and not set(config.precisions) & set(capabilities.low):
+        raise InvalidConfigError(
+            f"precisions: found only {capabilities.baseline}, the baseline of {config.target}; expected one of "
+            f"{', '.join(capabilities.low)} too",
+            fix="Add a lower precision, or leave precisions out.",
+        )
+    if config.gpu is not None and config.target == "onnxruntime-cpu":
+        raise UnsupportedTargetError(
+            f"gpu: found {config.gpu!r}, expected none: {config.target} runs on the CPU",
+            fix="Leave gpu out, or choose a target that runs on a GPU.",
+        )
+
+
+def _samples(
+    request: Mapping[str, object], specs: Sequence[TensorSpec], config: Config, files: Workspace, notes: list[str]
+) -> tuple[CalibrationSet, CalibrationSet, bool]:
+    """Return calibration samples, validation samples, and whether the two are the same file."""
+    calibration_ref = value_from_json(FileRef, request["calibration"])
+    calibration = read_samples(files.path(calibration_ref), specs)
+    same = False
+    if request.get("validation") is None:
+        kept, held_out = split_held_out(calibration.samples, config.search.seed)
+        validation = calibration.take(held_out)
+        calibration = calibration.take(kept)
+        notes.append(f"no validation set: {len(held_out)} of the calibration samples were held out to measure accuracy on")
+    else:
+        validation_ref = value_from_json(FileRef, request["validation"])
+        validation = read_samples(files.path(validation_ref), specs)
+        same = validation_ref.sha256 == calibration_ref.sha256
+        if same:
+            notes.append("calibration and validation are the same file: accuracy is measured on the samples that ranges were fitted to")
+        total = calibration.samples if same else calibration.samples + validation.samples
+        if total < MIN_SAMPLES:
+            raise InvalidCalibrationSetError(
+                f"{calibration.samples} calibration and {validation.samples} validation samples found, "
+                f"at least {MIN_SAMPLES} different ones in all expected",
+                fix="Upload more samples; a few hundred of each are usual.",
+            )
+    most = config.calibration.samples
+    if most is not None and most < calibration.samples:
+        order = np.random.default_rng(config.search.seed).permutation(calibration.samples)
+        calibration = calibration.take(np.sort(order[:most]))
+        notes.append(f"calibration.samples: {most} of the calibration samples used")
+    if calibration.samples < MIN_CALIBRATION_SAMPLES:
+        raise InvalidCalibrationSetError(
+            f"{calibration.samples} calibration sample found, at least {MIN_CALIBRATION_SAMPLES} expected: a lone one has no spread",
+            fix="Give more calibration samples, or raise calibration.samples; a few hundred are usual.",
+        )
+    return calibration, validation, same
+
+
+def _baseline(
+    model: FileRef, prepared: PreparedModel, prepared_ref: FileRef, config: Config, workspace: Workspace, notes: list[str]
+) -> tuple[FileRef, Precision]:
+    """Return the baseline's file and what it computes in: the user's own file, or the prepared model where the runtime cannot load that."""
+    try:
+        backend_for(config.target).open(workspace.path(model), threads=config.threads).close()
+    except BuildError as error:
+        why = " ".join(error.detail.replace(f"{workspace.root}/", "").split())[:MOST_OF_A_MESSAGE]
+        notes.append(f"the uploaded file does not load, so the same model in its prepared form is the baseline: {why}")
+        return prepared_ref, Precision.FP32
+    if prepared.float_type is not Precision.FP32:
+        notes.append(f"the uploaded model computes in {prepared.float_type}: it is the baseline, accuracy is relative to float32")
+    return model, prepared.float_type
+
+
+def _batch(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return a batch of which the four largest activations together stay near BATCH_BYTES."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    found = [shape for name, shape in concrete_shapes(model, shapes).items() if name not in constants]
+    sizes = sorted(4 * math.prod(size for size in shape if isinstance(size, int)) for shape in found)
+    return int(np.clip(BATCH_BYTES // max(sum(sizes[-4:]), 1), 1, LARGEST_BATCH))
+
+
+def _check_confidence(config: Config, metric: Metric, scores: NDArray[np.float64]) -> None:
+    """Refuse a confidence that not even an engine without a single changed score could reach on these samples."""
+    confidence = config.accuracy.confidence
+    if confidence is None:
+        return
+    rng = np.random.default_rng(config.search.seed)
+    best = judge(metric, scores, scores, config.accuracy.budget, confidence=confidence, selection=Selection.SHARED, rng=rng)
+    if best.answer is Answer.MET:
+        return
+    ways = "allow a larger drop, or leave accuracy.confidence out to accept a budget that is met on the samples"
+    is_perfect = bool((scores == 1.0).all())
+    needed = smallest_n(config.accuracy.budget, confidence, metric=metric) if is_perfect else best.samples_needed
+    if needed is None:
+        raise InvalidConfigError(
+            f"accuracy.confidence: no number of samples can show with confidence {confidence:g} that nothing at all is lost",
+            fix=f"{ways[0].upper()}{ways[1:]}.",
+        )
+    raise InvalidConfigError(
+        f"accuracy.confidence: {confidence:g} cannot be reached with {len(scores)} validation samples: "
+        f"even an engine that changes no score needs {needed}",
+        fix=f"Upload at least {needed} validation samples, {ways}.",
+    )
+
+
+def _save(samples: CalibrationSet, name: str, context: StageContext) -> FileRef:
+    samples.save(context.scratch / name)
+    return context.workspace.copy(context.scratch / name, name)

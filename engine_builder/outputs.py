@@ -1,0 +1,199 @@
+"""What a model's outputs hold, which of them are compared with the float model's, and which the accuracy metric reads.
+
+1. An output is compared if it holds floating-point values and its first axis counts samples; others are ignored, and the report says so.
+2. Its kind is the user's word (``outputs``), else that of the operator that ends it, past those that only move or cast values: Softmax
+   gives probabilities; LogSoftmax, or a linear layer with one row of classes per sample, gives logits; all else is values.
+3. With labels and no output of classes by rule 2, the first output with one row of several values per sample holds the classes.
+4. Metrics with labels read the first output of classes; agreement reads all outputs of classes, or all where there are none; the other
+   metrics read all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from calibration.dataset import CalibrationSet
+from calibration.errors import InvalidConfigError, InvalidModelError
+from calibration.metrics import Metric, OutputKind, score
+from calibration.model import TensorSpec
+from calibration.session import Array
+from engine_builder.backends.base import Runner
+from engine_builder.config_schema import nearest
+
+CLASSES = (OutputKind.LOGITS, OutputKind.PROBABILITIES)
+_TOP = 5  # classes that top5 looks at
+_MOVING = frozenset({"Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+_LINEAR = frozenset({"Gemm", "MatMul", "Conv"})
+
+
+class ComparedOutputs:
+    """A runner that returns the compared outputs of another one, in the model's order."""
+
+    def __init__(self, runner: Runner, compared: Sequence[int]) -> None:
+        """Wrap an open runner; closing this one closes it."""
+        self._runner = runner
+        self._compared = tuple(compared)
+
+    def run(self, feeds: Mapping[str, Array]) -> tuple[Array, ...]:
+        """Return the compared outputs for one batch."""
+        outputs = self._runner.run(feeds)
+        return tuple(outputs[index] for index in self._compared)
+
+    def close(self) -> None:
+        """Close the runner inside."""
+        self._runner.close()
+
+
+def output_kinds(
+    model: onnx.ModelProto,
+    specs: Sequence[TensorSpec],
+    shapes: Sequence[tuple[int, ...]],
+    wanted: Mapping[str, OutputKind],
+    *,
+    samples: int,
+    is_labelled: bool,
+    notes: list[str],
+) -> tuple[OutputKind, ...]:
+    """Return the kind of each output, by rules 1 to 3.
+
+    Args:
+        model: The prepared model.
+        specs: Its outputs.
+        shapes: The shape of each output in one call.
+        wanted: What the user said, by output name.
+        samples: Samples in that call.
+        is_labelled: Whether the validation set has labels.
+        notes: Told, in the user's words, which outputs are ignored and why.
+
+    Raises:
+        InvalidConfigError: ``wanted`` names no output, or a kind that the output cannot have.
+        InvalidModelError: No output can be compared.
+    """
+    _check_names(specs, wanted)
+    producer = {name: node for node in model.graph.node for name in node.output}
+    kinds, reasons = [], []
+    for spec, shape in zip(specs, shapes, strict=True):
+        why = _why_ignored(spec, shape, samples)
+        if why is not None and wanted.get(spec.name, OutputKind.IGNORE) is not OutputKind.IGNORE:
+            raise InvalidConfigError(
+                f"outputs.{spec.name}: found {wanted[spec.name]}, expected ignore: the output {why}",
+                fix="Set it to ignore or leave it out.",
+            )
+        if why is not None:
+            reasons.append(f"output '{spec.name}' {why}")
+        kinds.append(OutputKind.IGNORE if why is not None else wanted.get(spec.name) or _kind(spec, shape, producer))
+    if all(kind is OutputKind.IGNORE for kind in kinds):
+        found = "; ".join(reasons) or "all outputs are set to ignore"
+        raise InvalidModelError(
+            f"model: no output can be compared with the float model's: {found}",
+            fix="Export the model so that it returns its scores, before ArgMax or TopK, with the samples on the first axis.",
+        )
+    notes.extend(f"{reason}: it is not compared with the float model's" for reason in reasons)
+    if is_labelled and not any(kind in CLASSES for kind in kinds):  # rule 3
+        for index, (spec, shape) in enumerate(zip(specs, shapes, strict=True)):
+            if kinds[index] is OutputKind.VALUES and spec.name not in wanted and _is_row_of_classes(shape):
+                kinds[index] = OutputKind.LOGITS
+                break
+    return tuple(kinds)
+
+
+def default_metric(kinds: Sequence[OutputKind], *, is_labelled: bool) -> Metric:
+    """Return the metric where the user names none: top1 with labels, agreement if the first compared output holds classes, else cosine."""
+    if is_labelled and any(kind in CLASSES for kind in kinds):
+        return Metric.TOP1
+    first = next(kind for kind in kinds if kind is not OutputKind.IGNORE)
+    return Metric.AGREEMENT if first in CLASSES else Metric.COSINE
+
+
+def scored_outputs(metric: Metric, kinds: Sequence[OutputKind]) -> tuple[int, ...]:
+    """Return which of the compared outputs the metric reads, by rule 4.
+
+    Args:
+        metric: The metric.
+        kinds: Kinds of the compared outputs.
+    """
+    classes = tuple(index for index, kind in enumerate(kinds) if kind in CLASSES)
+    if metric.needs_labels:
+        return classes[:1] or (0,)
+    return (classes if metric is Metric.AGREEMENT else ()) or tuple(range(len(kinds)))
+
+
+def score_outputs(
+    metric: Metric, scored: Sequence[int], outputs: Sequence[Array], reference: Sequence[Array], samples: CalibrationSet
+) -> NDArray[np.float64]:
+    """Return the score of each sample, (samples,).
+
+    Args:
+        metric: The metric.
+        scored: Which of the compared outputs it reads.
+        outputs: The compared outputs of an engine, each (samples, ...).
+        reference: The float model's.
+        samples: What went in; its labels count.
+    """
+    return score(metric, [outputs[index] for index in scored], [reference[index] for index in scored], samples.labels)
+
+
+def check_metric(metric: Metric, scored: Sequence[Array]) -> None:
+    """Refuse a metric that is met whatever an engine returns.
+
+    Args:
+        metric: The metric.
+        scored: The outputs that it reads, each (samples, ...).
+
+    Raises:
+        InvalidConfigError: Every score would be perfect by construction.
+    """
+    if metric is Metric.COSINE and all(array.size == len(array) for array in scored):
+        raise InvalidConfigError(
+            "accuracy.metric: cosine compares directions, found outputs of one value per sample, which have none",
+            fix="Give accuracy.max_nmse (e.g. 0.001) or accuracy.min_psnr instead.",
+        )
+    if metric is Metric.TOP5 and _classes(scored[0]) <= _TOP:
+        raise InvalidConfigError(
+            f"accuracy.metric: top5 is always right among {_classes(scored[0])} classes", fix="Set accuracy.metric to top1."
+        )
+
+
+def _check_names(specs: Sequence[TensorSpec], wanted: Mapping[str, OutputKind]) -> None:
+    known = [spec.name for spec in specs]
+    for name in wanted:
+        if name not in known:
+            near = nearest(name, known)
+            raise InvalidConfigError(
+                f"outputs: found '{name}', expected one of {', '.join(repr(item) for item in known)}",
+                fix=f"Did you mean '{near}'?" if near else "Name an output of the model.",
+            )
+
+
+def _why_ignored(spec: TensorSpec, shape: tuple[int, ...], samples: int) -> str | None:
+    if np.dtype(spec.dtype).kind != "f":
+        return f"holds {spec.dtype}, not floating-point values"
+    if not shape or shape[0] != samples:
+        return f"has the shape {shape} for {samples} sample{'' if samples == 1 else 's'}, so its first axis does not count samples"
+    return None
+
+
+def _kind(spec: TensorSpec, shape: tuple[int, ...], producer: Mapping[str, onnx.NodeProto]) -> OutputKind:
+    node = producer.get(spec.name)
+    while node is not None and node.op_type in _MOVING:
+        node = producer.get(node.input[0])
+    if node is None:
+        return OutputKind.VALUES
+    if node.op_type == "Softmax":
+        return OutputKind.PROBABILITIES
+    is_linear = node.op_type in _LINEAR or (
+        node.op_type == "Add" and any(name in producer and producer[name].op_type in _LINEAR for name in node.input)
+    )
+    return OutputKind.LOGITS if node.op_type == "LogSoftmax" or (is_linear and _is_row_of_classes(shape)) else OutputKind.VALUES
+
+
+def _is_row_of_classes(shape: tuple[int, ...]) -> bool:
+    return sum(size > 1 for size in shape[1:]) == 1
+
+
+def _classes(array: Array) -> int:
+    return max(array.shape[1:], default=1)

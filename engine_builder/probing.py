@@ -1,0 +1,179 @@
+"""The stages that measure the float model: ``ranges``, ``sensitivity``, ``hessian``, ``dependency`` and ``orders``.
+
+Sensitivity is cut by samples: each call probes every decision on its share and leaves the per-sample losses and Gram sums in a file, so
+that a kill costs one share.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.codec import json_from_value, value_from_json
+from calibration.dataset import CalibrationSet, load_saved
+from calibration.dependency import PairTest, dependency_matrix, measure_pairs, pairs_to_test
+from calibration.hessian import HessianTrace, measure_traces
+from calibration.model import read_model
+from calibration.precision import Precision
+from calibration.range_table import RangeTable
+from calibration.ranges import collect_ranges
+from calibration.reference import ReferenceModel
+from calibration.sensitivity import SensitivityTable, sensitivity_table
+from calibration.singles import Decision, Singles, joined, measure_singles
+from engine_builder.backends import backend_for
+from engine_builder.config import Config, config_from_json
+from engine_builder.inspection import Inspection, decisions
+from engine_builder.intake import read_inspection
+from engine_builder.qdq.placement import ranges_of_moved_tensors
+from engine_builder.search.orders import orders_from
+from engine_builder.workspace import FileRef, StageContext
+
+RANGE_BATCH = 8
+HESSIAN_BATCHES = 4  # probes of each tensor, each on samples of its own
+HESSIAN_BATCH = 8
+PAIR_SAMPLES = 64
+PAIRS_PER_DECISION = 2
+
+
+def ranges(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
+    """Return the range table: lowest and highest value of every tensor that a layer may round."""
+    found, config, samples = _basics(request, context)
+    path = context.workspace.path(found.prepared)
+
+    def report(done: int) -> None:
+        context.progress(done / samples.samples, f"{done} of {samples.samples} samples")
+
+    batches = samples.batches(found.batch if found.is_batch_fixed else min(found.batch, RANGE_BATCH))
+    table = collect_ranges(path, found.layers, batches, method=config.calibration.method, scratch=context.scratch, on_batch=report)
+    moved = ranges_of_moved_tensors(read_model(path), table.ranges)
+    table = RangeTable(moved, table.method, table.samples)
+    quantizable = [layer.name for layer in found.layers if all(name in table.ranges for name in (*layer.inputs, layer.output))]
+    return {"ranges": json_from_value(context.workspace.write_json("ranges.json", json_from_value(table))), "quantizable": quantizable}
+
+
+def sensitivity(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
+    """Probe every decision on the calibration samples [start, stop) of the request."""
+    found, config, samples = _basics(request, context)
+    start, stop = cast(int, request["start"]), cast(int, request["stop"])
+    share = samples.take(np.arange(start, stop))
+    reference = _reference(found, config, request, context)
+
+    def report(done: int) -> None:
+        context.progress(done / share.samples, f"{len(wanted)} decisions on {done} of {share.samples} samples")
+
+    wanted = _wanted(found, config, request)
+    singles = measure_singles(reference, found.kinds, wanted, share.batches(found.batch), workers=_workers(), on_batch=report)
+    name = f"singles-{start}-{stop}.npz"
+    arrays = {"loss": singles.loss, "gram_sum": singles.gram_sum, "gram_square_sum": singles.gram_square_sum}
+    return {"singles": json_from_value(context.workspace.write_arrays(name, **arrays))}
+
+
+def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
+    """Measure the Hessian traces of every layer, on a few samples a probe."""
+    found, config, samples = _basics(request, context)
+    reference = _reference(found, config, request, context)
+    size = found.batch if found.is_batch_fixed else max(1, min(HESSIAN_BATCH, found.batch, samples.samples // HESSIAN_BATCHES))
+    batches = [samples.take(np.arange(i * size, (i + 1) * size) % samples.samples).inputs for i in range(HESSIAN_BATCHES)]
+    traces = measure_traces(
+        reference,
+        found.kinds,
+        backend_for(config.target).capabilities.scheme,
+        _range_table(request, context).ranges,
+        batches,
+        seed=config.search.seed,
+        workers=_workers(),
+        on_batch=lambda done: context.progress(done / HESSIAN_BATCHES, f"Hessian probe {done} of {HESSIAN_BATCHES}"),
+    )
+    return {"traces": json_from_value(traces), "samples": min(size * HESSIAN_BATCHES, samples.samples)}
+
+
+def dependency(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
+    """Test the pairs that matter most exactly, on the first samples of the sensitivity probes."""
+    found, config, samples = _basics(request, context)
+    wanted = _wanted(found, config, request)
+    singles = _singles(request, wanted, context)
+    scheme = backend_for(config.target).capabilities.scheme
+    pairs = pairs_to_test(singles, found.layers, scheme, PAIRS_PER_DECISION * len(wanted))
+    count = min(max(PAIR_SAMPLES // found.batch, 1) * found.batch, singles.samples)
+    share = samples.take(np.arange(count))
+    batches = list(share.batches(found.batch))
+    tests = measure_pairs(
+        _reference(found, config, request, context),
+        found.kinds,
+        found.layers,
+        pairs,
+        batches,
+        {decision: singles.loss[:count, index] for index, decision in enumerate(wanted)},
+        workers=_workers(),
+        on_batch=lambda done: context.progress(done / len(batches), f"{len(pairs)} pairs on {done} of {len(batches)} batches"),
+    )
+    return {"tests": json_from_value(tests)}
+
+
+def orders(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
+    """Put the measurements together: the sensitivity table, the dependency matrix and the orders."""
+    found, config, _ = _basics(request, context)
+    wanted = _wanted(found, config, request)
+    singles = _singles(request, wanted, context)
+    traces = value_from_json(tuple[HessianTrace, ...], request["traces"])
+    tests = value_from_json(tuple[PairTest, ...], request["tests"])
+    table = sensitivity_table(
+        singles, traces, hessian_samples=cast(int, request["hessian_samples"]), plain_forwards=float(len(wanted)) * singles.samples
+    )
+    matrix = dependency_matrix(singles, tests)
+    made = orders_from(table, matrix, config.search.orders)
+    return {
+        "table": json_from_value(context.workspace.write_json("sensitivity.json", json_from_value(table))),
+        "dependency": json_from_value(
+            context.workspace.write_arrays(
+                "dependency.npz", interaction=matrix.interaction, error=matrix.error, gram=singles.gram, gram_error=singles.gram_error
+            )
+        ),
+        "orders": {name: json_from_value(order) for name, order in made.items()},
+    }
+
+
+def read_table(ref: object, context: StageContext) -> SensitivityTable:
+    """Return the sensitivity table that ``orders`` wrote."""
+    return value_from_json(SensitivityTable, context.workspace.read_json(value_from_json(FileRef, ref)))
+
+
+def low_precisions(config: Config) -> tuple[Precision, ...]:
+    """Return the low precisions that the search may use on the configured target."""
+    low = backend_for(config.target).capabilities.low
+    return low if config.precisions is None else tuple(precision for precision in low if precision in config.precisions)
+
+
+def _basics(request: Mapping[str, object], context: StageContext) -> tuple[Inspection, Config, CalibrationSet]:
+    found = read_inspection(request, context)
+    return found, config_from_json(request["config"]), load_saved(context.workspace.path(found.calibration))
+
+
+def _range_table(request: Mapping[str, object], context: StageContext) -> RangeTable:
+    return value_from_json(RangeTable, context.workspace.read_json(value_from_json(FileRef, request["ranges"])))
+
+
+def _reference(found: Inspection, config: Config, request: Mapping[str, object], context: StageContext) -> ReferenceModel:
+    model = read_model(context.workspace.path(found.prepared))
+    return ReferenceModel(model, found.layers, _range_table(request, context).ranges, backend_for(config.target).capabilities.scheme)
+
+
+def _wanted(found: Inspection, config: Config, request: Mapping[str, object]) -> tuple[Decision, ...]:
+    able = set(cast(Sequence[str], request["quantizable"]))
+    return tuple(decision for decision in decisions(found, low_precisions(config)) if decision.layer in able)
+
+
+def _singles(request: Mapping[str, object], wanted: tuple[Decision, ...], context: StageContext) -> Singles:
+    parts = []
+    for ref in cast(Sequence[object], request["singles"]):
+        arrays = context.workspace.read_arrays(value_from_json(FileRef, ref))
+        parts.append(Singles(wanted, *(cast("NDArray[np.float64]", arrays[key]) for key in ("loss", "gram_sum", "gram_square_sum"))))
+    return joined(parts)
+
+
+def _workers() -> int:
+    return len(os.sched_getaffinity(0))

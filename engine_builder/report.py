@@ -1,0 +1,187 @@
+"""The stage ``report``: everything that was measured in ``report.json`` and ``report.html``, and the outcome as the job's result."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from calibration.codec import json_from_value, value_from_json
+from calibration.dependency import PairTest
+from calibration.precision import Precision
+from calibration.sensitivity import SensitivityTable
+from engine_builder.assignment import PrecisionAssignment
+from engine_builder.backends import backend_for
+from engine_builder.config import config_from_json
+from engine_builder.inspection import Inspection
+from engine_builder.intake import read_inspection
+from engine_builder.report_page import render
+from engine_builder.search.pareto import pareto_front
+from engine_builder.search.trial import Trial
+from engine_builder.workspace import FileRef, StageContext
+
+IN_THE_WAY = 5  # most sensitive layers named where the budget kept the baseline
+
+
+def report(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
+    """Write the artifacts and return ``result``, ``engine`` and ``artifacts`` of the job.
+
+    Args:
+        request: Everything the pipeline gathered.
+        context: Where the artifacts go.
+    """
+    found = read_inspection(request, context)
+    config = config_from_json(request["config"])
+    workspace = context.workspace
+    trials = value_from_json(tuple[Trial, ...], request["trials"])
+    judged = cast(Mapping[str, object], request["verdict"])
+    table = value_from_json(SensitivityTable, workspace.read_json(value_from_json(FileRef, request["table"])))
+    chosen = next((trial for trial in trials if trial.fingerprint == judged["chosen"]), None)
+    baseline = backend_for(config.target).capabilities.baseline
+    assignment = PrecisionAssignment(
+        tuple((layer.name, (chosen.precisions if chosen else {}).get(layer.name, baseline)) for layer in found.layers)
+    )
+    result = _result(found, trials, judged, chosen, table, request)
+    body = {
+        "result": result,
+        "config": request["config"],
+        "notes": list(found.notes),
+        "data": _data(found),
+        "layers": _layers(found, table, assignment),
+        "traces": json_from_value(table.traces),
+        "dependencies": _dependencies(value_from_json(tuple[PairTest, ...], request["tests"])),
+        "orders": request["orders"],
+        "trials": json_from_value(trials),
+        "front": [trial.fingerprint for trial in pareto_front(trials)],
+        "search": request["search"],
+        "forecasts": request["forecasts"],
+        "finalists": judged["judged"],
+        "final_timing": {"latency_ms": judged["latency_ms"], "relative": judged["spread"]},
+        "probes": {"samples": table.samples, "hessian_samples": table.hessian_samples, "decisions": len(table.rows)},
+    }
+    artifacts = {
+        "report.json": workspace.write_json("report.json", body),
+        "report.html": workspace.write_bytes("report.html", render(body).encode()),
+        "assignment.json": workspace.write_json("assignment.json", assignment.as_json()),
+    }
+    if judged["explicit"] is not None:
+        artifacts["model.explicit.onnx"] = value_from_json(FileRef, judged["explicit"])
+    engine = judged["engine"] or request["model"]
+    return {"result": result, "engine": engine, "artifacts": {name: json_from_value(ref) for name, ref in artifacts.items()}}
+
+
+def _result(
+    found: Inspection,
+    trials: Sequence[Trial],
+    judged: Mapping[str, object],
+    chosen: Trial | None,
+    table: SensitivityTable,
+    request: Mapping[str, object],
+) -> dict[str, object]:
+    """Return the job's ``result`` as the HTTP contract gives it."""
+    verdict = cast(Mapping[str, object], judged["verdict"])
+    latency = cast(Mapping[str, Mapping[str, object]], judged["latency_ms"])
+    config = config_from_json(request["config"])
+    baseline_precision = backend_for(config.target).capabilities.baseline
+    baseline = {
+        "latency_ms": latency["baseline"],
+        "accuracy": judged["baseline_accuracy"],
+        "size_bytes": judged["baseline_size_bytes"],
+        "precisions": judged["baseline_precisions"],
+    }
+    picked = baseline
+    if chosen is not None:
+        picked = {
+            "latency_ms": latency[chosen.fingerprint],
+            "accuracy": verdict["engine"],
+            "size_bytes": chosen.size_bytes,
+            "precisions": _counts(found, chosen, baseline_precision),
+        }
+    engine = value_from_json(FileRef, judged["engine"] or request["model"])
+    return {
+        "outcome": "improved" if chosen is not None else "baseline_kept",
+        "reason": _reason(trials, judged, chosen, table, config.accuracy.confidence),
+        "latency_source": backend_for(config.target).capabilities.latency_source,
+        "baseline": baseline,
+        "chosen": picked,
+        "speedup": 1.0 / cast(float, judged["ratio"]),
+        "verdict": {key: verdict[key] for key in ("answer", "metric", "drop", "interval", "confidence", "n", "selection")}
+        | {key: verdict[key] for key in ("flips", "budget", "probability_over_budget", "samples_needed", "method")},
+        "engine": {"name": "engine.onnx", "sha256": engine.sha256, "size_bytes": picked["size_bytes"]},
+        "environment": judged["environment"],
+    }
+
+
+def _reason(
+    trials: Sequence[Trial], judged: Mapping[str, object], chosen: Trial | None, table: SensitivityTable, confidence: float | None
+) -> str:
+    """Return in one sentence why this engine was chosen or the baseline kept."""
+    tried = [trial for trial in trials if trial.low_layers and trial.failure is None]
+    if chosen is not None:
+        whole = " Every layer that can be low is low." if chosen.order == "all_low" else ""
+        return f"The fastest engine that keeps the accuracy budget, of {len(tried)} low-precision engines tried.{whole}"
+    if not tried:
+        failure = next((trial.failure for trial in trials if trial.failure), "none was proposed")
+        return f"No low-precision engine could be built: {failure}"
+    worst = sorted(table.rows, key=lambda row: -row.loss)[:IN_THE_WAY]
+    named = ", ".join(f"{row.layer} ({row.precision})" for row in worst)
+    if not any(trial.met for trial in tried):
+        return f"None of {len(tried)} low-precision engines kept the accuracy budget. The most sensitive layers stood in the way: {named}."
+    fastest = min((trial.latency.ratio for trial in tried if trial.met and trial.latency is not None), default=None)
+    if fastest is not None and not judged["judged"]:
+        return f"Engines kept the accuracy budget, but none was faster than the baseline: the best took {fastest:.2f} of its time."
+    refused = cast(Sequence[Mapping[str, Mapping[str, object]]], judged["judged"])
+    accepted = ("met", "met_on_sample") if confidence is None else ("met",)
+    if refused and refused[0]["verdict"]["answer"] not in accepted:
+        asked = "" if confidence is None else f" at the confidence asked for, {confidence:.0%}"
+        return f"Engines kept the accuracy budget in the search, but none passed the verdict{asked}."
+    return "Engines kept the accuracy budget, but none was faster than the baseline by more than the spread of the timing."
+
+
+def _counts(found: Inspection, chosen: Trial, baseline: Precision) -> dict[str, int]:
+    counts = Counter(chosen.precisions.get(layer.name, baseline).value for layer in found.layers)
+    return dict(sorted(counts.items()))
+
+
+def _data(found: Inspection) -> dict[str, object]:
+    return {
+        "metric": found.metric.value,
+        "outputs": [kind.value for kind in found.kinds],
+        "calibration_samples": found.calibration_samples,
+        "validation_samples": found.validation_samples,
+        "validation_held_out_of_calibration": found.held_out,
+        "calibration_is_validation": found.shared_data,
+        "float_type": found.float_type.value,
+        "timing_batch": found.timing_batch,
+    }
+
+
+def _layers(found: Inspection, table: SensitivityTable, assignment: PrecisionAssignment) -> list[dict[str, object]]:
+    rows = {row.layer: row for row in table.rows}
+    listed: list[dict[str, object]] = []
+    for layer in found.layers:
+        row = rows.get(layer.name)
+        listed.append(
+            {
+                "name": layer.name,
+                "op_type": layer.op_type,
+                "kind": layer.kind.value,
+                "precision": assignment[layer.name].value,
+                "macs": layer.macs,
+                "weights": layer.weight_count,
+                "loss": row.loss if row else None,
+                "loss_error": row.loss_error if row else None,
+                "hessian": row.hessian if row else None,
+                "hessian_error": row.hessian_error if row else None,
+            }
+        )
+    return listed
+
+
+def _dependencies(tests: Sequence[PairTest]) -> list[dict[str, object]]:
+    """Return the exact pair tests, the strongest first."""
+    listed: list[dict[str, object]] = []
+    for test in sorted(tests, key=lambda test: -abs(test.dependency)):
+        pair = {"first": test.first.layer, "second": test.second.layer}
+        listed.append({**pair, "dependency": test.dependency, "error": test.error, "samples": test.samples})
+    return listed

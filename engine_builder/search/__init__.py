@@ -1,0 +1,1 @@
+"""Proposes precision assignments and learns from the trials it is told about."""

@@ -1,0 +1,156 @@
+"""The search: which assignment to try next, given what the trials so far found. Pure: the same trials give the same proposals.
+
+1. The baseline and the assignment with every layer low. If the latter meets the budget, only time is left to search for.
+2. Bisection over each ladder: a ladder is a sequence of assignments, the cheapest in accuracy first: the predicted frontier, or the
+   prefixes of an order. It decides on the shrunk excess (shrinkage.py); then the rungs around the boundary are tried, whatever the
+   answers were. A rung that is predicted to be slower than an engine already found, beyond the error of predictions, is not tried.
+3. Trials are known by their fingerprint, so that ladders share them. Three failures in a row end the search with what was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from calibration.precision import Precision
+from engine_builder.search.bisection import Bisection
+from engine_builder.search.shrinkage import shrunk_excess
+from engine_builder.search.trial import Accuracy, Trial
+
+Low = Mapping[str, Precision]  # the low layers of an assignment
+FIRST_TRIALS = 2  # the baseline and everything low
+MAX_FAILURES = 3  # in a row
+DEFAULT_MAX_TRIALS = 40
+TOLERANCE = 0.05  # relative error of a predicted latency, about
+WORTH_TRYING = 0.03  # of the baseline's latency: a smaller predicted gain is within the error of predictions
+AROUND = (-1, 1, 2)  # rungs tried around the boundary, relative to it
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What to try, and why."""
+
+    low: Low
+    order: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Assignments of growing cost in accuracy, and the latency that is predicted for each as a ratio to the baseline's."""
+
+    name: str
+    rungs: tuple[dict[str, Precision], ...]
+    ratios: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Check that there is a prediction for every rung."""
+        if len(self.rungs) != len(self.ratios):
+            raise ValueError(f"ladder {self.name!r} has {len(self.rungs)} rungs and {len(self.ratios)} predictions")
+
+
+class Search:
+    """Proposes assignments and is told the trials. Not thread-safe; deterministic."""
+
+    def __init__(
+        self,
+        all_low: Low,
+        ladders: Callable[[Sequence[Trial]], Iterator[Ladder]],
+        fingerprint: Callable[[Low], str],
+        *,
+        max_trials: int | None,
+        max_seconds: float | None,
+        view: Callable[[Sequence[Trial]], Callable[[Trial], Accuracy | None]],
+    ) -> None:
+        """Start.
+
+        Args:
+            all_low: Every layer that may be low, low.
+            ladders: Called once with the list of trials, which goes on growing; yields the ladders to bisect, in order.
+            fingerprint: Name of an assignment by its content.
+            max_trials: Trials at the most, the first two included.
+            max_seconds: No trial is proposed once the trials so far took this long; the first two are always proposed.
+            view: Told the first two trials, returns which accuracy of a trial the search may look at.
+        """
+        self.trials: list[Trial] = []
+        self._ladders = ladders
+        self.fingerprint = fingerprint
+        self.ended = "running"  # why the search is over, once it is
+        self._max_trials = max_trials or DEFAULT_MAX_TRIALS
+        self._max_seconds = max_seconds
+        self._view_of = view
+        self._view: Callable[[Trial], Accuracy | None] = lambda trial: None  # until the first two trials are known
+        self._plan = self._steps(all_low)
+        self._next: Proposal | None = next(self._plan)
+
+    def next(self) -> Proposal | None:
+        """Return what to try next, None when the search is over."""
+        return self._next
+
+    def tell(self, trial: Trial) -> None:
+        """Take in the trial of the last proposal."""
+        self.trials.append(trial)
+        self._next, ended = None, self._limit()
+        if ended is None:
+            try:
+                self._next = self._plan.send(trial)
+            except StopIteration:
+                ended = "nothing left to try"
+        self.ended = ended or self.ended
+
+    def _limit(self) -> str | None:
+        """Return the limit that the trials have reached, if any."""
+        failed = [trial.failure is not None for trial in self.trials[-MAX_FAILURES:]]
+        if len(failed) == MAX_FAILURES and all(failed):
+            return f"{MAX_FAILURES} trials in a row failed"
+        if len(self.trials) >= self._max_trials:
+            return f"the limit of {self._max_trials} trials was reached"
+        if self._max_seconds is not None and len(self.trials) >= FIRST_TRIALS and sum(t.seconds for t in self.trials) >= self._max_seconds:
+            return f"the limit of {self._max_seconds:g} seconds was reached"
+        return None
+
+    def _steps(self, all_low: Low) -> Generator[Proposal, Trial, None]:
+        baseline = yield Proposal({}, "baseline")
+        if not all_low:
+            return
+        lowest = yield Proposal(all_low, "all_low")
+        known = {self.fingerprint({}): baseline, self.fingerprint(all_low): lowest}
+        self._view = self._view_of(self.trials)
+        lossless = self._is_met(lowest)
+        for ladder in self._ladders(self.trials):
+            if lossless:  # only time is left to search for: the assignment that is predicted to be fastest
+                if ladder.ratios and lowest.latency is not None and ladder.ratios[-1] < lowest.latency.ratio - WORTH_TRYING:
+                    yield from self._try(ladder.rungs[-1], ladder.name, known)
+                return
+            yield from self._climb(ladder, known)
+
+    def _climb(self, ladder: Ladder, known: dict[str, Trial]) -> Generator[Proposal, Trial, None]:
+        """Bisect a ladder for as long as a rung that is still open may win, then try the rungs around the boundary that may."""
+        state = Bisection(0, len(ladder.rungs))
+        while (rung := state.next()) is not None and self._may_win(ladder, range(state.low + 1, state.high + 1)):
+            trial = yield from self._try(ladder.rungs[rung - 1], ladder.name, known)
+            state = state.tell(rung, met=self._fits(trial))
+        for rung in (state.low + offset for offset in AROUND):
+            if 1 <= rung <= len(ladder.rungs) and self._may_win(ladder, (rung,)):
+                yield from self._try(ladder.rungs[rung - 1], ladder.name, known)
+
+    def _may_win(self, ladder: Ladder, rungs: Iterable[int]) -> bool:
+        """Return whether one of the rungs is predicted to be about as fast as the fastest engine that meets the budget, or faster."""
+        best = min((trial.latency.ratio for trial in self.trials if trial.latency is not None and self._is_met(trial)), default=1.0)
+        return any(ladder.ratios[rung - 1] <= best * (1.0 + TOLERANCE) for rung in rungs)
+
+    def _try(self, low: Low, order: str, known: dict[str, Trial]) -> Generator[Proposal, Trial, Trial]:
+        name = self.fingerprint(low)
+        if name not in known:
+            known[name] = yield Proposal(low, order)
+        return known[name]
+
+    def _is_met(self, trial: Trial) -> bool:
+        """Return whether the budget is met on the samples that the search may look at."""
+        accuracy = self._view(trial)
+        return accuracy is not None and accuracy.met
+
+    def _fits(self, trial: Trial) -> bool:
+        """Return whether the budget is likely to be met, given all trials."""
+        accuracy = self._view(trial)
+        seen = [item for other in self.trials if (item := self._view(other)) is not None]
+        return accuracy is not None and shrunk_excess(accuracy, seen) >= 0.0

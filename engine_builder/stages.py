@@ -1,0 +1,35 @@
+"""The functions that do a job's work, by name: each (JSON request, context) -> JSON result, run in a child process."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from engine_builder.workspace import StageContext
+
+Stage = Callable[[Mapping[str, object], StageContext], dict[str, object]]
+
+
+def _stage(module: str, name: str) -> Stage:
+    """Return the stage ``name`` of a module that is imported when the stage runs: a child pays for what its own stage needs."""
+
+    def run(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
+        stage = cast(Stage, getattr(importlib.import_module(module), name))
+        return stage(request, context)
+
+    return run
+
+
+STAGES: Mapping[str, Stage] = {
+    "inspect": _stage("engine_builder.intake", "inspect"),
+    "ranges": _stage("engine_builder.probing", "ranges"),
+    "sensitivity": _stage("engine_builder.probing", "sensitivity"),
+    "hessian": _stage("engine_builder.probing", "hessian"),
+    "dependency": _stage("engine_builder.probing", "dependency"),
+    "orders": _stage("engine_builder.probing", "orders"),
+    "trial": _stage("engine_builder.trials", "trial"),
+    "forecast": _stage("engine_builder.forecast", "forecast"),
+    "verdict": _stage("engine_builder.verdicts", "verdict"),
+    "report": _stage("engine_builder.report", "report"),
+}

@@ -1,0 +1,173 @@
+"""The stage ``trial``: one assignment becomes an engine, which is scored on every validation sample and timed against the baseline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.codec import json_from_value, value_from_json
+from calibration.dataset import CalibrationSet, load_saved
+from calibration.losses import losses
+from calibration.model import read_model, save_model
+from calibration.precision import Precision
+from calibration.range_table import RangeTable
+from calibration.session import Array
+from calibration.verdict import Budget
+from engine_builder.assignment import fingerprint_of
+from engine_builder.backends import backend_for
+from engine_builder.backends.base import Backend, Runner
+from engine_builder.config import Config, config_from_json
+from engine_builder.errors import BuildError, EngineError
+from engine_builder.evaluate import run_all
+from engine_builder.inspection import Inspection
+from engine_builder.intake import read_inspection
+from engine_builder.model_files import model_size_bytes
+from engine_builder.outputs import ComparedOutputs, score_outputs
+from engine_builder.qdq.rewrite import rewrite
+from engine_builder.search.trial import SEARCH_SHARE, Accuracy, Latency, Trial
+from engine_builder.sizes import timed_call
+from engine_builder.timing import Timing, relative_latency, time_interleaved
+from engine_builder.workspace import FileRef, StageContext
+
+TRIAL_SECONDS = 1.2  # of interleaved runs of both engines
+MIN_RUNS, MAX_RUNS = 18, 5000
+ROUNDING = 1e-12  # a mean of float64 scores may miss the budget by this and still be on it
+
+
+class Timer(Protocol):
+    """Times engines in turns; ``timing.time_interleaved`` is the one in use."""
+
+    def __call__(self, calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int) -> Mapping[str, Timing]:
+        """Return the timing of each call, by its name."""
+
+
+def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer = time_interleaved) -> dict[str, object]:
+    """Build, score and time one assignment.
+
+    Args:
+        request: ``inspection``, ``ranges``, ``config``, ``model`` (the baseline), ``low`` (layer -> precision), ``index``, ``order``.
+        context: Where files go.
+        timer: Times the engine and the baseline.
+
+    Raises:
+        BuildError: The engine cannot be built, or fails when it runs.
+    """
+    start = time.perf_counter()
+    found = read_inspection(request, context)
+    config = config_from_json(request["config"])
+    low = {name: Precision(value) for name, value in cast(Mapping[str, str], request["low"]).items()}
+    fingerprint = fingerprint_of((layer.name for layer in found.layers), low, backend_for(config.target).capabilities.baseline)
+    validation = load_saved(context.workspace.path(found.validation))
+    backend = backend_for(config.target)
+    baseline_path = context.workspace.path(value_from_json(FileRef, request["model"]))
+    path, size = build(found, request, low, backend, context) if low else (baseline_path, model_size_bytes(baseline_path))
+    context.progress(0.3, "engine built")
+    runner = backend.open(path, threads=config.threads)
+    try:
+        outputs = run_all(ComparedOutputs(runner, found.compared), validation, batch=found.batch)
+        scores, loss = compare(found, outputs, validation, context)
+        context.progress(0.7, "accuracy measured")
+        baseline = backend.open(baseline_path, threads=config.threads) if low else None
+        latency = _timed(runner, baseline, timing_feeds(found, config, validation), timer)
+    except BuildError:
+        raise
+    except EngineError as error:
+        raise BuildError(f"the engine was built but does not run: {error.detail}", fix=error.fix) from error
+    reference = cast("NDArray[np.float64]", context.workspace.read_arrays(found.scores)["scores"])
+    half = search_half(len(scores), config.search.seed)
+    result = Trial(
+        index=cast(int, request["index"]),
+        fingerprint=fingerprint,
+        precisions=low,
+        order=str(request["order"]),
+        low_layers=len(low),
+        on_all=accuracy(reference, scores, config.accuracy.budget),
+        on_search=accuracy(reference[half], scores[half], config.accuracy.budget),
+        loss=loss,
+        latency=latency,
+        size_bytes=size,
+        scores=context.workspace.write_arrays(f"trials/{fingerprint}.npz", scores=scores),
+        seconds=time.perf_counter() - start,
+        failure=None,
+    )
+    return {"trial": json_from_value(result)}
+
+
+def build(
+    found: Inspection, request: Mapping[str, object], low: Mapping[str, Precision], backend: Backend, context: StageContext
+) -> tuple[Path, int]:
+    """Return the engine of an assignment in the scratch folder, and its size in bytes; the explicit model lies beside it."""
+    table = value_from_json(RangeTable, context.workspace.read_json(value_from_json(FileRef, request["ranges"])))
+    prepared = read_model(context.workspace.path(found.prepared))
+    explicit = rewrite(prepared, found.layers, low, table.ranges, backend.capabilities.scheme)
+    save_model(explicit, context.scratch / EXPLICIT_NAME)
+    engine = backend.build(context.scratch / EXPLICIT_NAME, context.scratch / ENGINE_NAME)
+    return engine.path, engine.size_bytes
+
+
+def compare(
+    found: Inspection, outputs: tuple[Array, ...], validation: CalibrationSet, context: StageContext
+) -> tuple[NDArray[np.float64], float]:
+    """Return the score of each sample, (samples,), and the mean divergence from the float model's outputs.
+
+    Args:
+        found: The job's inspection.
+        outputs: The compared outputs of the engine on the validation set, each (samples, ...).
+        validation: The validation set.
+        context: Where the float model's outputs are.
+    """
+    arrays = context.workspace.read_arrays(found.reference)
+    reference = tuple(arrays[str(index)] for index in range(len(outputs)))
+    scores = score_outputs(found.metric, found.scored, outputs, reference, validation)
+    return scores, float(np.mean(losses(found.compared_kinds, reference, outputs)))
+
+
+def accuracy(reference: NDArray[np.float64], scores: NDArray[np.float64], budget: Budget) -> Accuracy:
+    """Return how an engine's scores, (samples,), stand against the float model's on the same samples."""
+    excess = float(np.mean(budget.margins(reference, scores)))
+    return Accuracy(
+        score=float(np.mean(scores)),
+        baseline=float(np.mean(reference)),
+        excess=0.0 if abs(excess) < ROUNDING else excess,
+        flips=float(np.mean(scores != reference)),
+        binary=bool(np.isin(scores, (0.0, 1.0)).all() and np.isin(reference, (0.0, 1.0)).all()),
+        samples=len(scores),
+    )
+
+
+def search_half(samples: int, seed: int) -> NDArray[np.int64]:
+    """Return the sorted indices of the validation samples that the search looks at where the others are kept for the verdict."""
+    rng = np.random.default_rng([seed, samples])
+    return np.sort(rng.permutation(samples)[: max(1, round(samples * SEARCH_SHARE))]).astype(np.int64)
+
+
+def timing_feeds(found: Inspection, config: Config, validation: CalibrationSet) -> dict[str, Array]:
+    """Return the inputs of one timed call: real samples, cut or repeated to the sizes that the inspection found."""
+    del config  # its part is in the inspection
+    return timed_call(validation, found.timing_shapes)
+
+
+def _timed(runner: Runner, baseline: Runner | None, feeds: Mapping[str, Array], timer: Timer) -> Latency:
+    calls: dict[str, Callable[[], object]] = {"engine": lambda: runner.run(feeds)}
+    if baseline is not None:
+        calls["baseline"] = lambda: baseline.run(feeds)
+    found = timer(calls, seconds=TRIAL_SECONDS, min_runs=MIN_RUNS, max_runs=MAX_RUNS)
+    engine, reference = found["engine"], found.get("baseline", found["engine"])
+    return Latency(
+        engine.median_ms,
+        engine.p95_ms,
+        engine.mad_ms,
+        engine.runs,
+        reference.median_ms,
+        reference.mad_ms,
+        relative_latency(engine, reference).ratio,
+    )
+
+
+EXPLICIT_NAME = "model.explicit.onnx"
+ENGINE_NAME = "engine.onnx"

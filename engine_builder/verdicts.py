@@ -1,0 +1,176 @@
+"""The stage ``verdict``: judges the finalists, times those that pass against the baseline once more, and keeps the fastest engine.
+
+Finalists come safest first, in an order fixed before any is judged here. Each is judged at the full level and the first failure ends the
+judging, so a wrong pass is no likelier than for a single test. What passed is built again (byte for byte the same: the rewrite is
+deterministic) and timed in one process with the baseline; the engine that is kept is the one that was measured.
+
+Every verdict is about the drop from the user's model in float32. The baseline gets one too: where it computes in half precision it may
+be off by itself, and if it is kept, its own verdict is the job's.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from calibration.codec import json_from_value, value_from_json
+from calibration.dataset import load_saved
+from calibration.precision import Precision
+from calibration.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Answer, Selection, judge
+from engine_builder.backends import backend_for
+from engine_builder.backends.base import Runner
+from engine_builder.config import Config, config_from_json
+from engine_builder.inspection import Inspection
+from engine_builder.intake import read_inspection
+from engine_builder.model_files import keep_model, model_size_bytes
+from engine_builder.search.trial import Trial
+from engine_builder.timing import Timing, is_faster, relative_latency, time_interleaved
+from engine_builder.trials import ENGINE_NAME, EXPLICIT_NAME, Timer, build, search_half, timing_feeds
+from engine_builder.workspace import FileRef, StageContext
+
+FINAL_SECONDS = 4.0
+MIN_RUNS, MAX_RUNS = 30, 2000
+TIMED_FINALISTS = 3
+
+
+def verdict(request: Mapping[str, object], context: StageContext, *, timer: Timer = time_interleaved) -> dict[str, object]:
+    """Judge, time and keep.
+
+    Args:
+        request: ``inspection``, ``ranges``, ``config``, ``model`` (the baseline), ``selection`` and ``finalists`` (trials, safest first).
+        context: Where the engine goes.
+        timer: Times the finalists and the baseline.
+    """
+    found = read_inspection(request, context)
+    config = config_from_json(request["config"])
+    finalists = value_from_json(tuple[Trial, ...], request["finalists"])
+    selection = Selection(str(request["selection"]))
+    judged = _judge(finalists, found, config, selection, context)
+    passed = [(trial, answer) for trial, answer in judged if _is_accepted(answer, config)]
+    context.progress(0.3, f"{len(passed)} of {len(judged)} finalists judged pass")
+    baseline_path = context.workspace.path(value_from_json(FileRef, request["model"]))
+    timings, faster = _time(passed[-TIMED_FINALISTS:], baseline_path, found, config, request, context, timer)
+    chosen = min(faster, key=lambda item: item[2]) if faster else None
+    baseline = _answer(found.baseline_scores, found, config, selection, context)
+    engine: FileRef | None = None
+    explicit: FileRef | None = None
+    if chosen is not None:
+        engine = keep_model(context.scratch / chosen[0].fingerprint / ENGINE_NAME, ENGINE_NAME, context.workspace)
+        explicit = keep_model(context.scratch / chosen[0].fingerprint / EXPLICIT_NAME, EXPLICIT_NAME, context.workspace)
+    return {
+        "judged": [{"fingerprint": trial.fingerprint, "verdict": json_from_value(answer)} for trial, answer in judged],
+        "verdict": json_from_value(chosen[1] if chosen is not None else baseline),
+        "chosen": chosen[0].fingerprint if chosen is not None else None,
+        "ratio": chosen[2] if chosen is not None else 1.0,
+        "latency_ms": {name: _milliseconds(timing) for name, timing in timings.items()},
+        "spread": {
+            name: json_from_value(relative_latency(timing, timings["baseline"])) for name, timing in timings.items() if name != "baseline"
+        },
+        "engine": json_from_value(engine),
+        "explicit": json_from_value(explicit),
+        "baseline_accuracy": baseline.engine,
+        "baseline_precisions": {found.baseline_type.value: len(found.layers)},
+        "baseline_size_bytes": model_size_bytes(baseline_path),
+        "environment": environment(config),
+    }
+
+
+def environment(config: Config) -> dict[str, object]:
+    """Return what a reader needs to repeat a timing: processor, versions, threads."""
+    return {
+        "processor": _processor(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "onnxruntime": onnxruntime.__version__,
+        "onnx": onnx.__version__,
+        "threads": config.threads,
+        "clock": "time.perf_counter",
+    }
+
+
+def _judge(
+    finalists: Sequence[Trial], found: Inspection, config: Config, selection: Selection, context: StageContext
+) -> list[tuple[Trial, AccuracyVerdict]]:
+    """Return the verdicts in order, up to the first that is not accepted."""
+    judged = []
+    for trial in finalists:
+        if trial.scores is None:
+            continue
+        answer = _answer(trial.scores, found, config, selection, context)
+        judged.append((trial, answer))
+        if not _is_accepted(answer, config):
+            break
+    return judged
+
+
+def _answer(scores: FileRef, found: Inspection, config: Config, selection: Selection, context: StageContext) -> AccuracyVerdict:
+    """Return the verdict on an engine's scores: on all samples, or on those that the search did not see."""
+    reference, engine = (cast("NDArray[np.float64]", context.workspace.read_arrays(ref)["scores"]) for ref in (found.scores, scores))
+    used = np.arange(len(reference))
+    if selection is Selection.HELD_OUT:
+        used = np.setdiff1d(used, search_half(len(reference), config.search.seed))
+    return judge(
+        found.metric,
+        reference[used],
+        engine[used],
+        config.accuracy.budget,
+        confidence=config.accuracy.confidence or DEFAULT_CONFIDENCE,
+        selection=selection,
+        rng=np.random.default_rng(config.search.seed),
+    )
+
+
+def _is_accepted(answer: AccuracyVerdict, config: Config) -> bool:
+    return answer.answer is Answer.MET or (answer.answer is Answer.MET_ON_SAMPLE and config.accuracy.confidence is None)
+
+
+def _time(
+    passed: Sequence[tuple[Trial, AccuracyVerdict]],
+    baseline: Path,
+    found: Inspection,
+    config: Config,
+    request: Mapping[str, object],
+    context: StageContext,
+    timer: Timer,
+) -> tuple[Mapping[str, Timing], list[tuple[Trial, AccuracyVerdict, float]]]:
+    """Return all timings by fingerprint (and ``baseline``), and the finalists that beat the baseline with their ratios."""
+    backend = backend_for(config.target)
+    feeds = timing_feeds(found, config, load_saved(context.workspace.path(found.validation)))
+    runners: dict[str, Runner] = {"baseline": backend.open(baseline, threads=config.threads)}
+    for trial, _ in passed:
+        folder = context.scratch / trial.fingerprint
+        folder.mkdir()
+        low = {name: Precision(value) for name, value in trial.precisions.items()}
+        path, _ = build(found, request, low, backend, StageContext(context.workspace, folder, context.progress))
+        runners[trial.fingerprint] = backend.open(path, threads=config.threads)
+    calls = {name: _call(runner, feeds) for name, runner in runners.items()}
+    timings = timer(calls, seconds=FINAL_SECONDS, min_runs=MIN_RUNS, max_runs=MAX_RUNS)
+    faster = []
+    for trial, answer in passed:
+        timing = timings[trial.fingerprint]
+        if is_faster(timing, timings["baseline"]):
+            faster.append((trial, answer, relative_latency(timing, timings["baseline"]).ratio))
+    return timings, faster
+
+
+def _call(runner: Runner, feeds: Mapping[str, NDArray[np.generic]]) -> Callable[[], object]:
+    return lambda: runner.run(feeds)
+
+
+def _milliseconds(timing: Timing) -> dict[str, object]:
+    return {"median": timing.median_ms, "p95": timing.p95_ms, "mad": timing.mad_ms, "runs": timing.runs}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -1,0 +1,1 @@
+"""Examples on real data; `make demo` runs them."""

@@ -1,0 +1,1 @@
+"""Two small image classifiers and the pictures to optimize them with."""

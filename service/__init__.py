@@ -1,0 +1,3 @@
+"""Serves: HTTP API, durable jobs, artifacts, client and command line."""
+
+__version__ = "0.1.0"

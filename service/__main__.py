@@ -1,0 +1,146 @@
+"""The command line: ``onnx-trt-optimizer COMMAND`` or ``python -m service COMMAND``.
+
+Exit status: 0 done, 2 the input or the request is at fault, 1 anything else, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from calibration.errors import OptimizerError
+from service import __version__, commands
+from service.settings import PREFIX
+
+INTERRUPTED = 130
+PROGRAM = "onnx-trt-optimizer"
+Command = Callable[[argparse.Namespace, commands.Output], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; errors go to stderr as two lines, ``error:`` and ``fix:``."""
+    arguments = _parser().parse_args(argv)
+    command: Command = arguments.run
+    try:
+        if command is not commands.serve:  # the server stops in its own way
+            _end_cleanly_on_signals()
+        command(arguments, _print)
+    except OptimizerError as exc:
+        _print_error(exc.detail, exc.fix)
+        return commands.exit_status(exc)
+    except KeyboardInterrupt:
+        _print_error("interrupted", "Nothing is left behind; run the command again to start anew.")
+        return INTERRUPTED
+    except BrokenPipeError:  # who reads our output went away: nothing more to say, also not at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as exc:  # the process boundary
+        if arguments.traceback:
+            traceback.print_exception(exc)
+        _print_error(
+            f"unexpected {type(exc).__name__}: {exc}", "This is a fault of the program: run it again with --traceback and report it."
+        )
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog=PROGRAM, description="The fastest mixed-precision engine of an ONNX model inside an accuracy budget.")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--traceback", action="store_true", help="show where an unexpected error came from")
+    parsers = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    serve = _command(parsers, "serve", commands.serve)
+    serve.add_argument("--host", help="address to listen on (default 127.0.0.1; any other needs an API key)")
+    serve.add_argument("--port", type=int, help="port to listen on (default 8000; 0 for any free one)")
+    serve.add_argument("--data-dir", type=Path, metavar="DIR", help="folder for everything the server keeps")
+
+    optimize = _command(parsers, "optimize", commands.optimize)
+    _add_job(optimize)
+    optimize.add_argument("--output", type=Path, metavar="DIR", required=True, help="folder for the engine, the report and result.json")
+    optimize.add_argument(
+        "--cache", type=Path, metavar="DIR", help="folder that keeps measurements for further runs on the same model and data"
+    )
+
+    submit = _command(parsers, "submit", commands.submit)
+    _add_job(submit)
+    submit.add_argument("--watch", action="store_true", help="wait for the job and print its result")
+    submit.add_argument("--idempotency-key", metavar="TEXT", help="submitting again with the same text returns the same job")
+
+    watch, download, cancel = (
+        _command(parsers, name, command)
+        for name, command in (("watch", commands.watch), ("download", commands.download), ("cancel", commands.cancel))
+    )
+    for parser_of_job in (watch, download, cancel):
+        parser_of_job.add_argument("job", metavar="JOB", help="the job's id")
+    download.add_argument("--output", type=Path, metavar="DIR", required=True, help="folder for the engine and the artifacts")
+
+    targets = _command(parsers, "targets", commands.targets)
+    targets.add_argument("--local", action="store_true", help="ask this machine, not a server")
+    for parser_of_server in (submit, watch, download, cancel, targets):
+        parser_of_server.add_argument(
+            "--server",
+            metavar="URL",
+            default=os.environ.get(PREFIX + "SERVER") or commands.DEFAULT_SERVER,
+            help=f"the server (default {PREFIX}SERVER, else {commands.DEFAULT_SERVER}); key from {PREFIX}API_KEY",
+        )
+    return parser
+
+
+def _command(parsers: argparse._SubParsersAction[_Parser], name: str, run: Command) -> argparse.ArgumentParser:
+    summary = (run.__doc__ or "").strip()
+    parser = parsers.add_parser(name, help=summary, description=summary)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_job(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help=".onnx file, or a .zip or .tar of one with its external data")
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FILE", required=True, help=".npz with one array per model input, or .npy for one input"
+    )
+    parser.add_argument(
+        "--validation", type=Path, metavar="FILE", help="samples for accuracy; without it a part of the calibration set is held out"
+    )
+    parser.add_argument("--target", help="what to build for; see `targets`")
+    parser.add_argument("--gpu", help="the GPU's product name, for targets that run on one")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="JSON file with further settings")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in the same two lines as every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        _print_error(message, f"See `{self.prog} --help`.")
+        sys.exit(2)
+
+
+def _end_cleanly_on_signals() -> None:
+    """Let SIGTERM and SIGHUP unwind like Ctrl-C, so that children end and temporary files go."""
+
+    def end(number: int, _: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, end)
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _print_error(detail: str, fix: str) -> None:
+    sys.stderr.write(f"error: {' '.join(detail.split())}\nfix: {' '.join(fix.split())}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

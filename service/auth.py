@@ -1,0 +1,42 @@
+"""Who may ask: the holder of the one key, or, on a server without a key, this machine only."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from starlette.requests import Request
+
+from service.errors import ForbiddenError, UnauthorizedError
+from service.settings import PREFIX, Settings, is_loopback
+
+
+def authorize(request: Request, settings: Settings) -> None:
+    """Accept or refuse a request.
+
+    Raises:
+        UnauthorizedError: The server has a key and the request does not carry it.
+        ForbiddenError: The server has no key, and the request comes from another machine, or through a name that is not this machine's
+            (a web page in a browser here could otherwise reach us by a name of its own that points here).
+    """
+    if settings.api_key is not None:
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        # Digests have one length: the comparison takes the same time whatever was sent.
+        if scheme.lower() != "bearer" or not hmac.compare_digest(_digest(key.strip()), _digest(settings.api_key)):
+            raise UnauthorizedError("Authorization: expected this server's key", fix="Send the header 'Authorization: Bearer <key>'.")
+        return
+    host = request.client.host if request.client is not None else ""
+    if not is_loopback(host) or not is_loopback(_name(request.headers.get("host", ""))):
+        raise ForbiddenError(
+            "this server has no key, so it answers callers on its own machine only, as localhost or 127.0.0.1",
+            fix=f"Start the server with {PREFIX}API_KEY set and send that key.",
+        )
+
+
+def _name(host: str) -> str:
+    """Return a Host header without its port."""
+    return host.partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

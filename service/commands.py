@@ -1,0 +1,179 @@
+"""What each command of the command line does."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidModelError, OptimizerError
+from engine_builder.child import StageLimits
+from engine_builder.config import Config, config_from_json, config_json
+from service.client import Client, JobView, job_error
+from service.local import LocalJob, optimize_locally
+from service.progress import ProgressView, TrialLines, progress_view
+from service.settings import PREFIX, Settings, settings_from_environment
+from service.summary import summary_lines
+
+DEFAULT_SERVER = "http://127.0.0.1:8000"
+Output = Callable[[str], None]
+
+
+def serve(arguments: argparse.Namespace, out: Output) -> None:
+    """Run the server until it is told to stop."""
+    from service.app import serve as serve_forever  # the web framework takes a second; no other command needs it
+
+    del out
+    given = {name: getattr(arguments, name) for name in ("host", "port", "data_dir") if getattr(arguments, name) is not None}
+    with contextlib.suppress(KeyboardInterrupt):  # the usual way to stop it, after it has shut down
+        serve_forever(_with(settings_from_environment(os.environ), given))
+
+
+def optimize(arguments: argparse.Namespace, out: Output) -> None:
+    """Optimize a model on this machine, without a server."""
+    settings = settings_from_environment(os.environ)
+    job = LocalJob(
+        model=arguments.model,
+        calibration=arguments.calibration,
+        validation=arguments.validation,
+        config=_config(arguments),
+        output=arguments.output,
+        limits=StageLimits(memory_bytes=settings.stage_memory_bytes, seconds=settings.stage_seconds),
+        cache=arguments.cache,
+    )
+    with progress_view(sys.stderr) as view:
+        result = optimize_locally(job, view)
+    _print_result(result, out)
+    out(f"  files     {arguments.output}")
+
+
+def submit(arguments: argparse.Namespace, out: Output) -> None:
+    """Upload the files, submit a job and print its id; with --watch, wait for it too."""
+    config = config_json(_config(arguments)) if arguments.config or arguments.target or arguments.gpu else {}
+    for path, error in (
+        (arguments.model, InvalidModelError),
+        (arguments.calibration, InvalidCalibrationSetError),
+        (arguments.validation, InvalidCalibrationSetError),
+    ):
+        if path is not None and not path.is_file():
+            raise error(f"{path}: no such file", fix="Check the path.")
+    with _client(arguments) as client:
+        model = client.upload_model(arguments.model)
+        calibration = client.upload(arguments.calibration)
+        validation = None if arguments.validation is None else client.upload(arguments.validation)
+        job = client.submit(model, calibration, validation, config, idempotency_key=arguments.idempotency_key)
+        out(job["id"])
+        if arguments.watch:
+            _watch(client, job["id"], out)
+
+
+def watch(arguments: argparse.Namespace, out: Output) -> None:
+    """Show a job's progress until it is finished, then its result."""
+    with _client(arguments) as client:
+        _watch(client, arguments.job, out)
+
+
+def download(arguments: argparse.Namespace, out: Output) -> None:
+    """Download a job's engine and artifacts."""
+    with _client(arguments) as client:
+        engine = client.download_engine(arguments.job, arguments.output)
+        out(str(engine))
+        for artifact in client.artifacts(arguments.job):
+            if artifact["name"] != engine.name:
+                out(str(client.download_artifact(arguments.job, artifact, arguments.output)))
+
+
+def cancel(arguments: argparse.Namespace, out: Output) -> None:
+    """Cancel a job."""
+    with _client(arguments) as client:
+        out(client.cancel(arguments.job)["state"])
+
+
+def targets(arguments: argparse.Namespace, out: Output) -> None:
+    """Print what a server, or this machine, can build for."""
+    for target in _local_targets() if arguments.local else _server_targets(arguments):
+        out(_target_line(target))
+
+
+def _watch(client: Client, job_id: str, out: Output) -> None:
+    with progress_view(sys.stderr) as view:
+        job = client.watch(job_id, _shower(view))
+    if job["result"] is None:
+        raise job_error(job)
+    _print_result(job["result"], out)
+
+
+def _shower(view: ProgressView) -> Callable[[JobView], None]:
+    trials = TrialLines(view)
+
+    def show(job: JobView) -> None:
+        trials.show(job["trials"])
+        view.update(job["progress"], job["stage"] if job["state"] == "running" and job["stage"] else job["state"])
+
+    return show
+
+
+def _print_result(result: Mapping[str, object], out: Output) -> None:
+    for line in summary_lines(result):
+        out(line)
+
+
+def _client(arguments: argparse.Namespace) -> Client:
+    return Client(arguments.server, os.environ.get(PREFIX + "API_KEY") or None)
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    """Return the configuration of the file, with what the command line says instead."""
+    value: object = {} if arguments.config is None else _json_from_file(arguments.config)
+    given = {key: getattr(arguments, key) for key in ("target", "gpu") if getattr(arguments, key) is not None}
+    return config_from_json({**value, **given} if isinstance(value, dict) else value)
+
+
+def _json_from_file(path: Path) -> object:
+    try:
+        value: object = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise InvalidConfigError(f"config {path}: {exc.strerror}", fix="Check the path.") from exc
+    except ValueError as exc:
+        raise InvalidConfigError(
+            f"config {path}: it is not JSON ({exc})", fix="Correct the file; every key is optional, so {} is a start."
+        ) from exc
+    return value
+
+
+def _with(settings: Settings, given: Mapping[str, object]) -> Settings:
+    return dataclasses.replace(settings, **given)  # type: ignore[arg-type]  # argparse made each value of its field's type
+
+
+def _server_targets(arguments: argparse.Namespace) -> list[dict[str, object]]:
+    with _client(arguments) as client:
+        return client.targets()
+
+
+def _local_targets() -> list[dict[str, object]]:
+    from engine_builder.backends import targets as known_targets  # loads the runtimes; no other command needs them here
+
+    return [dict(target) for target in known_targets()]
+
+
+def _target_line(target: Mapping[str, object]) -> str:
+    parts = [str(target["target"])]
+    for key in ("precisions", "gpus"):
+        names = target.get(key)
+        if isinstance(names, list | tuple) and names:
+            parts.append(f"{key}: " + ", ".join(str(name) for name in names))
+    parts.append(f"latency {target.get('latency_source')}")
+    return "  ".join(parts)
+
+
+def exit_status(error: OptimizerError) -> int:
+    """Return 2 where the user can fix it, else 1."""
+    return 1 if error.status >= _SERVER_ERRORS else 2
+
+
+_SERVER_ERRORS = 500

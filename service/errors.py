@@ -1,0 +1,112 @@
+"""Errors of the HTTP service.
+
+ServiceError                        4xx  the caller can fix it
+├── BadRequestError            400  the body is not what its headers say
+├── UnauthorizedError          401  no key, or a wrong one
+├── ForbiddenError             403  a server without a key, asked from another machine
+├── NotFoundError              404  no such path, job, file or artifact
+├── MethodNotAllowedError      405  the path exists, the method does not
+├── NotFinishedError           409  the engine of a job that has not succeeded
+├── TooLargeError              413  past the size limit
+├── UnsupportedMediaError      415  a content type that nobody reads
+└── InvalidRequestError        422  a form field, header or query parameter
+IllegalMoveError               500  a job was asked to make a move its state does not allow
+DataFolderInUseError           500  another server already works in the data folder
+"""
+
+from __future__ import annotations
+
+from calibration.errors import InputError, OptimizerError
+
+
+class ServiceError(InputError):
+    """The caller can fix it."""
+
+    slug = "bad-request"
+    title = "Bad request"
+    status = 400
+
+
+class BadRequestError(ServiceError):
+    """The body is not what its headers say."""
+
+    slug = "malformed-request"
+    title = "Malformed request"
+
+
+class UnauthorizedError(ServiceError):
+    """No key, or a wrong one."""
+
+    slug = "unauthorized"
+    title = "Unauthorized"
+    status = 401
+
+
+class ForbiddenError(ServiceError):
+    """The server has no key and the caller is not on its machine."""
+
+    slug = "forbidden"
+    title = "Forbidden"
+    status = 403
+
+
+class NotFoundError(ServiceError):
+    """No such path, job, file or artifact."""
+
+    slug = "not-found"
+    title = "Not found"
+    status = 404
+
+
+class MethodNotAllowedError(ServiceError):
+    """The path exists, the method does not."""
+
+    slug = "method-not-allowed"
+    title = "Method not allowed"
+    status = 405
+
+
+class NotFinishedError(ServiceError):
+    """The engine of a job that has not succeeded."""
+
+    slug = "job-not-succeeded"
+    title = "The job has no engine"
+    status = 409
+
+
+class TooLargeError(ServiceError):
+    """Past the size limit."""
+
+    slug = "too-large"
+    title = "Too large"
+    status = 413
+
+
+class UnsupportedMediaError(ServiceError):
+    """A content type that nobody reads."""
+
+    slug = "unsupported-media-type"
+    title = "Unsupported media type"
+    status = 415
+
+
+class InvalidRequestError(ServiceError):
+    """A form field, header or query parameter is wrong."""
+
+    slug = "invalid-request"
+    title = "Invalid request"
+    status = 422
+
+
+class IllegalMoveError(OptimizerError):
+    """A job was asked to make a move its state does not allow."""
+
+    slug = "illegal-move"
+    title = "Illegal move of a job"
+
+
+class DataFolderInUseError(OptimizerError):
+    """Another server already works in the data folder."""
+
+    slug = "data-folder-in-use"
+    title = "Data folder in use"

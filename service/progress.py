@@ -1,0 +1,115 @@
+"""How far a job is, for people: a bar on a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+from tqdm import tqdm
+
+_LINE_EVERY = 0.05
+
+
+class ProgressView(Protocol):
+    """Shows the progress of one job; used with ``with``."""
+
+    def update(self, fraction: float, message: str) -> None:
+        """Show how much is done (0..1) and what is being done."""
+
+    def line(self, text: str) -> None:
+        """Show a line that stays."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+class ProgressBar:
+    """A bar that redraws itself, for a terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Draw on ``stream``."""
+        self._bar = tqdm(total=1.0, file=stream, bar_format="{percentage:3.0f}%|{bar:30}| {elapsed} {desc}", dynamic_ncols=True)
+
+    def update(self, fraction: float, message: str) -> None:
+        """Redraw; the bar never goes back."""
+        self._bar.set_description_str(message, refresh=False)
+        self._bar.update(max(0.0, fraction - self._bar.n))
+        self._bar.refresh()
+
+    def line(self, text: str) -> None:
+        """Write a line above the bar."""
+        self._bar.write(text, file=self._bar.fp)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()
+
+
+class ProgressLines:
+    """Plain lines, for a pipe or a log: one where the message changes its first word, and one every 5%."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Write to ``stream``."""
+        self._stream = stream
+        self._shown = -1.0
+        self._kind = ""
+
+    def update(self, fraction: float, message: str) -> None:
+        """Write a line if there is enough new to tell."""
+        kind = message.partition(":")[0]
+        if kind == self._kind and fraction < min(1.0, self._shown + _LINE_EVERY):
+            return
+        if (kind, fraction) != (self._kind, self._shown):
+            self._kind, self._shown = kind, fraction
+            self.line(f"{fraction:4.0%} {message}")
+
+    def line(self, text: str) -> None:
+        """Write a line."""
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stream.flush()
+
+
+class TrialLines:
+    """Tells each trial once, however often the list is shown."""
+
+    def __init__(self, view: ProgressView) -> None:
+        """Write to ``view``."""
+        self._view = view
+        self._told = 0
+
+    def show(self, trials: Sequence[Mapping[str, object]]) -> None:
+        """Write a line for every trial that is new."""
+        for trial in trials[self._told :]:
+            self._view.line("     " + trial_line(trial))
+        self._told = max(self._told, len(trials))
+
+
+def progress_view(stream: TextIO) -> ProgressView:
+    """Return the view that suits the stream."""
+    return ProgressBar(stream) if stream.isatty() else ProgressLines(stream)
+
+
+def trial_line(trial: Mapping[str, object]) -> str:
+    """Return what one trial found, in one line."""
+    start = f"trial {trial.get('index')}: {trial.get('order')}, {trial.get('low_layers')} layers low"
+    if trial.get("failure"):
+        return f"{start}: failed: {trial['failure']}"
+    accuracy, latency, met = trial.get("accuracy"), trial.get("latency_ms"), trial.get("met")
+    parts = [start]
+    if isinstance(accuracy, int | float):
+        parts.append(f"score {accuracy:.4f}")
+    if isinstance(latency, Mapping) and isinstance(latency.get("median"), int | float):
+        parts.append(f"{latency['median']:.3f} ms")
+    if met is not None:
+        parts.append("inside the budget" if met else "outside the budget")
+    return ", ".join(parts)

@@ -1,0 +1,87 @@
+"""What an operator may set, from environment variables that begin with ONNX_TRT_OPTIMIZER_."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibration.errors import InvalidConfigError
+
+PREFIX = "ONNX_TRT_OPTIMIZER_"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of one server process.
+
+    Each field is read from ``ONNX_TRT_OPTIMIZER_`` and its name in capitals.
+    """
+
+    data_dir: Path = Path("onnx-trt-optimizer-data")  # everything the server keeps
+    host: str = "127.0.0.1"
+    port: int = 8000  # 0: any free one
+    api_key: str | None = dataclasses.field(default=None, repr=False)  # without it only this machine may connect
+    max_upload_bytes: int = 4 * 2**30  # for one uploaded file, and for the files inside one archive together
+    stage_memory_bytes: int = 16 * 2**30  # address space of one stage's child process
+    stage_seconds: float = 3600.0  # a stage that runs longer is ended
+
+    def __post_init__(self) -> None:
+        """Check every bound.
+
+        Raises:
+            InvalidConfigError: A value is out of bounds, or the server would listen to other machines without a key.
+        """
+        for name, low in (("max_upload_bytes", 1), ("stage_memory_bytes", 2**28), ("stage_seconds", 1), ("port", 0)):
+            value = getattr(self, name)
+            if not value >= low:  # so that NaN is refused too
+                raise InvalidConfigError(f"{PREFIX}{name.upper()}: found {value}, expected at least {low}", fix=f"Set it to {low} or more.")
+        if self.port > _HIGHEST_PORT:
+            raise InvalidConfigError(f"{PREFIX}PORT: found {self.port}, expected 0 to {_HIGHEST_PORT}", fix="Choose a port in that range.")
+        if self.api_key is None and not is_loopback(self.host):
+            raise InvalidConfigError(
+                f"host {self.host!r}: without an API key the server listens to this machine only (127.0.0.1, ::1 or localhost)",
+                fix=f"Set {PREFIX}API_KEY to a long random text, or bind to 127.0.0.1.",
+            )
+
+
+def settings_from_environment(environment: Mapping[str, str]) -> Settings:
+    """Return the settings that the variables with our prefix give; an empty variable counts as unset.
+
+    Raises:
+        InvalidConfigError: A variable has a wrong type or is out of bounds.
+    """
+    found: dict[str, object] = {}
+    for field in dataclasses.fields(Settings):
+        text = environment.get(PREFIX + field.name.upper(), "").strip()
+        if text:
+            found[field.name] = _parsed(field.name, text)
+    return dataclasses.replace(Settings(), **found)  # type: ignore[arg-type]  # _parsed gives each field its own type
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the name or address means this machine only."""
+    try:
+        address = ipaddress.ip_address(host.strip("[]").split("%")[0])
+    except ValueError:
+        return host.lower() == "localhost"
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool(address.is_loopback or (mapped is not None and mapped.is_loopback))
+
+
+def _parsed(name: str, text: str) -> object:
+    try:
+        if name == "data_dir":
+            return Path(text).expanduser()
+        if name == "stage_seconds":
+            return float(text)
+        if name in {"host", "api_key"}:
+            return text
+        return int(text)
+    except ValueError as exc:
+        raise InvalidConfigError(f"{PREFIX}{name.upper()}: found {text!r}, expected a number", fix="Give a plain number.") from exc
+
+
+_HIGHEST_PORT = 65535

@@ -1,0 +1,1 @@
+"""Tests, mirroring the source folders; run with `make test`."""

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibration.codec import json_from_value, value_from_json
+from calibration.layers import Layer, LayerKind
+from calibration.precision import Precision
+
+
+@dataclass(frozen=True, slots=True)
+class Inner:
+    precision: Precision
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outer:
+    name: str
+    count: int
+    flag: bool
+    maybe: int | None
+    inner: Inner
+    items: tuple[Inner, ...]
+    pair: tuple[int, str]
+    table: Mapping[str, Precision]
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+inners = st.builds(Inner, precision=st.sampled_from(Precision), share=finite)
+outers = st.builds(
+    Outer,
+    name=st.text(),
+    count=st.integers(),
+    flag=st.booleans(),
+    maybe=st.none() | st.integers(),
+    inner=inners,
+    items=st.lists(inners, max_size=3).map(tuple),
+    pair=st.tuples(st.integers(), st.text()),
+    table=st.dictionaries(st.text(), st.sampled_from(Precision), max_size=3),
+)
+layers = st.builds(
+    Layer,
+    name=st.text(),
+    op_type=st.text(),
+    kind=st.sampled_from(LayerKind),
+    inputs=st.lists(st.text(), max_size=2).map(tuple),
+    weight=st.none() | st.text(),
+    weight_axis=st.none() | st.integers(0, 4),
+    bias=st.none() | st.text(),
+    output=st.text(),
+    nodes=st.lists(st.text(), max_size=2).map(tuple),
+    macs=st.integers(0),
+    weight_count=st.integers(0),
+)
+
+
+@given(outers)
+def test_value_survives_the_round_trip_through_json_text(value: Outer) -> None:
+    assert value_from_json(Outer, json.loads(json.dumps(json_from_value(value)))) == value
+
+
+@given(layers)
+def test_layer_survives_the_round_trip_through_json_text(layer: Layer) -> None:
+    assert value_from_json(Layer, json.loads(json.dumps(json_from_value(layer)))) == layer
+
+
+def test_whole_number_is_a_float_where_a_float_is_wanted() -> None:
+    share = value_from_json(Inner, {"precision": "int8", "share": 1}).share
+
+    assert isinstance(share, float)
+
+
+def test_missing_optional_field_takes_its_default() -> None:
+    @dataclass(frozen=True, slots=True)
+    class WithDefault:
+        count: int = 3
+
+    assert value_from_json(WithDefault, {}) == WithDefault()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"precision": "int8", "share": "much"},
+        {"precision": "int8", "share": True},
+        {"precision": 8},
+        ["int8", 1.0],
+        None,
+    ],
+)
+def test_data_of_another_form_are_refused(data: object) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        value_from_json(Inner, data)
+
+
+def test_value_without_a_json_form_is_refused() -> None:
+    with pytest.raises(TypeError, match="no JSON form for complex"):
+        json_from_value(1j)

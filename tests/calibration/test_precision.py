@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from calibration.precision import Precision, activation_grid, fake_quantize_activation, fake_quantize_weight, weight_scale
+from tests.model_text import model_from_text, run
+
+numbers = st.floats(-1e4, 1e4, width=32)
+arrays = hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=6), elements=numbers)
+weights = hnp.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 5)), elements=numbers)
+ranges = st.tuples(numbers, numbers).map(sorted)
+bit_widths = st.sampled_from([4, 8])
+
+
+@given(arrays, bit_widths, st.booleans())
+def test_activation_in_range_moves_by_at_most_half_a_step(x: NDArray[np.float32], bits: int, symmetric: bool) -> None:
+    low, high = float(x.min()), float(x.max())
+    scale, *_ = activation_grid(low, high, bits=bits, symmetric=symmetric)
+
+    error = np.abs(x - fake_quantize_activation(x, low, high, bits=bits, symmetric=symmetric))
+
+    # A zero point is rounded too, which moves the ends of the grid by half a step more; float32 adds its own rounding.
+    allowed = 0.5 if symmetric else 1.0
+    assert float(error.max()) <= allowed * scale + 1e-6 * max(abs(low), abs(high), 1e-6)
+
+
+@given(arrays, ranges, bit_widths, st.booleans())
+def test_quantizing_twice_changes_nothing_more(x: NDArray[np.float32], limits: list[float], bits: int, symmetric: bool) -> None:
+    once = fake_quantize_activation(x, *limits, bits=bits, symmetric=symmetric)
+
+    np.testing.assert_array_equal(fake_quantize_activation(once, *limits, bits=bits, symmetric=symmetric), once)
+
+
+@given(arrays, ranges, bit_widths, st.booleans())
+def test_quantized_activation_takes_no_more_values_than_the_bits_allow(
+    x: NDArray[np.float32], limits: list[float], bits: int, symmetric: bool
+) -> None:
+    result = fake_quantize_activation(x, *limits, bits=bits, symmetric=symmetric)
+
+    assert result.dtype == np.float32
+    assert result.shape == x.shape
+    assert len(np.unique(result)) <= 2**bits
+
+
+@given(ranges, bit_widths, st.booleans())
+def test_zero_is_exact(limits: list[float], bits: int, symmetric: bool) -> None:
+    zero = np.zeros((1,), np.float32)
+
+    assert fake_quantize_activation(zero, *limits, bits=bits, symmetric=symmetric) == 0
+
+
+@given(weights, bit_widths, st.sampled_from([0, 1, None]))
+def test_weight_moves_by_at_most_half_a_step_of_its_channel(weight: NDArray[np.float32], bits: int, axis: int | None) -> None:
+    error = np.abs(weight - fake_quantize_weight(weight, axis, bits=bits))
+
+    # float32 rounding of quotient and product beside the half step
+    assert np.all(error <= 0.5 * weight_scale(weight, axis, bits=bits) + 1e-6 * np.abs(weight))
+
+
+@given(weights, st.sampled_from([0, 1, None]))
+def test_weight_scale_has_one_value_a_channel(weight: NDArray[np.float32], axis: int | None) -> None:
+    scale = weight_scale(weight, axis, bits=8)
+
+    assert scale.ndim == weight.ndim
+    assert scale.size == (1 if axis is None else weight.shape[axis])
+    assert np.all(scale > 0)
+
+
+@pytest.mark.parametrize(("kind", "symmetric"), [("uint8", False), ("int8", True)])
+def test_activation_equals_the_operators_of_onnx(kind: str, symmetric: bool) -> None:
+    x = np.random.default_rng(3).normal(size=(4, 50)).astype(np.float32)
+    scale, zero, *_ = activation_grid(-1.5, 2.0, bits=8, symmetric=symmetric)
+    interface = f"g (float[N,50] x, {kind} zero, float scale) => (float[N,50] y)"
+    model = model_from_text(interface + "{ q = QuantizeLinear(x, scale, zero) y = DequantizeLinear(q, scale, zero) }")
+    onnx.checker.check_model(model)
+
+    [expected] = run(model, {"x": x, "scale": np.asarray(scale), "zero": np.asarray(zero, kind)})
+
+    np.testing.assert_array_equal(fake_quantize_activation(x, -1.5, 2.0, bits=8, symmetric=symmetric), expected)
+
+
+def test_channel_of_zeros_stays_zero() -> None:
+    weight = np.array([[0, 0], [1, -2]], np.float32)
+
+    result = fake_quantize_weight(weight, 0, bits=8)
+
+    np.testing.assert_array_equal(result[0], 0)
+
+
+def test_bits_of_each_precision() -> None:
+    assert {precision.value: precision.bits for precision in Precision} == {
+        "fp32": 32,
+        "fp16": 16,
+        "bf16": 16,
+        "int8": 8,
+        "fp8": 8,
+        "int4": 4,
+    }

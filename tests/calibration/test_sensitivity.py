@@ -1,0 +1,54 @@
+"""The table adds up what the probes found."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from calibration.codec import json_from_value, value_from_json
+from calibration.hessian import HessianTrace
+from calibration.precision import Precision
+from calibration.sensitivity import SensitivityTable, sensitivity_table
+from calibration.singles import Decision, Singles
+
+DECISIONS = (Decision("a", Precision.INT8), Decision("a", Precision.INT4), Decision("b", Precision.INT8))
+LOSS = np.array([[1.0, 2.0, 4.0], [3.0, 2.0, 0.0]])
+SINGLES = Singles(DECISIONS, LOSS, np.zeros((3, 3)), np.zeros((3, 3)))
+TRACES = (
+    HessianTrace("a", "weight", trace=4.0, error=3.0, size=2, probes=4, step=1e-3, settled=True, rounding=1.0),
+    HessianTrace("a", "input0", trace=8.0, error=4.0, size=2, probes=4, step=1e-3, settled=True, rounding=1.0),
+)
+
+
+def table() -> SensitivityTable:
+    return sensitivity_table(SINGLES, TRACES, hessian_samples=32, plain_forwards=6.0)
+
+
+def test_the_loss_is_the_mean_over_samples_with_its_standard_error() -> None:
+    rows = table().rows
+    assert [row.loss for row in rows] == [2.0, 2.0, 2.0]
+    assert [row.loss_error for row in rows] == [1.0, 0.0, 2.0]
+    assert [row.decision for row in rows] == list(DECISIONS)
+
+
+def test_the_hessian_estimate_sums_over_the_tensors_of_an_int8_layer() -> None:
+    rows = table().rows
+    assert rows[0].hessian == 3.0  # 1/2 * 4/2 + 1/2 * 8/2
+    assert rows[0].hessian_error == 1.25  # hypot(1/2 * 3/2, 1/2 * 4/2)
+
+
+def test_what_was_not_probed_has_no_hessian_estimate() -> None:
+    rows = table().rows
+    assert rows[1].hessian is None  # the traces are of 8-bit roundings
+    assert rows[2].hessian is None
+    assert rows[2].hessian_error is None
+
+
+def test_a_single_sample_has_an_unknown_error() -> None:
+    one = Singles(DECISIONS, LOSS[:1], np.zeros((3, 3)), np.zeros((3, 3)))
+    assert all(math.isinf(row.loss_error) for row in sensitivity_table(one, (), hessian_samples=0, plain_forwards=3.0).rows)
+
+
+def test_a_table_survives_json() -> None:
+    assert value_from_json(SensitivityTable, json_from_value(table())) == table()

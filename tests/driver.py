@@ -1,0 +1,211 @@
+"""Runs whole jobs on small models: the real pipeline and the real stages, in this process and in a workspace of the test's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from calibration.codec import json_from_value, value_from_json
+from engine_builder.config import config_from_json, config_json
+from engine_builder.inspection import Inspection
+from engine_builder.pipeline import JobRequest, optimize
+from engine_builder.search.trial import Trial
+from engine_builder.stages import STAGES
+from engine_builder.timing import time_interleaved
+from engine_builder.trials import Timer, trial
+from engine_builder.verdicts import verdict
+from engine_builder.workspace import FileRef, StageContext, Workspace, remove_tree
+from tests.fake_timer import FakeTimer
+from tests.model_text import samples_for
+
+Array = NDArray[np.generic]
+Json = dict[str, object]
+Samples = Mapping[str, Array] | bytes  # arrays by name, or the bytes of a file
+Stage = Callable[[Mapping[str, object], StageContext], Json]
+LOW_IS_FASTER = FakeTimer(low_ms=1.0)
+LOW_IS_SLOWER = FakeTimer(low_ms=4.0)
+REAL_TIME = time_interleaved
+
+
+@dataclass
+class Driver:
+    """A ``RunStage`` and an ``Observer``: runs each stage here, passes everything through JSON, and keeps what went by.
+
+    ``broken`` is asked before each call, by its name, for an error to raise in its place.
+    """
+
+    workspace: Workspace
+    timer: Timer = LOW_IS_FASTER
+    broken: Callable[[str], Exception | None] = lambda name: None
+    calls: list[str] = field(default_factory=list)
+    entered_stages: list[str] = field(default_factory=list)
+    trials: Sequence[Mapping[str, object]] = ()
+    results: dict[str, Json] = field(default_factory=dict)
+
+    def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> Json:
+        assert name not in self.calls, f"stage {name} was asked for twice"
+        assert 0.0 <= span[0] <= span[1] <= 1.0
+        self.calls.append(name)
+        error = self.broken(name)
+        if error is not None:
+            raise error
+        result = self.run(stage, request)
+        self.results[name] = result
+        return result
+
+    def run(self, stage: str, request: Mapping[str, object]) -> Json:
+        """Run one stage as a child process would: JSON in and out, a scratch folder that goes away."""
+        stages: Mapping[str, Stage] = {
+            **STAGES,
+            "trial": partial(trial, timer=self.timer),
+            "verdict": partial(verdict, timer=self.timer),
+        }
+        scratch = self.workspace.root / "scratch-test"
+        scratch.mkdir()
+        try:
+            context = StageContext(Workspace(self.workspace.root, temporary=scratch), scratch, lambda fraction, message: None)
+            return _through_json(stages[stage](_through_json(request), context))
+        finally:
+            remove_tree(scratch)
+
+    def entered(self, stage: str, progress: float) -> None:
+        self.entered_stages.append(stage)
+
+    def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
+        self.trials = list(trials)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job that came to its end."""
+
+    driver: Driver
+    outcome: Json
+    model: FileRef  # the user's
+    model_bytes: bytes  # as they were uploaded
+
+    @property
+    def result(self) -> Json:
+        return cast(Json, self.outcome["result"])
+
+    @property
+    def verdict(self) -> Json:
+        return cast(Json, self.result["verdict"])
+
+    @property
+    def chosen(self) -> Json:
+        return cast(Json, self.result["chosen"])
+
+    @property
+    def baseline(self) -> Json:
+        return cast(Json, self.result["baseline"])
+
+    @property
+    def engine(self) -> Path:
+        return self.path(self.outcome["engine"])
+
+    @property
+    def report(self) -> Json:
+        artifacts = cast(Mapping[str, object], self.outcome["artifacts"])
+        return cast(Json, json.loads(self.path(artifacts["report.json"]).read_bytes()))
+
+    @property
+    def notes(self) -> str:
+        return "\n".join(cast(Sequence[str], self.report["notes"]))
+
+    def path(self, ref: object) -> Path:
+        return self.driver.workspace.path(cast(Mapping[str, str], ref)["file"])
+
+
+def run_job(
+    folder: Path,
+    model: onnx.ModelProto | bytes,
+    calibration: Samples | None = None,
+    validation: Samples | None = None,
+    config: Mapping[str, object] | None = None,
+    *,
+    timer: Timer = LOW_IS_FASTER,
+    broken: Callable[[str], Exception | None] = lambda name: None,
+) -> Finished:
+    """Run a whole job.
+
+    Args:
+        folder: The job's workspace.
+        model: The user's model, or the bytes of its file.
+        calibration: The samples; 40 random samples that fit the model by default.
+        validation: The same; none by default, so that a part of the calibration samples is held out.
+        config: As a user writes it.
+        timer: Times the engines.
+        broken: Asked for an error before each stage.
+    """
+    driver, job = submitted(folder, model, calibration, validation, config)
+    driver.timer, driver.broken = timer, broken
+    return Finished(driver, optimize(job, driver, driver), job.model, driver.workspace.path(job.model).read_bytes())
+
+
+def submitted(
+    folder: Path,
+    model: onnx.ModelProto | bytes,
+    calibration: Samples | None = None,
+    validation: Samples | None = None,
+    config: Mapping[str, object] | None = None,
+) -> tuple[Driver, JobRequest]:
+    """Return a driver and a job whose files are in the workspace; see ``run_job``."""
+    if calibration is None:
+        assert isinstance(model, onnx.ModelProto)
+        calibration = samples_for(model, 40)
+    workspace = Workspace(folder)
+    job = JobRequest(
+        model=workspace.write_bytes("model/model.onnx", model if isinstance(model, bytes) else model.SerializeToString()),
+        calibration=_written(workspace, "calibration/calibration.npz", calibration),
+        validation=None if validation is None else _written(workspace, "validation/validation.npz", validation),
+        config=config_from_json({} if config is None else config),
+    )
+    return Driver(workspace), job
+
+
+def ranged(
+    folder: Path, model: onnx.ModelProto, calibration: Samples | None = None, validation: Samples | None = None, config: Json | None = None
+) -> tuple[Driver, Json]:
+    """Run a job up to its ranges and return the driver and what every later request begins with."""
+    driver, job = submitted(folder, model, calibration, validation, config)
+    files = {"model": job.model, "calibration": job.calibration, "validation": job.validation}
+    settings = config_json(job.config)
+    found = driver.run("inspect", {"config": settings, **{name: json_from_value(ref) for name, ref in files.items()}})
+    basics: Json = {"config": settings, "inspection": found["inspection"], "model": found["baseline"]}
+    return driver, basics | driver.run("ranges", basics)
+
+
+def inspection_of(driver: Driver, basics: Mapping[str, object]) -> Inspection:
+    """Return the inspection of a job."""
+    return value_from_json(Inspection, driver.workspace.read_json(value_from_json(FileRef, basics["inspection"])))
+
+
+def plain_outputs(model: Path | bytes, samples: Mapping[str, Array], batch: int) -> list[Array]:
+    """Return the outputs of a model for all samples in plain onnxruntime, as a user would run it, ``batch`` samples a call."""
+    session = onnxruntime.InferenceSession(model if isinstance(model, bytes) else str(model), providers=["CPUExecutionProvider"])
+    count = len(next(iter(samples.values())))
+    calls = [session.run(None, {name: array[i : i + batch] for name, array in samples.items()}) for i in range(0, count, batch)]
+    return [np.concatenate(parts) for parts in zip(*calls, strict=True)]
+
+
+def trials_of(finished: Finished) -> tuple[Trial, ...]:
+    """Return the trials in the order in which they were made."""
+    return value_from_json(tuple[Trial, ...], finished.report["trials"])
+
+
+def _written(workspace: Workspace, name: str, samples: Samples) -> FileRef:
+    return workspace.write_bytes(name, samples) if isinstance(samples, bytes) else workspace.write_arrays(name, **samples)
+
+
+def _through_json(value: object) -> Json:
+    return cast(Json, json.loads(json.dumps(value, allow_nan=False)))

@@ -1,0 +1,191 @@
+"""Stages that do what real ones must never do, for the tests of the child process."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from calibration.errors import InvalidModelError
+from engine_builder.workspace import StageContext
+
+logger = logging.getLogger(__name__)
+
+
+def echo(request: Mapping[str, object], context: StageContext) -> object:
+    """Write a file and return the request with its reference."""
+    ref = context.workspace.write_json("echo.json", dict(request))
+    for step in range(5):
+        context.progress(step / 4, f"step {step}")
+    return {"request": request, "ref": {"file": ref.file, "sha256": ref.sha256}, "environment": dict(os.environ), "cwd": str(Path.cwd())}
+
+
+def allocate(request: Mapping[str, object], context: StageContext) -> object:
+    """Take more memory than any limit in a test."""
+    del request, context
+    return {"sum": float(np.ones(2**34, dtype=np.uint8).sum())}
+
+
+def allocate_inside_an_input_error(request: Mapping[str, object], context: StageContext) -> object:
+    """Blame the model for what the memory limit did."""
+    try:
+        return allocate(request, context)
+    except MemoryError as exc:
+        raise InvalidModelError("model: cannot be read", fix="export it again") from exc
+
+
+def say_bad_alloc_and_abort(request: Mapping[str, object], context: StageContext) -> object:
+    """Die as a C++ library does that nobody catches."""
+    del request, context
+    os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\n")
+    os.abort()
+
+
+def raise_from_runtime(request: Mapping[str, object], context: StageContext) -> object:
+    """Fail as onnxruntime does when an allocation fails."""
+    del request, context
+    raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer of size 9")
+
+
+def crash(request: Mapping[str, object], context: StageContext) -> object:
+    """Read address zero."""
+    del request, context
+    ctypes.string_at(0)
+    return {}
+
+
+def kill_itself(request: Mapping[str, object], context: StageContext) -> object:
+    """End by SIGKILL without a word."""
+    del request, context
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def leave(request: Mapping[str, object], context: StageContext) -> object:
+    """End the process without a result."""
+    del request, context
+    os._exit(3)
+
+
+def exit_politely(request: Mapping[str, object], context: StageContext) -> object:
+    """Raise SystemExit."""
+    del request, context
+    sys.exit(0)
+
+
+def sleep(request: Mapping[str, object], context: StageContext) -> object:
+    """Leave a scratch file and its process id, then wait for ever."""
+    (context.scratch / "half-done").write_bytes(b"x" * 1000)
+    context.workspace.write_json("pid.json", os.getpid())
+    context.progress(0.1, "sleeping")
+    time.sleep(float(str(request.get("seconds", 60))))
+    return {}
+
+
+def fork(request: Mapping[str, object], context: StageContext) -> object:
+    """Leave a grandchild behind that holds the pipes open; wait with it when asked to."""
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(60)
+        os._exit(0)
+    context.workspace.write_json("pid.json", pid)
+    if request.get("wait"):
+        time.sleep(60)
+    return {"pid": pid}
+
+
+def print_garbage(request: Mapping[str, object], context: StageContext) -> object:
+    """Print to stdout in every way there is, between two progress lines."""
+    del request
+    context.progress(0.25, "before")
+    print("not json {")  # noqa: T201 - that is the point
+    sys.stdout.flush()
+    os.write(1, b"\xff\xfe written to the file descriptor\n")
+    libc = ctypes.CDLL(None)
+    libc.puts(b"printed by native code")
+    libc.fflush(None)
+    context.progress(0.75, "after")
+    return {"fine": True}
+
+
+def flood(request: Mapping[str, object], context: StageContext) -> object:
+    """Print more than the log may hold."""
+    del request, context
+    for _ in range(100):
+        os.write(2, b"y" * 65535 + b"\n")
+    return {"fine": True}
+
+
+def refuse(request: Mapping[str, object], context: StageContext) -> object:
+    """Blame the input."""
+    del request, context
+    raise InvalidModelError("node 'a': found op Foo, expected a standard one", fix="replace it")
+
+
+def stumble(request: Mapping[str, object], context: StageContext) -> object:
+    """Have a fault of its own."""
+    del request
+    logger.info("about to stumble")
+    raise KeyError(f"no layer in {context.workspace.root}/x.json\nsecond line")
+
+
+def return_a_set(request: Mapping[str, object], context: StageContext) -> object:
+    """Return what JSON cannot hold."""
+    del request, context
+    return {"value": {1, 2}}
+
+
+def return_a_list(request: Mapping[str, object], context: StageContext) -> object:
+    """Return JSON that is no object."""
+    del request, context
+    return [1]
+
+
+def return_nan(request: Mapping[str, object], context: StageContext) -> object:
+    """Return a number that JSON does not know."""
+    del request, context
+    return {"value": math.nan}
+
+
+def call_out(request: Mapping[str, object], context: StageContext) -> object:
+    """Try to reach the given port of this machine."""
+    del context
+    with socket.socket() as client:
+        client.settimeout(2)
+        return {"error": client.connect_ex(("127.0.0.1", int(str(request["port"]))))}
+
+
+Stage = Callable[[Mapping[str, object], StageContext], object]
+STAGES: Mapping[str, Stage] = {
+    function.__name__: function
+    for function in (
+        echo,
+        allocate,
+        allocate_inside_an_input_error,
+        say_bad_alloc_and_abort,
+        raise_from_runtime,
+        crash,
+        kill_itself,
+        leave,
+        exit_politely,
+        sleep,
+        fork,
+        print_garbage,
+        flood,
+        refuse,
+        stumble,
+        return_a_set,
+        return_a_list,
+        return_nan,
+        call_out,
+    )
+}

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibration.dependency import DependencyMatrix
+from calibration.precision import Precision
+from calibration.sensitivity import Sensitivity, SensitivityTable
+from calibration.singles import Decision
+from engine_builder.config import Order
+from engine_builder.search.orders import conditional_order, orders_from
+
+COSTS = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12)
+
+
+def table(loss: list[float], hessian: list[float | None]) -> SensitivityTable:
+    rows = tuple(
+        Sensitivity(f"l{index}", Precision.INT8, value, 0.0, second, None)
+        for index, (value, second) in enumerate(zip(loss, hessian, strict=True))
+    )
+    return SensitivityTable(rows, 64, 32, 1.0, ())
+
+
+def matrix(interaction: np.ndarray) -> DependencyMatrix:
+    decisions = tuple(Decision(f"l{index}", Precision.INT8) for index in range(len(interaction)))
+    return DependencyMatrix(decisions, interaction, np.zeros_like(interaction), ())
+
+
+@given(COSTS)
+def test_without_interactions_the_conditional_order_is_the_plain_one(alone: list[float]) -> None:
+    order = conditional_order(np.array(alone), np.zeros((len(alone), len(alone))))
+    assert list(order) == sorted(range(len(alone)), key=lambda index: (alone[index], index))
+
+
+@given(st.integers(1, 10), st.integers(0, 2**32 - 1))
+def test_each_step_adds_least_of_what_is_left(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    alone = rng.random(count)
+    interaction = rng.normal(size=(count, count))
+    interaction = (interaction + interaction.T) / 2
+    np.fill_diagonal(interaction, 0.0)
+    order = conditional_order(alone, interaction)
+    assert sorted(order) == list(range(count))
+    for step, chosen in enumerate(order):
+        before = list(order[:step])
+        added = [alone[index] + interaction[index, before].sum() for index in order[step:]]
+        assert alone[chosen] + interaction[chosen, before].sum() <= min(added) + 1e-12
+
+
+def test_a_layer_that_cancels_the_error_of_another_follows_it_at_once() -> None:
+    interaction = np.zeros((3, 3))
+    interaction[0, 2] = interaction[2, 0] = -0.9
+    assert conditional_order(np.array([0.1, 0.2, 1.0]), interaction) == (0, 2, 1)
+
+
+def test_a_layer_that_another_makes_worse_waits() -> None:
+    interaction = np.zeros((3, 3))
+    interaction[0, 1] = interaction[1, 0] = 1.0
+    assert conditional_order(np.array([0.1, 0.2, 0.3]), interaction) == (0, 2, 1)
+
+
+def test_the_arguments_are_left_as_they_are() -> None:
+    alone, interaction = np.array([0.1, 0.2]), np.array([[0.0, 1.0], [1.0, 0.0]])
+    conditional_order(alone, interaction)
+    assert alone.tolist() == [0.1, 0.2]
+
+
+def test_each_order_sorts_by_its_own_cost() -> None:
+    interaction = np.zeros((3, 3))
+    interaction[0, 1] = interaction[1, 0] = 1.0
+    orders = orders_from(table([0.3, 0.2, 0.1], [0.1, 0.2, 0.3]), matrix(interaction), tuple(Order))
+    names = {name: [decision.layer for decision in order] for name, order in orders.items()}
+    assert names == {"loss": ["l2", "l1", "l0"], "hessian": ["l0", "l1", "l2"], "hessian+dependency": ["l0", "l2", "l1"]}
+
+
+def test_only_the_orders_asked_for_and_in_the_order_asked_for() -> None:
+    made = orders_from(table([0.1], [0.1]), matrix(np.zeros((1, 1))), (Order.HESSIAN, Order.LOSS))
+    assert list(made) == ["hessian", "loss"]
+
+
+def test_a_layer_without_hessian_is_placed_by_its_loss() -> None:
+    made = orders_from(table([0.3, 0.2], [0.1, None]), matrix(np.zeros((2, 2))), (Order.HESSIAN,))
+    assert [decision.layer for decision in made["hessian"]] == ["l0", "l1"]
+    made = orders_from(table([0.3, 0.05], [0.1, None]), matrix(np.zeros((2, 2))), (Order.HESSIAN,))
+    assert [decision.layer for decision in made["hessian"]] == ["l1", "l0"]

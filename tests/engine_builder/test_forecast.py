@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import onnx
+import pytest
+
+from calibration.codec import json_from_value, value_from_json
+from calibration.layers import find_layers
+from calibration.model import save_model
+from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
+from calibration.prepare import prepare
+from calibration.sensitivity import Sensitivity, SensitivityTable
+from calibration.singles import Decision
+from engine_builder.config import config_from_json, config_json
+from engine_builder.forecast import flows_between, forecast
+from engine_builder.intake import inspect
+from engine_builder.probing import ranges
+from engine_builder.search.search import Ladder
+from engine_builder.search.time_model import Flow
+from engine_builder.search.trial import Accuracy, Latency, Trial
+from engine_builder.workspace import StageContext, Workspace
+from tests.model_text import cnn, model_from_text, samples_for
+
+LAYERS = ("Conv_c1", "Conv_c2", "Add_sum", "Gemm_logits")
+
+
+def flows_of(model: onnx.ModelProto, sizes: Mapping[str, int] | None = None) -> dict[tuple[str | None, tuple[str, ...]], bool]:
+    """Return whether something else reads each flow, by its producer and readers."""
+    prepared = prepare(model).model
+    flows = flows_between(prepared, find_layers(prepared), ONNXRUNTIME_CPU_SCHEME, sizes or {})
+    found = {(flow.producer, flow.readers): flow.float_readers for flow in flows}
+    assert len(found) == len(flows)
+    return found
+
+
+def test_a_pooled_and_reshaped_tensor_is_the_tensor_itself() -> None:
+    model = model_from_text(
+        """g (float[N,1,8,8] x) => (float[N,3] y)
+        <int64[2] shape = {0, -1}> {
+            c = Conv<pads=[1,1,1,1]>(x, w1)
+            r = Relu(c)
+            p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r)
+            f = Reshape(p, shape)
+            y = Gemm(f, w2)
+        }""",
+        {"w1": (4, 1, 3, 3), "w2": (64, 3)},
+    )
+    assert flows_of(model) == {
+        (None, ("Conv_c",)): False,
+        ("Conv_c", ("Gemm_y",)): False,
+        ("Gemm_y", ()): True,  # an output of the model is a float
+    }
+
+
+def test_averages_are_floats_on_both_sides() -> None:
+    assert flows_of(cnn()) == {
+        (None, ("Conv_c1",)): False,
+        ("Conv_c1", ("Conv_c2", "Add_sum")): False,  # the residual
+        ("Conv_c2", ("Add_sum",)): False,
+        ("Add_sum", ()): True,  # the pooling reads floats ...
+        (None, ("Gemm_logits",)): False,  # ... and what it writes must be quantized anew
+        ("Gemm_logits", ()): True,
+    }
+
+
+def test_a_branch_that_no_layer_reads_reads_floats() -> None:
+    model = model_from_text(
+        """g (float[N,1,8,8] x) => (float[N,4,8,8] y, float[N,4,8,8] z) {
+            a = Conv<pads=[1,1,1,1]>(x, w1)
+            y = Conv<pads=[1,1,1,1]>(a, w2)
+            z = Sigmoid(a)
+        }""",
+        {"w1": (4, 1, 3, 3), "w2": (4, 4, 3, 3)},
+    )
+    assert flows_of(model)["Conv_a", ("Conv_y",)]
+
+
+def test_a_matmul_writes_floats() -> None:
+    model = model_from_text("g (float[N,4] x) => (float[N,4] y) { a = MatMul(x, w1) y = MatMul(a, w2) }", {"w1": (4, 4), "w2": (4, 4)})
+    assert flows_of(model) == {(None, ("MatMul_a",)): False, (None, ("MatMul_y",)): False}
+
+
+def test_a_layer_that_reads_one_tensor_twice_is_one_reader() -> None:
+    model = model_from_text(
+        """g (float[N,4,4] x) => (float[N,4,4] y) {
+            a = MatMul(x, w)
+            y = MatMul(a, a)
+        }""",
+        {"w": (4, 4)},
+    )
+    assert flows_of(model) == {(None, ("MatMul_a",)): False, (None, ("MatMul_y",)): False}
+
+
+def test_sizes_are_those_of_the_tensor_that_the_layer_writes() -> None:
+    prepared = prepare(cnn()).model
+    flows = flows_between(prepared, find_layers(prepared), ONNXRUNTIME_CPU_SCHEME, {"input": 64, "r1": 256})
+    assert [flow.elements for flow in flows if flow.readers[:1] in (("Conv_c1",), ("Conv_c2",))] == [64, 256]
+    assert isinstance(flows[0], Flow)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], StageContext]:
+    """A small network with its ranges, and losses that grow from layer to layer."""
+    root = tmp_path_factory.mktemp("job")
+    workspace = Workspace(root / "workspace")
+    scratch = root / "scratch"
+    scratch.mkdir()
+    context = StageContext(workspace, scratch, lambda fraction, message: None)
+    save_model(cnn(), root / "workspace" / "model.onnx")
+    model = workspace.adopt("model.onnx")
+    data = workspace.write_arrays("calibration.npz", **samples_for(cnn(), 40))
+    config = config_json(config_from_json({"accuracy": {"metric": "agreement", "min_relative": 0.9}}))
+    request: dict[str, object] = {
+        "config": config,
+        "model": json_from_value(model),
+        "calibration": json_from_value(data),
+        "validation": None,
+    }
+    inspected = inspect(request, context)
+    request |= {"inspection": inspected["inspection"], "model": inspected["baseline"]}
+    request["ranges"] = ranges(request, context)["ranges"]
+    rows = tuple(Sensitivity(layer, Precision.INT8, 10.0**-index, 0.0, None, None) for index, layer in enumerate(LAYERS))
+    table = SensitivityTable(rows, 24, 24, 1.0, ())
+    order = tuple(Decision(layer, Precision.INT8) for layer in reversed(LAYERS))
+    request |= {
+        "table": json_from_value(workspace.write_json("sensitivity.json", json_from_value(table))),
+        "dependency": json_from_value(workspace.write_arrays("dependency.npz", interaction=np.zeros((4, 4)))),
+        "orders": {"loss": json_from_value(order)},
+    }
+    return request, context
+
+
+def trial(index: int, names: Sequence[str], ratio: float, order: str) -> Trial:
+    accuracy = Accuracy(1.0, 1.0, 0.0, 0.0, binary=True, samples=16)
+    latency = Latency(ratio, ratio, 0.01, 10, 1.0, 0.01, ratio)
+    low = dict.fromkeys(names, Precision.INT8)
+    return Trial(index, f"f{index}", low, order, len(low), accuracy, accuracy, 0.0, latency, 1, None, 1.0, None)
+
+
+KERNELS = {layer: [0.2, 0.1] for layer in LAYERS}
+TRIALS = (trial(0, (), 1.0, "baseline"), trial(1, LAYERS, 0.5, "all_low"))
+
+
+def ladders_of(found: Mapping[str, object]) -> dict[str, Ladder]:
+    ladders = [value_from_json(Ladder, item) for item in cast(Sequence[object], found["ladders"])]
+    return {ladder.name: ladder for ladder in ladders}
+
+
+def test_the_first_forecast_gives_the_frontier_and_the_prefixes_of_each_order(job: tuple[dict[str, object], StageContext]) -> None:
+    request, context = job
+    found = forecast({**request, "trials": json_from_value(TRIALS)}, context)
+    ladders = ladders_of(found)
+    assert list(ladders) == ["frontier", "loss"]
+    assert [set(rung) for rung in ladders["loss"].rungs] == [set(LAYERS[-count:]) for count in (1, 2, 3)]
+    assert set(cast(Mapping[str, object], found["kernels_ms"])) == set(LAYERS)
+    assert all(value >= 0.0 for pair in cast(Mapping[str, list[float]], found["kernels_ms"]).values() for value in pair)
+    for one, other in itertools.pairwise(ladders["frontier"].ratios):
+        assert other < one
+    assert list(context.scratch.glob("profile*")) == []
+
+
+def test_a_later_forecast_takes_the_kernel_times_of_the_first_and_gives_the_frontier_alone(
+    job: tuple[dict[str, object], StageContext],
+) -> None:
+    request, context = job
+    found = forecast({**request, "trials": json_from_value(TRIALS), "kernels_ms": KERNELS}, context)
+    assert list(ladders_of(found)) == ["refine"]
+    assert found["kernels_ms"] == KERNELS
+    assert found == forecast({**request, "trials": json_from_value(TRIALS), "kernels_ms": KERNELS}, context)
+
+
+def test_what_was_timed_is_predicted_as_it_was(job: tuple[dict[str, object], StageContext]) -> None:
+    request, context = job
+    found = forecast({**request, "trials": json_from_value(TRIALS), "kernels_ms": KERNELS}, context)
+    predicted = cast(Mapping[str, Mapping[str, float]], found["predicted"])
+    assert predicted["f0"] == {"ratio": 1.0, "loss": 0.0}
+    assert predicted["f1"]["ratio"] == pytest.approx(0.5)
+    assert predicted["f1"]["loss"] == pytest.approx(1.111)
+
+
+def test_a_failed_trial_says_nothing_about_time(job: tuple[dict[str, object], StageContext]) -> None:
+    request, context = job
+    broken = Trial(2, "f2", {"Conv_c1": Precision.INT8}, "loss", 1, None, None, None, None, None, None, 0.0, "the compiler crashed")
+    found = forecast({**request, "trials": json_from_value((*TRIALS, broken)), "kernels_ms": KERNELS}, context)
+    assert cast(Mapping[str, object], found["time_model"])["trials"] == 2

@@ -1,0 +1,417 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibration.codec import json_from_value, value_from_json
+from calibration.errors import InvalidModelError
+from calibration.precision import Precision
+from calibration.singles import Decision
+from engine_builder.config import config_from_json
+from engine_builder.errors import (
+    BuildError,
+    EngineError,
+    StageCancelledError,
+    StageCrashedError,
+    StageMemoryError,
+    StageTimeoutError,
+)
+from engine_builder.pipeline import MAX_PROBE_SAMPLES, JobRequest, best_index, optimize, probe_shares, public_trial
+from engine_builder.search.trial import Accuracy, Trial, failed_trial
+from engine_builder.stages import STAGES
+from engine_builder.workspace import FileRef
+from tests.engine_builder.search.fake_world import FakeWorld, rising
+
+MODEL, CALIBRATION, BASELINE, TABLE = (FileRef(name, "0" * 64) for name in ("model.onnx", "data.npz", "baseline.onnx", "table.json"))
+HALFWAY = FakeWorld((0.0001,) * 16, budget=0.00085)
+LOSSLESS = FakeWorld((0.0,) * 16)
+SHOWN = ("inspect", "ranges", "sensitivity", "dependency", "search", "refine", "report")
+
+Failure = Callable[[str, Mapping[str, object]], Exception | None]
+
+
+def never(stage: str, request: Mapping[str, object]) -> Exception | None:
+    return None
+
+
+@dataclasses.dataclass
+class FakeStages:
+    """Answers every stage from a fake world, and keeps what it was asked."""
+
+    world: FakeWorld
+    failure: Failure = never
+    calls: list[tuple[str, str, dict[str, object], tuple[float, float]]] = dataclasses.field(default_factory=list)
+
+    def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
+        plain = json.loads(json.dumps(request))
+        assert plain == request, "a request is plain JSON"
+        self.calls.append((name, stage, plain, span))
+        if (error := self.failure(stage, request)) is not None:
+            raise error
+        answer = getattr(self, stage)(name, plain)
+        return cast(dict[str, object], json.loads(json.dumps(answer)))
+
+    def inspect(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+        ref = {"file": "inspection.json", "sha256": "1" * 64}
+        sizes = {"samples": 100, "batch": 10, "sample_seconds": 0.05}
+        return {"inspection": ref, "baseline": json_from_value(BASELINE), "layers": list(self.world.layers), **sizes}
+
+    def ranges(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+        return {"ranges": json_from_value(TABLE), "quantizable": list(self.world.layers)}
+
+    def sensitivity(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+        return {"singles": {"file": f"{name}.npz", "sha256": "2" * 64}}
+
+    def hessian(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+        return {"traces": [], "samples": 32}
+
+    def dependency(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+        return {"tests": []}
+
+    def orders(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+        order = json_from_value(tuple(Decision(layer, Precision.INT8) for layer in self.world.layers))
+        return {"table": json_from_value(TABLE), "dependency": json_from_value(TABLE), "orders": {"loss": order}}
+
+    def trial(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+        low = value_from_json(dict[str, Precision], request["low"])
+        trial = self.world.trial(cast(int, request["index"]), low, str(request["order"]))
+        return {"trial": json_from_value(dataclasses.replace(trial, fingerprint=name.removeprefix("trial/")))}
+
+    def forecast(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+        ladder = self.world.ladder(name="frontier" if name == "forecast/search" else "refine")
+        return {"ladders": [json_from_value(ladder)], "kernels_ms": {"layer000": [2.0, 1.0]}}
+
+    def verdict(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+        return {"chosen": None}
+
+    def report(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+        return {"result": {"outcome": "improved"}, "engine": json_from_value(BASELINE), "artifacts": {}}
+
+    def names(self, stage: str | None = None) -> list[str]:
+        return [name for name, kind, _, _ in self.calls if stage in (None, kind)]
+
+    def request(self, name: str) -> dict[str, object]:
+        return next(request for known, _, request, _ in self.calls if known == name)
+
+
+@dataclasses.dataclass
+class Watcher:
+    stages: list[tuple[str, float]] = dataclasses.field(default_factory=list)
+    trials: list[tuple[int, int | None]] = dataclasses.field(default_factory=list)
+
+    def entered(self, stage: str, progress: float) -> None:
+        self.stages.append((stage, progress))
+
+    def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
+        self.trials.append((len(trials), best))
+
+
+def job(**config: object) -> JobRequest:
+    return JobRequest(MODEL, CALIBRATION, None, config_from_json({"accuracy": {"metric": "top1", "min_relative": 0.999}, **config}))
+
+
+def run(stages: FakeStages, request: JobRequest | None = None) -> tuple[dict[str, object], Watcher]:
+    watcher = Watcher()
+    return optimize(request or job(), stages, watcher), watcher
+
+
+def reported(stages: FakeStages) -> tuple[Trial, ...]:
+    return value_from_json(tuple[Trial, ...], stages.request("report")["trials"])
+
+
+def test_every_stage_runs_in_its_order() -> None:
+    stages = FakeStages(HALFWAY)
+    run(stages)
+    kinds = [stage for stage, _ in itertools.groupby(stage for _, stage, _, _ in stages.calls)]
+    measuring = ["inspect", "ranges", "sensitivity", "hessian", "dependency", "orders"]
+    assert kinds == [*measuring, "trial", "forecast", "trial", "forecast", "verdict", "report"]
+    assert set(kinds) == set(STAGES)
+
+
+def test_the_result_is_that_of_the_report() -> None:
+    result, _ = run(FakeStages(HALFWAY))
+    assert result == {"result": {"outcome": "improved"}, "engine": json_from_value(BASELINE), "artifacts": {}}
+
+
+def test_names_are_unique() -> None:
+    stages = FakeStages(HALFWAY)
+    run(stages)
+    assert len(set(stages.names())) == len(stages.names())
+
+
+@pytest.mark.parametrize("world", [HALFWAY, LOSSLESS, FakeWorld(rising(40, 0.02), budget=0.004)])
+def test_progress_stays_within_0_and_1_and_never_falls(world: FakeWorld) -> None:
+    stages = FakeStages(world)
+    _, watcher = run(stages)
+    spans = [span for _, _, _, span in stages.calls]
+    assert all(0.0 <= start <= stop <= 1.0 for start, stop in spans)
+    assert all(one[0] <= other[0] for one, other in itertools.pairwise(spans))
+    assert all(one[1] <= other[0] + 1e-12 for one, other in itertools.pairwise(spans))
+    entered = [progress for _, progress in watcher.stages]
+    assert entered == sorted(entered)
+    assert spans[-1][1] == 1.0
+
+
+def test_only_stages_that_users_know_are_shown() -> None:
+    _, watcher = run(FakeStages(HALFWAY))
+    assert [stage for stage, _ in itertools.groupby(stage for stage, _ in watcher.stages)] == list(SHOWN)
+
+
+@dataclasses.dataclass
+class Replay:
+    """What a durable driver does after a restart: returns what a stage returned, or raises what it raised, by its name."""
+
+    stages: FakeStages
+    known: dict[str, dict[str, object] | Exception] = dataclasses.field(default_factory=dict)
+    asked: list[tuple[str, str, str, tuple[float, float]]] = dataclasses.field(default_factory=list)
+
+    def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
+        self.asked.append((name, stage, json.dumps(request, sort_keys=True), span))
+        if name not in self.known:
+            try:
+                self.known[name] = self.stages(name, stage, request, span)
+            except EngineError as error:
+                self.known[name] = error
+        answer = self.known[name]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def breaks_at_half(stage: str, request: Mapping[str, object]) -> Exception | None:
+    is_half = stage == "trial" and len(cast(Mapping[str, str], request["low"])) == 8
+    return StageCrashedError("killed by signal 11", fix="none") if is_half else None
+
+
+@pytest.mark.parametrize("failure", [never, breaks_at_half])
+def test_a_replay_asks_for_the_same_and_runs_nothing_again(failure: Failure) -> None:
+    replay, one, two = Replay(FakeStages(HALFWAY, failure)), Watcher(), Watcher()
+    first = optimize(job(), replay, one)
+    asked, ran = list(replay.asked), len(replay.stages.calls)
+    replay.asked.clear()
+    second = optimize(job(), replay, two)
+    assert replay.asked == asked
+    assert len(replay.stages.calls) == ran
+    assert second == first
+    assert two == one
+
+
+@pytest.mark.parametrize("stop", range(1, 20, 4))
+def test_a_job_that_was_cut_off_goes_on_where_it_was(stop: int) -> None:
+    whole = FakeStages(HALFWAY)
+    run(whole)
+    replay = Replay(FakeStages(HALFWAY))
+
+    def cut(name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
+        if len(replay.stages.calls) == stop:
+            raise KeyboardInterrupt
+        return replay(name, stage, request, span)
+
+    with pytest.raises(KeyboardInterrupt):
+        optimize(job(), cut, Watcher())
+    optimize(job(), replay, Watcher())
+    assert replay.stages.calls == whole.calls
+
+
+@pytest.mark.parametrize("error", [BuildError, StageCrashedError, StageMemoryError, StageTimeoutError])
+def test_an_engine_that_cannot_be_built_or_run_costs_one_trial(error: type[EngineError]) -> None:
+    def failure(stage: str, request: Mapping[str, object]) -> Exception | None:
+        is_half = stage == "trial" and len(cast(Mapping[str, str], request["low"])) == 8
+        return error("no such kernel", fix="none") if is_half else None
+
+    stages = FakeStages(HALFWAY, failure)
+    run(stages)
+    trials = reported(stages)
+    assert [(trial.low_layers, trial.failure) for trial in trials if trial.failure] == [(8, "no such kernel")]
+    assert max(trial.low_layers for trial in trials if trial.met) == 7
+
+
+@pytest.mark.parametrize("stage", ["inspect", "ranges", "sensitivity", "trial", "forecast", "verdict", "report"])
+@pytest.mark.parametrize("error", [StageCancelledError("cancelled", fix="none"), InvalidModelError("no", fix="none")])
+def test_a_cancelled_job_and_bad_input_end_the_job_at_once(stage: str, error: Exception) -> None:
+    stages = FakeStages(HALFWAY, lambda kind, request: error if kind == stage else None)
+    with pytest.raises(type(error)):
+        run(stages)
+    assert stages.calls[-1][1] == stage
+    assert len(stages.names(stage)) == 1
+
+
+@pytest.mark.parametrize("stage", ["ranges", "sensitivity", "verdict"])
+def test_a_crash_of_a_stage_that_is_no_trial_fails_the_job(stage: str) -> None:
+    with pytest.raises(StageCrashedError):
+        run(FakeStages(HALFWAY, lambda kind, request: StageCrashedError("signal 11", fix="none") if kind == stage else None))
+
+
+def test_a_failed_forecast_leaves_the_orders_to_bisect() -> None:
+    stages = FakeStages(HALFWAY, lambda kind, request: StageCrashedError("signal 11", fix="none") if kind == "forecast" else None)
+    run(stages)
+    assert stages.names("forecast") == ["forecast/search"]
+    assert max(trial.low_layers for trial in reported(stages) if trial.met) == 8
+    assert stages.request("report")["forecasts"] == []
+
+
+def test_a_failed_second_forecast_ends_the_search_with_what_was_found() -> None:
+    def failure(stage: str, request: Mapping[str, object]) -> Exception | None:
+        return StageTimeoutError("too long", fix="none") if stage == "forecast" and "kernels_ms" in request else None
+
+    stages = FakeStages(HALFWAY, failure)
+    run(stages)
+    assert stages.names("forecast") == ["forecast/search", "forecast/refine"]
+    assert len(cast(Sequence[object], stages.request("report")["forecasts"])) == 1
+
+
+def test_where_no_engine_can_be_timed_at_first_the_orders_are_bisected_without_predictions() -> None:
+    def failure(stage: str, request: Mapping[str, object]) -> Exception | None:
+        return BuildError("too large", fix="none") if request.get("order") == "all_low" else None
+
+    stages = FakeStages(HALFWAY, failure)
+    run(stages)
+    assert stages.names("forecast") == []
+    assert max(trial.low_layers for trial in reported(stages) if trial.met) == 8
+
+
+def test_three_failures_in_a_row_end_the_search_and_the_job_still_reports() -> None:
+    def failure(stage: str, request: Mapping[str, object]) -> Exception | None:
+        return BuildError("no", fix="none") if stage == "trial" and request["low"] else None
+
+    stages = FakeStages(HALFWAY, failure)
+    run(stages)
+    assert len(stages.names("trial")) == 4
+    assert stages.request("verdict")["finalists"] == []
+    assert stages.request("report")["search"] == {"ended": "3 trials in a row failed", "trials": 4, "seconds": 1.0}
+
+
+def test_a_lossless_model_is_noticed_after_two_trials() -> None:
+    stages = FakeStages(LOSSLESS)
+    _, watcher = run(stages)
+    assert len(stages.names("trial")) == 2
+    assert watcher.trials == [(1, 0), (2, 1)]
+
+
+def test_no_forecast_is_made_once_a_limit_is_reached() -> None:
+    stages = FakeStages(HALFWAY)
+    run(stages, job(search={"max_trials": 2}))
+    assert stages.names("forecast") == []
+
+
+def test_the_second_forecast_is_given_the_kernel_times_of_the_first_and_all_trials() -> None:
+    stages = FakeStages(HALFWAY)
+    run(stages)
+    assert "kernels_ms" not in stages.request("forecast/search")
+    assert stages.request("forecast/refine")["kernels_ms"] == {"layer000": [2.0, 1.0]}
+    assert len(cast(Sequence[object], stages.request("forecast/search")["trials"])) == 2
+    assert len(cast(Sequence[object], stages.request("forecast/refine")["trials"])) == len(reported(stages))
+
+
+def test_after_the_inspection_the_model_is_the_baseline() -> None:
+    stages = FakeStages(HALFWAY)
+    run(stages)
+    assert stages.request("inspect")["model"] == json_from_value(MODEL)
+    assert all(request["model"] == json_from_value(BASELINE) for name, _, request, _ in stages.calls if name != "inspect")
+
+
+def test_trials_are_named_by_their_fingerprint_and_numbered_in_turn() -> None:
+    stages = FakeStages(HALFWAY)
+    run(stages)
+    for index, name in enumerate(stages.names("trial")):
+        assert stages.request(name)["index"] == index
+    assert [f"trial/{trial.fingerprint}" for trial in reported(stages)] == stages.names("trial")
+
+
+def test_finalists_go_to_the_verdict_safest_first() -> None:
+    stages = FakeStages(HALFWAY)
+    run(stages)
+    chosen = value_from_json(tuple[Trial, ...], stages.request("verdict")["finalists"])
+    assert [trial.low_layers for trial in chosen] == sorted(
+        trial.low_layers for trial in reported(stages) if trial.met and trial.low_layers
+    )
+
+
+def sampled(world: FakeWorld, samples: int, on_search: Accuracy) -> FakeStages:
+    """Return stages whose trials saw ``samples`` samples in all and ``on_search`` on the search's half."""
+
+    class Sampled(FakeStages):
+        def trial(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+            found = value_from_json(Trial, super().trial(name, request)["trial"])
+            assert found.on_all is not None
+            known = dataclasses.replace(found.on_all, samples=samples)
+            return {"trial": json_from_value(dataclasses.replace(found, on_all=known, on_search=on_search if found.low_layers else known))}
+
+    return Sampled(world)
+
+
+BAD = Accuracy(0.5, 0.9, -0.4, 0.4, binary=True, samples=500_000)
+
+
+def test_with_enough_samples_the_search_looks_at_its_half_alone() -> None:
+    stages = sampled(LOSSLESS, 1_000_000, BAD)
+    run(stages)
+    assert stages.request("verdict")["selection"] == "held_out"
+    assert stages.request("verdict")["finalists"] == []
+
+
+def test_with_few_samples_search_and_verdict_share_them() -> None:
+    stages = sampled(LOSSLESS, 100, BAD)
+    run(stages)
+    assert stages.request("verdict")["selection"] == "shared"
+    assert len(stages.names("trial")) == 2
+
+
+def test_the_observer_is_told_the_best_so_far() -> None:
+    stages = FakeStages(HALFWAY)
+    _, watcher = run(stages)
+    trials = reported(stages)
+    assert watcher.trials[-1] == (len(trials), next(trial.index for trial in trials if trial.low_layers == 8))
+
+
+def test_a_trial_is_public_as_the_contract_says() -> None:
+    trial = HALFWAY.trial(3, HALFWAY.low(HALFWAY.layers[:4]), "loss")
+    assert public_trial(trial) == {
+        "index": 3,
+        "fingerprint": trial.fingerprint,
+        "order": "loss",
+        "low_layers": 4,
+        "accuracy": pytest.approx(0.8996),
+        "latency_ms": {"median": 8.75, "p95": 9.625, "runs": 100},
+        "met": True,
+        "failure": None,
+    }
+
+
+def test_a_failed_trial_is_public_with_its_failure() -> None:
+    found = public_trial(failed_trial(2, "f", {"a": Precision.INT8}, "loss", "no such kernel"))
+    assert (found["met"], found["accuracy"], found["latency_ms"], found["failure"]) == (False, None, None, "no such kernel")
+
+
+def test_the_best_is_the_fastest_that_meets_the_budget() -> None:
+    lengths = (0, 16, 4, 8, 9)
+    trials = [HALFWAY.trial(index, HALFWAY.low(HALFWAY.layers[:length]), "loss") for index, length in enumerate(lengths)]
+    assert best_index(trials) == 3
+    assert best_index([]) is None
+
+
+@given(st.integers(1, 2000), st.integers(1, 300), st.floats(0.0, 1000.0))
+def test_shares_cover_the_probed_samples_once_in_whole_batches(samples: int, batch: int, seconds: float) -> None:
+    shares = probe_shares(samples, batch, seconds)
+    assert shares[0][0] == 0
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(shares))
+    used = shares[-1][1]
+    assert min(samples, MAX_PROBE_SAMPLES) - batch < used <= samples
+    assert used <= max(MAX_PROBE_SAMPLES, batch)
+    assert all((stop - start) % batch == 0 for start, stop in shares[:-1])
+
+
+def test_slow_models_are_probed_in_more_shares() -> None:
+    counts = [len(probe_shares(256, 8, seconds)) for seconds in (0.0, 0.5, 5.0, 500.0)]
+    assert counts == sorted(counts)
+    assert counts[0] == 1
+    assert counts[-1] == 256 // 8
+    assert np.all(np.diff(probe_shares(256, 8, 500.0)) == 8)

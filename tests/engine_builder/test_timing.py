@@ -1,0 +1,163 @@
+"""Timing takes turns, leaves out what a turn costs, and calls faster only what is."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibration.codec import json_from_value, value_from_json
+from engine_builder.timing import Timing, is_faster, relative_latency, time_interleaved
+
+
+class Machine:
+    """A clock that engines move: each run takes its own time, times the load of the moment."""
+
+    def __init__(self, load: Callable[[float], float] = lambda now: 1.0) -> None:
+        self.now = 0.0
+        self.turns: list[str] = []
+        self._load = load
+
+    def clock(self) -> float:
+        return self.now
+
+    def engine(self, name: str, seconds: float, *, cold: float = 0.0) -> Callable[[], None]:
+        """Return a run of an engine; ``cold`` is what its first run after another engine's costs on top."""
+
+        def run() -> None:
+            is_cold = not self.turns or self.turns[-1] != name
+            self.turns.append(name)
+            self.now += (seconds + (cold if is_cold else 0.0)) * self._load(self.now)
+
+        return run
+
+
+def timings(machine: Machine, seconds: float = 2.0, **calls: Callable[[], object]) -> dict[str, Timing]:
+    return time_interleaved(calls, seconds=seconds, min_runs=5, max_runs=10_000, clock=machine.clock)
+
+
+def timing_of(*block_ms: float) -> Timing:
+    return Timing(float(np.median(block_ms)), max(block_ms), 0.0, len(block_ms), block_ms)
+
+
+def test_median_of_a_steady_engine_is_its_time_in_milliseconds() -> None:
+    machine = Machine()
+    found = timings(machine, a=machine.engine("a", 0.004))["a"]
+    assert found.median_ms == pytest.approx(4.0)
+    assert found.p95_ms == pytest.approx(4.0)
+    assert found.mad_ms == pytest.approx(0.0, abs=1e-9)
+    assert found.runs >= 100
+
+
+def test_engines_take_turns_in_an_order_that_rotates() -> None:
+    machine = Machine()
+    timings(machine, seconds=0.5, a=machine.engine("a", 0.01), b=machine.engine("b", 0.01))
+    runs = "".join(machine.turns)
+    assert runs.startswith("aaaabbbb")  # the warm-up
+    assert runs[8:].startswith("aaabbb" + "bbbaaa" + "aaabbb")
+
+
+def test_no_engine_is_favoured_by_its_place() -> None:
+    machine = Machine()
+    timings(machine, seconds=3.0, a=machine.engine("a", 0.02), b=machine.engine("b", 0.02), c=machine.engine("c", 0.02))
+    runs = "".join(machine.turns)[12:]
+    openers = [runs[start] for start in range(0, 54, 6)]
+    assert openers == list("acbacbacb")
+
+
+def test_what_a_turn_costs_is_not_counted() -> None:
+    machine = Machine()
+    found = timings(machine, a=machine.engine("a", 0.002, cold=0.05), b=machine.engine("b", 0.001, cold=0.03))
+    assert found["a"].p95_ms == pytest.approx(2.0)
+    assert found["b"].p95_ms == pytest.approx(1.0)
+
+
+def test_stops_when_time_is_up_but_not_before_the_fewest_runs() -> None:
+    machine = Machine()
+    found = time_interleaved({"slow": machine.engine("slow", 3.0)}, seconds=1.0, min_runs=7, max_runs=100, clock=machine.clock)
+    assert found["slow"].runs == 7
+
+
+def test_stops_at_the_most_runs() -> None:
+    machine = Machine()
+    found = time_interleaved({"fast": machine.engine("fast", 1e-6)}, seconds=60.0, min_runs=1, max_runs=90, clock=machine.clock)
+    assert found["fast"].runs == 90
+
+
+def test_a_clock_that_stands_still_still_ends() -> None:
+    assert time_interleaved({"a": lambda: None}, seconds=1.0, min_runs=1, max_runs=20, clock=lambda: 0.0)["a"].runs == 20
+
+
+def test_garbage_collection_is_off_during_timing_and_as_before_afterwards() -> None:
+    seen: list[bool] = []
+    machine = Machine()
+    run = machine.engine("a", 0.01)
+    timings(machine, a=lambda: (seen.append(gc.isenabled()), run()))
+    assert not any(seen)
+    assert gc.isenabled()
+
+
+def test_an_error_in_a_run_leaves_garbage_collection_on() -> None:
+    def broken() -> None:
+        raise RuntimeError("no device")
+
+    with pytest.raises(RuntimeError, match="no device"):
+        time_interleaved({"a": broken}, seconds=1.0, min_runs=1, max_runs=1)
+    assert gc.isenabled()
+
+
+def test_nothing_to_time_and_crossed_limits_are_refused() -> None:
+    with pytest.raises(ValueError, match="nothing to time"):
+        time_interleaved({}, seconds=1.0, min_runs=1, max_runs=1)
+    with pytest.raises(ValueError, match="min_runs"):
+        time_interleaved({"a": lambda: None}, seconds=1.0, min_runs=2, max_runs=1)
+
+
+def test_ten_percent_is_seen_through_a_load_that_comes_and_goes() -> None:
+    rng = np.random.default_rng(0)
+    loads = 1.0 + np.repeat(rng.choice([0.0, 1.0], 4000), 1) * rng.uniform(0.5, 1.5, 4000)
+    machine = Machine(lambda now: float(loads[int(now / 0.25) % len(loads)]))
+    found = timings(machine, seconds=20.0, base=machine.engine("base", 0.005), small=machine.engine("small", 0.0045))
+    assert relative_latency(found["small"], found["base"]).ratio == pytest.approx(0.9, abs=0.01)
+    assert is_faster(found["small"], found["base"])
+    assert not is_faster(found["base"], found["small"])
+
+
+def test_an_equal_engine_is_not_faster_whatever_the_noise() -> None:
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        machine = Machine(lambda now, rng=rng: float(1.0 + rng.exponential(0.3)))
+        found = timings(machine, base=machine.engine("base", 0.005), same=machine.engine("same", 0.005))
+        assert not is_faster(found["same"], found["base"])
+
+
+def test_a_gain_below_one_percent_is_no_gain() -> None:
+    assert not is_faster(timing_of(*[0.995] * 9), timing_of(*[1.0] * 9))
+    assert is_faster(timing_of(*[0.98] * 9), timing_of(*[1.0] * 9))
+
+
+def test_a_gain_within_three_spreads_is_no_gain() -> None:
+    noisy = timing_of(0.8, 1.0, 0.85, 1.1, 0.9, 1.05, 0.95, 0.9, 0.9)
+    assert not is_faster(noisy, timing_of(*[1.0] * 9))
+
+
+def test_timings_of_different_calls_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="one call"):
+        relative_latency(timing_of(1.0), timing_of(1.0, 1.0))
+
+
+@given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=60), st.floats(0.01, 100.0))
+def test_relative_latency_of_a_scaled_engine_is_the_scale(blocks: list[float], scale: float) -> None:
+    relative = relative_latency(timing_of(*(block * scale for block in blocks)), timing_of(*blocks))
+    assert relative.ratio == pytest.approx(scale)
+    assert relative.mad == pytest.approx(0.0, abs=1e-9 * scale)
+
+
+def test_timing_survives_json() -> None:
+    timing = timing_of(1.0, 2.0, 3.0)
+    assert value_from_json(Timing, json.loads(json.dumps(json_from_value(timing)))) == timing

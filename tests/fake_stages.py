@@ -1,0 +1,70 @@
+"""Stages of the fake pipeline (see fakes.py): small enough for a child process to start in no time."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from calibration.errors import InvalidModelError
+from engine_builder.workspace import FileRef, StageContext
+
+
+def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
+    plan = {"trials": 2, "seconds": 0.0, "fail": None, **_plan(request, context)}
+    if plan["fail"] == "input":
+        raise InvalidModelError("model: it is only a fake", fix="Send a real one.")
+    return _recorded(request, lambda: plan)
+
+
+def trial(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
+    plan = {"seconds": 0.0, "fail": None, **_plan(request, context)}
+
+    def work() -> dict[str, object]:
+        (context.scratch / "unfinished").write_text("left behind unless it is removed")
+        for step in range(10):
+            context.progress(step / 10, "working")
+            time.sleep(float(str(plan["seconds"])) / 10)
+        if plan["fail"] == "crash":
+            os.abort()
+        return {}
+
+    return _recorded(request, work)
+
+
+def report(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
+    model = context.workspace.path(_model(request)).read_bytes()
+    files = {
+        "engine": context.workspace.write_bytes("engine.onnx", b"engine of " + model),
+        "report": context.workspace.write_json("report.json", {"fake": True}),
+        "html": context.workspace.write_bytes("report.html", b"<p>fake</p>"),
+        "log": context.workspace.adopt("log.txt"),
+    }
+    return _recorded(request, lambda: {name: {"file": ref.file, "sha256": ref.sha256} for name, ref in files.items()})
+
+
+def _recorded(request: Mapping[str, object], work: Callable[[], dict[str, object]]) -> dict[str, object]:
+    _append(request, "begin")
+    result = work()
+    _append(request, "end")
+    return result
+
+
+def _append(request: Mapping[str, object], event: str) -> None:
+    with Path(str(request["record"])).open("a") as file:
+        file.write(f"{event} {request['name']} {os.getpid()}\n")
+
+
+def _plan(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
+    return dict(json.loads(context.workspace.path(_model(request)).read_bytes()))
+
+
+def _model(request: Mapping[str, object]) -> FileRef:
+    model = request["model"]
+    assert isinstance(model, Mapping)
+    return FileRef(str(model["file"]), str(model["sha256"]))
+
+
+STAGES = {"inspect": inspect, "trial": trial, "report": report}

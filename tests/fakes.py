@@ -1,0 +1,72 @@
+"""Stand-ins for the slow or costly parts: a clock and a pipeline, whose stages are in fake_stages.py.
+
+The fake pipeline is driven by its "model", a JSON text: ``{"trials": 3, "seconds": 0.1, "fail": null}``. Its stages run in real child
+processes; each execution of one leaves a line in a record file, so that tests can count what ran and how often.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from engine_builder.errors import StageCrashedError
+from engine_builder.pipeline import JobRequest, Observer, RunStage
+
+
+@dataclass
+class FakeClock:
+    """A clock that moves when told to."""
+
+    now: datetime = field(default_factory=lambda: datetime(2026, 11, 23, 10, 0, tzinfo=UTC))
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@dataclass(frozen=True)
+class FakePipeline:
+    """A pipeline of as many trials as its model says; a crashed trial is a failed one."""
+
+    record: Path
+
+    def optimize(self, job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[str, object]:
+        common = {"record": str(self.record), "model": {"file": job.model.file, "sha256": job.model.sha256}}
+        observer.entered("inspect", 0.0)
+        plan = run_stage("inspect", "inspect", {**common, "name": "inspect"}, (0.0, 0.1))
+        observer.entered("search", 0.1)
+        trials: list[dict[str, object]] = []
+        count = int(str(plan["trials"]))
+        for index in range(count):
+            name = f"trial/{index}"
+            span = (0.1 + 0.8 * index / count, 0.1 + 0.8 * (index + 1) / count)
+            try:
+                run_stage(name, "trial", {**common, "name": name}, span)
+                failure = None
+            except StageCrashedError as error:
+                failure = error.detail
+            trials.append({"index": index, "fingerprint": f"f{index}", "met": failure is None, "failure": failure})
+            observer.searched(trials, 0)
+        if plan["fail"] == "bug":
+            raise ZeroDivisionError("a bug in the pipeline")
+        observer.entered("report", 0.9)
+        made = run_stage("report", "report", {**common, "name": "report"}, (0.9, 1.0))
+        return {
+            "result": {"outcome": "improved", "engine": {"name": "engine.onnx"}},
+            "engine": made["engine"],
+            "artifacts": {"report.json": made["report"], "report.html": made["html"], "log.txt": made["log"]},
+        }
+
+
+def fake_model(**plan: object) -> bytes:
+    """Return the bytes of a model that gives this plan."""
+    return json.dumps(plan).encode()
+
+
+def executions(record: Path) -> list[str]:
+    """Return what ran, in order: ``begin NAME PID`` and ``end NAME PID``."""
+    return record.read_text().splitlines() if record.exists() else []

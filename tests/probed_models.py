@@ -1,0 +1,79 @@
+"""A prepared model with everything that probes of it need, its ranges found by plain numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from calibration.layers import Layer, find_layers
+from calibration.losses import losses
+from calibration.metrics import OutputKind
+from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme
+from calibration.prepare import prepare
+from calibration.reference import Probe, ReferenceModel
+from engine_builder.qdq.placement import ranges_of_moved_tensors
+from engine_builder.qdq.rewrite import rewrite
+from tests.model_text import Array, run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probed:
+    """A prepared model, samples for it, and what follows from the two."""
+
+    model: onnx.ModelProto
+    layers: tuple[Layer, ...]
+    feeds: Mapping[str, Array]
+    ranges: Mapping[str, tuple[float, float]]
+    scheme: Scheme = ONNXRUNTIME_CPU_SCHEME
+
+    def reference(self, units_per_block: int = 4) -> ReferenceModel:
+        return ReferenceModel(self.model, self.layers, self.ranges, self.scheme, units_per_block=units_per_block)
+
+    def layer(self, name: str) -> Layer:
+        return next(layer for layer in self.layers if name in (layer.name, layer.output))
+
+    def outputs(self) -> list[Array]:
+        """Return the float model's outputs, without any optimization."""
+        return run(self.model, self.feeds)
+
+    def explicit_outputs(self, *low: Layer) -> list[Array]:
+        """Return the outputs of the graph that the engine would be made of, without any optimization."""
+        assignment = {layer.name: Precision.INT8 for layer in low}
+        return run(rewrite(self.model, self.layers, assignment, self.ranges, self.scheme), self.feeds)
+
+    def explicit_loss(self, kinds: tuple[OutputKind, ...], *low: Layer) -> NDArray[np.float64]:
+        return losses(kinds, self.outputs(), self.explicit_outputs(*low))
+
+
+def probed(model: onnx.ModelProto, feeds: Mapping[str, Array], scheme: Scheme = ONNXRUNTIME_CPU_SCHEME) -> Probed:
+    """Prepare ``model`` and find its layers, and their ranges on ``feeds``."""
+    ready = prepare(model).model
+    layers = find_layers(ready)
+    values = layer_tensors(ready, layers, feeds)
+    ranges = ranges_of_moved_tensors(ready, {name: (float(array.min()), float(array.max())) for name, array in values.items()})
+    return Probed(ready, layers, feeds, ranges, scheme)
+
+
+def layer_tensors(model: onnx.ModelProto, layers: tuple[Layer, ...], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the inputs and outputs of every layer, computed without any optimization."""
+    names = sorted({name for layer in layers for name in (*layer.inputs, layer.output)} - feeds.keys())
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(model)
+    del tapped.graph.output[:]
+    tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    read = {name for layer in layers for name in layer.inputs} & feeds.keys()
+    return dict(zip(names, run(tapped, feeds), strict=True)) | {name: feeds[name] for name in read}
+
+
+def probe_of(reference: ReferenceModel, feeds: Mapping[str, Array], layer: Layer) -> Probe:
+    return next(probe for probe in reference.begin(feeds).probes() if probe.layer == layer)
+
+
+def assert_close(found: Array, expected: Array, *, atol: float = 1e-5) -> None:
+    """Equal but for the order of sums in fused kernels."""
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(found.astype(np.float64), expected.astype(np.float64), rtol=1e-4, atol=atol)

@@ -1,0 +1,28 @@
+"""Runs a real server whose pipeline is the fake one: ``python -m tests.service.launch_server DATA_DIR PORT RECORD VERSION``."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from engine_builder.child import run_in_child
+from service.app import serve
+from service.deps import Deps, Pipeline, open_deps
+from service.settings import Settings
+from tests.fakes import FakePipeline
+
+
+def fake_deps(settings: Settings, record: Path, version: str = "fake-1") -> Deps:
+    pipeline = Pipeline(version=version, optimize=FakePipeline(record).optimize)
+    return open_deps(settings, pipeline=pipeline, run_child=partial(run_in_child, stages="tests.fake_stages"))
+
+
+def main() -> None:
+    data_dir, port, record, version = sys.argv[1:]
+    settings = Settings(data_dir=Path(data_dir), port=int(port))
+    serve(settings, fake_deps(settings, Path(record), version))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from calibration.errors import InvalidConfigError
+from service.settings import Settings, is_loopback, settings_from_environment
+
+
+def test_every_setting_is_read_from_its_variable() -> None:
+    values = {
+        "DATA_DIR": "/data",
+        "HOST": "0.0.0.0",
+        "PORT": "9000",
+        "API_KEY": "secret",
+        "MAX_UPLOAD_BYTES": "1000",
+        "STAGE_MEMORY_BYTES": "1073741824",
+        "STAGE_SECONDS": "60.5",
+    }
+    found = settings_from_environment({f"ONNX_TRT_OPTIMIZER_{name}": text for name, text in values.items()})
+    assert found == Settings(Path("/data"), "0.0.0.0", 9000, "secret", 1000, 2**30, 60.5)
+
+
+def test_unset_and_empty_variables_give_the_defaults() -> None:
+    assert settings_from_environment({"ONNX_TRT_OPTIMIZER_API_KEY": "", "PORT": "9"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("PORT", "high", "expected a number"),
+        ("PORT", "70000", "0 to 65535"),
+        ("MAX_UPLOAD_BYTES", "0", "at least 1"),
+        ("STAGE_SECONDS", "nan", "at least 1"),
+        ("STAGE_MEMORY_BYTES", "1", "at least"),
+        ("HOST", "0.0.0.0", "without an API key"),
+        ("HOST", "example.org", "without an API key"),
+    ],
+)
+def test_wrong_value_is_refused_with_its_name_and_a_fix(name: str, text: str, message: str) -> None:
+    with pytest.raises(InvalidConfigError, match=message) as caught:
+        settings_from_environment({f"ONNX_TRT_OPTIMIZER_{name}": text})
+    assert caught.value.fix
+
+
+def test_key_is_not_shown() -> None:
+    assert "secret" not in repr(Settings(api_key="secret"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "[::1]", "localhost", "::ffff:127.0.0.1"])
+def test_loopback_names_are_known(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "localhost.example.org", "", "127.0.0.1.nip.io"])
+def test_other_names_are_not_loopback(host: str) -> None:
+    assert not is_loopback(host)

@@ -1,0 +1,87 @@
+"""The rules of CONTRIBUTING.md about files that no linter checks."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("calibration", "engine_builder", "service")
+SOURCES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for folder in (*PACKAGES, "examples", "tests")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+}
+LOCKS = {name: (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8") for name in ("runtime", "build", "dev")}
+
+MAX_LINES = 350
+VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
+# The package files that may bind a name besides their docstring, and the name.
+INIT_EXCEPTIONS = {"service/__init__.py": "__version__", "engine_builder/backends/__init__.py": "BACKENDS"}
+
+
+def pins(lock: str) -> set[str]:
+    return {line.split()[0] for line in LOCKS[lock].splitlines() if line[:1].isalnum()}
+
+
+def test_files_are_short_enough_to_read_at_once() -> None:
+    lengths = {name: len(text.splitlines()) for name, text in SOURCES.items()}
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
+def test_files_are_named_after_their_idea() -> None:
+    assert [name for name in SOURCES if Path(name).stem in VAGUE_NAMES] == []
+
+
+def test_modules_open_with_a_docstring() -> None:
+    modules = {name: text for name, text in SOURCES.items() if name.split("/")[0] in PACKAGES}
+    assert [name for name, text in modules.items() if ast.get_docstring(ast.parse(text)) is None] == []
+
+
+def test_package_files_hold_one_docstring_line() -> None:
+    offenders = []
+    for name, text in SOURCES.items():
+        if name.endswith("__init__.py"):
+            tree = ast.parse(text)
+            docstring = ast.get_docstring(tree)
+            if docstring is None or "\n" in docstring or (len(tree.body) > 1 and name not in INIT_EXCEPTIONS):
+                offenders.append(name)
+    assert offenders == []
+
+
+def test_source_folders_are_packages() -> None:
+    folders = {str(Path(name).parent) for name in SOURCES if name.split("/")[0] in PACKAGES}
+    assert [folder for folder in sorted(folders) if f"{folder}/__init__.py" not in SOURCES] == []
+
+
+def test_imports_are_absolute() -> None:
+    relative = [
+        f"{name}:{node.lineno}"
+        for name, text in SOURCES.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert relative == []
+
+
+def test_modules_put_off_the_evaluation_of_annotations() -> None:
+    modules = {name: text for name, text in SOURCES.items() if not name.endswith("__init__.py")}
+    assert [name for name, text in modules.items() if "from __future__ import annotations" not in text] == []
+
+
+def test_locks_name_no_place_to_fetch_from() -> None:
+    lines = [line for text in LOCKS.values() for line in text.splitlines()]
+    assert [line for line in lines if line.startswith("-") or "://" in line or "file:" in line or " /" in line] == []
+
+
+def test_locks_pin_and_hash_every_requirement() -> None:
+    requirements = [
+        line for text in LOCKS.values() for line in text.replace("\\\n", " ").splitlines() if line and not line.lstrip().startswith("#")
+    ]
+    assert requirements
+    assert [line for line in requirements if "==" not in line or "--hash=sha256:" not in line] == []
+
+
+def test_locks_agree_on_versions() -> None:
+    assert pins("runtime") <= pins("dev")
+    assert pins("build") <= pins("dev")
