@@ -29,7 +29,7 @@ from calibration.metrics import OutputKind
 from calibration.precision import Precision, Scheme, fake_quantize_activation
 from calibration.reference import Floats, Probe, ReferenceModel
 from calibration.session import Array
-from calibration.singles import in_parallel, low_weight
+from calibration.singles import in_parallel
 
 FIRST_STEP = 1e-3  # of the tensor's root mean square: the middle of the plateau on a logarithmic scale
 AGREEMENT = 0.05  # two steps a factor of two apart must agree this well
@@ -184,8 +184,8 @@ def _curvature(probe: Probe, site: str, tensor: Floats, v: Floats, step: float, 
 def _rounding(probe: Probe, site: str, tensor: Floats, scheme: Scheme, ranges: Mapping[str, tuple[float, float]]) -> float:
     """Return ||x - Q(x)||^2 at 8 bits: of the weight, or the mean over samples of an activation."""
     if site == "weight":
-        rounded = low_weight(probe.run, probe.layer, Precision.INT8)
-        return float(np.sum(np.square(tensor - rounded, dtype=np.float64))) if rounded is not None else 0.0
+        rounded = probe.run.model.rounded_weight(probe.layer, Precision.INT8)
+        return float(np.sum(np.square(tensor - rounded, dtype=np.float64)))
     name = probe.layer.output if site == "output" else probe.layer.inputs[int(site.removeprefix("input"))]
     if name not in ranges:
         return 0.0

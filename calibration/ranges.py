@@ -70,6 +70,7 @@ class _Chain:
     def __init__(self, model: Path, layers: Sequence[Layer]) -> None:
         graph = Graph(read_model(model), layers)
         self._wanted = dict.fromkeys(name for layer in layers for name in (*layer.inputs, layer.output))
+        self._matrices = graph.matrices  # big ones are fed, not part of the pieces
         self._pieces = []
         for block in graph.blocks(UNITS_PER_BLOCK):
             outputs = graph.piece_outputs(block.start, block.stop, tuple(self._wanted))
@@ -82,7 +83,7 @@ class _Chain:
         alive = dict(batch)
         yield from ((name, value) for name, value in batch.items() if name in self._wanted)
         for piece, later in self._pieces:
-            made = piece.run(alive)
+            made = piece.run({**self._matrices, **alive})
             yield from ((name, value) for name, value in made.items() if name in self._wanted)
             alive = {name: value for name, value in (alive | made).items() if name in later}
 

@@ -13,8 +13,7 @@ from calibration.sensitivity import SensitivityTable
 from engine_builder.assignment import PrecisionAssignment
 from engine_builder.backends import backend_for
 from engine_builder.config import config_from_json
-from engine_builder.inspection import Inspection
-from engine_builder.intake import read_inspection
+from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.report_page import render
 from engine_builder.search.pareto import pareto_front
 from engine_builder.search.trial import Trial
@@ -98,9 +97,10 @@ def _result(
             "precisions": _counts(found, chosen, baseline_precision),
         }
     engine = value_from_json(FileRef, judged["engine"] or request["model"])
+    ended = str(cast(Mapping[str, object], request["search"])["ended"])
     return {
         "outcome": "improved" if chosen is not None else "baseline_kept",
-        "reason": _reason(trials, judged, chosen, table, config.accuracy.confidence),
+        "reason": _reason(trials, judged, chosen, table, confidence=config.accuracy.confidence, ended=ended),
         "latency_source": backend_for(config.target).capabilities.latency_source,
         "baseline": baseline,
         "chosen": picked,
@@ -113,7 +113,13 @@ def _result(
 
 
 def _reason(
-    trials: Sequence[Trial], judged: Mapping[str, object], chosen: Trial | None, table: SensitivityTable, confidence: float | None
+    trials: Sequence[Trial],
+    judged: Mapping[str, object],
+    chosen: Trial | None,
+    table: SensitivityTable,
+    *,
+    confidence: float | None,
+    ended: str,
 ) -> str:
     """Return in one sentence why this engine was chosen or the baseline kept."""
     tried = [trial for trial in trials if trial.low_layers and trial.failure is None]
@@ -121,8 +127,8 @@ def _reason(
         whole = " Every layer that can be low is low." if chosen.order == "all_low" else ""
         return f"The fastest engine that keeps the accuracy budget, of {len(tried)} low-precision engines tried.{whole}"
     if not tried:
-        failure = next((trial.failure for trial in trials if trial.failure), "none was proposed")
-        return f"No low-precision engine could be built: {failure}"
+        failure = next((trial.failure for trial in trials if trial.failure), None)
+        return f"No low-precision engine could be built: {failure}" if failure else f"No low-precision engine was tried: {ended}."
     worst = sorted(table.rows, key=lambda row: -row.loss)[:IN_THE_WAY]
     named = ", ".join(f"{row.layer} ({row.precision})" for row in worst)
     if not any(trial.met for trial in tried):
