@@ -23,7 +23,7 @@ from matplotlib.ticker import LogFormatter
 
 WIDE, HALF = 10.4, 5.1  # inches; the page shows both at the same scale
 RIGHT, TOP = 0.15, 0.3  # inches beside the axes
-MAX_LABEL = 40  # characters of a layer's name
+MAX_LABEL, MAX_TAIL = 44, 38  # characters of a layer's name, and of its end
 LETTER = 0.58  # width of a letter, in sizes of the font
 INK, FAINT, LINE = "#27313b", "#8a949e", "#d5dadf"
 GOOD, BAD = "#1b7f4b", "#c0362c"
@@ -78,8 +78,7 @@ def label_of(name: str) -> str:
     shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
     if len(shown) <= MAX_LABEL:
         return shown
-    tail = MAX_LABEL * 3 // 4
-    return f"{shown[: MAX_LABEL - tail - 1]}…{shown[-tail:]}"
+    return f"{shown[: MAX_LABEL - MAX_TAIL - 1]}…{shown[-MAX_TAIL:]}"
 
 
 def room_for(labels: Iterable[str], points: float) -> float:

@@ -89,20 +89,20 @@ def kernel_plot(kernels_ms: Mapping[str, Sequence[float]], layers: Sequence[Row]
         title = (
             "Kernel time of each layer" if len(names) == len(timed) else f"Kernel time of the {len(names)} slowest of {len(timed)} layers"
         )
-        dress(axes, title, "milliseconds of one call", "", grid="x")
+        dress(axes, title, "milliseconds of one call, in the baseline engine and in that with every layer low", "", grid="x")
         at = {name: place for place, name in enumerate(names)}
         axes.barh([at[name] - 0.2 for name in names], [kernels_ms[name][0] for name in names], 0.38, color=BEFORE, label="baseline engine")
         for group in dict.fromkeys(precision[name] for name in low):
             some = [name for name in low if precision[name] == group]
-            text = f"every layer low; chosen as {group}"
+            text = f"low; chosen as {group}"
             axes.barh([at[name] + 0.2 for name in some], [kernels_ms[name][1] for name in some], 0.38, color=colour_of(group), label=text)
         if kept:
             where, times = [at[name] + 0.2 for name in kept], [kernels_ms[name][1] for name in kept]
-            text = f"every layer low; kept at {baseline}"
+            text = f"low; kept at {baseline}"
             axes.barh(where, times, 0.34, facecolor="white", edgecolor=colour_of(baseline), linewidth=0.7, label=text)
         _name_rows(axes, names)
         axes.set_xlim(left=0.0)
-        figure.legend(loc="lower center", ncols=4)
+        figure.legend(loc="lower center", ncols=6)
 
     return svg_of("kernels", "Kernel time of each layer before and after", (WIDE, _height(len(names))), _margins(names), paint)
 

@@ -23,7 +23,7 @@ h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.15rem;margin:2.2rem 0 .4rem;
 .badge{display:inline-block;border-radius:.3rem;padding:.05rem .5rem;color:#fff;background:#55626f;font-size:13px;font-weight:600}
 .met{background:#1b7f4b}.met_on_sample{background:#8a6100}.not_met{background:#c0362c}
 .two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(30rem,100%),1fr));gap:1rem}
-.scroll{overflow-x:auto}svg{display:block;width:100%;height:auto}svg.wide{min-width:46rem}svg.half{min-width:24rem}
+.scroll{overflow-x:auto}svg{display:block;width:100%;height:auto}svg.wide{min-width:46rem}svg.half{min-width:20rem}
 svg text{font-family:system-ui,sans-serif!important}
 details{margin:.5rem 0}summary{cursor:pointer;font-weight:600}
 table{border-collapse:collapse;width:100%;font-size:13px;overflow-wrap:normal}
@@ -99,7 +99,7 @@ def _tiles(result: Row, body: Row) -> str:
     counts = ", ".join(f"{count} {precision}" for precision, count in cast(Mapping[str, int], after["precisions"]).items())
     speed = f"{cast(float, result['speedup']):.2f}x" if improved else "baseline kept"
     tiles = [
-        (speed, f"speedup: latency {result['latency_source']}{_spread(body) if improved else ''}"),
+        (speed, f"{'speedup: ' if improved else ''}latency {result['latency_source']}{_spread(body) if improved else ''}"),
         (_change(_milliseconds(before), _milliseconds(after), improved), "median latency of one call ± median absolute deviation of calls"),
         (
             _change(f"{before['accuracy']:.4f}", f"{after['accuracy']:.4f}", improved),
@@ -218,11 +218,11 @@ def _change(before: str, after: str, improved: bool) -> str:
 
 def _milliseconds(engine: Row) -> str:
     latency = cast(Row, engine["latency_ms"])
-    return f"{latency['median']:.3f} ± {latency['mad']:.3f} ms"
+    return f"{latency['median']:.3f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{latency['mad']:.3f}\N{NO-BREAK SPACE}ms"
 
 
 def _megabytes(engine: Row) -> str:
-    return f"{cast(int, engine['size_bytes']) / 1e6:.2f} MB"
+    return f"{cast(int, engine['size_bytes']) / 1e6:.2f}\N{NO-BREAK SPACE}MB"
 
 
 def _percent(share: float) -> str:

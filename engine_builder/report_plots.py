@@ -94,8 +94,12 @@ def path_plot(trials: Sequence[Row], chosen: str | None) -> str:
     if not trials:
         return ""
     places = list(range(len(trials)))
-    names = [label_of(f"{row['index']} {row['order']}") for row in trials]
+    names = [
+        label_of(f"{row['index']} {row['order']}" if not place or row["order"] != trials[place - 1]["order"] else str(row["index"]))
+        for place, row in enumerate(trials)
+    ]
     upright = len(trials) > FEW_NAMES
+    room = room_for(names, 7.0) if upright else 0.35
 
     def paint(figure: Figure) -> None:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -109,7 +113,7 @@ def path_plot(trials: Sequence[Row], chosen: str | None) -> str:
                 axes.plot(place, value, style, color=colour, markerfacecolor=face, markersize=5, zorder=3)
             if row["fingerprint"] == chosen:
                 above.plot(place, _ratio(row), "*", color=CHOSEN, markeredgecolor=INK, markeredgewidth=0.5, markersize=12, zorder=4)
-        below.set_xticks(places, names, rotation=90 if upright else 20)
+        below.set_xticks(places, names, rotation=90 if upright else 20, fontsize=7)
         below.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         for axes in (above, below):
             axes.margins(x=0.06, y=0.18)
@@ -118,7 +122,7 @@ def path_plot(trials: Sequence[Row], chosen: str | None) -> str:
         _key(above, key + failed, chosen is not None)
 
     title = "Latency and number of low layers of each trial, in the order of the search"
-    return svg_of("path", title, (HALF, 3.9), (0.75, 0.65 + (room_for(names, 8.0) if upright else 0.35)), paint)
+    return svg_of("path", title, (HALF, 3.55 + room), (0.75, 0.65 + room), paint)
 
 
 def prediction_plot(trials: Sequence[Row], predictions: Sequence[Row]) -> str:

@@ -110,9 +110,12 @@ def test_only_the_front_is_numbered_where_there_are_many_trials() -> None:
 
 
 def test_a_failed_trial_is_on_the_path() -> None:
-    shown = texts(path_plot([*TRIALS, FAILED], "f2"))
-    assert "failed" in shown
-    assert "3 frontier" in shown
+    assert {"failed", "3"} <= set(texts(path_plot([*TRIALS, FAILED], "f2")))
+
+
+def test_the_path_names_an_order_where_it_takes_over() -> None:
+    shown = texts(path_plot([*TRIALS, trial(3, 1, 0.8, 0.0), trial(4, 1, 0.8, 0.0, "refine")], "f2"))
+    assert {"0 baseline", "1 all_low", "2 frontier", "3", "4 refine"} <= set(shown)
 
 
 def test_a_search_of_failures_only_is_drawn() -> None:
@@ -190,6 +193,6 @@ def test_control_characters_in_a_name_are_not_drawn() -> None:
 
 
 def test_a_long_name_keeps_its_end() -> None:
-    label = label_of("/encoder/layer.11/attention/self/query/projection/MatMul")
+    label = label_of("/base/encoder/layer.11/attention/output/dense/MatMul")
     assert len(label) == MAX_LABEL
-    assert label.endswith("/query/projection/MatMul")
+    assert label.endswith("layer.11/attention/output/dense/MatMul")
