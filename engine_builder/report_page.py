@@ -18,7 +18,7 @@ body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding
 h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.15rem;margin:2.2rem 0 .4rem;padding-bottom:.15rem;border-bottom:1px solid #ccd2d8}
 .lead{font-size:1.05rem;margin:.3rem 0 1rem}.note{color:#55626f;margin:.2rem 0 .6rem;font-size:14px}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:.8rem;margin:1rem 0}
-.tile{border:1px solid #d5dadf;border-radius:.5rem;padding:.6rem .9rem}.tile b{display:block;font-size:1.35rem;line-height:1.3}
+.tile{border:1px solid #d5dadf;border-radius:.5rem;padding:.6rem .9rem}.tile b{display:block;font-size:1.2rem;line-height:1.3}
 .tile span{display:block;color:#55626f;font-size:13px}
 .badge{display:inline-block;border-radius:.3rem;padding:.05rem .5rem;color:#fff;background:#55626f;font-size:13px;font-weight:600}
 .met{background:#1b7f4b}.met_on_sample{background:#8a6100}.not_met{background:#c0362c}
@@ -213,7 +213,7 @@ def _baseline_precision(result: Row) -> str:
 
 
 def _change(before: str, after: str, improved: bool) -> str:
-    return f"{before} → {after}" if improved else before
+    return f"{before} →\N{NO-BREAK SPACE}{after}" if improved else before
 
 
 def _milliseconds(engine: Row) -> str:
