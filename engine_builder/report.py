@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+import numpy as np
+
 from calibration.codec import json_from_value, value_from_json
 from calibration.dependency import PairTest
 from calibration.precision import Precision
@@ -14,6 +16,7 @@ from engine_builder.assignment import PrecisionAssignment
 from engine_builder.backends import backend_for
 from engine_builder.config import config_from_json
 from engine_builder.inspection import Inspection, read_inspection
+from engine_builder.predictions import dependency_map, predictions
 from engine_builder.report_page import render
 from engine_builder.search.pareto import pareto_front
 from engine_builder.search.trial import Trial
@@ -41,6 +44,9 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         tuple((layer.name, (chosen.precisions if chosen else {}).get(layer.name, baseline)) for layer in found.layers)
     )
     result = _result(found, trials, judged, chosen, table, request)
+    arrays = workspace.read_arrays(value_from_json(FileRef, request["dependency"]))
+    interaction = np.asarray(arrays["interaction"], dtype=np.float64)
+    forecasts = cast(Sequence[Mapping[str, object]], request["forecasts"])
     body = {
         "result": result,
         "config": request["config"],
@@ -49,11 +55,14 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         "layers": _layers(found, table, assignment),
         "traces": json_from_value(table.traces),
         "dependencies": _dependencies(value_from_json(tuple[PairTest, ...], request["tests"])),
+        "dependency_map": dependency_map(table, interaction, assignment),
         "orders": request["orders"],
+        "chosen": chosen.fingerprint if chosen is not None else None,
         "trials": json_from_value(trials),
         "front": [trial.fingerprint for trial in pareto_front(trials)],
         "search": request["search"],
-        "forecasts": request["forecasts"],
+        "forecasts": forecasts,
+        "predictions": predictions(trials, table, interaction, forecasts),
         "finalists": judged["judged"],
         "final_timing": {"latency_ms": judged["latency_ms"], "relative": judged["spread"]},
         "probes": {"samples": table.samples, "hessian_samples": table.hessian_samples, "decisions": len(table.rows)},
