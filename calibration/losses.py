@@ -145,7 +145,8 @@ class _Values:
     def whitened(self, perturbed: Array) -> Doubles:
         with np.errstate(invalid="ignore"):
             d: Doubles = perturbed.reshape(self._z.shape).astype(np.float64) - self._z
-        return d / self._norm
+        d /= self._norm
+        return d
 
 
 _BY_KIND: Mapping[OutputKind, Callable[[Array], _Output]] = {

@@ -77,9 +77,8 @@ def _round_trip(
     symmetric = scheme.symmetric_activations
     scale, zero_point, _, _ = activation_grid(*span, bits=Precision.INT8.bits, symmetric=symmetric)
     grid = [f"{target}__scale", f"{target}__zero_point"]
-    kind = np.int8 if symmetric else np.uint8
-    for name, value in zip(grid, (np.asarray(scale, np.float32), np.asarray(zero_point, kind)), strict=True):
-        constants[name] = numpy_helper.from_array(value, name)
+    constants[grid[0]] = numpy_helper.from_array(np.asarray(scale, dtype=np.float32), grid[0])
+    constants[grid[1]] = numpy_helper.from_array(np.asarray(zero_point, dtype=np.int8 if symmetric else np.uint8), grid[1])
     return [
         helper.make_node("QuantizeLinear", [source, *grid], [f"{target}__levels"]),
         helper.make_node("DequantizeLinear", [f"{target}__levels", *grid], [target]),

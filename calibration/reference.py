@@ -1,13 +1,13 @@
 """The float model cut into pieces, so that a probe of one layer runs that layer and what follows it, nothing else.
 
 To probe a layer, its own inputs come from the float pass; the layer runs alone, changed; the rest of its block and the later blocks run on
-from its output. On average that is half of a forward pass, and only one block of one batch of activations is alive at a time.
+from its output. On average that is half of a forward pass, and little more than one block of one batch of activations is alive at a time.
 
 Sessions of the float model, each built once:
 
-* a *chain* of blocks, which gives the float outputs and carries a change from block to block;
-* for each block a *tap*: its nodes again, which give out what the layers inside read. Apart from the chain, since a tensor that is
-  given out can be neither fused nor kept in the layout that convolutions like best: the chain would be half as fast;
+* for each block a *tap*, which gives out what the layers inside read, and what later blocks read: together they are the float pass;
+* a *chain* of the same blocks, which carries a change from block to block. Apart from the taps, since a tensor that is given out can be
+  neither fused nor kept in the layout that convolutions like best: the taps take half as long again;
 * for each layer the *rest* of its block, and, where constants are few, one *tail* from each block's end to the model's end.
 """
 
@@ -27,6 +27,7 @@ from calibration.segments import Block, Graph, Unit
 from calibration.session import Array, Piece
 
 TAIL_BYTES = 64 << 20  # most that the tails' copies of constants may take
+KEPT_BYTES = 64 << 20  # about the most that the float pass keeps of what taps give out; other blocks' taps run again when their turn comes
 
 
 class ReferenceModel:
@@ -40,6 +41,8 @@ class ReferenceModel:
         scheme: Scheme,
         *,
         units_per_block: int = 4,
+        tail_bytes: int = TAIL_BYTES,
+        kept_bytes: int = KEPT_BYTES,
     ) -> None:
         """Build the sessions that every probe needs.
 
@@ -48,7 +51,9 @@ class ReferenceModel:
             layers: Its layers, in topological order.
             ranges: Lowest and highest value of each tensor that may be quantized.
             scheme: How the target quantizes.
-            units_per_block: Layers in one block; the constants of about this number of layers are held twice.
+            units_per_block: Layers in one block; the constants of the model are held about half as often.
+            tail_bytes: Constants that tails may hold; tails are left out if they would hold more.
+            kept_bytes: Activations inside blocks that a float pass may keep.
         """
         self.graph = Graph(model, layers)
         self.blocks = self.graph.blocks(units_per_block)
@@ -58,10 +63,12 @@ class ReferenceModel:
         self._chain = [self._run_of(block.start, block.stop) for block in self.blocks]
         self._rests = {unit.layer.name: self._run_of(unit.stop, block.stop) for block in self.blocks for unit in block.units}
         self._needs = {unit.layer.name: self._needed(block, unit) for block in self.blocks for unit in block.units}
+        self._block_outputs = [self.graph.piece_outputs(block.start, block.stop) for block in self.blocks]
         self._taps = [self._tap(block) for block in self.blocks]
         end = len(self.graph.nodes)
-        has_tails = sum(self.graph.constant_bytes(block.stop, end) for block in self.blocks) <= TAIL_BYTES
+        has_tails = sum(self.graph.constant_bytes(block.stop, end) for block in self.blocks) <= tail_bytes
         self._tails = [self._run_of(block.stop, end) if has_tails else None for block in self.blocks]
+        self._kept_bytes = kept_bytes // len(self.blocks)
         self._built: dict[tuple[object, ...], Piece | None] = {}
         self._building = threading.Lock()
 
@@ -84,12 +91,14 @@ class ReferenceModel:
             batch: Each input, (batch, ...), of the model's own types.
         """
         alive: dict[str, Array] = {**self.graph.matrices, **batch}
-        states = []
-        for piece in self._chain:
+        states, kept = [], []
+        for tap, outputs in zip(self._taps, self._block_outputs, strict=True):
             states.append(dict(alive))
-            if piece is not None:
-                alive.update(piece.run(alive))
-        return Pass(self, states, tuple(alive[name] for name in self.graph.outputs))
+            made = tap.run(alive) if tap is not None else {}
+            alive.update((name, made[name]) for name in outputs)
+            inside = {name: value for name, value in made.items() if name not in outputs}
+            kept.append(made if sum(value.nbytes for value in inside.values()) <= self._kept_bytes else None)
+        return Pass(self, states, kept, tuple(alive[name] for name in self.graph.outputs))
 
     def open_float(self, layers: Iterable[Layer]) -> None:
         """Build what probes of these layers in float need besides; otherwise the first such probe of each does."""
@@ -129,8 +138,8 @@ class ReferenceModel:
                 self._built[key] = build()
             return self._built[key]
 
-    def _run_of(self, start: int, stop: int) -> Piece | None:
-        outputs = self.graph.piece_outputs(start, stop)
+    def _run_of(self, start: int, stop: int, also: Sequence[str] = ()) -> Piece | None:
+        outputs = self.graph.piece_outputs(start, stop, also)
         return Piece(self.graph.piece(start, stop, outputs=outputs)) if outputs else None
 
     def _needed(self, block: Block, unit: Unit) -> tuple[str, ...]:
@@ -140,26 +149,29 @@ class ReferenceModel:
         return tuple(name for name in dict.fromkeys(names) if name in made)
 
     def _tap(self, block: Block) -> Piece | None:
-        outputs = tuple(dict.fromkeys(name for unit in block.units for name in self._needs[unit.layer.name]))
-        if not outputs:
-            return None
-        stop = max(unit.start for unit in block.units)
-        return Piece(self.graph.piece(block.start, stop, outputs=outputs))
+        inside = [name for unit in block.units for name in self._needs[unit.layer.name]]
+        return self._run_of(block.start, block.stop, inside)
 
 
 @dataclass(slots=True)
 class Pass:
-    """One batch through the float model. ``states[b]`` holds the tensors alive at the start of block b."""
+    """One batch through the float model.
+
+    ``states[b]`` holds the tensors alive at the start of block b, ``kept[b]`` what its tap gave out unless that was too much.
+    """
 
     model: ReferenceModel
     states: list[dict[str, Array]]
+    kept: list[dict[str, Array] | None]
     outputs: tuple[Array, ...]  # the float model's, in graph order, each (batch, ...)
 
     def probes(self) -> Iterator[Probe]:
         """Yield a probe for each layer, in order."""
         for index, block in enumerate(self.model.blocks):
-            tap = self.model._taps[index]
-            inside = {**self.states[index], **(tap.run(self.states[index]) if tap is not None else {})}
+            made = self.kept[index]
+            if made is None:
+                made = self.model._tap_of(index, self.states[index])
+            inside = {**self.states[index], **made}
             for unit in block.units:
                 yield Probe(self, index, unit.layer, inside)
 
@@ -189,9 +201,10 @@ class Probe:
         """Return the layer's output in a low precision, (batch, ...) float32, on the float model's inputs of the layer."""
         model = self.run.model
         piece = model._low_head(self.layer, precision)
-        if self.layer.weight not in piece.inputs:
-            return _only_output(piece, self.inside)
-        return _only_output(piece, {**self.inside, self.layer.weight: model.rounded_weight(self.layer, precision)})
+        tensors = dict(self.inside)
+        if self.layer.weight is not None and self.layer.weight in piece.inputs:
+            tensors[self.layer.weight] = model.rounded_weight(self.layer, precision)
+        return _only_output(piece, tensors)
 
     def outputs_from(self, output: Floats) -> tuple[Array, ...]:
         """Return the model's outputs when the layer's output is ``output``."""
