@@ -34,7 +34,7 @@ from engine_builder.backends.ort_cpu import session_options
 from engine_builder.probing import HESSIAN_BATCH, HESSIAN_BATCHES, PAIR_SAMPLES, PAIRS_PER_DECISION
 from engine_builder.qdq.placement import ranges_of_moved_tensors
 from engine_builder.qdq.rewrite import rewrite
-from engine_builder.search.orders import conditional_order
+from engine_builder.search.orders import dependency_order
 
 Ranges = Mapping[str, tuple[float, float]]
 Pictures = NDArray[np.float32]
@@ -116,7 +116,7 @@ def measured_orders(network: Network, precision: Precision, ranges: Ranges, pict
         tests = measure_pairs(reference, KINDS, network.layers, pairs, batches, alone)
     loss = singles.loss.mean(axis=0)
     hessian = _hessian(reference, network, precision, decisions, traces)
-    screened, tested = dependency_matrix(singles, ()).interaction, dependency_matrix(singles, tests).interaction
+    screened, tested = dependency_matrix(singles, ()), dependency_matrix(singles, tests)
     forwards = {
         "singles": singles.loss.size,
         "traces": len(traces) * HESSIAN_BATCH * (len(probes) + STEP_TRIES),
@@ -125,8 +125,8 @@ def measured_orders(network: Network, precision: Precision, ranges: Ranges, pict
     made: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
         "loss": (_ascending(loss), ("singles",)),
         "hessian": (_ascending(hessian), ("traces",)),
-        "hessian+dependency (screen)": (conditional_order(hessian, screened), ("traces", "singles")),
-        "hessian+dependency (screen and pair tests)": (conditional_order(hessian, tested), ("traces", "singles", "pairs")),
+        "hessian+dependency (screen)": (dependency_order(hessian, screened), ("traces", "singles")),
+        "hessian+dependency (screen and pair tests)": (dependency_order(hessian, tested), ("traces", "singles", "pairs")),
     }
     return {
         name: MeasuredOrder(

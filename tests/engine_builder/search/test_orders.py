@@ -9,7 +9,7 @@ from calibration.precision import Precision
 from calibration.sensitivity import Sensitivity, SensitivityTable
 from calibration.singles import Decision
 from engine_builder.config import Order
-from engine_builder.search.orders import conditional_order, orders_from
+from engine_builder.search.orders import certain_part, conditional_order, orders_from
 
 COSTS = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12)
 
@@ -84,3 +84,14 @@ def test_a_layer_without_hessian_is_placed_by_its_loss() -> None:
     assert [decision.layer for decision in made["hessian"]] == ["l0", "l1"]
     made = orders_from(table([0.3, 0.05], [0.1, None]), matrix(np.zeros((2, 2))), (Order.HESSIAN,))
     assert [decision.layer for decision in made["hessian"]] == ["l1", "l0"]
+
+
+def test_a_certain_interaction_is_kept_and_an_uncertain_one_is_not() -> None:
+    interaction = np.array([[0.0, 4.0, -2.0], [4.0, 0.0, 1.0], [-2.0, 1.0, 0.0]])
+    error = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 2.0], [1.0, 2.0, 0.0]])
+    kept = certain_part(interaction, error)
+    assert kept.tolist() == [[0.0, 4.0, -1.5], [4.0, 0.0, 0.0], [-1.5, 0.0, 0.0]]
+
+
+def test_an_interaction_of_which_nothing_is_known_does_not_count() -> None:
+    assert certain_part(np.array([[3.0]]), np.array([[np.inf]])).tolist() == [[0.0]]
