@@ -125,6 +125,8 @@ def measured_orders(network: Network, precision: Precision, ranges: Ranges, pict
     made: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
         "loss": (_ascending(loss), ("singles",)),
         "hessian": (_ascending(hessian), ("traces",)),
+        "loss+dependency (screen)": (conditional_order(loss, screened), ("singles",)),
+        "loss+dependency (screen and pair tests)": (conditional_order(loss, tested), ("singles", "pairs")),
         "hessian+dependency (screen)": (conditional_order(hessian, screened), ("traces", "singles")),
         "hessian+dependency (screen and pair tests)": (conditional_order(hessian, tested), ("traces", "singles", "pairs")),
     }
