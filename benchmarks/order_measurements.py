@@ -125,6 +125,8 @@ def measured_orders(network: Network, precision: Precision, ranges: Ranges, pict
     made: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
         "loss": (_ascending(loss), ("singles",)),
         "hessian": (_ascending(hessian), ("traces",)),
+        "conditional (screen)": (dependency_order(loss, screened), ("singles",)),
+        "conditional (screen and pair tests)": (dependency_order(loss, tested), ("singles", "pairs")),
         "hessian+dependency (screen)": (dependency_order(hessian, screened), ("traces", "singles")),
         "hessian+dependency (screen and pair tests)": (dependency_order(hessian, tested), ("traces", "singles", "pairs")),
     }

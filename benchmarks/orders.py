@@ -31,7 +31,17 @@ PICTURE = (1, 28, 28)
 HELD_OUT_SEED = 1
 RANDOM = "random"
 SCREEN, PAIRS = "hessian+dependency (screen)", "hessian+dependency (screen and pair tests)"
-COMPARISONS = (("hessian", "loss"), (SCREEN, "hessian"), (PAIRS, "hessian"), (PAIRS, SCREEN))
+LOSS_SCREEN, LOSS_PAIRS = "conditional (screen)", "conditional (screen and pair tests)"
+COMPARISONS = (
+    ("hessian", "loss"),
+    (SCREEN, "hessian"),
+    (PAIRS, "hessian"),
+    (PAIRS, SCREEN),
+    (LOSS_SCREEN, "loss"),
+    (LOSS_PAIRS, "loss"),
+    (LOSS_PAIRS, LOSS_SCREEN),
+    (LOSS_SCREEN, "hessian"),
+)
 KINDS = {Precision.INT8: "int8, the explicit model in onnxruntime", Precision.INT4: "4-bit weights, simulated"}
 
 

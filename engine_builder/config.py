@@ -24,6 +24,7 @@ class Order(enum.StrEnum):
     LOSS = "loss"
     HESSIAN = "hessian"
     HESSIAN_AND_DEPENDENCY = "hessian+dependency"
+    CONDITIONAL = "conditional"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@
 * ``hessian+dependency``: greedily, the decision that adds least given what is already low:
   hessian_i + sum over j already low of D_ij, with each D_ij shrunk by its uncertainty. Adding the sum of all D_ij up front instead made
   the order worse wherever it was measured.
+* ``conditional``: the same with the measured loss in place of the Hessian estimate.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def orders_from(table: SensitivityTable, dependencies: DependencyMatrix, wanted:
         Order.LOSS: _ascending(loss),
         Order.HESSIAN: _ascending(hessian),
         Order.HESSIAN_AND_DEPENDENCY: dependency_order(hessian, dependencies),
+        Order.CONDITIONAL: dependency_order(loss, dependencies),
     }
     return {order.value: tuple(decisions[index] for index in made[order]) for order in wanted}
 

@@ -42,7 +42,7 @@ def test_an_empty_object_is_the_default_configuration():
     assert config.target == "onnxruntime-cpu"
     assert config.accuracy.budget == Budget(min_relative=0.9999)
     assert config.accuracy.metric is None
-    assert config.search == SearchConfig(orders=(Order.LOSS, Order.HESSIAN, Order.HESSIAN_AND_DEPENDENCY))
+    assert config.search == SearchConfig(orders=tuple(Order))
     assert (config.batch_size, config.threads, config.precisions) == (1, 1, None)
 
 

@@ -71,7 +71,12 @@ def test_each_order_sorts_by_its_own_cost() -> None:
     interaction[0, 1] = interaction[1, 0] = 1.0
     orders = orders_from(table([0.3, 0.2, 0.1], [0.1, 0.2, 0.3]), matrix(interaction), tuple(Order))
     names = {name: [decision.layer for decision in order] for name, order in orders.items()}
-    assert names == {"loss": ["l2", "l1", "l0"], "hessian": ["l0", "l1", "l2"], "hessian+dependency": ["l0", "l2", "l1"]}
+    assert names == {
+        "loss": ["l2", "l1", "l0"],
+        "hessian": ["l0", "l1", "l2"],
+        "hessian+dependency": ["l0", "l2", "l1"],
+        "conditional": ["l2", "l1", "l0"],
+    }
 
 
 def test_only_the_orders_asked_for_and_in_the_order_asked_for() -> None:
