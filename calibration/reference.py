@@ -72,6 +72,12 @@ class ReferenceModel:
         self._built: dict[tuple[object, ...], Piece | None] = {}
         self._building = threading.Lock()
 
+    @property
+    def sessions(self) -> int:
+        """Sessions that are open."""
+        fixed = (*self._chain, *self._taps, *self._tails, *self._rests.values())
+        return sum(piece is not None for piece in (*fixed, *self._built.values()))
+
     def weight(self, layer: Layer) -> Floats:
         """Return the layer's weight, float32."""
         return weight_of(self.graph, layer)
@@ -168,9 +174,9 @@ class Pass:
     def probes(self) -> Iterator[Probe]:
         """Yield a probe for each layer, in order."""
         for index, block in enumerate(self.model.blocks):
-            made = self.kept[index]
+            made, tap = self.kept[index], self.model._taps[index]
             if made is None:
-                made = self.model._tap_of(index, self.states[index])
+                made = tap.run(self.states[index]) if tap is not None else {}
             inside = {**self.states[index], **made}
             for unit in block.units:
                 yield Probe(self, index, unit.layer, inside)

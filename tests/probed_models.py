@@ -30,8 +30,10 @@ class Probed:
     ranges: Mapping[str, tuple[float, float]]
     scheme: Scheme = ONNXRUNTIME_CPU_SCHEME
 
-    def reference(self, units_per_block: int = 4) -> ReferenceModel:
-        return ReferenceModel(self.model, self.layers, self.ranges, self.scheme, units_per_block=units_per_block)
+    def reference(self, units_per_block: int = 4, *, lean: bool = False) -> ReferenceModel:
+        """Return the cut model; a lean one keeps nothing that it can compute again, as those of large models do."""
+        limits = {"tail_bytes": -1, "kept_bytes": -1} if lean else {}
+        return ReferenceModel(self.model, self.layers, self.ranges, self.scheme, units_per_block=units_per_block, **limits)
 
     def layer(self, name: str) -> Layer:
         return next(layer for layer in self.layers if name in (layer.name, layer.output))

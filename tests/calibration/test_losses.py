@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from calibration.losses import SKETCH, losses, whitened
-from calibration.metrics import OutputKind
+from calibration.metrics import WORST_LOSS, OutputKind, divergence
 
 KINDS = (OutputKind.LOGITS, OutputKind.PROBABILITIES, OutputKind.VALUES)
 Floats = NDArray[np.float64]
@@ -79,6 +79,33 @@ def test_logits_may_shift_without_loss() -> None:
     assert np.abs(whitened([OutputKind.LOGITS], [z], [z + 1.0])).max() < 1e-7
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_is_the_divergence_of_the_metrics(kind: OutputKind) -> None:
+    z, d = outputs(kind, 7, step=0.5)
+    np.testing.assert_allclose(losses([kind], [z], [z + d]), divergence(kind, z, z + d), rtol=1e-12)
+
+
+def test_a_masked_class_is_no_loss_and_a_broken_sample_is_the_worst() -> None:
+    z, d = outputs(OutputKind.LOGITS, 8)
+    z[:, 2] = -np.inf
+    x = z + d
+    x[1, 0] = np.nan
+    found = losses([OutputKind.LOGITS], [z], [x])
+    np.testing.assert_allclose(found, divergence(OutputKind.LOGITS, z, x))
+    assert found[1] == WORST_LOSS
+    e = whitened([OutputKind.LOGITS], [z], [x]).astype(np.float64)
+    np.testing.assert_allclose((e**2).sum(axis=1)[[0, 2]], found[[0, 2]], rtol=0.02)
+    assert not e[1].any()
+
+
+@pytest.mark.parametrize("zeros", [[1], [0, 1, 2]])
+def test_a_sample_of_zeros_is_measured_against_the_others(zeros: list[int]) -> None:
+    z, d = outputs(OutputKind.VALUES, 9, step=0.1)
+    z[zeros] = 0.0
+    e = whitened([OutputKind.VALUES], [z], [z + d]).astype(np.float64)
+    np.testing.assert_allclose((e**2).sum(axis=1), losses([OutputKind.VALUES], [z], [z + d]), rtol=1e-5)
+
+
 def test_several_predictions_of_one_sample_are_averaged() -> None:
     z, d = outputs(OutputKind.LOGITS, 3, samples=6)
     single = (whitened([OutputKind.LOGITS], [z], [z + d]).astype(np.float64) ** 2).sum(axis=1)
@@ -105,7 +132,7 @@ def test_nothing_to_compare_gives_no_loss() -> None:
 
 def test_a_sketch_keeps_inner_products_without_bias() -> None:
     rng = np.random.default_rng(0)
-    samples, width = 400, 3 * SKETCH + 17
+    samples, width = 100, 3 * SKETCH + 17
     z = np.ones((samples, width), dtype=np.float32)
     a, b = rng.normal(size=(2, samples, width)).astype(np.float32)
     first, second = (whitened([OutputKind.VALUES], [z], [z + d]).astype(np.float64) for d in (a, a + b))

@@ -66,8 +66,8 @@ def test_the_cut_model_and_every_unchanged_probe_give_the_models_own_outputs(mak
     model = maker()
     case = probed(model, one_batch(model))
     expected = case.outputs()
-    for size in (1, 2, 100):
-        run_of_all = case.reference(size).begin(case.feeds)
+    for size, lean in itertools.product((1, 2, 100), (False, True)):
+        run_of_all = case.reference(size, lean=lean).begin(case.feeds)
         for got, wanted in zip(run_of_all.outputs, expected, strict=True):
             assert_close(got, wanted)
         probes = 0
@@ -112,8 +112,8 @@ def test_one_low_layer_gives_the_outputs_of_the_explicit_graph(maker: ModelMaker
     model = maker()
     case = probed(model, probing_samples(model), scheme)
     plain = case.outputs()
-    for size in (1, 3):
-        for probe in case.reference(size).begin(case.feeds).probes():
+    for size, lean in ((1, False), (1, True), (3, True)):
+        for probe in case.reference(size, lean=lean).begin(case.feeds).probes():
             found = probe.outputs_from(probe.low_output(Precision.INT8))
             assert_same_perturbation(found, case.explicit_outputs(probe.layer), plain)
 
@@ -125,8 +125,8 @@ def test_two_low_layers_give_the_outputs_of_the_explicit_graph(maker: ModelMaker
     case = probed(model, probing_samples(model), scheme)
     plain = case.outputs()
     expected = {pair: case.explicit_outputs(*pair) for pair in itertools.combinations(case.layers, 2)}
-    for size in (1, 3, 100):
-        reference = case.reference(size)
+    for size, lean in ((1, True), (3, False), (100, False)):
+        reference = case.reference(size, lean=lean)
         reference.open_pairs(expected)
         run_of_all = reference.begin(case.feeds)
         for probe in run_of_all.probes():
@@ -134,6 +134,24 @@ def test_two_low_layers_give_the_outputs_of_the_explicit_graph(maker: ModelMaker
                 if first == probe.layer:
                     found = probe.outputs_with(probe.low_output(Precision.INT8), second, Precision.INT8)
                     assert_same_perturbation(found, wanted, plain)
+
+
+def test_large_matrices_are_fed_and_give_the_same() -> None:
+    model = model_from_text(
+        """g (int64[N,3] ids) => (float[N,3,5] y) {
+            x = Gather<axis=0>(table, ids)
+            h = MatMul(x, w1)
+            r = Relu(h)
+            y = MatMul(r, w2)
+        }""",
+        {"table": (300, 300), "w1": (300, 300), "w2": (300, 5)},
+    )
+    case = probed(model, samples_for(model, 8))
+    reference = case.reference(1)
+    assert reference.graph.matrices.keys() == {"table", "w1"}
+    plain = case.outputs()
+    for probe in reference.begin(case.feeds).probes():
+        assert_same_perturbation(probe.outputs_from(probe.low_output(Precision.INT8)), case.explicit_outputs(probe.layer), plain)
 
 
 def test_a_tensor_between_two_low_layers_is_rounded_once() -> None:

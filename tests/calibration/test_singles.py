@@ -105,6 +105,14 @@ def test_int4_rounds_the_weight_alone(case: Probed, reference: ReferenceModel) -
     assert_close(probe.low_output(Precision.INT4), probe.output(weight=weight))
 
 
+def test_no_session_is_opened_while_batches_run(case: Probed) -> None:
+    reference = case.reference(2)
+    reference.open_low((layer.name, Precision.INT8) for layer in case.layers)
+    before = reference.sessions
+    measure_singles(reference, KINDS, int8(case), batches(case, 16), workers=2)
+    assert reference.sessions == before
+
+
 def test_progress_counts_samples(case: Probed, reference: ReferenceModel) -> None:
     told: list[int] = []
     measure_singles(reference, KINDS, int8(case)[:1], batches(case, 20), on_batch=told.append)
