@@ -189,7 +189,10 @@ def _rounding(probe: Probe, site: str, tensor: Floats, scheme: Scheme, ranges: M
     name = probe.layer.output if site == "output" else probe.layer.inputs[int(site.removeprefix("input"))]
     if name not in ranges:
         return 0.0
-    rounded = fake_quantize_activation(tensor, *ranges[name], bits=8, symmetric=scheme.symmetric_activations)
+    smoothing = probe.run.model.smoothing(probe.layer) if site != "output" else None
+    factor = smoothing.factor if smoothing is not None else np.float32(1.0)
+    span = (smoothing.low, smoothing.high) if smoothing is not None else ranges[name]
+    rounded = fake_quantize_activation(tensor * factor, *span, bits=8, symmetric=scheme.symmetric_activations) / factor
     return float(np.sum(np.square(tensor - rounded, dtype=np.float64)) / len(tensor))
 
 

@@ -19,6 +19,7 @@ from calibration.layers import Layer
 from calibration.precision import Precision, Scheme, activation_grid
 from calibration.segments import Block, Graph, Unit
 from calibration.session import Array, Piece
+from calibration.smoothing import Smoothing
 
 Floats = NDArray[np.float32]
 
@@ -42,6 +43,7 @@ class ReferenceModel:
         layers: Sequence[Layer],
         ranges: Mapping[str, tuple[float, float]],
         scheme: Scheme,
+        smoothings: Sequence[Smoothing] = (),
         *,
         units_per_block: int = 4,
     ) -> None:
@@ -52,12 +54,14 @@ class ReferenceModel:
             layers: Its layers, in topological order.
             ranges: Lowest and highest value of each tensor that may be quantized.
             scheme: How the target quantizes.
+            smoothings: Tensors that are smoothed for the layers that read them, where those are low.
             units_per_block: Layers in one block; the weights of about this number of layers are held twice.
         """
         self.graph = Graph(model, layers)
         self.blocks = self.graph.blocks(units_per_block)
         self._scheme = scheme
         self._ranges = ranges
+        self._smoothing = {layer: smoothing for smoothing in smoothings for layer in smoothing.layers}
         self._heads = {unit.layer.name: self._head(block, unit) for block in self.blocks for unit in block.units}
         self._taps = [tuple(dict.fromkeys(n for u in block.units for n in self._heads[u.layer.name].fetch)) for block in self.blocks]
         self._block_outputs = [self.graph.piece_outputs(block.start, block.stop) for block in self.blocks]
@@ -74,6 +78,10 @@ class ReferenceModel:
         if layer.weight is None:
             raise KeyError(layer.name)
         return np.asarray(numpy_helper.to_array(self.graph.initializer(layer.weight)), dtype=np.float32)
+
+    def smoothing(self, layer: Layer) -> Smoothing | None:
+        """Return how the layer's input is smoothed where it is low."""
+        return self._smoothing.get(layer.name)
 
     def begin(self, batch: Mapping[str, Array]) -> Pass:
         """Run the float model on a batch and return the pass, from which layers can be probed.
@@ -124,8 +132,12 @@ class ReferenceModel:
             return None
         constants: list[TensorProto] = []
         nodes = []
+        smoothing = self.smoothing(layer)
         for name in dict.fromkeys(layer.inputs):
-            nodes += self._round_trip(name, name, f"{name}__rounded", constants)
+            if smoothing is None:
+                nodes += self._round_trip(self._ranges[name], name, f"{name}__rounded", constants)
+            else:
+                nodes += self._smoothed_round_trip(smoothing, f"{name}__rounded", constants)
         for node in self.graph.nodes[unit.start : unit.stop]:
             clone = onnx.NodeProto()
             clone.CopyFrom(node)
@@ -139,15 +151,27 @@ class ReferenceModel:
                         clone.output[index] = f"{name}__exact"
             nodes.append(clone)
         if outputs:
-            nodes += self._round_trip(layer.output, f"{layer.output}__exact", layer.output, constants)
+            nodes += self._round_trip(self._ranges[layer.output], f"{layer.output}__exact", layer.output, constants)
         fed = (layer.weight,) if layer.weight is not None else ()
         model = self.graph.piece(unit.start, unit.stop, outputs=[layer.output], fed=fed, nodes=nodes)
         model.graph.initializer.extend(constants)
         return Piece(model)
 
-    def _round_trip(self, tensor: str, source: str, target: str, constants: list[TensorProto]) -> list[onnx.NodeProto]:
+    def _smoothed_round_trip(self, smoothing: Smoothing, target: str, constants: list[TensorProto]) -> list[onnx.NodeProto]:
+        """Round the product with the factors and undo the product: what is fed as the weight has its own channels back too."""
+        constants += [
+            numpy_helper.from_array(smoothing.factor, f"{target}__factor"),
+            numpy_helper.from_array(1.0 / smoothing.factor, f"{target}__inverse"),
+        ]
+        return [
+            helper.make_node("Mul", [smoothing.tensor, f"{target}__factor"], [f"{target}__smoothed"]),
+            *self._round_trip((smoothing.low, smoothing.high), f"{target}__smoothed", f"{target}__product", constants),
+            helper.make_node("Mul", [f"{target}__product", f"{target}__inverse"], [target]),
+        ]
+
+    def _round_trip(self, span: tuple[float, float], source: str, target: str, constants: list[TensorProto]) -> list[onnx.NodeProto]:
         symmetric = self._scheme.symmetric_activations
-        scale, zero_point, _, _ = activation_grid(*self._ranges[tensor], bits=8, symmetric=symmetric)
+        scale, zero_point, _, _ = activation_grid(*span, bits=8, symmetric=symmetric)
         kind = np.int8 if symmetric else np.uint8
         constants += [
             numpy_helper.from_array(np.asarray(scale, np.float32), f"{target}__scale"),

@@ -24,6 +24,7 @@ from calibration.metrics import OutputKind
 from calibration.precision import Precision, fake_quantize_weight
 from calibration.reference import Floats, Pass, Probe, ReferenceModel
 from calibration.session import Array
+from calibration.smoothing import divided, multiplied
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -132,10 +133,18 @@ def low_output(probe: Probe, precision: Precision) -> Floats:
 
 
 def low_weight(run: Pass, layer: Layer, precision: Precision) -> Floats | None:
-    """Return the layer's weight after a round trip through the precision, None where it has no weight."""
+    """Return the layer's weight after a round trip through the precision, None where it has no weight.
+
+    Where the layer's input is smoothed in INT8, it is the divided weight that goes through.
+    """
     if layer.weight is None:
         return None
-    return fake_quantize_weight(run.model.weight(layer), layer.weight_axis, bits=precision.bits)
+    weight = run.model.weight(layer)
+    smoothing = run.model.smoothing(layer) if precision is Precision.INT8 else None
+    if smoothing is None:
+        return fake_quantize_weight(weight, layer.weight_axis, bits=precision.bits)
+    rounded = fake_quantize_weight(divided(weight, layer, smoothing.factor), layer.weight_axis, bits=precision.bits)
+    return multiplied(rounded, layer, smoothing.factor)
 
 
 def in_parallel(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:

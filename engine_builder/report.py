@@ -15,6 +15,7 @@ from engine_builder.backends import backend_for
 from engine_builder.config import config_from_json
 from engine_builder.inspection import Inspection
 from engine_builder.intake import read_inspection
+from engine_builder.repair_table import read_repairs
 from engine_builder.report_page import render
 from engine_builder.search.pareto import pareto_front
 from engine_builder.search.trial import Trial
@@ -48,6 +49,7 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         "notes": list(found.notes),
         "data": _data(found),
         "layers": _layers(found, table, assignment),
+        "repairs": json_from_value(read_repairs(request, context).tried),
         "traces": json_from_value(table.traces),
         "dependencies": _dependencies(value_from_json(tuple[PairTest, ...], request["tests"])),
         "orders": request["orders"],

@@ -34,6 +34,7 @@ def render(body: Mapping[str, object]) -> str:
         f"<h2>Verdict</h2><p>{escape(verdict_in_words(result))}</p>",
         _notes(cast(Sequence[str], body["notes"])),
         _layers(cast(Sequence[Row], body["layers"])),
+        _repairs(cast(Sequence[Row], body["repairs"])),
         _trials(cast(Sequence[Row], body["trials"]), cast(Sequence[str], body["front"])),
         _dependencies(cast(Sequence[Row], body["dependencies"])),
         _pairs("How to repeat it", {**cast(Row, result["environment"]), "config": _config(cast(Row, body["config"]))}),
@@ -134,6 +135,21 @@ def _trials(trials: Sequence[Row], front: Sequence[str]) -> str:
             ]
         )
     return "<h2>Trials</h2>" + _table(["trial", "proposed by", "low layers", "accuracy", "median ms", "of baseline", "in budget"], rows)
+
+
+def _repairs(tried: Sequence[Row]) -> str:
+    rows = [
+        [
+            str(repair["what"]),
+            ", ".join(cast(Sequence[str], repair["where"])),
+            f"{repair['loss_before']:.3g}",
+            _with_error(repair["loss_after"], repair["gain_error"]),
+            "yes" if repair["kept"] else "no",
+        ]
+        for repair in sorted(tried, key=lambda repair: not repair["kept"])
+    ]
+    note = "<p class=note>Loss on calibration samples that the repair was not fitted to, ± standard error of the difference.</p>"
+    return f"<h2>Repairs</h2>{note}" + _table(["repair", "layers", "loss before", "loss after", "kept"], rows) if rows else ""
 
 
 def _dependencies(tests: Sequence[Row]) -> str:

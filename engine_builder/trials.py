@@ -29,6 +29,7 @@ from engine_builder.intake import read_inspection
 from engine_builder.model_files import model_size_bytes
 from engine_builder.outputs import ComparedOutputs, score_outputs
 from engine_builder.qdq.rewrite import rewrite
+from engine_builder.repair_table import read_repairs
 from engine_builder.search.trial import SEARCH_SHARE, Accuracy, Latency, Trial
 from engine_builder.sizes import timed_call
 from engine_builder.timing import Timing, relative_latency, time_interleaved
@@ -104,7 +105,7 @@ def build(
     """Return the engine of an assignment in the scratch folder, and its size in bytes; the explicit model lies beside it."""
     table = value_from_json(RangeTable, context.workspace.read_json(value_from_json(FileRef, request["ranges"])))
     prepared = read_model(context.workspace.path(found.prepared))
-    explicit = rewrite(prepared, found.layers, low, table.ranges, backend.capabilities.scheme)
+    explicit = rewrite(prepared, found.layers, low, table.ranges, backend.capabilities.scheme, read_repairs(request, context).smoothings)
     save_model(explicit, context.scratch / EXPLICIT_NAME)
     engine = backend.build(context.scratch / EXPLICIT_NAME, context.scratch / ENGINE_NAME)
     return engine.path, engine.size_bytes

@@ -66,6 +66,17 @@ BODY: dict[str, Any] = {
     "layers": [LAYER],
     "trials": [TRIAL],
     "front": ["f1"],
+    "repairs": [
+        {
+            "what": "smoothing",
+            "where": ["conv", "gemm"],
+            "loss_before": 0.2,
+            "loss_after": 0.1,
+            "gain_error": 0.01,
+            "samples": 8,
+            "kept": True,
+        }
+    ],
     "dependencies": [{"first": "conv", "second": "gemm", "dependency": 0.1, "error": 0.01, "samples": 64}],
 }
 
@@ -112,7 +123,7 @@ def body(change: Callable[[dict[str, Any]], object] = lambda body: None) -> dict
     return changed
 
 
-EMPTY = body(lambda item: item.update(notes=[], layers=[], trials=[], front=[], dependencies=[]))
+EMPTY = body(lambda item: item.update(notes=[], layers=[], trials=[], front=[], repairs=[], dependencies=[]))
 
 
 @pytest.mark.parametrize("content", [BODY, EMPTY])
@@ -163,6 +174,7 @@ PLACES: dict[str, Callable[[dict[str, Any], str], object]] = {
     "order": lambda item, text: item["trials"][0].update(order=text),
     "trial index": lambda item, text: item["trials"][0].update(index=text),
     "failure": lambda item, text: item["trials"][0].update(failure=text),
+    "repaired layer": lambda item, text: item["repairs"][0].update(where=[text]),
     "first of a pair": lambda item, text: item["dependencies"][0].update(first=text),
     "second of a pair": lambda item, text: item["dependencies"][0].update(second=text),
 }
@@ -186,7 +198,7 @@ def test_an_output_name_in_the_settings_is_shown_as_text() -> None:
 
 def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
     counts = Page(render(BODY)).rows
-    assert counts == [6, 6, 6, 6, 6, 7, 7, 3, 3, 2, 2, 2, 2]
+    assert counts == [6, 6, 6, 6, 6, 5, 5, 7, 7, 3, 3, 2, 2, 2, 2]
 
 
 @pytest.mark.parametrize(
