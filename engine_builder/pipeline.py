@@ -94,7 +94,7 @@ def optimize(job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[s
     ranged = run_stage("ranges", "ranges", basics, SPANS["ranges"])
     basics |= {"ranges": ranged["ranges"], "quantizable": ranged["quantizable"]}
     if job.config.calibration.repair:
-        basics |= run_stage("repair", "repair", basics, SPANS["repair"])
+        basics["repairs"] = run_stage("repair", "repair", basics, SPANS["repair"])["repairs"]
     measured = _measure(job, basics, inspected, run_stage, observer)
 
     observer.entered("search", SPANS["search"][0])

@@ -1,8 +1,10 @@
-"""The stage ``repair``: smooths the inputs of layers where that was measured to lower the loss.
+"""The stage ``repair``: smooths the inputs of layers where that was measured to lower the loss, and prepares bias correction.
 
 A smoothing is fitted to some of the calibration samples and kept only if, on others, the layers that read the tensor lose less with it
 than without by two standard errors: it is paid for with a multiplication in every engine, and a gain within the noise is not worth that.
 What is kept gets its range from all samples, as every tensor does.
+
+Biases are corrected for each engine by itself (``corrected``); what that is measured against is the same for all and measured here.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from calibration.bias_correction import bias_sites, mean_outputs
 from calibration.codec import json_from_value
 from calibration.dataset import CalibrationSet, load_saved
 from calibration.layers import Layer
@@ -23,20 +26,24 @@ from calibration.reference import ReferenceModel
 from calibration.singles import Decision, measure_singles
 from calibration.smoothing import Smoothing, Spans, channel_spans, fit_smoothings, smoothable, with_range
 from engine_builder.backends import backend_for
+from engine_builder.backends.ort_cpu import OrtCpuBackend
 from engine_builder.config import config_from_json
+from engine_builder.evaluate import run_all
 from engine_builder.inspection import Inspection
 from engine_builder.intake import read_inspection
+from engine_builder.outputs import ComparedOutputs
 from engine_builder.probing import RANGE_BATCH, low_precisions, read_ranges, workers
-from engine_builder.repair_table import Repair, RepairKind, RepairTable
+from engine_builder.repair_table import CorrectionData, Repair, RepairKind, RepairTable
 from engine_builder.workspace import StageContext
 
 HELD_OUT_SHARE = 0.25  # of the calibration samples, which the repairs are not fitted to
 MOST_HELD_OUT = 48
+CORRECTION_SAMPLES = 16  # whose activations are alive at once; their positions are averaged over too
 STANDARD_ERRORS = 2.0  # by which a repair must lower the loss
 
 
 def repair(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
-    """Return ``repairs``, the file of the repair table.
+    """Return ``repairs``, the file of the repair table, and ``named``, the files that it names in its turn.
 
     Args:
         request: ``inspection``, ``ranges``, ``quantizable`` and ``config``.
@@ -50,6 +57,8 @@ def repair(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     layers = smoothable(model, [layer for layer in found.layers if layer.name in able])
     fitted, held_out = split(samples.samples, found.batch if found.is_batch_fixed else 1, config.search.seed)
     table = RepairTable()
+    if len(held_out):
+        table = RepairTable(correction=_correction_data(model, found, samples, fitted, held_out, context))
     if layers and len(held_out) and Precision.INT8 in low_precisions(config):
         spans, other = (_spans(model, layers, samples.take(indices), found) for indices in (fitted, held_out))
         context.progress(0.2, "channel ranges measured")
@@ -65,8 +74,10 @@ def repair(request: Mapping[str, object], context: StageContext) -> dict[str, ob
             context.progress(1.0 if candidates else 0.6, f"{len(layers)} layers with{'' if candidates else 'out'} smoothing")
         tried = _compared(layers, smoothings, *losses)
         kept = tuple(smoothing for smoothing, entry in zip(smoothings, tried, strict=True) if entry.kept)
-        table = RepairTable(tuple(with_range(smoothing, _joined(spans, other)) for smoothing in kept), tried)
-    return {"repairs": json_from_value(context.workspace.write_json("repairs.json", json_from_value(table)))}
+        table = RepairTable(tuple(with_range(smoothing, _joined(spans, other)) for smoothing in kept), tried, table.correction)
+    repairs = context.workspace.write_json("repairs.json", json_from_value(table))
+    named = (table.correction.means, table.correction.reference) if table.correction is not None else ()
+    return {"repairs": json_from_value(repairs), "named": json_from_value(named)}
 
 
 def split(samples: int, batch: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -83,6 +94,32 @@ def split(samples: int, batch: int, seed: int) -> tuple[NDArray[np.int64], NDArr
     if fitted < held_out:
         return mixed, mixed[:0]
     return np.sort(mixed[held_out : held_out + fitted]), np.sort(mixed[:held_out])
+
+
+def _correction_data(
+    model: onnx.ModelProto,
+    found: Inspection,
+    samples: CalibrationSet,
+    fitted: NDArray[np.int64],
+    held_out: NDArray[np.int64],
+    context: StageContext,
+) -> CorrectionData:
+    """Run the float model on the samples that biases are corrected on, and on those that judge the corrections."""
+    size = max(CORRECTION_SAMPLES // found.batch, 1) * found.batch if found.is_batch_fixed else CORRECTION_SAMPLES
+    fitted = fitted[:size]
+    batches = samples.take(fitted).batches(min(found.batch, len(fitted)))
+    means = mean_outputs(model, bias_sites(model, found.layers), batches)
+    runner = ComparedOutputs(OrtCpuBackend().open(context.workspace.path(found.prepared), threads=1), found.compared)
+    try:
+        reference = run_all(runner, samples.take(held_out), batch=found.batch)
+    finally:
+        runner.close()
+    return CorrectionData(
+        context.workspace.write_arrays("bias-means.npz", **means),
+        tuple(map(int, fitted)),
+        context.workspace.write_arrays("repair-reference.npz", **{str(index): array for index, array in enumerate(reference)}),
+        tuple(map(int, held_out)),
+    )
 
 
 def _spans(model: onnx.ModelProto, layers: Sequence[Layer], samples: CalibrationSet, found: Inspection) -> Spans:

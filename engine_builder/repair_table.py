@@ -15,6 +15,7 @@ class RepairKind(enum.StrEnum):
     """What is done to make low layers less lossy."""
 
     SMOOTHING = "smoothing"  # calibration.smoothing
+    BIAS_CORRECTION = "bias correction"  # calibration.bias_correction
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +24,21 @@ class Repair:
 
     what: RepairKind
     where: tuple[str, ...]  # layers
-    loss_before: float  # sum of the losses of each of these layers alone in low precision
+    loss_before: float  # smoothing: sum of the losses of each of these layers alone in low precision; else of the whole engine
     loss_after: float
     gain_error: float  # standard error of the difference
     samples: int
     kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionData:
+    """What the bias correction of any assignment is measured against."""
+
+    means: FileRef  # mean output of each layer's channels in the float model, an array (channels,) by layer
+    fitted: tuple[int, ...]  # the calibration samples behind the means
+    reference: FileRef  # the compared outputs of the float model on ``held_out``, arrays "0", "1", ...
+    held_out: tuple[int, ...]  # calibration samples that decide whether a correction is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +47,7 @@ class RepairTable:
 
     smoothings: tuple[Smoothing, ...] = ()
     tried: tuple[Repair, ...] = ()
+    correction: CorrectionData | None = None
 
 
 def read_repairs(request: Mapping[str, object], context: StageContext) -> RepairTable:

@@ -9,12 +9,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from calibration.codec import value_from_json
+from calibration.codec import json_from_value, value_from_json
+from calibration.losses import losses
+from calibration.metrics import OutputKind
 from engine_builder.repair import split
 from engine_builder.repair_table import RepairTable
 from engine_builder.workspace import FileRef
-from tests.driver import Json, ranged, run_job
-from tests.model_text import Array, model_from_text, samples_for
+from tests.driver import Json, plain_outputs, ranged, run_job, trials_of
+from tests.model_text import Array, cnn, model_from_text, samples_for
 
 
 def network() -> onnx.ModelProto:
@@ -87,7 +89,41 @@ def test_a_split_is_disjoint_and_of_whole_batches(count: int, batch: int) -> Non
 def test_the_report_shows_repairs_unless_they_are_switched_off(tmp_path: Path, wanted: bool) -> None:
     finished = run_job(tmp_path, network(), samples(192, large=True), samples(16, large=True), {"calibration": {"repair": wanted}})
     shown = cast(Sequence[Json], finished.report["repairs"])
-    assert [item["what"] for item in shown] == ["smoothing"] * 2 * wanted
+    assert [item["what"] for item in shown] == ["smoothing", "smoothing", "bias correction"] * wanted
     assert (
         "x_Mul" in finished.path(cast(Json, finished.outcome["artifacts"])["model.explicit.onnx"]).read_bytes().decode("latin1")
     ) is wanted
+
+
+def biased(folder: Path, network: onnx.ModelProto, calibration: Mapping[str, Array]) -> Json:
+    """Return the trial of the engine with every layer low."""
+    driver, basics = ranged(folder, network, dict(calibration), dict(samples_for(network, 16, seed=5)))
+    basics |= driver.run("repair", basics)
+    low = dict.fromkeys(cast(Sequence[str], basics["quantizable"]), "int8")
+    return cast(Json, driver.run("trial", {**basics, "low": low, "index": 1, "order": "all_low"})["trial"])
+
+
+def test_a_bias_correction_is_kept_exactly_where_it_lowers_the_loss_on_other_samples(tmp_path: Path) -> None:
+    kept = []
+    for name, model in {"cnn": cnn(), "network": network()}.items():
+        trial = biased(tmp_path / name, model, samples_for(model, 64))
+        bias = cast(Json, trial["bias"])
+        assert bias["what"] == "bias correction"
+        assert bias["samples"] == 16
+        assert bias["kept"] is (cast(float, bias["loss_after"]) < cast(float, bias["loss_before"]))
+        assert (trial["corrections"] is not None) is bias["kept"]
+        kept.append(bias["kept"])
+    assert any(kept)
+
+
+def test_the_engine_of_a_trial_is_built_again_with_its_corrections(tmp_path: Path) -> None:
+    finished = run_job(tmp_path, cnn(), samples_for(cnn(), 64), samples_for(cnn(), 40, seed=5), {"accuracy": {"min_relative": 0.5}})
+    chosen = next(trial for trial in trials_of(finished) if trial.low_layers)
+    assert chosen.bias is not None
+    assert [item for item in cast(Sequence[Json], finished.report["repairs"]) if item["what"] == "bias correction"] == [
+        json_from_value(chosen.bias)
+    ]
+    validation = samples_for(cnn(), 40, seed=5)
+    reference = plain_outputs(finished.model_bytes, validation, 40)
+    found = float(np.mean(losses([OutputKind.LOGITS], reference, plain_outputs(finished.engine, validation, 40))))
+    assert found == pytest.approx(chosen.loss, rel=1e-3)  # another batch, other sums
