@@ -11,13 +11,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: help demo test lint format lock clean
+.PHONY: help demo bench test lint format lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(RUNTIME) ## start the service, optimize two models over HTTP, leave the reports in demo-output/
 	$(BIN)/python -m examples.demo
+
+bench: $(DEV) ## compare the orders of the search, then run whole jobs beside plain int8; results in benchmarks/results/
+	$(BIN)/python -m benchmarks.orders
+	$(BIN)/python -m benchmarks.jobs
 
 test: lint ## every check and every test
 	$(BIN)/python -m pytest -q

@@ -139,7 +139,7 @@ class _Cut:
         later = frozenset(self._graph.piece_inputs(stop, len(self._graph.nodes)))
         left, values = [], []
         for tensors in alive:
-            made = piece.run(tensors)
+            made = piece.run({**self._graph.matrices, **tensors})
             values.append(made[tensor])
             left.append({name: value for name, value in (tensors | made).items() if name in later})
         self._start = stop

@@ -27,6 +27,7 @@ class Chain:
             layers: Layers of it, in topological order; their inputs and outputs are given out.
         """
         graph = Graph(model, layers)
+        self._matrices = graph.matrices  # big ones are fed, not part of the pieces
         self._wanted = dict.fromkeys(name for layer in layers for name in (*layer.inputs, layer.output))
         self._pieces = []
         for block in graph.blocks(UNITS_PER_BLOCK):
@@ -40,6 +41,6 @@ class Chain:
         alive = dict(batch)
         yield from ((name, value) for name, value in batch.items() if name in self._wanted)
         for piece, later in self._pieces:
-            made = piece.run(alive)
+            made = piece.run({**self._matrices, **alive})
             yield from ((name, value) for name, value in made.items() if name in self._wanted)
             alive = {name: value for name, value in (alive | made).items() if name in later}

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.layers import Layer
-from calibration.losses import losses
+from calibration.losses import Comparison
 from calibration.metrics import OutputKind
 from calibration.precision import Scheme
 from calibration.reference import ReferenceModel
 from calibration.session import Array
-from calibration.singles import Decision, Singles, in_parallel, low_output, low_weight
+from calibration.singles import Decision, Singles, in_parallel
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +117,22 @@ def measure_pairs(
     """
     by_name = {layer.name: layer for layer in layers}
     wanted: dict[str, list[int]] = {}
-    for index, (first, second) in enumerate(pairs):
+    for index, (first, _) in enumerate(pairs):
         wanted.setdefault(first.layer, []).append(index)
-        reference.join(by_name[first.layer], by_name[second.layer])
+    reference.open_low((decision.layer, decision.precision) for pair in pairs for decision in pair)
+    reference.open_pairs((by_name[first.layer], by_name[second.layer]) for first, second in pairs)
 
     def one(batch: Mapping[str, Array]) -> NDArray[np.float64]:
         run = reference.begin(batch)
+        compare = Comparison(kinds, run.outputs)
         loss = np.zeros((len(next(iter(batch.values()))), len(pairs)))
         for probe in run.probes():
-            alone = {pairs[index][0]: low_output(probe, pairs[index][0].precision) for index in wanted.get(probe.layer.name, [])}
+            here = [pairs[index] for index in wanted.get(probe.layer.name, [])]
+            alone = {precision: probe.low_output(precision) for precision in {first.precision for first, _ in here}}
             for index in wanted.get(probe.layer.name, []):
                 first, second = pairs[index]
-                layer = by_name[second.layer]
-                outputs = probe.outputs_with(alone[first], layer, low_weight(run, layer, second.precision), second.precision)
-                loss[:, index] = losses(kinds, run.outputs, outputs)
+                outputs = probe.outputs_with(alone[first.precision], by_name[second.layer], second.precision)
+                loss[:, index] = compare.losses(outputs)
         return loss
 
     parts = []

@@ -15,6 +15,7 @@ Each batch of samples is probed with a fresh v, so the spread over batches gives
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import math
@@ -24,12 +25,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.layers import Layer
-from calibration.losses import whitened
+from calibration.losses import Comparison
+from calibration.low_layers import Floats
 from calibration.metrics import OutputKind
 from calibration.precision import Precision, Scheme, fake_quantize_activation
-from calibration.reference import Floats, Probe, ReferenceModel
+from calibration.reference import Probe, ReferenceModel
 from calibration.session import Array
-from calibration.singles import in_parallel, low_weight
+from calibration.singles import in_parallel
+from calibration.smoothing import multiplied
 
 FIRST_STEP = 1e-3  # of the tensor's root mean square: the middle of the plateau on a logarithmic scale
 AGREEMENT = 0.05  # two steps a factor of two apart must agree this well
@@ -84,22 +87,32 @@ def measure_traces(
         workers: Batches in flight at once.
         on_batch: Told the number of batches done.
     """
-    steps = _settle(reference, kinds, scheme, batches[0], seed)
+    reference.open_float(unit.layer for block in reference.blocks for unit in block.units)
+    steps: dict[tuple[str, str], tuple[float, bool]] = {}
 
     def one(numbered: tuple[int, Mapping[str, Array]]) -> dict[tuple[str, str], tuple[float, float, int]]:
         index, batch = numbered
+        run = reference.begin(batch)
+        compare = Comparison(kinds, run.outputs)
         found = {}
-        for probe in reference.begin(batch).probes():
+        for probe in run.probes():
             for site in sites(probe.layer, scheme):
+                key = probe.layer.name, site
                 tensor = _tensor(probe, site)
-                v = _direction(tensor.shape, seed, probe.layer.name, site, index)
-                value = _curvature(probe, site, tensor, v, steps[probe.layer.name, site][0], kinds)
                 size = tensor.size if site == "weight" else tensor.size // len(tensor)
-                found[probe.layer.name, site] = (value, _rounding(probe, site, tensor, scheme, ranges), size)
+                v = _direction(tensor.shape, seed, *key, index)
+                curvature = functools.partial(_curvature, probe, compare, site, tensor, v)
+                if index == 0:
+                    step, settled, value = settled_step(curvature)
+                    steps[key] = step, settled
+                else:
+                    value = curvature(steps[key][0])
+                found[key] = (value, _rounding(probe, site, tensor, scheme, ranges), size)
         return found
 
+    numbered = list(enumerate(batches))
     results = []
-    for result in in_parallel(one, enumerate(batches), workers):
+    for result in itertools.chain(map(one, numbered[:1]), in_parallel(one, numbered[1:], workers)):  # the first settles the steps
         results.append(result)
         on_batch(len(results))
     traces = []
@@ -119,44 +132,30 @@ def sites(layer: Layer, scheme: Scheme) -> tuple[str, ...]:
     return (*names, "output") if layer.op_type in scheme.quantized_outputs else tuple(names)
 
 
-def settled_step(curvature: Callable[[float], float]) -> tuple[float, bool]:
-    """Return the finite-difference step, and whether two steps a factor of two apart agree within AGREEMENT.
+def settled_step(curvature: Callable[[float], float]) -> tuple[float, bool, float]:
+    """Return the finite-difference step, whether two steps a factor of two apart agree within AGREEMENT, and the curvature there.
 
-    Starts from FIRST_STEP with its half and double, and moves towards the pair that agrees better.
+    Starts from FIRST_STEP and its half, and moves towards the pair that agrees better.
 
     Args:
         curvature: v'Hv measured with a step, in units of the tensor's root mean square.
     """
-    values = {step: curvature(step) for step in (FIRST_STEP / 2, FIRST_STEP, FIRST_STEP * 2)}
+    values = {step: curvature(step) for step in (FIRST_STEP / 2, FIRST_STEP)}
+    if _disagreement(*values.values()) > AGREEMENT:
+        values[2 * FIRST_STEP] = curvature(2 * FIRST_STEP)
     while True:
         ordered = sorted(values)
-        pairs = [(_disagreement(values[a], values[b]), a, b) for a, b in itertools.pairwise(ordered)]
-        worst, low, high = min(pairs)
-        if worst <= AGREEMENT:
-            return (low if high <= FIRST_STEP else high if low >= FIRST_STEP else low), True
+        worst, low, high = min((_disagreement(values[a], values[b]), a, b) for a, b in itertools.pairwise(ordered))
         further = ordered[0] / 2 if low == ordered[0] else ordered[-1] * 2
-        if not SMALLEST_STEP <= further <= LARGEST_STEP or len(values) > 8:
-            return low, False
+        if worst <= AGREEMENT or not SMALLEST_STEP <= further <= LARGEST_STEP:
+            step = low if high <= FIRST_STEP else high  # of the two, the one deeper in the plateau that the search went for
+            return step, worst <= AGREEMENT, values[step]
         values[further] = curvature(further)
 
 
 def _disagreement(a: float, b: float) -> float:
     top = max(abs(a), abs(b))
     return abs(a - b) / top if top > 0 else 0.0
-
-
-def _settle(
-    reference: ReferenceModel, kinds: Sequence[OutputKind], scheme: Scheme, batch: Mapping[str, Array], seed: int
-) -> dict[tuple[str, str], tuple[float, bool]]:
-    steps = {}
-    for probe in reference.begin(batch).probes():
-        for site in sites(probe.layer, scheme):
-            tensor = _tensor(probe, site)
-            v = _direction(tensor.shape, seed, probe.layer.name, site, 0)
-            steps[probe.layer.name, site] = settled_step(
-                lambda step, probe=probe, site=site, tensor=tensor, v=v: _curvature(probe, site, tensor, v, step, kinds)  # type: ignore[misc]  # defaults bind the loop's values
-            )
-    return steps
 
 
 def _tensor(probe: Probe, site: str) -> Floats:
@@ -167,33 +166,48 @@ def _tensor(probe: Probe, site: str) -> Floats:
     return np.asarray(probe.inside[probe.layer.inputs[int(site.removeprefix("input"))]], dtype=np.float32)
 
 
-def _curvature(probe: Probe, site: str, tensor: Floats, v: Floats, step: float, kinds: Sequence[OutputKind]) -> float:
+def _curvature(probe: Probe, compare: Comparison, site: str, tensor: Floats, v: Floats, step: float) -> float:
     """Return v'Hv, averaged over the samples of the batch."""
-    eps = step * max(float(np.sqrt(np.mean(np.square(tensor, dtype=np.float64)))), 1e-12)
-    moved = tensor + np.float32(eps) * v
+    eps = step * max(math.sqrt(_squared_norm(tensor) / tensor.size), 1e-12)
+    moved = v * np.float32(eps)
+    moved += tensor
     if site == "weight":
         output = probe.output(weight=moved)
     elif site == "output":
         output = moved
     else:
         output = probe.output(inputs={probe.layer.inputs[int(site.removeprefix("input"))]: moved})
-    e = whitened(kinds, probe.run.outputs, probe.outputs_from(output)).astype(np.float64)
-    return float(2.0 * np.sum(e**2) / len(e) / eps**2)
+    e = compare.whitened(probe.outputs_from(output))
+    return 2.0 * _squared_norm(e) / len(e) / eps**2
 
 
 def _rounding(probe: Probe, site: str, tensor: Floats, scheme: Scheme, ranges: Mapping[str, tuple[float, float]]) -> float:
     """Return ||x - Q(x)||^2 at 8 bits: of the weight, or the mean over samples of an activation."""
+    smoothing = probe.run.model.smoothing(probe.layer) if site != "output" else None
     if site == "weight":
-        rounded = low_weight(probe.run, probe.layer, Precision.INT8)
-        return float(np.sum(np.square(tensor - rounded, dtype=np.float64))) if rounded is not None else 0.0
+        rounded = probe.run.model.rounded_weight(probe.layer, Precision.INT8)
+        if smoothing is not None:
+            rounded = multiplied(rounded, probe.layer, smoothing.factor)
+        return _squared_norm(tensor - rounded)
     name = probe.layer.output if site == "output" else probe.layer.inputs[int(site.removeprefix("input"))]
     if name not in ranges:
         return 0.0
-    smoothing = probe.run.model.smoothing(probe.layer) if site != "output" else None
-    factor = smoothing.factor if smoothing is not None else np.float32(1.0)
-    span = (smoothing.low, smoothing.high) if smoothing is not None else ranges[name]
-    rounded = fake_quantize_activation(tensor * factor, *span, bits=8, symmetric=scheme.symmetric_activations) / factor
-    return float(np.sum(np.square(tensor - rounded, dtype=np.float64)) / len(tensor))
+    if smoothing is not None:
+        span = smoothing.low, smoothing.high
+        error = fake_quantize_activation(tensor * smoothing.factor, *span, bits=8, symmetric=scheme.symmetric_activations)
+        error /= smoothing.factor
+    else:
+        error = fake_quantize_activation(tensor, *ranges[name], bits=8, symmetric=scheme.symmetric_activations)
+    error -= tensor
+    return _squared_norm(error) / len(tensor)
+
+
+def _squared_norm(x: Floats) -> float:
+    """Return the sum of squares; in float32, whose relative error is far below that of one random probe, unless it overflows there."""
+    flat = np.ascontiguousarray(x).reshape(-1)
+    with np.errstate(over="ignore"):
+        total = float(np.dot(flat, flat))
+    return total if math.isfinite(total) else float(np.square(flat, dtype=np.float64).sum())
 
 
 def _direction(shape: tuple[int, ...], seed: int, layer: str, site: str, batch: int) -> Floats:

@@ -12,19 +12,23 @@ the whitened differences of two layers is their second-order interaction: 1/2 d_
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.metrics import OutputKind, by_class, divergence
+from calibration.metrics import WORST_LOSS, OutputKind, by_class, divergence
 from calibration.session import Array
 
-_SMALLEST_PROBABILITY = 1e-12
+Doubles = NDArray[np.float64]
+
 SKETCH = 4096  # whitened values kept per output: wider ones are folded by a seeded signed sum, which keeps inner products unbiased
+_SMALLEST_PROBABILITY = 1e-12
+_SMALLEST_NORM = 1e-30
 
 
-def losses(kinds: Sequence[OutputKind], reference: Sequence[Array], perturbed: Sequence[Array]) -> NDArray[np.float64]:
+def losses(kinds: Sequence[OutputKind], reference: Sequence[Array], perturbed: Sequence[Array]) -> Doubles:
     """Return the loss of each sample.
 
     Args:
@@ -35,10 +39,7 @@ def losses(kinds: Sequence[OutputKind], reference: Sequence[Array], perturbed: S
     Returns:
         (n,) float64, not negative.
     """
-    compared = [item for item in zip(kinds, reference, perturbed, strict=True) if item[0] is not OutputKind.IGNORE]
-    if not compared:
-        return np.zeros(len(reference[0]))
-    return np.asarray(np.sum([divergence(*item) for item in compared], axis=0), dtype=np.float64)
+    return Comparison(kinds, reference).losses(perturbed)
 
 
 def whitened(kinds: Sequence[OutputKind], reference: Sequence[Array], perturbed: Sequence[Array]) -> NDArray[np.float32]:
@@ -52,29 +53,116 @@ def whitened(kinds: Sequence[OutputKind], reference: Sequence[Array], perturbed:
     Returns:
         (n, k) float32, k the number of output values of a sample, or SKETCH for each wider output.
     """
-    parts = []
-    for kind, z, changed in zip(kinds, reference, perturbed, strict=True):
-        if kind is OutputKind.IGNORE:
-            continue
-        if kind is OutputKind.VALUES:
-            rows = z.reshape(len(z), -1).astype(np.float64)
-            e = (changed.reshape(rows.shape).astype(np.float64) - rows) / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
-        else:
-            rows = by_class(z)  # (n, predictions of one sample, classes); the loss is the mean over predictions
-            d = by_class(changed) - rows
-            if kind is OutputKind.LOGITS:
-                p = np.exp(rows - rows.max(axis=-1, keepdims=True))
-                p /= p.sum(axis=-1, keepdims=True)
-                e = np.sqrt(p / (2.0 * rows.shape[1])) * (d - (p * d).sum(axis=-1, keepdims=True))
-            else:
-                e = d / np.sqrt(2.0 * rows.shape[1] * np.maximum(rows, _SMALLEST_PROBABILITY))
-        parts.append(_fold(e.reshape(len(e), -1)))
-    if not parts:
-        return np.zeros((len(reference[0]), 1), dtype=np.float32)
-    return np.concatenate(parts, axis=1).astype(np.float32)
+    return Comparison(kinds, reference).whitened(perturbed)
 
 
-def _fold(e: NDArray[np.float64]) -> NDArray[np.float64]:
+class Comparison:
+    """Compares many perturbed outputs with the same float outputs. Read-only after construction."""
+
+    def __init__(self, kinds: Sequence[OutputKind], reference: Sequence[Array]) -> None:
+        """Compute what depends on the float outputs alone.
+
+        Args:
+            kinds: Kind of each output.
+            reference: The float model's outputs, each (n, ...); those that are ignored may have any shape.
+        """
+        parts = list(zip(kinds, reference, strict=True))
+        self._outputs = [None if kind is OutputKind.IGNORE else _BY_KIND[kind](value) for kind, value in parts]
+        self._samples = len(next((value for kind, value in parts if kind is not OutputKind.IGNORE), reference[0]))
+
+    def losses(self, perturbed: Sequence[Array]) -> Doubles:
+        """Return the loss of each sample, (n,) float64."""
+        parts = [output.loss(value) for output, value in zip(self._outputs, perturbed, strict=True) if output is not None]
+        return np.asarray(sum(parts, np.zeros(self._samples)))
+
+    def whitened(self, perturbed: Sequence[Array]) -> NDArray[np.float32]:
+        """Return e, (n, k) float32; zero in a sample whose outputs are not finite."""
+        parts = [_fold(output.whitened(value)) for output, value in zip(self._outputs, perturbed, strict=True) if output is not None]
+        e = np.concatenate(parts, axis=1).astype(np.float32) if parts else np.zeros((self._samples, 1), dtype=np.float32)
+        if not np.isfinite(e).all():
+            e[~np.isfinite(e).all(axis=1)] = 0.0
+        return e
+
+
+class _Output(Protocol):
+    """One output of the float model."""
+
+    def loss(self, perturbed: Array) -> Doubles:
+        """Return the loss of each sample, (n,)."""
+
+    def whitened(self, perturbed: Array) -> Doubles:
+        """Return e of each sample, (n, values of a sample)."""
+
+
+class _Logits:
+    def __init__(self, reference: Array) -> None:
+        self._z = by_class(reference)  # (n, predictions of one sample, classes); the loss is the mean over predictions
+        self._log_p = _log_softmax(self._z)
+        self._p = np.exp(self._log_p)
+        self._root = np.sqrt(self._p / (2.0 * self._z.shape[1]))
+        self._impossible = np.nonzero(self._p == 0.0)  # a mask's classes: whatever happens to their logits is no loss
+
+    def loss(self, perturbed: Array) -> Doubles:
+        log_q = _log_softmax(by_class(perturbed))
+        with np.errstate(invalid="ignore"):
+            terms = self._p * (self._log_p - log_q)
+        terms[self._impossible] = 0.0
+        terms[np.isnan(log_q)] = WORST_LOSS
+        return np.asarray(np.clip(terms.sum(axis=-1).mean(axis=-1), 0.0, WORST_LOSS))
+
+    def whitened(self, perturbed: Array) -> Doubles:
+        with np.errstate(invalid="ignore"):
+            d = by_class(perturbed) - self._z
+            d[self._impossible] = 0.0
+            d -= (self._p * d).sum(axis=-1, keepdims=True)
+            d *= self._root
+        return d.reshape(len(d), -1)
+
+
+class _Probabilities:
+    def __init__(self, reference: Array) -> None:
+        self._reference = reference
+        self._p = by_class(reference)
+        self._root = np.sqrt(2.0 * self._p.shape[1] * np.maximum(self._p, _SMALLEST_PROBABILITY))
+
+    def loss(self, perturbed: Array) -> Doubles:
+        return divergence(OutputKind.PROBABILITIES, self._reference, perturbed)
+
+    def whitened(self, perturbed: Array) -> Doubles:
+        e: Doubles = (by_class(perturbed) - self._p) / self._root
+        return e.reshape(len(e), -1)
+
+
+class _Values:
+    def __init__(self, reference: Array) -> None:
+        self._reference = reference
+        self._z = reference.reshape(len(reference), -1).astype(np.float64)
+        self._norm = np.maximum(np.linalg.norm(self._z, axis=1, keepdims=True), _SMALLEST_NORM)
+
+    def loss(self, perturbed: Array) -> Doubles:
+        return divergence(OutputKind.VALUES, self._reference, perturbed)
+
+    def whitened(self, perturbed: Array) -> Doubles:
+        with np.errstate(invalid="ignore"):
+            d: Doubles = perturbed.reshape(self._z.shape).astype(np.float64) - self._z
+        d /= self._norm
+        return d
+
+
+_BY_KIND: Mapping[OutputKind, Callable[[Array], _Output]] = {
+    OutputKind.LOGITS: _Logits,
+    OutputKind.PROBABILITIES: _Probabilities,
+    OutputKind.VALUES: _Values,
+}
+
+
+def _log_softmax(rows: Doubles) -> Doubles:
+    with np.errstate(invalid="ignore"):
+        rows = rows - rows.max(axis=-1, keepdims=True)
+        return np.asarray(rows - np.log(np.exp(rows).sum(axis=-1, keepdims=True)))
+
+
+def _fold(e: Doubles) -> Doubles:
     width = e.shape[1]
     if width <= SKETCH:
         return e

@@ -1,41 +1,38 @@
 """The float model cut into pieces, so that a probe of one layer runs that layer and what follows it, nothing else.
 
-Blocks of a few layers are built once with constant weights. To probe a layer, its block's inputs and the layer's own inputs come from
-the float pass; the layer runs alone with its weight fed; the rest of its block and the later blocks run on from its output. On average
-that is half of a forward pass, and only one block of one batch of activations is alive at a time.
+To probe a layer, its own inputs come from the float pass; the layer runs alone, changed; the rest of its block and the later blocks run on
+from its output. On average that is half of a forward pass, and little more than one block of one batch of activations is alive at a time.
+
+Sessions of the float model, each built once:
+
+* for each block a *tap*, which gives out what the layers inside read, and what later blocks read: together they are the float pass;
+* a *chain* of the same blocks, which carries a change from block to block. Apart from the taps, since a tensor that is given out can be
+  neither fused nor kept in the layout that convolutions like best: the taps take half as long again;
+* for each layer the *rest* of its block, and, where constants are few, one *tail* from each block's end to the model's end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from calibration.layers import Layer
-from calibration.precision import Precision, Scheme, activation_grid
+from calibration.low_layers import Floats, float_layer, low_layer, rounded_tensors, rounded_weight, weight_of
+from calibration.precision import Precision, Scheme
 from calibration.segments import Block, Graph, Unit
 from calibration.session import Array, Piece
 from calibration.smoothing import Smoothing
 
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """What runs a layer alone and on to the end of its block."""
-
-    alone: Piece  # the layer in float, its weight fed
-    rounded: Piece | None  # the same between Q/DQ pairs; None where a range is missing
-    rest: Piece | None  # the nodes after it in its block; None at the block's end
-    fetch: tuple[str, ...]  # tensors of the block that these need
+TAIL_BYTES = 64 << 20  # most that the tails' copies of constants may take
+KEPT_BYTES = 64 << 20  # about the most that the float pass keeps of what taps give out; other blocks' taps run again when their turn comes
 
 
 class ReferenceModel:
-    """The float model, ready to be probed. Read-only after construction, safe to use from several threads."""
+    """The float model, ready to be probed. Safe to use from several threads."""
 
     def __init__(
         self,
@@ -46,8 +43,10 @@ class ReferenceModel:
         smoothings: Sequence[Smoothing] = (),
         *,
         units_per_block: int = 4,
+        tail_bytes: int = TAIL_BYTES,
+        kept_bytes: int = KEPT_BYTES,
     ) -> None:
-        """Build every session that probes of single layers need.
+        """Build the sessions that every probe needs.
 
         Args:
             model: The prepared model.
@@ -55,29 +54,39 @@ class ReferenceModel:
             ranges: Lowest and highest value of each tensor that may be quantized.
             scheme: How the target quantizes.
             smoothings: Tensors that are smoothed for the layers that read them, where those are low.
-            units_per_block: Layers in one block; the weights of about this number of layers are held twice.
+            units_per_block: Layers in one block; the constants of the model are held about half as often.
+            tail_bytes: Constants that tails may hold; tails are left out if they would hold more.
+            kept_bytes: Activations inside blocks that a float pass may keep.
         """
         self.graph = Graph(model, layers)
         self.blocks = self.graph.blocks(units_per_block)
         self._scheme = scheme
         self._ranges = ranges
         self._smoothing = {layer: smoothing for smoothing in smoothings for layer in smoothing.layers}
-        self._heads = {unit.layer.name: self._head(block, unit) for block in self.blocks for unit in block.units}
-        self._taps = [tuple(dict.fromkeys(n for u in block.units for n in self._heads[u.layer.name].fetch)) for block in self.blocks]
+        self._units = {unit.layer.name: (index, unit) for index, block in enumerate(self.blocks) for unit in block.units}
+        self._chain = [self._run_of(block.start, block.stop) for block in self.blocks]
+        self._rests = {unit.layer.name: self._run_of(unit.stop, block.stop) for block in self.blocks for unit in block.units}
+        self._needs = {unit.layer.name: self._needed(block, unit) for block in self.blocks for unit in block.units}
         self._block_outputs = [self.graph.piece_outputs(block.start, block.stop) for block in self.blocks]
-        self._pieces = [
-            Piece(self.graph.piece(block.start, block.stop, outputs=self.graph.piece_outputs(block.start, block.stop, taps)))
-            if block.stop > block.start
-            else None
-            for block, taps in zip(self.blocks, self._taps, strict=True)
-        ]
-        self._joints: dict[tuple[int, int], Piece] = {}
+        self._taps = [self._tap(block) for block in self.blocks]
+        end = len(self.graph.nodes)
+        has_tails = sum(self.graph.constant_bytes(block.stop, end) for block in self.blocks) <= tail_bytes
+        self._tails = [self._run_of(block.stop, end) if has_tails else None for block in self.blocks]
+        self._kept_bytes = kept_bytes // len(self.blocks)
+        self._built: dict[tuple[object, ...], Piece | None] = {}
+        self._building = threading.Lock()
 
     def weight(self, layer: Layer) -> Floats:
         """Return the layer's weight, float32."""
-        if layer.weight is None:
-            raise KeyError(layer.name)
-        return np.asarray(numpy_helper.to_array(self.graph.initializer(layer.weight)), dtype=np.float32)
+        return weight_of(self.graph, layer)
+
+    def rounded_weight(self, layer: Layer, precision: Precision) -> Floats:
+        """Return the weight that the layer has in the precision: after a round trip through it, in INT8 divided as its smoothing says."""
+        return rounded_weight(self.graph, layer, precision, self.smoothing(layer))
+
+    def can_round(self, layer: Layer) -> bool:
+        """Whether every range that INT8 needs is known."""
+        return all(name in self._ranges for name in rounded_tensors(layer, self._scheme))
 
     def smoothing(self, layer: Layer) -> Smoothing | None:
         """Return how the layer's input is smoothed where it is low."""
@@ -89,126 +98,91 @@ class ReferenceModel:
         Args:
             batch: Each input, (batch, ...), of the model's own types.
         """
-        alive: dict[str, Array] = dict(batch)
-        states = []
-        for piece, outputs in zip(self._pieces, self._block_outputs, strict=True):
+        alive: dict[str, Array] = {**self.graph.matrices, **batch}
+        states, kept = [], []
+        for tap, outputs in zip(self._taps, self._block_outputs, strict=True):
             states.append(dict(alive))
-            if piece is not None:
-                alive.update(piece.run(alive, outputs))
-        states.append(alive)
-        return Pass(self, states)
+            made = tap.run(alive) if tap is not None else {}
+            alive.update((name, made[name]) for name in outputs)
+            inside = {name: value for name, value in made.items() if name not in outputs}
+            kept.append(made if sum(value.nbytes for value in inside.values()) <= self._kept_bytes else None)
+        return Pass(self, states, kept, tuple(alive[name] for name in self.graph.outputs))
 
-    def join(self, first: Layer, second: Layer) -> None:
-        """Build what a probe of both layers at once needs beyond the probes of each (a session or two; kept)."""
-        for span in self._between(first, second):
-            if span not in self._joints and span[1] > span[0]:
-                self._joints[span] = Piece(self.graph.piece(*span, outputs=self.graph.piece_outputs(*span)))
+    def open_float(self, layers: Iterable[Layer]) -> None:
+        """Build what probes of these layers in float need besides; otherwise the first such probe of each does."""
+        for layer in layers:
+            self._float_head(layer)
 
-    def _between(self, first: Layer, second: Layer) -> list[tuple[int, int]]:
-        """Return the node runs inside blocks from ``first`` to the entrance of ``second`` that singles do not have."""
-        block_a, a = self._place(first)
-        block_b, b = self._place(second)
-        return [(a.stop, b.start)] if block_a == block_b else [(self.blocks[block_b].start, b.start)]
+    def open_low(self, wanted: Iterable[tuple[str, Precision]]) -> None:
+        """Build what probes of the layers so named in low precisions need besides; otherwise the first such probe of each does."""
+        for name, precision in wanted:
+            self._low_head(self._units[name][1].layer, precision)
 
-    def _place(self, layer: Layer) -> tuple[int, Unit]:
-        return next((i, unit) for i, block in enumerate(self.blocks) for unit in block.units if unit.layer.name == layer.name)
+    def open_pairs(self, pairs: Iterable[tuple[Layer, Layer]]) -> None:
+        """Build what probes of two layers at once need besides; otherwise the first such probe of each pair does."""
+        for first, second in pairs:
+            self._joint(first, second)
 
-    def _head(self, block: Block, unit: Unit) -> _Head:
-        layer = unit.layer
-        fed = (layer.weight,) if layer.weight is not None else ()
-        alone = Piece(self.graph.piece(unit.start, unit.stop, outputs=[layer.output], fed=fed))
-        rest = None
-        if block.stop > unit.stop:
-            rest = Piece(self.graph.piece(unit.stop, block.stop, outputs=self.graph.piece_outputs(unit.stop, block.stop)))
-        wanted = dict.fromkeys((*self.graph.piece_inputs(unit.start, unit.stop), *(rest.inputs if rest is not None else ())))
-        made = {name for node in self.graph.nodes[block.start : block.stop] for name in node.output}
-        return _Head(alone, self._rounded(unit), rest, tuple(name for name in wanted if name in made))
+    def _float_head(self, layer: Layer) -> Piece:
+        piece = self._once((layer.name,), lambda: Piece(float_layer(self.graph, self._units[layer.name][1])))
+        assert piece is not None
+        return piece
 
-    def _rounded(self, unit: Unit) -> Piece | None:
-        layer = unit.layer
-        outputs = (layer.output,) if layer.op_type in self._scheme.quantized_outputs else ()
-        tensors = tuple(dict.fromkeys((*layer.inputs, *outputs)))
-        if any(name not in self._ranges for name in tensors):
-            return None
-        constants: list[TensorProto] = []
-        nodes = []
+    def _low_head(self, layer: Layer, precision: Precision) -> Piece:
+        unit = self._units[layer.name][1]
         smoothing = self.smoothing(layer)
-        for name in dict.fromkeys(layer.inputs):
-            if smoothing is None:
-                nodes += self._round_trip(self._ranges[name], name, f"{name}__rounded", constants)
-            else:
-                nodes += self._smoothed_round_trip(smoothing, f"{name}__rounded", constants)
-        for node in self.graph.nodes[unit.start : unit.stop]:
-            clone = onnx.NodeProto()
-            clone.CopyFrom(node)
-            if node.name == layer.name:
-                for index, name in enumerate(clone.input):
-                    if name in layer.inputs:
-                        clone.input[index] = f"{name}__rounded"
-            if outputs:
-                for index, name in enumerate(clone.output):
-                    if name == layer.output:
-                        clone.output[index] = f"{name}__exact"
-            nodes.append(clone)
-        if outputs:
-            nodes += self._round_trip(self._ranges[layer.output], f"{layer.output}__exact", layer.output, constants)
-        fed = (layer.weight,) if layer.weight is not None else ()
-        model = self.graph.piece(unit.start, unit.stop, outputs=[layer.output], fed=fed, nodes=nodes)
-        model.graph.initializer.extend(constants)
-        return Piece(model)
+        piece = self._once(
+            (layer.name, precision), lambda: Piece(low_layer(self.graph, unit, precision, self._ranges, self._scheme, smoothing))
+        )
+        assert piece is not None
+        return piece
 
-    def _smoothed_round_trip(self, smoothing: Smoothing, target: str, constants: list[TensorProto]) -> list[onnx.NodeProto]:
-        """Round the product with the factors and undo the product: what is fed as the weight has its own channels back too."""
-        constants += [
-            numpy_helper.from_array(smoothing.factor, f"{target}__factor"),
-            numpy_helper.from_array(1.0 / smoothing.factor, f"{target}__inverse"),
-        ]
-        return [
-            helper.make_node("Mul", [smoothing.tensor, f"{target}__factor"], [f"{target}__smoothed"]),
-            *self._round_trip((smoothing.low, smoothing.high), f"{target}__smoothed", f"{target}__product", constants),
-            helper.make_node("Mul", [f"{target}__product", f"{target}__inverse"], [target]),
-        ]
+    def _joint(self, first: Layer, second: Layer) -> Piece | None:
+        """Return the nodes between two layers of one block, or between the start of the second's block and the second."""
+        (block_a, a), (block_b, b) = self._units[first.name], self._units[second.name]
+        start = a.stop if block_a == block_b else self.blocks[block_b].start
+        return self._once((start, b.start), lambda: self._run_of(start, b.start))
 
-    def _round_trip(self, span: tuple[float, float], source: str, target: str, constants: list[TensorProto]) -> list[onnx.NodeProto]:
-        symmetric = self._scheme.symmetric_activations
-        scale, zero_point, _, _ = activation_grid(*span, bits=8, symmetric=symmetric)
-        kind = np.int8 if symmetric else np.uint8
-        constants += [
-            numpy_helper.from_array(np.asarray(scale, np.float32), f"{target}__scale"),
-            numpy_helper.from_array(np.asarray(zero_point, kind), f"{target}__zero_point"),
-        ]
-        grid = [f"{target}__scale", f"{target}__zero_point"]
-        return [
-            helper.make_node("QuantizeLinear", [source, *grid], [f"{target}__levels"]),
-            helper.make_node("DequantizeLinear", [f"{target}__levels", *grid], [target]),
-        ]
+    def _once(self, key: tuple[object, ...], build: Callable[[], Piece | None]) -> Piece | None:
+        with self._building:
+            if key not in self._built:
+                self._built[key] = build()
+            return self._built[key]
+
+    def _run_of(self, start: int, stop: int, also: Sequence[str] = ()) -> Piece | None:
+        outputs = self.graph.piece_outputs(start, stop, also)
+        return Piece(self.graph.piece(start, stop, outputs=outputs)) if outputs else None
+
+    def _needed(self, block: Block, unit: Unit) -> tuple[str, ...]:
+        """Return the tensors made in the block that the layer and the rest of the block after it read."""
+        names = (*self.graph.piece_inputs(unit.start, unit.stop), *self.graph.piece_inputs(unit.stop, block.stop))
+        made = {name for node in self.graph.nodes[block.start : unit.start] for name in node.output}
+        return tuple(name for name in dict.fromkeys(names) if name in made)
+
+    def _tap(self, block: Block) -> Piece | None:
+        inside = [name for unit in block.units for name in self._needs[unit.layer.name]]
+        return self._run_of(block.start, block.stop, inside)
 
 
 @dataclass(slots=True)
 class Pass:
-    """One batch through the float model. ``states[b]`` holds the tensors alive at the start of block b."""
+    """One batch through the float model.
+
+    ``states[b]`` holds the tensors alive at the start of block b, ``kept[b]`` what its tap gave out unless that was too much.
+    """
 
     model: ReferenceModel
     states: list[dict[str, Array]]
-    _outputs: tuple[Array, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Pick the graph outputs."""
-        self._outputs = tuple(self.states[-1][name] for name in self.model.graph.outputs)
-
-    @property
-    def outputs(self) -> tuple[Array, ...]:
-        """The float model's outputs, in graph order, each (batch, ...)."""
-        return self._outputs
+    kept: list[dict[str, Array] | None]
+    outputs: tuple[Array, ...]  # the float model's, in graph order, each (batch, ...)
 
     def probes(self) -> Iterator[Probe]:
-        """Yield a probe for each layer, in order; a probe is valid until the next one is taken."""
+        """Yield a probe for each layer, in order."""
         for index, block in enumerate(self.model.blocks):
-            taps = self.model._taps[index]
-            piece = self.model._pieces[index]
-            if not block.units or piece is None:
-                continue
-            inside = {**self.states[index], **(piece.run(self.states[index], taps) if taps else {})}
+            made, tap = self.kept[index], self.model._taps[index]
+            if made is None:
+                made = tap.run(self.states[index]) if tap is not None else {}
+            inside = {**self.states[index], **made}
             for unit in block.units:
                 yield Probe(self, index, unit.layer, inside)
 
@@ -222,69 +196,79 @@ class Probe:
     layer: Layer
     inside: dict[str, Array]
 
-    @property
-    def can_round(self) -> bool:
-        """Whether every range that rounding needs is known."""
-        return self.run.model._heads[self.layer.name].rounded is not None
-
-    def output(self, *, weight: Floats | None = None, inputs: Mapping[str, Floats] | None = None, rounded: bool = False) -> Floats:
-        """Return the layer's output, (batch, ...) float32, with another weight or other inputs.
+    def output(self, *, weight: Floats | None = None, inputs: Mapping[str, Floats] | None = None) -> Floats:
+        """Return the layer's output in float, (batch, ...) float32, with another weight or other inputs.
 
         Args:
             weight: In place of the layer's own weight, same shape.
             inputs: In place of some of the layer's inputs.
-            rounded: Pass inputs (and the output, where the scheme says so) through their integer grids.
         """
-        head = self.run.model._heads[self.layer.name]
-        piece = head.rounded if rounded else head.alone
-        if piece is None:
-            raise KeyError(self.layer.name)
         tensors: dict[str, Array] = {**self.inside, **(inputs or {})}
         if self.layer.weight is not None:
             tensors[self.layer.weight] = self.run.model.weight(self.layer) if weight is None else weight
-        return np.asarray(piece.run(tensors)[self.layer.output], dtype=np.float32)
+        return _only_output(self.run.model._float_head(self.layer), tensors)
+
+    def low_output(self, precision: Precision) -> Floats:
+        """Return the layer's output in a low precision, (batch, ...) float32, on the float model's inputs of the layer."""
+        model = self.run.model
+        piece = model._low_head(self.layer, precision)
+        tensors = dict(self.inside)
+        if self.layer.weight is not None and self.layer.weight in piece.inputs:
+            tensors[self.layer.weight] = model.rounded_weight(self.layer, precision)
+        return _only_output(piece, tensors)
 
     def outputs_from(self, output: Floats) -> tuple[Array, ...]:
         """Return the model's outputs when the layer's output is ``output``."""
-        return self._on(self.block, {self.layer.output: output}, self.run.model._heads[self.layer.name].rest)
+        changed = self._to_block_end({self.layer.output: output})
+        return self._to_model_end(self.block, changed)
 
-    def outputs_with(self, output: Floats, second: Layer, weight: Floats | None, precision: Precision) -> tuple[Array, ...]:
-        """Return the model's outputs when this layer's output is ``output`` and the later layer ``second`` is low.
+    def outputs_with(self, output: Floats, second: Layer, precision: Precision) -> tuple[Array, ...]:
+        """Return the model's outputs when this layer's output is ``output`` and a later layer is low.
 
         Args:
             output: This layer's output.
-            second: A later layer, joined before with ``ReferenceModel.join``.
-            weight: The second layer's weight, rounded; None where it has none.
+            second: A later layer.
             precision: The second layer's precision.
         """
         model = self.run.model
-        block, _ = model._place(second)
-        span = model._between(self.layer, second)[0]
+        block, _ = model._units[second.name]
         changed: dict[str, Array] = {self.layer.output: output}
         inside = self.inside
         if block != self.block:
-            changed = self._advance(self.block, changed, model._heads[self.layer.name].rest, block)
+            changed = self._to_block_end(changed)
+            for index in range(self.block + 1, block):
+                self._through(index, changed)
             inside = self.run.states[block]
-        joint = model._joints.get(span)
+        joint = model._joint(self.layer, second)
         if joint is not None:
             changed |= joint.run({**inside, **changed})
         later = Probe(self.run, block, second, {**inside, **changed})
-        changed[second.output] = later.output(weight=weight, rounded=precision is Precision.INT8)
-        return later._on(block, changed, model._heads[second.name].rest)
+        changed[second.output] = later.low_output(precision)
+        return self._to_model_end(block, later._to_block_end(changed))
 
-    def _on(self, block: int, changed: dict[str, Array], rest: Piece | None) -> tuple[Array, ...]:
-        model = self.run.model
-        final = self._advance(block, changed, rest, len(model.blocks))
-        return tuple(final.get(name, reference) for name, reference in zip(model.graph.outputs, self.run.outputs, strict=True))
+    def _to_block_end(self, changed: dict[str, Array]) -> dict[str, Array]:
+        rest = self.run.model._rests[self.layer.name]
+        return changed if rest is None else {**changed, **rest.run({**self.inside, **changed})}
 
-    def _advance(self, block: int, changed: dict[str, Array], rest: Piece | None, until: int) -> dict[str, Array]:
-        """Return the changed tensors at the start of block ``until``."""
+    def _to_model_end(self, block: int, changed: dict[str, Array]) -> tuple[Array, ...]:
+        """Return the outputs, given the changed tensors at the end of ``block``."""
         model = self.run.model
-        alive = dict(changed)
-        if rest is not None:
-            alive.update(rest.run({**self.inside, **alive}))
-        for index in range(block + 1, until):
-            piece = model._pieces[index]
-            if piece is not None and not alive.keys().isdisjoint(piece.inputs):
-                alive.update(piece.run({**self.run.states[index], **alive}, model._block_outputs[index]))
-        return alive
+        tail = model._tails[block]
+        if tail is not None:
+            state = self.run.states[block + 1] if block + 1 < len(model.blocks) else {}
+            changed |= tail.run({**state, **changed})
+        else:
+            for index in range(block + 1, len(model.blocks)):
+                self._through(index, changed)
+        return tuple(changed.get(name, reference) for name, reference in zip(model.graph.outputs, self.run.outputs, strict=True))
+
+    def _through(self, index: int, changed: dict[str, Array]) -> None:
+        """Run a block if a change reaches it, and add what it changes."""
+        piece = self.run.model._chain[index]
+        if piece is not None and not changed.keys().isdisjoint(piece.inputs):
+            changed |= piece.run({**self.run.states[index], **changed})
+
+
+def _only_output(piece: Piece, tensors: Mapping[str, Array]) -> Floats:
+    (name,) = piece.outputs
+    return np.asarray(piece.run(tensors)[name], dtype=np.float32)

@@ -7,14 +7,19 @@ units with what lies between them; a piece is any run of nodes [start, stop). Bl
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
-from onnx import helper
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 
 from calibration.errors import CalibrationError
 from calibration.layers import Layer
+
+FED_BYTES = 1 << 18  # matrices from this size on are fed to the pieces that read them, so that no piece holds a copy
+_MATRIX_READERS = frozenset({"MatMul", "Gemm", "Gather"})  # as fast with a fed matrix as with a constant one, unlike convolutions
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class Graph:
         self.inputs = tuple(value.name for value in model.graph.input if value.name not in {i.name for i in model.graph.initializer})
         self.outputs = tuple(value.name for value in model.graph.output)
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.matrices = self._matrices()
         graph = model.graph
         self._values = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
         self._produced = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
@@ -96,24 +102,52 @@ class Graph:
         return tuple(name for name in made if self._last_read.get(name, -1) >= stop or name in wanted)
 
     def piece(
-        self, start: int, stop: int, *, outputs: Sequence[str], fed: Sequence[str] = (), nodes: Sequence[onnx.NodeProto] | None = None
+        self,
+        start: int,
+        stop: int,
+        *,
+        outputs: Sequence[str],
+        fed: Sequence[str] = (),
+        nodes: Sequence[onnx.NodeProto] | None = None,
+        constants: Mapping[str, onnx.TensorProto] | None = None,
     ) -> onnx.ModelProto:
-        """Return nodes [start, stop) as a model of their own.
+        """Return nodes [start, stop) as a model of their own. Besides computed tensors it is fed those of ``matrices`` that it reads.
 
         Args:
             start: First node.
             stop: One past the last node.
             outputs: Tensors it returns.
-            fed: Initializers that become inputs.
-            nodes: Put these nodes in place of [start, stop); they read and write tensors of the same names and types.
+            fed: More initializers that become inputs.
+            nodes: Put these nodes in place of [start, stop); they read tensors of the same names and types.
+            constants: Initializers in place of the model's own, or besides them, by name.
         """
         body = list(nodes if nodes is not None else self.nodes[start:stop])
+        own = dict(constants or {})
         read = dict.fromkeys(name for node in body for name in read_names(node))
+        taken = [name for name in read if name in self._initializers and name not in own]
+        given = [name for name in taken if name in self.matrices or name in fed]
         inputs = [self._value(name) for name in self.piece_inputs(start, stop)]
-        inputs += [helper.make_tensor_value_info(n, self._initializers[n].data_type, tuple(self._initializers[n].dims)) for n in fed]
-        constants = [self._initializers[name] for name in read if name in self._initializers and name not in set(fed)]
-        graph = helper.make_graph(body, "piece", inputs, [_untyped(name) for name in outputs], constants)
+        inputs += [helper.make_tensor_value_info(n, self._initializers[n].data_type, tuple(self._initializers[n].dims)) for n in given]
+        kept = [self._initializers[name] for name in taken if name not in given]
+        graph = helper.make_graph(body, "piece", inputs, [_untyped(name) for name in outputs], [*kept, *own.values()])
         return helper.make_model(graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
+
+    def constant_bytes(self, start: int, stop: int) -> int:
+        """Return the size of the constants that a session of nodes [start, stop) holds a copy of."""
+        read = {name for node in self.nodes[start:stop] for name in read_names(node)} & self._initializers.keys()
+        return sum(self._initializers[name].ByteSize() for name in read - self.matrices.keys())
+
+    def _matrices(self) -> dict[str, NDArray[np.generic]]:
+        """Return the large initializers that only matrix products and look-ups read, each a view of the model's own bytes."""
+        readers: dict[str, set[str]] = {}
+        for node in self.nodes:
+            for name in read_names(node):
+                readers.setdefault(name, set()).add(node.op_type)
+        return {
+            name: numpy_helper.to_array(tensor)
+            for name, tensor in self._initializers.items()
+            if tensor.ByteSize() >= FED_BYTES and readers.get(name, {""}) <= _MATRIX_READERS and name not in self.outputs
+        }
 
     def _value(self, name: str) -> onnx.ValueInfoProto:
         known = self._values.get(name)

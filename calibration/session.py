@@ -35,6 +35,7 @@ class Piece:
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
+        options.enable_mem_pattern = False  # one buffer a session, each of another size, would leave the shared arena full of holes
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
         options.add_session_config_entry("session.disable_quant_qdq", "1")  # a probe's Q/DQ pair is a rounding, never a kernel choice

@@ -18,13 +18,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.layers import Layer
-from calibration.losses import losses, whitened
+from calibration.losses import Comparison
 from calibration.metrics import OutputKind
-from calibration.precision import Precision, fake_quantize_weight
-from calibration.reference import Floats, Pass, Probe, ReferenceModel
+from calibration.precision import Precision
+from calibration.reference import ReferenceModel
 from calibration.session import Array
-from calibration.smoothing import divided, multiplied
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -100,20 +98,20 @@ def measure_singles(
     wanted: dict[str, list[int]] = {}
     for index, decision in enumerate(decisions):
         wanted.setdefault(decision.layer, []).append(index)
+    reference.open_low((decision.layer, decision.precision) for decision in decisions)
 
     def one(batch: Mapping[str, Array]) -> Singles:
         run = reference.begin(batch)
-        count = len(next(iter(batch.values())))
-        loss = np.zeros((count, len(decisions)))
-        e: list[NDArray[np.float32] | None] = [None] * len(decisions)
+        compare = Comparison(kinds, run.outputs)
+        loss = np.zeros((len(next(iter(batch.values()))), len(decisions)))
+        e: dict[int, NDArray[np.float32]] = {}
         for probe in run.probes():
             for index in wanted.get(probe.layer.name, []):
-                outputs = probe.outputs_from(low_output(probe, decisions[index].precision))
-                loss[:, index] = losses(kinds, run.outputs, outputs)
-                e[index] = whitened(kinds, run.outputs, outputs)
-        stacked = np.stack([part for part in e if part is not None], axis=1)
-        gram = np.einsum("sik,sjk->sij", stacked, stacked, optimize=True).astype(np.float64)
-        return Singles(tuple(decisions), loss, gram.sum(axis=0), (gram**2).sum(axis=0))
+                outputs = probe.outputs_from(probe.low_output(decisions[index].precision))
+                loss[:, index] = compare.losses(outputs)
+                e[index] = compare.whitened(outputs)
+        gram_sum, gram_square_sum = _gram(np.stack([e[index] for index in range(len(decisions))], axis=1))
+        return Singles(tuple(decisions), loss, gram_sum, gram_square_sum)
 
     parts = []
     done = 0
@@ -122,29 +120,6 @@ def measure_singles(
         done += part.samples
         on_batch(done)
     return joined(parts)
-
-
-def low_output(probe: Probe, precision: Precision) -> Floats:
-    """Return the layer's output in a low precision, on the float model's inputs of that layer.
-
-    INT8 rounds inputs, weight and (where the scheme says so) output. INT4 rounds the weight alone.
-    """
-    return probe.output(weight=low_weight(probe.run, probe.layer, precision), rounded=precision is Precision.INT8)
-
-
-def low_weight(run: Pass, layer: Layer, precision: Precision) -> Floats | None:
-    """Return the layer's weight after a round trip through the precision, None where it has no weight.
-
-    Where the layer's input is smoothed in INT8, it is the divided weight that goes through.
-    """
-    if layer.weight is None:
-        return None
-    weight = run.model.weight(layer)
-    smoothing = run.model.smoothing(layer) if precision is Precision.INT8 else None
-    if smoothing is None:
-        return fake_quantize_weight(weight, layer.weight_axis, bits=precision.bits)
-    rounded = fake_quantize_weight(divided(weight, layer, smoothing.factor), layer.weight_axis, bits=precision.bits)
-    return multiplied(rounded, layer, smoothing.factor)
 
 
 def in_parallel(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
@@ -160,3 +135,14 @@ def in_parallel(function: Callable[[T], R], items: Iterable[T], workers: int) ->
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def _gram(e: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sums over samples of e_i'e_j and of its square; ``e``: (samples, decisions, values)."""
+    total = np.zeros((e.shape[1], e.shape[1]))
+    squares = np.zeros_like(total)
+    for sample in e:  # one matrix product a sample: fast, symmetric to the last bit, and no (samples, decisions, decisions) array
+        products = (sample @ sample.T).astype(np.float64)
+        total += products
+        squares += products**2
+    return total, squares

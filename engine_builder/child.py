@@ -246,7 +246,8 @@ def _environment(scratch: Path) -> dict[str, str]:
     source = Path(__file__).resolve().parents[1]
     if source.name not in ("site-packages", "dist-packages"):  # run from a checkout
         kept["PYTHONPATH"] = os.pathsep.join(filter(None, (str(source), kept.get("PYTHONPATH"))))
-    return {**kept, "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
+    # The plotting library would otherwise keep its font list in the user's home.
+    return {**kept, "TMPDIR": str(scratch), "MPLCONFIGDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
 
 
 def _kernel_kills() -> int:

@@ -25,8 +25,7 @@ from calibration.singles import Decision
 from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_from_json
 from engine_builder.corrected import build
-from engine_builder.inspection import Inspection
-from engine_builder.intake import read_inspection
+from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.qdq.placement import MOVING_OPS
 from engine_builder.search.frontier import frontier, predicted_loss
 from engine_builder.search.time_model import Flow, Timed, TimeModel, fit
@@ -106,7 +105,7 @@ def _losses(
 def _profiled(found: Inspection, config: Config, lowest: Trial, request: Mapping[str, object], context: StageContext) -> Kernels:
     """Return each layer's kernel time in both engines; a layer that the runtime fused into another has 0 in that engine."""
     backend = backend_for(config.target)
-    feeds = timing_feeds(found, config, load_saved(context.workspace.path(found.validation)))
+    feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
     baseline = context.workspace.path(value_from_json(FileRef, request["model"]))
     engine, _ = build(found, request, lowest.precisions, backend, context, lowest.corrections)
     high = backend.kernel_times(baseline, feeds, threads=config.threads, scratch=context.scratch)
@@ -120,7 +119,7 @@ def _time_of(layer: Layer, kernels: Mapping[str, float]) -> float:
 
 def _flows(found: Inspection, config: Config, context: StageContext) -> tuple[Flow, ...]:
     model = read_model(context.workspace.path(found.prepared))
-    feeds = timing_feeds(found, config, load_saved(context.workspace.path(found.validation)))
+    feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
     shapes = concrete_shapes(model, {name: array.shape for name, array in feeds.items()})
     sizes = {name: math.prod(size for size in shape if isinstance(size, int)) for name, shape in shapes.items()}
     return flows_between(model, found.layers, backend_for(config.target).capabilities.scheme, sizes)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from calibration.codec import value_from_json
 from calibration.layers import Layer
 from calibration.metrics import Metric, OutputKind
 from calibration.precision import Precision
 from calibration.singles import Decision
-from engine_builder.workspace import FileRef
+from engine_builder.workspace import FileRef, StageContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +62,8 @@ class Inspection:
 def decisions(inspection: Inspection, precisions: tuple[Precision, ...]) -> tuple[Decision, ...]:
     """Return every choice that the search has, in graph order."""
     return tuple(Decision(layer.name, precision) for layer in inspection.layers for precision in precisions)
+
+
+def read_inspection(request: Mapping[str, object], context: StageContext) -> Inspection:
+    """Return the inspection that a later stage's request names."""
+    return value_from_json(Inspection, context.workspace.read_json(value_from_json(FileRef, request["inspection"])))

@@ -19,8 +19,9 @@ from calibration.precision import Precision
 from calibration.prepare import PreparedModel, prepare
 from calibration.verdict import Answer, Selection, judge, smallest_n
 from engine_builder.backends import backend_for
-from engine_builder.config import Config, config_from_json, require_precisions
-from engine_builder.errors import BuildError, UnsupportedTargetError
+from engine_builder.config import Config, config_from_json
+from engine_builder.config_checks import check_config
+from engine_builder.errors import BuildError
 from engine_builder.evaluate import run_all
 from engine_builder.float_model import FloatModel
 from engine_builder.inspection import Inspection
@@ -128,37 +129,11 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
         "files": json_from_value(files),  # what the inspection names, so that whoever keeps this result keeps them too
         "layers": [layer.name for layer in layers],
         "sample_seconds": seconds,
+        "metric": metric.value,
         "samples": calibration.samples,
         "batch": batch,
         "notes": notes,
     }
-
-
-def read_inspection(request: Mapping[str, object], context: StageContext) -> Inspection:
-    """Return the inspection that a later stage's request names."""
-    return value_from_json(Inspection, context.workspace.read_json(value_from_json(FileRef, request["inspection"])))
-
-
-def check_config(config: Config) -> None:
-    """Refuse settings that the target cannot honour.
-
-    Raises:
-        UnsupportedTargetError: The target is unknown, or has no GPU to name.
-        InvalidConfigError: ``precisions`` names one that the target lacks, or none that is lower than its baseline.
-    """
-    capabilities = backend_for(config.target).capabilities
-    require_precisions(config, (capabilities.baseline, *capabilities.low))
-    if config.precisions is not None and not set(config.precisions) & set(capabilities.low):
-        raise InvalidConfigError(
-            f"precisions: found only {capabilities.baseline}, the baseline of {config.target}; expected one of "
-            f"{', '.join(capabilities.low)} too",
-            fix="Add a lower precision, or leave precisions out.",
-        )
-    if config.gpu is not None and config.target == "onnxruntime-cpu":
-        raise UnsupportedTargetError(
-            f"gpu: found {config.gpu!r}, expected none: {config.target} runs on the CPU",
-            fix="Leave gpu out, or choose a target that runs on a GPU.",
-        )
 
 
 def _samples(

@@ -18,6 +18,7 @@ from engine_builder.assignment import fingerprint_of
 from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_json
 from engine_builder.errors import BuildError, StageCrashedError, StageMemoryError, StageTimeoutError
+from engine_builder.search.certainty import certain
 from engine_builder.search.pareto import finalists, pareto_front
 from engine_builder.search.search import Ladder, Proposal, Search
 from engine_builder.search.trial import SEARCH_SHARE, Accuracy, Trial, failed_trial
@@ -84,6 +85,7 @@ def optimize(job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[s
         StageError: A stage before the search failed.
     """
     config = config_json(job.config)
+    run_stage = spent = _Spent(run_stage)
     files = {"model": job.model, "calibration": job.calibration, "validation": job.validation}
     basics = {"config": config, "model": json_from_value(job.model)}
     observer.entered("inspect", 0.0)
@@ -100,16 +102,18 @@ def optimize(job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[s
     observer.entered("search", SPANS["search"][0])
     basics |= {key: measured[key] for key in ("table", "dependency", "orders")}
     forecasts: list[dict[str, object]] = []
-    search = _search(job, inspected, ranged, _ladders(basics, run_stage, observer, forecasts))
+    search = _search(job, inspected, ranged, _ladders(basics, run_stage, observer, forecasts), spent)
     while (proposal := search.next()) is not None:
         search.tell(_trial(search, proposal, basics, run_stage))
         observer.searched([public_trial(trial) for trial in search.trials], best_index(search.trials))
 
     observer.entered("report", SPANS["verdict"][0])
-    selection = _selection(search.trials, job.config)
-    judging = {"selection": selection.value, "finalists": json_from_value(finalists(search.trials, _seen(selection)))}
+    metric = Metric(str(inspected["metric"]))
+    selection = _selection(search.trials, job.config, metric)
+    judging = {"selection": selection.value, "finalists": json_from_value(finalists(search.trials, _seen(selection, job.config, metric)))}
     judged = run_stage("verdict", "verdict", basics | judging, SPANS["verdict"])
-    outcome = {"trials": json_from_value(search.trials), "verdict": judged, "search": _summary(search), "forecasts": forecasts}
+    outcome = {"trials": json_from_value(search.trials), "verdict": judged, "forecasts": forecasts}
+    outcome["search"] = {"ended": search.ended, "trials": len(search.trials), "seconds": spent.seconds}
     return run_stage("report", "report", basics | measured | outcome, SPANS["report"])
 
 
@@ -206,11 +210,12 @@ def _search(
     inspected: Mapping[str, object],
     ranged: Mapping[str, object],
     ladders: Callable[[Sequence[Trial]], Iterator[Ladder]],
+    spent: _Spent,
 ) -> Search:
     capabilities = backend_for(job.config.target).capabilities
     wanted = job.config.precisions or capabilities.low
     lowest = next((precision for precision in capabilities.low if precision in wanted), None)
-    layers = cast(Sequence[str], inspected["layers"])
+    layers, metric = cast(Sequence[str], inspected["layers"]), Metric(str(inspected["metric"]))
     all_low = dict.fromkeys(cast(Sequence[str], ranged["quantizable"]), lowest) if lowest is not None else {}
 
     return Search(
@@ -219,7 +224,8 @@ def _search(
         lambda low: fingerprint_of(layers, low, capabilities.baseline),
         max_trials=job.config.search.max_trials,
         max_seconds=job.config.search.max_seconds,
-        view=lambda trials: _seen(_selection(trials, job.config)),
+        seconds=lambda: spent.seconds,
+        view=lambda trials: _seen(_selection(trials, job.config, metric), job.config, metric),
     )
 
 
@@ -241,22 +247,37 @@ def _search_span(index: int) -> tuple[float, float]:
     return high - (high - low) * 0.88**index, high - (high - low) * 0.88 ** (index + 1)
 
 
-def _selection(trials: Sequence[Trial], config: Config) -> Selection:
+def _selection(trials: Sequence[Trial], config: Config, metric: Metric) -> Selection:
     """Return whether half of the validation samples is enough to settle the budget, for an engine that flips as many as all-low does."""
     flips = [trial.on_all for trial in trials[:2] if trial.on_all is not None]
     if not flips:
         return Selection.SHARED
     left = flips[-1].samples - round(flips[-1].samples * SEARCH_SHARE)
     confidence = config.accuracy.confidence or DEFAULT_CONFIDENCE
-    metric = config.accuracy.metric or (Metric.TOP1 if flips[-1].binary else Metric.COSINE)
     settled = can_settle(left, flips[-1].flips, config.accuracy.budget, confidence, metric=metric)
     return Selection.HELD_OUT if settled else Selection.SHARED
 
 
-def _seen(selection: Selection) -> Callable[[Trial], Accuracy | None]:
+def _seen(selection: Selection, config: Config, metric: Metric) -> Callable[[Trial], Accuracy | None]:
     """Return which accuracy of a trial the search looks at: never the samples that are kept for the verdict."""
-    return lambda trial: trial.on_search if selection is Selection.HELD_OUT else trial.on_all
+
+    def view(trial: Trial) -> Accuracy | None:
+        found = trial.on_search if selection is Selection.HELD_OUT else trial.on_all
+        if found is None or config.accuracy.confidence is None:
+            return found
+        return certain(found, config.accuracy.budget, metric, config.accuracy.confidence)
+
+    return view
 
 
-def _summary(search: Search) -> dict[str, object]:
-    return {"ended": search.ended, "trials": len(search.trials), "seconds": sum(trial.seconds for trial in search.trials)}
+class _Spent:
+    """Runs stages and adds up the seconds that their results say they took; a failed one is not in the sum. Replays to the same sum."""
+
+    def __init__(self, run_stage: RunStage) -> None:
+        self._run_stage = run_stage
+        self.seconds = 0.0
+
+    def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
+        result = self._run_stage(name, stage, request, span)
+        self.seconds += cast(float, result.get("seconds", 0.0))
+        return {key: value for key, value in result.items() if key != "seconds"}

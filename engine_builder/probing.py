@@ -26,8 +26,7 @@ from calibration.sensitivity import SensitivityTable, sensitivity_table
 from calibration.singles import Decision, Singles, joined, measure_singles
 from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_from_json
-from engine_builder.inspection import Inspection, decisions
-from engine_builder.intake import read_inspection
+from engine_builder.inspection import Inspection, decisions, read_inspection
 from engine_builder.qdq.placement import ranges_of_moved_tensors
 from engine_builder.repair_table import read_repairs
 from engine_builder.search.orders import orders_from

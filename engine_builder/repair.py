@@ -29,8 +29,7 @@ from engine_builder.backends import backend_for
 from engine_builder.backends.ort_cpu import OrtCpuBackend
 from engine_builder.config import config_from_json
 from engine_builder.evaluate import run_all
-from engine_builder.inspection import Inspection
-from engine_builder.intake import read_inspection
+from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.outputs import ComparedOutputs
 from engine_builder.probing import RANGE_BATCH, low_precisions, read_ranges, workers
 from engine_builder.repair_table import CorrectionData, Repair, RepairKind, RepairTable

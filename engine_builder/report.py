@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+import numpy as np
+
 from calibration.codec import json_from_value, value_from_json
 from calibration.dependency import PairTest
 from calibration.precision import Precision
@@ -13,8 +15,8 @@ from calibration.sensitivity import SensitivityTable
 from engine_builder.assignment import PrecisionAssignment
 from engine_builder.backends import backend_for
 from engine_builder.config import config_from_json
-from engine_builder.inspection import Inspection
-from engine_builder.intake import read_inspection
+from engine_builder.inspection import Inspection, read_inspection
+from engine_builder.predictions import dependency_map, predictions
 from engine_builder.repair_table import Repair, read_repairs
 from engine_builder.report_page import render
 from engine_builder.search.pareto import pareto_front
@@ -43,6 +45,9 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         tuple((layer.name, (chosen.precisions if chosen else {}).get(layer.name, baseline)) for layer in found.layers)
     )
     result = _result(found, trials, judged, chosen, table, request)
+    arrays = workspace.read_arrays(value_from_json(FileRef, request["dependency"]))
+    interaction = np.asarray(arrays["interaction"], dtype=np.float64)
+    forecasts = cast(Sequence[Mapping[str, object]], request["forecasts"])
     body = {
         "result": result,
         "config": request["config"],
@@ -52,11 +57,14 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         "repairs": json_from_value((*read_repairs(request, context).tried, *_bias_repairs(chosen, trials))),
         "traces": json_from_value(table.traces),
         "dependencies": _dependencies(value_from_json(tuple[PairTest, ...], request["tests"])),
+        "dependency_map": dependency_map(table, interaction, assignment),
         "orders": request["orders"],
+        "chosen": chosen.fingerprint if chosen is not None else None,
         "trials": json_from_value(trials),
         "front": [trial.fingerprint for trial in pareto_front(trials)],
         "search": request["search"],
-        "forecasts": request["forecasts"],
+        "forecasts": forecasts,
+        "predictions": predictions(trials, table, interaction, forecasts),
         "finalists": judged["judged"],
         "final_timing": {"latency_ms": judged["latency_ms"], "relative": judged["spread"]},
         "probes": {"samples": table.samples, "hessian_samples": table.hessian_samples, "decisions": len(table.rows)},
@@ -100,9 +108,10 @@ def _result(
             "precisions": _counts(found, chosen, baseline_precision),
         }
     engine = value_from_json(FileRef, judged["engine"] or request["model"])
+    ended = str(cast(Mapping[str, object], request["search"])["ended"])
     return {
         "outcome": "improved" if chosen is not None else "baseline_kept",
-        "reason": _reason(trials, judged, chosen, table, config.accuracy.confidence),
+        "reason": _reason(trials, judged, chosen, table, confidence=config.accuracy.confidence, ended=ended),
         "latency_source": backend_for(config.target).capabilities.latency_source,
         "baseline": baseline,
         "chosen": picked,
@@ -115,7 +124,13 @@ def _result(
 
 
 def _reason(
-    trials: Sequence[Trial], judged: Mapping[str, object], chosen: Trial | None, table: SensitivityTable, confidence: float | None
+    trials: Sequence[Trial],
+    judged: Mapping[str, object],
+    chosen: Trial | None,
+    table: SensitivityTable,
+    *,
+    confidence: float | None,
+    ended: str,
 ) -> str:
     """Return in one sentence why this engine was chosen or the baseline kept."""
     tried = [trial for trial in trials if trial.low_layers and trial.failure is None]
@@ -123,8 +138,8 @@ def _reason(
         whole = " Every layer that can be low is low." if chosen.order == "all_low" else ""
         return f"The fastest engine that keeps the accuracy budget, of {len(tried)} low-precision engines tried.{whole}"
     if not tried:
-        failure = next((trial.failure for trial in trials if trial.failure), "none was proposed")
-        return f"No low-precision engine could be built: {failure}"
+        failure = next((trial.failure for trial in trials if trial.failure), None)
+        return f"No low-precision engine could be built: {failure}" if failure else f"No low-precision engine was tried: {ended}."
     worst = sorted(table.rows, key=lambda row: -row.loss)[:IN_THE_WAY]
     named = ", ".join(f"{row.layer} ({row.precision})" for row in worst)
     if not any(trial.met for trial in tried):

@@ -1,4 +1,4 @@
-"""``report.html``: the report as one self-contained page, tables only, no script and nothing loaded from elsewhere."""
+"""``report.html``: the report as one self-contained page, plots first and every number below; no script, nothing loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -7,39 +7,62 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import cast
 
+from engine_builder.report_layer_plots import CLIPPED, bars_left_out, dependency_plot, kernel_plot, kernel_totals, sensitivity_plot
+from engine_builder.report_plots import front_plot, path_plot, prediction_plot
+from engine_builder.report_tables import dependencies_table, engines_table, layers_table, pairs_table, repairs_table, trials_table
+
 Row = Mapping[str, object]
 
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
-h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem;border-bottom:1px solid #ccc}
-table{border-collapse:collapse;width:100%;font-size:13px}th,td{text-align:right;padding:.15rem .5rem;border-bottom:1px solid #eee}
-th:first-child,td:first-child{text-align:left;word-break:break-all}th{background:#f6f6f6}
-.low{background:#e6f4ea}.bar{display:inline-block;height:.6em;background:#3b6fb6;vertical-align:middle}
-.lead{font-size:1.05rem}.note{color:#555}
+body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1f272e;overflow-wrap:anywhere}
+h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.15rem;margin:2.2rem 0 .4rem;padding-bottom:.15rem;border-bottom:1px solid #ccd2d8}
+.lead{font-size:1.05rem;margin:.3rem 0 1rem}.note{color:#55626f;margin:.2rem 0 .6rem;font-size:14px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:.8rem;margin:1rem 0}
+.tile{border:1px solid #d5dadf;border-radius:.5rem;padding:.6rem .9rem}.tile b{display:block;font-size:1.2rem;line-height:1.3}
+.tile span{display:block;color:#55626f;font-size:13px}
+.badge{display:inline-block;border-radius:.3rem;padding:.05rem .5rem;color:#fff;background:#55626f;font-size:13px;font-weight:600}
+.met{background:#1b7f4b}.met_on_sample{background:#8a6100}.not_met{background:#c0362c}
+.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(30rem,100%),1fr));gap:1rem}
+.scroll{overflow-x:auto}svg{display:block;width:100%;height:auto}svg.wide{min-width:46rem}svg.half{min-width:20rem}
+svg text{font-family:system-ui,sans-serif!important}
+details{margin:.5rem 0}summary{cursor:pointer;font-weight:600}
+table{border-collapse:collapse;width:100%;font-size:13px;overflow-wrap:normal}
+th,td{text-align:right;padding:.15rem .5rem;border-bottom:1px solid #e6e9ec}
+th:first-child,td:first-child{text-align:left;overflow-wrap:anywhere;min-width:8rem}th{background:#f4f6f7}.low{background:#eaf2fb}
+.pairs td{text-align:left;overflow-wrap:anywhere}.pairs th{text-align:left}
+.bar{display:inline-block;height:.6em;background:#2268c4;vertical-align:middle}
+pre{background:#f4f6f7;padding:.6rem .8rem;font-size:13px;overflow-x:auto;white-space:pre-wrap}
+@media print{details{display:block}.scroll{overflow:visible}}
 """
+_ANSWERS = {"met": "met", "met_on_sample": "met on these samples", "not_met": "not met"}
 
 
 def render(body: Mapping[str, object]) -> str:
     """Return the page.
 
     Args:
-        body: The content of ``report.json``.
+        body: The content of ``report.json``. What is not there is left out of the page.
     """
     result = cast(Row, body["result"])
+    verdict = cast(Row, result["verdict"])
+    answer = str(verdict["answer"])
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Optimization report</title>",
-        f"<style>{_STYLE}</style><h1>Optimization report</h1>",
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'>",
+        f"<title>Optimization report</title><style>{_STYLE}</style><h1>Optimization report</h1>",
         f"<p class=lead>{escape(str(result['reason']))}</p>",
-        _headline(result),
-        f"<h2>Verdict</h2><p>{escape(verdict_in_words(result))}</p>",
+        _tiles(result, body),
+        f"<h2>Verdict</h2><p><span class='badge {answer if answer in _ANSWERS else ''}'>{escape(_ANSWERS.get(answer, answer))}</span> "
+        f"{escape(verdict_in_words(result))}</p>",
+        _engines(body, str(verdict["metric"])),
+        *_layers(body),
+        _dependencies(body),
+        _repairs(cast(Sequence[Row], body.get("repairs") or ())),
+        _predictions(body),
         _notes(cast(Sequence[str], body["notes"])),
-        _layers(cast(Sequence[Row], body["layers"])),
-        _repairs(cast(Sequence[Row], body["repairs"])),
-        _trials(cast(Sequence[Row], body["trials"]), cast(Sequence[str], body["front"])),
-        _dependencies(cast(Sequence[Row], body["dependencies"])),
-        _pairs("How to repeat it", {**cast(Row, result["environment"]), "config": _config(cast(Row, body["config"]))}),
+        _numbers(body, result),
+        _repeat(body, result),
     ]
-    return "\n".join([*parts, "</html>\n"])
+    return "\n".join([*(part for part in parts if part), "</html>\n"])
 
 
 def verdict_in_words(result: Mapping[str, object]) -> str:
@@ -56,7 +79,7 @@ def verdict_in_words(result: Mapping[str, object]) -> str:
         f"{answer}: {verdict['metric']} drops by {_signed(verdict['drop'])} (allowed {_signed(verdict['budget'])}) "
         f"on {verdict['n']} samples, "
         f"{verdict['flips']} of which changed; interval of the drop: {_signed(low)} to {_signed(high)}, "
-        f"each end with {confidence:.0%} confidence.",
+        f"each end with {_percent(confidence)} confidence (both at once: at least {_percent(max(2 * confidence - 1, 0.0))}).",
         f"Probability that the true drop is over the budget: {probability:.1%}.",
     ]
     if verdict["answer"] == "met_on_sample" and verdict["samples_needed"] is not None:
@@ -69,29 +92,93 @@ def verdict_in_words(result: Mapping[str, object]) -> str:
     return " ".join(lines)
 
 
-def _config(config: Row) -> str:
-    return json.dumps(config, sort_keys=True, ensure_ascii=False)
+def _tiles(result: Row, body: Row) -> str:
+    """Return the headline: what changed, with the spread of every time."""
+    before, after = cast(Row, result["baseline"]), cast(Row, result["chosen"])
+    improved = result["outcome"] == "improved"
+    verdict = cast(Row, result["verdict"])
+    counts = ", ".join(f"{count} {precision}" for precision, count in cast(Mapping[str, int], after["precisions"]).items())
+    speed = f"{cast(float, result['speedup']):.2f}x" if improved else "baseline kept"
+    tiles = [
+        (speed, f"{'speedup: ' if improved else ''}latency {result['latency_source']}{_spread(body) if improved else ''}"),
+        (_change(_milliseconds(before), _milliseconds(after), improved), "median latency of one call ± median absolute deviation of calls"),
+        (
+            _change(f"{before['accuracy']:.4f}", f"{after['accuracy']:.4f}", improved),
+            f"{verdict['metric']} on {verdict['n']} samples; allowed drop {verdict['budget']:.5f}",
+        ),
+        (_change(_megabytes(before), _megabytes(after), improved), f"size; layers: {counts}"),
+    ]
+    cells = "".join(f"<div class=tile><b>{escape(value)}</b><span>{escape(what)}</span></div>" for value, what in tiles)
+    return f"<div class=tiles>{cells}</div>"
 
 
-def _headline(result: Row) -> str:
-    rows = []
-    for name in ("baseline", "chosen"):
-        item = cast(Row, result[name])
-        latency = cast(Row, item["latency_ms"])
-        precisions = ", ".join(f"{count} {precision}" for precision, count in cast(Mapping[str, int], item["precisions"]).items())
-        rows.append(
-            [
-                name,
-                f"{latency['median']:.3f} ms ± {latency['mad']:.3f}",
-                f"{latency['p95']:.3f} ms",
-                f"{item['accuracy']:.4f}",
-                f"{cast(int, item['size_bytes']) / 1e6:.2f} MB",
-                precisions,
-            ]
-        )
-    speedup = cast(float, result["speedup"])
-    table = _table(["engine", "median latency", "95th percentile", "accuracy", "size", "layers per precision"], rows)
-    return f"{table}<p>Speedup {speedup:.2f}x, latency {escape(str(result['latency_source']))}.</p>"
+def _engines(body: Row, metric: str) -> str:
+    trials, chosen = cast(Sequence[Row], body["trials"]), _chosen(body)
+    plots = [front_plot(trials, cast(Sequence[str], body["front"]), chosen, metric), path_plot(trials, chosen)]
+    shown = "".join(f"<div class=scroll>{plot}</div>" for plot in plots if plot)
+    search = cast(Row, body.get("search") or {})
+    ended = f" The search ended after {search['trials']} trials: {search['ended']}." if search else ""
+    note = "Every point is an engine that was built, scored and timed in turns with the baseline; filled ones are on the front."
+    return f"<h2>Engines</h2><p class=note>{note}{escape(ended)}</p><div class=two>{shown}</div>" if shown else ""
+
+
+def _layers(body: Row) -> tuple[str, str]:
+    layers = cast(Sequence[Row], body["layers"])
+    plot, left_out = sensitivity_plot(layers), bars_left_out(layers)
+    probes = cast(Row, body.get("probes") or {})
+    samples = f", over {probes['samples']} samples (Hessian: {probes['hessian_samples']})" if probes else ""
+    rest = f" Less sensitive layers that are in the table below only: {left_out}." if left_out else ""
+    note = f"Loss of the outputs against the float model's with one layer low, ± standard error{samples}.{rest}"
+    sensitivity = _section("Sensitivity", note, plot)
+    forecasts = cast(Sequence[Row], body.get("forecasts") or ())
+    kernels = cast(Mapping[str, Sequence[float]], forecasts[0]["kernels_ms"]) if forecasts else {}
+    baseline = _baseline_precision(cast(Row, body["result"]))
+    before, after = kernel_totals(kernels, layers, baseline)
+    note = (
+        f"Profiled in the baseline engine and in that with every layer low. All of these layers together: {before:.3g} ms before, "
+        f"{after:.3g} ms as the chosen engine mixes them, without the conversions between layers of different precision. "
+        "A layer that the runtime fused into another has no time of its own."
+    )
+    return sensitivity, _section("Kernel time", note, kernel_plot(kernels, layers, baseline))
+
+
+def _dependencies(body: Row) -> str:
+    found = cast("Row | None", body.get("dependency_map"))
+    if not found:
+        return ""
+    left_out = cast(Sequence[str], found["left_out"])
+    note = f"How much more (or less) two layers cost together than each alone. The colours end at the {CLIPPED}th percentile."
+    text = _section("Dependencies", note, dependency_plot(found, cast(Sequence[Row], body["dependencies"])))
+    if text and left_out:
+        names = escape(", ".join(left_out))
+        text += f"<details><summary>{len(left_out)} layers with weaker dependencies are not in the map</summary><p>{names}</p></details>"
+    return text
+
+
+def _repairs(tried: Sequence[Row]) -> str:
+    note = f"Loss on calibration samples that the repair was not fitted to, ± standard error of the difference. {_gains(tried)}"
+    return _section("Repairs", note, repairs_table(tried))
+
+
+def _gains(tried: Sequence[Row]) -> str:
+    """Return what each kind of repair gained, a sentence each."""
+    lines = []
+    for what in dict.fromkeys(str(repair["what"]) for repair in tried):
+        same = [repair for repair in tried if repair["what"] == what]
+        kept = [repair for repair in same if repair["kept"]]
+        before, after = (sum(cast(float, repair[key]) for repair in kept) for key in ("loss_before", "loss_after"))
+        gained = f", which took the loss from {before:.3g} to {after:.3g}" if kept else ""
+        lines.append(f"{what.capitalize()}: {len(kept)} of {len(same)} kept{gained}.")
+    return " ".join(lines)
+
+
+def _predictions(body: Row) -> str:
+    plot = prediction_plot(cast(Sequence[Row], body["trials"]), cast(Sequence[Row], body.get("predictions") or ()))
+    note = (
+        "What the models said against what was measured, by trial. Latency as it was predicted when the trial was proposed (engines "
+        "that no prediction proposed are left out); loss by the sensitivities and dependencies to second order."
+    )
+    return _section("Predicted and measured", note, plot)
 
 
 def _notes(notes: Sequence[str]) -> str:
@@ -99,78 +186,65 @@ def _notes(notes: Sequence[str]) -> str:
     return f"<h2>What was done to the model and the data</h2><ul>{items}</ul>" if items else ""
 
 
-def _layers(layers: Sequence[Row]) -> str:
-    top = max((cast(float, row["loss"]) for row in layers if row["loss"] is not None), default=0.0) or 1.0
-    rows = []
-    for row in layers:
-        loss = row["loss"]
-        bar = f"<span class=bar style='width:{90 * cast(float, loss) / top:.0f}px'></span> " if loss is not None else ""
-        cells = [
-            escape(str(row["name"])),
-            escape(str(row["op_type"])),
-            escape(str(row["precision"])),
-            bar + _with_error(loss, row["loss_error"]),
-            _with_error(row["hessian"], row["hessian_error"]),
-            f"{row['macs']:,}",
-        ]
-        rows.append((cells, row["precision"] not in ("fp32", "fp16", "bf16")))
-    head = "".join(f"<th>{name}</th>" for name in ("layer", "operator", "precision", "loss alone", "Hessian estimate", "MACs"))
-    text = "".join(f"<tr{' class=low' if low else ''}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for cells, low in rows)
-    return f"<h2>Layers</h2><p class=note>Loss with only this layer low, ± standard error.</p><table><tr>{head}</tr>{text}</table>"
-
-
-def _trials(trials: Sequence[Row], front: Sequence[str]) -> str:
-    rows = []
-    for row in trials:
-        accuracy, latency = cast("Row | None", row["on_all"]), cast("Row | None", row["latency"])
-        rows.append(
-            [
-                f"{row['index']}{' (front)' if row['fingerprint'] in front else ''}",
-                str(row["order"]),
-                str(row["low_layers"]),
-                f"{accuracy['score']:.4f}" if accuracy else "-",
-                f"{latency['median_ms']:.3f}" if latency else "-",
-                f"{latency['ratio']:.3f}" if latency else "-",
-                str(row["failure"]) if row["failure"] else "yes" if accuracy and cast(float, accuracy["excess"]) >= 0 else "no",
-            ]
-        )
-    return "<h2>Trials</h2>" + _table(["trial", "proposed by", "low layers", "accuracy", "median ms", "of baseline", "in budget"], rows)
-
-
-def _repairs(tried: Sequence[Row]) -> str:
-    rows = [
-        [
-            str(repair["what"]),
-            ", ".join(cast(Sequence[str], repair["where"])),
-            f"{repair['loss_before']:.3g}",
-            _with_error(repair["loss_after"], repair["gain_error"]),
-            "yes" if repair["kept"] else "no",
-        ]
-        for repair in sorted(tried, key=lambda repair: not repair["kept"])
+def _numbers(body: Row, result: Row) -> str:
+    tables = [
+        ("Engines", engines_table(result)),
+        ("Trials", trials_table(cast(Sequence[Row], body["trials"]), cast(Sequence[str], body["front"]))),
+        ("Layers", layers_table(cast(Sequence[Row], body["layers"]))),
+        ("The strongest dependencies that were tested exactly", dependencies_table(cast(Sequence[Row], body["dependencies"]))),
     ]
-    note = "<p class=note>Loss on calibration samples that the repair was not fitted to, ± standard error of the difference.</p>"
-    return f"<h2>Repairs</h2>{note}" + _table(["repair", "layers", "loss before", "loss after", "kept"], rows) if rows else ""
+    text = "".join(f"<details><summary>{name}</summary><div class=scroll>{table}</div></details>" for name, table in tables if table)
+    return f"<h2>The numbers</h2>{text}"
 
 
-def _dependencies(tests: Sequence[Row]) -> str:
-    rows = [[str(t["first"]), str(t["second"]), _with_error(t["dependency"], t["error"])] for t in tests[:20]]
-    note = "<p class=note>Loss of both low minus the loss of each alone; the strongest of the pairs that were tested exactly.</p>"
-    return f"<h2>Dependencies</h2>{note}" + _table(["first layer", "second layer", "extra loss"], rows) if rows else ""
+def _repeat(body: Row, result: Row) -> str:
+    data = cast(Row, body.get("data") or {})
+    given = bool(data) and not data["validation_held_out_of_calibration"]
+    validation = f" --validation {'calibration' if data['calibration_is_validation'] else 'validation'}.npz" if given else ""
+    command = f"onnx-trt-optimizer optimize model.onnx --calibration calibration.npz{validation} --config config.json --output report/"
+    engine = cast(Row, result["engine"])
+    facts = {**cast(Row, result["environment"]), "engine SHA-256": engine["sha256"]}
+    facts |= {key.replace("_", " "): value for key, value in data.items()}
+    config = json.dumps(body["config"], sort_keys=True, ensure_ascii=False, indent=1)
+    text = f"<pre>{escape(command)}</pre><p class=note>with this <code>config.json</code>:</p><pre>{escape(config)}</pre>"
+    return f"<h2>Environment and how to repeat it</h2><div class='scroll pairs'>{pairs_table(facts)}</div>{text}"
 
 
-def _pairs(title: str, values: Mapping[str, object]) -> str:
-    return f"<h2>{title}</h2>" + _table(["what", "value"], [[key, str(value)] for key, value in values.items()])
+def _section(title: str, note: str, plot: str) -> str:
+    return f"<h2>{title}</h2><p class=note>{escape(note)}</p><div class=scroll>{plot}</div>" if plot else ""
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
-    return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{body}</table>"
+def _chosen(body: Row) -> str | None:
+    """Return the fingerprint of the chosen engine, None where the baseline was kept."""
+    return cast("str | None", body.get("chosen"))
 
 
-def _with_error(value: object, error: object) -> str:
-    if value is None:
-        return "-"
-    return f"{cast(float, value):.3g}" + (f" ± {cast(float, error):.1g}" if error is not None else "")
+def _spread(body: Row) -> str:
+    """Return the ratio of the final timing with its spread."""
+    timing = cast(Mapping[str, Mapping[str, Row]], body.get("final_timing") or {})
+    found = timing.get("relative", {}).get(_chosen(body) or "")
+    return f" as {found['ratio']:.3f} ± {found['mad']:.3f} of the baseline's, both engines in turns" if found else ""
+
+
+def _baseline_precision(result: Row) -> str:
+    return next(iter(cast(Mapping[str, int], cast(Row, result["baseline"])["precisions"])), "")
+
+
+def _change(before: str, after: str, improved: bool) -> str:
+    return f"{before} →\N{NO-BREAK SPACE}{after}" if improved else before
+
+
+def _milliseconds(engine: Row) -> str:
+    latency = cast(Row, engine["latency_ms"])
+    return f"{latency['median']:.3f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{latency['mad']:.3f}\N{NO-BREAK SPACE}ms"
+
+
+def _megabytes(engine: Row) -> str:
+    return f"{cast(int, engine['size_bytes']) / 1e6:.2f}\N{NO-BREAK SPACE}MB"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g}%"
 
 
 def _signed(value: object) -> str:

@@ -1,8 +1,12 @@
-"""The functions that do a job's work, by name: each (JSON request, context) -> JSON result, run in a child process."""
+"""The functions that do a job's work, by name: each (JSON request, context) -> JSON result, run in a child process.
+
+Every result also says how many ``seconds`` the stage took, so that a budget of seconds is compared with recorded figures, not with a clock.
+"""
 
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -15,8 +19,9 @@ def _stage(module: str, name: str) -> Stage:
     """Return the stage ``name`` of a module that is imported when the stage runs: a child pays for what its own stage needs."""
 
     def run(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
+        start = time.perf_counter()
         stage = cast(Stage, getattr(importlib.import_module(module), name))
-        return stage(request, context)
+        return {**stage(request, context), "seconds": time.perf_counter() - start}
 
     return run
 

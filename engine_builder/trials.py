@@ -18,12 +18,11 @@ from calibration.verdict import Budget
 from engine_builder.assignment import fingerprint_of
 from engine_builder.backends import backend_for
 from engine_builder.backends.base import Runner
-from engine_builder.config import Config, config_from_json
+from engine_builder.config import config_from_json
 from engine_builder.corrected import build_corrected
 from engine_builder.errors import BuildError, EngineError
 from engine_builder.evaluate import run_all
-from engine_builder.inspection import Inspection
-from engine_builder.intake import read_inspection
+from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.model_files import model_size_bytes
 from engine_builder.outputs import ComparedOutputs, score_outputs
 from engine_builder.search.trial import SEARCH_SHARE, Accuracy, Latency, Trial
@@ -72,7 +71,7 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
         scores, loss = compare(found, outputs, validation, context)
         context.progress(0.7, "accuracy measured")
         baseline = backend.open(baseline_path, threads=config.threads) if low else None
-        latency = _timed(runner, baseline, timing_feeds(found, config, validation), timer)
+        latency = _timed(runner, baseline, timing_feeds(found, validation), timer)
     except BuildError:
         raise
     except EngineError as error:
@@ -135,9 +134,8 @@ def search_half(samples: int, seed: int) -> NDArray[np.int64]:
     return np.sort(rng.permutation(samples)[: max(1, round(samples * SEARCH_SHARE))]).astype(np.int64)
 
 
-def timing_feeds(found: Inspection, config: Config, validation: CalibrationSet) -> dict[str, Array]:
+def timing_feeds(found: Inspection, validation: CalibrationSet) -> dict[str, Array]:
     """Return the inputs of one timed call: real samples, cut or repeated to the sizes that the inspection found."""
-    del config  # its part is in the inspection
     return timed_call(validation, found.timing_shapes)
 
 

@@ -28,8 +28,7 @@ from engine_builder.backends import backend_for
 from engine_builder.backends.base import Runner
 from engine_builder.config import Config, config_from_json
 from engine_builder.corrected import ENGINE_NAME, EXPLICIT_NAME, build
-from engine_builder.inspection import Inspection
-from engine_builder.intake import read_inspection
+from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.model_files import keep_model, model_size_bytes
 from engine_builder.search.trial import Trial
 from engine_builder.timing import Timing, is_faster, relative_latency, time_interleaved
@@ -143,7 +142,7 @@ def _time(
 ) -> tuple[Mapping[str, Timing], list[tuple[Trial, AccuracyVerdict, float]]]:
     """Return all timings by fingerprint (and ``baseline``), and the finalists that beat the baseline with their ratios."""
     backend = backend_for(config.target)
-    feeds = timing_feeds(found, config, load_saved(context.workspace.path(found.validation)))
+    feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
     runners: dict[str, Runner] = {"baseline": backend.open(baseline, threads=config.threads)}
     for trial, _ in passed:
         folder = context.scratch / trial.fingerprint

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from calibration.errors import InvalidModelError
+from engine_builder.external_files import external_files
 from service.errors import TooLargeError
 
 MAX_ENTRIES = 20_000
@@ -54,6 +55,18 @@ def unpack_model(archive: Path, folder: Path, max_bytes: int) -> Path:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def pack_model(model: Path, target: Path) -> bool:
+    """Write a model and its external data as a .zip, and return True; a model without external data is left alone, and False returned."""
+    beside = external_files(model)
+    if not beside:
+        return False
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        archive.write(model, model.name if model.suffix == ".onnx" else "model.onnx")
+        for name in beside:
+            archive.write(model.parent / name, name)
+    return True
 
 
 def _the_model(folder: Path) -> Path:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +15,7 @@ import httpx
 
 from calibration.errors import InputError, InvalidModelError, OptimizerError, error_from_problem
 from engine_builder.errors import StageCancelledError
-from engine_builder.external_files import external_files
+from service.archives import pack_model
 from service.errors import NotFinishedError, ServiceError
 
 POLL_SECONDS = 0.5
@@ -105,19 +104,12 @@ class Client:
 
     def upload_model(self, model: Path) -> str:
         """Send a model and return its id; one with external data goes as a .zip together with them."""
-        try:
-            beside = external_files(model)
-        except OSError as exc:
-            raise InvalidModelError(f"model {model}: {exc.strerror}", fix="Check the path.") from exc
-        if not beside:
-            return self.upload(model)
         with tempfile.TemporaryDirectory() as folder:
             packed = Path(folder, "model.zip")
-            with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
-                archive.write(model, model.name if model.suffix == ".onnx" else "model.onnx")
-                for name in beside:
-                    archive.write(model.parent / name, name)
-            return self.upload(packed)
+            try:
+                return self.upload(packed if pack_model(model, packed) else model)
+            except OSError as exc:
+                raise InvalidModelError(f"model {model}: {exc.strerror}", fix="Check the path.") from exc
 
     def submit(
         self,

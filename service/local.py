@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import cast
 
 from calibration.errors import CalibrationError, InputError, InvalidCalibrationSetError, InvalidConfigError, InvalidModelError
-from engine_builder.backends import backend_for
 from engine_builder.child import LOG_NAME, StageLimits, run_in_child
-from engine_builder.config import Config, require_precisions
+from engine_builder.config import Config
+from engine_builder.config_checks import check_config
 from engine_builder.external_files import external_files
 from engine_builder.pipeline import PIPELINE_VERSION, JobRequest, Observer, RunStage, optimize
 from engine_builder.stage_cache import StageCache
@@ -60,8 +60,7 @@ def optimize_locally(
     Raises:
         OptimizerError: The input cannot be used, or a stage failed.
     """
-    capabilities = backend_for(job.config.target).capabilities
-    require_precisions(job.config, (capabilities.baseline, *capabilities.low))
+    check_config(job.config)
     _check_file(job.model, InvalidModelError, "model")
     _check_file(job.calibration, InvalidCalibrationSetError, "calibration set")
     if job.validation is not None:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from calibration.errors import InvalidConfigError
-from engine_builder.backends import backend_for
-from engine_builder.config import Config, config_from_json, config_json, require_precisions
+from engine_builder.config import Config, config_from_json, config_json
+from engine_builder.config_checks import check_config
 from engine_builder.workspace import FileRef, file_sha256
 from service.archives import is_archive, unpack_model
 from service.deps import Deps
@@ -77,8 +77,7 @@ def _checked_config(text: str) -> Config:
     except (ValueError, RecursionError) as exc:
         raise InvalidConfigError(f"config: it is not JSON ({exc})", fix="Send a JSON object; every key is optional.") from exc
     config = config_from_json(data)
-    capabilities = backend_for(config.target).capabilities
-    require_precisions(config, (capabilities.baseline, *capabilities.low))
+    check_config(config)
     return config
 
 

@@ -13,18 +13,18 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 from dbos import DBOS, Serializer, SetWorkflowID
 
 from calibration.errors import OptimizerError, error_from_problem
-from engine_builder.child import LOG_NAME, StageLimits
+from engine_builder.child import StageLimits
 from engine_builder.config import config_from_json
 from engine_builder.errors import StageCancelledError, StageCrashedError
 from engine_builder.pipeline import JobRequest
 from service.deps import Deps
 from service.errors import IllegalMoveError
-from service.jobs import Job, JobState, StoredFile
+from service.jobs import Job, JobState
+from service.outcome import collect, log_of
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def _run(deps: Deps, job: Job) -> None:
             config=config_from_json(dict(job.new.config)),
         )
         outcome = deps.pipeline.optimize(request, run.run_stage, run)
-        result, engine, artifacts = _collect(outcome, workspace, deps)
+        result, engine, artifacts = collect(outcome, workspace, deps.artifacts)
     except Exception as error:
         if deps.stopping.is_set():  # the engine is being taken down under our feet: no outcome of the job
             raise ServerStopping from error
@@ -207,26 +207,11 @@ class _JobRun:
         self._deps.store.advance(self._job_id, stage, progress)
 
 
-def _collect(outcome: Mapping[str, object], workspace: Path, deps: Deps) -> tuple[Mapping[str, object], str, dict[str, StoredFile]]:
-    """Move what the pipeline made into the store."""
-    result = cast("Mapping[str, object]", outcome["result"])
-    engine = cast("Mapping[str, str]", outcome["engine"])
-    files = cast("Mapping[str, Mapping[str, str]]", outcome["artifacts"])
-    name = str(cast("Mapping[str, object]", result["engine"])["name"])
-    artifacts = {key: deps.artifacts.put(workspace / file["file"]) for key, file in {**files, name: engine}.items()}
-    return result, name, artifacts | _log(workspace, deps)
-
-
 def _fail(deps: Deps, job: Job, problem: Mapping[str, object], workspace: Path) -> None:
     try:
-        deps.store.fail(job.id, problem, _log(workspace, deps))
+        deps.store.fail(job.id, problem, log_of(workspace, deps.artifacts))
     except IllegalMoveError:
         logger.info("job %s: it was cancelled as it failed", job.id)
-
-
-def _log(workspace: Path, deps: Deps) -> dict[str, StoredFile]:
-    log = workspace / LOG_NAME
-    return {LOG_NAME: deps.artifacts.put(log)} if log.is_file() else {}
 
 
 def _problem(job: Job, error: Exception) -> Mapping[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -73,7 +74,9 @@ class Driver:
         scratch.mkdir()
         try:
             context = StageContext(Workspace(self.workspace.root, temporary=scratch), scratch, lambda fraction, message: None)
-            return _through_json(stages[stage](_through_json(request), context))
+            start = time.perf_counter()
+            result = stages[stage](_through_json(request), context)
+            return _through_json({"seconds": time.perf_counter() - start, **result})
         finally:
             remove_tree(scratch)
 

@@ -281,7 +281,7 @@ def test_labels_give_top1_of_the_output_that_holds_classes(
     assert finished.baseline["accuracy"] == pytest.approx(0.75)
 
 
-def test_an_engine_with_external_data_is_delivered_with_it(tmp_path: Path) -> None:
+def test_the_size_of_a_baseline_counts_its_external_data(tmp_path: Path) -> None:
     model = cnn()
     driver, job = submitted(tmp_path, model)
     onnx.save_model(model, tmp_path / "model" / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)

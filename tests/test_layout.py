@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("calibration", "engine_builder", "service")
 SOURCES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for folder in (*PACKAGES, "examples", "tests")
+    for folder in (*PACKAGES, "benchmarks", "examples", "tests")
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
 LOCKS = {name: (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8") for name in ("runtime", "build", "dev")}

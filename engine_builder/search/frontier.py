@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from engine_builder.search.time_model import TimeModel
+from engine_builder.search.time_model import Predictor, TimeModel
 
 RATES = 40  # values of lambda
 SMALLEST_GAIN = 1e-9  # of the objective, for a move to count
@@ -49,9 +49,7 @@ def frontier(layers: Sequence[str], loss: NDArray[np.float64], interaction: NDAr
     moves: list[tuple[int, ...]] = [(index,) for index in range(len(layers))]
     moves += pairs
 
-    def ratio(chosen: NDArray[np.bool_]) -> float:
-        return times.ratio({layers[int(index)] for index in np.flatnonzero(chosen)})
-
+    ratio = Predictor(times, layers).ratio
     found: dict[bytes, Point] = {}
     rates = _rates(loss, times, layers)
     for start, sweep in ((True, rates), (False, rates[::-1])):

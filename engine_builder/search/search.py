@@ -59,6 +59,7 @@ class Search:
         *,
         max_trials: int | None,
         max_seconds: float | None,
+        seconds: Callable[[], float],
         view: Callable[[Sequence[Trial]], Callable[[Trial], Accuracy | None]],
     ) -> None:
         """Start.
@@ -68,7 +69,8 @@ class Search:
             ladders: Called once with the list of trials, which goes on growing; yields the ladders to bisect, in order.
             fingerprint: Name of an assignment by its content.
             max_trials: Trials at the most, the first two included.
-            max_seconds: No trial is proposed once the trials so far took this long; the first two are always proposed.
+            max_seconds: No trial is proposed once ``seconds`` reached this; the first two are always proposed.
+            seconds: What the job's stages so far took, as recorded.
             view: Told the first two trials, returns which accuracy of a trial the search may look at.
         """
         self.trials: list[Trial] = []
@@ -77,6 +79,7 @@ class Search:
         self.ended = "running"  # why the search is over, once it is
         self._max_trials = max_trials or DEFAULT_MAX_TRIALS
         self._max_seconds = max_seconds
+        self._seconds = seconds
         self._view_of = view
         self._view: Callable[[Trial], Accuracy | None] = lambda trial: None  # until the first two trials are known
         self._plan = self._steps(all_low)
@@ -104,7 +107,7 @@ class Search:
             return f"{MAX_FAILURES} trials in a row failed"
         if len(self.trials) >= self._max_trials:
             return f"the limit of {self._max_trials} trials was reached"
-        if self._max_seconds is not None and len(self.trials) >= FIRST_TRIALS and sum(t.seconds for t in self.trials) >= self._max_seconds:
+        if self._max_seconds is not None and len(self.trials) >= FIRST_TRIALS and self._seconds() >= self._max_seconds:
             return f"the limit of {self._max_seconds:g} seconds was reached"
         return None
 

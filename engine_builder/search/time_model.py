@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 FIRST_GUESS_MS = 1.5e-6  # of converting one element, before any mixed engine was timed
 TIMING_ERROR = 0.01  # of a timed ratio, about
@@ -55,20 +56,60 @@ class TimeModel:
         Args:
             low: Names of the low layers.
         """
-        saved = sum(self.gain_ms.get(layer, 0.0) for layer in low)
-        spent = self.conversion_ms * converted(self.flows, low) + self.overhead_ms * len(low) / max(len(self.gain_ms), 1)
-        return (self.baseline_ms - saved + spent) / self.baseline_ms
+        layers = tuple(low)
+        return Predictor(self, layers).ratio(np.ones(len(layers), dtype=np.bool_))
 
 
-def converted(flows: Sequence[Flow], low: Collection[str]) -> int:
+class Predictor:
+    """A time model over a fixed list of layers that may be low, all others being float: many predictions, fast."""
+
+    def __init__(self, model: TimeModel, layers: Sequence[str]) -> None:
+        """Lay out the gains of the layers, and the elements that each flow converts."""
+        self._baseline_ms = model.baseline_ms
+        self._conversion_ms = model.conversion_ms
+        self._cost_ms = np.array([model.overhead_ms / max(len(model.gain_ms), 1) - model.gain_ms.get(layer, 0.0) for layer in layers])
+        self._flows = FlowTable(model.flows, layers)
+
+    def ratio(self, low: NDArray[np.bool_]) -> float:
+        """Return the predicted latency over the baseline's.
+
+        Args:
+            low: (layers,) true where a layer is low.
+        """
+        spent = float(self._cost_ms @ low) + self._conversion_ms * self._flows.converted(low)
+        return (self._baseline_ms + spent) / self._baseline_ms
+
+
+class FlowTable:
+    """Flows as arrays over a fixed list of layers that may be low, all others being float."""
+
+    def __init__(self, flows: Sequence[Flow], layers: Sequence[str]) -> None:
+        """Lay out who writes and who reads each flow."""
+        place = {layer: index for index, layer in enumerate(layers)}
+        nobody = len(layers)
+        self._writer = np.array([nobody if flow.producer is None else place.get(flow.producer, nobody) for flow in flows], dtype=np.intp)
+        self._reads = np.array([[layer in flow.readers for layer in layers] for flow in flows], dtype=np.float64).reshape(
+            len(flows), nobody
+        )
+        self._readers = np.array([len(set(flow.readers)) + flow.float_readers for flow in flows])
+        self._elements = np.array([float(flow.elements) for flow in flows])
+
+    def converted(self, low: NDArray[np.bool_]) -> float:
+        """Return the elements that an engine quantizes from float or dequantizes to float.
+
+        Args:
+            low: (layers,) true where a layer is low.
+        """
+        written = np.append(low, False)[self._writer]
+        low_readers = self._reads @ low
+        quantized = ~written & (low_readers > 0)
+        dequantized = written & (low_readers < self._readers)
+        return float(self._elements @ (quantized | dequantized))
+
+
+def converted(flows: Sequence[Flow], low: Collection[str]) -> float:
     """Return the elements that an engine with these low layers quantizes from float or dequantizes to float."""
-    total = 0
-    for flow in flows:
-        written = flow.producer is not None and flow.producer in low
-        read_low = any(reader in low for reader in flow.readers)
-        read_float = flow.float_readers or any(reader not in low for reader in flow.readers)
-        total += flow.elements * ((read_low and not written) + (written and read_float))
-    return total
+    return FlowTable(flows, tuple(low)).converted(np.ones(len(low), dtype=np.bool_))
 
 
 def fit(baseline_ms: float, kernels_ms: Mapping[str, tuple[float, float]], flows: Sequence[Flow], trials: Sequence[Timed]) -> TimeModel:
@@ -91,7 +132,7 @@ def fit(baseline_ms: float, kernels_ms: Mapping[str, tuple[float, float]], flows
 
     # ``lowest`` fixes the overhead for any kappa. With that put in, what is unexplained of every other trial is linear in kappa alone.
     share = np.array([len(trial.low) / len(lowest.low) for trial in trials])
-    elements = np.array([float(converted(flows, trial.low)) for trial in trials]) - share * converted(flows, lowest.low)
+    elements = np.array([converted(flows, trial.low) for trial in trials]) - share * converted(flows, lowest.low)
     excess = np.array([unexplained(trial) for trial in trials]) - share * unexplained(lowest)
     weight = (TIMING_ERROR * baseline_ms / FIRST_GUESS_MS) ** 2  # of the first guess, as if it were one more trial
     kappa = max(0.0, float((elements @ excess + weight * FIRST_GUESS_MS) / (elements @ elements + weight)))

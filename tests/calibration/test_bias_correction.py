@@ -103,6 +103,19 @@ def test_mean_outputs_are_those_of_the_float_model() -> None:
         assert_close(means[site.layer], mean(values, site.axis))
 
 
+def test_a_large_matrix_is_fed_to_both_passes() -> None:
+    model = model_from_text(
+        "g (float[N,300] x) => (float[N,4] y) { a = Gemm(x, w1, b1) r = Relu(a) y = Gemm(r, w2, b2) }",
+        {"w1": (300, 300), "b1": (300,), "w2": (300, 4), "b2": (4,)},
+    )
+    found = probed(model, samples_for(model, 8))
+    sites = bias_sites(found.model, found.layers)
+    low = rewrite(found.model, found.layers, {found.layers[1].name: Precision.INT8}, found.ranges, found.scheme)
+    means = mean_outputs(found.model, sites, [found.feeds])
+    assert_close(means[sites[0].layer], mean(outputs_of(found.model, sites, found.feeds)[0], -1))
+    assert corrections(low, sites[1:], means, [found.feeds]).keys() == {sites[1].layer}
+
+
 def test_after_the_correction_every_layer_has_the_means_of_the_float_model() -> None:
     found = case()
     sites, shifts = corrected(found)

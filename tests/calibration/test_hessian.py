@@ -137,15 +137,15 @@ def test_a_network_gets_a_settled_trace_for_every_site() -> None:
 )
 def test_a_settled_step_lies_on_the_plateau(bend: float, noise: float) -> None:
     """Curvature 5 with fourth-order terms at large steps and rounding noise at small ones."""
-    step, settled = settled_step(lambda step: 5.0 * (1 + bend * step**2 + noise / step**2))
+    step, settled, value = settled_step(lambda step: 5.0 * (1 + bend * step**2 + noise / step**2))
     assert settled
-    assert 5.0 * (1 + bend * step**2 + noise / step**2) == pytest.approx(5.0, rel=2 * AGREEMENT)
+    assert value == 5.0 * (1 + bend * step**2 + noise / step**2) == pytest.approx(5.0, rel=2 * AGREEMENT)
 
 
 def test_a_curvature_without_a_plateau_does_not_settle() -> None:
-    _, settled = settled_step(lambda step: step**-2)
+    _, settled, _ = settled_step(lambda step: step**-2)
     assert not settled
 
 
 def test_a_tensor_without_any_effect_settles_at_zero() -> None:
-    assert settled_step(lambda step: 0.0)[1]
+    assert settled_step(lambda step: 0.0)[1:] == (True, 0.0)

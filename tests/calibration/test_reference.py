@@ -12,7 +12,6 @@ from onnx import numpy_helper
 
 from calibration.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision, Scheme
 from calibration.session import Array
-from calibration.singles import low_output, low_weight
 from tests.model_text import ModelMaker, model_from_text, one_batch, run, samples_for
 from tests.models import AWKWARD
 from tests.probed_models import assert_close, probe_of, probed
@@ -56,11 +55,8 @@ def probing_samples(model: onnx.ModelProto) -> dict[str, Array]:
 
 def assert_same_perturbation(found: Sequence[Array], expected: Sequence[Array], plain: Sequence[Array]) -> None:
     """The changes from the float outputs agree to a fifth: a value on the edge of two levels may fall either way, an int32 bias rounds."""
-    moved = 0.0
-    off = 0.0
-    for got, wanted, base in zip(found, expected, plain, strict=True):
-        moved += float(np.sum((wanted.astype(np.float64) - base) ** 2))
-        off += float(np.sum((got.astype(np.float64) - wanted) ** 2))
+    x, y, z = (np.concatenate([part.astype(np.float64).ravel() for part in parts]) for parts in (found, expected, plain))
+    moved, off = np.sum((y - z) ** 2), np.sum((x - y) ** 2)
     assert moved > 0
     assert off <= 0.04 * moved
 
@@ -118,7 +114,7 @@ def test_one_low_layer_gives_the_outputs_of_the_explicit_graph(maker: ModelMaker
     plain = case.outputs()
     for size in (1, 3):
         for probe in case.reference(size).begin(case.feeds).probes():
-            found = probe.outputs_from(low_output(probe, Precision.INT8))
+            found = probe.outputs_from(probe.low_output(Precision.INT8))
             assert_same_perturbation(found, case.explicit_outputs(probe.layer), plain)
 
 
@@ -131,14 +127,12 @@ def test_two_low_layers_give_the_outputs_of_the_explicit_graph(maker: ModelMaker
     expected = {pair: case.explicit_outputs(*pair) for pair in itertools.combinations(case.layers, 2)}
     for size in (1, 3, 100):
         reference = case.reference(size)
-        for pair in expected:
-            reference.join(*pair)
+        reference.open_pairs(expected)
         run_of_all = reference.begin(case.feeds)
         for probe in run_of_all.probes():
             for (first, second), wanted in expected.items():
                 if first == probe.layer:
-                    weight = low_weight(run_of_all, second, Precision.INT8)
-                    found = probe.outputs_with(low_output(probe, Precision.INT8), second, weight, Precision.INT8)
+                    found = probe.outputs_with(probe.low_output(Precision.INT8), second, Precision.INT8)
                     assert_same_perturbation(found, wanted, plain)
 
 
@@ -148,13 +142,13 @@ def test_a_tensor_between_two_low_layers_is_rounded_once() -> None:
     case = probed(model, samples_for(model, 32))
     reference = case.reference(1)
     first, second = case.layers
-    reference.join(first, second)
     probe = probe_of(reference, case.feeds, first)
-    once = low_output(probe, Precision.INT8)
-    weight = low_weight(probe.run, second, Precision.INT8)
-    (found,) = probe.outputs_with(once, second, weight, Precision.INT8)
+    once = probe.low_output(Precision.INT8)
+    (found,) = probe.outputs_with(once, second, Precision.INT8)
     step = (case.ranges["y"][1] - case.ranges["y"][0]) / 255
-    levels = np.round(once @ np.asarray(weight) / step) * step  # nothing rounded but the second layer's weight and output
+    levels = (
+        np.round(once @ reference.rounded_weight(second, Precision.INT8) / step) * step
+    )  # nothing rounded but the second layer's weight and output
     assert np.abs(found - levels).max() <= 1.01 * step
 
 
@@ -162,5 +156,5 @@ def test_a_layer_without_a_range_cannot_be_rounded_and_the_others_can() -> None:
     case = probed(branches(), samples_for(branches(), 2))
     ranges = {name: span for name, span in case.ranges.items() if name != "sum"}
     reference = type(case)(case.model, case.layers, case.feeds, ranges).reference()
-    able = {probe.layer.output: probe.can_round for probe in reference.begin(case.feeds).probes()}
+    able = {layer.output: reference.can_round(layer) for layer in case.layers}
     assert able == {"stem": True, "r1": True, "c2": True, "sum": False, "up": False, "hidden": True, "logits": True}

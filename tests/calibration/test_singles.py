@@ -12,9 +12,9 @@ from calibration.metrics import OutputKind
 from calibration.precision import Precision, fake_quantize_weight
 from calibration.reference import ReferenceModel
 from calibration.session import Array
-from calibration.singles import Decision, Singles, in_parallel, joined, low_weight, measure_singles
+from calibration.singles import Decision, Singles, in_parallel, joined, measure_singles
 from tests.model_text import cnn, samples_for
-from tests.probed_models import Probed, probe_of, probed
+from tests.probed_models import Probed, assert_close, probe_of, probed
 
 KINDS = (OutputKind.LOGITS,)
 
@@ -101,10 +101,8 @@ def test_several_precisions_of_a_layer_are_decisions_of_their_own(case: Probed, 
 def test_int4_rounds_the_weight_alone(case: Probed, reference: ReferenceModel) -> None:
     layer = case.layers[0]
     probe = probe_of(reference, case.feeds, layer)
-    weight = reference.weight(layer)
-    found = low_weight(probe.run, layer, Precision.INT4)
-    assert found is not None
-    assert np.array_equal(found, fake_quantize_weight(weight, layer.weight_axis, bits=4))
+    weight = fake_quantize_weight(reference.weight(layer), layer.weight_axis, bits=4)
+    assert_close(probe.low_output(Precision.INT4), probe.output(weight=weight))
 
 
 def test_progress_counts_samples(case: Probed, reference: ReferenceModel) -> None:

@@ -10,7 +10,6 @@ from onnx import numpy_helper
 
 from calibration.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision, Scheme
 from calibration.session import Array
-from calibration.singles import low_output
 from calibration.smoothing import Smoothing, channel_spans, divided, fit_smoothings, multiplied, smoothable
 from tests.model_text import model_from_text, samples_for
 from tests.probed_models import Probed, assert_close, probe_of, probed
@@ -116,10 +115,23 @@ def test_a_probe_of_a_smoothed_layer_gives_the_outputs_of_the_explicit_graph(sch
     (plain,) = case.outputs()
     for layer in case.layers:
         probe = probe_of(case.reference(1), case.feeds, layer)
-        (found,) = probe.outputs_from(low_output(probe, Precision.INT8))
+        (found,) = probe.outputs_from(probe.low_output(Precision.INT8))
         (expected,) = case.explicit_outputs(layer)
         off, moved = np.linalg.norm(found - expected), np.linalg.norm(expected - plain)
         assert 0 < off < 0.1 * moved or off < 1e-5 * np.linalg.norm(plain)  # a value between two levels may fall either way
+
+
+def test_a_large_matrix_is_fed_divided() -> None:
+    model = model_from_text(
+        "g (float[N,300] x) => (float[N,4] y) { a = MatMul(x, w1) r = Relu(a) y = MatMul(r, w2) }", {"w1": (300, 300), "w2": (300, 4)}
+    )
+    case = smoothed(probed(model, uneven(samples_for(model, 16))))
+    layer, reference = case.layers[0], case.reference(1)
+    assert layer.weight in reference.graph.matrices
+    (plain,), (expected,) = case.outputs(), case.explicit_outputs(layer)
+    probe = probe_of(reference, case.feeds, layer)
+    (found,) = probe.outputs_from(probe.low_output(Precision.INT8))
+    assert np.linalg.norm(found - expected) < 0.1 * np.linalg.norm(expected - plain)  # a value between two levels may fall either way
 
 
 def test_smoothing_lowers_the_loss_where_one_channel_is_large() -> None:

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 from calibration.codec import json_from_value, value_from_json
 from calibration.errors import InvalidModelError
 from calibration.precision import Precision
-from calibration.singles import Decision
 from engine_builder.config import config_from_json
 from engine_builder.errors import (
     BuildError,
@@ -27,94 +25,12 @@ from engine_builder.errors import (
 from engine_builder.pipeline import MAX_PROBE_SAMPLES, JobRequest, best_index, optimize, probe_shares, public_trial
 from engine_builder.search.trial import Accuracy, Trial, failed_trial
 from engine_builder.stages import STAGES
-from engine_builder.workspace import FileRef
+from tests.engine_builder.fake_job import BASELINE, CALIBRATION, MODEL, STAGE_SECONDS, Failure, FakeStages, Replay, Watcher, never
 from tests.engine_builder.search.fake_world import FakeWorld, rising
 
-MODEL, CALIBRATION, BASELINE, TABLE = (FileRef(name, "0" * 64) for name in ("model.onnx", "data.npz", "baseline.onnx", "table.json"))
 HALFWAY = FakeWorld((0.0001,) * 16, budget=0.00085)
 LOSSLESS = FakeWorld((0.0,) * 16)
 SHOWN = ("inspect", "ranges", "sensitivity", "dependency", "search", "refine", "report")
-
-Failure = Callable[[str, Mapping[str, object]], Exception | None]
-
-
-def never(stage: str, request: Mapping[str, object]) -> Exception | None:
-    return None
-
-
-@dataclasses.dataclass
-class FakeStages:
-    """Answers every stage from a fake world, and keeps what it was asked."""
-
-    world: FakeWorld
-    failure: Failure = never
-    calls: list[tuple[str, str, dict[str, object], tuple[float, float]]] = dataclasses.field(default_factory=list)
-
-    def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
-        plain = json.loads(json.dumps(request))
-        assert plain == request, "a request is plain JSON"
-        self.calls.append((name, stage, plain, span))
-        if (error := self.failure(stage, request)) is not None:
-            raise error
-        answer = getattr(self, stage)(name, plain)
-        return cast(dict[str, object], json.loads(json.dumps(answer)))
-
-    def inspect(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        ref = {"file": "inspection.json", "sha256": "1" * 64}
-        sizes = {"samples": 100, "batch": 10, "sample_seconds": 0.05}
-        return {"inspection": ref, "baseline": json_from_value(BASELINE), "layers": list(self.world.layers), **sizes}
-
-    def ranges(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"ranges": json_from_value(TABLE), "quantizable": list(self.world.layers)}
-
-    def repair(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"repairs": json_from_value(TABLE)}
-
-    def sensitivity(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"singles": {"file": f"{name}.npz", "sha256": "2" * 64}}
-
-    def hessian(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"traces": [], "samples": 32}
-
-    def dependency(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"tests": []}
-
-    def orders(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        order = json_from_value(tuple(Decision(layer, Precision.INT8) for layer in self.world.layers))
-        return {"table": json_from_value(TABLE), "dependency": json_from_value(TABLE), "orders": {"loss": order}}
-
-    def trial(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        low = value_from_json(dict[str, Precision], request["low"])
-        trial = self.world.trial(cast(int, request["index"]), low, str(request["order"]))
-        return {"trial": json_from_value(dataclasses.replace(trial, fingerprint=name.removeprefix("trial/")))}
-
-    def forecast(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        ladder = self.world.ladder(name="frontier" if name == "forecast/search" else "refine")
-        return {"ladders": [json_from_value(ladder)], "kernels_ms": {"layer000": [2.0, 1.0]}}
-
-    def verdict(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"chosen": None}
-
-    def report(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"result": {"outcome": "improved"}, "engine": json_from_value(BASELINE), "artifacts": {}}
-
-    def names(self, stage: str | None = None) -> list[str]:
-        return [name for name, kind, _, _ in self.calls if stage in (None, kind)]
-
-    def request(self, name: str) -> dict[str, object]:
-        return next(request for known, _, request, _ in self.calls if known == name)
-
-
-@dataclasses.dataclass
-class Watcher:
-    stages: list[tuple[str, float]] = dataclasses.field(default_factory=list)
-    trials: list[tuple[int, int | None]] = dataclasses.field(default_factory=list)
-
-    def entered(self, stage: str, progress: float) -> None:
-        self.stages.append((stage, progress))
-
-    def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
-        self.trials.append((len(trials), best))
 
 
 def job(**config: object) -> JobRequest:
@@ -173,27 +89,6 @@ def test_progress_stays_within_0_and_1_and_never_falls(world: FakeWorld) -> None
 def test_only_stages_that_users_know_are_shown() -> None:
     _, watcher = run(FakeStages(HALFWAY))
     assert [stage for stage, _ in itertools.groupby(stage for stage, _ in watcher.stages)] == list(SHOWN)
-
-
-@dataclasses.dataclass
-class Replay:
-    """What a durable driver does after a restart: returns what a stage returned, or raises what it raised, by its name."""
-
-    stages: FakeStages
-    known: dict[str, dict[str, object] | Exception] = dataclasses.field(default_factory=dict)
-    asked: list[tuple[str, str, str, tuple[float, float]]] = dataclasses.field(default_factory=list)
-
-    def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
-        self.asked.append((name, stage, json.dumps(request, sort_keys=True), span))
-        if name not in self.known:
-            try:
-                self.known[name] = self.stages(name, stage, request, span)
-            except EngineError as error:
-                self.known[name] = error
-        answer = self.known[name]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
 
 
 def breaks_at_half(stage: str, request: Mapping[str, object]) -> Exception | None:
@@ -296,7 +191,9 @@ def test_three_failures_in_a_row_end_the_search_and_the_job_still_reports() -> N
     run(stages)
     assert len(stages.names("trial")) == 4
     assert stages.request("verdict")["finalists"] == []
-    assert stages.request("report")["search"] == {"ended": "3 trials in a row failed", "trials": 4, "seconds": 1.0}
+    finished = len(stages.calls) - 3 - 1  # the failed trials, and the report itself
+    seconds = STAGE_SECONDS * finished
+    assert stages.request("report")["search"] == {"ended": "3 trials in a row failed", "trials": 4, "seconds": seconds}
 
 
 def test_a_lossless_model_is_noticed_after_two_trials() -> None:

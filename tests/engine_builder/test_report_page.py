@@ -1,84 +1,16 @@
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
+from functools import cache
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from engine_builder.report_page import render, verdict_in_words
+from tests.engine_builder.report_body import BODY, NOT_TRIED, VERDICT, body, layer, trial
 
 VOID = {"meta", "br", "img", "hr"}
-LATENCY = {"median": 10.0, "p95": 11.0, "mad": 0.05, "runs": 100}
-SIDE = {"latency_ms": LATENCY, "accuracy": 0.9, "size_bytes": 4_000_000, "precisions": {"fp32": 3, "int8": 1}}
-VERDICT = {
-    "answer": "met_on_sample",
-    "metric": "top1",
-    "drop": 0.001,
-    "interval": [-0.002, 0.004],
-    "confidence": 0.95,
-    "n": 400,
-    "selection": "held_out",
-    "flips": 3,
-    "budget": 0.0025,
-    "probability_over_budget": 0.2,
-    "samples_needed": 17_000,
-    "method": "score_and_exact",
-}
-TRIAL = {
-    "index": 1,
-    "fingerprint": "f1",
-    "order": "frontier",
-    "low_layers": 1,
-    "on_all": {"score": 0.8995, "excess": 0.001},
-    "latency": {"median_ms": 8.0, "ratio": 0.8},
-    "failure": None,
-}
-LAYER = {
-    "name": "conv",
-    "op_type": "Conv",
-    "kind": "weighted",
-    "precision": "int8",
-    "macs": 1_234_567,
-    "weights": 10,
-    "loss": 0.01,
-    "loss_error": 0.002,
-    "hessian": None,
-    "hessian_error": None,
-}
-BODY: dict[str, Any] = {
-    "result": {
-        "outcome": "improved",
-        "reason": "The fastest.",
-        "latency_source": "measured",
-        "baseline": SIDE,
-        "chosen": SIDE,
-        "speedup": 1.25,
-        "verdict": VERDICT,
-        "engine": {"name": "engine.onnx", "sha256": "a" * 64, "size_bytes": 1},
-        "environment": {"processor": "some CPU", "threads": 1},
-    },
-    "config": {"target": "onnxruntime-cpu", "outputs": {"logits": "logits"}},
-    "notes": ["opset 11 converted to 17"],
-    "layers": [LAYER],
-    "trials": [TRIAL],
-    "front": ["f1"],
-    "repairs": [
-        {
-            "what": "smoothing",
-            "where": ["conv", "gemm"],
-            "loss_before": 0.2,
-            "loss_after": 0.1,
-            "gain_error": 0.01,
-            "samples": 8,
-            "kept": True,
-        }
-    ],
-    "dependencies": [{"first": "conv", "second": "gemm", "dependency": 0.1, "error": 0.01, "samples": 64}],
-}
 
 
 class Page(HTMLParser):
@@ -89,6 +21,9 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.tags: set[str] = set()
         self.attributes: set[str] = set()
+        self.links: set[str] = set()
+        self.ids: list[str] = []
+        self.plots: list[str] = []
         self.texts: list[str] = []
         self.rows: list[int] = []
         self.feed(text)
@@ -98,12 +33,22 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         self.attributes.update(name for name, _ in attrs)
+        values = {name: value or "" for name, value in attrs}
+        self.links.update(value for name, value in values.items() if name == "xlink:href")
+        self.ids += [values["id"]] if "id" in values else []
+        if tag == "svg":
+            self.plots.append(values["aria-label"])
         if tag == "tr":
             self.rows.append(0)
         if tag in ("td", "th"):
             self.rows[-1] += 1
         if tag not in VOID:
             self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open, f"</{tag}> closes nothing"
@@ -117,47 +62,116 @@ class Page(HTMLParser):
         return "".join(self.texts)
 
 
-def body(change: Callable[[dict[str, Any]], object] = lambda body: None) -> dict[str, Any]:
-    changed = copy.deepcopy(BODY)
-    change(changed)
-    return changed
+def changes(**parts: object) -> Callable[[dict[str, Any]], object]:
+    return lambda item: item.update(parts)
 
 
-EMPTY = body(lambda item: item.update(notes=[], layers=[], trials=[], front=[], repairs=[], dependencies=[]))
+NOTHING: dict[str, Any] = {
+    "notes": [],
+    "layers": [],
+    "trials": [],
+    "front": [],
+    "dependencies": [],
+    "repairs": [],
+    "predictions": [],
+    "forecasts": [],
+}
+OPTIONAL = ("repairs", "data", "chosen", "dependency_map", "forecasts", "predictions", "final_timing", "search", "probes")
 
 
-@pytest.mark.parametrize("content", [BODY, EMPTY])
-def test_the_page_is_well_formed(content: dict[str, Any]) -> None:
-    page = Page(render(content))
+@cache
+def page_of(name: str) -> tuple[str, Page]:
+    contents = {"whole": BODY, "empty": body(changes(**NOTHING, dependency_map={"layers": [], "lower": [], "left_out": []}, chosen=None))}
+    text = render(contents[name])
+    return text, Page(text)
+
+
+@pytest.mark.parametrize("name", ["whole", "empty"])
+def test_the_page_is_well_formed(name: str) -> None:
+    _, page = page_of(name)
     assert page.tags >= {"html", "title", "h1", "h2", "table", "p"}
+    assert len(page.ids) == len(set(page.ids))
 
 
-@pytest.mark.parametrize("content", [BODY, EMPTY])
-def test_the_page_loads_nothing(content: dict[str, Any]) -> None:
-    text = render(content)
-    assert not any(word in text for word in ("http:", "https:", "url(", "@import"))
-    page = Page(text)
-    assert not page.tags & {"script", "img", "link", "iframe", "object", "embed"}
+@pytest.mark.parametrize("name", ["whole", "empty"])
+def test_the_page_loads_nothing(name: str) -> None:
+    text, page = page_of(name)
+    assert not any(word in text.replace("url(#", "") for word in ("http:", "https:", "url(", "@import"))
+    assert not page.tags & {"script", "img", "link", "iframe", "object", "embed", "foreignobject"}
     assert not page.attributes & {"src", "href", "onload", "onclick", "onerror"}
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)
 
 
 def test_the_page_shows_what_was_found() -> None:
-    text = Page(render(BODY)).text
+    text = page_of("whole")[1].text
     for piece in ("The fastest.", "opset 11 converted to 17", "10.000 ms ± 0.050", "3 fp32, 1 int8", "1.25x", "1,234,567", "0.01 ± 0.002"):
         assert piece in text
-    for piece in ("frontier", "0.8995", "1 (front)", "0.800", "some CPU", "0.1 ± 0.01", '"target": "onnxruntime-cpu"'):
+    for piece in ("frontier", "0.8985", "1 (front)", "0.800", "some CPU", "0.1 ± 0.01", '"target": "onnxruntime-cpu"', "a" * 64):
         assert piece in text
+
+
+def test_the_headline_gives_both_times_with_their_spread() -> None:
+    text = page_of("whole")[1].text.replace("\N{NO-BREAK SPACE}", " ")
+    for piece in ("10.000 ± 0.050 ms → 10.000 ± 0.050 ms", "0.800 ± 0.010 of the baseline's", "allowed drop 0.00250"):
+        assert piece in text
+
+
+def test_the_page_has_a_plot_of_everything() -> None:
+    plots = " ".join(page_of("whole")[1].plots)
+    for piece in ("Accuracy against latency", "order of the search", "Sensitivity", "Kernel time", "Dependency", "Predicted"):
+        assert piece in plots
+
+
+def test_a_page_without_measurements_has_no_plots() -> None:
+    assert page_of("empty")[1].plots == []
+
+
+@pytest.mark.parametrize("missing", OPTIONAL)
+def test_a_part_that_is_not_there_is_left_out(missing: str) -> None:
+    Page(render({key: value for key, value in body(changes(layers=[], trials=[])).items() if key != missing}))
+
+
+def test_the_kept_baseline_stands_alone() -> None:
+    kept = body(changes(chosen=None, trials=[trial(0, 0, 1.0, 0.0025, "baseline")], front=["f0"]))
+    kept["result"].update(outcome="baseline_kept", reason="None was faster.")
+    text = Page(render(kept)).text
+    assert "baseline kept" in text
+    assert "→" not in text
+
+
+def test_the_page_says_how_to_repeat_it() -> None:
+    text = page_of("whole")[1].text
+    assert "optimize model.onnx --calibration calibration.npz --validation validation.npz --config config.json" in text
+
+
+@pytest.mark.parametrize(
+    ("held_out", "shared", "argument"), [(True, False, ""), (False, True, " --validation calibration.npz"), (True, True, "")]
+)
+def test_the_command_names_the_files_that_were_given(held_out: bool, shared: bool, argument: str) -> None:
+    data = {"validation_held_out_of_calibration": held_out, "calibration_is_validation": shared}
+    text = Page(render(body(changes(data=data, trials=[], layers=[], dependency_map=None)))).text
+    assert f"--calibration calibration.npz{argument} --config" in text
+
+
+def test_the_page_says_what_the_repairs_gained() -> None:
+    assert "Smoothing: 1 of 2 kept, which took the loss from 0.2 to 0.125." in page_of("whole")[1].text
 
 
 def test_a_failed_trial_shows_why() -> None:
-    failed = {**TRIAL, "on_all": None, "latency": None, "failure": "no such kernel", "fingerprint": "f2"}
-    assert "no such kernel" in Page(render(body(lambda item: item.update(trials=[failed])))).text
+    failed = {**trial(2, 1, 0.8, 0.0), **NOT_TRIED}
+    assert "no such kernel" in Page(render(body(changes(trials=[failed])))).text
 
 
 @pytest.mark.parametrize(("excess", "word"), [(0.0, "yes"), (-0.001, "no")])
 def test_a_trial_shows_whether_it_kept_the_budget(excess: float, word: str) -> None:
-    trial = {**TRIAL, "on_all": {"score": 0.9, "excess": excess}}
-    assert word in Page(render(body(lambda item: item.update(trials=[trial])))).texts
+    assert word in Page(render(body(changes(trials=[trial(1, 1, 0.8, excess)])))).texts
+
+
+def test_layers_that_are_not_in_the_map_are_named() -> None:
+    found = {"layers": ["conv", "gemm"], "lower": [[], [0.1]], "left_out": ["weak", "weaker"]}
+    page = Page(render(body(changes(dependency_map=found, trials=[], layers=[]))))
+    assert "2 layers with weaker dependencies are not in the map" in page.text
+    assert "weak, weaker" in page.text
 
 
 PLACES: dict[str, Callable[[dict[str, Any], str], object]] = {
@@ -168,37 +182,39 @@ PLACES: dict[str, Callable[[dict[str, Any], str], object]] = {
     "environment key": lambda item, text: item["result"]["environment"].update({text: 1}),
     "environment value": lambda item, text: item["result"]["environment"].update(processor=text),
     "note": lambda item, text: item["notes"].append(text),
-    "layer name": lambda item, text: item["layers"][0].update(name=text),
+    "layer name": lambda item, text: item["layers"].append(layer(text)),
+    "output": lambda item, text: item["config"]["outputs"].update({text: "logits"}),
     "operator": lambda item, text: item["layers"][0].update(op_type=text),
     "layer precision": lambda item, text: item["layers"][0].update(precision=text),
     "order": lambda item, text: item["trials"][0].update(order=text),
     "trial index": lambda item, text: item["trials"][0].update(index=text),
-    "failure": lambda item, text: item["trials"][0].update(failure=text),
+    "failure": lambda item, text: item["trials"].append({**trial(9, 1, 1.0, 0.0), **NOT_TRIED, "failure": text}),
     "repaired layer": lambda item, text: item["repairs"][0].update(where=[text]),
-    "first of a pair": lambda item, text: item["dependencies"][0].update(first=text),
-    "second of a pair": lambda item, text: item["dependencies"][0].update(second=text),
+    "repair": lambda item, text: item["repairs"][0].update(what=text),
+    "pair": lambda item, text: item["dependencies"][0].update(first=text, second=text),
+    "map": lambda item, text: item["dependency_map"].update(layers=["conv", text], left_out=[text]),
+    "end": lambda item, text: item["search"].update(ended=text),
+    "data": lambda item, text: item["data"].update(metric=text),
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
-@given(st.sampled_from(["</td></table><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "'\"><b>", "&lt;b&gt;", "ünï\u2028"]))
-def test_text_from_outside_is_shown_as_text(place: str, text: str) -> None:
-    plain = Page(render(BODY))
-    page = Page(render(body(lambda item: PLACES[place](item, text))))
-    assert text in page.text
+@pytest.mark.parametrize("text", ["</td></svg><script>", "'<b id=x onload=1>&lt;", "$x_1$ ünï\u2028--><b>"])
+def test_text_from_outside_is_shown_as_text(text: str) -> None:
+    def everywhere(item: dict[str, Any]) -> None:
+        for number, place in enumerate(PLACES.values()):
+            place(item, f"{text}{number}")
+
+    plain, page = page_of("whole")[1], Page(render(body(everywhere)))
+    for number, name in enumerate(PLACES):
+        assert f"{text}{number}" in page.text, name
     assert page.tags <= plain.tags
-    assert page.attributes == plain.attributes
-
-
-def test_an_output_name_in_the_settings_is_shown_as_text() -> None:
-    page = Page(render(body(lambda item: item["config"].update(outputs={"<b>": "logits"}))))
-    assert "<b>" in page.text
-    assert "b" not in page.tags
+    assert page.attributes <= plain.attributes
+    assert len(page.plots) == len(plain.plots)
 
 
 def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
-    counts = Page(render(BODY)).rows
-    assert counts == [6, 6, 6, 6, 6, 5, 5, 7, 7, 3, 3, 2, 2, 2, 2]
+    counts = page_of("whole")[1].rows
+    assert counts == [5, 5, 5, 7, 7, 7, 7, 7, 7, 7, 6, 6, 6, 3, 3, 2, 2, 2, 2, 2, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -211,6 +227,11 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
 )
 def test_each_answer_has_its_words(answer: str, words: str) -> None:
     assert words in verdict_in_words({"verdict": {**VERDICT, "answer": answer}})
+
+
+def test_the_interval_is_not_passed_off_as_a_two_sided_one() -> None:
+    assert "each end with 95% confidence (both at once: at least 90%)" in verdict_in_words({"verdict": VERDICT})
+    assert "each end with 99.5% confidence (both at once: at least 99%)" in verdict_in_words({"verdict": {**VERDICT, "confidence": 0.995}})
 
 
 def test_a_verdict_that_no_number_of_samples_would_settle_names_none() -> None:

@@ -102,14 +102,16 @@ class FakeWorld:
 
     def search(self, ladders: Sequence[Ladder] | None = None, **limits: float | None) -> Search:
         made = [self.ladder()] if ladders is None else ladders
-        return Search(
+        search = Search(
             self.all_low,
             lambda trials: iter(made),
             self.fingerprint,
             max_trials=limits.get("max_trials"),  # type: ignore[arg-type]  # one bag for both limits
             max_seconds=limits.get("max_seconds"),
+            seconds=lambda: self.seconds * len(search.trials),
             view=lambda trials: lambda trial: trial.on_search,
         )
+        return search
 
 
 def run(world: FakeWorld, search: Search) -> tuple[Trial, ...]:

@@ -50,6 +50,7 @@ def test_finds_the_longest_prefix_that_keeps_the_budget() -> None:
     assert fastest_met(run(HALFWAY, HALFWAY.search())).low_layers == 8
 
 
+@settings(max_examples=60)
 @given(st.integers(2, 60), st.floats(0.0, 1.0))
 def test_finds_the_longest_prefix_of_any_monotone_world_in_about_log2_trials(count: int, share: float) -> None:
     world = FakeWorld(rising(count, 0.01), budget=0.01 * share)
@@ -119,9 +120,14 @@ def test_a_ladder_is_only_made_once_the_ones_before_it_are_done() -> None:
             seen.append(len(trials))
             yield HALFWAY.ladder(name=name)
 
-    search = HALFWAY.search()
     search = Search(
-        HALFWAY.all_low, ladders, HALFWAY.fingerprint, max_trials=None, max_seconds=None, view=lambda trials: lambda trial: trial.on_search
+        HALFWAY.all_low,
+        ladders,
+        HALFWAY.fingerprint,
+        max_trials=None,
+        max_seconds=None,
+        seconds=lambda: 0.0,
+        view=lambda trials: lambda trial: trial.on_search,
     )
     trials = run(HALFWAY, search)
     assert seen == [2, len(trials)]
@@ -208,16 +214,16 @@ def test_in_noise_the_search_ships_no_worse_an_engine_than_one_that_takes_observ
     worlds = [(samples, top, beta) for samples in (300, 1000, 3000, 10_000) for top in (0.002, 0.005, 0.02) for beta in (0.2, 0.5)]
     found: dict[bool, list[tuple[float, float, int]]] = {True: [], False: []}
     for samples, top, beta in worlds:
-        for seed in range(8):
+        for seed in range(6):
             for is_binary, results in found.items():  # real-valued scores are not shrunk
-                world = FakeWorld(rising(40, top), 0.4 * beta * top, beta, samples, is_binary, seed=seed)
+                world = FakeWorld(rising(24, top), 0.4 * beta * top, beta, samples, is_binary, seed=seed)
                 trials = run(world, world.search())
                 best = fastest_met(trials)
                 is_over = world.true_drop(best.precisions) > world.budget
                 results.append((is_over, world.ratio(best.precisions), len(trials)))
     shrunk, observed = (np.mean(np.array(found[key], dtype=np.float64), axis=0) for key in (True, False))
-    # Found with these seeds, shrunk and observed: true drop over budget 59% and 59% of the time (a fastest engine that met a budget on the
-    # samples that it was chosen by was lucky: that is what the verdict is for), latency ratio 0.634 and 0.637, trials 6.3 and 6.4.
+    # Found with these seeds, shrunk and observed: true drop over budget 73% and 75% of the time (a fastest engine that met a budget on the
+    # samples that it was chosen by was lucky: that is what the verdict is for), latency ratio 0.614 and 0.611, trials 6.2 and 6.3.
     assert shrunk[0] <= observed[0] + 0.03
     assert shrunk[1] <= observed[1] + 0.01
     assert shrunk[2] <= observed[2] + 0.5

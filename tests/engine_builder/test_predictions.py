@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from calibration.precision import Precision
+from calibration.sensitivity import Sensitivity, SensitivityTable
+from engine_builder.assignment import PrecisionAssignment
+from engine_builder.predictions import MAX_MAPPED, dependency_map, predictions
+from engine_builder.search.trial import failed_trial
+
+INT8, INT4, FP32 = Precision.INT8, Precision.INT4, Precision.FP32
+
+
+def table_of(*decisions: tuple[str, Precision, float]) -> SensitivityTable:
+    rows = tuple(Sensitivity(layer, precision, loss, 0.0, None, None) for layer, precision, loss in decisions)
+    return SensitivityTable(rows, 8, 8, 1.0, ())
+
+
+TABLE = table_of(("a", INT8, 0.1), ("b", INT8, 0.2), ("b", INT4, 0.7))
+PAIRS = np.array([[0.0, 0.03, 0.05], [0.03, 0.0, 0.0], [0.05, 0.0, 0.0]])
+LADDERS = [{"ladders": [{"name": "loss", "rungs": [{"a": "int8"}, {"a": "int8", "b": "int8"}], "ratios": [0.9, 0.8]}]}]
+
+
+def test_the_predicted_loss_is_of_second_order_in_the_precisions_of_the_trial() -> None:
+    trials = [failed_trial(0, "f0", {}, "baseline", "")]
+    trials += [failed_trial(1, "f1", {"a": INT8, "b": INT8}, "loss", ""), failed_trial(2, "f2", {"a": INT8, "b": INT4}, "loss", "")]
+    assert [item["loss"] for item in predictions(trials, TABLE, PAIRS, [])] == pytest.approx([0.0, 0.33, 0.85])
+
+
+def test_the_predicted_latency_is_that_of_the_rung_that_was_tried() -> None:
+    trials = [failed_trial(0, "f0", {"a": INT8, "b": INT8}, "loss", ""), failed_trial(1, "f1", {"a": INT8, "b": INT8}, "all_low", "")]
+    assert [item["ratio"] for item in predictions(trials, TABLE, PAIRS, LADDERS)] == [0.8, None]
+
+
+def test_a_layer_stands_in_the_map_in_the_precision_that_it_got() -> None:
+    low = dependency_map(TABLE, PAIRS, PrecisionAssignment((("a", INT8), ("b", INT4))))
+    assert low == {"layers": ["a", "b"], "lower": [[], [0.05]], "left_out": []}
+    kept = dependency_map(TABLE, PAIRS, PrecisionAssignment((("a", INT8), ("b", FP32))))
+    assert kept["lower"] == [[], [0.03]]
+
+
+def test_the_map_of_a_large_model_keeps_the_strongest_layers_in_their_order() -> None:
+    names = [f"layer{index:03d}" for index in range(MAX_MAPPED + 40)]
+    strength = np.arange(len(names), dtype=float)
+    pairs = np.outer(strength, strength) * (1.0 - np.eye(len(names)))
+    assignment = PrecisionAssignment(tuple((name, INT8) for name in names))
+    found = dependency_map(table_of(*((name, INT8, 0.1) for name in names)), pairs, assignment)
+    assert found["layers"] == names[40:]
+    assert found["left_out"] == names[:40]
+
+
+def test_a_model_without_decisions_has_an_empty_map() -> None:
+    assert dependency_map(table_of(), np.zeros((0, 0)), PrecisionAssignment(()))["layers"] == []
