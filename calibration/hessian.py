@@ -32,6 +32,7 @@ from calibration.precision import Precision, Scheme, fake_quantize_activation
 from calibration.reference import Probe, ReferenceModel
 from calibration.session import Array
 from calibration.singles import in_parallel
+from calibration.smoothing import multiplied
 
 FIRST_STEP = 1e-3  # of the tensor's root mean square: the middle of the plateau on a logarithmic scale
 AGREEMENT = 0.05  # two steps a factor of two apart must agree this well
@@ -182,12 +183,21 @@ def _curvature(probe: Probe, compare: Comparison, site: str, tensor: Floats, v: 
 
 def _rounding(probe: Probe, site: str, tensor: Floats, scheme: Scheme, ranges: Mapping[str, tuple[float, float]]) -> float:
     """Return ||x - Q(x)||^2 at 8 bits: of the weight, or the mean over samples of an activation."""
+    smoothing = probe.run.model.smoothing(probe.layer) if site != "output" else None
     if site == "weight":
-        return _squared_norm(tensor - probe.run.model.rounded_weight(probe.layer, Precision.INT8))
+        rounded = probe.run.model.rounded_weight(probe.layer, Precision.INT8)
+        if smoothing is not None:
+            rounded = multiplied(rounded, probe.layer, smoothing.factor)
+        return _squared_norm(tensor - rounded)
     name = probe.layer.output if site == "output" else probe.layer.inputs[int(site.removeprefix("input"))]
     if name not in ranges:
         return 0.0
-    error = fake_quantize_activation(tensor, *ranges[name], bits=8, symmetric=scheme.symmetric_activations)
+    if smoothing is not None:
+        span = smoothing.low, smoothing.high
+        error = fake_quantize_activation(tensor * smoothing.factor, *span, bits=8, symmetric=scheme.symmetric_activations)
+        error /= smoothing.factor
+    else:
+        error = fake_quantize_activation(tensor, *ranges[name], bits=8, symmetric=scheme.symmetric_activations)
     error -= tensor
     return _squared_norm(error) / len(tensor)
 

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from calibration.layers import Layer
 from calibration.precision import Precision, Scheme, activation_grid, fake_quantize_weight
 from calibration.segments import Graph, Unit
+from calibration.smoothing import Smoothing, divided
 
 Floats = NDArray[np.float32]
 
@@ -22,23 +23,36 @@ def float_layer(graph: Graph, unit: Unit) -> onnx.ModelProto:
     return graph.piece(unit.start, unit.stop, outputs=[unit.layer.output], fed=fed)
 
 
-def low_layer(graph: Graph, unit: Unit, precision: Precision, ranges: Mapping[str, tuple[float, float]], scheme: Scheme) -> onnx.ModelProto:
+def low_layer(
+    graph: Graph,
+    unit: Unit,
+    precision: Precision,
+    ranges: Mapping[str, tuple[float, float]],
+    scheme: Scheme,
+    smoothing: Smoothing | None = None,
+) -> onnx.ModelProto:
     """Return the layer in a low precision.
 
-    INT8 rounds inputs, weight and (where the scheme says so) output; narrower integers round the weight alone. The rounded weight is a
-    constant of the model, unless it is one of ``graph.matrices``: then it is an input.
+    INT8 rounds inputs, weight and (where the scheme says so) output; narrower integers round the weight alone. With a smoothing, INT8
+    rounds the product of the input and the factors, and the divided weight. The rounded weight is a constant of the model, unless it is one
+    of ``graph.matrices``: then it is an input.
     """
     layer = unit.layer
     constants: dict[str, TensorProto] = {}
     if layer.weight is not None and layer.weight not in graph.matrices:
-        weight = rounded_weight(graph, layer, precision)
+        weight = rounded_weight(graph, layer, precision, smoothing)
         constants[layer.weight] = numpy_helper.from_array(weight, layer.weight)
     if precision is not Precision.INT8:
         return graph.piece(unit.start, unit.stop, outputs=[layer.output], constants=constants)
     rounds_output = layer.op_type in scheme.quantized_outputs
     nodes = []
     for name in dict.fromkeys(layer.inputs):
-        nodes += _round_trip(name, f"{name}__rounded", ranges[name], scheme, constants)
+        source, span = name, ranges[name]
+        if smoothing is not None and name == smoothing.tensor:
+            source, span = f"{name}__smoothed", (smoothing.low, smoothing.high)
+            constants[f"{name}__factor"] = numpy_helper.from_array(smoothing.factor, f"{name}__factor")
+            nodes.append(helper.make_node("Mul", [name, f"{name}__factor"], [source]))
+        nodes += _round_trip(source, f"{name}__rounded", span, scheme, constants)
     for node in graph.nodes[unit.start : unit.stop]:
         clone = onnx.NodeProto()
         clone.CopyFrom(node)
@@ -53,9 +67,12 @@ def low_layer(graph: Graph, unit: Unit, precision: Precision, ranges: Mapping[st
     return graph.piece(unit.start, unit.stop, outputs=[output], nodes=nodes, constants=constants)
 
 
-def rounded_weight(graph: Graph, layer: Layer, precision: Precision) -> Floats:
-    """Return the layer's weight after a round trip through the precision."""
-    return fake_quantize_weight(weight_of(graph, layer), layer.weight_axis, bits=precision.bits)
+def rounded_weight(graph: Graph, layer: Layer, precision: Precision, smoothing: Smoothing | None = None) -> Floats:
+    """Return the layer's weight after a round trip through the precision; INT8 rounds the weight that the smoothing divides."""
+    weight = weight_of(graph, layer)
+    if smoothing is not None and precision is Precision.INT8:
+        weight = divided(weight, layer, smoothing.factor)
+    return fake_quantize_weight(weight, layer.weight_axis, bits=precision.bits)
 
 
 def weight_of(graph: Graph, layer: Layer) -> Floats:

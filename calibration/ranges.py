@@ -1,27 +1,25 @@
 """Lowest and highest value of every tensor that a layer may quantize.
 
-The float model runs a few layers at a time and each tensor is looked at as soon as it is there, so that few activations of one batch are
-alive at once. Histograms, and the percentile or the divergence that picks a range from one, are onnxruntime's.
+Histograms, and the percentile or the divergence that picks a range from one, are onnxruntime's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from onnxruntime.quantization.calibrate import HistogramCollector
 
+from calibration.chain import Chain
 from calibration.errors import CalibrationError, InvalidCalibrationSetError
 from calibration.layers import Layer
 from calibration.model import read_model
 from calibration.range_table import RangeMethod, RangeTable
-from calibration.segments import Graph
-from calibration.session import Array, Piece
+from calibration.session import Array
 
-UNITS_PER_BLOCK = 2  # layers whose activations are alive at once
 _BINS = {RangeMethod.PERCENTILE: 2048, RangeMethod.ENTROPY: 128}  # onnxruntime's defaults
 _PERCENTILE = 99.999
 
@@ -49,7 +47,7 @@ def collect_ranges(
         InvalidCalibrationSetError: A tensor is not finite on these samples.
         CalibrationError: The model cannot run on these samples.
     """
-    chain = _Chain(model, layers)
+    chain = Chain(read_model(model), layers)
     spans: dict[str, tuple[float, float]] = {}
     collector = None if method is RangeMethod.MINMAX else _collector(method)
     seen = 0
@@ -62,30 +60,6 @@ def collect_ranges(
         seen += len(next(iter(batch.values())))
         on_batch(seen)
     return RangeTable(spans if collector is None else _chosen(collector, method, spans), method, seen)
-
-
-class _Chain:
-    """The float model in pieces that give out the inputs and outputs of its layers."""
-
-    def __init__(self, model: Path, layers: Sequence[Layer]) -> None:
-        graph = Graph(read_model(model), layers)
-        self._wanted = dict.fromkeys(name for layer in layers for name in (*layer.inputs, layer.output))
-        self._matrices = graph.matrices  # big ones are fed, not part of the pieces
-        self._pieces = []
-        for block in graph.blocks(UNITS_PER_BLOCK):
-            outputs = graph.piece_outputs(block.start, block.stop, tuple(self._wanted))
-            later = frozenset(graph.piece_inputs(block.stop, len(graph.nodes)))
-            if outputs:
-                self._pieces.append((Piece(graph.piece(block.start, block.stop, outputs=outputs)), later))
-
-    def tensors(self, batch: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
-        """Yield each tensor's name and values, (batch, ...)."""
-        alive = dict(batch)
-        yield from ((name, value) for name, value in batch.items() if name in self._wanted)
-        for piece, later in self._pieces:
-            made = piece.run({**self._matrices, **alive})
-            yield from ((name, value) for name, value in made.items() if name in self._wanted)
-            alive = {name: value for name, value in (alive | made).items() if name in later}
 
 
 def _widened(name: str, span: tuple[float, float] | None, value: Array) -> tuple[float, float]:

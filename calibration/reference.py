@@ -25,6 +25,7 @@ from calibration.low_layers import Floats, float_layer, low_layer, rounded_tenso
 from calibration.precision import Precision, Scheme
 from calibration.segments import Block, Graph, Unit
 from calibration.session import Array, Piece
+from calibration.smoothing import Smoothing
 
 TAIL_BYTES = 64 << 20  # most that the tails' copies of constants may take
 KEPT_BYTES = 64 << 20  # about the most that the float pass keeps of what taps give out; other blocks' taps run again when their turn comes
@@ -39,6 +40,7 @@ class ReferenceModel:
         layers: Sequence[Layer],
         ranges: Mapping[str, tuple[float, float]],
         scheme: Scheme,
+        smoothings: Sequence[Smoothing] = (),
         *,
         units_per_block: int = 4,
         tail_bytes: int = TAIL_BYTES,
@@ -51,6 +53,7 @@ class ReferenceModel:
             layers: Its layers, in topological order.
             ranges: Lowest and highest value of each tensor that may be quantized.
             scheme: How the target quantizes.
+            smoothings: Tensors that are smoothed for the layers that read them, where those are low.
             units_per_block: Layers in one block; the constants of the model are held about half as often.
             tail_bytes: Constants that tails may hold; tails are left out if they would hold more.
             kept_bytes: Activations inside blocks that a float pass may keep.
@@ -59,6 +62,7 @@ class ReferenceModel:
         self.blocks = self.graph.blocks(units_per_block)
         self._scheme = scheme
         self._ranges = ranges
+        self._smoothing = {layer: smoothing for smoothing in smoothings for layer in smoothing.layers}
         self._units = {unit.layer.name: (index, unit) for index, block in enumerate(self.blocks) for unit in block.units}
         self._chain = [self._run_of(block.start, block.stop) for block in self.blocks]
         self._rests = {unit.layer.name: self._run_of(unit.stop, block.stop) for block in self.blocks for unit in block.units}
@@ -83,12 +87,16 @@ class ReferenceModel:
         return weight_of(self.graph, layer)
 
     def rounded_weight(self, layer: Layer, precision: Precision) -> Floats:
-        """Return the layer's weight after a round trip through the precision."""
-        return rounded_weight(self.graph, layer, precision)
+        """Return the weight that the layer has in the precision: after a round trip through it, in INT8 divided as its smoothing says."""
+        return rounded_weight(self.graph, layer, precision, self.smoothing(layer))
 
     def can_round(self, layer: Layer) -> bool:
         """Whether every range that INT8 needs is known."""
         return all(name in self._ranges for name in rounded_tensors(layer, self._scheme))
+
+    def smoothing(self, layer: Layer) -> Smoothing | None:
+        """Return how the layer's input is smoothed where it is low."""
+        return self._smoothing.get(layer.name)
 
     def begin(self, batch: Mapping[str, Array]) -> Pass:
         """Run the float model on a batch and return the pass, from which layers can be probed.
@@ -128,7 +136,10 @@ class ReferenceModel:
 
     def _low_head(self, layer: Layer, precision: Precision) -> Piece:
         unit = self._units[layer.name][1]
-        piece = self._once((layer.name, precision), lambda: Piece(low_layer(self.graph, unit, precision, self._ranges, self._scheme)))
+        smoothing = self.smoothing(layer)
+        piece = self._once(
+            (layer.name, precision), lambda: Piece(low_layer(self.graph, unit, precision, self._ranges, self._scheme, smoothing))
+        )
         assert piece is not None
         return piece
 

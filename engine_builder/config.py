@@ -119,6 +119,10 @@ class RangeConfig:
     samples: int | None = field(
         default=None, metadata={"minimum": 1, "description": "Most samples used for ranges and probes; all by default."}
     )
+    repair: bool = field(
+        default=True,
+        metadata={"description": "Try repairs of low layers, and keep those that lower the loss on samples they were not fitted to."},
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,10 @@ def _read(kind: object, data: object, path: str, root: type, limits: Mapping[str
         return _read_choice(kind, data, path)
     if kind is int or kind is float:
         return _read_number(kind, data, path, limits)
+    if kind is bool:
+        if not isinstance(data, bool):
+            raise _wrong_type(path, data, "true or false")
+        return data
     if kind is str:
         if not isinstance(data, str) or not data.strip():
             raise _wrong_type(path, data, "a text that is not empty")
@@ -187,7 +191,7 @@ def _describe_type(kind: object) -> dict[str, object]:
         return describe(kind)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return {"type": "string", "enum": [item.value for item in kind]}
-    names: dict[object, str] = {int: "integer", float: "number", str: "string"}
+    names: dict[object, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
     return {"type": names[kind]}
 
 

@@ -24,12 +24,13 @@ from calibration.sensitivity import SensitivityTable
 from calibration.singles import Decision
 from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_from_json
+from engine_builder.corrected import build
 from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.qdq.placement import MOVING_OPS
 from engine_builder.search.frontier import frontier, predicted_loss
 from engine_builder.search.time_model import Flow, Timed, TimeModel, fit
 from engine_builder.search.trial import Trial
-from engine_builder.trials import build, timing_feeds
+from engine_builder.trials import timing_feeds
 from engine_builder.workspace import FileRef, StageContext
 
 Kernels = dict[str, tuple[float, float]]  # layer -> its kernel's milliseconds in the baseline engine and with every layer low
@@ -106,7 +107,7 @@ def _profiled(found: Inspection, config: Config, lowest: Trial, request: Mapping
     backend = backend_for(config.target)
     feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
     baseline = context.workspace.path(value_from_json(FileRef, request["model"]))
-    engine, _ = build(found, request, lowest.precisions, backend, context)
+    engine, _ = build(found, request, lowest.precisions, backend, context, lowest.corrections)
     high = backend.kernel_times(baseline, feeds, threads=config.threads, scratch=context.scratch)
     low = backend.kernel_times(engine, feeds, threads=config.threads, scratch=context.scratch)
     return {layer.name: (_time_of(layer, high), _time_of(layer, low)) for layer in found.layers if layer.name in lowest.precisions}

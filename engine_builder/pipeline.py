@@ -24,15 +24,16 @@ from engine_builder.search.search import Ladder, Proposal, Search
 from engine_builder.search.trial import SEARCH_SHARE, Accuracy, Trial, failed_trial
 from engine_builder.workspace import FileRef
 
-PIPELINE_VERSION = "1"  # bumped when stage names, their order or the form of their results change
+PIPELINE_VERSION = "2"  # bumped when stage names, their order or the form of their results change
 MAX_PROBE_SAMPLES = 256
 CHUNK_SECONDS = 20.0  # of one sensitivity stage
 SHARE_OF_FORWARD = 0.7  # cost of one probe, in forward passes of the whole model
 ENGINE_FAILURES = (BuildError, StageCrashedError, StageMemoryError, StageTimeoutError)  # cost a trial, never the job
 SPANS = {  # the part of a job's progress that each stage covers
     "inspect": (0.0, 0.03),
-    "ranges": (0.03, 0.08),
-    "sensitivity": (0.08, 0.28),
+    "ranges": (0.03, 0.06),
+    "repair": (0.06, 0.09),
+    "sensitivity": (0.09, 0.28),
     "hessian": (0.28, 0.34),
     "dependency": (0.34, 0.41),
     "orders": (0.41, 0.42),
@@ -94,6 +95,8 @@ def optimize(job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[s
     observer.entered("ranges", SPANS["ranges"][0])
     ranged = run_stage("ranges", "ranges", basics, SPANS["ranges"])
     basics |= {"ranges": ranged["ranges"], "quantizable": ranged["quantizable"]}
+    if job.config.calibration.repair:
+        basics["repairs"] = run_stage("repair", "repair", basics, SPANS["repair"])["repairs"]
     measured = _measure(job, basics, inspected, run_stage, observer)
 
     observer.entered("search", SPANS["search"][0])

@@ -28,6 +28,7 @@ from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_from_json
 from engine_builder.inspection import Inspection, decisions, read_inspection
 from engine_builder.qdq.placement import ranges_of_moved_tensors
+from engine_builder.repair_table import read_repairs
 from engine_builder.search.orders import orders_from
 from engine_builder.workspace import FileRef, StageContext
 
@@ -65,7 +66,7 @@ def sensitivity(request: Mapping[str, object], context: StageContext) -> dict[st
         context.progress(done / share.samples, f"{len(wanted)} decisions on {done} of {share.samples} samples")
 
     wanted = _wanted(found, config, request)
-    singles = measure_singles(reference, found.kinds, wanted, share.batches(found.batch), workers=_workers(), on_batch=report)
+    singles = measure_singles(reference, found.kinds, wanted, share.batches(found.batch), workers=workers(), on_batch=report)
     name = f"singles-{start}-{stop}.npz"
     arrays = {"loss": singles.loss, "gram_sum": singles.gram_sum, "gram_square_sum": singles.gram_square_sum}
     return {"singles": json_from_value(context.workspace.write_arrays(name, **arrays))}
@@ -81,10 +82,10 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
         reference,
         found.kinds,
         backend_for(config.target).capabilities.scheme,
-        _range_table(request, context).ranges,
+        read_ranges(request, context).ranges,
         batches,
         seed=config.search.seed,
-        workers=_workers(),
+        workers=workers(),
         on_batch=lambda done: context.progress(done / HESSIAN_BATCHES, f"Hessian probe {done} of {HESSIAN_BATCHES}"),
     )
     return {"traces": json_from_value(traces), "samples": min(size * HESSIAN_BATCHES, samples.samples)}
@@ -107,7 +108,7 @@ def dependency(request: Mapping[str, object], context: StageContext) -> dict[str
         pairs,
         batches,
         {decision: singles.loss[:count, index] for index, decision in enumerate(wanted)},
-        workers=_workers(),
+        workers=workers(),
         on_batch=lambda done: context.progress(done / len(batches), f"{len(pairs)} pairs on {done} of {len(batches)} batches"),
     )
     return {"tests": json_from_value(tests)}
@@ -152,13 +153,15 @@ def _basics(request: Mapping[str, object], context: StageContext) -> tuple[Inspe
     return found, config_from_json(request["config"]), load_saved(context.workspace.path(found.calibration))
 
 
-def _range_table(request: Mapping[str, object], context: StageContext) -> RangeTable:
+def read_ranges(request: Mapping[str, object], context: StageContext) -> RangeTable:
+    """Return the range table that ``ranges`` wrote."""
     return value_from_json(RangeTable, context.workspace.read_json(value_from_json(FileRef, request["ranges"])))
 
 
 def _reference(found: Inspection, config: Config, request: Mapping[str, object], context: StageContext) -> ReferenceModel:
     model = read_model(context.workspace.path(found.prepared))
-    return ReferenceModel(model, found.layers, _range_table(request, context).ranges, backend_for(config.target).capabilities.scheme)
+    scheme = backend_for(config.target).capabilities.scheme
+    return ReferenceModel(model, found.layers, read_ranges(request, context).ranges, scheme, read_repairs(request, context).smoothings)
 
 
 def _wanted(found: Inspection, config: Config, request: Mapping[str, object]) -> tuple[Decision, ...]:
@@ -174,5 +177,6 @@ def _singles(request: Mapping[str, object], wanted: tuple[Decision, ...], contex
     return joined(parts)
 
 
-def _workers() -> int:
+def workers() -> int:
+    """Return how many batches to keep in flight: one for each processor of this process."""
     return len(os.sched_getaffinity(0))

@@ -17,6 +17,7 @@ from engine_builder.backends import backend_for
 from engine_builder.config import config_from_json
 from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.predictions import dependency_map, predictions
+from engine_builder.repair_table import Repair, read_repairs
 from engine_builder.report_page import render
 from engine_builder.search.pareto import pareto_front
 from engine_builder.search.trial import Trial
@@ -53,6 +54,7 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         "notes": list(found.notes),
         "data": _data(found),
         "layers": _layers(found, table, assignment),
+        "repairs": json_from_value((*read_repairs(request, context).tried, *_bias_repairs(chosen, trials))),
         "traces": json_from_value(table.traces),
         "dependencies": _dependencies(value_from_json(tuple[PairTest, ...], request["tests"])),
         "dependency_map": dependency_map(table, interaction, assignment),
@@ -151,6 +153,12 @@ def _reason(
         asked = "" if confidence is None else f" at the confidence asked for, {confidence:.0%}"
         return f"Engines kept the accuracy budget in the search, but none passed the verdict{asked}."
     return "Engines kept the accuracy budget, but none was faster than the baseline by more than the spread of the timing."
+
+
+def _bias_repairs(chosen: Trial | None, trials: Sequence[Trial]) -> tuple[Repair, ...]:
+    """Return what correcting biases was worth for the engine that is kept, or for the one with every layer low."""
+    trial = chosen or next((trial for trial in trials if trial.order == "all_low"), None)
+    return () if trial is None or trial.bias is None else (trial.bias,)
 
 
 def _counts(found: Inspection, chosen: Trial, baseline: Precision) -> dict[str, int]:

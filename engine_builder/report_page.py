@@ -9,7 +9,7 @@ from typing import cast
 
 from engine_builder.report_layer_plots import CLIPPED, bars_left_out, dependency_plot, kernel_plot, kernel_totals, sensitivity_plot
 from engine_builder.report_plots import front_plot, path_plot, prediction_plot
-from engine_builder.report_tables import dependencies_table, engines_table, layers_table, pairs_table, trials_table
+from engine_builder.report_tables import dependencies_table, engines_table, layers_table, pairs_table, repairs_table, trials_table
 
 Row = Mapping[str, object]
 
@@ -56,6 +56,7 @@ def render(body: Mapping[str, object]) -> str:
         _engines(body, str(verdict["metric"])),
         *_layers(body),
         _dependencies(body),
+        _repairs(cast(Sequence[Row], body.get("repairs") or ())),
         _predictions(body),
         _notes(cast(Sequence[str], body["notes"])),
         _numbers(body, result),
@@ -152,6 +153,23 @@ def _dependencies(body: Row) -> str:
         names = escape(", ".join(left_out))
         text += f"<details><summary>{len(left_out)} layers with weaker dependencies are not in the map</summary><p>{names}</p></details>"
     return text
+
+
+def _repairs(tried: Sequence[Row]) -> str:
+    note = f"Loss on calibration samples that the repair was not fitted to, ± standard error of the difference. {_gains(tried)}"
+    return _section("Repairs", note, repairs_table(tried))
+
+
+def _gains(tried: Sequence[Row]) -> str:
+    """Return what each kind of repair gained, a sentence each."""
+    lines = []
+    for what in dict.fromkeys(str(repair["what"]) for repair in tried):
+        same = [repair for repair in tried if repair["what"] == what]
+        kept = [repair for repair in same if repair["kept"]]
+        before, after = (sum(cast(float, repair[key]) for repair in kept) for key in ("loss_before", "loss_after"))
+        gained = f", which took the loss from {before:.3g} to {after:.3g}" if kept else ""
+        lines.append(f"{what.capitalize()}: {len(kept)} of {len(same)} kept{gained}.")
+    return " ".join(lines)
 
 
 def _predictions(body: Row) -> str:

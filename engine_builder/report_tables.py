@@ -79,6 +79,21 @@ def dependencies_table(tests: Sequence[Row]) -> str:
     return table(["first layer", "second layer", "extra loss"], rows) if rows else ""
 
 
+def repairs_table(tried: Sequence[Row]) -> str:
+    """Return every repair that was tried, those that are kept first; nothing where none was."""
+    rows = [
+        [
+            str(repair["what"]),
+            ", ".join(cast(Sequence[str], repair["where"])),
+            f"{repair['loss_before']:.3g}",
+            _with_error(repair["loss_after"], repair["gain_error"]),
+            "yes" if repair["kept"] else "no",
+        ]
+        for repair in sorted(tried, key=lambda repair: not repair["kept"])
+    ]
+    return table(["repair", "layers", "loss before", "loss after", "kept"], rows) if rows else ""
+
+
 def pairs_table(values: Mapping[str, object]) -> str:
     """Return names with their values, sorted."""
     return table(["what", "value"], [[key, str(value)] for key, value in sorted(values.items())])

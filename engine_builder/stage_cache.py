@@ -19,7 +19,7 @@ from engine_builder.workspace import FileRef, Workspace, file_refs, file_sha256,
 
 logger = logging.getLogger(__name__)
 
-CACHED_STAGES = frozenset({"inspect", "ranges", "sensitivity", "hessian", "dependency"})
+CACHED_STAGES = frozenset({"inspect", "ranges", "repair", "sensitivity", "hessian", "dependency"})
 DEFAULT_MAX_BYTES = 8 * 2**30
 _UNFINISHED_PREFIX = "unfinished-"
 _ENTRY_NAME = "entry.json"

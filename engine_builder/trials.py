@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
@@ -13,21 +12,19 @@ from numpy.typing import NDArray
 from calibration.codec import json_from_value, value_from_json
 from calibration.dataset import CalibrationSet, load_saved
 from calibration.losses import losses
-from calibration.model import read_model, save_model
 from calibration.precision import Precision
-from calibration.range_table import RangeTable
 from calibration.session import Array
 from calibration.verdict import Budget
 from engine_builder.assignment import fingerprint_of
 from engine_builder.backends import backend_for
-from engine_builder.backends.base import Backend, Runner
+from engine_builder.backends.base import Runner
 from engine_builder.config import config_from_json
+from engine_builder.corrected import build_corrected
 from engine_builder.errors import BuildError, EngineError
 from engine_builder.evaluate import run_all
 from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.model_files import model_size_bytes
 from engine_builder.outputs import ComparedOutputs, score_outputs
-from engine_builder.qdq.rewrite import rewrite
 from engine_builder.search.trial import SEARCH_SHARE, Accuracy, Latency, Trial
 from engine_builder.sizes import timed_call
 from engine_builder.timing import Timing, relative_latency, time_interleaved
@@ -64,7 +61,9 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
     validation = load_saved(context.workspace.path(found.validation))
     backend = backend_for(config.target)
     baseline_path = context.workspace.path(value_from_json(FileRef, request["model"]))
-    path, size = build(found, request, low, backend, context) if low else (baseline_path, model_size_bytes(baseline_path))
+    path, size, bias, corrections = baseline_path, model_size_bytes(baseline_path), None, None
+    if low:
+        path, size, bias, corrections = build_corrected(found, request, low, backend, context, f"trials/{fingerprint}-biases.npz")
     context.progress(0.3, "engine built")
     runner = backend.open(path, threads=config.threads)
     try:
@@ -93,20 +92,10 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
         scores=context.workspace.write_arrays(f"trials/{fingerprint}.npz", scores=scores),
         seconds=time.perf_counter() - start,
         failure=None,
+        bias=bias,
+        corrections=corrections,
     )
     return {"trial": json_from_value(result)}
-
-
-def build(
-    found: Inspection, request: Mapping[str, object], low: Mapping[str, Precision], backend: Backend, context: StageContext
-) -> tuple[Path, int]:
-    """Return the engine of an assignment in the scratch folder, and its size in bytes; the explicit model lies beside it."""
-    table = value_from_json(RangeTable, context.workspace.read_json(value_from_json(FileRef, request["ranges"])))
-    prepared = read_model(context.workspace.path(found.prepared))
-    explicit = rewrite(prepared, found.layers, low, table.ranges, backend.capabilities.scheme)
-    save_model(explicit, context.scratch / EXPLICIT_NAME)
-    engine = backend.build(context.scratch / EXPLICIT_NAME, context.scratch / ENGINE_NAME)
-    return engine.path, engine.size_bytes
 
 
 def compare(
@@ -165,7 +154,3 @@ def _timed(runner: Runner, baseline: Runner | None, feeds: Mapping[str, Array], 
         reference.mad_ms,
         relative_latency(engine, reference).ratio,
     )
-
-
-EXPLICIT_NAME = "model.explicit.onnx"
-ENGINE_NAME = "engine.onnx"

@@ -27,11 +27,12 @@ from calibration.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Answer, Sel
 from engine_builder.backends import backend_for
 from engine_builder.backends.base import Runner
 from engine_builder.config import Config, config_from_json
+from engine_builder.corrected import ENGINE_NAME, EXPLICIT_NAME, build
 from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.model_files import keep_model, model_size_bytes
 from engine_builder.search.trial import Trial
 from engine_builder.timing import Timing, is_faster, relative_latency, time_interleaved
-from engine_builder.trials import ENGINE_NAME, EXPLICIT_NAME, Timer, build, search_half, timing_feeds
+from engine_builder.trials import Timer, search_half, timing_feeds
 from engine_builder.workspace import FileRef, StageContext
 
 FINAL_SECONDS = 4.0
@@ -147,7 +148,7 @@ def _time(
         folder = context.scratch / trial.fingerprint
         folder.mkdir()
         low = {name: Precision(value) for name, value in trial.precisions.items()}
-        path, _ = build(found, request, low, backend, StageContext(context.workspace, folder, context.progress))
+        path, _ = build(found, request, low, backend, StageContext(context.workspace, folder, context.progress), trial.corrections)
         runners[trial.fingerprint] = backend.open(path, threads=config.threads)
     calls = {name: _call(runner, feeds) for name, runner in runners.items()}
     timings = timer(calls, seconds=FINAL_SECONDS, min_runs=MIN_RUNS, max_runs=MAX_RUNS)

@@ -15,6 +15,7 @@ from calibration.metrics import OutputKind
 from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme
 from calibration.prepare import prepare
 from calibration.reference import Probe, ReferenceModel
+from calibration.smoothing import Smoothing
 from engine_builder.qdq.placement import ranges_of_moved_tensors
 from engine_builder.qdq.rewrite import rewrite
 from tests.model_text import Array, run
@@ -29,11 +30,12 @@ class Probed:
     feeds: Mapping[str, Array]
     ranges: Mapping[str, tuple[float, float]]
     scheme: Scheme = ONNXRUNTIME_CPU_SCHEME
+    smoothings: tuple[Smoothing, ...] = ()
 
     def reference(self, units_per_block: int = 4, *, lean: bool = False) -> ReferenceModel:
         """Return the cut model; a lean one keeps nothing that it can compute again, as those of large models do."""
         limits = {"tail_bytes": -1, "kept_bytes": -1} if lean else {}
-        return ReferenceModel(self.model, self.layers, self.ranges, self.scheme, units_per_block=units_per_block, **limits)
+        return ReferenceModel(self.model, self.layers, self.ranges, self.scheme, self.smoothings, units_per_block=units_per_block, **limits)
 
     def layer(self, name: str) -> Layer:
         return next(layer for layer in self.layers if name in (layer.name, layer.output))
@@ -45,7 +47,7 @@ class Probed:
     def explicit_outputs(self, *low: Layer) -> list[Array]:
         """Return the outputs of the graph that the engine would be made of, without any optimization."""
         assignment = {layer.name: Precision.INT8 for layer in low}
-        return run(rewrite(self.model, self.layers, assignment, self.ranges, self.scheme), self.feeds)
+        return run(rewrite(self.model, self.layers, assignment, self.ranges, self.scheme, self.smoothings), self.feeds)
 
     def explicit_loss(self, kinds: tuple[OutputKind, ...], *low: Layer) -> NDArray[np.float64]:
         return losses(kinds, self.outputs(), self.explicit_outputs(*low))

@@ -70,7 +70,9 @@ def one_bad_layer() -> onnx.ModelProto:
     return model
 
 
-BAD_LAYER_BUDGET = {"accuracy": {"max_nmse": 0.005}}  # three layers in int8 stay far below, the last alone is far above
+PLAIN = {"repair": False}  # smoothing would make the bad layer a good one
+# Three layers in int8 stay far below, the last alone is far above.
+BAD_LAYER_BUDGET = {"accuracy": {"max_nmse": 0.005}, "calibration": PLAIN}
 # Its first axis counts no samples, so the inspection refuses it; ``transposed_gemm`` is the same with the samples in front.
 NOT_BY_SAMPLES = {"gemm_factors"}
 MORE = (duplicate_node_names, bf16_inside, fixed_batch_4, fixed_batch_16, transposed_gemm, one_bad_layer)
@@ -156,7 +158,7 @@ def test_a_half_precision_model_is_its_own_baseline(tmp_path: Path) -> None:
 
 
 def test_a_hopeless_budget_ends_with_the_baseline_and_names_the_layers_in_the_way(tmp_path: Path) -> None:
-    finished = run_job(tmp_path, one_bad_layer(), config={"accuracy": {"metric": "cosine", "min_relative": 1.0}})
+    finished = run_job(tmp_path, one_bad_layer(), config={"accuracy": {"metric": "cosine", "min_relative": 1.0}, "calibration": PLAIN})
     assert finished.result["outcome"] == "baseline_kept"
     assert finished.engine.read_bytes() == finished.model_bytes
     reason = str(finished.result["reason"])
@@ -196,6 +198,13 @@ def test_the_search_stops_at_max_seconds(tmp_path: Path) -> None:
     finished = run_job(tmp_path, attention(), config={"accuracy": {"min_relative": 1.0}, "search": {"max_seconds": 0.001}})
     assert len(trials_of(finished)) == 2  # the baseline and everything low are always tried
     assert "0.001 seconds" in str(cast(Mapping[str, object], finished.report["search"])["ended"])
+
+
+def test_a_repair_makes_the_layer_low_that_could_not_be(tmp_path: Path) -> None:
+    finished = run_job(tmp_path, one_bad_layer(), config={**BAD_LAYER_BUDGET, "calibration": {"repair": True}})
+    assert finished.result["outcome"] == "improved"
+    assert json.loads((tmp_path / "assignment.json").read_text())["MatMul_y"] == "int8"
+    assert ["MatMul_y"] in [item["where"] for item in cast(Sequence[Mapping[str, object]], finished.report["repairs"]) if item["kept"]]
 
 
 class FailingTrials:

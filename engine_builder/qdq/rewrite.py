@@ -23,6 +23,9 @@ DequantizeLinear, and what comes out of it is ``fake_quantize_activation`` of th
 9. Types and shapes that the prepared model notes for inner tensors are left out: where a user's model does not note them,
    they let onnxruntime fuse SkipLayerNormalization, whose CPU kernel is slower than its parts (MiniLM in int8: 0.61 instead of
    0.49 of the float latency).
+10. *Smoothed inputs*: where a smoothing names low layers, they read the tensor times its factors, rounded on the product's own grid, and
+   their weights are divided by the factors before case 3; every other reader, float layers among them, keeps the tensor. See
+   ``calibration.smoothing``.
 
 The pairs are written here and not by onnxruntime's ``QDQQuantizer``: that one gives a pair to every reader of a tensor, overwrites a
 user's constant called ``x_scale`` without a word (the model then computes something else), and leaves out, with a log line,
@@ -38,10 +41,12 @@ import onnx_ir as ir
 
 from calibration.layers import Layer
 from calibration.precision import Precision, Scheme
+from calibration.smoothing import Smoothing
 from engine_builder.qdq.activations import QuantizeActivations
 from engine_builder.qdq.float_layers import KeepFloatLayers
 from engine_builder.qdq.names import Names
 from engine_builder.qdq.placement import low_layers, ranges_of_moved_tensors
+from engine_builder.qdq.smoothing import SmoothInputs
 from engine_builder.qdq.weights import QuantizeWeights
 
 
@@ -51,6 +56,7 @@ def rewrite(
     assignment: Mapping[str, Precision],
     ranges: Mapping[str, tuple[float, float]],
     scheme: Scheme,
+    smoothings: Sequence[Smoothing] = (),
 ) -> onnx.ModelProto:
     """Return the explicit model; the prepared model is left as it is.
 
@@ -60,6 +66,7 @@ def rewrite(
         assignment: Precision by layer name; a layer that is missing stays float.
         ranges: (lowest, highest) by tensor name, for the inputs and outputs of every layer.
         scheme: How the target quantizes.
+        smoothings: Tensors to smooth for the layers that read them, where those are low.
 
     Raises:
         BuildError: An unknown layer, a precision that this dialect has no form for, or a tensor without a range.
@@ -73,6 +80,9 @@ def rewrite(
     ranges = ranges_of_moved_tensors(prepared, ranges)
     model = ir.from_proto(prepared)  # a value of its own: the passes below edit it in place
     names = Names(model)
+    smooth = SmoothInputs(low, ranges, smoothings, names)
+    smooth(model)
+    low, ranges = smooth.low, smooth.ranges
     QuantizeWeights(low, ranges, scheme, names)(model)
     QuantizeActivations(low, ranges, scheme, names)(model)
     if scheme.quantized_outputs:

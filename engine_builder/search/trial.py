@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from calibration.precision import Precision
+from engine_builder.repair_table import Repair
 from engine_builder.workspace import FileRef
 
 SEARCH_SHARE = 0.5  # of the validation samples, where the others are kept for the verdict
@@ -57,6 +58,8 @@ class Trial:
     scores: FileRef | None  # (samples,) float64, per-sample scores on every validation sample
     seconds: float  # wall time of building, scoring and timing
     failure: str | None  # the error's detail, when it could not be built or run
+    bias: Repair | None = None  # what correcting the biases was worth; None where there was nothing to correct
+    corrections: FileRef | None = None  # the corrections that the engine has
 
     @property
     def met(self) -> bool:

@@ -50,6 +50,9 @@ class FakeStages:
     def ranges(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
         return {"ranges": json_from_value(TABLE), "quantizable": list(self.world.layers)}
 
+    def repair(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+        return {"repairs": json_from_value(TABLE)}
+
     def sensitivity(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
         return {"singles": {"file": f"{name}.npz", "sha256": "2" * 64}}
 

@@ -72,6 +72,11 @@ BODY: dict[str, Any] = {
     "trials": [trial(0, 0, 1.0, 0.0025, "baseline"), trial(1, 2, 0.7, -0.001, "all_low"), trial(2, 1, 0.8, 0.001)],
     "chosen": "f2",
     "front": ["f1", "f2", "f0"],
+    "repairs": [
+        {"what": "smoothing", "where": ["conv", "gemm"], "samples": 8, "kept": True}
+        | {"loss_before": 0.2, "loss_after": 0.125, "gain_error": 0.01},
+        {"what": "smoothing", "where": ["head"], "samples": 8, "kept": False} | {"loss_before": 0.3, "loss_after": 0.4, "gain_error": 0.02},
+    ],
     "dependencies": [{"first": "conv", "second": "gemm", "dependency": 0.1, "error": 0.01, "samples": 64}],
     "dependency_map": {"layers": ["conv", "gemm"], "lower": [[], [0.1]], "left_out": []},
     "forecasts": [{"kernels_ms": {"conv": [1.0, 0.5], "gemm": [0.4, 0.3]}}],

@@ -31,7 +31,7 @@ FULL = {
     "shapes": {"tokens": {"min": [1, 1], "opt": [8, 64], "max": [32, 256]}},
     "batch_size": 8,
     "search": {"max_trials": 20, "max_seconds": 600.0, "orders": ["loss", "hessian"], "seed": 7},
-    "calibration": {"method": "percentile", "samples": 256},
+    "calibration": {"method": "percentile", "samples": 256, "repair": False},
     "threads": 4,
 }
 
@@ -74,7 +74,8 @@ def test_the_effective_configuration_of_a_full_one_is_that_one():
         ({"min_relative": 0.99}, "config: found the unknown key 'min_relative'", "Did you mean `accuracy.min_relative`?"),
         ({"SEED": 1}, "config: found the unknown key 'SEED'", "Did you mean `search.seed`?"),
         ({"xyzzy": 1}, "config: found the unknown key 'xyzzy'", "Remove it. Known here: target, gpu, accuracy"),
-        ({"calibration": {"repair": True}}, "calibration: found the unknown key 'repair'", "Known here: method, samples"),
+        ({"calibration": {"repairs": True}}, "calibration: found the unknown key 'repairs'", "Did you mean `repair`?"),
+        ({"calibration": {"repair": "off"}}, "calibration.repair: found 'off', expected true or false", "leave it out"),
         (
             {"shapes": {"x": {"min": [1], "opt": [1], "max": [1], "most": [1]}}},
             "shapes.x: found the unknown key 'most'",

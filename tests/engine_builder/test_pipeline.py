@@ -50,9 +50,16 @@ def test_every_stage_runs_in_its_order() -> None:
     stages = FakeStages(HALFWAY)
     run(stages)
     kinds = [stage for stage, _ in itertools.groupby(stage for _, stage, _, _ in stages.calls)]
-    measuring = ["inspect", "ranges", "sensitivity", "hessian", "dependency", "orders"]
+    measuring = ["inspect", "ranges", "repair", "sensitivity", "hessian", "dependency", "orders"]
     assert kinds == [*measuring, "trial", "forecast", "trial", "forecast", "verdict", "report"]
     assert set(kinds) == set(STAGES)
+
+
+def test_without_repairs_there_is_no_stage_for_them() -> None:
+    stages = FakeStages(HALFWAY)
+    run(stages, job(calibration={"repair": False}))
+    assert stages.names("repair") == []
+    assert all("repairs" not in request for _, _, request, _ in stages.calls)
 
 
 def test_the_result_is_that_of_the_report() -> None:
@@ -132,7 +139,7 @@ def test_an_engine_that_cannot_be_built_or_run_costs_one_trial(error: type[Engin
     assert max(trial.low_layers for trial in trials if trial.met) == 7
 
 
-@pytest.mark.parametrize("stage", ["inspect", "ranges", "sensitivity", "trial", "forecast", "verdict", "report"])
+@pytest.mark.parametrize("stage", ["inspect", "ranges", "repair", "sensitivity", "trial", "forecast", "verdict", "report"])
 @pytest.mark.parametrize("error", [StageCancelledError("cancelled", fix="none"), InvalidModelError("no", fix="none")])
 def test_a_cancelled_job_and_bad_input_end_the_job_at_once(stage: str, error: Exception) -> None:
     stages = FakeStages(HALFWAY, lambda kind, request: error if kind == stage else None)
@@ -142,7 +149,7 @@ def test_a_cancelled_job_and_bad_input_end_the_job_at_once(stage: str, error: Ex
     assert len(stages.names(stage)) == 1
 
 
-@pytest.mark.parametrize("stage", ["ranges", "sensitivity", "verdict"])
+@pytest.mark.parametrize("stage", ["ranges", "repair", "sensitivity", "verdict"])
 def test_a_crash_of_a_stage_that_is_no_trial_fails_the_job(stage: str) -> None:
     with pytest.raises(StageCrashedError):
         run(FakeStages(HALFWAY, lambda kind, request: StageCrashedError("signal 11", fix="none") if kind == stage else None))

@@ -66,8 +66,17 @@ def changes(**parts: object) -> Callable[[dict[str, Any]], object]:
     return lambda item: item.update(parts)
 
 
-NOTHING: dict[str, Any] = {"notes": [], "layers": [], "trials": [], "front": [], "dependencies": [], "predictions": [], "forecasts": []}
-OPTIONAL = ("data", "chosen", "dependency_map", "forecasts", "predictions", "final_timing", "search", "probes")
+NOTHING: dict[str, Any] = {
+    "notes": [],
+    "layers": [],
+    "trials": [],
+    "front": [],
+    "dependencies": [],
+    "repairs": [],
+    "predictions": [],
+    "forecasts": [],
+}
+OPTIONAL = ("repairs", "data", "chosen", "dependency_map", "forecasts", "predictions", "final_timing", "search", "probes")
 
 
 @cache
@@ -144,6 +153,10 @@ def test_the_command_names_the_files_that_were_given(held_out: bool, shared: boo
     assert f"--calibration calibration.npz{argument} --config" in text
 
 
+def test_the_page_says_what_the_repairs_gained() -> None:
+    assert "Smoothing: 1 of 2 kept, which took the loss from 0.2 to 0.125." in page_of("whole")[1].text
+
+
 def test_a_failed_trial_shows_why() -> None:
     failed = {**trial(2, 1, 0.8, 0.0), **NOT_TRIED}
     assert "no such kernel" in Page(render(body(changes(trials=[failed])))).text
@@ -176,6 +189,8 @@ PLACES: dict[str, Callable[[dict[str, Any], str], object]] = {
     "order": lambda item, text: item["trials"][0].update(order=text),
     "trial index": lambda item, text: item["trials"][0].update(index=text),
     "failure": lambda item, text: item["trials"].append({**trial(9, 1, 1.0, 0.0), **NOT_TRIED, "failure": text}),
+    "repaired layer": lambda item, text: item["repairs"][0].update(where=[text]),
+    "repair": lambda item, text: item["repairs"][0].update(what=text),
     "pair": lambda item, text: item["dependencies"][0].update(first=text, second=text),
     "map": lambda item, text: item["dependency_map"].update(layers=["conv", text], left_out=[text]),
     "end": lambda item, text: item["search"].update(ended=text),
@@ -199,7 +214,7 @@ def test_text_from_outside_is_shown_as_text(text: str) -> None:
 
 def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
     counts = page_of("whole")[1].rows
-    assert counts == [7, 7, 7, 7, 7, 7, 7, 6, 6, 6, 3, 3, 2, 2, 2, 2, 2, 2, 2]
+    assert counts == [5, 5, 5, 7, 7, 7, 7, 7, 7, 7, 6, 6, 6, 3, 3, 2, 2, 2, 2, 2, 2, 2]
 
 
 @pytest.mark.parametrize(
