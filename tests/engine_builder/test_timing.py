@@ -59,13 +59,14 @@ def test_engines_take_turns_in_an_order_that_rotates() -> None:
     timings(machine, seconds=0.5, a=machine.engine("a", 0.01), b=machine.engine("b", 0.01))
     runs = "".join(machine.turns)
     assert runs.startswith("aaaabbbb")  # the warm-up
-    assert runs[8:].startswith("aaabbb" + "bbbaaa" + "aaabbb")
+    turns = runs[8 + 3 * 6 :]  # three uncounted rounds: a quarter of half a second at 0.06 s a round
+    assert turns.startswith("aaabbb" + "bbbaaa" + "aaabbb")
 
 
 def test_no_engine_is_favoured_by_its_place() -> None:
     machine = Machine()
     timings(machine, seconds=3.0, a=machine.engine("a", 0.02), b=machine.engine("b", 0.02), c=machine.engine("c", 0.02))
-    runs = "".join(machine.turns)[12:]
+    runs = "".join(machine.turns)[12 + 7 * 6 :]  # seven uncounted rounds: a quarter of three seconds at 0.12 s a round
     openers = [runs[start] for start in range(0, 54, 6)]
     assert openers == list("acbacbacb")
 
