@@ -22,6 +22,7 @@ FIRST_TRIALS = 2  # the baseline and everything low
 MAX_FAILURES = 3  # in a row
 DEFAULT_MAX_TRIALS = 40
 TOLERANCE = 0.05  # relative error of a predicted latency, about
+OPENING = 0.02  # a ladder is bisected on while a rung is predicted to be at most this much slower than the best engine so far
 WORTH_TRYING = 0.03  # of the baseline's latency: a smaller predicted gain is within the error of predictions
 AROUND = (-1, 1, 2)  # rungs tried around the boundary, relative to it
 
@@ -129,17 +130,17 @@ class Search:
     def _climb(self, ladder: Ladder, known: dict[str, Trial]) -> Generator[Proposal, Trial, None]:
         """Bisect a ladder for as long as a rung that is still open may win, then try the rungs around the boundary that may."""
         state = Bisection(0, len(ladder.rungs))
-        while (rung := state.next()) is not None and self._may_win(ladder, range(state.low + 1, state.high + 1)):
+        while (rung := state.next()) is not None and self._may_win(ladder, range(state.low + 1, state.high + 1), OPENING):
             trial = yield from self._try(ladder.rungs[rung - 1], ladder.name, known)
             state = state.tell(rung, met=self._fits(trial))
         for rung in (state.low + offset for offset in AROUND):
-            if 1 <= rung <= len(ladder.rungs) and self._may_win(ladder, (rung,)):
+            if 1 <= rung <= len(ladder.rungs) and self._may_win(ladder, (rung,), TOLERANCE):
                 yield from self._try(ladder.rungs[rung - 1], ladder.name, known)
 
-    def _may_win(self, ladder: Ladder, rungs: Iterable[int]) -> bool:
+    def _may_win(self, ladder: Ladder, rungs: Iterable[int], tolerance: float) -> bool:
         """Return whether one of the rungs is predicted to be about as fast as the fastest engine that meets the budget, or faster."""
         best = min((trial.latency.ratio for trial in self.trials if trial.latency is not None and self._is_met(trial)), default=1.0)
-        return any(ladder.ratios[rung - 1] <= best * (1.0 + TOLERANCE) for rung in rungs)
+        return any(ladder.ratios[rung - 1] <= best * (1.0 + tolerance) for rung in rungs)
 
     def _try(self, low: Low, order: str, known: dict[str, Trial]) -> Generator[Proposal, Trial, Trial]:
         name = self.fingerprint(low)
