@@ -1,0 +1,25 @@
+"""What a builder says about the kernels of an engine: which of the model's nodes each runs, and in which number formats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTensor:
+    """A tensor that a kernel reads or writes."""
+
+    dtype: str  # the builder's word, lower case: float, half, bfloat16, int8, fp8, int4, ...
+    shape: tuple[int, ...]  # empty where the builder does not say
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel of an engine, in the order in which they run."""
+
+    name: str
+    kind: str  # the builder's layer type: correlation (convolution), gemm, kgen (pointwise), ...
+    nodes: tuple[str, ...]  # names of the ONNX nodes that it runs, some of which other kernels may share
+    inputs: tuple[KernelTensor, ...]
+    constants: tuple[KernelTensor, ...]
+    outputs: tuple[KernelTensor, ...]
