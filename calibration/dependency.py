@@ -7,7 +7,7 @@ the same rounded tensor are tested first: the tensor is rounded once in the engi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from calibration.layers import Layer
 from calibration.losses import Comparison
+from calibration.low_layers import Floats
 from calibration.metrics import OutputKind
+from calibration.parallel import in_parallel
 from calibration.precision import Scheme
-from calibration.reference import ReferenceModel
+from calibration.reference import Pass, Probe, ReferenceModel
 from calibration.session import Array
-from calibration.singles import Decision, Singles, in_parallel
+from calibration.singles import Decision, Singles
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def measure_pairs(
         pairs: What to test, each in graph order.
         batches: Inputs by name, each (batch, ...).
         singles_loss: Loss of each decision alone on exactly these samples, (samples,) each.
-        workers: Batches in flight at once.
+        workers: Tests in flight at once, all of one batch.
         on_batch: Told the number of batches done.
     """
     by_name = {layer.name: layer for layer in layers}
@@ -122,27 +124,31 @@ def measure_pairs(
     reference.open_low((decision.layer, decision.precision) for pair in pairs for decision in pair)
     reference.open_pairs((by_name[first.layer], by_name[second.layer]) for first, second in pairs)
 
-    def one(batch: Mapping[str, Array]) -> NDArray[np.float64]:
+    parts: list[NDArray[np.float64]] = []
+    for batch in batches:
         run = reference.begin(batch)
         compare = Comparison(kinds, run.outputs)
         loss = np.zeros((len(next(iter(batch.values()))), len(pairs)))
-        for probe in run.probes():
-            here = [pairs[index] for index in wanted.get(probe.layer.name, [])]
-            alone = {precision: probe.low_output(precision) for precision in {first.precision for first, _ in here}}
-            for index in wanted.get(probe.layer.name, []):
-                first, second = pairs[index]
-                outputs = probe.outputs_with(alone[first.precision], by_name[second.layer], second.precision)
-                loss[:, index] = compare.losses(outputs)
-        return loss
 
-    parts = []
-    for part in in_parallel(one, batches, workers):
-        parts.append(part)
+        def tests(run: Pass = run) -> Iterator[tuple[int, Probe, Floats]]:
+            for probe in run.probes():
+                here = wanted.get(probe.layer.name, [])
+                alone = {precision: probe.low_output(precision) for precision in {pairs[index][0].precision for index in here}}
+                yield from ((index, probe, alone[pairs[index][0].precision]) for index in here)
+
+        def measure(test: tuple[int, Probe, Floats], compare: Comparison = compare) -> tuple[int, NDArray[np.float64]]:
+            index, probe, alone = test
+            second = pairs[index][1]
+            return index, compare.losses(probe.outputs_with(alone, by_name[second.layer], second.precision))
+
+        for index, losses in in_parallel(measure, tests(), workers):
+            loss[:, index] = losses
+        parts.append(loss)
         on_batch(len(parts))
     together = np.concatenate(parts)
-    tests = []
+    found = []
     for index, (first, second) in enumerate(pairs):
         extra = together[:, index] - singles_loss[first] - singles_loss[second]
         error = float(extra.std(ddof=1) / np.sqrt(len(extra))) if len(extra) > 1 else float("inf")
-        tests.append(PairTest(first, second, float(extra.mean()), error, len(extra)))
-    return tuple(tests)
+        found.append(PairTest(first, second, float(extra.mean()), error, len(extra)))
+    return tuple(found)

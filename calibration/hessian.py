@@ -28,10 +28,10 @@ from calibration.layers import Layer
 from calibration.losses import Comparison
 from calibration.low_layers import Floats
 from calibration.metrics import OutputKind
+from calibration.parallel import in_parallel
 from calibration.precision import Precision, Scheme, fake_quantize_activation
 from calibration.reference import Probe, ReferenceModel
 from calibration.session import Array
-from calibration.singles import in_parallel
 from calibration.smoothing import multiplied
 
 FIRST_STEP = 1e-3  # of the tensor's root mean square: the middle of the plateau on a logarithmic scale
@@ -84,39 +84,39 @@ def measure_traces(
         ranges: Ranges of the activations.
         batches: One probe a batch: inputs by name, each (batch, ...).
         seed: Seed of the probe directions.
-        workers: Batches in flight at once.
+        workers: Probes in flight at once, all of one batch.
         on_batch: Told the number of batches done.
     """
     reference.open_float(unit.layer for block in reference.blocks for unit in block.units)
     steps: dict[tuple[str, str], tuple[float, bool]] = {}
 
-    def one(numbered: tuple[int, Mapping[str, Array]]) -> dict[tuple[str, str], tuple[float, float, int]]:
-        index, batch = numbered
+    results: list[dict[tuple[str, str], tuple[float, float, int]]] = []
+    for number, batch in enumerate(batches):
         run = reference.begin(batch)
         compare = Comparison(kinds, run.outputs)
-        found = {}
-        for probe in run.probes():
+
+        def measure(probe: Probe, compare: Comparison = compare, number: int = number) -> dict[tuple[str, str], tuple[float, float, int]]:
+            found = {}
             for site in sites(probe.layer, scheme):
                 key = probe.layer.name, site
                 tensor = _tensor(probe, site)
                 size = tensor.size if site == "weight" else tensor.size // len(tensor)
-                v = _direction(tensor.shape, seed, *key, index)
+                v = _direction(tensor.shape, seed, *key, number)
                 curvature = functools.partial(_curvature, probe, compare, site, tensor, v)
-                if index == 0:
+                if number == 0:  # the first batch settles the steps
                     step, settled, value = settled_step(curvature)
                     steps[key] = step, settled
                 else:
                     value = curvature(steps[key][0])
                 found[key] = (value, _rounding(probe, site, tensor, scheme, ranges), size)
-        return found
+            return found
 
-    numbered = list(enumerate(batches))
-    results = []
-    for result in itertools.chain(map(one, numbered[:1]), in_parallel(one, numbered[1:], workers)):  # the first settles the steps
-        results.append(result)
+        measured = in_parallel(measure, run.probes(), workers)
+        results.append(dict(itertools.chain.from_iterable(found.items() for found in measured)))
         on_batch(len(results))
     traces = []
-    for (layer, site), (step, settled) in steps.items():
+    for layer, site in results[0]:
+        step, settled = steps[layer, site]
         values = np.array([result[layer, site][0] for result in results])
         rounding = float(np.mean([result[layer, site][1] for result in results]))
         error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("inf")

@@ -9,23 +9,18 @@ For decision i (a layer in a precision), e_i is the whitened difference of the o
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.losses import Comparison
 from calibration.metrics import OutputKind
+from calibration.parallel import in_parallel
 from calibration.precision import Precision
-from calibration.reference import ReferenceModel
+from calibration.reference import Probe, ReferenceModel
 from calibration.session import Array
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -92,7 +87,7 @@ def measure_singles(
         kinds: Kind of each output.
         decisions: What to probe; every layer named is in ``reference``.
         batches: Inputs by name, each (batch, ...).
-        workers: Batches in flight at once; each keeps one block of activations alive.
+        workers: Probes in flight at once, all of one batch, whose activations alone are alive.
         on_batch: Told the number of samples done after each batch.
     """
     wanted: dict[str, list[int]] = {}
@@ -100,41 +95,29 @@ def measure_singles(
         wanted.setdefault(decision.layer, []).append(index)
     reference.open_low((decision.layer, decision.precision) for decision in decisions)
 
-    def one(batch: Mapping[str, Array]) -> Singles:
+    parts = []
+    done = 0
+    for batch in batches:
         run = reference.begin(batch)
         compare = Comparison(kinds, run.outputs)
         loss = np.zeros((len(next(iter(batch.values()))), len(decisions)))
-        e: dict[int, NDArray[np.float32]] = {}
-        for probe in run.probes():
+        e: list[NDArray[np.float32] | None] = [None] * len(decisions)
+
+        def measure(probe: Probe, compare: Comparison = compare) -> list[tuple[int, NDArray[np.float64], NDArray[np.float32]]]:
+            found = []
             for index in wanted.get(probe.layer.name, []):
                 outputs = probe.outputs_from(probe.low_output(decisions[index].precision))
-                loss[:, index] = compare.losses(outputs)
-                e[index] = compare.whitened(outputs)
-        gram_sum, gram_square_sum = _gram(np.stack([e[index] for index in range(len(decisions))], axis=1))
-        return Singles(tuple(decisions), loss, gram_sum, gram_square_sum)
+                found.append((index, compare.losses(outputs), compare.whitened(outputs)))
+            return found
 
-    parts = []
-    done = 0
-    for part in in_parallel(one, batches, workers):
-        parts.append(part)
-        done += part.samples
+        for found in in_parallel(measure, run.probes(), workers):
+            for index, losses, whitened in found:
+                loss[:, index], e[index] = losses, whitened
+        gram_sum, gram_square_sum = _gram(np.stack([one for one in e if one is not None], axis=1))
+        parts.append(Singles(tuple(decisions), loss, gram_sum, gram_square_sum))
+        done += len(loss)
         on_batch(done)
     return joined(parts)
-
-
-def in_parallel(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    """Yield ``function(item)`` in the order of the items, ``workers`` of them at a time; ONNX Runtime runs outside the GIL."""
-    if workers <= 1:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[R]] = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _gram(e: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

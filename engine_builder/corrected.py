@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from calibration.bias_correction import bias_sites, corrections
 from calibration.codec import value_from_json
-from calibration.dataset import load_saved
+from calibration.dataset import CalibrationSet, load_saved
 from calibration.losses import losses
 from calibration.model import read_model, save_model
 from calibration.precision import Precision
 from calibration.range_table import RangeTable
 from engine_builder.backends.base import Backend
 from engine_builder.config import config_from_json
-from engine_builder.evaluate import run_all
+from engine_builder.evaluate import run_all, run_workers
 from engine_builder.inspection import Inspection
 from engine_builder.outputs import ComparedOutputs
 from engine_builder.qdq.biases import with_corrected_biases
@@ -52,15 +52,10 @@ def build(
         context: Where the engine goes.
         corrected: The corrections that ``build_corrected`` kept.
     """
-    table = value_from_json(RangeTable, context.workspace.read_json(value_from_json(FileRef, request["ranges"])))
-    model = read_model(context.workspace.path(found.prepared))
-    if corrected is not None:
-        shifts = cast("Mapping[str, Floats]", context.workspace.read_arrays(corrected))
-        model = with_corrected_biases(model, bias_sites(model, found.layers), shifts)
-    explicit = rewrite(model, found.layers, low, table.ranges, backend.capabilities.scheme, read_repairs(request, context).smoothings)
-    save_model(explicit, context.scratch / EXPLICIT_NAME)
-    engine = backend.build(context.scratch / EXPLICIT_NAME, context.scratch / ENGINE_NAME)
-    return engine.path, engine.size_bytes
+    plan = _Plan(found, request, low, backend, context)
+    if corrected is None:
+        return plan.build(plan.explicit(), context.scratch)
+    return plan.build(plan.explicit(cast("Mapping[str, Floats]", context.workspace.read_arrays(corrected))), context.scratch)
 
 
 def build_corrected(
@@ -78,40 +73,74 @@ def build_corrected(
         context: Where files go.
         name: Of the file of corrections.
     """
-    path, size = build(found, request, low, backend, context)
-    data = read_repairs(request, context).correction
-    sites = [site for site in bias_sites(read_model(context.workspace.path(found.prepared)), found.layers) if site.layer in low]
+    plan = _Plan(found, request, low, backend, context)
+    explicit = plan.explicit()
+    path, size = plan.build(explicit, context.scratch)
+    data = plan.repairs.correction
+    sites = [site for site in plan.sites if site.layer in low]
     if data is None or not sites:
         return path, size, None, None
     samples = load_saved(context.workspace.path(found.calibration))
     means = cast("Mapping[str, NDArray[np.float64]]", context.workspace.read_arrays(data.means))
     batches = samples.take(np.array(data.fitted, dtype=np.int64)).batches(min(found.batch, len(data.fitted)))
-    shifts = corrections(onnx.load(context.scratch / EXPLICIT_NAME), sites, means, batches)
-    before = _loss(path, data, found, request, backend, context)
-    ref = context.workspace.write_arrays(name, **shifts)
-    path, size = build(found, request, low, backend, context, ref)
-    after = _loss(path, data, found, request, backend, context)
+    shifts = corrections(explicit, sites, means, batches)
+    folder = context.scratch / "corrected"
+    folder.mkdir()
+    corrected_path, corrected_size = plan.build(plan.explicit(shifts), folder)
+    held_out = samples.take(np.array(data.held_out, dtype=np.int64))
+    before, after = (_loss(engine, data, held_out, found, request, backend, context) for engine in (path, corrected_path))
     gain = before - after
     kept = bool(gain.mean() > 0.0)
     error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else float(abs(gain[0]))
     where = tuple(site.layer for site in sites)
     repair = Repair(RepairKind.BIAS_CORRECTION, where, float(before.mean()), float(after.mean()), error, len(gain), kept)
-    if kept:
-        return path, size, repair, ref
-    path, size = build(found, request, low, backend, context)
-    return path, size, repair, None
+    if not kept:
+        return path, size, repair, None
+    return corrected_path, corrected_size, repair, context.workspace.write_arrays(name, **shifts)
+
+
+class _Plan:
+    """An assignment and all that its explicit models are made from, read once."""
+
+    def __init__(
+        self, found: Inspection, request: Mapping[str, object], low: Mapping[str, Precision], backend: Backend, context: StageContext
+    ) -> None:
+        self._found = found
+        self._low = low
+        self._backend = backend
+        self._ranges = value_from_json(RangeTable, context.workspace.read_json(value_from_json(FileRef, request["ranges"]))).ranges
+        self._model = read_model(context.workspace.path(found.prepared))
+        self.repairs = read_repairs(request, context)
+        self.sites = bias_sites(self._model, found.layers)
+
+    def explicit(self, shifts: Mapping[str, Floats] | None = None) -> onnx.ModelProto:
+        """Return the explicit model, with corrected biases if ``shifts``, (channels,) by layer, are given."""
+        model = self._model if shifts is None else with_corrected_biases(self._model, self.sites, shifts)
+        scheme = self._backend.capabilities.scheme
+        return rewrite(model, self._found.layers, self._low, self._ranges, scheme, self.repairs.smoothings)
+
+    def build(self, explicit: onnx.ModelProto, folder: Path) -> tuple[Path, int]:
+        """Return the engine of an explicit model in ``folder``, beside that model, and its size in bytes."""
+        save_model(explicit, folder / EXPLICIT_NAME)
+        engine = self._backend.build(folder / EXPLICIT_NAME, folder / ENGINE_NAME)
+        return engine.path, engine.size_bytes
 
 
 def _loss(
-    engine: Path, data: CorrectionData, found: Inspection, request: Mapping[str, object], backend: Backend, context: StageContext
+    engine: Path,
+    data: CorrectionData,
+    held_out: CalibrationSet,
+    found: Inspection,
+    request: Mapping[str, object],
+    backend: Backend,
+    context: StageContext,
 ) -> NDArray[np.float64]:
     """Return an engine's loss on each calibration sample that nothing was fitted to, (samples,)."""
-    samples = load_saved(context.workspace.path(found.calibration)).take(np.array(data.held_out, dtype=np.int64))
     arrays = context.workspace.read_arrays(data.reference)
     reference = tuple(arrays[str(index)] for index in range(len(arrays)))
     runner = ComparedOutputs(backend.open(engine, threads=config_from_json(request["config"]).threads), found.compared)
     try:
-        return losses(found.compared_kinds, reference, run_all(runner, samples, batch=found.batch))
+        return losses(found.compared_kinds, reference, run_all(runner, held_out, batch=found.batch, workers=run_workers(backend)))
     finally:
         runner.close()
 

@@ -7,11 +7,12 @@ from numpy.typing import NDArray
 
 from calibration.dataset import CalibrationSet
 from calibration.errors import InvalidModelError
-from engine_builder.backends.base import Runner
+from calibration.parallel import in_parallel, processors
+from engine_builder.backends.base import Backend, Runner
 from engine_builder.errors import EngineError
 
 
-def run_all(runner: Runner, samples: CalibrationSet, *, batch: int) -> tuple[NDArray[np.generic], ...]:
+def run_all(runner: Runner, samples: CalibrationSet, *, batch: int, workers: int = 1) -> tuple[NDArray[np.generic], ...]:
     """Return the outputs for all samples, each (samples * rows of one sample, ...), in the model's output order.
 
     Every run gets exactly ``batch`` samples, as engines of a fixed batch demand: the last batch is filled up with the last sample, and what
@@ -21,6 +22,7 @@ def run_all(runner: Runner, samples: CalibrationSet, *, batch: int) -> tuple[NDA
         runner: An open engine.
         samples: At least one sample.
         batch: Samples in one run, at least 1.
+        workers: Runs at once; more than one only where the target's engines allow it (``Capabilities.parallel_runs``).
 
     Raises:
         InvalidModelError: An output has no axis of samples in front.
@@ -30,13 +32,20 @@ def run_all(runner: Runner, samples: CalibrationSet, *, batch: int) -> tuple[NDA
         raise ValueError(f"batch is {batch}, expected at least 1")
     if samples.samples < 1:
         raise EngineError("evaluation: no samples, expected at least one", fix="give the evaluation some samples")
-    parts: list[list[NDArray[np.generic]]] = []
-    for start in range(0, samples.samples, batch):
+
+    def one(start: int) -> list[NDArray[np.generic]]:
         indices = np.minimum(np.arange(start, start + batch), samples.samples - 1)
         kept = min(batch, samples.samples - start)
         outputs = runner.run({name: np.ascontiguousarray(array[indices]) for name, array in samples.inputs.items()})
-        parts.append([_rows(output, index, batch, kept) for index, output in enumerate(outputs)])
+        return [_rows(output, index, batch, kept) for index, output in enumerate(outputs)]
+
+    parts = list(in_parallel(one, range(0, samples.samples, batch), workers))
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def run_workers(backend: Backend) -> int:
+    """Return how many runs of one engine may go on at once on this machine."""
+    return processors() if backend.capabilities.parallel_runs else 1
 
 
 def _rows(output: NDArray[np.generic], index: int, batch: int, kept: int) -> NDArray[np.generic]:

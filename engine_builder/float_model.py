@@ -10,6 +10,7 @@ import numpy as np
 
 from calibration.dataset import CalibrationSet
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
+from calibration.parallel import in_parallel, processors
 from calibration.session import Array
 from engine_builder.backends.base import Runner
 from engine_builder.backends.ort_cpu import OrtCpuBackend
@@ -58,7 +59,7 @@ class FloatModel:
             InvalidCalibrationSetError: The model fails on these samples, or its outputs are not finite.
         """
         try:
-            outputs = run_all(ComparedOutputs(self._runner, compared), samples, batch=batch)
+            outputs = run_all(ComparedOutputs(self._runner, compared), samples, batch=batch, workers=processors())
         except EngineError as error:
             raise _cannot_run(what, error) from error
         _check_finite(outputs, what)
@@ -71,10 +72,13 @@ class FloatModel:
             InvalidCalibrationSetError: As for ``outputs``; found here, not deep in a later stage.
         """
         runner = ComparedOutputs(self._runner, compared)
-        for start in range(0, samples.samples, batch):
+
+        def one(start: int) -> int:
             indices = np.minimum(np.arange(start, start + batch), samples.samples - 1)
             _check_finite(_run(runner, samples.take(indices).inputs, what), what)
-            yield min(start + batch, samples.samples)
+            return min(start + batch, samples.samples)
+
+        yield from in_parallel(one, range(0, samples.samples, batch), processors())
 
     def check_timed_call(self, samples: CalibrationSet, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Run the model once at the sizes that engines are timed with.

@@ -15,6 +15,7 @@ from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
 from calibration.layers import concrete_shapes, find_layers
 from calibration.metrics import Metric, OutputKind
 from calibration.model import TensorSpec, input_specs, output_specs, read_model, save_model
+from calibration.parallel import processors
 from calibration.precision import Precision
 from calibration.prepare import PreparedModel, prepare
 from calibration.verdict import Answer, Selection, judge, smallest_n
@@ -132,6 +133,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
         "metric": metric.value,
         "samples": calibration.samples,
         "batch": batch,
+        "processors": processors(),
         "notes": notes,
     }
 

@@ -24,7 +24,7 @@ from engine_builder.search.search import Ladder, Proposal, Search
 from engine_builder.search.trial import SEARCH_SHARE, Accuracy, Trial, failed_trial
 from engine_builder.workspace import FileRef
 
-PIPELINE_VERSION = "2"  # bumped when stage names, their order or the form of their results change
+PIPELINE_VERSION = "3"  # bumped when stage names, their order or the form of their results change
 MAX_PROBE_SAMPLES = 256
 CHUNK_SECONDS = 20.0  # of one sensitivity stage
 SHARE_OF_FORWARD = 0.7  # cost of one probe, in forward passes of the whole model
@@ -143,9 +143,8 @@ def _measure(
     """Return what the probes of the float model found: file references and the orders."""
     observer.entered("sensitivity", SPANS["sensitivity"][0])
     quantizable = len(cast(Sequence[str], basics["quantizable"]))
-    shares = probe_shares(
-        cast(int, inspected["samples"]), cast(int, inspected["batch"]), quantizable * cast(float, inspected["sample_seconds"])
-    )
+    forward_seconds = quantizable * cast(float, inspected["sample_seconds"]) / cast(int, inspected["processors"])
+    shares = probe_shares(cast(int, inspected["samples"]), cast(int, inspected["batch"]), forward_seconds)
     singles = []
     low, high = SPANS["sensitivity"]
     for index, (start, stop) in enumerate(shares):
@@ -165,7 +164,7 @@ def probe_shares(samples: int, batch: int, forward_seconds: float) -> tuple[tupl
     Args:
         samples: Calibration samples; the first MAX_PROBE_SAMPLES are probed.
         batch: Samples in one call; shares are whole batches.
-        forward_seconds: One forward pass of one sample for every decision.
+        forward_seconds: One forward pass of one sample for every decision, all processors at work.
     """
     used = min(samples, max(MAX_PROBE_SAMPLES // batch, 1) * batch)
     size = max(1, int(CHUNK_SECONDS / max(forward_seconds * SHARE_OF_FORWARD * batch, 1e-9))) * batch

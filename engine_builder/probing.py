@@ -6,7 +6,6 @@ that a kill costs one share.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -18,6 +17,7 @@ from calibration.dataset import CalibrationSet, load_saved
 from calibration.dependency import PairTest, dependency_matrix, measure_pairs, pairs_to_test
 from calibration.hessian import HessianTrace, measure_traces
 from calibration.model import read_model
+from calibration.parallel import processors
 from calibration.precision import Precision
 from calibration.range_table import RangeTable
 from calibration.ranges import collect_ranges
@@ -66,7 +66,7 @@ def sensitivity(request: Mapping[str, object], context: StageContext) -> dict[st
         context.progress(done / share.samples, f"{len(wanted)} decisions on {done} of {share.samples} samples")
 
     wanted = _wanted(found, config, request)
-    singles = measure_singles(reference, found.kinds, wanted, share.batches(found.batch), workers=workers(), on_batch=report)
+    singles = measure_singles(reference, found.kinds, wanted, share.batches(found.batch), workers=processors(), on_batch=report)
     name = f"singles-{start}-{stop}.npz"
     arrays = {"loss": singles.loss, "gram_sum": singles.gram_sum, "gram_square_sum": singles.gram_square_sum}
     return {"singles": json_from_value(context.workspace.write_arrays(name, **arrays))}
@@ -85,7 +85,7 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
         read_ranges(request, context).ranges,
         batches,
         seed=config.search.seed,
-        workers=workers(),
+        workers=processors(),
         on_batch=lambda done: context.progress(done / HESSIAN_BATCHES, f"Hessian probe {done} of {HESSIAN_BATCHES}"),
     )
     return {"traces": json_from_value(traces), "samples": min(size * HESSIAN_BATCHES, samples.samples)}
@@ -108,7 +108,7 @@ def dependency(request: Mapping[str, object], context: StageContext) -> dict[str
         pairs,
         batches,
         {decision: singles.loss[:count, index] for index, decision in enumerate(wanted)},
-        workers=workers(),
+        workers=processors(),
         on_batch=lambda done: context.progress(done / len(batches), f"{len(pairs)} pairs on {done} of {len(batches)} batches"),
     )
     return {"tests": json_from_value(tests)}
@@ -175,8 +175,3 @@ def _singles(request: Mapping[str, object], wanted: tuple[Decision, ...], contex
         arrays = context.workspace.read_arrays(value_from_json(FileRef, ref))
         parts.append(Singles(wanted, *(cast("NDArray[np.float64]", arrays[key]) for key in ("loss", "gram_sum", "gram_square_sum"))))
     return joined(parts)
-
-
-def workers() -> int:
-    """Return how many batches to keep in flight: one for each processor of this process."""
-    return len(os.sched_getaffinity(0))

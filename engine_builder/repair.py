@@ -21,6 +21,7 @@ from calibration.codec import json_from_value
 from calibration.dataset import CalibrationSet, load_saved
 from calibration.layers import Layer
 from calibration.model import read_model
+from calibration.parallel import processors
 from calibration.precision import Precision
 from calibration.reference import ReferenceModel
 from calibration.singles import Decision, measure_singles
@@ -31,7 +32,7 @@ from engine_builder.config import config_from_json
 from engine_builder.evaluate import run_all
 from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.outputs import ComparedOutputs
-from engine_builder.probing import RANGE_BATCH, low_precisions, read_ranges, workers
+from engine_builder.probing import RANGE_BATCH, low_precisions, read_ranges
 from engine_builder.repair_table import CorrectionData, Repair, RepairKind, RepairTable
 from engine_builder.workspace import StageContext
 
@@ -69,7 +70,7 @@ def repair(request: Mapping[str, object], context: StageContext) -> dict[str, ob
             reference = ReferenceModel(model, layers, ranges, scheme, candidates)
             decisions = [Decision(layer.name, Precision.INT8) for layer in layers]
             batches = samples.take(held_out).batches(found.batch)
-            losses.append(measure_singles(reference, found.kinds, decisions, batches, workers=workers()).loss)
+            losses.append(measure_singles(reference, found.kinds, decisions, batches, workers=processors()).loss)
             context.progress(1.0 if candidates else 0.6, f"{len(layers)} layers with{'' if candidates else 'out'} smoothing")
         tried = _compared(layers, smoothings, *losses)
         kept = tuple(smoothing for smoothing, entry in zip(smoothings, tried, strict=True) if entry.kept)
@@ -110,7 +111,7 @@ def _correction_data(
     means = mean_outputs(model, bias_sites(model, found.layers), batches)
     runner = ComparedOutputs(OrtCpuBackend().open(context.workspace.path(found.prepared), threads=1), found.compared)
     try:
-        reference = run_all(runner, samples.take(held_out), batch=found.batch)
+        reference = run_all(runner, samples.take(held_out), batch=found.batch, workers=processors())
     finally:
         runner.close()
     return CorrectionData(

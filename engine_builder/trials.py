@@ -21,7 +21,7 @@ from engine_builder.backends.base import Runner
 from engine_builder.config import config_from_json
 from engine_builder.corrected import build_corrected
 from engine_builder.errors import BuildError, EngineError
-from engine_builder.evaluate import run_all
+from engine_builder.evaluate import run_all, run_workers
 from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.model_files import model_size_bytes
 from engine_builder.outputs import ComparedOutputs, score_outputs
@@ -61,13 +61,14 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
     validation = load_saved(context.workspace.path(found.validation))
     backend = backend_for(config.target)
     baseline_path = context.workspace.path(value_from_json(FileRef, request["model"]))
-    path, size, bias, corrections = baseline_path, model_size_bytes(baseline_path), None, None
     if low:
         path, size, bias, corrections = build_corrected(found, request, low, backend, context, f"trials/{fingerprint}-biases.npz")
+    else:
+        path, size, bias, corrections = baseline_path, model_size_bytes(baseline_path), None, None
     context.progress(0.3, "engine built")
     runner = backend.open(path, threads=config.threads)
     try:
-        outputs = run_all(ComparedOutputs(runner, found.compared), validation, batch=found.batch)
+        outputs = run_all(ComparedOutputs(runner, found.compared), validation, batch=found.batch, workers=run_workers(backend))
         scores, loss = compare(found, outputs, validation, context)
         context.progress(0.7, "accuracy measured")
         baseline = backend.open(baseline_path, threads=config.threads) if low else None

@@ -22,6 +22,7 @@ class Capabilities:
     low: tuple[Precision, ...]  # precisions that a layer may take instead
     scheme: Scheme  # how the low precisions round
     latency_source: str  # "measured" on this machine, or "predicted"
+    parallel_runs: bool = False  # whether threads may share a runner
 
     def __post_init__(self) -> None:
         """Check the closed set of latency sources."""
@@ -39,7 +40,7 @@ class Engine:
 
 
 class Runner(Protocol):
-    """An open engine. One thread at a time may use it; it shares no memory with other runners."""
+    """An open engine. One thread at a time may use it unless the target has ``parallel_runs``; it shares no memory with other runners."""
 
     def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
         """Return the outputs, in the model's order, for one batch of inputs by name.

@@ -68,7 +68,7 @@ class OrtCpuBackend:
     @property
     def capabilities(self) -> Capabilities:
         """FP32 baseline, INT8 layers, measured latency."""
-        return Capabilities("onnxruntime-cpu", Precision.FP32, (Precision.INT8,), ONNXRUNTIME_CPU_SCHEME, "measured")
+        return Capabilities("onnxruntime-cpu", Precision.FP32, (Precision.INT8,), ONNXRUNTIME_CPU_SCHEME, "measured", parallel_runs=True)
 
     def build(self, explicit: Path, output: Path) -> Engine:
         """Write the explicit model to ``output``, byte for byte unless it has external data, and check that it loads."""

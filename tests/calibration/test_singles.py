@@ -12,7 +12,7 @@ from calibration.metrics import OutputKind
 from calibration.precision import Precision, fake_quantize_weight
 from calibration.reference import ReferenceModel
 from calibration.session import Array
-from calibration.singles import Decision, Singles, in_parallel, joined, measure_singles
+from calibration.singles import Decision, Singles, joined, measure_singles
 from tests.model_text import cnn, samples_for
 from tests.probed_models import Probed, assert_close, probe_of, probed
 
@@ -117,15 +117,6 @@ def test_progress_counts_samples(case: Probed, reference: ReferenceModel) -> Non
     told: list[int] = []
     measure_singles(reference, KINDS, int8(case)[:1], batches(case, 20), on_batch=told.append)
     assert told == [20, 40, 48]
-
-
-def test_results_come_in_the_order_of_the_items() -> None:
-    assert list(in_parallel(lambda item: item * item, range(20), 3)) == [item * item for item in range(20)]
-
-
-def test_an_error_in_a_worker_comes_out() -> None:
-    with pytest.raises(ZeroDivisionError):
-        list(in_parallel(lambda item: 1 // item, [1, 0, 1], 2))
 
 
 def test_one_sample_has_no_known_error() -> None:
