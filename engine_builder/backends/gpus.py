@@ -47,7 +47,9 @@ class Gpu:
         if min(*figures, *self.tflops.values()) <= 0:
             raise ValueError(f"{self.name}: found a figure that is not positive, expected positive ones: {self}")
         if not 0 <= self.error < 1 or self.launch_us < 0:
-            raise ValueError(f"{self.name}: found error {self.error} and launch_us {self.launch_us}, expected 0 <= error < 1 and no negative time")
+            raise ValueError(
+                f"{self.name}: found error {self.error} and launch_us {self.launch_us}, expected 0 <= error < 1 and no negative time"
+            )
 
     def has(self, precision: Precision) -> bool:
         """Whether engines for the GPU may use the precision: FP8 from compute capability 8.9 on, BF16 from 8.0 on."""

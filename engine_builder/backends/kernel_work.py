@@ -2,8 +2,9 @@
 
 Multiply-accumulates (MACs), from sizes alone so that they do not depend on how the builder lays a weight out:
 
-- convolution: output elements times the weight's elements per output channel; transposed: input elements times the weight's per input channel;
-- product of (B, M, K) and (B, K, N): MNBK, with K from (elements of a) * (elements of b) / (elements of the output) = K^2 or, batched, B K^2;
+- convolution: output elements times the weight's elements per output channel;
+- transposed convolution: input elements times the weight's elements per input channel;
+- product of a (B, M, K) and b (B, K, N): BMNK, with K from |a| |b| / |output|, which is K^2, or B K^2 where both are batched;
 - fused attention of queries (B, T, d) with S keys: B T S d twice;
 - everything else (pointwise, pooling, copies): none; such kernels are bound by what they move.
 
@@ -106,7 +107,9 @@ def math_of(kernel: Kernel) -> Precision:
         return Precision.FP32
     if len(set(factors)) == 1 and factors[0] in LOW:
         return LOW[factors[0]]
-    found = [FLOATS[dtype] for dtype in reversed(factors) if dtype in FLOATS]  # a cast of the first input may be fused, so the weight's first
+    found = [
+        FLOATS[dtype] for dtype in reversed(factors) if dtype in FLOATS
+    ]  # a cast of the first input may be fused, so the weight's first
     return found[0] if found else Precision.FP32
 
 

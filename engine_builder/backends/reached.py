@@ -1,4 +1,4 @@
-"""Asked for against got: the precision that each node was assigned, and the one that its kernel multiplies in; every difference has a named rule."""
+"""Asked for against got: the precision a node was assigned and the one its kernel multiplies in; every difference has a named rule."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ class Reached:
     def __post_init__(self) -> None:
         """A difference without a reason, and a reason without a difference, are mistakes."""
         if (self.asked is self.got) is not (self.reason is None):
-            raise ValueError(f"{self.layer}: found asked {self.asked}, got {self.got}, reason {self.reason}, expected a reason iff they differ")
+            raise ValueError(
+                f"{self.layer}: found asked {self.asked}, got {self.got}, reason {self.reason}, expected a reason iff they differ"
+            )
 
 
 def reached(kernels: Sequence[Kernel], asked: Mapping[str, Precision]) -> tuple[Reached, ...]:
@@ -64,11 +66,11 @@ def _reached(kernels: Sequence[Kernel], node: str, asked: Precision) -> Reached:
         got = next((FLOATS[tensor.dtype] for tensor in listing[0].inputs if tensor.dtype in FLOATS), Precision.FP32)
         return Reached(node, asked, got, listing[0].name, None if got is asked else Rule.POINTWISE)
     kernel = next((kernel for kernel in multiplying if _is_named_after(kernel, node)), multiplying[0])
-    got = _got(kernel, node)
+    got = _got(kernel)
     return Reached(node, asked, got, kernel.name, None if got is asked else _rule(kernel, asked, got))
 
 
-def _got(kernel: Kernel, node: str) -> Precision:
+def _got(kernel: Kernel) -> Precision:
     weight = weight_of(kernel)
     if weight is not None and weight.dtype == "int4":
         return Precision.INT4

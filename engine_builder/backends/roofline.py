@@ -7,14 +7,14 @@ Per kernel (S. Williams, A. Waterman, D. Patterson, "Roofline", CACM 52(4), 2009
 and per run their sum. What that assumes, so that nobody trusts it further than it goes:
 
 1. Kernels run one after the other, replayed as a CUDA graph; streams do not overlap. Copies to and from the GPU are not in it.
-2. The shares of peak and bandwidth that kernels reach are the same for all of them (``gpus.json``, ``assumed``). Kernels too small to fill the
-   GPU do not reach them: of small models the launches are nearly all of the prediction, and it is rather too low.
-3. The engine runs again and again. If all of its weights and its largest kernel's tensors fit into the second-level cache together, all is read
-   there; if not, weights come from memory, and tensors of a kernel from the cache if they take no more than half of it.
+2. The shares of peak and bandwidth that kernels reach are the same for all of them (``gpus.json``, ``assumed``). Kernels too small to fill
+   the GPU do not reach them: of small models the launches are nearly all of the prediction, and it is rather too low.
+3. The engine runs again and again. If all of its weights and its largest kernel's tensors fit into the second-level cache together, all is
+   read there; if not, weights come from memory, and tensors of a kernel from the cache if they take no more than half of it.
 4. The kernel list is the build's (on TensorRT-RTX the plan's), so double writes, conversions and unfused scales of low precision count.
 
-The range is +-``error`` of the GPU (20% unless measured). It covers the sum's error for models that fill the GPU, not point 2; ratios of two
-engines on one GPU share most of their errors.
+The range is +-``error`` of the GPU (20% unless measured). It covers the sum's error for models that fill the GPU, not point 2;
+ratios of two engines on one GPU share most of their errors.
 """
 
 from __future__ import annotations
