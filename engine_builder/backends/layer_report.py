@@ -43,7 +43,7 @@ def _kernel(line: str) -> Kernel:
             f"layer report: found the line {line[:200]!r}, expected Name, LayerType, Inputs, Outputs and Metadata",
             fix="use tensorrt-rtx 1.7, or report the version you have",
         )
-    nodes = [part.rstrip().removesuffix("]") for part in found["metadata"].split(_NODE)[1:]]
+    nodes = [part.rpartition("]")[0] for part in found["metadata"].split(_NODE)[1:]]  # what follows the bracket says how it was rewritten
     return Kernel(
         found["name"],
         found["kind"],
