@@ -17,7 +17,7 @@ _BUILDER_SUFFIX = re.compile(r"(_U\d+)?(_myl\d+_\d+)?$")
 class Rule(enum.StrEnum):
     """Why a node did not get what was asked for."""
 
-    FOLDED = "no kernel runs it: it was computed at build time, or its output is not used"
+    FOLDED = "no kernel names it: it was computed at build time, merged into another node, or its output is not used"
     POINTWISE = "it became part of a pointwise kernel, which computes in floating point"
     ATTENTION = "it is part of a fused attention, which takes a low precision only if Q, K, the softmax's output and V all have it"
     WEIGHT_ONLY = "only its weight has the low precision; it is widened in the kernel, which multiplies in floating point"
@@ -35,7 +35,7 @@ class Reached:
 
     layer: str  # name of the node
     asked: Precision
-    got: Precision | None  # None where no kernel runs it
+    got: Precision | None  # None where no kernel names it
     kernel: str | None  # name of the kernel that multiplies
     reason: Rule | None  # of a difference, None where there is none
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from engine_builder.backends.kernels import Kernel
 from engine_builder.backends.layer_report import kernels_from_messages
-from engine_builder.backends.tensorrt_rtx_session import Messages, new_monitor, session, tensorrt_rtx_module
+from engine_builder.backends.tensorrt_rtx_session import Messages, new_monitor, session, tensorrt_rtx_module, without_driver_noise
 from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError, StageCancelledError
 
@@ -104,8 +104,7 @@ def _compiled(
 
 
 def _refused(trt: ModuleType, messages: Messages, name: str, what: str) -> BuildError | MemoryError:
-    found = list(dict.fromkeys(message.strip() for message in messages.errors))
-    text = "; ".join(found[-_SHOWN_ERRORS:]) or "no message"
+    text = "; ".join(list(dict.fromkeys(messages.errors))[-_SHOWN_ERRORS:]) or "no message"
     if "bad_alloc" in text:
         return MemoryError(text)
     return BuildError(f"{name}: tensorrt-rtx {trt.__version__} refused {what}: {text}", fix="see the builder's message")
@@ -113,7 +112,9 @@ def _refused(trt: ModuleType, messages: Messages, name: str, what: str) -> Build
 
 def _parser_errors(parser: Any) -> str:
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    return "; ".join(f"node {error.node_name()!r} ({error.node_operator()}): {error.desc().strip()}" for error in errors[:_SHOWN_ERRORS])
+    return "; ".join(
+        f"node {error.node_name()!r} ({error.node_operator()}): {without_driver_noise(error.desc())}" for error in errors[:_SHOWN_ERRORS]
+    )
 
 
 def _dynamic_inputs(network: Any) -> dict[str, tuple[int, ...]]:

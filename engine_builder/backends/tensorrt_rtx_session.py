@@ -60,6 +60,11 @@ def tensorrt_rtx_module() -> ModuleType:
         ) from exc
 
 
+def without_driver_noise(message: str) -> str:
+    """Return a message of the builder in one line, without what it adds to every error where there is no driver."""
+    return " ".join(line.strip() for line in message.splitlines() if not any(text in line for text in _NO_DRIVER))
+
+
 @functools.cache
 def session() -> Session:
     """Return the process's logger and error recorder. TensorRT knows one logger per process and refuses another, hence the cache.
@@ -79,8 +84,8 @@ def session() -> Session:
 
         def log(self, severity: object, message: str) -> None:
             messages.every.append(message)
-            if severity in severe and not any(text in message for text in _NO_DRIVER):
-                messages.errors.append(message)
+            if severity in severe and (text := without_driver_noise(message)):
+                messages.errors.append(text)
 
     return Session(Logger(), _new_recorder(trt, messages.errors), messages)
 
@@ -143,8 +148,8 @@ def _new_recorder(trt: ModuleType, errors: list[str]) -> object:
 
         def report_error(self, code: object, description: str) -> bool:
             self._found.append((code, description))
-            if not any(text in description for text in _NO_DRIVER):
-                errors.append(description)
+            if text := without_driver_noise(description):
+                errors.append(text)
             return True
 
     return Recorder()
