@@ -26,10 +26,11 @@ _FP8_SINCE = (8, 9)
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One type of GPU. Peaks are the vendor's: dense, FP32 accumulation, boost clock."""
+    """One type of GPU. Peaks are the vendor's: dense, at boost clock, FP32 accumulation but for fp16 on GeForce, where FP16 doubles it."""
 
     name: str
     compute_capability: tuple[int, int]
+    multiprocessors: int
     memory_gb: float
     bandwidth_gb_s: float  # of its memory, 1e9 bytes a second
     l2_mb: float  # second-level cache, 2**20 bytes
@@ -39,11 +40,21 @@ class Gpu:
     compute_share: float  # 0-1 of the peak that large kernels reach
     bandwidth_share: float  # 0-1 of the bandwidth that large kernels reach
     l2_factor: float  # the cache's bandwidth over the memory's
+    tile_elements: int  # outputs of a product that one multiprocessor computes at a time
     error: float  # 0-1, the prediction's relative error
 
     def __post_init__(self) -> None:
         """Check that every figure can be divided by."""
-        figures = (self.memory_gb, self.bandwidth_gb_s, self.l2_mb, self.compute_share, self.bandwidth_share, self.l2_factor)
+        figures = (
+            self.multiprocessors,
+            self.memory_gb,
+            self.bandwidth_gb_s,
+            self.l2_mb,
+            self.compute_share,
+            self.bandwidth_share,
+            self.l2_factor,
+            self.tile_elements,
+        )
         if min(*figures, *self.tflops.values()) <= 0:
             raise ValueError(f"{self.name}: found a figure that is not positive, expected positive ones: {self}")
         if not 0 <= self.error < 1 or self.launch_us < 0:
@@ -99,6 +110,7 @@ def gpus_from_json(text: str) -> tuple[tuple[Gpu, tuple[str, ...]], ...]:
             Gpu(
                 name=row["name"],
                 compute_capability=cast("tuple[int, int]", tuple(row["compute_capability"])),
+                multiprocessors=row["multiprocessors"],
                 memory_gb=row["memory_gb"],
                 bandwidth_gb_s=row["bandwidth_gb_s"],
                 l2_mb=row["l2_mb"],

@@ -48,6 +48,7 @@ class Work:
     """What one run of a kernel takes."""
 
     macs: int
+    outputs: int  # elements that it writes
     math: Precision  # what the MACs are done in
     streamed_bytes: int  # inputs and outputs
     constant_bytes: float  # weights and tables
@@ -62,7 +63,7 @@ def work_of(kernel: Kernel) -> Work:
     """
     tensors = (*kernel.inputs, *kernel.constants, *kernel.outputs)
     if kernel.kind in _NOT_ON_THE_GPU:
-        return Work(0, Precision.FP32, 0, 0, on_gpu=False)
+        return Work(0, 0, Precision.FP32, 0, 0, on_gpu=False)
     if any(size < 0 for tensor in tensors for size in tensor.shape):
         raise ValueError(f"kernel {kernel.name!r}: found open sizes, expected those of one run: {[tensor.shape for tensor in tensors]}")
     macs = _macs(kernel)
@@ -72,7 +73,7 @@ def work_of(kernel: Kernel) -> Work:
         _bytes(tensor) if tensor is weight else min(_elements(tensor), max(written, 1)) * _bits(tensor) / 8 for tensor in kernel.constants
     ]
     streamed = sum(_bytes(tensor) for tensor in (*kernel.inputs, *kernel.outputs))
-    return Work(macs, math_of(kernel), math.ceil(streamed), sum(read), on_gpu=True)
+    return Work(macs, written, math_of(kernel), math.ceil(streamed), sum(read), on_gpu=True)
 
 
 def is_attention(kernel: Kernel) -> bool:

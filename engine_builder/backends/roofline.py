@@ -2,13 +2,15 @@
 
 Per kernel (S. Williams, A. Waterman, D. Patterson, "Roofline", CACM 52(4), 2009):
 
-    time = max(2 MACs / (compute_share * peak of the format), bytes / (bandwidth_share * bandwidth)) + launch
+    time = max(2 MACs / (filled * compute_share * peak of the format), bytes / (bandwidth_share * bandwidth)) + launch
+    filled = min(1, tiles of the output / multiprocessors)
 
 and per run their sum. What that assumes, so that nobody trusts it further than it goes:
 
 1. Kernels run one after the other, replayed as a CUDA graph; streams do not overlap. Copies to and from the GPU are not in it.
-2. The shares of peak and bandwidth that kernels reach are the same for all of them (``gpus.json``, ``assumed``). Kernels too small to fill
-   the GPU do not reach them: of small models the launches are nearly all of the prediction, and it is rather too low.
+2. The shares of peak and bandwidth that kernels reach are the same for all of them (``gpus.json``, ``assumed``), except that a product
+   whose output has fewer tiles than the GPU has multiprocessors keeps only so many of them busy; sums split over multiprocessors and the
+   waiting at the start and end of a kernel are not modelled. Of small models the launches are most of the prediction, and it is rather too low.
 3. The engine runs again and again. If all of its weights and its largest kernel's tensors fit into the second-level cache together, all is
    read there; if not, weights come from memory, and tensors of a kernel from the cache if they take no more than half of it.
 4. The kernel list is the build's (on TensorRT-RTX the plan's), so double writes, conversions and unfused scales of low precision count.
@@ -19,6 +21,7 @@ ratios of two engines on one GPU share most of their errors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -115,7 +118,8 @@ def _milliseconds(work: Work, gpu: Gpu, kernel: Kernel, *, cached: bool) -> floa
                 f"latency prediction: kernel {kernel.name!r} multiplies in {work.math}, which {gpu.name} has no figure for",
                 fix="choose another precision or GPU",
             ) from exc
-        computing = 2 * work.macs / (peak * gpu.compute_share)
+        filled = min(1.0, math.ceil(work.outputs / gpu.tile_elements) / gpu.multiprocessors)
+        computing = 2 * work.macs / (peak * gpu.compute_share * filled)
     return (max(computing, moving) + gpu.launch_us * 1e-6) * 1e3
 
 

@@ -28,7 +28,7 @@ CONV = kernel(
     "correlation", "half 8,32,16,16|half 8,64,16,16", "half 64,32,3,3|float 1|half 1,64,1,1", "half 8,64,16,16", nodes=("conv", "add")
 )
 ROUND = Gpu(
-    "round figures", (8, 9), 1, 100, 1, {"fp32": 1, "fp16": 10, "bf16": 10, "int8": 20}, "made up", 2.0, 0.5, 0.5, 4.0, 0.25
+    "round figures", (8, 9), 10, 1, 100, 1, {"fp32": 1, "fp16": 10, "bf16": 10, "int8": 20}, "made up", 2.0, 0.5, 0.5, 4.0, 4096, 0.25
 )  # fmt: skip
 
 
@@ -73,6 +73,12 @@ def test_time_of_a_kernel_that_computes_is_operations_over_the_reached_peak() ->
     large = kernel("gemm", "half 4096,4096", "half 4096,4096", "half 4096,4096")
     expected_ms = 2 * 4096**3 / (10e12 * 0.5) * 1e3 + 2e-3
     assert kernel_milliseconds([large], ROUND)[0] == pytest.approx(expected_ms)
+
+
+def test_product_with_few_outputs_keeps_few_multiprocessors_busy() -> None:
+    narrow = kernel("gemm", "half 64,65536", "half 65536,128", "half 64,128")
+    computing = 2 * 64 * 128 * 65536 / (10e12 * 0.5)  # were all of the 10 multiprocessors busy; 2 tiles keep 2 busy
+    assert kernel_milliseconds([narrow], ROUND)[0] == pytest.approx(computing * 5 * 1e3 + 2e-3)
 
 
 def test_time_of_a_kernel_that_moves_is_bytes_over_the_reached_bandwidth() -> None:

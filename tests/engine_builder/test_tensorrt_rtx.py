@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -280,3 +281,10 @@ def test_lost_list_of_kernels_is_a_build_error(tmp_path: Path) -> None:
     listed.unlink()
     with pytest.raises(EngineError, match="cannot be read"):
         TensorRtRtxBackend("L4").kernel_times(engine.path, {}, threads=1, scratch=tmp_path)
+
+
+def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)  # how Python itself marks a package that cannot be imported
+    with pytest.raises(UnsupportedTargetError, match="found no tensorrt_rtx package") as raised:
+        TensorRtRtxBackend("L4")
+    assert raised.value.fix == "install onnx-trt-optimizer[rtx]"
