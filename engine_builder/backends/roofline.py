@@ -10,7 +10,8 @@ and per run their sum. What that assumes, so that nobody trusts it further than 
 1. Kernels run one after the other, replayed as a CUDA graph; streams do not overlap. Copies to and from the GPU are not in it.
 2. The shares of peak and bandwidth that kernels reach are the same for all of them (``gpus.json``, ``assumed``), except that a product
    whose output has fewer tiles than the GPU has multiprocessors keeps only so many of them busy; sums split over multiprocessors and the
-   waiting at the start and end of a kernel are not modelled. Of small models the launches are most of the prediction, and it is rather too low.
+   waiting at the start and end of a kernel are not modelled. Of small models the launches are most of the prediction, and it is rather
+   too low.
 3. The engine runs again and again. If all of its weights and its largest kernel's tensors fit into the second-level cache together, all is
    read there; if not, weights come from memory, and tensors of a kernel from the cache if they take no more than half of it.
 4. The kernel list is the build's (on TensorRT-RTX the plan's), so double writes, conversions and unfused scales of low precision count.

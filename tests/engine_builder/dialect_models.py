@@ -96,11 +96,11 @@ def matmul_int4() -> onnx.ModelProto:
 
 
 def attention(*, quantized: bool) -> onnx.ModelProto:
-    """Return one attention layer of 4 heads of 16: products scores and mixed, all four of their tensors in INT8 where ``quantized``."""
+    """Return one attention layer of 2 heads of 32: products scores and mixed, all four of their tensors in INT8 where ``quantized``."""
     pair = "{0}q = QuantizeLinear({0}, s, z) {0}d = DequantizeLinear({0}q, s, z)"
     pairs = {name: pair.format(name) if quantized else f"{name}d = Identity({name})" for name in ("q", "k", "p", "v")}
     return dialect_model(
-        f"""g (float[N,32,64] x) => (float[N,32,64] y) <int64[4] split = {{0, 0, 4, 16}}, int64[3] join = {{0, 0, 64}}> {{
+        f"""g (float[N,32,64] x) => (float[N,32,64] y) <int64[4] split = {{0, 0, 2, 32}}, int64[3] join = {{0, 0, 64}}> {{
             xh = Cast<to=10>(x)
             q0 = MatMul(xh, wq) k0 = MatMul(xh, wk) v0 = MatMul(xh, wv)
             q1 = Reshape(q0, split) k1 = Reshape(k0, split) v1 = Reshape(v0, split)
