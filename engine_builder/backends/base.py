@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.precision import Precision, Scheme
+from engine_builder.backends.kernels import Kernel
+from engine_builder.config import ShapeRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,10 @@ class Engine:
     """An engine on disk."""
 
     path: Path
-    data_files: tuple[Path, ...]  # files that must lie beside it (external data), empty for most
-    size_bytes: int  # of all of its files
+    data_files: tuple[Path, ...]  # files that must lie beside it (external data, the list of kernels), empty for most
+    size_bytes: int  # of all of its files that are needed to run it
+    kernels: tuple[Kernel, ...] = ()  # of the engine, empty where the runtime does not list them; dynamic sizes are -1
+    kernels_at_opt: tuple[Kernel, ...] = ()  # what the builder makes of the same model at the sizes opt: what a prediction is made from
 
 
 class Runner(Protocol):
@@ -60,8 +64,13 @@ class Backend(Protocol):
     def capabilities(self) -> Capabilities:
         """What the target can do."""
 
-    def build(self, explicit: Path, output: Path) -> Engine:
+    def build(self, explicit: Path, output: Path, *, shapes: Mapping[str, ShapeRange] | None = None) -> Engine:
         """Build the engine of an explicit model and write it to ``output``; on failure nothing is left there.
+
+        Args:
+            explicit: The model, its data beside it.
+            output: The engine's file.
+            shapes: Sizes of each dynamic input; a target whose engines take any size ignores them.
 
         Raises:
             BuildError: The runtime refused the model; its message is in the detail.

@@ -19,6 +19,7 @@ from calibration.model import save_model
 from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from engine_builder.backends.base import Capabilities, Engine, Runner
 from engine_builder.backends.ort_profile import profiled_kernels
+from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError, EngineError
 
 _ERRORS_ONLY = 3
@@ -70,8 +71,8 @@ class OrtCpuBackend:
         """FP32 baseline, INT8 layers, measured latency."""
         return Capabilities("onnxruntime-cpu", Precision.FP32, (Precision.INT8,), ONNXRUNTIME_CPU_SCHEME, "measured", parallel_runs=True)
 
-    def build(self, explicit: Path, output: Path) -> Engine:
-        """Write the explicit model to ``output``, byte for byte unless it has external data, and check that it loads."""
+    def build(self, explicit: Path, output: Path, *, shapes: Mapping[str, ShapeRange] | None = None) -> Engine:
+        """Write the explicit model to ``output``, byte for byte unless it has external data, and check that it loads; it takes any size."""
         data = output.with_name(output.name + ".data")
         try:
             if _has_external_data(explicit):
