@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -73,7 +73,7 @@ class PyCudaBuffer:
 
     def __init__(self, allocation: object, size_bytes: int) -> None:
         """Own a ``pycuda.driver.DeviceAllocation`` of this size."""
-        self._allocation: Any = allocation
+        self._allocation = cast(Any, allocation)
         self.address = int(self._allocation)
         self.size_bytes = size_bytes
 
@@ -89,7 +89,7 @@ class PyCudaEvent:
 
     def __init__(self, event: object) -> None:
         """Own a ``pycuda.driver.Event``."""
-        self.event: Any = event
+        self.event = cast(Any, event)
 
     def synchronize(self) -> None:
         """Wait for it."""
@@ -108,7 +108,7 @@ class PyCudaStream:
     def __init__(self, driver: ModuleType, stream: object) -> None:
         """Own a ``pycuda.driver.Stream``."""
         self._driver = driver
-        self._stream: Any = stream
+        self._stream = cast(Any, stream)
         self.handle = int(self._stream.handle)
 
     def synchronize(self) -> None:

@@ -1,8 +1,8 @@
 """What the project asks of CUDA: memory, one stream, events and, where the package has them, graphs.
 
 TensorRT gets plain addresses (``DeviceBuffer.address``, ``Stream.handle``), so any CUDA package will do; ``cuda_core.py`` and
-``cuda_pycuda.py`` adapt two of them, ``cuda_devices.py`` picks one. Both use the device's *primary* context, which TensorRT uses too; a second
-context would hold a second copy of every module and make addresses of one unknown to the other.
+``cuda_pycuda.py`` adapt two of them, ``cuda_devices.py`` picks one. Both use the device's *primary* context, which TensorRT uses too; a
+second context would hold a second copy of every module and make addresses of one unknown to the other.
 
 The GPU is the first visible one: a child process is given its GPU by ``CUDA_VISIBLE_DEVICES``. All calls come from the thread that opened
 the runtime.
