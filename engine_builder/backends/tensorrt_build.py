@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from engine_builder.backends.tensorrt_hooks import Messages, error_recorder, process_logger, progress_monitor
+from engine_builder.backends.tensorrt_hooks import Messages, process_logger, process_recorder, progress_monitor
 from engine_builder.errors import BuildError, StageCancelledError
 
 Shape = tuple[int, ...]
@@ -76,10 +76,12 @@ def build_plan(
     builder = trt.Builder(log)
     if builder is None:  # the bindings give None rather than raise when CUDA does not start
         raise BuildError(f"TensorRT {trt.__version__} did not start: {messages.complaints()}", fix="check the driver with nvidia-smi")
-    recorder = error_recorder(trt, messages)
-    builder.error_recorder = recorder
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    _parse(trt, network, log, model)
+    parser = trt.OnnxParser(network, log)  # owns the weights that the network points to, so it stays until the build is over
+    _parse(trt, parser, model)
+    builder.error_recorder = process_recorder(
+        trt
+    )  # not sooner: a parser made with a recorder crashes the process when it is freed (RTX 1.7)
     config = builder.create_builder_config()
     _configure(trt, config, options)
     monitor = progress_monitor(trt, on_progress, is_cancelled)
@@ -98,8 +100,7 @@ def build_plan(
     return Plan(bytes(data), timings, tuple(messages.lines))
 
 
-def _parse(trt: ModuleType, network: object, log: object, model: Path) -> None:
-    parser = trt.OnnxParser(network, log)
+def _parse(trt: ModuleType, parser: Any, model: Path) -> None:
     if parser.parse_from_file(str(model)):
         return
     found = []

@@ -63,8 +63,10 @@ def process_logger(trt: ModuleType) -> TensorRtLogger:
     return made
 
 
-def error_recorder(trt: ModuleType, messages: Messages) -> object:
-    """Return a ``trt.IErrorRecorder`` that adds to ``messages``."""
+@functools.cache
+def process_recorder(trt: ModuleType) -> object:
+    """Return the one ``trt.IErrorRecorder`` of this process, which adds to the logger's messages; it outlives whatever reports to it."""
+    messages = process_logger(trt).messages
 
     class Recorder(trt.IErrorRecorder):  # type: ignore[misc,name-defined]  # as above
         def __init__(self) -> None:
