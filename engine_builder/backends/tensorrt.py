@@ -1,14 +1,13 @@
 """The target ``tensorrt``: plans built for, timed on and checked on the GPU of this machine.
 
-A plan runs on the TensorRT version and GPU type that it was built with, unless built to be compatible. Not yet run on a GPU: the build runs
-in tests with the builder of ``tensorrt_rtx``, the rest with a runtime that only pretends, and all names are checked against the real bindings.
+A plan runs on the TensorRT version and GPU type that it was built with, unless built to be compatible. Not yet run on a GPU: in the tests
+the builder of ``tensorrt_rtx`` builds, a runtime that only pretends runs, and all names are checked against the real bindings.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -61,8 +60,9 @@ class TensorRtBackend:
             UnsupportedTargetError: The GPU is too old for TensorRT.
         """
         if compute_capability is not None and compute_capability < OLDEST_FOR_INT8:
+            found, oldest = _dotted(compute_capability), _dotted(OLDEST_FOR_INT8)
             raise UnsupportedTargetError(
-                f"target 'tensorrt': the GPU has compute capability {_dotted(compute_capability)}, expected {_dotted(OLDEST_FOR_INT8)} or newer",
+                f"target 'tensorrt': the GPU has compute capability {found}, expected {oldest} or newer",
                 fix="use a GPU of the Turing generation (T4) or later",
             )
         self._compute_capability = compute_capability
@@ -171,13 +171,12 @@ def timing_cache_path(folder: Path, device: CudaDevice, version: str) -> Path:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees all of it or none."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        temporary.write_bytes(data)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -68,7 +68,7 @@ def _kernel(layer: object) -> Kernel:
 
 
 def _tensors(found: Iterable[Mapping[str, object]]) -> tuple[KernelTensor, ...]:
-    return tuple(KernelTensor(_dtype(tensor), _shape(tensor.get("Dimensions"))) for tensor in found)
+    return tuple(KernelTensor(_dtype(entry), _shape(entry.get("Dimensions"))) for entry in found)
 
 
 def _constants(layer: Mapping[str, object]) -> tuple[KernelTensor, ...]:
@@ -80,8 +80,8 @@ def _constants(layer: Mapping[str, object]) -> tuple[KernelTensor, ...]:
     return (KernelTensor(_word(str(weights["Type"])), (int(weights["Count"]),)),)
 
 
-def _dtype(tensor: Mapping[str, object]) -> str:
-    said = tensor.get("Datatype", tensor.get("DataType", tensor.get("Format/Datatype", "")))
+def _dtype(entry: Mapping[str, object]) -> str:
+    said = entry.get("Datatype", entry.get("DataType", entry.get("Format/Datatype", "")))
     return _word(str(said))
 
 

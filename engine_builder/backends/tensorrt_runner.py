@@ -1,7 +1,7 @@
 """Runs a TensorRT engine on the GPU. Not yet run on a GPU; tested with a runtime that only pretends.
 
-One execution context, one stream, one thread. Buffers on the GPU and page-locked arrays on the host are kept from call to call and grow with the
-largest batch seen. Engines are native code: load none from a source that you do not trust.
+One execution context, one stream, one thread. Buffers on the GPU and page-locked arrays on the host are kept from call to call and grow
+with the largest batch seen. Engines are native code: load none from a source that you do not trust.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -53,8 +53,9 @@ class TensorRtRunner:
         self._runtime: Any = trt.Runtime(log)
         self._engine: Any = self._runtime.deserialize_cuda_engine(engine.read_bytes()) if self._runtime is not None else None
         if self._engine is None:
+            said = self._messages.complaints() or "no reason given"
             raise BuildError(
-                f"{self._name}: TensorRT {trt.__version__} cannot load it on {cuda.device.name}: {self._messages.complaints() or 'no reason given'}",
+                f"{self._name}: TensorRT {trt.__version__} cannot load it on {cuda.device.name}: {said}",
                 fix="load it with the TensorRT version and GPU type that it was built for, or build it again",
             )
         self._context: Any = self._engine.create_execution_context()
@@ -174,7 +175,7 @@ class TensorRtRunner:
         if array is None or array.shape != shape:
             array = self._arrays[name] = self._cuda.page_locked(shape, self._dtype(name))
         if self._engine.get_tensor_location(name) == self._trt.TensorLocation.HOST:
-            self._context.set_tensor_address(name, cast(int, array.ctypes.data))
+            self._context.set_tensor_address(name, array.ctypes.data)
             return
         buffer = self._buffers.get(name)
         if buffer is None or buffer.size_bytes < array.nbytes:
