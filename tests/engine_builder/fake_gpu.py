@@ -80,6 +80,7 @@ class FakeGraph:
 class FakeStream:
     gpu: FakeGpu
     handle: int
+    closed: bool = False
 
     def synchronize(self) -> None:
         return None
@@ -103,4 +104,5 @@ class FakeStream:
         return FakeGraph(self.gpu, work)
 
     def close(self) -> None:
-        self.gpu.open_streams -= 1
+        self.gpu.open_streams -= not self.closed
+        self.closed = True
