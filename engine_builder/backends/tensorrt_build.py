@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from engine_builder.backends.tensorrt_hooks import Messages, process_logger, process_recorder, progress_monitor
+from engine_builder.backends.tensorrt_hooks import DRIVER_FIX, Messages, process_logger, process_recorder, progress_monitor
 from engine_builder.errors import BuildError, StageCancelledError
 
 Shape = tuple[int, ...]
@@ -73,9 +73,10 @@ def build_plan(
     log = process_logger(trt)
     messages = log.messages
     messages.clear()
-    builder = trt.Builder(log)
-    if builder is None:  # the bindings give None rather than raise when CUDA does not start
-        raise BuildError(f"TensorRT {trt.__version__} did not start: {messages.complaints()}", fix="check the driver with nvidia-smi")
+    try:
+        builder = trt.Builder(log)
+    except TypeError as exc:  # the bindings' way to say that the library returned nothing
+        raise BuildError(f"TensorRT {trt.__version__} did not start: {messages.complaints() or exc}", fix=DRIVER_FIX) from exc
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)  # owns the weights that the network points to, so it stays until the build is over
     _parse(trt, parser, model)

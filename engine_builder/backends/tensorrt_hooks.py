@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 logger = logging.getLogger(__name__)
 
+DRIVER_FIX = "check with nvidia-smi that there is a GPU and that its driver is new enough for this TensorRT (r580 for the CUDA 13 packages)"
+
 _KEPT_LINES = 2000
 
 

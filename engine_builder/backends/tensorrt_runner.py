@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from engine_builder.backends.cuda_runtime import CudaRuntime, DeviceBuffer, Stream
 from engine_builder.backends.kernels import Kernel
-from engine_builder.backends.tensorrt_hooks import layer_profiler, process_logger
+from engine_builder.backends.tensorrt_hooks import DRIVER_FIX, layer_profiler, process_logger
 from engine_builder.backends.tensorrt_inspector import kernels_from_inspector
 from engine_builder.errors import BuildError, EngineError
 
@@ -42,7 +42,7 @@ class TensorRtRunner:
 
         Raises:
             BuildError: This TensorRT cannot load it.
-            EngineError: The GPU has too little memory for it.
+            EngineError: TensorRT does not start, or the GPU has too little memory for the engine.
         """
         self._name = engine.name
         self._trt = trt
@@ -50,8 +50,11 @@ class TensorRtRunner:
         log = process_logger(trt)
         self._messages = log.messages
         self._messages.clear()
-        self._runtime: Any = trt.Runtime(log)
-        self._engine: Any = self._runtime.deserialize_cuda_engine(engine.read_bytes()) if self._runtime is not None else None
+        try:
+            self._runtime: Any = trt.Runtime(log)
+        except TypeError as exc:  # the bindings' way to say that the library returned nothing
+            raise EngineError(f"TensorRT {trt.__version__} did not start: {self._messages.complaints() or exc}", fix=DRIVER_FIX) from exc
+        self._engine: Any = self._runtime.deserialize_cuda_engine(engine.read_bytes())
         if self._engine is None:
             said = self._messages.complaints() or "no reason given"
             raise BuildError(

@@ -7,15 +7,20 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
 from calibration.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends import tensorrt
 from engine_builder.backends.base import Backend
+from engine_builder.backends.cuda_devices import open_cuda
 from engine_builder.backends.cuda_runtime import CudaDevice
+from engine_builder.backends.gpu_state import open_gpu_monitor
 from engine_builder.backends.kernels import Kernel
 from engine_builder.backends.tensorrt import CACHE_SUFFIX, TensorRtBackend, node_times, timing_cache_path, write_atomically
 from engine_builder.backends.tensorrt_build import Plan
+from engine_builder.backends.tensorrt_timing import time_engines
 from engine_builder.errors import BuildError, UnsupportedTargetError
 from tests.engine_builder.fake_gpu import FakeGpu
 from tests.engine_builder.fake_tensorrt import fake_tensorrt
@@ -130,3 +135,27 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_atomically(path, "not bytes")  # type: ignore[arg-type]  # the point of the test
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.gpu
+def test_engine_built_on_the_gpu_runs_reports_and_is_timed_there(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt", reason="tensorrt-cu13 is not installed")
+    gpu = open_cuda()
+    target = TensorRtBackend(gpu.device.compute_capability, cache_folder=tmp_path / "caches", open_gpu=lambda: gpu)
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17]>
+    net (float[N,4] x) => (float[N,4] y)
+    <float[4,4] w = {1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 3, 0, 0, 0, 0, 4}>
+    { y = MatMul(x, w) }
+    """)
+    model.graph.node[0].name = "product"
+    onnx.save_model(model, tmp_path / "explicit.onnx")
+    engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan", shapes={"x": ((1, 4), (2, 4), (4, 4))})
+    feeds = {"x": np.ones((3, 4), dtype=np.float32)}
+    runner = target.open(engine.path, threads=1)
+    np.testing.assert_allclose(runner.run(feeds)[0], [[1, 2, 3, 4]] * 3, rtol=1e-3)  # TF32 keeps 10 bits of the fraction
+    assert any("product" in kernel.nodes for kernel in target.kernels(engine.path))
+    monitor = open_gpu_monitor(gpu.device.pci_bus_id)
+    found = time_engines({"a": runner}, feeds, gpu, monitor, seconds=0.2, lock_folder=tmp_path)
+    assert 0 < found.timings["a"].timing.median_ms < 100
+    runner.close()

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from engine_builder.backends.tensorrt_build import BuildOptions
+from engine_builder.backends.tensorrt_build import BuildOptions, build_plan
+from engine_builder.errors import BuildError
+from tests.engine_builder.fake_gpu import FakeGpu
+from tests.engine_builder.fake_tensorrt import fake_tensorrt
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,6 +80,17 @@ def test_progress_never_goes_back_and_names_phases(builds: dict[str, dict[str, o
     assert shares == sorted(shares)
     assert shares[-1] > shares[0]
     assert all(phase for _, phase in steps)
+
+
+def test_library_that_does_not_start_is_a_build_error_about_the_driver(tmp_path: Path) -> None:
+    def nothing(log: object) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")  # what the bindings of 11.4 say
+
+    trt = fake_tensorrt(FakeGpu())
+    trt.__dict__["Builder"] = nothing
+    with pytest.raises(BuildError, match=r"TensorRT 11\.4\.0 did not start") as caught:
+        build_plan(trt, tmp_path / "model.onnx", shapes={}, options=BuildOptions())
+    assert "driver" in caught.value.fix
 
 
 def test_options_are_checked() -> None:

@@ -91,6 +91,17 @@ def test_plan_that_does_not_load_is_refused_in_the_librarys_words(tmp_path: Path
         runner(tmp_path, b"a plan of another version")
 
 
+def test_library_that_does_not_start_is_an_engine_error_about_the_driver(tmp_path: Path) -> None:
+    def nothing(log: object) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")  # what the bindings of 11.4 say
+
+    gpu = FakeGpu()
+    trt = fake_tensorrt(gpu)
+    trt.__dict__["Runtime"] = nothing
+    with pytest.raises(EngineError, match=r"TensorRT 11\.4\.0 did not start"):
+        TensorRtRunner(trt, tmp_path / "engine.plan", gpu)
+
+
 def test_engine_too_large_for_the_gpu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="no room on NVIDIA Fake 1"):
         runner(tmp_path, b"double, huge")
