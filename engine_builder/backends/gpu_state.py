@@ -1,0 +1,187 @@
+"""What the GPU is doing while engines are timed: clocks, throttling, other processes, MIG.
+
+Read from the driver's management library (package ``nvidia-ml-py``) where that is installed, else from ``nvidia-smi``, which ships with the
+driver. Not yet run on a GPU. Process ids are those of the host: inside a container with its own process ids, this process may count itself
+among the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from engine_builder.errors import EngineError
+
+# Bits of the driver's "clocks event reasons"; the first two say that the GPU may go no faster, not that something holds it back.
+REASONS = {
+    0x1: "idle",
+    0x2: "application clocks",
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "thermal slowdown (software)",
+    0x40: "thermal slowdown (hardware)",
+    0x80: "power brake",
+    0x100: "display clocks",
+}
+HARMLESS = frozenset({"idle", "application clocks"})
+
+
+@dataclass(frozen=True, slots=True)
+class GpuInfo:
+    """What does not change during a run."""
+
+    uuid: str
+    name: str
+    driver: str  # its version
+    mig: bool  # the GPU is divided: other instances share its memory bandwidth and clocks
+    max_sm_clock_mhz: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSample:
+    """One reading; None where the GPU does not say."""
+
+    sm_clock_mhz: int | None
+    memory_clock_mhz: int | None
+    temperature_c: int | None
+    power_w: float | None
+    held_back_by: tuple[str, ...]  # reasons why the clock is lower than it could be; empty when all is well
+    other_processes: tuple[int, ...]  # ids of processes with a context on this GPU, ours left out
+
+
+class GpuMonitor(Protocol):
+    """Reads the state of one GPU."""
+
+    def info(self) -> GpuInfo:
+        """Return what does not change."""
+
+    def sample(self) -> GpuSample:
+        """Return what does."""
+
+
+class NvmlMonitor:
+    """Through the management library: under a millisecond a reading."""
+
+    def __init__(self, pci_bus_id: str, library: object | None = None) -> None:
+        """Open the library.
+
+        Args:
+            pci_bus_id: Which GPU.
+            library: Stands in for the package ``pynvml``.
+
+        Raises:
+            ImportError: nvidia-ml-py is not installed.
+            EngineError: The driver does not answer.
+        """
+        self._nvml = cast(Any, library if library is not None else importlib.import_module("pynvml"))
+        try:
+            self._nvml.nvmlInit()
+            self._gpu = self._nvml.nvmlDeviceGetHandleByPciBusId(pci_bus_id)
+        except self._nvml.NVMLError as exc:
+            raise EngineError(f"NVML does not know the GPU at {pci_bus_id}: {exc}", fix="check the driver with nvidia-smi") from exc
+
+    def info(self) -> GpuInfo:
+        """Return what does not change."""
+        mig = self._ask(lambda: self._nvml.nvmlDeviceGetMigMode(self._gpu)[0])
+        clock = self._ask(lambda: self._nvml.nvmlDeviceGetMaxClockInfo(self._gpu, self._nvml.NVML_CLOCK_SM))
+        name, uuid = self._nvml.nvmlDeviceGetName(self._gpu), self._nvml.nvmlDeviceGetUUID(self._gpu)
+        return GpuInfo(str(uuid), str(name), str(self._nvml.nvmlSystemGetDriverVersion()), mig == 1, clock)
+
+    def sample(self) -> GpuSample:
+        """Return one reading."""
+        nvml, gpu = self._nvml, self._gpu
+        power_mw = self._ask(lambda: nvml.nvmlDeviceGetPowerUsage(gpu))
+        reasons = self._ask(lambda: nvml.nvmlDeviceGetCurrentClocksEventReasons(gpu))
+        return GpuSample(
+            sm_clock_mhz=self._ask(lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM)),
+            memory_clock_mhz=self._ask(lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM)),
+            temperature_c=self._ask(lambda: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)),
+            power_w=None if power_mw is None else power_mw / 1000,
+            held_back_by=reasons_from_bits(reasons or 0),
+            other_processes=_others(process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(gpu)),
+        )
+
+    def _ask(self, question: Callable[[], int]) -> int | None:
+        try:
+            return int(question())
+        except self._nvml.NVMLError_NotSupported:
+            return None
+
+
+class SmiMonitor:
+    """Through nvidia-smi: tens of milliseconds a reading."""
+
+    def __init__(self, pci_bus_id: str, run: Callable[[Sequence[str]], str] | None = None) -> None:
+        """Watch the GPU at this place; ``run`` stands in for starting a program and returning what it printed."""
+        self._id = pci_bus_id
+        self._run = run or _printed
+
+    def info(self) -> GpuInfo:
+        """Return what does not change."""
+        uuid, name, driver, mig, clock = self._query("uuid,name,driver_version,mig.mode.current,clocks.max.sm")
+        return GpuInfo(uuid, name, driver, mig == "Enabled", _integer(clock))
+
+    def sample(self) -> GpuSample:
+        """Return one reading."""
+        fields = "clocks.sm,clocks.mem,temperature.gpu,power.draw,clocks_event_reasons.active"
+        clock, memory, temperature, power, reasons = self._query(fields)
+        processes = self._run(("nvidia-smi", f"--id={self._id}", "--query-compute-apps=pid", "--format=csv,noheader"))
+        return GpuSample(
+            sm_clock_mhz=_integer(clock),
+            memory_clock_mhz=_integer(memory),
+            temperature_c=_integer(temperature),
+            power_w=None if _is_unknown(power) else float(power),
+            held_back_by=() if _is_unknown(reasons) else reasons_from_bits(int(reasons, 16)),
+            other_processes=_others(int(line) for line in processes.split() if line.isdigit()),
+        )
+
+    def _query(self, fields: str) -> list[str]:
+        printed = self._run(("nvidia-smi", f"--id={self._id}", f"--query-gpu={fields}", "--format=csv,noheader,nounits"))
+        found = [field.strip() for field in printed.strip().split(",")]
+        if len(found) != fields.count(",") + 1:
+            raise EngineError(
+                f"nvidia-smi printed {printed!r}, expected {fields}",
+                fix="install a driver of branch 535 or newer, or pip install nvidia-ml-py",
+            )
+        return found
+
+
+def open_gpu_monitor(pci_bus_id: str) -> GpuMonitor | None:
+    """Return a monitor of the GPU at this place, or None where neither nvidia-ml-py nor nvidia-smi is installed."""
+    try:
+        return NvmlMonitor(pci_bus_id)
+    except ImportError:
+        return SmiMonitor(pci_bus_id) if shutil.which("nvidia-smi") else None
+
+
+def reasons_from_bits(bits: int) -> tuple[str, ...]:
+    """Return the reasons that hold a clock back, from the driver's bit mask; a bit of a newer driver is given as its number."""
+    set_bits = [1 << place for place in range(bits.bit_length()) if bits >> place & 1]
+    return tuple(reason for reason in (REASONS.get(bit, f"reason {bit:#x}") for bit in set_bits) if reason not in HARMLESS)
+
+
+def _others(processes: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(set(processes) - {os.getpid()}))
+
+
+def _integer(text: str) -> int | None:
+    return None if _is_unknown(text) else int(text)
+
+
+def _is_unknown(text: str) -> bool:
+    return text.startswith("[") or text == "N/A"  # [N/A], [Not Supported], ...
+
+
+def _printed(command: Sequence[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    if done.returncode != 0:
+        raise EngineError(
+            f"{' '.join(command)} ended with {done.returncode}: {done.stdout.strip()}", fix="check the driver with nvidia-smi"
+        )
+    return done.stdout

@@ -1,0 +1,184 @@
+"""The target ``tensorrt``: plans built for, timed on and checked on the GPU of this machine.
+
+A plan runs on the TensorRT version and GPU type that it was built with, unless built to be compatible. Not yet run on a GPU: in the tests
+the builder of ``tensorrt_rtx`` builds, a runtime that only pretends runs, and all names are checked against the real bindings.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.precision import TENSORRT_SCHEME, Precision
+from engine_builder.backends.base import Capabilities, Engine
+from engine_builder.backends.cuda_devices import open_cuda
+from engine_builder.backends.cuda_runtime import CudaDevice, CudaRuntime
+from engine_builder.backends.kernels import Kernel
+from engine_builder.backends.tensorrt_api import load_tensorrt
+from engine_builder.backends.tensorrt_build import BuildOptions, Shapes, build_plan
+from engine_builder.backends.tensorrt_runner import TensorRtRunner
+from engine_builder.errors import BuildError, UnsupportedTargetError
+
+OLDEST_FOR_INT8 = (7, 5)  # of compute capabilities; TensorRT 11 runs on none before it
+OLDEST_FOR_FP8 = (8, 9)
+PROFILED_RUNS = 24
+CACHE_SUFFIX = ".timing.cache"  # of the copy beside an engine
+
+
+class TensorRtBackend:
+    """Builds and runs engines on the first visible GPU, which is opened when first needed."""
+
+    def __init__(
+        self,
+        compute_capability: tuple[int, int] | None = None,
+        *,
+        options: BuildOptions | None = None,
+        cache_folder: Path | None = None,
+        on_progress: Callable[[float, str], None] = lambda share, phase: None,
+        is_cancelled: Callable[[], bool] = lambda: False,
+        load: Callable[[], ModuleType] = load_tensorrt,
+        open_gpu: Callable[[], CudaRuntime] = open_cuda,
+    ) -> None:
+        """Remember how to build.
+
+        Args:
+            compute_capability: Of the GPU, where known; what it lacks is then left out of the capabilities.
+            options: How engines are built.
+            cache_folder: Where timing caches are kept from build to build, one per GPU type and version; None keeps none.
+            on_progress: Is told of a build: the share done (0 to 1) and the builder's phase.
+            is_cancelled: Asked often during a build; True ends it.
+            load: Returns the module ``tensorrt``.
+            open_gpu: Opens the GPU.
+
+        Raises:
+            UnsupportedTargetError: The GPU is too old for TensorRT.
+        """
+        if compute_capability is not None and compute_capability < OLDEST_FOR_INT8:
+            found, oldest = _dotted(compute_capability), _dotted(OLDEST_FOR_INT8)
+            raise UnsupportedTargetError(
+                f"target 'tensorrt': the GPU has compute capability {found}, expected {oldest} or newer",
+                fix="use a GPU of the Turing generation (T4) or later",
+            )
+        self._compute_capability = compute_capability
+        self._options = options if options is not None else BuildOptions()
+        self._cache_folder = cache_folder
+        self._on_progress, self._is_cancelled = on_progress, is_cancelled
+        self._load, self._open_gpu = load, open_gpu
+        self._gpu: CudaRuntime | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """FP16 baseline; INT8 and INT4 weights everywhere, FP8 where the GPU has it or is not known yet."""
+        known = self._compute_capability
+        fp8 = (Precision.FP8,) if known is None or known >= OLDEST_FOR_FP8 else ()
+        return Capabilities("tensorrt", Precision.FP16, (Precision.INT8, *fp8, Precision.INT4), TENSORRT_SCHEME, "measured")
+
+    def build(self, explicit: Path, output: Path, *, shapes: Shapes | None = None) -> Engine:
+        """Build the plan, load it once to prove that it runs here, and write it with its timing cache beside it.
+
+        Args:
+            explicit: The explicit model; its external data lies beside it.
+            output: Where the plan goes.
+            shapes: Of each input with a dynamic axis: smallest, most used and largest.
+
+        Raises:
+            BuildError: TensorRT refused the model, or what it built does not load.
+            StageCancelledError: The build was cancelled.
+        """
+        trt, gpu = self._load(), self._cuda()
+        saved = timing_cache_path(self._cache_folder, gpu.device, str(trt.__version__)) if self._cache_folder is not None else None
+        plan = build_plan(
+            trt,
+            explicit,
+            shapes=shapes if shapes is not None else {},
+            options=self._options,
+            timing_cache=saved.read_bytes() if saved is not None and saved.exists() else b"",
+            on_progress=self._on_progress,
+            is_cancelled=self._is_cancelled,
+        )
+        if saved is not None and plan.timing_cache:
+            saved.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(saved, plan.timing_cache)
+        beside = output.with_name(output.name + CACHE_SUFFIX)
+        try:
+            write_atomically(output, plan.data)
+            if plan.timing_cache:
+                write_atomically(beside, plan.timing_cache)
+            TensorRtRunner(trt, output, gpu).close()
+        except BaseException:
+            for path in (output, beside):
+                path.unlink(missing_ok=True)
+            raise
+        return Engine(output, (), output.stat().st_size)
+
+    def open(self, engine: Path, *, threads: int) -> TensorRtRunner:
+        """Return a runner on the GPU; ``threads`` is for targets that run on the CPU.
+
+        Raises:
+            BuildError: TensorRT cannot load the file, or it is a model and not an engine.
+        """
+        if engine.suffix == ".onnx":
+            raise BuildError(f"{engine.name}: a model, expected an engine built for 'tensorrt'", fix="build it first")
+        return TensorRtRunner(self._load(), engine, self._cuda())
+
+    def kernels(self, engine: Path) -> tuple[Kernel, ...]:
+        """Return the kernels of an engine, with the precisions that they reached."""
+        runner = self.open(engine, threads=1)
+        try:
+            return runner.kernels()
+        finally:
+            runner.close()
+
+    def kernel_times(self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path) -> dict[str, float]:
+        """Return milliseconds by the name of a node: the time of every kernel that the node is part of.
+
+        A kernel of several nodes counts fully for each of them, so that the times add up to more than the engine's where one kernel runs
+        several layers; then only engines that differ tell the layers apart.
+        """
+        runner = self.open(engine, threads=threads)
+        try:
+            times = runner.layer_times(feeds, runs=PROFILED_RUNS)
+            return node_times(runner.kernels(), times)
+        finally:
+            runner.close()
+
+    def _cuda(self) -> CudaRuntime:
+        if self._gpu is None:
+            self._gpu = self._open_gpu()
+        return self._gpu
+
+
+def node_times(kernels: tuple[Kernel, ...], times: Mapping[str, float]) -> dict[str, float]:
+    """Return milliseconds by node from milliseconds by kernel; a kernel without nodes is left out."""
+    found: dict[str, float] = {}
+    for kernel in kernels:
+        for node in kernel.nodes:
+            found[node] = found.get(node, 0.0) + times.get(kernel.name, 0.0)
+    return found
+
+
+def timing_cache_path(folder: Path, device: CudaDevice, version: str) -> Path:
+    """Return where the timing cache of a GPU type and TensorRT version is kept."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", device.name).strip("-").lower()
+    return folder / f"{name}-cc{_dotted(device.compute_capability)}-tensorrt{version}{CACHE_SUFFIX}"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees all of it or none."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"

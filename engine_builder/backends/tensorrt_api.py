@@ -1,0 +1,130 @@
+"""Every name of TensorRT that this package uses, and how the library is found.
+
+``USED_API`` lets a machine without a GPU prove that the names exist in the versions we support; a test reads the sources and fails if the
+list and they differ.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from types import ModuleType
+
+from engine_builder.errors import UnsupportedTargetError
+
+OLDEST = (10, 12)  # the first with everything below
+
+# What the variables of tensorrt*.py hold, by which the names that follow them are told apart.
+OBJECTS: Mapping[str, str] = {
+    "builder": "Builder",
+    "network": "INetworkDefinition",
+    "tensor": "ITensor",
+    "parser": "OnnxParser",
+    "error": "ParserError",
+    "config": "IBuilderConfig",
+    "profile": "IOptimizationProfile",
+    "cache": "ITimingCache",
+    "inspector": "EngineInspector",
+    "_runtime": "Runtime",
+    "_engine": "ICudaEngine",
+    "_context": "IExecutionContext",
+}
+
+USED_API: tuple[str, ...] = (
+    "Builder.build_serialized_network",
+    "Builder.create_builder_config",
+    "Builder.create_network",
+    "Builder.create_optimization_profile",
+    "Builder.error_recorder",
+    "BuilderFlag.VERSION_COMPATIBLE",
+    "EngineInspector.execution_context",
+    "EngineInspector.get_engine_information",
+    "HardwareCompatibilityLevel.AMPERE_PLUS",
+    "IBuilderConfig.add_optimization_profile",
+    "IBuilderConfig.builder_optimization_level",
+    "IBuilderConfig.create_timing_cache",
+    "IBuilderConfig.hardware_compatibility_level",
+    "IBuilderConfig.profiling_verbosity",
+    "IBuilderConfig.progress_monitor",
+    "IBuilderConfig.set_flag",
+    "IBuilderConfig.set_memory_pool_limit",
+    "IBuilderConfig.set_timing_cache",
+    "ICudaEngine.create_engine_inspector",
+    "ICudaEngine.create_execution_context",
+    "ICudaEngine.get_tensor_dtype",
+    "ICudaEngine.get_tensor_location",
+    "ICudaEngine.get_tensor_mode",
+    "ICudaEngine.get_tensor_name",
+    "ICudaEngine.get_tensor_profile_shape",
+    "ICudaEngine.num_io_tensors",
+    "IErrorRecorder.clear",
+    "IErrorRecorder.get_error_code",
+    "IErrorRecorder.get_error_desc",
+    "IErrorRecorder.has_overflowed",
+    "IErrorRecorder.num_errors",
+    "IErrorRecorder.report_error",
+    "IExecutionContext.execute_async_v3",
+    "IExecutionContext.get_tensor_shape",
+    "IExecutionContext.infer_shapes",
+    "IExecutionContext.profiler",
+    "IExecutionContext.set_input_shape",
+    "IExecutionContext.set_tensor_address",
+    "ILogger.Severity",
+    "ILogger.log",
+    "INetworkDefinition.get_input",
+    "INetworkDefinition.num_inputs",
+    "IOptimizationProfile.set_shape",
+    "IProfiler.report_layer_time",
+    "IProgressMonitor.phase_finish",
+    "IProgressMonitor.phase_start",
+    "IProgressMonitor.step_complete",
+    "ITensor.name",
+    "ITensor.shape",
+    "ITimingCache.serialize",
+    "LayerInformationFormat.JSON",
+    "MemoryPoolType.WORKSPACE",
+    "NetworkDefinitionCreationFlag.STRONGLY_TYPED",
+    "OnnxParser.get_error",
+    "OnnxParser.num_errors",
+    "OnnxParser.parse_from_file",
+    "ParserError.code",
+    "ParserError.desc",
+    "ParserError.node_name",
+    "ParserError.node_operator",
+    "ProfilingVerbosity.DETAILED",
+    "Runtime.deserialize_cuda_engine",
+    "TensorIOMode.INPUT",
+    "TensorLocation.HOST",
+)
+
+
+def load_tensorrt() -> ModuleType:
+    """Return the module ``tensorrt``.
+
+    Raises:
+        UnsupportedTargetError: It is not installed, does not load, or is too old.
+    """
+    try:
+        trt = importlib.import_module("tensorrt")
+    except (ImportError, OSError, RuntimeError) as exc:  # its libraries may be missing too
+        raise UnsupportedTargetError(
+            f"target 'tensorrt': the package does not load here: {exc}",
+            fix="on a machine with an NVIDIA GPU: pip install 'onnx-trt-optimizer[gpu]'; without one use target 'tensorrt-rtx'",
+        ) from exc
+    check_version(str(trt.__version__))
+    return trt
+
+
+def check_version(version: str) -> None:
+    """Refuse a TensorRT older than 10.12.
+
+    Raises:
+        UnsupportedTargetError: It is, or the text is no version.
+    """
+    found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if len(found) < 2 or found < OLDEST:
+        raise UnsupportedTargetError(
+            f"target 'tensorrt': found TensorRT {version}, expected {OLDEST[0]}.{OLDEST[1]} or newer",
+            fix="pip install --upgrade tensorrt-cu13",
+        )

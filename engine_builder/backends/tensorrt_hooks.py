@@ -1,0 +1,151 @@
+"""What TensorRT calls back: the logger, the error recorder, and the monitor through which a build reports progress and is cancelled.
+
+They subclass TensorRT's own classes, so they are made by functions that are given the module: ``tensorrt``, or ``tensorrt_rtx``, which has
+the same interface.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Protocol
+
+logger = logging.getLogger(__name__)
+
+DRIVER_FIX = "check with nvidia-smi that there is a GPU and that its driver is new enough for this TensorRT (r580 for the CUDA 13 packages)"
+
+_KEPT_LINES = 2000
+
+
+@dataclass(slots=True)
+class Messages:
+    """What TensorRT said, oldest first; the logger and the recorder write, a build reads and clears."""
+
+    lines: list[tuple[str, str]] = field(default_factory=list)  # (severity, text)
+    errors: list[str] = field(default_factory=list)
+
+    def complaints(self) -> str:
+        """Return the errors, without repeats, on lines of their own."""
+        said = [text for severity, text in self.lines if severity in ("ERROR", "INTERNAL_ERROR")]
+        return "\n".join(dict.fromkeys((*self.errors, *said)))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.lines.clear()
+        self.errors.clear()
+
+
+class TensorRtLogger(Protocol):
+    """A ``trt.ILogger`` that keeps what it is told."""
+
+    messages: Messages
+
+
+@functools.cache
+def process_logger(trt: ModuleType) -> TensorRtLogger:
+    """Return the one logger of this process: TensorRT keeps the first it is given, and complains about any other."""
+    names = {int(severity): name for name, severity in trt.ILogger.Severity.__members__.items()}
+
+    class Logger(trt.ILogger):  # type: ignore[misc,name-defined]  # a class of a module that need not be installed where types are checked
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.messages = Messages()
+
+        def log(self, severity: object, text: str) -> None:
+            name = names.get(int(severity), "ERROR")  # type: ignore[call-overload]  # a severity of the module
+            logger.log(_LEVELS.get(name, logging.ERROR), "%s", text)
+            if name != "VERBOSE" or text.startswith("Layers:"):
+                self.messages.lines.append((name, text))
+                del self.messages.lines[:-_KEPT_LINES]
+
+    made: TensorRtLogger = Logger()
+    return made
+
+
+@functools.cache
+def process_recorder(trt: ModuleType) -> object:
+    """Return the one ``trt.IErrorRecorder`` of this process, which adds to the logger's messages; it outlives whatever reports to it."""
+    messages = process_logger(trt).messages
+
+    class Recorder(trt.IErrorRecorder):  # type: ignore[misc,name-defined]  # as above
+        def __init__(self) -> None:
+            trt.IErrorRecorder.__init__(self)
+            self._found: list[tuple[Any, str]] = []
+
+        def num_errors(self) -> int:
+            return len(self._found)
+
+        def get_error_code(self, index: int) -> object:
+            return self._found[index][0]
+
+        def get_error_desc(self, index: int) -> str:
+            return self._found[index][1]
+
+        def has_overflowed(self) -> bool:
+            return False
+
+        def clear(self) -> None:
+            self._found.clear()
+
+        def report_error(self, code: object, text: str) -> bool:
+            self._found.append((code, text))
+            messages.errors.append(f"{getattr(code, 'name', code)}: {text}")
+            return False  # whether the failure should stop the process' other threads
+
+    recorder: object = Recorder()
+    return recorder
+
+
+def progress_monitor(trt: ModuleType, on_progress: Callable[[float, str], None], is_cancelled: Callable[[], bool]) -> object:
+    """Return a ``trt.IProgressMonitor``.
+
+    Args:
+        trt: The module.
+        on_progress: Is told how much of the outermost phase is done (0 to 1) and the name of the innermost.
+        is_cancelled: Asked at every step; True ends the build within milliseconds.
+    """
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc,name-defined]  # as above
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+            self._outermost: str | None = None
+            self._share = 0.0
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            self._steps[name] = max(steps, 1)
+            if parent is None:
+                self._outermost = name
+            on_progress(self._share, name)
+
+        def step_complete(self, name: str, step: int) -> bool:
+            if name == self._outermost:
+                self._share = max(self._share, min(1.0, (step + 1) / self._steps[name]))
+                on_progress(self._share, name)
+            return not is_cancelled()
+
+        def phase_finish(self, name: str) -> None:
+            self._steps.pop(name, None)
+
+    monitor: object = Monitor()
+    return monitor
+
+
+def layer_profiler(trt: ModuleType, found: dict[str, list[float]]) -> object:
+    """Return a ``trt.IProfiler`` that appends the milliseconds of each layer to ``found``, by the layer's name."""
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc,name-defined]  # as above
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, name: str, milliseconds: float) -> None:
+            found.setdefault(name, []).append(milliseconds)
+
+    profiler: object = Profiler()
+    return profiler
+
+
+_LEVELS = {"VERBOSE": logging.DEBUG, "INFO": logging.DEBUG, "WARNING": logging.WARNING, "ERROR": logging.ERROR}

@@ -1,0 +1,128 @@
+"""A TensorRT module that pretends: a plan is the text ``double`` and its engine doubles input ``x``, (1 to 4, 3), float32, on the fake GPU.
+
+Its objects have only names of USED_API (a test checks that), so code that runs on it asks nothing else of TensorRT.
+"""
+
+from __future__ import annotations
+
+import json
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+
+from tests.engine_builder.fake_gpu import FakeGpu
+
+LOWEST, USUAL, HIGHEST = (1, 3), (2, 3), (4, 3)
+
+
+class ILogger:
+    Severity = SimpleNamespace(__members__={"INTERNAL_ERROR": 0, "ERROR": 1, "WARNING": 2, "INFO": 3, "VERBOSE": 4})
+
+    def log(self, severity: int, text: str) -> None:
+        raise NotImplementedError
+
+
+class IProfiler:
+    def report_layer_time(self, name: str, milliseconds: float) -> None:
+        raise NotImplementedError
+
+
+class Runtime:
+    def __init__(self, log: ILogger, gpu: FakeGpu) -> None:
+        self._log, self._gpu = log, gpu
+
+    def deserialize_cuda_engine(self, plan: bytes) -> ICudaEngine | None:
+        if plan.startswith(b"double"):
+            return ICudaEngine(self._gpu, output=(-1, 3) if plan == b"double, some" else None, room=plan != b"double, huge")
+        self._log.log(1, "Serialization assertion failed: magic tag")
+        return None
+
+
+class ICudaEngine:
+    num_io_tensors = 3
+
+    def __init__(self, gpu: FakeGpu, output: tuple[int, ...] | None, room: bool) -> None:
+        self._gpu, self._output, self._room = gpu, output, room
+
+    def create_execution_context(self) -> IExecutionContext | None:
+        return IExecutionContext(self._gpu, self._output) if self._room else None
+
+    def create_engine_inspector(self) -> EngineInspector:
+        return EngineInspector()
+
+    def get_tensor_name(self, index: int) -> str:
+        return ("x", "y", "sizes")[index]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "output" if name == "y" else "input"
+
+    def get_tensor_dtype(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(name="INT64" if name == "sizes" else "FLOAT")
+
+    def get_tensor_location(self, name: str) -> str:
+        return "host" if name == "sizes" else "device"
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
+        return [LOWEST, USUAL, HIGHEST]
+
+
+class IExecutionContext:
+    profiler: IProfiler | None = None
+
+    def __init__(self, gpu: FakeGpu, output: tuple[int, ...] | None) -> None:
+        self._gpu, self._output = gpu, output
+        self._shape: tuple[int, ...] = ()
+        self._addresses: dict[str, int] = {}
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        if name == "sizes":
+            return True
+        self._shape = shape
+        return len(shape) == 2 and LOWEST[0] <= shape[0] <= HIGHEST[0] and shape[1] == 3
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self._output or self._shape
+
+    def infer_shapes(self) -> list[str]:
+        return [] if "sizes" in self._addresses else ["sizes"]
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self._addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        size = int(np.prod(self._shape)) * 4
+        source, target = self._gpu.memory[self._addresses["x"]], self._gpu.memory[self._addresses["y"]]
+        target[:size] = (source[:size].view(np.float32) * 2).view(np.uint8)
+        self._gpu.now_ms += 1.0
+        if self.profiler is not None:
+            self.profiler.report_layer_time("kernel1", 0.75)
+            self.profiler.report_layer_time("move", 0.25)
+        return True
+
+
+class EngineInspector:
+    execution_context: IExecutionContext | None = None
+
+    def get_engine_information(self, form: str) -> str:
+        assert form == "json"
+        layers = [
+            {"Name": "kernel1", "LayerType": "gemm", "Metadata": "[ONNX Layer: mul]\x1f[ONNX Layer: relu]"},
+            {"Name": "move", "LayerType": "kgen", "Metadata": ""},
+        ]
+        return json.dumps({"Layers": layers})
+
+
+def fake_tensorrt(gpu: FakeGpu) -> ModuleType:
+    """Return a fresh module whose engines run on this GPU."""
+    module = ModuleType("fake_tensorrt")
+    module.__dict__.update(
+        __version__="11.4.0",
+        ILogger=ILogger,
+        IProfiler=IProfiler,
+        Runtime=lambda log: Runtime(log, gpu),
+        TensorIOMode=SimpleNamespace(INPUT="input"),
+        TensorLocation=SimpleNamespace(HOST="host"),
+        LayerInformationFormat=SimpleNamespace(JSON="json"),
+    )
+    return module

@@ -1,0 +1,82 @@
+"""Builds with the real builder of TensorRT-RTX in a process of its own, since its one logger stays; prints what came of each case."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import onnx.parser
+
+from engine_builder.backends.tensorrt_build import BuildOptions, Plan, Shapes, build_plan
+from engine_builder.errors import OptimizerError
+
+DYNAMIC = """
+<ir_version: 8, opset_import: ["" : 17]>
+net (float[N,4] x, float[1,4] z) => (float[N,4] y)
+<float[4,4] w = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}>
+{
+    product = MatMul(x, w)
+    y = Add(product, z)
+}
+"""
+UNKNOWN_OPERATOR = """
+<ir_version: 8, opset_import: ["" : 17, "made.up" : 1]>
+net (float[2] x) => (float[2] y) { y = made.up.Mystery(x) }
+"""
+MIXED_TYPES = """
+<ir_version: 8, opset_import: ["" : 17]>
+net (float[2] x) => (float[2] y)
+{
+    half = Cast <to = 10> (x)
+    y = Add(x, half)
+}
+"""
+SHAPES: Shapes = {"x": ((1, 4), (2, 4), (8, 4))}
+
+
+def main(folder: Path) -> None:
+    trt = importlib.import_module("tensorrt_rtx")
+
+    def model(text: str) -> Path:
+        made = onnx.parser.parse_model(text)
+        for index, node in enumerate(made.graph.node):
+            node.name = f"node{index}"
+        path = folder / "model.onnx"
+        onnx.save_model(made, path)
+        return path
+
+    def outcome(build: Callable[[], Plan]) -> dict[str, object]:
+        try:
+            plan = build()
+        except OptimizerError as error:
+            return {"error": type(error).__name__, "detail": error.detail}
+        return {"bytes": len(plan.data), "layers": [text for _, text in plan.log if text.startswith("Layers:")]}
+
+    def case(text: str, shapes: Shapes, **more: object) -> dict[str, object]:
+        return outcome(lambda: build_plan(trt, model(text), shapes=shapes, options=BuildOptions(workspace_bytes=1 << 26), **more))  # type: ignore[arg-type]  # mixed options
+
+    progress: list[tuple[float, str]] = []
+    found = {
+        "built": case(DYNAMIC, SHAPES, on_progress=lambda share, phase: progress.append((share, phase))),
+        "again": case(DYNAMIC, SHAPES),
+        "damaged cache": case(DYNAMIC, SHAPES, timing_cache=b"damaged"),
+        "no shapes": case(DYNAMIC, {}),
+        "unknown input": case(DYNAMIC, {**SHAPES, "q": SHAPES["x"]}),
+        "wrong rank": case(DYNAMIC, {"x": ((1, 4, 1),) * 3}),
+        "wrong fixed axis": case(DYNAMIC, {**SHAPES, "z": ((2, 4),) * 3}),
+        "right fixed axis": case(DYNAMIC, {**SHAPES, "z": ((1, 4),) * 3}),
+        "largest first": case(DYNAMIC, {"x": ((8, 4), (2, 4), (1, 4))}),
+        "cancelled": case(DYNAMIC, SHAPES, is_cancelled=lambda: True),
+        "unknown operator": case(UNKNOWN_OPERATOR, {}),
+        "mixed types": case(MIXED_TYPES, {}),
+        "after failures": case(DYNAMIC, SHAPES),
+    }
+    sys.stdout.write(json.dumps({**found, "progress": progress}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
