@@ -116,8 +116,8 @@ container=$(buildah from --pull-never onnx-trt-optimizer:cpu)
 inside() { buildah run --isolation chroot --env "ONNX_TRT_OPTIMIZER_PORT=$port" --env ONNX_TRT_OPTIMIZER_API_KEY=check "$container" -- "$@"; }
 
 [ "$(inside id -u)" = 10001 ] || fail "the image cpu runs as $(inside id -u), not as 10001"
-if inside sh -c 'command -v gcc || command -v git' >/dev/null; then fail "the image cpu holds a compiler or git"; fi
-if inside touch /app/written 2>/dev/null; then fail "the image cpu lets its user write to /app"; fi
+if inside sh -c 'command -v gcc || command -v git' >/dev/null 2>&1; then fail "the image cpu holds a compiler or git"; fi
+if inside touch /app/written >/dev/null 2>&1; then fail "the image cpu lets its user write to /app"; fi
 
 set -m # a process group of its own, so that it can be ended whole
 inside python3 /app/entrypoint.py serve >"$folder/server.log" 2>&1 &
@@ -125,12 +125,13 @@ server=$!
 set +m
 healthy=
 for _ in $(seq 1 120); do
-	if inside python3 /app/entrypoint.py --check-health; then healthy=yes && break; fi
+	if inside python3 /app/entrypoint.py --check-health 2>/dev/null; then healthy=yes && break; fi
 	kill -0 "$server" 2>/dev/null || break
 	sleep 0.5
 done
 [ -n "$healthy" ] || { tail -n 20 "$folder/server.log" >&2; fail "the server in the image cpu does not answer /healthz"; }
 answer=$(python3 -c 'import sys, urllib.request as u; print(u.urlopen(f"http://127.0.0.1:{sys.argv[1]}/healthz").read().decode())' "$port")
+say "its targets: $(inside python3 -P -m service targets --local | cut -d ' ' -f 1 | paste -s -d ' ')"
 say "its first line: $(head -n 1 "$folder/server.log")"
 say "its /healthz: $answer"
 kill -- "-$server" && wait "$server" 2>/dev/null || true

@@ -49,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if is_healthy(os.environ.get("ONNX_TRT_OPTIMIZER_PORT") or "8000") else 1
     sys.stderr.write(line(look()) + "\n")
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "service", *(arguments or ("serve",))])
+    # -P: the data folder, in which this runs, is no place to import from.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "service", *(arguments or ("serve",))])
 
 
 def line(machine: Machine) -> str:
