@@ -56,7 +56,7 @@ else
 	skip "pulling $base_image ($(why)); a Debian made by debootstrap stands in for it"
 	release=${base_image##*-}
 	[ -x "$folder/rootfs/usr/bin/python3" ] ||
-		debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates "$release" "$folder/rootfs" >"$folder/debootstrap.log" 2>&1 ||
+		debootstrap --variant=minbase --include=python3,python3-dev,python3-venv,ca-certificates "$release" "$folder/rootfs" >"$folder/debootstrap.log" 2>&1 ||
 		fail "debootstrap, see $folder/debootstrap.log (kept where CHECK_FOLDER is set)"
 	container=$(buildah from scratch)
 	mounted=$(buildah mount "$container")
