@@ -11,10 +11,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: help demo bench test lint format lock clean
+.PHONY: help demo bench test lint format lock docker-check clean
 
 help: ## say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(RUNTIME) ## start the service, optimize two models over HTTP, leave the reports in demo-output/
 	$(BIN)/python -m examples.demo
@@ -35,6 +35,9 @@ lint: $(DEV) ## formatting, lint, types and import rules, without the tests
 format: $(DEV) ## rewrite the sources as `make lint` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docker-check: ## build the images for real (root; installs buildah by apt-get) and ask the server in one for /healthz
+	bash docker/check.sh
 
 lock: ## resolve pyproject.toml into requirements/*.txt (versions stay; LOCK_OPTIONS=--upgrade renews them)
 	$(PYTHON) -m venv $(VENV)-lock

@@ -15,12 +15,14 @@ from calibration.sensitivity import SensitivityTable
 from engine_builder.assignment import PrecisionAssignment
 from engine_builder.backends import backend_for
 from engine_builder.config import config_from_json
+from engine_builder.errors import BuildError
 from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.predictions import dependency_map, predictions
 from engine_builder.repair_table import Repair, read_repairs
 from engine_builder.report_page import render
 from engine_builder.search.pareto import pareto_front
 from engine_builder.search.trial import Trial
+from engine_builder.triton_onnx import onnx_repository
 from engine_builder.workspace import FileRef, StageContext
 
 IN_THE_WAY = 5  # most sensitive layers named where the budget kept the baseline
@@ -48,10 +50,12 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     arrays = workspace.read_arrays(value_from_json(FileRef, request["dependency"]))
     interaction = np.asarray(arrays["interaction"], dtype=np.float64)
     forecasts = cast(Sequence[Mapping[str, object]], request["forecasts"])
+    engine = judged["engine"] or request["model"]
+    repository, why_none = _triton(value_from_json(FileRef, engine), found, context)
     body = {
         "result": result,
         "config": request["config"],
-        "notes": list(found.notes),
+        "notes": [*found.notes, *why_none],
         "data": _data(found),
         "layers": _layers(found, table, assignment),
         "repairs": json_from_value((*read_repairs(request, context).tried, *_bias_repairs(chosen, trials))),
@@ -76,8 +80,19 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     }
     if judged["explicit"] is not None:
         artifacts["model.explicit.onnx"] = value_from_json(FileRef, judged["explicit"])
-    engine = judged["engine"] or request["model"]
+    if repository is not None:
+        artifacts["triton.zip"] = repository
     return {"result": result, "engine": engine, "artifacts": {name: json_from_value(ref) for name, ref in artifacts.items()}}
+
+
+def _triton(engine: FileRef, found: Inspection, context: StageContext) -> tuple[FileRef | None, tuple[str, ...]]:
+    """Return the Triton repository of an engine, or None and a note that says why there is none."""
+    batch = max(found.batch, found.timing_batch)  # what this job ran the model with
+    try:
+        repository = onnx_repository(context.workspace.path(engine), context.scratch / "triton.zip", max_batch_size=batch)
+    except BuildError as error:
+        return None, (f"no {error.detail}",)
+    return context.workspace.copy(repository, "triton.zip"), ()
 
 
 def _result(

@@ -82,6 +82,15 @@ def _parser() -> argparse.ArgumentParser:
         parser_of_job.add_argument("job", metavar="JOB", help="the job's id")
     download.add_argument("--output", type=Path, metavar="DIR", required=True, help="folder for the engine and the artifacts")
 
+    recipe = _command(parsers, "recipe", commands.recipe)
+    recipe.add_argument("model", type=Path, metavar="MODEL", help=".onnx file, its external data beside it")
+    recipe.add_argument("--layer-precisions", metavar="SPEC", help="what was given to trtexec, such as 'conv1:fp16,*:int8'")
+    recipe.add_argument("--calibration-cache", type=Path, metavar="FILE", help="INT8 calibration cache of TensorRT 10 or older")
+    recipe.add_argument(
+        "--default", choices=("fp16", "bf16", "fp32"), default="fp16", help="precision of layers that neither names (default fp16)"
+    )
+    recipe.add_argument("--output", type=Path, metavar="FILE", required=True, help="assignment.json to write; ranges go beside it")
+
     targets = _command(parsers, "targets", commands.targets)
     targets.add_argument("--local", action="store_true", help="ask this machine, not a server")
     for parser_of_server in (submit, watch, download, cancel, targets):

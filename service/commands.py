@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidModelError, OptimizerError
+from calibration.precision import Precision
 from engine_builder.child import StageLimits
 from engine_builder.config import Config, config_from_json, config_json
 from service.client import Client, JobView, job_error
@@ -98,6 +99,22 @@ def targets(arguments: argparse.Namespace, out: Output) -> None:
     """Print what a server, or this machine, can build for."""
     for target in _local_targets() if arguments.local else _server_targets(arguments):
         out(_target_line(target))
+
+
+def recipe(arguments: argparse.Namespace, out: Output) -> None:
+    """Write an assignment.json from what was settled for TensorRT 10."""
+    from service.recipe import RecipeRequest, write_recipe  # loads onnx and the runtime; the client's commands need neither
+
+    write_recipe(
+        RecipeRequest(
+            model=arguments.model,
+            layer_precisions=arguments.layer_precisions,
+            calibration_cache=arguments.calibration_cache,
+            default=Precision(arguments.default),
+            output=arguments.output,
+        ),
+        out,
+    )
 
 
 def _watch(client: Client, job_id: str, out: Output) -> None:

@@ -71,6 +71,7 @@ def test_a_network_that_int8_speeds_up_becomes_a_faster_engine(tmp_path: Path) -
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "engine.onnx",
         "model.explicit.onnx",
+        "triton.zip",
         "report.json",
         "report.html",
         "assignment.json",

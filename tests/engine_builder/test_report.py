@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+import onnx
 import pytest
 
 from calibration.codec import json_from_value, value_from_json
@@ -29,6 +31,12 @@ from tests.engine_builder.search.fake_world import FakeWorld
 HOSTILE = '<script>alert("x")</script>&\''
 WORLD = FakeWorld((0.0001,) * 4, budget=0.00025)
 NAMES = ("layer000", "layer001", "layer002", "layer003")
+OWN = onnx.parser.parse_model(
+    '<ir_version: 8, opset_import: ["": 17]> own (float[N,3] x) => (float[N,3] y) { y = Relu(x) }'
+).SerializeToString()
+ENGINE = onnx.parser.parse_model(
+    '<ir_version: 8, opset_import: ["": 17]> fast (float[N,3] x) => (float[N,3] y) { y = Relu(x) }'
+).SerializeToString()
 NOTHING = FileRef("nothing", "0" * 64)
 
 
@@ -124,6 +132,7 @@ class Desk:
         names: Sequence[str] = NAMES,
         notes: Sequence[str] = ("opset 11 converted to 17",),
         confidence: float | None = None,
+        model: bytes = OWN,
     ) -> dict[str, object]:
         loss = [10.0 ** -(index + 2) for index in range(len(names))]
         rows = tuple(Sensitivity(name, Precision.INT8, value, value / 10, None, None) for name, value in zip(names, loss, strict=True))
@@ -131,7 +140,8 @@ class Desk:
         files = {
             "inspection": self.workspace.write_json("inspection.json", json_from_value(inspection(names, notes))),
             "table": self.workspace.write_json("table.json", json_from_value(SensitivityTable(rows, 60, 32, 4.0, ()))),
-            "model": self.workspace.write_bytes("model.onnx", b"the user's own"),
+            "model": self.workspace.write_bytes("model.onnx", model),
+            "engine": self.workspace.write_bytes("engine.onnx", ENGINE),
             "dependency": self.workspace.write_arrays("dependency.npz", interaction=0.001 * (1.0 - np.eye(len(names)))),
         }
         accuracy = {"metric": "top1", "min_relative": 0.9, "confidence": confidence}
@@ -180,6 +190,7 @@ def test_an_improvement_is_described_as_the_contract_says(desk: Desk) -> None:
         "report.html",
         "assignment.json",
         "model.explicit.onnx",
+        "triton.zip",
     }
     assert found["engine"] == {"file": "engine.onnx", "sha256": "a" * 64}
 
@@ -190,8 +201,26 @@ def test_a_kept_baseline_ships_the_users_own_file(desk: Desk) -> None:
     assert result["outcome"] == "baseline_kept"
     assert result["chosen"] == result["baseline"]
     assert result["speedup"] == 1.0
-    assert desk.workspace.path(value_from_json(FileRef, found["engine"])).read_bytes() == b"the user's own"
+    assert desk.workspace.path(value_from_json(FileRef, found["engine"])).read_bytes() == OWN
     assert "model.explicit.onnx" not in cast(Mapping[str, object], found["artifacts"])
+
+
+@pytest.mark.parametrize("improves", [True, False])
+def test_the_triton_repository_holds_the_engine_that_is_kept(desk: Desk, improves: bool) -> None:
+    trials = trials_of(0, 4, 2)
+    found = desk.report(trials, improved(trials[2], verdict(3)) if improves else KEPT)
+    ref = value_from_json(FileRef, cast(Mapping[str, object], found["artifacts"])["triton.zip"])
+    with zipfile.ZipFile(desk.workspace.path(ref)) as archive:
+        assert archive.namelist() == ["model/config.pbtxt", "model/1/model.onnx"]
+        assert archive.read("model/1/model.onnx") == (ENGINE if improves else OWN)
+        assert "max_batch_size: 8\n" in archive.read("model/config.pbtxt").decode()  # the larger of the two batches of the job
+
+
+def test_without_a_triton_repository_the_notes_say_why(desk: Desk) -> None:
+    text = '<ir_version: 8, opset_import: ["": 17]> odd (complex64[N] x) => (complex64[N] y) { y = Identity(x) }'
+    found = desk.report(trials_of(0, 4), KEPT, model=onnx.parser.parse_model(text).SerializeToString())
+    assert "triton.zip" not in cast(Mapping[str, object], found["artifacts"])
+    assert "no triton.zip: input 'x' has the type complex64" in json.loads(desk.read(found, "report.json"))["notes"][-1]
 
 
 def test_the_assignment_is_that_of_the_chosen_engine(desk: Desk) -> None:

@@ -160,5 +160,5 @@ def test_job_goes_through_a_real_server(model: Path, calibration: Path, tmp_path
             server.communicate(timeout=20)
     assert server.returncode in {0, 130}
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"engine.onnx", "report.json", "report.html", "assignment.json", "log.txt"} <= names
+    assert {"engine.onnx", "report.json", "report.html", "assignment.json", "triton.zip", "log.txt"} <= names
     onnx.checker.check_model(onnx.load(tmp_path / "out" / "engine.onnx"), full_check=True)

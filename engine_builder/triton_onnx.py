@@ -1,0 +1,57 @@
+"""The Triton model repository of an engine that is an ONNX file: inputs and outputs as the file gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx
+
+from calibration.model import TensorSpec, input_specs, output_specs
+from calibration.outline import outline
+from engine_builder.errors import BuildError
+from engine_builder.triton import EngineTensor, Platform, triton_repository
+
+MODEL_NAME = "model"
+
+
+def onnx_repository(engine: Path, output: Path, *, max_batch_size: int) -> Path:
+    """Write the repository of an .onnx file to ``output`` and return that.
+
+    Args:
+        engine: The .onnx file, its external data beside it.
+        output: The .zip file to write.
+        max_batch_size: Most samples that Triton may put into one call, where the model takes any number.
+
+    Raises:
+        BuildError: Triton cannot be told of an input or output: its type is none of Triton's, or nobody knows how many axes it has.
+    """
+    inputs, outputs = onnx_tensors(onnx.load(engine, load_external_data=False))
+    return triton_repository(
+        engine, inputs, outputs, platform=Platform.ONNXRUNTIME, name=MODEL_NAME, max_batch_size=max_batch_size, output=output
+    )
+
+
+def onnx_tensors(model: onnx.ModelProto) -> tuple[tuple[EngineTensor, ...], tuple[EngineTensor, ...]]:
+    """Return the inputs and outputs of a model; shapes that it does not give are inferred.
+
+    Raises:
+        BuildError: The shape of one cannot be inferred.
+    """
+    values = (*model.graph.input, *model.graph.output)
+    if not all(value.type.tensor_type.HasField("shape") for value in values):
+        model = onnx.shape_inference.infer_shapes(outline(model))
+    known = {value.name: value.type.tensor_type.HasField("shape") for value in (*model.graph.input, *model.graph.output)}
+    return _tensors(input_specs(model), known), _tensors(output_specs(model), known)
+
+
+def _tensors(specs: Sequence[TensorSpec], known: Mapping[str, bool]) -> tuple[EngineTensor, ...]:
+    for spec in specs:
+        if not known[spec.name]:
+            raise BuildError(
+                f"triton.zip: the number of axes of {spec.name!r} is not known",
+                fix="Export the model with the shapes of its inputs and outputs.",
+            )
+    return tuple(
+        EngineTensor(spec.name, spec.dtype, tuple(size if isinstance(size, int) else None for size in spec.shape)) for spec in specs
+    )

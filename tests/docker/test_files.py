@@ -1,0 +1,74 @@
+"""The Dockerfile and the compose file, by the linters that know their formats."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKER = ROOT / "docker"
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    if found is None:
+        pytest.skip(f"{name} is not installed; `make test` installs it")
+    return found
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, timeout=60)
+
+
+def pins(path: Path) -> dict[str, str]:
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    return dict(line.split("==") for line in lines)
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    done = run(tool("hadolint"), DOCKER / "Dockerfile")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_hadolint_would_find_something(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM debian:latest\nRUN apt-get install curl\nCMD serve\n")
+    done = run(tool("hadolint"), tmp_path / "Dockerfile")
+    assert done.returncode != 0
+    assert "DL3025" in done.stdout  # CMD without its exec form
+
+
+def test_the_compose_file_follows_the_specification() -> None:
+    done = run(tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", DOCKER / "compose.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_misspelt_key_of_a_compose_file_would_be_found(tmp_path: Path) -> None:
+    text = (DOCKER / "compose.yaml").read_text(encoding="utf-8")
+    (tmp_path / "compose.yaml").write_text(text.replace("healthcheck:", "healthchek:"))
+    assert run(tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", tmp_path / "compose.yaml").returncode != 0
+
+
+def test_the_gpu_image_pins_all_that_the_extras_ask_for() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    pinned = pins(DOCKER / "gpu-requirements.txt") | pins(DOCKER / "pycuda-requirements.txt")
+    asked = {re.split(r"[<>=]", requirement)[0] for requirement in (*extras["gpu"], *extras["pycuda"])}
+    assert asked <= set(pinned)
+
+
+def test_the_three_packages_of_tensorrt_have_one_version() -> None:
+    pinned = pins(DOCKER / "gpu-requirements.txt")
+    assert len({version for name, version in pinned.items() if name.startswith("tensorrt")}) == 1
+
+
+def test_the_build_context_holds_every_file_that_is_copied() -> None:
+    text = (DOCKER / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    sources = [part for copy in re.findall(r"^COPY (?!--)(.+)$", text, re.MULTILINE) for part in copy.split()[:-1]]
+    assert [source for source in sources if not (ROOT / source).exists()] == []
+    allowed = {entry[1:].split("/")[0] for entry in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if entry[:1] == "!"}
+    assert {source.split("/")[0] for source in sources} <= allowed
