@@ -86,7 +86,9 @@ class ConvertFloats(ir.passes.InPlacePass):
         """Return ``value`` in another type: a converted constant, or a Cast behind its producer."""
         key = (value, wanted)
         if key not in self._versions:
-            self._versions[key] = _converted(graph, value, wanted, self._names) if value.is_initializer() else self._cast(graph, value, wanted)
+            self._versions[key] = (
+                _converted(graph, value, wanted, self._names) if value.is_initializer() else self._cast(graph, value, wanted)
+            )
         return self._versions[key]
 
     def _cast(self, graph: ir.Graph, value: ir.Value, wanted: ir.DataType, name: str | None = None) -> ir.Value:
@@ -128,7 +130,9 @@ class ConvertFloats(ir.passes.InPlacePass):
 
 
 def _is_float_constant(value: ir.Value, graph: ir.Graph) -> bool:
-    return value.is_initializer() and value.graph is graph and value.const_value is not None and value.const_value.dtype is ir.DataType.FLOAT
+    return (
+        value.is_initializer() and value.graph is graph and value.const_value is not None and value.const_value.dtype is ir.DataType.FLOAT
+    )
 
 
 def _converted(graph: ir.Graph, value: ir.Value, wanted: ir.DataType, names: Names) -> ir.Value:

@@ -92,7 +92,10 @@ class StoreWeights(ir.passes.InPlacePass):
                 _rewire(graph, node, layer.bias, add_initializer(graph, new(layer.bias, "scaled"), scaled))
         reduction_axis = 1 - (layer.weight_axis or 0)
         stored = stored_weight(weight, layer, precision, self._types[layer.name], reduction_axis=reduction_axis)
-        inputs = [add_initializer(graph, new(tensor, "quantized"), stored.values), add_initializer(graph, new(tensor, "scale"), stored.scale)]
+        inputs = [
+            add_initializer(graph, new(tensor, "quantized"), stored.values),
+            add_initializer(graph, new(tensor, "scale"), stored.scale),
+        ]
         if stored.zero is not None:
             inputs.append(add_initializer(graph, new(tensor, "zero_point"), stored.zero))
         dequantize = ir.node("DequantizeLinear", inputs, attributes=dict(stored.attributes), name=new(tensor, "DequantizeLinear"))

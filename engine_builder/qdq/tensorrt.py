@@ -77,7 +77,9 @@ def rewrite_tensorrt(
     model = ir.from_proto(typed)  # a value of its own: the passes below edit it in place
     _check_layers(model.graph, layers)
     names = Names(model)
-    smooth = SmoothInputs([layer for layer in layers if precisions[layer.name] is Precision.INT8], _ranges(typed, ranges), smoothings, names)
+    smooth = SmoothInputs(
+        [layer for layer in layers if precisions[layer.name] is Precision.INT8], _ranges(typed, ranges), smoothings, names
+    )
     smooth(model)
     smoothed = {layer.name: layer for layer in smooth.low}
     layers = [smoothed.get(layer.name, layer) for layer in layers]
