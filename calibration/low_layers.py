@@ -104,7 +104,7 @@ def rounded_tensors(layer: Layer, scheme: Scheme) -> tuple[str, ...]:
 
 
 def _rounded_inputs(graph: Graph, layer: Layer, scheme: Scheme) -> tuple[str, ...]:
-    """Return the inputs that a low layer reads rounded: all, but of a sum in a strongly typed scheme those that a weighted layer reads too."""
+    """Return the inputs that a low layer reads rounded: all, but of a strongly typed sum those that a weighted layer reads too."""
     names = tuple(dict.fromkeys(layer.inputs))
     if not scheme.strongly_typed or layer.kind is not LayerKind.RESIDUAL_ADD:
         return names

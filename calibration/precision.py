@@ -37,10 +37,10 @@ _BITS = {Precision.FP32: 32, Precision.FP16: 16, Precision.BF16: 16, Precision.I
 class Scheme:
     """How a target quantizes: the numerics of its explicit graph, which probes must imitate exactly.
 
-    Activations are per tensor; weights are symmetric and per output channel. Where ``strongly_typed`` (TensorRT), the types in the graph are
-    those of the kernels; FP8 then rounds inputs and weight with one scale each, INT4 the weight alone in blocks of ``block`` along the
-    reduction axis, FP16 and BF16 everything that the layer reads and writes; a sum rounds only those inputs that a weighted layer reads too,
-    since nothing else has a stored low-precision copy to share; and a Softmax has the range [0, 1], whatever was measured.
+    Activations are per tensor; weights are symmetric and per output channel. Where ``strongly_typed`` (TensorRT), the types in
+    the graph are those of the kernels; FP8 then rounds inputs and weight with one scale each, INT4 the weight alone in blocks of ``block``
+    along the reduction axis, FP16 and BF16 everything that the layer reads and writes; a sum rounds only those inputs that a weighted layer
+    reads too, since nothing else has a stored low-precision copy to share; and a Softmax has the range [0, 1], whatever was measured.
     """
 
     symmetric_activations: bool  # signed with zero point 0 (TensorRT), else unsigned with a zero point (ONNX Runtime CPU)
@@ -96,13 +96,13 @@ def fake_quantize_weight(weight: NDArray[np.float32], axis: int | None, *, bits:
 
 
 def block_scale(weight: NDArray[np.float32], axis: int, *, block: int, bits: int) -> NDArray[np.float32]:
-    """Return the symmetric scale of each run of ``block`` elements along ``axis``, (..., ceil(n / block), ...) float32; the last may be short."""
+    """Return the symmetric scale of each ``block`` elements along ``axis``, (..., ceil(n / block), ...) float32; the last may be fewer."""
     peak = np.maximum.reduceat(np.abs(weight), np.arange(0, weight.shape[axis], block), axis=axis)
     return np.asarray(np.maximum(peak / (2 ** (bits - 1) - 1), _MIN_SCALE), dtype=np.float32)
 
 
 def fake_quantize_blocks(weight: NDArray[np.float32], axis: int, *, block: int, bits: int = 4) -> NDArray[np.float32]:
-    """Return ``weight`` after a round trip through symmetric integers with one scale for each block of ``block`` elements along ``axis``."""
+    """Return ``weight`` after a round trip through symmetric integers with one scale for each ``block`` elements along ``axis``."""
     scale = np.repeat(block_scale(weight, axis, block=block, bits=bits), block, axis=axis)
     scale = np.take(scale, np.arange(weight.shape[axis]), axis=axis)
     top = 2 ** (bits - 1) - 1
@@ -121,7 +121,7 @@ def fake_quantize_fp8(x: NDArray[np.float32], low: float, high: float) -> NDArra
 
 
 def fake_cast(x: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
-    """Return ``x`` (any shape, float32) after a round trip through FP16 or BF16; what FP16 cannot hold becomes infinite, as in an engine."""
+    """Return ``x`` (any shape, float32) after a round trip through FP16 or BF16; what FP16 cannot hold becomes infinite."""
     if precision is Precision.FP32:
         return x
     with np.errstate(over="ignore"):

@@ -1,12 +1,13 @@
 """Which precisions a layer may take in a TensorRT engine, and why not the others.
 
-FP32, FP16 and BF16 suit every layer. Of the low precisions, refused is what the builder rejects, what it accepts and then computes in
-float without a word, and what costs more than it saves:
+FP32, FP16 and BF16 suit every layer, but for BF16 in case 1. Of the low precisions, refused is what the builder rejects, what it accepts
+and then computes in float without a word, and what costs more than it saves:
 
-1. ConvTranspose: no low precision; the weights would be dequantized at run time and the kernel run in float.
-2. A depthwise convolution, or one of fewer than four input channels (a stem): no low precision; an 8-bit kernel has its input padded to
-   whole groups of channels by an additional kernel.
-3. MatMul and Gemm: 8 bits with a constant matrix on the right (two axes); another rank or side has no output-channel axis that a kernel takes.
+1. ConvTranspose: no low precision; the weights would be dequantized at run time and the kernel run in float. In BF16 its build fails.
+2. A convolution of fewer than four input channels a group (a depthwise one, a stem): no low precision; the input of an 8-bit kernel would
+   be padded by a kernel of its own.
+3. MatMul and Gemm: with a constant matrix on the right (two axes). On the left, an INT4 weight crashes the builder and an INT8 one costs a
+   kernel more for its scales; a stack of matrices has one scale per column of all of them.
 4. INT4 is weight-only: MatMul and Gemm with at least two blocks of 32 along the reduction axis, all of them whole; with one block, or one
    scale a channel, the weight is dequantized by a kernel of its own.
 5. A residual sum computes nothing in 8 bits. It gains where it reads the stored 8-bit copy of a tensor that a weighted layer reads too;
@@ -25,7 +26,7 @@ from calibration.precision import TENSORRT_SCHEME, Precision
 
 BLOCK = TENSORRT_SCHEME.block
 _FLOATS = frozenset({Precision.FP32, Precision.FP16, Precision.BF16})
-_STEM_CHANNELS = 4
+_FEWEST_CHANNELS = 4
 _MATRIX_RANK = 2
 
 
@@ -41,7 +42,7 @@ class Eligibility:
         """
         weights = {layer.weight for layer in layers if layer.weight is not None}
         self._shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer if tensor.name in weights}
-        self._nodes = {node.name: (tuple(node.input), _groups(node)) for node in model.graph.node}
+        self._inputs = {node.name: tuple(node.input) for node in model.graph.node}
         self._readers: dict[str, list[Layer]] = {}
         for layer in layers:
             if layer.kind is LayerKind.WEIGHTED:
@@ -54,7 +55,7 @@ class Eligibility:
     def refusal(self, layer: Layer, precision: Precision) -> str | None:
         """Return why the layer may not take the precision, None where it may."""
         if precision in _FLOATS:
-            return None
+            return "the builder has no bf16 ConvTranspose" if (layer.op_type, precision) == ("ConvTranspose", Precision.BF16) else None
         if layer.kind is LayerKind.RESIDUAL_ADD:  # rule 5
             if precision is Precision.INT4:
                 return "int4 is for weights, and a sum has none"
@@ -76,11 +77,11 @@ class Eligibility:
 
     def _weighted(self, layer: Layer, precision: Precision) -> str | None:
         shape = self._shapes.get(str(layer.weight), ())
-        inputs, groups = self._nodes.get(layer.name, ((), 1))
+        inputs = self._inputs.get(layer.name, ())
         if layer.op_type == "ConvTranspose":  # rule 1
             return "a low-precision ConvTranspose runs in float, with its weight dequantized at run time"
         if layer.op_type == "Conv":
-            return _convolution(shape, groups, precision)
+            return _convolution(shape, precision)
         if len(shape) != _MATRIX_RANK or not inputs or inputs[0] != layer.inputs[0]:  # rule 3
             return "its weight is not a matrix on the right-hand side"
         length = shape[self.reduction_axis(layer)]
@@ -89,15 +90,9 @@ class Eligibility:
         return None
 
 
-def _convolution(shape: tuple[int, ...], groups: int, precision: Precision) -> str | None:
+def _convolution(shape: tuple[int, ...], precision: Precision) -> str | None:
     if precision is Precision.INT4:  # rule 4
         return "int4 is for the weights of MatMul and Gemm"
-    if len(shape) > 1 and shape[1] == 1 and groups > 1:  # rule 2
-        return "it is depthwise: an 8-bit kernel needs its input padded by an additional kernel"
-    if len(shape) > 1 and shape[1] * groups < _STEM_CHANNELS:
-        return f"it has {shape[1] * groups} input channels: an 8-bit kernel needs them padded to {_STEM_CHANNELS} by an additional kernel"
+    if len(shape) > 1 and shape[1] < _FEWEST_CHANNELS:  # rule 2
+        return f"it has {shape[1]} input channel(s) a group, which a kernel of its own would pad to {_FEWEST_CHANNELS}"
     return None
-
-
-def _groups(node: onnx.NodeProto) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)

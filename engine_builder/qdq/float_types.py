@@ -78,7 +78,7 @@ class ConvertFloats(ir.passes.InPlacePass):
             unknown = next((value for value in node.outputs if value.name and value.type is None), None)
             if unknown is not None:
                 raise BuildError(
-                    f"node {node.name!r} ({node.op_type}): the type of its output {unknown.name!r} cannot be inferred, so it cannot be cast",
+                    f"node {node.name!r} ({node.op_type}): the type of its output {unknown.name!r} is unknown, so it cannot be cast",
                     fix="simplify the model, or export it with shape inference",
                 )
 

@@ -4,8 +4,8 @@
    writes a large tensor is computed in float32. So is what comes out of such a node large, unless its measured range fits or its operator
    bounds it (Softmax, Sigmoid, a comparison, ...): the -3.4e38 of an attention mask thus keeps all from the mask to the Softmax in float32,
    which costs nothing in a fused attention.
-2. *Small.* A constant number that FP16 would turn into zero (the 1e-12 of a normalization), and a mean of squares, are computed in float32, up
-   to the Div, Reciprocal or Mul that ends the normalization, that one included.
+2. *Small.* A constant number that FP16 would turn into zero (the 1e-12 of a normalization), and a mean of squares, are computed in float32,
+   up to the Div, Reciprocal or Mul that ends the normalization, that one included.
 """
 
 from __future__ import annotations

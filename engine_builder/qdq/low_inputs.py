@@ -68,7 +68,7 @@ class QuantizeInputs(ir.passes.InPlacePass):
     def _pair(self, graph: ir.Graph, value: ir.Value, item: LowInput) -> ir.Value:
         tensor, stored = item.tensor, _STORED[item.precision]
         kind = value.dtype
-        if kind not in ARRAY_TYPES:
+        if kind is None or kind not in ARRAY_TYPES:
             raise BuildError(f"layer {item.node!r}: input {tensor!r} is {kind}, expected a float", fix="find the layers in this very model")
         grid = activation_scale(tensor, self._ranges, TENSORRT_SCHEME)
         number = grid.scale if item.precision is Precision.INT8 else np.asarray(fp8_scale(*self._ranges[tensor]))

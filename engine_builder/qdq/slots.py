@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx
 import onnx_ir as ir
 
@@ -38,7 +40,7 @@ def output_type(node: ir.Node, index: int, kind: ir.DataType, opset: int) -> ir.
     return _type_of(schema, variable, kind)
 
 
-def _formal(formals: list[onnx.defs.OpSchema.FormalParameter], index: int) -> onnx.defs.OpSchema.FormalParameter:
+def _formal(formals: Sequence[onnx.defs.OpSchema.FormalParameter], index: int) -> onnx.defs.OpSchema.FormalParameter:
     return formals[min(index, len(formals) - 1)]  # the last may be variadic
 
 

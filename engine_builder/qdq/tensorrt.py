@@ -15,7 +15,8 @@ QuantizeLinear and a DequantizeLinear on one tensor. INT8 is signed, symmetric, 
 5. *Types.* Everything is computed in the baseline's type, the insides of low layers too; a layer in FP32, BF16 or FP16 is computed in that.
    Constants are converted for each type in which they are read. Integer and boolean tensors are left alone, and so are the graphs inside
    If, Loop and Scan, which stay in float32.
-6. *Float32 islands.* What FP16 cannot hold stays in float32, whatever was asked for: ``islands``.
+6. *Float32 islands.* What FP16 cannot hold stays in float32, whatever was asked for: ``islands``. So does a ConvTranspose in a BF16
+   engine, which the builder does not have.
 7. *Borders.* Graph inputs and outputs keep their names, types and axes: Casts stand where types meet, one for each tensor and type.
 8. *Together or not at all.* The products of an attention, and sums without a stored input: ``settling``.
 9. *Smoothed inputs* of INT8 layers are multiplied, in the baseline's type, before they are rounded, as for ONNX Runtime.
@@ -134,6 +135,9 @@ def _node_types(
         for name in float32_nodes(graph, ranges):
             if types[name] is ir.DataType.FLOAT16:
                 types[name] = ir.DataType.FLOAT
+    for node in graph:
+        if node.op_type == "ConvTranspose" and types[str(node.name)] is ir.DataType.BFLOAT16:
+            types[str(node.name)] = ir.DataType.FLOAT
     return types
 
 

@@ -28,7 +28,7 @@ def check_layer(graph: ExplicitGraph, node: onnx.NodeProto) -> None:
     if TensorProto.INT4 in formats:
         _check_int4(graph, node, left, right)
         return
-    if left is not None and right is None or (right is not None and left is None and not graph.is_stored_weight(right)):
+    if (left is not None and right is None) or (right is not None and left is None and not graph.is_stored_weight(right)):
         quantized, plain = (node.input[0], node.input[1]) if left is not None else (node.input[1], node.input[0])
         raise refusal(
             node,

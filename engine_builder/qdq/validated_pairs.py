@@ -10,7 +10,7 @@ from engine_builder.qdq.explicit_graph import ExplicitGraph, integer, refusal, w
 
 _STORED = (TensorProto.INT8, TensorProto.FLOAT8E4M3FN, TensorProto.INT4)
 _FP8_CAPABILITY = (8, 9)
-_WRONG_TYPES = {
+_WRONG_TYPES: dict[int, str] = {
     TensorProto.UINT8: "TensorRT would read it as int8 and saturate everything above 127 steps without a word",
     TensorProto.INT32: "TensorRT dequantizes no bias",
     TensorProto.FLOAT8E5M2: "TensorRT has FP8 as e4m3 alone",

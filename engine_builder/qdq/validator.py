@@ -1,11 +1,11 @@
 """Refuses an explicit model that TensorRT would reject with a riddle, or accept and run otherwise than written.
 
-TensorRT's parser and builder pass over much without a word: uint8 is read as int8, a layer with one quantized operand runs in float, a graph
-output changes its type. Each such trap is refused here by name, before a build, with what to do about it:
+TensorRT's parser and builder pass over much without a word: uint8 is read as int8, a layer with one quantized operand runs in float, a
+graph output changes its type. Each such trap is refused here by name, before a build, with what to do about it:
 
 1. *Names*: a node without a name, or with another's, cannot be found in the builder's report.
-2. *Pairs* (``validated_pairs``): types other than int8, e4m3 and int4; a missing zero point; zero points that are not 0; scales that are not
-   positive; several scales on a computed tensor; FP8 on a GPU without it.
+2. *Pairs* (``validated_pairs``): types other than int8, e4m3 and int4; a missing zero point; zero points that are not 0; scales that are
+   not positive; several scales on a computed tensor; FP8 on a GPU without it.
 3. *Layers* (``validated_layers``): one quantized operand of two; weight scales along the wrong axis; quantized biases; ConvTranspose;
    INT4 anywhere but in the weight of a MatMul or Gemm, with whole blocks and a float input.
 4. *Types*: operands of one operator that differ in type, and graph outputs that are not of the type declared.
@@ -49,7 +49,7 @@ def validate_tensorrt(model: onnx.ModelProto, *, compute_capability: tuple[int, 
         found = graph.type_of(name)
         if found and declared and found != declared:
             raise BuildError(
-                f"graph output {name!r}: computed as {word(found)}, expected {word(declared)} as declared (the engine would change the type)",
+                f"graph output {name!r}: computed as {word(found)}, expected {word(declared)} as declared (the engine changes the type)",
                 fix="end the graph with a Cast to the declared type",
             )
 
