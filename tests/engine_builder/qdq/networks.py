@@ -94,7 +94,7 @@ class Network:
 
 def network(text: str) -> Network:
     model = model_of(text)
-    feeds = samples_of(model)
+    feeds = samples_of(model, 64)
     ranges = measured_ranges(model, feeds)
     softmax = {name: (0.0, 1.0) for node in model.graph.node if node.op_type == "Softmax" for name in node.output}
     return Network(model, find_layers(model), feeds, ranges_of_moved_tensors(model, {**ranges, **softmax}))

@@ -9,15 +9,15 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.layers import LayerKind
-from calibration.precision import TENSORRT_SCHEME, Precision
+from calibration.precision import TENSORRT_SCHEME, Precision, fake_cast
 from calibration.reference import ReferenceModel
 from engine_builder.qdq.eligibility import Eligibility
 from engine_builder.qdq.tensorrt import rewrite_tensorrt
-from tests.engine_builder.fake_quantized import interpret, run
+from tests.engine_builder.fake_quantized import interpret, run, run_node
 from tests.engine_builder.qdq.networks import ATTENTION, BLOCKS, FLOATS, TEXTS, Network, network
 from tests.probed_models import probe_of
 
-LOW = (Precision.INT8, Precision.FP8, Precision.INT4, Precision.FP16)  # ONNX Runtime has no BF16 kernels on a CPU
+LOW = (Precision.INT8, Precision.FP8, Precision.INT4)
 NETWORKS = {kind: network(text) for kind, text in TEXTS.items()}
 DECISIONS = [
     (kind, layer.name, precision)
@@ -52,7 +52,7 @@ def test_one_low_layer_of_the_dialect_gives_what_its_probe_gives(kind: str, laye
     expected = explicit_outputs(found, {layer: precision}, Precision.FP32)
     off, moved = off_and_moved(probed, expected, plain)
     assert moved > 0
-    # A sum in another order turns a value between two levels either way; FP16 is a rounding of the same size as float32 sums are near ties.
+    # A sum in another order turns a value between two levels either way.
     assert off <= 0.2 * moved
 
 
@@ -65,7 +65,8 @@ def test_the_products_of_an_attention_give_what_their_probes_give(precision: Pre
     plain = list(run(found.model, found.feeds, optimized=False).values())
     expected = explicit_outputs(found, {"scores": precision, "context": precision}, Precision.FP32)
     off, moved = off_and_moved(probed, expected, plain)
-    assert 0 < off <= 0.2 * moved  # as above
+    assert moved > 0
+    assert off <= 0.2 * moved  # as above
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP8])
@@ -91,10 +92,12 @@ def test_the_whole_dialect_in_fp16_agrees_with_fake_quantization_by_divergence_a
     plain = run(found.model, found.feeds, optimized=False)["y"]
     scale = float(np.std(plain))  # logits of the size that classifiers have
     p, q, r = (log_softmax(np.asarray(rows, dtype=np.float64) / scale) for rows in (expected, half, plain))
-    divergence, caused = kl(p, q), kl(r, p)
+    caused, again, between = kl(r, p), kl(r, q), kl(p, q)
     flips = np.mean(p.argmax(axis=-1) != q.argmax(axis=-1))
-    # FP16 rounds scales and sums by 2^-11, a tenth of half an 8-bit step; what it turns is far below what INT8 itself costs.
-    assert divergence <= 0.25 * caused
+    # FP16 rounds scales and sums by 2^-11, up to a sixteenth of an 8-bit step, which turns values near a tie either way: other errors of
+    # the same size, not more of them.
+    assert again == pytest.approx(caused, rel=0.25)
+    assert between <= caused
     assert flips <= 0.05
 
 
@@ -106,6 +109,21 @@ def log_softmax(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def kl(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
     return float(np.mean(np.sum(np.exp(p) * (p - q), axis=-1)))
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
+@pytest.mark.parametrize(("kind", "name"), [("blocks", "conv4"), ("blocks", "gemm"), ("attention", "q"), ("attention", "context")])
+def test_a_layer_in_half_precision_rounds_what_it_reads_and_writes(kind: str, name: str, precision: Precision) -> None:
+    """Against numpy: ONNX Runtime, which computes halves in float32 on a CPU, leaves out Casts there and back, and their rounding."""
+    found = NETWORKS[kind]
+    tensors = interpret(found.model, found.feeds)
+    (node,) = (node for node in found.model.graph.node if node.name == name)
+    inputs = {tensor: fake_cast(np.asarray(tensors[tensor], dtype=np.float32), precision) for tensor in node.input}
+    expected = fake_cast(np.asarray(run_node(node, inputs)[0], dtype=np.float32), precision)
+    probed = probe_of(reference_of(found), found.feeds, found.layer(name)).low_output(precision)
+    off, moved = off_and_moved([probed], [expected], [tensors[node.output[0]]])
+    assert moved > 0
+    assert off <= 0.2 * moved  # a sum in another order turns a value between two halves either way
 
 
 @pytest.mark.parametrize("text", [BLOCKS, ATTENTION, FLOATS])
