@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx
 import onnx.version_converter
+import onnx_ir as ir
 
 from calibration.outline import big_weights, outline
 from calibration.supported import opset_version
@@ -12,8 +13,8 @@ from engine_builder.errors import BuildError
 _IR_VERSIONS = ((21, 10), (19, 9), (1, 8))  # lowest IR version that goes with an opset
 
 
-def at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """Return a copy of ``model`` at ``opset`` or later, with every node named and all types noted; weights are shared, not copied, by size.
+def at_opset(model: onnx.ModelProto, opset: int) -> ir.Model:
+    """Return ``model`` at ``opset`` or later, every node named and every type noted; big weights are shared with ``model``, of any size.
 
     Raises:
         BuildError: onnx cannot convert one of the operators.
@@ -22,28 +23,22 @@ def at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     try:
         if opset_version(model) < opset:
             graph_only = onnx.version_converter.convert_version(graph_only, opset)
-        typed = onnx.shape_inference.infer_shapes(graph_only, data_prop=True)
+        graph_only = onnx.shape_inference.infer_shapes(graph_only, data_prop=True)
     except Exception as exc:  # onnx's C++ code raises RuntimeError and kinds of its own
         raise BuildError(
             f"model: it cannot be converted from opset {opset_version(model)} to {opset}, which its precisions need: {exc}",
             fix=f"export the model at opset {opset} or later",
         ) from exc
-    left_out = big_weights(model)
-    result = onnx.ModelProto()
-    result.CopyFrom(typed)
-    inputs = {value.name for value in model.graph.input}
-    del result.graph.input[:]
-    result.graph.input.extend(model.graph.input)
-    del result.graph.output[:]
-    result.graph.output.extend(model.graph.output)
-    kept = [value for value in result.graph.value_info if value.name not in left_out and value.name not in inputs]
-    del result.graph.value_info[:]
-    result.graph.value_info.extend(kept)
-    result.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in left_out)
-    version = opset_version(result)
-    result.ir_version = max(model.ir_version, next(ir_version for lowest, ir_version in _IR_VERSIONS if version >= lowest))
-    taken = {node.name for node in result.graph.node}
-    for node in result.graph.node:
+    version = opset_version(graph_only)
+    graph_only.ir_version = max(model.ir_version, next(ir_version for lowest, ir_version in _IR_VERSIONS if version >= lowest))
+    _name_nodes(graph_only)
+    return _with_weights(ir.from_proto(graph_only), model)
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Name what the converter added."""
+    taken = {node.name for node in model.graph.node}
+    for node in model.graph.node:
         if not node.name:
             name, count = f"{node.op_type}_{node.output[0]}", 0
             while name in taken:
@@ -51,4 +46,19 @@ def at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
                 name = f"{node.op_type}_{node.output[0]}_{count}"
             taken.add(name)
             node.name = name
-    return result
+
+
+def _with_weights(work: ir.Model, model: onnx.ModelProto) -> ir.Model:
+    """Put the big weights of ``model`` back where the outline has graph inputs."""
+    missing = big_weights(model)
+    placeholders = {value.name: value for value in work.graph.inputs if value.name in missing}
+    listed = {value.name for value in model.graph.input}
+    inputs = [value for value in work.graph.inputs if value.name in listed]
+    work.graph.inputs.clear()
+    work.graph.inputs.extend(inputs)
+    for tensor in model.graph.initializer:
+        value = placeholders.get(tensor.name)
+        if value is not None:
+            value.const_value = ir.from_proto(tensor)
+            work.graph.register_initializer(value)
+    return work

@@ -74,12 +74,11 @@ def rewrite_tensorrt(
         BuildError: An unknown layer, a precision that a layer may not take, a tensor without a range, or a model that cannot be retyped.
     """
     precisions = settle(prepared, layers, assignment, baseline).precisions
-    typed = at_opset(prepared, max(_OPSETS[precision] for precision in {*precisions.values(), baseline}))
-    model = ir.from_proto(typed)  # a value of its own: the passes below edit it in place
+    model = at_opset(prepared, max(_OPSETS[precision] for precision in {*precisions.values(), baseline}))  # edited in place below
     _check_layers(model.graph, layers)
     names = Names(model)
     smooth = SmoothInputs(
-        [layer for layer in layers if precisions[layer.name] is Precision.INT8], _ranges(typed, ranges), smoothings, names
+        [layer for layer in layers if precisions[layer.name] is Precision.INT8], _ranges(prepared, ranges), smoothings, names
     )
     smooth(model)
     smoothed = {layer.name: layer for layer in smooth.low}
