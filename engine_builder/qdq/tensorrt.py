@@ -14,7 +14,8 @@ QuantizeLinear and a DequantizeLinear on one tensor. INT8 is signed, symmetric, 
    has the range [0, 1]. Scales are at least 1e-6, in the float type of what they scale.
 5. *Types.* Everything is computed in the baseline's type, the insides of low layers too; a layer in FP32, BF16 or FP16 is computed in that.
    Constants are converted for each type in which they are read. Integer and boolean tensors are left alone, and so are the graphs inside
-   If, Loop and Scan, which stay in float32.
+   If, Loop and Scan, which stay in float32. TensorRT-RTX 1.7 still runs some lone FP32 layers between FP16 ones in FP16, most of all 1x1
+   convolutions and matrix products; its report of the build says which.
 6. *Float32 islands.* What FP16 cannot hold stays in float32, whatever was asked for: ``islands``. So does a ConvTranspose in a BF16
    engine, which the builder does not have.
 7. *Borders.* Graph inputs and outputs keep their names, types and axes: Casts stand where types meet, one for each tensor and type.

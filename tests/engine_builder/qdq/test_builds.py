@@ -1,4 +1,8 @@
-"""NVIDIA's own parser and builder take what the rewriter writes, and the layers get the precisions that they were given."""
+"""NVIDIA's own parser and builder take what the rewriter writes, and the layers get the precisions that they were given.
+
+One thing is the builder's: TensorRT-RTX 1.7 runs some float32 layers between FP16 ones in FP16 (25 of 129 in twelve random mixtures of four
+networks), so float32 is asserted where a whole network is in it.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +97,9 @@ def test_every_assignment_parses_and_builds_and_reaches_the_plan(
     given = settle(found.model, found.layers, assignment_of(found, choice)).precisions
     for layer in found.layers:
         word = WORDS[given[layer.name]]
-        if layer.kind is LayerKind.RESIDUAL_ADD or given[layer.name] is Precision.FP32:  # a float32 island: the next test
+        if layer.kind is LayerKind.RESIDUAL_ADD:  # it has no kernel of its own
+            continue
+        if given[layer.name] is Precision.FP32 and choice in MIXED:  # a lone float32 layer is the builder's to narrow: module docstring
             continue
         kernels = kernels_of(build, layer.name)
         if given[layer.name] in (Precision.INT8, Precision.FP8):
