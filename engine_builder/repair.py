@@ -46,15 +46,15 @@ def repair(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     """Return ``repairs``, the file of the repair table, and ``named``, the files that it names in its turn.
 
     Args:
-        request: ``inspection``, ``ranges``, ``quantizable`` and ``config``.
+        request: ``inspection``, ``ranges``, ``able`` and ``config``.
         context: Where files go.
     """
     found = read_inspection(request, context)
     config = config_from_json(request["config"])
     samples = load_saved(context.workspace.path(found.calibration))
     model = read_model(context.workspace.path(found.prepared))
-    able = set(cast(Sequence[str], request["quantizable"]))
-    layers = smoothable(model, [layer for layer in found.layers if layer.name in able])
+    able = cast(Mapping[str, Sequence[str]], request["able"])
+    layers = smoothable(model, [layer for layer in found.layers if Precision.INT8 in able.get(layer.name, ())])
     fitted, held_out = split(samples.samples, found.batch if found.is_batch_fixed else 1, config.search.seed)
     table = RepairTable()
     if len(held_out):
@@ -63,7 +63,7 @@ def repair(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         spans, other = (_spans(model, layers, samples.take(indices), found) for indices in (fitted, held_out))
         context.progress(0.2, "channel ranges measured")
         smoothings = fit_smoothings(model, layers, spans)
-        scheme = backend_for(config.target).capabilities.scheme
+        scheme = backend_for(config.target, config.gpu).capabilities.scheme
         ranges = read_ranges(request, context).ranges
         losses = []
         for candidates in ((), smoothings):
