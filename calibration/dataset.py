@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from calibration.errors import InvalidCalibrationSetError
 from calibration.model import TensorSpec
+from calibration.token_metrics import IGNORED
 
 MIN_SAMPLES = 8
 Array: TypeAlias = NDArray[np.generic]
@@ -26,7 +27,7 @@ class CalibrationSet:
     """Samples for each input of a model; every array has ``samples`` as its first axis."""
 
     inputs: Mapping[str, Array]  # name -> (samples, *shape)
-    labels: NDArray[np.int64] | None  # (samples,) class index
+    labels: Array | None  # (samples,) class indices, int64; or (samples, tokens); or whatever the user's own metric compares with
 
     @property
     def samples(self) -> int:
@@ -63,13 +64,15 @@ def load_saved(path: Path) -> CalibrationSet:
     return CalibrationSet(MappingProxyType(inputs), labels)
 
 
-def read_samples(path: Path, specs: Sequence[TensorSpec]) -> CalibrationSet:
+def read_samples(path: Path, specs: Sequence[TensorSpec], *, any_labels: bool = False) -> CalibrationSet:
     """Return the samples in an .npz or .npy file, in the types that the model wants.
 
     Args:
         path: An .npz with one array per input, first axis = samples, and optionally ``labels`` (``__labels__`` if the model has an input
             called ``labels``); or an .npy for a model with one input.
         specs: The model's inputs.
+        any_labels: Labels may be numbers of any type and shape, one entry per sample, for a metric of the user's own; else they are class
+            indices, (samples,), or (samples, tokens) with IGNORED for tokens that do not count.
 
     Raises:
         InvalidCalibrationSetError: The file cannot be read or does not fit the model.
@@ -81,7 +84,9 @@ def read_samples(path: Path, specs: Sequence[TensorSpec]) -> CalibrationSet:
     inputs = {spec.name: _fitted(arrays[spec.name], spec) for spec in specs}
     _check_sizes(inputs, specs)
     samples = len(inputs[specs[0].name])
-    return CalibrationSet(MappingProxyType(inputs), None if labels is None else _labels(labels, samples, label_name))
+    if labels is not None:
+        labels = _any_labels(labels, samples, label_name) if any_labels else _labels(labels, samples, label_name)
+    return CalibrationSet(MappingProxyType(inputs), labels)
 
 
 def split_held_out(samples: int, seed: int, fraction: float = 0.4) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -260,17 +265,34 @@ def _labels(labels: Array, samples: int, name: str) -> NDArray[np.int64]:
         raise InvalidCalibrationSetError(
             f"array '{name}': {labels.dtype.name} found, whole numbers expected (class indices)", fix="Convert it: labels.astype('int64')."
         )
-    if labels.shape != (samples,):
+    if labels.ndim not in (1, 2) or len(labels) != samples or not labels.size:
         raise InvalidCalibrationSetError(
             f"array '{name}': shape {labels.shape} found, ({samples},) expected: one class index per sample",
-            fix="Give exactly one label per sample, in the same order (no one-hot rows).",
+            fix="Give exactly one label per sample, in the same order (no one-hot rows); (samples, tokens) where every token has one.",
         )
-    if int(labels.min()) < 0:
+    if labels.ndim == 1 and int(labels.min()) < 0:
         raise InvalidCalibrationSetError(
             f"array '{name}': {int(labels.min())} found, class indices from 0 expected",
             fix="Remove the samples without a class, or number the classes from 0.",
         )
+    lowest = int(labels.min(initial=0, where=labels != IGNORED))
+    if labels.ndim == 2 and lowest < 0:
+        raise InvalidCalibrationSetError(
+            f"array '{name}': {lowest} found, class indices from 0 expected, or {IGNORED} for tokens that do not count",
+            fix=f"Number the classes from 0, and label tokens that do not count {IGNORED}.",
+        )
     return labels.astype(np.int64)
+
+
+def _any_labels(labels: Array, samples: int, name: str) -> Array:
+    if labels.dtype.kind not in "fiub":
+        raise InvalidCalibrationSetError(f"array '{name}': {labels.dtype.name} found, numbers expected", fix=_PLAIN_NUMBERS)
+    if labels.ndim == 0 or len(labels) != samples or not labels.size:
+        raise InvalidCalibrationSetError(
+            f"array '{name}': shape {labels.shape} found, ({samples}, ...) expected: one entry per sample",
+            fix="Stack the labels of the samples on the first axis, in the same order.",
+        )
+    return labels.astype(labels.dtype.newbyteorder("="))
 
 
 _PLAIN_NUMBERS = "Convert it to a plain number type, e.g. array.astype('float32'), and save it again."

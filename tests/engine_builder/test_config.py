@@ -25,7 +25,7 @@ from engine_builder.config import (
 FULL = {
     "target": "tensorrt",
     "gpu": "RTX 4090",
-    "accuracy": {"metric": "agreement", "min_relative": 0.97, "max_nmse": None, "min_psnr": None, "confidence": 0.95},
+    "accuracy": {"metric": "agreement", "min_relative": 0.97, "max_nmse": None, "min_psnr": None, "confidence": 0.95, "label_names": None},
     "outputs": {"scores": "probabilities", "debug": "ignore"},
     "precisions": ["fp16", "int8"],
     "shapes": {"tokens": {"min": [1, 1], "opt": [8, 64], "max": [32, 256]}},
@@ -98,7 +98,10 @@ def test_an_unknown_key_is_refused_naming_the_nearest(data, detail, fix):
         ({"accuracy": 0.99}, "accuracy: found 0.99, expected an object"),
         ({"accuracy": {"min_relative": "0.99"}}, "accuracy.min_relative: found '0.99', expected a number at least 0 and at most 1"),
         ({"accuracy": {"min_relative": True}}, "accuracy.min_relative: found True, expected a number at least 0 and at most 1"),
-        ({"accuracy": {"metric": 1}}, "accuracy.metric: found 1, expected one of top1, top5, agreement, cosine, nmse, psnr"),
+        (
+            {"accuracy": {"metric": 1}},
+            "accuracy.metric: found 1, expected one of top1, top5, agreement, cosine, nmse, psnr, token_f1, span_f1, custom",
+        ),
         ({"batch_size": 2.0}, "batch_size: found 2.0, expected a whole number at least 1 and at most 65536"),
         ({"batch_size": None}, "batch_size: found None, expected a whole number at least 1 and at most 65536"),
         ({"target": 3}, "target: found 3, expected a text that is not empty"),
