@@ -83,8 +83,8 @@ def _submit_body() -> dict[str, object]:
         "validation": {**file, "description": "Like the calibration set; without it a part of that one is held out."},
         "metric": {
             **file,
-            "description": "Your own metric, an .onnx file. Its inputs are called after outputs of the model, `labels`, or `reference_` and "
-            "an output (the float model's); its one output is a score from 0 to 1 for each sample, 1 is perfect.",
+            "description": "Your own metric, an .onnx file. Its inputs are called after outputs of the model, `labels`, or `reference_` "
+            "and an output (the float model's); its one output is a score from 0 to 1 for each sample, 1 is perfect.",
         },
         **{f"{role}_id": {"type": "string", "description": f"The id of an uploaded {role}, instead of the file."} for role in ROLES},
         "config": json_schema(),
