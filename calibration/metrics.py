@@ -106,8 +106,9 @@ def score(
     if metric is Metric.CUSTOM:
         raise ValueError("the metric custom is a graph of its own: MetricModel scores it")
     measure = {Metric.AGREEMENT: agreement, Metric.COSINE: cosine, Metric.NMSE: nmse, Metric.PSNR: psnr}[metric]
-    values = [measure(reference, output) for reference, output in zip(reference_outputs, outputs, strict=True)]
-    return np.asarray(np.average(values, axis=0, weights=weights or None), dtype=np.float64)
+    values = np.stack([measure(reference, output) for reference, output in zip(reference_outputs, outputs, strict=True)])
+    same = np.all(values == values[0], axis=0)  # as it is, where a rounded sum would leave 1 - 2^-53
+    return np.where(same, values[0], np.average(values, axis=0, weights=weights or None))
 
 
 def divergence(kind: OutputKind, reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:

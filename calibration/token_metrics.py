@@ -83,7 +83,7 @@ def check_iob2(label_names: Sequence[str]) -> None:
     for index, name in enumerate(label_names):
         if name != OUTSIDE and not (name[:2] in ("B-", "I-") and name[2:]):
             raise InvalidConfigError(
-                f"accuracy.label_names[{index}]: found {name!r}, expected 'O', or 'B-' or 'I-' and a type, as span_f1 needs",
+                f"label_names[{index}]: found {name!r}, expected 'O', or 'B-' or 'I-' and a type, as span_f1 needs",
                 fix="Give the IOB2 names in the order of the model's classes, or leave label_names out: class 0 is then outside.",
             )
 

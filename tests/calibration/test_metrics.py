@@ -194,6 +194,12 @@ def test_the_average_over_outputs_follows_their_weights():
     assert found.tolist() == [0.75]
 
 
+def test_weights_leave_a_perfect_score_exact():
+    reference = np.random.default_rng(0).normal(size=(5, 4))
+    for weights in ([0.1, 0.2, 0.7], [1e-3, 1.0, 1e6], [1 / 3, 0.3, 0.1]):
+        assert score(Metric.AGREEMENT, [reference] * 3, [reference] * 3, None, weights=weights).tolist() == [1.0] * 5
+
+
 @pytest.mark.parametrize("metric", [Metric.TOP1, Metric.TOP5])
 def test_labels_of_tokens_are_refused_where_samples_are_classified(metric):
     with pytest.raises(InvalidCalibrationSetError, match=r"labels: shape \(2, 3\) found, \(2,\) expected") as caught:

@@ -150,5 +150,5 @@ def test_what_does_not_fit_is_refused(metric, labels, scores, names, error, word
 
 
 def test_names_that_are_not_iob2_are_refused_for_spans() -> None:
-    with pytest.raises(InvalidConfigError, match=r"accuracy.label_names\[1\]: found 'PER', expected 'O', or 'B-'"):
+    with pytest.raises(InvalidConfigError, match=r"label_names\[1\]: found 'PER', expected 'O', or 'B-'"):
         span([0, 1], [0, 1], ("O", "PER", "LOC", "B-", "I-X"))

@@ -62,6 +62,47 @@ def test_the_effective_configuration_reads_back_equal(data):
     assert config_from_json(json.loads(json.dumps(config_json(config), allow_nan=False))) == config
 
 
+def test_an_output_is_a_kind_or_an_object_of_its_kind_and_weight():
+    config = config_from_json(
+        {"outputs": {"a": "logits", "b": {"kind": "values", "weight": 2}, "c": {"weight": 0.5}, "d": {"kind": "ignore"}}}
+    )
+    assert config.output_kinds == {"a": OutputKind.LOGITS, "b": OutputKind.VALUES, "d": OutputKind.IGNORE}
+    assert config.output_weights == {"b": 2.0, "c": 0.5, "d": 1.0}
+    assert config_from_json(json.loads(json.dumps(config_json(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        ({"a": "logit"}, "outputs.a: found 'logit', expected one of logits, probabilities, values, ignore"),
+        ({"a": None}, "outputs.a: found None, expected one of logits"),
+        ({"a": {"kind": "logit"}}, "outputs.a.kind: found 'logit'"),
+        ({"a": {"wieght": 1}}, "outputs.a: found the unknown key 'wieght'"),
+    ],
+)
+def test_an_output_of_another_form_is_refused(outputs, words):
+    with pytest.raises(InvalidConfigError) as caught:
+        config_from_json({"outputs": outputs})
+    assert caught.value.detail.startswith(words)
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "words"),
+    [
+        ({"metric": "top1", "label_names": ["O"]}, "accuracy: found label_names with the metric top1, expected token_f1 or span_f1"),
+        ({"max_nmse": 0.1, "label_names": ["O"]}, "accuracy: found label_names with the metric nmse"),
+        ({"metric": "span_f1", "label_names": ["O", "PER"]}, "accuracy: label_names[1]: found 'PER'"),
+        ({"metric": "token_f1", "label_names": ["O", "O"]}, "accuracy.label_names: found ['O', 'O'], expected each value once"),
+        ({"metric": "custom", "max_nmse": 0.1}, "accuracy: found the metric custom with max_nmse, expected min_relative"),
+    ],
+)
+def test_names_of_classes_must_fit_the_metric(accuracy, words):
+    with pytest.raises(InvalidConfigError) as caught:
+        config_from_json({"accuracy": accuracy})
+    assert caught.value.detail.startswith(words)
+
+
 def test_the_effective_configuration_of_a_full_one_is_that_one():
     assert config_json(config_from_json(FULL)) == FULL
 
