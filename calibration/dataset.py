@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.errors import InvalidCalibrationSetError
+from calibration.labels import any_labels_from, class_labels_from
 from calibration.model import TensorSpec
-from calibration.token_metrics import IGNORED
 
 MIN_SAMPLES = 8
 Array: TypeAlias = NDArray[np.generic]
@@ -85,7 +85,7 @@ def read_samples(path: Path, specs: Sequence[TensorSpec], *, any_labels: bool = 
     _check_sizes(inputs, specs)
     samples = len(inputs[specs[0].name])
     if labels is not None:
-        labels = _any_labels(labels, samples, label_name) if any_labels else _labels(labels, samples, label_name)
+        labels = (any_labels_from if any_labels else class_labels_from)(labels, samples, label_name)
     return CalibrationSet(MappingProxyType(inputs), labels)
 
 
@@ -258,41 +258,6 @@ def _check_sizes(inputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> No
                         f"the model calls it '{dim}', as axis {other_axis} of '{name}'",
                         fix="Give axes of the same name the same size (pad both arrays alike).",
                     )
-
-
-def _labels(labels: Array, samples: int, name: str) -> NDArray[np.int64]:
-    if labels.dtype.kind not in "iu":
-        raise InvalidCalibrationSetError(
-            f"array '{name}': {labels.dtype.name} found, whole numbers expected (class indices)", fix="Convert it: labels.astype('int64')."
-        )
-    if labels.ndim not in (1, 2) or len(labels) != samples or not labels.size:
-        raise InvalidCalibrationSetError(
-            f"array '{name}': shape {labels.shape} found, ({samples},) expected: one class index per sample",
-            fix="Give exactly one label per sample, in the same order (no one-hot rows); (samples, tokens) where every token has one.",
-        )
-    if labels.ndim == 1 and int(labels.min()) < 0:
-        raise InvalidCalibrationSetError(
-            f"array '{name}': {int(labels.min())} found, class indices from 0 expected",
-            fix="Remove the samples without a class, or number the classes from 0.",
-        )
-    lowest = int(labels.min(initial=0, where=labels != IGNORED))
-    if labels.ndim == 2 and lowest < 0:
-        raise InvalidCalibrationSetError(
-            f"array '{name}': {lowest} found, class indices from 0 expected, or {IGNORED} for tokens that do not count",
-            fix=f"Number the classes from 0, and label tokens that do not count {IGNORED}.",
-        )
-    return labels.astype(np.int64)
-
-
-def _any_labels(labels: Array, samples: int, name: str) -> Array:
-    if labels.dtype.kind not in "fiub":
-        raise InvalidCalibrationSetError(f"array '{name}': {labels.dtype.name} found, numbers expected", fix=_PLAIN_NUMBERS)
-    if labels.ndim == 0 or len(labels) != samples or not labels.size:
-        raise InvalidCalibrationSetError(
-            f"array '{name}': shape {labels.shape} found, ({samples}, ...) expected: one entry per sample",
-            fix="Stack the labels of the samples on the first axis, in the same order.",
-        )
-    return labels.astype(labels.dtype.newbyteorder("="))
 
 
 _PLAIN_NUMBERS = "Convert it to a plain number type, e.g. array.astype('float32'), and save it again."

@@ -193,35 +193,6 @@ def test_labels_that_are_no_whole_numbers_are_refused(tmp_path: Path) -> None:
     assert error.detail == "array 'labels': float64 found, whole numbers expected (class indices)"
 
 
-def test_labels_of_tokens_may_leave_tokens_out(tmp_path: Path) -> None:
-    labels = np.array([[1, -100, 0]] * 10, dtype=np.int32)
-    found = read_samples(write(tmp_path, image=images(), labels=labels), [IMAGE])
-    assert found.labels is not None
-    assert (found.labels.dtype, found.labels.tolist()) == (np.int64, labels.tolist())
-
-
-def test_other_negative_labels_of_tokens_are_refused(tmp_path: Path) -> None:
-    error = refusal(write(tmp_path, image=images(), labels=np.array([[1, -100, -1]] * 10)))
-    assert error.detail == "array 'labels': -1 found, class indices from 0 expected, or -100 for tokens that do not count"
-
-
-@pytest.mark.parametrize("labels", [np.arange(10.0), np.zeros((10, 2, 3), np.uint8), np.zeros(10, bool), np.full(10, -7)])
-def test_any_numbers_are_labels_where_a_metric_of_ones_own_reads_them(tmp_path: Path, labels: np.ndarray) -> None:
-    found = read_samples(write(tmp_path, image=images(), labels=labels), [IMAGE], any_labels=True)
-    assert found.labels is not None
-    assert (found.labels.dtype, found.labels.tolist()) == (labels.dtype, labels.tolist())
-
-
-@pytest.mark.parametrize(
-    ("labels", "words"),
-    [(np.array(["a"] * 10), "str32 found, numbers expected"), (np.zeros((9, 2)), "shape (9, 2) found, (10, ...) expected")],
-)
-def test_labels_that_no_metric_can_read_are_refused(tmp_path: Path, labels: np.ndarray, words: str) -> None:
-    with pytest.raises(InvalidCalibrationSetError) as caught:
-        read_samples(write(tmp_path, image=images(), labels=labels), [IMAGE], any_labels=True)
-    assert words in caught.value.detail
-
-
 def test_negative_labels_are_refused(tmp_path: Path) -> None:
     error = refusal(write(tmp_path, image=images(), labels=np.arange(10) - 1))
 
