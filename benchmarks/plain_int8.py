@@ -65,6 +65,7 @@ def compared(models: Mapping[str, Path], validation: Path, config: Config, metri
         metric: What accuracy is.
     """
     specs = input_specs(read_model(models[FLOAT]))
+    names = config.accuracy.label_names or ()
     samples = read_samples(validation, specs)
     batch = fixed_batch(specs) or BATCH
     feeds = timed_call(samples, timing_shapes(specs, config, samples))
@@ -75,7 +76,10 @@ def compared(models: Mapping[str, Path], validation: Path, config: Config, metri
         calls = {name: _call(opened.runner, feeds) for name, opened in runners.items()}
         timings = time_interleaved(calls, seconds=TIMING_SECONDS, min_runs=MIN_RUNS, max_runs=MAX_RUNS)
     return {
-        name: {"accuracy": float(score(metric, found, outputs[FLOAT], samples.labels).mean()), **_latency(timings[name], timings[FLOAT])}
+        name: {
+            "accuracy": float(score(metric, found, outputs[FLOAT], samples.labels, label_names=names).mean()),
+            **_latency(timings[name], timings[FLOAT]),
+        }
         for name, found in outputs.items()
     }
 

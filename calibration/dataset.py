@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.errors import InvalidCalibrationSetError
+from calibration.labels import any_labels_from, class_labels_from
 from calibration.model import TensorSpec
 
 MIN_SAMPLES = 8
@@ -26,7 +27,7 @@ class CalibrationSet:
     """Samples for each input of a model; every array has ``samples`` as its first axis."""
 
     inputs: Mapping[str, Array]  # name -> (samples, *shape)
-    labels: NDArray[np.int64] | None  # (samples,) class index
+    labels: Array | None  # (samples,) class indices, int64; or (samples, tokens); or whatever the user's own metric compares with
 
     @property
     def samples(self) -> int:
@@ -63,13 +64,15 @@ def load_saved(path: Path) -> CalibrationSet:
     return CalibrationSet(MappingProxyType(inputs), labels)
 
 
-def read_samples(path: Path, specs: Sequence[TensorSpec]) -> CalibrationSet:
+def read_samples(path: Path, specs: Sequence[TensorSpec], *, any_labels: bool = False) -> CalibrationSet:
     """Return the samples in an .npz or .npy file, in the types that the model wants.
 
     Args:
         path: An .npz with one array per input, first axis = samples, and optionally ``labels`` (``__labels__`` if the model has an input
             called ``labels``); or an .npy for a model with one input.
         specs: The model's inputs.
+        any_labels: Labels may be numbers of any type and shape, one entry per sample, for a metric of the user's own; else they are class
+            indices, (samples,), or (samples, tokens) with IGNORED for tokens that do not count.
 
     Raises:
         InvalidCalibrationSetError: The file cannot be read or does not fit the model.
@@ -81,7 +84,9 @@ def read_samples(path: Path, specs: Sequence[TensorSpec]) -> CalibrationSet:
     inputs = {spec.name: _fitted(arrays[spec.name], spec) for spec in specs}
     _check_sizes(inputs, specs)
     samples = len(inputs[specs[0].name])
-    return CalibrationSet(MappingProxyType(inputs), None if labels is None else _labels(labels, samples, label_name))
+    if labels is not None:
+        labels = (any_labels_from if any_labels else class_labels_from)(labels, samples, label_name)
+    return CalibrationSet(MappingProxyType(inputs), labels)
 
 
 def split_held_out(samples: int, seed: int, fraction: float = 0.4) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -253,24 +258,6 @@ def _check_sizes(inputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> No
                         f"the model calls it '{dim}', as axis {other_axis} of '{name}'",
                         fix="Give axes of the same name the same size (pad both arrays alike).",
                     )
-
-
-def _labels(labels: Array, samples: int, name: str) -> NDArray[np.int64]:
-    if labels.dtype.kind not in "iu":
-        raise InvalidCalibrationSetError(
-            f"array '{name}': {labels.dtype.name} found, whole numbers expected (class indices)", fix="Convert it: labels.astype('int64')."
-        )
-    if labels.shape != (samples,):
-        raise InvalidCalibrationSetError(
-            f"array '{name}': shape {labels.shape} found, ({samples},) expected: one class index per sample",
-            fix="Give exactly one label per sample, in the same order (no one-hot rows).",
-        )
-    if int(labels.min()) < 0:
-        raise InvalidCalibrationSetError(
-            f"array '{name}': {int(labels.min())} found, class indices from 0 expected",
-            fix="Remove the samples without a class, or number the classes from 0.",
-        )
-    return labels.astype(np.int64)
 
 
 _PLAIN_NUMBERS = "Convert it to a plain number type, e.g. array.astype('float32'), and save it again."

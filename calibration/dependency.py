@@ -102,6 +102,7 @@ def measure_pairs(
     batches: Sequence[Mapping[str, Array]],
     singles_loss: Mapping[Decision, NDArray[np.float64]],
     *,
+    weights: Sequence[float] = (),
     workers: int = 1,
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> tuple[PairTest, ...]:
@@ -114,6 +115,7 @@ def measure_pairs(
         pairs: What to test, each in graph order.
         batches: Inputs by name, each (batch, ...).
         singles_loss: Loss of each decision alone on exactly these samples, (samples,) each.
+        weights: Of each output, as for ``Comparison``; none: all weigh the same.
         workers: Tests in flight at once, all of one batch.
         on_batch: Told the number of batches done.
     """
@@ -127,7 +129,7 @@ def measure_pairs(
     parts: list[NDArray[np.float64]] = []
     for batch in batches:
         run = reference.begin(batch)
-        compare = Comparison(kinds, run.outputs)
+        compare = Comparison(kinds, run.outputs, weights)
         loss = np.zeros((len(next(iter(batch.values()))), len(pairs)))
 
         def tests(run: Pass = run) -> Iterator[tuple[int, Probe, Floats]]:

@@ -4,6 +4,7 @@ OptimizerError                     500  ours, unless a subclass says otherwise
 ├── InputError                     422  the user can fix it
 │   ├── InvalidModelError               the ONNX file
 │   ├── InvalidCalibrationSetError      the calibration or validation file
+│   ├── InvalidMetricError              the user's own metric
 │   └── InvalidConfigError              the configuration
 ├── CalibrationError               500  a measurement on the float model failed
 ├── EngineError                    500  see engine_builder/errors.py
@@ -74,6 +75,13 @@ class InvalidCalibrationSetError(InputError):
 
     slug = "invalid-calibration-set"
     title = "Invalid calibration set"
+
+
+class InvalidMetricError(InputError):
+    """The user's own metric cannot be used."""
+
+    slug = "invalid-metric"
+    title = "Invalid metric model"
 
 
 class InvalidConfigError(InputError):

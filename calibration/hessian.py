@@ -72,6 +72,7 @@ def measure_traces(
     batches: Sequence[Mapping[str, Array]],
     *,
     seed: int,
+    weights: Sequence[float] = (),
     workers: int = 1,
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> tuple[HessianTrace, ...]:
@@ -84,6 +85,7 @@ def measure_traces(
         ranges: Ranges of the activations.
         batches: One probe a batch: inputs by name, each (batch, ...).
         seed: Seed of the probe directions.
+        weights: Of each output, as for ``Comparison``; none: all weigh the same.
         workers: Probes in flight at once, all of one batch.
         on_batch: Told the number of batches done.
     """
@@ -93,7 +95,7 @@ def measure_traces(
     results: list[dict[tuple[str, str], tuple[float, float, int]]] = []
     for number, batch in enumerate(batches):
         run = reference.begin(batch)
-        compare = Comparison(kinds, run.outputs)
+        compare = Comparison(kinds, run.outputs, weights)
 
         def measure(probe: Probe, compare: Comparison = compare, number: int = number) -> dict[tuple[str, str], tuple[float, float, int]]:
             found = {}

@@ -7,12 +7,15 @@ For an output z of the float model and a difference d = z' - z, per sample:
 * values: loss ||d||^2 / ||z||^2 (normalized mean square error), metric F = 2 I / ||z||^2.
 
 The loss and its gradient vanish at d = 0, so loss ~ 1/2 d'Fd. ``whitened`` returns e with e'e = 1/2 d'Fd, so that the Gram matrix of
-the whitened differences of two layers is their second-order interaction: 1/2 d_i'F d_j = e_i'e_j. Losses of several outputs add up.
+the whitened differences of two layers is their second-order interaction: 1/2 d_i'F d_j = e_i'e_j.
+
+The loss of several outputs is their weighted mean, sum_k w_k loss_k / sum_k w_k over those that are not ignored; each output's e is scaled
+by sqrt(w_k / sum w), so that e'e stays the second-order form of that mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -27,60 +30,74 @@ SKETCH = 4096  # whitened values kept per output: wider ones are folded by a see
 _SMALLEST_PROBABILITY = 1e-12
 
 
-def losses(kinds: Sequence[OutputKind], reference: Sequence[Array], perturbed: Sequence[Array]) -> Doubles:
+def losses(kinds: Sequence[OutputKind], reference: Sequence[Array], perturbed: Sequence[Array], weights: Sequence[float] = ()) -> Doubles:
     """Return the loss of each sample.
 
     Args:
         kinds: Kind of each output.
         reference: The float model's outputs, each (n, ...); those that are ignored may have any shape.
         perturbed: The perturbed model's, same shapes.
+        weights: As for ``Comparison``.
 
     Returns:
         (n,) float64, not negative.
     """
-    return Comparison(kinds, reference).losses(perturbed)
+    return Comparison(kinds, reference, weights).losses(perturbed)
 
 
-def whitened(kinds: Sequence[OutputKind], reference: Sequence[Array], perturbed: Sequence[Array]) -> NDArray[np.float32]:
+def whitened(
+    kinds: Sequence[OutputKind], reference: Sequence[Array], perturbed: Sequence[Array], weights: Sequence[float] = ()
+) -> NDArray[np.float32]:
     """Return e with e'e = 1/2 d'Fd for each sample.
 
     Args:
         kinds: Kind of each output.
         reference: The float model's outputs, each (n, ...).
         perturbed: The perturbed model's, same shapes.
+        weights: As for ``Comparison``.
 
     Returns:
         (n, k) float32, k the number of output values of a sample, or SKETCH for each wider output.
     """
-    return Comparison(kinds, reference).whitened(perturbed)
+    return Comparison(kinds, reference, weights).whitened(perturbed)
 
 
 class Comparison:
     """Compares many perturbed outputs with the same float outputs. Read-only after construction."""
 
-    def __init__(self, kinds: Sequence[OutputKind], reference: Sequence[Array]) -> None:
+    def __init__(self, kinds: Sequence[OutputKind], reference: Sequence[Array], weights: Sequence[float] = ()) -> None:
         """Compute what depends on the float outputs alone.
 
         Args:
             kinds: Kind of each output.
             reference: The float model's outputs, each (n, ...); those that are ignored may have any shape.
+            weights: Of each output, above 0, ignored ones too; only ratios count. None: all weigh the same.
         """
         parts = list(zip(kinds, reference, strict=True))
-        self._outputs = [None if kind is OutputKind.IGNORE else _BY_KIND[kind](value) for kind, value in parts]
+        given = [
+            0.0 if kind is OutputKind.IGNORE else float(weight) for kind, weight in zip(kinds, weights or [1.0] * len(kinds), strict=True)
+        ]
+        self._shares = [weight / (sum(given) or 1.0) for weight in given]
+        self._outputs: list[_Output | None] = [None if kind is OutputKind.IGNORE else _BY_KIND[kind](value) for kind, value in parts]
         self._samples = len(next((value for kind, value in parts if kind is not OutputKind.IGNORE), reference[0]))
 
     def losses(self, perturbed: Sequence[Array]) -> Doubles:
         """Return the loss of each sample, (n,) float64."""
-        parts = [output.loss(value) for output, value in zip(self._outputs, perturbed, strict=True) if output is not None]
+        parts = [share * output.loss(value) for share, output, value in self._weighted(perturbed)]
         return np.asarray(sum(parts, np.zeros(self._samples)))
 
     def whitened(self, perturbed: Sequence[Array]) -> NDArray[np.float32]:
         """Return e, (n, k) float32; zero in a sample whose outputs are not finite."""
-        parts = [_fold(output.whitened(value)) for output, value in zip(self._outputs, perturbed, strict=True) if output is not None]
+        parts = [np.sqrt(share) * _fold(output.whitened(value)) for share, output, value in self._weighted(perturbed)]
         e = np.concatenate(parts, axis=1).astype(np.float32) if parts else np.zeros((self._samples, 1), dtype=np.float32)
         if not np.isfinite(e).all():
             e[~np.isfinite(e).all(axis=1)] = 0.0
         return e
+
+    def _weighted(self, perturbed: Sequence[Array]) -> Iterator[tuple[float, _Output, Array]]:
+        for share, output, value in zip(self._shares, self._outputs, perturbed, strict=True):
+            if output is not None:
+                yield share, output, value
 
 
 class _Output(Protocol):

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
+from calibration.token_metrics import span_f1, token_f1
 
 WORST_LOSS = 1e6  # the divergence of a sample that is not finite: finite itself, so that means and JSON stay so
 IDENTICAL_PSNR = 150.0  # decibels given to outputs that float32 cannot tell apart (2^-24 of the peak is 144 dB)
@@ -41,11 +42,24 @@ class Metric(enum.StrEnum):
     COSINE = "cosine"
     NMSE = "nmse"
     PSNR = "psnr"
+    TOKEN_F1 = "token_f1"
+    SPAN_F1 = "span_f1"
+    CUSTOM = "custom"  # a graph of the user's own, see metric_model.py
 
     @property
     def needs_labels(self) -> bool:
         """Whether the score compares with labels, not with the float model's outputs."""
-        return self in (Metric.TOP1, Metric.TOP5)
+        return self in (Metric.TOP1, Metric.TOP5) or self.is_per_token
+
+    @property
+    def is_per_token(self) -> bool:
+        """Whether the score compares with one label per token."""
+        return self in (Metric.TOKEN_F1, Metric.SPAN_F1)
+
+    @property
+    def is_real_valued(self) -> bool:
+        """Whether scores lie between 0 and 1 by nature, whatever they are on a few samples; a user's own metric may be either."""
+        return self in (Metric.COSINE, Metric.NMSE, Metric.PSNR) or self.is_per_token
 
     @property
     def is_perfect_by_definition(self) -> bool:
@@ -58,14 +72,19 @@ def score(
     outputs: Sequence[NDArray[np.generic]],
     reference_outputs: Sequence[NDArray[np.generic]],
     labels: NDArray[np.generic] | None,
+    *,
+    weights: Sequence[float] = (),
+    label_names: Sequence[str] = (),
 ) -> NDArray[np.float64]:
-    """Return the score of each sample: 1 is perfect for top1, top5, agreement and cosine, 0 for nmse; psnr is in decibels.
+    """Return the score of each sample: 0 is perfect for nmse, psnr is in decibels, 1 is perfect for all others.
 
     Args:
-        metric: What to score.
-        outputs: One array (samples, ...) per output of the model; top1 and top5 read the first, the others average over all.
+        metric: What to score; a user's own metric is not scored here but by ``MetricModel``.
+        outputs: One array (samples, ...) per output of the model; those that compare with labels read the first, the others average.
         reference_outputs: The float model's, in the same order.
-        labels: (samples,) integers; needed by top1 and top5 alone.
+        labels: (samples,) integers for top1 and top5, (samples, tokens) for token_f1 and span_f1; no other metric needs them.
+        weights: Of each output in the average, above 0; none: all weigh the same.
+        label_names: Names of the classes, for token_f1 and span_f1.
 
     Returns:
         (samples,) float64.
@@ -78,12 +97,18 @@ def score(
         if labels is None:
             raise InvalidCalibrationSetError(
                 f"accuracy.metric: {metric} compares with labels, found a set without any",
-                fix="Add an array `labels` with one class index per sample, or choose the metric agreement, cosine or nmse.",
+                fix=f"Add an array `labels` with one class index per {'token' if metric.is_per_token else 'sample'}, "
+                "or choose the metric agreement, cosine or nmse.",
             )
+        if metric.is_per_token:
+            return (token_f1 if metric is Metric.TOKEN_F1 else span_f1)(labels, outputs[0], label_names)
         return topk(labels, outputs[0], k=1 if metric is Metric.TOP1 else 5)
+    if metric is Metric.CUSTOM:
+        raise ValueError("the metric custom is a graph of its own: MetricModel scores it")
     measure = {Metric.AGREEMENT: agreement, Metric.COSINE: cosine, Metric.NMSE: nmse, Metric.PSNR: psnr}[metric]
-    values = [measure(reference, output) for reference, output in zip(reference_outputs, outputs, strict=True)]
-    return np.asarray(np.mean(values, axis=0), dtype=np.float64)
+    values = np.stack([measure(reference, output) for reference, output in zip(reference_outputs, outputs, strict=True)])
+    same = np.all(values == values[0], axis=0)  # as it is, where a rounded sum would leave 1 - 2^-53
+    return np.where(same, values[0], np.average(values, axis=0, weights=weights or None))
 
 
 def divergence(kind: OutputKind, reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -204,6 +229,11 @@ def topk(labels: NDArray[np.generic], scores: NDArray[np.generic], *, k: int) ->
         InvalidConfigError: The scores are not one row of classes per sample.
         InvalidCalibrationSetError: A label is not a class of the model.
     """
+    if labels.size != len(labels):
+        raise InvalidCalibrationSetError(
+            f"labels: shape {labels.shape} found, ({len(labels)},) expected: one class index per sample, as top1 and top5 compare",
+            fix="Give exactly one label per sample (no one-hot rows); for labels of tokens choose the metric token_f1 or span_f1.",
+        )
     wanted = np.asarray(labels).reshape(len(labels)).astype(np.int64)
     if np.issubdtype(scores.dtype, np.integer) and scores.size == len(scores):
         return np.asarray(scores.reshape(-1) == wanted, dtype=np.float64)

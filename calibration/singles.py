@@ -77,6 +77,7 @@ def measure_singles(
     decisions: Sequence[Decision],
     batches: Iterable[Mapping[str, Array]],
     *,
+    weights: Sequence[float] = (),
     workers: int = 1,
     on_batch: Callable[[int], None] = lambda samples: None,
 ) -> Singles:
@@ -87,6 +88,7 @@ def measure_singles(
         kinds: Kind of each output.
         decisions: What to probe; every layer named is in ``reference``.
         batches: Inputs by name, each (batch, ...).
+        weights: Of each output, as for ``Comparison``; none: all weigh the same.
         workers: Probes in flight at once, all of one batch, whose activations alone are alive.
         on_batch: Told the number of samples done after each batch.
     """
@@ -99,7 +101,7 @@ def measure_singles(
     done = 0
     for batch in batches:
         run = reference.begin(batch)
-        compare = Comparison(kinds, run.outputs)
+        compare = Comparison(kinds, run.outputs, weights)
         loss = np.zeros((len(next(iter(batch.values()))), len(decisions)))
         e: list[NDArray[np.float32] | None] = [None] * len(decisions)
 

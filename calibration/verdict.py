@@ -189,7 +189,9 @@ def meets_with_confidence(table: PairedTable, ratio: float, confidence: float, *
     return is_drop_below(allowed, table.n, table.lost, table.gained, left, can_gain=can_gain)
 
 
-def can_settle(n: int, flip_rate: float, budget: Budget, confidence: float, *, metric: Metric = Metric.TOP1) -> bool:
+def can_settle(
+    n: int, flip_rate: float, budget: Budget, confidence: float, *, metric: Metric = Metric.TOP1, is_binary: bool = True
+) -> bool:
     """Return whether ``n`` samples could show ``met`` for an engine as good as the baseline that changes some scores.
 
     Args:
@@ -198,8 +200,9 @@ def can_settle(n: int, flip_rate: float, budget: Budget, confidence: float, *, m
         budget: How much may be lost.
         confidence: Of the verdict, 0.5-1.
         metric: What the scores are.
+        is_binary: Whether all scores seen so far are 0 or 1.
     """
-    if budget.min_relative is None or metric is Metric.COSINE:
+    if budget.min_relative is None or metric.is_real_valued or not is_binary:
         return n >= MIN_BOOTSTRAP_SAMPLES
     if n < 1:
         return False
@@ -221,7 +224,7 @@ def smallest_n(budget: Budget, confidence: float, *, metric: Metric = Metric.AGR
     Returns:
         A number of samples, or None if no number could (a budget of nothing).
     """
-    if budget.min_relative is None or metric is Metric.COSINE:
+    if budget.min_relative is None or metric.is_real_valued:
         return MIN_BOOTSTRAP_SAMPLES
     ratio, can_gain = budget.min_relative, not metric.is_perfect_by_definition
 
@@ -310,8 +313,8 @@ def _answer(theta: float, *, is_settled: bool) -> Answer:
 
 
 def _is_paired(metric: Metric, baseline: NDArray[np.float64], engine: NDArray[np.float64]) -> bool:
-    """Return whether the scores are 0 or 1; agreement is not where several predictions make a sample."""
-    if metric not in (Metric.TOP1, Metric.TOP5, Metric.AGREEMENT):
+    """Return whether the scores are 0 or 1; agreement is not where several predictions make a sample, a user's own metric may be."""
+    if metric.is_real_valued:
         return False
     return bool(np.isin(baseline, (0.0, 1.0)).all() and np.isin(engine, (0.0, 1.0)).all())
 

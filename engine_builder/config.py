@@ -12,6 +12,7 @@ from calibration.errors import InvalidConfigError
 from calibration.metrics import Metric, OutputKind
 from calibration.precision import Precision
 from calibration.range_table import RangeMethod
+from calibration.token_metrics import check_iob2
 from calibration.verdict import Budget
 from engine_builder.config_schema import describe, read
 
@@ -32,7 +33,11 @@ class AccuracyConfig:
     """The accuracy budget: one of ``min_relative``, ``max_nmse`` and ``min_psnr``; 0.9999 of the float model's score if none is given."""
 
     metric: Metric | None = field(
-        default=None, metadata={"description": "Default: top1 with labels, else agreement for logits and cosine for other outputs."}
+        default=None,
+        metadata={
+            "description": "Default: top1 with labels, token_f1 with labels of tokens, else agreement for logits and cosine for other "
+            "outputs. custom is the metric model that comes with the job, and the default where one does."
+        },
     )
     min_relative: float | None = field(
         default=None,
@@ -57,6 +62,15 @@ class AccuracyConfig:
             "description": "Demand that the budget be met with this confidence; without it a budget met on the samples is accepted.",
         },
     )
+    label_names: tuple[str, ...] | None = field(
+        default=None,
+        metadata={
+            "minItems": 1,
+            "uniqueItems": True,
+            "description": "Names of the classes in the model's order, for token_f1 and span_f1: IOB2 names ('O', 'B-PER', 'I-PER') tell "
+            "what a span is. Without them class 0 is outside and a span is a run of one class.",
+        },
+    )
 
     def __post_init__(self) -> None:
         """Fill in the default budget and the metric it implies, and refuse budgets that contradict each other."""
@@ -75,11 +89,33 @@ class AccuracyConfig:
             object.__setattr__(self, "min_relative", DEFAULT_MIN_RELATIVE)
         if self.metric is None and self.min_relative is None:
             object.__setattr__(self, "metric", Metric.NMSE if self.max_nmse is not None else Metric.PSNR)
+        if self.label_names is not None and self.metric is not None and not self.metric.is_per_token:
+            raise InvalidConfigError(
+                f"found label_names with the metric {self.metric}, expected token_f1 or span_f1",
+                fix="Leave label_names out, or set metric to token_f1 or span_f1.",
+            )
+        if self.metric is Metric.SPAN_F1:
+            check_iob2(self.label_names or ())
 
     @property
     def budget(self) -> Budget:
         """The budget as the verdict takes it."""
         return Budget(min_relative=self.min_relative, max_nmse=self.max_nmse, min_psnr=self.min_psnr)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputConfig:
+    """What the user says of one output of the model."""
+
+    kind: OutputKind | None = field(default=None, metadata={"description": "What it holds; found from the model by default."})
+    weight: float = field(
+        default=1.0,
+        metadata={
+            "exclusiveMinimum": 0,
+            "maximum": 1_000_000,
+            "description": "Weight in the mean over outputs: of the loss, and of the metrics that average over outputs.",
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +168,12 @@ class Config:
     target: str = field(default="onnxruntime-cpu", metadata={"description": "One of GET /v1/targets."})
     gpu: str | None = field(default=None, metadata={"description": "The GPU's product name, for targets that run on one: L4, RTX 4090."})
     accuracy: AccuracyConfig = field(default_factory=AccuracyConfig)
-    outputs: Mapping[str, OutputKind] = field(
-        default_factory=dict, metadata={"description": "What an output holds, by its name, where it is not found rightly from the model."}
+    outputs: Mapping[str, OutputKind | OutputConfig] = field(
+        default_factory=dict,
+        metadata={
+            "description": "What an output holds, by its name, where it is not found rightly from the model; or an object of its kind and "
+            "its weight."
+        },
     )
     precisions: tuple[Precision, ...] | None = field(
         default=None,
@@ -148,6 +188,17 @@ class Config:
     threads: int = field(
         default=1, metadata={"minimum": 1, "maximum": 1024, "description": "Threads an engine runs with, on onnxruntime-cpu."}
     )
+
+    @property
+    def output_kinds(self) -> dict[str, OutputKind]:
+        """The kinds that were given, by output name."""
+        given = {name: item.kind if isinstance(item, OutputConfig) else item for name, item in self.outputs.items()}
+        return {name: kind for name, kind in given.items() if kind is not None}
+
+    @property
+    def output_weights(self) -> dict[str, float]:
+        """The weights that were given, by output name; any other output weighs 1."""
+        return {name: item.weight for name, item in self.outputs.items() if isinstance(item, OutputConfig)}
 
 
 def config_from_json(data: object) -> Config:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from calibration.errors import InvalidConfigError
+from calibration.metrics import Metric
 from engine_builder.backends import backend_for
 from engine_builder.config import Config, require_precisions
 from engine_builder.errors import UnsupportedTargetError
@@ -33,3 +36,29 @@ def check_config(config: Config) -> None:
             f"{', '.join(capabilities.low)} too",
             fix="Add a lower precision, or leave precisions out.",
         )
+
+
+def with_metric_model(config: Config, *, is_given: bool) -> Config:
+    """Return the configuration with the metric ``custom`` where a metric model comes with the job and no metric is named.
+
+    Args:
+        config: The configuration.
+        is_given: Whether a metric model comes with the job.
+
+    Raises:
+        InvalidConfigError: A metric model comes with another metric, or the metric ``custom`` without one.
+    """
+    metric = config.accuracy.metric
+    if is_given and metric not in (None, Metric.CUSTOM):
+        raise InvalidConfigError(
+            f"accuracy.metric: found {metric} together with a metric model, expected custom",
+            fix="Leave the metric model out, or replace the metric and its budget by accuracy.min_relative.",
+        )
+    if metric is Metric.CUSTOM and not is_given:
+        raise InvalidConfigError(
+            "accuracy.metric: found custom, but no metric model",
+            fix="Send it as the file `metric` (on the command line: --metric-model FILE.onnx), or choose another metric.",
+        )
+    if not is_given or metric is Metric.CUSTOM:
+        return config
+    return dataclasses.replace(config, accuracy=dataclasses.replace(config.accuracy, metric=Metric.CUSTOM))

@@ -79,7 +79,9 @@ def _read_object(cls: type, data: object, *, path: str, root: type) -> object:
 def _read(kind: object, data: object, path: str, root: type, limits: Mapping[str, object]) -> object:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType or origin is typing.Union:
-        return None if data is None else _read(next(arg for arg in args if arg is not type(None)), data, path, root, limits)
+        if data is None and type(None) in args:
+            return None
+        return _read(_member(args, data), data, path, root, limits)
     if origin is tuple:
         if not isinstance(data, list | tuple):
             raise _wrong_type(path, data, "a list")
@@ -108,6 +110,13 @@ def _read(kind: object, data: object, path: str, root: type, limits: Mapping[str
             raise _wrong_type(path, data, "a text that is not empty")
         return data
     raise AssertionError(f"{path}: no reader for {kind}")
+
+
+def _member(args: Iterable[object], data: object) -> object:
+    """Return the type of a union that the value is of: a dataclass for an object, else the one that is none."""
+    kinds = [arg for arg in args if arg is not type(None)]
+    fitting = [kind for kind in kinds if dataclasses.is_dataclass(kind) == isinstance(data, Mapping)]
+    return (fitting or kinds)[0]
 
 
 def _read_choice(kind: type[enum.Enum], data: object, path: str) -> enum.Enum:
@@ -182,7 +191,7 @@ def _shown(data: object) -> str:
 def _describe_type(kind: object) -> dict[str, object]:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType or origin is typing.Union:
-        return {"anyOf": [_describe_type(next(arg for arg in args if arg is not type(None))), {"type": "null"}]}
+        return {"anyOf": [{"type": "null"} if arg is type(None) else _describe_type(arg) for arg in args]}
     if origin is tuple:
         return {"type": "array", "items": _describe_type(args[0])}
     if isinstance(origin, type) and issubclass(origin, Mapping):

@@ -176,7 +176,8 @@ def _loss(
     reference = tuple(arrays[str(index)] for index in range(len(arrays)))
     runner = ComparedOutputs(backend.open(engine, threads=config_from_json(request["config"]).threads), found.compared)
     try:
-        return losses(found.compared_kinds, reference, run_all(runner, held_out, batch=found.scoring_batch, workers=run_workers(backend)))
+        outputs = run_all(runner, held_out, batch=found.scoring_batch, workers=run_workers(backend))
+        return losses(found.compared_kinds, reference, outputs, found.compared_weights)
     finally:
         runner.close()
 

@@ -46,15 +46,26 @@ class Inspection:
     is_batch_fixed: bool  # the model takes ``batch`` samples a call, no more and no fewer
     sample_seconds: float  # one forward pass of the float model for one sample, at ``batch``, one thread
 
+    output_names: tuple[str, ...] = ()  # of each output
+    weights: tuple[float, ...] = ()  # of each output in the loss; empty: all weigh the same
+    label_names: tuple[str, ...] = ()  # of the classes that token_f1 and span_f1 compare
+    metric_model: FileRef | None = None  # the user's own metric
+    metric_outputs: tuple[int, ...] = ()  # ignored outputs that the user's own metric reads
+
     @property
     def compared(self) -> tuple[int, ...]:
-        """Which outputs are compared with the float model's: all that are not ignored."""
-        return tuple(index for index, kind in enumerate(self.kinds) if kind is not OutputKind.IGNORE)
+        """Which outputs are compared with the float model's: all that are not ignored, and those that the user's own metric reads."""
+        return tuple(index for index, kind in enumerate(self.kinds) if kind is not OutputKind.IGNORE or index in self.metric_outputs)
 
     @property
     def compared_kinds(self) -> tuple[OutputKind, ...]:
         """The kinds of the compared outputs."""
         return tuple(self.kinds[index] for index in self.compared)
+
+    @property
+    def compared_weights(self) -> tuple[float, ...]:
+        """The weights of the compared outputs."""
+        return tuple(self.weights[index] for index in self.compared) if self.weights else ()
 
     @property
     def timing_batch(self) -> int:

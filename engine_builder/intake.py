@@ -13,6 +13,7 @@ from calibration.codec import json_from_value, value_from_json
 from calibration.dataset import MIN_SAMPLES, CalibrationSet, read_samples, split_held_out
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
 from calibration.layers import concrete_shapes, find_layers
+from calibration.metric_model import MetricModel
 from calibration.metrics import Metric, OutputKind
 from calibration.model import TensorSpec, input_specs, output_specs, read_model, save_model
 from calibration.parallel import processors
@@ -21,13 +22,14 @@ from calibration.prepare import PreparedModel, prepare
 from calibration.verdict import Answer, Selection, judge, smallest_n
 from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_from_json
-from engine_builder.config_checks import check_config
+from engine_builder.config_checks import check_config, with_metric_model
 from engine_builder.errors import BuildError
 from engine_builder.evaluate import run_all
 from engine_builder.float_model import FloatModel
 from engine_builder.inspection import Inspection
 from engine_builder.model_files import keep_model
-from engine_builder.outputs import ComparedOutputs, check_metric, default_metric, output_kinds, score_outputs, scored_outputs
+from engine_builder.outputs import ComparedOutputs, check_output_names, output_kinds
+from engine_builder.scoring import check_scores, is_per_sample, labelled_tokens, new_scorer, outputs_for_metric
 from engine_builder.sizes import fixed_batch, profile_shapes, timing_shapes, whole_batches
 from engine_builder.workspace import FileRef, StageContext, Workspace
 
@@ -41,15 +43,17 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     """Return the inspection of a job, and ``baseline``: the model that engines must beat, the user's own file where the runtime loads it.
 
     Args:
-        request: ``model``, ``calibration`` and ``validation`` (file references, the last may be null) and ``config``.
+        request: ``model``, ``calibration``, ``validation`` and ``metric_model`` (file references, the last two may be null), ``config``.
         context: Where files go.
 
     Raises:
         InputError: Something about the user's files or settings does not fit.
     """
     workspace = context.workspace
-    config = config_from_json(request["config"])
+    metric_ref = value_from_json(FileRef, request["metric_model"]) if request.get("metric_model") is not None else None
+    config = with_metric_model(config_from_json(request["config"]), is_given=metric_ref is not None)
     check_config(config)
+    custom = None if metric_ref is None else MetricModel(workspace.path(metric_ref))
     capabilities = backend_for(config.target, config.gpu).capabilities
     model_ref = value_from_json(FileRef, request["model"])
     model = read_model(workspace.path(model_ref))
@@ -75,32 +79,38 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     batch = fixed or _batch(prepared.model, shapes)
     count = fixed or max(batch, 2)  # two samples tell whether an output's first axis counts them
     what = "held-out calibration samples" if request.get("validation") is None else "validation set"
+    outputs = output_specs(model)
+    check_output_names(outputs, config.outputs)
+    names = tuple(spec.name for spec in outputs)
+    output_shapes = float_model.output_shapes(validation.take(np.arange(count) % validation.samples), what)
     kinds = output_kinds(
         prepared.model,
-        output_specs(model),
-        float_model.output_shapes(validation.take(np.arange(count) % validation.samples), what),
-        config.outputs,
+        outputs,
+        output_shapes,
+        config.output_kinds,
         samples=count,
-        is_labelled=validation.labels is not None,
+        is_labelled=is_per_sample(validation.labels),
         notes=notes,
+        tokens=labelled_tokens(validation.labels),
     )
+    is_labelled = validation.labels is not None
+    read = () if custom is None else outputs_for_metric(custom, names, kinds, output_shapes, samples=count, is_labelled=is_labelled)
     seconds = float_model.sample_seconds(validation, batch, what)
     float_model.check_timed_call(validation, timed)
-    compared = [index for index, kind in enumerate(kinds) if kind is not OutputKind.IGNORE]
+    compared = [index for index, kind in enumerate(kinds) if kind is not OutputKind.IGNORE or index in read]
     for done in float_model.check(calibration, batch, compared, "calibration set"):
         context.progress(0.3 + 0.3 * done / calibration.samples, f"float model runs on {done} of {calibration.samples} calibration samples")
     reference = float_model.outputs(validation, batch, compared, what)
-    metric = config.accuracy.metric or default_metric(kinds, is_labelled=validation.labels is not None)
-    scored = scored_outputs(metric, [kinds[index] for index in compared])
-    check_metric(metric, [reference[index] for index in scored])
-    scores = score_outputs(metric, scored, reference, reference, validation)
+    scorer = new_scorer(config, [names[index] for index in compared], [kinds[index] for index in compared], reference, validation, custom)
+    metric = scorer.metric
+    scores = scorer(reference, reference, validation)
+    check_scores(metric, scores)
     _check_confidence(config, metric, scores)
     baseline_scores = scores
     if baseline_ref != reference_ref:
         context.progress(0.8, "baseline runs")
         baseline = backend_for(config.target, config.gpu).open(workspace.path(baseline_ref), threads=config.threads)
-        outputs = run_all(ComparedOutputs(baseline, compared), validation, batch=batch)
-        baseline_scores = score_outputs(metric, scored, outputs, reference, validation)
+        baseline_scores = scorer(run_all(ComparedOutputs(baseline, compared), validation, batch=batch), reference, validation)
     found = Inspection(
         prepared=prepared_ref,
         float_type=prepared.float_type,
@@ -109,7 +119,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
         layers=layers,
         kinds=kinds,
         metric=metric,
-        scored=scored,
+        scored=scorer.scored,
         calibration=_save(calibration, "calibration.samples.npz", context),
         calibration_samples=calibration.samples,
         validation=_save(validation, "validation.samples.npz", context),
@@ -125,8 +135,21 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
         batch=batch,
         is_batch_fixed=fixed is not None,
         sample_seconds=seconds,
+        output_names=names,
+        weights=tuple(config.output_weights.get(name, 1.0) for name in names),
+        label_names=scorer.label_names,
+        metric_model=metric_ref,
+        metric_outputs=read,
     )
-    files = (found.prepared, found.calibration, found.validation, found.reference, found.scores, found.baseline_scores)
+    files = (
+        *((metric_ref,) if metric_ref is not None else ()),
+        found.prepared,
+        found.calibration,
+        found.validation,
+        found.reference,
+        found.scores,
+        found.baseline_scores,
+    )
     return {
         "inspection": json_from_value(workspace.write_json("inspection.json", json_from_value(found))),
         "baseline": json_from_value(baseline_ref),
@@ -146,7 +169,8 @@ def _samples(
 ) -> tuple[CalibrationSet, CalibrationSet, bool]:
     """Return calibration samples, validation samples, and whether the two are the same file."""
     calibration_ref = value_from_json(FileRef, request["calibration"])
-    calibration = read_samples(files.path(calibration_ref), specs)
+    any_labels = request.get("metric_model") is not None
+    calibration = read_samples(files.path(calibration_ref), specs, any_labels=any_labels)
     same = False
     if request.get("validation") is None:
         kept, held_out = split_held_out(calibration.samples, config.search.seed)
@@ -155,7 +179,7 @@ def _samples(
         notes.append(f"no validation set: {len(held_out)} of the calibration samples were held out to measure accuracy on")
     else:
         validation_ref = value_from_json(FileRef, request["validation"])
-        validation = read_samples(files.path(validation_ref), specs)
+        validation = read_samples(files.path(validation_ref), specs, any_labels=any_labels)
         same = validation_ref.sha256 == calibration_ref.sha256
         if same:
             notes.append("calibration and validation are the same file: accuracy is measured on the samples that ranges were fitted to")

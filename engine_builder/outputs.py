@@ -3,22 +3,21 @@
 1. An output is compared if it holds floating-point values and its first axis counts samples; others are ignored, and the report says so.
 2. Its kind is the user's word (``outputs``), else that of the operator that ends it, past those that only move or cast values: Softmax
    gives probabilities; LogSoftmax, or a linear layer with one row of classes per sample, gives logits; all else is values.
-3. With labels and no output of classes by rule 2, the first output with one row of several values per sample holds the classes.
-4. Metrics with labels read the first output of classes; agreement reads all outputs of classes, or all where there are none; the other
-   metrics read all.
+3. With labels and no output of classes by rule 2, the first output with one row of several values per sample holds the classes; with
+   labels of tokens, the first with one row of several values per token.
+4. Metrics with labels read the first output of classes (of tokens, where those are labelled); agreement reads all outputs of classes, or
+   all where there are none; the other metrics read all. A user's own metric reads what its inputs name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
-from calibration.dataset import CalibrationSet
 from calibration.errors import InvalidConfigError, InvalidModelError
-from calibration.metrics import Metric, OutputKind, score
+from calibration.metrics import Metric, OutputKind
 from calibration.model import TensorSpec
 from calibration.session import Array
 from engine_builder.backends.base import Runner
@@ -57,6 +56,7 @@ def output_kinds(
     samples: int,
     is_labelled: bool,
     notes: list[str],
+    tokens: int | None = None,
 ) -> tuple[OutputKind, ...]:
     """Return the kind of each output, by rules 1 to 3.
 
@@ -66,14 +66,15 @@ def output_kinds(
         shapes: The shape of each output in one call.
         wanted: What the user said, by output name.
         samples: Samples in that call.
-        is_labelled: Whether the validation set has labels.
+        is_labelled: Whether the validation set has a label per sample.
         notes: Told, in the user's words, which outputs are ignored and why.
+        tokens: Tokens of a sample where the validation set has a label per token.
 
     Raises:
         InvalidConfigError: ``wanted`` names no output, or a kind that the output cannot have.
         InvalidModelError: No output can be compared.
     """
-    _check_names(specs, wanted)
+    check_output_names(specs, wanted)
     producer = {name: node for node in model.graph.node for name in node.output}
     kinds, reasons = [], []
     for spec, shape in zip(specs, shapes, strict=True):
@@ -93,16 +94,26 @@ def output_kinds(
             fix="Export the model so that it returns its scores, before ArgMax or TopK, with the samples on the first axis.",
         )
     notes.extend(f"{reason}: it is not compared with the float model's" for reason in reasons)
-    if is_labelled and not any(kind in CLASSES for kind in kinds):  # rule 3
-        for index, (spec, shape) in enumerate(zip(specs, shapes, strict=True)):
-            if kinds[index] is OutputKind.VALUES and spec.name not in wanted and _is_row_of_classes(shape):
+    rows = [_is_row_of_classes(shape) if tokens is None else _is_row_per_token(shape, tokens) for shape in shapes]
+    is_found = any(kind in CLASSES and (is_row or tokens is None) for kind, is_row in zip(kinds, rows, strict=True))
+    if (is_labelled or tokens is not None) and not is_found:  # rule 3
+        for index, spec in enumerate(specs):
+            if kinds[index] is OutputKind.VALUES and spec.name not in wanted and rows[index]:
                 kinds[index] = OutputKind.LOGITS
                 break
     return tuple(kinds)
 
 
-def default_metric(kinds: Sequence[OutputKind], *, is_labelled: bool) -> Metric:
-    """Return the metric where the user names none: top1 with labels, agreement if the first compared output holds classes, else cosine."""
+def default_metric(kinds: Sequence[OutputKind], *, is_labelled: bool, is_per_token: bool = False) -> Metric:
+    """Return the metric where the user names none: top1 with labels, agreement if the first compared output holds classes, else cosine.
+
+    Args:
+        kinds: Kinds of the outputs.
+        is_labelled: Whether the validation set has labels.
+        is_per_token: Whether these are labels of tokens, which an output holds classes for: token_f1.
+    """
+    if is_per_token:
+        return Metric.TOKEN_F1
     if is_labelled and any(kind in CLASSES for kind in kinds):
         return Metric.TOP1
     first = next(kind for kind in kinds if kind is not OutputKind.IGNORE)
@@ -120,21 +131,6 @@ def scored_outputs(metric: Metric, kinds: Sequence[OutputKind]) -> tuple[int, ..
     if metric.needs_labels:
         return classes[:1] or (0,)
     return (classes if metric is Metric.AGREEMENT else ()) or tuple(range(len(kinds)))
-
-
-def score_outputs(
-    metric: Metric, scored: Sequence[int], outputs: Sequence[Array], reference: Sequence[Array], samples: CalibrationSet
-) -> NDArray[np.float64]:
-    """Return the score of each sample, (samples,).
-
-    Args:
-        metric: The metric.
-        scored: Which of the compared outputs it reads.
-        outputs: The compared outputs of an engine, each (samples, ...).
-        reference: The float model's.
-        samples: What went in; its labels count.
-    """
-    return score(metric, [outputs[index] for index in scored], [reference[index] for index in scored], samples.labels)
 
 
 def check_metric(metric: Metric, scored: Sequence[Array]) -> None:
@@ -158,7 +154,12 @@ def check_metric(metric: Metric, scored: Sequence[Array]) -> None:
         )
 
 
-def _check_names(specs: Sequence[TensorSpec], wanted: Mapping[str, OutputKind]) -> None:
+def check_output_names(specs: Sequence[TensorSpec], wanted: Iterable[str]) -> None:
+    """Refuse names of outputs that the model, whose outputs are ``specs``, does not have.
+
+    Raises:
+        InvalidConfigError: With the nearest name.
+    """
     known = [spec.name for spec in specs]
     for name in wanted:
         if name not in known:
@@ -193,6 +194,10 @@ def _kind(spec: TensorSpec, shape: tuple[int, ...], producer: Mapping[str, onnx.
 
 def _is_row_of_classes(shape: tuple[int, ...]) -> bool:
     return sum(size > 1 for size in shape[1:]) == 1
+
+
+def _is_row_per_token(shape: tuple[int, ...], tokens: int) -> bool:
+    return len(shape) == 3 and shape[1] == tokens and shape[2] > 1
 
 
 def _classes(array: Array) -> int:

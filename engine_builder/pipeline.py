@@ -25,7 +25,7 @@ from engine_builder.search.search import Ladder, Proposal, Search
 from engine_builder.search.trial import SEARCH_SHARE, Accuracy, Trial, failed_trial
 from engine_builder.workspace import FileRef
 
-PIPELINE_VERSION = "3"  # bumped when stage names, their order or the form of their results change
+PIPELINE_VERSION = "4"  # bumped when stage names, their order or the form of their results change
 MAX_PROBE_SAMPLES = 256
 CHUNK_SECONDS = 20.0  # of one sensitivity stage
 SHARE_OF_FORWARD = 0.7  # cost of one probe, in forward passes of the whole model
@@ -53,6 +53,7 @@ class JobRequest:
     calibration: FileRef
     validation: FileRef | None
     config: Config
+    metric_model: FileRef | None = None  # the user's own metric
 
 
 class RunStage(Protocol):
@@ -88,7 +89,7 @@ def optimize(job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[s
     """
     config = config_json(job.config)
     run_stage = spent = _Spent(run_stage)
-    files = {"model": job.model, "calibration": job.calibration, "validation": job.validation}
+    files = {"model": job.model, "calibration": job.calibration, "validation": job.validation, "metric_model": job.metric_model}
     basics = {"config": config, "model": json_from_value(job.model)}
     observer.entered("inspect", 0.0)
     inspected = run_stage("inspect", "inspect", {"config": config} | {k: json_from_value(v) for k, v in files.items()}, SPANS["inspect"])
@@ -256,7 +257,8 @@ def _selection(trials: Sequence[Trial], config: Config, metric: Metric) -> Selec
         return Selection.SHARED
     left = flips[-1].samples - round(flips[-1].samples * SEARCH_SHARE)
     confidence = config.accuracy.confidence or DEFAULT_CONFIDENCE
-    settled = can_settle(left, flips[-1].flips, config.accuracy.budget, confidence, metric=metric)
+    binary = all(accuracy.binary for accuracy in flips)
+    settled = can_settle(left, flips[-1].flips, config.accuracy.budget, confidence, metric=metric, is_binary=binary)
     return Selection.HELD_OUT if settled else Selection.SHARED
 
 

@@ -72,7 +72,9 @@ def sensitivity(request: Mapping[str, object], context: StageContext) -> dict[st
         context.progress(done / share.samples, f"{len(wanted)} decisions on {done} of {share.samples} samples")
 
     wanted = _wanted(found, config, request)
-    singles = measure_singles(reference, found.kinds, wanted, share.batches(found.batch), workers=processors(), on_batch=report)
+    singles = measure_singles(
+        reference, found.kinds, wanted, share.batches(found.batch), weights=found.weights, workers=processors(), on_batch=report
+    )
     name = f"singles-{start}-{stop}.npz"
     arrays = {"loss": singles.loss, "gram_sum": singles.gram_sum, "gram_square_sum": singles.gram_square_sum}
     return {"singles": json_from_value(context.workspace.write_arrays(name, **arrays))}
@@ -91,6 +93,7 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
         read_ranges(request, context).ranges,
         batches,
         seed=config.search.seed,
+        weights=found.weights,
         workers=processors(),
         on_batch=lambda done: context.progress(done / HESSIAN_BATCHES, f"Hessian probe {done} of {HESSIAN_BATCHES}"),
     )
@@ -114,6 +117,7 @@ def dependency(request: Mapping[str, object], context: StageContext) -> dict[str
         pairs,
         batches,
         {decision: singles.loss[:count, index] for index, decision in enumerate(wanted)},
+        weights=found.weights,
         workers=processors(),
         on_batch=lambda done: context.progress(done / len(batches), f"{len(pairs)} pairs on {done} of {len(batches)} batches"),
     )

@@ -70,7 +70,7 @@ def repair(request: Mapping[str, object], context: StageContext) -> dict[str, ob
             reference = ReferenceModel(model, layers, ranges, scheme, candidates)
             decisions = [Decision(layer.name, Precision.INT8) for layer in layers]
             batches = samples.take(held_out).batches(found.batch)
-            losses.append(measure_singles(reference, found.kinds, decisions, batches, workers=processors()).loss)
+            losses.append(measure_singles(reference, found.kinds, decisions, batches, weights=found.weights, workers=processors()).loss)
             context.progress(1.0 if candidates else 0.6, f"{len(layers)} layers with{'' if candidates else 'out'} smoothing")
         tried = _compared(layers, smoothings, *losses)
         kept = tuple(smoothing for smoothing, entry in zip(smoothings, tried, strict=True) if entry.kept)

@@ -10,6 +10,7 @@ import numpy as np
 
 from calibration.codec import json_from_value, value_from_json
 from calibration.dependency import PairTest
+from calibration.metrics import OutputKind
 from calibration.precision import Precision
 from calibration.sensitivity import SensitivityTable
 from engine_builder.assignment import PrecisionAssignment
@@ -201,6 +202,8 @@ def _data(found: Inspection) -> dict[str, object]:
     return {
         "metric": found.metric.value,
         "outputs": [kind.value for kind in found.kinds],
+        "output_weights": _weights(found),
+        "metric_model": found.metric_model.sha256 if found.metric_model is not None else None,
         "calibration_samples": found.calibration_samples,
         "validation_samples": found.validation_samples,
         "validation_held_out_of_calibration": found.held_out,
@@ -208,6 +211,13 @@ def _data(found: Inspection) -> dict[str, object]:
         "float_type": found.float_type.value,
         "timing_batch": found.timing_batch,
     }
+
+
+def _weights(found: Inspection) -> dict[str, float]:
+    """Return the share of each compared output in the loss, by name: 0..1, 1 in all."""
+    given = dict(zip(found.output_names, found.weights, strict=True))
+    kept = {name: given[name] for name, kind in zip(found.output_names, found.kinds, strict=False) if kind is not OutputKind.IGNORE}
+    return {name: weight / sum(kept.values()) for name, weight in kept.items()}
 
 
 def _layers(found: Inspection, table: SensitivityTable, assignment: PrecisionAssignment) -> list[dict[str, object]]:

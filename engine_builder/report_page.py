@@ -223,13 +223,21 @@ def _repeat(body: Row, result: Row) -> str:
     data = cast(Row, body.get("data") or {})
     given = bool(data) and not data["validation_held_out_of_calibration"]
     validation = f" --validation {'calibration' if data['calibration_is_validation'] else 'validation'}.npz" if given else ""
-    command = f"onnx-trt-optimizer optimize model.onnx --calibration calibration.npz{validation} --config config.json --output report/"
+    metric = " --metric-model metric.onnx" if data.get("metric_model") else ""
+    command = (
+        f"onnx-trt-optimizer optimize model.onnx --calibration calibration.npz{validation}{metric} --config config.json --output report/"
+    )
     engine = cast(Row, result["engine"])
     facts = {**cast(Row, result["environment"]), "engine SHA-256": engine["sha256"]}
-    facts |= {key.replace("_", " "): value for key, value in data.items()}
+    facts |= {key.replace("_", " "): _fact(value) for key, value in data.items() if value is not None}
     config = json.dumps(body["config"], sort_keys=True, ensure_ascii=False, indent=1)
     text = f"<pre>{escape(command)}</pre><p class=note>with this <code>config.json</code>:</p><pre>{escape(config)}</pre>"
     return f"<h2>Environment and how to repeat it</h2><div class='scroll pairs'>{pairs_table(facts)}</div>{text}"
+
+
+def _fact(value: object) -> object:
+    """Return a value for a reader: shares by name as a line of text, anything else as it is."""
+    return ", ".join(f"{name}: {share:.4g}" for name, share in value.items()) if isinstance(value, Mapping) else value
 
 
 def _section(title: str, note: str, plot: str) -> str:

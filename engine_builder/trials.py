@@ -26,7 +26,8 @@ from engine_builder.errors import BuildError, EngineError
 from engine_builder.evaluate import run_all, run_workers
 from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.model_files import model_size_bytes
-from engine_builder.outputs import ComparedOutputs, score_outputs
+from engine_builder.outputs import ComparedOutputs
+from engine_builder.scoring import scorer_of
 from engine_builder.search.trial import SEARCH_SHARE, Accuracy, Latency, Trial
 from engine_builder.sizes import timed_call
 from engine_builder.timing import Timer, Timing, relative_latency, time_interleaved
@@ -124,8 +125,8 @@ def compare(
     """
     arrays = context.workspace.read_arrays(found.reference)
     reference = tuple(arrays[str(index)] for index in range(len(outputs)))
-    scores = score_outputs(found.metric, found.scored, outputs, reference, validation)
-    return scores, float(np.mean(losses(found.compared_kinds, reference, outputs)))
+    scores = scorer_of(found, context.workspace)(outputs, reference, validation)
+    return scores, float(np.mean(losses(found.compared_kinds, reference, outputs, found.compared_weights)))
 
 
 def accuracy(reference: NDArray[np.float64], scores: NDArray[np.float64], budget: Budget) -> Accuracy:

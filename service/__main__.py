@@ -118,6 +118,12 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--validation", type=Path, metavar="FILE", help="samples for accuracy; without it a part of the calibration set is held out"
     )
+    parser.add_argument(
+        "--metric-model",
+        type=Path,
+        metavar="FILE",
+        help="your own metric: an .onnx file, model outputs (and labels) in, a score per sample out",
+    )
     parser.add_argument("--target", help="what to build for; see `targets`")
     parser.add_argument("--gpu", help="the GPU's product name, for targets that run on one")
     parser.add_argument("--config", type=Path, metavar="FILE", help="JSON file with further settings")

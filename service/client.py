@@ -119,11 +119,14 @@ class Client:
         config: Mapping[str, object],
         *,
         idempotency_key: str | None = None,
+        metric_id: str | None = None,
     ) -> JobView:
         """Submit a job of uploaded files and return it; with the same idempotency key the same job is returned."""
         body = {"model_id": model_id, "calibration_id": calibration_id, "config": config}
         if validation_id is not None:
             body["validation_id"] = validation_id
+        if metric_id is not None:
+            body["metric_id"] = metric_id
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
         return _job(self._send("POST", "/v1/jobs", json=body, headers=headers))
 

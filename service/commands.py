@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidModelError, OptimizerError
+from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidMetricError, InvalidModelError, OptimizerError
 from calibration.precision import Precision
 from engine_builder.child import StageLimits
 from engine_builder.config import Config, config_from_json, config_json
@@ -46,6 +46,7 @@ def optimize(arguments: argparse.Namespace, out: Output) -> None:
         output=arguments.output,
         limits=StageLimits(memory_bytes=settings.stage_memory_bytes, seconds=settings.stage_seconds),
         cache=arguments.cache,
+        metric_model=arguments.metric_model,
     )
     with progress_view(sys.stderr) as view:
         result = optimize_locally(job, view)
@@ -60,6 +61,7 @@ def submit(arguments: argparse.Namespace, out: Output) -> None:
         (arguments.model, InvalidModelError),
         (arguments.calibration, InvalidCalibrationSetError),
         (arguments.validation, InvalidCalibrationSetError),
+        (arguments.metric_model, InvalidMetricError),
     ):
         if path is not None and not path.is_file():
             raise error(f"{path}: no such file", fix="Check the path.")
@@ -67,7 +69,8 @@ def submit(arguments: argparse.Namespace, out: Output) -> None:
         model = client.upload_model(arguments.model)
         calibration = client.upload(arguments.calibration)
         validation = None if arguments.validation is None else client.upload(arguments.validation)
-        job = client.submit(model, calibration, validation, config, idempotency_key=arguments.idempotency_key)
+        metric = None if arguments.metric_model is None else client.upload(arguments.metric_model)
+        job = client.submit(model, calibration, validation, config, idempotency_key=arguments.idempotency_key, metric_id=metric)
         out(job["id"])
         if arguments.watch:
             _watch(client, job["id"], out)

@@ -77,7 +77,7 @@ class NewJob:
     Attributes:
         id: Chosen by the service; also the id of its workflow.
         config: The effective configuration, JSON.
-        inputs: ``model``, ``calibration`` and perhaps ``validation``, in the job's workspace.
+        inputs: ``model``, ``calibration`` and perhaps ``validation`` and ``metric``, in the job's workspace.
         idempotency_key: The caller's key, if one was sent.
         request_sha256: Digest of everything that the caller asked for.
     """

@@ -11,10 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from calibration.errors import CalibrationError, InputError, InvalidCalibrationSetError, InvalidConfigError, InvalidModelError
+from calibration.errors import (
+    CalibrationError,
+    InputError,
+    InvalidCalibrationSetError,
+    InvalidConfigError,
+    InvalidMetricError,
+    InvalidModelError,
+)
 from engine_builder.child import LOG_NAME, StageLimits, run_in_child
 from engine_builder.config import Config
-from engine_builder.config_checks import check_config
+from engine_builder.config_checks import check_config, with_metric_model
 from engine_builder.external_files import external_files
 from engine_builder.pipeline import PIPELINE_VERSION, JobRequest, Observer, RunStage, optimize
 from engine_builder.stage_cache import StageCache
@@ -42,6 +49,7 @@ class LocalJob:
     output: Path
     limits: StageLimits
     cache: Path | None = None
+    metric_model: Path | None = None  # the user's own metric
 
 
 def optimize_locally(
@@ -60,11 +68,13 @@ def optimize_locally(
     Raises:
         OptimizerError: The input cannot be used, or a stage failed.
     """
-    check_config(job.config)
+    check_config(with_metric_model(job.config, is_given=job.metric_model is not None))
     _check_file(job.model, InvalidModelError, "model")
     _check_file(job.calibration, InvalidCalibrationSetError, "calibration set")
     if job.validation is not None:
         _check_file(job.validation, InvalidCalibrationSetError, "validation set")
+    if job.metric_model is not None:
+        _check_file(job.metric_model, InvalidMetricError, "metric model")
     with (
         _output_folder(job.output) as output,
         tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=output, ignore_cleanup_errors=True) as folder,
@@ -131,7 +141,8 @@ def _request(job: LocalJob, workspace: Workspace) -> JobRequest:
         model=_copy_model(job.model, workspace),
         calibration=_copy(job.calibration, "calibration", workspace),
         validation=validation,
-        config=job.config,
+        config=with_metric_model(job.config, is_given=job.metric_model is not None),
+        metric_model=None if job.metric_model is None else workspace.copy(job.metric_model, "metric/metric.onnx"),
     )
 
 

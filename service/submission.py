@@ -12,7 +12,7 @@ from pathlib import Path
 
 from calibration.errors import InvalidConfigError
 from engine_builder.config import Config, config_from_json, config_json
-from engine_builder.config_checks import check_config
+from engine_builder.config_checks import check_config, with_metric_model
 from engine_builder.workspace import FileRef, file_sha256
 from service.archives import is_archive, unpack_model
 from service.deps import Deps
@@ -20,7 +20,8 @@ from service.errors import InvalidRequestError, NotFoundError
 from service.jobs import Job, NewJob, StoredFile
 from service.uploads import Form
 
-ROLES = ("model", "calibration", "validation")
+ROLES = ("model", "calibration", "validation", "metric")
+REQUIRED = ("model", "calibration")
 TEXT_FIELDS = ("config", *(f"{role}_id" for role in ROLES))
 
 
@@ -42,6 +43,7 @@ def submit(form: Form, idempotency_key: str | None, deps: Deps) -> tuple[Job, bo
         raise InvalidRequestError("Idempotency-Key: expected 1 to 255 printable characters", fix="Send a UUID.")
     config = _checked_config(form.texts.get("config", ""))
     files = _files(form, deps)
+    config = with_metric_model(config, is_given="metric" in files)
     config_object = config_json(config)
     request = {"config": config_object, "files": {role: stored.sha256 for role, stored in files.items()}}
     request_sha256 = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
@@ -93,7 +95,7 @@ def _files(form: Form, deps: Deps) -> Mapping[str, StoredFile]:
                 raise NotFoundError(f"{role}_id {file_id!r}: there is no such file", fix="Upload it with POST /v1/files first.")
         if uploaded is not None:
             found[role] = uploaded
-        elif role != "validation":
+        elif role in REQUIRED:
             raise InvalidRequestError(f"form: expected a file {role!r} or a text {role}_id, found neither", fix=f"Add the {role} file.")
     return found
 
@@ -110,7 +112,7 @@ def _lay_out(files: Mapping[str, StoredFile], workspace: Path, deps: Deps) -> di
             path.unlink()
             laid[role] = FileRef(str(model.relative_to(workspace)), file_sha256(model))
             continue
-        named = path.with_suffix(".onnx" if role == "model" else _array_suffix(path))
+        named = path.with_suffix(".onnx" if role in ("model", "metric") else _array_suffix(path))
         path.rename(named)
         laid[role] = FileRef(str(named.relative_to(workspace)), stored.sha256)
     return laid

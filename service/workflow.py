@@ -127,6 +127,7 @@ def _run(deps: Deps, job: Job) -> None:
             calibration=job.new.inputs["calibration"],
             validation=job.new.inputs.get("validation"),
             config=config_from_json(dict(job.new.config)),
+            metric_model=job.new.inputs.get("metric"),
         )
         outcome = deps.pipeline.optimize(request, run.run_stage, run)
         result, engine, artifacts = collect(outcome, workspace, deps.artifacts)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from calibration.codec import json_from_value, value_from_json
 from engine_builder.config import config_from_json, config_json
+from engine_builder.config_checks import with_metric_model
 from engine_builder.inspection import Inspection
 from engine_builder.pipeline import JobRequest, optimize
 from engine_builder.search.trial import Trial
@@ -136,6 +137,7 @@ def run_job(
     validation: Samples | None = None,
     config: Mapping[str, object] | None = None,
     *,
+    metric_model: onnx.ModelProto | None = None,
     timer: Timer = LOW_IS_FASTER,
     broken: Callable[[str], Exception | None] = lambda name: None,
 ) -> Finished:
@@ -147,10 +149,11 @@ def run_job(
         calibration: The samples; 40 random samples that fit the model by default.
         validation: The same; none by default, so that a part of the calibration samples is held out.
         config: As a user writes it.
+        metric_model: The user's own metric.
         timer: Times the engines.
         broken: Asked for an error before each stage.
     """
-    driver, job = submitted(folder, model, calibration, validation, config)
+    driver, job = submitted(folder, model, calibration, validation, config, metric_model=metric_model)
     driver.timer, driver.broken = timer, broken
     return Finished(driver, optimize(job, driver, driver), job.model, driver.workspace.path(job.model).read_bytes())
 
@@ -161,6 +164,8 @@ def submitted(
     calibration: Samples | None = None,
     validation: Samples | None = None,
     config: Mapping[str, object] | None = None,
+    *,
+    metric_model: onnx.ModelProto | None = None,
 ) -> tuple[Driver, JobRequest]:
     """Return a driver and a job whose files are in the workspace; see ``run_job``."""
     if calibration is None:
@@ -171,7 +176,8 @@ def submitted(
         model=workspace.write_bytes("model/model.onnx", model if isinstance(model, bytes) else model.SerializeToString()),
         calibration=_written(workspace, "calibration/calibration.npz", calibration),
         validation=None if validation is None else _written(workspace, "validation/validation.npz", validation),
-        config=config_from_json({} if config is None else config),
+        config=with_metric_model(config_from_json({} if config is None else config), is_given=metric_model is not None),
+        metric_model=None if metric_model is None else workspace.write_bytes("metric/metric.onnx", metric_model.SerializeToString()),
     )
     return Driver(workspace), job
 

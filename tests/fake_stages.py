@@ -36,8 +36,10 @@ def trial(request: Mapping[str, object], context: StageContext) -> dict[str, obj
 
 def report(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
     model = context.workspace.path(_model(request)).read_bytes()
+    metric = request.get("metric")
+    judge = b"" if metric is None else b" scored by " + context.workspace.path(_model({"model": metric})).read_bytes()
     files = {
-        "engine": context.workspace.write_bytes("engine.onnx", b"engine of " + model),
+        "engine": context.workspace.write_bytes("engine.onnx", b"engine of " + model + judge),
         "report": context.workspace.write_json("report.json", {"fake": True}),
         "html": context.workspace.write_bytes("report.html", b"<p>fake</p>"),
         "log": context.workspace.adopt("log.txt"),

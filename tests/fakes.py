@@ -35,7 +35,9 @@ class FakePipeline:
     record: Path
 
     def optimize(self, job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[str, object]:
-        common = {"record": str(self.record), "model": {"file": job.model.file, "sha256": job.model.sha256}}
+        common: dict[str, object] = {"record": str(self.record), "model": {"file": job.model.file, "sha256": job.model.sha256}}
+        if job.metric_model is not None:
+            common["metric"] = {"file": job.metric_model.file, "sha256": job.metric_model.sha256}
         observer.entered("inspect", 0.0)
         plan = run_stage("inspect", "inspect", {**common, "name": "inspect"}, (0.0, 0.1))
         observer.entered("search", 0.1)

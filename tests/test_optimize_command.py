@@ -81,6 +81,23 @@ def test_a_network_that_int8_speeds_up_becomes_a_faster_engine(tmp_path: Path) -
     assert (tmp_path / "model.onnx").read_bytes() == model
 
 
+def test_a_metric_of_ones_own_runs_in_the_child_and_is_refused_if_it_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.onnx").write_bytes(cnn().SerializeToString())
+    np.savez(tmp_path / "c.npz", **samples_for(cnn(), 24))  # type: ignore[arg-type]  # as in optimize
+    text = """<ir_version: 8, opset_import: ["": 17]> metric (float[N,3] logits, float[N,3] reference_logits) => (float[N] score) {
+        d = Sub(logits, reference_logits) a = Abs(d) m = ReduceMax<axes=[1], keepdims=0>(a) score = Tanh(m) }"""
+    onnx.save_model(onnx.parser.parse_model(text), tmp_path / "mine.onnx")
+    files = ["--calibration", "c.npz", "--metric-model", "mine.onnx", "--output", "out"]
+    filled = [item if item.startswith("--") else str(tmp_path / item) for item in files]
+    assert main(["optimize", str(tmp_path / "net.onnx"), *filled]) == 2
+    error, fix = capsys.readouterr().err.splitlines()[-2:]
+    assert error.startswith("error: metric model: it scores the float model 0 on every validation sample")
+    assert fix == "fix: Return a score where more is better, such as 1 - error."
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("model", "samples", "config", "words"),
     [

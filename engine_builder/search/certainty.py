@@ -16,7 +16,8 @@ from engine_builder.search.trial import Accuracy
 def certain(accuracy: Accuracy, budget: Budget, metric: Metric, confidence: float) -> Accuracy:
     """Return the accuracy with its excess below zero unless the budget is met with the confidence, on as many samples as it has.
 
-    Scores other than 0 and 1 are returned as they are: their summary does not say how sure they are, the verdict does.
+    Scores that are real-valued or other than 0 and 1 are returned as they are: their summary does not say how sure they are, the verdict
+    does.
 
     Args:
         accuracy: Of a trial.
@@ -24,7 +25,7 @@ def certain(accuracy: Accuracy, budget: Budget, metric: Metric, confidence: floa
         metric: What the scores are.
         confidence: Of each end of the verdict's interval, 0.5-1.
     """
-    if not accuracy.binary or budget.min_relative is None:
+    if not accuracy.binary or metric.is_real_valued or budget.min_relative is None:
         return accuracy
     table = paired_table(accuracy)
     if meets_with_confidence(table, budget.min_relative, confidence, can_gain=not metric.is_perfect_by_definition):

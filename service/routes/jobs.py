@@ -81,6 +81,11 @@ def _submit_body() -> dict[str, object]:
         "model": {**file, "description": "An .onnx file, or a plain .zip or .tar of one with its external data."},
         "calibration": {**file, "description": "An .npz of one array per model input, first axis samples; or an .npy for one input."},
         "validation": {**file, "description": "Like the calibration set; without it a part of that one is held out."},
+        "metric": {
+            **file,
+            "description": "Your own metric, an .onnx file. Its inputs are called after outputs of the model, `labels`, or `reference_` "
+            "and an output (the float model's); its one output is a score from 0 to 1 for each sample, 1 is perfect.",
+        },
         **{f"{role}_id": {"type": "string", "description": f"The id of an uploaded {role}, instead of the file."} for role in ROLES},
         "config": json_schema(),
     }

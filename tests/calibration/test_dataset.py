@@ -182,7 +182,9 @@ def test_labels_of_wrong_length_are_refused(tmp_path: Path) -> None:
     error = refusal(write(tmp_path, image=images(), labels=np.arange(9)))
 
     assert error.detail == "array 'labels': shape (9,) found, (10,) expected: one class index per sample"
-    assert error.fix == "Give exactly one label per sample, in the same order (no one-hot rows)."
+    assert (
+        error.fix == "Give exactly one label per sample, in the same order (no one-hot rows); (samples, tokens) where every token has one."
+    )
 
 
 def test_labels_that_are_no_whole_numbers_are_refused(tmp_path: Path) -> None:

@@ -114,14 +114,29 @@ def test_several_predictions_of_one_sample_are_averaged() -> None:
     np.testing.assert_allclose((e**2).sum(axis=1), single.reshape(2, 3).mean(axis=1), rtol=1e-5)
 
 
-def test_losses_of_several_outputs_add_up_and_ignored_ones_do_not_count() -> None:
+@pytest.mark.parametrize(("weights", "first", "second"), [((), 0.5, 0.5), ((3.0, 7.0, 1.0), 0.75, 0.25), ((1e-9, 1.0, 1.0), 0.0, 1.0)])
+def test_losses_of_several_outputs_are_averaged_by_weight_and_ignored_ones_do_not_count(
+    weights: tuple[float, ...], first: float, second: float
+) -> None:
     z, d = outputs(OutputKind.LOGITS, 4)
     v, c = outputs(OutputKind.VALUES, 5, classes=7)
     kinds = [OutputKind.LOGITS, OutputKind.IGNORE, OutputKind.VALUES]
-    both = losses(kinds, [z, z, v], [z + d, z + 9, v + c])
-    np.testing.assert_allclose(both, losses(kinds[:1], [z], [z + d]) + losses(kinds[2:], [v], [v + c]))
-    e = whitened(kinds, [z, z, v], [z + d, z + 9, v + c]).astype(np.float64)
-    np.testing.assert_allclose((e**2).sum(axis=1), both, rtol=0.02)
+    both = losses(kinds, [z, z, v], [z + d, z + 9, v + c], weights)
+    alone = losses(kinds[:1], [z], [z + d]), losses(kinds[2:], [v], [v + c])
+    np.testing.assert_allclose(both, first * alone[0] + second * alone[1], rtol=1e-6)  # 1e-9 is a share too
+    e = whitened(kinds, [z, z, v], [z + d, z + 9, v + c], weights).astype(np.float64)
+    np.testing.assert_allclose((e**2).sum(axis=1), both, rtol=0.02)  # third order
+
+
+def test_inner_products_of_two_layers_follow_the_weights() -> None:
+    z, d = outputs(OutputKind.LOGITS, 4)
+    v, c = outputs(OutputKind.VALUES, 5, classes=7)
+    kinds, weights = [OutputKind.LOGITS, OutputKind.VALUES], (1.0, 4.0)
+    first, second = (whitened(kinds, [z, v], [z + s * d, v + t * c], weights).astype(np.float64) for s, t in ((1.0, 2.0), (3.0, -1.0)))
+    logits, values = (
+        (whitened([kind], [r], [r + x]).astype(np.float64) ** 2).sum(axis=1) for kind, r, x in zip(kinds, (z, v), (d, c), strict=True)
+    )
+    np.testing.assert_allclose((first * second).sum(axis=1), 0.2 * 3.0 * logits + 0.8 * -2.0 * values, rtol=1e-4, atol=1e-9)  # float32
 
 
 def test_nothing_to_compare_gives_no_loss() -> None:

@@ -181,10 +181,30 @@ def test_score_of_the_reference_itself_is_perfect():
         np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32),
         np.random.default_rng(1).normal(size=(6, 2, 3)).astype(np.float32),
     ]
-    labels = outputs[0].argmax(axis=1)
+    labels, token_labels = outputs[0].argmax(axis=1), outputs[1].argmax(axis=2)
     perfect = {Metric.NMSE: 0.0, Metric.PSNR: IDENTICAL_PSNR}
-    for metric in Metric:
-        assert score(metric, outputs, outputs, labels) == pytest.approx(np.full(6, perfect.get(metric, 1.0)), abs=1e-15), metric
+    for metric in set(Metric) - {Metric.CUSTOM}:
+        scored, wanted = (outputs[1:], token_labels) if metric.is_per_token else (outputs, labels)
+        assert score(metric, scored, scored, wanted) == pytest.approx(np.full(6, perfect.get(metric, 1.0)), abs=1e-15), metric
+
+
+def test_the_average_over_outputs_follows_their_weights():
+    reference, output = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+    found = score(Metric.AGREEMENT, [reference, output], [reference, reference], None, weights=[3.0, 1.0])
+    assert found.tolist() == [0.75]
+
+
+def test_weights_leave_a_perfect_score_exact():
+    reference = np.random.default_rng(0).normal(size=(5, 4))
+    for weights in ([0.1, 0.2, 0.7], [1e-3, 1.0, 1e6], [1 / 3, 0.3, 0.1]):
+        assert score(Metric.AGREEMENT, [reference] * 3, [reference] * 3, None, weights=weights).tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize("metric", [Metric.TOP1, Metric.TOP5])
+def test_labels_of_tokens_are_refused_where_samples_are_classified(metric):
+    with pytest.raises(InvalidCalibrationSetError, match=r"labels: shape \(2, 3\) found, \(2,\) expected") as caught:
+        score(metric, [np.zeros((2, 4))], [np.zeros((2, 4))], np.zeros((2, 3), np.int64))
+    assert "token_f1 or span_f1" in caught.value.fix
 
 
 def test_score_averages_over_the_outputs():

@@ -182,6 +182,31 @@ def test_no_number_of_samples_shows_that_nothing_is_lost():
     assert verdict(Metric.TOP1, np.ones(300), np.ones(300), Budget(min_relative=1.0)).samples_needed is None
 
 
+@pytest.mark.parametrize(
+    ("metric", "is_binary", "method"),
+    [
+        (Metric.CUSTOM, True, IntervalMethod.SCORE_AND_EXACT),
+        (Metric.CUSTOM, False, IntervalMethod.BCA),
+        (Metric.TOKEN_F1, True, IntervalMethod.BCA),
+        (Metric.SPAN_F1, False, IntervalMethod.BCA),
+    ],
+)
+def test_scores_of_0_and_1_are_counted_unless_the_metric_is_real_valued_by_nature(metric, is_binary, method):
+    baseline, engine = np.ones(1200), np.ones(1200)
+    engine[:4] = 0.0 if is_binary else 0.5
+    found = verdict(metric, baseline, engine, Budget(min_relative=0.9))
+    assert (found.method, found.answer) == (method, Answer.MET)
+
+
+def test_what_can_settle_a_budget_follows_what_the_scores_are():
+    budget = Budget(min_relative=0.9)
+    assert can_settle(200, 0.0, budget, 0.95, metric=Metric.CUSTOM)
+    assert not can_settle(200, 0.0, budget, 0.95, metric=Metric.CUSTOM, is_binary=False)
+    assert not can_settle(200, 0.0, budget, 0.95, metric=Metric.TOKEN_F1)
+    assert can_settle(1000, 0.0, budget, 0.95, metric=Metric.TOKEN_F1)
+    assert smallest_n(budget, 0.95, metric=Metric.SPAN_F1) == 1000
+
+
 def test_real_valued_scores_need_a_thousand_samples():
     for budget in (Budget(max_nmse=0.01), Budget(min_psnr=40.0)):
         assert smallest_n(budget, 0.95) == 1000

@@ -25,7 +25,7 @@ from engine_builder.config import (
 FULL = {
     "target": "tensorrt",
     "gpu": "RTX 4090",
-    "accuracy": {"metric": "agreement", "min_relative": 0.97, "max_nmse": None, "min_psnr": None, "confidence": 0.95},
+    "accuracy": {"metric": "agreement", "min_relative": 0.97, "max_nmse": None, "min_psnr": None, "confidence": 0.95, "label_names": None},
     "outputs": {"scores": "probabilities", "debug": "ignore"},
     "precisions": ["fp16", "int8"],
     "shapes": {"tokens": {"min": [1, 1], "opt": [8, 64], "max": [32, 256]}},
@@ -60,6 +60,47 @@ def test_every_key_is_read():
 def test_the_effective_configuration_reads_back_equal(data):
     config = config_from_json(data)
     assert config_from_json(json.loads(json.dumps(config_json(config), allow_nan=False))) == config
+
+
+def test_an_output_is_a_kind_or_an_object_of_its_kind_and_weight():
+    config = config_from_json(
+        {"outputs": {"a": "logits", "b": {"kind": "values", "weight": 2}, "c": {"weight": 0.5}, "d": {"kind": "ignore"}}}
+    )
+    assert config.output_kinds == {"a": OutputKind.LOGITS, "b": OutputKind.VALUES, "d": OutputKind.IGNORE}
+    assert config.output_weights == {"b": 2.0, "c": 0.5, "d": 1.0}
+    assert config_from_json(json.loads(json.dumps(config_json(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        ({"a": "logit"}, "outputs.a: found 'logit', expected one of logits, probabilities, values, ignore"),
+        ({"a": None}, "outputs.a: found None, expected one of logits"),
+        ({"a": {"kind": "logit"}}, "outputs.a.kind: found 'logit'"),
+        ({"a": {"wieght": 1}}, "outputs.a: found the unknown key 'wieght'"),
+    ],
+)
+def test_an_output_of_another_form_is_refused(outputs, words):
+    with pytest.raises(InvalidConfigError) as caught:
+        config_from_json({"outputs": outputs})
+    assert caught.value.detail.startswith(words)
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "words"),
+    [
+        ({"metric": "top1", "label_names": ["O"]}, "accuracy: found label_names with the metric top1, expected token_f1 or span_f1"),
+        ({"max_nmse": 0.1, "label_names": ["O"]}, "accuracy: found label_names with the metric nmse"),
+        ({"metric": "span_f1", "label_names": ["O", "PER"]}, "accuracy: label_names[1]: found 'PER'"),
+        ({"metric": "token_f1", "label_names": ["O", "O"]}, "accuracy.label_names: found ['O', 'O'], expected each value once"),
+        ({"metric": "custom", "max_nmse": 0.1}, "accuracy: found the metric custom with max_nmse, expected min_relative"),
+    ],
+)
+def test_names_of_classes_must_fit_the_metric(accuracy, words):
+    with pytest.raises(InvalidConfigError) as caught:
+        config_from_json({"accuracy": accuracy})
+    assert caught.value.detail.startswith(words)
 
 
 def test_the_effective_configuration_of_a_full_one_is_that_one():
@@ -98,7 +139,10 @@ def test_an_unknown_key_is_refused_naming_the_nearest(data, detail, fix):
         ({"accuracy": 0.99}, "accuracy: found 0.99, expected an object"),
         ({"accuracy": {"min_relative": "0.99"}}, "accuracy.min_relative: found '0.99', expected a number at least 0 and at most 1"),
         ({"accuracy": {"min_relative": True}}, "accuracy.min_relative: found True, expected a number at least 0 and at most 1"),
-        ({"accuracy": {"metric": 1}}, "accuracy.metric: found 1, expected one of top1, top5, agreement, cosine, nmse, psnr"),
+        (
+            {"accuracy": {"metric": 1}},
+            "accuracy.metric: found 1, expected one of top1, top5, agreement, cosine, nmse, psnr, token_f1, span_f1, custom",
+        ),
         ({"batch_size": 2.0}, "batch_size: found 2.0, expected a whole number at least 1 and at most 65536"),
         ({"batch_size": None}, "batch_size: found None, expected a whole number at least 1 and at most 65536"),
         ({"target": 3}, "target: found 3, expected a text that is not empty"),

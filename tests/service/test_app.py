@@ -80,6 +80,39 @@ def test_job_may_name_earlier_uploads(server: Server) -> None:
         assert server.wait(answer.json()["id"])["state"] == "succeeded"
 
 
+def test_metric_of_ones_own_goes_with_the_job_to_its_engine(server: Server) -> None:
+    sent = server.client.post("/v1/jobs", files={**FILES, "metric": b"a graph"})
+    named = server.client.post("/v1/jobs", files=FILES, data={"metric_id": upload(server, b"a graph")})
+    for answer in (sent, named):
+        assert answer.status_code == 202, answer.text
+        job = answer.json()
+        assert job["config"]["accuracy"]["metric"] == "custom"
+        assert server.wait(job["id"])["state"] == "succeeded"
+        assert server.client.get(f"/v1/jobs/{job['id']}/engine").content.endswith(b" scored by a graph")
+
+
+def test_metric_of_ones_own_is_part_of_what_an_idempotency_key_stands_for(server: Server) -> None:
+    headers = {"Idempotency-Key": str(uuid.uuid4())}
+    first, again, other = (
+        server.client.post("/v1/jobs", files={**FILES, "metric": graph}, headers=headers) for graph in (b"one", b"one", b"two")
+    )
+    assert (first.status_code, again.json()["id"]) == (202, first.json()["id"])
+    assert other.status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("files", "config", "words"),
+    [
+        ({**FILES, "metric": b"a graph"}, '{"accuracy": {"metric": "top1"}}', "found top1 together with a metric model"),
+        (FILES, '{"accuracy": {"metric": "custom"}}', "found custom, but no metric model"),
+    ],
+)
+def test_metric_named_that_is_not_the_one_sent_is_refused(server: Server, files: dict[str, bytes], config: str, words: str) -> None:
+    answer = server.client.post("/v1/jobs", files=files, data={"config": config})
+    assert_problem(answer, 422, "invalid-config")
+    assert words in answer.json()["detail"]
+
+
 def test_model_may_come_in_an_archive_with_its_external_data(server: Server) -> None:
     archive = zip_of({"net/model.onnx": fake_model(trials=0), "net/weights.bin": b"w"})
     job = server.client.post("/v1/jobs", files={**FILES, "model": archive}).json()

@@ -40,6 +40,14 @@ def test_submit_prints_the_id_alone(run: Run, server: Server, files: Callable[..
     assert server.wait(out.strip())["state"] == "succeeded"
 
 
+def test_submit_sends_a_metric_of_ones_own(run: Run, server: Server, files: Callable[..., list[str | Path]], tmp_path: Path) -> None:
+    (tmp_path / "metric.onnx").write_bytes(b"my graph")
+    status, out, _ = run("submit", *files(), "--metric-model", tmp_path / "metric.onnx")
+    assert status == 0
+    assert server.wait(out.strip())["state"] == "succeeded"
+    assert server.client.get(f"/v1/jobs/{out.strip()}/engine").content.endswith(b" scored by my graph")
+
+
 def test_same_idempotency_key_gives_the_same_job(run: Run, files: Callable[..., list[str | Path]]) -> None:
     arguments = ["submit", *files(trials=1), "--idempotency-key", "the-same"]
     assert run(*arguments)[:2] == run(*arguments)[:2]

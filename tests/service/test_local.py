@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidModelError
+from calibration.metrics import Metric
 from engine_builder.child import StageLimits
 from engine_builder.config import Config
 from engine_builder.errors import StageCrashedError
@@ -88,6 +90,18 @@ def test_users_files_are_copied_and_not_changed(job: LocalJob) -> None:
     assert job.calibration.read_bytes() == b"some arrays"
     assert pipeline.jobs[0].model.file.endswith("my model.onnx")
     assert pipeline.jobs[0].calibration.file.endswith(".npz")
+
+
+def test_metric_of_ones_own_goes_with_the_job(job: LocalJob, tmp_path: Path) -> None:
+    (tmp_path / "mine.onnx").write_bytes(b"a graph")
+    pipeline = FakePipeline()
+    run(replaced(job, metric_model=tmp_path / "mine.onnx"), pipeline)
+    run(job, pipeline)
+    with_metric, without = pipeline.jobs
+    assert with_metric.metric_model is not None
+    assert with_metric.metric_model.sha256 == hashlib.sha256(b"a graph").hexdigest()
+    assert with_metric.config.accuracy.metric is Metric.CUSTOM
+    assert (without.metric_model, without.config.accuracy.metric) == (None, None)
 
 
 def test_progress_and_each_trial_are_told_once(job: LocalJob, stream: io.StringIO) -> None:
