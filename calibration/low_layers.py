@@ -9,8 +9,17 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.layers import Layer
-from calibration.precision import Precision, Scheme, activation_grid, fake_quantize_weight
+from calibration.layers import Layer, LayerKind
+from calibration.precision import (
+    Precision,
+    Scheme,
+    activation_grid,
+    fake_cast,
+    fake_quantize_blocks,
+    fake_quantize_fp8,
+    fake_quantize_weight,
+    fp8_scale,
+)
 from calibration.segments import Graph, Unit
 from calibration.smoothing import Smoothing, divided
 
@@ -34,44 +43,50 @@ def low_layer(
     """Return the layer in a low precision.
 
     INT8 rounds inputs, weight and (where the scheme says so) output; narrower integers round the weight alone. With a smoothing, INT8
-    rounds the product of the input and the factors, and the divided weight. The rounded weight is a constant of the model, unless it is one
-    of ``graph.matrices``: then it is an input.
+    rounds the product of the input and the factors, and the divided weight. A strongly typed scheme has FP8, FP16 and BF16 besides, and
+    sums that share what they round (``calibration.precision.Scheme``). The rounded weight is a constant of the model, unless it is one of
+    ``graph.matrices``: then it is an input.
     """
     layer = unit.layer
     constants: dict[str, TensorProto] = {}
     if layer.weight is not None and layer.weight not in graph.matrices:
-        weight = rounded_weight(graph, layer, precision, smoothing)
+        weight = rounded_weight(graph, layer, precision, smoothing, scheme)
         constants[layer.weight] = numpy_helper.from_array(weight, layer.weight)
-    if precision is not Precision.INT8:
+    if scheme.strongly_typed and precision in _CASTS:
+        return _cast_layer(graph, unit, precision, constants)
+    rounds_inputs = precision is Precision.INT8 or (scheme.strongly_typed and precision is Precision.FP8)
+    if not rounds_inputs:
         return graph.piece(unit.start, unit.stop, outputs=[layer.output], constants=constants)
     rounds_output = layer.op_type in scheme.quantized_outputs
     nodes = []
-    for name in dict.fromkeys(layer.inputs):
-        source, span = name, ranges[name]
-        if smoothing is not None and name == smoothing.tensor:
+    rounded = _rounded_inputs(graph, layer, scheme)
+    for name in rounded:
+        source, span = name, _span(graph, name, ranges, scheme)
+        if smoothing is not None and name == smoothing.tensor and precision is Precision.INT8:
             source, span = f"{name}__smoothed", (smoothing.low, smoothing.high)
             constants[f"{name}__factor"] = numpy_helper.from_array(smoothing.factor, f"{name}__factor")
             nodes.append(helper.make_node("Mul", [name, f"{name}__factor"], [source]))
-        nodes += _round_trip(source, f"{name}__rounded", span, scheme, constants)
-    for node in graph.nodes[unit.start : unit.stop]:
-        clone = onnx.NodeProto()
-        clone.CopyFrom(node)
-        if node.name == layer.name:
-            for index, name in enumerate(clone.input):
-                if name in layer.inputs:
-                    clone.input[index] = f"{name}__rounded"
-        nodes.append(clone)
+        nodes += _round_trip(source, f"{name}__rounded", span, scheme, constants, precision)
+    nodes += _renamed(graph, unit, {name: f"{name}__rounded" for name in rounded})
     output = f"{layer.output}__rounded_output" if rounds_output else layer.output
     if rounds_output:
-        nodes += _round_trip(layer.output, output, ranges[layer.output], scheme, constants)
-    return graph.piece(unit.start, unit.stop, outputs=[output], nodes=nodes, constants=constants)
+        nodes += _round_trip(layer.output, output, ranges[layer.output], scheme, constants, precision)
+    model = graph.piece(unit.start, unit.stop, outputs=[output], nodes=nodes, constants=constants)
+    return _with_fp8_operators(model) if precision is Precision.FP8 else model
 
 
-def rounded_weight(graph: Graph, layer: Layer, precision: Precision, smoothing: Smoothing | None = None) -> Floats:
+def rounded_weight(graph: Graph, layer: Layer, precision: Precision, smoothing: Smoothing | None, scheme: Scheme) -> Floats:
     """Return the layer's weight after a round trip through the precision; INT8 rounds the weight that the smoothing divides."""
     weight = weight_of(graph, layer)
     if smoothing is not None and precision is Precision.INT8:
         weight = divided(weight, layer, smoothing.factor)
+    if scheme.strongly_typed:
+        if precision in (Precision.FP32, *_CASTS):
+            return fake_cast(weight, precision)
+        if precision is Precision.FP8:
+            return fake_quantize_fp8(weight, float(weight.min()), float(weight.max()))
+        if precision is Precision.INT4 and layer.weight_axis is not None and weight.ndim > 1:
+            return fake_quantize_blocks(weight, 2 * weight.ndim - 3 - layer.weight_axis, block=scheme.block, bits=precision.bits)
     return fake_quantize_weight(weight, layer.weight_axis, bits=precision.bits)
 
 
@@ -88,15 +103,80 @@ def rounded_tensors(layer: Layer, scheme: Scheme) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*layer.inputs, *outputs)))
 
 
+def _rounded_inputs(graph: Graph, layer: Layer, scheme: Scheme) -> tuple[str, ...]:
+    """Return the inputs that a low layer reads rounded: all, but of a strongly typed sum those that a weighted layer reads too."""
+    names = tuple(dict.fromkeys(layer.inputs))
+    if not scheme.strongly_typed or layer.kind is not LayerKind.RESIDUAL_ADD:
+        return names
+    shared = {name for unit in graph.units if unit.layer.kind is LayerKind.WEIGHTED for name in unit.layer.inputs}
+    return tuple(name for name in names if name in shared)
+
+
+def _span(graph: Graph, name: str, ranges: Mapping[str, tuple[float, float]], scheme: Scheme) -> tuple[float, float]:
+    if scheme.strongly_typed and any(node.op_type == "Softmax" and name in node.output for node in graph.nodes):
+        return 0.0, 1.0
+    return ranges[name]
+
+
+def _renamed(graph: Graph, unit: Unit, inputs: Mapping[str, str]) -> list[onnx.NodeProto]:
+    """Return copies of the unit's nodes whose layer reads other tensors, by name, in the place of its own."""
+    nodes = []
+    for node in graph.nodes[unit.start : unit.stop]:
+        clone = onnx.NodeProto()
+        clone.CopyFrom(node)
+        if node.name == unit.layer.name:
+            for index, name in enumerate(clone.input):
+                clone.input[index] = inputs.get(name, name)
+        nodes.append(clone)
+    return nodes
+
+
+def _cast_layer(graph: Graph, unit: Unit, precision: Precision, constants: dict[str, TensorProto]) -> onnx.ModelProto:
+    """Return the layer with its inputs, bias and output rounded to a 16-bit float; its sums stay float32, as a kernel's do."""
+    layer = unit.layer
+    if layer.bias is not None:
+        bias = np.asarray(numpy_helper.to_array(graph.initializer(layer.bias)), dtype=np.float32)
+        constants[layer.bias] = numpy_helper.from_array(fake_cast(bias, precision), layer.bias)
+    nodes = [node for name in dict.fromkeys(layer.inputs) for node in _cast_trip(name, f"{name}__rounded", precision)]
+    nodes += _renamed(graph, unit, {name: f"{name}__rounded" for name in layer.inputs})
+    output = f"{layer.output}__rounded_output"
+    nodes += _cast_trip(layer.output, output, precision)
+    return graph.piece(unit.start, unit.stop, outputs=[output], nodes=nodes, constants=constants)
+
+
+def _cast_trip(source: str, target: str, precision: Precision) -> list[onnx.NodeProto]:
+    return [
+        helper.make_node("Cast", [source], [f"{target}__half"], to=_CASTS[precision]),
+        helper.make_node("Cast", [f"{target}__half"], [target], to=TensorProto.FLOAT),
+    ]
+
+
+def _with_fp8_operators(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Raise the model, which holds one layer alone, to the opset that has FP8; layers mean the same in it."""
+    for opset in model.opset_import:
+        if opset.domain in ("", "ai.onnx"):
+            opset.version = max(opset.version, _FP8_OPSET)
+    model.ir_version = max(model.ir_version, _FP8_IR_VERSION)
+    return model
+
+
 def _round_trip(
-    source: str, target: str, span: tuple[float, float], scheme: Scheme, constants: dict[str, TensorProto]
+    source: str, target: str, span: tuple[float, float], scheme: Scheme, constants: dict[str, TensorProto], precision: Precision
 ) -> list[onnx.NodeProto]:
-    symmetric = scheme.symmetric_activations
-    scale, zero_point, _, _ = activation_grid(*span, bits=Precision.INT8.bits, symmetric=symmetric)
     grid = [f"{target}__scale", f"{target}__zero_point"]
+    if precision is Precision.FP8:
+        scale = fp8_scale(*span)
+        constants[grid[1]] = helper.make_tensor(grid[1], TensorProto.FLOAT8E4M3FN, [], [0.0])
+    else:
+        symmetric = scheme.symmetric_activations
+        scale, zero_point, _, _ = activation_grid(*span, bits=Precision.INT8.bits, symmetric=symmetric)
+        constants[grid[1]] = numpy_helper.from_array(np.asarray(zero_point, dtype=np.int8 if symmetric else np.uint8), grid[1])
     constants[grid[0]] = numpy_helper.from_array(np.asarray(scale, dtype=np.float32), grid[0])
-    constants[grid[1]] = numpy_helper.from_array(np.asarray(zero_point, dtype=np.int8 if symmetric else np.uint8), grid[1])
     return [
         helper.make_node("QuantizeLinear", [source, *grid], [f"{target}__levels"]),
         helper.make_node("DequantizeLinear", [f"{target}__levels", *grid], [target]),
     ]
+
+
+_CASTS = {Precision.FP16: TensorProto.FLOAT16, Precision.BF16: TensorProto.BFLOAT16}
+_FP8_OPSET, _FP8_IR_VERSION = 19, 9

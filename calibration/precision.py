@@ -1,6 +1,7 @@
 """Precisions a layer may take, and how a tensor looks after a round trip through one.
 
-Integer formats round half to even onto q = clip(round(x / scale) + zero_point, low, high) and back (ONNX QuantizeLinear, opset 10).
+Integer formats round half to even onto q = clip(round(x / scale) + zero_point, low, high) and back (ONNX QuantizeLinear, opset 10). FP8 is
+E4M3 without infinities: x / scale, with the scale such that the largest value is 448, is rounded to four significant bits and saturates.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,16 +37,20 @@ _BITS = {Precision.FP32: 32, Precision.FP16: 16, Precision.BF16: 16, Precision.I
 class Scheme:
     """How a target quantizes: the numerics of its explicit graph, which probes must imitate exactly.
 
-    Activations are per tensor; weights are symmetric and per output channel (INT4: blocks of ``block`` along the reduction axis).
+    Activations are per tensor; weights are symmetric and per output channel. Where ``strongly_typed`` (TensorRT), the types in
+    the graph are those of the kernels; FP8 then rounds inputs and weight with one scale each, INT4 the weight alone in blocks of ``block``
+    along the reduction axis, FP16 and BF16 everything that the layer reads and writes; a sum rounds only those inputs that a weighted layer
+    reads too, since nothing else has a stored low-precision copy to share; and a Softmax has the range [0, 1], whatever was measured.
     """
 
     symmetric_activations: bool  # signed with zero point 0 (TensorRT), else unsigned with a zero point (ONNX Runtime CPU)
     quantized_outputs: tuple[str, ...]  # op types whose output is quantized too (for all of its consumers)
     block: int = 32
+    strongly_typed: bool = False
 
 
 ONNXRUNTIME_CPU_SCHEME = Scheme(symmetric_activations=False, quantized_outputs=("Conv", "ConvTranspose", "Add", "Gemm"))
-TENSORRT_SCHEME = Scheme(symmetric_activations=True, quantized_outputs=())
+TENSORRT_SCHEME = Scheme(symmetric_activations=True, quantized_outputs=(), strongly_typed=True)
 
 
 def activation_grid(low: float, high: float, *, bits: int, symmetric: bool) -> tuple[np.float32, int, int, int]:
@@ -89,4 +95,40 @@ def fake_quantize_weight(weight: NDArray[np.float32], axis: int | None, *, bits:
     return np.asarray(quantized, dtype=np.float32)
 
 
+def block_scale(weight: NDArray[np.float32], axis: int, *, block: int, bits: int) -> NDArray[np.float32]:
+    """Return the symmetric scale of each ``block`` elements along ``axis``, (..., ceil(n / block), ...) float32; the last may be fewer."""
+    peak = np.maximum.reduceat(np.abs(weight), np.arange(0, weight.shape[axis], block), axis=axis)
+    return np.asarray(np.maximum(peak / (2 ** (bits - 1) - 1), _MIN_SCALE), dtype=np.float32)
+
+
+def fake_quantize_blocks(weight: NDArray[np.float32], axis: int, *, block: int, bits: int = 4) -> NDArray[np.float32]:
+    """Return ``weight`` after a round trip through symmetric integers with one scale for each ``block`` elements along ``axis``."""
+    scale = np.repeat(block_scale(weight, axis, block=block, bits=bits), block, axis=axis)
+    scale = np.take(scale, np.arange(weight.shape[axis]), axis=axis)
+    top = 2 ** (bits - 1) - 1
+    return np.asarray(np.clip(np.round(weight / scale), -top, top) * scale, dtype=np.float32)
+
+
+def fp8_scale(low: float, high: float) -> np.float32:
+    """Return the scale that puts the largest magnitude of the range [low, high] at the largest FP8 value."""
+    return np.float32(max(max(abs(low), abs(high)) / FP8_MAX, _MIN_SCALE))
+
+
+def fake_quantize_fp8(x: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
+    """Return ``x`` (any shape, float32) after a round trip through saturating FP8 with the scale of the range [low, high]."""
+    scale = fp8_scale(low, high)
+    return np.asarray(np.clip(x / scale, -FP8_MAX, FP8_MAX).astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * scale, dtype=np.float32)
+
+
+def fake_cast(x: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
+    """Return ``x`` (any shape, float32) after a round trip through FP16 or BF16; what FP16 cannot hold becomes infinite."""
+    if precision is Precision.FP32:
+        return x
+    with np.errstate(over="ignore"):
+        return np.asarray(x.astype(_HALVES[precision]).astype(np.float32))
+
+
+FP8_MAX = 448.0  # largest E4M3 value
+FP16_MAX = 65504.0  # largest finite FP16 value
+_HALVES: dict[Precision, np.dtype[np.generic]] = {Precision.FP16: np.dtype(np.float16), Precision.BF16: np.dtype(ml_dtypes.bfloat16)}
 _MIN_SCALE = 1e-8  # a constant-zero tensor still needs a positive scale

@@ -88,7 +88,7 @@ class ReferenceModel:
 
     def rounded_weight(self, layer: Layer, precision: Precision) -> Floats:
         """Return the weight that the layer has in the precision: after a round trip through it, in INT8 divided as its smoothing says."""
-        return rounded_weight(self.graph, layer, precision, self.smoothing(layer))
+        return rounded_weight(self.graph, layer, precision, self.smoothing(layer), self._scheme)
 
     def can_round(self, layer: Layer) -> bool:
         """Whether every range that INT8 needs is known."""

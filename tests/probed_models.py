@@ -20,6 +20,9 @@ from engine_builder.qdq.placement import ranges_of_moved_tensors
 from engine_builder.qdq.rewrite import rewrite
 from tests.model_text import Array, run
 
+# The symmetric grids of TensorRT in the dialect of ONNX Runtime; the dialect of TensorRT has tests of its own.
+SYMMETRIC_SCHEME = Scheme(symmetric_activations=True, quantized_outputs=())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probed:

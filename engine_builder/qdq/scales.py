@@ -95,3 +95,22 @@ def quantize_bias(
         scale = np.tile(scale, bias.shape[0] // scale.shape[0])
     values = np.round(bias.astype(np.float64) / scale)
     return np.clip(values, -_INT32_MAX, _INT32_MAX).astype(np.int32), scale
+
+
+def typed_scale(scale: NDArray[np.float32], dtype: np.dtype[np.generic], tensor: str) -> NDArray[np.generic]:
+    """Return ``scale`` (any shape) in the float type of the tensor, at least 1e-6: TensorRT refuses a scale that is not positive.
+
+    Raises:
+        BuildError: A scale is too large for the type.
+    """
+    with np.errstate(over="ignore"):
+        typed = np.maximum(scale, _SMALLEST_TYPED).astype(dtype)
+    if not np.all(np.isfinite(typed.astype(np.float32))):
+        raise BuildError(
+            f"tensor {tensor!r}: scale {float(scale.max()):g}, expected one that {dtype} holds",
+            fix="leave the layers that read it in fp32, or calibrate with smaller values",
+        )
+    return typed
+
+
+_SMALLEST_TYPED = np.float32(1e-6)

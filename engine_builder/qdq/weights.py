@@ -43,7 +43,7 @@ class QuantizeWeights(ir.passes.InPlacePass):
         bias = None if layer.bias is None else float_initializer(graph, layer.bias, layer.name)
         original_bias = bias
         if node.op_type == "Gemm":
-            weight, bias = _absorb_factors(node, weight, bias)
+            weight, bias = absorb_factors(node, weight, bias)
         integer_bias = bias is not None and layer.op_type in self._scheme.quantized_outputs and _is_per_channel(bias, weight, node)
         grid: ActivationScale | None = activation_scale(layer.inputs[0], self._ranges, self._scheme) if integer_bias else None
         quantized = quantize_weight(
@@ -104,7 +104,7 @@ def _is_per_channel(bias: NDArray[np.float32], weight: NDArray[np.float32], node
     return bias.shape in ((channels,), (1, channels))
 
 
-def _absorb_factors(
+def absorb_factors(
     node: ir.Node, weight: NDArray[np.float32], bias: NDArray[np.float32] | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Return a Gemm's weight times alpha and its bias times beta, and set both factors to 1 (case 7)."""

@@ -8,7 +8,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from calibration.precision import Precision, activation_grid, fake_quantize_activation, fake_quantize_weight, weight_scale
+from calibration.precision import (
+    Precision,
+    activation_grid,
+    block_scale,
+    fake_cast,
+    fake_quantize_activation,
+    fake_quantize_blocks,
+    fake_quantize_fp8,
+    fake_quantize_weight,
+    fp8_scale,
+    weight_scale,
+)
 from tests.model_text import model_from_text, run
 
 numbers = st.floats(-1e4, 1e4, width=32)
@@ -102,3 +113,70 @@ def test_bits_of_each_precision() -> None:
         "fp8": 8,
         "int4": 4,
     }
+
+
+@given(arrays)
+def test_fp8_moves_a_value_by_at_most_a_sixteenth_of_it(x: NDArray[np.float32]) -> None:
+    low, high = float(x.min()), float(x.max())
+
+    error = np.abs(x - fake_quantize_fp8(x, low, high))
+
+    # Four significant bits; below 2^-6 the steps are 2^-9, in units of the scale; float32 adds its own rounding.
+    assert np.all(error <= np.abs(x) / 16 + 2.0**-10 * fp8_scale(low, high) + 1e-6 * np.abs(x))
+
+
+def test_fp8_equals_the_operators_of_onnx_and_saturates() -> None:
+    x = np.random.default_rng(3).normal(size=(4, 50)).astype(np.float32) * 3
+    text = "g (float[N,50] x, float8e4m3fn zero, float scale) => (float[N,50] y)"
+    model = model_from_text(text + "{ q = QuantizeLinear(x, scale, zero) y = DequantizeLinear(q, scale, zero) }", opset=19, ir_version=9)
+    del model.graph.input[1:]
+    model.graph.initializer.append(onnx.helper.make_tensor("zero", onnx.TensorProto.FLOAT8E4M3FN, [], [0.0]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(fp8_scale(-1.5, 2.0)), "scale"))
+    onnx.checker.check_model(model)
+
+    [expected] = run(model, {"x": x})
+
+    np.testing.assert_array_equal(fake_quantize_fp8(x, -1.5, 2.0), expected)
+    assert np.abs(expected).max() == np.float32(2.0)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_int4_blocks_equal_the_operator_of_onnx(axis: int) -> None:
+    weight = np.random.default_rng(5).normal(size=(64, 64)).astype(np.float32)
+    scale = block_scale(weight, axis, block=32, bits=4)
+    steps = np.clip(np.round(weight / np.repeat(scale, 32, axis=axis)), -7, 7).astype(np.int8)
+    text = f"g (float[64,64] zero) => (float[64,64] y) {{ w = DequantizeLinear<axis={axis}, block_size=32>(q, s) y = Add(w, zero) }}"
+    model = model_from_text(text, opset=21, ir_version=10)
+    model.graph.initializer.append(onnx.helper.make_tensor("q", onnx.TensorProto.INT4, steps.shape, steps.ravel()))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(scale, "s"))
+    onnx.checker.check_model(model)
+
+    [expected] = run(model, {"zero": np.zeros((64, 64), np.float32)})
+
+    np.testing.assert_array_equal(fake_quantize_blocks(weight, axis, block=32), expected)
+
+
+@given(weights, st.integers(1, 6))
+def test_a_weight_in_blocks_moves_by_at_most_half_a_step_of_its_block(weight: NDArray[np.float32], block: int) -> None:
+    scale = np.repeat(block_scale(weight, 1, block=block, bits=4), block, axis=1)[:, : weight.shape[1]]
+
+    error = np.abs(weight - fake_quantize_blocks(weight, 1, block=block))
+
+    assert np.all(error <= 0.5 * scale + 1e-6 * np.abs(weight))  # float32 rounding of quotient and product
+
+
+@pytest.mark.parametrize(("precision", "bits"), [(Precision.FP16, 11), (Precision.BF16, 8)])
+def test_half_precisions_keep_their_significant_bits(precision: Precision, bits: int) -> None:
+    x = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+
+    error = np.abs(x - fake_cast(x, precision)) / np.abs(x)
+
+    assert 2.0 ** -(bits + 1) < error.max() <= 2.0**-bits
+    np.testing.assert_array_equal(fake_cast(x, Precision.FP32), x)
+
+
+def test_fp16_ends_at_65504_and_bf16_does_not() -> None:
+    x = np.array([65504.0, 1e5], np.float32)
+
+    assert np.isinf(fake_cast(x, Precision.FP16)).tolist() == [False, True]
+    assert np.isfinite(fake_cast(x, Precision.BF16)).all()

@@ -10,14 +10,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from calibration.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision, Scheme
+from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme
 from calibration.session import Array
 from tests.model_text import ModelMaker, model_from_text, one_batch, run, samples_for
 from tests.models import AWKWARD
-from tests.probed_models import assert_close, probe_of, probed
+from tests.probed_models import SYMMETRIC_SCHEME, assert_close, probe_of, probed
 
 AWKWARD_MODELS = pytest.mark.parametrize("maker", AWKWARD.values(), ids=AWKWARD.keys())
-SCHEMES = pytest.mark.parametrize("scheme", [ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME], ids=["onnxruntime", "tensorrt"])
+SCHEMES = pytest.mark.parametrize("scheme", [ONNXRUNTIME_CPU_SCHEME, SYMMETRIC_SCHEME], ids=["onnxruntime", "symmetric"])
 
 
 def branches() -> onnx.ModelProto:

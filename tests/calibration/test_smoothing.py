@@ -8,11 +8,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from calibration.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision, Scheme
+from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme
 from calibration.session import Array
 from calibration.smoothing import Smoothing, channel_spans, divided, fit_smoothings, multiplied, smoothable
 from tests.model_text import model_from_text, samples_for
-from tests.probed_models import Probed, assert_close, probe_of, probed
+from tests.probed_models import SYMMETRIC_SCHEME, Probed, assert_close, probe_of, probed
 
 
 def two_readers() -> onnx.ModelProto:
@@ -103,7 +103,7 @@ def test_layers_of_another_form_are_not_smoothed(text: str, weights: Mapping[str
     assert smoothable(case.model, case.layers) == ()
 
 
-@pytest.mark.parametrize("scheme", [ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME], ids=["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize("scheme", [ONNXRUNTIME_CPU_SCHEME, SYMMETRIC_SCHEME], ids=["onnxruntime", "symmetric"])
 @pytest.mark.parametrize("transposed", [0, 1])
 def test_a_probe_of_a_smoothed_layer_gives_the_outputs_of_the_explicit_graph(scheme: Scheme, transposed: int) -> None:
     model = model_from_text(
