@@ -48,7 +48,8 @@ def ranges(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         context.progress(done / samples.samples, f"{done} of {samples.samples} samples")
 
     batches = samples.batches(found.batch if found.is_batch_fixed else min(found.batch, RANGE_BATCH))
-    table = collect_ranges(path, found.layers, batches, method=config.calibration.method, symmetric=XX, on_batch=report)
+    symmetric = backend_for(config.target).capabilities.scheme.symmetric_activations
+    table = collect_ranges(path, found.layers, batches, method=config.calibration.method, symmetric=symmetric, on_batch=report)
     moved = ranges_of_moved_tensors(read_model(path), table.ranges)
     table = RangeTable(moved, table.method, table.samples)
     quantizable = [layer.name for layer in found.layers if all(name in table.ranges for name in (*layer.inputs, layer.output))]
