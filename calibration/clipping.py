@@ -75,12 +75,13 @@ def _mse(histogram: Histogram, symmetric: bool) -> Span:
 
     if symmetric:
         reach = max(-histogram.lowest, histogram.highest)
-        return min(((-share * reach, share * reach) for share in SHARES[::-1]), key=error)
-    low, high = min(histogram.lowest, 0.0), max(histogram.highest, 0.0)
+        return min([(-float(share * reach), float(share * reach)) for share in SHARES[::-1]], key=error)
+    lowest, highest = min(histogram.lowest, 0.0), max(histogram.highest, 0.0)
+    span = (lowest, highest)
     for _ in range(2):  # one side after the other
-        high = min((share * max(histogram.highest, 0.0) for share in SHARES[::-1]), key=lambda top, low=low: error((low, top)))
-        low = min((share * min(histogram.lowest, 0.0) for share in SHARES[::-1]), key=lambda bottom, high=high: error((bottom, high)))
-    return low, high
+        span = min([(span[0], float(share * highest)) for share in SHARES[::-1]], key=error)
+        span = min([(float(share * lowest), span[1]) for share in SHARES[::-1]], key=error)
+    return span
 
 
 def _entropy(histogram: Histogram, symmetric: bool) -> Span:

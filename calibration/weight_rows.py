@@ -43,7 +43,7 @@ class Product:
         height, width = ((size - 1) * dilation + 1 for size, dilation in zip(self.shape[2:], self.dilations, strict=True))
         windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
         windows = windows[:, :, :: self.strides[0], :: self.strides[1], :: self.dilations[0], :: self.dilations[1]]
-        n, channels, rows, columns = windows.shape[:4]
+        n, _, rows, columns = windows.shape[:4]
         n_at, row_at, column_at = np.unravel_index(_spaced(n * rows * columns, limit), (n, rows, columns))
         taken = windows[n_at, :, row_at, column_at]  # (positions, channels, height, width)
         return taken.reshape(len(taken), self.groups, -1).transpose(1, 0, 2)
@@ -72,7 +72,7 @@ def product_of(layer: Layer, node: onnx.NodeProto, shape: tuple[int, ...]) -> Pr
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     if layer.kind is not LayerKind.WEIGHTED or layer.weight_axis is None:
         return None
-    if layer.op_type == "MatMul" or layer.op_type == "Gemm":
+    if layer.op_type in ("MatMul", "Gemm"):
         plain = len(shape) == 2 and not attributes.get("transA") and float(attributes.get("alpha", 1.0)) > 0.0
         return Product(layer, shape) if plain else None
     if layer.op_type != "Conv" or len(shape) != 4 or attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):

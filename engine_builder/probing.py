@@ -28,7 +28,7 @@ from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_from_json
 from engine_builder.inspection import Inspection, decisions, read_inspection
 from engine_builder.qdq.placement import ranges_of_moved_tensors
-from engine_builder.repair_table import read_repairs
+from engine_builder.repair_table import read_levels, read_ranges, read_repairs
 from engine_builder.search.orders import orders_from
 from engine_builder.workspace import FileRef, StageContext
 
@@ -154,15 +154,12 @@ def _basics(request: Mapping[str, object], context: StageContext) -> tuple[Inspe
     return found, config_from_json(request["config"]), load_saved(context.workspace.path(found.calibration))
 
 
-def read_ranges(request: Mapping[str, object], context: StageContext) -> RangeTable:
-    """Return the range table that ``ranges`` wrote."""
-    return value_from_json(RangeTable, context.workspace.read_json(value_from_json(FileRef, request["ranges"])))
-
-
 def _reference(found: Inspection, config: Config, request: Mapping[str, object], context: StageContext) -> ReferenceModel:
     model = read_model(context.workspace.path(found.prepared))
     scheme = backend_for(config.target).capabilities.scheme
-    return ReferenceModel(model, found.layers, read_ranges(request, context).ranges, scheme, read_repairs(request, context).smoothings)
+    repairs = read_repairs(request, context)
+    ranges = read_ranges(request, context).ranges
+    return ReferenceModel(model, found.layers, ranges, scheme, repairs.smoothings, levels=read_levels(repairs, context))
 
 
 def _wanted(found: Inspection, config: Config, request: Mapping[str, object]) -> tuple[Decision, ...]:

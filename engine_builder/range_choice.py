@@ -45,6 +45,9 @@ class _Site:
     tensors: tuple[str, ...]
     decisions: tuple[Decision, ...]
 
+    def plain_trials(self) -> list[RangeTrial]:
+        return [RangeTrial(decision) for decision in self.decisions]
+
     def trials(self, span: Span) -> list[RangeTrial]:
         spans = tuple((name, *span) for name in self.tensors)
         return [RangeTrial(decision, spans) for decision in self.decisions]
@@ -73,44 +76,52 @@ def choose_ranges(
         held_out: Those that judge them.
     """
     sites = _sites(model, found, decisions, scheme)
-    batch = found.batch
     seen = samples.take(fitted[: _whole(HISTOGRAM_SAMPLES, found)])
     layers = [layer for layer in found.layers if any(decision.layer == layer.name for decision in decisions)]
-    histograms = collect_histograms(model, layers, sites, seen.batches(min(batch, seen.samples)))
+    histograms = collect_histograms(model, layers, sites, seen.batches(min(found.batch, seen.samples)))
     candidates = {name: _candidates(histograms[name], ranges[name], scheme) for name in sites}
     reference = ReferenceModel(model, found.layers, ranges, scheme)
 
-    def losses(share: CalibrationSet, tried: Mapping[str, Sequence[Span]]) -> dict[RangeTrial, NDArray[np.float64]]:
+    def measured(share: CalibrationSet, tried: Mapping[str, Sequence[Span]]) -> _Losses:
         trials = [item for name, spans in tried.items() for span in spans for item in sites[name].trials(span)]
         plain = dict.fromkeys(RangeTrial(item.decision) for item in trials)
-        every = [*plain, *trials]
-        loss = measure_trials(reference, found.kinds, every, share.batches(batch), workers=processors())
-        return {item: loss[:, index] for index, item in enumerate(every)}
-
-    def plain_of(name: str, loss: Mapping[RangeTrial, NDArray[np.float64]]) -> NDArray[np.float64]:
-        return np.sum([loss[RangeTrial(decision)] for decision in sites[name].decisions], axis=0)
-
-    def loss_of(name: str, span: Span, loss: Mapping[RangeTrial, NDArray[np.float64]]) -> NDArray[np.float64]:
-        return np.sum([loss[item] for item in sites[name].trials(span)], axis=0)
+        every = (*plain, *trials)
+        loss = measure_trials(reference, found.kinds, every, share.batches(min(found.batch, share.samples)), workers=processors())
+        return _Losses({item: loss[:, index] for index, item in enumerate(every)})
 
     tried = {name: spans for name, spans in candidates.items() if spans}
     if not tried:
         return {}, ()
-    compared = losses(samples.take(fitted[: _whole(CHOOSING_SAMPLES, found)]), tried)
-    best = {name: min(spans, key=lambda span, name=name: float(loss_of(name, span, compared).mean())) for name, spans in tried.items()}
-    best = {name: span for name, span in best.items() if loss_of(name, span, compared).mean() < plain_of(name, compared).mean()}
+    compared = measured(samples.take(fitted[: _whole(CHOOSING_SAMPLES, found)]), tried)
+    best: dict[str, Span] = {}
+    for name, spans in tried.items():
+        site, means = sites[name], [float(compared.of(sites[name].trials(span)).mean()) for span in spans]
+        if min(means) < compared.of(site.plain_trials()).mean():
+            best[name] = spans[means.index(min(means))]
     if not best:
         return {}, ()
-    judged = losses(samples.take(held_out[: _whole(JUDGING_SAMPLES, found)]), {name: (span,) for name, span in best.items()})
-    chosen, repairs = {}, []
+    judged = measured(samples.take(held_out[: _whole(JUDGING_SAMPLES, found)]), {name: (span,) for name, span in best.items()})
+    chosen: dict[str, Span] = {}
+    repairs = []
     for name, span in best.items():
-        before, after = plain_of(name, judged), loss_of(name, span, judged)
-        gain = gain_of(before, after)
-        where = tuple(dict.fromkeys(decision.layer for decision in sites[name].decisions))
+        site = sites[name]
+        gain = gain_of(judged.of(site.plain_trials()), judged.of(site.trials(span)))
+        where = tuple(dict.fromkeys(decision.layer for decision in site.decisions))
         repairs.append(Repair(RepairKind.RANGE, where, gain.before, gain.after, gain.error, gain.samples, gain.beyond_noise))
         if gain.beyond_noise:
-            chosen |= dict.fromkeys(sites[name].tensors, span)
+            chosen |= dict.fromkeys(site.tensors, span)
     return chosen, tuple(repairs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Losses:
+    """The loss of each sample in each trial, (samples,)."""
+
+    by_trial: Mapping[RangeTrial, NDArray[np.float64]]
+
+    def of(self, trials: Sequence[RangeTrial]) -> NDArray[np.float64]:
+        """Return the sum over trials, (samples,)."""
+        return np.asarray(np.sum([self.by_trial[item] for item in trials], axis=0))
 
 
 def _sites(model: onnx.ModelProto, found: Inspection, decisions: Sequence[Decision], scheme: Scheme) -> dict[str, _Site]:

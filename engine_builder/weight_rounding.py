@@ -1,0 +1,83 @@
+"""Rounds integer weights to second order where that lowers the loss, as a part of the stage ``repair``.
+
+The levels of each layer are fitted to some of the calibration samples, and kept if the layer, alone in low precision, loses less with them
+than with the nearest ones on others. They cost no time, so any gain is worth having.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from calibration.dataset import CalibrationSet
+from calibration.parallel import processors
+from calibration.precision import Precision, Scheme
+from calibration.range_trials import RangeTrial, measure_trials
+from calibration.reference import ReferenceModel
+from calibration.rounding import second_order_levels
+from calibration.singles import Decision
+from calibration.smoothing import Smoothing
+from engine_builder.gate import gain_of
+from engine_builder.inspection import Inspection
+from engine_builder.repair_table import Repair, RepairKind
+
+FITTING_SAMPLES = 128  # whose rows fill the Hessians of plain products
+FITTING_PICTURES = 32  # of models with convolutions: each sample has many rows, and large activations
+FITTING_BATCH = 8
+JUDGING_SAMPLES = 24
+
+Levels = dict[tuple[str, Precision], NDArray[np.int8]]
+
+
+def round_weights(
+    model: onnx.ModelProto,
+    found: Inspection,
+    decisions: Sequence[Decision],
+    ranges: Mapping[str, tuple[float, float]],
+    scheme: Scheme,
+    smoothings: Sequence[Smoothing],
+    samples: CalibrationSet,
+    fitted: NDArray[np.int64],
+    held_out: NDArray[np.int64],
+) -> tuple[Levels, tuple[Repair, ...]]:
+    """Return the integer weights that replace the nearest, and everything that was tried for them.
+
+    Args:
+        model: The prepared model.
+        found: The job's inspection.
+        decisions: Layers and the integer precisions whose weights are to be rounded to second order.
+        ranges: Of the layers' tensors.
+        scheme: How the target quantizes.
+        smoothings: Those that are in use.
+        samples: The calibration set.
+        fitted: Its samples that the levels are fitted to.
+        held_out: Those that judge them.
+    """
+    spatial = any(layer.op_type == "Conv" for layer in found.layers)
+    batch = found.batch if found.is_batch_fixed else FITTING_BATCH
+    share = samples.take(fitted[: _whole(FITTING_PICTURES if spatial else FITTING_SAMPLES, found)])
+    levels = second_order_levels(model, found.layers, decisions, scheme, share.batches(min(batch, share.samples)), smoothings)
+    if not levels:
+        return {}, ()
+    trials = [RangeTrial(decision) for decision in decisions if (decision.layer, decision.precision) in levels]
+    others = samples.take(held_out[: _whole(JUDGING_SAMPLES, found)])
+    losses = []
+    for tried in ({}, levels):
+        reference = ReferenceModel(model, found.layers, ranges, scheme, smoothings, levels=tried)
+        losses.append(measure_trials(reference, found.kinds, trials, others.batches(found.batch), workers=processors()))
+    kept, repairs = {}, []
+    for index, item in enumerate(trials):
+        decision, gain = item.decision, gain_of(losses[0][:, index], losses[1][:, index])
+        helps = gain.after < gain.before
+        repairs.append(Repair(RepairKind.SECOND_ORDER, (decision.layer,), gain.before, gain.after, gain.error, gain.samples, helps))
+        if helps:
+            kept[decision.layer, decision.precision] = levels[decision.layer, decision.precision]
+    return kept, tuple(repairs)
+
+
+def _whole(wanted: int, found: Inspection) -> int:
+    """Return about ``wanted`` samples in whole batches where the model's batch is fixed."""
+    return max(wanted // found.batch, 1) * found.batch if found.is_batch_fixed else wanted
