@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIDE = 2048  # bins on each side of zero; between half of them and all are in use
+_SMALLEST_WIDTH = 1e-30  # whose inverse is a float32
 
 
 class Histogram:
@@ -50,7 +51,7 @@ class Histogram:
 
     def _widen(self, reach: float) -> None:
         if not self.width:
-            self.width = reach / SIDE
+            self.width = max(reach / SIDE, _SMALLEST_WIDTH)
         while reach > self.width * SIDE:
             half = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.concatenate([np.zeros(SIDE // 2, np.int64), half, np.zeros(SIDE // 2, np.int64)])

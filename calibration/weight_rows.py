@@ -73,7 +73,7 @@ def product_of(layer: Layer, node: onnx.NodeProto, shape: tuple[int, ...]) -> Pr
     if layer.kind is not LayerKind.WEIGHTED or layer.weight_axis is None:
         return None
     if layer.op_type in ("MatMul", "Gemm"):
-        plain = len(shape) == 2 and not attributes.get("transA") and float(attributes.get("alpha", 1.0)) > 0.0
+        plain = len(shape) == 2 and not attributes.get("transA")
         return Product(layer, shape) if plain else None
     if layer.op_type != "Conv" or len(shape) != 4 or attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
         return None

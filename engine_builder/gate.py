@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-STANDARD_ERRORS = 2.0  # by which a repair that has a price must lower the loss
+STANDARD_ERRORS = 2.0  # by which a repair must lower the loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,11 @@ class Gain:
     def beyond_noise(self) -> bool:
         """Whether the loss fell by more than two standard errors."""
         return self.before - self.after > STANDARD_ERRORS * self.error
+
+    @property
+    def loss_beyond_noise(self) -> bool:
+        """Whether the loss rose by more than two standard errors."""
+        return self.after - self.before > STANDARD_ERRORS * self.error
 
 
 def gain_of(before: NDArray[np.float64], after: NDArray[np.float64]) -> Gain:

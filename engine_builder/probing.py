@@ -22,7 +22,7 @@ from calibration.precision import Precision
 from calibration.range_table import RangeTable
 from calibration.ranges import collect_ranges
 from calibration.reference import ReferenceModel
-from calibration.sensitivity import SensitivityTable, sensitivity_table
+from calibration.sensitivity import SensitivityTable, forwards_of_probes, sensitivity_table
 from calibration.singles import Decision, Singles, joined, measure_singles
 from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_from_json
@@ -122,9 +122,8 @@ def orders(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     singles = _singles(request, wanted, context)
     traces = value_from_json(tuple[HessianTrace, ...], request["traces"])
     tests = value_from_json(tuple[PairTest, ...], request["tests"])
-    table = sensitivity_table(
-        singles, traces, hessian_samples=cast(int, request["hessian_samples"]), plain_forwards=float(len(wanted)) * singles.samples
-    )
+    forwards = forwards_of_probes(wanted, found.layers) * singles.samples
+    table = sensitivity_table(singles, traces, hessian_samples=cast(int, request["hessian_samples"]), plain_forwards=forwards)
     matrix = dependency_matrix(singles, tests)
     made = orders_from(table, matrix, config.search.orders)
     return {

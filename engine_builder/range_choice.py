@@ -1,8 +1,8 @@
 """Chooses the range of each tensor by measurement, where ``calibration.method`` is ``best``.
 
 Candidates are fitted to some of the calibration samples. The one with which the layers that read or write the tensor, each alone in low
-precision, lose least on a few of the same samples goes on; it is kept only if on samples that it was not fitted to they lose less than
-with the min-max range by two standard errors. Everything else of the layer keeps its own range meanwhile.
+precision, lose least on a few of the same samples goes on, if it gains enough to matter. It is kept only if, on samples that it was not
+fitted to, they lose less than with the min-max range by two standard errors. Everything else of the layer keeps its own range meanwhile.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from engine_builder.repair_table import Repair, RepairKind
 HISTOGRAM_SAMPLES = 64  # whose values fill the histograms
 CHOOSING_SAMPLES = 8  # of those, which the candidates of one tensor are compared on
 JUDGING_SAMPLES = 24  # others, which the best candidate is compared with min-max on
+LEAST_SHARE = 0.005  # of the gains of all tensors together: smaller ones are not worth being judged
 METHODS = (RangeMethod.PERCENTILE, RangeMethod.ENTROPY, RangeMethod.MSE)
 SAME = 0.04  # ranges that differ by less than this share of their span count as one
 Span = tuple[float, float]
@@ -93,11 +94,7 @@ def choose_ranges(
     if not tried:
         return {}, ()
     compared = measured(samples.take(fitted[: _whole(CHOOSING_SAMPLES, found)]), tried)
-    best: dict[str, Span] = {}
-    for name, spans in tried.items():
-        site, means = sites[name], [float(compared.of(sites[name].trials(span)).mean()) for span in spans]
-        if min(means) < compared.of(site.plain_trials()).mean():
-            best[name] = spans[means.index(min(means))]
+    best = _promising(compared, sites, tried)
     if not best:
         return {}, ()
     judged = measured(samples.take(held_out[: _whole(JUDGING_SAMPLES, found)]), {name: (span,) for name, span in best.items()})
@@ -111,6 +108,18 @@ def choose_ranges(
         if gain.beyond_noise:
             chosen |= dict.fromkeys(site.tensors, span)
     return chosen, tuple(repairs)
+
+
+def _promising(compared: _Losses, sites: Mapping[str, _Site], tried: Mapping[str, Sequence[Span]]) -> dict[str, Span]:
+    """Return the best candidate of each tensor where it gains a share of all gains that is worth a second measurement."""
+    best: dict[str, Span] = {}
+    gains: dict[str, float] = {}
+    for name, spans in tried.items():
+        means = [float(compared.of(sites[name].trials(span)).mean()) for span in spans]
+        best[name] = spans[means.index(min(means))]
+        gains[name] = float(compared.of(sites[name].plain_trials()).mean()) - min(means)
+    least = LEAST_SHARE * sum(gain for gain in gains.values() if gain > 0.0)
+    return {name: span for name, span in best.items() if gains[name] > least}
 
 
 @dataclass(frozen=True, slots=True)

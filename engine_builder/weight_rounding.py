@@ -1,7 +1,10 @@
 """Rounds integer weights to second order where that lowers the loss, as a part of the stage ``repair``.
 
-The levels of each layer are fitted to some of the calibration samples, and kept if the layer, alone in low precision, loses less with them
-than with the nearest ones on others. They cost no time, so any gain is worth having.
+The levels of each layer are fitted to some of the calibration samples and judged on others by the loss of the layer alone in low precision.
+Those of one precision are kept together, if the losses of its layers add up to less than with the nearest levels by two standard errors;
+only a layer that loses more by two standard errors of its own keeps the nearest. Asking for proof layer by layer would throw away most of
+the gain: layers are many, and the noise of a few samples hides what each of them gains alone (ResNet-20 at 4 bits: 0.0033 instead of
+0.0018, from 0.0082).
 """
 
 from __future__ import annotations
@@ -69,12 +72,15 @@ def round_weights(
         reference = ReferenceModel(model, found.layers, ranges, scheme, smoothings, levels=tried)
         losses.append(measure_trials(reference, found.kinds, trials, others.batches(found.batch), workers=processors()))
     kept, repairs = {}, []
-    for index, item in enumerate(trials):
-        decision, gain = item.decision, gain_of(losses[0][:, index], losses[1][:, index])
-        helps = gain.after < gain.before
-        repairs.append(Repair(RepairKind.SECOND_ORDER, (decision.layer,), gain.before, gain.after, gain.error, gain.samples, helps))
-        if helps:
-            kept[decision.layer, decision.precision] = levels[decision.layer, decision.precision]
+    for precision in dict.fromkeys(item.decision.precision for item in trials):
+        columns = [index for index, item in enumerate(trials) if item.decision.precision is precision]
+        helps = gain_of(*(loss[:, columns].sum(axis=1) for loss in losses)).beyond_noise
+        for index in columns:
+            layer, gain = trials[index].decision.layer, gain_of(*(loss[:, index] for loss in losses))
+            keeps = helps and not gain.loss_beyond_noise
+            repairs.append(Repair(RepairKind.SECOND_ORDER, (layer,), gain.before, gain.after, gain.error, gain.samples, keeps))
+            if keeps:
+                kept[layer, precision] = levels[layer, precision]
     return kept, tuple(repairs)
 
 
