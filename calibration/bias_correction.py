@@ -119,7 +119,7 @@ def corrections(
         for tensors, value in zip(alive, values, strict=True):
             shape = [1] * value.ndim
             shape[site.axis] = -1
-            tensors[outputs[site.layer]] = np.asarray(value, dtype=np.float32) + shift.reshape(shape)
+            tensors[outputs[site.layer]] = (np.asarray(value, dtype=np.float32) + shift.reshape(shape)).astype(value.dtype)
     return found
 
 

@@ -19,13 +19,15 @@ from calibration.dataset import CalibrationSet, load_saved
 from calibration.losses import losses
 from calibration.model import read_model, save_model
 from calibration.precision import Precision
-from engine_builder.backends.base import Backend
+from engine_builder.backends.base import Backend, Engine
 from engine_builder.config import config_from_json
 from engine_builder.evaluate import run_all, run_workers
 from engine_builder.inspection import Inspection
 from engine_builder.outputs import ComparedOutputs
 from engine_builder.qdq.biases import with_corrected_biases
-from engine_builder.qdq.rewrite import rewrite
+from engine_builder.qdq.explicit import explicit_model
+from engine_builder.qdq.settling import settle
+from engine_builder.qdq.validator import validate_tensorrt
 from engine_builder.repair_table import CorrectionData, Repair, RepairKind, read_levels, read_ranges, read_repairs
 from engine_builder.workspace import FileRef, StageContext
 
@@ -39,8 +41,8 @@ def build(
     backend: Backend,
     context: StageContext,
     corrected: FileRef | None = None,
-) -> tuple[Path, int]:
-    """Return the engine of an assignment in the scratch folder, and its size in bytes; the explicit model lies beside it.
+) -> Engine:
+    """Return the engine of an assignment in the scratch folder; the explicit model lies beside it.
 
     Args:
         found: The job's inspection.
@@ -56,10 +58,41 @@ def build(
     return plan.build(plan.explicit(cast("Mapping[str, Floats]", context.workspace.read_arrays(corrected))), context.scratch)
 
 
+def write_explicit(
+    found: Inspection,
+    request: Mapping[str, object],
+    low: Mapping[str, Precision],
+    backend: Backend,
+    context: StageContext,
+    corrected: FileRef | None = None,
+) -> Path:
+    """Write the explicit model of an assignment into the scratch folder and return its path; arguments as for ``build``."""
+    plan = _Plan(found, request, low, backend, context)
+    shifts = None if corrected is None else cast("Mapping[str, Floats]", context.workspace.read_arrays(corrected))
+    save_model(plan.explicit(shifts), context.scratch / EXPLICIT_NAME)
+    return context.scratch / EXPLICIT_NAME
+
+
+def settled(found: Inspection, low: Mapping[str, Precision], backend: Backend, context: StageContext) -> dict[str, Precision]:
+    """Return the low layers as the target's engines can have them: some choices are made together or not at all.
+
+    Args:
+        found: The job's inspection.
+        low: Precision of each low layer, as asked.
+        backend: Of the target.
+        context: Where the model is.
+    """
+    target = backend.capabilities
+    if not target.scheme.strongly_typed or not low:
+        return dict(low)
+    precisions = settle(read_model(context.workspace.path(found.prepared)), found.layers, low, target.baseline).precisions
+    return {name: precisions[name] for name in low if precisions[name] is not target.baseline}
+
+
 def build_corrected(
     found: Inspection, request: Mapping[str, object], low: Mapping[str, Precision], backend: Backend, context: StageContext, name: str
-) -> tuple[Path, int, Repair | None, FileRef | None]:
-    """Return the better engine of an assignment, with corrected biases or without, and its size in bytes.
+) -> tuple[Engine, Repair | None, FileRef | None]:
+    """Return the better engine of an assignment, with corrected biases or without.
 
     Also what the correction was worth, None where there was nothing to correct, and the corrections, None where they were not kept.
 
@@ -73,28 +106,28 @@ def build_corrected(
     """
     plan = _Plan(found, request, low, backend, context)
     explicit = plan.explicit()
-    path, size = plan.build(explicit, context.scratch)
+    engine = plan.build(explicit, context.scratch)
     data = plan.repairs.correction
     sites = [site for site in plan.sites if site.layer in low]
     if data is None or not sites:
-        return path, size, None, None
+        return engine, None, None
     samples = load_saved(context.workspace.path(found.calibration))
     means = cast("Mapping[str, NDArray[np.float64]]", context.workspace.read_arrays(data.means))
     batches = samples.take(np.array(data.fitted, dtype=np.int64)).batches(min(found.batch, len(data.fitted)))
     shifts = corrections(explicit, sites, means, batches)
     folder = context.scratch / "corrected"
     folder.mkdir()
-    corrected_path, corrected_size = plan.build(plan.explicit(shifts), folder)
+    corrected = plan.build(plan.explicit(shifts), folder)
     held_out = samples.take(np.array(data.held_out, dtype=np.int64))
-    before, after = (_loss(engine, data, held_out, found, request, backend, context) for engine in (path, corrected_path))
+    before, after = (_loss(one.path, data, held_out, found, request, backend, context) for one in (engine, corrected))
     gain = before - after
     kept = bool(gain.mean() > 0.0)
     error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else float(abs(gain[0]))
     where = tuple(site.layer for site in sites)
     repair = Repair(RepairKind.BIAS_CORRECTION, where, float(before.mean()), float(after.mean()), error, len(gain), kept)
     if not kept:
-        return path, size, repair, None
-    return corrected_path, corrected_size, repair, context.workspace.write_arrays(name, **shifts)
+        return engine, repair, None
+    return corrected, repair, context.workspace.write_arrays(name, **shifts)
 
 
 class _Plan:
@@ -115,14 +148,17 @@ class _Plan:
     def explicit(self, shifts: Mapping[str, Floats] | None = None) -> onnx.ModelProto:
         """Return the explicit model, with corrected biases if ``shifts``, (channels,) by layer, are given."""
         model = self._model if shifts is None else with_corrected_biases(self._model, self.sites, shifts)
-        scheme = self._backend.capabilities.scheme
-        return rewrite(model, self._found.layers, self._low, self._ranges, scheme, self.repairs.smoothings, self._levels)
+        target = self._backend.capabilities
+        layers, smoothings, levels = self._found.layers, self.repairs.smoothings, self._levels
+        return explicit_model(model, layers, self._low, self._ranges, target.scheme, smoothings, target.baseline, levels)
 
-    def build(self, explicit: onnx.ModelProto, folder: Path) -> tuple[Path, int]:
-        """Return the engine of an explicit model in ``folder``, beside that model, and its size in bytes."""
+    def build(self, explicit: onnx.ModelProto, folder: Path) -> Engine:
+        """Return the engine of an explicit model in ``folder``, beside that model."""
+        target = self._backend.capabilities
+        if target.scheme.strongly_typed:
+            validate_tensorrt(explicit, compute_capability=target.compute_capability)
         save_model(explicit, folder / EXPLICIT_NAME)
-        engine = self._backend.build(folder / EXPLICIT_NAME, folder / ENGINE_NAME)
-        return engine.path, engine.size_bytes
+        return self._backend.build(folder / EXPLICIT_NAME, folder / target.engine_name, shapes=self._found.engine_shapes)
 
 
 def _loss(
@@ -139,10 +175,9 @@ def _loss(
     reference = tuple(arrays[str(index)] for index in range(len(arrays)))
     runner = ComparedOutputs(backend.open(engine, threads=config_from_json(request["config"]).threads), found.compared)
     try:
-        return losses(found.compared_kinds, reference, run_all(runner, held_out, batch=found.batch, workers=run_workers(backend)))
+        return losses(found.compared_kinds, reference, run_all(runner, held_out, batch=found.scoring_batch, workers=run_workers(backend)))
     finally:
         runner.close()
 
 
 EXPLICIT_NAME = "model.explicit.onnx"
-ENGINE_NAME = "engine.onnx"

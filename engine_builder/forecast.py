@@ -104,12 +104,12 @@ def _losses(
 
 def _profiled(found: Inspection, config: Config, lowest: Trial, request: Mapping[str, object], context: StageContext) -> Kernels:
     """Return each layer's kernel time in both engines; a layer that the runtime fused into another has 0 in that engine."""
-    backend = backend_for(config.target)
+    backend = backend_for(config.target, config.gpu)
     feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
     baseline = context.workspace.path(value_from_json(FileRef, request["model"]))
-    engine, _ = build(found, request, lowest.precisions, backend, context, lowest.corrections)
+    engine = build(found, request, lowest.precisions, backend, context, lowest.corrections)
     high = backend.kernel_times(baseline, feeds, threads=config.threads, scratch=context.scratch)
-    low = backend.kernel_times(engine, feeds, threads=config.threads, scratch=context.scratch)
+    low = backend.kernel_times(engine.path, feeds, threads=config.threads, scratch=context.scratch)
     return {layer.name: (_time_of(layer, high), _time_of(layer, low)) for layer in found.layers if layer.name in lowest.precisions}
 
 
@@ -122,7 +122,7 @@ def _flows(found: Inspection, config: Config, context: StageContext) -> tuple[Fl
     feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
     shapes = concrete_shapes(model, {name: array.shape for name, array in feeds.items()})
     sizes = {name: math.prod(size for size in shape if isinstance(size, int)) for name, shape in shapes.items()}
-    return flows_between(model, found.layers, backend_for(config.target).capabilities.scheme, sizes)
+    return flows_between(model, found.layers, backend_for(config.target, config.gpu).capabilities.scheme, sizes)
 
 
 def flows_between(model: onnx.ModelProto, layers: Sequence[Layer], scheme: Scheme, sizes: Mapping[str, int]) -> tuple[Flow, ...]:

@@ -10,6 +10,7 @@ from calibration.layers import Layer
 from calibration.metrics import Metric, OutputKind
 from calibration.precision import Precision
 from calibration.singles import Decision
+from engine_builder.config import ShapeRange
 from engine_builder.workspace import FileRef, StageContext
 
 
@@ -39,7 +40,9 @@ class Inspection:
     scores: FileRef  # the float32 model's own score on each validation sample, array "scores"
     baseline_scores: FileRef  # the baseline's, array "scores"
     timing_shapes: Mapping[str, tuple[int, ...]]  # shape of each input in one timed call
-    batch: int  # samples in one call when accuracy is measured or layers are probed
+    engine_shapes: Mapping[str, ShapeRange]  # what an engine accepts of each input with an open axis, where engines have such limits
+    scoring_batch: int  # samples in one call when an engine's accuracy is measured
+    batch: int  # samples in one call when the float model runs or layers are probed
     is_batch_fixed: bool  # the model takes ``batch`` samples a call, no more and no fewer
     sample_seconds: float  # one forward pass of the float model for one sample, at ``batch``, one thread
 

@@ -28,7 +28,7 @@ from engine_builder.float_model import FloatModel
 from engine_builder.inspection import Inspection
 from engine_builder.model_files import keep_model
 from engine_builder.outputs import ComparedOutputs, check_metric, default_metric, output_kinds, score_outputs, scored_outputs
-from engine_builder.sizes import fixed_batch, timing_shapes, whole_batches
+from engine_builder.sizes import fixed_batch, profile_shapes, timing_shapes, whole_batches
 from engine_builder.workspace import FileRef, StageContext, Workspace
 
 BATCH_BYTES = 128 * 2**20
@@ -50,6 +50,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     workspace = context.workspace
     config = config_from_json(request["config"])
     check_config(config)
+    capabilities = backend_for(config.target, config.gpu).capabilities
     model_ref = value_from_json(FileRef, request["model"])
     model = read_model(workspace.path(model_ref))
     context.progress(0.1, "model read")
@@ -97,7 +98,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     baseline_scores = scores
     if baseline_ref != reference_ref:
         context.progress(0.8, "baseline runs")
-        baseline = backend_for(config.target).open(workspace.path(baseline_ref), threads=config.threads)
+        baseline = backend_for(config.target, config.gpu).open(workspace.path(baseline_ref), threads=config.threads)
         outputs = run_all(ComparedOutputs(baseline, compared), validation, batch=batch)
         baseline_scores = score_outputs(metric, scored, outputs, reference, validation)
     found = Inspection(
@@ -119,6 +120,8 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
         scores=workspace.write_arrays("reference_scores.npz", scores=scores),
         baseline_scores=workspace.write_arrays("baseline_scores.npz", scores=baseline_scores),
         timing_shapes=timed,
+        engine_shapes=profile_shapes(specs, config, timed, validation),
+        scoring_batch=batch if capabilities.parallel_runs else timed[specs[0].name][0],
         batch=batch,
         is_batch_fixed=fixed is not None,
         sample_seconds=seconds,
@@ -180,8 +183,10 @@ def _baseline(
     model: FileRef, prepared: PreparedModel, prepared_ref: FileRef, config: Config, workspace: Workspace, notes: list[str]
 ) -> tuple[FileRef, Precision]:
     """Return the baseline's file and what it computes in: the user's own file, or the prepared model where the runtime cannot load that."""
+    if not backend_for(config.target, config.gpu).capabilities.is_own_baseline:
+        return prepared_ref, Precision.FP32  # until the stage ``baseline`` has built it
     try:
-        backend_for(config.target).open(workspace.path(model), threads=config.threads).close()
+        backend_for(config.target, config.gpu).open(workspace.path(model), threads=config.threads).close()
     except BuildError as error:
         why = " ".join(error.detail.replace(f"{workspace.root}/", "").split())[:MOST_OF_A_MESSAGE]
         notes.append(f"the uploaded file does not load, so the same model in its prepared form is the baseline: {why}")

@@ -12,6 +12,7 @@ from typing import Protocol, cast
 
 from calibration.codec import json_from_value, value_from_json
 from calibration.metrics import Metric
+from calibration.precision import Precision
 from calibration.singles import Decision
 from calibration.verdict import DEFAULT_CONFIDENCE, Selection, can_settle
 from engine_builder.assignment import fingerprint_of
@@ -31,7 +32,8 @@ SHARE_OF_FORWARD = 0.7  # cost of one probe, in forward passes of the whole mode
 ENGINE_FAILURES = (BuildError, StageCrashedError, StageMemoryError, StageTimeoutError)  # cost a trial, never the job
 SPANS = {  # the part of a job's progress that each stage covers
     "inspect": (0.0, 0.03),
-    "ranges": (0.03, 0.06),
+    "ranges": (0.03, 0.05),
+    "baseline": (0.05, 0.06),
     "repair": (0.06, 0.09),
     "sensitivity": (0.09, 0.28),
     "hessian": (0.28, 0.34),
@@ -94,7 +96,10 @@ def optimize(job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[s
 
     observer.entered("ranges", SPANS["ranges"][0])
     ranged = run_stage("ranges", "ranges", basics, SPANS["ranges"])
-    basics |= {"ranges": ranged["ranges"], "quantizable": ranged["quantizable"]}
+    basics |= {"ranges": ranged["ranges"], "able": ranged["able"]}
+    if not backend_for(job.config.target, job.config.gpu).capabilities.is_own_baseline:
+        built = run_stage("baseline", "baseline", basics, SPANS["baseline"])
+        basics |= {"inspection": built["inspection"], "model": built["baseline"]}
     if job.config.calibration.repair:
         basics["repairs"] = run_stage("repair", "repair", basics, SPANS["repair"])["repairs"]
     measured = _measure(job, basics, inspected, run_stage, observer)
@@ -126,7 +131,7 @@ def public_trial(trial: Trial) -> dict[str, object]:
         "order": trial.order,
         "low_layers": trial.low_layers,
         "accuracy": trial.on_all.score if trial.on_all is not None else None,
-        "latency_ms": {"median": latency.median_ms, "p95": latency.p95_ms, "runs": latency.runs} if latency is not None else None,
+        "latency_ms": None if latency is None else {"median": latency.median_ms, "p95": latency.p95_ms or None, "runs": latency.runs},
         "met": trial.met,
         "failure": trial.failure,
     }
@@ -142,8 +147,8 @@ def _measure(
 ) -> dict[str, object]:
     """Return what the probes of the float model found: file references and the orders."""
     observer.entered("sensitivity", SPANS["sensitivity"][0])
-    quantizable = len(cast(Sequence[str], basics["quantizable"]))
-    forward_seconds = quantizable * cast(float, inspected["sample_seconds"]) / cast(int, inspected["processors"])
+    probed = sum(map(len, cast(Mapping[str, Sequence[str]], basics["able"]).values()))
+    forward_seconds = probed * cast(float, inspected["sample_seconds"]) / cast(int, inspected["processors"])
     shares = probe_shares(cast(int, inspected["samples"]), cast(int, inspected["batch"]), forward_seconds)
     singles = []
     low, high = SPANS["sensitivity"]
@@ -211,11 +216,9 @@ def _search(
     ladders: Callable[[Sequence[Trial]], Iterator[Ladder]],
     spent: _Spent,
 ) -> Search:
-    capabilities = backend_for(job.config.target).capabilities
-    wanted = job.config.precisions or capabilities.low
-    lowest = next((precision for precision in capabilities.low if precision in wanted), None)
+    capabilities = backend_for(job.config.target, job.config.gpu).capabilities
     layers, metric = cast(Sequence[str], inspected["layers"]), Metric(str(inspected["metric"]))
-    all_low = dict.fromkeys(cast(Sequence[str], ranged["quantizable"]), lowest) if lowest is not None else {}
+    all_low = {layer: Precision(taken[0]) for layer, taken in cast(Mapping[str, Sequence[str]], ranged["able"]).items()}
 
     return Search(
         all_low,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from calibration.codec import json_from_value, value_from_json
@@ -27,6 +28,7 @@ from calibration.singles import Decision, Singles, joined, measure_singles
 from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_from_json
 from engine_builder.inspection import Inspection, decisions, read_inspection
+from engine_builder.qdq.eligibility import Eligibility
 from engine_builder.qdq.placement import ranges_of_moved_tensors
 from engine_builder.repair_table import read_levels, read_ranges, read_repairs
 from engine_builder.search.orders import orders_from
@@ -40,7 +42,10 @@ PAIRS_PER_DECISION = 2
 
 
 def ranges(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
-    """Return the range table: lowest and highest value of every tensor that a layer may round."""
+    """Return the range table: lowest and highest value of every tensor that a layer may round; and ``able``, what each layer may take.
+
+    ``able`` holds the low precisions of each layer that has any, by name, in the target's order.
+    """
     found, config, samples = _basics(request, context)
     path = context.workspace.path(found.prepared)
 
@@ -48,12 +53,13 @@ def ranges(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         context.progress(done / samples.samples, f"{done} of {samples.samples} samples")
 
     batches = samples.batches(found.batch if found.is_batch_fixed else min(found.batch, RANGE_BATCH))
-    symmetric = backend_for(config.target).capabilities.scheme.symmetric_activations
+    symmetric = backend_for(config.target, config.gpu).capabilities.scheme.symmetric_activations
     table = collect_ranges(path, found.layers, batches, method=config.calibration.method, symmetric=symmetric, on_batch=report)
-    moved = ranges_of_moved_tensors(read_model(path), table.ranges)
+    model = read_model(path)
+    moved = ranges_of_moved_tensors(model, table.ranges)
     table = RangeTable(moved, table.method, table.samples)
-    quantizable = [layer.name for layer in found.layers if all(name in table.ranges for name in (*layer.inputs, layer.output))]
-    return {"ranges": json_from_value(context.workspace.write_json("ranges.json", json_from_value(table))), "quantizable": quantizable}
+    able = _able(model, found, config, table.ranges)
+    return {"ranges": json_from_value(context.workspace.write_json("ranges.json", json_from_value(table))), "able": able}
 
 
 def sensitivity(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
@@ -66,7 +72,7 @@ def sensitivity(request: Mapping[str, object], context: StageContext) -> dict[st
     def report(done: int) -> None:
         context.progress(done / share.samples, f"{len(wanted)} decisions on {done} of {share.samples} samples")
 
-    wanted = _wanted(found, config, request)
+    wanted = wanted_decisions(found, config, request)
     singles = measure_singles(reference, found.kinds, wanted, share.batches(found.batch), workers=processors(), on_batch=report)
     name = f"singles-{start}-{stop}.npz"
     arrays = {"loss": singles.loss, "gram_sum": singles.gram_sum, "gram_square_sum": singles.gram_square_sum}
@@ -82,7 +88,7 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
     traces = measure_traces(
         reference,
         found.kinds,
-        backend_for(config.target).capabilities.scheme,
+        backend_for(config.target, config.gpu).capabilities.scheme,
         read_ranges(request, context).ranges,
         batches,
         seed=config.search.seed,
@@ -95,9 +101,9 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
 def dependency(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
     """Test the pairs that matter most exactly, on the first samples of the sensitivity probes."""
     found, config, samples = _basics(request, context)
-    wanted = _wanted(found, config, request)
+    wanted = wanted_decisions(found, config, request)
     singles = _singles(request, wanted, context)
-    scheme = backend_for(config.target).capabilities.scheme
+    scheme = backend_for(config.target, config.gpu).capabilities.scheme
     pairs = pairs_to_test(singles, found.layers, scheme, PAIRS_PER_DECISION * len(wanted))
     count = min(max(PAIR_SAMPLES // found.batch, 1) * found.batch, singles.samples)
     share = samples.take(np.arange(count))
@@ -118,7 +124,7 @@ def dependency(request: Mapping[str, object], context: StageContext) -> dict[str
 def orders(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
     """Put the measurements together: the sensitivity table, the dependency matrix and the orders."""
     found, config, _ = _basics(request, context)
-    wanted = _wanted(found, config, request)
+    wanted = wanted_decisions(found, config, request)
     singles = _singles(request, wanted, context)
     traces = value_from_json(tuple[HessianTrace, ...], request["traces"])
     tests = value_from_json(tuple[PairTest, ...], request["tests"])
@@ -144,8 +150,14 @@ def read_table(ref: object, context: StageContext) -> SensitivityTable:
 
 def low_precisions(config: Config) -> tuple[Precision, ...]:
     """Return the low precisions that the search may use on the configured target."""
-    low = backend_for(config.target).capabilities.low
+    low = backend_for(config.target, config.gpu).capabilities.low
     return low if config.precisions is None else tuple(precision for precision in low if precision in config.precisions)
+
+
+def wanted_decisions(found: Inspection, config: Config, request: Mapping[str, object]) -> tuple[Decision, ...]:
+    """Return the decisions of a job: each layer in each of the configured precisions that it can take."""
+    able = cast(Mapping[str, Sequence[str]], request["able"])
+    return tuple(decision for decision in decisions(found, low_precisions(config)) if decision.precision in able.get(decision.layer, ()))
 
 
 def _basics(request: Mapping[str, object], context: StageContext) -> tuple[Inspection, Config, CalibrationSet]:
@@ -155,15 +167,21 @@ def _basics(request: Mapping[str, object], context: StageContext) -> tuple[Inspe
 
 def _reference(found: Inspection, config: Config, request: Mapping[str, object], context: StageContext) -> ReferenceModel:
     model = read_model(context.workspace.path(found.prepared))
-    scheme = backend_for(config.target).capabilities.scheme
+    scheme = backend_for(config.target, config.gpu).capabilities.scheme
     repairs = read_repairs(request, context)
     ranges = read_ranges(request, context).ranges
     return ReferenceModel(model, found.layers, ranges, scheme, repairs.smoothings, levels=read_levels(repairs, context))
 
 
-def _wanted(found: Inspection, config: Config, request: Mapping[str, object]) -> tuple[Decision, ...]:
-    able = set(cast(Sequence[str], request["quantizable"]))
-    return tuple(decision for decision in decisions(found, low_precisions(config)) if decision.layer in able)
+def _able(model: onnx.ModelProto, found: Inspection, config: Config, known: Mapping[str, tuple[float, float]]) -> dict[str, list[str]]:
+    scheme = backend_for(config.target, config.gpu).capabilities.scheme
+    eligibility = Eligibility(model, found.layers) if scheme.strongly_typed else None
+    able: dict[str, list[str]] = {}
+    for layer in found.layers:
+        if all(name in known for name in (*layer.inputs, layer.output)):
+            taken = [one.value for one in low_precisions(config) if eligibility is None or eligibility.can_take(layer, one)]
+            able |= {layer.name: taken} if taken else {}
+    return able
 
 
 def _singles(request: Mapping[str, object], wanted: tuple[Decision, ...], context: StageContext) -> Singles:

@@ -35,9 +35,9 @@ from engine_builder.backends.ort_cpu import OrtCpuBackend
 from engine_builder.config import config_from_json
 from engine_builder.evaluate import run_all
 from engine_builder.gate import gain_of
-from engine_builder.inspection import Inspection, decisions, read_inspection
+from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.outputs import ComparedOutputs
-from engine_builder.probing import RANGE_BATCH, low_precisions
+from engine_builder.probing import RANGE_BATCH, wanted_decisions
 from engine_builder.range_choice import choose_ranges
 from engine_builder.repair_table import CorrectionData, Repair, RepairKind, RepairTable, read_ranges, write_levels
 from engine_builder.weight_rounding import round_weights
@@ -52,16 +52,15 @@ def repair(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     """Return ``repairs``, the file of the repair table, and ``named``, the files that it names in its turn.
 
     Args:
-        request: ``inspection``, ``ranges``, ``quantizable`` and ``config``.
+        request: ``inspection``, ``ranges``, ``able`` and ``config``.
         context: Where files go.
     """
     found = read_inspection(request, context)
     config = config_from_json(request["config"])
     samples = load_saved(context.workspace.path(found.calibration))
     model = read_model(context.workspace.path(found.prepared))
-    scheme = backend_for(config.target).capabilities.scheme
-    able = set(cast(Sequence[str], request["quantizable"]))
-    wanted = [decision for decision in decisions(found, low_precisions(config)) if decision.layer in able]
+    scheme = backend_for(config.target, config.gpu).capabilities.scheme
+    wanted = wanted_decisions(found, config, request)
     fitted, held_out = split(samples.samples, found.batch if found.is_batch_fixed else 1, config.search.seed)
     table = RepairTable()
     if len(held_out):

@@ -22,6 +22,7 @@ from engine_builder.repair_table import Repair, read_repairs
 from engine_builder.report_page import render
 from engine_builder.search.pareto import pareto_front
 from engine_builder.search.trial import Trial
+from engine_builder.timing import MIN_GAIN
 from engine_builder.triton_onnx import onnx_repository
 from engine_builder.workspace import FileRef, StageContext
 
@@ -42,7 +43,7 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     judged = cast(Mapping[str, object], request["verdict"])
     table = value_from_json(SensitivityTable, workspace.read_json(value_from_json(FileRef, request["table"])))
     chosen = next((trial for trial in trials if trial.fingerprint == judged["chosen"]), None)
-    baseline = backend_for(config.target).capabilities.baseline
+    baseline = backend_for(config.target, config.gpu).capabilities.baseline
     assignment = PrecisionAssignment(
         tuple((layer.name, (chosen.precisions if chosen else {}).get(layer.name, baseline)) for layer in found.layers)
     )
@@ -52,6 +53,7 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     forecasts = cast(Sequence[Mapping[str, object]], request["forecasts"])
     engine = judged["engine"] or request["model"]
     repository, why_none = _triton(value_from_json(FileRef, engine), found, context)
+    shown = chosen or next((trial for trial in trials if trial.reached is not None and trial.low_layers), None)
     body = {
         "result": result,
         "config": request["config"],
@@ -62,6 +64,7 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         "traces": json_from_value(table.traces),
         "dependencies": _dependencies(value_from_json(tuple[PairTest, ...], request["tests"])),
         "dependency_map": dependency_map(table, interaction, assignment),
+        "reached": workspace.read_json(shown.reached) if shown is not None and shown.reached is not None else None,
         "orders": request["orders"],
         "chosen": chosen.fingerprint if chosen is not None else None,
         "trials": json_from_value(trials),
@@ -92,6 +95,8 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
 
 def _triton(engine: FileRef, found: Inspection, context: StageContext) -> tuple[FileRef | None, tuple[str, ...]]:
     """Return the Triton repository of an engine, or None and a note that says why there is none."""
+    if not engine.file.endswith(".onnx"):
+        return None, ()
     batch = max(found.batch, found.timing_batch)  # what this job ran the model with
     try:
         repository = onnx_repository(context.workspace.path(engine), context.scratch / "triton.zip", max_batch_size=batch)
@@ -112,7 +117,7 @@ def _result(
     verdict = cast(Mapping[str, object], judged["verdict"])
     latency = cast(Mapping[str, Mapping[str, object]], judged["latency_ms"])
     config = config_from_json(request["config"])
-    baseline_precision = backend_for(config.target).capabilities.baseline
+    target = backend_for(config.target, config.gpu).capabilities
     baseline = {
         "latency_ms": latency["baseline"],
         "accuracy": judged["baseline_accuracy"],
@@ -125,22 +130,30 @@ def _result(
             "latency_ms": latency[chosen.fingerprint],
             "accuracy": verdict["engine"],
             "size_bytes": chosen.size_bytes,
-            "precisions": _counts(found, chosen, baseline_precision),
+            "precisions": _counts(found, chosen, target.baseline),
         }
     engine = value_from_json(FileRef, judged["engine"] or request["model"])
     ended = str(cast(Mapping[str, object], request["search"])["ended"])
     return {
         "outcome": "improved" if chosen is not None else "baseline_kept",
         "reason": _reason(trials, judged, chosen, table, confidence=config.accuracy.confidence, ended=ended),
-        "latency_source": backend_for(config.target).capabilities.latency_source,
+        "latency_source": target.latency_source,
         "baseline": baseline,
         "chosen": picked,
-        "speedup": 1.0 / cast(float, judged["ratio"]),
+        **_gain(cast(float, judged["ratio"]), chosen, judged, target.latency_source),
         "verdict": {key: verdict[key] for key in ("answer", "metric", "drop", "interval", "confidence", "n", "selection")}
         | {key: verdict[key] for key in ("flips", "budget", "probability_over_budget", "samples_needed", "method")},
-        "engine": {"name": "engine.onnx", "sha256": engine.sha256, "size_bytes": picked["size_bytes"]},
+        "engine": {"name": target.engine_name, "sha256": engine.sha256, "size_bytes": picked["size_bytes"]},
         "environment": judged["environment"],
     }
+
+
+def _gain(ratio: float, chosen: Trial | None, judged: Mapping[str, object], source: str) -> dict[str, object]:
+    """Return ``speedup``, baseline median / chosen median; of predicted latencies ``predicted_speedup``, with its range."""
+    if source == "measured":
+        return {"speedup": 1.0 / ratio}
+    error = cast(float, judged["least_gain"]) if chosen is not None else 0.0
+    return {"predicted_speedup": {"value": 1.0 / ratio, "range": [1.0 / (ratio * (1.0 + error)), 1.0 / (ratio * (1.0 - error))]}}
 
 
 def _reason(
@@ -172,7 +185,10 @@ def _reason(
     if refused and refused[0]["verdict"]["answer"] not in accepted:
         asked = "" if confidence is None else f" at the confidence asked for, {confidence:.0%}"
         return f"Engines kept the accuracy budget in the search, but none passed the verdict{asked}."
-    return "Engines kept the accuracy budget, but none was faster than the baseline by more than the spread of the timing."
+    spread = "by more than the spread of the timing"
+    if fastest is not None and cast(float, judged["least_gain"]) > MIN_GAIN:
+        spread = f"by more than the error of a prediction, {judged['least_gain']:.0%}: the best is predicted at {fastest:.2f} of its time"
+    return f"Engines kept the accuracy budget, but none was faster than the baseline {spread}."
 
 
 def _bias_repairs(chosen: Trial | None, trials: Sequence[Trial]) -> tuple[Repair, ...]:

@@ -9,7 +9,15 @@ from typing import cast
 
 from engine_builder.report_layer_plots import CLIPPED, bars_left_out, dependency_plot, kernel_plot, kernel_totals, sensitivity_plot
 from engine_builder.report_plots import front_plot, path_plot, prediction_plot
-from engine_builder.report_tables import dependencies_table, engines_table, layers_table, pairs_table, repairs_table, trials_table
+from engine_builder.report_tables import (
+    dependencies_table,
+    engines_table,
+    layers_table,
+    pairs_table,
+    reached_table,
+    repairs_table,
+    trials_table,
+)
 
 Row = Mapping[str, object]
 
@@ -98,10 +106,18 @@ def _tiles(result: Row, body: Row) -> str:
     improved = result["outcome"] == "improved"
     verdict = cast(Row, result["verdict"])
     counts = ", ".join(f"{count} {precision}" for precision, count in cast(Mapping[str, int], after["precisions"]).items())
-    speed = f"{cast(float, result['speedup']):.2f}x" if improved else "baseline kept"
+    predicted = cast("Row | None", result.get("predicted_speedup"))
+    gain = cast(float, result["speedup"] if predicted is None else predicted["value"])
+    speed = f"{gain:.2f}x" if improved else "baseline kept"
+    span = "median latency of one call ± median absolute deviation of calls"
+    if predicted is not None:
+        low, high = cast(Sequence[float], predicted["range"])
+        speed = f"{speed} predicted" if improved else speed
+        between = f"; speedup between {low:.2f} and {high:.2f}" if improved else ""
+        span = f"predicted latency of one call, not measured{between}"
     tiles = [
         (speed, f"{'speedup: ' if improved else ''}latency {result['latency_source']}{_spread(body) if improved else ''}"),
-        (_change(_milliseconds(before), _milliseconds(after), improved), "median latency of one call ± median absolute deviation of calls"),
+        (_change(_milliseconds(before), _milliseconds(after), improved), span),
         (
             _change(f"{before['accuracy']:.4f}", f"{after['accuracy']:.4f}", improved),
             f"{verdict['metric']} on {verdict['n']} samples; allowed drop {verdict['budget']:.5f}",
@@ -119,6 +135,11 @@ def _engines(body: Row, metric: str) -> str:
     search = cast(Row, body.get("search") or {})
     ended = f" The search ended after {search['trials']} trials: {search['ended']}." if search else ""
     note = "Every point is an engine that was built, scored and timed in turns with the baseline; filled ones are on the front."
+    if cast(Row, body["result"])["latency_source"] == "predicted":
+        note = (
+            "Every point is an engine that was built. Its latency is predicted from the kernels that the build lists, not measured; its "
+            "accuracy is that of the same explicit model in ONNX Runtime. Filled points are on the front."
+        )
     return f"<h2>Engines</h2><p class=note>{note}{escape(ended)}</p><div class=two>{shown}</div>" if shown else ""
 
 
@@ -194,6 +215,7 @@ def _numbers(body: Row, result: Row) -> str:
         ("Engines", engines_table(result)),
         ("Trials", trials_table(cast(Sequence[Row], body["trials"]), cast(Sequence[str], body["front"]))),
         ("Layers", layers_table(cast(Sequence[Row], body["layers"]))),
+        ("Asked for and got", reached_table(cast(Sequence[Row], body.get("reached") or ()))),
         ("The strongest dependencies that were tested exactly", dependencies_table(cast(Sequence[Row], body["dependencies"]))),
     ]
     text = "".join(f"<details><summary>{name}</summary><div class=scroll>{table}</div></details>" for name, table in tables if table)
@@ -239,7 +261,8 @@ def _change(before: str, after: str, improved: bool) -> str:
 
 def _milliseconds(engine: Row) -> str:
     latency = cast(Row, engine["latency_ms"])
-    return f"{latency['median']:.3f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{latency['mad']:.3f}\N{NO-BREAK SPACE}ms"
+    spread = f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{latency['mad']:.3f}" if latency["mad"] is not None else ""
+    return f"{latency['median']:.3f}{spread}\N{NO-BREAK SPACE}ms"
 
 
 def _megabytes(engine: Row) -> str:

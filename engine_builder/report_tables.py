@@ -22,8 +22,8 @@ def engines_table(result: Row) -> str:
         rows.append(
             [
                 name,
-                f"{latency['median']:.3f} ms ± {latency['mad']:.3f}",
-                f"{latency['p95']:.3f} ms",
+                f"{latency['median']:.3f} ms ± {latency['mad']:.3f}" if latency["runs"] else f"{latency['median']:.3f} ms (predicted)",
+                f"{latency['p95']:.3f} ms" if latency["runs"] else "-",
                 f"{latency['runs']}",
                 f"{item['accuracy']:.4f}",
                 f"{cast(int, item['size_bytes']) / 1e6:.2f} MB",
@@ -52,6 +52,13 @@ def layers_table(layers: Sequence[Row]) -> str:
     head = "".join(f"<th>{name}</th>" for name in ("layer", "operator", "precision", "loss alone", "Hessian estimate", "MACs"))
     text = "".join(f"<tr{' class=low' if low else ''}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for cells, low in rows)
     return f"<table><tr>{head}</tr>{text}</table>"
+
+
+def reached_table(rows: Sequence[Row]) -> str:
+    """Return the precision that each layer asked for beside the one that its kernel has, disagreements with their reason first."""
+    ordered = sorted(rows, key=lambda row: row["reason"] is None)
+    cells = [[str(row[key] or "-") for key in ("layer", "asked", "got", "kernel", "reason")] for row in ordered]
+    return table(["layer", "asked for", "got", "kernel", "why they differ"], cells) if cells else ""
 
 
 def trials_table(trials: Sequence[Row], front: Sequence[str]) -> str:

@@ -76,6 +76,35 @@ def timing_shapes(specs: Sequence[TensorSpec], config: Config, samples: Calibrat
     return shapes
 
 
+def profile_shapes(
+    specs: Sequence[TensorSpec], config: Config, timed: Mapping[str, tuple[int, ...]], samples: CalibrationSet
+) -> dict[str, ShapeRange]:
+    """Return, for each input with an open axis, the sizes that an engine with such a range accepts: smallest, timed and largest.
+
+    They are those of ``shapes``. Without, the first axis may have any size up to the timed one, and every other axis the timed one alone;
+    the size that an axis has in the samples is taken in in any case, since accuracy is measured with it.
+
+    Args:
+        specs: The model's inputs.
+        config: The job's settings.
+        timed: ``timing_shapes``.
+        samples: What accuracy is measured on.
+    """
+    spans = {}
+    for spec in specs:
+        opt, given, sizes = timed[spec.name], config.shapes.get(spec.name), samples.inputs[spec.name].shape
+        is_open = [not isinstance(dim, int) for dim in spec.shape]
+        if any(is_open):
+            low = list(given.min if given is not None else opt)
+            high = list(given.max if given is not None else opt)
+            if is_open[0] and given is None:
+                low[0] = 1
+            for axis in range(1, len(opt)):
+                low[axis], high[axis] = min(low[axis], sizes[axis], opt[axis]), max(high[axis], sizes[axis], opt[axis])
+            spans[spec.name] = ShapeRange(tuple(low), opt, tuple(high))
+    return spans
+
+
 def timed_call(samples: CalibrationSet, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
     """Return the inputs of one timed call: real samples, cut or repeated from the start on every axis to the shapes."""
     return {name: _resized(array, shapes[name]) for name, array in samples.inputs.items()}

@@ -29,6 +29,7 @@ def _stage(module: str, name: str) -> Stage:
 STAGES: Mapping[str, Stage] = {
     "inspect": _stage("engine_builder.intake", "inspect"),
     "ranges": _stage("engine_builder.probing", "ranges"),
+    "baseline": _stage("engine_builder.baseline", "baseline"),
     "repair": _stage("engine_builder.repair", "repair"),
     "sensitivity": _stage("engine_builder.probing", "sensitivity"),
     "hessian": _stage("engine_builder.probing", "hessian"),

@@ -16,11 +16,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-MIN_GAIN = 0.01  # a win below 1% is no win
+MIN_GAIN = 0.01  # a measured win below 1% is no win
 SPREADS = 3.0  # a win must exceed this many median absolute deviations
 
 _BLOCK_SECONDS = 0.02
@@ -37,7 +38,7 @@ class Timing:
     median_ms: float  # of all counted runs
     p95_ms: float  # of all counted runs
     mad_ms: float  # median absolute deviation of the blocks
-    runs: int  # counted runs
+    runs: int  # counted runs; 0 where the median is a prediction, which has no spread
     block_ms: tuple[float, ...]  # median of each block; the n-th block of every engine of one call belongs to the same round
 
 
@@ -47,6 +48,13 @@ class RelativeLatency:
 
     ratio: float
     mad: float
+
+
+class Timer(Protocol):
+    """Times engines in turns; ``time_interleaved`` is the one in use."""
+
+    def __call__(self, calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int) -> Mapping[str, Timing]:
+        """Return the timing of each call, by its name."""
 
 
 def time_interleaved(
@@ -104,10 +112,10 @@ def relative_latency(candidate: Timing, baseline: Timing) -> RelativeLatency:
     return RelativeLatency(float(np.median(groups)), _mad(groups))
 
 
-def is_faster(candidate: Timing, baseline: Timing) -> bool:
-    """Return whether the candidate's gain over the baseline exceeds three MADs of ``relative_latency``, and 1%."""
+def is_faster(candidate: Timing, baseline: Timing, least_gain: float = MIN_GAIN) -> bool:
+    """Return whether the candidate's gain over the baseline exceeds three MADs of ``relative_latency`` and ``least_gain``."""
     relative = relative_latency(candidate, baseline)
-    return 1.0 - relative.ratio > max(MIN_GAIN, SPREADS * relative.mad)
+    return 1.0 - relative.ratio > max(least_gain, SPREADS * relative.mad)
 
 
 def _is_done(samples: Mapping[str, list[float]], elapsed: float, seconds: float, min_runs: int, max_runs: int) -> bool:

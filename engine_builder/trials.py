@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Protocol, cast
+from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.codec import json_from_value, value_from_json
 from calibration.dataset import CalibrationSet, load_saved
+from calibration.layers import LayerKind
 from calibration.losses import losses
 from calibration.precision import Precision
 from calibration.session import Array
 from calibration.verdict import Budget
 from engine_builder.assignment import fingerprint_of
 from engine_builder.backends import backend_for
-from engine_builder.backends.base import Runner
+from engine_builder.backends.base import Backend, Engine, Runner
+from engine_builder.backends.reached import reached
 from engine_builder.config import config_from_json
-from engine_builder.corrected import build_corrected
+from engine_builder.corrected import build_corrected, settled
 from engine_builder.errors import BuildError, EngineError
 from engine_builder.evaluate import run_all, run_workers
 from engine_builder.inspection import Inspection, read_inspection
@@ -27,19 +29,12 @@ from engine_builder.model_files import model_size_bytes
 from engine_builder.outputs import ComparedOutputs, score_outputs
 from engine_builder.search.trial import SEARCH_SHARE, Accuracy, Latency, Trial
 from engine_builder.sizes import timed_call
-from engine_builder.timing import Timing, relative_latency, time_interleaved
+from engine_builder.timing import Timer, Timing, relative_latency, time_interleaved
 from engine_builder.workspace import FileRef, StageContext
 
 TRIAL_SECONDS = 1.2  # of interleaved runs of both engines
 MIN_RUNS, MAX_RUNS = 18, 5000
 ROUNDING = 1e-12  # a mean of float64 scores may miss the budget by this and still be on it
-
-
-class Timer(Protocol):
-    """Times engines in turns; ``timing.time_interleaved`` is the one in use."""
-
-    def __call__(self, calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int) -> Mapping[str, Timing]:
-        """Return the timing of each call, by its name."""
 
 
 def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer = time_interleaved) -> dict[str, object]:
@@ -56,23 +51,27 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
     start = time.perf_counter()
     found = read_inspection(request, context)
     config = config_from_json(request["config"])
-    low = {name: Precision(value) for name, value in cast(Mapping[str, str], request["low"]).items()}
-    fingerprint = fingerprint_of((layer.name for layer in found.layers), low, backend_for(config.target).capabilities.baseline)
+    asked = {name: Precision(value) for name, value in cast(Mapping[str, str], request["low"]).items()}
+    backend = backend_for(config.target, config.gpu)
+    fingerprint = fingerprint_of((layer.name for layer in found.layers), asked, backend.capabilities.baseline)
+    low = settled(found, asked, backend, context)
     validation = load_saved(context.workspace.path(found.validation))
-    backend = backend_for(config.target)
     baseline_path = context.workspace.path(value_from_json(FileRef, request["model"]))
     if low:
-        path, size, bias, corrections = build_corrected(found, request, low, backend, context, f"trials/{fingerprint}-biases.npz")
+        engine, bias, corrections = build_corrected(found, request, low, backend, context, f"trials/{fingerprint}-biases.npz")
     else:
-        path, size, bias, corrections = baseline_path, model_size_bytes(baseline_path), None, None
+        engine, bias, corrections = Engine(baseline_path, (), model_size_bytes(baseline_path)), None, None
     context.progress(0.3, "engine built")
-    runner = backend.open(path, threads=config.threads)
     try:
-        outputs = run_all(ComparedOutputs(runner, found.compared), validation, batch=found.batch, workers=run_workers(backend))
+        runner = backend.open(engine.path, threads=config.threads)
+        outputs = run_all(ComparedOutputs(runner, found.compared), validation, batch=found.scoring_batch, workers=run_workers(backend))
         scores, loss = compare(found, outputs, validation, context)
         context.progress(0.7, "accuracy measured")
-        baseline = backend.open(baseline_path, threads=config.threads) if low else None
-        latency = _timed(runner, baseline, timing_feeds(found, validation), timer)
+        runners: dict[str, Runner] = {"engine": runner}
+        if low:
+            runners["baseline"] = backend.open(baseline_path, threads=config.threads)
+        feeds = timing_feeds(found, validation)
+        timings = backend.timings(runners, feeds, timer=timer, seconds=TRIAL_SECONDS, min_runs=MIN_RUNS, max_runs=MAX_RUNS)
     except BuildError:
         raise
     except EngineError as error:
@@ -88,15 +87,28 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
         on_all=accuracy(reference, scores, config.accuracy.budget),
         on_search=accuracy(reference[half], scores[half], config.accuracy.budget),
         loss=loss,
-        latency=latency,
-        size_bytes=size,
+        latency=latency_of(timings),
+        size_bytes=engine.size_bytes,
         scores=context.workspace.write_arrays(f"trials/{fingerprint}.npz", scores=scores),
         seconds=time.perf_counter() - start,
         failure=None,
         bias=bias,
         corrections=corrections,
+        engine=None if backend.capabilities.is_repeatable or not low else context.workspace.copy(engine.path, f"trials/{fingerprint}.plan"),
+        reached=_reached(found, low, engine, backend, context, f"trials/{fingerprint}-reached.json"),
     )
     return {"trial": json_from_value(result)}
+
+
+def _reached(
+    found: Inspection, low: Mapping[str, Precision], engine: Engine, backend: Backend, context: StageContext, name: str
+) -> FileRef | None:
+    """Write what each layer asked for and got, where the builder lists kernels."""
+    if not engine.kernels:
+        return None
+    multiplying = [layer.name for layer in found.layers if layer.kind is not LayerKind.RESIDUAL_ADD]  # a sum has no kernel of its own
+    asked = {layer: low.get(layer, backend.capabilities.baseline) for layer in multiplying}
+    return context.workspace.write_json(name, json_from_value(reached(engine.kernels, asked)))
 
 
 def compare(
@@ -140,12 +152,9 @@ def timing_feeds(found: Inspection, validation: CalibrationSet) -> dict[str, Arr
     return timed_call(validation, found.timing_shapes)
 
 
-def _timed(runner: Runner, baseline: Runner | None, feeds: Mapping[str, Array], timer: Timer) -> Latency:
-    calls: dict[str, Callable[[], object]] = {"engine": lambda: runner.run(feeds)}
-    if baseline is not None:
-        calls["baseline"] = lambda: baseline.run(feeds)
-    found = timer(calls, seconds=TRIAL_SECONDS, min_runs=MIN_RUNS, max_runs=MAX_RUNS)
-    engine, reference = found["engine"], found.get("baseline", found["engine"])
+def latency_of(timings: Mapping[str, Timing]) -> Latency:
+    """Return the latency of ``engine`` beside that of ``baseline``; the engine's own where there is no baseline."""
+    engine, reference = timings["engine"], timings.get("baseline", timings["engine"])
     return Latency(
         engine.median_ms,
         engine.p95_ms,

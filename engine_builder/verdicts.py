@@ -1,8 +1,8 @@
 """The stage ``verdict``: judges the finalists, times those that pass against the baseline once more, and keeps the fastest engine.
 
 Finalists come safest first, in an order fixed before any is judged here. Each is judged at the full level and the first failure ends the
-judging, so a wrong pass is no likelier than for a single test. What passed is built again (byte for byte the same: the rewrite is
-deterministic) and timed in one process with the baseline; the engine that is kept is the one that was measured.
+judging, so a wrong pass is no likelier than for a single test. What passed is built again (byte for byte the same; where that cannot be
+had, the trial's engine was kept) and timed in one process with the baseline; the engine that is kept is the one that was measured.
 
 Every verdict is about the drop from the user's model in float32. The baseline gets one too: where it computes in half precision it may
 be off by itself, and if it is kept, its own verdict is the job's.
@@ -11,7 +11,8 @@ be off by itself, and if it is kept, its own verdict is the job's.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -25,14 +26,14 @@ from calibration.dataset import load_saved
 from calibration.precision import Precision
 from calibration.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Answer, Selection, judge
 from engine_builder.backends import backend_for
-from engine_builder.backends.base import Runner
+from engine_builder.backends.base import Backend, Runner
 from engine_builder.config import Config, config_from_json
-from engine_builder.corrected import ENGINE_NAME, EXPLICIT_NAME, build
+from engine_builder.corrected import EXPLICIT_NAME, build, write_explicit
 from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.model_files import keep_model, model_size_bytes
 from engine_builder.search.trial import Trial
-from engine_builder.timing import Timing, is_faster, relative_latency, time_interleaved
-from engine_builder.trials import Timer, search_half, timing_feeds
+from engine_builder.timing import Timer, Timing, is_faster, relative_latency, time_interleaved
+from engine_builder.trials import search_half, timing_feeds
 from engine_builder.workspace import FileRef, StageContext
 
 FINAL_SECONDS = 4.0
@@ -56,13 +57,15 @@ def verdict(request: Mapping[str, object], context: StageContext, *, timer: Time
     passed = [(trial, answer) for trial, answer in judged if _is_accepted(answer, config)]
     context.progress(0.3, f"{len(passed)} of {len(judged)} finalists judged pass")
     baseline_path = context.workspace.path(value_from_json(FileRef, request["model"]))
-    timings, faster = _time(passed[-TIMED_FINALISTS:], baseline_path, found, config, request, context, timer)
+    backend = backend_for(config.target, config.gpu)
+    timings, faster = _time(passed[-TIMED_FINALISTS:], baseline_path, found, config, request, context, backend, timer)
     chosen = min(faster, key=lambda item: item[2]) if faster else None
     baseline = _answer(found.baseline_scores, found, config, selection, context)
     engine: FileRef | None = None
     explicit: FileRef | None = None
     if chosen is not None:
-        engine = keep_model(context.scratch / chosen[0].fingerprint / ENGINE_NAME, ENGINE_NAME, context.workspace)
+        name = backend.capabilities.engine_name
+        engine = keep_model(context.scratch / chosen[0].fingerprint / name, name, context.workspace)
         explicit = keep_model(context.scratch / chosen[0].fingerprint / EXPLICIT_NAME, EXPLICIT_NAME, context.workspace)
     return {
         "judged": [{"fingerprint": trial.fingerprint, "verdict": json_from_value(answer)} for trial, answer in judged],
@@ -74,16 +77,17 @@ def verdict(request: Mapping[str, object], context: StageContext, *, timer: Time
             name: json_from_value(relative_latency(timing, timings["baseline"])) for name, timing in timings.items() if name != "baseline"
         },
         "engine": json_from_value(engine),
+        "least_gain": backend.capabilities.least_gain,
         "explicit": json_from_value(explicit),
         "baseline_accuracy": baseline.engine,
         "baseline_precisions": {found.baseline_type.value: len(found.layers)},
         "baseline_size_bytes": model_size_bytes(baseline_path),
-        "environment": environment(config),
+        "environment": environment(config, backend),
     }
 
 
-def environment(config: Config) -> dict[str, object]:
-    """Return what a reader needs to repeat a timing: processor, versions, threads."""
+def environment(config: Config, backend: Backend) -> dict[str, object]:
+    """Return what a reader needs to repeat a timing: processor, versions, threads, and what the target adds."""
     return {
         "processor": _processor(),
         "platform": platform.platform(),
@@ -91,7 +95,7 @@ def environment(config: Config) -> dict[str, object]:
         "onnxruntime": onnxruntime.__version__,
         "onnx": onnx.__version__,
         "threads": config.threads,
-        "clock": "time.perf_counter",
+        **backend.environment(),
     }
 
 
@@ -138,34 +142,41 @@ def _time(
     config: Config,
     request: Mapping[str, object],
     context: StageContext,
+    backend: Backend,
     timer: Timer,
 ) -> tuple[Mapping[str, Timing], list[tuple[Trial, AccuracyVerdict, float]]]:
     """Return all timings by fingerprint (and ``baseline``), and the finalists that beat the baseline with their ratios."""
-    backend = backend_for(config.target)
     feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
     runners: dict[str, Runner] = {"baseline": backend.open(baseline, threads=config.threads)}
     for trial, _ in passed:
         folder = context.scratch / trial.fingerprint
         folder.mkdir()
         low = {name: Precision(value) for name, value in trial.precisions.items()}
-        path, _ = build(found, request, low, backend, StageContext(context.workspace, folder, context.progress), trial.corrections)
-        runners[trial.fingerprint] = backend.open(path, threads=config.threads)
-    calls = {name: _call(runner, feeds) for name, runner in runners.items()}
-    timings = timer(calls, seconds=FINAL_SECONDS, min_runs=MIN_RUNS, max_runs=MAX_RUNS)
+        place = StageContext(context.workspace, folder, context.progress)
+        if trial.engine is None:
+            engine = build(found, request, low, backend, place, trial.corrections).path
+        else:
+            engine = folder / backend.capabilities.engine_name
+            shutil.copyfile(context.workspace.path(trial.engine), engine)
+            write_explicit(found, request, low, backend, place, trial.corrections)
+        runners[trial.fingerprint] = backend.open(engine, threads=config.threads)
+    timings = backend.timings(runners, feeds, timer=timer, seconds=FINAL_SECONDS, min_runs=MIN_RUNS, max_runs=MAX_RUNS)
     faster = []
     for trial, answer in passed:
         timing = timings[trial.fingerprint]
-        if is_faster(timing, timings["baseline"]):
+        if is_faster(timing, timings["baseline"], backend.capabilities.least_gain):
             faster.append((trial, answer, relative_latency(timing, timings["baseline"]).ratio))
     return timings, faster
 
 
-def _call(runner: Runner, feeds: Mapping[str, NDArray[np.generic]]) -> Callable[[], object]:
-    return lambda: runner.run(feeds)
-
-
 def _milliseconds(timing: Timing) -> dict[str, object]:
-    return {"median": timing.median_ms, "p95": timing.p95_ms, "mad": timing.mad_ms, "runs": timing.runs}
+    is_timed = timing.runs > 0  # a prediction has no spread of runs
+    return {
+        "median": timing.median_ms,
+        "p95": timing.p95_ms if is_timed else None,
+        "mad": timing.mad_ms if is_timed else None,
+        "runs": timing.runs,
+    }
 
 
 def _processor() -> str:

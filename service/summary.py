@@ -41,7 +41,10 @@ def _latency(side: Mapping[str, object]) -> str:
 
 
 def _speedup(result: Mapping[str, object]) -> str:
-    speedup = result.get("speedup")
+    speedup, predicted = result.get("speedup"), result.get("predicted_speedup")
+    if isinstance(predicted, Mapping):
+        low, high = cast("tuple[float, float]", predicted["range"])
+        return f", predicted, not measured: {predicted['value']:.2f} ({low:.2f} to {high:.2f}) times as fast"
     return f", {speedup:.2f} times as fast" if isinstance(speedup, int | float) else ""
 
 

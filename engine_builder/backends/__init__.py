@@ -3,34 +3,59 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable, Mapping
 
 from engine_builder.backends.base import Backend
+from engine_builder.backends.gpu_state import first_compute_capability
+from engine_builder.backends.gpus import gpu_by_name
 from engine_builder.backends.ort_cpu import OrtCpuBackend
+from engine_builder.backends.tensorrt import TensorRtBackend
+from engine_builder.backends.tensorrt_api import require_tensorrt
+from engine_builder.backends.tensorrt_rtx import TensorRtRtxBackend, supported_gpus
 from engine_builder.errors import UnsupportedTargetError
 
-BACKENDS: Mapping[str, Callable[[], Backend]] = {"onnxruntime-cpu": OrtCpuBackend}
+
+def _onnxruntime_cpu(gpu: str | None) -> Backend:
+    return OrtCpuBackend()
+
+
+def _tensorrt(gpu: str | None) -> Backend:
+    require_tensorrt()
+    return TensorRtBackend(first_compute_capability() if gpu is None else gpu_by_name(gpu).compute_capability)
+
+
+BACKENDS: Mapping[str, Callable[[str | None], Backend]] = {
+    "onnxruntime-cpu": _onnxruntime_cpu,
+    "tensorrt": _tensorrt,
+    "tensorrt-rtx": TensorRtRtxBackend,
+}
 
 
 def targets() -> list[dict[str, object]]:
     """Return what this deployment can build for: target, precisions (the baseline's first), latency_source and gpus of each."""
-    found = [backend().capabilities for backend in BACKENDS.values()]
-    return [
-        {
-            "target": capabilities.target,
-            "precisions": [precision.value for precision in (capabilities.baseline, *capabilities.low)],
-            "latency_source": capabilities.latency_source,
-            "gpus": [],
-        }
-        for capabilities in found
-    ]
+    return [_described(target) for target in BACKENDS if why_not(target) is None]
 
 
-def backend_for(target: str) -> Backend:
+@functools.cache
+def why_not(target: str) -> str | None:
+    """Return why this deployment cannot build for a target, None where it can."""
+    try:
+        backend_for(target)
+    except UnsupportedTargetError as error:
+        return error.detail
+    return None
+
+
+def backend_for(target: str, gpu: str | None = None) -> Backend:
     """Return the backend of a target.
 
+    Args:
+        target: One of ``BACKENDS``.
+        gpu: The GPU's product name, for a target that builds for GPUs that are not in this machine.
+
     Raises:
-        UnsupportedTargetError: This deployment has no such target.
+        UnsupportedTargetError: There is no such target, it lacks a package, or it cannot build for the GPU.
     """
     if target not in BACKENDS:
         near = difflib.get_close_matches(target, BACKENDS, n=1)
@@ -38,4 +63,14 @@ def backend_for(target: str) -> Backend:
             f"target: {target!r} is unknown here, expected one of {', '.join(sorted(BACKENDS))}",
             fix=f"use {near[0]!r}" if near else "choose a target that GET /v1/targets lists",
         )
-    return BACKENDS[target]()
+    return BACKENDS[target](gpu)
+
+
+def _described(target: str) -> dict[str, object]:
+    capabilities = backend_for(target).capabilities
+    return {
+        "target": capabilities.target,
+        "precisions": [precision.value for precision in (capabilities.baseline, *capabilities.low)],
+        "latency_source": capabilities.latency_source,
+        "gpus": [gpu.name for gpu in supported_gpus()] if target == "tensorrt-rtx" else [],
+    }

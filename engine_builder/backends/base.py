@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from calibration.precision import Precision, Scheme
 from engine_builder.backends.kernels import Kernel
 from engine_builder.config import ShapeRange
+from engine_builder.timing import MIN_GAIN, Timer, Timing
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,11 @@ class Capabilities:
     scheme: Scheme  # how the low precisions round
     latency_source: str  # "measured" on this machine, or "predicted"
     parallel_runs: bool = False  # whether threads may share a runner
+    engine_name: str = "engine.onnx"  # what an engine's file is called
+    is_own_baseline: bool = True  # whether the user's own file is the baseline engine; else the baseline is built
+    is_repeatable: bool = True  # whether two builds of one explicit model give the same engine
+    compute_capability: tuple[int, int] | None = None  # of the GPU that is built for, where it is known
+    least_gain: float = MIN_GAIN  # of the baseline's latency, for an engine to count as faster
 
     def __post_init__(self) -> None:
         """Check the closed set of latency sources."""
@@ -86,6 +92,33 @@ class Backend(Protocol):
         Raises:
             BuildError: The runtime cannot load it.
         """
+
+    def timings(
+        self,
+        runners: Mapping[str, Runner],
+        feeds: Mapping[str, NDArray[np.generic]],
+        *,
+        timer: Timer,
+        seconds: float,
+        min_runs: int,
+        max_runs: int,
+    ) -> Mapping[str, Timing]:
+        """Return the latency of open engines by name: timed in turns, or predicted.
+
+        Args:
+            runners: What ``open`` returned.
+            feeds: Inputs of one run.
+            timer: Times calls on this machine's clock; a target with a clock of its own, or with predictions, does without.
+            seconds: For all engines together, warm-up apart.
+            min_runs: Fewest counted runs of each.
+            max_runs: Most.
+
+        Raises:
+            EngineError: An engine failed.
+        """
+
+    def environment(self) -> dict[str, object]:
+        """Return what, besides the processor and this program's libraries, the engines and their latencies depend on."""
 
     def kernel_times(self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path) -> dict[str, float]:
         """Return milliseconds of each kernel of one run, by the name of a node of the engine's model or of the tensor it writes.

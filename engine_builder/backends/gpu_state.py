@@ -152,6 +152,23 @@ class SmiMonitor:
         return found
 
 
+def first_compute_capability(run: Callable[[Sequence[str]], str] | None = None) -> tuple[int, int] | None:
+    """Return the compute capability of the first GPU that nvidia-smi lists, without a context on it; None where that cannot be had.
+
+    Args:
+        run: Runs a command and returns what it printed.
+    """
+    ask = run if run is not None else _printed
+    if run is None and shutil.which("nvidia-smi") is None:
+        return None
+    try:
+        first = ask(("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")).splitlines()[0]
+        major, minor = first.strip().split(".")
+        return int(major), int(minor)
+    except (EngineError, IndexError, ValueError):  # an old driver does not know the question
+        return None
+
+
 def open_gpu_monitor(pci_bus_id: str) -> GpuMonitor | None:
     """Return a monitor of the GPU at this place, or None where neither nvidia-ml-py nor nvidia-smi is installed."""
     try:

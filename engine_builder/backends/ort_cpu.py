@@ -5,6 +5,7 @@ Nothing of the machine is baked in: fusions to integer kernels happen when a ses
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from engine_builder.backends.base import Capabilities, Engine, Runner
 from engine_builder.backends.ort_profile import profiled_kernels
 from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError, EngineError
+from engine_builder.timing import Timer, Timing
 
 _ERRORS_ONLY = 3
 
@@ -92,6 +94,24 @@ class OrtCpuBackend:
         if threads < 1:
             raise ValueError(f"threads is {threads}, expected at least 1")
         return OrtCpuRunner(engine, threads=threads)
+
+    def timings(
+        self,
+        runners: Mapping[str, Runner],
+        feeds: Mapping[str, NDArray[np.generic]],
+        *,
+        timer: Timer,
+        seconds: float,
+        min_runs: int,
+        max_runs: int,
+    ) -> Mapping[str, Timing]:
+        """Return the timing of each runner, measured by ``timer``."""
+        calls = {name: functools.partial(runner.run, feeds) for name, runner in runners.items()}
+        return timer(calls, seconds=seconds, min_runs=min_runs, max_runs=max_runs)
+
+    def environment(self) -> dict[str, object]:
+        """Return the clock; all else is in every report."""
+        return {"clock": "time.perf_counter"}
 
     def kernel_times(self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path) -> dict[str, float]:
         """Return milliseconds by the name of a node or of its output tensor."""

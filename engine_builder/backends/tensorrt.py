@@ -11,19 +11,25 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.codec import json_from_value
 from calibration.precision import TENSORRT_SCHEME, Precision
-from engine_builder.backends.base import Capabilities, Engine
+from engine_builder.backends.base import Capabilities, Engine, Runner
 from engine_builder.backends.cuda_devices import open_cuda
 from engine_builder.backends.cuda_runtime import CudaDevice, CudaRuntime
+from engine_builder.backends.gpu_state import open_gpu_monitor
 from engine_builder.backends.kernels import Kernel
 from engine_builder.backends.tensorrt_api import load_tensorrt
-from engine_builder.backends.tensorrt_build import BuildOptions, Shapes, build_plan
+from engine_builder.backends.tensorrt_build import BuildOptions, build_plan
 from engine_builder.backends.tensorrt_runner import TensorRtRunner
+from engine_builder.backends.tensorrt_timing import time_engines
+from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError, UnsupportedTargetError
+from engine_builder.timing import Timer, Timing
 
 OLDEST_FOR_INT8 = (7, 5)  # of compute capabilities; TensorRT 11 runs on none before it
 OLDEST_FOR_FP8 = (8, 9)
@@ -71,15 +77,26 @@ class TensorRtBackend:
         self._on_progress, self._is_cancelled = on_progress, is_cancelled
         self._load, self._open_gpu = load, open_gpu
         self._gpu: CudaRuntime | None = None
+        self._conditions: dict[str, object] = {}
 
     @property
     def capabilities(self) -> Capabilities:
         """FP16 baseline; INT8 and INT4 weights everywhere, FP8 where the GPU has it or is not known yet."""
         known = self._compute_capability
         fp8 = (Precision.FP8,) if known is None or known >= OLDEST_FOR_FP8 else ()
-        return Capabilities("tensorrt", Precision.FP16, (Precision.INT8, *fp8, Precision.INT4), TENSORRT_SCHEME, "measured")
+        return Capabilities(
+            "tensorrt",
+            Precision.FP16,
+            (Precision.INT8, *fp8, Precision.INT4),
+            TENSORRT_SCHEME,
+            "measured",
+            engine_name="engine.plan",
+            is_own_baseline=False,
+            is_repeatable=False,
+            compute_capability=known,
+        )
 
-    def build(self, explicit: Path, output: Path, *, shapes: Shapes | None = None) -> Engine:
+    def build(self, explicit: Path, output: Path, *, shapes: Mapping[str, ShapeRange] | None = None) -> Engine:
         """Build the plan, load it once to prove that it runs here, and write it with its timing cache beside it.
 
         Args:
@@ -96,7 +113,7 @@ class TensorRtBackend:
         plan = build_plan(
             trt,
             explicit,
-            shapes=shapes if shapes is not None else {},
+            shapes={name: (span.min, span.opt, span.max) for name, span in (shapes or {}).items()},
             options=self._options,
             timing_cache=saved.read_bytes() if saved is not None and saved.exists() else b"",
             on_progress=self._on_progress,
@@ -110,12 +127,16 @@ class TensorRtBackend:
             write_atomically(output, plan.data)
             if plan.timing_cache:
                 write_atomically(beside, plan.timing_cache)
-            TensorRtRunner(trt, output, gpu).close()
+            runner = TensorRtRunner(trt, output, gpu)
+            try:
+                kernels = runner.kernels()
+            finally:
+                runner.close()
         except BaseException:
             for path in (output, beside):
                 path.unlink(missing_ok=True)
             raise
-        return Engine(output, (), output.stat().st_size)
+        return Engine(output, (), output.stat().st_size, kernels)
 
     def open(self, engine: Path, *, threads: int) -> TensorRtRunner:
         """Return a runner on the GPU; ``threads`` is for targets that run on the CPU.
@@ -127,13 +148,45 @@ class TensorRtBackend:
             raise BuildError(f"{engine.name}: a model, expected an engine built for 'tensorrt'", fix="build it first")
         return TensorRtRunner(self._load(), engine, self._cuda())
 
-    def kernels(self, engine: Path) -> tuple[Kernel, ...]:
-        """Return the kernels of an engine, with the precisions that they reached."""
-        runner = self.open(engine, threads=1)
-        try:
-            return runner.kernels()
-        finally:
-            runner.close()
+    def timings(
+        self,
+        runners: Mapping[str, Runner],
+        feeds: Mapping[str, NDArray[np.generic]],
+        *,
+        timer: Timer,
+        seconds: float,
+        min_runs: int,
+        max_runs: int,
+    ) -> Mapping[str, Timing]:
+        """Return the GPU time of each engine, in turns, by CUDA events: the numbers of runs are those that fill ``seconds``.
+
+        What may keep the times from repeating (MIG, other processes, a clock held back) is in ``environment`` afterwards.
+
+        Raises:
+            EngineError: The GPU stayed in use, or an engine failed.
+        """
+        cuda = self._cuda()
+        monitor = open_gpu_monitor(cuda.device.pci_bus_id)
+        opened = {name: cast(TensorRtRunner, runner) for name, runner in runners.items()}
+        found = time_engines(opened, feeds, cuda, monitor, seconds=seconds)
+        self._conditions = {
+            "warnings": list(found.warnings),
+            "driver": found.info.driver if found.info is not None else None,
+            "transfers_ms": {name: json_from_value(transfers) for name, transfers in found.transfers.items()},
+        }
+        return {name: timing.timing for name, timing in found.timings.items()}
+
+    def environment(self) -> dict[str, object]:
+        """Return the GPU, the version of TensorRT and, once engines were timed, under which conditions."""
+        device = self._cuda().device
+        return {
+            "gpu": device.name,
+            "compute_capability": _dotted(device.compute_capability),
+            "tensorrt": str(self._load().__version__),
+            "cuda": self._cuda().package,
+            "clock": "CUDA events",
+            **self._conditions,
+        }
 
     def kernel_times(self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path) -> dict[str, float]:
         """Return milliseconds by the name of a node: the time of every kernel that the node is part of.

@@ -6,7 +6,9 @@ list and they differ.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import importlib.util
 import re
 from collections.abc import Mapping
 from types import ModuleType
@@ -114,6 +116,24 @@ def load_tensorrt() -> ModuleType:
         ) from exc
     check_version(str(trt.__version__))
     return trt
+
+
+def require_tensorrt() -> None:
+    """Refuse a machine that cannot run engines, without loading TensorRT or touching the GPU.
+
+    Raises:
+        UnsupportedTargetError: TensorRT is not installed, or there is no driver.
+    """
+    if importlib.util.find_spec("tensorrt") is None:
+        missing, fix = "the package tensorrt is not installed", "pip install 'onnx-trt-optimizer[gpu]' on a machine with an NVIDIA GPU"
+    else:
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError as exc:
+            missing, fix = f"no NVIDIA driver was found ({exc})", "install the driver; in a container, run it with --gpus all"
+        else:
+            return
+    raise UnsupportedTargetError(f"target 'tensorrt': {missing}", fix=f"{fix}; without a GPU use target 'tensorrt-rtx'")
 
 
 def check_version(version: str) -> None:

@@ -1,16 +1,20 @@
 """The target ``tensorrt-rtx``: plans built ahead of time for a type of GPU, on any machine.
 
-Without a GPU a plan cannot run. Accuracy then comes from the same explicit graph in ONNX Runtime (``simulate``), and latency from a
-roofline over the kernels that the build lists (``predicted``): a prediction, and called one.
+Without a GPU a plan cannot run. Accuracy then comes from the same explicit graph in ONNX Runtime, and latency from a roofline over the
+kernels that the build lists: a prediction, and called one.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -27,6 +31,7 @@ from engine_builder.backends.roofline import PredictedLatency, predicted_kernels
 from engine_builder.backends.tensorrt_rtx_build import BuildOptions, build_plan
 from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError, UnsupportedTargetError
+from engine_builder.timing import MIN_GAIN, Timer, Timing
 
 TARGET = "tensorrt-rtx"
 # What tensorrt-rtx 1.7 can build for: Turing, Ampere, Ada and RTX Blackwell; not Hopper (9.0), nor data center Blackwell (10.x).
@@ -84,8 +89,18 @@ class TensorRtRtxBackend:
     def capabilities(self) -> Capabilities:
         """FP16 baseline; INT8, FP8 where the GPU has it, INT4 weights; predicted latency."""
         low = (Precision.INT8, Precision.FP8, Precision.INT4)
+        able = tuple(precision for precision in low if self._gpu is None or self._gpu.has(precision))
         return Capabilities(
-            TARGET, Precision.FP16, tuple(p for p in low if self._gpu is None or self._gpu.has(p)), TENSORRT_SCHEME, "predicted"
+            TARGET,
+            Precision.FP16,
+            able,
+            TENSORRT_SCHEME,
+            "predicted",
+            parallel_runs=True,
+            engine_name="engine.plan",
+            is_own_baseline=False,
+            compute_capability=None if self._gpu is None else self._gpu.compute_capability,
+            least_gain=MIN_GAIN if self._gpu is None else self._gpu.error,
         )
 
     def build(
@@ -111,7 +126,7 @@ class TensorRtRtxBackend:
         weighted = _weighted_nodes(explicit)
         capability = None if self._gpu is None else self._gpu.compute_capability
         plan = build_plan(explicit, BuildOptions(capability, shapes or {}, self._workspace_bytes, on_step))
-        listed = {"kernels_at_opt": json_from_value(plan.kernels_at_opt), "weighted": weighted}
+        listed = {"explicit": explicit.name, "kernels_at_opt": json_from_value(plan.kernels_at_opt), "weighted": weighted}
         kernels = output.with_name(output.name + _KERNELS_SUFFIX)
         try:
             _write(kernels, json.dumps(listed).encode())
@@ -122,14 +137,44 @@ class TensorRtRtxBackend:
             raise
         return Engine(output, (kernels,), len(plan.data), plan.kernels, plan.kernels_at_opt)
 
-    def predicted(self, engine: Engine) -> PredictedLatency:
-        """Return the predicted latency of an engine at the sizes ``opt``.
+    def open(self, engine: Path, *, threads: int) -> SimulatedPlan:
+        """Return a runner that stands for a plan: its explicit model, which lies beside it, on ONNX Runtime's CPU provider.
+
+        Raises:
+            BuildError: The plan's list of kernels is not beside it.
+        """
+        if threads < 1:
+            raise ValueError(f"threads is {threads}, expected at least 1")
+        return SimulatedPlan(engine, _listed(engine), threads)
+
+    def timings(
+        self,
+        runners: Mapping[str, Runner],
+        feeds: Mapping[str, NDArray[np.generic]],
+        *,
+        timer: Timer,
+        seconds: float,
+        min_runs: int,
+        max_runs: int,
+    ) -> Mapping[str, Timing]:
+        """Return the latency of each plan as the roofline predicts it at the sizes ``opt``: no runs, no spread.
 
         Raises:
             UnsupportedTargetError: No GPU was named.
             EngineError: A kernel's time cannot be told.
         """
-        return predicted_latency(engine.kernels_at_opt, self.gpu)
+        found = {name: cast(SimulatedPlan, runner).predicted(self.gpu) for name, runner in runners.items()}
+        return {name: Timing(latency.ms, 0.0, 0.0, 0, (latency.ms,)) for name, latency in found.items()}
+
+    def environment(self) -> dict[str, object]:
+        """Return the GPU that was predicted for, the range of the prediction and the builder's version."""
+        return {
+            "gpu": self.gpu.name,
+            "compute_capability": ".".join(map(str, self.gpu.compute_capability)),
+            "tensorrt_rtx": importlib.metadata.version("tensorrt-rtx-cu13"),
+            "clock": "none: latencies are predicted",
+            "prediction_error": self.gpu.error,
+        }
 
     def kernel_times(self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path) -> dict[str, float]:
         """Return predicted milliseconds by ONNX node at the sizes ``opt``; feeds, threads and scratch are not needed.
@@ -139,43 +184,64 @@ class TensorRtRtxBackend:
             UnsupportedTargetError: No GPU was named.
             EngineError: A kernel's time cannot be told.
         """
-        path = engine.with_name(engine.name + _KERNELS_SUFFIX)
-        try:
-            listed = json.loads(path.read_text(encoding="utf-8"))
-            kernels = value_from_json(tuple[Kernel, ...], listed["kernels_at_opt"])
-            weighted = value_from_json(tuple[str, ...], listed["weighted"])
-        except (OSError, ValueError, KeyError, TypeError) as exc:
-            raise BuildError(
-                f"{engine.name}: its list of kernels, {path.name}, cannot be read: {exc}", fix="build the engine again"
-            ) from exc
-        return predicted_kernels(kernels, self.gpu, weighted=frozenset(weighted))
+        listed = _listed(engine)
+        return predicted_kernels(listed.kernels_at_opt, self.gpu, weighted=frozenset(listed.weighted))
 
-    def open(self, engine: Path, *, threads: int) -> Runner:
-        """Refuse: a plan runs on its GPU only, and running it there is not part of this target yet.
 
-        Raises:
-            BuildError: Always.
-        """
-        raise BuildError(
-            f"{engine.name}: a plan for {TARGET} was to be run, expected the explicit model: plans are built ahead of time here",
-            fix="measure accuracy on the explicit model with simulate()",
-        )
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """What lies beside a plan."""
 
-    def simulate(self, explicit: Path, *, threads: int) -> Runner:
-        """Return a runner of the explicit model in ONNX Runtime on the CPU: the same Q/DQ, casts and weights, other kernels.
+    explicit: str  # name of the explicit model, in the same folder
+    kernels_at_opt: tuple[Kernel, ...]
+    weighted: tuple[str, ...]  # names of the nodes that other nodes are fused to
 
-        Sums are in float32 and halves are rounded where the graph says so, so results agree with a GPU's to rounding, not bit for bit.
 
-        Args:
-            explicit: What ``build`` takes.
-            threads: CPU threads, at least 1.
+class SimulatedPlan:
+    """Stands for a plan that cannot run here: the same Q/DQ, casts and weights in ONNX Runtime, other kernels.
+
+    Sums are in float32 and halves are rounded where ONNX Runtime keeps the casts, so results agree with a GPU's to rounding, not bit for
+    bit. The session is opened by the first run.
+    """
+
+    def __init__(self, engine: Path, listed: _Listed, threads: int) -> None:
+        """Remember what to open."""
+        self._explicit, self._listed, self._threads = engine.with_name(listed.explicit), listed, threads
+        self._runner: OrtCpuRunner | None = None
+        self._opening = threading.Lock()
+
+    def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
+        """Return the explicit model's outputs for one batch.
 
         Raises:
-            BuildError: ONNX Runtime cannot load it.
+            BuildError: ONNX Runtime cannot load the explicit model.
+            EngineError: It failed.
         """
-        if threads < 1:
-            raise ValueError(f"threads is {threads}, expected at least 1")
-        return OrtCpuRunner(explicit, threads=threads)
+        with self._opening:
+            if self._runner is None:
+                self._runner = OrtCpuRunner(self._explicit, threads=self._threads)
+        return self._runner.run(feeds)
+
+    def close(self) -> None:
+        """Drop the session."""
+        if self._runner is not None:
+            self._runner.close()
+
+    def predicted(self, gpu: Gpu) -> PredictedLatency:
+        """Return the latency on a GPU at the sizes ``opt``.
+
+        Raises:
+            EngineError: A kernel's time cannot be told.
+        """
+        return predicted_latency(self._listed.kernels_at_opt, gpu)
+
+
+def _listed(engine: Path) -> _Listed:
+    path = engine.with_name(engine.name + _KERNELS_SUFFIX)
+    try:
+        return value_from_json(_Listed, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise BuildError(f"{engine.name}: its list of kernels, {path.name}, cannot be read: {exc}", fix="build the engine again") from exc
 
 
 def _weighted_nodes(explicit: Path) -> list[str]:

@@ -47,7 +47,7 @@ class Trial:
 
     index: int
     fingerprint: str
-    precisions: dict[str, Precision]  # the low layers; every other layer has the baseline precision
+    precisions: dict[str, Precision]  # the low layers as the engine has them; every other layer has the baseline precision
     order: str  # which order proposed it: "baseline", "all_low", an order's name, or "refine"
     low_layers: int
     on_all: Accuracy | None  # on every validation sample
@@ -60,6 +60,8 @@ class Trial:
     failure: str | None  # the error's detail, when it could not be built or run
     bias: Repair | None = None  # what correcting the biases was worth; None where there was nothing to correct
     corrections: FileRef | None = None  # the corrections that the engine has
+    engine: FileRef | None = None  # kept where another build would give another engine
+    reached: FileRef | None = None  # a list of ``backends.reached.Reached``, where the builder says what layers got
 
     @property
     def met(self) -> bool:

@@ -18,7 +18,8 @@ CASES = {
     "gemm transposed": ("g (float[N,6] x) => (float[N,4] y) { y = Gemm <transB = 1> (x, w) }", (4, 6)),
     "conv": ("g (float[N,3,9,9] x) => (float[N,4,8,8] y) { y = Conv(x, w) }", (4, 3, 2, 2)),
     "conv with all attributes": (
-        "g (float[N,4,9,8] x) => (float[N,6,h,v] y) { y = Conv <group = 2, strides = [2, 1], dilations = [1, 2], pads = [1, 0, 0, 2]> (x, w) }",
+        "g (float[N,4,9,8] x) => (float[N,6,h,v] y) "
+        "{ y = Conv <group = 2, strides = [2, 1], dilations = [1, 2], pads = [1, 0, 0, 2]> (x, w) }",
         (6, 2, 3, 2),
     ),
     "depthwise": ("g (float[N,4,7,7] x) => (float[N,4,7,7] y) { y = Conv <group = 4, pads = [1, 1, 1, 1]> (x, w) }", (4, 1, 3, 3)),

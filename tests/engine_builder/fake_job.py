@@ -48,7 +48,7 @@ class FakeStages:
         return {"inspection": ref, "baseline": json_from_value(BASELINE), "layers": list(self.world.layers), **sizes}
 
     def ranges(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"ranges": json_from_value(TABLE), "quantizable": list(self.world.layers)}
+        return {"ranges": json_from_value(TABLE), "able": {layer: ["int8"] for layer in self.world.layers}}
 
     def repair(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
         return {"repairs": json_from_value(TABLE)}

@@ -13,7 +13,7 @@ import pytest
 from calibration.errors import InputError
 from calibration.model import save_model
 from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
-from engine_builder.backends import BACKENDS, backend_for, targets
+from engine_builder.backends import BACKENDS, backend_for, targets, why_not
 from engine_builder.backends.base import Backend
 from engine_builder.errors import BuildError, EngineError, UnsupportedTargetError
 
@@ -148,7 +148,9 @@ class TestOrtCpu(BackendContract):
 
 
 def test_targets_are_listed_with_their_precisions() -> None:
-    assert [target["target"] for target in targets()] == list(BACKENDS)
+    listed = [target["target"] for target in targets()]
+    assert listed == [target for target in BACKENDS if why_not(target) is None]
+    assert "onnxruntime-cpu" in listed
     assert targets()[0] == {"target": "onnxruntime-cpu", "precisions": ["fp32", "int8"], "latency_source": "measured", "gpus": []}
 
 

@@ -99,7 +99,7 @@ def biased(folder: Path, network: onnx.ModelProto, calibration: Mapping[str, Arr
     """Return the trial of the engine with every layer low."""
     driver, basics = ranged(folder, network, dict(calibration), dict(samples_for(network, 16, seed=5)))
     basics |= driver.run("repair", basics)
-    low = dict.fromkeys(cast(Sequence[str], basics["quantizable"]), "int8")
+    low = dict.fromkeys(cast(Mapping[str, object], basics["able"]), "int8")
     return cast(Json, driver.run("trial", {**basics, "low": low, "index": 1, "order": "all_low"})["trial"])
 
 

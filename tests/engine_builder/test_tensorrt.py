@@ -119,7 +119,7 @@ def test_model_is_not_taken_for_an_engine(tmp_path: Path) -> None:
 def test_kernels_and_their_times_are_told_by_node(builder: FakeBuilder, tmp_path: Path) -> None:
     target = backend()
     engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
-    assert [kernel.name for kernel in target.kernels(engine.path)] == ["kernel1", "move"]
+    assert [kernel.name for kernel in engine.kernels] == ["kernel1", "move"]
     assert target.kernel_times(engine.path, FEEDS, threads=1, scratch=tmp_path) == {"mul": 0.75, "relu": 0.75}
 
 

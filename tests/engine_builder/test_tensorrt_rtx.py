@@ -21,6 +21,7 @@ from engine_builder.backends.reached import Rule, reached
 from engine_builder.backends.tensorrt_rtx import COMPUTE_CAPABILITIES, TensorRtRtxBackend, supported_gpus
 from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError, EngineError, StageCancelledError, UnsupportedTargetError
+from engine_builder.timing import time_interleaved
 from tests.engine_builder import dialect_models as models
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx builder (the extra rtx)")
@@ -96,6 +97,13 @@ def test_model_of_fixed_sizes_is_built_once(tmp_path: Path) -> None:
     assert engine.kernels is engine.kernels_at_opt
 
 
+def predicted_ms(backend: TensorRtRtxBackend, engine: Engine) -> float:
+    runners = {"engine": backend.open(engine.path, threads=1)}
+    timing = backend.timings(runners, {}, timer=time_interleaved, seconds=1.0, min_runs=1, max_runs=1)["engine"]
+    assert timing.runs == 0
+    return timing.median_ms
+
+
 def test_double_write_of_a_mixed_residual_block_shows_in_the_prediction(tmp_path: Path) -> None:
     folders = {name: tmp_path / name for name in ("int8", "mixed")}
     for folder in folders.values():
@@ -109,7 +117,7 @@ def test_kernel_times_add_up_to_the_predicted_latency_and_name_the_layers(tmp_pa
     engine = built(models.residual("int8"), tmp_path)
     times = backend.kernel_times(engine.path, {}, threads=1, scratch=tmp_path)
     assert {"first", "second"} <= set(times)
-    assert sum(times.values()) == pytest.approx(backend.predicted(engine).ms)
+    assert sum(times.values()) == pytest.approx(predicted_ms(backend, engine))
 
 
 def test_backend_keeps_the_protocol() -> None:
@@ -133,7 +141,7 @@ def test_compute_capabilities_are_the_packages() -> None:
 def test_every_supported_generation_builds(capability: tuple[int, int], tmp_path: Path) -> None:
     gpu = next(gpu.name for gpu in supported_gpus() if gpu.compute_capability == capability)
     engine = built(models.gemm("int8"), tmp_path, gpu)
-    assert TensorRtRtxBackend(gpu).predicted(engine).ms > 0
+    assert predicted_ms(TensorRtRtxBackend(gpu), engine) > 0
 
 
 @pytest.mark.parametrize("gpu", ["H100", "NVIDIA H200", "GH200", "B200"])
@@ -157,7 +165,7 @@ def test_fp8_for_a_gpu_without_it_is_a_build_error_in_the_builders_words(tmp_pat
 def test_prediction_needs_a_gpus_name(tmp_path: Path) -> None:
     engine = built(models.gemm("fp16"), tmp_path, None)
     with pytest.raises(UnsupportedTargetError, match="found none"):
-        TensorRtRtxBackend().predicted(engine)
+        predicted_ms(TensorRtRtxBackend(), engine)
 
 
 def test_parser_error_names_the_node(tmp_path: Path) -> None:
@@ -253,7 +261,8 @@ def test_explicit_model_can_be_simulated_without_a_gpu(make: Callable[[], onnx.M
     model = make()
     explicit = tmp_path / "explicit.onnx"
     onnx.save_model(model, explicit)
-    runner = TensorRtRtxBackend("L4").simulate(explicit, threads=1)
+    backend = TensorRtRtxBackend("L4")
+    runner = backend.open(backend.build(explicit, tmp_path / "engine.plan", shapes=sizes(model)).path, threads=1)
     x = np.random.default_rng(0).standard_normal(sizes(model)["x"].opt).astype(np.float32)
     (output,) = runner.run({"x": x})
     runner.close()
@@ -262,25 +271,20 @@ def test_explicit_model_can_be_simulated_without_a_gpu(make: Callable[[], onnx.M
     assert np.abs(output).max() > 0
 
 
-def test_plan_cannot_be_opened_and_says_what_to_do(tmp_path: Path) -> None:
-    engine = built(models.gemm("fp16"), tmp_path)
-    with pytest.raises(BuildError, match=r"engine\.plan") as raised:
-        TensorRtRtxBackend("L4").open(engine.path, threads=1)
-    assert "simulate" in raised.value.fix
-
-
 def test_no_thread_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="threads"):
-        TensorRtRtxBackend("L4").simulate(tmp_path / "explicit.onnx", threads=0)
+        TensorRtRtxBackend("L4").open(tmp_path / "engine.plan", threads=0)
 
 
 def test_lost_list_of_kernels_is_a_build_error(tmp_path: Path) -> None:
     engine = built(models.gemm("fp16"), tmp_path)
     (listed,) = engine.data_files
-    assert set(json.loads(listed.read_text())) == {"kernels_at_opt", "weighted"}
+    assert set(json.loads(listed.read_text())) == {"explicit", "kernels_at_opt", "weighted"}
     listed.unlink()
     with pytest.raises(EngineError, match="cannot be read"):
         TensorRtRtxBackend("L4").kernel_times(engine.path, {}, threads=1, scratch=tmp_path)
+    with pytest.raises(EngineError, match="cannot be read"):
+        TensorRtRtxBackend("L4").open(engine.path, threads=1)
 
 
 def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
