@@ -30,7 +30,7 @@ from engine_builder.repair_table import Repair, RepairKind
 FITTING_SAMPLES = 128  # whose rows fill the Hessians of plain products
 FITTING_PICTURES = 32  # of models with convolutions: each sample has many rows, and large activations
 FITTING_BATCH = 8
-JUDGING_SAMPLES = 24
+JUDGING_SAMPLES = 48
 
 Levels = dict[tuple[str, Precision], NDArray[np.int8]]
 
