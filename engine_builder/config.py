@@ -116,7 +116,12 @@ class SearchConfig:
 class RangeConfig:
     """How ranges are found from the calibration samples."""
 
-    method: RangeMethod = field(default=RangeMethod.MINMAX)
+    method: RangeMethod = field(
+        default=RangeMethod.MINMAX,
+        metadata={
+            "description": "How a range is chosen; `best` measures the others against minmax as one of the repairs, and needs them on."
+        },
+    )
     samples: int | None = field(
         default=None, metadata={"minimum": 1, "description": "Most samples used for ranges and probes; all by default."}
     )
