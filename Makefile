@@ -24,7 +24,7 @@ bench: $(DEV) ## compare the orders of the search, then run whole jobs beside pl
 	$(BIN)/python -m benchmarks.jobs
 
 test: lint ## every check and every test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n logical --dist loadfile
 
 lint: $(DEV) ## formatting, lint, types and import rules, without the tests
 	$(BIN)/ruff format --check .
