@@ -87,7 +87,7 @@ def measured_ranges(network: Network, pictures: Pictures, scratch: Path) -> Rang
     """Return the min-max range of every tensor on the pictures, (n, ...) float32."""
     path = scratch / f"{network.name}.onnx"
     onnx.save_model(network.model, path)
-    table = collect_ranges(path, network.layers, _batches(network, pictures, BATCH), method=RangeMethod.MINMAX, scratch=scratch)
+    table = collect_ranges(path, network.layers, _batches(network, pictures, BATCH), method=RangeMethod.MINMAX)
     return ranges_of_moved_tensors(network.model, table.ranges)
 
 

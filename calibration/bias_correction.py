@@ -19,10 +19,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from calibration.cut import Cut
 from calibration.layers import Layer
 from calibration.outline import outline
-from calibration.segments import Graph, read_names
-from calibration.session import Array, Piece
+from calibration.segments import read_names
+from calibration.session import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def mean_outputs(
         sites: Where to look.
         batches: Inputs by name, each (batch, ...); read once.
     """
-    chain, batches = _Cut(model, {site.layer: site.output for site in sites}), list(batches)
+    chain, batches = Cut(model, {site.layer: site.output for site in sites}), list(batches)
     alive = [dict(batch) for batch in batches]
     means = {}
     for site in sites:
@@ -108,7 +109,7 @@ def corrections(
         batches: Inputs by name, each (batch, ...). What is alive between two layers is held for all of them.
     """
     outputs = {node.name: node.output[0] for node in explicit.graph.node}
-    chain = _Cut(_typed(explicit), {site.layer: outputs[site.layer] for site in sites})
+    chain = Cut(_typed(explicit), {site.layer: outputs[site.layer] for site in sites})
     alive = [dict(batch) for batch in batches]
     found = {}
     for site in sites:
@@ -120,30 +121,6 @@ def corrections(
             shape[site.axis] = -1
             tensors[outputs[site.layer]] = (np.asarray(value, dtype=np.float32) + shift.reshape(shape)).astype(value.dtype)
     return found
-
-
-class _Cut:
-    """A model that runs up to one tensor after another, all batches side by side."""
-
-    def __init__(self, model: onnx.ModelProto, tensors: Mapping[str, str]) -> None:
-        self._graph = Graph(model, ())
-        place = {name: index for index, node in enumerate(self._graph.nodes) for name in node.output}
-        self._tensors = tensors
-        self._stop = {key: place[tensor] + 1 for key, tensor in tensors.items()}
-        self._start = 0
-
-    def advance(self, alive: Sequence[dict[str, Array]], key: str) -> tuple[list[dict[str, Array]], list[Array]]:
-        """Return the tensors that are still needed behind ``key``'s, batch by batch, and its own values. Keys come in graph order."""
-        stop, tensor = self._stop[key], self._tensors[key]
-        piece = Piece(self._graph.piece(self._start, stop, outputs=self._graph.piece_outputs(self._start, stop, [tensor])))
-        later = frozenset(self._graph.piece_inputs(stop, len(self._graph.nodes)))
-        left, values = [], []
-        for tensors in alive:
-            made = piece.run({**self._graph.matrices, **tensors})
-            values.append(made[tensor])
-            left.append({name: value for name, value in (tensors | made).items() if name in later})
-        self._start = stop
-        return left, values
 
 
 def _mean(values: Sequence[Array], axis: int) -> NDArray[np.float64]:

@@ -15,13 +15,13 @@ from calibration.precision import (
     Scheme,
     activation_grid,
     fake_cast,
-    fake_quantize_blocks,
     fake_quantize_fp8,
     fake_quantize_weight,
     fp8_scale,
 )
 from calibration.segments import Graph, Unit
 from calibration.smoothing import Smoothing, divided
+from calibration.weight_steps import INTEGERS, weight_step
 
 Floats = NDArray[np.float32]
 
@@ -39,18 +39,19 @@ def low_layer(
     ranges: Mapping[str, tuple[float, float]],
     scheme: Scheme,
     smoothing: Smoothing | None = None,
+    levels: NDArray[np.int8] | None = None,
 ) -> onnx.ModelProto:
     """Return the layer in a low precision.
 
     INT8 rounds inputs, weight and (where the scheme says so) output; narrower integers round the weight alone. With a smoothing, INT8
     rounds the product of the input and the factors, and the divided weight. A strongly typed scheme has FP8, FP16 and BF16 besides, and
-    sums that share what they round (``calibration.precision.Scheme``). The rounded weight is a constant of the model, unless it is one of
-    ``graph.matrices``: then it is an input.
+    sums that share what they round (``calibration.precision.Scheme``). Integer weights are ``levels`` where those are given. The rounded
+    weight is a constant of the model, unless it is one of ``graph.matrices``: then it is an input.
     """
     layer = unit.layer
     constants: dict[str, TensorProto] = {}
     if layer.weight is not None and layer.weight not in graph.matrices:
-        weight = rounded_weight(graph, layer, precision, smoothing, scheme)
+        weight = rounded_weight(graph, layer, precision, smoothing, scheme, levels)
         constants[layer.weight] = numpy_helper.from_array(weight, layer.weight)
     if scheme.strongly_typed and precision in _CASTS:
         return _cast_layer(graph, unit, precision, constants)
@@ -75,8 +76,19 @@ def low_layer(
     return _with_fp8_operators(model) if precision is Precision.FP8 else model
 
 
-def rounded_weight(graph: Graph, layer: Layer, precision: Precision, smoothing: Smoothing | None, scheme: Scheme) -> Floats:
-    """Return the layer's weight after a round trip through the precision; INT8 rounds the weight that the smoothing divides."""
+def rounded_weight(
+    graph: Graph, layer: Layer, precision: Precision, smoothing: Smoothing | None, scheme: Scheme, levels: NDArray[np.int8] | None = None
+) -> Floats:
+    """Return the layer's weight after a round trip through the precision; INT8 rounds the weight that the smoothing divides.
+
+    Args:
+        graph: The model's.
+        layer: The layer.
+        precision: The precision.
+        smoothing: Of the layer's input.
+        scheme: How the target quantizes.
+        levels: Integer weights, of the weight's shape, in the place of the nearest.
+    """
     weight = weight_of(graph, layer)
     if smoothing is not None and precision is Precision.INT8:
         weight = divided(weight, layer, smoothing.factor)
@@ -85,9 +97,11 @@ def rounded_weight(graph: Graph, layer: Layer, precision: Precision, smoothing: 
             return fake_cast(weight, precision)
         if precision is Precision.FP8:
             return fake_quantize_fp8(weight, float(weight.min()), float(weight.max()))
-        if precision is Precision.INT4 and layer.weight_axis is not None and weight.ndim > 1:
-            return fake_quantize_blocks(weight, 2 * weight.ndim - 3 - layer.weight_axis, block=scheme.block, bits=precision.bits)
-    return fake_quantize_weight(weight, layer.weight_axis, bits=precision.bits)
+    if precision not in INTEGERS:
+        return fake_quantize_weight(weight, layer.weight_axis, bits=precision.bits)
+    step = weight_step(weight, layer, precision, scheme)
+    top = 2 ** (precision.bits - 1) - 1
+    return np.asarray((np.clip(np.round(weight / step), -top, top) if levels is None else levels) * step, dtype=np.float32)
 
 
 def weight_of(graph: Graph, layer: Layer) -> Floats:

@@ -15,7 +15,9 @@ class RangeMethod(enum.StrEnum):
 
     MINMAX = "minmax"  # every value seen fits: the safe choice, also for transformers
     PERCENTILE = "percentile"  # the 99.999th percentile of magnitudes
-    ENTROPY = "entropy"  # least Kullback-Leibler divergence between the histogram and its 128-level version
+    ENTROPY = "entropy"  # least Kullback-Leibler divergence between the histogram and its 8-bit version
+    MSE = "mse"  # least mean squared error of the 8-bit grid
+    BEST = "best"  # tensor by tensor the one with the least measured loss; min-max unless another is better beyond the noise
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,12 @@ import onnx
 from calibration.layers import Layer
 from calibration.low_layers import Floats, float_layer, low_layer, rounded_tensors, rounded_weight, weight_of
 from calibration.precision import Precision, Scheme
+from calibration.second_order import Levels
 from calibration.segments import Block, Graph, Unit
 from calibration.session import Array, Piece
 from calibration.smoothing import Smoothing
+
+Spans = tuple[tuple[str, float, float], ...]
 
 TAIL_BYTES = 64 << 20  # most that the tails' copies of constants may take
 KEPT_BYTES = 64 << 20  # about the most that the float pass keeps of what taps give out; other blocks' taps run again when their turn comes
@@ -42,6 +45,7 @@ class ReferenceModel:
         scheme: Scheme,
         smoothings: Sequence[Smoothing] = (),
         *,
+        levels: Levels | None = None,
         units_per_block: int = 4,
         tail_bytes: int = TAIL_BYTES,
         kept_bytes: int = KEPT_BYTES,
@@ -54,6 +58,7 @@ class ReferenceModel:
             ranges: Lowest and highest value of each tensor that may be quantized.
             scheme: How the target quantizes.
             smoothings: Tensors that are smoothed for the layers that read them, where those are low.
+            levels: Integer weights in the place of the nearest, for some layers and precisions.
             units_per_block: Layers in one block; the constants of the model are held about half as often.
             tail_bytes: Constants that tails may hold; tails are left out if they would hold more.
             kept_bytes: Activations inside blocks that a float pass may keep.
@@ -62,6 +67,7 @@ class ReferenceModel:
         self.blocks = self.graph.blocks(units_per_block)
         self._scheme = scheme
         self._ranges = ranges
+        self._levels = levels or {}
         self._smoothing = {layer: smoothing for smoothing in smoothings for layer in smoothing.layers}
         self._units = {unit.layer.name: (index, unit) for index, block in enumerate(self.blocks) for unit in block.units}
         self._chain = [self._run_of(block.start, block.stop) for block in self.blocks]
@@ -88,7 +94,8 @@ class ReferenceModel:
 
     def rounded_weight(self, layer: Layer, precision: Precision) -> Floats:
         """Return the weight that the layer has in the precision: after a round trip through it, in INT8 divided as its smoothing says."""
-        return rounded_weight(self.graph, layer, precision, self.smoothing(layer), self._scheme)
+        levels = self._levels.get((layer.name, precision))
+        return rounded_weight(self.graph, layer, precision, self.smoothing(layer), self._scheme, levels)
 
     def can_round(self, layer: Layer) -> bool:
         """Whether every range that INT8 needs is known."""
@@ -119,10 +126,10 @@ class ReferenceModel:
         for layer in layers:
             self._float_head(layer)
 
-    def open_low(self, wanted: Iterable[tuple[str, Precision]]) -> None:
+    def open_low(self, wanted: Iterable[tuple[str, Precision]], spans: Spans = ()) -> None:
         """Build what probes of the layers so named in low precisions need besides; otherwise the first such probe of each does."""
         for name, precision in wanted:
-            self._low_head(self._units[name][1].layer, precision)
+            self._low_head(self._units[name][1].layer, precision, spans)
 
     def open_pairs(self, pairs: Iterable[tuple[Layer, Layer]]) -> None:
         """Build what probes of two layers at once need besides; otherwise the first such probe of each pair does."""
@@ -134,11 +141,13 @@ class ReferenceModel:
         assert piece is not None
         return piece
 
-    def _low_head(self, layer: Layer, precision: Precision) -> Piece:
+    def _low_head(self, layer: Layer, precision: Precision, spans: Spans) -> Piece:
         unit = self._units[layer.name][1]
         smoothing = self.smoothing(layer)
+        ranges = {**self._ranges, **{name: (low, high) for name, low, high in spans}}
+        levels = self._levels.get((layer.name, precision))
         piece = self._once(
-            (layer.name, precision), lambda: Piece(low_layer(self.graph, unit, precision, self._ranges, self._scheme, smoothing))
+            (layer.name, precision, spans), lambda: Piece(low_layer(self.graph, unit, precision, ranges, self._scheme, smoothing, levels))
         )
         assert piece is not None
         return piece
@@ -214,10 +223,15 @@ class Probe:
             tensors[self.layer.weight] = self.run.model.weight(self.layer) if weight is None else weight
         return _only_output(self.run.model._float_head(self.layer), tensors)
 
-    def low_output(self, precision: Precision) -> Floats:
-        """Return the layer's output in a low precision, (batch, ...) float32, on the float model's inputs of the layer."""
+    def low_output(self, precision: Precision, spans: Spans = ()) -> Floats:
+        """Return the layer's output in a low precision, (batch, ...) float32, on the float model's inputs of the layer.
+
+        Args:
+            precision: The precision.
+            spans: Ranges in the place of some tensors' own: tensor, lowest and highest value.
+        """
         model = self.run.model
-        piece = model._low_head(self.layer, precision)
+        piece = model._low_head(self.layer, precision, spans)
         tensors = dict(self.inside)
         if self.layer.weight is not None and self.layer.weight in piece.inputs:
             tensors[self.layer.weight] = model.rounded_weight(self.layer, precision)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.hessian import HessianTrace
+from calibration.layers import Layer
 from calibration.precision import Precision
 from calibration.singles import Decision, Singles
 
@@ -37,7 +38,7 @@ class SensitivityTable:
     rows: tuple[Sensitivity, ...]
     samples: int  # samples behind ``loss``
     hessian_samples: int  # samples behind ``hessian``
-    plain_forwards: float  # work of the loss probes, in forward passes of the whole model over ``samples``
+    plain_forwards: float  # work of the loss probes, in forward passes of the whole model, each of one sample
     traces: tuple[HessianTrace, ...]
 
 
@@ -48,7 +49,7 @@ def sensitivity_table(singles: Singles, traces: Sequence[HessianTrace], *, hessi
         singles: The loss probes.
         traces: The Hessian traces at 8 bits; layers may be missing.
         hessian_samples: Samples behind the traces.
-        plain_forwards: Work of the loss probes, in whole forward passes.
+        plain_forwards: Work of the loss probes, in whole forward passes of one sample: ``forwards_of_probes`` of each sample.
     """
     found: dict[str, list[HessianTrace]] = {}
     for trace in traces:
@@ -68,3 +69,21 @@ def sensitivity_table(singles: Singles, traces: Sequence[HessianTrace], *, hessi
             )
         )
     return SensitivityTable(tuple(rows), singles.samples, hessian_samples, plain_forwards, tuple(traces))
+
+
+def forwards_of_probes(decisions: Sequence[Decision], layers: Sequence[Layer]) -> float:
+    """Return the work of probing every decision on one sample, in forward passes of the whole model.
+
+    That is the float pass, and for each decision its layer and the layers after it, counted in multiply-accumulates. What lies between
+    layers is taken to cost what they do in proportion.
+
+    Args:
+        decisions: What is probed.
+        layers: All layers, in graph order.
+    """
+    total = sum(layer.macs for layer in layers)
+    left, share = total, {}
+    for layer in layers:
+        share[layer.name] = left / total if total else 1.0
+        left -= layer.macs
+    return 1.0 + sum(share[decision.layer] for decision in decisions)

@@ -14,6 +14,7 @@ from calibration.precision import Precision
 from calibration.range_table import RangeMethod
 from calibration.token_metrics import check_iob2
 from calibration.verdict import Budget
+from calibration.weight_steps import INTEGERS
 from engine_builder.config_schema import describe, read
 
 DEFAULT_MIN_RELATIVE = 0.9999
@@ -151,7 +152,12 @@ class SearchConfig:
 class RangeConfig:
     """How ranges are found from the calibration samples."""
 
-    method: RangeMethod = field(default=RangeMethod.MINMAX)
+    method: RangeMethod = field(
+        default=RangeMethod.MINMAX,
+        metadata={
+            "description": "How a range is chosen; `best` measures the others against minmax as one of the repairs, and needs them on."
+        },
+    )
     samples: int | None = field(
         default=None, metadata={"minimum": 1, "description": "Most samples used for ranges and probes; all by default."}
     )
@@ -159,6 +165,22 @@ class RangeConfig:
         default=True,
         metadata={"description": "Try repairs of low layers, and keep those that lower the loss on samples they were not fitted to."},
     )
+    second_order: tuple[Precision, ...] = field(
+        default=(Precision.INT4,),
+        metadata={
+            "uniqueItems": True,
+            "description": "Precisions, of int8 and int4, whose weights one of the repairs rounds to second order (GPTQ); [] for none.",
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse second-order rounding to what is not an integer."""
+        for precision in self.second_order:
+            if precision not in INTEGERS:
+                raise InvalidConfigError(
+                    f"second_order: found {precision}, expected one of {', '.join(INTEGERS)}",
+                    fix="Remove it: only integer weights have levels.",
+                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,10 @@ import onnx
 from numpy.typing import NDArray
 
 from calibration.bias_correction import bias_sites, corrections
-from calibration.codec import value_from_json
 from calibration.dataset import CalibrationSet, load_saved
 from calibration.losses import losses
 from calibration.model import read_model, save_model
 from calibration.precision import Precision
-from calibration.range_table import RangeTable
 from engine_builder.backends.base import Backend, Engine
 from engine_builder.config import config_from_json
 from engine_builder.evaluate import run_all, run_workers
@@ -30,7 +28,7 @@ from engine_builder.qdq.biases import with_corrected_biases
 from engine_builder.qdq.explicit import explicit_model
 from engine_builder.qdq.settling import settle
 from engine_builder.qdq.validator import validate_tensorrt
-from engine_builder.repair_table import CorrectionData, Repair, RepairKind, read_repairs
+from engine_builder.repair_table import CorrectionData, Repair, RepairKind, read_levels, read_ranges, read_repairs
 from engine_builder.workspace import FileRef, StageContext
 
 Floats = NDArray[np.float32]
@@ -141,17 +139,18 @@ class _Plan:
         self._found = found
         self._low = low
         self._backend = backend
-        self._ranges = value_from_json(RangeTable, context.workspace.read_json(value_from_json(FileRef, request["ranges"]))).ranges
+        self._ranges = read_ranges(request, context).ranges
         self._model = read_model(context.workspace.path(found.prepared))
         self.repairs = read_repairs(request, context)
+        self._levels = read_levels(self.repairs, context)
         self.sites = bias_sites(self._model, found.layers)
 
     def explicit(self, shifts: Mapping[str, Floats] | None = None) -> onnx.ModelProto:
         """Return the explicit model, with corrected biases if ``shifts``, (channels,) by layer, are given."""
         model = self._model if shifts is None else with_corrected_biases(self._model, self.sites, shifts)
         target = self._backend.capabilities
-        layers, smoothings = self._found.layers, self.repairs.smoothings
-        return explicit_model(model, layers, self._low, self._ranges, target.scheme, smoothings, target.baseline)
+        layers, smoothings, levels = self._found.layers, self.repairs.smoothings, self._levels
+        return explicit_model(model, layers, self._low, self._ranges, target.scheme, smoothings, target.baseline, levels)
 
     def build(self, explicit: onnx.ModelProto, folder: Path) -> Engine:
         """Return the engine of an explicit model in ``folder``, beside that model."""

@@ -23,14 +23,14 @@ from calibration.precision import Precision
 from calibration.range_table import RangeTable
 from calibration.ranges import collect_ranges
 from calibration.reference import ReferenceModel
-from calibration.sensitivity import SensitivityTable, sensitivity_table
+from calibration.sensitivity import SensitivityTable, forwards_of_probes, sensitivity_table
 from calibration.singles import Decision, Singles, joined, measure_singles
 from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_from_json
 from engine_builder.inspection import Inspection, decisions, read_inspection
 from engine_builder.qdq.eligibility import Eligibility
 from engine_builder.qdq.placement import ranges_of_moved_tensors
-from engine_builder.repair_table import read_repairs
+from engine_builder.repair_table import read_levels, read_ranges, read_repairs
 from engine_builder.search.orders import orders_from
 from engine_builder.workspace import FileRef, StageContext
 
@@ -53,7 +53,8 @@ def ranges(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         context.progress(done / samples.samples, f"{done} of {samples.samples} samples")
 
     batches = samples.batches(found.batch if found.is_batch_fixed else min(found.batch, RANGE_BATCH))
-    table = collect_ranges(path, found.layers, batches, method=config.calibration.method, scratch=context.scratch, on_batch=report)
+    symmetric = backend_for(config.target, config.gpu).capabilities.scheme.symmetric_activations
+    table = collect_ranges(path, found.layers, batches, method=config.calibration.method, symmetric=symmetric, on_batch=report)
     model = read_model(path)
     moved = ranges_of_moved_tensors(model, table.ranges)
     table = RangeTable(moved, table.method, table.samples)
@@ -71,7 +72,7 @@ def sensitivity(request: Mapping[str, object], context: StageContext) -> dict[st
     def report(done: int) -> None:
         context.progress(done / share.samples, f"{len(wanted)} decisions on {done} of {share.samples} samples")
 
-    wanted = _wanted(found, config, request)
+    wanted = wanted_decisions(found, config, request)
     singles = measure_singles(
         reference, found.kinds, wanted, share.batches(found.batch), weights=found.weights, workers=processors(), on_batch=report
     )
@@ -103,7 +104,7 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
 def dependency(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
     """Test the pairs that matter most exactly, on the first samples of the sensitivity probes."""
     found, config, samples = _basics(request, context)
-    wanted = _wanted(found, config, request)
+    wanted = wanted_decisions(found, config, request)
     singles = _singles(request, wanted, context)
     scheme = backend_for(config.target, config.gpu).capabilities.scheme
     pairs = pairs_to_test(singles, found.layers, scheme, PAIRS_PER_DECISION * len(wanted))
@@ -127,13 +128,12 @@ def dependency(request: Mapping[str, object], context: StageContext) -> dict[str
 def orders(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
     """Put the measurements together: the sensitivity table, the dependency matrix and the orders."""
     found, config, _ = _basics(request, context)
-    wanted = _wanted(found, config, request)
+    wanted = wanted_decisions(found, config, request)
     singles = _singles(request, wanted, context)
     traces = value_from_json(tuple[HessianTrace, ...], request["traces"])
     tests = value_from_json(tuple[PairTest, ...], request["tests"])
-    table = sensitivity_table(
-        singles, traces, hessian_samples=cast(int, request["hessian_samples"]), plain_forwards=float(len(wanted)) * singles.samples
-    )
+    forwards = forwards_of_probes(wanted, found.layers) * singles.samples
+    table = sensitivity_table(singles, traces, hessian_samples=cast(int, request["hessian_samples"]), plain_forwards=forwards)
     matrix = dependency_matrix(singles, tests)
     made = orders_from(table, matrix, config.search.orders)
     return {
@@ -158,25 +158,23 @@ def low_precisions(config: Config) -> tuple[Precision, ...]:
     return low if config.precisions is None else tuple(precision for precision in low if precision in config.precisions)
 
 
+def wanted_decisions(found: Inspection, config: Config, request: Mapping[str, object]) -> tuple[Decision, ...]:
+    """Return the decisions of a job: each layer in each of the configured precisions that it can take."""
+    able = cast(Mapping[str, Sequence[str]], request["able"])
+    return tuple(decision for decision in decisions(found, low_precisions(config)) if decision.precision in able.get(decision.layer, ()))
+
+
 def _basics(request: Mapping[str, object], context: StageContext) -> tuple[Inspection, Config, CalibrationSet]:
     found = read_inspection(request, context)
     return found, config_from_json(request["config"]), load_saved(context.workspace.path(found.calibration))
 
 
-def read_ranges(request: Mapping[str, object], context: StageContext) -> RangeTable:
-    """Return the range table that ``ranges`` wrote."""
-    return value_from_json(RangeTable, context.workspace.read_json(value_from_json(FileRef, request["ranges"])))
-
-
 def _reference(found: Inspection, config: Config, request: Mapping[str, object], context: StageContext) -> ReferenceModel:
     model = read_model(context.workspace.path(found.prepared))
     scheme = backend_for(config.target, config.gpu).capabilities.scheme
-    return ReferenceModel(model, found.layers, read_ranges(request, context).ranges, scheme, read_repairs(request, context).smoothings)
-
-
-def _wanted(found: Inspection, config: Config, request: Mapping[str, object]) -> tuple[Decision, ...]:
-    able = cast(Mapping[str, Sequence[str]], request["able"])
-    return tuple(decision for decision in decisions(found, low_precisions(config)) if decision.precision in able.get(decision.layer, ()))
+    repairs = read_repairs(request, context)
+    ranges = read_ranges(request, context).ranges
+    return ReferenceModel(model, found.layers, ranges, scheme, repairs.smoothings, levels=read_levels(repairs, context))
 
 
 def _able(model: onnx.ModelProto, found: Inspection, config: Config, known: Mapping[str, tuple[float, float]]) -> dict[str, list[str]]:

@@ -1,4 +1,6 @@
-"""The stage ``repair``: smooths the inputs of layers where that was measured to lower the loss, and prepares bias correction.
+"""The stage ``repair``: makes low layers less lossy where that was measured to help, each step with those before it in place.
+
+Ranges other than min-max come first (``range_choice``), then smoothing, then the rounding of weights (``weight_rounding``).
 
 A smoothing is fitted to some of the calibration samples and kept only if, on others, the layers that read the tensor lose less with it
 than without by two standard errors: it is paid for with a multiplication in every engine, and a gain within the noise is not worth that.
@@ -10,7 +12,7 @@ Biases are corrected for each engine by itself (``corrected``); what that is mea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -22,7 +24,8 @@ from calibration.dataset import CalibrationSet, load_saved
 from calibration.layers import Layer
 from calibration.model import read_model
 from calibration.parallel import processors
-from calibration.precision import Precision
+from calibration.precision import Precision, Scheme
+from calibration.range_table import RangeMethod
 from calibration.reference import ReferenceModel
 from calibration.singles import Decision, measure_singles
 from calibration.smoothing import Smoothing, Spans, channel_spans, fit_smoothings, smoothable, with_range
@@ -30,16 +33,18 @@ from engine_builder.backends import backend_for
 from engine_builder.backends.ort_cpu import OrtCpuBackend
 from engine_builder.config import config_from_json
 from engine_builder.evaluate import run_all
+from engine_builder.gate import gain_of
 from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.outputs import ComparedOutputs
-from engine_builder.probing import RANGE_BATCH, low_precisions, read_ranges
-from engine_builder.repair_table import CorrectionData, Repair, RepairKind, RepairTable
+from engine_builder.probing import RANGE_BATCH, wanted_decisions
+from engine_builder.range_choice import choose_ranges
+from engine_builder.repair_table import CorrectionData, Repair, RepairKind, RepairTable, read_ranges, write_levels
+from engine_builder.weight_rounding import round_weights
 from engine_builder.workspace import StageContext
 
 HELD_OUT_SHARE = 0.25  # of the calibration samples, which the repairs are not fitted to
 MOST_HELD_OUT = 48
 CORRECTION_SAMPLES = 16  # whose activations are alive at once; their positions are averaged over too
-STANDARD_ERRORS = 2.0  # by which a repair must lower the loss
 
 
 def repair(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
@@ -53,31 +58,65 @@ def repair(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     config = config_from_json(request["config"])
     samples = load_saved(context.workspace.path(found.calibration))
     model = read_model(context.workspace.path(found.prepared))
-    able = cast(Mapping[str, Sequence[str]], request["able"])
-    layers = smoothable(model, [layer for layer in found.layers if Precision.INT8 in able.get(layer.name, ())])
+    scheme = backend_for(config.target, config.gpu).capabilities.scheme
+    wanted = wanted_decisions(found, config, request)
     fitted, held_out = split(samples.samples, found.batch if found.is_batch_fixed else 1, config.search.seed)
     table = RepairTable()
     if len(held_out):
-        table = RepairTable(correction=_correction_data(model, found, samples, fitted, held_out, context))
-    if layers and len(held_out) and Precision.INT8 in low_precisions(config):
-        spans, other = (_spans(model, layers, samples.take(indices), found) for indices in (fitted, held_out))
-        context.progress(0.2, "channel ranges measured")
-        smoothings = fit_smoothings(model, layers, spans)
-        scheme = backend_for(config.target, config.gpu).capabilities.scheme
+        share = _Share(model, found, samples, fitted, held_out)
+        table = RepairTable(correction=_correction_data(share, context))
         ranges = read_ranges(request, context).ranges
-        losses = []
-        for candidates in ((), smoothings):
-            reference = ReferenceModel(model, layers, ranges, scheme, candidates)
-            decisions = [Decision(layer.name, Precision.INT8) for layer in layers]
-            batches = samples.take(held_out).batches(found.batch)
-            losses.append(measure_singles(reference, found.kinds, decisions, batches, weights=found.weights, workers=processors()).loss)
-            context.progress(1.0 if candidates else 0.6, f"{len(layers)} layers with{'' if candidates else 'out'} smoothing")
-        tried = _compared(layers, smoothings, *losses)
-        kept = tuple(smoothing for smoothing, entry in zip(smoothings, tried, strict=True) if entry.kept)
-        table = RepairTable(tuple(with_range(smoothing, _joined(spans, other)) for smoothing in kept), tried, table.correction)
+        rounding = [decision for decision in wanted if decision.precision in (Precision.INT8, Precision.FP8)]
+        if config.calibration.method is RangeMethod.BEST and rounding:
+            chosen, tried = choose_ranges(model, found, rounding, ranges, scheme, samples, fitted, held_out)
+            table, ranges = replace(table, ranges=chosen, tried=tried), {**ranges, **chosen}
+            context.progress(0.3, f"{len(tried)} ranges tried")
+        smoothings, tried = _smoothings(share, [d for d in wanted if d.precision is Precision.INT8], ranges, scheme, context)
+        table = replace(table, smoothings=smoothings, tried=(*table.tried, *tried))
+        integers = [decision for decision in wanted if decision.precision in config.calibration.second_order]
+        levels, tried = round_weights(model, found, integers, ranges, scheme, smoothings, samples, fitted, held_out)
+        table = replace(table, levels=write_levels(levels, context) if levels else None, tried=(*table.tried, *tried))
+        context.progress(1.0, f"{len(table.tried)} repairs tried")
     repairs = context.workspace.write_json("repairs.json", json_from_value(table))
-    named = (table.correction.means, table.correction.reference) if table.correction is not None else ()
+    correction = (table.correction.means, table.correction.reference) if table.correction is not None else ()
+    named = (*correction, *((table.levels,) if table.levels is not None else ()))
     return {"repairs": json_from_value(repairs), "named": json_from_value(named)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """A model and the calibration samples that its repairs are fitted to and judged on."""
+
+    model: onnx.ModelProto
+    found: Inspection
+    samples: CalibrationSet
+    fitted: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+
+
+def _smoothings(
+    share: _Share, wanted: Sequence[Decision], ranges: Mapping[str, tuple[float, float]], scheme: Scheme, context: StageContext
+) -> tuple[tuple[Smoothing, ...], tuple[Repair, ...]]:
+    """Return the smoothings that help layers in INT8, and all that were tried."""
+    names = {decision.layer for decision in wanted}
+    layers = smoothable(share.model, [layer for layer in share.found.layers if layer.name in names])
+    if not layers:
+        return (), ()
+    spans, other = (_spans(share.model, layers, share.samples.take(part), share.found) for part in (share.fitted, share.held_out))
+    context.progress(0.4, "channel ranges measured")
+    smoothings = fit_smoothings(share.model, layers, spans)
+    losses = []
+    for candidates in ((), smoothings):
+        reference = ReferenceModel(share.model, layers, ranges, scheme, candidates)
+        batches = share.samples.take(share.held_out).batches(share.found.batch)
+        probes = [Decision(layer.name, Precision.INT8) for layer in layers]
+        losses.append(
+            measure_singles(reference, share.found.kinds, probes, batches, weights=share.found.weights, workers=processors()).loss
+        )
+        context.progress(0.7 if candidates else 0.5, f"{len(layers)} layers with{'' if candidates else 'out'} smoothing")
+    tried = _compared(layers, smoothings, *losses)
+    kept = tuple(smoothing for smoothing, entry in zip(smoothings, tried, strict=True) if entry.kept)
+    return tuple(with_range(smoothing, _joined(spans, other)) for smoothing in kept), tried
 
 
 def split(samples: int, batch: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -96,19 +135,13 @@ def split(samples: int, batch: int, seed: int) -> tuple[NDArray[np.int64], NDArr
     return np.sort(mixed[held_out : held_out + fitted]), np.sort(mixed[:held_out])
 
 
-def _correction_data(
-    model: onnx.ModelProto,
-    found: Inspection,
-    samples: CalibrationSet,
-    fitted: NDArray[np.int64],
-    held_out: NDArray[np.int64],
-    context: StageContext,
-) -> CorrectionData:
+def _correction_data(share: _Share, context: StageContext) -> CorrectionData:
     """Run the float model on the samples that biases are corrected on, and on those that judge the corrections."""
+    found, samples, held_out = share.found, share.samples, share.held_out
     size = max(CORRECTION_SAMPLES // found.batch, 1) * found.batch if found.is_batch_fixed else CORRECTION_SAMPLES
-    fitted = fitted[:size]
+    fitted = share.fitted[:size]
     batches = samples.take(fitted).batches(min(found.batch, len(fitted)))
-    means = mean_outputs(model, bias_sites(model, found.layers), batches)
+    means = mean_outputs(share.model, bias_sites(share.model, found.layers), batches)
     runner = ComparedOutputs(OrtCpuBackend().open(context.workspace.path(found.prepared), threads=1), found.compared)
     try:
         reference = run_all(runner, samples.take(held_out), batch=found.batch, workers=processors())
@@ -146,8 +179,6 @@ def _compared(
     for smoothing in smoothings:
         columns = [place[name] for name in smoothing.layers]
         plain, smoothed = before[:, columns].sum(axis=1), after[:, columns].sum(axis=1)
-        gain = plain - smoothed
-        error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else float(abs(gain[0]))
-        kept = bool(gain.mean() > STANDARD_ERRORS * error)
-        tried.append(Repair(RepairKind.SMOOTHING, smoothing.layers, float(plain.mean()), float(smoothed.mean()), error, len(gain), kept))
+        gain = gain_of(plain, smoothed)
+        tried.append(Repair(RepairKind.SMOOTHING, smoothing.layers, gain.before, gain.after, gain.error, gain.samples, gain.beyond_noise))
     return tuple(tried)

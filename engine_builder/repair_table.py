@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from calibration.codec import value_from_json
+from calibration.precision import Precision
+from calibration.range_table import RangeTable
+from calibration.second_order import Levels
 from calibration.smoothing import Smoothing
 from engine_builder.workspace import FileRef, StageContext
 
@@ -14,7 +21,9 @@ from engine_builder.workspace import FileRef, StageContext
 class RepairKind(enum.StrEnum):
     """What is done to make low layers less lossy."""
 
+    RANGE = "range"  # calibration.clipping
     SMOOTHING = "smoothing"  # calibration.smoothing
+    SECOND_ORDER = "second-order rounding"  # calibration.second_order
     BIAS_CORRECTION = "bias correction"  # calibration.bias_correction
 
 
@@ -24,7 +33,7 @@ class Repair:
 
     what: RepairKind
     where: tuple[str, ...]  # layers
-    loss_before: float  # smoothing: sum of the losses of each of these layers alone in low precision; else of the whole engine
+    loss_before: float  # sum of the losses of each of these layers alone in low precision; bias correction: of the whole engine
     loss_after: float
     gain_error: float  # standard error of the difference
     samples: int
@@ -48,6 +57,8 @@ class RepairTable:
     smoothings: tuple[Smoothing, ...] = ()
     tried: tuple[Repair, ...] = ()
     correction: CorrectionData | None = None
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of tensors that fare better than with min-max
+    levels: FileRef | None = None  # integer weights that are not the nearest, an array "precision:layer" each
 
 
 def read_repairs(request: Mapping[str, object], context: StageContext) -> RepairTable:
@@ -56,3 +67,25 @@ def read_repairs(request: Mapping[str, object], context: StageContext) -> Repair
     if ref is None:
         return RepairTable()
     return value_from_json(RepairTable, context.workspace.read_json(value_from_json(FileRef, ref)))
+
+
+def read_ranges(request: Mapping[str, object], context: StageContext) -> RangeTable:
+    """Return the range table that the stage ``ranges`` wrote, with the ranges that ``repair`` chose where it ran."""
+    table = value_from_json(RangeTable, context.workspace.read_json(value_from_json(FileRef, request["ranges"])))
+    return replace(table, ranges={**table.ranges, **read_repairs(request, context).ranges})
+
+
+def write_levels(levels: Levels, context: StageContext) -> FileRef:
+    """Write integer weights to a file that a table can name."""
+    return context.workspace.write_arrays("levels.npz", **{f"{precision}:{layer}": array for (layer, precision), array in levels.items()})
+
+
+def read_levels(table: RepairTable, context: StageContext) -> Levels:
+    """Return the integer weights that are not the nearest."""
+    if table.levels is None:
+        return {}
+    found = {}
+    for key, array in context.workspace.read_arrays(table.levels).items():
+        precision, layer = key.split(":", 1)
+        found[layer, Precision(precision)] = cast("NDArray[np.int8]", array)
+    return found

@@ -75,7 +75,12 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         "predictions": predictions(trials, table, interaction, forecasts),
         "finalists": judged["judged"],
         "final_timing": {"latency_ms": judged["latency_ms"], "relative": judged["spread"]},
-        "probes": {"samples": table.samples, "hessian_samples": table.hessian_samples, "decisions": len(table.rows)},
+        "probes": {
+            "samples": table.samples,
+            "hessian_samples": table.hessian_samples,
+            "decisions": len(table.rows),
+            "forwards": table.plain_forwards,
+        },
     }
     artifacts = {
         "report.json": workspace.write_json("report.json", body),

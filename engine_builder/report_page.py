@@ -148,6 +148,9 @@ def _layers(body: Row) -> tuple[str, str]:
     plot, left_out = sensitivity_plot(layers), bars_left_out(layers)
     probes = cast(Row, body.get("probes") or {})
     samples = f", over {probes['samples']} samples (Hessian: {probes['hessian_samples']})" if probes else ""
+    if probes:
+        each = cast(float, probes["forwards"]) / cast(int, probes["samples"])
+        samples += f"; {probes['decisions']} decisions took the work of {each:.1f} whole forward passes of each sample"
     rest = f" Less sensitive layers that are in the table below only: {left_out}." if left_out else ""
     note = f"Loss of the outputs against the float model's with one layer low, ± standard error{samples}.{rest}"
     sensitivity = _section("Sensitivity", note, plot)

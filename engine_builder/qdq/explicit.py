@@ -8,6 +8,7 @@ import onnx
 
 from calibration.layers import Layer
 from calibration.precision import Precision, Scheme
+from calibration.second_order import Levels
 from calibration.smoothing import Smoothing
 from engine_builder.errors import BuildError
 from engine_builder.qdq.rewrite import rewrite
@@ -22,6 +23,7 @@ def explicit_model(
     scheme: Scheme,
     smoothings: Sequence[Smoothing] = (),
     baseline: Precision = Precision.FP32,
+    levels: Levels | None = None,
 ) -> onnx.ModelProto:
     """Return the explicit model; the prepared model is left as it is.
 
@@ -33,12 +35,13 @@ def explicit_model(
         scheme: How the target quantizes; a strongly typed one has the dialect of ``tensorrt``, others that of ``rewrite``.
         smoothings: Tensors to smooth for the layers that read them.
         baseline: Precision of what is not low: FP32 unless the scheme is strongly typed.
+        levels: Integer weights in the place of the nearest.
 
     Raises:
         BuildError: The dialect has no form for the assignment.
     """
     if scheme.strongly_typed:
-        return rewrite_tensorrt(prepared, layers, assignment, ranges, smoothings, baseline=baseline)
+        return rewrite_tensorrt(prepared, layers, assignment, ranges, smoothings, baseline=baseline, levels=levels)
     if baseline is not Precision.FP32:
         raise BuildError(f"baseline: {baseline}, expected fp32: this target has no types of its own", fix="use the target's own baseline")
-    return rewrite(prepared, layers, assignment, ranges, scheme, smoothings)
+    return rewrite(prepared, layers, assignment, ranges, scheme, smoothings, levels)

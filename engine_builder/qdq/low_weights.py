@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from calibration.layers import Layer
 from calibration.precision import FP8_MAX, TENSORRT_SCHEME, Precision, block_scale, fp8_scale, weight_scale
+from calibration.second_order import Levels
 from engine_builder.qdq.activations import add_initializer
 from engine_builder.qdq.float_types import ARRAY_TYPES
 from engine_builder.qdq.names import Names
@@ -30,7 +31,13 @@ class StoredWeight:
 
 
 def stored_weight(
-    weight: NDArray[np.float32], layer: Layer, precision: Precision, kind: ir.DataType, *, reduction_axis: int
+    weight: NDArray[np.float32],
+    layer: Layer,
+    precision: Precision,
+    kind: ir.DataType,
+    *,
+    reduction_axis: int,
+    levels: NDArray[np.int8] | None = None,
 ) -> StoredWeight:
     """Return the weight in a low precision, with scales of the type that the layer is computed in.
 
@@ -40,6 +47,7 @@ def stored_weight(
         precision: INT8 (one scale per output channel), FP8 (one scale) or INT4 (one scale per block of 32 along the reduction axis).
         kind: FLOAT, FLOAT16 or BFLOAT16.
         reduction_axis: Of the weight; for INT4 alone.
+        levels: Integer values, of the weight's shape, in the place of the nearest.
 
     Raises:
         BuildError: A scale does not fit ``kind``.
@@ -53,10 +61,10 @@ def stored_weight(
     if precision is Precision.INT4:
         block = TENSORRT_SCHEME.block
         scale = typed_scale(block_scale(weight, reduction_axis, block=block, bits=precision.bits), dtype, tensor)
-        steps = np.round(weight / np.repeat(scale.astype(np.float32), block, axis=reduction_axis))
+        steps = np.round(weight / np.repeat(scale.astype(np.float32), block, axis=reduction_axis)) if levels is None else levels
         return StoredWeight(np.clip(steps, -7, 7).astype(ml_dtypes.int4), scale, None, {"axis": reduction_axis, "block_size": block})
     full = typed_scale(weight_scale(weight, layer.weight_axis, bits=precision.bits), dtype, tensor)
-    values = np.clip(np.round(weight / full.astype(np.float32)), -127, 127).astype(np.int8)
+    values = np.clip(np.round(weight / full.astype(np.float32)), -127, 127).astype(np.int8) if levels is None else levels
     scale = full.reshape(-1) if layer.weight_axis is not None else full.reshape(())
     attributes = {"axis": layer.weight_axis} if layer.weight_axis is not None else {}
     return StoredWeight(values, scale, np.zeros(scale.shape, dtype=np.int8), attributes)
@@ -69,11 +77,14 @@ class StoreWeights(ir.passes.InPlacePass):
     biases are what they were.
     """
 
-    def __init__(self, low: Sequence[tuple[Layer, Precision]], types: Mapping[str, ir.DataType], names: Names) -> None:
-        """Keep the low layers and the float type of every node, by name."""
+    def __init__(
+        self, low: Sequence[tuple[Layer, Precision]], types: Mapping[str, ir.DataType], names: Names, levels: Levels | None = None
+    ) -> None:
+        """Keep the low layers, the float type of every node, by name, and the integer weights that are not the nearest."""
         self._low = tuple((layer, precision) for layer, precision in low if layer.weight is not None)
         self._types = types
         self._names = names
+        self._levels = levels or {}
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Store the weights, in the order of the layers."""
@@ -91,7 +102,8 @@ class StoreWeights(ir.passes.InPlacePass):
             if layer.bias is not None and scaled is not None and scaled is not bias:
                 _rewire(graph, node, layer.bias, add_initializer(graph, new(layer.bias, "scaled"), scaled))
         reduction_axis = 1 - (layer.weight_axis or 0)
-        stored = stored_weight(weight, layer, precision, self._types[layer.name], reduction_axis=reduction_axis)
+        levels = self._levels.get((layer.name, precision))
+        stored = stored_weight(weight, layer, precision, self._types[layer.name], reduction_axis=reduction_axis, levels=levels)
         inputs = [
             add_initializer(graph, new(tensor, "quantized"), stored.values),
             add_initializer(graph, new(tensor, "scale"), stored.scale),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import onnx
 
@@ -44,12 +44,27 @@ def quantized_tensors(low: Sequence[Layer], scheme: Scheme) -> dict[str, bool]:
 
 def ranges_of_moved_tensors(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
     """Return ``ranges`` with each moved tensor on the range of the farthest tensor upstream that only moves into it (case 5)."""
+    return {**ranges, **{name: ranges[origin] for name, origin in _origins(model, ranges).items()}}
+
+
+def tensors_of_one_range(model: onnx.ModelProto, names: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Return the tensors of ``names`` that have one range with a tensor, itself first, by the tensor that they are moved from."""
+    origins = _origins(model, names)
+    groups: dict[str, list[str]] = {name: [name] for name in names if name not in origins}
+    for name in names:
+        if name in origins:
+            groups.setdefault(origins[name], []).append(name)
+    return {origin: tuple(group) for origin, group in groups.items()}
+
+
+def _origins(model: onnx.ModelProto, known: Collection[str]) -> dict[str, str]:
+    """Return the farthest tensor of ``known`` upstream of each moved tensor that only moves into it."""
     source = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type in MOVING_OPS and node.domain in ("", "ai.onnx")}
-    result = dict(ranges)
+    result = {}
     for name in source:
         origin: str | None = source[name]
         while origin is not None:
-            if origin in ranges:
-                result[name] = ranges[origin]
+            if origin in known:
+                result[name] = origin
             origin = source.get(origin)
     return result

@@ -8,7 +8,8 @@ DequantizeLinear, and what comes out of it is ``fake_quantize_activation`` of th
 2. *Outputs.* ``layer.output`` of a low layer whose op type is in ``scheme.quantized_outputs`` (after its Relu or Clip) gets a
    pair with its own range, which serves **all** readers and the graph output of that name. It is the pair of case 1 too where
    low layers read the tensor. Nothing is quantized between the layer's node and its Relu or Clip.
-3. *Weights* of low layers are int8, symmetric, one scale per output channel: ``fake_quantize_weight``.
+3. *Weights* of low layers are int8, symmetric, one scale per output channel: ``fake_quantize_weight``, or the levels that are given in
+   the place of the nearest (``calibration.second_order``).
 4. *Biases* of the low layers of case 2 that hold one number per output channel are int32 with scale s_x * s_w. Where a bias
    would not fit, that channel's s_w is raised until it does (in practice a dead channel, whose weights are 0 in any case).
    Other biases stay float.
@@ -41,6 +42,7 @@ import onnx_ir as ir
 
 from calibration.layers import Layer
 from calibration.precision import Precision, Scheme
+from calibration.second_order import Levels
 from calibration.smoothing import Smoothing
 from engine_builder.qdq.activations import QuantizeActivations
 from engine_builder.qdq.float_layers import KeepFloatLayers
@@ -57,6 +59,7 @@ def rewrite(
     ranges: Mapping[str, tuple[float, float]],
     scheme: Scheme,
     smoothings: Sequence[Smoothing] = (),
+    levels: Levels | None = None,
 ) -> onnx.ModelProto:
     """Return the explicit model; the prepared model is left as it is.
 
@@ -67,6 +70,7 @@ def rewrite(
         ranges: (lowest, highest) by tensor name, for the inputs and outputs of every layer.
         scheme: How the target quantizes.
         smoothings: Tensors to smooth for the layers that read them, where those are low.
+        levels: Integer weights in the place of the nearest.
 
     Raises:
         BuildError: An unknown layer, a precision that this dialect has no form for, or a tensor without a range.
@@ -83,7 +87,7 @@ def rewrite(
     smooth = SmoothInputs(low, ranges, smoothings, names)
     smooth(model)
     low, ranges = smooth.low, smooth.ranges
-    QuantizeWeights(low, ranges, scheme, names)(model)
+    QuantizeWeights(low, ranges, scheme, names, levels or {})(model)
     QuantizeActivations(low, ranges, scheme, names)(model)
     if scheme.quantized_outputs:
         KeepFloatLayers({layer.name for layer in low}, names)(model)

@@ -9,7 +9,7 @@ QuantizeLinear and a DequantizeLinear on one tensor. INT8 is signed, symmetric, 
 2. *Sums* compute nothing in 8 bits. A residual sum in INT8 or FP8 reads the pair of a tensor that a weighted layer reads in that format, so
    that the tensor is stored once, in 8 bits; its other input stays as it is.
 3. *Weights.* INT8: one scale per output channel. FP8: one scale. INT4: blocks of 32 along the reduction axis, the weight alone. They are
-   stored as integers behind a DequantizeLinear; a Gemm's alpha and beta are multiplied in first.
+   stored as integers behind a DequantizeLinear, the nearest or those that are given; a Gemm's alpha and beta are multiplied in first.
 4. *Ranges.* A tensor that only moves the values of another takes its range (``placement.ranges_of_moved_tensors``); the output of a Softmax
    has the range [0, 1]. Scales are at least 1e-6, in the float type of what they scale.
 5. *Types.* Everything is computed in the baseline's type, the insides of low layers too; a layer in FP32, BF16 or FP16 is computed in that.
@@ -34,6 +34,7 @@ import onnx_ir as ir
 
 from calibration.layers import Layer, LayerKind
 from calibration.precision import Precision
+from calibration.second_order import Levels
 from calibration.smoothing import Smoothing
 from engine_builder.errors import BuildError
 from engine_builder.qdq.activations import values_of
@@ -60,6 +61,7 @@ def rewrite_tensorrt(
     smoothings: Sequence[Smoothing] = (),
     *,
     baseline: Precision = Precision.FP16,
+    levels: Levels | None = None,
 ) -> onnx.ModelProto:
     """Return the explicit model; the prepared model is left as it is.
 
@@ -70,6 +72,7 @@ def rewrite_tensorrt(
         ranges: (lowest, highest) by tensor name, for the inputs and outputs of every layer.
         smoothings: Tensors to smooth for the layers that read them, where those are in INT8.
         baseline: FP16, BF16 or FP32.
+        levels: Integer weights in the place of the nearest.
 
     Raises:
         BuildError: An unknown layer, a precision that a layer may not take, a tensor without a range, or a model that cannot be retyped.
@@ -86,7 +89,7 @@ def rewrite_tensorrt(
     layers = [smoothed.get(layer.name, layer) for layer in layers]
     types = _node_types(model.graph, layers, precisions, smooth.ranges, baseline)
     inputs = _low_inputs(model.graph, layers, precisions)
-    StoreWeights([(layer, precisions[layer.name]) for layer in layers if precisions[layer.name] in _LOW], types, names)(model)
+    StoreWeights([(layer, precisions[layer.name]) for layer in layers if precisions[layer.name] in _LOW], types, names, levels)(model)
     ConvertFloats(types, names)(model)
     QuantizeInputs(inputs, smooth.ranges, names)(model)
     explicit: onnx.ModelProto = ir.to_proto(model)

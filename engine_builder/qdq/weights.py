@@ -9,7 +9,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from calibration.layers import Layer
-from calibration.precision import Scheme
+from calibration.precision import Precision, Scheme
+from calibration.second_order import Levels
 from engine_builder.errors import BuildError
 from engine_builder.qdq.activations import add_initializer
 from engine_builder.qdq.names import Names
@@ -22,12 +23,15 @@ class QuantizeWeights(ir.passes.InPlacePass):
     Requires: weights and biases are float32 initializers of the main graph that no other layer uses.
     """
 
-    def __init__(self, low: Sequence[Layer], ranges: Mapping[str, tuple[float, float]], scheme: Scheme, names: Names) -> None:
-        """Keep what is to be replaced; ``names`` hands out the names of new values."""
+    def __init__(
+        self, low: Sequence[Layer], ranges: Mapping[str, tuple[float, float]], scheme: Scheme, names: Names, levels: Levels
+    ) -> None:
+        """Keep what is to be replaced; ``names`` hands out the names of new values, ``levels`` holds values that are not the nearest."""
         self._low = tuple(layer for layer in low if layer.weight is not None)
         self._ranges = ranges
         self._scheme = scheme
         self._names = names
+        self._levels = levels
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Replace the weights, in the order of the layers."""
@@ -47,7 +51,11 @@ class QuantizeWeights(ir.passes.InPlacePass):
         integer_bias = bias is not None and layer.op_type in self._scheme.quantized_outputs and _is_per_channel(bias, weight, node)
         grid: ActivationScale | None = activation_scale(layer.inputs[0], self._ranges, self._scheme) if integer_bias else None
         quantized = quantize_weight(
-            weight, layer.weight_axis, bias=bias if integer_bias else None, input_scale=grid.scale if grid else None
+            weight,
+            layer.weight_axis,
+            bias=bias if integer_bias else None,
+            input_scale=grid.scale if grid else None,
+            levels=self._levels.get((layer.name, Precision.INT8)),
         )
         self._replace(graph, node, str(layer.weight), quantized.values, quantized.scale, layer.weight_axis)
         if bias is None or layer.bias is None:

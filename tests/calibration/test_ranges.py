@@ -37,7 +37,7 @@ def saved(model: onnx.ModelProto, folder: Path) -> tuple[Path, tuple[Layer, ...]
 
 def ranges_of(model: onnx.ModelProto, feeds: Mapping[str, Array], folder: Path, method: RangeMethod, size: int = 8) -> RangeTable:
     path, layers, _ = saved(model, folder)
-    return collect_ranges(path, layers, split(feeds, size), method=method, scratch=folder)
+    return collect_ranges(path, layers, split(feeds, size), method=method)
 
 
 @pytest.mark.parametrize("maker", AWKWARD.values(), ids=AWKWARD.keys())
@@ -45,7 +45,7 @@ def test_minmax_is_the_lowest_and_highest_value_of_every_tensor_of_a_layer(maker
     model = maker()
     path, layers, ready = saved(model, tmp_path)
     feeds = one_batch(model)
-    found = collect_ranges(path, layers, [feeds], method=RangeMethod.MINMAX, scratch=tmp_path)
+    found = collect_ranges(path, layers, [feeds], method=RangeMethod.MINMAX)
     expected = layer_tensors(ready, layers, feeds)
     assert found.ranges.keys() == expected.keys()
     for name, value in expected.items():
@@ -107,7 +107,7 @@ def test_progress_counts_samples(tmp_path: Path) -> None:
     path, layers, _ = saved(cnn(), tmp_path)
     told: list[int] = []
     feeds = samples_for(cnn(), 10)
-    collect_ranges(path, layers, split(feeds, 4), method=RangeMethod.MINMAX, scratch=tmp_path, on_batch=told.append)
+    collect_ranges(path, layers, split(feeds, 4), method=RangeMethod.MINMAX, on_batch=told.append)
     assert told == [4, 8, 10]
 
 

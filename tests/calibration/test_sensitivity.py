@@ -8,8 +8,9 @@ import numpy as np
 
 from calibration.codec import json_from_value, value_from_json
 from calibration.hessian import HessianTrace
+from calibration.layers import Layer, LayerKind
 from calibration.precision import Precision
-from calibration.sensitivity import SensitivityTable, sensitivity_table
+from calibration.sensitivity import SensitivityTable, forwards_of_probes, sensitivity_table
 from calibration.singles import Decision, Singles
 
 DECISIONS = (Decision("a", Precision.INT8), Decision("a", Precision.INT4), Decision("b", Precision.INT8))
@@ -52,3 +53,23 @@ def test_a_single_sample_has_an_unknown_error() -> None:
 
 def test_a_table_survives_json() -> None:
     assert value_from_json(SensitivityTable, json_from_value(table())) == table()
+
+
+def layer(name: str, macs: int) -> Layer:
+    return Layer(name, "MatMul", LayerKind.WEIGHTED, (f"{name}_in",), f"{name}_w", 1, None, f"{name}_out", (name,), macs, 1)
+
+
+def test_a_probe_takes_the_work_of_its_layer_and_those_after_it_and_all_share_one_float_pass() -> None:
+    layers = [layer("a", 60), layer("b", 30), layer("c", 10)]
+    probes = [Decision("a", Precision.INT8), Decision("b", Precision.INT8), Decision("c", Precision.INT8), Decision("c", Precision.INT4)]
+    np.testing.assert_allclose(forwards_of_probes(probes, layers), 1.0 + 1.0 + 0.4 + 0.1 + 0.1)
+
+
+def test_equal_layers_take_about_half_a_forward_pass_each() -> None:
+    layers = [layer(str(index), 5) for index in range(40)]
+    probes = [Decision(item.name, Precision.INT8) for item in layers]
+    assert 0.5 < forwards_of_probes(probes, layers) / len(probes) < 0.56
+
+
+def test_layers_without_any_known_work_count_as_whole_passes() -> None:
+    np.testing.assert_allclose(forwards_of_probes([Decision("a", Precision.INT8)], [layer("a", 0)]), 2.0)

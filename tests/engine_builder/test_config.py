@@ -31,7 +31,7 @@ FULL = {
     "shapes": {"tokens": {"min": [1, 1], "opt": [8, 64], "max": [32, 256]}},
     "batch_size": 8,
     "search": {"max_trials": 20, "max_seconds": 600.0, "orders": ["loss", "hessian"], "seed": 7},
-    "calibration": {"method": "percentile", "samples": 256, "repair": False},
+    "calibration": {"method": "percentile", "samples": 256, "repair": False, "second_order": ["int8"]},
     "threads": 4,
 }
 
@@ -116,6 +116,11 @@ def test_the_effective_configuration_of_a_full_one_is_that_one():
         ({"SEED": 1}, "config: found the unknown key 'SEED'", "Did you mean `search.seed`?"),
         ({"xyzzy": 1}, "config: found the unknown key 'xyzzy'", "Remove it. Known here: target, gpu, accuracy"),
         ({"calibration": {"repairs": True}}, "calibration: found the unknown key 'repairs'", "Did you mean `repair`?"),
+        (
+            {"calibration": {"second_order": ["fp8"]}},
+            "calibration: second_order: found fp8, expected one of int8, int4",
+            "only integer weights",
+        ),
         ({"calibration": {"repair": "off"}}, "calibration.repair: found 'off', expected true or false", "leave it out"),
         (
             {"shapes": {"x": {"min": [1], "opt": [1], "max": [1], "most": [1]}}},

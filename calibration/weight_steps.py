@@ -1,0 +1,32 @@
+"""The grid of a layer's integer weights."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.layers import Layer
+from calibration.precision import Precision, Scheme, block_scale, weight_scale
+
+INTEGERS = (Precision.INT8, Precision.INT4)
+
+
+def reduction_axis(weight_axis: int, rank: int) -> int:
+    """Return the axis of a matrix, or of a stack of them, that the product sums over; ``weight_axis`` is the other one."""
+    return 2 * rank - 3 - weight_axis
+
+
+def weight_step(weight: NDArray[np.float32], layer: Layer, precision: Precision, scheme: Scheme) -> NDArray[np.float32]:
+    """Return the step between two levels at each weight, broadcastable to the weight; float32.
+
+    Args:
+        weight: The layer's weight, or what is rounded in its place.
+        layer: The layer.
+        precision: One of INTEGERS.
+        scheme: How the target quantizes: strongly typed ones have INT4 weights in blocks along the axis that the product sums over.
+    """
+    if precision is Precision.INT4 and scheme.strongly_typed and layer.weight_axis is not None and weight.ndim in (2, 3):
+        axis = reduction_axis(layer.weight_axis, weight.ndim)
+        scale = block_scale(weight, axis, block=scheme.block, bits=precision.bits)
+        return np.asarray(np.take(np.repeat(scale, scheme.block, axis=axis), np.arange(weight.shape[axis]), axis=axis))
+    return weight_scale(weight, layer.weight_axis, bits=precision.bits)

@@ -1,0 +1,37 @@
+"""What a repair gained on samples that it was not fitted to, and whether that is more than noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+STANDARD_ERRORS = 2.0  # by which a repair must lower the loss
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """The mean loss before and after a repair, over the same samples."""
+
+    before: float
+    after: float
+    error: float  # standard error of the difference
+    samples: int
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether the loss fell by more than two standard errors."""
+        return self.before - self.after > STANDARD_ERRORS * self.error
+
+    @property
+    def loss_beyond_noise(self) -> bool:
+        """Whether the loss rose by more than two standard errors."""
+        return self.after - self.before > STANDARD_ERRORS * self.error
+
+
+def gain_of(before: NDArray[np.float64], after: NDArray[np.float64]) -> Gain:
+    """Return the gain from the losses of each sample, (samples,) each."""
+    gain = before - after
+    error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else float(abs(gain[0]))
+    return Gain(float(before.mean()), float(after.mean()), error, len(gain))
