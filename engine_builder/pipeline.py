@@ -12,6 +12,7 @@ from typing import Protocol, cast
 
 from calibration.codec import json_from_value, value_from_json
 from calibration.metrics import Metric
+from calibration.precision import Precision
 from calibration.singles import Decision
 from calibration.verdict import DEFAULT_CONFIDENCE, Selection, can_settle
 from engine_builder.assignment import fingerprint_of
@@ -19,6 +20,8 @@ from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_json
 from engine_builder.errors import BuildError, StageCrashedError, StageMemoryError, StageTimeoutError
 from engine_builder.search.certainty import certain
+from engine_builder.search.choices import uniform_engines
+from engine_builder.search.orders import prefixes
 from engine_builder.search.pareto import finalists, pareto_front
 from engine_builder.search.search import Ladder, Proposal, Search
 from engine_builder.search.trial import SEARCH_SHARE, Accuracy, Trial, failed_trial
@@ -177,7 +180,7 @@ def _ladders(
     """Return what yields the ladders: the predicted frontier and every order, then the frontier of the models refitted to all trials."""
 
     def ladders(trials: Sequence[Trial]) -> Iterator[Ladder]:
-        if any(trial.latency is None for trial in trials):
+        if trials[0].latency is None or all(trial.latency is None for trial in trials[1:]):
             yield from _prefixes(basics)
             return
         for name in ("search", "refine"):
@@ -199,8 +202,7 @@ def _ladders(
 def _prefixes(basics: Mapping[str, object]) -> Iterator[Ladder]:
     """Yield the prefixes of every order where there is nothing to predict latency from: each may win."""
     for name, order in cast(Mapping[str, object], basics["orders"]).items():
-        decisions = value_from_json(tuple[Decision, ...], order)
-        rungs = tuple({item.layer: item.precision for item in decisions[:count]} for count in range(1, len(decisions)))
+        rungs = prefixes(value_from_json(tuple[Decision, ...], order))
         yield Ladder(name, rungs, (0.0,) * len(rungs))
 
 
@@ -212,13 +214,11 @@ def _search(
     spent: _Spent,
 ) -> Search:
     capabilities = backend_for(job.config.target).capabilities
-    wanted = job.config.precisions or capabilities.low
-    lowest = next((precision for precision in capabilities.low if precision in wanted), None)
     layers, metric = cast(Sequence[str], inspected["layers"]), Metric(str(inspected["metric"]))
-    all_low = dict.fromkeys(cast(Sequence[str], ranged["quantizable"]), lowest) if lowest is not None else {}
+    able = value_from_json(dict[str, tuple[Precision, ...]], ranged["able"])
 
     return Search(
-        all_low,
+        uniform_engines(able, capabilities.low),
         ladders,
         lambda low: fingerprint_of(layers, low, capabilities.baseline),
         max_trials=job.config.search.max_trials,

@@ -40,7 +40,7 @@ PAIRS_PER_DECISION = 2
 
 
 def ranges(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
-    """Return the range table: lowest and highest value of every tensor that a layer may round."""
+    """Return the range table, lowest and highest value of every tensor that a layer may round, and what each layer is ``able`` to take."""
     found, config, samples = _basics(request, context)
     path = context.workspace.path(found.prepared)
 
@@ -52,7 +52,11 @@ def ranges(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     moved = ranges_of_moved_tensors(read_model(path), table.ranges)
     table = RangeTable(moved, table.method, table.samples)
     quantizable = [layer.name for layer in found.layers if all(name in table.ranges for name in (*layer.inputs, layer.output))]
-    return {"ranges": json_from_value(context.workspace.write_json("ranges.json", json_from_value(table))), "quantizable": quantizable}
+    return {
+        "ranges": json_from_value(context.workspace.write_json("ranges.json", json_from_value(table))),
+        "quantizable": quantizable,
+        "able": {name: [precision.value for precision in low_precisions(config)] for name in quantizable},
+    }
 
 
 def sensitivity(request: Mapping[str, object], context: StageContext) -> dict[str, object]:

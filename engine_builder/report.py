@@ -68,7 +68,7 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         "front": [trial.fingerprint for trial in pareto_front(trials)],
         "search": request["search"],
         "forecasts": forecasts,
-        "predictions": predictions(trials, table, interaction, forecasts),
+        "predictions": predictions(trials, table, arrays, forecasts),
         "finalists": judged["judged"],
         "final_timing": {"latency_ms": judged["latency_ms"], "relative": judged["spread"]},
         "probes": {"samples": table.samples, "hessian_samples": table.hessian_samples, "decisions": len(table.rows)},

@@ -48,7 +48,11 @@ class FakeStages:
         return {"inspection": ref, "baseline": json_from_value(BASELINE), "layers": list(self.world.layers), **sizes}
 
     def ranges(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"ranges": json_from_value(TABLE), "quantizable": list(self.world.layers)}
+        return {
+            "ranges": json_from_value(TABLE),
+            "quantizable": list(self.world.layers),
+            "able": {layer: ["int8"] for layer in self.world.layers},
+        }
 
     def repair(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
         return {"repairs": json_from_value(TABLE)}
@@ -73,7 +77,7 @@ class FakeStages:
 
     def forecast(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
         ladder = self.world.ladder(name="frontier" if name == "forecast/search" else "refine")
-        return {"ladders": [json_from_value(ladder)], "kernels_ms": {"layer000": [2.0, 1.0]}}
+        return {"ladders": [json_from_value(ladder)], "kernels_ms": {"layer000": {"fp32": 2.0, "int8": 1.0}}}
 
     def verdict(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
         return {"chosen": None}

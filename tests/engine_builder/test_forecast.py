@@ -128,7 +128,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], St
     order = tuple(Decision(layer, Precision.INT8) for layer in reversed(LAYERS))
     request |= {
         "table": json_from_value(workspace.write_json("sensitivity.json", json_from_value(table))),
-        "dependency": json_from_value(workspace.write_arrays("dependency.npz", interaction=np.zeros((4, 4)))),
+        "dependency": json_from_value(workspace.write_arrays("dependency.npz", interaction=np.zeros((4, 4)), error=np.zeros((4, 4)))),
         "orders": {"loss": json_from_value(order)},
     }
     return request, context
@@ -141,7 +141,7 @@ def trial(index: int, names: Sequence[str], ratio: float, order: str) -> Trial:
     return Trial(index, f"f{index}", low, order, len(low), accuracy, accuracy, 0.0, latency, 1, None, 1.0, None)
 
 
-KERNELS = {layer: [0.2, 0.1] for layer in LAYERS}
+KERNELS = {layer: {"fp32": 0.2, "int8": 0.1} for layer in LAYERS}
 TRIALS = (trial(0, (), 1.0, "baseline"), trial(1, LAYERS, 0.5, "all_low"))
 
 
@@ -157,7 +157,7 @@ def test_the_first_forecast_gives_the_frontier_and_the_prefixes_of_each_order(jo
     assert list(ladders) == ["frontier", "loss"]
     assert [set(rung) for rung in ladders["loss"].rungs] == [set(LAYERS[-count:]) for count in (1, 2, 3)]
     assert set(cast(Mapping[str, object], found["kernels_ms"])) == set(LAYERS)
-    assert all(value >= 0.0 for pair in cast(Mapping[str, list[float]], found["kernels_ms"]).values() for value in pair)
+    assert all(set(times) == {"fp32", "int8"} for times in cast(Mapping[str, Mapping[str, float]], found["kernels_ms"]).values())
     for one, other in itertools.pairwise(ladders["frontier"].ratios):
         assert other < one
     assert list(context.scratch.glob("profile*")) == []
@@ -177,7 +177,7 @@ def test_what_was_timed_is_predicted_as_it_was(job: tuple[dict[str, object], Sta
     request, context = job
     found = forecast({**request, "trials": json_from_value(TRIALS), "kernels_ms": KERNELS}, context)
     predicted = cast(Mapping[str, Mapping[str, float]], found["predicted"])
-    assert predicted["f0"] == {"ratio": 1.0, "loss": 0.0}
+    assert predicted["f0"] == {"ratio": 1.0, "loss": 0.0, "loss_error": 0.0, "refitted": 0.0, "refitted_error": 0.0}
     assert predicted["f1"]["ratio"] == pytest.approx(0.5)
     assert predicted["f1"]["loss"] == pytest.approx(1.111)
 

@@ -19,18 +19,19 @@ def table_of(*decisions: tuple[str, Precision, float]) -> SensitivityTable:
 
 TABLE = table_of(("a", INT8, 0.1), ("b", INT8, 0.2), ("b", INT4, 0.7))
 PAIRS = np.array([[0.0, 0.03, 0.05], [0.03, 0.0, 0.0], [0.05, 0.0, 0.0]])
+ARRAYS = {"interaction": PAIRS, "error": np.zeros((3, 3))}
 LADDERS = [{"ladders": [{"name": "loss", "rungs": [{"a": "int8"}, {"a": "int8", "b": "int8"}], "ratios": [0.9, 0.8]}]}]
 
 
 def test_the_predicted_loss_is_of_second_order_in_the_precisions_of_the_trial() -> None:
     trials = [failed_trial(0, "f0", {}, "baseline", "")]
     trials += [failed_trial(1, "f1", {"a": INT8, "b": INT8}, "loss", ""), failed_trial(2, "f2", {"a": INT8, "b": INT4}, "loss", "")]
-    assert [item["loss"] for item in predictions(trials, TABLE, PAIRS, [])] == pytest.approx([0.0, 0.33, 0.85])
+    assert [item["loss"] for item in predictions(trials, TABLE, ARRAYS, [])] == pytest.approx([0.0, 0.33, 0.85])
 
 
 def test_the_predicted_latency_is_that_of_the_rung_that_was_tried() -> None:
     trials = [failed_trial(0, "f0", {"a": INT8, "b": INT8}, "loss", ""), failed_trial(1, "f1", {"a": INT8, "b": INT8}, "all_low", "")]
-    assert [item["ratio"] for item in predictions(trials, TABLE, PAIRS, LADDERS)] == [0.8, None]
+    assert [item["ratio"] for item in predictions(trials, TABLE, ARRAYS, LADDERS)] == [0.8, None]
 
 
 def test_a_layer_stands_in_the_map_in_the_precision_that_it_got() -> None:
