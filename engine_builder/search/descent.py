@@ -143,16 +143,18 @@ class Descent:
     def _improves(self, step: _Step, rate: float) -> bool:
         """Take the step if it lowers the objective."""
         loss = self._loss + self._added_loss(step)
-        ratio = self._ratio
+        ratio = self._ratio - sum([self._conversions[flow] for flow in step.flows])
         for place, new in step.changes:
             old = self._taken[place]
             ratio += (self._cost[new] if new >= 0 else 0.0) - (self._cost[old] if old >= 0 else 0.0)
+        enough = self._ratio + rate * max(self._loss, 0.0) - SMALLEST_GAIN
+        if ratio + rate * max(loss, 0.0) >= enough:  # not even if nothing had to be converted
+            return False
         forms = [self._form[place] for place, _ in step.changes]
         for place, _ in step.changes:
             self._form[place] = step.form
         stored = [self._conversions_of(flow) for flow in step.flows]
-        ratio += sum(stored) - sum([self._conversions[flow] for flow in step.flows])
-        if ratio + rate * max(loss, 0.0) < self._ratio + rate * max(self._loss, 0.0) - SMALLEST_GAIN:
+        if ratio + sum(stored) + rate * max(loss, 0.0) < enough:
             for place, new in step.changes:
                 self._taken[place] = new
             for flow, value in zip(step.flows, stored, strict=True):
