@@ -22,13 +22,14 @@ from calibration.model import read_model
 from calibration.precision import Precision, Scheme
 from calibration.singles import Decision
 from engine_builder.backends import backend_for
-from engine_builder.config import Config, config_from_json
+from engine_builder.backends.base import Backend
+from engine_builder.config import config_from_json
 from engine_builder.corrected import build
 from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.predictions import read_losses, said_of
 from engine_builder.qdq.attention import attention_groups
 from engine_builder.qdq.placement import MOVING_OPS
-from engine_builder.search.choices import Groups, is_uniform
+from engine_builder.search.choices import BASELINE, Groups, is_uniform
 from engine_builder.search.frontier import frontier
 from engine_builder.search.loss_model import check
 from engine_builder.search.orders import prefixes
@@ -37,7 +38,7 @@ from engine_builder.search.trial import Trial
 from engine_builder.trials import timing_feeds
 from engine_builder.workspace import FileRef, StageContext
 
-# Milliseconds of each layer's kernel by precision: the baseline's in the baseline engine, the others in the uniform engines.
+# Milliseconds of each layer's kernel: under BASELINE in the baseline engine, under each precision in its uniform engine.
 Kernels = dict[str, dict[str, float]]
 
 
@@ -50,13 +51,14 @@ def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, 
     """
     found = read_inspection(request, context)
     config = config_from_json(request["config"])
-    capabilities = backend_for(config.target).capabilities
+    backend = backend_for(config.target)
+    capabilities = backend.capabilities
     trials = value_from_json(tuple[Trial, ...], request["trials"])
     known = request.get("kernels_ms")
-    kernels = _profiled(found, config, trials, request, context) if known is None else value_from_json(Kernels, known)
-    gains = gains_from(kernels, capabilities.baseline)
+    kernels = _profiled(found, config.threads, trials, request, backend, context) if known is None else value_from_json(Kernels, known)
+    gains = gains_from(kernels)
     model = read_model(context.workspace.path(found.prepared))
-    flows = _flows(model, found, config, context)
+    flows = _flows(model, found, capabilities.scheme, context)
     timed = [Timed(trial.precisions, trial.latency.ratio) for trial in trials if trial.latency is not None]
     baseline_ms = next(trial.latency.median_ms for trial in trials if trial.latency is not None)
     times = fit(baseline_ms, gains, flows, timed)
@@ -93,18 +95,17 @@ def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, 
     }
 
 
-def gains_from(kernels: Mapping[str, Mapping[str, float]], baseline: Precision) -> dict[Decision, float]:
+def gains_from(kernels: Mapping[str, Mapping[str, float]]) -> dict[Decision, float]:
     """Return what each decision saves in the layer's own kernel, in milliseconds.
 
     Args:
-        kernels: Milliseconds by layer and precision, the baseline's among them.
-        baseline: The precision of layers that are not low.
+        kernels: Milliseconds by layer and precision, those in the baseline engine under ``BASELINE``.
     """
     return {
-        Decision(layer, Precision(name)): times[baseline] - spent
+        Decision(layer, Precision(name)): times[BASELINE] - spent
         for layer, times in kernels.items()
         for name, spent in times.items()
-        if name != baseline
+        if name != BASELINE
     }
 
 
@@ -120,14 +121,13 @@ def _prefixes(name: str, order: Sequence[Decision], times: TimeModel, groups: Gr
 
 
 def _profiled(
-    found: Inspection, config: Config, trials: Sequence[Trial], request: Mapping[str, object], context: StageContext
+    found: Inspection, threads: int, trials: Sequence[Trial], request: Mapping[str, object], backend: Backend, context: StageContext
 ) -> dict[str, dict[str, float]]:
     """Return each layer's kernel time in all of those engines; a layer that the runtime fused into another has 0 in that engine."""
-    backend = backend_for(config.target)
     feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
 
     def profile(engine: Path) -> dict[str, float]:
-        return backend.kernel_times(engine, feeds, threads=config.threads, scratch=context.scratch)
+        return backend.kernel_times(engine, feeds, threads=threads, scratch=context.scratch)
 
     layers = {layer.name: layer for layer in found.layers}
     high = profile(context.workspace.path(value_from_json(FileRef, request["model"])))
@@ -137,7 +137,7 @@ def _profiled(
             engine, _ = build(found, request, trial.precisions, backend, context, trial.corrections)
             low = profile(engine)
             for name, precision in trial.precisions.items():
-                times = kernels.setdefault(name, {backend.capabilities.baseline.value: _time_of(layers[name], high)})
+                times = kernels.setdefault(name, {BASELINE: _time_of(layers[name], high)})
                 times.setdefault(precision.value, _time_of(layers[name], low))
     return kernels
 
@@ -146,11 +146,11 @@ def _time_of(layer: Layer, kernels: Mapping[str, float]) -> float:
     return sum(kernels.get(name, 0.0) for name in dict.fromkeys((*layer.nodes, layer.output)))
 
 
-def _flows(model: onnx.ModelProto, found: Inspection, config: Config, context: StageContext) -> tuple[Flow, ...]:
+def _flows(model: onnx.ModelProto, found: Inspection, scheme: Scheme, context: StageContext) -> tuple[Flow, ...]:
     feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
     shapes = concrete_shapes(model, {name: array.shape for name, array in feeds.items()})
     sizes = {name: math.prod(size for size in shape if isinstance(size, int)) for name, shape in shapes.items()}
-    return flows_between(model, found.layers, backend_for(config.target).capabilities.scheme, sizes)
+    return flows_between(model, found.layers, scheme, sizes)
 
 
 def flows_between(model: onnx.ModelProto, layers: Sequence[Layer], scheme: Scheme, sizes: Mapping[str, int]) -> tuple[Flow, ...]:

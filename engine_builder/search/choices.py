@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from calibration.precision import Precision
 from calibration.singles import Decision
 
+BASELINE = "baseline"  # the name of the baseline engine, beside those of the precisions and of the uniform engines
 Low = Mapping[str, Precision]  # the low layers of an assignment
 Groups = Sequence[Sequence[str]]  # names of layers that only pay together
 

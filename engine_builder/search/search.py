@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from calibration.precision import Precision
 from engine_builder.search.bisection import Bisection
-from engine_builder.search.choices import Low
+from engine_builder.search.choices import BASELINE, Low
 from engine_builder.search.shrinkage import shrunk_excess
 from engine_builder.search.trial import Accuracy, Trial
 
@@ -114,7 +114,7 @@ class Search:
         return None
 
     def _steps(self, uniform: Mapping[str, Low]) -> Generator[Proposal, Trial, None]:
-        known = {self.fingerprint({}): (yield Proposal({}, "baseline"))}
+        known = {self.fingerprint({}): (yield Proposal({}, BASELINE))}
         if not any(uniform.values()):
             return
         tried = []

@@ -141,7 +141,7 @@ def trial(index: int, names: Sequence[str], ratio: float, order: str) -> Trial:
     return Trial(index, f"f{index}", low, order, len(low), accuracy, accuracy, 0.0, latency, 1, None, 1.0, None)
 
 
-KERNELS = {layer: {"fp32": 0.2, "int8": 0.1} for layer in LAYERS}
+KERNELS = {layer: {"baseline": 0.2, "int8": 0.1} for layer in LAYERS}
 TRIALS = (trial(0, (), 1.0, "baseline"), trial(1, LAYERS, 0.5, "all_low"))
 
 
@@ -157,7 +157,7 @@ def test_the_first_forecast_gives_the_frontier_and_the_prefixes_of_each_order(jo
     assert list(ladders) == ["frontier", "loss"]
     assert [set(rung) for rung in ladders["loss"].rungs] == [set(LAYERS[-count:]) for count in (1, 2, 3)]
     assert set(cast(Mapping[str, object], found["kernels_ms"])) == set(LAYERS)
-    assert all(set(times) == {"fp32", "int8"} for times in cast(Mapping[str, Mapping[str, float]], found["kernels_ms"]).values())
+    assert all(set(times) == {"baseline", "int8"} for times in cast(Mapping[str, Mapping[str, float]], found["kernels_ms"]).values())
     for one, other in itertools.pairwise(ladders["frontier"].ratios):
         assert other < one
     assert list(context.scratch.glob("profile*")) == []

@@ -213,7 +213,7 @@ def test_the_second_forecast_is_given_the_kernel_times_of_the_first_and_all_tria
     stages = FakeStages(HALFWAY)
     run(stages)
     assert "kernels_ms" not in stages.request("forecast/search")
-    assert stages.request("forecast/refine")["kernels_ms"] == {"layer000": {"fp32": 2.0, "int8": 1.0}}
+    assert stages.request("forecast/refine")["kernels_ms"] == {"layer000": {"baseline": 2.0, "int8": 1.0}}
     assert len(cast(Sequence[object], stages.request("forecast/search")["trials"])) == 2
     assert len(cast(Sequence[object], stages.request("forecast/refine")["trials"])) == len(reported(stages))
 
