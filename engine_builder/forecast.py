@@ -77,7 +77,7 @@ def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, 
         }
     ]
     if known is None:
-        ladders += [_prefixes(name, value_from_json(tuple[Decision, ...], order), times, groups) for name, order in _orders(request)]
+        ladders += [prefix_ladder(name, value_from_json(tuple[Decision, ...], order), times, groups) for name, order in _orders(request)]
     context.progress(1.0, f"{sum(point.low not in tried for point in points)} new assignments on the predicted frontier")
     checked = check(losses, trials)
     return {
@@ -113,8 +113,15 @@ def _orders(request: Mapping[str, object]) -> list[tuple[str, object]]:
     return list(cast(Mapping[str, object], request["orders"]).items())
 
 
-def _prefixes(name: str, order: Sequence[Decision], times: TimeModel, groups: Groups) -> dict[str, object]:
-    """Return the ladder of an order; a decision replaces one of its layer, at a higher loss, only where it is faster."""
+def prefix_ladder(name: str, order: Sequence[Decision], times: TimeModel, groups: Groups) -> dict[str, object]:
+    """Return the ladder of an order as JSON; a decision replaces one of its layer, at a higher loss, only where it is faster.
+
+    Args:
+        name: The order's.
+        order: Decisions, the cheapest first; those of which no gain is known are left out.
+        times: Predicts latency.
+        groups: Names of layers that only pay together.
+    """
     timed = [decision for decision in order if decision in times.gain_ms]
     rungs = prefixes(timed, groups, lambda new, former: times.cost_ms(new) < times.cost_ms(former))
     return {"name": name, "rungs": json_from_value(rungs), "ratios": [times.ratio(rung) for rung in rungs]}

@@ -298,6 +298,19 @@ def test_a_failed_trial_is_public_with_its_failure() -> None:
     assert (found["met"], found["accuracy"], found["latency_ms"], found["failure"]) == (False, None, None, "no such kernel")
 
 
+def test_only_layers_that_can_take_a_low_precision_take_it() -> None:
+    class Unable(FakeStages):
+        def ranges(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+            found = super().ranges(name, request)
+            able = {layer: ["int8"] if layer < "layer004" else [] for layer in self.world.layers}
+            return {**found, "able": able}
+
+    stages = Unable(HALFWAY)
+    run(stages)
+    all_low = next(trial for trial in reported(stages) if trial.order == "all_low")
+    assert all_low.precisions == dict.fromkeys(HALFWAY.layers[:4], Precision.INT8)
+
+
 def test_the_best_is_the_fastest_that_meets_the_budget() -> None:
     lengths = (0, 16, 4, 8, 9)
     trials = [HALFWAY.trial(index, HALFWAY.low(HALFWAY.layers[:length]), "loss") for index, length in enumerate(lengths)]
