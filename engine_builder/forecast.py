@@ -21,6 +21,7 @@ from calibration.layers import Layer, concrete_shapes
 from calibration.model import read_model
 from calibration.precision import Precision, Scheme
 from calibration.singles import Decision
+from engine_builder.assignment import fingerprint_of
 from engine_builder.backends import backend_for
 from engine_builder.backends.base import Backend
 from engine_builder.config import config_from_json
@@ -33,6 +34,7 @@ from engine_builder.search.choices import BASELINE, Groups, is_uniform
 from engine_builder.search.frontier import frontier
 from engine_builder.search.loss_model import check
 from engine_builder.search.orders import prefixes
+from engine_builder.search.search import Ladder
 from engine_builder.search.time_model import Flow, Timed, TimeModel, fit
 from engine_builder.search.trial import Trial
 from engine_builder.trials import timing_feeds
@@ -69,19 +71,23 @@ def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, 
         [losses.decisions[place] for place in places], losses.loss[places], losses.interaction[np.ix_(places, places)], times, groups
     )
     tried = {frozenset(Decision(*item) for item in trial.precisions.items()) for trial in trials}
-    ladders: list[dict[str, object]] = [
-        {
-            "name": "frontier" if known is None else "refine",
-            "rungs": [{decision.layer: decision.precision.value for decision in sorted(point.low)} for point in points],
-            "ratios": [point.ratio for point in points],
-        }
-    ]
+    rungs = tuple({decision.layer: decision.precision for decision in sorted(point.low)} for point in points)
+    ladders = [Ladder("frontier" if known is None else "refine", rungs, tuple(point.ratio for point in points))]
     if known is None:
         ladders += [prefix_ladder(name, value_from_json(tuple[Decision, ...], order), times, groups) for name, order in _orders(request)]
+    names = [layer.name for layer in found.layers]
     context.progress(1.0, f"{sum(point.low not in tried for point in points)} new assignments on the predicted frontier")
     checked = check(losses, trials)
     return {
-        "ladders": ladders,
+        "ladders": [
+            {
+                "name": ladder.name,
+                "rungs": json_from_value(ladder.rungs),
+                "ratios": list(ladder.ratios),
+                "fingerprints": [fingerprint_of(names, rung, capabilities.baseline) for rung in ladder.rungs],
+            }
+            for ladder in ladders
+        ],
         "kernels_ms": kernels,
         "time_model": {
             "conversion_ns": times.conversion_ms * 1e6,
@@ -113,8 +119,8 @@ def _orders(request: Mapping[str, object]) -> list[tuple[str, object]]:
     return list(cast(Mapping[str, object], request["orders"]).items())
 
 
-def prefix_ladder(name: str, order: Sequence[Decision], times: TimeModel, groups: Groups) -> dict[str, object]:
-    """Return the ladder of an order as JSON; a decision replaces one of its layer, at a higher loss, only where it is faster.
+def prefix_ladder(name: str, order: Sequence[Decision], times: TimeModel, groups: Groups) -> Ladder:
+    """Return the ladder of an order; a decision replaces one of its layer, at a higher loss, only where it is faster.
 
     Args:
         name: The order's.
@@ -124,7 +130,7 @@ def prefix_ladder(name: str, order: Sequence[Decision], times: TimeModel, groups
     """
     timed = [decision for decision in order if decision in times.gain_ms]
     rungs = prefixes(timed, groups, lambda new, former: times.cost_ms(new) < times.cost_ms(former))
-    return {"name": name, "rungs": json_from_value(rungs), "ratios": [times.ratio(rung) for rung in rungs]}
+    return Ladder(name, rungs, tuple(times.ratio(rung) for rung in rungs))
 
 
 def _profiled(

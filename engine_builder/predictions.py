@@ -65,18 +65,19 @@ def predictions(
 ) -> list[dict[str, object]]:
     """Return for each trial what ``said_of`` says, and the ``ratio`` that was predicted when it was proposed (None: it was not).
 
+    A trial is known by its fingerprint, which is that of what was asked for: the engine may have less (``engine_builder.qdq.settling``).
+
     Args:
         trials: All trials.
         table: The losses alone.
         arrays: ``interaction`` and ``error`` of each pair, (decisions, decisions), in the order of the table's rows.
         forecasts: What the stage ``forecast`` returned, in order.
     """
-    proposed: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+    proposed: dict[tuple[str, str], float] = {}
     for forecast in forecasts:
         for ladder in cast(Sequence[Mapping[str, Sequence[object]]], forecast["ladders"]):
-            for rung, ratio in zip(ladder["rungs"], ladder["ratios"], strict=True):
-                chosen = frozenset(cast(Mapping[str, str], rung).items())
-                proposed.setdefault((str(ladder["name"]), chosen), cast(float, ratio))
+            for fingerprint, ratio in zip(ladder["fingerprints"], ladder["ratios"], strict=True):
+                proposed.setdefault((str(ladder["name"]), str(fingerprint)), cast(float, ratio))
     losses = loss_model(table, arrays)
     checked = check(losses, trials)
     return [
@@ -84,7 +85,7 @@ def predictions(
             "index": trial.index,
             "fingerprint": trial.fingerprint,
             **said_of(losses, checked, trial.precisions),
-            "ratio": proposed.get((trial.order, frozenset((layer, kind.value) for layer, kind in trial.precisions.items()))),
+            "ratio": proposed.get((trial.order, trial.fingerprint)),
         }
         for trial in trials
     ]

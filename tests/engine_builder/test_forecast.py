@@ -16,6 +16,7 @@ from calibration.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Preci
 from calibration.prepare import prepare
 from calibration.sensitivity import Sensitivity, SensitivityTable
 from calibration.singles import Decision
+from engine_builder.assignment import fingerprint_of
 from engine_builder.config import config_from_json, config_json
 from engine_builder.forecast import Kernels, flows_between, forecast, gains_from, prefix_ladder
 from engine_builder.intake import inspect
@@ -183,6 +184,9 @@ def test_the_first_forecast_gives_the_frontier_and_the_prefixes_of_each_order(jo
     for one, other in itertools.pairwise(ladders["frontier"].ratios):
         assert other < one
     assert list(context.scratch.glob("profile*")) == []
+    fingerprints = [name for item in cast(Sequence[Mapping[str, list[str]]], found["ladders"]) for name in item["fingerprints"]]
+    rungs = [rung for ladder in ladders.values() for rung in ladder.rungs]
+    assert fingerprints == [fingerprint_of(LAYERS, rung, Precision.FP32) for rung in rungs]
 
 
 def test_a_later_forecast_takes_the_kernel_times_of_the_first_and_gives_the_frontier_alone(
@@ -267,7 +271,7 @@ def test_in_a_prefix_a_decision_replaces_another_of_its_layer_only_where_it_is_f
     assert found["kernels_ms"] == kernels
     times = TimeModel(1.0, gains_from(cast(Kernels, kernels)), (), 0.0, {})
     order = value_from_json(tuple[Decision, ...], cast(Mapping[str, object], request["orders"])["loss"])
-    ladder = value_from_json(Ladder, prefix_ladder("loss", order, times, ()))
+    ladder = prefix_ladder("loss", order, times, ())
     assert len(ladder.rungs) == 6  # four layers in FP8 one by one, then two of them in INT8
     assert {layer: kind.value for layer, kind in ladder.rungs[-1].items()} == {
         "Conv_c1": "fp8",

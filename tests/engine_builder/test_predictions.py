@@ -23,7 +23,7 @@ def table_of(*decisions: tuple[str, Precision, float]) -> SensitivityTable:
 TABLE = table_of(("a", INT8, 0.1), ("b", INT8, 0.2), ("b", INT4, 0.7))
 PAIRS = np.array([[0.0, 0.03, 0.05], [0.03, 0.0, 0.0], [0.05, 0.0, 0.0]])
 ARRAYS = {"interaction": PAIRS, "error": np.zeros((3, 3))}
-LADDERS = [{"ladders": [{"name": "loss", "rungs": [{"a": "int8"}, {"a": "int8", "b": "int8"}], "ratios": [0.9, 0.8]}]}]
+LADDERS = [{"ladders": [{"name": "loss", "fingerprints": ["f0", "f1"], "ratios": [0.9, 0.8]}]}]
 
 
 def test_the_predicted_loss_is_of_second_order_in_the_precisions_of_the_trial() -> None:
@@ -53,13 +53,8 @@ def test_an_error_that_is_not_known_is_none() -> None:
     assert (said["loss_error"], said["refitted_error"]) == (None, None)
 
 
-def test_the_same_layers_in_another_precision_are_another_rung() -> None:
-    trials = [failed_trial(0, "f0", {"a": INT8, "b": INT4}, "loss", "")]
-    assert [item["ratio"] for item in predictions(trials, TABLE, ARRAYS, LADDERS)] == [None]
-
-
 def test_the_predicted_latency_is_that_of_the_rung_that_was_tried() -> None:
-    trials = [failed_trial(0, "f0", {"a": INT8, "b": INT8}, "loss", ""), failed_trial(1, "f1", {"a": INT8, "b": INT8}, "all_low", "")]
+    trials = [failed_trial(0, "f1", {"a": INT8}, "loss", ""), failed_trial(1, "f1", {"a": INT8}, "all_low", "")]
     assert [item["ratio"] for item in predictions(trials, TABLE, ARRAYS, LADDERS)] == [0.8, None]
 
 
