@@ -1,43 +1,51 @@
 """The stage ``forecast``: fits the time model to the trials so far and returns ladders of assignments worth bisecting.
 
-The first call, after the baseline and the engine with every layer low, profiles both and returns the frontier and the prefixes of each
+The first call, after the baseline and the uniform engine of each precision, profiles them and returns the frontier and the prefixes of each
 order. The second, with every trial known, returns the frontier of the refitted models: give-backs that did not pay and swaps at the
-boundary come out of it by themselves.
+boundary come out of it by themselves. A precision whose uniform engine could not be timed has no known gain, and is left out of both.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from calibration.codec import json_from_value, value_from_json
 from calibration.dataset import load_saved
 from calibration.layers import Layer, concrete_shapes
 from calibration.model import read_model
 from calibration.precision import Precision, Scheme
-from calibration.sensitivity import SensitivityTable
 from calibration.singles import Decision
+from engine_builder.assignment import fingerprint_of
 from engine_builder.backends import backend_for
-from engine_builder.config import Config, config_from_json
+from engine_builder.backends.base import Backend
+from engine_builder.config import config_from_json
 from engine_builder.corrected import build
 from engine_builder.inspection import Inspection, read_inspection
+from engine_builder.predictions import read_losses, said_of
+from engine_builder.qdq.attention import attention_groups
 from engine_builder.qdq.placement import MOVING_OPS
-from engine_builder.search.frontier import frontier, predicted_loss
+from engine_builder.search.choices import BASELINE, Groups, is_uniform
+from engine_builder.search.frontier import frontier
+from engine_builder.search.loss_model import check
+from engine_builder.search.orders import prefixes
+from engine_builder.search.search import Ladder
 from engine_builder.search.time_model import Flow, Timed, TimeModel, fit
 from engine_builder.search.trial import Trial
 from engine_builder.trials import timing_feeds
 from engine_builder.workspace import FileRef, StageContext
 
-Kernels = dict[str, tuple[float, float]]  # layer -> its kernel's milliseconds in the baseline engine and with every layer low
+# Milliseconds of each layer's kernel: under BASELINE in the baseline engine, under each precision in its uniform engine.
+Kernels = dict[str, dict[str, float]]
 
 
 def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
-    """Return ``ladders`` and, for the report and the next call, ``kernels_ms`` and the fitted ``time_model``.
+    """Return ``ladders`` and, for the report and the next call, ``kernels_ms``, the fitted ``time_model`` and the checked ``loss_model``.
 
     Args:
         request: ``trials`` so far, ``orders``, ``table``, ``dependency`` and, from the second call on, ``kernels_ms``.
@@ -45,40 +53,65 @@ def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, 
     """
     found = read_inspection(request, context)
     config = config_from_json(request["config"])
+    backend = backend_for(config.target, config.gpu)
+    capabilities = backend.capabilities
     trials = value_from_json(tuple[Trial, ...], request["trials"])
-    lowest = next(trial for trial in trials if trial.order == "all_low")
     known = request.get("kernels_ms")
-    kernels = _profiled(found, config, lowest, request, context) if known is None else value_from_json(Kernels, known)
-    flows = _flows(found, config, context)
-    timed = [Timed(frozenset(trial.precisions), trial.latency.ratio) for trial in trials if trial.latency is not None]
+    kernels = _profiled(found, config.threads, trials, request, backend, context) if known is None else value_from_json(Kernels, known)
+    gains = gains_from(kernels)
+    model = read_model(context.workspace.path(found.prepared))
+    flows = _flows(model, found, capabilities.scheme, context)
+    timed = [Timed(trial.precisions, trial.latency.ratio) for trial in trials if trial.latency is not None]
     baseline_ms = next(trial.latency.median_ms for trial in trials if trial.latency is not None)
-    times = fit(baseline_ms, kernels, flows, timed)
-    precision = dict(lowest.precisions)
-    table = value_from_json(SensitivityTable, context.workspace.read_json(value_from_json(FileRef, request["table"])))
-    loss, interaction = _losses(table, precision, request, context)
-    points = frontier(tuple(precision), loss, interaction, times)
-    tried = {frozenset(trial.precisions) for trial in trials}
-    ladders: list[dict[str, object]] = [
-        {
-            "name": "frontier" if known is None else "refine",
-            "rungs": [{layer: precision[layer].value for layer in sorted(point.low)} for point in points],
-            "ratios": [point.ratio for point in points],
-        }
-    ]
+    times = fit(baseline_ms, gains, flows, timed)
+    losses = read_losses(request, context)
+    groups = attention_groups(model, found.layers) if capabilities.scheme.strongly_typed else ()
+    places = [place for place, decision in enumerate(losses.decisions) if decision in gains]
+    points = frontier(
+        [losses.decisions[place] for place in places], losses.loss[places], losses.interaction[np.ix_(places, places)], times, groups
+    )
+    tried = {frozenset(Decision(*item) for item in trial.precisions.items()) for trial in trials}
+    rungs = tuple({decision.layer: decision.precision for decision in sorted(point.low)} for point in points)
+    ladders = [Ladder("frontier" if known is None else "refine", rungs, tuple(point.ratio for point in points))]
     if known is None:
-        ladders += [_prefixes(name, value_from_json(tuple[Decision, ...], order), times) for name, order in _orders(request)]
+        ladders += [prefix_ladder(name, value_from_json(tuple[Decision, ...], order), times, groups) for name, order in _orders(request)]
+    names = [layer.name for layer in found.layers]
     context.progress(1.0, f"{sum(point.low not in tried for point in points)} new assignments on the predicted frontier")
+    checked = check(losses, trials)
     return {
-        "ladders": ladders,
-        "kernels_ms": json_from_value(kernels),
-        "time_model": {"conversion_ns": times.conversion_ms * 1e6, "overhead_ms": times.overhead_ms, "trials": len(timed)},
-        "predicted": {
-            trial.fingerprint: {
-                "ratio": times.ratio(trial.precisions),
-                "loss": predicted_loss([layer in trial.precisions for layer in precision], loss, interaction),
+        "ladders": [
+            {
+                "name": ladder.name,
+                "rungs": json_from_value(ladder.rungs),
+                "ratios": list(ladder.ratios),
+                "fingerprints": [fingerprint_of(names, rung, capabilities.baseline) for rung in ladder.rungs],
             }
-            for trial in trials
+            for ladder in ladders
+        ],
+        "kernels_ms": kernels,
+        "time_model": {
+            "conversion_ns": times.conversion_ms * 1e6,
+            "overhead_ms": {precision.value: spent for precision, spent in times.overhead_ms.items()},
+            "trials": len(timed),
         },
+        "loss_model": json_from_value(checked),
+        "predicted": {
+            trial.fingerprint: {"ratio": times.ratio(trial.precisions), **said_of(losses, checked, trial.precisions)} for trial in trials
+        },
+    }
+
+
+def gains_from(kernels: Mapping[str, Mapping[str, float]]) -> dict[Decision, float]:
+    """Return what each decision saves in the layer's own kernel, in milliseconds.
+
+    Args:
+        kernels: Milliseconds by layer and precision, those in the baseline engine under ``BASELINE``.
+    """
+    return {
+        Decision(layer, Precision(name)): times[BASELINE] - spent
+        for layer, times in kernels.items()
+        for name, spent in times.items()
+        if name != BASELINE
     }
 
 
@@ -86,47 +119,58 @@ def _orders(request: Mapping[str, object]) -> list[tuple[str, object]]:
     return list(cast(Mapping[str, object], request["orders"]).items())
 
 
-def _prefixes(name: str, order: Sequence[Decision], times: TimeModel) -> dict[str, object]:
-    rungs = [{decision.layer: decision.precision.value for decision in order[:count]} for count in range(1, len(order))]
-    return {"name": name, "rungs": rungs, "ratios": [times.ratio(rung) for rung in rungs]}
+def prefix_ladder(name: str, order: Sequence[Decision], times: TimeModel, groups: Groups) -> Ladder:
+    """Return the ladder of an order; a decision replaces one of its layer, at a higher loss, only where it is faster.
+
+    Args:
+        name: The order's.
+        order: Decisions, the cheapest first; those of which no gain is known are left out.
+        times: Predicts latency.
+        groups: Names of layers that only pay together.
+    """
+    timed = [decision for decision in order if decision in times.gain_ms]
+    rungs = prefixes(timed, groups, lambda new, former: times.cost_ms(new) < times.cost_ms(former))
+    return Ladder(name, rungs, tuple(times.ratio(rung) for rung in rungs))
 
 
-def _losses(
-    table: SensitivityTable, precision: Mapping[str, Precision], request: Mapping[str, object], context: StageContext
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the losses, (n,), and interactions, (n, n), of the layers in ``precision``, in its order."""
-    place = {row.decision: index for index, row in enumerate(table.rows)}
-    rows = [place[Decision(layer, kind)] for layer, kind in precision.items()]
-    arrays = context.workspace.read_arrays(value_from_json(FileRef, request["dependency"]))
-    interaction = np.asarray(arrays["interaction"], dtype=np.float64)
-    return np.array([table.rows[index].loss for index in rows]), interaction[np.ix_(rows, rows)]
-
-
-def _profiled(found: Inspection, config: Config, lowest: Trial, request: Mapping[str, object], context: StageContext) -> Kernels:
-    """Return each layer's kernel time in both engines; a layer that the runtime fused into another has 0 in that engine."""
-    backend = backend_for(config.target, config.gpu)
+def _profiled(
+    found: Inspection, threads: int, trials: Sequence[Trial], request: Mapping[str, object], backend: Backend, context: StageContext
+) -> dict[str, dict[str, float]]:
+    """Return each layer's kernel time in all of those engines; a layer that the runtime fused into another has 0 in that engine."""
     feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
-    baseline = context.workspace.path(value_from_json(FileRef, request["model"]))
-    engine = build(found, request, lowest.precisions, backend, context, lowest.corrections)
-    high = backend.kernel_times(baseline, feeds, threads=config.threads, scratch=context.scratch)
-    low = backend.kernel_times(engine.path, feeds, threads=config.threads, scratch=context.scratch)
-    return {layer.name: (_time_of(layer, high), _time_of(layer, low)) for layer in found.layers if layer.name in lowest.precisions}
+
+    def profile(engine: Path) -> dict[str, float]:
+        return backend.kernel_times(engine, feeds, threads=threads, scratch=context.scratch)
+
+    layers = {layer.name: layer for layer in found.layers}
+    high = profile(context.workspace.path(value_from_json(FileRef, request["model"])))
+    kernels: dict[str, dict[str, float]] = {}
+    for trial in trials:
+        if is_uniform(trial.order) and trial.latency is not None:
+            engine = build(found, request, trial.precisions, backend, context, trial.corrections)
+            low = profile(engine.path)
+            for name, precision in trial.precisions.items():
+                times = kernels.setdefault(name, {BASELINE: _time_of(layers[name], high)})
+                times.setdefault(precision.value, _time_of(layers[name], low))
+    return kernels
 
 
 def _time_of(layer: Layer, kernels: Mapping[str, float]) -> float:
     return sum(kernels.get(name, 0.0) for name in dict.fromkeys((*layer.nodes, layer.output)))
 
 
-def _flows(found: Inspection, config: Config, context: StageContext) -> tuple[Flow, ...]:
-    model = read_model(context.workspace.path(found.prepared))
+def _flows(model: onnx.ModelProto, found: Inspection, scheme: Scheme, context: StageContext) -> tuple[Flow, ...]:
     feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
     shapes = concrete_shapes(model, {name: array.shape for name, array in feeds.items()})
     sizes = {name: math.prod(size for size in shape if isinstance(size, int)) for name, shape in shapes.items()}
-    return flows_between(model, found.layers, backend_for(config.target, config.gpu).capabilities.scheme, sizes)
+    return flows_between(model, found.layers, scheme, sizes)
 
 
 def flows_between(model: onnx.ModelProto, layers: Sequence[Layer], scheme: Scheme, sizes: Mapping[str, int]) -> tuple[Flow, ...]:
     """Return the tensors that layers write or read; what only moves a tensor (Reshape, MaxPool, ...) counts as the tensor itself.
+
+    Where the types in the graph are those of the kernels, whatever computes a tensor writes it in the form its readers take, and a second
+    time only where they take several; the model's inputs are what they are.
 
     Args:
         model: The prepared model.
@@ -151,5 +195,14 @@ def flows_between(model: onnx.ModelProto, layers: Sequence[Layer], scheme: Schem
     for node in model.graph.node:
         if node.name not in inside and node.op_type not in MOVING_OPS:
             as_float.update(origin(name) for name in node.input)
-    names = dict.fromkeys((*readers, *producer))
-    return tuple(Flow(producer.get(name), tuple(readers.get(name, ())), name in as_float, sizes.get(name, 0)) for name in names)
+    given = {value.name for value in model.graph.input}
+    return tuple(
+        Flow(
+            producer.get(name),
+            tuple(readers.get(name, ())),
+            name in as_float,
+            sizes.get(name, 0),
+            is_fused=scheme.strongly_typed and name not in given,
+        )
+        for name in dict.fromkeys((*readers, *producer))
+    )

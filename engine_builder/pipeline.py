@@ -20,12 +20,14 @@ from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_json
 from engine_builder.errors import BuildError, StageCrashedError, StageMemoryError, StageTimeoutError
 from engine_builder.search.certainty import certain
+from engine_builder.search.choices import uniform_engines
+from engine_builder.search.orders import prefixes
 from engine_builder.search.pareto import finalists, pareto_front
 from engine_builder.search.search import Ladder, Proposal, Search
 from engine_builder.search.trial import SEARCH_SHARE, Accuracy, Trial, failed_trial
 from engine_builder.workspace import FileRef
 
-PIPELINE_VERSION = "5"  # bumped when stage names, their order or the form of their results change
+PIPELINE_VERSION = "6"  # bumped when stage names, their order or the form of their results change
 MAX_PROBE_SAMPLES = 256
 CHUNK_SECONDS = 20.0  # of one sensitivity stage
 SHARE_OF_FORWARD = 0.7  # cost of one probe, in forward passes of the whole model
@@ -183,7 +185,7 @@ def _ladders(
     """Return what yields the ladders: the predicted frontier and every order, then the frontier of the models refitted to all trials."""
 
     def ladders(trials: Sequence[Trial]) -> Iterator[Ladder]:
-        if any(trial.latency is None for trial in trials):
+        if trials[0].latency is None or all(trial.latency is None for trial in trials[1:]):
             yield from _prefixes(basics)
             return
         for name in ("search", "refine"):
@@ -205,8 +207,7 @@ def _ladders(
 def _prefixes(basics: Mapping[str, object]) -> Iterator[Ladder]:
     """Yield the prefixes of every order where there is nothing to predict latency from: each may win."""
     for name, order in cast(Mapping[str, object], basics["orders"]).items():
-        decisions = value_from_json(tuple[Decision, ...], order)
-        rungs = tuple({item.layer: item.precision for item in decisions[:count]} for count in range(1, len(decisions)))
+        rungs = prefixes(value_from_json(tuple[Decision, ...], order))
         yield Ladder(name, rungs, (0.0,) * len(rungs))
 
 
@@ -219,10 +220,10 @@ def _search(
 ) -> Search:
     capabilities = backend_for(job.config.target, job.config.gpu).capabilities
     layers, metric = cast(Sequence[str], inspected["layers"]), Metric(str(inspected["metric"]))
-    all_low = {layer: Precision(taken[0]) for layer, taken in cast(Mapping[str, Sequence[str]], ranged["able"]).items()}
+    able = value_from_json(dict[str, tuple[Precision, ...]], ranged["able"])
 
     return Search(
-        all_low,
+        uniform_engines(able, capabilities.low),
         ladders,
         lambda low: fingerprint_of(layers, low, capabilities.baseline),
         max_trials=job.config.search.max_trials,

@@ -21,6 +21,7 @@ from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.predictions import dependency_map, predictions
 from engine_builder.repair_table import Repair, read_repairs
 from engine_builder.report_page import render
+from engine_builder.search.choices import is_uniform
 from engine_builder.search.pareto import pareto_front
 from engine_builder.search.trial import Trial
 from engine_builder.timing import MIN_GAIN
@@ -72,7 +73,7 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         "front": [trial.fingerprint for trial in pareto_front(trials)],
         "search": request["search"],
         "forecasts": forecasts,
-        "predictions": predictions(trials, table, interaction, forecasts),
+        "predictions": predictions(trials, table, arrays, forecasts),
         "finalists": judged["judged"],
         "final_timing": {"latency_ms": judged["latency_ms"], "relative": judged["spread"]},
         "probes": {
@@ -169,7 +170,7 @@ def _reason(
     """Return in one sentence why this engine was chosen or the baseline kept."""
     tried = [trial for trial in trials if trial.low_layers and trial.failure is None]
     if chosen is not None:
-        whole = " Every layer that can be low is low." if chosen.order == "all_low" else ""
+        whole = " Every layer that can be low is low." if is_uniform(chosen.order) else ""
         return f"The fastest engine that keeps the accuracy budget, of {len(tried)} low-precision engines tried.{whole}"
     if not tried:
         failure = next((trial.failure for trial in trials if trial.failure), None)

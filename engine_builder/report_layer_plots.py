@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from engine_builder.report_drawing import BEFORE, INK, TOP, WIDE, colour_of, dress, label_of, number, plain_powers, room_for, svg_of
+from engine_builder.search.choices import BASELINE
 
 Row = Mapping[str, object]
 
@@ -68,21 +69,24 @@ def sensitivity_plot(layers: Sequence[Row]) -> str:
     )
 
 
-def kernel_plot(kernels_ms: Mapping[str, Sequence[float]], layers: Sequence[Row], baseline: str) -> str:
-    """Return the kernel time of each layer in the baseline engine and in that with every layer low.
+def kernel_plot(kernels_ms: Mapping[str, Mapping[str, float]], layers: Sequence[Row], baseline: str) -> str:
+    """Return the kernel time of each layer in the baseline engine and in that with every layer low, in the precision that it got.
+
+    A layer that got none has the time of its first low precision.
 
     Args:
-        kernels_ms: By layer, both times in milliseconds of one call.
+        kernels_ms: Milliseconds of one call, by layer and precision, those in the baseline engine as "baseline".
         layers: All layers, with the chosen ``precision``.
         baseline: The precision of layers that are not low.
     """
     precision = {str(row["name"]): str(row["precision"]) for row in layers}
-    timed = [name for name in kernels_ms if name in precision and max(kernels_ms[name]) > 0.0]
+    timed = [name for name in kernels_ms if name in precision and max(kernels_ms[name].values()) > 0.0]
     if not timed:
         return ""
-    names = sorted(timed, key=lambda name: (-max(kernels_ms[name]), name))[:MAX_BARS]
+    names = sorted(timed, key=lambda name: (-max(kernels_ms[name].values()), name))[:MAX_BARS]
     low = [name for name in names if precision[name] != baseline]
     kept = [name for name in names if precision[name] == baseline]
+    after = {name: kernels_ms[name].get(precision[name] if name in low else _first_low(kernels_ms[name]), 0.0) for name in names}
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -91,13 +95,15 @@ def kernel_plot(kernels_ms: Mapping[str, Sequence[float]], layers: Sequence[Row]
         )
         dress(axes, title, "milliseconds of one call, in the baseline engine and in that with every layer low", "", grid="x")
         at = {name: place for place, name in enumerate(names)}
-        axes.barh([at[name] - 0.2 for name in names], [kernels_ms[name][0] for name in names], 0.38, color=BEFORE, label="baseline engine")
+        axes.barh(
+            [at[name] - 0.2 for name in names], [kernels_ms[name][BASELINE] for name in names], 0.38, color=BEFORE, label="baseline engine"
+        )
         for group in dict.fromkeys(precision[name] for name in low):
             some = [name for name in low if precision[name] == group]
             text = f"low; chosen as {group}"
-            axes.barh([at[name] + 0.2 for name in some], [kernels_ms[name][1] for name in some], 0.38, color=colour_of(group), label=text)
+            axes.barh([at[name] + 0.2 for name in some], [after[name] for name in some], 0.38, color=colour_of(group), label=text)
         if kept:
-            where, times = [at[name] + 0.2 for name in kept], [kernels_ms[name][1] for name in kept]
+            where, times = [at[name] + 0.2 for name in kept], [after[name] for name in kept]
             text = f"low; kept at {baseline}"
             axes.barh(where, times, 0.34, facecolor="white", edgecolor=colour_of(baseline), linewidth=0.7, label=text)
         _name_rows(axes, names)
@@ -107,17 +113,21 @@ def kernel_plot(kernels_ms: Mapping[str, Sequence[float]], layers: Sequence[Row]
     return svg_of("kernels", "Kernel time of each layer before and after", (WIDE, _height(len(names))), _margins(names), paint)
 
 
-def kernel_totals(kernels_ms: Mapping[str, Sequence[float]], layers: Sequence[Row], baseline: str) -> tuple[float, float]:
+def _first_low(times: Mapping[str, float]) -> str:
+    return next((name for name in times if name != BASELINE), BASELINE)
+
+
+def kernel_totals(kernels_ms: Mapping[str, Mapping[str, float]], layers: Sequence[Row], baseline: str) -> tuple[float, float]:
     """Return the milliseconds of all these kernels in the baseline engine, and as the chosen engine mixes them.
 
     Args:
-        kernels_ms: By layer, in the baseline engine and in that with every layer low.
+        kernels_ms: As for ``kernel_plot``.
         layers: All layers, with the chosen ``precision``.
         baseline: The precision of layers that are not low.
     """
     precision = {str(row["name"]): row["precision"] for row in layers}
-    before = sum(times[0] for times in kernels_ms.values())
-    return before, sum(times[precision.get(name, baseline) != baseline] for name, times in kernels_ms.items())
+    before = sum(times[BASELINE] for times in kernels_ms.values())
+    return before, sum(times.get(str(precision.get(name, baseline)), times[BASELINE]) for name, times in kernels_ms.items())
 
 
 def dependency_plot(found: Row, tests: Sequence[Row]) -> str:

@@ -155,7 +155,7 @@ def _layers(body: Row) -> tuple[str, str]:
     note = f"Loss of the outputs against the float model's with one layer low, ± standard error{samples}.{rest}"
     sensitivity = _section("Sensitivity", note, plot)
     forecasts = cast(Sequence[Row], body.get("forecasts") or ())
-    kernels = cast(Mapping[str, Sequence[float]], forecasts[0]["kernels_ms"]) if forecasts else {}
+    kernels = cast(Mapping[str, Mapping[str, float]], forecasts[0]["kernels_ms"]) if forecasts else {}
     baseline = _baseline_precision(cast(Row, body["result"]))
     before, after = kernel_totals(kernels, layers, baseline)
     note = (

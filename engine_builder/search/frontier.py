@@ -1,76 +1,67 @@
 r"""The frontier: assignments that the models of loss and time predict to be best at each exchange rate between the two.
 
-For each lambda the local minimum of T(S) + lambda * L(S) over sets S of low layers, with T from time_model.py and the second-order loss
-L(S) = sum of h_i + sum over pairs of D_ij. The moves are one layer, or the two ends of a tensor together (they often pay only together).
-lambda is swept from both ends, each time starting from the last minimum, and the better of the two is kept.
+For each lambda the local minimum of T(S) + lambda * L(S), with T from time_model.py and the second-order loss L from loss_model.py. A move
+gives one layer another choice, or the two ends of a tensor together the same one (they often pay only together); likewise all layers that
+read a tensor whose writer stores it in the one form they take. A group counts as one layer.
+
+lambda is swept from both ends, each time starting from the last minimum: upwards from each uniform engine, downwards from the baseline.
+Each uniform engine's own precisions are swept by themselves too, so that more choices never make the frontier worse. All points are kept
+that no other beats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from engine_builder.search.time_model import Predictor, TimeModel
+from calibration.precision import Precision
+from calibration.singles import Decision
+from engine_builder.search.choices import Groups, able_from, choices_of, uniform_engines, units
+from engine_builder.search.descent import Descent, Move
+from engine_builder.search.time_model import TimeModel
 
 RATES = 40  # values of lambda
-SMALLEST_GAIN = 1e-9  # of the objective, for a move to count
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
     """A predicted assignment."""
 
-    low: frozenset[str]
+    low: frozenset[Decision]  # at most one of each layer
     ratio: float  # predicted latency over the baseline's
     loss: float  # predicted
 
 
-def frontier(layers: Sequence[str], loss: NDArray[np.float64], interaction: NDArray[np.float64], times: TimeModel) -> tuple[Point, ...]:
+def frontier(
+    decisions: Sequence[Decision], loss: NDArray[np.float64], interaction: NDArray[np.float64], times: TimeModel, groups: Groups = ()
+) -> tuple[Point, ...]:
     """Return predicted assignments of growing loss and falling latency, the baseline left out.
 
     Args:
-        layers: (n,) the layers that may be low.
+        decisions: (n,) what the layers may choose, those of one layer in the target's order.
         loss: (n,) each one's loss alone.
         interaction: (n, n) extra loss of each pair, symmetric, zero on the diagonal.
         times: Predicts latency.
+        groups: Names of layers that only pay together: a group takes a precision as one, or stays at the baseline.
     """
-    place = {layer: index for index, layer in enumerate(layers)}
-    ends = {
-        (place[flow.producer], place[reader])
-        for flow in times.flows
-        if flow.producer in place
-        for reader in flow.readers
-        if reader in place
-    }
-    pairs = sorted({(min(pair), max(pair)) for pair in ends if pair[0] != pair[1]})
-    moves: list[tuple[int, ...]] = [(index,) for index in range(len(layers))]
-    moves += pairs
-
-    ratio = Predictor(times, layers).ratio
-    found: dict[bytes, Point] = {}
-    rates = _rates(loss, times, layers)
-    for start, sweep in ((True, rates), (False, rates[::-1])):
-        chosen = np.full(len(layers), start)
-        for rate in sweep:
-            chosen = _descend(chosen, moves, lambda c, rate=rate: ratio(c) + rate * predicted_loss(c, loss, interaction))  # type: ignore[misc]  # the default binds the loop's rate
-            low = frozenset(layers[int(index)] for index in np.flatnonzero(chosen))
-            found[chosen.tobytes()] = Point(low, ratio(chosen), predicted_loss(chosen, loss, interaction))
+    found: dict[frozenset[Decision], Point] = {}
+    for subset, starts in _sweeps(decisions, groups):
+        places = [place for place, decision in enumerate(decisions) if decision in subset]
+        kept = [decisions[place] for place in places]
+        losses = loss[places]
+        descent = Descent(kept, losses, interaction[np.ix_(places, places)], times, _moves(able_from(kept), times, groups))
+        rates = _rates(losses, times, kept)
+        for start in starts:
+            descent.start(start)
+            for rate in rates if start else rates[::-1]:
+                descent.descend(float(rate))
+                low = descent.low
+                if low not in found:
+                    found[low] = Point(low, descent.ratio, descent.loss)
     return undominated(found.values())
-
-
-def predicted_loss(low: ArrayLike, loss: NDArray[np.float64], interaction: NDArray[np.float64]) -> float:
-    """Return the second-order loss of an assignment: sum of h_i and of D_ij over the low layers, at least 0.
-
-    Args:
-        low: (n,) true where a layer is low.
-        loss: (n,) each one's loss alone.
-        interaction: (n, n) extra loss of each pair, symmetric, zero on the diagonal.
-    """
-    mask = np.asarray(low, dtype=np.float64)
-    return max(float(mask @ loss + mask @ interaction @ mask / 2.0), 0.0)
 
 
 def undominated(points: Iterable[Point]) -> tuple[Point, ...]:
@@ -83,25 +74,44 @@ def undominated(points: Iterable[Point]) -> tuple[Point, ...]:
     return tuple(kept)
 
 
-def _descend(
-    chosen: NDArray[np.bool_], moves: Sequence[tuple[int, ...]], objective: Callable[[NDArray[np.bool_]], float]
-) -> NDArray[np.bool_]:
-    current = objective(chosen)
-    improved = True
-    while improved:
-        improved = False
-        for move in moves:
-            trial = chosen.copy()
-            trial[list(move)] = ~chosen[move[0]]
-            value = objective(trial)
-            if value < current - SMALLEST_GAIN:
-                chosen, current, improved = trial, value, True
-    return chosen
+def _sweeps(decisions: Sequence[Decision], groups: Groups) -> list[tuple[frozenset[Decision], list[dict[str, Precision]]]]:
+    """Return sets of decisions to choose from and where to start in each: every uniform engine's own, then all."""
+    able = able_from(decisions)
+    shared = {layer: choices_of(unit, able) for unit in units(able, groups) for layer in unit}
+    possible = {layer: kinds for layer, kinds in shared.items() if kinds}
+    precisions = tuple(dict.fromkeys(decision.precision for decision in decisions))
+    uniform = list(uniform_engines(possible, precisions).values())
+    sweeps = [(frozenset(Decision(*item) for item in low.items()), [low, {}]) for low in uniform]
+    if len(uniform) > 1:
+        everything = frozenset(Decision(layer, kind) for layer, kinds in possible.items() for kind in kinds)
+        sweeps.append((everything, [*uniform, {}]))
+    return sweeps
 
 
-def _rates(loss: NDArray[np.float64], times: TimeModel, layers: Sequence[str]) -> NDArray[np.float64]:
+def _moves(able: Mapping[str, Sequence[Precision]], times: TimeModel, groups: Groups) -> list[Move]:
+    """Return each unit's own moves, then those of units that one tensor joins."""
+    present = [group for group in groups if all(layer in able for layer in group)]
+    unit_of = {layer: unit for unit in units(able, present) for layer in unit}
+    order = {unit: place for place, unit in enumerate(dict.fromkeys(unit_of.values()))}
+    joined: set[tuple[tuple[str, ...], ...]] = set()
+    for flow in times.flows:
+        readers = {unit_of[layer] for layer in flow.readers if layer in unit_of}
+        if flow.producer in unit_of:
+            joined.update(_in_order({unit_of[flow.producer], reader}, order) for reader in readers)
+        if flow.is_fused:
+            joined.add(_in_order(readers, order))
+    together = sorted((part for part in joined if len(part) > 1), key=lambda part: [order[unit] for unit in part])
+    sets = [*unit_of.values(), *(tuple(layer for unit in part for layer in unit) for part in together)]
+    return [Move(layers, choice) for layers in dict.fromkeys(sets) for choice in (None, *choices_of(layers, able))]
+
+
+def _in_order(found: Iterable[tuple[str, ...]], order: Mapping[tuple[str, ...], int]) -> tuple[tuple[str, ...], ...]:
+    return tuple(sorted(found, key=order.__getitem__))
+
+
+def _rates(loss: NDArray[np.float64], times: TimeModel, decisions: Sequence[Decision]) -> NDArray[np.float64]:
     """Return lambdas from 0 to where nothing is worth its loss, ascending."""
-    gains = np.array([abs(times.gain_ms.get(layer, 0.0)) / times.baseline_ms for layer in layers])
+    gains = np.array([abs(times.gain_ms.get(decision, 0.0)) / times.baseline_ms for decision in decisions])
     worth = gains / np.maximum(loss, 1e-12)
     worth = worth[worth > 0.0]
     if not len(worth):

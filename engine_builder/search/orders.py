@@ -6,19 +6,24 @@
   hessian_i + sum over j already low of D_ij, with each D_ij shrunk by its uncertainty. Adding the sum of all D_ij up front instead made
   the order worse wherever it was measured.
 * ``conditional``: the same with the measured loss in place of the Hessian estimate.
+
+Every decision is in an order once. Where a layer may take several precisions, a later decision of a layer replaces the former: what it
+adds is counted against that, and a prefix gives each layer the last one that it has in there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.dependency import DependencyMatrix
+from calibration.precision import Precision
 from calibration.sensitivity import SensitivityTable
 from calibration.singles import Decision
 from engine_builder.config import Order
+from engine_builder.search.choices import Groups, settled
 
 
 def orders_from(table: SensitivityTable, dependencies: DependencyMatrix, wanted: Sequence[Order]) -> dict[str, tuple[Decision, ...]]:
@@ -42,25 +47,63 @@ def dependency_order(alone: NDArray[np.float64], dependencies: DependencyMatrix)
         alone: (n,), loss of each decision alone, in the order of the matrix.
         dependencies: Their interactions with standard errors.
     """
-    return conditional_order(alone, certain_part(dependencies.interaction, dependencies.error))
+    layers = [decision.layer for decision in dependencies.decisions]
+    return conditional_order(alone, certain_part(dependencies.interaction, dependencies.error), layers)
 
 
-def conditional_order(alone: NDArray[np.float64], interaction: NDArray[np.float64]) -> tuple[int, ...]:
+def conditional_order(alone: NDArray[np.float64], interaction: NDArray[np.float64], layers: Sequence[str] | None = None) -> tuple[int, ...]:
     """Return indices so that each adds least to the loss given those before it.
 
     Args:
         alone: (n,), loss of each alone.
         interaction: (n, n), symmetric; extra loss of each pair.
+        layers: (n,), the layer of each: one replaces another of its layer. None where every layer has one.
     """
+    names = list(layers) if layers is not None else [str(index) for index in range(len(alone))]
     left = list(range(len(alone)))
-    added = alone.astype(np.float64).copy()
+    taken: dict[str, int] = {}
+    added = alone.astype(np.float64).copy()  # to the loss, by each, given what is taken
+
+    def cost(index: int) -> float:
+        former = taken.get(names[index])
+        return float(added[index] if former is None else added[index] - added[former] - interaction[index, former])
+
     order = []
     while left:
-        best = min(left, key=lambda index: (added[index], index))
+        best = min(left, key=lambda index: (cost(index), index))
         left.remove(best)
         order.append(best)
+        if (former := taken.get(names[best])) is not None:
+            added -= interaction[:, former]
+        taken[names[best]] = best
         added += interaction[:, best]
     return tuple(order)
+
+
+def prefixes(
+    order: Sequence[Decision], groups: Groups = (), is_worth: Callable[[Decision, Decision], bool] = lambda new, former: True
+) -> tuple[dict[str, Precision], ...]:
+    """Return the assignments that the prefixes of an order make, each once; a whole order of one decision a layer is left out.
+
+    That one is the engine with every layer low, which is known before any prefix is tried.
+
+    Args:
+        order: Decisions, the cheapest first.
+        groups: Names of layers that only pay together: a group of more than one choice stays at the baseline.
+        is_worth: Told a decision and the former one of its layer, returns whether it replaces that.
+    """
+    taken: dict[str, Decision] = {}
+    rungs: list[dict[str, Precision]] = []
+    for decision in order:
+        former = taken.get(decision.layer)
+        if former is None or is_worth(decision, former):
+            taken[decision.layer] = decision
+            rung = settled({layer: choice.precision for layer, choice in taken.items()}, groups)
+            if rung and (not rungs or rung != rungs[-1]):
+                rungs.append(rung)
+    is_single = len({decision.layer for decision in order}) == len(order)
+    everything = {decision.layer: decision.precision for decision in order}
+    return tuple(rungs[:-1] if is_single and rungs and rungs[-1] == everything else rungs)
 
 
 def certain_part(interaction: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """The search: which assignment to try next, given what the trials so far found. Pure: the same trials give the same proposals.
 
-1. The baseline and the assignment with every layer low. If the latter meets the budget, only time is left to search for.
+1. The baseline and the uniform engines: every layer low, in the first precision, then in each other one. If all of those that could be
+   built meet the budget, only time is left to search for.
 2. Bisection over each ladder: a ladder is a sequence of assignments, the cheapest in accuracy first: the predicted frontier, or the
    prefixes of an order. It decides on the shrunk excess (shrinkage.py); then the rungs around the boundary are tried, whatever the
    answers were. A rung that is predicted to be slower than an engine already found, beyond the error of predictions, is not tried.
@@ -14,11 +15,11 @@ from dataclasses import dataclass
 
 from calibration.precision import Precision
 from engine_builder.search.bisection import Bisection
+from engine_builder.search.choices import BASELINE, Low
 from engine_builder.search.shrinkage import shrunk_excess
 from engine_builder.search.trial import Accuracy, Trial
 
-Low = Mapping[str, Precision]  # the low layers of an assignment
-FIRST_TRIALS = 2  # the baseline and everything low
+FIRST_TRIALS = 2  # the baseline and the first uniform engine
 MAX_FAILURES = 3  # in a row
 DEFAULT_MAX_TRIALS = 40
 TOLERANCE = 0.05  # relative error of a predicted latency, about
@@ -54,7 +55,7 @@ class Search:
 
     def __init__(
         self,
-        all_low: Low,
+        uniform: Mapping[str, Low],
         ladders: Callable[[Sequence[Trial]], Iterator[Ladder]],
         fingerprint: Callable[[Low], str],
         *,
@@ -66,13 +67,13 @@ class Search:
         """Start.
 
         Args:
-            all_low: Every layer that may be low, low.
+            uniform: The uniform engines by name, in the order in which they are tried.
             ladders: Called once with the list of trials, which goes on growing; yields the ladders to bisect, in order.
             fingerprint: Name of an assignment by its content.
             max_trials: Trials at the most, the first two included.
             max_seconds: No trial is proposed once ``seconds`` reached this; the first two are always proposed.
             seconds: What the job's stages so far took, as recorded.
-            view: Told the first two trials, returns which accuracy of a trial the search may look at.
+            view: Told the baseline's and the uniform engines' trials, returns which accuracy of a trial the search may look at.
         """
         self.trials: list[Trial] = []
         self._ladders = ladders
@@ -82,8 +83,8 @@ class Search:
         self._max_seconds = max_seconds
         self._seconds = seconds
         self._view_of = view
-        self._view: Callable[[Trial], Accuracy | None] = lambda trial: None  # until the first two trials are known
-        self._plan = self._steps(all_low)
+        self._view: Callable[[Trial], Accuracy | None] = lambda trial: None  # until the first trials are known
+        self._plan = self._steps(uniform)
         self._next: Proposal | None = next(self._plan)
 
     def next(self) -> Proposal | None:
@@ -112,17 +113,20 @@ class Search:
             return f"the limit of {self._max_seconds:g} seconds was reached"
         return None
 
-    def _steps(self, all_low: Low) -> Generator[Proposal, Trial, None]:
-        baseline = yield Proposal({}, "baseline")
-        if not all_low:
+    def _steps(self, uniform: Mapping[str, Low]) -> Generator[Proposal, Trial, None]:
+        known = {self.fingerprint({}): (yield Proposal({}, BASELINE))}
+        if not any(uniform.values()):
             return
-        lowest = yield Proposal(all_low, "all_low")
-        known = {self.fingerprint({}): baseline, self.fingerprint(all_low): lowest}
+        tried = []
+        for name, low in uniform.items():
+            tried.append((yield from self._try(low, name, known)))
         self._view = self._view_of(self.trials)
-        lossless = self._is_met(lowest)
+        built = [trial for trial in tried if trial.failure is None]
+        lossless = bool(built) and all(self._is_met(trial) for trial in built)
         for ladder in self._ladders(self.trials):
             if lossless:  # only time is left to search for: the assignment that is predicted to be fastest
-                if ladder.ratios and lowest.latency is not None and ladder.ratios[-1] < lowest.latency.ratio - WORTH_TRYING:
+                fastest = min((trial.latency.ratio for trial in built if trial.latency is not None), default=0.0)
+                if ladder.ratios and ladder.ratios[-1] < fastest - WORTH_TRYING:
                     yield from self._try(ladder.rungs[-1], ladder.name, known)
                 return
             yield from self._climb(ladder, known)

@@ -1,42 +1,51 @@
 r"""Latency of any assignment, predicted from few measurements, with conversions between neighbours of different precision.
 
-    T(S) = T(baseline) - sum over low layers l of gain_l + kappa * converted(S) + overhead * |S| / N
+    T(S) = T(baseline) - sum over decisions d of gain_d + kappa * converted(S) + sum over precisions p of overhead_p * |S_p|
 
-* gain_l: time of the layer's own kernel in the baseline engine minus that in the engine with every layer low, from the runtime's profile;
-* converted(S): elements that are quantized because their producer is float, or dequantized because a reader is;
+* gain_d: time of the layer's own kernel in the baseline engine minus that in the uniform engine of the precision, from the runtime's
+  profile;
+* converted(S): elements that are stored in another form than they are written in. INT8 and FP8 are forms of their own, all else is
+  floats: INT4 is of weights alone;
 * kappa: milliseconds for one such element, fitted to the timed trials (least squares, with the first guess as a prior; not negative);
-* overhead: what the above leaves unexplained of the engine with every layer low.
+* overhead_p: what the above leaves unexplained of the engine with most layers in p, for one layer.
 
 Gains of single layers alone do not predict anything here: what a layer saves depends on whether its neighbours are low too.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+
+from calibration.precision import Precision
+from calibration.singles import Decision
+from engine_builder.search.choices import Low
 
 FIRST_GUESS_MS = 1.5e-6  # of converting one element, before any mixed engine was timed
 TIMING_ERROR = 0.01  # of a timed ratio, about
+FLOATS = 0  # the form of a tensor that is not quantized
+_FORMS = {Precision.INT8: 1, Precision.FP8: 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
     """A tensor between layers."""
 
-    producer: str | None  # the layer whose low form writes it as integers; None if nothing does
-    readers: tuple[str, ...]  # the layers whose low form reads it as integers
+    producer: str | None  # the layer that writes it in its own form; None if it is written as floats
+    readers: tuple[str, ...]  # the layers that read it in their own form
     float_readers: bool  # whether something else reads it, always as floats
     elements: int  # of one timed call
+    is_fused: bool = False  # the kernel that writes it writes the one form that all of its readers take, whatever its own
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
     """A timed assignment."""
 
-    low: frozenset[str]
+    low: Low
     ratio: float  # of the baseline's latency
 
 
@@ -45,96 +54,78 @@ class TimeModel:
     """Predicts the latency of an assignment as a ratio to the baseline's."""
 
     baseline_ms: float
-    gain_ms: Mapping[str, float]
+    gain_ms: Mapping[Decision, float]
     flows: tuple[Flow, ...]
     conversion_ms: float  # kappa
-    overhead_ms: float
+    overhead_ms: Mapping[Precision, float]  # of one layer in the precision
 
-    def ratio(self, low: Collection[str]) -> float:
+    def ratio(self, low: Low) -> float:
         """Return the predicted latency over the baseline's.
 
         Args:
-            low: Names of the low layers.
+            low: The precision of each low layer.
         """
-        layers = tuple(low)
-        return Predictor(self, layers).ratio(np.ones(len(layers), dtype=np.bool_))
+        spent = sum(self.cost_ms(Decision(layer, precision)) for layer, precision in low.items())
+        return (self.baseline_ms + spent + self.conversion_ms * converted(self.flows, low)) / self.baseline_ms
+
+    def cost_ms(self, decision: Decision) -> float:
+        """Return what a decision adds by itself, conversions apart; negative where it saves time."""
+        return self.overhead_ms.get(decision.precision, 0.0) - self.gain_ms.get(decision, 0.0)
 
 
-class Predictor:
-    """A time model over a fixed list of layers that may be low, all others being float: many predictions, fast."""
-
-    def __init__(self, model: TimeModel, layers: Sequence[str]) -> None:
-        """Lay out the gains of the layers, and the elements that each flow converts."""
-        self._baseline_ms = model.baseline_ms
-        self._conversion_ms = model.conversion_ms
-        self._cost_ms = np.array([model.overhead_ms / max(len(model.gain_ms), 1) - model.gain_ms.get(layer, 0.0) for layer in layers])
-        self._flows = FlowTable(model.flows, layers)
-
-    def ratio(self, low: NDArray[np.bool_]) -> float:
-        """Return the predicted latency over the baseline's.
-
-        Args:
-            low: (layers,) true where a layer is low.
-        """
-        spent = float(self._cost_ms @ low) + self._conversion_ms * self._flows.converted(low)
-        return (self._baseline_ms + spent) / self._baseline_ms
+def form_of(precision: Precision | None) -> int:
+    """Return the form in which a layer of this precision, None for the baseline's, stores what it reads."""
+    return FLOATS if precision is None else _FORMS.get(precision, FLOATS)
 
 
-class FlowTable:
-    """Flows as arrays over a fixed list of layers that may be low, all others being float."""
+def conversions(written: int, read: Collection[int], *, is_fused: bool) -> int:
+    """Return how often a tensor is stored beyond the once that it is written.
 
-    def __init__(self, flows: Sequence[Flow], layers: Sequence[str]) -> None:
-        """Lay out who writes and who reads each flow."""
-        place = {layer: index for index, layer in enumerate(layers)}
-        nobody = len(layers)
-        self._writer = np.array([nobody if flow.producer is None else place.get(flow.producer, nobody) for flow in flows], dtype=np.intp)
-        self._reads = np.array([[layer in flow.readers for layer in layers] for flow in flows], dtype=np.float64).reshape(
-            len(flows), nobody
-        )
-        self._readers = np.array([len(set(flow.readers)) + flow.float_readers for flow in flows])
-        self._elements = np.array([float(flow.elements) for flow in flows])
-
-    def converted(self, low: NDArray[np.bool_]) -> float:
-        """Return the elements that an engine quantizes from float or dequantizes to float.
-
-        Args:
-            low: (layers,) true where a layer is low.
-        """
-        written = np.append(low, False)[self._writer]
-        low_readers = self._reads @ low
-        quantized = ~written & (low_readers > 0)
-        dequantized = written & (low_readers < self._readers)
-        return float(self._elements @ (quantized | dequantized))
+    Args:
+        written: The form in which its producer writes it, unless ``is_fused``.
+        read: The forms in which it is read, each once.
+        is_fused: Whether the kernel that writes it writes any one form that is read.
+    """
+    return max(len(read) - 1, 0) if is_fused else len(read) - (written in read)
 
 
-def converted(flows: Sequence[Flow], low: Collection[str]) -> float:
-    """Return the elements that an engine with these low layers quantizes from float or dequantizes to float."""
-    return FlowTable(flows, tuple(low)).converted(np.ones(len(low), dtype=np.bool_))
+def converted(flows: Sequence[Flow], low: Low) -> int:
+    """Return the elements that an engine with these low layers converts."""
+    total = 0
+    for flow in flows:
+        read = {form_of(low.get(layer)) for layer in flow.readers}
+        if flow.float_readers:
+            read.add(FLOATS)
+        written = FLOATS if flow.producer is None else form_of(low.get(flow.producer))
+        total += flow.elements * conversions(written, read, is_fused=flow.is_fused)
+    return total
 
 
-def fit(baseline_ms: float, kernels_ms: Mapping[str, tuple[float, float]], flows: Sequence[Flow], trials: Sequence[Timed]) -> TimeModel:
+def fit(baseline_ms: float, gain_ms: Mapping[Decision, float], flows: Sequence[Flow], trials: Sequence[Timed]) -> TimeModel:
     """Return the model that explains the timed trials best.
 
     Args:
         baseline_ms: Median latency of the baseline engine.
-        kernels_ms: Each layer's own kernel in the baseline engine and with every layer low.
+        gain_ms: What each decision saves in the layer's own kernel.
         flows: The tensors between layers.
-        trials: What was timed; the assignment with most low layers fixes the overhead.
+        trials: What was timed; for each precision, the assignment with most layers in it fixes the overhead.
     """
-    gain = {layer: high - low for layer, (high, low) in kernels_ms.items()}
-    bare = TimeModel(baseline_ms, gain, tuple(flows), 0.0, 0.0)
-    lowest = max(trials, key=lambda trial: len(trial.low), default=Timed(frozenset(), 1.0))
-    if not lowest.low:
+    bare = TimeModel(baseline_ms, gain_ms, tuple(flows), 0.0, {})
+    precisions = tuple(dict.fromkeys(precision for trial in trials for precision in trial.low.values()))
+    if not precisions:
         return replace(bare, conversion_ms=FIRST_GUESS_MS)
+    counts = np.array([[Counter(trial.low.values())[precision] for precision in precisions] for trial in trials], dtype=np.float64)
+    fixing = list(dict.fromkeys(int(index) for index in np.argmax(counts, axis=0)))
+    unexplained = np.array([(trial.ratio - bare.ratio(trial.low)) * baseline_ms for trial in trials])
+    stored = np.array([float(converted(flows, trial.low)) for trial in trials])
 
-    def unexplained(trial: Timed) -> float:
-        return (trial.ratio - bare.ratio(trial.low)) * baseline_ms
-
-    # ``lowest`` fixes the overhead for any kappa. With that put in, what is unexplained of every other trial is linear in kappa alone.
-    share = np.array([len(trial.low) / len(lowest.low) for trial in trials])
-    elements = np.array([converted(flows, trial.low) for trial in trials]) - share * converted(flows, lowest.low)
-    excess = np.array([unexplained(trial) for trial in trials]) - share * unexplained(lowest)
+    # The engines in ``fixing`` fix the overheads for any kappa. With those put in, what is unexplained of every other trial is linear in
+    # kappa alone.
+    solve = np.linalg.pinv(counts[fixing])
+    share = counts @ solve
+    elements = stored - share @ stored[fixing]
+    excess = unexplained - share @ unexplained[fixing]
     weight = (TIMING_ERROR * baseline_ms / FIRST_GUESS_MS) ** 2  # of the first guess, as if it were one more trial
     kappa = max(0.0, float((elements @ excess + weight * FIRST_GUESS_MS) / (elements @ elements + weight)))
-    overhead = (unexplained(lowest) - kappa * converted(flows, lowest.low)) * len(gain) / len(lowest.low)
-    return replace(bare, conversion_ms=kappa, overhead_ms=overhead)
+    overheads = solve @ (unexplained[fixing] - kappa * stored[fixing])
+    return replace(bare, conversion_ms=kappa, overhead_ms=dict(zip(precisions, overheads.tolist(), strict=True)))

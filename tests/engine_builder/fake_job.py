@@ -73,7 +73,7 @@ class FakeStages:
 
     def forecast(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
         ladder = self.world.ladder(name="frontier" if name == "forecast/search" else "refine")
-        return {"ladders": [json_from_value(ladder)], "kernels_ms": {"layer000": [2.0, 1.0]}}
+        return {"ladders": [json_from_value(ladder)], "kernels_ms": {"layer000": {"baseline": 2.0, "int8": 1.0}}}
 
     def verdict(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
         return {"chosen": None}

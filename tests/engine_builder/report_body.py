@@ -79,7 +79,7 @@ BODY: dict[str, Any] = {
     ],
     "dependencies": [{"first": "conv", "second": "gemm", "dependency": 0.1, "error": 0.01, "samples": 64}],
     "dependency_map": {"layers": ["conv", "gemm"], "lower": [[], [0.1]], "left_out": []},
-    "forecasts": [{"kernels_ms": {"conv": [1.0, 0.5], "gemm": [0.4, 0.3]}}],
+    "forecasts": [{"kernels_ms": {"conv": {"baseline": 1.0, "int8": 0.5}, "gemm": {"baseline": 0.4, "int8": 0.3}}}],
     "predictions": [
         {"index": 0, "fingerprint": "f0", "loss": 0.0, "ratio": None},
         {"index": 1, "fingerprint": "f1", "loss": 0.003, "ratio": None},

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -11,16 +12,17 @@ import pytest
 from calibration.codec import json_from_value, value_from_json
 from calibration.layers import find_layers
 from calibration.model import save_model
-from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
+from calibration.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
 from calibration.prepare import prepare
 from calibration.sensitivity import Sensitivity, SensitivityTable
 from calibration.singles import Decision
+from engine_builder.assignment import fingerprint_of
 from engine_builder.config import config_from_json, config_json
-from engine_builder.forecast import flows_between, forecast
+from engine_builder.forecast import Kernels, flows_between, forecast, gains_from, prefix_ladder
 from engine_builder.intake import inspect
 from engine_builder.probing import ranges
 from engine_builder.search.search import Ladder
-from engine_builder.search.time_model import Flow
+from engine_builder.search.time_model import Flow, TimeModel
 from engine_builder.search.trial import Accuracy, Latency, Trial
 from engine_builder.workspace import StageContext, Workspace
 from tests.model_text import cnn, model_from_text, samples_for
@@ -102,6 +104,27 @@ def test_sizes_are_those_of_the_tensor_that_the_layer_writes() -> None:
     assert isinstance(flows[0], Flow)
 
 
+def test_where_types_are_those_of_kernels_what_writes_a_tensor_rounds_it() -> None:
+    prepared = prepare(cnn()).model
+    flows = flows_between(prepared, find_layers(prepared), TENSORRT_SCHEME, {})
+    found = {flow.readers: (flow.producer, flow.is_fused) for flow in flows if flow.readers}
+    assert found == {
+        ("Conv_c1",): (None, False),  # the model's input is a float
+        ("Conv_c2", "Add_sum"): (None, True),
+        ("Add_sum",): (None, True),
+        ("Gemm_logits",): (None, True),
+    }
+
+
+def test_a_decision_gains_what_its_kernel_saves_against_the_baselines() -> None:
+    gains = gains_from({"a": {"baseline": 0.5, "int8": 0.2, "fp8": 0.6}, "b": {"baseline": 0.1, "int4": 0.1}})
+    assert gains == {
+        Decision("a", Precision.INT8): pytest.approx(0.3),
+        Decision("a", Precision.FP8): pytest.approx(-0.1),
+        Decision("b", Precision.INT4): 0.0,
+    }
+
+
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], StageContext]:
     """A small network with its ranges, and losses that grow from layer to layer."""
@@ -128,20 +151,20 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], St
     order = tuple(Decision(layer, Precision.INT8) for layer in reversed(LAYERS))
     request |= {
         "table": json_from_value(workspace.write_json("sensitivity.json", json_from_value(table))),
-        "dependency": json_from_value(workspace.write_arrays("dependency.npz", interaction=np.zeros((4, 4)))),
+        "dependency": json_from_value(workspace.write_arrays("dependency.npz", interaction=np.zeros((4, 4)), error=np.zeros((4, 4)))),
         "orders": {"loss": json_from_value(order)},
     }
     return request, context
 
 
-def trial(index: int, names: Sequence[str], ratio: float, order: str) -> Trial:
+def trial(index: int, names: Sequence[str], ratio: float, order: str, kind: Precision = Precision.INT8) -> Trial:
     accuracy = Accuracy(1.0, 1.0, 0.0, 0.0, binary=True, samples=16)
     latency = Latency(ratio, ratio, 0.01, 10, 1.0, 0.01, ratio)
-    low = dict.fromkeys(names, Precision.INT8)
+    low = dict.fromkeys(names, kind)
     return Trial(index, f"f{index}", low, order, len(low), accuracy, accuracy, 0.0, latency, 1, None, 1.0, None)
 
 
-KERNELS = {layer: [0.2, 0.1] for layer in LAYERS}
+KERNELS = {layer: {"baseline": 0.2, "int8": 0.1} for layer in LAYERS}
 TRIALS = (trial(0, (), 1.0, "baseline"), trial(1, LAYERS, 0.5, "all_low"))
 
 
@@ -157,10 +180,13 @@ def test_the_first_forecast_gives_the_frontier_and_the_prefixes_of_each_order(jo
     assert list(ladders) == ["frontier", "loss"]
     assert [set(rung) for rung in ladders["loss"].rungs] == [set(LAYERS[-count:]) for count in (1, 2, 3)]
     assert set(cast(Mapping[str, object], found["kernels_ms"])) == set(LAYERS)
-    assert all(value >= 0.0 for pair in cast(Mapping[str, list[float]], found["kernels_ms"]).values() for value in pair)
+    assert all(set(times) == {"baseline", "int8"} for times in cast(Mapping[str, Mapping[str, float]], found["kernels_ms"]).values())
     for one, other in itertools.pairwise(ladders["frontier"].ratios):
         assert other < one
     assert list(context.scratch.glob("profile*")) == []
+    fingerprints = [name for item in cast(Sequence[Mapping[str, list[str]]], found["ladders"]) for name in item["fingerprints"]]
+    rungs = [rung for ladder in ladders.values() for rung in ladder.rungs]
+    assert fingerprints == [fingerprint_of(LAYERS, rung, Precision.FP32) for rung in rungs]
 
 
 def test_a_later_forecast_takes_the_kernel_times_of_the_first_and_gives_the_frontier_alone(
@@ -177,7 +203,7 @@ def test_what_was_timed_is_predicted_as_it_was(job: tuple[dict[str, object], Sta
     request, context = job
     found = forecast({**request, "trials": json_from_value(TRIALS), "kernels_ms": KERNELS}, context)
     predicted = cast(Mapping[str, Mapping[str, float]], found["predicted"])
-    assert predicted["f0"] == {"ratio": 1.0, "loss": 0.0}
+    assert predicted["f0"] == {"ratio": 1.0, "loss": 0.0, "loss_error": 0.0, "refitted": 0.0, "refitted_error": 0.0}
     assert predicted["f1"]["ratio"] == pytest.approx(0.5)
     assert predicted["f1"]["loss"] == pytest.approx(1.111)
 
@@ -187,3 +213,87 @@ def test_a_failed_trial_says_nothing_about_time(job: tuple[dict[str, object], St
     broken = Trial(2, "f2", {"Conv_c1": Precision.INT8}, "loss", 1, None, None, None, None, None, None, 0.0, "the compiler crashed")
     found = forecast({**request, "trials": json_from_value((*TRIALS, broken)), "kernels_ms": KERNELS}, context)
     assert cast(Mapping[str, object], found["time_model"])["trials"] == 2
+
+
+@pytest.fixture
+def both(job: tuple[dict[str, object], StageContext]) -> tuple[dict[str, object], StageContext]:
+    """The same job with a choice of INT8 and FP8: FP8 loses a tenth, and saves as much in the convolutions and half as much elsewhere."""
+    request, context = job
+    kinds = {Precision.INT8: 1.0, Precision.FP8: 0.1}
+    rows = tuple(
+        Sensitivity(layer, kind, share * 10.0**-index, 0.0, None, None)
+        for index, layer in enumerate(LAYERS)
+        for kind, share in kinds.items()
+    )
+    order = tuple(Decision(layer, kind) for kind in reversed(kinds) for layer in reversed(LAYERS))
+    table = json_from_value(SensitivityTable(rows, 24, 24, 1.0, ()))
+    kernels = {layer: {"baseline": 0.2, "int8": 0.1, "fp8": 0.1 if "Conv" in layer else 0.15} for layer in LAYERS}
+    arrays = {"interaction": np.zeros((8, 8)), "error": np.zeros((8, 8))}
+    changed = {
+        "table": json_from_value(context.workspace.write_json("both.json", table)),
+        "dependency": json_from_value(context.workspace.write_arrays("both.npz", **arrays)),
+        "orders": {"loss": json_from_value(order)},
+        "kernels_ms": kernels,
+    }
+    return {**request, **changed}, context
+
+
+ALL_FP8 = trial(2, LAYERS, 0.6, "all_fp8", Precision.FP8)
+
+
+def test_each_layer_takes_the_precision_that_is_best_for_it(both: tuple[dict[str, object], StageContext]) -> None:
+    request, context = both
+    found = forecast({**request, "trials": json_from_value((*TRIALS, ALL_FP8))}, context)
+    rungs = ladders_of(found)["refine"].rungs
+    fp8, int8 = Precision.FP8, Precision.INT8
+    assert {"Conv_c1": fp8, "Conv_c2": fp8, "Add_sum": fp8, "Gemm_logits": fp8} in rungs
+    assert rungs[-1]["Gemm_logits"] is int8
+    assert any(set(rung.values()) == {int8, fp8} for rung in rungs)
+    overheads = cast(Mapping[str, float], cast(Mapping[str, object], found["time_model"])["overhead_ms"])
+    assert set(overheads) == {"int8", "fp8"}
+    predicted = cast(Mapping[str, Mapping[str, float]], found["predicted"])
+    assert [predicted[f"f{index}"]["ratio"] for index in range(3)] == pytest.approx([1.0, 0.5, 0.6])
+    assert [predicted[f"f{index}"]["loss"] for index in range(3)] == pytest.approx([0.0, 1.111, 0.1111])
+
+
+def test_the_loss_model_is_checked_against_the_trials(both: tuple[dict[str, object], StageContext]) -> None:
+    request, context = both
+    trials = [dataclasses.replace(item, loss=loss) for item, loss in zip((*TRIALS, ALL_FP8), (0.0, 2.222, 0.2222), strict=True)]
+    found = forecast({**request, "trials": json_from_value(tuple(trials))}, context)
+    assert found["loss_model"] == {"factor": pytest.approx(2.0**0.4), "trials": 2, "within": 0, "spread": pytest.approx(0.6 * np.log(2.0))}
+
+
+def test_in_a_prefix_a_decision_replaces_another_of_its_layer_only_where_it_is_faster(both: tuple[dict[str, object], StageContext]) -> None:
+    """The convolutions are as fast in FP8 as in INT8, which loses more; the stage is asked with the first kernel times known."""
+    request, context = both
+    kernels = request["kernels_ms"]
+    found = forecast({**request, "trials": json_from_value((*TRIALS, ALL_FP8))}, context)
+    assert found["kernels_ms"] == kernels
+    times = TimeModel(1.0, gains_from(cast(Kernels, kernels)), (), 0.0, {})
+    order = value_from_json(tuple[Decision, ...], cast(Mapping[str, object], request["orders"])["loss"])
+    ladder = prefix_ladder("loss", order, times, ())
+    assert len(ladder.rungs) == 6  # four layers in FP8 one by one, then two of them in INT8
+    assert {layer: kind.value for layer, kind in ladder.rungs[-1].items()} == {
+        "Conv_c1": "fp8",
+        "Conv_c2": "fp8",
+        "Add_sum": "int8",
+        "Gemm_logits": "int8",
+    }
+
+
+def test_a_precision_that_was_not_timed_is_in_no_ladder(both: tuple[dict[str, object], StageContext]) -> None:
+    request, context = both
+    kernels = {layer: {"baseline": 0.2, "int8": 0.1} for layer in LAYERS}
+    failed = Trial(2, "f2", dict.fromkeys(LAYERS, Precision.FP8), "all_fp8", 4, None, None, None, None, None, None, 0.0, "no such kernel")
+    found = forecast({**request, "kernels_ms": kernels, "trials": json_from_value((*TRIALS, failed))}, context)
+    assert {kind for rung in ladders_of(found)["refine"].rungs for kind in rung.values()} == {Precision.INT8}
+
+
+def test_only_uniform_engines_that_were_timed_are_profiled(both: tuple[dict[str, object], StageContext]) -> None:
+    request, context = both
+    failed = Trial(2, "f2", dict.fromkeys(LAYERS, Precision.FP8), "all_fp8", 4, None, None, None, None, None, None, 0.0, "no such kernel")
+    first = {key: value for key, value in request.items() if key != "kernels_ms"}
+    found = forecast({**first, "trials": json_from_value((*TRIALS, failed))}, context)
+    ladders = ladders_of(found)
+    assert all(set(times) == {"baseline", "int8"} for times in cast(Kernels, found["kernels_ms"]).values())
+    assert {kind for ladder in ladders.values() for rung in ladder.rungs for kind in rung.values()} == {Precision.INT8}

@@ -213,7 +213,7 @@ def test_the_second_forecast_is_given_the_kernel_times_of_the_first_and_all_tria
     stages = FakeStages(HALFWAY)
     run(stages)
     assert "kernels_ms" not in stages.request("forecast/search")
-    assert stages.request("forecast/refine")["kernels_ms"] == {"layer000": [2.0, 1.0]}
+    assert stages.request("forecast/refine")["kernels_ms"] == {"layer000": {"baseline": 2.0, "int8": 1.0}}
     assert len(cast(Sequence[object], stages.request("forecast/search")["trials"])) == 2
     assert len(cast(Sequence[object], stages.request("forecast/refine")["trials"])) == len(reported(stages))
 
@@ -296,6 +296,19 @@ def test_a_trial_is_public_as_the_contract_says() -> None:
 def test_a_failed_trial_is_public_with_its_failure() -> None:
     found = public_trial(failed_trial(2, "f", {"a": Precision.INT8}, "loss", "no such kernel"))
     assert (found["met"], found["accuracy"], found["latency_ms"], found["failure"]) == (False, None, None, "no such kernel")
+
+
+def test_only_layers_that_can_take_a_low_precision_take_it() -> None:
+    class Unable(FakeStages):
+        def ranges(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+            found = super().ranges(name, request)
+            able = {layer: ["int8"] if layer < "layer004" else [] for layer in self.world.layers}
+            return {**found, "able": able}
+
+    stages = Unable(HALFWAY)
+    run(stages)
+    all_low = next(trial for trial in reported(stages) if trial.order == "all_low")
+    assert all_low.precisions == dict.fromkeys(HALFWAY.layers[:4], Precision.INT8)
 
 
 def test_the_best_is_the_fastest_that_meets_the_budget() -> None:

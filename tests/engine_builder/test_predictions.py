@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+from typing import cast
+
 import numpy as np
 import pytest
 
@@ -7,7 +10,7 @@ from calibration.precision import Precision
 from calibration.sensitivity import Sensitivity, SensitivityTable
 from engine_builder.assignment import PrecisionAssignment
 from engine_builder.predictions import MAX_MAPPED, dependency_map, predictions
-from engine_builder.search.trial import failed_trial
+from engine_builder.search.trial import Trial, failed_trial
 
 INT8, INT4, FP32 = Precision.INT8, Precision.INT4, Precision.FP32
 
@@ -19,18 +22,40 @@ def table_of(*decisions: tuple[str, Precision, float]) -> SensitivityTable:
 
 TABLE = table_of(("a", INT8, 0.1), ("b", INT8, 0.2), ("b", INT4, 0.7))
 PAIRS = np.array([[0.0, 0.03, 0.05], [0.03, 0.0, 0.0], [0.05, 0.0, 0.0]])
-LADDERS = [{"ladders": [{"name": "loss", "rungs": [{"a": "int8"}, {"a": "int8", "b": "int8"}], "ratios": [0.9, 0.8]}]}]
+ARRAYS = {"interaction": PAIRS, "error": np.zeros((3, 3))}
+LADDERS = [{"ladders": [{"name": "loss", "fingerprints": ["f0", "f1"], "ratios": [0.9, 0.8]}]}]
 
 
 def test_the_predicted_loss_is_of_second_order_in_the_precisions_of_the_trial() -> None:
     trials = [failed_trial(0, "f0", {}, "baseline", "")]
     trials += [failed_trial(1, "f1", {"a": INT8, "b": INT8}, "loss", ""), failed_trial(2, "f2", {"a": INT8, "b": INT4}, "loss", "")]
-    assert [item["loss"] for item in predictions(trials, TABLE, PAIRS, [])] == pytest.approx([0.0, 0.33, 0.85])
+    assert [item["loss"] for item in predictions(trials, TABLE, ARRAYS, [])] == pytest.approx([0.0, 0.33, 0.85])
+
+
+def measured(index: int, low: dict[str, Precision], loss: float) -> Trial:
+    return Trial(index, f"f{index}", low, "loss", len(low), None, None, loss, None, None, None, 1.0, None)
+
+
+def test_predictions_are_refitted_to_the_measured_losses_each_with_an_error_bar() -> None:
+    errors = {"interaction": PAIRS, "error": np.full((3, 3), 0.04)}
+    table = SensitivityTable(tuple(dataclasses.replace(row, loss_error=0.03) for row in TABLE.rows), 8, 8, 1.0, ())
+    trials = [measured(0, {}, 0.0), *(measured(index, {"a": INT8, "b": INT8}, 0.66) for index in range(1, 4))]
+    said = predictions(trials, table, errors, [])[1]
+    assert said["loss"] == pytest.approx(0.33)
+    assert said["loss_error"] == pytest.approx((0.03**2 + 0.03**2 + 0.04**2) ** 0.5)
+    assert said["refitted"] == pytest.approx(0.33 * 2.0**0.5)  # three trials of twice the loss, against as much trust in the model
+    assert cast(float, said["refitted_error"]) > cast(float, said["loss_error"])
+
+
+def test_an_error_that_is_not_known_is_none() -> None:
+    unknown = {"interaction": PAIRS, "error": np.full((3, 3), np.inf)}
+    said = predictions([failed_trial(0, "f0", {"a": INT8, "b": INT8}, "loss", "")], TABLE, unknown, [])[0]
+    assert (said["loss_error"], said["refitted_error"]) == (None, None)
 
 
 def test_the_predicted_latency_is_that_of_the_rung_that_was_tried() -> None:
-    trials = [failed_trial(0, "f0", {"a": INT8, "b": INT8}, "loss", ""), failed_trial(1, "f1", {"a": INT8, "b": INT8}, "all_low", "")]
-    assert [item["ratio"] for item in predictions(trials, TABLE, PAIRS, LADDERS)] == [0.8, None]
+    trials = [failed_trial(0, "f1", {"a": INT8}, "loss", ""), failed_trial(1, "f1", {"a": INT8}, "all_low", "")]
+    assert [item["ratio"] for item in predictions(trials, TABLE, ARRAYS, LADDERS)] == [0.8, None]
 
 
 def test_a_layer_stands_in_the_map_in_the_precision_that_it_got() -> None:

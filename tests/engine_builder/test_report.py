@@ -146,7 +146,9 @@ class Desk:
             "table": self.workspace.write_json("table.json", json_from_value(SensitivityTable(rows, 60, 32, 4.0, ()))),
             "model": self.workspace.write_bytes("model.onnx", model),
             "engine": self.workspace.write_bytes("engine.onnx", ENGINE),
-            "dependency": self.workspace.write_arrays("dependency.npz", interaction=0.001 * (1.0 - np.eye(len(names)))),
+            "dependency": self.workspace.write_arrays(
+                "dependency.npz", interaction=0.001 * (1.0 - np.eye(len(names))), error=np.zeros((len(names),) * 2)
+            ),
         }
         accuracy = {"metric": "top1", "min_relative": 0.9, "confidence": confidence}
         request = {

@@ -159,14 +159,14 @@ def test_an_error_that_is_not_known_is_not_drawn() -> None:
 
 
 def test_kernels_that_took_no_time_are_left_out() -> None:
-    shown = texts(kernel_plot({"conv": [1.0, 0.5], "gemm": [0.0, 0.0]}, LAYERS, "fp32"))
+    shown = texts(kernel_plot({"conv": {"baseline": 1.0, "int8": 0.5}, "gemm": {"baseline": 0.0, "int8": 0.0}}, LAYERS, "fp32"))
     assert "conv" in shown
     assert "gemm" not in shown
     assert kernel_plot({}, LAYERS, "fp32") == ""
 
 
 def test_the_kernels_of_the_chosen_engine_are_a_mix_of_both() -> None:
-    assert kernel_totals({"conv": [1.0, 0.5], "gemm": [0.4, 0.3]}, LAYERS, "fp32") == pytest.approx((1.4, 0.9))  # gemm stays
+    assert kernel_totals(BODY["forecasts"][0]["kernels_ms"], LAYERS, "fp32") == pytest.approx((1.4, 0.9))  # gemm stays
 
 
 def test_a_map_of_one_layer_or_of_no_dependency_is_harmless() -> None:
@@ -178,7 +178,7 @@ def test_a_map_of_one_layer_or_of_no_dependency_is_harmless() -> None:
 def test_a_layers_name_stays_text(name: str) -> None:
     plots = [
         sensitivity_plot([layer(name)]),
-        kernel_plot({name: [1.0, 0.5]}, [layer(name)], "fp32"),
+        kernel_plot({name: {"baseline": 1.0, "int8": 0.5}}, [layer(name)], "fp32"),
         dependency_plot({"layers": [name, "gemm"], "lower": [[], [0.1]]}, []),
         path_plot([trial(0, 1, 0.9, 0.1, name)], None),
     ]

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from calibration.precision import Precision
-from engine_builder.search.search import Ladder, Low, Search
+from engine_builder.search.choices import Low
+from engine_builder.search.search import Ladder, Search
 from engine_builder.search.trial import Accuracy, Latency, Trial, failed_trial
 
 BASELINE_SCORE = 0.9
@@ -103,7 +104,7 @@ class FakeWorld:
     def search(self, ladders: Sequence[Ladder] | None = None, **limits: float | None) -> Search:
         made = [self.ladder()] if ladders is None else ladders
         search = Search(
-            self.all_low,
+            {"all_low": self.all_low},
             lambda trials: iter(made),
             self.fingerprint,
             max_trials=limits.get("max_trials"),  # type: ignore[arg-type]  # one bag for both limits

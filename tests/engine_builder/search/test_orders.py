@@ -9,7 +9,7 @@ from calibration.precision import Precision
 from calibration.sensitivity import Sensitivity, SensitivityTable
 from calibration.singles import Decision
 from engine_builder.config import Order
-from engine_builder.search.orders import certain_part, conditional_order, orders_from
+from engine_builder.search.orders import certain_part, conditional_order, orders_from, prefixes
 
 COSTS = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12)
 
@@ -100,3 +100,54 @@ def test_a_certain_interaction_is_kept_and_an_uncertain_one_is_not() -> None:
 
 def test_an_interaction_of_which_nothing_is_known_does_not_count() -> None:
     assert certain_part(np.array([[3.0]]), np.array([[np.inf]])).tolist() == [[0.0]]
+
+
+INT8, FP8, INT4 = Precision.INT8, Precision.FP8, Precision.INT4
+
+
+@given(st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_each_step_adds_least_where_a_decision_replaces_the_former_of_its_layer(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    layers = [f"l{index}" for index in range(count) for _ in range(3)]
+    alone = rng.random(len(layers))
+    interaction = rng.normal(size=(len(layers),) * 2)
+    interaction = (interaction + interaction.T) / 2
+    np.fill_diagonal(interaction, 0.0)
+
+    def loss_of(taken: dict[str, int]) -> float:
+        chosen = list(taken.values())
+        return float(alone[chosen].sum() + interaction[np.ix_(chosen, chosen)].sum() / 2)
+
+    order = conditional_order(alone, interaction, layers)
+    assert sorted(order) == list(range(len(layers)))
+    taken: dict[str, int] = {}
+    for step, chosen in enumerate(order):
+        added = {index: loss_of({**taken, layers[index]: index}) - loss_of(taken) for index in order[step:]}
+        assert added[chosen] <= min(added.values()) + 1e-9
+        taken[layers[chosen]] = chosen
+
+
+def test_the_interaction_of_two_decisions_of_one_layer_does_not_count() -> None:
+    interaction = np.array([[0.0, 50.0, 0.0], [50.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    assert conditional_order(np.array([0.1, 0.3, 0.25]), interaction, ["a", "a", "b"]) == (0, 1, 2)  # 0.1, then 0.2 and 0.25 more
+
+
+def test_a_prefix_gives_each_layer_the_last_precision_that_it_has_in_there() -> None:
+    order = (Decision("a", FP8), Decision("b", INT8), Decision("a", INT4))
+    assert prefixes(order) == ({"a": FP8}, {"a": FP8, "b": INT8}, {"a": INT4, "b": INT8})
+
+
+def test_the_whole_of_an_order_of_one_precision_is_the_engine_with_every_layer_low_and_left_out() -> None:
+    assert prefixes((Decision("a", INT8), Decision("b", INT8))) == ({"a": INT8},)
+    assert prefixes((Decision("a", INT8),)) == ()
+    assert prefixes(()) == ()
+
+
+def test_a_decision_that_is_not_worth_it_does_not_replace_another() -> None:
+    order = (Decision("a", FP8), Decision("a", INT8), Decision("a", INT4))
+    assert prefixes(order, (), lambda new, former: (new.precision, former.precision) == (INT4, FP8)) == ({"a": FP8}, {"a": INT4})
+
+
+def test_a_prefix_holds_a_group_as_a_whole_or_not_at_all() -> None:
+    order = (Decision("s", INT8), Decision("x", INT8), Decision("c", INT8), Decision("y", INT8))
+    assert prefixes(order, [("s", "c")]) == ({"x": INT8}, {"s": INT8, "x": INT8, "c": INT8})

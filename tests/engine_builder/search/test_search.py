@@ -121,7 +121,7 @@ def test_a_ladder_is_only_made_once_the_ones_before_it_are_done() -> None:
             yield HALFWAY.ladder(name=name)
 
     search = Search(
-        HALFWAY.all_low,
+        {"all_low": HALFWAY.all_low},
         ladders,
         HALFWAY.fingerprint,
         max_trials=None,

@@ -1,13 +1,27 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calibration.precision import Precision
+from calibration.singles import Decision
 from engine_builder.search.time_model import FIRST_GUESS_MS, Flow, Timed, TimeModel, converted, fit
+
+INT8, FP8, INT4 = Precision.INT8, Precision.FP8, Precision.INT4
+
+
+def ints(names: Iterable[str]) -> dict[str, Precision]:
+    return dict.fromkeys(names, INT8)
+
+
+def in_int8(gains: Mapping[str, float]) -> dict[Decision, float]:
+    return {Decision(name, INT8): gain for name, gain in gains.items()}
+
 
 # input -> a -> b -> c -> output, every layer writing integers when it is low
 CHAIN = (
@@ -48,86 +62,147 @@ FLOAT_OUTPUTS = (Flow(None, ("a",), False, 1000), Flow(None, ("b",), False, 200)
     ],
 )
 def test_counts_what_is_converted(flows: tuple[Flow, ...], low: str | tuple[str, ...], expected: int) -> None:
-    assert converted(flows, set(low)) == expected
+    assert converted(flows, ints(low)) == expected
 
 
 def test_a_layer_between_low_layers_saves_conversions() -> None:
-    assert converted(CHAIN, {"a", "b", "c"}) < converted(CHAIN, {"a", "c"})
+    assert converted(CHAIN, ints("abc")) < converted(CHAIN, ints("ac"))
 
 
 def test_the_baseline_takes_all_of_the_baselines_time() -> None:
-    assert TimeModel(2.0, {"a": 0.5}, CHAIN, 1e-6, 0.1).ratio(()) == 1.0
+    assert TimeModel(2.0, in_int8({"a": 0.5}), CHAIN, 1e-6, {INT8: 0.1}).ratio({}) == 1.0
 
 
 def test_the_ratio_adds_up_gains_conversions_and_overhead() -> None:
-    model = TimeModel(2.0, {"a": 0.5, "b": 0.25}, CHAIN, 1e-5, 0.1)
-    assert model.ratio({"a"}) == pytest.approx((2.0 - 0.5 + 1e-5 * 1200 + 0.1 / 2) / 2.0)
+    model = TimeModel(2.0, in_int8({"a": 0.5, "b": 0.25}), CHAIN, 1e-5, {INT8: 0.05})
+    assert model.ratio({"a": INT8}) == pytest.approx((2.0 - 0.5 + 1e-5 * 1200 + 0.1 / 2) / 2.0)
 
 
-def wide_world(seed: int = 0, layers: int = 12) -> tuple[dict[str, tuple[float, float]], tuple[Flow, ...]]:
+def wide_world(seed: int = 0, layers: int = 12) -> tuple[dict[Decision, float], tuple[Flow, ...]]:
     rng = np.random.default_rng(seed)
     names = [f"l{index}" for index in range(layers)]
-    kernels = {name: (float(high), float(high * 0.4)) for name, high in zip(names, rng.uniform(0.1, 1.0, layers), strict=True)}
+    gains = {Decision(name, INT8): float(high * 0.6) for name, high in zip(names, rng.uniform(0.1, 1.0, layers), strict=True)}
     sizes = rng.integers(50_000, 400_000, layers + 1)
     flows = [Flow(None, (names[0],), False, int(sizes[0]))]
     flows += [Flow(one, (other,), False, int(size)) for (one, other), size in zip(itertools.pairwise(names), sizes[1:], strict=False)]
-    return kernels, (*flows, Flow(names[-1], (), True, int(sizes[-1])))
+    return gains, (*flows, Flow(names[-1], (), True, int(sizes[-1])))
 
 
 def trials_of(model: TimeModel, count: int, seed: int = 0, noise: float = 0.0) -> list[Timed]:
     rng = np.random.default_rng(seed)
-    names = list(model.gain_ms)
-    lows = [frozenset[str](), frozenset(names)]
-    lows += [frozenset(name for name in names if rng.random() < 0.6) for _ in range(count)]
+    names = [decision.layer for decision in model.gain_ms]
+    lows = [{}, ints(names)]
+    lows += [ints(name for name in names if rng.random() < 0.6) for _ in range(count)]
     return [Timed(low, model.ratio(low) * (1.0 + noise * float(rng.normal()))) for low in lows]
 
 
 @given(st.floats(0.2e-6, 10e-6), st.floats(0.0, 1.0), st.integers(0, 100))
 @settings(max_examples=30)
 def test_the_fit_finds_what_made_the_trials(kappa: float, overhead: float, seed: int) -> None:
-    kernels, flows = wide_world(seed)
-    truth = TimeModel(8.0, {name: high - low for name, (high, low) in kernels.items()}, flows, kappa, overhead)
-    found = fit(8.0, kernels, flows, trials_of(truth, 6, seed))
+    gains, flows = wide_world(seed)
+    truth = TimeModel(8.0, gains, flows, kappa, {INT8: overhead / 12})
+    found = fit(8.0, gains, flows, trials_of(truth, 6, seed))
     assert found.conversion_ms == pytest.approx(kappa, abs=0.1 * abs(kappa - FIRST_GUESS_MS) + 1e-12)  # drawn a little to the first guess
     for trial in trials_of(truth, 20, seed + 1):
         assert found.ratio(trial.low) == pytest.approx(trial.ratio, abs=0.03)
 
 
 def test_the_fit_is_exact_for_everything_low() -> None:
-    kernels, flows = wide_world()
-    truth = TimeModel(8.0, dict.fromkeys(kernels, 0.2), flows, 5e-6, 0.4)
+    gains, flows = wide_world()
+    truth = TimeModel(8.0, dict.fromkeys(gains, 0.2), flows, 5e-6, {INT8: 0.03})
     trials = trials_of(truth, 4, noise=0.05)
-    assert fit(8.0, kernels, flows, trials).ratio(trials[1].low) == pytest.approx(trials[1].ratio)
+    assert fit(8.0, gains, flows, trials).ratio(trials[1].low) == pytest.approx(trials[1].ratio)
 
 
 def test_noise_of_one_percent_leaves_predictions_within_a_few_percent() -> None:
-    kernels, flows = wide_world()
-    truth = TimeModel(8.0, {name: high - low for name, (high, low) in kernels.items()}, flows, 3e-6, 0.4)
-    found = fit(8.0, kernels, flows, trials_of(truth, 6, noise=0.01))
+    gains, flows = wide_world()
+    truth = TimeModel(8.0, gains, flows, 3e-6, {INT8: 0.03})
+    found = fit(8.0, gains, flows, trials_of(truth, 6, noise=0.01))
     assert all(found.ratio(trial.low) == pytest.approx(trial.ratio, abs=0.05) for trial in trials_of(truth, 30, seed=1))
 
 
 @given(st.integers(0, 1000), st.floats(0.0, 0.5))
 @settings(max_examples=30)
 def test_a_conversion_never_takes_less_than_no_time(seed: int, noise: float) -> None:
-    kernels, flows = wide_world(seed)
-    truth = TimeModel(8.0, {name: high - low for name, (high, low) in kernels.items()}, flows, 0.0, 0.0)
-    assert fit(8.0, kernels, flows, trials_of(truth, 5, seed, noise)).conversion_ms >= 0.0
+    gains, flows = wide_world(seed)
+    truth = TimeModel(8.0, gains, flows, 0.0, {})
+    assert fit(8.0, gains, flows, trials_of(truth, 5, seed, noise)).conversion_ms >= 0.0
 
 
 def test_conversions_and_overhead_that_cannot_be_told_apart_leave_the_first_guess() -> None:
     """Where each layer converts its own input, all of one size, conversions are as many as low layers: an overhead by another name."""
-    kernels = {f"l{index}": (1.0, 0.5) for index in range(8)}
-    flows = tuple(Flow(None, (name,), False, 10_000) for name in kernels)
-    truth = TimeModel(8.0, dict.fromkeys(kernels, 0.5), flows, 4e-6, 0.3)
+    gains = {Decision(f"l{index}", INT8): 0.5 for index in range(8)}
+    flows = tuple(Flow(None, (decision.layer,), False, 10_000) for decision in gains)
+    truth = TimeModel(8.0, gains, flows, 4e-6, {INT8: 0.0375})
     trials = trials_of(truth, 6, noise=0.01)
-    found = fit(8.0, kernels, flows, trials)
+    found = fit(8.0, gains, flows, trials)
     assert found.conversion_ms == pytest.approx(FIRST_GUESS_MS, rel=1e-3)
     assert all(found.ratio(trial.low) == pytest.approx(trial.ratio, abs=0.03) for trial in trials_of(truth, 10, seed=2))
 
 
 def test_before_anything_low_was_timed_the_first_guess_holds() -> None:
-    kernels, flows = wide_world()
-    for trials in ([], [Timed(frozenset(), 1.0)]):
-        found = fit(8.0, kernels, flows, trials)
-        assert (found.conversion_ms, found.overhead_ms) == (FIRST_GUESS_MS, 0.0)
+    gains, flows = wide_world()
+    for trials in ([], [Timed({}, 1.0)]):
+        found = fit(8.0, gains, flows, trials)
+        assert (found.conversion_ms, found.overhead_ms) == (FIRST_GUESS_MS, {})
+
+
+@pytest.mark.parametrize(
+    ("flows", "low", "expected"),
+    [
+        (CHAIN, {"a": FP8, "b": FP8, "c": FP8}, 1000 + 4),
+        (CHAIN, {"a": INT8, "b": FP8, "c": FP8}, 1000 + 200 + 4),  # eight bits of either kind are not those of the other
+        (CHAIN, {"a": INT4, "b": INT4, "c": INT4}, 0),  # of weights alone
+        (CHAIN, {"a": INT8, "b": INT4, "c": INT8}, 1000 + 200 + 30 + 4),
+        (RESIDUAL, {"a": INT8, "b": FP8, "add": INT8}, 1000 + 200 + 30 + 4),
+        (BRANCH, {"a": FP8, "b": INT8}, 1000 + 200 + 200 + 4),  # stored three times: as it is written, as integers and as floats
+    ],
+)
+def test_counts_conversions_between_precisions(flows: tuple[Flow, ...], low: Mapping[str, Precision], expected: int) -> None:
+    assert converted(flows, low) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "expected"),
+    [
+        ({}, 0),
+        ({"q": INT8, "k": INT8, "v": INT8}, 0),  # the kernel that writes the tensor rounds it
+        ({"q": INT8}, 100),  # and once more in floats
+        ({"q": INT8, "k": INT8, "v": FP8}, 100),
+        ({"q": INT8, "k": FP8}, 200),
+        ({"q": INT4, "k": INT4, "v": INT4}, 0),
+    ],
+)
+def test_a_tensor_whose_writer_rounds_it_is_stored_again_only_in_further_forms(low: Mapping[str, Precision], expected: int) -> None:
+    assert converted((Flow(None, ("q", "k", "v"), False, 100, is_fused=True),), low) == expected
+
+
+def uniform_trials(model: TimeModel, names: Sequence[str], kinds: Sequence[Precision]) -> list[Timed]:
+    lows: list[dict[str, Precision]] = [{}, *(dict.fromkeys(names, kind) for kind in kinds)]
+    return [Timed(low, model.ratio(low)) for low in lows]
+
+
+def test_each_precision_has_an_overhead_of_its_own() -> None:
+    gains, flows = wide_world()
+    names = [decision.layer for decision in gains]
+    three = {
+        Decision(name, kind): gain * share
+        for (name, _), gain in zip(((n, 0) for n in names), gains.values(), strict=True)
+        for kind, share in ((INT8, 1.0), (FP8, 0.8), (INT4, 0.3))
+    }
+    truth = TimeModel(8.0, three, flows, FIRST_GUESS_MS, {INT8: 0.02, FP8: 0.05, INT4: -0.01})
+    found = fit(8.0, three, flows, uniform_trials(truth, names, (INT8, FP8, INT4)))
+    assert found.overhead_ms == pytest.approx(truth.overhead_ms)
+    mixed = dict(zip(names, itertools.cycle((INT8, FP8, INT4)), strict=False))
+    assert found.ratio(mixed) == pytest.approx(truth.ratio(mixed))
+
+
+def test_the_fit_is_exact_for_every_uniform_engine_in_noise() -> None:
+    """The INT4 engine has INT8 where a layer has no INT4, as half of them do not."""
+    gains, flows = wide_world()
+    names = [decision.layer for decision in gains]
+    both = gains | {Decision(name, INT4): 0.3 for name in names[::2]}
+    lows = [{}, ints(names), ints(names) | dict.fromkeys(names[::2], INT4), ints(names[:5]), ints(names[3:9])]
+    trials = [Timed(low, ratio) for low, ratio in zip(lows, (1.0, 0.71, 0.66, 0.93, 0.88), strict=True)]
+    found = fit(8.0, both, flows, trials)
+    assert [found.ratio(trial.low) for trial in trials[:3]] == pytest.approx([1.0, 0.71, 0.66])

@@ -1,0 +1,187 @@
+r"""Local minima of T(S) + lambda * L(S) over assignments S, with T from time_model.py and L from loss_model.py.
+
+A move gives a set of layers one choice: a precision, or the baseline. Moves are taken one by one, in their order, whenever they lower the
+objective, until none does. Only what a move changes is computed anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.precision import Precision
+from calibration.singles import Decision
+from engine_builder.search.choices import Low
+from engine_builder.search.time_model import FLOATS, TimeModel, conversions, form_of
+
+SMALLEST_GAIN = 1e-9  # of the objective, for a move to count
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Layers that take a choice together."""
+
+    layers: tuple[str, ...]
+    choice: Precision | None  # None: the baseline
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A move by places: each layer's decision afterwards, -1 for the baseline, and the flows that it may change."""
+
+    changes: tuple[tuple[int, int], ...]
+    form: int
+    flows: tuple[int, ...]
+
+
+class Descent:
+    """An assignment that goes downhill. Not thread-safe; deterministic."""
+
+    def __init__(
+        self,
+        decisions: Sequence[Decision],
+        loss: NDArray[np.float64],
+        interaction: NDArray[np.float64],
+        times: TimeModel,
+        moves: Sequence[Move],
+    ) -> None:
+        """Lay out the models over the layers of the decisions, all at the baseline.
+
+        Args:
+            decisions: (n,) what a layer may choose; every choice of a move is among them.
+            loss: (n,) each one's loss alone.
+            interaction: (n, n) extra loss of each pair, symmetric, zero on the diagonal.
+            times: Predicts latency.
+            moves: What may be done, in the order in which it is tried.
+        """
+        self._decisions = tuple(decisions)
+        self._layers = {layer: place for place, layer in enumerate(dict.fromkeys(decision.layer for decision in decisions))}
+        self._place = {decision: place for place, decision in enumerate(decisions)}
+        self._loss_alone, self._interaction = loss, interaction
+        self._pair: list[list[float]] = interaction.tolist()
+        self._cost = [times.cost_ms(decision) / times.baseline_ms for decision in decisions]
+        self._writer = [self._layers.get(flow.producer, -1) if flow.producer is not None else -1 for flow in times.flows]
+        self._readers = [
+            tuple(self._layers[layer] for layer in dict.fromkeys(flow.readers) if layer in self._layers) for flow in times.flows
+        ]
+        self._reads_floats = [flow.float_readers or any(layer not in self._layers for layer in flow.readers) for flow in times.flows]
+        self._is_fused = [flow.is_fused for flow in times.flows]
+        self._weight = [times.conversion_ms * flow.elements / times.baseline_ms for flow in times.flows]
+        touched: list[list[int]] = [[] for _ in self._layers]
+        for index, (writer, readers) in enumerate(zip(self._writer, self._readers, strict=True)):
+            for place in {*readers, *((writer,) if writer >= 0 else ())}:
+                touched[place].append(index)
+        self._touched = touched
+        self._steps = [self._step(move.layers, move.choice) for move in moves]
+        self.start({})
+
+    def _step(self, layers: Iterable[str], choice: Precision | None) -> _Step:
+        places = [self._layers[layer] for layer in layers]
+        changes = tuple(
+            (place, -1 if choice is None else self._place[Decision(layer, choice)]) for place, layer in zip(places, layers, strict=True)
+        )
+        flows = tuple(sorted({flow for place in places for flow in self._touched[place]}))
+        return _Step(changes, form_of(choice), flows)
+
+    def start(self, low: Low) -> None:
+        """Go to an assignment; layers without such a decision stay at the baseline."""
+        self._taken = [-1] * len(self._layers)
+        for layer, precision in low.items():
+            if (place := self._place.get(Decision(layer, precision))) is not None:
+                self._taken[self._layers[layer]] = place
+        self._form = [form_of(self._decisions[place].precision) if place >= 0 else FLOATS for place in self._taken]
+        self._conversions = [self._conversions_of(index) for index in range(len(self._weight))]
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Add up the models anew, so that no error builds up from move to move."""
+        mask = np.zeros(len(self._decisions))
+        mask[[place for place in self._taken if place >= 0]] = 1.0
+        marginal = self._loss_alone + self._interaction @ mask
+        self._marginal: list[float] = marginal.tolist()
+        self._loss = float(mask @ (self._loss_alone + marginal)) / 2.0
+        self._ratio = 1.0 + sum(self._cost[place] for place in self._taken if place >= 0) + sum(self._conversions)
+
+    @property
+    def state(self) -> tuple[int, ...]:
+        """The decision of each layer, -1 for the baseline."""
+        return tuple(self._taken)
+
+    @property
+    def low(self) -> frozenset[Decision]:
+        """The decisions taken."""
+        return frozenset(self._decisions[place] for place in self._taken if place >= 0)
+
+    @property
+    def ratio(self) -> float:
+        """Predicted latency over the baseline's."""
+        return self._ratio
+
+    @property
+    def loss(self) -> float:
+        """Predicted loss."""
+        return max(self._loss, 0.0)
+
+    def descend(self, rate: float) -> None:
+        """Go to a local minimum.
+
+        Args:
+            rate: lambda, baseline latencies that one unit of loss is worth.
+        """
+        idle = 0
+        while idle < len(self._steps):
+            for step in self._steps:
+                if idle >= len(self._steps):
+                    break
+                idle += 1
+                if self._taken[step.changes[0][0]] != step.changes[0][1] and self._improves(step, rate):
+                    idle = 0
+
+    def _improves(self, step: _Step, rate: float) -> bool:
+        """Take the step if it lowers the objective."""
+        loss = self._loss + self._added_loss(step)
+        ratio = self._ratio - sum([self._conversions[flow] for flow in step.flows])
+        for place, new in step.changes:
+            old = self._taken[place]
+            ratio += (self._cost[new] if new >= 0 else 0.0) - (self._cost[old] if old >= 0 else 0.0)
+        enough = self._ratio + rate * max(self._loss, 0.0) - SMALLEST_GAIN
+        if ratio + rate * max(loss, 0.0) >= enough:  # not even if nothing had to be converted
+            return False
+        forms = [self._form[place] for place, _ in step.changes]
+        for place, _ in step.changes:
+            self._form[place] = step.form
+        stored = [self._conversions_of(flow) for flow in step.flows]
+        if ratio + sum(stored) + rate * max(loss, 0.0) < enough:
+            for place, new in step.changes:
+                self._taken[place] = new
+            for flow, value in zip(step.flows, stored, strict=True):
+                self._conversions[flow] = value
+            self._refresh()
+            return True
+        for (place, _), form in zip(step.changes, forms, strict=True):
+            self._form[place] = form
+        return False
+
+    def _added_loss(self, step: _Step) -> float:
+        """Return v'g + v'Dv / 2, with v the change and g the marginal losses where the assignment is now."""
+        signed = [(new, 1.0) for _, new in step.changes if new >= 0]
+        signed += [(old, -1.0) for place, _ in step.changes if (old := self._taken[place]) >= 0]
+        added = sum([sign * self._marginal[index] for index, sign in signed])
+        for at, (one, sign) in enumerate(signed):
+            row = self._pair[one]
+            for other, other_sign in signed[:at]:
+                added += sign * other_sign * row[other]
+        return added
+
+    def _conversions_of(self, flow: int) -> float:
+        """Return what the conversions of a flow add to the ratio."""
+        if not self._weight[flow]:
+            return 0.0
+        read = {self._form[place] for place in self._readers[flow]}
+        if self._reads_floats[flow]:
+            read.add(FLOATS)
+        writer = self._writer[flow]
+        return self._weight[flow] * conversions(self._form[writer] if writer >= 0 else FLOATS, read, is_fused=self._is_fused[flow])

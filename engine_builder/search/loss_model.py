@@ -1,0 +1,99 @@
+r"""Loss of any assignment, to second order: L(S) = sum of h_i + sum over pairs of D_ij, with an error bar.
+
+The standard errors of h_i and D_ij add up as if they were independent. They are of the same samples and partly move together, and the
+third order is in none of them: so the model is checked against every measured trial, and a factor is refitted by which it is off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from calibration.singles import Decision
+from engine_builder.search.choices import Low
+from engine_builder.search.trial import Trial
+
+PRIOR_TRIALS = 3.0  # the factor 1 counts as much as these many trials
+WITHIN = 2.0  # error bars, for a prediction to count as right
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedLoss:
+    """A loss before the engine is built."""
+
+    loss: float
+    error: float  # standard error, from those of the probes; infinite where one of them is not known
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LossModel:
+    """What the probes found of n decisions.
+
+    ``loss`` and ``loss_error``: (n,). ``interaction`` and ``interaction_error``: (n, n), of each pair, symmetric.
+    """
+
+    decisions: tuple[Decision, ...]
+    loss: NDArray[np.float64]
+    loss_error: NDArray[np.float64]
+    interaction: NDArray[np.float64]
+    interaction_error: NDArray[np.float64]
+
+    def predict(self, low: Low) -> PredictedLoss:
+        """Return the loss of an assignment; a layer that was not probed in its precision counts as lossless.
+
+        Args:
+            low: The precision of each low layer.
+        """
+        chosen = [low.get(decision.layer) is decision.precision for decision in self.decisions]
+        places = np.flatnonzero(chosen)
+        pairs = np.triu(self.interaction_error[np.ix_(places, places)], 1)
+        variance = float(np.sum(self.loss_error[places] ** 2) + np.sum(pairs**2))
+        return PredictedLoss(predicted_loss(chosen, self.loss, self.interaction), math.sqrt(variance))
+
+
+@dataclass(frozen=True, slots=True)
+class LossCheck:
+    """The model against the measured trials."""
+
+    factor: float  # measured over predicted: the mean of the logarithms, shrunk towards 1 where there are few trials
+    trials: int  # that were compared
+    within: int  # of them, those within WITHIN error bars of the prediction times the factor
+    spread: float  # root mean square of log(measured / (factor x predicted)); 0 without trials
+
+    def refit(self, said: PredictedLoss) -> PredictedLoss:
+        """Return a prediction times the factor; its error bar also holds how far the model was off."""
+        loss = said.loss * self.factor
+        return PredictedLoss(loss, math.hypot(said.error * self.factor, loss * self.spread))
+
+
+def check(model: LossModel, trials: Sequence[Trial]) -> LossCheck:
+    """Return how well the model predicted what was measured.
+
+    Args:
+        model: What the probes found.
+        trials: All trials; those without a loss, and the baseline, say nothing.
+    """
+    compared = [(trial.loss, model.predict(trial.precisions)) for trial in trials if trial.precisions and trial.loss]
+    known = [(measured, said) for measured, said in compared if measured > 0.0 and said.loss > 0.0]
+    logs = [math.log(measured / said.loss) for measured, said in known]
+    shift = sum(logs) / (len(logs) + PRIOR_TRIALS)
+    factor = math.exp(shift)
+    within = sum(abs(measured - factor * said.loss) <= WITHIN * factor * said.error for measured, said in known)
+    spread = math.sqrt(sum((log - shift) ** 2 for log in logs) / len(logs)) if logs else 0.0
+    return LossCheck(factor, len(known), within, spread)
+
+
+def predicted_loss(low: ArrayLike, loss: NDArray[np.float64], interaction: NDArray[np.float64]) -> float:
+    """Return the second-order loss of an assignment: sum of h_i and of D_ij over its decisions, at least 0.
+
+    Args:
+        low: (n,) true where a decision is taken, at most one of each layer.
+        loss: (n,) each one's loss alone.
+        interaction: (n, n) extra loss of each pair, symmetric, zero on the diagonal.
+    """
+    mask = np.asarray(low, dtype=np.float64)
+    return max(float(mask @ loss + mask @ interaction @ mask / 2.0), 0.0)
