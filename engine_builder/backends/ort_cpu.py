@@ -30,13 +30,20 @@ _ERRORS_ONLY = 3
 class OrtCpuRunner:
     """An open session with a fixed number of threads, sequential, that sleeps (does not spin) between runs."""
 
-    def __init__(self, engine: Path, *, threads: int) -> None:
+    def __init__(self, engine: Path, *, threads: int, has_integer_kernels: bool = True) -> None:
         """Open the session.
+
+        Args:
+            engine: The model.
+            threads: Of one run.
+            has_integer_kernels: Whether Q/DQ pairs may become integer kernels. Without, each pair rounds where it stands, and nothing else.
 
         Raises:
             BuildError: ONNX Runtime cannot load the file.
         """
         options = session_options(threads)
+        if not has_integer_kernels:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         self._name = engine.name
         self._session: onnxruntime.InferenceSession | None = None
         try:

@@ -10,22 +10,31 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from calibration.errors import InputError
-from calibration.model import save_model
+from calibration.layers import find_layers
+from calibration.model import read_model, save_model
 from calibration.precision import TENSORRT_SCHEME, Precision
+from calibration.prepare import prepare
+from calibration.range_table import RangeMethod
+from calibration.ranges import collect_ranges
 from engine_builder.backends.base import Backend, Engine
 from engine_builder.backends.gpus import known_gpus
 from engine_builder.backends.reached import Rule, reached
 from engine_builder.backends.tensorrt_rtx import COMPUTE_CAPABILITIES, TensorRtRtxBackend, supported_gpus
 from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError, EngineError, StageCancelledError, UnsupportedTargetError
+from engine_builder.qdq.eligibility import Eligibility
+from engine_builder.qdq.explicit import explicit_model
+from engine_builder.qdq.placement import ranges_of_moved_tensors
 from engine_builder.timing import time_interleaved
 from tests.engine_builder import dialect_models as models
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx builder (the extra rtx)")
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "fashion_mnist" / "fmnist_mbv2.onnx"
 FP16, INT8, FP8, INT4 = Precision.FP16, Precision.INT8, Precision.FP8, Precision.INT4
 
 
@@ -292,3 +301,21 @@ def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UnsupportedTargetError, match="found no tensorrt_rtx package") as raised:
         TensorRtRtxBackend("L4")
     assert raised.value.fix == "install onnx-trt-optimizer[rtx]"
+
+
+def test_a_simulated_fp8_net_with_residual_sums_computes_what_its_graph_says(tmp_path: Path) -> None:
+    prepared = prepare(read_model(EXAMPLE)).model
+    layers = find_layers(prepared, {"input": (8, 1, 28, 28)})
+    x = np.random.default_rng(0).standard_normal((8, 1, 28, 28)).astype(np.float32)
+    path = tmp_path / "prepared.onnx"
+    save_model(prepared, path)
+    ranges = ranges_of_moved_tensors(prepared, collect_ranges(path, layers, [{"input": x}], method=RangeMethod.MINMAX).ranges)
+    eligibility = Eligibility(prepared, layers)
+    low = {layer.name: FP8 for layer in layers if eligibility.can_take(layer, FP8)}
+    engine = built(explicit_model(prepared, layers, low, ranges, TENSORRT_SCHEME, baseline=FP16), tmp_path, "RTX 4090")
+    (simulated,) = TensorRtRtxBackend("RTX 4090").open(engine.path, threads=1).run({"input": x})
+    plain = onnxruntime.SessionOptions()
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(tmp_path / "explicit.onnx", plain, providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"input": x})
+    assert np.abs(simulated - expected).max() <= 0.02 * np.abs(expected).max()  # sums in another order, then halves and FP8: a step or two
