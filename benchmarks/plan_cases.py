@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks.plan_models import Network, Samples
@@ -24,7 +23,7 @@ from calibration.range_table import RangeMethod
 from calibration.ranges import collect_ranges
 from calibration.segments import Graph
 from calibration.session import Array, Piece
-from engine_builder.backends.ort_cpu import session_options
+from engine_builder.backends.base import Runner
 from engine_builder.backends.reached import Reached, reached
 from engine_builder.backends.tensorrt_rtx import TensorRtRtxBackend
 from engine_builder.config import ShapeRange
@@ -118,7 +117,8 @@ def run_case(network: Network, case: str, ranges: Ranges, backend: TensorRtRtxBa
         seconds = time.perf_counter() - start
         agreement = None
         if network.validation is not None:
-            agreement = agreement_of(network, settlement.precisions, ranges, path, network.validation)
+            simulated = backend.open(engine.path, threads=2)
+            agreement = agreement_of(network, settlement.precisions, ranges, simulated, network.validation)
         predicted = backend.open(engine.path, threads=1).predicted(backend.gpu).ms
     asked = {layer.name: settlement.precisions[layer.name] for layer in network.layers if layer.kind is not LayerKind.RESIDUAL_ADD}
     rows = reached(engine.kernels, asked)
@@ -135,10 +135,9 @@ def run_case(network: Network, case: str, ranges: Ranges, backend: TensorRtRtxBa
     )
 
 
-def agreement_of(network: Network, precisions: Mapping[str, Precision], ranges: Ranges, explicit: Path, samples: Samples) -> Agreement:
-    """Return how the explicit model, in a file, agrees with fake quantization on the samples."""
-    session = onnxruntime.InferenceSession(str(explicit), session_options(threads=2), providers=["CPUExecutionProvider"])
-    written = np.concatenate([np.asarray(session.run(None, batch)[0], dtype=np.float32) for batch in batches(samples)])
+def agreement_of(network: Network, precisions: Mapping[str, Precision], ranges: Ranges, simulated: Runner, samples: Samples) -> Agreement:
+    """Return how the explicit model, opened as a job opens it, agrees with fake quantization on the samples."""
+    written = np.concatenate([np.asarray(simulated.run(batch)[0], dtype=np.float32) for batch in batches(samples)])
     plain = fake_quantized(network, {}, ranges, samples)
     fake = fake_quantized(network, precisions, ranges, samples)
 

@@ -1,8 +1,8 @@
 """Builds real TensorRT-RTX plans and compares what each layer was asked for with what it got: ``python -m benchmarks.plans``.
 
-Every network is built with all layers that may take it in FP16, INT8, FP8 and INT4, and with three seeded random mixtures of all precisions,
-for one type of GPU and at one batch size. No GPU is needed, and nothing is timed on one: latencies are predictions. Where real samples are
-at hand, the explicit model is run in ONNX Runtime beside the float model and its fake quantization.
+Every network is built with all layers that may take it in FP16, INT8, FP8 and INT4, and with three seeded random mixtures of these and
+float32, for one type of GPU and at one batch size. No GPU is needed, and nothing is timed on one: latencies are predictions. Where real
+samples are at hand, the explicit model is run in ONNX Runtime beside the float model and its fake quantization.
 """
 
 from __future__ import annotations
@@ -105,21 +105,21 @@ def page(results: Sequence[PlanResult], skipped: Mapping[str, str], inputs: Mapp
     asked, differing = sum(result.layers for result in results), sum(len(result.differences) for result in results)
     return (
         f"# Plans\n\nBuilt by tensorrt-rtx {where['tensorrt_rtx']} for {where['gpu']}, no GPU at hand: **latencies are predicted, not "
-        f"measured**. Of {asked} convolutions and products in {len(results)} plans, {asked - differing} are in the precision that they were "
-        f"asked for and {differing} are not.\n\n"
-        "Layers are convolutions and products; a residual sum has no kernel of its own. *Asked* is the assignment as settled: what only pays "
-        "together is left at FP16 together. Mixtures draw for each layer, at random, one of the precisions that it may take, float32 among "
-        "them.\n\n"
+        f"measured**. Of {asked} convolutions and products in {len(results)} plans, {asked - differing} are in the precision that they "
+        f"were asked for and {differing} are not.\n\n"
+        "Layers are convolutions and products; a residual sum has no kernel of its own. *Asked* is the assignment as settled: what only "
+        "pays together is left at FP16 together. Mixtures draw for each layer, at random, one of the precisions that it may take, float32 "
+        "among them.\n\n"
         + "".join(f"- {name}: {words}.\n" for name, words in inputs.items())
         + "\n"
         + markdown_table(headers, plans)
         + "\n## Every difference\n\n"
         + markdown_table(["network", "assignment", "asked", "got", "layers", "rule", "for example"], _differences(results))
         + "\n## Agreement with fake quantization\n\n"
-        "On real samples: KL divergence from the float model of its fake quantization (every layer as its probe computes it, float32 between "
-        "them) and of the explicit model (FP16 between them, in ONNX Runtime on a CPU), and of the explicit model from the fake "
-        "quantization. *Flips* are samples whose largest logit is another one in the explicit model than in the fake quantization; ties "
-        "round either way.\n\n"
+        "On real samples: KL divergence from the float model of its fake quantization (every layer as its probe computes it, float32 "
+        "between them) and of the explicit model (FP16 between them, in ONNX Runtime on a CPU), and of the explicit model from the fake "
+        "quantization. *Flips* are samples whose largest logit is another one in the explicit model than in the fake quantization; "
+        "ties round either way.\n\n"
         + (markdown_table(compared, agreements) if agreements else "No real samples were at hand.\n")
         + ("\n## Left out\n\n" + "".join(f"- {what}: {why}.\n" for what, why in skipped.items()) if skipped else "")
         + f"\n{environment_line(where)} Repeat with `python -m benchmarks.plans --models DIR`.\n"

@@ -30,7 +30,8 @@ class Case:
     most_kl: float  # mean KL divergence from float32's predictions, at the most
 
 
-# The bounds are some five times what the simulation gives (99%, 95% and 98%; 2e-5, 0.03 and 0.002): an arithmetic error is far outside, another library's rounding is not.
+# The bounds are some five times what the simulation gives (99%, 95% and 98%; 2e-5, 0.03 and 0.002): an error is far outside, another
+# library's rounding is not.
 # Batch 1 is hardly more than launches, batch 64 hardly any: the two tell a launch's time from a kernel's.
 CASES = (
     Case("fp16", "fp16", 0, BATCH, 0.96, 1e-4),

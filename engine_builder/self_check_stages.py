@@ -19,7 +19,7 @@ from calibration.model import read_model, save_model
 from calibration.prepare import prepare as prepared_model
 from calibration.range_table import RangeMethod
 from calibration.ranges import collect_ranges
-from engine_builder.backends.ort_cpu import OrtCpuBackend
+from engine_builder.backends.ort_cpu import OrtCpuRunner
 from engine_builder.backends.reached import reached
 from engine_builder.backends.tensorrt_api import USED_API
 from engine_builder.backends.tensorrt_rtx import TensorRtRtxBackend
@@ -54,7 +54,7 @@ def prepare(request: Mapping[str, object], context: StageContext) -> dict[str, o
     path = context.workspace.path(PREPARED)
     save_model(model, path)
     table = collect_ranges(path, layers, [{INPUT: made.calibration}], method=RangeMethod.MINMAX, scratch=context.scratch)
-    found = outputs_of(OrtCpuBackend().open(path, threads=1), made.validation)
+    found = outputs_of(OrtCpuRunner(path, threads=1), made.validation)
     spans = ranges_of_moved_tensors(model, table.ranges)
     context.workspace.write_arrays(SAMPLES, pictures=made.validation, names=np.array(list(spans)), spans=np.array(list(spans.values())))
     context.workspace.write_arrays(REFERENCE, logits=found)
@@ -74,7 +74,7 @@ def simulate(request: Mapping[str, object], context: StageContext) -> dict[str, 
     validate_tensorrt(explicit, compute_capability=None)
     path = context.workspace.path(EXPLICIT.format(case.model))
     save_model(explicit, path)
-    found = outputs_of(OrtCpuBackend().open(path, threads=1), np.asarray(arrays["pictures"], dtype=np.float32))
+    found = outputs_of(OrtCpuRunner(path, threads=1, as_written=True), np.asarray(arrays["pictures"], dtype=np.float32))
     context.workspace.write_arrays(SIMULATED.format(case.model), logits=found)
     reference = read_floats(context, REFERENCE)
     asked = asked_of(precisions, layers)

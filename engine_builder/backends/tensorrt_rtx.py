@@ -219,7 +219,7 @@ class SimulatedPlan:
         """
         with self._opening:
             if self._runner is None:
-                self._runner = OrtCpuRunner(self._explicit, threads=self._threads)
+                self._runner = OrtCpuRunner(self._explicit, threads=self._threads, as_written=True)
         return self._runner.run(feeds)
 
     def close(self) -> None:
