@@ -6,7 +6,6 @@ import ctypes
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import cast
 
 import numpy as np
@@ -115,8 +114,8 @@ def gpu_time(
     request: Mapping[str, object],
     context: StageContext,
     *,
-    load: Callable[[], ModuleType] = load_tensorrt,
     open_gpu: Callable[[], CudaRuntime] = open_cuda,
+    open_runner: Callable[[Path, CudaRuntime], TensorRtRunner] = lambda plan, cuda: TensorRtRunner(load_tensorrt(), plan, cuda),
     open_monitor: Callable[[str], GpuMonitor | None] = open_gpu_monitor,
     seconds: float = SECONDS,
     lock_folder: Path | None = None,
@@ -125,7 +124,7 @@ def gpu_time(
     wanted = set(cast(Sequence[str], request["cases"]))
     with np.load(context.workspace.path(SAMPLES), allow_pickle=False) as arrays:
         pictures = np.asarray(arrays["pictures"], dtype=np.float32)
-    trt, cuda = load(), open_gpu()
+    cuda = open_gpu()
     monitor = open_monitor(cuda.device.pci_bus_id)
     found: dict[str, object] = {}
     warnings: list[str] = []
@@ -134,7 +133,7 @@ def gpu_time(
         feeds = {INPUT: np.ascontiguousarray(pictures[:batch])}
         ways: dict[bool, TimedEngines] = {}
         for use_graph in (True, False):
-            runners = {case.name: TensorRtRunner(trt, context.workspace.path(PLAN.format(file_stem(case))), cuda) for case in cases}
+            runners = {case.name: open_runner(context.workspace.path(PLAN.format(file_stem(case))), cuda) for case in cases}
             try:
                 ways[use_graph] = time_engines(runners, feeds, cuda, monitor, seconds=seconds, use_graph=use_graph, lock_folder=lock_folder)
             finally:

@@ -41,7 +41,7 @@ class CheckedNetwork:
     labels: NDArray[np.int64]  # (n,) classes of the validation pictures
 
 
-def checked_network(*, seed: int = 0, samples: int = 4 * BATCH) -> CheckedNetwork:
+def checked_network(*, seed: int = 0, samples: int = 2 * BATCH) -> CheckedNetwork:
     """Return the network; the same seed gives the same network and pictures, but for the last bits of the fitted layer.
 
     Args:
@@ -50,7 +50,7 @@ def checked_network(*, seed: int = 0, samples: int = 4 * BATCH) -> CheckedNetwor
     """
     rng = np.random.default_rng(seed)
     prototypes = _smooth(rng.standard_normal((CLASSES, *PICTURE)))
-    fitting, classes = _pictures(prototypes, 4 * BATCH, rng)
+    fitting, classes = _pictures(prototypes, 2 * BATCH, rng)
     validation, labels = _pictures(prototypes, samples, rng)
     body, initializers = _body(rng)
     features = np.concatenate([_run(body, initializers, fitting[start : start + BATCH]) for start in range(0, len(fitting), BATCH)])
