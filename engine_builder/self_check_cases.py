@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from calibration.layers import Layer, LayerKind
+from calibration.layers import Layer, LayerKind, find_layers
 from calibration.losses import losses
 from calibration.metrics import OutputKind
 from calibration.precision import Precision
 from engine_builder.qdq.eligibility import Eligibility
 from engine_builder.qdq.settling import settle
-from engine_builder.self_check_model import BATCH
+from engine_builder.self_check_model import BATCH, INPUT, PICTURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,11 @@ def assignment_of(case: Case, model: onnx.ModelProto, layers: Sequence[Layer]) -
 def asked_of(precisions: Mapping[str, Precision], layers: Sequence[Layer]) -> dict[str, Precision]:
     """Return what a kernel can be found for: every layer but the sums, which become part of their neighbours' kernels."""
     return {layer.name: precisions[layer.name] for layer in layers if layer.kind is not LayerKind.RESIDUAL_ADD}
+
+
+def macs_of(case: Case, model: onnx.ModelProto) -> int:
+    """Return the multiply-accumulates of one run of the prepared model at the case's batch."""
+    return case.batch * sum(layer.macs for layer in find_layers(model, {INPUT: (1, *PICTURE)}))
 
 
 def compared(reference: NDArray[np.float32], found: NDArray[np.float32]) -> Comparison:

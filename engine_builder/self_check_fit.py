@@ -20,6 +20,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from engine_builder.backends.gpus import Gpu
+from engine_builder.backends.kernel_work import work_of
 from engine_builder.backends.kernels import Kernel
 from engine_builder.backends.roofline import kernel_milliseconds
 from engine_builder.errors import EngineError
@@ -46,23 +47,27 @@ class Measured:
     measured_ms: float
 
 
-def roofline_parts(kernels: Sequence[Kernel], gpu: Gpu) -> Roofline:
+def roofline_parts(kernels: Sequence[Kernel], gpu: Gpu, *, macs: int) -> Roofline:
     """Return the prediction of an engine in its parts.
 
     Args:
         kernels: Of the engine, every size that of a run.
         gpu: Where it would run.
+        macs: Multiply-accumulates of the model in one run, by which a list without sizes is known.
 
     Raises:
-        EngineError: A kernel's time cannot be told, or the kernels hold no work.
+        EngineError: A kernel's time cannot be told, or the kernels hold less than half of the model's work.
     """
     whole = kernel_milliseconds(kernels, gpu)
     bare = kernel_milliseconds(kernels, replace(gpu, launch_us=0.0))
     marked = kernel_milliseconds(kernels, replace(gpu, launch_us=1e6))  # a kernel that is launched now takes a second more
-    roof = sum(bare)
-    if roof <= 0:
-        raise EngineError("latency prediction: the kernels list no sizes", fix="build with the profiling verbosity DETAILED")
-    return Roofline(roof, sum(with_mark - without > 1.0 for with_mark, without in zip(marked, bare, strict=True)), sum(whole))
+    listed = sum(work_of(kernel).macs for kernel in kernels)
+    if listed < macs / 2:
+        raise EngineError(
+            f"latency prediction: the kernels list {listed} multiply-accumulates, expected the model's {macs}",
+            fix="the builder's list leaves sizes out, or names kernels in another way: report it",
+        )
+    return Roofline(sum(bare), sum(with_mark - without > 1.0 for with_mark, without in zip(marked, bare, strict=True)), sum(whole))
 
 
 def fitted_gpu(gpu: Gpu, engines: Sequence[Measured]) -> Gpu:

@@ -23,7 +23,7 @@ from engine_builder.backends.tensorrt_api import load_tensorrt, require_tensorrt
 from engine_builder.backends.tensorrt_runner import TensorRtRunner
 from engine_builder.backends.tensorrt_timing import TimedEngines, time_engines
 from engine_builder.errors import EngineError, UnsupportedTargetError
-from engine_builder.self_check_cases import CASES, Case, asked_of, assignment_of, case_by_name, compared, file_stem
+from engine_builder.self_check_cases import CASES, Case, asked_of, assignment_of, case_by_name, compared, file_stem, macs_of
 from engine_builder.self_check_fit import roofline_parts
 from engine_builder.self_check_model import INPUT
 from engine_builder.self_check_workspace import EXPLICIT, PLAN, PREPARED, SAMPLES, SIMULATED, outputs_of, read_floats, shapes_of
@@ -91,7 +91,8 @@ def gpu_build(
         "kernels": json_from_value(engine.kernels),  # for us, where the rows are not as expected
     }
     try:
-        found["roofline"] = json_from_value(roofline_parts(engine.kernels, gpu_by_name(str(request["gpu"]))))
+        gpu = gpu_by_name(str(request["gpu"]))
+        found["roofline"] = json_from_value(roofline_parts(engine.kernels, gpu, macs=macs_of(case, model)))
     except (EngineError, UnsupportedTargetError) as error:
         found["no_roofline_because"] = error.detail
     return found

@@ -27,7 +27,7 @@ from engine_builder.errors import EngineError, UnsupportedTargetError
 from engine_builder.qdq.placement import ranges_of_moved_tensors
 from engine_builder.qdq.tensorrt import rewrite_tensorrt
 from engine_builder.qdq.validator import validate_tensorrt
-from engine_builder.self_check_cases import Case, asked_of, assignment_of, case_by_name, compared
+from engine_builder.self_check_cases import Case, asked_of, assignment_of, case_by_name, compared, macs_of
 from engine_builder.self_check_fit import roofline_parts
 from engine_builder.self_check_gpu import gpu_build, gpu_device, gpu_run, gpu_time
 from engine_builder.self_check_model import INPUT, checked_network
@@ -99,7 +99,7 @@ def rtx_build(request: Mapping[str, object], context: StageContext) -> dict[str,
         "build_seconds": seconds,
         "plan_bytes": engine.size_bytes,
         "reached": [json_from_value(row) for row in rows],
-        "roofline": json_from_value(roofline_parts(engine.kernels_at_opt, backend.gpu)),
+        "roofline": json_from_value(roofline_parts(engine.kernels_at_opt, backend.gpu, macs=macs_of(case, model))),
     }
 
 

@@ -30,15 +30,16 @@ def timed(factor: float, launch_ms: float) -> list[Measured]:
 
 def test_parts_add_up_to_the_prediction_and_count_only_what_is_launched() -> None:
     kernels = (product(512), sizes_only(), product(64))
-    parts = roofline_parts(kernels, GPU)
+    parts = roofline_parts(kernels, GPU, macs=512**3 + 64**3)
     assert parts.launches == 2
     assert parts.predicted_ms == pytest.approx(predicted_latency(kernels, GPU).ms)
     assert parts.roof_ms + parts.launches * GPU.launch_us / 1e3 == pytest.approx(parts.predicted_ms)
 
 
-def test_kernels_without_sizes_are_refused() -> None:
-    with pytest.raises(EngineError, match="list no sizes"):
-        roofline_parts((Kernel("named", "", (), (), (), ()),), GPU)
+@pytest.mark.parametrize("kernel", [Kernel("named", "", (), (), (), ()), product(1)])
+def test_kernels_without_sizes_are_refused(kernel: Kernel) -> None:
+    with pytest.raises(EngineError, match="expected the model's 1000"):
+        roofline_parts((kernel,), GPU, macs=1000)
 
 
 def test_constants_of_exact_times_are_found_again() -> None:
