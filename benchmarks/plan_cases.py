@@ -177,7 +177,7 @@ def fake_quantized(network: Network, precisions: Mapping[str, Precision], ranges
             steps.append((piece, (unit.layer.output,), {}))
         else:
             piece = Piece(low_layer(graph, unit, precision, ranges, TENSORRT_SCHEME))
-            own = {}
+            own: dict[str, Array] = {}
             if weight is not None and weight in graph.matrices:
                 own[weight] = rounded_weight(graph, unit.layer, precision, None, TENSORRT_SCHEME)
             steps.append((piece, (unit.layer.output,), own))
@@ -185,8 +185,8 @@ def fake_quantized(network: Network, precisions: Mapping[str, Precision], ranges
     found = []
     for batch in batches(samples):
         tensors: dict[str, Array] = {**fed, **batch}
-        for piece, names, own in steps:
-            tensors.update(zip(names, piece.run({**tensors, **own}).values(), strict=True))
+        for piece, names, weights in steps:
+            tensors.update(zip(names, piece.run({**tensors, **weights}).values(), strict=True))
         found.append(np.asarray(tensors[graph.outputs[0]], dtype=np.float32))
     return np.concatenate(found)
 

@@ -67,8 +67,8 @@ def read_network(listed: Listed, folders: Sequence[Path]) -> Network | str:
     if listed.name in MODELS:
         with np.load(PICTURES, allow_pickle=False) as arrays:
             train, test = arrays["train_images"][:256], arrays["test_images"][:512]
-        calibration, validation = {"input": network_input(train)}, {"input": network_input(test)}
-        return _network(listed, MODELS[listed.name], calibration, validation, "256 training and 512 test pictures of Fashion-MNIST")
+        pictures: tuple[Samples, Samples] = ({"input": network_input(train)}, {"input": network_input(test)})
+        return _network(listed, MODELS[listed.name], *pictures, "256 training and 512 test pictures of Fashion-MNIST")
     path = _found(listed.files, folders)
     if path is None:
         return f"{' or '.join(listed.files)} is in none of the folders given with --models"
