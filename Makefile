@@ -19,9 +19,10 @@ help: ## say what there is
 demo: $(RUNTIME) ## start the service, optimize two models over HTTP, leave the reports in demo-output/
 	$(BIN)/python -m examples.demo
 
-bench: $(DEV) ## compare the orders of the search, then run whole jobs beside plain int8; results in benchmarks/results/
+bench: $(DEV) ## compare the orders of the search, run whole jobs beside plain int8, build plans (MODELS="DIR ..." for more networks)
 	$(BIN)/python -m benchmarks.orders
 	$(BIN)/python -m benchmarks.jobs
+	$(BIN)/python -m benchmarks.plans --models $(MODELS)
 
 test: lint ## every check and every test
 	$(BIN)/python -m pytest -q -n logical --dist loadfile

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import selectors
 import signal
 import subprocess
@@ -34,6 +35,7 @@ _EXIT_POLL_SECONDS = 0.005
 _TAIL_BYTES = 8192
 _CHUNK_BYTES = 65536
 _MAX_READS_AT_END = 4
+GPU_TARGETS = frozenset({"tensorrt"})  # whose engines run on this machine's GPU
 _MAX_RESULT_BYTES = 64 * 2**20
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT")
 _KEPT_PREFIXES = ("LC_", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "MALLOC_", "CUDA_", "NVIDIA_")
@@ -41,9 +43,9 @@ _KEPT_PREFIXES = ("LC_", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "MALLOC_", "CUDA_"
 
 @dataclass(frozen=True, slots=True)
 class StageLimits:
-    """What a stage may use: address space in bytes, wall-clock time in seconds. Both above 0."""
+    """What a stage may use: memory in bytes, wall-clock time in seconds. Both above 0."""
 
-    memory_bytes: int
+    memory_bytes: int  # of address space; of resident memory, watched from outside, where the stage opens a GPU
     seconds: float
 
     def __post_init__(self) -> None:
@@ -70,7 +72,8 @@ def run_in_child(
         stage: The stage's name in the table.
         request: A JSON object.
         workspace: The job's folder; stderr is appended to its ``log.txt``. One stage at a time.
-        limits: Memory and time.
+        limits: Memory and time. CUDA reserves far more address space than it uses, so a stage of a job on this machine's GPU is ended when
+            its process group is found to be over the limit.
         on_progress: Takes the fraction done of this stage (0..1, never less than before) and a line for the user.
         should_cancel: Polled every 0.1 s.
         stages: The module that holds the table ``STAGES``.
@@ -82,6 +85,7 @@ def run_in_child(
         StageCancelledError: ``should_cancel`` said so.
         StageCrashedError: It ended without a result.
     """
+    opens_gpu = _opens_gpu(request)
     folder = Workspace(workspace)
     folder.remove_scratch()
     if should_cancel():
@@ -94,7 +98,7 @@ def run_in_child(
             "stages": stages,
             "workspace": str(folder.root),
             "scratch": str(scratch),
-            "memory_bytes": limits.memory_bytes,
+            "memory_bytes": None if opens_gpu else limits.memory_bytes,
             "parent_pid": os.getpid(),
         }
         kills_before = _kernel_kills()
@@ -102,7 +106,8 @@ def run_in_child(
             stdin.write(json.dumps(envelope, allow_nan=False).encode())
             stdin.seek(0)
             log.write(f"--- {stage}\n".encode())
-            status = _Child(stage, stdin, scratch, log).wait(limits, on_progress, should_cancel)
+            child = _Child(stage, stdin, scratch, log, watched_bytes=limits.memory_bytes if opens_gpu else None)
+            status = child.wait(limits, on_progress, should_cancel)
         return _outcome(stage, scratch / RESULT_NAME, status, log.tail, killed_by_kernel=_kernel_kills() > kills_before)
     finally:
         remove_tree(scratch)
@@ -126,8 +131,9 @@ def _outcome(stage: str, result: Path, status: int, tail: bytes, *, killed_by_ke
 class _Child:
     """One running child. Owned by the thread that made it; gone, with its whole group, when ``wait`` returns or raises."""
 
-    def __init__(self, stage: str, stdin: IO[bytes], scratch: Path, log: _Log) -> None:
+    def __init__(self, stage: str, stdin: IO[bytes], scratch: Path, log: _Log, *, watched_bytes: int | None) -> None:
         self._stage = stage
+        self._watched_bytes = watched_bytes
         self._log = log
         self._lines = b""
         self._progress = 0.0
@@ -155,6 +161,8 @@ class _Child:
                     self._read(selector, POLL_SECONDS, on_progress)
                     if should_cancel():
                         raise _cancelled(self._stage)
+                    if self._watched_bytes is not None and resident_bytes(self._process.pid) > self._watched_bytes:
+                        raise StageMemoryError(memory_detail(self._stage), fix=MEMORY_FIX)
                     if time.monotonic() - self._started > limits.seconds:
                         raise StageTimeoutError(
                             f"stage {self._stage} ran past its limit of {limits.seconds:g} seconds",
@@ -248,6 +256,24 @@ def _environment(scratch: Path) -> dict[str, str]:
         kept["PYTHONPATH"] = os.pathsep.join(filter(None, (str(source), kept.get("PYTHONPATH"))))
     # The plotting library would otherwise keep its font list in the user's home.
     return {**kept, "TMPDIR": str(scratch), "MPLCONFIGDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
+
+
+def _opens_gpu(request: Mapping[str, object]) -> bool:
+    config = request.get("config")
+    return isinstance(config, Mapping) and config.get("target") in GPU_TARGETS
+
+
+def resident_bytes(group: int) -> int:
+    """Return the resident memory of a process group's processes together; pages that they share count for each."""
+    total = 0
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if os.getpgid(int(entry.name)) == group:
+                    total += int((entry / "statm").read_text().split()[1]) * resource.getpagesize()
+            except (OSError, ValueError, IndexError):  # it ended while it was looked at
+                continue
+    return total
 
 
 def _kernel_kills() -> int:

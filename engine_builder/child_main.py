@@ -59,7 +59,7 @@ def main() -> None:
     _die_with_parent(cast(int, envelope["parent_pid"]))  # again: the kernel may forget it when the namespace changes
     outcome: dict[str, object]
     try:
-        _limit_memory(cast(int, envelope["memory_bytes"]))
+        _limit_memory(cast("int | None", envelope["memory_bytes"]))
         outcome = {"result": _run(envelope, workspace, scratch, report)}
         encoded = _encoded(outcome)
     except BaseException as exc:  # the process boundary: everything becomes an error object, the trace goes to log.txt
@@ -155,8 +155,11 @@ def _ask_for_death_signal() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def _limit_memory(memory_bytes: int) -> None:
+def _limit_memory(memory_bytes: int | None) -> None:
+    """Limit the address space; with None the parent watches the resident memory instead."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory_bytes is None:
+        return
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     else:

@@ -91,6 +91,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     recipe.add_argument("--output", type=Path, metavar="FILE", required=True, help="assignment.json to write; ranges go beside it")
 
+    check = _command(parsers, "self-check", commands.self_check)
+    check.add_argument(
+        "--output", type=Path, metavar="FILE", help="what was found, as JSON (default onnx-trt-optimizer-self-check.json in this folder)"
+    )
+    check.add_argument(
+        "--gpu", metavar="NAME", help="the GPU to build TensorRT-RTX plans for (default: this machine's where it can, else RTX 4090)"
+    )
+
     targets = _command(parsers, "targets", commands.targets)
     targets.add_argument("--local", action="store_true", help="ask this machine, not a server")
     for parser_of_server in (submit, watch, download, cancel, targets):

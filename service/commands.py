@@ -120,6 +120,17 @@ def recipe(arguments: argparse.Namespace, out: Output) -> None:
     )
 
 
+def self_check(arguments: argparse.Namespace, out: Output) -> None:
+    """Prove on this machine what can be proved here: builds, precisions, accuracy and, on a GPU, time."""
+    from service.self_check import DEFAULT_OUTPUT, run_self_check  # loads onnx and the runtime; the client's commands need neither
+
+    def progress(line: str) -> None:
+        sys.stderr.write(f"... {line}\n")
+        sys.stderr.flush()
+
+    run_self_check(arguments.output or DEFAULT_OUTPUT, arguments.gpu, out, progress)
+
+
 def _watch(client: Client, job_id: str, out: Output) -> None:
     with progress_view(sys.stderr) as view:
         job = client.watch(job_id, _shower(view))

@@ -1,4 +1,7 @@
-"""What every test shares: GPU tests skip without a GPU, and hypothesis does not time single examples on busy machines."""
+"""What every test shares.
+
+GPU tests skip without a GPU, a missing tool is a failure on continuous integration, and hypothesis does not time single examples.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import ctypes
 
 import pytest
 from hypothesis import settings
+
+from tests.required_tools import pytest_runtest_makereport as pytest_runtest_makereport  # a hook: pytest finds it here by its name
 
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")

@@ -81,6 +81,14 @@ def is_attention(kernel: Kernel) -> bool:
     return bool(_ATTENTION.search(kernel.name))
 
 
+def factors_of(kernel: Kernel) -> tuple[KernelTensor, ...]:
+    """Return the inputs without the masks of a fused attention, which may stand before or behind queries, keys and values."""
+    if not is_attention(kernel) or not kernel.outputs:
+        return kernel.inputs
+    heads = kernel.outputs[0].shape[:-2]
+    return tuple(tensor for tensor in kernel.inputs if tensor.dtype != "bool" and tensor.shape[:-2] == heads) or kernel.inputs
+
+
 def multiplies(kernel: Kernel) -> bool:
     """Whether it holds a convolution or a product of matrices."""
     return kernel.kind in (CONVOLUTION, TRANSPOSED, *_PRODUCTS) or is_attention(kernel)
@@ -91,7 +99,7 @@ def weight_of(kernel: Kernel) -> KernelTensor | None:
     if not multiplies(kernel) or not kernel.inputs:
         return None
     if is_attention(kernel):
-        return kernel.inputs[-1]
+        return factors_of(kernel)[-1]
     if kernel.kind in (CONVOLUTION, TRANSPOSED):
         axis = 1 if kernel.kind == TRANSPOSED else 0
         rank, channels = len(kernel.outputs[0].shape), kernel.outputs[0].shape[1]
@@ -103,7 +111,7 @@ def weight_of(kernel: Kernel) -> KernelTensor | None:
 
 def math_of(kernel: Kernel) -> Precision:
     """Return the format a kernel multiplies in: low where both factors are, else that of the floating-point factor."""
-    factors = [tensor.dtype for tensor in (*kernel.inputs[:1], weight_of(kernel)) if tensor is not None]
+    factors = [tensor.dtype for tensor in (*factors_of(kernel)[:1], weight_of(kernel)) if tensor is not None]
     if not multiplies(kernel) or not factors:
         return Precision.FP32
     if len(set(factors)) == 1 and factors[0] in LOW:
@@ -118,7 +126,7 @@ def _macs(kernel: Kernel) -> int:
     weight = weight_of(kernel)
     if weight is None or not kernel.outputs:
         return 0
-    first, output = kernel.inputs[0], kernel.outputs[0]
+    first, output = factors_of(kernel)[0], kernel.outputs[0]
     if is_attention(kernel):
         return 2 * _elements(first) * weight.shape[-2]
     if kernel.kind in (CONVOLUTION, TRANSPOSED):

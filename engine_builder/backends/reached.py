@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from calibration.precision import Precision
-from engine_builder.backends.kernel_work import CONVOLUTION, FLOATS, LOW, TRANSPOSED, is_attention, math_of, multiplies, weight_of
+from engine_builder.backends.kernel_work import (
+    CONVOLUTION,
+    FLOATS,
+    LOW,
+    TRANSPOSED,
+    factors_of,
+    is_attention,
+    math_of,
+    multiplies,
+    weight_of,
+)
 from engine_builder.backends.kernels import Kernel
 
 _BUILDER_SUFFIX = re.compile(r"(_U\d+)?(_myl\d+_\d+)?$")
@@ -75,7 +85,7 @@ def _got(kernel: Kernel) -> Precision:
     if weight is not None and weight.dtype == "int4":
         return Precision.INT4
     if is_attention(kernel) and math_of(kernel) in LOW.values():
-        wide = [tensor for tensor in kernel.inputs[:2] if tensor.dtype in FLOATS]  # queries and keys, ahead of any mask
+        wide = [tensor for tensor in factors_of(kernel)[:2] if tensor.dtype in FLOATS]  # queries and keys
         return FLOATS[wide[0].dtype] if wide else math_of(kernel)
     return math_of(kernel)
 

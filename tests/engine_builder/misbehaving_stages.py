@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import math
+import mmap
 import os
 import signal
 import socket
@@ -12,12 +13,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from calibration.errors import InvalidModelError
 from engine_builder.workspace import StageContext
 
+_MAP_NORESERVE = 0x4000  # Linux; Python 3.11 has no name for it
 logger = logging.getLogger(__name__)
 
 
@@ -33,6 +36,16 @@ def allocate(request: Mapping[str, object], context: StageContext) -> object:
     """Take more memory than any limit in a test."""
     del request, context
     return {"sum": float(np.ones(2**34, dtype=np.uint8).sum())}
+
+
+def hold_memory(request: Mapping[str, object], context: StageContext) -> object:
+    """Reserve 64 GiB of addresses, as CUDA does, touch as many bytes as the request says, and wait."""
+    del context
+    reserved = mmap.mmap(-1, 64 * 2**30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+    held = np.ones(cast(int, request["touched_bytes"]), dtype=np.uint8)
+    time.sleep(cast(float, request["seconds"]))
+    reserved.close()
+    return {"sum": int(held[:: 2**20].sum())}
 
 
 def allocate_inside_an_input_error(request: Mapping[str, object], context: StageContext) -> object:
@@ -170,6 +183,7 @@ STAGES: Mapping[str, Stage] = {
     for function in (
         echo,
         allocate,
+        hold_memory,
         allocate_inside_an_input_error,
         say_bad_alloc_and_abort,
         raise_from_runtime,

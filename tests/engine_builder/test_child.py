@@ -152,6 +152,19 @@ def test_memory_limit_is_told_apart_from_other_failures(tmp_path: Path, stage: s
     assert names_in(tmp_path) == {"log.txt"}
 
 
+def test_a_stage_that_opens_a_gpu_may_reserve_addresses_but_not_hold_memory_over_its_limit(tmp_path: Path) -> None:
+    limits = StageLimits(memory_bytes=2**30, seconds=20)
+    gpu = {"config": {"target": "tensorrt"}}
+    assert run("hold_memory", tmp_path, {**gpu, "touched_bytes": 2**26, "seconds": 0.0}, limits=limits) == {"sum": 64}
+    with pytest.raises(StageMemoryError, match="needed more memory than its limit"):
+        run("hold_memory", tmp_path, {**gpu, "touched_bytes": 2**30, "seconds": 15.0}, limits=limits)
+
+
+def test_other_stages_may_not_even_reserve_more_addresses_than_their_limit(tmp_path: Path) -> None:
+    with pytest.raises(StageMemoryError):
+        run("hold_memory", tmp_path, {"touched_bytes": 2**26, "seconds": 0.0}, limits=StageLimits(memory_bytes=2**30, seconds=20))
+
+
 def test_memory_limit_too_low_for_the_libraries_is_a_memory_error(tmp_path: Path) -> None:
     with pytest.raises(StageMemoryError):
         run("echo", tmp_path, limits=StageLimits(memory_bytes=96 * 2**20, seconds=20))

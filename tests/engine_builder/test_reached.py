@@ -93,3 +93,8 @@ def test_attention_is_low_only_with_queries_keys_and_values() -> None:
 def test_difference_without_a_reason_cannot_be_written_down() -> None:
     with pytest.raises(ValueError, match="expected a reason iff they differ"):
         Reached("n", Precision.INT8, Precision.FP16, "k", None)
+
+
+def test_masks_in_front_of_queries_and_keys_are_not_taken_for_them() -> None:
+    masked = kernel("_gemm_mha_v2_myl0_17", "kgen", "scores", ("bool", "bool", "int8", "int8", "int8"), rank=3)
+    assert only([masked], "scores", Precision.INT8) == (Precision.INT8, None)

@@ -1,0 +1,76 @@
+"""Stages of self-check that pretend: what a machine with a healthy GPU would answer, with any answer replaced or any stage broken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from engine_builder.self_check_cases import CASES
+
+ROOFLINE = {
+    "fp16": {"roof_ms": 0.40, "launches": 20, "predicted_ms": 0.44},
+    "int8": {"roof_ms": 0.20, "launches": 40, "predicted_ms": 0.28},
+    "mixed": {"roof_ms": 0.30, "launches": 30, "predicted_ms": 0.36},
+    "fp16, batch 1": {"roof_ms": 0.01, "launches": 20, "predicted_ms": 0.05},
+}
+CLOSE = {"samples": 128, "agreement": 0.99, "kl": 1e-5, "largest_difference": 0.02, "scale": 2.5}
+LAYER = {"layer": "stem", "asked": "fp16", "got": "fp16", "kernel": "k", "reason": None}
+NOT_REACHED = {
+    **LAYER,
+    "asked": "int8",
+    "reason": "neither its input nor its weight reaches the kernel in low precision: Q/DQ must stand directly on both",
+}
+
+
+def timing(case: str, *, factor: float = 1.0, launch_ms: float = 0.002) -> dict[str, object]:
+    parts = ROOFLINE[case]
+    milliseconds = factor * parts["roof_ms"] + launch_ms * parts["launches"]
+    return {
+        "graph": True,
+        "no_graph_because": None,
+        "median_ms": milliseconds,
+        "p95_ms": milliseconds * 1.02,
+        "mad_ms": milliseconds * 0.01,
+        "runs": 5000,
+        "without_graph_ms": milliseconds * 1.2,
+        "enqueue_ms": 0.03,
+        "transfers_ms": {"to_device_ms": 0.1, "to_host_ms": 0.01},
+    }
+
+
+@dataclass
+class PretendedStages:
+    """A ``RunStage``; ``instead`` maps ``stage`` or ``stage case`` to another answer, or to an error that is raised."""
+
+    instead: Mapping[str, Mapping[str, object] | Exception] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+
+    def __call__(self, stage: str, request: Mapping[str, object]) -> Mapping[str, object]:
+        key = " ".join([stage, str(request.get("case", request.get("package", "")))]).strip()
+        self.calls.append(key)
+        answer = self.instead.get(key, self.instead.get(stage, self._usual(stage, request)))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _usual(self, stage: str, request: Mapping[str, object]) -> Mapping[str, object]:
+        case = str(request.get("case", ""))
+        build = {"build_seconds": 2.5, "plan_bytes": 4_000_000, "reached": [LAYER], "roofline": ROOFLINE.get(case, {})}
+        answers: Mapping[str, Mapping[str, object]] = {
+            "names": {"version": "11.4.0", "used": 64, "lacking": []},
+            "prepare": {"layers": {"Conv": 21, "Add": 9, "Gemm": 1}, "accuracy": 0.87, "samples": 128},
+            "simulate": {"asked": {"stem": "fp16"}, "comparison": CLOSE},
+            "gpu_device": {
+                "name": "NVIDIA GeForce RTX 4090",
+                "compute_capability": [8, 9],
+                "driver": "580.65",
+                "mig": False,
+                "tensorrt": "11.4.0",
+                "cuda": "cuda.core 1.2.2",
+            },
+            "rtx_build": build,
+            "gpu_build": build,
+            "gpu_run": {"comparison": CLOSE},
+            "gpu_time": {"timings": {one.name: timing(one.name) for one in CASES}, "warnings": []},
+        }
+        return answers[stage]
