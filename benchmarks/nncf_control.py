@@ -135,7 +135,7 @@ def run_nncf(python: Path, job: Job, drop: float, folder: Path, seconds: float) 
     """
     log = folder / "nncf.log"
     command = ["env", "NNCF_CI=1"]  # so that it reports its use to nobody
-    command += ["timeout", f"{seconds:.0f}", str(python), nncf_worker.__file__, "--model", str(job.model), "--output", str(folder)]
+    command += ["timeout", f"{seconds:.0f}", str(python), "-P", nncf_worker.__file__, "--model", str(job.model), "--output", str(folder)]
     command += ["--calibration", str(job.calibration), "--validation", str(job.validation), "--relative-drop", str(drop)]
     usage = run_measured(command, log)
     if usage.status:
