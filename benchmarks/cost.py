@@ -43,7 +43,7 @@ def main() -> None:
     """Measure, write the results and print where they are."""
     arguments = _arguments()
     where = environment()
-    networks = [(name, path, "trained") for name, path in MODELS.items()]
+    networks = [(f"Fashion-MNIST {name}", path, "trained") for name, path in MODELS.items()]
     if arguments.models is not None:
         listed = sorted(read_listing(arguments.models), key=lambda one: (arguments.models / one.file).stat().st_size)
         networks += [(one.name, arguments.models / one.file, one.weights) for one in listed]

@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
-import onnx
-
 from benchmarks import nncf_page, nncf_worker
 from benchmarks.int8_layers import layer_counts
 from benchmarks.jobs import Job, run_command
@@ -48,6 +46,7 @@ class Made:
     engine: Path
     evaluations: int
     part_evaluations: int
+    pictures: int
     usage: Usage
 
 
@@ -83,8 +82,8 @@ def compare(job: Job, drop: float, python: Path | None, missing: str | None, fol
         folder: Scratch.
         seconds: What NNCF may take.
     """
-    made = {OURS: _ours(job, folder / "ours")}
-    report = json.loads((folder / "ours" / "report.json").read_text(encoding="utf-8"))
+    samples = len(next(iter(read_samples(job.validation, input_specs(read_model(job.model))).inputs.values())))
+    made = {OURS: _ours(job, folder / "ours", samples)}
     if python is not None:
         try:
             made[NNCF] = run_nncf(python, job, drop, folder, seconds)
@@ -93,14 +92,20 @@ def compare(job: Job, drop: float, python: Path | None, missing: str | None, fol
             print(f"{NNCF}: {missing}", flush=True)
     files = {FLOAT: job.model} | {way: one.engine for way, one in made.items()}
     measured = compared(files, job.validation, config_from_json(dict(job.config)), Metric.TOP1)
-    float_layers = layer_counts(onnx.load(job.model))
     ways = {
         way: Way(
-            one.evaluations, one.part_evaluations, one.usage, layer_counts(onnx.load(one.engine)), measured[way]["accuracy"], measured[way]
+            one.evaluations,
+            one.part_evaluations,
+            one.pictures,
+            one.usage,
+            layer_counts(one.engine),
+            measured[way]["accuracy"],
+            measured[way],
         )
         for way, one in made.items()
     }
-    samples = len(next(iter(read_samples(job.validation, input_specs(read_model(job.model))).inputs.values())))
+    report = json.loads((folder / "ours" / "report.json").read_text(encoding="utf-8"))
+    float_layers = layer_counts(job.model)
     widest = widest_trial(report["trials"], float_layers.weighted + float_layers.adds)
     return Comparison(drop, samples, measured[FLOAT]["accuracy"], ways, widest, missing)
 
@@ -143,7 +148,7 @@ def run_nncf(python: Path, job: Job, drop: float, folder: Path, seconds: float) 
         ended = f"ended after {usage.wall_seconds:.0f} s of wall clock ({usage.cpu_seconds:.0f} CPU s), the most it was given"
         raise NncfFailedError(ended if usage.status == 124 else f"status {usage.status}: {last}")
     counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
-    return Made(folder / "model.onnx", counts["whole_runs"], counts["part_runs"], usage)
+    return Made(folder / "model.onnx", counts["whole_runs"], counts["part_runs"], counts["pictures"], usage)
 
 
 def packages_of(python: Path) -> dict[str, str]:
@@ -153,10 +158,11 @@ def packages_of(python: Path) -> dict[str, str]:
     return cast("dict[str, str]", json.loads(subprocess.check_output([str(python), "-c", code], text=True)))
 
 
-def _ours(job: Job, output: Path) -> Made:
+def _ours(job: Job, output: Path, samples: int) -> Made:
     usage = run_command(job, output)
     trials = json.loads((output / "report.json").read_text(encoding="utf-8"))["trials"]
-    return Made(output / "engine.onnx", len(trials) + 1, 0, usage)  # the float model is run once more, at the intake
+    evaluations = len(trials) + 1  # the float model is run once more, at the intake
+    return Made(output / "engine.onnx", evaluations, 0, evaluations * samples, usage)
 
 
 def _nncf(folder: Path) -> tuple[Path | None, str | None]:
