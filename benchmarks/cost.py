@@ -112,7 +112,7 @@ def page(found: Sequence[ModelCost], where: Mapping[str, object]) -> str:
     """Return the page of results."""
     done = [one for one in found if one.cost is not None]
     costs = [cast(ProbeCost, one.cost) for one in done]
-    headers = ["network", "weights", "MB", "N", "samples", *(f"{stage}: passes / N" for stage in (SINGLES, PAIRS, TRACES))]
+    headers = ["network", "weights", "MB", "N", "samples", "batch", *(f"{stage}: passes / N" for stage in (SINGLES, PAIRS, TRACES))]
     headers += ["one forward, ms", "singles / N forwards", "peak MB", "of 300 MB + 3 x model"]
     stage_headers = ["network", "stage", "passes", "wall s", "CPU s", "peak MB so far"]
     exponents = {stage: growth(costs, stage) for stage in (SINGLES, PAIRS, TRACES)}
@@ -121,12 +121,12 @@ def page(found: Sequence[ModelCost], where: Mapping[str, object]) -> str:
     return (
         "# Cost against N\n\n"
         "What the probes of a job take on one network; N is its number of decisions (layers, residual sums and attention products, at "
-        "one low precision). Inputs are made up, since the cost depends on shapes alone: noise, or token ids. Batch 16, one thread, one "
-        "probe at a time. A job probes single decisions on 256 samples, pairs on 64 and Hessian traces on 32; here there are fewer, and "
-        "the cost is proportional to them but for the sessions. A *pass* runs one sample from a probed layer to the model's end, so "
-        "half of a plain forward on average. *Singles / N forwards*: CPU seconds of singles and Gram matrix, sessions built, over N "
-        "plain forward passes of the same samples. *Peak* is resident memory of the one process that runs all stages; a job's process "
-        "tree has the parent besides, and keeps to one stage a process.\n\n"
+        "one low precision). Inputs are made up, since the cost depends on shapes alone: noise, or token ids. The batch is the job's own "
+        "choice for the network, at most the samples; one thread, one probe at a time. A job probes single decisions on 256 samples, "
+        "pairs on 64 and Hessian traces on 32; here there are fewer, and the cost is proportional to them but for the sessions. A *pass* "
+        "runs one sample from a probed layer to the model's end: about half of a plain forward. *Singles / N forwards*: CPU seconds of "
+        "singles and Gram matrix, sessions built, over N plain forward passes of the same samples. *Peak* is resident memory of the one "
+        "process that runs all stages; a job's process tree has the parent besides, and keeps to one stage a process.\n\n"
         + markdown_table(headers, [_row(one) for one in done])
         + (f"\nNot measured:\n\n{left}" if left else "")
         + f"\nPasses per sample grow with N as: {grown or 'one network says nothing about that'}.\n\n"
@@ -144,6 +144,7 @@ def _row(one: ModelCost) -> list[str]:
         f"{one.size_bytes / 1e6:.1f}",
         str(cost.decisions),
         str(cost.samples),
+        str(cost.batch),
         *(f"{_passes_per_sample(cost, stage) / cost.decisions:.2f}" for stage in (SINGLES, PAIRS, TRACES)),
         f"{1000 * cost.forward_cpu_seconds:.2f}",
         f"{plain_forwards(cost):.2f}",

@@ -32,7 +32,8 @@ from calibration.ranges import collect_ranges
 from calibration.reference import Probe, ReferenceModel
 from calibration.singles import Decision, measure_singles
 from engine_builder.backends.ort_cpu import session_options
-from engine_builder.probing import PAIRS_PER_DECISION, RANGE_BATCH
+from engine_builder.intake import probe_batch
+from engine_builder.probing import HESSIAN_BATCH, PAIRS_PER_DECISION, RANGE_BATCH
 from engine_builder.qdq.placement import ranges_of_moved_tensors
 
 Inputs = dict[str, NDArray[np.generic]]
@@ -65,44 +66,47 @@ class ProbeCost:
     stages: tuple[StageCost, ...]
 
 
-def probe_cost(path: Path, *, shapes: Mapping[str, Sequence[int]], samples: int, batch: int, probes: int) -> ProbeCost:
+def probe_cost(path: Path, *, shapes: Mapping[str, Sequence[int]], samples: int, probes: int) -> ProbeCost:
     """Run the stages on made-up inputs and return what they took.
 
     Args:
         path: The user's model.
         shapes: Sizes of each input but for the first axis, where the model leaves them open.
         samples: Samples that single decisions and pairs are probed on.
-        batch: Samples in one call.
-        probes: Hessian probes of each tensor, each on half a batch.
+        probes: Hessian probes of each tensor, each on at most HESSIAN_BATCH samples.
     """
     source = read_model(path)
     inputs = made_up(input_specs(source), shapes, samples)
     kinds = (OutputKind.LOGITS,) * len(output_specs(source))
     model = prepare(source).model
     del source
-    layers = find_layers(model, {name: (1, *array.shape[1:]) for name, array in inputs.items()})
+    sizes = {name: (1, *array.shape[1:]) for name, array in inputs.items()}
+    layers, batch = find_layers(model, sizes), min(probe_batch(model, sizes), samples)
     decisions = tuple(Decision(layer.name, Precision.INT8) for layer in layers)
     batches = list(_batches(inputs, batch))
     stages: list[StageCost] = []
     with tempfile.TemporaryDirectory() as folder:
-        save_model(model, Path(folder) / "prepared.onnx")
+        prepared = Path(folder) / "prepared.onnx"
+        save_model(model, prepared)
         with _measured(stages, "ranges", passes=samples):
             method, small = RangeMethod.MINMAX, _batches(inputs, RANGE_BATCH)
-            table = collect_ranges(Path(folder) / "prepared.onnx", layers, small, method=method, scratch=Path(folder))
-        forward = plain_forward(Path(folder) / "prepared.onnx", batches)
-    ranges = ranges_of_moved_tensors(model, table.ranges)
-    with _measured(stages, "sessions"):
-        reference = ReferenceModel(model, layers, ranges, ONNXRUNTIME_CPU_SCHEME)
-    with _measured(stages, "singles and Gram matrix"):
-        singles = measure_singles(reference, kinds, decisions, batches)
-    with _measured(stages, "pairs"):
-        pairs = pairs_to_test(singles, layers, ONNXRUNTIME_CPU_SCHEME, PAIRS_PER_DECISION * len(decisions))
-        alone = {decision: singles.loss[:, index] for index, decision in enumerate(decisions)}
-        measure_pairs(reference, kinds, layers, pairs, batches, alone)
-    with _measured(stages, "Hessian traces"):
-        half = [next(_batches(one, max(batch // 2, 1))) for one in (batches * probes)[:probes]]
-        measure_traces(reference, kinds, ONNXRUNTIME_CPU_SCHEME, ranges, half, seed=0)
-    return ProbeCost(len(decisions), samples, sum(_size(one) for one in half), batch, forward, tuple(stages))
+            table = collect_ranges(prepared, layers, small, method=method, scratch=Path(folder))
+        ranges = ranges_of_moved_tensors(model, table.ranges)
+        with _measured(stages, "sessions"):
+            reference = ReferenceModel(model, layers, ranges, ONNXRUNTIME_CPU_SCHEME)
+        del model
+        with _measured(stages, "singles and Gram matrix"):
+            singles = measure_singles(reference, kinds, decisions, batches)
+        with _measured(stages, "pairs"):
+            pairs = pairs_to_test(singles, layers, ONNXRUNTIME_CPU_SCHEME, PAIRS_PER_DECISION * len(decisions))
+            alone = {decision: singles.loss[:, index] for index, decision in enumerate(decisions)}
+            measure_pairs(reference, kinds, layers, pairs, batches, alone)
+        with _measured(stages, "Hessian traces"):
+            few = [next(_batches(one, HESSIAN_BATCH)) for one in (batches * probes)[:probes]]
+            measure_traces(reference, kinds, ONNXRUNTIME_CPU_SCHEME, ranges, few, seed=0)
+        del reference
+        forward = plain_forward(prepared, batches)  # last: its memory is none of the stages'
+    return ProbeCost(len(decisions), samples, sum(_size(one) for one in few), batch, forward, tuple(stages))
 
 
 def made_up(specs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]], samples: int) -> Inputs:
@@ -188,10 +192,9 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--shapes", type=json.loads, default={}, help='sizes after the first axis, as JSON: {"input_ids": [48]}')
     parser.add_argument("--samples", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--probes", type=int, default=2)
     found = parser.parse_args()
-    cost = probe_cost(found.model, shapes=found.shapes, samples=found.samples, batch=found.batch, probes=found.probes)
+    cost = probe_cost(found.model, shapes=found.shapes, samples=found.samples, probes=found.probes)
     print(json.dumps(asdict(cost)))
 
 
