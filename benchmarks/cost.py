@@ -69,7 +69,18 @@ def measure(name: str, path: Path, weights: str, samples: int, seconds: float) -
         seconds: What it may take.
     """
     size = path.stat().st_size
-    command = [sys.executable, "-m", "benchmarks.cost_probe", str(path), "--samples", str(samples), "--shapes", json.dumps(SHAPES)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.cost_probe",
+        str(path),
+        "--samples",
+        str(samples),
+        "--few",
+        str(min(samples // 4, 16)),
+        "--shapes",
+        json.dumps(SHAPES),
+    ]
     try:
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds)
     except subprocess.CalledProcessError as exc:
@@ -112,7 +123,16 @@ def page(found: Sequence[ModelCost], where: Mapping[str, object]) -> str:
     """Return the page of results."""
     done = [one for one in found if one.cost is not None]
     costs = [cast(ProbeCost, one.cost) for one in done]
-    headers = ["network", "weights", "MB", "N", "samples", "batch", *(f"{stage}: passes / N" for stage in (SINGLES, PAIRS, TRACES))]
+    headers = [
+        "network",
+        "weights",
+        "MB",
+        "N",
+        "samples of singles",
+        "of pairs and traces",
+        "batch",
+        *(f"{stage}: passes / N" for stage in (SINGLES, PAIRS, TRACES)),
+    ]
     headers += ["one forward, ms", "singles / N forwards", "peak MB", "of 300 MB + 3 x model"]
     stage_headers = ["network", "stage", "passes", "wall s", "CPU s", "peak MB so far"]
     exponents = {stage: growth(costs, stage) for stage in (SINGLES, PAIRS, TRACES)}
@@ -144,6 +164,7 @@ def _row(one: ModelCost) -> list[str]:
         f"{one.size_bytes / 1e6:.1f}",
         str(cost.decisions),
         str(cost.samples),
+        str(cost.few),
         str(cost.batch),
         *(f"{_passes_per_sample(cost, stage) / cost.decisions:.2f}" for stage in (SINGLES, PAIRS, TRACES)),
         f"{1000 * cost.forward_cpu_seconds:.2f}",
@@ -160,12 +181,13 @@ def _stage_row(name: str, stage: StageCost) -> list[str]:
 
 def _passes_per_sample(cost: ProbeCost, stage: str) -> float:
     passes = sum(one.passes for one in cost.stages if one.stage == stage)
-    return passes / (cost.hessian_samples if stage == TRACES else cost.samples)
+    return passes / (cost.samples if stage == SINGLES else cost.few)
 
 
 def _samples(path: Path, most: int) -> int:
-    """Return how many samples fit the patience of a person: a job's number for small networks, a batch for the largest."""
-    return most if path.stat().st_size < 5e6 else 16
+    """Return how many samples fit the patience of a person: a job's number for small networks, half a batch or less for the largest."""
+    size = path.stat().st_size
+    return most if size < 5e6 else 16 if size < 100e6 else 8
 
 
 def _arguments() -> argparse.Namespace:
@@ -173,7 +195,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--models", type=Path, help="a folder that benchmarks.models filled (default: the example networks alone)")
     parser.add_argument("--only", help="measure one network")
     parser.add_argument(
-        "--samples", type=int, default=256, help="samples for networks below 5 MB; larger ones get 16 (default %(default)s)"
+        "--samples", type=int, default=256, help="samples for networks below 5 MB; larger ones get 16 or 8 (default %(default)s)"
     )
     parser.add_argument("--seconds", type=float, default=600.0, help="what one network may take (default %(default)s)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results (default: benchmarks/results)")

@@ -33,7 +33,7 @@ from calibration.reference import Probe, ReferenceModel
 from calibration.singles import Decision, measure_singles
 from engine_builder.backends.ort_cpu import session_options
 from engine_builder.intake import probe_batch
-from engine_builder.probing import HESSIAN_BATCH, PAIRS_PER_DECISION, RANGE_BATCH
+from engine_builder.probing import PAIRS_PER_DECISION, RANGE_BATCH
 from engine_builder.qdq.placement import ranges_of_moved_tensors
 
 Inputs = dict[str, NDArray[np.generic]]
@@ -59,21 +59,21 @@ class ProbeCost:
     """What all probe stages took on one model."""
 
     decisions: int
-    samples: int  # of singles and pairs
-    hessian_samples: int
+    samples: int  # of singles
+    few: int  # of pairs, and of Hessian traces
     batch: int
     forward_cpu_seconds: float  # one plain forward pass of one sample, at that batch
     stages: tuple[StageCost, ...]
 
 
-def probe_cost(path: Path, *, shapes: Mapping[str, Sequence[int]], samples: int, probes: int) -> ProbeCost:
+def probe_cost(path: Path, *, shapes: Mapping[str, Sequence[int]], samples: int, few: int) -> ProbeCost:
     """Run the stages on made-up inputs and return what they took.
 
     Args:
         path: The user's model.
         shapes: Sizes of each input but for the first axis, where the model leaves them open.
-        samples: Samples that single decisions and pairs are probed on.
-        probes: Hessian probes of each tensor, each on at most HESSIAN_BATCH samples.
+        samples: Samples that single decisions are probed on.
+        few: Of these, samples for pairs, and for Hessian traces in two probes of each tensor.
     """
     source = read_model(path)
     inputs = made_up(input_specs(source), shapes, samples)
@@ -99,14 +99,14 @@ def probe_cost(path: Path, *, shapes: Mapping[str, Sequence[int]], samples: int,
             singles = measure_singles(reference, kinds, decisions, batches)
         with _measured(stages, "pairs"):
             pairs = pairs_to_test(singles, layers, ONNXRUNTIME_CPU_SCHEME, PAIRS_PER_DECISION * len(decisions))
-            alone = {decision: singles.loss[:, index] for index, decision in enumerate(decisions)}
-            measure_pairs(reference, kinds, layers, pairs, batches, alone)
+            alone = {decision: singles.loss[:few, index] for index, decision in enumerate(decisions)}
+            first = next(_batches(inputs, few))
+            measure_pairs(reference, kinds, layers, pairs, list(_batches(first, batch)), alone)
         with _measured(stages, "Hessian traces"):
-            few = [next(_batches(one, HESSIAN_BATCH)) for one in (batches * probes)[:probes]]
-            measure_traces(reference, kinds, ONNXRUNTIME_CPU_SCHEME, ranges, few, seed=0)
+            measure_traces(reference, kinds, ONNXRUNTIME_CPU_SCHEME, ranges, list(_batches(first, max(few // 2, 1))), seed=0)
         del reference
         forward = plain_forward(prepared, batches)  # last: its memory is none of the stages'
-    return ProbeCost(len(decisions), samples, sum(_size(one) for one in few), batch, forward, tuple(stages))
+    return ProbeCost(len(decisions), samples, few, batch, forward, tuple(stages))
 
 
 def made_up(specs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]], samples: int) -> Inputs:
@@ -192,9 +192,9 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--shapes", type=json.loads, default={}, help='sizes after the first axis, as JSON: {"input_ids": [48]}')
     parser.add_argument("--samples", type=int, default=16)
-    parser.add_argument("--probes", type=int, default=2)
+    parser.add_argument("--few", type=int, default=16)
     found = parser.parse_args()
-    cost = probe_cost(found.model, shapes=found.shapes, samples=found.samples, probes=found.probes)
+    cost = probe_cost(found.model, shapes=found.shapes, samples=found.samples, few=min(found.few, found.samples))
     print(json.dumps(asdict(cost)))
 
 
