@@ -118,7 +118,8 @@ def made_up(specs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]], sa
     rng = np.random.default_rng(0)
     made: Inputs = {}
     for spec in specs:
-        sizes = [samples, *shapes.get(spec.name, spec.shape[1:])]
+        is_open = not all(isinstance(size, int) for size in spec.shape[1:])
+        sizes = [samples, *(shapes.get(spec.name, spec.shape[1:]) if is_open else spec.shape[1:])]
         fixed = [size for size in sizes if isinstance(size, int)]
         if len(fixed) != len(sizes):
             raise ValueError(f"input '{spec.name}' has open axes {spec.shape[1:]}; its sizes are expected in 'shapes'")

@@ -52,3 +52,7 @@ def test_made_up_inputs_have_the_kind_that_their_names_tell() -> None:
 def test_open_axis_without_a_size_is_refused() -> None:
     with pytest.raises(ValueError, match="input 'x' has open axes"):
         made_up([TensorSpec("x", "float32", ("n", "t"))], {}, 2)
+
+
+def test_axes_that_the_model_fixes_stay_as_they_are() -> None:
+    assert made_up([TensorSpec("x", "float32", ("n", 1, 28))], {"x": [3, 224]}, 2)["x"].shape == (2, 1, 28)
