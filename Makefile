@@ -7,11 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# Networks for `make bench` that are too big to be kept here; MODELS_FROM=FOLDER adds .onnx files of yours.
+BENCH_MODELS := $(VENV)/bench-models
+
 # Stamp files: set-up runs again only when the locks or pyproject.toml change.
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: help demo bench test lint format lock docker-check clean
+.PHONY: help demo bench bench-nncf test lint format lock docker-check clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,10 +22,18 @@ help: ## say what there is
 demo: $(RUNTIME) ## start the service, optimize two models over HTTP, leave the reports in demo-output/
 	$(BIN)/python -m examples.demo
 
-bench: $(DEV) ## compare the orders of the search, run whole jobs beside plain int8, build plans (MODELS="DIR ..." for more networks)
+bench: $(DEV) $(BENCH_MODELS)/models.json ## compare the orders of the search, run whole jobs beside plain int8, measure cost, build plans (MODELS="DIR ..." for more networks)
 	$(BIN)/python -m benchmarks.orders
 	$(BIN)/python -m benchmarks.jobs
+	$(BIN)/python -m benchmarks.cost --models $(BENCH_MODELS)
 	$(BIN)/python -m benchmarks.plans --models $(MODELS)
+
+$(BENCH_MODELS)/models.json: | $(DEV)
+	@echo "Preparing ResNet50, MobileNetV2, BERT-base and MiniLM (once; PyTorch goes into an environment of its own) ..."
+	$(BIN)/python -m benchmarks.models $(BENCH_MODELS) --environment $(VENV)/bench-torch $(if $(MODELS_FROM),--taken-from $(MODELS_FROM))
+
+bench-nncf: $(DEV) ## run NNCF's accuracy control beside a job of ours (NNCF in an environment of its own, 0.6 GB)
+	$(BIN)/python -m benchmarks.nncf_control --environment $(VENV)/bench-nncf
 
 test: lint ## every check and every test
 	$(BIN)/python -m pytest -q -n logical --dist loadfile

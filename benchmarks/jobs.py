@@ -101,13 +101,8 @@ def run_job(job: Job, folder: Path) -> JobResult:
         SystemExit: The job failed; its last lines are the message.
     """
     scratch = Path(tempfile.mkdtemp(dir=folder))
-    config, output, log, plain = scratch / "config.json", scratch / "output", scratch / "job.log", scratch / "plain.onnx"
-    config.write_text(json.dumps(job.config), encoding="utf-8")
-    command = [sys.executable, "-m", "service", "optimize", str(job.model), "--calibration", str(job.calibration)]
-    command += ["--validation", str(job.validation), "--config", str(config), "--output", str(output)]
-    usage = run_measured(command, log)
-    if usage.status:
-        raise SystemExit(f"{job.name}: the job failed with status {usage.status}:\n" + "\n".join(log.read_text().splitlines()[-20:]))
+    output, plain = scratch / "output", scratch / "plain.onnx"
+    usage = run_command(job, output)
     result = cast("dict[str, object]", json.loads((output / "result.json").read_text(encoding="utf-8")))
     report = json.loads((output / "report.json").read_text(encoding="utf-8"))
     quantize_plainly(job.model, job.calibration, plain)
@@ -115,6 +110,26 @@ def run_job(job: Job, folder: Path) -> JobResult:
     metric = Metric(str(_part(result, "verdict")["metric"]))
     measured = compared(files, job.validation, config_from_json(dict(job.config)), metric)
     return JobResult(job.name, job.config, result, len(report["trials"]), usage, measured)
+
+
+def run_command(job: Job, output: Path) -> Usage:
+    """Run one job by the command line, which leaves its files in ``output``, and return what it took.
+
+    Args:
+        job: The job.
+        output: A folder that is not there; its configuration and log are left beside it.
+
+    Raises:
+        SystemExit: The job failed; its last lines are the message.
+    """
+    config, log = output.with_name("config.json"), output.with_name("job.log")
+    config.write_text(json.dumps(job.config), encoding="utf-8")
+    command = [sys.executable, "-m", "service", "optimize", str(job.model), "--calibration", str(job.calibration)]
+    command += ["--validation", str(job.validation), "--config", str(config), "--output", str(output)]
+    usage = run_measured(command, log)
+    if usage.status:
+        raise SystemExit(f"{job.name}: the job failed with status {usage.status}:\n" + "\n".join(log.read_text().splitlines()[-20:]))
+    return usage
 
 
 def page(results: Sequence[JobResult], where: Mapping[str, object]) -> str:

@@ -76,7 +76,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     baseline_ref, baseline_type = _baseline(model_ref, prepared, prepared_ref, config, workspace, notes)
     reference_ref = baseline_ref if baseline_type is Precision.FP32 else prepared_ref
     float_model = FloatModel(workspace.path(reference_ref))
-    batch = fixed or _batch(prepared.model, shapes)
+    batch = fixed or probe_batch(prepared.model, shapes)
     count = fixed or max(batch, 2)  # two samples tell whether an output's first axis counts them
     what = "held-out calibration samples" if request.get("validation") is None else "validation set"
     outputs = output_specs(model)
@@ -220,8 +220,13 @@ def _baseline(
     return model, prepared.float_type
 
 
-def _batch(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Return a batch of which the four largest activations together stay near BATCH_BYTES."""
+def probe_batch(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return a batch of which the four largest activations together stay near BATCH_BYTES.
+
+    Args:
+        model: The prepared model.
+        shapes: Shape of each input, one sample in a call.
+    """
     constants = {tensor.name for tensor in model.graph.initializer}
     found = [shape for name, shape in concrete_shapes(model, shapes).items() if name not in constants]
     sizes = sorted(4 * math.prod(size for size in shape if isinstance(size, int)) for shape in found)

@@ -1,0 +1,203 @@
+"""Measures what the probe stages of a job take on one model; ``benchmarks.cost`` runs it, a process for each model.
+
+Prints JSON. Inputs are made up: what a probe costs depends on shapes alone. One thread, one probe at a time, so that CPU seconds are
+those of the work and not of threads that wait.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from calibration.dependency import measure_pairs, pairs_to_test
+from calibration.hessian import measure_traces
+from calibration.layers import find_layers
+from calibration.metrics import OutputKind
+from calibration.model import TensorSpec, input_specs, output_specs, read_model, save_model
+from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
+from calibration.prepare import prepare
+from calibration.range_table import RangeMethod
+from calibration.ranges import collect_ranges
+from calibration.reference import Probe, ReferenceModel
+from calibration.singles import Decision, measure_singles
+from engine_builder.backends.ort_cpu import session_options
+from engine_builder.intake import probe_batch
+from engine_builder.probing import PAIRS_PER_DECISION, RANGE_BATCH
+from engine_builder.qdq.placement import ranges_of_moved_tensors
+
+Inputs = dict[str, NDArray[np.generic]]
+WORDS = 1000  # token ids are below this
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """What one stage took.
+
+    ``passes``: runs of the model from a probed layer to its end, each counted once for each sample.
+    """
+
+    stage: str
+    passes: int
+    wall_seconds: float
+    cpu_seconds: float
+    peak_rss_bytes: int  # of the process until the stage's end
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeCost:
+    """What all probe stages took on one model."""
+
+    decisions: int
+    samples: int  # of singles
+    few: int  # of pairs, and of Hessian traces
+    batch: int
+    forward_cpu_seconds: float  # one plain forward pass of one sample, at that batch
+    stages: tuple[StageCost, ...]
+
+
+def probe_cost(path: Path, *, shapes: Mapping[str, Sequence[int]], samples: int, few: int) -> ProbeCost:
+    """Run the stages on made-up inputs and return what they took.
+
+    Args:
+        path: The user's model.
+        shapes: Sizes of each input but for the first axis, where the model leaves them open.
+        samples: Samples that single decisions are probed on.
+        few: Of these, samples for pairs, and for Hessian traces in two probes of each tensor.
+    """
+    source = read_model(path)
+    inputs = made_up(input_specs(source), shapes, samples)
+    kinds = (OutputKind.LOGITS,) * len(output_specs(source))
+    model = prepare(source).model
+    del source
+    sizes = {name: (1, *array.shape[1:]) for name, array in inputs.items()}
+    layers, batch = find_layers(model, sizes), min(probe_batch(model, sizes), samples)
+    decisions = tuple(Decision(layer.name, Precision.INT8) for layer in layers)
+    batches = list(_batches(inputs, batch))
+    stages: list[StageCost] = []
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        save_model(model, prepared)
+        with _measured(stages, "ranges", passes=samples):
+            method, small = RangeMethod.MINMAX, _batches(inputs, RANGE_BATCH)
+            table = collect_ranges(prepared, layers, small, method=method, scratch=Path(folder))
+        ranges = ranges_of_moved_tensors(model, table.ranges)
+        with _measured(stages, "sessions"):
+            reference = ReferenceModel(model, layers, ranges, ONNXRUNTIME_CPU_SCHEME)
+        del model
+        with _measured(stages, "singles and Gram matrix"):
+            singles = measure_singles(reference, kinds, decisions, batches)
+        with _measured(stages, "pairs"):
+            pairs = pairs_to_test(singles, layers, ONNXRUNTIME_CPU_SCHEME, PAIRS_PER_DECISION * len(decisions))
+            alone = {decision: singles.loss[:few, index] for index, decision in enumerate(decisions)}
+            first = next(_batches(inputs, few))
+            measure_pairs(reference, kinds, layers, pairs, list(_batches(first, batch)), alone)
+        with _measured(stages, "Hessian traces"):
+            measure_traces(reference, kinds, ONNXRUNTIME_CPU_SCHEME, ranges, list(_batches(first, max(few // 2, 1))), seed=0)
+        del reference
+        forward = plain_forward(prepared, batches)  # last: its memory is none of the stages'
+    return ProbeCost(len(decisions), samples, few, batch, forward, tuple(stages))
+
+
+def made_up(specs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]], samples: int) -> Inputs:
+    """Return inputs of the right shapes: normal noise, token ids below ``WORDS``, and masks of ones.
+
+    Raises:
+        ValueError: An axis is open and ``shapes`` does not give it.
+    """
+    rng = np.random.default_rng(0)
+    made: Inputs = {}
+    for spec in specs:
+        is_open = not all(isinstance(size, int) for size in spec.shape[1:])
+        sizes = [samples, *(shapes.get(spec.name, spec.shape[1:]) if is_open else spec.shape[1:])]
+        fixed = [size for size in sizes if isinstance(size, int)]
+        if len(fixed) != len(sizes):
+            raise ValueError(f"input '{spec.name}' has open axes {spec.shape[1:]}; its sizes are expected in 'shapes'")
+        if not spec.dtype.startswith("int"):
+            made[spec.name] = rng.standard_normal(fixed).astype(spec.dtype)
+        elif "mask" in spec.name:
+            made[spec.name] = np.ones(fixed, spec.dtype)
+        elif "type" in spec.name:
+            made[spec.name] = np.zeros(fixed, spec.dtype)
+        else:
+            made[spec.name] = rng.integers(0, WORDS, fixed).astype(spec.dtype)
+    return made
+
+
+def plain_forward(path: Path, batches: Sequence[Inputs]) -> float:
+    """Return the CPU seconds of one forward pass for one sample: the least of three rounds over the batches, after one to warm up."""
+    session = onnxruntime.InferenceSession(str(path), session_options(1), providers=["CPUExecutionProvider"])
+    took = []
+    for _ in range(4):
+        start = time.process_time()
+        for batch in batches:
+            session.run(None, batch)
+        took.append(time.process_time() - start)
+    return min(took[1:]) / sum(_size(batch) for batch in batches)
+
+
+@contextmanager
+def _measured(stages: list[StageCost], name: str, *, passes: int | None = None) -> Iterator[None]:
+    counts: list[int] = []
+    with _counted(counts):
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    stages.append(StageCost(name, sum(counts) if passes is None else passes, wall, cpu, peak))
+
+
+@contextmanager
+def _counted(counts: list[int]) -> Iterator[None]:
+    """Note the samples of every pass that starts from a probed layer."""
+    plain = {name: getattr(Probe, name) for name in ("outputs_from", "outputs_with")}
+
+    def counting(name: str) -> None:
+        def run(probe: Probe, output: NDArray[np.float32], *rest: object) -> object:
+            counts.append(len(output))
+            return plain[name](probe, output, *rest)
+
+        setattr(Probe, name, run)
+
+    for name in plain:
+        counting(name)
+    try:
+        yield
+    finally:
+        for name, method in plain.items():
+            setattr(Probe, name, method)
+
+
+def _batches(inputs: Inputs, size: int) -> Iterator[Inputs]:
+    for start in range(0, _size(inputs), size):
+        yield {name: array[start : start + size] for name, array in inputs.items()}
+
+
+def _size(inputs: Inputs) -> int:
+    return len(next(iter(inputs.values())))
+
+
+def main() -> None:
+    """Measure one model and print JSON."""
+    parser = argparse.ArgumentParser(description="Measure what the probe stages take on one model.")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--shapes", type=json.loads, default={}, help='sizes after the first axis, as JSON: {"input_ids": [48]}')
+    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--few", type=int, default=16)
+    found = parser.parse_args()
+    cost = probe_cost(found.model, shapes=found.shapes, samples=found.samples, few=min(found.few, found.samples))
+    print(json.dumps(asdict(cost)))
+
+
+if __name__ == "__main__":
+    main()
