@@ -90,7 +90,7 @@ def probe_cost(path: Path, *, shapes: Mapping[str, Sequence[int]], samples: int,
         save_model(model, prepared)
         with _measured(stages, "ranges", passes=samples):
             method, small = RangeMethod.MINMAX, _batches(inputs, RANGE_BATCH)
-            table = collect_ranges(prepared, layers, small, method=method, scratch=Path(folder))
+            table = collect_ranges(prepared, layers, small, method=method)
         ranges = ranges_of_moved_tensors(model, table.ranges)
         with _measured(stages, "sessions"):
             reference = ReferenceModel(model, layers, ranges, ONNXRUNTIME_CPU_SCHEME)
