@@ -7,6 +7,7 @@ the engine with them loses less on others than the one without.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -32,6 +33,16 @@ from engine_builder.repair_table import CorrectionData, Repair, RepairKind, read
 from engine_builder.workspace import FileRef, StageContext
 
 Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """The better engine of an assignment."""
+
+    engine: Engine
+    repair: Repair | None = None  # what the correction was worth; None where there was nothing to correct
+    corrections: FileRef | None = None  # those that the engine has
+    plain: Engine | None = None  # the engine without them, where it has some
 
 
 def build(
@@ -91,10 +102,8 @@ def settled(found: Inspection, low: Mapping[str, Precision], backend: Backend, c
 
 def build_corrected(
     found: Inspection, request: Mapping[str, object], low: Mapping[str, Precision], backend: Backend, context: StageContext, name: str
-) -> tuple[Engine, Repair | None, FileRef | None]:
+) -> Corrected:
     """Return the better engine of an assignment, with corrected biases or without.
-
-    Also what the correction was worth, None where there was nothing to correct, and the corrections, None where they were not kept.
 
     Args:
         found: The job's inspection.
@@ -110,7 +119,7 @@ def build_corrected(
     data = plan.repairs.correction
     sites = [site for site in plan.sites if site.layer in low]
     if data is None or not sites:
-        return engine, None, None
+        return Corrected(engine)
     samples = load_saved(context.workspace.path(found.calibration))
     means = cast("Mapping[str, NDArray[np.float64]]", context.workspace.read_arrays(data.means))
     batches = samples.take(np.array(data.fitted, dtype=np.int64)).batches(min(found.batch, len(data.fitted)))
@@ -126,8 +135,8 @@ def build_corrected(
     where = tuple(site.layer for site in sites)
     repair = Repair(RepairKind.BIAS_CORRECTION, where, float(before.mean()), float(after.mean()), error, len(gain), kept)
     if not kept:
-        return engine, repair, None
-    return corrected, repair, context.workspace.write_arrays(name, **shifts)
+        return Corrected(engine, repair)
+    return Corrected(corrected, repair, context.workspace.write_arrays(name, **shifts), engine)
 
 
 class _Plan:
