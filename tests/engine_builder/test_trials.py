@@ -12,11 +12,13 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.codec import json_from_value, value_from_json
+from calibration.metrics import Metric
 from calibration.verdict import Budget
+from engine_builder.config import config_from_json
 from engine_builder.errors import BuildError
 from engine_builder.search.trial import Trial
 from engine_builder.timing import Timing
-from engine_builder.trials import accuracy, search_half
+from engine_builder.trials import accuracy, fits, search_half
 from tests.driver import Driver, Json, inspection_of, plain_outputs, ranged
 from tests.model_text import cnn, samples_for
 from tests.models import attention, duplicate_node_names, several_outputs
@@ -165,3 +167,33 @@ def test_the_search_half_is_seeded() -> None:
     np.testing.assert_array_equal(search_half(100, 3), search_half(100, 3))
     assert set(search_half(100, 3)) != set(search_half(100, 4))
     assert len(search_half(1, 0)) == 1
+
+
+def test_corrected_biases_are_left_out_where_only_the_engine_without_them_meets_the_budget(tmp_path: Path) -> None:
+    low = ("Conv_c1", "Add_sum", "Gemm_logits")  # on these samples the correction, judged on others, makes the outputs worse
+    driver, basics = ranged(tmp_path, cnn(), samples_for(cnn(), 20), samples_for(cnn(), 12, seed=5), {"accuracy": {"max_nmse": 0.5}})
+    repaired = basics | {"repairs": driver.run("repair", basics)["repairs"]}
+    plain, corrected = run_trial(driver, basics, *low), run_trial(driver, repaired, *low)
+    assert corrected.corrections is not None
+    assert plain.on_all is not None
+    assert corrected.on_all is not None
+    assert plain.on_all.score < corrected.on_all.score
+    between = (plain.on_all.score + corrected.on_all.score) / 2.0
+    tight = repaired | {"config": {**cast(Json, basics["config"]), "accuracy": {"max_nmse": between}}}
+    trial = run_trial(driver, tight, *low)
+    assert trial.corrections is None
+    assert trial.bias is not None
+    assert not trial.bias.kept
+    assert trial.met
+    assert np.array_equal(scores_of(driver, trial), scores_of(driver, plain))
+
+
+@pytest.mark.parametrize(("lost", "expected"), [("search", False), ("kept apart", True)])
+def test_samples_that_are_kept_for_the_verdict_do_not_choose_between_engines(lost: str, expected: bool, job: tuple[Driver, Json]) -> None:
+    found = dataclasses.replace(inspection_of(*job), metric=Metric.TOP1)
+    config = config_from_json({"accuracy": {"metric": "top1", "min_relative": 0.99}})
+    reference, scores = np.ones(4000), np.ones(4000)
+    half = search_half(4000, config.search.seed)
+    rest = np.setdiff1d(np.arange(4000), half)
+    scores[(half if lost == "search" else rest)[:25]] = 0.0  # 25 of 2000 are over 1%, of 4000 they are not
+    assert fits(reference, scores, found, config) is expected
