@@ -115,8 +115,9 @@ def _tiles(result: Row, body: Row) -> str:
         speed = f"{speed} predicted" if improved else speed
         between = f"; speedup between {low:.2f} and {high:.2f}" if improved else ""
         span = f"predicted latency of one call, not measured{between}"
+    timed = _spread(body) if improved and predicted is None else ""
     tiles = [
-        (speed, f"{'speedup: ' if improved else ''}latency {result['latency_source']}{_spread(body) if improved else ''}"),
+        (speed, f"{'speedup: ' if improved else ''}latency {result['latency_source']}{timed}"),
         (_change(_milliseconds(before), _milliseconds(after), improved), span),
         (
             _change(f"{before['accuracy']:.4f}", f"{after['accuracy']:.4f}", improved),
@@ -158,8 +159,9 @@ def _layers(body: Row) -> tuple[str, str]:
     kernels = cast(Mapping[str, Mapping[str, float]], forecasts[0]["kernels_ms"]) if forecasts else {}
     baseline = _baseline_precision(cast(Row, body["result"]))
     before, after = kernel_totals(kernels, layers, baseline)
+    found = "Predicted for the kernels of" if cast(Row, body["result"])["latency_source"] == "predicted" else "Profiled in"
     note = (
-        f"Profiled in the baseline engine and in that with every layer low. All of these layers together: {before:.3g} ms before, "
+        f"{found} the baseline engine and in that with every layer low. All of these layers together: {before:.3g} ms before, "
         f"{after:.3g} ms as the chosen engine mixes them, without the conversions between layers of different precision. "
         "A layer that the runtime fused into another has no time of its own."
     )

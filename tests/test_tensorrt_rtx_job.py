@@ -92,7 +92,9 @@ def test_the_page_says_predicted_and_what_each_layer_got(improved: Finished) -> 
     artifacts = cast(Mapping[str, object], improved.outcome["artifacts"])
     page = improved.path(artifacts["report.html"]).read_text(encoding="utf-8")
     assert "predicted latency of one call, not measured" in page
-    assert "timed in turns" not in page
+    assert "in turns" not in page
+    assert "Profiled" not in page
+    assert "Predicted for the kernels of the baseline engine" in page
     assert "Asked for and got" in page
     assert "triton.zip" not in artifacts  # Triton cannot load such a plan
 
