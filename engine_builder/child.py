@@ -6,6 +6,7 @@ polls for a cancel, and leaves nothing behind: no process of the child's group, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -15,8 +16,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -106,8 +108,14 @@ def run_in_child(
             stdin.write(json.dumps(envelope, allow_nan=False).encode())
             stdin.seek(0)
             log.write(f"--- {stage}\n".encode())
-            child = _Child(stage, stdin, scratch, log, watched_bytes=limits.memory_bytes if opens_gpu else None)
-            status = child.wait(limits, on_progress, should_cancel)
+            child: _Child | None = None
+            try:
+                with _signals_held():
+                    child = _Child(stage, stdin, scratch, log, watched_bytes=limits.memory_bytes if opens_gpu else None)
+                status = child.wait(limits, on_progress, should_cancel)
+            finally:
+                if child is not None:  # a signal that was held comes out before ``wait`` begins
+                    child.end()
         return _outcome(stage, scratch / RESULT_NAME, status, log.tail, killed_by_kernel=_kernel_kills() > kills_before)
     finally:
         remove_tree(scratch)
@@ -173,10 +181,15 @@ class _Child:
                     self._read(selector, 0, on_progress)
             return self._process.wait()
         finally:
-            self._kill_group()
-            self._process.wait()
-            self._process.stdout.close()
-            self._process.stderr.close()
+            self.end()
+
+    def end(self) -> None:
+        """Kill what is left of the child and its group, and free what it held here. May be called twice."""
+        self._kill_group()
+        self._process.wait()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
 
     def _has_ended(self) -> bool:
         # Not reaped yet: its pid stays reserved, so killing its group cannot hit a stranger.
@@ -256,6 +269,23 @@ def _environment(scratch: Path) -> dict[str, str]:
         kept["PYTHONPATH"] = os.pathsep.join(filter(None, (str(source), kept.get("PYTHONPATH"))))
     # The plotting library would otherwise keep its font list in the user's home.
     return {**kept, "TMPDIR": str(scratch), "MPLCONFIGDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold back interrupts while a child is started: one that came in the middle would leave it to nobody, still writing its files."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python runs signal handlers in the main thread alone
+        return
+    held: list[int] = []
+    before = {number: signal.signal(number, lambda came, frame: held.append(came)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    for came in held:
+        signal.raise_signal(came)
 
 
 def _opens_gpu(request: Mapping[str, object]) -> bool:

@@ -282,3 +282,20 @@ def test_child_killed_from_outside_is_a_crash_that_names_the_signal(tmp_path: Pa
 def test_limits_under_which_nothing_could_run_are_refused(memory_bytes: int, seconds: float) -> None:
     with pytest.raises(ValueError, match="expected both above 0"):
         StageLimits(memory_bytes, seconds)
+
+
+def test_an_interrupt_while_the_child_is_started_ends_it_too(tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    started = time.monotonic()
+    threading.Timer(0.002, signal.raise_signal, [signal.SIGINT]).start()  # a child takes longer than that to start
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run("sleep", tmp_path, {"seconds": 15.0})
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - started < 5.0
+    assert not psutil.Process().children(recursive=True)
+    assert names_in(tmp_path) <= {"log.txt"}
