@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from calibration.codec import json_from_value
 from calibration.dataset import load_saved
-from engine_builder.backends import backend_for
+from engine_builder.building import building_backend
 from engine_builder.config import config_from_json
 from engine_builder.corrected import EXPLICIT_NAME, build
 from engine_builder.evaluate import run_all, run_workers
@@ -35,7 +35,7 @@ def baseline(request: Mapping[str, object], context: StageContext) -> dict[str, 
     """
     found = read_inspection(request, context)
     config = config_from_json(request["config"])
-    backend = backend_for(config.target, config.gpu)
+    backend = building_backend(config, context)
     engine = build(found, request, {}, backend, context)
     context.progress(0.5, "baseline built")
     validation = load_saved(context.workspace.path(found.validation))

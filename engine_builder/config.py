@@ -15,6 +15,7 @@ from calibration.range_table import RangeMethod
 from calibration.token_metrics import check_iob2
 from calibration.verdict import Budget
 from calibration.weight_steps import INTEGERS
+from engine_builder.config_builder import BuilderConfig
 from engine_builder.config_schema import describe, read
 
 DEFAULT_MIN_RELATIVE = 0.9999
@@ -142,7 +143,12 @@ class SearchConfig:
 
     max_trials: int | None = field(default=None, metadata={"minimum": 1, "description": "Most engines to build and measure."})
     max_seconds: float | None = field(
-        default=None, metadata={"exclusiveMinimum": 0, "description": "Start no further trial once the stages so far took this long."}
+        default=None,
+        metadata={
+            "exclusiveMinimum": 0,
+            "description": "Start no further trial that, at the mean time of the engines tried so far (builds included), would end after "
+            "the job's stages took this long. The baseline and the first engine are always tried; the verdict comes on top.",
+        },
     )
     orders: tuple[Order, ...] = field(default=tuple(Order), metadata={"minItems": 1, "uniqueItems": True})
     seed: int = field(default=0, metadata={"minimum": 0, "maximum": 2**32 - 1})
@@ -207,6 +213,7 @@ class Config:
     )
     search: SearchConfig = field(default_factory=SearchConfig)
     calibration: RangeConfig = field(default_factory=RangeConfig)
+    builder: BuilderConfig = field(default_factory=BuilderConfig)
     threads: int = field(
         default=1, metadata={"minimum": 1, "maximum": 1024, "description": "Threads an engine runs with, on onnxruntime-cpu."}
     )

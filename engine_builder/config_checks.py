@@ -8,6 +8,7 @@ from calibration.errors import InvalidConfigError
 from calibration.metrics import Metric
 from engine_builder.backends import backend_for
 from engine_builder.config import Config, require_precisions
+from engine_builder.config_builder import check_builder
 from engine_builder.errors import UnsupportedTargetError
 
 
@@ -16,7 +17,8 @@ def check_config(config: Config) -> None:
 
     Raises:
         UnsupportedTargetError: The target is unknown or not to be had here, has no GPU to name, or cannot build for the GPU.
-        InvalidConfigError: The GPU is missing, or ``precisions`` names one that the target lacks, or none that is lower than its baseline.
+        InvalidConfigError: The GPU is missing, or ``precisions`` names one that the target lacks, or none that is lower than its baseline;
+            or the builder is told what means nothing to it.
     """
     if config.gpu is not None and config.target == "onnxruntime-cpu":
         raise UnsupportedTargetError(
@@ -29,6 +31,7 @@ def check_config(config: Config) -> None:
             fix='Give gpu, for example "RTX 4090"; GET /v1/targets lists those that are known.',
         )
     capabilities = backend_for(config.target, config.gpu).capabilities
+    check_builder(config.builder, config.target, capabilities.compute_capability)
     require_precisions(config, (capabilities.baseline, *capabilities.low))
     if config.precisions is not None and not set(config.precisions) & set(capabilities.low):
         raise InvalidConfigError(

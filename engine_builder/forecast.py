@@ -22,8 +22,8 @@ from calibration.model import read_model
 from calibration.precision import Precision, Scheme
 from calibration.singles import Decision
 from engine_builder.assignment import fingerprint_of
-from engine_builder.backends import backend_for
 from engine_builder.backends.base import Backend
+from engine_builder.building import building_backend
 from engine_builder.config import config_from_json
 from engine_builder.corrected import build
 from engine_builder.inspection import Inspection, read_inspection
@@ -53,7 +53,7 @@ def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, 
     """
     found = read_inspection(request, context)
     config = config_from_json(request["config"])
-    backend = backend_for(config.target, config.gpu)
+    backend = building_backend(config, context)
     capabilities = backend.capabilities
     trials = value_from_json(tuple[Trial, ...], request["trials"])
     known = request.get("kernels_ms")

@@ -57,6 +57,21 @@ class Timer(Protocol):
         """Return the timing of each call, by its name."""
 
 
+@dataclass(frozen=True, slots=True)
+class TimingPlan:
+    """How engines are timed against each other."""
+
+    seconds: float  # for all of them together, warm-up apart
+    min_runs: int  # fewest counted runs of each
+    max_runs: int  # most
+    timer: Timer  # times calls on this machine's clock
+
+    def __post_init__(self) -> None:
+        """Check the numbers of runs."""
+        if not 1 <= self.min_runs <= self.max_runs:
+            raise ValueError(f"min_runs is {self.min_runs} and max_runs {self.max_runs}, expected 1 <= min_runs <= max_runs")
+
+
 def time_interleaved(
     calls: Mapping[str, Callable[[], object]],
     *,

@@ -18,9 +18,9 @@ from calibration.precision import Precision
 from calibration.session import Array
 from calibration.verdict import DEFAULT_CONFIDENCE, Budget, can_settle
 from engine_builder.assignment import fingerprint_of
-from engine_builder.backends import backend_for
 from engine_builder.backends.base import Backend, Engine, Runner
 from engine_builder.backends.reached import reached
+from engine_builder.building import building_backend
 from engine_builder.config import Config, config_from_json
 from engine_builder.corrected import Corrected, build_corrected, settled
 from engine_builder.errors import BuildError, EngineError
@@ -31,7 +31,7 @@ from engine_builder.outputs import ComparedOutputs
 from engine_builder.scoring import scorer_of
 from engine_builder.search.trial import SEARCH_SHARE, Accuracy, Latency, Trial
 from engine_builder.sizes import timed_call
-from engine_builder.timing import Timer, Timing, relative_latency, time_interleaved
+from engine_builder.timing import Timer, Timing, TimingPlan, relative_latency, time_interleaved
 from engine_builder.workspace import FileRef, StageContext
 
 TRIAL_SECONDS = 1.2  # of interleaved runs of both engines
@@ -57,7 +57,7 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
     found = read_inspection(request, context)
     config = config_from_json(request["config"])
     asked = {name: Precision(value) for name, value in cast(Mapping[str, str], request["low"]).items()}
-    backend = backend_for(config.target, config.gpu)
+    backend = building_backend(config, context)
     fingerprint = fingerprint_of((layer.name for layer in found.layers), asked, backend.capabilities.baseline)
     low = settled(found, asked, backend, context)
     validation = load_saved(context.workspace.path(found.validation))
@@ -87,7 +87,7 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
         if low:
             runners["baseline"] = backend.open(baseline_path, threads=config.threads)
         feeds = timing_feeds(found, validation)
-        timings = backend.timings(runners, feeds, timer=timer, seconds=TRIAL_SECONDS, min_runs=MIN_RUNS, max_runs=MAX_RUNS)
+        timings = backend.timings(runners, feeds, TimingPlan(TRIAL_SECONDS, MIN_RUNS, MAX_RUNS, timer))
     except BuildError:
         raise
     except EngineError as error:

@@ -32,7 +32,7 @@ from engine_builder.corrected import EXPLICIT_NAME, build, write_explicit
 from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.model_files import keep_model, model_size_bytes
 from engine_builder.search.trial import Trial
-from engine_builder.timing import Timer, Timing, is_faster, relative_latency, time_interleaved
+from engine_builder.timing import Timer, Timing, TimingPlan, is_faster, relative_latency, time_interleaved
 from engine_builder.trials import search_half, timing_feeds
 from engine_builder.workspace import FileRef, StageContext
 
@@ -160,7 +160,7 @@ def _time(
             shutil.copyfile(context.workspace.path(trial.engine), engine)
             write_explicit(found, request, low, backend, place, trial.corrections)
         runners[trial.fingerprint] = backend.open(engine, threads=config.threads)
-    timings = backend.timings(runners, feeds, timer=timer, seconds=FINAL_SECONDS, min_runs=MIN_RUNS, max_runs=MAX_RUNS)
+    timings = backend.timings(runners, feeds, TimingPlan(FINAL_SECONDS, MIN_RUNS, MAX_RUNS, timer))
     faster = []
     for trial, answer in passed:
         timing = timings[trial.fingerprint]

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Mapping
 
 from engine_builder.backends.base import Backend
+from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.gpu_state import first_compute_capability
 from engine_builder.backends.gpus import gpu_by_name
 from engine_builder.backends.ort_cpu import OrtCpuBackend
@@ -16,19 +17,24 @@ from engine_builder.backends.tensorrt_rtx import TensorRtRtxBackend, supported_g
 from engine_builder.errors import UnsupportedTargetError
 
 
-def _onnxruntime_cpu(gpu: str | None) -> Backend:
+def _onnxruntime_cpu(gpu: str | None, options: BuildOptions) -> Backend:
     return OrtCpuBackend()
 
 
-def _tensorrt(gpu: str | None) -> Backend:
+def _tensorrt(gpu: str | None, options: BuildOptions) -> Backend:
     require_tensorrt()
-    return TensorRtBackend(first_compute_capability() if gpu is None else gpu_by_name(gpu).compute_capability)
+    capability = first_compute_capability() if gpu is None else gpu_by_name(gpu).compute_capability
+    return TensorRtBackend(capability, options=options)
 
 
-BACKENDS: Mapping[str, Callable[[str | None], Backend]] = {
+def _tensorrt_rtx(gpu: str | None, options: BuildOptions) -> Backend:
+    return TensorRtRtxBackend(gpu, options=options)
+
+
+BACKENDS: Mapping[str, Callable[[str | None, BuildOptions], Backend]] = {
     "onnxruntime-cpu": _onnxruntime_cpu,
     "tensorrt": _tensorrt,
-    "tensorrt-rtx": TensorRtRtxBackend,
+    "tensorrt-rtx": _tensorrt_rtx,
 }
 
 
@@ -47,12 +53,13 @@ def why_not(target: str) -> str | None:
     return None
 
 
-def backend_for(target: str, gpu: str | None = None) -> Backend:
+def backend_for(target: str, gpu: str | None = None, options: BuildOptions | None = None) -> Backend:
     """Return the backend of a target.
 
     Args:
         target: One of ``BACKENDS``.
         gpu: The GPU's product name, for a target that builds for GPUs that are not in this machine.
+        options: How engines are built; who builds none does without.
 
     Raises:
         UnsupportedTargetError: There is no such target, it lacks a package, or it cannot build for the GPU.
@@ -63,7 +70,7 @@ def backend_for(target: str, gpu: str | None = None) -> Backend:
             f"target: {target!r} is unknown here, expected one of {', '.join(sorted(BACKENDS))}",
             fix=f"use {near[0]!r}" if near else "choose a target that GET /v1/targets lists",
         )
-    return BACKENDS[target](gpu)
+    return BACKENDS[target](gpu, BuildOptions() if options is None else options)
 
 
 def _described(target: str) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from calibration.precision import Precision, Scheme
 from engine_builder.backends.kernels import Kernel
 from engine_builder.config import ShapeRange
-from engine_builder.timing import MIN_GAIN, Timer, Timing
+from engine_builder.timing import MIN_GAIN, Timing, TimingPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +70,22 @@ class Backend(Protocol):
     def capabilities(self) -> Capabilities:
         """What the target can do."""
 
-    def build(self, explicit: Path, output: Path, *, shapes: Mapping[str, ShapeRange] | None = None) -> Engine:
+    def build(
+        self,
+        explicit: Path,
+        output: Path,
+        *,
+        shapes: Mapping[str, ShapeRange] | None = None,
+        on_progress: Callable[[float, str], None] = lambda share, phase: None,
+    ) -> Engine:
         """Build the engine of an explicit model and write it to ``output``; on failure nothing is left there.
 
         Args:
             explicit: The model, its data beside it.
             output: The engine's file.
             shapes: Sizes of each dynamic input; a target whose engines take any size ignores them.
+            on_progress: Is told the share done (0 to 1) and what is being done, by targets whose builds take time; what it raises ends
+                the build. A job's build is cancelled from outside: its process is ended.
 
         Raises:
             BuildError: The runtime refused the model; its message is in the detail.
@@ -93,25 +102,13 @@ class Backend(Protocol):
             BuildError: The runtime cannot load it.
         """
 
-    def timings(
-        self,
-        runners: Mapping[str, Runner],
-        feeds: Mapping[str, NDArray[np.generic]],
-        *,
-        timer: Timer,
-        seconds: float,
-        min_runs: int,
-        max_runs: int,
-    ) -> Mapping[str, Timing]:
+    def timings(self, runners: Mapping[str, Runner], feeds: Mapping[str, NDArray[np.generic]], plan: TimingPlan) -> Mapping[str, Timing]:
         """Return the latency of open engines by name: timed in turns, or predicted.
 
         Args:
             runners: What ``open`` returned.
             feeds: Inputs of one run.
-            timer: Times calls on this machine's clock; a target with a clock of its own, or with predictions, does without.
-            seconds: For all engines together, warm-up apart.
-            min_runs: Fewest counted runs of each.
-            max_runs: Most.
+            plan: How long and with what; a target with a clock of its own, or with predictions, does without the timer.
 
         Raises:
             EngineError: An engine failed.

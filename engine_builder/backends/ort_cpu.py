@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from engine_builder.backends.base import Capabilities, Engine, Runner
 from engine_builder.backends.ort_profile import profiled_kernels
 from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError, EngineError
-from engine_builder.timing import Timer, Timing
+from engine_builder.timing import Timing, TimingPlan
 
 _ERRORS_ONLY = 3
 
@@ -80,7 +80,14 @@ class OrtCpuBackend:
         """FP32 baseline, INT8 layers, measured latency."""
         return Capabilities("onnxruntime-cpu", Precision.FP32, (Precision.INT8,), ONNXRUNTIME_CPU_SCHEME, "measured", parallel_runs=True)
 
-    def build(self, explicit: Path, output: Path, *, shapes: Mapping[str, ShapeRange] | None = None) -> Engine:
+    def build(
+        self,
+        explicit: Path,
+        output: Path,
+        *,
+        shapes: Mapping[str, ShapeRange] | None = None,
+        on_progress: Callable[[float, str], None] = lambda share, phase: None,
+    ) -> Engine:
         """Write the explicit model to ``output``, byte for byte unless it has external data, and check that it loads; it takes any size."""
         data = output.with_name(output.name + ".data")
         try:
@@ -102,19 +109,10 @@ class OrtCpuBackend:
             raise ValueError(f"threads is {threads}, expected at least 1")
         return OrtCpuRunner(engine, threads=threads)
 
-    def timings(
-        self,
-        runners: Mapping[str, Runner],
-        feeds: Mapping[str, NDArray[np.generic]],
-        *,
-        timer: Timer,
-        seconds: float,
-        min_runs: int,
-        max_runs: int,
-    ) -> Mapping[str, Timing]:
-        """Return the timing of each runner, measured by ``timer``."""
+    def timings(self, runners: Mapping[str, Runner], feeds: Mapping[str, NDArray[np.generic]], plan: TimingPlan) -> Mapping[str, Timing]:
+        """Return the timing of each runner, measured by the plan's timer."""
         calls = {name: functools.partial(runner.run, feeds) for name, runner in runners.items()}
-        return timer(calls, seconds=seconds, min_runs=min_runs, max_runs=max_runs)
+        return plan.timer(calls, seconds=plan.seconds, min_runs=plan.min_runs, max_runs=plan.max_runs)
 
     def environment(self) -> dict[str, object]:
         """Return the clock; all else is in every report."""

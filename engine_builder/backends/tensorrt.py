@@ -19,22 +19,23 @@ from numpy.typing import NDArray
 from calibration.codec import json_from_value
 from calibration.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends.base import Capabilities, Engine, Runner
+from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.cuda_devices import open_cuda
 from engine_builder.backends.cuda_runtime import CudaDevice, CudaRuntime
 from engine_builder.backends.gpu_state import open_gpu_monitor
 from engine_builder.backends.kernels import Kernel
 from engine_builder.backends.tensorrt_api import load_tensorrt
-from engine_builder.backends.tensorrt_build import BuildOptions, build_plan
+from engine_builder.backends.tensorrt_build import build_plan
 from engine_builder.backends.tensorrt_runner import TensorRtRunner
 from engine_builder.backends.tensorrt_timing import time_engines
 from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError, UnsupportedTargetError
-from engine_builder.timing import Timer, Timing
+from engine_builder.timing import Timing, TimingPlan
 
 OLDEST_FOR_INT8 = (7, 5)  # of compute capabilities; TensorRT 11 runs on none before it
 OLDEST_FOR_FP8 = (8, 9)
 PROFILED_RUNS = 24
-CACHE_SUFFIX = ".timing.cache"  # of the copy beside an engine
+CACHE_SUFFIX = ".timing.cache"
 
 
 class TensorRtBackend:
@@ -45,9 +46,6 @@ class TensorRtBackend:
         compute_capability: tuple[int, int] | None = None,
         *,
         options: BuildOptions | None = None,
-        cache_folder: Path | None = None,
-        on_progress: Callable[[float, str], None] = lambda share, phase: None,
-        is_cancelled: Callable[[], bool] = lambda: False,
         load: Callable[[], ModuleType] = load_tensorrt,
         open_gpu: Callable[[], CudaRuntime] = open_cuda,
     ) -> None:
@@ -55,10 +53,7 @@ class TensorRtBackend:
 
         Args:
             compute_capability: Of the GPU, where known; what it lacks is then left out of the capabilities.
-            options: How engines are built.
-            cache_folder: Where timing caches are kept from build to build, one per GPU type and version; None keeps none.
-            on_progress: Is told of a build: the share done (0 to 1) and the builder's phase.
-            is_cancelled: Asked often during a build; True ends it.
+            options: How engines are built; timing caches are kept one per GPU type and version.
             load: Returns the module ``tensorrt``.
             open_gpu: Opens the GPU.
 
@@ -73,8 +68,6 @@ class TensorRtBackend:
             )
         self._compute_capability = compute_capability
         self._options = options if options is not None else BuildOptions()
-        self._cache_folder = cache_folder
-        self._on_progress, self._is_cancelled = on_progress, is_cancelled
         self._load, self._open_gpu = load, open_gpu
         self._gpu: CudaRuntime | None = None
         self._conditions: dict[str, object] = {}
@@ -96,45 +89,48 @@ class TensorRtBackend:
             compute_capability=known,
         )
 
-    def build(self, explicit: Path, output: Path, *, shapes: Mapping[str, ShapeRange] | None = None) -> Engine:
-        """Build the plan, load it once to prove that it runs here, and write it with its timing cache beside it.
+    def build(
+        self,
+        explicit: Path,
+        output: Path,
+        *,
+        shapes: Mapping[str, ShapeRange] | None = None,
+        on_progress: Callable[[float, str], None] = lambda share, phase: None,
+    ) -> Engine:
+        """Build the plan with the kernel times of earlier builds, write it, and load it once to prove that it runs here.
 
         Args:
             explicit: The explicit model; its external data lies beside it.
             output: Where the plan goes.
             shapes: Of each input with a dynamic axis: smallest, most used and largest.
+            on_progress: Is told the share done (0 to 1) and the builder's phase; what it raises ends the build.
 
         Raises:
             BuildError: TensorRT refused the model, or what it built does not load.
-            StageCancelledError: The build was cancelled.
         """
         trt, gpu = self._load(), self._cuda()
-        saved = timing_cache_path(self._cache_folder, gpu.device, str(trt.__version__)) if self._cache_folder is not None else None
+        folder = self._options.timing_caches
+        saved = None if folder is None else timing_cache_path(folder, gpu.device, str(trt.__version__))
         plan = build_plan(
             trt,
             explicit,
-            shapes={name: (span.min, span.opt, span.max) for name, span in (shapes or {}).items()},
-            options=self._options,
+            self._options,
+            shapes=shapes or {},
             timing_cache=saved.read_bytes() if saved is not None and saved.exists() else b"",
-            on_progress=self._on_progress,
-            is_cancelled=self._is_cancelled,
+            on_progress=on_progress,
         )
         if saved is not None and plan.timing_cache:
             saved.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(saved, plan.timing_cache)
-        beside = output.with_name(output.name + CACHE_SUFFIX)
         try:
             write_atomically(output, plan.data)
-            if plan.timing_cache:
-                write_atomically(beside, plan.timing_cache)
             runner = TensorRtRunner(trt, output, gpu)
             try:
                 kernels = runner.kernels()
             finally:
                 runner.close()
         except BaseException:
-            for path in (output, beside):
-                path.unlink(missing_ok=True)
+            output.unlink(missing_ok=True)
             raise
         return Engine(output, (), output.stat().st_size, kernels)
 
@@ -148,17 +144,8 @@ class TensorRtBackend:
             raise BuildError(f"{engine.name}: a model, expected an engine built for 'tensorrt'", fix="build it first")
         return TensorRtRunner(self._load(), engine, self._cuda())
 
-    def timings(
-        self,
-        runners: Mapping[str, Runner],
-        feeds: Mapping[str, NDArray[np.generic]],
-        *,
-        timer: Timer,
-        seconds: float,
-        min_runs: int,
-        max_runs: int,
-    ) -> Mapping[str, Timing]:
-        """Return the GPU time of each engine, in turns, by CUDA events: the numbers of runs are those that fill ``seconds``.
+    def timings(self, runners: Mapping[str, Runner], feeds: Mapping[str, NDArray[np.generic]], plan: TimingPlan) -> Mapping[str, Timing]:
+        """Return the GPU time of each engine, in turns, by CUDA events: the numbers of runs are those that fill the plan's seconds.
 
         What may keep the times from repeating (MIG, other processes, a clock held back) is in ``environment`` afterwards.
 
@@ -168,7 +155,7 @@ class TensorRtBackend:
         cuda = self._cuda()
         monitor = open_gpu_monitor(cuda.device.pci_bus_id)
         opened = {name: cast(TensorRtRunner, runner) for name, runner in runners.items()}
-        found = time_engines(opened, feeds, cuda, monitor, seconds=seconds)
+        found = time_engines(opened, feeds, cuda, monitor, seconds=plan.seconds)
         self._conditions = {
             "warnings": list(found.warnings),
             "driver": found.info.driver if found.info is not None else None,

@@ -96,6 +96,7 @@ USED_API: tuple[str, ...] = (
     "ParserError.node_operator",
     "ProfilingVerbosity.DETAILED",
     "Runtime.deserialize_cuda_engine",
+    "Runtime.engine_host_code_allowed",
     "TensorIOMode.INPUT",
     "TensorLocation.HOST",
 )

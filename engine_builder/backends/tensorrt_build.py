@@ -1,7 +1,7 @@
-"""Builds a plan with TensorRT's parser and builder: options, optimization profile, timing cache, progress and cancel.
+"""Builds a plan with TensorRT's parser and builder: options, optimization profile, timing cache, progress, and the report of layers.
 
 Precision lives in the model, as Q/DQ and Cast; the network is strongly typed, which is all that TensorRT 11 has and what 10.12 has too.
-The module is an argument, so that the same code runs on ``tensorrt_rtx``, whose builder needs no GPU; with ``tensorrt`` it has not yet run.
+The module is an argument: ``tensorrt``, with which it has not yet run, or ``tensorrt_rtx``, whose builder needs no GPU.
 """
 
 from __future__ import annotations
@@ -12,28 +12,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from engine_builder.backends.tensorrt_hooks import DRIVER_FIX, Messages, process_logger, process_recorder, progress_monitor
-from engine_builder.errors import BuildError, StageCancelledError
+from engine_builder.backends.build_options import BuildOptions
+from engine_builder.backends.tensorrt_hooks import (
+    DRIVER_FIX,
+    Messages,
+    process_logger,
+    process_recorder,
+    progress_monitor,
+    without_driver_noise,
+)
+from engine_builder.config import ShapeRange
+from engine_builder.errors import BuildError
 
-Shape = tuple[int, ...]
-Shapes = Mapping[str, tuple[Shape, Shape, Shape]]  # input -> smallest, most used (timed) and largest shape
+Shapes = Mapping[str, ShapeRange]  # of each input with a dynamic axis
+Log = tuple[tuple[str, str], ...]  # (severity, text) of each message of a build
 
-
-@dataclass(frozen=True, slots=True)
-class BuildOptions:
-    """How an engine is built."""
-
-    workspace_bytes: int | None = None  # scratch memory that a layer may use; None: all that the GPU has
-    optimization_level: int = 3  # 0 (quick to build) to 5 (tries most)
-    hardware_compatible: bool = False  # runs on any GPU since Ampere, mostly slower
-    version_compatible: bool = False  # runs on later TensorRT releases of the same major version, mostly slower
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if not 0 <= self.optimization_level <= 5:
-            raise ValueError(f"optimization_level is {self.optimization_level}, expected 0 to 5")
-        if self.workspace_bytes is not None and self.workspace_bytes < 1:
-            raise ValueError(f"workspace_bytes is {self.workspace_bytes}, expected at least 1")
+_SHOWN_ERRORS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,72 +36,112 @@ class Plan:
 
     data: bytes
     timing_cache: bytes  # timings that speed up the next build on the same GPU and version; empty where the builder keeps none
-    log: tuple[tuple[str, str], ...]  # (severity, text) of each message of the build
+    log: Log
+    log_at_opt: Log  # of the same network with every size fixed to opt; the log where that was not asked for or sizes are fixed anyway
 
 
 def build_plan(
     trt: ModuleType,
     model: Path,
+    options: BuildOptions,
     *,
     shapes: Shapes,
-    options: BuildOptions,
-    timing_cache: bytes = b"",
+    timing_cache: bytes | None = None,
+    configure: Callable[[Any], None] = lambda config: None,
+    also_at_opt: bool = False,
     on_progress: Callable[[float, str], None] = lambda share, phase: None,
-    is_cancelled: Callable[[], bool] = lambda: False,
 ) -> Plan:
     """Return the engine of an explicit model.
 
     Args:
         trt: ``tensorrt`` or ``tensorrt_rtx``.
         model: The model; its external data lies beside it.
-        shapes: Of each input with a dynamic axis.
         options: How to build.
-        timing_cache: What an earlier build on the same GPU and version gave; one of another GPU or version is ignored.
-        on_progress: Is told the share done (0 to 1) and the builder's phase.
-        is_cancelled: Asked often; True ends the build.
+        shapes: Of each input with a dynamic axis; an input without may have some that fit.
+        timing_cache: What an earlier build on the same GPU and version gave, empty for the first; one of another GPU or version is
+            ignored. None where the builder has no use for one.
+        configure: Is given the builder's configuration, for settings that only one of the two modules has.
+        also_at_opt: Whether to compile the network a second time with every size fixed to opt, only for its report: only a report of
+            fixed sizes tells what a run at opt computes and moves.
+        on_progress: Is told the share done (0 to 1) and the builder's phase; what it raises ends the build and is raised here.
 
     Raises:
         BuildError: The model or the shapes are refused; the message has TensorRT's words and the node's name.
-        StageCancelledError: ``is_cancelled`` said so.
+        MemoryError: The builder had too little memory.
     """
     log = process_logger(trt)
     messages = log.messages
-    messages.clear()
-    try:
-        builder = trt.Builder(log)
-    except TypeError as exc:  # the bindings' way to say that the library returned nothing
-        raise BuildError(f"TensorRT {trt.__version__} did not start: {messages.complaints() or exc}", fix=DRIVER_FIX) from exc
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)  # owns the weights that the network points to, so it stays until the build is over
-    _parse(trt, parser, model)
-    builder.error_recorder = process_recorder(
-        trt
-    )  # not sooner: a parser made with a recorder crashes the process when it is freed (RTX 1.7)
-    config = builder.create_builder_config()
-    _configure(trt, config, options)
-    monitor = progress_monitor(trt, on_progress, is_cancelled)
-    config.progress_monitor = monitor
-    cache = _attach_cache(config, timing_cache, messages)
-    _add_profile(builder, network, config, model.name, shapes)
-    data = builder.build_serialized_network(network, config)
-    if data is None:
-        if is_cancelled():
-            raise StageCancelledError(f"{model.name}: the build was cancelled", fix="submit the job again to build it")
-        raise BuildError(
-            f"{model.name}: TensorRT {trt.__version__} could not build it: {messages.complaints() or 'no reason given'}",
-            fix="see TensorRT's messages; report it if the model is valid",
-        )
-    timings = bytes(cache.serialize()) if cache is not None else b""
-    return Plan(bytes(data), timings, tuple(messages.lines))
+    with messages.lock:
+        messages.clear()
+        try:
+            builder = trt.Builder(log)
+        except TypeError as exc:  # the bindings' way to say that the library returned nothing
+            raise BuildError(f"TensorRT {trt.__version__} did not start: {messages.complaints() or exc}", fix=DRIVER_FIX) from exc
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, log)  # owns the weights that the network points to, so it stays until the build is over
+        _parse(trt, parser, model)
+        # Not sooner: a parser or network made with a recorder crashes the process when it is freed (RTX 1.7).
+        builder.error_recorder = process_recorder(trt)
+        _check_shapes(network, shapes, model.name)
+        compiler = _Compiler(trt, builder, network, messages, model.name, options, configure)
+        fixed = {name: ShapeRange(sizes.opt, sizes.opt, sizes.opt) for name, sizes in shapes.items()}
+        if not also_at_opt or fixed == dict(shapes) or not _dynamic_inputs(network):
+            data, cache, lines = compiler.compile(shapes, timing_cache, on_progress)
+            return Plan(data, cache, lines, lines)
+        data, cache, lines = compiler.compile(shapes, timing_cache, lambda share, phase: on_progress(share / 2, phase))
+        _, _, at_opt = compiler.compile(fixed, cache, lambda share, phase: on_progress((1.0 + share) / 2, phase))
+        return Plan(data, cache, lines, at_opt)
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiler:
+    """A parsed network and how to compile it."""
+
+    trt: ModuleType
+    builder: Any
+    network: Any
+    messages: Messages
+    name: str  # of the model
+    options: BuildOptions
+    configure: Callable[[Any], None]
+
+    def compile(self, shapes: Shapes, timing_cache: bytes | None, on_progress: Callable[[float, str], None]) -> tuple[bytes, bytes, Log]:
+        """Return the plan, the timing cache and what was said."""
+        self.messages.clear()
+        config = self.builder.create_builder_config()
+        _configure(self.trt, config, self.options)
+        self.configure(config)
+        monitor = progress_monitor(self.trt, on_progress)
+        config.progress_monitor = monitor
+        cache = None if timing_cache is None else _attach_cache(config, timing_cache, self.messages)
+        dynamic = _dynamic_inputs(self.network)
+        if dynamic:
+            profile = self.builder.create_optimization_profile()
+            for name in dynamic:
+                profile.set_shape(name, shapes[name].min, shapes[name].opt, shapes[name].max)
+            if cast(int, config.add_optimization_profile(profile)) < 0:
+                raise self._refused("the sizes of its inputs")
+        data = self.builder.build_serialized_network(self.network, config)
+        if monitor.failure is not None:
+            raise monitor.failure
+        if data is None:
+            raise self._refused("it")
+        return bytes(data), b"" if cache is None else bytes(cache.serialize()), tuple(self.messages.lines)
+
+    def _refused(self, what: str) -> BuildError | MemoryError:
+        said = self.messages.complaints() or "no reason given"
+        if "bad_alloc" in said:
+            return MemoryError(said)
+        return BuildError(f"{self.name}: TensorRT {self.trt.__version__} refused {what}: {said}", fix="see TensorRT's messages")
 
 
 def _parse(trt: ModuleType, parser: Any, model: Path) -> None:
     if parser.parse_from_file(str(model)):
         return
     found = []
-    for index in range(parser.num_errors):
+    for index in range(min(parser.num_errors, _SHOWN_ERRORS)):
         error = parser.get_error(index)
-        found.append(f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()} [{error.code()}]")
+        found.append(f"node {error.node_name()!r} ({error.node_operator()}): {without_driver_noise(error.desc())} [{error.code()}]")
     raise BuildError(
         f"{model.name}: TensorRT {trt.__version__} cannot read it: {'; '.join(found) or 'no reason given'}",
         fix="leave the node in a precision that TensorRT takes, or replace it in the model",
@@ -115,7 +149,7 @@ def _parse(trt: ModuleType, parser: Any, model: Path) -> None:
 
 
 def _configure(trt: ModuleType, config: Any, options: BuildOptions) -> None:
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else the inspector does not say which precision was reached
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else there is no report of which precision each layer reached
     config.builder_optimization_level = options.optimization_level
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
@@ -135,32 +169,34 @@ def _attach_cache(config: Any, saved: bytes, messages: Messages) -> Any:
     return cache if cache is not None and config.set_timing_cache(cache, False) else None
 
 
-def _add_profile(builder: Any, network: Any, config: Any, model: str, shapes: Shapes) -> None:
+def _dynamic_inputs(network: Any) -> dict[str, tuple[int, ...]]:
+    return {name: shape for name, shape in _inputs(network).items() if min(shape, default=0) < 0}
+
+
+def _inputs(network: Any) -> dict[str, tuple[int, ...]]:
     tensors = [network.get_input(index) for index in range(network.num_inputs)]
-    unknown = sorted(set(shapes) - {tensor.name for tensor in tensors})
-    if unknown:
-        known = ", ".join(tensor.name for tensor in tensors)
-        raise BuildError(f"shapes: {model} has no input {unknown[0]!r}, expected one of {known}", fix="name an input of the model")
-    dynamic = [tensor for tensor in tensors if -1 in tuple(tensor.shape)]
-    for tensor in tensors:
-        declared = tuple(tensor.shape)
-        for shape in shapes.get(tensor.name, ()):
-            fits = len(shape) == len(declared) and all(want in (-1, size) for want, size in zip(declared, shape, strict=True))
-            if not fits:
-                raise BuildError(
-                    f"shapes: input {tensor.name!r} of {model} is declared {declared} (-1: any), found {shape}",
-                    fix="give it a shape that fits",
-                )
-    if not dynamic:
-        return
-    profile = builder.create_optimization_profile()
-    for tensor in dynamic:
-        if tensor.name not in shapes:
+    return {str(tensor.name): tuple(tensor.shape) for tensor in tensors}
+
+
+def _check_shapes(network: Any, shapes: Shapes, model: str) -> None:
+    declared = _inputs(network)
+    for name, sizes in shapes.items():
+        if name not in declared:
             raise BuildError(
-                f"shapes: input {tensor.name!r} of {model} has dynamic axes, {tuple(tensor.shape)}, and no shapes",
-                fix="give its smallest, usual and largest shape",
+                f"shapes: {model} has no input {name!r}, expected one of {', '.join(declared)}", fix="name an input of the model"
             )
-        profile.set_shape(tensor.name, *shapes[tensor.name])
-    if cast(int, config.add_optimization_profile(profile)) < 0:
-        given = {tensor.name: shapes[tensor.name] for tensor in dynamic}
-        raise BuildError(f"shapes: TensorRT refuses {given} for {model}", fix="give smallest <= usual <= largest on every axis")
+        found = declared[name]
+        fits = len(sizes.opt) == len(found) and all(
+            size < 0 or size == low == high for size, low, high in zip(found, sizes.min, sizes.max, strict=True)
+        )
+        if not fits:
+            raise BuildError(
+                f"shapes: input {name!r} of {model} is declared {found} (-1: any), found {sizes.min} to {sizes.max}",
+                fix="give every axis of the input, a fixed one as the model has it",
+            )
+    missing = [name for name in _dynamic_inputs(network) if name not in shapes]
+    if missing:
+        text = ", ".join(f"{name!r}, {declared[name]}" for name in missing)
+        raise BuildError(
+            f"shapes: {model} has dynamic inputs without shapes: {text}", fix="give the smallest, usual and largest shape of each"
+        )

@@ -1,4 +1,4 @@
-"""What TensorRT calls back: the logger, the error recorder, and the monitor through which a build reports progress and is cancelled.
+"""What TensorRT calls back: the logger, the error recorder, and the monitor through which a build reports progress and is stopped.
 
 They subclass TensorRT's own classes, so they are made by functions that are given the module: ``tensorrt``, or ``tensorrt_rtx``, which has
 the same interface.
@@ -8,29 +8,35 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
 DRIVER_FIX = "check with nvidia-smi that there is a GPU and that its driver is new enough for this TensorRT (r580 for the CUDA 13 packages)"
 
 _KEPT_LINES = 2000
+_SHOWN_ERRORS = 5
+_SEVERE = ("ERROR", "INTERNAL_ERROR")
+_NO_DRIVER = ("catchCudaError", "cudaError 35")  # follows any message where there is no driver, and says nothing about the model
+_LEVELS = {"VERBOSE": logging.DEBUG, "INFO": logging.DEBUG, "WARNING": logging.WARNING, "ERROR": logging.ERROR}
 
 
 @dataclass(slots=True)
 class Messages:
-    """What TensorRT said, oldest first; the logger and the recorder write, a build reads and clears."""
+    """What TensorRT said, oldest first; the logger and the recorder write, a build reads and clears, and holds ``lock`` while it runs."""
 
     lines: list[tuple[str, str]] = field(default_factory=list)  # (severity, text)
-    errors: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)  # of the recorder
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def complaints(self) -> str:
-        """Return the errors, without repeats, on lines of their own."""
-        said = [text for severity, text in self.lines if severity in ("ERROR", "INTERNAL_ERROR")]
-        return "\n".join(dict.fromkeys((*self.errors, *said)))
+        """Return the last errors, each in one line and once; empty if there are none."""
+        said = [text for severity, text in self.lines if severity in _SEVERE]
+        return "\n".join(list(dict.fromkeys(filter(None, map(without_driver_noise, (*said, *self.errors)))))[-_SHOWN_ERRORS:])
 
     def clear(self) -> None:
         """Forget everything."""
@@ -38,10 +44,21 @@ class Messages:
         self.errors.clear()
 
 
+def without_driver_noise(message: str) -> str:
+    """Return a message in one line, without what TensorRT adds to every error where there is no driver."""
+    return " ".join(line.strip() for line in message.splitlines() if not any(text in line for text in _NO_DRIVER)).strip()
+
+
 class TensorRtLogger(Protocol):
     """A ``trt.ILogger`` that keeps what it is told."""
 
     messages: Messages
+
+
+class Monitor(Protocol):
+    """A ``trt.IProgressMonitor``."""
+
+    failure: BaseException | None  # what ``on_progress`` raised, which stopped the build
 
 
 @functools.cache
@@ -56,7 +73,8 @@ def process_logger(trt: ModuleType) -> TensorRtLogger:
 
         def log(self, severity: object, text: str) -> None:
             name = names.get(int(severity), "ERROR")  # type: ignore[call-overload]  # a severity of the module
-            logger.log(_LEVELS.get(name, logging.ERROR), "%s", text)
+            is_noise = name in _SEVERE and not without_driver_noise(text)
+            logger.log(logging.DEBUG if is_noise else _LEVELS.get(name, logging.ERROR), "%s", text)
             if name != "VERBOSE" or text.startswith("Layers:"):
                 self.messages.lines.append((name, text))
                 del self.messages.lines[:-_KEPT_LINES]
@@ -71,9 +89,11 @@ def process_recorder(trt: ModuleType) -> object:
     messages = process_logger(trt).messages
 
     class Recorder(trt.IErrorRecorder):  # type: ignore[misc,name-defined]  # as above
+        """Keeps (code, description) pairs until TensorRT clears them, and the descriptions until the next build."""
+
         def __init__(self) -> None:
             trt.IErrorRecorder.__init__(self)
-            self._found: list[tuple[Any, str]] = []
+            self._found: list[tuple[object, str]] = []
 
         def num_errors(self) -> int:
             return len(self._found)
@@ -92,25 +112,26 @@ def process_recorder(trt: ModuleType) -> object:
 
         def report_error(self, code: object, text: str) -> bool:
             self._found.append((code, text))
-            messages.errors.append(f"{getattr(code, 'name', code)}: {text}")
-            return False  # whether the failure should stop the process' other threads
+            messages.errors.append(text)
+            return True  # the function that reports it must end
 
     recorder: object = Recorder()
     return recorder
 
 
-def progress_monitor(trt: ModuleType, on_progress: Callable[[float, str], None], is_cancelled: Callable[[], bool]) -> object:
-    """Return a ``trt.IProgressMonitor``.
+def progress_monitor(trt: ModuleType, on_progress: Callable[[float, str], None]) -> Monitor:
+    """Return what watches a build.
 
     Args:
         trt: The module.
-        on_progress: Is told how much of the outermost phase is done (0 to 1) and the name of the innermost.
-        is_cancelled: Asked at every step; True ends the build within milliseconds.
+        on_progress: Is told how much of the outermost phase is done (0 to 1, never less than before) and the name of the phase. What it
+            raises ends the build within milliseconds and is kept in ``failure``, since it may not cross the C++ code.
     """
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc,name-defined]  # as above
+    class Watch(trt.IProgressMonitor):  # type: ignore[misc,name-defined]  # as above
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
+            self.failure: BaseException | None = None
             self._steps: dict[str, int] = {}
             self._outermost: str | None = None
             self._share = 0.0
@@ -119,18 +140,26 @@ def progress_monitor(trt: ModuleType, on_progress: Callable[[float, str], None],
             self._steps[name] = max(steps, 1)
             if parent is None:
                 self._outermost = name
-            on_progress(self._share, name)
+            self._tell(name)
 
         def step_complete(self, name: str, step: int) -> bool:
             if name == self._outermost:
                 self._share = max(self._share, min(1.0, (step + 1) / self._steps[name]))
-                on_progress(self._share, name)
-            return not is_cancelled()
+                self._tell(name)
+            return self.failure is None
 
         def phase_finish(self, name: str) -> None:
             self._steps.pop(name, None)
 
-    monitor: object = Monitor()
+        def _tell(self, name: str) -> None:
+            if self.failure is not None:
+                return
+            try:
+                on_progress(self._share, name)
+            except BaseException as exc:  # raised again by the build
+                self.failure = exc
+
+    monitor: Monitor = Watch()
     return monitor
 
 
@@ -146,6 +175,3 @@ def layer_profiler(trt: ModuleType, found: dict[str, list[float]]) -> object:
 
     profiler: object = Profiler()
     return profiler
-
-
-_LEVELS = {"VERBOSE": logging.DEBUG, "INFO": logging.DEBUG, "WARNING": logging.WARNING, "ERROR": logging.ERROR}

@@ -6,6 +6,9 @@ kernels that the build lists: a prediction, and called one.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -14,7 +17,8 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from types import ModuleType
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -24,14 +28,16 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from calibration.codec import json_from_value, value_from_json
 from calibration.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends.base import Capabilities, Engine, Runner
+from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.gpus import Gpu, gpu_by_name, known_gpus
 from engine_builder.backends.kernels import Kernel
+from engine_builder.backends.layer_report import kernels_from_messages
 from engine_builder.backends.ort_cpu import OrtCpuRunner
 from engine_builder.backends.roofline import PredictedLatency, predicted_kernels, predicted_latency
-from engine_builder.backends.tensorrt_rtx_build import BuildOptions, build_plan
+from engine_builder.backends.tensorrt_build import build_plan
 from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError, UnsupportedTargetError
-from engine_builder.timing import MIN_GAIN, Timer, Timing
+from engine_builder.timing import MIN_GAIN, Timing, TimingPlan
 
 TARGET = "tensorrt-rtx"
 # What tensorrt-rtx 1.7 can build for: Turing, Ampere, Ada and RTX Blackwell; not Hopper (9.0), nor data center Blackwell (10.x).
@@ -49,12 +55,13 @@ def supported_gpus() -> tuple[Gpu, ...]:
 class TensorRtRtxBackend:
     """Builds plans for one type of GPU; without one, for all that tensorrt-rtx targets, and then nothing can be predicted."""
 
-    def __init__(self, gpu: str | None = None, *, workspace_bytes: int | None = None) -> None:
+    def __init__(self, gpu: str | None = None, *, options: BuildOptions | None = None) -> None:
         """Find the GPU and the package; nothing of the package is loaded yet.
 
         Args:
             gpu: The product name, vendor's words optional.
-            workspace_bytes: Most scratch memory that a kernel may ask for; a quarter of the GPU's memory by default.
+            options: How plans are built; a quarter of the GPU's memory is the default workspace. The builder has one level of optimization
+                and keeps no times of kernels, since those are chosen where a plan runs.
 
         Raises:
             UnsupportedTargetError: The GPU is unknown or not supported, or the package is not installed.
@@ -72,7 +79,8 @@ class TensorRtRtxBackend:
                 f"target: found no tensorrt_rtx package, expected it for the target {TARGET!r}", fix="install onnx-trt-optimizer[rtx]"
             )
         memory = _WORKSPACE_BYTES if self._gpu is None else int(self._gpu.memory_gb * 2**30 / 4)
-        self._workspace_bytes = memory if workspace_bytes is None else workspace_bytes
+        given = BuildOptions() if options is None else options
+        self._options = given if given.workspace_bytes is not None else dataclasses.replace(given, workspace_bytes=memory)
 
     @property
     def gpu(self) -> Gpu:
@@ -109,7 +117,7 @@ class TensorRtRtxBackend:
         output: Path,
         *,
         shapes: Mapping[str, ShapeRange] | None = None,
-        on_step: Callable[[str], bool] = lambda phase: True,
+        on_progress: Callable[[float, str], None] = lambda share, phase: None,
     ) -> Engine:
         """Build the plan of an explicit model and write it to ``output``, its kernels beside it; on failure nothing is left there.
 
@@ -117,16 +125,25 @@ class TensorRtRtxBackend:
             explicit: A strongly typed model in the TensorRT dialect.
             output: The plan's file.
             shapes: Sizes of each dynamic input.
-            on_step: Called with a phase's name at each of the builder's steps; returns whether to go on.
+            on_progress: Is told the share done (0 to 1) and the builder's phase; what it raises ends the build.
 
         Raises:
             BuildError: The model cannot be read, parsed or built.
-            StageCancelledError: ``on_step`` said so.
         """
         weighted = _weighted_nodes(explicit)
-        capability = None if self._gpu is None else self._gpu.compute_capability
-        plan = build_plan(explicit, BuildOptions(capability, shapes or {}, self._workspace_bytes, on_step))
-        listed = {"explicit": explicit.name, "kernels_at_opt": json_from_value(plan.kernels_at_opt), "weighted": weighted}
+        trt = load_tensorrt_rtx()
+        plan = build_plan(
+            trt,
+            explicit,
+            self._options,
+            shapes=shapes or {},
+            configure=functools.partial(self._configure, trt),
+            also_at_opt=True,
+            on_progress=on_progress,
+        )
+        found = kernels_from_messages(text for _, text in plan.log)
+        at_opt = found if plan.log_at_opt is plan.log else kernels_from_messages(text for _, text in plan.log_at_opt)
+        listed = {"explicit": explicit.name, "kernels_at_opt": json_from_value(at_opt), "weighted": weighted}
         kernels = output.with_name(output.name + _KERNELS_SUFFIX)
         try:
             _write(kernels, json.dumps(listed).encode())
@@ -135,7 +152,7 @@ class TensorRtRtxBackend:
             output.unlink(missing_ok=True)
             kernels.unlink(missing_ok=True)
             raise
-        return Engine(output, (kernels,), len(plan.data), plan.kernels, plan.kernels_at_opt)
+        return Engine(output, (kernels,), len(plan.data), found, at_opt)
 
     def open(self, engine: Path, *, threads: int) -> SimulatedPlan:
         """Return a runner that stands for a plan: its explicit model, which lies beside it, on ONNX Runtime's CPU provider.
@@ -147,16 +164,7 @@ class TensorRtRtxBackend:
             raise ValueError(f"threads is {threads}, expected at least 1")
         return SimulatedPlan(engine, _listed(engine), threads)
 
-    def timings(
-        self,
-        runners: Mapping[str, Runner],
-        feeds: Mapping[str, NDArray[np.generic]],
-        *,
-        timer: Timer,
-        seconds: float,
-        min_runs: int,
-        max_runs: int,
-    ) -> Mapping[str, Timing]:
+    def timings(self, runners: Mapping[str, Runner], feeds: Mapping[str, NDArray[np.generic]], plan: TimingPlan) -> Mapping[str, Timing]:
         """Return the latency of each plan as the roofline predicts it at the sizes ``opt``: no runs, no spread.
 
         Raises:
@@ -186,6 +194,26 @@ class TensorRtRtxBackend:
         """
         listed = _listed(engine)
         return predicted_kernels(listed.kernels_at_opt, self.gpu, weighted=frozenset(listed.weighted))
+
+    def _configure(self, trt: ModuleType, config: Any) -> None:
+        if self._gpu is not None:
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(getattr(trt.ComputeCapability, "SM{}{}".format(*self._gpu.compute_capability)), 0)
+
+
+def load_tensorrt_rtx() -> ModuleType:
+    """Return the package.
+
+    Raises:
+        UnsupportedTargetError: It is not installed, or cannot be loaded.
+    """
+    try:
+        return importlib.import_module("tensorrt_rtx")
+    except (ImportError, OSError) as exc:
+        raise UnsupportedTargetError(
+            f"target: found no usable tensorrt_rtx package ({exc}), expected it for the target 'tensorrt-rtx'",
+            fix="install onnx-trt-optimizer[rtx], which needs Linux on x86-64 or arm64",
+        ) from exc
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ class TensorRtRunner:
             self._runtime: Any = trt.Runtime(log)
         except TypeError as exc:  # the bindings' way to say that the library returned nothing
             raise EngineError(f"TensorRT {trt.__version__} did not start: {self._messages.complaints() or exc}", fix=DRIVER_FIX) from exc
+        self._runtime.engine_host_code_allowed = True  # else a version compatible plan, which carries a runtime of its own, does not load
         self._engine: Any = self._runtime.deserialize_cuda_engine(engine.read_bytes())
         if self._engine is None:
             said = self._messages.complaints() or "no reason given"

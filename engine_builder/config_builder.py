@@ -1,0 +1,105 @@
+"""What a user may ask of the builder of TensorRT's engines."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from calibration.errors import InvalidConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class BuilderConfig:
+    """How engines are built, by targets that have a builder.
+
+    Trials are built at the final level unless told otherwise: at a lower one the builder tries fewer kernels, not the same ones for less
+    time, so that the order of two engines may differ from that of the engines that ship.
+    """
+
+    workspace_mb: int | None = field(
+        default=None,
+        metadata={
+            "minimum": 1,
+            "maximum": 1 << 20,
+            "description": "Most scratch memory that a kernel may use, in MiB; by default all of the GPU's on tensorrt, a quarter of it on "
+            "tensorrt-rtx.",
+        },
+    )
+    optimization_level: int = field(
+        default=3,
+        metadata={"minimum": 0, "maximum": 5, "description": "How much the builder tries for the engine that ships; tensorrt only."},
+    )
+    search_optimization_level: int | None = field(
+        default=None,
+        metadata={
+            "minimum": 0,
+            "maximum": 5,
+            "description": "The same for the engines of the search, by default equal. Where it is lower, the finalists and the baseline "
+            "are built again at optimization_level, scored, judged and timed; tensorrt only.",
+        },
+    )
+    hardware_compatible: bool = field(
+        default=False, metadata={"description": "Build for any GPU since Ampere instead of this one, mostly slower; tensorrt only."}
+    )
+    version_compatible: bool = field(
+        default=False,
+        metadata={"description": "Build for later TensorRT releases of the same major version too, mostly slower; tensorrt only."},
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse a search that builds with more effort than the engine that ships."""
+        if self.search_level > self.optimization_level:
+            raise InvalidConfigError(
+                f"search_optimization_level: found {self.search_level}, expected at most optimization_level, {self.optimization_level}",
+                fix="Lower search_optimization_level, or raise optimization_level.",
+            )
+
+    @property
+    def search_level(self) -> int:
+        """The level of the engines of the search."""
+        return self.optimization_level if self.search_optimization_level is None else self.search_optimization_level
+
+    @property
+    def rebuilds(self) -> bool:
+        """Whether finalists are built again at the final level."""
+        return self.search_level < self.optimization_level
+
+
+OLDEST_COMPATIBLE = (8, 0)  # compute capability, of plans for any GPU since
+# Which keys mean something, by target; what a target lacks stays at its default.
+MEANINGFUL: Mapping[str, frozenset[str]] = {
+    "onnxruntime-cpu": frozenset(),
+    "tensorrt": frozenset(item.name for item in dataclasses.fields(BuilderConfig)),
+    "tensorrt-rtx": frozenset({"workspace_mb"}),
+}
+WHY_NOT: Mapping[str, str] = {
+    "onnxruntime-cpu": "its engine is the model itself, and nothing is built",
+    "tensorrt-rtx": "its builder has one level of optimization, and its plans are made for one type of GPU and one version",
+}
+
+
+def check_builder(builder: BuilderConfig, target: str, compute_capability: tuple[int, int] | None) -> None:
+    """Refuse settings that mean nothing to the target.
+
+    Args:
+        builder: The settings.
+        target: What is built for.
+        compute_capability: Of the GPU, where it is known.
+
+    Raises:
+        InvalidConfigError: One differs from its default and is not used, or the GPU is too old for it.
+    """
+    for item in dataclasses.fields(builder):
+        found = getattr(builder, item.name)
+        if found != item.default and item.name not in MEANINGFUL.get(target, frozenset()):
+            raise InvalidConfigError(
+                f"builder.{item.name}: found {str(found).lower()}, expected none for {target}: {WHY_NOT.get(target, 'it is unknown')}",
+                fix=f"Leave builder.{item.name} out, or set target to tensorrt.",
+            )
+    if builder.hardware_compatible and compute_capability is not None and compute_capability < OLDEST_COMPATIBLE:
+        found, oldest = (".".join(map(str, version)) for version in (compute_capability, OLDEST_COMPATIBLE))
+        raise InvalidConfigError(
+            f"builder.hardware_compatible: found true for a GPU of compute capability {found}, expected {oldest} (Ampere) or newer",
+            fix="Leave builder.hardware_compatible out.",
+        )
