@@ -89,7 +89,7 @@ def build_plan(
             data, cache, lines = compiler.compile(shapes, timing_cache, on_progress)
             return Plan(data, cache, lines, lines)
         data, cache, lines = compiler.compile(shapes, timing_cache, lambda share, phase: on_progress(share / 2, phase))
-        _, _, at_opt = compiler.compile(fixed, cache, lambda share, phase: on_progress((1.0 + share) / 2, phase))
+        _, _, at_opt = compiler.compile(fixed, None, lambda share, phase: on_progress((1.0 + share) / 2, phase))
         return Plan(data, cache, lines, at_opt)
 
 

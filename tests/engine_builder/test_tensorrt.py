@@ -14,6 +14,7 @@ import pytest
 from calibration.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends import tensorrt
 from engine_builder.backends.base import Backend
+from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.cuda_devices import open_cuda
 from engine_builder.backends.cuda_runtime import CudaDevice
 from engine_builder.backends.gpu_state import open_gpu_monitor
@@ -21,6 +22,7 @@ from engine_builder.backends.kernels import Kernel
 from engine_builder.backends.tensorrt import CACHE_SUFFIX, TensorRtBackend, node_times, timing_cache_path, write_atomically
 from engine_builder.backends.tensorrt_build import Plan
 from engine_builder.backends.tensorrt_timing import time_engines
+from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError, UnsupportedTargetError
 from tests.engine_builder.fake_gpu import FakeGpu
 from tests.engine_builder.fake_tensorrt import fake_tensorrt
@@ -34,15 +36,17 @@ class FakeBuilder:
 
     plan: bytes = b"double"
     caches: list[bytes] = field(default_factory=list)
+    options: list[BuildOptions] = field(default_factory=list)
 
-    def __call__(self, trt: ModuleType, model: Path, *, timing_cache: bytes, **options: object) -> Plan:
+    def __call__(self, trt: ModuleType, model: Path, options: BuildOptions, *, timing_cache: bytes, **more: object) -> Plan:
+        self.options.append(options)
         self.caches.append(timing_cache)
-        return Plan(self.plan, timing_cache + b"+", ())
+        return Plan(self.plan, timing_cache + b"+", (), ())
 
 
 def backend(cache_folder: Path | None = None) -> TensorRtBackend:
     gpu = FakeGpu()
-    return TensorRtBackend(cache_folder=cache_folder, load=lambda: fake_tensorrt(gpu), open_gpu=lambda: gpu)
+    return TensorRtBackend(options=BuildOptions(timing_caches=cache_folder), load=lambda: fake_tensorrt(gpu), open_gpu=lambda: gpu)
 
 
 @pytest.fixture
@@ -81,12 +85,12 @@ def test_gpu_older_than_turing_is_refused() -> None:
         TensorRtBackend((7, 0))
 
 
-def test_built_engine_runs_and_its_timing_cache_lies_beside_it(builder: FakeBuilder, tmp_path: Path) -> None:
+def test_built_engine_runs_and_nothing_else_lies_beside_it(builder: FakeBuilder, tmp_path: Path) -> None:
     target = backend()
     engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
     assert engine.size_bytes == len(builder.plan)
     assert engine.data_files == ()
-    assert (tmp_path / f"engine.plan{CACHE_SUFFIX}").read_bytes() == b"+"
+    assert [path.name for path in tmp_path.iterdir()] == ["engine.plan"]
     runner = target.open(engine.path, threads=1)
     np.testing.assert_array_equal(runner.run(FEEDS)[0], FEEDS["x"] * 2)
 
@@ -141,7 +145,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 def test_engine_built_on_the_gpu_runs_reports_and_is_timed_there(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt", reason="tensorrt-cu13 is not installed")
     gpu = open_cuda()
-    target = TensorRtBackend(gpu.device.compute_capability, cache_folder=tmp_path / "caches", open_gpu=lambda: gpu)
+    target = TensorRtBackend(gpu.device.compute_capability, options=BuildOptions(timing_caches=tmp_path / "caches"), open_gpu=lambda: gpu)
     model = onnx.parser.parse_model("""
     <ir_version: 8, opset_import: ["" : 17]>
     net (float[N,4] x) => (float[N,4] y)
@@ -150,11 +154,11 @@ def test_engine_built_on_the_gpu_runs_reports_and_is_timed_there(tmp_path: Path)
     """)
     model.graph.node[0].name = "product"
     onnx.save_model(model, tmp_path / "explicit.onnx")
-    engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan", shapes={"x": ((1, 4), (2, 4), (4, 4))})
+    engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan", shapes={"x": ShapeRange((1, 4), (2, 4), (4, 4))})
     feeds = {"x": np.ones((3, 4), dtype=np.float32)}
     runner = target.open(engine.path, threads=1)
     np.testing.assert_allclose(runner.run(feeds)[0], [[1, 2, 3, 4]] * 3, rtol=1e-3)  # TF32 keeps 10 bits of the fraction
-    assert any("product" in kernel.nodes for kernel in target.kernels(engine.path))
+    assert any("product" in kernel.nodes for kernel in engine.kernels)
     monitor = open_gpu_monitor(gpu.device.pci_bus_id)
     found = time_engines({"a": runner}, feeds, gpu, monitor, seconds=0.2, lock_folder=tmp_path)
     assert 0 < found.timings["a"].timing.median_ms < 100

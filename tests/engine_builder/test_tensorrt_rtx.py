@@ -21,6 +21,7 @@ from calibration.prepare import prepare
 from calibration.range_table import RangeMethod
 from calibration.ranges import collect_ranges
 from engine_builder.backends.base import Backend, Engine
+from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.gpus import known_gpus
 from engine_builder.backends.reached import Rule, reached
 from engine_builder.backends.tensorrt_rtx import COMPUTE_CAPABILITIES, TensorRtRtxBackend, supported_gpus
@@ -29,7 +30,7 @@ from engine_builder.errors import BuildError, EngineError, StageCancelledError, 
 from engine_builder.qdq.eligibility import Eligibility
 from engine_builder.qdq.explicit import explicit_model
 from engine_builder.qdq.placement import ranges_of_moved_tensors
-from engine_builder.timing import time_interleaved
+from engine_builder.timing import TimingPlan, time_interleaved
 from tests.engine_builder import dialect_models as models
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx builder (the extra rtx)")
@@ -45,10 +46,10 @@ def sizes(model: onnx.ModelProto) -> dict[str, ShapeRange]:
     return {value.name: ShapeRange((1, *rest), (8, *rest), (16, *rest))}
 
 
-def built(model: onnx.ModelProto, folder: Path, gpu: str | None = "L4", on_step: Callable[[str], bool] = lambda phase: True) -> Engine:
+def built(model: onnx.ModelProto, folder: Path, gpu: str | None = "L4", on_progress: Callable[[float, str], None] = lambda share, phase: None) -> Engine:
     explicit = folder / "explicit.onnx"
     onnx.save_model(model, explicit)
-    return TensorRtRtxBackend(gpu).build(explicit, folder / "engine.plan", shapes=sizes(model), on_step=on_step)
+    return TensorRtRtxBackend(gpu).build(explicit, folder / "engine.plan", shapes=sizes(model), on_progress=on_progress)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_model_of_fixed_sizes_is_built_once(tmp_path: Path) -> None:
 
 def predicted_ms(backend: TensorRtRtxBackend, engine: Engine) -> float:
     runners = {"engine": backend.open(engine.path, threads=1)}
-    timing = backend.timings(runners, {}, timer=time_interleaved, seconds=1.0, min_runs=1, max_runs=1)["engine"]
+    timing = backend.timings(runners, {}, TimingPlan(1.0, 1, 1, time_interleaved))["engine"]
     assert timing.runs == 0
     return timing.median_ms
 
@@ -197,10 +198,10 @@ def test_garbage_is_a_build_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ({}, "found no shapes of the dynamic inputs x"),
-        ({"z": ShapeRange((1, 64), (1, 64), (1, 64))}, "found shapes of 'z'"),
-        ({"x": ShapeRange((1,), (1,), (1,))}, "expected ones that fit"),
-        ({"x": ShapeRange((1, 32), (1, 64), (1, 64))}, "expected ones that fit"),
+        ({}, "dynamic inputs without shapes: 'x'"),
+        ({"z": ShapeRange((1, 64), (1, 64), (1, 64))}, "no input 'z', expected one of x"),
+        ({"x": ShapeRange((1,), (1,), (1,))}, "is declared .* found"),
+        ({"x": ShapeRange((1, 32), (1, 64), (1, 64))}, "is declared .* found"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused_before_the_build(shapes: dict[str, ShapeRange], message: str, tmp_path: Path) -> None:
@@ -233,22 +234,23 @@ def test_missing_external_data_is_named(tmp_path: Path) -> None:
 def test_build_stops_when_told_to_and_leaves_nothing(tmp_path: Path) -> None:
     phases: list[str] = []
 
-    def stop_at_the_third(phase: str) -> bool:
+    def stop_at_the_third(share: float, phase: str) -> None:
         phases.append(phase)
-        return len(phases) < 3
+        if len(phases) == 3:
+            raise StageCancelledError("cancelled at the third step", fix="none")
 
-    with pytest.raises(StageCancelledError, match="cancelled"):
-        built(models.residual("int8"), tmp_path, on_step=stop_at_the_third)
+    with pytest.raises(StageCancelledError, match="cancelled at the third step"):
+        built(models.residual("int8"), tmp_path, on_progress=stop_at_the_third)
     assert len(phases) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["explicit.onnx"]
 
 
 def test_error_of_the_progress_callback_comes_out_of_the_build(tmp_path: Path) -> None:
-    def fail(phase: str) -> bool:
+    def fail(share: float, phase: str) -> None:
         raise RuntimeError(f"lost at {phase}")
 
     with pytest.raises(RuntimeError, match="lost at"):
-        built(models.gemm("int8"), tmp_path, on_step=fail)
+        built(models.gemm("int8"), tmp_path, on_progress=fail)
 
 
 def test_failed_build_does_not_spoil_the_next_one(tmp_path: Path) -> None:
@@ -262,7 +264,7 @@ def test_too_little_workspace_is_a_build_error(tmp_path: Path) -> None:
     explicit = tmp_path / "explicit.onnx"
     onnx.save_model(model, explicit)
     with pytest.raises(BuildError, match="workspace limit"):
-        TensorRtRtxBackend("L4", workspace_bytes=2**20).build(explicit, tmp_path / "engine.plan", shapes=sizes(model))
+        TensorRtRtxBackend("L4", options=BuildOptions(workspace_bytes=2**20)).build(explicit, tmp_path / "engine.plan", shapes=sizes(model))
 
 
 @pytest.mark.parametrize("make", [functools.partial(models.residual, "int8"), functools.partial(models.gemm, "fp8"), models.matmul_int4])
