@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from calibration.codec import json_from_value
 from calibration.dataset import load_saved
-from engine_builder.building import building_backend
+from engine_builder.building import Building, building_backend
 from engine_builder.config import config_from_json
 from engine_builder.corrected import EXPLICIT_NAME, build
 from engine_builder.evaluate import run_all, run_workers
@@ -20,23 +20,26 @@ from engine_builder.outputs import ComparedOutputs
 from engine_builder.trials import compare
 from engine_builder.workspace import StageContext
 
-FOLDER = "baseline"
+FOLDER, FINAL_FOLDER = "baseline", "final-baseline"
 
 
-def baseline(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
+def baseline(request: Mapping[str, object], context: StageContext, *, building: Building = building_backend) -> dict[str, object]:
     """Return ``baseline``, the engine, and ``inspection``, which now knows its scores; ``files`` names what both need besides.
 
     Args:
-        request: ``inspection``, ``ranges`` and ``config``.
+        request: ``inspection``, ``ranges`` and ``config``; ``final`` where this is the one that ships and not the search's.
         context: Where files go.
+        building: Gives the backend.
 
     Raises:
         BuildError: The target cannot build the model even in its baseline precision.
     """
     found = read_inspection(request, context)
     config = config_from_json(request["config"])
-    backend = building_backend(config, context)
-    engine = build(found, request, {}, backend, context)
+    final = bool(request.get("final", False))
+    folder = FINAL_FOLDER if final else FOLDER
+    backend = building(config, context, final=final)
+    engine = build(found, request, {}, backend, context.part(0.0, 0.5))
     context.progress(0.5, "baseline built")
     validation = load_saved(context.workspace.path(found.validation))
     runner = ComparedOutputs(backend.open(engine.path, threads=config.threads), found.compared)
@@ -45,12 +48,12 @@ def baseline(request: Mapping[str, object], context: StageContext) -> dict[str, 
     finally:
         runner.close()
     scores, _ = compare(found, outputs, validation, context)
-    files = [context.workspace.copy(path, f"{FOLDER}/{path.name}") for path in engine.data_files]
-    files.append(keep_model(context.scratch / EXPLICIT_NAME, f"{FOLDER}/{EXPLICIT_NAME}", context.workspace))
-    baseline_scores = context.workspace.write_arrays("baseline_scores.npz", scores=scores)
+    files = [context.workspace.copy(path, f"{folder}/{path.name}") for path in engine.data_files]
+    files.append(keep_model(context.scratch / EXPLICIT_NAME, f"{folder}/{EXPLICIT_NAME}", context.workspace))
+    baseline_scores = context.workspace.write_arrays(f"{folder}_scores.npz", scores=scores)
     known = replace(found, baseline_type=backend.capabilities.baseline, baseline_scores=baseline_scores)
     return {
-        "baseline": json_from_value(context.workspace.copy(engine.path, f"{FOLDER}/{engine.path.name}")),
-        "inspection": json_from_value(context.workspace.write_json("inspection.baseline.json", json_from_value(known))),
+        "baseline": json_from_value(context.workspace.copy(engine.path, f"{folder}/{engine.path.name}")),
+        "inspection": json_from_value(context.workspace.write_json(f"inspection.{folder}.json", json_from_value(known))),
         "files": json_from_value((*files, baseline_scores)),
     }

@@ -6,6 +6,7 @@ The times lie in the job's workspace, where its stages, which run one after the 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from engine_builder.backends import backend_for
 from engine_builder.backends.base import Backend
@@ -15,6 +16,13 @@ from engine_builder.config import Config
 from engine_builder.workspace import FileRef, StageContext, Workspace
 
 CACHES = "timing-caches"  # folder in the workspace, a file for each GPU type and TensorRT version
+
+
+class Building(Protocol):
+    """Gives the backend that builds a job's engines; ``building_backend`` is the one in use."""
+
+    def __call__(self, config: Config, context: StageContext, *, final: bool = False) -> Backend:
+        """Return it."""
 
 
 def building_backend(config: Config, context: StageContext, *, final: bool = False) -> Backend:

@@ -25,7 +25,7 @@ from typing import IO, cast
 
 from calibration.errors import error_from_problem
 from engine_builder.child_main import MEMORY_FIX, RESULT_NAME, has_memory_sign, memory_detail
-from engine_builder.errors import StageCancelledError, StageCrashedError, StageMemoryError, StageTimeoutError
+from engine_builder.errors import EngineError, StageCancelledError, StageCrashedError, StageMemoryError, StageTimeoutError
 from engine_builder.workspace import SCRATCH_PREFIX, Workspace, remove_tree
 
 logger = logging.getLogger(__name__)
@@ -81,12 +81,29 @@ def run_in_child(
         stages: The module that holds the table ``STAGES``.
 
     Raises:
-        OptimizerError: What the stage raised, with its fields.
+        OptimizerError: What the stage raised, with its fields; an ``EngineError`` with the ``seconds`` that it took.
         StageTimeoutError: It ran past its deadline.
         StageMemoryError: It needed more memory than its limit.
         StageCancelledError: ``should_cancel`` said so.
         StageCrashedError: It ended without a result.
     """
+    started = time.monotonic()
+    try:
+        return _run_in_child(stage, request, workspace, limits, on_progress, should_cancel, stages)
+    except EngineError as error:
+        error.seconds = time.monotonic() - started
+        raise
+
+
+def _run_in_child(
+    stage: str,
+    request: Mapping[str, object],
+    workspace: Path,
+    limits: StageLimits,
+    on_progress: Callable[[float, str], None],
+    should_cancel: Callable[[], bool],
+    stages: str,
+) -> dict[str, object]:
     opens_gpu = _opens_gpu(request)
     folder = Workspace(workspace)
     folder.remove_scratch()

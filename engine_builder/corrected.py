@@ -53,7 +53,7 @@ def build(
     context: StageContext,
     corrected: FileRef | None = None,
 ) -> Engine:
-    """Return the engine of an assignment in the scratch folder; the explicit model lies beside it.
+    """Return the engine of an assignment in the scratch folder; the explicit model lies beside it. Progress is that of the build.
 
     Args:
         found: The job's inspection.
@@ -64,9 +64,8 @@ def build(
         corrected: The corrections that ``build_corrected`` kept.
     """
     plan = _Plan(found, request, low, backend, context)
-    if corrected is None:
-        return plan.build(plan.explicit(), context.scratch)
-    return plan.build(plan.explicit(cast("Mapping[str, Floats]", context.workspace.read_arrays(corrected))), context.scratch)
+    shifts = None if corrected is None else cast("Mapping[str, Floats]", context.workspace.read_arrays(corrected))
+    return plan.build(plan.explicit(shifts), context.scratch, context)
 
 
 def write_explicit(
@@ -115,7 +114,7 @@ def build_corrected(
     """
     plan = _Plan(found, request, low, backend, context)
     explicit = plan.explicit()
-    engine = plan.build(explicit, context.scratch)
+    engine = plan.build(explicit, context.scratch, context.part(0.0, 0.4))
     data = plan.repairs.correction
     sites = [site for site in plan.sites if site.layer in low]
     if data is None or not sites:
@@ -126,7 +125,7 @@ def build_corrected(
     shifts = corrections(explicit, sites, means, batches)
     folder = context.scratch / "corrected"
     folder.mkdir()
-    corrected = plan.build(plan.explicit(shifts), folder)
+    corrected = plan.build(plan.explicit(shifts), folder, context.part(0.5, 0.9))
     held_out = samples.take(np.array(data.held_out, dtype=np.int64))
     before, after = (_loss(one.path, data, held_out, found, request, backend, context) for one in (engine, corrected))
     gain = before - after
@@ -161,13 +160,18 @@ class _Plan:
         layers, smoothings, levels = self._found.layers, self.repairs.smoothings, self._levels
         return explicit_model(model, layers, self._low, self._ranges, target.scheme, smoothings, target.baseline, levels)
 
-    def build(self, explicit: onnx.ModelProto, folder: Path) -> Engine:
+    def build(self, explicit: onnx.ModelProto, folder: Path, context: StageContext) -> Engine:
         """Return the engine of an explicit model in ``folder``, beside that model."""
         target = self._backend.capabilities
         if target.scheme.strongly_typed:
             validate_tensorrt(explicit, compute_capability=target.compute_capability)
         save_model(explicit, folder / EXPLICIT_NAME)
-        return self._backend.build(folder / EXPLICIT_NAME, folder / target.engine_name, shapes=self._found.engine_shapes)
+        return self._backend.build(
+            folder / EXPLICIT_NAME,
+            folder / target.engine_name,
+            shapes=self._found.engine_shapes,
+            on_progress=lambda share, phase: context.progress(share, f"building: {phase}"),
+        )
 
 
 def _loss(

@@ -16,10 +16,18 @@ from calibration.errors import InputError, OptimizerError
 
 
 class EngineError(OptimizerError):
-    """Building, running or timing an engine failed."""
+    """Building, running or timing an engine failed.
+
+    ``seconds`` is what the stage took that failed, set by whoever ran it; 0 where nobody measured it.
+    """
 
     slug = "engine-failed"
     title = "Engine failed"
+    seconds: float = 0.0
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Rebuild with the seconds."""
+        return (*super().__reduce__(), {"seconds": self.seconds})
 
 
 class BuildError(EngineError):

@@ -18,7 +18,8 @@ from calibration.verdict import DEFAULT_CONFIDENCE, Selection, can_settle
 from engine_builder.assignment import fingerprint_of
 from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_json
-from engine_builder.errors import BuildError, StageCrashedError, StageMemoryError, StageTimeoutError
+from engine_builder.errors import EngineError
+from engine_builder.final_engines import ENGINE_FAILURES, final_engines
 from engine_builder.search.certainty import certain
 from engine_builder.search.choices import uniform_engines
 from engine_builder.search.orders import prefixes
@@ -27,11 +28,10 @@ from engine_builder.search.search import Ladder, Proposal, Search
 from engine_builder.search.trial import SEARCH_SHARE, Accuracy, Trial, failed_trial
 from engine_builder.workspace import FileRef
 
-PIPELINE_VERSION = "6"  # bumped when stage names, their order or the form of their results change
+PIPELINE_VERSION = "7"  # bumped when stage names, their order or the form of their results change
 MAX_PROBE_SAMPLES = 256
 CHUNK_SECONDS = 20.0  # of one sensitivity stage
 SHARE_OF_FORWARD = 0.7  # cost of one probe, in forward passes of the whole model
-ENGINE_FAILURES = (BuildError, StageCrashedError, StageMemoryError, StageTimeoutError)  # cost a trial, never the job
 SPANS = {  # the part of a job's progress that each stage covers
     "inspect": (0.0, 0.03),
     "ranges": (0.03, 0.05),
@@ -42,7 +42,8 @@ SPANS = {  # the part of a job's progress that each stage covers
     "dependency": (0.34, 0.41),
     "orders": (0.41, 0.42),
     "search": (0.42, 0.92),
-    "verdict": (0.92, 0.98),
+    "final": (0.92, 0.95),
+    "verdict": (0.95, 0.98),
     "report": (0.98, 1.0),
 }
 
@@ -115,12 +116,15 @@ def optimize(job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[s
         search.tell(_trial(search, proposal, basics, run_stage))
         observer.searched([public_trial(trial) for trial in search.trials], best_index(search.trials))
 
-    observer.entered("report", SPANS["verdict"][0])
+    observer.entered("report", SPANS["final"][0])
     metric = Metric(str(inspected["metric"]))
     selection = _selection(search.trials, job.config, metric)
-    judging = {"selection": selection.value, "finalists": json_from_value(finalists(search.trials, _seen(selection, job.config, metric)))}
+    picked = finalists(search.trials, _seen(selection, job.config, metric))
+    final = final_engines(picked, job.config.builder, basics, run_stage, SPANS["final"])
+    basics |= final.basics
+    judging = {"selection": selection.value, "finalists": json_from_value(final.finalists)}
     judged = run_stage("verdict", "verdict", basics | judging, SPANS["verdict"])
-    outcome = {"trials": json_from_value(search.trials), "verdict": judged, "forecasts": forecasts}
+    outcome = {"trials": json_from_value(search.trials), **judging, "verdict": judged, "forecasts": forecasts, "notes": list(final.notes)}
     outcome["search"] = {"ended": search.ended, "trials": len(search.trials), "seconds": spent.seconds}
     return run_stage("report", "report", basics | measured | outcome, SPANS["report"])
 
@@ -241,7 +245,7 @@ def _trial(search: Search, proposal: Proposal, basics: Mapping[str, object], run
     try:
         found = run_stage(f"trial/{fingerprint}", "trial", request, _search_span(index))
     except ENGINE_FAILURES as error:
-        return failed_trial(index, fingerprint, dict(proposal.low), proposal.order, error.detail)
+        return failed_trial(index, fingerprint, dict(proposal.low), proposal.order, error.detail, error.seconds)
     return value_from_json(Trial, found["trial"])
 
 
@@ -276,13 +280,17 @@ def _seen(selection: Selection, config: Config, metric: Metric) -> Callable[[Tri
 
 
 class _Spent:
-    """Runs stages and adds up the seconds that their results say they took; a failed one is not in the sum. Replays to the same sum."""
+    """Runs stages and adds up the seconds that their results and their errors say they took: recorded ones, so a replay has the same sum."""
 
     def __init__(self, run_stage: RunStage) -> None:
         self._run_stage = run_stage
         self.seconds = 0.0
 
     def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
-        result = self._run_stage(name, stage, request, span)
+        try:
+            result = self._run_stage(name, stage, request, span)
+        except EngineError as error:
+            self.seconds += error.seconds
+            raise
         self.seconds += cast(float, result.get("seconds", 0.0))
         return {key: value for key, value in result.items() if key != "seconds"}

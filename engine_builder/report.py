@@ -15,6 +15,7 @@ from calibration.precision import Precision
 from calibration.sensitivity import SensitivityTable
 from engine_builder.assignment import PrecisionAssignment
 from engine_builder.backends import backend_for
+from engine_builder.building import kept_timing_cache
 from engine_builder.config import config_from_json
 from engine_builder.errors import BuildError
 from engine_builder.inspection import Inspection, read_inspection
@@ -44,7 +45,8 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     trials = value_from_json(tuple[Trial, ...], request["trials"])
     judged = cast(Mapping[str, object], request["verdict"])
     table = value_from_json(SensitivityTable, workspace.read_json(value_from_json(FileRef, request["table"])))
-    chosen = next((trial for trial in trials if trial.fingerprint == judged["chosen"]), None)
+    shipped = value_from_json(tuple[Trial, ...], request["finalists"])  # built again where the search's engines do not ship
+    chosen = next((trial for trial in shipped if trial.fingerprint == judged["chosen"]), None)
     baseline = backend_for(config.target, config.gpu).capabilities.baseline
     assignment = PrecisionAssignment(
         tuple((layer.name, (chosen.precisions if chosen else {}).get(layer.name, baseline)) for layer in found.layers)
@@ -59,7 +61,7 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     body = {
         "result": result,
         "config": request["config"],
-        "notes": [*found.notes, *why_none],
+        "notes": [*found.notes, *cast(Sequence[str], request["notes"]), *why_none],
         "data": _data(found),
         "layers": _layers(found, table, assignment),
         "repairs": json_from_value((*read_repairs(request, context).tried, *_bias_repairs(chosen, trials))),
@@ -90,6 +92,9 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     }
     if judged["explicit"] is not None:
         artifacts["model.explicit.onnx"] = value_from_json(FileRef, judged["explicit"])
+    cache = kept_timing_cache(workspace)
+    if cache is not None:
+        artifacts["timing.cache"] = cache
     if repository is not None:
         artifacts["triton.zip"] = repository
     return {"result": result, "engine": engine, "artifacts": {name: json_from_value(ref) for name, ref in artifacts.items()}}

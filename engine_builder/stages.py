@@ -37,6 +37,7 @@ STAGES: Mapping[str, Stage] = {
     "orders": _stage("engine_builder.probing", "orders"),
     "trial": _stage("engine_builder.trials", "trial"),
     "forecast": _stage("engine_builder.forecast", "forecast"),
+    "rebuild": _stage("engine_builder.rebuild", "rebuild"),
     "verdict": _stage("engine_builder.verdicts", "verdict"),
     "report": _stage("engine_builder.report", "report"),
 }

@@ -63,7 +63,7 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
     validation = load_saved(context.workspace.path(found.validation))
     baseline_path = context.workspace.path(value_from_json(FileRef, request["model"]))
     if low:
-        built = build_corrected(found, request, low, backend, context, f"trials/{fingerprint}-biases.npz")
+        built = build_corrected(found, request, low, backend, context.part(0.0, 0.3), f"trials/{fingerprint}-biases.npz")
     else:
         built = Corrected(Engine(baseline_path, (), model_size_bytes(baseline_path)))
     context.progress(0.3, "engine built")
@@ -109,8 +109,8 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
         failure=None,
         bias=built.repair,
         corrections=built.corrections,
-        engine=_kept(built.engine, backend, context, f"trials/{fingerprint}.plan") if low else None,
-        reached=_reached(found, low, built.engine, backend, context, f"trials/{fingerprint}-reached.json"),
+        engine=kept_engine(built.engine, backend, context, f"trials/{fingerprint}.plan") if low else None,
+        reached=what_was_reached(found, low, built.engine, backend, context, f"trials/{fingerprint}-reached.json"),
     )
     return {"trial": json_from_value(result)}
 
@@ -133,12 +133,12 @@ def fits(reference: NDArray[np.float64], scores: NDArray[np.float64], found: Ins
     return whole.met
 
 
-def _kept(engine: Engine, backend: Backend, context: StageContext, name: str) -> FileRef | None:
+def kept_engine(engine: Engine, backend: Backend, context: StageContext, name: str) -> FileRef | None:
     """Keep the engine where another build would give another one."""
     return None if backend.capabilities.is_repeatable else context.workspace.copy(engine.path, name)
 
 
-def _reached(
+def what_was_reached(
     found: Inspection, low: Mapping[str, Precision], engine: Engine, backend: Backend, context: StageContext, name: str
 ) -> FileRef | None:
     """Write what each layer asked for and got, where the builder lists kernels."""

@@ -2,7 +2,7 @@
 
 Finalists come safest first, in an order fixed before any is judged here. Each is judged at the full level and the first failure ends the
 judging, so a wrong pass is no likelier than for a single test. What passed is built again (byte for byte the same; where that cannot be
-had, the trial's engine was kept) and timed in one process with the baseline; the engine that is kept is the one that was measured.
+had, the engine whose scores these are was kept) and timed in one process with the baseline; what is kept is what was measured.
 
 Every verdict is about the drop from the user's model in float32. The baseline gets one too: where it computes in half precision it may
 be off by itself, and if it is kept, its own verdict is the job's.
@@ -25,8 +25,8 @@ from calibration.codec import json_from_value, value_from_json
 from calibration.dataset import load_saved
 from calibration.precision import Precision
 from calibration.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Answer, Selection, judge
-from engine_builder.backends import backend_for
 from engine_builder.backends.base import Backend, Runner
+from engine_builder.building import Building, building_backend
 from engine_builder.config import Config, config_from_json
 from engine_builder.corrected import EXPLICIT_NAME, build, write_explicit
 from engine_builder.inspection import Inspection, read_inspection
@@ -41,13 +41,16 @@ MIN_RUNS, MAX_RUNS = 30, 2000
 TIMED_FINALISTS = 3
 
 
-def verdict(request: Mapping[str, object], context: StageContext, *, timer: Timer = time_interleaved) -> dict[str, object]:
+def verdict(
+    request: Mapping[str, object], context: StageContext, *, timer: Timer = time_interleaved, building: Building = building_backend
+) -> dict[str, object]:
     """Judge, time and keep.
 
     Args:
         request: ``inspection``, ``ranges``, ``config``, ``model`` (the baseline), ``selection`` and ``finalists`` (trials, safest first).
         context: Where the engine goes.
         timer: Times the finalists and the baseline.
+        building: Gives the backend.
     """
     found = read_inspection(request, context)
     config = config_from_json(request["config"])
@@ -57,7 +60,7 @@ def verdict(request: Mapping[str, object], context: StageContext, *, timer: Time
     passed = [(trial, answer) for trial, answer in judged if _is_accepted(answer, config)]
     context.progress(0.3, f"{len(passed)} of {len(judged)} finalists judged pass")
     baseline_path = context.workspace.path(value_from_json(FileRef, request["model"]))
-    backend = backend_for(config.target, config.gpu)
+    backend = building(config, context, final=True)
     timings, faster = _time(passed[-TIMED_FINALISTS:], baseline_path, found, config, request, context, backend, timer)
     chosen = min(faster, key=lambda item: item[2]) if faster else None
     baseline = _answer(found.baseline_scores, found, config, selection, context)

@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
@@ -170,6 +170,10 @@ class StageContext:
     workspace: Workspace
     scratch: Path
     progress: Callable[[float, str], None]
+
+    def part(self, low: float, high: float) -> StageContext:
+        """Return the same with a progress whose 0..1 is this part of the stage's."""
+        return replace(self, progress=lambda fraction, message: self.progress(low + (high - low) * fraction, message))
 
 
 def json_bytes(value: object) -> bytes:

@@ -19,7 +19,7 @@ from dbos import DBOS, Serializer, SetWorkflowID
 from calibration.errors import OptimizerError, error_from_problem
 from engine_builder.child import StageLimits
 from engine_builder.config import config_from_json
-from engine_builder.errors import StageCancelledError, StageCrashedError
+from engine_builder.errors import EngineError, StageCancelledError, StageCrashedError
 from engine_builder.pipeline import JobRequest
 from service.deps import Deps
 from service.errors import IllegalMoveError
@@ -107,7 +107,7 @@ class JsonSerializer(Serializer):
     def serialize(self, data: object) -> str:
         """Return the JSON of a value or of an error."""
         if isinstance(data, OptimizerError):
-            return json.dumps({_ERROR: data.problem()})
+            return json.dumps({_ERROR: data.problem(), _SECONDS: data.seconds if isinstance(data, EngineError) else 0.0})
         if isinstance(data, BaseException):
             return json.dumps({_ERROR: OptimizerError(f"{type(data).__name__}: {data}", fix=_REPORT_IT).problem()})
         return json.dumps(data)
@@ -115,7 +115,12 @@ class JsonSerializer(Serializer):
     def deserialize(self, serialized_data: str) -> object:
         """Return the value, or the error as the class it was, if that is one of ours."""
         data = json.loads(serialized_data)
-        return error_from_problem(data[_ERROR]) if isinstance(data, dict) and set(data) == {_ERROR} else data
+        if not isinstance(data, dict) or _ERROR not in data or not set(data) <= {_ERROR, _SECONDS}:
+            return data
+        error = error_from_problem(data[_ERROR])
+        if isinstance(error, EngineError):
+            error.seconds = float(data.get(_SECONDS, 0.0))
+        return error
 
 
 def _run(deps: Deps, job: Job) -> None:
@@ -245,6 +250,7 @@ class _Counter:
 
 
 _ERROR = "__error__"
+_SECONDS = "__seconds__"
 _REPORT_IT = "This is a fault of the service: report it with the job's id and the server's log."
 _ASK_SECONDS = 0.25
 _NOTE_SECONDS = 0.25

@@ -50,6 +50,12 @@ class Ladder:
             raise ValueError(f"ladder {self.name!r} has {len(self.rungs)} rungs and {len(self.ratios)} predictions")
 
 
+def mean_seconds(trials: Iterable[Trial]) -> float:
+    """Return what a trial took on average, the baseline's apart, which builds nothing; 0 where none is known."""
+    known = [trial.seconds for trial in trials if trial.low_layers and trial.seconds > 0.0]
+    return sum(known) / len(known) if known else 0.0
+
+
 class Search:
     """Proposes assignments and is told the trials. Not thread-safe; deterministic."""
 
@@ -71,7 +77,7 @@ class Search:
             ladders: Called once with the list of trials, which goes on growing; yields the ladders to bisect, in order.
             fingerprint: Name of an assignment by its content.
             max_trials: Trials at the most, the first two included.
-            max_seconds: No trial is proposed once ``seconds`` reached this; the first two are always proposed.
+            max_seconds: No trial is proposed that would end past this, if it took the mean of those so far; the first two always are.
             seconds: What the job's stages so far took, as recorded.
             view: Told the baseline's and the uniform engines' trials, returns which accuracy of a trial the search may look at.
         """
@@ -109,8 +115,12 @@ class Search:
             return f"{MAX_FAILURES} trials in a row failed"
         if len(self.trials) >= self._max_trials:
             return f"the limit of {self._max_trials} trials was reached"
-        if self._max_seconds is not None and len(self.trials) >= FIRST_TRIALS and self._seconds() >= self._max_seconds:
-            return f"the limit of {self._max_seconds:g} seconds was reached"
+        if self._max_seconds is not None and len(self.trials) >= FIRST_TRIALS:
+            if self._seconds() >= self._max_seconds:
+                return f"the limit of {self._max_seconds:g} seconds was reached"
+            usual = mean_seconds(self.trials)
+            if self._seconds() + usual > self._max_seconds:
+                return f"the limit of {self._max_seconds:g} seconds leaves no time for another trial, which takes about {usual:.3g}"
         return None
 
     def _steps(self, uniform: Mapping[str, Low]) -> Generator[Proposal, Trial, None]:

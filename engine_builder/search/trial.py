@@ -69,6 +69,6 @@ class Trial:
         return self.on_all is not None and self.on_all.met
 
 
-def failed_trial(index: int, fingerprint: str, low: dict[str, Precision], order: str, failure: str) -> Trial:
-    """Return the trial of an assignment that could not be built or run."""
-    return Trial(index, fingerprint, low, order, len(low), None, None, None, None, None, None, 0.0, failure)
+def failed_trial(index: int, fingerprint: str, low: dict[str, Precision], order: str, failure: str, seconds: float = 0.0) -> Trial:
+    """Return the trial of an assignment that could not be built or run, after so many ``seconds``."""
+    return Trial(index, fingerprint, low, order, len(low), None, None, None, None, None, None, seconds, failure)
