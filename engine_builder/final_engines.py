@@ -15,12 +15,8 @@ from engine_builder.search.trial import Trial
 
 Run = Callable[[str, str, Mapping[str, object], tuple[float, float]], dict[str, object]]  # see ``pipeline.RunStage``
 
-ENGINE_FAILURES: tuple[type[EngineError], ...] = (
-    BuildError,
-    StageCrashedError,
-    StageMemoryError,
-    StageTimeoutError,
-)  # cost a trial, never the job
+# They cost a trial, never the job.
+ENGINE_FAILURES: tuple[type[EngineError], ...] = (BuildError, StageCrashedError, StageMemoryError, StageTimeoutError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,7 @@ def public_trial(trial: Trial) -> dict[str, object]:
         "latency_ms": None if latency is None else {"median": latency.median_ms, "p95": latency.p95_ms or None, "runs": latency.runs},
         "met": trial.met,
         "failure": trial.failure,
+        "seconds": trial.seconds,
     }
 
 
@@ -280,7 +281,7 @@ def _seen(selection: Selection, config: Config, metric: Metric) -> Callable[[Tri
 
 
 class _Spent:
-    """Runs stages and adds up the seconds that their results and their errors say they took: recorded ones, so a replay has the same sum."""
+    """Runs stages and adds up the seconds that their results and their errors say they took. Those are recorded: a replay has the same."""
 
     def __init__(self, run_stage: RunStage) -> None:
         self._run_stage = run_stage

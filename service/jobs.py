@@ -12,6 +12,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import cast
 
 from engine_builder.workspace import FileRef
 from service.errors import IllegalMoveError
@@ -146,7 +147,23 @@ def _eta_seconds(job: Job, now: datetime) -> int | None:
     if job.state is not JobState.RUNNING or job.started_at is None or job.progress < _LEAST_PROGRESS_FOR_ETA:
         return None
     elapsed = (now - job.started_at).total_seconds()
-    return max(0, round(elapsed * (1 - job.progress) / job.progress))
+    return max(0, round(max(elapsed * (1 - job.progress) / job.progress, _search_seconds(job, elapsed))))
+
+
+def _search_seconds(job: Job, elapsed: float) -> float:
+    """Return about how many seconds the search has left: where builds take minutes, trials take longer than all that came before."""
+    engines = [trial for trial in job.trials if trial.get("low_layers")]
+    took = [float(cast(float, trial.get("seconds") or 0.0)) for trial in engines]
+    if job.stage not in _SEARCHING or not any(took):
+        return 0.0
+    limits = cast("Mapping[str, float | None]", job.new.config.get("search") or {})
+    is_lossless = all(trial.get("met") for trial in engines)  # then only time is left to search for
+    left: float = 1 if is_lossless else max(USUAL_TRIALS - len(job.trials), 1)
+    if (most := limits.get("max_trials")) is not None:
+        left = min(left, max(most - len(job.trials), 0))
+    seconds = left * sum(took) / len(took)
+    limit = limits.get("max_seconds")
+    return seconds if limit is None else min(seconds, max(limit - elapsed, 0.0))
 
 
 def _time_text(moment: datetime | None) -> str | None:
@@ -154,3 +171,5 @@ def _time_text(moment: datetime | None) -> str | None:
 
 
 _LEAST_PROGRESS_FOR_ETA = 0.02
+_SEARCHING = ("search", "refine")
+USUAL_TRIALS = 10  # of a search; how many it takes is known only at its end

@@ -32,6 +32,13 @@ FULL = {
     "batch_size": 8,
     "search": {"max_trials": 20, "max_seconds": 600.0, "orders": ["loss", "hessian"], "seed": 7},
     "calibration": {"method": "percentile", "samples": 256, "repair": False, "second_order": ["int8"]},
+    "builder": {
+        "workspace_mb": 2048,
+        "optimization_level": 5,
+        "search_optimization_level": 2,
+        "hardware_compatible": True,
+        "version_compatible": True,
+    },
     "threads": 4,
 }
 
@@ -184,6 +191,14 @@ def test_a_value_of_the_wrong_type_is_refused(data, detail):
         ({"accuracy": {"max_nmse": 10**400}}, "accuracy.max_nmse: found 1000000", "above 0"),
         ({"search": {"max_trials": 0}}, "search.max_trials: found 0", "at least 1"),
         ({"search": {"max_seconds": 0}}, "search.max_seconds: found 0", "above 0"),
+        ({"builder": {"optimization_level": 6}}, "builder.optimization_level: found 6", "at most 5"),
+        ({"builder": {"workspace_mb": 0}}, "builder.workspace_mb: found 0", "at least 1"),
+        ({"builder": {"optimisation_level": 2}}, "builder: found the unknown key 'optimisation_level'", "`optimization_level`"),
+        (
+            {"builder": {"optimization_level": 2, "search_optimization_level": 3}},
+            "builder: search_optimization_level: found 3, expected at most optimization_level, 2",
+            "Lower search_optimization_level",
+        ),
         ({"search": {"orders": []}}, "search.orders: found an empty list", "Leave the key out"),
         ({"search": {"orders": ["loss", "loss"]}}, "search.orders: found ['loss', 'loss']", "twice"),
         ({"search": {"orders": ["lost"]}}, "search.orders[0]: found 'lost'", "Did you mean 'loss'?"),

@@ -155,6 +155,8 @@ class Desk:
             **{name: json_from_value(ref) for name, ref in files.items()},
             "config": config_json(config_from_json({"accuracy": accuracy, "outputs": {HOSTILE: "logits"}})),
             "trials": json_from_value(tuple(trials)),
+            "finalists": json_from_value(tuple(trials)),
+            "notes": ["a finalist was not built again"],
             "verdict": judgement,
             "tests": json_from_value((PairTest(first, second, 0.001, 0.0001, 60), PairTest(first, second, -0.5, 0.1, 60))),
             "orders": {"loss": json_from_value((first, second))},

@@ -46,7 +46,9 @@ def sizes(model: onnx.ModelProto) -> dict[str, ShapeRange]:
     return {value.name: ShapeRange((1, *rest), (8, *rest), (16, *rest))}
 
 
-def built(model: onnx.ModelProto, folder: Path, gpu: str | None = "L4", on_progress: Callable[[float, str], None] = lambda share, phase: None) -> Engine:
+def built(
+    model: onnx.ModelProto, folder: Path, gpu: str | None = "L4", on_progress: Callable[[float, str], None] = lambda share, phase: None
+) -> Engine:
     explicit = folder / "explicit.onnx"
     onnx.save_model(model, explicit)
     return TensorRtRtxBackend(gpu).build(explicit, folder / "engine.plan", shapes=sizes(model), on_progress=on_progress)
