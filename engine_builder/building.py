@@ -36,15 +36,19 @@ def building_backend(config: Config, context: StageContext, *, final: bool = Fal
     Raises:
         UnsupportedTargetError: See ``backend_for``.
     """
+    return backend_for(config.target, config.gpu, build_options(config, context, final=final))
+
+
+def build_options(config: Config, context: StageContext, *, final: bool) -> BuildOptions:
+    """Return how the engines of a job are built; arguments as for ``building_backend``."""
     builder = config.builder
-    options = BuildOptions(
+    return BuildOptions(
         workspace_bytes=None if builder.workspace_mb is None else builder.workspace_mb * 2**20,
         optimization_level=builder.optimization_level if final else builder.search_level,
         hardware_compatible=builder.hardware_compatible,
         version_compatible=builder.version_compatible,
         timing_caches=context.workspace.path(CACHES),
     )
-    return backend_for(config.target, config.gpu, options)
 
 
 def kept_timing_cache(workspace: Workspace) -> FileRef | None:

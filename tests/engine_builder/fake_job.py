@@ -11,6 +11,7 @@ from calibration.codec import json_from_value, value_from_json
 from calibration.precision import Precision
 from calibration.singles import Decision
 from engine_builder.errors import EngineError
+from engine_builder.search.trial import Trial
 from engine_builder.workspace import FileRef
 from tests.engine_builder.search.fake_world import FakeWorld
 
@@ -19,6 +20,7 @@ MODEL, CALIBRATION, BASELINE, TABLE = (FileRef(name, "0" * 64) for name in ("mod
 Failure = Callable[[str, Mapping[str, object]], Exception | None]
 
 STAGE_SECONDS = 0.5
+REBUILT_BYTES = 4321
 
 
 def never(stage: str, request: Mapping[str, object]) -> Exception | None:
@@ -74,6 +76,14 @@ class FakeStages:
     def forecast(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
         ladder = self.world.ladder(name="frontier" if name == "forecast/search" else "refine")
         return {"ladders": [json_from_value(ladder)], "kernels_ms": {"layer000": {"baseline": 2.0, "int8": 1.0}}}
+
+    def baseline(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+        assert request["final"]
+        return {"baseline": {"file": "final.plan", "sha256": "4" * 64}, "inspection": {"file": "final.json", "sha256": "5" * 64}}
+
+    def rebuild(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+        trial = value_from_json(Trial, request["finalist"])
+        return {"trial": json_from_value(dataclasses.replace(trial, size_bytes=REBUILT_BYTES))}
 
     def verdict(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
         return {"chosen": None}

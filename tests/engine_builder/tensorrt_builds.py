@@ -39,7 +39,7 @@ net (float[2] x) => (float[2] y)
 """
 SHAPES: Shapes = {"x": ShapeRange((1, 4), (2, 4), (8, 4))}
 
-OPTIONS = BuildOptions(workspace_bytes=1 << 26)
+OPTIONS = BuildOptions(workspace_bytes=1 << 26, optimization_level=4)
 
 
 def always(*shape: int) -> ShapeRange:
@@ -66,15 +66,20 @@ def main(folder: Path) -> None:
             plan = build()
         except OptimizerError as error:
             return {"error": type(error).__name__, "detail": error.detail}
-        return {"bytes": len(plan.data), "layers": [text for _, text in plan.log if text.startswith("Layers:")]}
+        layers, at_opt = ([text for _, text in log if text.startswith("Layers:")] for log in (plan.log, plan.log_at_opt))
+        return {"bytes": len(plan.data), "layers": layers, "layers at opt": at_opt}
 
     def case(text: str, shapes: Shapes, **more: object) -> dict[str, object]:
         return outcome(lambda: build_plan(trt, model(text), OPTIONS, shapes=shapes, **more))  # type: ignore[arg-type]  # mixed options
 
     progress: list[tuple[float, str]] = []
+    twice: list[tuple[float, str]] = []
+    levels: list[int] = []
     found = {
         "built": case(DYNAMIC, SHAPES, on_progress=lambda share, phase: progress.append((share, phase))),
         "again": case(DYNAMIC, SHAPES),
+        "at opt": case(DYNAMIC, SHAPES, also_at_opt=True, on_progress=lambda share, phase: twice.append((share, phase))),
+        "level": case(DYNAMIC, SHAPES, configure=lambda config: levels.append(config.builder_optimization_level)),
         "damaged cache": case(DYNAMIC, SHAPES, timing_cache=b"damaged"),
         "no shapes": case(DYNAMIC, {}),
         "unknown input": case(DYNAMIC, {**SHAPES, "q": SHAPES["x"]}),
@@ -86,7 +91,7 @@ def main(folder: Path) -> None:
         "mixed types": case(MIXED_TYPES, {}),
         "after failures": case(DYNAMIC, SHAPES),
     }
-    sys.stdout.write(json.dumps({**found, "progress": progress}))
+    sys.stdout.write(json.dumps({**found, "progress": progress, "progress of two": twice, "levels": levels}))
 
 
 if __name__ == "__main__":

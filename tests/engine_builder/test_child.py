@@ -71,6 +71,16 @@ def test_stage_gets_its_request_and_returns_its_result(tmp_path: Path) -> None:
     assert names_in(tmp_path) == {"echo.json", "log.txt"}
 
 
+def test_an_error_says_how_many_seconds_the_stage_took(tmp_path: Path) -> None:
+    start = time.monotonic()
+    with pytest.raises(StageCrashedError) as caught:
+        run("crash", tmp_path)
+    assert 0.0 < caught.value.seconds <= time.monotonic() - start
+    with pytest.raises(StageTimeoutError) as late:
+        run("sleep", tmp_path, limits=StageLimits(memory_bytes=2 * 2**30, seconds=0.5))
+    assert 0.5 <= late.value.seconds < 20.0
+
+
 def test_progress_is_passed_on_in_order(tmp_path: Path) -> None:
     seen: list[tuple[float, str]] = []
     run("echo", tmp_path, on_progress=lambda fraction, message: seen.append((fraction, message)))

@@ -102,6 +102,13 @@ def test_timing_cache_is_kept_from_build_to_build(builder: FakeBuilder, tmp_path
     assert [path.name for path in (tmp_path / "caches").iterdir()] == [f"nvidia-fake-1-cc8.9-tensorrt11.4.0{CACHE_SUFFIX}"]
 
 
+def test_options_are_passed_on(builder: FakeBuilder, tmp_path: Path) -> None:
+    gpu, options = FakeGpu(), BuildOptions(2**20, 5, hardware_compatible=True, version_compatible=True)
+    target = TensorRtBackend(options=options, load=lambda: fake_tensorrt(gpu), open_gpu=lambda: gpu)
+    target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
+    assert builder.options == [options]
+
+
 def test_timing_caches_differ_by_gpu_type_and_version(tmp_path: Path) -> None:
     small, large = CudaDevice("NVIDIA L4", "a", (8, 9)), CudaDevice("NVIDIA L40S", "b", (8, 9))
     paths = {timing_cache_path(tmp_path, device, version) for device in (small, large) for version in ("11.3.0", "11.4.0")}

@@ -74,6 +74,25 @@ def test_failures_leave_nothing_behind_for_the_next_build(builds: dict[str, dict
     assert builds["after failures"] == builds["again"]
 
 
+def test_report_at_opt_is_of_fixed_sizes_and_the_plan_is_the_open_one(builds: dict[str, dict[str, object]]) -> None:
+    found, plain = builds["at opt"], builds["built"]
+    assert found["bytes"] == plain["bytes"]
+    assert plain["layers at opt"] == plain["layers"]
+    assert "Dimensions: [-1" in str(found["layers"])
+    assert "Dimensions: [2," in str(found["layers at opt"])
+    assert "Dimensions: [-1" not in str(found["layers at opt"])
+
+
+def test_two_compilations_share_the_progress(builds: dict[str, dict[str, object]]) -> None:
+    shares = [float(share) for share, _ in builds["progress of two"]]
+    assert shares == sorted(shares)
+    assert min(share for share in shares if share > 0.0) < 0.5 < max(shares) <= 1.0
+
+
+def test_optimization_level_is_set(builds: dict[str, dict[str, object]]) -> None:
+    assert builds["levels"] == [4]
+
+
 def test_progress_never_goes_back_and_names_phases(builds: dict[str, dict[str, object]]) -> None:
     steps = builds["progress"]
     shares = [float(share) for share, _ in steps]

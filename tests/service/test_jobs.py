@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import IllegalMoveError
-from service.jobs import MOVES, Job, JobState, NewJob, check_move, job_json
+from service.jobs import MOVES, USUAL_TRIALS, Job, JobState, NewJob, check_move, job_json
 from tests.fakes import FakeClock
 
 STATES = st.sampled_from(JobState)
@@ -55,6 +55,27 @@ def test_job_json_has_exactly_the_keys_of_the_contract() -> None:
         "error": None,
         "links": {"self": "/v1/jobs/j", "engine": "/v1/jobs/j/engine", "artifacts": "/v1/jobs/j/artifacts"},
     }
+
+
+def searching(config: dict[str, object], *, met: bool = False, stage: str = "search") -> Job:
+    """Return a job that is 100 s old, whose three engines took 40 s each."""
+    clock = FakeClock()
+    trials = [{"low_layers": layers, "seconds": seconds, "met": met} for layers, seconds in ((0, 1.0), (9, 60.0), (5, 20.0), (4, 40.0))]
+    return Job(1, NewJob("j", "tensorrt", config, {}), JobState.RUNNING, stage, 0.8, clock(), clock(), None, trials)
+
+
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        (searching({}), (USUAL_TRIALS - 4) * 40),
+        (searching({"search": {"max_trials": 6, "max_seconds": None}}), 2 * 40),
+        (searching({"search": {"max_trials": None, "max_seconds": 190}}), 90),
+        (searching({}, met=True), 40),  # lossless: only time is left to search for
+        (searching({}, stage="report"), 25),  # by the progress alone
+    ],
+)
+def test_what_builds_took_tells_how_long_the_search_goes_on(job: Job, expected: int) -> None:
+    assert job_json(job, FakeClock()() + timedelta(seconds=100))["eta_seconds"] == expected
 
 
 @pytest.mark.parametrize(("state", "progress"), [(JobState.QUEUED, 0.0), (JobState.RUNNING, 0.0), (JobState.SUCCEEDED, 1.0)])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from dbos import error as dbos_error
 from hypothesis import given
@@ -29,6 +31,21 @@ def test_our_errors_come_back_as_what_they_were(kind: type[OptimizerError]) -> N
     assert type(found) is kind
     assert isinstance(found, OptimizerError)
     assert (found.detail, found.fix) == ("model: wrong", "Send another.")
+
+
+def test_the_seconds_of_a_failed_stage_are_stored_with_it() -> None:
+    serializer = JsonSerializer()
+    error = StageCrashedError("signal 11", fix="none")
+    error.seconds = 12.5
+    found = serializer.deserialize(serializer.serialize(error))
+    assert isinstance(found, StageCrashedError)
+    assert found.seconds == 12.5
+
+
+def test_an_error_that_was_stored_without_seconds_is_read() -> None:
+    found = JsonSerializer().deserialize(json.dumps({"__error__": StageCrashedError("signal 11", fix="none").problem()}))
+    assert isinstance(found, StageCrashedError)
+    assert found.seconds == 0.0
 
 
 @pytest.mark.parametrize(

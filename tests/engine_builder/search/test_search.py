@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.precision import Precision
-from engine_builder.search.search import DEFAULT_MAX_TRIALS, MAX_FAILURES, Ladder, Search
-from engine_builder.search.trial import Trial
+from engine_builder.search.search import DEFAULT_MAX_TRIALS, MAX_FAILURES, Ladder, Search, mean_seconds
+from engine_builder.search.trial import Trial, failed_trial
 from tests.engine_builder.search.fake_world import FakeWorld, fastest_met, rising, run
 
 LOSSLESS = FakeWorld((0.0,) * 16)
@@ -149,10 +149,28 @@ def test_ends_at_the_default_limit_of_trials() -> None:
 
 def test_ends_at_the_limit_of_seconds_but_not_before_the_first_two_trials() -> None:
     world = dataclasses.replace(HALFWAY, seconds=10.0)
-    for limit, expected in ((1.0, 2), (20.0, 2), (21.0, 3), (45.0, 5)):
+    for limit in (1.0, 20.0):
         search = world.search(max_seconds=limit)
-        assert len(run(world, search)) == expected
+        assert len(run(world, search)) == 2
         assert search.ended == f"the limit of {limit:g} seconds was reached"
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(29.0, 2), (30.0, 3), (45.0, 4), (50.0, 5)])
+def test_no_trial_is_begun_that_would_end_past_the_limit_of_seconds(limit: float, expected: int) -> None:
+    world = dataclasses.replace(HALFWAY, seconds=10.0)
+    search = world.search(max_seconds=limit)
+    assert len(run(world, search)) == expected
+    reached, no_time = (f"the limit of {limit:g} seconds {words}" for words in ("was reached", "leaves no time for another trial"))
+    assert search.ended.startswith(reached if limit in (30.0, 50.0) else no_time)
+
+
+def test_the_mean_is_over_engines_whose_time_is_known() -> None:
+    world = dataclasses.replace(HALFWAY, seconds=10.0)
+    baseline, one = world.trial(0, {}, "baseline"), world.trial(1, HALFWAY.all_low, "all_low")
+    failed = failed_trial(2, "f", dict(HALFWAY.all_low), "loss", "too long", seconds=40.0)
+    unknown = dataclasses.replace(failed, seconds=0.0)
+    assert mean_seconds([baseline]) == 0.0
+    assert mean_seconds([baseline, one, failed, unknown]) == 25.0
 
 
 def test_three_failures_in_a_row_end_the_search() -> None:
