@@ -43,7 +43,7 @@ def final_engines(
         run: Runs a stage.
         span: The part of the job's progress.
     """
-    if not builder.rebuilds or not finalists:
+    if not builder.rebuilds:
         return FinalEngines(dict(basics), tuple(finalists), ())
     level = f"at optimization level {builder.optimization_level}"
     step = (span[1] - span[0]) / (len(finalists) + 1)

@@ -29,7 +29,6 @@ from tests.engine_builder.fake_job import (
     BASELINE,
     CALIBRATION,
     MODEL,
-    REBUILT_BYTES,
     STAGE_SECONDS,
     Failure,
     FakeStages,
@@ -205,78 +204,6 @@ def test_three_failures_in_a_row_end_the_search_and_the_job_still_reports() -> N
     finished = len(stages.calls) - 3 - 1  # the failed trials, and the report itself
     seconds = STAGE_SECONDS * finished
     assert stages.request("report")["search"] == {"ended": "3 trials in a row failed", "trials": 4, "seconds": seconds}
-
-
-def test_the_seconds_of_a_failed_trial_count_and_are_the_same_in_a_replay() -> None:
-    def failure(stage: str, request: Mapping[str, object]) -> Exception | None:
-        error = StageTimeoutError("too long", fix="none")
-        error.seconds = 100.0
-        return error if stage == "trial" and request["low"] else None
-
-    replay = Replay(FakeStages(HALFWAY, failure))
-    first = optimize(job(), replay, Watcher())
-    request = replay.stages.request("report")
-    assert cast(Mapping[str, float], request["search"])["seconds"] > 300.0
-    assert [trial.seconds for trial in value_from_json(tuple[Trial, ...], request["trials"])] == [0.0, 100.0, 100.0, 100.0]
-    assert optimize(job(), replay, Watcher()) == first
-    limited = FakeStages(HALFWAY, failure)
-    run(limited, job(search={"max_seconds": 150}))
-    assert len(limited.names("trial")) == 2
-
-
-REBUILT: dict[str, object] = {"builder": {"search_optimization_level": 1}}
-
-
-def test_equal_levels_judge_the_engines_of_the_search() -> None:
-    stages = FakeStages(HALFWAY)
-    run(stages, job(builder={"optimization_level": 5}))
-    assert stages.names("baseline") == stages.names("rebuild") == []
-
-
-def test_a_lower_level_of_the_search_has_the_baseline_and_every_finalist_built_again() -> None:
-    stages = FakeStages(HALFWAY)
-    run(stages, job(**REBUILT))
-    searched = FakeStages(HALFWAY)
-    run(searched, job())
-    wanted = [trial.fingerprint for trial in value_from_json(tuple[Trial, ...], searched.request("verdict")["finalists"])]
-    assert len(wanted) > 1
-    assert stages.names("baseline") == ["final/baseline"]
-    assert stages.names("rebuild") == [f"final/{name}" for name in wanted]
-    judged = value_from_json(tuple[Trial, ...], stages.request("verdict")["finalists"])
-    assert [trial.fingerprint for trial in judged] == wanted
-    assert {trial.size_bytes for trial in judged} == {REBUILT_BYTES}
-    for name in ("verdict", "report", *stages.names("rebuild")):
-        assert cast(Mapping[str, str], stages.request(name)["model"])["file"] == "final.plan"
-        assert cast(Mapping[str, str], stages.request(name)["inspection"])["file"] == "final.json"
-    assert stages.request("report")["finalists"] == stages.request("verdict")["finalists"]
-    assert {trial.size_bytes for trial in reported(stages)} == {1000}
-    spans = [span for _, _, _, span in stages.calls]
-    assert all(one[1] <= other[0] + 1e-12 for one, other in itertools.pairwise(spans))
-
-
-def test_a_finalist_that_cannot_be_built_at_the_final_level_is_none_and_is_noted() -> None:
-    def failure(stage: str, request: Mapping[str, object]) -> Exception | None:
-        is_first = stage == "rebuild" and cast(Mapping[str, object], request["finalist"])["low_layers"] == 8
-        return StageMemoryError("too large", fix="none") if is_first else None
-
-    stages = FakeStages(HALFWAY, failure)
-    run(stages, job(**REBUILT))
-    judged = value_from_json(tuple[Trial, ...], stages.request("verdict")["finalists"])
-    assert len(judged) == len(stages.names("rebuild")) - 1
-    assert 8 not in {trial.low_layers for trial in judged}
-    (note,) = cast(Sequence[str], stages.request("report")["notes"])
-    assert "could not be built at optimization level 3: too large" in note
-
-
-def test_a_baseline_that_cannot_be_built_at_the_final_level_leaves_the_engines_of_the_search() -> None:
-    stages = FakeStages(HALFWAY, lambda stage, request: BuildError("no room", fix="none") if stage == "baseline" else None)
-    run(stages, job(**REBUILT))
-    assert stages.names("rebuild") == []
-    judged = value_from_json(tuple[Trial, ...], stages.request("verdict")["finalists"])
-    assert {trial.size_bytes for trial in judged} == {1000}
-    assert stages.request("verdict")["model"] == json_from_value(BASELINE)
-    (note,) = cast(Sequence[str], stages.request("report")["notes"])
-    assert "the engines of the search, built at 1, were judged: no room" in note
 
 
 def test_a_lossless_model_is_noticed_after_two_trials() -> None:
