@@ -13,6 +13,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -151,11 +152,11 @@ def _time(
     """Return all timings by fingerprint (and ``baseline``), and the finalists that beat the baseline with their ratios."""
     feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
     runners: dict[str, Runner] = {"baseline": backend.open(baseline, threads=config.threads)}
-    for trial, _ in passed:
+    for index, (trial, _) in enumerate(passed):
         folder = context.scratch / trial.fingerprint
         folder.mkdir()
         low = {name: Precision(value) for name, value in trial.precisions.items()}
-        place = StageContext(context.workspace, folder, context.progress)
+        place = replace(context.part(0.3 + 0.5 * index / len(passed), 0.3 + 0.5 * (index + 1) / len(passed)), scratch=folder)
         if trial.engine is None:
             engine = build(found, request, low, backend, place, trial.corrections).path
         else:
@@ -163,6 +164,7 @@ def _time(
             shutil.copyfile(context.workspace.path(trial.engine), engine)
             write_explicit(found, request, low, backend, place, trial.corrections)
         runners[trial.fingerprint] = backend.open(engine, threads=config.threads)
+    context.progress(0.8, "engines built")
     timings = backend.timings(runners, feeds, TimingPlan(FINAL_SECONDS, MIN_RUNS, MAX_RUNS, timer))
     faster = []
     for trial, answer in passed:

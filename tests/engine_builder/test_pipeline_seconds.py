@@ -27,11 +27,11 @@ def test_the_seconds_of_a_failed_trial_count_and_are_the_same_in_a_replay() -> N
         return error if stage == "trial" and request["low"] else None
 
     replay = Replay(FakeStages(HALFWAY, failure))
-    first = optimize(job(), replay, Watcher())
+    first = optimize(asked(), replay, Watcher())
     request = replay.stages.request("report")
     assert cast(Mapping[str, float], request["search"])["seconds"] > 300.0
     assert [trial.seconds for trial in value_from_json(tuple[Trial, ...], request["trials"])] == [1.0, 100.0, 100.0, 100.0]
-    assert optimize(job(), replay, Watcher()) == first
+    assert optimize(asked(), replay, Watcher()) == first
     limited = FakeStages(HALFWAY, failure)
     optimize(asked(search={"max_seconds": 150}), limited, Watcher())
     assert len(limited.names("trial")) == 2
