@@ -1,15 +1,15 @@
 """The stage ``forecast``: fits the time model to the trials so far and returns ladders of assignments worth bisecting.
 
-The first call, after the baseline and the uniform engine of each precision, profiles them and returns the frontier and the prefixes of each
-order. The second, with every trial known, returns the frontier of the refitted models: give-backs that did not pay and swaps at the
-boundary come out of it by themselves. A precision whose uniform engine could not be timed has no known gain, and is left out of both.
+The first call, after the baseline and the uniform engine of each precision, profiles them and returns the engine with every product low
+and every residual sum in floats, the frontier, and the prefixes of each order. The second, with every trial known, returns the frontier of
+the refitted models: give-backs that did not pay and swaps at the boundary come out of it by themselves. A precision whose uniform engine
+could not be timed has no known gain, and is left out of both.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -17,17 +17,16 @@ import onnx
 
 from calibration.codec import json_from_value, value_from_json
 from calibration.dataset import load_saved
-from calibration.layers import Layer, concrete_shapes
+from calibration.layers import Layer, LayerKind, concrete_shapes
 from calibration.model import read_model
 from calibration.precision import Precision, Scheme
 from calibration.singles import Decision
 from engine_builder.assignment import fingerprint_of
 from engine_builder.backends import backend_for
-from engine_builder.backends.base import Backend
 from engine_builder.config import config_from_json
-from engine_builder.corrected import build
 from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.predictions import read_losses, said_of
+from engine_builder.profiles import Kernels, profiled
 from engine_builder.qdq.attention import attention_groups
 from engine_builder.qdq.placement import MOVING_OPS
 from engine_builder.search.choices import BASELINE, Groups, is_uniform
@@ -38,10 +37,7 @@ from engine_builder.search.search import Ladder
 from engine_builder.search.time_model import Flow, Timed, TimeModel, fit
 from engine_builder.search.trial import Trial
 from engine_builder.trials import timing_feeds
-from engine_builder.workspace import FileRef, StageContext
-
-# Milliseconds of each layer's kernel: under BASELINE in the baseline engine, under each precision in its uniform engine.
-Kernels = dict[str, dict[str, float]]
+from engine_builder.workspace import StageContext
 
 
 def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
@@ -56,16 +52,19 @@ def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, 
     backend = backend_for(config.target, config.gpu)
     capabilities = backend.capabilities
     trials = value_from_json(tuple[Trial, ...], request["trials"])
-    known = request.get("kernels_ms")
-    kernels = _profiled(found, config.threads, trials, request, backend, context) if known is None else value_from_json(Kernels, known)
-    gains = gains_from(kernels)
     model = read_model(context.workspace.path(found.prepared))
+    groups = attention_groups(model, found.layers) if capabilities.scheme.strongly_typed else ()
+    known = request.get("kernels_ms")
+    if known is None:
+        kernels = profiled(found, config.threads, trials, request, backend, context, groups)
+    else:
+        kernels = value_from_json(Kernels, known)
+    gains = gains_from(kernels)
     flows = _flows(model, found, capabilities.scheme, context)
     timed = [Timed(trial.precisions, trial.latency.ratio) for trial in trials if trial.latency is not None]
     baseline_ms = next(trial.latency.median_ms for trial in trials if trial.latency is not None)
     times = fit(baseline_ms, gains, flows, timed)
     losses = read_losses(request, context)
-    groups = attention_groups(model, found.layers) if capabilities.scheme.strongly_typed else ()
     places = [place for place, decision in enumerate(losses.decisions) if decision in gains]
     points = frontier(
         [losses.decisions[place] for place in places], losses.loss[places], losses.interaction[np.ix_(places, places)], times, groups
@@ -74,6 +73,7 @@ def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, 
     rungs = tuple({decision.layer: decision.precision for decision in sorted(point.low)} for point in points)
     ladders = [Ladder("frontier" if known is None else "refine", rungs, tuple(point.ratio for point in points))]
     if known is None:
+        ladders = [*products_ladder(found.layers, trials, times), *ladders]
         ladders += [prefix_ladder(name, value_from_json(tuple[Decision, ...], order), times, groups) for name, order in _orders(request)]
     names = [layer.name for layer in found.layers]
     context.progress(1.0, f"{sum(point.low not in tried for point in points)} new assignments on the predicted frontier")
@@ -119,6 +119,23 @@ def _orders(request: Mapping[str, object]) -> list[tuple[str, object]]:
     return list(cast(Mapping[str, object], request["orders"]).items())
 
 
+def products_ladder(layers: Sequence[Layer], trials: Sequence[Trial], times: TimeModel) -> list[Ladder]:
+    """Return the ladder of one rung with every layer of the first uniform engine but the residual sums, none where it has no sums.
+
+    Sums on the residual stream of a transformer lose more than all of its products together, and compute next to nothing; the layers that
+    multiply, all of them low, are what one would build by hand.
+
+    Args:
+        layers: The model's layers.
+        trials: So far.
+        times: Predicts latency.
+    """
+    low = next((trial.precisions for trial in trials if is_uniform(trial.order)), {})
+    sums = {layer.name for layer in layers if layer.kind is LayerKind.RESIDUAL_ADD}
+    products = {name: precision for name, precision in low.items() if name not in sums}
+    return [Ladder("products", (products,), (times.ratio(products),))] if products and len(products) < len(low) else []
+
+
 def prefix_ladder(name: str, order: Sequence[Decision], times: TimeModel, groups: Groups) -> Ladder:
     """Return the ladder of an order; a decision replaces one of its layer, at a higher loss, only where it is faster.
 
@@ -131,32 +148,6 @@ def prefix_ladder(name: str, order: Sequence[Decision], times: TimeModel, groups
     timed = [decision for decision in order if decision in times.gain_ms]
     rungs = prefixes(timed, groups, lambda new, former: times.cost_ms(new) < times.cost_ms(former))
     return Ladder(name, rungs, tuple(times.ratio(rung) for rung in rungs))
-
-
-def _profiled(
-    found: Inspection, threads: int, trials: Sequence[Trial], request: Mapping[str, object], backend: Backend, context: StageContext
-) -> dict[str, dict[str, float]]:
-    """Return each layer's kernel time in all of those engines; a layer that the runtime fused into another has 0 in that engine."""
-    feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
-
-    def profile(engine: Path) -> dict[str, float]:
-        return backend.kernel_times(engine, feeds, threads=threads, scratch=context.scratch)
-
-    layers = {layer.name: layer for layer in found.layers}
-    high = profile(context.workspace.path(value_from_json(FileRef, request["model"])))
-    kernels: dict[str, dict[str, float]] = {}
-    for trial in trials:
-        if is_uniform(trial.order) and trial.latency is not None:
-            engine = build(found, request, trial.precisions, backend, context, trial.corrections)
-            low = profile(engine.path)
-            for name, precision in trial.precisions.items():
-                times = kernels.setdefault(name, {BASELINE: _time_of(layers[name], high)})
-                times.setdefault(precision.value, _time_of(layers[name], low))
-    return kernels
-
-
-def _time_of(layer: Layer, kernels: Mapping[str, float]) -> float:
-    return sum(kernels.get(name, 0.0) for name in dict.fromkeys((*layer.nodes, layer.output)))
 
 
 def _flows(model: onnx.ModelProto, found: Inspection, scheme: Scheme, context: StageContext) -> tuple[Flow, ...]:

@@ -25,9 +25,9 @@ from calibration.codec import json_from_value, value_from_json
 from calibration.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends.base import Capabilities, Engine, Runner
 from engine_builder.backends.gpus import Gpu, gpu_by_name, known_gpus
-from engine_builder.backends.kernels import Kernel
+from engine_builder.backends.kernels import Kernel, KernelTime
 from engine_builder.backends.ort_cpu import OrtCpuRunner
-from engine_builder.backends.roofline import PredictedLatency, predicted_kernels, predicted_latency
+from engine_builder.backends.roofline import PredictedLatency, kernel_milliseconds, predicted_latency
 from engine_builder.backends.tensorrt_rtx_build import BuildOptions, build_plan
 from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError, UnsupportedTargetError
@@ -36,7 +36,6 @@ from engine_builder.timing import MIN_GAIN, Timer, Timing
 TARGET = "tensorrt-rtx"
 # What tensorrt-rtx 1.7 can build for: Turing, Ampere, Ada and RTX Blackwell; not Hopper (9.0), nor data center Blackwell (10.x).
 COMPUTE_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _WORKSPACE_BYTES = 4 * 2**30  # where no GPU says how much memory it has
 _KERNELS_SUFFIX = ".kernels.json"
 
@@ -123,10 +122,10 @@ class TensorRtRtxBackend:
             BuildError: The model cannot be read, parsed or built.
             StageCancelledError: ``on_step`` said so.
         """
-        weighted = _weighted_nodes(explicit)
+        _require_readable(explicit)
         capability = None if self._gpu is None else self._gpu.compute_capability
         plan = build_plan(explicit, BuildOptions(capability, shapes or {}, self._workspace_bytes, on_step))
-        listed = {"explicit": explicit.name, "kernels_at_opt": json_from_value(plan.kernels_at_opt), "weighted": weighted}
+        listed = {"explicit": explicit.name, "kernels_at_opt": json_from_value(plan.kernels_at_opt)}
         kernels = output.with_name(output.name + _KERNELS_SUFFIX)
         try:
             _write(kernels, json.dumps(listed).encode())
@@ -176,16 +175,19 @@ class TensorRtRtxBackend:
             "prediction_error": self.gpu.error,
         }
 
-    def kernel_times(self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path) -> dict[str, float]:
-        """Return predicted milliseconds by ONNX node at the sizes ``opt``; feeds, threads and scratch are not needed.
+    def kernel_times(
+        self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path
+    ) -> tuple[KernelTime, ...]:
+        """Return the kernels as predicted at the sizes ``opt``; feeds, threads and scratch are not needed.
 
         Raises:
             BuildError: The list of kernels is not beside the engine.
             UnsupportedTargetError: No GPU was named.
             EngineError: A kernel's time cannot be told.
         """
-        listed = _listed(engine)
-        return predicted_kernels(listed.kernels_at_opt, self.gpu, weighted=frozenset(listed.weighted))
+        kernels = _listed(engine).kernels_at_opt
+        times = kernel_milliseconds(kernels, self.gpu)
+        return tuple(KernelTime(kernel.nodes, milliseconds) for kernel, milliseconds in zip(kernels, times, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,6 @@ class _Listed:
 
     explicit: str  # name of the explicit model, in the same folder
     kernels_at_opt: tuple[Kernel, ...]
-    weighted: tuple[str, ...]  # names of the nodes that other nodes are fused to
 
 
 class SimulatedPlan:
@@ -244,7 +245,7 @@ def _listed(engine: Path) -> _Listed:
         raise BuildError(f"{engine.name}: its list of kernels, {path.name}, cannot be read: {exc}", fix="build the engine again") from exc
 
 
-def _weighted_nodes(explicit: Path) -> list[str]:
+def _require_readable(explicit: Path) -> None:
     try:
         model = onnx.load_model(explicit, load_external_data=False)
     except Exception as exc:  # protobuf's decode error is not exported by onnx
@@ -257,7 +258,6 @@ def _weighted_nodes(explicit: Path) -> list[str]:
                     f"{explicit.name}: initializer {tensor.name!r} lies in {data.name}, which was not found",
                     fix="write the explicit model again",
                 )
-    return [node.name for node in model.graph.node if node.op_type in _WEIGHTED and node.name]
 
 
 def _write(path: Path, data: bytes) -> None:
