@@ -149,11 +149,11 @@ class TensorRtRunner:
         """
         found = {name: self._tensor(name) for name in (*self.inputs, *self.outputs)}
         free = [name for name in self.inputs if None in found[name].shape]
-        profile = {name: tuple(tuple(map(int, shape)) for shape in self._engine.get_tensor_profile_shape(name, 0)) for name in free}
+        sizes = {name: tuple(tuple(map(int, shape)) for shape in self._engine.get_tensor_profile_shape(name, 0)) for name in free}
         return EngineTensors(
             tuple(found[name] for name in self.inputs),
             tuple(found[name] for name in self.outputs),
-            ({name: (least, best, greatest) for name, (least, best, greatest) in profile.items()},) if profile else (),
+            ({name: (least, best, greatest) for name, (least, best, greatest) in sizes.items()},) if sizes else (),
         )
 
     def layer_times(self, feeds: Mapping[str, NDArray[np.generic]], *, runs: int) -> dict[str, float]:
