@@ -1,9 +1,8 @@
 """The stage ``forecast``: fits the time model to the trials so far and returns ladders of assignments worth bisecting.
 
-The first call, after the baseline and the uniform engine of each precision, profiles them and returns the engine with every product low
-and every residual sum in floats, the frontier, and the prefixes of each order. The second, with every trial known, returns the frontier of
-the refitted models: give-backs that did not pay and swaps at the boundary come out of it by themselves. A precision whose uniform engine
-could not be timed has no known gain, and is left out of both.
+The first call, after the baseline and the uniform engine of each precision, profiles them and returns the frontier and the prefixes of each
+order. The second, with every trial known, returns the frontier of the refitted models: give-backs that did not pay and swaps at the
+boundary come out of it by themselves. A precision whose uniform engine could not be timed has no known gain, and is left out of both.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import onnx
 
 from calibration.codec import json_from_value, value_from_json
 from calibration.dataset import load_saved
-from calibration.layers import Layer, LayerKind, concrete_shapes
+from calibration.layers import Layer, concrete_shapes
 from calibration.model import read_model
 from calibration.precision import Precision, Scheme
 from calibration.singles import Decision
@@ -29,7 +28,7 @@ from engine_builder.predictions import read_losses, said_of
 from engine_builder.profiles import Kernels, profiled
 from engine_builder.qdq.attention import attention_groups
 from engine_builder.qdq.placement import MOVING_OPS
-from engine_builder.search.choices import BASELINE, Groups, is_uniform
+from engine_builder.search.choices import BASELINE, Groups
 from engine_builder.search.frontier import frontier
 from engine_builder.search.loss_model import check
 from engine_builder.search.orders import prefixes
@@ -73,7 +72,6 @@ def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, 
     rungs = tuple({decision.layer: decision.precision for decision in sorted(point.low)} for point in points)
     ladders = [Ladder("frontier" if known is None else "refine", rungs, tuple(point.ratio for point in points))]
     if known is None:
-        ladders = [*products_ladder(found.layers, trials, times), *ladders]
         ladders += [prefix_ladder(name, value_from_json(tuple[Decision, ...], order), times, groups) for name, order in _orders(request)]
     names = [layer.name for layer in found.layers]
     context.progress(1.0, f"{sum(point.low not in tried for point in points)} new assignments on the predicted frontier")
@@ -117,23 +115,6 @@ def gains_from(kernels: Mapping[str, Mapping[str, float]]) -> dict[Decision, flo
 
 def _orders(request: Mapping[str, object]) -> list[tuple[str, object]]:
     return list(cast(Mapping[str, object], request["orders"]).items())
-
-
-def products_ladder(layers: Sequence[Layer], trials: Sequence[Trial], times: TimeModel) -> list[Ladder]:
-    """Return the ladder of one rung with every layer of the first uniform engine but the residual sums, none where it has no sums.
-
-    Sums on the residual stream of a transformer lose more than all of its products together, and compute next to nothing; the layers that
-    multiply, all of them low, are what one would build by hand.
-
-    Args:
-        layers: The model's layers.
-        trials: So far.
-        times: Predicts latency.
-    """
-    low = next((trial.precisions for trial in trials if is_uniform(trial.order)), {})
-    sums = {layer.name for layer in layers if layer.kind is LayerKind.RESIDUAL_ADD}
-    products = {name: precision for name, precision in low.items() if name not in sums}
-    return [Ladder("products", (products,), (times.ratio(products),))] if products and len(products) < len(low) else []
 
 
 def prefix_ladder(name: str, order: Sequence[Decision], times: TimeModel, groups: Groups) -> Ladder:

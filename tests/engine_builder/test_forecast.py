@@ -18,7 +18,7 @@ from calibration.sensitivity import Sensitivity, SensitivityTable
 from calibration.singles import Decision
 from engine_builder.assignment import fingerprint_of
 from engine_builder.config import config_from_json, config_json
-from engine_builder.forecast import flows_between, forecast, gains_from, prefix_ladder, products_ladder
+from engine_builder.forecast import flows_between, forecast, gains_from, prefix_ladder
 from engine_builder.intake import inspect
 from engine_builder.probing import ranges
 from engine_builder.profiles import Kernels
@@ -178,8 +178,7 @@ def test_the_first_forecast_gives_the_frontier_and_the_prefixes_of_each_order(jo
     request, context = job
     found = forecast({**request, "trials": json_from_value(TRIALS)}, context)
     ladders = ladders_of(found)
-    assert list(ladders) == ["products", "frontier", "loss"]
-    assert [set(rung) for rung in ladders["products"].rungs] == [set(LAYERS) - {"Add_sum"}]
+    assert list(ladders) == ["frontier", "loss"]
     assert [set(rung) for rung in ladders["loss"].rungs] == [set(LAYERS[-count:]) for count in (1, 2, 3)]
     assert set(cast(Mapping[str, object], found["kernels_ms"])) == set(LAYERS)
     assert all(set(times) == {"baseline", "int8"} for times in cast(Mapping[str, Mapping[str, float]], found["kernels_ms"]).values())
@@ -189,15 +188,6 @@ def test_the_first_forecast_gives_the_frontier_and_the_prefixes_of_each_order(jo
     fingerprints = [name for item in cast(Sequence[Mapping[str, list[str]]], found["ladders"]) for name in item["fingerprints"]]
     rungs = [rung for ladder in ladders.values() for rung in ladder.rungs]
     assert fingerprints == [fingerprint_of(LAYERS, rung, Precision.FP32) for rung in rungs]
-
-
-def test_a_model_without_sums_has_no_engine_of_products_alone() -> None:
-    prepared = prepare(cnn()).model
-    layers = find_layers(prepared)
-    times = TimeModel(1.0, {}, (), 0.0, {})
-    assert [ladder.name for ladder in products_ladder(layers, TRIALS, times)] == ["products"]
-    assert products_ladder([layer for layer in layers if layer.name != "Add_sum"], TRIALS, times) == []
-    assert products_ladder(layers, TRIALS[:1], times) == []
 
 
 def test_a_later_forecast_takes_the_kernel_times_of_the_first_and_gives_the_frontier_alone(
