@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -22,15 +21,14 @@ from calibration.model import read_model
 from calibration.precision import Precision, Scheme
 from calibration.singles import Decision
 from engine_builder.assignment import fingerprint_of
-from engine_builder.backends.base import Backend
 from engine_builder.building import building_backend
 from engine_builder.config import config_from_json
-from engine_builder.corrected import build
 from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.predictions import read_losses, said_of
+from engine_builder.profiles import Kernels, profiled
 from engine_builder.qdq.attention import attention_groups
 from engine_builder.qdq.placement import MOVING_OPS
-from engine_builder.search.choices import BASELINE, Groups, is_uniform
+from engine_builder.search.choices import BASELINE, Groups
 from engine_builder.search.frontier import frontier
 from engine_builder.search.loss_model import check
 from engine_builder.search.orders import prefixes
@@ -38,10 +36,7 @@ from engine_builder.search.search import Ladder
 from engine_builder.search.time_model import Flow, Timed, TimeModel, fit
 from engine_builder.search.trial import Trial
 from engine_builder.trials import timing_feeds
-from engine_builder.workspace import FileRef, StageContext
-
-# Milliseconds of each layer's kernel: under BASELINE in the baseline engine, under each precision in its uniform engine.
-Kernels = dict[str, dict[str, float]]
+from engine_builder.workspace import StageContext
 
 
 def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
@@ -56,16 +51,19 @@ def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, 
     backend = building_backend(config, context)
     capabilities = backend.capabilities
     trials = value_from_json(tuple[Trial, ...], request["trials"])
-    known = request.get("kernels_ms")
-    kernels = _profiled(found, config.threads, trials, request, backend, context) if known is None else value_from_json(Kernels, known)
-    gains = gains_from(kernels)
     model = read_model(context.workspace.path(found.prepared))
+    groups = attention_groups(model, found.layers) if capabilities.scheme.strongly_typed else ()
+    known = request.get("kernels_ms")
+    if known is None:
+        kernels = profiled(found, config.threads, trials, request, backend, context, groups)
+    else:
+        kernels = value_from_json(Kernels, known)
+    gains = gains_from(kernels)
     flows = _flows(model, found, capabilities.scheme, context)
     timed = [Timed(trial.precisions, trial.latency.ratio) for trial in trials if trial.latency is not None]
     baseline_ms = next(trial.latency.median_ms for trial in trials if trial.latency is not None)
     times = fit(baseline_ms, gains, flows, timed)
     losses = read_losses(request, context)
-    groups = attention_groups(model, found.layers) if capabilities.scheme.strongly_typed else ()
     places = [place for place, decision in enumerate(losses.decisions) if decision in gains]
     points = frontier(
         [losses.decisions[place] for place in places], losses.loss[places], losses.interaction[np.ix_(places, places)], times, groups
@@ -131,32 +129,6 @@ def prefix_ladder(name: str, order: Sequence[Decision], times: TimeModel, groups
     timed = [decision for decision in order if decision in times.gain_ms]
     rungs = prefixes(timed, groups, lambda new, former: times.cost_ms(new) < times.cost_ms(former))
     return Ladder(name, rungs, tuple(times.ratio(rung) for rung in rungs))
-
-
-def _profiled(
-    found: Inspection, threads: int, trials: Sequence[Trial], request: Mapping[str, object], backend: Backend, context: StageContext
-) -> dict[str, dict[str, float]]:
-    """Return each layer's kernel time in all of those engines; a layer that the runtime fused into another has 0 in that engine."""
-    feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
-
-    def profile(engine: Path) -> dict[str, float]:
-        return backend.kernel_times(engine, feeds, threads=threads, scratch=context.scratch)
-
-    layers = {layer.name: layer for layer in found.layers}
-    high = profile(context.workspace.path(value_from_json(FileRef, request["model"])))
-    kernels: dict[str, dict[str, float]] = {}
-    for trial in trials:
-        if is_uniform(trial.order) and trial.latency is not None:
-            engine = build(found, request, trial.precisions, backend, context, trial.corrections)
-            low = profile(engine.path)
-            for name, precision in trial.precisions.items():
-                times = kernels.setdefault(name, {BASELINE: _time_of(layers[name], high)})
-                times.setdefault(precision.value, _time_of(layers[name], low))
-    return kernels
-
-
-def _time_of(layer: Layer, kernels: Mapping[str, float]) -> float:
-    return sum(kernels.get(name, 0.0) for name in dict.fromkeys((*layer.nodes, layer.output)))
 
 
 def _flows(model: onnx.ModelProto, found: Inspection, scheme: Scheme, context: StageContext) -> tuple[Flow, ...]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from calibration.codec import json_from_value, value_from_json
 from calibration.dataset import MIN_SAMPLES, CalibrationSet, read_samples, split_held_out
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
-from calibration.layers import concrete_shapes, find_layers
+from calibration.layers import LayerKind, concrete_shapes, find_layers
 from calibration.metric_model import MetricModel
 from calibration.metrics import Metric, OutputKind
 from calibration.model import TensorSpec, input_specs, output_specs, read_model, save_model
@@ -155,6 +155,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
         "baseline": json_from_value(baseline_ref),
         "files": json_from_value(files),  # what the inspection names, so that whoever keeps this result keeps them too
         "layers": [layer.name for layer in layers],
+        "sums": [layer.name for layer in layers if layer.kind is LayerKind.RESIDUAL_ADD],
         "sample_seconds": seconds,
         "metric": metric.value,
         "samples": calibration.samples,

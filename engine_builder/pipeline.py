@@ -21,7 +21,7 @@ from engine_builder.config import Config, config_json
 from engine_builder.errors import EngineError
 from engine_builder.final_engines import ENGINE_FAILURES, final_engines
 from engine_builder.search.certainty import certain
-from engine_builder.search.choices import uniform_engines
+from engine_builder.search.choices import products_engine, uniform_engines
 from engine_builder.search.orders import prefixes
 from engine_builder.search.pareto import finalists, pareto_front
 from engine_builder.search.search import Ladder, Proposal, Search
@@ -226,14 +226,15 @@ def _search(
     capabilities = backend_for(job.config.target, job.config.gpu).capabilities
     layers, metric = cast(Sequence[str], inspected["layers"]), Metric(str(inspected["metric"]))
     able = value_from_json(dict[str, tuple[Precision, ...]], ranged["able"])
-
+    uniform = uniform_engines(able, capabilities.low)
     return Search(
-        uniform_engines(able, capabilities.low),
+        uniform,
         ladders,
         lambda low: fingerprint_of(layers, low, capabilities.baseline),
         max_trials=job.config.search.max_trials,
         max_seconds=job.config.search.max_seconds,
         seconds=lambda: spent.seconds,
+        products=products_engine(uniform, cast(Sequence[str], inspected["sums"])),
         view=lambda trials: _seen(_selection(trials, job.config, metric), job.config, metric),
     )
 

@@ -19,6 +19,7 @@ calibrator saw nothing but zeros, or never that tensor.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 import struct
@@ -125,11 +126,18 @@ def _entries(spec: str) -> dict[str, Precision]:
         if word not in _WORDS:
             raise InvalidConfigError(
                 f"layer precisions: {name!r} has the precision {word!r}, expected one of {', '.join(_WORDS)}",
-                fix="Leave out layers that compute with integers: they have no precision of their own here.",
+                fix=_word_fix(word),
             )
         entries.pop(name, None)
         entries[name] = Precision(word)
     return entries
+
+
+def _word_fix(word: str) -> str:
+    if word in _TRTEXEC_WORDS:
+        return "Leave out layers that compute with integers: they have no precision of their own here."
+    near = difflib.get_close_matches(word.lower(), _WORDS, n=1)
+    return f"Write {near[0]!r}." if near else "Write one of these."
 
 
 def _precision(entries: Mapping[str, Precision], name: str) -> Precision | None:
@@ -166,4 +174,5 @@ _HEADER = re.compile(r"TRT-\d+-\w+")
 _HEX = re.compile(r"[0-9a-fA-F]{1,8}")
 _DIGITS = 8
 _WORDS = tuple(precision.value for precision in Precision)
+_TRTEXEC_WORDS = ("int32", "int64", "uint8", "bool")  # types that trtexec takes and that are no precision here
 _NAMED = 8

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from calibration.codec import json_from_value, value_from_json
 from calibration.dataset import CalibrationSet, load_saved
+from calibration.errors import InvalidMetricError
 from calibration.layers import LayerKind
 from calibration.losses import losses
 from calibration.precision import Precision
@@ -72,7 +73,10 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
     def scored(engine: Engine) -> tuple[Runner, NDArray[np.float64], float]:
         runner = backend.open(engine.path, threads=config.threads)
         outputs = run_all(ComparedOutputs(runner, found.compared), validation, batch=found.scoring_batch, workers=run_workers(backend))
-        return runner, *compare(found, outputs, validation, context)
+        try:
+            return runner, *compare(found, outputs, validation, context)
+        except InvalidMetricError as error:  # it took the float model's outputs: what this engine gives is beyond it
+            raise BuildError(f"the engine's outputs cannot be scored: {error.detail}", fix=error.fix) from error
 
     try:
         runner, scores, loss = scored(built.engine)

@@ -15,14 +15,14 @@ from __future__ import annotations
 import enum
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
+from engine_builder.backends.engine_tensors import EngineTensor, Profile
 from engine_builder.errors import BuildError
 from engine_builder.external_files import external_files
 
-Profile = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]  # least, best and greatest shape of each input
+MODEL_NAME = "model"  # of every job's model in Triton, and of its folder
 
 
 class Platform(enum.StrEnum):
@@ -30,15 +30,6 @@ class Platform(enum.StrEnum):
 
     TENSORRT = "tensorrt_plan"
     ONNXRUNTIME = "onnxruntime_onnx"
-
-
-@dataclass(frozen=True, slots=True)
-class EngineTensor:
-    """An input or output of an engine as the engine itself names it."""
-
-    name: str
-    dtype: str  # numpy's name: "float32", "float16", "int64", "bool", ..., and "bfloat16"
-    shape: tuple[int | None, ...]  # None: any size
 
 
 def triton_repository(

@@ -9,10 +9,9 @@ import onnx
 
 from calibration.model import TensorSpec, input_specs, output_specs
 from calibration.outline import outline
+from engine_builder.backends.engine_tensors import EngineTensor
 from engine_builder.errors import BuildError
-from engine_builder.triton import EngineTensor, Platform, triton_repository
-
-MODEL_NAME = "model"
+from engine_builder.triton import MODEL_NAME, Platform, triton_repository
 
 
 def onnx_repository(engine: Path, output: Path, *, max_batch_size: int) -> Path:

@@ -100,9 +100,12 @@ def _version(package: str) -> str | None:
 
 
 def _require_writable(output: Path) -> None:
-    """Fail before minutes of work rather than after them."""
+    """Fail before minutes of work rather than after them, and leave nothing behind."""
+    existed = output.exists()
     try:
         with output.open("a", encoding="utf-8"):
             pass
+        if not existed:
+            output.unlink()
     except OSError as exc:
         raise InvalidConfigError(f"{output}: cannot be written: {exc.strerror}", fix="Name another file with --output.") from exc

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.precision import Precision, Scheme
-from engine_builder.backends.kernels import Kernel
+from engine_builder.backends.kernels import Kernel, KernelTime
 from engine_builder.config import ShapeRange
 from engine_builder.timing import MIN_GAIN, Timing, TimingPlan
 
@@ -117,8 +117,10 @@ class Backend(Protocol):
     def environment(self) -> dict[str, object]:
         """Return what, besides the processor and this program's libraries, the engines and their latencies depend on."""
 
-    def kernel_times(self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path) -> dict[str, float]:
-        """Return milliseconds of each kernel of one run, by the name of a node of the engine's model or of the tensor it writes.
+    def kernel_times(
+        self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path
+    ) -> tuple[KernelTime, ...]:
+        """Return what each kernel takes in one run.
 
         Empty where the runtime does not resolve kernels.
 

@@ -23,3 +23,11 @@ class Kernel:
     inputs: tuple[KernelTensor, ...]
     constants: tuple[KernelTensor, ...]
     outputs: tuple[KernelTensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTime:
+    """What a kernel of an engine takes in one run."""
+
+    names: tuple[str, ...]  # of the nodes of the engine's model that it runs, or of the tensors that it writes
+    milliseconds: float  # median

@@ -19,6 +19,7 @@ from onnx.external_data_helper import uses_external_data
 from calibration.model import save_model
 from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from engine_builder.backends.base import Capabilities, Engine, Runner
+from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.ort_profile import profiled_kernels
 from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError, EngineError
@@ -118,8 +119,10 @@ class OrtCpuBackend:
         """Return the clock; all else is in every report."""
         return {"clock": "time.perf_counter"}
 
-    def kernel_times(self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path) -> dict[str, float]:
-        """Return milliseconds by the name of a node or of its output tensor."""
+    def kernel_times(
+        self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path
+    ) -> tuple[KernelTime, ...]:
+        """Return the kernels by the name of a node or of its output tensor."""
         return profiled_kernels(engine, feeds, options=session_options(threads), scratch=scratch)
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from engine_builder.backends.kernels import KernelTime
+
 RUNS = 24
 _SUFFIX = "_kernel_time"
 # What the runtime's optimizer adds to the name of a node, or of the tensor it names a node after.
@@ -19,8 +21,8 @@ _ADDED = re.compile(r"(_token_\d+|_nchwc|_quant|_fused|_transformed_\d+)+$")
 
 def profiled_kernels(
     engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, options: onnxruntime.SessionOptions, scratch: Path
-) -> dict[str, float]:
-    """Return milliseconds of one run by the name of a node or of its output tensor, as the engine file has it and as the runtime calls it.
+) -> tuple[KernelTime, ...]:
+    """Return the kernels, each by the name of a node or of its output tensor, as the engine file has it and as the runtime calls it.
 
     The profiler itself costs time in every kernel, so they add up to more than the engine's latency; differences between engines count.
 
@@ -42,7 +44,10 @@ def profiled_kernels(
     for event in events:
         name = str(event.get("name", ""))
         if event.get("cat") == "Node" and name.endswith(_SUFFIX):
-            given = name.removesuffix(_SUFFIX).removeprefix("fused ")
-            for known in {given, _ADDED.sub("", given)}:  # a user's own name may end like an added one
-                found.setdefault(known, []).append(float(event["dur"]) / 1e3)
-    return {name: float(np.median(values)) for name, values in found.items()}
+            found.setdefault(name.removesuffix(_SUFFIX).removeprefix("fused "), []).append(float(event["dur"]) / 1e3)
+    return tuple(KernelTime(_names(name), float(np.median(values))) for name, values in found.items())
+
+
+def _names(name: str) -> tuple[str, ...]:
+    """Return the runtime's name and what it was made of; both, since a user's own name may end like an added one."""
+    return tuple(dict.fromkeys((name, _ADDED.sub("", name))))

@@ -23,7 +23,7 @@ ratios of two engines on one GPU share most of their errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from engine_builder.backends.gpus import Gpu
@@ -58,28 +58,6 @@ def predicted_latency(kernels: Sequence[Kernel], gpu: Gpu) -> PredictedLatency:
     """
     ms = sum(kernel_milliseconds(kernels, gpu))
     return PredictedLatency(ms, ms * (1 - gpu.error), ms * (1 + gpu.error))
-
-
-def predicted_kernels(kernels: Sequence[Kernel], gpu: Gpu, *, weighted: Collection[str] = ()) -> dict[str, float]:
-    """Return the predicted milliseconds of each ONNX node; together they make up the latency, less kernels that name no node.
-
-    A kernel's time goes in equal parts to those of its nodes that are in ``weighted``, or to all of its nodes if none is: the kernel that
-    scales a convolution's output and applies the activation after it thus counts to the convolution.
-
-    Args:
-        kernels: As for ``predicted_latency``.
-        gpu: As there.
-        weighted: Names of the nodes that the others are fused to: convolutions and products.
-
-    Raises:
-        EngineError: As there.
-    """
-    times: dict[str, float] = {}
-    for kernel, milliseconds in zip(kernels, kernel_milliseconds(kernels, gpu), strict=True):
-        nodes = [node for node in kernel.nodes if node in weighted] or kernel.nodes
-        for node in nodes:
-            times[node] = times.get(node, 0.0) + milliseconds / len(nodes)
-    return times
 
 
 def kernel_milliseconds(kernels: Sequence[Kernel], gpu: Gpu) -> tuple[float, ...]:

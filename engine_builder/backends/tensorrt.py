@@ -23,7 +23,7 @@ from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.cuda_devices import open_cuda
 from engine_builder.backends.cuda_runtime import CudaDevice, CudaRuntime
 from engine_builder.backends.gpu_state import open_gpu_monitor
-from engine_builder.backends.kernels import Kernel
+from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.tensorrt_api import load_tensorrt
 from engine_builder.backends.tensorrt_build import build_plan
 from engine_builder.backends.tensorrt_runner import TensorRtRunner
@@ -175,16 +175,14 @@ class TensorRtBackend:
             **self._conditions,
         }
 
-    def kernel_times(self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path) -> dict[str, float]:
-        """Return milliseconds by the name of a node: the time of every kernel that the node is part of.
-
-        A kernel of several nodes counts fully for each of them, so that the times add up to more than the engine's where one kernel runs
-        several layers; then only engines that differ tell the layers apart.
-        """
+    def kernel_times(
+        self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path
+    ) -> tuple[KernelTime, ...]:
+        """Return the kernels as TensorRT's profiler times them, by the nodes that they run."""
         runner = self.open(engine, threads=threads)
         try:
             times = runner.layer_times(feeds, runs=PROFILED_RUNS)
-            return node_times(runner.kernels(), times)
+            return tuple(KernelTime(kernel.nodes, times.get(kernel.name, 0.0)) for kernel in runner.kernels())
         finally:
             runner.close()
 
@@ -192,15 +190,6 @@ class TensorRtBackend:
         if self._gpu is None:
             self._gpu = self._open_gpu()
         return self._gpu
-
-
-def node_times(kernels: tuple[Kernel, ...], times: Mapping[str, float]) -> dict[str, float]:
-    """Return milliseconds by node from milliseconds by kernel; a kernel without nodes is left out."""
-    found: dict[str, float] = {}
-    for kernel in kernels:
-        for node in kernel.nodes:
-            found[node] = found.get(node, 0.0) + times.get(kernel.name, 0.0)
-    return found
 
 
 def timing_cache_path(folder: Path, device: CudaDevice, version: str) -> Path:

@@ -59,6 +59,7 @@ USED_API: tuple[str, ...] = (
     "ICudaEngine.get_tensor_mode",
     "ICudaEngine.get_tensor_name",
     "ICudaEngine.get_tensor_profile_shape",
+    "ICudaEngine.get_tensor_shape",
     "ICudaEngine.num_io_tensors",
     "IErrorRecorder.clear",
     "IErrorRecorder.get_error_code",

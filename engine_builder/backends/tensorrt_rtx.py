@@ -30,10 +30,10 @@ from calibration.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends.base import Capabilities, Engine, Runner
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.gpus import Gpu, gpu_by_name, known_gpus
-from engine_builder.backends.kernels import Kernel
+from engine_builder.backends.kernels import Kernel, KernelTime
 from engine_builder.backends.layer_report import kernels_from_messages
 from engine_builder.backends.ort_cpu import OrtCpuRunner
-from engine_builder.backends.roofline import PredictedLatency, predicted_kernels, predicted_latency
+from engine_builder.backends.roofline import PredictedLatency, kernel_milliseconds, predicted_latency
 from engine_builder.backends.tensorrt_build import build_plan
 from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError, UnsupportedTargetError
@@ -42,7 +42,6 @@ from engine_builder.timing import MIN_GAIN, Timing, TimingPlan
 TARGET = "tensorrt-rtx"
 # What tensorrt-rtx 1.7 can build for: Turing, Ampere, Ada and RTX Blackwell; not Hopper (9.0), nor data center Blackwell (10.x).
 COMPUTE_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _WORKSPACE_BYTES = 4 * 2**30  # where no GPU says how much memory it has
 _KERNELS_SUFFIX = ".kernels.json"
 
@@ -130,7 +129,7 @@ class TensorRtRtxBackend:
         Raises:
             BuildError: The model cannot be read, parsed or built.
         """
-        weighted = _weighted_nodes(explicit)
+        _require_readable(explicit)
         trt = load_tensorrt_rtx()
         plan = build_plan(
             trt,
@@ -143,7 +142,7 @@ class TensorRtRtxBackend:
         )
         found = kernels_from_messages(text for _, text in plan.log)
         at_opt = found if plan.log_at_opt is plan.log else kernels_from_messages(text for _, text in plan.log_at_opt)
-        listed = {"explicit": explicit.name, "kernels_at_opt": json_from_value(at_opt), "weighted": weighted}
+        listed = {"explicit": explicit.name, "kernels_at_opt": json_from_value(at_opt)}
         kernels = output.with_name(output.name + _KERNELS_SUFFIX)
         try:
             _write(kernels, json.dumps(listed).encode())
@@ -184,16 +183,19 @@ class TensorRtRtxBackend:
             "prediction_error": self.gpu.error,
         }
 
-    def kernel_times(self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path) -> dict[str, float]:
-        """Return predicted milliseconds by ONNX node at the sizes ``opt``; feeds, threads and scratch are not needed.
+    def kernel_times(
+        self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path
+    ) -> tuple[KernelTime, ...]:
+        """Return the kernels as predicted at the sizes ``opt``; feeds, threads and scratch are not needed.
 
         Raises:
             BuildError: The list of kernels is not beside the engine.
             UnsupportedTargetError: No GPU was named.
             EngineError: A kernel's time cannot be told.
         """
-        listed = _listed(engine)
-        return predicted_kernels(listed.kernels_at_opt, self.gpu, weighted=frozenset(listed.weighted))
+        kernels = _listed(engine).kernels_at_opt
+        times = kernel_milliseconds(kernels, self.gpu)
+        return tuple(KernelTime(kernel.nodes, milliseconds) for kernel, milliseconds in zip(kernels, times, strict=True))
 
     def _configure(self, trt: ModuleType, config: Any) -> None:
         if self._gpu is not None:
@@ -222,7 +224,6 @@ class _Listed:
 
     explicit: str  # name of the explicit model, in the same folder
     kernels_at_opt: tuple[Kernel, ...]
-    weighted: tuple[str, ...]  # names of the nodes that other nodes are fused to
 
 
 class SimulatedPlan:
@@ -272,7 +273,7 @@ def _listed(engine: Path) -> _Listed:
         raise BuildError(f"{engine.name}: its list of kernels, {path.name}, cannot be read: {exc}", fix="build the engine again") from exc
 
 
-def _weighted_nodes(explicit: Path) -> list[str]:
+def _require_readable(explicit: Path) -> None:
     try:
         model = onnx.load_model(explicit, load_external_data=False)
     except Exception as exc:  # protobuf's decode error is not exported by onnx
@@ -285,7 +286,6 @@ def _weighted_nodes(explicit: Path) -> list[str]:
                     f"{explicit.name}: initializer {tensor.name!r} lies in {data.name}, which was not found",
                     fix="write the explicit model again",
                 )
-    return [node.name for node in model.graph.node if node.op_type in _WEIGHTED and node.name]
 
 
 def _write(path: Path, data: bytes) -> None:

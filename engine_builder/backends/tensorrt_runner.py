@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine_builder.backends.cuda_runtime import CudaRuntime, DeviceBuffer, Stream
+from engine_builder.backends.engine_tensors import EngineTensor, EngineTensors
 from engine_builder.backends.kernels import Kernel
 from engine_builder.backends.tensorrt_hooks import DRIVER_FIX, layer_profiler, process_logger
 from engine_builder.backends.tensorrt_inspector import kernels_from_inspector
@@ -141,6 +142,21 @@ class TensorRtRunner:
         inspector.execution_context = self._context
         return kernels_from_inspector(str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)))
 
+    def tensors(self) -> EngineTensors:
+        """Return the engine's inputs and outputs, and the sizes of its one optimization profile where an axis is free.
+
+        Raises:
+            EngineError: One has a type that no array can hold.
+        """
+        found = {name: self._tensor(name) for name in (*self.inputs, *self.outputs)}
+        free = [name for name in self.inputs if None in found[name].shape]
+        sizes = {name: tuple(tuple(map(int, shape)) for shape in self._engine.get_tensor_profile_shape(name, 0)) for name in free}
+        return EngineTensors(
+            tuple(found[name] for name in self.inputs),
+            tuple(found[name] for name in self.outputs),
+            ({name: (least, best, greatest) for name, (least, best, greatest) in sizes.items()},) if sizes else (),
+        )
+
     def layer_times(self, feeds: Mapping[str, NDArray[np.generic]], *, runs: int) -> dict[str, float]:
         """Return the median milliseconds of each layer of the engine, by its name; the profiler keeps layers from overlapping."""
         found: dict[str, list[float]] = {}
@@ -172,6 +188,10 @@ class TensorRtRunner:
         if found not in _DTYPES:
             raise EngineError(f"{self._name}: tensor {name!r} is {found}, which no array can hold", fix="cast it in the model")
         return _DTYPES[found]
+
+    def _tensor(self, name: str) -> EngineTensor:
+        shape = tuple(None if size < 0 else int(size) for size in self._engine.get_tensor_shape(name))
+        return EngineTensor(name, self._dtype(name).name, shape)
 
     def _place(self, name: str, shape: tuple[int, ...]) -> None:
         """Give a tensor memory for this shape; one that TensorRT reads on the host (a shape) needs none on the GPU."""

@@ -8,11 +8,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from calibration.precision import Precision
 from calibration.singles import Decision
 
+PRODUCTS = "products"  # the name of the engine with every product low
 BASELINE = "baseline"  # the name of the baseline engine, beside those of the precisions and of the uniform engines
 Low = Mapping[str, Precision]  # the low layers of an assignment
 Groups = Sequence[Sequence[str]]  # names of layers that only pay together
@@ -40,6 +41,21 @@ def uniform_engines(able: Mapping[str, Sequence[Precision]], precisions: Sequenc
         if low not in engines.values():
             engines["all_low" if precision is used[0] else f"all_{precision}"] = low
     return engines
+
+
+def products_engine(uniform: Mapping[str, Low], sums: Collection[str]) -> dict[str, Precision]:
+    """Return the first uniform engine with its residual sums at the baseline; empty where that is no other engine.
+
+    Sums on the residual stream of a transformer may lose more than all of its products together, and compute next to nothing; the layers
+    that multiply, all of them low, are what one would build by hand.
+
+    Args:
+        uniform: The uniform engines, in their order.
+        sums: Names of the residual sums.
+    """
+    first = next(iter(uniform.values()), {})
+    products = {layer: precision for layer, precision in first.items() if layer not in sums}
+    return products if len(products) < len(first) else {}
 
 
 def is_uniform(order: str) -> bool:

@@ -1,7 +1,8 @@
 """The search: which assignment to try next, given what the trials so far found. Pure: the same trials give the same proposals.
 
 1. The baseline and the uniform engines: every layer low, in the first precision, then in each other one. If all of those that could be
-   built meet the budget, only time is left to search for.
+   built meet the budget, only time is left to search for. If the first of them misses it, its products alone are tried next: all low
+   but the residual sums.
 2. Bisection over each ladder: a ladder is a sequence of assignments, the cheapest in accuracy first: the predicted frontier, or the
    prefixes of an order. It decides on the shrunk excess (shrinkage.py); then the rungs around the boundary are tried, whatever the
    answers were. A rung that is predicted to be slower than an engine already found, beyond the error of predictions, is not tried.
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 from calibration.precision import Precision
 from engine_builder.search.bisection import Bisection
-from engine_builder.search.choices import BASELINE, Low
+from engine_builder.search.choices import BASELINE, PRODUCTS, Low
 from engine_builder.search.shrinkage import shrunk_excess
 from engine_builder.search.trial import Accuracy, Trial
 
@@ -69,6 +70,7 @@ class Search:
         max_seconds: float | None,
         seconds: Callable[[], float],
         view: Callable[[Sequence[Trial]], Callable[[Trial], Accuracy | None]],
+        products: Low | None = None,
     ) -> None:
         """Start.
 
@@ -79,6 +81,7 @@ class Search:
             max_trials: Trials at the most, the first two included.
             max_seconds: No trial is proposed that would end past this, if it took the mean of those so far; the first two always are.
             seconds: What the job's stages so far took, as recorded.
+            products: The first uniform engine without its residual sums, where it has any.
             view: Told the baseline's and the uniform engines' trials, returns which accuracy of a trial the search may look at.
         """
         self.trials: list[Trial] = []
@@ -90,7 +93,7 @@ class Search:
         self._seconds = seconds
         self._view_of = view
         self._view: Callable[[Trial], Accuracy | None] = lambda trial: None  # until the first trials are known
-        self._plan = self._steps(uniform)
+        self._plan = self._steps(uniform, products or {})
         self._next: Proposal | None = next(self._plan)
 
     def next(self) -> Proposal | None:
@@ -123,7 +126,7 @@ class Search:
                 return f"the limit of {self._max_seconds:g} seconds leaves no time for another trial, which takes about {usual:.3g}"
         return None
 
-    def _steps(self, uniform: Mapping[str, Low]) -> Generator[Proposal, Trial, None]:
+    def _steps(self, uniform: Mapping[str, Low], products: Low) -> Generator[Proposal, Trial, None]:
         known = {self.fingerprint({}): (yield Proposal({}, BASELINE))}
         if not any(uniform.values()):
             return
@@ -133,6 +136,8 @@ class Search:
         self._view = self._view_of(self.trials)
         built = [trial for trial in tried if trial.failure is None]
         lossless = bool(built) and all(self._is_met(trial) for trial in built)
+        if products and not self._is_met(tried[0]):
+            yield from self._try(products, PRODUCTS, known)
         for ladder in self._ladders(self.trials):
             if lossless:  # only time is left to search for: the assignment that is predicted to be fastest
                 fastest = min((trial.latency.ratio for trial in built if trial.latency is not None), default=0.0)

@@ -48,7 +48,7 @@ class Trial:
     index: int
     fingerprint: str
     precisions: dict[str, Precision]  # the low layers as the engine has them; every other layer has the baseline precision
-    order: str  # what proposed it: "baseline", a uniform engine ("all_low", "all_fp8"), an order's name, "frontier" or "refine"
+    order: str  # what proposed it: "baseline", a uniform engine ("all_low"), an order's name, "products", "frontier" or "refine"
     low_layers: int
     on_all: Accuracy | None  # on every validation sample
     on_search: Accuracy | None  # on the half that the search may look at

@@ -47,7 +47,7 @@ class FakeStages:
     def inspect(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
         ref = {"file": "inspection.json", "sha256": "1" * 64}
         sizes = {"samples": 100, "batch": 10, "sample_seconds": 0.05, "processors": 1, "metric": "top1"}
-        return {"inspection": ref, "baseline": json_from_value(BASELINE), "layers": list(self.world.layers), **sizes}
+        return {"inspection": ref, "baseline": json_from_value(BASELINE), "layers": list(self.world.layers), "sums": [], **sizes}
 
     def ranges(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
         return {"ranges": json_from_value(TABLE), "able": {layer: ["int8"] for layer in self.world.layers}}

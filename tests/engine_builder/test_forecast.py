@@ -18,9 +18,10 @@ from calibration.sensitivity import Sensitivity, SensitivityTable
 from calibration.singles import Decision
 from engine_builder.assignment import fingerprint_of
 from engine_builder.config import config_from_json, config_json
-from engine_builder.forecast import Kernels, flows_between, forecast, gains_from, prefix_ladder
+from engine_builder.forecast import flows_between, forecast, gains_from, prefix_ladder
 from engine_builder.intake import inspect
 from engine_builder.probing import ranges
+from engine_builder.profiles import Kernels
 from engine_builder.search.search import Ladder
 from engine_builder.search.time_model import Flow, TimeModel
 from engine_builder.search.trial import Accuracy, Latency, Trial

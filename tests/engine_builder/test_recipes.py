@@ -98,6 +98,17 @@ def test_a_spec_that_cannot_be_meant_is_refused(spec: str, words: str) -> None:
         precisions(spec)
 
 
+@pytest.mark.parametrize(
+    ("word", "fix"),
+    [("int32", "Leave out layers that compute with integers"), ("int9", "Write 'int8'"), ("FP16", "Write 'fp16'"), ("x", "Write one of")],
+)
+def test_the_fix_for_a_word_that_is_no_precision_fits_the_word(word: str, fix: str) -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        precisions(f"conv1:{word}")
+    assert caught.value.fix is not None
+    assert caught.value.fix.startswith(fix)
+
+
 def test_an_entry_for_a_node_that_is_no_layer_is_passed_over_and_named() -> None:
     spec = "softmax:fp32,conv1:int8"
     assert precisions(spec)["conv1"] == "int8"

@@ -10,7 +10,7 @@ from calibration.precision import Precision
 from engine_builder.backends.gpus import Gpu, gpu_by_name
 from engine_builder.backends.kernel_work import work_of
 from engine_builder.backends.kernels import Kernel, KernelTensor
-from engine_builder.backends.roofline import PredictedLatency, kernel_milliseconds, predicted_kernels, predicted_latency
+from engine_builder.backends.roofline import PredictedLatency, kernel_milliseconds, predicted_latency
 from engine_builder.errors import EngineError
 
 
@@ -111,23 +111,6 @@ def test_low_precision_that_needs_more_kernels_is_not_predicted_to_win() -> None
     ]
     gpu = gpu_by_name("RTX 4090")
     assert predicted_latency(low, gpu).ms > predicted_latency([CONV], gpu).ms
-
-
-def test_kernel_counts_to_its_weighted_nodes_and_all_to_someone() -> None:
-    scale = kernel("kgen", "float 8,64,16,16", "", "int8 8,64,16,16", nodes=("conv", "relu", "next_quantize"))
-    pool = kernel("kgen", "int8 8,64,16,16", "", "int8 8,64,1,1", nodes=("pool", "flatten"))
-    both = kernel("gemm", "int8 8,64", "int8 64,96", "half 8,96", nodes=("a", "b", "relu"))
-    kernels = [CONV, scale, pool, both]
-    times = predicted_kernels(kernels, ROUND, weighted={"conv", "a", "b"})
-    parts = kernel_milliseconds(kernels, ROUND)
-    assert times == {
-        "conv": pytest.approx(parts[0] + parts[1]),
-        "pool": pytest.approx(parts[2] / 2),
-        "flatten": pytest.approx(parts[2] / 2),
-        "a": pytest.approx(parts[3] / 2),
-        "b": pytest.approx(parts[3] / 2),
-    }
-    assert sum(times.values()) == pytest.approx(predicted_latency(kernels, ROUND).ms)
 
 
 def test_what_runs_on_the_cpu_takes_no_time_on_the_gpu() -> None:

@@ -100,6 +100,18 @@ def test_a_real_valued_metric_of_the_users_own_is_measured_on_the_engine_and_rep
     assert str(data_of(found)["metric_model"]) in page
 
 
+def test_an_engine_that_the_users_own_metric_cannot_score_costs_a_trial_and_not_the_job(tmp_path: Path) -> None:
+    samples = samples_for(cnn(), 40)
+    steep = "d = Sub(logits, reference_logits) a = Abs(d) m = ReduceMax<axes=[1], keepdims=0>(a) k = Constant<value_float=1e6>() "
+    picky = "near = Constant<value_float=0.02>() one = Constant<value_float=1.0>() s = Mul(m, k) i = Sub(one, s) n = Less(m, near) "
+    own = metric("float[N,3] logits, float[N,3] reference_logits", steep + picky + "y = Where(n, i, one)")
+    found = run_job(tmp_path, cnn(), samples, samples, {"accuracy": {"min_relative": 0.5}}, metric_model=own)
+    low = trials_of(found)[1:]
+    assert low
+    assert all("metric model: score" in str(trial.failure) for trial in low)
+    assert found.result["outcome"] == "baseline_kept"
+
+
 def test_an_output_that_is_not_compared_may_be_scored(tmp_path: Path) -> None:
     model = model_from_text(
         "g (float[N,6] x) => (float[N,3] y, int64[N] best) { y = MatMul(x, w) best = ArgMax<axis=1, keepdims=0>(y) }", {"w": (6, 3)}

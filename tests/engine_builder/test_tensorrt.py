@@ -18,8 +18,8 @@ from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.cuda_devices import open_cuda
 from engine_builder.backends.cuda_runtime import CudaDevice
 from engine_builder.backends.gpu_state import open_gpu_monitor
-from engine_builder.backends.kernels import Kernel
-from engine_builder.backends.tensorrt import CACHE_SUFFIX, TensorRtBackend, node_times, timing_cache_path, write_atomically
+from engine_builder.backends.kernels import KernelTime
+from engine_builder.backends.tensorrt import CACHE_SUFFIX, TensorRtBackend, timing_cache_path, write_atomically
 from engine_builder.backends.tensorrt_build import Plan
 from engine_builder.backends.tensorrt_timing import time_engines
 from engine_builder.config import ShapeRange
@@ -131,12 +131,10 @@ def test_kernels_and_their_times_are_told_by_node(builder: FakeBuilder, tmp_path
     target = backend()
     engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
     assert [kernel.name for kernel in engine.kernels] == ["kernel1", "move"]
-    assert target.kernel_times(engine.path, FEEDS, threads=1, scratch=tmp_path) == {"mul": 0.75, "relu": 0.75}
-
-
-def test_node_of_several_kernels_has_the_time_of_all_of_them() -> None:
-    kernels = (Kernel("a", "gemm", ("n", "m"), (), (), ()), Kernel("b", "gemm", ("n",), (), (), ()), Kernel("c", "move", (), (), (), ()))
-    assert node_times(kernels, {"a": 1.0, "b": 2.0, "c": 4.0}) == {"n": 3.0, "m": 1.0}
+    assert target.kernel_times(engine.path, FEEDS, threads=1, scratch=tmp_path) == (
+        KernelTime(("mul", "relu"), 0.75),
+        KernelTime((), 0.25),
+    )
 
 
 def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engine_builder.backends.engine_tensors import EngineTensor
 from engine_builder.backends.tensorrt_api import USED_API
 from engine_builder.backends.tensorrt_runner import TensorRtRunner
 from engine_builder.errors import BuildError, EngineError
@@ -40,6 +41,13 @@ def test_outputs_come_back_for_every_batch_size_in_the_profile(tmp_path: Path) -
     for rows in (2, 4, 1, 3):
         (doubled,) = engine.run(batch(rows))
         np.testing.assert_array_equal(doubled, batch(rows)["x"] * 2)
+
+
+def test_tensors_are_told_as_the_engine_has_them(tmp_path: Path) -> None:
+    found = runner(tmp_path).tensors()
+    assert found.inputs == (EngineTensor("x", "float32", (None, 3)), EngineTensor("sizes", "int64", (2,)))
+    assert found.outputs == (EngineTensor("y", "float32", (None, 3)),)
+    assert found.profiles == ({"x": ((1, 3), (2, 3), (4, 3))},)
 
 
 def test_outputs_of_one_run_survive_the_next(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from google.protobuf import text_format  # type: ignore[import-untyped]  # proto
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine_builder.backends.engine_tensors import EngineTensor, Profile
 from engine_builder.errors import BuildError
-from engine_builder.triton import EngineTensor, Platform, Profile, config_text, triton_repository
+from engine_builder.triton import Platform, config_text, triton_repository
 from tests.engine_builder.pbtxt import parse
 
 IMAGE = EngineTensor("input", "float32", (None, 3, None, 224))

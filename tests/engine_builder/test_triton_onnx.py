@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 
 from calibration.model import save_model
+from engine_builder.backends.engine_tensors import EngineTensor
 from engine_builder.errors import BuildError
-from engine_builder.triton import EngineTensor
 from engine_builder.triton_onnx import onnx_repository, onnx_tensors
 from tests.engine_builder.pbtxt import parse
 from tests.models import AWKWARD

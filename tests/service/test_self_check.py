@@ -62,6 +62,12 @@ def test_a_file_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path
     assert stages.calls == []
 
 
+def test_a_check_that_cannot_begin_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedTargetError, match="RTX 9999"):
+        run_self_check(tmp_path / "found.json", "RTX 9999", lambda line: None, lambda line: None, run=PretendedStages())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_stages_run_in_child_processes_and_say_so(tmp_path: Path) -> None:
     said: list[str] = []
     run = module._in_children(tmp_path, said.append)

@@ -101,7 +101,7 @@ class FakeWorld:
         prefixes = [order[:count] for count in range(1, len(order))]
         return Ladder(name, tuple(self.low(prefix) for prefix in prefixes), tuple(self.ratio(prefix) for prefix in prefixes))
 
-    def search(self, ladders: Sequence[Ladder] | None = None, **limits: float | None) -> Search:
+    def search(self, ladders: Sequence[Ladder] | None = None, products: Low | None = None, **limits: float | None) -> Search:
         made = [self.ladder()] if ladders is None else ladders
         search = Search(
             {"all_low": self.all_low},
@@ -111,6 +111,7 @@ class FakeWorld:
             max_seconds=limits.get("max_seconds"),
             seconds=lambda: self.seconds * len(search.trials),
             view=lambda trials: lambda trial: trial.on_search,
+            products=products,
         )
         return search
 

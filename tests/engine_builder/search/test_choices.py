@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from calibration.precision import Precision
 from calibration.singles import Decision
-from engine_builder.search.choices import able_from, choices_of, is_uniform, settled, uniform_engines, units
+from engine_builder.search.choices import able_from, choices_of, is_uniform, products_engine, settled, uniform_engines, units
 
 INT8, FP8, INT4 = Precision.INT8, Precision.FP8, Precision.INT4
 TARGET = (INT8, FP8, INT4)
@@ -71,3 +71,11 @@ def test_a_group_that_is_not_of_one_precision_stays_at_the_baseline(low: dict[st
 def test_settling_twice_changes_nothing_more(low: dict[str, Precision], groups: list[list[str]]) -> None:
     once = settled(low, groups)
     assert settled(once, groups) == once
+
+
+def test_the_engine_of_products_is_the_first_uniform_one_without_its_sums() -> None:
+    uniform = {"all_low": {"a": INT8, "sum": INT8}, "all_fp8": {"a": FP8, "sum": FP8}}
+    assert products_engine(uniform, ["sum", "other"]) == {"a": INT8}
+    assert products_engine(uniform, []) == {}
+    assert products_engine({"all_low": {"sum": INT8}}, ["sum"]) == {}
+    assert products_engine({}, ["sum"]) == {}

@@ -34,6 +34,18 @@ def test_the_first_two_trials_are_the_baseline_and_everything_low() -> None:
     assert (second.low, second.order) == (HALFWAY.all_low, "all_low")
 
 
+def test_where_everything_low_loses_too_much_the_products_alone_are_tried_before_any_ladder() -> None:
+    products = HALFWAY.low(HALFWAY.layers[:8])
+    trials = run(HALFWAY, HALFWAY.search(products=products))
+    assert orders(trials)[:3] == ["baseline", "all_low", "products"]
+    assert trials[2].precisions == products
+    assert fastest_met(trials).low_layers == 8
+
+
+def test_where_everything_low_keeps_the_budget_the_products_alone_are_not_tried() -> None:
+    assert "products" not in orders(run(LOSSLESS, LOSSLESS.search(products=LOSSLESS.low(LOSSLESS.layers[:8]))))
+
+
 def test_asking_twice_gives_the_same_proposal() -> None:
     search = HALFWAY.search()
     assert search.next() == search.next()
