@@ -1,56 +1,210 @@
 """The stage ``baseline``: builds what engines must beat where that is not the user's own file: the model in baseline precision.
 
-Its accuracy is measured like that of every engine, against the user's model in float32: what it loses is never credited to a low precision.
+Its accuracy is measured like that of every engine, against the user's model in float32: what it loses is never credited to a low
+precision. Where it loses more than the budget allows it is repaired first (``engine_builder.baseline_repair``); every later engine then
+has the repaired precisions wherever it has no lower one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
 
 from calibration.codec import json_from_value
-from calibration.dataset import load_saved
+from calibration.dataset import CalibrationSet, load_saved
+from calibration.layers import LayerKind
+from calibration.model import read_model
+from calibration.precision import Precision
 from engine_builder.backends import backend_for
-from engine_builder.config import config_from_json
+from engine_builder.backends.base import Backend, Engine
+from engine_builder.backends.reached import reached
+from engine_builder.baseline_repair import Tools, Tried, repaired
+from engine_builder.config import Config, config_from_json
 from engine_builder.corrected import EXPLICIT_NAME, build
+from engine_builder.errors import EngineError
 from engine_builder.evaluate import run_all, run_workers
-from engine_builder.inspection import read_inspection
+from engine_builder.float_blocks import ProbedBlock, probe_blocks
+from engine_builder.float_plan import BaselineRepair, FloatAttempt, FloatPlan
+from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.model_files import keep_model
 from engine_builder.outputs import ComparedOutputs
-from engine_builder.trials import compare
+from engine_builder.qdq.tensorrt import kept_in_float32
+from engine_builder.repair_table import read_ranges
+from engine_builder.timing import Timer, time_interleaved
+from engine_builder.trials import MAX_RUNS, MIN_RUNS, TRIAL_SECONDS, compare, fits, timing_feeds
 from engine_builder.workspace import StageContext
 
 FOLDER = "baseline"
+_BF16_SINCE = (8, 0)  # compute capability
+_COARSE = (Precision.FP16, Precision.BF16)
+_NAMED = 8  # blocks that a note names
 
 
-def baseline(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
-    """Return ``baseline``, the engine, and ``inspection``, which now knows its scores; ``files`` names what both need besides.
+def baseline(request: Mapping[str, object], context: StageContext, *, timer: Timer = time_interleaved) -> dict[str, object]:
+    """Return ``baseline``, the engine, and ``inspection``, which now knows what that has; ``files`` names what both need besides.
 
     Args:
         request: ``inspection``, ``ranges`` and ``config``.
         context: Where files go.
+        timer: Times repaired engines.
 
     Raises:
         BuildError: The target cannot build the model even in its baseline precision.
     """
-    found = read_inspection(request, context)
-    config = config_from_json(request["config"])
-    backend = backend_for(config.target, config.gpu)
-    engine = build(found, request, {}, backend, context)
+    bench = _Bench(request, context, timer)
+    found, backend = bench.found, bench.backend
+    own = bench.build_and_score(bench.own_plan())
     context.progress(0.5, "baseline built")
-    validation = load_saved(context.workspace.path(found.validation))
-    runner = ComparedOutputs(backend.open(engine.path, threads=config.threads), found.compared)
-    try:
-        outputs = run_all(runner, validation, batch=found.scoring_batch, workers=run_workers(backend))
-    finally:
-        runner.close()
-    scores, _ = compare(found, outputs, validation, context)
+    kept, repair = own, None
+    if not own.attempt.fits:
+        kept, repair = repaired(own, Tools(bench.try_plan, bench.probe, bench.times), has_bf16=_has_bf16(backend))
+    engine, scores = kept.engine, kept.scores
+    assert engine is not None  # what is kept was built ...
+    assert scores is not None  # ... and scored
     files = [context.workspace.copy(path, f"{FOLDER}/{path.name}") for path in engine.data_files]
-    files.append(keep_model(context.scratch / EXPLICIT_NAME, f"{FOLDER}/{EXPLICIT_NAME}", context.workspace))
+    files.append(keep_model(engine.path.with_name(EXPLICIT_NAME), f"{FOLDER}/{EXPLICIT_NAME}", context.workspace))
     baseline_scores = context.workspace.write_arrays("baseline_scores.npz", scores=scores)
-    known = replace(found, baseline_type=backend.capabilities.baseline, baseline_scores=baseline_scores)
+    known = replace(
+        _planned(found, kept.plan),
+        baseline_scores=baseline_scores,
+        baseline_repair=repair,
+        notes=(*found.notes, *(() if repair is None else (repair_in_words(repair),))),
+    )
     return {
         "baseline": json_from_value(context.workspace.copy(engine.path, f"{FOLDER}/{engine.path.name}")),
         "inspection": json_from_value(context.workspace.write_json("inspection.baseline.json", json_from_value(known))),
         "files": json_from_value((*files, baseline_scores)),
     }
+
+
+def repair_in_words(repair: BaselineRepair) -> str:
+    """Return for a reader why and how the baseline was repaired."""
+    own = repair.attempts[0]
+    score = "" if own.score is None else f", which scores {own.score:.5g}"
+    start = f"the baseline in {own.name} misses the accuracy budget by itself{score}"
+    if not repair.fits:
+        return f"{start}, and so does every other that was tried: {repair.kept} is the baseline"
+    kept = next(one for one in repair.attempts if one.name == repair.kept)
+    given = [block for block in repair.blocks if block.precision.value != own.name]
+    named = ", ".join(block.layer for block in given[:_NAMED]) + (", ..." if len(given) > _NAMED else "")
+    where = f" (from {named} on)" if 0 < len(given) < len(repair.blocks) else ""
+    cost = (
+        ""
+        if None in (own.latency_ms, kept.latency_ms)
+        else f", at {cast(float, kept.latency_ms) / cast(float, own.latency_ms):.3g} of its time"
+    )
+    return f"{start}: the baseline is {repair.kept}{where}, which scores {kept.score:.5g}{cost}; low precisions are compared with that"
+
+
+class _Bench:
+    """Builds, scores and times engines without low layers for one job."""
+
+    def __init__(self, request: Mapping[str, object], context: StageContext, timer: Timer) -> None:
+        self._request, self._context, self._timer = request, context, timer
+        self.found: Inspection = read_inspection(request, context)
+        self._config: Config = config_from_json(request["config"])
+        self.backend: Backend = backend_for(self._config.target, self._config.gpu)
+        self._validation: CalibrationSet = load_saved(context.workspace.path(self.found.validation))
+        self._reference = cast("NDArray[np.float64]", context.workspace.read_arrays(self.found.scores)["scores"])
+        self._model: onnx.ModelProto = read_model(context.workspace.path(self.found.prepared))
+        self._ranges = read_ranges(request, context).ranges
+        self._built = 0
+
+    def own_plan(self) -> FloatPlan:
+        """Return the target's own baseline: what FP16 cannot hold is in FP32 in any case."""
+        base = self.backend.capabilities.baseline
+        islands = kept_in_float32(self._model, self._ranges, baseline=base)
+        return FloatPlan(base.value, base, dict.fromkeys(islands, Precision.FP32))
+
+    def build_and_score(self, plan: FloatPlan) -> Tried:
+        """Return the engine of a plan with its scores.
+
+        Raises:
+            BuildError: The target cannot build it.
+        """
+        planned = _planned(self.found, plan)
+        engine = build(planned, self._request, {}, self.backend, self._place())
+        runner = ComparedOutputs(self.backend.open(engine.path, threads=self._config.threads), planned.compared)
+        try:
+            outputs = run_all(runner, self._validation, batch=planned.scoring_batch, workers=run_workers(self.backend))
+        finally:
+            runner.close()
+        scores, _ = compare(planned, outputs, self._validation, self._context)
+        meets = fits(self._reference, scores, planned, self._config)
+        return Tried(plan, FloatAttempt(plan.name, _counts(planned), float(scores.mean()), meets), engine, scores)
+
+    def try_plan(self, plan: FloatPlan) -> Tried:
+        """Return the engine of a plan, which does not fit where the builder changed it; none where it cannot be built or run."""
+        self._context.progress(0.9, f"the baseline misses the budget: trying {plan.name}")
+        try:
+            tried = self.build_and_score(plan)
+        except EngineError as error:
+            return Tried(plan, FloatAttempt(plan.name, _counts(_planned(self.found, plan)), None, fits=False, failure=error.detail))
+        assert tried.engine is not None  # it was built
+        why_not = self._not_reached(plan, tried.engine)
+        return tried if why_not is None else replace(tried, attempt=replace(tried.attempt, fits=False, failure=why_not))
+
+    def probe(self) -> tuple[ProbedBlock, ...]:
+        """Return every block with its loss alone, the most sensitive first."""
+
+        def report(done: int, total: int) -> None:
+            self._context.progress(0.5 + 0.4 * done / total, f"the baseline misses the budget: probed {done} of {total} blocks")
+
+        samples = load_saved(self._context.workspace.path(self.found.calibration))
+        base = self.backend.capabilities.baseline
+        return probe_blocks(self._model, self.found, self._ranges, samples, base, self._context.scratch, report)
+
+    def times(self, tried: Sequence[Tried]) -> list[float | None]:
+        """Return the latency of each engine, measured in turns or predicted."""
+        opened = {
+            str(index): self.backend.open(one.engine.path, threads=self._config.threads)
+            for index, one in enumerate(tried)
+            if one.engine is not None
+        }
+        feeds = timing_feeds(self.found, self._validation)
+        try:
+            found = self.backend.timings(opened, feeds, timer=self._timer, seconds=TRIAL_SECONDS, min_runs=MIN_RUNS, max_runs=MAX_RUNS)
+        except EngineError:  # a latency that cannot be told: then the order of the attempts decides
+            return [None] * len(tried)
+        finally:
+            for runner in opened.values():
+                runner.close()
+        return [found[str(index)].median_ms if str(index) in found else None for index in range(len(tried))]
+
+    def _place(self) -> StageContext:
+        """Return a context whose scratch folder is the next engine's own."""
+        folder: Path = self._context.scratch / f"baseline-{self._built}"
+        self._built += 1
+        folder.mkdir()
+        return StageContext(self._context.workspace, folder, self._context.progress)
+
+    def _not_reached(self, plan: FloatPlan, engine: Engine) -> str | None:
+        """Return why an engine that is only simulated is not what was simulated: layers that the builder gave another float type."""
+        if not engine.kernels or self.backend.capabilities.latency_source != "predicted":
+            return None
+        own = self.own_plan()
+        multiplying = [layer.name for layer in self.found.layers if layer.kind is not LayerKind.RESIDUAL_ADD]  # a sum has no kernel
+        asked = {name: plan.nodes.get(name, plan.base) for name in multiplying if name not in own.nodes}
+        changed = {name: kind for name, kind in asked.items() if kind is not own.base}
+        off = [one for one in reached(engine.kernels, changed) if one.got in _COARSE and one.got is not one.asked]
+        return ", ".join(f"{one.layer} asked for {one.asked} and got {one.got}" for one in off[:_NAMED]) or None
+
+
+def _planned(found: Inspection, plan: FloatPlan) -> Inspection:
+    return replace(found, baseline_type=plan.base, float_nodes=dict(plan.nodes))
+
+
+def _counts(planned: Inspection) -> dict[str, int]:
+    return {precision.value: count for precision, count in Counter(planned.baseline_precisions.values()).most_common()}
+
+
+def _has_bf16(backend: Backend) -> bool:
+    capability = backend.capabilities.compute_capability
+    return capability is None or capability >= _BF16_SINCE

@@ -145,7 +145,7 @@ def _reached(
     if not engine.kernels:
         return None
     multiplying = [layer.name for layer in found.layers if layer.kind is not LayerKind.RESIDUAL_ADD]  # a sum has no kernel of its own
-    asked = {layer: low.get(layer, backend.capabilities.baseline) for layer in multiplying}
+    asked = {layer: low.get(layer, found.baseline_precisions[layer]) for layer in multiplying}
     return context.workspace.write_json(name, json_from_value(reached(engine.kernels, asked)))
 
 
