@@ -38,7 +38,7 @@ from engine_builder.outputs import ComparedOutputs
 from engine_builder.qdq.tensorrt import kept_in_float32
 from engine_builder.repair_table import read_ranges
 from engine_builder.timing import Timer, time_interleaved
-from engine_builder.trials import MAX_RUNS, MIN_RUNS, TRIAL_SECONDS, compare, fits, timing_feeds
+from engine_builder.trials import MAX_RUNS, MIN_RUNS, TRIAL_SECONDS, compare, fits, timing_feeds, write_reached
 from engine_builder.workspace import StageContext
 
 FOLDER = "baseline"
@@ -71,10 +71,12 @@ def baseline(request: Mapping[str, object], context: StageContext, *, timer: Tim
     files = [context.workspace.copy(path, f"{FOLDER}/{path.name}") for path in engine.data_files]
     files.append(keep_model(engine.path.with_name(EXPLICIT_NAME), f"{FOLDER}/{EXPLICIT_NAME}", context.workspace))
     baseline_scores = context.workspace.write_arrays("baseline_scores.npz", scores=scores)
+    planned = _planned(found, kept.plan)
     known = replace(
-        _planned(found, kept.plan),
+        planned,
         baseline_scores=baseline_scores,
         baseline_repair=repair,
+        baseline_reached=None if repair is None else write_reached(planned, {}, engine, context, f"{FOLDER}/reached.json"),
         notes=(*found.notes, *(() if repair is None else (repair_in_words(repair),))),
     )
     return {
@@ -87,20 +89,21 @@ def baseline(request: Mapping[str, object], context: StageContext, *, timer: Tim
 def repair_in_words(repair: BaselineRepair) -> str:
     """Return for a reader why and how the baseline was repaired."""
     own = repair.attempts[0]
-    score = "" if own.score is None else f", which scores {own.score:.5g}"
-    start = f"the baseline in {own.name} misses the accuracy budget by itself{score}"
-    if not repair.fits:
-        return f"{start}, and so does every other that was tried: {repair.kept} is the baseline"
+    start = f"the baseline in {own.name} misses the accuracy budget by itself, with a score of {_score(own)}"
     kept = next(one for one in repair.attempts if one.name == repair.kept)
-    given = [block for block in repair.blocks if block.precision.value != own.name]
-    named = ", ".join(block.layer for block in given[:_NAMED]) + (", ..." if len(given) > _NAMED else "")
+    if not repair.fits:
+        return f"{start}, and so does every other that was tried: {kept.name} is the baseline, with a score of {_score(kept)}"
+    given = [block.layer for block in repair.blocks if block.precision.value != own.name]
+    named = ", ".join(given[:_NAMED]) + (", ..." if len(given) > _NAMED else "")
     where = f" (from {named} on)" if 0 < len(given) < len(repair.blocks) else ""
-    cost = (
-        ""
-        if None in (own.latency_ms, kept.latency_ms)
-        else f", at {cast(float, kept.latency_ms) / cast(float, own.latency_ms):.3g} of its time"
-    )
-    return f"{start}: the baseline is {repair.kept}{where}, which scores {kept.score:.5g}{cost}; low precisions are compared with that"
+    cost = ""
+    if own.latency_ms and kept.latency_ms:
+        cost = f" and {kept.latency_ms / own.latency_ms:.2f} times its latency"
+    return f"{start}: {kept.name}{where} is the baseline, with a score of {_score(kept)}{cost}; that is what low precisions have to beat"
+
+
+def _score(attempt: FloatAttempt) -> str:
+    return "none" if attempt.score is None else f"{attempt.score:.5f}"
 
 
 class _Bench:

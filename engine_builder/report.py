@@ -58,6 +58,7 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         "data": _data(found),
         "layers": _layers(found, table, assignment),
         "baseline_repair": json_from_value(found.baseline_repair),
+        "baseline_reached": None if found.baseline_reached is None else workspace.read_json(found.baseline_reached),
         "repairs": json_from_value((*read_repairs(request, context).tried, *_bias_repairs(chosen, trials))),
         "traces": json_from_value(table.traces),
         "dependencies": _dependencies(value_from_json(tuple[PairTest, ...], request["tests"])),

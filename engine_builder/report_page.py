@@ -235,6 +235,7 @@ def _numbers(body: Row, result: Row) -> str:
         ("Trials", trials_table(cast(Sequence[Row], body["trials"]), cast(Sequence[str], body["front"]))),
         ("Layers", layers_table(cast(Sequence[Row], body["layers"]))),
         ("Asked for and got", reached_table(cast(Sequence[Row], body.get("reached") or ()))),
+        ("Asked for and got in the repaired baseline", reached_table(cast(Sequence[Row], body.get("baseline_reached") or ()))),
         ("The strongest dependencies that were tested exactly", dependencies_table(cast(Sequence[Row], body["dependencies"]))),
     ]
     text = "".join(f"<details><summary>{name}</summary><div class=scroll>{table}</div></details>" for name, table in tables if table)

@@ -110,7 +110,7 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
         bias=built.repair,
         corrections=built.corrections,
         engine=_kept(built.engine, backend, context, f"trials/{fingerprint}.plan") if low else None,
-        reached=_reached(found, low, built.engine, backend, context, f"trials/{fingerprint}-reached.json"),
+        reached=write_reached(found, low, built.engine, context, f"trials/{fingerprint}-reached.json"),
     )
     return {"trial": json_from_value(result)}
 
@@ -138,10 +138,8 @@ def _kept(engine: Engine, backend: Backend, context: StageContext, name: str) ->
     return None if backend.capabilities.is_repeatable else context.workspace.copy(engine.path, name)
 
 
-def _reached(
-    found: Inspection, low: Mapping[str, Precision], engine: Engine, backend: Backend, context: StageContext, name: str
-) -> FileRef | None:
-    """Write what each layer asked for and got, where the builder lists kernels."""
+def write_reached(found: Inspection, low: Mapping[str, Precision], engine: Engine, context: StageContext, name: str) -> FileRef | None:
+    """Write what each layer asked for and got to the file ``name``, where the builder lists kernels."""
     if not engine.kernels:
         return None
     multiplying = [layer.name for layer in found.layers if layer.kind is not LayerKind.RESIDUAL_ADD]  # a sum has no kernel of its own
