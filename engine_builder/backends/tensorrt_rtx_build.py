@@ -81,6 +81,7 @@ def _compiled(
     messages.clear()
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # without it there is no layer report
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 is asked for where 16 bits lose too much: TF32 has no more of them than FP16
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     if options.compute_capability is not None:
         config.num_compute_capabilities = 1
