@@ -95,8 +95,8 @@ def settled(found: Inspection, low: Mapping[str, Precision], backend: Backend, c
     target = backend.capabilities
     if not target.scheme.strongly_typed or not low:
         return dict(low)
-    precisions = settle(read_model(context.workspace.path(found.prepared)), found.layers, low, target.baseline).precisions
-    return {name: precisions[name] for name in low if precisions[name] is not target.baseline}
+    precisions = settle(read_model(context.workspace.path(found.prepared)), found.layers, low, found.baseline_type).precisions
+    return {name: precisions[name] for name in low if precisions[name] is not found.baseline_type}
 
 
 def build_corrected(
@@ -158,7 +158,9 @@ class _Plan:
         model = self._model if shifts is None else with_corrected_biases(self._model, self.sites, shifts)
         target = self._backend.capabilities
         layers, smoothings, levels = self._found.layers, self.repairs.smoothings, self._levels
-        return explicit_model(model, layers, self._low, self._ranges, target.scheme, smoothings, target.baseline, levels)
+        base = self._found.baseline_type if target.scheme.strongly_typed else target.baseline
+        floats = self._found.float_nodes
+        return explicit_model(model, layers, self._low, self._ranges, target.scheme, smoothings, base, levels, floats)
 
     def build(self, explicit: onnx.ModelProto, folder: Path, context: StageContext) -> Engine:
         """Return the engine of an explicit model in ``folder``, beside that model."""

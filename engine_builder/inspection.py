@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from calibration.codec import value_from_json
 from calibration.layers import Layer
@@ -11,6 +11,7 @@ from calibration.metrics import Metric, OutputKind
 from calibration.precision import Precision
 from calibration.singles import Decision
 from engine_builder.config import ShapeRange
+from engine_builder.float_plan import BaselineRepair
 from engine_builder.workspace import FileRef, StageContext
 
 
@@ -51,6 +52,14 @@ class Inspection:
     label_names: tuple[str, ...] = ()  # of the classes that token_f1 and span_f1 compare
     metric_model: FileRef | None = None  # the user's own metric
     metric_outputs: tuple[int, ...] = ()  # ignored outputs that the user's own metric reads
+    float_nodes: Mapping[str, Precision] = field(default_factory=dict)  # nodes of the baseline in another type than ``baseline_type``
+    baseline_repair: BaselineRepair | None = None  # how the baseline came to differ from the target's own
+    baseline_reached: FileRef | None = None  # what each layer of a repaired baseline asked for and got, where the builder lists kernels
+
+    @property
+    def baseline_precisions(self) -> dict[str, Precision]:
+        """What each layer has in the baseline, and in every engine that does not have it lower."""
+        return {layer.name: self.float_nodes.get(layer.name, self.baseline_type) for layer in self.layers}
 
     @property
     def compared(self) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from engine_builder.evaluate import run_all, run_workers
 from engine_builder.inspection import read_inspection
 from engine_builder.outputs import ComparedOutputs
 from engine_builder.search.trial import Trial
-from engine_builder.trials import accuracy, compare, kept_engine, search_half, what_was_reached
+from engine_builder.trials import accuracy, compare, kept_engine, search_half, write_reached
 from engine_builder.workspace import StageContext
 
 
@@ -66,6 +66,6 @@ def rebuild(request: Mapping[str, object], context: StageContext, *, building: B
         scores=context.workspace.write_arrays(f"{name}.npz", scores=scores),
         seconds=time.perf_counter() - start,
         engine=kept_engine(engine, backend, context, f"{name}.plan"),
-        reached=what_was_reached(found, trial.precisions, engine, backend, context, f"{name}-reached.json"),
+        reached=write_reached(found, trial.precisions, engine, context, f"{name}-reached.json"),
     )
     return {"trial": json_from_value(final)}

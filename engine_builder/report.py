@@ -11,7 +11,6 @@ import numpy as np
 from calibration.codec import json_from_value, value_from_json
 from calibration.dependency import PairTest
 from calibration.metrics import OutputKind
-from calibration.precision import Precision
 from calibration.sensitivity import SensitivityTable
 from engine_builder.assignment import PrecisionAssignment
 from engine_builder.backends import backend_for
@@ -40,17 +39,13 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         context: Where the artifacts go.
     """
     found = read_inspection(request, context)
-    config = config_from_json(request["config"])
     workspace = context.workspace
     trials = value_from_json(tuple[Trial, ...], request["trials"])
     judged = cast(Mapping[str, object], request["verdict"])
     table = value_from_json(SensitivityTable, workspace.read_json(value_from_json(FileRef, request["table"])))
     shipped = value_from_json(tuple[Trial, ...], request["finalists"])  # built again where the search's engines do not ship
     chosen = next((trial for trial in shipped if trial.fingerprint == judged["chosen"]), None)
-    baseline = backend_for(config.target, config.gpu).capabilities.baseline
-    assignment = PrecisionAssignment(
-        tuple((layer.name, (chosen.precisions if chosen else {}).get(layer.name, baseline)) for layer in found.layers)
-    )
+    assignment = PrecisionAssignment(tuple((found.baseline_precisions | (dict(chosen.precisions) if chosen else {})).items()))
     result = _result(found, trials, judged, chosen, table, request)
     arrays = workspace.read_arrays(value_from_json(FileRef, request["dependency"]))
     interaction = np.asarray(arrays["interaction"], dtype=np.float64)
@@ -64,6 +59,8 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         "notes": [*found.notes, *cast(Sequence[str], request["notes"]), *why_none],
         "data": _data(found),
         "layers": _layers(found, table, assignment),
+        "baseline_repair": json_from_value(found.baseline_repair),
+        "baseline_reached": None if found.baseline_reached is None else workspace.read_json(found.baseline_reached),
         "repairs": json_from_value((*read_repairs(request, context).tried, *_bias_repairs(chosen, trials))),
         "traces": json_from_value(table.traces),
         "dependencies": _dependencies(value_from_json(tuple[PairTest, ...], request["tests"])),
@@ -137,7 +134,7 @@ def _result(
             "latency_ms": latency[chosen.fingerprint],
             "accuracy": verdict["engine"],
             "size_bytes": chosen.size_bytes,
-            "precisions": _counts(found, chosen, target.baseline),
+            "precisions": _counts(found, chosen),
         }
     engine = value_from_json(FileRef, judged["engine"] or request["model"])
     ended = str(cast(Mapping[str, object], request["search"])["ended"])
@@ -204,8 +201,8 @@ def _bias_repairs(chosen: Trial | None, trials: Sequence[Trial]) -> tuple[Repair
     return () if trial is None or trial.bias is None else (trial.bias,)
 
 
-def _counts(found: Inspection, chosen: Trial, baseline: Precision) -> dict[str, int]:
-    counts = Counter(chosen.precisions.get(layer.name, baseline).value for layer in found.layers)
+def _counts(found: Inspection, chosen: Trial) -> dict[str, int]:
+    counts = Counter(chosen.precisions.get(name, precision).value for name, precision in found.baseline_precisions.items())
     return dict(sorted(counts.items()))
 
 

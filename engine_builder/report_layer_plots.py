@@ -84,9 +84,9 @@ def kernel_plot(kernels_ms: Mapping[str, Mapping[str, float]], layers: Sequence[
     if not timed:
         return ""
     names = sorted(timed, key=lambda name: (-max(kernels_ms[name].values()), name))[:MAX_BARS]
-    low = [name for name in names if precision[name] != baseline]
-    kept = [name for name in names if precision[name] == baseline]
-    after = {name: kernels_ms[name].get(precision[name] if name in low else _first_low(kernels_ms[name]), 0.0) for name in names}
+    low = [name for name in names if precision[name] in kernels_ms[name]]
+    kept = [name for name in names if precision[name] not in kernels_ms[name]]
+    after = {name: kernels_ms[name][precision[name] if name in low else _first_low(kernels_ms[name])] for name in names}
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()

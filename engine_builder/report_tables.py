@@ -101,6 +101,27 @@ def repairs_table(tried: Sequence[Row]) -> str:
     return table(["repair", "layers", "loss before", "loss after", "kept"], rows) if rows else ""
 
 
+def attempts_table(attempts: Sequence[Row], kept: str) -> str:
+    """Return the baselines that were tried where the target's own misses the budget, that one first."""
+    rows = [
+        [
+            f"{row['name']}{' (kept)' if row['name'] == kept else ''}",
+            ", ".join(f"{count} {precision}" for precision, count in cast(Mapping[str, int], row["precisions"]).items()),
+            "-" if row["score"] is None else f"{row['score']:.5g}",
+            "-" if row["latency_ms"] is None else f"{row['latency_ms']:.4g}",
+            str(row["failure"] or ("yes" if row["fits"] else "no")),
+        ]
+        for row in attempts
+    ]
+    return table(["baseline", "layers per precision", "accuracy", "median ms", "in budget"], rows)
+
+
+def blocks_table(blocks: Sequence[Row]) -> str:
+    """Return what each block of nodes loses alone, and what it has in the repaired baseline."""
+    rows = [[str(row["layer"]), str(row["nodes"]), _with_error(row["loss"], row["loss_error"]), str(row["precision"])] for row in blocks]
+    return table(["block from", "nodes", "loss alone", "in the baseline"], rows) if rows else ""
+
+
 def pairs_table(values: Mapping[str, object]) -> str:
     """Return names with their values, sorted."""
     return table(["what", "value"], [[key, str(value)] for key, value in sorted(values.items())])

@@ -114,7 +114,7 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
         bias=built.repair,
         corrections=built.corrections,
         engine=kept_engine(built.engine, backend, context, f"trials/{fingerprint}.plan") if low else None,
-        reached=what_was_reached(found, low, built.engine, backend, context, f"trials/{fingerprint}-reached.json"),
+        reached=write_reached(found, low, built.engine, context, f"trials/{fingerprint}-reached.json"),
     )
     return {"trial": json_from_value(result)}
 
@@ -142,14 +142,12 @@ def kept_engine(engine: Engine, backend: Backend, context: StageContext, name: s
     return None if backend.capabilities.is_repeatable else context.workspace.copy(engine.path, name)
 
 
-def what_was_reached(
-    found: Inspection, low: Mapping[str, Precision], engine: Engine, backend: Backend, context: StageContext, name: str
-) -> FileRef | None:
-    """Write what each layer asked for and got, where the builder lists kernels."""
+def write_reached(found: Inspection, low: Mapping[str, Precision], engine: Engine, context: StageContext, name: str) -> FileRef | None:
+    """Write what each layer asked for and got to the file ``name``, where the builder lists kernels."""
     if not engine.kernels:
         return None
     multiplying = [layer.name for layer in found.layers if layer.kind is not LayerKind.RESIDUAL_ADD]  # a sum has no kernel of its own
-    asked = {layer: low.get(layer, backend.capabilities.baseline) for layer in multiplying}
+    asked = {layer: low.get(layer, found.baseline_precisions[layer]) for layer in multiplying}
     return context.workspace.write_json(name, json_from_value(reached(engine.kernels, asked)))
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -84,7 +85,7 @@ def verdict(
         "least_gain": backend.capabilities.least_gain,
         "explicit": json_from_value(explicit),
         "baseline_accuracy": baseline.engine,
-        "baseline_precisions": {found.baseline_type.value: len(found.layers)},
+        "baseline_precisions": _counts(found.baseline_precisions.values()),
         "baseline_size_bytes": model_size_bytes(baseline_path),
         "environment": environment(config, backend),
     }
@@ -172,6 +173,10 @@ def _time(
         if is_faster(timing, timings["baseline"], backend.capabilities.least_gain):
             faster.append((trial, answer, relative_latency(timing, timings["baseline"]).ratio))
     return timings, faster
+
+
+def _counts(precisions: Iterable[Precision]) -> dict[str, int]:
+    return {precision.value: count for precision, count in Counter(precisions).most_common()}
 
 
 def _milliseconds(timing: Timing) -> dict[str, object]:

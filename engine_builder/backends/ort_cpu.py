@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -23,9 +24,11 @@ from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.ort_profile import profiled_kernels
 from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError, EngineError
+from engine_builder.qdq.simulation import simulated
 from engine_builder.timing import Timing, TimingPlan
 
 _ERRORS_ONLY = 3
+_IN_MEMORY_BYTES = 1 << 30  # of weights, for a model that a session is given without a file; protobuf's limit is twice that
 
 
 class OrtCpuRunner:
@@ -37,7 +40,8 @@ class OrtCpuRunner:
         Args:
             engine: The model's file.
             threads: Of one run.
-            as_written: Compute each Q/DQ pair, cast and operator as the graph has them: for models that stand for another runtime's engine.
+            as_written: Compute each Q/DQ pair and operator as the graph has them, and round to 16 bits wherever it does
+                (``engine_builder.qdq.simulation``): for models that stand for another runtime's engine.
 
         Raises:
             BuildError: ONNX Runtime cannot load the file.
@@ -48,7 +52,9 @@ class OrtCpuRunner:
         self._name = engine.name
         self._session: onnxruntime.InferenceSession | None = None
         try:
-            self._session = onnxruntime.InferenceSession(str(engine), options, providers=["CPUExecutionProvider"])
+            self._session = _as_written(engine, options) if as_written else _session(str(engine), options)
+        except BuildError:
+            raise
         except Exception as exc:  # onnxruntime's exceptions have no common base of their own
             _raise_if_out_of_memory(exc)
             raise BuildError(
@@ -136,6 +142,25 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = _ERRORS_ONLY
     return options
+
+
+def _session(model: str | bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _as_written(engine: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """Open the simulation of an explicit model."""
+    model = onnx.load_model(engine)
+    work = simulated(model)
+    if work is model:
+        return _session(str(engine), options)
+    if sum(tensor.ByteSize() for tensor in work.graph.initializer) < _IN_MEMORY_BYTES:
+        return _session(work.SerializeToString(), options)
+    with tempfile.TemporaryDirectory() as folder:  # protobuf's limit: the weights go through a file beside the model
+        path = Path(folder) / engine.name
+        save_model(work, path)
+        del model, work
+        return _session(str(path), options)
 
 
 def _keep_as_written(options: onnxruntime.SessionOptions) -> None:

@@ -229,8 +229,8 @@ class _Listed:
 class SimulatedPlan:
     """Stands for a plan that cannot run here: the same Q/DQ, casts and weights in ONNX Runtime, other kernels.
 
-    Sums are in float32 and halves are rounded where ONNX Runtime keeps the casts, so results agree with a GPU's to rounding, not bit for
-    bit. The session is opened by the first run.
+    Sums are in float32 and what is written in 16 bits is rounded (``engine_builder.qdq.simulation``), so results agree with a GPU's to
+    rounding, not bit for bit. The session is opened by the first run.
     """
 
     def __init__(self, engine: Path, listed: _Listed, threads: int) -> None:

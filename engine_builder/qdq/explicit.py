@@ -24,6 +24,7 @@ def explicit_model(
     smoothings: Sequence[Smoothing] = (),
     baseline: Precision = Precision.FP32,
     levels: Levels | None = None,
+    floats: Mapping[str, Precision] | None = None,
 ) -> onnx.ModelProto:
     """Return the explicit model; the prepared model is left as it is.
 
@@ -36,12 +37,13 @@ def explicit_model(
         smoothings: Tensors to smooth for the layers that read them.
         baseline: Precision of what is not low: FP32 unless the scheme is strongly typed.
         levels: Integer weights in the place of the nearest.
+        floats: Float types by node name, of a strongly typed model's nodes that have another one than the baseline's.
 
     Raises:
         BuildError: The dialect has no form for the assignment.
     """
     if scheme.strongly_typed:
-        return rewrite_tensorrt(prepared, layers, assignment, ranges, smoothings, baseline=baseline, levels=levels)
+        return rewrite_tensorrt(prepared, layers, assignment, ranges, smoothings, baseline=baseline, levels=levels, floats=floats)
     if baseline is not Precision.FP32:
         raise BuildError(f"baseline: {baseline}, expected fp32: this target has no types of its own", fix="use the target's own baseline")
     return rewrite(prepared, layers, assignment, ranges, scheme, smoothings, levels)

@@ -13,6 +13,7 @@ QuantizeLinear and a DequantizeLinear on one tensor. INT8 is signed, symmetric, 
 4. *Ranges.* A tensor that only moves the values of another takes its range (``placement.ranges_of_moved_tensors``); the output of a Softmax
    has the range [0, 1]. Scales are at least 1e-6, in the float type of what they scale.
 5. *Types.* Everything is computed in the baseline's type, the insides of low layers too; a layer in FP32, BF16 or FP16 is computed in that.
+   A node with a float type of its own (``floats``: where the baseline was repaired) has that in the baseline's place, its layer low or not.
    Constants are converted for each type in which they are read. Integer and boolean tensors are left alone, and so are the graphs inside
    If, Loop and Scan, which stay in float32. TensorRT-RTX 1.7 still runs some lone FP32 layers between FP16 ones in FP16, most of all 1x1
    convolutions and matrix products; its report of the build says which.
@@ -62,6 +63,7 @@ def rewrite_tensorrt(
     *,
     baseline: Precision = Precision.FP16,
     levels: Levels | None = None,
+    floats: Mapping[str, Precision] | None = None,
 ) -> onnx.ModelProto:
     """Return the explicit model; the prepared model is left as it is.
 
@@ -73,12 +75,14 @@ def rewrite_tensorrt(
         smoothings: Tensors to smooth for the layers that read them, where those are in INT8.
         baseline: FP16, BF16 or FP32.
         levels: Integer weights in the place of the nearest.
+        floats: FP16, BF16 or FP32 by the name of a node that has another float type than the baseline's.
 
     Raises:
         BuildError: An unknown layer, a precision that a layer may not take, a tensor without a range, or a model that cannot be retyped.
     """
     precisions = settle(prepared, layers, assignment, baseline).precisions
-    model = at_opset(prepared, max(_OPSETS[precision] for precision in {*precisions.values(), baseline}))  # edited in place below
+    own = floats or {}
+    model = at_opset(prepared, max(_OPSETS[kind] for kind in {*precisions.values(), *own.values(), baseline}))  # edited in place below
     _check_layers(model.graph, layers)
     names = Names(model)
     smooth = SmoothInputs(
@@ -87,7 +91,8 @@ def rewrite_tensorrt(
     smooth(model)
     smoothed = {layer.name: layer for layer in smooth.low}
     layers = [smoothed.get(layer.name, layer) for layer in layers]
-    types = _node_types(model.graph, layers, precisions, smooth.ranges, baseline)
+    chosen = {name: precision for name, precision in precisions.items() if name in assignment}
+    types = _node_types(model.graph, layers, chosen, smooth.ranges, baseline, own)
     inputs = _low_inputs(model.graph, layers, precisions)
     StoreWeights([(layer, precisions[layer.name]) for layer in layers if precisions[layer.name] in _LOW], types, names, levels)(model)
     ConvertFloats(types, names)(model)
@@ -126,14 +131,16 @@ def _ranges(prepared: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]
 def _node_types(
     graph: ir.Graph,
     layers: Sequence[Layer],
-    precisions: Mapping[str, Precision],
+    chosen: Mapping[str, Precision],
     ranges: Mapping[str, tuple[float, float]],
     baseline: Precision,
+    floats: Mapping[str, Precision],
 ) -> dict[str, ir.DataType]:
-    """Return the float type of every node (cases 5 and 6)."""
-    types = {str(node.name): _TYPES[baseline] for node in graph}
+    """Return the float type of every node (cases 5 and 6); ``chosen`` has the precisions that were asked for, as settled."""
+    types = {str(node.name): _TYPES[floats.get(str(node.name), baseline)] for node in graph}
     for layer in layers:
-        types.update(dict.fromkeys(layer.nodes, _TYPES.get(precisions[layer.name], _TYPES[baseline])))
+        if chosen.get(layer.name) in _TYPES:
+            types.update(dict.fromkeys(layer.nodes, _TYPES[chosen[layer.name]]))
     if ir.DataType.FLOAT16 in types.values():
         for name in float32_nodes(graph, ranges):
             if types[name] is ir.DataType.FLOAT16:

@@ -1,0 +1,116 @@
+"""Whole jobs for tensorrt-rtx where FP16 alone misses the budget: the baseline is repaired, and the verdict is about what is shipped."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import pytest
+
+from calibration.precision import Precision
+from engine_builder.inspection import Inspection
+from tests.driver import Finished, inspection_of, ranged, run_job, trials_of
+from tests.model_text import cnn
+from tests.repaired_models import cancelling, harmless, overflowing
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed")
+TIGHT: dict[str, Any] = {
+    "target": "tensorrt-rtx",
+    "gpu": "RTX 4090",
+    "precisions": ["int8"],
+    "accuracy": {"metric": "cosine", "min_relative": 0.999},
+    "search": {"max_trials": 2},
+}
+
+
+def known(finished: Finished) -> Inspection:
+    return inspection_of(finished.driver, finished.driver.results["baseline"])
+
+
+@pytest.fixture(scope="module")
+def repaired(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return run_job(tmp_path_factory.mktemp("repaired"), cancelling(), config=TIGHT)
+
+
+def test_the_block_that_loses_gets_fp32_and_all_else_stays_in_fp16(repaired: Finished) -> None:
+    assert repaired.baseline["precisions"] == {"fp16": 3, "fp32": 1}
+    assert known(repaired).baseline_precisions == dict.fromkeys(("first", "third", "fourth"), Precision.FP16) | {"second": Precision.FP32}
+    assert set(known(repaired).float_nodes) == {"second", "up", "down", "relu2"}
+
+
+def test_the_verdict_is_met_by_the_repaired_baseline(repaired: Finished) -> None:
+    attempts = cast(Sequence[Mapping[str, object]], cast(Mapping[str, object], repaired.report["baseline_repair"])["attempts"])
+    assert cast(float, attempts[0]["score"]) < 0.95
+    assert cast(float, repaired.baseline["accuracy"]) > 0.99999
+    assert repaired.verdict["answer"] == "met_on_sample"  # 16 samples cannot say more
+    first = trials_of(repaired)[0]
+    assert first.on_all is not None
+    assert first.on_all.met
+
+
+def test_the_plan_runs_the_repaired_block_in_fp32_and_any_other_no_lower_than_asked(repaired: Finished) -> None:
+    rows = cast(Sequence[Mapping[str, object]], repaired.report["baseline_reached"])
+    assert {str(row["layer"]): row["asked"] for row in rows} == {"first": "fp16", "second": "fp32", "third": "fp16", "fourth": "fp16"}
+    assert {row["got"] for row in rows if row["layer"] == "second"} == {"fp32"}
+    assert {row["got"] for row in rows} == {"fp16", "fp32"}  # the builder fuses small products and takes the wider type for them
+    assert all(row["reason"] for row in rows if row["asked"] != row["got"])
+
+
+def test_low_trials_keep_the_repaired_block_where_they_do_not_lower_it(repaired: Finished) -> None:
+    low = [trial for trial in trials_of(repaired) if trial.low_layers and trial.failure is None]
+    assert low
+    for trial in low:
+        assert trial.on_all is not None
+        assert trial.on_all.score > 0.97  # in FP16 the difference of large numbers alone would take it to 0.9
+
+
+def test_the_report_says_what_was_repaired_and_by_what(repaired: Finished) -> None:
+    artifacts = cast(Mapping[str, object], repaired.outcome["artifacts"])
+    page = repaired.path(artifacts["report.html"]).read_text(encoding="utf-8")
+    assert "The baseline was repaired" in page
+    assert "fp16 with 1 of 4 blocks in fp32 (kept)" in page
+    assert "fp16 with 1 of 4 blocks in fp32 (from second on) is the baseline" in repaired.notes
+    blocks = cast(Sequence[Mapping[str, object]], cast(Mapping[str, object], repaired.report["baseline_repair"])["blocks"])
+    assert [(block["layer"], block["precision"]) for block in blocks[:2]] == [("second", "fp32"), ("first", "fp16")]
+    assignment = json.loads(repaired.path(artifacts["assignment.json"]).read_text(encoding="utf-8"))
+    assert assignment["second"] == "fp32" or repaired.result["outcome"] == "improved"
+
+
+def baseline_of(folder: Path, model: onnx.ModelProto, accuracy: Mapping[str, object]) -> tuple[Inspection, onnx.ModelProto, float]:
+    """Return what the stage ``baseline`` found out, its explicit model, and the mean score of its engine."""
+    driver, basics = ranged(folder, model, config={**TIGHT, "accuracy": accuracy})
+    found = inspection_of(driver, driver.run("baseline", basics))
+    scores = driver.workspace.read_arrays(found.baseline_scores)["scores"]
+    return found, onnx.load_model(driver.workspace.root / "baseline" / "model.explicit.onnx"), float(np.mean(np.asarray(scores)))
+
+
+def test_where_fp16_meets_the_budget_nothing_changes(tmp_path: Path) -> None:
+    found, explicit, score = baseline_of(tmp_path, harmless(), TIGHT["accuracy"])
+    assert score > 0.999
+    assert (found.baseline_repair, found.baseline_reached) == (None, None)
+    assert set(found.baseline_precisions.values()) == {Precision.FP16}
+    assert not any("misses" in note for note in found.notes)
+    assert {tensor.data_type for tensor in explicit.graph.initializer} == {onnx.TensorProto.FLOAT16}
+
+
+def test_what_fp16_cannot_hold_stays_in_float32_without_a_repair(tmp_path: Path) -> None:
+    found, _, score = baseline_of(tmp_path, overflowing(), TIGHT["accuracy"])
+    assert score > 0.999
+    assert found.baseline_repair is None
+    assert {"up", "down"} <= set(found.float_nodes)
+    assert "first" not in found.float_nodes
+
+
+def test_a_budget_that_nothing_in_16_bits_meets_ends_in_fp32(tmp_path: Path) -> None:
+    found, explicit, score = baseline_of(tmp_path, cnn("N,1,8,8"), {"metric": "nmse", "max_nmse": 1e-12})
+    assert score <= 1e-12
+    assert found.baseline_repair is not None
+    assert found.baseline_repair.kept == "fp32"
+    assert set(found.baseline_precisions.values()) == {Precision.FP32}
+    assert "fp32 is the baseline" in found.notes[-1]
+    assert not any(node.op_type == "Cast" for node in explicit.graph.node)
