@@ -119,6 +119,7 @@ class _Bench:
         self._model: onnx.ModelProto = read_model(context.workspace.path(self.found.prepared))
         self._ranges = read_ranges(request, context).ranges
         self._built = 0
+        self._done = 0.5  # of the stage, once the target's own baseline is built
 
     def own_plan(self) -> FloatPlan:
         """Return the target's own baseline: what FP16 cannot hold is in FP32 in any case."""
@@ -145,7 +146,7 @@ class _Bench:
 
     def try_plan(self, plan: FloatPlan) -> Tried:
         """Return the engine of a plan, which does not fit where the builder changed it; none where it cannot be built or run."""
-        self._context.progress(0.9, f"the baseline misses the budget: trying {plan.name}")
+        self._context.progress(self._done, f"the baseline misses the budget: trying {plan.name}")
         try:
             tried = self.build_and_score(plan)
         except EngineError as error:
@@ -158,7 +159,8 @@ class _Bench:
         """Return every block with its loss alone, the most sensitive first."""
 
         def report(done: int, total: int) -> None:
-            self._context.progress(0.5 + 0.4 * done / total, f"the baseline misses the budget: probed {done} of {total} blocks")
+            self._done = 0.5 + 0.4 * done / total
+            self._context.progress(self._done, f"the baseline misses the budget: probed {done} of {total} blocks")
 
         samples = load_saved(self._context.workspace.path(self.found.calibration))
         base = self.backend.capabilities.baseline

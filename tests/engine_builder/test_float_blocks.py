@@ -41,6 +41,14 @@ def test_a_residual_sum_begins_no_block() -> None:
     assert [len(nodes) for nodes in blocks_of(cnn()).values()] == [2, 5, 1]
 
 
+@pytest.mark.parametrize(("limit", "layers"), [(1, ["first"]), (2, ["first", "third"]), (3, ["first", "second", "third"]), (9, None)])
+def test_neighbours_are_joined_in_a_deep_model(limit: int, layers: list[str] | None) -> None:
+    prepared = prepare(cancelling()).model
+    found = float_blocks(prepared, find_layers(prepared), limit)
+    assert [block.layer for block in found] == (layers or ["first", "second", "third", "fourth"])
+    assert [name for block in found for name in block.nodes] == [node.name for node in prepared.graph.node]
+
+
 def test_the_block_that_loses_in_fp16_comes_first(tmp_path: Path) -> None:
     driver, basics = ranged(tmp_path, cancelling())
     found = inspection_of(driver, basics)
