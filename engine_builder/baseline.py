@@ -24,7 +24,7 @@ from calibration.model import read_model
 from calibration.precision import Precision
 from engine_builder.backends import backend_for
 from engine_builder.backends.base import Backend, Engine
-from engine_builder.backends.reached import reached
+from engine_builder.backends.reached import Reached, reached
 from engine_builder.baseline_repair import Tools, Tried, repaired
 from engine_builder.config import Config, config_from_json
 from engine_builder.corrected import EXPLICIT_NAME, build
@@ -90,7 +90,7 @@ def repair_in_words(repair: BaselineRepair) -> str:
     """Return for a reader why and how the baseline was repaired."""
     own = repair.attempts[0]
     start = f"the baseline in {own.name} misses the accuracy budget by itself, with a score of {_score(own)}"
-    kept = next(one for one in repair.attempts if one.name == repair.kept)
+    kept = next(one for one in repair.attempts if one.name == repair.kept and one.fits is repair.fits)
     if not repair.fits:
         return f"{start}, and so does every other that was tried: {kept.name} is the baseline, with a score of {_score(kept)}"
     given = [block.layer for block in repair.blocks if block.precision.value != own.name]
@@ -152,8 +152,11 @@ class _Bench:
         except EngineError as error:
             return Tried(plan, FloatAttempt(plan.name, _counts(_planned(self.found, plan)), None, fits=False, failure=error.detail))
         assert tried.engine is not None  # it was built
-        why_not = self._not_reached(plan, tried.engine)
-        return tried if why_not is None else replace(tried, attempt=replace(tried.attempt, fits=False, failure=why_not))
+        off = self._not_reached(plan, tried.engine)
+        if not off:
+            return tried
+        why_not = ", ".join(f"{one.layer} asked for {one.asked} and got {one.got}" for one in off[:_NAMED])
+        return replace(tried, attempt=replace(tried.attempt, fits=False, failure=why_not), refused=tuple(one.layer for one in off))
 
     def probe(self) -> tuple[ProbedBlock, ...]:
         """Return every block with its loss alone, the most sensitive first."""
@@ -190,16 +193,15 @@ class _Bench:
         folder.mkdir()
         return StageContext(self._context.workspace, folder, self._context.progress)
 
-    def _not_reached(self, plan: FloatPlan, engine: Engine) -> str | None:
-        """Return why an engine that is only simulated is not what was simulated: layers that the builder gave another float type."""
+    def _not_reached(self, plan: FloatPlan, engine: Engine) -> tuple[Reached, ...]:
+        """Return the layers that make an engine another one than was simulated: those that the builder gave another float type."""
         if not engine.kernels or self.backend.capabilities.latency_source != "predicted":
-            return None
+            return ()
         own = self.own_plan()
         multiplying = [layer.name for layer in self.found.layers if layer.kind is not LayerKind.RESIDUAL_ADD]  # a sum has no kernel
         asked = {name: plan.nodes.get(name, plan.base) for name in multiplying if name not in own.nodes}
         changed = {name: kind for name, kind in asked.items() if kind is not own.base}
-        off = [one for one in reached(engine.kernels, changed) if one.got in _COARSE and one.got is not one.asked]
-        return ", ".join(f"{one.layer} asked for {one.asked} and got {one.got}" for one in off[:_NAMED]) or None
+        return tuple(one for one in reached(engine.kernels, changed) if one.got in _COARSE and one.got is not one.asked)
 
 
 def _planned(found: Inspection, plan: FloatPlan) -> Inspection:
