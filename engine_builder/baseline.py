@@ -103,7 +103,7 @@ def repair_in_words(repair: BaselineRepair) -> str:
 
 
 def _score(attempt: FloatAttempt) -> str:
-    return "none" if attempt.score is None else f"{attempt.score:.5f}"
+    return "none" if attempt.score is None else f"{attempt.score:.6g}"
 
 
 class _Bench:

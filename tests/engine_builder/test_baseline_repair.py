@@ -144,7 +144,7 @@ def test_what_the_targets_own_baseline_keeps_in_float32_stays_there() -> None:
 def test_the_note_names_the_blocks_and_what_they_cost() -> None:
     _, found = World(4, needs(2, 4)).repair()
     assert repair_in_words(found) == (
-        "the baseline in fp16 misses the accuracy budget by itself, with a score of 0.40000: "
-        "fp16 with 2 of 4 blocks in fp32 (from b0, b1 on) is the baseline, with a score of 0.50000 and 1.20 times its latency; "
+        "the baseline in fp16 misses the accuracy budget by itself, with a score of 0.4: "
+        "fp16 with 2 of 4 blocks in fp32 (from b0, b1 on) is the baseline, with a score of 0.5 and 1.20 times its latency; "
         "that is what low precisions have to beat"
     )
