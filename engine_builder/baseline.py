@@ -23,7 +23,7 @@ from calibration.layers import LayerKind
 from calibration.model import read_model
 from calibration.precision import Precision
 from engine_builder.backends.base import Backend, Engine
-from engine_builder.backends.reached import reached
+from engine_builder.backends.reached import Reached, reached
 from engine_builder.baseline_repair import Tools, Tried, repaired
 from engine_builder.building import Building, building_backend
 from engine_builder.config import Config, config_from_json
@@ -96,7 +96,7 @@ def repair_in_words(repair: BaselineRepair) -> str:
     """Return for a reader why and how the baseline was repaired."""
     own = repair.attempts[0]
     start = f"the baseline in {own.name} misses the accuracy budget by itself, with a score of {_score(own)}"
-    kept = next(one for one in repair.attempts if one.name == repair.kept)
+    kept = next(one for one in repair.attempts if one.name == repair.kept and one.fits is repair.fits)
     if not repair.fits:
         return f"{start}, and so does every other that was tried: {kept.name} is the baseline, with a score of {_score(kept)}"
     given = [block.layer for block in repair.blocks if block.precision.value != own.name]
@@ -109,7 +109,7 @@ def repair_in_words(repair: BaselineRepair) -> str:
 
 
 def _score(attempt: FloatAttempt) -> str:
-    return "none" if attempt.score is None else f"{attempt.score:.5f}"
+    return "none" if attempt.score is None else f"{attempt.score:.6g}"
 
 
 class _Bench:
@@ -125,6 +125,7 @@ class _Bench:
         self._model: onnx.ModelProto = read_model(context.workspace.path(self.found.prepared))
         self._ranges = read_ranges(request, context).ranges
         self._built = 0
+        self._done = 0.5  # of the stage, once the target's own baseline is built
 
     def own_plan(self) -> FloatPlan:
         """Return the target's own baseline: what FP16 cannot hold is in FP32 in any case."""
@@ -155,20 +156,24 @@ class _Bench:
 
     def try_plan(self, plan: FloatPlan) -> Tried:
         """Return the engine of a plan, which does not fit where the builder changed it; none where it cannot be built or run."""
-        self._context.progress(0.9, f"the baseline misses the budget: trying {plan.name}")
+        self._context.progress(self._done, f"the baseline misses the budget: trying {plan.name}")
         try:
             tried = self.build_and_score(plan)
         except EngineError as error:
             return Tried(plan, FloatAttempt(plan.name, _counts(_planned(self.found, plan)), None, fits=False, failure=error.detail))
         assert tried.engine is not None  # it was built
-        why_not = self._not_reached(plan, tried.engine)
-        return tried if why_not is None else replace(tried, attempt=replace(tried.attempt, fits=False, failure=why_not))
+        off = self._not_reached(plan, tried.engine)
+        if not off:
+            return tried
+        why_not = ", ".join(f"{one.layer} asked for {one.asked} and got {one.got}" for one in off[:_NAMED])
+        return replace(tried, attempt=replace(tried.attempt, fits=False, failure=why_not), refused=tuple(one.layer for one in off))
 
     def probe(self) -> tuple[ProbedBlock, ...]:
         """Return every block with its loss alone, the most sensitive first."""
 
         def report(done: int, total: int) -> None:
-            self._context.progress(0.5 + 0.4 * done / total, f"the baseline misses the budget: probed {done} of {total} blocks")
+            self._done = 0.5 + 0.4 * done / total
+            self._context.progress(self._done, f"the baseline misses the budget: probed {done} of {total} blocks")
 
         samples = load_saved(self._context.workspace.path(self.found.calibration))
         base = self.backend.capabilities.baseline
@@ -198,16 +203,15 @@ class _Bench:
         folder.mkdir()
         return StageContext(self._context.workspace, folder, self._context.progress)
 
-    def _not_reached(self, plan: FloatPlan, engine: Engine) -> str | None:
-        """Return why an engine that is only simulated is not what was simulated: layers that the builder gave another float type."""
+    def _not_reached(self, plan: FloatPlan, engine: Engine) -> tuple[Reached, ...]:
+        """Return the layers that make an engine another one than was simulated: those that the builder gave another float type."""
         if not engine.kernels or self.backend.capabilities.latency_source != "predicted":
-            return None
+            return ()
         own = self.own_plan()
         multiplying = [layer.name for layer in self.found.layers if layer.kind is not LayerKind.RESIDUAL_ADD]  # a sum has no kernel
         asked = {name: plan.nodes.get(name, plan.base) for name in multiplying if name not in own.nodes}
         changed = {name: kind for name, kind in asked.items() if kind is not own.base}
-        off = [one for one in reached(engine.kernels, changed) if one.got in _COARSE and one.got is not one.asked]
-        return ", ".join(f"{one.layer} asked for {one.asked} and got {one.got}" for one in off[:_NAMED]) or None
+        return tuple(one for one in reached(engine.kernels, changed) if one.got in _COARSE and one.got is not one.asked)
 
 
 def _planned(found: Inspection, plan: FloatPlan) -> Inspection:

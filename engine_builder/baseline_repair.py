@@ -6,8 +6,10 @@
 3. The same blocks in BF16 rather than FP32.
 4. FP32 everywhere, where nothing else meets it.
 
-Of those that meet the budget the fastest is kept. An engine whose accuracy is that of a simulation counts only if the builder says that
-every layer asked for in FP32 or BF16 has it. For n blocks that makes at most ceil(log2(n)) + 4 builds.
+Of those that meet the budget the fastest is kept; of those as fast to within MIN_GAIN, the one that changes the fewest blocks.
+
+An engine whose accuracy is that of a simulation counts only if the builder says that every layer asked for in FP32 or BF16 has it. Blocks
+that it *refused* to give back are left in FP16 from then on, as it would have them anyway, and the step is tried once more without them.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from engine_builder.backends.base import Engine
 from engine_builder.float_blocks import Block, ProbedBlock
 from engine_builder.float_plan import BaselineRepair, BlockLoss, FloatAttempt, FloatPlan
 from engine_builder.search.bisection import Bisection
+from engine_builder.timing import MIN_GAIN
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +36,7 @@ class Tried:
     attempt: FloatAttempt
     engine: Engine | None = None
     scores: NDArray[np.float64] | None = None  # of each validation sample, (samples,)
+    refused: tuple[str, ...] = ()  # layers that the builder gave another float type than the plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,41 +61,69 @@ def repaired(own: Tried, tools: Tools, *, has_bf16: bool) -> tuple[Tried, Baseli
         tried.append(tools.try_plan(FloatPlan("bf16", Precision.BF16)))
     probed = tools.probe()
     blocks = [one.block for one in probed]
-    islands, given = _islands(own.plan, blocks, tools.try_plan)
-    tried += islands
-    if given < len(blocks) and has_bf16:
-        tried.append(tools.try_plan(_given_back(own.plan, blocks, given, Precision.BF16)))
+    islands = _Islands(own.plan, blocks, tools.try_plan)
+    given = islands.fewest()
+    if given is not None and has_bf16:
+        islands.attempt(given, Precision.BF16)
+    tried += islands.tried
     if not any(one.attempt.fits for one in tried):
         tried.append(tools.try_plan(FloatPlan("fp32", Precision.FP32)))
-    fitting = [one for one in tried if one.attempt.fits]
-    timed = [own, *fitting]
-    times = dict(zip((one.plan.name for one in timed), tools.times(timed), strict=True)) if fitting else {}
+    fitting = [index for index, one in enumerate(tried) if one.attempt.fits]
+    timed = [0, *fitting]
+    times = dict(zip(timed, tools.times([tried[index] for index in timed]), strict=True)) if fitting else {}
     if fitting:
-        kept = min(fitting, key=lambda one: _rank(times[one.plan.name]))
+        ranks = {index: _rank(times[index]) for index in fitting}
+        as_fast = [index for index in fitting if ranks[index] <= min(ranks.values()) * (1.0 + MIN_GAIN)]
+        kept = min(
+            (tried[index] for index in as_fast), key=lambda one: sum(_type_of(block, one.plan) is not own.plan.base for block in blocks)
+        )
     else:
         kept = next(one for one in reversed(tried) if one.engine is not None)
-    attempts = tuple(replace(one.attempt, latency_ms=times.get(one.plan.name)) for one in tried)
-    losses = tuple(
-        BlockLoss(one.block.layer, len(one.block.nodes), one.mean, one.error, kept.plan.nodes.get(one.block.layer, kept.plan.base))
-        for one in probed
-    )
+    attempts = tuple(replace(one.attempt, latency_ms=times.get(index)) for index, one in enumerate(tried))
+    losses = tuple(BlockLoss(one.block.layer, len(one.block.nodes), one.mean, one.error, _type_of(one.block, kept.plan)) for one in probed)
     return kept, BaselineRepair(attempts, losses, kept.plan.name, kept.attempt.fits)
 
 
-def _islands(own: FloatPlan, blocks: Sequence[Block], try_plan: Callable[[FloatPlan], Tried]) -> tuple[list[Tried], int]:
-    """Bisect how many blocks have to be in FP32; return what was tried and that number, all where no fewer do."""
-    tried: list[Tried] = []
-    state = Bisection(0, max(len(blocks) - 1, 0))  # blocks that stay as they are: with none there is FP32 alone, which is tried last
-    while (left := state.next()) is not None:
-        tried.append(try_plan(_given_back(own, blocks, len(blocks) - left, Precision.FP32)))
-        state = state.tell(left, met=tried[-1].attempt.fits)
-    return tried, len(blocks) - state.low
+class _Islands:
+    """Bisects how many blocks have to be given back, and keeps what it tried."""
+
+    def __init__(self, own: FloatPlan, blocks: Sequence[Block], try_plan: Callable[[FloatPlan], Tried]) -> None:
+        self._own, self._blocks, self._try_plan = own, blocks, try_plan
+        self._refused: set[Block] = set()
+        self.tried: list[Tried] = []
+
+    def fewest(self) -> int | None:
+        """Return the fewest blocks that do in FP32, None where only all do."""
+        total = len(self._blocks)
+        state = Bisection(0, max(total - 1, 0))  # blocks that stay: with none there is FP32 everywhere, which is tried last
+        while (left := state.next()) is not None:
+            state = state.tell(left, met=self.attempt(total - left, Precision.FP32))
+        return total - state.low if state.low else None
+
+    def attempt(self, count: int, precision: Precision) -> bool:
+        """Try the first ``count`` blocks in another precision, and again without those that are refused; return whether that does."""
+        one = self._tried(count, precision)
+        refused = {block for block in self._blocks if set(one.refused) & set(block.nodes)}
+        if refused and precision is Precision.FP32:
+            self._refused |= refused
+            one = self._tried(count, precision)
+        return one.attempt.fits
+
+    def _tried(self, count: int, precision: Precision) -> Tried:
+        given = [block for block in self._blocks[:count] if block not in self._refused]
+        nodes = {name: precision for block in given for name in block.nodes}
+        name = f"{self._own.base} with {len(given)} of {len(self._blocks)} blocks in {precision}"
+        plan = FloatPlan(name, self._own.base, {**self._own.nodes, **nodes})
+        known = next((one for one in self.tried if one.plan == plan), None)
+        if known is not None:
+            return known
+        self.tried.append(self._try_plan(plan))
+        return self.tried[-1]
 
 
-def _given_back(own: FloatPlan, blocks: Sequence[Block], count: int, precision: Precision) -> FloatPlan:
-    """Return the plan with the first ``count`` blocks in another precision."""
-    nodes = {name: precision for block in blocks[:count] for name in block.nodes}
-    return FloatPlan(f"{own.base} with {count} of {len(blocks)} blocks in {precision}", own.base, {**own.nodes, **nodes})
+def _type_of(block: Block, plan: FloatPlan) -> Precision:
+    """Return what a block's layer is computed in."""
+    return plan.nodes.get(block.layer, plan.base)
 
 
 def _rank(milliseconds: float | None) -> float:

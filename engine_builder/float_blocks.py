@@ -2,7 +2,8 @@
 
 A block is a layer with all nodes behind it up to the next one: its activation, a sum, a softmax, the steps of a normalization. What stands
 before the first layer belongs to it; a residual sum begins no block. Layers by themselves would not do: what loses may be a node between
-them, and builders run a lone float32 layer between 16-bit ones in 16 bits all the same, while they keep a block.
+them, and builders run a lone float32 layer between 16-bit ones in 16 bits all the same, while they keep a block. In a deep model
+neighbours are joined until MAX_BLOCKS are left: every block costs a session of the whole model.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from engine_builder.inspection import Inspection
 from engine_builder.outputs import ComparedOutputs
 from engine_builder.qdq.tensorrt import rewrite_tensorrt
 
-PROBE_SAMPLES = 32
+PROBE_SAMPLES = 16
+MAX_BLOCKS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +57,13 @@ class ProbedBlock:
         return float(self.loss.std(ddof=1) / np.sqrt(len(self.loss))) if len(self.loss) > 1 else 0.0
 
 
-def float_blocks(model: onnx.ModelProto, layers: Sequence[Layer]) -> tuple[Block, ...]:
+def float_blocks(model: onnx.ModelProto, layers: Sequence[Layer], limit: int = MAX_BLOCKS) -> tuple[Block, ...]:
     """Return the blocks, in the order of the nodes; together they hold every node once. None where there is no layer to begin one.
 
     Args:
         model: The prepared model.
         layers: Its layers.
+        limit: Most blocks, at least 1.
     """
     firsts = {layer.name for layer in layers if layer.kind is not LayerKind.RESIDUAL_ADD} or {layer.name for layer in layers}
     blocks: list[tuple[str, list[str]]] = []
@@ -70,7 +73,9 @@ def float_blocks(model: onnx.ModelProto, layers: Sequence[Layer]) -> tuple[Block
             blocks.append((node.name, waiting))
             waiting = []
         (blocks[-1][1] if blocks else waiting).append(node.name)
-    return tuple(Block(layer, tuple(nodes)) for layer, nodes in blocks)
+    count = min(len(blocks), limit)
+    joined = [blocks[index * len(blocks) // count : (index + 1) * len(blocks) // count] for index in range(count)]
+    return tuple(Block(part[0][0], tuple(name for _, nodes in part for name in nodes)) for part in joined)
 
 
 def probe_blocks(

@@ -23,24 +23,27 @@ Rule = Callable[[FloatPlan], bool]
 
 @dataclass
 class World:
-    """Builds any plan at once: a block is one node, ``fits`` says which plans meet the budget, each node in FP32 costs a millisecond."""
+    """Builds any plan at once: a block is one node, ``fits`` says which plans meet the budget."""
 
     blocks: int
     fits: Rule
     built: list[str] = field(default_factory=list)
     unbuildable: Rule = lambda plan: False
+    refused: tuple[str, ...] = ()
+    block_ms: float = 1.0  # of each block in FP32, besides 10 ms for the whole
 
     def try_plan(self, plan: FloatPlan) -> Tried:
         self.built.append(plan.name)
         if self.unbuildable(plan):
             return Tried(plan, FloatAttempt(plan.name, {}, None, fits=False, failure="no such kernel"))
-        return Tried(plan, FloatAttempt(plan.name, {}, 0.5, self.fits(plan)), Engine(Path("engine"), (), 1), np.zeros(1))
+        off = tuple(name for name in self.refused if plan.nodes.get(name) is FP32)
+        return Tried(plan, FloatAttempt(plan.name, {}, 0.5, self.fits(plan) and not off), Engine(Path("engine"), (), 1), np.zeros(1), off)
 
     def probe(self) -> tuple[ProbedBlock, ...]:
         return tuple(ProbedBlock(Block(f"b{index}", (f"b{index}",)), np.array([1.0 / (1 + index)])) for index in range(self.blocks))
 
     def times(self, tried: Sequence[Tried]) -> list[float | None]:
-        return [10.0 + in_fp32(one.plan, self.blocks) for one in tried]
+        return [10.0 + self.block_ms * in_fp32(one.plan, self.blocks) for one in tried]
 
     def repair(self, *, has_bf16: bool = True) -> tuple[Tried, BaselineRepair]:
         own = Tried(FloatPlan("fp16", FP16), FloatAttempt("fp16", {}, 0.4, fits=False), Engine(Path("engine"), (), 1), np.zeros(1))
@@ -71,6 +74,11 @@ def test_bf16_alone_is_kept_where_it_does_and_is_faster() -> None:
     kept, found = World(8, lambda plan: plan.base is BF16 or in_fp32(plan, 8) >= 2).repair()
     assert (kept.plan.name, found.kept) == ("bf16", "bf16")
     assert {block.precision for block in found.blocks} == {BF16}
+
+
+def test_of_baselines_as_fast_the_one_that_changes_the_fewest_blocks_is_kept() -> None:
+    world = World(8, lambda plan: plan.base is BF16 or in_fp32(plan, 8) >= 2, block_ms=1e-3)
+    assert in_fp32(world.repair()[0].plan, 8) == 2
 
 
 def test_the_same_blocks_in_bf16_are_kept_where_they_do_and_are_faster() -> None:
@@ -106,6 +114,19 @@ def test_where_nothing_else_can_be_built_the_targets_own_baseline_stays() -> Non
     assert not found.fits
 
 
+def test_blocks_that_the_builder_refuses_to_give_back_are_left_and_the_others_are_found() -> None:
+    world = World(16, lambda plan: all(plan.nodes.get(name, plan.base) is FP32 for name in ("b0", "b2")), refused=("b1", "b5"))
+    kept, found = world.repair(has_bf16=False)
+    assert kept.plan.nodes == {"b0": FP32, "b2": FP32}
+    assert found.fits
+    assert len(world.built) == len(set(world.built)) <= 4 + 2  # a step more for what is refused, nothing twice
+
+
+def test_where_the_block_that_loses_is_refused_fp32_is_left() -> None:
+    kept, _ = World(8, needs(1, 8), refused=("b0",)).repair(has_bf16=False)
+    assert kept.plan.base is FP32
+
+
 def test_a_model_without_layers_goes_to_fp32() -> None:
     kept, _ = World(0, lambda plan: plan.base is FP32).repair(has_bf16=False)
     assert kept.plan.base is FP32
@@ -123,7 +144,7 @@ def test_what_the_targets_own_baseline_keeps_in_float32_stays_there() -> None:
 def test_the_note_names_the_blocks_and_what_they_cost() -> None:
     _, found = World(4, needs(2, 4)).repair()
     assert repair_in_words(found) == (
-        "the baseline in fp16 misses the accuracy budget by itself, with a score of 0.40000: "
-        "fp16 with 2 of 4 blocks in fp32 (from b0, b1 on) is the baseline, with a score of 0.50000 and 1.20 times its latency; "
+        "the baseline in fp16 misses the accuracy budget by itself, with a score of 0.4: "
+        "fp16 with 2 of 4 blocks in fp32 (from b0, b1 on) is the baseline, with a score of 0.5 and 1.20 times its latency; "
         "that is what low precisions have to beat"
     )

@@ -13,7 +13,7 @@ from calibration.layers import find_layers
 from calibration.model import read_model
 from calibration.precision import Precision
 from calibration.prepare import prepare
-from engine_builder.float_blocks import float_blocks, probe_blocks
+from engine_builder.float_blocks import PROBE_SAMPLES, float_blocks, probe_blocks
 from tests.driver import inspection_of, ranged
 from tests.model_text import ModelMaker, cnn
 from tests.models import attention, several_outputs
@@ -41,6 +41,14 @@ def test_a_residual_sum_begins_no_block() -> None:
     assert [len(nodes) for nodes in blocks_of(cnn()).values()] == [2, 5, 1]
 
 
+@pytest.mark.parametrize(("limit", "layers"), [(1, ["first"]), (2, ["first", "third"]), (3, ["first", "second", "third"]), (9, None)])
+def test_neighbours_are_joined_in_a_deep_model(limit: int, layers: list[str] | None) -> None:
+    prepared = prepare(cancelling()).model
+    found = float_blocks(prepared, find_layers(prepared), limit)
+    assert [block.layer for block in found] == (layers or ["first", "second", "third", "fourth"])
+    assert [name for block in found for name in block.nodes] == [node.name for node in prepared.graph.node]
+
+
 def test_the_block_that_loses_in_fp16_comes_first(tmp_path: Path) -> None:
     driver, basics = ranged(tmp_path, cancelling())
     found = inspection_of(driver, basics)
@@ -58,7 +66,7 @@ def test_the_block_that_loses_in_fp16_comes_first(tmp_path: Path) -> None:
     assert probed[0].block.layer == "second"
     assert probed[0].mean > 1e4 * probed[1].mean  # the others lose roundings of 2^-11 alone
     assert [one.mean for one in probed] == sorted((one.mean for one in probed), reverse=True)
-    assert all(one.loss.shape == (samples.samples,) for one in probed)
+    assert all(one.loss.shape == (min(samples.samples, PROBE_SAMPLES),) for one in probed)
     assert 0 < probed[0].error < probed[0].mean
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert np.isfinite([one.mean for one in probed]).all()
