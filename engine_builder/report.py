@@ -14,6 +14,7 @@ from calibration.metrics import OutputKind
 from calibration.sensitivity import SensitivityTable
 from engine_builder.assignment import PrecisionAssignment
 from engine_builder.backends import backend_for
+from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.building import kept_timing_cache
 from engine_builder.config import config_from_json
 from engine_builder.errors import BuildError
@@ -25,6 +26,7 @@ from engine_builder.search.choices import is_uniform
 from engine_builder.search.pareto import pareto_front
 from engine_builder.search.trial import Trial
 from engine_builder.timing import MIN_GAIN
+from engine_builder.triton import plan_repository
 from engine_builder.triton_onnx import onnx_repository
 from engine_builder.workspace import FileRef, StageContext
 
@@ -51,7 +53,7 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     interaction = np.asarray(arrays["interaction"], dtype=np.float64)
     forecasts = cast(Sequence[Mapping[str, object]], request["forecasts"])
     engine = judged["engine"] or request["model"]
-    repository, why_none = _triton(value_from_json(FileRef, engine), found, context)
+    repository, why_none = _triton(value_from_json(FileRef, engine), judged["tensors"], found, context)
     shown = chosen or next((trial for trial in trials if trial.reached is not None and trial.low_layers), None)
     body = {
         "result": result,
@@ -97,13 +99,17 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     return {"result": result, "engine": engine, "artifacts": {name: json_from_value(ref) for name, ref in artifacts.items()}}
 
 
-def _triton(engine: FileRef, found: Inspection, context: StageContext) -> tuple[FileRef | None, tuple[str, ...]]:
+def _triton(engine: FileRef, tensors: object, found: Inspection, context: StageContext) -> tuple[FileRef | None, tuple[str, ...]]:
     """Return the Triton repository of an engine, or None and a note that says why there is none."""
-    if not engine.file.endswith(".onnx"):
-        return None, ()
-    batch = max(found.batch, found.timing_batch)  # what this job ran the model with
+    source, output = context.workspace.path(engine), context.scratch / "triton.zip"
     try:
-        repository = onnx_repository(context.workspace.path(engine), context.scratch / "triton.zip", max_batch_size=batch)
+        if engine.file.endswith(".onnx"):
+            batch = max(found.batch, found.timing_batch)  # what this job ran the model with
+            repository = onnx_repository(source, output, max_batch_size=batch)
+        elif tensors is not None:
+            repository = plan_repository(source, value_from_json(EngineTensors, tensors), output)
+        else:
+            return None, ("no triton.zip: Triton loads no plans of this target",)
     except BuildError as error:
         return None, (f"no {error.detail}",)
     return context.workspace.copy(repository, "triton.zip"), ()

@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine_builder.backends.engine_tensors import EngineTensor, Profile
+from engine_builder.backends.engine_tensors import EngineTensor, EngineTensors, Profile
 from engine_builder.errors import BuildError
 from engine_builder.external_files import external_files
 
@@ -75,6 +75,30 @@ def triton_repository(
             for external in externals:
                 _add(archive, engine.parent / external, f"{folder}/{external}")
     return output
+
+
+def plan_repository(plan: Path, tensors: EngineTensors, output: Path) -> Path:
+    """Write the repository of a TensorRT plan to ``output`` and return that.
+
+    Args:
+        plan: The plan.
+        tensors: Its inputs, outputs and profiles, as the plan has them.
+        output: The .zip file to write.
+
+    Raises:
+        BuildError: See ``config_text``.
+    """
+    greatest = [shapes[2][0] for profile in tensors.profiles for shapes in profile.values() if shapes[2]]
+    return triton_repository(
+        plan,
+        tensors.inputs,
+        tensors.outputs,
+        tensors.profiles,
+        platform=Platform.TENSORRT,
+        name=MODEL_NAME,
+        max_batch_size=min(greatest, default=1),
+        output=output,
+    )
 
 
 def config_text(

@@ -88,6 +88,7 @@ def verdict(
         "baseline_precisions": _counts(found.baseline_precisions.values()),
         "baseline_size_bytes": model_size_bytes(baseline_path),
         "environment": environment(config, backend),
+        "tensors": json_from_value(backend.tensors(baseline_path if engine is None else context.workspace.path(engine))),
     }
 
 

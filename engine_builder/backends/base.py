@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.precision import Precision, Scheme
+from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.kernels import Kernel, KernelTime
 from engine_builder.config import ShapeRange
 from engine_builder.timing import MIN_GAIN, Timing, TimingPlan
@@ -112,6 +113,16 @@ class Backend(Protocol):
 
         Raises:
             EngineError: An engine failed.
+        """
+
+    def tensors(self, engine: Path) -> EngineTensors | None:
+        """Return what a plan takes and gives, as it says itself; None for an engine that Triton has no plan backend for.
+
+        Args:
+            engine: What ``build`` wrote.
+
+        Raises:
+            EngineError: The runtime cannot load it.
         """
 
     def environment(self) -> dict[str, object]:

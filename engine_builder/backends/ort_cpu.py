@@ -20,6 +20,7 @@ from onnx.external_data_helper import uses_external_data
 from calibration.model import save_model
 from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from engine_builder.backends.base import Capabilities, Engine, Runner
+from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.ort_profile import profiled_kernels
 from engine_builder.config import ShapeRange
@@ -120,6 +121,10 @@ class OrtCpuBackend:
         """Return the timing of each runner, measured by the plan's timer."""
         calls = {name: functools.partial(runner.run, feeds) for name, runner in runners.items()}
         return plan.timer(calls, seconds=plan.seconds, min_runs=plan.min_runs, max_runs=plan.max_runs)
+
+    def tensors(self, engine: Path) -> EngineTensors | None:
+        """Return None: the engine is no plan, its file tells Triton all."""
+        return None
 
     def environment(self) -> dict[str, object]:
         """Return the clock; all else is in every report."""

@@ -22,6 +22,7 @@ from engine_builder.backends.base import Capabilities, Engine, Runner
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.cuda_devices import open_cuda
 from engine_builder.backends.cuda_runtime import CudaDevice, CudaRuntime
+from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.gpu_state import open_gpu_monitor
 from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.tensorrt_api import load_tensorrt
@@ -162,6 +163,19 @@ class TensorRtBackend:
             "transfers_ms": {name: json_from_value(transfers) for name, transfers in found.transfers.items()},
         }
         return {name: timing.timing for name, timing in found.timings.items()}
+
+    def tensors(self, engine: Path) -> EngineTensors | None:
+        """Return the plan's inputs, outputs and profile.
+
+        Raises:
+            BuildError: TensorRT cannot load it.
+            EngineError: A tensor has a type that no array can hold.
+        """
+        runner = self.open(engine, threads=1)
+        try:
+            return runner.tensors()
+        finally:
+            runner.close()
 
     def environment(self) -> dict[str, object]:
         """Return the GPU, the version of TensorRT and, once engines were timed, under which conditions."""

@@ -29,6 +29,7 @@ from calibration.codec import json_from_value, value_from_json
 from calibration.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends.base import Capabilities, Engine, Runner
 from engine_builder.backends.build_options import BuildOptions
+from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.gpus import Gpu, gpu_by_name, known_gpus
 from engine_builder.backends.kernels import Kernel, KernelTime
 from engine_builder.backends.layer_report import kernels_from_messages
@@ -172,6 +173,10 @@ class TensorRtRtxBackend:
         """
         found = {name: cast(SimulatedPlan, runner).predicted(self.gpu) for name, runner in runners.items()}
         return {name: Timing(latency.ms, 0.0, 0.0, 0, (latency.ms,)) for name, latency in found.items()}
+
+    def tensors(self, engine: Path) -> EngineTensors | None:
+        """Return None: Triton loads no plan of TensorRT-RTX."""
+        return None
 
     def environment(self) -> dict[str, object]:
         """Return the GPU that was predicted for, the range of the prediction and the builder's version."""

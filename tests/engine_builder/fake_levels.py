@@ -12,6 +12,8 @@ import onnx
 from numpy.typing import NDArray
 
 from engine_builder.backends.base import Capabilities, Engine, Runner
+from engine_builder.backends.engine_tensors import EngineTensors
+from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.ort_cpu import OrtCpuBackend
 from engine_builder.config import Config, ShapeRange
 from engine_builder.timing import Timing, TimingPlan
@@ -65,10 +67,15 @@ class LevelledBackend:
     def timings(self, runners: Mapping[str, Runner], feeds: Mapping[str, NDArray[np.generic]], plan: TimingPlan) -> Mapping[str, Timing]:
         return self.inner.timings(runners, feeds, plan)
 
+    def tensors(self, engine: Path) -> EngineTensors | None:
+        return self.inner.tensors(engine)
+
     def environment(self) -> dict[str, object]:
         return self.inner.environment()
 
-    def kernel_times(self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path) -> dict[str, float]:
+    def kernel_times(
+        self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path
+    ) -> tuple[KernelTime, ...]:
         return self.inner.kernel_times(engine, feeds, threads=threads, scratch=scratch)
 
 

@@ -122,6 +122,14 @@ def test_engine_that_does_not_load_leaves_nothing_behind(builder: FakeBuilder, t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_tensors_of_a_plan_are_read_and_the_plan_is_closed(builder: FakeBuilder, tmp_path: Path) -> None:
+    target = backend()
+    engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
+    found = target.tensors(engine.path)
+    assert found is not None
+    assert [tensor.name for tensor in (*found.inputs, *found.outputs)] == ["x", "sizes", "y"]
+
+
 def test_model_is_not_taken_for_an_engine(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"model\.onnx: a model, expected an engine"):
         backend().open(tmp_path / "model.onnx", threads=1)

@@ -9,9 +9,9 @@ from google.protobuf import text_format  # type: ignore[import-untyped]  # proto
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_builder.backends.engine_tensors import EngineTensor, Profile
+from engine_builder.backends.engine_tensors import EngineTensor, EngineTensors, Profile
 from engine_builder.errors import BuildError
-from engine_builder.triton import Platform, config_text, triton_repository
+from engine_builder.triton import Platform, config_text, plan_repository, triton_repository
 from tests.engine_builder.pbtxt import parse
 
 IMAGE = EngineTensor("input", "float32", (None, 3, None, 224))
@@ -117,6 +117,25 @@ def test_the_repository_of_a_plan_has_triton_layout(tmp_path: Path) -> None:
         assert archive.namelist() == ["net/config.pbtxt", "net/1/model.plan"]
         assert archive.read("net/1/model.plan") == b"plan"
         assert parse(archive.read("net/config.pbtxt").decode()).platform == "tensorrt_plan"
+
+
+def test_a_plan_is_described_by_its_own_tensors_and_profile(tmp_path: Path) -> None:
+    (tmp_path / "engine.plan").write_bytes(b"plan")
+    tensors = EngineTensors((IMAGE,), (LOGITS,), (LEAST_ONE,))
+    with zipfile.ZipFile(plan_repository(tmp_path / "engine.plan", tensors, tmp_path / "triton.zip")) as archive:
+        assert archive.read("model/1/model.plan") == b"plan"
+        config = parse(archive.read("model/config.pbtxt").decode())
+    assert (config.platform, config.max_batch_size) == ("tensorrt_plan", 16)
+    assert [list(each.dims) for each in (*config.input, *config.output)] == [[3, -1, 224], [10]]
+
+
+def test_a_plan_of_fixed_sizes_is_called_with_whole_shapes(tmp_path: Path) -> None:
+    fixed = EngineTensors((EngineTensor("x", "int8", (4, 3)),), (EngineTensor("y", "float32", (4,)),), ())
+    (tmp_path / "engine.plan").write_bytes(b"plan")
+    with zipfile.ZipFile(plan_repository(tmp_path / "engine.plan", fixed, tmp_path / "triton.zip")) as archive:
+        config = parse(archive.read("model/config.pbtxt").decode())
+    assert config.max_batch_size == 0
+    assert [list(each.dims) for each in (*config.input, *config.output)] == [[4, 3], [4]]
 
 
 def test_equal_engines_give_equal_bytes(tmp_path: Path) -> None:
