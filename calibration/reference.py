@@ -31,7 +31,7 @@ from calibration.smoothing import Smoothing
 Spans = tuple[tuple[str, float, float], ...]
 
 TAIL_BYTES = 64 << 20  # most that the tails' copies of constants may take
-KEPT_BYTES = 64 << 20  # about the most that the float pass keeps of what taps give out; other blocks' taps run again when their turn comes
+KEPT_BYTES = 32 << 20  # about the most that the float pass keeps of what taps give out; other blocks' taps run again when their turn comes
 
 
 class ReferenceModel:
