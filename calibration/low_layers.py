@@ -146,9 +146,7 @@ def _renamed(graph: Graph, unit: Unit, inputs: Mapping[str, str]) -> list[onnx.N
     return nodes
 
 
-def _cast_layer(
-    graph: Graph, unit: Unit, precision: Precision, constants: dict[str, TensorProto], fed: tuple[str, ...]
-) -> onnx.ModelProto:
+def _cast_layer(graph: Graph, unit: Unit, precision: Precision, constants: dict[str, TensorProto], fed: tuple[str, ...]) -> onnx.ModelProto:
     """Return the layer with its inputs, bias and output rounded to a 16-bit float; its sums stay float32, as a kernel's do."""
     layer = unit.layer
     if layer.bias is not None:

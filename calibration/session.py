@@ -79,7 +79,7 @@ class Piece:
 
 
 def return_free_memory() -> None:
-    """Give what the C library keeps of freed memory back to the system, where it is glibc: sessions leave several times their size behind."""
+    """Give freed memory that the C library keeps back to the system, where it is glibc: opening a session frees several times its size."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
