@@ -88,6 +88,7 @@ def probe_cost(path: Path, *, shapes: Mapping[str, Sequence[int]], samples: int,
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         save_model(model, prepared)
+        model = read_model(prepared)  # as a stage finds it, without what the preparation left in memory
         with _measured(stages, "ranges", passes=samples):
             method, small = RangeMethod.MINMAX, _batches(inputs, min(batch, RANGE_BATCH))
             table = collect_ranges(prepared, layers, small, method=method)
