@@ -33,7 +33,7 @@ Spans = tuple[tuple[str, float, float], ...]
 SMALL_BYTES = 16 << 20  # constants of a model whose blocks may be long
 UNITS_PER_BLOCK, UNITS_IF_LARGE = 4, 2  # layers in one block
 TAIL_BYTES = 64 << 20  # most that the tails' copies of constants may take
-KEPT_BYTES = 32 << 20  # about the most that the float pass keeps of what taps give out; other blocks' taps run again when their turn comes
+KEPT_BYTES = 16 << 20  # about the most that the float pass keeps of what taps give out; other blocks' taps run again when their turn comes
 
 
 class ReferenceModel:
