@@ -88,8 +88,9 @@ def probe_cost(path: Path, *, shapes: Mapping[str, Sequence[int]], samples: int,
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         save_model(model, prepared)
+        model = read_model(prepared)  # as a stage finds it, without what the preparation left in memory
         with _measured(stages, "ranges", passes=samples):
-            method, small = RangeMethod.MINMAX, _batches(inputs, RANGE_BATCH)
+            method, small = RangeMethod.MINMAX, _batches(inputs, min(batch, RANGE_BATCH))
             table = collect_ranges(prepared, layers, small, method=method)
         ranges = ranges_of_moved_tensors(model, table.ranges)
         with _measured(stages, "sessions"):
@@ -103,7 +104,7 @@ def probe_cost(path: Path, *, shapes: Mapping[str, Sequence[int]], samples: int,
             first = next(_batches(inputs, few))
             measure_pairs(reference, kinds, layers, pairs, list(_batches(first, batch)), alone)
         with _measured(stages, "Hessian traces"):
-            measure_traces(reference, kinds, ONNXRUNTIME_CPU_SCHEME, ranges, list(_batches(first, max(few // 2, 1))), seed=0)
+            measure_traces(reference, kinds, ONNXRUNTIME_CPU_SCHEME, ranges, list(_batches(first, max(few // 2, 1))), seed=0, most=batch)
         del reference
         forward = plain_forward(prepared, batches)  # last: its memory is none of the stages'
     return ProbeCost(len(decisions), samples, few, batch, forward, tuple(stages))

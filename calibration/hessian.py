@@ -19,7 +19,7 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +72,7 @@ def measure_traces(
     batches: Sequence[Mapping[str, Array]],
     *,
     seed: int,
+    most: int | None = None,
     weights: Sequence[float] = (),
     workers: int = 1,
     on_batch: Callable[[int], None] = lambda done: None,
@@ -85,6 +86,7 @@ def measure_traces(
         ranges: Ranges of the activations.
         batches: One probe a batch: inputs by name, each (batch, ...).
         seed: Seed of the probe directions.
+        most: Samples of a batch that are run at once; a batch of more is run in parts, the step settled on the first. None: all.
         weights: Of each output, as for ``Comparison``; none: all weigh the same.
         workers: Probes in flight at once, all of one batch.
         on_batch: Told the number of batches done.
@@ -94,27 +96,32 @@ def measure_traces(
 
     results: list[dict[tuple[str, str], tuple[float, float, int]]] = []
     for number, batch in enumerate(batches):
-        run = reference.begin(batch)
-        compare = Comparison(kinds, run.outputs, weights)
+        parts: list[tuple[int, dict[tuple[str, str], tuple[float, float, int]]]] = []
+        for first, part in _parts(batch, most):
+            run = reference.begin(part)
+            compare = Comparison(kinds, run.outputs, weights)
 
-        def measure(probe: Probe, compare: Comparison = compare, number: int = number) -> dict[tuple[str, str], tuple[float, float, int]]:
-            found = {}
-            for site in sites(probe.layer, scheme):
-                key = probe.layer.name, site
-                tensor = _tensor(probe, site)
-                size = tensor.size if site == "weight" else tensor.size // len(tensor)
-                v = _direction(tensor.shape, seed, *key, number)
-                curvature = functools.partial(_curvature, probe, compare, site, tensor, v)
-                if number == 0:  # the first batch settles the steps
-                    step, settled, value = settled_step(curvature)
-                    steps[key] = step, settled
-                else:
-                    value = curvature(steps[key][0])
-                found[key] = (value, _rounding(probe, site, tensor, scheme, ranges), size)
-            return found
+            def measure(
+                probe: Probe, compare: Comparison = compare, number: int = number, first: int = first
+            ) -> dict[tuple[str, str], tuple[float, float, int]]:
+                found = {}
+                for site in sites(probe.layer, scheme):
+                    key = probe.layer.name, site
+                    tensor = _tensor(probe, site)
+                    size = tensor.size if site == "weight" else tensor.size // len(tensor)
+                    v = _direction(tensor.shape, seed, *key, number, skip=0 if site == "weight" else first * size)
+                    curvature = functools.partial(_curvature, probe, compare, site, tensor, v)
+                    if key not in steps:  # the first part settles the steps
+                        step, settled, value = settled_step(curvature)
+                        steps[key] = step, settled
+                    else:
+                        value = curvature(steps[key][0])
+                    found[key] = (value, _rounding(probe, site, tensor, scheme, ranges), size)
+                return found
 
-        measured = in_parallel(measure, run.probes(), workers)
-        results.append(dict(itertools.chain.from_iterable(found.items() for found in measured)))
+            measured = in_parallel(measure, run.probes(), workers)
+            parts.append((_length(part), dict(itertools.chain.from_iterable(found.items() for found in measured))))
+        results.append(_mean_of_parts(parts))
         on_batch(len(results))
     traces = []
     for layer, site in results[0]:
@@ -125,6 +132,32 @@ def measure_traces(
         size = results[0][layer, site][2]
         traces.append(HessianTrace(layer, site, float(values.mean()), error, size, len(values), step, settled, rounding))
     return tuple(traces)
+
+
+def _parts(batch: Mapping[str, Array], most: int | None) -> Iterator[tuple[int, Mapping[str, Array]]]:
+    """Yield each part of a batch and the place of its first sample."""
+    size = _length(batch)
+    for start in range(0, size, most or size):
+        yield start, {name: array[start : start + (most or size)] for name, array in batch.items()}
+
+
+def _length(batch: Mapping[str, Array]) -> int:
+    return len(next(iter(batch.values())))
+
+
+def _mean_of_parts(
+    parts: Sequence[tuple[int, Mapping[tuple[str, str], tuple[float, float, int]]]],
+) -> dict[tuple[str, str], tuple[float, float, int]]:
+    """Return curvature and rounding of each tensor as means over the samples of all parts, and its size."""
+    total = sum(samples for samples, _ in parts)
+    return {
+        key: (
+            sum(samples * found[key][0] for samples, found in parts) / total,
+            sum(samples * found[key][1] for samples, found in parts) / total,
+            size,
+        )
+        for key, (_, _, size) in parts[0][1].items()
+    }
 
 
 def sites(layer: Layer, scheme: Scheme) -> tuple[str, ...]:
@@ -210,11 +243,13 @@ def _squared_norm(x: Floats) -> float:
     return float(np.einsum("i,i->", flat, flat, dtype=np.float64))
 
 
-def _direction(shape: tuple[int, ...], seed: int, layer: str, site: str, batch: int) -> Floats:
+def _direction(shape: tuple[int, ...], seed: int, layer: str, site: str, batch: int, *, skip: int = 0) -> Floats:
+    """Return Rademacher signs, of which the first ``skip`` in the order of memory belong to earlier samples of the batch."""
     digest = hashlib.sha256(f"{seed}/{layer}/{site}/{batch}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
     size = math.prod(shape)
-    bits = np.unpackbits(np.frombuffer(rng.bytes(-(-size // 8)), dtype=np.uint8), count=size)
+    drawn = np.frombuffer(rng.bytes(-(-(skip + size) // 8)), dtype=np.uint8)[skip // 8 :]
+    bits = np.unpackbits(drawn, count=skip % 8 + size)[skip % 8 :]
     signs = bits.astype(np.float32)
     signs *= 2.0
     signs -= 1.0

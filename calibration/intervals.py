@@ -26,9 +26,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
+from calibration.deferred import deferred
 from calibration.metrics import WORST_LOSS
+
+special = deferred("scipy.special")
 
 
 @dataclass(frozen=True, slots=True)

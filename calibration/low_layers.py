@@ -19,7 +19,7 @@ from calibration.precision import (
     fake_quantize_weight,
     fp8_scale,
 )
-from calibration.segments import Graph, Unit
+from calibration.segments import FED_BYTES, Graph, Unit
 from calibration.smoothing import Smoothing, divided
 from calibration.weight_steps import INTEGERS, weight_step
 
@@ -46,18 +46,19 @@ def low_layer(
     INT8 rounds inputs, weight and (where the scheme says so) output; narrower integers round the weight alone. With a smoothing, INT8
     rounds the product of the input and the factors, and the divided weight. A strongly typed scheme has FP8, FP16 and BF16 besides, and
     sums that share what they round (``calibration.precision.Scheme``). Integer weights are ``levels`` where those are given. The rounded
-    weight is a constant of the model, unless it is one of ``graph.matrices``: then it is an input.
+    weight is a constant of the model, unless it is a large one: then it is an input, and the model holds no copy.
     """
     layer = unit.layer
     constants: dict[str, TensorProto] = {}
-    if layer.weight is not None and layer.weight not in graph.matrices:
+    fed = (layer.weight,) if layer.weight is not None and graph.initializer(layer.weight).ByteSize() >= FED_BYTES else ()
+    if layer.weight is not None and not fed:
         weight = rounded_weight(graph, layer, precision, smoothing, scheme, levels)
         constants[layer.weight] = numpy_helper.from_array(weight, layer.weight)
     if scheme.strongly_typed and precision in _CASTS:
-        return _cast_layer(graph, unit, precision, constants)
+        return _cast_layer(graph, unit, precision, constants, fed)
     rounds_inputs = precision is Precision.INT8 or (scheme.strongly_typed and precision is Precision.FP8)
     if not rounds_inputs:
-        return graph.piece(unit.start, unit.stop, outputs=[layer.output], constants=constants)
+        return graph.piece(unit.start, unit.stop, outputs=[layer.output], fed=fed, constants=constants)
     rounds_output = layer.op_type in scheme.quantized_outputs
     nodes = []
     rounded = _rounded_inputs(graph, layer, scheme)
@@ -72,7 +73,7 @@ def low_layer(
     output = f"{layer.output}__rounded_output" if rounds_output else layer.output
     if rounds_output:
         nodes += _round_trip(layer.output, output, ranges[layer.output], scheme, constants, precision)
-    model = graph.piece(unit.start, unit.stop, outputs=[output], nodes=nodes, constants=constants)
+    model = graph.piece(unit.start, unit.stop, outputs=[output], fed=fed, nodes=nodes, constants=constants)
     return _with_fp8_operators(model) if precision is Precision.FP8 else model
 
 
@@ -145,7 +146,7 @@ def _renamed(graph: Graph, unit: Unit, inputs: Mapping[str, str]) -> list[onnx.N
     return nodes
 
 
-def _cast_layer(graph: Graph, unit: Unit, precision: Precision, constants: dict[str, TensorProto]) -> onnx.ModelProto:
+def _cast_layer(graph: Graph, unit: Unit, precision: Precision, constants: dict[str, TensorProto], fed: tuple[str, ...]) -> onnx.ModelProto:
     """Return the layer with its inputs, bias and output rounded to a 16-bit float; its sums stay float32, as a kernel's do."""
     layer = unit.layer
     if layer.bias is not None:
@@ -155,7 +156,7 @@ def _cast_layer(graph: Graph, unit: Unit, precision: Precision, constants: dict[
     nodes += _renamed(graph, unit, {name: f"{name}__rounded" for name in layer.inputs})
     output = f"{layer.output}__rounded_output"
     nodes += _cast_trip(layer.output, output, precision)
-    return graph.piece(unit.start, unit.stop, outputs=[output], nodes=nodes, constants=constants)
+    return graph.piece(unit.start, unit.stop, outputs=[output], fed=fed, nodes=nodes, constants=constants)
 
 
 def _cast_trip(source: str, target: str, precision: Precision) -> list[onnx.NodeProto]:

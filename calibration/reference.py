@@ -30,8 +30,10 @@ from calibration.smoothing import Smoothing
 
 Spans = tuple[tuple[str, float, float], ...]
 
+SMALL_BYTES = 16 << 20  # constants of a model whose blocks may be long
+UNITS_PER_BLOCK, UNITS_IF_LARGE = 4, 2  # layers in one block
 TAIL_BYTES = 64 << 20  # most that the tails' copies of constants may take
-KEPT_BYTES = 64 << 20  # about the most that the float pass keeps of what taps give out; other blocks' taps run again when their turn comes
+KEPT_BYTES = 16 << 20  # about the most that the float pass keeps of what taps give out; other blocks' taps run again when their turn comes
 
 
 class ReferenceModel:
@@ -46,7 +48,7 @@ class ReferenceModel:
         smoothings: Sequence[Smoothing] = (),
         *,
         levels: Levels | None = None,
-        units_per_block: int = 4,
+        units_per_block: int | None = None,
         tail_bytes: int = TAIL_BYTES,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
@@ -59,12 +61,15 @@ class ReferenceModel:
             scheme: How the target quantizes.
             smoothings: Tensors that are smoothed for the layers that read them, where those are low.
             levels: Integer weights in the place of the nearest, for some layers and precisions.
-            units_per_block: Layers in one block; the constants of the model are held about half as often.
+            units_per_block: Layers in one block; the constants of the model are held about half as often, besides the float pass. None: few
+                for a model with many bytes of constants.
             tail_bytes: Constants that tails may hold; tails are left out if they would hold more.
             kept_bytes: Activations inside blocks that a float pass may keep.
         """
         self.graph = Graph(model, layers)
-        self.blocks = self.graph.blocks(units_per_block)
+        end = len(self.graph.nodes)
+        is_large = self.graph.constant_bytes(0, end) > SMALL_BYTES
+        self.blocks = self.graph.blocks(units_per_block or (UNITS_IF_LARGE if is_large else UNITS_PER_BLOCK))
         self._scheme = scheme
         self._ranges = ranges
         self._levels = levels or {}
@@ -75,7 +80,6 @@ class ReferenceModel:
         self._needs = {unit.layer.name: self._needed(block, unit) for block in self.blocks for unit in block.units}
         self._block_outputs = [self.graph.piece_outputs(block.start, block.stop) for block in self.blocks]
         self._taps = [self._tap(block) for block in self.blocks]
-        end = len(self.graph.nodes)
         has_tails = sum(self.graph.constant_bytes(block.stop, end) for block in self.blocks) <= tail_bytes
         self._tails = [self._run_of(block.stop, end) if has_tails else None for block in self.blocks]
         self._kept_bytes = kept_bytes // len(self.blocks)

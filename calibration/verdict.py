@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
+from calibration.deferred import deferred
 from calibration.intervals import (
     PairedTable,
     bca_bounds,
@@ -36,6 +36,8 @@ from calibration.intervals import (
     t_bounds,
 )
 from calibration.metrics import Metric
+
+special = deferred("scipy.special")
 
 MIN_BOOTSTRAP_SAMPLES = 1000
 DEFAULT_CONFIDENCE = 0.95

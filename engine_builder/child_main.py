@@ -40,6 +40,7 @@ MEMORY_SIGNS = (
 )
 MEMORY_FIX = "Raise the memory limit, or use a smaller model, a smaller batch_size or fewer calibration samples."
 UNEXPECTED_FIX = "This is a fault of the service, not of the input: report it with the job's log.txt, which has the details."
+ONNX_IR_FUNCTIONS = ("Max", "Min", "floor", "sqrt", "Mod", "Abs", "sign", "ceiling")  # of sympy: onnx_ir keeps them in a table
 _PR_SET_PDEATHSIG = 1
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
@@ -78,8 +79,10 @@ def has_memory_sign(text: str) -> bool:
 
 
 def _run(envelope: Mapping[str, object], workspace: Path, scratch: Path, report: Callable[[float, str], None]) -> object:
+    from calibration.deferred import defer
     from engine_builder.workspace import StageContext, Workspace  # heavy imports only under the memory limit
 
+    defer("sympy", ONNX_IR_FUNCTIONS)
     stages = importlib.import_module(str(envelope["stages"])).STAGES
     context = StageContext(workspace=Workspace(workspace, temporary=scratch), scratch=scratch, progress=report)
     return stages[envelope["stage"]](envelope["request"], context)

@@ -33,8 +33,8 @@ from engine_builder.scoring import check_scores, is_per_sample, labelled_tokens,
 from engine_builder.sizes import fixed_batch, profile_shapes, timing_shapes, whole_batches
 from engine_builder.workspace import FileRef, StageContext, Workspace
 
-BATCH_BYTES = 128 * 2**20
-LARGEST_BATCH = 32
+BATCH_BYTES = 32 * 2**20
+LARGEST_BATCH = 64
 MIN_CALIBRATION_SAMPLES = 2
 MOST_OF_A_MESSAGE = 300  # characters of the runtime's own words
 
@@ -222,7 +222,7 @@ def _baseline(
 
 
 def probe_batch(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Return a batch of which the four largest activations together stay near BATCH_BYTES.
+    """Return a batch, a power of two, of which the four largest activations together stay within BATCH_BYTES if one sample's do.
 
     Args:
         model: The prepared model.
@@ -231,7 +231,8 @@ def probe_batch(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -
     constants = {tensor.name for tensor in model.graph.initializer}
     found = [shape for name, shape in concrete_shapes(model, shapes).items() if name not in constants]
     sizes = sorted(4 * math.prod(size for size in shape if isinstance(size, int)) for shape in found)
-    return int(np.clip(BATCH_BYTES // max(sum(sizes[-4:]), 1), 1, LARGEST_BATCH))
+    fitting = int(np.clip(BATCH_BYTES // max(sum(sizes[-4:]), 1), 1, LARGEST_BATCH))
+    return 1 << (fitting.bit_length() - 1)  # so that samples by the power of two are whole batches
 
 
 def _check_confidence(config: Config, metric: Metric, scores: NDArray[np.float64]) -> None:

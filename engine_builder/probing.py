@@ -85,7 +85,7 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
     """Measure the Hessian traces of every layer, on a few samples a probe."""
     found, config, samples = _basics(request, context)
     reference = _reference(found, config, request, context)
-    size = found.batch if found.is_batch_fixed else max(1, min(HESSIAN_BATCH, found.batch, samples.samples // HESSIAN_BATCHES))
+    size = found.batch if found.is_batch_fixed else max(1, min(HESSIAN_BATCH, samples.samples // HESSIAN_BATCHES))
     batches = [samples.take(np.arange(i * size, (i + 1) * size) % samples.samples).inputs for i in range(HESSIAN_BATCHES)]
     traces = measure_traces(
         reference,
@@ -94,6 +94,7 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
         read_ranges(request, context).ranges,
         batches,
         seed=config.search.seed,
+        most=found.batch,
         weights=found.weights,
         workers=processors(),
         on_batch=lambda done: context.progress(done / HESSIAN_BATCHES, f"Hessian probe {done} of {HESSIAN_BATCHES}"),

@@ -149,3 +149,14 @@ def test_a_curvature_without_a_plateau_does_not_settle() -> None:
 
 def test_a_tensor_without_any_effect_settles_at_zero() -> None:
     assert settled_step(lambda step: 0.0)[1:] == (True, 0.0)
+
+
+def test_a_batch_in_parts_gives_the_traces_of_the_whole(case: Probed) -> None:
+    whole, parts = (
+        measure_traces(case.reference(), KINDS, case.scheme, case.ranges, [case.feeds] * 3, seed=1, most=most) for most in (None, 5)
+    )
+    for one, other in zip(whole, parts, strict=True):
+        assert (one.layer, one.site, one.size, one.probes) == (other.layer, other.site, other.size, other.probes)
+        # The directions are the same; a step in units of the part's own root mean square is another point of the same plateau.
+        assert other.trace == pytest.approx(one.trace, rel=5e-3)
+        assert other.rounding == pytest.approx(one.rounding, rel=1e-5)

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme
+from calibration.low_layers import low_layer
+from calibration.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision, Scheme
 from calibration.session import Array
 from tests.model_text import ModelMaker, model_from_text, one_batch, run, samples_for
 from tests.models import AWKWARD
@@ -152,6 +153,25 @@ def test_large_matrices_are_fed_and_give_the_same() -> None:
     plain = case.outputs()
     for probe in reference.begin(case.feeds).probes():
         assert_same_perturbation(probe.outputs_from(probe.low_output(Precision.INT8)), case.explicit_outputs(probe.layer), plain)
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4, Precision.BF16])
+def test_the_large_weight_of_a_low_convolution_is_fed_and_gives_the_same(precision: Precision) -> None:
+    model = model_from_text(
+        "g (float[N,128,4,4] x) => (float[N,64,4,4] y) { y = Conv<pads=[1,1,1,1]>(x, w) }",
+        {"w": (64, 128, 3, 3)},
+    )
+    scheme = TENSORRT_SCHEME if precision is Precision.BF16 else ONNXRUNTIME_CPU_SCHEME
+    case = probed(model, samples_for(model, 4), scheme)
+    reference = case.reference()
+    graph, (unit,) = reference.graph, reference.graph.units
+    weight = reference.rounded_weight(unit.layer, precision)
+    low = low_layer(graph, unit, precision, case.ranges, scheme)
+    assert not low.graph.initializer or "w" not in {tensor.name for tensor in low.graph.initializer}
+    (probe,) = reference.begin(case.feeds).probes()
+    low.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    del low.graph.input[[value.name for value in low.graph.input].index("w")]
+    assert_close(probe.low_output(precision), run(low, case.feeds)[0])
 
 
 def test_a_tensor_between_two_low_layers_is_rounded_once() -> None:

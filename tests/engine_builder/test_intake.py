@@ -17,6 +17,7 @@ from calibration.metrics import Metric, OutputKind
 from engine_builder.config import config_json
 from engine_builder.errors import UnsupportedTargetError
 from engine_builder.inspection import Inspection
+from engine_builder.intake import BATCH_BYTES, probe_batch
 from engine_builder.workspace import FileRef
 from service.commands import exit_status
 from tests.driver import Samples, submitted
@@ -298,3 +299,11 @@ def test_a_half_precision_model_is_compared_in_float32(tmp_path: Path) -> None:
     found = inspection(tmp_path, fp16())
     assert (found.float_type, found.baseline_type) == ("fp16", "fp16")
     assert found.prepared.file == "prepared.onnx"
+
+
+@pytest.mark.parametrize(("side", "expected"), [(8, 64), (64, 16), (100, 4), (2000, 1)])
+def test_the_batch_is_a_power_of_two_whose_largest_activations_fit(side: int, expected: int) -> None:
+    model = model_from_text("g (float[N,32,H,W] x) => (float[N,32,H,W] y) { c = Relu(x) d = Relu(c) y = Relu(d) }", {})
+    batch = probe_batch(model, {"x": (1, 32, side, side)})
+    assert batch == expected
+    assert batch == 1 or batch * 4 * 4 * 32 * side**2 <= BATCH_BYTES
