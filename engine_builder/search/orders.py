@@ -2,10 +2,13 @@
 
 * ``loss``: by the measured quantization loss h of each decision alone.
 * ``hessian``: by the second-order estimate of the same.
-* ``hessian+dependency``: greedily, the decision that adds least given what is already low:
-  hessian_i + sum over j already low of D_ij, with each D_ij shrunk by its uncertainty. Adding the sum of all D_ij up front instead made
-  the order worse wherever it was measured.
-* ``conditional``: the same with the measured loss in place of the Hessian estimate.
+* ``conditional``: greedily, the decision that adds least given what is already low: h_i + sum over j already low of D_ij, with each D_ij
+  shrunk by its uncertainty. Adding the sum of all D_ij up front instead made the order worse wherever it was measured.
+* ``hessian+dependency``: the same with the Hessian estimate s_i in place of h_i, and D_ij * sqrt(s_i s_j / (h_i h_j)) in place of D_ij.
+
+D_ij / (2 sqrt(h_i h_j)) is the cosine between what two decisions do to the outputs, and holds whatever their sizes are. The Hessian estimate
+is off the measured loss by a factor of its own at every decision (at 4 bits commonly 2); next to interactions on the scale of the losses
+it made the form that the order goes by negative for some sets, and the order worse than without interactions.
 
 Every decision is in an order once. Where a layer may take several precisions, a later decision of a layer replaces the former: what it
 adds is counted against that, and a prefix gives each layer the last one that it has in there.
@@ -34,21 +37,41 @@ def orders_from(table: SensitivityTable, dependencies: DependencyMatrix, wanted:
     made: Mapping[Order, tuple[int, ...]] = {
         Order.LOSS: _ascending(loss),
         Order.HESSIAN: _ascending(hessian),
-        Order.HESSIAN_AND_DEPENDENCY: dependency_order(hessian, dependencies),
+        Order.HESSIAN_AND_DEPENDENCY: dependency_order(hessian, dependencies, loss),
         Order.CONDITIONAL: dependency_order(loss, dependencies),
     }
     return {order.value: tuple(decisions[index] for index in made[order]) for order in wanted}
 
 
-def dependency_order(alone: NDArray[np.float64], dependencies: DependencyMatrix) -> tuple[int, ...]:
+def dependency_order(
+    alone: NDArray[np.float64], dependencies: DependencyMatrix, measured: NDArray[np.float64] | None = None
+) -> tuple[int, ...]:
     """Return indices so that each adds least to the loss given those before it, as far as the dependencies are certain.
 
     Args:
-        alone: (n,), loss of each decision alone, in the order of the matrix.
+        alone: (n,), loss of each decision alone by any estimate, in the order of the matrix.
         dependencies: Their interactions with standard errors.
+        measured: (n,), the measured loss of each alone, which the interactions go with; None where ``alone`` is that.
     """
-    layers = [decision.layer for decision in dependencies.decisions]
-    return conditional_order(alone, certain_part(dependencies.interaction, dependencies.error), layers)
+    interaction = certain_part(dependencies.interaction, dependencies.error)
+    if measured is not None:
+        interaction = rescaled(interaction, measured, alone)
+    return conditional_order(alone, interaction, [decision.layer for decision in dependencies.decisions])
+
+
+def rescaled(interaction: NDArray[np.float64], measured: NDArray[np.float64], alone: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the interactions that have the same cosines with other losses; none where a loss is not positive, no cosine beyond 1.
+
+    Args:
+        interaction: (n, n), extra loss of each pair.
+        measured: (n,), the loss of each alone that they were measured with.
+        alone: (n,), the loss of each alone that they are to go with.
+    """
+    known = (measured > 0.0) & (alone > 0.0)
+    factor = np.sqrt(np.where(known, alone, 0.0) / np.where(known, measured, 1.0))
+    most = 2.0 * np.sqrt(np.maximum(alone, 0.0))
+    bound = np.outer(most, most) / 2.0
+    return np.clip(interaction * np.outer(factor, factor), -bound, bound)
 
 
 def conditional_order(alone: NDArray[np.float64], interaction: NDArray[np.float64], layers: Sequence[str] | None = None) -> tuple[int, ...]:

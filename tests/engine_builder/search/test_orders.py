@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +10,7 @@ from calibration.precision import Precision
 from calibration.sensitivity import Sensitivity, SensitivityTable
 from calibration.singles import Decision
 from engine_builder.config import Order
-from engine_builder.search.orders import certain_part, conditional_order, orders_from, prefixes
+from engine_builder.search.orders import certain_part, conditional_order, dependency_order, orders_from, prefixes, rescaled
 
 COSTS = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12)
 
@@ -77,6 +78,42 @@ def test_each_order_sorts_by_its_own_cost() -> None:
         "hessian+dependency": ["l0", "l2", "l1"],
         "conditional": ["l2", "l1", "l0"],
     }
+
+
+@given(st.integers(2, 8), st.integers(0, 2**32 - 1))
+def test_rescaled_interactions_never_make_the_loss_of_a_set_negative(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    perturbations = rng.normal(size=(count, 3)) * 10.0 ** rng.uniform(-2, 2, size=(count, 1))
+    gram = perturbations @ perturbations.T
+    interaction = 2.0 * (gram - np.diag(np.diag(gram)))
+    alone = 10.0 ** rng.uniform(-4, 4, size=count)
+    other = rescaled(interaction, np.diag(gram), alone)
+    smallest = np.linalg.eigvalsh(np.diag(alone) + other / 2.0)[0]
+    assert smallest >= -1e-9 * alone.max()  # the rounding of the eigenvalues
+
+
+def test_rescaled_interactions_keep_their_cosines() -> None:
+    interaction = np.array([[0.0, 0.4], [0.4, 0.0]])  # cosine 0.4 / (2 * 0.5 * 1) = 0.4
+    assert rescaled(interaction, np.array([0.25, 1.0]), np.array([4.0, 9.0]))[0, 1] == pytest.approx(0.4 * 2 * 2 * 3)
+
+
+def test_an_interaction_beyond_that_of_two_like_perturbations_is_cut() -> None:
+    interaction = np.array([[0.0, -9.0], [-9.0, 0.0]])
+    assert rescaled(interaction, np.array([1.0, 1.0]), np.array([4.0, 1.0]))[0, 1] == -4.0
+
+
+def test_a_loss_of_zero_has_no_interactions() -> None:
+    interaction = np.array([[0.0, 0.1], [0.1, 0.0]])
+    assert not rescaled(interaction, np.array([0.0, 1.0]), np.array([1.0, 1.0])).any()
+    assert not rescaled(interaction, np.array([1.0, 1.0]), np.array([0.0, 1.0])).any()
+
+
+def test_interactions_go_with_the_hessian_estimates_that_they_are_added_to() -> None:
+    interaction = np.zeros((3, 3))
+    interaction[0, 2] = interaction[2, 0] = -0.9  # of losses a hundred times the estimates: unscaled, layer 2 would come second
+    hessian, loss = np.array([0.001, 0.002, 0.01]), np.array([0.1, 5.0, 10.0])
+    assert dependency_order(hessian, matrix(interaction)) == (0, 2, 1)
+    assert dependency_order(hessian, matrix(interaction), loss) == (0, 1, 2)
 
 
 def test_only_the_orders_asked_for_and_in_the_order_asked_for() -> None:
