@@ -2,13 +2,14 @@
 
 * ``loss``: by the measured quantization loss h of each decision alone.
 * ``hessian``: by the second-order estimate of the same.
-* ``conditional``: greedily, the decision that adds least given what is already low: h_i + sum over j already low of D_ij, with each D_ij
-  shrunk by its uncertainty (``certain_interactions``). Adding the sum of all D_ij up front instead made the order worse wherever it was measured.
+* ``conditional``: greedily, the decision that adds least given what is already low: h_i + sum over j already low of D_ij, with the
+  D_ij shrunk by their uncertainty (``certain_interactions``). Adding the sum of all D_ij up front instead made the order worse wherever
+  it was measured.
 * ``hessian+dependency``: the same with the Hessian estimate s_i in place of h_i, and D_ij * sqrt(s_i s_j / (h_i h_j)) in place of D_ij.
 
-D_ij / (2 sqrt(h_i h_j)) is the cosine between what two decisions do to the outputs, and holds whatever their sizes are. The Hessian estimate
-is off the measured loss by a factor of its own at every decision (at 4 bits commonly 2); next to interactions on the scale of the losses
-it made the form that the order goes by negative for some sets, and the order worse than without interactions.
+D_ij / (2 sqrt(h_i h_j)) is the cosine between what two decisions do to the outputs, and holds whatever their sizes are. The Hessian
+estimate is off the measured loss by a factor of its own at every decision (at 4 bits commonly 2). Next to interactions on the scale of the
+losses that made the form that the order goes by negative for some sets, and the order worse than without interactions.
 
 Every decision is in an order once. Where a layer may take several precisions, a later decision of a layer replaces the former: what it
 adds is counted against that, and a prefix gives each layer the last one that it has in there.
@@ -43,9 +44,7 @@ def orders_from(table: SensitivityTable, dependencies: DependencyMatrix, wanted:
     return {order.value: tuple(decisions[index] for index in made[order]) for order in wanted}
 
 
-def dependency_order(
-    alone: NDArray[np.float64], dependencies: DependencyMatrix, measured: NDArray[np.float64]
-) -> tuple[int, ...]:
+def dependency_order(alone: NDArray[np.float64], dependencies: DependencyMatrix, measured: NDArray[np.float64]) -> tuple[int, ...]:
     """Return indices so that each adds least to the loss given those before it, as far as the dependencies are certain.
 
     Args:
@@ -130,13 +129,12 @@ def prefixes(
 
 
 def certain_interactions(dependencies: DependencyMatrix, measured: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the interactions, (n, n), each shrunk towards zero by how uncertain it is.
+    """Return the interactions, (n, n), shrunk towards zero: those that were tested by one factor, those that were screened by another.
 
-    Case 1. A pair that was tested has a mean of its own to keep: ``certain_part``.
-    Case 2. Screened pairs are many, and each by itself is too noisy to tell: where all of them are noise, a third still exceeds its
-    standard error. So all cosines are shrunk by the one factor that minimizes their squared error, 1 - sum of variances / sum of squares
-    (Ledoit and Wolf's shrinkage of a correlation matrix towards the identity; Schaefer and Strimmer 2005). About 0.8 of a cosine is kept
-    at 4 bits and 0.1 at 8 on the networks of ``benchmarks``, and what is kept is positive semidefinite like the whole.
+    Interactions are many, and one by one too noisy to tell: where all are noise, a third still exceed their standard errors. So all cosines
+    of a group are shrunk by the one factor that minimizes their squared error, 1 - sum of variances / sum of squares (Ledoit and Wolf's
+    shrinkage of a correlation matrix towards the identity, in the form of Schaefer and Strimmer 2005). Of what is screened, about 0.8 is
+    kept at 4 bits and 0.1 at 8 on the networks of ``benchmarks``.
 
     Args:
         dependencies: The interactions with standard errors.
@@ -148,25 +146,20 @@ def certain_interactions(dependencies: DependencyMatrix, measured: NDArray[np.fl
     for test in dependencies.tests:
         i, j = place[test.first], place[test.second]
         tested[i, j] = tested[j, i] = True
-    size = 2.0 * np.sqrt(np.maximum(measured, 0.0))
-    bound = np.outer(size, size) / 2.0
-    counted = ~tested & (layers[:, None] != layers[None, :]) & (bound > 0.0)
-    squares = float(np.sum((dependencies.interaction[counted] / bound[counted]) ** 2))
-    noise = float(np.sum((dependencies.error[counted] / bound[counted]) ** 2))
-    kept = max(0.0, 1.0 - noise / squares) if squares > 0.0 else 0.0
-    return np.where(tested, certain_part(dependencies.interaction, dependencies.error), dependencies.interaction * kept)
+    size = np.sqrt(2.0 * np.maximum(measured, 0.0))
+    bound = np.outer(size, size)  # 2 sqrt(h_i h_j)
+    counted = (layers[:, None] != layers[None, :]) & (bound > 0.0)
+    kept = np.zeros_like(dependencies.interaction)
+    for group in (tested, ~tested):
+        kept[group] = _share_of_signal(dependencies, bound, counted & group)
+    return dependencies.interaction * kept
 
 
-def certain_part(interaction: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return interactions shrunk towards zero one by one: D * max(0, 1 - (error / D)^2), James and Stein's for one entry at a time.
-
-    Args:
-        interaction: (n, n), extra loss of each pair.
-        error: (n, n), its standard error; infinite where nothing is known.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        kept = np.maximum(0.0, 1.0 - (error / interaction) ** 2)
-    return np.where(interaction == 0.0, 0.0, interaction * kept)
+def _share_of_signal(dependencies: DependencyMatrix, bound: NDArray[np.float64], group: NDArray[np.bool_]) -> float:
+    """Return 1 - sum of variances / sum of squares of the cosines of a group, 0..1."""
+    squares = float(np.sum((dependencies.interaction[group] / bound[group]) ** 2))
+    noise = float(np.sum((dependencies.error[group] / bound[group]) ** 2))
+    return max(0.0, 1.0 - noise / squares) if squares > 0.0 else 0.0
 
 
 def _ascending(cost: NDArray[np.float64]) -> tuple[int, ...]:

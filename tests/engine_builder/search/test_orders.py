@@ -10,7 +10,7 @@ from calibration.precision import Precision
 from calibration.sensitivity import Sensitivity, SensitivityTable
 from calibration.singles import Decision
 from engine_builder.config import Order
-from engine_builder.search.orders import certain_interactions, certain_part, conditional_order, dependency_order, orders_from, prefixes, rescaled
+from engine_builder.search.orders import certain_interactions, conditional_order, dependency_order, orders_from, prefixes, rescaled
 
 COSTS = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12)
 
@@ -128,13 +128,6 @@ def test_a_layer_without_hessian_is_placed_by_its_loss() -> None:
     assert [decision.layer for decision in made["hessian"]] == ["l1", "l0"]
 
 
-def test_a_certain_interaction_is_kept_and_an_uncertain_one_is_not() -> None:
-    interaction = np.array([[0.0, 4.0, -2.0], [4.0, 0.0, 1.0], [-2.0, 1.0, 0.0]])
-    error = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 2.0], [1.0, 2.0, 0.0]])
-    kept = certain_part(interaction, error)
-    assert kept.tolist() == [[0.0, 4.0, -1.5], [4.0, 0.0, 0.0], [-1.5, 0.0, 0.0]]
-
-
 def test_screened_interactions_are_shrunk_alike_by_what_share_of_their_squares_is_noise() -> None:
     interaction = np.array([[0.0, 4.0, -2.0], [4.0, 0.0, 0.0], [-2.0, 0.0, 0.0]])
     error = 1.0 - np.eye(3)
@@ -143,7 +136,7 @@ def test_screened_interactions_are_shrunk_alike_by_what_share_of_their_squares_i
     np.testing.assert_allclose(kept, interaction * (1.0 - 3.0 / 20.0), rtol=1e-12)  # the rounding of float64
 
 
-def test_a_tested_pair_is_shrunk_by_its_own_error_alone() -> None:
+def test_tested_pairs_are_shrunk_by_the_noise_among_them_alone() -> None:
     interaction = np.array([[0.0, 4.0, -1.0], [4.0, 0.0, 1.0], [-1.0, 1.0, 0.0]])
     error = np.array([[0.0, 2.0, 5.0], [2.0, 0.0, 5.0], [5.0, 5.0, 0.0]])
     decisions = matrix(interaction).decisions
@@ -165,11 +158,12 @@ def test_what_pure_noise_leaves_of_screened_interactions_is_next_to_nothing() ->
     interaction = noise + noise.T
     found = certain_interactions(DependencyMatrix(matrix(interaction).decisions, interaction, 1.0 - np.eye(30), ()), np.ones(30))
     assert np.square(found).sum() <= 0.01 * np.square(interaction).sum()
-    assert np.square(certain_part(interaction, 1.0 - np.eye(30))).sum() > 0.1 * np.square(interaction).sum()
 
 
 def test_an_interaction_of_which_nothing_is_known_does_not_count() -> None:
-    assert certain_part(np.array([[3.0]]), np.array([[np.inf]])).tolist() == [[0.0]]
+    interaction = np.array([[0.0, 3.0], [3.0, 0.0]])
+    unknown = DependencyMatrix(matrix(interaction).decisions, interaction, np.full((2, 2), np.inf), ())
+    assert not certain_interactions(unknown, np.ones(2)).any()
 
 
 INT8, FP8, INT4 = Precision.INT8, Precision.FP8, Precision.INT4
