@@ -94,6 +94,7 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
         read_ranges(request, context).ranges,
         batches,
         seed=config.search.seed,
+        precisions=low_precisions(config),
         weights=found.weights,
         workers=processors(),
         on_batch=lambda done: context.progress(done / HESSIAN_BATCHES, f"Hessian probe {done} of {HESSIAN_BATCHES}"),
