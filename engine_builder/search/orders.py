@@ -70,7 +70,7 @@ def rescaled(interaction: NDArray[np.float64], measured: NDArray[np.float64], al
     factor = np.sqrt(np.where(known, alone, 0.0) / np.where(known, measured, 1.0))
     most = 2.0 * np.sqrt(np.maximum(alone, 0.0))
     bound = np.outer(most, most) / 2.0
-    return np.clip(interaction * np.outer(factor, factor), -bound, bound)
+    return np.asarray(np.clip(interaction * np.outer(factor, factor), -bound, bound), dtype=np.float64)
 
 
 def conditional_order(alone: NDArray[np.float64], interaction: NDArray[np.float64], layers: Sequence[str] | None = None) -> tuple[int, ...]:
