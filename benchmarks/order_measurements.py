@@ -1,12 +1,13 @@
-"""What orders are made of and judged by: the probes of one calibration draw, and the held-out loss of every prefix.
+"""What orders are made of: the probes of one calibration draw, as a job runs them.
 
-INT8 prefixes are explicit models, built as the search builds them and run in ONNX Runtime. 4-bit prefixes are **simulated**: the prepared
+INT8 networks are explicit models, built as the search builds them and run in ONNX Runtime. 4-bit networks are **simulated**: the prepared
 model with weights that went through a 4-bit grid (symmetric, per output channel) and back, activations in float, since the target has no
-such kernel; the probes see the same.
+such kernel; the probes see the same. Their levels are the nearest, or those of second-order rounding (``calibration.second_order``).
 """
 
 from __future__ import annotations
 
+import enum
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,26 +16,27 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from calibration.dependency import dependency_matrix, measure_pairs, pairs_to_test
 from calibration.hessian import HessianTrace, measure_traces
 from calibration.layers import Layer, find_layers
-from calibration.losses import losses
 from calibration.metrics import OutputKind
-from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision, fake_quantize_weight
+from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from calibration.prepare import prepare
 from calibration.range_table import RangeMethod
 from calibration.ranges import collect_ranges
 from calibration.reference import ReferenceModel
+from calibration.rounding import second_order_levels
+from calibration.second_order import Levels
 from calibration.singles import Decision, measure_singles
-from engine_builder.backends.ort_cpu import session_options
+from calibration.weight_steps import weight_step
 from engine_builder.probing import HESSIAN_BATCH, HESSIAN_BATCHES, PAIR_SAMPLES, PAIRS_PER_DECISION
 from engine_builder.qdq.placement import ranges_of_moved_tensors
-from engine_builder.qdq.rewrite import rewrite
+from engine_builder.search.loss_model import LossModel
 from engine_builder.search.orders import dependency_order
+from engine_builder.weight_rounding import FITTING_BATCH, FITTING_PICTURES
 
 Ranges = Mapping[str, tuple[float, float]]
 Pictures = NDArray[np.float32]
@@ -42,6 +44,19 @@ BATCH = 64
 SCHEME = ONNXRUNTIME_CPU_SCHEME
 KINDS = (OutputKind.LOGITS,)
 STEP_TRIES = 3  # forwards that settle a finite-difference step, at the least
+
+
+class Kind(enum.StrEnum):
+    """How low layers are low."""
+
+    INT8 = "int8"
+    INT4 = "int4"
+    INT4_SECOND_ORDER = "int4, second order"
+
+    @property
+    def precision(self) -> Precision:
+        """Of the low layers."""
+        return Precision.INT8 if self is Kind.INT8 else Precision.INT4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +72,19 @@ class Network:
         """Return every layer that the precision applies to, in graph order: at 4 bits only those with a weight."""
         return tuple(Decision(layer.name, precision) for layer in self.layers if precision is Precision.INT8 or layer.weight is not None)
 
+    def batches(self, pictures: Pictures, size: int = BATCH) -> Iterator[dict[str, NDArray[np.generic]]]:
+        """Return the pictures, (n, ...) float32, in batches of the input."""
+        return ({self.input: pictures[start : start + size]} for start in range(0, len(pictures), size))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draw:
+    """What one set of calibration pictures fixes of every low network."""
+
+    name: str
+    ranges: Ranges
+    levels: Levels  # integer weights in the place of the nearest
+
 
 @dataclass(frozen=True, slots=True)
 class MeasuredOrder:
@@ -68,6 +96,14 @@ class MeasuredOrder:
     decisions: tuple[Decision, ...]
     forwards: int
     cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """What the probes of one draw found."""
+
+    orders: Mapping[str, MeasuredOrder]  # every guided order by name
+    losses: LossModel  # with the pair tests
 
 
 def read_network(name: str, path: Path, picture: tuple[int, ...]) -> Network:
@@ -83,39 +119,51 @@ def read_network(name: str, path: Path, picture: tuple[int, ...]) -> Network:
     return Network(name, model, find_layers(model, {source: (1, *picture)}), source)
 
 
-def measured_ranges(network: Network, pictures: Pictures, scratch: Path) -> Ranges:
-    """Return the min-max range of every tensor on the pictures, (n, ...) float32."""
+def measured_draw(network: Network, kind: Kind, name: str, pictures: Pictures, scratch: Path) -> Draw:
+    """Return the min-max range of every tensor on the pictures, and the integer weights that second-order rounding finds on them.
+
+    Args:
+        network: The network.
+        kind: Whether weights are rounded to second order.
+        name: Of the draw.
+        pictures: (n, ...) float32.
+        scratch: A folder.
+    """
     path = scratch / f"{network.name}.onnx"
     onnx.save_model(network.model, path)
-    table = collect_ranges(path, network.layers, _batches(network, pictures, BATCH), method=RangeMethod.MINMAX)
-    return ranges_of_moved_tensors(network.model, table.ranges)
+    table = collect_ranges(path, network.layers, network.batches(pictures), method=RangeMethod.MINMAX)
+    ranges = ranges_of_moved_tensors(network.model, table.ranges)
+    levels: Levels = {}
+    if kind is Kind.INT4_SECOND_ORDER:
+        fitted = network.batches(pictures[:FITTING_PICTURES], FITTING_BATCH)
+        levels = second_order_levels(network.model, network.layers, network.decisions(kind.precision), SCHEME, fitted, ())
+    return Draw(name, ranges, levels)
 
 
-def measured_orders(network: Network, precision: Precision, ranges: Ranges, pictures: Pictures) -> dict[str, MeasuredOrder]:
+def measured_orders(network: Network, precision: Precision, draw: Draw, pictures: Pictures) -> Measured:
     """Return every guided order as one calibration draw gives it, with the sample counts of a job.
 
     Args:
         network: The network.
         precision: INT8 or INT4.
-        ranges: Ranges of the activations on the same draw.
+        draw: Ranges and weights of the same draw.
         pictures: The draw, (n, ...) float32.
     """
     decisions = network.decisions(precision)
     seconds: dict[str, float] = {}
     with _counted(seconds, "build"):
-        reference = ReferenceModel(network.model, network.layers, ranges, SCHEME)
+        reference = ReferenceModel(network.model, network.layers, draw.ranges, SCHEME, levels=draw.levels)
     with _counted(seconds, "singles"):
-        singles = measure_singles(reference, KINDS, decisions, _batches(network, pictures, BATCH))
+        singles = measure_singles(reference, KINDS, decisions, network.batches(pictures))
     with _counted(seconds, "traces"):
-        probes = list(_batches(network, pictures[: HESSIAN_BATCHES * HESSIAN_BATCH], HESSIAN_BATCH))
-        traces = measure_traces(reference, KINDS, SCHEME, ranges, probes, seed=0)
+        probes = list(network.batches(pictures[: HESSIAN_BATCHES * HESSIAN_BATCH], HESSIAN_BATCH))
+        traces = measure_traces(reference, KINDS, SCHEME, draw.ranges, probes, seed=0)
     pairs = pairs_to_test(singles, network.layers, SCHEME, PAIRS_PER_DECISION * len(decisions))
     with _counted(seconds, "pairs"):
         alone = {decision: singles.loss[:PAIR_SAMPLES, index] for index, decision in enumerate(decisions)}
-        batches = list(_batches(network, pictures[:PAIR_SAMPLES], BATCH))
-        tests = measure_pairs(reference, KINDS, network.layers, pairs, batches, alone)
+        tests = measure_pairs(reference, KINDS, network.layers, pairs, list(network.batches(pictures[:PAIR_SAMPLES])), alone)
     loss = singles.loss.mean(axis=0)
-    hessian = _hessian(reference, network, precision, decisions, traces)
+    hessian = _hessian(reference, network, decisions, traces)
     screened, tested = dependency_matrix(singles, ()), dependency_matrix(singles, tests)
     forwards = {
         "singles": singles.loss.size,
@@ -125,12 +173,12 @@ def measured_orders(network: Network, precision: Precision, ranges: Ranges, pict
     made: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
         "loss": (_ascending(loss), ("singles",)),
         "hessian": (_ascending(hessian), ("traces",)),
-        "conditional (screen)": (dependency_order(loss, screened), ("singles",)),
-        "conditional (screen and pair tests)": (dependency_order(loss, tested), ("singles", "pairs")),
-        "hessian+dependency (screen)": (dependency_order(hessian, screened), ("traces", "singles")),
-        "hessian+dependency (screen and pair tests)": (dependency_order(hessian, tested), ("traces", "singles", "pairs")),
+        "conditional (screen)": (dependency_order(loss, screened, loss), ("singles",)),
+        "conditional (screen and pair tests)": (dependency_order(loss, tested, loss), ("singles", "pairs")),
+        "hessian+dependency (screen)": (dependency_order(hessian, screened, loss), ("traces", "singles")),
+        "hessian+dependency (screen and pair tests)": (dependency_order(hessian, tested, loss), ("traces", "singles", "pairs")),
     }
-    return {
+    orders = {
         name: MeasuredOrder(
             tuple(decisions[index] for index in indices),
             sum(forwards[part] for part in parts),
@@ -138,90 +186,47 @@ def measured_orders(network: Network, precision: Precision, ranges: Ranges, pict
         )
         for name, (indices, parts) in made.items()
     }
+    return Measured(orders, LossModel(decisions, loss, singles.loss_covariance, tested.interaction, tested.error))
 
 
-class HeldOutLoss:
-    """Mean divergence from the float network on held-out pictures, for sets of low layers; each set is run once."""
+def with_rounded_weights(network: Network, assignment: Mapping[str, Precision], levels: Levels | None = None) -> onnx.ModelProto:
+    """Return the network with the weights of these layers after a round trip through their precision, all else in float.
 
-    def __init__(self, network: Network, pictures: Pictures) -> None:
-        """Run the float network.
-
-        Args:
-            network: The network.
-            pictures: The held-out pictures, (n, ...) float32.
-        """
-        self._network = network
-        self._pictures = pictures
-        self._float = self._logits(network.model)
-        self._known: dict[tuple[frozenset[Decision], str], float] = {}
-
-    def of_prefixes(self, orders: Sequence[Sequence[Decision]], ranges: Ranges, draw: str) -> list[list[float]]:
-        """Return for each order the loss of every prefix, of one decision to all.
-
-        Args:
-            orders: The orders.
-            ranges: Ranges of the activations.
-            draw: Names the ranges; prefixes that round no activation are shared between draws.
-        """
-        wanted = [[self._key(order[: count + 1], draw) for count in range(len(order))] for order in orders]
-        for key in dict.fromkeys(key for keys in wanted for key in keys):
-            if key not in self._known:
-                self._known[key] = self._loss(key[0], ranges)
-        return [[self._known[key] for key in keys] for keys in wanted]
-
-    @property
-    def networks_run(self) -> int:
-        """How many different sets of low layers were run."""
-        return len(self._known)
-
-    def _key(self, prefix: Sequence[Decision], draw: str) -> tuple[frozenset[Decision], str]:
-        return frozenset(prefix), draw if prefix[0].precision is Precision.INT8 else ""
-
-    def _loss(self, low: frozenset[Decision], ranges: Ranges) -> float:
-        assignment = {decision.layer: decision.precision for decision in low}
-        if Precision.INT8 in assignment.values():
-            model = rewrite(self._network.model, self._network.layers, assignment, ranges, SCHEME)
-        else:
-            model = with_rounded_weights(self._network, assignment)
-        return float(losses(KINDS, [self._float], [self._logits(model)]).mean())
-
-    def _logits(self, model: onnx.ModelProto) -> Pictures:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), session_options(1), providers=["CPUExecutionProvider"])
-        parts = [np.asarray(session.run(None, batch)[0]) for batch in _batches(self._network, self._pictures, BATCH)]
-        return np.concatenate(parts)
-
-
-def with_rounded_weights(network: Network, assignment: Mapping[str, Precision]) -> onnx.ModelProto:
-    """Return the network with the weights of these layers after a round trip through their precision, all else in float."""
+    Args:
+        network: The network.
+        assignment: An integer precision for each low layer.
+        levels: Integer weights in the place of the nearest.
+    """
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for layer in network.layers:
         if layer.name in assignment and layer.weight is not None:
+            precision = assignment[layer.name]
             weight = np.asarray(numpy_helper.to_array(tensors[layer.weight]), dtype=np.float32)
-            rounded = fake_quantize_weight(weight, layer.weight_axis, bits=assignment[layer.name].bits)
-            tensors[layer.weight].CopyFrom(numpy_helper.from_array(rounded, layer.weight))
+            step = weight_step(weight, layer, precision, SCHEME)
+            top = 2 ** (precision.bits - 1) - 1
+            known = (levels or {}).get((layer.name, precision))
+            whole = np.clip(np.round(weight / step), -top, top) if known is None else known
+            tensors[layer.weight].CopyFrom(numpy_helper.from_array(np.asarray(whole * step, dtype=np.float32), layer.weight))
     return model
 
 
 def _hessian(
-    reference: ReferenceModel, network: Network, precision: Precision, decisions: Sequence[Decision], traces: Sequence[HessianTrace]
+    reference: ReferenceModel, network: Network, decisions: Sequence[Decision], traces: Sequence[HessianTrace]
 ) -> NDArray[np.float64]:
     """Return the second-order loss of each decision, (decisions,)."""
-    if precision is Precision.INT8:
-        return np.array([sum(trace.sensitivity for trace in traces if trace.layer == decision.layer) for decision in decisions])
     layers = {layer.name: layer for layer in network.layers}
     per_square = {trace.layer: 0.5 * trace.trace / trace.size for trace in traces if trace.site == "weight"}
     values = []
     for decision in decisions:
-        weight = reference.weight(layers[decision.layer])
-        rounded = fake_quantize_weight(weight, layers[decision.layer].weight_axis, bits=precision.bits)
-        values.append(per_square[decision.layer] * float(np.sum(np.square(weight - rounded, dtype=np.float64))))
+        if decision.precision is Precision.INT8:
+            values.append(sum(trace.sensitivity for trace in traces if trace.layer == decision.layer))
+        else:
+            weight = reference.weight(layers[decision.layer])
+            rounded = reference.rounded_weight(layers[decision.layer], decision.precision)
+            values.append(per_square[decision.layer] * float(np.sum(np.square(weight - rounded, dtype=np.float64))))
     return np.array(values)
-
-
-def _batches(network: Network, pictures: Pictures, size: int) -> Iterator[dict[str, NDArray[np.generic]]]:
-    return ({network.input: pictures[start : start + size]} for start in range(0, len(pictures), size))
 
 
 def _ascending(cost: NDArray[np.float64]) -> tuple[int, ...]:

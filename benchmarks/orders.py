@@ -1,8 +1,8 @@
-"""Compares the orders of the search by held-out loss over all prefixes: ``python -m benchmarks.orders``.
+"""Compares the orders of the search by held-out loss over all prefixes, and under budgets: ``python -m benchmarks.orders``.
 
-Each of several disjoint calibration draws gives every guided order its own measurements, and one random order. All are judged on the same
-held-out pictures, which no order saw. Differences are paired by draw, so the intervals are about the choice of calibration pictures; they
-say nothing about other networks or other held-out pictures.
+Each of several disjoint calibration draws gives every guided order its own measurements. All are judged on the same held-out pictures,
+which no order saw. Differences are paired by draw, so the intervals are about the choice of calibration pictures; they say nothing about
+other networks or other held-out pictures. The random orders, one a seed, are judged on the first draw.
 """
 
 from __future__ import annotations
@@ -15,63 +15,37 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import onnx
 
-from benchmarks.order_measurements import HeldOutLoss, MeasuredOrder, Pictures, measured_orders, measured_ranges, read_network
-from benchmarks.results_files import RESULTS, environment, environment_line, markdown_table, write_results
-from benchmarks.statistics import Difference, order_quality, paired_difference
-from calibration.precision import Precision
+from benchmarks.order_budgets import (
+    BUDGETS,
+    FLOAT,
+    BudgetResult,
+    Reached,
+    measured_times,
+    precisions,
+    reached_by_frontier,
+    reached_by_prefixes,
+    timed,
+)
+from benchmarks.order_judging import HeldOut, Judged, low_network
+from benchmarks.order_measurements import BATCH, Draw, Kind, MeasuredOrder, Network, Pictures, measured_draw, measured_orders, read_network
+from benchmarks.orders_page import COMPARISONS, FRONTIER, RANDOM, CaseResult, OrderResult, Predicted, page
+from benchmarks.results_files import RESULTS, environment, write_results
+from benchmarks.statistics import difference_of_means, order_quality, paired_difference
 from calibration.singles import Decision
+from engine_builder.search.loss_model import WITHIN, LossModel
+from engine_builder.search.time_model import TimeModel
+from engine_builder.timing import relative_latency
 from examples.fashion_mnist.prepare import MODELS, PICTURES, network_input
 
 PICTURE = (1, 28, 28)
 HELD_OUT_SEED = 1
-RANDOM = "random"
-SCREEN, PAIRS = "hessian+dependency (screen)", "hessian+dependency (screen and pair tests)"
-LOSS_SCREEN, LOSS_PAIRS = "conditional (screen)", "conditional (screen and pair tests)"
-COMPARISONS = (
-    ("hessian", "loss"),
-    (SCREEN, "hessian"),
-    (PAIRS, "hessian"),
-    (PAIRS, SCREEN),
-    (LOSS_SCREEN, "loss"),
-    (LOSS_PAIRS, "loss"),
-    (LOSS_PAIRS, LOSS_SCREEN),
-    (LOSS_SCREEN, "hessian"),
-)
-KINDS = {Precision.INT8: "int8, the explicit model in onnxruntime", Precision.INT4: "4-bit weights, simulated"}
-
-
-@dataclass(frozen=True, slots=True)
-class OrderResult:
-    """An order over all draws."""
-
-    name: str
-    qualities: tuple[float, ...]  # one a draw
-    against_random: Difference | None
-    forwards: int  # of one draw, each of one picture
-    cpu_seconds: float  # of one draw, the mean
-
-    @property
-    def quality(self) -> float:
-        """Mean over the draws."""
-        return float(np.mean(self.qualities))
-
-
-@dataclass(frozen=True, slots=True)
-class CaseResult:
-    """One network at one precision."""
-
-    network: str
-    precision: Precision
-    decisions: int
-    orders: tuple[OrderResult, ...]
-    comparisons: tuple[tuple[str, str, Difference], ...]
-    networks_run: int  # different prefixes, each one run on all held-out pictures
-    cpu_seconds: float
+RANDOM_SEEDS = 5
 
 
 def main() -> None:
@@ -79,25 +53,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.orders", description="Compare the orders of the search.")
     parser.add_argument("--draws", type=int, default=5, help="disjoint calibration draws, 2 to 8 (default %(default)s)")
     parser.add_argument("--samples", type=int, default=256, help="pictures in each, 64 to 256 (default %(default)s)")
-    parser.add_argument("--held-out", type=int, default=256, help="test pictures that judge (default %(default)s)")
+    parser.add_argument("--held-out", type=int, default=1000, help="test pictures that judge (default %(default)s)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results (default: benchmarks/results)")
     arguments = parser.parse_args()
-    if not (2 <= arguments.draws <= 8 and 64 <= arguments.samples <= 256 and 1 <= arguments.held_out <= 10_000):
+    if not (2 <= arguments.draws <= 8 and 64 <= arguments.samples <= 256 and 2 <= arguments.held_out <= 10_000):
         parser.error("found sizes out of their bounds")
     where = environment()
     start = time.perf_counter()
     sizes = {"draws": arguments.draws, "samples": arguments.samples, "held_out": arguments.held_out}
-    # A process each, so that the CPU seconds of one do not hold another's.
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = [pool.submit(run_case, name, precision, sizes) for name in MODELS for precision in KINDS]
-        cases = []
-        for future in waiting:
-            cases.append(future.result())
-            print(f"{cases[-1].network} {cases[-1].precision}: {time.perf_counter() - start:.0f} s", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        times = {name: times_of(name, sizes, scratch) for name in MODELS}
+        # A process each, so that the CPU seconds of one do not hold another's.
+        with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=multiprocessing.get_context("spawn")) as pool:
+            waiting = [
+                pool.submit(run_case, name, kind, sizes, times[name] if kind is Kind.INT8 else None, scratch)
+                for kind in Kind
+                for name in MODELS
+            ]
+            cases = []
+            for future in waiting:
+                cases.append(future.result())
+                print(f"{cases[-1].network}, {cases[-1].kind}: {time.perf_counter() - start:.0f} s", flush=True)
+        measured = {name: measured_ratios(name, cases, sizes, scratch) for name in MODELS}
     took = {"wall_seconds": time.perf_counter() - start, "cpu_seconds": sum(case.cpu_seconds for case in cases)}
-    values = {"environment": where, "sizes": sizes, "took": took, "cases": [_case_json(case) for case in cases]}
+    values = {
+        "environment": where,
+        "sizes": sizes,
+        "took": took,
+        "cases": [_case_json(case) for case in cases],
+        "measured_ratios": {name: {engine: list(ratio) for engine, ratio in found.items()} for name, found in measured.items()},
+    }
     day = datetime.datetime.now(tz=datetime.UTC).date()
-    for written in write_results("orders", values, page(cases, sizes, where, took), arguments.output, day=day):
+    text = page(cases, measured, sizes, where, took)
+    for written in write_results("orders", values, text, arguments.output, day=day):
         print(written)
 
 
@@ -110,42 +99,63 @@ def pictures(draws: int, samples: int, held_out: int) -> tuple[list[Pictures], P
     return [network_input(train[np.sort(indices)]) for indices in shuffled], network_input(test[chosen])
 
 
-def run_case(name: str, precision: Precision, sizes: Mapping[str, int]) -> CaseResult:
-    """Return what every order is worth on one network at one precision.
+def times_of(name: str, sizes: Mapping[str, int], scratch: Path) -> TimeModel:
+    """Return the time model of a network at int8, with the ranges of the first draw."""
+    draws, _ = pictures(**sizes)
+    network = read_network(name, MODELS[name], PICTURE)
+    draw = measured_draw(network, Kind.INT8, "times", draws[0], scratch)
+    return measured_times(network, network.decisions(Kind.INT8.precision), draw, draws[0], scratch)
+
+
+def run_case(name: str, kind: Kind, sizes: Mapping[str, int], times: TimeModel | None, scratch: Path) -> CaseResult:
+    """Return what every order is worth on one network; the networks to time, of the first draw, are left in ``scratch``.
 
     Args:
         name: One of the example networks.
-        precision: INT8 or INT4.
+        kind: How low layers are low.
         sizes: ``draws``, ``samples`` and ``held_out``.
+        times: Predicts latency, where that is known.
+        scratch: A folder.
     """
     start = time.process_time()
     draws, held_out = pictures(**sizes)
     network = read_network(name, MODELS[name], PICTURE)
-    judge = HeldOutLoss(network, held_out)
-    measured: dict[str, list[MeasuredOrder]] = {}
+    judge = HeldOut(network, held_out)
+    decisions = network.decisions(kind.precision)
+    guided: dict[str, list[MeasuredOrder]] = {}
     qualities: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for seed, draw in enumerate(draws):
-            ranges = measured_ranges(network, draw, Path(scratch))
-            orders = {RANDOM: MeasuredOrder(random_order(network.decisions(precision), seed), 0, 0.0)}
-            orders |= measured_orders(network, precision, ranges, draw)
-            found = judge.of_prefixes([order.decisions for order in orders.values()], ranges, str(seed))
-            for (kind, order), losses in zip(orders.items(), found, strict=True):
-                measured.setdefault(kind, []).append(order)
-                qualities.setdefault(kind, []).append(order_quality(losses))
-    results = tuple(
-        OrderResult(
-            kind,
-            tuple(qualities[kind]),
-            None if kind == RANDOM else paired_difference(qualities[kind], qualities[RANDOM]),
-            orders_of_draws[0].forwards,
-            float(np.mean([order.cpu_seconds for order in orders_of_draws])),
-        )
-        for kind, orders_of_draws in measured.items()
-    )
+    reached: dict[str, list[list[Reached]]] = {}
+    predicted: list[Predicted] = []
+    engines: dict[frozenset[Decision], str] = {}
+    for number, calibration in enumerate(draws):
+        draw = measured_draw(network, kind, str(number), calibration, scratch)
+        measured = measured_orders(network, kind.precision, draw, calibration)
+        orders = {order: [item.decisions] for order, item in measured.orders.items()}
+        if number == 0:
+            orders[RANDOM] = [random_order(decisions, seed) for seed in range(RANDOM_SEEDS)]
+        for order, made in orders.items():
+            for sequence in made:
+                judged = judge.of_prefixes(sequence, draw)
+                qualities.setdefault(order, []).append(order_quality([item.loss for item in judged]))
+                reached.setdefault(order, []).append(reached_by_prefixes(sequence, judged, times))
+                if order in ("loss", RANDOM):
+                    predicted += predictions_of(measured.losses, sequence, judged)
+        for order, item in measured.orders.items():
+            guided.setdefault(order, []).append(item)
+        if times is not None:
+            reached.setdefault(FRONTIER, []).append(reached_by_frontier(measured.losses, times, judge, draw))
+            if number == 0:
+                engines = saved_engines(network, draw, [item for found in reached.values() for item in found[0]], scratch)
+    results = [_order_result(order, qualities[order], qualities[RANDOM], items) for order, items in guided.items()]
+    results.insert(0, OrderResult(RANDOM, tuple(qualities[RANDOM]), None, 0, 0.0))
     compared = tuple((first, second, paired_difference(qualities[first], qualities[second])) for first, second in COMPARISONS)
-    decisions = len(network.decisions(precision))
-    return CaseResult(name, precision, decisions, results, compared, judge.networks_run, time.process_time() - start)
+    budgets = tuple(
+        budget_result(order, place, [of_budgets[place] for of_budgets in found], engines)
+        for place in range(len(BUDGETS))
+        for order, found in reached.items()
+    )
+    taken = time.process_time() - start
+    return CaseResult(name, kind, len(decisions), tuple(results), compared, budgets, tuple(predicted), judge.networks_run, taken)
 
 
 def random_order(decisions: Sequence[Decision], seed: int) -> tuple[Decision, ...]:
@@ -153,61 +163,73 @@ def random_order(decisions: Sequence[Decision], seed: int) -> tuple[Decision, ..
     return tuple(decisions[index] for index in np.random.default_rng(seed).permutation(len(decisions)))
 
 
-def page(cases: Sequence[CaseResult], sizes: Mapping[str, int], where: Mapping[str, object], took: Mapping[str, float]) -> str:
-    """Return the page of results."""
-    rows = [
-        [
-            case.network,
-            case.precision.value,
-            order.name,
-            f"{order.quality:.3f}",
-            "" if order.against_random is None else interval(order.against_random),
-            f"{order.forwards:,}",
-            f"{order.cpu_seconds:.1f}",
-        ]
-        for case in cases
-        for order in case.orders
-    ]
-    compared = [
-        [case.network, case.precision.value, first, second, interval(difference), difference.word]
-        for case in cases
-        for first, second, difference in case.comparisons
-    ]
-    kinds = "; ".join(f"`{precision.value}` is {text}" for precision, text in KINDS.items())
-    counts = "; ".join(f"{case.network} {case.precision.value} {case.decisions} ({case.networks_run:,})" for case in cases)
-    return (
-        "# Orders\n\n"
-        f"Quality is the mean over all prefixes of log10 of the loss (KL divergence from the float network) on {sizes['held_out']} "
-        "held-out test pictures; lower is better, 0.1 less is a loss 21% smaller. Mean over "
-        f"{sizes['draws']} disjoint calibration draws of {sizes['samples']} pictures; the random order has another seed on each draw. "
-        "Intervals are 95% (Student) on the differences paired by draw: they are about the choice of calibration pictures alone, and none "
-        f"is corrected for the number of comparisons.\n\n{kinds}.\n\n"
-        "A forward is one picture from the probed layer to the end, counted at the least: Hessian steps that took more than three tries "
-        "are left out; at 4 bits the traces of activations, which a job measures too but the order does not read, are in it. CPU seconds "
-        "are of one draw, one thread.\n\n"
-        + markdown_table(["network", "precision", "order", "quality", "minus random", "forwards", "CPU s"], rows)
-        + "\nOne order minus another:\n\n"
-        + markdown_table(["network", "precision", "order", "minus", "difference", "the first is"], compared)
-        + f"\nDecisions (and networks run to judge the prefixes): {counts}.\n\n"
-        f"{environment_line(where)} Took {took['wall_seconds'] / 60:.1f} minutes, {took['cpu_seconds'] / 60:.1f} CPU minutes. "
-        "Repeat with `python -m benchmarks.orders`.\n"
-    )
+def predictions_of(losses: LossModel, order: Sequence[Decision], judged: Sequence[Judged]) -> list[Predicted]:
+    """Return for every prefix of two or more what the loss model says, beside what was measured."""
+    found = []
+    for count in range(2, len(order) + 1):
+        said, measured = losses.predict(precisions(order[:count])), judged[count - 1]
+        bar = float(np.hypot(said.error, measured.error))
+        found.append(Predicted(measured.loss, said.loss, bar, abs(measured.loss - said.loss) <= WITHIN * bar))
+    return found
 
 
-def interval(difference: Difference) -> str:
-    """Return a difference and its interval in words of one cell."""
-    return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+def budget_result(order: str, place: int, reached: Sequence[Reached], engines: Mapping[frozenset[Decision], str]) -> BudgetResult:
+    """Return how far an order gets under the budget at a place of BUDGETS, over its draws or seeds.
+
+    Args:
+        order: Its name.
+        place: In BUDGETS.
+        reached: Of each draw or seed.
+        engines: Networks that will be timed, by their decisions.
+    """
+    predicted = tuple(item.predicted for item in reached if item.predicted is not None)
+    return BudgetResult(order, BUDGETS[place], tuple(len(item.low) for item in reached), predicted, engines.get(frozenset(reached[0].low)))
+
+
+def saved_engines(network: Network, draw: Draw, reached: Sequence[Reached], scratch: Path) -> dict[frozenset[Decision], str]:
+    """Write the float network and those that were reached, and return their names: each one's file is ``<network>-<name>.onnx``."""
+    names = {frozenset[Decision](): FLOAT}
+    for item in reached:
+        names.setdefault(frozenset(item.low), str(len(names)))
+    for low, name in names.items():
+        onnx.save_model(low_network(network, low, draw) if low else network.model, scratch / f"{network.name}-{name}.onnx")
+    return names
+
+
+def measured_ratios(name: str, cases: Sequence[CaseResult], sizes: Mapping[str, int], scratch: Path) -> dict[str, tuple[float, float]]:
+    """Return the latency of each saved network over the float network's, and its spread; all are timed in turns.
+
+    Args:
+        name: The network.
+        cases: All results.
+        sizes: ``draws``, ``samples`` and ``held_out``.
+        scratch: Where ``run_case`` left the networks.
+    """
+    wanted = {item.engine for case in cases if case.network == name for item in case.budgets if item.engine is not None}
+    _, held_out = pictures(**sizes)
+    network = read_network(name, MODELS[name], PICTURE)
+    feeds = {network.input: np.resize(held_out, (BATCH, *held_out.shape[1:]))}
+    timings = timed({engine: scratch / f"{name}-{engine}.onnx" for engine in sorted(wanted | {FLOAT})}, feeds)
+    found = {engine: relative_latency(timing, timings[FLOAT]) for engine, timing in timings.items()}
+    return {engine: (relative.ratio, relative.mad) for engine, relative in found.items()}
+
+
+def _order_result(name: str, qualities: Sequence[float], random: Sequence[float], draws: Sequence[MeasuredOrder]) -> OrderResult:
+    seconds = float(np.mean([order.cpu_seconds for order in draws]))
+    return OrderResult(name, tuple(qualities), difference_of_means(qualities, random), draws[0].forwards, seconds)
 
 
 def _case_json(case: CaseResult) -> dict[str, object]:
     return {
         "network": case.network,
-        "precision": case.precision.value,
+        "kind": case.kind,
         "decisions": case.decisions,
         "networks_run": case.networks_run,
         "cpu_seconds": case.cpu_seconds,
         "orders": [asdict(order) | {"quality": order.quality} for order in case.orders],
         "comparisons": [{"order": a, "minus": b, **asdict(difference), "word": difference.word} for a, b, difference in case.comparisons],
+        "budgets": [asdict(item) for item in case.budgets],
+        "predictions": [asdict(item) for item in case.predictions],
     }
 
 

@@ -61,9 +61,9 @@ def low_layer(
         return graph.piece(unit.start, unit.stop, outputs=[layer.output], fed=fed, constants=constants)
     rounds_output = layer.op_type in scheme.quantized_outputs
     nodes = []
-    rounded = _rounded_inputs(graph, layer, scheme)
+    rounded = rounded_inputs(graph, layer, scheme)
     for name in rounded:
-        source, span = name, _span(graph, name, ranges, scheme)
+        source, span = name, span_of(graph, name, ranges, scheme)
         if smoothing is not None and name == smoothing.tensor and precision is Precision.INT8:
             source, span = f"{name}__smoothed", (smoothing.low, smoothing.high)
             constants[f"{name}__factor"] = numpy_helper.from_array(smoothing.factor, f"{name}__factor")
@@ -118,7 +118,7 @@ def rounded_tensors(layer: Layer, scheme: Scheme) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*layer.inputs, *outputs)))
 
 
-def _rounded_inputs(graph: Graph, layer: Layer, scheme: Scheme) -> tuple[str, ...]:
+def rounded_inputs(graph: Graph, layer: Layer, scheme: Scheme) -> tuple[str, ...]:
     """Return the inputs that a low layer reads rounded: all, but of a strongly typed sum those that a weighted layer reads too."""
     names = tuple(dict.fromkeys(layer.inputs))
     if not scheme.strongly_typed or layer.kind is not LayerKind.RESIDUAL_ADD:
@@ -127,7 +127,8 @@ def _rounded_inputs(graph: Graph, layer: Layer, scheme: Scheme) -> tuple[str, ..
     return tuple(name for name in names if name in shared)
 
 
-def _span(graph: Graph, name: str, ranges: Mapping[str, tuple[float, float]], scheme: Scheme) -> tuple[float, float]:
+def span_of(graph: Graph, name: str, ranges: Mapping[str, tuple[float, float]], scheme: Scheme) -> tuple[float, float]:
+    """Return the range that a low layer rounds a tensor in."""
     if scheme.strongly_typed and any(node.op_type == "Softmax" and name in node.output for node in graph.nodes):
         return 0.0, 1.0
     return ranges[name]

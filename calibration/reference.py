@@ -101,6 +101,10 @@ class ReferenceModel:
         levels = self._levels.get((layer.name, precision))
         return rounded_weight(self.graph, layer, precision, self.smoothing(layer), self._scheme, levels)
 
+    def has_levels(self, layer: Layer, precision: Precision) -> bool:
+        """Return whether the layer has integer weights other than the nearest in the precision."""
+        return (layer.name, precision) in self._levels
+
     def can_round(self, layer: Layer) -> bool:
         """Whether every range that INT8 needs is known."""
         return all(name in self._ranges for name in rounded_tensors(layer, self._scheme))

@@ -47,17 +47,17 @@ def sensitivity_table(singles: Singles, traces: Sequence[HessianTrace], *, hessi
 
     Args:
         singles: The loss probes.
-        traces: The Hessian traces at 8 bits; layers may be missing.
+        traces: The Hessian traces, with what each precision rounds; layers and precisions may be missing.
         hessian_samples: Samples behind the traces.
         plain_forwards: Work of the loss probes, in whole forward passes of one sample: ``forwards_of_probes`` of each sample.
     """
-    found: dict[str, list[HessianTrace]] = {}
+    found: dict[Decision, list[HessianTrace]] = {}
     for trace in traces:
-        found.setdefault(trace.layer, []).append(trace)
+        found.setdefault(Decision(trace.layer, trace.precision), []).append(trace)
     rows = []
     for index, decision in enumerate(singles.decisions):
         loss = singles.loss[:, index]
-        parts = found.get(decision.layer, []) if decision.precision is Precision.INT8 else []
+        parts = found.get(decision, [])
         rows.append(
             Sensitivity(
                 decision.layer,

@@ -50,6 +50,13 @@ class Singles:
         return len(self.loss)
 
     @property
+    def loss_covariance(self) -> NDArray[np.float64]:
+        """Covariance of the mean losses, (decisions, decisions): they are of the same samples; infinite from a single one."""
+        if self.samples < 2:
+            return np.full((len(self.decisions),) * 2, np.inf)
+        return np.atleast_2d(np.cov(self.loss, rowvar=False)) / self.samples
+
+    @property
     def gram(self) -> NDArray[np.float64]:
         """G, (decisions, decisions)."""
         return self.gram_sum / self.samples

@@ -25,12 +25,13 @@ def loss_model(table: SensitivityTable, arrays: Mapping[str, NDArray[np.generic]
 
     Args:
         table: The losses alone.
-        arrays: ``interaction`` and ``error`` of each pair, (decisions, decisions), in the order of the table's rows.
+        arrays: ``interaction`` and ``error`` of each pair and ``loss_covariance`` of the mean losses, (decisions, decisions), in the order
+            of the table's rows.
     """
     return LossModel(
         tuple(row.decision for row in table.rows),
         np.array([row.loss for row in table.rows], dtype=np.float64),
-        np.array([row.loss_error for row in table.rows], dtype=np.float64),
+        np.asarray(arrays["loss_covariance"], dtype=np.float64),
         np.asarray(arrays["interaction"], dtype=np.float64),
         np.asarray(arrays["error"], dtype=np.float64),
     )
@@ -70,7 +71,7 @@ def predictions(
     Args:
         trials: All trials.
         table: The losses alone.
-        arrays: ``interaction`` and ``error`` of each pair, (decisions, decisions), in the order of the table's rows.
+        arrays: As for ``loss_model``.
         forecasts: What the stage ``forecast`` returned, in order.
     """
     proposed: dict[tuple[str, str], float] = {}

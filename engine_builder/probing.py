@@ -95,6 +95,7 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
         batches,
         seed=config.search.seed,
         most=found.batch,
+        precisions=low_precisions(config),
         weights=found.weights,
         workers=processors(),
         on_batch=lambda done: context.progress(done / HESSIAN_BATCHES, f"Hessian probe {done} of {HESSIAN_BATCHES}"),
@@ -141,7 +142,12 @@ def orders(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         "table": json_from_value(context.workspace.write_json("sensitivity.json", json_from_value(table))),
         "dependency": json_from_value(
             context.workspace.write_arrays(
-                "dependency.npz", interaction=matrix.interaction, error=matrix.error, gram=singles.gram, gram_error=singles.gram_error
+                "dependency.npz",
+                interaction=matrix.interaction,
+                error=matrix.error,
+                gram=singles.gram,
+                gram_error=singles.gram_error,
+                loss_covariance=singles.loss_covariance,
             )
         ),
         "orders": {name: json_from_value(order) for name, order in made.items()},

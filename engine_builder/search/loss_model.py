@@ -1,7 +1,9 @@
 r"""Loss of any assignment, to second order: L(S) = sum of h_i + sum over pairs of D_ij, with an error bar.
 
-The standard errors of h_i and D_ij add up as if they were independent. They are of the same samples and partly move together, and the
-third order is in none of them: so the model is checked against every measured trial, and a factor is refitted by which it is off.
+All h_i and D_ij are of the same samples, and move together: the few samples that lose most lose most in every assignment. So the error
+bar has two parts. What the samples share is the relative standard error of sum of h_i, from the covariance of the losses over samples; it
+scales the whole of L. What they do not share are the errors of the D_ij, which add up as if independent. The third order is in neither, so
+the model is checked against every measured trial, and a factor is refitted by which it is off.
 """
 
 from __future__ import annotations
@@ -33,12 +35,13 @@ class PredictedLoss:
 class LossModel:
     """What the probes found of n decisions.
 
-    ``loss`` and ``loss_error``: (n,). ``interaction`` and ``interaction_error``: (n, n), of each pair, symmetric.
+    ``loss``: (n,); ``loss_covariance``: (n, n), of the mean losses. ``interaction`` and ``interaction_error``: (n, n), of each pair,
+    symmetric.
     """
 
     decisions: tuple[Decision, ...]
     loss: NDArray[np.float64]
-    loss_error: NDArray[np.float64]
+    loss_covariance: NDArray[np.float64]
     interaction: NDArray[np.float64]
     interaction_error: NDArray[np.float64]
 
@@ -50,9 +53,11 @@ class LossModel:
         """
         chosen = [low.get(decision.layer) is decision.precision for decision in self.decisions]
         places = np.flatnonzero(chosen)
-        pairs = np.triu(self.interaction_error[np.ix_(places, places)], 1)
-        variance = float(np.sum(self.loss_error[places] ** 2) + np.sum(pairs**2))
-        return PredictedLoss(predicted_loss(chosen, self.loss, self.interaction), math.sqrt(variance))
+        block = np.ix_(places, places)
+        pairs = float(np.sum(np.triu(self.interaction_error[block], 1) ** 2))
+        said, alone = predicted_loss(chosen, self.loss, self.interaction), float(self.loss[places].sum())
+        shared = math.sqrt(max(float(self.loss_covariance[block].sum()), 0.0)) * (said / alone if said > 0.0 < alone else 1.0)
+        return PredictedLoss(said, math.hypot(shared, math.sqrt(pairs)))
 
 
 @dataclass(frozen=True, slots=True)

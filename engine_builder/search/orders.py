@@ -2,10 +2,14 @@
 
 * ``loss``: by the measured quantization loss h of each decision alone.
 * ``hessian``: by the second-order estimate of the same.
-* ``hessian+dependency``: greedily, the decision that adds least given what is already low:
-  hessian_i + sum over j already low of D_ij, with each D_ij shrunk by its uncertainty. Adding the sum of all D_ij up front instead made
-  the order worse wherever it was measured.
-* ``conditional``: the same with the measured loss in place of the Hessian estimate.
+* ``conditional``: greedily, the decision that adds least given what is already low: h_i + sum over j already low of D_ij, with the
+  D_ij shrunk by their uncertainty (``certain_interactions``). Adding the sum of all D_ij up front instead made the order worse wherever
+  it was measured.
+* ``hessian+dependency``: the same with the Hessian estimate s_i in place of h_i, and D_ij * sqrt(s_i s_j / (h_i h_j)) in place of D_ij.
+
+D_ij / (2 sqrt(h_i h_j)) is the cosine between what two decisions do to the outputs, and holds whatever their sizes are. The Hessian
+estimate is off the measured loss by a factor of its own at every decision (at 4 bits commonly 2). Next to interactions on the scale of the
+losses that made the form that the order goes by negative for some sets, and the order worse than without interactions.
 
 Every decision is in an order once. Where a layer may take several precisions, a later decision of a layer replaces the former: what it
 adds is counted against that, and a prefix gives each layer the last one that it has in there.
@@ -34,21 +38,39 @@ def orders_from(table: SensitivityTable, dependencies: DependencyMatrix, wanted:
     made: Mapping[Order, tuple[int, ...]] = {
         Order.LOSS: _ascending(loss),
         Order.HESSIAN: _ascending(hessian),
-        Order.HESSIAN_AND_DEPENDENCY: dependency_order(hessian, dependencies),
-        Order.CONDITIONAL: dependency_order(loss, dependencies),
+        Order.HESSIAN_AND_DEPENDENCY: dependency_order(hessian, dependencies, loss),
+        Order.CONDITIONAL: dependency_order(loss, dependencies, loss),
     }
     return {order.value: tuple(decisions[index] for index in made[order]) for order in wanted}
 
 
-def dependency_order(alone: NDArray[np.float64], dependencies: DependencyMatrix) -> tuple[int, ...]:
+def dependency_order(alone: NDArray[np.float64], dependencies: DependencyMatrix, measured: NDArray[np.float64]) -> tuple[int, ...]:
     """Return indices so that each adds least to the loss given those before it, as far as the dependencies are certain.
 
     Args:
-        alone: (n,), loss of each decision alone, in the order of the matrix.
+        alone: (n,), loss of each decision alone by any estimate, in the order of the matrix.
         dependencies: Their interactions with standard errors.
+        measured: (n,), the measured loss of each alone, which the interactions go with; ``alone`` itself where that is measured.
     """
-    layers = [decision.layer for decision in dependencies.decisions]
-    return conditional_order(alone, certain_part(dependencies.interaction, dependencies.error), layers)
+    interaction = certain_interactions(dependencies, measured)
+    if alone is not measured:
+        interaction = rescaled(interaction, measured, alone)
+    return conditional_order(alone, interaction, [decision.layer for decision in dependencies.decisions])
+
+
+def rescaled(interaction: NDArray[np.float64], measured: NDArray[np.float64], alone: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the interactions that have the same cosines with other losses; none where a loss is not positive, no cosine beyond 1.
+
+    Args:
+        interaction: (n, n), extra loss of each pair.
+        measured: (n,), the loss of each alone that they were measured with.
+        alone: (n,), the loss of each alone that they are to go with.
+    """
+    known = (measured > 0.0) & (alone > 0.0)
+    factor = np.sqrt(np.where(known, alone, 0.0) / np.where(known, measured, 1.0))
+    most = 2.0 * np.sqrt(np.maximum(alone, 0.0))
+    bound = np.outer(most, most) / 2.0
+    return np.asarray(np.clip(interaction * np.outer(factor, factor), -bound, bound), dtype=np.float64)
 
 
 def conditional_order(alone: NDArray[np.float64], interaction: NDArray[np.float64], layers: Sequence[str] | None = None) -> tuple[int, ...]:
@@ -106,19 +128,38 @@ def prefixes(
     return tuple(rungs[:-1] if is_single and rungs and rungs[-1] == everything else rungs)
 
 
-def certain_part(interaction: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return interactions shrunk towards zero by how uncertain they are: D * max(0, 1 - (error / D)^2).
+def certain_interactions(dependencies: DependencyMatrix, measured: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the interactions, (n, n), shrunk towards zero: those that were tested by one factor, those that were screened by another.
 
-    At 8 bits most pairs interact less than the noise of their measurement, and an order that adds the noise up is worse than one that
-    leaves dependencies out. This is the positive-part shrinkage of James and Stein for one entry at a time.
+    Interactions are many, and one by one too noisy to tell: where all are noise, a third still exceed their standard errors. So all cosines
+    of a group are shrunk by the one factor that minimizes their squared error, 1 - sum of variances / sum of squares (Ledoit and Wolf's
+    shrinkage of a correlation matrix towards the identity, in the form of Schaefer and Strimmer 2005). Of what is screened, about 0.8 is
+    kept at 4 bits and 0.1 at 8 on the networks of ``benchmarks``.
 
     Args:
-        interaction: (n, n), extra loss of each pair.
-        error: (n, n), its standard error; infinite where nothing is known.
+        dependencies: The interactions with standard errors.
+        measured: (n,), the measured loss of each decision alone.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        kept = np.maximum(0.0, 1.0 - (error / interaction) ** 2)
-    return np.where(interaction == 0.0, 0.0, interaction * kept)
+    layers = np.array([decision.layer for decision in dependencies.decisions])
+    place = {decision: index for index, decision in enumerate(dependencies.decisions)}
+    tested = np.zeros(dependencies.interaction.shape, dtype=bool)
+    for test in dependencies.tests:
+        i, j = place[test.first], place[test.second]
+        tested[i, j] = tested[j, i] = True
+    size = np.sqrt(2.0 * np.maximum(measured, 0.0))
+    bound = np.outer(size, size)  # 2 sqrt(h_i h_j)
+    counted = (layers[:, None] != layers[None, :]) & (bound > 0.0)
+    kept = np.zeros_like(dependencies.interaction)
+    for group in (tested, ~tested):
+        kept[group] = _share_of_signal(dependencies, bound, counted & group)
+    return dependencies.interaction * kept
+
+
+def _share_of_signal(dependencies: DependencyMatrix, bound: NDArray[np.float64], group: NDArray[np.bool_]) -> float:
+    """Return 1 - sum of variances / sum of squares of the cosines of a group, 0..1."""
+    squares = float(np.sum((dependencies.interaction[group] / bound[group]) ** 2))
+    noise = float(np.sum((dependencies.error[group] / bound[group]) ** 2))
+    return max(0.0, 1.0 - noise / squares) if squares > 0.0 else 0.0
 
 
 def _ascending(cost: NDArray[np.float64]) -> tuple[int, ...]:

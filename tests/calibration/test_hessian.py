@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from calibration.hessian import AGREEMENT, HessianTrace, measure_traces, settled_step, sites
 from calibration.layers import LayerKind
 from calibration.metrics import OutputKind
-from calibration.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, fake_quantize_activation, fake_quantize_weight
+from calibration.precision import (
+    ONNXRUNTIME_CPU_SCHEME,
+    TENSORRT_SCHEME,
+    Precision,
+    fake_quantize_activation,
+    fake_quantize_blocks,
+    fake_quantize_fp8,
+    fake_quantize_weight,
+)
+from calibration.reference import ReferenceModel
 from calibration.session import Array
 from tests.model_text import cnn, model_from_text, samples_for
 from tests.probed_models import Probed, probed
@@ -111,11 +120,75 @@ def test_sensitivity_is_half_the_mean_curvature_times_the_squared_rounding() -> 
 
 def test_every_tensor_that_int8_rounds_is_a_site() -> None:
     case = probed(cnn(), samples_for(cnn(), 4))
-    found = {layer.output: sites(layer, ONNXRUNTIME_CPU_SCHEME) for layer in case.layers}
+    reference = case.reference()
+    found = {layer.output: sites(reference, layer, ONNXRUNTIME_CPU_SCHEME, Precision.INT8) for layer in case.layers}
     assert found["r1"] == ("weight", "input0", "output")
     add = next(layer for layer in case.layers if layer.kind is LayerKind.RESIDUAL_ADD)
-    assert sites(add, ONNXRUNTIME_CPU_SCHEME) == ("input0", "input1", "output")
-    assert sites(add, TENSORRT_SCHEME) == ("input0", "input1")
+    assert found[add.output] == ("input0", "input1", "output")
+
+
+def test_a_strongly_typed_sum_has_only_the_inputs_that_it_reads_rounded() -> None:
+    case = probed(cnn(), samples_for(cnn(), 4), scheme=TENSORRT_SCHEME)
+    reference = case.reference()
+    add = next(layer for layer in case.layers if layer.kind is LayerKind.RESIDUAL_ADD)
+    shared = {name for layer in case.layers if layer.kind is LayerKind.WEIGHTED for name in layer.inputs}
+    expected = tuple(f"input{index}" for index, name in enumerate(add.inputs) if name in shared)
+    assert 0 < len(expected) < len(add.inputs)
+    for precision in (Precision.INT8, Precision.FP8):
+        assert sites(reference, add, TENSORRT_SCHEME, precision) == expected
+
+
+def test_four_bit_weights_need_no_trace_of_an_activation() -> None:
+    case = probed(cnn(), samples_for(cnn(), 4), scheme=TENSORRT_SCHEME)
+    found = measure_traces(
+        case.reference(), [OutputKind.LOGITS], TENSORRT_SCHEME, case.ranges, [case.feeds], seed=0, precisions=(Precision.INT4,)
+    )
+    assert [(trace.layer, trace.site) for trace in found] == [(layer.name, "weight") for layer in case.layers if layer.weight is not None]
+    assert {trace.precision for trace in found} == {Precision.INT4}
+
+
+def test_levels_other_than_the_nearest_have_no_estimate() -> None:
+    case = probed(linear(), samples_for(linear(), 4))
+    levels = {(case.layers[0].name, Precision.INT4): np.ones((INPUTS, OUTPUTS), dtype=np.int8)}
+    reference = ReferenceModel(case.model, case.layers, case.ranges, case.scheme, levels=levels)
+    assert sites(reference, case.layers[0], case.scheme, Precision.INT4) == ()
+    assert sites(reference, case.layers[0], case.scheme, Precision.INT8) != ()
+    assert sites(case.reference(), case.layers[0], case.scheme, Precision.INT4) == ("weight",)
+
+
+def test_each_precision_has_its_own_rounding_of_the_same_trace() -> None:
+    case = probed(linear(), samples_for(linear(), 8), scheme=TENSORRT_SCHEME)
+    precisions = (Precision.INT8, Precision.FP8, Precision.INT4, Precision.FP16)
+    found = measure_traces(case.reference(), KINDS, TENSORRT_SCHEME, case.ranges, [case.feeds], seed=0, precisions=precisions)
+    by_place = {(trace.site, trace.precision): trace for trace in found}
+    assert set(by_place) == {
+        ("weight", Precision.INT8),
+        ("weight", Precision.FP8),
+        ("weight", Precision.INT4),
+        ("input0", Precision.INT8),
+        ("input0", Precision.FP8),
+    }
+    assert len({trace.trace for trace in found if trace.site == "weight"}) == 1
+    weight = onnx.numpy_helper.to_array(case.model.graph.initializer[0])
+    blocks = fake_quantize_blocks(weight, 0, block=TENSORRT_SCHEME.block)
+    assert by_place["weight", Precision.INT4].rounding == pytest.approx(float(np.sum((weight - blocks) ** 2)), rel=1e-5)
+    x = case.feeds["x"].astype(np.float32)
+    fp8 = fake_quantize_fp8(x, *case.ranges["x"])
+    assert by_place["input0", Precision.FP8].rounding == pytest.approx(float(np.sum((x - fp8) ** 2)) / len(x), rel=1e-5)
+
+
+def test_what_a_softmax_writes_is_rounded_in_the_range_that_the_dialect_has() -> None:
+    text = "g (float[N,6] x) => (float[N,5] y) { s = Softmax(x)  y = Gemm(s, w) }"
+    model = model_from_text(text, {"w": (INPUTS, OUTPUTS)})
+    case = probed(model, samples_for(model, 8), scheme=TENSORRT_SCHEME)
+    layer = case.layers[0]
+    ranges = {**case.ranges, layer.inputs[0]: (0.0, 0.4)}
+    found = measure_traces(case.reference(), KINDS, TENSORRT_SCHEME, ranges, [case.feeds], seed=0)
+    x = case.feeds["x"].astype(np.float32)
+    powers = np.exp(x - x.max(axis=1, keepdims=True))
+    softmax = powers / powers.sum(axis=1, keepdims=True)
+    error = fake_quantize_activation(softmax, 0.0, 1.0, bits=8, symmetric=True) - softmax
+    assert next(trace for trace in found if trace.site == "input0").rounding == pytest.approx(float(np.sum(error**2)) / len(x), rel=0.02)
 
 
 def test_a_network_gets_a_settled_trace_for_every_site() -> None:
@@ -125,7 +198,9 @@ def test_a_network_gets_a_settled_trace_for_every_site() -> None:
     found = measure_traces(
         case.reference(2), [OutputKind.LOGITS], case.scheme, case.ranges, halves, seed=0, workers=2, on_batch=told.append
     )
-    assert [(trace.layer, trace.site) for trace in found] == [(layer.name, s) for layer in case.layers for s in sites(layer, case.scheme)]
+    assert [(trace.layer, trace.site) for trace in found] == [
+        (layer.name, site) for layer in case.layers for site in sites(case.reference(), layer, case.scheme, Precision.INT8)
+    ]
     assert all(trace.trace > 0 and trace.settled for trace in found)
     assert told == [1, 2]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -37,6 +38,12 @@ def test_the_hessian_estimate_sums_over_the_tensors_of_an_int8_layer() -> None:
     rows = table().rows
     assert rows[0].hessian == 3.0  # 1/2 * 4/2 + 1/2 * 8/2
     assert rows[0].hessian_error == 1.25  # hypot(1/2 * 3/2, 1/2 * 4/2)
+
+
+def test_each_precision_has_the_hessian_estimate_of_its_own_rounding() -> None:
+    four = dataclasses.replace(TRACES[0], rounding=5.0, precision=Precision.INT4)
+    rows = sensitivity_table(SINGLES, (*TRACES, four), hessian_samples=32, plain_forwards=6.0).rows
+    assert [row.hessian for row in rows] == [3.0, 5.0, None]
 
 
 def test_what_was_not_probed_has_no_hessian_estimate() -> None:

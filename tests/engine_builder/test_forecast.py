@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 
 from calibration.codec import json_from_value, value_from_json
 from calibration.layers import find_layers
@@ -126,6 +127,11 @@ def test_a_decision_gains_what_its_kernel_saves_against_the_baselines() -> None:
     }
 
 
+def no_dependency(decisions: int) -> dict[str, NDArray[np.float64]]:
+    """Return the arrays of decisions that do not interact, known exactly."""
+    return {name: np.zeros((decisions, decisions)) for name in ("interaction", "error", "loss_covariance")}
+
+
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], StageContext]:
     """A small network with its ranges, and losses that grow from layer to layer."""
@@ -152,7 +158,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], St
     order = tuple(Decision(layer, Precision.INT8) for layer in reversed(LAYERS))
     request |= {
         "table": json_from_value(workspace.write_json("sensitivity.json", json_from_value(table))),
-        "dependency": json_from_value(workspace.write_arrays("dependency.npz", interaction=np.zeros((4, 4)), error=np.zeros((4, 4)))),
+        "dependency": json_from_value(workspace.write_arrays("dependency.npz", **no_dependency(4))),
         "orders": {"loss": json_from_value(order)},
     }
     return request, context
@@ -229,10 +235,9 @@ def both(job: tuple[dict[str, object], StageContext]) -> tuple[dict[str, object]
     order = tuple(Decision(layer, kind) for kind in reversed(kinds) for layer in reversed(LAYERS))
     table = json_from_value(SensitivityTable(rows, 24, 24, 1.0, ()))
     kernels = {layer: {"baseline": 0.2, "int8": 0.1, "fp8": 0.1 if "Conv" in layer else 0.15} for layer in LAYERS}
-    arrays = {"interaction": np.zeros((8, 8)), "error": np.zeros((8, 8))}
     changed = {
         "table": json_from_value(context.workspace.write_json("both.json", table)),
-        "dependency": json_from_value(context.workspace.write_arrays("both.npz", **arrays)),
+        "dependency": json_from_value(context.workspace.write_arrays("both.npz", **no_dependency(8))),
         "orders": {"loss": json_from_value(order)},
         "kernels_ms": kernels,
     }

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from typing import cast
 
 import numpy as np
@@ -22,7 +21,7 @@ def table_of(*decisions: tuple[str, Precision, float]) -> SensitivityTable:
 
 TABLE = table_of(("a", INT8, 0.1), ("b", INT8, 0.2), ("b", INT4, 0.7))
 PAIRS = np.array([[0.0, 0.03, 0.05], [0.03, 0.0, 0.0], [0.05, 0.0, 0.0]])
-ARRAYS = {"interaction": PAIRS, "error": np.zeros((3, 3))}
+ARRAYS = {"interaction": PAIRS, "error": np.zeros((3, 3)), "loss_covariance": np.zeros((3, 3))}
 LADDERS = [{"ladders": [{"name": "loss", "fingerprints": ["f0", "f1"], "ratios": [0.9, 0.8]}]}]
 
 
@@ -37,18 +36,17 @@ def measured(index: int, low: dict[str, Precision], loss: float) -> Trial:
 
 
 def test_predictions_are_refitted_to_the_measured_losses_each_with_an_error_bar() -> None:
-    errors = {"interaction": PAIRS, "error": np.full((3, 3), 0.04)}
-    table = SensitivityTable(tuple(dataclasses.replace(row, loss_error=0.03) for row in TABLE.rows), 8, 8, 1.0, ())
+    errors = {"interaction": PAIRS, "error": np.full((3, 3), 0.04), "loss_covariance": np.full((3, 3), 0.03**2)}
     trials = [measured(0, {}, 0.0), *(measured(index, {"a": INT8, "b": INT8}, 0.66) for index in range(1, 4))]
-    said = predictions(trials, table, errors, [])[1]
+    said = predictions(trials, TABLE, errors, [])[1]
     assert said["loss"] == pytest.approx(0.33)
-    assert said["loss_error"] == pytest.approx((0.03**2 + 0.03**2 + 0.04**2) ** 0.5)
+    assert said["loss_error"] == pytest.approx(((2 * 0.03 * 0.33 / 0.3) ** 2 + 0.04**2) ** 0.5)
     assert said["refitted"] == pytest.approx(0.33 * 2.0**0.5)  # three trials of twice the loss, against as much trust in the model
     assert cast(float, said["refitted_error"]) > cast(float, said["loss_error"])
 
 
 def test_an_error_that_is_not_known_is_none() -> None:
-    unknown = {"interaction": PAIRS, "error": np.full((3, 3), np.inf)}
+    unknown = {**ARRAYS, "error": np.full((3, 3), np.inf)}
     said = predictions([failed_trial(0, "f0", {"a": INT8, "b": INT8}, "loss", "")], TABLE, unknown, [])[0]
     assert (said["loss_error"], said["refitted_error"]) == (None, None)
 

@@ -148,7 +148,10 @@ class Desk:
             "model": self.workspace.write_bytes("model.onnx", model),
             "engine": self.workspace.write_bytes("engine.onnx", ENGINE),
             "dependency": self.workspace.write_arrays(
-                "dependency.npz", interaction=0.001 * (1.0 - np.eye(len(names))), error=np.zeros((len(names),) * 2)
+                "dependency.npz",
+                interaction=0.001 * (1.0 - np.eye(len(names))),
+                error=np.zeros((len(names),) * 2),
+                loss_covariance=np.zeros((len(names),) * 2),
             ),
         }
         accuracy = {"metric": "top1", "min_relative": 0.9, "confidence": confidence}

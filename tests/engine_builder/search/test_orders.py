@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.dependency import DependencyMatrix
+from calibration.dependency import DependencyMatrix, PairTest
 from calibration.precision import Precision
 from calibration.sensitivity import Sensitivity, SensitivityTable
 from calibration.singles import Decision
 from engine_builder.config import Order
-from engine_builder.search.orders import certain_part, conditional_order, orders_from, prefixes
+from engine_builder.search.orders import certain_interactions, conditional_order, dependency_order, orders_from, prefixes, rescaled
 
 COSTS = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12)
 
@@ -79,6 +80,42 @@ def test_each_order_sorts_by_its_own_cost() -> None:
     }
 
 
+@given(st.integers(2, 8), st.integers(0, 2**32 - 1))
+def test_rescaled_interactions_never_make_the_loss_of_a_set_negative(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    perturbations = rng.normal(size=(count, 3)) * 10.0 ** rng.uniform(-2, 2, size=(count, 1))
+    gram = perturbations @ perturbations.T
+    interaction = 2.0 * (gram - np.diag(np.diag(gram)))
+    alone = 10.0 ** rng.uniform(-4, 4, size=count)
+    other = rescaled(interaction, np.diag(gram), alone)
+    smallest = np.linalg.eigvalsh(np.diag(alone) + other / 2.0)[0]
+    assert smallest >= -1e-9 * alone.max()  # the rounding of the eigenvalues
+
+
+def test_rescaled_interactions_keep_their_cosines() -> None:
+    interaction = np.array([[0.0, 0.4], [0.4, 0.0]])  # cosine 0.4 / (2 * 0.5 * 1) = 0.4
+    assert rescaled(interaction, np.array([0.25, 1.0]), np.array([4.0, 9.0]))[0, 1] == pytest.approx(0.4 * 2 * 2 * 3)
+
+
+def test_an_interaction_beyond_that_of_two_like_perturbations_is_cut() -> None:
+    interaction = np.array([[0.0, -9.0], [-9.0, 0.0]])
+    assert rescaled(interaction, np.array([1.0, 1.0]), np.array([4.0, 1.0]))[0, 1] == -4.0
+
+
+def test_a_loss_of_zero_has_no_interactions() -> None:
+    interaction = np.array([[0.0, 0.1], [0.1, 0.0]])
+    assert not rescaled(interaction, np.array([0.0, 1.0]), np.array([1.0, 1.0])).any()
+    assert not rescaled(interaction, np.array([1.0, 1.0]), np.array([0.0, 1.0])).any()
+
+
+def test_interactions_go_with_the_hessian_estimates_that_they_are_added_to() -> None:
+    interaction = np.zeros((3, 3))
+    interaction[0, 2] = interaction[2, 0] = -0.9  # of losses a hundred times the estimates: unscaled, layer 2 would come second
+    hessian, loss = np.array([0.001, 0.002, 0.01]), np.array([0.1, 5.0, 10.0])
+    assert dependency_order(hessian, matrix(interaction), hessian) == (0, 2, 1)
+    assert dependency_order(hessian, matrix(interaction), loss) == (0, 1, 2)
+
+
 def test_only_the_orders_asked_for_and_in_the_order_asked_for() -> None:
     made = orders_from(table([0.1], [0.1]), matrix(np.zeros((1, 1))), (Order.HESSIAN, Order.LOSS))
     assert list(made) == ["hessian", "loss"]
@@ -91,15 +128,42 @@ def test_a_layer_without_hessian_is_placed_by_its_loss() -> None:
     assert [decision.layer for decision in made["hessian"]] == ["l1", "l0"]
 
 
-def test_a_certain_interaction_is_kept_and_an_uncertain_one_is_not() -> None:
-    interaction = np.array([[0.0, 4.0, -2.0], [4.0, 0.0, 1.0], [-2.0, 1.0, 0.0]])
-    error = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 2.0], [1.0, 2.0, 0.0]])
-    kept = certain_part(interaction, error)
-    assert kept.tolist() == [[0.0, 4.0, -1.5], [4.0, 0.0, 0.0], [-1.5, 0.0, 0.0]]
+def test_screened_interactions_are_shrunk_alike_by_what_share_of_their_squares_is_noise() -> None:
+    interaction = np.array([[0.0, 4.0, -2.0], [4.0, 0.0, 0.0], [-2.0, 0.0, 0.0]])
+    error = 1.0 - np.eye(3)
+    decisions = matrix(interaction).decisions
+    kept = certain_interactions(DependencyMatrix(decisions, interaction, error, ()), np.ones(3))
+    np.testing.assert_allclose(kept, interaction * (1.0 - 3.0 / 20.0), rtol=1e-12)  # the rounding of float64
+
+
+def test_tested_pairs_are_shrunk_by_the_noise_among_them_alone() -> None:
+    interaction = np.array([[0.0, 4.0, -1.0], [4.0, 0.0, 1.0], [-1.0, 1.0, 0.0]])
+    error = np.array([[0.0, 2.0, 5.0], [2.0, 0.0, 5.0], [5.0, 5.0, 0.0]])
+    decisions = matrix(interaction).decisions
+    tests = (PairTest(decisions[0], decisions[1], 4.0, 2.0, 64),)
+    kept = certain_interactions(DependencyMatrix(decisions, interaction, error, tests), np.ones(3))
+    assert kept.tolist() == [[0.0, 3.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0]]  # the screened ones are all noise
+
+
+def test_interactions_between_the_precisions_of_one_layer_say_nothing_about_the_noise() -> None:
+    decisions = (Decision("a", Precision.INT8), Decision("a", Precision.INT4), Decision("b", Precision.INT8))
+    interaction = np.array([[0.0, 9.0, 1.0], [9.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+    error = np.array([[0.0, 0.0, 2.0], [0.0, 0.0, 2.0], [2.0, 2.0, 0.0]])
+    assert not certain_interactions(DependencyMatrix(decisions, interaction, error, ()), np.ones(3)).any()
+
+
+def test_what_pure_noise_leaves_of_screened_interactions_is_next_to_nothing() -> None:
+    rng = np.random.default_rng(0)
+    noise = np.triu(rng.normal(size=(30, 30)), 1)
+    interaction = noise + noise.T
+    found = certain_interactions(DependencyMatrix(matrix(interaction).decisions, interaction, 1.0 - np.eye(30), ()), np.ones(30))
+    assert np.square(found).sum() <= 0.01 * np.square(interaction).sum()
 
 
 def test_an_interaction_of_which_nothing_is_known_does_not_count() -> None:
-    assert certain_part(np.array([[3.0]]), np.array([[np.inf]])).tolist() == [[0.0]]
+    interaction = np.array([[0.0, 3.0], [3.0, 0.0]])
+    unknown = DependencyMatrix(matrix(interaction).decisions, interaction, np.full((2, 2), np.inf), ())
+    assert not certain_interactions(unknown, np.ones(2)).any()
 
 
 INT8, FP8, INT4 = Precision.INT8, Precision.FP8, Precision.INT4
