@@ -123,7 +123,7 @@ class Search:
                 return f"the limit of {self._max_seconds:g} seconds was reached"
             usual = mean_seconds(self.trials)
             if self._seconds() + usual > self._max_seconds:
-                return f"the limit of {self._max_seconds:g} seconds leaves no time for another trial, which takes about {usual:.3g}"
+                return f"the limit of {self._max_seconds:g} seconds leaves no time for another trial of about {usual:.3g} seconds"
         return None
 
     def _steps(self, uniform: Mapping[str, Low], products: Low) -> Generator[Proposal, Trial, None]:

@@ -7,11 +7,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.tensorrt_build import build_plan
+from engine_builder.backends.tensorrt_hooks import process_logger
 from engine_builder.errors import BuildError
 from tests.engine_builder.fake_gpu import FakeGpu
 from tests.engine_builder.fake_tensorrt import fake_tensorrt
@@ -110,6 +112,39 @@ def test_library_that_does_not_start_is_a_build_error_about_the_driver(tmp_path:
     with pytest.raises(BuildError, match=r"TensorRT 11\.4\.0 did not start") as caught:
         build_plan(trt, tmp_path / "model.onnx", BuildOptions(), shapes={})
     assert "driver" in caught.value.fix
+
+
+@pytest.mark.parametrize(("said", "error"), [("std::bad_alloc", MemoryError), ("no tactics", BuildError)])
+def test_too_little_memory_is_told_from_a_model_that_is_refused(said: str, error: type[Exception], tmp_path: Path) -> None:
+    trt = fake_tensorrt(FakeGpu())
+    config = SimpleNamespace()
+
+    def build(network: object, config: object) -> None:
+        process_logger(trt).log(1, said)  # type: ignore[attr-defined]  # what TensorRT calls
+
+    builder = SimpleNamespace(
+        create_network=lambda flags: SimpleNamespace(num_inputs=0),
+        create_builder_config=lambda: config,
+        build_serialized_network=build,
+    )
+    trt.__dict__.update(
+        Builder=lambda log: builder,
+        OnnxParser=lambda network, log: SimpleNamespace(parse_from_file=lambda path: True),
+        IErrorRecorder=type("IErrorRecorder", (), {}),
+        IProgressMonitor=type("IProgressMonitor", (), {}),
+        NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=0),
+        ProfilingVerbosity=SimpleNamespace(DETAILED="detailed"),
+        MemoryPoolType=SimpleNamespace(WORKSPACE="workspace"),
+        HardwareCompatibilityLevel=SimpleNamespace(AMPERE_PLUS="ampere"),
+        BuilderFlag=SimpleNamespace(VERSION_COMPATIBLE="version"),
+    )
+    told: dict[str, object] = {}
+    config.set_memory_pool_limit, config.set_flag = told.__setitem__, lambda flag: told.update(flag=flag)
+    with pytest.raises(error, match=said):
+        build_plan(trt, tmp_path / "model.onnx", BuildOptions(64, 5, hardware_compatible=True, version_compatible=True), shapes={})
+    assert told == {"workspace": 64, "flag": "version"}
+    assert (config.builder_optimization_level, config.hardware_compatibility_level) == (5, "ampere")
+    assert not process_logger(trt).messages.lock.locked()
 
 
 def test_options_are_checked() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.codec import json_from_value, value_from_json
-from engine_builder.timing import Timing, is_faster, relative_latency, time_interleaved
+from engine_builder.timing import Timing, TimingPlan, is_faster, relative_latency, time_interleaved
 
 
 class Machine:
@@ -162,3 +162,9 @@ def test_relative_latency_of_a_scaled_engine_is_the_scale(blocks: list[float], s
 def test_timing_survives_json() -> None:
     timing = timing_of(1.0, 2.0, 3.0)
     assert value_from_json(Timing, json.loads(json.dumps(json_from_value(timing)))) == timing
+
+
+@pytest.mark.parametrize(("least", "most"), [(0, 5), (6, 5)])
+def test_a_plan_needs_at_least_one_run_and_no_fewer_at_most(least: int, most: int) -> None:
+    with pytest.raises(ValueError, match=f"min_runs is {least} and max_runs {most}"):
+        TimingPlan(1.0, least, most, time_interleaved)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine_builder.errors import EngineError
-from engine_builder.workspace import FileRef, Workspace, file_refs
+from engine_builder.workspace import FileRef, StageContext, Workspace, file_refs
 
 
 @pytest.fixture
@@ -155,3 +155,15 @@ def test_file_references_are_found_at_any_depth() -> None:
 def test_workspace_is_given_as_an_absolute_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert Workspace(Path("relative")).root == tmp_path / "relative"
+
+
+def test_a_part_of_a_stage_covers_its_part_of_the_progress(tmp_path: Path) -> None:
+    seen: list[tuple[float, str]] = []
+    whole = StageContext(Workspace(tmp_path), tmp_path, lambda fraction, message: seen.append((fraction, message)))
+    part = whole.part(0.2, 0.6)
+    for fraction in (0.0, 0.5, 1.0):
+        part.progress(fraction, "x")
+    part.part(0.5, 1.0).progress(0.0, "nested")
+    assert [share for share, _ in seen] == pytest.approx([0.2, 0.4, 0.6, 0.4])
+    assert seen[-1][1] == "nested"
+    assert (part.workspace, part.scratch) == (whole.workspace, whole.scratch)
