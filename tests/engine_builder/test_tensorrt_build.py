@@ -136,13 +136,13 @@ def test_too_little_memory_is_told_from_a_model_that_is_refused(said: str, error
         ProfilingVerbosity=SimpleNamespace(DETAILED="detailed"),
         MemoryPoolType=SimpleNamespace(WORKSPACE="workspace"),
         HardwareCompatibilityLevel=SimpleNamespace(AMPERE_PLUS="ampere"),
-        BuilderFlag=SimpleNamespace(VERSION_COMPATIBLE="version"),
+        BuilderFlag=SimpleNamespace(VERSION_COMPATIBLE="version", TF32="tf32"),
     )
     told: dict[str, object] = {}
     config.set_memory_pool_limit, config.set_flag = told.__setitem__, lambda flag: told.update(flag=flag)
     with pytest.raises(error, match=said):
         build_plan(trt, tmp_path / "model.onnx", BuildOptions(64, 5, hardware_compatible=True, version_compatible=True), shapes={})
-    assert told == {"workspace": 64, "flag": "version"}
+    assert told == {"workspace": 64, "cleared": "tf32", "flag": "version"}
     assert (config.builder_optimization_level, config.hardware_compatibility_level) == (5, "ampere")
     assert not process_logger(trt).messages.lock.locked()
 
