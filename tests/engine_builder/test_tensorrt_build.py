@@ -140,6 +140,7 @@ def test_too_little_memory_is_told_from_a_model_that_is_refused(said: str, error
     )
     told: dict[str, object] = {}
     config.set_memory_pool_limit, config.set_flag = told.__setitem__, lambda flag: told.update(flag=flag)
+    config.clear_flag = lambda flag: told.update(cleared=flag)
     with pytest.raises(error, match=said):
         build_plan(trt, tmp_path / "model.onnx", BuildOptions(64, 5, hardware_compatible=True, version_compatible=True), shapes={})
     assert told == {"workspace": 64, "cleared": "tf32", "flag": "version"}
