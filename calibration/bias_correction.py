@@ -103,13 +103,15 @@ def corrections(
     """Return what to add to the output of each site, (channels,), by layer, in one pass over the samples.
 
     Args:
-        explicit: The model with its roundings written in the graph; its layers have the names of the prepared model's.
+        explicit: The model with its roundings written in the graph; its layers have the names of the prepared model's. It gains the type
+            of every tensor.
         sites: Those of its low layers, in graph order.
         means: ``mean_outputs`` of the same sites on the same samples.
         batches: Inputs by name, each (batch, ...). What is alive between two layers is held for all of them.
     """
     outputs = {node.name: node.output[0] for node in explicit.graph.node}
-    chain = Cut(_typed(explicit), {site.layer: outputs[site.layer] for site in sites})
+    explicit.graph.value_info.extend(onnx.shape_inference.infer_shapes(outline(explicit)).graph.value_info)
+    chain = Cut(explicit, {site.layer: outputs[site.layer] for site in sites})
     alive = [dict(batch) for batch in batches]
     found = {}
     for site in sites:
@@ -131,12 +133,3 @@ def _mean(values: Sequence[Array], axis: int) -> NDArray[np.float64]:
         total = total + rows.sum(axis=0, dtype=np.float64)
         count += len(rows)
     return np.asarray(total / max(count, 1))
-
-
-def _typed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with the type of every tensor noted."""
-    inferred = onnx.shape_inference.infer_shapes(outline(model))
-    typed = onnx.ModelProto()
-    typed.CopyFrom(model)
-    typed.graph.value_info.extend(inferred.graph.value_info)
-    return typed

@@ -20,6 +20,7 @@ from calibration.dataset import CalibrationSet, load_saved
 from calibration.losses import losses
 from calibration.model import read_model, save_model
 from calibration.precision import Precision
+from calibration.session import return_free_memory
 from engine_builder.backends.base import Backend, Engine
 from engine_builder.config import config_from_json
 from engine_builder.evaluate import run_all, run_workers
@@ -65,7 +66,10 @@ def build(
     """
     plan = _Plan(found, request, low, backend, context)
     shifts = None if corrected is None else cast("Mapping[str, Floats]", context.workspace.read_arrays(corrected))
-    return plan.build(plan.explicit(shifts), context.scratch, context)
+    engine = plan.build(plan.explicit(shifts), context.scratch, context)
+    del plan
+    return_free_memory()
+    return engine
 
 
 def write_explicit(
@@ -123,9 +127,12 @@ def build_corrected(
     means = cast("Mapping[str, NDArray[np.float64]]", context.workspace.read_arrays(data.means))
     batches = samples.take(np.array(data.fitted, dtype=np.int64)).batches(min(found.batch, len(data.fitted)))
     shifts = corrections(explicit, sites, means, batches)
+    del explicit
     folder = context.scratch / "corrected"
     folder.mkdir()
     corrected = plan.build(plan.explicit(shifts), folder, context.part(0.5, 0.9))
+    del plan
+    return_free_memory()
     held_out = samples.take(np.array(data.held_out, dtype=np.int64))
     before, after = (_loss(one.path, data, held_out, found, request, backend, context) for one in (engine, corrected))
     gain = before - after

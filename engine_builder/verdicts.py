@@ -153,7 +153,7 @@ def _time(
 ) -> tuple[Mapping[str, Timing], list[tuple[Trial, AccuracyVerdict, float]]]:
     """Return all timings by fingerprint (and ``baseline``), and the finalists that beat the baseline with their ratios."""
     feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
-    runners: dict[str, Runner] = {"baseline": backend.open(baseline, threads=config.threads)}
+    engines = {"baseline": baseline}  # all are built before one is opened: what a build takes is free again by then
     for index, (trial, _) in enumerate(passed):
         folder = context.scratch / trial.fingerprint
         folder.mkdir()
@@ -165,8 +165,9 @@ def _time(
             engine = folder / backend.capabilities.engine_name
             shutil.copyfile(context.workspace.path(trial.engine), engine)
             write_explicit(found, request, low, backend, place, trial.corrections)
-        runners[trial.fingerprint] = backend.open(engine, threads=config.threads)
+        engines[trial.fingerprint] = engine
     context.progress(0.8, "engines built")
+    runners: dict[str, Runner] = {name: backend.open(engine, threads=config.threads) for name, engine in engines.items()}
     timings = backend.timings(runners, feeds, TimingPlan(FINAL_SECONDS, MIN_RUNS, MAX_RUNS, timer))
     faster = []
     for trial, answer in passed:

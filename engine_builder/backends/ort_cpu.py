@@ -19,6 +19,7 @@ from onnx.external_data_helper import uses_external_data
 
 from calibration.model import save_model
 from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
+from calibration.session import TRIM_BYTES, return_free_memory
 from engine_builder.backends.base import Capabilities, Engine, Runner
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.kernels import KernelTime
@@ -62,6 +63,8 @@ class OrtCpuRunner:
                 f"{engine.name}: onnxruntime {onnxruntime.__version__} cannot load it: {exc}",
                 fix="see the runtime's message; report it if the model is valid",
             ) from exc
+        if engine.stat().st_size >= TRIM_BYTES:
+            return_free_memory()
 
     def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
         """Return the outputs for one batch."""
