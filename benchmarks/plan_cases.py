@@ -25,6 +25,7 @@ from calibration.segments import Graph
 from calibration.session import Array, Piece
 from engine_builder.backends.base import Runner
 from engine_builder.backends.reached import Reached, reached
+from engine_builder.backends.roofline import predicted_latency
 from engine_builder.backends.tensorrt_rtx import TensorRtRtxBackend
 from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError
@@ -119,7 +120,7 @@ def run_case(network: Network, case: str, ranges: Ranges, backend: TensorRtRtxBa
         if network.validation is not None:
             simulated = backend.open(engine.path, threads=2)
             agreement = agreement_of(network, settlement.precisions, ranges, simulated, network.validation)
-        predicted = backend.open(engine.path, threads=1).predicted(backend.gpu).ms
+        predicted = predicted_latency(engine.kernels_at_opt, backend.gpu).ms
     asked = {layer.name: settlement.precisions[layer.name] for layer in network.layers if layer.kind is not LayerKind.RESIDUAL_ADD}
     rows = reached(engine.kernels, asked)
     return PlanResult(

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from calibration.errors import error_from_problem
+from engine_builder.backends import opens_gpu
 from engine_builder.child_main import MEMORY_FIX, RESULT_NAME, has_memory_sign, memory_detail
 from engine_builder.errors import EngineError, StageCancelledError, StageCrashedError, StageMemoryError, StageTimeoutError
 from engine_builder.workspace import SCRATCH_PREFIX, Workspace, remove_tree
@@ -37,7 +38,6 @@ _EXIT_POLL_SECONDS = 0.005
 _TAIL_BYTES = 8192
 _CHUNK_BYTES = 65536
 _MAX_READS_AT_END = 4
-GPU_TARGETS = frozenset({"tensorrt"})  # whose engines run on this machine's GPU
 _MAX_RESULT_BYTES = 64 * 2**20
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT")
 _KEPT_PREFIXES = ("LC_", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "MALLOC_", "CUDA_", "NVIDIA_")
@@ -307,7 +307,7 @@ def _signals_held() -> Iterator[None]:
 
 def _opens_gpu(request: Mapping[str, object]) -> bool:
     config = request.get("config")
-    return isinstance(config, Mapping) and config.get("target") in GPU_TARGETS
+    return isinstance(config, Mapping) and opens_gpu(str(config.get("target")), cast("str | None", config.get("gpu")))
 
 
 def resident_bytes(group: int) -> int:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 
 from engine_builder.backends.base import Backend
 from engine_builder.backends.build_options import BuildOptions
-from engine_builder.backends.gpu_state import first_compute_capability
+from engine_builder.backends.cuda_devices import has_cuda_package
+from engine_builder.backends.gpu_state import first_compute_capability, first_gpu_name
 from engine_builder.backends.gpus import gpu_by_name
+from engine_builder.backends.local_gpu import LocalGpu
 from engine_builder.backends.ort_cpu import OrtCpuBackend
 from engine_builder.backends.tensorrt import TensorRtBackend
 from engine_builder.backends.tensorrt_api import require_tensorrt
-from engine_builder.backends.tensorrt_rtx import TensorRtRtxBackend, supported_gpus
+from engine_builder.backends.tensorrt_rtx import TensorRtRtxBackend, load_tensorrt_rtx, supported_gpus
 from engine_builder.errors import UnsupportedTargetError
 
 
@@ -28,7 +30,32 @@ def _tensorrt(gpu: str | None, options: BuildOptions) -> Backend:
 
 
 def _tensorrt_rtx(gpu: str | None, options: BuildOptions) -> Backend:
-    return TensorRtRtxBackend(gpu, options=options)
+    if not _is_rtx_here(gpu):
+        return TensorRtRtxBackend(gpu, options=options)
+    return TensorRtRtxBackend(rtx_gpu_here(), options=options, local=LocalGpu(load_tensorrt_rtx))
+
+
+def _is_rtx_here(gpu: str | None) -> bool:
+    here = rtx_gpu_here()
+    return here is not None and (gpu is None or gpu_by_name(gpu).name == here)
+
+
+@functools.cache
+def rtx_gpu_here() -> str | None:
+    """Return the name of this machine's first GPU if plans of TensorRT-RTX can be timed on it, which takes a CUDA package too."""
+    name = first_gpu_name()
+    if name is None or not has_cuda_package():
+        return None
+    try:
+        found = gpu_by_name(name)
+    except UnsupportedTargetError:
+        return None
+    return found.name if found in supported_gpus() else None
+
+
+def opens_gpu(target: str, gpu: str | None) -> bool:
+    """Return whether the engines of a job run on this machine's GPU."""
+    return target == "tensorrt" or (target == "tensorrt-rtx" and _is_rtx_here(gpu))
 
 
 BACKENDS: Mapping[str, Callable[[str | None, BuildOptions], Backend]] = {

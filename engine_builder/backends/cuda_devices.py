@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 
 from engine_builder.backends.cuda_core import CudaCore
@@ -28,3 +29,15 @@ def open_cuda(adapters: Mapping[str, Callable[[], CudaRuntime]] = ADAPTERS) -> C
     raise UnsupportedTargetError(
         f"no CUDA package found: {'; '.join(missing)}", fix="install one: pip install 'onnx-trt-optimizer[gpu]' (cuda.core) or '[pycuda]'"
     )
+
+
+def has_cuda_package() -> bool:
+    """Return whether one of the packages is installed, without importing it."""
+    return any(_is_installed(name) for name in ADAPTERS)
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # the package that it is part of
+        return False

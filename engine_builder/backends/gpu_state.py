@@ -158,14 +158,30 @@ def first_compute_capability(run: Callable[[Sequence[str]], str] | None = None) 
     Args:
         run: Runs a command and returns what it printed.
     """
+    first = _of_first_gpu("compute_cap", run)
+    try:
+        major, minor = (first or "").split(".")
+        return int(major), int(minor)
+    except ValueError:  # none, or words that are no version
+        return None
+
+
+def first_gpu_name(run: Callable[[Sequence[str]], str] | None = None) -> str | None:
+    """Return the name of the first GPU that nvidia-smi lists, without a context on it; None where that cannot be had.
+
+    Args:
+        run: As for ``first_compute_capability``.
+    """
+    return _of_first_gpu("name", run)
+
+
+def _of_first_gpu(field: str, run: Callable[[Sequence[str]], str] | None) -> str | None:
     ask = run if run is not None else _printed
     if run is None and shutil.which("nvidia-smi") is None:
         return None
     try:
-        first = ask(("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")).splitlines()[0]
-        major, minor = first.strip().split(".")
-        return int(major), int(minor)
-    except (EngineError, IndexError, ValueError):  # an old driver does not know the question
+        return ask(("nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader")).splitlines()[0].strip()
+    except (EngineError, IndexError):  # an old driver does not know the question
         return None
 
 

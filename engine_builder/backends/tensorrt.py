@@ -11,26 +11,23 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.codec import json_from_value
 from calibration.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends.base import Capabilities, Engine, Runner
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.cuda_devices import open_cuda
 from engine_builder.backends.cuda_runtime import CudaDevice, CudaRuntime
 from engine_builder.backends.engine_tensors import EngineTensors
-from engine_builder.backends.gpu_state import open_gpu_monitor
 from engine_builder.backends.kernels import KernelTime
+from engine_builder.backends.local_gpu import LocalGpu
 from engine_builder.backends.tensorrt_api import load_tensorrt
 from engine_builder.backends.tensorrt_build import build_plan
 from engine_builder.backends.tensorrt_runner import TensorRtRunner
-from engine_builder.backends.tensorrt_timing import time_engines
 from engine_builder.config import ShapeRange
-from engine_builder.errors import BuildError, UnsupportedTargetError
+from engine_builder.errors import UnsupportedTargetError
 from engine_builder.timing import Timing, TimingPlan
 
 OLDEST_FOR_INT8 = (7, 5)  # of compute capabilities; TensorRT 11 runs on none before it
@@ -69,9 +66,7 @@ class TensorRtBackend:
             )
         self._compute_capability = compute_capability
         self._options = options if options is not None else BuildOptions()
-        self._load, self._open_gpu = load, open_gpu
-        self._gpu: CudaRuntime | None = None
-        self._conditions: dict[str, object] = {}
+        self._local = LocalGpu(load, open_gpu)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -109,7 +104,7 @@ class TensorRtBackend:
         Raises:
             BuildError: TensorRT refused the model, or what it built does not load.
         """
-        trt, gpu = self._load(), self._cuda()
+        trt, gpu = self._local.module, self._local.cuda
         folder = self._options.timing_caches
         saved = None if folder is None else timing_cache_path(folder, gpu.device, str(trt.__version__))
         plan = build_plan(
@@ -141,28 +136,15 @@ class TensorRtBackend:
         Raises:
             BuildError: TensorRT cannot load the file, or it is a model and not an engine.
         """
-        if engine.suffix == ".onnx":
-            raise BuildError(f"{engine.name}: a model, expected an engine built for 'tensorrt'", fix="build it first")
-        return TensorRtRunner(self._load(), engine, self._cuda())
+        return self._local.open(engine)
 
     def timings(self, runners: Mapping[str, Runner], feeds: Mapping[str, NDArray[np.generic]], plan: TimingPlan) -> Mapping[str, Timing]:
-        """Return the GPU time of each engine, in turns, by CUDA events: the numbers of runs are those that fill the plan's seconds.
-
-        What may keep the times from repeating (MIG, other processes, a clock held back) is in ``environment`` afterwards.
+        """Return the GPU time of each engine, in turns, by CUDA events.
 
         Raises:
             EngineError: The GPU stayed in use, or an engine failed.
         """
-        cuda = self._cuda()
-        monitor = open_gpu_monitor(cuda.device.pci_bus_id)
-        opened = {name: cast(TensorRtRunner, runner) for name, runner in runners.items()}
-        found = time_engines(opened, feeds, cuda, monitor, seconds=plan.seconds)
-        self._conditions = {
-            "warnings": list(found.warnings),
-            "driver": found.info.driver if found.info is not None else None,
-            "transfers_ms": {name: json_from_value(transfers) for name, transfers in found.transfers.items()},
-        }
-        return {name: timing.timing for name, timing in found.timings.items()}
+        return self._local.timings(runners, feeds, plan)
 
     def tensors(self, engine: Path) -> EngineTensors | None:
         """Return the plan's inputs, outputs and profile.
@@ -179,15 +161,7 @@ class TensorRtBackend:
 
     def environment(self) -> dict[str, object]:
         """Return the GPU, the version of TensorRT and, once engines were timed, under which conditions."""
-        device = self._cuda().device
-        return {
-            "gpu": device.name,
-            "compute_capability": _dotted(device.compute_capability),
-            "tensorrt": str(self._load().__version__),
-            "cuda": self._cuda().package,
-            "clock": "CUDA events",
-            **self._conditions,
-        }
+        return {"tensorrt": str(self._local.module.__version__), **self._local.environment()}
 
     def kernel_times(
         self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path
@@ -199,11 +173,6 @@ class TensorRtBackend:
             return tuple(KernelTime(kernel.nodes, times.get(kernel.name, 0.0)) for kernel in runner.kernels())
         finally:
             runner.close()
-
-    def _cuda(self) -> CudaRuntime:
-        if self._gpu is None:
-            self._gpu = self._open_gpu()
-        return self._gpu
 
 
 def timing_cache_path(folder: Path, device: CudaDevice, version: str) -> Path:

@@ -33,6 +33,7 @@ from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.gpus import Gpu, gpu_by_name, known_gpus
 from engine_builder.backends.kernels import Kernel, KernelTime
 from engine_builder.backends.layer_report import kernels_from_messages
+from engine_builder.backends.local_gpu import LocalGpu
 from engine_builder.backends.ort_cpu import OrtCpuRunner
 from engine_builder.backends.roofline import PredictedLatency, kernel_milliseconds, predicted_latency
 from engine_builder.backends.tensorrt_build import build_plan
@@ -53,15 +54,19 @@ def supported_gpus() -> tuple[Gpu, ...]:
 
 
 class TensorRtRtxBackend:
-    """Builds plans for one type of GPU; without one, for all that tensorrt-rtx targets, and then nothing can be predicted."""
+    """Builds plans for one type of GPU; without one, for all that tensorrt-rtx targets, and then nothing can be predicted.
 
-    def __init__(self, gpu: str | None = None, *, options: BuildOptions | None = None) -> None:
+    Where this machine has that GPU, plans run and are timed on it; elsewhere their accuracy is simulated and their latency predicted.
+    """
+
+    def __init__(self, gpu: str | None = None, *, options: BuildOptions | None = None, local: LocalGpu | None = None) -> None:
         """Find the GPU and the package; nothing of the package is loaded yet.
 
         Args:
             gpu: The product name, vendor's words optional.
             options: How plans are built; a quarter of the GPU's memory is the default workspace. The builder has one level of optimization
                 and keeps no times of kernels, since those are chosen where a plan runs.
+            local: This machine's GPU, where it is the one that is built for.
 
         Raises:
             UnsupportedTargetError: The GPU is unknown or not supported, or the package is not installed.
@@ -78,6 +83,7 @@ class TensorRtRtxBackend:
             raise UnsupportedTargetError(
                 f"target: found no tensorrt_rtx package, expected it for the target {TARGET!r}", fix="install onnx-trt-optimizer[rtx]"
             )
+        self._local = local
         memory = _WORKSPACE_BYTES if self._gpu is None else int(self._gpu.memory_gb * 2**30 / 4)
         given = BuildOptions() if options is None else options
         self._options = given if given.workspace_bytes is not None else dataclasses.replace(given, workspace_bytes=memory)
@@ -95,7 +101,7 @@ class TensorRtRtxBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        """FP16 baseline; INT8, FP8 where the GPU has it, INT4 weights; predicted latency."""
+        """FP16 baseline; INT8, FP8 where the GPU has it, INT4 weights; latency measured where the GPU is here, else predicted."""
         low = (Precision.INT8, Precision.FP8, Precision.INT4)
         able = tuple(precision for precision in low if self._gpu is None or self._gpu.has(precision))
         return Capabilities(
@@ -103,12 +109,12 @@ class TensorRtRtxBackend:
             Precision.FP16,
             able,
             TENSORRT_SCHEME,
-            "predicted",
-            parallel_runs=True,
+            "predicted" if self._local is None else "measured",
+            parallel_runs=self._local is None,
             engine_name="engine.plan",
             is_own_baseline=False,
             compute_capability=None if self._gpu is None else self._gpu.compute_capability,
-            least_gain=MIN_GAIN if self._gpu is None else self._gpu.error,
+            least_gain=MIN_GAIN if self._gpu is None or self._local is not None else self._gpu.error,
         )
 
     def build(
@@ -154,23 +160,27 @@ class TensorRtRtxBackend:
             raise
         return Engine(output, (kernels,), len(plan.data), found, at_opt)
 
-    def open(self, engine: Path, *, threads: int) -> SimulatedPlan:
-        """Return a runner that stands for a plan: its explicit model, which lies beside it, on ONNX Runtime's CPU provider.
+    def open(self, engine: Path, *, threads: int) -> Runner:
+        """Return a runner of the plan on the GPU; without one what stands for it: its explicit model, which lies beside it.
 
         Raises:
-            BuildError: The plan's list of kernels is not beside it.
+            BuildError: The plan's list of kernels is not beside it, or the GPU's runtime cannot load it.
         """
+        if self._local is not None:
+            return self._local.open(engine)
         if threads < 1:
             raise ValueError(f"threads is {threads}, expected at least 1")
         return SimulatedPlan(engine, _listed(engine), threads)
 
     def timings(self, runners: Mapping[str, Runner], feeds: Mapping[str, NDArray[np.generic]], plan: TimingPlan) -> Mapping[str, Timing]:
-        """Return the latency of each plan as the roofline predicts it at the sizes ``opt``: no runs, no spread.
+        """Return the GPU time of each plan; without the GPU what the roofline predicts at the sizes ``opt``: no runs, no spread.
 
         Raises:
             UnsupportedTargetError: No GPU was named.
-            EngineError: A kernel's time cannot be told.
+            EngineError: A kernel's time cannot be told, the GPU stayed in use, or an engine failed.
         """
+        if self._local is not None:
+            return self._local.timings(runners, feeds, plan)
         found = {name: cast(SimulatedPlan, runner).predicted(self.gpu) for name, runner in runners.items()}
         return {name: Timing(latency.ms, 0.0, 0.0, 0, (latency.ms,)) for name, latency in found.items()}
 
@@ -179,7 +189,9 @@ class TensorRtRtxBackend:
         return None
 
     def environment(self) -> dict[str, object]:
-        """Return the GPU that was predicted for, the range of the prediction and the builder's version."""
+        """Return the GPU and the builder's version, and how latencies came about: the conditions of timing, or the prediction's range."""
+        if self._local is not None:
+            return {"tensorrt_rtx": importlib.metadata.version("tensorrt-rtx-cu13"), **self._local.environment()}
         return {
             "gpu": self.gpu.name,
             "compute_capability": ".".join(map(str, self.gpu.compute_capability)),
@@ -191,7 +203,7 @@ class TensorRtRtxBackend:
     def kernel_times(
         self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path
     ) -> tuple[KernelTime, ...]:
-        """Return the kernels as predicted at the sizes ``opt``; feeds, threads and scratch are not needed.
+        """Return the kernels as predicted at the sizes ``opt``, on a GPU too: the list is the build's. The other arguments are not needed.
 
         Raises:
             BuildError: The list of kernels is not beside the engine.

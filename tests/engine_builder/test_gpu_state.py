@@ -8,7 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine_builder.backends.gpu_state import GpuInfo, GpuMonitor, GpuSample, NvmlMonitor, SmiMonitor, reasons_from_bits
+from engine_builder.backends.gpu_state import (
+    GpuInfo,
+    GpuMonitor,
+    GpuSample,
+    NvmlMonitor,
+    SmiMonitor,
+    first_gpu_name,
+    reasons_from_bits,
+)
 from engine_builder.errors import EngineError
 
 PLACE = "0000:65:00.0"
@@ -98,3 +106,22 @@ def test_unexpected_words_of_nvidia_smi_are_shown() -> None:
 )
 def test_only_reasons_that_slow_the_gpu_down_count(bits: int, reasons: tuple[str, ...]) -> None:
     assert reasons_from_bits(bits) == reasons
+
+
+def test_the_first_gpu_is_named_as_nvidia_smi_does() -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def smi(command: Sequence[str]) -> str:
+        asked.append(tuple(command))
+        return "NVIDIA GeForce RTX 4090\nNVIDIA L4\n"
+
+    assert first_gpu_name(smi) == "NVIDIA GeForce RTX 4090"
+    assert asked == [("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")]
+
+
+def test_without_an_answer_there_is_no_first_gpu() -> None:
+    def broken(command: Sequence[str]) -> str:
+        raise EngineError("nvidia-smi ended with 9", fix="none")
+
+    assert first_gpu_name(broken) is None
+    assert first_gpu_name(lambda command: "") is None
