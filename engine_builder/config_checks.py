@@ -6,7 +6,7 @@ import dataclasses
 
 from calibration.errors import InvalidConfigError
 from calibration.metrics import Metric
-from engine_builder.backends import backend_for
+from engine_builder.backends import backend_for, rtx_gpu_here
 from engine_builder.config import Config, require_precisions
 from engine_builder.config_builder import check_builder
 from engine_builder.errors import UnsupportedTargetError
@@ -25,7 +25,7 @@ def check_config(config: Config) -> None:
             f"gpu: found {config.gpu!r}, expected none: {config.target} runs on the CPU",
             fix="Leave gpu out, or choose a target that runs on a GPU.",
         )
-    if config.gpu is None and config.target == "tensorrt-rtx":
+    if config.gpu is None and config.target == "tensorrt-rtx" and rtx_gpu_here() is None:
         raise InvalidConfigError(
             "gpu: found none, expected the name of the GPU that tensorrt-rtx plans are to be built for",
             fix='Give gpu, for example "RTX 4090"; GET /v1/targets lists those that are known.',

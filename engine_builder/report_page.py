@@ -162,7 +162,8 @@ def _layers(body: Row) -> tuple[str, str]:
     kernels = cast(Mapping[str, Mapping[str, float]], forecasts[0]["kernels_ms"]) if forecasts else {}
     baseline = _baseline_precision(cast(Row, body["result"]))
     before, after = kernel_totals(kernels, layers, baseline)
-    found = "Predicted for the kernels of" if cast(Row, body["result"])["latency_source"] == "predicted" else "Profiled in"
+    is_predicted = cast(Row, body["config"])["target"] == "tensorrt-rtx"  # also where its engines are timed
+    found = "Predicted for the kernels of" if is_predicted else "Profiled in"
     note = (
         f"{found} the baseline engine and in that with every layer low. All of these layers together: {before:.3g} ms before, "
         f"{after:.3g} ms as the chosen engine mixes them, without the conversions between layers of different precision. "

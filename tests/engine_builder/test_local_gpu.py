@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibration.errors import InvalidConfigError
 from engine_builder import backends
 from engine_builder.backends import backend_for, opens_gpu, rtx_gpu_here, targets
 from engine_builder.backends.base import Backend
 from engine_builder.backends.local_gpu import LocalGpu
 from engine_builder.backends.tensorrt_rtx import SimulatedPlan, TensorRtRtxBackend
+from engine_builder.config import config_from_json
+from engine_builder.config_checks import check_config
 from engine_builder.errors import BuildError
 from engine_builder.timing import MIN_GAIN, TimingPlan, time_interleaved
 from tests.engine_builder.fake_gpu import FakeGpu
@@ -85,6 +88,16 @@ def test_without_a_gpu_that_rtx_can_target_everything_is_predicted(machine: pyte
     (tmp_path / "engine.plan.kernels.json").write_text('{"explicit": "explicit.onnx", "kernels_at_opt": []}')
     assert isinstance(backend.open(tmp_path / "engine.plan", threads=1), SimulatedPlan)
     assert not opens_gpu("tensorrt-rtx", "L4")
+
+
+def test_the_gpu_need_not_be_named_where_it_is_here(machine: pytest.MonkeyPatch) -> None:
+    config = config_from_json({"target": "tensorrt-rtx"})
+    machine.setattr(backends, "first_gpu_name", lambda: None)
+    with pytest.raises(InvalidConfigError, match="gpu: found none"):
+        check_config(config)
+    rtx_gpu_here.cache_clear()
+    machine.setattr(backends, "first_gpu_name", lambda: "NVIDIA L4")
+    check_config(config)
 
 
 def test_without_a_cuda_package_nothing_is_timed(machine: pytest.MonkeyPatch) -> None:
