@@ -49,7 +49,7 @@ def final_engines(
     except StageCancelledError:
         raise
     except EngineError as error:
-        note = f"The baseline could not be built {level}, so the engines of the search, built at {builder.search_level}, were judged: "
+        note = f"the baseline could not be built {level}, so the engines of the search, built at {builder.search_level}, were judged: "
         return FinalEngines(dict(basics), tuple(finalists), (note + error.detail,))
     final = {**basics, "inspection": built["inspection"], "model": built["baseline"]}
     trials, notes = [], []
@@ -60,7 +60,7 @@ def final_engines(
         except StageCancelledError:
             raise
         except EngineError as error:
-            notes.append(f"Finalist {trial.fingerprint} could not be built {level}: {error.detail}")
+            notes.append(f"finalist {trial.fingerprint} could not be built {level}: {error.detail}")
         else:
             trials.append(value_from_json(Trial, found["trial"]))
     return FinalEngines(final, tuple(trials), tuple(notes))
