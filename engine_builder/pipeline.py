@@ -88,7 +88,7 @@ def optimize(job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[s
 
     Raises:
         InputError: The user's files or settings do not fit; seen by the first stage.
-        StageError: A stage before the search failed.
+        EngineError: A stage failed that is neither a trial, a forecast nor a final build, or the job was cancelled.
     """
     config = config_json(job.config)
     run_stage = spent = _Spent(run_stage)
