@@ -124,7 +124,7 @@ def _tiles(result: Row, body: Row) -> str:
         (_change(_milliseconds(before), _milliseconds(after), improved), span),
         (
             _change(f"{before['accuracy']:.4f}", f"{after['accuracy']:.4f}", improved),
-            f"{verdict['metric']} on {verdict['n']} samples; allowed drop {verdict['budget']:.5f}",
+            f"{verdict['metric']} on {verdict['n']:,} samples; allowed drop {verdict['budget']:.5f}",
         ),
         (_change(_megabytes(before), _megabytes(after), improved), f"size; layers: {counts}"),
     ]
