@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 
 from calibration.layers import Layer
-from calibration.low_layers import Floats, float_layer, low_layer, rounded_tensors, rounded_weight, weight_of
+from calibration.low_layers import Floats, float_layer, low_layer, rounded_weight, weight_of
 from calibration.precision import Precision, Scheme
 from calibration.second_order import Levels
 from calibration.segments import Block, Graph, Unit
@@ -104,10 +104,6 @@ class ReferenceModel:
     def has_levels(self, layer: Layer, precision: Precision) -> bool:
         """Return whether the layer has integer weights other than the nearest in the precision."""
         return (layer.name, precision) in self._levels
-
-    def can_round(self, layer: Layer) -> bool:
-        """Whether every range that INT8 needs is known."""
-        return all(name in self._ranges for name in rounded_tensors(layer, self._scheme))
 
     def smoothing(self, layer: Layer) -> Smoothing | None:
         """Return how the layer's input is smoothed where it is low."""

@@ -170,12 +170,6 @@ def judge(
     )
 
 
-def is_met_on_sample(baseline_scores: NDArray[np.float64], engine_scores: NDArray[np.float64], budget: Budget) -> bool:
-    """Return whether the engine keeps the budget on these samples, (samples,) scores each, whatever that says of others."""
-    baseline, engine = _checked(baseline_scores, engine_scores)
-    return float(budget.margins(baseline, engine).mean()) >= -_ROUNDING
-
-
 def meets_with_confidence(table: PairedTable, ratio: float, confidence: float, *, can_gain: bool) -> bool:
     """Return whether both the score bound and the exact bound on the margin lie inside the budget.
 

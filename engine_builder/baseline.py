@@ -22,7 +22,7 @@ from calibration.dataset import CalibrationSet, load_saved
 from calibration.layers import LayerKind
 from calibration.model import read_model
 from calibration.precision import Precision
-from engine_builder.backends.base import Backend, Engine
+from engine_builder.backends.base import Backend, Engine, Runner
 from engine_builder.backends.reached import Reached, reached
 from engine_builder.baseline_repair import Tools, Tried, repaired
 from engine_builder.building import Building, building_backend
@@ -61,6 +61,7 @@ def baseline(
 
     Raises:
         BuildError: The target cannot build the model even in its baseline precision.
+        EngineError: What it built fails when it runs.
     """
     final = bool(request.get("final", False))
     folder = FINAL_FOLDER if final else FOLDER
@@ -141,7 +142,8 @@ class _Bench:
         """Return the engine of a plan with its scores.
 
         Raises:
-            BuildError: The target cannot build it.
+            BuildError: The target cannot build it, or the metric does not take what it gives.
+            EngineError: It fails when it runs.
         """
         planned = _planned(self.found, plan)
         engine = build(planned, self._request, {}, self.backend, self._place())
@@ -181,13 +183,12 @@ class _Bench:
 
     def times(self, tried: Sequence[Tried]) -> list[float | None]:
         """Return the latency of each engine, measured in turns or predicted."""
-        opened = {
-            str(index): self.backend.open(one.engine.path, threads=self._config.threads)
-            for index, one in enumerate(tried)
-            if one.engine is not None
-        }
+        opened: dict[str, Runner] = {}
         feeds = timing_feeds(self.found, self._validation)
         try:
+            for index, one in enumerate(tried):
+                if one.engine is not None:
+                    opened[str(index)] = self.backend.open(one.engine.path, threads=self._config.threads)
             found = self.backend.timings(opened, feeds, TimingPlan(TRIAL_SECONDS, MIN_RUNS, MAX_RUNS, self._timer))
         except EngineError:  # a latency that cannot be told: then the order of the attempts decides
             return [None] * len(tried)

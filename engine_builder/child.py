@@ -56,6 +56,18 @@ class StageLimits:
             raise ValueError(f"stage limits: found {self.memory_bytes} bytes and {self.seconds} seconds, expected both above 0")
 
 
+@contextlib.contextmanager
+def _failures_timed() -> Iterator[None]:
+    """Note in an ``EngineError`` that comes out how many seconds went by."""
+    started = time.monotonic()
+    try:
+        yield
+    except EngineError as error:
+        error.seconds = time.monotonic() - started
+        raise
+
+
+@_failures_timed()
 def run_in_child(
     stage: str,
     request: Mapping[str, object],
@@ -87,23 +99,6 @@ def run_in_child(
         StageCancelledError: ``should_cancel`` said so.
         StageCrashedError: It ended without a result.
     """
-    started = time.monotonic()
-    try:
-        return _run_in_child(stage, request, workspace, limits, on_progress, should_cancel, stages)
-    except EngineError as error:
-        error.seconds = time.monotonic() - started
-        raise
-
-
-def _run_in_child(
-    stage: str,
-    request: Mapping[str, object],
-    workspace: Path,
-    limits: StageLimits,
-    on_progress: Callable[[float, str], None],
-    should_cancel: Callable[[], bool],
-    stages: str,
-) -> dict[str, object]:
     opens_gpu = _opens_gpu(request)
     folder = Workspace(workspace)
     folder.remove_scratch()

@@ -10,13 +10,10 @@ from dataclasses import dataclass
 
 from calibration.codec import json_from_value, value_from_json
 from engine_builder.config_builder import BuilderConfig
-from engine_builder.errors import BuildError, EngineError, StageCrashedError, StageMemoryError, StageTimeoutError
+from engine_builder.errors import EngineError, StageCancelledError
 from engine_builder.search.trial import Trial
 
 Run = Callable[[str, str, Mapping[str, object], tuple[float, float]], dict[str, object]]  # see ``pipeline.RunStage``
-
-# They cost a trial, never the job.
-ENGINE_FAILURES: tuple[type[EngineError], ...] = (BuildError, StageCrashedError, StageMemoryError, StageTimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +46,10 @@ def final_engines(
     step = (span[1] - span[0]) / (len(finalists) + 1)
     try:
         built = run("final/baseline", "baseline", {**basics, "final": True}, (span[0], span[0] + step))
-    except ENGINE_FAILURES as error:
-        note = f"The baseline could not be built {level}, so the engines of the search, built at {builder.search_level}, were judged: "
+    except StageCancelledError:
+        raise
+    except EngineError as error:
+        note = f"the baseline could not be built {level}, so the engines of the search, built at {builder.search_level}, were judged: "
         return FinalEngines(dict(basics), tuple(finalists), (note + error.detail,))
     final = {**basics, "inspection": built["inspection"], "model": built["baseline"]}
     trials, notes = [], []
@@ -58,8 +57,10 @@ def final_engines(
         place = (span[0] + step * index, span[0] + step * (index + 1))
         try:
             found = run(f"final/{trial.fingerprint}", "rebuild", {**final, "finalist": json_from_value(trial)}, place)
-        except ENGINE_FAILURES as error:
-            notes.append(f"Finalist {trial.fingerprint} could not be built {level}: {error.detail}")
+        except StageCancelledError:
+            raise
+        except EngineError as error:
+            notes.append(f"finalist {trial.fingerprint} could not be built {level}: {error.detail}")
         else:
             trials.append(value_from_json(Trial, found["trial"]))
     return FinalEngines(final, tuple(trials), tuple(notes))

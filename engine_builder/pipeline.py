@@ -18,8 +18,8 @@ from calibration.verdict import DEFAULT_CONFIDENCE, Selection, can_settle
 from engine_builder.assignment import fingerprint_of
 from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_json
-from engine_builder.errors import EngineError
-from engine_builder.final_engines import ENGINE_FAILURES, final_engines
+from engine_builder.errors import EngineError, StageCancelledError
+from engine_builder.final_engines import final_engines
 from engine_builder.search.certainty import certain
 from engine_builder.search.choices import products_engine, uniform_engines
 from engine_builder.search.orders import prefixes
@@ -88,7 +88,7 @@ def optimize(job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[s
 
     Raises:
         InputError: The user's files or settings do not fit; seen by the first stage.
-        StageError: A stage before the search failed.
+        EngineError: A stage failed that is neither a trial, a forecast nor a final build, or the job was cancelled.
     """
     config = config_json(job.config)
     run_stage = spent = _Spent(run_stage)
@@ -200,7 +200,9 @@ def _ladders(
             request = {**basics, **kernels, "trials": json_from_value(tuple(trials))}
             try:
                 forecasts.append(run_stage(f"forecast/{name}", "forecast", request, (place[0], place[0])))
-            except ENGINE_FAILURES:  # it runs engines too
+            except StageCancelledError:
+                raise
+            except EngineError:  # it builds and runs engines too
                 yield from [] if forecasts else _prefixes(basics)
                 return
             for ladder in cast(Sequence[Mapping[str, object]], forecasts[-1]["ladders"]):
@@ -246,7 +248,9 @@ def _trial(search: Search, proposal: Proposal, basics: Mapping[str, object], run
     fingerprint = search.fingerprint(proposal.low)
     try:
         found = run_stage(f"trial/{fingerprint}", "trial", request, _search_span(index))
-    except ENGINE_FAILURES as error:
+    except StageCancelledError:
+        raise
+    except EngineError as error:
         return failed_trial(index, fingerprint, dict(proposal.low), proposal.order, error.detail, error.seconds)
     return value_from_json(Trial, found["trial"])
 

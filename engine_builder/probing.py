@@ -23,7 +23,7 @@ from calibration.precision import Precision
 from calibration.range_table import RangeTable
 from calibration.ranges import collect_ranges
 from calibration.reference import ReferenceModel
-from calibration.sensitivity import SensitivityTable, forwards_of_probes, sensitivity_table
+from calibration.sensitivity import forwards_of_probes, sensitivity_table
 from calibration.singles import Decision, Singles, joined, measure_singles
 from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_from_json
@@ -152,11 +152,6 @@ def orders(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         ),
         "orders": {name: json_from_value(order) for name, order in made.items()},
     }
-
-
-def read_table(ref: object, context: StageContext) -> SensitivityTable:
-    """Return the sensitivity table that ``orders`` wrote."""
-    return value_from_json(SensitivityTable, context.workspace.read_json(value_from_json(FileRef, ref)))
 
 
 def low_precisions(config: Config) -> tuple[Precision, ...]:

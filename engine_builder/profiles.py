@@ -8,7 +8,11 @@ gain, all others low, and it is split among them by their multiply-accumulates. 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from calibration.codec import value_from_json
 from calibration.dataset import load_saved
@@ -17,7 +21,7 @@ from calibration.precision import Precision
 from engine_builder.backends.base import Backend, Runner
 from engine_builder.backends.kernels import KernelTime
 from engine_builder.corrected import build
-from engine_builder.errors import BuildError
+from engine_builder.errors import BuildError, EngineError
 from engine_builder.inspection import Inspection
 from engine_builder.layer_times import Groups, layer_times, parts, unresolved
 from engine_builder.search.choices import BASELINE, is_uniform
@@ -72,13 +76,9 @@ def profiled(
         low = layer_times(found.layers, times)
         shared = groups_to_time(found.layers, (baseline, times), trial.precisions, together)
         if shared:
-            runners: dict[str, Runner] = {UNIFORM: backend.open(engine.path, threads=threads)}
-            runners |= _without(shared, trial, found, request, backend, context, threads)
-            timings = backend.timings(runners, feeds, TimingPlan(SECONDS, MIN_RUNS, MAX_RUNS, time_interleaved))
-            taken = {name: timing.median_ms for name, timing in timings.items()}
+            engines = {UNIFORM: engine.path} | _without(shared, trial, found, request, backend, context)
+            taken = _timed(engines, feeds, backend, threads, context)
             low |= {name: high[name] - gain for name, gain in gains_of_parts(shared, taken, found.layers).items()}
-            for runner in runners.values():
-                runner.close()
         for name, precision in trial.precisions.items():
             kernels.setdefault(name, {BASELINE: high[name]}).setdefault(precision.value, low[name])
     return kernels
@@ -125,19 +125,37 @@ def gains_of_parts(shared: Groups, taken: Mapping[str, float], layers: Sequence[
 
 
 def _without(
-    shared: Groups, trial: Trial, found: Inspection, request: Mapping[str, object], backend: Backend, context: StageContext, threads: int
-) -> dict[str, Runner]:
+    shared: Groups, trial: Trial, found: Inspection, request: Mapping[str, object], backend: Backend, context: StageContext
+) -> dict[str, Path]:
     """Return the group-difference engines by the first layer of the part that each leaves at the baseline."""
-    runners: dict[str, Runner] = {}
+    engines: dict[str, Path] = {}
     for index, part in enumerate(shared):
         folder = context.scratch / f"part{index}-{trial.fingerprint}"
         folder.mkdir()
         left: dict[str, Precision] = {name: precision for name, precision in trial.precisions.items() if name not in part}
         try:
-            engine = build(found, request, left, backend, StageContext(context.workspace, folder, context.progress), trial.corrections)
-            runners[part[0]] = backend.open(engine.path, threads=threads)
+            engine = build(found, request, left, backend, replace(context, scratch=folder), trial.corrections)
         except BuildError:
             context.progress(0.5, f"no engine without {part[0]} and the {len(part) - 1} layers that share its kernel: it does not build")
             continue
+        engines[part[0]] = engine.path
         context.progress(0.5, f"group-difference engine {index + 1} of {len(shared)} built")
-    return runners
+    return engines
+
+
+def _timed(
+    engines: Mapping[str, Path], feeds: Mapping[str, NDArray[np.generic]], backend: Backend, threads: int, context: StageContext
+) -> dict[str, float]:
+    """Return milliseconds of engines that are timed in turns, none where they do not all run: then kernels are split by work alone."""
+    runners: dict[str, Runner] = {}
+    try:
+        for name, engine in engines.items():
+            runners[name] = backend.open(engine, threads=threads)
+        timings = backend.timings(runners, feeds, TimingPlan(SECONDS, MIN_RUNS, MAX_RUNS, time_interleaved))
+    except EngineError as error:
+        context.progress(0.5, f"group-difference engines do not run: {error.detail}")
+        return {}
+    finally:
+        for runner in runners.values():
+            runner.close()
+    return {name: timing.median_ms for name, timing in timings.items()}

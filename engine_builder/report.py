@@ -179,6 +179,8 @@ def _reason(
     tried = [trial for trial in trials if trial.low_layers and trial.failure is None]
     if chosen is not None:
         whole = " Every layer that can be low is low." if is_uniform(chosen.order) else ""
+        if len(tried) == 1:
+            return f"The only low-precision engine tried: it keeps the accuracy budget.{whole}"
         return f"The fastest engine that keeps the accuracy budget, of {len(tried)} low-precision engines tried.{whole}"
     if not tried:
         failure = next((trial.failure for trial in trials if trial.failure), None)
@@ -186,7 +188,8 @@ def _reason(
     worst = sorted(table.rows, key=lambda row: -row.loss)[:IN_THE_WAY]
     named = ", ".join(f"{row.layer} ({row.precision})" for row in worst)
     if not any(trial.met for trial in tried):
-        return f"None of {len(tried)} low-precision engines kept the accuracy budget. The most sensitive layers stood in the way: {named}."
+        missed = f"None of {len(tried)} low-precision engines kept" if len(tried) > 1 else "The only low-precision engine tried missed"
+        return f"{missed} the accuracy budget. The most sensitive layers stood in the way: {named}."
     fastest = min((trial.latency.ratio for trial in tried if trial.met and trial.latency is not None), default=None)
     if fastest is not None and not judged["judged"]:
         return f"Engines kept the accuracy budget, but none was faster than the baseline: the best took {fastest:.2f} of its time."

@@ -40,6 +40,7 @@ table{border-collapse:collapse;width:100%;font-size:13px;overflow-wrap:normal}
 th,td{text-align:right;padding:.15rem .5rem;border-bottom:1px solid #e6e9ec}
 th:first-child,td:first-child{text-align:left;overflow-wrap:anywhere;min-width:8rem}th{background:#f4f6f7}.low{background:#eaf2fb}
 .pairs td{text-align:left;overflow-wrap:anywhere}.pairs th{text-align:left}
+.repairs :is(th,td):nth-child(2){text-align:left;width:60%}
 .bar{display:inline-block;height:.6em;background:#2268c4;vertical-align:middle}
 pre{background:#f4f6f7;padding:.6rem .8rem;font-size:13px;overflow-x:auto;white-space:pre-wrap}
 @media print{details{display:block}.scroll{overflow:visible}}
@@ -87,9 +88,8 @@ def verdict_in_words(result: Mapping[str, object]) -> str:
     }[str(verdict["answer"])]
     probability, confidence = cast(float, verdict["probability_over_budget"]), cast(float, verdict["confidence"])
     lines = [
-        f"{answer}: {verdict['metric']} drops by {_signed(verdict['drop'])} (allowed {_signed(verdict['budget'])}) "
-        f"on {verdict['n']} samples, "
-        f"{verdict['flips']} of which changed; interval of the drop: {_signed(low)} to {_signed(high)}, "
+        f"{answer}: {verdict['metric']} drops by {verdict['drop']:.5f} (allowed {verdict['budget']:.5f}) "
+        f"on {verdict['n']:,} samples, {verdict['flips']:,} of which changed; interval of the drop: {_signed(low)} to {_signed(high)}, "
         f"each end with {_percent(confidence)} confidence (both at once: at least {_percent(max(2 * confidence - 1, 0.0))}).",
         f"Probability that the true drop is over the budget: {probability:.1%}.",
     ]
@@ -124,7 +124,7 @@ def _tiles(result: Row, body: Row) -> str:
         (_change(_milliseconds(before), _milliseconds(after), improved), span),
         (
             _change(f"{before['accuracy']:.4f}", f"{after['accuracy']:.4f}", improved),
-            f"{verdict['metric']} on {verdict['n']} samples; allowed drop {verdict['budget']:.5f}",
+            f"{verdict['metric']} on {verdict['n']:,} samples; allowed drop {verdict['budget']:.5f}",
         ),
         (_change(_megabytes(before), _megabytes(after), improved), f"size; layers: {counts}"),
     ]
@@ -201,7 +201,8 @@ def _baseline_repair(found: Row | None) -> str:
 
 def _repairs(tried: Sequence[Row]) -> str:
     note = f"Loss on calibration samples that the repair was not fitted to, ± standard error of the difference. {_gains(tried)}"
-    return _section("Repairs", note, repairs_table(tried))
+    rows = repairs_table(tried)
+    return _section("Repairs", note, f"<div class=repairs>{rows}</div>" if rows else "")
 
 
 def _gains(tried: Sequence[Row]) -> str:
@@ -260,8 +261,12 @@ def _repeat(body: Row, result: Row) -> str:
 
 
 def _fact(value: object) -> object:
-    """Return a value for a reader: shares by name as a line of text, anything else as it is."""
-    return ", ".join(f"{name}: {share:.4g}" for name, share in value.items()) if isinstance(value, Mapping) else value
+    """Return a value for a reader: shares by name and lists as a line of text, yes or no, anything else as it is."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {share:.4g}" for name, share in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def _section(title: str, note: str, plot: str) -> str:

@@ -73,19 +73,19 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
     def scored(engine: Engine) -> tuple[Runner, NDArray[np.float64], float]:
         runner = backend.open(engine.path, threads=config.threads)
         outputs = run_all(ComparedOutputs(runner, found.compared), validation, batch=found.scoring_batch, workers=run_workers(backend))
-        try:
-            return runner, *compare(found, outputs, validation, context)
-        except InvalidMetricError as error:  # it took the float model's outputs: what this engine gives is beyond it
-            raise BuildError(f"the engine's outputs cannot be scored: {error.detail}", fix=error.fix) from error
+        return runner, *compare(found, outputs, validation, context)
 
     try:
         runner, scores, loss = scored(built.engine)
         if built.plain is not None and not fits(reference, scores, found, config):
             plain = scored(built.plain)
             if fits(reference, plain[1], found, config):
+                runner.close()
                 runner, scores, loss = plain
                 assert built.repair is not None
                 built = Corrected(built.plain, replace(built.repair, kept=False))
+            else:
+                plain[0].close()
         context.progress(0.7, "accuracy measured")
         runners: dict[str, Runner] = {"engine": runner}
         if low:
@@ -161,10 +161,16 @@ def compare(
         outputs: The compared outputs of the engine on the validation set, each (samples, ...).
         validation: The validation set.
         context: Where the float model's outputs are.
+
+    Raises:
+        BuildError: The metric does not take what the engine gives.
     """
     arrays = context.workspace.read_arrays(found.reference)
     reference = tuple(arrays[str(index)] for index in range(len(outputs)))
-    scores = scorer_of(found, context.workspace)(outputs, reference, validation)
+    try:
+        scores = scorer_of(found, context.workspace)(outputs, reference, validation)
+    except InvalidMetricError as error:  # it took the float model's outputs: what this engine gives is beyond it
+        raise BuildError(f"the engine's outputs cannot be scored: {error.detail}", fix=error.fix) from error
     return scores, float(np.mean(losses(found.compared_kinds, reference, outputs, found.compared_weights)))
 
 

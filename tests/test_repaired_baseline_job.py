@@ -13,7 +13,13 @@ import onnx
 import pytest
 
 from calibration.precision import Precision
+from engine_builder.backends.base import Backend, Runner
+from engine_builder.baseline import baseline
+from engine_builder.building import building_backend
+from engine_builder.config import Config
+from engine_builder.errors import BuildError
 from engine_builder.inspection import Inspection
+from engine_builder.workspace import StageContext
 from tests.driver import Finished, inspection_of, ranged, run_job, trials_of
 from tests.model_text import cnn
 from tests.repaired_models import cancelling, harmless, overflowing
@@ -115,3 +121,43 @@ def test_a_budget_that_nothing_in_16_bits_meets_ends_in_fp32(tmp_path: Path) -> 
     assert set(found.baseline_precisions.values()) == {Precision.FP32}
     assert "fp32 is the baseline" in found.notes[-1]
     assert not any(node.op_type == "Cast" for node in explicit.graph.node)
+
+
+class Crowded:
+    """The target ``tensorrt-rtx`` on a machine that has room for one open engine."""
+
+    def __init__(self, inner: Backend) -> None:
+        self._inner = inner
+        self._last: Crowded.Alone | None = None
+
+    class Alone:
+        """A runner that knows whether it is open."""
+
+        def __init__(self, inner: Runner) -> None:
+            self.run, self._close, self.is_open = inner.run, inner.close, True
+
+        def close(self) -> None:
+            self.is_open = False
+            self._close()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def open(self, engine: Path, *, threads: int) -> Runner:
+        if self._last is not None and self._last.is_open:
+            raise BuildError("no room for two engines", fix="none")
+        self._last = self.Alone(self._inner.open(engine, threads=threads))
+        return self._last
+
+
+def test_repaired_baselines_that_cannot_be_open_at_once_are_kept_without_latencies(tmp_path: Path) -> None:
+    driver, basics = ranged(tmp_path, cancelling(), config=TIGHT)
+    context = StageContext(driver.workspace, tmp_path, lambda fraction, message: None)
+
+    def building(config: Config, context: StageContext, *, final: bool = False) -> Backend:
+        return cast(Backend, Crowded(building_backend(config, context, final=final)))
+
+    found = inspection_of(driver, baseline(basics, context, building=building))
+    assert found.baseline_repair is not None
+    assert found.baseline_repair.fits
+    assert {attempt.latency_ms for attempt in found.baseline_repair.attempts} == {None}

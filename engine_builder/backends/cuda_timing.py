@@ -141,12 +141,6 @@ def transfers_on_gpu(work: Work, stream: Stream, *, runs: int = 20) -> Transfers
     return Transfers(directions[0], directions[1])
 
 
-def held_back_share(timing: GpuTiming) -> float:
-    """Return the share of rounds, 0 to 1, in which power, heat or another limit held the GPU's clock back; 0 where no state was read."""
-    known = [state for state in timing.states if state is not None]
-    return sum(bool(state.held_back_by) for state in known) / len(known) if known else 0.0
-
-
 class _Graph(Protocol):
     def launch(self) -> None: ...
 

@@ -6,7 +6,6 @@ the builder of ``tensorrt_rtx`` builds, a runtime that only pretends runs, and a
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.precision import TENSORRT_SCHEME, Precision
+from engine_builder.backends.atomic_file import write_atomically
 from engine_builder.backends.base import Capabilities, Engine, Runner
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.cuda_devices import open_cuda
@@ -179,17 +179,6 @@ def timing_cache_path(folder: Path, device: CudaDevice, version: str) -> Path:
     """Return where the timing cache of a GPU type and TensorRT version is kept."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", device.name).strip("-").lower()
     return folder / f"{name}-cc{_dotted(device.compute_capability)}-tensorrt{version}{CACHE_SUFFIX}"
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees all of it or none."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _dotted(version: tuple[int, int]) -> str:

@@ -12,7 +12,6 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from calibration.codec import json_from_value, value_from_json
 from calibration.precision import TENSORRT_SCHEME, Precision
+from engine_builder.backends.atomic_file import write_atomically
 from engine_builder.backends.base import Capabilities, Engine, Runner
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.engine_tensors import EngineTensors
@@ -152,8 +152,8 @@ class TensorRtRtxBackend:
         listed = {"explicit": explicit.name, "kernels_at_opt": json_from_value(at_opt)}
         kernels = output.with_name(output.name + _KERNELS_SUFFIX)
         try:
-            _write(kernels, json.dumps(listed).encode())
-            _write(output, plan.data)
+            write_atomically(kernels, json.dumps(listed).encode())
+            write_atomically(output, plan.data)
         except BaseException:
             output.unlink(missing_ok=True)
             kernels.unlink(missing_ok=True)
@@ -303,12 +303,3 @@ def _require_readable(explicit: Path) -> None:
                     f"{explicit.name}: initializer {tensor.name!r} lies in {data.name}, which was not found",
                     fix="write the explicit model again",
                 )
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -106,7 +106,9 @@ class Search:
         self._next, ended = None, self._limit()
         if ended is None:
             try:
-                self._next = self._plan.send(trial)
+                proposal = self._plan.send(trial)
+                ended = self._limit()  # again: what yields the ladders may have taken the time that was left
+                self._next = proposal if ended is None else None
             except StopIteration:
                 ended = "nothing left to try"
         self.ended = ended or self.ended

@@ -17,7 +17,6 @@ from calibration.verdict import (
     IntervalMethod,
     Selection,
     can_settle,
-    is_met_on_sample,
     judge,
     meets_with_confidence,
     smallest_n,
@@ -65,9 +64,8 @@ def test_a_drop_over_the_budget_is_not_met_and_no_number_of_samples_would_do():
 def test_a_drop_of_exactly_the_budget_is_met_on_sample():
     baseline, engine = paired(7996, 4, 0, 2000)
     assert verdict(Metric.TOP1, baseline, engine, Budget(min_relative=0.9995)).answer is Answer.MET_ON_SAMPLE
-    assert is_met_on_sample(baseline, engine, Budget(min_relative=0.9995))
     baseline, engine = paired(7995, 5, 0, 2000)
-    assert not is_met_on_sample(baseline, engine, Budget(min_relative=0.9995))
+    assert verdict(Metric.TOP1, baseline, engine, Budget(min_relative=0.9995)).answer is Answer.NOT_MET
 
 
 @pytest.mark.parametrize("n", [1, 8, 300, 1000])

@@ -10,7 +10,9 @@ from typing import cast
 from calibration.codec import json_from_value, value_from_json
 from calibration.precision import Precision
 from calibration.singles import Decision
+from engine_builder.config import config_from_json
 from engine_builder.errors import EngineError
+from engine_builder.pipeline import JobRequest, RunStage, optimize
 from engine_builder.search.trial import Trial
 from engine_builder.workspace import FileRef
 from tests.engine_builder.search.fake_world import FakeWorld
@@ -19,6 +21,7 @@ MODEL, CALIBRATION, BASELINE, TABLE = (FileRef(name, "0" * 64) for name in ("mod
 
 Failure = Callable[[str, Mapping[str, object]], Exception | None]
 
+HALFWAY = FakeWorld((0.0001,) * 16, budget=0.00085)  # half of its layers fit
 STAGE_SECONDS = 0.5
 REBUILT_BYTES = 4321
 
@@ -129,3 +132,17 @@ class Replay:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+
+def asked(**config: object) -> JobRequest:
+    return JobRequest(MODEL, CALIBRATION, None, config_from_json({"accuracy": {"metric": "top1", "min_relative": 0.999}, **config}))
+
+
+def run(stages: RunStage, request: JobRequest | None = None) -> tuple[dict[str, object], Watcher]:
+    """Return what the job gives and who watched it."""
+    watcher = Watcher()
+    return optimize(request or asked(), stages, watcher), watcher
+
+
+def reported(stages: FakeStages) -> tuple[Trial, ...]:
+    return value_from_json(tuple[Trial, ...], stages.request("report")["trials"])

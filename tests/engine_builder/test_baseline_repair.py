@@ -66,7 +66,7 @@ def test_the_fewest_blocks_that_do_are_given_back(blocks: int) -> None:
         kept, found = world.repair()
         assert in_fp32(kept.plan, blocks) == count
         assert found.fits
-        assert len(world.built) <= math.ceil(math.log2(blocks)) + 3 if blocks > 1 else 2
+        assert len(world.built) <= (math.ceil(math.log2(blocks)) + 3 if blocks > 1 else 2)
         assert [block.precision for block in found.blocks] == [FP32] * count + [kept.plan.base] * (blocks - count)
 
 

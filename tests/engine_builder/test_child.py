@@ -192,7 +192,8 @@ def test_stage_past_its_deadline_is_killed(tmp_path: Path) -> None:
     with pytest.raises(StageTimeoutError, match=r"limit of 0\.7 seconds"):
         run("sleep", tmp_path, limits=StageLimits(memory_bytes=2 * 2**30, seconds=0.7))
     assert time.monotonic() - started < 2
-    assert has_ended(written_pid(tmp_path))
+    left = [child.cmdline() for child in psutil.Process().children(recursive=True)]  # on a busy machine it may not have come to its pid
+    assert not any("engine_builder.child_main" in command for command in left)
     assert not any(name.startswith("scratch-") for name in names_in(tmp_path))
 
 

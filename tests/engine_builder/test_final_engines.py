@@ -6,28 +6,15 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+import pytest
+
 from calibration.codec import json_from_value, value_from_json
-from engine_builder.config import config_from_json
-from engine_builder.errors import BuildError, StageMemoryError
-from engine_builder.pipeline import JobRequest, optimize
+from engine_builder.errors import BuildError, EngineError, StageCancelledError, StageMemoryError
 from engine_builder.search.trial import Trial
-from tests.engine_builder.fake_job import BASELINE, CALIBRATION, MODEL, REBUILT_BYTES, FakeStages, Watcher
+from tests.engine_builder.fake_job import BASELINE, HALFWAY, REBUILT_BYTES, FakeStages, asked, reported, run
 from tests.engine_builder.search.fake_world import FakeWorld
 
-HALFWAY = FakeWorld((0.0001,) * 16, budget=0.00085)
 REBUILT: dict[str, object] = {"builder": {"search_optimization_level": 1}}
-
-
-def asked(**config: object) -> JobRequest:
-    return JobRequest(MODEL, CALIBRATION, None, config_from_json({"accuracy": {"metric": "top1", "min_relative": 0.999}, **config}))
-
-
-def run(stages: FakeStages, request: JobRequest) -> None:
-    optimize(request, stages, Watcher())
-
-
-def reported(stages: FakeStages) -> tuple[Trial, ...]:
-    return value_from_json(tuple[Trial, ...], stages.request("report")["trials"])
 
 
 def test_equal_levels_judge_the_engines_of_the_search() -> None:
@@ -88,3 +75,22 @@ def test_a_baseline_that_is_kept_was_built_at_the_final_level_too() -> None:
     assert stages.request("verdict")["finalists"] == []
     assert (stages.names("baseline"), stages.names("rebuild")) == (["final/baseline"], [])
     assert cast(Mapping[str, str], stages.request("report")["model"])["file"] == "final.plan"
+
+
+def test_what_is_built_but_does_not_run_at_the_final_level_is_noted_too() -> None:
+    error = EngineError("the GPU stayed in use", fix="none")
+    stages = FakeStages(HALFWAY, lambda stage, request: error if stage == "rebuild" else None)
+    run(stages, asked(**REBUILT))
+    assert stages.request("verdict")["finalists"] == []
+    notes = cast(Sequence[str], stages.request("report")["notes"])
+    assert len(notes) == len(stages.names("rebuild"))
+    assert all(note.endswith("the GPU stayed in use") for note in notes)
+
+
+@pytest.mark.parametrize("stage", ["baseline", "rebuild"])
+def test_a_job_that_is_cancelled_in_a_final_build_ends_at_once(stage: str) -> None:
+    stages = FakeStages(HALFWAY, lambda kind, request: StageCancelledError("cancelled", fix="none") if kind == stage else None)
+    with pytest.raises(StageCancelledError):
+        run(stages, asked(**REBUILT))
+    assert stages.calls[-1][1] == stage
+    assert len(stages.names(stage)) == 1

@@ -11,49 +11,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.codec import json_from_value, value_from_json
-from calibration.errors import InvalidModelError
 from calibration.precision import Precision
-from engine_builder.config import config_from_json
 from engine_builder.errors import (
-    BuildError,
-    EngineError,
-    StageCancelledError,
     StageCrashedError,
-    StageMemoryError,
-    StageTimeoutError,
 )
-from engine_builder.pipeline import MAX_PROBE_SAMPLES, JobRequest, best_index, optimize, probe_shares, public_trial
+from engine_builder.pipeline import MAX_PROBE_SAMPLES, best_index, optimize, probe_shares, public_trial
 from engine_builder.search.trial import Accuracy, Trial, failed_trial
 from engine_builder.stages import STAGES
 from tests.engine_builder.fake_job import (
     BASELINE,
-    CALIBRATION,
+    HALFWAY,
     MODEL,
-    STAGE_SECONDS,
     Failure,
     FakeStages,
     Replay,
     Watcher,
+    asked,
     never,
+    reported,
+    run,
 )
 from tests.engine_builder.search.fake_world import FakeWorld, rising
 
-HALFWAY = FakeWorld((0.0001,) * 16, budget=0.00085)
 LOSSLESS = FakeWorld((0.0,) * 16)
 SHOWN = ("inspect", "ranges", "sensitivity", "dependency", "search", "refine", "report")
-
-
-def job(**config: object) -> JobRequest:
-    return JobRequest(MODEL, CALIBRATION, None, config_from_json({"accuracy": {"metric": "top1", "min_relative": 0.999}, **config}))
-
-
-def run(stages: FakeStages, request: JobRequest | None = None) -> tuple[dict[str, object], Watcher]:
-    watcher = Watcher()
-    return optimize(request or job(), stages, watcher), watcher
-
-
-def reported(stages: FakeStages) -> tuple[Trial, ...]:
-    return value_from_json(tuple[Trial, ...], stages.request("report")["trials"])
 
 
 def test_every_stage_runs_in_its_order() -> None:
@@ -67,7 +48,7 @@ def test_every_stage_runs_in_its_order() -> None:
 
 def test_without_repairs_there_is_no_stage_for_them() -> None:
     stages = FakeStages(HALFWAY)
-    run(stages, job(calibration={"repair": False}))
+    run(stages, asked(calibration={"repair": False}))
     assert stages.names("repair") == []
     assert all("repairs" not in request for _, _, request, _ in stages.calls)
 
@@ -109,11 +90,11 @@ def breaks_at_half(stage: str, request: Mapping[str, object]) -> Exception | Non
 @pytest.mark.parametrize("failure", [never, breaks_at_half])
 def test_a_replay_asks_for_the_same_and_runs_nothing_again(failure: Failure) -> None:
     replay, one, two = Replay(FakeStages(HALFWAY, failure)), Watcher(), Watcher()
-    first = optimize(job(), replay, one)
-    asked, ran = list(replay.asked), len(replay.stages.calls)
+    first = optimize(asked(), replay, one)
+    requests, ran = list(replay.asked), len(replay.stages.calls)
     replay.asked.clear()
-    second = optimize(job(), replay, two)
-    assert replay.asked == asked
+    second = optimize(asked(), replay, two)
+    assert replay.asked == requests
     assert len(replay.stages.calls) == ran
     assert second == first
     assert two == one
@@ -131,79 +112,9 @@ def test_a_job_that_was_cut_off_goes_on_where_it_was(stop: int) -> None:
         return replay(name, stage, request, span)
 
     with pytest.raises(KeyboardInterrupt):
-        optimize(job(), cut, Watcher())
-    optimize(job(), replay, Watcher())
+        optimize(asked(), cut, Watcher())
+    optimize(asked(), replay, Watcher())
     assert replay.stages.calls == whole.calls
-
-
-@pytest.mark.parametrize("error", [BuildError, StageCrashedError, StageMemoryError, StageTimeoutError])
-def test_an_engine_that_cannot_be_built_or_run_costs_one_trial(error: type[EngineError]) -> None:
-    def failure(stage: str, request: Mapping[str, object]) -> Exception | None:
-        is_half = stage == "trial" and len(cast(Mapping[str, str], request["low"])) == 8
-        return error("no such kernel", fix="none") if is_half else None
-
-    stages = FakeStages(HALFWAY, failure)
-    run(stages)
-    trials = reported(stages)
-    assert [(trial.low_layers, trial.failure) for trial in trials if trial.failure] == [(8, "no such kernel")]
-    assert max(trial.low_layers for trial in trials if trial.met) == 7
-
-
-@pytest.mark.parametrize("stage", ["inspect", "ranges", "repair", "sensitivity", "trial", "forecast", "verdict", "report"])
-@pytest.mark.parametrize("error", [StageCancelledError("cancelled", fix="none"), InvalidModelError("no", fix="none")])
-def test_a_cancelled_job_and_bad_input_end_the_job_at_once(stage: str, error: Exception) -> None:
-    stages = FakeStages(HALFWAY, lambda kind, request: error if kind == stage else None)
-    with pytest.raises(type(error)):
-        run(stages)
-    assert stages.calls[-1][1] == stage
-    assert len(stages.names(stage)) == 1
-
-
-@pytest.mark.parametrize("stage", ["ranges", "repair", "sensitivity", "verdict"])
-def test_a_crash_of_a_stage_that_is_no_trial_fails_the_job(stage: str) -> None:
-    with pytest.raises(StageCrashedError):
-        run(FakeStages(HALFWAY, lambda kind, request: StageCrashedError("signal 11", fix="none") if kind == stage else None))
-
-
-def test_a_failed_forecast_leaves_the_orders_to_bisect() -> None:
-    stages = FakeStages(HALFWAY, lambda kind, request: StageCrashedError("signal 11", fix="none") if kind == "forecast" else None)
-    run(stages)
-    assert stages.names("forecast") == ["forecast/search"]
-    assert max(trial.low_layers for trial in reported(stages) if trial.met) == 8
-    assert stages.request("report")["forecasts"] == []
-
-
-def test_a_failed_second_forecast_ends_the_search_with_what_was_found() -> None:
-    def failure(stage: str, request: Mapping[str, object]) -> Exception | None:
-        return StageTimeoutError("too long", fix="none") if stage == "forecast" and "kernels_ms" in request else None
-
-    stages = FakeStages(HALFWAY, failure)
-    run(stages)
-    assert stages.names("forecast") == ["forecast/search", "forecast/refine"]
-    assert len(cast(Sequence[object], stages.request("report")["forecasts"])) == 1
-
-
-def test_where_no_engine_can_be_timed_at_first_the_orders_are_bisected_without_predictions() -> None:
-    def failure(stage: str, request: Mapping[str, object]) -> Exception | None:
-        return BuildError("too large", fix="none") if request.get("order") == "all_low" else None
-
-    stages = FakeStages(HALFWAY, failure)
-    run(stages)
-    assert stages.names("forecast") == []
-    assert max(trial.low_layers for trial in reported(stages) if trial.met) == 8
-
-
-def test_three_failures_in_a_row_end_the_search_and_the_job_still_reports() -> None:
-    def failure(stage: str, request: Mapping[str, object]) -> Exception | None:
-        return BuildError("no", fix="none") if stage == "trial" and request["low"] else None
-
-    stages = FakeStages(HALFWAY, failure)
-    run(stages)
-    assert len(stages.names("trial")) == 4
-    assert stages.request("verdict")["finalists"] == []
-    finished = len(stages.calls) - 3 - 1  # the failed trials, and the report itself
-    seconds = STAGE_SECONDS * finished
-    assert stages.request("report")["search"] == {"ended": "3 trials in a row failed", "trials": 4, "seconds": seconds}
 
 
 def test_a_lossless_model_is_noticed_after_two_trials() -> None:
@@ -215,7 +126,7 @@ def test_a_lossless_model_is_noticed_after_two_trials() -> None:
 
 def test_no_forecast_is_made_once_a_limit_is_reached() -> None:
     stages = FakeStages(HALFWAY)
-    run(stages, job(search={"max_trials": 2}))
+    run(stages, asked(search={"max_trials": 2}))
     assert stages.names("forecast") == []
 
 

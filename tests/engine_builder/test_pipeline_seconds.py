@@ -6,18 +6,10 @@ from collections.abc import Mapping
 from typing import cast
 
 from calibration.codec import value_from_json
-from engine_builder.config import config_from_json
 from engine_builder.errors import StageTimeoutError
-from engine_builder.pipeline import JobRequest, optimize
+from engine_builder.pipeline import optimize
 from engine_builder.search.trial import Trial
-from tests.engine_builder.fake_job import CALIBRATION, MODEL, FakeStages, Replay, Watcher
-from tests.engine_builder.search.fake_world import FakeWorld
-
-HALFWAY = FakeWorld((0.0001,) * 16, budget=0.00085)
-
-
-def asked(**config: object) -> JobRequest:
-    return JobRequest(MODEL, CALIBRATION, None, config_from_json({"accuracy": {"metric": "top1", "min_relative": 0.999}, **config}))
+from tests.engine_builder.fake_job import HALFWAY, FakeStages, Replay, Watcher, asked
 
 
 def test_the_seconds_of_a_failed_trial_count_and_are_the_same_in_a_replay() -> None:

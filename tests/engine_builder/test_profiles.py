@@ -97,12 +97,13 @@ class OneKernel:
 class _Opened:
     def __init__(self, engine: Path) -> None:
         self.engine = engine
+        self.is_open = True
 
     def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
         raise AssertionError("it is not run")
 
     def close(self) -> None:
-        pass
+        self.is_open = False
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,27 @@ def test_where_an_engine_does_not_build_the_kernel_is_split_by_work(
     macs = {item.name: item.macs for item in inspection_of(*job).layers}
     whole = sum(GAINS.values())
     assert found["Conv_c2"] == pytest.approx(whole * macs["Conv_c2"] / sum(macs.values()))
+
+
+def test_where_the_engines_do_not_all_run_the_kernel_is_split_by_work_and_all_are_closed(
+    job: tuple[Driver, Json], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = OneKernel()
+    opened: list[_Opened] = []
+
+    def opens_two(engine: Path, *, threads: int) -> Runner:
+        if len(opened) == 2:
+            raise BuildError("no memory for a third", fix="none")
+        opened.append(_Opened(engine))
+        return opened[-1]
+
+    monkeypatch.setattr(backend, "open", opens_two)
+    macs = {item.name: item.macs for item in inspection_of(*job).layers}
+    whole = sum(GAINS.values())
+    assert gains(job, tmp_path, backend, monkeypatch) == pytest.approx(
+        {name: whole * macs[name] / sum(macs.values()) for name in CNN_LAYERS}
+    )
+    assert [runner.is_open for runner in opened] == [False, False]
 
 
 def test_layers_with_kernels_of_their_own_need_no_other_engine(

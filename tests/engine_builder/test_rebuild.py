@@ -13,8 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.codec import json_from_value, value_from_json
+from calibration.errors import InvalidMetricError
 from calibration.verdict import AccuracyVerdict, Answer, Selection
+from engine_builder import trials
 from engine_builder.baseline import FINAL_FOLDER, baseline
+from engine_builder.errors import BuildError
 from engine_builder.pipeline import optimize
 from engine_builder.rebuild import rebuild
 from engine_builder.search.trial import Trial
@@ -98,6 +101,17 @@ def test_a_rebuilt_engine_that_no_longer_meets_the_budget_is_not_shipped(job: tu
     ((answer,),) = ([value_from_json(AccuracyVerdict, item["verdict"])] for item in cast(list[Json], result["judged"]))
     assert answer.answer is Answer.NOT_MET
     assert judged(job, tmp_path / "before", dataclasses.replace(trial, engine=None), Levels())["chosen"] == trial.fingerprint
+
+
+def test_a_rebuilt_engine_that_the_users_own_metric_cannot_score_is_no_fault_of_the_user(
+    job: tuple[Driver, Json, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object) -> NDArray[np.float64]:
+        raise InvalidMetricError("score -3", fix="Clip it.")
+
+    monkeypatch.setattr(trials, "scorer_of", lambda found, workspace: refuse)
+    with pytest.raises(BuildError, match="cannot be scored: score -3"):
+        rebuilt(job, tmp_path / "scratch", Levels())
 
 
 def test_the_final_baseline_has_files_of_its_own(job: tuple[Driver, Json, Trial], tmp_path: Path) -> None:

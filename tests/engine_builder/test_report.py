@@ -245,13 +245,20 @@ def test_the_reason_for_an_improvement(desk: Desk) -> None:
 
 def test_the_reason_says_so_where_everything_is_low(desk: Desk) -> None:
     trials = trials_of(0, 4, world=FakeWorld((0.0,) * 4))
-    assert reason_of(desk.report(trials, improved(trials[1], verdict(0)))).endswith("Every layer that can be low is low.")
+    reason = reason_of(desk.report(trials, improved(trials[1], verdict(0))))
+    only = "The only low-precision engine tried: it keeps the accuracy budget."
+    assert reason == f"{only} Every layer that can be low is low."
+
+
+def test_the_reason_counts_the_engines_that_missed_the_budget(desk: Desk) -> None:
+    trials = trials_of(0, 4, 2, world=FakeWorld((0.1,) * 4))
+    assert reason_of(desk.report(trials, KEPT)).startswith("None of 2 low-precision engines kept the accuracy budget.")
 
 
 def test_the_reason_names_the_layers_that_stood_in_the_way(desk: Desk) -> None:
     trials = trials_of(0, 4, world=FakeWorld((0.1,) * 4))
     reason = reason_of(desk.report(trials, KEPT))
-    assert reason.startswith("None of 1 low-precision engines kept the accuracy budget.")
+    assert reason.startswith("The only low-precision engine tried missed the accuracy budget.")
     assert "layer000 (int8), layer001 (int8)" in reason
 
 

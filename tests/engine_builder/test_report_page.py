@@ -212,6 +212,13 @@ def test_text_from_outside_is_shown_as_text(text: str) -> None:
     assert len(page.plots) == len(plain.plots)
 
 
+def test_facts_of_the_data_read_as_words() -> None:
+    data = {"validation_held_out_of_calibration": True, "calibration_is_validation": False, "outputs": ["logits", "values"]}
+    text = render({**BODY, "data": data})
+    for cells in (("validation held out of calibration", "yes"), ("calibration is validation", "no"), ("outputs", "logits, values")):
+        assert "<td>{}</td><td>{}</td>".format(*cells) in text
+
+
 def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
     counts = page_of("whole")[1].rows
     assert counts == [5, 5, 5, 7, 7, 7, 7, 7, 7, 7, 6, 6, 6, 3, 3, 2, 2, 2, 2, 2, 2, 2]
@@ -220,7 +227,7 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ("met", "The accuracy budget is met: top1 drops by +0.00100 (allowed +0.00250) on 400 samples, 3 of which changed"),
+        ("met", "The accuracy budget is met: top1 drops by 0.00100 (allowed 0.00250) on 400 samples, 3 of which changed"),
         ("met_on_sample", "About 17,000 samples with the same rates would settle it."),
         ("not_met", "The accuracy budget is not met: top1"),
     ],

@@ -19,7 +19,7 @@ from engine_builder.backends.cuda_devices import open_cuda
 from engine_builder.backends.cuda_runtime import CudaDevice
 from engine_builder.backends.gpu_state import open_gpu_monitor
 from engine_builder.backends.kernels import KernelTime
-from engine_builder.backends.tensorrt import CACHE_SUFFIX, TensorRtBackend, timing_cache_path, write_atomically
+from engine_builder.backends.tensorrt import CACHE_SUFFIX, TensorRtBackend, timing_cache_path
 from engine_builder.backends.tensorrt_build import Plan
 from engine_builder.backends.tensorrt_timing import time_engines
 from engine_builder.config import ShapeRange
@@ -143,15 +143,6 @@ def test_kernels_and_their_times_are_told_by_node(builder: FakeBuilder, tmp_path
         KernelTime(("mul", "relu"), 0.75),
         KernelTime((), 0.25),
     )
-
-
-def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "engine.plan"
-    path.write_bytes(b"old")
-    with pytest.raises(TypeError):
-        write_atomically(path, "not bytes")  # type: ignore[arg-type]  # the point of the test
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.gpu

@@ -176,6 +176,26 @@ def test_no_trial_is_begun_that_would_end_past_the_limit_of_seconds(limit: float
     assert search.ended.startswith(reached if limit in (30.0, 50.0) else no_time)
 
 
+def test_no_trial_is_begun_where_making_the_ladders_took_the_time_that_was_left() -> None:
+    spent = [0.0]
+
+    def ladders(trials: Sequence[Trial]) -> Iterator[Ladder]:
+        spent[0] = 60.0
+        yield HALFWAY.ladder()
+
+    search = Search(
+        {"all_low": HALFWAY.all_low},
+        ladders,
+        HALFWAY.fingerprint,
+        max_trials=None,
+        max_seconds=50.0,
+        seconds=lambda: spent[0],
+        view=lambda trials: lambda trial: trial.on_search,
+    )
+    assert len(run(HALFWAY, search)) == 2
+    assert search.ended == "the limit of 50 seconds was reached"
+
+
 def test_the_mean_is_over_engines_whose_time_is_known() -> None:
     world = dataclasses.replace(HALFWAY, seconds=10.0)
     baseline, one = world.trial(0, {}, "baseline"), world.trial(1, HALFWAY.all_low, "all_low")
