@@ -137,6 +137,12 @@ say "its /healthz: $answer"
 kill -- "-$server" && wait "$server" 2>/dev/null || true
 server=
 
+build rtx
+container=$(buildah from --pull-never onnx-trt-optimizer:rtx)
+found=$(inside python3 -P -m service targets --local | cut -d ' ' -f 1 | paste -s -d ' ')
+[[ " $found " == *" tensorrt-rtx "* ]] || fail "the image rtx lacks the target tensorrt-rtx: it has $found"
+say "targets of rtx: $found"
+
 if have "$cuda_image" || pull 600 "$cuda_image"; then
 	build gpu
 else

@@ -85,7 +85,9 @@ def is_healthy(port: str) -> bool:
 
 def _gpu(machine: Machine) -> str:
     if not GPU_PACKAGES & machine.versions.keys():
-        return "this image builds for the CPU only; for TensorRT use the target `gpu` of docker/Dockerfile"
+        return "this image builds for the CPU only; for TensorRT use the target `gpu` of docker/Dockerfile, for TensorRT-RTX `rtx`"
+    if machine.driver is None and machine.cuda is None and "tensorrt-cu13" not in machine.versions:
+        return "no GPU: plans of TensorRT-RTX are built ahead of time, and their latency is predicted"
     if machine.driver is None and machine.cuda is None:
         return f"no GPU: the host has no NVIDIA driver loaded; install driver r{OLDEST_DRIVER} or newer there, and {TOOLKIT}"
     if machine.driver is not None and int(machine.driver.split(".")[0]) < OLDEST_DRIVER:

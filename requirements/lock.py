@@ -26,12 +26,16 @@ OPTIONS = (
 
 
 def main() -> None:
-    """Write runtime.txt (the service), build.txt (an editable install) and dev.txt (both, and the checks), with equal versions in all."""
+    """Write runtime.txt (the service), rtx.txt (TensorRT-RTX too), build.txt (an editable install) and dev.txt (all, and the checks).
+
+    They have equal versions.
+    """
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
     runtime = project["project"]["dependencies"]
     groups = project["dependency-groups"]
     _compile("dev", [*runtime, *groups["dev"], *groups["build"]])
     _compile("runtime", runtime, constraints=HERE / "dev.txt")
+    _compile("rtx", [*runtime, *project["project"]["optional-dependencies"]["rtx"]], constraints=HERE / "dev.txt")
     _compile("build", groups["build"], constraints=HERE / "dev.txt")
 
 

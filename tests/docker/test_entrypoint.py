@@ -158,3 +158,8 @@ def test_health_is_asked_of_the_running_server(port: str) -> None:
 def test_a_server_that_does_not_answer_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONNX_TRT_OPTIMIZER_PORT", "1")  # nothing listens there
     assert entrypoint.main(["--check-health"]) == 1
+
+
+def test_the_rtx_image_needs_no_gpu_and_says_what_that_means() -> None:
+    found = entrypoint.line(entrypoint.Machine(None, None, {"tensorrt-rtx-cu13": "1.7.1.116"}))
+    assert found == "no GPU: plans of TensorRT-RTX are built ahead of time, and their latency is predicted; tensorrt-rtx-cu13 1.7.1.116"

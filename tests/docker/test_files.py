@@ -61,6 +61,16 @@ def test_the_gpu_image_pins_all_that_the_extras_ask_for() -> None:
     assert asked <= set(pinned)
 
 
+def test_the_rtx_image_adds_tensorrt_rtx_to_the_locked_packages_and_changes_none() -> None:
+    def versions(name: str) -> set[str]:
+        text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
+        return {line.split()[0] for line in text.splitlines() if "==" in line and not line.startswith((" ", "#"))}
+
+    added = versions("rtx.txt") - versions("runtime.txt")
+    assert versions("runtime.txt") <= versions("rtx.txt")
+    assert {line.split("==")[0] for line in added} == {"tensorrt-rtx-cu13", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"}
+
+
 def test_the_three_packages_of_tensorrt_have_one_version() -> None:
     pinned = pins(DOCKER / "gpu-requirements.txt")
     assert len({version for name, version in pinned.items() if name.startswith("tensorrt")}) == 1
