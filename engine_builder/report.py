@@ -15,6 +15,7 @@ from calibration.sensitivity import SensitivityTable
 from engine_builder.assignment import PrecisionAssignment
 from engine_builder.backends import backend_for
 from engine_builder.backends.engine_tensors import EngineTensors
+from engine_builder.baseline import repair_in_words
 from engine_builder.building import kept_timing_cache
 from engine_builder.config import config_from_json
 from engine_builder.errors import BuildError
@@ -134,6 +135,7 @@ def _result(
         "size_bytes": judged["baseline_size_bytes"],
         "precisions": judged["baseline_precisions"],
     }
+    repaired = {} if found.baseline_repair is None else {"repaired": repair_in_words(found.baseline_repair)}
     picked = baseline
     if chosen is not None:
         picked = {
@@ -148,7 +150,7 @@ def _result(
         "outcome": "improved" if chosen is not None else "baseline_kept",
         "reason": _reason(trials, judged, chosen, table, confidence=config.accuracy.confidence, ended=ended),
         "latency_source": target.latency_source,
-        "baseline": baseline,
+        "baseline": {**baseline, **repaired},
         "chosen": picked,
         **_gain(cast(float, judged["ratio"]), chosen, judged, target.latency_source),
         "verdict": {key: verdict[key] for key in ("answer", "metric", "drop", "interval", "confidence", "n", "selection")}

@@ -22,6 +22,10 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
         f"  size      {_megabytes(baseline)} -> {_megabytes(chosen)}",
         f"  layers    {_counts(_part(chosen, 'precisions'))}",
     ]
+    if kept and result.get("reason"):
+        lines.insert(1, f"  reason    {result['reason']}")
+    if baseline.get("repaired"):
+        lines.append(f"  baseline  repaired: {baseline['repaired']}")
     verdict = result.get("verdict")
     if isinstance(verdict, Mapping):
         lines.append(f"  accuracy  {_verdict(verdict)}")
