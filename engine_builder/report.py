@@ -69,6 +69,7 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         "dependencies": _dependencies(value_from_json(tuple[PairTest, ...], request["tests"])),
         "dependency_map": dependency_map(table, interaction, assignment),
         "reached": workspace.read_json(shown.reached) if shown is not None and shown.reached is not None else None,
+        "reached_in": None if shown is None or shown.reached is None else shown.index,
         "orders": request["orders"],
         "chosen": chosen.fingerprint if chosen is not None else None,
         "trials": json_from_value(trials),

@@ -230,11 +230,13 @@ def _notes(notes: Sequence[str]) -> str:
 
 
 def _numbers(body: Row, result: Row) -> str:
+    kept = result["outcome"] == "baseline_kept" and body.get("reached_in") is not None
+    of_which = f" in trial {body['reached_in']}, which is not what is kept" if kept else ""
     tables = [
         ("Engines", engines_table(result)),
         ("Trials", trials_table(cast(Sequence[Row], body["trials"]), cast(Sequence[str], body["front"]))),
         ("Layers", layers_table(cast(Sequence[Row], body["layers"]))),
-        ("Asked for and got", reached_table(cast(Sequence[Row], body.get("reached") or ()))),
+        (f"Asked for and got{of_which}", reached_table(cast(Sequence[Row], body.get("reached") or ()))),
         ("Asked for and got in the repaired baseline", reached_table(cast(Sequence[Row], body.get("baseline_reached") or ()))),
         ("The strongest dependencies that were tested exactly", dependencies_table(cast(Sequence[Row], body["dependencies"]))),
     ]

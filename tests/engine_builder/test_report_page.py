@@ -245,3 +245,14 @@ def test_the_verdict_says_whether_the_search_saw_the_samples() -> None:
 
 def test_a_small_probability_is_not_rounded_away() -> None:
     assert "0.4%" in verdict_in_words({"verdict": {**VERDICT, "probability_over_budget": 0.004}})
+
+
+def test_what_layers_got_names_the_trial_where_that_is_not_the_engine_that_is_kept() -> None:
+    rows = [{"layer": "conv", "asked": "int8", "got": "int8", "kernel": "k", "reason": None}]
+    contents = body(changes(reached=rows, reached_in=3))
+    chosen = Page(render(contents))
+    contents["result"]["outcome"] = "baseline_kept"
+    kept = Page(render(contents))
+    assert "Asked for and got in trial 3, which is not what is kept" in kept.text
+    assert "Asked for and got" in chosen.text
+    assert "which is not what is kept" not in chosen.text
