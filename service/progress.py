@@ -10,6 +10,7 @@ from typing import Protocol, Self, TextIO
 from tqdm import tqdm
 
 _LINE_EVERY = 0.05
+_SMALL = 1e-3  # scores below, of errors, are told in powers of ten
 _SILENT_SECONDS = 20.0  # at most, while there is something new to tell
 
 
@@ -112,7 +113,7 @@ def trial_line(trial: Mapping[str, object]) -> str:
     accuracy, latency, met = trial.get("accuracy"), trial.get("latency_ms"), trial.get("met")
     parts = [start]
     if isinstance(accuracy, int | float):
-        parts.append(f"score {accuracy:.4f}")
+        parts.append(f"score {accuracy:.4f}" if accuracy == 0 or abs(accuracy) >= _SMALL else f"score {accuracy:.2e}")
     if isinstance(latency, Mapping) and isinstance(latency.get("median"), int | float):
         parts.append(f"{latency['median']:.3f} ms")
     if met is not None:

@@ -69,3 +69,8 @@ def test_failed_trial_says_why() -> None:
     assert trial_line({"index": 4, "order": "loss", "low_layers": 9, "failure": "the runtime crashed", "met": False}) == (
         "trial 4: loss, 9 layers low: failed: the runtime crashed"
     )
+
+
+def test_tiny_score_keeps_its_digits() -> None:
+    assert "score 9.45e-08" in trial_line({"index": 0, "order": "baseline", "low_layers": 0, "accuracy": 9.45e-8})
+    assert "score 0.0000" in trial_line({"index": 0, "order": "baseline", "low_layers": 0, "accuracy": 0.0})

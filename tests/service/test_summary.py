@@ -74,3 +74,9 @@ def test_a_repaired_baseline_is_said_to_be_one() -> None:
     assert not any("repaired" in line for line in summary_lines(found))
     found["baseline"] = {"latency_ms": {"median": 2.0}, "precisions": {"fp32": 1}, "repaired": "fp16 misses the budget"}
     assert "  baseline  repaired: fp16 misses the budget" in summary_lines(found)
+
+
+def test_tiny_differences_keep_their_digits() -> None:
+    found = result("improved", "met", "held_out")
+    found["verdict"] = {"answer": "met", "metric": "nmse", "drop": 9.45e-08, "interval": [0.0, -1.5e-07], "n": 64, "selection": "held_out"}
+    assert "drop +9.45e-08, interval [+0.00000, -1.50e-07]" in summary_lines(found)[-1]
