@@ -256,3 +256,13 @@ def test_what_layers_got_names_the_trial_where_that_is_not_the_engine_that_is_ke
     assert "Asked for and got in trial 3, which is not what is kept" in kept.text
     assert "Asked for and got" in chosen.text
     assert "which is not what is kept" not in chosen.text
+
+
+def test_scores_of_errors_keep_their_digits() -> None:
+    contents = body()
+    for name in ("baseline", "chosen"):
+        contents["result"][name]["accuracy"] = 9.45e-08
+    contents["result"]["verdict"]["budget"] = 1e-7
+    text = Page(render(contents)).text
+    assert "9.45e-08" in text
+    assert "allowed drop 1.00e-07" in text
