@@ -105,7 +105,9 @@ def test_a_matrix_times_one_vector_takes_as_long_as_its_weights_are_large(kind: 
     half = kernel("gemm", "half 1,8192", "half 8192,8192", "half 1,8192")
     low = kernel("gemm", f"{data} 1,8192", f"{kind} 8192,8192", "half 1,8192")
     small = dataclasses.replace(gpu, l2_mb=1.0)  # so that weights come from memory
-    assert predicted_latency([half], small).ms / predicted_latency([low], small).ms == pytest.approx(4 if kind == "int4" else 2, rel=0.2)  # but for the launch and the vectors
+    assert predicted_latency([half], small).ms / predicted_latency([low], small).ms == pytest.approx(
+        4 if kind == "int4" else 2, rel=0.2
+    )  # but for the launch and the vectors
 
 
 def test_time_of_a_kernel_that_moves_is_bytes_over_the_reached_bandwidth() -> None:
