@@ -9,6 +9,7 @@ from calibration.layers import Layer
 from calibration.precision import Precision, Scheme, block_scale, weight_scale
 
 INTEGERS = (Precision.INT8, Precision.INT4)
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 def reduction_axis(weight_axis: int, rank: int) -> int:
@@ -23,9 +24,10 @@ def weight_step(weight: NDArray[np.float32], layer: Layer, precision: Precision,
         weight: The layer's weight, or what is rounded in its place.
         layer: The layer.
         precision: One of INTEGERS.
-        scheme: How the target quantizes: strongly typed ones have INT4 weights in blocks along the axis that the product sums over.
+        scheme: How the target quantizes: strongly typed ones have INT4 weights of products in blocks along the axis that is summed over.
     """
-    if precision is Precision.INT4 and scheme.strongly_typed and layer.weight_axis is not None and weight.ndim in (2, 3):
+    is_product = layer.op_type not in _CONVOLUTIONS and weight.ndim in (2, 3)  # a Conv1d's weight has three axes too
+    if precision is Precision.INT4 and scheme.strongly_typed and layer.weight_axis is not None and is_product:
         axis = reduction_axis(layer.weight_axis, weight.ndim)
         scale = block_scale(weight, axis, block=scheme.block, bits=precision.bits)
         return np.asarray(np.take(np.repeat(scale, scheme.block, axis=axis), np.arange(weight.shape[axis]), axis=axis))

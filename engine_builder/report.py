@@ -15,6 +15,7 @@ from calibration.sensitivity import SensitivityTable
 from engine_builder.assignment import PrecisionAssignment
 from engine_builder.backends import backend_for
 from engine_builder.backends.engine_tensors import EngineTensors
+from engine_builder.baseline import repair_in_words
 from engine_builder.building import kept_timing_cache
 from engine_builder.config import config_from_json
 from engine_builder.errors import BuildError
@@ -68,6 +69,7 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         "dependencies": _dependencies(value_from_json(tuple[PairTest, ...], request["tests"])),
         "dependency_map": dependency_map(table, interaction, assignment),
         "reached": workspace.read_json(shown.reached) if shown is not None and shown.reached is not None else None,
+        "reached_in": None if shown is None or shown.reached is None else shown.index,
         "orders": request["orders"],
         "chosen": chosen.fingerprint if chosen is not None else None,
         "trials": json_from_value(trials),
@@ -134,6 +136,7 @@ def _result(
         "size_bytes": judged["baseline_size_bytes"],
         "precisions": judged["baseline_precisions"],
     }
+    repaired = {} if found.baseline_repair is None else {"repaired": repair_in_words(found.baseline_repair)}
     picked = baseline
     if chosen is not None:
         picked = {
@@ -148,7 +151,7 @@ def _result(
         "outcome": "improved" if chosen is not None else "baseline_kept",
         "reason": _reason(trials, judged, chosen, table, confidence=config.accuracy.confidence, ended=ended),
         "latency_source": target.latency_source,
-        "baseline": baseline,
+        "baseline": {**baseline, **repaired},
         "chosen": picked,
         **_gain(cast(float, judged["ratio"]), chosen, judged, target.latency_source),
         "verdict": {key: verdict[key] for key in ("answer", "metric", "drop", "interval", "confidence", "n", "selection")}

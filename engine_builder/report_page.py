@@ -18,11 +18,13 @@ from engine_builder.report_tables import (
     pairs_table,
     reached_table,
     repairs_table,
+    score,
     trials_table,
 )
 
 Row = Mapping[str, object]
 
+_SMALL = 1e-5
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1f272e;overflow-wrap:anywhere}
 h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.15rem;margin:2.2rem 0 .4rem;padding-bottom:.15rem;border-bottom:1px solid #ccd2d8}
@@ -123,8 +125,8 @@ def _tiles(result: Row, body: Row) -> str:
         (speed, f"{'speedup: ' if improved else ''}latency {result['latency_source']}{timed}"),
         (_change(_milliseconds(before), _milliseconds(after), improved), span),
         (
-            _change(f"{before['accuracy']:.4f}", f"{after['accuracy']:.4f}", improved),
-            f"{verdict['metric']} on {verdict['n']:,} samples; allowed drop {verdict['budget']:.5f}",
+            _change(score(before["accuracy"]), score(after["accuracy"]), improved),
+            f"{verdict['metric']} on {verdict['n']:,} samples; allowed drop {score(verdict['budget'], digits=5)}",
         ),
         (_change(_megabytes(before), _megabytes(after), improved), f"size; layers: {counts}"),
     ]
@@ -232,11 +234,13 @@ def _notes(notes: Sequence[str]) -> str:
 
 
 def _numbers(body: Row, result: Row) -> str:
+    kept = result["outcome"] == "baseline_kept" and body.get("reached_in") is not None
+    of_which = f" in trial {body['reached_in']}, which is not what is kept" if kept else ""
     tables = [
         ("Engines", engines_table(result)),
         ("Trials", trials_table(cast(Sequence[Row], body["trials"]), cast(Sequence[str], body["front"]))),
         ("Layers", layers_table(cast(Sequence[Row], body["layers"]))),
-        ("Asked for and got", reached_table(cast(Sequence[Row], body.get("reached") or ()))),
+        (f"Asked for and got{of_which}", reached_table(cast(Sequence[Row], body.get("reached") or ()))),
         ("Asked for and got in the repaired baseline", reached_table(cast(Sequence[Row], body.get("baseline_reached") or ()))),
         ("The strongest dependencies that were tested exactly", dependencies_table(cast(Sequence[Row], body["dependencies"]))),
     ]
@@ -308,4 +312,5 @@ def _percent(share: float) -> str:
 
 
 def _signed(value: object) -> str:
-    return f"{cast(float, value):+.5f}"
+    found = cast(float, value)
+    return f"{found:+.5f}" if found == 0 or abs(found) >= _SMALL else f"{found:+.2e}"

@@ -10,6 +10,7 @@ Row = Mapping[str, object]
 
 BASELINES = ("fp32", "fp16", "bf16")
 MAX_PAIRS = 20
+_SMALL = 1e-3
 
 
 def engines_table(result: Row) -> str:
@@ -25,7 +26,7 @@ def engines_table(result: Row) -> str:
                 f"{latency['median']:.3f} ms ± {latency['mad']:.3f}" if latency["runs"] else f"{latency['median']:.3f} ms (predicted)",
                 f"{latency['p95']:.3f} ms" if latency["runs"] else "-",
                 f"{latency['runs']}",
-                f"{item['accuracy']:.4f}",
+                score(item["accuracy"]),
                 f"{cast(int, item['size_bytes']) / 1e6:.2f} MB",
                 precisions,
             ]
@@ -71,7 +72,7 @@ def trials_table(trials: Sequence[Row], front: Sequence[str]) -> str:
                 f"{row['index']}{' (front)' if row['fingerprint'] in front else ''}",
                 str(row["order"]),
                 str(row["low_layers"]),
-                f"{accuracy['score']:.4f}" if accuracy else "-",
+                score(accuracy["score"]) if accuracy else "-",
                 f"{latency['median_ms']:.3f}" if latency else "-",
                 f"{latency['ratio']:.3f}" if latency else "-",
                 str(row["failure"]) if row["failure"] else "yes" if accuracy and cast(float, accuracy["excess"]) >= 0 else "no",
@@ -131,6 +132,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table of plain text."""
     body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
     return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{body}</table>"
+
+
+def score(value: object, digits: int = 4) -> str:
+    """Return a score for a reader; those of errors may be far below any share of samples, and keep their digits."""
+    found = cast(float, value)
+    return f"{found:.{digits}f}" if found == 0 or abs(found) >= _SMALL else f"{found:.2e}"
 
 
 def _with_error(value: object, error: object) -> str:

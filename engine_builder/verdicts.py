@@ -72,6 +72,8 @@ def verdict(
         name = backend.capabilities.engine_name
         engine = keep_model(context.scratch / chosen[0].fingerprint / name, name, context.workspace)
         explicit = keep_model(context.scratch / chosen[0].fingerprint / EXPLICIT_NAME, EXPLICIT_NAME, context.workspace)
+    elif not backend.capabilities.is_own_baseline and (beside := baseline_path.with_name(EXPLICIT_NAME)).is_file():
+        explicit = keep_model(beside, EXPLICIT_NAME, context.workspace)
     return {
         "judged": [{"fingerprint": trial.fingerprint, "verdict": json_from_value(answer)} for trial, answer in judged],
         "verdict": json_from_value(chosen[1] if chosen is not None else baseline),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from tqdm import tqdm
 
 _LINE_EVERY = 0.05
+_SMALL = 1e-3  # scores below, of errors, are told in powers of ten
+_SILENT_SECONDS = 20.0  # at most, while there is something new to tell
 
 
 class ProgressView(Protocol):
@@ -50,21 +53,24 @@ class ProgressBar:
 
 
 class ProgressLines:
-    """Plain lines, for a pipe or a log: one where the message changes its first word, and one every 5%."""
+    """Plain lines, for a pipe or a log: one where the message changes its first word, one every 5%, and what is new after 20 seconds."""
 
-    def __init__(self, stream: TextIO) -> None:
-        """Write to ``stream``."""
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        """Write to ``stream``; ``clock`` gives seconds."""
         self._stream = stream
+        self._clock = clock
         self._shown = -1.0
-        self._kind = ""
+        self._kind = self._message = ""
+        self._at = clock()
 
     def update(self, fraction: float, message: str) -> None:
         """Write a line if there is enough new to tell."""
-        kind = message.partition(":")[0]
-        if kind == self._kind and fraction < min(1.0, self._shown + _LINE_EVERY):
+        kind, now = message.partition(":")[0], self._clock()
+        is_late = message != self._message and now >= self._at + _SILENT_SECONDS
+        if kind == self._kind and fraction < min(1.0, self._shown + _LINE_EVERY) and not is_late:
             return
-        if (kind, fraction) != (self._kind, self._shown):
-            self._kind, self._shown = kind, fraction
+        if is_late or (kind, fraction) != (self._kind, self._shown):
+            self._kind, self._shown, self._message, self._at = kind, fraction, message, now
             self.line(f"{fraction:4.0%} {message}")
 
     def line(self, text: str) -> None:
@@ -107,7 +113,7 @@ def trial_line(trial: Mapping[str, object]) -> str:
     accuracy, latency, met = trial.get("accuracy"), trial.get("latency_ms"), trial.get("met")
     parts = [start]
     if isinstance(accuracy, int | float):
-        parts.append(f"score {accuracy:.4f}")
+        parts.append(f"score {accuracy:.4f}" if accuracy == 0 or abs(accuracy) >= _SMALL else f"score {accuracy:.2e}")
     if isinstance(latency, Mapping) and isinstance(latency.get("median"), int | float):
         parts.append(f"{latency['median']:.3f} ms")
     if met is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+_SMALL = 1e-4
 _VERDICTS = {
     "met": "met",
     "met_on_sample": "met on this sample (too few samples to be certain)",
@@ -22,6 +23,10 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
         f"  size      {_megabytes(baseline)} -> {_megabytes(chosen)}",
         f"  layers    {_counts(_part(chosen, 'precisions'))}",
     ]
+    if kept and result.get("reason"):
+        lines.insert(1, f"  reason    {result['reason']}")
+    if baseline.get("repaired"):
+        lines.append(f"  baseline  repaired: {baseline['repaired']}")
     verdict = result.get("verdict")
     if isinstance(verdict, Mapping):
         lines.append(f"  accuracy  {_verdict(verdict)}")
@@ -61,11 +66,16 @@ def _verdict(verdict: Mapping[str, object]) -> str:
     answer, drop, interval = str(verdict.get("answer")), verdict.get("drop"), verdict.get("interval")
     parts = [f"budget {_VERDICTS.get(answer, answer)}: {verdict.get('metric')}"]
     if isinstance(drop, int | float):
-        parts.append(f"drop {drop:+.5f}")
+        parts.append(f"drop {_signed(drop)}")
     if isinstance(interval, list | tuple) and all(isinstance(bound, int | float) for bound in interval):
         confidence = verdict.get("confidence")
         at = f" (each end at {confidence:.0%})" if isinstance(confidence, int | float) else ""
-        parts.append("interval [" + ", ".join(f"{bound:+.5f}" for bound in interval) + f"]{at}")
+        parts.append("interval [" + ", ".join(_signed(bound) for bound in interval) + f"]{at}")
     where = "held-out samples" if verdict.get("selection") == "held_out" else "samples (the search used them too)"
     parts.append(f"on {verdict.get('n')} {where}")
     return ", ".join(parts)
+
+
+def _signed(value: float) -> str:
+    """Return a difference of scores; those of errors may be far below any share of samples."""
+    return f"{value:+.5f}" if value == 0 or abs(value) >= _SMALL else f"{value:+.2e}"

@@ -84,6 +84,7 @@ def test_the_report_says_what_was_repaired_and_by_what(repaired: Finished) -> No
     blocks = cast(Sequence[Mapping[str, object]], cast(Mapping[str, object], repaired.report["baseline_repair"])["blocks"])
     assert (blocks[0]["layer"], blocks[0]["precision"]) == ("second", "fp32")
     assert {block["precision"] for block in blocks[1:]} == {"fp16"}
+    assert "fp16 with 1 of 4 blocks in fp32" in str(repaired.baseline["repaired"])
     assignment = json.loads(repaired.path(artifacts["assignment.json"]).read_text(encoding="utf-8"))
     assert assignment["second"] == "fp32" or repaired.result["outcome"] == "improved"
 

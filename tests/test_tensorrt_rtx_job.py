@@ -103,6 +103,8 @@ def test_the_page_says_predicted_and_what_each_layer_got(improved: Finished) -> 
 def test_where_no_prediction_beats_its_own_error_the_fp16_plan_is_kept(tmp_path: Path) -> None:
     finished = run_job(tmp_path, cnn("N,1,8,8"), config={**ADA, "precisions": ["int8"]})
     assert finished.result["outcome"] == "baseline_kept"
+    explicit = onnx.load_model(finished.path(cast(Mapping[str, object], finished.outcome["artifacts"])["model.explicit.onnx"]))
+    assert not any(node.op_type == "QuantizeLinear" for node in explicit.graph.node)  # it is the baseline's
     assert finished.baseline["precisions"] == {"fp16": 4}
     assert finished.chosen == finished.baseline
     assert cast(Mapping[str, object], finished.result["predicted_speedup"])["value"] == 1.0

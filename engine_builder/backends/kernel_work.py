@@ -49,6 +49,7 @@ class Work:
 
     macs: int
     outputs: int  # elements that it writes
+    columns: int  # that a product with one constant matrix writes for each row; 0 for all else
     math: Precision  # what the MACs are done in
     streamed_bytes: int  # inputs and outputs
     constant_bytes: float  # weights and tables
@@ -63,7 +64,7 @@ def work_of(kernel: Kernel) -> Work:
     """
     tensors = (*kernel.inputs, *kernel.constants, *kernel.outputs)
     if kernel.kind in _NOT_ON_THE_GPU:
-        return Work(0, 0, Precision.FP32, 0, 0, on_gpu=False)
+        return Work(0, 0, 0, Precision.FP32, 0, 0, on_gpu=False)
     if any(size < 0 for tensor in tensors for size in tensor.shape):
         raise ValueError(f"kernel {kernel.name!r}: found open sizes, expected those of one run: {[tensor.shape for tensor in tensors]}")
     macs = _macs(kernel)
@@ -73,7 +74,7 @@ def work_of(kernel: Kernel) -> Work:
         _bytes(tensor) if tensor is weight else min(_elements(tensor), max(written, 1)) * _bits(tensor) / 8 for tensor in kernel.constants
     ]
     streamed = sum(_bytes(tensor) for tensor in (*kernel.inputs, *kernel.outputs))
-    return Work(macs, written, math_of(kernel), math.ceil(streamed), sum(read), on_gpu=True)
+    return Work(macs, written, _columns(kernel, weight, macs, written), math_of(kernel), math.ceil(streamed), sum(read), on_gpu=True)
 
 
 def is_attention(kernel: Kernel) -> bool:
@@ -135,6 +136,14 @@ def _macs(kernel: Kernel) -> int:
     batch = math.prod(first.shape[:-2]) if first.shape[:-2] == weight.shape[:-2] else 1
     squared = _elements(first) * _elements(weight) / max(_elements(output) * batch, 1)
     return round(_elements(output) * math.sqrt(squared))
+
+
+def _columns(kernel: Kernel, weight: KernelTensor | None, macs: int, written: int) -> int:
+    """Return the columns of the product of all rows with one constant matrix, however the output is cut into heads."""
+    is_matrix = weight is not None and weight in kernel.constants and kernel.kind in _PRODUCTS and math.prod(weight.shape[:-2]) == 1
+    if weight is None or not is_matrix or not macs:
+        return 0
+    return max(round(_elements(weight) * written / macs), 1)  # K N / K
 
 
 def _elements(tensor: KernelTensor) -> int:

@@ -9,9 +9,9 @@ and per run their sum. What that assumes, so that nobody trusts it further than 
 
 1. Kernels run one after the other, replayed as a CUDA graph; streams do not overlap. Copies to and from the GPU are not in it.
 2. The shares of peak and bandwidth that kernels reach are the same for all of them (``gpus.json``, ``assumed``), except that a product
-   whose output has fewer tiles than the GPU has multiprocessors keeps only so many of them busy; sums split over multiprocessors and the
-   waiting at the start and end of a kernel are not modelled. Of small models the launches are most of the prediction, and it is rather
-   too low.
+   whose output has fewer tiles than the GPU has multiprocessors keeps only so many of them busy. A tile is square, or as high as there are
+   rows where those are fewer: a matrix times a few vectors is spread over all columns. Sums split over multiprocessors and the waiting at
+   the start and end of a kernel are not modelled. Of small models the launches are most of the prediction, and it is rather too low.
 3. The engine runs again and again. If all of its weights and its largest kernel's tensors fit into the second-level cache together, all is
    read there; if not, weights come from memory, and tensors of a kernel from the cache if they take no more than half of it.
 4. The kernel list is the build's (on TensorRT-RTX the plan's), so double writes, conversions and unfused scales of low precision count.
@@ -97,9 +97,16 @@ def _milliseconds(work: Work, gpu: Gpu, kernel: Kernel, *, cached: bool) -> floa
                 f"latency prediction: kernel {kernel.name!r} multiplies in {work.math}, which {gpu.name} has no figure for",
                 fix="choose another precision or GPU",
             ) from exc
-        filled = min(1.0, math.ceil(work.outputs / gpu.tile_elements) / gpu.multiprocessors)
+        filled = min(1.0, _tiles(work, gpu) / gpu.multiprocessors)
         computing = 2 * work.macs / (peak * gpu.compute_share * filled)
     return (max(computing, moving) + gpu.launch_us * 1e-6) * 1e3
+
+
+def _tiles(work: Work, gpu: Gpu) -> int:
+    edge = math.isqrt(gpu.tile_elements)
+    if 0 < work.outputs < work.columns * edge:  # fewer rows than a tile is high
+        return math.ceil(work.columns / edge)
+    return math.ceil(work.outputs / gpu.tile_elements)
 
 
 def _cache_bytes(gpu: Gpu) -> float:

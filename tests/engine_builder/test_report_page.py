@@ -252,3 +252,24 @@ def test_the_verdict_says_whether_the_search_saw_the_samples() -> None:
 
 def test_a_small_probability_is_not_rounded_away() -> None:
     assert "0.4%" in verdict_in_words({"verdict": {**VERDICT, "probability_over_budget": 0.004}})
+
+
+def test_what_layers_got_names_the_trial_where_that_is_not_the_engine_that_is_kept() -> None:
+    rows = [{"layer": "conv", "asked": "int8", "got": "int8", "kernel": "k", "reason": None}]
+    contents = body(changes(reached=rows, reached_in=3))
+    chosen = Page(render(contents))
+    contents["result"]["outcome"] = "baseline_kept"
+    kept = Page(render(contents))
+    assert "Asked for and got in trial 3, which is not what is kept" in kept.text
+    assert "Asked for and got" in chosen.text
+    assert "which is not what is kept" not in chosen.text
+
+
+def test_scores_of_errors_keep_their_digits() -> None:
+    contents = body()
+    for name in ("baseline", "chosen"):
+        contents["result"][name]["accuracy"] = 9.45e-08
+    contents["result"]["verdict"]["budget"] = 1e-7
+    text = Page(render(contents)).text
+    assert "9.45e-08" in text
+    assert "allowed drop 1.00e-07" in text

@@ -81,6 +81,35 @@ def test_product_with_few_outputs_keeps_few_multiprocessors_busy() -> None:
     assert kernel_milliseconds([narrow], ROUND)[0] == pytest.approx(computing * 5 * 1e3 + 2e-3)
 
 
+@pytest.mark.parametrize(("rows", "busy"), [("1", 5), ("2,16", 5), ("2,32", 5), ("128", 10)])
+def test_few_rows_are_spread_over_all_columns(rows: str, busy: int) -> None:
+    product = kernel("gemm", f"half {rows},65536", "half 65536,320", f"half {rows},320")  # five tiles of 64 columns
+    gpu = dataclasses.replace(ROUND, bandwidth_gb_s=1e6)  # so that it computes
+    expected = 2 * work_of(product).macs / (10e12 * 0.5 * busy / 10)
+    assert kernel_milliseconds([product], gpu)[0] == pytest.approx(expected * 1e3 + 2e-3)
+
+
+def test_columns_are_the_weights_however_the_output_is_cut_into_heads() -> None:
+    heads = kernel("runtime_fusion", "half 1,8,64", "int4 64,96|half 2,96", "half 1,6,8,16")
+    assert work_of(heads).columns == 96
+
+
+def test_a_product_of_two_computed_tensors_has_no_columns() -> None:
+    assert work_of(kernel("gemm", "int8 32,50,16|int8 32,16,70", "float 1", "half 32,50,70")).columns == 0
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8", "int4"])
+def test_a_matrix_times_one_vector_takes_as_long_as_its_weights_are_large(kind: str) -> None:
+    gpu = gpu_by_name("RTX 4090")
+    data = "half" if kind == "int4" else kind
+    half = kernel("gemm", "half 1,8192", "half 8192,8192", "half 1,8192")
+    low = kernel("gemm", f"{data} 1,8192", f"{kind} 8192,8192", "half 1,8192")
+    small = dataclasses.replace(gpu, l2_mb=1.0)  # so that weights come from memory
+    assert predicted_latency([half], small).ms / predicted_latency([low], small).ms == pytest.approx(
+        4 if kind == "int4" else 2, rel=0.2
+    )  # but for the launch and the vectors
+
+
 def test_time_of_a_kernel_that_moves_is_bytes_over_the_reached_bandwidth() -> None:
     copied = kernel("kgen", "float 1000000", "", "half 1000000")
     assert kernel_milliseconds([copied], ROUND)[0] == pytest.approx(6e6 / (100e9 * 0.5) * 1e3 + 2e-3)

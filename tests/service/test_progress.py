@@ -32,6 +32,17 @@ def test_pipe_is_not_told_the_same_twice() -> None:
     assert stream.getvalue() == "100% report: done\n"
 
 
+def test_pipe_is_told_what_is_new_after_a_while_even_if_little_progress_was_made() -> None:
+    stream, seconds = io.StringIO(), iter(range(0, 300, 10))
+    with ProgressLines(stream, clock=lambda: next(seconds)) as view:
+        view.update(0.05, "baseline: built")
+        view.update(0.051, "baseline: trying bf16")  # 10 s later
+        view.update(0.052, "baseline: probed 1 of 24 blocks")
+        view.update(0.052, "baseline: probed 1 of 24 blocks")
+        view.update(0.052, "baseline: probed 1 of 24 blocks")
+    assert stream.getvalue().splitlines() == ["  5% baseline: built", "  5% baseline: probed 1 of 24 blocks"]
+
+
 def test_terminal_gets_a_bar_that_never_goes_back() -> None:
     stream = Terminal()
     with progress_view(stream) as view:
@@ -58,3 +69,8 @@ def test_failed_trial_says_why() -> None:
     assert trial_line({"index": 4, "order": "loss", "low_layers": 9, "failure": "the runtime crashed", "met": False}) == (
         "trial 4: loss, 9 layers low: failed: the runtime crashed"
     )
+
+
+def test_tiny_score_keeps_its_digits() -> None:
+    assert "score 9.45e-08" in trial_line({"index": 0, "order": "baseline", "low_layers": 0, "accuracy": 9.45e-8})
+    assert "score 0.0000" in trial_line({"index": 0, "order": "baseline", "low_layers": 0, "accuracy": 0.0})

@@ -61,3 +61,22 @@ def test_latency_that_was_not_measured_is_not_invented() -> None:
     predicted = {**result("improved", "met", "held_out"), "speedup": None}
     predicted["chosen"] = {"size_bytes": 1}
     assert summary_lines(predicted)[1] == "  latency   2.000 ms (p95 2.500) -> not measured"
+
+
+def test_a_kept_baseline_comes_with_the_reason() -> None:
+    kept = {**result("baseline_kept", "met", "held_out"), "reason": "None was faster."}
+    assert summary_lines(kept)[1] == "  reason    None was faster."
+    assert not any("reason" in line for line in summary_lines({**kept, "outcome": "improved"}))
+
+
+def test_a_repaired_baseline_is_said_to_be_one() -> None:
+    found = result("improved", "met", "held_out")
+    assert not any("repaired" in line for line in summary_lines(found))
+    found["baseline"] = {"latency_ms": {"median": 2.0}, "precisions": {"fp32": 1}, "repaired": "fp16 misses the budget"}
+    assert "  baseline  repaired: fp16 misses the budget" in summary_lines(found)
+
+
+def test_tiny_differences_keep_their_digits() -> None:
+    found = result("improved", "met", "held_out")
+    found["verdict"] = {"answer": "met", "metric": "nmse", "drop": 9.45e-08, "interval": [0.0, -1.5e-07], "n": 64, "selection": "held_out"}
+    assert "drop +9.45e-08, interval [+0.00000, -1.50e-07]" in summary_lines(found)[-1]
