@@ -22,6 +22,8 @@ _KEPT_LINES = 2000
 _SHOWN_ERRORS = 5
 _SEVERE = ("ERROR", "INTERNAL_ERROR")
 _NO_DRIVER = ("catchCudaError", "cudaError 35")  # follows any message where there is no driver, and says nothing about the model
+# Of every quantized convolution whose scales are FP16, which is how they have to be: the builder computes the same with them in float32.
+_HARMLESS = ("Converting conv activation scales to fp32", "Converting conv weight scales to fp32")
 _LEVELS = {"VERBOSE": logging.DEBUG, "INFO": logging.DEBUG, "WARNING": logging.WARNING, "ERROR": logging.ERROR}
 
 
@@ -73,7 +75,7 @@ def process_logger(trt: ModuleType) -> TensorRtLogger:
 
         def log(self, severity: object, text: str) -> None:
             name = names.get(int(severity), "ERROR")  # type: ignore[call-overload]  # a severity of the module
-            is_noise = name in _SEVERE and not without_driver_noise(text)
+            is_noise = (name in _SEVERE and not without_driver_noise(text)) or any(said in text for said in _HARMLESS)
             logger.log(logging.DEBUG if is_noise else _LEVELS.get(name, logging.ERROR), "%s", text)
             if name != "VERBOSE" or text.startswith("Layers:"):
                 self.messages.lines.append((name, text))

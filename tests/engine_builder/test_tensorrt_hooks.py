@@ -47,6 +47,13 @@ def test_logger_and_recorder_are_one_for_the_process_and_fill_the_same_messages(
     assert (log.messages.lines, log.messages.errors) == ([], [])
 
 
+def test_what_is_told_of_every_quantized_convolution_is_no_warning(trt: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+    log = process_logger(trt)
+    log.log(2, " (foreignNode) Converting conv weight scales to fp32.")  # type: ignore[attr-defined]  # what TensorRT calls
+    log.log(2, "slow")  # type: ignore[attr-defined]  # as above
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == ["slow"]
+
+
 def test_progress_is_that_of_the_outermost_phase_and_never_goes_back(trt: ModuleType) -> None:
     seen: list[tuple[float, str]] = []
     monitor = progress_monitor(trt, lambda share, phase: seen.append((share, phase)))
