@@ -179,7 +179,7 @@ def fake_quantized(network: Network, precisions: Mapping[str, Precision], ranges
         else:
             piece = Piece(low_layer(graph, unit, precision, ranges, TENSORRT_SCHEME))
             own: dict[str, Array] = {}
-            if weight is not None and weight in graph.matrices:
+            if weight is not None and weight in piece.inputs:
                 own[weight] = rounded_weight(graph, unit.layer, precision, None, TENSORRT_SCHEME)
             steps.append((piece, (unit.layer.output,), own))
         at = unit.stop
