@@ -27,8 +27,8 @@ DequantizeLinear, and what comes out of it is ``fake_quantize_activation`` of th
 10. *Smoothed inputs*: where a smoothing names low layers, they read the tensor times its factors, rounded on the product's own grid, and
    their weights are divided by the factors before case 3; every other reader, float layers among them, keeps the tensor. See
    ``calibration.smoothing``.
-11. *Joined tensors*: a float input of a Concat takes a pair on the grid of the Concat's own pair where another input is dequantized, so
-    that the runtime joins integers; nothing is rounded that would not be. See ``joins``.
+11. *Joined tensors*: where some inputs of a Concat are values of a pair, the others take one as well, on a grid on which they are or
+    would be rounded anyway, so that the runtime joins integers. See ``joins``.
 
 The pairs are written here and not by onnxruntime's ``QDQQuantizer``: that one gives a pair to every reader of a tensor, overwrites a
 user's constant called ``x_scale`` without a word (the model then computes something else), and leaves out, with a log line,
