@@ -34,6 +34,12 @@ def test_labels_of_tokens_of_another_shape_are_refused(shape: tuple[int, ...]) -
         class_labels_from(np.zeros(shape, np.int64), 10, "labels")
 
 
+def test_float_rows_are_told_how_to_become_class_indices() -> None:
+    with pytest.raises(InvalidCalibrationSetError, match=r"float32 of shape \(10, 3\) found") as caught:
+        class_labels_from(np.eye(3, dtype=np.float32)[np.arange(10) % 3], 10, "labels")
+    assert caught.value.fix == "Convert it: labels.argmax(axis=1), if these are one-hot rows."
+
+
 @pytest.mark.parametrize("labels", [np.arange(10.0), np.zeros((10, 2, 3), np.uint8), np.zeros(10, bool), np.full(10, -7)])
 def test_any_numbers_are_labels_for_a_metric_of_ones_own(labels: Array) -> None:
     found = any_labels_from(labels, 10, "labels")
