@@ -26,8 +26,9 @@ def class_labels_from(labels: Array, samples: int, name: str) -> NDArray[np.int6
     """
     if labels.dtype.kind not in "iu":
         is_row = labels.ndim == 2 and labels.shape[1] > 1
+        found = f"{labels.dtype.name} of shape {labels.shape}" if is_row else labels.dtype.name
         raise InvalidCalibrationSetError(
-            f"array '{name}': {labels.dtype.name}{f' of shape {labels.shape}' if is_row else ''} found, whole numbers expected (class indices)",
+            f"array '{name}': {found} found, whole numbers expected (class indices)",
             fix="Convert it: labels.argmax(axis=1), if these are one-hot rows." if is_row else "Convert it: labels.astype('int64').",
         )
     if labels.ndim not in (1, 2) or len(labels) != samples or not labels.size:

@@ -37,7 +37,7 @@ class QuantizeJoins(ir.passes.InPlacePass):
         tensor, grid = str(value.name), like.inputs[1:3]
         quantize = ir.node("QuantizeLinear", [value, *grid], name=self._names.new(tensor, "QuantizeJoined"))
         quantized = quantize.outputs[0]
-        quantized.name, quantized.shape, quantized.dtype = self._names.new(tensor, "joined_quantized"), value.shape, like.outputs[0].dtype
+        quantized.name, quantized.shape, quantized.type = self._names.new(tensor, "joined_quantized"), value.shape, like.outputs[0].type
         dequantize = ir.node("DequantizeLinear", [quantized, *grid], name=self._names.new(tensor, "DequantizeJoined"))
         result = dequantize.outputs[0]
         result.name, result.shape, result.dtype = self._names.new(tensor, "joined_dequantized"), value.shape, ir.DataType.FLOAT

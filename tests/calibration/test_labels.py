@@ -64,7 +64,7 @@ def test_labels_of_a_file_are_read_by_what_the_metric_needs_and_saved_as_they_ar
     labels = np.linspace(-1.0, 1.0, 20).reshape(10, 2)
     np.savez(tmp_path / "set.npz", x=np.ones((10, 3), np.float32), labels=labels)
     specs = [TensorSpec("x", "float32", ("N", 3))]
-    with pytest.raises(InvalidCalibrationSetError, match="float64 found, whole numbers expected"):
+    with pytest.raises(InvalidCalibrationSetError, match=r"float64 .*found, whole numbers expected"):
         read_samples(tmp_path / "set.npz", specs)
     found: CalibrationSet = read_samples(tmp_path / "set.npz", specs, any_labels=True).take(np.arange(4))
     found.save(tmp_path / "saved.npz")
