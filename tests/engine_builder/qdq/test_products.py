@@ -46,6 +46,18 @@ def test_low_products_run_in_integers(sizes: str, tmp_path: Path) -> None:
     assert not found.keys() & {"Gemm", "MatMul", "FusedMatMul", "DequantizeLinear"}
 
 
+def test_a_sum_that_is_quantized_at_once_stays_an_integer_gemm(tmp_path: Path) -> None:
+    model = model_of("""<ir_version: 8, opset_import: ["" : 17]>
+    net (float[4, 6, 16] x) => (float[4, 6, 8] y) <float[16, 32] w, float[32] b, float[32, 8] v> {
+      [first] p = MatMul(x, w)
+      s = Add(p, b)
+      [second] y = MatMul(s, v)
+    }""")
+    session_of(explicit(model), optimized=True, dump=tmp_path / "optimized.onnx")
+    found = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    assert (found["QGemm"], found["MatMulIntegerToFloat"], found["Gemm"]) == (1, 1, 0)
+
+
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=list(SIZES))
 def test_keeping_products_changes_no_value_and_no_shape(sizes: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = product(sizes)
