@@ -25,8 +25,11 @@ def class_labels_from(labels: Array, samples: int, name: str) -> NDArray[np.int6
         InvalidCalibrationSetError: They are of another type or shape, or negative.
     """
     if labels.dtype.kind not in "iu":
+        is_row = labels.ndim == 2 and labels.shape[1] > 1
+        found = f"{labels.dtype.name} of shape {labels.shape}" if is_row else labels.dtype.name
         raise InvalidCalibrationSetError(
-            f"array '{name}': {labels.dtype.name} found, whole numbers expected (class indices)", fix="Convert it: labels.astype('int64')."
+            f"array '{name}': {found} found, whole numbers expected (class indices)",
+            fix="Convert it: labels.argmax(axis=1), if these are one-hot rows." if is_row else "Convert it: labels.astype('int64').",
         )
     if labels.ndim not in (1, 2) or len(labels) != samples or not labels.size:
         raise InvalidCalibrationSetError(

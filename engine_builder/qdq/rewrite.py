@@ -27,6 +27,9 @@ DequantizeLinear, and what comes out of it is ``fake_quantize_activation`` of th
 10. *Smoothed inputs*: where a smoothing names low layers, they read the tensor times its factors, rounded on the product's own grid, and
    their weights are divided by the factors before case 3; every other reader, float layers among them, keeps the tensor. See
    ``calibration.smoothing``.
+11. *Joined tensors*: where some inputs of a Concat are values of a pair, the others take one as well, on a grid on which they are or
+    would be rounded anyway, so that the runtime joins integers. See ``joins``.
+12. *Products with a bias behind them* are kept apart from it where onnxruntime would make them a float Gemm. See ``products``.
 
 The pairs are written here and not by onnxruntime's ``QDQQuantizer``: that one gives a pair to every reader of a tensor, overwrites a
 user's constant called ``x_scale`` without a word (the model then computes something else), and leaves out, with a log line,
@@ -46,8 +49,10 @@ from calibration.second_order import Levels
 from calibration.smoothing import Smoothing
 from engine_builder.qdq.activations import QuantizeActivations
 from engine_builder.qdq.float_layers import KeepFloatLayers
+from engine_builder.qdq.joins import QuantizeJoins
 from engine_builder.qdq.names import Names
 from engine_builder.qdq.placement import low_layers, ranges_of_moved_tensors
+from engine_builder.qdq.products import KeepLowProducts
 from engine_builder.qdq.smoothing import SmoothInputs
 from engine_builder.qdq.weights import QuantizeWeights
 
@@ -90,6 +95,8 @@ def rewrite(
     QuantizeWeights(low, ranges, scheme, names, levels or {})(model)
     QuantizeActivations(low, ranges, scheme, names)(model)
     if scheme.quantized_outputs:
+        QuantizeJoins(names)(model)
+        KeepLowProducts({layer.name for layer in low}, names)(model)
         KeepFloatLayers({layer.name for layer in low}, names)(model)
     explicit = ir.to_proto(model)
     del explicit.graph.value_info[:]  # case 9

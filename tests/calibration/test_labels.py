@@ -34,6 +34,12 @@ def test_labels_of_tokens_of_another_shape_are_refused(shape: tuple[int, ...]) -
         class_labels_from(np.zeros(shape, np.int64), 10, "labels")
 
 
+def test_float_rows_are_told_how_to_become_class_indices() -> None:
+    with pytest.raises(InvalidCalibrationSetError, match=r"float32 of shape \(10, 3\) found") as caught:
+        class_labels_from(np.eye(3, dtype=np.float32)[np.arange(10) % 3], 10, "labels")
+    assert caught.value.fix == "Convert it: labels.argmax(axis=1), if these are one-hot rows."
+
+
 @pytest.mark.parametrize("labels", [np.arange(10.0), np.zeros((10, 2, 3), np.uint8), np.zeros(10, bool), np.full(10, -7)])
 def test_any_numbers_are_labels_for_a_metric_of_ones_own(labels: Array) -> None:
     found = any_labels_from(labels, 10, "labels")
@@ -58,7 +64,7 @@ def test_labels_of_a_file_are_read_by_what_the_metric_needs_and_saved_as_they_ar
     labels = np.linspace(-1.0, 1.0, 20).reshape(10, 2)
     np.savez(tmp_path / "set.npz", x=np.ones((10, 3), np.float32), labels=labels)
     specs = [TensorSpec("x", "float32", ("N", 3))]
-    with pytest.raises(InvalidCalibrationSetError, match="float64 found, whole numbers expected"):
+    with pytest.raises(InvalidCalibrationSetError, match=r"float64 .*found, whole numbers expected"):
         read_samples(tmp_path / "set.npz", specs)
     found: CalibrationSet = read_samples(tmp_path / "set.npz", specs, any_labels=True).take(np.arange(4))
     found.save(tmp_path / "saved.npz")

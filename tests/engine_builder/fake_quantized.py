@@ -128,7 +128,7 @@ def interpret(
         return fake_quantize_activation(np.asarray(tensors[name], dtype=np.float32), *ranges[name], bits=8, symmetric=symmetric)
 
     for node in model.graph.node:
-        inputs = {name: tensors[name] for name in node.input}
+        inputs = {name: tensors[name] for name in node.input if name}
         layer = by_node.get(node.name)
         if layer is not None:
             inputs |= {name: rounded(name) for name in layer.inputs}
