@@ -184,7 +184,12 @@ def _reason(
         whole = " Every layer that can be low is low." if is_uniform(chosen.order) else ""
         if len(tried) == 1:
             return f"The only low-precision engine tried: it keeps the accuracy budget.{whole}"
-        return f"The fastest engine that keeps the accuracy budget, of {len(tried)} low-precision engines tried.{whole}"
+        timed = cast(Mapping[str, Mapping[str, float]], judged["spread"])
+        best = min(timed, key=lambda name: timed[name]["ratio"])
+        of = f"of {len(tried)} low-precision engines tried.{whole}"
+        if best == chosen.fingerprint:
+            return f"The fastest engine that keeps the accuracy budget, {of}"
+        return f"The safest engine among those that keep the accuracy budget and that the timing cannot tell from the fastest, {of}"
     if not tried:
         failure = next((trial.failure for trial in trials if trial.failure), None)
         return f"No low-precision engine could be built: {failure}" if failure else f"No low-precision engine was tried: {ended}."

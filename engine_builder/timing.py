@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 
 MIN_GAIN = 0.01  # a measured win below 1% is no win
 SPREADS = 3.0  # a win must exceed this many median absolute deviations
+TIE_SPREADS = 1.5  # 2.4 standard errors of a median of nine groups
+MOST_GIVEN_UP = 0.03  # a measured difference above 3% is no tie, whatever the spread
 
 _BLOCK_SECONDS = 0.02
 _MAX_BLOCK_RUNS = 50
@@ -131,6 +133,12 @@ def is_faster(candidate: Timing, baseline: Timing, least_gain: float = MIN_GAIN)
     """Return whether the candidate's gain over the baseline exceeds three MADs of ``relative_latency`` and ``least_gain``."""
     relative = relative_latency(candidate, baseline)
     return 1.0 - relative.ratio > max(least_gain, SPREADS * relative.mad)
+
+
+def is_tied(slower: Timing, faster: Timing) -> bool:
+    """Return whether the timing cannot tell two engines apart: they differ by 1%, or by 1.5 MADs and 3%, at most."""
+    relative = relative_latency(faster, slower)
+    return 1.0 - relative.ratio <= max(MIN_GAIN, min(TIE_SPREADS * relative.mad, MOST_GIVEN_UP))
 
 
 def _is_done(samples: Mapping[str, list[float]], elapsed: float, seconds: float, min_runs: int, max_runs: int) -> bool:

@@ -1,8 +1,9 @@
-"""The stage ``verdict``: judges the finalists, times those that pass against the baseline once more, and keeps the fastest engine.
+"""The stage ``verdict``: judges the finalists, times those that pass against the baseline once more, and keeps the best engine.
 
 Finalists come safest first, in an order fixed before any is judged here. Each is judged at the full level and the first failure ends the
 judging, so a wrong pass is no likelier than for a single test. What passed is built again (byte for byte the same; where that cannot be
-had, the engine whose scores these are was kept) and timed in one process with the baseline; what is kept is what was measured.
+had, the engine whose scores these are was kept) and timed in one process with the baseline; what is kept is what was measured: the
+fastest, or the safest of those that the timing cannot tell from it.
 
 Every verdict is about the drop from the user's model in float32. The baseline gets one too: where it computes in half precision it may
 be off by itself, and if it is kept, its own verdict is the job's.
@@ -34,7 +35,7 @@ from engine_builder.corrected import EXPLICIT_NAME, build, write_explicit
 from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.model_files import keep_model, model_size_bytes
 from engine_builder.search.trial import Trial
-from engine_builder.timing import Timer, Timing, TimingPlan, is_faster, relative_latency, time_interleaved
+from engine_builder.timing import Timer, Timing, TimingPlan, is_faster, is_tied, relative_latency, time_interleaved
 from engine_builder.trials import search_half, timing_feeds
 from engine_builder.workspace import FileRef, StageContext
 
@@ -64,7 +65,7 @@ def verdict(
     baseline_path = context.workspace.path(value_from_json(FileRef, request["model"]))
     backend = building(config, context, final=True)
     timings, faster = _time(passed[-TIMED_FINALISTS:], baseline_path, found, config, request, context, backend, timer)
-    chosen = min(faster, key=lambda item: item[2]) if faster else None
+    chosen = _chosen(faster, timings)
     baseline = _answer(found.baseline_scores, found, config, selection, context)
     engine: FileRef | None = None
     explicit: FileRef | None = None
@@ -177,6 +178,21 @@ def _time(
         if is_faster(timing, timings["baseline"], backend.capabilities.least_gain):
             faster.append((trial, answer, relative_latency(timing, timings["baseline"]).ratio))
     return timings, faster
+
+
+def _chosen(
+    faster: Sequence[tuple[Trial, AccuracyVerdict, float]], timings: Mapping[str, Timing]
+) -> tuple[Trial, AccuracyVerdict, float] | None:
+    """Return the safest of the engines that cannot be told from the fastest, or None of none.
+
+    Args:
+        faster: Engines that beat the baseline, safest first, with their ratios to it.
+        timings: All timings by fingerprint, of one call.
+    """
+    if not faster:
+        return None
+    fastest = timings[min(faster, key=lambda item: item[2])[0].fingerprint]
+    return next(item for item in faster if is_tied(timings[item[0].fingerprint], fastest))
 
 
 def _counts(precisions: Iterable[Precision]) -> dict[str, int]:

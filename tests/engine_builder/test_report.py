@@ -243,6 +243,16 @@ def test_the_reason_for_an_improvement(desk: Desk) -> None:
     assert reason == "The fastest engine that keeps the accuracy budget, of 2 low-precision engines tried."
 
 
+def test_the_reason_says_where_the_fastest_was_left_for_a_safer_one(desk: Desk) -> None:
+    trials = trials_of(0, 4, 2)
+    answer = improved(trials[2], verdict(3))
+    answer["spread"] = {trials[1].fingerprint: {"ratio": 0.795, "mad": 0.01}, trials[2].fingerprint: {"ratio": 0.8, "mad": 0.01}}
+    reason = reason_of(desk.report(trials, answer))
+    assert reason.startswith(
+        "The safest engine among those that keep the accuracy budget and that the timing cannot tell from the fastest, of 2"
+    )
+
+
 def test_the_reason_says_so_where_everything_is_low(desk: Desk) -> None:
     trials = trials_of(0, 4, world=FakeWorld((0.0,) * 4))
     reason = reason_of(desk.report(trials, improved(trials[1], verdict(0))))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.codec import json_from_value, value_from_json
-from engine_builder.timing import Timing, TimingPlan, is_faster, relative_latency, time_interleaved
+from engine_builder.timing import Timing, TimingPlan, is_faster, is_tied, relative_latency, time_interleaved
 
 
 class Machine:
@@ -145,6 +145,17 @@ def test_a_gain_below_one_percent_is_no_gain() -> None:
 def test_a_gain_within_three_spreads_is_no_gain() -> None:
     noisy = timing_of(0.8, 1.0, 0.85, 1.1, 0.9, 1.05, 0.95, 0.9, 0.9)
     assert not is_faster(noisy, timing_of(*[1.0] * 9))
+
+
+def test_engines_within_one_percent_are_tied() -> None:
+    assert is_tied(timing_of(*[1.009] * 9), timing_of(*[1.0] * 9))
+    assert not is_tied(timing_of(*[1.02] * 9), timing_of(*[1.0] * 9))
+
+
+def test_a_noisy_difference_is_a_tie_up_to_three_percent() -> None:
+    noise = (0.96, 0.98, 1.0, 1.02, 1.04, 1.06, 0.94, 1.0, 1.0)
+    assert is_tied(timing_of(*[1.025 * x for x in noise]), timing_of(*[1.0] * 9))
+    assert not is_tied(timing_of(*[1.05 * x for x in noise]), timing_of(*[1.0] * 9))
 
 
 def test_timings_of_different_calls_are_not_compared() -> None:

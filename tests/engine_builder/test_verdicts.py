@@ -86,6 +86,12 @@ def test_the_fastest_that_passes_is_kept_and_is_the_engine_that_was_measured(job
     assert answer_of(result).engine == pytest.approx(1 - 1 / SAMPLES)
 
 
+def test_of_engines_that_the_timing_cannot_tell_apart_the_safest_is_kept(job: tuple[Driver, Json]) -> None:
+    safe, fast = finalist(job, [], "Conv_c1"), finalist(job, [3], *LAYERS)
+    result = judged(job, [safe, fast], timer=TimerByName({safe.fingerprint: 1.005, fast.fingerprint: 1.0}))
+    assert (result["chosen"], result["ratio"]) == (safe.fingerprint, 1.005 / 2.0)
+
+
 class TimerByName:
     """Says what each engine takes, by its name; the baseline takes 2 ms."""
 
