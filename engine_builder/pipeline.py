@@ -20,6 +20,7 @@ from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_json
 from engine_builder.errors import EngineError, StageCancelledError
 from engine_builder.final_engines import final_engines
+from engine_builder.judging import final_verdict
 from engine_builder.search.certainty import certain
 from engine_builder.search.choices import products_engine, uniform_engines
 from engine_builder.search.orders import prefixes
@@ -88,7 +89,7 @@ def optimize(job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[s
 
     Raises:
         InputError: The user's files or settings do not fit; seen by the first stage.
-        EngineError: A stage failed that is neither a trial, a forecast nor a final build, or the job was cancelled.
+        EngineError: A stage failed that is neither a trial, a forecast nor a final build or verdict, or the job was cancelled.
     """
     config = config_json(job.config)
     run_stage = spent = _Spent(run_stage)
@@ -122,9 +123,9 @@ def optimize(job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[s
     picked = finalists(search.trials, _seen(selection, job.config, metric))
     final = final_engines(picked, job.config.builder, basics, run_stage, SPANS["final"])
     basics |= final.basics
-    judging = {"selection": selection.value, "finalists": json_from_value(final.finalists)}
-    judged = run_stage("verdict", "verdict", basics | judging, SPANS["verdict"])
-    outcome = {"trials": json_from_value(search.trials), **judging, "verdict": judged, "forecasts": forecasts, "notes": list(final.notes)}
+    judged, failures = final_verdict(final.finalists, {**basics, "selection": selection.value}, run_stage, SPANS["verdict"])
+    outcome = {"trials": json_from_value(search.trials), "finalists": json_from_value(final.finalists), "verdict": judged}
+    outcome |= {"selection": selection.value, "forecasts": forecasts, "notes": [*final.notes, *failures]}
     outcome["search"] = {"ended": search.ended, "trials": len(search.trials), "seconds": spent.seconds}
     return run_stage("report", "report", basics | measured | outcome, SPANS["report"])
 

@@ -149,7 +149,15 @@ def _result(
     ended = str(cast(Mapping[str, object], request["search"])["ended"])
     return {
         "outcome": "improved" if chosen is not None else "baseline_kept",
-        "reason": _reason(trials, judged, chosen, table, confidence=config.accuracy.confidence, ended=ended),
+        "reason": _reason(
+            trials,
+            len(cast(Sequence[object], request["finalists"])),
+            judged,
+            chosen,
+            table,
+            confidence=config.accuracy.confidence,
+            ended=ended,
+        ),
         "latency_source": target.latency_source,
         "baseline": {**baseline, **repaired},
         "chosen": picked,
@@ -171,6 +179,7 @@ def _gain(ratio: float, chosen: Trial | None, judged: Mapping[str, object], sour
 
 def _reason(
     trials: Sequence[Trial],
+    finalists: int,
     judged: Mapping[str, object],
     chosen: Trial | None,
     table: SensitivityTable,
@@ -198,6 +207,8 @@ def _reason(
     if not any(trial.met for trial in tried):
         missed = f"None of {len(tried)} low-precision engines kept" if len(tried) > 1 else "The only low-precision engine tried missed"
         return f"{missed} the accuracy budget. The most sensitive layers stood in the way: {named}."
+    if finalists and not judged["judged"]:
+        return "Engines kept the accuracy budget and were faster in the search, but failed as they were built and timed for the verdict."
     fastest = min((trial.latency.ratio for trial in tried if trial.met and trial.latency is not None), default=None)
     if fastest is not None and not judged["judged"]:
         return f"Engines kept the accuracy budget, but none was faster than the baseline: the best took {fastest:.2f} of its time."

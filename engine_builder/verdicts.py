@@ -41,7 +41,6 @@ from engine_builder.workspace import FileRef, StageContext
 
 FINAL_SECONDS = 4.0
 MIN_RUNS, MAX_RUNS = 30, 2000
-TIMED_FINALISTS = 3
 
 
 def verdict(
@@ -50,7 +49,8 @@ def verdict(
     """Judge, time and keep.
 
     Args:
-        request: ``inspection``, ``ranges``, ``config``, ``model`` (the baseline), ``selection`` and ``finalists`` (trials, safest first).
+        request: ``inspection``, ``ranges``, ``config``, ``model`` (the baseline), ``selection``, ``finalists`` (trials, safest first)
+            and ``timed``, how many of those that pass are timed at most, the fastest.
         context: Where the engine goes.
         timer: Times the finalists and the baseline.
         building: Gives the backend.
@@ -64,7 +64,7 @@ def verdict(
     context.progress(0.3, f"{len(passed)} of {len(judged)} finalists judged pass")
     baseline_path = context.workspace.path(value_from_json(FileRef, request["model"]))
     backend = building(config, context, final=True)
-    timings, faster = _time(passed[-TIMED_FINALISTS:], baseline_path, found, config, request, context, backend, timer)
+    timings, faster = _time(passed[-cast(int, request["timed"]) :], baseline_path, found, config, request, context, backend, timer)
     chosen = _chosen(faster, timings)
     baseline = _answer(found.baseline_scores, found, config, selection, context)
     engine: FileRef | None = None

@@ -48,6 +48,48 @@ def test_a_crash_of_a_stage_that_is_no_trial_fails_the_job(stage: str) -> None:
         run(FakeStages(HALFWAY, lambda kind, request: StageCrashedError("signal 11", fix="none") if kind == stage else None))
 
 
+def attempts(stages: FakeStages) -> list[tuple[str, int, int]]:
+    """Return name, finalists and engines timed of every verdict that was asked for."""
+    asked = [(name, request) for name, kind, request, _ in stages.calls if kind == "verdict"]
+    return [(name, len(cast(Sequence[object], request["finalists"])), cast(int, request["timed"])) for name, request in asked]
+
+
+@pytest.mark.parametrize("error", [EngineError, StageCrashedError, StageMemoryError, StageTimeoutError])
+def test_engines_that_cannot_be_timed_together_are_timed_alone(error: type[EngineError]) -> None:
+    def failure(stage: str, request: Mapping[str, object]) -> Exception | None:
+        return error("no room for four engines", fix="none") if stage == "verdict" and cast(int, request["timed"]) > 1 else None
+
+    stages = FakeStages(HALFWAY, failure)
+    run(stages)
+    (_, finalists, _), second = attempts(stages)
+    assert second == ("verdict/1", finalists, 1)
+    assert cast(Sequence[str], stages.request("report")["notes"])[-1].endswith("no room for four engines")
+
+
+def test_a_finalist_that_fails_now_is_left_out() -> None:
+    def failure(stage: str, request: Mapping[str, object]) -> Exception | None:
+        is_fastest_in = stage == "verdict" and any(
+            trial["low_layers"] == 8 for trial in cast(Sequence[Mapping[str, object]], request["finalists"])
+        )
+        return EngineError("it hangs", fix="none") if is_fastest_in else None
+
+    stages = FakeStages(HALFWAY, failure)
+    run(stages)
+    found = attempts(stages)
+    assert found[-1] == ("verdict/2", found[0][1] - 1, 1)
+    assert len(cast(Sequence[str], stages.request("report")["notes"])) == 2
+
+
+def test_without_any_finalist_that_can_be_timed_the_baseline_alone_is_judged() -> None:
+    def failure(stage: str, request: Mapping[str, object]) -> Exception | None:
+        return EngineError("it hangs", fix="none") if stage == "verdict" and request["finalists"] else None
+
+    stages = FakeStages(HALFWAY, failure)
+    run(stages)
+    assert attempts(stages)[-1][1] == 0
+    assert cast(Sequence[object], stages.request("report")["finalists"])
+
+
 @pytest.mark.parametrize("error", [EngineError, BuildError, StageCrashedError, StageMemoryError, StageTimeoutError])
 def test_a_failed_forecast_leaves_the_orders_to_bisect(error: type[EngineError]) -> None:
     stages = FakeStages(HALFWAY, lambda kind, request: error("no answer", fix="none") if kind == "forecast" else None)

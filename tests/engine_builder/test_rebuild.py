@@ -53,7 +53,7 @@ def rebuilt(job: tuple[Driver, Json, Trial], folder: Path, levels: Levels) -> Tr
 
 def judged(job: tuple[Driver, Json, Trial], folder: Path, finalist: Trial, levels: Levels) -> Json:
     driver, basics, _ = job
-    request = {**basics, "selection": Selection.SHARED.value, "finalists": json_from_value((finalist,))}
+    request = {**basics, "selection": Selection.SHARED.value, "finalists": json_from_value((finalist,)), "timed": 1}
     return verdict(request, context_of(driver, folder), timer=FakeTimer(1.0), building=levels)
 
 

@@ -138,6 +138,7 @@ class Desk:
         notes: Sequence[str] = ("opset 11 converted to 17",),
         confidence: float | None = None,
         model: bytes = OWN,
+        finalists: Sequence[Trial] | None = None,
     ) -> dict[str, object]:
         loss = [10.0 ** -(index + 2) for index in range(len(names))]
         rows = tuple(Sensitivity(name, Precision.INT8, value, value / 10, None, None) for name, value in zip(names, loss, strict=True))
@@ -159,7 +160,7 @@ class Desk:
             **{name: json_from_value(ref) for name, ref in files.items()},
             "config": config_json(config_from_json({"accuracy": accuracy, "outputs": {HOSTILE: "logits"}})),
             "trials": json_from_value(tuple(trials)),
-            "finalists": json_from_value(tuple(trials)),
+            "finalists": json_from_value(tuple((trials if judgement["judged"] else ()) if finalists is None else finalists)),
             "notes": ["a finalist was not built again"],
             "verdict": judgement,
             "tests": json_from_value((PairTest(first, second, 0.001, 0.0001, 60), PairTest(first, second, -0.5, 0.1, 60))),
@@ -258,6 +259,11 @@ def test_the_reason_says_so_where_everything_is_low(desk: Desk) -> None:
     reason = reason_of(desk.report(trials, improved(trials[1], verdict(0))))
     only = "The only low-precision engine tried: it keeps the accuracy budget."
     assert reason == f"{only} Every layer that can be low is low."
+
+
+def test_the_reason_says_that_finalists_failed_in_the_verdict(desk: Desk) -> None:
+    trials = trials_of(0, 4, 2)
+    assert "failed as they were built and timed for the verdict" in reason_of(desk.report(trials, KEPT, finalists=trials[2:]))
 
 
 def test_the_reason_counts_the_engines_that_missed_the_budget(desk: Desk) -> None:

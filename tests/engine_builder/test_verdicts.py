@@ -55,7 +55,14 @@ def judged(
     driver.timer = timer
     config = {**cast(Json, basics["config"])}
     config["accuracy"] = {**cast(Json, config["accuracy"]), "confidence": confidence}
-    request = {**basics, "config": config, "selection": selection.value, "finalists": json_from_value(tuple(finalists)), **changes}
+    request = {
+        **basics,
+        "config": config,
+        "selection": selection.value,
+        "finalists": json_from_value(tuple(finalists)),
+        "timed": 3,
+        **changes,
+    }
     return driver.run("verdict", request)
 
 
@@ -176,9 +183,12 @@ def test_the_environment_says_how_to_repeat_the_timing(job: tuple[Driver, Json])
     assert set(found) >= {"platform", "python", "onnxruntime", "onnx", "clock"}
 
 
-def test_at_most_three_engines_are_timed_with_the_baseline(job: tuple[Driver, Json]) -> None:
+def test_no_more_engines_are_timed_than_asked_for(job: tuple[Driver, Json]) -> None:
     trials = [finalist(job, [], *LAYERS[:count]) for count in (1, 2, 3, 4)]
     timer = TimerByName({trial.fingerprint: 1.9 - 0.2 * index for index, trial in enumerate(trials)})
     result = judged(job, trials, timer=timer)
     assert timer.timed == ("baseline", *(trial.fingerprint for trial in trials[1:]))
     assert result["chosen"] == trials[-1].fingerprint
+    alone = judged(job, trials, timer=timer, timed=1)
+    assert timer.timed == ("baseline", trials[-1].fingerprint)
+    assert alone["chosen"] == trials[-1].fingerprint
