@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import onnx_ir as ir
 
 
 class Names:
-    """The names in use in one model; ``new`` hands out free ones, the same ones for the same model and order of calls."""
+    """The names in use in one model; ``new`` hands out free ones, the same ones for the same names and order of calls."""
 
-    def __init__(self, model: ir.Model) -> None:
-        """Collect every name in the model, those inside subgraphs included."""
-        self._taken: set[str] = set()
-        for graph in model.graphs():
-            self._taken.update(value.name or "" for value in (*graph.inputs, *graph.initializers.values()))
-            for node in graph:
-                self._taken.add(node.name or "")
-                self._taken.update(value.name or "" for value in node.outputs)
+    def __init__(self, taken: Iterable[str]) -> None:
+        """Begin with the names that are in use."""
+        self._taken = set(taken)
 
     def new(self, tensor: str, suffix: str) -> str:
         """Return ``tensor_suffix``, with a number behind it if that is taken."""
@@ -25,3 +22,12 @@ class Names:
             name = f"{tensor}_{suffix}_{count}"
         self._taken.add(name)
         return name
+
+
+def names_in(model: ir.Model) -> Iterator[str]:
+    """Yield every name in the model, those inside subgraphs included."""
+    for graph in model.graphs():
+        yield from (value.name or "" for value in (*graph.inputs, *graph.initializers.values()))
+        for node in graph:
+            yield node.name or ""
+            yield from (value.name or "" for value in node.outputs)

@@ -50,7 +50,7 @@ from calibration.smoothing import Smoothing
 from engine_builder.qdq.activations import QuantizeActivations
 from engine_builder.qdq.float_layers import KeepFloatLayers
 from engine_builder.qdq.joins import QuantizeJoins
-from engine_builder.qdq.names import Names
+from engine_builder.qdq.names import Names, names_in
 from engine_builder.qdq.placement import low_layers, ranges_of_moved_tensors
 from engine_builder.qdq.products import KeepLowProducts
 from engine_builder.qdq.smoothing import SmoothInputs
@@ -88,7 +88,7 @@ def rewrite(
         return copy
     ranges = ranges_of_moved_tensors(prepared, ranges)
     model = ir.from_proto(prepared)  # a value of its own: the passes below edit it in place
-    names = Names(model)
+    names = Names(names_in(model))
     smooth = SmoothInputs(low, ranges, smoothings, names)
     smooth(model)
     low, ranges = smooth.low, smooth.ranges

@@ -23,6 +23,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from engine_builder.qdq.explicit_graph import ExplicitGraph
+from engine_builder.qdq.names import Names
 
 _HALVES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _FOUR_BITS = frozenset({TensorProto.INT4, TensorProto.UINT4})
@@ -71,7 +72,7 @@ class _Simulation:
     def __init__(self, model: onnx.ModelProto, graph: ExplicitGraph) -> None:
         self._graph = graph
         self._outputs = {value.name for value in model.graph.output}
-        self._taken = {name for node in model.graph.node for name in (node.name, *node.input, *node.output)}
+        self._names = Names(name for node in model.graph.node for name in (node.name, *node.input, *node.output))
         self._floats: dict[str, str] = {}  # the float32 twin of each 16-bit input or output of the model
         self._nodes: list[onnx.NodeProto] = []
         self._readers: dict[str, list[onnx.NodeProto]] = {}
@@ -80,11 +81,11 @@ class _Simulation:
                 self._readers.setdefault(name, []).append(node)
         for value in model.graph.input:
             if value.type.tensor_type.elem_type in _HALVES:
-                self._floats[value.name] = self._new(value.name, "float32")
+                self._floats[value.name] = self._names.new(value.name, "float32")
                 self._cast(value.name, self._floats[value.name], TensorProto.FLOAT)
         for name in self._outputs:
             if self._graph.type_of(name) in _HALVES:
-                self._floats.setdefault(name, self._new(name, "float32"))
+                self._floats.setdefault(name, self._names.new(name, "float32"))
         for node in model.graph.node:
             self._add(node)
         self.result = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
@@ -113,8 +114,8 @@ class _Simulation:
                 continue
             result = self._floats.get(name, name)
             if self._is_rounded(node, name):
-                clone.output[index] = self._new(name, "exact")
-                stored = name if name in self._outputs else self._new(name, "stored")
+                clone.output[index] = self._names.new(name, "exact")
+                stored = name if name in self._outputs else self._names.new(name, "stored")
                 self._cast(clone.output[index], stored, kind)
                 self._cast(stored, result, TensorProto.FLOAT)
             else:
@@ -137,15 +138,7 @@ class _Simulation:
         return True
 
     def _cast(self, source: str, target: str, kind: int) -> None:
-        self._nodes.append(helper.make_node("Cast", [source], [target], name=self._new(target, "Cast"), to=kind))
-
-    def _new(self, name: str, suffix: str) -> str:
-        made, count = f"{name}_{suffix}", 0
-        while made in self._taken:
-            count += 1
-            made = f"{name}_{suffix}_{count}"
-        self._taken.add(made)
-        return made
+        self._nodes.append(helper.make_node("Cast", [source], [target], name=self._names.new(target, "Cast"), to=kind))
 
 
 def _as_float(tensor: onnx.TensorProto) -> onnx.TensorProto:

@@ -43,7 +43,7 @@ from engine_builder.qdq.float_types import ConvertFloats
 from engine_builder.qdq.islands import float32_nodes
 from engine_builder.qdq.low_inputs import LowInput, QuantizeInputs
 from engine_builder.qdq.low_weights import StoreWeights
-from engine_builder.qdq.names import Names
+from engine_builder.qdq.names import Names, names_in
 from engine_builder.qdq.opsets import at_opset
 from engine_builder.qdq.placement import ranges_of_moved_tensors
 from engine_builder.qdq.settling import EIGHT_BITS, settle, stored_inputs
@@ -84,7 +84,7 @@ def rewrite_tensorrt(
     own = floats or {}
     model = at_opset(prepared, max(_OPSETS[kind] for kind in {*precisions.values(), *own.values(), baseline}))  # edited in place below
     _check_layers(model.graph, layers)
-    names = Names(model)
+    names = Names(names_in(model))
     smooth = SmoothInputs(
         [layer for layer in layers if precisions[layer.name] is Precision.INT8], _ranges(prepared, ranges), smoothings, names
     )

@@ -13,7 +13,7 @@ import pytest
 from calibration.layers import find_layers
 from calibration.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision, Scheme
 from engine_builder.qdq.joins import QuantizeJoins
-from engine_builder.qdq.names import Names
+from engine_builder.qdq.names import Names, names_in
 from engine_builder.qdq.rewrite import rewrite
 from tests.engine_builder.fake_quantized import measured_ranges, model_of, run, samples_of, session_of
 
@@ -103,4 +103,4 @@ def test_a_constant_is_not_joined_in_integers() -> None:
 
 def test_the_pass_says_whether_it_changed_anything() -> None:
     model = ir.from_proto(upsampled())
-    assert not QuantizeJoins(Names(model))(model).modified
+    assert not QuantizeJoins(Names(names_in(model)))(model).modified
