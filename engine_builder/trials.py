@@ -37,7 +37,7 @@ from engine_builder.timing import Timer, Timing, TimingPlan, relative_latency, t
 from engine_builder.workspace import FileRef, StageContext
 
 TRIAL_SECONDS = 1.2  # of interleaved runs of both engines, at most
-ROUGH_TIMER = functools.partial(time_interleaved, enough=0.02)  # the finalists are timed again
+ROUGH_TIMER = functools.partial(time_interleaved, enough=0.03)  # the finalists are timed again
 MIN_RUNS, MAX_RUNS = 18, 5000
 ROUNDING = 1e-12  # a mean of float64 scores may miss the budget by this and still be on it
 

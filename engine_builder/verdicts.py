@@ -40,7 +40,7 @@ from engine_builder.trials import search_half, timing_feeds
 from engine_builder.workspace import FileRef, StageContext
 
 FINAL_SECONDS = 4.0  # of interleaved runs of all finalists and the baseline, at most
-FINAL_TIMER = functools.partial(time_interleaved, enough=0.005)
+FINAL_TIMER = functools.partial(time_interleaved, enough=0.01)
 MIN_RUNS, MAX_RUNS = 30, 2000
 TIMED_FINALISTS = 3
 
