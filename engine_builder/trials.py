@@ -78,7 +78,11 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
         return runner, *compare(found, outputs, validation, context)
 
     try:
-        runner, scores, loss = scored(built.engine)
+        if not low and backend.capabilities.is_own_baseline and found.baseline_type is Precision.FP32:
+            # The float model itself, which the stage ``inspect`` has run on every sample.
+            runner, scores, loss = backend.open(baseline_path, threads=config.threads), reference, 0.0
+        else:
+            runner, scores, loss = scored(built.engine)
         if built.plain is not None and not fits(reference, scores, found, config):
             plain = scored(built.plain)
             if fits(reference, plain[1], found, config):
