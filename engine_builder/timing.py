@@ -7,14 +7,15 @@ into nine groups, each worth the median of its ratios; the result is the median 
 absolute deviation (MAD). Unlike the MAD of single rounds, that one shrinks as rounds are added: on a machine shared with other
 work (load 3 on 2 cores, 20-60 rounds) it was 0.01-0.05 where that of single rounds was 0.07-0.13, for the same median.
 
-Rounds may end before the time is up, once more of them would tell nothing that matters: when the ratio r of every engine to the first
-has a standard error, 1.2533 * 1.4826 * MAD(rounds) / sqrt(rounds) of a median, of at most ``enough`` * r and of at most a thirtieth of
-its distance from 1. An engine hardly faster or slower than the first is therefore timed to the end.
+Rounds may end before the time is up, once more of them would tell nothing that matters: when the ratio r of every two engines has a
+standard error, 1.2533 * 1.4826 * MAD(rounds) / sqrt(rounds) of a median, of at most ``enough`` * r and of at most a thirtieth of its
+distance from 1. Engines that are hardly apart are therefore timed to the end.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import time
 from collections import deque
@@ -95,7 +96,7 @@ def time_interleaved(
         seconds: Time for all calls together, warm-up apart.
         min_runs: Counted runs of each call, even if that takes longer.
         max_runs: Counted runs of each call, even if time is left; at least ``min_runs``.
-        enough: Relative standard error of each call's ratio to the first (of a lone call's own blocks) at which the rounds may end early;
+        enough: Relative standard error of the ratio of every two calls (of a lone call's own blocks) at which the rounds may end early;
             0 to use all the time.
         clock: Seconds from any origin.
     """
@@ -151,13 +152,14 @@ def _is_done(samples: Mapping[str, list[float]], elapsed: float, seconds: float,
 
 
 def _is_settled(blocks: Mapping[str, list[float]], enough: float) -> bool:
-    """Return whether every ratio to the first call's blocks is known as well as ``enough`` and its distance from 1 ask for."""
-    first, *others = (np.asarray(values) for values in blocks.values())
-    if enough <= 0.0 or len(first) < _GROUPS:
+    """Return whether the ratio of every two calls' blocks is known as well as ``enough`` and its distance from 1 ask for."""
+    values = [np.asarray(blocks_of_one) for blocks_of_one in blocks.values()]
+    if enough <= 0.0 or len(values[0]) < _GROUPS:
         return False
-    if not others:
-        return _error_of_median(first) <= enough * float(np.median(first))
-    for ratios in (other / first for other in others):
+    if len(values) == 1:
+        return _error_of_median(values[0]) <= enough * float(np.median(values[0]))
+    for one, other in itertools.combinations(values, 2):
+        ratios = other / one
         ratio = float(np.median(ratios))
         if _error_of_median(ratios) > min(enough * ratio, _SHARE_OF_GAIN * abs(1.0 - ratio)):
             return False

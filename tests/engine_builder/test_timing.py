@@ -204,6 +204,14 @@ def test_engines_that_are_hardly_apart_are_timed_for_longer_than_ones_far_apart(
     assert ended > 20.0  # equal engines are timed to the end
 
 
+def test_two_engines_hardly_apart_are_timed_to_the_end_however_far_both_are_from_a_third() -> None:
+    rng = np.random.default_rng(5)
+    machine = Machine(lambda now: float(1.0 + rng.exponential(0.05)))
+    calls = {"base": machine.engine("base", 0.02), "one": machine.engine("one", 0.01), "other": machine.engine("other", 0.0099)}
+    timed_until_known(machine, 0.02, **calls)
+    assert machine.now > 20.0
+
+
 def test_a_ratio_that_is_known_early_is_as_right_as_was_asked_for() -> None:
     errors = []
     for seed in range(8):
