@@ -17,6 +17,7 @@ import enum
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,8 +180,8 @@ def meets_with_confidence(table: PairedTable, ratio: float, confidence: float, *
         confidence: Of each bound, 0.5-1: true of an engine over the budget at most 1 - confidence of the time.
         can_gain: Whether the engine can be right where the baseline is wrong; it cannot where the baseline is right by definition.
     """
-    if margin(table, ratio) <= 0 or score_statistic(table, ratio, 0.0) < float(special.ndtri(confidence)):
-        return False  # the cheap one is asked first
+    if margin(table, ratio) <= 0 or score_statistic(table, ratio, 0.0) < NormalDist().inv_cdf(confidence):
+        return False  # the cheap one is asked first: it does not even import scipy
     allowed, left = _exact_budget(table, ratio, confidence, can_gain)
     return is_drop_below(allowed, table.n, table.lost, table.gained, left, can_gain=can_gain)
 

@@ -10,8 +10,7 @@ from typing import Protocol
 
 from engine_builder.backends import backend_for
 from engine_builder.backends.base import Backend
-from engine_builder.backends.build_options import BuildOptions
-from engine_builder.backends.tensorrt import CACHE_SUFFIX
+from engine_builder.backends.build_options import CACHE_SUFFIX, BuildOptions
 from engine_builder.config import Config
 from engine_builder.workspace import FileRef, StageContext, Workspace
 

@@ -40,6 +40,7 @@ _CHUNK_BYTES = 65536
 _MAX_READS_AT_END = 4
 _MAX_RESULT_BYTES = 64 * 2**20
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT")
+_IDLE = {"OPENBLAS_THREAD_TIMEOUT": "4"}  # numpy's threads sleep soon after a product; by default they spin on for tens of milliseconds
 _KEPT_PREFIXES = ("LC_", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "MALLOC_", "CUDA_", "NVIDIA_")
 
 
@@ -280,7 +281,7 @@ def _environment(scratch: Path) -> dict[str, str]:
     if source.name not in ("site-packages", "dist-packages"):  # run from a checkout
         kept["PYTHONPATH"] = os.pathsep.join(filter(None, (str(source), kept.get("PYTHONPATH"))))
     # The plotting library would otherwise keep its font list in the user's home.
-    return {**kept, "TMPDIR": str(scratch), "MPLCONFIGDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
+    return {**_IDLE, **kept, "TMPDIR": str(scratch), "MPLCONFIGDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
 
 
 @contextlib.contextmanager

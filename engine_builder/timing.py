@@ -6,11 +6,17 @@ Engines are compared by the ratio of their blocks of the same round: a load that
 into nine groups, each worth the median of its ratios; the result is the median of the groups, and its spread their median
 absolute deviation (MAD). Unlike the MAD of single rounds, that one shrinks as rounds are added: on a machine shared with other
 work (load 3 on 2 cores, 20-60 rounds) it was 0.01-0.05 where that of single rounds was 0.07-0.13, for the same median.
+
+Rounds may end before the time is up, once more of them would tell nothing that matters: when the ratio r of every two engines has a
+standard error, 1.2533 * 1.4826 * MAD(rounds) / sqrt(rounds) of a median, of at most ``enough`` * r and of at most a thirtieth of its
+distance from 1. Engines that are hardly apart are therefore timed to the end.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +37,8 @@ _MAX_BLOCK_RUNS = 50
 _WARM_UP_RUNS = 3
 WARM_UP_SHARE = 0.25  # of the time of the counted runs
 _GROUPS = 9  # also the fewest rounds, unless max_runs is smaller
+_SHARE_OF_GAIN = 1 / 30  # of the distance of a ratio from 1: the largest standard error at which timing may end early
+_ERROR_OF_MEDIAN = 1.2533 * 1.4826  # times MAD / sqrt(n): the standard error of the median of n normal values
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,7 @@ def time_interleaved(
     seconds: float,
     min_runs: int,
     max_runs: int,
+    enough: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Return the timing of each call, after a warm-up and with the garbage collector off.
@@ -89,6 +98,8 @@ def time_interleaved(
         seconds: Time for all calls together, warm-up apart.
         min_runs: Counted runs of each call, even if that takes longer.
         max_runs: Counted runs of each call, even if time is left; at least ``min_runs``.
+        enough: Relative standard error of the ratio of every two calls (of a lone call's own blocks) at which the rounds may end early;
+            0 to use all the time.
         clock: Seconds from any origin.
     """
     if not calls:
@@ -102,7 +113,9 @@ def time_interleaved(
         order = deque(calls)
         _warm_up(calls, sizes, seconds * WARM_UP_SHARE, max_runs, clock)
         start = clock()
-        while not _is_done(samples, clock() - start, seconds, min_runs, max_runs):
+        while not _is_done(samples, clock() - start, seconds, min_runs, max_runs) and not (
+            min(map(len, samples.values())) >= min_runs and _is_settled(blocks, enough)
+        ):
             for name in order:
                 size = min(sizes[name], max_runs - len(samples[name]))
                 block = _run_block(calls[name], size, clock)
@@ -144,6 +157,25 @@ def is_tied(slower: Timing, faster: Timing) -> bool:
 def _is_done(samples: Mapping[str, list[float]], elapsed: float, seconds: float, min_runs: int, max_runs: int) -> bool:
     fewest, most = min(map(len, samples.values())), max(map(len, samples.values()))
     return most >= max_runs or (fewest >= min_runs and elapsed >= seconds)
+
+
+def _is_settled(blocks: Mapping[str, list[float]], enough: float) -> bool:
+    """Return whether the ratio of every two calls' blocks is known as well as ``enough`` and its distance from 1 ask for."""
+    values = [np.asarray(blocks_of_one) for blocks_of_one in blocks.values()]
+    if enough <= 0.0 or len(values[0]) < _GROUPS:
+        return False
+    if len(values) == 1:
+        return _error_of_median(values[0]) <= enough * float(np.median(values[0]))
+    for one, other in itertools.combinations(values, 2):
+        ratios = other / one
+        ratio = float(np.median(ratios))
+        if _error_of_median(ratios) > min(enough * ratio, _SHARE_OF_GAIN * abs(1.0 - ratio)):
+            return False
+    return True
+
+
+def _error_of_median(values: NDArray[np.float64]) -> float:
+    return _ERROR_OF_MEDIAN * _mad(values) / math.sqrt(len(values))
 
 
 def _warm_up(

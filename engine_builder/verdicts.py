@@ -11,6 +11,7 @@ be off by itself, and if it is kept, its own verdict is the job's.
 
 from __future__ import annotations
 
+import functools
 import platform
 import shutil
 from collections import Counter
@@ -39,12 +40,13 @@ from engine_builder.timing import Timer, Timing, TimingPlan, is_faster, is_tied,
 from engine_builder.trials import search_half, timing_feeds
 from engine_builder.workspace import FileRef, StageContext
 
-FINAL_SECONDS = 4.0
+FINAL_SECONDS = 4.0  # of interleaved runs of all finalists and the baseline, at most
+FINAL_TIMER = functools.partial(time_interleaved, enough=0.01)
 MIN_RUNS, MAX_RUNS = 30, 2000
 
 
 def verdict(
-    request: Mapping[str, object], context: StageContext, *, timer: Timer = time_interleaved, building: Building = building_backend
+    request: Mapping[str, object], context: StageContext, *, timer: Timer = FINAL_TIMER, building: Building = building_backend
 ) -> dict[str, object]:
     """Judge, time and keep.
 

@@ -10,16 +10,19 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from calibration.deferred import defer
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidMetricError, InvalidModelError, OptimizerError
 from calibration.precision import Precision
 from engine_builder.child import StageLimits
 from engine_builder.config import Config, config_from_json, config_json
-from service.client import Client, JobView, job_error
-from service.local import LocalJob, optimize_locally
 from service.progress import ProgressView, TrialLines, progress_view
 from service.settings import PREFIX, Settings, settings_from_environment
 from service.summary import summary_lines
+
+if TYPE_CHECKING:
+    from service.client import Client, JobView
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 Output = Callable[[str], None]
@@ -37,6 +40,9 @@ def serve(arguments: argparse.Namespace, out: Output) -> None:
 
 def optimize(arguments: argparse.Namespace, out: Output) -> None:
     """Optimize a model on this machine, without a server."""
+    defer("onnxruntime")  # its sessions are opened in child processes; here it would cost time and memory for nothing
+    from service.local import LocalJob, optimize_locally  # loads onnx; the client's commands do without
+
     settings = settings_from_environment(os.environ)
     job = LocalJob(
         model=arguments.model,
@@ -132,6 +138,8 @@ def self_check(arguments: argparse.Namespace, out: Output) -> None:
 
 
 def _watch(client: Client, job_id: str, out: Output) -> None:
+    from service.client import job_error
+
     with progress_view(sys.stderr) as view:
         job = client.watch(job_id, _shower(view))
     if job["result"] is None:
@@ -155,6 +163,8 @@ def _print_result(result: Mapping[str, object], out: Output) -> None:
 
 
 def _client(arguments: argparse.Namespace) -> Client:
+    from service.client import Client  # the HTTP library takes a tenth of a second; a job without a server does without
+
     return Client(arguments.server, os.environ.get(PREFIX + "API_KEY") or None)
 
 

@@ -1,4 +1,4 @@
-"""The targets that engines can be built for."""
+"""The targets that engines can be built for; each target's modules are imported when it is first asked for."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from engine_builder.backends.base import Backend
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.cuda_devices import has_cuda_package
 from engine_builder.backends.gpu_state import first_compute_capability, first_gpu_name
-from engine_builder.backends.gpus import gpu_by_name
-from engine_builder.backends.local_gpu import LocalGpu
-from engine_builder.backends.ort_cpu import OrtCpuBackend
-from engine_builder.backends.tensorrt import TensorRtBackend
-from engine_builder.backends.tensorrt_api import require_tensorrt
-from engine_builder.backends.tensorrt_rtx import TensorRtRtxBackend, load_tensorrt_rtx, supported_gpus
+from engine_builder.backends.gpus import Gpu, gpu_by_name
 from engine_builder.errors import UnsupportedTargetError
 
 
 def _onnxruntime_cpu(gpu: str | None, options: BuildOptions) -> Backend:
+    from engine_builder.backends.ort_cpu import OrtCpuBackend
+
     return OrtCpuBackend()
 
 
 def _tensorrt(gpu: str | None, options: BuildOptions) -> Backend:
+    from engine_builder.backends.tensorrt import TensorRtBackend
+    from engine_builder.backends.tensorrt_api import require_tensorrt
+
     require_tensorrt()
     capability = first_compute_capability() if gpu is None else gpu_by_name(gpu).compute_capability
     return TensorRtBackend(capability, options=options)
 
 
 def _tensorrt_rtx(gpu: str | None, options: BuildOptions) -> Backend:
+    from engine_builder.backends.local_gpu import LocalGpu
+    from engine_builder.backends.tensorrt_rtx import TensorRtRtxBackend, load_tensorrt_rtx
+
     if not _is_rtx_here(gpu):
         return TensorRtRtxBackend(gpu, options=options)
     return TensorRtRtxBackend(rtx_gpu_here(), options=options, local=LocalGpu(load_tensorrt_rtx))
@@ -50,7 +53,7 @@ def rtx_gpu_here() -> str | None:
         found = gpu_by_name(name)
     except UnsupportedTargetError:
         return None
-    return found.name if found in supported_gpus() else None
+    return found.name if found in _rtx_gpus() else None
 
 
 def opens_gpu(target: str, gpu: str | None) -> bool:
@@ -106,5 +109,11 @@ def _described(target: str) -> dict[str, object]:
         "target": capabilities.target,
         "precisions": [precision.value for precision in (capabilities.baseline, *capabilities.low)],
         "latency_source": capabilities.latency_source,
-        "gpus": [gpu.name for gpu in supported_gpus()] if target == "tensorrt-rtx" else [],
+        "gpus": [gpu.name for gpu in _rtx_gpus()] if target == "tensorrt-rtx" else [],
     }
+
+
+def _rtx_gpus() -> tuple[Gpu, ...]:
+    from engine_builder.backends.tensorrt_rtx import supported_gpus
+
+    return supported_gpus()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_LEVEL = 3  # of TensorRT
+CACHE_SUFFIX = ".timing.cache"  # of the files that keep kernel times
 LEVELS = range(6)  # 0 (quick to build) to 5 (tries most)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from calibration.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends.atomic_file import write_atomically
 from engine_builder.backends.base import Capabilities, Engine, Runner
-from engine_builder.backends.build_options import BuildOptions
+from engine_builder.backends.build_options import CACHE_SUFFIX, BuildOptions
 from engine_builder.backends.cuda_devices import open_cuda
 from engine_builder.backends.cuda_runtime import CudaDevice, CudaRuntime
 from engine_builder.backends.engine_tensors import EngineTensors
@@ -33,7 +33,6 @@ from engine_builder.timing import Timing, TimingPlan
 OLDEST_FOR_INT8 = (7, 5)  # of compute capabilities; TensorRT 11 runs on none before it
 OLDEST_FOR_FP8 = (8, 9)
 PROFILED_RUNS = 24
-CACHE_SUFFIX = ".timing.cache"
 
 
 class TensorRtBackend:

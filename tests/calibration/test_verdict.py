@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -282,3 +284,12 @@ def test_a_budget_is_exactly_one_of_three(budget):
 def test_scores_that_cannot_be_paired_are_refused(baseline, engine):
     with pytest.raises(ValueError, match=r"same length|finite"):
         verdict(Metric.TOP1, np.array(baseline), np.array(engine), Budget(min_relative=0.9))
+
+
+def test_scipy_is_not_imported_where_the_score_bound_alone_says_no():
+    code = (
+        "import sys; from calibration.verdict import Budget, can_settle; "
+        "assert not can_settle(10_000, 0.005, Budget(min_relative=0.9999), 0.95); assert 'scipy' not in sys.modules; "
+        "assert can_settle(10_000, 0.005, Budget(min_relative=0.99), 0.95); assert 'scipy' in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

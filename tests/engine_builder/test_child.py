@@ -99,6 +99,18 @@ def test_child_knows_no_secrets_and_works_in_its_scratch_folder(tmp_path: Path, 
     assert environment["TMPDIR"] == result["cwd"]
 
 
+def test_numpys_threads_sleep_early_unless_the_user_says_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def timeout_in_child() -> object:
+        environment = run("echo", tmp_path)["environment"]
+        assert isinstance(environment, dict)
+        return environment["OPENBLAS_THREAD_TIMEOUT"]
+
+    monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)
+    assert timeout_in_child() == "4"
+    monkeypatch.setenv("OPENBLAS_THREAD_TIMEOUT", "20")
+    assert timeout_in_child() == "20"
+
+
 def test_whatever_is_printed_goes_to_the_log_and_not_into_the_progress(tmp_path: Path) -> None:
     seen: list[float] = []
     assert run("print_garbage", tmp_path, on_progress=lambda fraction, _: seen.append(fraction)) == {"fine": True}

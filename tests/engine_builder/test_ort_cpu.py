@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -174,3 +176,11 @@ def test_as_written_the_tensorrt_dialect_computes_what_its_operators_say(precisi
     (expected,) = run(simulated(explicit), found.feeds, optimized=False).values()
     (got,) = OrtCpuRunner(tmp_path / "explicit.onnx", threads=1, as_written=True).run(found.feeds)
     np.testing.assert_allclose(got, expected, rtol=1e-6)  # the runtime's own rewriting of Q/DQ moves it by 0.6% and more
+
+
+def test_a_job_for_this_target_imports_no_other_targets_modules() -> None:
+    code = (
+        "import sys, engine_builder.trials; from engine_builder.backends import backend_for; backend_for('onnxruntime-cpu'); "
+        "sys.exit(any(name.startswith('engine_builder.backends.tensorrt') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

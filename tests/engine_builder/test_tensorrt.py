@@ -14,12 +14,12 @@ import pytest
 from calibration.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends import tensorrt
 from engine_builder.backends.base import Backend
-from engine_builder.backends.build_options import BuildOptions
+from engine_builder.backends.build_options import CACHE_SUFFIX, BuildOptions
 from engine_builder.backends.cuda_devices import open_cuda
 from engine_builder.backends.cuda_runtime import CudaDevice
 from engine_builder.backends.gpu_state import open_gpu_monitor
 from engine_builder.backends.kernels import KernelTime
-from engine_builder.backends.tensorrt import CACHE_SUFFIX, TensorRtBackend, timing_cache_path
+from engine_builder.backends.tensorrt import TensorRtBackend, timing_cache_path
 from engine_builder.backends.tensorrt_build import Plan
 from engine_builder.backends.tensorrt_timing import time_engines
 from engine_builder.config import ShapeRange

@@ -179,3 +179,56 @@ def test_timing_survives_json() -> None:
 def test_a_plan_needs_at_least_one_run_and_no_fewer_at_most(least: int, most: int) -> None:
     with pytest.raises(ValueError, match=f"min_runs is {least} and max_runs {most}"):
         TimingPlan(1.0, least, most, time_interleaved)
+
+
+def timed_until_known(machine: Machine, enough: float, **calls: Callable[[], object]) -> dict[str, Timing]:
+    return time_interleaved(calls, seconds=20.0, min_runs=5, max_runs=10_000, enough=enough, clock=machine.clock)
+
+
+def test_steady_engines_far_apart_are_timed_for_nine_rounds_alone() -> None:
+    machine = Machine()
+    found = timed_until_known(machine, 0.02, base=machine.engine("base", 0.005), half=machine.engine("half", 0.0025))
+    assert len(found["base"].block_ms) == len(found["half"].block_ms) == 9
+    assert relative_latency(found["half"], found["base"]).ratio == pytest.approx(0.5)
+
+
+def test_a_lone_engine_that_is_steady_is_timed_for_nine_rounds() -> None:
+    machine = Machine()
+    assert len(timed_until_known(machine, 0.02, a=machine.engine("a", 0.005))["a"].block_ms) == 9
+
+
+def test_the_fewest_runs_are_made_however_steady_the_engines_are() -> None:
+    machine = Machine()
+    calls = {"base": machine.engine("base", 0.02), "half": machine.engine("half", 0.01)}
+    assert time_interleaved(calls, seconds=20.0, min_runs=40, max_runs=1000, enough=0.02, clock=machine.clock)["base"].runs == 40
+
+
+def test_engines_that_are_hardly_apart_are_timed_for_longer_than_ones_far_apart() -> None:
+    rounds, ended = [], 0.0
+    for seconds in (0.0025, 0.0047, 0.005):
+        rng = np.random.default_rng(3)
+        machine = Machine(lambda now, rng=rng: float(1.0 + rng.exponential(0.05)))
+        found = timed_until_known(machine, 0.02, base=machine.engine("base", 0.005), other=machine.engine("other", seconds))
+        rounds.append(len(found["base"].block_ms))
+        ended = machine.now
+    assert rounds[0] < rounds[1] < rounds[2]
+    assert ended > 20.0  # equal engines are timed to the end
+
+
+def test_two_engines_hardly_apart_are_timed_to_the_end_however_far_both_are_from_a_third() -> None:
+    rng = np.random.default_rng(5)
+    machine = Machine(lambda now: float(1.0 + rng.exponential(0.05)))
+    calls = {"base": machine.engine("base", 0.02), "one": machine.engine("one", 0.01), "other": machine.engine("other", 0.0099)}
+    timed_until_known(machine, 0.02, **calls)
+    assert machine.now > 20.0
+
+
+def test_a_ratio_that_is_known_early_is_as_right_as_was_asked_for() -> None:
+    errors = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        machine = Machine(lambda now, rng=rng: float(1.0 + rng.exponential(0.15)))
+        found = timed_until_known(machine, 0.02, base=machine.engine("base", 0.005), half=machine.engine("half", 0.0025))
+        assert 9 <= len(found["base"].block_ms) < 100
+        errors.append(relative_latency(found["half"], found["base"]).ratio / 0.5 - 1.0)
+    assert float(np.sqrt(np.mean(np.square(errors)))) < 0.03  # asked for: a standard error of 0.02; itself only estimated

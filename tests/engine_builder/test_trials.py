@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import pytest
 from numpy.typing import NDArray
 
@@ -21,7 +23,7 @@ from engine_builder.timing import Timing
 from engine_builder.trials import accuracy, fits, search_half
 from tests.driver import Driver, Json, inspection_of, plain_outputs, ranged
 from tests.model_text import cnn, samples_for
-from tests.models import attention, duplicate_node_names, several_outputs
+from tests.models import attention, duplicate_node_names, fp16, several_outputs
 
 CNN_LAYERS = ("Conv_c1", "Conv_c2", "Add_sum", "Gemm_logits")
 
@@ -34,6 +36,13 @@ def run_trial(driver: Driver, basics: Json, *low: str) -> Trial:
 def scores_of(driver: Driver, trial: Trial) -> NDArray[np.float64]:
     assert trial.scores is not None
     return cast("NDArray[np.float64]", driver.workspace.read_arrays(trial.scores)["scores"])
+
+
+def with_zeros(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with zeros for its first weight."""
+    weight = model.graph.initializer[0]
+    weight.CopyFrom(onnx.numpy_helper.from_array(np.zeros_like(onnx.numpy_helper.to_array(weight)), weight.name))
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +65,23 @@ def test_the_baseline_is_the_users_file_and_scores_as_itself(job: tuple[Driver, 
     assert (trial.on_all.score, trial.on_all.flips, trial.on_all.samples) == (0.0, 0.0, 12)
     assert trial.latency is not None
     assert (trial.latency.ratio, trial.latency.median_ms) == (1.0, trial.latency.baseline_median_ms)
+
+
+def test_the_float_baseline_is_not_run_again_on_what_the_inspection_ran_it_on(job: tuple[Driver, Json]) -> None:
+    driver, basics = job
+    replaced = driver.workspace.write_bytes("other.onnx", with_zeros(cnn()).SerializeToString())
+    trial = run_trial(driver, {**basics, "model": json_from_value(replaced)})
+    assert trial.loss == 0.0  # of a model that computes something else: what is known of the baseline is taken as it is
+    assert trial.scores is not None
+    assert trial.scores.sha256 == inspection_of(driver, basics).scores.sha256
+
+
+def test_a_half_precision_baseline_is_scored_against_the_float_model(tmp_path: Path) -> None:
+    driver, basics = ranged(tmp_path, fp16(), config={"accuracy": {"metric": "cosine"}})
+    replaced = driver.workspace.write_bytes("other.onnx", with_zeros(fp16()).SerializeToString())
+    trial = run_trial(driver, {**basics, "model": json_from_value(replaced)})
+    assert trial.loss is not None
+    assert trial.loss > 0.0
 
 
 def test_a_low_engine_is_scored_against_the_float_model(job: tuple[Driver, Json]) -> None:

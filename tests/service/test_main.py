@@ -173,3 +173,13 @@ def test_job_goes_through_a_real_server(model: Path, calibration: Path, tmp_path
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"engine.onnx", "report.json", "report.html", "assignment.json", "triton.zip", "log.txt"} <= names
     onnx.checker.check_model(onnx.load(tmp_path / "out" / "engine.onnx"), full_check=True)
+
+
+def test_a_jobs_own_process_loads_no_library_that_only_its_stages_or_a_client_use(tmp_path: Path) -> None:
+    code = (
+        "import sys; from service.__main__ import main; "
+        "assert main(['optimize', 'none.onnx', '--calibration', 'none.npz', '--output', 'out']) == 2; "
+        "sys.exit(' '.join({'onnxruntime.capi', 'httpx', 'scipy', 'onnx_ir'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, check=False)
+    assert done.returncode == 0
