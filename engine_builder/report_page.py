@@ -89,11 +89,13 @@ def verdict_in_words(result: Mapping[str, object]) -> str:
         "not_met": "The accuracy budget is not met",
     }[str(verdict["answer"])]
     probability, confidence = cast(float, verdict["probability_over_budget"]), cast(float, verdict["confidence"])
+    verb = _worsening(verdict)
     lines = [
-        f"{answer}: {verdict['metric']} drops by {verdict['drop']:.5f} (allowed {verdict['budget']:.5f}) "
-        f"on {verdict['n']:,} samples, {verdict['flips']:,} of which changed; interval of the drop: {_signed(low)} to {_signed(high)}, "
+        f"{answer}: {verdict['metric']} {verb}s by {_amount(verdict['drop'])} (allowed {_amount(verdict['budget'])}) "
+        f"on {verdict['n']:,} samples, {verdict['flips']:,} of which changed; "
+        f"interval of the {verb}: {_signed(low)} to {_signed(high)}, "
         f"each end with {_percent(confidence)} confidence (both at once: at least {_percent(max(2 * confidence - 1, 0.0))}).",
-        f"Probability that the true drop is over the budget: {probability:.1%}.",
+        f"Probability that the true {verb} is over the budget: {probability:.1%}.",
     ]
     if verdict["answer"] == "met_on_sample" and verdict["samples_needed"] is not None:
         lines.append(f"About {verdict['samples_needed']:,} samples with the same rates would settle it.")
@@ -126,7 +128,7 @@ def _tiles(result: Row, body: Row) -> str:
         (_change(_milliseconds(before), _milliseconds(after), improved), span),
         (
             _change(score(before["accuracy"]), score(after["accuracy"]), improved),
-            f"{verdict['metric']} on {verdict['n']:,} samples; allowed drop {score(verdict['budget'], digits=5)}",
+            f"{verdict['metric']} on {verdict['n']:,} samples; allowed {_worsening(verdict)} {score(verdict['budget'], digits=5)}",
         ),
         (_change(_megabytes(before), _megabytes(after), improved), f"size; layers: {counts}"),
     ]
@@ -309,6 +311,15 @@ def _megabytes(engine: Row) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.4g}%"
+
+
+def _worsening(verdict: Row) -> str:
+    """Return what a metric does where an engine is worse: of an error, less is better."""
+    return "rise" if verdict["metric"] == "nmse" else "drop"
+
+
+def _amount(value: object) -> str:
+    return _signed(value).removeprefix("+")
 
 
 def _signed(value: object) -> str:
