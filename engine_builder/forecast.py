@@ -32,7 +32,7 @@ from engine_builder.search.choices import BASELINE, Groups
 from engine_builder.search.frontier import frontier
 from engine_builder.search.loss_model import check
 from engine_builder.search.orders import prefixes
-from engine_builder.search.search import Ladder
+from engine_builder.search.search import FRONTIER, REFINED, Ladder
 from engine_builder.search.time_model import Flow, Timed, TimeModel, fit
 from engine_builder.search.trial import Trial
 from engine_builder.trials import timing_feeds
@@ -70,7 +70,7 @@ def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, 
     )
     tried = {frozenset(Decision(*item) for item in trial.precisions.items()) for trial in trials}
     rungs = tuple({decision.layer: decision.precision for decision in sorted(point.low)} for point in points)
-    ladders = [Ladder("frontier" if known is None else "refine", rungs, tuple(point.ratio for point in points))]
+    ladders = [Ladder(FRONTIER if known is None else REFINED, rungs, tuple(point.ratio for point in points))]
     if known is None:
         ladders += [prefix_ladder(name, value_from_json(tuple[Decision, ...], order), times, groups) for name, order in _orders(request)]
     names = [layer.name for layer in found.layers]
