@@ -195,7 +195,8 @@ def _reason(
         return f"{missed} the accuracy budget. The most sensitive layers stood in the way: {named}."
     fastest = min((trial.latency.ratio for trial in tried if trial.met and trial.latency is not None), default=None)
     if fastest is not None and not judged["judged"]:
-        return f"Engines kept the accuracy budget, but none was faster than the baseline: the best took {fastest:.2f} of its time."
+        took = "is predicted to take" if cast(float, judged["least_gain"]) > MIN_GAIN else "took"
+        return f"Engines kept the accuracy budget, but none was faster than the baseline: the best {took} {fastest:.2f} of its time."
     refused = cast(Sequence[Mapping[str, Mapping[str, object]]], judged["judged"])
     accepted = ("met", "met_on_sample") if confidence is None else ("met",)
     if refused and refused[0]["verdict"]["answer"] not in accepted:

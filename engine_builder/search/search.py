@@ -147,9 +147,10 @@ class Search:
                 yield from self._climb(ladder, known)
             elif ladder.name == REFINED:  # by now the baseline is to be beaten, too
                 yield from self._quicken(ladder, known, [trial for trial in self.trials if self._is_met(trial)])
-            elif ladder.name == FRONTIER or all(trial.latency is None for trial in built):
-                if (yield from self._quicken(ladder, known, built)):
-                    return
+            elif (ladder.name == FRONTIER or all(trial.latency is None for trial in built)) and (
+                yield from self._quicken(ladder, known, built)
+            ):
+                return
 
     def _quicken(self, ladder: Ladder, known: dict[str, Trial], rivals: Sequence[Trial]) -> Generator[Proposal, Trial, bool]:
         """Try the assignment that is predicted to be fastest, if it is to beat the rivals; return whether no more is to be found out."""
