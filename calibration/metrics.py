@@ -201,7 +201,7 @@ def agreement(reference: NDArray[np.generic], output: NDArray[np.generic]) -> ND
     if r.shape[-1] == 1:
         raise InvalidConfigError(
             f"accuracy.metric: agreement needs a score for each of several classes, found an output of shape {reference.shape}",
-            fix="Set accuracy.max_nmse, or accuracy.metric to top1 or cosine.",
+            fix=_WITHOUT_CLASSES,
         )
     same = (r.argmax(axis=-1) == x.argmax(axis=-1)) & ~np.isnan(x).any(axis=-1)
     return np.asarray(same.mean(axis=-1), dtype=np.float64)
@@ -241,7 +241,7 @@ def topk(labels: NDArray[np.generic], scores: NDArray[np.generic], *, k: int) ->
     if rows.shape[1] != 1 or rows.shape[2] == 1:
         raise InvalidConfigError(
             f"accuracy.metric: top1 and top5 need one row of class scores per sample, found an output of shape {scores.shape}",
-            fix="Set accuracy.metric to agreement or cosine, or accuracy.max_nmse.",
+            fix=_WITHOUT_CLASSES if rows.shape[2] == 1 else "Set accuracy.metric to agreement or cosine, or accuracy.max_nmse.",
         )
     rows = rows[:, 0]
     classes = rows.shape[1]
@@ -295,3 +295,4 @@ def _by_sample(values: NDArray[np.generic]) -> NDArray[np.float64]:
 
 
 _SMALLEST_PROBABILITY = 1e-12
+_WITHOUT_CLASSES = "Set accuracy.max_nmse (e.g. 0.001), or send a metric model that compares the value with a threshold."

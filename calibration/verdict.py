@@ -158,8 +158,8 @@ def judge(
         metric=metric,
         baseline=float(baseline.mean()),
         engine=float(engine.mean()),
-        drop=largest - theta,
-        interval=(largest - high, largest - low),
+        drop=_difference(largest, theta),
+        interval=(_difference(largest, high), _difference(largest, low)),
         confidence=confidence,
         method=IntervalMethod.BCA if is_bootstrapped else IntervalMethod.STUDENT_T,
         n=n,
@@ -320,6 +320,11 @@ def _table(baseline: NDArray[np.float64], engine: NDArray[np.float64]) -> Paired
     was, is_now = baseline == 1.0, engine == 1.0
     both, lost, gained = (int(np.count_nonzero(cell)) for cell in (was & is_now, was & ~is_now, ~was & is_now))
     return PairedTable(both, lost, gained, len(baseline) - both - lost - gained)
+
+
+def _difference(budget: float, margin: float) -> float:
+    """Return the drop that leaves the margin of the budget: exactly zero where only the rounding of their sums parts the two."""
+    return 0.0 if abs(budget - margin) <= _ROUNDING * abs(budget) else budget - margin
 
 
 def _checked(baseline: NDArray[np.float64], engine: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -266,6 +266,7 @@ def require_precisions(config: Config, supported: Iterable[Precision]) -> None:
     for index, precision in enumerate(config.precisions or ()):
         if precision not in known:
             raise InvalidConfigError(
-                f"precisions[{index}]: found {precision}, expected one of {', '.join(known)}, which {config.target} supports",
-                fix="Remove it, or choose another target.",
+                f"precisions[{index}]: found {precision}, expected one of {', '.join(known)}, which {config.target} supports"
+                f"{f' on {config.gpu}' if config.gpu else ''}",
+                fix=f"Remove it, or choose another {'GPU or target' if config.gpu else 'target'}.",
             )

@@ -1,8 +1,9 @@
 """The stage ``forecast``: fits the time model to the trials so far and returns ladders of assignments worth bisecting.
 
 The first call, after the baseline and the uniform engine of each precision, profiles them and returns the frontier and the prefixes of each
-order. The second, with every trial known, returns the frontier of the refitted models: give-backs that did not pay and swaps at the
-boundary come out of it by themselves. A precision whose uniform engine could not be timed has no known gain, and is left out of both.
+order; where a uniform engine is slower than the baseline, the frontier blames no layer for it yet. The second, with every trial known,
+returns the frontier of the refitted models: give-backs that did not pay and swaps at the boundary come out of it by themselves. A
+precision whose uniform engine could not be timed has no known gain, and is left out of both.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from engine_builder.search.choices import BASELINE, Groups
 from engine_builder.search.frontier import frontier
 from engine_builder.search.loss_model import check
 from engine_builder.search.orders import prefixes
-from engine_builder.search.search import Ladder
-from engine_builder.search.time_model import Flow, Timed, TimeModel, fit
+from engine_builder.search.search import FRONTIER, REFINED, Ladder
+from engine_builder.search.time_model import Flow, Timed, TimeModel, fit, unblamed
 from engine_builder.search.trial import Trial
 from engine_builder.trials import timing_feeds
 from engine_builder.workspace import StageContext
@@ -61,16 +62,21 @@ def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, 
     gains = gains_from(kernels)
     flows = _flows(model, found, capabilities.scheme, context)
     timed = [Timed(trial.precisions, trial.latency.ratio) for trial in trials if trial.latency is not None]
-    baseline_ms = next(trial.latency.median_ms for trial in trials if trial.latency is not None)
+    # Of the trials' baselines the least disturbed one: kernels are profiled apart, and a load that inflates only one side feigns overhead.
+    baseline_ms = min(trial.latency.baseline_median_ms for trial in trials if trial.latency is not None)
     times = fit(baseline_ms, gains, flows, timed)
     losses = read_losses(request, context)
     places = [place for place, decision in enumerate(losses.decisions) if decision in gains]
     points = frontier(
-        [losses.decisions[place] for place in places], losses.loss[places], losses.interaction[np.ix_(places, places)], times, groups
+        [losses.decisions[place] for place in places],
+        losses.loss[places],
+        losses.interaction[np.ix_(places, places)],
+        unblamed(times, timed) if known is None else times,
+        groups,
     )
     tried = {frozenset(Decision(*item) for item in trial.precisions.items()) for trial in trials}
     rungs = tuple({decision.layer: decision.precision for decision in sorted(point.low)} for point in points)
-    ladders = [Ladder("frontier" if known is None else "refine", rungs, tuple(point.ratio for point in points))]
+    ladders = [Ladder(FRONTIER if known is None else REFINED, rungs, tuple(point.ratio for point in points))]
     if known is None:
         ladders += [prefix_ladder(name, value_from_json(tuple[Decision, ...], order), times, groups) for name, order in _orders(request)]
     names = [layer.name for layer in found.layers]

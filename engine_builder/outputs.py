@@ -146,7 +146,7 @@ def check_metric(metric: Metric, scored: Sequence[Array]) -> None:
     if metric is Metric.COSINE and all(array.size == len(array) for array in scored):
         raise InvalidConfigError(
             "accuracy.metric: cosine compares directions, found outputs of one value per sample, which have none",
-            fix="Give accuracy.max_nmse (e.g. 0.001) or accuracy.min_psnr instead.",
+            fix="Give accuracy.max_nmse (e.g. 0.001) or accuracy.min_psnr instead, or a metric model that compares with labels.",
         )
     if metric is Metric.TOP5 and _classes(scored[0]) <= _TOP:
         raise InvalidConfigError(

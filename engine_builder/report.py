@@ -32,6 +32,7 @@ from engine_builder.triton_onnx import onnx_repository
 from engine_builder.workspace import FileRef, StageContext
 
 IN_THE_WAY = 5  # most sensitive layers named where the budget kept the baseline
+HELD_UP = 3.0  # times the median: a 95th percentile beyond it is that of a machine with other work
 
 
 def report(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
@@ -211,7 +212,9 @@ def _reason(
         return "Engines kept the accuracy budget and were faster in the search, but failed as they were built and timed for the verdict."
     fastest = min((trial.latency.ratio for trial in tried if trial.met and trial.latency is not None), default=None)
     if fastest is not None and not judged["judged"]:
-        return f"Engines kept the accuracy budget, but none was faster than the baseline: the best took {fastest:.2f} of its time."
+        took = "is predicted to take" if cast(float, judged["least_gain"]) > MIN_GAIN else "took"
+        best = f"the best {took} {fastest:.2f} of its time.{_busy(trials)}"
+        return f"Engines kept the accuracy budget, but none was faster than the baseline: {best}"
     refused = cast(Sequence[Mapping[str, Mapping[str, object]]], judged["judged"])
     accepted = ("met", "met_on_sample") if confidence is None else ("met",)
     if refused and refused[0]["verdict"]["answer"] not in accepted:
@@ -220,7 +223,19 @@ def _reason(
     spread = "by more than the spread of the timing"
     if fastest is not None and cast(float, judged["least_gain"]) > MIN_GAIN:
         spread = f"by more than the error of a prediction, {judged['least_gain']:.0%}: the best is predicted at {fastest:.2f} of its time"
-    return f"Engines kept the accuracy budget, but none was faster than the baseline {spread}."
+    return f"Engines kept the accuracy budget, but none was faster than the baseline {spread}.{_busy(trials)}"
+
+
+def _busy(trials: Sequence[Trial]) -> str:
+    """Return what to say where the baseline was held up often while it was timed: a small gain is then easily missed."""
+    timed = next((trial.latency for trial in trials if trial.latency is not None and trial.latency.runs), None)
+    if timed is None or timed.p95_ms < HELD_UP * timed.median_ms:
+        return ""
+    times = timed.p95_ms / timed.median_ms
+    return (
+        f" The machine was busy meanwhile: the slowest 5% of the baseline's calls took {times:.0f} times the median or more. "
+        "An idle machine may find a faster engine."
+    )
 
 
 def _bias_repairs(chosen: Trial | None, trials: Sequence[Trial]) -> tuple[Repair, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import cast
 
+from calibration.metrics import IDENTICAL_PSNR, Metric
 from engine_builder.report_layer_plots import CLIPPED, bars_left_out, dependency_plot, kernel_plot, kernel_totals, sensitivity_plot
 from engine_builder.report_plots import front_plot, path_plot, prediction_plot
 from engine_builder.report_tables import (
@@ -89,11 +90,16 @@ def verdict_in_words(result: Mapping[str, object]) -> str:
         "not_met": "The accuracy budget is not met",
     }[str(verdict["answer"])]
     probability, confidence = cast(float, verdict["probability_over_budget"]), cast(float, verdict["confidence"])
+    verb = _worsening(verdict)
+    change = f"{verdict['metric']} {verb}s by {_amount(verdict['drop'])} (allowed {_amount(verdict['budget'])})"
+    between = f"interval of the {verb}: {_signed(low)} to {_signed(high)}"
+    if verdict["metric"] == Metric.PSNR:  # decibels against the float model itself, of which a drop says nothing to anybody
+        change = f"psnr is {_decibels(verdict['drop'])} dB (at least {_decibels(verdict['budget'])})"
+        between = f"interval: {_decibels(high)} to {_decibels(low)} dB"
     lines = [
-        f"{answer}: {verdict['metric']} drops by {verdict['drop']:.5f} (allowed {verdict['budget']:.5f}) "
-        f"on {verdict['n']:,} samples, {verdict['flips']:,} of which changed; interval of the drop: {_signed(low)} to {_signed(high)}, "
+        f"{answer}: {change} on {verdict['n']:,} samples, {verdict['flips']:,} of which changed; {between}, "
         f"each end with {_percent(confidence)} confidence (both at once: at least {_percent(max(2 * confidence - 1, 0.0))}).",
-        f"Probability that the true drop is over the budget: {probability:.1%}.",
+        f"Probability that the true {verb} is over the budget: {probability:.1%}.",
     ]
     if verdict["answer"] == "met_on_sample" and verdict["samples_needed"] is not None:
         lines.append(f"About {verdict['samples_needed']:,} samples with the same rates would settle it.")
@@ -110,6 +116,9 @@ def _tiles(result: Row, body: Row) -> str:
     before, after = cast(Row, result["baseline"]), cast(Row, result["chosen"])
     improved = result["outcome"] == "improved"
     verdict = cast(Row, result["verdict"])
+    allowed = f"allowed {_worsening(verdict)} {score(verdict['budget'], digits=5)}"
+    if verdict["metric"] == Metric.PSNR:
+        allowed = f"at least {_decibels(verdict['budget'])} dB"
     counts = ", ".join(f"{count} {precision}" for precision, count in cast(Mapping[str, int], after["precisions"]).items())
     predicted = cast("Row | None", result.get("predicted_speedup"))
     gain = cast(float, result["speedup"] if predicted is None else predicted["value"])
@@ -126,7 +135,7 @@ def _tiles(result: Row, body: Row) -> str:
         (_change(_milliseconds(before), _milliseconds(after), improved), span),
         (
             _change(score(before["accuracy"]), score(after["accuracy"]), improved),
-            f"{verdict['metric']} on {verdict['n']:,} samples; allowed drop {score(verdict['budget'], digits=5)}",
+            f"{verdict['metric']} on {verdict['n']:,} samples; {allowed}",
         ),
         (_change(_megabytes(before), _megabytes(after), improved), f"size; layers: {counts}"),
     ]
@@ -309,6 +318,19 @@ def _megabytes(engine: Row) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.4g}%"
+
+
+def _decibels(drop: object) -> str:
+    return f"{IDENTICAL_PSNR - cast(float, drop):.2f}"
+
+
+def _worsening(verdict: Row) -> str:
+    """Return what a metric does where an engine is worse: of an error, less is better."""
+    return "rise" if verdict["metric"] == Metric.NMSE else "drop"
+
+
+def _amount(value: object) -> str:
+    return _signed(value).removeprefix("+")
 
 
 def _signed(value: object) -> str:

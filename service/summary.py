@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+from calibration.metrics import IDENTICAL_PSNR, Metric
+
 _SMALL = 1e-4
 _VERDICTS = {
     "met": "met",
@@ -65,15 +67,21 @@ def _counts(precisions: Mapping[str, object]) -> str:
 def _verdict(verdict: Mapping[str, object]) -> str:
     answer, drop, interval = str(verdict.get("answer")), verdict.get("drop"), verdict.get("interval")
     parts = [f"budget {_VERDICTS.get(answer, answer)}: {verdict.get('metric')}"]
+    is_psnr = verdict.get("metric") == Metric.PSNR  # told as it is: decibels against the float model itself
     if isinstance(drop, int | float):
-        parts.append(f"drop {_signed(drop)}")
+        parts.append(_decibels(drop) if is_psnr else f"{'rise' if verdict.get('metric') == Metric.NMSE else 'drop'} {_signed(drop)}")
     if isinstance(interval, list | tuple) and all(isinstance(bound, int | float) for bound in interval):
         confidence = verdict.get("confidence")
         at = f" (each end at {confidence:.0%})" if isinstance(confidence, int | float) else ""
-        parts.append("interval [" + ", ".join(_signed(bound) for bound in interval) + f"]{at}")
+        ends = [_decibels(bound) for bound in reversed(interval)] if is_psnr else [_signed(bound) for bound in interval]
+        parts.append(f"interval [{', '.join(ends)}]{at}")
     where = "held-out samples" if verdict.get("selection") == "held_out" else "samples (the search used them too)"
     parts.append(f"on {verdict.get('n')} {where}")
     return ", ".join(parts)
+
+
+def _decibels(drop: float) -> str:
+    return f"{IDENTICAL_PSNR - drop:.2f} dB"
 
 
 def _signed(value: float) -> str:

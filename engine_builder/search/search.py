@@ -1,8 +1,9 @@
 """The search: which assignment to try next, given what the trials so far found. Pure: the same trials give the same proposals.
 
 1. The baseline and the uniform engines: every layer low, in the first precision, then in each other one. If all of those that could be
-   built meet the budget, only time is left to search for. If the first of them misses it, its products alone are tried next: all low
-   but the residual sums.
+   built meet the budget, only time is left to search for: the end of the predicted frontier is tried and, where that came out slower
+   than predicted, the end of the refitted one. If the first of them misses it, its products alone are tried next: all low but the
+   residual sums.
 2. Bisection over each ladder: a ladder is a sequence of assignments, the cheapest in accuracy first: the predicted frontier, or the
    prefixes of an order. It decides on the shrunk excess (shrinkage.py); then the rungs around the boundary are tried, whatever the
    answers were. A rung that is predicted to be slower than an engine already found, beyond the error of predictions, is not tried.
@@ -20,6 +21,7 @@ from engine_builder.search.choices import BASELINE, PRODUCTS, Low
 from engine_builder.search.shrinkage import shrunk_excess
 from engine_builder.search.trial import Accuracy, Trial
 
+FRONTIER, REFINED = "frontier", "refine"  # names of the ladder that is predicted first, and of that from models refitted to all trials
 FIRST_TRIALS = 2  # the baseline and the first uniform engine
 MAX_FAILURES = 3  # in a row
 DEFAULT_MAX_TRIALS = 40
@@ -141,12 +143,22 @@ class Search:
         if products and not self._is_met(tried[0]):
             yield from self._try(products, PRODUCTS, known)
         for ladder in self._ladders(self.trials):
-            if lossless:  # only time is left to search for: the assignment that is predicted to be fastest
-                fastest = min((trial.latency.ratio for trial in built if trial.latency is not None), default=0.0)
-                if ladder.ratios and ladder.ratios[-1] < fastest - WORTH_TRYING:
-                    yield from self._try(ladder.rungs[-1], ladder.name, known)
+            if not lossless:
+                yield from self._climb(ladder, known)
+            elif ladder.name == REFINED:  # by now the baseline is to be beaten, too
+                yield from self._quicken(ladder, known, [trial for trial in self.trials if self._is_met(trial)])
+            elif (ladder.name == FRONTIER or all(trial.latency is None for trial in built)) and (
+                yield from self._quicken(ladder, known, built)
+            ):
                 return
-            yield from self._climb(ladder, known)
+
+    def _quicken(self, ladder: Ladder, known: dict[str, Trial], rivals: Sequence[Trial]) -> Generator[Proposal, Trial, bool]:
+        """Try the assignment that is predicted to be fastest, if it is to beat the rivals; return whether no more is to be found out."""
+        fastest = min((trial.latency.ratio for trial in rivals if trial.latency is not None), default=0.0)
+        if not ladder.ratios or ladder.ratios[-1] >= fastest - WORTH_TRYING:
+            return True
+        trial = yield from self._try(ladder.rungs[-1], ladder.name, known)
+        return trial.latency is not None and trial.latency.ratio <= ladder.ratios[-1] * (1.0 + TOLERANCE)
 
     def _climb(self, ladder: Ladder, known: dict[str, Trial]) -> Generator[Proposal, Trial, None]:
         """Bisect a ladder for as long as a rung that is still open may win, then try the rungs around the boundary that may."""

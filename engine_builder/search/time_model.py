@@ -73,6 +73,23 @@ class TimeModel:
         return self.overhead_ms.get(decision.precision, 0.0) - self.gain_ms.get(decision, 0.0)
 
 
+def unblamed(model: TimeModel, trials: Sequence[Timed]) -> TimeModel:
+    """Return the model without the overheads of precisions whose engine with most layers in them is slower than the baseline.
+
+    Such an engine says that some of its layers do not pay, not which: shared out evenly, its overhead condemns those that do.
+
+    Args:
+        model: Fitted to the trials.
+        trials: What was timed.
+    """
+    found = dict(model.overhead_ms)
+    for precision in found:
+        most = max(trials, key=lambda trial: sum(item is precision for item in trial.low.values()))
+        if most.ratio > 1.0:
+            found[precision] = min(found[precision], 0.0)
+    return replace(model, overhead_ms=found)
+
+
 def form_of(precision: Precision | None) -> int:
     """Return the form in which a layer of this precision, None for the baseline's, stores what it reads."""
     return FLOATS if precision is None else _FORMS.get(precision, FLOATS)

@@ -142,6 +142,16 @@ def test_agreement_refuses_an_output_without_classes():
         agreement(np.zeros((8, 1), np.float32), np.zeros((8, 1), np.float32))
 
 
+def test_a_fix_for_an_output_of_one_value_names_only_what_takes_it():
+    one = np.zeros((8, 1), np.float32)
+    for refuse in (lambda: agreement(one, one), lambda: top1(np.zeros(8, np.int64), one)):
+        with pytest.raises(InvalidConfigError) as caught:
+            refuse()
+        assert "max_nmse" in caught.value.fix
+        assert "metric model" in caught.value.fix
+        assert not any(word in caught.value.fix for word in ("top1", "cosine", "agreement"))
+
+
 def test_classes_lie_on_the_last_axis_longer_than_one():
     assert by_class(np.zeros((2, 10, 1, 1))).shape == (2, 1, 10)
     assert by_class(np.zeros((2, 1, 10))).shape == (2, 1, 10)

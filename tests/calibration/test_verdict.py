@@ -246,6 +246,13 @@ def test_a_mean_just_inside_the_budget_is_met_on_sample():
     assert found.samples_needed > 1000
 
 
+@pytest.mark.parametrize("n", [100, 1000])
+@pytest.mark.parametrize("largest", [0.001, 0.003, 0.1])
+def test_an_engine_like_the_baseline_rises_by_exactly_nothing(n, largest):
+    found = verdict(Metric.NMSE, np.zeros(n), np.zeros(n), Budget(max_nmse=largest))
+    assert (found.drop, found.interval) == (0.0, (0.0, 0.0))
+
+
 def test_nmse_and_psnr_are_absolute():
     rng = np.random.default_rng(0)
     errors = 0.005 + 0.001 * rng.random(1200)

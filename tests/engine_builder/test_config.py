@@ -252,6 +252,13 @@ def test_precisions_beyond_the_target_are_refused():
     require_precisions(Config(), [Precision.FP32])
 
 
+def test_a_precision_that_the_named_gpu_lacks_is_refused_with_its_name():
+    config = config_from_json({"target": "tensorrt-rtx", "gpu": "RTX 3090", "precisions": ["fp8"]})
+    with pytest.raises(InvalidConfigError, match="which tensorrt-rtx supports on RTX 3090") as caught:
+        require_precisions(config, [Precision.FP16, Precision.INT8])
+    assert "another GPU or target" in caught.value.fix
+
+
 def test_a_long_value_is_not_echoed_whole():
     with pytest.raises(InvalidConfigError) as caught:
         config_from_json({"target": ["x" * 10_000]})

@@ -289,6 +289,20 @@ def test_the_reason_where_engines_were_slower(desk: Desk) -> None:
     assert reason == "Engines kept the accuracy budget, but none was faster than the baseline: the best took 1.02 of its time."
 
 
+def test_the_reason_says_that_the_machine_was_busy(desk: Desk) -> None:
+    first, *others = trials_of(0, 2, world=dataclasses.replace(WORLD, gains=(-0.01,) * 4))
+    assert first.latency is not None
+    held_up = dataclasses.replace(first, latency=dataclasses.replace(first.latency, p95_ms=5 * first.latency.median_ms))
+    reason = reason_of(desk.report((held_up, *others), KEPT))
+    assert "the slowest 5% of the baseline's calls took 5 times the median or more" in reason
+
+
+def test_a_best_engine_whose_latency_is_predicted_is_not_said_to_have_taken_it(desk: Desk) -> None:
+    world = dataclasses.replace(WORLD, gains=(-0.01,) * 4)
+    reason = reason_of(desk.report(trials_of(0, 2, world=world), {**KEPT, "least_gain": 0.2}))
+    assert reason.endswith("the best is predicted to take 1.02 of its time.")
+
+
 @pytest.mark.parametrize(("lost", "confidence"), [(0, None), (0, 0.95), (30, None)])
 def test_the_reason_where_engines_passed_the_verdict_but_were_within_the_spread(desk: Desk, lost: int, confidence: float | None) -> None:
     trials = trials_of(0, 2)

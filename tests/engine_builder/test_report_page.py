@@ -236,6 +236,22 @@ def test_each_answer_has_its_words(answer: str, words: str) -> None:
     assert words in verdict_in_words({"verdict": {**VERDICT, "answer": answer}})
 
 
+def test_an_error_rises_and_a_small_one_is_not_rounded_away() -> None:
+    verdict = {**VERDICT, "metric": "nmse", "drop": 2e-6, "budget": 5e-6, "interval": [1e-6, 3e-6]}
+    words = verdict_in_words({"verdict": verdict})
+    assert "nmse rises by 2.00e-06 (allowed 5.00e-06)" in words
+    assert "interval of the rise: +1.00e-06 to +3.00e-06" in words
+    assert "drop" not in words
+
+
+def test_psnr_is_told_in_decibels_beside_the_least_that_is_allowed() -> None:
+    verdict = {**VERDICT, "metric": "psnr", "drop": 102.5, "budget": 110.0, "interval": [102.0, 103.0]}
+    words = verdict_in_words({"verdict": verdict})
+    assert "psnr is 47.50 dB (at least 40.00) on 400 samples" in words
+    assert "interval: 47.00 to 48.00 dB" in words
+    assert "at least 40.00 dB" in render({**BODY, "result": {**BODY["result"], "verdict": verdict}})
+
+
 def test_the_interval_is_not_passed_off_as_a_two_sided_one() -> None:
     assert "each end with 95% confidence (both at once: at least 90%)" in verdict_in_words({"verdict": VERDICT})
     assert "each end with 99.5% confidence (both at once: at least 99%)" in verdict_in_words({"verdict": {**VERDICT, "confidence": 0.995}})

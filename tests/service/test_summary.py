@@ -79,4 +79,13 @@ def test_a_repaired_baseline_is_said_to_be_one() -> None:
 def test_tiny_differences_keep_their_digits() -> None:
     found = result("improved", "met", "held_out")
     found["verdict"] = {"answer": "met", "metric": "nmse", "drop": 9.45e-08, "interval": [0.0, -1.5e-07], "n": 64, "selection": "held_out"}
-    assert "drop +9.45e-08, interval [+0.00000, -1.50e-07]" in summary_lines(found)[-1]
+    assert "rise +9.45e-08, interval [+0.00000, -1.50e-07]" in summary_lines(found)[-1]
+
+
+def test_psnr_is_told_in_decibels_and_an_error_rises() -> None:
+    found = result("improved", "met", "held_out")
+    verdict = found["verdict"]
+    assert isinstance(verdict, dict)
+    psnr = {**verdict, "metric": "psnr", "drop": 102.5, "interval": [102.0, 103.0]}
+    assert "psnr, 47.50 dB, interval [47.00 dB, 48.00 dB]" in summary_lines({**found, "verdict": psnr})[-1]
+    assert "nmse, rise +0.00010" in summary_lines({**found, "verdict": {**verdict, "metric": "nmse"}})[-1]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from calibration.precision import Precision
 from calibration.singles import Decision
-from engine_builder.search.time_model import FIRST_GUESS_MS, Flow, Timed, TimeModel, converted, fit
+from engine_builder.search.time_model import FIRST_GUESS_MS, Flow, Timed, TimeModel, converted, fit, unblamed
 
 INT8, FP8, INT4 = Precision.INT8, Precision.FP8, Precision.INT4
 
@@ -206,3 +206,13 @@ def test_the_fit_is_exact_for_every_uniform_engine_in_noise() -> None:
     trials = [Timed(low, ratio) for low, ratio in zip(lows, (1.0, 0.71, 0.66, 0.93, 0.88), strict=True)]
     found = fit(8.0, both, flows, trials)
     assert [found.ratio(trial.low) for trial in trials[:3]] == pytest.approx([1.0, 0.71, 0.66])
+
+
+def test_a_slow_uniform_engine_blames_no_layer_but_a_fast_one_keeps_its_overhead() -> None:
+    gains = in_int8({"a": 2.0, "b": 2.0}) | {Decision(name, FP8): 2.0 for name in "ab"}
+    trials = [Timed(ints("ab"), 1.2), Timed(dict.fromkeys("ab", FP8), 0.9)]
+    model = fit(10.0, gains, (), trials)
+    assert model.overhead_ms[INT8] > 0.0
+    freed = unblamed(model, trials)
+    assert freed.overhead_ms == {INT8: 0.0, FP8: model.overhead_ms[FP8]}
+    assert freed.ratio(ints("a")) == pytest.approx(0.8)  # what the kernel of a layer alone saves of 10 ms
