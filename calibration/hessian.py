@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibration.boundary import ProbedTensor, undecided
+from calibration.boundary import Key, ProbedTensor, on_one_level, undecided
 from calibration.layers import Layer
 from calibration.losses import Comparison
 from calibration.low_layers import Floats, rounded_inputs, span_of
@@ -104,14 +104,14 @@ def measure_traces(
         on_batch: Told the number of batches done.
     """
     reference.open_float(unit.layer for block in reference.blocks for unit in block.units)
-    steps: dict[tuple[str, str], tuple[float, bool]] = {}
+    steps: dict[Key, tuple[float, bool]] = {}
 
-    known: dict[tuple[str, str], list[_Found]] = {}
+    known: dict[Key, list[_Found]] = {}
     for number, batch in enumerate(batches):
         doubtful = undecided(_probed(known), allowed) if allowed is not None and number >= FIRST_PROBES else None
         if doubtful is not None and not doubtful:
             break
-        parts: list[tuple[int, dict[tuple[str, str], _Found]]] = []
+        parts: list[tuple[int, dict[Key, _Found]]] = []
         for first, part in _parts(batch, most):
             run = reference.begin(part)
             compare = Comparison(kinds, run.outputs, weights)
@@ -121,8 +121,8 @@ def measure_traces(
                 compare: Comparison = compare,
                 number: int = number,
                 first: int = first,
-                doubtful: frozenset[tuple[str, str]] | None = doubtful,
-            ) -> dict[tuple[str, str], _Found]:
+                doubtful: frozenset[Key] | None = doubtful,
+            ) -> dict[Key, _Found]:
                 found = {}
                 rounded = {precision: sites(reference, probe.layer, scheme, precision) for precision in precisions}
                 for site in dict.fromkeys(itertools.chain.from_iterable(rounded.values())):
@@ -149,9 +149,10 @@ def measure_traces(
             known.setdefault(key, []).append(mean)
         on_batch(number + 1)
     traces = []
+    curvatures = _curvatures(known)
     for (layer, site), of_site in known.items():
         step, settled = steps[layer, site]
-        values = np.array([found.curvature for found in of_site])
+        values = np.array(curvatures[layer, site])
         error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("inf")
         for precision, rounding in _roundings(of_site).items():
             size = of_site[0].size
@@ -159,13 +160,19 @@ def measure_traces(
     return tuple(traces)
 
 
-def _probed(known: Mapping[tuple[str, str], Sequence[_Found]]) -> list[ProbedTensor]:
+def _probed(known: Mapping[Key, Sequence[_Found]]) -> list[ProbedTensor]:
     """Return what the probes so far say of every tensor in every precision."""
+    curvatures = _curvatures(known)
     return [
-        ProbedTensor(layer, site, precision, tuple(one.curvature for one in found), 0.5 / found[0].size * rounding)
+        ProbedTensor(layer, site, precision, curvatures[layer, site], 0.5 / found[0].size * rounding)
         for (layer, site), found in known.items()
         for precision, rounding in _roundings(found).items()
     ]
+
+
+def _curvatures(known: Mapping[Key, Sequence[_Found]]) -> dict[Key, tuple[float, ...]]:
+    """Return v'Hv of every tensor on each batch that probed it, comparable between tensors of more and of fewer probes."""
+    return on_one_level({key: [one.curvature for one in found] for key, found in known.items()})
 
 
 def _roundings(found: Sequence[_Found]) -> dict[Precision, float]:
@@ -184,7 +191,7 @@ def _length(batch: Mapping[str, Array]) -> int:
     return len(next(iter(batch.values())))
 
 
-def _mean_of_parts(parts: Sequence[tuple[int, Mapping[tuple[str, str], _Found]]]) -> dict[tuple[str, str], _Found]:
+def _mean_of_parts(parts: Sequence[tuple[int, Mapping[Key, _Found]]]) -> dict[Key, _Found]:
     """Return what a batch tells of each tensor, from its parts: means over the samples of all."""
     total = sum(samples for samples, _ in parts)
     means = {}

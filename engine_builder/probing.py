@@ -17,7 +17,6 @@ from calibration.codec import json_from_value, value_from_json
 from calibration.dataset import CalibrationSet, load_saved
 from calibration.dependency import PairTest, dependency_matrix, measure_pairs, pairs_to_test
 from calibration.hessian import HessianTrace, measure_traces
-from calibration.metrics import Metric, OutputKind
 from calibration.model import read_model
 from calibration.parallel import processors
 from calibration.precision import Precision
@@ -26,10 +25,10 @@ from calibration.ranges import collect_ranges
 from calibration.reference import ReferenceModel
 from calibration.sensitivity import forwards_of_probes, sensitivity_table
 from calibration.singles import Decision, Singles, joined, measure_singles
-from calibration.verdict import Budget
 from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_from_json
 from engine_builder.inspection import Inspection, decisions, read_inspection
+from engine_builder.loss_budget import allowed_loss
 from engine_builder.qdq.eligibility import Eligibility
 from engine_builder.qdq.placement import ranges_of_moved_tensors
 from engine_builder.repair_table import read_levels, read_ranges, read_repairs
@@ -41,7 +40,6 @@ HESSIAN_BATCHES = 4  # most probes of a tensor, each on samples of its own
 HESSIAN_BATCH = 8
 PAIR_SAMPLES = 64
 PAIRS_PER_DECISION = 2
-_CLASSES = frozenset({Metric.TOP1, Metric.TOP5, Metric.AGREEMENT, Metric.TOKEN_F1, Metric.SPAN_F1})
 
 
 def ranges(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
@@ -157,27 +155,6 @@ def orders(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         ),
         "orders": {name: json_from_value(order) for name, order in made.items()},
     }
-
-
-def allowed_loss(budget: Budget, metric: Metric, kinds: Sequence[OutputKind]) -> float | None:
-    """Return about the loss (losses.py) of an engine that just keeps the budget, or None where the one says nothing of the other.
-
-    Case 1. Classes found by the largest logit or probability: twice the drop. Let float predict the label with the probability that it
-    gives, and let the log-odds z of the two best classes be spread evenly near 0. A shift by d flips |z| < |d| on one side of 0, which
-    costs |z| / 2 each, d^2 / 4 together; the divergence is p (1 - p) d^2 / 2 each, d^2 / 2 together.
-    Case 2. Cosine of values: twice the drop, since 1 - cosine ~ 1/2 ||d||^2 / ||z||^2, and the loss is ||d||^2 / ||z||^2.
-    Case 3. Mean squared error of values: the budget is one of the loss itself.
-
-    Args:
-        budget: Of accuracy.
-        metric: What it is stated in.
-        kinds: Of the outputs that the metric reads.
-    """
-    are_values = {kind is OutputKind.VALUES for kind in kinds}
-    if metric is Metric.NMSE and are_values == {True}:  # case 3
-        return budget.max_nmse
-    is_known = metric in _CLASSES and are_values == {False} or metric is Metric.COSINE and are_values == {True}  # cases 1 and 2
-    return 2.0 * (1.0 - budget.min_relative) if is_known and budget.min_relative is not None else None
 
 
 def low_precisions(config: Config) -> tuple[Precision, ...]:
