@@ -25,7 +25,7 @@ from calibration.low_layers import Floats, float_layer, low_layer, rounded_weigh
 from calibration.precision import Precision, Scheme
 from calibration.second_order import Levels
 from calibration.segments import Block, Graph, Unit
-from calibration.session import Array, Piece
+from calibration.session import Array, Piece, Provider, probe_provider
 from calibration.smoothing import Smoothing
 
 Spans = tuple[tuple[str, float, float], ...]
@@ -51,6 +51,7 @@ class ReferenceModel:
         units_per_block: int | None = None,
         tail_bytes: int = TAIL_BYTES,
         kept_bytes: int = KEPT_BYTES,
+        provider: Provider | None = None,
     ) -> None:
         """Build the sessions that every probe needs.
 
@@ -65,8 +66,10 @@ class ReferenceModel:
                 for a model with many bytes of constants.
             tail_bytes: Constants that tails may hold; tails are left out if they would hold more.
             kept_bytes: Activations inside blocks that a float pass may keep.
+            provider: What to compute with. None: CUDA where that works, else the CPU.
         """
         self.graph = Graph(model, layers)
+        self.provider = provider or probe_provider()
         end = len(self.graph.nodes)
         is_large = self.graph.constant_bytes(0, end) > SMALL_BYTES
         self.blocks = self.graph.blocks(units_per_block or (UNITS_IF_LARGE if is_large else UNITS_PER_BLOCK))
@@ -141,7 +144,7 @@ class ReferenceModel:
             self._joint(first, second)
 
     def _float_head(self, layer: Layer) -> Piece:
-        piece = self._once((layer.name,), lambda: Piece(float_layer(self.graph, self._units[layer.name][1])))
+        piece = self._once((layer.name,), lambda: self._piece(float_layer(self.graph, self._units[layer.name][1])))
         assert piece is not None
         return piece
 
@@ -151,7 +154,8 @@ class ReferenceModel:
         ranges = {**self._ranges, **{name: (low, high) for name, low, high in spans}}
         levels = self._levels.get((layer.name, precision))
         piece = self._once(
-            (layer.name, precision, spans), lambda: Piece(low_layer(self.graph, unit, precision, ranges, self._scheme, smoothing, levels))
+            (layer.name, precision, spans),
+            lambda: self._piece(low_layer(self.graph, unit, precision, ranges, self._scheme, smoothing, levels)),
         )
         assert piece is not None
         return piece
@@ -170,7 +174,10 @@ class ReferenceModel:
 
     def _run_of(self, start: int, stop: int, also: Sequence[str] = ()) -> Piece | None:
         outputs = self.graph.piece_outputs(start, stop, also)
-        return Piece(self.graph.piece(start, stop, outputs=outputs)) if outputs else None
+        return self._piece(self.graph.piece(start, stop, outputs=outputs)) if outputs else None
+
+    def _piece(self, model: onnx.ModelProto) -> Piece:
+        return Piece(model, provider=self.provider)
 
     def _needed(self, block: Block, unit: Unit) -> tuple[str, ...]:
         """Return the tensors made in the block that the layer and the rest of the block after it read."""

@@ -79,7 +79,7 @@ def sensitivity(request: Mapping[str, object], context: StageContext) -> dict[st
     )
     name = f"singles-{start}-{stop}.npz"
     arrays = {"loss": singles.loss, "gram_sum": singles.gram_sum, "gram_square_sum": singles.gram_square_sum}
-    return {"singles": json_from_value(context.workspace.write_arrays(name, **arrays))}
+    return {"singles": json_from_value(context.workspace.write_arrays(name, **arrays)), "provider": reference.provider.value}
 
 
 def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
@@ -103,7 +103,11 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
         on_batch=lambda done: context.progress(done / HESSIAN_BATCHES, f"Hessian probe {done} of {HESSIAN_BATCHES}"),
     )
     probes = max((trace.probes for trace in traces), default=0)
-    return {"traces": json_from_value(traces), "samples": min(size * probes, samples.samples)}
+    return {
+        "traces": json_from_value(traces),
+        "samples": min(size * probes, samples.samples),
+        "provider": reference.provider.value,
+    }
 
 
 def dependency(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
@@ -116,8 +120,9 @@ def dependency(request: Mapping[str, object], context: StageContext) -> dict[str
     count = min(max(PAIR_SAMPLES // found.batch, 1) * found.batch, singles.samples)
     share = samples.take(np.arange(count))
     batches = list(share.batches(found.batch))
+    reference = _reference(found, config, request, context)
     tests = measure_pairs(
-        _reference(found, config, request, context),
+        reference,
         found.kinds,
         found.layers,
         pairs,
@@ -127,7 +132,7 @@ def dependency(request: Mapping[str, object], context: StageContext) -> dict[str
         workers=processors(),
         on_batch=lambda done: context.progress(done / len(batches), f"{len(pairs)} pairs on {done} of {len(batches)} batches"),
     )
-    return {"tests": json_from_value(tests)}
+    return {"tests": json_from_value(tests), "provider": reference.provider.value}
 
 
 def orders(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
