@@ -6,7 +6,7 @@ from its output. On average that is half of a forward pass, and little more than
 Sessions of the float model, each built once:
 
 * for each block a *tap*, which gives out what the layers inside read, and what later blocks read: together they are the float pass;
-* a *chain* of the same blocks, which carries a change from block to block. Apart from the taps, since a tensor that is given out can be
+* a *chain* of the same blocks, which carries a change from block to block where there are no tails, and between two layers. Apart from the taps, since a tensor that is given out can be
   neither fused nor kept in the layout that convolutions like best: the taps take half as long again;
 * for each layer the *rest* of its block, and, where constants are few, one *tail* from each block's end to the model's end.
 """
@@ -78,7 +78,6 @@ class ReferenceModel:
         self._levels = levels or {}
         self._smoothing = {layer: smoothing for smoothing in smoothings for layer in smoothing.layers}
         self._units = {unit.layer.name: (index, unit) for index, block in enumerate(self.blocks) for unit in block.units}
-        self._chain = [self._run_of(block.start, block.stop) for block in self.blocks]
         self._rests = {unit.layer.name: self._run_of(unit.stop, block.stop) for block in self.blocks for unit in block.units}
         self._needs = {unit.layer.name: self._needed(block, unit) for block in self.blocks for unit in block.units}
         self._block_outputs = [self.graph.piece_outputs(block.start, block.stop) for block in self.blocks]
@@ -88,11 +87,13 @@ class ReferenceModel:
         self._kept_bytes = kept_bytes // len(self.blocks)
         self._built: dict[tuple[object, ...], Piece | None] = {}
         self._building = threading.Lock()
+        if not has_tails:
+            self._open_chain()
 
     @property
     def sessions(self) -> int:
         """Sessions that are open."""
-        fixed = (*self._chain, *self._taps, *self._tails, *self._rests.values())
+        fixed = (*self._taps, *self._tails, *self._rests.values())
         return sum(piece is not None for piece in (*fixed, *self._built.values()))
 
     def weight(self, layer: Layer) -> Floats:
@@ -140,8 +141,18 @@ class ReferenceModel:
 
     def open_pairs(self, pairs: Iterable[tuple[Layer, Layer]]) -> None:
         """Build what probes of two layers at once need besides; otherwise the first such probe of each pair does."""
+        self._open_chain()
         for first, second in pairs:
             self._joint(first, second)
+
+    def _open_chain(self) -> None:
+        for index in range(len(self.blocks)):
+            self._link(index)
+
+    def _link(self, index: int) -> Piece | None:
+        """Return a whole block."""
+        block = self.blocks[index]
+        return self._once((block.start, block.stop), lambda: self._run_of(block.start, block.stop))
 
     def _float_head(self, layer: Layer) -> Piece:
         piece = self._once((layer.name,), lambda: self._piece(float_layer(self.graph, self._units[layer.name][1])))
@@ -295,7 +306,7 @@ class Probe:
 
     def _through(self, index: int, changed: dict[str, Array]) -> None:
         """Run a block if a change reaches it, and add what it changes."""
-        piece = self.run.model._chain[index]
+        piece = self.run.model._link(index)
         if piece is not None and not changed.keys().isdisjoint(piece.inputs):
             changed |= piece.run({**self.run.states[index], **changed})
 

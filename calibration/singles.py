@@ -9,8 +9,10 @@ For decision i (a layer in a precision), e_i is the whitened difference of the o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,11 @@ from calibration.parallel import in_parallel
 from calibration.precision import Precision
 from calibration.reference import Probe, ReferenceModel
 from calibration.session import Array
+
+T = TypeVar("T")
+
+TOGETHER = 4  # at most so many probes are compared with the float model at once: small arrays cost as much as ones four times the size
+TOGETHER_BYTES = 1 << 18  # of their outputs
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -108,18 +115,23 @@ def measure_singles(
     done = 0
     for batch in batches:
         run = reference.begin(batch)
-        compare = Comparison(kinds, run.outputs, weights)
-        loss = np.zeros((len(next(iter(batch.values()))), len(decisions)))
+        samples = len(next(iter(batch.values())))
+        together = max(1, min(TOGETHER, TOGETHER_BYTES // max(sum(output.nbytes for output in run.outputs), 1)))
+        compare = Comparison(kinds, [np.concatenate([output] * together) for output in run.outputs], weights)
+        loss = np.zeros((samples, len(decisions)))
         e: list[NDArray[np.float32] | None] = [None] * len(decisions)
 
-        def measure(probe: Probe, compare: Comparison = compare) -> list[tuple[int, NDArray[np.float64], NDArray[np.float32]]]:
-            found = []
-            for index in wanted.get(probe.layer.name, []):
-                outputs = probe.outputs_from(probe.low_output(decisions[index].precision))
-                found.append((index, compare.losses(outputs), compare.whitened(outputs)))
-            return found
+        def measure(
+            probes: Sequence[tuple[int, Probe]], compare: Comparison = compare, together: int = together
+        ) -> list[tuple[int, NDArray[np.float64], NDArray[np.float32]]]:
+            found = [probe.outputs_from(probe.low_output(decisions[index].precision)) for index, probe in probes]
+            found += found[:1] * (together - len(found))
+            outputs = [np.concatenate(parts) for parts in zip(*found, strict=True)]
+            losses, whitened = (np.split(values, together) for values in (compare.losses(outputs), compare.whitened(outputs)))
+            return [(index, losses[place], whitened[place]) for place, (index, _) in enumerate(probes)]
 
-        for found in in_parallel(measure, run.probes(), workers):
+        probes = ((index, probe) for probe in run.probes() for index in wanted.get(probe.layer.name, []))
+        for found in in_parallel(measure, _groups(probes, together), workers):
             for index, losses, whitened in found:
                 loss[:, index], e[index] = losses, whitened
         gram_sum, gram_square_sum = _gram(np.stack([one for one in e if one is not None], axis=1))
@@ -127,6 +139,13 @@ def measure_singles(
         done += len(loss)
         on_batch(done)
     return joined(parts)
+
+
+def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the items, ``size`` at a time."""
+    left = iter(items)
+    while group := list(itertools.islice(left, size)):
+        yield group
 
 
 def _gram(e: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
