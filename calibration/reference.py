@@ -6,8 +6,9 @@ from its output. On average that is half of a forward pass, and little more than
 Sessions of the float model, each built once:
 
 * for each block a *tap*, which gives out what the layers inside read, and what later blocks read: together they are the float pass;
-* a *chain* of the same blocks, which carries a change from block to block where there are no tails, and between two layers. Apart from the taps, since a tensor that is given out can be
-  neither fused nor kept in the layout that convolutions like best: the taps take half as long again;
+* a *chain* of the same blocks, which carries a change from block to block: between two layers, and to the end where there are no tails.
+  Apart from the taps, since a tensor that is given out can be neither fused nor kept in the layout that convolutions like best: the taps
+  take half as long again;
 * for each layer the *rest* of its block, and, where constants are few, one *tail* from each block's end to the model's end.
 """
 

@@ -116,8 +116,9 @@ def measure_singles(
     for batch in batches:
         run = reference.begin(batch)
         samples = len(next(iter(batch.values())))
-        together = max(1, min(TOGETHER, TOGETHER_BYTES // max(sum(output.nbytes for output in run.outputs), 1)))
-        compare = Comparison(kinds, [np.concatenate([output] * together) for output in run.outputs], weights)
+        compared = sum(output.nbytes for output, kind in zip(run.outputs, kinds, strict=True) if kind is not OutputKind.IGNORE)
+        together = max(1, min(TOGETHER, TOGETHER_BYTES // compared)) if compared else 1
+        compare = Comparison(kinds, _side_by_side(kinds, [run.outputs] * together), weights)
         loss = np.zeros((samples, len(decisions)))
         e: list[NDArray[np.float32] | None] = [None] * len(decisions)
 
@@ -126,19 +127,26 @@ def measure_singles(
         ) -> list[tuple[int, NDArray[np.float64], NDArray[np.float32]]]:
             found = [probe.outputs_from(probe.low_output(decisions[index].precision)) for index, probe in probes]
             found += found[:1] * (together - len(found))
-            outputs = [np.concatenate(parts) for parts in zip(*found, strict=True)]
-            losses, whitened = (np.split(values, together) for values in (compare.losses(outputs), compare.whitened(outputs)))
+            outputs = _side_by_side(kinds, found)
+            losses = np.split(compare.losses(outputs), together)
+            whitened = np.split(compare.whitened(outputs), together)
             return [(index, losses[place], whitened[place]) for place, (index, _) in enumerate(probes)]
 
         probes = ((index, probe) for probe in run.probes() for index in wanted.get(probe.layer.name, []))
         for found in in_parallel(measure, _groups(probes, together), workers):
-            for index, losses, whitened in found:
-                loss[:, index], e[index] = losses, whitened
+            for index, values, one in found:
+                loss[:, index], e[index] = values, one
         gram_sum, gram_square_sum = _gram(np.stack([one for one in e if one is not None], axis=1))
         parts.append(Singles(tuple(decisions), loss, gram_sum, gram_square_sum))
         done += len(loss)
         on_batch(done)
     return joined(parts)
+
+
+def _side_by_side(kinds: Sequence[OutputKind], runs: Sequence[Sequence[Array]]) -> list[Array]:
+    """Return each output of several runs along the first axis; of one that is ignored, which may have none, the first run's."""
+    outputs = zip(kinds, zip(*runs, strict=True), strict=True)
+    return [parts[0] if len(parts) == 1 or kind is OutputKind.IGNORE else np.concatenate(parts) for kind, parts in outputs]
 
 
 def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
