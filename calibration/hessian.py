@@ -14,7 +14,8 @@ That takes the rounding errors to point nowhere in particular. Below INT8 it hol
 others there is no estimate: second-order rounding (second_order.py) puts its errors where the curvature is least, and at 4 bits the
 estimate was 2 to 15 times the loss.
 
-Each batch of samples is probed with a fresh v, so the spread over batches gives the standard error of probes and samples together.
+Each batch of samples is probed with a fresh v, so the spread over batches gives the standard error of probes and samples together. The
+first FIRST_PROBES batches probe every tensor; with a budget, the others only those that its boundary depends on (boundary.py).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from calibration.boundary import Key, ProbedTensor, on_one_level, undecided
 from calibration.layers import Layer
 from calibration.losses import Comparison
 from calibration.low_layers import Floats, rounded_inputs, span_of
@@ -38,6 +40,7 @@ from calibration.reference import Probe, ReferenceModel
 from calibration.session import Array
 from calibration.smoothing import multiplied
 
+FIRST_PROBES = 2  # of every tensor
 FIRST_STEP = 1e-3  # of the tensor's root mean square: the middle of the plateau on a logarithmic scale
 AGREEMENT = 0.05  # two steps a factor of two apart must agree this well
 SMALLEST_STEP, LARGEST_STEP = 6e-5, 1.7e-2
@@ -80,6 +83,7 @@ def measure_traces(
     most: int | None = None,
     precisions: Sequence[Precision] = (Precision.INT8,),
     weights: Sequence[float] = (),
+    allowed: float | None = None,
     workers: int = 1,
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> tuple[HessianTrace, ...]:
@@ -90,31 +94,41 @@ def measure_traces(
         kinds: Kind of each output.
         scheme: How the target quantizes.
         ranges: Ranges of the activations.
-        batches: One probe a batch: inputs by name, each (batch, ...).
+        batches: One probe a batch, of every tensor or of those in doubt: inputs by name, each (batch, ...).
         seed: Seed of the probe directions.
         most: Samples of a batch that are run at once; a batch of more is run in parts, the step settled on the first. None: all.
         precisions: What the tensors are rounded to.
         weights: Of each output, as for ``Comparison``; none: all weigh the same.
+        allowed: Loss that the accuracy budget allows. None: not known, and every batch probes every tensor.
         workers: Probes in flight at once, all of one batch.
         on_batch: Told the number of batches done.
     """
     reference.open_float(unit.layer for block in reference.blocks for unit in block.units)
-    steps: dict[tuple[str, str], tuple[float, bool]] = {}
+    steps: dict[Key, tuple[float, bool]] = {}
 
-    results: list[dict[tuple[str, str], _Found]] = []
+    known: dict[Key, list[_Found]] = {}
     for number, batch in enumerate(batches):
-        parts: list[tuple[int, dict[tuple[str, str], _Found]]] = []
+        doubtful = undecided(_probed(known), allowed) if allowed is not None and number >= FIRST_PROBES else None
+        if doubtful is not None and not doubtful:
+            break
+        parts: list[tuple[int, dict[Key, _Found]]] = []
         for first, part in _parts(batch, most):
             run = reference.begin(part)
             compare = Comparison(kinds, run.outputs, weights)
 
             def measure(
-                probe: Probe, compare: Comparison = compare, number: int = number, first: int = first
-            ) -> dict[tuple[str, str], _Found]:
+                probe: Probe,
+                compare: Comparison = compare,
+                number: int = number,
+                first: int = first,
+                doubtful: frozenset[Key] | None = doubtful,
+            ) -> dict[Key, _Found]:
                 found = {}
                 rounded = {precision: sites(reference, probe.layer, scheme, precision) for precision in precisions}
                 for site in dict.fromkeys(itertools.chain.from_iterable(rounded.values())):
                     key = probe.layer.name, site
+                    if doubtful is not None and key not in doubtful:
+                        continue
                     tensor = _tensor(probe, site)
                     size = tensor.size if site == "weight" else tensor.size // len(tensor)
                     v = _direction(tensor.shape, seed, *key, number, skip=0 if site == "weight" else first * size)
@@ -131,19 +145,39 @@ def measure_traces(
 
             measured = in_parallel(measure, run.probes(), workers)
             parts.append((_length(part), dict(itertools.chain.from_iterable(found.items() for found in measured))))
-        results.append(_mean_of_parts(parts))
-        on_batch(len(results))
+        for key, mean in _mean_of_parts(parts).items():
+            known.setdefault(key, []).append(mean)
+        on_batch(number + 1)
     traces = []
-    for (layer, site), one in results[0].items():
-        of_site = [result[layer, site] for result in results]
+    curvatures = _curvatures(known)
+    for (layer, site), of_site in known.items():
         step, settled = steps[layer, site]
-        values = np.array([found.curvature for found in of_site])
+        values = np.array(curvatures[layer, site])
         error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("inf")
-        for precision in one.rounding:
-            rounding = float(np.mean([found.rounding[precision] for found in of_site]))
-            trace = HessianTrace(layer, site, float(values.mean()), error, one.size, len(values), step, settled, rounding, precision)
-            traces.append(trace)
+        for precision, rounding in _roundings(of_site).items():
+            size = of_site[0].size
+            traces.append(HessianTrace(layer, site, float(values.mean()), error, size, len(values), step, settled, rounding, precision))
     return tuple(traces)
+
+
+def _probed(known: Mapping[Key, Sequence[_Found]]) -> list[ProbedTensor]:
+    """Return what the probes so far say of every tensor in every precision."""
+    curvatures = _curvatures(known)
+    return [
+        ProbedTensor(layer, site, precision, curvatures[layer, site], 0.5 / found[0].size * rounding)
+        for (layer, site), found in known.items()
+        for precision, rounding in _roundings(found).items()
+    ]
+
+
+def _curvatures(known: Mapping[Key, Sequence[_Found]]) -> dict[Key, tuple[float, ...]]:
+    """Return v'Hv of every tensor on each batch that probed it, comparable between tensors of more and of fewer probes."""
+    return on_one_level({key: [one.curvature for one in found] for key, found in known.items()})
+
+
+def _roundings(found: Sequence[_Found]) -> dict[Precision, float]:
+    """Return the mean over batches of E ||x - Q(x)||^2, in each precision."""
+    return {precision: float(np.mean([one.rounding[precision] for one in found])) for precision in found[0].rounding}
 
 
 def _parts(batch: Mapping[str, Array], most: int | None) -> Iterator[tuple[int, Mapping[str, Array]]]:
@@ -157,7 +191,7 @@ def _length(batch: Mapping[str, Array]) -> int:
     return len(next(iter(batch.values())))
 
 
-def _mean_of_parts(parts: Sequence[tuple[int, Mapping[tuple[str, str], _Found]]]) -> dict[tuple[str, str], _Found]:
+def _mean_of_parts(parts: Sequence[tuple[int, Mapping[Key, _Found]]]) -> dict[Key, _Found]:
     """Return what a batch tells of each tensor, from its parts: means over the samples of all."""
     total = sum(samples for samples, _ in parts)
     means = {}

@@ -6,8 +6,9 @@ from its output. On average that is half of a forward pass, and little more than
 Sessions of the float model, each built once:
 
 * for each block a *tap*, which gives out what the layers inside read, and what later blocks read: together they are the float pass;
-* a *chain* of the same blocks, which carries a change from block to block. Apart from the taps, since a tensor that is given out can be
-  neither fused nor kept in the layout that convolutions like best: the taps take half as long again;
+* a *chain* of the same blocks, which carries a change from block to block: between two layers, and to the end where there are no tails.
+  Apart from the taps, since a tensor that is given out can be neither fused nor kept in the layout that convolutions like best: the taps
+  take half as long again;
 * for each layer the *rest* of its block, and, where constants are few, one *tail* from each block's end to the model's end.
 """
 
@@ -25,7 +26,7 @@ from calibration.low_layers import Floats, float_layer, low_layer, rounded_weigh
 from calibration.precision import Precision, Scheme
 from calibration.second_order import Levels
 from calibration.segments import Block, Graph, Unit
-from calibration.session import Array, Piece
+from calibration.session import Array, Piece, Provider, probe_provider
 from calibration.smoothing import Smoothing
 
 Spans = tuple[tuple[str, float, float], ...]
@@ -51,6 +52,7 @@ class ReferenceModel:
         units_per_block: int | None = None,
         tail_bytes: int = TAIL_BYTES,
         kept_bytes: int = KEPT_BYTES,
+        provider: Provider | None = None,
     ) -> None:
         """Build the sessions that every probe needs.
 
@@ -65,8 +67,10 @@ class ReferenceModel:
                 for a model with many bytes of constants.
             tail_bytes: Constants that tails may hold; tails are left out if they would hold more.
             kept_bytes: Activations inside blocks that a float pass may keep.
+            provider: What to compute with. None: CUDA where that works, else the CPU.
         """
         self.graph = Graph(model, layers)
+        self.provider = provider or probe_provider()
         end = len(self.graph.nodes)
         is_large = self.graph.constant_bytes(0, end) > SMALL_BYTES
         self.blocks = self.graph.blocks(units_per_block or (UNITS_IF_LARGE if is_large else UNITS_PER_BLOCK))
@@ -75,7 +79,6 @@ class ReferenceModel:
         self._levels = levels or {}
         self._smoothing = {layer: smoothing for smoothing in smoothings for layer in smoothing.layers}
         self._units = {unit.layer.name: (index, unit) for index, block in enumerate(self.blocks) for unit in block.units}
-        self._chain = [self._run_of(block.start, block.stop) for block in self.blocks]
         self._rests = {unit.layer.name: self._run_of(unit.stop, block.stop) for block in self.blocks for unit in block.units}
         self._needs = {unit.layer.name: self._needed(block, unit) for block in self.blocks for unit in block.units}
         self._block_outputs = [self.graph.piece_outputs(block.start, block.stop) for block in self.blocks]
@@ -85,11 +88,13 @@ class ReferenceModel:
         self._kept_bytes = kept_bytes // len(self.blocks)
         self._built: dict[tuple[object, ...], Piece | None] = {}
         self._building = threading.Lock()
+        if not has_tails:
+            self._open_chain()
 
     @property
     def sessions(self) -> int:
         """Sessions that are open."""
-        fixed = (*self._chain, *self._taps, *self._tails, *self._rests.values())
+        fixed = (*self._taps, *self._tails, *self._rests.values())
         return sum(piece is not None for piece in (*fixed, *self._built.values()))
 
     def weight(self, layer: Layer) -> Floats:
@@ -137,11 +142,21 @@ class ReferenceModel:
 
     def open_pairs(self, pairs: Iterable[tuple[Layer, Layer]]) -> None:
         """Build what probes of two layers at once need besides; otherwise the first such probe of each pair does."""
+        self._open_chain()
         for first, second in pairs:
             self._joint(first, second)
 
+    def _open_chain(self) -> None:
+        for index in range(len(self.blocks)):
+            self._link(index)
+
+    def _link(self, index: int) -> Piece | None:
+        """Return a whole block."""
+        block = self.blocks[index]
+        return self._once((block.start, block.stop), lambda: self._run_of(block.start, block.stop))
+
     def _float_head(self, layer: Layer) -> Piece:
-        piece = self._once((layer.name,), lambda: Piece(float_layer(self.graph, self._units[layer.name][1])))
+        piece = self._once((layer.name,), lambda: self._piece(float_layer(self.graph, self._units[layer.name][1])))
         assert piece is not None
         return piece
 
@@ -151,7 +166,8 @@ class ReferenceModel:
         ranges = {**self._ranges, **{name: (low, high) for name, low, high in spans}}
         levels = self._levels.get((layer.name, precision))
         piece = self._once(
-            (layer.name, precision, spans), lambda: Piece(low_layer(self.graph, unit, precision, ranges, self._scheme, smoothing, levels))
+            (layer.name, precision, spans),
+            lambda: self._piece(low_layer(self.graph, unit, precision, ranges, self._scheme, smoothing, levels)),
         )
         assert piece is not None
         return piece
@@ -170,7 +186,10 @@ class ReferenceModel:
 
     def _run_of(self, start: int, stop: int, also: Sequence[str] = ()) -> Piece | None:
         outputs = self.graph.piece_outputs(start, stop, also)
-        return Piece(self.graph.piece(start, stop, outputs=outputs)) if outputs else None
+        return self._piece(self.graph.piece(start, stop, outputs=outputs)) if outputs else None
+
+    def _piece(self, model: onnx.ModelProto) -> Piece:
+        return Piece(model, provider=self.provider)
 
     def _needed(self, block: Block, unit: Unit) -> tuple[str, ...]:
         """Return the tensors made in the block that the layer and the rest of the block after it read."""
@@ -288,7 +307,7 @@ class Probe:
 
     def _through(self, index: int, changed: dict[str, Array]) -> None:
         """Run a block if a change reaches it, and add what it changes."""
-        piece = self.run.model._chain[index]
+        piece = self.run.model._link(index)
         if piece is not None and not changed.keys().isdisjoint(piece.inputs):
             changed |= piece.run({**self.run.states[index], **changed})
 

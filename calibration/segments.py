@@ -55,14 +55,14 @@ class Graph:
         self.inputs = tuple(value.name for value in model.graph.input if value.name not in {i.name for i in model.graph.initializer})
         self.outputs = tuple(value.name for value in model.graph.output)
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._reads = [tuple(dict.fromkeys(read_names(node))) for node in self.nodes]
         self.matrices = self._matrices()
         graph = model.graph
         self._values = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
         self._produced = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
         self._last_read: dict[str, int] = {}
-        for index, node in enumerate(self.nodes):
-            for name in read_names(node):
-                self._last_read[name] = index
+        for index, names in enumerate(self._reads):
+            self._last_read |= dict.fromkeys(names, index)
         for name in self.outputs:
             self._last_read[name] = len(self.nodes)
         place = {node.name: index for index, node in enumerate(self.nodes)}
@@ -89,8 +89,8 @@ class Graph:
     def piece_inputs(self, start: int, stop: int) -> tuple[str, ...]:
         """Return the computed tensors and graph inputs that nodes [start, stop) read from outside."""
         names: dict[str, None] = {}
-        for node in self.nodes[start:stop]:
-            for name in read_names(node):
+        for read in self._reads[start:stop]:
+            for name in read:
                 if name not in self._initializers and self._produced.get(name, -1) < start:
                     names[name] = None
         return tuple(names)
@@ -121,9 +121,10 @@ class Graph:
             nodes: Put these nodes in place of [start, stop); they read tensors of the same names and types.
             constants: Initializers in place of the model's own, or besides them, by name.
         """
-        body = list(nodes if nodes is not None else self.nodes[start:stop])
+        body = self.nodes[start:stop] if nodes is None else list(nodes)
         own = dict(constants or {})
-        read = dict.fromkeys(name for node in body for name in read_names(node))
+        reads = self._reads[start:stop] if nodes is None else map(read_names, body)
+        read = dict.fromkeys(itertools.chain.from_iterable(reads))
         taken = [name for name in read if name in self._initializers and name not in own]
         given = [name for name in taken if name in self.matrices or name in fed]
         inputs = [self._value(name) for name in self.piece_inputs(start, stop)]
@@ -134,14 +135,14 @@ class Graph:
 
     def constant_bytes(self, start: int, stop: int) -> int:
         """Return the size of the constants that a session of nodes [start, stop) holds a copy of."""
-        read = {name for node in self.nodes[start:stop] for name in read_names(node)} & self._initializers.keys()
+        read = set(itertools.chain.from_iterable(self._reads[start:stop])) & self._initializers.keys()
         return sum(self._initializers[name].ByteSize() for name in read - self.matrices.keys())
 
     def _matrices(self) -> dict[str, NDArray[np.generic]]:
         """Return the large initializers that only matrix products and look-ups read, each a view of the model's own bytes."""
         readers: dict[str, set[str]] = {}
-        for node in self.nodes:
-            for name in read_names(node):
+        for node, names in zip(self.nodes, self._reads, strict=True):
+            for name in names:
                 readers.setdefault(name, set()).add(node.op_type)
         return {
             name: numpy_helper.to_array(tensor)

@@ -9,8 +9,10 @@ For decision i (a layer in a precision), e_i is the whitened difference of the o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,11 @@ from calibration.parallel import in_parallel
 from calibration.precision import Precision
 from calibration.reference import Probe, ReferenceModel
 from calibration.session import Array
+
+T = TypeVar("T")
+
+TOGETHER = 4  # at most so many probes are compared with the float model at once: small arrays cost as much as ones four times the size
+TOGETHER_BYTES = 1 << 18  # of their outputs
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -108,25 +115,45 @@ def measure_singles(
     done = 0
     for batch in batches:
         run = reference.begin(batch)
-        compare = Comparison(kinds, run.outputs, weights)
-        loss = np.zeros((len(next(iter(batch.values()))), len(decisions)))
+        samples = len(next(iter(batch.values())))
+        compared = sum(output.nbytes for output, kind in zip(run.outputs, kinds, strict=True) if kind is not OutputKind.IGNORE)
+        together = max(1, min(TOGETHER, TOGETHER_BYTES // compared)) if compared else 1
+        compare = Comparison(kinds, _side_by_side(kinds, [run.outputs] * together), weights)
+        loss = np.zeros((samples, len(decisions)))
         e: list[NDArray[np.float32] | None] = [None] * len(decisions)
 
-        def measure(probe: Probe, compare: Comparison = compare) -> list[tuple[int, NDArray[np.float64], NDArray[np.float32]]]:
-            found = []
-            for index in wanted.get(probe.layer.name, []):
-                outputs = probe.outputs_from(probe.low_output(decisions[index].precision))
-                found.append((index, compare.losses(outputs), compare.whitened(outputs)))
-            return found
+        def measure(
+            probes: Sequence[tuple[int, Probe]], compare: Comparison = compare, together: int = together
+        ) -> list[tuple[int, NDArray[np.float64], NDArray[np.float32]]]:
+            found = [probe.outputs_from(probe.low_output(decisions[index].precision)) for index, probe in probes]
+            found += found[:1] * (together - len(found))
+            outputs = _side_by_side(kinds, found)
+            losses = np.split(compare.losses(outputs), together)
+            whitened = np.split(compare.whitened(outputs), together)
+            return [(index, losses[place], whitened[place]) for place, (index, _) in enumerate(probes)]
 
-        for found in in_parallel(measure, run.probes(), workers):
-            for index, losses, whitened in found:
-                loss[:, index], e[index] = losses, whitened
+        probes = ((index, probe) for probe in run.probes() for index in wanted.get(probe.layer.name, []))
+        for found in in_parallel(measure, _groups(probes, together), workers):
+            for index, values, one in found:
+                loss[:, index], e[index] = values, one
         gram_sum, gram_square_sum = _gram(np.stack([one for one in e if one is not None], axis=1))
         parts.append(Singles(tuple(decisions), loss, gram_sum, gram_square_sum))
         done += len(loss)
         on_batch(done)
     return joined(parts)
+
+
+def _side_by_side(kinds: Sequence[OutputKind], runs: Sequence[Sequence[Array]]) -> list[Array]:
+    """Return each output of several runs along the first axis; of one that is ignored, which may have none, the first run's."""
+    outputs = zip(kinds, zip(*runs, strict=True), strict=True)
+    return [parts[0] if len(parts) == 1 or kind is OutputKind.IGNORE else np.concatenate(parts) for kind, parts in outputs]
+
+
+def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the items, ``size`` at a time."""
+    left = iter(items)
+    while group := list(itertools.islice(left, size)):
+        yield group
 
 
 def _gram(e: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -159,16 +159,18 @@ def _measure(
     probed = sum(map(len, cast(Mapping[str, Sequence[str]], basics["able"]).values()))
     forward_seconds = probed * cast(float, inspected["sample_seconds"]) / cast(int, inspected["processors"])
     shares = probe_shares(cast(int, inspected["samples"]), cast(int, inspected["batch"]), forward_seconds)
-    singles = []
+    singles, providers = [], []
     low, high = SPANS["sensitivity"]
     for index, (start, stop) in enumerate(shares):
         span = (low + (high - low) * index / len(shares), low + (high - low) * (index + 1) / len(shares))
         found = run_stage(f"sensitivity/{index}", "sensitivity", {**basics, "start": start, "stop": stop}, span)
         singles.append(found["singles"])
+        providers.append(found["provider"])
     traced = run_stage("hessian/0", "hessian", basics, SPANS["hessian"])
     observer.entered("dependency", SPANS["dependency"][0])
     tested = run_stage("dependency/0", "dependency", {**basics, "singles": singles}, SPANS["dependency"])
     parts = {"singles": singles, "traces": traced["traces"], "hessian_samples": traced["samples"], "tests": tested["tests"]}
+    parts["providers"] = sorted({str(name) for name in (*providers, traced["provider"], tested["provider"])})
     return parts | run_stage("orders", "orders", {**basics, **parts}, SPANS["orders"])
 
 

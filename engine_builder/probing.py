@@ -28,6 +28,7 @@ from calibration.singles import Decision, Singles, joined, measure_singles
 from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_from_json
 from engine_builder.inspection import Inspection, decisions, read_inspection
+from engine_builder.loss_budget import allowed_loss
 from engine_builder.qdq.eligibility import Eligibility
 from engine_builder.qdq.placement import ranges_of_moved_tensors
 from engine_builder.repair_table import read_levels, read_ranges, read_repairs
@@ -35,7 +36,7 @@ from engine_builder.search.orders import orders_from
 from engine_builder.workspace import FileRef, StageContext
 
 RANGE_BATCH = 8
-HESSIAN_BATCHES = 4  # probes of each tensor, each on samples of its own
+HESSIAN_BATCHES = 4  # most probes of a tensor, each on samples of its own
 HESSIAN_BATCH = 8
 PAIR_SAMPLES = 64
 PAIRS_PER_DECISION = 2
@@ -78,11 +79,11 @@ def sensitivity(request: Mapping[str, object], context: StageContext) -> dict[st
     )
     name = f"singles-{start}-{stop}.npz"
     arrays = {"loss": singles.loss, "gram_sum": singles.gram_sum, "gram_square_sum": singles.gram_square_sum}
-    return {"singles": json_from_value(context.workspace.write_arrays(name, **arrays))}
+    return {"singles": json_from_value(context.workspace.write_arrays(name, **arrays)), "provider": reference.provider.value}
 
 
 def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
-    """Measure the Hessian traces of every layer, on a few samples a probe."""
+    """Measure the Hessian traces of every layer, on a few samples a probe: more probes where the budget's boundary depends on them."""
     found, config, samples = _basics(request, context)
     reference = _reference(found, config, request, context)
     size = found.batch if found.is_batch_fixed else max(1, min(HESSIAN_BATCH, samples.samples // HESSIAN_BATCHES))
@@ -97,10 +98,16 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
         most=found.batch,
         precisions=low_precisions(config),
         weights=found.weights,
+        allowed=allowed_loss(config.accuracy.budget, found.metric, [found.compared_kinds[index] for index in found.scored]),
         workers=processors(),
         on_batch=lambda done: context.progress(done / HESSIAN_BATCHES, f"Hessian probe {done} of {HESSIAN_BATCHES}"),
     )
-    return {"traces": json_from_value(traces), "samples": min(size * HESSIAN_BATCHES, samples.samples)}
+    probes = max((trace.probes for trace in traces), default=0)
+    return {
+        "traces": json_from_value(traces),
+        "samples": min(size * probes, samples.samples),
+        "provider": reference.provider.value,
+    }
 
 
 def dependency(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
@@ -113,8 +120,9 @@ def dependency(request: Mapping[str, object], context: StageContext) -> dict[str
     count = min(max(PAIR_SAMPLES // found.batch, 1) * found.batch, singles.samples)
     share = samples.take(np.arange(count))
     batches = list(share.batches(found.batch))
+    reference = _reference(found, config, request, context)
     tests = measure_pairs(
-        _reference(found, config, request, context),
+        reference,
         found.kinds,
         found.layers,
         pairs,
@@ -124,7 +132,7 @@ def dependency(request: Mapping[str, object], context: StageContext) -> dict[str
         workers=processors(),
         on_batch=lambda done: context.progress(done / len(batches), f"{len(pairs)} pairs on {done} of {len(batches)} batches"),
     )
-    return {"tests": json_from_value(tests)}
+    return {"tests": json_from_value(tests), "provider": reference.provider.value}
 
 
 def orders(request: Mapping[str, object], context: StageContext) -> dict[str, object]:

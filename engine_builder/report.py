@@ -85,6 +85,7 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
             "hessian_samples": table.hessian_samples,
             "decisions": len(table.rows),
             "forwards": table.plain_forwards,
+            "providers": request["providers"],
         },
     }
     artifacts = {

@@ -267,6 +267,8 @@ def _repeat(body: Row, result: Row) -> str:
     )
     engine = cast(Row, result["engine"])
     facts = {**cast(Row, result["environment"]), "engine SHA-256": engine["sha256"]}
+    if probes := cast(Row, body.get("probes") or {}):
+        facts["probes ran on"] = ", ".join(cast(Sequence[str], probes["providers"]))
     facts |= {key.replace("_", " "): _fact(value) for key, value in data.items() if value is not None}
     config = json.dumps(body["config"], sort_keys=True, ensure_ascii=False, indent=1)
     text = f"<pre>{escape(command)}</pre><p class=note>with this <code>config.json</code>:</p><pre>{escape(config)}</pre>"

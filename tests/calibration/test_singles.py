@@ -12,8 +12,8 @@ from calibration.metrics import OutputKind
 from calibration.precision import Precision, fake_quantize_weight
 from calibration.reference import ReferenceModel
 from calibration.session import Array
-from calibration.singles import Decision, Singles, joined, measure_singles
-from tests.model_text import cnn, samples_for
+from calibration.singles import TOGETHER, Decision, Singles, joined, measure_singles
+from tests.model_text import cnn, model_from_text, samples_for
 from tests.probed_models import Probed, assert_close, probe_of, probed
 
 KINDS = (OutputKind.LOGITS,)
@@ -122,3 +122,23 @@ def test_progress_counts_samples(case: Probed, reference: ReferenceModel) -> Non
 def test_one_sample_has_no_known_error() -> None:
     one = Singles((), np.zeros((1, 0)), np.zeros((0, 0)), np.zeros((0, 0)))
     assert one.gram_error.shape == (0, 0)
+
+
+def test_decisions_that_are_compared_together_are_found_as_alone(case: Probed) -> None:
+    decisions = [*int8(case), *(Decision(layer.name, Precision.INT4) for layer in case.layers[:2])]
+    assert len(decisions) > TOGETHER
+    assert len(decisions) % TOGETHER
+    reference = case.reference()
+    together = measure_singles(reference, KINDS, decisions, batches(case, 16))
+    for index, decision in enumerate(decisions):
+        alone = measure_singles(reference, KINDS, [decision], batches(case, 16))
+        np.testing.assert_array_equal(together.loss[:, index], alone.loss[:, 0])
+        np.testing.assert_allclose(together.gram[index, index], alone.gram[0, 0], rtol=1e-5)  # a sum of float32 in another order
+
+
+def test_ignored_outputs_may_have_any_shape() -> None:
+    model = model_from_text("g (float[N,6] x) => (float[N,5] y, float s) { y = Gemm(x, w)  s = ReduceSum<keepdims = 0>(y) }", {"w": (6, 5)})
+    case = probed(model, samples_for(model, 8))
+    found = measure_singles(case.reference(), (OutputKind.VALUES, OutputKind.IGNORE), int8(case), [case.feeds])
+    assert found.loss.shape == (8, 1)
+    assert (found.loss > 0).all()

@@ -23,6 +23,7 @@ Failure = Callable[[str, Mapping[str, object]], Exception | None]
 
 HALFWAY = FakeWorld((0.0001,) * 16, budget=0.00085)  # half of its layers fit
 STAGE_SECONDS = 0.5
+PROVIDER = "CPUExecutionProvider"
 REBUILT_BYTES = 4321
 
 
@@ -59,13 +60,13 @@ class FakeStages:
         return {"repairs": json_from_value(TABLE)}
 
     def sensitivity(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"singles": {"file": f"{name}.npz", "sha256": "2" * 64}}
+        return {"singles": {"file": f"{name}.npz", "sha256": "2" * 64}, "provider": PROVIDER}
 
     def hessian(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"traces": [], "samples": 32}
+        return {"traces": [], "samples": 32, "provider": PROVIDER}
 
     def dependency(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"tests": []}
+        return {"tests": [], "provider": PROVIDER}
 
     def orders(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
         order = json_from_value(tuple(Decision(layer, Precision.INT8) for layer in self.world.layers))

@@ -87,7 +87,7 @@ BODY: dict[str, Any] = {
     ],
     "final_timing": {"latency_ms": {}, "relative": {"f2": {"ratio": 0.8, "mad": 0.01}}},
     "search": {"ended": "nothing left to try", "trials": 3, "seconds": 3.0},
-    "probes": {"samples": 64, "hessian_samples": 32, "decisions": 2, "forwards": 160.0},
+    "probes": {"samples": 64, "hessian_samples": 32, "decisions": 2, "forwards": 160.0, "providers": ["CPUExecutionProvider"]},
 }
 
 

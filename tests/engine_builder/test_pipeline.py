@@ -139,6 +139,16 @@ def test_the_second_forecast_is_given_the_kernel_times_of_the_first_and_all_tria
     assert len(cast(Sequence[object], stages.request("forecast/refine")["trials"])) == len(reported(stages))
 
 
+def test_the_report_is_told_what_every_probe_ran_on() -> None:
+    class Mixed(FakeStages):
+        def hessian(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+            return super().hessian(name, request) | {"provider": "CUDAExecutionProvider"}
+
+    stages = Mixed(HALFWAY)
+    run(stages)
+    assert stages.request("report")["providers"] == ["CPUExecutionProvider", "CUDAExecutionProvider"]
+
+
 def test_after_the_inspection_the_model_is_the_baseline() -> None:
     stages = FakeStages(HALFWAY)
     run(stages)

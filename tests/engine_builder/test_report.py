@@ -166,6 +166,7 @@ class Desk:
             "tests": json_from_value((PairTest(first, second, 0.001, 0.0001, 60), PairTest(first, second, -0.5, 0.1, 60))),
             "orders": {"loss": json_from_value((first, second))},
             "search": {"ended": "nothing left to try", "trials": len(trials), "seconds": 3.0},
+            "providers": ["CPUExecutionProvider"],
             "forecasts": [],
         }
         return report(request, self.context)
