@@ -65,6 +65,7 @@ class IntervalMethod(enum.StrEnum):
     SCORE_AND_EXACT = "score_and_exact"
     BCA = "bca"
     STUDENT_T = "student_t"
+    SAME_ENGINE = "same_engine"  # nothing to estimate: the engine is the reference itself
 
 
 @dataclass(frozen=True, slots=True)

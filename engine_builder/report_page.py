@@ -8,6 +8,7 @@ from html import escape
 from typing import cast
 
 from calibration.metrics import IDENTICAL_PSNR, Metric
+from calibration.verdict import IntervalMethod
 from engine_builder.report_layer_plots import CLIPPED, bars_left_out, dependency_plot, kernel_plot, kernel_totals, sensitivity_plot
 from engine_builder.report_plots import front_plot, path_plot, prediction_plot
 from engine_builder.report_tables import (
@@ -83,6 +84,8 @@ def render(body: Mapping[str, object]) -> str:
 def verdict_in_words(result: Mapping[str, object]) -> str:
     """Return what the verdict says and how certain it is, for a person."""
     verdict = cast(Row, result["verdict"])
+    if verdict["method"] == IntervalMethod.SAME_ENGINE:
+        return "The accuracy budget is met: the engine is the model that was uploaded, so that nothing is lost."
     low, high = cast(Sequence[float], verdict["interval"])
     answer = {
         "met": "The accuracy budget is met",

@@ -6,7 +6,7 @@ had, the engine whose scores these are was kept) and timed in one process with t
 fastest, or the safest of those that the timing cannot tell from it.
 
 Every verdict is about the drop from the user's model in float32. The baseline gets one too: where it computes in half precision it may
-be off by itself, and if it is kept, its own verdict is the job's.
+be off by itself, and if it is kept, its own verdict is the job's. Where it is the user's file in float32, nothing is left to estimate.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from calibration.codec import json_from_value, value_from_json
 from calibration.dataset import load_saved
 from calibration.precision import Precision
-from calibration.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Answer, Selection, judge
+from calibration.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Answer, IntervalMethod, Selection, judge
 from engine_builder.backends.base import Backend, Runner
 from engine_builder.building import Building, building_backend
 from engine_builder.config import Config, config_from_json
@@ -69,6 +69,8 @@ def verdict(
     timings, faster = _time(passed[-cast(int, request["timed"]) :], baseline_path, found, config, request, context, backend, timer)
     chosen = _chosen(faster, timings)
     baseline = _answer(found.baseline_scores, found, config, selection, context)
+    if backend.capabilities.is_own_baseline and found.baseline_type is Precision.FP32:
+        baseline = same_engine(baseline)
     engine: FileRef | None = None
     explicit: FileRef | None = None
     if chosen is not None:
@@ -95,6 +97,18 @@ def verdict(
         "environment": environment(config, backend),
         "tensors": json_from_value(backend.tensors(baseline_path if engine is None else context.workspace.path(engine))),
     }
+
+
+def same_engine(answer: AccuracyVerdict) -> AccuracyVerdict:
+    """Return the verdict on an engine that is the reference itself, from what was measured: met, and certainly so."""
+    return replace(
+        answer,
+        answer=Answer.MET,
+        interval=(answer.drop, answer.drop),
+        method=IntervalMethod.SAME_ENGINE,
+        probability_over_budget=0.0,
+        samples_needed=answer.n,
+    )
 
 
 def environment(config: Config, backend: Backend) -> dict[str, object]:

@@ -66,6 +66,8 @@ def _counts(precisions: Mapping[str, object]) -> str:
 
 def _verdict(verdict: Mapping[str, object]) -> str:
     answer, drop, interval = str(verdict.get("answer")), verdict.get("drop"), verdict.get("interval")
+    if verdict.get("method") == "same_engine":
+        return f"budget {_VERDICTS.get(answer, answer)}: the engine is the model that was given"
     parts = [f"budget {_VERDICTS.get(answer, answer)}: {verdict.get('metric')}"]
     is_psnr = verdict.get("metric") == Metric.PSNR  # told as it is: decibels against the float model itself
     if isinstance(drop, int | float):

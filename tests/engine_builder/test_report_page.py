@@ -293,3 +293,8 @@ def test_scores_of_errors_keep_their_digits() -> None:
 
 def test_the_environment_says_what_the_probes_ran_on() -> None:
     assert "probes ran on</td><td>CPUExecutionProvider" in page_of("whole")[0]
+
+
+def test_of_the_users_own_model_nothing_is_estimated() -> None:
+    words = verdict_in_words({"verdict": {**VERDICT, "answer": "met", "method": "same_engine"}})
+    assert words == "The accuracy budget is met: the engine is the model that was uploaded, so that nothing is lost."

@@ -76,7 +76,8 @@ def test_without_finalists_the_baseline_is_kept_and_meets_the_budget_as_itself(j
     assert (result["baseline_accuracy"], result["baseline_precisions"]) == (1.0, {"fp32": 4})
     assert result["baseline_size_bytes"] == len(cnn().SerializeToString())
     answer = answer_of(result)
-    assert (answer.answer, answer.drop, answer.n, answer.method) == (Answer.MET, 0.0, SAMPLES, IntervalMethod.SCORE_AND_EXACT)
+    assert (answer.answer, answer.drop, answer.n, answer.method) == (Answer.MET, 0.0, SAMPLES, IntervalMethod.SAME_ENGINE)
+    assert (answer.interval, answer.probability_over_budget) == ((0.0, 0.0), 0.0)
 
 
 def test_the_fastest_that_passes_is_kept_and_is_the_engine_that_was_measured(job: tuple[Driver, Json]) -> None:

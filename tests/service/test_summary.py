@@ -89,3 +89,9 @@ def test_psnr_is_told_in_decibels_and_an_error_rises() -> None:
     psnr = {**verdict, "metric": "psnr", "drop": 102.5, "interval": [102.0, 103.0]}
     assert "psnr, 47.50 dB, interval [47.00 dB, 48.00 dB]" in summary_lines({**found, "verdict": psnr})[-1]
     assert "nmse, rise +0.00010" in summary_lines({**found, "verdict": {**verdict, "metric": "nmse"}})[-1]
+
+
+def test_of_the_users_own_model_nothing_is_estimated() -> None:
+    kept = result("baseline_kept", "met", "held_out")
+    kept["verdict"] = {"answer": "met", "method": "same_engine"}
+    assert summary_lines(kept)[-1] == "  accuracy  budget met: the engine is the model that was given"

@@ -1,0 +1,179 @@
+"""What a report is made of: trials, a judgement, and a workspace with the files that the stage reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnx
+
+from calibration.codec import json_from_value, value_from_json
+from calibration.dependency import PairTest
+from calibration.layers import Layer, LayerKind
+from calibration.metrics import Metric, OutputKind
+from calibration.precision import Precision
+from calibration.sensitivity import Sensitivity, SensitivityTable
+from calibration.singles import Decision
+from calibration.verdict import AccuracyVerdict, Budget, Selection, judge
+from engine_builder.config import config_from_json, config_json
+from engine_builder.inspection import Inspection
+from engine_builder.report import report
+from engine_builder.search.trial import Trial
+from engine_builder.workspace import FileRef, StageContext, Workspace
+from tests.engine_builder.search.fake_world import FakeWorld
+
+HOSTILE = '<script>alert("x")</script>&\''
+WORLD = FakeWorld((0.0001,) * 4, budget=0.00025)
+NAMES = ("layer000", "layer001", "layer002", "layer003")
+OWN = onnx.parser.parse_model(
+    '<ir_version: 8, opset_import: ["": 17]> own (float[N,3] x) => (float[N,3] y) { y = Relu(x) }'
+).SerializeToString()
+ENGINE = onnx.parser.parse_model(
+    '<ir_version: 8, opset_import: ["": 17]> fast (float[N,3] x) => (float[N,3] y) { y = Relu(x) }'
+).SerializeToString()
+NOTHING = FileRef("nothing", "0" * 64)
+
+
+def layer(name: str) -> Layer:
+    return Layer(name, "Conv", LayerKind.WEIGHTED, ("x",), "w", 0, None, f"{name}.out", (name,), 1_234_567, 100)
+
+
+def inspection(names: Sequence[str], notes: Sequence[str]) -> Inspection:
+    return Inspection(
+        prepared=NOTHING,
+        float_type=Precision.FP32,
+        baseline_type=Precision.FP32,
+        notes=tuple(notes),
+        layers=tuple(layer(name) for name in names),
+        kinds=(OutputKind.LOGITS,),
+        metric=Metric.TOP1,
+        scored=(0,),
+        calibration=NOTHING,
+        calibration_samples=60,
+        validation=NOTHING,
+        validation_samples=40,
+        held_out=True,
+        shared_data=False,
+        reference=NOTHING,
+        scores=NOTHING,
+        baseline_scores=NOTHING,
+        timing_shapes={"x": (1, 3)},
+        engine_shapes={},
+        scoring_batch=8,
+        batch=8,
+        is_batch_fixed=False,
+        sample_seconds=0.1,
+    )
+
+
+def verdict(lost: int, *, min_relative: float = 0.9, samples: int = 400) -> AccuracyVerdict:
+    baseline, engine = np.ones(samples), np.ones(samples)
+    engine[:lost] = 0.0
+    return judge(Metric.TOP1, baseline, engine, Budget(min_relative=min_relative), selection=Selection.SHARED, rng=np.random.default_rng(0))
+
+
+MILLISECONDS = {"median": 10.0, "p95": 11.0, "mad": 0.05, "runs": 100}
+KEPT: dict[str, object] = {
+    "judged": [],
+    "verdict": json_from_value(verdict(0)),
+    "chosen": None,
+    "ratio": 1.0,
+    "least_gain": 0.01,
+    "latency_ms": {"baseline": MILLISECONDS},
+    "spread": {},
+    "engine": None,
+    "explicit": None,
+    "baseline_accuracy": 0.9,
+    "baseline_precisions": {"fp32": 4},
+    "baseline_size_bytes": 4_000_000,
+    "environment": {"processor": HOSTILE, "threads": 1},
+    "tensors": None,
+}
+
+
+def improved(trial: Trial, answer: AccuracyVerdict) -> dict[str, object]:
+    return {
+        **KEPT,
+        "judged": [judged(trial, answer)],
+        "verdict": json_from_value(answer),
+        "chosen": trial.fingerprint,
+        "ratio": 0.8,
+        "least_gain": 0.01,
+        "latency_ms": {"baseline": MILLISECONDS, trial.fingerprint: {**MILLISECONDS, "median": 8.0}},
+        "spread": {trial.fingerprint: {"ratio": 0.8, "mad": 0.01}},
+        "engine": {"file": "engine.onnx", "sha256": "a" * 64},
+        "explicit": {"file": "model.explicit.onnx", "sha256": "b" * 64},
+    }
+
+
+def judged(trial: Trial, answer: AccuracyVerdict) -> dict[str, object]:
+    return {"fingerprint": trial.fingerprint, "verdict": json_from_value(answer)}
+
+
+def trials_of(*lengths: int, world: FakeWorld = WORLD) -> tuple[Trial, ...]:
+    orders = {0: "baseline", len(world.layers): "all_low"}
+    lows = [world.low(world.layers[:length]) for length in lengths]
+    return tuple(world.trial(index, low, orders.get(len(low), "loss")) for index, low in enumerate(lows))
+
+
+class Desk:
+    """A workspace with what the report reads."""
+
+    def __init__(self, root: Path) -> None:
+        self.workspace = Workspace(root / "workspace")
+        self.context = StageContext(self.workspace, root, lambda fraction, message: None)
+
+    def report(
+        self,
+        trials: Sequence[Trial],
+        judgement: Mapping[str, object],
+        *,
+        names: Sequence[str] = NAMES,
+        notes: Sequence[str] = ("opset 11 converted to 17",),
+        confidence: float | None = None,
+        model: bytes = OWN,
+        finalists: Sequence[Trial] | None = None,
+    ) -> dict[str, object]:
+        loss = [10.0 ** -(index + 2) for index in range(len(names))]
+        rows = tuple(Sensitivity(name, Precision.INT8, value, value / 10, None, None) for name, value in zip(names, loss, strict=True))
+        first, second = (Decision(name, Precision.INT8) for name in names[:2])
+        files = {
+            "inspection": self.workspace.write_json("inspection.json", json_from_value(inspection(names, notes))),
+            "table": self.workspace.write_json("table.json", json_from_value(SensitivityTable(rows, 60, 32, 4.0, ()))),
+            "model": self.workspace.write_bytes("model.onnx", model),
+            "engine": self.workspace.write_bytes("engine.onnx", ENGINE),
+            "dependency": self.workspace.write_arrays(
+                "dependency.npz",
+                interaction=0.001 * (1.0 - np.eye(len(names))),
+                error=np.zeros((len(names),) * 2),
+                loss_covariance=np.zeros((len(names),) * 2),
+            ),
+        }
+        accuracy = {"metric": "top1", "min_relative": 0.9, "confidence": confidence}
+        request = {
+            **{name: json_from_value(ref) for name, ref in files.items()},
+            "config": config_json(config_from_json({"accuracy": accuracy, "outputs": {HOSTILE: "logits"}})),
+            "trials": json_from_value(tuple(trials)),
+            "finalists": json_from_value(tuple((trials if judgement["judged"] else ()) if finalists is None else finalists)),
+            "notes": ["a finalist was not built again"],
+            "verdict": judgement,
+            "tests": json_from_value((PairTest(first, second, 0.001, 0.0001, 60), PairTest(first, second, -0.5, 0.1, 60))),
+            "orders": {"loss": json_from_value((first, second))},
+            "search": {"ended": "nothing left to try", "trials": len(trials), "seconds": 3.0},
+            "providers": ["CPUExecutionProvider"],
+            "forecasts": [],
+        }
+        return report(request, self.context)
+
+    def read(self, found: Mapping[str, object], name: str) -> str:
+        return self.workspace.path(value_from_json(FileRef, cast(Mapping[str, object], found["artifacts"])[name])).read_text()
+
+
+def result_of(found: Mapping[str, object]) -> Mapping[str, object]:
+    return cast(Mapping[str, object], found["result"])
+
+
+def reason_of(found: Mapping[str, object]) -> str:
+    return str(result_of(found)["reason"])
