@@ -51,9 +51,11 @@ class Piece:
                 f"ONNX Runtime {ort.__version__} cannot run a part of the model: {error}",
                 fix="Run the model in onnxruntime on the CPU once; an operator without a CPU kernel cannot be probed.",
             ) from error
-        if not isinstance(source, str) and len(source) >= TRIM_BYTES:
-            del source
-            return_free_memory()
+        if not isinstance(source, str):
+            let_go_of_bytes(self._session)
+            if len(source) >= TRIM_BYTES:
+                del source
+                return_free_memory()
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
 
@@ -76,6 +78,13 @@ class Piece:
                 fix="Run the model in onnxruntime on these samples once; the float model itself must accept them.",
             ) from error
         return dict(zip(names, (np.asarray(value) for value in values), strict=True))
+
+
+def let_go_of_bytes(session: ort.InferenceSession) -> None:
+    """Drop the serialized model that a session keeps, a copy of all its constants: it is for another provider to fall back to only."""
+    session.disable_fallback()
+    if hasattr(session, "_model_bytes"):
+        session._model_bytes = None
 
 
 def return_free_memory() -> None:
