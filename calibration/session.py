@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,10 +12,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from calibration.errors import CalibrationError
+from calibration.memory import TRIM_BYTES, return_free_memory
 
 Array = NDArray[np.generic]
 
-TRIM_BYTES = 1 << 20  # a session made from more than this leaves enough behind to be worth a return of free memory
+SPARE_BYTES = 1 << 16  # of a freed block that a smaller one takes: a larger rest stays free for others (by default up to half the block)
 
 
 class Piece:
@@ -87,16 +86,8 @@ def let_go_of_bytes(session: ort.InferenceSession) -> None:
         session._model_bytes = None
 
 
-def return_free_memory() -> None:
-    """Give freed memory that the C library keeps back to the system, where it is glibc: opening a session frees several times its size."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
-
-
 @functools.cache
 def _share_one_arena() -> None:
     """Register the process-wide allocator: hundreds of small sessions with an arena each would each keep their peak."""
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(info, ort.OrtArenaCfg(0, 1, -1, -1))  # no cap, grow only as asked
+    ort.create_and_register_allocator(info, ort.OrtArenaCfg(0, 1, -1, SPARE_BYTES))  # no cap, grow only as asked

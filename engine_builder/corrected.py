@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from calibration.bias_correction import bias_sites, corrections
 from calibration.dataset import CalibrationSet, load_saved
 from calibration.losses import losses
+from calibration.memory import return_free_memory
 from calibration.model import read_model, save_model
 from calibration.precision import Precision
-from calibration.session import return_free_memory
 from engine_builder.backends.base import Backend, Engine
 from engine_builder.config import config_from_json
 from engine_builder.evaluate import run_all, run_workers

@@ -17,9 +17,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx.external_data_helper import uses_external_data
 
+from calibration.memory import TRIM_BYTES, return_free_memory
 from calibration.model import save_model
 from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
-from calibration.session import TRIM_BYTES, return_free_memory
 from engine_builder.backends.base import Capabilities, Engine, Runner
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.kernels import KernelTime
