@@ -8,7 +8,7 @@ import sys
 TRIM_BYTES = 1 << 20  # a session made from more than this leaves enough behind to be worth a return of free memory
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of glibc's mallopt
-_LARGE_BYTES = 1 << 20  # blocks from this size on go back to the system when they are freed; most are opened and read once
+_LARGE_BYTES = 2 << 20  # blocks from this size on go back to the system when they are freed; most are opened and read once
 
 
 def return_free_memory() -> None:
@@ -28,5 +28,5 @@ def keep_little_free_memory() -> None:
     if sys.platform == "linux":
         adjust = getattr(ctypes.CDLL(None), "mallopt", None)
         if adjust is not None:
-            for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGE_BYTES), (_TRIM_THRESHOLD, _LARGE_BYTES)):
+            for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGE_BYTES), (_TRIM_THRESHOLD, 8 * _LARGE_BYTES)):
                 adjust(option, value)

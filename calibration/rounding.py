@@ -77,7 +77,7 @@ def second_order_levels(
     inputs = [dict(batch) for batch in alive]
     for done, tensor in enumerate((*given, *computed), start=1):
         if tensor in place:
-            alive, values = cut.advance(alive, tensor)
+            values = cut.advance(alive, tensor)
         else:
             values = [batch[tensor] for batch in inputs]
         for group in of_tensor[tensor].values():
