@@ -32,9 +32,9 @@ class Cut:
         stop, tensor = self._stop[key], self._tensors[key]
         piece = Piece(self._graph.piece(self._start, stop, outputs=self._graph.piece_outputs(self._start, stop, [tensor])))
         later = frozenset(self._graph.piece_inputs(stop, len(self._graph.nodes)))
-        values = []
+        values, is_last = [], stop == max(self._stop.values())
         for index, tensors in enumerate(alive):
-            made = piece.run({**self._graph.matrices, **tensors})
+            made = piece.run({**self._graph.matrices, **tensors}, gives_back=is_last and index == len(alive) - 1)
             values.append(made[tensor])
             alive[index] = {name: value for name, value in (tensors | made).items() if name in later}
         self._start = stop
