@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 
 TRIM_BYTES = 1 << 20  # a session made from more than this leaves enough behind to be worth a return of free memory
@@ -17,6 +18,12 @@ def return_free_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
+
+
+def return_dropped_models() -> None:
+    """Give back the memory of models that were let go of: onnx_ir's graphs are circles of objects, which hold their weights until collected."""
+    gc.collect()
+    return_free_memory()
 
 
 def keep_little_free_memory() -> None:
