@@ -1,4 +1,4 @@
-"""Gives memory back: the C library and ONNX Runtime keep what was freed for later, and a stage's peak is what they keep and what it uses."""
+"""Gives memory back: the C library keeps what was freed for later, and a stage's peak is what is kept and what it uses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def return_free_memory() -> None:
 
 
 def return_dropped_models() -> None:
-    """Give back the memory of models that were let go of: onnx_ir's graphs are circles of objects, which hold their weights until collected."""
+    """Give back the memory of models that were let go of: onnx_ir's graphs are circles of objects and hold weights until collected."""
     gc.collect()
     return_free_memory()
 

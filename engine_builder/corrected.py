@@ -66,8 +66,11 @@ def build(
     """
     plan = _Plan(found, request, low, backend, context)
     shifts = None if corrected is None else cast("Mapping[str, Floats]", context.workspace.read_arrays(corrected))
-    plan.write(plan.explicit(shifts), context.scratch)
+    explicit = plan.explicit(shifts)
     del plan
+    return_dropped_models()
+    _write(explicit, backend, context.scratch)
+    del explicit
     return_dropped_models()
     return _engine(found, backend, context.scratch, context)
 
@@ -118,7 +121,8 @@ def build_corrected(
     """
     plan = _Plan(found, request, low, backend, context)
     explicit = plan.explicit()
-    plan.write(explicit, context.scratch)
+    return_dropped_models()
+    _write(explicit, backend, context.scratch)
     return_dropped_models()
     engine = _engine(found, backend, context.scratch, context.part(0.0, 0.4))
     data = plan.repairs.correction
@@ -133,8 +137,11 @@ def build_corrected(
     folder = context.scratch / "corrected"
     folder.mkdir()
     return_dropped_models()
-    plan.write(plan.explicit(shifts), folder)
+    explicit = plan.explicit(shifts)
     del plan
+    return_dropped_models()
+    _write(explicit, backend, folder)
+    del explicit
     return_dropped_models()
     corrected = _engine(found, backend, folder, context.part(0.5, 0.9))
     held_out = samples.take(np.array(data.held_out, dtype=np.int64))
@@ -173,12 +180,13 @@ class _Plan:
         floats = self._found.float_nodes
         return explicit_model(model, layers, self._low, self._ranges, target.scheme, smoothings, base, levels, floats)
 
-    def write(self, explicit: onnx.ModelProto, folder: Path) -> None:
-        """Write an explicit model into ``folder``; the engine is built from the file, with no model in memory."""
-        target = self._backend.capabilities
-        if target.scheme.strongly_typed:
-            validate_tensorrt(explicit, compute_capability=target.compute_capability)
-        save_model(explicit, folder / EXPLICIT_NAME)
+
+def _write(explicit: onnx.ModelProto, backend: Backend, folder: Path) -> None:
+    """Write an explicit model into ``folder``; its engine is built from the file, with as few models in memory as can be."""
+    target = backend.capabilities
+    if target.scheme.strongly_typed:
+        validate_tensorrt(explicit, compute_capability=target.compute_capability)
+    save_model(explicit, folder / EXPLICIT_NAME)
 
 
 def _engine(found: Inspection, backend: Backend, folder: Path, context: StageContext) -> Engine:

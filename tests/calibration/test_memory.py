@@ -26,7 +26,9 @@ print(next(line.split()[1] for line in Path("/proc/self/status").read_text().spl
 
 def resident_kb(what: str) -> int:
     root = str(Path(__file__).parents[2])
-    run = subprocess.run([sys.executable, "-c", HOLES, what], env={**os.environ, "PYTHONPATH": root}, capture_output=True, check=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", HOLES, what], env={**os.environ, "PYTHONPATH": root}, capture_output=True, check=True, text=True
+    )
     return int(run.stdout)
 
 
