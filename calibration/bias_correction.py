@@ -85,13 +85,8 @@ def mean_outputs(
         sites: Where to look.
         batches: Inputs by name, each (batch, ...); read once.
     """
-    chain, batches = Cut(model, {site.layer: site.output for site in sites}), list(batches)
-    alive = [dict(batch) for batch in batches]
-    means = {}
-    for site in sites:
-        alive, outputs = chain.advance(alive, site.layer)
-        means[site.layer] = _mean(outputs, site.axis)
-    return means
+    chain, alive = Cut(model, {site.layer: site.output for site in sites}), [dict(batch) for batch in batches]
+    return {site.layer: _mean(chain.advance(alive, site.layer), site.axis) for site in sites}
 
 
 def corrections(
@@ -115,13 +110,15 @@ def corrections(
     alive = [dict(batch) for batch in batches]
     found = {}
     for site in sites:
-        alive, values = chain.advance(alive, site.layer)
+        values = chain.advance(alive, site.layer)
         shift = (means[site.layer] - _mean(values, site.axis)).astype(np.float32)
         found[site.layer] = shift
-        for tensors, value in zip(alive, values, strict=True):
+        for tensors in reversed(alive):
+            value = values.pop()  # so that the values before and after the shift are there together for one batch alone
             shape = [1] * value.ndim
             shape[site.axis] = -1
-            tensors[outputs[site.layer]] = (np.asarray(value, dtype=np.float32) + shift.reshape(shape)).astype(value.dtype)
+            shifted = np.asarray(value, dtype=np.float32) + shift.reshape(shape)
+            tensors[outputs[site.layer]] = shifted.astype(value.dtype, copy=False)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import onnx
 
@@ -21,15 +21,21 @@ class Cut:
         self._stop = {key: place[tensor] + 1 for key, tensor in tensors.items()}
         self._start = 0
 
-    def advance(self, alive: Sequence[dict[str, Array]], key: str) -> tuple[list[dict[str, Array]], list[Array]]:
-        """Return the tensors that are still needed behind ``key``'s, batch by batch, and its own values. Keys come in graph order."""
+    def advance(self, alive: list[dict[str, Array]], key: str) -> list[Array]:
+        """Return the values of ``key``'s tensor, batch by batch. Keys come in graph order.
+
+        Args:
+            alive: The tensors of each batch that are alive so far; in their place come those that are still needed behind ``key``'s, one
+                batch after another, so that no more than one batch is there twice. What a caller changes in them, later tensors see.
+            key: Where to stop.
+        """
         stop, tensor = self._stop[key], self._tensors[key]
         piece = Piece(self._graph.piece(self._start, stop, outputs=self._graph.piece_outputs(self._start, stop, [tensor])))
         later = frozenset(self._graph.piece_inputs(stop, len(self._graph.nodes)))
-        left, values = [], []
-        for tensors in alive:
-            made = piece.run({**self._graph.matrices, **tensors})
+        values, is_last = [], stop == max(self._stop.values())
+        for index, tensors in enumerate(alive):
+            made = piece.run({**self._graph.matrices, **tensors}, gives_back=is_last and index == len(alive) - 1)
             values.append(made[tensor])
-            left.append({name: value for name, value in (tensors | made).items() if name in later})
+            alive[index] = {name: value for name, value in (tensors | made).items() if name in later}
         self._start = stop
-        return left, values
+        return values

@@ -23,6 +23,7 @@ import onnx
 
 from calibration.layers import Layer
 from calibration.low_layers import Floats, float_layer, low_layer, rounded_weight, weight_of
+from calibration.memory import return_free_memory
 from calibration.precision import Precision, Scheme
 from calibration.second_order import Levels
 from calibration.segments import Block, Graph, Unit
@@ -88,6 +89,7 @@ class ReferenceModel:
         self._kept_bytes = kept_bytes // len(self.blocks)
         self._built: dict[tuple[object, ...], Piece | None] = {}
         self._building = threading.Lock()
+        self._has_new_sessions = True
         if not has_tails:
             self._open_chain()
 
@@ -120,6 +122,9 @@ class ReferenceModel:
         Args:
             batch: Each input, (batch, ...), of the model's own types.
         """
+        if self._has_new_sessions:  # opening them leaves holes, which activations do not fill
+            return_free_memory()
+            self._has_new_sessions = False
         alive: dict[str, Array] = {**self.graph.matrices, **batch}
         states, kept = [], []
         for tap, outputs in zip(self._taps, self._block_outputs, strict=True):
@@ -182,6 +187,7 @@ class ReferenceModel:
         with self._building:
             if key not in self._built:
                 self._built[key] = build()
+                self._has_new_sessions = True
             return self._built[key]
 
     def _run_of(self, start: int, stop: int, also: Sequence[str] = ()) -> Piece | None:

@@ -76,10 +76,7 @@ def second_order_levels(
     found: dict[tuple[str, Precision], NDArray[np.int8]] = {}
     inputs = [dict(batch) for batch in alive]
     for done, tensor in enumerate((*given, *computed), start=1):
-        if tensor in place:
-            alive, values = cut.advance(alive, tensor)
-        else:
-            values = [batch[tensor] for batch in inputs]
+        values = cut.advance(alive, tensor) if tensor in place else [batch[tensor] for batch in inputs]
         for group in of_tensor[tensor].values():
             product = products[group[0].layer]
             smoothed = smoothing.get(group[0].layer) if group[0].precision is Precision.INT8 else None

@@ -8,12 +8,10 @@ another one in the next session, and differ in the last bits from the float pass
 
 from __future__ import annotations
 
-import ctypes
 import enum
 import functools
 import logging
 import resource
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,10 +21,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from calibration.errors import CalibrationError
+from calibration.memory import TRIM_BYTES, return_free_memory
 
 logger = logging.getLogger(__name__)
 
 Array = NDArray[np.generic]
+
+SPARE_BYTES = 1 << 16  # of a freed block that a smaller one takes: a larger rest stays free for others (by default up to half the block)
 
 
 class Provider(enum.StrEnum):
@@ -41,7 +42,6 @@ CUDA_OPTIONS = {
     "cudnn_conv_algo_search": "DEFAULT",
     "arena_extend_strategy": "kSameAsRequested",  # an arena a session, and sessions are many and small
 }
-TRIM_BYTES = 1 << 20  # a session made from more than this leaves enough behind to be worth a return of free memory
 
 
 class Piece:
@@ -61,9 +61,11 @@ class Piece:
         _share_one_arena()
         source = str(model) if isinstance(model, Path) else model.SerializeToString()
         self._session = _opened(source, threads, provider)
-        if not isinstance(source, str) and len(source) >= TRIM_BYTES:
-            del source
-            return_free_memory()
+        if not isinstance(source, str):
+            let_go_of_bytes(self._session)
+            if len(source) >= TRIM_BYTES:
+                del source
+                return_free_memory()
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
 
@@ -72,19 +74,23 @@ class Piece:
         """What the session computes with."""
         return Provider(self._session.get_providers()[0])
 
-    def run(self, tensors: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+    def run(self, tensors: Mapping[str, Array], outputs: Sequence[str] | None = None, *, gives_back: bool = False) -> dict[str, Array]:
         """Return the outputs by name.
 
         Args:
             tensors: At least the session's inputs; others are ignored.
             outputs: Fetch only these.
+            gives_back: Return what is free of the shared arena to the system afterwards: the next runs, of any piece, take longer.
 
         Raises:
             CalibrationError: ONNX Runtime failed on these values.
         """
         names = self.outputs if outputs is None else tuple(outputs)
+        options = ort.RunOptions() if gives_back else None
+        if options is not None:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         try:
-            values = self._session.run(list(names), {name: tensors[name] for name in self.inputs})
+            values = self._session.run(list(names), {name: tensors[name] for name in self.inputs}, options)
         except Exception as error:  # as above
             raise CalibrationError(
                 f"ONNX Runtime {ort.__version__} failed in the middle of the model: {error}",
@@ -141,16 +147,15 @@ def _smallest_model() -> onnx.ModelProto:
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
 
 
-def return_free_memory() -> None:
-    """Give freed memory that the C library keeps back to the system, where it is glibc: opening a session frees several times its size."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+def let_go_of_bytes(session: ort.InferenceSession) -> None:
+    """Drop the serialized model that a session keeps, a copy of all its constants: it is for another provider to fall back to only."""
+    session.disable_fallback()
+    if hasattr(session, "_model_bytes"):
+        session._model_bytes = None
 
 
 @functools.cache
 def _share_one_arena() -> None:
     """Register the process-wide allocator: hundreds of small sessions with an arena each would each keep their peak."""
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(info, ort.OrtArenaCfg(0, 1, -1, -1))  # no cap, grow only as asked
+    ort.create_and_register_allocator(info, ort.OrtArenaCfg(0, 1, -1, SPARE_BYTES))  # no cap, grow only as asked

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from calibration.bias_correction import bias_sites, corrections
 from calibration.dataset import CalibrationSet, load_saved
 from calibration.losses import losses
+from calibration.memory import return_dropped_models
 from calibration.model import read_model, save_model
 from calibration.precision import Precision
-from calibration.session import return_free_memory
 from engine_builder.backends.base import Backend, Engine
 from engine_builder.config import config_from_json
 from engine_builder.evaluate import run_all, run_workers
@@ -66,10 +66,13 @@ def build(
     """
     plan = _Plan(found, request, low, backend, context)
     shifts = None if corrected is None else cast("Mapping[str, Floats]", context.workspace.read_arrays(corrected))
-    engine = plan.build(plan.explicit(shifts), context.scratch, context)
+    explicit = plan.explicit(shifts)
     del plan
-    return_free_memory()
-    return engine
+    return_dropped_models()
+    _write(explicit, backend, context.scratch)
+    del explicit
+    return_dropped_models()
+    return _engine(found, backend, context.scratch, context)
 
 
 def write_explicit(
@@ -118,7 +121,10 @@ def build_corrected(
     """
     plan = _Plan(found, request, low, backend, context)
     explicit = plan.explicit()
-    engine = plan.build(explicit, context.scratch, context.part(0.0, 0.4))
+    return_dropped_models()
+    _write(explicit, backend, context.scratch)
+    return_dropped_models()
+    engine = _engine(found, backend, context.scratch, context.part(0.0, 0.4))
     data = plan.repairs.correction
     sites = [site for site in plan.sites if site.layer in low]
     if data is None or not sites:
@@ -130,9 +136,14 @@ def build_corrected(
     del explicit
     folder = context.scratch / "corrected"
     folder.mkdir()
-    corrected = plan.build(plan.explicit(shifts), folder, context.part(0.5, 0.9))
+    return_dropped_models()
+    explicit = plan.explicit(shifts)
     del plan
-    return_free_memory()
+    return_dropped_models()
+    _write(explicit, backend, folder)
+    del explicit
+    return_dropped_models()
+    corrected = _engine(found, backend, folder, context.part(0.5, 0.9))
     held_out = samples.take(np.array(data.held_out, dtype=np.int64))
     before, after = (_loss(one.path, data, held_out, found, request, backend, context) for one in (engine, corrected))
     gain = before - after
@@ -169,18 +180,23 @@ class _Plan:
         floats = self._found.float_nodes
         return explicit_model(model, layers, self._low, self._ranges, target.scheme, smoothings, base, levels, floats)
 
-    def build(self, explicit: onnx.ModelProto, folder: Path, context: StageContext) -> Engine:
-        """Return the engine of an explicit model in ``folder``, beside that model."""
-        target = self._backend.capabilities
-        if target.scheme.strongly_typed:
-            validate_tensorrt(explicit, compute_capability=target.compute_capability)
-        save_model(explicit, folder / EXPLICIT_NAME)
-        return self._backend.build(
-            folder / EXPLICIT_NAME,
-            folder / target.engine_name,
-            shapes=self._found.engine_shapes,
-            on_progress=lambda share, phase: context.progress(share, f"building: {phase}"),
-        )
+
+def _write(explicit: onnx.ModelProto, backend: Backend, folder: Path) -> None:
+    """Write an explicit model into ``folder``; its engine is built from the file, with as few models in memory as can be."""
+    target = backend.capabilities
+    if target.scheme.strongly_typed:
+        validate_tensorrt(explicit, compute_capability=target.compute_capability)
+    save_model(explicit, folder / EXPLICIT_NAME)
+
+
+def _engine(found: Inspection, backend: Backend, folder: Path, context: StageContext) -> Engine:
+    """Return the engine of the explicit model in ``folder``, beside that model."""
+    return backend.build(
+        folder / EXPLICIT_NAME,
+        folder / backend.capabilities.engine_name,
+        shapes=found.engine_shapes,
+        on_progress=lambda share, phase: context.progress(share, f"building: {phase}"),
+    )
 
 
 def _loss(

@@ -105,16 +105,16 @@ def _smoothings(
     spans, other = (_spans(share.model, layers, share.samples.take(part), share.found) for part in (share.fitted, share.held_out))
     context.progress(0.4, "channel ranges measured")
     smoothings = fit_smoothings(share.model, layers, spans)
-    losses = []
-    for candidates in ((), smoothings):
+
+    def loss(candidates: Sequence[Smoothing]) -> NDArray[np.float64]:
         reference = ReferenceModel(share.model, layers, ranges, scheme, candidates)
         batches = share.samples.take(share.held_out).batches(share.found.batch)
         probes = [Decision(layer.name, Precision.INT8) for layer in layers]
-        losses.append(
-            measure_singles(reference, share.found.kinds, probes, batches, weights=share.found.weights, workers=processors()).loss
-        )
+        found = measure_singles(reference, share.found.kinds, probes, batches, weights=share.found.weights, workers=processors()).loss
         context.progress(0.7 if candidates else 0.5, f"{len(layers)} layers with{'' if candidates else 'out'} smoothing")
-    tried = _compared(layers, smoothings, *losses)
+        return found
+
+    tried = _compared(layers, smoothings, loss(()), loss(smoothings))  # one float model in pieces at a time
     kept = tuple(smoothing for smoothing, entry in zip(smoothings, tried, strict=True) if entry.kept)
     return tuple(with_range(smoothing, _joined(spans, other)) for smoothing in kept), tried
 

@@ -10,16 +10,22 @@ import time
 from collections.abc import Callable, Mapping
 from typing import cast
 
+from calibration.memory import keep_little_free_memory
 from engine_builder.workspace import StageContext
 
 Stage = Callable[[Mapping[str, object], StageContext], dict[str, object]]
 
 
-def _stage(module: str, name: str) -> Stage:
-    """Return the stage ``name`` of a module that is imported when the stage runs: a child pays for what its own stage needs."""
+def _stage(module: str, name: str, *, times_engines: bool = True) -> Stage:
+    """Return the stage ``name`` of a module that is imported when the stage runs: a child pays for what its own stage needs.
+
+    One that times no engine keeps little free memory; where engines are timed, memory is managed as where they will be used.
+    """
 
     def run(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
         start = time.perf_counter()
+        if not times_engines:
+            keep_little_free_memory()
         stage = cast(Stage, getattr(importlib.import_module(module), name))
         return {**stage(request, context), "seconds": time.perf_counter() - start}
 
@@ -28,12 +34,12 @@ def _stage(module: str, name: str) -> Stage:
 
 STAGES: Mapping[str, Stage] = {
     "inspect": _stage("engine_builder.intake", "inspect"),
-    "ranges": _stage("engine_builder.probing", "ranges"),
+    "ranges": _stage("engine_builder.probing", "ranges", times_engines=False),
     "baseline": _stage("engine_builder.baseline", "baseline"),
-    "repair": _stage("engine_builder.repair", "repair"),
-    "sensitivity": _stage("engine_builder.probing", "sensitivity"),
-    "hessian": _stage("engine_builder.probing", "hessian"),
-    "dependency": _stage("engine_builder.probing", "dependency"),
+    "repair": _stage("engine_builder.repair", "repair", times_engines=False),
+    "sensitivity": _stage("engine_builder.probing", "sensitivity", times_engines=False),
+    "hessian": _stage("engine_builder.probing", "hessian", times_engines=False),
+    "dependency": _stage("engine_builder.probing", "dependency", times_engines=False),
     "orders": _stage("engine_builder.probing", "orders"),
     "trial": _stage("engine_builder.trials", "trial"),
     "forecast": _stage("engine_builder.forecast", "forecast"),

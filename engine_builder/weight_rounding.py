@@ -67,11 +67,13 @@ def round_weights(
         return {}, ()
     trials = [RangeTrial(decision) for decision in decisions if (decision.layer, decision.precision) in levels]
     others = samples.take(held_out[: _whole(JUDGING_SAMPLES, found)])
-    losses = []
-    for tried in ({}, levels):
+
+    def loss(tried: Levels) -> NDArray[np.float64]:
         reference = ReferenceModel(model, found.layers, ranges, scheme, smoothings, levels=tried)
         batches = others.batches(found.batch)
-        losses.append(measure_trials(reference, found.kinds, trials, batches, weights=found.weights, workers=processors()))
+        return measure_trials(reference, found.kinds, trials, batches, weights=found.weights, workers=processors())
+
+    losses = loss({}), loss(levels)  # one float model in pieces at a time
     kept, repairs = {}, []
     for precision in dict.fromkeys(item.decision.precision for item in trials):
         columns = [index for index, item in enumerate(trials) if item.decision.precision is precision]

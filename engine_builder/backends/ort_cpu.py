@@ -15,17 +15,17 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx.external_data_helper import uses_external_data
 
+from calibration.memory import TRIM_BYTES, return_free_memory
 from calibration.model import save_model
 from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
-from calibration.session import TRIM_BYTES, return_free_memory
 from engine_builder.backends.base import Capabilities, Engine, Runner
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.ort_profile import profiled_kernels
 from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError, EngineError
+from engine_builder.external_files import external_files
 from engine_builder.qdq.simulation import simulated
 from engine_builder.timing import Timing, TimingPlan
 
@@ -102,7 +102,7 @@ class OrtCpuBackend:
         """Write the explicit model to ``output``, byte for byte unless it has external data, and check that it loads; it takes any size."""
         data = output.with_name(output.name + ".data")
         try:
-            if _has_external_data(explicit):
+            if external_files(explicit):
                 save_model(onnx.load_model(explicit), output)
             else:
                 shutil.copyfile(explicit, output)
@@ -179,15 +179,6 @@ def _keep_as_written(options: onnxruntime.SessionOptions) -> None:
     """
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-
-
-def _has_external_data(path: Path) -> bool:
-    try:
-        model = onnx.load_model(path, load_external_data=False)
-    except Exception as exc:  # protobuf's decode error is not exported by onnx
-        _raise_if_out_of_memory(exc)
-        raise BuildError(f"{path.name}: not an ONNX model: {exc}", fix="write the explicit model again") from exc
-    return any(uses_external_data(tensor) for tensor in model.graph.initializer)
 
 
 def _raise_if_out_of_memory(exc: Exception) -> None:

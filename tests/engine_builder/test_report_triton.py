@@ -15,7 +15,7 @@ import pytest
 from calibration.codec import json_from_value, value_from_json
 from engine_builder.backends.engine_tensors import EngineTensor, EngineTensors
 from engine_builder.workspace import FileRef
-from tests.engine_builder.test_report import ENGINE, KEPT, OWN, Desk, improved, trials_of, verdict
+from tests.engine_builder.report_desk import ENGINE, KEPT, OWN, Desk, improved, trials_of, verdict
 
 
 @pytest.fixture

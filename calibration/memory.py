@@ -1,0 +1,39 @@
+"""Gives memory back: the C library keeps what was freed for later, and a stage's peak is what is kept and what it uses."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+
+TRIM_BYTES = 1 << 20  # a session made from more than this leaves enough behind to be worth a return of free memory
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of glibc's mallopt
+_LARGE_BYTES = 2 << 20  # blocks from this size on go back to the system when they are freed; most are opened and read once
+
+
+def return_free_memory() -> None:
+    """Give freed memory that the C library keeps back to the system, where it is glibc: opening a session frees several times its size."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def return_dropped_models() -> None:
+    """Give back the memory of models that were let go of: onnx_ir's graphs are circles of objects and hold weights until collected."""
+    gc.collect()
+    return_free_memory()
+
+
+def keep_little_free_memory() -> None:
+    """Have the C library, where it is glibc, return large blocks at once and give all threads one heap, from now on.
+
+    By itself it learns to keep blocks of up to 32 MB after the first is freed, in a heap of each thread's own. For work that allocates
+    large blocks over and over outside ONNX Runtime's arena this costs time: what times engines is better without.
+    """
+    if sys.platform == "linux":
+        adjust = getattr(ctypes.CDLL(None), "mallopt", None)
+        if adjust is not None:
+            for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGE_BYTES), (_TRIM_THRESHOLD, 4 * _LARGE_BYTES)):
+                adjust(option, value)
