@@ -13,12 +13,14 @@ from calibration.codec import json_from_value, value_from_json
 from calibration.dataset import MIN_SAMPLES, CalibrationSet, read_samples, split_held_out
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
 from calibration.layers import LayerKind, concrete_shapes, find_layers
+from calibration.memory import return_dropped_models
 from calibration.metric_model import MetricModel
 from calibration.metrics import Metric, OutputKind
 from calibration.model import TensorSpec, input_specs, output_specs, read_model, save_model
+from calibration.outline import big_weights, copy_without
 from calibration.parallel import processors
 from calibration.precision import Precision
-from calibration.prepare import PreparedModel, prepare
+from calibration.prepare import prepare
 from calibration.verdict import Answer, Selection, judge, smallest_n
 from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_from_json
@@ -72,19 +74,22 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     timed = timing_shapes(specs, config, validation)
     save_model(prepared.model, context.scratch / "prepared.onnx")
     prepared_ref = keep_model(context.scratch / "prepared.onnx", "prepared.onnx", workspace)
+    batch = fixed or probe_batch(prepared.model, shapes)
+    outputs = output_specs(model)
+    float_type, graph = prepared.float_type, copy_without(prepared.model, big_weights(prepared.model))
+    del model, prepared
+    return_dropped_models()
 
-    baseline_ref, baseline_type = _baseline(model_ref, prepared, prepared_ref, config, workspace, notes)
+    baseline_ref, baseline_type = _baseline(model_ref, float_type, prepared_ref, config, workspace, notes)
     reference_ref = baseline_ref if baseline_type is Precision.FP32 else prepared_ref
     float_model = FloatModel(workspace.path(reference_ref))
-    batch = fixed or probe_batch(prepared.model, shapes)
     count = fixed or max(batch, 2)  # two samples tell whether an output's first axis counts them
     what = "held-out calibration samples" if request.get("validation") is None else "validation set"
-    outputs = output_specs(model)
     check_output_names(outputs, config.outputs)
     names = tuple(spec.name for spec in outputs)
     output_shapes = float_model.output_shapes(validation.take(np.arange(count) % validation.samples), what)
     kinds = output_kinds(
-        prepared.model,
+        graph,
         outputs,
         output_shapes,
         config.output_kinds,
@@ -113,7 +118,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
         baseline_scores = scorer(run_all(ComparedOutputs(baseline, compared), validation, batch=batch), reference, validation)
     found = Inspection(
         prepared=prepared_ref,
-        float_type=prepared.float_type,
+        float_type=float_type,
         baseline_type=baseline_type,
         notes=tuple(notes),
         layers=layers,
@@ -205,7 +210,7 @@ def _samples(
 
 
 def _baseline(
-    model: FileRef, prepared: PreparedModel, prepared_ref: FileRef, config: Config, workspace: Workspace, notes: list[str]
+    model: FileRef, float_type: Precision, prepared_ref: FileRef, config: Config, workspace: Workspace, notes: list[str]
 ) -> tuple[FileRef, Precision]:
     """Return the baseline's file and what it computes in: the user's own file, or the prepared model where the runtime cannot load that."""
     if not backend_for(config.target, config.gpu).capabilities.is_own_baseline:
@@ -216,9 +221,9 @@ def _baseline(
         why = " ".join(error.detail.replace(f"{workspace.root}/", "").split())[:MOST_OF_A_MESSAGE]
         notes.append(f"the uploaded file does not load, so the same model in its prepared form is the baseline: {why}")
         return prepared_ref, Precision.FP32
-    if prepared.float_type is not Precision.FP32:
-        notes.append(f"the uploaded model computes in {prepared.float_type}: it is the baseline, accuracy is relative to float32")
-    return model, prepared.float_type
+    if float_type is not Precision.FP32:
+        notes.append(f"the uploaded model computes in {float_type}: it is the baseline, accuracy is relative to float32")
+    return model, float_type
 
 
 def probe_batch(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -61,7 +61,7 @@ def output_kinds(
     """Return the kind of each output, by rules 1 to 3.
 
     Args:
-        model: The prepared model.
+        model: The prepared model; its big weights may be missing.
         specs: Its outputs.
         shapes: The shape of each output in one call.
         wanted: What the user said, by output name.

@@ -33,7 +33,7 @@ def _stage(module: str, name: str, *, times_engines: bool = True) -> Stage:
 
 
 STAGES: Mapping[str, Stage] = {
-    "inspect": _stage("engine_builder.intake", "inspect"),
+    "inspect": _stage("engine_builder.intake", "inspect", times_engines=False),
     "ranges": _stage("engine_builder.probing", "ranges", times_engines=False),
     "baseline": _stage("engine_builder.baseline", "baseline"),
     "repair": _stage("engine_builder.repair", "repair", times_engines=False),
