@@ -9,6 +9,7 @@ import sys
 TRIM_BYTES = 1 << 20  # a session made from more than this leaves enough behind to be worth a return of free memory
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of glibc's mallopt
+_WORTH_COLLECTING_BYTES = 8 << 20
 _LARGE_BYTES = 2 << 20  # blocks from this size on go back to the system when they are freed; most are opened and read once
 
 
@@ -20,8 +21,14 @@ def return_free_memory() -> None:
             trim(0)
 
 
-def return_dropped_models() -> None:
-    """Give back the memory of models that were let go of: onnx_ir's graphs are circles of objects and hold weights until collected."""
+def return_dropped_models(size_bytes: int) -> None:
+    """Give back the memory of models that were let go of: onnx_ir's graphs are circles of objects and hold weights until collected.
+
+    Args:
+        size_bytes: Of one such model; for a small one nothing is done, since collecting takes a tenth of a second.
+    """
+    if size_bytes < _WORTH_COLLECTING_BYTES:
+        return
     gc.collect()
     return_free_memory()
 

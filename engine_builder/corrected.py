@@ -6,7 +6,8 @@ the engine with them loses less on others than the one without.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -25,6 +26,7 @@ from engine_builder.backends.base import Backend, Engine
 from engine_builder.config import config_from_json
 from engine_builder.evaluate import run_all, run_workers
 from engine_builder.inspection import Inspection
+from engine_builder.model_files import model_size_bytes
 from engine_builder.outputs import ComparedOutputs
 from engine_builder.qdq.biases import with_corrected_biases
 from engine_builder.qdq.explicit import explicit_model
@@ -64,14 +66,15 @@ def build(
         context: Where the engine goes.
         corrected: The corrections that ``build_corrected`` kept.
     """
+    free = _freeing(found, context)
     plan = _Plan(found, request, low, backend, context)
     shifts = None if corrected is None else cast("Mapping[str, Floats]", context.workspace.read_arrays(corrected))
     explicit = plan.explicit(shifts)
     del plan
-    return_dropped_models()
+    free()
     _write(explicit, backend, context.scratch)
     del explicit
-    return_dropped_models()
+    free()
     return _engine(found, backend, context.scratch, context)
 
 
@@ -119,11 +122,12 @@ def build_corrected(
         context: Where files go.
         name: Of the file of corrections.
     """
+    free = _freeing(found, context)
     plan = _Plan(found, request, low, backend, context)
     explicit = plan.explicit()
-    return_dropped_models()
+    free()
     _write(explicit, backend, context.scratch)
-    return_dropped_models()
+    free()
     engine = _engine(found, backend, context.scratch, context.part(0.0, 0.4))
     data = plan.repairs.correction
     sites = [site for site in plan.sites if site.layer in low]
@@ -136,13 +140,13 @@ def build_corrected(
     del explicit
     folder = context.scratch / "corrected"
     folder.mkdir()
-    return_dropped_models()
+    free()
     explicit = plan.explicit(shifts)
     del plan
-    return_dropped_models()
+    free()
     _write(explicit, backend, folder)
     del explicit
-    return_dropped_models()
+    free()
     corrected = _engine(found, backend, folder, context.part(0.5, 0.9))
     held_out = samples.take(np.array(data.held_out, dtype=np.int64))
     before, after = (_loss(one.path, data, held_out, found, request, backend, context) for one in (engine, corrected))
@@ -154,6 +158,11 @@ def build_corrected(
     if not kept:
         return Corrected(engine, repair)
     return Corrected(corrected, repair, context.workspace.write_arrays(name, **shifts), engine)
+
+
+def _freeing(found: Inspection, context: StageContext) -> Callable[[], None]:
+    """Return what gives back the memory of the job's models that were let go of."""
+    return functools.partial(return_dropped_models, model_size_bytes(context.workspace.path(found.prepared)))
 
 
 class _Plan:

@@ -29,7 +29,7 @@ from engine_builder.errors import BuildError
 from engine_builder.evaluate import run_all
 from engine_builder.float_model import FloatModel
 from engine_builder.inspection import Inspection
-from engine_builder.model_files import keep_model
+from engine_builder.model_files import keep_model, model_size_bytes
 from engine_builder.outputs import ComparedOutputs, check_output_names, output_kinds
 from engine_builder.scoring import check_scores, is_per_sample, labelled_tokens, new_scorer, outputs_for_metric
 from engine_builder.sizes import fixed_batch, profile_shapes, timing_shapes, whole_batches
@@ -78,7 +78,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     outputs = output_specs(model)
     float_type, graph = prepared.float_type, copy_without(prepared.model, big_weights(prepared.model))
     del model, prepared
-    return_dropped_models()
+    return_dropped_models(model_size_bytes(context.workspace.path(prepared_ref)))
 
     baseline_ref, baseline_type = _baseline(model_ref, float_type, prepared_ref, config, workspace, notes)
     reference_ref = baseline_ref if baseline_type is Precision.FP32 else prepared_ref

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 
-from calibration.memory import return_free_memory
+from calibration.memory import return_dropped_models, return_free_memory
 
 HOLES = """
 import sys
+import weakref
 from pathlib import Path
 from calibration.memory import keep_little_free_memory
 if sys.argv[1] == "little":
@@ -41,3 +44,19 @@ def test_free_memory_can_be_returned_at_any_time() -> None:
     block = bytearray(b"kept") * (1 << 18)
     return_free_memory()
     assert block == bytearray(b"kept") * (1 << 18)
+
+
+def test_models_that_were_let_go_of_are_collected_where_they_are_large() -> None:
+    class Circle:
+        def __init__(self) -> None:
+            self.itself = self
+
+    gc.disable()
+    try:
+        circle = weakref.ref(Circle())
+        return_dropped_models(1 << 20)
+        assert circle() is not None
+        return_dropped_models(64 << 20)
+        assert circle() is None
+    finally:
+        gc.enable()
