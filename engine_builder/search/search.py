@@ -27,7 +27,8 @@ MAX_FAILURES = 3  # in a row
 DEFAULT_MAX_TRIALS = 40
 TOLERANCE = 0.05  # relative error of a predicted latency, about
 OPENING = 0.02  # a ladder is bisected on while a rung is predicted to be at most this much slower than the best engine so far
-WORTH_TRYING = 0.03  # of the baseline's latency: a smaller predicted gain is within the error of predictions
+LEAST_GAIN = 0.003  # of the baseline's latency, over an engine that keeps the budget: an engine predicted so has lost what did not pay
+WORTH_TRYING = 0.03  # over the baseline: a smaller predicted gain is within the error of predictions
 AROUND = (-1, 1, 2)  # rungs tried around the boundary, relative to it
 
 
@@ -146,16 +147,16 @@ class Search:
             if not lossless:
                 yield from self._climb(ladder, known)
             elif ladder.name == REFINED:  # by now the baseline is to be beaten, too
-                yield from self._quicken(ladder, known, [trial for trial in self.trials if self._is_met(trial)])
+                fastest = _fastest([trial for trial in self.trials if self._is_met(trial)])
+                yield from self._quicken(ladder, known, min(fastest - LEAST_GAIN, 1.0 - WORTH_TRYING))
             elif (ladder.name == FRONTIER or all(trial.latency is None for trial in built)) and (
-                yield from self._quicken(ladder, known, built)
+                yield from self._quicken(ladder, known, _fastest(built) - LEAST_GAIN)
             ):
                 return
 
-    def _quicken(self, ladder: Ladder, known: dict[str, Trial], rivals: Sequence[Trial]) -> Generator[Proposal, Trial, bool]:
-        """Try the assignment that is predicted to be fastest, if it is to beat the rivals; return whether no more is to be found out."""
-        fastest = min((trial.latency.ratio for trial in rivals if trial.latency is not None), default=0.0)
-        if not ladder.ratios or ladder.ratios[-1] >= fastest - WORTH_TRYING:
+    def _quicken(self, ladder: Ladder, known: dict[str, Trial], below: float) -> Generator[Proposal, Trial, bool]:
+        """Try the assignment that is predicted to be fastest, if its ratio is below; return whether no more is to be found out."""
+        if not ladder.ratios or ladder.ratios[-1] >= below:
             return True
         trial = yield from self._try(ladder.rungs[-1], ladder.name, known)
         return trial.latency is not None and trial.latency.ratio <= ladder.ratios[-1] * (1.0 + TOLERANCE)
@@ -191,3 +192,8 @@ class Search:
         accuracy = self._view(trial)
         seen = [item for other in self.trials if (item := self._view(other)) is not None]
         return accuracy is not None and shrunk_excess(accuracy, seen) >= 0.0
+
+
+def _fastest(trials: Sequence[Trial]) -> float:
+    """Return the lowest ratio among the trials, 0 where none was timed."""
+    return min((trial.latency.ratio for trial in trials if trial.latency is not None), default=0.0)

@@ -91,6 +91,13 @@ def test_a_lossless_model_tries_what_is_predicted_to_be_faster_still() -> None:
     assert fastest_met(trials).low_layers == 15
 
 
+def test_a_lossless_model_leaves_out_a_layer_that_is_predicted_to_cost_a_little() -> None:
+    idle_layer = dataclasses.replace(LOSSLESS, gains=(*(0.04,) * 15, -0.005))
+    trials = run(idle_layer, idle_layer.search([idle_layer.ladder(name="frontier")]))
+    assert orders(trials) == ["baseline", "all_low", "frontier"]
+    assert fastest_met(trials).low_layers == 15
+
+
 def mispredicted(world: FakeWorld, name: str, low: list[str], ratio: float) -> Ladder:
     """Return a ladder of one rung whose latency is predicted wrongly."""
     return Ladder(name, (world.low(low),), (ratio,))
