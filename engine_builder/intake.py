@@ -35,7 +35,7 @@ from engine_builder.scoring import check_scores, is_per_sample, labelled_tokens,
 from engine_builder.sizes import fixed_batch, profile_shapes, timing_shapes, whole_batches
 from engine_builder.workspace import FileRef, StageContext, Workspace
 
-BATCH_BYTES = 32 * 2**20
+BATCH_BYTES = 24 * 2**20
 LARGEST_BATCH = 64
 MIN_CALIBRATION_SAMPLES = 2
 MOST_OF_A_MESSAGE = 300  # characters of the runtime's own words

@@ -27,7 +27,6 @@ MAX_FAILURES = 3  # in a row
 DEFAULT_MAX_TRIALS = 40
 TOLERANCE = 0.05  # relative error of a predicted latency, about
 OPENING = 0.02  # a ladder is bisected on while a rung is predicted to be at most this much slower than the best engine so far
-LEAST_GAIN = 0.003  # of the baseline's latency, over an engine that keeps the budget: an engine predicted so has lost what did not pay
 WORTH_TRYING = 0.03  # over the baseline: a smaller predicted gain is within the error of predictions
 AROUND = (-1, 1, 2)  # rungs tried around the boundary, relative to it
 
@@ -148,9 +147,9 @@ class Search:
                 yield from self._climb(ladder, known)
             elif ladder.name == REFINED:  # by now the baseline is to be beaten, too
                 fastest = _fastest([trial for trial in self.trials if self._is_met(trial)])
-                yield from self._quicken(ladder, known, min(fastest - LEAST_GAIN, 1.0 - WORTH_TRYING))
+                yield from self._quicken(ladder, known, min(fastest, 1.0 - WORTH_TRYING))
             elif (ladder.name == FRONTIER or all(trial.latency is None for trial in built)) and (
-                yield from self._quicken(ladder, known, _fastest(built) - LEAST_GAIN)
+                yield from self._quicken(ladder, known, _fastest(built))
             ):
                 return
 
