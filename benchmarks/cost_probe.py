@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from benchmarks.plain_forward import plain_forwards
 from calibration.dependency import measure_pairs, pairs_to_test
 from calibration.hessian import measure_traces
 from calibration.layers import find_layers
@@ -31,7 +31,6 @@ from calibration.range_table import RangeMethod
 from calibration.ranges import collect_ranges
 from calibration.reference import Probe, ReferenceModel
 from calibration.singles import Decision, measure_singles
-from engine_builder.backends.ort_cpu import session_options
 from engine_builder.intake import probe_batch
 from engine_builder.probing import PAIRS_PER_DECISION, RANGE_BATCH
 from engine_builder.qdq.placement import ranges_of_moved_tensors
@@ -62,7 +61,7 @@ class ProbeCost:
     samples: int  # of singles
     few: int  # of pairs, and of Hessian traces
     batch: int
-    forward_cpu_seconds: float  # one plain forward pass of one sample, at that batch
+    forward_cpu_seconds: float  # one plain forward pass of one sample, at that batch, in turns with the singles
     stages: tuple[StageCost, ...]
 
 
@@ -96,8 +95,10 @@ def probe_cost(path: Path, *, shapes: Mapping[str, Sequence[int]], samples: int,
         with _measured(stages, "sessions"):
             reference = ReferenceModel(model, layers, ranges, ONNXRUNTIME_CPU_SCHEME)
         del model
-        with _measured(stages, "singles and Gram matrix"):
-            singles = measure_singles(reference, kinds, decisions, batches)
+        with plain_forwards(prepared) as forwards:
+            ahead = iter(batches)
+            with _measured(stages, "singles and Gram matrix"):
+                singles = measure_singles(reference, kinds, decisions, batches, on_batch=lambda done: forwards.time(next(ahead)))
         with _measured(stages, "pairs"):
             pairs = pairs_to_test(singles, layers, ONNXRUNTIME_CPU_SCHEME, PAIRS_PER_DECISION * len(decisions))
             alone = {decision: singles.loss[:few, index] for index, decision in enumerate(decisions)}
@@ -105,9 +106,7 @@ def probe_cost(path: Path, *, shapes: Mapping[str, Sequence[int]], samples: int,
             measure_pairs(reference, kinds, layers, pairs, list(_batches(first, batch)), alone)
         with _measured(stages, "Hessian traces"):
             measure_traces(reference, kinds, ONNXRUNTIME_CPU_SCHEME, ranges, list(_batches(first, max(few // 2, 1))), seed=0, most=batch)
-        del reference
-        forward = plain_forward(prepared, batches)  # last: its memory is none of the stages'
-    return ProbeCost(len(decisions), samples, few, batch, forward, tuple(stages))
+    return ProbeCost(len(decisions), samples, few, batch, forwards.sample_seconds, tuple(stages))
 
 
 def made_up(specs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]], samples: int) -> Inputs:
@@ -133,18 +132,6 @@ def made_up(specs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]], sa
         else:
             made[spec.name] = rng.integers(0, WORDS, fixed).astype(spec.dtype)
     return made
-
-
-def plain_forward(path: Path, batches: Sequence[Inputs]) -> float:
-    """Return the CPU seconds of one forward pass for one sample: the least of three rounds over the batches, after one to warm up."""
-    session = onnxruntime.InferenceSession(str(path), session_options(1), providers=["CPUExecutionProvider"])
-    took = []
-    for _ in range(4):
-        start = time.process_time()
-        for batch in batches:
-            session.run(None, batch)
-        took.append(time.process_time() - start)
-    return min(took[1:]) / sum(_size(batch) for batch in batches)
 
 
 @contextmanager
