@@ -147,7 +147,8 @@ def page(found: Sequence[ModelCost], where: Mapping[str, object]) -> str:
         "runs one sample from a probed layer to the model's end: about half of a plain forward. *Singles / N forwards*: CPU seconds of "
         "singles and Gram matrix, sessions built, over N plain forward passes of the same samples, which a second process runs after each "
         "batch of probes, so that both see the machine at the same speeds; the wall clock of singles has these passes in it. *Peak* is "
-        "resident memory of the one process that runs all stages; a job's process tree has the parent besides, and keeps to one stage a process.\n\n"
+        "resident memory of the one process that runs all stages; a job's process tree has the parent besides, and keeps to one stage a "
+        "process.\n\n"
         + markdown_table(headers, [_row(one) for one in done])
         + (f"\nNot measured:\n\n{left}" if left else "")
         + f"\nPasses per sample grow with N as: {grown or 'one network says nothing about that'}.\n\n"
