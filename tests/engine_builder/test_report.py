@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -25,11 +24,6 @@ from tests.engine_builder.report_desk import (
     trials_of,
     verdict,
 )
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
 
 
 def test_the_timing_cache_is_shipped_where_one_was_kept(desk: Desk) -> None:

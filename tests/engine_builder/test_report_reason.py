@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 
@@ -21,11 +20,6 @@ from tests.engine_builder.report_desk import (
     verdict,
 )
 from tests.engine_builder.search.fake_world import FakeWorld
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
 
 
 def test_the_reason_for_an_improvement(desk: Desk) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import cast
 
 import onnx
@@ -16,11 +15,6 @@ from calibration.codec import json_from_value, value_from_json
 from engine_builder.backends.engine_tensors import EngineTensor, EngineTensors
 from engine_builder.workspace import FileRef
 from tests.engine_builder.report_desk import ENGINE, KEPT, OWN, Desk, improved, trials_of, verdict
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
 
 
 @pytest.mark.parametrize("improves", [True, False])
