@@ -23,7 +23,7 @@ from calibration.dependency import dependency_matrix, measure_pairs, pairs_to_te
 from calibration.hessian import HessianTrace, measure_traces
 from calibration.layers import Layer, find_layers
 from calibration.metrics import OutputKind
-from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
+from calibration.precision import Precision
 from calibration.prepare import prepare
 from calibration.range_table import RangeMethod
 from calibration.ranges import collect_ranges
@@ -32,6 +32,9 @@ from calibration.rounding import second_order_levels
 from calibration.second_order import Levels
 from calibration.singles import Decision, measure_singles
 from calibration.weight_steps import weight_step
+from engine_builder.backends.ort_cpu import OrtCpuBackend
+from engine_builder.config import Config
+from engine_builder.job_scheme import job_scheme
 from engine_builder.probing import HESSIAN_BATCH, HESSIAN_BATCHES, PAIR_SAMPLES, PAIRS_PER_DECISION
 from engine_builder.qdq.placement import ranges_of_moved_tensors
 from engine_builder.search.loss_model import LossModel
@@ -41,7 +44,7 @@ from engine_builder.weight_rounding import FITTING_BATCH, FITTING_PICTURES
 Ranges = Mapping[str, tuple[float, float]]
 Pictures = NDArray[np.float32]
 BATCH = 64
-SCHEME = ONNXRUNTIME_CPU_SCHEME
+SCHEME = job_scheme(Config(), OrtCpuBackend().capabilities)  # as this processor's kernels need it: the orders' engines run on it
 KINDS = (OutputKind.LOGITS,)
 STEP_TRIES = 3  # forwards that settle a finite-difference step, at the least
 

@@ -40,6 +40,7 @@ class Layer:
     nodes: tuple[str, ...]  # the layer's node and that activation, in order
     macs: int  # multiply-accumulates for one sample
     weight_count: int  # elements of the weight, 0 without one
+    groups: int = 1  # of a convolution
 
 
 def find_layers(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None) -> tuple[Layer, ...]:
@@ -191,6 +192,7 @@ def _build(
         nodes=tuple(nodes),
         macs=math.ceil(macs / view.batch),
         weight_count=math.prod(weight.dims) if weight is not None else 0,
+        groups=next((item.i for item in node.attribute if item.name == "group"), 1),
     )
 
 

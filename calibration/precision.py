@@ -41,12 +41,14 @@ class Scheme:
     the graph are those of the kernels; FP8 then rounds inputs and weight with one scale each, INT4 the weight alone in blocks of ``block``
     along the reduction axis, FP16 and BF16 everything that the layer reads and writes; a sum rounds only those inputs that a weighted layer
     reads too, since nothing else has a stored low-precision copy to share; and a Softmax has the range [0, 1], whatever was measured.
+    Where ``bounds_pairs``, INT8 weights keep the pair bound (``calibration.pair_bound``), for processors whose integer kernels saturate.
     """
 
     symmetric_activations: bool  # signed with zero point 0 (TensorRT), else unsigned with a zero point (ONNX Runtime CPU)
     quantized_outputs: tuple[str, ...]  # op types whose output is quantized too (for all of its consumers)
     block: int = 32
     strongly_typed: bool = False
+    bounds_pairs: bool = False
 
 
 ONNXRUNTIME_CPU_SCHEME = Scheme(symmetric_activations=False, quantized_outputs=("Conv", "ConvTranspose", "Add", "Gemm"))

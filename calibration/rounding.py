@@ -15,6 +15,7 @@ from onnx import numpy_helper
 
 from calibration.cut import Cut
 from calibration.layers import Layer
+from calibration.pair_bound import adds_pairs, partners
 from calibration.precision import Precision, Scheme
 from calibration.second_order import InverseFactor
 from calibration.session import Array
@@ -108,5 +109,7 @@ def _levels(
 ) -> NDArray[np.int8]:
     step = np.broadcast_to(weight_step(weight, product.layer, precision, scheme), weight.shape)
     top = 2 ** (precision.bits - 1) - 1
+    bounded = precision is Precision.INT8 and scheme.bounds_pairs and adds_pairs(product.layer, weight.shape)
+    pairs = partners(product.layer, weight.shape) if bounded else None
     parts = zip(factors, product.matrices(weight), product.matrices(step), strict=True)
-    return product.weight(np.stack([factor.levels(w, s, top) for factor, w, s in parts]))
+    return product.weight(np.stack([factor.levels(w, s, top, pairs) for factor, w, s in parts]))

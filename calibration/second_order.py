@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.pair_bound import PAIR_LIMIT
 from calibration.precision import Precision
 
 Levels = Mapping[tuple[str, Precision], NDArray[np.int8]]  # integer weights by layer and precision, each of the weight's shape
@@ -43,13 +44,16 @@ class InverseFactor:
         inverse = np.linalg.inv(damped)
         self.upper = np.linalg.cholesky((inverse + inverse.T) / 2.0).T
 
-    def levels(self, weight: NDArray[np.float32], step: NDArray[np.float32], top: int) -> NDArray[np.int8]:
+    def levels(
+        self, weight: NDArray[np.float32], step: NDArray[np.float32], top: int, partners: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int8]:
         """Return the integer weights, (channels, outputs).
 
         Args:
             weight: (channels, outputs).
             step: Of the grid at each weight, broadcastable to it, positive.
             top: The levels are -top..top.
+            partners: (channels,), the channel that each is to keep the pair bound with, -1 for none; None where there is no such bound.
         """
         w = weight.astype(np.float64)[self.order]
         steps = np.broadcast_to(step, weight.shape).astype(np.float64)[self.order]
@@ -58,7 +62,7 @@ class InverseFactor:
             stop = min(start + LAZY, len(w))
             errors = np.empty((stop - start, w.shape[1]))
             for i in range(start, stop):
-                level = np.clip(np.round(w[i] / steps[i]), -top, top)
+                level = np.clip(np.round(w[i] / steps[i]), *_limits(self.order, i, found, partners, top))
                 found[i] = level
                 errors[i - start] = (w[i] - level * steps[i]) / self.upper[i, i]
                 w[i + 1 : stop] -= np.outer(self.upper[i, i + 1 : stop], errors[i - start])
@@ -66,3 +70,17 @@ class InverseFactor:
         levels = np.empty_like(found)
         levels[self.order] = found
         return levels
+
+
+def _limits(
+    order: NDArray[np.int64], i: int, found: NDArray[np.int8], partners: NDArray[np.int64] | None, top: int
+) -> tuple[Doubles | int, Doubles | int]:
+    """Return the lowest and highest level of the i-th channel in order, by output where its partner's levels are found already."""
+    if partners is None or partners[order[i]] < 0:
+        return -top, top
+    place = int(np.flatnonzero(order == partners[order[i]])[0])
+    if place > i:
+        return -top, top
+    other = found[place].astype(np.float64)
+    room = np.minimum(PAIR_LIMIT - np.abs(other), top)
+    return np.where(other < 0, -room, -top), np.where(other > 0, room, top)

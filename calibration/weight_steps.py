@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.layers import Layer
+from calibration.pair_bound import adds_pairs, pair_bound_scale
 from calibration.precision import Precision, Scheme, block_scale, weight_scale
 
 INTEGERS = (Precision.INT8, Precision.INT4)
@@ -24,11 +25,15 @@ def weight_step(weight: NDArray[np.float32], layer: Layer, precision: Precision,
         weight: The layer's weight, or what is rounded in its place.
         layer: The layer.
         precision: One of INTEGERS.
-        scheme: How the target quantizes: strongly typed ones have INT4 weights of products in blocks along the axis that is summed over.
+        scheme: How the target quantizes: strongly typed ones have INT4 weights of products in blocks along the axis that is summed over;
+            where one bounds pairs, the step of INT8 is as large as that takes.
     """
     is_product = layer.op_type not in _CONVOLUTIONS and weight.ndim in (2, 3)  # a Conv1d's weight has three axes too
     if precision is Precision.INT4 and scheme.strongly_typed and layer.weight_axis is not None and is_product:
         axis = reduction_axis(layer.weight_axis, weight.ndim)
         scale = block_scale(weight, axis, block=scheme.block, bits=precision.bits)
         return np.asarray(np.take(np.repeat(scale, scheme.block, axis=axis), np.arange(weight.shape[axis]), axis=axis))
-    return weight_scale(weight, layer.weight_axis, bits=precision.bits)
+    step = weight_scale(weight, layer.weight_axis, bits=precision.bits)
+    if precision is Precision.INT8 and scheme.bounds_pairs and adds_pairs(layer, weight.shape):
+        return np.maximum(step, pair_bound_scale(weight, layer))
+    return step

@@ -21,6 +21,13 @@ from engine_builder.config_schema import describe, read
 DEFAULT_MIN_RELATIVE = 0.9999
 
 
+class ExactOn(enum.StrEnum):
+    """Which processors an engine of integers must compute the same on: what its weights are rounded for."""
+
+    THIS_MACHINE = "this_machine"
+    ANY_X86_64 = "any_x86_64"
+
+
 class Order(enum.StrEnum):
     """By what the search sorts the layers before it bisects."""
 
@@ -216,6 +223,13 @@ class Config:
     builder: BuilderConfig = field(default_factory=BuilderConfig)
     threads: int = field(
         default=1, metadata={"minimum": 1, "maximum": 1024, "description": "Threads an engine runs with, on onnxruntime-cpu."}
+    )
+    exact_on: ExactOn = field(
+        default=ExactOn.THIS_MACHINE,
+        metadata={
+            "description": "Where int8 layers of an onnxruntime-cpu engine must be exact. Kernels of x86-64 without VNNI saturate; "
+            "any_x86_64 rounds weights so that they cannot, as this_machine does where it has such kernels."
+        },
     )
 
     @property

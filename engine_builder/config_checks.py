@@ -7,7 +7,7 @@ import dataclasses
 from calibration.errors import InvalidConfigError
 from calibration.metrics import Metric
 from engine_builder.backends import backend_for, rtx_gpu_here
-from engine_builder.config import Config, require_precisions
+from engine_builder.config import Config, ExactOn, require_precisions
 from engine_builder.config_builder import check_builder
 from engine_builder.errors import UnsupportedTargetError
 
@@ -31,6 +31,11 @@ def check_config(config: Config) -> None:
             fix='Give gpu, for example "RTX 4090"; GET /v1/targets lists those that are known.',
         )
     capabilities = backend_for(config.target, config.gpu).capabilities
+    if config.exact_on is not ExactOn.THIS_MACHINE and not capabilities.runs_on_cpu:
+        raise InvalidConfigError(
+            f"exact_on: found {config.exact_on}, but engines of {config.target} do not run on a processor's integer kernels",
+            fix="Leave exact_on out, or choose the target onnxruntime-cpu.",
+        )
     check_builder(config.builder, config.target, capabilities.compute_capability)
     require_precisions(config, (capabilities.baseline, *capabilities.low))
     if config.precisions is not None and not set(config.precisions) & set(capabilities.low):

@@ -102,8 +102,7 @@ def settled(found: Inspection, low: Mapping[str, Precision], backend: Backend, c
         backend: Of the target.
         context: Where the model is.
     """
-    target = backend.capabilities
-    if not target.scheme.strongly_typed or not low:
+    if not found.scheme.strongly_typed or not low:
         return dict(low)
     precisions = settle(read_model(context.workspace.path(found.prepared)), found.layers, low, found.baseline_type).precisions
     return {name: precisions[name] for name in low if precisions[name] is not found.baseline_type}
@@ -185,9 +184,10 @@ class _Plan:
         model = self._model if shifts is None else with_corrected_biases(self._model, self.sites, shifts)
         target = self._backend.capabilities
         layers, smoothings, levels = self._found.layers, self.repairs.smoothings, self._levels
-        base = self._found.baseline_type if target.scheme.strongly_typed else target.baseline
+        scheme = self._found.scheme
+        base = self._found.baseline_type if scheme.strongly_typed else target.baseline
         floats = self._found.float_nodes
-        return explicit_model(model, layers, self._low, self._ranges, target.scheme, smoothings, base, levels, floats)
+        return explicit_model(model, layers, self._low, self._ranges, scheme, smoothings, base, levels, floats)
 
 
 def _write(explicit: onnx.ModelProto, backend: Backend, folder: Path) -> None:

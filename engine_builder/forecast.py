@@ -53,14 +53,14 @@ def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, 
     capabilities = backend.capabilities
     trials = value_from_json(tuple[Trial, ...], request["trials"])
     model = read_model(context.workspace.path(found.prepared))
-    groups = attention_groups(model, found.layers) if capabilities.scheme.strongly_typed else ()
+    groups = attention_groups(model, found.layers) if found.scheme.strongly_typed else ()
     known = request.get("kernels_ms")
     if known is None:
         kernels = profiled(found, config.threads, trials, request, backend, context, groups)
     else:
         kernels = value_from_json(Kernels, known)
     gains = gains_from(kernels)
-    flows = _flows(model, found, capabilities.scheme, context)
+    flows = _flows(model, found, context)
     timed = [Timed(trial.precisions, trial.latency.ratio) for trial in trials if trial.latency is not None]
     # Of the trials' baselines the least disturbed one: kernels are profiled apart, and a load that inflates only one side feigns overhead.
     baseline_ms = min(trial.latency.baseline_median_ms for trial in trials if trial.latency is not None)
@@ -137,11 +137,11 @@ def prefix_ladder(name: str, order: Sequence[Decision], times: TimeModel, groups
     return Ladder(name, rungs, tuple(times.ratio(rung) for rung in rungs))
 
 
-def _flows(model: onnx.ModelProto, found: Inspection, scheme: Scheme, context: StageContext) -> tuple[Flow, ...]:
+def _flows(model: onnx.ModelProto, found: Inspection, context: StageContext) -> tuple[Flow, ...]:
     feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
     shapes = concrete_shapes(model, {name: array.shape for name, array in feeds.items()})
     sizes = {name: math.prod(size for size in shape if isinstance(size, int)) for name, shape in shapes.items()}
-    return flows_between(model, found.layers, scheme, sizes)
+    return flows_between(model, found.layers, found.scheme, sizes)
 
 
 def flows_between(model: onnx.ModelProto, layers: Sequence[Layer], scheme: Scheme, sizes: Mapping[str, int]) -> tuple[Flow, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from calibration.codec import value_from_json
 from calibration.layers import Layer
 from calibration.metrics import Metric, OutputKind
-from calibration.precision import Precision
+from calibration.precision import Precision, Scheme
 from calibration.singles import Decision
 from engine_builder.config import ShapeRange
 from engine_builder.float_plan import BaselineRepair
@@ -46,6 +46,7 @@ class Inspection:
     batch: int  # samples in one call when the float model runs or layers are probed
     is_batch_fixed: bool  # the model takes ``batch`` samples a call, no more and no fewer
     sample_seconds: float  # one forward pass of the float model for one sample, at ``batch``, one thread
+    scheme: Scheme  # how the job's engines round
 
     output_names: tuple[str, ...] = ()  # of each output
     weights: tuple[float, ...] = ()  # of each output in the loss; empty: all weigh the same

@@ -29,6 +29,7 @@ from engine_builder.errors import BuildError
 from engine_builder.evaluate import run_all
 from engine_builder.float_model import FloatModel
 from engine_builder.inspection import Inspection
+from engine_builder.job_scheme import job_scheme
 from engine_builder.model_files import keep_model, model_size_bytes
 from engine_builder.outputs import ComparedOutputs, check_output_names, output_kinds
 from engine_builder.scoring import check_scores, is_per_sample, labelled_tokens, new_scorer, outputs_for_metric
@@ -140,6 +141,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
         batch=batch,
         is_batch_fixed=fixed is not None,
         sample_seconds=seconds,
+        scheme=job_scheme(config, capabilities),
         output_names=names,
         weights=tuple(config.output_weights.get(name, 1.0) for name in names),
         label_names=scorer.label_names,

@@ -54,7 +54,7 @@ def ranges(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         context.progress(done / samples.samples, f"{done} of {samples.samples} samples")
 
     batches = samples.batches(found.batch if found.is_batch_fixed else min(found.batch, RANGE_BATCH))
-    symmetric = backend_for(config.target, config.gpu).capabilities.scheme.symmetric_activations
+    symmetric = found.scheme.symmetric_activations
     table = collect_ranges(path, found.layers, batches, method=config.calibration.method, symmetric=symmetric, on_batch=report)
     model = read_model(path)
     moved = ranges_of_moved_tensors(model, table.ranges)
@@ -68,7 +68,7 @@ def sensitivity(request: Mapping[str, object], context: StageContext) -> dict[st
     found, config, samples = _basics(request, context)
     start, stop = cast(int, request["start"]), cast(int, request["stop"])
     share = samples.take(np.arange(start, stop))
-    reference = _reference(found, config, request, context)
+    reference = _reference(found, request, context)
 
     def report(done: int) -> None:
         context.progress(done / share.samples, f"{len(wanted)} decisions on {done} of {share.samples} samples")
@@ -85,13 +85,13 @@ def sensitivity(request: Mapping[str, object], context: StageContext) -> dict[st
 def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
     """Measure the Hessian traces of every layer, on a few samples a probe: more probes where the budget's boundary depends on them."""
     found, config, samples = _basics(request, context)
-    reference = _reference(found, config, request, context)
+    reference = _reference(found, request, context)
     size = found.batch if found.is_batch_fixed else max(1, min(HESSIAN_BATCH, samples.samples // HESSIAN_BATCHES))
     batches = [samples.take(np.arange(i * size, (i + 1) * size) % samples.samples).inputs for i in range(HESSIAN_BATCHES)]
     traces = measure_traces(
         reference,
         found.kinds,
-        backend_for(config.target, config.gpu).capabilities.scheme,
+        found.scheme,
         read_ranges(request, context).ranges,
         batches,
         seed=config.search.seed,
@@ -115,12 +115,11 @@ def dependency(request: Mapping[str, object], context: StageContext) -> dict[str
     found, config, samples = _basics(request, context)
     wanted = wanted_decisions(found, config, request)
     singles = _singles(request, wanted, context)
-    scheme = backend_for(config.target, config.gpu).capabilities.scheme
-    pairs = pairs_to_test(singles, found.layers, scheme, PAIRS_PER_DECISION * len(wanted))
+    pairs = pairs_to_test(singles, found.layers, found.scheme, PAIRS_PER_DECISION * len(wanted))
     count = min(max(PAIR_SAMPLES // found.batch, 1) * found.batch, singles.samples)
     share = samples.take(np.arange(count))
     batches = list(share.batches(found.batch))
-    reference = _reference(found, config, request, context)
+    reference = _reference(found, request, context)
     tests = measure_pairs(
         reference,
         found.kinds,
@@ -179,17 +178,15 @@ def _basics(request: Mapping[str, object], context: StageContext) -> tuple[Inspe
     return found, config_from_json(request["config"]), load_saved(context.workspace.path(found.calibration))
 
 
-def _reference(found: Inspection, config: Config, request: Mapping[str, object], context: StageContext) -> ReferenceModel:
+def _reference(found: Inspection, request: Mapping[str, object], context: StageContext) -> ReferenceModel:
     model = read_model(context.workspace.path(found.prepared))
-    scheme = backend_for(config.target, config.gpu).capabilities.scheme
     repairs = read_repairs(request, context)
     ranges = read_ranges(request, context).ranges
-    return ReferenceModel(model, found.layers, ranges, scheme, repairs.smoothings, levels=read_levels(repairs, context))
+    return ReferenceModel(model, found.layers, ranges, found.scheme, repairs.smoothings, levels=read_levels(repairs, context))
 
 
 def _able(model: onnx.ModelProto, found: Inspection, config: Config, known: Mapping[str, tuple[float, float]]) -> dict[str, list[str]]:
-    scheme = backend_for(config.target, config.gpu).capabilities.scheme
-    eligibility = Eligibility(model, found.layers) if scheme.strongly_typed else None
+    eligibility = Eligibility(model, found.layers) if found.scheme.strongly_typed else None
     able: dict[str, list[str]] = {}
     for layer in found.layers:
         if all(name in known for name in (*layer.inputs, layer.output)):

@@ -29,7 +29,6 @@ from calibration.range_table import RangeMethod
 from calibration.reference import ReferenceModel
 from calibration.singles import Decision, measure_singles
 from calibration.smoothing import Smoothing, Spans, channel_spans, fit_smoothings, smoothable, with_range
-from engine_builder.backends import backend_for
 from engine_builder.backends.ort_cpu import OrtCpuBackend
 from engine_builder.config import config_from_json
 from engine_builder.evaluate import run_all
@@ -58,7 +57,7 @@ def repair(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     config = config_from_json(request["config"])
     samples = load_saved(context.workspace.path(found.calibration))
     model = read_model(context.workspace.path(found.prepared))
-    scheme = backend_for(config.target, config.gpu).capabilities.scheme
+    scheme = found.scheme
     wanted = wanted_decisions(found, config, request)
     fitted, held_out = split(samples.samples, found.batch if found.is_batch_fixed else 1, config.search.seed)
     table = RepairTable()

@@ -21,6 +21,7 @@ from engine_builder.config import config_from_json
 from engine_builder.errors import BuildError
 from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.predictions import dependency_map, predictions
+from engine_builder.qdq.exactness import engine_exact_on
 from engine_builder.repair_table import Repair, read_repairs
 from engine_builder.report_page import render
 from engine_builder.search.choices import is_uniform
@@ -29,7 +30,7 @@ from engine_builder.search.trial import Trial
 from engine_builder.timing import MIN_GAIN
 from engine_builder.triton import plan_repository
 from engine_builder.triton_onnx import onnx_repository
-from engine_builder.workspace import FileRef, StageContext
+from engine_builder.workspace import FileRef, StageContext, Workspace
 
 IN_THE_WAY = 5  # most sensitive layers named where the budget kept the baseline
 HELD_UP = 3.0  # times the median: a 95th percentile beyond it is that of a machine with other work
@@ -50,7 +51,7 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     shipped = value_from_json(tuple[Trial, ...], request["finalists"])  # built again where the search's engines do not ship
     chosen = next((trial for trial in shipped if trial.fingerprint == judged["chosen"]), None)
     assignment = PrecisionAssignment(tuple((found.baseline_precisions | (dict(chosen.precisions) if chosen else {})).items()))
-    result = _result(found, trials, judged, chosen, table, request)
+    result = _result(found, trials, judged, chosen, table, request, workspace)
     arrays = workspace.read_arrays(value_from_json(FileRef, request["dependency"]))
     interaction = np.asarray(arrays["interaction"], dtype=np.float64)
     forecasts = cast(Sequence[Mapping[str, object]], request["forecasts"])
@@ -126,6 +127,7 @@ def _result(
     chosen: Trial | None,
     table: SensitivityTable,
     request: Mapping[str, object],
+    workspace: Workspace,
 ) -> dict[str, object]:
     """Return the job's ``result`` as the HTTP contract gives it."""
     verdict = cast(Mapping[str, object], judged["verdict"])
@@ -166,7 +168,8 @@ def _result(
         **_gain(cast(float, judged["ratio"]), chosen, judged, target.latency_source),
         "verdict": {key: verdict[key] for key in ("answer", "metric", "drop", "interval", "confidence", "n", "selection")}
         | {key: verdict[key] for key in ("flips", "budget", "probability_over_budget", "samples_needed", "method")},
-        "engine": {"name": target.engine_name, "sha256": engine.sha256, "size_bytes": picked["size_bytes"]},
+        "engine": {"name": target.engine_name, "sha256": engine.sha256, "size_bytes": picked["size_bytes"]}
+        | {"exact_on": None if chosen is None else engine_exact_on(workspace.path(engine))},
         "environment": judged["environment"],
     }
 

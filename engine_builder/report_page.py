@@ -270,6 +270,8 @@ def _repeat(body: Row, result: Row) -> str:
     )
     engine = cast(Row, result["engine"])
     facts = {**cast(Row, result["environment"]), "engine SHA-256": engine["sha256"]}
+    if engine.get("exact_on"):
+        facts["engine is exact on"] = engine["exact_on"]
     if probes := cast(Row, body.get("probes") or {}):
         facts["probes ran on"] = ", ".join(cast(Sequence[str], probes["providers"]))
     facts |= {key.replace("_", " "): _fact(value) for key, value in data.items() if value is not None}

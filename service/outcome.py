@@ -38,7 +38,8 @@ def collect(
     if name not in artifacts:
         name = _zipped(name)
         stored = artifacts[name]
-        result = {**result, "engine": {"name": name, "sha256": stored.sha256, "size_bytes": stored.size_bytes}}
+        engine_facts = cast("Mapping[str, object]", result["engine"])
+        result = {**result, "engine": {**engine_facts, "name": name, "sha256": stored.sha256, "size_bytes": stored.size_bytes}}
     return result, name, artifacts | log_of(workspace, store)
 
 

@@ -18,6 +18,7 @@ REASONS = (
     "tensorrt-rtx-cu13 is not installed",
     "hadolint is not installed",
     "check-jsonschema is not installed",
+    "qemu-x86_64 is not installed",
 )
 
 
@@ -33,6 +34,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         report.outcome = "failed"
         report.longrepr = (
             f"{item.nodeid}: skipped ({report.longrepr[2].removeprefix('Skipped: ')}), which is a failure where CI=true\n"
-            "fix: install what is missing: gcc by the system's packages, the rest by `make test` from requirements/dev.txt"
+            "fix: install what is missing: gcc and qemu-user by the system's packages, the rest by `make test` from requirements/dev.txt"
         )
     return report

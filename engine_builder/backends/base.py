@@ -27,6 +27,7 @@ class Capabilities:
     scheme: Scheme  # how the low precisions round
     latency_source: str  # "measured" on this machine, or "predicted"
     parallel_runs: bool = False  # whether threads may share a runner
+    runs_on_cpu: bool = False  # whether engines run on the processor, by whose integer kernels
     engine_name: str = "engine.onnx"  # what an engine's file is called
     is_own_baseline: bool = True  # whether the user's own file is the baseline engine; else the baseline is built
     is_repeatable: bool = True  # whether two builds of one explicit model give the same engine

@@ -21,6 +21,7 @@ from calibration.model import save_model
 from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from engine_builder.backends.base import Capabilities, Engine, Runner
 from engine_builder.backends.engine_tensors import EngineTensors
+from engine_builder.backends.integer_kernels import measured_kernels
 from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.ort_profile import profiled_kernels
 from engine_builder.config import ShapeRange
@@ -89,7 +90,8 @@ class OrtCpuBackend:
     @property
     def capabilities(self) -> Capabilities:
         """FP32 baseline, INT8 layers, measured latency."""
-        return Capabilities("onnxruntime-cpu", Precision.FP32, (Precision.INT8,), ONNXRUNTIME_CPU_SCHEME, "measured", parallel_runs=True)
+        scheme, low = ONNXRUNTIME_CPU_SCHEME, (Precision.INT8,)
+        return Capabilities("onnxruntime-cpu", Precision.FP32, low, scheme, "measured", parallel_runs=True, runs_on_cpu=True)
 
     def build(
         self,
@@ -130,8 +132,8 @@ class OrtCpuBackend:
         return None
 
     def environment(self) -> dict[str, object]:
-        """Return the clock; all else is in every report."""
-        return {"clock": "time.perf_counter"}
+        """Return the clock and what the integer kernels do with large sums; all else is in every report."""
+        return {"clock": "time.perf_counter", "integer_kernels": measured_kernels().value}
 
     def kernel_times(
         self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path

@@ -8,7 +8,7 @@ DequantizeLinear, and what comes out of it is ``fake_quantize_activation`` of th
 2. *Outputs.* ``layer.output`` of a low layer whose op type is in ``scheme.quantized_outputs`` (after its Relu or Clip) gets a
    pair with its own range, which serves **all** readers and the graph output of that name. It is the pair of case 1 too where
    low layers read the tensor. Nothing is quantized between the layer's node and its Relu or Clip.
-3. *Weights* of low layers are int8, symmetric, one scale per output channel: ``fake_quantize_weight``, or the levels that are given in
+3. *Weights* of low layers are int8, symmetric, one scale per output channel: ``calibration.weight_steps``, or the levels that are given in
    the place of the nearest (``calibration.second_order``).
 4. *Biases* of the low layers of case 2 that hold one number per output channel are int32 with scale s_x * s_w. Where a bias
    would not fit, that channel's s_w is raised until it does (in practice a dead channel, whose weights are 0 in any case).
@@ -34,6 +34,7 @@ DequantizeLinear, and what comes out of it is ``fake_quantize_activation`` of th
 The pairs are written here and not by onnxruntime's ``QDQQuantizer``: that one gives a pair to every reader of a tensor, overwrites a
 user's constant called ``x_scale`` without a word (the model then computes something else), and leaves out, with a log line,
 tensors whose type it does not know. Scales, zero points and the operators that onnxruntime runs in the end are the same.
+12. *Where it is exact* stands in the model's metadata (``engine_builder.qdq.exactness``).
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from calibration.precision import Precision, Scheme
 from calibration.second_order import Levels
 from calibration.smoothing import Smoothing
 from engine_builder.qdq.activations import QuantizeActivations
+from engine_builder.qdq.exactness import EXACT_ON, exact_on
 from engine_builder.qdq.float_layers import KeepFloatLayers
 from engine_builder.qdq.joins import QuantizeJoins
 from engine_builder.qdq.names import Names, names_in
@@ -92,12 +94,14 @@ def rewrite(
     smooth = SmoothInputs(low, ranges, smoothings, names)
     smooth(model)
     low, ranges = smooth.low, smooth.ranges
-    QuantizeWeights(low, ranges, scheme, names, levels or {})(model)
+    weights = QuantizeWeights(low, ranges, scheme, names, levels or {})
+    weights(model)
     QuantizeActivations(low, ranges, scheme, names)(model)
     if scheme.quantized_outputs:
         QuantizeJoins(names)(model)
         KeepLowProducts({layer.name for layer in low}, names)(model)
         KeepFloatLayers({layer.name for layer in low}, names)(model)
+    model.metadata_props[EXACT_ON] = exact_on(is_saturable=bool(weights.saturable))
     explicit = ir.to_proto(model)
     del explicit.graph.value_info[:]  # case 9
     return explicit

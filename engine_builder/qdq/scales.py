@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.precision import Precision, Scheme, activation_grid, weight_scale
+from calibration.precision import Precision, Scheme, activation_grid
 from engine_builder.errors import BuildError
 
 _INT32_MAX = 2**31 - 1
@@ -59,22 +59,24 @@ def activation_scale(tensor: str, ranges: Mapping[str, tuple[float, float]], sch
 def quantize_weight(
     weight: NDArray[np.float32],
     axis: int | None,
+    step: NDArray[np.float32],
     *,
     bias: NDArray[np.float32] | None = None,
     input_scale: NDArray[np.float32] | None = None,
     levels: NDArray[np.int8] | None = None,
 ) -> QuantizedWeight:
-    """Return the int8 values of ``weight`` (any shape, float32), whose fake quantization is ``fake_quantize_weight``.
+    """Return the int8 values of ``weight`` (any shape, float32).
 
     Args:
         weight: The float weight.
         axis: Its output-channel axis; None for one scale in all.
+        step: Between two levels of each output channel, broadcastable to ``weight``: ``calibration.weight_steps.weight_step``.
         bias: (channels,) or (1, channels) float32. Where it would not fit int32 at scale s_x * s_w (a dead channel with a bias), that
             channel's s_w is raised until it does.
         input_scale: s_x, 0-d; needed with ``bias``.
-        levels: Values in the place of the nearest, on the grid of ``fake_quantize_weight``; not used in a channel whose s_w is raised.
+        levels: Values in the place of the nearest, on the grid of ``step``; not used in a channel whose s_w is raised.
     """
-    scale = measured = weight_scale(weight, axis, bits=Precision.INT8.bits)
+    scale = step
     if bias is not None and input_scale is not None:
         smallest = (np.abs(bias.astype(np.float64)) * _HEADROOM / (float(input_scale) * _INT32_MAX)).astype(np.float32)
         if axis is None:
@@ -86,7 +88,7 @@ def quantize_weight(
             scale = np.maximum(scale, smallest.reshape(-1, channels).max(axis=0).reshape(shape))
     values = np.clip(np.round(weight / scale), -127, 127).astype(np.int8)
     if levels is not None:
-        values = np.where(scale == measured, levels, values).astype(np.int8)
+        values = np.where(scale == step, levels, values).astype(np.int8)
     return QuantizedWeight(values, np.asarray(scale.reshape(-1) if axis is not None else scale.reshape(()), dtype=np.float32))
 
 

@@ -9,8 +9,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from calibration.layers import Layer
+from calibration.pair_bound import keeps_pair_bound
 from calibration.precision import Precision, Scheme
 from calibration.second_order import Levels
+from calibration.weight_steps import weight_step
 from engine_builder.errors import BuildError
 from engine_builder.qdq.activations import add_initializer
 from engine_builder.qdq.names import Names
@@ -32,6 +34,7 @@ class QuantizeWeights(ir.passes.InPlacePass):
         self._scheme = scheme
         self._names = names
         self._levels = levels
+        self.saturable: list[str] = []  # layers whose weights need kernels that add in 32 bits
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Replace the weights, in the order of the layers."""
@@ -53,10 +56,13 @@ class QuantizeWeights(ir.passes.InPlacePass):
         quantized = quantize_weight(
             weight,
             layer.weight_axis,
+            weight_step(weight, layer, Precision.INT8, self._scheme),
             bias=bias if integer_bias else None,
             input_scale=grid.scale if grid else None,
             levels=self._levels.get((layer.name, Precision.INT8)),
         )
+        if not keeps_pair_bound(quantized.values, layer):
+            self.saturable.append(layer.name)
         self._replace(graph, node, str(layer.weight), quantized.values, quantized.scale, layer.weight_axis)
         if bias is None or layer.bias is None:
             return

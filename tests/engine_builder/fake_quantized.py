@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from calibration.layers import Layer
-from calibration.precision import Scheme, fake_quantize_activation, fake_quantize_weight
+from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme, fake_quantize_activation
+from calibration.weight_steps import weight_step
 from engine_builder.qdq.placement import ranges_of_moved_tensors
 
 Tensors = dict[str, NDArray[np.generic]]
@@ -133,13 +134,18 @@ def interpret(
         if layer is not None:
             inputs |= {name: rounded(name) for name in layer.inputs}
             if layer.weight is not None:
-                inputs[layer.weight] = fake_quantize_weight(np.asarray(tensors[layer.weight], dtype=np.float32), layer.weight_axis, bits=8)
+                inputs[layer.weight] = rounded_weight(np.asarray(tensors[layer.weight], dtype=np.float32), layer, scheme)
         found = run_node(node, inputs)
         for name, value in zip(node.output, found, strict=True):
             tensors[name] = np.asarray(value)
             if name in rounded_outputs:
                 tensors[name] = rounded(name)
     return tensors
+
+
+def rounded_weight(weight: NDArray[np.float32], layer: Layer, scheme: Scheme | None) -> NDArray[np.float32]:
+    step = weight_step(weight, layer, Precision.INT8, scheme or ONNXRUNTIME_CPU_SCHEME)
+    return np.asarray(np.clip(np.round(weight / step), -127, 127) * step, dtype=np.float32)
 
 
 def measured_ranges(model: onnx.ModelProto, feeds: Tensors) -> Ranges:

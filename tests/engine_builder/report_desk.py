@@ -13,7 +13,7 @@ from calibration.codec import json_from_value, value_from_json
 from calibration.dependency import PairTest
 from calibration.layers import Layer, LayerKind
 from calibration.metrics import Metric, OutputKind
-from calibration.precision import Precision
+from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from calibration.sensitivity import Sensitivity, SensitivityTable
 from calibration.singles import Decision
 from calibration.verdict import AccuracyVerdict, Budget, Selection, judge
@@ -65,6 +65,7 @@ def inspection(names: Sequence[str], notes: Sequence[str]) -> Inspection:
         batch=8,
         is_batch_fixed=False,
         sample_seconds=0.1,
+        scheme=ONNXRUNTIME_CPU_SCHEME,
     )
 
 

@@ -40,6 +40,7 @@ FULL = {
         "version_compatible": True,
     },
     "threads": 4,
+    "exact_on": "any_x86_64",
 }
 
 

@@ -44,7 +44,7 @@ def test_an_improvement_is_described_as_the_contract_says(desk: Desk) -> None:
     assert cast(Mapping[str, object], result["chosen"])["precisions"] == {"fp32": 2, "int8": 2}
     assert cast(Mapping[str, object], result["baseline"])["precisions"] == {"fp32": 4}
     assert set(cast(Mapping[str, object], result["verdict"])) >= {"answer", "metric", "drop", "interval", "confidence", "n", "selection"}
-    assert result["engine"] == {"name": "engine.onnx", "sha256": "a" * 64, "size_bytes": 1000}
+    assert result["engine"] == {"name": "engine.onnx", "sha256": "a" * 64, "size_bytes": 1000, "exact_on": None}
     assert set(cast(Mapping[str, object], found["artifacts"])) == {
         "report.json",
         "report.html",

@@ -30,6 +30,7 @@ from tests.engine_builder.fake_quantized import (
     samples_of,
     session_of,
 )
+from tests.this_processor import EXACT_ANYWHERE, EXACT_HERE, EXACT_SCHEMES
 
 
 def low_of(layers: Sequence[Layer], names: Sequence[str] | None = None) -> dict[str, Precision]:
@@ -54,7 +55,9 @@ def mixtures(text: str) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("scheme", [ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME], ids=["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize(
+    "scheme", [ONNXRUNTIME_CPU_SCHEME, EXACT_ANYWHERE, TENSORRT_SCHEME], ids=["onnxruntime", "any processor", "tensorrt"]
+)
 def test_every_mixture_equals_fake_quantization_at_the_same_places(kind: str, scheme: Scheme) -> None:
     model = model_of(MODELS[kind])
     layers = find_layers(model)
@@ -75,13 +78,14 @@ def test_every_mixture_equals_fake_quantization_at_the_same_places(kind: str, sc
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_optimizations_change_the_result_by_rounding_only(kind: str) -> None:
+@pytest.mark.parametrize("scheme", EXACT_SCHEMES, ids=lambda scheme: "any processor" if scheme.bounds_pairs else "this processor")
+def test_optimizations_change_the_result_by_rounding_only(kind: str, scheme: Scheme) -> None:
     model = model_of(MODELS[kind])
     layers = find_layers(model)
     feeds = samples_of(model)
     ranges = measured_ranges(model, feeds)
     for names in mixtures(MODELS[kind])[:16]:
-        explicit = rewrite(model, layers, low_of(layers, names), ranges, ONNXRUNTIME_CPU_SCHEME)
+        explicit = rewrite(model, layers, low_of(layers, names), ranges, scheme)
         plain = run(explicit, feeds, optimized=False)
         for name, found in run(explicit, feeds, optimized=True).items():
             low, high = ranges[name]
@@ -171,8 +175,8 @@ def test_a_dead_channel_keeps_its_bias() -> None:
     layers = find_layers(model)
     feeds = samples_of(model)
     ranges = measured_ranges(model, feeds)
-    explicit = rewrite(model, layers, low_of(layers, ["conv3"]), ranges, ONNXRUNTIME_CPU_SCHEME)
-    expected = interpret(model, feeds, [layer for layer in layers if layer.name == "conv3"], ranges, ONNXRUNTIME_CPU_SCHEME)["y"]
+    explicit = rewrite(model, layers, low_of(layers, ["conv3"]), ranges, EXACT_HERE)
+    expected = interpret(model, feeds, [layer for layer in layers if layer.name == "conv3"], ranges, EXACT_HERE)["y"]
     assert np.abs(run(explicit, feeds, optimized=True)["y"] - expected).max() < 0.05
 
 

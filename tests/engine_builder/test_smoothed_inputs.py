@@ -9,10 +9,11 @@ import onnx
 import pytest
 
 from calibration.layers import Layer, find_layers
-from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
+from calibration.precision import Precision
 from calibration.smoothing import Smoothing, channel_spans, fit_smoothings, smoothable
 from engine_builder.qdq.rewrite import rewrite
 from tests.engine_builder.fake_quantized import ATTENTION, Ranges, measured_ranges, model_of, run, samples_of
+from tests.this_processor import EXACT_HERE
 
 MODEL = model_of(ATTENTION)
 LAYERS = find_layers(MODEL)
@@ -23,7 +24,7 @@ SMOOTHINGS = fit_smoothings(MODEL, CANDIDATES, channel_spans(MODEL, CANDIDATES, 
 
 
 def explicit(low: Sequence[str], smoothings: Sequence[Smoothing] = SMOOTHINGS, layers: Sequence[Layer] = LAYERS) -> onnx.ModelProto:
-    return rewrite(MODEL, layers, dict.fromkeys(low, Precision.INT8), RANGES, ONNXRUNTIME_CPU_SCHEME, smoothings)
+    return rewrite(MODEL, layers, dict.fromkeys(low, Precision.INT8), RANGES, EXACT_HERE, smoothings)
 
 
 def products(model: onnx.ModelProto) -> list[onnx.NodeProto]:

@@ -196,8 +196,9 @@ def test_the_search_half_is_seeded() -> None:
 
 
 def test_corrected_biases_are_left_out_where_only_the_engine_without_them_meets_the_budget(tmp_path: Path) -> None:
-    low = ("Conv_c1", "Add_sum", "Gemm_logits")  # on these samples the correction, judged on others, makes the outputs worse
-    driver, basics = ranged(tmp_path, cnn(), samples_for(cnn(), 20), samples_for(cnn(), 12, seed=5), {"accuracy": {"max_nmse": 0.5}})
+    config = {"accuracy": {"max_nmse": 0.5}, "exact_on": "any_x86_64"}  # the same weights on every processor
+    low = ("Conv_c1",)  # on these samples the correction, judged on others, makes the outputs worse
+    driver, basics = ranged(tmp_path, cnn(), samples_for(cnn(), 20, seed=8), samples_for(cnn(), 12, seed=106), config)
     repaired = basics | {"repairs": driver.run("repair", basics)["repairs"]}
     plain, corrected = run_trial(driver, basics, *low), run_trial(driver, repaired, *low)
     assert corrected.corrections is not None
