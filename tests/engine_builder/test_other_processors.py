@@ -22,7 +22,8 @@ from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme
 from engine_builder.backends.integer_kernels import IntegerKernels, measured_kernels
 from engine_builder.qdq.rewrite import rewrite
 from tests.engine_builder.fake_quantized import ATTENTION, GEMMS, OUTPUTS, RESIDUAL, measured_ranges, model_of, run, samples_of
-from tests.this_processor import EXACT_ANYWHERE
+from tests.engine_builder.run_engines import outputs
+from tests.this_processor import EXACT_ANYWHERE, EXACT_HERE
 
 SCRIPT = Path(__file__).with_name("run_engines.py")
 # Weights and pictures without negative values: every pair has one sign, and every sum is large.
@@ -121,3 +122,11 @@ def test_full_range_is_exact_here_if_and_only_if_the_measured_kernels_are() -> N
     explicit, feeds, ranges = engine("positive", ONNXRUNTIME_CPU_SCHEME)
     apart = steps_apart(run(explicit, feeds, optimized=True), run(explicit, feeds, optimized=False), ranges)
     assert (apart <= 3) is (measured_kernels() is IntegerKernels.EXACT)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_engine_of_a_default_job_and_the_precise_kernels_agree_here(tmp_path: Path, name: str) -> None:
+    explicit, feeds, ranges = engine(name, EXACT_HERE)
+    onnx.save_model(explicit, tmp_path / "engine.onnx")
+    plain, precise = (outputs(tmp_path / "engine.onnx", feeds, is_precise=is_precise) for is_precise in (False, True))
+    assert steps_apart(plain, precise, ranges) <= 1
