@@ -22,7 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.metrics import WORST_LOSS, OutputKind, by_class, divergence
+from calibration.nonfinite import with_far_as_infinite
 from calibration.session import Array
+from calibration.softmax import log_softmax, without_classes
 
 Doubles = NDArray[np.float64]
 
@@ -113,22 +115,24 @@ class _Output(Protocol):
 class _Logits:
     def __init__(self, reference: Array) -> None:
         self._z = by_class(reference)  # (n, predictions of one sample, classes); the loss is the mean over predictions
-        self._log_p = _log_softmax(self._z)
+        self._log_p = log_softmax(self._z)
+        self._without = without_classes(self._log_p)
         self._p = np.exp(self._log_p)
         self._root = np.sqrt(self._p / (2.0 * self._z.shape[1]))
         self._impossible = np.nonzero(self._p == 0.0)  # a mask's classes: whatever happens to their logits is no loss
 
     def loss(self, perturbed: Array) -> Doubles:
-        log_q = _log_softmax(by_class(perturbed))
+        log_q = log_softmax(by_class(perturbed))
         with np.errstate(invalid="ignore"):
             terms = self._p * (self._log_p - log_q)
         terms[self._impossible] = 0.0
         terms[np.isnan(log_q)] = WORST_LOSS
+        terms[self._without != without_classes(log_q)] = WORST_LOSS
         return np.asarray(np.clip(terms.sum(axis=-1).mean(axis=-1), 0.0, WORST_LOSS))
 
     def whitened(self, perturbed: Array) -> Doubles:
         with np.errstate(invalid="ignore"):
-            d = by_class(perturbed) - self._z
+            d = _difference(by_class(perturbed), self._z)
             d[self._impossible] = 0.0
             d -= (self._p * d).sum(axis=-1, keepdims=True)
             d *= self._root
@@ -152,8 +156,9 @@ class _Probabilities:
 class _Values:
     def __init__(self, reference: Array) -> None:
         self._reference = reference
-        self._z = reference.reshape(len(reference), -1).astype(np.float64)
-        square = np.einsum("ij,ij->i", self._z, self._z)
+        self._z = with_far_as_infinite(reference.reshape(len(reference), -1).astype(np.float64))
+        finite = np.where(np.isfinite(self._z), self._z, 0.0)
+        square = np.einsum("ij,ij->i", finite, finite)
         usual = float(square[square > 0].mean()) if (square > 0).any() else 1.0
         self._norm = np.sqrt(np.where(square > 0, square, usual))[:, None]  # a sample of zeros is measured as the loss measures it
 
@@ -161,8 +166,7 @@ class _Values:
         return divergence(OutputKind.VALUES, self._reference, perturbed)
 
     def whitened(self, perturbed: Array) -> Doubles:
-        with np.errstate(invalid="ignore"):
-            d: Doubles = perturbed.reshape(self._z.shape).astype(np.float64) - self._z
+        d = _difference(with_far_as_infinite(perturbed.reshape(self._z.shape).astype(np.float64)), self._z)
         d /= self._norm
         return d
 
@@ -174,10 +178,13 @@ _BY_KIND: Mapping[OutputKind, Callable[[Array], _Output]] = {
 }
 
 
-def _log_softmax(rows: Doubles) -> Doubles:
+def _difference(x: Doubles, z: Doubles) -> Doubles:
+    """Return x - z, 0 where both are the same infinity."""
     with np.errstate(invalid="ignore"):
-        rows = rows - rows.max(axis=-1, keepdims=True)
-        return np.asarray(rows - np.log(np.exp(rows).sum(axis=-1, keepdims=True)))
+        d = x - z
+    if not np.isfinite(d).all():
+        d[x == z] = 0.0
+    return np.asarray(d)
 
 
 def _fold(e: Doubles) -> Doubles:

@@ -141,7 +141,7 @@ class MetricModel:
 
         Args:
             outputs: Of the engine, by name, each (samples, ...).
-            reference: The float model's, all finite.
+            reference: The float model's, without NaN. A sample with NaN, or with infinities that are not there too, scores 0.
             labels: (samples, ...), if there are any.
 
         Raises:
@@ -159,10 +159,10 @@ class MetricModel:
                 values = reference[item.output]
             else:
                 values = outputs[item.output]
-                is_finite = np.isfinite(values.reshape(samples, -1)).all(axis=1)
-                if not is_finite.all():
-                    is_known &= is_finite
-                    values = np.where(is_finite.reshape(-1, *(1,) * (values.ndim - 1)), values, reference[item.output])
+                is_sound = (np.isfinite(values) | (values == reference[item.output])).reshape(samples, -1).all(axis=1)
+                if not is_sound.all():
+                    is_known &= is_sound
+                    values = np.where(is_sound.reshape(-1, *(1,) * (values.ndim - 1)), values, reference[item.output])
             feeds[item.spec.name] = values.astype(item.spec.dtype, copy=False)
         parts = [self._run({name: array[start : start + BATCH] for name, array in feeds.items()}) for start in range(0, samples, BATCH)]
         scores = np.concatenate(parts)

@@ -7,6 +7,9 @@ Divergences (0 is perfect), with r the reference and x the output of one sample:
 
 Classes lie on the last axis that is longer than one; axes between it and the samples are averaged over. A sample with a NaN in it
 scores worst, so a broken engine can never look good.
+
+Masked outputs are infinite (or at the end of float32's range, which counts as that): where both are so alike, they are equal there and the
+rest is compared; where one is and the other is not, the sample scores worst, unless the class was next to impossible in either case.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
+from calibration.nonfinite import with_far_as_infinite
+from calibration.softmax import log_softmax, without_classes
 from calibration.token_metrics import span_f1, token_f1
 
 WORST_LOSS = 1e6  # the divergence of a sample that is not finite: finite itself, so that means and JSON stay so
@@ -131,12 +136,13 @@ def kl_divergence(reference: NDArray[np.generic], output: NDArray[np.generic], *
     Returns:
         (samples,) float64, nats.
     """
-    logs = _log_probabilities if probabilities else _log_softmax
+    logs = _log_probabilities if probabilities else log_softmax
     log_p, log_q = logs(by_class(reference)), logs(by_class(output))
     p = np.exp(log_p)
     with np.errstate(invalid="ignore"):
         terms = np.where(p > 0, p * (log_p - log_q), 0.0)
         terms[np.isnan(log_q) | np.isnan(log_p)] = WORST_LOSS
+        terms[without_classes(log_p) != without_classes(log_q)] = WORST_LOSS
     return np.asarray(np.clip(terms.sum(axis=-1).mean(axis=-1), 0.0, WORST_LOSS), dtype=np.float64)
 
 
@@ -153,10 +159,10 @@ def nmse(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray
         (samples,) float64, 0 for identical values, at most WORST_LOSS.
     """
     r, x = _by_sample(reference), _by_sample(output)
-    error, norm = _squared_error(r, x), np.einsum("ij,ij->i", r, r)
-    known = norm[(norm > 0) & np.isfinite(norm)]
-    usual = float(known.mean()) if known.size else 1.0
-    return _finite_loss(error / np.where((norm > 0) & np.isfinite(norm), norm, usual))
+    error, finite = _squared_error(r, x), np.where(np.isfinite(r), r, 0.0)
+    norm = np.einsum("ij,ij->i", finite, finite)
+    usual = float(norm[norm > 0].mean()) if (norm > 0).any() else 1.0
+    return _finite_loss(error / np.where(norm > 0, norm, usual))
 
 
 def psnr(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -165,10 +171,12 @@ def psnr(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray
     The peak is the span (highest - lowest value) of the sample's reference; a constant reference takes its magnitude, or 1 if zero.
     """
     r, x = _by_sample(reference), _by_sample(output)
-    span = r.max(axis=1) - r.min(axis=1)
-    peak = np.where(span > 0, span, np.abs(r[:, 0]))
+    is_finite = np.isfinite(r)
+    highest = r.max(axis=1, where=is_finite, initial=-np.inf)
+    span = highest - r.min(axis=1, where=is_finite, initial=np.inf)  # -inf where nothing is finite
+    peak = np.where(span > 0, span, np.abs(highest))
     peak = np.where((peak > 0) & np.isfinite(peak), peak, 1.0)
-    relative = _finite_loss(_squared_error(r, x) / r.shape[1] / peak**2)
+    relative = _finite_loss(_squared_error(r, x) / np.maximum(is_finite.sum(axis=1), 1) / peak**2)
     floor = 10.0 ** (-IDENTICAL_PSNR / 10)
     return np.asarray(np.clip(-10.0 * np.log10(np.maximum(relative, floor)), 0.0, IDENTICAL_PSNR), dtype=np.float64)
 
@@ -179,8 +187,12 @@ def cosine(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArr
     Two zero vectors agree (1), one zero vector does not (0).
     """
     r, x = _by_sample(reference), _by_sample(output)
-    norms = np.sqrt(np.einsum("ij,ij->i", r, r)) * np.sqrt(np.einsum("ij,ij->i", x, x))
-    dots = np.einsum("ij,ij->i", r, x)
+    masked = np.isinf(r) & (r == x)
+    if masked.any():
+        r, x = np.where(masked, 0.0, r), np.where(masked, 0.0, x)
+    with np.errstate(invalid="ignore"):
+        norms = np.sqrt(np.einsum("ij,ij->i", r, r)) * np.sqrt(np.einsum("ij,ij->i", x, x))
+        dots = np.einsum("ij,ij->i", r, x)
     is_finite = np.isfinite(norms) & np.isfinite(dots)
     values = np.divide(dots, norms, out=np.where(is_finite, 0.0, -1.0), where=is_finite & (norms > 0))
     values[np.all(r == x, axis=1)] = 1.0  # exactly, where rounding would leave 1 - 2^-53
@@ -259,13 +271,7 @@ def topk(labels: NDArray[np.generic], scores: NDArray[np.generic], *, k: int) ->
 def by_class(values: NDArray[np.generic]) -> NDArray[np.float64]:
     """Return the values as (samples, predictions per sample, classes): (n, 1000, 1, 1) becomes (n, 1, 1000)."""
     longer = [size for size in values.shape[1:] if size > 1]
-    return values.astype(np.float64).reshape(len(values), -1, longer[-1] if longer else 1)
-
-
-def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore"):
-        shifted = logits - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), dtype=np.float64)
+    return with_far_as_infinite(values.astype(np.float64)).reshape(len(values), -1, longer[-1] if longer else 1)
 
 
 def _log_probabilities(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -291,7 +297,7 @@ def _as_rows(values: NDArray[np.generic]) -> NDArray[np.generic]:
 
 def _by_sample(values: NDArray[np.generic]) -> NDArray[np.float64]:
     """Return the values as (samples, all the rest)."""
-    return _as_rows(values).astype(np.float64)
+    return with_far_as_infinite(_as_rows(values).astype(np.float64))
 
 
 _SMALLEST_PROBABILITY = 1e-12

@@ -98,6 +98,26 @@ def test_a_masked_class_is_no_loss_and_a_broken_sample_is_the_worst() -> None:
     assert not e[1].any()
 
 
+@pytest.mark.parametrize("mask", [-np.inf, float(np.finfo(np.float32).min)])
+@pytest.mark.parametrize("kind", [OutputKind.LOGITS, OutputKind.VALUES])
+def test_masked_values_leave_the_loss_and_its_second_order_form_to_the_others(kind: OutputKind, mask: float) -> None:
+    z, d = outputs(kind, 11, step=0.02)
+    x = z + d
+    kept = np.arange(z.shape[-1]) % 2 == 0
+    expected = losses([kind], [z[..., kept]], [x[..., kept]])
+    z[..., ~kept], x[..., ~kept] = mask, -np.inf  # an engine in FP16 has -inf where float32 has its lowest value
+    np.testing.assert_allclose(losses([kind], [z], [x]), expected, rtol=1e-9)
+    np.testing.assert_allclose(losses([kind], [z], [x]), divergence(kind, z, x), rtol=1e-9)
+    e = whitened([kind], [z], [x]).astype(np.float64)
+    np.testing.assert_allclose((e**2).sum(axis=1), expected, rtol=0.05)  # to second order
+
+
+def test_a_row_that_only_one_of_two_masks_whole_is_the_worst() -> None:
+    z, x = np.zeros((2, 2, 3)), np.zeros((2, 2, 3))
+    z[:, 1], x[0, 1] = -np.inf, -np.inf
+    assert losses([OutputKind.LOGITS], [z], [x]).tolist() == [0, WORST_LOSS]
+
+
 @pytest.mark.parametrize("zeros", [[1], [0, 1, 2]])
 def test_a_sample_of_zeros_is_measured_against_the_others(zeros: list[int]) -> None:
     z, d = outputs(OutputKind.VALUES, 9, step=0.1)

@@ -100,6 +100,13 @@ def test_a_sample_that_is_not_finite_scores_0_and_is_not_shown_to_the_graph(writ
     assert np.flatnonzero(found == 0.0).tolist() == [2, 5]
 
 
+def test_infinities_that_the_float_model_has_too_are_shown_to_the_graph(written: Written) -> None:
+    metric, reference = written("float[N,4] scores", BEST), logits()
+    reference[:, 3] = -np.inf
+    found = metric.score({"scores": reference}, {"scores": reference}, None)
+    assert (found == metric.score({"scores": np.where(reference < -9, -9, reference)}, {"scores": reference}, None)).all()
+
+
 @pytest.mark.parametrize(
     ("inputs", "nodes", "words"),
     [

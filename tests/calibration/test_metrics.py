@@ -105,6 +105,49 @@ def test_infinities_that_agree_are_no_error():
     assert cosine(values, values).tolist() == [1]
 
 
+LOWEST = float(np.finfo(np.float32).min)
+HIDDEN = np.array([False, True, False, False, True, False])
+
+
+@pytest.mark.parametrize(
+    ("measure", "masks"),
+    [
+        *((measure, (low, -np.inf)) for measure in (nmse, cosine, psnr, agreement, kl_divergence) for low in (-np.inf, LOWEST)),
+        *((measure, (np.inf, np.inf)) for measure in (nmse, cosine, psnr)),  # of classes it would be the certain one
+    ],
+)
+def test_what_is_masked_alike_counts_for_nothing(measure, masks):
+    rng = np.random.default_rng(3)
+    reference = rng.normal(size=(5, 6))
+    output = reference + 0.3 * rng.normal(size=(5, 6))
+    expected = measure(reference[:, ~HIDDEN], output[:, ~HIDDEN])
+    reference[:, HIDDEN], output[:, HIDDEN] = masks
+    assert measure(reference, output) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("measure", "worst"), [(nmse, WORST_LOSS), (kl_divergence, WORST_LOSS), (cosine, -1), (psnr, 0)])
+def test_what_is_masked_in_the_engine_alone_scores_worst(measure, worst):
+    reference = np.random.default_rng(4).normal(size=(2, 6))
+    output = np.where(HIDDEN, -np.inf, reference)
+    assert measure(reference, output).tolist() == [worst, worst]
+
+
+def test_a_row_that_is_masked_whole_agrees_with_its_like_alone():
+    rows = np.array([[[1.0, 2.0, 3.0], [-np.inf] * 3]])
+    other = np.array([[[1.0, 2.0, 3.0], [-np.inf, 0.0, -np.inf]]])
+    assert kl_divergence(rows, rows).tolist() == [0]
+    assert kl_divergence(rows, other).tolist() == kl_divergence(other, rows).tolist() == [WORST_LOSS]
+    assert nmse(rows, rows).tolist() == [0]
+    assert nmse(np.full((1, 3), -np.inf), np.full((1, 3), -np.inf)).tolist() == [0]
+    assert psnr(np.full((1, 3), -np.inf), np.full((1, 3), -np.inf)).tolist() == [IDENTICAL_PSNR]
+
+
+def test_certain_classes_agree_whatever_else_there_is():
+    certain = np.array([[0.0, np.inf, 1.0]])
+    assert kl_divergence(certain, np.array([[-3.0, np.inf, 7.0]])).tolist() == [0]
+    assert kl_divergence(certain, np.array([[np.inf, 0.0, 1.0]])).tolist() == [WORST_LOSS]
+
+
 def test_psnr_of_an_error_of_a_tenth_of_the_peak_is_20_decibels():
     reference = np.array([[0.0, 1.0, 0.5, 0.25]])
     assert psnr(reference, reference + 0.1) == pytest.approx([20.0])
