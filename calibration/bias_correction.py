@@ -8,6 +8,8 @@ corrected, the shift of its output is
 and adding b to the layer's bias removes it at no cost in time (DFQ, arXiv 1906.04721, section 4.2, with measured means). The order matters:
 corrections that are measured without those before them overshoot. One pass is enough, layer by layer, because what is alive between two
 layers is kept for all samples.
+
+Values that are not finite, as masks and padding leave them, count in no mean; a channel without any other is not moved.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ def bias_sites(model: onnx.ModelProto, layers: Sequence[Layer]) -> tuple[BiasSit
         spatial = node.op_type in ("Conv", "ConvTranspose")
         beta = next((float(attribute.f) for attribute in node.attribute if attribute.name == "beta"), 1.0)
         last = node.op_type != "MatMul" or node.input[1] == layer.weight
-        if bias is None or not last or beta != 1.0 or len(readers[bias]) != 1 or bias in outputs:
+        if bias is None or not channels or not last or beta != 1.0 or len(readers[bias]) != 1 or bias in outputs:
             continue
         dims = tuple(constants[bias].dims)
         if constants[bias].data_type == onnx.TensorProto.FLOAT and dims and dims[-1] == channels == np.prod(dims):
@@ -78,7 +80,7 @@ def bias_sites(model: onnx.ModelProto, layers: Sequence[Layer]) -> tuple[BiasSit
 def mean_outputs(
     model: onnx.ModelProto, sites: Sequence[BiasSite], batches: Iterable[Mapping[str, Array]]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the mean of each site's output in the float model, (channels,), by layer.
+    """Return the mean of each site's output in the float model, (channels,), by layer; NaN where a channel holds no finite value.
 
     Args:
         model: The prepared model.
@@ -111,7 +113,7 @@ def corrections(
     found = {}
     for site in sites:
         values = chain.advance(alive, site.layer)
-        shift = (means[site.layer] - _mean(values, site.axis)).astype(np.float32)
+        shift = np.nan_to_num(means[site.layer] - _mean(values, site.axis), nan=0.0).astype(np.float32)
         found[site.layer] = shift
         for tensors in reversed(alive):
             value = values.pop()  # so that the values before and after the shift are there together for one batch alone
@@ -123,10 +125,12 @@ def corrections(
 
 
 def _mean(values: Sequence[Array], axis: int) -> NDArray[np.float64]:
-    """Return the mean of each channel over all batches of (batch, ...) values."""
-    total, count = np.zeros(values[0].shape[axis]), 0
+    """Return the mean of each channel's finite values over all batches of (batch, ...) values, NaN where there is none."""
+    channels = values[0].shape[axis]
+    total, count = np.zeros(channels), np.zeros(channels)
     for value in values:
-        rows = np.moveaxis(value, axis, -1).reshape(-1, value.shape[axis])
-        total = total + rows.sum(axis=0, dtype=np.float64)
-        count += len(rows)
-    return np.asarray(total / max(count, 1))
+        rows = np.moveaxis(value, axis, -1).reshape(-1, channels)
+        is_finite = np.isfinite(rows)
+        total += np.where(is_finite, rows, 0).sum(axis=0, dtype=np.float64)
+        count += is_finite.sum(axis=0)
+    return np.asarray(np.divide(total, count, out=np.full(channels, np.nan), where=count > 0))

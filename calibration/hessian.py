@@ -15,7 +15,8 @@ others there is no estimate: second-order rounding (second_order.py) puts its er
 estimate was 2 to 15 times the loss.
 
 Each batch of samples is probed with a fresh v, so the spread over batches gives the standard error of probes and samples together. The
-first FIRST_PROBES batches probe every tensor; with a budget, the others only those that its boundary depends on (boundary.py).
+first FIRST_PROBES batches probe every tensor; with a budget, the others only those that its boundary depends on (boundary.py). A tensor
+that is empty in a batch is not probed there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +83,7 @@ def measure_traces(
     seed: int,
     most: int | None = None,
     precisions: Sequence[Precision] = (Precision.INT8,),
+    able: Mapping[str, Collection[str]] | None = None,
     weights: Sequence[float] = (),
     allowed: float | None = None,
     workers: int = 1,
@@ -98,6 +100,7 @@ def measure_traces(
         seed: Seed of the probe directions.
         most: Samples of a batch that are run at once; a batch of more is run in parts, the step settled on the first. None: all.
         precisions: What the tensors are rounded to.
+        able: The precisions that each layer can take, by name; a layer that is missing takes none. None: every layer takes all.
         weights: Of each output, as for ``Comparison``; none: all weigh the same.
         allowed: Loss that the accuracy budget allows. None: not known, and every batch probes every tensor.
         workers: Probes in flight at once, all of one batch.
@@ -108,7 +111,7 @@ def measure_traces(
 
     known: dict[Key, list[_Found]] = {}
     for number, batch in enumerate(batches):
-        doubtful = undecided(_probed(known), allowed) if allowed is not None and number >= FIRST_PROBES else None
+        doubtful = _doubtful(known, allowed) if allowed is not None and number >= FIRST_PROBES else None
         if doubtful is not None and not doubtful:
             break
         parts: list[tuple[int, dict[Key, _Found]]] = []
@@ -124,12 +127,15 @@ def measure_traces(
                 doubtful: frozenset[Key] | None = doubtful,
             ) -> dict[Key, _Found]:
                 found = {}
-                rounded = {precision: sites(reference, probe.layer, scheme, precision) for precision in precisions}
+                taken = precisions if able is None else [kind for kind in precisions if kind in able.get(probe.layer.name, ())]
+                rounded = {precision: sites(reference, probe.layer, scheme, precision) for precision in taken}
                 for site in dict.fromkeys(itertools.chain.from_iterable(rounded.values())):
                     key = probe.layer.name, site
                     if doubtful is not None and key not in doubtful:
                         continue
                     tensor = _tensor(probe, site)
+                    if not tensor.size:
+                        continue
                     size = tensor.size if site == "weight" else tensor.size // len(tensor)
                     v = _direction(tensor.shape, seed, *key, number, skip=0 if site == "weight" else first * size)
                     curvature = functools.partial(_curvature, probe, compare, site, tensor, v)
@@ -138,7 +144,7 @@ def measure_traces(
                         steps[key] = step, settled
                     else:
                         value = curvature(steps[key][0])
-                    kinds_of_rounding = [precision for precision in precisions if site in rounded[precision]]
+                    kinds_of_rounding = [precision for precision in taken if site in rounded[precision]]
                     rounding = {precision: _rounding(probe, site, tensor, scheme, ranges, precision) for precision in kinds_of_rounding}
                     found[key] = _Found(value, rounding, size)
                 return found
@@ -158,6 +164,12 @@ def measure_traces(
             size = of_site[0].size
             traces.append(HessianTrace(layer, site, float(values.mean()), error, size, len(values), step, settled, rounding, precision))
     return tuple(traces)
+
+
+def _doubtful(known: Mapping[Key, Sequence[_Found]], allowed: float) -> frozenset[Key]:
+    """Return the tensors that are worth another probe, those among them that were empty in one of the first batches."""
+    probed = {key: found for key, found in known.items() if len(found) >= FIRST_PROBES}
+    return undecided(_probed(probed), allowed) | (known.keys() - probed.keys())
 
 
 def _probed(known: Mapping[Key, Sequence[_Found]]) -> list[ProbedTensor]:
@@ -193,11 +205,12 @@ def _length(batch: Mapping[str, Array]) -> int:
 
 def _mean_of_parts(parts: Sequence[tuple[int, Mapping[Key, _Found]]]) -> dict[Key, _Found]:
     """Return what a batch tells of each tensor, from its parts: means over the samples of all."""
-    total = sum(samples for samples, _ in parts)
     means = {}
-    for key, first in parts[0][1].items():
-        curvature = sum(samples * found[key].curvature for samples, found in parts) / total
-        rounding = {kind: sum(samples * found[key].rounding[kind] for samples, found in parts) / total for kind in first.rounding}
+    for key, first in dict(itertools.chain.from_iterable(found.items() for _, found in reversed(parts))).items():
+        those = [(samples, found[key]) for samples, found in parts if key in found]  # it may be empty in others
+        total = sum(samples for samples, _ in those)
+        curvature = sum(samples * one.curvature for samples, one in those) / total
+        rounding = {kind: sum(samples * one.rounding[kind] for samples, one in those) / total for kind in first.rounding}
         means[key] = _Found(curvature, rounding, first.size)
     return means
 
@@ -266,7 +279,8 @@ def _curvature(probe: Probe, compare: Comparison, site: str, tensor: Floats, v: 
     """Return v'Hv, averaged over the samples of the batch."""
     eps = step * max(math.sqrt(_squared_norm(tensor) / tensor.size), 1e-12)
     moved = v * np.float32(eps)
-    moved += tensor
+    with np.errstate(over="ignore"):  # the lowest float32 of a mask moves to -inf
+        moved += tensor
     if site == "weight":
         output = probe.output(weight=moved)
     elif site == "output":

@@ -50,7 +50,8 @@ def find_layers(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | 
         1. Conv, ConvTranspose, Gemm and MatMul with a constant float32 weight (and a constant bias or none) are WEIGHTED.
         2. A MatMul of two computed float32 tensors is an ATTENTION_PRODUCT.
         3. An Add of two computed float32 tensors of one shape is a RESIDUAL_ADD: not a bias (it broadcasts), not a mask (a Softmax reads
-           the sum), and not the inside of an activation function (both inputs are made of one and the same tensor element by element).
+           the sum, perhaps behind a Max, Min, Clip or Where that guards it), and not the inside of an activation function (both inputs are
+           made of one and the same tensor element by element).
         4. The output of a layer is that of a Relu, or of a Clip from zero, if that is all that reads the layer.
     Subgraphs (If, Loop) hold no layers.
 
@@ -213,9 +214,15 @@ def _is_residual(node: onnx.NodeProto, view: _View) -> bool:
     shape, other = view.symbolic.get(left), view.symbolic.get(right)
     if not shape or not other or len(shape) != len(other) or not all(map(_may_equal, shape, other)):
         return False
-    if any(reader.op_type == "Softmax" for reader in view.readers.get(node.output[0], ())):
+    if _reaches_softmax(node.output[0], view):
         return False
     return _sources(left, view) != _sources(right, view)  # rule 3
+
+
+def _reaches_softmax(name: str, view: _View) -> bool:
+    """Return whether a Softmax reads a tensor, or what guards against its lowest values."""
+    readers = view.readers.get(name, ())
+    return any(node.op_type == "Softmax" or (node.op_type in _GUARDS and _reaches_softmax(node.output[0], view)) for node in readers)
 
 
 def _may_equal(left: int | str | None, right: int | str | None) -> bool:
@@ -304,6 +311,7 @@ _ELEMENTWISE = frozenset(
         "Gelu",
     }
 )
+_GUARDS = frozenset({"Max", "Min", "Clip", "Where"})
 _LAYERS = "Conv, ConvTranspose, Gemm or MatMul"
 _EXPORT_FLOAT32 = "Export the model in float32: its weights are float64."
 _UNKNOWN = "unk__"  # how onnx's shape inference and tf2onnx name a dimension that they know nothing about

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from calibration.errors import InvalidCalibrationSetError
+from calibration.nonfinite import Special
 
 
 class RangeMethod(enum.StrEnum):
@@ -22,11 +23,16 @@ class RangeMethod(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RangeTable:
-    """Range of each tensor by name: low <= 0 <= high is not required, low <= high and finiteness are."""
+    """Range of each tensor by name: low <= 0 <= high is not required, low <= high and finiteness are.
+
+    A range is that of the finite values; a tensor without any has none.
+    """
 
     ranges: Mapping[str, tuple[float, float]]
     method: RangeMethod
     samples: int  # calibration samples that were seen
+    specials: Mapping[str, tuple[Special, ...]] = field(default_factory=dict)  # what some tensors hold that no grid holds beside the rest
+    empty: tuple[str, ...] = ()  # tensors of layers that had no element on any sample
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -36,3 +42,7 @@ class RangeTable:
                     f"Tensor {name!r} takes the values {low} to {high} on the calibration set; a finite range is needed.",
                     fix="Check the calibration samples: with these inputs the float model itself overflows or gives NaN.",
                 )
+
+    def can_round(self, tensors: Iterable[str]) -> bool:
+        """Return whether all of the tensors, inputs and outputs of layers, can be rounded to a grid."""
+        return all(name in self.ranges and name not in self.specials for name in tensors)

@@ -1,19 +1,23 @@
-"""Lowest and highest value of every tensor that a layer may quantize."""
+"""Lowest and highest finite value of every tensor that a layer may quantize, and what else it holds.
+
+An input of the model that no layer reads itself, such as an additive mask, has a range too where that is beyond FP16's: an engine must not
+compute with it in FP16.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from calibration.chain import Chain
 from calibration.clipping import clipped_range
-from calibration.errors import InvalidCalibrationSetError
 from calibration.histograms import Histogram
 from calibration.layers import Layer
 from calibration.model import read_model
+from calibration.nonfinite import Special, finite_of, specials_in
+from calibration.precision import FP16_MAX
 from calibration.range_table import RangeMethod, RangeTable
 from calibration.session import Array
 
@@ -38,22 +42,33 @@ def collect_ranges(
         on_batch: Told the number of samples seen after each batch.
 
     Raises:
-        InvalidCalibrationSetError: A tensor is not finite on these samples.
         CalibrationError: The model cannot run on these samples.
     """
     chain = Chain(read_model(model), layers)
     spans: dict[str, tuple[float, float]] = {}
+    inputs: dict[str, tuple[float, float]] = {}
+    specials: dict[str, frozenset[Special]] = {}
+    named: dict[str, None] = {}
     histograms: dict[str, Histogram] = {}
     seen = 0
     for batch in batches:
         for name, value in chain.tensors(batch):
-            spans[name] = _widened(name, spans.get(name), value)
+            named[name] = None
+            if found := specials_in(value):
+                specials[name] = specials.get(name, frozenset()) | found
+            finite = finite_of(value)
+            _widen(spans, name, finite)
             if method not in (RangeMethod.MINMAX, RangeMethod.BEST):
-                histograms.setdefault(name, Histogram()).add(value)
+                histograms.setdefault(name, Histogram()).add(finite)
+        for name, value in batch.items():
+            if value.dtype.kind == "f":
+                _widen(inputs, name, finite_of(value))
         seen += len(next(iter(batch.values())))
         on_batch(seen)
-    spans |= {name: clipped_range(histogram, method, symmetric=symmetric) for name, histogram in histograms.items()}
-    return RangeTable(spans, method, seen)
+    spans |= {name: clipped_range(histogram, method, symmetric=symmetric) for name, histogram in histograms.items() if histogram.total}
+    large = {name: span for name, span in inputs.items() if name not in named and max(map(abs, span)) > FP16_MAX}
+    empty = tuple(name for name in named if name not in spans and name not in specials)
+    return RangeTable(large | spans, method, seen, {name: tuple(sorted(found)) for name, found in specials.items()}, empty)
 
 
 def collect_histograms(
@@ -65,24 +80,20 @@ def collect_histograms(
         model: The prepared model.
         layers: Its layers.
         tensors: Some of their inputs and outputs.
-        batches: Inputs by name, each (batch, ...), finite in every tensor; read once.
+        batches: Inputs by name, each (batch, ...); values that are not finite are passed over; read once.
     """
     chain = Chain(model, layers)
     histograms = {name: Histogram() for name in tensors}
     for batch in batches:
         for name, value in chain.tensors(batch):
             if name in histograms:
-                histograms[name].add(value)
+                histograms[name].add(finite_of(value))
     return histograms
 
 
-def _widened(name: str, span: tuple[float, float] | None, value: Array) -> tuple[float, float]:
-    """Return ``span`` widened to the values, after a check that they are finite: comparisons would pass over a NaN."""
-    with np.errstate(invalid="ignore"):
-        low, high = float(np.min(value)), float(np.max(value))
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise InvalidCalibrationSetError(
-            f"Tensor {name!r} takes the values {low} to {high} on the calibration set; finite values are needed.",
-            fix="Check the calibration samples: with these inputs the float model itself overflows or gives NaN.",
-        )
-    return (low, high) if span is None else (min(low, span[0]), max(high, span[1]))
+def _widen(spans: dict[str, tuple[float, float]], name: str, values: Array) -> None:
+    """Widen the span of a tensor to the values, which are finite; none, as of an empty tensor, add nothing."""
+    if values.size:
+        low, high = float(values.min()), float(values.max())
+        known = spans.get(name, (low, high))
+        spans[name] = min(low, known[0]), max(high, known[1])

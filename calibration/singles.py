@@ -136,7 +136,8 @@ def measure_singles(
         for found in in_parallel(measure, _groups(probes, together), workers):
             for index, values, one in found:
                 loss[:, index], e[index] = values, one
-        gram_sum, gram_square_sum = _gram(np.stack([one for one in e if one is not None], axis=1))
+        found_e = [one for one in e if one is not None]
+        gram_sum, gram_square_sum = _gram(np.stack(found_e, axis=1) if found_e else np.zeros((samples, 0, 1), dtype=np.float32))
         parts.append(Singles(tuple(decisions), loss, gram_sum, gram_square_sum))
         done += len(loss)
         on_batch(done)

@@ -53,7 +53,7 @@ def smoothable(model: onnx.ModelProto, layers: Sequence[Layer]) -> tuple[Layer, 
 
 
 def channel_spans(model: onnx.ModelProto, layers: Sequence[Layer], batches: Iterable[Mapping[str, Array]]) -> Spans:
-    """Return the lowest and highest value of each channel of the inputs of ``layers``.
+    """Return the lowest and highest value of each channel of the inputs of ``layers``; none of an input that is empty on all samples.
 
     Args:
         model: The prepared model.
@@ -65,7 +65,7 @@ def channel_spans(model: onnx.ModelProto, layers: Sequence[Layer], batches: Iter
     found: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
     for batch in batches:
         for name, value in chain.tensors(batch):
-            if name in wanted:
+            if name in wanted and value.size:
                 rows = np.asarray(value, dtype=np.float32).reshape(-1, value.shape[-1])
                 low, high = found.get(name, (rows[0], rows[0]))
                 found[name] = np.minimum(low, rows.min(axis=0)), np.maximum(high, rows.max(axis=0))
@@ -73,7 +73,7 @@ def channel_spans(model: onnx.ModelProto, layers: Sequence[Layer], batches: Iter
 
 
 def fit_smoothings(model: onnx.ModelProto, layers: Sequence[Layer], spans: Spans) -> tuple[Smoothing, ...]:
-    """Return a smoothing of every input of ``layers``, in the order of the layers.
+    """Return a smoothing of every input of ``layers`` that has spans, in the order of the layers.
 
     Args:
         model: The prepared model.
@@ -83,7 +83,8 @@ def fit_smoothings(model: onnx.ModelProto, layers: Sequence[Layer], spans: Spans
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     readers: dict[str, list[Layer]] = {}
     for layer in layers:
-        readers.setdefault(layer.inputs[0], []).append(layer)
+        if layer.inputs[0] in spans:
+            readers.setdefault(layer.inputs[0], []).append(layer)
     smoothings = []
     for tensor, group in readers.items():
         low, high = spans[tensor]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,7 @@ class Product:
         if self.layer.op_type != "Conv":
             if self.layer.op_type == "MatMul" and self.layer.weight_axis == 0:  # the weight stands on the left
                 x = np.swapaxes(x, -1, -2)
-            return _thinned(x.reshape(1, -1, x.shape[-1]), limit)
+            return _thinned(x.reshape(1, math.prod(x.shape[:-1]), x.shape[-1]), limit)
         top, left, bottom, right = self.pads
         padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
         height, width = ((size - 1) * dilation + 1 for size, dilation in zip(self.shape[2:], self.dilations, strict=True))
@@ -46,7 +47,7 @@ class Product:
         n, _, rows, columns = windows.shape[:4]
         n_at, row_at, column_at = np.unravel_index(_spaced(n * rows * columns, limit), (n, rows, columns))
         taken = windows[n_at, :, row_at, column_at]  # (positions, channels, height, width)
-        return taken.reshape(len(taken), self.groups, -1).transpose(1, 0, 2)
+        return taken.reshape(len(taken), self.groups, math.prod(self.shape[1:])).transpose(1, 0, 2)
 
     def matrices(self, weight: NDArray[np.generic]) -> NDArray[np.generic]:
         """Return what has the weight's shape as matrices, (groups, inputs, outputs)."""

@@ -7,6 +7,7 @@ that a kill costs one share.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -58,8 +59,8 @@ def ranges(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     table = collect_ranges(path, found.layers, batches, method=config.calibration.method, symmetric=symmetric, on_batch=report)
     model = read_model(path)
     moved = ranges_of_moved_tensors(model, table.ranges)
-    table = RangeTable(moved, table.method, table.samples)
-    able = _able(model, found, config, table.ranges)
+    table = replace(table, ranges=moved)
+    able = _able(model, found, config, table)
     return {"ranges": json_from_value(context.workspace.write_json("ranges.json", json_from_value(table))), "able": able}
 
 
@@ -97,6 +98,7 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
         seed=config.search.seed,
         most=found.batch,
         precisions=low_precisions(config),
+        able=cast(Mapping[str, Sequence[str]], request["able"]),
         weights=found.weights,
         allowed=allowed_loss(config.accuracy.budget, found.metric, [found.compared_kinds[index] for index in found.scored]),
         workers=processors(),
@@ -185,11 +187,11 @@ def _reference(found: Inspection, request: Mapping[str, object], context: StageC
     return ReferenceModel(model, found.layers, ranges, found.scheme, repairs.smoothings, levels=read_levels(repairs, context))
 
 
-def _able(model: onnx.ModelProto, found: Inspection, config: Config, known: Mapping[str, tuple[float, float]]) -> dict[str, list[str]]:
+def _able(model: onnx.ModelProto, found: Inspection, config: Config, table: RangeTable) -> dict[str, list[str]]:
     eligibility = Eligibility(model, found.layers) if found.scheme.strongly_typed else None
     able: dict[str, list[str]] = {}
     for layer in found.layers:
-        if all(name in known for name in (*layer.inputs, layer.output)):
+        if table.can_round((*layer.inputs, layer.output)):
             taken = [one.value for one in low_precisions(config) if eligibility is None or eligibility.can_take(layer, one)]
             able |= {layer.name: taken} if taken else {}
     return able

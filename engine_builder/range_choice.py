@@ -149,9 +149,9 @@ def _sites(model: onnx.ModelProto, found: Inspection, decisions: Sequence[Decisi
 
 
 def _candidates(histogram: Histogram, minmax: Span, scheme: Scheme) -> tuple[Span, ...]:
-    """Return ranges worth a measurement: each differs from min-max and from the others."""
+    """Return ranges worth a measurement: each differs from min-max and from the others. None where no value was seen."""
     kept = [minmax]
-    for method in METHODS:
+    for method in METHODS if histogram.total else ():
         span = clipped_range(histogram, method, symmetric=scheme.symmetric_activations)
         if all(max(abs(span[0] - other[0]), abs(span[1] - other[1])) > SAME * (minmax[1] - minmax[0]) for other in kept):
             kept.append(span)

@@ -159,7 +159,11 @@ def _spans(model: onnx.ModelProto, layers: Sequence[Layer], samples: Calibration
 
 
 def _joined(first: Spans, second: Spans) -> Spans:
-    return {name: (np.minimum(low, second[name][0]), np.maximum(high, second[name][1])) for name, (low, high) in first.items()}
+    """Return spans that cover both; a tensor may be empty on all samples of one."""
+    found = {**second, **first}
+    for name in first.keys() & second.keys():
+        found[name] = np.minimum(first[name][0], second[name][0]), np.maximum(first[name][1], second[name][1])
+    return found
 
 
 def _compared(

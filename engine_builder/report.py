@@ -19,10 +19,11 @@ from engine_builder.baseline import repair_in_words
 from engine_builder.building import kept_timing_cache
 from engine_builder.config import config_from_json
 from engine_builder.errors import BuildError
+from engine_builder.float_only import float_only, float_only_note
 from engine_builder.inspection import Inspection, read_inspection
 from engine_builder.predictions import dependency_map, predictions
 from engine_builder.qdq.exactness import engine_exact_on
-from engine_builder.repair_table import Repair, read_repairs
+from engine_builder.repair_table import Repair, read_ranges, read_repairs
 from engine_builder.report_page import render
 from engine_builder.search.choices import is_uniform
 from engine_builder.search.pareto import pareto_front
@@ -58,12 +59,13 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     engine = judged["engine"] or request["model"]
     repository, why_none = _triton(value_from_json(FileRef, engine), judged["tensors"], found, context)
     shown = chosen or next((trial for trial in trials if trial.reached is not None and trial.low_layers), None)
+    stay_float = float_only(found.layers, read_ranges(request, context))
     body = {
         "result": result,
         "config": request["config"],
-        "notes": [*found.notes, *cast(Sequence[str], request["notes"]), *why_none],
+        "notes": [*found.notes, *float_only_note(stay_float), *cast(Sequence[str], request["notes"]), *why_none],
         "data": _data(found),
-        "layers": _layers(found, table, assignment),
+        "layers": _layers(found, table, assignment, stay_float),
         "baseline_repair": json_from_value(found.baseline_repair),
         "baseline_reached": None if found.baseline_reached is None else workspace.read_json(found.baseline_reached),
         "repairs": json_from_value((*read_repairs(request, context).tried, *_bias_repairs(chosen, trials))),
@@ -205,6 +207,8 @@ def _reason(
             return f"The fastest engine that keeps the accuracy budget, {of}"
         return f"The safest engine among those that keep the accuracy budget and that the timing cannot tell from the fastest, {of}"
     if not tried:
+        if not table.rows:
+            return "No low-precision engine was tried: no layer can take a lower precision."
         failure = next((trial.failure for trial in trials if trial.failure), None)
         return f"No low-precision engine could be built: {failure}" if failure else f"No low-precision engine was tried: {ended}."
     worst = sorted(table.rows, key=lambda row: -row.loss)[:IN_THE_WAY]
@@ -275,7 +279,9 @@ def _weights(found: Inspection) -> dict[str, float]:
     return {name: weight / sum(kept.values()) for name, weight in kept.items()}
 
 
-def _layers(found: Inspection, table: SensitivityTable, assignment: PrecisionAssignment) -> list[dict[str, object]]:
+def _layers(
+    found: Inspection, table: SensitivityTable, assignment: PrecisionAssignment, stay_float: Mapping[str, str]
+) -> list[dict[str, object]]:
     rows = {row.layer: row for row in table.rows}
     listed: list[dict[str, object]] = []
     for layer in found.layers:
@@ -292,6 +298,7 @@ def _layers(found: Inspection, table: SensitivityTable, assignment: PrecisionAss
                 "loss_error": row.loss_error if row else None,
                 "hessian": row.hessian if row else None,
                 "hessian_error": row.hessian_error if row else None,
+                "stays_float": stay_float.get(layer.name),
             }
         )
     return listed

@@ -151,3 +151,18 @@ def test_the_model_that_is_corrected_is_left_as_it_is() -> None:
     assert with_corrected_biases(found.model, sites, {}).SerializeToString() == before
     assert with_corrected_biases(found.model, sites, shifts).SerializeToString() != before
     assert found.model.SerializeToString() == before
+
+
+def test_values_that_are_not_finite_and_empty_batches_count_in_no_mean() -> None:
+    model = model_from_text("g (float[N,4] x) => (float[N,3] y) { y = Gemm(x, w, b) }", {"w": (4, 3), "b": (3,)})
+    found = probed(model, samples_for(model, 6))
+    (site,) = bias_sites(found.model, found.layers)
+    x = np.asarray(found.feeds["x"], dtype=np.float32)
+    expected = mean_outputs(found.model, (site,), [{"x": x}])[site.layer]
+    masked = np.concatenate([x, np.full((2, 4), np.nan, np.float32), np.full((1, 4), np.inf, np.float32)])
+    for batches in ([masked], [x[:0], masked[:3], masked[3:]]):
+        np.testing.assert_allclose(mean_outputs(found.model, (site,), [{"x": part} for part in batches])[site.layer], expected, rtol=1e-6)
+    nothing = [{"x": x * np.float32(np.nan)}]
+    assert np.isnan(mean_outputs(found.model, (site,), nothing)[site.layer]).all()
+    shift = corrections(found.model, (site,), {site.layer: expected}, nothing)[site.layer]
+    np.testing.assert_array_equal(shift, 0.0)  # there is nothing to move

@@ -288,3 +288,38 @@ def test_a_budget_that_all_layers_surely_keep_ends_the_probes_early() -> None:
     )
     assert FIRST_PROBES in {trace.probes for trace in found}
     assert told[-1] == max(trace.probes for trace in found)
+
+
+def selecting() -> Probed:
+    """Half of the model reads the rows that a flag selects."""
+    model = model_from_text(
+        """g (float[N,6] x, bool[N] keep) => (float[N,5] y) {
+            rows = Compress<axis=0>(x, keep) a = MatMul(rows, wa) t = ReduceSum<keepdims=1>(a, first) b = MatMul(x, wb) y = Add(b, t) }""",
+        {"wa": (6, 5), "wb": (6, 5)},
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "first"))
+    return probed(model, {**samples_for(model, 8), "keep": np.ones(8, np.bool_)})
+
+
+def test_a_tensor_is_probed_where_it_is_not_empty() -> None:
+    case = selecting()
+    reference, none = case.reference(), {**case.feeds, "keep": np.zeros(8, np.bool_)}
+
+    def probes(batches: list[dict[str, Array]], allowed: float | None = None) -> dict[tuple[str, str], int]:
+        found = measure_traces(reference, KINDS, case.scheme, case.ranges, batches, seed=0, most=4, allowed=allowed)
+        assert all(math.isfinite(trace.sensitivity) for trace in found)
+        return {(trace.layer, trace.site): trace.probes for trace in found}
+
+    selected, other = case.layer("a").name, case.layer("b").name
+    assert probes([case.feeds, none, none])[selected, "input0"] == 1
+    assert probes([none, case.feeds], 0.1)[selected, "input0"] == 1
+    found = probes([none, none])
+    assert (selected, "input0") not in found
+    assert found[other, "input0"] == 2
+
+
+def test_a_layer_is_probed_for_the_precisions_that_it_can_take() -> None:
+    case = selecting()
+    able = {case.layer("b").name: ["int8"]}
+    found = measure_traces(case.reference(), KINDS, case.scheme, case.ranges, [case.feeds], seed=0, able=able)
+    assert {trace.layer for trace in found} == able.keys()

@@ -157,8 +157,9 @@ def test_layer_that_a_subgraph_reads_ends_there() -> None:
         "y = Add(h, h)",
         "s = Sigmoid(h) p = Mul(h, s) y = Add(p, h)",
         "a = Softmax(h) b = MatMul(x, v) t = Add(a, b) y = Softmax(t)",
+        "a = Softmax(h) b = MatMul(x, v) t = Add(a, b) low = Max(t, bias) y = Softmax(low)",
     ],
-    ids=["bias", "broadcast", "double", "activation function", "mask"],
+    ids=["bias", "broadcast", "double", "activation function", "mask", "guarded mask"],
 )
 def test_sum_that_joins_no_two_branches_is_no_residual_add(tail: str) -> None:
     text = f"g (float[N,6] x) => (float[N,3] y) {{ h = MatMul(x, w) {tail} }}"

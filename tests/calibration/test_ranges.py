@@ -11,6 +11,7 @@ import pytest
 
 from calibration.errors import CalibrationError, InvalidCalibrationSetError
 from calibration.layers import Layer, find_layers
+from calibration.nonfinite import Special
 from calibration.prepare import prepare
 from calibration.range_table import RangeMethod, RangeTable
 from calibration.ranges import collect_ranges
@@ -81,13 +82,41 @@ def test_percentile_leaves_out_a_rare_outlier(tmp_path: Path) -> None:
 
 
 @METHODS
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_tensor_that_is_not_finite_in_any_batch_is_refused(method: RangeMethod, value: float, tmp_path: Path) -> None:
-    model = model_from_text("g (float[N,4] x) => (float[N,2] y) { a = Sqrt(x) y = MatMul(a, w) }", {"w": (4, 2)})
-    feeds = {"x": np.abs(samples_for(model, 12)["x"]).astype(np.float32)}
-    feeds["x"][11, 2] = -1.0 if np.isnan(value) else value
-    with pytest.raises(InvalidCalibrationSetError, match="'a'"):
-        ranges_of(model, feeds, tmp_path, method, size=4)
+@pytest.mark.parametrize(("value", "special"), [(-1.0, Special.NAN), (np.inf, Special.PLUS_INFINITY), (2e76, Special.FAR)])
+def test_a_range_is_of_the_finite_values_and_what_else_a_tensor_holds_is_told(
+    method: RangeMethod, value: float, special: Special, tmp_path: Path
+) -> None:
+    model = model_from_text("g (double[N,4] x) => (float[N,2] y) { s = Sqrt(x) a = Cast<to=1>(s) y = MatMul(a, w) }", {"w": (4, 2)})
+    feeds = {"x": np.abs(samples_for(model, 12)["x"])}
+    plain = ranges_of(model, feeds, tmp_path, method, size=4)
+    feeds["x"][11, 2] = value
+    found = ranges_of(model, feeds, tmp_path, method, size=4)
+    assert special in found.specials["a"]
+    assert not found.can_round(["a"])
+    assert plain.can_round(["a", "y"])
+    if special is not Special.FAR:  # a finite one
+        assert found.ranges["a"][1] <= plain.ranges["a"][1] + 1e-6
+
+
+@METHODS
+def test_an_empty_tensor_adds_nothing_to_a_range_and_one_that_always_is_has_none(method: RangeMethod, tmp_path: Path) -> None:
+    model = model_from_text(
+        """g (float[N,4] x, bool[N] keep) => (float[M,2] y) { rows = Compress<axis=0>(x, keep) y = MatMul(rows, w) }""", {"w": (4, 2)}
+    )
+    x, keep = samples_for(model, 12)["x"], np.arange(12) >= 8
+    some, none = (ranges_of(model, {"x": x, "keep": mask}, tmp_path, method, size=4) for mask in (keep, np.zeros(12, np.bool_)))
+    plain = ranges_of(model, {"x": x[8:], "keep": keep[8:]}, tmp_path, method, size=4)
+    assert some.ranges == plain.ranges
+    assert (some.empty, none.empty) == ((), ("rows", "y"))
+    assert (some.can_round(["rows"]), none.can_round(["rows"]), none.ranges) == (True, False, {})
+
+
+def test_an_input_beyond_fp16_has_a_range_though_no_layer_reads_it(tmp_path: Path) -> None:
+    model = model_from_text("g (float[N,4] x, float[N,2] m) => (float[N,2] y) { s = MatMul(x, w) y = Mul(s, m) }", {"w": (4, 2)})
+    feeds = {"x": np.ones((4, 4), np.float32), "m": np.full((4, 2), -1e9, np.float32)}
+    assert ranges_of(model, feeds, tmp_path, RangeMethod.MINMAX).ranges["m"] == (-1e9, -1e9)
+    feeds["m"][:] = -np.inf  # which FP16 holds
+    assert "m" not in ranges_of(model, feeds, tmp_path, RangeMethod.MINMAX).ranges
 
 
 @METHODS

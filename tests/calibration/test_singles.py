@@ -142,3 +142,8 @@ def test_ignored_outputs_may_have_any_shape() -> None:
     found = measure_singles(case.reference(), (OutputKind.VALUES, OutputKind.IGNORE), int8(case), [case.feeds])
     assert found.loss.shape == (8, 1)
     assert (found.loss > 0).all()
+
+
+def test_without_decisions_there_are_samples_and_nothing_else(case: Probed, reference: ReferenceModel) -> None:
+    found = measure_singles(reference, KINDS, [], batches(case, 16))
+    assert (found.samples, found.loss.shape, found.gram.shape) == (48, (48, 0), (0, 0))

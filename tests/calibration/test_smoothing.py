@@ -140,3 +140,20 @@ def test_smoothing_lowers_the_loss_where_one_channel_is_large() -> None:
     (reference,) = plain.outputs()
     errors = [np.linalg.norm(case.explicit_outputs(layer)[0] - reference) for case in (plain, smoothed(plain))]
     assert errors[1] < 0.5 * errors[0]
+
+
+def test_an_empty_input_has_no_spans_and_no_smoothing() -> None:
+    model = model_from_text(
+        """g (float[N,8] x, bool[N] keep) => (float[N,3] y, float[M,6] z) {
+            y = MatMul(x, wy) rows = Compress<axis=0>(x, keep) z = MatMul(rows, wz) }""",
+        {"wy": (8, 3), "wz": (8, 6)},
+    )
+    every = {**samples_for(model, 6), "keep": np.ones(6, np.bool_)}
+    feeds = {**every, "keep": np.zeros(6, np.bool_)}
+    case = probed(model, every)
+    layers = smoothable(case.model, case.layers)
+    spans = channel_spans(case.model, layers, [feeds])
+    assert spans.keys() == {"x"}
+    assert [smoothing.tensor for smoothing in fit_smoothings(case.model, layers, spans)] == ["x"]
+    some = channel_spans(case.model, layers, [feeds, every])
+    np.testing.assert_array_equal(some["rows"], some["x"])

@@ -41,6 +41,16 @@ def test_rows_times_matrices_are_the_layers_outputs(text: str, shape: tuple[int,
     np.testing.assert_array_equal(product.weight(product.matrices(weight)), weight)
 
 
+@pytest.mark.parametrize(("text", "shape"), CASES.values(), ids=CASES.keys())
+def test_an_empty_input_has_no_rows_and_adds_nothing_to_their_products(text: str, shape: tuple[int, ...]) -> None:
+    model = prepare(model_from_text(text, {"w": shape})).model
+    (layer,) = find_layers(model)
+    product = product_of(layer, next(node for node in model.graph.node if node.name == layer.name), shape)
+    assert product is not None
+    some, none = (product.rows(np.asarray(samples_for(model, 5)["x"][:count], dtype=np.float32), 100) for count in (5, 0))
+    assert (none.shape[0], none.shape[1], none.shape[2]) == (some.shape[0], 0, some.shape[2])
+
+
 def test_more_rows_than_the_limit_are_thinned_evenly() -> None:
     model = prepare(model_from_text("g (float[N,2] x) => (float[N,4] y) { y = MatMul(x, w) }", {"w": (2, 4)})).model
     (layer,) = find_layers(model)

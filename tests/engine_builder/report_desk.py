@@ -14,6 +14,7 @@ from calibration.dependency import PairTest
 from calibration.layers import Layer, LayerKind
 from calibration.metrics import Metric, OutputKind
 from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
+from calibration.range_table import RangeMethod, RangeTable
 from calibration.sensitivity import Sensitivity, SensitivityTable
 from calibration.singles import Decision
 from calibration.verdict import AccuracyVerdict, Budget, Selection, judge
@@ -136,12 +137,14 @@ class Desk:
         confidence: float | None = None,
         model: bytes = OWN,
         finalists: Sequence[Trial] | None = None,
+        ranges: RangeTable | None = None,
     ) -> dict[str, object]:
         loss = [10.0 ** -(index + 2) for index in range(len(names))]
         rows = tuple(Sensitivity(name, Precision.INT8, value, value / 10, None, None) for name, value in zip(names, loss, strict=True))
         first, second = (Decision(name, Precision.INT8) for name in names[:2])
         files = {
             "inspection": self.workspace.write_json("inspection.json", json_from_value(inspection(names, notes))),
+            "ranges": self.workspace.write_json("ranges.json", json_from_value(ranges or RangeTable({}, RangeMethod.MINMAX, 60))),
             "table": self.workspace.write_json("table.json", json_from_value(SensitivityTable(rows, 60, 32, 4.0, ()))),
             "model": self.workspace.write_bytes("model.onnx", model),
             "engine": self.workspace.write_bytes("engine.onnx", ENGINE),

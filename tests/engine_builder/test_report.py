@@ -7,7 +7,9 @@ from typing import cast
 import pytest
 
 from calibration.codec import json_from_value, value_from_json
+from calibration.nonfinite import Special
 from calibration.precision import Precision
+from calibration.range_table import RangeMethod, RangeTable
 from engine_builder.assignment import PrecisionAssignment
 from engine_builder.building import CACHES
 from engine_builder.report_page import render
@@ -32,6 +34,14 @@ def test_the_timing_cache_is_shipped_where_one_was_kept(desk: Desk) -> None:
     assert "a finalist was not built again" in json.loads(desk.read(found, "report.json"))["notes"]
     desk.workspace.write_bytes(f"{CACHES}/nvidia-l4-cc8.9-tensorrt11.4.0.timing.cache", b"kernel times")
     assert desk.read(desk.report(trials_of(0), KEPT), "timing.cache") == "kernel times"
+
+
+def test_a_layer_that_stays_float_for_what_it_reads_is_named(desk: Desk) -> None:
+    ranges = RangeTable({"x": (0.0, 1.0)}, RangeMethod.MINMAX, 60, {f"{NAMES[1]}.out": (Special.NAN,)})
+    body = json.loads(desk.read(desk.report(trials_of(0, 4), KEPT, ranges=ranges), "report.json"))
+    why = f"writes '{NAMES[1]}.out', which holds NaN"
+    assert [row["stays_float"] for row in body["layers"]] == [None, why, None, None]
+    assert f"1 layer stays float because of what it reads or writes: '{NAMES[1]}' {why}" in body["notes"]
 
 
 def test_an_improvement_is_described_as_the_contract_says(desk: Desk) -> None:
