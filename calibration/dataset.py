@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from calibration.errors import InvalidCalibrationSetError
 from calibration.labels import any_labels_from, class_labels_from
 from calibration.model import TensorSpec
+from calibration.nonfinite import Special, finite_of, specials_in
 
 MIN_SAMPLES = 8
 Array: TypeAlias = NDArray[np.generic]
@@ -43,6 +44,18 @@ class CalibrationSet:
         """Yield the inputs ``size`` samples at a time, in order; the last batch may be smaller."""
         for start in range(0, self.samples, size):
             yield {name: array[start : start + size] for name, array in self.inputs.items()}
+
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """What inputs hold besides finite numbers, in words: it is the model that says whether that is right."""
+        found = []
+        for name, array in self.inputs.items():
+            kinds = specials_in(array) - {Special.FAR}
+            if kinds:
+                where = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+                held = " and ".join(sorted(kinds))
+                found.append(f"array '{name}' holds {held} in {len(where)} of {len(array)} samples, first in sample {where[0]}")
+        return tuple(found)
 
     def save(self, path: Path) -> None:
         """Write the set for ``load_saved``: an .npz of arrays named ``input:<name>`` and ``labels``."""
@@ -203,15 +216,9 @@ def _fitted(array: Array, spec: TensorSpec) -> Array:
                 f"array '{spec.name}': size {found} found on axis {axis} (shape {array.shape}), {dim} expected: {expected}",
                 fix="Preprocess the samples as for the model (size, and order of the axes: N, C, H, W for most image models).",
             )
-    if array.ndim == 0 or array.size == 0:
+    if array.ndim == 0 or len(array) == 0:
         raise InvalidCalibrationSetError(
             f"array '{spec.name}': is empty (shape {array.shape})", fix=f"Give at least {MIN_SAMPLES} samples."
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0])
-        raise InvalidCalibrationSetError(
-            f"array '{spec.name}': NaN or infinity found, first in sample {bad}; finite numbers expected",
-            fix="Remove these samples, or repair the preprocessing that made them.",
         )
     return _cast(array, spec)
 
@@ -227,9 +234,9 @@ def _cast(array: Array, spec: TensorSpec) -> Array:
         raise InvalidCalibrationSetError(f"array '{spec.name}': {array.dtype.name} found, {wanted.name} expected", fix=cast_fix)
     if wanted.kind in "iu":
         limits = np.iinfo(wanted)
-        fits = int(array.min()) >= limits.min and int(array.max()) <= limits.max
+        fits = not array.size or (int(array.min()) >= limits.min and int(array.max()) <= limits.max)
     else:
-        fits = wanted.kind != "f" or float(np.abs(array).max()) <= float(np.finfo(wanted).max)
+        fits = wanted.kind != "f" or float(np.abs(finite_of(array)).max(initial=0.0)) <= float(np.finfo(wanted).max)
     if not fits:
         raise InvalidCalibrationSetError(
             f"array '{spec.name}': {array.dtype.name} values from {array.min()} to {array.max()} found, which {wanted.name} cannot hold",

@@ -25,13 +25,19 @@ RUNS_FOR_RATE = 2  # timed forward passes; the fastest counts
 class FloatModel:
     """An open float32 model on one thread. Errors of the runtime come out as input errors that name the set of samples."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, names: Sequence[str], specials: Sequence[str] = ()) -> None:
         """Open the model.
+
+        Args:
+            path: Of its file.
+            names: Of its outputs.
+            specials: What the samples hold besides finite numbers, in words: the likely cause of NaN in an output.
 
         Raises:
             BuildError: ONNX Runtime cannot load it.
         """
         self._runner: Runner = OrtCpuBackend().open(path, threads=1)
+        self._names, self._specials = tuple(names), tuple(specials)
 
     def output_shapes(self, samples: CalibrationSet, what: str) -> tuple[tuple[int, ...], ...]:
         """Return the shape of each output when all samples go through in one call.
@@ -53,16 +59,16 @@ class FloatModel:
         return min(found) / batch
 
     def outputs(self, samples: CalibrationSet, batch: int, compared: Sequence[int], what: str) -> tuple[Array, ...]:
-        """Return the compared outputs for all samples, each (samples, ...), all finite.
+        """Return the compared outputs for all samples, each (samples, ...), without NaN; infinities, as masks leave them, are sound.
 
         Raises:
-            InvalidCalibrationSetError: The model fails on these samples, or its outputs are not finite.
+            InvalidCalibrationSetError: The model fails on these samples, or an output holds NaN.
         """
         try:
             outputs = run_all(ComparedOutputs(self._runner, compared), samples, batch=batch, workers=processors())
         except EngineError as error:
             raise _cannot_run(what, error) from error
-        _check_finite(outputs, what)
+        self._check_numbers(outputs, compared, what)
         return outputs
 
     def check(self, samples: CalibrationSet, batch: int, compared: Sequence[int], what: str) -> Iterator[int]:
@@ -75,7 +81,7 @@ class FloatModel:
 
         def one(start: int) -> int:
             indices = np.minimum(np.arange(start, start + batch), samples.samples - 1)
-            _check_finite(_run(runner, samples.take(indices).inputs, what), what)
+            self._check_numbers(_run(runner, samples.take(indices).inputs, what), compared, what)
             return min(start + batch, samples.samples)
 
         yield from in_parallel(one, range(0, samples.samples, batch), processors())
@@ -95,6 +101,16 @@ class FloatModel:
                 fix="Give sizes in shapes.<input>.opt, or a batch_size, that the model can run.",
             ) from error
 
+    def _check_numbers(self, outputs: Sequence[Array], compared: Sequence[int], what: str) -> None:
+        for index, array in zip(compared, outputs, strict=True):
+            if array.dtype.kind == "f" and np.isnan(array).any():
+                name = self._names[index]
+                inputs = f" ({'; '.join(self._specials)})" if self._specials else ""
+                raise InvalidCalibrationSetError(
+                    f"{what}: the float model's own output '{name}' holds NaN on these samples{inputs}, numbers expected",
+                    fix=(_FROM_INPUTS if "NaN in " in inputs else _FROM_INSIDE).format(name=name),
+                )
+
 
 def _run(runner: Runner, feeds: Mapping[str, Array], what: str) -> tuple[Array, ...]:
     try:
@@ -110,9 +126,9 @@ def _cannot_run(what: str, error: EngineError) -> InvalidCalibrationSetError:
     )
 
 
-def _check_finite(outputs: Sequence[Array], what: str) -> None:
-    if not all(np.isfinite(array).all() for array in outputs):
-        raise InvalidCalibrationSetError(
-            f"{what}: the float model's own outputs are NaN or infinite on these samples, finite ones expected",
-            fix="Check how the samples are preprocessed, or leave the output out with outputs: {name: ignore}.",
-        )
+_FROM_INPUTS = "Repair the preprocessing that made NaN, or remove the samples: the model does not take them."
+_FROM_INSIDE = (
+    "Check the preprocessing. Where it is right, the model divides 0 by 0, or a mask hides all that a Softmax reads, as for samples of "
+    "nothing but padding: remove such samples, drop such rows in the model with a Where, or leave the output out with "
+    "outputs: {{'{name}': ignore}}."
+)

@@ -66,7 +66,8 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     notes = list(prepared.notes)
     specs = input_specs(model)
     fixed = fixed_batch(specs)
-    calibration, validation, same = _samples(request, specs, config, workspace, notes)
+    specials: list[str] = []
+    calibration, validation, same = _samples(request, specs, config, workspace, notes, specials)
     if fixed is not None:
         calibration = whole_batches(calibration, fixed)
     context.progress(0.2, f"{calibration.samples} calibration and {validation.samples} validation samples")
@@ -83,11 +84,11 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
 
     baseline_ref, baseline_type = _baseline(model_ref, float_type, prepared_ref, config, workspace, notes)
     reference_ref = baseline_ref if baseline_type is Precision.FP32 else prepared_ref
-    float_model = FloatModel(workspace.path(reference_ref))
+    names = tuple(spec.name for spec in outputs)
+    float_model = FloatModel(workspace.path(reference_ref), names, specials)
     count = fixed or max(batch, 2)  # two samples tell whether an output's first axis counts them
     what = "held-out calibration samples" if request.get("validation") is None else "validation set"
     check_output_names(outputs, config.outputs)
-    names = tuple(spec.name for spec in outputs)
     output_shapes = float_model.output_shapes(validation.take(np.arange(count) % validation.samples), what)
     kinds = output_kinds(
         graph,
@@ -107,6 +108,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     for done in float_model.check(calibration, batch, compared, "calibration set"):
         context.progress(0.3 + 0.3 * done / calibration.samples, f"float model runs on {done} of {calibration.samples} calibration samples")
     reference = float_model.outputs(validation, batch, compared, what)
+    notes += [f"{held}: taken as it is, since no output of the float model is NaN" for held in specials]
     scorer = new_scorer(config, [names[index] for index in compared], [kinds[index] for index in compared], reference, validation, custom)
     metric = scorer.metric
     scores = scorer(reference, reference, validation)
@@ -173,13 +175,14 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
 
 
 def _samples(
-    request: Mapping[str, object], specs: Sequence[TensorSpec], config: Config, files: Workspace, notes: list[str]
+    request: Mapping[str, object], specs: Sequence[TensorSpec], config: Config, files: Workspace, notes: list[str], specials: list[str]
 ) -> tuple[CalibrationSet, CalibrationSet, bool]:
-    """Return calibration samples, validation samples, and whether the two are the same file."""
+    """Return calibration samples, validation samples, and whether the two are the same file; ``specials`` gets what inputs hold."""
     calibration_ref = value_from_json(FileRef, request["calibration"])
     any_labels = request.get("metric_model") is not None
     calibration = read_samples(files.path(calibration_ref), specs, any_labels=any_labels)
     same = False
+    specials += [f"calibration set: {held}" for held in calibration.specials]
     if request.get("validation") is None:
         kept, held_out = split_held_out(calibration.samples, config.search.seed)
         validation = calibration.take(held_out)
@@ -189,6 +192,7 @@ def _samples(
         validation_ref = value_from_json(FileRef, request["validation"])
         validation = read_samples(files.path(validation_ref), specs, any_labels=any_labels)
         same = validation_ref.sha256 == calibration_ref.sha256
+        specials += () if same else (f"validation set: {held}" for held in validation.specials)
         if same:
             notes.append("calibration and validation are the same file: accuracy is measured on the samples that ranges were fitted to")
         total = calibration.samples if same else calibration.samples + validation.samples

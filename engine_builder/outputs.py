@@ -173,6 +173,8 @@ def check_output_names(specs: Sequence[TensorSpec], wanted: Iterable[str]) -> No
 def _why_ignored(spec: TensorSpec, shape: tuple[int, ...], samples: int) -> str | None:
     if np.dtype(spec.dtype).kind != "f":
         return f"holds {spec.dtype}, not floating-point values"
+    if 0 in shape:
+        return f"is empty: it has the shape {shape}"
     if not shape or shape[0] != samples:
         return f"has the shape {shape} for {samples} sample{'' if samples == 1 else 's'}, so its first axis does not count samples"
     return None

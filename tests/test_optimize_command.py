@@ -103,7 +103,7 @@ def test_a_metric_of_ones_own_runs_in_the_child_and_is_refused_if_it_is_an_error
     [
         (b"no model", {}, {}, "model file 'model.onnx': is not an ONNX model"),
         (no_layer().SerializeToString(), {}, {}, "no quantizable layer"),
-        (None, {"input": np.full((9, 1, 8, 8), np.nan, np.float32)}, {}, "array 'input': NaN or infinity found"),
+        (None, {"input": np.full((9, 1, 8, 8), np.nan, np.float32)}, {}, "array 'input' holds NaN in 9 of 9 samples"),
         (None, {}, {"accuracy": {"confidence": 0.99}}, "accuracy.confidence: 0.99 cannot be reached"),
         (None, {}, {"acuracy": {}}, "config: found the unknown key 'acuracy'"),
         (None, {}, {"accuracy": {"min_relative": 1.5}}, "accuracy.min_relative: found 1.5"),

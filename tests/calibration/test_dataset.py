@@ -148,15 +148,22 @@ def test_wrong_size_is_refused(tmp_path: Path) -> None:
     assert error.detail == "array 'image': size 4 found on axis 1 (shape (10, 4, 4, 1)), 1 expected: (samples, 1, 4, 4)"
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinity_are_refused(tmp_path: Path, bad: float) -> None:
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "+inf"), (-np.inf, "-inf")])
+def test_nan_and_infinity_are_read_and_told(tmp_path: Path, value: float, word: str) -> None:
     array = images()
-    array[6, 0, 1, 2] = bad
+    array[6, 0, 1, 2] = value
 
-    error = refusal(write(tmp_path, image=array))
+    found = read_samples(write(tmp_path, image=array.astype(np.float64)), [IMAGE])
 
-    assert error.detail == "array 'image': NaN or infinity found, first in sample 6; finite numbers expected"
-    assert error.fix == "Remove these samples, or repair the preprocessing that made them."
+    np.testing.assert_array_equal(found.inputs["image"], array)
+    assert found.specials == (f"array 'image' holds {word} in 1 of 10 samples, first in sample 6",)
+    assert read_samples(write(tmp_path, image=images()), [IMAGE]).specials == ()
+
+
+def test_an_axis_of_no_elements_is_read(tmp_path: Path) -> None:
+    spec = TensorSpec("past", "float32", ("N", "T", 4))
+    past = np.zeros((10, 0, 4))
+    assert read_samples(write(tmp_path, past=past), [spec]).inputs["past"].shape == past.shape
 
 
 def test_empty_set_is_refused(tmp_path: Path) -> None:

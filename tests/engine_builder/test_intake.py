@@ -20,7 +20,7 @@ from engine_builder.inspection import Inspection
 from engine_builder.intake import BATCH_BYTES, probe_batch
 from engine_builder.workspace import FileRef
 from service.commands import exit_status
-from tests.driver import Samples, submitted
+from tests.driver import Samples, inspection_of, ranged, submitted
 from tests.model_text import Array, cnn, fixed_batch, model_from_text, samples_for
 from tests.models import fp16, input_called_labels, several_outputs
 from tests.unusable_models import UNUSABLE
@@ -150,7 +150,7 @@ BAD_SAMPLES: Mapping[str, tuple[Samples, str]] = {
     "dtype": ({"input": IMAGES.astype(bool)}, "array 'input': bool found, float32 expected"),
     "rank": ({"input": IMAGES[0]}, "array 'input': 3 axes found"),
     "shape": ({"input": IMAGES[..., :7]}, "array 'input': size 7 found on axis 3"),
-    "nan": ({"input": with_nan(IMAGES, sample=3)}, "NaN or infinity found, first in sample 3"),
+    "nan": ({"input": with_nan(IMAGES, sample=3)}, "array 'input' holds NaN in 1 of 10 samples, first in sample 3"),
     "empty": ({"input": IMAGES[:0]}, "array 'input': is empty"),
     "too few": ({"input": IMAGES[:7]}, "7 samples found, at least 8 expected"),
     "labels of wrong length": ({"input": IMAGES, "labels": np.zeros(9, np.int64)}, "array 'labels': shape (9,) found, (10,) expected"),
@@ -210,9 +210,28 @@ def test_samples_of_a_size_that_does_not_fit_inside_the_model_are_refused(tmp_pa
     assert "MatMul" in error.detail
 
 
-def test_outputs_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+def test_outputs_that_are_nan_are_refused(tmp_path: Path) -> None:
     model = model_from_text("g (float[N,6] x) => (float[N,3] y) { r = Sqrt(x) y = MatMul(r, w) }", {"w": (6, 3)})
-    assert "NaN or infinite" in problem(tmp_path, model, rows(12)).detail
+    error = problem(tmp_path, model, rows(12))
+    assert "the float model's own output 'y' holds NaN on these samples, numbers expected" in error.detail
+    assert "outputs: {'y': ignore}" in error.fix
+
+
+def test_outputs_that_are_infinite_are_taken(tmp_path: Path) -> None:
+    model = model_from_text("g (float[N,6] x) => (float[N,3] y) { h = MatMul(x, w) r = Relu(h) y = Log(r) }", {"w": (6, 3)})
+    driver, basics = ranged(tmp_path, model, rows(12))
+    assert inspection_of(driver, basics).metric is Metric.COSINE
+
+
+def test_an_input_may_hold_what_the_model_takes_and_a_note_says_so(tmp_path: Path) -> None:
+    model = model_from_text(
+        "g (float[N,6] x, float[N,6] m) => (float[N,3] y) { s = Add(x, m) p = Softmax<axis=1>(s) y = MatMul(p, w) }", {"w": (6, 3)}
+    )
+    mask = np.zeros((12, 6), np.float32)
+    mask[4:, 5] = -np.inf
+    driver, basics = ranged(tmp_path, model, {**rows(12), "m": mask})
+    notes = inspection_of(driver, basics).notes
+    assert any("array 'm' holds -inf in 8 of 12 samples, first in sample 4: taken as it is" in note for note in notes)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,10 @@ def beside(nodes: str, output: str) -> onnx.ModelProto:
     [
         (beside("z = ArgMax<axis=1, keepdims=0>(y)", "int64[N]"), "output 'z' holds int64"),
         (beside("z = Transpose<perm=[1,0]>(y)", "float[4,N]"), "output 'z' has the shape (4, 3) for 3 samples"),
+        (
+            beside("a = Constant<value_ints=[0]>() b = Constant<value_ints=[1]>() z = Slice(y, a, a, b)", "float[N,0]"),
+            "output 'z' is empty",
+        ),
         (beside("z = ReduceSum<keepdims=0>(y)", "float"), "output 'z' has the shape () for 3 samples"),
     ],
 )
