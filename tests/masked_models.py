@@ -46,7 +46,8 @@ ENDS: Mapping[str, tuple[str, str]] = {
     "mean of classes": (  # a class without a token is 0/0, dropped behind it
         "float[N,5]",
         "v3 = Unsqueeze(valid, two_axis) t = Where(v3, r, nought) h = MatMul(t, wh) act = Relu(h) "
-        "top = ReduceMax<axes=[1], keepdims=0>(act) low = Mul(top, nothing) d = Div(low, low) nan = IsNaN(d) y0 = Where(nan, nought, d) y = Add(y0, top)",
+        "top = ReduceMax<axes=[1], keepdims=0>(act) "
+        "low = Mul(top, nothing) d = Div(low, low) nan = IsNaN(d) y0 = Where(nan, nought, d) y = Add(y0, top)",
     ),
     "log of probabilities": (
         "float[N,6,5]",

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import onnx
 
 from calibration.layers import Layer
+from calibration.nonfinite import FAR
 from calibration.precision import Precision, Scheme
 from engine_builder.errors import BuildError
 
@@ -43,8 +44,12 @@ def quantized_tensors(low: Sequence[Layer], scheme: Scheme) -> dict[str, bool]:
 
 
 def ranges_of_moved_tensors(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """Return ``ranges`` with each moved tensor on the range of the farthest tensor upstream that only moves into it (case 5)."""
-    return {**ranges, **{name: ranges[origin] for name, origin in _origins(model, ranges).items()}}
+    """Return ``ranges`` with each moved tensor on the range of the farthest tensor upstream that only moves into it (case 5).
+
+    A tensor that reaches the end of float32's range is a mask, which no pair rounds; what a MaxPool leaves of it has a range of its own.
+    """
+    rounded = {name for name, span in ranges.items() if max(map(abs, span)) <= FAR}
+    return {**ranges, **{name: ranges[origin] for name, origin in _origins(model, rounded).items()}}
 
 
 def tensors_of_one_range(model: onnx.ModelProto, names: Collection[str]) -> dict[str, tuple[str, ...]]:

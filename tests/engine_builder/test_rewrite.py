@@ -164,6 +164,11 @@ def test_moved_tensors_take_the_range_of_what_they_move() -> None:
     assert ranges == {"r3": (0.0, 4.0), "p": (0.0, 4.0), "f": (0.0, 4.0), "r1": (0.0, 1.0)}
 
 
+def test_what_is_left_of_a_mask_keeps_its_own_range() -> None:
+    ranges = {"r3": (-3.4e38, 4.0), "f": (0.5, 3.0), "r1": (0.0, 1.0)}
+    assert ranges_of_moved_tensors(model_of(RESIDUAL), ranges) == ranges
+
+
 def test_a_dead_channel_keeps_its_bias() -> None:
     model = model_of(RESIDUAL)
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == "w3")
