@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.masks import mask_of
 from calibration.metrics import WORST_LOSS, OutputKind, by_class, divergence
 from calibration.nonfinite import with_far_as_infinite
 from calibration.session import Array
@@ -116,6 +117,7 @@ class _Logits:
     def __init__(self, reference: Array) -> None:
         self._z = by_class(reference)  # (n, predictions of one sample, classes); the loss is the mean over predictions
         self._log_p = log_softmax(self._z)
+        self._has_certain = bool(np.isposinf(self._z).any())
         self._without = without_classes(self._log_p)
         self._p = np.exp(self._log_p)
         self._root = np.sqrt(self._p / (2.0 * self._z.shape[1]))
@@ -132,7 +134,10 @@ class _Logits:
 
     def whitened(self, perturbed: Array) -> Doubles:
         with np.errstate(invalid="ignore"):
-            d = _difference(by_class(perturbed), self._z)
+            x = by_class(perturbed)
+            d = x - self._z
+            if self._has_certain:
+                d[x == self._z] = 0.0  # both +inf
             d[self._impossible] = 0.0
             d -= (self._p * d).sum(axis=-1, keepdims=True)
             d *= self._root
@@ -157,8 +162,9 @@ class _Values:
     def __init__(self, reference: Array) -> None:
         self._reference = reference
         self._z = with_far_as_infinite(reference.reshape(len(reference), -1).astype(np.float64))
-        finite = np.where(np.isfinite(self._z), self._z, 0.0)
-        square = np.einsum("ij,ij->i", finite, finite)
+        self._mask = mask_of(self._z)
+        kept = self._z if self._mask is None else np.where(self._mask.hidden, 0.0, self._z)
+        square = np.einsum("ij,ij->i", kept, kept)
         usual = float(square[square > 0].mean()) if (square > 0).any() else 1.0
         self._norm = np.sqrt(np.where(square > 0, square, usual))[:, None]  # a sample of zeros is measured as the loss measures it
 
@@ -166,7 +172,11 @@ class _Values:
         return divergence(OutputKind.VALUES, self._reference, perturbed)
 
     def whitened(self, perturbed: Array) -> Doubles:
-        d = _difference(with_far_as_infinite(perturbed.reshape(self._z.shape).astype(np.float64)), self._z)
+        x = with_far_as_infinite(perturbed.reshape(self._z.shape).astype(np.float64))
+        with np.errstate(invalid="ignore"):
+            d: Doubles = x - self._z
+        if self._mask is not None:
+            d[self._mask.alike(x)] = 0.0
         d /= self._norm
         return d
 
@@ -176,15 +186,6 @@ _BY_KIND: Mapping[OutputKind, Callable[[Array], _Output]] = {
     OutputKind.PROBABILITIES: _Probabilities,
     OutputKind.VALUES: _Values,
 }
-
-
-def _difference(x: Doubles, z: Doubles) -> Doubles:
-    """Return x - z, 0 where both are the same infinity."""
-    with np.errstate(invalid="ignore"):
-        d = x - z
-    if not np.isfinite(d).all():
-        d[x == z] = 0.0
-    return np.asarray(d)
 
 
 def _fold(e: Doubles) -> Doubles:

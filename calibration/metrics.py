@@ -8,8 +8,8 @@ Divergences (0 is perfect), with r the reference and x the output of one sample:
 Classes lie on the last axis that is longer than one; axes between it and the samples are averaged over. A sample with a NaN in it
 scores worst, so a broken engine can never look good.
 
-Masked outputs are infinite (or at the end of float32's range, which counts as that): where both are so alike, they are equal there and the
-rest is compared; where one is and the other is not, the sample scores worst, unless the class was next to impossible in either case.
+What is masked alike in both, as logits by -inf, is left out (``calibration.masks``); where one alone is infinite the sample scores worst,
+unless the class was next to impossible in either case.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
+from calibration.masks import mask_of
 from calibration.nonfinite import with_far_as_infinite
 from calibration.softmax import log_softmax, without_classes
 from calibration.token_metrics import span_f1, token_f1
@@ -159,8 +160,9 @@ def nmse(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray
         (samples,) float64, 0 for identical values, at most WORST_LOSS.
     """
     r, x = _by_sample(reference), _by_sample(output)
-    error, finite = _squared_error(r, x), np.where(np.isfinite(r), r, 0.0)
-    norm = np.einsum("ij,ij->i", finite, finite)
+    mask = mask_of(r)
+    kept = r if mask is None else np.where(mask.hidden, 0.0, r)
+    error, norm = _squared_error(r, x), np.einsum("ij,ij->i", kept, kept)
     usual = float(norm[norm > 0].mean()) if (norm > 0).any() else 1.0
     return _finite_loss(error / np.where(norm > 0, norm, usual))
 
@@ -171,12 +173,13 @@ def psnr(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray
     The peak is the span (highest - lowest value) of the sample's reference; a constant reference takes its magnitude, or 1 if zero.
     """
     r, x = _by_sample(reference), _by_sample(output)
-    is_finite = np.isfinite(r)
-    highest = r.max(axis=1, where=is_finite, initial=-np.inf)
-    span = highest - r.min(axis=1, where=is_finite, initial=np.inf)  # -inf where nothing is finite
+    mask = mask_of(r)
+    is_seen = np.ones(r.shape, dtype=np.bool_) if mask is None else ~mask.hidden
+    highest = r.max(axis=1, where=is_seen, initial=-np.inf)
+    span = highest - r.min(axis=1, where=is_seen, initial=np.inf)  # -inf where all is masked
     peak = np.where(span > 0, span, np.abs(highest))
     peak = np.where((peak > 0) & np.isfinite(peak), peak, 1.0)
-    relative = _finite_loss(_squared_error(r, x) / np.maximum(is_finite.sum(axis=1), 1) / peak**2)
+    relative = _finite_loss(_squared_error(r, x) / np.maximum(is_seen.sum(axis=1), 1) / peak**2)
     floor = 10.0 ** (-IDENTICAL_PSNR / 10)
     return np.asarray(np.clip(-10.0 * np.log10(np.maximum(relative, floor)), 0.0, IDENTICAL_PSNR), dtype=np.float64)
 
@@ -187,9 +190,9 @@ def cosine(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArr
     Two zero vectors agree (1), one zero vector does not (0).
     """
     r, x = _by_sample(reference), _by_sample(output)
-    masked = np.isinf(r) & (r == x)
-    if masked.any():
-        r, x = np.where(masked, 0.0, r), np.where(masked, 0.0, x)
+    if (mask := mask_of(r)) is not None:
+        alike = mask.alike(x)
+        r, x = np.where(alike, 0.0, r), np.where(alike, 0.0, x)
     with np.errstate(invalid="ignore"):
         norms = np.sqrt(np.einsum("ij,ij->i", r, r)) * np.sqrt(np.einsum("ij,ij->i", x, x))
         dots = np.einsum("ij,ij->i", r, x)
@@ -282,8 +285,8 @@ def _log_probabilities(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _squared_error(r: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
         d = x - r
-    if not np.isfinite(d).all():
-        d[x == r] = 0.0  # equal infinities, as masks leave them, are no error
+    if (mask := mask_of(r)) is not None:
+        d[mask.alike(x)] = 0.0
     return np.asarray(np.einsum("ij,ij->i", d, d), dtype=np.float64)
 
 
