@@ -43,6 +43,7 @@ ENDS: Mapping[str, tuple[str, str]] = {
     "tokens": ("float[N,6,5]", "v3 = Unsqueeze(valid, two_axis) t = Where(v3, r, nought) y = MatMul(t, wh)"),
     "masked logits": ("float[N,6]", "one_row = MatMul(r, wo1) row = Squeeze(one_row, two_axis) y = Where(valid, row, ninf)"),
     "lowest logits": ("float[N,6]", "one_row = MatMul(r, wo1) row = Squeeze(one_row, two_axis) y = Where(valid, row, lowest)"),
+    "logits of -1e9": ("float[N,6]", "one_row = MatMul(r, wo1) row = Squeeze(one_row, two_axis) y = Where(valid, row, billion)"),
     "mean of classes": (  # a class without a token is 0/0, dropped behind it
         "float[N,5]",
         "v3 = Unsqueeze(valid, two_axis) t = Where(v3, r, nought) h = MatMul(t, wh) act = Relu(h) "
