@@ -263,7 +263,7 @@ def topk(labels: NDArray[np.generic], scores: NDArray[np.generic], *, k: int) ->
     if wanted.size and (wanted.min() < 0 or wanted.max() >= classes):
         raise InvalidCalibrationSetError(
             f"labels: found values {wanted.min()} to {wanted.max()}, expected 0 to {classes - 1}, the classes of the model's first output",
-            fix="Number the classes as the model does, from 0.",
+            fix="Number the classes as the model does, from 0" + (": give labels - 1." if wanted.min() == 1 else "."),
         )
     own = np.take_along_axis(rows, wanted[:, None], axis=1)
     before = np.arange(classes)[None, :] < wanted[:, None]

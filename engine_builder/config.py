@@ -80,6 +80,10 @@ class AccuracyConfig:
             "what a span is. Without them class 0 is outside and a span is a run of one class.",
         },
     )
+    allow_chance: bool = field(
+        default=False,
+        metadata={"description": "Warn, not refuse, where the float model fits the labels no better than the best constant answer does."},
+    )
 
     def __post_init__(self) -> None:
         """Fill in the default budget and the metric it implies, and refuse budgets that contradict each other."""

@@ -55,6 +55,7 @@ class Inspection:
     metric_outputs: tuple[int, ...] = ()  # ignored outputs that the user's own metric reads
     float_nodes: Mapping[str, Precision] = field(default_factory=dict)  # nodes of the baseline in another type than ``baseline_type``
     baseline_repair: BaselineRepair | None = None  # how the baseline came to differ from the target's own
+    warnings: tuple[str, ...] = ()  # what is likely wrong with the user's data, and the one thing to try
     baseline_reached: FileRef | None = None  # what each layer of a repaired baseline asked for and got, where the builder lists kernels
 
     @property

@@ -25,6 +25,7 @@ from calibration.verdict import Answer, Selection, judge, smallest_n
 from engine_builder.backends import backend_for
 from engine_builder.config import Config, config_from_json
 from engine_builder.config_checks import check_config, with_metric_model
+from engine_builder.data_warnings import label_warnings, sample_warnings
 from engine_builder.errors import BuildError
 from engine_builder.evaluate import run_all
 from engine_builder.float_model import FloatModel
@@ -68,6 +69,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     fixed = fixed_batch(specs)
     specials: list[str] = []
     calibration, validation, same = _samples(request, specs, config, workspace, notes, specials)
+    warnings = sample_warnings(model, calibration, validation, is_held_out=request.get("validation") is None, batch=fixed)
     if fixed is not None:
         calibration = whole_batches(calibration, fixed)
     context.progress(0.2, f"{calibration.samples} calibration and {validation.samples} validation samples")
@@ -113,6 +115,16 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     metric = scorer.metric
     scores = scorer(reference, reference, validation)
     check_scores(metric, scores)
+    warnings += label_warnings(
+        scorer,
+        scores,
+        reference,
+        validation,
+        lambda samples: float_model.outputs(samples, batch, compared, what),
+        allow_chance=config.accuracy.allow_chance,
+        sample_seconds=seconds,
+        known=warnings,
+    )
     _check_confidence(config, metric, scores)
     baseline_scores = scores
     if baseline_ref != reference_ref:
@@ -149,6 +161,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
         label_names=scorer.label_names,
         metric_model=metric_ref,
         metric_outputs=read,
+        warnings=warnings,
     )
     files = (
         *((metric_ref,) if metric_ref is not None else ()),
@@ -171,6 +184,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
         "batch": batch,
         "processors": processors(),
         "notes": notes,
+        "warnings": warnings,
     }
 
 

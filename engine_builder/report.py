@@ -172,6 +172,7 @@ def _result(
         | {key: verdict[key] for key in ("flips", "budget", "probability_over_budget", "samples_needed", "method")},
         "engine": {"name": target.engine_name, "sha256": engine.sha256, "size_bytes": picked["size_bytes"]}
         | {"exact_on": None if chosen is None else engine_exact_on(workspace.path(engine))},
+        "warnings": list(found.warnings),
         "environment": judged["environment"],
     }
 

@@ -31,6 +31,7 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1f272e;overflow-wrap:anywhere}
 h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.15rem;margin:2.2rem 0 .4rem;padding-bottom:.15rem;border-bottom:1px solid #ccd2d8}
 .lead{font-size:1.05rem;margin:.3rem 0 1rem}.note{color:#55626f;margin:.2rem 0 .6rem;font-size:14px}
+.warning{border-left:.3rem solid #c0362c;background:#fbf0ee;margin:.5rem 0;padding:.4rem .8rem}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:.8rem;margin:1rem 0}
 .tile{border:1px solid #d5dadf;border-radius:.5rem;padding:.6rem .9rem}.tile b{display:block;font-size:1.2rem;line-height:1.3}
 .tile span{display:block;color:#55626f;font-size:13px}
@@ -65,6 +66,7 @@ def render(body: Mapping[str, object]) -> str:
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'>",
         f"<title>Optimization report</title><style>{_STYLE}</style><h1>Optimization report</h1>",
         f"<p class=lead>{escape(str(result['reason']))}</p>",
+        *(f"<p class=warning><b>Warning:</b> {escape(text)}.</p>" for text in cast(Sequence[str], result.get("warnings") or ())),
         _tiles(result, body),
         f"<h2>Verdict</h2><p><span class='badge {answer if answer in _ANSWERS else ''}'>{escape(_ANSWERS.get(answer, answer))}</span> "
         f"{escape(verdict_in_words(result))}</p>",

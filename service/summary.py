@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from calibration.metrics import IDENTICAL_PSNR, Metric
@@ -16,7 +16,7 @@ _VERDICTS = {
 
 
 def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
-    """Return what was found: latency before and after, accuracy with its interval, layers per precision."""
+    """Return what was found: latency before and after, accuracy with its interval, layers per precision, warnings."""
     baseline, chosen = _part(result, "baseline"), _part(result, "chosen")
     kept = result["outcome"] == "baseline_kept"
     lines = [
@@ -32,6 +32,7 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
     verdict = result.get("verdict")
     if isinstance(verdict, Mapping):
         lines.append(f"  accuracy  {_verdict(verdict)}")
+    lines.extend(f"  warning   {text}" for text in cast("Sequence[str]", result.get("warnings") or ()))
     return tuple(lines)
 
 

@@ -276,7 +276,8 @@ def test_labels_give_top1_of_the_output_that_holds_classes(
     model = maker()
     validation = samples_for(model, 24, seed=2)
     validation[name] = labels_of(model, validation, output)
-    finished = run_job(tmp_path, model, samples_for(model, 20), validation)
+    accepted = {"accuracy": {"allow_chance": True}}  # random weights name one class nearly always, as well as a constant answer would
+    finished = run_job(tmp_path, model, samples_for(model, 20), validation, accepted)
     assert finished.verdict["metric"] == "top1"
     assert finished.baseline["accuracy"] == pytest.approx(0.75)
 

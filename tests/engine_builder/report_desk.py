@@ -41,7 +41,7 @@ def layer(name: str) -> Layer:
     return Layer(name, "Conv", LayerKind.WEIGHTED, ("x",), "w", 0, None, f"{name}.out", (name,), 1_234_567, 100)
 
 
-def inspection(names: Sequence[str], notes: Sequence[str]) -> Inspection:
+def inspection(names: Sequence[str], notes: Sequence[str], warnings: Sequence[str] = ()) -> Inspection:
     return Inspection(
         prepared=NOTHING,
         float_type=Precision.FP32,
@@ -67,6 +67,7 @@ def inspection(names: Sequence[str], notes: Sequence[str]) -> Inspection:
         is_batch_fixed=False,
         sample_seconds=0.1,
         scheme=ONNXRUNTIME_CPU_SCHEME,
+        warnings=tuple(warnings),
     )
 
 
@@ -134,6 +135,7 @@ class Desk:
         *,
         names: Sequence[str] = NAMES,
         notes: Sequence[str] = ("opset 11 converted to 17",),
+        warnings: Sequence[str] = (),
         confidence: float | None = None,
         model: bytes = OWN,
         finalists: Sequence[Trial] | None = None,
@@ -143,7 +145,7 @@ class Desk:
         rows = tuple(Sensitivity(name, Precision.INT8, value, value / 10, None, None) for name, value in zip(names, loss, strict=True))
         first, second = (Decision(name, Precision.INT8) for name in names[:2])
         files = {
-            "inspection": self.workspace.write_json("inspection.json", json_from_value(inspection(names, notes))),
+            "inspection": self.workspace.write_json("inspection.json", json_from_value(inspection(names, notes, warnings))),
             "ranges": self.workspace.write_json("ranges.json", json_from_value(ranges or RangeTable({}, RangeMethod.MINMAX, 60))),
             "table": self.workspace.write_json("table.json", json_from_value(SensitivityTable(rows, 60, 32, 4.0, ()))),
             "model": self.workspace.write_bytes("model.onnx", model),

@@ -25,7 +25,15 @@ from engine_builder.config import (
 FULL = {
     "target": "tensorrt",
     "gpu": "RTX 4090",
-    "accuracy": {"metric": "agreement", "min_relative": 0.97, "max_nmse": None, "min_psnr": None, "confidence": 0.95, "label_names": None},
+    "accuracy": {
+        "metric": "agreement",
+        "min_relative": 0.97,
+        "max_nmse": None,
+        "min_psnr": None,
+        "confidence": 0.95,
+        "label_names": None,
+        "allow_chance": True,
+    },
     "outputs": {"scores": "probabilities", "debug": "ignore"},
     "precisions": ["fp16", "int8"],
     "shapes": {"tokens": {"min": [1, 1], "opt": [8, 64], "max": [32, 256]}},
@@ -56,7 +64,7 @@ def test_an_empty_object_is_the_default_configuration():
 
 def test_every_key_is_read():
     config = config_from_json(FULL)
-    assert config.accuracy == AccuracyConfig(metric=Metric.AGREEMENT, min_relative=0.97, confidence=0.95)
+    assert config.accuracy == AccuracyConfig(metric=Metric.AGREEMENT, min_relative=0.97, confidence=0.95, allow_chance=True)
     assert config.outputs == {"scores": OutputKind.PROBABILITIES, "debug": OutputKind.IGNORE}
     assert config.precisions == (Precision.FP16, Precision.INT8)
     assert config.shapes == {"tokens": ShapeRange(min=(1, 1), opt=(8, 64), max=(32, 256))}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from html import escape
 from typing import cast
 
 import pytest
@@ -63,6 +64,14 @@ def test_an_improvement_is_described_as_the_contract_says(desk: Desk) -> None:
         "triton.zip",
     }
     assert found["engine"] == {"file": "engine.onnx", "sha256": "a" * 64}
+
+
+def test_warnings_are_in_the_result_and_on_the_page(desk: Desk) -> None:
+    found = desk.report(trials_of(0), KEPT, warnings=(f"3 samples are {HOSTILE}: remove them",))
+    assert result_of(found)["warnings"] == [f"3 samples are {HOSTILE}: remove them"]
+    assert json.loads(desk.read(found, "report.json"))["result"] == result_of(found)
+    assert f"<b>Warning:</b> 3 samples are {escape(HOSTILE)}: remove them." in desk.read(found, "report.html")
+    assert "Warning" not in desk.read(desk.report(trials_of(0), KEPT), "report.html")
 
 
 def test_a_kept_baseline_ships_the_users_own_file(desk: Desk) -> None:

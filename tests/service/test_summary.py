@@ -41,6 +41,11 @@ def test_improvement_is_told_with_its_figures() -> None:
     )
 
 
+def test_warnings_come_last() -> None:
+    lines = summary_lines({**result("improved", "met", "held_out"), "warnings": ["3 samples are copies: remove them"]})
+    assert lines[-1] == "  warning   3 samples are copies: remove them"
+
+
 def test_kept_baseline_is_said_to_be_kept() -> None:
     assert summary_lines(result("baseline_kept", "met", "held_out"))[0].startswith("The baseline is kept")
 
