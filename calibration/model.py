@@ -15,7 +15,10 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 
 from calibration.errors import InvalidModelError
 from calibration.external_data import all_tensors, load_external_data
+from calibration.foreign_types import FOREIGN, is_foreign
+from calibration.modernize import inlined
 from calibration.outline import copy_without, outline, size_bytes
+from calibration.runtime_view import complaint, nodes_of, refusal
 from calibration.sorting import sort_nodes
 from calibration.supported import check_supported
 from calibration.wellformed import check_data, check_wellformed
@@ -23,12 +26,15 @@ from calibration.wellformed import check_data, check_wellformed
 _PROTOBUF_LIMIT_BYTES = 2**31 - 2**20  # protobuf refuses 2 GiB; the graph itself needs a little
 
 
+_IR_VERSION = 4  # where a file names none: from here on initializers need not be inputs
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """Name, element type and shape of a graph input or output."""
 
     name: str
-    dtype: str  # numpy name: "float32", "float16", "int64", "bool", ...
+    dtype: str  # numpy name: "float32", "float16", "int64", "bool", ...; "object" of what is no tensor of numbers
     shape: tuple[int | str | None, ...]  # int fixed, str symbolic, None unknown
 
 
@@ -43,18 +49,17 @@ def read_model(path: Path) -> onnx.ModelProto:
     """
     model = _parse(path)
     check_wellformed(model)
+    _use_one_name(model)
     check_supported(model)
     load_external_data(model, path.parent)
     for tensor in all_tensors(model):
         check_data(tensor)
     sort_nodes(model.graph)
-    try:
-        onnx.checker.check_model(outline(model))
-    except (onnx.checker.ValidationError, UnicodeDecodeError, ValueError) as exc:
-        detail = " ".join(str(exc).split("\n\n")[0].split())
+    detail = complaint(model)
+    if detail is not None and refusal(inlined(outline(model)) if model.functions else model) is not None:
         raise InvalidModelError(
             f"model: breaks the ONNX standard: {detail}", fix="Export the model again; check it with onnx.checker.check_model."
-        ) from exc
+        )
     return model
 
 
@@ -103,8 +108,9 @@ def _parse(path: Path) -> onnx.ModelProto:
         model.ParseFromString(data)
     except DecodeError as exc:
         raise InvalidModelError(f"model file '{path.name}': is not an ONNX model: {_looks_like(data)}", fix=again) from exc
-    if not model.ir_version or not model.HasField("graph"):
+    if not model.HasField("graph") or not (model.ir_version or (model.graph.node and model.opset_import)):
         raise InvalidModelError(f"model file '{path.name}': is not an ONNX model: {_looks_like(data)}", fix=again)
+    model.ir_version = model.ir_version or _IR_VERSION
     return model
 
 
@@ -161,7 +167,22 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
     return value, len(data) + 1
 
 
+def _use_one_name(model: onnx.ModelProto) -> None:
+    """Call the standard domain "" everywhere, in place; of two versions the last counts, as in onnxruntime."""
+    functions = [node for function in model.functions for node in function.node]
+    for node in (*nodes_of(model.graph), *functions):
+        if node.domain == "ai.onnx":
+            node.domain = ""
+    for imports in (model.opset_import, *(function.opset_import for function in model.functions)):
+        versions = {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in imports}
+        if len(versions) < len(imports) or any(entry.domain == "ai.onnx" for entry in imports):
+            del imports[:]
+            imports.extend(onnx.helper.make_opsetid(domain, version) for domain, version in versions.items())
+
+
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    if is_foreign(value):
+        return TensorSpec(value.name, FOREIGN, ())
     tensor = value.type.tensor_type
     return TensorSpec(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, tuple(_dims(tensor)))
 

@@ -7,11 +7,10 @@ and nothing in it depends on the machine. All that follows (ranges, probes, rewr
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx
-import onnx.inliner
-import onnx.version_converter
 import onnx_ir as ir
 import onnxruntime
 from onnx_ir.passes import common
@@ -19,13 +18,14 @@ from onnx_ir.passes import common
 from calibration.errors import InvalidModelError
 from calibration.float32 import convert_to_float32, float_type
 from calibration.folding import fold_constants, remove_no_ops
+from calibration.foreign_types import foreign_values, without_foreign_types
 from calibration.fusing import fold_batch_norms, fold_gemm_factors, fold_pads
+from calibration.modernize import modernize
 from calibration.outline import big_weights, outline
 from calibration.precision import Precision
-from calibration.supported import STANDARD_DOMAINS, opset_version
+from calibration.runtime_view import STANDARD_DOMAINS, complaint, refusal, types_of
 
-OPSET = 17  # lowest of a prepared model: per-channel Q/DQ needs 13, LayerNormalization 17
-_IR_VERSION = 8  # lowest that belongs to that opset
+_HIDDEN = "no tensors"  # a domain of which nothing is inferred
 _PARAMETERS = {"Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (0, 1)}  # inputs that hold a weight or bias
 
 
@@ -48,51 +48,28 @@ def prepare(model: onnx.ModelProto) -> PreparedModel:
         InvalidModelError: It cannot be converted, or onnxruntime cannot run it.
     """
     notes: list[str] = []
-    graph_only = _modernize(outline(model), notes)
+    found = complaint(model)
+    if found is not None:
+        notes.append(f"onnx's checker refuses the model; it is taken, since onnxruntime runs it in its prepared form: {found}")
+    graph_only = modernize(outline(model), notes)
+    foreign = foreign_values(graph_only)
+    graph_only = without_foreign_types(graph_only)
     work = _with_weights(graph_only, model)
     _drop_overridable(work, notes)
     common.RemoveUnusedNodesPass()(work)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(work)
     kind = float_type(work)
-    _infer(work)
+    _infer(work, foreign)
     if convert_to_float32(work):
         notes.append(f"half-precision tensors computed in float32; inputs and outputs keep their types (weights are mostly {kind.value})")
-        _infer(work)
-    _simplify(work, notes)
+        _infer(work, foreign)
+    _simplify(work, foreign, notes)
     _name_nodes(work)
     _own_parameters(work.graph, notes)
     common.RemoveUnusedNodesPass()(work)
     result = _to_proto(work, model)
     _check_runs(result)
     return PreparedModel(result, tuple(notes), kind)
-
-
-def _modernize(model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
-    """Return the outline ``model`` without functions and at opset 17 or later."""
-    if model.functions:
-        try:
-            model = onnx.inliner.inline_local_functions(model, convert_version=True)
-        except Exception as exc:  # the C++ inliner raises RuntimeError and its own kinds
-            raise InvalidModelError(
-                f"model: its local functions cannot be inlined: {exc}", fix="Inline them with onnx.inliner before the upload."
-            ) from exc
-        notes.append("model-local functions inlined")
-    used = {node.domain for node in model.graph.node} | set(STANDARD_DOMAINS)
-    kept = [entry for entry in model.opset_import if entry.domain in used]
-    del model.opset_import[:]
-    model.opset_import.extend(kept)
-    opset = opset_version(model)
-    if opset < OPSET:
-        try:
-            typed = onnx.shape_inference.infer_shapes(model)
-            model = onnx.version_converter.convert_version(typed, OPSET)
-        except Exception as exc:  # the C++ converter raises RuntimeError and its own ConvertError
-            raise InvalidModelError(
-                f"model: opset {opset} cannot be converted to {OPSET}: {exc}", fix=f"Export the model again at opset {OPSET}."
-            ) from exc
-        notes.append(f"opset {opset} converted to {OPSET}")
-    model.ir_version = max(model.ir_version, _IR_VERSION)
-    return model
 
 
 def _with_weights(graph_only: onnx.ModelProto, model: onnx.ModelProto) -> ir.Model:
@@ -119,13 +96,13 @@ def _drop_overridable(work: ir.Model, notes: list[str]) -> None:
         notes.append(f"{_count(weights, 'initializer')} listed as inputs made constant")
 
 
-def _simplify(work: ir.Model, notes: list[str]) -> None:
+def _simplify(work: ir.Model, foreign: frozenset[str], notes: list[str]) -> None:
     counts: Counter[str] = Counter()
     changed = 1
     while changed:
         changed = remove_no_ops(work.graph) + fold_constants(work)
         if changed:
-            _infer(work)
+            _infer(work, foreign)
             counts["constant node"] += changed
     counts["BatchNormalization"] = fold_batch_norms(work.graph)
     counts["Pad"] = fold_pads(work.graph)
@@ -142,15 +119,45 @@ def _simplify(work: ir.Model, notes: list[str]) -> None:
             notes.append(f"{_count(counts[what], what)} folded into {into}")
 
 
-def _infer(work: ir.Model) -> None:
-    """Infer all shapes anew: a dimension once inferred as unknown would stay so; a shape that cannot be inferred stays as it was."""
-    known = {value: value.shape for node in work.graph.all_nodes() for value in node.outputs if not value.is_graph_output()}
+def _infer(work: ir.Model, foreign: frozenset[str]) -> None:
+    """Infer all shapes anew: a dimension once inferred as unknown would stay so; a shape that cannot be inferred stays as it was.
+
+    Where onnx's inference knows no type, as for the operators of other domains, onnxruntime's does.
+
+    Args:
+        work: The model.
+        foreign: Names of what is no tensor, which onnx_ir would take for one.
+    """
+    nodes = [node for node in work.graph.all_nodes() if node.domain in STANDARD_DOMAINS]
+    known = {value: value.shape for node in nodes for value in node.outputs if not value.is_graph_output()}
     for value in known:
         value.shape = None
-    common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(work)
+    hidden = [node for node in work.graph.all_nodes() if any(value.name in foreign for value in node.outputs)]
+    infer = common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
+    _infer_around(work, hidden, infer)
+    made = [value for node in work.graph for value in node.outputs if value.name and value.name not in foreign]
+    untyped = {value.name or "": value for value in made if value.type is None}
+    found = types_of(ir.to_proto(work), untyped) if untyped else {}
+    for name, kind in found.items():
+        typed = ir.serde.deserialize_value_info_proto(onnx.ValueInfoProto(name=name, type=kind), None)
+        untyped[name].type, untyped[name].shape = typed.type, typed.shape
+    if found:
+        _infer_around(work, hidden, infer)
     for value, shape in known.items():
-        if value.shape is None:
+        if value.shape is None and value.name not in foreign:
             value.shape = shape
+
+
+def _infer_around(work: ir.Model, hidden: Iterable[ir.Node], infer: ir.passes.InPlacePass) -> None:
+    """Infer shapes of all but the hidden nodes."""
+    domains = [(node, node.domain) for node in hidden]
+    for node, _ in domains:
+        node.domain = _HIDDEN
+    work.graph.opset_imports[_HIDDEN] = 1
+    infer(work)
+    del work.graph.opset_imports[_HIDDEN]
+    for node, domain in domains:
+        node.domain = domain
 
 
 def _name_nodes(work: ir.Model) -> None:
@@ -199,16 +206,12 @@ def _to_proto(work: ir.Model, model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _check_runs(model: onnx.ModelProto) -> None:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    try:
-        onnxruntime.InferenceSession(outline(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as exc:  # onnxruntime's exceptions share no base class below Exception
+    why = refusal(model)
+    if why is not None:
         raise InvalidModelError(
-            f"model: onnxruntime {onnxruntime.__version__} cannot run it: {exc}",
+            f"model: onnxruntime {onnxruntime.__version__} cannot run it: {why}",
             fix="Check that the model runs in onnxruntime (CPU) as it is, then upload it again.",
-        ) from exc
+        )
 
 
 def _unused(name: str, taken: set[str]) -> str:

@@ -8,8 +8,9 @@ import onnx
 import onnxruntime
 
 from calibration.errors import InvalidModelError
+from calibration.foreign_types import is_foreign
+from calibration.runtime_view import MACHINE_DOMAINS, STANDARD_DOMAINS, has_operator
 
-STANDARD_DOMAINS = ("", "ai.onnx")
 _LOWEST_OPSET = 7  # below, onnxruntime promises nothing
 _QUANTIZED_OPS = frozenset(
     {
@@ -129,13 +130,19 @@ def _check_operators(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) ->
     for node in nodes:
         if (node.domain, node.op_type) in local:
             continue
-        if node.domain not in STANDARD_DOMAINS:
+        if node.domain in MACHINE_DOMAINS:
+            raise InvalidModelError(
+                f"model: node {_label(node)} uses operator '{node.op_type}' of the domain '{node.domain}', which onnxruntime's graph "
+                "optimizer wrote for one machine",
+                fix="Upload the model as it was before onnxruntime optimized it.",
+            )
+        if node.domain not in STANDARD_DOMAINS and not has_operator(node.domain, node.op_type, 1):
             raise InvalidModelError(
                 f"model: node {_label(node)} uses operator '{node.op_type}' of the custom domain '{node.domain}', "
-                "expected standard ONNX operators only",
-                fix="Export without custom operators and without onnxruntime's graph optimizer.",
+                f"which onnxruntime {onnxruntime.__version__} does not have",
+                fix="Export without custom operators, or replace them by operators of ONNX or onnxruntime; libraries are not loaded.",
             )
-        if not onnx.defs.has(node.op_type, opset):
+        if node.domain in STANDARD_DOMAINS and not onnx.defs.has(node.op_type, opset) and not has_operator("", node.op_type, opset):
             raise InvalidModelError(
                 f"model: node {_label(node)} uses operator '{node.op_type}', which ONNX opset {opset} does not have",
                 fix="Export at an opset that has the operator, or replace it by standard ONNX operators.",
@@ -147,7 +154,14 @@ def _check_interface(graph: onnx.GraphProto) -> None:
     inputs = [value for value in graph.input if value.name not in weights]
     if not inputs:
         raise InvalidModelError("model: has no inputs, expected at least one", fix="Export the model with its inputs as graph inputs.")
-    for role, values in (("input", inputs), ("output", list(graph.output))):
+    if all(is_foreign(value) for value in graph.output):
+        found = ", ".join(f"'{value.name}'" for value in graph.output)
+        raise InvalidModelError(
+            f"model: every output holds text, a sequence, a map or an optional value ({found}), expected a tensor of numbers to compare",
+            fix="Export the model with its scores as an output too (for scikit-learn: to_onnx(..., options={'zipmap': False})).",
+        )
+    outputs = [value for value in graph.output if not is_foreign(value)]
+    for role, values in (("input", inputs), ("output", outputs)):
         for value in values:
             kind = value.type.WhichOneof("value")
             if kind != "tensor_type":

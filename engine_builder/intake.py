@@ -35,6 +35,7 @@ from engine_builder.model_files import keep_model, model_size_bytes
 from engine_builder.outputs import ComparedOutputs, check_output_names, output_kinds
 from engine_builder.scoring import check_scores, is_per_sample, labelled_tokens, new_scorer, outputs_for_metric
 from engine_builder.sizes import fixed_batch, profile_shapes, timing_shapes, whole_batches
+from engine_builder.target_operators import check_standard
 from engine_builder.workspace import FileRef, StageContext, Workspace
 
 BATCH_BYTES = 24 * 2**20
@@ -63,6 +64,8 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     model = read_model(workspace.path(model_ref))
     context.progress(0.1, "model read")
     prepared = prepare(model)
+    if not capabilities.is_own_baseline:
+        check_standard(prepared.model, config.target)
     find_layers(prepared.model)  # without any there is no need to look at the samples
     notes = list(prepared.notes)
     specs = input_specs(model)

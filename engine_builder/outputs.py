@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 
 from calibration.errors import InvalidConfigError, InvalidModelError
+from calibration.foreign_types import FOREIGN
 from calibration.metrics import Metric, OutputKind
 from calibration.model import TensorSpec
 from calibration.session import Array
@@ -171,6 +172,8 @@ def check_output_names(specs: Sequence[TensorSpec], wanted: Iterable[str]) -> No
 
 
 def _why_ignored(spec: TensorSpec, shape: tuple[int, ...], samples: int) -> str | None:
+    if spec.dtype == FOREIGN:
+        return "holds text, a sequence, a map or an optional value"
     if np.dtype(spec.dtype).kind != "f":
         return f"holds {spec.dtype}, not floating-point values"
     if 0 in shape:

@@ -44,6 +44,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 import onnx_ir as ir
 
+from calibration.foreign_types import without_foreign_types
 from calibration.layers import Layer
 from calibration.precision import Precision, Scheme
 from calibration.second_order import Levels
@@ -89,7 +90,7 @@ def rewrite(
         del copy.graph.value_info[:]  # case 9
         return copy
     ranges = ranges_of_moved_tensors(prepared, ranges)
-    model = ir.from_proto(prepared)  # a value of its own: the passes below edit it in place
+    model = ir.from_proto(without_foreign_types(prepared))  # a value of its own: the passes below edit it in place
     names = Names(names_in(model))
     smooth = SmoothInputs(low, ranges, smoothings, names)
     smooth(model)
@@ -103,5 +104,6 @@ def rewrite(
         KeepFloatLayers({layer.name for layer in low}, names)(model)
     model.metadata_props[EXACT_ON] = exact_on(is_saturable=bool(weights.saturable))
     explicit = ir.to_proto(model)
-    del explicit.graph.value_info[:]  # case 9
+    del explicit.graph.value_info[:], explicit.graph.output[:]  # case 9
+    explicit.graph.output.extend(prepared.graph.output)
     return explicit
