@@ -3,6 +3,9 @@
 A BatchNormalization keeps the mean m and variance v of each channel of its input over the training set. Where the samples are prepared
 like the training set, their own mean and variance, m' and v', are near; where a scaling by s is missing, sqrt(v' / v) is about 1 / s.
 
+A difference of a few times counts only where the channels differ among each other as they did in training (their deviations correlate):
+statistics that somebody made up, or that were never trained, say nothing else. One beyond all reason always counts.
+
 Only one that comes before the second layer with weights is looked at: deeper ones say more about the network than about its input.
 """
 
@@ -20,10 +23,12 @@ from calibration.outline import copy_without
 from calibration.session import Piece
 from calibration.sorting import captured_names
 
-FAR_SPREAD = 4.0  # times, either way
-FAR_MEAN = 4.0  # standard deviations
+FAR = 2.5  # times in spread, either way, or standard deviations in mean
+BEYOND_REASON = 30.0  # the same, whatever the channels are like: pixels of 0..255 where 0..1 or -1..1 is expected are at least 58
+ALIKE = 0.8  # least correlation of the channels' deviations with those of training
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
 _MOST_SAMPLES = 64
+_SMALLEST = 1e-9
 _RUNNING_MEAN, _RUNNING_VARIANCE = 3, 4  # inputs of a BatchNormalization
 
 Array = NDArray[np.generic]
@@ -37,15 +42,19 @@ class FirstStatistics:
     node: str  # name of the BatchNormalization, or of its output
     spread: float  # standard deviation of the samples / that of the training set
     mean: float  # distance of the two means, in standard deviations of the training set
+    alike: float  # correlation over the channels of the logarithms of both deviations, -1..1
 
     @property
     def is_far(self) -> bool:
         """Whether the samples are prepared in another way than the training set was."""
-        return self.spread > FAR_SPREAD or self.spread < 1 / FAR_SPREAD or self.mean > FAR_MEAN
+        return self._is_beyond(BEYOND_REASON) or (self._is_beyond(FAR) and self.alike >= ALIKE)
+
+    def _is_beyond(self, times: float) -> bool:
+        return self.spread > times or self.spread < 1 / times or self.mean > times
 
 
 def first_statistics(model: onnx.ModelProto, inputs: Mapping[str, Array], batch: int | None) -> FirstStatistics | None:
-    """Return the comparison, None where there is no such BatchNormalization, where it was never trained, or where the model does not run.
+    """Return the comparison, None where there is no such BatchNormalization or where the model does not run.
 
     Args:
         model: The user's model.
@@ -57,24 +66,27 @@ def first_statistics(model: onnx.ModelProto, inputs: Mapping[str, Array], batch:
         return None
     node, needed = found
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    constants |= {
+        one.output[0]: one.attribute[0].t for one in model.graph.node if one.op_type == "Constant" and one.attribute[0].HasField("t")
+    }
     stored = [constants.get(node.input[index]) for index in (_RUNNING_MEAN, _RUNNING_VARIANCE)]
     if stored[0] is None or stored[1] is None:
         return None
     mean, variance = (np.asarray(onnx.numpy_helper.to_array(tensor), dtype=np.float64) for tensor in stored if tensor is not None)
-    if not mean.size or (not mean.any() and (variance == 1.0).all()):  # what training starts from
-        return None
     try:
         values = _values(_cut(model, needed, node.input[0]) if needed else None, inputs, batch, node.input[0])
     except CalibrationError:
         return None  # said where the whole model is run
-    if values.ndim < 2 or values.shape[1] != mean.size or not np.isfinite(values).all():
+    if values.ndim < 2 or not values.size or values.shape[1] != mean.size or not np.isfinite(values).all():
         return None
     channels = np.moveaxis(values, 1, 0).reshape(mean.size, -1)
     deviation = np.sqrt(np.maximum(variance, 0.0) + _epsilon(node))
+    own = channels.std(axis=1)
     return FirstStatistics(
         node=node.name or node.output[0],
-        spread=float(np.median(channels.std(axis=1) / deviation)),
+        spread=float(np.median(own / deviation)),
         mean=float(np.median(np.abs(channels.mean(axis=1) - mean) / deviation)),
+        alike=_correlation(np.log(np.maximum(own, _SMALLEST)), np.log(deviation)),
     )
 
 
@@ -124,6 +136,13 @@ def _values(model: onnx.ModelProto | None, inputs: Mapping[str, Array], batch: i
         feeds = {name: np.ascontiguousarray(array[chosen[indices]]) for name, array in inputs.items()}
         parts.append(piece.run(feeds)[output].astype(np.float64))
     return np.concatenate(parts)
+
+
+def _correlation(first: Floats, second: Floats) -> float:
+    """Return the correlation, 0 where one of the two does not vary."""
+    x, y = first - first.mean(), second - second.mean()
+    scale = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / scale if scale > _SMALLEST * x.size else 0.0
 
 
 def _epsilon(node: onnx.NodeProto) -> float:

@@ -78,8 +78,27 @@ def test_a_fixed_batch_is_kept() -> None:
     assert not found.is_far
 
 
-def test_a_batch_normalization_that_was_never_trained_says_nothing() -> None:
-    assert statistics(trained(untrained=True), PIXELS) is None
+def test_statistics_that_nobody_trained_count_only_beyond_all_reason() -> None:
+    model = trained(untrained=True)
+    near, far = statistics(model, PREPARED * 5), statistics(model, PIXELS)
+    assert near is not None
+    assert near.spread > 2.5
+    assert not near.is_far
+    assert far is not None
+    assert far.is_far
+
+
+def test_statistics_in_constant_nodes_are_read() -> None:
+    model = trained()
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in ("mean", "variance")]
+    for tensor in model.graph.initializer:
+        if tensor not in kept:
+            model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [tensor.name], value=tensor))
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    found = statistics(model, PIXELS)
+    assert found is not None
+    assert found.is_far
 
 
 def test_a_deeper_one_says_nothing_about_the_input() -> None:
