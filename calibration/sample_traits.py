@@ -29,7 +29,10 @@ def constant_samples(inputs: Mapping[str, Array]) -> int:
     is_constant = np.ones(_count(inputs), dtype=np.bool_)
     for array in inputs.values():
         rows = array.reshape(len(array), -1)
-        is_constant &= (rows == rows[0]).all() if rows.shape[1] == 1 else (rows == rows[:, :1]).all(axis=1)
+        if rows.shape[1] == 1:
+            is_constant &= bool((rows == rows[0]).all())
+        for index in np.flatnonzero(is_constant):  # one at a time: a set may fill most of the memory
+            is_constant[index] = (rows[index] == rows[index, 0]).all()
     return int(is_constant.sum())
 
 

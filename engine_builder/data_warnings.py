@@ -29,6 +29,7 @@ from engine_builder.scoring import Scorer
 
 LEAST_SHARE = 0.01  # of a set: fewer odd samples are told to nobody
 _PREPARED_SAMPLES = 256  # that another preparation is tried on
+_PREPARED_BYTES = 64 * 2**20  # of the samples; a few copies are made
 _PREPARED_SECONDS = 5.0  # for all of them, where nothing else is wrong
 _PREPARATIONS = 6  # at most
 _LIKELY = (
@@ -142,7 +143,7 @@ def _cause(scorer: Scorer, output: Array, samples: CalibrationSet, rerun: Rerun)
     """Return what would make the labels or the samples fit, and the score that it would give."""
     assert samples.labels is not None
     labelled = fitting_labels(scorer.metric, samples.labels, output, partial(_rescored, scorer), scorer.label_names)
-    prepared = _best_preparation(scorer, _evenly(samples, _PREPARED_SAMPLES), rerun)
+    prepared = _best_preparation(scorer, _evenly(samples, _most_prepared(samples)), rerun)
     if labelled is None or (prepared is not None and prepared[1] > labelled[1] * (1.0 + MARGIN)):
         return prepared
     return labelled
@@ -150,7 +151,7 @@ def _cause(scorer: Scorer, output: Array, samples: CalibrationSet, rerun: Rerun)
 
 def _better_preparation(scorer: Scorer, samples: CalibrationSet, rerun: Rerun, sample_seconds: float) -> tuple[str, ...]:
     """Return a warning where the model is right far more often on the same pictures, prepared in another way."""
-    some = _evenly(samples, min(_PREPARED_SAMPLES, int(_PREPARED_SECONDS / (_PREPARATIONS * max(sample_seconds, 1e-9)))))
+    some = _evenly(samples, min(_most_prepared(samples), int(_PREPARED_SECONDS / (_PREPARATIONS * max(sample_seconds, 1e-9)))))
     if some.samples < MIN_SAMPLES:
         return ()
     assert some.labels is not None
@@ -182,6 +183,11 @@ def _best_preparation(scorer: Scorer, some: CalibrationSet, rerun: Rerun, beaten
 
 def _rescored(scorer: Scorer, labels: Array, output: Array) -> Scores:
     return score(scorer.metric, [output], [output], labels, label_names=scorer.label_names)
+
+
+def _most_prepared(samples: CalibrationSet) -> int:
+    sample_bytes = sum(int(array[0].nbytes) for array in samples.inputs.values())
+    return min(_PREPARED_SAMPLES, max(_PREPARED_BYTES // max(sample_bytes, 1), 1))
 
 
 def _evenly(samples: CalibrationSet, count: int) -> CalibrationSet:
