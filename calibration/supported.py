@@ -20,11 +20,17 @@ _QUANTIZED_OPS = frozenset(
         "MatMulInteger",
         "ConvInteger",
         "MatMulNBits",
-        "MatMulIntegerToFloat",
-        "DynamicQuantizeMatMul",
+        "MatMulBnb4",
+        "MatMulFpQ4",
+        "MulInteger",
+        "ReduceSumInteger",
+        "GatherBlockQuantized",
     }
 )
-_QUANTIZED_PREFIXES = ("QLinear", "QAttention", "QGemm", "QEmbed", "QMoE", "DynamicQuantize")
+_QUANTIZED_PREFIXES = (
+    *("QLinear", "QAttention", "QGemm", "QEmbed", "QMoE", "QOrdered", "DynamicQuantize", "MatMulInteger", "MatMulBlockQuantized"),
+    *("QuantizeBFP", "QuantizeWithOrder", "DequantizeBFP", "DequantizeWithOrder"),
+)
 _FEEDABLE = frozenset(
     onnx.TensorProto.DataType.Value(name)
     for name in ("FLOAT", "FLOAT16", "DOUBLE", "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")

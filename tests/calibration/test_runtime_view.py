@@ -5,7 +5,9 @@ from __future__ import annotations
 import onnx
 import pytest
 
+from calibration.errors import InvalidModelError
 from calibration.runtime_view import complaint, has_operator, is_standard, refusal, types_of
+from calibration.supported import check_supported
 from tests.runtime_models import RUNTIME_ONLY, rows
 
 
@@ -52,3 +54,17 @@ def test_the_checker_is_asked_apart_from_the_runtime() -> None:
     assert refusal(model) is None
     assert complaint(model) == "No opset import for domain 'com.microsoft'"
     assert complaint(RUNTIME_ONLY["unlisted_initializers"]()) is None
+
+
+@pytest.mark.parametrize(
+    "operator", ["MatMulBnb4", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QOrderedMatMul", "GatherBlockQuantized"]
+)
+def test_the_runtimes_own_quantized_operators_are_refused_as_such(operator: str) -> None:
+    assert has_operator("com.microsoft", operator, 17)
+    with pytest.raises(InvalidModelError, match=f"already quantized: node that makes 'h' is a {operator}"):
+        check_supported(rows(f"h = com.microsoft.{operator}(x, w1) y = MatMul(h, w2)", com__microsoft=1))
+
+
+@pytest.mark.parametrize("operator", ["Gelu", "QuickGelu", "FusedMatMul", "Attention", "SkipLayerNormalization"])
+def test_its_float_operators_are_not(operator: str) -> None:
+    check_supported(rows(f"h = com.microsoft.{operator}(x, w1) y = MatMul(h, w2)", com__microsoft=1))
