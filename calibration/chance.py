@@ -19,7 +19,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.metrics import Metric, by_class, topk
+from calibration.metrics import Metric, by_class
 from calibration.token_metrics import IGNORED, span_f1, token_f1
 
 STANDARD_ERRORS = 3.0
@@ -59,16 +59,16 @@ def chance_of(metric: Metric, scores: Scores, labels: Array, output: Array, labe
     known = np.asarray(labels, dtype=np.int64)
     answer, constant = _constant_answer(metric, known, label_names)
     decidable = beats(1.0 - constant, STANDARD_ERRORS)
-    follows = False
-    if not metric.is_per_token and (constant.mean() > 0.5 or scores.mean() > constant.mean()):  # rule 2
-        follows = _follows(known.reshape(len(known)), scores, output, 1 if metric is Metric.TOP1 else TOP)
     difference = scores - constant
+    beaten, follows = beats(difference, STANDARD_ERRORS), False
+    if not beaten and not metric.is_per_token and (constant.mean() > 0.5 or scores.mean() > constant.mean()):  # rule 2
+        follows = _follows(known.reshape(len(known)), scores, output, 1 if metric is Metric.TOP1 else TOP)
     return Chance(
         score=float(scores.mean()),
         constant=float(constant.mean()),
         answer=answer,
         error=_standard_error(difference),
-        beaten=beats(difference, STANDARD_ERRORS),
+        beaten=beaten,
         decidable=decidable,
         follows_labels=follows,
     )
@@ -157,9 +157,15 @@ def _constant_answer(metric: Metric, labels: Labels, label_names: tuple[str, ...
 
 def _follows(labels: Labels, scores: Scores, output: Array, k: int) -> bool:
     """Return whether the hits are more than those of labels dealt out at random, by STANDARD_ERRORS (rule 2)."""
-    classes, counts = np.unique(labels, return_counts=True)
-    hits = [float(topk(np.full(len(labels), label), output, k=k).mean()) for label in classes]
-    expected = float(np.dot(counts / len(labels), hits))
+    if np.issubdtype(output.dtype, np.integer):
+        named = output.reshape(len(output), 1).astype(np.int64)
+    else:
+        rows = by_class(output)[:, 0]
+        named = np.argsort(-rows, axis=1, kind="stable")[:, :k]
+    named = named[named >= 0]  # an output of integers may name no class
+    most = int(max(named.max(initial=0), labels.max())) + 1
+    answers, wanted = np.bincount(named, minlength=most), np.bincount(labels, minlength=most)
+    expected = float(answers @ wanted) / len(labels) ** 2
     return bool(scores.mean() - expected > STANDARD_ERRORS * np.sqrt(expected * (1.0 - expected) / len(labels)))
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import onnx
 
 from calibration.outline import copy_without
 from calibration.runtime_view import subgraphs
+
+logger = logging.getLogger(__name__)
 
 FOREIGN = "object"  # their dtype, numpy's word
 
@@ -34,7 +37,11 @@ def without_foreign_types(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def foreign_values(model: onnx.ModelProto) -> frozenset[str]:
     """Return the names of the tensors that onnx's inference finds to be none, subgraphs' too."""
-    typed = onnx.shape_inference.infer_shapes(model)
+    try:
+        typed = onnx.shape_inference.infer_shapes(model)
+    except onnx.shape_inference.InferenceError as exc:  # what the file says of a tensor contradicts what is inferred
+        logger.info("types of %s are taken as the file has them: %s", model.graph.name, exc)
+        typed = model
     return frozenset(_foreign_names(typed.graph))
 
 

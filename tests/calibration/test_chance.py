@@ -101,3 +101,9 @@ def test_shifted_labels_of_tokens_are_found_out() -> None:
 def test_nothing_is_named_for_labels_at_random(seed: int) -> None:
     labels = np.random.default_rng(seed).integers(0, 10, 400)
     assert fitting(Metric.TOP1, labels, answers(LABELS, 0.9)) is None
+
+
+def test_an_output_of_classes_may_name_none() -> None:
+    labels = (np.random.default_rng(2).random(600) < 0.05).astype(np.int64)
+    named = np.where(np.random.default_rng(4).random(600) < 0.03, -1, labels)
+    assert chance(Metric.TOP1, labels, named).follows_labels
