@@ -11,6 +11,7 @@ import argparse
 import datetime
 import functools
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -68,7 +69,7 @@ class Row:
     agreement: float  # share of samples with the float model's top class
     kl: float
     sqnr_db: float
-    ratio: float  # median time of a run by that of the float model, in turns
+    ratio: float  # CPU time of a run by that of the float model, one thread, in turns
     mad: float  # of the ratio: median absolute deviation over groups of rounds
 
 
@@ -113,7 +114,7 @@ def measure(case: Case, folder: Path) -> list[Row]:
     outputs = {name: _outputs(session, validation) for name, session in sessions.items()}
     feeds = {name: array[np.arange(case.batch) % len(array)] for name, array in validation.inputs.items()}
     calls = {name: functools.partial(session.run, None, feeds) for name, session in sessions.items()}
-    timings = time_interleaved(calls, seconds=TIMING_SECONDS, min_runs=MIN_RUNS, max_runs=MAX_RUNS)
+    timings = time_interleaved(calls, seconds=TIMING_SECONDS, min_runs=MIN_RUNS, max_runs=MAX_RUNS, compared_by=time.thread_time)
     rows = []
     for name in models:
         relative = relative_latency(timings[name], timings[FLOAT])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,4 +138,5 @@ def timed(engines: Mapping[str, Path], feeds: Mapping[str, NDArray[np.generic]])
             runner = backend.open(path, threads=1)
             stack.callback(runner.close)
             calls[name] = functools.partial(runner.run, feeds)
-        return time_interleaved(calls, seconds=SECONDS_A_NETWORK * len(calls), min_runs=MIN_RUNS, max_runs=MAX_RUNS)
+        seconds = SECONDS_A_NETWORK * len(calls)
+        return time_interleaved(calls, seconds=seconds, min_runs=MIN_RUNS, max_runs=MAX_RUNS, compared_by=time.thread_time)

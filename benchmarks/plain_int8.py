@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -74,7 +75,8 @@ def compared(models: Mapping[str, Path], validation: Path, config: Config, metri
         runners = {name: stack.enter_context(_Open(backend.open(path, threads=config.threads))) for name, path in models.items()}
         outputs = {name: run_all(opened.runner, samples, batch=batch) for name, opened in runners.items()}
         calls = {name: _call(opened.runner, feeds) for name, opened in runners.items()}
-        timings = time_interleaved(calls, seconds=TIMING_SECONDS, min_runs=MIN_RUNS, max_runs=MAX_RUNS)
+        clock = time.thread_time if config.threads == 1 else None
+        timings = time_interleaved(calls, seconds=TIMING_SECONDS, min_runs=MIN_RUNS, max_runs=MAX_RUNS, compared_by=clock)
     return {
         name: {
             "accuracy": float(score(metric, found, outputs[FLOAT], samples.labels, label_names=names).mean()),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from engine_builder.backends.ort_cpu import OrtCpuRunner
 from engine_builder.errors import BuildError, EngineError, UnsupportedTargetError
 from engine_builder.qdq.simulation import simulated
 from engine_builder.qdq.tensorrt import rewrite_tensorrt
+from engine_builder.timing import Timing, TimingPlan
 from tests.engine_builder.fake_quantized import run
 from tests.engine_builder.qdq.networks import BLOCKS, network
 
@@ -184,3 +187,22 @@ def test_a_job_for_this_target_imports_no_other_targets_modules() -> None:
         "sys.exit(any(name.startswith('engine_builder.backends.tensorrt') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("threads", "compared_by"), [((1, 1), time.thread_time), ((2, 2), None), ((1, 2), None)])
+def test_engines_of_one_thread_are_compared_by_its_cpu_time(
+    tmp_path: Path, threads: tuple[int, int], compared_by: Callable[[], float] | None
+) -> None:
+    backend, path = backend_for("onnxruntime-cpu"), tmp_path / "explicit.onnx"
+    onnx.save_model(onnx.parser.parse_model(MODEL), path)
+    asked: list[object] = []
+
+    def timer(
+        calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int, compared_by: object = None
+    ) -> dict[str, Timing]:
+        asked.append(compared_by)
+        return {}
+
+    runners = {name: backend.open(path, threads=count) for name, count in zip(("baseline", "engine"), threads, strict=True)}
+    backend.timings(runners, FEEDS, TimingPlan(1.0, 1, 2, timer))
+    assert asked == [compared_by]

@@ -232,3 +232,25 @@ def test_a_ratio_that_is_known_early_is_as_right_as_was_asked_for() -> None:
         assert 9 <= len(found["base"].block_ms) < 100
         errors.append(relative_latency(found["half"], found["base"]).ratio / 0.5 - 1.0)
     assert float(np.sqrt(np.mean(np.square(errors)))) < 0.03  # asked for: a standard error of 0.02; itself only estimated
+
+
+def test_other_work_on_the_machine_changes_latencies_and_no_ratio_where_cpu_time_compares() -> None:
+    rng = np.random.default_rng(0)
+    machine = Machine(load=lambda now: float(rng.uniform(1.0, 5.0)))
+    spent = [0.0]  # CPU time of the thread: what the runs take, without what others take meanwhile
+
+    def engine(name: str, seconds: float) -> Callable[[], None]:
+        run = machine.engine(name, seconds)
+
+        def counted() -> None:
+            run()
+            spent[0] += seconds
+
+        return counted
+
+    calls = {"baseline": engine("baseline", 0.004), "engine": engine("engine", 0.003)}
+    found = time_interleaved(calls, seconds=2.0, min_runs=5, max_runs=10_000, clock=machine.clock, compared_by=lambda: spent[0])
+    relative = relative_latency(found["engine"], found["baseline"])
+    assert relative.ratio == pytest.approx(0.75)
+    assert relative.mad == pytest.approx(0.0, abs=1e-9)
+    assert found["baseline"].median_ms > 6.0  # the wall clock's

@@ -19,7 +19,7 @@ from calibration.verdict import Budget
 from engine_builder.config import config_from_json
 from engine_builder.errors import BuildError
 from engine_builder.search.trial import Trial
-from engine_builder.timing import Timing
+from engine_builder.timing import Clock, Timing
 from engine_builder.trials import accuracy, fits, search_half
 from tests.driver import Driver, Json, inspection_of, plain_outputs, ranged
 from tests.model_text import cnn, samples_for
@@ -142,7 +142,9 @@ class RecordingTimer:
     def __init__(self) -> None:
         self.shapes: dict[str, tuple[int, ...]] = {}
 
-    def __call__(self, calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int) -> dict[str, Timing]:
+    def __call__(
+        self, calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int, compared_by: Clock | None = None
+    ) -> dict[str, Timing]:
         self.shapes = {name: cast(tuple[NDArray[np.float32], ...], call())[0].shape for name, call in calls.items()}
         return {name: Timing(1.0, 1.0, 0.0, 9, (1.0,) * 9) for name in calls}
 

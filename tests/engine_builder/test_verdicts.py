@@ -13,7 +13,7 @@ from calibration.codec import json_from_value, value_from_json
 from calibration.precision import Precision
 from calibration.verdict import AccuracyVerdict, Answer, IntervalMethod, Selection
 from engine_builder.search.trial import Trial
-from engine_builder.timing import Timing
+from engine_builder.timing import Clock, Timing
 from engine_builder.trials import search_half
 from tests.driver import Driver, Json, inspection_of, plain_outputs, ranged
 from tests.fake_timer import FakeTimer
@@ -107,7 +107,9 @@ class TimerByName:
         self.milliseconds = {**milliseconds, "baseline": 2.0}
         self.timed: tuple[str, ...] = ()
 
-    def __call__(self, calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int) -> dict[str, Timing]:
+    def __call__(
+        self, calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int, compared_by: Clock | None = None
+    ) -> dict[str, Timing]:
         self.timed = tuple(calls)
         return {name: Timing(value := self.milliseconds[name], value, 0.0, 18, (value,) * 9) for name in calls}
 
@@ -129,7 +131,9 @@ def test_an_engine_that_is_not_faster_leaves_the_baseline(job: tuple[Driver, Jso
 
 
 def test_a_gain_inside_the_spread_of_the_timing_is_none(job: tuple[Driver, Json]) -> None:
-    def noisy(calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int) -> dict[str, Timing]:
+    def noisy(
+        calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int, compared_by: Clock | None = None
+    ) -> dict[str, Timing]:
         varying = tuple(1.2 + 0.175 * index for index in range(9))  # 5% faster in the median, and never twice the same
         blocks = {name: (2.0,) * 9 if name == "baseline" else varying for name in calls}
         return {name: Timing(float(np.median(times)), max(times), 0.3, 18, times) for name, times in blocks.items()}
