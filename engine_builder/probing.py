@@ -55,8 +55,8 @@ def ranges(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         context.progress(done / samples.samples, f"{done} of {samples.samples} samples")
 
     batches = samples.batches(found.batch if found.is_batch_fixed else min(found.batch, RANGE_BATCH))
-    symmetric = found.scheme.symmetric_activations
-    table = collect_ranges(path, found.layers, batches, method=config.calibration.method, symmetric=symmetric, on_batch=report)
+    symmetric, method = found.scheme.symmetric_activations, config.calibration.method
+    table = collect_ranges(path, found.layers, batches, method=method, symmetric=symmetric, axes=found.axes, on_batch=report)
     model = read_model(path)
     moved = ranges_of_moved_tensors(model, table.ranges)
     table = replace(table, ranges=moved)
@@ -88,7 +88,7 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
     found, config, samples = _basics(request, context)
     reference = _reference(found, request, context)
     size = found.batch if found.is_batch_fixed else max(1, min(HESSIAN_BATCH, samples.samples // HESSIAN_BATCHES))
-    batches = [samples.take(np.arange(i * size, (i + 1) * size) % samples.samples).inputs for i in range(HESSIAN_BATCHES)]
+    batches = [samples.take(np.arange(i * size, (i + 1) * size) % samples.samples).feeds() for i in range(HESSIAN_BATCHES)]
     traces = measure_traces(
         reference,
         found.kinds,
@@ -184,7 +184,8 @@ def _reference(found: Inspection, request: Mapping[str, object], context: StageC
     model = read_model(context.workspace.path(found.prepared))
     repairs = read_repairs(request, context)
     ranges = read_ranges(request, context).ranges
-    return ReferenceModel(model, found.layers, ranges, found.scheme, repairs.smoothings, levels=read_levels(repairs, context))
+    levels = read_levels(repairs, context)
+    return ReferenceModel(model, found.layers, ranges, found.scheme, repairs.smoothings, levels=levels, axes=found.axes)
 
 
 def _able(model: onnx.ModelProto, found: Inspection, config: Config, table: RangeTable) -> dict[str, list[str]]:

@@ -81,7 +81,7 @@ def choose_ranges(
     layers = [layer for layer in found.layers if any(decision.layer == layer.name for decision in decisions)]
     histograms = collect_histograms(model, layers, sites, seen.batches(min(found.batch, seen.samples)))
     candidates = {name: _candidates(histograms[name], ranges[name], scheme) for name in sites}
-    reference = ReferenceModel(model, found.layers, ranges, scheme)
+    reference = ReferenceModel(model, found.layers, ranges, scheme, axes=found.axes)
 
     def measured(share: CalibrationSet, tried: Mapping[str, Sequence[Span]]) -> _Losses:
         trials = [item for name, spans in tried.items() for span in spans for item in sites[name].trials(span)]
