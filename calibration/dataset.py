@@ -20,7 +20,7 @@ from calibration.labels import any_labels_from, class_labels_from
 from calibration.model import TensorSpec
 from calibration.nonfinite import Special, finite_of, specials_in
 from calibration.sample_axes import in_model_form
-from calibration.settings import settings_from
+from calibration.settings import repeated, settings_from
 
 MIN_SAMPLES = 8
 _NO_AXIS = -1  # in a file, of an input that does not count samples
@@ -117,6 +117,7 @@ def read_samples(path: Path, specs: Sequence[TensorSpec], *, any_labels: bool = 
     _check_names(arrays, specs, label_name)
     settings = settings_from(arrays, specs)
     varying = [spec for spec in specs if spec.name not in settings]
+    arrays = repeated(arrays, varying)
     inputs = {spec.name: _checked(arrays[spec.name], spec) for spec in varying}
     guesses = possible_axes(varying, {name: array.shape for name, array in inputs.items()})
     if not guesses:

@@ -7,6 +7,9 @@ An input is a setting where
 3. it counts no samples beside an input that does, with an axis of open size, and its array is the same for every sample;
 4. the model fixes all of its sizes, its array has just these and not the number of samples of the others.
 
+An array without axes for an input that counts samples, and holds one value of each, is that value for every sample: no setting, since the
+model may be called with others.
+
 A model is prepared with its settings as constants, so that what hangs on them (a branch of an If, a length) is computed once. The input
 stays in the graph though nothing reads it: whoever calls the model need not change anything.
 """
@@ -52,6 +55,21 @@ def settings_from(arrays: Mapping[str, Array], specs: Sequence[TensorSpec]) -> d
         elif array.shape == shape and len(array) != samples:  # rule 4
             found[spec.name] = array
     return found if len(found) < len(specs) else {}
+
+
+def repeated(arrays: Mapping[str, Array], specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Return the arrays with every one without axes repeated for each sample, where the model's input has one value of each sample.
+
+    Args:
+        arrays: What the user gave for each input.
+        specs: The model's inputs that are no settings.
+    """
+    samples = max((len(arrays[spec.name]) for spec in specs if arrays[spec.name].ndim), default=0)
+    found = dict(arrays)
+    for spec in specs:
+        if arrays[spec.name].ndim == 0 and spec.shape and all(dim == 1 for dim in spec.shape[1:]):
+            found[spec.name] = np.broadcast_to(arrays[spec.name], (samples, *(1 for _ in spec.shape[1:])))
+    return found
 
 
 def make_constant(model: onnx.ModelProto, settings: Mapping[str, Array]) -> None:

@@ -84,24 +84,29 @@ def find_calls(
         EngineError: The model does not run on these samples, one by one or together.
         InvalidModelError: Its inputs fix different numbers of samples.
     """
-    tried: list[_Tried] = []
-    failures: list[EngineError | InvalidModelError] = []
+    likeliest: Calls | None = None
+    failure: EngineError | InvalidModelError | None = None  # of the likeliest guess
     for guess in guesses:
+        is_first = likeliest is None and failure is None
         try:
             fixed = fixed_batch(inputs, guess)
             bench = _Bench(run, replace(samples, axes=guess), outputs)
             found = bench.open_calls(timed, most) if fixed is None else bench.fixed_calls(fixed)
         except (EngineError, InvalidModelError) as error:
-            failures.append(error)
+            failure = error if is_first else failure
             continue
-        if failures and found.calls.batch is not None:
-            continue  # what fails with the likeliest guess has to run plainly with another one
-        if found.dependent is None:
+        if not found.is_dependent and (found.calls.batch is None or (is_first and fixed is not None)):
             return found.calls
-        tried.append(found)
-    if not tried:
-        raise failures[0]
-    return tried[0].calls
+        if is_first:  # what it does not explain plainly another guess may, else it stands
+            likeliest = found.calls
+    if likeliest is not None:
+        return likeliest
+    assert failure is not None  # of the first guess, which gave nothing else
+    if isinstance(failure, EngineError) and fixed_batch(inputs, guesses[0]) is None:
+        exported = _Bench(run, replace(samples, axes=guesses[0]), outputs).exported_calls(timed)
+        if exported is not None:
+            return exported.calls
+    raise failure
 
 
 def settled_batch(calls: Calls, config: Config, timed: int) -> int:
@@ -130,7 +135,7 @@ class _Tried:
     """What one guess gives."""
 
     calls: Calls
-    dependent: str | None = None  # an output whose answer for a sample depends on the others
+    is_dependent: bool = False  # whether the answer for a sample depends on the others in its call
 
 
 class _Bench:
@@ -164,10 +169,7 @@ class _Bench:
 
     def open_calls(self, timed: int, most: int) -> _Tried:
         """Return the calls of a model whose inputs leave the number of samples open."""
-        try:
-            alone = [self._call([index]) for index in range(SAMPLES)]
-        except EngineError as error:
-            return self._of_exported_batch(timed, error)
+        alone = [self._call([index]) for index in range(SAMPLES)]
         try:
             together = self._call(range(SAMPLES))
         except EngineError as error:
@@ -195,7 +197,8 @@ class _Bench:
             return self._limited(seen, timed, f"outputs count samples otherwise in a call of {most}: every call has {timed}")
         return _Tried(self._calls(seen, None, ()))
 
-    def _of_exported_batch(self, timed: int, error: EngineError) -> _Tried:
+    def exported_calls(self, timed: int) -> _Tried | None:
+        """Return the calls of a model that runs several samples together but not one; None where no number of them is found."""
         for batch in dict.fromkeys((timed, *_EXPORTED)):
             if batch > 1:
                 try:
@@ -205,10 +208,10 @@ class _Bench:
                 return self.fixed_calls(
                     batch, f"the model takes {batch} samples a call though its batch axis is dynamic: every call has {batch}"
                 )
-        raise error
+        return None
 
     def _dependent(self, name: str, seen: Sequence[FoundOutput], timed: int) -> _Tried:
-        return _Tried(self._limited(seen, timed, _depends(name, timed)).calls, name)
+        return _Tried(self._limited(seen, timed, _depends(name, timed)).calls, is_dependent=True)
 
     def _limited(self, seen: Sequence[FoundOutput], batch: int, note: str) -> _Tried:
         return self.fixed_calls(1, note) if batch == 1 else _Tried(self._calls(seen, batch, (note,)))

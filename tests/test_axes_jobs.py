@@ -13,7 +13,7 @@ import pytest
 
 from calibration.metrics import Metric, score
 from engine_builder.trials import search_half
-from tests.axes_models import CASES, SAMPLES, AxesCase
+from tests.axes_models import CASES, SAMPLES, AxesCase, frames_first, normalized_over_the_batch, recurrent_state, tokens_flattened
 from tests.driver import Array, Finished, run_job
 
 LENIENT = {"accuracy": {"min_relative": 0.5}}
@@ -29,6 +29,18 @@ def test_an_engine_is_as_good_as_reported_sample_by_sample(maker: Callable[[], A
     assert case.words in finished.notes
     assert [value.name for value in onnx.load(finished.engine).graph.input] == [value.name for value in case.model.graph.input]
     assert accuracy_one_by_one(finished, case) == pytest.approx(cast(float, finished.chosen["accuracy"]), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "maker", [frames_first, recurrent_state, normalized_over_the_batch, tokens_flattened], ids=lambda maker: maker.__name__
+)
+def test_every_repair_works_on_whole_batches(maker: Callable[[], AxesCase], tmp_path: Path) -> None:
+    case = maker()
+    config = {**LENIENT, "batch_size": 4, "calibration": {"method": "best", "second_order": ["int8"]}}
+    finished = run_job(tmp_path, case.model, case.arrays, config=config)
+    assert finished.result["outcome"] == "improved"
+    assert cast(float, finished.chosen["accuracy"]) > 0.9
+    assert ("4 in a call, always the same ones together" in finished.notes) is (maker is normalized_over_the_batch)
 
 
 def accuracy_one_by_one(finished: Finished, case: AxesCase) -> float:

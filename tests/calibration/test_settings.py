@@ -57,6 +57,14 @@ def test_a_scalar_of_neither_form_is_refused(tmp_path: Path) -> None:
         read_samples(tmp_path / "a.npz", [X, SCALAR])
 
 
+@pytest.mark.parametrize("dims", [("N",), ("N", 1)])
+def test_one_value_for_an_input_of_every_sample_is_repeated(dims: tuple[int | str, ...], tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.ones((9, 6), np.float32), s=np.float32(2.5))
+    found = read_samples(tmp_path / "a.npz", [X, TensorSpec("s", "float32", dims)])
+    assert found.settings == {}
+    np.testing.assert_array_equal(found.inputs["s"], np.full((9, *dims[1:]), 2.5))
+
+
 def scaled() -> onnx.ModelProto:
     return model_from_text(
         """g (float[N,6] x, float s) => (float[N,3] y) {

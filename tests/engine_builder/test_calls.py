@@ -89,6 +89,18 @@ def test_samples_that_depend_on_each_other_are_called_as_timed(timed: int) -> No
     assert f"the model is run as it is timed, {timed} in a call" in calls.notes[0]
 
 
+def test_no_rarer_guess_takes_the_place_of_samples_that_depend_on_each_other() -> None:
+    text = """g (float[R,S,6] x) => (float[R,S,4] y) {
+        m = ReduceMean<axes=[0]>(x) d = Sub(x, m) f = Reshape(d, s) h = MatMul(f, w) y = Reshape(h, r)
+    }"""
+    model = model_from_text(text, {"w": (6, 4)})
+    for name, values in (("s", [-1, 6]), ("r", [-1, 5, 4])):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(values, np.int64), name))
+    calls = calls_of(model, {"x": np.random.default_rng(0).normal(size=(12, 5, 6)).astype(np.float32)})
+    assert (calls.batch, calls.inputs) == (1, {})
+    assert "depends on the other samples" in calls.notes[0]
+
+
 def test_a_later_sample_that_changes_with_an_earlier_one_is_found() -> None:
     calls = calls_of(rows("a = Constant<value = int64 {0}>() y = CumSum(h, a)"))
     assert "output 'y'" in calls.notes[0]
@@ -118,6 +130,12 @@ def test_an_unnamed_axis_of_time_is_told_from_that_of_samples() -> None:
         dims[1].Clear()
     calls = calls_of(model, {"x": np.random.default_rng(0).normal(size=(12, 5, 6)).astype(np.float32)})
     assert (calls.batch, calls.inputs, calls.outputs[0].axis) == (None, {"x": 1}, OutputAxis(1))
+
+
+def test_a_later_axis_that_is_named_like_a_batch_does_not_mislead() -> None:
+    model = model_from_text("g (float[a,b] x) => (float[a,4] y) { y = MatMul(x, w) }", {"w": (6, 4)})
+    calls = calls_of(model, {"x": np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)})
+    assert (calls.batch, calls.inputs, calls.outputs[0].axis) == (None, {}, OutputAxis())
 
 
 def test_a_model_that_never_runs_says_so() -> None:
