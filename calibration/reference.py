@@ -57,6 +57,7 @@ class ReferenceModel:
         kept_bytes: int = KEPT_BYTES,
         provider: Provider | None = None,
         axes: SampleAxes | None = None,
+        outputs: Sequence[str] | None = None,
     ) -> None:
         """Build the sessions that every probe needs.
 
@@ -73,9 +74,10 @@ class ReferenceModel:
             kept_bytes: Activations inside blocks that a float pass may keep.
             provider: What to compute with. None: CUDA where that works, else the CPU.
             axes: Where the model counts samples. None: on the first axis of every input and output.
+            outputs: The tensors whose values are compared. None: the model's outputs.
         """
         self.axes = axes or SampleAxes()
-        self.graph = Graph(model, layers)
+        self.graph = Graph(model, layers, outputs)
         self.provider = provider or probe_provider()
         end = len(self.graph.nodes)
         is_large = self.graph.constant_bytes(0, end) > SMALL_BYTES
@@ -226,7 +228,7 @@ class Pass:
     model: ReferenceModel
     states: list[dict[str, Array]]
     kept: list[dict[str, Array] | None]
-    made: tuple[Array, ...]  # the float model's outputs, in graph order and the model's form
+    made: tuple[Array, ...]  # the float model's outputs, in order and in the model's form
     outputs: tuple[Array, ...]  # the same, each (samples, ...)
     samples: int
 

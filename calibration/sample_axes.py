@@ -6,7 +6,8 @@ samples-first form, (samples, ...), before anything is compared:
 
 1. an output with an axis of samples: that axis moves to the front; one with several entries a sample (samples times tokens) is split;
 2. an output without one, in a call of one sample: all of it belongs to that sample;
-3. an output without one, in a call of several samples, stays as it is: nothing of it is compared.
+3. an output without one, in a call of several samples, stays as it is: nothing of it is compared;
+4. an axis of classes moves to the end where it is known not to be there.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class OutputAxis:
 
     axis: int | None = 0  # None: nowhere
     entries: int = 1  # of that axis that belong to one sample, neighbours of each other
+    classes: int | None = None  # an axis that moves to the end, since it counts classes; None: none moves
 
     def __post_init__(self) -> None:
         """Check the bounds."""
@@ -39,10 +41,14 @@ class OutputAxis:
             value: The output, in the model's form.
             samples: In that call.
         """
-        if self.axis is None:
+        axis = self.axis
+        if self.classes is not None:
+            value = np.ascontiguousarray(np.moveaxis(value, self.classes, -1))
+            axis = axis - 1 if axis is not None and axis > self.classes else axis
+        if axis is None:
             return value[None] if samples == 1 else value
-        if self.axis:
-            value = np.ascontiguousarray(np.moveaxis(value, self.axis, 0))
+        if axis:
+            value = np.ascontiguousarray(np.moveaxis(value, axis, 0))
         return value if self.entries == 1 else value.reshape(-1, self.entries, *value.shape[1:])
 
     def shape_first(self, shape: Sequence[int]) -> tuple[int, ...]:

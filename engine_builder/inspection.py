@@ -13,6 +13,7 @@ from calibration.sample_axes import SampleAxes
 from calibration.singles import Decision
 from engine_builder.config import ShapeRange
 from engine_builder.float_plan import BaselineRepair
+from engine_builder.probed_outputs import ProbedOutputs
 from engine_builder.workspace import FileRef, StageContext
 
 
@@ -42,6 +43,7 @@ class Inspection:
     scores: FileRef  # the float32 model's own score on each validation sample, array "scores"
     baseline_scores: FileRef  # the baseline's, array "scores"
     axes: SampleAxes  # where the model counts samples
+    probed: ProbedOutputs  # what probes compare in the place of the outputs
     timing_shapes: Mapping[str, tuple[int, ...]]  # shape of each input in one timed call
     timing_batch: int  # samples in one timed call
     engine_shapes: Mapping[str, ShapeRange]  # what an engine accepts of each input with an open axis, where engines have such limits

@@ -37,6 +37,7 @@ from engine_builder.inspection import Inspection
 from engine_builder.job_scheme import job_scheme
 from engine_builder.model_files import keep_model, model_size_bytes
 from engine_builder.outputs import ComparedOutputs, check_output_names, output_kinds
+from engine_builder.probed_outputs import probed_outputs
 from engine_builder.scoring import check_scores, is_per_sample, labelled_tokens, new_scorer, outputs_for_metric
 from engine_builder.sizes import fixed_batch, profile_shapes, timing_batch, timing_shapes, whole_batches
 from engine_builder.target_operators import check_standard
@@ -170,6 +171,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
         scores=workspace.write_arrays("reference_scores.npz", scores=scores),
         baseline_scores=workspace.write_arrays("baseline_scores.npz", scores=baseline_scores),
         axes=calls.axes,
+        probed=probed_outputs(graph, names, kinds, calls.axes),
         timing_shapes=timed,
         timing_batch=per_call,
         engine_shapes=profile_shapes(specs, config, timed, validation, is_fixed=calls.batch is not None),

@@ -22,6 +22,7 @@ from calibration.singles import Decision
 from calibration.verdict import AccuracyVerdict, Budget, Selection, judge
 from engine_builder.config import config_from_json, config_json
 from engine_builder.inspection import Inspection
+from engine_builder.probed_outputs import ProbedOutputs
 from engine_builder.report import report
 from engine_builder.search.trial import Trial
 from engine_builder.workspace import FileRef, StageContext, Workspace
@@ -63,6 +64,7 @@ def inspection(names: Sequence[str], notes: Sequence[str], warnings: Sequence[st
         scores=NOTHING,
         baseline_scores=NOTHING,
         axes=SampleAxes(),
+        probed=ProbedOutputs(("y",), (OutputKind.LOGITS,), SampleAxes()),
         timing_shapes={"x": (1, 3)},
         timing_batch=1,
         engine_shapes={},
