@@ -6,7 +6,7 @@ import difflib
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
@@ -15,20 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.errors import InvalidCalibrationSetError
+from calibration.input_axes import possible_axes, without_axis_of_one
 from calibration.labels import any_labels_from, class_labels_from
 from calibration.model import TensorSpec
 from calibration.nonfinite import Special, finite_of, specials_in
+from calibration.sample_axes import in_model_form
+from calibration.settings import repeated, settings_from
 
 MIN_SAMPLES = 8
+_NO_AXIS = -1  # in a file, of an input that does not count samples
 Array: TypeAlias = NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CalibrationSet:
-    """Samples for each input of a model; every array has ``samples`` as its first axis."""
+    """Samples for each input of a model; every array has ``samples`` as its first axis, whatever axis counts them in the model."""
 
-    inputs: Mapping[str, Array]  # name -> (samples, *shape)
+    inputs: Mapping[str, Array]  # name -> (samples, *shape of one sample)
     labels: Array | None  # (samples,) class indices, int64; or (samples, tokens); or whatever the user's own metric compares with
+    axes: Mapping[str, int | None] = field(default_factory=dict)  # as ``SampleAxes.inputs``, of ``inputs``
+    settings: Mapping[str, Array] = field(default_factory=dict)  # inputs that have one value for the whole job, in the model's form
 
     @property
     def samples(self) -> int:
@@ -38,12 +44,20 @@ class CalibrationSet:
     def take(self, indices: NDArray[np.int64]) -> CalibrationSet:
         """Return the samples at ``indices`` (any length, int64), in that order."""
         inputs = {name: array[indices] for name, array in self.inputs.items()}
-        return CalibrationSet(MappingProxyType(inputs), None if self.labels is None else self.labels[indices])
+        return replace(self, inputs=MappingProxyType(inputs), labels=None if self.labels is None else self.labels[indices])
+
+    def feeds(self, start: int = 0, stop: int | None = None) -> dict[str, Array]:
+        """Return the samples [start, stop), all by default, as one call of the model takes them: each input in the model's form.
+
+        An input without an axis of samples takes one sample a call: of more, the first.
+        """
+        fed = {name: in_model_form(array[start:stop], self.axes.get(name, 0)) for name, array in self.inputs.items()}
+        return fed | dict(self.settings)
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
-        """Yield the inputs ``size`` samples at a time, in order; the last batch may be smaller."""
+        """Yield the feeds of ``size`` samples at a time, in order; the last batch may be smaller."""
         for start in range(0, self.samples, size):
-            yield {name: array[start : start + size] for name, array in self.inputs.items()}
+            yield self.feeds(start, start + size)
 
     @property
     def specials(self) -> tuple[str, ...]:
@@ -58,8 +72,10 @@ class CalibrationSet:
         return tuple(found)
 
     def save(self, path: Path) -> None:
-        """Write the set for ``load_saved``: an .npz of arrays named ``input:<name>`` and ``labels``."""
+        """Write the set for ``load_saved``: an .npz of ``input:<name>``, ``axis:<name>``, ``setting:<name>`` and ``labels``."""
         arrays = {f"input:{name}": array for name, array in self.inputs.items()}
+        arrays |= {f"axis:{name}": np.asarray(_NO_AXIS if axis is None else axis) for name, axis in self.axes.items()}
+        arrays |= {f"setting:{name}": array for name, array in self.settings.items()}
         if self.labels is not None:
             arrays["labels"] = self.labels
         # numpy.savez takes the names as keywords, so inputs called "file" or "allow_pickle" could not be saved with it
@@ -72,17 +88,22 @@ class CalibrationSet:
 def load_saved(path: Path) -> CalibrationSet:
     """Return the set that ``CalibrationSet.save`` wrote."""
     with np.load(path, allow_pickle=False) as archive:
-        inputs = {name.removeprefix("input:"): archive[name] for name in archive.files if name.startswith("input:")}
+        inputs, axes, settings = (
+            {name.removeprefix(kind): archive[name] for name in archive.files if name.startswith(kind)}
+            for kind in ("input:", "axis:", "setting:")
+        )
         labels = archive["labels"] if "labels" in archive.files else None
-    return CalibrationSet(MappingProxyType(inputs), labels)
+    known = {name: None if axis == _NO_AXIS else int(axis) for name, axis in axes.items()}
+    return CalibrationSet(MappingProxyType(inputs), labels, known, settings)
 
 
 def read_samples(path: Path, specs: Sequence[TensorSpec], *, any_labels: bool = False) -> CalibrationSet:
     """Return the samples in an .npz or .npy file, in the types that the model wants.
 
     Args:
-        path: An .npz with one array per input, first axis = samples, and optionally ``labels`` (``__labels__`` if the model has an input
-            called ``labels``); or an .npy for a model with one input.
+        path: An .npz with one array per input, first axis = samples whatever axis counts them in the model (``input_axes``), without axes
+            for a setting of the whole job (``settings``), and optionally ``labels`` (``__labels__`` if the model has an input called
+            ``labels``); or an .npy for a model with one input.
         specs: The model's inputs.
         any_labels: Labels may be numbers of any type and shape, one entry per sample, for a metric of the user's own; else they are class
             indices, (samples,), or (samples, tokens) with IGNORED for tokens that do not count.
@@ -94,12 +115,22 @@ def read_samples(path: Path, specs: Sequence[TensorSpec], *, any_labels: bool = 
     label_name = "__labels__" if any(spec.name == "labels" for spec in specs) else "labels"
     labels = arrays.pop(label_name, None)
     _check_names(arrays, specs, label_name)
-    inputs = {spec.name: _fitted(arrays[spec.name], spec) for spec in specs}
-    _check_sizes(inputs, specs)
-    samples = len(inputs[specs[0].name])
+    settings = settings_from(arrays, specs)
+    varying = [spec for spec in specs if spec.name not in settings]
+    arrays = repeated(arrays, varying)
+    inputs = {spec.name: _checked(arrays[spec.name], spec) for spec in varying}
+    guesses = possible_axes(varying, {name: array.shape for name, array in inputs.items()})
+    if not guesses:
+        for spec in varying:
+            _check_shape(arrays[spec.name], spec)
+        raise _fitting_no_axis(inputs, varying)
+    inputs = {spec.name: _cast(without_axis_of_one(inputs[spec.name], spec, guesses[0][spec.name]), spec) for spec in varying}
+    _check_sizes(inputs, varying, guesses[0])
     if labels is not None:
+        samples = len(next(iter(inputs.values())))
         labels = (any_labels_from if any_labels else class_labels_from)(labels, samples, label_name)
-    return CalibrationSet(MappingProxyType(inputs), labels)
+    given = {spec.name: _cast(settings[spec.name], spec) for spec in specs if spec.name in settings}
+    return CalibrationSet(MappingProxyType(inputs), labels, {name: axis for name, axis in guesses[0].items() if axis != 0}, given)
 
 
 def split_held_out(samples: int, seed: int, fraction: float = 0.4) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -202,12 +233,21 @@ def _check_names(arrays: Mapping[str, Array], specs: Sequence[TensorSpec], label
         )
 
 
-def _fitted(array: Array, spec: TensorSpec) -> Array:
-    """Return ``array`` in the type of ``spec``, checked."""
-    expected = "(" + ", ".join(["samples", *("any" if dim is None else str(dim) for dim in spec.shape[1:])]) + ")"
-    if spec.shape and array.ndim != len(spec.shape):
+def _checked(array: Array, spec: TensorSpec) -> Array:
+    """Return ``array`` after a check that it holds samples."""
+    if array.ndim == 0 or len(array) == 0:
         raise InvalidCalibrationSetError(
-            f"array '{spec.name}': {array.ndim} axes found (shape {array.shape}), {len(spec.shape)} expected: {expected}",
+            f"array '{spec.name}': is empty (shape {array.shape})", fix=f"Give at least {MIN_SAMPLES} samples."
+        )
+    return array
+
+
+def _check_shape(array: Array, spec: TensorSpec) -> None:
+    """Refuse an array that does not fit the model's input with samples on its first axis."""
+    expected = "(" + ", ".join(["samples", *("any" if dim is None else str(dim) for dim in spec.shape[1:])]) + ")"
+    if spec.has_rank and array.ndim != len(spec.shape):
+        raise InvalidCalibrationSetError(
+            f"array '{spec.name}': {array.ndim} axes found (shape {array.shape}), {len(spec.shape) or 1} expected: {expected}",
             fix="Stack the samples on the first axis; every sample has the shape of the model input without its batch axis.",
         )
     for axis, (found, dim) in enumerate(zip(array.shape, spec.shape, strict=False)):
@@ -216,11 +256,16 @@ def _fitted(array: Array, spec: TensorSpec) -> Array:
                 f"array '{spec.name}': size {found} found on axis {axis} (shape {array.shape}), {dim} expected: {expected}",
                 fix="Preprocess the samples as for the model (size, and order of the axes: N, C, H, W for most image models).",
             )
-    if array.ndim == 0 or len(array) == 0:
-        raise InvalidCalibrationSetError(
-            f"array '{spec.name}': is empty (shape {array.shape})", fix=f"Give at least {MIN_SAMPLES} samples."
-        )
-    return _cast(array, spec)
+
+
+def _fitting_no_axis(inputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> InvalidCalibrationSetError:
+    spec = next((one for one in specs if not possible_axes([one], {one.name: inputs[one.name].shape})), specs[0])
+    declared = ", ".join("any" if dim is None else str(dim) for dim in spec.shape)
+    return InvalidCalibrationSetError(
+        f"array '{spec.name}': shape {inputs[spec.name].shape} found, expected samples on the first axis and behind it the model's input, "
+        f"({declared}), without the axis that counts samples",
+        fix="Move the samples to the front: array = numpy.moveaxis(array, axis, 0), and leave the other axes in the model's order.",
+    )
 
 
 def _cast(array: Array, spec: TensorSpec) -> Array:
@@ -245,23 +290,23 @@ def _cast(array: Array, spec: TensorSpec) -> Array:
     return array.astype(wanted)
 
 
-def _check_sizes(inputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> None:
+def _check_sizes(inputs: Mapping[str, Array], specs: Sequence[TensorSpec], axes: Mapping[str, int | None]) -> None:
     counts = {name: len(array) for name, array in inputs.items()}
     if len(set(counts.values())) > 1:
         found = ", ".join(f"'{name}' {count}" for name, count in counts.items())
         raise InvalidCalibrationSetError(
             f"calibration set: different numbers of samples found: {found}; one number expected",
-            fix="Give every input the same samples, in the same order.",
+            fix="Give every input the same samples, in the same order; what has one value for the whole job is an array without axes.",
         )
     sizes: dict[str, tuple[str, int, int]] = {}
     for spec in specs:
+        sample = in_model_form(inputs[spec.name][:1], axes[spec.name])
         for axis, dim in enumerate(spec.shape):
-            if axis > 0 and isinstance(dim, str):
-                found_size = inputs[spec.name].shape[axis]
-                name, other_axis, size = sizes.setdefault(dim, (spec.name, axis, found_size))
-                if size != found_size:
+            if axis != axes[spec.name] and isinstance(dim, str):
+                name, other_axis, size = sizes.setdefault(dim, (spec.name, axis, sample.shape[axis]))
+                if size != sample.shape[axis]:
                     raise InvalidCalibrationSetError(
-                        f"array '{spec.name}': size {found_size} found on axis {axis}, {size} expected: "
+                        f"array '{spec.name}': size {sample.shape[axis]} found on axis {axis}, {size} expected: "
                         f"the model calls it '{dim}', as axis {other_axis} of '{name}'",
                         fix="Give axes of the same name the same size (pad both arrays alike).",
                     )

@@ -113,7 +113,7 @@ def measure_pairs(
         kinds: Kind of each output.
         layers: All layers.
         pairs: What to test, each in graph order.
-        batches: Inputs by name, each (batch, ...).
+        batches: The feeds of each batch.
         singles_loss: Loss of each decision alone on exactly these samples, (samples,) each.
         weights: Of each output, as for ``Comparison``; none: all weigh the same.
         workers: Tests in flight at once, all of one batch.
@@ -130,7 +130,7 @@ def measure_pairs(
     for batch in batches:
         run = reference.begin(batch)
         compare = Comparison(kinds, run.outputs, weights)
-        loss = np.zeros((len(next(iter(batch.values()))), len(pairs)))
+        loss = np.zeros((run.samples, len(pairs)))
 
         def tests(run: Pass = run) -> Iterator[tuple[int, Probe, Floats]]:
             for probe in run.probes():

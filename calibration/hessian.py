@@ -38,6 +38,7 @@ from calibration.metrics import OutputKind
 from calibration.parallel import in_parallel
 from calibration.precision import Precision, Scheme, fake_quantize_activation, fake_quantize_fp8
 from calibration.reference import Probe, ReferenceModel
+from calibration.sample_axes import SampleAxes
 from calibration.session import Array
 from calibration.smoothing import multiplied
 
@@ -96,7 +97,7 @@ def measure_traces(
         kinds: Kind of each output.
         scheme: How the target quantizes.
         ranges: Ranges of the activations.
-        batches: One probe a batch, of every tensor or of those in doubt: inputs by name, each (batch, ...).
+        batches: One probe a batch, of every tensor or of those in doubt: the feeds of each.
         seed: Seed of the probe directions.
         most: Samples of a batch that are run at once; a batch of more is run in parts, the step settled on the first. None: all.
         precisions: What the tensors are rounded to.
@@ -115,7 +116,7 @@ def measure_traces(
         if doubtful is not None and not doubtful:
             break
         parts: list[tuple[int, dict[Key, _Found]]] = []
-        for first, part in _parts(batch, most):
+        for first, part in _parts(batch, most, reference.axes):
             run = reference.begin(part)
             compare = Comparison(kinds, run.outputs, weights)
 
@@ -136,7 +137,7 @@ def measure_traces(
                     tensor = _tensor(probe, site)
                     if not tensor.size:
                         continue
-                    size = tensor.size if site == "weight" else tensor.size // len(tensor)
+                    size = tensor.size if site == "weight" else max(tensor.size // probe.run.samples, 1)
                     v = _direction(tensor.shape, seed, *key, number, skip=0 if site == "weight" else first * size)
                     curvature = functools.partial(_curvature, probe, compare, site, tensor, v)
                     if key not in steps:  # the first part settles the steps
@@ -150,7 +151,7 @@ def measure_traces(
                 return found
 
             measured = in_parallel(measure, run.probes(), workers)
-            parts.append((_length(part), dict(itertools.chain.from_iterable(found.items() for found in measured))))
+            parts.append((run.samples, dict(itertools.chain.from_iterable(found.items() for found in measured))))
         for key, mean in _mean_of_parts(parts).items():
             known.setdefault(key, []).append(mean)
         on_batch(number + 1)
@@ -192,15 +193,11 @@ def _roundings(found: Sequence[_Found]) -> dict[Precision, float]:
     return {precision: float(np.mean([one.rounding[precision] for one in found])) for precision in found[0].rounding}
 
 
-def _parts(batch: Mapping[str, Array], most: int | None) -> Iterator[tuple[int, Mapping[str, Array]]]:
+def _parts(batch: Mapping[str, Array], most: int | None, axes: SampleAxes) -> Iterator[tuple[int, Mapping[str, Array]]]:
     """Yield each part of a batch and the place of its first sample."""
-    size = _length(batch)
+    size = axes.samples(batch)
     for start in range(0, size, most or size):
-        yield start, {name: array[start : start + (most or size)] for name, array in batch.items()}
-
-
-def _length(batch: Mapping[str, Array]) -> int:
-    return len(next(iter(batch.values())))
+        yield start, axes.part(batch, start, start + (most or size))
 
 
 def _mean_of_parts(parts: Sequence[tuple[int, Mapping[Key, _Found]]]) -> dict[Key, _Found]:
@@ -315,7 +312,7 @@ def _rounding(
     else:
         error = fake_quantize_activation(tensor, *span, bits=8, symmetric=scheme.symmetric_activations)
     error -= tensor
-    return _squared_norm(error) / len(tensor)
+    return _squared_norm(error) / probe.run.samples
 
 
 def _squared_norm(x: Floats) -> float:

@@ -4,7 +4,8 @@ For an output z of the float model and a difference d = z' - z, per sample:
 
 * logits: loss KL(softmax z || softmax z'), metric F = diag(p) - p p' with p = softmax z;
 * probabilities: loss KL(z || z'), metric F = diag(1/z);
-* values: loss ||d||^2 / ||z||^2 (normalized mean square error), metric F = 2 I / ||z||^2.
+* values: loss ||d||^2 / ||z||^2 (normalized mean square error), metric F = 2 I / ||z||^2;
+* labels, n a sample: loss the share of them that differ; e holds 1 / sqrt(n) for each of these.
 
 The loss and its gradient vanish at d = 0, so loss ~ 1/2 d'Fd. ``whitened`` returns e with e'e = 1/2 d'Fd, so that the Gram matrix of
 the whitened differences of two layers is their second-order interaction: 1/2 d_i'F d_j = e_i'e_j.
@@ -181,10 +182,23 @@ class _Values:
         return d
 
 
+class _Labels:
+    def __init__(self, reference: Array) -> None:
+        self._reference = reference
+
+    def loss(self, perturbed: Array) -> Doubles:
+        return divergence(OutputKind.LABELS, self._reference, perturbed)
+
+    def whitened(self, perturbed: Array) -> Doubles:
+        differs = (self._reference != perturbed).reshape(len(self._reference), -1)
+        return np.asarray(differs / np.sqrt(max(differs.shape[1], 1)), dtype=np.float64)
+
+
 _BY_KIND: Mapping[OutputKind, Callable[[Array], _Output]] = {
     OutputKind.LOGITS: _Logits,
     OutputKind.PROBABILITIES: _Probabilities,
     OutputKind.VALUES: _Values,
+    OutputKind.LABELS: _Labels,
 }
 
 

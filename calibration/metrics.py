@@ -36,6 +36,7 @@ class OutputKind(enum.StrEnum):
     LOGITS = "logits"
     PROBABILITIES = "probabilities"
     VALUES = "values"
+    LABELS = "labels"  # whole numbers or truth values that are decisions, such as those of an ArgMax
     IGNORE = "ignore"
 
 
@@ -118,9 +119,14 @@ def score(
 
 
 def divergence(kind: OutputKind, reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Return the loss of each sample that fits the kind of output: KL for logits and probabilities, NMSE for values, zero if ignored."""
+    """Return the loss of each sample that fits the kind of output.
+
+    That is KL for logits and probabilities, NMSE for values, the share that differs for labels, zero if ignored.
+    """
     if kind is OutputKind.IGNORE:
         return np.zeros(len(reference))
+    if kind is OutputKind.LABELS:
+        return np.asarray((_as_rows(reference) != _as_rows(output)).mean(axis=1), dtype=np.float64)
     if kind is OutputKind.VALUES:
         return nmse(reference, output)
     return kl_divergence(reference, output, probabilities=kind is OutputKind.PROBABILITIES)

@@ -21,6 +21,7 @@ from calibration.outline import copy_without, outline, size_bytes
 from calibration.runtime_view import complaint, nodes_of, refusal
 from calibration.sorting import sort_nodes
 from calibration.supported import check_supported
+from calibration.unknown_sizes import clear_unknown_sizes
 from calibration.wellformed import check_data, check_wellformed
 
 _PROTOBUF_LIMIT_BYTES = 2**31 - 2**20  # protobuf refuses 2 GiB; the graph itself needs a little
@@ -36,6 +37,7 @@ class TensorSpec:
     name: str
     dtype: str  # numpy name: "float32", "float16", "int64", "bool", ...; "object" of what is no tensor of numbers
     shape: tuple[int | str | None, ...]  # int fixed, str symbolic, None unknown
+    has_rank: bool = True  # whether the number of axes is known; else the shape is empty
 
 
 def read_model(path: Path) -> onnx.ModelProto:
@@ -52,6 +54,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     _use_one_name(model)
     check_supported(model)
     load_external_data(model, path.parent)
+    clear_unknown_sizes(model)
     for tensor in all_tensors(model):
         check_data(tensor)
     sort_nodes(model.graph)
@@ -184,7 +187,8 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     if is_foreign(value):
         return TensorSpec(value.name, FOREIGN, ())
     tensor = value.type.tensor_type
-    return TensorSpec(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, tuple(_dims(tensor)))
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    return TensorSpec(value.name, dtype, tuple(_dims(tensor)), tensor.HasField("shape"))
 
 
 def _dims(tensor: onnx.TypeProto.Tensor) -> Iterator[int | str | None]:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 import onnxruntime
 from onnx_ir.passes import common
 
+from calibration.branches import take_branches
 from calibration.errors import InvalidModelError
 from calibration.float32 import convert_to_float32, float_type
 from calibration.folding import fold_constants, remove_no_ops
@@ -100,16 +101,21 @@ def _simplify(work: ir.Model, foreign: frozenset[str], notes: list[str]) -> None
     counts: Counter[str] = Counter()
     changed = 1
     while changed:
+        branches = take_branches(work.graph)
         changed = remove_no_ops(work.graph) + fold_constants(work)
+        counts["constant node"] += changed
+        counts["If"] += branches
+        changed += branches
         if changed:
             _infer(work, foreign)
-            counts["constant node"] += changed
     counts["BatchNormalization"] = fold_batch_norms(work.graph)
     counts["Pad"] = fold_pads(work.graph)
     counts["Gemm factor"] = fold_gemm_factors(work.graph)
     common.RemoveUnusedNodesPass()(work)
     if counts["constant node"]:
         notes.append(f"{_count(counts['constant node'], 'constant node')} computed once")
+    if counts["If"]:
+        notes.append(f"{_count(counts['If'], 'If')} with a constant condition replaced by the branch taken")
     for what, into in (
         ("BatchNormalization", "the convolution before it"),
         ("Pad", "the convolution after it"),

@@ -39,7 +39,7 @@ def measure_trials(
         reference: The float model in pieces.
         kinds: Kind of each output.
         trials: What to measure; every layer named is in ``reference``.
-        batches: Inputs by name, each (batch, ...).
+        batches: The feeds of each batch.
         weights: Of each output, as for ``Comparison``; none: all weigh the same.
         workers: Probes in flight at once.
     """
@@ -51,7 +51,7 @@ def measure_trials(
     for batch in batches:
         run = reference.begin(batch)
         compare = Comparison(kinds, run.outputs, weights)
-        loss = np.zeros((len(next(iter(batch.values()))), len(trials)))
+        loss = np.zeros((run.samples, len(trials)))
 
         def measure(probe: Probe, compare: Comparison = compare) -> list[tuple[int, NDArray[np.float64]]]:
             found = []

@@ -19,6 +19,7 @@ from calibration.model import read_model
 from calibration.nonfinite import Special, finite_of, specials_in
 from calibration.precision import FP16_MAX
 from calibration.range_table import RangeMethod, RangeTable
+from calibration.sample_axes import SampleAxes
 from calibration.session import Array
 
 
@@ -29,6 +30,7 @@ def collect_ranges(
     *,
     method: RangeMethod,
     symmetric: bool = False,
+    axes: SampleAxes | None = None,
     on_batch: Callable[[int], None] = lambda samples: None,
 ) -> RangeTable:
     """Return the ranges of the inputs and outputs of ``layers``.
@@ -36,9 +38,10 @@ def collect_ranges(
     Args:
         model: The prepared model's file.
         layers: Its layers.
-        batches: Inputs by name, each (batch, ...); read once.
+        batches: The feeds of each batch; read once.
         method: How a range is chosen; BEST gives min-max, which the measurements that decide start from.
         symmetric: The target's activations are signed with zero point 0.
+        axes: Where the model counts samples. None: on the first axis of every input.
         on_batch: Told the number of samples seen after each batch.
 
     Raises:
@@ -63,7 +66,7 @@ def collect_ranges(
         for name, value in batch.items():
             if value.dtype.kind == "f":
                 _widen(inputs, name, finite_of(value))
-        seen += len(next(iter(batch.values())))
+        seen += (axes or SampleAxes()).samples(batch)
         on_batch(seen)
     spans |= {name: clipped_range(histogram, method, symmetric=symmetric) for name, histogram in histograms.items() if histogram.total}
     large = {name: span for name, span in inputs.items() if name not in named and max(map(abs, span)) > FP16_MAX}

@@ -20,11 +20,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from calibration.layers import Layer
 from calibration.low_layers import Floats, float_layer, low_layer, rounded_weight, weight_of
 from calibration.memory import return_free_memory
 from calibration.precision import Precision, Scheme
+from calibration.sample_axes import SampleAxes
 from calibration.second_order import Levels
 from calibration.segments import Block, Graph, Unit
 from calibration.session import Array, Piece, Provider, probe_provider
@@ -54,6 +56,8 @@ class ReferenceModel:
         tail_bytes: int = TAIL_BYTES,
         kept_bytes: int = KEPT_BYTES,
         provider: Provider | None = None,
+        axes: SampleAxes | None = None,
+        outputs: Sequence[str] | None = None,
     ) -> None:
         """Build the sessions that every probe needs.
 
@@ -69,8 +73,11 @@ class ReferenceModel:
             tail_bytes: Constants that tails may hold; tails are left out if they would hold more.
             kept_bytes: Activations inside blocks that a float pass may keep.
             provider: What to compute with. None: CUDA where that works, else the CPU.
+            axes: Where the model counts samples. None: on the first axis of every input and output.
+            outputs: The tensors whose values are compared. None: the model's outputs.
         """
-        self.graph = Graph(model, layers)
+        self.axes = axes or SampleAxes()
+        self.graph = Graph(model, layers, outputs)
         self.provider = provider or probe_provider()
         end = len(self.graph.nodes)
         is_large = self.graph.constant_bytes(0, end) > SMALL_BYTES
@@ -81,6 +88,8 @@ class ReferenceModel:
         self._smoothing = {layer: smoothing for smoothing in smoothings for layer in smoothing.layers}
         self._units = {unit.layer.name: (index, unit) for index, block in enumerate(self.blocks) for unit in block.units}
         self._rests = {unit.layer.name: self._run_of(unit.stop, block.stop) for block in self.blocks for unit in block.units}
+        constant = {tensor.name for tensor in model.graph.initializer}
+        self._given = {name: numpy_helper.to_array(self.graph.initializer(name)) for name in self.graph.outputs if name in constant}
         self._needs = {unit.layer.name: self._needed(block, unit) for block in self.blocks for unit in block.units}
         self._block_outputs = [self.graph.piece_outputs(block.start, block.stop) for block in self.blocks]
         self._taps = [self._tap(block) for block in self.blocks]
@@ -120,7 +129,7 @@ class ReferenceModel:
         """Run the float model on a batch and return the pass, from which layers can be probed.
 
         Args:
-            batch: Each input, (batch, ...), of the model's own types.
+            batch: The feeds of a call: each input in the model's own form and type.
         """
         if self._has_new_sessions:  # opening them leaves holes, which activations do not fill
             return_free_memory()
@@ -133,7 +142,8 @@ class ReferenceModel:
             alive.update((name, made[name]) for name in outputs)
             inside = {name: value for name, value in made.items() if name not in outputs}
             kept.append(made if sum(value.nbytes for value in inside.values()) <= self._kept_bytes else None)
-        return Pass(self, states, kept, tuple(alive[name] for name in self.graph.outputs))
+        ends, samples = tuple({**self._given, **alive}[name] for name in self.graph.outputs), self.axes.samples(batch)
+        return Pass(self, states, kept, ends, self.axes.samples_first(ends, samples), samples)
 
     def open_float(self, layers: Iterable[Layer]) -> None:
         """Build what probes of these layers in float need besides; otherwise the first such probe of each does."""
@@ -218,7 +228,9 @@ class Pass:
     model: ReferenceModel
     states: list[dict[str, Array]]
     kept: list[dict[str, Array] | None]
-    outputs: tuple[Array, ...]  # the float model's, in graph order, each (batch, ...)
+    made: tuple[Array, ...]  # the float model's outputs, in order and in the model's form
+    outputs: tuple[Array, ...]  # the same, each (samples, ...)
+    samples: int
 
     def probes(self) -> Iterator[Probe]:
         """Yield a probe for each layer, in order."""
@@ -267,12 +279,12 @@ class Probe:
         return _only_output(piece, tensors)
 
     def outputs_from(self, output: Floats) -> tuple[Array, ...]:
-        """Return the model's outputs when the layer's output is ``output``."""
+        """Return the model's outputs, each (samples, ...), when the layer's output is ``output``."""
         changed = self._to_block_end({self.layer.output: output})
         return self._to_model_end(self.block, changed)
 
     def outputs_with(self, output: Floats, second: Layer, precision: Precision) -> tuple[Array, ...]:
-        """Return the model's outputs when this layer's output is ``output`` and a later layer is low.
+        """Return the model's outputs, each (samples, ...), when this layer's output is ``output`` and a later layer is low.
 
         Args:
             output: This layer's output.
@@ -309,7 +321,8 @@ class Probe:
         else:
             for index in range(block + 1, len(model.blocks)):
                 self._through(index, changed)
-        return tuple(changed.get(name, reference) for name, reference in zip(model.graph.outputs, self.run.outputs, strict=True))
+        made = [changed.get(name, reference) for name, reference in zip(model.graph.outputs, self.run.made, strict=True)]
+        return model.axes.samples_first(made, self.run.samples)
 
     def _through(self, index: int, changed: dict[str, Array]) -> None:
         """Run a block if a change reaches it, and add what it changes."""

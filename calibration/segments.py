@@ -43,17 +43,18 @@ class Block:
 class Graph:
     """A model's nodes in the order of execution, with each layer's nodes side by side. Read-only after construction."""
 
-    def __init__(self, model: onnx.ModelProto, layers: Sequence[Layer]) -> None:
+    def __init__(self, model: onnx.ModelProto, layers: Sequence[Layer], outputs: Sequence[str] | None = None) -> None:
         """Order the nodes.
 
         Args:
             model: A prepared model: float32, constants as initializers, nodes named and topologically sorted.
             layers: Its layers, in topological order.
+            outputs: The tensors that it returns. None: the model's outputs.
         """
         self.model = model
         self.nodes = _with_units_together(list(model.graph.node), layers)
         self.inputs = tuple(value.name for value in model.graph.input if value.name not in {i.name for i in model.graph.initializer})
-        self.outputs = tuple(value.name for value in model.graph.output)
+        self.outputs = tuple(value.name for value in model.graph.output) if outputs is None else tuple(outputs)
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self._reads = [tuple(dict.fromkeys(read_names(node))) for node in self.nodes]
         self.matrices = self._matrices()

@@ -101,7 +101,7 @@ def measure_singles(
         reference: The float model in pieces.
         kinds: Kind of each output.
         decisions: What to probe; every layer named is in ``reference``.
-        batches: Inputs by name, each (batch, ...).
+        batches: The feeds of each batch.
         weights: Of each output, as for ``Comparison``; none: all weigh the same.
         workers: Probes in flight at once, all of one batch, whose activations alone are alive.
         on_batch: Told the number of samples done after each batch.
@@ -115,7 +115,7 @@ def measure_singles(
     done = 0
     for batch in batches:
         run = reference.begin(batch)
-        samples = len(next(iter(batch.values())))
+        samples = run.samples
         compared = sum(output.nbytes for output, kind in zip(run.outputs, kinds, strict=True) if kind is not OutputKind.IGNORE)
         together = max(1, min(TOGETHER, TOGETHER_BYTES // compared)) if compared else 1
         compare = Comparison(kinds, _side_by_side(kinds, [run.outputs] * together), weights)

@@ -182,12 +182,11 @@ def _check_interface(graph: onnx.GraphProto) -> None:
                     f"{role} '{value.name}': element type {kind} found, expected a number type that numpy has",
                     fix="Export the model with float32, float16, integer or bool inputs and outputs.",
                 )
-    for value in inputs:
-        if value.type.tensor_type.HasField("shape") and not value.type.tensor_type.shape.dim:
-            raise InvalidModelError(
-                f"input '{value.name}': is a scalar, expected a first axis that counts samples",
-                fix="Make it a constant of the model, or give it a batch axis.",
-            )
+    if all(value.type.tensor_type.HasField("shape") and not value.type.tensor_type.shape.dim for value in inputs):
+        raise InvalidModelError(
+            f"input '{inputs[0].name}': is a scalar, and no other input has an axis; one that takes samples expected",
+            fix="Export the model with its data as an input that has a batch axis.",
+        )
 
 
 def _label(node: onnx.NodeProto) -> str:

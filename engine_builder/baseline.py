@@ -147,7 +147,7 @@ class _Bench:
         """
         planned = _planned(self.found, plan)
         engine = build(planned, self._request, {}, self.backend, self._place())
-        runner = ComparedOutputs(self.backend.open(engine.path, threads=self._config.threads), planned.compared)
+        runner = ComparedOutputs(self.backend.open(engine.path, threads=self._config.threads), planned.compared, planned.axes)
         try:
             outputs = run_all(runner, self._validation, batch=planned.scoring_batch, workers=run_workers(self.backend))
         finally:

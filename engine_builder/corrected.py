@@ -220,7 +220,7 @@ def _loss(
     """Return an engine's loss on each calibration sample that nothing was fitted to, (samples,)."""
     arrays = context.workspace.read_arrays(data.reference)
     reference = tuple(arrays[str(index)] for index in range(len(arrays)))
-    runner = ComparedOutputs(backend.open(engine, threads=config_from_json(request["config"]).threads), found.compared)
+    runner = ComparedOutputs(backend.open(engine, threads=config_from_json(request["config"]).threads), found.compared, found.axes)
     try:
         outputs = run_all(runner, held_out, batch=found.scoring_batch, workers=run_workers(backend))
         return losses(found.compared_kinds, reference, outputs, found.compared_weights)

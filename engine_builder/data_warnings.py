@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -78,7 +79,8 @@ def sample_warnings(
                 "ranges were fitted to: give validation samples that are not in the calibration set"
             )
     for name, parts in sets.items():
-        seen = first_statistics(model, parts[0].inputs, batch)
+        has_samples_first = all(axis == 0 for axis in parts[0].axes.values())  # and so channels second
+        seen = first_statistics(model, parts[0].inputs, batch) if has_samples_first else None
         if seen is not None and seen.is_far:
             found.append(
                 f"{name} samples: the input of BatchNormalization '{seen.node}' has {seen.spread:.3g} times the spread that it had in "
@@ -171,7 +173,7 @@ def _best_preparation(scorer: Scorer, some: CalibrationSet, rerun: Rerun, beaten
     best: tuple[str, float] | None = None
     for words, inputs in other_preparations(some.inputs):
         try:
-            output = rerun(CalibrationSet(inputs, some.labels))[scorer.scored[0]]
+            output = rerun(replace(some, inputs=inputs))[scorer.scored[0]]
         except InputError:  # the model fails on such values, or makes none that are finite
             continue
         found = _rescored(scorer, some.labels, output)

@@ -19,7 +19,7 @@ def run_all(runner: Runner, samples: CalibrationSet, *, batch: int, workers: int
     comes out for the filling is cut off.
 
     Args:
-        runner: An open engine.
+        runner: An open engine that gives samples first (``ComparedOutputs``).
         samples: At least one sample.
         batch: Samples in one run, at least 1.
         workers: Runs at once; more than one only where the target's engines allow it (``Capabilities.parallel_runs``).
@@ -36,7 +36,7 @@ def run_all(runner: Runner, samples: CalibrationSet, *, batch: int, workers: int
     def one(start: int) -> list[NDArray[np.generic]]:
         indices = np.minimum(np.arange(start, start + batch), samples.samples - 1)
         kept = min(batch, samples.samples - start)
-        outputs = runner.run({name: np.ascontiguousarray(array[indices]) for name, array in samples.inputs.items()})
+        outputs = runner.run(samples.take(indices).feeds())
         return [_rows(output, index, batch, kept) for index, output in enumerate(outputs)]
 
     parts = list(in_parallel(one, range(0, samples.samples, batch), workers))

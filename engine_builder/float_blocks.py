@@ -103,7 +103,7 @@ def probe_blocks(
     def outputs(floats: Mapping[str, Precision]) -> tuple[NDArray[np.generic], ...]:
         path = scratch / "probe.onnx"
         save_model(rewrite_tensorrt(model, found.layers, {}, ranges, baseline=Precision.FP32, floats=floats), path)
-        runner = ComparedOutputs(OrtCpuRunner(path, threads=1, as_written=True), found.compared)
+        runner = ComparedOutputs(OrtCpuRunner(path, threads=1, as_written=True), found.compared, found.axes)
         try:
             return run_all(runner, share, batch=found.scoring_batch)
         finally:

@@ -10,10 +10,14 @@ import numpy as np
 
 from calibration.dataset import CalibrationSet
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
+from calibration.input_axes import Axes
+from calibration.model import TensorSpec
 from calibration.parallel import in_parallel, processors
+from calibration.sample_axes import SampleAxes
 from calibration.session import Array
 from engine_builder.backends.base import Runner
 from engine_builder.backends.ort_cpu import OrtCpuBackend
+from engine_builder.calls import Calls, find_calls
 from engine_builder.errors import EngineError
 from engine_builder.evaluate import run_all
 from engine_builder.outputs import ComparedOutputs
@@ -39,18 +43,30 @@ class FloatModel:
         self._runner: Runner = OrtCpuBackend().open(path, threads=1)
         self._names, self._specials = tuple(names), tuple(specials)
 
-    def output_shapes(self, samples: CalibrationSet, what: str) -> tuple[tuple[int, ...], ...]:
-        """Return the shape of each output when all samples go through in one call.
+    def calls(
+        self,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[str],
+        samples: CalibrationSet,
+        guesses: Sequence[Axes],
+        *,
+        timed: int,
+        most: int,
+        what: str,
+    ) -> Calls:
+        """Return how the model is called; arguments as for ``find_calls``, and what the user calls these samples.
 
-        Args:
-            samples: As many as one call takes.
-            what: What the user calls these samples.
+        Raises:
+            InvalidCalibrationSetError: The model does not run on these samples.
         """
-        return tuple(array.shape for array in _run(self._runner, samples.inputs, what))
+        try:
+            return find_calls(self._runner.run, inputs, outputs, samples, guesses, timed=timed, most=most)
+        except EngineError as error:
+            raise _cannot_run(what, error) from error
 
     def sample_seconds(self, samples: CalibrationSet, batch: int, what: str) -> float:
         """Return the time of one forward pass, per sample, at ``batch`` samples a call."""
-        feeds = samples.take(np.arange(batch) % samples.samples).inputs
+        feeds = samples.take(np.arange(batch) % samples.samples).feeds()
         found = []
         for _ in range(RUNS_FOR_RATE):
             start = time.perf_counter()
@@ -58,30 +74,30 @@ class FloatModel:
             found.append(time.perf_counter() - start)
         return min(found) / batch
 
-    def outputs(self, samples: CalibrationSet, batch: int, compared: Sequence[int], what: str) -> tuple[Array, ...]:
+    def outputs(self, samples: CalibrationSet, batch: int, compared: Sequence[int], axes: SampleAxes, what: str) -> tuple[Array, ...]:
         """Return the compared outputs for all samples, each (samples, ...), without NaN; infinities, as masks leave them, are sound.
 
         Raises:
             InvalidCalibrationSetError: The model fails on these samples, or an output holds NaN.
         """
         try:
-            outputs = run_all(ComparedOutputs(self._runner, compared), samples, batch=batch, workers=processors())
+            outputs = run_all(ComparedOutputs(self._runner, compared, axes), samples, batch=batch, workers=processors())
         except EngineError as error:
             raise _cannot_run(what, error) from error
         self._check_numbers(outputs, compared, what)
         return outputs
 
-    def check(self, samples: CalibrationSet, batch: int, compared: Sequence[int], what: str) -> Iterator[int]:
+    def check(self, samples: CalibrationSet, batch: int, compared: Sequence[int], axes: SampleAxes, what: str) -> Iterator[int]:
         """Run the model on all samples, yield the number done after each batch, and keep nothing.
 
         Raises:
             InvalidCalibrationSetError: As for ``outputs``; found here, not deep in a later stage.
         """
-        runner = ComparedOutputs(self._runner, compared)
+        runner = ComparedOutputs(self._runner, compared, axes)
 
         def one(start: int) -> int:
             indices = np.minimum(np.arange(start, start + batch), samples.samples - 1)
-            self._check_numbers(_run(runner, samples.take(indices).inputs, what), compared, what)
+            self._check_numbers(_run(runner, samples.take(indices).feeds(), what), compared, what)
             return min(start + batch, samples.samples)
 
         yield from in_parallel(one, range(0, samples.samples, batch), processors())

@@ -9,9 +9,11 @@ from calibration.codec import value_from_json
 from calibration.layers import Layer
 from calibration.metrics import Metric, OutputKind
 from calibration.precision import Precision, Scheme
+from calibration.sample_axes import SampleAxes
 from calibration.singles import Decision
 from engine_builder.config import ShapeRange
 from engine_builder.float_plan import BaselineRepair
+from engine_builder.probed_outputs import ProbedOutputs
 from engine_builder.workspace import FileRef, StageContext
 
 
@@ -40,11 +42,14 @@ class Inspection:
     reference: FileRef  # the compared outputs of the float32 model on the validation set, arrays "0", "1", ...
     scores: FileRef  # the float32 model's own score on each validation sample, array "scores"
     baseline_scores: FileRef  # the baseline's, array "scores"
+    axes: SampleAxes  # where the model counts samples
+    probed: ProbedOutputs  # what probes compare in the place of the outputs
     timing_shapes: Mapping[str, tuple[int, ...]]  # shape of each input in one timed call
+    timing_batch: int  # samples in one timed call
     engine_shapes: Mapping[str, ShapeRange]  # what an engine accepts of each input with an open axis, where engines have such limits
     scoring_batch: int  # samples in one call when an engine's accuracy is measured
     batch: int  # samples in one call when the float model runs or layers are probed
-    is_batch_fixed: bool  # the model takes ``batch`` samples a call, no more and no fewer
+    is_batch_fixed: bool  # every call has ``batch`` samples, no more and no fewer: the model takes no others, or another answer comes of it
     sample_seconds: float  # one forward pass of the float model for one sample, at ``batch``, one thread
     scheme: Scheme  # how the job's engines round
 
@@ -77,11 +82,6 @@ class Inspection:
     def compared_weights(self) -> tuple[float, ...]:
         """The weights of the compared outputs."""
         return tuple(self.weights[index] for index in self.compared) if self.weights else ()
-
-    @property
-    def timing_batch(self) -> int:
-        """Samples in one timed call."""
-        return next(iter(self.timing_shapes.values()))[0]
 
 
 def decisions(inspection: Inspection, precisions: tuple[Precision, ...]) -> tuple[Decision, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from calibration.codec import json_from_value, value_from_json
 from calibration.dataset import MIN_SAMPLES, CalibrationSet, read_samples, split_held_out
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
+from calibration.input_axes import possible_axes
 from calibration.layers import LayerKind, concrete_shapes, find_layers
 from calibration.memory import return_dropped_models
 from calibration.metric_model import MetricModel
@@ -21,8 +23,10 @@ from calibration.outline import big_weights, copy_without
 from calibration.parallel import processors
 from calibration.precision import Precision
 from calibration.prepare import prepare
+from calibration.settings import check_same_settings, make_constant, note_of
 from calibration.verdict import Answer, Selection, judge, smallest_n
 from engine_builder.backends import backend_for
+from engine_builder.calls import settled_batch
 from engine_builder.config import Config, config_from_json
 from engine_builder.config_checks import check_config, with_metric_model
 from engine_builder.data_warnings import label_warnings, sample_warnings
@@ -33,8 +37,9 @@ from engine_builder.inspection import Inspection
 from engine_builder.job_scheme import job_scheme
 from engine_builder.model_files import keep_model, model_size_bytes
 from engine_builder.outputs import ComparedOutputs, check_output_names, output_kinds
+from engine_builder.probed_outputs import probed_outputs
 from engine_builder.scoring import check_scores, is_per_sample, labelled_tokens, new_scorer, outputs_for_metric
-from engine_builder.sizes import fixed_batch, profile_shapes, timing_shapes, whole_batches
+from engine_builder.sizes import fixed_batch, profile_shapes, timing_batch, timing_shapes, whole_batches
 from engine_builder.target_operators import check_standard
 from engine_builder.workspace import FileRef, StageContext, Workspace
 
@@ -66,22 +71,29 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     prepared = prepare(model)
     if not capabilities.is_own_baseline:
         check_standard(prepared.model, config.target)
-    find_layers(prepared.model)  # without any there is no need to look at the samples
-    notes = list(prepared.notes)
     specs = input_specs(model)
-    fixed = fixed_batch(specs)
+    if len(specs) == 1:  # else some may be settings, on which a branch with the layers may hang
+        find_layers(prepared.model)  # without any there is no need to look at the samples
+    read_notes: list[str] = []
     specials: list[str] = []
-    calibration, validation, same = _samples(request, specs, config, workspace, notes, specials)
+    calibration, validation, same = _samples(request, specs, config, workspace, read_notes, specials)
+    if calibration.settings:
+        make_constant(model, calibration.settings)
+        prepared = prepare(model)
+        read_notes += [note_of(name, value) for name, value in calibration.settings.items()]
+    notes = [*prepared.notes, *read_notes]
+    varying = [spec for spec in specs if spec.name not in calibration.settings]
+    fixed = fixed_batch(varying, calibration.axes)
     warnings = sample_warnings(model, calibration, validation, is_held_out=request.get("validation") is None, batch=fixed)
-    if fixed is not None:
-        calibration = whole_batches(calibration, fixed)
     context.progress(0.2, f"{calibration.samples} calibration and {validation.samples} validation samples")
-    shapes = {name: (fixed or 1, *array.shape[1:]) for name, array in calibration.inputs.items()}
-    layers = find_layers(prepared.model, shapes)
     timed = timing_shapes(specs, config, validation)
+    one_call = calibration.take(np.arange(fixed or 1) % calibration.samples).feeds()
+    shapes = {name: array.shape for name, array in one_call.items()}
+    layers = find_layers(prepared.model, shapes)
     save_model(prepared.model, context.scratch / "prepared.onnx")
     prepared_ref = keep_model(context.scratch / "prepared.onnx", "prepared.onnx", workspace)
     batch = fixed or probe_batch(prepared.model, shapes)
+    guesses = possible_axes(varying, {name: array.shape for name, array in calibration.inputs.items()})
     outputs = output_specs(model)
     float_type, graph = prepared.float_type, copy_without(prepared.model, big_weights(prepared.model))
     del model, prepared
@@ -91,28 +103,33 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     reference_ref = baseline_ref if baseline_type is Precision.FP32 else prepared_ref
     names = tuple(spec.name for spec in outputs)
     float_model = FloatModel(workspace.path(reference_ref), names, specials)
-    count = fixed or max(batch, 2)  # two samples tell whether an output's first axis counts them
     what = "held-out calibration samples" if request.get("validation") is None else "validation set"
     check_output_names(outputs, config.outputs)
-    output_shapes = float_model.output_shapes(validation.take(np.arange(count) % validation.samples), what)
+    per_call = timing_batch(specs, config, validation)
+    calls = float_model.calls(varying, names, validation, guesses, timed=per_call, most=batch, what=what)
+    notes += calls.notes
+    calibration, validation = (replace(one, axes=calls.inputs) for one in (calibration, validation))
+    per_call = settled_batch(calls, config, timing_batch(specs, config, validation))
+    timed = timing_shapes(specs, config, validation, per_call)
+    if calls.batch is not None:
+        batch, calibration = calls.batch, whole_batches(calibration, calls.batch)
     kinds = output_kinds(
         graph,
         outputs,
-        output_shapes,
+        calls.outputs,
         config.output_kinds,
-        samples=count,
         is_labelled=is_per_sample(validation.labels),
         notes=notes,
         tokens=labelled_tokens(validation.labels),
     )
     is_labelled = validation.labels is not None
-    read = () if custom is None else outputs_for_metric(custom, names, kinds, output_shapes, samples=count, is_labelled=is_labelled)
+    read = () if custom is None else outputs_for_metric(custom, names, kinds, calls.outputs, is_labelled=is_labelled)
     seconds = float_model.sample_seconds(validation, batch, what)
     float_model.check_timed_call(validation, timed)
     compared = [index for index, kind in enumerate(kinds) if kind is not OutputKind.IGNORE or index in read]
-    for done in float_model.check(calibration, batch, compared, "calibration set"):
+    for done in float_model.check(calibration, batch, compared, calls.axes, "calibration set"):
         context.progress(0.3 + 0.3 * done / calibration.samples, f"float model runs on {done} of {calibration.samples} calibration samples")
-    reference = float_model.outputs(validation, batch, compared, what)
+    reference = float_model.outputs(validation, batch, compared, calls.axes, what)
     notes += [f"{held}: taken as it is, since no output of the float model is NaN" for held in specials]
     scorer = new_scorer(config, [names[index] for index in compared], [kinds[index] for index in compared], reference, validation, custom)
     metric = scorer.metric
@@ -123,7 +140,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
         scores,
         reference,
         validation,
-        lambda samples: float_model.outputs(samples, batch, compared, what),
+        lambda samples: float_model.outputs(samples, batch, compared, calls.axes, what),
         allow_chance=config.accuracy.allow_chance,
         sample_seconds=seconds,
         known=warnings,
@@ -133,7 +150,8 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     if baseline_ref != reference_ref:
         context.progress(0.8, "baseline runs")
         baseline = backend_for(config.target, config.gpu).open(workspace.path(baseline_ref), threads=config.threads)
-        baseline_scores = scorer(run_all(ComparedOutputs(baseline, compared), validation, batch=batch), reference, validation)
+        runner = ComparedOutputs(baseline, compared, calls.axes)
+        baseline_scores = scorer(run_all(runner, validation, batch=batch), reference, validation)
     found = Inspection(
         prepared=prepared_ref,
         float_type=float_type,
@@ -152,11 +170,14 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
         reference=workspace.write_arrays("reference.npz", **{str(i): array for i, array in enumerate(reference)}),
         scores=workspace.write_arrays("reference_scores.npz", scores=scores),
         baseline_scores=workspace.write_arrays("baseline_scores.npz", scores=baseline_scores),
+        axes=calls.axes,
+        probed=probed_outputs(graph, names, kinds, calls.axes),
         timing_shapes=timed,
-        engine_shapes=profile_shapes(specs, config, timed, validation),
-        scoring_batch=batch if capabilities.parallel_runs else timed[specs[0].name][0],
+        timing_batch=per_call,
+        engine_shapes=profile_shapes(specs, config, timed, validation, is_fixed=calls.batch is not None),
+        scoring_batch=batch if capabilities.parallel_runs else per_call,
         batch=batch,
-        is_batch_fixed=fixed is not None,
+        is_batch_fixed=calls.batch is not None,
         sample_seconds=seconds,
         scheme=job_scheme(config, capabilities),
         output_names=names,
@@ -208,6 +229,7 @@ def _samples(
     else:
         validation_ref = value_from_json(FileRef, request["validation"])
         validation = read_samples(files.path(validation_ref), specs, any_labels=any_labels)
+        check_same_settings(calibration.settings, validation.settings)
         same = validation_ref.sha256 == calibration_ref.sha256
         specials += () if same else (f"validation set: {held}" for held in validation.specials)
         if same:

@@ -24,6 +24,8 @@ def allowed_loss(budget: Budget, metric: Metric, kinds: Sequence[OutputKind]) ->
         metric: What it is stated in.
         kinds: Of the outputs that the metric reads.
     """
+    if OutputKind.LABELS in kinds:
+        return None
     are_values = {kind is OutputKind.VALUES for kind in kinds}
     if metric is Metric.NMSE and are_values == {True}:  # case 3
         return budget.max_nmse

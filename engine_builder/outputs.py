@@ -1,6 +1,8 @@
 """What a model's outputs hold, which of them are compared with the float model's, and which the accuracy metric reads.
 
-1. An output is compared if it holds floating-point values and its first axis counts samples; others are ignored, and the report says so.
+1. An output is compared if it holds floating-point values and has a part for each sample (``calls``) that an engine can change
+   (``given_outputs``); others are ignored, and the report says so. Where no such output holds floating-point values, whole numbers and
+   truth values are labels, decisions of the model, that are compared.
 2. Its kind is the user's word (``outputs``), else that of the operator that ends it, past those that only move or cast values: Softmax
    gives probabilities; LogSoftmax, or a linear layer with one row of classes per sample, gives logits; all else is values.
 3. With labels and no output of classes by rule 2, the first output with one row of several values per sample holds the classes; with
@@ -20,27 +22,30 @@ from calibration.errors import InvalidConfigError, InvalidModelError
 from calibration.foreign_types import FOREIGN
 from calibration.metrics import Metric, OutputKind
 from calibration.model import TensorSpec
+from calibration.sample_axes import SampleAxes
 from calibration.session import Array
 from engine_builder.backends.base import Runner
+from engine_builder.calls import FoundOutput
 from engine_builder.config_schema import nearest
+from engine_builder.given_outputs import MOVING, given_outputs
 
-CLASSES = (OutputKind.LOGITS, OutputKind.PROBABILITIES)
+CLASSES = (OutputKind.LOGITS, OutputKind.PROBABILITIES, OutputKind.LABELS)
 _TOP = 5  # classes that top5 looks at
-_MOVING = frozenset({"Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 _LINEAR = frozenset({"Gemm", "MatMul", "Conv"})
 
 
 class ComparedOutputs:
-    """A runner that returns the compared outputs of another one, in the model's order."""
+    """A runner that returns the compared outputs of another one, in the model's order, in samples-first form."""
 
-    def __init__(self, runner: Runner, compared: Sequence[int]) -> None:
-        """Wrap an open runner; closing this one closes it."""
+    def __init__(self, runner: Runner, compared: Sequence[int], axes: SampleAxes | None = None) -> None:
+        """Wrap an open runner, closing this one closes it; ``axes`` tell where the model counts samples, None: on first axes."""
         self._runner = runner
         self._compared = tuple(compared)
+        self._axes = axes or SampleAxes()
 
     def run(self, feeds: Mapping[str, Array]) -> tuple[Array, ...]:
-        """Return the compared outputs for one batch."""
-        outputs = self._runner.run(feeds)
+        """Return the compared outputs of one call, each (samples, ...)."""
+        outputs = self._axes.samples_first(self._runner.run(feeds), self._axes.samples(feeds))
         return tuple(outputs[index] for index in self._compared)
 
     def close(self) -> None:
@@ -51,10 +56,9 @@ class ComparedOutputs:
 def output_kinds(
     model: onnx.ModelProto,
     specs: Sequence[TensorSpec],
-    shapes: Sequence[tuple[int, ...]],
+    outputs: Sequence[FoundOutput],
     wanted: Mapping[str, OutputKind],
     *,
-    samples: int,
     is_labelled: bool,
     notes: list[str],
     tokens: int | None = None,
@@ -64,9 +68,8 @@ def output_kinds(
     Args:
         model: The prepared model; its big weights may be missing.
         specs: Its outputs.
-        shapes: The shape of each output in one call.
+        outputs: What running the model told of each.
         wanted: What the user said, by output name.
-        samples: Samples in that call.
         is_labelled: Whether the validation set has a label per sample.
         notes: Told, in the user's words, which outputs are ignored and why.
         tokens: Tokens of a sample where the validation set has a label per token.
@@ -77,25 +80,37 @@ def output_kinds(
     """
     check_output_names(specs, wanted)
     producer = {name: node for node in model.graph.node for name in node.output}
+    given = given_outputs(model)
+    foreign = {spec.name: "holds text, a sequence, a map or an optional value" for spec in specs if spec.dtype == FOREIGN}
+    unfit = [foreign.get(spec.name) or given.get(spec.name) or output.unfit for spec, output in zip(specs, outputs, strict=True)]
+    has_floats = any(why is None and _is_float(spec) for spec, why in zip(specs, unfit, strict=True))
     kinds, reasons = [], []
-    for spec, shape in zip(specs, shapes, strict=True):
-        why = _why_ignored(spec, shape, samples)
-        if why is not None and wanted.get(spec.name, OutputKind.IGNORE) is not OutputKind.IGNORE:
+    for spec, output, cannot in zip(specs, outputs, unfit, strict=True):
+        word = wanted.get(spec.name)
+        why = cannot
+        if why is None and not _is_float(spec) and (has_floats or word is not None) and word is not OutputKind.LABELS:
+            why = f"holds {spec.dtype}, not floating-point values"
+        if why is not None and word not in (None, OutputKind.IGNORE):
             raise InvalidConfigError(
-                f"outputs.{spec.name}: found {wanted[spec.name]}, expected ignore: the output {why}",
+                f"outputs.{spec.name}: found {word}, expected ignore{_or_labels(spec, cannot)}: the output {why}",
                 fix="Set it to ignore or leave it out.",
+            )
+        if word is OutputKind.LABELS and _is_float(spec):
+            raise InvalidConfigError(
+                f"outputs.{spec.name}: found labels, expected logits, probabilities, values or ignore: the output holds {spec.dtype}",
+                fix="Call it logits or probabilities if it holds a score for each class.",
             )
         if why is not None:
             reasons.append(f"output '{spec.name}' {why}")
-        kinds.append(OutputKind.IGNORE if why is not None else wanted.get(spec.name) or _kind(spec, shape, producer))
+        kinds.append(OutputKind.IGNORE if why is not None else word or _kind(spec, output.shape, producer))
     if all(kind is OutputKind.IGNORE for kind in kinds):
         found = "; ".join(reasons) or "all outputs are set to ignore"
         raise InvalidModelError(
             f"model: no output can be compared with the float model's: {found}",
-            fix="Export the model so that it returns its scores, before ArgMax or TopK, with the samples on the first axis.",
+            fix="Export the model so that it returns its scores, before a selection such as NonMaxSuppression, with an axis of samples.",
         )
     notes.extend(f"{reason}: it is not compared with the float model's" for reason in reasons)
-    rows = [_is_row_of_classes(shape) if tokens is None else _is_row_per_token(shape, tokens) for shape in shapes]
+    rows = [_is_row_of_classes(one.shape) if tokens is None else _is_row_per_token(one.shape, tokens) for one in outputs]
     is_found = any(kind in CLASSES and (is_row or tokens is None) for kind, is_row in zip(kinds, rows, strict=True))
     if (is_labelled or tokens is not None) and not is_found:  # rule 3
         for index, spec in enumerate(specs):
@@ -171,21 +186,19 @@ def check_output_names(specs: Sequence[TensorSpec], wanted: Iterable[str]) -> No
             )
 
 
-def _why_ignored(spec: TensorSpec, shape: tuple[int, ...], samples: int) -> str | None:
-    if spec.dtype == FOREIGN:
-        return "holds text, a sequence, a map or an optional value"
-    if np.dtype(spec.dtype).kind != "f":
-        return f"holds {spec.dtype}, not floating-point values"
-    if 0 in shape:
-        return f"is empty: it has the shape {shape}"
-    if not shape or shape[0] != samples:
-        return f"has the shape {shape} for {samples} sample{'' if samples == 1 else 's'}, so its first axis does not count samples"
-    return None
+def _is_float(spec: TensorSpec) -> bool:
+    return np.dtype(spec.dtype).kind == "f"
+
+
+def _or_labels(spec: TensorSpec, cannot: str | None) -> str:
+    return " or labels" if cannot is None and not _is_float(spec) else ""
 
 
 def _kind(spec: TensorSpec, shape: tuple[int, ...], producer: Mapping[str, onnx.NodeProto]) -> OutputKind:
+    if not _is_float(spec):
+        return OutputKind.LABELS
     node = producer.get(spec.name)
-    while node is not None and node.op_type in _MOVING:
+    while node is not None and node.op_type in MOVING:
         node = producer.get(node.input[0])
     if node is None:
         return OutputKind.VALUES

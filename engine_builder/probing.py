@@ -55,8 +55,8 @@ def ranges(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         context.progress(done / samples.samples, f"{done} of {samples.samples} samples")
 
     batches = samples.batches(found.batch if found.is_batch_fixed else min(found.batch, RANGE_BATCH))
-    symmetric = found.scheme.symmetric_activations
-    table = collect_ranges(path, found.layers, batches, method=config.calibration.method, symmetric=symmetric, on_batch=report)
+    symmetric, method = found.scheme.symmetric_activations, config.calibration.method
+    table = collect_ranges(path, found.layers, batches, method=method, symmetric=symmetric, axes=found.axes, on_batch=report)
     model = read_model(path)
     moved = ranges_of_moved_tensors(model, table.ranges)
     table = replace(table, ranges=moved)
@@ -76,7 +76,7 @@ def sensitivity(request: Mapping[str, object], context: StageContext) -> dict[st
 
     wanted = wanted_decisions(found, config, request)
     singles = measure_singles(
-        reference, found.kinds, wanted, share.batches(found.batch), weights=found.weights, workers=processors(), on_batch=report
+        reference, found.probed.kinds, wanted, share.batches(found.batch), weights=found.weights, workers=processors(), on_batch=report
     )
     name = f"singles-{start}-{stop}.npz"
     arrays = {"loss": singles.loss, "gram_sum": singles.gram_sum, "gram_square_sum": singles.gram_square_sum}
@@ -88,10 +88,10 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
     found, config, samples = _basics(request, context)
     reference = _reference(found, request, context)
     size = found.batch if found.is_batch_fixed else max(1, min(HESSIAN_BATCH, samples.samples // HESSIAN_BATCHES))
-    batches = [samples.take(np.arange(i * size, (i + 1) * size) % samples.samples).inputs for i in range(HESSIAN_BATCHES)]
+    batches = [samples.take(np.arange(i * size, (i + 1) * size) % samples.samples).feeds() for i in range(HESSIAN_BATCHES)]
     traces = measure_traces(
         reference,
-        found.kinds,
+        found.probed.kinds,
         found.scheme,
         read_ranges(request, context).ranges,
         batches,
@@ -100,7 +100,7 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
         precisions=low_precisions(config),
         able=cast(Mapping[str, Sequence[str]], request["able"]),
         weights=found.weights,
-        allowed=allowed_loss(config.accuracy.budget, found.metric, [found.compared_kinds[index] for index in found.scored]),
+        allowed=allowed_loss(config.accuracy.budget, found.metric, [found.probed.kinds[found.compared[index]] for index in found.scored]),
         workers=processors(),
         on_batch=lambda done: context.progress(done / HESSIAN_BATCHES, f"Hessian probe {done} of {HESSIAN_BATCHES}"),
     )
@@ -124,7 +124,7 @@ def dependency(request: Mapping[str, object], context: StageContext) -> dict[str
     reference = _reference(found, request, context)
     tests = measure_pairs(
         reference,
-        found.kinds,
+        found.probed.kinds,
         found.layers,
         pairs,
         batches,
@@ -184,7 +184,9 @@ def _reference(found: Inspection, request: Mapping[str, object], context: StageC
     model = read_model(context.workspace.path(found.prepared))
     repairs = read_repairs(request, context)
     ranges = read_ranges(request, context).ranges
-    return ReferenceModel(model, found.layers, ranges, found.scheme, repairs.smoothings, levels=read_levels(repairs, context))
+    levels = read_levels(repairs, context)
+    outputs, axes = found.probed.names, found.probed.axes
+    return ReferenceModel(model, found.layers, ranges, found.scheme, repairs.smoothings, levels=levels, axes=axes, outputs=outputs)
 
 
 def _able(model: onnx.ModelProto, found: Inspection, config: Config, table: RangeTable) -> dict[str, list[str]]:

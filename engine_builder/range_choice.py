@@ -81,14 +81,14 @@ def choose_ranges(
     layers = [layer for layer in found.layers if any(decision.layer == layer.name for decision in decisions)]
     histograms = collect_histograms(model, layers, sites, seen.batches(min(found.batch, seen.samples)))
     candidates = {name: _candidates(histograms[name], ranges[name], scheme) for name in sites}
-    reference = ReferenceModel(model, found.layers, ranges, scheme)
+    reference = ReferenceModel(model, found.layers, ranges, scheme, axes=found.probed.axes, outputs=found.probed.names)
 
     def measured(share: CalibrationSet, tried: Mapping[str, Sequence[Span]]) -> _Losses:
         trials = [item for name, spans in tried.items() for span in spans for item in sites[name].trials(span)]
         plain = dict.fromkeys(RangeTrial(item.decision) for item in trials)
         every = (*plain, *trials)
         batches = share.batches(min(found.batch, share.samples))
-        loss = measure_trials(reference, found.kinds, every, batches, weights=found.weights, workers=processors())
+        loss = measure_trials(reference, found.probed.kinds, every, batches, weights=found.weights, workers=processors())
         return _Losses({item: loss[:, index] for index, item in enumerate(every)})
 
     tried = {name: spans for name, spans in candidates.items() if spans}

@@ -48,7 +48,7 @@ def rebuild(request: Mapping[str, object], context: StageContext, *, building: B
     engine = build(found, request, trial.precisions, backend, context.part(0.0, 0.7), trial.corrections)
     context.progress(0.7, "engine built")
     validation = load_saved(context.workspace.path(found.validation))
-    runner = ComparedOutputs(backend.open(engine.path, threads=config.threads), found.compared)
+    runner = ComparedOutputs(backend.open(engine.path, threads=config.threads), found.compared, found.axes)
     try:
         outputs = run_all(runner, validation, batch=found.scoring_batch, workers=run_workers(backend))
     finally:

@@ -106,10 +106,14 @@ def _smoothings(
     smoothings = fit_smoothings(share.model, layers, spans)
 
     def loss(candidates: Sequence[Smoothing]) -> NDArray[np.float64]:
-        reference = ReferenceModel(share.model, layers, ranges, scheme, candidates)
+        reference = ReferenceModel(
+            share.model, layers, ranges, scheme, candidates, axes=share.found.probed.axes, outputs=share.found.probed.names
+        )
         batches = share.samples.take(share.held_out).batches(share.found.batch)
         probes = [Decision(layer.name, Precision.INT8) for layer in layers]
-        found = measure_singles(reference, share.found.kinds, probes, batches, weights=share.found.weights, workers=processors()).loss
+        found = measure_singles(
+            reference, share.found.probed.kinds, probes, batches, weights=share.found.weights, workers=processors()
+        ).loss
         context.progress(0.7 if candidates else 0.5, f"{len(layers)} layers with{'' if candidates else 'out'} smoothing")
         return found
 
@@ -141,7 +145,7 @@ def _correction_data(share: _Share, context: StageContext) -> CorrectionData:
     fitted = share.fitted[:size]
     batches = samples.take(fitted).batches(min(found.batch, len(fitted)))
     means = mean_outputs(share.model, bias_sites(share.model, found.layers), batches)
-    runner = ComparedOutputs(OrtCpuBackend().open(context.workspace.path(found.prepared), threads=1), found.compared)
+    runner = ComparedOutputs(OrtCpuBackend().open(context.workspace.path(found.prepared), threads=1), found.compared, found.axes)
     try:
         reference = run_all(runner, samples.take(held_out), batch=found.batch, workers=processors())
     finally:

@@ -109,12 +109,13 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
 def _triton(engine: FileRef, tensors: object, found: Inspection, context: StageContext) -> tuple[FileRef | None, tuple[str, ...]]:
     """Return the Triton repository of an engine, or None and a note that says why there is none."""
     source, output = context.workspace.path(engine), context.scratch / "triton.zip"
+    may_batch = found.axes.are_first and not found.is_batch_fixed
     try:
         if engine.file.endswith(".onnx"):
-            batch = max(found.batch, found.timing_batch)  # what this job ran the model with
+            batch = max(found.batch, found.timing_batch) if may_batch else 0  # what this job ran the model with
             repository = onnx_repository(source, output, max_batch_size=batch)
         elif tensors is not None:
-            repository = plan_repository(source, value_from_json(EngineTensors, tensors), output)
+            repository = plan_repository(source, value_from_json(EngineTensors, tensors), output, may_batch=may_batch)
         else:
             return None, ("no triton.zip: Triton loads no plans of this target",)
     except BuildError as error:

@@ -13,6 +13,7 @@ from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, I
 from calibration.metric_model import MetricModel
 from calibration.metrics import Metric, OutputKind, score
 from calibration.session import Array
+from engine_builder.calls import FoundOutput
 from engine_builder.config import Config
 from engine_builder.inspection import Inspection
 from engine_builder.outputs import check_metric, default_metric, scored_outputs
@@ -90,7 +91,7 @@ def new_scorer(
     labels = samples.labels
     metric = config.accuracy.metric
     kept = [index for index, kind in enumerate(kinds) if kind is not OutputKind.IGNORE]
-    per_token = [index for index in kept if is_per_token(reference[index].shape, labels)]
+    per_token = [index for index in kept if is_per_token(reference[index], labels)]
     if metric is None:
         if labels is not None and labels.ndim > 1 and not per_token:
             raise InvalidCalibrationSetError(
@@ -138,18 +139,19 @@ def labelled_tokens(labels: Array | None) -> int | None:
     return labels.shape[1] if labels is not None and labels.dtype.kind in "iu" and labels.ndim == 2 else None
 
 
-def is_per_token(shape: Sequence[int], labels: Array | None) -> bool:
-    """Return whether an output of this shape, (samples, ...), holds a row of classes for each of the tokens that are labelled."""
-    return labels is not None and labels.ndim == 2 and len(shape) == 3 and shape[1] == labels.shape[1] and shape[2] > 1
+def is_per_token(output: Array, labels: Array | None) -> bool:
+    """Return whether an output, (samples, ...), holds a row of classes for each of the tokens that are labelled, or their labels."""
+    if labels is None or labels.ndim != 2 or output.shape[1:2] != labels.shape[1:2]:
+        return False
+    return output.ndim == 2 if output.dtype.kind in "iu" else output.ndim == 3 and output.shape[2] > 1
 
 
 def outputs_for_metric(
     custom: MetricModel,
     names: Sequence[str],
     kinds: Sequence[OutputKind],
-    shapes: Sequence[tuple[int, ...]],
+    outputs: Sequence[FoundOutput],
     *,
-    samples: int,
     is_labelled: bool,
 ) -> tuple[int, ...]:
     """Return which outputs the user's own metric reads although they are not compared with the float model's.
@@ -158,20 +160,18 @@ def outputs_for_metric(
         custom: The metric.
         names: Of the model's outputs.
         kinds: Of the model's outputs.
-        shapes: Of the model's outputs in one call.
-        samples: Samples in that call.
+        outputs: What running the model told of its outputs.
         is_labelled: Whether the validation set has labels.
 
     Raises:
-        InvalidMetricError: The metric reads something unknown, or an output whose first axis does not count samples.
+        InvalidMetricError: The metric reads something unknown, or an output without a part for each sample.
     """
     read = {binding.output for binding in custom.bindings(names, is_labelled=is_labelled)}
     found = tuple(index for index, name in enumerate(names) if name in read and kinds[index] is OutputKind.IGNORE)
     for index in found:
-        if not shapes[index] or shapes[index][0] != samples:
+        if outputs[index].unfit is not None:
             raise InvalidMetricError(
-                f"metric model: it reads the output '{names[index]}', which has the shape {shapes[index]} for {samples} samples, "
-                "expected the samples on the first axis",
-                fix="Score another output, or export the model with the samples on the first axis of this one.",
+                f"metric model: it reads the output '{names[index]}', which {outputs[index].unfit}; one with an axis of samples expected",
+                fix="Score another output, or export the model with an axis of samples in this one.",
             )
     return found

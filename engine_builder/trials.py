@@ -74,7 +74,9 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
 
     def scored(engine: Engine) -> tuple[Runner, NDArray[np.float64], float]:
         runner = backend.open(engine.path, threads=config.threads)
-        outputs = run_all(ComparedOutputs(runner, found.compared), validation, batch=found.scoring_batch, workers=run_workers(backend))
+        outputs = run_all(
+            ComparedOutputs(runner, found.compared, found.axes), validation, batch=found.scoring_batch, workers=run_workers(backend)
+        )
         return runner, *compare(found, outputs, validation, context)
 
     try:

@@ -77,13 +77,14 @@ def triton_repository(
     return output
 
 
-def plan_repository(plan: Path, tensors: EngineTensors, output: Path) -> Path:
+def plan_repository(plan: Path, tensors: EngineTensors, output: Path, *, may_batch: bool = True) -> Path:
     """Write the repository of a TensorRT plan to ``output`` and return that.
 
     Args:
         plan: The plan.
         tensors: Its inputs, outputs and profiles, as the plan has them.
         output: The .zip file to write.
+        may_batch: Whether first axes count samples, any number of them, where their size is free.
 
     Raises:
         BuildError: See ``config_text``.
@@ -96,7 +97,7 @@ def plan_repository(plan: Path, tensors: EngineTensors, output: Path) -> Path:
         tensors.profiles,
         platform=Platform.TENSORRT,
         name=MODEL_NAME,
-        max_batch_size=min(greatest, default=1),
+        max_batch_size=min(greatest, default=1) if may_batch else 0,
         output=output,
     )
 
@@ -113,9 +114,9 @@ def config_text(
     """Return ``config.pbtxt``.
 
     Rules:
-        1. Triton may put requests together only if the first axis of every input and every output is free, and every profile starts at
-           one sample: then ``max_batch_size`` is set, at most what every profile allows, and shapes are given without their first axis.
-           Else it is 0 and shapes are whole.
+        1. Triton may put requests together only if the first axis of every input and every output is free and counts samples, and every
+           profile starts at one sample: then ``max_batch_size`` is set, at most what every profile allows, and shapes are given without
+           their first axis. Else it is 0 and shapes are whole.
         2. A free axis is -1; a shape of no axes is one element for the client, reshaped for the engine.
         3. With several profiles all are listed, so that Triton picks the one that fits a request.
 
@@ -125,7 +126,8 @@ def config_text(
         profiles: The optimization profiles of a plan.
         platform: What runs the engine.
         name: The model's name in Triton, which is also its folder's.
-        max_batch_size: Most samples in one call, at least 1; where rule 1 allows any.
+        max_batch_size: Most samples in one call, where rule 1 allows any; 0 where first axes do not count samples, or calls have a fixed
+            number of them.
 
     Raises:
         BuildError: The name is no folder's name, or Triton has no word for an element type.
@@ -145,7 +147,7 @@ def config_text(
 
 def _batch(inputs: Sequence[EngineTensor], outputs: Sequence[EngineTensor], profiles: Sequence[Profile], most: int) -> int:
     """Return ``max_batch_size`` by rule 1."""
-    if not all(tensor.shape[:1] == (None,) for tensor in (*inputs, *outputs)):
+    if not most or not all(tensor.shape[:1] == (None,) for tensor in (*inputs, *outputs)):
         return 0
     shapes = [shapes for profile in profiles for shapes in profile.values()]
     if any(least[0] > 1 for least, _, _ in shapes):

@@ -20,7 +20,7 @@ def onnx_repository(engine: Path, output: Path, *, max_batch_size: int) -> Path:
     Args:
         engine: The .onnx file, its external data beside it.
         output: The .zip file to write.
-        max_batch_size: Most samples that Triton may put into one call, where the model takes any number.
+        max_batch_size: Most samples that Triton may put into one call, where the model takes any number; 0 where it may not.
 
     Raises:
         BuildError: Triton cannot be told of an input or output: its type is none of Triton's, or nobody knows how many axes it has.

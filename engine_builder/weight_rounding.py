@@ -69,9 +69,11 @@ def round_weights(
     others = samples.take(held_out[: _whole(JUDGING_SAMPLES, found)])
 
     def loss(tried: Levels) -> NDArray[np.float64]:
-        reference = ReferenceModel(model, found.layers, ranges, scheme, smoothings, levels=tried)
+        reference = ReferenceModel(
+            model, found.layers, ranges, scheme, smoothings, levels=tried, axes=found.probed.axes, outputs=found.probed.names
+        )
         batches = others.batches(found.batch)
-        return measure_trials(reference, found.kinds, trials, batches, weights=found.weights, workers=processors())
+        return measure_trials(reference, found.probed.kinds, trials, batches, weights=found.weights, workers=processors())
 
     losses = loss({}), loss(levels)  # one float model in pieces at a time
     kept, repairs = {}, []

@@ -88,17 +88,18 @@ class TensorRtRunner:
         return tuple(self._arrays[name].copy() for name in self.outputs)
 
     def prepare(self, feeds: Mapping[str, NDArray[np.generic]]) -> None:
-        """Take the inputs to page-locked memory and set every shape and address.
+        """Take the inputs to page-locked memory and set every shape and address; a plan need not have an input that nothing reads.
 
         Raises:
-            EngineError: An input is missing, unknown, or has a type or shape that the engine was not built for.
+            EngineError: An input is missing, or has a type or shape that the engine was not built for.
         """
         if self._context is None:
             raise EngineError(f"{self._name}: the engine is closed", fix="open it again")
-        if set(feeds) != set(self.inputs):
+        if not set(feeds) >= set(self.inputs):
             raise EngineError(f"{self._name}: inputs are {sorted(feeds)}, expected {sorted(self.inputs)}", fix="feed every input once")
         self._messages.clear()
-        for name, value in feeds.items():
+        for name in self.inputs:
+            value = feeds[name]
             self._check_dtype(name, value)
             if not self._context.set_input_shape(name, value.shape):
                 allowed = [tuple(shape) for shape in self._engine.get_tensor_profile_shape(name, 0)]

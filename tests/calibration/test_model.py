@@ -158,9 +158,9 @@ def test_quantized_model_is_refused(maker: ModelMaker, what: str, tmp_path: Path
             "Export the model with tensor inputs and outputs only.",
         ),
         (
-            unusable_models.scalar_input,
-            "input 't': is a scalar, expected a first axis that counts samples",
-            "Make it a constant of the model, or give it a batch axis.",
+            unusable_models.only_scalars,
+            "input 't': is a scalar, and no other input has an axis; one that takes samples expected",
+            "Export the model with its data as an input that has a batch axis.",
         ),
         (
             unusable_models.wrong_weight_size,

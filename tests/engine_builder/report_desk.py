@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -15,11 +16,13 @@ from calibration.layers import Layer, LayerKind
 from calibration.metrics import Metric, OutputKind
 from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from calibration.range_table import RangeMethod, RangeTable
+from calibration.sample_axes import SampleAxes
 from calibration.sensitivity import Sensitivity, SensitivityTable
 from calibration.singles import Decision
 from calibration.verdict import AccuracyVerdict, Budget, Selection, judge
 from engine_builder.config import config_from_json, config_json
 from engine_builder.inspection import Inspection
+from engine_builder.probed_outputs import ProbedOutputs
 from engine_builder.report import report
 from engine_builder.search.trial import Trial
 from engine_builder.workspace import FileRef, StageContext, Workspace
@@ -60,7 +63,10 @@ def inspection(names: Sequence[str], notes: Sequence[str], warnings: Sequence[st
         reference=NOTHING,
         scores=NOTHING,
         baseline_scores=NOTHING,
+        axes=SampleAxes(),
+        probed=ProbedOutputs(("y",), (OutputKind.LOGITS,), SampleAxes()),
         timing_shapes={"x": (1, 3)},
+        timing_batch=1,
         engine_shapes={},
         scoring_batch=8,
         batch=8,
@@ -140,12 +146,14 @@ class Desk:
         model: bytes = OWN,
         finalists: Sequence[Trial] | None = None,
         ranges: RangeTable | None = None,
+        calls: Mapping[str, object] | None = None,
     ) -> dict[str, object]:
         loss = [10.0 ** -(index + 2) for index in range(len(names))]
         rows = tuple(Sensitivity(name, Precision.INT8, value, value / 10, None, None) for name, value in zip(names, loss, strict=True))
         first, second = (Decision(name, Precision.INT8) for name in names[:2])
+        found = replace(inspection(names, notes, warnings), **(calls or {}))  # type: ignore[arg-type]  # how the model is called, if not as usual
         files = {
-            "inspection": self.workspace.write_json("inspection.json", json_from_value(inspection(names, notes, warnings))),
+            "inspection": self.workspace.write_json("inspection.json", json_from_value(found)),
             "ranges": self.workspace.write_json("ranges.json", json_from_value(ranges or RangeTable({}, RangeMethod.MINMAX, 60))),
             "table": self.workspace.write_json("table.json", json_from_value(SensitivityTable(rows, 60, 32, 4.0, ()))),
             "model": self.workspace.write_bytes("model.onnx", model),

@@ -90,7 +90,7 @@ def test_an_output_is_a_kind_or_an_object_of_its_kind_and_weight():
 @pytest.mark.parametrize(
     ("outputs", "words"),
     [
-        ({"a": "logit"}, "outputs.a: found 'logit', expected one of logits, probabilities, values, ignore"),
+        ({"a": "logit"}, "outputs.a: found 'logit', expected one of logits, probabilities, values, labels, ignore"),
         ({"a": None}, "outputs.a: found None, expected one of logits"),
         ({"a": {"kind": "logit"}}, "outputs.a.kind: found 'logit'"),
         ({"a": {"wieght": 1}}, "outputs.a: found the unknown key 'wieght'"),

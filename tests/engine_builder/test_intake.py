@@ -49,7 +49,7 @@ UNUSABLE_WORDS = {
     "string_input": "input 'words': element type string found",
     "bfloat16_input": "input 'x': element type bfloat16 found",
     "sequence_input": "input 'x': is a sequence",
-    "scalar_input": "input 't': is a scalar",
+    "only_scalars": "input 't': is a scalar, and no other input has an axis",
     "dangling_tensor": "input 'nowhere'",
     "wrong_weight_size": "tensor 'w1': 140 bytes found, 144 expected",
     "inner_sizes_differ": "Incompatible dimensions for matrix multiplication",
@@ -297,7 +297,7 @@ def test_calibration_samples_of_a_fixed_batch_fill_whole_calls(fixed: int, calib
 
 def test_a_batch_size_against_the_models_fixed_one_is_refused(tmp_path: Path) -> None:
     error = problem(tmp_path, fixed_batch(), config={"batch_size": 8})
-    assert "batch_size: found 8, expected 1: the model's first axis is fixed to 1" in error.detail
+    assert "batch_size: found 8, expected 1: the model fixes the samples of a call to 1" in error.detail
 
 
 def test_the_sizes_of_a_timed_call_must_suit_the_model(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from calibration.metrics import Metric, OutputKind
 from calibration.model import output_specs
 from calibration.prepare import prepare
 from engine_builder.outputs import ComparedOutputs, check_metric, default_metric, output_kinds, scored_outputs
-from tests.model_text import Array, model_from_text, one_batch, run
+from tests.called_models import calls_of
+from tests.model_text import Array, model_from_text
 
 LOGITS, PROBABILITIES, VALUES, IGNORE = OutputKind.LOGITS, OutputKind.PROBABILITIES, OutputKind.VALUES, OutputKind.IGNORE
 
@@ -21,11 +22,11 @@ LOGITS, PROBABILITIES, VALUES, IGNORE = OutputKind.LOGITS, OutputKind.PROBABILIT
 def kinds_of(
     model: onnx.ModelProto, wanted: Mapping[str, OutputKind] | None = None, *, is_labelled: bool = False, notes: list[str] | None = None
 ) -> tuple[OutputKind, ...]:
-    """Return the kinds, from a real call with three samples."""
+    """Return the kinds, from real calls."""
     prepared = prepare(model).model
-    shapes = [array.shape for array in run(prepared, one_batch(model))]
+    calls = calls_of(prepared)
     found = [] if notes is None else notes
-    return output_kinds(prepared, output_specs(model), shapes, wanted or {}, samples=3, is_labelled=is_labelled, notes=found)
+    return output_kinds(prepared, output_specs(model), calls.outputs, wanted or {}, is_labelled=is_labelled, notes=found)
 
 
 def ending_in(nodes: str, shape: str = "N,4") -> onnx.ModelProto:
@@ -74,12 +75,13 @@ def beside(nodes: str, output: str) -> onnx.ModelProto:
     ("model", "words"),
     [
         (beside("z = ArgMax<axis=1, keepdims=0>(y)", "int64[N]"), "output 'z' holds int64"),
-        (beside("z = Transpose<perm=[1,0]>(y)", "float[4,N]"), "output 'z' has the shape (4, 3) for 3 samples"),
         (
             beside("a = Constant<value_ints=[0]>() b = Constant<value_ints=[1]>() z = Slice(y, a, a, b)", "float[N,0]"),
             "output 'z' is empty",
         ),
-        (beside("z = ReduceSum<keepdims=0>(y)", "float"), "output 'z' has the shape () for 3 samples"),
+        (beside("z = ReduceSum<keepdims=0>(y)", "float"), "output 'z' has the shape () for one sample and for 3"),
+        (beside("z = Add(w, w)", "float[6,4]"), "output 'z' is the same for all samples"),
+        (beside("z = Identity(x)", "float[N,6]"), "output 'z' is the input 'x' handed through"),
     ],
 )
 def test_outputs_that_cannot_be_compared_are_ignored_and_said(model: onnx.ModelProto, words: str) -> None:
@@ -92,10 +94,42 @@ def test_outputs_that_cannot_be_compared_are_ignored_and_said(model: onnx.ModelP
         kinds_of(model, {"z": VALUES})
 
 
+def test_an_output_that_counts_samples_on_another_axis_is_compared() -> None:
+    assert kinds_of(beside("z = Transpose<perm=[1,0]>(y)", "float[4,N]")) == (LOGITS, VALUES)
+
+
 def test_a_model_without_an_output_to_compare_is_refused() -> None:
-    model = model_from_text("g (float[N,6] x) => (int64[N] best) { y = MatMul(x, w) best = ArgMax<axis=1, keepdims=0>(y) }", {"w": (6, 4)})
-    with pytest.raises(InvalidModelError, match="no output can be compared with the float model's: output 'best' holds int64"):
+    model = model_from_text("g (float[N,6] x) => (float[6,4] z) { y = MatMul(x, w) z = Add(w, w) }", {"w": (6, 4)})
+    with pytest.raises(InvalidModelError, match="no output can be compared with the float model's: output 'z' is the same"):
         kinds_of(model)
+
+
+def decisions() -> onnx.ModelProto:
+    return model_from_text("g (float[N,6] x) => (int64[N] best) { y = MatMul(x, w) best = ArgMax<axis=1, keepdims=0>(y) }", {"w": (6, 4)})
+
+
+def test_decisions_are_compared_where_a_model_gives_nothing_else() -> None:
+    assert kinds_of(decisions()) == (OutputKind.LABELS,)
+    assert default_metric((OutputKind.LABELS,), is_labelled=False) is Metric.AGREEMENT
+    assert default_metric((OutputKind.LABELS,), is_labelled=True) is Metric.TOP1
+
+
+def test_decisions_beside_scores_are_compared_if_the_user_says_so() -> None:
+    model = beside("z = ArgMax<axis=1, keepdims=0>(y)", "int64[N]")
+    assert kinds_of(model, {"z": OutputKind.LABELS}) == (LOGITS, OutputKind.LABELS)
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "words"),
+    [
+        (decisions(), {"best": VALUES}, "outputs.best: found values, expected ignore or labels: the output holds int64"),
+        (ending_in("y = Relu(h)"), {"y": OutputKind.LABELS}, "outputs.y: found labels, expected logits, probabilities, values or ignore"),
+    ],
+)
+def test_a_kind_must_suit_the_type(model: onnx.ModelProto, wanted: Mapping[str, OutputKind], words: str) -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        kinds_of(model, wanted)
+    assert caught.value.detail.startswith(words)
 
 
 def test_an_unknown_output_is_refused_with_the_nearest() -> None:

@@ -12,6 +12,7 @@ import onnx.parser
 import pytest
 
 from calibration.codec import json_from_value, value_from_json
+from calibration.sample_axes import SampleAxes
 from engine_builder.backends.engine_tensors import EngineTensor, EngineTensors
 from engine_builder.workspace import FileRef
 from tests.engine_builder.report_desk import ENGINE, KEPT, OWN, Desk, improved, trials_of, verdict
@@ -33,6 +34,14 @@ def test_without_a_triton_repository_the_notes_say_why(desk: Desk) -> None:
     found = desk.report(trials_of(0, 4), KEPT, model=onnx.parser.parse_model(text).SerializeToString())
     assert "triton.zip" not in cast(Mapping[str, object], found["artifacts"])
     assert "no triton.zip: input 'x' has the type complex64" in json.loads(desk.read(found, "report.json"))["notes"][-1]
+
+
+@pytest.mark.parametrize("calls", [{"axes": SampleAxes({"x": 1})}, {"is_batch_fixed": True}])
+def test_triton_may_not_batch_what_does_not_count_samples_first_or_takes_a_fixed_number(desk: Desk, calls: Mapping[str, object]) -> None:
+    found = desk.report(trials_of(0, 4), KEPT, calls=calls)
+    ref = value_from_json(FileRef, cast(Mapping[str, object], found["artifacts"])["triton.zip"])
+    with zipfile.ZipFile(desk.workspace.path(ref)) as archive:
+        assert "max_batch_size: 0\n" in archive.read("model/config.pbtxt").decode()
 
 
 def plan_kept(desk: Desk, tensors: EngineTensors | None) -> dict[str, object]:

@@ -161,8 +161,9 @@ def test_a_metric_that_cannot_judge_is_refused_before_anything_is_measured(tmp_p
     assert words in error.detail
 
 
-def test_an_output_whose_first_axis_counts_no_samples_cannot_be_scored(tmp_path: Path) -> None:
-    model = model_from_text("g (float[N,6] x) => (float[N,3] y, float[3,N] z) { y = MatMul(x, w) z = Transpose(y) }", {"w": (6, 3)})
+def test_an_output_without_an_axis_of_samples_cannot_be_scored(tmp_path: Path) -> None:
+    text = "g (float[N,6] x) => (float[N,3] y, float[1,3] z) { y = MatMul(x, w) z = ReduceMax<axes=[0]>(y) }"
+    model = model_from_text(text, {"w": (6, 3)})
     own = metric("float[M,N] z", "m = ReduceMax<axes=[1], keepdims=0>(z) y = Sigmoid(m)")
     assert "it reads the output 'z'" in first_refusal(tmp_path, model, samples_for(model, 20), graph=own).detail
 
@@ -265,4 +266,5 @@ def test_the_form_of_labels_tells_what_they_are_of() -> None:
         False,
     )
     assert (labelled_tokens(None), labelled_tokens(tokens), labelled_tokens(tokens[:, 0])) == (None, 6, None)
-    assert [is_per_token(shape, tokens) for shape in ((4, 6, 3), (4, 5, 3), (4, 6, 1), (4, 6))] == [True, False, False, False]
+    assert [is_per_token(np.zeros(shape), tokens) for shape in ((4, 6, 3), (4, 5, 3), (4, 6, 1), (4, 6))] == [True, False, False, False]
+    assert [is_per_token(np.zeros(shape, np.int64), tokens) for shape in ((4, 6), (4, 5), (4,))] == [True, False, False]

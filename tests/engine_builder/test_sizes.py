@@ -39,10 +39,14 @@ def test_one_fixed_input_fixes_the_batch() -> None:
     assert fixed_batch((TensorSpec("a", "float32", (4, 2)), TensorSpec("b", "float32", ("N", 2)))) == 4
 
 
-@pytest.mark.parametrize("sizes", [(1, 2), (0, 0)])
-def test_fixed_batches_that_make_no_sense_are_refused(sizes: tuple[int, int]) -> None:
-    with pytest.raises(InvalidModelError, match="first axis"):
-        fixed_batch(tuple(TensorSpec(f"x{index}", "float32", (size, 3)) for index, size in enumerate(sizes)))
+def test_inputs_that_fix_different_batches_are_refused() -> None:
+    with pytest.raises(InvalidModelError, match="different numbers of samples a call: 'x1' 1, 'x2' 2"):
+        fixed_batch(tuple(TensorSpec(f"x{size}", "float32", (size, 3)) for size in (1, 2)))
+
+
+@pytest.mark.parametrize(("axes", "batch"), [({"h": 1}, 4), ({"h": None}, 1)])
+def test_the_batch_is_fixed_where_the_input_counts_samples(axes: dict[str, int | None], batch: int) -> None:
+    assert fixed_batch((TensorSpec("h", "float32", (2, 4, 8)),), axes) == batch
 
 
 @pytest.mark.parametrize(("found", "batch", "kept"), [(10, 4, 8), (8, 4, 8), (3, 4, 4), (9, 1, 9)])
@@ -76,7 +80,7 @@ def test_rule_4_the_rest_is_batch_size_and_the_samples_own_sizes() -> None:
         ({"shapes": {"ids": {"min": [1, 9], "opt": [1, 9], "max": [1, 9]}}}, "axis 1 of the samples has size 8, expected 9 to 9"),
         ({"shapes": {"ids": opt(1, 8), "mask": opt(1, 9)}}, "shapes.mask: found opt 9 on axis 1, expected 8: the model calls it 'T'"),
         ({"shapes": {"ids": opt(1, 8), "mask": opt(2, 8)}}, "shapes.mask: found opt 2 on axis 0, expected 1: the model calls it 'N'"),
-        ({"shapes": {"ids": opt(4, 8)}, "batch_size": 2}, "batch_size: found 2, expected 4, the size of the first axis in shapes"),
+        ({"shapes": {"ids": opt(4, 8)}, "batch_size": 2}, "batch_size: found 2, expected 4, the number of samples in shapes"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(config: Mapping[str, object], words: str) -> None:
@@ -91,9 +95,9 @@ def test_shapes_must_leave_a_fixed_axis_alone() -> None:
         shapes_for(specs, {"shapes": {"x": opt(1, 3)}}, samples(x=(10, 3)))
 
 
-def test_first_axes_without_names_must_agree() -> None:
+def test_axes_of_samples_without_names_must_agree() -> None:
     specs = (TensorSpec("a", "float32", (None, None)), TensorSpec("b", "float32", (None, None)))
-    with pytest.raises(InvalidConfigError, match="different sizes of the first axis in opt: a 2, b 3"):
+    with pytest.raises(InvalidConfigError, match="different numbers of samples in opt: a 2, b 3"):
         shapes_for(specs, {"shapes": {"a": opt(2, 2), "b": opt(3, 2)}}, samples(a=(10, 2), b=(10, 2)))
 
 

@@ -89,6 +89,13 @@ def test_wrong_type_and_wrong_inputs_are_refused(tmp_path: Path) -> None:
         engine.run({"x": batch(2)["x"]})
 
 
+def test_an_input_that_the_plan_does_not_have_is_left_out(tmp_path: Path) -> None:
+    engine = runner(tmp_path)
+    plain = engine.run(batch(2))
+    for before, after in zip(plain, engine.run({**batch(2), "unread": np.zeros(2, np.float32)}), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
 def test_output_whose_shape_depends_on_the_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"the shape of output 'y', \(-1, 3\), depends on the data"):
         runner(tmp_path, b"double, some").run(batch(2))

@@ -45,6 +45,12 @@ def test_a_free_first_axis_everywhere_gives_batches_and_shapes_without_it() -> N
     assert [(item.name, item.data_type, list(item.dims)) for item in config.output] == [("logits", FP16, [10])]
 
 
+def test_first_axes_that_do_not_count_samples_forbid_batches() -> None:
+    config = parse(text(most=0))
+    assert config.max_batch_size == 0
+    assert list(config.input[0].dims) == [-1, 3, -1, 224]
+
+
 @pytest.mark.parametrize("shape", [(1, 10), (10,), ()])
 def test_one_tensor_without_a_free_first_axis_forbids_batches_and_gives_whole_shapes(shape: tuple[int, ...]) -> None:
     config = parse(text(outputs=(LOGITS, EngineTensor("other", "bool", shape))))
@@ -127,6 +133,13 @@ def test_a_plan_is_described_by_its_own_tensors_and_profile(tmp_path: Path) -> N
         config = parse(archive.read("model/config.pbtxt").decode())
     assert (config.platform, config.max_batch_size) == ("tensorrt_plan", 16)
     assert [list(each.dims) for each in (*config.input, *config.output)] == [[3, -1, 224], [10]]
+
+
+def test_a_plan_whose_first_axes_do_not_count_samples_is_called_with_whole_shapes(tmp_path: Path) -> None:
+    (tmp_path / "engine.plan").write_bytes(b"plan")
+    tensors = EngineTensors((IMAGE,), (LOGITS,), (LEAST_ONE,))
+    with zipfile.ZipFile(plan_repository(tmp_path / "engine.plan", tensors, tmp_path / "triton.zip", may_batch=False)) as archive:
+        assert parse(archive.read("model/config.pbtxt").decode()).max_batch_size == 0
 
 
 def test_a_plan_of_fixed_sizes_is_called_with_whole_shapes(tmp_path: Path) -> None:
