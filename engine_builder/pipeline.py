@@ -29,7 +29,7 @@ from engine_builder.search.search import Ladder, Proposal, Search
 from engine_builder.search.trial import SEARCH_SHARE, Accuracy, Trial, failed_trial
 from engine_builder.workspace import FileRef
 
-PIPELINE_VERSION = "9"  # bumped when stage names, their order or the form of their results change
+PIPELINE_VERSION = "10"  # bumped when stage names, their order or the form of their results change
 MAX_PROBE_SAMPLES = 256
 CHUNK_SECONDS = 20.0  # of one sensitivity stage
 SHARE_OF_FORWARD = 0.7  # cost of one probe, in forward passes of the whole model
