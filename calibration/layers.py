@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import onnx
 
 from calibration.errors import InvalidModelError
+from calibration.inference import inferred
 from calibration.outline import outline
 from calibration.sorting import captured_names
 
@@ -279,8 +280,8 @@ def concrete_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]
             )
     for value in work.graph.output:
         value.type.tensor_type.ClearField("shape")
-    inferred = onnx.shape_inference.infer_shapes(work, data_prop=True)
-    return _shapes((*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output))
+    result = inferred(work, data_prop=True).graph
+    return _shapes((*result.input, *result.value_info, *result.output))
 
 
 def _size(shape: Iterable[int | str | None]) -> int:

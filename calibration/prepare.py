@@ -20,6 +20,7 @@ from calibration.float32 import convert_to_float32, float_type
 from calibration.folding import fold_constants, remove_no_ops
 from calibration.foreign_types import foreign_values, without_foreign_types
 from calibration.fusing import fold_batch_norms, fold_gemm_factors, fold_pads
+from calibration.inference import note_missing_types, standing_in
 from calibration.modernize import modernize
 from calibration.outline import big_weights, outline
 from calibration.precision import Precision
@@ -154,7 +155,8 @@ def _infer_around(work: ir.Model, hidden: Iterable[ir.Node], infer: ir.passes.In
     for node, _ in domains:
         node.domain = _HIDDEN
     work.graph.opset_imports[_HIDDEN] = 1
-    infer(work)
+    with standing_in(work.graph.all_nodes()):
+        infer(work)
     del work.graph.opset_imports[_HIDDEN]
     for node, domain in domains:
         node.domain = domain
@@ -202,6 +204,7 @@ def _to_proto(work: ir.Model, model: onnx.ModelProto) -> onnx.ModelProto:
     del result.graph.input[:], result.graph.output[:]
     result.graph.input.extend(value for value in model.graph.input if value.name in inputs)
     result.graph.output.extend(model.graph.output)
+    note_missing_types(result)
     return result
 
 
