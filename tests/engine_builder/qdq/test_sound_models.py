@@ -70,6 +70,17 @@ SOUND: dict[str, tuple[str, int, dict[str, tuple[int, ...]], dict[str, Array]]] 
         {"w": (4, 4, 3, 3)},
         {"zero": np.array([0]), "two": np.array([2]), "four": np.array([4]), "half": np.array(0.5, dtype=np.float32)},
     ),
+    "a picture of bytes that is moved and cut before it is cast": (
+        """g (uint8[N,10,10,3] x) => (float[N,4,8,8] y) {
+            t = Transpose<perm = [0, 3, 1, 2]>(x) c = Slice(t, first, last, axes) f = Cast<to = 1>(c) s = Mul(f, per)
+            y = Conv <pads = [1, 1, 1, 1]> (s, w) }""",
+        17,
+        {"w": (4, 3, 3, 3)},
+        {
+            **{"first": np.array([1, 1]), "last": np.array([9, 9]), "axes": np.array([2, 3])},
+            "per": np.array(1 / 255, dtype=np.float32),
+        },
+    ),
 }
 
 
