@@ -22,7 +22,7 @@ from engine_builder.inspection import Inspection
 from engine_builder.workspace import StageContext
 from tests.driver import Finished, inspection_of, ranged, run_job, trials_of
 from tests.model_text import cnn
-from tests.repaired_models import cancelling, harmless, overflowing
+from tests.repaired_models import cancelling, escaping, harmless, overflowing
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed")
 TIGHT: dict[str, Any] = {
@@ -162,3 +162,12 @@ def test_repaired_baselines_that_cannot_be_open_at_once_are_kept_without_latenci
     assert found.baseline_repair is not None
     assert found.baseline_repair.fits
     assert {attempt.latency_ms for attempt in found.baseline_repair.attempts} == {None}
+
+
+def test_values_that_fp16_does_not_hold_between_layers_leave_low_trials_that_run(tmp_path: Path) -> None:
+    finished = run_job(tmp_path, escaping(), config={**TIGHT, "accuracy": {"metric": "cosine", "min_relative": 0.99}})
+    trials = trials_of(finished)
+    assert cast(float, finished.baseline["accuracy"]) > 0.99
+    assert finished.baseline["precisions"] != {"fp16": 4}
+    assert [trial.failure for trial in trials] == [None] * len(trials)
+    assert any(trial.low_layers for trial in trials)
