@@ -20,9 +20,9 @@ from calibration.model import TensorSpec, input_specs, output_specs, read_model,
 from calibration.outline import big_weights, copy_without
 from calibration.parallel import processors
 from calibration.precision import Precision
-from calibration.prepare import prepare
 from calibration.verdict import Answer, Selection, judge, smallest_n
 from engine_builder.backends import backend_for
+from engine_builder.builder_check import prepare_for
 from engine_builder.config import Config, config_from_json
 from engine_builder.config_checks import check_config, with_metric_model
 from engine_builder.data_warnings import label_warnings, sample_warnings
@@ -35,7 +35,6 @@ from engine_builder.model_files import keep_model, model_size_bytes
 from engine_builder.outputs import ComparedOutputs, check_output_names, output_kinds
 from engine_builder.scoring import check_scores, is_per_sample, labelled_tokens, new_scorer, outputs_for_metric
 from engine_builder.sizes import fixed_batch, profile_shapes, timing_shapes, whole_batches
-from engine_builder.target_operators import check_standard
 from engine_builder.workspace import FileRef, StageContext, Workspace
 
 BATCH_BYTES = 24 * 2**20
@@ -63,10 +62,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     model_ref = value_from_json(FileRef, request["model"])
     model = read_model(workspace.path(model_ref))
     context.progress(0.1, "model read")
-    prepared = prepare(model)
-    if not capabilities.is_own_baseline:
-        check_standard(prepared.model, config.target)
-    find_layers(prepared.model)  # without any there is no need to look at the samples
+    prepared = prepare_for(backend_for(config.target, config.gpu), model, context.scratch)  # where it is refused, no need for samples
     notes = list(prepared.notes)
     specs = input_specs(model)
     fixed = fixed_batch(specs)
