@@ -14,6 +14,7 @@ In FP16 and BF16 alike:
 3. *Counting.* Sizes, positions and counts: ``positions``.
 4. *Lengths.* An LSTM, GRU or RNN with lengths of its sequences, and what feeds it, back to the layers before: NVIDIA's parser masks what
    lies behind the lengths with float32 zeros, and the builder of TensorRT-RTX 1.7 fails on a change of types right in front of the loop.
+5. *Echoes* of inputs: ``echoes``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 import onnx_ir as ir
 
 from calibration.precision import FP16_MAX
+from engine_builder.qdq.echoes import echoing_nodes
 from engine_builder.qdq.explicit_graph import LAYERS
 from engine_builder.qdq.positions import REASON as COUNTS
 from engine_builder.qdq.positions import counting_nodes
@@ -42,12 +44,15 @@ _MEASURED_TOO_LARGE = "a tensor beyond the range of fp16"
 
 
 def float32_in_any_engine(graph: ir.Graph) -> dict[str, str]:
-    """Return the reason of every node of the main graph that is in float32 in FP16 and BF16 engines alike (rules 3 and 4), by node name.
+    """Return the reason of every node of the main graph that is in float32 in FP16 and BF16 engines alike (rules 3 to 5), by node name.
 
     Args:
         graph: Of a prepared model: float32, topologically sorted.
     """
-    reasons = dict.fromkeys(sorted(counting_nodes(graph)), COUNTS)
+    reasons = {
+        **dict.fromkeys(sorted(counting_nodes(graph)), COUNTS),
+        **dict.fromkeys(sorted(echoing_nodes(graph)), "it gives an input out as it is"),
+    }
     waiting = [node for node in graph if node.op_type in _RECURRENT and len(node.inputs) > _LENGTHS and node.inputs[_LENGTHS] is not None]
     while waiting:
         node = waiting.pop()

@@ -20,7 +20,7 @@ QuantizeLinear and a DequantizeLinear on one tensor. INT8 is signed, symmetric, 
 6. *Float32 islands.* What FP16 cannot hold stays in float32, whatever was asked for, and so do sizes, positions and recurrent operators
    with lengths in any engine: ``islands``. So does a ConvTranspose in a BF16 engine, which the builder does not have.
 7. *Borders.* Graph inputs and outputs keep their names, types and axes: Casts stand where types meet, one for each tensor and type. uint8
-   tensors are cast before they are moved (``early_casts``).
+   tensors are cast before they are moved (``early_casts``); an output that is an input gets a name of its own (``echoes``).
 8. *Together or not at all.* The products of an attention, and sums without a stored input: ``settling``.
 9. *Smoothed inputs* of INT8 layers are multiplied, in the baseline's type, before they are rounded, as for ONNX Runtime.
 
@@ -41,8 +41,10 @@ from calibration.smoothing import Smoothing
 from engine_builder.errors import BuildError
 from engine_builder.qdq.activations import values_of
 from engine_builder.qdq.early_casts import CastBeforeMoves
+from engine_builder.qdq.echoes import SeparateEchoes
 from engine_builder.qdq.float_types import ConvertFloats
 from engine_builder.qdq.islands import float32_in_any_engine, float32_nodes
+from engine_builder.qdq.loops import WriteConditions
 from engine_builder.qdq.low_inputs import LowInput, QuantizeInputs
 from engine_builder.qdq.low_weights import StoreWeights
 from engine_builder.qdq.names import Names, names_in
@@ -87,6 +89,8 @@ def rewrite_tensorrt(
     model = at_opset(prepared, max(_OPSETS[kind] for kind in {*precisions.values(), *own.values(), baseline}))  # edited in place below
     _check_layers(model.graph, layers)
     names = Names(names_in(model))
+    SeparateEchoes(names)(model)
+    WriteConditions(names)(model)
     CastBeforeMoves(names)(model)
     smooth = SmoothInputs(
         [layer for layer in layers if precisions[layer.name] is Precision.INT8], _ranges(prepared, ranges), smoothings, names
