@@ -73,14 +73,20 @@ def prepare_for(backend: Backend, model: onnx.ModelProto, scratch: Path) -> Prep
         first = first or refused[0]
         lacking = {node.operator for node in refused if _has_body(node.operator, opset_version(prepared.model))} - expanded
         if not lacking or len(expanded) >= _MOST_EXPANDED:
-            raise refusal(backend, _with_name(first, prepared.model))
+            raise refusal(backend, _with_name(first, prepared.model), _inside(first.name, prepared.model))
         expanded |= lacking
 
 
-def refusal(backend: Backend, node: RefusedNode) -> UnsupportedModelError:
-    """Return the error that tells a user which node of the model a target does not take."""
+def refusal(backend: Backend, node: RefusedNode, inside: str = "") -> UnsupportedModelError:
+    """Return the error that tells a user which node of the model a target does not take.
+
+    Args:
+        backend: Of the target.
+        node: The node.
+        inside: Which node of the main graph holds it, in words.
+    """
     target = backend.capabilities.target
-    where = f"node {node.name!r} ({node.operator})" if node.operator else "the model"
+    where = f"node {node.name!r} ({node.operator}){inside}" if node.operator else "the model"
     advice = next((text for words, text in _ADVICE_FOR_REASON.items() if words in node.reason), None)
     advice = advice or _ADVICE.get(node.operator, "Replace the node by operators that the target has")
     return UnsupportedModelError(f"target {target!r}: its builder does not take {where}: {node.reason}", fix=f"{advice}; or {_ELSEWHERE}.")
@@ -101,6 +107,18 @@ def _with_name(node: RefusedNode, model: onnx.ModelProto) -> RefusedNode:
     if tensor is None or reader is None:
         return node
     return RefusedNode(reader.name, reader.op_type, f"it reads the constant {tensor.name!r} of {_word(tensor.data_type)}, {_LACKING}")
+
+
+def _inside(name: str, model: onnx.ModelProto) -> str:
+    """Return in words which node of the main graph holds the node ``name``, empty where it lies there itself."""
+    nodes = model.graph.node
+    holder = next((node for node in nodes if any(name in _names_in(one.g) for one in node.attribute if one.HasField("g"))), None)
+    return "" if not name or holder is None or any(node.name == name for node in nodes) else f" inside {holder.name!r} ({holder.op_type})"
+
+
+def _names_in(graph: onnx.GraphProto) -> set[str]:
+    inner = (one.g for node in graph.node for one in node.attribute if one.HasField("g"))
+    return {node.name for node in graph.node}.union(*map(_names_in, inner))
 
 
 def _word(kind: int) -> str:

@@ -22,6 +22,7 @@ REPLACE_FIX = "replace the node in the model, or use the target 'onnxruntime-cpu
 _MOST_NODES = 5
 _UNKNOWN = ("", "false")  # the condition that failed, where the parser has nothing else to say
 _PLUGIN = re.compile(r"(?i)\bplugin\b|\bcreator\b")  # for an operator that it does not know it looks for a plugin
+_QUOTED = re.compile(r'[^"]+ && "(.+)"')  # a condition and what it means
 _MOST_WORDS = 400  # characters of NVIDIA's own words
 _NOISE = (  # what its messages hold besides the reason
     re.compile(r"^Invalid Node - \S+ "),
@@ -100,5 +101,6 @@ def reason_in(message: str) -> str:
     text = without_driver_noise(message)
     for noise in _NOISE:
         text = noise.sub("", text)
-    text = text.strip()[:_MOST_WORDS]
+    quoted = _QUOTED.fullmatch(text.strip())
+    text = (quoted[1] if quoted is not None else text).strip()[:_MOST_WORDS]
     return "it does not know this operator" if text in _UNKNOWN or _PLUGIN.search(text) else text

@@ -86,6 +86,18 @@ def shifted() -> onnx.ModelProto:
     )
 
 
+def shifting_loop() -> onnx.ModelProto:
+    """A counted loop, one of whose steps the builder does not know."""
+    made = while_loop()
+    loop = made.graph.node[1]
+    loop.input[0], loop.name = "steps", "counted"
+    body = loop.attribute[0].g
+    body.node.insert(0, helper.make_node("BitwiseNot", ["one"], ["other"], name="flip"))
+    body.node.insert(1, helper.make_node("Neg", ["other"], ["two"], name="back"))
+    next(node for node in body.node if node.name == "count").input[1] = "two"
+    return made
+
+
 def short_integers() -> onnx.ModelProto:
     return model("g (int16[N,4] x) => (float[N,4] y) { f = Cast<to = 1>(x) y = MatMul(f, w) }")
 
@@ -105,6 +117,7 @@ def scattered() -> onnx.ModelProto:
         (determinant, "node 'd' (Det): it does not know this operator", "Replace the node"),
         (selected_boxes, "node 'i' (NonMaxSuppression): it has no kernel for it", "select boxes after the model"),
         (shifted, "node 'b' (BitShift): it reads the constant 'ones' of uint32, a type that it does not have", "int32"),
+        (shifting_loop, "node 'flip' (BitwiseNot) inside 'counted' (Loop): it does not know this operator", "Replace the node"),
         (short_integers, "the model: 'x' is int16, a type that it does not have", "int32"),
         (scattered, "node 's' (ScatterElements): Unsupported reduction type", "Replace the node"),
     ],
@@ -157,6 +170,7 @@ def test_a_model_that_the_builder_takes_is_prepared_as_for_any_target(tmp_path: 
     ("said", "reason"),
     [
         ("Assertion failed: false: no trip limit was set.", "no trip limit was set."),
+        ('Assertion failed: (antialias == 0) && "Antialiasing is not supported currently."', "Antialiasing is not supported currently."),
         ("Assertion failed: false", "it does not know this operator"),
         (
             'Assertion failed: creator && "Plugin not found, are the plugin name, version, and namespace correct?"',
