@@ -22,7 +22,7 @@ from engine_builder.target_operators import check_standard
 
 _LACKING = "a type that it does not have"
 _ADVICE_FOR_REASON = {
-    "UInt8": "Cast uint8 tensors to float32 before this node",
+    "uint8": "Cast uint8 tensors to float32 before this node",
     "shape tensor": "Compute the size of this tensor outside of the model: it depends on the values of an input",
     _LACKING: "Give it the type float32, int32, int64 or bool",
 }
@@ -87,7 +87,7 @@ def refusal(backend: Backend, node: RefusedNode, inside: str = "") -> Unsupporte
     """
     target = backend.capabilities.target
     where = f"node {node.name!r} ({node.operator}){inside}" if node.operator else "the model"
-    advice = next((text for words, text in _ADVICE_FOR_REASON.items() if words in node.reason), None)
+    advice = next((text for words, text in _ADVICE_FOR_REASON.items() if words in node.reason.lower()), None)
     advice = advice or _ADVICE.get(node.operator, "Replace the node by operators that the target has")
     return UnsupportedModelError(f"target {target!r}: its builder does not take {where}: {node.reason}", fix=f"{advice}; or {_ELSEWHERE}.")
 

@@ -25,6 +25,8 @@ _DATA: Mapping[str, tuple[int, int | None]] = {  # which inputs hold the data of
     "Where": (1, None),
 }
 _ALSO_CONSTANT = {"Pad": (0, 2), "ScatterElements": (0, 2), "ScatterND": (0, 2)}  # the places of data, and of what is put among them
+_RESIZING = frozenset({"Resize", "Upsample"})
+_SELECTING_MODE = "nearest"  # the one that makes no values between others
 _COMPARING = frozenset({"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"})
 _ARRAYS = {ir.DataType.FLOAT: np.float32, ir.DataType.INT32: np.int32}
 _NARROW = ir.DataType.UINT8
@@ -121,6 +123,9 @@ def _places(node: ir.Node) -> tuple[int, ...]:
     count = len(node.inputs)
     if node.op_type in _ALSO_CONSTANT:
         places: tuple[int, ...] = tuple(place for place in _ALSO_CONSTANT[node.op_type] if place < count)
+    elif node.op_type in _RESIZING:
+        mode = node.attributes["mode"].as_string() if "mode" in node.attributes else _SELECTING_MODE
+        places = (0,) if mode == _SELECTING_MODE else ()
     elif node.op_type in _COMPARING:
         places = tuple(range(count))
     else:

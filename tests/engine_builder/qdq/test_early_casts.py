@@ -14,7 +14,8 @@ from engine_builder.qdq.names import Names, names_in
 from tests.model_text import model_from_text, run
 
 PICTURE = """g (uint8[N,10,10,3] x) => (float[N,4,8,8] y) {
-    t = Transpose<perm = [0, 3, 1, 2]>(x) p = Pad(t, pads, grey) s = Slice(p, starts, ends, axes) c = Concat<axis = 1>(s, s)
+    z = Transpose<perm = [0, 3, 1, 2]>(x) t = Resize<mode = "nearest">(z, , twice)
+    p = Pad(t, pads, grey) s = Slice(p, starts, ends, axes) c = Concat<axis = 1>(s, s)
     g = Gather<axis = 1>(c, first) f = Cast<to = 1>(g) y = Conv <pads = [1, 1, 1, 1]> (f, w) }"""
 CHOSEN = """g (uint8[N,4] x) => (uint8[N,4] echo, float[N,4] y) {
     e = Equal(x, grey) c = Where(e, black, x) echo = Identity(c) f = Cast<to = 1>(c) y = MatMul(f, w) }"""
@@ -40,6 +41,7 @@ def made(text: str, weights: dict[str, tuple[int, ...]]) -> onnx.ModelProto:
         "ends": np.array([10, 10]),
         "axes": np.array([2, 3]),
     }
+    constants |= {"twice": np.array([1, 1, 2, 1], dtype=np.float32)}
     constants |= {"first": np.array([0, 1, 2, 5])}
     used = {name for node in model.graph.node for name in node.input}
     for name, array in constants.items():
