@@ -102,10 +102,9 @@ class _View:
 
     def constant_scalar(self, name: str) -> float | None:
         tensor = self.constants.get(name)
-        if tensor is None:
+        if tensor is None or math.prod(tensor.dims) != 1:  # what is bigger is not read: it may be a weight
             return None
-        array = onnx.numpy_helper.to_array(tensor)
-        return float(array.reshape(-1)[0]) if array.size == 1 else None
+        return float(onnx.numpy_helper.to_array(tensor).reshape(-1)[0])
 
 
 def _layer(node: onnx.NodeProto, view: _View) -> Layer | None:

@@ -13,6 +13,7 @@ import onnx
 
 from calibration.layers import find_layers
 from calibration.model import save_model
+from calibration.outline import copy_without, is_big
 from calibration.prepare import PreparedModel, prepare
 from calibration.supported import opset_version
 from engine_builder.backends.base import Backend, RefusedNode
@@ -134,13 +135,30 @@ def _refused(backend: Backend, prepared: onnx.ModelProto, scratch: Path) -> tupl
     target = backend.capabilities
     if not target.scheme.strongly_typed:
         return ()
-    path = scratch / "shown.onnx"
+    path, zeros = scratch / "shown.onnx", scratch / "shown.zeros"
     try:
-        save_model(explicit_model(prepared, find_layers(prepared), {}, {}, target.scheme), path)
+        shown = _without_weights(prepared, zeros)
+        save_model(explicit_model(shown, find_layers(prepared), {}, {}, target.scheme), path)
         return backend.refused(path)
     finally:
-        for written in (path, path.with_name(path.name + ".data")):
+        for written in (path, zeros):
             written.unlink(missing_ok=True)
+
+
+def _without_weights(model: onnx.ModelProto, zeros: Path) -> onnx.ModelProto:
+    """Return the model with its big weights in a file of zeros, which takes no room on the disk: a parser wants their sizes only."""
+    big = [tensor for tensor in model.graph.initializer if is_big(tensor) and tensor.raw_data]
+    result = copy_without(model, (tensor.name for tensor in big))
+    offset = 0  # each has a place of its own: TensorRT tells weights apart by where they lie
+    for tensor in big:
+        reference = result.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        reference.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", zeros.name), ("offset", str(offset)), ("length", str(len(tensor.raw_data)))):
+            reference.external_data.add(key=key, value=value)
+        offset += len(tensor.raw_data)
+    with zeros.open("wb") as file:
+        file.truncate(offset)
+    return result
 
 
 def _has_body(operator: str, opset: int) -> bool:

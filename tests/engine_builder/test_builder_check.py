@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from calibration.layers import find_layers
 from calibration.prepare import prepare
+from engine_builder.backends.base import Backend, RefusedNode
 from engine_builder.backends.ort_cpu import OrtCpuBackend
 from engine_builder.backends.tensorrt_parser import reason_in
 from engine_builder.backends.tensorrt_rtx import TensorRtRtxBackend
@@ -164,6 +166,32 @@ def test_a_model_that_the_builder_takes_is_prepared_as_for_any_target(tmp_path: 
     prepared = prepare_for(TensorRtRtxBackend("RTX 4090"), cnn(), tmp_path)
     assert prepared.model == prepare(cnn()).model
     assert find_layers(prepared.model)
+
+
+class Watching:
+    """The target ``tensorrt-rtx``, which notes how many bytes on disk it is shown."""
+
+    def __init__(self) -> None:
+        self._inner = TensorRtRtxBackend("RTX 4090")
+        self.capabilities = self._inner.capabilities
+        self.bytes_on_disk: list[int] = []
+
+    def refused(self, explicit: Path) -> tuple[RefusedNode, ...]:
+        self.bytes_on_disk.append(sum(512 * path.stat().st_blocks for path in explicit.parent.iterdir()))
+        return self._inner.refused(explicit)
+
+
+def test_the_builder_is_shown_a_model_without_its_weights(tmp_path: Path) -> None:
+    big = model(
+        "g (float[N,512] x) => (float[N,256] y) { a = MatMul(x, w) r = Relu(a) y = MatMul(r, v) }", {"w": (512, 512), "v": (512, 256)}
+    )
+    backend = Watching()
+    prepared = prepare_for(cast(Backend, backend), big, tmp_path)
+    (shown,) = backend.bytes_on_disk
+    assert shown < 64 * 1024  # the weights are 1.5 MB
+    np.testing.assert_array_equal(
+        numpy_helper.to_array(prepared.model.graph.initializer[0]), numpy_helper.to_array(big.graph.initializer[0])
+    )
 
 
 @pytest.mark.parametrize(
