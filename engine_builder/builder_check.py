@@ -17,7 +17,7 @@ from calibration.outline import copy_without, is_big
 from calibration.prepare import PreparedModel, prepare
 from calibration.supported import opset_version
 from engine_builder.backends.base import Backend, RefusedNode
-from engine_builder.errors import UnsupportedModelError
+from engine_builder.errors import BuildError, UnsupportedModelError
 from engine_builder.qdq.explicit import explicit_model
 from engine_builder.target_operators import check_standard
 
@@ -138,7 +138,15 @@ def _refused(backend: Backend, prepared: onnx.ModelProto, scratch: Path) -> tupl
     path, zeros = scratch / "shown.onnx", scratch / "shown.zeros"
     try:
         shown = _without_weights(prepared, zeros)
-        save_model(explicit_model(shown, find_layers(prepared), {}, {}, target.scheme), path)
+        try:
+            explicit = explicit_model(shown, find_layers(prepared), {}, {}, target.scheme)
+        except BuildError:  # what has no form in the target's dialect, such as sequences, its builder may not take either
+            save_model(shown, path)
+            found = backend.refused(path)
+            if not found:
+                raise
+            return found
+        save_model(explicit, path)
         return backend.refused(path)
     finally:
         for written in (path, zeros):

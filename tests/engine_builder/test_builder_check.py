@@ -100,6 +100,14 @@ def shifting_loop() -> onnx.ModelProto:
     return made
 
 
+def sequenced() -> onnx.ModelProto:
+    return model(
+        """g (float[N,4] x) => (float[N,4] y) {
+            a = MatMul(x, w) s = SplitToSequence<axis = 1>(a, two) j = ConcatFromSequence<axis = 1>(s) y = MatMul(j, v) }""",
+        two=np.array(2),
+    )
+
+
 def short_integers() -> onnx.ModelProto:
     return model("g (int16[N,4] x) => (float[N,4] y) { f = Cast<to = 1>(x) y = MatMul(f, w) }")
 
@@ -120,6 +128,7 @@ def scattered() -> onnx.ModelProto:
         (selected_boxes, "node 'i' (NonMaxSuppression): it has no kernel for it", "select boxes after the model"),
         (shifted, "node 'b' (BitShift): it reads the constant 'ones' of uint32, a type that it does not have", "int32"),
         (shifting_loop, "node 'flip' (BitwiseNot) inside 'counted' (Loop): it does not know this operator", "Replace the node"),
+        (sequenced, "node 's' (SplitToSequence): it does not know this operator", "Replace the node"),
         (short_integers, "the model: 'x' is int16, a type that it does not have", "int32"),
         (scattered, "node 's' (ScatterElements): Unsupported reduction type", "Replace the node"),
     ],
