@@ -22,6 +22,7 @@ import onnx
 from numpy.typing import NDArray
 
 from calibration.cut import Cut
+from calibration.inference import inferred
 from calibration.layers import Layer
 from calibration.outline import outline
 from calibration.segments import read_names
@@ -107,7 +108,7 @@ def corrections(
         batches: Inputs by name, each (batch, ...). What is alive between two layers is held for all of them.
     """
     outputs = {node.name: node.output[0] for node in explicit.graph.node}
-    explicit.graph.value_info.extend(onnx.shape_inference.infer_shapes(outline(explicit)).graph.value_info)
+    explicit.graph.value_info.extend(inferred(outline(explicit)).graph.value_info)
     chain = Cut(explicit, {site.layer: outputs[site.layer] for site in sites})
     alive = [dict(batch) for batch in batches]
     found = {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import onnx
 
 from calibration.errors import InvalidModelError
+from calibration.inference import inferred
 from calibration.outline import outline
 from calibration.sorting import captured_names
 
@@ -101,10 +102,9 @@ class _View:
 
     def constant_scalar(self, name: str) -> float | None:
         tensor = self.constants.get(name)
-        if tensor is None:
+        if tensor is None or math.prod(tensor.dims) != 1:  # what is bigger is not read: it may be a weight
             return None
-        array = onnx.numpy_helper.to_array(tensor)
-        return float(array.reshape(-1)[0]) if array.size == 1 else None
+        return float(onnx.numpy_helper.to_array(tensor).reshape(-1)[0])
 
 
 def _layer(node: onnx.NodeProto, view: _View) -> Layer | None:
@@ -279,8 +279,8 @@ def concrete_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]
             )
     for value in work.graph.output:
         value.type.tensor_type.ClearField("shape")
-    inferred = onnx.shape_inference.infer_shapes(work, data_prop=True)
-    return _shapes((*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output))
+    result = inferred(work, data_prop=True).graph
+    return _shapes((*result.input, *result.value_info, *result.output))
 
 
 def _size(shape: Iterable[int | str | None]) -> int:

@@ -7,7 +7,7 @@ and nothing in it depends on the machine. All that follows (ranges, probes, rewr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import onnx
@@ -17,10 +17,12 @@ from onnx_ir.passes import common
 
 from calibration.branches import take_branches
 from calibration.errors import InvalidModelError
+from calibration.expansion import expand
 from calibration.float32 import convert_to_float32, float_type
 from calibration.folding import fold_constants, remove_no_ops
 from calibration.foreign_types import foreign_values, without_foreign_types
 from calibration.fusing import fold_batch_norms, fold_gemm_factors, fold_pads
+from calibration.inference import note_missing_types, standing_in
 from calibration.modernize import modernize
 from calibration.outline import big_weights, outline
 from calibration.precision import Precision
@@ -39,11 +41,12 @@ class PreparedModel:
     float_type: Precision  # of the user's own weights: fp32, fp16 or bf16
 
 
-def prepare(model: onnx.ModelProto) -> PreparedModel:
+def prepare(model: onnx.ModelProto, expanded: Collection[str] = ()) -> PreparedModel:
     """Return ``model`` in the one form; ``model`` itself is left as it is.
 
     Args:
         model: A model from ``read_model``.
+        expanded: Operators to replace by those that ONNX defines them by.
 
     Raises:
         InvalidModelError: It cannot be converted, or onnxruntime cannot run it.
@@ -52,7 +55,7 @@ def prepare(model: onnx.ModelProto) -> PreparedModel:
     found = complaint(model)
     if found is not None:
         notes.append(f"onnx's checker refuses the model; it is taken, since onnxruntime runs it in its prepared form: {found}")
-    graph_only = modernize(outline(model), notes)
+    graph_only = expand(modernize(outline(model), notes), expanded, notes)
     foreign = foreign_values(graph_only)
     graph_only = without_foreign_types(graph_only)
     work = _with_weights(graph_only, model)
@@ -160,7 +163,8 @@ def _infer_around(work: ir.Model, hidden: Iterable[ir.Node], infer: ir.passes.In
     for node, _ in domains:
         node.domain = _HIDDEN
     work.graph.opset_imports[_HIDDEN] = 1
-    infer(work)
+    with standing_in(work.graph.all_nodes()):
+        infer(work)
     del work.graph.opset_imports[_HIDDEN]
     for node, domain in domains:
         node.domain = domain
@@ -208,6 +212,7 @@ def _to_proto(work: ir.Model, model: onnx.ModelProto) -> onnx.ModelProto:
     del result.graph.input[:], result.graph.output[:]
     result.graph.input.extend(value for value in model.graph.input if value.name in inputs)
     result.graph.output.extend(model.graph.output)
+    note_missing_types(result)
     return result
 
 

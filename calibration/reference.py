@@ -134,7 +134,7 @@ class ReferenceModel:
         if self._has_new_sessions:  # opening them leaves holes, which activations do not fill
             return_free_memory()
             self._has_new_sessions = False
-        alive: dict[str, Array] = {**self.graph.matrices, **batch}
+        alive: dict[str, Array] = {**self.graph.matrices, **self.graph.constant_outputs, **batch}
         states, kept = [], []
         for tap, outputs in zip(self._taps, self._block_outputs, strict=True):
             states.append(dict(alive))

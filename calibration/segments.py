@@ -58,6 +58,7 @@ class Graph:
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self._reads = [tuple(dict.fromkeys(read_names(node))) for node in self.nodes]
         self.matrices = self._matrices()
+        self.constant_outputs = {n: numpy_helper.to_array(self._initializers[n]) for n in self.outputs if n in self._initializers}
         graph = model.graph
         self._values = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
         self._produced = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}

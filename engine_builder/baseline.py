@@ -28,7 +28,7 @@ from engine_builder.baseline_repair import Tools, Tried, repaired
 from engine_builder.building import Building, building_backend
 from engine_builder.config import Config, config_from_json
 from engine_builder.corrected import EXPLICIT_NAME, build
-from engine_builder.errors import EngineError
+from engine_builder.errors import EngineError, RefusedModelError, UnsupportedModelError
 from engine_builder.evaluate import run_all, run_workers
 from engine_builder.float_blocks import ProbedBlock, probe_blocks
 from engine_builder.float_plan import BaselineRepair, FloatAttempt, FloatPlan
@@ -60,17 +60,20 @@ def baseline(
         building: Gives the backend.
 
     Raises:
-        BuildError: The target cannot build the model even in its baseline precision.
+        UnsupportedModelError: The target's builder refuses the model in its baseline precision and in float32.
+        BuildError: It cannot be built for another reason.
         EngineError: What it built fails when it runs.
     """
     final = bool(request.get("final", False))
     folder = FINAL_FOLDER if final else FOLDER
     bench = _Bench(request, context, timer, building, final=final)
     found, backend = bench.found, bench.backend
-    own = bench.build_and_score(bench.found_plan() if final else bench.own_plan())
-    context.progress(0.5, "baseline built")
+    own = bench.build_and_score(bench.found_plan()) if final else bench.own()
+    context.progress(0.5, "baseline built" if own.engine is not None else "the builder refuses the baseline")
     kept, repair = own, found.baseline_repair
     if not own.attempt.fits and not final:
+        if own.engine is None:
+            bench.check_builds(own)
         kept, repair = repaired(own, Tools(bench.try_plan, bench.probe, bench.times), has_bf16=_has_bf16(backend))
     engine, scores = kept.engine, kept.scores
     assert engine is not None  # what is kept was built ...
@@ -97,6 +100,8 @@ def repair_in_words(repair: BaselineRepair) -> str:
     """Return for a reader why and how the baseline was repaired."""
     own = repair.attempts[0]
     start = f"the baseline in {own.name} misses the accuracy budget by itself, with a score of {_score(own)}"
+    if own.score is None:
+        start = f"the builder refuses the baseline in {own.name}"
     kept = next(one for one in repair.attempts if one.name == repair.kept and one.fits is repair.fits)
     if not repair.fits:
         return f"{start}, and so does every other that was tried: {kept.name} is the baseline, with a score of {_score(kept)}"
@@ -133,6 +138,37 @@ class _Bench:
         base = self.backend.capabilities.baseline
         islands = kept_in_float32(self._model, self._ranges, baseline=base)
         return FloatPlan(base.value, base, dict.fromkeys(islands, Precision.FP32))
+
+    def own(self) -> Tried:
+        """Return the target's own baseline with its scores, nodes refused by name in FP32; without an engine where that is no help.
+
+        Raises:
+            BuildError: It cannot be built for another reason.
+            EngineError: It fails when it runs.
+        """
+        plan, names = self.own_plan(), {node.name for node in self._model.graph.node}
+        while True:
+            try:
+                return self.build_and_score(plan)
+            except RefusedModelError as error:
+                refused = names.intersection(error.nodes) - plan.nodes.keys()
+                if not refused:
+                    return Tried(plan, FloatAttempt(plan.name, _counts(_planned(self.found, plan)), None, fits=False, failure=error.detail))
+                plan = replace(plan, nodes={**plan.nodes, **dict.fromkeys(sorted(refused), Precision.FP32)})
+
+    def check_builds(self, own: Tried) -> None:
+        """Refuse a model that the builder refuses in float32 as well.
+
+        Raises:
+            UnsupportedModelError: It does.
+        """
+        whole = self.try_plan(FloatPlan("fp32", Precision.FP32))
+        if whole.engine is None:
+            raise UnsupportedModelError(
+                f"target {self.backend.capabilities.target!r}: its builder refuses the model in {own.plan.name} ({own.attempt.failure}) "
+                f"and in fp32 ({whole.attempt.failure})",
+                fix="Replace what the builder names in the model, or use the target 'onnxruntime-cpu', which runs it.",
+            )
 
     def found_plan(self) -> FloatPlan:
         """Return what the baseline of the search has."""

@@ -78,7 +78,7 @@ def repaired(own: Tried, tools: Tools, *, has_bf16: bool) -> tuple[Tried, Baseli
             (tried[index] for index in as_fast), key=lambda one: sum(_type_of(block, one.plan) is not own.plan.base for block in blocks)
         )
     else:
-        kept = next(one for one in reversed(tried) if one.engine is not None)
+        kept = next(one for one in reversed(tried) if one.engine is not None)  # FP32 at least: the caller saw that it builds
     attempts = tuple(replace(one.attempt, latency_ms=times.get(index)) for index, one in enumerate(tried))
     losses = tuple(BlockLoss(one.block.layer, len(one.block.nodes), one.mean, one.error, _type_of(one.block, kept.plan)) for one in probed)
     return kept, BaselineRepair(attempts, losses, kept.plan.name, kept.attempt.fits)

@@ -31,6 +31,7 @@ from engine_builder.outputs import ComparedOutputs
 from engine_builder.qdq.biases import with_corrected_biases
 from engine_builder.qdq.explicit import explicit_model
 from engine_builder.qdq.settling import settle
+from engine_builder.qdq.simulation import simulated
 from engine_builder.qdq.validator import validate_tensorrt
 from engine_builder.repair_table import CorrectionData, Repair, RepairKind, read_levels, read_ranges, read_repairs
 from engine_builder.workspace import FileRef, StageContext
@@ -135,6 +136,8 @@ def build_corrected(
     samples = load_saved(context.workspace.path(found.calibration))
     means = cast("Mapping[str, NDArray[np.float64]]", context.workspace.read_arrays(data.means))
     batches = samples.take(np.array(data.fitted, dtype=np.int64)).batches(min(found.batch, len(data.fitted)))
+    if backend.capabilities.scheme.strongly_typed:  # what the engine computes, with kernels that the CPU has
+        explicit = simulated(explicit)
     shifts = corrections(explicit, sites, means, batches)
     del explicit
     folder = context.scratch / "corrected"

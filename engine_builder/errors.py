@@ -2,12 +2,14 @@
 
 EngineError                    500
 ├── BuildError                      the explicit graph or the engine could not be built
+│   └── RefusedModelError               the target's own builder takes a node or the model in no such form
 ├── StageError                      a child process ended without a result
 │   ├── StageCrashedError               a signal or a native crash
 │   ├── StageTimeoutError               past its deadline
 │   ├── StageMemoryError                past its memory limit
 │   └── StageCancelledError             the job was cancelled
 UnsupportedTargetError         422  (InputError) a target or precision this deployment cannot build
+UnsupportedModelError          422  (InputError) a model that the target cannot build in any precision
 """
 
 from __future__ import annotations
@@ -35,6 +37,22 @@ class BuildError(EngineError):
 
     slug = "build-failed"
     title = "Engine build failed"
+
+
+class RefusedModelError(BuildError):
+    """The target's own builder takes a node, or the model, in no such form; ``nodes`` are those that it names."""
+
+    slug = "model-refused"
+    title = "Model refused by the target's builder"
+
+    def __init__(self, detail: str, *, fix: str, nodes: tuple[str, ...] = ()) -> None:
+        """Create the error with the names of the nodes."""
+        super().__init__(detail, fix=fix)
+        self.nodes = nodes
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Rebuild with the nodes."""
+        return (*super().__reduce__()[:2], {"seconds": self.seconds, "nodes": self.nodes})
 
 
 class StageError(EngineError):
@@ -77,3 +95,10 @@ class UnsupportedTargetError(InputError):
 
     slug = "unsupported-target"
     title = "Unsupported target"
+
+
+class UnsupportedModelError(InputError):
+    """The target cannot build the model, whatever its precisions."""
+
+    slug = "unsupported-model"
+    title = "Model not supported by the target"

@@ -22,10 +22,10 @@ from calibration.model import TensorSpec, input_specs, output_specs, read_model,
 from calibration.outline import big_weights, copy_without
 from calibration.parallel import processors
 from calibration.precision import Precision
-from calibration.prepare import prepare
 from calibration.settings import check_same_settings, make_constant, note_of
 from calibration.verdict import Answer, Selection, judge, smallest_n
 from engine_builder.backends import backend_for
+from engine_builder.builder_check import prepare_for
 from engine_builder.calls import settled_batch
 from engine_builder.config import Config, config_from_json
 from engine_builder.config_checks import check_config, with_metric_model
@@ -40,7 +40,6 @@ from engine_builder.outputs import ComparedOutputs, check_output_names, output_k
 from engine_builder.probed_outputs import probed_outputs
 from engine_builder.scoring import check_scores, is_per_sample, labelled_tokens, new_scorer, outputs_for_metric
 from engine_builder.sizes import fixed_batch, profile_shapes, timing_batch, timing_shapes, whole_batches
-from engine_builder.target_operators import check_standard
 from engine_builder.workspace import FileRef, StageContext, Workspace
 
 BATCH_BYTES = 24 * 2**20
@@ -68,19 +67,17 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     model_ref = value_from_json(FileRef, request["model"])
     model = read_model(workspace.path(model_ref))
     context.progress(0.1, "model read")
-    prepared = prepare(model)
-    if not capabilities.is_own_baseline:
-        check_standard(prepared.model, config.target)
     specs = input_specs(model)
     if len(specs) == 1:  # else some may be settings, on which a branch with the layers may hang
-        find_layers(prepared.model)  # without any there is no need to look at the samples
+        prepared = prepare_for(backend_for(config.target, config.gpu), model, context.scratch)  # where it is refused, no need for samples
     read_notes: list[str] = []
     specials: list[str] = []
     calibration, validation, same = _samples(request, specs, config, workspace, read_notes, specials)
     if calibration.settings:
         make_constant(model, calibration.settings)
-        prepared = prepare(model)
         read_notes += [note_of(name, value) for name, value in calibration.settings.items()]
+    if calibration.settings or len(specs) > 1:
+        prepared = prepare_for(backend_for(config.target, config.gpu), model, context.scratch)
     notes = [*prepared.notes, *read_notes]
     varying = [spec for spec in specs if spec.name not in calibration.settings]
     fixed = fixed_batch(varying, calibration.axes)

@@ -73,7 +73,8 @@ def repair(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         smoothings, tried = _smoothings(share, [d for d in wanted if d.precision is Precision.INT8], ranges, scheme, context)
         table = replace(table, smoothings=smoothings, tried=(*table.tried, *tried))
         integers = [decision for decision in wanted if decision.precision in config.calibration.second_order]
-        levels, tried = round_weights(model, found, integers, ranges, scheme, smoothings, samples, fitted, held_out)
+        part = context.part(0.7, 1.0).progress
+        levels, tried = round_weights(model, found, integers, ranges, scheme, smoothings, samples, fitted, held_out, progress=part)
         table = replace(table, levels=write_levels(levels, context) if levels else None, tried=(*table.tried, *tried))
         context.progress(1.0, f"{len(table.tried)} repairs tried")
     repairs = context.workspace.write_json("repairs.json", json_from_value(table))

@@ -204,10 +204,11 @@ def _dependencies(body: Row) -> str:
 def _baseline_repair(found: Row | None) -> str:
     if not found:
         return ""
-    own = cast(Sequence[Row], found["attempts"])[0]["name"]
+    first = cast(Sequence[Row], found["attempts"])[0]
+    own, why = first["name"], "is refused by the builder" if first["score"] is None else "misses the accuracy budget by itself"
     end = "The fastest that meets it is kept" if found["fits"] else "None that was tried meets it"
     note = (
-        f"The baseline in {own} misses the accuracy budget by itself. That is repaired before anything is lowered, so that it is not "
+        f"The baseline in {own} {why}. That is repaired before anything is lowered, so that it is not "
         f"credited to low precisions. {end}: {found['kept']}. A block is a layer with the nodes behind it; its loss is that of the block "
         f"alone in {own}, all others in float32, ± standard error."
     )

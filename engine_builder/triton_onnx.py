@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 
+from calibration.inference import inferred
 from calibration.model import TensorSpec, input_specs, output_specs
 from calibration.outline import outline
 from engine_builder.backends.engine_tensors import EngineTensor
@@ -39,7 +40,7 @@ def onnx_tensors(model: onnx.ModelProto) -> tuple[tuple[EngineTensor, ...], tupl
     """
     values = (*model.graph.input, *model.graph.output)
     if not all(value.type.tensor_type.HasField("shape") for value in values):
-        model = onnx.shape_inference.infer_shapes(outline(model))
+        model = inferred(outline(model))
     known = {value.name: value.type.tensor_type.HasField("shape") for value in (*model.graph.input, *model.graph.output)}
     return _tensors(input_specs(model), known), _tensors(output_specs(model), known)
 

@@ -9,7 +9,7 @@ the gain: layers are many, and the noise of a few samples hides what each of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -45,6 +45,8 @@ def round_weights(
     samples: CalibrationSet,
     fitted: NDArray[np.int64],
     held_out: NDArray[np.int64],
+    *,
+    progress: Callable[[float, str], None] = lambda share, what: None,
 ) -> tuple[Levels, tuple[Repair, ...]]:
     """Return the integer weights that replace the nearest, and everything that was tried for them.
 
@@ -58,11 +60,17 @@ def round_weights(
         samples: The calibration set.
         fitted: Its samples that the levels are fitted to.
         held_out: Those that judge them.
+        progress: Told the share done (0 to 1) and what is being done.
     """
     spatial = any(layer.op_type == "Conv" for layer in found.layers)
     batch = found.batch if found.is_batch_fixed else FITTING_BATCH
     share = samples.take(fitted[: _whole(FITTING_PICTURES if spatial else FITTING_SAMPLES, found)])
-    levels = second_order_levels(model, found.layers, decisions, scheme, share.batches(min(batch, share.samples)), smoothings)
+
+    def report(done: int, total: int) -> None:
+        progress(0.6 * done / total, f"weights behind {done} of {total} tensors rounded to second order")
+
+    batches = share.batches(min(batch, share.samples))
+    levels = second_order_levels(model, found.layers, decisions, scheme, batches, smoothings, on_layer=report)
     if not levels:
         return {}, ()
     trials = [RangeTrial(decision) for decision in decisions if (decision.layer, decision.precision) in levels]
@@ -73,7 +81,9 @@ def round_weights(
             model, found.layers, ranges, scheme, smoothings, levels=tried, axes=found.probed.axes, outputs=found.probed.names
         )
         batches = others.batches(found.batch)
-        return measure_trials(reference, found.probed.kinds, trials, batches, weights=found.weights, workers=processors())
+        measured = measure_trials(reference, found.probed.kinds, trials, batches, weights=found.weights, workers=processors())
+        progress(1.0 if tried else 0.8, f"{len(trials)} layers with {'second-order' if tried else 'nearest'} weights")
+        return measured
 
     losses = loss({}), loss(levels)  # one float model in pieces at a time
     kept, repairs = {}, []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from tests.model_text import model_from_text
 
@@ -44,3 +44,19 @@ def harmless() -> onnx.ModelProto:
 def overflowing() -> onnx.ModelProto:
     """The second product times 1e5 and back, which FP16 does not hold."""
     return chain("Mul(h2, large)", "Div(b2, large)", 1e5)
+
+
+def escaping() -> onnx.ModelProto:
+    """The second product times 3000 twice and back: FP16 holds the constant and what layers read and write, but not what lies between."""
+    model = chain("Mul(h2, large)", "Div(b3, large)")
+    up = next(index for index, node in enumerate(model.graph.node) if node.name == "up")
+    again = [helper.make_node("Mul", ["b2", "large"], ["b4"], name="up2"), helper.make_node("Div", ["b4", "large"], ["b3"], name="down2")]
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[: up + 1], *again, *nodes[up + 1 :]])
+    for node in model.graph.node:  # with biases, which are corrected where the layer is low
+        if node.op_type == "MatMul":
+            node.op_type = "Gemm"
+            node.input.append(f"bias_{node.name}")
+            model.graph.initializer.append(numpy_helper.from_array(np.full(64, 0.1, dtype=np.float32), node.input[2]))
+    return model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,12 +17,12 @@ from engine_builder.backends.base import Backend, Runner
 from engine_builder.baseline import baseline
 from engine_builder.building import building_backend
 from engine_builder.config import Config
-from engine_builder.errors import BuildError
+from engine_builder.errors import BuildError, RefusedModelError, UnsupportedModelError
 from engine_builder.inspection import Inspection
 from engine_builder.workspace import StageContext
 from tests.driver import Finished, inspection_of, ranged, run_job, trials_of
 from tests.model_text import cnn
-from tests.repaired_models import cancelling, harmless, overflowing
+from tests.repaired_models import cancelling, escaping, harmless, overflowing
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed")
 TIGHT: dict[str, Any] = {
@@ -162,3 +162,64 @@ def test_repaired_baselines_that_cannot_be_open_at_once_are_kept_without_latenci
     assert found.baseline_repair is not None
     assert found.baseline_repair.fits
     assert {attempt.latency_ms for attempt in found.baseline_repair.attempts} == {None}
+
+
+def test_values_that_fp16_does_not_hold_between_layers_leave_low_trials_that_run(tmp_path: Path) -> None:
+    finished = run_job(tmp_path, escaping(), config={**TIGHT, "accuracy": {"metric": "cosine", "min_relative": 0.99}})
+    trials = trials_of(finished)
+    assert cast(float, finished.baseline["accuracy"]) > 0.99
+    assert finished.baseline["precisions"] != {"fp16": 4}
+    assert [trial.failure for trial in trials] == [None] * len(trials)
+    assert any(trial.low_layers for trial in trials)
+
+
+class Refusing:
+    """The target ``tensorrt-rtx`` with a builder that refuses some models: ``refuses`` returns the names that it gives, None to build."""
+
+    def __init__(self, inner: Backend, refuses: Callable[[onnx.ModelProto], tuple[str, ...] | None]) -> None:
+        self._inner, self._refuses = inner, refuses
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def build(self, explicit: Path, output: Path, **more: Any) -> object:
+        named = self._refuses(onnx.load_model(explicit))
+        if named is not None:
+            raise RefusedModelError(f"no {', '.join(named) or 'such model'}", fix="none", nodes=named)
+        return self._inner.build(explicit, output, **more)
+
+
+def in_16_bits(model: onnx.ModelProto) -> set[str]:
+    """Return the products that read a weight of 16 bits."""
+    halves = {tensor.name for tensor in model.graph.initializer if tensor.data_type != onnx.TensorProto.FLOAT}
+    return {node.name for node in model.graph.node if node.op_type == "MatMul" and set(node.input) & halves}
+
+
+def refused_baseline(folder: Path, refuses: Callable[[onnx.ModelProto], tuple[str, ...] | None]) -> Inspection:
+    driver, basics = ranged(folder, harmless(), config=TIGHT)
+    context = StageContext(driver.workspace, folder, lambda fraction, message: None)
+
+    def building(config: Config, context: StageContext, *, final: bool = False) -> Backend:
+        return cast(Backend, Refusing(building_backend(config, context, final=final), refuses))
+
+    return inspection_of(driver, baseline(basics, context, building=building))
+
+
+def test_nodes_that_the_builder_refuses_by_name_are_in_fp32(tmp_path: Path) -> None:
+    found = refused_baseline(tmp_path, lambda model: ("second",) if "second" in in_16_bits(model) else None)
+    assert found.baseline_repair is None
+    assert found.baseline_precisions == dict.fromkeys(("first", "third", "fourth"), Precision.FP16) | {"second": Precision.FP32}
+
+
+def test_a_baseline_that_the_builder_refuses_without_a_name_is_repaired(tmp_path: Path) -> None:
+    found = refused_baseline(tmp_path, lambda model: () if "second" in in_16_bits(model) else None)
+    assert found.baseline_repair is not None
+    assert found.baseline_repair.fits
+    assert found.baseline_precisions["second"] is Precision.FP32
+    assert found.baseline_repair.attempts[0].failure == "no such model"
+    assert found.notes[-1].startswith("the builder refuses the baseline in fp16: ")
+
+
+def test_a_model_that_the_builder_refuses_in_float32_too_is_the_users_to_change(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"'tensorrt-rtx': its builder refuses the model in fp16 \(no such model\) and in fp32"):
+        refused_baseline(tmp_path, lambda model: ())

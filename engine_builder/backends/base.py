@@ -51,6 +51,15 @@ class Engine:
     kernels_at_opt: tuple[Kernel, ...] = ()  # what the builder makes of the same model at the sizes opt: what a prediction is made from
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedNode:
+    """A node that a target's builder does not take."""
+
+    name: str  # in the model that it was shown; empty where the builder does not say
+    operator: str
+    reason: str  # in the builder's words
+
+
 class Runner(Protocol):
     """An open engine. One thread at a time may use it unless the target has ``parallel_runs``; it shares no memory with other runners."""
 
@@ -72,6 +81,16 @@ class Backend(Protocol):
     def capabilities(self) -> Capabilities:
         """What the target can do."""
 
+    def refused(self, explicit: Path) -> tuple[RefusedNode, ...]:
+        """Return the nodes that the target's builder does not take, as far as it tells without building; empty where it takes all.
+
+        Args:
+            explicit: A model in the target's dialect, its data beside it.
+
+        Raises:
+            EngineError: The builder does not start.
+        """
+
     def build(
         self,
         explicit: Path,
@@ -90,7 +109,8 @@ class Backend(Protocol):
                 the build. A job's build is cancelled from outside: its process is ended.
 
         Raises:
-            BuildError: The runtime refused the model; its message is in the detail.
+            RefusedModelError: The runtime refused the model; its message is in the detail.
+            BuildError: It could not be built for another reason.
         """
 
     def open(self, engine: Path, *, threads: int) -> Runner:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from calibration.memory import TRIM_BYTES, return_free_memory
 from calibration.model import save_model
 from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
-from engine_builder.backends.base import Capabilities, Engine, Runner
+from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.integer_kernels import measured_kernels
 from engine_builder.backends.kernels import KernelTime
@@ -94,6 +94,10 @@ class OrtCpuBackend:
         """FP32 baseline, INT8 layers, measured latency."""
         scheme, low = ONNXRUNTIME_CPU_SCHEME, (Precision.INT8,)
         return Capabilities("onnxruntime-cpu", Precision.FP32, low, scheme, "measured", parallel_runs=True, runs_on_cpu=True)
+
+    def refused(self, explicit: Path) -> tuple[RefusedNode, ...]:
+        """Return none: what is prepared runs in onnxruntime, which was tried (``calibration.prepare``)."""
+        return ()
 
     def build(
         self,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from calibration.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends.atomic_file import write_atomically
-from engine_builder.backends.base import Capabilities, Engine, Runner
+from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner
 from engine_builder.backends.build_options import CACHE_SUFFIX, BuildOptions
 from engine_builder.backends.cuda_devices import open_cuda
 from engine_builder.backends.cuda_runtime import CudaDevice, CudaRuntime
@@ -25,6 +25,7 @@ from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.local_gpu import LocalGpu
 from engine_builder.backends.tensorrt_api import load_tensorrt
 from engine_builder.backends.tensorrt_build import build_plan
+from engine_builder.backends.tensorrt_parser import refused_nodes
 from engine_builder.backends.tensorrt_runner import TensorRtRunner
 from engine_builder.config import ShapeRange
 from engine_builder.errors import UnsupportedTargetError
@@ -83,6 +84,14 @@ class TensorRtBackend:
             is_repeatable=False,
             compute_capability=known,
         )
+
+    def refused(self, explicit: Path) -> tuple[RefusedNode, ...]:
+        """Return the nodes that TensorRT's parser does not take.
+
+        Raises:
+            BuildError: TensorRT does not start.
+        """
+        return refused_nodes(self._local.module, explicit)
 
     def build(
         self,

@@ -13,21 +13,13 @@ from types import ModuleType
 from typing import Any, cast
 
 from engine_builder.backends.build_options import BuildOptions
-from engine_builder.backends.tensorrt_hooks import (
-    DRIVER_FIX,
-    Messages,
-    process_logger,
-    process_recorder,
-    progress_monitor,
-    without_driver_noise,
-)
+from engine_builder.backends.tensorrt_hooks import Messages, process_logger, process_recorder, progress_monitor
+from engine_builder.backends.tensorrt_parser import REPLACE_FIX, new_builder, parse
 from engine_builder.config import ShapeRange
-from engine_builder.errors import BuildError
+from engine_builder.errors import BuildError, RefusedModelError
 
 Shapes = Mapping[str, ShapeRange]  # of each input with a dynamic axis
 Log = tuple[tuple[str, str], ...]  # (severity, text) of each message of a build
-
-_SHOWN_ERRORS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +58,18 @@ def build_plan(
         on_progress: Is told the share done (0 to 1) and the builder's phase; what it raises ends the build and is raised here.
 
     Raises:
-        BuildError: The model or the shapes are refused; the message has TensorRT's words and the node's name.
+        RefusedModelError: TensorRT takes the model neither read nor built; the message has its words and the node's name.
+        BuildError: The shapes do not fit, or TensorRT does not start.
         MemoryError: The builder had too little memory.
     """
     log = process_logger(trt)
     messages = log.messages
     with messages.lock:
         messages.clear()
-        try:
-            builder = trt.Builder(log)
-        except TypeError as exc:  # the bindings' way to say that the library returned nothing
-            raise BuildError(f"TensorRT {trt.__version__} did not start: {messages.complaints() or exc}", fix=DRIVER_FIX) from exc
+        builder = new_builder(trt)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, log)  # owns the weights that the network points to, so it stays until the build is over
-        _parse(trt, parser, model)
+        parse(trt, parser, model)
         # Not sooner: a parser or network made with a recorder crashes the process when it is freed (RTX 1.7).
         builder.error_recorder = process_recorder(trt)
         _check_shapes(network, shapes, model.name)
@@ -132,20 +122,7 @@ class _Compiler:
         said = self.messages.complaints() or "no reason given"
         if "bad_alloc" in said:
             return MemoryError(said)
-        return BuildError(f"{self.name}: TensorRT {self.trt.__version__} refused {what}: {said}", fix="see TensorRT's messages")
-
-
-def _parse(trt: ModuleType, parser: Any, model: Path) -> None:
-    if parser.parse_from_file(str(model)):
-        return
-    found = []
-    for index in range(min(parser.num_errors, _SHOWN_ERRORS)):
-        error = parser.get_error(index)
-        found.append(f"node {error.node_name()!r} ({error.node_operator()}): {without_driver_noise(error.desc())} [{error.code()}]")
-    raise BuildError(
-        f"{model.name}: TensorRT {trt.__version__} cannot read it: {'; '.join(found) or 'no reason given'}",
-        fix="leave the node in a precision that TensorRT takes, or replace it in the model",
-    )
+        return RefusedModelError(f"{self.name}: TensorRT {self.trt.__version__} refused {what}: {said}", fix=REPLACE_FIX)
 
 
 def _configure(trt: ModuleType, config: Any, options: BuildOptions) -> None:

@@ -27,7 +27,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from calibration.codec import json_from_value, value_from_json
 from calibration.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends.atomic_file import write_atomically
-from engine_builder.backends.base import Capabilities, Engine, Runner
+from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.gpus import Gpu, gpu_by_name, known_gpus
@@ -37,6 +37,7 @@ from engine_builder.backends.local_gpu import LocalGpu
 from engine_builder.backends.ort_cpu import OrtCpuRunner
 from engine_builder.backends.roofline import PredictedLatency, kernel_milliseconds, predicted_latency
 from engine_builder.backends.tensorrt_build import build_plan
+from engine_builder.backends.tensorrt_parser import refused_nodes
 from engine_builder.config import ShapeRange
 from engine_builder.errors import BuildError, UnsupportedTargetError
 from engine_builder.timing import MIN_GAIN, Timing, TimingPlan
@@ -45,6 +46,7 @@ TARGET = "tensorrt-rtx"
 # What tensorrt-rtx 1.7 can build for: Turing, Ampere, Ada and RTX Blackwell; not Hopper (9.0), nor data center Blackwell (10.x).
 COMPUTE_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 _WORKSPACE_BYTES = 4 * 2**30  # where no GPU says how much memory it has
+_NO_KERNEL = frozenset({"NonMaxSuppression"})  # of TensorRT-RTX 1.7; TensorRT has one
 _KERNELS_SUFFIX = ".kernels.json"
 
 
@@ -116,6 +118,12 @@ class TensorRtRtxBackend:
             compute_capability=None if self._gpu is None else self._gpu.compute_capability,
             least_gain=MIN_GAIN if self._gpu is None or self._local is not None else self._gpu.error,
         )
+
+    def refused(self, explicit: Path) -> tuple[RefusedNode, ...]:
+        """Return the nodes that the parser of TensorRT-RTX does not take, or that its builder has no kernel for although it does."""
+        nodes = onnx.load_model(explicit, load_external_data=False).graph.node
+        without = tuple(RefusedNode(node.name, node.op_type, "it has no kernel for it") for node in nodes if node.op_type in _NO_KERNEL)
+        return without or refused_nodes(load_tensorrt_rtx(), explicit)
 
     def build(
         self,

@@ -22,6 +22,7 @@ from engine_builder.backends.tensorrt_hooks import DRIVER_FIX, layer_profiler, p
 from engine_builder.backends.tensorrt_inspector import kernels_from_inspector
 from engine_builder.errors import BuildError, EngineError
 
+_REPORT = "report it with the job's log.txt, which holds all that TensorRT said"
 _DTYPES: Mapping[str, np.dtype[np.generic]] = {
     "FLOAT": np.dtype(np.float32),
     "HALF": np.dtype(np.float16),
@@ -82,7 +83,7 @@ class TensorRtRunner:
         self.prepare(feeds)
         self.copy_in(self._stream)
         if not self.enqueue(self._stream.handle):
-            raise EngineError(f"{self._name}: TensorRT refused to run: {self._messages.complaints()}", fix="see TensorRT's messages")
+            raise EngineError(f"{self._name}: TensorRT refused to run: {self._messages.complaints()}", fix=_REPORT)
         self.copy_out(self._stream)
         self._stream.synchronize()
         return tuple(self._arrays[name].copy() for name in self.outputs)
@@ -111,7 +112,7 @@ class TensorRtRunner:
             self._arrays[name][...] = value
         missing = self._context.infer_shapes()
         if missing:
-            raise EngineError(f"{self._name}: TensorRT cannot infer shapes without {list(missing)}", fix="see TensorRT's messages")
+            raise EngineError(f"{self._name}: TensorRT cannot infer shapes without {list(missing)}", fix=_REPORT)
         for name in self.outputs:
             shape = tuple(int(size) for size in self._context.get_tensor_shape(name))
             if min(shape, default=0) < 0:

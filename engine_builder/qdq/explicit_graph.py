@@ -9,6 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
+from calibration.inference import inferred
 from calibration.outline import outline
 from calibration.supported import opset_version
 from engine_builder.errors import BuildError
@@ -86,9 +87,9 @@ def _types(model: onnx.ModelProto) -> dict[str, int]:
     for value in work.graph.output:  # what is declared would hide what is computed
         value.ClearField("type")
     try:
-        inferred = onnx.shape_inference.infer_shapes(work)
+        graph = inferred(work).graph
     except Exception as exc:  # onnx's C++ code raises kinds of its own
         raise BuildError(f"explicit model: its types contradict each other: {exc}", fix="write the explicit model again") from exc
-    values: Iterable[onnx.ValueInfoProto] = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
+    values: Iterable[onnx.ValueInfoProto] = (*graph.input, *graph.value_info, *graph.output)
     types = {value.name: value.type.tensor_type.elem_type for value in values if value.type.HasField("tensor_type")}
     return types | {tensor.name: tensor.data_type for tensor in model.graph.initializer}

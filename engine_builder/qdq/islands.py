@@ -1,4 +1,6 @@
-"""Which nodes stay in float32 in an FP16 engine, because their values do not fit: FP16 ends at 65504, and below 3e-8 all is zero.
+"""Which nodes stay in float32: in FP16 engines those whose values do not fit, in all of 16 bits those that are taken in no other type.
+
+FP16 ends at 65504, and below 3e-8 all is zero:
 
 1. *Large.* A tensor with a measured range beyond 65504, or a constant beyond it (infinities are meant and do fit), is large. What reads or
    writes a large tensor is computed in float32. So is what comes out of such a node large, unless its measured range fits or its operator
@@ -6,6 +8,13 @@
    which costs nothing in a fused attention.
 2. *Small.* A constant number that FP16 would turn into zero (the 1e-12 of a normalization), and a mean of squares, are computed in float32,
    up to the Div, Reciprocal or Mul that ends the normalization, that one included.
+
+In FP16 and BF16 alike:
+
+3. *Counting.* Sizes, positions and counts: ``positions``.
+4. *Lengths.* An LSTM, GRU or RNN with lengths of its sequences, and what feeds it, back to the layers before: NVIDIA's parser masks what
+   lies behind the lengths with float32 zeros, and the builder of TensorRT-RTX 1.7 fails on a change of types right in front of the loop.
+5. *Echoes* of inputs: ``echoes``.
 """
 
 from __future__ import annotations
@@ -16,6 +25,10 @@ import numpy as np
 import onnx_ir as ir
 
 from calibration.precision import FP16_MAX
+from engine_builder.qdq.echoes import echoing_nodes
+from engine_builder.qdq.explicit_graph import LAYERS
+from engine_builder.qdq.positions import REASON as COUNTS
+from engine_builder.qdq.positions import counting_nodes
 
 _BOUNDING = frozenset(
     {"Softmax", "Sigmoid", "HardSigmoid", "Tanh", "Erf", "Sin", "Cos", "Softsign", "LayerNormalization", "InstanceNormalization", "Sign"}
@@ -23,13 +36,37 @@ _BOUNDING = frozenset(
 _ENDING = frozenset({"Div", "Reciprocal", "Mul"})
 _MEANS = frozenset({"ReduceMean", "ReduceSum", "GlobalAveragePool"})
 _SQUARE_SUMS = frozenset({"ReduceL2", "ReduceSumSquare", "LpNormalization"})
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+_LENGTHS = 4  # place of a recurrent operator's lengths among its inputs
 _TWO = 2.0
 _NORMALIZATION = "it is part of a normalization, whose squares or small values fp16 does not hold"
 _MEASURED_TOO_LARGE = "a tensor beyond the range of fp16"
 
 
+def float32_in_any_engine(graph: ir.Graph) -> dict[str, str]:
+    """Return the reason of every node of the main graph that is in float32 in FP16 and BF16 engines alike (rules 3 to 5), by node name.
+
+    Args:
+        graph: Of a prepared model: float32, topologically sorted.
+    """
+    reasons = {
+        **dict.fromkeys(sorted(counting_nodes(graph)), COUNTS),
+        **dict.fromkeys(sorted(echoing_nodes(graph)), "it gives an input out as it is"),
+    }
+    waiting = [node for node in graph if node.op_type in _RECURRENT and len(node.inputs) > _LENGTHS and node.inputs[_LENGTHS] is not None]
+    while waiting:
+        node = waiting.pop()
+        if str(node.name) not in reasons:
+            reasons[str(node.name)] = (
+                "it is or feeds a recurrent operator with lengths of its sequences, which TensorRT takes in float32 only"
+            )
+            makers = [value.producer() for value in node.inputs if value is not None]
+            waiting += [maker for maker in makers if maker is not None and maker.op_type not in LAYERS]
+    return reasons
+
+
 def float32_nodes(graph: ir.Graph, ranges: Mapping[str, tuple[float, float]]) -> dict[str, str]:
-    """Return the reason of every node of the main graph that stays in float32, by node name.
+    """Return the reason of every node of the main graph that stays in float32 in an FP16 engine (rules 1 and 2), by node name.
 
     Args:
         graph: Of a prepared model: float32, topologically sorted.

@@ -6,6 +6,7 @@ import onnx
 import onnx.version_converter
 import onnx_ir as ir
 
+from calibration.inference import inferred
 from calibration.outline import big_weights, outline
 from calibration.supported import opset_version
 from engine_builder.errors import BuildError
@@ -23,7 +24,7 @@ def at_opset(model: onnx.ModelProto, opset: int) -> ir.Model:
     try:
         if opset_version(model) < opset:
             graph_only = onnx.version_converter.convert_version(graph_only, opset)
-        graph_only = onnx.shape_inference.infer_shapes(graph_only, data_prop=True)
+        graph_only = inferred(graph_only, data_prop=True)
     except Exception as exc:  # onnx's C++ code raises RuntimeError and kinds of its own
         raise BuildError(
             f"model: it cannot be converted from opset {opset_version(model)} to {opset}, which its precisions need: {exc}",

@@ -17,9 +17,10 @@ QuantizeLinear and a DequantizeLinear on one tensor. INT8 is signed, symmetric, 
    Constants are converted for each type in which they are read. Integer and boolean tensors are left alone, and so are the graphs inside
    If, Loop and Scan, which stay in float32. TensorRT-RTX 1.7 still runs some lone FP32 layers between FP16 ones in FP16, most of all 1x1
    convolutions and matrix products; its report of the build says which.
-6. *Float32 islands.* What FP16 cannot hold stays in float32, whatever was asked for: ``islands``. So does a ConvTranspose in a BF16
-   engine, which the builder does not have.
-7. *Borders.* Graph inputs and outputs keep their names, types and axes: Casts stand where types meet, one for each tensor and type.
+6. *Float32 islands.* What FP16 cannot hold stays in float32, whatever was asked for, and so do sizes, positions and recurrent operators
+   with lengths in any engine: ``islands``. So does a ConvTranspose in a BF16 engine, which the builder does not have.
+7. *Borders.* Graph inputs and outputs keep their names, types and axes: Casts stand where types meet, one for each tensor and type. uint8
+   tensors are cast before they are moved (``early_casts``); an output that is an input gets a name of its own (``echoes``).
 8. *Together or not at all.* The products of an attention, and sums without a stored input: ``settling``.
 9. *Smoothed inputs* of INT8 layers are multiplied, in the baseline's type, before they are rounded, as for ONNX Runtime.
 
@@ -39,8 +40,11 @@ from calibration.second_order import Levels
 from calibration.smoothing import Smoothing
 from engine_builder.errors import BuildError
 from engine_builder.qdq.activations import values_of
+from engine_builder.qdq.early_casts import CastBeforeMoves
+from engine_builder.qdq.echoes import SeparateEchoes
 from engine_builder.qdq.float_types import ConvertFloats
-from engine_builder.qdq.islands import float32_nodes
+from engine_builder.qdq.islands import float32_in_any_engine, float32_nodes
+from engine_builder.qdq.loops import WriteConditions
 from engine_builder.qdq.low_inputs import LowInput, QuantizeInputs
 from engine_builder.qdq.low_weights import StoreWeights
 from engine_builder.qdq.names import Names, names_in
@@ -85,6 +89,9 @@ def rewrite_tensorrt(
     model = at_opset(prepared, max(_OPSETS[kind] for kind in {*precisions.values(), *own.values(), baseline}))  # edited in place below
     _check_layers(model.graph, layers)
     names = Names(names_in(model))
+    SeparateEchoes(names)(model)
+    WriteConditions(names)(model)
+    CastBeforeMoves(names)(model)
     smooth = SmoothInputs(
         [layer for layer in layers if precisions[layer.name] is Precision.INT8], _ranges(prepared, ranges), smoothings, names
     )
@@ -105,14 +112,17 @@ def rewrite_tensorrt(
 def kept_in_float32(
     prepared: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]], *, baseline: Precision = Precision.FP16
 ) -> dict[str, str]:
-    """Return the reason of each node that stays in float32 where it would be in FP16, by node name (case 6).
+    """Return the reason of each node that stays in float32 where it would be in 16 bits, by node name (case 6).
 
     Args:
         prepared: As for ``rewrite_tensorrt``.
         ranges: As for ``rewrite_tensorrt``.
-        baseline: No other baseline than FP16 has such nodes.
+        baseline: FP16 or BF16; FP32 has no such nodes.
     """
-    return float32_nodes(ir.from_proto(prepared).graph, ranges) if baseline is Precision.FP16 else {}
+    if baseline is Precision.FP32:
+        return {}
+    graph = ir.from_proto(prepared).graph
+    return float32_in_any_engine(graph) | (float32_nodes(graph, ranges) if baseline is Precision.FP16 else {})
 
 
 def _check_layers(graph: ir.Graph, layers: Sequence[Layer]) -> None:
@@ -145,6 +155,7 @@ def _node_types(
         for name in float32_nodes(graph, ranges):
             if types[name] is ir.DataType.FLOAT16:
                 types[name] = ir.DataType.FLOAT
+    types.update(dict.fromkeys(float32_in_any_engine(graph), ir.DataType.FLOAT))
     for node in graph:
         if node.op_type == "ConvTranspose" and types[str(node.name)] is ir.DataType.BFLOAT16:
             types[str(node.name)] = ir.DataType.FLOAT

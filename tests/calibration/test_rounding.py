@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from calibration.layers import LayerKind
 from calibration.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision, Scheme
 from calibration.reference import ReferenceModel
 from calibration.rounding import roundable, second_order_levels
+from calibration.second_order import InverseFactor
 from calibration.singles import Decision
 from calibration.smoothing import channel_spans, fit_smoothings, smoothable
 from calibration.weight_steps import weight_step
@@ -126,3 +128,59 @@ def test_eight_bit_weights_behind_a_smoothing_are_rounded_as_they_are_divided() 
 def test_only_plain_products_are_roundable() -> None:
     found = probed(cnn(), samples_for(cnn(), 4))
     assert set(roundable(found.model, found.layers)) == {layer.name for layer in found.layers if layer.kind is LayerKind.WEIGHTED}
+
+
+UNROLLED = """g (float[N,64] x, float[N,64] z) => (float[N,64] y) {
+    a = MatMul(x, w) ra = Relu(a) b = MatMul(ra, w) rb = Relu(b) c = MatMul(z, w) s = Add(rb, c) rs = Relu(s) y = MatMul(rs, v) }"""
+
+
+def test_a_weight_that_several_layers_have_is_rounded_once_to_what_all_of_them_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_from_text(UNROLLED, {"w": (64, 64), "v": (64, 64)})
+    found = probed(model, samples_for(model, 64), TENSORRT_SCHEME)
+    inverted: list[NDArray[np.float64]] = []
+
+    class Counting(InverseFactor):
+        def __init__(self, hessian: NDArray[np.float64]) -> None:
+            inverted.append(hessian)
+            super().__init__(hessian)
+
+    monkeypatch.setattr("calibration.rounding.InverseFactor", Counting)
+    seen: list[tuple[int, int]] = []
+    wanted = decisions(found, Precision.INT4)
+    assert len(wanted) == 4
+    levels = second_order_levels(
+        found.model,
+        found.layers,
+        wanted,
+        TENSORRT_SCHEME,
+        batches(found.feeds),
+        on_layer=lambda done, total: seen.append((done, total)),
+    )
+    assert len(inverted) == 2
+    first, *others = [levels[decision.layer, Precision.INT4] for decision in wanted[:3]]
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+    values = dict(zip(("x", "z", "ra"), [*found.feeds.values(), np.maximum(found.feeds["x"] @ weight_in(found, "w"), 0)], strict=True))
+    whole = sum(value.T.astype(np.float64) @ value for value in values.values()) / (3 * 64)
+    np.testing.assert_allclose(inverted[0], whole, rtol=1e-4, atol=1e-5)  # float32 sums, batch by batch
+    assert seen == [(done, 4) for done in range(1, 5)]
+
+
+def test_the_widest_inputs_are_left_to_the_nearest_levels_where_the_work_is_too_much() -> None:
+    model = model_from_text(
+        "g (float[N,64] x) => (float[N,8] y) { a = MatMul(x, w) r = Relu(a) y = MatMul(r, v) }", {"w": (64, 128), "v": (128, 8)}
+    )
+    found = probed(model, samples_for(model, 32), TENSORRT_SCHEME)
+    wanted = decisions(found, Precision.INT4)
+    narrow = 2.4 * 64**3
+    taken = [
+        {name for name, _ in second_order_levels(found.model, found.layers, wanted, TENSORRT_SCHEME, batches(found.feeds), most_work=work)}
+        for work in (narrow - 1, narrow, 9 * narrow)
+    ]
+    names = [decision.layer for decision in wanted]
+    assert taken == [set(), {names[0]}, set(names)]
+
+
+def weight_in(found: Probed, name: str) -> NDArray[np.float32]:
+    tensor = next(tensor for tensor in found.model.graph.initializer if tensor.name == name)
+    return np.asarray(numpy_helper.to_array(tensor), dtype=np.float32)

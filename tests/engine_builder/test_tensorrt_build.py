@@ -14,7 +14,7 @@ import pytest
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.tensorrt_build import build_plan
 from engine_builder.backends.tensorrt_hooks import process_logger
-from engine_builder.errors import BuildError
+from engine_builder.errors import BuildError, RefusedModelError
 from tests.engine_builder.fake_gpu import FakeGpu
 from tests.engine_builder.fake_tensorrt import fake_tensorrt
 
@@ -32,8 +32,8 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, obje
     return found
 
 
-def detail(build: dict[str, object]) -> str:
-    assert build.get("error") == "BuildError", build
+def detail(build: dict[str, object], kind: type[BuildError] = BuildError) -> str:
+    assert build.get("error") == kind.__name__, build
     return str(build["detail"])
 
 
@@ -57,11 +57,11 @@ def test_shapes_that_do_not_fit_are_refused(builds: dict[str, dict[str, object]]
 
 
 def test_node_that_the_parser_refuses_is_named_with_its_operator(builds: dict[str, dict[str, object]]) -> None:
-    assert "node 'node0' (Mystery)" in detail(builds["unknown operator"])
+    assert "node 'node0' (Mystery)" in detail(builds["unknown operator"], RefusedModelError)
 
 
 def test_mixed_element_types_are_refused_in_the_librarys_words(builds: dict[str, dict[str, object]]) -> None:
-    assert "node1" in detail(builds["mixed types"])
+    assert "node1" in detail(builds["mixed types"], RefusedModelError)
 
 
 def test_what_the_progress_callback_raises_ends_the_build_and_is_raised(builds: dict[str, dict[str, object]]) -> None:

@@ -7,7 +7,8 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
-from engine_builder.qdq.islands import float32_nodes
+from calibration.inference import inferred
+from engine_builder.qdq.islands import float32_in_any_engine, float32_nodes
 from tests.model_text import model_from_text
 
 
@@ -45,3 +46,23 @@ def test_a_small_number_that_fp16_holds_starts_nothing() -> None:
     text = "g (float[N,4] x) => (float[N,4] y) { a = Add(x, small) y = MatMul(a, w) }"
     assert kept(text, small=1e-6) == set()
     assert kept(text, small=[1e-12, 1.0, 1.0, 1.0]) == set()
+
+
+RECURRENT = """g (float[N,5,4] x, int32[N] lengths) => (float[N,4] y) {
+    m = MatMul(x, w) r = Relu(m) t = Transpose<perm = [1, 0, 2]>(r) o, h = GRU<hidden_size = 4>(t, wr, rr, LENGTHS)
+    s = ReduceMean<axes = [0], keepdims = 0>(h) y = MatMul(s, w) }"""
+
+
+def in_any_engine(text: str) -> set[str]:
+    model = model_from_text(text, {"w": (4, 4), "wr": (1, 12, 4), "rr": (1, 12, 4)})
+    for node in model.graph.node:
+        node.name = node.output[0]
+    return set(float32_in_any_engine(ir.from_proto(inferred(model)).graph))
+
+
+def test_a_recurrent_operator_with_lengths_is_in_float32_with_what_feeds_it_back_to_the_layer() -> None:
+    assert in_any_engine(RECURRENT.replace("LENGTHS", ", lengths")) == {"r", "t", "o"}
+
+
+def test_a_recurrent_operator_without_lengths_may_have_16_bits() -> None:
+    assert in_any_engine(RECURRENT.replace(", LENGTHS", "")) == set()

@@ -1,0 +1,28 @@
+"""Outputs that are inputs have names of their own in an engine, and keep what they hold."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from calibration.layers import find_layers
+from calibration.precision import Precision
+from calibration.prepare import prepare
+from engine_builder.qdq.simulation import simulated
+from engine_builder.qdq.tensorrt import rewrite_tensorrt
+from tests.model_text import model_from_text, run
+
+ECHOES = """g (float[N,4] x, int64[N] ids) => (float[N,4] y, float[N,4] x, int64[N] ids, float[N,4] copy) {
+    y = MatMul(x, w) copy = Identity(x) }"""
+
+
+def test_inputs_that_are_given_out_are_given_out_unrounded_under_names_of_their_own() -> None:
+    model = model_from_text(ECHOES, {"w": (4, 4)})
+    prepared = prepare(model).model
+    explicit = rewrite_tensorrt(prepared, find_layers(prepared), {}, {"x": (-1.0, 1.0), "y": (-1.0, 1.0)}, baseline=Precision.FP16)
+    assert [value.name for value in explicit.graph.input] == ["x", "ids"]
+    assert [value.name for value in explicit.graph.output] == ["y", "x_output", "ids_output", "copy"]
+    x = np.array([[1e6, 1.0001, 3.0, 4.0]], dtype=np.float32)
+    _, echo, ids, copy = run(simulated(explicit), {"x": x, "ids": np.array([123456789])})
+    np.testing.assert_array_equal(echo, x)
+    np.testing.assert_array_equal(copy, x)
+    np.testing.assert_array_equal(ids, [123456789])
