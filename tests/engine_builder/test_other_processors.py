@@ -21,11 +21,10 @@ from calibration.layers import find_layers
 from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme
 from engine_builder.backends.integer_kernels import IntegerKernels, measured_kernels
 from engine_builder.qdq.rewrite import rewrite
+from tests.engine_builder import run_engines
 from tests.engine_builder.fake_quantized import ATTENTION, GEMMS, OUTPUTS, RESIDUAL, measured_ranges, model_of, run, samples_of
-from tests.engine_builder.run_engines import outputs
 from tests.this_processor import EXACT_ANYWHERE, EXACT_HERE
 
-SCRIPT = Path(__file__).with_name("run_engines.py")
 # Weights and pictures without negative values: every pair has one sign, and every sum is large.
 POSITIVE = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -79,7 +78,7 @@ def haswell(tmp_path_factory: pytest.TempPathFactory) -> Path:
             explicit, feeds, _ = engine(name, scheme)
             onnx.save_model(explicit, folder / f"{name}-{kind}.onnx")
             np.savez(folder / f"{name}-{kind}.npz", **feeds)
-    command = [emulator, "-cpu", "Haswell", sys.executable, str(SCRIPT), str(folder)]
+    command = [emulator, "-cpu", "Haswell", sys.executable, str(run_engines.__file__), str(folder)]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OPENBLAS_CORETYPE": "Haswell"}
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -128,5 +127,5 @@ def test_full_range_is_exact_here_if_and_only_if_the_measured_kernels_are() -> N
 def test_an_engine_of_a_default_job_and_the_precise_kernels_agree_here(tmp_path: Path, name: str) -> None:
     explicit, feeds, ranges = engine(name, EXACT_HERE)
     onnx.save_model(explicit, tmp_path / "engine.onnx")
-    plain, precise = (outputs(tmp_path / "engine.onnx", feeds, is_precise=is_precise) for is_precise in (False, True))
+    plain, precise = (run_engines.outputs(tmp_path / "engine.onnx", feeds, is_precise=is_precise) for is_precise in (False, True))
     assert steps_apart(plain, precise, ranges) <= 1
