@@ -10,7 +10,7 @@ import onnx.inliner
 
 from calibration.errors import InvalidModelError
 from calibration.inference import inferred
-from calibration.runtime_view import STANDARD_DOMAINS
+from calibration.opset import STANDARD_DOMAINS, opset_version
 
 
 def expand(model: onnx.ModelProto, operators: Collection[str], notes: list[str]) -> onnx.ModelProto:
@@ -28,7 +28,7 @@ def expand(model: onnx.ModelProto, operators: Collection[str], notes: list[str])
     if not nodes:
         return model
     found = Counter(node.op_type for node in nodes)
-    opset = max(entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS)
+    opset = opset_version(model)
     for node in nodes:  # a body reads its operator's attributes, those that are left out too
         given = {attribute.name for attribute in node.attribute}
         defaults = onnx.defs.get_schema(node.op_type, opset, "").attributes.values()

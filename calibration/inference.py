@@ -15,7 +15,7 @@ from typing import Protocol, cast
 import onnx
 from onnx import TensorProto
 
-from calibration.runtime_view import STANDARD_DOMAINS
+from calibration.opset import STANDARD_DOMAINS, opset_version
 
 _STAND_INS = {"GroupNormalization": "InstanceNormalization", "MeanVarianceNormalization": "Identity"}
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
@@ -61,7 +61,7 @@ def note_missing_types(model: onnx.ModelProto) -> None:
     noted = {value.name: value.type.tensor_type for value in (*graph.input, *graph.value_info, *graph.output) if _may_be_tensor(value)}
     types = {name: kind.elem_type for name, kind in noted.items() if kind.elem_type}
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
-    opset = max((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), default=0)
+    opset = opset_version(model)
     for node in graph.node:
         for index, name in enumerate(node.output):
             if not name or name in types:

@@ -17,7 +17,8 @@ import onnx.version_converter
 
 from calibration.errors import InvalidModelError
 from calibration.old_operators import is_misread, write_out_misread, write_out_old_operators
-from calibration.runtime_view import STANDARD_DOMAINS, is_standard, nodes_of, types_of
+from calibration.opset import STANDARD_DOMAINS, opset_version
+from calibration.runtime_view import is_standard, nodes_of, types_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def modernize(model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
         kept[domain] = 1
     del model.opset_import[:]
     model.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in kept.items())
-    opset = _opset(model)
+    opset = opset_version(model)
     if opset < OPSET:
         model = _converted(model, opset, notes)
     model.ir_version = max(model.ir_version, IR_VERSION)
@@ -79,7 +80,7 @@ def _with_converted_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with each function at the model's own opset, but for those that the converter cannot take alone."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    opset = _opset(model)
+    opset = opset_version(model)
     for function in result.functions:
         own = next((entry.version for entry in function.opset_import if entry.domain == ""), opset)
         if own >= opset or function.attribute or function.attribute_proto:
@@ -181,7 +182,3 @@ def _with_runtime_types(typed: onnx.ModelProto, as_it_was: onnx.ModelProto) -> o
     for name, kind in types_of(as_it_was, unknown).items():
         typed.graph.value_info.append(onnx.ValueInfoProto(name=name, type=kind))
     return onnx.shape_inference.infer_shapes(typed)
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return max(int(entry.version) for entry in model.opset_import if entry.domain in STANDARD_DOMAINS)

@@ -24,9 +24,10 @@ from calibration.foreign_types import foreign_values, without_foreign_types
 from calibration.fusing import fold_batch_norms, fold_gemm_factors, fold_pads
 from calibration.inference import note_missing_types, standing_in
 from calibration.modernize import modernize
+from calibration.opset import STANDARD_DOMAINS
 from calibration.outline import big_weights, outline
 from calibration.precision import Precision
-from calibration.runtime_view import STANDARD_DOMAINS, complaint, refusal, types_of
+from calibration.runtime_view import complaint, refusal, types_of
 
 _HIDDEN = "no tensors"  # a domain of which nothing is inferred
 _PARAMETERS = {"Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (0, 1)}  # inputs that hold a weight or bias

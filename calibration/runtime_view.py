@@ -11,11 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
 import onnxruntime
-from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 
+from calibration.opset import STANDARD_DOMAINS
 from calibration.outline import outline
 
-STANDARD_DOMAINS = ("", "ai.onnx")
 MACHINE_DOMAINS = ("com.microsoft.nchwc", "com.ms.internal.nhwc")  # layouts that the graph optimizer chose for one machine
 _IR_OF_FREE_INITIALIZERS = 4  # from here on initializers need not be listed as inputs; onnxruntime never demands it
 _ELEMENTS = {
@@ -106,7 +105,7 @@ def subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 def _operators() -> Mapping[tuple[str, str], Mapping[int, bool]]:
     """Return, by domain and name, the versions of each operator and whether that version gives it up."""
     found: dict[tuple[str, str], dict[int, bool]] = {}
-    for schema in get_all_operator_schema():
+    for schema in onnxruntime.capi.onnxruntime_pybind11_state.get_all_operator_schema():
         found.setdefault((schema.domain, schema.name), {})[schema.since_version] = bool(schema.deprecated)
     return found
 

@@ -9,7 +9,8 @@ import onnxruntime
 
 from calibration.errors import InvalidModelError
 from calibration.foreign_types import is_foreign
-from calibration.runtime_view import MACHINE_DOMAINS, STANDARD_DOMAINS, has_operator
+from calibration.opset import STANDARD_DOMAINS, opset_version
+from calibration.runtime_view import MACHINE_DOMAINS, has_operator
 
 _LOWEST_OPSET = 7  # below, onnxruntime promises nothing
 _QUANTIZED_OPS = frozenset(
@@ -63,11 +64,6 @@ def check_supported(model: onnx.ModelProto) -> None:
             fix="Export the model with dense weights (for PyTorch: call .to_dense() first).",
         )
     _check_interface(model.graph)
-
-
-def opset_version(model: onnx.ModelProto) -> int:
-    """Return the version of the standard operator set that the model imports, 0 without one."""
-    return max((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), default=0)
 
 
 def onnxruntime_loads(*, ir_version: int, opset: int) -> bool:

@@ -13,9 +13,9 @@ import onnx
 
 from calibration.layers import find_layers
 from calibration.model import save_model
+from calibration.opset import opset_version
 from calibration.outline import copy_without, is_big
 from calibration.prepare import PreparedModel, prepare
-from calibration.supported import opset_version
 from engine_builder.backends.base import Backend, RefusedNode
 from engine_builder.errors import BuildError, UnsupportedModelError
 from engine_builder.qdq.explicit import explicit_model

@@ -6,7 +6,8 @@ import onnx
 
 from calibration.errors import InvalidModelError
 from calibration.foreign_types import is_foreign
-from calibration.runtime_view import STANDARD_DOMAINS, is_standard, nodes_of
+from calibration.opset import STANDARD_DOMAINS, opset_version
+from calibration.runtime_view import is_standard, nodes_of
 
 
 def check_standard(model: onnx.ModelProto, target: str) -> None:
@@ -19,7 +20,7 @@ def check_standard(model: onnx.ModelProto, target: str) -> None:
     Raises:
         InvalidModelError: An operator of another domain or an output that is no tensor of numbers.
     """
-    opset = next(entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS)
+    opset = opset_version(model)
     for node in nodes_of(model.graph):
         if not is_standard(node.domain, node.op_type, opset):
             of = f" of the domain '{node.domain}'" if node.domain not in STANDARD_DOMAINS else ", which is not in the ONNX standard"

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from calibration.inference import inferred
+from calibration.opset import opset_version
 from calibration.outline import outline
-from calibration.supported import opset_version
 from engine_builder.errors import BuildError
 
 LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})

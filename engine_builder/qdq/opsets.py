@@ -7,8 +7,8 @@ import onnx.version_converter
 import onnx_ir as ir
 
 from calibration.inference import inferred
+from calibration.opset import opset_version
 from calibration.outline import big_weights, outline
-from calibration.supported import opset_version
 from engine_builder.errors import BuildError
 
 _IR_VERSIONS = ((21, 10), (19, 9), (1, 8))  # lowest IR version that goes with an opset

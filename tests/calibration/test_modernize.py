@@ -13,8 +13,8 @@ from calibration.errors import InvalidModelError
 from calibration.layers import find_layers
 from calibration.model import output_specs, read_model
 from calibration.modernize import OPSET
+from calibration.opset import opset_version
 from calibration.prepare import PreparedModel, prepare
-from calibration.supported import opset_version
 from tests.model_text import model_from_text, one_batch, run
 from tests.runtime_models import (
     RUNTIME_ONLY,

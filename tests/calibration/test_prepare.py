@@ -6,9 +6,9 @@ import pytest
 
 from calibration.errors import InvalidModelError
 from calibration.modernize import OPSET
+from calibration.opset import opset_version
 from calibration.precision import Precision
 from calibration.prepare import prepare
-from calibration.supported import opset_version
 from tests import models, unusable_models
 from tests.model_text import ModelMaker, model_from_text, one_batch, run
 from tests.models import AWKWARD
