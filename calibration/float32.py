@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from calibration.free_names import free_name, names_of_values
 from calibration.precision import Precision
 
 _HALF = {ir.DataType.FLOAT16: Precision.FP16, ir.DataType.BFLOAT16: Precision.BF16}
@@ -32,6 +33,7 @@ def convert_to_float32(model: ir.Model) -> bool:
         1. Initializers, tensors in attributes, and attributes that name a type become float32.
         2. A graph input of half precision keeps its type and is followed by a Cast to float32, which all its readers read instead.
         3. A graph output of half precision keeps its name and type: a Cast makes it from the float32 tensor ``<name>_float32``.
+        4. Names of new tensors get a number behind them where the model has them already.
     """
     changed = False
     for graph in model.graphs():
@@ -50,18 +52,19 @@ def convert_to_float32(model: ir.Model) -> bool:
             for inner in _graphs(attribute):
                 for value in inner.inputs:
                     changed |= _retype(value)
-    changed |= _cast_outputs(model.graph, user_outputs)
-    changed |= _cast_inputs(model.graph)
+    taken = names_of_values(model)
+    changed |= _cast_outputs(model.graph, user_outputs, taken)
+    changed |= _cast_inputs(model.graph, taken)
     return changed
 
 
-def _cast_inputs(graph: ir.Graph) -> bool:
+def _cast_inputs(graph: ir.Graph, taken: set[str]) -> bool:
     changed = False
     for value in graph.inputs:
         if value.dtype in _HALF:  # rule 2
             readers = tuple(value.uses())
             cast = ir.node("Cast", [value], attributes={"to": ir.DataType.FLOAT}, name=f"{value.name}_to_float32")
-            cast.outputs[0].name = f"{value.name}_float32"
+            cast.outputs[0].name = _taken_now(f"{value.name}_float32", taken)
             cast.outputs[0].type, cast.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), value.shape
             graph.insert_before(graph[0], cast)
             for reader in readers:
@@ -70,7 +73,7 @@ def _cast_inputs(graph: ir.Graph) -> bool:
     return changed
 
 
-def _cast_outputs(graph: ir.Graph, outputs: list[tuple[int, ir.Value, ir.DataType | None]]) -> bool:
+def _cast_outputs(graph: ir.Graph, outputs: list[tuple[int, ir.Value, ir.DataType | None]], taken: set[str]) -> bool:
     changed = False
     casts: dict[ir.Value, ir.Value] = {}
     for index, value, dtype in outputs:
@@ -78,7 +81,7 @@ def _cast_outputs(graph: ir.Graph, outputs: list[tuple[int, ir.Value, ir.DataTyp
             continue
         if value not in casts:  # rule 3
             name = value.name
-            value.name = f"{name}_float32"
+            value.name = _taken_now(f"{name}_float32", taken)
             value.dtype = ir.DataType.FLOAT
             cast = ir.node("Cast", [value], attributes={"to": dtype}, name=f"{name}_from_float32")
             cast.outputs[0].name = name
@@ -88,6 +91,13 @@ def _cast_outputs(graph: ir.Graph, outputs: list[tuple[int, ir.Value, ir.DataTyp
         graph.outputs[index] = casts[value]
         changed = True
     return changed
+
+
+def _taken_now(name: str, taken: set[str]) -> str:
+    """Return the name, or one like it that is free, after noting it as taken (rule 4)."""
+    free = free_name(name, taken)
+    taken.add(free)
+    return free
 
 
 def _convert_attributes(node: ir.Node) -> bool:

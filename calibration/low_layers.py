@@ -61,18 +61,19 @@ def low_layer(
         return graph.piece(unit.start, unit.stop, outputs=[layer.output], fed=fed, constants=constants)
     rounds_output = layer.op_type in scheme.quantized_outputs
     nodes = []
-    rounded = rounded_inputs(graph, layer, scheme)
-    for name in rounded:
+    targets = {name: graph.free_name(f"{name}__rounded") for name in rounded_inputs(graph, layer, scheme)}
+    for name in targets:
         source, span = name, span_of(graph, name, ranges, scheme)
         if smoothing is not None and name == smoothing.tensor and precision is Precision.INT8:
-            source, span = f"{name}__smoothed", (smoothing.low, smoothing.high)
-            constants[f"{name}__factor"] = numpy_helper.from_array(smoothing.factor, f"{name}__factor")
-            nodes.append(helper.make_node("Mul", [name, f"{name}__factor"], [source]))
-        nodes += _round_trip(source, f"{name}__rounded", span, scheme, constants, precision)
-    nodes += _renamed(graph, unit, {name: f"{name}__rounded" for name in rounded})
-    output = f"{layer.output}__rounded_output" if rounds_output else layer.output
+            source, span = graph.free_name(f"{name}__smoothed"), (smoothing.low, smoothing.high)
+            factor = graph.free_name(f"{name}__factor")
+            constants[factor] = numpy_helper.from_array(smoothing.factor, factor)
+            nodes.append(helper.make_node("Mul", [name, factor], [source]))
+        nodes += _round_trip(graph, source, targets[name], span, scheme, constants, precision)
+    nodes += _renamed(graph, unit, targets)
+    output = graph.free_name(f"{layer.output}__rounded_output") if rounds_output else layer.output
     if rounds_output:
-        nodes += _round_trip(layer.output, output, ranges[layer.output], scheme, constants, precision)
+        nodes += _round_trip(graph, layer.output, output, ranges[layer.output], scheme, constants, precision)
     model = graph.piece(unit.start, unit.stop, outputs=[output], fed=fed, nodes=nodes, constants=constants)
     return _with_fp8_operators(model) if precision is Precision.FP8 else model
 
@@ -153,17 +154,19 @@ def _cast_layer(graph: Graph, unit: Unit, precision: Precision, constants: dict[
     if layer.bias is not None:
         bias = np.asarray(numpy_helper.to_array(graph.initializer(layer.bias)), dtype=np.float32)
         constants[layer.bias] = numpy_helper.from_array(fake_cast(bias, precision), layer.bias)
-    nodes = [node for name in dict.fromkeys(layer.inputs) for node in _cast_trip(name, f"{name}__rounded", precision)]
-    nodes += _renamed(graph, unit, {name: f"{name}__rounded" for name in layer.inputs})
-    output = f"{layer.output}__rounded_output"
-    nodes += _cast_trip(layer.output, output, precision)
+    targets = {name: graph.free_name(f"{name}__rounded") for name in layer.inputs}
+    nodes = [node for name, target in targets.items() for node in _cast_trip(graph, name, target, precision)]
+    nodes += _renamed(graph, unit, targets)
+    output = graph.free_name(f"{layer.output}__rounded_output")
+    nodes += _cast_trip(graph, layer.output, output, precision)
     return graph.piece(unit.start, unit.stop, outputs=[output], fed=fed, nodes=nodes, constants=constants)
 
 
-def _cast_trip(source: str, target: str, precision: Precision) -> list[onnx.NodeProto]:
+def _cast_trip(graph: Graph, source: str, target: str, precision: Precision) -> list[onnx.NodeProto]:
+    half = graph.free_name(f"{target}__half")
     return [
-        helper.make_node("Cast", [source], [f"{target}__half"], to=_CASTS[precision]),
-        helper.make_node("Cast", [f"{target}__half"], [target], to=TensorProto.FLOAT),
+        helper.make_node("Cast", [source], [half], to=_CASTS[precision]),
+        helper.make_node("Cast", [half], [target], to=TensorProto.FLOAT),
     ]
 
 
@@ -177,9 +180,16 @@ def _with_fp8_operators(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _round_trip(
-    source: str, target: str, span: tuple[float, float], scheme: Scheme, constants: dict[str, TensorProto], precision: Precision
+    graph: Graph,
+    source: str,
+    target: str,
+    span: tuple[float, float],
+    scheme: Scheme,
+    constants: dict[str, TensorProto],
+    precision: Precision,
 ) -> list[onnx.NodeProto]:
-    grid = [f"{target}__scale", f"{target}__zero_point"]
+    grid = [graph.free_name(f"{target}__{part}") for part in ("scale", "zero_point")]
+    levels = graph.free_name(f"{target}__levels")
     if precision is Precision.FP8:
         scale = fp8_scale(*span)
         constants[grid[1]] = helper.make_tensor(grid[1], TensorProto.FLOAT8E4M3FN, [], [0.0])
@@ -189,8 +199,8 @@ def _round_trip(
         constants[grid[1]] = numpy_helper.from_array(np.asarray(zero_point, dtype=np.int8 if symmetric else np.uint8), grid[1])
     constants[grid[0]] = numpy_helper.from_array(np.asarray(scale, dtype=np.float32), grid[0])
     return [
-        helper.make_node("QuantizeLinear", [source, *grid], [f"{target}__levels"]),
-        helper.make_node("DequantizeLinear", [f"{target}__levels", *grid], [target]),
+        helper.make_node("QuantizeLinear", [source, *grid], [levels]),
+        helper.make_node("DequantizeLinear", [levels, *grid], [target]),
     ]
 
 

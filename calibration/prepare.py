@@ -21,6 +21,7 @@ from calibration.expansion import expand
 from calibration.float32 import convert_to_float32, float_type
 from calibration.folding import fold_constants, remove_no_ops
 from calibration.foreign_types import foreign_values, without_foreign_types
+from calibration.free_names import free_name
 from calibration.fusing import fold_batch_norms, fold_gemm_factors, fold_pads
 from calibration.inference import note_missing_types, standing_in
 from calibration.modernize import modernize
@@ -178,7 +179,7 @@ def _name_nodes(work: ir.Model) -> None:
     for node in work.graph.all_nodes():
         if not node.name or node.name in seen:
             made = next((value.name for value in node.outputs if value.name), "")
-            node.name = _unused(f"{node.name or node.op_type}_{made}", taken)
+            node.name = free_name(f"{node.name or node.op_type}_{made}", taken)
             taken.add(node.name)
         seen.add(node.name)
 
@@ -186,13 +187,14 @@ def _name_nodes(work: ir.Model) -> None:
 def _own_parameters(graph: ir.Graph, notes: list[str]) -> None:
     """Give each layer its own copy of a weight or bias that something else uses too; the first in the graph keeps the original."""
     taken = {value.name or "" for node in graph.all_nodes() for value in node.outputs} | set(graph.initializers)
+    taken |= {value.name or "" for value in graph.inputs}
     copied: list[str] = []
     for node in reversed(tuple(graph)):
         for index in _PARAMETERS.get(node.op_type, ()):
             value = node.inputs[index] if index < len(node.inputs) else None
             if value is None or not value.is_initializer() or (len(value.uses()) < 2 and not value.is_graph_output()):
                 continue
-            name = _unused(f"{value.name}_{node.name}", taken)
+            name = free_name(f"{value.name}_{node.name}", taken)
             taken.add(name)
             own = ir.Value(name=name, type=value.type, shape=value.shape, const_value=value.const_value)
             graph.register_initializer(own)
@@ -224,13 +226,6 @@ def _check_runs(model: onnx.ModelProto) -> None:
             f"model: onnxruntime {onnxruntime.__version__} cannot run it: {why}",
             fix="Check that the model runs in onnxruntime (CPU) as it is, then upload it again.",
         )
-
-
-def _unused(name: str, taken: set[str]) -> str:
-    unique, number = name, 1
-    while unique in taken:
-        unique, number = f"{name}_{number}", number + 1
-    return unique
 
 
 def _count(number: int, noun: str) -> str:

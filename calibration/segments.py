@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from calibration.errors import CalibrationError
+from calibration.free_names import free_name
 from calibration.layers import Layer
 
 FED_BYTES = 1 << 18  # matrices from this size on are fed to the pieces that read them, so that no piece holds a copy
@@ -56,6 +57,7 @@ class Graph:
         self.inputs = tuple(value.name for value in model.graph.input if value.name not in {i.name for i in model.graph.initializer})
         self.outputs = tuple(value.name for value in model.graph.output) if outputs is None else tuple(outputs)
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._taken = {*self.inputs, *self._initializers, *(name for node in self.nodes for name in node.output)}
         self._reads = [tuple(dict.fromkeys(read_names(node))) for node in self.nodes]
         self.matrices = self._matrices()
         self.constant_outputs = {n: numpy_helper.to_array(self._initializers[n]) for n in self.outputs if n in self._initializers}
@@ -74,6 +76,10 @@ class Graph:
         """Return the constant tensor of that name."""
         tensor: onnx.TensorProto = self._initializers[name]
         return tensor
+
+    def free_name(self, name: str) -> str:
+        """Return ``name``, or one like it that no tensor of the model bears."""
+        return free_name(name, self._taken)
 
     def blocks(self, units_per_block: int) -> tuple[Block, ...]:
         """Return blocks of about ``units_per_block`` units that together cover every node once."""

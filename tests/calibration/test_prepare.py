@@ -10,7 +10,7 @@ from calibration.opset import opset_version
 from calibration.precision import Precision
 from calibration.prepare import prepare
 from tests import models, unusable_models
-from tests.model_text import ModelMaker, model_from_text, one_batch, run
+from tests.model_text import ModelMaker, halved, model_from_text, one_batch, run
 from tests.models import AWKWARD
 
 EVERY = {**AWKWARD, "duplicate_node_names": models.duplicate_node_names, "bf16_inside": models.bf16_inside}
@@ -265,3 +265,32 @@ def test_model_that_onnxruntime_cannot_run_is_refused() -> None:
     assert "cannot run it" in caught.value.detail
     assert "Incompatible dimensions for matrix multiplication" in caught.value.detail
     assert caught.value.fix == "Check that the model runs in onnxruntime (CPU) as it is, then upload it again."
+
+
+def test_names_that_conversion_to_float32_would_give_may_be_the_users() -> None:
+    model = model_from_text(
+        """half (float16[N,4] x, float16[N,4] x_float32) => (float16[N,3] y) {
+            sum = Add(x, x_float32)
+            y_float32 = Relu(sum)
+            product = MatMul(y_float32, w)
+            y = Neg(product)
+        }""",
+        {"w": (4, 3)},
+    )
+    feeds = one_batch(model := halved(model, onnx.TensorProto.FLOAT16))
+
+    for expected, found in zip(run(model, feeds), run(prepare(model).model, feeds), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=5e-3, atol=5e-3)  # float16 has 11 bits
+
+
+def test_a_copy_of_a_shared_weight_takes_no_inputs_name() -> None:
+    model = model_from_text(
+        """shared (float[N,4] x, float[N,4] w_second) => (float[N,4] y) {
+            [first] a = MatMul(x, w)
+            b = Add(a, w_second)
+            [second] y = MatMul(b, w)
+        }""",
+        {"w": (4, 4)},
+    )
+    feeds = one_batch(model)
+    np.testing.assert_allclose(run(prepare(model).model, feeds)[0], run(model, feeds)[0], rtol=1e-5, atol=1e-5)  # float32 rounding

@@ -42,7 +42,21 @@ def branches() -> onnx.ModelProto:
     )
 
 
-PROBED: dict[str, ModelMaker] = {"branches": branches} | {
+def named_like_roundings() -> onnx.ModelProto:
+    """Tensors of the user that are called as a probe would call what it makes of the tensors that it rounds."""
+    return model_from_text(
+        """g (float[N,4] x) => (float[N,5] y) {
+            x__rounded = MatMul(x, x__rounded__scale)
+            x__rounded__half = Relu(x__rounded)
+            x__rounded__levels = MatMul(x__rounded__half, w2)
+            x__rounded__rounded_output = Add(x__rounded__half, x__rounded__levels)
+            y = Gemm(x__rounded__rounded_output, w3)
+        }""",
+        {"x__rounded__scale": (4, 6), "w2": (6, 6), "w3": (6, 5)},
+    )
+
+
+PROBED: dict[str, ModelMaker] = {"branches": branches, "named_like_roundings": named_like_roundings} | {
     name: AWKWARD[name] for name in ("cnn", "attention", "conv_transpose", "odd_names")
 }
 PROBED_MODELS = pytest.mark.parametrize("maker", PROBED.values(), ids=PROBED.keys())

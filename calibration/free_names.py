@@ -1,0 +1,24 @@
+"""Names for new values and nodes that nothing in a model bears yet: a user's tensor may be called just as one of ours would be."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+import onnx_ir as ir
+
+
+def names_of_values(model: ir.Model) -> set[str]:
+    """Return the names of all values of ``model``, those inside subgraphs included."""
+    names: set[str] = set()
+    for graph in model.graphs():
+        names.update(value.name or "" for value in (*graph.inputs, *graph.initializers.values()))
+        names.update(value.name or "" for node in graph for value in node.outputs)
+    return names
+
+
+def free_name(name: str, taken: Set[str]) -> str:
+    """Return ``name``, with a number behind it if it is taken."""
+    free, number = name, 1
+    while free in taken:
+        free, number = f"{name}_{number}", number + 1
+    return free
