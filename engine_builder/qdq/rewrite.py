@@ -29,7 +29,9 @@ DequantizeLinear, and what comes out of it is ``fake_quantize_activation`` of th
    ``calibration.smoothing``.
 11. *Joined tensors*: where some inputs of a Concat are values of a pair, the others take one as well, on a grid on which they are or
     would be rounded anyway, so that the runtime joins integers. See ``joins``.
-12. *Products with a bias behind them* are kept apart from it where onnxruntime would make them a float Gemm. See ``products``.
+12. *Products with a bias behind them* are kept apart from it where onnxruntime would make them a float Gemm, or one whose int32 bias
+    clips. See ``products``.
+13. *Outputs of the model* that nothing above quantizes stay float, also where onnxruntime would round them. See ``float_outputs``.
 
 The pairs are written here and not by onnxruntime's ``QDQQuantizer``: that one gives a pair to every reader of a tensor, overwrites a
 user's constant called ``x_scale`` without a word (the model then computes something else), and leaves out, with a log line,
@@ -52,6 +54,7 @@ from calibration.smoothing import Smoothing
 from engine_builder.qdq.activations import QuantizeActivations
 from engine_builder.qdq.exactness import EXACT_ON, exact_on
 from engine_builder.qdq.float_layers import KeepFloatLayers
+from engine_builder.qdq.float_outputs import KeepFloatOutputs
 from engine_builder.qdq.joins import QuantizeJoins
 from engine_builder.qdq.names import Names, names_in
 from engine_builder.qdq.placement import low_layers, ranges_of_moved_tensors
@@ -102,6 +105,7 @@ def rewrite(
         QuantizeJoins(names)(model)
         KeepLowProducts({layer.name for layer in low}, names)(model)
         KeepFloatLayers({layer.name for layer in low}, names)(model)
+    KeepFloatOutputs(names)(model)
     model.metadata_props[EXACT_ON] = exact_on(is_saturable=bool(weights.saturable))
     explicit = ir.to_proto(model)
     del explicit.graph.value_info[:], explicit.graph.output[:]  # case 9

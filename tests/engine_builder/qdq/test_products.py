@@ -80,3 +80,22 @@ def test_biases_are_left_alone_where_nothing_would_fuse_them(sizes: str, low: tu
     model = explicit(product(sizes), low, scheme)
     assert "b" in {tensor.name for tensor in model.graph.initializer}
     assert "LeakyRelu" not in {node.op_type for node in model.graph.node}
+
+
+def test_a_bias_beside_a_dead_channel_is_not_clipped() -> None:
+    model = model_of("""<ir_version: 8, opset_import: ["" : 17]>
+    net (float[4, 6, 16] x) => (float[4, 6, 8] y) <float[16, 32] w, float[32] b, float[32, 8] v> {
+      [first] p = MatMul(x, w)
+      s = Add(p, b)
+      [second] y = MatMul(s, v)
+    }""")
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "w")
+    dead = onnx.numpy_helper.to_array(weight).copy()
+    dead[:, 0] = 0.0
+    weight.CopyFrom(onnx.numpy_helper.from_array(dead, "w"))
+    feeds = {name: np.float32(0.01) * value for name, value in samples_of(model, 4).items()}
+    layers = find_layers(model)
+    low = {layer.name: Precision.INT8 for layer in layers}
+    written = rewrite(model, layers, low, measured_ranges(model, feeds), ONNXRUNTIME_CPU_SCHEME)
+    engine, plain = (session_of(written, optimized=optimized).run(None, feeds)[0] for optimized in (True, False))
+    np.testing.assert_allclose(engine, plain, atol=0.02 * np.abs(plain).max())  # a value on the edge of two levels may fall either way
