@@ -18,7 +18,7 @@ from calibration.external_data import all_tensors, load_external_data
 from calibration.foreign_types import FOREIGN, is_foreign
 from calibration.modernize import inlined
 from calibration.outline import copy_without, outline, size_bytes
-from calibration.runtime_view import complaint, nodes_of, refusal
+from calibration.runtime_view import complaint, nodes_of, objection
 from calibration.sorting import sort_nodes
 from calibration.supported import check_supported
 from calibration.unknown_sizes import clear_unknown_sizes
@@ -59,7 +59,7 @@ def read_model(path: Path) -> onnx.ModelProto:
         check_data(tensor)
     sort_nodes(model.graph)
     detail = complaint(model)
-    if detail is not None and refusal(inlined(outline(model)) if model.functions else model) is not None:
+    if detail is not None and objection(inlined(outline(model)) if model.functions else model) is not None:
         raise InvalidModelError(
             f"model: breaks the ONNX standard: {detail}", fix="Export the model again; check it with onnx.checker.check_model."
         )

@@ -15,6 +15,7 @@ import onnx
 import onnx.inliner
 import onnx.version_converter
 
+from calibration.captures import hand_in_captures
 from calibration.errors import InvalidModelError
 from calibration.old_operators import is_misread, write_out_misread, write_out_old_operators
 from calibration.opset import STANDARD_DOMAINS, opset_version
@@ -112,6 +113,7 @@ def _converted(model: onnx.ModelProto, opset: int, notes: list[str]) -> onnx.Mod
     if written:
         notes.append(f"{', '.join(written)} written out in operators of later opsets")
     known = list(model.graph.value_info)
+    hand_in_captures(model.graph)
     hidden = _hide(model, opset)
     try:
         typed = onnx.shape_inference.infer_shapes(model)

@@ -49,6 +49,23 @@ def refusal(model: onnx.ModelProto) -> str | None:
     return None
 
 
+def objection(model: onnx.ModelProto) -> str | None:
+    """Return why onnxruntime takes the model for no sound graph, None if it does. Big weights need not be there.
+
+    Two nodes of one name do not count, nor does a kernel that it lacks: the prepared form may need neither.
+    """
+    work = outline(model)
+    for node in nodes_of(work.graph):
+        node.name = ""
+    try:
+        _session(work)
+    except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented:
+        return None
+    except Exception as exc:  # as above
+        return " ".join(str(exc).split())
+    return None
+
+
 def complaint(model: onnx.ModelProto) -> str | None:
     """Return what onnx's checker has against the model, None if nothing."""
     work = outline(model)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import onnx
 import pytest
 
 from calibration.errors import InvalidModelError
-from calibration.runtime_view import complaint, has_operator, is_standard, refusal, types_of
+from calibration.model import read_model
+from calibration.prepare import prepare
+from calibration.runtime_view import complaint, has_operator, is_standard, objection, refusal, types_of
 from calibration.supported import check_supported
+from tests import models
+from tests.model_text import ModelMaker
 from tests.runtime_models import RUNTIME_ONLY, rows
 
 
@@ -68,3 +74,15 @@ def test_the_runtimes_own_quantized_operators_are_refused_as_such(operator: str)
 @pytest.mark.parametrize("operator", ["Gelu", "QuickGelu", "FusedMatMul", "Attention", "SkipLayerNormalization"])
 def test_its_float_operators_are_not(operator: str) -> None:
     check_supported(rows(f"h = com.microsoft.{operator}(x, w1) y = MatMul(h, w2)", com__microsoft=1))
+
+
+@pytest.mark.parametrize("maker", [models.duplicate_node_names, models.bf16_inside])
+def test_what_the_prepared_form_mends_is_no_objection_beside_the_checkers(maker: ModelMaker, tmp_path: Path) -> None:
+    model = maker()
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    assert complaint(model) is not None
+    assert refusal(model) is not None
+    assert objection(model) is None
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    assert prepare(read_model(tmp_path / "model.onnx")).model.graph.node
