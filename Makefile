@@ -14,7 +14,7 @@ BENCH_MODELS := $(VENV)/bench-models
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: help demo bench bench-nncf test lint format lock docker-check clean
+.PHONY: help demo bench bench-nncf test fuzz lint format lock docker-check clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ bench-nncf: $(DEV) ## run NNCF's accuracy control beside a job of ours (NNCF in 
 
 test: lint ## every check and every test
 	$(BIN)/python -m pytest -q -n logical --dist loadfile
+
+fuzz: $(DEV) ## try COUNT generated models from SEED on: laws for all, whole jobs for one in ten (JOBS=onnxruntime-cpu,tensorrt-rtx); KEEP=FOLDER keeps findings
+	$(BIN)/python -m tests.generated.fuzz --seed $(or $(SEED),0) --count $(or $(COUNT),1000) --jobs $(or $(JOBS),onnxruntime-cpu) --every $(or $(EVERY),10) $(if $(KEEP),--keep $(KEEP))
 
 lint: $(DEV) ## formatting, lint, types and import rules, without the tests
 	$(BIN)/ruff format --check .
