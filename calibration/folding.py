@@ -145,6 +145,7 @@ def _run(model: ir.Model, nodes: list[ir.Node], outputs: list[ir.Value]) -> list
     needed: dict[str, ir.Value] = {}
     for node in nodes:
         proto.graph.node.append(ir.to_proto(node))
+        proto.graph.node[-1].name = ""  # onnxruntime refuses a name that several nodes have
         for value in node.inputs:
             if value is not None and value.is_initializer() and value.name is not None:
                 needed[value.name] = value

@@ -33,7 +33,7 @@ class KeepFloatOutputs(ir.passes.InPlacePass):
             tensor = str(output.name)
             identity = ir.node("LeakyRelu", [output], attributes={"alpha": 1.0}, name=self._names.new(tensor, "keep_output"))
             result = identity.outputs[0]
-            result.name, result.shape, result.type = self._names.new(tensor, "kept_output"), output.shape, output.type
+            result.name, result.shape, result.dtype = self._names.new(tensor, "kept_output"), output.shape, output.dtype
             for use in uses:
                 use.node.replace_input_with(use.idx, result)
             model.graph.insert_after(producer, identity)

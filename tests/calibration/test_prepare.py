@@ -294,3 +294,20 @@ def test_a_copy_of_a_shared_weight_takes_no_inputs_name() -> None:
     )
     feeds = one_batch(model)
     np.testing.assert_allclose(run(prepare(model).model, feeds)[0], run(model, feeds)[0], rtol=1e-5, atol=1e-5)  # float32 rounding
+
+
+def test_constant_nodes_of_one_name_are_computed_once() -> None:
+    model = model_from_text(
+        """g (float[N,4] x) => (float[N,3] y) {
+            [same] turned = Transpose(w)
+            [same] halves = Mul(turned, half)
+            [same] y = MatMul(x, halves)
+        }""",
+        {"w": (3, 4), "half": (1,)},
+    )
+    prepared = prepare(model).model
+    assert ops(prepared) == ["MatMul"]
+    for node in model.graph.node:
+        node.name = ""  # onnxruntime refuses a name that several nodes have
+    feeds = one_batch(model)
+    np.testing.assert_allclose(run(prepared, feeds)[0], run(model, feeds)[0], rtol=1e-5, atol=1e-5)  # float32 rounding

@@ -26,3 +26,17 @@ def test_inputs_that_are_given_out_are_given_out_unrounded_under_names_of_their_
     np.testing.assert_array_equal(echo, x)
     np.testing.assert_array_equal(copy, x)
     np.testing.assert_array_equal(ids, [123456789])
+
+
+def test_a_uint8_picture_that_is_given_out_keeps_its_type() -> None:
+    model = model_from_text(
+        "g (uint8[N,4] x) => (float[N,4] y, uint8[N,4] x) { f = Cast<to=1>(x) y = MatMul(f, w) }",
+        {"w": (4, 4)},
+    )
+    prepared = prepare(model).model
+    ranges = {value.name: (0.0, 255.0) for value in (*prepared.graph.value_info, *prepared.graph.output)}
+    explicit = rewrite_tensorrt(prepared, find_layers(prepared), {}, ranges, baseline=Precision.FP16)
+    x = np.array([[0, 1, 128, 255]], dtype=np.uint8)
+    echo = run(simulated(explicit), {"x": x})[1]
+    assert echo.dtype == np.uint8
+    np.testing.assert_array_equal(echo, x)
