@@ -6,6 +6,8 @@ an Identity gives out has its own name anyway. Both keep the type that they have
 
 from __future__ import annotations
 
+from copy import copy
+
 import onnx_ir as ir
 
 from engine_builder.qdq.names import Names
@@ -25,7 +27,7 @@ class SeparateEchoes(ir.passes.InPlacePass):
             if value.is_graph_input() and not value.is_initializer():
                 name = self._names.new(str(value.name), "output")
                 echo = ir.node("Identity", [value], name=self._names.new(name, "Identity"))
-                echo.outputs[0].name, echo.outputs[0].dtype, echo.outputs[0].shape = name, value.dtype, value.shape
+                echo.outputs[0].name, echo.outputs[0].type, echo.outputs[0].shape = name, copy(value.type), value.shape
                 graph.append(echo)
                 graph.outputs[index], found = echo.outputs[0], True
         return ir.passes.PassResult(model, modified=found)

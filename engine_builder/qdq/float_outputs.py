@@ -7,12 +7,14 @@ it does not see through, between the output and the Transpose, keeps the output 
 
 from __future__ import annotations
 
+from copy import copy
+
 import onnx_ir as ir
 
 from engine_builder.qdq.names import Names
 from engine_builder.qdq.placement import MOVING_OPS
 
-_CROSSED = MOVING_OPS | {"Slice"}  # onnxruntime moves a QuantizeLinear in front of these, some of them too
+CROSSED = MOVING_OPS | {"Slice"}  # onnxruntime moves a QuantizeLinear in front of some of these, a DequantizeLinear behind
 
 
 class KeepFloatOutputs(ir.passes.InPlacePass):
@@ -33,7 +35,7 @@ class KeepFloatOutputs(ir.passes.InPlacePass):
             tensor = str(output.name)
             identity = ir.node("LeakyRelu", [output], attributes={"alpha": 1.0}, name=self._names.new(tensor, "keep_output"))
             result = identity.outputs[0]
-            result.name, result.shape, result.dtype = self._names.new(tensor, "kept_output"), output.shape, output.dtype
+            result.name, result.shape, result.type = self._names.new(tensor, "kept_output"), output.shape, copy(output.type)
             for use in uses:
                 use.node.replace_input_with(use.idx, result)
             model.graph.insert_after(producer, identity)
@@ -43,4 +45,4 @@ class KeepFloatOutputs(ir.passes.InPlacePass):
 
 def _leads_to_quantize(node: ir.Node) -> bool:
     readers = [use.node for use in node.outputs[0].uses()]
-    return any(one.op_type == "QuantizeLinear" or (one.op_type in _CROSSED and _leads_to_quantize(one)) for one in readers)
+    return any(one.op_type == "QuantizeLinear" or (one.op_type in CROSSED and _leads_to_quantize(one)) for one in readers)

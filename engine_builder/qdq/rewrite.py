@@ -32,6 +32,7 @@ DequantizeLinear, and what comes out of it is ``fake_quantize_activation`` of th
 12. *Products with a bias behind them* are kept apart from it where onnxruntime would make them a float Gemm, or one whose int32 bias
     clips. See ``products``.
 13. *Outputs of the model* that nothing above quantizes stay float, also where onnxruntime would round them. See ``float_outputs``.
+14. *Graphs inside nodes* (If, Loop) do not read a moved, dequantized tensor itself, at which onnxruntime ends. See ``captured``.
 
 The pairs are written here and not by onnxruntime's ``QDQQuantizer``: that one gives a pair to every reader of a tensor, overwrites a
 user's constant called ``x_scale`` without a word (the model then computes something else), and leaves out, with a log line,
@@ -52,6 +53,7 @@ from calibration.precision import Precision, Scheme
 from calibration.second_order import Levels
 from calibration.smoothing import Smoothing
 from engine_builder.qdq.activations import QuantizeActivations
+from engine_builder.qdq.captured import PartCaptures
 from engine_builder.qdq.exactness import EXACT_ON, exact_on
 from engine_builder.qdq.float_layers import KeepFloatLayers
 from engine_builder.qdq.float_outputs import KeepFloatOutputs
@@ -106,6 +108,7 @@ def rewrite(
         KeepLowProducts({layer.name for layer in low}, names)(model)
         KeepFloatLayers({layer.name for layer in low}, names)(model)
     KeepFloatOutputs(names)(model)
+    PartCaptures(names)(model)
     model.metadata_props[EXACT_ON] = exact_on(is_saturable=bool(weights.saturable))
     explicit = ir.to_proto(model)
     del explicit.graph.value_info[:], explicit.graph.output[:]  # case 9
