@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from calibration.runtime_view import nodes_of
 from engine_builder.qdq.explicit_graph import ExplicitGraph
 from engine_builder.qdq.names import Names
 
@@ -72,7 +73,8 @@ class _Simulation:
     def __init__(self, model: onnx.ModelProto, graph: ExplicitGraph) -> None:
         self._graph = graph
         self._outputs = {value.name for value in model.graph.output}
-        self._names = Names(name for node in model.graph.node for name in (node.name, *node.input, *node.output))
+        values = (value.name for value in (*model.graph.input, *model.graph.initializer))  # those that nothing reads, too
+        self._names = Names((*values, *(name for node in nodes_of(model.graph) for name in (node.name, *node.input, *node.output))))
         self._floats: dict[str, str] = {}  # the float32 twin of each 16-bit input or output of the model
         self._nodes: list[onnx.NodeProto] = []
         self._readers: dict[str, list[onnx.NodeProto]] = {}

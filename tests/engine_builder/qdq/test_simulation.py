@@ -159,3 +159,11 @@ def test_dequantized_levels_of_8_bits_are_not_rounded_and_those_of_4_bits_are(tm
         model.graph.initializer.append(numpy_helper.from_array(np.array(0.3333, dtype=np.float16), "scale"))
         (found,) = as_written(model, {"x": np.array([7], dtype=np.int8)}, tmp_path)
         assert found.item() == expected
+
+
+def test_a_new_tensor_is_not_called_like_an_input_that_nothing_reads(tmp_path: Path) -> None:
+    text = "g (float16[N,2] x, float[N,2] x_float32) => (float16[N,2] y) { y = Relu(x) }"
+    onnx.save_model(model_from_text(text, {}), tmp_path / "plan.onnx")
+    x = np.array([[-1.0, 2.0]], np.float16)
+    runner = OrtCpuRunner(tmp_path / "plan.onnx", threads=1, as_written=True)
+    np.testing.assert_array_equal(runner.run({"x": x, "x_float32": np.ones((1, 2), np.float32)})[0], [[0.0, 2.0]])
