@@ -25,12 +25,8 @@ def class_labels_from(labels: Array, samples: int, name: str) -> NDArray[np.int6
         InvalidCalibrationSetError: They are of another type or shape, or negative.
     """
     if labels.dtype.kind not in "iu":
-        is_row = labels.ndim == 2 and labels.shape[1] > 1
-        found = f"{labels.dtype.name} of shape {labels.shape}" if is_row else labels.dtype.name
-        raise InvalidCalibrationSetError(
-            f"array '{name}': {found} found, whole numbers expected (class indices)",
-            fix="Convert it: labels.argmax(axis=1), if these are one-hot rows." if is_row else "Convert it: labels.astype('int64').",
-        )
+        found, fix = _not_whole(labels)
+        raise InvalidCalibrationSetError(f"array '{name}': {found} found, whole numbers expected (class indices)", fix=fix)
     if labels.ndim not in (1, 2) or len(labels) != samples or not labels.size:
         raise InvalidCalibrationSetError(
             f"array '{name}': shape {labels.shape} found, ({samples},) expected: one class index per sample",
@@ -63,7 +59,7 @@ def any_labels_from(labels: Array, samples: int, name: str) -> Array:
     """
     if labels.dtype.kind not in "fiub":
         raise InvalidCalibrationSetError(
-            f"array '{name}': {labels.dtype.name} found, numbers expected", fix="Convert it to a plain number type."
+            f"array '{name}': {_type_of(labels)} found, numbers expected", fix="Convert it to a plain number type."
         )
     if labels.ndim == 0 or len(labels) != samples or not labels.size:
         raise InvalidCalibrationSetError(
@@ -71,3 +67,33 @@ def any_labels_from(labels: Array, samples: int, name: str) -> Array:
             fix="Stack the labels of the samples on the first axis, in the same order.",
         )
     return labels.astype(labels.dtype.newbyteorder("="))
+
+
+def one_for_each_sample(labels: NDArray[np.int64]) -> str:
+    """Return the fix for rows of labels, (samples, tokens), where the model has a class for each sample and none for tokens."""
+    if labels.shape[1] == 1:
+        return "Give them without the second axis: labels.reshape(-1)."
+    if bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
+        return "Convert it: labels.argmax(axis=1), since these are one-hot rows."
+    return "Give exactly one label per sample (no rows), or name a metric that needs none, such as agreement."
+
+
+def _not_whole(labels: Array) -> tuple[str, str]:
+    """Return what labels are that are no whole numbers, and what to do."""
+    found = _type_of(labels)
+    if labels.dtype.kind == "f" and labels.ndim == 2 and labels.shape[1] > 1:
+        return f"{found} of shape {labels.shape}", "Convert it: labels.argmax(axis=1), if these are one-hot rows."
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        return f"{found} with NaN or infinities", "Remove the samples that have no label, and convert the rest: labels.astype('int64')."
+    if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
+        return (
+            f"{found} with fractions",
+            "Leave the labels out if they are no classes, or give a metric model, which may compare with any numbers.",
+        )
+    if labels.dtype.kind in "fb":
+        return found, "Convert it: labels.astype('int64')."
+    return found, "Give the index that each label has among the model's classes: numpy.array([classes.index(label) for label in labels])."
+
+
+def _type_of(labels: Array) -> str:
+    return "text" if labels.dtype.kind in "US" else labels.dtype.name

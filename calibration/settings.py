@@ -112,7 +112,8 @@ def note_of(name: str, value: Array) -> str:
     """Return for the user how a setting is treated."""
     return (
         f"input '{name}' is {_shown(value)} for the whole job, so engines are built with that value as a constant; "
-        "they keep the input, but do not read it: for another value optimize the model again"
+        "they keep the input, but do not read it (only your own file, where it is kept as the engine, does): "
+        "for another value optimize the model again"
     )
 
 

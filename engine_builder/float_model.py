@@ -124,7 +124,7 @@ class FloatModel:
                 inputs = f" ({'; '.join(self._specials)})" if self._specials else ""
                 raise InvalidCalibrationSetError(
                     f"{what}: the float model's own output '{name}' holds NaN on these samples{inputs}, numbers expected",
-                    fix=(_FROM_INPUTS if "NaN in " in inputs else _FROM_INSIDE).format(name=name),
+                    fix=(_FROM_INPUTS if "NaN" in inputs or "+inf" in inputs else _FROM_INSIDE).format(name=name),
                 )
 
 
@@ -142,9 +142,10 @@ def _cannot_run(what: str, error: EngineError) -> InvalidCalibrationSetError:
     )
 
 
-_FROM_INPUTS = "Repair the preprocessing that made NaN, or remove the samples: the model does not take them."
+_FROM_INPUTS = "Repair the preprocessing that made these values, or remove the samples: the model does not take them."
 _FROM_INSIDE = (
-    "Check the preprocessing. Where it is right, the model divides 0 by 0, or a mask hides all that a Softmax reads, as for samples of "
-    "nothing but padding: remove such samples, drop such rows in the model with a Where, or leave the output out with "
+    "Check the preprocessing, the size of the values too. Where it is right, the model divides 0 by 0, subtracts infinities that large "
+    "values became, or a mask hides all that a Softmax reads, as for samples of nothing but padding: remove such samples, drop such rows "
+    "in the model with a Where, or leave the output out with "
     "outputs: {{'{name}': ignore}}."
 )

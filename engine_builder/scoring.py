@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from calibration.dataset import CalibrationSet
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidMetricError
+from calibration.labels import one_for_each_sample
 from calibration.metric_model import MetricModel
 from calibration.metrics import Metric, OutputKind, score
 from calibration.session import Array
@@ -95,8 +96,8 @@ def new_scorer(
     if metric is None:
         if labels is not None and labels.ndim > 1 and not per_token:
             raise InvalidCalibrationSetError(
-                f"labels: shape {labels.shape} found, ({samples.samples},) expected: no output of the model holds classes of tokens",
-                fix="Give exactly one label per sample (no one-hot rows), or name a metric that needs none, such as agreement.",
+                f"labels: shape (samples, {labels.shape[1]}) found, (samples,) expected: no output of the model holds classes of tokens",
+                fix=one_for_each_sample(labels),
             )
         metric = default_metric(kinds, is_labelled=labels is not None, is_per_token=bool(per_token))
     if config.accuracy.label_names is not None and not metric.is_per_token:

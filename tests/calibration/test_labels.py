@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from calibration.dataset import CalibrationSet, load_saved, read_samples
 from calibration.errors import InvalidCalibrationSetError
-from calibration.labels import any_labels_from, class_labels_from
+from calibration.labels import any_labels_from, class_labels_from, one_for_each_sample
 from calibration.model import TensorSpec
 
 Array = NDArray[np.generic]
@@ -40,6 +40,34 @@ def test_float_rows_are_told_how_to_become_class_indices() -> None:
     assert caught.value.fix == "Convert it: labels.argmax(axis=1), if these are one-hot rows."
 
 
+@pytest.mark.parametrize(
+    ("labels", "found", "fix"),
+    [
+        (np.array(["cat", "dog"] * 5), "text", "classes.index(label)"),
+        (np.array([0.0, np.nan] * 5), "float64 with NaN or infinities", "Remove the samples that have no label"),
+        (np.array([0.25, 1.0] * 5), "float64 with fractions", "Leave the labels out if they are no classes"),
+        (np.array([0.0, 1.0] * 5), "float64", "Convert it: labels.astype('int64')."),
+        (np.array([False, True] * 5), "bool", "Convert it: labels.astype('int64')."),
+    ],
+)
+def test_what_cannot_be_cast_to_whole_numbers_is_not_told_to(labels: Array, found: str, fix: str) -> None:
+    with pytest.raises(InvalidCalibrationSetError, match=f"'labels': {found} found, whole numbers expected") as caught:
+        class_labels_from(labels, 10, "labels")
+    assert fix in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("labels", "fix"),
+    [
+        (np.arange(10)[:, None], "labels.reshape(-1)"),
+        (np.eye(3, dtype=np.int64)[np.arange(10) % 3], "labels.argmax(axis=1)"),
+        (np.arange(30).reshape(10, 3), "exactly one label per sample"),
+    ],
+)
+def test_rows_of_labels_for_a_model_without_tokens_are_told_how_to_become_one_each(labels: NDArray[np.int64], fix: str) -> None:
+    assert fix in one_for_each_sample(labels)
+
+
 @pytest.mark.parametrize("labels", [np.arange(10.0), np.zeros((10, 2, 3), np.uint8), np.zeros(10, bool), np.full(10, -7)])
 def test_any_numbers_are_labels_for_a_metric_of_ones_own(labels: Array) -> None:
     found = any_labels_from(labels, 10, "labels")
@@ -52,7 +80,7 @@ def test_the_other_byte_order_is_turned() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "words"),
-    [(np.array(["a"] * 10), "str32 found, numbers expected"), (np.zeros((9, 2)), r"shape \(9, 2\) found, \(10, ...\) expected")],
+    [(np.array(["a"] * 10), "text found, numbers expected"), (np.zeros((9, 2)), r"shape \(9, 2\) found, \(10, ...\) expected")],
 )
 def test_labels_that_no_metric_can_read_are_refused(labels: Array, words: str) -> None:
     with pytest.raises(InvalidCalibrationSetError, match=words) as caught:
