@@ -9,7 +9,8 @@ model runs a few samples one by one and all of them in one call.
    runs only as many together as an exporter wrote into it takes as many.
 4. Where a sample alone has another answer than the same sample among others, beyond rounding, another guess of the inputs' axes may be
    right. If none is, the samples of a call depend on each other, and every call is like a timed one.
-5. Where the inputs fix more than one sample a call, an output's axis of samples is the one on which a sample keeps its place and its
+5. An output that differs between two calls on the same samples holds noise that the model draws, and is not compared.
+6. Where the inputs fix more than one sample a call, an output's axis of samples is the one on which a sample keeps its place and its
    answer when the others are exchanged.
 """
 
@@ -28,12 +29,12 @@ from calibration.model import TensorSpec
 from calibration.sample_axes import Array, OutputAxis, SampleAxes
 from engine_builder.config import Config
 from engine_builder.errors import EngineError
+from engine_builder.sameness import is_same
 from engine_builder.sizes import fixed_batch
 
 SAMPLES = 3  # run one by one and together
-ROUNDING = 1e-3  # relative: float32 sums in another order differ by 1e-6 to 1e-5
-OTHER_LABELS = 0.02  # share of whole numbers that rounding may change
 _EXPORTED = (2, 4, 8, 16, 32, 64, 3, 5, 6, 10)  # batches that a model may hold though it declares none
+_NOISE = "changes from call to call on the same samples: the model draws random numbers"
 _FAILING_NODE = re.compile(r"running (\w+) node\. Name:'([^']*)'")  # in the runtime's words
 
 Run = Callable[[Mapping[str, Array]], tuple[Array, ...]]
@@ -150,9 +151,12 @@ class _Bench:
         """Return the calls of a model that takes exactly ``batch`` samples."""
         notes = () if note is None else (note,)
         if batch == 1:
-            alone = zip(*(self._call([index]) for index in range(SAMPLES)), strict=True)
-            seen = [_of_one([one.shape for one in parts]) if _holds_numbers(parts[0]) else _foreign(parts[0]) for parts in alone]
-            return _Tried(self._calls(seen, 1, notes))
+            calls = [self._call([index]) for index in range(SAMPLES)]
+            seen = [
+                _of_one([one.shape for one in parts]) if _holds_numbers(parts[0]) else _foreign(parts[0])
+                for parts in zip(*calls, strict=True)
+            ]
+            return _Tried(self._calls(self._without_noise(seen, [0], calls[0]), 1, notes))
         group = np.arange(batch)
         others = np.concatenate([group[:1], group[1:] + batch - 1])
         first, exchanged, turned = (self._call(indices) for indices in (group, others, np.roll(group, -1)))
@@ -165,7 +169,9 @@ class _Bench:
             if axis is None and (axis := _turned_axis(one, rolled, batch)) is not None:
                 dependent = dependent or name
             found.append(_among(axis, one.shape, batch))
-        return _Tried(self._calls(found, batch, (*notes, *(() if dependent is None else (_depends(dependent, batch),)))))
+        known = self._without_noise(found, group, first)
+        dependent = None if known != found else dependent  # told by its noise
+        return _Tried(self._calls(known, batch, (*notes, *(() if dependent is None else (_depends(dependent, batch),)))))
 
     def open_calls(self, timed: int, most: int) -> _Tried:
         """Return the calls of a model whose inputs leave the number of samples open."""
@@ -182,7 +188,7 @@ class _Bench:
             if one is None:
                 why = f"output '{name}' has the shape {alone[0][self._names.index(name)].shape} for one and {array.shape} for {SAMPLES}"
                 return self.fixed_calls(1, _one_at_a_time(why))
-        seen = [one for one in found if one is not None]
+        seen = self._without_noise([one for one in found if one is not None], [0], alone[0])
         for index, one in enumerate(seen):
             if one.unfit is None and not _is_same_alone(one.axis, [arrays[index] for arrays in alone], together[index]):
                 return self._dependent(self._names[index], seen, timed)
@@ -220,6 +226,15 @@ class _Bench:
         inputs = self._samples.axes
         axes = SampleAxes({**inputs, **dict.fromkeys(self._samples.settings)}, tuple(one.axis for one in found))
         return Calls(axes, {name: axis for name, axis in inputs.items() if axis != 0}, tuple(found), batch, notes)
+
+    def _without_noise(self, seen: Sequence[FoundOutput], indices: Sequence[int] | Array, first: Sequence[Array]) -> list[FoundOutput]:
+        """Return the outputs with those unfit, by rule 5, that differ from ``first`` when the same samples are run again."""
+        return [
+            FoundOutput(one.shape, OutputAxis(None), _NOISE)
+            if _holds_numbers(one) and (one.shape != other.shape or not is_same(one, other))
+            else output
+            for output, one, other in zip(seen, first, self._call(indices), strict=True)
+        ]
 
     def _call(self, indices: Sequence[int] | Array) -> tuple[Array, ...]:
         taken = np.asarray(indices, dtype=np.int64) % self._samples.samples
@@ -272,11 +287,11 @@ def _among(axis: OutputAxis | None, shape: tuple[int, ...], batch: int) -> Found
 
 
 def _kept_axis(one: Array, exchanged: Array, batch: int) -> OutputAxis | None:
-    """Return the axis on which the first sample keeps its answer and others do not, by rule 5."""
+    """Return the axis on which the first sample keeps its answer and others do not, by rule 6."""
     for axis in _able(one.shape, batch):
-        if one.shape == exchanged.shape and not _is_same(one, exchanged):
+        if one.shape == exchanged.shape and not is_same(one, exchanged):
             before, after = axis.samples_first(one, batch), axis.samples_first(exchanged, batch)
-            if _is_same(before[0], after[0]):
+            if is_same(before[0], after[0]):
                 return axis
     return None
 
@@ -284,7 +299,7 @@ def _kept_axis(one: Array, exchanged: Array, batch: int) -> OutputAxis | None:
 def _turned_axis(one: Array, turned: Array, batch: int) -> OutputAxis | None:
     """Return the axis on which answers change places as the samples do."""
     for axis in _able(one.shape, batch):
-        if one.shape == turned.shape and _is_same(np.roll(axis.samples_first(one, batch), -1, axis=0), axis.samples_first(turned, batch)):
+        if one.shape == turned.shape and is_same(np.roll(axis.samples_first(one, batch), -1, axis=0), axis.samples_first(turned, batch)):
             return axis
     return None
 
@@ -297,19 +312,7 @@ def _able(shape: tuple[int, ...], batch: int) -> list[OutputAxis]:
 
 def _is_same_alone(axis: OutputAxis, alone: Sequence[Array], together: Array) -> bool:
     first = axis.samples_first(together, SAMPLES)
-    return all(_is_same(axis.samples_first(one, 1)[0], row) for one, row in zip(alone, first, strict=True))
-
-
-def _is_same(one: Array, other: Array) -> bool:
-    """Return whether two arrays of one shape are equal up to rounding."""
-    if one.dtype.kind != "f":
-        return bool((one != other).mean() <= OTHER_LABELS) if one.size else True
-    a, b = one.astype(np.float64), other.astype(np.float64)
-    finite = np.isfinite(a) & np.isfinite(b)
-    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-        return False
-    error, norm = np.linalg.norm(a[finite] - b[finite]), max(np.linalg.norm(a[finite]), np.linalg.norm(b[finite]))
-    return bool(error <= ROUNDING * norm)
+    return all(is_same(axis.samples_first(one, 1)[0], row) for one, row in zip(alone, first, strict=True))
 
 
 def _changing(shapes: Sequence[tuple[int, ...]]) -> str:

@@ -107,7 +107,9 @@ def output_kinds(
         found = "; ".join(reasons) or "all outputs are set to ignore"
         raise InvalidModelError(
             f"model: no output can be compared with the float model's: {found}",
-            fix="Export the model so that it returns its scores, before a selection such as NonMaxSuppression, with an axis of samples.",
+            fix="Export the model without its noise, such as a Dropout in training mode, or with the noise as an input."
+            if "random numbers" in found
+            else "Export the model so that it returns its scores, before a selection such as NonMaxSuppression, with an axis of samples.",
         )
     notes.extend(f"{reason}: it is not compared with the float model's" for reason in reasons)
     rows = [_is_row_of_classes(one.shape) if tokens is None else _is_row_per_token(one.shape, tokens) for one in outputs]

@@ -36,9 +36,15 @@ def onnx_tensors(model: onnx.ModelProto) -> tuple[tuple[EngineTensor, ...], tupl
     """Return the inputs and outputs of a model; shapes that it does not give are inferred.
 
     Raises:
-        BuildError: The shape of one cannot be inferred.
+        BuildError: One is no tensor, or its shape cannot be inferred.
     """
     values = (*model.graph.input, *model.graph.output)
+    for value in values:
+        if value.type.WhichOneof("value") != "tensor_type":
+            raise BuildError(
+                f"triton.zip: {value.name!r} is no tensor (a sequence, a map or an optional value), and Triton takes tensors only",
+                fix="Export the model without it, or with a tensor in its place.",
+            )
     if not all(value.type.tensor_type.HasField("shape") for value in values):
         model = inferred(outline(model))
     known = {value.name: value.type.tensor_type.HasField("shape") for value in (*model.graph.input, *model.graph.output)}

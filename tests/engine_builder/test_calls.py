@@ -121,6 +121,18 @@ def test_a_fixed_batch_whose_samples_depend_on_each_other_is_told() -> None:
     assert "depends on the other samples" in calls.notes[0]
 
 
+@pytest.mark.parametrize("batch", ["N", "1", "4"])
+def test_an_output_with_noise_is_told_from_samples_that_depend_on_each_other(batch: str) -> None:
+    model = model_from_text(
+        f"g (float[{batch},6] x) => (float[{batch},4] y, float[{batch},4] z) {{ y = MatMul(x, w) r = RandomNormalLike(y) z = Add(y, r) }}",
+        {"w": (6, 4)},
+    )
+    calls = calls_of(model)
+    mean, drawn = calls.outputs
+    assert (mean.unfit, calls.notes) == (None, ())
+    assert drawn.unfit == "changes from call to call on the same samples: the model draws random numbers"
+
+
 def test_an_unnamed_axis_of_time_is_told_from_that_of_samples() -> None:
     model = model_from_text(
         "g (float[A,B,6] x) => (float[A,B,6] y) { h = MatMul(x, w) a = Constant<value = int64 {0}>() y = CumSum(h, a) }", {"w": (6, 6)}

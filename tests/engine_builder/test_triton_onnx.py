@@ -40,6 +40,13 @@ def test_an_output_without_a_shape_gets_the_inferred_one() -> None:
     assert onnx_tensors(graph)[1] == (EngineTensor("y", "float32", (None, 3)),)
 
 
+def test_a_sequence_is_refused_for_what_it_is() -> None:
+    graph = model("g (float[N,3] x) => (float[N,3] y) { y = Relu(x) s = SequenceConstruct(x, y) }")
+    graph.graph.output.append(onnx.helper.make_tensor_sequence_value_info("s", onnx.TensorProto.FLOAT, None))
+    with pytest.raises(BuildError, match="'s' is no tensor"):
+        onnx_tensors(graph)
+
+
 def test_an_output_of_unknown_rank_is_refused() -> None:
     graph = model("g (float[N,3] x, int64[K] shape) => (float[N] y) { y = Reshape(x, shape) }")
     graph.graph.output[0].type.tensor_type.ClearField("shape")
