@@ -17,12 +17,16 @@ _TYPE_ATTRIBUTES = ("to", "dtype")  # Cast; EyeLike, Random*, Bernoulli, ...
 
 
 def float_type(model: ir.Model) -> Precision:
-    """Return the float format that holds most of the model's weights, counted in elements."""
+    """Return the float format that most of the model's weights are computed with, counted in elements.
+
+    A weight that is only stored in another format, and cast before anything else reads it, counts as what the Cast gives.
+    """
     sizes = {Precision.FP32: 0, Precision.FP16: 0, Precision.BF16: 0}
     for graph in model.graphs():
         for value in graph.initializers.values():
-            if value.const_value is not None and value.const_value.dtype in (ir.DataType.FLOAT, *_HALF):
-                sizes[_HALF.get(value.const_value.dtype, Precision.FP32)] += value.const_value.size
+            dtype = _read_as(value)
+            if value.const_value is not None and dtype in (ir.DataType.FLOAT, *_HALF):
+                sizes[_HALF.get(dtype, Precision.FP32)] += value.const_value.size
     return max(sizes, key=lambda precision: (sizes[precision], precision is Precision.FP32))
 
 
@@ -56,6 +60,12 @@ def convert_to_float32(model: ir.Model) -> bool:
     changed |= _cast_outputs(model.graph, user_outputs, taken)
     changed |= _cast_inputs(model.graph, taken)
     return changed
+
+
+def _read_as(value: ir.Value) -> ir.DataType | None:
+    casts = {node.attributes["to"].as_int() if node.op_type == "Cast" else None for node, _ in value.uses()}
+    only = casts.pop() if len(casts) == 1 else None
+    return ir.DataType(only) if only is not None else value.const_value.dtype if value.const_value is not None else None
 
 
 def _cast_inputs(graph: ir.Graph, taken: set[str]) -> bool:
