@@ -72,6 +72,12 @@ def pack_model(model: Path, target: Path) -> bool:
 def _the_model(folder: Path) -> Path:
     models = sorted(path for path in folder.rglob("*.onnx") if not path.name.startswith("._"))  # macOS packs such shadows
     if len(models) != 1:
+        if not models and any(folder.rglob("data.pkl")):
+            raise InvalidModelError("archive: expected one .onnx file, found a PyTorch checkpoint", fix="Export it with torch.onnx.export.")
+        if not models and any(folder.rglob("*.weights.h5")):
+            raise InvalidModelError(
+                "archive: expected one .onnx file, found a Keras model", fix="Export it: model.export(path, format='onnx')."
+            )
         names = ", ".join(str(path.relative_to(folder)) for path in models[:5]) or "none"
         raise InvalidModelError(f"archive: expected one .onnx file, found {names}", fix="Pack one model with its external data files.")
     return models[0]

@@ -157,3 +157,19 @@ def test_plain_model_is_no_archive(tmp_path: Path) -> None:
     path = tmp_path / "model"
     path.write_bytes(b"\x08\x07\x12\x04test")
     assert not is_archive(path)
+
+
+@pytest.mark.parametrize(
+    ("files", "words", "fix"),
+    [
+        ({"archive/data.pkl": b"x", "archive/data/0": b"x"}, "found a PyTorch checkpoint", "torch.onnx.export"),
+        ({"config.json": b"{}", "model.weights.h5": b"x"}, "found a Keras model", "format='onnx'"),
+        ({"README": b"x"}, "found none", "Pack one model"),
+    ],
+)
+def test_what_other_frameworks_save_is_named(files: Mapping[str, bytes], words: str, fix: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(zip_of(files))
+    with pytest.raises(InvalidModelError, match=words) as caught:
+        unpack_model(path, tmp_path / "unpacked", LIMIT)
+    assert fix in caught.value.fix
