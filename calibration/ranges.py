@@ -47,10 +47,11 @@ def collect_ranges(
     Raises:
         CalibrationError: The model cannot run on these samples.
     """
-    chain = Chain(read_model(model), layers)
+    loaded = read_model(model)
+    chain = Chain(loaded, layers)
     spans: dict[str, tuple[float, float]] = {}
     inputs: dict[str, tuple[float, float]] = {}
-    specials: dict[str, frozenset[Special]] = {}
+    specials = _specials_of_constants(loaded, layers)
     named: dict[str, None] = {}
     histograms: dict[str, Histogram] = {}
     seen = 0
@@ -92,6 +93,13 @@ def collect_histograms(
             if name in histograms:
                 histograms[name].add(finite_of(value))
     return histograms
+
+
+def _specials_of_constants(model: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, frozenset[Special]]:
+    """Return what the weights and biases of layers hold beside finite numbers, by name."""
+    wanted = {name for layer in layers for name in (layer.weight, layer.bias) if name is not None}
+    held = {tensor.name: specials_in(onnx.numpy_helper.to_array(tensor)) for tensor in model.graph.initializer if tensor.name in wanted}
+    return {name: kinds for name, kinds in held.items() if kinds}
 
 
 def _widen(spans: dict[str, tuple[float, float]], name: str, values: Array) -> None:

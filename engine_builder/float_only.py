@@ -19,7 +19,8 @@ def float_only(layers: Iterable[Layer], table: RangeTable) -> dict[str, str]:
     """
     reasons: dict[str, str] = {}
     for layer in layers:
-        for name, does in (*((name, "reads") for name in layer.inputs), (layer.output, "writes")):
+        read = (*layer.inputs, *(name for name in (layer.weight, layer.bias) if name is not None))
+        for name, does in (*((name, "reads") for name in read), (layer.output, "writes")):
             if name in table.specials:
                 reasons.setdefault(layer.name, f"{does} '{name}', which holds {' and '.join(table.specials[name])}")
             elif name in table.empty:

@@ -193,7 +193,8 @@ def _able(model: onnx.ModelProto, found: Inspection, config: Config, table: Rang
     eligibility = Eligibility(model, found.layers) if found.scheme.strongly_typed else None
     able: dict[str, list[str]] = {}
     for layer in found.layers:
-        if table.can_round((*layer.inputs, layer.output)):
+        constants = {layer.weight, layer.bias} & table.specials.keys()
+        if table.can_round((*layer.inputs, layer.output)) and not constants:
             taken = [one.value for one in low_precisions(config) if eligibility is None or eligibility.can_take(layer, one)]
             able |= {layer.name: taken} if taken else {}
     return able

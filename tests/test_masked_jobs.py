@@ -177,3 +177,20 @@ def test_a_model_that_replaces_missing_values_is_given_them(tmp_path: Path) -> N
     assert "array 'x' holds NaN in 10 of 40 samples, first in sample 0: taken as it is" in finished.notes
     assert trials_of(finished)[1].low_layers == 2
     assert_right(Masked(model, {"x": x}), explicit_outputs(finished, {"x": x}))
+
+
+@TARGETS
+def test_a_layer_with_an_infinite_weight_stays_float(config: Mapping[str, object], tmp_path: Path) -> None:
+    text = """g (float[N,32] x) => (float[N,4] y) {
+        a = Abs(x) h = MatMul(a, v) low = Constant<value = float {0.0}>() high = Constant<value = float {6.0}>() c = Clip(h, low, high)
+        m = MatMul(c, w) r = Relu(m) y = MatMul(r, u)
+    }"""
+    model = model_from_text(text, {"v": (32, 64), "w": (64, 64), "u": (64, 4)})
+    weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight[:, 5] = INF
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "v"))
+    samples = samples_for(model, 32)
+    finished = run_job(tmp_path, model, samples, samples_for(model, 24), config={**config, "accuracy": {"min_relative": 0.7}})
+    explicit = explicit_outputs(finished, samples)
+    np.testing.assert_allclose(explicit, plain_outputs(model.SerializeToString(), samples, 8)[0], rtol=0.2, atol=0.2)
+    assert "reads 'v', which holds +inf" in finished.notes

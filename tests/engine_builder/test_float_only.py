@@ -25,6 +25,11 @@ def test_the_tensor_and_what_it_holds_are_named() -> None:
     assert float_only_note({"b": found["b"]}) == (f"1 layer stays float because of what it reads or writes: 'b' {found['b']}",)
 
 
+def test_a_weight_that_is_infinite_is_named_as_what_is_read() -> None:
+    table = RangeTable({"x": (0.0, 1.0), "y": (0.0, 1.0)}, RangeMethod.MINMAX, 8, {"w": (Special.PLUS_INFINITY,)})
+    assert float_only([layer("a", "x", "y")], table) == {"a": "reads 'w', which holds +inf"}
+
+
 def test_many_layers_are_counted_and_none_need_no_note() -> None:
     assert float_only_note({}) == ()
     (note,) = float_only_note(float_only([layer(f"l{index}", "p", "y") for index in range(11)], TABLE))
