@@ -69,11 +69,12 @@ def any_labels_from(labels: Array, samples: int, name: str) -> Array:
     return labels.astype(labels.dtype.newbyteorder("="))
 
 
-def one_for_each_sample(labels: NDArray[np.int64]) -> str:
+def one_for_each_sample(labels: Array) -> str:
     """Return the fix for rows of labels, (samples, tokens), where the model has a class for each sample and none for tokens."""
     if labels.shape[1] == 1:
         return "Give them without the second axis: labels.reshape(-1)."
-    if bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
+    whole = labels.astype(np.int64)
+    if bool(np.isin(whole, (0, 1)).all() and (whole.sum(axis=1) == 1).all()):
         return "Convert it: labels.argmax(axis=1), since these are one-hot rows."
     return "Give exactly one label per sample (no rows), or name a metric that needs none, such as agreement."
 
@@ -83,9 +84,10 @@ def _not_whole(labels: Array) -> tuple[str, str]:
     found = _type_of(labels)
     if labels.dtype.kind == "f" and labels.ndim == 2 and labels.shape[1] > 1:
         return f"{found} of shape {labels.shape}", "Convert it: labels.argmax(axis=1), if these are one-hot rows."
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+    numbers = labels.astype(np.float64) if labels.dtype.kind == "f" else np.zeros(0)
+    if not np.isfinite(numbers).all():
         return f"{found} with NaN or infinities", "Remove the samples that have no label, and convert the rest: labels.astype('int64')."
-    if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
+    if (numbers != np.round(numbers)).any():
         return (
             f"{found} with fractions",
             "Leave the labels out if they are no classes, or give a metric model, which may compare with any numbers.",

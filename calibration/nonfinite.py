@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 FAR = 1e38  # a third of the largest float32: no value that a network computes with, and what two of are infinite
@@ -48,6 +49,15 @@ def with_far_as_infinite(values: NDArray[np.float64]) -> NDArray[np.float64]:
     if not values.size or _is_near(values):
         return values
     return np.where(np.abs(values) > FAR, np.copysign(np.inf, values), values)
+
+
+def weights_with_nan(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the names of the constants of floats that hold NaN; infinite ones may be masks."""
+    kept = {tensor.name: tensor for tensor in model.graph.initializer}
+    made = {
+        node.output[0]: item.t for node in model.graph.node if node.op_type == "Constant" for item in node.attribute if item.name == "value"
+    }
+    return tuple(name for name, tensor in (kept | made).items() if Special.NAN in specials_in(onnx.numpy_helper.to_array(tensor)))
 
 
 def _is_near(values: NDArray[np.generic]) -> bool:

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from calibration.dataset import CalibrationSet
-from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
+from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidModelError
 from calibration.input_axes import Axes
 from calibration.model import TensorSpec
+from calibration.nonfinite import weights_with_nan
 from calibration.parallel import in_parallel, processors
 from calibration.sample_axes import SampleAxes
 from calibration.session import Array
@@ -41,7 +43,7 @@ class FloatModel:
             BuildError: ONNX Runtime cannot load it.
         """
         self._runner: Runner = OrtCpuBackend().open(path, threads=1)
-        self._names, self._specials = tuple(names), tuple(specials)
+        self._path, self._names, self._specials = path, tuple(names), tuple(specials)
 
     def calls(
         self,
@@ -79,6 +81,7 @@ class FloatModel:
 
         Raises:
             InvalidCalibrationSetError: The model fails on these samples, or an output holds NaN.
+            InvalidModelError: An output holds NaN, as weights do.
         """
         try:
             outputs = run_all(ComparedOutputs(self._runner, compared, axes), samples, batch=batch, workers=processors())
@@ -91,7 +94,7 @@ class FloatModel:
         """Run the model on all samples, yield the number done after each batch, and keep nothing.
 
         Raises:
-            InvalidCalibrationSetError: As for ``outputs``; found here, not deep in a later stage.
+            InputError: As for ``outputs``; found here, not deep in a later stage.
         """
         runner = ComparedOutputs(self._runner, compared, axes)
 
@@ -121,11 +124,23 @@ class FloatModel:
         for index, array in zip(compared, outputs, strict=True):
             if array.dtype.kind == "f" and np.isnan(array).any():
                 name = self._names[index]
+                _check_weights(self._path, name)
                 inputs = f" ({'; '.join(self._specials)})" if self._specials else ""
                 raise InvalidCalibrationSetError(
                     f"{what}: the float model's own output '{name}' holds NaN on these samples{inputs}, numbers expected",
                     fix=(_FROM_INPUTS if "NaN" in inputs or "+inf" in inputs else _FROM_INSIDE).format(name=name),
                 )
+
+
+def _check_weights(path: Path, output: str) -> None:
+    """Name weights of NaN as the cause where an output is NaN."""
+    broken = weights_with_nan(onnx.load(path))
+    if broken:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise InvalidModelError(
+            f"model: weight '{broken[0]}'{more} holds NaN, and so does the output '{output}'; numbers expected",
+            fix="Export the model again, from a checkpoint whose weights are finite: its training or its conversion went wrong.",
+        )
 
 
 def _run(runner: Runner, feeds: Mapping[str, Array], what: str) -> tuple[Array, ...]:

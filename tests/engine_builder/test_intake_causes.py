@@ -46,3 +46,15 @@ def test_a_model_whose_every_output_is_noisy_is_refused_for_its_noise(tmp_path: 
     error = problem(tmp_path, model_from_text(text, {"w": (6, 3)}), ROWS)
     assert "output 'y' changes from call to call on the same samples: the model draws random numbers" in error.detail
     assert "with the noise as an input" in error.fix
+
+
+def test_a_weight_of_nan_is_named_instead_of_the_samples(tmp_path: Path) -> None:
+    model = model_from_text(
+        "g (float[N,6] x) => (float[N,3] y) { h = MatMul(x, v) r = Relu(h) y = MatMul(r, w) }", {"v": (6, 4), "w": (4, 3)}
+    )
+    broken = onnx.numpy_helper.to_array(model.graph.initializer[1]).copy()
+    broken[2, 1] = np.nan
+    model.graph.initializer[1].CopyFrom(onnx.numpy_helper.from_array(broken, "w"))
+    error = problem(tmp_path, model, ROWS)
+    assert error.detail == "model: weight 'w' holds NaN, and so does the output 'y'; numbers expected"
+    assert "weights are finite" in error.fix
