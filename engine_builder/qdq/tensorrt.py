@@ -51,6 +51,7 @@ from engine_builder.qdq.names import Names, names_in
 from engine_builder.qdq.opsets import at_opset
 from engine_builder.qdq.placement import ranges_of_moved_tensors
 from engine_builder.qdq.settling import EIGHT_BITS, settle, stored_inputs
+from engine_builder.qdq.slice_axes import WriteSliceAxes
 from engine_builder.qdq.smoothing import SmoothInputs
 
 _TYPES = {Precision.FP32: ir.DataType.FLOAT, Precision.FP16: ir.DataType.FLOAT16, Precision.BF16: ir.DataType.BFLOAT16}
@@ -91,6 +92,7 @@ def rewrite_tensorrt(
     names = Names(names_in(model))
     SeparateEchoes(names)(model)
     WriteConditions(names)(model)
+    WriteSliceAxes(names)(model)
     CastBeforeMoves(names)(model)
     smooth = SmoothInputs(
         [layer for layer in layers if precisions[layer.name] is Precision.INT8], _ranges(prepared, ranges), smoothings, names
