@@ -13,10 +13,10 @@ import onnx
 
 from calibration.layers import find_layers
 from calibration.model import save_model
-from calibration.opset import opset_version
+from calibration.opset import STANDARD_DOMAINS, opset_version
 from calibration.outline import copy_without, is_big
 from calibration.prepare import PreparedModel, prepare
-from calibration.runtime_view import STANDARD_DOMAINS, is_standard, nodes_of
+from calibration.runtime_view import is_standard, nodes_of
 from engine_builder.backends.base import Backend, RefusedNode
 from engine_builder.errors import BuildError, UnsupportedModelError
 from engine_builder.qdq.explicit import explicit_model

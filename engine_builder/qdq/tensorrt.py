@@ -40,7 +40,7 @@ from calibration.second_order import Levels
 from calibration.smoothing import Smoothing
 from engine_builder.errors import BuildError
 from engine_builder.qdq.activations import values_of
-from engine_builder.qdq.early_casts import CastBeforeMoves
+from engine_builder.qdq.early_casts import CastBeforeMoves, narrow_types
 from engine_builder.qdq.echoes import SeparateEchoes
 from engine_builder.qdq.float_types import ConvertFloats
 from engine_builder.qdq.islands import float32_in_any_engine, float32_nodes
@@ -93,7 +93,8 @@ def rewrite_tensorrt(
     SeparateEchoes(names)(model)
     WriteConditions(names)(model)
     WriteSliceAxes(names)(model)
-    CastBeforeMoves(names)(model)
+    for narrow in narrow_types(model.graph):
+        CastBeforeMoves(names, narrow)(model)
     smooth = SmoothInputs(
         [layer for layer in layers if precisions[layer.name] is Precision.INT8], _ranges(prepared, ranges), smoothings, names
     )
