@@ -255,7 +255,8 @@ def _check_shape(array: Array, spec: TensorSpec) -> None:
     expected = "(" + ", ".join(["samples", *("any" if dim is None else str(dim) for dim in spec.shape[1:])]) + ")"
     if spec.has_rank and array.ndim != len(spec.shape):
         raise InvalidCalibrationSetError(
-            f"array '{spec.name}': {array.ndim} axes found (shape {array.shape}), {len(spec.shape) or 1} expected: {expected}",
+            f"array '{spec.name}': {array.ndim} {'axis' if array.ndim == 1 else 'axes'} found (shape {array.shape}), "
+            f"{len(spec.shape) or 1} expected: {expected}",
             fix="Stack the samples on the first axis; every sample has the shape of the model input without its batch axis.",
         )
     for axis, (found, dim) in enumerate(zip(array.shape, spec.shape, strict=False)):
