@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.claimed_sizes import check_claimed_sizes
 from calibration.errors import InvalidCalibrationSetError
 from calibration.input_axes import possible_axes, without_axis_of_one
 from calibration.labels import any_labels_from, class_labels_from
@@ -157,11 +158,13 @@ def split_held_out(samples: int, seed: int, fraction: float = 0.4) -> tuple[NDAr
 def _read_arrays(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
     """Return the arrays by name; that of an .npy takes the name of the only input."""
     name = f"calibration file '{path.name}'"
+    size_bytes = 0
     try:
         with path.open("rb") as file:  # numpy leaves a file open that it opened itself and could not read
             start = file.read(8)
             file.seek(0)
             _check_kind(name, start)
+            size_bytes = check_claimed_sizes(file, name)
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return {_only_input(name, specs): loaded}
@@ -169,6 +172,11 @@ def _read_arrays(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
                 return {key: _read_member(loaded, key) for key in loaded.files}
     except (FileNotFoundError, IsADirectoryError, PermissionError) as exc:
         raise InvalidCalibrationSetError(f"{name}: cannot be read: {exc.strerror}", fix="Give the path of an .npz or .npy file.") from exc
+    except MemoryError as exc:
+        raise InvalidCalibrationSetError(
+            f"{name}: takes {size_bytes} bytes when it is unpacked, more than the memory that this stage may use",
+            fix="Give fewer samples (a few hundred are usual), or raise the memory limit.",
+        ) from exc
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as exc:
         if "allow_pickle" in str(exc):
             raise InvalidCalibrationSetError(f"{name}: holds a pickled object array, which is never loaded", fix=_PLAIN_NUMBERS) from exc
@@ -247,7 +255,8 @@ def _check_shape(array: Array, spec: TensorSpec) -> None:
     expected = "(" + ", ".join(["samples", *("any" if dim is None else str(dim) for dim in spec.shape[1:])]) + ")"
     if spec.has_rank and array.ndim != len(spec.shape):
         raise InvalidCalibrationSetError(
-            f"array '{spec.name}': {array.ndim} axes found (shape {array.shape}), {len(spec.shape) or 1} expected: {expected}",
+            f"array '{spec.name}': {array.ndim} {'axis' if array.ndim == 1 else 'axes'} found (shape {array.shape}), "
+            f"{len(spec.shape) or 1} expected: {expected}",
             fix="Stack the samples on the first axis; every sample has the shape of the model input without its batch axis.",
         )
     for axis, (found, dim) in enumerate(zip(array.shape, spec.shape, strict=False)):

@@ -164,9 +164,10 @@ class _Bench:
         """
         whole = self.try_plan(FloatPlan("fp32", Precision.FP32))
         if whole.engine is None:
+            first, last = own.attempt.failure, whole.attempt.failure
+            why = f"in {own.plan.name} and in fp32: {last}" if first == last else f"in {own.plan.name} ({first}) and in fp32 ({last})"
             raise UnsupportedModelError(
-                f"target {self.backend.capabilities.target!r}: its builder refuses the model in {own.plan.name} ({own.attempt.failure}) "
-                f"and in fp32 ({whole.attempt.failure})",
+                f"target {self.backend.capabilities.target!r}: its builder refuses the model {why}",
                 fix="Replace what the builder names in the model, or use the target 'onnxruntime-cpu', which runs it.",
             )
 

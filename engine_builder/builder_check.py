@@ -13,9 +13,10 @@ import onnx
 
 from calibration.layers import find_layers
 from calibration.model import save_model
-from calibration.opset import opset_version
+from calibration.opset import STANDARD_DOMAINS, opset_version
 from calibration.outline import copy_without, is_big
 from calibration.prepare import PreparedModel, prepare
+from calibration.runtime_view import is_standard, nodes_of
 from engine_builder.backends.base import Backend, RefusedNode
 from engine_builder.errors import BuildError, UnsupportedModelError
 from engine_builder.qdq.explicit import explicit_model
@@ -31,6 +32,7 @@ _CONSTANT = re.compile(r"Failed to import initializer: (\S+)$")
 _BORDER = "Failed to convert ONNX date type"  # sic
 _NEVER = frozenset(onnx.TensorProto.DataType.Value(name) for name in ("INT16", "UINT16", "UINT32", "UINT64", "DOUBLE", "STRING"))
 _FAILING = frozenset({"Attention"})  # what TensorRT's parser takes and TensorRT-RTX 1.7 then fails to build, or crashes on
+_WRONG_BODIES = frozenset({"AffineGrid"})  # whose definition by others fails on a batch of 1: it squeezes that axis away
 _MOST_EXPANDED = 8  # operators
 _ELSEWHERE = "use the target 'onnxruntime-cpu', which has it"
 _ADVICE = {
@@ -61,7 +63,7 @@ def prepare_for(backend: Backend, model: onnx.ModelProto, scratch: Path) -> Prep
         InvalidModelError: It cannot be prepared, or has no layers, whatever the target.
         UnsupportedModelError: The builder does not take a node of it.
     """
-    expanded = _FAILING if backend.capabilities.scheme.strongly_typed else frozenset()
+    expanded = _FAILING | _given_up(model) if backend.capabilities.scheme.strongly_typed else frozenset()
     first: RefusedNode | None = None
     while True:
         prepared = prepare(model, expanded)
@@ -72,7 +74,7 @@ def prepare_for(backend: Backend, model: onnx.ModelProto, scratch: Path) -> Prep
         if not refused and (first is None or _branches(prepared.model) <= _branches(prepare(model).model)):
             return prepared
         first = first or refused[0]
-        lacking = {node.operator for node in refused if _has_body(node.operator, opset_version(prepared.model))} - expanded
+        lacking = {node.operator for node in refused if _has_body(node.operator, opset_version(prepared.model))} - expanded - _WRONG_BODIES
         if not lacking or len(expanded) >= _MOST_EXPANDED:
             raise refusal(backend, _with_name(first, prepared.model), _inside(first.name, prepared.model))
         expanded |= lacking
@@ -129,6 +131,13 @@ def _word(kind: int) -> str:
 def _branches(model: onnx.ModelProto) -> int:
     """Return how many nodes hold graphs of their own: what ONNX defines by those is no help to a builder."""
     return sum(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute)
+
+
+def _given_up(model: onnx.ModelProto) -> frozenset[str]:
+    """Return the operators that the standard has given up at the model's opset and defines by others: GroupNormalization at 18."""
+    opset = opset_version(model)
+    used = {node.op_type for node in nodes_of(model.graph) if node.domain in STANDARD_DOMAINS and _has_body(node.op_type, opset)}
+    return frozenset(operator for operator in used if not is_standard("", operator, opset))
 
 
 def _refused(backend: Backend, prepared: onnx.ModelProto, scratch: Path) -> tuple[RefusedNode, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import enum
+import json
 import math
 import operator
 import types
@@ -184,7 +185,7 @@ def _wrong_type(path: str, data: object, wanted: str) -> InvalidConfigError:
 
 
 def _shown(data: object) -> str:
-    text = repr(data)
+    text = json.dumps(data) if data is None or isinstance(data, bool) else repr(data)  # as the user wrote it
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, I
 from calibration.precision import Precision
 from engine_builder.child import StageLimits
 from engine_builder.config import Config, config_from_json, config_json
+from service.config_text import value_from_config_text
 from service.progress import ProgressView, TrialLines, progress_view
 from service.settings import PREFIX, Settings, settings_from_environment
 from service.summary import summary_lines
@@ -176,15 +176,14 @@ def _config(arguments: argparse.Namespace) -> Config:
 
 
 def _json_from_file(path: Path) -> object:
+    fix = "Correct the file; every key is optional, so {} is a start."
     try:
-        value: object = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as exc:
         raise InvalidConfigError(f"config {path}: {exc.strerror}", fix="Check the path.") from exc
     except ValueError as exc:
-        raise InvalidConfigError(
-            f"config {path}: it is not JSON ({exc})", fix="Correct the file; every key is optional, so {} is a start."
-        ) from exc
-    return value
+        raise InvalidConfigError(f"config {path}: it is not JSON, which is text in UTF-8 ({exc})", fix=fix) from exc
+    return value_from_config_text(text, f"config {path}", fix)
 
 
 def _with(settings: Settings, given: Mapping[str, object]) -> Settings:

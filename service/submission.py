@@ -10,11 +10,11 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from calibration.errors import InvalidConfigError
 from engine_builder.config import Config, config_from_json, config_json
 from engine_builder.config_checks import check_config, with_metric_model
 from engine_builder.workspace import FileRef, file_sha256
 from service.archives import is_archive, unpack_model
+from service.config_text import value_from_config_text
 from service.deps import Deps
 from service.errors import InvalidRequestError, NotFoundError
 from service.jobs import Job, NewJob, StoredFile
@@ -73,11 +73,7 @@ def submit(form: Form, idempotency_key: str | None, deps: Deps) -> tuple[Job, bo
 
 
 def _checked_config(text: str) -> Config:
-    try:
-        data = json.loads(text) if text.strip() else {}
-        json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair has no place in an answer
-    except (ValueError, RecursionError) as exc:
-        raise InvalidConfigError(f"config: it is not JSON ({exc})", fix="Send a JSON object; every key is optional.") from exc
+    data = value_from_config_text(text, "config", "Send a JSON object; every key is optional.") if text.strip() else {}
     config = config_from_json(data)
     check_config(config)
     return config

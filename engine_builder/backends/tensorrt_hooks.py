@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ _KEPT_LINES = 2000
 _SHOWN_ERRORS = 5
 _SEVERE = ("ERROR", "INTERNAL_ERROR")
 _NO_DRIVER = ("catchCudaError", "cudaError 35")  # follows any message where there is no driver, and says nothing about the model
+_PLACE = re.compile(r"\.? In \w+ at /_src/[\w/.]+:\d+")
 # Of every quantized convolution whose scales are FP16, which is how they have to be: the builder computes the same with them in float32.
 _HARMLESS = ("Converting conv activation scales to fp32", "Converting conv weight scales to fp32")
 _LEVELS = {"VERBOSE": logging.DEBUG, "INFO": logging.DEBUG, "WARNING": logging.WARNING, "ERROR": logging.ERROR}
@@ -47,8 +49,9 @@ class Messages:
 
 
 def without_driver_noise(message: str) -> str:
-    """Return a message in one line, without what TensorRT adds to every error where there is no driver."""
-    return " ".join(line.strip() for line in message.splitlines() if not any(text in line for text in _NO_DRIVER)).strip()
+    """Return a message in one line, without what TensorRT adds to every error where there is no driver, and places in its source."""
+    kept = " ".join(line.strip() for line in message.splitlines() if not any(text in line for text in _NO_DRIVER))
+    return _PLACE.sub("", kept).strip()
 
 
 class TensorRtLogger(Protocol):

@@ -22,13 +22,14 @@ REPLACE_FIX = "replace the node in the model, or use the target 'onnxruntime-cpu
 _MOST_NODES = 5
 _UNKNOWN = ("", "false")  # the condition that failed, where the parser has nothing else to say
 _PLUGIN = re.compile(r"(?i)\bplugin\b|\bcreator\b")  # for an operator that it does not know it looks for a plugin
-_QUOTED = re.compile(r'[^"]+ && "(.+)"')  # a condition and what it means
+_QUOTED = re.compile(r'.+ && ("[^"]*"(?:\s*"[^"]*")*)')  # a condition, which may compare texts, and what it means, in pieces
+_PIECE = re.compile(r'"([^"]*)"')
 _MOST_WORDS = 400  # characters of NVIDIA's own words
 _NOISE = (  # what its messages hold besides the reason
     re.compile(r"^Invalid Node - \S+ "),
     re.compile(r"\bITensor::getDimensions: Error Code \d+: API Usage Error "),
     re.compile(r"\bAssertion failed: (false: )?"),
-    re.compile(r"\. In \w+ at /_src/[\w/.]+:\d+"),
+    re.compile(r"^\(?[^:]*(?:==|!=|<=|>=|\(\))[^:]*: (?=[A-Z])"),  # a condition and what it means
 )
 
 
@@ -102,5 +103,5 @@ def reason_in(message: str) -> str:
     for noise in _NOISE:
         text = noise.sub("", text)
     quoted = _QUOTED.fullmatch(text.strip())
-    text = (quoted[1] if quoted is not None else text).strip()[:_MOST_WORDS]
+    text = ("".join(_PIECE.findall(quoted[1])) if quoted is not None else text).strip()[:_MOST_WORDS]
     return "it does not know this operator" if text in _UNKNOWN or _PLUGIN.search(text) else text

@@ -4,6 +4,9 @@ A picture that is transposed, cut or padded as uint8 and cast afterwards is cast
 is a float and an int32 exactly, and an operator here only moves, selects or compares values. They are moved as float32, which becomes the
 engine's own float type, where Casts to float32 are all that reads them in the end; else as int32. A tensor that is cast to uint8 to be
 moved and given out is cast to int32 first, which cuts fractions off as well, and to uint8 at the end.
+
+So are int8 tensors, of a table of embeddings in eight bits for example, where a constant has that type: TensorRT takes such a constant
+before a DequantizeLinear only.
 """
 
 from __future__ import annotations
@@ -29,33 +32,39 @@ _RESIZING = frozenset({"Resize", "Upsample"})
 _SELECTING_MODE = "nearest"  # the one that makes no values between others
 _COMPARING = frozenset({"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"})
 _ARRAYS = {ir.DataType.FLOAT: np.float32, ir.DataType.INT32: np.int32}
-_NARROW = ir.DataType.UINT8
+
+
+def narrow_types(graph: ir.Graph) -> tuple[ir.DataType, ...]:
+    """Return the types to cast before tensors of them are moved: uint8, and int8 where a constant of the graph has it."""
+    has_int8 = any(value.dtype is ir.DataType.INT8 for value in graph.initializers.values())
+    return (ir.DataType.UINT8, ir.DataType.INT8) if has_int8 else (ir.DataType.UINT8,)
 
 
 class CastBeforeMoves(ir.passes.InPlacePass):
-    """Lets operators that move or compare uint8 tensors read them cast.
+    """Lets operators that move or compare tensors of a narrow type, uint8 or int8, read them cast.
 
     Requires: every value's type noted, nodes in topological order. Ensures: of the main graph's nodes that move or compare values none
-    reads uint8; inputs and outputs of the graph keep their types.
+    reads the type; inputs and outputs of the graph keep their types.
     """
 
-    def __init__(self, names: Names) -> None:
-        """Keep the names in use."""
+    def __init__(self, names: Names, narrow: ir.DataType = ir.DataType.UINT8) -> None:
+        """Keep the names in use, and the type."""
         self._names = names
+        self._type = narrow
         self._wide: dict[ir.Value, ir.Value] = {}
         self._widened: set[ir.Value] = set()
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Widen what is moved, in the order of the nodes, and narrow it again for whoever else reads it."""
         graph = model.graph
-        nodes = [node for node in graph if any(node.inputs[place].dtype is _NARROW for place in _places(node))]  # type: ignore[union-attr]  # _places leaves out what is not there
+        nodes = [node for node in graph if any(node.inputs[place].dtype is self._type for place in _places(node))]  # type: ignore[union-attr]  # _places leaves out what is not there
         if not nodes:
             return ir.passes.PassResult(model, modified=False)
-        kind = _type_for(graph)
+        kind = _type_for(graph, self._type)
         for node in nodes:
             for place in _places(node):
                 value = node.inputs[place]
-                if value is not None and value.dtype is _NARROW:
+                if value is not None and value.dtype is self._type:
                     node.replace_input_with(place, self._widen(graph, value, kind))
             if node.op_type not in _COMPARING:
                 for value in node.outputs:
@@ -67,6 +76,8 @@ class CastBeforeMoves(ir.passes.InPlacePass):
             maker = value.producer()
             if maker is not None and maker.op_type == "Cast" and not value.uses() and not value.is_graph_output():
                 graph.remove(maker, safe=True)
+            if value.is_initializer() and not value.uses() and not value.is_graph_output():
+                graph.initializers.pop(str(value.name))
         return ir.passes.PassResult(model, modified=True)
 
     def _widen(self, graph: ir.Graph, value: ir.Value, kind: ir.DataType) -> ir.Value:
@@ -82,7 +93,7 @@ class CastBeforeMoves(ir.passes.InPlacePass):
         return self._wide[value]
 
     def _whole(self, graph: ir.Graph, value: ir.Value) -> ir.Value:
-        """Return what a uint8 tensor is read from: itself, or an int32 in its place where a Cast inside the graph makes it."""
+        """Return what a narrow tensor is read from: itself, or an int32 in its place where a Cast inside the graph makes it."""
         maker = value.producer()
         if maker is None or maker.op_type != "Cast" or maker.inputs[0] is None:
             return value
@@ -91,7 +102,7 @@ class CastBeforeMoves(ir.passes.InPlacePass):
         return whole
 
     def _narrow(self, graph: ir.Graph, value: ir.Value) -> None:
-        """Give a widened tensor back as uint8 to the readers that are neither Casts nor widened themselves, and to the graph's outputs."""
+        """Give a widened tensor back in its own type to the readers that are neither Casts nor widened, and to the graph's outputs."""
         others = [
             use for use in value.uses() if use.node.op_type != "Cast" and (use.node.graph is not graph or use.idx not in _places(use.node))
         ]
@@ -99,8 +110,8 @@ class CastBeforeMoves(ir.passes.InPlacePass):
             return
         name = str(value.name)
         value.name = self._names.new(name, "wide")
-        narrow = self._cast(graph, value, _NARROW, name)
-        narrow.shape, narrow.dtype = value.shape, _NARROW
+        narrow = self._cast(graph, value, self._type, name)
+        narrow.shape, narrow.dtype = value.shape, self._type
         for use in others:
             use.node.replace_input_with(use.idx, narrow)
         for index, output in enumerate(graph.outputs):
@@ -133,11 +144,11 @@ def _places(node: ir.Node) -> tuple[int, ...]:
     return tuple(place for place in places if node.inputs[place] is not None)
 
 
-def _type_for(graph: ir.Graph) -> ir.DataType:
-    """Return FLOAT where Casts to it are all that reads uint8 tensors in the end, else INT32, of which every type can be made."""
+def _type_for(graph: ir.Graph, narrow: ir.DataType) -> ir.DataType:
+    """Return FLOAT where Casts to it are all that reads narrow tensors in the end, else INT32, of which every type can be made."""
     values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
     for value in values:
-        if value.dtype is not _NARROW:
+        if value.dtype is not narrow:
             continue
         if value.is_graph_output() or any(use.node.op_type in _COMPARING for use in value.uses()):
             return ir.DataType.INT32

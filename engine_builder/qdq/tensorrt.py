@@ -40,7 +40,7 @@ from calibration.second_order import Levels
 from calibration.smoothing import Smoothing
 from engine_builder.errors import BuildError
 from engine_builder.qdq.activations import values_of
-from engine_builder.qdq.early_casts import CastBeforeMoves
+from engine_builder.qdq.early_casts import CastBeforeMoves, narrow_types
 from engine_builder.qdq.echoes import SeparateEchoes
 from engine_builder.qdq.float_types import ConvertFloats
 from engine_builder.qdq.islands import float32_in_any_engine, float32_nodes
@@ -51,6 +51,7 @@ from engine_builder.qdq.names import Names, names_in
 from engine_builder.qdq.opsets import at_opset
 from engine_builder.qdq.placement import ranges_of_moved_tensors
 from engine_builder.qdq.settling import EIGHT_BITS, settle, stored_inputs
+from engine_builder.qdq.slice_axes import WriteSliceAxes
 from engine_builder.qdq.smoothing import SmoothInputs
 
 _TYPES = {Precision.FP32: ir.DataType.FLOAT, Precision.FP16: ir.DataType.FLOAT16, Precision.BF16: ir.DataType.BFLOAT16}
@@ -91,7 +92,9 @@ def rewrite_tensorrt(
     names = Names(names_in(model))
     SeparateEchoes(names)(model)
     WriteConditions(names)(model)
-    CastBeforeMoves(names)(model)
+    WriteSliceAxes(names)(model)
+    for narrow in narrow_types(model.graph):
+        CastBeforeMoves(names, narrow)(model)
     smooth = SmoothInputs(
         [layer for layer in layers if precisions[layer.name] is Precision.INT8], _ranges(prepared, ranges), smoothings, names
     )

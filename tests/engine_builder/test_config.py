@@ -91,7 +91,7 @@ def test_an_output_is_a_kind_or_an_object_of_its_kind_and_weight():
     ("outputs", "words"),
     [
         ({"a": "logit"}, "outputs.a: found 'logit', expected one of logits, probabilities, values, labels, ignore"),
-        ({"a": None}, "outputs.a: found None, expected one of logits"),
+        ({"a": None}, "outputs.a: found null, expected one of logits"),
         ({"a": {"kind": "logit"}}, "outputs.a.kind: found 'logit'"),
         ({"a": {"wieght": 1}}, "outputs.a: found the unknown key 'wieght'"),
     ],
@@ -156,16 +156,16 @@ def test_an_unknown_key_is_refused_naming_the_nearest(data, detail, fix):
     ("data", "detail"),
     [
         ([], "config: found [], expected an object"),
-        (None, "config: found None, expected an object"),
+        (None, "config: found null, expected an object"),
         ({"accuracy": 0.99}, "accuracy: found 0.99, expected an object"),
         ({"accuracy": {"min_relative": "0.99"}}, "accuracy.min_relative: found '0.99', expected a number at least 0 and at most 1"),
-        ({"accuracy": {"min_relative": True}}, "accuracy.min_relative: found True, expected a number at least 0 and at most 1"),
+        ({"accuracy": {"min_relative": True}}, "accuracy.min_relative: found true, expected a number at least 0 and at most 1"),
         (
             {"accuracy": {"metric": 1}},
             "accuracy.metric: found 1, expected one of top1, top5, agreement, cosine, nmse, psnr, token_f1, span_f1, custom",
         ),
         ({"batch_size": 2.0}, "batch_size: found 2.0, expected a whole number at least 1 and at most 65536"),
-        ({"batch_size": None}, "batch_size: found None, expected a whole number at least 1 and at most 65536"),
+        ({"batch_size": None}, "batch_size: found null, expected a whole number at least 1 and at most 65536"),
         ({"target": 3}, "target: found 3, expected a text that is not empty"),
         ({"target": " "}, "target: found ' ', expected a text that is not empty"),
         ({"precisions": "int8"}, "precisions: found 'int8', expected a list"),

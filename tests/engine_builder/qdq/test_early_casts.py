@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from calibration.inference import inferred
-from engine_builder.qdq.early_casts import CastBeforeMoves
+from engine_builder.qdq.early_casts import CastBeforeMoves, narrow_types
 from engine_builder.qdq.names import Names, names_in
 from tests.model_text import model_from_text, run
 
@@ -108,3 +108,32 @@ def test_a_picture_that_is_given_out_is_whole_numbers_until_the_end() -> None:
     assert casts == [TensorProto.INT32, TensorProto.INT32, TensorProto.UINT8]
     x = {"x": np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)}
     np.testing.assert_array_equal(run(result, x)[0], run(model, x)[0])
+
+
+EMBEDDED = """g (int64[N,5] ids) => (float[N,5,4] y) {
+    e = Gather(table, ids) f = Cast<to = 1>(e) s = Mul(f, scale) y = MatMul(s, w) }"""
+JOINED = """g (int8[N,4] x) => (int8[N,4] c, float[N,4] y) {
+    e = Equal(x, three) c = Where(e, zero, x) f = Cast<to = 1>(c) y = MatMul(f, w) }"""
+
+
+@pytest.mark.parametrize("text", [EMBEDDED, JOINED], ids=["table", "compared and given out"])
+def test_constants_of_int8_are_cast_too_and_gone(text: str) -> None:
+    model = model_from_text(text, {"w": (4, 4)})
+    rng = np.random.default_rng(0)
+    constants = {"table": rng.integers(-128, 128, (20, 4)).astype(np.int8), "three": np.array(3, np.int8), "zero": np.array(0, np.int8)}
+    constants["scale"] = np.array(0.01, dtype=np.float32)
+    used = {name for node in model.graph.node for name in node.input}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items() if name in used)
+    work = ir.from_proto(inferred(model))
+    assert narrow_types(work.graph) == (ir.DataType.UINT8, ir.DataType.INT8)
+    CastBeforeMoves(Names(names_in(work)), ir.DataType.INT8)(work)
+    result: onnx.ModelProto = ir.to_proto(work)
+    assert all(tensor.data_type != TensorProto.INT8 for tensor in result.graph.initializer)
+    feeds = {"ids": rng.integers(0, 20, (3, 5))} if text is EMBEDDED else {"x": rng.integers(-5, 5, (3, 4)).astype(np.int8)}
+    for expected, found in zip(run(model, feeds), run(result, feeds), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_int8_without_a_constant_of_it_is_left_alone() -> None:
+    model = model_from_text("g (int8[N,4] x) => (float[4,N] y) { t = Transpose(x) y = Cast<to = 1>(t) }")
+    assert narrow_types(ir.from_proto(inferred(model)).graph) == (ir.DataType.UINT8,)
