@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from calibration.layers import Layer, find_layers
 from calibration.model import read_model
-from calibration.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
+from calibration.precision import TENSORRT_SCHEME, Precision
 from calibration.prepare import PreparedModel, prepare
 from calibration.range_table import RangeMethod
 from calibration.ranges import collect_ranges
@@ -31,6 +31,7 @@ from tests.generated.graphs import Array
 from tests.generated.models import Generated
 from tests.generated.rounding import jittered
 from tests.generated.runnable import runnable
+from tests.this_processor import EXACT_HERE
 
 Outputs = list[Array]
 REFUSED = "onnxruntime does not run it"
@@ -119,7 +120,7 @@ def baselines_equal_the_model(case: Case) -> str | None:
 def engine_equals_its_fake_quantization(case: Case) -> str | None:
     """Law c: with every layer in int8, the runtime's integer kernels compute what the Q/DQ pairs say."""
     low = {layer.name: Precision.INT8 for layer in case.layers}
-    explicit = explicit_model(case.prepared.model, case.layers, low, case.ranges(), ONNXRUNTIME_CPU_SCHEME)
+    explicit = explicit_model(case.prepared.model, case.layers, low, case.ranges(), EXACT_HERE)
     written = case.run(explicit)
     engine = case.run(explicit, optimized=True)
     plain = case.run(case.prepared.model)
