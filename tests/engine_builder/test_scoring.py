@@ -212,7 +212,8 @@ def test_span_f1_takes_the_names_of_the_classes(tmp_path: Path) -> None:
 def test_one_hot_labels_are_refused(tmp_path: Path) -> None:
     error = first_refusal(tmp_path, cnn(), {**samples_for(cnn(), 20), "labels": np.eye(3, dtype=np.int64)[np.arange(20) % 3]})
     assert isinstance(error, InvalidCalibrationSetError)
-    assert "labels: shape (20, 3) found, (20,) expected" in error.detail
+    assert "labels: shape (samples, 3) found, (samples,) expected" in error.detail
+    assert "labels.argmax(axis=1)" in error.fix
 
 
 def test_names_of_classes_are_refused_where_samples_are_classified(tmp_path: Path) -> None:
