@@ -20,20 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.plain_forward import plain_forwards
-from calibration.dependency import measure_pairs, pairs_to_test
-from calibration.hessian import measure_traces
-from calibration.layers import find_layers
-from calibration.metrics import OutputKind
-from calibration.model import TensorSpec, input_specs, output_specs, read_model, save_model
-from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
-from calibration.prepare import prepare
-from calibration.range_table import RangeMethod
-from calibration.ranges import collect_ranges
-from calibration.reference import Probe, ReferenceModel
-from calibration.singles import Decision, measure_singles
-from engine_builder.intake import probe_batch
-from engine_builder.probing import PAIRS_PER_DECISION, RANGE_BATCH
-from engine_builder.qdq.placement import ranges_of_moved_tensors
+from calibration.accuracy.metrics import OutputKind
+from calibration.graph.layers import find_layers
+from calibration.graph_passes.normalize import prepare
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision
+from calibration.onnx_model.model_io import TensorSpec, input_specs, output_specs, read_model, save_model
+from calibration.ranges.collection import collect_ranges
+from calibration.ranges.range_table import RangeMethod
+from calibration.sensitivity.hessian_trace import measure_traces
+from calibration.sensitivity.interactions import measure_pairs, pairs_to_test
+from calibration.sensitivity.layer_losses import measure_singles
+from calibration.sensitivity.perturbed_model import Probe, ReferenceModel
+from engine_builder.engines.eligible_layers import RANGE_BATCH
+from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
+from engine_builder.stages.inspect import probe_batch
+from engine_builder.stages.probe import PAIRS_PER_DECISION
 
 Inputs = dict[str, NDArray[np.generic]]
 WORDS = 1000  # token ids are below this

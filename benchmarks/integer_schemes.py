@@ -1,8 +1,8 @@
 """What int8 weights cost in accuracy and time on this processor, by how they are rounded: ``python -m benchmarks.integer_schemes``.
 
 Every layer low, no repairs, four ways in one run: weights of full range; in 7 bits, which onnxruntime's documentation advises where kernels
-saturate; with the pair bound (``calibration.pair_bound``); and full range with ``session.x64quantprecision``, which has onnxruntime compute
-unsigned by unsigned. A model of your own: ``--model M --calibration C --validation V --batch N``.
+saturate; with the pair bound (``calibration.number_formats.pair_bound``); and full range with ``session.x64quantprecision``, which has
+onnxruntime compute unsigned by unsigned. A model of your own: ``--model M --calibration C --validation V --batch N``.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from benchmarks.results_files import RESULTS, environment, environment_line, markdown_table, write_results
-from calibration.dataset import CalibrationSet, read_samples
-from calibration.layers import Layer, find_layers
-from calibration.losses import losses
-from calibration.metrics import Metric, OutputKind, score
-from calibration.model import input_specs, read_model, save_model
-from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme
-from calibration.prepare import prepare
-from calibration.range_table import RangeMethod
-from calibration.ranges import collect_ranges
-from engine_builder.backends.integer_kernels import measured_kernels
-from engine_builder.backends.ort_cpu import session_options
-from engine_builder.qdq.placement import ranges_of_moved_tensors
-from engine_builder.qdq.rewrite import rewrite
+from calibration.accuracy.metrics import Metric, OutputKind, score
+from calibration.data.dataset import CalibrationSet, read_samples
+from calibration.graph.layers import Layer, find_layers
+from calibration.graph_passes.normalize import prepare
+from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme
+from calibration.onnx_model.model_io import input_specs, read_model, save_model
+from calibration.ranges.collection import collect_ranges
+from calibration.ranges.range_table import RangeMethod
+from calibration.sensitivity.task_losses import losses
+from engine_builder.backends.onnxruntime.cpu import session_options
+from engine_builder.backends.onnxruntime.integer_kernels import measured_kernels
+from engine_builder.qdq.onnxruntime_dialect import rewrite
+from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
 from engine_builder.timing import relative_latency, time_interleaved
 from examples.fashion_mnist.prepare import MODELS, write_calibration, write_validation
 

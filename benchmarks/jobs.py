@@ -18,8 +18,8 @@ from typing import cast
 from benchmarks.plain_int8 import FLOAT, compared, quantize_plainly
 from benchmarks.process_tree import Usage, run_measured
 from benchmarks.results_files import RESULTS, environment, environment_line, markdown_table, write_results
-from calibration.metrics import Metric
-from engine_builder.config import config_from_json
+from calibration.accuracy.metrics import Metric
+from engine_builder.config.config import config_from_json
 from examples.fashion_mnist.prepare import MODELS, write_calibration, write_validation
 
 ENGINE, PLAIN = "engine", "plain int8"

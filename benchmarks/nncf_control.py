@@ -24,10 +24,10 @@ from benchmarks.plain_int8 import FLOAT, compared
 from benchmarks.process_tree import Usage, run_measured
 from benchmarks.results_files import RESULTS, environment, write_results
 from benchmarks.throwaway import NotInstalledError, environment_with
-from calibration.dataset import read_samples
-from calibration.metrics import Metric
-from calibration.model import input_specs, read_model
-from engine_builder.config import config_from_json
+from calibration.accuracy.metrics import Metric
+from calibration.data.dataset import read_samples
+from calibration.onnx_model.model_io import input_specs, read_model
+from engine_builder.config.config import config_from_json
 from examples.fashion_mnist.prepare import MODELS, write_calibration, write_validation
 
 NETWORK, BATCH = "mobilenetv2", 64

@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 
 from benchmarks.order_judging import HeldOut, Judged, low_network
 from benchmarks.order_measurements import BATCH, SCHEME, Draw, Network, Pictures
-from calibration.layers import concrete_shapes
-from calibration.singles import Decision
-from engine_builder.backends.ort_cpu import OrtCpuBackend
-from engine_builder.forecast import flows_between, gains_from
-from engine_builder.layer_times import layer_times
-from engine_builder.search.choices import BASELINE, Low
-from engine_builder.search.frontier import frontier
+from calibration.graph.layers import concrete_shapes
+from calibration.number_formats.layer_precision import Decision
+from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
+from engine_builder.profiling.layer_times import layer_times
 from engine_builder.search.loss_model import LossModel
+from engine_builder.search.predicted_front import frontier
+from engine_builder.search.search_space import BASELINE, Low
 from engine_builder.search.time_model import Timed, TimeModel, fit
+from engine_builder.stages.predict import flows_between, gains_from
 from engine_builder.timing import Timing, relative_latency, time_interleaved
 
 BUDGETS = (0.99, 0.999, 0.9999)

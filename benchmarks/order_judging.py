@@ -11,11 +11,11 @@ import onnx
 import onnxruntime
 
 from benchmarks.order_measurements import KINDS, SCHEME, Draw, Network, Pictures, with_rounded_weights
-from calibration.losses import Comparison
-from calibration.precision import Precision
-from calibration.singles import Decision
-from engine_builder.backends.ort_cpu import session_options
-from engine_builder.qdq.rewrite import rewrite
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Precision
+from calibration.sensitivity.task_losses import Comparison
+from engine_builder.backends.onnxruntime.cpu import session_options
+from engine_builder.qdq.onnxruntime_dialect import rewrite
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 INT8 networks are explicit models, built as the search builds them and run in ONNX Runtime. 4-bit networks are **simulated**: the prepared
 model with weights that went through a 4-bit grid (symmetric, per output channel) and back, activations in float, since the target has no
-such kernel; the probes see the same. Their levels are the nearest, or those of second-order rounding (``calibration.second_order``).
+such kernel; the probes see the same. Their levels are the nearest, or those of second-order rounding (``calibration.algorithms.gptq``).
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from calibration.dependency import dependency_matrix, measure_pairs, pairs_to_test
-from calibration.hessian import HessianTrace, measure_traces
-from calibration.layers import Layer, find_layers
-from calibration.metrics import OutputKind
-from calibration.precision import Precision
-from calibration.prepare import prepare
-from calibration.range_table import RangeMethod
-from calibration.ranges import collect_ranges
-from calibration.reference import ReferenceModel
-from calibration.rounding import second_order_levels
-from calibration.second_order import Levels
-from calibration.singles import Decision, measure_singles
-from calibration.weight_steps import weight_step
-from engine_builder.backends.ort_cpu import OrtCpuBackend
-from engine_builder.config import Config
-from engine_builder.job_scheme import job_scheme
-from engine_builder.probing import HESSIAN_BATCH, HESSIAN_BATCHES, PAIR_SAMPLES, PAIRS_PER_DECISION
-from engine_builder.qdq.placement import ranges_of_moved_tensors
+from calibration.accuracy.metrics import OutputKind
+from calibration.algorithms.gptq import Levels
+from calibration.algorithms.weight_rounding import second_order_levels
+from calibration.graph.layers import Layer, find_layers
+from calibration.graph_passes.normalize import prepare
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Precision
+from calibration.number_formats.weight_scales import weight_step
+from calibration.ranges.collection import collect_ranges
+from calibration.ranges.range_table import RangeMethod
+from calibration.sensitivity.hessian_trace import HessianTrace, measure_traces
+from calibration.sensitivity.interactions import dependency_matrix, measure_pairs, pairs_to_test
+from calibration.sensitivity.layer_losses import measure_singles
+from calibration.sensitivity.perturbed_model import ReferenceModel
+from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
+from engine_builder.config.config import Config
+from engine_builder.corrections.rounding_choice import FITTING_BATCH, FITTING_PICTURES
+from engine_builder.engines.job_scheme import job_scheme
+from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
 from engine_builder.search.loss_model import LossModel
-from engine_builder.search.orders import dependency_order
-from engine_builder.weight_rounding import FITTING_BATCH, FITTING_PICTURES
+from engine_builder.search.rankings import dependency_order
+from engine_builder.stages.probe import HESSIAN_BATCH, HESSIAN_BATCHES, PAIR_SAMPLES, PAIRS_PER_DECISION
 
 Ranges = Mapping[str, tuple[float, float]]
 Pictures = NDArray[np.float32]

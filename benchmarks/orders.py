@@ -37,7 +37,7 @@ from benchmarks.order_measurements import BATCH, Draw, Kind, MeasuredOrder, Netw
 from benchmarks.orders_page import COMPARISONS, FRONTIER, RANDOM, CaseResult, OrderResult, Predicted, page
 from benchmarks.results_files import RESULTS, environment, write_results
 from benchmarks.statistics import difference_of_means, order_quality, paired_difference
-from calibration.singles import Decision
+from calibration.number_formats.layer_precision import Decision
 from engine_builder.search.loss_model import WITHIN, LossModel
 from engine_builder.search.time_model import TimeModel
 from engine_builder.timing import relative_latency

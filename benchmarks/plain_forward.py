@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from engine_builder.backends.ort_cpu import session_options
+from engine_builder.backends.onnxruntime.cpu import session_options
 
 RUNS = 3  # of one batch, after one to warm up; the median counts
 

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from calibration.dataset import CalibrationSet, read_samples
-from calibration.metrics import Metric, score
-from calibration.model import input_specs, read_model
-from engine_builder.backends import backend_for
+from calibration.accuracy.metrics import Metric, score
+from calibration.data.dataset import CalibrationSet, read_samples
+from calibration.onnx_model.model_io import input_specs, read_model
 from engine_builder.backends.base import Runner
-from engine_builder.config import Config
-from engine_builder.evaluate import run_all
-from engine_builder.sizes import fixed_batch, timed_call, timing_shapes
+from engine_builder.backends.registry import backend_for
+from engine_builder.config.config import Config
+from engine_builder.evaluation.batch_sizes import fixed_batch, timed_call, timing_shapes
+from engine_builder.evaluation.run_samples import run_all
 from engine_builder.timing import Timing, relative_latency, time_interleaved
 
 BATCH = 64

@@ -13,27 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.plan_models import Network, Samples
-from calibration.layers import LayerKind
-from calibration.losses import losses
-from calibration.low_layers import low_layer, rounded_weight
-from calibration.metrics import OutputKind
-from calibration.model import save_model
-from calibration.precision import TENSORRT_SCHEME, Precision
-from calibration.range_table import RangeMethod
-from calibration.ranges import collect_ranges
-from calibration.segments import Graph
-from calibration.session import Array, Piece
+from calibration.accuracy.metrics import OutputKind
+from calibration.execution.onnxruntime_session import Array, Piece
+from calibration.execution.partition import Graph
+from calibration.graph.layers import LayerKind
+from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
+from calibration.onnx_model.model_io import save_model
+from calibration.ranges.collection import collect_ranges
+from calibration.ranges.range_table import RangeMethod
+from calibration.sensitivity.simulated_layers import low_layer, rounded_weight
+from calibration.sensitivity.task_losses import losses
+from engine_builder.backends.achieved_precision import Reached, reached
 from engine_builder.backends.base import Runner
-from engine_builder.backends.reached import Reached, reached
-from engine_builder.backends.roofline import predicted_latency
-from engine_builder.backends.tensorrt_rtx import TensorRtRtxBackend
-from engine_builder.config import ShapeRange
+from engine_builder.backends.nvidia.roofline import predicted_latency
+from engine_builder.backends.nvidia.tensorrt_rtx import TensorRtRtxBackend
+from engine_builder.config.config import ShapeRange
 from engine_builder.errors import BuildError
-from engine_builder.qdq.eligibility import Eligibility
-from engine_builder.qdq.placement import ranges_of_moved_tensors
-from engine_builder.qdq.settling import settle
-from engine_builder.qdq.tensorrt import rewrite_tensorrt
-from engine_builder.qdq.validator import validate_tensorrt
+from engine_builder.qdq.checks.validator import validate_tensorrt
+from engine_builder.qdq.rules.eligibility import Eligibility
+from engine_builder.qdq.rules.legalize import settle
+from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
+from engine_builder.qdq.tensorrt_dialect import rewrite_tensorrt
 
 Ranges = Mapping[str, tuple[float, float]]
 UNIFORM = (Precision.FP16, Precision.INT8, Precision.FP8, Precision.INT4)

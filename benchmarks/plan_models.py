@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 
 from benchmarks.order_measurements import BATCH
-from calibration.dataset import Array
-from calibration.layers import Layer, find_layers
-from calibration.model import read_model
-from calibration.prepare import prepare
+from calibration.data.dataset import Array
+from calibration.graph.layers import Layer, find_layers
+from calibration.graph_passes.normalize import prepare
+from calibration.onnx_model.model_io import read_model
 from examples.fashion_mnist.prepare import MODELS, PICTURES, network_input
 
 Samples = Mapping[str, Array]

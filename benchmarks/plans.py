@@ -20,8 +20,8 @@ from benchmarks.plan_cases import CASES, PlanResult, ranges_of, run_case
 from benchmarks.plan_models import LISTED, read_network
 from benchmarks.results_files import RESULTS, environment, environment_line, markdown_table, write_results
 from calibration.errors import OptimizerError
-from engine_builder.backends.reached import Reached
-from engine_builder.backends.tensorrt_rtx import TensorRtRtxBackend
+from engine_builder.backends.achieved_precision import Reached
+from engine_builder.backends.nvidia.tensorrt_rtx import TensorRtRtxBackend
 
 
 def main() -> None:

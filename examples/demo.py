@@ -20,8 +20,8 @@ from calibration.errors import OptimizerError
 from examples.fashion_mnist.prepare import MODELS, write_calibration, write_validation
 from examples.remeasure import Measurement, measure
 from examples.server import ServerStartError, running_server
-from service.client import Client, JobView, job_error
-from service.progress import TrialLines, progress_view
+from service.cli.client import Client, JobView, job_error
+from service.cli.progress import TrialLines, progress_view
 
 MIN_RELATIVE = 0.9995
 PICTURES = 10_000  # in the validation file

@@ -16,7 +16,8 @@ from types import FrameType
 from typing import NoReturn
 
 from calibration.errors import OptimizerError
-from service import __version__, commands
+from service import __version__
+from service.cli import commands
 from service.settings import PREFIX
 
 INTERRUPTED = 130

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import onnx
 import onnxruntime
 
-from calibration.dataset import CalibrationSet
-from calibration.input_axes import Axes, possible_axes
-from calibration.model import input_specs
-from engine_builder.calls import Calls, find_calls
+from calibration.data.dataset import CalibrationSet
+from calibration.data.input_axes import Axes, possible_axes
+from calibration.onnx_model.model_io import input_specs
 from engine_builder.errors import EngineError
+from engine_builder.evaluation.model_calls import Calls, find_calls
 from tests.model_text import Array, samples_for
 
 

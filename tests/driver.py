@@ -16,16 +16,16 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from calibration.codec import json_from_value, value_from_json
-from engine_builder.config import config_from_json, config_json
-from engine_builder.config_checks import with_metric_model
-from engine_builder.inspection import Inspection
-from engine_builder.pipeline import JobRequest, optimize
-from engine_builder.search.trial import Trial
-from engine_builder.stages import STAGES
+from engine_builder.backends.target_checks import with_metric_model
+from engine_builder.config.config import config_from_json, config_json
+from engine_builder.pipeline.optimize import JobRequest, optimize
+from engine_builder.pipeline.stage_table import STAGES
+from engine_builder.records.inspection import Inspection
+from engine_builder.records.trial import Trial
+from engine_builder.stages.trial import Timer, trial
+from engine_builder.stages.verdict import verdict
 from engine_builder.timing import time_interleaved
-from engine_builder.trials import Timer, trial
-from engine_builder.verdicts import verdict
-from engine_builder.workspace import FileRef, StageContext, Workspace, remove_tree
+from engine_builder.workspace.workspace import FileRef, StageContext, Workspace, remove_tree
 from tests.fake_timer import FakeTimer
 from tests.model_text import samples_for
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from calibration.errors import InvalidModelError
-from engine_builder.workspace import FileRef, StageContext
+from engine_builder.workspace.workspace import FileRef, StageContext
 
 
 def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, object]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from engine_builder.errors import StageCrashedError
-from engine_builder.pipeline import JobRequest, Observer, RunStage
+from engine_builder.pipeline.optimize import JobRequest, Observer, RunStage
 
 
 @dataclass

@@ -10,7 +10,7 @@ import onnx.parser
 import onnxruntime
 from numpy.typing import NDArray
 
-from calibration.model import input_specs
+from calibration.onnx_model.model_io import input_specs
 
 Array = NDArray[np.generic]
 ModelMaker = Callable[[], onnx.ModelProto]

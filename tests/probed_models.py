@@ -9,15 +9,15 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from calibration.layers import Layer, find_layers
-from calibration.losses import losses
-from calibration.metrics import OutputKind
-from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme
-from calibration.prepare import prepare
-from calibration.reference import Probe, ReferenceModel
-from calibration.smoothing import Smoothing
-from engine_builder.qdq.placement import ranges_of_moved_tensors
-from engine_builder.qdq.rewrite import rewrite
+from calibration.accuracy.metrics import OutputKind
+from calibration.algorithms.smooth_quant import Smoothing
+from calibration.graph.layers import Layer, find_layers
+from calibration.graph_passes.normalize import prepare
+from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme
+from calibration.sensitivity.perturbed_model import Probe, ReferenceModel
+from calibration.sensitivity.task_losses import losses
+from engine_builder.qdq.onnxruntime_dialect import rewrite
+from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
 from tests.model_text import Array, run
 
 # The symmetric grids of TensorRT in the dialect of ONNX Runtime; the dialect of TensorRT has tests of its own.

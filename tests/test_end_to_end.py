@@ -13,14 +13,14 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.dataset import split_held_out
-from calibration.metrics import Metric, score
-from calibration.model import input_specs, output_specs
-from calibration.prepare import prepare
+from calibration.accuracy.metrics import Metric, score
+from calibration.data.dataset import split_held_out
+from calibration.graph_passes.normalize import prepare
+from calibration.onnx_model.model_io import input_specs, output_specs
 from engine_builder.errors import BuildError, StageCrashedError
-from engine_builder.pipeline import PIPELINE_VERSION, optimize
-from engine_builder.stage_cache import StageCache
-from engine_builder.trials import search_half
+from engine_builder.evaluation.measurement import search_half
+from engine_builder.pipeline.optimize import PIPELINE_VERSION, optimize
+from service.worker.stage_cache import StageCache
 from tests.driver import LOW_IS_SLOWER, Array, Driver, Finished, plain_outputs, run_job, submitted, trials_of
 from tests.model_text import ModelMaker, cnn, fixed_batch, model_from_text, samples_for
 from tests.models import AWKWARD, attention, bf16_inside, duplicate_node_names, fp16, input_called_labels, several_outputs

@@ -12,8 +12,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from calibration.metrics import cosine
-from engine_builder.backends.ort_cpu import OrtCpuRunner
+from calibration.accuracy.metrics import cosine
+from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from tests.driver import Finished, plain_outputs, run_job, trials_of
 from tests.masked_models import LOWEST, Masked, masked
 from tests.model_text import Array, model_from_text, samples_for

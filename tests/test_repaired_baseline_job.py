@@ -12,14 +12,14 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.precision import Precision
+from calibration.number_formats.precision import Precision
 from engine_builder.backends.base import Backend, Runner
-from engine_builder.baseline import baseline
-from engine_builder.building import building_backend
-from engine_builder.config import Config
+from engine_builder.config.config import Config
+from engine_builder.engines.factory import building_backend
 from engine_builder.errors import BuildError, RefusedModelError, UnsupportedModelError
-from engine_builder.inspection import Inspection
-from engine_builder.workspace import StageContext
+from engine_builder.records.inspection import Inspection
+from engine_builder.stages.baseline import baseline
+from engine_builder.workspace.workspace import StageContext
 from tests.driver import Finished, inspection_of, ranged, run_job, trials_of
 from tests.model_text import cnn
 from tests.repaired_models import cancelling, escaping, harmless, overflowing

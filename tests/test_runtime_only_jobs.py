@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from calibration.foreign_types import is_foreign
+from calibration.onnx_model.foreign_types import is_foreign
 from tests.driver import run_job
 from tests.model_text import one_batch, run
 from tests.runtime_models import RUNTIME_ONLY, function_of_another_opset

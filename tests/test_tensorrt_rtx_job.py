@@ -13,10 +13,10 @@ import onnx
 import pytest
 
 from calibration.errors import InvalidConfigError
-from engine_builder.config import config_from_json
-from engine_builder.config_checks import check_config
+from engine_builder.backends.target_checks import check_config
+from engine_builder.config.config import config_from_json
 from engine_builder.errors import UnsupportedTargetError
-from service.summary import summary_lines
+from service.cli.summary import summary_lines
 from tests.driver import Finished, plain_outputs, run_job, trials_of
 from tests.model_text import ModelMaker, cnn, model_from_text, samples_for
 from tests.models import attention, fixed_batch, fp16, input_called_labels, several_outputs

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from calibration.precision import ONNXRUNTIME_CPU_SCHEME
-from engine_builder.backends.ort_cpu import OrtCpuBackend
-from engine_builder.config import Config
-from engine_builder.job_scheme import job_scheme
+from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME
+from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
+from engine_builder.config.config import Config
+from engine_builder.engines.job_scheme import job_scheme
 
 EXACT_ANYWHERE = replace(ONNXRUNTIME_CPU_SCHEME, bounds_pairs=True)
 EXACT_HERE = job_scheme(Config(), OrtCpuBackend().capabilities)  # that of a job with default settings

@@ -10,10 +10,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.precision import Precision, Scheme
+from calibration.number_formats.precision import Precision, Scheme
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.kernels import Kernel, KernelTime
-from engine_builder.config import ShapeRange
+from engine_builder.config.config import ShapeRange
 from engine_builder.timing import MIN_GAIN, Timing, TimingPlan
 
 

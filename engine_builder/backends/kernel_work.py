@@ -18,7 +18,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from calibration.precision import Precision
+from calibration.number_formats.precision import Precision
 from engine_builder.backends.kernels import Kernel, KernelTensor
 
 CONVOLUTION = "correlation"

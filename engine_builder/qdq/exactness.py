@@ -1,8 +1,8 @@
 """What an engine for ONNX Runtime's CPU provider says of itself: on which processors its integer layers compute what was measured.
 
-Weights that keep the pair bound (``calibration.pair_bound``) are multiplied exactly by every processor's kernels. Others need kernels that
-add in 32 bits: VNNI in one of its forms (AVX-VNNI, AVX512-VNNI, AMX) on x86-64, any ARM64. Elsewhere the engine runs, but large sums
-saturate.
+Weights that keep the pair bound (``calibration.number_formats.pair_bound``) are multiplied exactly by every processor's kernels. Others
+need kernels that add in 32 bits: VNNI in one of its forms (AVX-VNNI, AVX512-VNNI, AMX) on x86-64, any ARM64. Elsewhere the engine runs, but
+large sums saturate.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.precision import Precision
-from calibration.singles import Decision
-from engine_builder.search.choices import Low
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Precision
+from engine_builder.search.search_space import Low
 from engine_builder.search.time_model import FLOATS, TimeModel, conversions, form_of
 
 SMALLEST_GAIN = 1e-9  # of the objective, for a move to count

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from calibration.singles import Decision
-from engine_builder.search.choices import Low
-from engine_builder.search.trial import Trial
+from calibration.number_formats.layer_precision import Decision
+from engine_builder.records.trial import Trial
+from engine_builder.search.search_space import Low
 
 PRIOR_TRIALS = 3.0  # the factor 1 counts as much as these many trials
 WITHIN = 2.0  # error bars, for a prediction to count as right

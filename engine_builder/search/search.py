@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from calibration.precision import Precision
-from engine_builder.search.bisection import Bisection
-from engine_builder.search.choices import BASELINE, PRODUCTS, Low
-from engine_builder.search.shrinkage import shrunk_excess
-from engine_builder.search.trial import Accuracy, Trial
+from calibration.number_formats.precision import Precision
+from engine_builder.bisection import Bisection
+from engine_builder.records.trial import Accuracy, Trial
+from engine_builder.search.drop_shrinkage import shrunk_excess
+from engine_builder.search.search_space import BASELINE, PRODUCTS, Low
 
 FRONTIER, REFINED = "frontier", "refine"  # names of the ladder that is predicted first, and of that from models refitted to all trials
 FIRST_TRIALS = 2  # the baseline and the first uniform engine

@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from calibration.precision import Precision
-from calibration.singles import Decision
-from engine_builder.search.choices import Low
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Precision
+from engine_builder.search.search_space import Low
 
 FIRST_GUESS_MS = 1.5e-6  # of converting one element, before any mixed engine was timed
 TIMING_ERROR = 0.01  # of a timed ratio, about

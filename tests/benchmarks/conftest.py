@@ -8,8 +8,8 @@ import pytest
 from onnx import numpy_helper
 
 from benchmarks.order_measurements import Draw, Network
-from calibration.layers import find_layers
-from calibration.prepare import prepare
+from calibration.graph.layers import find_layers
+from calibration.graph_passes.normalize import prepare
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from onnx import numpy_helper
 
 from benchmarks.cost_probe import made_up, probe_cost
-from calibration.model import TensorSpec
-from calibration.reference import Probe
+from calibration.onnx_model.model_io import TensorSpec
+from calibration.sensitivity.perturbed_model import Probe
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from onnx import numpy_helper
 
 from benchmarks import integer_schemes
 from benchmarks.integer_schemes import Case, in_seven_bits, measure, page
-from calibration.layers import find_layers
-from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
-from engine_builder.qdq.rewrite import rewrite
+from calibration.graph.layers import find_layers
+from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision
+from engine_builder.qdq.onnxruntime_dialect import rewrite
 from tests.engine_builder.fake_quantized import RESIDUAL, measured_ranges, model_of, run, samples_of
 
 

@@ -17,8 +17,8 @@ from benchmarks.order_budgets import (
 )
 from benchmarks.order_judging import HeldOut, Judged
 from benchmarks.order_measurements import Draw, Network
-from calibration.precision import Precision
-from calibration.singles import Decision
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Precision
 from engine_builder.search.loss_model import LossModel
 from engine_builder.search.time_model import TimeModel
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from benchmarks.order_judging import HeldOut
 from benchmarks.order_measurements import Draw, Network
-from calibration.precision import Precision
+from calibration.number_formats.precision import Precision
 
 
 def held_out(network: Network) -> HeldOut:

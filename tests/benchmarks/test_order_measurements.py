@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from benchmarks.order_measurements import SCHEME, Draw, Kind, Network, measured_draw, measured_orders, with_rounded_weights
-from calibration.precision import Precision, fake_quantize_weight
-from calibration.weight_steps import weight_step
+from calibration.number_formats.precision import Precision, fake_quantize_weight
+from calibration.number_formats.weight_scales import weight_step
 
 
 def weights(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:

@@ -9,7 +9,7 @@ from benchmarks.order_budgets import BUDGETS, FLOAT, Reached
 from benchmarks.order_judging import Judged
 from benchmarks.order_measurements import Draw, Network
 from benchmarks.orders import budget_result, pictures, predictions_of, random_order, saved_engines
-from calibration.precision import Precision
+from calibration.number_formats.precision import Precision
 from engine_builder.search.loss_model import LossModel
 
 

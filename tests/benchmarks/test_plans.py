@@ -9,11 +9,11 @@ import pytest
 from benchmarks.plan_cases import CASES, PlanResult, assignment_of, fake_quantized, ranges_of, run_case
 from benchmarks.plan_models import LISTED, Network, read_network
 from benchmarks.plans import page
-from calibration.layers import find_layers
-from calibration.precision import Precision
-from calibration.prepare import prepare
-from engine_builder.backends.reached import Reached, Rule
-from engine_builder.backends.tensorrt_rtx import TensorRtRtxBackend
+from calibration.graph.layers import find_layers
+from calibration.graph_passes.normalize import prepare
+from calibration.number_formats.precision import Precision
+from engine_builder.backends.achieved_precision import Reached, Rule
+from engine_builder.backends.nvidia.tensorrt_rtx import TensorRtRtxBackend
 from tests.engine_builder.fake_quantized import model_of, run, samples_of
 from tests.engine_builder.qdq.networks import BLOCKS
 

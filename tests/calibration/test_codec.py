@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.codec import json_from_value, value_from_json
-from calibration.layers import Layer, LayerKind
-from calibration.precision import Precision
+from calibration.graph.layers import Layer, LayerKind
+from calibration.number_formats.precision import Precision
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine_builder.backends.cuda_devices import ADAPTERS
+from engine_builder.backends.gpu.devices import ADAPTERS
 from engine_builder.errors import EngineError
 
 

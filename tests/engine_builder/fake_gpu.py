@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from engine_builder.backends.cuda_runtime import CudaDevice, DeviceBuffer, check_room
+from engine_builder.backends.gpu.cuda_runtime import CudaDevice, DeviceBuffer, check_room
 from engine_builder.errors import EngineError
 
 

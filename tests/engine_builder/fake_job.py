@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from calibration.codec import json_from_value, value_from_json
-from calibration.precision import Precision
-from calibration.singles import Decision
-from engine_builder.config import config_from_json
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Precision
+from engine_builder.config.config import config_from_json
 from engine_builder.errors import EngineError
-from engine_builder.pipeline import JobRequest, RunStage, optimize
-from engine_builder.search.trial import Trial
-from engine_builder.workspace import FileRef
+from engine_builder.pipeline.optimize import JobRequest, RunStage, optimize
+from engine_builder.records.trial import Trial
+from engine_builder.workspace.workspace import FileRef
 from tests.engine_builder.search.fake_world import FakeWorld
 
 MODEL, CALIBRATION, BASELINE, TABLE = (FileRef(name, "0" * 64) for name in ("model.onnx", "data.npz", "baseline.onnx", "table.json"))

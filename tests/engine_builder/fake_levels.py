@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from engine_builder.backends.base import Capabilities, Engine, Runner
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.kernels import KernelTime
-from engine_builder.backends.ort_cpu import OrtCpuBackend
-from engine_builder.config import Config, ShapeRange
+from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
+from engine_builder.config.config import Config, ShapeRange
 from engine_builder.timing import Timing, TimingPlan
-from engine_builder.workspace import StageContext
+from engine_builder.workspace.workspace import StageContext
 
 
 @dataclass

@@ -12,10 +12,10 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from calibration.layers import Layer
-from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme, fake_quantize_activation
-from calibration.weight_steps import weight_step
-from engine_builder.qdq.placement import ranges_of_moved_tensors
+from calibration.graph.layers import Layer
+from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme, fake_quantize_activation
+from calibration.number_formats.weight_scales import weight_step
+from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
 
 Tensors = dict[str, NDArray[np.generic]]
 Ranges = dict[str, tuple[float, float]]

@@ -18,7 +18,7 @@ from typing import cast
 import numpy as np
 
 from calibration.errors import InvalidModelError
-from engine_builder.workspace import StageContext
+from engine_builder.workspace.workspace import StageContext
 
 _MAP_NORESERVE = 0x4000  # Linux; Python 3.11 has no name for it
 logger = logging.getLogger(__name__)

@@ -10,22 +10,22 @@ from typing import cast
 import numpy as np
 import onnx
 
+from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.accuracy.verdict import AccuracyVerdict, Budget, Selection, judge
 from calibration.codec import json_from_value, value_from_json
-from calibration.dependency import PairTest
-from calibration.layers import Layer, LayerKind
-from calibration.metrics import Metric, OutputKind
-from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
-from calibration.range_table import RangeMethod, RangeTable
-from calibration.sample_axes import SampleAxes
-from calibration.sensitivity import Sensitivity, SensitivityTable
-from calibration.singles import Decision
-from calibration.verdict import AccuracyVerdict, Budget, Selection, judge
-from engine_builder.config import config_from_json, config_json
-from engine_builder.inspection import Inspection
-from engine_builder.probed_outputs import ProbedOutputs
-from engine_builder.report import report
-from engine_builder.search.trial import Trial
-from engine_builder.workspace import FileRef, StageContext, Workspace
+from calibration.data.sample_axes import SampleAxes
+from calibration.graph.layers import Layer, LayerKind
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision
+from calibration.ranges.range_table import RangeMethod, RangeTable
+from calibration.sensitivity.interactions import PairTest
+from calibration.sensitivity.ranking import Sensitivity, SensitivityTable
+from engine_builder.config.config import config_from_json, config_json
+from engine_builder.records.inspection import Inspection
+from engine_builder.records.probed_outputs import ProbedOutputs
+from engine_builder.records.trial import Trial
+from engine_builder.stages.report import report
+from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 from tests.engine_builder.search.fake_world import FakeWorld
 
 HOSTILE = '<script>alert("x")</script>&\''

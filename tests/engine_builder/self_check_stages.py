@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from engine_builder.self_check_cases import CASES
+from engine_builder.self_check.cases import CASES
 
 ROOFLINE = {
     "fp16": {"roof_ms": 0.40, "launches": 20, "predicted_ms": 0.44},

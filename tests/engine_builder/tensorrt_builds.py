@@ -12,8 +12,8 @@ import onnx
 import onnx.parser
 
 from engine_builder.backends.build_options import BuildOptions
-from engine_builder.backends.tensorrt_build import Plan, Shapes, build_plan
-from engine_builder.config import ShapeRange
+from engine_builder.backends.nvidia.network_build import Plan, Shapes, build_plan
+from engine_builder.config.config import ShapeRange
 from engine_builder.errors import OptimizerError, StageCancelledError
 
 DYNAMIC = """

@@ -9,8 +9,8 @@ from typing import cast
 import numpy as np
 import onnx
 
+from calibration.accuracy.metrics import nmse
 from calibration.errors import InputError
-from calibration.metrics import nmse
 from tests.driver import LOW_IS_FASTER, run_job
 from tests.generated.graphs import Array
 from tests.generated.laws import session

@@ -19,14 +19,14 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from calibration.layers import Layer, find_layers
-from calibration.model import read_model
-from calibration.precision import TENSORRT_SCHEME, Precision
-from calibration.prepare import PreparedModel, prepare
-from calibration.range_table import RangeMethod
-from calibration.ranges import collect_ranges
-from engine_builder.qdq.explicit import explicit_model
-from engine_builder.qdq.simulation import simulated
+from calibration.graph.layers import Layer, find_layers
+from calibration.graph_passes.normalize import PreparedModel, prepare
+from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
+from calibration.onnx_model.model_io import read_model
+from calibration.ranges.collection import collect_ranges
+from calibration.ranges.range_table import RangeMethod
+from engine_builder.qdq.build import explicit_model
+from engine_builder.qdq.checks.simulation import simulated
 from tests.generated.graphs import Array
 from tests.generated.models import Generated
 from tests.generated.rounding import jittered

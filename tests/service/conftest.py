@@ -12,8 +12,8 @@ import httpx
 import pytest
 import uvicorn
 
-from service.app import create_app
-from service.deps import Deps
+from service.api.app import create_app
+from service.jobs.resources import Deps
 from service.settings import Settings
 from tests.fakes import fake_model
 from tests.service.launch_server import fake_deps

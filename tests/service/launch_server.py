@@ -6,10 +6,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from engine_builder.child import run_in_child
-from service.app import serve
-from service.deps import Deps, Pipeline, open_deps
+from service.api.app import serve
+from service.jobs.resources import Deps, Pipeline, open_deps
 from service.settings import Settings
+from service.worker.child_process import run_in_child
 from tests.fakes import FakePipeline
 
 

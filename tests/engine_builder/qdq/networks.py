@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import onnx
 
-from calibration.layers import Layer, find_layers
-from calibration.precision import Precision
-from engine_builder.qdq.eligibility import Eligibility
-from engine_builder.qdq.placement import ranges_of_moved_tensors
+from calibration.graph.layers import Layer, find_layers
+from calibration.number_formats.precision import Precision
+from engine_builder.qdq.rules.eligibility import Eligibility
+from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
 from tests.engine_builder.fake_quantized import Ranges, Tensors, measured_ranges, model_of, samples_of
 
 # A residual block whose input is stored for conv2 and the sum, a projected one, a moved tensor, an average, and a classifier.

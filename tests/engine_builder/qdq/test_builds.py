@@ -17,12 +17,12 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.layers import LayerKind
-from calibration.precision import Precision
-from engine_builder.qdq.eligibility import Eligibility
-from engine_builder.qdq.settling import settle
-from engine_builder.qdq.tensorrt import rewrite_tensorrt
-from engine_builder.qdq.validator import validate_tensorrt
+from calibration.graph.layers import LayerKind
+from calibration.number_formats.precision import Precision
+from engine_builder.qdq.checks.validator import validate_tensorrt
+from engine_builder.qdq.rules.eligibility import Eligibility
+from engine_builder.qdq.rules.legalize import settle
+from engine_builder.qdq.tensorrt_dialect import rewrite_tensorrt
 from tests.engine_builder.qdq.networks import TEXTS, Network, network
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed")

@@ -7,10 +7,10 @@ from pathlib import Path
 import onnx
 import pytest
 
-from calibration.layers import find_layers
-from calibration.precision import ONNXRUNTIME_CPU_SCHEME, Precision
+from calibration.graph.layers import find_layers
+from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from engine_builder.qdq.exactness import engine_exact_on
-from engine_builder.qdq.rewrite import rewrite
+from engine_builder.qdq.onnxruntime_dialect import rewrite
 from tests.engine_builder.fake_quantized import OUTPUTS, RESIDUAL, measured_ranges, model_of, samples_of
 from tests.this_processor import EXACT_ANYWHERE
 

@@ -9,14 +9,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from calibration.layers import find_layers
-from calibration.model import input_specs, save_model
-from calibration.precision import Precision
-from calibration.prepare import prepare
-from engine_builder.backends.ort_cpu import OrtCpuRunner
-from engine_builder.backends.tensorrt_rtx import TensorRtRtxBackend
-from engine_builder.config import ShapeRange
-from engine_builder.qdq.tensorrt import rewrite_tensorrt
+from calibration.graph.layers import find_layers
+from calibration.graph_passes.normalize import prepare
+from calibration.number_formats.precision import Precision
+from calibration.onnx_model.model_io import input_specs, save_model
+from engine_builder.backends.nvidia.tensorrt_rtx import TensorRtRtxBackend
+from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
+from engine_builder.config.config import ShapeRange
+from engine_builder.qdq.tensorrt_dialect import rewrite_tensorrt
 from tests.model_text import Array, model_from_text, run
 
 pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx builder (the extra rtx)")

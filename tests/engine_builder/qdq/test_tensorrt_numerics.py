@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration.layers import LayerKind
-from calibration.precision import TENSORRT_SCHEME, Precision, fake_cast
-from calibration.reference import ReferenceModel
-from engine_builder.qdq.eligibility import Eligibility
-from engine_builder.qdq.tensorrt import rewrite_tensorrt
+from calibration.graph.layers import LayerKind
+from calibration.number_formats.precision import TENSORRT_SCHEME, Precision, fake_cast
+from calibration.sensitivity.perturbed_model import ReferenceModel
+from engine_builder.qdq.rules.eligibility import Eligibility
+from engine_builder.qdq.tensorrt_dialect import rewrite_tensorrt
 from tests.engine_builder.fake_quantized import interpret, run, run_node
 from tests.engine_builder.qdq.networks import ATTENTION, BLOCKS, FLOATS, TEXTS, Network, network
 from tests.probed_models import probe_of

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.precision import Precision
-from calibration.singles import Decision
-from engine_builder.search.choices import Low, able_from, uniform_engines
-from engine_builder.search.frontier import frontier
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Precision
+from engine_builder.records.trial import Accuracy, Latency, Trial, failed_trial
+from engine_builder.search.predicted_front import frontier
 from engine_builder.search.search import Ladder, Search
+from engine_builder.search.search_space import Low, able_from, uniform_engines
 from engine_builder.search.time_model import Flow, Timed, TimeModel, fit
-from engine_builder.search.trial import Accuracy, Latency, Trial, failed_trial
 
 BASELINE_SCORE = 0.9
 KINDS = (Precision.INT8, Precision.FP8, Precision.INT4)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from calibration.precision import Precision
-from engine_builder.search.choices import Low
+from calibration.number_formats.precision import Precision
+from engine_builder.records.trial import Accuracy, Latency, Trial, failed_trial
 from engine_builder.search.search import Ladder, Search
-from engine_builder.search.trial import Accuracy, Latency, Trial, failed_trial
+from engine_builder.search.search_space import Low
 
 BASELINE_SCORE = 0.9
 SPEEDUP = 0.5  # of the baseline's latency, saved by every layer together

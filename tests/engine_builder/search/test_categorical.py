@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from calibration.precision import Precision
-from engine_builder.search.trial import Trial
+from calibration.number_formats.precision import Precision
+from engine_builder.records.trial import Trial
 from tests.engine_builder.search.categorical_world import KINDS, CategoricalWorld, chain_world
 from tests.engine_builder.search.fake_world import fastest_met
 

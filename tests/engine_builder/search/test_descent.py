@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.precision import Precision
-from calibration.singles import Decision
-from engine_builder.search.choices import Low
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Precision
 from engine_builder.search.descent import Descent, Move
 from engine_builder.search.loss_model import predicted_loss
+from engine_builder.search.search_space import Low
 from engine_builder.search.time_model import Flow, TimeModel
 
 KINDS = (Precision.INT8, Precision.FP8)

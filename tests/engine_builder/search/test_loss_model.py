@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from calibration.precision import Precision
-from calibration.singles import Decision
-from engine_builder.search.choices import Low
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Precision
+from engine_builder.records.trial import Trial, failed_trial
 from engine_builder.search.loss_model import PRIOR_TRIALS, LossCheck, LossModel, PredictedLoss, check, predicted_loss
-from engine_builder.search.trial import Trial, failed_trial
+from engine_builder.search.search_space import Low
 
 INT8, FP8 = Precision.INT8, Precision.FP8
 DECISIONS = (Decision("a", INT8), Decision("a", FP8), Decision("b", INT8))

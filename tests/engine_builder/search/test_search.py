@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.precision import Precision
+from calibration.number_formats.precision import Precision
+from engine_builder.records.trial import Trial, failed_trial
 from engine_builder.search.search import DEFAULT_MAX_TRIALS, MAX_FAILURES, Ladder, Search, mean_seconds
-from engine_builder.search.trial import Trial, failed_trial
 from tests.engine_builder.search.fake_world import FakeWorld, fastest_met, rising, run
 
 LOSSLESS = FakeWorld((0.0,) * 16)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.precision import Precision
-from calibration.singles import Decision
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Precision
 from engine_builder.search.time_model import FIRST_GUESS_MS, Flow, Timed, TimeModel, converted, fit, unblamed
 
 INT8, FP8, INT4 = Precision.INT8, Precision.FP8, Precision.INT4

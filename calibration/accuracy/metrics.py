@@ -1,0 +1,313 @@
+"""How far outputs are from the float model's, and how good they are: pure functions with one value per sample.
+
+Divergences (0 is perfect), with r the reference and x the output of one sample:
+
+    KL(p || q) = sum_k p_k (log p_k - log q_k),  p = softmax(r), q = softmax(x)
+    NMSE       = ||x - r||^2 / ||r||^2
+
+Classes lie on the last axis that is longer than one; axes between it and the samples are averaged over. A sample with a NaN in it
+scores worst, so a broken engine can never look good.
+
+What is masked alike in both, as logits by -inf, is left out (``calibration.accuracy.masks``); where one alone is infinite the sample scores
+worst, unless the class was next to impossible in either case.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.accuracy.masks import mask_of
+from calibration.accuracy.softmax import log_softmax, without_classes
+from calibration.accuracy.token_metrics import span_f1, token_f1
+from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
+from calibration.nonfinite import with_far_as_infinite
+
+WORST_LOSS = 1e6  # the divergence of a sample that is not finite: finite itself, so that means and JSON stay so
+IDENTICAL_PSNR = 150.0  # decibels given to outputs that float32 cannot tell apart (2^-24 of the peak is 144 dB)
+
+
+class OutputKind(enum.StrEnum):
+    """What the values of a model's output are."""
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
+    VALUES = "values"
+    LABELS = "labels"  # whole numbers or truth values that are decisions, such as those of an ArgMax
+    IGNORE = "ignore"
+
+
+class Metric(enum.StrEnum):
+    """A score per sample that the accuracy budget is stated in."""
+
+    TOP1 = "top1"
+    TOP5 = "top5"
+    AGREEMENT = "agreement"
+    COSINE = "cosine"
+    NMSE = "nmse"
+    PSNR = "psnr"
+    TOKEN_F1 = "token_f1"
+    SPAN_F1 = "span_f1"
+    CUSTOM = "custom"  # a graph of the user's own, see metric_model.py
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the score compares with labels, not with the float model's outputs."""
+        return self in (Metric.TOP1, Metric.TOP5) or self.is_per_token
+
+    @property
+    def is_per_token(self) -> bool:
+        """Whether the score compares with one label per token."""
+        return self in (Metric.TOKEN_F1, Metric.SPAN_F1)
+
+    @property
+    def is_real_valued(self) -> bool:
+        """Whether scores lie between 0 and 1 by nature, whatever they are on a few samples; a user's own metric may be either."""
+        return self in (Metric.COSINE, Metric.NMSE, Metric.PSNR) or self.is_per_token
+
+    @property
+    def is_perfect_by_definition(self) -> bool:
+        """Whether the float model itself scores 1 on every sample, since it is what is compared with."""
+        return self in (Metric.AGREEMENT, Metric.COSINE)
+
+
+def score(
+    metric: Metric,
+    outputs: Sequence[NDArray[np.generic]],
+    reference_outputs: Sequence[NDArray[np.generic]],
+    labels: NDArray[np.generic] | None,
+    *,
+    weights: Sequence[float] = (),
+    label_names: Sequence[str] = (),
+) -> NDArray[np.float64]:
+    """Return the score of each sample: 0 is perfect for nmse, psnr is in decibels, 1 is perfect for all others.
+
+    Args:
+        metric: What to score; a user's own metric is not scored here but by ``MetricModel``.
+        outputs: One array (samples, ...) per output of the model; those that compare with labels read the first, the others average.
+        reference_outputs: The float model's, in the same order.
+        labels: (samples,) integers for top1 and top5, (samples, tokens) for token_f1 and span_f1; no other metric needs them.
+        weights: Of each output in the average, above 0; none: all weigh the same.
+        label_names: Names of the classes, for token_f1 and span_f1.
+
+    Returns:
+        (samples,) float64.
+
+    Raises:
+        InvalidConfigError: The metric does not apply to outputs of this form.
+        InvalidCalibrationSetError: Labels are missing or name a class that the model does not have.
+    """
+    if metric.needs_labels:
+        if labels is None:
+            raise InvalidCalibrationSetError(
+                f"accuracy.metric: {metric} compares with labels, found a set without any",
+                fix=f"Add an array `labels` with one class index per {'token' if metric.is_per_token else 'sample'}, "
+                "or choose the metric agreement, cosine or nmse.",
+            )
+        if metric.is_per_token:
+            return (token_f1 if metric is Metric.TOKEN_F1 else span_f1)(labels, outputs[0], label_names)
+        return topk(labels, outputs[0], k=1 if metric is Metric.TOP1 else 5)
+    if metric is Metric.CUSTOM:
+        raise ValueError("the metric custom is a graph of its own: MetricModel scores it")
+    measure = {Metric.AGREEMENT: agreement, Metric.COSINE: cosine, Metric.NMSE: nmse, Metric.PSNR: psnr}[metric]
+    values = np.stack([measure(reference, output) for reference, output in zip(reference_outputs, outputs, strict=True)])
+    same = np.all(values == values[0], axis=0)  # as it is, where a rounded sum would leave 1 - 2^-53
+    return np.where(same, values[0], np.average(values, axis=0, weights=weights or None))
+
+
+def divergence(kind: OutputKind, reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the loss of each sample that fits the kind of output.
+
+    That is KL for logits and probabilities, NMSE for values, the share that differs for labels, zero if ignored.
+    """
+    if kind is OutputKind.IGNORE:
+        return np.zeros(len(reference))
+    if kind is OutputKind.LABELS:
+        return np.asarray((_as_rows(reference) != _as_rows(output)).mean(axis=1), dtype=np.float64)
+    if kind is OutputKind.VALUES:
+        return nmse(reference, output)
+    return kl_divergence(reference, output, probabilities=kind is OutputKind.PROBABILITIES)
+
+
+def kl_divergence(reference: NDArray[np.generic], output: NDArray[np.generic], *, probabilities: bool = False) -> NDArray[np.float64]:
+    """Return KL(reference || output) of each sample, at least 0.
+
+    Args:
+        reference: (samples, ..., classes), the float model's logits or probabilities.
+        output: The same shape.
+        probabilities: Both hold probabilities already, else logits.
+
+    Returns:
+        (samples,) float64, nats.
+    """
+    logs = _log_probabilities if probabilities else log_softmax
+    log_p, log_q = logs(by_class(reference)), logs(by_class(output))
+    p = np.exp(log_p)
+    with np.errstate(invalid="ignore"):
+        terms = np.where(p > 0, p * (log_p - log_q), 0.0)
+        terms[np.isnan(log_q) | np.isnan(log_p)] = WORST_LOSS
+        terms[without_classes(log_p) != without_classes(log_q)] = WORST_LOSS
+    return np.asarray(np.clip(terms.sum(axis=-1).mean(axis=-1), 0.0, WORST_LOSS), dtype=np.float64)
+
+
+def nmse(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return ||output - reference||^2 / ||reference||^2 of each sample.
+
+    A sample whose reference is all zero is measured against the mean norm of the others, and against 1 if all are zero.
+
+    Args:
+        reference: (samples, ...), the float model's.
+        output: The same shape.
+
+    Returns:
+        (samples,) float64, 0 for identical values, at most WORST_LOSS.
+    """
+    r, x = _by_sample(reference), _by_sample(output)
+    mask = mask_of(r)
+    kept = r if mask is None else np.where(mask.hidden, 0.0, r)
+    error, norm = _squared_error(r, x), np.einsum("ij,ij->i", kept, kept)
+    usual = float(norm[norm > 0].mean()) if (norm > 0).any() else 1.0
+    return _finite_loss(error / np.where(norm > 0, norm, usual))
+
+
+def psnr(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the peak signal-to-noise ratio of each sample, in decibels, between 0 and IDENTICAL_PSNR.
+
+    The peak is the span (highest - lowest value) of the sample's reference; a constant reference takes its magnitude, or 1 if zero.
+    """
+    r, x = _by_sample(reference), _by_sample(output)
+    mask = mask_of(r)
+    is_seen = np.ones(r.shape, dtype=np.bool_) if mask is None else ~mask.hidden
+    highest = r.max(axis=1, where=is_seen, initial=-np.inf)
+    span = highest - r.min(axis=1, where=is_seen, initial=np.inf)  # -inf where all is masked
+    peak = np.where(span > 0, span, np.abs(highest))
+    peak = np.where((peak > 0) & np.isfinite(peak), peak, 1.0)
+    relative = _finite_loss(_squared_error(r, x) / np.maximum(is_seen.sum(axis=1), 1) / peak**2)
+    floor = 10.0 ** (-IDENTICAL_PSNR / 10)
+    return np.asarray(np.clip(-10.0 * np.log10(np.maximum(relative, floor)), 0.0, IDENTICAL_PSNR), dtype=np.float64)
+
+
+def cosine(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the cosine of the angle between reference and output of each sample, in -1..1.
+
+    Two zero vectors agree (1), one zero vector does not (0).
+    """
+    r, x = _by_sample(reference), _by_sample(output)
+    if (mask := mask_of(r)) is not None:
+        alike = mask.alike(x)
+        r, x = np.where(alike, 0.0, r), np.where(alike, 0.0, x)
+    with np.errstate(invalid="ignore"):
+        norms = np.sqrt(np.einsum("ij,ij->i", r, r)) * np.sqrt(np.einsum("ij,ij->i", x, x))
+        dots = np.einsum("ij,ij->i", r, x)
+    is_finite = np.isfinite(norms) & np.isfinite(dots)
+    values = np.divide(dots, norms, out=np.where(is_finite, 0.0, -1.0), where=is_finite & (norms > 0))
+    values[np.all(r == x, axis=1)] = 1.0  # exactly, where rounding would leave 1 - 2^-53
+    return np.asarray(np.clip(values, -1.0, 1.0), dtype=np.float64)
+
+
+def agreement(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return how often the best class of each sample is the reference's: 0 or 1, a fraction where several predictions make a sample.
+
+    Integer outputs (a model that ends in ArgMax) are compared as they are.
+
+    Raises:
+        InvalidConfigError: The outputs hold one value per sample, so that there is no class to agree on.
+    """
+    if np.issubdtype(reference.dtype, np.integer) or reference.dtype == np.bool_:
+        return np.asarray((_as_rows(reference) == _as_rows(output)).mean(axis=1), dtype=np.float64)
+    r, x = by_class(reference), by_class(output)
+    if r.shape[-1] == 1:
+        raise InvalidConfigError(
+            f"accuracy.metric: agreement needs a score for each of several classes, found an output of shape {reference.shape}",
+            fix=_WITHOUT_CLASSES,
+        )
+    same = (r.argmax(axis=-1) == x.argmax(axis=-1)) & ~np.isnan(x).any(axis=-1)
+    return np.asarray(same.mean(axis=-1), dtype=np.float64)
+
+
+def top1(labels: NDArray[np.generic], scores: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return 1 where the best class is the label, else 0."""
+    return topk(labels, scores, k=1)
+
+
+def top5(labels: NDArray[np.generic], scores: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return 1 where the label is among the five best classes, else 0."""
+    return topk(labels, scores, k=5)
+
+
+def topk(labels: NDArray[np.generic], scores: NDArray[np.generic], *, k: int) -> NDArray[np.float64]:
+    """Return 1 where the label is among the ``k`` best classes, else 0; of equal scores the lower class index is the better.
+
+    Args:
+        labels: (samples,) integers.
+        scores: (samples, classes) floats, or (samples,) integers: the class itself.
+        k: How many classes may be named, at least 1.
+
+    Raises:
+        InvalidConfigError: The scores are not one row of classes per sample.
+        InvalidCalibrationSetError: A label is not a class of the model.
+    """
+    if labels.size != len(labels):
+        raise InvalidCalibrationSetError(
+            f"labels: shape {labels.shape} found, ({len(labels)},) expected: one class index per sample, as top1 and top5 compare",
+            fix="Give exactly one label per sample (no one-hot rows); for labels of tokens choose the metric token_f1 or span_f1.",
+        )
+    wanted = np.asarray(labels).reshape(len(labels)).astype(np.int64)
+    if np.issubdtype(scores.dtype, np.integer) and scores.size == len(scores):
+        return np.asarray(scores.reshape(-1) == wanted, dtype=np.float64)
+    rows = by_class(scores)
+    if rows.shape[1] != 1 or rows.shape[2] == 1:
+        raise InvalidConfigError(
+            f"accuracy.metric: top1 and top5 need one row of class scores per sample, found an output of shape {scores.shape}",
+            fix=_WITHOUT_CLASSES if rows.shape[2] == 1 else "Set accuracy.metric to agreement or cosine, or accuracy.max_nmse.",
+        )
+    rows = rows[:, 0]
+    classes = rows.shape[1]
+    if wanted.size and (wanted.min() < 0 or wanted.max() >= classes):
+        raise InvalidCalibrationSetError(
+            f"labels: found values {wanted.min()} to {wanted.max()}, expected 0 to {classes - 1}, the classes of the model's first output",
+            fix="Number the classes as the model does, from 0" + (": give labels - 1." if wanted.min() == 1 else "."),
+        )
+    own = np.take_along_axis(rows, wanted[:, None], axis=1)
+    before = np.arange(classes)[None, :] < wanted[:, None]
+    better = (rows > own).sum(axis=1) + ((rows == own) & before).sum(axis=1)
+    return np.asarray((better < k) & ~np.isnan(rows).any(axis=1), dtype=np.float64)
+
+
+def by_class(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the values as (samples, predictions per sample, classes): (n, 1000, 1, 1) becomes (n, 1, 1000)."""
+    longer = [size for size in values.shape[1:] if size > 1]
+    return with_far_as_infinite(values.astype(np.float64)).reshape(len(values), -1, longer[-1] if longer else 1)
+
+
+def _log_probabilities(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    kept = np.maximum(values, _SMALLEST_PROBABILITY)
+    return np.asarray(np.log(kept / kept.sum(axis=-1, keepdims=True)), dtype=np.float64)
+
+
+def _squared_error(r: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        d = x - r
+    if (mask := mask_of(r)) is not None:
+        d[mask.alike(x)] = 0.0
+    return np.asarray(np.einsum("ij,ij->i", d, d), dtype=np.float64)
+
+
+def _finite_loss(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.minimum(np.nan_to_num(values, nan=WORST_LOSS, posinf=WORST_LOSS), WORST_LOSS), dtype=np.float64)
+
+
+def _as_rows(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    return values.reshape(len(values), -1)
+
+
+def _by_sample(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the values as (samples, all the rest)."""
+    return with_far_as_infinite(_as_rows(values).astype(np.float64))
+
+
+_SMALLEST_PROBABILITY = 1e-12
+_WITHOUT_CLASSES = "Set accuracy.max_nmse (e.g. 0.001), or send a metric model that compares the value with a threshold."

@@ -1,0 +1,1 @@
+"""What makes quantized layers less lossy."""

@@ -1,0 +1,1 @@
+"""Calibration and validation samples: reading them, their axes, what is odd about them."""

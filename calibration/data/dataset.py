@@ -1,0 +1,324 @@
+"""Calibration and validation sets: one array per model input, checked against the model before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.accuracy.labels import any_labels_from, class_labels_from
+from calibration.data.claimed_sizes import check_claimed_sizes
+from calibration.data.input_axes import possible_axes, without_axis_of_one
+from calibration.data.sample_axes import in_model_form
+from calibration.data.settings import repeated, settings_from
+from calibration.errors import InvalidCalibrationSetError
+from calibration.nonfinite import Special, finite_of, specials_in
+from calibration.onnx_model.model_io import TensorSpec
+
+MIN_SAMPLES = 8
+_NO_AXIS = -1  # in a file, of an input that does not count samples
+Array: TypeAlias = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CalibrationSet:
+    """Samples for each input of a model; every array has ``samples`` as its first axis, whatever axis counts them in the model."""
+
+    inputs: Mapping[str, Array]  # name -> (samples, *shape of one sample)
+    labels: Array | None  # (samples,) class indices, int64; or (samples, tokens); or whatever the user's own metric compares with
+    axes: Mapping[str, int | None] = field(default_factory=dict)  # as ``SampleAxes.inputs``, of ``inputs``
+    settings: Mapping[str, Array] = field(default_factory=dict)  # inputs that have one value for the whole job, in the model's form
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(next(iter(self.inputs.values())))
+
+    def take(self, indices: NDArray[np.int64]) -> CalibrationSet:
+        """Return the samples at ``indices`` (any length, int64), in that order."""
+        inputs = {name: array[indices] for name, array in self.inputs.items()}
+        return replace(self, inputs=MappingProxyType(inputs), labels=None if self.labels is None else self.labels[indices])
+
+    def feeds(self, start: int = 0, stop: int | None = None) -> dict[str, Array]:
+        """Return the samples [start, stop), all by default, as one call of the model takes them: each input in the model's form.
+
+        An input without an axis of samples takes one sample a call: of more, the first.
+        """
+        fed = {name: in_model_form(array[start:stop], self.axes.get(name, 0)) for name, array in self.inputs.items()}
+        return fed | dict(self.settings)
+
+    def batches(self, size: int) -> Iterator[dict[str, Array]]:
+        """Yield the feeds of ``size`` samples at a time, in order; the last batch may be smaller."""
+        for start in range(0, self.samples, size):
+            yield self.feeds(start, start + size)
+
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """What inputs hold besides finite numbers, in words: it is the model that says whether that is right."""
+        found = []
+        for name, array in self.inputs.items():
+            kinds = specials_in(array) - {Special.FAR}
+            if kinds:
+                where = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+                held = " and ".join(sorted(kinds))
+                found.append(f"array '{name}' holds {held} in {len(where)} of {len(array)} samples, first in sample {where[0]}")
+        return tuple(found)
+
+    def save(self, path: Path) -> None:
+        """Write the set for ``load_saved``: an .npz of ``input:<name>``, ``axis:<name>``, ``setting:<name>`` and ``labels``."""
+        arrays = {f"input:{name}": array for name, array in self.inputs.items()}
+        arrays |= {f"axis:{name}": np.asarray(_NO_AXIS if axis is None else axis) for name, axis in self.axes.items()}
+        arrays |= {f"setting:{name}": array for name, array in self.settings.items()}
+        if self.labels is not None:
+            arrays["labels"] = self.labels
+        # numpy.savez takes the names as keywords, so inputs called "file" or "allow_pickle" could not be saved with it
+        with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
+            for name, array in arrays.items():
+                with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+
+
+def load_saved(path: Path) -> CalibrationSet:
+    """Return the set that ``CalibrationSet.save`` wrote."""
+    with np.load(path, allow_pickle=False) as archive:
+        inputs, axes, settings = (
+            {name.removeprefix(kind): archive[name] for name in archive.files if name.startswith(kind)}
+            for kind in ("input:", "axis:", "setting:")
+        )
+        labels = archive["labels"] if "labels" in archive.files else None
+    known = {name: None if axis == _NO_AXIS else int(axis) for name, axis in axes.items()}
+    return CalibrationSet(MappingProxyType(inputs), labels, known, settings)
+
+
+def read_samples(path: Path, specs: Sequence[TensorSpec], *, any_labels: bool = False) -> CalibrationSet:
+    """Return the samples in an .npz or .npy file, in the types that the model wants.
+
+    Args:
+        path: An .npz with one array per input, first axis = samples whatever axis counts them in the model (``input_axes``), without axes
+            for a setting of the whole job (``settings``), and optionally ``labels`` (``__labels__`` if the model has an input called
+            ``labels``); or an .npy for a model with one input.
+        specs: The model's inputs.
+        any_labels: Labels may be numbers of any type and shape, one entry per sample, for a metric of the user's own; else they are class
+            indices, (samples,), or (samples, tokens) with IGNORED for tokens that do not count.
+
+    Raises:
+        InvalidCalibrationSetError: The file cannot be read or does not fit the model.
+    """
+    arrays = _read_arrays(path, specs)
+    label_name = "__labels__" if any(spec.name == "labels" for spec in specs) else "labels"
+    labels = arrays.pop(label_name, None)
+    _check_names(arrays, specs, label_name)
+    settings = settings_from(arrays, specs)
+    varying = [spec for spec in specs if spec.name not in settings]
+    arrays = repeated(arrays, varying)
+    inputs = {spec.name: _checked(arrays[spec.name], spec) for spec in varying}
+    guesses = possible_axes(varying, {name: array.shape for name, array in inputs.items()})
+    if not guesses:
+        for spec in varying:
+            _check_shape(arrays[spec.name], spec)
+        raise _fitting_no_axis(inputs, varying)
+    inputs = {spec.name: _cast(without_axis_of_one(inputs[spec.name], spec, guesses[0][spec.name]), spec) for spec in varying}
+    _check_sizes(inputs, varying, guesses[0])
+    if labels is not None:
+        samples = len(next(iter(inputs.values())))
+        labels = (any_labels_from if any_labels else class_labels_from)(labels, samples, label_name)
+    given = {spec.name: _cast(settings[spec.name], spec) for spec in specs if spec.name in settings}
+    return CalibrationSet(MappingProxyType(inputs), labels, {name: axis for name, axis in guesses[0].items() if axis != 0}, given)
+
+
+def split_held_out(samples: int, seed: int, fraction: float = 0.4) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return sorted, disjoint indices (rest, held out) of a seeded random split.
+
+    Args:
+        samples: Samples in all.
+        seed: Of the shuffle.
+        fraction: Share that is held out, 0..1; both parts get at least one sample.
+
+    Raises:
+        InvalidCalibrationSetError: Fewer than ``MIN_SAMPLES`` samples.
+    """
+    if samples < MIN_SAMPLES:
+        raise InvalidCalibrationSetError(
+            f"calibration set: {samples} sample{'' if samples == 1 else 's'} found, at least {MIN_SAMPLES} expected",
+            fix="Give more samples (a few hundred are usual), drawn like the data that the model will see.",
+        )
+    order = np.random.default_rng(seed).permutation(samples).astype(np.int64)
+    held_out = min(max(round(samples * fraction), 1), samples - 1)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def _read_arrays(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Return the arrays by name; that of an .npy takes the name of the only input."""
+    name = f"calibration file '{path.name}'"
+    size_bytes = 0
+    try:
+        with path.open("rb") as file:  # numpy leaves a file open that it opened itself and could not read
+            start = file.read(8)
+            file.seek(0)
+            _check_kind(name, start)
+            size_bytes = check_claimed_sizes(file, name)
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {_only_input(name, specs): loaded}
+            with loaded:
+                return {key: _read_member(loaded, key) for key in loaded.files}
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as exc:
+        raise InvalidCalibrationSetError(f"{name}: cannot be read: {exc.strerror}", fix="Give the path of an .npz or .npy file.") from exc
+    except MemoryError as exc:
+        raise InvalidCalibrationSetError(
+            f"{name}: takes {size_bytes} bytes when it is unpacked, more than the memory that this stage may use",
+            fix="Give fewer samples (a few hundred are usual), or raise the memory limit.",
+        ) from exc
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as exc:
+        if "allow_pickle" in str(exc):
+            raise InvalidCalibrationSetError(f"{name}: holds a pickled object array, which is never loaded", fix=_PLAIN_NUMBERS) from exc
+        raise InvalidCalibrationSetError(f"{name}: is damaged or truncated: {exc}", fix="Copy or write the file again.") from exc
+
+
+def _check_kind(name: str, start: bytes) -> None:
+    found = None
+    if not start:
+        found = "is empty"
+    elif start.startswith(b"\x80"):
+        found = "is a Python pickle, which is never loaded; expected .npz or .npy"
+    elif not start.startswith((b"PK", b"\x93NUMPY")):
+        found = "is neither .npz nor .npy"
+    if found:
+        raise InvalidCalibrationSetError(
+            f"{name}: {found}", fix="Write it with numpy.savez(path, **{input_name: array, ...}), arrays of numbers only."
+        )
+
+
+def _only_input(name: str, specs: Sequence[TensorSpec]) -> str:
+    if len(specs) > 1:
+        wanted = ", ".join(f"'{spec.name}'" for spec in specs)
+        raise InvalidCalibrationSetError(
+            f"{name}: a single array (.npy) found, {len(specs)} expected: {wanted}", fix="Write an .npz with one array per model input."
+        )
+    return specs[0].name
+
+
+def _read_member(archive: np.lib.npyio.NpzFile, name: str) -> Array:
+    try:
+        array = archive[name]
+    except ValueError as exc:
+        if "allow_pickle" not in str(exc):
+            raise
+        raise InvalidCalibrationSetError(
+            f"array '{name}': holds pickled Python objects, which are never loaded", fix=_PLAIN_NUMBERS
+        ) from exc
+    if not isinstance(array, np.ndarray):
+        raise InvalidCalibrationSetError(f"array '{name}': is not a .npy member", fix="Write the file with numpy.savez.")
+    return array
+
+
+def _check_names(arrays: Mapping[str, Array], specs: Sequence[TensorSpec], label_name: str) -> None:
+    expected = [spec.name for spec in specs]
+    extra = [name for name in arrays if name not in expected]
+    missing = [name for name in expected if name not in arrays]
+    wanted = ", ".join(f"'{name}'" for name in expected)
+    if missing:
+        near = difflib.get_close_matches(missing[0], extra, n=1, cutoff=0.0)
+        found = ", ".join(f"'{name}'" for name in arrays) or "none"
+        raise InvalidCalibrationSetError(
+            f"array '{missing[0]}': missing; arrays found: {found}; model inputs: {wanted}",
+            fix=f"Rename array '{near[0]}' to '{missing[0]}'." if near else f"Add an array called '{missing[0]}'.",
+        )
+    if extra:
+        near = difflib.get_close_matches(extra[0], [*expected, label_name], n=1)
+        hint = f"Did you mean '{near[0]}'? " if near else ""
+        raise InvalidCalibrationSetError(
+            f"array '{extra[0]}': no such model input; model inputs: {wanted}",
+            fix=f"{hint}Remove the array; only '{label_name}' may be added to the inputs.",
+        )
+
+
+def _checked(array: Array, spec: TensorSpec) -> Array:
+    """Return ``array`` after a check that it holds samples."""
+    if array.ndim == 0 or len(array) == 0:
+        raise InvalidCalibrationSetError(
+            f"array '{spec.name}': is empty (shape {array.shape})", fix=f"Give at least {MIN_SAMPLES} samples."
+        )
+    return array
+
+
+def _check_shape(array: Array, spec: TensorSpec) -> None:
+    """Refuse an array that does not fit the model's input with samples on its first axis."""
+    expected = "(" + ", ".join(["samples", *("any" if dim is None else str(dim) for dim in spec.shape[1:])]) + ")"
+    if spec.has_rank and array.ndim != len(spec.shape):
+        raise InvalidCalibrationSetError(
+            f"array '{spec.name}': {array.ndim} {'axis' if array.ndim == 1 else 'axes'} found (shape {array.shape}), "
+            f"{len(spec.shape) or 1} expected: {expected}",
+            fix="Stack the samples on the first axis; every sample has the shape of the model input without its batch axis.",
+        )
+    for axis, (found, dim) in enumerate(zip(array.shape, spec.shape, strict=False)):
+        if axis > 0 and isinstance(dim, int) and found != dim:
+            raise InvalidCalibrationSetError(
+                f"array '{spec.name}': size {found} found on axis {axis} (shape {array.shape}), {dim} expected: {expected}",
+                fix="Preprocess the samples as for the model (size, and order of the axes: N, C, H, W for most image models).",
+            )
+
+
+def _fitting_no_axis(inputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> InvalidCalibrationSetError:
+    spec = next((one for one in specs if not possible_axes([one], {one.name: inputs[one.name].shape})), specs[0])
+    declared = ", ".join("any" if dim is None else str(dim) for dim in spec.shape)
+    return InvalidCalibrationSetError(
+        f"array '{spec.name}': shape {inputs[spec.name].shape} found, expected samples on the first axis and behind it the model's input, "
+        f"({declared}), without the axis that counts samples",
+        fix="Move the samples to the front: array = numpy.moveaxis(array, axis, 0), and leave the other axes in the model's order.",
+    )
+
+
+def _cast(array: Array, spec: TensorSpec) -> Array:
+    wanted = np.dtype(spec.dtype)
+    if array.dtype == wanted:
+        return array
+    cast_fix = f"Convert the array the way the model's input is made, e.g. array.astype('{wanted.name}')."
+    if array.dtype.newbyteorder("=") != wanted and (
+        array.dtype.kind not in "fiu" or (array.dtype.kind == "f") != (wanted.kind == "f") or wanted.kind == "b"
+    ):
+        raise InvalidCalibrationSetError(f"array '{spec.name}': {array.dtype.name} found, {wanted.name} expected", fix=cast_fix)
+    if wanted.kind in "iu":
+        limits = np.iinfo(wanted)
+        fits = not array.size or (int(array.min()) >= limits.min and int(array.max()) <= limits.max)
+    else:
+        fits = wanted.kind != "f" or float(np.abs(finite_of(array)).max(initial=0.0)) <= float(np.finfo(wanted).max)
+    if not fits:
+        raise InvalidCalibrationSetError(
+            f"array '{spec.name}': {array.dtype.name} values from {array.min()} to {array.max()} found, which {wanted.name} cannot hold",
+            fix=cast_fix,
+        )
+    return array.astype(wanted)
+
+
+def _check_sizes(inputs: Mapping[str, Array], specs: Sequence[TensorSpec], axes: Mapping[str, int | None]) -> None:
+    counts = {name: len(array) for name, array in inputs.items()}
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"'{name}' {count}" for name, count in counts.items())
+        raise InvalidCalibrationSetError(
+            f"calibration set: different numbers of samples found: {found}; one number expected",
+            fix="Give every input the same samples, in the same order; what has one value for the whole job is an array without axes.",
+        )
+    sizes: dict[str, tuple[str, int, int]] = {}
+    for spec in specs:
+        sample = in_model_form(inputs[spec.name][:1], axes[spec.name])
+        for axis, dim in enumerate(spec.shape):
+            if axis != axes[spec.name] and isinstance(dim, str):
+                name, other_axis, size = sizes.setdefault(dim, (spec.name, axis, sample.shape[axis]))
+                if size != sample.shape[axis]:
+                    raise InvalidCalibrationSetError(
+                        f"array '{spec.name}': size {sample.shape[axis]} found on axis {axis}, {size} expected: "
+                        f"the model calls it '{dim}', as axis {other_axis} of '{name}'",
+                        fix="Give axes of the same name the same size (pad both arrays alike).",
+                    )
+
+
+_PLAIN_NUMBERS = "Convert it to a plain number type, e.g. array.astype('float32'), and save it again."

@@ -1,0 +1,1 @@
+"""Running the float model, whole or in pieces, on ONNX Runtime."""

@@ -1,0 +1,161 @@
+"""Opens ONNX Runtime sessions the one way that probes need them: few threads, no spinning, one arena for all.
+
+Sessions compute on the CPU unless they are asked for another provider, which only probes do: what an engine's accuracy or time is measured
+with is opened elsewhere. On CUDA, products are of float32 numbers in full, not of TF32 ones with 10 bits of mantissa, which would drown
+the finite differences; and convolutions take the one algorithm that cuDNN always has, since one that is found by trying out may be
+another one in the next session, and differ in the last bits from the float pass that its outputs are compared with.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import logging
+import resource
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from calibration.errors import CalibrationError
+from calibration.process.memory import TRIM_BYTES, return_free_memory
+
+logger = logging.getLogger(__name__)
+
+Array = NDArray[np.generic]
+
+SPARE_BYTES = 1 << 16  # of a freed block that a smaller one takes: a larger rest stays free for others (by default up to half the block)
+
+
+class Provider(enum.StrEnum):
+    """What a session computes with, by the name that ONNX Runtime has for it."""
+
+    CPU = "CPUExecutionProvider"
+    CUDA = "CUDAExecutionProvider"
+
+
+CUDA_OPTIONS = {
+    "use_tf32": "0",
+    "cudnn_conv_algo_search": "DEFAULT",
+    "arena_extend_strategy": "kSameAsRequested",  # an arena a session, and sessions are many and small
+}
+
+
+class Piece:
+    """A model, or a run of its nodes, that is ready to run. Thread-safe: ``run`` may be called from several threads at once."""
+
+    def __init__(self, model: onnx.ModelProto | Path, *, threads: int = 1, provider: Provider = Provider.CPU) -> None:
+        """Open the session.
+
+        Args:
+            model: A model of less than 2 GB, or the path of one of any size.
+            threads: Threads of one run.
+            provider: What it is to compute with; where that cannot take the model, it is the CPU.
+
+        Raises:
+            CalibrationError: ONNX Runtime cannot run the model.
+        """
+        _share_one_arena()
+        source = str(model) if isinstance(model, Path) else model.SerializeToString()
+        self._session = _opened(source, threads, provider)
+        if not isinstance(source, str):
+            let_go_of_bytes(self._session)
+            if len(source) >= TRIM_BYTES:
+                del source
+                return_free_memory()
+        self.inputs = tuple(value.name for value in self._session.get_inputs())
+        self.outputs = tuple(value.name for value in self._session.get_outputs())
+
+    @property
+    def provider(self) -> Provider:
+        """What the session computes with."""
+        return Provider(self._session.get_providers()[0])
+
+    def run(self, tensors: Mapping[str, Array], outputs: Sequence[str] | None = None, *, gives_back: bool = False) -> dict[str, Array]:
+        """Return the outputs by name.
+
+        Args:
+            tensors: At least the session's inputs; others are ignored.
+            outputs: Fetch only these.
+            gives_back: Return what is free of the shared arena to the system afterwards: the next runs, of any piece, take longer.
+
+        Raises:
+            CalibrationError: ONNX Runtime failed on these values.
+        """
+        names = self.outputs if outputs is None else tuple(outputs)
+        options = ort.RunOptions() if gives_back else None
+        if options is not None:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        try:
+            values = self._session.run(list(names), {name: tensors[name] for name in self.inputs}, options)
+        except Exception as error:  # as above
+            raise CalibrationError(
+                f"ONNX Runtime {ort.__version__} failed in the middle of the model: {error}",
+                fix="Run the model in onnxruntime on these samples once; the float model itself must accept them.",
+            ) from error
+        return dict(zip(names, (np.asarray(value) for value in values), strict=True))
+
+
+def probe_provider() -> Provider:
+    """Return what probes are to compute with: CUDA where ONNX Runtime has it and a session opens with it, else the CPU.
+
+    The CPU too where the address space is limited: CUDA reserves far more of it than it uses.
+    """
+    if Provider.CUDA.value not in ort.get_available_providers():
+        return Provider.CPU
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        logger.info("probes run on the CPU: the address space is limited")
+        return Provider.CPU
+    return Piece(_smallest_model(), provider=Provider.CUDA).provider
+
+
+def _opened(source: str | bytes, threads: int, provider: Provider) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    options.enable_mem_pattern = False  # one buffer a session, each of another size, would leave the shared arena full of holes
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.disable_quant_qdq", "1")  # a probe's Q/DQ pair is a rounding, never a kernel choice
+    cpu = Provider.CPU.value
+    if provider is Provider.CUDA:
+        options.use_deterministic_compute = True
+        providers = [(Provider.CUDA.value, CUDA_OPTIONS), cpu]
+        try:
+            return ort.InferenceSession(source, options, providers=providers, enable_fallback=0)  # its own prints to stdout
+        except Exception as error:  # ONNX Runtime raises a dozen classes without a common base
+            logger.warning("a part of the model is probed on the CPU, since CUDA does not take it: %s", error)
+            options.use_deterministic_compute = False
+    try:
+        return ort.InferenceSession(source, options, providers=[cpu])
+    except Exception as error:  # as above
+        raise CalibrationError(
+            f"ONNX Runtime {ort.__version__} cannot run a part of the model: {error}",
+            fix="Run the model in onnxruntime on the CPU once; an operator without a CPU kernel cannot be probed.",
+        ) from error
+
+
+def _smallest_model() -> onnx.ModelProto:
+    """Return a model of one node, to see whether a provider works at all."""
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (1,)) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "smallest", [x], [y])
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
+
+
+def let_go_of_bytes(session: ort.InferenceSession) -> None:
+    """Drop the serialized model that a session keeps, a copy of all its constants: it is for another provider to fall back to only."""
+    session.disable_fallback()
+    if hasattr(session, "_model_bytes"):
+        session._model_bytes = None
+
+
+@functools.cache
+def _share_one_arena() -> None:
+    """Register the process-wide allocator: hundreds of small sessions with an arena each would each keep their peak."""
+    info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(info, ort.OrtArenaCfg(0, 1, -1, SPARE_BYTES))  # no cap, grow only as asked

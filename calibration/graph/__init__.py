@@ -1,0 +1,1 @@
+"""What a model graph holds: its layers, types and names."""

@@ -1,0 +1,1 @@
+"""Rewrites of the float model before anything is measured."""

@@ -1,0 +1,1 @@
+"""Number formats and which layer has which."""

@@ -1,0 +1,39 @@
+"""The grid of a layer's integer weights."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.graph.layers import Layer
+from calibration.number_formats.pair_bound import adds_pairs, pair_bound_scale
+from calibration.number_formats.precision import Precision, Scheme, block_scale, weight_scale
+
+INTEGERS = (Precision.INT8, Precision.INT4)
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+def reduction_axis(weight_axis: int, rank: int) -> int:
+    """Return the axis of a matrix, or of a stack of them, that the product sums over; ``weight_axis`` is the other one."""
+    return 2 * rank - 3 - weight_axis
+
+
+def weight_step(weight: NDArray[np.float32], layer: Layer, precision: Precision, scheme: Scheme) -> NDArray[np.float32]:
+    """Return the step between two levels at each weight, broadcastable to the weight; float32.
+
+    Args:
+        weight: The layer's weight, or what is rounded in its place.
+        layer: The layer.
+        precision: One of INTEGERS.
+        scheme: How the target quantizes: strongly typed ones have INT4 weights of products in blocks along the axis that is summed over;
+            where one bounds pairs, the step of INT8 is as large as that takes.
+    """
+    is_product = layer.op_type not in _CONVOLUTIONS and weight.ndim in (2, 3)  # a Conv1d's weight has three axes too
+    if precision is Precision.INT4 and scheme.strongly_typed and layer.weight_axis is not None and is_product:
+        axis = reduction_axis(layer.weight_axis, weight.ndim)
+        scale = block_scale(weight, axis, block=scheme.block, bits=precision.bits)
+        return np.asarray(np.take(np.repeat(scale, scheme.block, axis=axis), np.arange(weight.shape[axis]), axis=axis))
+    step = weight_scale(weight, layer.weight_axis, bits=precision.bits)
+    if precision is Precision.INT8 and scheme.bounds_pairs and adds_pairs(layer, weight.shape):
+        return np.maximum(step, pair_bound_scale(weight, layer))
+    return step

@@ -1,0 +1,1 @@
+"""The ONNX file: reading it, checking it, bringing it to a recent opset."""

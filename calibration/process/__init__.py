@@ -1,0 +1,1 @@
+"""The process that measures: its threads, its memory, its imports."""

@@ -1,0 +1,157 @@
+r"""Dependencies between layers: how much more (or less) two layers cost together than each alone.
+
+The Gram screen (singles.py) gives every pair at no extra forward: D_ij ~ 2 G_ij. Where that matters most, or is least certain, an exact
+pair test measures D_ij = L(i and j) - L(i) - L(j) on the same samples (arXiv 2306.04879 tests every pair). Two layers that read or write
+the same rounded tensor are tested first: the tensor is rounded once in the engine, while the screen counts its error twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.accuracy.metrics import OutputKind
+from calibration.execution.onnxruntime_session import Array
+from calibration.graph.layers import Layer
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Scheme
+from calibration.process.worker_threads import in_parallel
+from calibration.sensitivity.layer_losses import Singles
+from calibration.sensitivity.perturbed_model import Pass, Probe, ReferenceModel
+from calibration.sensitivity.simulated_layers import Floats
+from calibration.sensitivity.task_losses import Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class PairTest:
+    """An exact test of two decisions, ``first`` before ``second`` in the graph."""
+
+    first: Decision
+    second: Decision
+    dependency: float  # L(i and j) - L(i) - L(j)
+    error: float  # its standard error over samples
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DependencyMatrix:
+    """Interaction of every pair: exact where tested, twice the Gram entry elsewhere.
+
+    ``interaction`` and ``error``: (decisions, decisions) float64, symmetric, zero on the diagonal.
+    """
+
+    decisions: tuple[Decision, ...]
+    interaction: NDArray[np.float64]
+    error: NDArray[np.float64]
+    tests: tuple[PairTest, ...]
+
+    def __post_init__(self) -> None:
+        """Check the shape."""
+        if self.interaction.shape != (len(self.decisions),) * 2:
+            raise ValueError(f"interaction has shape {self.interaction.shape} for {len(self.decisions)} decisions")
+
+
+def dependency_matrix(singles: Singles, tests: Sequence[PairTest]) -> DependencyMatrix:
+    """Return the interactions that the screen and the exact tests give together.
+
+    Every screened entry counts, significant or not: those that are small one by one add up to much of the loss of a whole assignment.
+    """
+    error = 2.0 * singles.gram_error
+    interaction = 2.0 * singles.gram
+    place = {decision: index for index, decision in enumerate(singles.decisions)}
+    for test in tests:
+        i, j = place[test.first], place[test.second]
+        interaction[i, j] = interaction[j, i] = test.dependency
+        error[i, j] = error[j, i] = test.error
+    np.fill_diagonal(interaction, 0.0)
+    np.fill_diagonal(error, 0.0)
+    return DependencyMatrix(singles.decisions, interaction, error, tuple(tests))
+
+
+def pairs_to_test(singles: Singles, layers: Sequence[Layer], scheme: Scheme, budget: int) -> tuple[tuple[Decision, Decision], ...]:
+    """Return at most ``budget`` pairs worth an exact test, each in graph order.
+
+    First the pairs that share a rounded tensor, then those whose screened effect, or whose uncertainty about it, is largest.
+
+    Args:
+        singles: The screen.
+        layers: All layers, in graph order.
+        scheme: How the target quantizes.
+        budget: Pairs at the most.
+    """
+    place = {layer.name: index for index, layer in enumerate(layers)}
+    rounded = {layer.name: {*layer.inputs, *((layer.output,) if layer.op_type in scheme.quantized_outputs else ())} for layer in layers}
+    weight = np.maximum(np.abs(2.0 * singles.gram), 2.0 * (2.0 * singles.gram_error))
+    candidates = []
+    for i, a in enumerate(singles.decisions):
+        for j, b in enumerate(singles.decisions[:i]):
+            if a.layer != b.layer:
+                shares = bool(rounded[a.layer] & rounded[b.layer])
+                first, second = sorted((a, b), key=lambda decision: place[decision.layer])
+                candidates.append((not shares, -float(weight[i, j]), first, second))
+    return tuple((first, second) for _, _, first, second in sorted(candidates)[:budget])
+
+
+def measure_pairs(
+    reference: ReferenceModel,
+    kinds: Sequence[OutputKind],
+    layers: Sequence[Layer],
+    pairs: Sequence[tuple[Decision, Decision]],
+    batches: Sequence[Mapping[str, Array]],
+    singles_loss: Mapping[Decision, NDArray[np.float64]],
+    *,
+    weights: Sequence[float] = (),
+    workers: int = 1,
+    on_batch: Callable[[int], None] = lambda done: None,
+) -> tuple[PairTest, ...]:
+    """Test pairs exactly.
+
+    Args:
+        reference: The float model in pieces.
+        kinds: Kind of each output.
+        layers: All layers.
+        pairs: What to test, each in graph order.
+        batches: The feeds of each batch.
+        singles_loss: Loss of each decision alone on exactly these samples, (samples,) each.
+        weights: Of each output, as for ``Comparison``; none: all weigh the same.
+        workers: Tests in flight at once, all of one batch.
+        on_batch: Told the number of batches done.
+    """
+    by_name = {layer.name: layer for layer in layers}
+    wanted: dict[str, list[int]] = {}
+    for index, (first, _) in enumerate(pairs):
+        wanted.setdefault(first.layer, []).append(index)
+    reference.open_low((decision.layer, decision.precision) for pair in pairs for decision in pair)
+    reference.open_pairs((by_name[first.layer], by_name[second.layer]) for first, second in pairs)
+
+    parts: list[NDArray[np.float64]] = []
+    for batch in batches:
+        run = reference.begin(batch)
+        compare = Comparison(kinds, run.outputs, weights)
+        loss = np.zeros((run.samples, len(pairs)))
+
+        def tests(run: Pass = run) -> Iterator[tuple[int, Probe, Floats]]:
+            for probe in run.probes():
+                here = wanted.get(probe.layer.name, [])
+                alone = {precision: probe.low_output(precision) for precision in {pairs[index][0].precision for index in here}}
+                yield from ((index, probe, alone[pairs[index][0].precision]) for index in here)
+
+        def measure(test: tuple[int, Probe, Floats], compare: Comparison = compare) -> tuple[int, NDArray[np.float64]]:
+            index, probe, alone = test
+            second = pairs[index][1]
+            return index, compare.losses(probe.outputs_with(alone, by_name[second.layer], second.precision))
+
+        for index, losses in in_parallel(measure, tests(), workers):
+            loss[:, index] = losses
+        parts.append(loss)
+        on_batch(len(parts))
+    together = np.concatenate(parts)
+    found = []
+    for index, (first, second) in enumerate(pairs):
+        extra = together[:, index] - singles_loss[first] - singles_loss[second]
+        error = float(extra.std(ddof=1) / np.sqrt(len(extra))) if len(extra) > 1 else float("inf")
+        found.append(PairTest(first, second, float(extra.mean()), error, len(extra)))
+    return tuple(found)

@@ -1,0 +1,67 @@
+"""Measures layers alone in low precision with other ranges than their tensors' own, from one float pass for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.accuracy.metrics import OutputKind
+from calibration.execution.onnxruntime_session import Array
+from calibration.number_formats.layer_precision import Decision
+from calibration.process.worker_threads import in_parallel
+from calibration.sensitivity.perturbed_model import Probe, ReferenceModel
+from calibration.sensitivity.task_losses import Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class RangeTrial:
+    """A decision on its own, with other ranges for some tensors."""
+
+    decision: Decision
+    spans: tuple[tuple[str, float, float], ...] = ()  # tensor, lowest and highest value
+
+
+def measure_trials(
+    reference: ReferenceModel,
+    kinds: Sequence[OutputKind],
+    trials: Sequence[RangeTrial],
+    batches: Iterable[Mapping[str, Array]],
+    *,
+    weights: Sequence[float] = (),
+    workers: int = 1,
+) -> NDArray[np.float64]:
+    """Return the loss of each sample in each trial, (samples, trials).
+
+    Args:
+        reference: The float model in pieces.
+        kinds: Kind of each output.
+        trials: What to measure; every layer named is in ``reference``.
+        batches: The feeds of each batch.
+        weights: Of each output, as for ``Comparison``; none: all weigh the same.
+        workers: Probes in flight at once.
+    """
+    wanted: dict[str, list[int]] = {}
+    for index, item in enumerate(trials):
+        wanted.setdefault(item.decision.layer, []).append(index)
+        reference.open_low([(item.decision.layer, item.decision.precision)], item.spans)
+    parts = []
+    for batch in batches:
+        run = reference.begin(batch)
+        compare = Comparison(kinds, run.outputs, weights)
+        loss = np.zeros((run.samples, len(trials)))
+
+        def measure(probe: Probe, compare: Comparison = compare) -> list[tuple[int, NDArray[np.float64]]]:
+            found = []
+            for index in wanted.get(probe.layer.name, []):
+                output = probe.low_output(trials[index].decision.precision, trials[index].spans)
+                found.append((index, compare.losses(probe.outputs_from(output))))
+            return found
+
+        for found in in_parallel(measure, run.probes(), workers):
+            for index, losses in found:
+                loss[:, index] = losses
+        parts.append(loss)
+    return np.concatenate(parts)

@@ -1,0 +1,90 @@
+"""How much each decision costs: the measured quantization loss and the second-order Hessian estimate, each with its standard error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from calibration.graph.layers import Layer
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Precision
+from calibration.sensitivity.hessian_trace import HessianTrace
+from calibration.sensitivity.layer_losses import Singles
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """The cost of one decision on its own; losses are per sample, as in losses.py."""
+
+    layer: str
+    precision: Precision
+    loss: float  # measured: E[loss with only this layer low]
+    loss_error: float  # standard error over samples
+    hessian: float | None  # 1/2 sum over tensors of trace / size * ||x - Q(x)||^2; None for precisions that were not probed
+    hessian_error: float | None
+
+    @property
+    def decision(self) -> Decision:
+        """The decision that this is the cost of."""
+        return Decision(self.layer, self.precision)
+
+
+@dataclass(frozen=True, slots=True)
+class SensitivityTable:
+    """A row for each decision, in the order of the probes."""
+
+    rows: tuple[Sensitivity, ...]
+    samples: int  # samples behind ``loss``
+    hessian_samples: int  # samples behind ``hessian``
+    plain_forwards: float  # work of the loss probes, in forward passes of the whole model, each of one sample
+    traces: tuple[HessianTrace, ...]
+
+
+def sensitivity_table(singles: Singles, traces: Sequence[HessianTrace], *, hessian_samples: int, plain_forwards: float) -> SensitivityTable:
+    """Return the table of what was measured.
+
+    Args:
+        singles: The loss probes.
+        traces: The Hessian traces, with what each precision rounds; layers and precisions may be missing.
+        hessian_samples: Samples behind the traces.
+        plain_forwards: Work of the loss probes, in whole forward passes of one sample: ``forwards_of_probes`` of each sample.
+    """
+    found: dict[Decision, list[HessianTrace]] = {}
+    for trace in traces:
+        found.setdefault(Decision(trace.layer, trace.precision), []).append(trace)
+    rows = []
+    for index, decision in enumerate(singles.decisions):
+        loss = singles.loss[:, index]
+        parts = found.get(decision, [])
+        rows.append(
+            Sensitivity(
+                decision.layer,
+                decision.precision,
+                float(np.mean(loss)),
+                float(np.std(loss, ddof=1) / math.sqrt(len(loss))) if len(loss) > 1 else float("inf"),
+                sum(part.sensitivity for part in parts) if parts else None,
+                math.sqrt(sum(part.sensitivity_error**2 for part in parts)) if parts else None,
+            )
+        )
+    return SensitivityTable(tuple(rows), singles.samples, hessian_samples, plain_forwards, tuple(traces))
+
+
+def forwards_of_probes(decisions: Sequence[Decision], layers: Sequence[Layer]) -> float:
+    """Return the work of probing every decision on one sample, in forward passes of the whole model.
+
+    That is the float pass, and for each decision its layer and the layers after it, counted in multiply-accumulates. What lies between
+    layers is taken to cost what they do in proportion.
+
+    Args:
+        decisions: What is probed.
+        layers: All layers, in graph order.
+    """
+    total = sum(layer.macs for layer in layers)
+    left, share = total, {}
+    for layer in layers:
+        share[layer.name] = left / total if total else 1.0
+        left -= layer.macs
+    return 1.0 + sum(share[decision.layer] for decision in decisions)

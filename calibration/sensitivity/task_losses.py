@@ -1,0 +1,213 @@
+r"""How far perturbed outputs are from the float model's: the loss that probes measure, and its second-order form.
+
+For an output z of the float model and a difference d = z' - z, per sample:
+
+* logits: loss KL(softmax z || softmax z'), metric F = diag(p) - p p' with p = softmax z;
+* probabilities: loss KL(z || z'), metric F = diag(1/z);
+* values: loss ||d||^2 / ||z||^2 (normalized mean square error), metric F = 2 I / ||z||^2;
+* labels, n a sample: loss the share of them that differ; e holds 1 / sqrt(n) for each of these.
+
+The loss and its gradient vanish at d = 0, so loss ~ 1/2 d'Fd. ``whitened`` returns e with e'e = 1/2 d'Fd, so that the Gram matrix of
+the whitened differences of two layers is their second-order interaction: 1/2 d_i'F d_j = e_i'e_j.
+
+The loss of several outputs is their weighted mean, sum_k w_k loss_k / sum_k w_k over those that are not ignored; each output's e is scaled
+by sqrt(w_k / sum w), so that e'e stays the second-order form of that mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.accuracy.masks import mask_of
+from calibration.accuracy.metrics import WORST_LOSS, OutputKind, by_class, divergence
+from calibration.accuracy.softmax import log_softmax, without_classes
+from calibration.execution.onnxruntime_session import Array
+from calibration.nonfinite import with_far_as_infinite
+
+Doubles = NDArray[np.float64]
+
+SKETCH = 4096  # whitened values kept per output: wider ones are folded by a seeded signed sum, which keeps inner products unbiased
+_SMALLEST_PROBABILITY = 1e-12
+
+
+def losses(kinds: Sequence[OutputKind], reference: Sequence[Array], perturbed: Sequence[Array], weights: Sequence[float] = ()) -> Doubles:
+    """Return the loss of each sample.
+
+    Args:
+        kinds: Kind of each output.
+        reference: The float model's outputs, each (n, ...); those that are ignored may have any shape.
+        perturbed: The perturbed model's, same shapes.
+        weights: As for ``Comparison``.
+
+    Returns:
+        (n,) float64, not negative.
+    """
+    return Comparison(kinds, reference, weights).losses(perturbed)
+
+
+def whitened(
+    kinds: Sequence[OutputKind], reference: Sequence[Array], perturbed: Sequence[Array], weights: Sequence[float] = ()
+) -> NDArray[np.float32]:
+    """Return e with e'e = 1/2 d'Fd for each sample.
+
+    Args:
+        kinds: Kind of each output.
+        reference: The float model's outputs, each (n, ...).
+        perturbed: The perturbed model's, same shapes.
+        weights: As for ``Comparison``.
+
+    Returns:
+        (n, k) float32, k the number of output values of a sample, or SKETCH for each wider output.
+    """
+    return Comparison(kinds, reference, weights).whitened(perturbed)
+
+
+class Comparison:
+    """Compares many perturbed outputs with the same float outputs. Read-only after construction."""
+
+    def __init__(self, kinds: Sequence[OutputKind], reference: Sequence[Array], weights: Sequence[float] = ()) -> None:
+        """Compute what depends on the float outputs alone.
+
+        Args:
+            kinds: Kind of each output.
+            reference: The float model's outputs, each (n, ...); those that are ignored may have any shape.
+            weights: Of each output, above 0, ignored ones too; only ratios count. None: all weigh the same.
+        """
+        parts = list(zip(kinds, reference, strict=True))
+        given = [
+            0.0 if kind is OutputKind.IGNORE else float(weight) for kind, weight in zip(kinds, weights or [1.0] * len(kinds), strict=True)
+        ]
+        self._shares = [weight / (sum(given) or 1.0) for weight in given]
+        self._outputs: list[_Output | None] = [None if kind is OutputKind.IGNORE else _BY_KIND[kind](value) for kind, value in parts]
+        self._samples = len(next((value for kind, value in parts if kind is not OutputKind.IGNORE), reference[0]))
+
+    def losses(self, perturbed: Sequence[Array]) -> Doubles:
+        """Return the loss of each sample, (n,) float64."""
+        parts = [share * output.loss(value) for share, output, value in self._weighted(perturbed)]
+        return np.asarray(sum(parts, np.zeros(self._samples)))
+
+    def whitened(self, perturbed: Sequence[Array]) -> NDArray[np.float32]:
+        """Return e, (n, k) float32; zero in a sample whose outputs are not finite."""
+        parts = [np.sqrt(share) * _fold(output.whitened(value)) for share, output, value in self._weighted(perturbed)]
+        e = np.concatenate(parts, axis=1).astype(np.float32) if parts else np.zeros((self._samples, 1), dtype=np.float32)
+        if not np.isfinite(e).all():
+            e[~np.isfinite(e).all(axis=1)] = 0.0
+        return e
+
+    def _weighted(self, perturbed: Sequence[Array]) -> Iterator[tuple[float, _Output, Array]]:
+        for share, output, value in zip(self._shares, self._outputs, perturbed, strict=True):
+            if output is not None:
+                yield share, output, value
+
+
+class _Output(Protocol):
+    """One output of the float model."""
+
+    def loss(self, perturbed: Array) -> Doubles:
+        """Return the loss of each sample, (n,)."""
+
+    def whitened(self, perturbed: Array) -> Doubles:
+        """Return e of each sample, (n, values of a sample)."""
+
+
+class _Logits:
+    def __init__(self, reference: Array) -> None:
+        self._z = by_class(reference)  # (n, predictions of one sample, classes); the loss is the mean over predictions
+        self._log_p = log_softmax(self._z)
+        self._has_certain = bool(np.isposinf(self._z).any())
+        self._without = without_classes(self._log_p)
+        self._p = np.exp(self._log_p)
+        self._root = np.sqrt(self._p / (2.0 * self._z.shape[1]))
+        self._impossible = np.nonzero(self._p == 0.0)  # a mask's classes: whatever happens to their logits is no loss
+
+    def loss(self, perturbed: Array) -> Doubles:
+        log_q = log_softmax(by_class(perturbed))
+        with np.errstate(invalid="ignore"):
+            terms = self._p * (self._log_p - log_q)
+        terms[self._impossible] = 0.0
+        terms[np.isnan(log_q)] = WORST_LOSS
+        terms[self._without != without_classes(log_q)] = WORST_LOSS
+        return np.asarray(np.clip(terms.sum(axis=-1).mean(axis=-1), 0.0, WORST_LOSS))
+
+    def whitened(self, perturbed: Array) -> Doubles:
+        with np.errstate(invalid="ignore"):
+            x = by_class(perturbed)
+            d = x - self._z
+            if self._has_certain:
+                d[x == self._z] = 0.0  # both +inf
+            d[self._impossible] = 0.0
+            d -= (self._p * d).sum(axis=-1, keepdims=True)
+            d *= self._root
+        return d.reshape(len(d), -1)
+
+
+class _Probabilities:
+    def __init__(self, reference: Array) -> None:
+        self._reference = reference
+        self._p = by_class(reference)
+        self._root = np.sqrt(2.0 * self._p.shape[1] * np.maximum(self._p, _SMALLEST_PROBABILITY))
+
+    def loss(self, perturbed: Array) -> Doubles:
+        return divergence(OutputKind.PROBABILITIES, self._reference, perturbed)
+
+    def whitened(self, perturbed: Array) -> Doubles:
+        e: Doubles = (by_class(perturbed) - self._p) / self._root
+        return e.reshape(len(e), -1)
+
+
+class _Values:
+    def __init__(self, reference: Array) -> None:
+        self._reference = reference
+        self._z = with_far_as_infinite(reference.reshape(len(reference), -1).astype(np.float64))
+        self._mask = mask_of(self._z)
+        kept = self._z if self._mask is None else np.where(self._mask.hidden, 0.0, self._z)
+        square = np.einsum("ij,ij->i", kept, kept)
+        usual = float(square[square > 0].mean()) if (square > 0).any() else 1.0
+        self._norm = np.sqrt(np.where(square > 0, square, usual))[:, None]  # a sample of zeros is measured as the loss measures it
+
+    def loss(self, perturbed: Array) -> Doubles:
+        return divergence(OutputKind.VALUES, self._reference, perturbed)
+
+    def whitened(self, perturbed: Array) -> Doubles:
+        x = with_far_as_infinite(perturbed.reshape(self._z.shape).astype(np.float64))
+        with np.errstate(invalid="ignore"):
+            d: Doubles = x - self._z
+        if self._mask is not None:
+            d[self._mask.alike(x)] = 0.0
+        d /= self._norm
+        return d
+
+
+class _Labels:
+    def __init__(self, reference: Array) -> None:
+        self._reference = reference
+
+    def loss(self, perturbed: Array) -> Doubles:
+        return divergence(OutputKind.LABELS, self._reference, perturbed)
+
+    def whitened(self, perturbed: Array) -> Doubles:
+        differs = (self._reference != perturbed).reshape(len(self._reference), -1)
+        return np.asarray(differs / np.sqrt(max(differs.shape[1], 1)), dtype=np.float64)
+
+
+_BY_KIND: Mapping[OutputKind, Callable[[Array], _Output]] = {
+    OutputKind.LOGITS: _Logits,
+    OutputKind.PROBABILITIES: _Probabilities,
+    OutputKind.VALUES: _Values,
+    OutputKind.LABELS: _Labels,
+}
+
+
+def _fold(e: Doubles) -> Doubles:
+    width = e.shape[1]
+    if width <= SKETCH:
+        return e
+    signs = np.random.default_rng(width).integers(0, 2, width) * 2 - 1  # the same for every layer, so that inner products survive
+    rows = -(-width // SKETCH)
+    padded = np.zeros((len(e), rows * SKETCH))
+    padded[:, :width] = e * signs
+    return np.asarray(padded.reshape(len(e), rows, SKETCH).sum(axis=1))

@@ -1,0 +1,113 @@
+"""Asked for against got: the precision a node was assigned and the one its kernel multiplies in; every difference has a named rule."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from calibration.number_formats.precision import Precision
+from engine_builder.backends.kernel_work import (
+    CONVOLUTION,
+    FLOATS,
+    LOW,
+    TRANSPOSED,
+    factors_of,
+    is_attention,
+    math_of,
+    multiplies,
+    weight_of,
+)
+from engine_builder.backends.kernels import Kernel
+
+_BUILDER_SUFFIX = re.compile(r"(_U\d+)?(_myl\d+_\d+)?$")
+
+
+class Rule(enum.StrEnum):
+    """Why a node did not get what was asked for."""
+
+    FOLDED = "no kernel names it: it was computed at build time, merged into another node, or its output is not used"
+    POINTWISE = "it became part of a pointwise kernel, which computes in floating point"
+    ATTENTION = "it is part of a fused attention, which takes a low precision only if Q, K, the softmax's output and V all have it"
+    WEIGHT_ONLY = "only its weight has the low precision; it is widened in the kernel, which multiplies in floating point"
+    FLOAT_WEIGHT = "only its input has the low precision, so the kernel multiplies in floating point"
+    TRANSPOSED = "transposed convolutions have no low-precision kernel here; the weight is widened at run time"
+    DEPTHWISE = "the builder keeps depthwise convolutions in floating point here"
+    NOT_QUANTIZED = "neither its input nor its weight reaches the kernel in low precision: Q/DQ must stand directly on both"
+    OTHER_LOW = "its inputs reach the kernel in another low precision than was asked for: the graph or a neighbour's Q/DQ gives it them"
+    OTHER_FLOAT = "the casts in the graph, or those that the builder moved, give it another floating-point format"
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """One node's precision in an engine."""
+
+    layer: str  # name of the node
+    asked: Precision
+    got: Precision | None  # None where no kernel names it
+    kernel: str | None  # name of the kernel that multiplies
+    reason: Rule | None  # of a difference, None where there is none
+
+    def __post_init__(self) -> None:
+        """A difference without a reason, and a reason without a difference, are mistakes."""
+        if (self.asked is self.got) is not (self.reason is None):
+            raise ValueError(
+                f"{self.layer}: found asked {self.asked}, got {self.got}, reason {self.reason}, expected a reason iff they differ"
+            )
+
+
+def reached(kernels: Sequence[Kernel], asked: Mapping[str, Precision]) -> tuple[Reached, ...]:
+    """Return what each node got, in the order of ``asked``.
+
+    Args:
+        kernels: Of the engine.
+        asked: Precision by node name; INT4 means the weight alone, so floating-point arithmetic with an INT4 weight fulfils it.
+    """
+    return tuple(_reached(kernels, node, precision) for node, precision in asked.items())
+
+
+def _reached(kernels: Sequence[Kernel], node: str, asked: Precision) -> Reached:
+    listing = [kernel for kernel in kernels if node in kernel.nodes]
+    if not listing:
+        return Reached(node, asked, None, None, Rule.FOLDED)
+    multiplying = [kernel for kernel in listing if multiplies(kernel)]
+    if not multiplying:
+        got = next((FLOATS[tensor.dtype] for tensor in listing[0].inputs if tensor.dtype in FLOATS), Precision.FP32)
+        return Reached(node, asked, got, listing[0].name, None if got is asked else Rule.POINTWISE)
+    kernel = next((kernel for kernel in multiplying if _is_named_after(kernel, node)), multiplying[0])
+    got = _got(kernel)
+    return Reached(node, asked, got, kernel.name, None if got is asked else _rule(kernel, asked, got))
+
+
+def _got(kernel: Kernel) -> Precision:
+    weight = weight_of(kernel)
+    if weight is not None and weight.dtype == "int4":
+        return Precision.INT4
+    if is_attention(kernel) and math_of(kernel) in LOW.values():
+        wide = [tensor for tensor in factors_of(kernel)[:2] if tensor.dtype in FLOATS]  # queries and keys
+        return FLOATS[wide[0].dtype] if wide else math_of(kernel)
+    return math_of(kernel)
+
+
+def _rule(kernel: Kernel, asked: Precision, got: Precision) -> Rule:
+    weight = weight_of(kernel)
+    if got in LOW.values():
+        return Rule.OTHER_LOW
+    if asked not in LOW.values():
+        return Rule.OTHER_FLOAT
+    if is_attention(kernel):
+        return Rule.ATTENTION
+    if kernel.kind == TRANSPOSED:
+        return Rule.TRANSPOSED
+    if weight is not None and weight.dtype in LOW:
+        return Rule.WEIGHT_ONLY
+    if kernel.inputs and kernel.inputs[0].dtype in LOW:
+        return Rule.FLOAT_WEIGHT
+    if kernel.kind == CONVOLUTION and weight is not None and weight.shape[1:2] == (1,) and kernel.inputs[0].shape[1] > 1:
+        return Rule.DEPTHWISE
+    return Rule.NOT_QUANTIZED
+
+
+def _is_named_after(kernel: Kernel, node: str) -> bool:
+    return node in {_BUILDER_SUFFIX.sub("", part) for part in (kernel.name, *kernel.name.split("+"))}

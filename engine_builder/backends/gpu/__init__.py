@@ -1,0 +1,1 @@
+"""GPUs: what there are, their state, memory, streams and events."""

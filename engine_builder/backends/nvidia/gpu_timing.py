@@ -1,0 +1,88 @@
+"""Times engines on the GPU against each other and says under which conditions: the GPU's state, MIG, other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine_builder.backends.gpu.cuda_runtime import CudaRuntime
+from engine_builder.backends.gpu.event_timing import GpuTiming, Transfers, time_on_gpu, transfers_on_gpu
+from engine_builder.backends.gpu.lock import gpu_lock
+from engine_builder.backends.gpu.state import GpuInfo, GpuMonitor
+from engine_builder.backends.nvidia.runner import TensorRtRunner
+
+
+@dataclass(frozen=True, slots=True)
+class TimedEngines:
+    """What one comparison found."""
+
+    timings: Mapping[str, GpuTiming]
+    transfers: Mapping[str, Transfers]  # copies of one batch, not part of the timings
+    info: GpuInfo | None  # None where the driver's tools are missing
+    warnings: tuple[str, ...]  # why the times may not repeat
+
+
+def time_engines(
+    runners: Mapping[str, TensorRtRunner],
+    feeds: Mapping[str, NDArray[np.generic]],
+    cuda: CudaRuntime,
+    monitor: GpuMonitor | None,
+    *,
+    seconds: float,
+    use_graph: bool = True,
+    wait_s: float = 600.0,
+    lock_folder: Path | None = None,
+) -> TimedEngines:
+    """Return the times of open engines, in turns, while no other job of ours uses the GPU.
+
+    Args:
+        runners: Open engines by name, the baseline among them.
+        feeds: The batch whose accuracy was measured.
+        cuda: The GPU they are open on.
+        monitor: Reads its state.
+        seconds: For all engines together, warm-up apart.
+        use_graph: Whether to try CUDA graphs.
+        wait_s: Seconds to wait for another job on this GPU.
+        lock_folder: See ``gpu_lock``.
+
+    Raises:
+        EngineError: The GPU stayed in use, or an engine failed.
+    """
+    info = monitor.info() if monitor is not None else None
+    with gpu_lock(info.uuid if info is not None else cuda.device.pci_bus_id, wait_s=wait_s, folder=lock_folder):
+        stream = cuda.create_stream()
+        try:
+            for runner in runners.values():
+                runner.prepare(feeds)
+                runner.copy_in(stream)
+            stream.synchronize()
+            sample = monitor.sample if monitor is not None else None
+            timings = time_on_gpu(runners, stream, seconds=seconds, use_graph=use_graph, state=sample)
+            transfers = {name: transfers_on_gpu(runner, stream) for name, runner in runners.items()}
+        finally:
+            stream.close()
+    return TimedEngines(timings, transfers, info, _warnings(info, timings))
+
+
+def _warnings(info: GpuInfo | None, timings: Mapping[str, GpuTiming]) -> tuple[str, ...]:
+    if info is None:
+        return ("the state of the GPU is unknown: neither nvidia-ml-py nor nvidia-smi is installed",)
+    states = [state for state in next(iter(timings.values())).states if state is not None]
+    found = []
+    if info.mig:
+        found.append("the GPU is divided (MIG): other instances share its clocks and power")
+    others = sorted({process for state in states for process in state.other_processes})
+    if others:
+        found.append(f"other processes use the GPU: {', '.join(map(str, others))}")
+    reasons = sorted({reason for state in states for reason in state.held_back_by})
+    if reasons:
+        share = sum(bool(state.held_back_by) for state in states) / len(states)
+        found.append(f"the clock was held back in {share:.0%} of the rounds: {', '.join(reasons)}")
+    clocks = [state.sm_clock_mhz for state in states if state.sm_clock_mhz is not None]
+    if clocks and min(clocks) < 0.95 * max(clocks):
+        found.append(f"the clock moved between {min(clocks)} and {max(clocks)} MHz: lock it with nvidia-smi -lgc")
+    return tuple(found)

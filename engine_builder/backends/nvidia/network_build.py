@@ -1,0 +1,180 @@
+"""Builds a plan with TensorRT's parser and builder: options, optimization profile, timing cache, progress, and the report of layers.
+
+Precision lives in the model, as Q/DQ and Cast; the network is strongly typed, which is all that TensorRT 11 has and what 10.12 has too.
+The module is an argument: ``tensorrt``, with which it has not yet run, or ``tensorrt_rtx``, whose builder needs no GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from engine_builder.backends.build_options import BuildOptions
+from engine_builder.backends.nvidia.hooks import Messages, process_logger, process_recorder, progress_monitor
+from engine_builder.backends.nvidia.parser import REPLACE_FIX, new_builder, parse
+from engine_builder.config.config import ShapeRange
+from engine_builder.errors import BuildError, RefusedModelError
+
+Shapes = Mapping[str, ShapeRange]  # of each input with a dynamic axis
+Log = tuple[tuple[str, str], ...]  # (severity, text) of each message of a build
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A built engine in memory."""
+
+    data: bytes
+    timing_cache: bytes  # timings that speed up the next build on the same GPU and version; empty where the builder keeps none
+    log: Log
+    log_at_opt: Log  # of the same network with every size fixed to opt; the log where that was not asked for or sizes are fixed anyway
+
+
+def build_plan(
+    trt: ModuleType,
+    model: Path,
+    options: BuildOptions,
+    *,
+    shapes: Shapes,
+    timing_cache: bytes | None = None,
+    configure: Callable[[Any], None] = lambda config: None,
+    also_at_opt: bool = False,
+    on_progress: Callable[[float, str], None] = lambda share, phase: None,
+) -> Plan:
+    """Return the engine of an explicit model.
+
+    Args:
+        trt: ``tensorrt`` or ``tensorrt_rtx``.
+        model: The model; its external data lies beside it.
+        options: How to build.
+        shapes: Of each input with a dynamic axis; an input without may have some that fit.
+        timing_cache: What an earlier build on the same GPU and version gave, empty for the first; one of another GPU or version is
+            ignored. None where the builder has no use for one.
+        configure: Is given the builder's configuration, for settings that only one of the two modules has.
+        also_at_opt: Whether to compile the network a second time with every size fixed to opt, only for its report: only a report of
+            fixed sizes tells what a run at opt computes and moves.
+        on_progress: Is told the share done (0 to 1) and the builder's phase; what it raises ends the build and is raised here.
+
+    Raises:
+        RefusedModelError: TensorRT takes the model neither read nor built; the message has its words and the node's name.
+        BuildError: The shapes do not fit, or TensorRT does not start.
+        MemoryError: The builder had too little memory.
+    """
+    log = process_logger(trt)
+    messages = log.messages
+    with messages.lock:
+        messages.clear()
+        builder = new_builder(trt)
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, log)  # owns the weights that the network points to, so it stays until the build is over
+        parse(trt, parser, model)
+        # Not sooner: a parser or network made with a recorder crashes the process when it is freed (RTX 1.7).
+        builder.error_recorder = process_recorder(trt)
+        _check_shapes(network, shapes, model.name)
+        compiler = _Compiler(trt, builder, network, messages, model.name, options, configure)
+        fixed = {name: ShapeRange(sizes.opt, sizes.opt, sizes.opt) for name, sizes in shapes.items()}
+        if not also_at_opt or fixed == dict(shapes) or not _dynamic_inputs(network):
+            data, cache, lines = compiler.compile(shapes, timing_cache, on_progress)
+            return Plan(data, cache, lines, lines)
+        data, cache, lines = compiler.compile(shapes, timing_cache, lambda share, phase: on_progress(share / 2, phase))
+        _, _, at_opt = compiler.compile(fixed, None, lambda share, phase: on_progress((1.0 + share) / 2, phase))
+        return Plan(data, cache, lines, at_opt)
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiler:
+    """A parsed network and how to compile it."""
+
+    trt: ModuleType
+    builder: Any
+    network: Any
+    messages: Messages
+    name: str  # of the model
+    options: BuildOptions
+    configure: Callable[[Any], None]
+
+    def compile(self, shapes: Shapes, timing_cache: bytes | None, on_progress: Callable[[float, str], None]) -> tuple[bytes, bytes, Log]:
+        """Return the plan, the timing cache and what was said."""
+        self.messages.clear()
+        config = self.builder.create_builder_config()
+        _configure(self.trt, config, self.options)
+        self.configure(config)
+        monitor = progress_monitor(self.trt, on_progress)
+        config.progress_monitor = monitor
+        cache = None if timing_cache is None else _attach_cache(config, timing_cache, self.messages)
+        dynamic = _dynamic_inputs(self.network)
+        if dynamic:
+            profile = self.builder.create_optimization_profile()
+            for name in dynamic:
+                profile.set_shape(name, shapes[name].min, shapes[name].opt, shapes[name].max)
+            if cast(int, config.add_optimization_profile(profile)) < 0:
+                raise self._refused("the sizes of its inputs")
+        data = self.builder.build_serialized_network(self.network, config)
+        if monitor.failure is not None:
+            raise monitor.failure
+        if data is None:
+            raise self._refused("it")
+        return bytes(data), b"" if cache is None else bytes(cache.serialize()), tuple(self.messages.lines)
+
+    def _refused(self, what: str) -> BuildError | MemoryError:
+        said = self.messages.complaints() or "no reason given"
+        if "bad_alloc" in said:
+            return MemoryError(said)
+        return RefusedModelError(f"{self.name}: TensorRT {self.trt.__version__} refused {what}: {said}", fix=REPLACE_FIX)
+
+
+def _configure(trt: ModuleType, config: Any, options: BuildOptions) -> None:
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else there is no report of which precision each layer reached
+    config.builder_optimization_level = options.optimization_level
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 is asked for where 16 bits lose too much: TF32 has no more of them than FP16
+    if options.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    if options.hardware_compatible:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+
+
+def _attach_cache(config: Any, saved: bytes, messages: Messages) -> Any:
+    """Return the cache that the build fills, or None where the builder keeps none."""
+    cache = config.create_timing_cache(saved)
+    if cache is not None and config.set_timing_cache(cache, False):
+        return cache
+    messages.clear()  # a cache of another GPU or version, or a damaged one, is no fault of the model
+    cache = config.create_timing_cache(b"")
+    return cache if cache is not None and config.set_timing_cache(cache, False) else None
+
+
+def _dynamic_inputs(network: Any) -> dict[str, tuple[int, ...]]:
+    return {name: shape for name, shape in _inputs(network).items() if min(shape, default=0) < 0}
+
+
+def _inputs(network: Any) -> dict[str, tuple[int, ...]]:
+    tensors = [network.get_input(index) for index in range(network.num_inputs)]
+    return {str(tensor.name): tuple(tensor.shape) for tensor in tensors}
+
+
+def _check_shapes(network: Any, shapes: Shapes, model: str) -> None:
+    declared = _inputs(network)
+    for name, sizes in shapes.items():
+        if name not in declared:
+            raise BuildError(
+                f"shapes: {model} has no input {name!r}, expected one of {', '.join(declared)}", fix="name an input of the model"
+            )
+        found = declared[name]
+        fits = len(sizes.opt) == len(found) and all(
+            size < 0 or size == low == high for size, low, high in zip(found, sizes.min, sizes.max, strict=True)
+        )
+        if not fits:
+            raise BuildError(
+                f"shapes: input {name!r} of {model} is declared {found} (-1: any), found {sizes.min} to {sizes.max}",
+                fix="give every axis of the input, a fixed one as the model has it",
+            )
+    missing = [name for name in _dynamic_inputs(network) if name not in shapes]
+    if missing:
+        text = ", ".join(f"{name!r}, {declared[name]}" for name in missing)
+        raise BuildError(
+            f"shapes: {model} has dynamic inputs without shapes: {text}", fix="give the smallest, usual and largest shape of each"
+        )

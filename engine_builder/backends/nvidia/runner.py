@@ -1,0 +1,212 @@
+"""Runs a TensorRT engine on the GPU. Not yet run on a GPU; tested with a runtime that only pretends.
+
+One execution context, one stream, one thread. Buffers on the GPU and page-locked arrays on the host are kept from call to call and grow
+with the largest batch seen. Engines are native code: load none from a source that you do not trust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from engine_builder.backends.engine_tensors import EngineTensor, EngineTensors
+from engine_builder.backends.gpu.cuda_runtime import CudaRuntime, DeviceBuffer, Stream
+from engine_builder.backends.kernels import Kernel
+from engine_builder.backends.nvidia.hooks import DRIVER_FIX, layer_profiler, process_logger
+from engine_builder.backends.nvidia.inspector import kernels_from_inspector
+from engine_builder.errors import BuildError, EngineError
+
+_REPORT = "report it with the job's log.txt, which holds all that TensorRT said"
+_DTYPES: Mapping[str, np.dtype[np.generic]] = {
+    "FLOAT": np.dtype(np.float32),
+    "HALF": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "FP8": np.dtype(ml_dtypes.float8_e4m3fn),
+    "INT8": np.dtype(np.int8),
+    "UINT8": np.dtype(np.uint8),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "BOOL": np.dtype(np.bool_),
+}
+
+
+class TensorRtRunner:
+    """An open engine. ``prepare`` sets inputs, shapes and addresses; then it is the ``Work`` that ``cuda_timing`` times."""
+
+    def __init__(self, trt: ModuleType, engine: Path, cuda: CudaRuntime) -> None:
+        """Load the plan.
+
+        Raises:
+            BuildError: This TensorRT cannot load it.
+            EngineError: TensorRT does not start, or the GPU has too little memory for the engine.
+        """
+        self._name = engine.name
+        self._trt = trt
+        self._cuda = cuda
+        log = process_logger(trt)
+        self._messages = log.messages
+        self._messages.clear()
+        try:
+            self._runtime: Any = trt.Runtime(log)
+        except TypeError as exc:  # the bindings' way to say that the library returned nothing
+            raise EngineError(f"TensorRT {trt.__version__} did not start: {self._messages.complaints() or exc}", fix=DRIVER_FIX) from exc
+        self._runtime.engine_host_code_allowed = True  # else a version compatible plan, which carries a runtime of its own, does not load
+        self._engine: Any = self._runtime.deserialize_cuda_engine(engine.read_bytes())
+        if self._engine is None:
+            said = self._messages.complaints() or "no reason given"
+            raise BuildError(
+                f"{self._name}: TensorRT {trt.__version__} cannot load it on {cuda.device.name}: {said}",
+                fix="load it with the TensorRT version and GPU type that it was built for, or build it again",
+            )
+        self._context: Any = self._engine.create_execution_context()
+        if self._context is None:
+            raise EngineError(
+                f"{self._name}: no room on {cuda.device.name} to run it: {self._messages.complaints() or 'no reason given'}",
+                fix="free GPU memory or build with smaller shapes",
+            )
+        names = [str(self._engine.get_tensor_name(index)) for index in range(self._engine.num_io_tensors)]
+        is_input = {name: self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
+        self.inputs = tuple(name for name in names if is_input[name])
+        self.outputs = tuple(name for name in names if not is_input[name])
+        self._stream = cuda.create_stream()
+        self._buffers: dict[str, DeviceBuffer] = {}
+        self._arrays: dict[str, NDArray[np.generic]] = {}
+
+    def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
+        """Return the outputs, in the engine's order, for one batch."""
+        self.prepare(feeds)
+        self.copy_in(self._stream)
+        if not self.enqueue(self._stream.handle):
+            raise EngineError(f"{self._name}: TensorRT refused to run: {self._messages.complaints()}", fix=_REPORT)
+        self.copy_out(self._stream)
+        self._stream.synchronize()
+        return tuple(self._arrays[name].copy() for name in self.outputs)
+
+    def prepare(self, feeds: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take the inputs to page-locked memory and set every shape and address; a plan need not have an input that nothing reads.
+
+        Raises:
+            EngineError: An input is missing, or has a type or shape that the engine was not built for.
+        """
+        if self._context is None:
+            raise EngineError(f"{self._name}: the engine is closed", fix="open it again")
+        if not set(feeds) >= set(self.inputs):
+            raise EngineError(f"{self._name}: inputs are {sorted(feeds)}, expected {sorted(self.inputs)}", fix="feed every input once")
+        self._messages.clear()
+        for name in self.inputs:
+            value = feeds[name]
+            self._check_dtype(name, value)
+            if not self._context.set_input_shape(name, value.shape):
+                allowed = [tuple(shape) for shape in self._engine.get_tensor_profile_shape(name, 0)]
+                raise EngineError(
+                    f"{self._name}: input {name!r} has shape {value.shape}, built for {allowed[0]} to {allowed[2]}",
+                    fix="feed a shape in that range, or build with larger shapes",
+                )
+            self._place(name, value.shape)
+            self._arrays[name][...] = value
+        missing = self._context.infer_shapes()
+        if missing:
+            raise EngineError(f"{self._name}: TensorRT cannot infer shapes without {list(missing)}", fix=_REPORT)
+        for name in self.outputs:
+            shape = tuple(int(size) for size in self._context.get_tensor_shape(name))
+            if min(shape, default=0) < 0:
+                raise EngineError(
+                    f"{self._name}: the shape of output {name!r}, {shape}, depends on the data",
+                    fix="end the model before the node (NonZero, NonMaxSuppression, ...) that makes it so",
+                )
+            self._place(name, shape)
+
+    def enqueue(self, stream: int) -> bool:
+        """Queue one run."""
+        return bool(self._context.execute_async_v3(stream))
+
+    def copy_in(self, stream: Stream) -> None:
+        """Queue the copies of the inputs to the GPU."""
+        for name in self.inputs:
+            if name in self._buffers:
+                stream.copy_to_device(self._buffers[name], self._arrays[name])
+
+    def copy_out(self, stream: Stream) -> None:
+        """Queue the copies of the outputs to the host."""
+        for name in self.outputs:
+            if name in self._buffers:
+                stream.copy_to_host(self._arrays[name], self._buffers[name])
+
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Return the engine's kernels, as its inspector has them."""
+        inspector = self._engine.create_engine_inspector()
+        inspector.execution_context = self._context
+        return kernels_from_inspector(str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)))
+
+    def tensors(self) -> EngineTensors:
+        """Return the engine's inputs and outputs, and the sizes of its one optimization profile where an axis is free.
+
+        Raises:
+            EngineError: One has a type that no array can hold.
+        """
+        found = {name: self._tensor(name) for name in (*self.inputs, *self.outputs)}
+        free = [name for name in self.inputs if None in found[name].shape]
+        sizes = {name: tuple(tuple(map(int, shape)) for shape in self._engine.get_tensor_profile_shape(name, 0)) for name in free}
+        return EngineTensors(
+            tuple(found[name] for name in self.inputs),
+            tuple(found[name] for name in self.outputs),
+            ({name: (least, best, greatest) for name, (least, best, greatest) in sizes.items()},) if sizes else (),
+        )
+
+    def layer_times(self, feeds: Mapping[str, NDArray[np.generic]], *, runs: int) -> dict[str, float]:
+        """Return the median milliseconds of each layer of the engine, by its name; the profiler keeps layers from overlapping."""
+        found: dict[str, list[float]] = {}
+        profiler = layer_profiler(self._trt, found)
+        self._context.profiler = profiler
+        try:
+            for _ in range(runs + 1):
+                self.run(feeds)
+        finally:
+            self._context.profiler = None
+        return {name: float(np.median(values[1:] or values)) for name, values in found.items()}
+
+    def close(self) -> None:
+        """Free the engine's memory, the context first."""
+        self._context = self._engine = self._runtime = None
+        for buffer in self._buffers.values():
+            buffer.free()
+        self._buffers.clear()
+        self._arrays.clear()
+        self._stream.close()
+
+    def _check_dtype(self, name: str, value: NDArray[np.generic]) -> None:
+        wanted = self._dtype(name)
+        if value.dtype != wanted:
+            raise EngineError(f"{self._name}: input {name!r} is {value.dtype}, expected {wanted}", fix="convert the array")
+
+    def _dtype(self, name: str) -> np.dtype[np.generic]:
+        found = str(self._engine.get_tensor_dtype(name).name)
+        if found not in _DTYPES:
+            raise EngineError(f"{self._name}: tensor {name!r} is {found}, which no array can hold", fix="cast it in the model")
+        return _DTYPES[found]
+
+    def _tensor(self, name: str) -> EngineTensor:
+        shape = tuple(None if size < 0 else int(size) for size in self._engine.get_tensor_shape(name))
+        return EngineTensor(name, self._dtype(name).name, shape)
+
+    def _place(self, name: str, shape: tuple[int, ...]) -> None:
+        """Give a tensor memory for this shape; one that TensorRT reads on the host (a shape) needs none on the GPU."""
+        array = self._arrays.get(name)
+        if array is None or array.shape != shape:
+            array = self._arrays[name] = self._cuda.page_locked(shape, self._dtype(name))
+        if self._engine.get_tensor_location(name) == self._trt.TensorLocation.HOST:
+            self._context.set_tensor_address(name, array.ctypes.data)
+            return
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size_bytes < array.nbytes:
+            if buffer is not None:
+                self._stream.synchronize()
+                buffer.free()
+            buffer = self._buffers[name] = self._cuda.allocate(array.nbytes)
+        self._context.set_tensor_address(name, buffer.address)

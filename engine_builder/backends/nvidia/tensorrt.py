@@ -1,0 +1,193 @@
+"""The target ``tensorrt``: plans built for, timed on and checked on the GPU of this machine.
+
+A plan runs on the TensorRT version and GPU type that it was built with, unless built to be compatible. Not yet run on a GPU: in the tests
+the builder of ``tensorrt_rtx`` builds, a runtime that only pretends runs, and all names are checked against the real bindings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
+from engine_builder.backends.atomic_file import write_atomically
+from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner
+from engine_builder.backends.build_options import CACHE_SUFFIX, BuildOptions
+from engine_builder.backends.engine_tensors import EngineTensors
+from engine_builder.backends.gpu.cuda_runtime import CudaDevice, CudaRuntime
+from engine_builder.backends.gpu.devices import open_cuda
+from engine_builder.backends.kernels import KernelTime
+from engine_builder.backends.nvidia.local_gpu import LocalGpu
+from engine_builder.backends.nvidia.network_build import build_plan
+from engine_builder.backends.nvidia.parser import refused_nodes
+from engine_builder.backends.nvidia.runner import TensorRtRunner
+from engine_builder.backends.nvidia.tensorrt_api import load_tensorrt
+from engine_builder.config.config import ShapeRange
+from engine_builder.errors import UnsupportedTargetError
+from engine_builder.timing import Timing, TimingPlan
+
+OLDEST_FOR_INT8 = (7, 5)  # of compute capabilities; TensorRT 11 runs on none before it
+OLDEST_FOR_FP8 = (8, 9)
+PROFILED_RUNS = 24
+
+
+class TensorRtBackend:
+    """Builds and runs engines on the first visible GPU, which is opened when first needed."""
+
+    def __init__(
+        self,
+        compute_capability: tuple[int, int] | None = None,
+        *,
+        options: BuildOptions | None = None,
+        load: Callable[[], ModuleType] = load_tensorrt,
+        open_gpu: Callable[[], CudaRuntime] = open_cuda,
+    ) -> None:
+        """Remember how to build.
+
+        Args:
+            compute_capability: Of the GPU, where known; what it lacks is then left out of the capabilities.
+            options: How engines are built; timing caches are kept one per GPU type and version.
+            load: Returns the module ``tensorrt``.
+            open_gpu: Opens the GPU.
+
+        Raises:
+            UnsupportedTargetError: The GPU is too old for TensorRT.
+        """
+        if compute_capability is not None and compute_capability < OLDEST_FOR_INT8:
+            found, oldest = _dotted(compute_capability), _dotted(OLDEST_FOR_INT8)
+            raise UnsupportedTargetError(
+                f"target 'tensorrt': the GPU has compute capability {found}, expected {oldest} or newer",
+                fix="use a GPU of the Turing generation (T4) or later",
+            )
+        self._compute_capability = compute_capability
+        self._options = options if options is not None else BuildOptions()
+        self._local = LocalGpu(load, open_gpu)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """FP16 baseline; INT8 and INT4 weights everywhere, FP8 where the GPU has it or is not known yet."""
+        known = self._compute_capability
+        fp8 = (Precision.FP8,) if known is None or known >= OLDEST_FOR_FP8 else ()
+        return Capabilities(
+            "tensorrt",
+            Precision.FP16,
+            (Precision.INT8, *fp8, Precision.INT4),
+            TENSORRT_SCHEME,
+            "measured",
+            engine_name="engine.plan",
+            is_own_baseline=False,
+            is_repeatable=False,
+            compute_capability=known,
+        )
+
+    def refused(self, explicit: Path) -> tuple[RefusedNode, ...]:
+        """Return the nodes that TensorRT's parser does not take.
+
+        Raises:
+            BuildError: TensorRT does not start.
+        """
+        return refused_nodes(self._local.module, explicit)
+
+    def build(
+        self,
+        explicit: Path,
+        output: Path,
+        *,
+        shapes: Mapping[str, ShapeRange] | None = None,
+        on_progress: Callable[[float, str], None] = lambda share, phase: None,
+    ) -> Engine:
+        """Build the plan with the kernel times of earlier builds, write it, and load it once to prove that it runs here.
+
+        Args:
+            explicit: The explicit model; its external data lies beside it.
+            output: Where the plan goes.
+            shapes: Of each input with a dynamic axis: smallest, most used and largest.
+            on_progress: Is told the share done (0 to 1) and the builder's phase; what it raises ends the build.
+
+        Raises:
+            BuildError: TensorRT refused the model, or what it built does not load.
+        """
+        trt, gpu = self._local.module, self._local.cuda
+        folder = self._options.timing_caches
+        saved = None if folder is None else timing_cache_path(folder, gpu.device, str(trt.__version__))
+        plan = build_plan(
+            trt,
+            explicit,
+            self._options,
+            shapes=shapes or {},
+            timing_cache=saved.read_bytes() if saved is not None and saved.exists() else b"",
+            on_progress=on_progress,
+        )
+        if saved is not None and plan.timing_cache:
+            saved.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(saved, plan.timing_cache)
+        try:
+            write_atomically(output, plan.data)
+            runner = TensorRtRunner(trt, output, gpu)
+            try:
+                kernels = runner.kernels()
+            finally:
+                runner.close()
+        except BaseException:
+            output.unlink(missing_ok=True)
+            raise
+        return Engine(output, (), output.stat().st_size, kernels)
+
+    def open(self, engine: Path, *, threads: int) -> TensorRtRunner:
+        """Return a runner on the GPU; ``threads`` is for targets that run on the CPU.
+
+        Raises:
+            BuildError: TensorRT cannot load the file, or it is a model and not an engine.
+        """
+        return self._local.open(engine)
+
+    def timings(self, runners: Mapping[str, Runner], feeds: Mapping[str, NDArray[np.generic]], plan: TimingPlan) -> Mapping[str, Timing]:
+        """Return the GPU time of each engine, in turns, by CUDA events.
+
+        Raises:
+            EngineError: The GPU stayed in use, or an engine failed.
+        """
+        return self._local.timings(runners, feeds, plan)
+
+    def tensors(self, engine: Path) -> EngineTensors | None:
+        """Return the plan's inputs, outputs and profile.
+
+        Raises:
+            BuildError: TensorRT cannot load it.
+            EngineError: A tensor has a type that no array can hold.
+        """
+        runner = self.open(engine, threads=1)
+        try:
+            return runner.tensors()
+        finally:
+            runner.close()
+
+    def environment(self) -> dict[str, object]:
+        """Return the GPU, the version of TensorRT and, once engines were timed, under which conditions."""
+        return {"tensorrt": str(self._local.module.__version__), **self._local.environment()}
+
+    def kernel_times(
+        self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path
+    ) -> tuple[KernelTime, ...]:
+        """Return the kernels as TensorRT's profiler times them, by the nodes that they run."""
+        runner = self.open(engine, threads=threads)
+        try:
+            times = runner.layer_times(feeds, runs=PROFILED_RUNS)
+            return tuple(KernelTime(kernel.nodes, times.get(kernel.name, 0.0)) for kernel in runner.kernels())
+        finally:
+            runner.close()
+
+
+def timing_cache_path(folder: Path, device: CudaDevice, version: str) -> Path:
+    """Return where the timing cache of a GPU type and TensorRT version is kept."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", device.name).strip("-").lower()
+    return folder / f"{name}-cc{_dotted(device.compute_capability)}-tensorrt{version}{CACHE_SUFFIX}"
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"

@@ -1,0 +1,119 @@
+"""The targets that engines can be built for; each target's modules are imported when it is first asked for."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable, Mapping
+
+from engine_builder.backends.base import Backend
+from engine_builder.backends.build_options import BuildOptions
+from engine_builder.backends.gpu.catalogue import Gpu, gpu_by_name
+from engine_builder.backends.gpu.devices import has_cuda_package
+from engine_builder.backends.gpu.state import first_compute_capability, first_gpu_name
+from engine_builder.errors import UnsupportedTargetError
+
+
+def _onnxruntime_cpu(gpu: str | None, options: BuildOptions) -> Backend:
+    from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
+
+    return OrtCpuBackend()
+
+
+def _tensorrt(gpu: str | None, options: BuildOptions) -> Backend:
+    from engine_builder.backends.nvidia.tensorrt import TensorRtBackend
+    from engine_builder.backends.nvidia.tensorrt_api import require_tensorrt
+
+    require_tensorrt()
+    capability = first_compute_capability() if gpu is None else gpu_by_name(gpu).compute_capability
+    return TensorRtBackend(capability, options=options)
+
+
+def _tensorrt_rtx(gpu: str | None, options: BuildOptions) -> Backend:
+    from engine_builder.backends.nvidia.local_gpu import LocalGpu
+    from engine_builder.backends.nvidia.tensorrt_rtx import TensorRtRtxBackend, load_tensorrt_rtx
+
+    if not _is_rtx_here(gpu):
+        return TensorRtRtxBackend(gpu, options=options)
+    return TensorRtRtxBackend(rtx_gpu_here(), options=options, local=LocalGpu(load_tensorrt_rtx))
+
+
+def _is_rtx_here(gpu: str | None) -> bool:
+    here = rtx_gpu_here()
+    return here is not None and (gpu is None or gpu_by_name(gpu).name == here)
+
+
+@functools.cache
+def rtx_gpu_here() -> str | None:
+    """Return the name of this machine's first GPU if plans of TensorRT-RTX can be timed on it, which takes a CUDA package too."""
+    name = first_gpu_name()
+    if name is None or not has_cuda_package():
+        return None
+    try:
+        found = gpu_by_name(name)
+    except UnsupportedTargetError:
+        return None
+    return found.name if found in _rtx_gpus() else None
+
+
+def opens_gpu(target: str, gpu: str | None) -> bool:
+    """Return whether the engines of a job run on this machine's GPU."""
+    return target == "tensorrt" or (target == "tensorrt-rtx" and _is_rtx_here(gpu))
+
+
+BACKENDS: Mapping[str, Callable[[str | None, BuildOptions], Backend]] = {
+    "onnxruntime-cpu": _onnxruntime_cpu,
+    "tensorrt": _tensorrt,
+    "tensorrt-rtx": _tensorrt_rtx,
+}
+
+
+def targets() -> list[dict[str, object]]:
+    """Return what this deployment can build for: target, precisions (the baseline's first), latency_source and gpus of each."""
+    return [_described(target) for target in BACKENDS if why_not(target) is None]
+
+
+@functools.cache
+def why_not(target: str) -> str | None:
+    """Return why this deployment cannot build for a target, None where it can."""
+    try:
+        backend_for(target)
+    except UnsupportedTargetError as error:
+        return error.detail
+    return None
+
+
+def backend_for(target: str, gpu: str | None = None, options: BuildOptions | None = None) -> Backend:
+    """Return the backend of a target.
+
+    Args:
+        target: One of ``BACKENDS``.
+        gpu: The GPU's product name, for a target that builds for GPUs that are not in this machine.
+        options: How engines are built; who builds none does without.
+
+    Raises:
+        UnsupportedTargetError: There is no such target, it lacks a package, or it cannot build for the GPU.
+    """
+    if target not in BACKENDS:
+        near = difflib.get_close_matches(target, BACKENDS, n=1)
+        raise UnsupportedTargetError(
+            f"target: {target!r} is unknown here, expected one of {', '.join(sorted(BACKENDS))}",
+            fix=f"use {near[0]!r}" if near else "choose a target that GET /v1/targets lists",
+        )
+    return BACKENDS[target](gpu, BuildOptions() if options is None else options)
+
+
+def _described(target: str) -> dict[str, object]:
+    capabilities = backend_for(target).capabilities
+    return {
+        "target": capabilities.target,
+        "precisions": [precision.value for precision in (capabilities.baseline, *capabilities.low)],
+        "latency_source": capabilities.latency_source,
+        "gpus": [gpu.name for gpu in _rtx_gpus()] if target == "tensorrt-rtx" else [],
+    }
+
+
+def _rtx_gpus() -> tuple[Gpu, ...]:
+    from engine_builder.backends.nvidia.tensorrt_rtx import supported_gpus
+
+    return supported_gpus()

@@ -1,0 +1,290 @@
+"""What a user may ask of a job: the only schema, from which the service derives its own."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.accuracy.token_metrics import check_iob2
+from calibration.accuracy.verdict import Budget
+from calibration.codec import json_from_value
+from calibration.errors import InvalidConfigError
+from calibration.number_formats.precision import Precision
+from calibration.number_formats.weight_scales import INTEGERS
+from calibration.ranges.range_table import RangeMethod
+from engine_builder.config.builder_options import BuilderConfig
+from engine_builder.config.schema import describe, read
+
+DEFAULT_MIN_RELATIVE = 0.9999
+
+
+class ExactOn(enum.StrEnum):
+    """Which processors an engine of integers must compute the same on: what its weights are rounded for."""
+
+    THIS_MACHINE = "this_machine"
+    ANY_X86_64 = "any_x86_64"
+
+
+class Order(enum.StrEnum):
+    """By what the search sorts the layers before it bisects."""
+
+    LOSS = "loss"
+    HESSIAN = "hessian"
+    HESSIAN_AND_DEPENDENCY = "hessian+dependency"
+    CONDITIONAL = "conditional"
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyConfig:
+    """The accuracy budget: one of ``min_relative``, ``max_nmse`` and ``min_psnr``; 0.9999 of the float model's score if none is given."""
+
+    metric: Metric | None = field(
+        default=None,
+        metadata={
+            "description": "Default: top1 with labels, token_f1 with labels of tokens, else agreement for logits and cosine for other "
+            "outputs. custom is the metric model that comes with the job, and the default where one does."
+        },
+    )
+    min_relative: float | None = field(
+        default=None,
+        metadata={
+            "minimum": 0,
+            "maximum": 1,
+            "description": f"Least share of the float model's score; {DEFAULT_MIN_RELATIVE} if no budget is given.",
+        },
+    )
+    max_nmse: float | None = field(
+        default=None, metadata={"exclusiveMinimum": 0, "description": "Largest mean squared error, relative to the outputs' mean square."}
+    )
+    min_psnr: float | None = field(
+        default=None,
+        metadata={"exclusiveMinimum": 0, "maximum": 140, "description": "Least mean peak signal-to-noise ratio in decibels."},
+    )
+    confidence: float | None = field(
+        default=None,
+        metadata={
+            "minimum": 0.5,
+            "exclusiveMaximum": 1,
+            "description": "Demand that the budget be met with this confidence; without it a budget met on the samples is accepted.",
+        },
+    )
+    label_names: tuple[str, ...] | None = field(
+        default=None,
+        metadata={
+            "minItems": 1,
+            "uniqueItems": True,
+            "description": "Names of the classes in the model's order, for token_f1 and span_f1: IOB2 names ('O', 'B-PER', 'I-PER') tell "
+            "what a span is. Without them class 0 is outside and a span is a run of one class.",
+        },
+    )
+    allow_chance: bool = field(
+        default=False,
+        metadata={"description": "Warn, not refuse, where the float model fits the labels no better than the best constant answer does."},
+    )
+
+    def __post_init__(self) -> None:
+        """Fill in the default budget and the metric it implies, and refuse budgets that contradict each other."""
+        given = [name for name in ("min_relative", "max_nmse", "min_psnr") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise InvalidConfigError(f"found {' and '.join(given)}, expected one budget", fix="Keep one of them.")
+        needed = {Metric.NMSE: "max_nmse", Metric.PSNR: "min_psnr"}.get(self.metric, "min_relative") if self.metric else None
+        if needed and not given and needed != "min_relative":
+            raise InvalidConfigError(f"the metric {self.metric} needs `{needed}`", fix=f"Add accuracy.{needed}.")
+        if needed and given and given[0] != needed:
+            raise InvalidConfigError(
+                f"found the metric {self.metric} with {given[0]}, expected {needed}",
+                fix=f"Replace {given[0]} by {needed}, or leave metric out.",
+            )
+        if not given:
+            object.__setattr__(self, "min_relative", DEFAULT_MIN_RELATIVE)
+        if self.metric is None and self.min_relative is None:
+            object.__setattr__(self, "metric", Metric.NMSE if self.max_nmse is not None else Metric.PSNR)
+        if self.label_names is not None and self.metric is not None and not self.metric.is_per_token:
+            raise InvalidConfigError(
+                f"found label_names with the metric {self.metric}, expected token_f1 or span_f1",
+                fix="Leave label_names out, or set metric to token_f1 or span_f1.",
+            )
+        if self.metric is Metric.SPAN_F1:
+            check_iob2(self.label_names or ())
+
+    @property
+    def budget(self) -> Budget:
+        """The budget as the verdict takes it."""
+        return Budget(min_relative=self.min_relative, max_nmse=self.max_nmse, min_psnr=self.min_psnr)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputConfig:
+    """What the user says of one output of the model."""
+
+    kind: OutputKind | None = field(default=None, metadata={"description": "What it holds; found from the model by default."})
+    weight: float = field(
+        default=1.0,
+        metadata={
+            "exclusiveMinimum": 0,
+            "maximum": 1_000_000,
+            "description": "Weight in the mean over outputs: of the loss, and of the metrics that average over outputs.",
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeRange:
+    """Sizes of every axis of one input; the engine accepts min to max and is timed at opt."""
+
+    min: tuple[int, ...] = field(metadata={"minimum": 1, "minItems": 1})
+    opt: tuple[int, ...] = field(metadata={"minimum": 1, "minItems": 1})
+    max: tuple[int, ...] = field(metadata={"minimum": 1, "minItems": 1})
+
+    def __post_init__(self) -> None:
+        """Refuse ranges whose parts do not fit together."""
+        found = f"min {list(self.min)}, opt {list(self.opt)}, max {list(self.max)}"
+        if not len(self.min) == len(self.opt) == len(self.max):
+            raise InvalidConfigError(f"found {found}, expected equally many axes in each", fix="Name every axis in min, opt and max.")
+        if any(not low <= opt <= high for low, opt, high in zip(self.min, self.opt, self.max, strict=True)):
+            raise InvalidConfigError(f"found {found}, expected min <= opt <= max on each axis", fix="Put the sizes in order.")
+
+
+@dataclass(frozen=True, slots=True)
+class SearchConfig:
+    """How long to search, by which orders, from which seed."""
+
+    max_trials: int | None = field(default=None, metadata={"minimum": 1, "description": "Most engines to build and measure."})
+    max_seconds: float | None = field(
+        default=None,
+        metadata={
+            "exclusiveMinimum": 0,
+            "description": "Start no further trial that, at the mean time of the engines tried so far (builds included), would end after "
+            "the job's stages took this long. The baseline and the first engine are always tried; the verdict comes on top.",
+        },
+    )
+    orders: tuple[Order, ...] = field(default=tuple(Order), metadata={"minItems": 1, "uniqueItems": True})
+    seed: int = field(default=0, metadata={"minimum": 0, "maximum": 2**32 - 1})
+
+
+@dataclass(frozen=True, slots=True)
+class RangeConfig:
+    """How ranges are found from the calibration samples."""
+
+    method: RangeMethod = field(
+        default=RangeMethod.MINMAX,
+        metadata={
+            "description": "How a range is chosen; `best` measures the others against minmax as one of the repairs, and needs them on."
+        },
+    )
+    samples: int | None = field(
+        default=None, metadata={"minimum": 1, "description": "Most samples used for ranges and probes; all by default."}
+    )
+    repair: bool = field(
+        default=True,
+        metadata={"description": "Try repairs of low layers, and keep those that lower the loss on samples they were not fitted to."},
+    )
+    second_order: tuple[Precision, ...] = field(
+        default=(Precision.INT4,),
+        metadata={
+            "uniqueItems": True,
+            "description": "Precisions, of int8 and int4, whose weights one of the repairs rounds to second order (GPTQ); [] for none.",
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse second-order rounding to what is not an integer."""
+        for precision in self.second_order:
+            if precision not in INTEGERS:
+                raise InvalidConfigError(
+                    f"second_order: found {precision}, expected one of {', '.join(INTEGERS)}",
+                    fix="Remove it: only integer weights have levels.",
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A job's settings with every default filled in."""
+
+    target: str = field(default="onnxruntime-cpu", metadata={"description": "One of GET /v1/targets."})
+    gpu: str | None = field(default=None, metadata={"description": "The GPU's product name, for targets that run on one: L4, RTX 4090."})
+    accuracy: AccuracyConfig = field(default_factory=AccuracyConfig)
+    outputs: Mapping[str, OutputKind | OutputConfig] = field(
+        default_factory=dict,
+        metadata={
+            "description": "What an output holds, by its name, where it is not found rightly from the model; or an object of its kind and "
+            "its weight."
+        },
+    )
+    precisions: tuple[Precision, ...] | None = field(
+        default=None,
+        metadata={"minItems": 1, "uniqueItems": True, "description": "Precisions a layer may take; all of the target's by default."},
+    )
+    shapes: Mapping[str, ShapeRange] = field(default_factory=dict, metadata={"description": "Sizes of dynamic inputs, by input name."})
+    batch_size: int = field(
+        default=1, metadata={"minimum": 1, "maximum": 65536, "description": "Samples per call that the engine is timed with."}
+    )
+    search: SearchConfig = field(default_factory=SearchConfig)
+    calibration: RangeConfig = field(default_factory=RangeConfig)
+    builder: BuilderConfig = field(default_factory=BuilderConfig)
+    threads: int = field(
+        default=1, metadata={"minimum": 1, "maximum": 1024, "description": "Threads an engine runs with, on onnxruntime-cpu."}
+    )
+    exact_on: ExactOn = field(
+        default=ExactOn.THIS_MACHINE,
+        metadata={
+            "description": "Where int8 layers of an onnxruntime-cpu engine must be exact. Kernels of x86-64 without VNNI saturate; "
+            "any_x86_64 rounds weights so that they cannot, as this_machine does where it has such kernels."
+        },
+    )
+
+    @property
+    def output_kinds(self) -> dict[str, OutputKind]:
+        """The kinds that were given, by output name."""
+        given = {name: item.kind if isinstance(item, OutputConfig) else item for name, item in self.outputs.items()}
+        return {name: kind for name, kind in given.items() if kind is not None}
+
+    @property
+    def output_weights(self) -> dict[str, float]:
+        """The weights that were given, by output name; any other output weighs 1."""
+        return {name: item.weight for name, item in self.outputs.items() if isinstance(item, OutputConfig)}
+
+
+def config_from_json(data: object) -> Config:
+    """Return the configuration that a JSON object describes, defaults filled in.
+
+    Args:
+        data: A parsed JSON object; every key is optional.
+
+    Raises:
+        InvalidConfigError: A key is unknown (the nearest known one is named), or a value is of the wrong type or out of range.
+    """
+    return read(Config, data)
+
+
+def config_json(config: Config) -> dict[str, object]:
+    """Return the effective configuration as JSON: ``config_from_json`` of it gives an equal one."""
+    return cast(dict[str, object], json_from_value(config))
+
+
+def json_schema() -> dict[str, object]:
+    """Return the JSON schema of the configuration."""
+    return describe(Config)
+
+
+def require_precisions(config: Config, supported: Iterable[Precision]) -> None:
+    """Refuse precisions that the target does not have.
+
+    Args:
+        config: The configuration.
+        supported: What the target can build, its baseline among them.
+
+    Raises:
+        InvalidConfigError: ``precisions`` names another one.
+    """
+    known = tuple(supported)
+    for index, precision in enumerate(config.precisions or ()):
+        if precision not in known:
+            raise InvalidConfigError(
+                f"precisions[{index}]: found {precision}, expected one of {', '.join(known)}, which {config.target} supports"
+                f"{f' on {config.gpu}' if config.gpu else ''}",
+                fix=f"Remove it, or choose another {'GPU or target' if config.gpu else 'target'}.",
+            )

@@ -1,0 +1,1 @@
+"""Corrections of low layers, each kept by measurement."""

@@ -1,0 +1,163 @@
+"""Chooses the range of each tensor by measurement, where ``calibration.method`` is ``best``.
+
+Candidates are fitted to some of the calibration samples. The one with which the layers that read or write the tensor, each alone in low
+precision, lose least on a few of the same samples goes on, if it gains enough to matter. It is kept only if, on samples that it was not
+fitted to, they lose less than with the min-max range by two standard errors. Everything else of the layer keeps its own range meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from calibration.data.dataset import CalibrationSet
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Scheme
+from calibration.process.worker_threads import processors
+from calibration.ranges.collection import collect_histograms
+from calibration.ranges.estimators import clipped_range
+from calibration.ranges.histograms import Histogram
+from calibration.ranges.range_table import RangeMethod
+from calibration.sensitivity.perturbed_model import ReferenceModel
+from calibration.sensitivity.range_losses import RangeTrial, measure_trials
+from calibration.sensitivity.simulated_layers import rounded_tensors
+from engine_builder.corrections.acceptance import gain_of
+from engine_builder.qdq.rules.placement import tensors_of_one_range
+from engine_builder.records.corrections import Repair, RepairKind
+from engine_builder.records.inspection import Inspection
+
+HISTOGRAM_SAMPLES = 64  # whose values fill the histograms
+CHOOSING_SAMPLES = 8  # of those, which the candidates of one tensor are compared on
+JUDGING_SAMPLES = 24  # others, which the best candidate is compared with min-max on
+LEAST_SHARE = 0.005  # of the gains of all tensors together: smaller ones are not worth being judged
+METHODS = (RangeMethod.PERCENTILE, RangeMethod.ENTROPY, RangeMethod.MSE)
+SAME = 0.04  # ranges that differ by less than this share of their span count as one
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """Tensors of one range, and the decisions that round one of them."""
+
+    tensors: tuple[str, ...]
+    decisions: tuple[Decision, ...]
+
+    def plain_trials(self) -> list[RangeTrial]:
+        return [RangeTrial(decision) for decision in self.decisions]
+
+    def trials(self, span: Span) -> list[RangeTrial]:
+        spans = tuple((name, *span) for name in self.tensors)
+        return [RangeTrial(decision, spans) for decision in self.decisions]
+
+
+def choose_ranges(
+    model: onnx.ModelProto,
+    found: Inspection,
+    decisions: Sequence[Decision],
+    ranges: Mapping[str, Span],
+    scheme: Scheme,
+    samples: CalibrationSet,
+    fitted: NDArray[np.int64],
+    held_out: NDArray[np.int64],
+) -> tuple[dict[str, Span], tuple[Repair, ...]]:
+    """Return the ranges that replace min-max, by tensor, and everything that was tried for them.
+
+    Args:
+        model: The prepared model.
+        found: The job's inspection.
+        decisions: Those in 8-bit precisions, which round activations.
+        ranges: Min-max of every tensor.
+        scheme: How the target quantizes.
+        samples: The calibration set.
+        fitted: Its samples that candidates are fitted to.
+        held_out: Those that judge them.
+    """
+    sites = _sites(model, found, decisions, scheme)
+    seen = samples.take(fitted[: _whole(HISTOGRAM_SAMPLES, found)])
+    layers = [layer for layer in found.layers if any(decision.layer == layer.name for decision in decisions)]
+    histograms = collect_histograms(model, layers, sites, seen.batches(min(found.batch, seen.samples)))
+    candidates = {name: _candidates(histograms[name], ranges[name], scheme) for name in sites}
+    reference = ReferenceModel(model, found.layers, ranges, scheme, axes=found.probed.axes, outputs=found.probed.names)
+
+    def measured(share: CalibrationSet, tried: Mapping[str, Sequence[Span]]) -> _Losses:
+        trials = [item for name, spans in tried.items() for span in spans for item in sites[name].trials(span)]
+        plain = dict.fromkeys(RangeTrial(item.decision) for item in trials)
+        every = (*plain, *trials)
+        batches = share.batches(min(found.batch, share.samples))
+        loss = measure_trials(reference, found.probed.kinds, every, batches, weights=found.weights, workers=processors())
+        return _Losses({item: loss[:, index] for index, item in enumerate(every)})
+
+    tried = {name: spans for name, spans in candidates.items() if spans}
+    if not tried:
+        return {}, ()
+    compared = measured(samples.take(fitted[: _whole(CHOOSING_SAMPLES, found)]), tried)
+    best = _promising(compared, sites, tried)
+    if not best:
+        return {}, ()
+    judged = measured(samples.take(held_out[: _whole(JUDGING_SAMPLES, found)]), {name: (span,) for name, span in best.items()})
+    chosen: dict[str, Span] = {}
+    repairs = []
+    for name, span in best.items():
+        site = sites[name]
+        gain = gain_of(judged.of(site.plain_trials()), judged.of(site.trials(span)))
+        where = tuple(dict.fromkeys(decision.layer for decision in site.decisions))
+        repairs.append(Repair(RepairKind.RANGE, where, gain.before, gain.after, gain.error, gain.samples, gain.beyond_noise))
+        if gain.beyond_noise:
+            chosen |= dict.fromkeys(site.tensors, span)
+    return chosen, tuple(repairs)
+
+
+def _promising(compared: _Losses, sites: Mapping[str, _Site], tried: Mapping[str, Sequence[Span]]) -> dict[str, Span]:
+    """Return the best candidate of each tensor where it gains a share of all gains that is worth a second measurement."""
+    best: dict[str, Span] = {}
+    gains: dict[str, float] = {}
+    for name, spans in tried.items():
+        means = [float(compared.of(sites[name].trials(span)).mean()) for span in spans]
+        best[name] = spans[means.index(min(means))]
+        gains[name] = float(compared.of(sites[name].plain_trials()).mean()) - min(means)
+    least = LEAST_SHARE * sum(gain for gain in gains.values() if gain > 0.0)
+    return {name: span for name, span in best.items() if gains[name] > least}
+
+
+@dataclass(frozen=True, slots=True)
+class _Losses:
+    """The loss of each sample in each trial, (samples,)."""
+
+    by_trial: Mapping[RangeTrial, NDArray[np.float64]]
+
+    def of(self, trials: Sequence[RangeTrial]) -> NDArray[np.float64]:
+        """Return the sum over trials, (samples,)."""
+        return np.asarray(np.sum([self.by_trial[item] for item in trials], axis=0))
+
+
+def _sites(model: onnx.ModelProto, found: Inspection, decisions: Sequence[Decision], scheme: Scheme) -> dict[str, _Site]:
+    """Return each range that can be chosen, by the tensor whose values decide it."""
+    rounded: dict[str, list[Decision]] = {}
+    layers = {layer.name: layer for layer in found.layers}
+    for decision in decisions:
+        for name in rounded_tensors(layers[decision.layer], scheme):
+            rounded.setdefault(name, []).append(decision)
+    sites = {}
+    for origin, tensors in tensors_of_one_range(model, rounded.keys()).items():
+        readers = dict.fromkeys(decision for name in tensors for decision in rounded[name])
+        sites[origin] = _Site(tensors, tuple(readers))
+    return sites
+
+
+def _candidates(histogram: Histogram, minmax: Span, scheme: Scheme) -> tuple[Span, ...]:
+    """Return ranges worth a measurement: each differs from min-max and from the others. None where no value was seen."""
+    kept = [minmax]
+    for method in METHODS if histogram.total else ():
+        span = clipped_range(histogram, method, symmetric=scheme.symmetric_activations)
+        if all(max(abs(span[0] - other[0]), abs(span[1] - other[1])) > SAME * (minmax[1] - minmax[0]) for other in kept):
+            kept.append(span)
+    return tuple(kept[1:])
+
+
+def _whole(wanted: int, found: Inspection) -> int:
+    """Return about ``wanted`` samples in whole batches where the model's batch is fixed."""
+    return max(wanted // found.batch, 1) * found.batch if found.is_batch_fixed else wanted

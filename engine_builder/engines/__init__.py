@@ -1,0 +1,1 @@
+"""Which layers may be low, and building an engine of an assignment."""

@@ -1,0 +1,234 @@
+"""Builds the engine of an assignment with its biases corrected, where that lowers its loss.
+
+The corrections are measured on some of the calibration samples with everything before each layer as it is in the engine, and kept only if
+the engine with them loses less on others than the one without.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from calibration.algorithms.bias_correction import bias_sites, corrections
+from calibration.data.dataset import CalibrationSet, load_saved
+from calibration.number_formats.precision import Precision
+from calibration.onnx_model.model_io import read_model, save_model
+from calibration.process.memory import return_dropped_models
+from calibration.sensitivity.task_losses import losses
+from engine_builder.backends.base import Backend, Engine
+from engine_builder.config.config import config_from_json
+from engine_builder.evaluation.outputs import ComparedOutputs
+from engine_builder.evaluation.run_samples import run_all, run_workers
+from engine_builder.qdq.build import explicit_model
+from engine_builder.qdq.checks.simulation import simulated
+from engine_builder.qdq.checks.validator import validate_tensorrt
+from engine_builder.qdq.emit.biases import with_corrected_biases
+from engine_builder.qdq.rules.legalize import settle
+from engine_builder.records.corrections import CorrectionData, Repair, RepairKind, read_levels, read_ranges, read_repairs
+from engine_builder.records.inspection import Inspection
+from engine_builder.workspace.model_files import model_size_bytes
+from engine_builder.workspace.workspace import FileRef, StageContext
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """The better engine of an assignment."""
+
+    engine: Engine
+    repair: Repair | None = None  # what the correction was worth; None where there was nothing to correct
+    corrections: FileRef | None = None  # those that the engine has
+    plain: Engine | None = None  # the engine without them, where it has some
+
+
+def build(
+    found: Inspection,
+    request: Mapping[str, object],
+    low: Mapping[str, Precision],
+    backend: Backend,
+    context: StageContext,
+    corrected: FileRef | None = None,
+) -> Engine:
+    """Return the engine of an assignment in the scratch folder; the explicit model lies beside it. Progress is that of the build.
+
+    Args:
+        found: The job's inspection.
+        request: ``ranges`` and, where there are any, ``repairs``.
+        low: Precision of each low layer.
+        backend: Of the target.
+        context: Where the engine goes.
+        corrected: The corrections that ``build_corrected`` kept.
+    """
+    free = _freeing(found, context)
+    plan = _Plan(found, request, low, backend, context)
+    shifts = None if corrected is None else cast("Mapping[str, Floats]", context.workspace.read_arrays(corrected))
+    explicit = plan.explicit(shifts)
+    del plan
+    free()
+    _write(explicit, backend, context.scratch)
+    del explicit
+    free()
+    return _engine(found, backend, context.scratch, context)
+
+
+def write_explicit(
+    found: Inspection,
+    request: Mapping[str, object],
+    low: Mapping[str, Precision],
+    backend: Backend,
+    context: StageContext,
+    corrected: FileRef | None = None,
+) -> Path:
+    """Write the explicit model of an assignment into the scratch folder and return its path; arguments as for ``build``."""
+    plan = _Plan(found, request, low, backend, context)
+    shifts = None if corrected is None else cast("Mapping[str, Floats]", context.workspace.read_arrays(corrected))
+    save_model(plan.explicit(shifts), context.scratch / EXPLICIT_NAME)
+    return context.scratch / EXPLICIT_NAME
+
+
+def settled(found: Inspection, low: Mapping[str, Precision], backend: Backend, context: StageContext) -> dict[str, Precision]:
+    """Return the low layers as the target's engines can have them: some choices are made together or not at all.
+
+    Args:
+        found: The job's inspection.
+        low: Precision of each low layer, as asked.
+        backend: Of the target.
+        context: Where the model is.
+    """
+    if not found.scheme.strongly_typed or not low:
+        return dict(low)
+    precisions = settle(read_model(context.workspace.path(found.prepared)), found.layers, low, found.baseline_type).precisions
+    return {name: precisions[name] for name in low if precisions[name] is not found.baseline_type}
+
+
+def build_corrected(
+    found: Inspection, request: Mapping[str, object], low: Mapping[str, Precision], backend: Backend, context: StageContext, name: str
+) -> Corrected:
+    """Return the better engine of an assignment, with corrected biases or without.
+
+    Args:
+        found: The job's inspection.
+        request: As for ``build``.
+        low: Precision of each low layer.
+        backend: Of the target.
+        context: Where files go.
+        name: Of the file of corrections.
+    """
+    free = _freeing(found, context)
+    plan = _Plan(found, request, low, backend, context)
+    explicit = plan.explicit()
+    free()
+    _write(explicit, backend, context.scratch)
+    free()
+    engine = _engine(found, backend, context.scratch, context.part(0.0, 0.4))
+    data = plan.repairs.correction
+    sites = [site for site in plan.sites if site.layer in low]
+    if data is None or not sites:
+        return Corrected(engine)
+    samples = load_saved(context.workspace.path(found.calibration))
+    means = cast("Mapping[str, NDArray[np.float64]]", context.workspace.read_arrays(data.means))
+    batches = samples.take(np.array(data.fitted, dtype=np.int64)).batches(min(found.batch, len(data.fitted)))
+    if backend.capabilities.scheme.strongly_typed:  # what the engine computes, with kernels that the CPU has
+        explicit = simulated(explicit)
+    shifts = corrections(explicit, sites, means, batches)
+    del explicit
+    folder = context.scratch / "corrected"
+    folder.mkdir()
+    free()
+    explicit = plan.explicit(shifts)
+    del plan
+    free()
+    _write(explicit, backend, folder)
+    del explicit
+    free()
+    corrected = _engine(found, backend, folder, context.part(0.5, 0.9))
+    held_out = samples.take(np.array(data.held_out, dtype=np.int64))
+    before, after = (_loss(one.path, data, held_out, found, request, backend, context) for one in (engine, corrected))
+    gain = before - after
+    kept = bool(gain.mean() > 0.0)
+    error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else float(abs(gain[0]))
+    where = tuple(site.layer for site in sites)
+    repair = Repair(RepairKind.BIAS_CORRECTION, where, float(before.mean()), float(after.mean()), error, len(gain), kept)
+    if not kept:
+        return Corrected(engine, repair)
+    return Corrected(corrected, repair, context.workspace.write_arrays(name, **shifts), engine)
+
+
+def _freeing(found: Inspection, context: StageContext) -> Callable[[], None]:
+    """Return what gives back the memory of the job's models that were let go of."""
+    return functools.partial(return_dropped_models, model_size_bytes(context.workspace.path(found.prepared)))
+
+
+class _Plan:
+    """An assignment and all that its explicit models are made from, read once."""
+
+    def __init__(
+        self, found: Inspection, request: Mapping[str, object], low: Mapping[str, Precision], backend: Backend, context: StageContext
+    ) -> None:
+        self._found = found
+        self._low = low
+        self._backend = backend
+        self._ranges = read_ranges(request, context).ranges
+        self._model = read_model(context.workspace.path(found.prepared))
+        self.repairs = read_repairs(request, context)
+        self._levels = read_levels(self.repairs, context)
+        self.sites = bias_sites(self._model, found.layers)
+
+    def explicit(self, shifts: Mapping[str, Floats] | None = None) -> onnx.ModelProto:
+        """Return the explicit model, with corrected biases if ``shifts``, (channels,) by layer, are given."""
+        model = self._model if shifts is None else with_corrected_biases(self._model, self.sites, shifts)
+        target = self._backend.capabilities
+        layers, smoothings, levels = self._found.layers, self.repairs.smoothings, self._levels
+        scheme = self._found.scheme
+        base = self._found.baseline_type if scheme.strongly_typed else target.baseline
+        floats = self._found.float_nodes
+        return explicit_model(model, layers, self._low, self._ranges, scheme, smoothings, base, levels, floats)
+
+
+def _write(explicit: onnx.ModelProto, backend: Backend, folder: Path) -> None:
+    """Write an explicit model into ``folder``; its engine is built from the file, with as few models in memory as can be."""
+    target = backend.capabilities
+    if target.scheme.strongly_typed:
+        validate_tensorrt(explicit, compute_capability=target.compute_capability)
+    save_model(explicit, folder / EXPLICIT_NAME)
+
+
+def _engine(found: Inspection, backend: Backend, folder: Path, context: StageContext) -> Engine:
+    """Return the engine of the explicit model in ``folder``, beside that model."""
+    return backend.build(
+        folder / EXPLICIT_NAME,
+        folder / backend.capabilities.engine_name,
+        shapes=found.engine_shapes,
+        on_progress=lambda share, phase: context.progress(share, f"building: {phase}"),
+    )
+
+
+def _loss(
+    engine: Path,
+    data: CorrectionData,
+    held_out: CalibrationSet,
+    found: Inspection,
+    request: Mapping[str, object],
+    backend: Backend,
+    context: StageContext,
+) -> NDArray[np.float64]:
+    """Return an engine's loss on each calibration sample that nothing was fitted to, (samples,)."""
+    arrays = context.workspace.read_arrays(data.reference)
+    reference = tuple(arrays[str(index)] for index in range(len(arrays)))
+    runner = ComparedOutputs(backend.open(engine, threads=config_from_json(request["config"]).threads), found.compared, found.axes)
+    try:
+        outputs = run_all(runner, held_out, batch=found.scoring_batch, workers=run_workers(backend))
+        return losses(found.compared_kinds, reference, outputs, found.compared_weights)
+    finally:
+        runner.close()
+
+
+EXPLICIT_NAME = "model.explicit.onnx"

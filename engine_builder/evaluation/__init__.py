@@ -1,0 +1,1 @@
+"""Running models on samples and scoring them."""

@@ -1,0 +1,222 @@
+"""How many samples a call takes, and the sizes of every input when an engine is timed.
+
+An axis of an input has in a timed call
+
+1. the size that the model fixes; else
+2. the size that ``shapes.<input>.opt`` gives; else
+3. the size that ``opt`` gives to an axis of the same name in another input; else
+4. ``batch_size`` where it counts samples, the size of the samples for the others.
+
+Which axis counts samples, if any, is told by ``CalibrationSet.axes``; settings of the whole job have the shape that they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from calibration.data.dataset import CalibrationSet
+from calibration.errors import InvalidConfigError, InvalidModelError
+from calibration.execution.onnxruntime_session import Array
+from calibration.onnx_model.model_io import TensorSpec
+from engine_builder.config.config import Config, ShapeRange
+from engine_builder.config.schema import nearest
+
+
+def fixed_batch(specs: Sequence[TensorSpec], axes: Mapping[str, int | None] | None = None) -> int | None:
+    """Return the number of samples that the inputs fix for every call, None where they leave it open.
+
+    Args:
+        specs: The inputs that take samples.
+        axes: As ``CalibrationSet.axes``. None: the first of every input.
+
+    Raises:
+        InvalidModelError: Inputs fix different numbers.
+    """
+    sizes: dict[int, str] = {}
+    for spec in specs:
+        axis = (axes or {}).get(spec.name, 0)
+        dim = 1 if axis is None else _dim(spec, axis)
+        if isinstance(dim, int):
+            sizes.setdefault(dim, spec.name)
+    if len(sizes) > 1:
+        found = ", ".join(f"'{name}' {size}" for size, name in sizes.items())
+        raise InvalidModelError(
+            f"model: the inputs fix different numbers of samples a call: {found}; one number expected",
+            fix="Export the model with the same batch in every input, and with the samples on the first axis where it can be.",
+        )
+    return next(iter(sizes), None)
+
+
+def whole_batches(samples: CalibrationSet, batch: int) -> CalibrationSet:
+    """Return the samples cut to whole batches; fewer than one batch are repeated to fill it."""
+    count = max(samples.samples // batch, 1) * batch
+    return samples if count == samples.samples else samples.take(np.arange(count) % samples.samples)
+
+
+def timing_shapes(
+    specs: Sequence[TensorSpec], config: Config, samples: CalibrationSet, batch: int | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each input in a timed call, by the rules above.
+
+    Args:
+        specs: The model's inputs.
+        config: The job's settings; ``shapes`` and ``batch_size`` count.
+        samples: What the inputs of the call are made from.
+        batch: Samples in the call; None: ``timing_batch``.
+
+    Raises:
+        InvalidConfigError: ``shapes`` or ``batch_size`` do not fit the model, the samples or each other.
+    """
+    _check_shapes(specs, config.shapes, samples)
+    batch = timing_batch(specs, config, samples) if batch is None else batch
+    named = {dim: size for spec in specs for dim, axis in _symbols(spec) if (size := _opt(config, spec.name, axis)) is not None}
+    shapes = {}
+    call = samples.feeds(0, 1)
+    for spec in specs:
+        sizes, counting = list(call[spec.name].shape), _counting(samples, spec.name)
+        for axis in range(len(sizes)):
+            dim = _dim(spec, axis)
+            if axis == counting:
+                sizes[axis] = batch
+            elif not isinstance(dim, int):  # rule 1: the samples have the fixed sizes already
+                sizes[axis] = _opt(config, spec.name, axis) or named.get(dim or "", sizes[axis])
+        shapes[spec.name] = tuple(sizes)
+    return shapes
+
+
+def timing_batch(specs: Sequence[TensorSpec], config: Config, samples: CalibrationSet) -> int:
+    """Return the samples in a timed call, as far as the inputs and the user tell.
+
+    Raises:
+        InvalidModelError: As for ``fixed_batch``.
+        InvalidConfigError: ``batch_size`` or ``shapes`` do not fit the model or each other.
+    """
+    fixed = fixed_batch([spec for spec in specs if spec.name not in samples.settings], samples.axes)
+    if fixed is not None:
+        if config.batch_size not in (1, fixed):  # 1 is the default, so it says nothing
+            raise InvalidConfigError(
+                f"batch_size: found {config.batch_size}, expected {fixed}: the model fixes the samples of a call to {fixed}",
+                fix=f"Leave batch_size out, or export the model with a dynamic batch axis to serve batches of {config.batch_size}.",
+            )
+        return fixed
+    counting = {name: _counting(samples, name) for name in config.shapes}
+    wanted = {name: sizes.opt[axis] for name, sizes in config.shapes.items() if (axis := counting[name]) is not None}
+    if len(set(wanted.values())) > 1:
+        found = ", ".join(f"{name} {size}" for name, size in wanted.items())
+        raise InvalidConfigError(
+            f"shapes: found different numbers of samples in opt: {found}; one number expected",
+            fix="Give the axis that counts samples the same opt size in every input.",
+        )
+    batch = next(iter(wanted.values()), config.batch_size)
+    if config.batch_size not in (1, batch):
+        raise InvalidConfigError(
+            f"batch_size: found {config.batch_size}, expected {batch}, the number of samples in shapes",
+            fix="Leave batch_size out, or give the same number in both places.",
+        )
+    return batch
+
+
+def profile_shapes(
+    specs: Sequence[TensorSpec],
+    config: Config,
+    timed: Mapping[str, tuple[int, ...]],
+    samples: CalibrationSet,
+    *,
+    is_fixed: bool = False,
+) -> dict[str, ShapeRange]:
+    """Return, for each input with an open axis, the sizes that an engine with such a range accepts: smallest, timed and largest.
+
+    They are those of ``shapes``. Without, there may be any number of samples up to the timed one, and every other axis has the timed one;
+    the size that an axis has in the samples is taken in in any case, since accuracy is measured with it.
+
+    Args:
+        specs: The model's inputs.
+        config: The job's settings.
+        timed: ``timing_shapes``.
+        samples: What accuracy is measured on.
+        is_fixed: Whether every call has as many samples as the timed one, though the inputs leave that open.
+    """
+    spans, call = {}, samples.feeds(0, 1)
+    for spec in specs:
+        opt, given, sizes = timed[spec.name], config.shapes.get(spec.name), call[spec.name].shape
+        counting = _counting(samples, spec.name)
+        is_open = [not isinstance(dim, int) for dim in spec.shape]
+        if any(is_open):
+            low = list(given.min if given is not None else opt)
+            high = list(given.max if given is not None else opt)
+            for axis in range(len(opt)):
+                if axis != counting:
+                    low[axis], high[axis] = min(low[axis], sizes[axis], opt[axis]), max(high[axis], sizes[axis], opt[axis])
+                elif is_open[axis] and given is None and not is_fixed:
+                    low[axis] = 1
+            spans[spec.name] = ShapeRange(tuple(low), opt, tuple(high))
+    return spans
+
+
+def timed_call(samples: CalibrationSet, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Return the inputs of one timed call: real samples, cut or repeated from the start on every axis to the shapes."""
+    counting = {name: _counting(samples, name) for name in samples.inputs}
+    count = max((shapes[name][axis] for name, axis in counting.items() if axis is not None), default=1)
+    feeds = samples.take(np.arange(count) % samples.samples).feeds()
+    return {name: _resized(array, shapes[name]) for name, array in feeds.items()}
+
+
+def _resized(array: Array, shape: Sequence[int]) -> Array:
+    for axis, size in enumerate(shape):
+        if array.shape[axis] != size:
+            array = np.take(array, np.arange(size) % array.shape[axis], axis=axis)
+    return np.ascontiguousarray(array)
+
+
+def _check_shapes(specs: Sequence[TensorSpec], shapes: Mapping[str, ShapeRange], samples: CalibrationSet) -> None:
+    known, call = {spec.name: spec for spec in specs}, samples.feeds(0, 1)
+    named: dict[str, tuple[str, int]] = {}
+    for name, sizes in shapes.items():
+        if name not in known:
+            near = nearest(name, known)
+            raise InvalidConfigError(
+                f"shapes: found input '{name}', expected one of {', '.join(repr(known_name) for known_name in known)}",
+                fix=f"Did you mean '{near}'?" if near else "Name an input of the model.",
+            )
+        array = call[name]
+        if len(sizes.opt) != array.ndim:
+            raise InvalidConfigError(
+                f"shapes.{name}: found {len(sizes.opt)} axes, expected {array.ndim}", fix="Name every axis, in the order of the model's."
+            )
+        for axis, (low, opt, high) in enumerate(zip(sizes.min, sizes.opt, sizes.max, strict=True)):
+            dim = _dim(known[name], axis)
+            if isinstance(dim, int) and not low == opt == high == dim:
+                raise InvalidConfigError(
+                    f"shapes.{name}: found {low} to {high} on axis {axis}, expected {dim}: the model fixes it",
+                    fix=f"Give {dim} in min, opt and max, or export the model with that axis dynamic.",
+                )
+            if axis != _counting(samples, name) and not low <= array.shape[axis] <= high:
+                raise InvalidConfigError(
+                    f"shapes.{name}: axis {axis} of the samples has size {array.shape[axis]}, expected {low} to {high}",
+                    fix="Widen the range, or upload samples of a size inside it.",
+                )
+            other, size = named.setdefault(dim, (name, opt)) if isinstance(dim, str) else (name, opt)
+            if size != opt:
+                raise InvalidConfigError(
+                    f"shapes.{name}: found opt {opt} on axis {axis}, expected {size}: the model calls it '{dim}', as an axis of '{other}'",
+                    fix="Give axes of the same name the same size.",
+                )
+
+
+def _counting(samples: CalibrationSet, name: str) -> int | None:
+    """Return the axis of an input that counts samples."""
+    return None if name in samples.settings else samples.axes.get(name, 0)
+
+
+def _dim(spec: TensorSpec, axis: int) -> int | str | None:
+    return spec.shape[axis] if spec.has_rank else None
+
+
+def _symbols(spec: TensorSpec) -> Iterator[tuple[str, int]]:
+    return ((dim, axis) for axis, dim in enumerate(spec.shape) if isinstance(dim, str))
+
+
+def _opt(config: Config, name: str, axis: int) -> int | None:
+    return config.shapes[name].opt[axis] if name in config.shapes else None

@@ -1,0 +1,166 @@
+"""The user's model in float32, run on the user's samples before anything is measured: what fails here is the input's fault."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from calibration.data.dataset import CalibrationSet
+from calibration.data.input_axes import Axes
+from calibration.data.sample_axes import SampleAxes
+from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidModelError
+from calibration.execution.onnxruntime_session import Array
+from calibration.nonfinite import weights_with_nan
+from calibration.onnx_model.model_io import TensorSpec
+from calibration.process.worker_threads import in_parallel, processors
+from engine_builder.backends.base import Runner
+from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
+from engine_builder.errors import EngineError
+from engine_builder.evaluation.batch_sizes import timed_call
+from engine_builder.evaluation.model_calls import Calls, find_calls
+from engine_builder.evaluation.outputs import ComparedOutputs
+from engine_builder.evaluation.run_samples import run_all
+
+RUNS_FOR_RATE = 2  # timed forward passes; the fastest counts
+
+
+class FloatModel:
+    """An open float32 model on one thread. Errors of the runtime come out as input errors that name the set of samples."""
+
+    def __init__(self, path: Path, names: Sequence[str], specials: Sequence[str] = ()) -> None:
+        """Open the model.
+
+        Args:
+            path: Of its file.
+            names: Of its outputs.
+            specials: What the samples hold besides finite numbers, in words: the likely cause of NaN in an output.
+
+        Raises:
+            BuildError: ONNX Runtime cannot load it.
+        """
+        self._runner: Runner = OrtCpuBackend().open(path, threads=1)
+        self._path, self._names, self._specials = path, tuple(names), tuple(specials)
+
+    def calls(
+        self,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[str],
+        samples: CalibrationSet,
+        guesses: Sequence[Axes],
+        *,
+        timed: int,
+        most: int,
+        what: str,
+    ) -> Calls:
+        """Return how the model is called; arguments as for ``find_calls``, and what the user calls these samples.
+
+        Raises:
+            InvalidCalibrationSetError: The model does not run on these samples.
+        """
+        try:
+            return find_calls(self._runner.run, inputs, outputs, samples, guesses, timed=timed, most=most)
+        except EngineError as error:
+            raise _cannot_run(what, error) from error
+
+    def sample_seconds(self, samples: CalibrationSet, batch: int, what: str) -> float:
+        """Return the time of one forward pass, per sample, at ``batch`` samples a call."""
+        feeds = samples.take(np.arange(batch) % samples.samples).feeds()
+        found = []
+        for _ in range(RUNS_FOR_RATE):
+            start = time.perf_counter()
+            _run(self._runner, feeds, what)
+            found.append(time.perf_counter() - start)
+        return min(found) / batch
+
+    def outputs(self, samples: CalibrationSet, batch: int, compared: Sequence[int], axes: SampleAxes, what: str) -> tuple[Array, ...]:
+        """Return the compared outputs for all samples, each (samples, ...), without NaN; infinities, as masks leave them, are sound.
+
+        Raises:
+            InvalidCalibrationSetError: The model fails on these samples, or an output holds NaN.
+            InvalidModelError: An output holds NaN, as weights do.
+        """
+        try:
+            outputs = run_all(ComparedOutputs(self._runner, compared, axes), samples, batch=batch, workers=processors())
+        except EngineError as error:
+            raise _cannot_run(what, error) from error
+        self._check_numbers(outputs, compared, what)
+        return outputs
+
+    def check(self, samples: CalibrationSet, batch: int, compared: Sequence[int], axes: SampleAxes, what: str) -> Iterator[int]:
+        """Run the model on all samples, yield the number done after each batch, and keep nothing.
+
+        Raises:
+            InputError: As for ``outputs``; found here, not deep in a later stage.
+        """
+        runner = ComparedOutputs(self._runner, compared, axes)
+
+        def one(start: int) -> int:
+            indices = np.minimum(np.arange(start, start + batch), samples.samples - 1)
+            self._check_numbers(_run(runner, samples.take(indices).feeds(), what), compared, what)
+            return min(start + batch, samples.samples)
+
+        yield from in_parallel(one, range(0, samples.samples, batch), processors())
+
+    def check_timed_call(self, samples: CalibrationSet, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Run the model once at the sizes that engines are timed with.
+
+        Raises:
+            InvalidConfigError: It fails at these sizes.
+        """
+        try:
+            self._runner.run(timed_call(samples, shapes))
+        except EngineError as error:
+            found = ", ".join(f"'{name}' {shape}" for name, shape in shapes.items())
+            raise InvalidConfigError(
+                f"shapes: the model itself fails at the sizes that engines are timed with ({found}): {error.detail}",
+                fix="Give sizes in shapes.<input>.opt, or a batch_size, that the model can run.",
+            ) from error
+
+    def _check_numbers(self, outputs: Sequence[Array], compared: Sequence[int], what: str) -> None:
+        for index, array in zip(compared, outputs, strict=True):
+            if array.dtype.kind == "f" and np.isnan(array).any():
+                name = self._names[index]
+                _check_weights(self._path, name)
+                inputs = f" ({'; '.join(self._specials)})" if self._specials else ""
+                raise InvalidCalibrationSetError(
+                    f"{what}: the float model's own output '{name}' holds NaN on these samples{inputs}, numbers expected",
+                    fix=(_FROM_INPUTS if "NaN" in inputs or "+inf" in inputs else _FROM_INSIDE).format(name=name),
+                )
+
+
+def _check_weights(path: Path, output: str) -> None:
+    """Name weights of NaN as the cause where an output is NaN."""
+    broken = weights_with_nan(onnx.load(path))
+    if broken:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise InvalidModelError(
+            f"model: weight '{broken[0]}'{more} holds NaN, and so does the output '{output}'; numbers expected",
+            fix="Export the model again, from a checkpoint whose weights are finite: its training or its conversion went wrong.",
+        )
+
+
+def _run(runner: Runner, feeds: Mapping[str, Array], what: str) -> tuple[Array, ...]:
+    try:
+        return runner.run(feeds)
+    except EngineError as error:
+        raise _cannot_run(what, error) from error
+
+
+def _cannot_run(what: str, error: EngineError) -> InvalidCalibrationSetError:
+    return InvalidCalibrationSetError(
+        f"{what}: the model itself fails on these samples: {error.detail}",
+        fix="Run the model in onnxruntime on one batch of them: check their preprocessing (sizes, value ranges, token ids) and the model.",
+    )
+
+
+_FROM_INPUTS = "Repair the preprocessing that made these values, or remove the samples: the model does not take them."
+_FROM_INSIDE = (
+    "Check the preprocessing, the size of the values too. Where it is right, the model divides 0 by 0, subtracts infinities that large "
+    "values became, or a mask hides all that a Softmax reads, as for samples of nothing but padding: remove such samples, drop such rows "
+    "in the model with a Where, or leave the output out with "
+    "outputs: {{'{name}': ignore}}."
+)

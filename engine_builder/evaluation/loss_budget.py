@@ -1,0 +1,33 @@
+"""About how much loss an accuracy budget allows, as far as that can be known before any engine is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.accuracy.verdict import Budget
+
+_CLASSES = frozenset({Metric.TOP1, Metric.TOP5, Metric.AGREEMENT, Metric.TOKEN_F1, Metric.SPAN_F1})
+
+
+def allowed_loss(budget: Budget, metric: Metric, kinds: Sequence[OutputKind]) -> float | None:
+    """Return about the loss (losses.py) of an engine that just keeps the budget, or None where the one says nothing of the other.
+
+    Case 1. Classes found by the largest logit or probability: twice the drop. Let float predict the label with the probability that it
+    gives, and let the log-odds z of the two best classes be spread evenly near 0. A shift by d flips |z| < |d| on one side of 0, which
+    costs |z| / 2 each, d^2 / 4 together; the divergence is p (1 - p) d^2 / 2 each, d^2 / 2 together.
+    Case 2. Cosine of values: twice the drop, since 1 - cosine ~ 1/2 ||d||^2 / ||z||^2, and the loss is ||d||^2 / ||z||^2.
+    Case 3. Mean squared error of values: the budget is one of the loss itself.
+
+    Args:
+        budget: Of accuracy.
+        metric: What it is stated in.
+        kinds: Of the outputs that the metric reads.
+    """
+    if OutputKind.LABELS in kinds:
+        return None
+    are_values = {kind is OutputKind.VALUES for kind in kinds}
+    if metric is Metric.NMSE and are_values == {True}:  # case 3
+        return budget.max_nmse
+    is_known = (metric in _CLASSES and are_values == {False}) or (metric is Metric.COSINE and are_values == {True})  # cases 1 and 2
+    return 2.0 * (1.0 - budget.min_relative) if is_known and budget.min_relative is not None else None

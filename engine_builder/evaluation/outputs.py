@@ -1,0 +1,224 @@
+"""What a model's outputs hold, which of them are compared with the float model's, and which the accuracy metric reads.
+
+1. An output is compared if it holds floating-point values and has a part for each sample (``calls``) that an engine can change
+   (``given_outputs``); others are ignored, and the report says so. Where no such output holds floating-point values, whole numbers and
+   truth values are labels, decisions of the model, that are compared.
+2. Its kind is the user's word (``outputs``), else that of the operator that ends it, past those that only move or cast values: Softmax
+   gives probabilities; LogSoftmax, or a linear layer with one row of classes per sample, gives logits; all else is values.
+3. With labels and no output of classes by rule 2, the first output with one row of several values per sample holds the classes; with
+   labels of tokens, the first with one row of several values per token.
+4. Metrics with labels read the first output of classes (of tokens, where those are labelled); agreement reads all outputs of classes, or
+   all where there are none; the other metrics read all. A user's own metric reads what its inputs name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx
+
+from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.data.sample_axes import SampleAxes
+from calibration.errors import InvalidConfigError, InvalidModelError
+from calibration.execution.onnxruntime_session import Array
+from calibration.onnx_model.foreign_types import FOREIGN
+from calibration.onnx_model.model_io import TensorSpec
+from engine_builder.backends.base import Runner
+from engine_builder.config.schema import nearest
+from engine_builder.evaluation.given_outputs import MOVING, given_outputs
+from engine_builder.evaluation.model_calls import FoundOutput
+
+CLASSES = (OutputKind.LOGITS, OutputKind.PROBABILITIES, OutputKind.LABELS)
+_TOP = 5  # classes that top5 looks at
+_LINEAR = frozenset({"Gemm", "MatMul", "Conv"})
+
+
+class ComparedOutputs:
+    """A runner that returns the compared outputs of another one, in the model's order, in samples-first form."""
+
+    def __init__(self, runner: Runner, compared: Sequence[int], axes: SampleAxes | None = None) -> None:
+        """Wrap an open runner, closing this one closes it; ``axes`` tell where the model counts samples, None: on first axes."""
+        self._runner = runner
+        self._compared = tuple(compared)
+        self._axes = axes or SampleAxes()
+
+    def run(self, feeds: Mapping[str, Array]) -> tuple[Array, ...]:
+        """Return the compared outputs of one call, each (samples, ...)."""
+        outputs = self._axes.samples_first(self._runner.run(feeds), self._axes.samples(feeds))
+        return tuple(outputs[index] for index in self._compared)
+
+    def close(self) -> None:
+        """Close the runner inside."""
+        self._runner.close()
+
+
+def output_kinds(
+    model: onnx.ModelProto,
+    specs: Sequence[TensorSpec],
+    outputs: Sequence[FoundOutput],
+    wanted: Mapping[str, OutputKind],
+    *,
+    is_labelled: bool,
+    notes: list[str],
+    tokens: int | None = None,
+) -> tuple[OutputKind, ...]:
+    """Return the kind of each output, by rules 1 to 3.
+
+    Args:
+        model: The prepared model; its big weights may be missing.
+        specs: Its outputs.
+        outputs: What running the model told of each.
+        wanted: What the user said, by output name.
+        is_labelled: Whether the validation set has a label per sample.
+        notes: Told, in the user's words, which outputs are ignored and why.
+        tokens: Tokens of a sample where the validation set has a label per token.
+
+    Raises:
+        InvalidConfigError: ``wanted`` names no output, or a kind that the output cannot have.
+        InvalidModelError: No output can be compared.
+    """
+    check_output_names(specs, wanted)
+    producer = {name: node for node in model.graph.node for name in node.output}
+    given = given_outputs(model)
+    foreign = {spec.name: "holds text, a sequence, a map or an optional value" for spec in specs if spec.dtype == FOREIGN}
+    unfit = [foreign.get(spec.name) or given.get(spec.name) or output.unfit for spec, output in zip(specs, outputs, strict=True)]
+    has_floats = any(why is None and _is_float(spec) for spec, why in zip(specs, unfit, strict=True))
+    kinds, reasons = [], []
+    for spec, output, cannot in zip(specs, outputs, unfit, strict=True):
+        word = wanted.get(spec.name)
+        why = cannot
+        if why is None and not _is_float(spec) and (has_floats or word is not None) and word is not OutputKind.LABELS:
+            why = f"holds {spec.dtype}, not floating-point values"
+        if why is not None and word not in (None, OutputKind.IGNORE):
+            raise InvalidConfigError(
+                f"outputs.{spec.name}: found {word}, expected ignore{_or_labels(spec, cannot)}: the output {why}",
+                fix="Set it to ignore or leave it out.",
+            )
+        if word is OutputKind.LABELS and _is_float(spec):
+            raise InvalidConfigError(
+                f"outputs.{spec.name}: found labels, expected logits, probabilities, values or ignore: the output holds {spec.dtype}",
+                fix="Call it logits or probabilities if it holds a score for each class.",
+            )
+        if why is not None:
+            reasons.append(f"output '{spec.name}' {why}")
+        kinds.append(OutputKind.IGNORE if why is not None else word or _kind(spec, output.shape, producer))
+    if all(kind is OutputKind.IGNORE for kind in kinds):
+        found = "; ".join(reasons) or "all outputs are set to ignore"
+        raise InvalidModelError(
+            f"model: no output can be compared with the float model's: {found}",
+            fix="Export the model without its noise, such as a Dropout in training mode, or with the noise as an input."
+            if "random numbers" in found
+            else "Export the model so that it returns its scores, before a selection such as NonMaxSuppression, with an axis of samples.",
+        )
+    notes.extend(f"{reason}: it is not compared with the float model's" for reason in reasons)
+    rows = [_is_row_of_classes(one.shape) if tokens is None else _is_row_per_token(one.shape, tokens) for one in outputs]
+    is_found = any(kind in CLASSES and (is_row or tokens is None) for kind, is_row in zip(kinds, rows, strict=True))
+    if (is_labelled or tokens is not None) and not is_found:  # rule 3
+        for index, spec in enumerate(specs):
+            if kinds[index] is OutputKind.VALUES and spec.name not in wanted and rows[index]:
+                kinds[index] = OutputKind.LOGITS
+                break
+    return tuple(kinds)
+
+
+def default_metric(kinds: Sequence[OutputKind], *, is_labelled: bool, is_per_token: bool = False) -> Metric:
+    """Return the metric where the user names none: top1 with labels, agreement if the first compared output holds classes, else cosine.
+
+    Args:
+        kinds: Kinds of the outputs.
+        is_labelled: Whether the validation set has labels.
+        is_per_token: Whether these are labels of tokens, which an output holds classes for: token_f1.
+    """
+    if is_per_token:
+        return Metric.TOKEN_F1
+    if is_labelled and any(kind in CLASSES for kind in kinds):
+        return Metric.TOP1
+    first = next(kind for kind in kinds if kind is not OutputKind.IGNORE)
+    return Metric.AGREEMENT if first in CLASSES else Metric.COSINE
+
+
+def scored_outputs(metric: Metric, kinds: Sequence[OutputKind]) -> tuple[int, ...]:
+    """Return which of the compared outputs the metric reads, by rule 4.
+
+    Args:
+        metric: The metric.
+        kinds: Kinds of the compared outputs.
+    """
+    classes = tuple(index for index, kind in enumerate(kinds) if kind in CLASSES)
+    if metric.needs_labels:
+        return classes[:1] or (0,)
+    return (classes if metric is Metric.AGREEMENT else ()) or tuple(range(len(kinds)))
+
+
+def check_metric(metric: Metric, scored: Sequence[Array]) -> None:
+    """Refuse a metric that is met whatever an engine returns.
+
+    Args:
+        metric: The metric.
+        scored: The outputs that it reads, each (samples, ...).
+
+    Raises:
+        InvalidConfigError: Every score would be perfect by construction.
+    """
+    if metric is Metric.COSINE and all(array.size == len(array) for array in scored):
+        raise InvalidConfigError(
+            "accuracy.metric: cosine compares directions, found outputs of one value per sample, which have none",
+            fix="Give accuracy.max_nmse (e.g. 0.001) or accuracy.min_psnr instead, or a metric model that compares with labels.",
+        )
+    if metric is Metric.TOP5 and _classes(scored[0]) <= _TOP:
+        raise InvalidConfigError(
+            f"accuracy.metric: top5 is always right among {_classes(scored[0])} classes", fix="Set accuracy.metric to top1."
+        )
+
+
+def check_output_names(specs: Sequence[TensorSpec], wanted: Iterable[str]) -> None:
+    """Refuse names of outputs that the model, whose outputs are ``specs``, does not have.
+
+    Raises:
+        InvalidConfigError: With the nearest name.
+    """
+    known = [spec.name for spec in specs]
+    for name in wanted:
+        if name not in known:
+            near = nearest(name, known)
+            raise InvalidConfigError(
+                f"outputs: found '{name}', expected one of {', '.join(repr(item) for item in known)}",
+                fix=f"Did you mean '{near}'?" if near else "Name an output of the model.",
+            )
+
+
+def _is_float(spec: TensorSpec) -> bool:
+    return np.dtype(spec.dtype).kind == "f"
+
+
+def _or_labels(spec: TensorSpec, cannot: str | None) -> str:
+    return " or labels" if cannot is None and not _is_float(spec) else ""
+
+
+def _kind(spec: TensorSpec, shape: tuple[int, ...], producer: Mapping[str, onnx.NodeProto]) -> OutputKind:
+    if not _is_float(spec):
+        return OutputKind.LABELS
+    node = producer.get(spec.name)
+    while node is not None and node.op_type in MOVING:
+        node = producer.get(node.input[0])
+    if node is None:
+        return OutputKind.VALUES
+    if node.op_type == "Softmax":
+        return OutputKind.PROBABILITIES
+    is_linear = node.op_type in _LINEAR or (
+        node.op_type == "Add" and any(name in producer and producer[name].op_type in _LINEAR for name in node.input)
+    )
+    return OutputKind.LOGITS if node.op_type == "LogSoftmax" or (is_linear and _is_row_of_classes(shape)) else OutputKind.VALUES
+
+
+def _is_row_of_classes(shape: tuple[int, ...]) -> bool:
+    return sum(size > 1 for size in shape[1:]) == 1
+
+
+def _is_row_per_token(shape: tuple[int, ...], tokens: int) -> bool:
+    return len(shape) == 3 and shape[1] == tokens and shape[2] > 1
+
+
+def _classes(array: Array) -> int:
+    return max(array.shape[1:], default=1)

@@ -1,0 +1,58 @@
+"""Runs an engine over a whole set of samples."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.data.dataset import CalibrationSet
+from calibration.errors import InvalidModelError
+from calibration.process.worker_threads import in_parallel, processors
+from engine_builder.backends.base import Backend, Runner
+from engine_builder.errors import EngineError
+
+
+def run_all(runner: Runner, samples: CalibrationSet, *, batch: int, workers: int = 1) -> tuple[NDArray[np.generic], ...]:
+    """Return the outputs for all samples, each (samples * rows of one sample, ...), in the model's output order.
+
+    Every run gets exactly ``batch`` samples, as engines of a fixed batch demand: the last batch is filled up with the last sample, and what
+    comes out for the filling is cut off.
+
+    Args:
+        runner: An open engine that gives samples first (``ComparedOutputs``).
+        samples: At least one sample.
+        batch: Samples in one run, at least 1.
+        workers: Runs at once; more than one only where the target's engines allow it (``Capabilities.parallel_runs``).
+
+    Raises:
+        InvalidModelError: An output has no axis of samples in front.
+        EngineError: The runtime failed.
+    """
+    if batch < 1:
+        raise ValueError(f"batch is {batch}, expected at least 1")
+    if samples.samples < 1:
+        raise EngineError("evaluation: no samples, expected at least one", fix="give the evaluation some samples")
+
+    def one(start: int) -> list[NDArray[np.generic]]:
+        indices = np.minimum(np.arange(start, start + batch), samples.samples - 1)
+        kept = min(batch, samples.samples - start)
+        outputs = runner.run(samples.take(indices).feeds())
+        return [_rows(output, index, batch, kept) for index, output in enumerate(outputs)]
+
+    parts = list(in_parallel(one, range(0, samples.samples, batch), workers))
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def run_workers(backend: Backend) -> int:
+    """Return how many runs of one engine may go on at once on this machine."""
+    return processors() if backend.capabilities.parallel_runs else 1
+
+
+def _rows(output: NDArray[np.generic], index: int, batch: int, kept: int) -> NDArray[np.generic]:
+    """Return the rows of the first ``kept`` samples of one output."""
+    if output.ndim == 0 or output.shape[0] % batch:
+        raise InvalidModelError(
+            f"model: output {index} has shape {output.shape} for a batch of {batch}, expected the samples on its first axis",
+            fix="export the model with the batch as the first axis of every output, or set the kind of that output to 'ignore'",
+        )
+    return output[: kept * (output.shape[0] // batch)]

@@ -1,0 +1,178 @@
+"""Scores the outputs of an engine by the job's metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.accuracy.labels import one_for_each_sample
+from calibration.accuracy.metric_model import MetricModel
+from calibration.accuracy.metrics import Metric, OutputKind, score
+from calibration.data.dataset import CalibrationSet
+from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidMetricError
+from calibration.execution.onnxruntime_session import Array
+from engine_builder.config.config import Config
+from engine_builder.evaluation.model_calls import FoundOutput
+from engine_builder.evaluation.outputs import check_metric, default_metric, scored_outputs
+from engine_builder.records.inspection import Inspection
+from engine_builder.workspace.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """The job's metric, and which of the compared outputs it reads."""
+
+    metric: Metric
+    scored: tuple[int, ...]
+    names: tuple[str, ...]  # of the compared outputs
+    weights: tuple[float, ...]  # of the compared outputs
+    label_names: tuple[str, ...]
+    custom: MetricModel | None
+
+    def __call__(self, outputs: Sequence[Array], reference: Sequence[Array], samples: CalibrationSet) -> NDArray[np.float64]:
+        """Return the score of each sample, (samples,).
+
+        Args:
+            outputs: The compared outputs of an engine, each (samples, ...).
+            reference: The float model's.
+            samples: What went in; its labels count.
+
+        Raises:
+            InputError: The metric does not fit the outputs or the labels.
+        """
+        if self.custom is not None:
+            named, truth = (dict(zip(self.names, arrays, strict=True)) for arrays in (outputs, reference))
+            return self.custom.score(named, truth, samples.labels)
+        return score(
+            self.metric,
+            [outputs[index] for index in self.scored],
+            [reference[index] for index in self.scored],
+            samples.labels,
+            weights=[self.weights[index] for index in self.scored],
+            label_names=self.label_names,
+        )
+
+
+def scorer_of(found: Inspection, workspace: Workspace) -> Scorer:
+    """Return the scorer of an inspected job."""
+    return Scorer(
+        found.metric,
+        found.scored,
+        tuple(found.output_names[index] for index in found.compared),
+        found.compared_weights,
+        found.label_names,
+        None if found.metric_model is None else MetricModel(workspace.path(found.metric_model)),
+    )
+
+
+def new_scorer(
+    config: Config,
+    names: Sequence[str],
+    kinds: Sequence[OutputKind],
+    reference: Sequence[Array],
+    samples: CalibrationSet,
+    custom: MetricModel | None,
+) -> Scorer:
+    """Return the scorer of a job that is being inspected, its metric checked.
+
+    Args:
+        config: The job's settings; without a metric the default is taken.
+        names: Of the compared outputs.
+        kinds: Of the compared outputs.
+        reference: The float model's compared outputs, each (samples, ...).
+        samples: The validation set.
+        custom: The user's own metric.
+
+    Raises:
+        InputError: The metric does not fit the outputs or the labels.
+    """
+    labels = samples.labels
+    metric = config.accuracy.metric
+    kept = [index for index, kind in enumerate(kinds) if kind is not OutputKind.IGNORE]
+    per_token = [index for index in kept if is_per_token(reference[index], labels)]
+    if metric is None:
+        if labels is not None and labels.ndim > 1 and not per_token:
+            raise InvalidCalibrationSetError(
+                f"labels: shape (samples, {labels.shape[1]}) found, (samples,) expected: no output of the model holds classes of tokens",
+                fix=one_for_each_sample(labels),
+            )
+        metric = default_metric(kinds, is_labelled=labels is not None, is_per_token=bool(per_token))
+    if config.accuracy.label_names is not None and not metric.is_per_token:
+        raise InvalidConfigError(
+            f"accuracy.label_names: found with the metric {metric}, expected token_f1 or span_f1",
+            fix="Leave label_names out, or give the validation set one label per token.",
+        )
+    scored = tuple(per_token[:1]) if metric.is_per_token and per_token else scored_outputs(metric, kinds)
+    check_metric(metric, [reference[index] for index in scored])
+    weights = tuple(config.output_weights.get(name, 1.0) for name in names)
+    if custom is not None:
+        custom.check(dict(zip(names, reference, strict=True)), labels)
+    return Scorer(metric, scored, tuple(names), weights, config.accuracy.label_names or (), custom)
+
+
+def check_scores(metric: Metric, scores: NDArray[np.float64]) -> None:
+    """Refuse a metric of the user's own that any engine would keep.
+
+    Args:
+        metric: The metric.
+        scores: The float model's own, (samples,).
+
+    Raises:
+        InvalidMetricError: All are 0, as for an error measure, where 0 is perfect.
+    """
+    if metric is Metric.CUSTOM and not scores.any():
+        raise InvalidMetricError(
+            "metric model: it scores the float model 0 on every validation sample, so that no engine could be worse; 1 is perfect",
+            fix="Return a score where more is better, such as 1 - error.",
+        )
+
+
+def is_per_sample(labels: Array | None) -> bool:
+    """Return whether these labels, (samples, ...), are one class index per sample."""
+    return labels is not None and labels.dtype.kind in "iu" and labels.ndim == 1
+
+
+def labelled_tokens(labels: Array | None) -> int | None:
+    """Return how many tokens of a sample these labels, (samples, ...), give classes of; None where they are of another form."""
+    return labels.shape[1] if labels is not None and labels.dtype.kind in "iu" and labels.ndim == 2 else None
+
+
+def is_per_token(output: Array, labels: Array | None) -> bool:
+    """Return whether an output, (samples, ...), holds a row of classes for each of the tokens that are labelled, or their labels."""
+    if labels is None or labels.ndim != 2 or output.shape[1:2] != labels.shape[1:2]:
+        return False
+    return output.ndim == 2 if output.dtype.kind in "iu" else output.ndim == 3 and output.shape[2] > 1
+
+
+def outputs_for_metric(
+    custom: MetricModel,
+    names: Sequence[str],
+    kinds: Sequence[OutputKind],
+    outputs: Sequence[FoundOutput],
+    *,
+    is_labelled: bool,
+) -> tuple[int, ...]:
+    """Return which outputs the user's own metric reads although they are not compared with the float model's.
+
+    Args:
+        custom: The metric.
+        names: Of the model's outputs.
+        kinds: Of the model's outputs.
+        outputs: What running the model told of its outputs.
+        is_labelled: Whether the validation set has labels.
+
+    Raises:
+        InvalidMetricError: The metric reads something unknown, or an output without a part for each sample.
+    """
+    read = {binding.output for binding in custom.bindings(names, is_labelled=is_labelled)}
+    found = tuple(index for index, name in enumerate(names) if name in read and kinds[index] is OutputKind.IGNORE)
+    for index in found:
+        if outputs[index].unfit is not None:
+            raise InvalidMetricError(
+                f"metric model: it reads the output '{names[index]}', which {outputs[index].unfit}; one with an axis of samples expected",
+                fix="Score another output, or export the model with an axis of samples in this one.",
+            )
+    return found

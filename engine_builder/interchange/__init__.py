@@ -1,0 +1,1 @@
+"""Other tools' files: Triton repositories, trtexec's settings."""

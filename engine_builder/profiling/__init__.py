@@ -1,0 +1,1 @@
+"""Kernel times, and what they predict."""

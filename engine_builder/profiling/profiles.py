@@ -1,0 +1,161 @@
+"""What each layer takes in the baseline engine and in the uniform engines, from profiles of both.
+
+Where a kernel runs several layers that multiply, a profile cannot tell which of them gains. *Group-difference engines* do: the uniform
+engine with some of those layers left at the baseline, timed in turns with the uniform engine; what it takes longer is what these layers
+gain, all others low, and it is split among them by their multiply-accumulates. Such a region is cut into a few consecutive parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.codec import value_from_json
+from calibration.data.dataset import load_saved
+from calibration.graph.layers import Layer
+from calibration.number_formats.precision import Precision
+from engine_builder.backends.base import Backend, Runner
+from engine_builder.backends.kernels import KernelTime
+from engine_builder.engines.quantized_engine import build
+from engine_builder.errors import BuildError, EngineError
+from engine_builder.evaluation.measurement import timing_feeds
+from engine_builder.profiling.layer_times import Groups, layer_times, parts, unresolved
+from engine_builder.records.inspection import Inspection
+from engine_builder.records.trial import Trial
+from engine_builder.search.search_space import BASELINE, is_uniform
+from engine_builder.timing import TimingPlan, time_interleaved
+from engine_builder.workspace.workspace import FileRef, StageContext
+
+MOST_PARTS = 6  # group-difference engines of one precision: each is a build
+LEAST_SHARE = 0.1  # of the engine's time, for kernels of several layers to be worth telling apart
+SECONDS = 3.0  # of interleaved runs of a precision's group-difference engines
+MIN_RUNS, MAX_RUNS = 12, 2000
+UNIFORM = "uniform"
+
+# Milliseconds of each layer: under BASELINE in the baseline engine, under each precision in its uniform engine.
+Kernels = dict[str, dict[str, float]]
+
+
+def profiled(
+    found: Inspection,
+    threads: int,
+    trials: Sequence[Trial],
+    request: Mapping[str, object],
+    backend: Backend,
+    context: StageContext,
+    together: Groups,
+) -> Kernels:
+    """Return each layer's time in all of those engines; a layer that the runtime fused into another has 0 in that engine.
+
+    Args:
+        found: The job's inspection.
+        threads: Of the engines.
+        trials: So far; the uniform engines among them that were timed are built again.
+        request: Of the stage.
+        backend: The job's target.
+        context: Where engines are built.
+        together: Layers that take a precision together or not at all, and need not be told apart.
+    """
+    feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
+
+    def profile(engine: Path) -> tuple[KernelTime, ...]:
+        return backend.kernel_times(engine, feeds, threads=threads, scratch=context.scratch)
+
+    baseline = profile(context.workspace.path(value_from_json(FileRef, request["model"])))
+    high = layer_times(found.layers, baseline)
+    kernels: Kernels = {}
+    for trial in trials:
+        if not is_uniform(trial.order) or trial.latency is None:
+            continue
+        engine = build(found, request, trial.precisions, backend, context, trial.corrections)
+        times = profile(engine.path)
+        low = layer_times(found.layers, times)
+        shared = groups_to_time(found.layers, (baseline, times), trial.precisions, together)
+        if shared:
+            engines = {UNIFORM: engine.path} | _without(shared, trial, found, request, backend, context)
+            taken = _timed(engines, feeds, backend, threads, context)
+            low |= {name: high[name] - gain for name, gain in gains_of_parts(shared, taken, found.layers).items()}
+        for name, precision in trial.precisions.items():
+            kernels.setdefault(name, {BASELINE: high[name]}).setdefault(precision.value, low[name])
+    return kernels
+
+
+def groups_to_time(layers: Sequence[Layer], profiles: Sequence[Sequence[KernelTime]], low: Collection[str], together: Groups) -> Groups:
+    """Return the parts of regions that a profile does not resolve, each of which needs an engine of its own.
+
+    Args:
+        layers: The model's layers.
+        profiles: Of the baseline and of the uniform engine.
+        low: The layers that are low in the uniform engine.
+        together: Layers that are chosen for together: a region within one of those needs no telling apart.
+    """
+    regions = dict.fromkeys(region for kernels in profiles for region in unresolved(layers, kernels, LEAST_SHARE))
+    joined: list[set[str]] = []
+    for region in regions:  # the two engines may fuse differently
+        members = {name for name in region if name in low}
+        for other in [known for known in joined if known & members]:
+            joined.remove(other)
+            members |= other
+        joined.append(members)
+    wanted = [members for members in joined if len(members) > 1 and not any(members <= set(group) for group in together)]
+    macs = {layer.name: layer.macs for layer in layers}
+    return parts(tuple(tuple(name for name in macs if name in members) for members in wanted), macs, MOST_PARTS)
+
+
+def gains_of_parts(shared: Groups, taken: Mapping[str, float], layers: Sequence[Layer]) -> dict[str, float]:
+    """Return what each layer of the parts gains, in milliseconds.
+
+    Args:
+        shared: The parts.
+        taken: Milliseconds of the uniform engine under ``UNIFORM``, and of the one without a part under the part's first layer; a part
+            whose engine could not be built is missing.
+        layers: The model's layers.
+    """
+    macs = {layer.name: layer.macs for layer in layers}
+    gains = {}
+    for part in shared:
+        if part[0] in taken:
+            gain, total = taken[part[0]] - taken[UNIFORM], sum(macs[name] for name in part)
+            gains.update({name: gain * macs[name] / total for name in part})
+    return gains
+
+
+def _without(
+    shared: Groups, trial: Trial, found: Inspection, request: Mapping[str, object], backend: Backend, context: StageContext
+) -> dict[str, Path]:
+    """Return the group-difference engines by the first layer of the part that each leaves at the baseline."""
+    engines: dict[str, Path] = {}
+    for index, part in enumerate(shared):
+        folder = context.scratch / f"part{index}-{trial.fingerprint}"
+        folder.mkdir()
+        left: dict[str, Precision] = {name: precision for name, precision in trial.precisions.items() if name not in part}
+        try:
+            engine = build(found, request, left, backend, replace(context, scratch=folder), trial.corrections)
+        except BuildError:
+            context.progress(0.5, f"no engine without {part[0]} and the {len(part) - 1} layers that share its kernel: it does not build")
+            continue
+        engines[part[0]] = engine.path
+        context.progress(0.5, f"group-difference engine {index + 1} of {len(shared)} built")
+    return engines
+
+
+def _timed(
+    engines: Mapping[str, Path], feeds: Mapping[str, NDArray[np.generic]], backend: Backend, threads: int, context: StageContext
+) -> dict[str, float]:
+    """Return milliseconds of engines that are timed in turns, none where they do not all run: then kernels are split by work alone."""
+    runners: dict[str, Runner] = {}
+    try:
+        for name, engine in engines.items():
+            runners[name] = backend.open(engine, threads=threads)
+        timings = backend.timings(runners, feeds, TimingPlan(SECONDS, MIN_RUNS, MAX_RUNS, time_interleaved))
+    except EngineError as error:
+        context.progress(0.5, f"group-difference engines do not run: {error.detail}")
+        return {}
+    finally:
+        for runner in runners.values():
+            runner.close()
+    return {name: timing.median_ms for name, timing in timings.items()}

@@ -1,0 +1,1 @@
+"""Validation and simulation of explicit models."""

@@ -1,0 +1,1 @@
+"""Passes that write precisions into the graph."""

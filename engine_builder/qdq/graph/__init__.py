@@ -1,0 +1,1 @@
+"""Look-ups and names in the explicit graph."""

@@ -1,0 +1,1 @@
+"""What a target can take, and what goes together."""

@@ -1,0 +1,74 @@
+"""A trial: one assignment, built, scored and timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from calibration.number_formats.precision import Precision
+from engine_builder.records.corrections import Repair
+from engine_builder.workspace.workspace import FileRef
+
+SEARCH_SHARE = 0.5  # of the validation samples, where the others are kept for the verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """An engine against the baseline engine on one set of samples, in the job's metric."""
+
+    score: float  # mean over samples
+    baseline: float  # the baseline engine's mean on the same samples
+    excess: float  # how far inside the budget: not negative means met on these samples
+    flips: float  # share of samples whose score differs from the baseline engine's
+    binary: bool  # whether every score is 0 or 1
+    samples: int
+
+    @property
+    def met(self) -> bool:
+        """Whether the budget is met on these samples."""
+        return self.excess >= 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds of one call, measured interleaved with the baseline engine in the same process."""
+
+    median_ms: float
+    p95_ms: float
+    mad_ms: float
+    runs: int
+    baseline_median_ms: float
+    baseline_mad_ms: float
+    ratio: float  # to the baseline, paired by rounds of the same run; below 1 is faster
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a trial found. ``accuracy`` and ``latency`` are None when it failed."""
+
+    index: int
+    fingerprint: str
+    precisions: dict[str, Precision]  # the low layers as the engine has them; every other layer has the baseline precision
+    order: str  # what proposed it: "baseline", a uniform engine ("all_low"), an order's name, "products", "frontier" or "refine"
+    low_layers: int
+    on_all: Accuracy | None  # on every validation sample
+    on_search: Accuracy | None  # on the half that the search may look at
+    loss: float | None  # mean divergence of the outputs from the float model's
+    latency: Latency | None
+    size_bytes: int | None
+    scores: FileRef | None  # (samples,) float64, per-sample scores on every validation sample
+    seconds: float  # wall time of building, scoring and timing
+    failure: str | None  # the error's detail, when it could not be built or run
+    bias: Repair | None = None  # what correcting the biases was worth; None where there was nothing to correct
+    corrections: FileRef | None = None  # the corrections that the engine has
+    engine: FileRef | None = None  # kept where another build would give another engine
+    reached: FileRef | None = None  # a list of ``backends.reached.Reached``, where the builder says what layers got
+
+    @property
+    def met(self) -> bool:
+        """Whether the budget is met on every validation sample; a failed trial is not met."""
+        return self.on_all is not None and self.on_all.met
+
+
+def failed_trial(index: int, fingerprint: str, low: dict[str, Precision], order: str, failure: str, seconds: float = 0.0) -> Trial:
+    """Return the trial of an assignment that could not be built or run, after so many ``seconds``."""
+    return Trial(index, fingerprint, low, order, len(low), None, None, None, None, None, None, seconds, failure)

@@ -1,0 +1,207 @@
+"""The plots of layers: what each costs in accuracy, what it takes in time, and how layers depend on each other.
+
+Each returns an ``<svg>`` element, or nothing where the report holds nothing to draw. Layers are far more than a page can show: the first
+MAX_BARS by what the plot is about are drawn, and the title says of how many.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from engine_builder.reporting.drawing import BEFORE, INK, TOP, WIDE, colour_of, dress, label_of, number, plain_powers, room_for, svg_of
+from engine_builder.search.search_space import BASELINE
+
+Row = Mapping[str, object]
+
+MAX_BARS = 40
+ROW_INCHES = 0.185
+CLIPPED = 99  # percentile of the dependencies at which the colours end
+
+
+def sensitivity_plot(layers: Sequence[Row]) -> str:
+    """Return the loss with only one layer low, and its Hessian estimate, of the most sensitive layers, coloured by chosen precision.
+
+    Args:
+        layers: All layers, with ``loss``, ``hessian`` (None where not measured), their errors, and the chosen ``precision``.
+    """
+    probed = [row for row in layers if math.isfinite(number(row["loss"]))]
+    if not probed:
+        return ""
+    rows = sorted(probed, key=lambda row: -number(row["loss"]))[:MAX_BARS]
+    values = [number(row[key]) for row in rows for key in ("loss", "hessian")]
+    positive = [value for value in values if value > 0.0]
+    floor = min(positive) / 3.0 if positive else 1e-9
+    precisions = list(dict.fromkeys(str(row["precision"]) for row in rows))
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        title = "Sensitivity of each layer" if len(rows) == len(probed) else f"The {len(rows)} most sensitive of {len(probed)} layers"
+        dress(axes, title, "loss of the outputs when only this layer is low (log scale)", "", grid="x")
+        axes.set_xscale("log")
+        plain_powers(axes.xaxis)
+        for place, row in enumerate(rows):
+            colour = colour_of(str(row["precision"]))
+            axes.plot([floor, _at_least(number(row["loss"]), floor)], [place, place], color=colour, linewidth=3.0, alpha=0.22, zorder=1)
+            for key, shift, style, face in (("loss", -0.14, "o", colour), ("hessian", 0.2, "D", "white")):
+                _mark(axes, row, key, place + shift, floor, (style, colour, face))
+        for precision in precisions:
+            axes.plot([], [], "s", color=colour_of(precision), label=f"chosen: {precision}", markersize=6)
+        axes.plot([], [], "o", color=INK, markersize=4, label="measured loss")
+        if any(math.isfinite(number(row["hessian"])) for row in rows):
+            axes.plot([], [], "D", color=INK, markerfacecolor="white", markersize=4, label="Hessian estimate")
+        _name_rows(axes, [str(row["name"]) for row in rows])
+        axes.set_xlim(left=floor)
+        figure.legend(loc="lower center", ncols=6)
+
+    return svg_of(
+        "sensitivity",
+        "Sensitivity of each layer, with standard errors",
+        (WIDE, _height(len(rows))),
+        _margins(row["name"] for row in rows),
+        paint,
+    )
+
+
+def kernel_plot(kernels_ms: Mapping[str, Mapping[str, float]], layers: Sequence[Row], baseline: str) -> str:
+    """Return the kernel time of each layer in the baseline engine and in that with every layer low, in the precision that it got.
+
+    A layer that got none has the time of its first low precision.
+
+    Args:
+        kernels_ms: Milliseconds of one call, by layer and precision, those in the baseline engine as "baseline".
+        layers: All layers, with the chosen ``precision``.
+        baseline: The precision of layers that are not low.
+    """
+    precision = {str(row["name"]): str(row["precision"]) for row in layers}
+    timed = [name for name in kernels_ms if name in precision and max(kernels_ms[name].values()) > 0.0]
+    if not timed:
+        return ""
+    names = sorted(timed, key=lambda name: (-max(kernels_ms[name].values()), name))[:MAX_BARS]
+    low = [name for name in names if precision[name] in kernels_ms[name]]
+    kept = [name for name in names if precision[name] not in kernels_ms[name]]
+    after = {name: kernels_ms[name][precision[name] if name in low else _first_low(kernels_ms[name])] for name in names}
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        title = (
+            "Kernel time of each layer" if len(names) == len(timed) else f"Kernel time of the {len(names)} slowest of {len(timed)} layers"
+        )
+        dress(axes, title, "milliseconds of one call, in the baseline engine and in that with every layer low", "", grid="x")
+        at = {name: place for place, name in enumerate(names)}
+        axes.barh(
+            [at[name] - 0.2 for name in names], [kernels_ms[name][BASELINE] for name in names], 0.38, color=BEFORE, label="baseline engine"
+        )
+        for group in dict.fromkeys(precision[name] for name in low):
+            some = [name for name in low if precision[name] == group]
+            text = f"low; chosen as {group}"
+            axes.barh([at[name] + 0.2 for name in some], [after[name] for name in some], 0.38, color=colour_of(group), label=text)
+        if kept:
+            where, times = [at[name] + 0.2 for name in kept], [after[name] for name in kept]
+            text = f"low; kept at {baseline}"
+            axes.barh(where, times, 0.34, facecolor="white", edgecolor=colour_of(baseline), linewidth=0.7, label=text)
+        _name_rows(axes, names)
+        axes.set_xlim(left=0.0)
+        figure.legend(loc="lower center", ncols=6)
+
+    return svg_of("kernels", "Kernel time of each layer before and after", (WIDE, _height(len(names))), _margins(names), paint)
+
+
+def _first_low(times: Mapping[str, float]) -> str:
+    return next((name for name in times if name != BASELINE), BASELINE)
+
+
+def kernel_totals(kernels_ms: Mapping[str, Mapping[str, float]], layers: Sequence[Row], baseline: str) -> tuple[float, float]:
+    """Return the milliseconds of all these kernels in the baseline engine, and as the chosen engine mixes them.
+
+    Args:
+        kernels_ms: As for ``kernel_plot``.
+        layers: All layers, with the chosen ``precision``.
+        baseline: The precision of layers that are not low.
+    """
+    precision = {str(row["name"]): row["precision"] for row in layers}
+    before = sum(times[BASELINE] for times in kernels_ms.values())
+    return before, sum(times.get(str(precision.get(name, baseline)), times[BASELINE]) for name, times in kernels_ms.items())
+
+
+def dependency_plot(found: Row, tests: Sequence[Row]) -> str:
+    """Return the extra loss of each pair of layers as a heat map; a dot marks the pairs that were tested exactly.
+
+    Args:
+        found: ``layers``, (n,), and ``lower``: row i's values for j < i.
+        tests: The exact pair tests, ``first`` and ``second``.
+    """
+    names = cast(Sequence[str], found["layers"])
+    if len(names) < 2:
+        return ""
+    values = np.zeros((len(names), len(names)))
+    for i, row in enumerate(cast(Sequence[Sequence[float]], found["lower"])):
+        values[i, :i] = values[:i, i] = row
+    ends = float(np.percentile(np.abs(values[np.tril_indices(len(names), -1)]), CLIPPED)) or float(np.abs(values).max()) or 1.0
+    labels = [label_of(name) for name in names]
+    points = 6.5 if len(names) <= MAX_BARS else 5.0
+    place = {name: index for index, name in enumerate(names)}
+    exact = {(str(test["first"]), str(test["second"])) for test in tests}
+    dots = [pair for i, j in exact if i in place and j in place for pair in ((place[i], place[j]), (place[j], place[i]))]
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        np.fill_diagonal(values, np.nan)
+        image = axes.imshow(values, cmap="RdBu_r", vmin=-ends, vmax=ends, interpolation="none")
+        dress(axes, "Dependency: loss of both low minus the loss of each alone", "", "", grid="")
+        if dots:
+            axes.plot(*zip(*sorted(dots), strict=True), "o", color=INK, markersize=1.3, markeredgewidth=0, label="tested exactly")
+            figure.legend(loc="lower left")
+        axes.set_xticks(range(len(names)), labels, rotation=90, fontsize=points)
+        axes.set_yticks(range(len(names)), labels, fontsize=points)
+        axes.tick_params(length=0)
+        text = "blue: errors cancel · red: errors add up"
+        axes.set_anchor("W")
+        beside = axes.inset_axes((1.04, 0.2, 0.025, 0.6))
+        bar = figure.colorbar(image, cax=beside, label=text, extend="both", format=FuncFormatter(lambda value, place: f"{value:.2g}"))
+        bar.outline.set_visible(False)
+
+    room = room_for(labels, points)
+    side = min(max(0.15 * len(names), 2.5), WIDE - room - 1.5)
+    return svg_of("dependency", "Dependency of each pair of layers", (WIDE, TOP + side + room + 0.3), (room, room + 0.3), paint)
+
+
+def bars_left_out(layers: Sequence[Row]) -> int:
+    """Return how many probed layers the plot of sensitivities leaves out."""
+    return max(sum(row["loss"] is not None for row in layers) - MAX_BARS, 0)
+
+
+def _mark(axes: Axes, row: Row, key: str, place: float, floor: float, look: tuple[str, str, str]) -> None:
+    """Draw one value with its error; on a logarithmic axis both end at ``floor``."""
+    value, error = number(row[key]), number(row[f"{key}_error"])
+    if not math.isfinite(value):
+        return
+    style, colour, face = look
+    shown = _at_least(value, floor)
+    if math.isfinite(error):
+        axes.plot([_at_least(value - error, floor), _at_least(value + error, floor)], [place, place], color=colour, linewidth=0.9, zorder=2)
+    axes.plot(shown, place, style, color=colour, markerfacecolor=face, markersize=3.4, markeredgewidth=0.8, zorder=3, clip_on=False)
+
+
+def _at_least(value: float, floor: float) -> float:
+    return max(value, floor)
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), [label_of(name) for name in names], fontsize=7)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def _height(rows: int) -> float:
+    return 1.1 + ROW_INCHES * max(rows, 3)
+
+
+def _margins(names: Iterable[object]) -> tuple[float, float]:
+    return room_for((label_of(str(name)) for name in names), 7.0), 0.7

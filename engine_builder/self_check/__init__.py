@@ -1,0 +1,1 @@
+"""What can be proved on a machine."""

@@ -1,0 +1,259 @@
+"""Proves on a machine what can be proved there: names, builds, precisions reached, accuracy and, on a GPU, time.
+
+Every piece of work is a stage in a child process, so a crash is a failed check. What a machine cannot do is skipped, and said. The result
+is a list of checks, each with what was found and, unless it passed, what to do.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from calibration.codec import value_from_json
+from calibration.errors import OptimizerError
+from engine_builder.backends.achieved_precision import Reached
+from engine_builder.backends.gpu.catalogue import gpu_by_name
+from engine_builder.backends.nvidia.tensorrt_rtx import supported_gpus
+from engine_builder.errors import UnsupportedTargetError
+from engine_builder.self_check.cases import CASES, Case, Comparison
+from engine_builder.self_check.fit import Measured, Roofline, fitted_gpu, gpus_row
+
+RunStage = Callable[[str, Mapping[str, object]], Mapping[str, object]]
+
+DEFAULT_GPU = "RTX 4090"  # what tensorrt-rtx builds for where no GPU is named or found
+PACKAGES = ("tensorrt_rtx", "tensorrt")
+LEAST_ENGINE_AGREEMENT = 0.95  # with the simulation; values near a tie round either way
+LEAST_ENGINE_KL = 1e-3  # of a divergence from the simulation that is looked at; more only as far as the simulation itself is off float32
+STEADY = 0.03  # median absolute deviation over median
+GRAPH_SLACK = 1.05  # a graph may take this times the time without one
+ON_THE_GPU = (
+    "not run: building the engines with TensorRT, precision by its inspector, accuracy on the engine, time with and without CUDA graphs, "
+    "measured against predicted time"
+)
+REPORT = "send us the file that this command writes"
+
+
+class Outcome(enum.StrEnum):
+    """What came of a check."""
+
+    PASSED = "pass"
+    FAILED = "FAIL"
+    SKIPPED = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check."""
+
+    name: str
+    outcome: Outcome
+    found: str
+    todo: str = ""  # empty only for a check that passed
+
+
+@dataclass(slots=True)
+class SelfCheck:
+    """All that was found; ``raw`` holds each stage's result by stage and case."""
+
+    checks: list[Check] = field(default_factory=list)
+    raw: dict[str, Mapping[str, object]] = field(default_factory=dict)
+    gpus_row: dict[str, object] | None = None  # the GPU's entry for gpus.json with the constants measured here
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that failed."""
+        return tuple(check for check in self.checks if check.outcome is Outcome.FAILED)
+
+    def add(self, name: str, passed: bool, found: str, todo: str) -> None:
+        """Note a check that ran."""
+        self.checks.append(Check(name, Outcome.PASSED, found) if passed else Check(name, Outcome.FAILED, found, todo))
+
+    def skip(self, name: str, why: str, todo: str) -> None:
+        """Note a check that did not run."""
+        self.checks.append(Check(name, Outcome.SKIPPED, why, todo))
+
+    def attempt(self, name: str, run: RunStage, stage: str, request: Mapping[str, object], key: str) -> Mapping[str, object] | None:
+        """Return a stage's result; without one the check ``name`` is noted: skipped where the machine lacks something, else failed."""
+        try:
+            self.raw[key] = run(stage, request)
+        except UnsupportedTargetError as error:
+            self.skip(name, error.detail, error.fix)
+            return None
+        except OptimizerError as error:
+            self.add(name, False, error.detail, error.fix)
+            return None
+        return self.raw[key]
+
+
+def self_check(run: RunStage, *, gpu: str | None = None) -> SelfCheck:
+    """Return what all checks found.
+
+    Args:
+        run: Runs a stage of ``self_check_stages`` in a child process that shares one workspace with the others, and returns its result.
+        gpu: What tensorrt-rtx builds for; by default the GPU of this machine where it can, else ``DEFAULT_GPU``.
+
+    Raises:
+        UnsupportedTargetError: ``gpu`` is not known.
+    """
+    if gpu is not None:
+        gpu_by_name(gpu)
+    result = SelfCheck()
+    for package in PACKAGES:
+        _names(result, run, package)
+    made = result.attempt("network", run, "prepare", {}, "network")
+    if made is None:
+        return result
+    accuracy, samples = cast(float, made["accuracy"]), cast(int, made["samples"])
+    result.add("network", accuracy > 0.5, f"{accuracy:.0%} of {samples} pictures right in float32", REPORT)
+    models = {case.model for case in CASES if case.name == case.model and _simulated(result, run, case)}
+    simulated = [case for case in CASES if case.model in models]
+    device = result.attempt("GPU", run, "gpu_device", {}, "device")
+    local = None if device is None else str(device["name"])
+    target = gpu if gpu is not None else _buildable(local)
+    for case in simulated:
+        _rtx(result, run, case, target)
+    if device is None:
+        result.skip("on the GPU", ON_THE_GPU, "see the check 'GPU'")
+        return result
+    result.add("GPU", True, f"{local}, driver {device['driver']}, TensorRT {device['tensorrt']}, {device['cuda']}", "")
+    built = [case for case in simulated if _gpu_engine(result, run, case, str(local))]
+    _gpu_times(result, run, built, str(local), target)
+    return result
+
+
+def _buildable(local: str | None) -> str:
+    if local is not None:
+        for gpu in supported_gpus():
+            try:
+                if gpu_by_name(local) == gpu:
+                    return gpu.name
+            except UnsupportedTargetError:  # not in the table at all
+                break
+    return DEFAULT_GPU
+
+
+def _names(result: SelfCheck, run: RunStage, package: str) -> None:
+    name = f"names in {package}"
+    found = result.attempt(name, run, "names", {"package": package}, f"names {package}")
+    if found is not None:
+        lacking = cast(Sequence[str], found["lacking"])
+        said = (
+            f"version {found['version']} has all {found['used']} names used"
+            if not lacking
+            else f"version {found['version']} lacks {', '.join(lacking)}"
+        )
+        result.add(name, not lacking, said, f"install a version between 10.12 and 11.4, or {REPORT}")
+
+
+def _simulated(result: SelfCheck, run: RunStage, case: Case) -> bool:
+    name = f"{case.name}: simulated accuracy"
+    found = result.attempt(name, run, "simulate", {"case": case.name}, f"simulated {case.name}")
+    if found is None:
+        return False
+    close = value_from_json(Comparison, found["comparison"])
+    good = close.agreement >= case.least_agreement and close.kl <= case.most_kl
+    result.add(name, good, f"{_words(close)} against float32", f"the explicit model computes something else than the model: {REPORT}")
+    return True
+
+
+def _rtx(result: SelfCheck, run: RunStage, case: Case, gpu: str) -> None:
+    name = f"{case.name}: tensorrt-rtx plan"
+    found = result.attempt(name, run, "rtx_build", {"case": case.name, "gpu": gpu}, f"rtx {case.name}")
+    if found is not None:
+        good, said = _reached(found)
+        result.add(name, good, f"for {gpu}: {said}", f"see rule and layer in the file, and {REPORT}")
+
+
+def _gpu_engine(result: SelfCheck, run: RunStage, case: Case, gpu: str) -> bool:
+    name = f"{case.name}: engine"
+    found = result.attempt(name, run, "gpu_build", {"case": case.name, "gpu": gpu}, f"engine {case.name}")
+    if found is None:
+        return False
+    result.add(name, True, f"built in {cast(float, found['build_seconds']):.1f} s, {cast(int, found['plan_bytes']) / 1e6:.2f} MB", "")
+    good, said = _reached(found)
+    result.add(f"{case.name}: precision on the GPU", good, said, f"the inspector says otherwise than was asked: {REPORT}")
+    name = f"{case.name}: accuracy on the GPU"
+    ran = result.attempt(name, run, "gpu_run", {"case": case.name}, f"ran {case.name}")
+    if ran is None:
+        return False
+    close = value_from_json(Comparison, ran["comparison"])
+    off = value_from_json(Comparison, result.raw[f"simulated {case.model}"]["comparison"])
+    good = close.agreement >= LEAST_ENGINE_AGREEMENT and close.kl <= max(LEAST_ENGINE_KL, 2 * off.kl)
+    result.add(name, good, f"{_words(close)} against the simulation", f"engine and simulation compute different things: {REPORT}")
+    return True
+
+
+def _gpu_times(result: SelfCheck, run: RunStage, cases: Sequence[Case], gpu: str, target: str) -> None:
+    rows = ("CUDA graphs", "steady times", "prediction")
+    if not cases:
+        for name in rows:
+            result.skip(name, "no engine was built and run", "see the checks above")
+        return
+    found = result.attempt(rows[0], run, "gpu_time", {"cases": [case.name for case in cases]}, "times")
+    if found is None:
+        for name in rows[1:]:
+            result.skip(name, "the engines were not timed", f"see the check '{rows[0]}'")
+        return
+    timings = cast(Mapping[str, Mapping[str, float]], found["timings"])
+    without = [str(times["no_graph_because"]) for times in timings.values() if not times["graph"]]
+    slower = [name for name, times in timings.items() if times["graph"] and times["median_ms"] > GRAPH_SLACK * times["without_graph_ms"]]
+    gains = ", ".join(f"{name} {times['without_graph_ms']:.4f} -> {times['median_ms']:.4f} ms" for name, times in timings.items())
+    if without:
+        result.add(rows[0], False, f"none captured: {without[0]}", "install cuda-core, which has graphs (pycuda has none)")
+    else:
+        result.add(rows[0], not slower, gains, f"graphs of {', '.join(slower)} are slower than no graph: {REPORT}")
+    unsteady = [f"{name} {times['mad_ms'] / times['median_ms']:.1%}" for name, times in timings.items()]
+    good = all(times["mad_ms"] <= STEADY * times["median_ms"] for times in timings.values())
+    warnings = cast(Sequence[str], found["warnings"])
+    said = "; ".join((f"deviation over median: {', '.join(unsteady)}", *warnings))
+    result.add(rows[1], good, said, "stop what else uses the GPU, lock its clock (nvidia-smi -lgc) and repeat")
+    _prediction(result, timings, gpu, target)
+
+
+def _prediction(result: SelfCheck, timings: Mapping[str, Mapping[str, float]], gpu: str, target: str) -> None:
+    name = "prediction"
+    try:
+        known = gpu_by_name(gpu)
+    except UnsupportedTargetError:
+        result.skip(name, f"{gpu} is not in gpus.json", "add its published peaks there, and repeat")
+        return
+    measured: dict[str, Measured] = {}
+    for case, times in timings.items():
+        # The plan of tensorrt-rtx is what predictions are made from; its kernels are this GPU's only if it was built for it.
+        sources = ([f"rtx {case}"] if target == known.name else []) + [f"engine {case}"]
+        parts = next((result.raw[key]["roofline"] for key in sources if "roofline" in result.raw.get(key, {})), None)
+        if parts is not None:
+            measured[case] = Measured(value_from_json(Roofline, parts), times["median_ms"])
+    if not measured:
+        result.skip(name, "no kernels with sizes were listed", "install onnx-trt-optimizer[rtx] too, and repeat")
+        return
+    ratios = {case: engine.measured_ms / engine.roofline.predicted_ms for case, engine in measured.items()}
+    good = all(abs(1 / ratio - 1) <= known.error for ratio in ratios.values())
+    said = "measured over predicted: " + ", ".join(f"{case} {ratio:.2f}" for case, ratio in ratios.items())
+    todo = f"predictions for {known.name} claim +-{known.error:.0%}: put the entry 'gpus_row' of the file into gpus.json, and {REPORT}"
+    try:
+        result.gpus_row = gpus_row(fitted_gpu(known, list(measured.values())))
+    except OptimizerError as error:
+        todo = f"{error.detail}; {error.fix}"
+    result.add(name, good, said, todo)
+
+
+def _reached(found: Mapping[str, object]) -> tuple[bool, str]:
+    rows = [value_from_json(Reached, row) for row in cast(Sequence[object], found["reached"])]
+    different = [row for row in rows if row.reason is not None]
+    asked = Counter(row.asked.value for row in rows)
+    said = f"{len(rows) - len(different)} of {len(rows)} layers as asked ({', '.join(f'{n} {p}' for p, n in sorted(asked.items()))})"
+    if different:
+        first = different[0]
+        said += f"; {first.layer} asked {first.asked}, got {first.got or 'nothing'}: {first.reason}"
+    return not different, said
+
+
+def _words(close: Comparison) -> str:
+    return (
+        f"{close.agreement:.1%} of predictions equal, KL {close.kl:.1e}, largest difference {close.largest_difference:.3f} "
+        f"(logits' deviation {close.scale:.2f})"
+    )

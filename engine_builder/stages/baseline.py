@@ -1,0 +1,244 @@
+"""The stage ``baseline``: builds what engines must beat where that is not the user's own file: the model in baseline precision.
+
+Its accuracy is measured like that of every engine, against the user's model in float32: what it loses is never credited to a low
+precision. Where it loses more than the budget allows it is repaired first (``engine_builder.baseline.float_fallback``); every later engine
+then has the repaired precisions wherever it has no lower one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from calibration.codec import json_from_value
+from calibration.data.dataset import CalibrationSet, load_saved
+from calibration.graph.layers import LayerKind
+from calibration.number_formats.precision import Precision
+from calibration.onnx_model.model_io import read_model
+from engine_builder.backends.achieved_precision import Reached, reached
+from engine_builder.backends.base import Backend, Engine, Runner
+from engine_builder.baseline.float_fallback import Tools, Tried, repaired
+from engine_builder.baseline.float_regions import ProbedBlock, probe_blocks
+from engine_builder.config.config import Config, config_from_json
+from engine_builder.engines.factory import Building, building_backend
+from engine_builder.engines.quantized_engine import EXPLICIT_NAME, build
+from engine_builder.errors import EngineError, RefusedModelError, UnsupportedModelError
+from engine_builder.evaluation.measurement import MAX_RUNS, MIN_RUNS, TRIAL_SECONDS, compare, fits, timing_feeds, write_reached
+from engine_builder.evaluation.outputs import ComparedOutputs
+from engine_builder.evaluation.run_samples import run_all, run_workers
+from engine_builder.qdq.tensorrt_dialect import kept_in_float32
+from engine_builder.records.corrections import read_ranges
+from engine_builder.records.float_plan import FloatAttempt, FloatPlan
+from engine_builder.records.inspection import Inspection, read_inspection
+from engine_builder.reporting.baseline_words import repair_in_words
+from engine_builder.timing import Timer, TimingPlan, time_interleaved
+from engine_builder.workspace.model_files import keep_model
+from engine_builder.workspace.workspace import StageContext
+
+FOLDER, FINAL_FOLDER = "baseline", "final-baseline"
+_BF16_SINCE = (8, 0)  # compute capability
+_COARSE = (Precision.FP16, Precision.BF16)
+_NAMED = 8  # blocks that a note names
+
+
+def baseline(
+    request: Mapping[str, object], context: StageContext, *, timer: Timer = time_interleaved, building: Building = building_backend
+) -> dict[str, object]:
+    """Return ``baseline``, the engine, and ``inspection``, which now knows what that has; ``files`` names what both need besides.
+
+    Args:
+        request: ``inspection``, ``ranges`` and ``config``; ``final`` where this is the one that ships and not the search's, whose
+            precisions it has.
+        context: Where files go.
+        timer: Times repaired engines.
+        building: Gives the backend.
+
+    Raises:
+        UnsupportedModelError: The target's builder refuses the model in its baseline precision and in float32.
+        BuildError: It cannot be built for another reason.
+        EngineError: What it built fails when it runs.
+    """
+    final = bool(request.get("final", False))
+    folder = FINAL_FOLDER if final else FOLDER
+    bench = _Bench(request, context, timer, building, final=final)
+    found, backend = bench.found, bench.backend
+    own = bench.build_and_score(bench.found_plan()) if final else bench.own()
+    context.progress(0.5, "baseline built" if own.engine is not None else "the builder refuses the baseline")
+    kept, repair = own, found.baseline_repair
+    if not own.attempt.fits and not final:
+        if own.engine is None:
+            bench.check_builds(own)
+        kept, repair = repaired(own, Tools(bench.try_plan, bench.probe, bench.times), has_bf16=_has_bf16(backend))
+    engine, scores = kept.engine, kept.scores
+    assert engine is not None  # what is kept was built ...
+    assert scores is not None  # ... and scored
+    files = [context.workspace.copy(path, f"{folder}/{path.name}") for path in engine.data_files]
+    files.append(keep_model(engine.path.with_name(EXPLICIT_NAME), f"{folder}/{EXPLICIT_NAME}", context.workspace))
+    baseline_scores = context.workspace.write_arrays(f"{folder}_scores.npz", scores=scores)
+    planned = _planned(found, kept.plan)
+    known = replace(
+        planned,
+        baseline_scores=baseline_scores,
+        baseline_repair=repair,
+        baseline_reached=None if repair is None else write_reached(planned, {}, engine, context, f"{folder}/reached.json"),
+        notes=(*found.notes, *(() if repair is None or final else (repair_in_words(repair),))),
+    )
+    return {
+        "baseline": json_from_value(context.workspace.copy(engine.path, f"{folder}/{engine.path.name}")),
+        "inspection": json_from_value(context.workspace.write_json(f"inspection.{folder}.json", json_from_value(known))),
+        "files": json_from_value((*files, baseline_scores)),
+    }
+
+
+class _Bench:
+    """Builds, scores and times engines without low layers for one job."""
+
+    def __init__(self, request: Mapping[str, object], context: StageContext, timer: Timer, building: Building, *, final: bool) -> None:
+        self._request, self._context, self._timer = request, context, timer
+        self.found: Inspection = read_inspection(request, context)
+        self._config: Config = config_from_json(request["config"])
+        self.backend: Backend = building(self._config, context, final=final)
+        self._validation: CalibrationSet = load_saved(context.workspace.path(self.found.validation))
+        self._reference = cast("NDArray[np.float64]", context.workspace.read_arrays(self.found.scores)["scores"])
+        self._model: onnx.ModelProto = read_model(context.workspace.path(self.found.prepared))
+        self._ranges = read_ranges(request, context).ranges
+        self._built = 0
+        self._done = 0.5  # of the stage, once the target's own baseline is built
+
+    def own_plan(self) -> FloatPlan:
+        """Return the target's own baseline: what FP16 cannot hold is in FP32 in any case."""
+        base = self.backend.capabilities.baseline
+        islands = kept_in_float32(self._model, self._ranges, baseline=base)
+        return FloatPlan(base.value, base, dict.fromkeys(islands, Precision.FP32))
+
+    def own(self) -> Tried:
+        """Return the target's own baseline with its scores, nodes refused by name in FP32; without an engine where that is no help.
+
+        Raises:
+            BuildError: It cannot be built for another reason.
+            EngineError: It fails when it runs.
+        """
+        plan, names = self.own_plan(), {node.name for node in self._model.graph.node}
+        while True:
+            try:
+                return self.build_and_score(plan)
+            except RefusedModelError as error:
+                refused = names.intersection(error.nodes) - plan.nodes.keys()
+                if not refused:
+                    return Tried(plan, FloatAttempt(plan.name, _counts(_planned(self.found, plan)), None, fits=False, failure=error.detail))
+                plan = replace(plan, nodes={**plan.nodes, **dict.fromkeys(sorted(refused), Precision.FP32)})
+
+    def check_builds(self, own: Tried) -> None:
+        """Refuse a model that the builder refuses in float32 as well.
+
+        Raises:
+            UnsupportedModelError: It does.
+        """
+        whole = self.try_plan(FloatPlan("fp32", Precision.FP32))
+        if whole.engine is None:
+            first, last = own.attempt.failure, whole.attempt.failure
+            why = f"in {own.plan.name} and in fp32: {last}" if first == last else f"in {own.plan.name} ({first}) and in fp32 ({last})"
+            raise UnsupportedModelError(
+                f"target {self.backend.capabilities.target!r}: its builder refuses the model {why}",
+                fix="Replace what the builder names in the model, or use the target 'onnxruntime-cpu', which runs it.",
+            )
+
+    def found_plan(self) -> FloatPlan:
+        """Return what the baseline of the search has."""
+        return FloatPlan(self.found.baseline_type.value, self.found.baseline_type, self.found.float_nodes)
+
+    def build_and_score(self, plan: FloatPlan) -> Tried:
+        """Return the engine of a plan with its scores.
+
+        Raises:
+            BuildError: The target cannot build it, or the metric does not take what it gives.
+            EngineError: It fails when it runs.
+        """
+        planned = _planned(self.found, plan)
+        engine = build(planned, self._request, {}, self.backend, self._place())
+        runner = ComparedOutputs(self.backend.open(engine.path, threads=self._config.threads), planned.compared, planned.axes)
+        try:
+            outputs = run_all(runner, self._validation, batch=planned.scoring_batch, workers=run_workers(self.backend))
+        finally:
+            runner.close()
+        scores, _ = compare(planned, outputs, self._validation, self._context)
+        meets = fits(self._reference, scores, planned, self._config)
+        return Tried(plan, FloatAttempt(plan.name, _counts(planned), float(scores.mean()), meets), engine, scores)
+
+    def try_plan(self, plan: FloatPlan) -> Tried:
+        """Return the engine of a plan, which does not fit where the builder changed it; none where it cannot be built or run."""
+        self._context.progress(self._done, f"the baseline misses the budget: trying {plan.name}")
+        try:
+            tried = self.build_and_score(plan)
+        except EngineError as error:
+            return Tried(plan, FloatAttempt(plan.name, _counts(_planned(self.found, plan)), None, fits=False, failure=error.detail))
+        assert tried.engine is not None  # it was built
+        off = self._not_reached(plan, tried.engine)
+        if not off:
+            return tried
+        why_not = ", ".join(f"{one.layer} asked for {one.asked} and got {one.got}" for one in off[:_NAMED])
+        return replace(tried, attempt=replace(tried.attempt, fits=False, failure=why_not), refused=tuple(one.layer for one in off))
+
+    def probe(self) -> tuple[ProbedBlock, ...]:
+        """Return every block with its loss alone, the most sensitive first."""
+
+        def report(done: int, total: int) -> None:
+            self._done = 0.5 + 0.4 * done / total
+            self._context.progress(self._done, f"the baseline misses the budget: probed {done} of {total} blocks")
+
+        samples = load_saved(self._context.workspace.path(self.found.calibration))
+        base = self.backend.capabilities.baseline
+        return probe_blocks(self._model, self.found, self._ranges, samples, base, self._context.scratch, report)
+
+    def times(self, tried: Sequence[Tried]) -> list[float | None]:
+        """Return the latency of each engine, measured in turns or predicted."""
+        opened: dict[str, Runner] = {}
+        feeds = timing_feeds(self.found, self._validation)
+        try:
+            for index, one in enumerate(tried):
+                if one.engine is not None:
+                    opened[str(index)] = self.backend.open(one.engine.path, threads=self._config.threads)
+            found = self.backend.timings(opened, feeds, TimingPlan(TRIAL_SECONDS, MIN_RUNS, MAX_RUNS, self._timer))
+        except EngineError:  # a latency that cannot be told: then the order of the attempts decides
+            return [None] * len(tried)
+        finally:
+            for runner in opened.values():
+                runner.close()
+        return [found[str(index)].median_ms if str(index) in found else None for index in range(len(tried))]
+
+    def _place(self) -> StageContext:
+        """Return a context whose scratch folder is the next engine's own."""
+        folder: Path = self._context.scratch / f"baseline-{self._built}"
+        self._built += 1
+        folder.mkdir()
+        return StageContext(self._context.workspace, folder, self._context.progress)
+
+    def _not_reached(self, plan: FloatPlan, engine: Engine) -> tuple[Reached, ...]:
+        """Return the layers that make an engine another one than was simulated: those that the builder gave another float type."""
+        if not engine.kernels or self.backend.capabilities.latency_source != "predicted":
+            return ()
+        own = self.own_plan()
+        multiplying = [layer.name for layer in self.found.layers if layer.kind is not LayerKind.RESIDUAL_ADD]  # a sum has no kernel
+        asked = {name: plan.nodes.get(name, plan.base) for name in multiplying if name not in own.nodes}
+        changed = {name: kind for name, kind in asked.items() if kind is not own.base}
+        return tuple(one for one in reached(engine.kernels, changed) if one.got in _COARSE and one.got is not one.asked)
+
+
+def _planned(found: Inspection, plan: FloatPlan) -> Inspection:
+    return replace(found, baseline_type=plan.base, float_nodes=dict(plan.nodes))
+
+
+def _counts(planned: Inspection) -> dict[str, int]:
+    return {precision.value: count for precision, count in Counter(planned.baseline_precisions.values()).most_common()}
+
+
+def _has_bf16(backend: Backend) -> bool:
+    capability = backend.capabilities.compute_capability
+    return capability is None or capability >= _BF16_SINCE

@@ -1,0 +1,186 @@
+"""The stage ``forecast``: fits the time model to the trials so far and returns ladders of assignments worth bisecting.
+
+The first call, after the baseline and the uniform engine of each precision, profiles them and returns the frontier and the prefixes of each
+order; where a uniform engine is slower than the baseline, the frontier blames no layer for it yet. The second, with every trial known,
+returns the frontier of the refitted models: give-backs that did not pay and swaps at the boundary come out of it by themselves. A
+precision whose uniform engine could not be timed has no known gain, and is left out of both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import onnx
+
+from calibration.codec import json_from_value, value_from_json
+from calibration.data.dataset import load_saved
+from calibration.graph.layers import Layer, concrete_shapes
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Precision, Scheme
+from calibration.onnx_model.model_io import read_model
+from engine_builder.config.config import config_from_json
+from engine_builder.engines.factory import building_backend
+from engine_builder.evaluation.measurement import timing_feeds
+from engine_builder.profiling.predictions import read_losses, said_of
+from engine_builder.profiling.profiles import Kernels, profiled
+from engine_builder.qdq.rules.attention import attention_groups
+from engine_builder.qdq.rules.placement import MOVING_OPS
+from engine_builder.records.assignment import fingerprint_of
+from engine_builder.records.inspection import Inspection, read_inspection
+from engine_builder.records.trial import Trial
+from engine_builder.search.loss_model import check
+from engine_builder.search.predicted_front import frontier
+from engine_builder.search.rankings import prefixes
+from engine_builder.search.search import FRONTIER, REFINED, Ladder
+from engine_builder.search.search_space import BASELINE, Groups
+from engine_builder.search.time_model import Flow, Timed, TimeModel, fit, unblamed
+from engine_builder.workspace.workspace import StageContext
+
+
+def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
+    """Return ``ladders`` and, for the report and the next call, ``kernels_ms``, the fitted ``time_model`` and the checked ``loss_model``.
+
+    Args:
+        request: ``trials`` so far, ``orders``, ``table``, ``dependency`` and, from the second call on, ``kernels_ms``.
+        context: Where profiles are written.
+    """
+    found = read_inspection(request, context)
+    config = config_from_json(request["config"])
+    backend = building_backend(config, context)
+    capabilities = backend.capabilities
+    trials = value_from_json(tuple[Trial, ...], request["trials"])
+    model = read_model(context.workspace.path(found.prepared))
+    groups = attention_groups(model, found.layers) if found.scheme.strongly_typed else ()
+    known = request.get("kernels_ms")
+    if known is None:
+        kernels = profiled(found, config.threads, trials, request, backend, context, groups)
+    else:
+        kernels = value_from_json(Kernels, known)
+    gains = gains_from(kernels)
+    flows = _flows(model, found, context)
+    timed = [Timed(trial.precisions, trial.latency.ratio) for trial in trials if trial.latency is not None]
+    # Of the trials' baselines the least disturbed one: kernels are profiled apart, and a load that inflates only one side feigns overhead.
+    baseline_ms = min(trial.latency.baseline_median_ms for trial in trials if trial.latency is not None)
+    times = fit(baseline_ms, gains, flows, timed)
+    losses = read_losses(request, context)
+    places = [place for place, decision in enumerate(losses.decisions) if decision in gains]
+    points = frontier(
+        [losses.decisions[place] for place in places],
+        losses.loss[places],
+        losses.interaction[np.ix_(places, places)],
+        unblamed(times, timed) if known is None else times,
+        groups,
+    )
+    tried = {frozenset(Decision(*item) for item in trial.precisions.items()) for trial in trials}
+    rungs = tuple({decision.layer: decision.precision for decision in sorted(point.low)} for point in points)
+    ladders = [Ladder(FRONTIER if known is None else REFINED, rungs, tuple(point.ratio for point in points))]
+    if known is None:
+        ladders += [prefix_ladder(name, value_from_json(tuple[Decision, ...], order), times, groups) for name, order in _orders(request)]
+    names = [layer.name for layer in found.layers]
+    context.progress(1.0, f"{sum(point.low not in tried for point in points)} new assignments on the predicted frontier")
+    checked = check(losses, trials)
+    return {
+        "ladders": [
+            {
+                "name": ladder.name,
+                "rungs": json_from_value(ladder.rungs),
+                "ratios": list(ladder.ratios),
+                "fingerprints": [fingerprint_of(names, rung, capabilities.baseline) for rung in ladder.rungs],
+            }
+            for ladder in ladders
+        ],
+        "kernels_ms": kernels,
+        "time_model": {
+            "conversion_ns": times.conversion_ms * 1e6,
+            "overhead_ms": {precision.value: spent for precision, spent in times.overhead_ms.items()},
+            "trials": len(timed),
+        },
+        "loss_model": json_from_value(checked),
+        "predicted": {
+            trial.fingerprint: {"ratio": times.ratio(trial.precisions), **said_of(losses, checked, trial.precisions)} for trial in trials
+        },
+    }
+
+
+def gains_from(kernels: Mapping[str, Mapping[str, float]]) -> dict[Decision, float]:
+    """Return what each decision saves in the layer's own kernel, in milliseconds.
+
+    Args:
+        kernels: Milliseconds by layer and precision, those in the baseline engine under ``BASELINE``.
+    """
+    return {
+        Decision(layer, Precision(name)): times[BASELINE] - spent
+        for layer, times in kernels.items()
+        for name, spent in times.items()
+        if name != BASELINE
+    }
+
+
+def _orders(request: Mapping[str, object]) -> list[tuple[str, object]]:
+    return list(cast(Mapping[str, object], request["orders"]).items())
+
+
+def prefix_ladder(name: str, order: Sequence[Decision], times: TimeModel, groups: Groups) -> Ladder:
+    """Return the ladder of an order; a decision replaces one of its layer, at a higher loss, only where it is faster.
+
+    Args:
+        name: The order's.
+        order: Decisions, the cheapest first; those of which no gain is known are left out.
+        times: Predicts latency.
+        groups: Names of layers that only pay together.
+    """
+    timed = [decision for decision in order if decision in times.gain_ms]
+    rungs = prefixes(timed, groups, lambda new, former: times.cost_ms(new) < times.cost_ms(former))
+    return Ladder(name, rungs, tuple(times.ratio(rung) for rung in rungs))
+
+
+def _flows(model: onnx.ModelProto, found: Inspection, context: StageContext) -> tuple[Flow, ...]:
+    feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
+    shapes = concrete_shapes(model, {name: array.shape for name, array in feeds.items()})
+    sizes = {name: math.prod(size for size in shape if isinstance(size, int)) for name, shape in shapes.items()}
+    return flows_between(model, found.layers, found.scheme, sizes)
+
+
+def flows_between(model: onnx.ModelProto, layers: Sequence[Layer], scheme: Scheme, sizes: Mapping[str, int]) -> tuple[Flow, ...]:
+    """Return the tensors that layers write or read; what only moves a tensor (Reshape, MaxPool, ...) counts as the tensor itself.
+
+    Where the types in the graph are those of the kernels, whatever computes a tensor writes it in the form its readers take, and a second
+    time only where they take several; the model's inputs are what they are.
+
+    Args:
+        model: The prepared model.
+        layers: Its layers.
+        scheme: How the target quantizes.
+        sizes: Elements of each tensor in one timed call.
+    """
+    moved = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type in MOVING_OPS}
+
+    def origin(name: str) -> str:
+        while name in moved:
+            name = moved[name]
+        return name
+
+    producer = {layer.output: layer.name for layer in layers if layer.op_type in scheme.quantized_outputs}
+    readers: dict[str, list[str]] = {}
+    for layer in layers:
+        for name in dict.fromkeys(origin(tensor) for tensor in layer.inputs):
+            readers.setdefault(name, []).append(layer.name)
+    inside = {node for layer in layers for node in layer.nodes}
+    as_float = {origin(value.name) for value in model.graph.output}
+    for node in model.graph.node:
+        if node.name not in inside and node.op_type not in MOVING_OPS:
+            as_float.update(origin(name) for name in node.input)
+    given = {value.name for value in model.graph.input}
+    return tuple(
+        Flow(
+            producer.get(name),
+            tuple(readers.get(name, ())),
+            name in as_float,
+            sizes.get(name, 0),
+            is_fused=scheme.strongly_typed and name not in given,
+        )
+        for name in dict.fromkeys((*readers, *producer))
+    )

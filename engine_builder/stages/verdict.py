@@ -1,0 +1,233 @@
+"""The stage ``verdict``: judges the finalists, times those that pass against the baseline once more, and keeps the best engine.
+
+Finalists come safest first, in an order fixed before any is judged here. Each is judged at the full level and the first failure ends the
+judging, so a wrong pass is no likelier than for a single test. What passed is built again (byte for byte the same; where that cannot be
+had, the engine whose scores these are was kept) and timed in one process with the baseline; what is kept is what was measured: the
+fastest, or the safest of those that the timing cannot tell from it.
+
+Every verdict is about the drop from the user's model in float32. The baseline gets one too: where it computes in half precision it may
+be off by itself, and if it is kept, its own verdict is the job's. Where it is the user's file in float32, nothing is left to estimate.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Answer, IntervalMethod, Selection, judge
+from calibration.codec import json_from_value, value_from_json
+from calibration.data.dataset import load_saved
+from calibration.number_formats.precision import Precision
+from engine_builder.backends.base import Backend, Runner
+from engine_builder.config.config import Config, config_from_json
+from engine_builder.engines.factory import Building, building_backend
+from engine_builder.engines.quantized_engine import EXPLICIT_NAME, build, write_explicit
+from engine_builder.evaluation.measurement import search_half, timing_feeds
+from engine_builder.records.inspection import Inspection, read_inspection
+from engine_builder.records.trial import Trial
+from engine_builder.timing import Timer, Timing, TimingPlan, is_faster, is_tied, relative_latency, time_interleaved
+from engine_builder.workspace.model_files import keep_model, model_size_bytes
+from engine_builder.workspace.workspace import FileRef, StageContext
+
+FINAL_SECONDS = 4.0  # of interleaved runs of all finalists and the baseline, at most
+FINAL_TIMER = functools.partial(time_interleaved, enough=0.01)
+MIN_RUNS, MAX_RUNS = 30, 2000
+
+
+def verdict(
+    request: Mapping[str, object], context: StageContext, *, timer: Timer = FINAL_TIMER, building: Building = building_backend
+) -> dict[str, object]:
+    """Judge, time and keep.
+
+    Args:
+        request: ``inspection``, ``ranges``, ``config``, ``model`` (the baseline), ``selection``, ``finalists`` (trials, safest first)
+            and ``timed``, how many of those that pass are timed at most, the fastest.
+        context: Where the engine goes.
+        timer: Times the finalists and the baseline.
+        building: Gives the backend.
+    """
+    found = read_inspection(request, context)
+    config = config_from_json(request["config"])
+    finalists = value_from_json(tuple[Trial, ...], request["finalists"])
+    selection = Selection(str(request["selection"]))
+    judged = _judge(finalists, found, config, selection, context)
+    passed = [(trial, answer) for trial, answer in judged if _is_accepted(answer, config)]
+    context.progress(0.3, f"{len(passed)} of {len(judged)} finalists judged pass")
+    baseline_path = context.workspace.path(value_from_json(FileRef, request["model"]))
+    backend = building(config, context, final=True)
+    timings, faster = _time(passed[-cast(int, request["timed"]) :], baseline_path, found, config, request, context, backend, timer)
+    chosen = _chosen(faster, timings)
+    baseline = _answer(found.baseline_scores, found, config, selection, context)
+    if backend.capabilities.is_own_baseline and found.baseline_type is Precision.FP32:
+        baseline = same_engine(baseline)
+    engine: FileRef | None = None
+    explicit: FileRef | None = None
+    if chosen is not None:
+        name = backend.capabilities.engine_name
+        engine = keep_model(context.scratch / chosen[0].fingerprint / name, name, context.workspace)
+        explicit = keep_model(context.scratch / chosen[0].fingerprint / EXPLICIT_NAME, EXPLICIT_NAME, context.workspace)
+    elif not backend.capabilities.is_own_baseline and (beside := baseline_path.with_name(EXPLICIT_NAME)).is_file():
+        explicit = keep_model(beside, EXPLICIT_NAME, context.workspace)
+    return {
+        "judged": [{"fingerprint": trial.fingerprint, "verdict": json_from_value(answer)} for trial, answer in judged],
+        "verdict": json_from_value(chosen[1] if chosen is not None else baseline),
+        "chosen": chosen[0].fingerprint if chosen is not None else None,
+        "ratio": chosen[2] if chosen is not None else 1.0,
+        "latency_ms": {name: _milliseconds(timing) for name, timing in timings.items()},
+        "spread": {
+            name: json_from_value(relative_latency(timing, timings["baseline"])) for name, timing in timings.items() if name != "baseline"
+        },
+        "engine": json_from_value(engine),
+        "least_gain": backend.capabilities.least_gain,
+        "explicit": json_from_value(explicit),
+        "baseline_accuracy": baseline.engine,
+        "baseline_precisions": _counts(found.baseline_precisions.values()),
+        "baseline_size_bytes": model_size_bytes(baseline_path),
+        "environment": environment(config, backend),
+        "tensors": json_from_value(backend.tensors(baseline_path if engine is None else context.workspace.path(engine))),
+    }
+
+
+def same_engine(answer: AccuracyVerdict) -> AccuracyVerdict:
+    """Return the verdict on an engine that is the reference itself, from what was measured: met, and certainly so."""
+    return replace(
+        answer,
+        answer=Answer.MET,
+        interval=(answer.drop, answer.drop),
+        method=IntervalMethod.SAME_ENGINE,
+        probability_over_budget=0.0,
+        samples_needed=answer.n,
+    )
+
+
+def environment(config: Config, backend: Backend) -> dict[str, object]:
+    """Return what a reader needs to repeat a timing: processor, versions, threads, and what the target adds."""
+    return {
+        "processor": _processor(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "onnxruntime": onnxruntime.__version__,
+        "onnx": onnx.__version__,
+        "threads": config.threads,
+        **backend.environment(),
+    }
+
+
+def _judge(
+    finalists: Sequence[Trial], found: Inspection, config: Config, selection: Selection, context: StageContext
+) -> list[tuple[Trial, AccuracyVerdict]]:
+    """Return the verdicts in order, up to the first that is not accepted."""
+    judged = []
+    for trial in finalists:
+        if trial.scores is None:
+            continue
+        answer = _answer(trial.scores, found, config, selection, context)
+        judged.append((trial, answer))
+        if not _is_accepted(answer, config):
+            break
+    return judged
+
+
+def _answer(scores: FileRef, found: Inspection, config: Config, selection: Selection, context: StageContext) -> AccuracyVerdict:
+    """Return the verdict on an engine's scores: on all samples, or on those that the search did not see."""
+    reference, engine = (cast("NDArray[np.float64]", context.workspace.read_arrays(ref)["scores"]) for ref in (found.scores, scores))
+    used = np.arange(len(reference))
+    if selection is Selection.HELD_OUT:
+        used = np.setdiff1d(used, search_half(len(reference), config.search.seed))
+    return judge(
+        found.metric,
+        reference[used],
+        engine[used],
+        config.accuracy.budget,
+        confidence=config.accuracy.confidence or DEFAULT_CONFIDENCE,
+        selection=selection,
+        rng=np.random.default_rng(config.search.seed),
+    )
+
+
+def _is_accepted(answer: AccuracyVerdict, config: Config) -> bool:
+    return answer.answer is Answer.MET or (answer.answer is Answer.MET_ON_SAMPLE and config.accuracy.confidence is None)
+
+
+def _time(
+    passed: Sequence[tuple[Trial, AccuracyVerdict]],
+    baseline: Path,
+    found: Inspection,
+    config: Config,
+    request: Mapping[str, object],
+    context: StageContext,
+    backend: Backend,
+    timer: Timer,
+) -> tuple[Mapping[str, Timing], list[tuple[Trial, AccuracyVerdict, float]]]:
+    """Return all timings by fingerprint (and ``baseline``), and the finalists that beat the baseline with their ratios."""
+    feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
+    engines = {"baseline": baseline}  # all are built before one is opened: what a build takes is free again by then
+    for index, (trial, _) in enumerate(passed):
+        folder = context.scratch / trial.fingerprint
+        folder.mkdir()
+        low = {name: Precision(value) for name, value in trial.precisions.items()}
+        place = replace(context.part(0.3 + 0.5 * index / len(passed), 0.3 + 0.5 * (index + 1) / len(passed)), scratch=folder)
+        if trial.engine is None:
+            engine = build(found, request, low, backend, place, trial.corrections).path
+        else:
+            engine = folder / backend.capabilities.engine_name
+            shutil.copyfile(context.workspace.path(trial.engine), engine)
+            write_explicit(found, request, low, backend, place, trial.corrections)
+        engines[trial.fingerprint] = engine
+    context.progress(0.8, "engines built")
+    runners: dict[str, Runner] = {name: backend.open(engine, threads=config.threads) for name, engine in engines.items()}
+    timings = backend.timings(runners, feeds, TimingPlan(FINAL_SECONDS, MIN_RUNS, MAX_RUNS, timer))
+    faster = []
+    for trial, answer in passed:
+        timing = timings[trial.fingerprint]
+        if is_faster(timing, timings["baseline"], backend.capabilities.least_gain):
+            faster.append((trial, answer, relative_latency(timing, timings["baseline"]).ratio))
+    return timings, faster
+
+
+def _chosen(
+    faster: Sequence[tuple[Trial, AccuracyVerdict, float]], timings: Mapping[str, Timing]
+) -> tuple[Trial, AccuracyVerdict, float] | None:
+    """Return the safest of the engines that cannot be told from the fastest, or None of none.
+
+    Args:
+        faster: Engines that beat the baseline, safest first, with their ratios to it.
+        timings: All timings by fingerprint, of one call.
+    """
+    if not faster:
+        return None
+    fastest = timings[min(faster, key=lambda item: item[2])[0].fingerprint]
+    return next(item for item in faster if is_tied(timings[item[0].fingerprint], fastest))
+
+
+def _counts(precisions: Iterable[Precision]) -> dict[str, int]:
+    return {precision.value: count for precision, count in Counter(precisions).most_common()}
+
+
+def _milliseconds(timing: Timing) -> dict[str, object]:
+    is_timed = timing.runs > 0  # a prediction has no spread of runs
+    return {
+        "median": timing.median_ms,
+        "p95": timing.p95_ms if is_timed else None,
+        "mad": timing.mad_ms if is_timed else None,
+        "runs": timing.runs,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())

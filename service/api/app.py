@@ -1,0 +1,155 @@
+"""The application: routes, errors as problem objects, and a server that stops in seconds without losing a job."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import FrameType
+
+import uvicorn
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from calibration.errors import OptimizerError
+from service import __version__
+from service.api.artifacts import artifacts_router
+from service.api.auth import authorize
+from service.api.files import files_router
+from service.api.health import health_router, targets_router
+from service.api.jobs import jobs_router
+from service.errors import BadRequestError, InvalidRequestError, MethodNotAllowedError, NotFoundError, ServiceError
+from service.jobs.recovery import reconcile
+from service.jobs.resources import Deps, open_deps
+from service.jobs.workflow import Workflows
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings, deps: Deps) -> FastAPI:
+    """Return the application. It starts the workflow engine when it starts to serve, and stops it when it ends.
+
+    Args:
+        settings: The settings.
+        deps: The server's belongings; whoever opened them closes them.
+    """
+    workflows = Workflows(deps)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(workflows.launch)
+        try:
+            await run_in_threadpool(reconcile, workflows, deps)
+            yield
+        finally:
+            await run_in_threadpool(workflows.stop)
+
+    def check_caller(request: Request) -> None:
+        authorize(request, settings)
+
+    app = FastAPI(
+        title="ONNX-TRT Optimizer",
+        version=__version__,
+        description="Upload an ONNX model, calibration data and an accuracy budget; download the fastest engine inside the budget.",
+        lifespan=lifespan,
+    )
+    guarded = [Depends(check_caller)]
+    for router in (files_router(deps), jobs_router(deps, workflows.enqueue), artifacts_router(deps), targets_router()):
+        app.include_router(router, dependencies=guarded, responses=_PROBLEM_RESPONSES)
+    app.include_router(health_router(lambda: not deps.stopping.is_set()))
+    app.add_exception_handler(OptimizerError, _on_our_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_unexpected_error)
+    return app
+
+
+def serve(settings: Settings, deps: Deps | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; a running job goes on at the next start.
+
+    Args:
+        settings: The settings.
+        deps: The server's belongings, which are closed at the end; opened from the settings if absent.
+
+    Raises:
+        DataFolderInUseError: Another server works in the data folder.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    deps = deps or open_deps(settings)
+    try:
+        config = uvicorn.Config(
+            create_app(settings, deps),
+            host=settings.host,
+            port=settings.port,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+            server_header=False,
+            access_log=False,  # callers poll
+        )
+        _Server(config, deps).run()
+    finally:
+        deps.close()
+
+
+class _Server(uvicorn.Server):
+    """Tells the running job of the stop at once, not only when the last connection has closed."""
+
+    def __init__(self, config: uvicorn.Config, deps: Deps) -> None:
+        super().__init__(config)
+        self._deps = deps
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._deps.stopping.set()
+        super().handle_exit(sig, frame)
+
+
+def _problem_response(error: OptimizerError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(error.problem(), status_code=error.status, media_type="application/problem+json", headers=dict(headers or {}))
+
+
+async def _on_our_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OptimizerError)
+    if error.status >= _SERVER_ERROR:
+        logger.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
+    return _problem_response(error, {"WWW-Authenticate": "Bearer"} if error.status == _UNAUTHORIZED else None)
+
+
+async def _on_validation_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    wrong = [(".".join(str(part) for part in item["loc"]), item["msg"], item.get("input")) for item in error.errors()]
+    detail = "; ".join(f"{where}: found {found!r}: {message}" for where, message, found in wrong)
+    return _problem_response(InvalidRequestError(detail, fix="See /docs for what this route takes."))
+
+
+async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    found: ServiceError
+    if error.status_code == NotFoundError.status:
+        found = NotFoundError(f"path {request.url.path!r}: there is nothing here", fix="See /docs for the routes.")
+    elif error.status_code == MethodNotAllowedError.status:
+        found = MethodNotAllowedError(f"{request.method} {request.url.path}: this path does not take it", fix="See /docs for the routes.")
+    else:
+        found = BadRequestError(str(error.detail), fix="See /docs for what this route takes.")
+    return _problem_response(found, error.headers)
+
+
+async def _on_unexpected_error(_: Request, __: Exception) -> JSONResponse:
+    # The web framework logs the error itself, with its trace, after this answer; the web server then closes the connection.
+    detail = "the server met an unexpected error, which it has logged"
+    return _problem_response(OptimizerError(detail, fix="Try again; if it stays, report it."), {"Connection": "close"})
+
+
+_GRACE_SECONDS = 3
+_SERVER_ERROR = 500
+_UNAUTHORIZED = 401
+_PROBLEM_SCHEMA = {
+    "type": "object",
+    "properties": {"type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"}}
+    | {"detail": {"type": "string"}, "fix": {"type": "string"}},
+}
+_PROBLEM_RESPONSES: dict[int | str, dict[str, object]] = {
+    "4XX": {"description": "Why not, and what to do about it", "content": {"application/problem+json": {"schema": _PROBLEM_SCHEMA}}}
+}

@@ -1,0 +1,74 @@
+"""/v1/jobs/{id}/engine and /v1/jobs/{id}/artifacts: downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from urllib.parse import quote
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from service.errors import NotFinishedError, NotFoundError
+from service.jobs.records import JobState, StoredFile
+from service.jobs.resources import Deps
+
+
+def artifacts_router(deps: Deps) -> APIRouter:
+    """Return the routes of downloads."""
+    router = APIRouter(tags=["artifacts"])
+
+    @router.get("/v1/jobs/{job_id}/engine", summary="Download the engine", response_class=StreamingResponse)
+    def get_engine(job_id: str) -> StreamingResponse:
+        """Return the engine of a job that has succeeded."""
+        job = deps.store.get(job_id)
+        if job.state is not JobState.SUCCEEDED or job.engine is None:
+            fix = "Submit a new job." if job.state.is_finished else "Wait until its state is succeeded."
+            raise NotFinishedError(f"job {job_id}: its state is {job.state}, only a job that has succeeded has an engine", fix=fix)
+        return _download(job.engine, job.artifacts[job.engine], deps)
+
+    @router.get("/v1/jobs/{job_id}/artifacts", summary="List the files of a job")
+    def list_artifacts(job_id: str) -> JSONResponse:
+        """Return everything that the job left: reports, the engine, the log."""
+        job = deps.store.get(job_id)
+        files = [
+            {"name": name, "sha256": file.sha256, "size_bytes": file.size_bytes, "link": f"/v1/jobs/{job_id}/artifacts/{quote(name)}"}
+            for name, file in sorted(job.artifacts.items())
+        ]
+        return JSONResponse({"artifacts": files})
+
+    @router.get("/v1/jobs/{job_id}/artifacts/{name}", summary="Download a file of a job", response_class=StreamingResponse)
+    def get_artifact(job_id: str, name: str) -> StreamingResponse:
+        """Return one file that the job left."""
+        job = deps.store.get(job_id)
+        if name not in job.artifacts:
+            known = ", ".join(sorted(job.artifacts)) or "none yet"
+            raise NotFoundError(f"job {job_id}: it has no artifact {name!r}, only {known}", fix="Choose one of those.")
+        return _download(name, job.artifacts[name], deps)
+
+    return router
+
+
+def _download(name: str, file: StoredFile, deps: Deps) -> StreamingResponse:
+    headers = {
+        "Content-Length": str(file.size_bytes),
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}",
+        "ETag": f'"{file.sha256}"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    suffix = PurePosixPath(name).suffix
+    if suffix == ".html":  # a report holds names out of the user's model: let it run in a sandbox of its own
+        headers["Content-Disposition"] = "inline"
+        headers["Content-Security-Policy"] = _REPORT_POLICY
+    return StreamingResponse(_chunks(file, deps), media_type=_MEDIA_TYPES.get(suffix, "application/octet-stream"), headers=headers)
+
+
+def _chunks(file: StoredFile, deps: Deps) -> Iterator[bytes]:
+    with deps.artifacts.open(file.sha256) as source:
+        while data := source.read(_CHUNK_BYTES):
+            yield data
+
+
+_MEDIA_TYPES = {".json": "application/json", ".html": "text/html", ".txt": "text/plain", ".zip": "application/zip"}
+_REPORT_POLICY = "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+_CHUNK_BYTES = 2**20

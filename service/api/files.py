@@ -1,0 +1,34 @@
+"""POST /v1/files: uploads that jobs refer to later."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from service.jobs.resources import Deps
+from service.jobs.uploads import FILE_FIELD, receive_file
+
+
+def files_router(deps: Deps) -> APIRouter:
+    """Return the routes of uploads."""
+    router = APIRouter(tags=["files"])
+
+    @router.post("/v1/files", status_code=201, summary="Upload a file", openapi_extra=_UPLOAD_BODY)
+    async def upload_file(request: Request) -> JSONResponse:
+        """Store a file, sent as the body or as the form field `file`. The same bytes give the same id."""
+        stored = await receive_file(request, deps.artifacts, deps.settings.max_upload_bytes)
+        return JSONResponse({"id": stored.id, "size_bytes": stored.size_bytes}, status_code=201)
+
+    return router
+
+
+_BINARY = {"type": "string", "format": "binary"}
+_UPLOAD_BODY: dict[str, object] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": _BINARY},
+            "multipart/form-data": {"schema": {"type": "object", "properties": {FILE_FIELD: _BINARY}, "required": [FILE_FIELD]}},
+        },
+    }
+}

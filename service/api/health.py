@@ -1,0 +1,40 @@
+"""/v1/targets, /healthz and /readyz: what this server can do and whether it can do it now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from engine_builder.backends.registry import targets
+
+
+def targets_router() -> APIRouter:
+    """Return the route that lists the targets."""
+    router = APIRouter(tags=["targets"])
+
+    @router.get("/v1/targets", summary="List the targets")
+    def list_targets() -> JSONResponse:
+        """Return what this server can build for, each with its precisions and whether its latency is measured or predicted."""
+        return JSONResponse({"targets": targets()})
+
+    return router
+
+
+def health_router(is_ready: Callable[[], bool]) -> APIRouter:
+    """Return the two routes for whoever keeps the server running; they need no key."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/healthz", summary="Is the process alive?")
+    def healthz() -> JSONResponse:
+        """Answer at all."""
+        return JSONResponse({"status": "ok"})
+
+    @router.get("/readyz", summary="Does the server take jobs?")
+    def readyz() -> JSONResponse:
+        """Answer 200 if the server takes jobs, else 503."""
+        ready = is_ready()
+        return JSONResponse({"status": "ready" if ready else "stopping"}, status_code=200 if ready else 503)
+
+    return router

@@ -1,0 +1,105 @@
+"""/v1/jobs: submit, look, list, cancel."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from engine_builder.config.config import json_schema
+from service.errors import InvalidRequestError
+from service.jobs.records import JobState, job_json
+from service.jobs.resources import Deps
+from service.jobs.submission import ROLES, TEXT_FIELDS, submit
+from service.jobs.uploads import receive_form
+
+MAX_PAGE = 100
+
+
+def jobs_router(deps: Deps, enqueue: Callable[[str], None]) -> APIRouter:
+    """Return the routes of jobs.
+
+    Args:
+        deps: The server's belongings.
+        enqueue: Lets a queued job run when its turn comes.
+    """
+    router = APIRouter(tags=["jobs"])
+
+    @router.post("/v1/jobs", status_code=202, summary="Submit a job", openapi_extra=_submit_body())
+    async def submit_job(request: Request, idempotency_key: Annotated[str | None, Header()] = None) -> JSONResponse:
+        """Queue the optimization of a model. Each file may be sent here or named by the id of an earlier upload."""
+        form = await receive_form(request, deps.artifacts, deps.settings.max_upload_bytes, files=ROLES, texts=TEXT_FIELDS)
+        job, is_new = await run_in_threadpool(submit, form, idempotency_key, deps)
+        if is_new:
+            await run_in_threadpool(enqueue, job.id)
+        return JSONResponse(job_json(job, deps.clock()), status_code=202, headers={"Location": f"/v1/jobs/{job.id}"})
+
+    @router.get("/v1/jobs", summary="List jobs")
+    def list_jobs(
+        state: JobState | None = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
+        cursor: str | None = None,
+    ) -> JSONResponse:
+        """Return jobs, newest first. `next_cursor` continues the list; null means that this was its end."""
+        before = _sequence_from_cursor(cursor)
+        jobs = deps.store.list(states=() if state is None else (state,), limit=limit + 1, before=before)
+        page, now = jobs[:limit], deps.clock()
+        next_cursor = f"before-{page[-1].sequence}" if len(jobs) > limit else None
+        return JSONResponse({"jobs": [job_json(job, now) for job in page], "next_cursor": next_cursor})
+
+    @router.get("/v1/jobs/{job_id}", summary="Look at a job")
+    def get_job(job_id: str) -> JSONResponse:
+        """Return the job: its state, its progress, its trials and its result or error."""
+        return JSONResponse(job_json(deps.store.get(job_id), deps.clock()))
+
+    @router.delete("/v1/jobs/{job_id}", summary="Cancel a job")
+    def cancel_job(job_id: str) -> JSONResponse:
+        """Cancel the job, for good, even if the server stops now. A finished job stays as it is."""
+        if deps.store.cancel(job_id) is JobState.QUEUED:  # a running one removes its folder itself, once its stage has ended
+            shutil.rmtree(deps.workspace(job_id), ignore_errors=True)
+        return JSONResponse(job_json(deps.store.get(job_id), deps.clock()))
+
+    return router
+
+
+def _sequence_from_cursor(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    number = cursor.removeprefix("before-")
+    if not (number.isascii() and number.isdecimal() and len(number) < _MOST_DIGITS):
+        raise InvalidRequestError(f"cursor {cursor!r}: it is none of ours", fix="Use the next_cursor of the last page, or leave it out.")
+    return int(number)
+
+
+def _submit_body() -> dict[str, object]:
+    file = {"type": "string", "format": "binary"}
+    properties = {
+        "model": {**file, "description": "An .onnx file, or a plain .zip or .tar of one with its external data."},
+        "calibration": {**file, "description": "An .npz of one array per model input, first axis samples; or an .npy for one input."},
+        "validation": {**file, "description": "Like the calibration set; without it a part of that one is held out."},
+        "metric": {
+            **file,
+            "description": "Your own metric, an .onnx file. Its inputs are called after outputs of the model, `labels`, or `reference_` "
+            "and an output (the float model's); its one output is a score from 0 to 1 for each sample, 1 is perfect.",
+        },
+        **{f"{role}_id": {"type": "string", "description": f"The id of an uploaded {role}, instead of the file."} for role in ROLES},
+        "config": json_schema(),
+    }
+    form = {"type": "object", "properties": properties}
+    ids_only = {"type": "object", "properties": {name: properties[name] for name in TEXT_FIELDS}}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {"schema": form, "encoding": {"config": {"contentType": "application/json"}}},
+                "application/json": {"schema": ids_only},
+            },
+        }
+    }
+
+
+_MOST_DIGITS = 19

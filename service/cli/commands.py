@@ -1,0 +1,219 @@
+"""What each command of the command line does."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidMetricError, InvalidModelError, OptimizerError
+from calibration.number_formats.precision import Precision
+from calibration.process.lazy_import import defer
+from engine_builder.config.config import Config, config_from_json, config_json
+from service.cli.progress import ProgressView, TrialLines, progress_view
+from service.cli.summary import summary_lines
+from service.jobs.config_text import value_from_config_text
+from service.settings import PREFIX, Settings, settings_from_environment
+from service.worker.child_process import StageLimits
+
+if TYPE_CHECKING:
+    from service.cli.client import Client, JobView
+
+DEFAULT_SERVER = "http://127.0.0.1:8000"
+Output = Callable[[str], None]
+
+
+def serve(arguments: argparse.Namespace, out: Output) -> None:
+    """Run the server until it is told to stop."""
+    from service.api.app import serve as serve_forever  # the web framework takes a second; no other command needs it
+
+    del out
+    given = {name: getattr(arguments, name) for name in ("host", "port", "data_dir") if getattr(arguments, name) is not None}
+    with contextlib.suppress(KeyboardInterrupt):  # the usual way to stop it, after it has shut down
+        serve_forever(_with(settings_from_environment(os.environ), given))
+
+
+def optimize(arguments: argparse.Namespace, out: Output) -> None:
+    """Optimize a model on this machine, without a server."""
+    defer("onnxruntime")  # its sessions are opened in child processes; here it would cost time and memory for nothing
+    from service.cli.local import LocalJob, optimize_locally  # loads onnx; the client's commands do without
+
+    settings = settings_from_environment(os.environ)
+    job = LocalJob(
+        model=arguments.model,
+        calibration=arguments.calibration,
+        validation=arguments.validation,
+        config=_config(arguments),
+        output=arguments.output,
+        limits=StageLimits(memory_bytes=settings.stage_memory_bytes, seconds=settings.stage_seconds),
+        cache=arguments.cache,
+        metric_model=arguments.metric_model,
+    )
+    with progress_view(sys.stderr) as view:
+        result = optimize_locally(job, view)
+    _print_result(result, out)
+    out(f"  files     {arguments.output}")
+
+
+def submit(arguments: argparse.Namespace, out: Output) -> None:
+    """Upload the files, submit a job and print its id; with --watch, wait for it too."""
+    config = config_json(_config(arguments)) if arguments.config or arguments.target or arguments.gpu else {}
+    for path, error in (
+        (arguments.model, InvalidModelError),
+        (arguments.calibration, InvalidCalibrationSetError),
+        (arguments.validation, InvalidCalibrationSetError),
+        (arguments.metric_model, InvalidMetricError),
+    ):
+        if path is not None and not path.is_file():
+            raise error(f"{path}: no such file", fix="Check the path.")
+    with _client(arguments) as client:
+        model = client.upload_model(arguments.model)
+        calibration = client.upload(arguments.calibration)
+        validation = None if arguments.validation is None else client.upload(arguments.validation)
+        metric = None if arguments.metric_model is None else client.upload(arguments.metric_model)
+        job = client.submit(model, calibration, validation, config, idempotency_key=arguments.idempotency_key, metric_id=metric)
+        out(job["id"])
+        if arguments.watch:
+            _watch(client, job["id"], out)
+
+
+def watch(arguments: argparse.Namespace, out: Output) -> None:
+    """Show a job's progress until it is finished, then its result."""
+    with _client(arguments) as client:
+        _watch(client, arguments.job, out)
+
+
+def download(arguments: argparse.Namespace, out: Output) -> None:
+    """Download a job's engine and artifacts."""
+    with _client(arguments) as client:
+        engine = client.download_engine(arguments.job, arguments.output)
+        out(str(engine))
+        for artifact in client.artifacts(arguments.job):
+            if artifact["name"] != engine.name:
+                out(str(client.download_artifact(arguments.job, artifact, arguments.output)))
+
+
+def cancel(arguments: argparse.Namespace, out: Output) -> None:
+    """Cancel a job."""
+    with _client(arguments) as client:
+        out(client.cancel(arguments.job)["state"])
+
+
+def targets(arguments: argparse.Namespace, out: Output) -> None:
+    """Print what a server, or this machine, can build for."""
+    for target in _local_targets() if arguments.local else _server_targets(arguments):
+        out(_target_line(target))
+
+
+def recipe(arguments: argparse.Namespace, out: Output) -> None:
+    """Write an assignment.json from what was settled for TensorRT 10."""
+    from service.cli.recipe import RecipeRequest, write_recipe  # loads onnx and the runtime; the client's commands need neither
+
+    write_recipe(
+        RecipeRequest(
+            model=arguments.model,
+            layer_precisions=arguments.layer_precisions,
+            calibration_cache=arguments.calibration_cache,
+            default=Precision(arguments.default),
+            output=arguments.output,
+        ),
+        out,
+    )
+
+
+def self_check(arguments: argparse.Namespace, out: Output) -> None:
+    """Prove on this machine what can be proved here: builds, precisions, accuracy and, on a GPU, time."""
+    from service.cli.self_check import DEFAULT_OUTPUT, run_self_check  # loads onnx and the runtime; the client's commands need neither
+
+    def progress(line: str) -> None:
+        sys.stderr.write(f"... {line}\n")
+        sys.stderr.flush()
+
+    run_self_check(arguments.output or DEFAULT_OUTPUT, arguments.gpu, out, progress)
+
+
+def _watch(client: Client, job_id: str, out: Output) -> None:
+    from service.cli.client import job_error
+
+    with progress_view(sys.stderr) as view:
+        job = client.watch(job_id, _shower(view))
+    if job["result"] is None:
+        raise job_error(job)
+    _print_result(job["result"], out)
+
+
+def _shower(view: ProgressView) -> Callable[[JobView], None]:
+    trials = TrialLines(view)
+
+    def show(job: JobView) -> None:
+        trials.show(job["trials"])
+        view.update(job["progress"], job["stage"] if job["state"] == "running" and job["stage"] else job["state"])
+
+    return show
+
+
+def _print_result(result: Mapping[str, object], out: Output) -> None:
+    for line in summary_lines(result):
+        out(line)
+
+
+def _client(arguments: argparse.Namespace) -> Client:
+    from service.cli.client import Client  # the HTTP library takes a tenth of a second; a job without a server does without
+
+    return Client(arguments.server, os.environ.get(PREFIX + "API_KEY") or None)
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    """Return the configuration of the file, with what the command line says instead."""
+    value: object = {} if arguments.config is None else _json_from_file(arguments.config)
+    given = {key: getattr(arguments, key) for key in ("target", "gpu") if getattr(arguments, key) is not None}
+    return config_from_json({**value, **given} if isinstance(value, dict) else value)
+
+
+def _json_from_file(path: Path) -> object:
+    fix = "Correct the file; every key is optional, so {} is a start."
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise InvalidConfigError(f"config {path}: {exc.strerror}", fix="Check the path.") from exc
+    except ValueError as exc:
+        raise InvalidConfigError(f"config {path}: it is not JSON, which is text in UTF-8 ({exc})", fix=fix) from exc
+    return value_from_config_text(text, f"config {path}", fix)
+
+
+def _with(settings: Settings, given: Mapping[str, object]) -> Settings:
+    return dataclasses.replace(settings, **given)  # type: ignore[arg-type]  # argparse made each value of its field's type
+
+
+def _server_targets(arguments: argparse.Namespace) -> list[dict[str, object]]:
+    with _client(arguments) as client:
+        return client.targets()
+
+
+def _local_targets() -> list[dict[str, object]]:
+    from engine_builder.backends.registry import targets as known_targets  # loads the runtimes; no other command needs them here
+
+    return [dict(target) for target in known_targets()]
+
+
+def _target_line(target: Mapping[str, object]) -> str:
+    parts = [str(target["target"])]
+    for key in ("precisions", "gpus"):
+        names = target.get(key)
+        if isinstance(names, list | tuple) and names:
+            parts.append(f"{key}: " + ", ".join(str(name) for name in names))
+    parts.append(f"latency {target.get('latency_source')}")
+    return "  ".join(parts)
+
+
+def exit_status(error: OptimizerError) -> int:
+    """Return 2 where the user can fix it, else 1."""
+    return 1 if error.status >= _SERVER_ERRORS else 2
+
+
+_SERVER_ERRORS = 500

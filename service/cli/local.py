@@ -1,0 +1,218 @@
+"""Runs one job on the command line, without a server: the same pipeline, its stages in child processes, its files in a folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from calibration.errors import (
+    CalibrationError,
+    InputError,
+    InvalidCalibrationSetError,
+    InvalidConfigError,
+    InvalidMetricError,
+    InvalidModelError,
+)
+from engine_builder.backends.target_checks import check_config, with_metric_model
+from engine_builder.config.config import Config
+from engine_builder.pipeline.optimize import PIPELINE_VERSION, JobRequest, Observer, RunStage, optimize
+from engine_builder.workspace.external_files import external_files
+from engine_builder.workspace.workspace import FileRef, Workspace, file_refs, json_bytes, remove_tree
+from service.cli.progress import ProgressView, TrialLines
+from service.jobs.archives import is_archive, unpack_model
+from service.worker.child_process import LOG_NAME, StageLimits, run_in_child
+from service.worker.stage_cache import StageCache
+
+RESULT_NAME = "result.json"
+WORK_PREFIX = ".work-"
+_MAX_UNPACKED_BYTES = 64 * 2**30
+Pipeline = Callable[[JobRequest, RunStage, Observer], dict[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalJob:
+    """What to optimize and where the files go.
+
+    ``cache`` is a folder in which ranges, sensitivities and dependencies are kept for further jobs; nothing is kept without it.
+    """
+
+    model: Path
+    calibration: Path
+    validation: Path | None
+    config: Config
+    output: Path
+    limits: StageLimits
+    cache: Path | None = None
+    metric_model: Path | None = None  # the user's own metric
+
+
+def optimize_locally(
+    job: LocalJob, view: ProgressView, *, pipeline: Pipeline = optimize, stages: str = "engine_builder.pipeline.stage_table"
+) -> dict[str, object]:
+    """Run the job, write the engine, the artifacts and ``result.json`` into its output folder, and return the result.
+
+    No other file is left there, whatever happens; only ``log.txt`` when the job failed by no fault of the input.
+
+    Args:
+        job: The job.
+        view: Shows the progress.
+        pipeline: The whole job.
+        stages: The module that holds the stages.
+
+    Raises:
+        OptimizerError: The input cannot be used, or a stage failed.
+    """
+    check_config(with_metric_model(job.config, is_given=job.metric_model is not None))
+    _check_file(job.model, InvalidModelError, "model")
+    _check_file(job.calibration, InvalidCalibrationSetError, "calibration set")
+    if job.validation is not None:
+        _check_file(job.validation, InvalidCalibrationSetError, "validation set")
+    if job.metric_model is not None:
+        _check_file(job.metric_model, InvalidMetricError, "metric model")
+    with (
+        _output_folder(job.output) as output,
+        tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=output, ignore_cleanup_errors=True) as folder,
+    ):
+        workspace = Workspace(Path(folder))
+        try:
+            outcome = pipeline(_request(job, workspace), _StageRunner(job, workspace, view, stages), _ViewObserver(view))
+        except InputError:
+            raise
+        except Exception:
+            _deliver_log(workspace, output)
+            raise
+        return _deliver(outcome, workspace, output)
+
+
+class _StageRunner:
+    """The pipeline's ``RunStage``: every stage in a child process."""
+
+    def __init__(self, job: LocalJob, workspace: Workspace, view: ProgressView, stages: str) -> None:
+        self._limits = job.limits
+        self._workspace = workspace
+        self._view = view
+        self._stages = stages
+        self._cache = None if job.cache is None else StageCache(job.cache, PIPELINE_VERSION)
+
+    def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
+        def show(fraction: float, message: str) -> None:
+            self._view.update(span[0] + fraction * (span[1] - span[0]), f"{name}: {message}" if message else name)
+
+        def compute() -> dict[str, object]:
+            return run_in_child(
+                stage,
+                request,
+                self._workspace.root,
+                limits=self._limits,
+                on_progress=show,
+                should_cancel=lambda: False,
+                stages=self._stages,
+            )
+
+        result = compute() if self._cache is None else self._cache.run(stage, request, self._workspace, compute)
+        show(1.0, "done")
+        return result
+
+
+class _ViewObserver:
+    """The pipeline's ``Observer``: tells the view."""
+
+    def __init__(self, view: ProgressView) -> None:
+        self._view = view
+        self._trials = TrialLines(view)
+
+    def entered(self, stage: str, progress: float) -> None:
+        self._view.update(progress, stage)
+
+    def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
+        del best  # the summary at the end tells which one was chosen
+        self._trials.show(trials)
+
+
+def _request(job: LocalJob, workspace: Workspace) -> JobRequest:
+    validation = None if job.validation is None else _copy(job.validation, "validation", workspace)
+    return JobRequest(
+        model=_copy_model(job.model, workspace),
+        calibration=_copy(job.calibration, "calibration", workspace),
+        validation=validation,
+        config=with_metric_model(job.config, is_given=job.metric_model is not None),
+        metric_model=None if job.metric_model is None else workspace.copy(job.metric_model, "metric/metric.onnx"),
+    )
+
+
+def _copy_model(model: Path, workspace: Workspace) -> FileRef:
+    if is_archive(model):
+        unpacked = unpack_model(model, workspace.root / "model", _MAX_UNPACKED_BYTES)
+        return workspace.adopt(unpacked.relative_to(workspace.root).as_posix())
+    for name in external_files(model):
+        workspace.copy(model.parent / name, f"model/{name}")
+    # Its own name cannot be that of its external data.
+    return workspace.copy(model, f"model/{model.name}" if "\\" not in model.name else "model/model.onnx")
+
+
+def _copy(path: Path, folder: str, workspace: Workspace) -> FileRef:
+    return workspace.copy(path, f"{folder}/{folder}{path.suffix}" if "\\" not in path.suffix else f"{folder}/{folder}")
+
+
+def _deliver(outcome: Mapping[str, object], workspace: Workspace, output: Path) -> dict[str, object]:
+    result = cast("dict[str, object]", outcome["result"])
+    artifacts = cast("Mapping[str, object]", outcome["artifacts"])
+    engine_name = str(cast("Mapping[str, object]", result["engine"])["name"])
+    named = {**{name: value for name, value in artifacts.items() if name != LOG_NAME}, engine_name: outcome["engine"]}
+    target = Workspace(output, temporary=workspace.root)
+    for name, value in named.items():
+        (ref,) = file_refs(value)
+        source = workspace.path(ref)
+        for external in external_files(source) if ref.file.endswith(".onnx") else ():
+            target.copy(source.parent / external, external)
+        if target.copy(source, name).sha256 != ref.sha256:
+            raise CalibrationError(f"file {name}: its content changed after it was written", fix="Run the job again on a sound disk.")
+    _deliver_log(workspace, output)  # last: it grows with every stage
+    target.write_bytes(RESULT_NAME, json_bytes(result))
+    return result
+
+
+def _deliver_log(workspace: Workspace, output: Path) -> None:
+    log = workspace.path(LOG_NAME)
+    if log.exists():
+        Workspace(output, temporary=workspace.root).copy(log, LOG_NAME)
+
+
+@contextmanager
+def _output_folder(output: Path) -> Iterator[Path]:
+    """Make and lock the folder; clear what a killed run left in it; remove it again if we made it and it stayed empty."""
+    existed = output.is_dir()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        handle = os.open(output, os.O_RDONLY)
+    except OSError as exc:
+        raise InvalidConfigError(f"output folder {output}: {exc.strerror}", fix="Choose a folder that you may write to.") from exc
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise InvalidConfigError(f"output folder {output}: another run writes to it", fix="Choose another folder, or wait.") from exc
+        if not os.access(output, os.W_OK):
+            raise InvalidConfigError(f"output folder {output}: it is not writable", fix="Choose a folder that you may write to.")
+        for stale in output.glob(WORK_PREFIX + "*"):
+            remove_tree(stale)
+        yield output
+    finally:
+        os.close(handle)
+        if not existed and not any(output.iterdir()):
+            output.rmdir()
+
+
+def _check_file(path: Path, error: Callable[..., InputError], what: str) -> None:
+    if not path.exists():
+        raise error(f"{what} {path}: no such file", fix="Check the path.")
+    if not path.is_file():
+        raise error(f"{what} {path}: it is not a plain file", fix="Name the file itself.")
+    if not os.access(path, os.R_OK):
+        raise error(f"{what} {path}: it is not readable", fix="Change its permissions.")

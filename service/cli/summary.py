@@ -1,0 +1,92 @@
+"""A job's result in a few lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from calibration.accuracy.metrics import IDENTICAL_PSNR, Metric
+
+_SMALL = 1e-4
+_VERDICTS = {
+    "met": "met",
+    "met_on_sample": "met on this sample (too few samples to be certain)",
+    "not_met": "not met",
+}
+
+
+def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
+    """Return what was found: latency before and after, accuracy with its interval, layers per precision, warnings."""
+    baseline, chosen = _part(result, "baseline"), _part(result, "chosen")
+    kept = result["outcome"] == "baseline_kept"
+    lines = [
+        "The baseline is kept: nothing faster stays inside the budget." if kept else "A faster engine stays inside the budget.",
+        f"  latency   {_latency(baseline)} -> {_latency(chosen)}" + _speedup(result),
+        f"  size      {_megabytes(baseline)} -> {_megabytes(chosen)}",
+        f"  layers    {_counts(_part(chosen, 'precisions'))}",
+    ]
+    if kept and result.get("reason"):
+        lines.insert(1, f"  reason    {result['reason']}")
+    if baseline.get("repaired"):
+        lines.append(f"  baseline  repaired: {baseline['repaired']}")
+    verdict = result.get("verdict")
+    if isinstance(verdict, Mapping):
+        lines.append(f"  accuracy  {_verdict(verdict)}")
+    lines.extend(f"  warning   {text}" for text in cast("Sequence[str]", result.get("warnings") or ()))
+    return tuple(lines)
+
+
+def _part(value: Mapping[str, object], key: str) -> Mapping[str, object]:
+    return cast("Mapping[str, object]", value.get(key) or {})
+
+
+def _latency(side: Mapping[str, object]) -> str:
+    latency = _part(side, "latency_ms")
+    median, p95 = latency.get("median"), latency.get("p95")
+    if not isinstance(median, int | float):
+        return "not measured"
+    return f"{median:.3f} ms" + (f" (p95 {p95:.3f})" if isinstance(p95, int | float) else "")
+
+
+def _speedup(result: Mapping[str, object]) -> str:
+    speedup, predicted = result.get("speedup"), result.get("predicted_speedup")
+    if isinstance(predicted, Mapping):
+        low, high = cast("tuple[float, float]", predicted["range"])
+        return f", predicted, not measured: {predicted['value']:.2f} ({low:.2f} to {high:.2f}) times as fast"
+    return f", {speedup:.2f} times as fast" if isinstance(speedup, int | float) else ""
+
+
+def _megabytes(side: Mapping[str, object]) -> str:
+    size = side.get("size_bytes")
+    return f"{size / 1e6:.2f} MB" if isinstance(size, int | float) else "unknown"
+
+
+def _counts(precisions: Mapping[str, object]) -> str:
+    return ", ".join(f"{count} {precision}" for precision, count in precisions.items()) or "none"
+
+
+def _verdict(verdict: Mapping[str, object]) -> str:
+    answer, drop, interval = str(verdict.get("answer")), verdict.get("drop"), verdict.get("interval")
+    if verdict.get("method") == "same_engine":
+        return f"budget {_VERDICTS.get(answer, answer)}: the engine is the model that was given"
+    parts = [f"budget {_VERDICTS.get(answer, answer)}: {verdict.get('metric')}"]
+    is_psnr = verdict.get("metric") == Metric.PSNR  # told as it is: decibels against the float model itself
+    if isinstance(drop, int | float):
+        parts.append(_decibels(drop) if is_psnr else f"{'rise' if verdict.get('metric') == Metric.NMSE else 'drop'} {_signed(drop)}")
+    if isinstance(interval, list | tuple) and all(isinstance(bound, int | float) for bound in interval):
+        confidence = verdict.get("confidence")
+        at = f" (each end at {confidence:.0%})" if isinstance(confidence, int | float) else ""
+        ends = [_decibels(bound) for bound in reversed(interval)] if is_psnr else [_signed(bound) for bound in interval]
+        parts.append(f"interval [{', '.join(ends)}]{at}")
+    where = "held-out samples" if verdict.get("selection") == "held_out" else "samples (the search used them too)"
+    parts.append(f"on {verdict.get('n')} {where}")
+    return ", ".join(parts)
+
+
+def _decibels(drop: float) -> str:
+    return f"{IDENTICAL_PSNR - drop:.2f} dB"
+
+
+def _signed(value: float) -> str:
+    """Return a difference of scores; those of errors may be far below any share of samples."""
+    return f"{value:+.5f}" if value == 0 or abs(value) >= _SMALL else f"{value:+.2e}"

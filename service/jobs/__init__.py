@@ -1,0 +1,1 @@
+"""Jobs: uploads, store, workflow."""

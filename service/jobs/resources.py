@@ -1,0 +1,121 @@
+"""What the parts of the service are given: the data folder, the stores, the pipeline and the way to run a stage."""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from engine_builder.pipeline import optimize as real
+from engine_builder.pipeline.optimize import JobRequest, Observer, RunStage
+from service.errors import DataFolderInUseError
+from service.jobs.artifacts import ArtifactStore, LocalArtifactStore
+from service.jobs.store import JobStore
+from service.settings import Settings
+from service.worker.child_process import StageLimits, run_in_child
+
+
+class RunChild(Protocol):
+    """Runs one stage in a child process; see ``service.worker.child_process.run_in_child``."""
+
+    def __call__(
+        self,
+        stage: str,
+        request: Mapping[str, object],
+        workspace: Path,
+        *,
+        limits: StageLimits,
+        on_progress: Callable[[float, str], None],
+        should_cancel: Callable[[], bool],
+    ) -> dict[str, object]:
+        """Return the stage's result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The whole job, and the version of its sequence of stages: a job begun under another version starts anew."""
+
+    version: str
+    optimize: Callable[[JobRequest, RunStage, Observer], dict[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """One server's belongings. Made by ``open_deps``, which also says who closes them."""
+
+    settings: Settings
+    store: JobStore
+    artifacts: ArtifactStore
+    pipeline: Pipeline
+    run_child: RunChild
+    clock: Callable[[], datetime]
+    lock: BinaryIO  # held open: the kernel frees the data folder when the process ends, however it ends
+    stopping: threading.Event = field(default_factory=threading.Event)  # set once, when the server is to stop
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL of the database that jobs and workflows share."""
+        return database_url(self.settings)
+
+    def workspace(self, job_id: str) -> Path:
+        """Return the folder of an unfinished job."""
+        return self.settings.data_dir / "jobs" / job_id
+
+    def close(self) -> None:
+        """Close the database and free the data folder."""
+        self.store.close()
+        self.lock.close()
+
+
+def open_deps(settings: Settings, *, pipeline: Pipeline | None = None, run_child: RunChild = run_in_child) -> Deps:
+    """Open the data folder, which is created where it is missing, and take it for this process.
+
+    Args:
+        settings: The settings.
+        pipeline: Another pipeline than the real one.
+        run_child: Another way to run stages.
+
+    Raises:
+        DataFolderInUseError: Another server works in the data folder.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    lock = _lock(settings.data_dir / "lock")
+    return Deps(
+        settings=settings,
+        store=JobStore(database_url(settings), _utc_now),
+        artifacts=LocalArtifactStore(settings.data_dir / "store"),
+        pipeline=pipeline or _real_pipeline(),
+        run_child=run_child,
+        clock=_utc_now,
+        lock=lock,
+    )
+
+
+def _real_pipeline() -> Pipeline:
+    """Return the pipeline that users get."""
+    return Pipeline(version=real.PIPELINE_VERSION, optimize=real.optimize)
+
+
+def database_url(settings: Settings) -> str:
+    """Return the SQLAlchemy URL of the database in the data folder."""
+    return f"sqlite:///{(settings.data_dir / 'service.sqlite').resolve()}"
+
+
+def _lock(path: Path) -> BinaryIO:
+    file = path.open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        file.close()
+        raise DataFolderInUseError(
+            f"data folder {path.parent}: another server works in it", fix="Stop it, or give this one another ONNX_TRT_OPTIMIZER_DATA_DIR."
+        ) from exc
+    return file
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,122 @@
+"""Turns a checked request into a queued job with its own workspace."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from engine_builder.backends.target_checks import check_config, with_metric_model
+from engine_builder.config.config import Config, config_from_json, config_json
+from engine_builder.workspace.workspace import FileRef, file_sha256
+from service.errors import InvalidRequestError, NotFoundError
+from service.jobs.archives import is_archive, unpack_model
+from service.jobs.config_text import value_from_config_text
+from service.jobs.records import Job, NewJob, StoredFile
+from service.jobs.resources import Deps
+from service.jobs.uploads import Form
+
+ROLES = ("model", "calibration", "validation", "metric")
+REQUIRED = ("model", "calibration")
+TEXT_FIELDS = ("config", *(f"{role}_id" for role in ROLES))
+
+
+def submit(form: Form, idempotency_key: str | None, deps: Deps) -> tuple[Job, bool]:
+    """Check the request and write the job; whatever needs the model parsed is left to its first stage.
+
+    Args:
+        form: Files by role, and texts: ``config`` and ``<role>_id``.
+        idempotency_key: The caller's key, if one was sent.
+        deps: The server's belongings.
+
+    Returns:
+        The job, and whether it is new: a new one has yet to be enqueued.
+
+    Raises:
+        InputError: The request cannot become a job; nothing is left behind.
+    """
+    if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
+        raise InvalidRequestError("Idempotency-Key: expected 1 to 255 printable characters", fix="Send a UUID.")
+    config = _checked_config(form.texts.get("config", ""))
+    files = _files(form, deps)
+    config = with_metric_model(config, is_given="metric" in files)
+    config_object = config_json(config)
+    request = {"config": config_object, "files": {role: stored.sha256 for role, stored in files.items()}}
+    request_sha256 = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+    earlier = deps.store.find_by_key(idempotency_key, request_sha256)
+    if earlier is not None:
+        return earlier, False
+    job_id = str(uuid.uuid4())
+    workspace = deps.workspace(job_id)
+    try:
+        inputs = _lay_out(files, workspace, deps)
+        job, is_new = deps.store.create(
+            NewJob(
+                id=job_id,
+                target=config.target,
+                config=config_object,
+                inputs=inputs,
+                idempotency_key=idempotency_key,
+                request_sha256=request_sha256,
+            )
+        )
+    except BaseException:
+        shutil.rmtree(workspace, ignore_errors=True)
+        raise
+    if not is_new:  # the same key arrived twice at the same moment
+        shutil.rmtree(workspace, ignore_errors=True)
+    return job, is_new
+
+
+def _checked_config(text: str) -> Config:
+    data = value_from_config_text(text, "config", "Send a JSON object; every key is optional.") if text.strip() else {}
+    config = config_from_json(data)
+    check_config(config)
+    return config
+
+
+def _files(form: Form, deps: Deps) -> Mapping[str, StoredFile]:
+    found: dict[str, StoredFile] = {}
+    for role in ROLES:
+        uploaded, file_id = form.files.get(role), form.texts.get(f"{role}_id")
+        if uploaded is not None and file_id is not None:
+            raise InvalidRequestError(f"form: found both {role} and {role}_id, expected one", fix="Send one of them.")
+        if file_id is not None:
+            uploaded = deps.artifacts.find(file_id.removeprefix("sha256:"))
+            if uploaded is None:
+                raise NotFoundError(f"{role}_id {file_id!r}: there is no such file", fix="Upload it with POST /v1/files first.")
+        if uploaded is not None:
+            found[role] = uploaded
+        elif role in REQUIRED:
+            raise InvalidRequestError(f"form: expected a file {role!r} or a text {role}_id, found neither", fix=f"Add the {role} file.")
+    return found
+
+
+def _lay_out(files: Mapping[str, StoredFile], workspace: Path, deps: Deps) -> dict[str, FileRef]:
+    folder = workspace / "inputs"
+    folder.mkdir(parents=True)
+    laid: dict[str, FileRef] = {}
+    for role, stored in files.items():
+        path = folder / role
+        deps.artifacts.fetch(stored.sha256, path)
+        if role == "model" and is_archive(path):
+            model = unpack_model(path, folder / "unpacked", deps.settings.max_upload_bytes)
+            path.unlink()
+            laid[role] = FileRef(str(model.relative_to(workspace)), file_sha256(model))
+            continue
+        named = path.with_suffix(".onnx" if role in ("model", "metric") else _array_suffix(path))
+        path.rename(named)
+        laid[role] = FileRef(str(named.relative_to(workspace)), stored.sha256)
+    return laid
+
+
+def _array_suffix(path: Path) -> str:
+    with path.open("rb") as file:
+        return ".npy" if file.read(6) == b"\x93NUMPY" else ".npz"
+
+
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")

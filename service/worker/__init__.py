@@ -1,0 +1,1 @@
+"""Stages in child processes, and their cache."""

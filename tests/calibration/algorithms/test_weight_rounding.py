@@ -1,0 +1,186 @@
+"""Second-order weights of whole models: closer to the float model, and the same in probes and in every dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from calibration.algorithms.gptq import InverseFactor
+from calibration.algorithms.smooth_quant import channel_spans, fit_smoothings, smoothable
+from calibration.algorithms.weight_rounding import roundable, second_order_levels
+from calibration.graph.layers import LayerKind
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision, Scheme
+from calibration.number_formats.weight_scales import weight_step
+from calibration.sensitivity.perturbed_model import ReferenceModel
+from engine_builder.qdq.build import explicit_model
+from tests.model_text import Array, cnn, model_from_text, run, samples_for
+from tests.probed_models import Probed, probe_of, probed
+
+MLP = "g (float[N,64] x) => (float[N,8] y) { a = MatMul(x, w1) r = Relu(a) b = MatMul(r, w2) c = Relu(b) y = Gemm(c, w3, b3) }"
+
+
+def mlp(seed: int = 0, scheme: Scheme = TENSORRT_SCHEME, count: int = 256) -> Probed:
+    """Return a network whose inputs go together, as those of real layers do."""
+    model = model_from_text(MLP, {"w1": (64, 96), "w2": (96, 64), "w3": (64, 8), "b3": (8,)})
+    rng = np.random.default_rng(11)
+    mixing = rng.normal(size=(12, 64))
+    x = np.random.default_rng(seed).normal(size=(count, 12)) @ mixing + 0.1 * np.random.default_rng(seed + 1).normal(size=(count, 64))
+    return probed(model, {"x": x.astype(np.float32)}, scheme)
+
+
+def batches(feeds: Mapping[str, Array], size: int = 32) -> Iterator[dict[str, Array]]:
+    count = len(next(iter(feeds.values())))
+    for start in range(0, count, size):
+        yield {name: value[start : start + size] for name, value in feeds.items()}
+
+
+def decisions(found: Probed, precision: Precision) -> list[Decision]:
+    return [Decision(layer.name, precision) for layer in found.layers if layer.kind is LayerKind.WEIGHTED]
+
+
+def test_four_bit_layers_lose_less_than_half_on_samples_they_were_not_fitted_to() -> None:
+    found, fresh = mlp(), mlp(seed=5)
+    wanted = decisions(found, Precision.INT4)
+    levels = second_order_levels(found.model, found.layers, wanted, TENSORRT_SCHEME, batches(found.feeds))
+    assert levels.keys() == {(decision.layer, Precision.INT4) for decision in wanted}
+    for layer in found.layers:
+        errors = []
+        for tried in ({}, levels):
+            reference = ReferenceModel(found.model, found.layers, found.ranges, TENSORRT_SCHEME, levels=tried)
+            probe = probe_of(reference, fresh.feeds, layer)
+            errors.append(float(np.mean((probe.output() - probe.low_output(Precision.INT4)) ** 2)))
+        assert errors[1] < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("precision", "scheme"),
+    [(Precision.INT4, TENSORRT_SCHEME), (Precision.INT8, TENSORRT_SCHEME), (Precision.INT8, ONNXRUNTIME_CPU_SCHEME)],
+)
+def test_the_levels_reach_the_explicit_graph_as_they_are(precision: Precision, scheme: Scheme) -> None:
+    found = mlp(scheme=scheme)
+    levels = second_order_levels(found.model, found.layers, decisions(found, precision), scheme, batches(found.feeds))
+    low = {layer.name: precision for layer in found.layers}
+    explicit = explicit_model(found.model, found.layers, low, found.ranges, scheme, (), Precision.FP32, levels)
+    stored = [np.asarray(numpy_helper.to_array(tensor)) for tensor in explicit.graph.initializer]
+    for array in levels.values():
+        assert any(other.shape == array.shape and np.array_equal(other.astype(np.int8), array) for other in stored if other.ndim == 2)
+    nearest = explicit_model(found.model, found.layers, low, found.ranges, scheme, (), Precision.FP32)
+    assert explicit != nearest
+
+
+def test_a_probe_gives_what_the_explicit_graph_of_onnxruntime_gives() -> None:
+    found = probed(cnn(), samples_for(cnn(), 32))
+    levels = second_order_levels(found.model, found.layers, decisions(found, Precision.INT8), ONNXRUNTIME_CPU_SCHEME, batches(found.feeds))
+    reference = ReferenceModel(found.model, found.layers, found.ranges, ONNXRUNTIME_CPU_SCHEME, levels=levels)
+    moved = 0
+    for layer in found.layers:
+        if (layer.name, Precision.INT8) not in levels:
+            continue
+        probe = probe_of(reference, found.feeds, layer)
+        (output,) = probe.outputs_from(probe.low_output(Precision.INT8))
+        low = {layer.name: Precision.INT8}
+        with_levels, without = (
+            run(explicit_model(found.model, found.layers, low, found.ranges, ONNXRUNTIME_CPU_SCHEME, levels=tried), found.feeds)[0]
+            for tried in (levels, None)
+        )
+        close = np.isclose(output, with_levels, rtol=1e-3, atol=1e-3)  # a sum in another order turns a value between two levels
+        assert close.mean() > 0.95
+        moved += not np.array_equal(with_levels, without)
+    assert moved
+
+
+def test_every_level_is_near_its_weight_and_on_the_weights_own_grid() -> None:
+    found = mlp()
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in found.model.graph.initializer}
+    layers = {layer.name: layer for layer in found.layers}
+    for precision in (Precision.INT4, Precision.INT8):
+        levels = second_order_levels(found.model, found.layers, decisions(found, precision), TENSORRT_SCHEME, batches(found.feeds))
+        for (name, _), array in levels.items():
+            weight = np.asarray(tensors[str(layers[name].weight)], dtype=np.float32)
+            step = weight_step(weight, layers[name], precision, TENSORRT_SCHEME)
+            assert np.abs(array).max() <= 2 ** (precision.bits - 1) - 1
+            assert np.sqrt(np.mean((array - weight / step) ** 2)) < 1.5  # steps
+
+
+def test_eight_bit_weights_behind_a_smoothing_are_rounded_as_they_are_divided() -> None:
+    found = mlp(scheme=ONNXRUNTIME_CPU_SCHEME)
+    able = smoothable(found.model, found.layers)
+    smoothings = fit_smoothings(found.model, able, channel_spans(found.model, able, batches(found.feeds)))
+    wanted = decisions(found, Precision.INT8)
+    levels = second_order_levels(found.model, found.layers, wanted, ONNXRUNTIME_CPU_SCHEME, batches(found.feeds), smoothings)
+    for layer in found.layers:
+        errors = []
+        for tried in ({}, levels):
+            reference = ReferenceModel(found.model, found.layers, found.ranges, ONNXRUNTIME_CPU_SCHEME, smoothings, levels=tried)
+            smoothing = reference.smoothing(layer)
+            assert smoothing is not None
+            divided = reference.rounded_weight(layer, Precision.INT8) / smoothing.factor[:, None]
+            x = np.asarray(probe_of(reference, found.feeds, layer).inside[layer.inputs[0]], dtype=np.float64)
+            errors.append(float(np.mean((x @ (divided * smoothing.factor[:, None] ** 2 - reference.weight(layer))) ** 2)))
+        assert errors[1] < errors[0]
+
+
+def test_only_plain_products_are_roundable() -> None:
+    found = probed(cnn(), samples_for(cnn(), 4))
+    assert set(roundable(found.model, found.layers)) == {layer.name for layer in found.layers if layer.kind is LayerKind.WEIGHTED}
+
+
+UNROLLED = """g (float[N,64] x, float[N,64] z) => (float[N,64] y) {
+    a = MatMul(x, w) ra = Relu(a) b = MatMul(ra, w) rb = Relu(b) c = MatMul(z, w) s = Add(rb, c) rs = Relu(s) y = MatMul(rs, v) }"""
+
+
+def test_a_weight_that_several_layers_have_is_rounded_once_to_what_all_of_them_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_from_text(UNROLLED, {"w": (64, 64), "v": (64, 64)})
+    found = probed(model, samples_for(model, 64), TENSORRT_SCHEME)
+    inverted: list[NDArray[np.float64]] = []
+
+    class Counting(InverseFactor):
+        def __init__(self, hessian: NDArray[np.float64]) -> None:
+            inverted.append(hessian)
+            super().__init__(hessian)
+
+    monkeypatch.setattr("calibration.algorithms.weight_rounding.InverseFactor", Counting)
+    seen: list[tuple[int, int]] = []
+    wanted = decisions(found, Precision.INT4)
+    assert len(wanted) == 4
+    levels = second_order_levels(
+        found.model,
+        found.layers,
+        wanted,
+        TENSORRT_SCHEME,
+        batches(found.feeds),
+        on_layer=lambda done, total: seen.append((done, total)),
+    )
+    assert len(inverted) == 2
+    first, *others = [levels[decision.layer, Precision.INT4] for decision in wanted[:3]]
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+    values = dict(zip(("x", "z", "ra"), [*found.feeds.values(), np.maximum(found.feeds["x"] @ weight_in(found, "w"), 0)], strict=True))
+    whole = sum(value.T.astype(np.float64) @ value for value in values.values()) / (3 * 64)
+    np.testing.assert_allclose(inverted[0], whole, rtol=1e-4, atol=1e-5)  # float32 sums, batch by batch
+    assert seen == [(done, 4) for done in range(1, 5)]
+
+
+def test_the_widest_inputs_are_left_to_the_nearest_levels_where_the_work_is_too_much() -> None:
+    model = model_from_text(
+        "g (float[N,64] x) => (float[N,8] y) { a = MatMul(x, w) r = Relu(a) y = MatMul(r, v) }", {"w": (64, 128), "v": (128, 8)}
+    )
+    found = probed(model, samples_for(model, 32), TENSORRT_SCHEME)
+    wanted = decisions(found, Precision.INT4)
+    narrow = 2.4 * 64**3
+    taken = [
+        {name for name, _ in second_order_levels(found.model, found.layers, wanted, TENSORRT_SCHEME, batches(found.feeds), most_work=work)}
+        for work in (narrow - 1, narrow, 9 * narrow)
+    ]
+    names = [decision.layer for decision in wanted]
+    assert taken == [set(), {names[0]}, set(names)]
+
+
+def weight_in(found: Probed, name: str) -> NDArray[np.float32]:
+    tensor = next(tensor for tensor in found.model.graph.initializer if tensor.name == name)
+    return np.asarray(numpy_helper.to_array(tensor), dtype=np.float32)

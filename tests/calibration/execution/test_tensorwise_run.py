@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from calibration.execution.onnxruntime_session import Array
+from calibration.execution.tensorwise_run import Cut
+from tests.model_text import cnn, samples_for
+
+
+def typed() -> onnx.ModelProto:
+    return onnx.shape_inference.infer_shapes(cnn())
+
+
+def whole(name: str, batch: dict[str, Array]) -> Array:
+    """Return a tensor of ``cnn`` as the whole model computes it."""
+    model = cnn()
+    model.graph.output.add().name = name
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run([name], batch)[0]
+
+
+def batches() -> list[dict[str, Array]]:
+    return [dict(samples_for(cnn(), 3, seed)) for seed in (1, 2)]
+
+
+def test_each_tensor_is_that_of_the_whole_model_batch_by_batch() -> None:
+    names = [node.output[0] for node in cnn().graph.node]
+    cut = Cut(typed(), {"first": names[0], "later": names[2]})
+    alive = batches()
+    first = cut.advance(alive, "first")
+    later = cut.advance(alive, "later")
+    for index, batch in enumerate(batches()):
+        np.testing.assert_allclose(first[index], whole(names[0], batch), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(later[index], whole(names[2], batch), rtol=1e-5, atol=1e-6)
+
+
+def test_only_what_is_still_needed_is_kept() -> None:
+    last = cnn().graph.node[-1].output[0]
+    alive = batches()
+    values = Cut(typed(), {"end": last}).advance(alive, "end")
+    assert alive == [{}, {}]
+    assert values[0].shape[0] == 3
+
+
+def test_what_changed_before_the_next_stop_is_what_the_next_is_computed_from() -> None:
+    names = [node.output[0] for node in cnn().graph.node]
+    cut = Cut(typed(), {"first": names[0], "later": names[-1]})
+    alive = batches()
+    cut.advance(alive, "first")
+    for tensors in alive:
+        tensors[names[0]] = np.zeros_like(tensors[names[0]])
+    changed = cut.advance(alive, "later")
+    assert not np.allclose(changed[0], whole(names[-1], batches()[0]))
+
+
+def test_a_tensor_that_the_model_does_not_compute_is_refused() -> None:
+    with pytest.raises(KeyError):
+        Cut(typed(), {"none": "no_such_tensor"})

@@ -1,0 +1,325 @@
+"""Traces and steps, on losses whose Hessian is known in closed form.
+
+For y = x W and the loss ||d||^2 / ||y||^2 of one sample, with k outputs: the Hessian is 2 (x x') (x) I / ||y||^2 with respect to W,
+2 W W' / ||y||^2 with respect to x and 2 I / ||y||^2 with respect to y.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from calibration.accuracy.metrics import OutputKind
+from calibration.execution.onnxruntime_session import Array
+from calibration.graph.layers import LayerKind
+from calibration.number_formats.precision import (
+    ONNXRUNTIME_CPU_SCHEME,
+    TENSORRT_SCHEME,
+    Precision,
+    fake_quantize_activation,
+    fake_quantize_blocks,
+    fake_quantize_fp8,
+    fake_quantize_weight,
+)
+from calibration.sensitivity.hessian_trace import AGREEMENT, FIRST_PROBES, HessianTrace, measure_traces, settled_step, sites
+from calibration.sensitivity.perturbed_model import ReferenceModel
+from tests.model_text import cnn, model_from_text, samples_for
+from tests.probed_models import Probed, probed
+
+INPUTS, OUTPUTS = 6, 5
+KINDS = (OutputKind.VALUES,)
+
+
+def linear() -> onnx.ModelProto:
+    return model_from_text("g (float[N,6] x) => (float[N,5] y) { y = Gemm(x, w) }", {"w": (INPUTS, OUTPUTS)})
+
+
+def closed_forms(case: Probed) -> dict[str, float]:
+    """Return the mean trace over the samples, by site."""
+    x = case.feeds["x"].astype(np.float64)
+    w = onnx.numpy_helper.to_array(case.model.graph.initializer[0]).astype(np.float64)
+    norm = np.sum((x @ w) ** 2, axis=1)
+    return {
+        "weight": float(np.mean(2 * OUTPUTS * np.sum(x**2, axis=1) / norm)),
+        "input0": float(np.mean(2 * np.sum(w**2) / norm)),
+        "output": float(np.mean(2 * OUTPUTS / norm)),
+    }
+
+
+def traces_of(case: Probed, batches: int, *, seed: int = 0, workers: int = 1) -> dict[str, HessianTrace]:
+    """Return the traces of the only layer, every batch the same samples, so that only the probes differ."""
+    reference = case.reference()
+    found = measure_traces(reference, KINDS, case.scheme, case.ranges, [case.feeds] * batches, seed=seed, workers=workers)
+    return {trace.site: trace for trace in found}
+
+
+@pytest.fixture(scope="module")
+def case() -> Probed:
+    return probed(linear(), samples_for(linear(), 32))
+
+
+def test_traces_of_a_linear_model_are_its_closed_forms(case: Probed) -> None:
+    found = traces_of(case, 200)
+    for site, expected in closed_forms(case).items():
+        trace = found[site]
+        assert trace.settled
+        assert trace.probes == 200
+        assert abs(trace.trace - expected) <= 4 * trace.error + 1e-3 * expected
+        assert trace.error < 0.1 * expected
+
+
+def test_the_trace_of_an_output_needs_one_probe(case: Probed) -> None:
+    """There v'Hv is the trace for every v, since H is a multiple of the identity."""
+    trace = traces_of(case, 1)["output"]
+    assert trace.trace == pytest.approx(closed_forms(case)["output"], rel=2e-3)
+    assert math.isinf(trace.error)
+
+
+def test_the_error_shrinks_with_the_square_root_of_the_batches(case: Probed) -> None:
+    few, many = traces_of(case, 16)["weight"].error, traces_of(case, 256)["weight"].error
+    assert few / many == pytest.approx(4.0, rel=0.5)  # the spread of a spread over 16 probes is 18%
+
+
+def test_the_stated_error_is_the_spread_over_seeds(case: Probed) -> None:
+    found = [traces_of(case, 8, seed=seed)["weight"] for seed in range(40)]
+    spread = np.std([trace.trace for trace in found], ddof=1)
+    stated = np.sqrt(np.mean([trace.error**2 for trace in found]))
+    assert stated == pytest.approx(spread, rel=0.5)
+
+
+def test_a_seed_repeats_its_traces_whatever_the_workers(case: Probed) -> None:
+    assert traces_of(case, 6, seed=3) == traces_of(case, 6, seed=3, workers=3)
+    assert traces_of(case, 6, seed=3) != traces_of(case, 6, seed=4)
+
+
+def test_sizes_and_roundings_are_those_of_the_tensors(case: Probed) -> None:
+    found = traces_of(case, 2)
+    assert {site: trace.size for site, trace in found.items()} == {"weight": INPUTS * OUTPUTS, "input0": INPUTS, "output": OUTPUTS}
+    layer = case.layers[0]
+    weight = onnx.numpy_helper.to_array(case.model.graph.initializer[0])
+    rounded: dict[str, tuple[NDArray[np.float32], NDArray[np.float32], int]] = {
+        "weight": (weight, fake_quantize_weight(weight, layer.weight_axis, bits=8), 1)
+    }
+    for site, values in (("input0", case.feeds["x"]), ("output", case.outputs()[0])):
+        name = "x" if site == "input0" else "y"
+        x = np.asarray(values, dtype=np.float32)
+        rounded[site] = (x, fake_quantize_activation(x, *case.ranges[name], bits=8, symmetric=False), len(x))
+    for site, (x, q, samples) in rounded.items():
+        assert found[site].rounding == pytest.approx(float(np.sum((x.astype(np.float64) - q) ** 2)) / samples, rel=1e-3)
+
+
+def test_sensitivity_is_half_the_mean_curvature_times_the_squared_rounding() -> None:
+    trace = HessianTrace("layer", "weight", trace=12.0, error=3.0, size=6, probes=4, step=1e-3, settled=True, rounding=0.5)
+    assert trace.sensitivity == 0.5
+    assert trace.sensitivity_error == 0.125
+
+
+def test_every_tensor_that_int8_rounds_is_a_site() -> None:
+    case = probed(cnn(), samples_for(cnn(), 4))
+    reference = case.reference()
+    found = {layer.output: sites(reference, layer, ONNXRUNTIME_CPU_SCHEME, Precision.INT8) for layer in case.layers}
+    assert found["r1"] == ("weight", "input0", "output")
+    add = next(layer for layer in case.layers if layer.kind is LayerKind.RESIDUAL_ADD)
+    assert found[add.output] == ("input0", "input1", "output")
+
+
+def test_a_strongly_typed_sum_has_only_the_inputs_that_it_reads_rounded() -> None:
+    case = probed(cnn(), samples_for(cnn(), 4), scheme=TENSORRT_SCHEME)
+    reference = case.reference()
+    add = next(layer for layer in case.layers if layer.kind is LayerKind.RESIDUAL_ADD)
+    shared = {name for layer in case.layers if layer.kind is LayerKind.WEIGHTED for name in layer.inputs}
+    expected = tuple(f"input{index}" for index, name in enumerate(add.inputs) if name in shared)
+    assert 0 < len(expected) < len(add.inputs)
+    for precision in (Precision.INT8, Precision.FP8):
+        assert sites(reference, add, TENSORRT_SCHEME, precision) == expected
+
+
+def test_four_bit_weights_need_no_trace_of_an_activation() -> None:
+    case = probed(cnn(), samples_for(cnn(), 4), scheme=TENSORRT_SCHEME)
+    found = measure_traces(
+        case.reference(), [OutputKind.LOGITS], TENSORRT_SCHEME, case.ranges, [case.feeds], seed=0, precisions=(Precision.INT4,)
+    )
+    assert [(trace.layer, trace.site) for trace in found] == [(layer.name, "weight") for layer in case.layers if layer.weight is not None]
+    assert {trace.precision for trace in found} == {Precision.INT4}
+
+
+def test_levels_other_than_the_nearest_have_no_estimate() -> None:
+    case = probed(linear(), samples_for(linear(), 4))
+    levels = {(case.layers[0].name, Precision.INT4): np.ones((INPUTS, OUTPUTS), dtype=np.int8)}
+    reference = ReferenceModel(case.model, case.layers, case.ranges, case.scheme, levels=levels)
+    assert sites(reference, case.layers[0], case.scheme, Precision.INT4) == ()
+    assert sites(reference, case.layers[0], case.scheme, Precision.INT8) != ()
+    assert sites(case.reference(), case.layers[0], case.scheme, Precision.INT4) == ("weight",)
+
+
+def test_each_precision_has_its_own_rounding_of_the_same_trace() -> None:
+    case = probed(linear(), samples_for(linear(), 8), scheme=TENSORRT_SCHEME)
+    precisions = (Precision.INT8, Precision.FP8, Precision.INT4, Precision.FP16)
+    found = measure_traces(case.reference(), KINDS, TENSORRT_SCHEME, case.ranges, [case.feeds], seed=0, precisions=precisions)
+    by_place = {(trace.site, trace.precision): trace for trace in found}
+    assert set(by_place) == {
+        ("weight", Precision.INT8),
+        ("weight", Precision.FP8),
+        ("weight", Precision.INT4),
+        ("input0", Precision.INT8),
+        ("input0", Precision.FP8),
+    }
+    assert len({trace.trace for trace in found if trace.site == "weight"}) == 1
+    weight = onnx.numpy_helper.to_array(case.model.graph.initializer[0])
+    blocks = fake_quantize_blocks(weight, 0, block=TENSORRT_SCHEME.block)
+    assert by_place["weight", Precision.INT4].rounding == pytest.approx(float(np.sum((weight - blocks) ** 2)), rel=1e-5)
+    x = case.feeds["x"].astype(np.float32)
+    fp8 = fake_quantize_fp8(x, *case.ranges["x"])
+    assert by_place["input0", Precision.FP8].rounding == pytest.approx(float(np.sum((x - fp8) ** 2)) / len(x), rel=1e-5)
+
+
+def test_what_a_softmax_writes_is_rounded_in_the_range_that_the_dialect_has() -> None:
+    text = "g (float[N,6] x) => (float[N,5] y) { s = Softmax(x)  y = Gemm(s, w) }"
+    model = model_from_text(text, {"w": (INPUTS, OUTPUTS)})
+    case = probed(model, samples_for(model, 8), scheme=TENSORRT_SCHEME)
+    layer = case.layers[0]
+    ranges = {**case.ranges, layer.inputs[0]: (0.0, 0.4)}
+    found = measure_traces(case.reference(), KINDS, TENSORRT_SCHEME, ranges, [case.feeds], seed=0)
+    x = case.feeds["x"].astype(np.float32)
+    powers = np.exp(x - x.max(axis=1, keepdims=True))
+    softmax = powers / powers.sum(axis=1, keepdims=True)
+    error = fake_quantize_activation(softmax, 0.0, 1.0, bits=8, symmetric=True) - softmax
+    assert next(trace for trace in found if trace.site == "input0").rounding == pytest.approx(float(np.sum(error**2)) / len(x), rel=0.02)
+
+
+def test_a_network_gets_a_settled_trace_for_every_site() -> None:
+    case = probed(cnn(), samples_for(cnn(), 8))
+    halves: list[dict[str, Array]] = [{"input": part} for part in np.split(case.feeds["input"], 2)]
+    told: list[int] = []
+    found = measure_traces(
+        case.reference(2), [OutputKind.LOGITS], case.scheme, case.ranges, halves, seed=0, workers=2, on_batch=told.append
+    )
+    assert [(trace.layer, trace.site) for trace in found] == [
+        (layer.name, site) for layer in case.layers for site in sites(case.reference(), layer, case.scheme, Precision.INT8)
+    ]
+    assert all(trace.trace > 0 and trace.settled for trace in found)
+    assert told == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("bend", "noise"),
+    [(0.0, 0.0), (1e3, 0.0), (3e5, 0.0), (0.0, 1e-10), (0.0, 3e-7), (1e2, 1e-9)],
+    ids=["flat", "bends late", "bends early", "faint noise", "loud noise", "both"],
+)
+def test_a_settled_step_lies_on_the_plateau(bend: float, noise: float) -> None:
+    """Curvature 5 with fourth-order terms at large steps and rounding noise at small ones."""
+    step, settled, value = settled_step(lambda step: 5.0 * (1 + bend * step**2 + noise / step**2))
+    assert settled
+    assert value == 5.0 * (1 + bend * step**2 + noise / step**2) == pytest.approx(5.0, rel=2 * AGREEMENT)
+
+
+def test_a_curvature_without_a_plateau_does_not_settle() -> None:
+    _, settled, _ = settled_step(lambda step: step**-2)
+    assert not settled
+
+
+def test_a_tensor_without_any_effect_settles_at_zero() -> None:
+    assert settled_step(lambda step: 0.0)[1:] == (True, 0.0)
+
+
+def test_a_batch_in_parts_gives_the_traces_of_the_whole(case: Probed) -> None:
+    whole, parts = (
+        measure_traces(case.reference(), KINDS, case.scheme, case.ranges, [case.feeds] * 3, seed=1, most=most) for most in (None, 5)
+    )
+    for one, other in zip(whole, parts, strict=True):
+        assert (one.layer, one.site, one.size, one.probes) == (other.layer, other.site, other.size, other.probes)
+        # The directions are the same; a step in units of the part's own root mean square is another point of the same plateau.
+        assert other.trace == pytest.approx(one.trace, rel=5e-3)
+        assert other.rounding == pytest.approx(one.rounding, rel=1e-5)
+
+
+def branches() -> onnx.ModelProto:
+    """Return independent layers side by side, of which a and b cost about as much, c a hundredth, and d ten thousand times as much."""
+    text = "g (float[N,6] x) => (float[N,20] y) { ya = Gemm(x, a)  yb = Gemm(x, b)  yc = Gemm(x, c)  yd = Gemm(x, d) "
+    model = model_from_text(text + "y = Concat<axis = 1>(ya, yb, yc, yd) }", dict.fromkeys("abcd", (INPUTS, OUTPUTS)))
+    for tensor, factor in zip(model.graph.initializer, (1.0, 1.0, 0.1, 100.0), strict=True):
+        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(factor), tensor.name))
+    return model
+
+
+def adaptive(allowed: float | None, *, workers: int = 1) -> dict[tuple[str, str], HessianTrace]:
+    """Return the traces of the branches in at most 12 probes."""
+    case = probed(branches(), samples_for(branches(), 32))
+    found = measure_traces(
+        case.reference(), KINDS, TENSORRT_SCHEME, case.ranges, [case.feeds] * 12, seed=0, allowed=allowed, workers=workers
+    )
+    weights = {layer.name: str(layer.weight) for layer in case.layers}
+    return {(weights[trace.layer], trace.site): trace for trace in found}
+
+
+def test_only_layers_at_the_budgets_boundary_get_more_probes() -> None:
+    every = adaptive(None)
+    cost = {name: sum(trace.sensitivity for (layer, _), trace in every.items() if layer == name) for name in "abcd"}
+    found = adaptive(1.5 * min(cost["a"], cost["b"]))
+    assert {trace.probes for trace in every.values()} == {12}
+    probes = {name: max(trace.probes for (layer, _), trace in found.items() if layer == name) for name in "abcd"}
+    assert (probes["c"], probes["d"]) == (FIRST_PROBES, FIRST_PROBES)
+    assert max(probes["a"], probes["b"]) > FIRST_PROBES
+
+
+def test_traces_in_few_probes_are_those_of_many_within_their_errors() -> None:
+    every = adaptive(None)
+    found = adaptive(sum(trace.sensitivity for trace in every.values()) / 2)
+    assert any(trace.probes < 12 for trace in found.values())
+    for key, trace in found.items():
+        spread = every[key].error * math.sqrt(12 / trace.probes)  # of so few probes, known from the many
+        assert abs(trace.trace - every[key].trace) <= 4 * spread + 0.01 * every[key].trace
+
+
+def test_the_choice_of_more_probes_repeats_whatever_the_workers() -> None:
+    assert adaptive(1e-4) == adaptive(1e-4, workers=3)
+
+
+def test_a_budget_that_all_layers_surely_keep_ends_the_probes_early() -> None:
+    case = probed(cnn(), samples_for(cnn(), 8))
+    told: list[int] = []
+    feeds = [case.feeds] * 9
+    found = measure_traces(
+        case.reference(), [OutputKind.LOGITS], case.scheme, case.ranges, feeds, seed=0, allowed=1e9, on_batch=told.append
+    )
+    assert FIRST_PROBES in {trace.probes for trace in found}
+    assert told[-1] == max(trace.probes for trace in found)
+
+
+def selecting() -> Probed:
+    """Half of the model reads the rows that a flag selects."""
+    model = model_from_text(
+        """g (float[N,6] x, bool[N] keep) => (float[N,5] y) {
+            rows = Compress<axis=0>(x, keep) a = MatMul(rows, wa) t = ReduceSum<keepdims=1>(a, first) b = MatMul(x, wb) y = Add(b, t) }""",
+        {"wa": (6, 5), "wb": (6, 5)},
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "first"))
+    return probed(model, {**samples_for(model, 8), "keep": np.ones(8, np.bool_)})
+
+
+def test_a_tensor_is_probed_where_it_is_not_empty() -> None:
+    case = selecting()
+    reference, none = case.reference(), {**case.feeds, "keep": np.zeros(8, np.bool_)}
+
+    def probes(batches: list[dict[str, Array]], allowed: float | None = None) -> dict[tuple[str, str], int]:
+        found = measure_traces(reference, KINDS, case.scheme, case.ranges, batches, seed=0, most=4, allowed=allowed)
+        assert all(math.isfinite(trace.sensitivity) for trace in found)
+        return {(trace.layer, trace.site): trace.probes for trace in found}
+
+    selected, other = case.layer("a").name, case.layer("b").name
+    assert probes([case.feeds, none, none])[selected, "input0"] == 1
+    assert probes([none, case.feeds], 0.1)[selected, "input0"] == 1
+    found = probes([none, none])
+    assert (selected, "input0") not in found
+    assert found[other, "input0"] == 2
+
+
+def test_a_layer_is_probed_for_the_precisions_that_it_can_take() -> None:
+    case = selecting()
+    able = {case.layer("b").name: ["int8"]}
+    found = measure_traces(case.reference(), KINDS, case.scheme, case.ranges, [case.feeds], seed=0, able=able)
+    assert {trace.layer for trace in found} == able.keys()

@@ -1,0 +1,119 @@
+"""The GPU's state is read alike from the management library and from nvidia-smi."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import pytest
+
+from engine_builder.backends.gpu.state import GpuInfo, GpuMonitor, GpuSample, NvmlMonitor, SmiMonitor, first_gpu_name, reasons_from_bits
+from engine_builder.errors import EngineError
+
+PLACE = "0000:65:00.0"
+OTHER = 4242
+
+
+class NotSupportedError(Exception):
+    pass
+
+
+def unsupported(*arguments: object) -> int:
+    raise NotSupportedError
+
+
+def nvml(**changed: object) -> SimpleNamespace:
+    def handle(place: str) -> str:
+        if place != PLACE:
+            raise NotSupportedError(f"no GPU at {place}")
+        return "handle"
+
+    answers: dict[str, object] = {
+        "NVMLError": NotSupportedError,
+        "NVMLError_NotSupported": NotSupportedError,
+        "NVML_CLOCK_SM": "sm",
+        "NVML_CLOCK_MEM": "memory",
+        "NVML_TEMPERATURE_GPU": 0,
+        "nvmlInit": lambda: None,
+        "nvmlDeviceGetHandleByPciBusId": handle,
+        "nvmlDeviceGetMigMode": lambda gpu: [1, 1],
+        "nvmlDeviceGetMaxClockInfo": lambda gpu, kind: 2040,
+        "nvmlDeviceGetName": lambda gpu: "NVIDIA L4",
+        "nvmlDeviceGetUUID": lambda gpu: "GPU-1",
+        "nvmlSystemGetDriverVersion": lambda: "580.65",
+        "nvmlDeviceGetPowerUsage": lambda gpu: 71_500,
+        "nvmlDeviceGetCurrentClocksEventReasons": lambda gpu: 0x4,
+        "nvmlDeviceGetClockInfo": lambda gpu, kind: {"sm": 1500, "memory": 6251}[kind],
+        "nvmlDeviceGetTemperature": lambda gpu, kind: 61,
+        "nvmlDeviceGetComputeRunningProcesses": lambda gpu: [SimpleNamespace(pid=OTHER), SimpleNamespace(pid=os.getpid())],
+    }
+    return SimpleNamespace(**{**answers, **changed})
+
+
+def smi(gpu: str = "GPU-1, NVIDIA L4, 580.65, Enabled, 2040", state: str = "1500, 6251, 61, 71.50, 0x0000000000000004") -> SmiMonitor:
+    def run(command: Sequence[str]) -> str:
+        assert command[:2] == ("nvidia-smi", f"--id={PLACE}")
+        if "--query-compute-apps=pid" in command:
+            return f"{OTHER}\n{os.getpid()}\n"
+        return f"{gpu if 'uuid' in command[2] else state}\n"
+
+    return SmiMonitor(PLACE, run)
+
+
+@pytest.mark.parametrize("monitor", [NvmlMonitor(PLACE, nvml()), smi()], ids=["nvml", "nvidia-smi"])
+def test_both_sources_say_the_same(monitor: GpuMonitor) -> None:
+    assert monitor.info() == GpuInfo("GPU-1", "NVIDIA L4", "580.65", mig=True, max_sm_clock_mhz=2040)
+    assert monitor.sample() == GpuSample(1500, 6251, 61, 71.5, ("power cap",), (OTHER,))
+
+
+def test_what_the_gpu_does_not_report_is_none() -> None:
+    silent = NvmlMonitor(PLACE, nvml(nvmlDeviceGetPowerUsage=unsupported, nvmlDeviceGetMigMode=unsupported))
+    assert silent.sample().power_w is None
+    assert silent.info().mig is False
+    silent_too = smi("GPU-1, NVIDIA L4, 580.65, [N/A], 2040", "1500, 6251, [N/A], [Not Supported], 0x0")
+    assert silent_too.info().mig is False
+    assert silent_too.sample() == GpuSample(1500, 6251, None, None, (), (OTHER,))
+
+
+def test_unknown_gpu_is_an_engine_error_that_names_its_place() -> None:
+    with pytest.raises(EngineError, match=r"NVML does not know the GPU at 0000:99:00\.0"):
+        NvmlMonitor("0000:99:00.0", nvml())
+
+
+def test_unexpected_words_of_nvidia_smi_are_shown() -> None:
+    with pytest.raises(EngineError, match=r"Field .* is not a valid field"):
+        smi(state='Field "clocks_event_reasons.active" is not a valid field to query.').sample()
+
+
+@pytest.mark.parametrize(
+    ("bits", "reasons"),
+    [
+        (0, ()),
+        (0x1, ()),
+        (0x3, ()),
+        (0x48, ("hardware slowdown", "thermal slowdown (hardware)")),
+        (0x10004, ("power cap", "reason 0x10000")),
+    ],
+)
+def test_only_reasons_that_slow_the_gpu_down_count(bits: int, reasons: tuple[str, ...]) -> None:
+    assert reasons_from_bits(bits) == reasons
+
+
+def test_the_first_gpu_is_named_as_nvidia_smi_does() -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def smi(command: Sequence[str]) -> str:
+        asked.append(tuple(command))
+        return "NVIDIA GeForce RTX 4090\nNVIDIA L4\n"
+
+    assert first_gpu_name(smi) == "NVIDIA GeForce RTX 4090"
+    assert asked == [("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")]
+
+
+def test_without_an_answer_there_is_no_first_gpu() -> None:
+    def broken(command: Sequence[str]) -> str:
+        raise EngineError("nvidia-smi ended with 9", fix="none")
+
+    assert first_gpu_name(broken) is None
+    assert first_gpu_name(lambda command: "") is None

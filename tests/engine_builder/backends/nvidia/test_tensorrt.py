@@ -1,0 +1,169 @@
+"""The tensorrt target: what it offers, keeps and refuses; its builder is tested in test_tensorrt_build.py, its runner beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+
+from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
+from engine_builder.backends.base import Backend
+from engine_builder.backends.build_options import CACHE_SUFFIX, BuildOptions
+from engine_builder.backends.gpu.cuda_runtime import CudaDevice
+from engine_builder.backends.gpu.devices import open_cuda
+from engine_builder.backends.gpu.state import open_gpu_monitor
+from engine_builder.backends.kernels import KernelTime
+from engine_builder.backends.nvidia import tensorrt
+from engine_builder.backends.nvidia.gpu_timing import time_engines
+from engine_builder.backends.nvidia.network_build import Plan
+from engine_builder.backends.nvidia.tensorrt import TensorRtBackend, timing_cache_path
+from engine_builder.config.config import ShapeRange
+from engine_builder.errors import BuildError, UnsupportedTargetError
+from tests.engine_builder.fake_gpu import FakeGpu
+from tests.engine_builder.fake_tensorrt import fake_tensorrt
+
+FEEDS = {"x": np.ones((2, 3), dtype=np.float32), "sizes": np.array([3], dtype=np.int64)}
+
+
+@dataclass
+class FakeBuilder:
+    """Stands in for ``build_plan``: gives a plan and notes the timing cache that it was given."""
+
+    plan: bytes = b"double"
+    caches: list[bytes] = field(default_factory=list)
+    options: list[BuildOptions] = field(default_factory=list)
+
+    def __call__(self, trt: ModuleType, model: Path, options: BuildOptions, *, timing_cache: bytes, **more: object) -> Plan:
+        self.options.append(options)
+        self.caches.append(timing_cache)
+        return Plan(self.plan, timing_cache + b"+", (), ())
+
+
+def backend(cache_folder: Path | None = None) -> TensorRtBackend:
+    gpu = FakeGpu()
+    return TensorRtBackend(options=BuildOptions(timing_caches=cache_folder), load=lambda: fake_tensorrt(gpu), open_gpu=lambda: gpu)
+
+
+@pytest.fixture
+def builder(monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
+    made = FakeBuilder()
+    monkeypatch.setattr(tensorrt, "build_plan", made)
+    return made
+
+
+def test_capabilities_need_neither_gpu_nor_library() -> None:
+    def missing() -> ModuleType:
+        raise AssertionError("asked for the library")
+
+    made: Backend = TensorRtBackend(load=missing)
+    assert made.capabilities.baseline == Precision.FP16
+    assert made.capabilities.scheme == TENSORRT_SCHEME
+    assert made.capabilities.latency_source == "measured"
+
+
+@pytest.mark.parametrize(
+    ("capability", "low"),
+    [
+        (None, (Precision.INT8, Precision.FP8, Precision.INT4)),
+        ((7, 5), (Precision.INT8, Precision.INT4)),
+        ((8, 6), (Precision.INT8, Precision.INT4)),
+        ((8, 9), (Precision.INT8, Precision.FP8, Precision.INT4)),
+        ((12, 0), (Precision.INT8, Precision.FP8, Precision.INT4)),
+    ],
+)
+def test_fp8_is_offered_where_the_gpu_has_it(capability: tuple[int, int] | None, low: tuple[Precision, ...]) -> None:
+    assert TensorRtBackend(capability).capabilities.low == low
+
+
+def test_gpu_older_than_turing_is_refused() -> None:
+    with pytest.raises(UnsupportedTargetError, match=r"compute capability 7\.0, expected 7\.5 or newer"):
+        TensorRtBackend((7, 0))
+
+
+def test_built_engine_runs_and_nothing_else_lies_beside_it(builder: FakeBuilder, tmp_path: Path) -> None:
+    target = backend()
+    engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
+    assert engine.size_bytes == len(builder.plan)
+    assert engine.data_files == ()
+    assert [path.name for path in tmp_path.iterdir()] == ["engine.plan"]
+    runner = target.open(engine.path, threads=1)
+    np.testing.assert_array_equal(runner.run(FEEDS)[0], FEEDS["x"] * 2)
+
+
+def test_timing_cache_is_kept_from_build_to_build(builder: FakeBuilder, tmp_path: Path) -> None:
+    for _ in range(3):
+        backend(tmp_path / "caches").build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
+    assert builder.caches == [b"", b"+", b"++"]
+    assert [path.name for path in (tmp_path / "caches").iterdir()] == [f"nvidia-fake-1-cc8.9-tensorrt11.4.0{CACHE_SUFFIX}"]
+
+
+def test_options_are_passed_on(builder: FakeBuilder, tmp_path: Path) -> None:
+    gpu, options = FakeGpu(), BuildOptions(2**20, 5, hardware_compatible=True, version_compatible=True)
+    target = TensorRtBackend(options=options, load=lambda: fake_tensorrt(gpu), open_gpu=lambda: gpu)
+    target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
+    assert builder.options == [options]
+
+
+def test_timing_caches_differ_by_gpu_type_and_version(tmp_path: Path) -> None:
+    small, large = CudaDevice("NVIDIA L4", "a", (8, 9)), CudaDevice("NVIDIA L40S", "b", (8, 9))
+    paths = {timing_cache_path(tmp_path, device, version) for device in (small, large) for version in ("11.3.0", "11.4.0")}
+    assert len(paths) == 4
+
+
+def test_engine_that_does_not_load_leaves_nothing_behind(builder: FakeBuilder, tmp_path: Path) -> None:
+    builder.plan = b"broken"
+    with pytest.raises(BuildError, match="cannot load it"):
+        backend().build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensors_of_a_plan_are_read_and_the_plan_is_closed(builder: FakeBuilder, tmp_path: Path) -> None:
+    target = backend()
+    engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
+    found = target.tensors(engine.path)
+    assert found is not None
+    assert [tensor.name for tensor in (*found.inputs, *found.outputs)] == ["x", "sizes", "y"]
+
+
+def test_model_is_not_taken_for_an_engine(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"model\.onnx: a model, expected an engine"):
+        backend().open(tmp_path / "model.onnx", threads=1)
+
+
+def test_kernels_and_their_times_are_told_by_node(builder: FakeBuilder, tmp_path: Path) -> None:
+    target = backend()
+    engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
+    assert [kernel.name for kernel in engine.kernels] == ["kernel1", "move"]
+    assert target.kernel_times(engine.path, FEEDS, threads=1, scratch=tmp_path) == (
+        KernelTime(("mul", "relu"), 0.75),
+        KernelTime((), 0.25),
+    )
+
+
+@pytest.mark.gpu
+def test_engine_built_on_the_gpu_runs_reports_and_is_timed_there(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt", reason="tensorrt-cu13 is not installed")
+    gpu = open_cuda()
+    target = TensorRtBackend(gpu.device.compute_capability, options=BuildOptions(timing_caches=tmp_path / "caches"), open_gpu=lambda: gpu)
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17]>
+    net (float[N,4] x) => (float[N,4] y)
+    <float[4,4] w = {1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 3, 0, 0, 0, 0, 4}>
+    { y = MatMul(x, w) }
+    """)
+    model.graph.node[0].name = "product"
+    onnx.save_model(model, tmp_path / "explicit.onnx")
+    engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan", shapes={"x": ShapeRange((1, 4), (2, 4), (4, 4))})
+    feeds = {"x": np.ones((3, 4), dtype=np.float32)}
+    runner = target.open(engine.path, threads=1)
+    np.testing.assert_allclose(runner.run(feeds)[0], [[1, 2, 3, 4]] * 3, rtol=1e-3)  # TF32 keeps 10 bits of the fraction
+    assert any("product" in kernel.nodes for kernel in engine.kernels)
+    monitor = open_gpu_monitor(gpu.device.pci_bus_id)
+    found = time_engines({"a": runner}, feeds, gpu, monitor, seconds=0.2, lock_folder=tmp_path)
+    assert 0 < found.timings["a"].timing.median_ms < 100
+    runner.close()

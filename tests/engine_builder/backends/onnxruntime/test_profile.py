@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from calibration.graph.layers import LayerKind, find_layers
+from calibration.graph_passes.normalize import prepare
+from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision
+from engine_builder.backends.onnxruntime.cpu import session_options
+from engine_builder.backends.onnxruntime.profile import profiled_kernels
+from engine_builder.qdq.onnxruntime_dialect import rewrite
+from tests.model_text import cnn, one_batch
+
+
+def kernels_of(model: onnx.ModelProto, folder: Path) -> dict[str, float]:
+    """Return milliseconds by each name that a kernel goes by."""
+    path = folder / "engine.onnx"
+    onnx.save_model(model, path)
+    feeds = {name: np.repeat(array, 4, axis=0) for name, array in one_batch(cnn()).items()}
+    kernels = profiled_kernels(path, feeds, options=session_options(1), scratch=folder)
+    return {name: kernel.milliseconds for kernel in kernels for name in kernel.names}
+
+
+def test_every_weighted_layer_of_a_float_engine_has_a_time(tmp_path: Path) -> None:
+    """The residual sum has none: the runtime fuses it into the convolution before it."""
+    prepared = prepare(cnn()).model
+    found = kernels_of(prepared, tmp_path)
+    for layer in (layer for layer in find_layers(prepared) if layer.kind is LayerKind.WEIGHTED):
+        assert {*layer.nodes, layer.output} & set(found), f"{layer.name} is not among {sorted(found)}"
+    assert all(value > 0.0 for value in found.values())
+
+
+def test_every_layer_of_an_integer_engine_has_a_time(tmp_path: Path) -> None:
+    """Under the name of its node or of its output, however the runtime fused it."""
+    prepared = prepare(cnn()).model
+    layers = find_layers(prepared)
+    names = {name for layer in layers for name in (*layer.inputs, layer.output)}
+    explicit = rewrite(
+        prepared, layers, {layer.name: Precision.INT8 for layer in layers}, dict.fromkeys(names, (-4.0, 4.0)), ONNXRUNTIME_CPU_SCHEME
+    )
+    found = kernels_of(explicit, tmp_path)
+    for layer in layers:
+        assert {*layer.nodes, layer.output} & set(found), f"{layer.name} is not among {sorted(found)}"
+
+
+def test_a_name_that_ends_like_one_of_the_runtimes_own_is_kept(tmp_path: Path) -> None:
+    model = prepare(cnn()).model
+    gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
+    gemm.name = "classifier_fused"
+    assert "classifier_fused" in kernels_of(model, tmp_path)
+
+
+def test_the_profile_is_removed(tmp_path: Path) -> None:
+    kernels_of(cnn(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["engine.onnx"]

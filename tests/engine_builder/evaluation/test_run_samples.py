@@ -1,0 +1,59 @@
+"""Evaluation feeds whole batches and returns exactly one result per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from calibration.data.dataset import CalibrationSet
+from calibration.errors import InvalidModelError
+from engine_builder.errors import EngineError
+from engine_builder.evaluation.run_samples import run_all
+
+
+class FakeRunner:
+    """Doubles its input; remembers the batch sizes that it was fed."""
+
+    def __init__(self, *, rows: int = 1, scalar: bool = False) -> None:
+        self.batches: list[int] = []
+        self._rows = rows
+        self._scalar = scalar
+
+    def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
+        x = np.asarray(feeds["x"], dtype=np.float32)
+        self.batches.append(len(x))
+        assert x.flags["C_CONTIGUOUS"]
+        return (np.asarray(x.sum()),) if self._scalar else (2 * x, np.repeat(x[:, 0], self._rows))
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def samples(count: int) -> CalibrationSet:
+    return CalibrationSet({"x": np.arange(count * 2, dtype=np.float32).reshape(count, 2)}, None)
+
+
+@given(count=st.integers(1, 40), batch=st.integers(1, 50), rows=st.integers(1, 3))
+def test_every_sample_comes_back_once_and_in_order(count: int, batch: int, rows: int) -> None:
+    runner = FakeRunner(rows=rows)
+    doubled, repeated = run_all(runner, samples(count), batch=batch)
+    np.testing.assert_array_equal(doubled, 2 * samples(count).inputs["x"])
+    np.testing.assert_array_equal(repeated, np.repeat(samples(count).inputs["x"][:, 0], rows))
+    assert set(runner.batches) == {batch}  # engines of a fixed batch demand it
+
+
+def test_an_output_without_samples_in_front_is_refused() -> None:
+    with pytest.raises(InvalidModelError, match=r"output 0 has shape \(\)"):
+        run_all(FakeRunner(scalar=True), samples(4), batch=2)
+
+
+def test_no_samples_and_no_batch_are_refused() -> None:
+    with pytest.raises(EngineError, match="no samples"):
+        run_all(FakeRunner(), samples(0), batch=2)
+    with pytest.raises(ValueError, match="batch"):
+        run_all(FakeRunner(), samples(2), batch=0)

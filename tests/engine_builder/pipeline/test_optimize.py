@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibration.codec import json_from_value, value_from_json
+from calibration.number_formats.precision import Precision
+from engine_builder.errors import StageCrashedError
+from engine_builder.pipeline.optimize import MAX_PROBE_SAMPLES, best_index, optimize, probe_shares, public_trial
+from engine_builder.pipeline.stage_table import STAGES
+from engine_builder.records.trial import Accuracy, Trial, failed_trial
+from tests.engine_builder.fake_job import (
+    BASELINE,
+    HALFWAY,
+    MODEL,
+    Failure,
+    FakeStages,
+    Replay,
+    Watcher,
+    asked,
+    never,
+    reported,
+    run,
+)
+from tests.engine_builder.search.fake_world import FakeWorld, rising
+
+LOSSLESS = FakeWorld((0.0,) * 16)
+SHOWN = ("inspect", "ranges", "sensitivity", "dependency", "search", "refine", "report")
+
+
+def test_every_stage_runs_in_its_order() -> None:
+    stages = FakeStages(HALFWAY)
+    run(stages)
+    kinds = [stage for stage, _ in itertools.groupby(stage for _, stage, _, _ in stages.calls)]
+    measuring = ["inspect", "ranges", "repair", "sensitivity", "hessian", "dependency", "orders"]
+    assert kinds == [*measuring, "trial", "forecast", "trial", "forecast", "verdict", "report"]
+    assert set(kinds) == set(STAGES) - {"baseline", "rebuild"}  # of targets that build one
+
+
+def test_without_repairs_there_is_no_stage_for_them() -> None:
+    stages = FakeStages(HALFWAY)
+    run(stages, asked(calibration={"repair": False}))
+    assert stages.names("repair") == []
+    assert all("repairs" not in request for _, _, request, _ in stages.calls)
+
+
+def test_the_result_is_that_of_the_report() -> None:
+    result, _ = run(FakeStages(HALFWAY))
+    assert result == {"result": {"outcome": "improved"}, "engine": json_from_value(BASELINE), "artifacts": {}}
+
+
+def test_names_are_unique() -> None:
+    stages = FakeStages(HALFWAY)
+    run(stages)
+    assert len(set(stages.names())) == len(stages.names())
+
+
+@pytest.mark.parametrize("world", [HALFWAY, LOSSLESS, FakeWorld(rising(40, 0.02), budget=0.004)])
+def test_progress_stays_within_0_and_1_and_never_falls(world: FakeWorld) -> None:
+    stages = FakeStages(world)
+    _, watcher = run(stages)
+    spans = [span for _, _, _, span in stages.calls]
+    assert all(0.0 <= start <= stop <= 1.0 for start, stop in spans)
+    assert all(one[0] <= other[0] for one, other in itertools.pairwise(spans))
+    assert all(one[1] <= other[0] + 1e-12 for one, other in itertools.pairwise(spans))
+    entered = [progress for _, progress in watcher.stages]
+    assert entered == sorted(entered)
+    assert spans[-1][1] == 1.0
+
+
+def test_only_stages_that_users_know_are_shown() -> None:
+    _, watcher = run(FakeStages(HALFWAY))
+    assert [stage for stage, _ in itertools.groupby(stage for stage, _ in watcher.stages)] == list(SHOWN)
+
+
+def breaks_at_half(stage: str, request: Mapping[str, object]) -> Exception | None:
+    is_half = stage == "trial" and len(cast(Mapping[str, str], request["low"])) == 8
+    return StageCrashedError("killed by signal 11", fix="none") if is_half else None
+
+
+@pytest.mark.parametrize("failure", [never, breaks_at_half])
+def test_a_replay_asks_for_the_same_and_runs_nothing_again(failure: Failure) -> None:
+    replay, one, two = Replay(FakeStages(HALFWAY, failure)), Watcher(), Watcher()
+    first = optimize(asked(), replay, one)
+    requests, ran = list(replay.asked), len(replay.stages.calls)
+    replay.asked.clear()
+    second = optimize(asked(), replay, two)
+    assert replay.asked == requests
+    assert len(replay.stages.calls) == ran
+    assert second == first
+    assert two == one
+
+
+@pytest.mark.parametrize("stop", range(1, 20, 4))
+def test_a_job_that_was_cut_off_goes_on_where_it_was(stop: int) -> None:
+    whole = FakeStages(HALFWAY)
+    run(whole)
+    replay = Replay(FakeStages(HALFWAY))
+
+    def cut(name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
+        if len(replay.stages.calls) == stop:
+            raise KeyboardInterrupt
+        return replay(name, stage, request, span)
+
+    with pytest.raises(KeyboardInterrupt):
+        optimize(asked(), cut, Watcher())
+    optimize(asked(), replay, Watcher())
+    assert replay.stages.calls == whole.calls
+
+
+def test_a_lossless_model_is_noticed_after_two_trials() -> None:
+    stages = FakeStages(LOSSLESS)
+    _, watcher = run(stages)
+    assert len(stages.names("trial")) == 2
+    assert watcher.trials == [(1, 0), (2, 1)]
+
+
+def test_no_forecast_is_made_once_a_limit_is_reached() -> None:
+    stages = FakeStages(HALFWAY)
+    run(stages, asked(search={"max_trials": 2}))
+    assert stages.names("forecast") == []
+
+
+def test_the_second_forecast_is_given_the_kernel_times_of_the_first_and_all_trials() -> None:
+    stages = FakeStages(HALFWAY)
+    run(stages)
+    assert "kernels_ms" not in stages.request("forecast/search")
+    assert stages.request("forecast/refine")["kernels_ms"] == {"layer000": {"baseline": 2.0, "int8": 1.0}}
+    assert len(cast(Sequence[object], stages.request("forecast/search")["trials"])) == 2
+    assert len(cast(Sequence[object], stages.request("forecast/refine")["trials"])) == len(reported(stages))
+
+
+def test_the_report_is_told_what_every_probe_ran_on() -> None:
+    class Mixed(FakeStages):
+        def hessian(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+            return super().hessian(name, request) | {"provider": "CUDAExecutionProvider"}
+
+    stages = Mixed(HALFWAY)
+    run(stages)
+    assert stages.request("report")["providers"] == ["CPUExecutionProvider", "CUDAExecutionProvider"]
+
+
+def test_after_the_inspection_the_model_is_the_baseline() -> None:
+    stages = FakeStages(HALFWAY)
+    run(stages)
+    assert stages.request("inspect")["model"] == json_from_value(MODEL)
+    assert all(request["model"] == json_from_value(BASELINE) for name, _, request, _ in stages.calls if name != "inspect")
+
+
+def test_trials_are_named_by_their_fingerprint_and_numbered_in_turn() -> None:
+    stages = FakeStages(HALFWAY)
+    run(stages)
+    for index, name in enumerate(stages.names("trial")):
+        assert stages.request(name)["index"] == index
+    assert [f"trial/{trial.fingerprint}" for trial in reported(stages)] == stages.names("trial")
+
+
+def test_finalists_go_to_the_verdict_safest_first() -> None:
+    stages = FakeStages(HALFWAY)
+    run(stages)
+    chosen = value_from_json(tuple[Trial, ...], stages.request("verdict")["finalists"])
+    assert [trial.low_layers for trial in chosen] == sorted(
+        trial.low_layers for trial in reported(stages) if trial.met and trial.low_layers
+    )
+
+
+def sampled(world: FakeWorld, samples: int, on_search: Accuracy) -> FakeStages:
+    """Return stages whose trials saw ``samples`` samples in all and ``on_search`` on the search's half."""
+
+    class Sampled(FakeStages):
+        def trial(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+            found = value_from_json(Trial, super().trial(name, request)["trial"])
+            assert found.on_all is not None
+            known = dataclasses.replace(found.on_all, samples=samples)
+            return {"trial": json_from_value(dataclasses.replace(found, on_all=known, on_search=on_search if found.low_layers else known))}
+
+    return Sampled(world)
+
+
+BAD = Accuracy(0.5, 0.9, -0.4, 0.4, binary=True, samples=500_000)
+
+
+def test_with_enough_samples_the_search_looks_at_its_half_alone() -> None:
+    stages = sampled(LOSSLESS, 1_000_000, BAD)
+    run(stages)
+    assert stages.request("verdict")["selection"] == "held_out"
+    assert stages.request("verdict")["finalists"] == []
+
+
+def test_with_few_samples_search_and_verdict_share_them() -> None:
+    stages = sampled(LOSSLESS, 100, BAD)
+    run(stages)
+    assert stages.request("verdict")["selection"] == "shared"
+    assert len(stages.names("trial")) == 2
+
+
+def test_the_observer_is_told_the_best_so_far() -> None:
+    stages = FakeStages(HALFWAY)
+    _, watcher = run(stages)
+    trials = reported(stages)
+    assert watcher.trials[-1] == (len(trials), next(trial.index for trial in trials if trial.low_layers == 8))
+
+
+def test_a_trial_is_public_as_the_contract_says() -> None:
+    trial = HALFWAY.trial(3, HALFWAY.low(HALFWAY.layers[:4]), "loss")
+    assert public_trial(trial) == {
+        "index": 3,
+        "fingerprint": trial.fingerprint,
+        "order": "loss",
+        "low_layers": 4,
+        "accuracy": pytest.approx(0.8996),
+        "latency_ms": {"median": 8.75, "p95": 9.625, "runs": 100},
+        "met": True,
+        "failure": None,
+        "seconds": trial.seconds,
+    }
+
+
+def test_a_failed_trial_is_public_with_its_failure() -> None:
+    found = public_trial(failed_trial(2, "f", {"a": Precision.INT8}, "loss", "no such kernel"))
+    assert (found["met"], found["accuracy"], found["latency_ms"], found["failure"]) == (False, None, None, "no such kernel")
+
+
+def test_only_layers_that_can_take_a_low_precision_take_it() -> None:
+    class Unable(FakeStages):
+        def ranges(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
+            found = super().ranges(name, request)
+            able = {layer: ["int8"] if layer < "layer004" else [] for layer in self.world.layers}
+            return {**found, "able": able}
+
+    stages = Unable(HALFWAY)
+    run(stages)
+    all_low = next(trial for trial in reported(stages) if trial.order == "all_low")
+    assert all_low.precisions == dict.fromkeys(HALFWAY.layers[:4], Precision.INT8)
+
+
+def test_the_best_is_the_fastest_that_meets_the_budget() -> None:
+    lengths = (0, 16, 4, 8, 9)
+    trials = [HALFWAY.trial(index, HALFWAY.low(HALFWAY.layers[:length]), "loss") for index, length in enumerate(lengths)]
+    assert best_index(trials) == 3
+    assert best_index([]) is None
+
+
+@given(st.integers(1, 2000), st.integers(1, 300), st.floats(0.0, 1000.0))
+def test_shares_cover_the_probed_samples_once_in_whole_batches(samples: int, batch: int, seconds: float) -> None:
+    shares = probe_shares(samples, batch, seconds)
+    assert shares[0][0] == 0
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(shares))
+    used = shares[-1][1]
+    assert min(samples, MAX_PROBE_SAMPLES) - batch < used <= samples
+    assert used <= max(MAX_PROBE_SAMPLES, batch)
+    assert all((stop - start) % batch == 0 for start, stop in shares[:-1])
+
+
+def test_slow_models_are_probed_in_more_shares() -> None:
+    counts = [len(probe_shares(256, 8, seconds)) for seconds in (0.0, 0.5, 5.0, 500.0)]
+    assert counts == sorted(counts)
+    assert counts[0] == 1
+    assert counts[-1] == 256 // 8
+    assert np.all(np.diff(probe_shares(256, 8, 500.0)) == 8)

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib
+import pytest
+
+from engine_builder.reporting.drawing import MAX_LABEL, label_of
+from engine_builder.reporting.layer_plots import MAX_BARS, bars_left_out, dependency_plot, kernel_plot, kernel_totals, sensitivity_plot
+from engine_builder.reporting.plots import front_plot, path_plot, prediction_plot
+from tests.engine_builder.report_body import BODY, NOT_TRIED, layer, trial
+
+XLINK = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
+TRIALS, LAYERS = BODY["trials"], BODY["layers"]
+FAILED = {**trial(3, 1, 0.8, 0.0), **NOT_TRIED}
+UNTIMED = {**trial(3, 1, 0.8, 0.0), "latency": None}
+
+
+def texts(svg: str) -> list[str]:
+    """Return the texts of a plot; one that is not well-formed XML fails."""
+    root = ET.fromstring(svg.replace("<svg ", f"<svg {XLINK} ", 1))
+    return [element.text or "" for element in root.iter("text")]
+
+
+def front(trials: list[dict[str, Any]], metric: str = "top1", chosen: str | None = "f2") -> str:
+    return front_plot(trials, BODY["front"], chosen, metric)
+
+
+PLOTS: dict[str, Callable[[], str]] = {
+    "front": lambda: front(TRIALS),
+    "path": lambda: path_plot(TRIALS, "f2"),
+    "prediction": lambda: prediction_plot(TRIALS, BODY["predictions"]),
+    "sensitivity": lambda: sensitivity_plot(LAYERS),
+    "kernel": lambda: kernel_plot(BODY["forecasts"][0]["kernels_ms"], LAYERS, "fp32"),
+    "dependency": lambda: dependency_plot(BODY["dependency_map"], BODY["dependencies"]),
+}
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_two_drawings_are_equal_byte_for_byte(name: str) -> None:
+    assert PLOTS[name]() == PLOTS[name]()
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_plot_holds_no_date_no_address_and_no_metadata(name: str) -> None:
+    svg = PLOTS[name]()
+    assert texts(svg)
+    assert not any(word in svg for word in ("http", "<metadata", "<script", "<?xml", "<!"))
+
+
+def test_drawing_leaves_the_users_settings_alone() -> None:
+    def settings() -> dict[str, object]:
+        return {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}  # to ask for that one sets it
+
+    before = settings()
+    front(TRIALS)
+    assert settings() == before
+
+
+def test_drawing_imports_no_global_state() -> None:
+    code = "import sys, engine_builder.reporting.page as p, tests.engine_builder.report_body as b; p.render(b.BODY)"
+    assert subprocess.run([sys.executable, "-c", f"{code}; sys.exit('matplotlib.pyplot' in sys.modules)"], check=False).returncode == 0
+
+
+def test_the_users_settings_do_not_change_a_plot() -> None:
+    plain = front(TRIALS)
+    with matplotlib.rc_context({"font.size": 30.0, "axes.grid": True, "svg.fonttype": "path"}):
+        assert front(TRIALS) == plain
+
+
+def test_a_stage_that_draws_nothing_does_not_pay_for_the_library() -> None:
+    modules = "engine_builder.pipeline.stage_table, engine_builder.stages.trial, engine_builder.stages.verdict"
+    code = f"import sys, {modules}; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_front_shows_the_budget_the_chosen_engine_and_each_trial() -> None:
+    shown = texts(front(TRIALS))
+    assert {"budget: 0.8975", "chosen", "baseline", "0", "1", "2"} <= set(shown)
+
+
+def test_a_kept_baseline_has_no_chosen_mark() -> None:
+    assert "chosen" not in texts(front(TRIALS, chosen=None))
+    assert "chosen" not in texts(path_plot(TRIALS, None))
+
+
+def test_an_engine_that_lost_far_too_much_is_drawn_at_the_edge_with_its_score() -> None:
+    hopeless = trial(7, 4, 0.6, -0.8)
+    assert "7 (0.0975)" in texts(front([*TRIALS, hopeless]))
+
+
+def test_trials_without_score_or_time_are_not_on_the_front() -> None:
+    assert front([*TRIALS, FAILED, UNTIMED]) == front(TRIALS)
+    assert front([FAILED]) == ""
+
+
+def test_the_budget_of_an_error_is_above_the_errors_that_it_allows() -> None:
+    errors = [{**trial(1, 1, 0.8, 0.0), "on_all": {"score": 0.003, "excess": 0.007}}]
+    assert "budget: 0.01" in texts(front(errors, "nmse"))
+
+
+def test_only_the_front_is_numbered_where_there_are_many_trials() -> None:
+    many = [trial(index, 1, 0.5 + 0.01 * index, 0.0001) for index in range(3, 40)]
+    shown = texts(front([*TRIALS, *many]))
+    assert "2" in shown
+    assert "33" not in shown
+
+
+def test_a_failed_trial_is_on_the_path() -> None:
+    assert {"failed", "3"} <= set(texts(path_plot([*TRIALS, FAILED], "f2")))
+
+
+def test_the_path_names_an_order_where_it_takes_over() -> None:
+    shown = texts(path_plot([*TRIALS, trial(3, 1, 0.8, 0.0), trial(4, 1, 0.8, 0.0, "refine")], "f2"))
+    assert {"0 baseline", "1 all_low", "2 frontier", "3", "4 refine"} <= set(shown)
+
+
+def test_a_search_of_failures_only_is_drawn() -> None:
+    assert "failed" in texts(path_plot([FAILED], None))
+    assert path_plot([], None) == ""
+
+
+def test_predictions_without_measurements_are_left_out() -> None:
+    assert prediction_plot([FAILED], [{"fingerprint": "f3", "ratio": 0.8, "loss": 0.1}]) == ""
+    assert prediction_plot(TRIALS, []) == ""
+
+
+def test_a_search_without_a_time_model_shows_the_losses_only() -> None:
+    shown = texts(prediction_plot(TRIALS, [{"fingerprint": "f1", "ratio": None, "loss": 0.003}]))
+    assert "Loss of the outputs" in shown
+    assert "Latency / baseline" not in shown
+
+
+def test_the_bars_of_a_large_model_are_limited_and_the_plot_says_so() -> None:
+    layers = [layer(f"layer{index}", 0.1 / (index + 1)) for index in range(300)]
+    shown = texts(sensitivity_plot(layers))
+    assert f"The {MAX_BARS} most sensitive of 300 layers" in shown
+    assert "layer39" in shown
+    assert "layer40" not in shown
+    assert bars_left_out(layers) == 260
+
+
+def test_layers_that_were_not_probed_have_no_bar() -> None:
+    assert "conv" not in texts(sensitivity_plot([layer("conv", None), layer("gemm")]))
+    assert sensitivity_plot([layer("conv", None)]) == ""
+
+
+@pytest.mark.parametrize("loss", [0.0, -1e-9])
+def test_a_layer_that_loses_nothing_is_drawn_on_the_logarithmic_axis(loss: float) -> None:
+    assert "still" in texts(sensitivity_plot([layer("still", loss), layer("loud", 0.1, hessian=0.1)]))
+    assert "still" in texts(sensitivity_plot([layer("still", loss)]))
+
+
+def test_an_error_that_is_not_known_is_not_drawn() -> None:
+    assert texts(sensitivity_plot([{**layer("conv"), "loss_error": float("inf")}]))
+
+
+def test_kernels_that_took_no_time_are_left_out() -> None:
+    shown = texts(kernel_plot({"conv": {"baseline": 1.0, "int8": 0.5}, "gemm": {"baseline": 0.0, "int8": 0.0}}, LAYERS, "fp32"))
+    assert "conv" in shown
+    assert "gemm" not in shown
+    assert kernel_plot({}, LAYERS, "fp32") == ""
+
+
+def test_the_kernels_of_the_chosen_engine_are_a_mix_of_both() -> None:
+    assert kernel_totals(BODY["forecasts"][0]["kernels_ms"], LAYERS, "fp32") == pytest.approx((1.4, 0.9))  # gemm stays
+
+
+def test_a_map_of_one_layer_or_of_no_dependency_is_harmless() -> None:
+    assert dependency_plot({"layers": ["conv"], "lower": [[]]}, []) == ""
+    assert texts(dependency_plot({"layers": ["conv", "gemm"], "lower": [[], [0.0]]}, []))
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a & b ]]>", "$\\frac{$", "层/卷积", "--><g>", "q\"uote'"])
+def test_a_layers_name_stays_text(name: str) -> None:
+    plots = [
+        sensitivity_plot([layer(name)]),
+        kernel_plot({name: {"baseline": 1.0, "int8": 0.5}}, [layer(name)], "fp32"),
+        dependency_plot({"layers": [name, "gemm"], "lower": [[], [0.1]]}, []),
+        path_plot([trial(0, 1, 0.9, 0.1, name)], None),
+    ]
+    for svg in plots:
+        assert any(name in text for text in texts(svg))
+        assert "<script" not in svg
+
+
+def test_control_characters_in_a_name_are_not_drawn() -> None:
+    assert label_of("a\x00b\n\x1b\u202ec") == "a\ufffdb\ufffd\ufffd\ufffdc"
+    assert texts(sensitivity_plot([layer("a\x00\ud800")]))
+
+
+def test_a_long_name_keeps_its_end() -> None:
+    label = label_of("/base/encoder/layer.11/attention/output/dense/MatMul")
+    assert len(label) == MAX_LABEL
+    assert label.endswith("layer.11/attention/output/dense/MatMul")

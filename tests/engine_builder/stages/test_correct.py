@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from calibration.accuracy.metrics import OutputKind
+from calibration.codec import json_from_value, value_from_json
+from calibration.sensitivity.task_losses import losses
+from engine_builder.records.corrections import RepairTable
+from engine_builder.stages.correct import split
+from engine_builder.workspace.workspace import FileRef
+from tests.driver import Json, plain_outputs, ranged, run_job, trials_of
+from tests.model_text import Array, cnn, model_from_text, samples_for
+
+
+def network() -> onnx.ModelProto:
+    """Two layers, the first with little weight on the channel that may be large."""
+    model = model_from_text(
+        "g (float[N,16] x) => (float[N,4] y) { a = MatMul(x, w1) r = Relu(a) y = Gemm(r, w2, b2) }",
+        {"w1": (16, 8), "w2": (8, 4), "b2": (4,)},
+    )
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "w1")
+    array = numpy_helper.to_array(weight) * np.where(np.arange(16) == 3, 0.01, 1)[:, None]
+    weight.CopyFrom(numpy_helper.from_array(array.astype(np.float32), "w1"))
+    return model
+
+
+def samples(count: int, *, large: bool) -> dict[str, Array]:
+    """Return samples, one channel of which is a hundred times as large as the others if ``large``."""
+    scale = np.where(np.arange(16) == 3, 100 if large else 1, 1)
+    return {"x": np.asarray(samples_for(network(), count)["x"] * scale, dtype=np.float32)}
+
+
+def repaired(folder: Path, calibration: Mapping[str, Array], config: Json | None = None) -> RepairTable:
+    driver, basics = ranged(folder, network(), dict(calibration), samples(16, large=False), config)
+    found = driver.run("repair", basics)
+    return value_from_json(RepairTable, driver.workspace.read_json(value_from_json(FileRef, found["repairs"])))
+
+
+def test_a_smoothing_that_helps_is_kept_with_its_gain(tmp_path: Path) -> None:
+    table = repaired(tmp_path, samples(192, large=True))
+    first = table.tried[0]
+    assert [smoothing.tensor for smoothing in table.smoothings][:1] == ["x"]
+    assert first.kept
+    assert first.loss_after < 0.6 * first.loss_before
+    assert first.samples == 48
+
+
+def test_a_smoothing_that_does_not_help_is_shown_and_not_kept(tmp_path: Path) -> None:
+    even = samples(192, large=False)
+    table = repaired(tmp_path, even)
+    assert len(table.tried) == 2
+    assert "x" not in [smoothing.tensor for smoothing in table.smoothings]
+
+
+def test_the_range_of_a_kept_smoothing_holds_every_calibration_sample(tmp_path: Path) -> None:
+    calibration = samples(192, large=True)
+    smoothing = repaired(tmp_path, calibration).smoothings[0]
+    product = np.asarray(calibration["x"], dtype=np.float32) * smoothing.factor
+    assert (smoothing.low, smoothing.high) == (float(product.min()), float(product.max()))
+
+
+def test_two_runs_find_the_same(tmp_path: Path) -> None:
+    calibration = samples(192, large=True)
+    assert repaired(tmp_path / "a", calibration) == repaired(tmp_path / "b", calibration)
+
+
+def test_too_few_samples_to_judge_on_mean_no_repair(tmp_path: Path) -> None:
+    assert repaired(tmp_path, samples(3, large=True)) == RepairTable()
+
+
+@pytest.mark.parametrize(("count", "batch"), [(2, 1), (8, 1), (100, 1), (1000, 1), (64, 16), (32, 32), (1024, 64)])
+def test_a_split_is_disjoint_and_of_whole_batches(count: int, batch: int) -> None:
+    fitted, held_out = split(count, batch, seed=3)
+    assert not set(fitted) & set(held_out) or not len(held_out)
+    assert len(held_out) % batch == 0
+    assert len(fitted) % batch == 0 or not len(held_out)
+    assert len(held_out) <= max(48, batch)
+    assert len(held_out) <= len(fitted)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_report_shows_repairs_unless_they_are_switched_off(tmp_path: Path, wanted: bool) -> None:
+    finished = run_job(tmp_path, network(), samples(192, large=True), samples(16, large=True), {"calibration": {"repair": wanted}})
+    shown = cast(Sequence[Json], finished.report["repairs"])
+    assert [item["what"] for item in shown] == ["smoothing", "smoothing", "bias correction"] * wanted
+    assert (
+        "x_Mul" in finished.path(cast(Json, finished.outcome["artifacts"])["model.explicit.onnx"]).read_bytes().decode("latin1")
+    ) is wanted
+
+
+def biased(folder: Path, network: onnx.ModelProto, calibration: Mapping[str, Array]) -> Json:
+    """Return the trial of the engine with every layer low."""
+    driver, basics = ranged(folder, network, dict(calibration), dict(samples_for(network, 16, seed=5)))
+    basics |= driver.run("repair", basics)
+    low = dict.fromkeys(cast(Mapping[str, object], basics["able"]), "int8")
+    return cast(Json, driver.run("trial", {**basics, "low": low, "index": 1, "order": "all_low"})["trial"])
+
+
+def test_a_bias_correction_is_kept_exactly_where_it_lowers_the_loss_on_other_samples(tmp_path: Path) -> None:
+    kept = []
+    for name, model in {"cnn": cnn(), "network": network()}.items():
+        trial = biased(tmp_path / name, model, samples_for(model, 64))
+        bias = cast(Json, trial["bias"])
+        assert bias["what"] == "bias correction"
+        assert bias["samples"] == 16
+        assert bias["kept"] is (cast(float, bias["loss_after"]) < cast(float, bias["loss_before"]))
+        assert (trial["corrections"] is not None) is bias["kept"]
+        kept.append(bias["kept"])
+    assert any(kept)
+
+
+def test_the_engine_of_a_trial_is_built_again_with_its_corrections(tmp_path: Path) -> None:
+    finished = run_job(tmp_path, cnn(), samples_for(cnn(), 64), samples_for(cnn(), 40, seed=5), {"accuracy": {"min_relative": 0.5}})
+    chosen = next(trial for trial in trials_of(finished) if trial.low_layers)
+    assert chosen.bias is not None
+    assert [item for item in cast(Sequence[Json], finished.report["repairs"]) if item["what"] == "bias correction"] == [
+        json_from_value(chosen.bias)
+    ]
+    validation = samples_for(cnn(), 40, seed=5)
+    reference = plain_outputs(finished.model_bytes, validation, 40)
+    found = float(np.mean(losses([OutputKind.LOGITS], reference, plain_outputs(finished.engine, validation, 40))))
+    assert found == pytest.approx(chosen.loss, rel=1e-3)  # another batch, other sums

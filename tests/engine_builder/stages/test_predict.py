@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from calibration.codec import json_from_value, value_from_json
+from calibration.graph.layers import find_layers
+from calibration.graph_passes.normalize import prepare
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
+from calibration.onnx_model.model_io import save_model
+from calibration.sensitivity.ranking import Sensitivity, SensitivityTable
+from engine_builder.config.config import config_from_json, config_json
+from engine_builder.profiling.profiles import Kernels
+from engine_builder.records.assignment import fingerprint_of
+from engine_builder.records.trial import Accuracy, Latency, Trial
+from engine_builder.search.search import Ladder
+from engine_builder.search.time_model import Flow, TimeModel
+from engine_builder.stages.inspect import inspect
+from engine_builder.stages.predict import flows_between, forecast, gains_from, prefix_ladder
+from engine_builder.stages.probe import ranges
+from engine_builder.workspace.workspace import StageContext, Workspace
+from tests.model_text import cnn, model_from_text, samples_for
+
+LAYERS = ("Conv_c1", "Conv_c2", "Add_sum", "Gemm_logits")
+
+
+def flows_of(model: onnx.ModelProto, sizes: Mapping[str, int] | None = None) -> dict[tuple[str | None, tuple[str, ...]], bool]:
+    """Return whether something else reads each flow, by its producer and readers."""
+    prepared = prepare(model).model
+    flows = flows_between(prepared, find_layers(prepared), ONNXRUNTIME_CPU_SCHEME, sizes or {})
+    found = {(flow.producer, flow.readers): flow.float_readers for flow in flows}
+    assert len(found) == len(flows)
+    return found
+
+
+def test_a_pooled_and_reshaped_tensor_is_the_tensor_itself() -> None:
+    model = model_from_text(
+        """g (float[N,1,8,8] x) => (float[N,3] y)
+        <int64[2] shape = {0, -1}> {
+            c = Conv<pads=[1,1,1,1]>(x, w1)
+            r = Relu(c)
+            p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r)
+            f = Reshape(p, shape)
+            y = Gemm(f, w2)
+        }""",
+        {"w1": (4, 1, 3, 3), "w2": (64, 3)},
+    )
+    assert flows_of(model) == {
+        (None, ("Conv_c",)): False,
+        ("Conv_c", ("Gemm_y",)): False,
+        ("Gemm_y", ()): True,  # an output of the model is a float
+    }
+
+
+def test_averages_are_floats_on_both_sides() -> None:
+    assert flows_of(cnn()) == {
+        (None, ("Conv_c1",)): False,
+        ("Conv_c1", ("Conv_c2", "Add_sum")): False,  # the residual
+        ("Conv_c2", ("Add_sum",)): False,
+        ("Add_sum", ()): True,  # the pooling reads floats ...
+        (None, ("Gemm_logits",)): False,  # ... and what it writes must be quantized anew
+        ("Gemm_logits", ()): True,
+    }
+
+
+def test_a_branch_that_no_layer_reads_reads_floats() -> None:
+    model = model_from_text(
+        """g (float[N,1,8,8] x) => (float[N,4,8,8] y, float[N,4,8,8] z) {
+            a = Conv<pads=[1,1,1,1]>(x, w1)
+            y = Conv<pads=[1,1,1,1]>(a, w2)
+            z = Sigmoid(a)
+        }""",
+        {"w1": (4, 1, 3, 3), "w2": (4, 4, 3, 3)},
+    )
+    assert flows_of(model)["Conv_a", ("Conv_y",)]
+
+
+def test_a_matmul_writes_floats() -> None:
+    model = model_from_text("g (float[N,4] x) => (float[N,4] y) { a = MatMul(x, w1) y = MatMul(a, w2) }", {"w1": (4, 4), "w2": (4, 4)})
+    assert flows_of(model) == {(None, ("MatMul_a",)): False, (None, ("MatMul_y",)): False}
+
+
+def test_a_layer_that_reads_one_tensor_twice_is_one_reader() -> None:
+    model = model_from_text(
+        """g (float[N,4,4] x) => (float[N,4,4] y) {
+            a = MatMul(x, w)
+            y = MatMul(a, a)
+        }""",
+        {"w": (4, 4)},
+    )
+    assert flows_of(model) == {(None, ("MatMul_a",)): False, (None, ("MatMul_y",)): False}
+
+
+def test_sizes_are_those_of_the_tensor_that_the_layer_writes() -> None:
+    prepared = prepare(cnn()).model
+    flows = flows_between(prepared, find_layers(prepared), ONNXRUNTIME_CPU_SCHEME, {"input": 64, "r1": 256})
+    assert [flow.elements for flow in flows if flow.readers[:1] in (("Conv_c1",), ("Conv_c2",))] == [64, 256]
+    assert isinstance(flows[0], Flow)
+
+
+def test_where_types_are_those_of_kernels_what_writes_a_tensor_rounds_it() -> None:
+    prepared = prepare(cnn()).model
+    flows = flows_between(prepared, find_layers(prepared), TENSORRT_SCHEME, {})
+    found = {flow.readers: (flow.producer, flow.is_fused) for flow in flows if flow.readers}
+    assert found == {
+        ("Conv_c1",): (None, False),  # the model's input is a float
+        ("Conv_c2", "Add_sum"): (None, True),
+        ("Add_sum",): (None, True),
+        ("Gemm_logits",): (None, True),
+    }
+
+
+def test_a_decision_gains_what_its_kernel_saves_against_the_baselines() -> None:
+    gains = gains_from({"a": {"baseline": 0.5, "int8": 0.2, "fp8": 0.6}, "b": {"baseline": 0.1, "int4": 0.1}})
+    assert gains == {
+        Decision("a", Precision.INT8): pytest.approx(0.3),
+        Decision("a", Precision.FP8): pytest.approx(-0.1),
+        Decision("b", Precision.INT4): 0.0,
+    }
+
+
+def no_dependency(decisions: int) -> dict[str, NDArray[np.float64]]:
+    """Return the arrays of decisions that do not interact, known exactly."""
+    return {name: np.zeros((decisions, decisions)) for name in ("interaction", "error", "loss_covariance")}
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], StageContext]:
+    """A small network with its ranges, and losses that grow from layer to layer."""
+    root = tmp_path_factory.mktemp("job")
+    workspace = Workspace(root / "workspace")
+    scratch = root / "scratch"
+    scratch.mkdir()
+    context = StageContext(workspace, scratch, lambda fraction, message: None)
+    save_model(cnn(), root / "workspace" / "model.onnx")
+    model = workspace.adopt("model.onnx")
+    data = workspace.write_arrays("calibration.npz", **samples_for(cnn(), 40))
+    config = config_json(config_from_json({"accuracy": {"metric": "agreement", "min_relative": 0.9}}))
+    request: dict[str, object] = {
+        "config": config,
+        "model": json_from_value(model),
+        "calibration": json_from_value(data),
+        "validation": None,
+    }
+    inspected = inspect(request, context)
+    request |= {"inspection": inspected["inspection"], "model": inspected["baseline"]}
+    request["ranges"] = ranges(request, context)["ranges"]
+    rows = tuple(Sensitivity(layer, Precision.INT8, 10.0**-index, 0.0, None, None) for index, layer in enumerate(LAYERS))
+    table = SensitivityTable(rows, 24, 24, 1.0, ())
+    order = tuple(Decision(layer, Precision.INT8) for layer in reversed(LAYERS))
+    request |= {
+        "table": json_from_value(workspace.write_json("sensitivity.json", json_from_value(table))),
+        "dependency": json_from_value(workspace.write_arrays("dependency.npz", **no_dependency(4))),
+        "orders": {"loss": json_from_value(order)},
+    }
+    return request, context
+
+
+def trial(index: int, names: Sequence[str], ratio: float, order: str, kind: Precision = Precision.INT8) -> Trial:
+    accuracy = Accuracy(1.0, 1.0, 0.0, 0.0, binary=True, samples=16)
+    latency = Latency(ratio, ratio, 0.01, 10, 1.0, 0.01, ratio)
+    low = dict.fromkeys(names, kind)
+    return Trial(index, f"f{index}", low, order, len(low), accuracy, accuracy, 0.0, latency, 1, None, 1.0, None)
+
+
+KERNELS = {layer: {"baseline": 0.2, "int8": 0.1} for layer in LAYERS}
+TRIALS = (trial(0, (), 1.0, "baseline"), trial(1, LAYERS, 0.5, "all_low"))
+
+
+def ladders_of(found: Mapping[str, object]) -> dict[str, Ladder]:
+    ladders = [value_from_json(Ladder, item) for item in cast(Sequence[object], found["ladders"])]
+    return {ladder.name: ladder for ladder in ladders}
+
+
+def test_the_first_forecast_gives_the_frontier_and_the_prefixes_of_each_order(job: tuple[dict[str, object], StageContext]) -> None:
+    request, context = job
+    found = forecast({**request, "trials": json_from_value(TRIALS)}, context)
+    ladders = ladders_of(found)
+    assert list(ladders) == ["frontier", "loss"]
+    assert [set(rung) for rung in ladders["loss"].rungs] == [set(LAYERS[-count:]) for count in (1, 2, 3)]
+    assert set(cast(Mapping[str, object], found["kernels_ms"])) == set(LAYERS)
+    assert all(set(times) == {"baseline", "int8"} for times in cast(Mapping[str, Mapping[str, float]], found["kernels_ms"]).values())
+    for one, other in itertools.pairwise(ladders["frontier"].ratios):
+        assert other < one
+    assert list(context.scratch.glob("profile*")) == []
+    fingerprints = [name for item in cast(Sequence[Mapping[str, list[str]]], found["ladders"]) for name in item["fingerprints"]]
+    rungs = [rung for ladder in ladders.values() for rung in ladder.rungs]
+    assert fingerprints == [fingerprint_of(LAYERS, rung, Precision.FP32) for rung in rungs]
+
+
+def test_a_later_forecast_takes_the_kernel_times_of_the_first_and_gives_the_frontier_alone(
+    job: tuple[dict[str, object], StageContext],
+) -> None:
+    request, context = job
+    found = forecast({**request, "trials": json_from_value(TRIALS), "kernels_ms": KERNELS}, context)
+    assert list(ladders_of(found)) == ["refine"]
+    assert found["kernels_ms"] == KERNELS
+    assert found == forecast({**request, "trials": json_from_value(TRIALS), "kernels_ms": KERNELS}, context)
+
+
+def test_what_was_timed_is_predicted_as_it_was(job: tuple[dict[str, object], StageContext]) -> None:
+    request, context = job
+    found = forecast({**request, "trials": json_from_value(TRIALS), "kernels_ms": KERNELS}, context)
+    predicted = cast(Mapping[str, Mapping[str, float]], found["predicted"])
+    assert predicted["f0"] == {"ratio": 1.0, "loss": 0.0, "loss_error": 0.0, "refitted": 0.0, "refitted_error": 0.0}
+    assert predicted["f1"]["ratio"] == pytest.approx(0.5)
+    assert predicted["f1"]["loss"] == pytest.approx(1.111)
+
+
+def test_a_failed_trial_says_nothing_about_time(job: tuple[dict[str, object], StageContext]) -> None:
+    request, context = job
+    broken = Trial(2, "f2", {"Conv_c1": Precision.INT8}, "loss", 1, None, None, None, None, None, None, 0.0, "the compiler crashed")
+    found = forecast({**request, "trials": json_from_value((*TRIALS, broken)), "kernels_ms": KERNELS}, context)
+    assert cast(Mapping[str, object], found["time_model"])["trials"] == 2
+
+
+@pytest.fixture
+def both(job: tuple[dict[str, object], StageContext]) -> tuple[dict[str, object], StageContext]:
+    """The same job with a choice of INT8 and FP8: FP8 loses a tenth, and saves as much in the convolutions and half as much elsewhere."""
+    request, context = job
+    kinds = {Precision.INT8: 1.0, Precision.FP8: 0.1}
+    rows = tuple(
+        Sensitivity(layer, kind, share * 10.0**-index, 0.0, None, None)
+        for index, layer in enumerate(LAYERS)
+        for kind, share in kinds.items()
+    )
+    order = tuple(Decision(layer, kind) for kind in reversed(kinds) for layer in reversed(LAYERS))
+    table = json_from_value(SensitivityTable(rows, 24, 24, 1.0, ()))
+    kernels = {layer: {"baseline": 0.2, "int8": 0.1, "fp8": 0.1 if "Conv" in layer else 0.15} for layer in LAYERS}
+    changed = {
+        "table": json_from_value(context.workspace.write_json("both.json", table)),
+        "dependency": json_from_value(context.workspace.write_arrays("both.npz", **no_dependency(8))),
+        "orders": {"loss": json_from_value(order)},
+        "kernels_ms": kernels,
+    }
+    return {**request, **changed}, context
+
+
+ALL_FP8 = trial(2, LAYERS, 0.6, "all_fp8", Precision.FP8)
+
+
+def test_each_layer_takes_the_precision_that_is_best_for_it(both: tuple[dict[str, object], StageContext]) -> None:
+    request, context = both
+    found = forecast({**request, "trials": json_from_value((*TRIALS, ALL_FP8))}, context)
+    rungs = ladders_of(found)["refine"].rungs
+    fp8, int8 = Precision.FP8, Precision.INT8
+    assert {"Conv_c1": fp8, "Conv_c2": fp8, "Add_sum": fp8, "Gemm_logits": fp8} in rungs
+    assert rungs[-1]["Gemm_logits"] is int8
+    assert any(set(rung.values()) == {int8, fp8} for rung in rungs)
+    overheads = cast(Mapping[str, float], cast(Mapping[str, object], found["time_model"])["overhead_ms"])
+    assert set(overheads) == {"int8", "fp8"}
+    predicted = cast(Mapping[str, Mapping[str, float]], found["predicted"])
+    assert [predicted[f"f{index}"]["ratio"] for index in range(3)] == pytest.approx([1.0, 0.5, 0.6])
+    assert [predicted[f"f{index}"]["loss"] for index in range(3)] == pytest.approx([0.0, 1.111, 0.1111])
+
+
+def test_the_loss_model_is_checked_against_the_trials(both: tuple[dict[str, object], StageContext]) -> None:
+    request, context = both
+    trials = [dataclasses.replace(item, loss=loss) for item, loss in zip((*TRIALS, ALL_FP8), (0.0, 2.222, 0.2222), strict=True)]
+    found = forecast({**request, "trials": json_from_value(tuple(trials))}, context)
+    assert found["loss_model"] == {"factor": pytest.approx(2.0**0.4), "trials": 2, "within": 0, "spread": pytest.approx(0.6 * np.log(2.0))}
+
+
+def test_in_a_prefix_a_decision_replaces_another_of_its_layer_only_where_it_is_faster(both: tuple[dict[str, object], StageContext]) -> None:
+    """The convolutions are as fast in FP8 as in INT8, which loses more; the stage is asked with the first kernel times known."""
+    request, context = both
+    kernels = request["kernels_ms"]
+    found = forecast({**request, "trials": json_from_value((*TRIALS, ALL_FP8))}, context)
+    assert found["kernels_ms"] == kernels
+    times = TimeModel(1.0, gains_from(cast(Kernels, kernels)), (), 0.0, {})
+    order = value_from_json(tuple[Decision, ...], cast(Mapping[str, object], request["orders"])["loss"])
+    ladder = prefix_ladder("loss", order, times, ())
+    assert len(ladder.rungs) == 6  # four layers in FP8 one by one, then two of them in INT8
+    assert {layer: kind.value for layer, kind in ladder.rungs[-1].items()} == {
+        "Conv_c1": "fp8",
+        "Conv_c2": "fp8",
+        "Add_sum": "int8",
+        "Gemm_logits": "int8",
+    }
+
+
+def test_a_precision_that_was_not_timed_is_in_no_ladder(both: tuple[dict[str, object], StageContext]) -> None:
+    request, context = both
+    kernels = {layer: {"baseline": 0.2, "int8": 0.1} for layer in LAYERS}
+    failed = Trial(2, "f2", dict.fromkeys(LAYERS, Precision.FP8), "all_fp8", 4, None, None, None, None, None, None, 0.0, "no such kernel")
+    found = forecast({**request, "kernels_ms": kernels, "trials": json_from_value((*TRIALS, failed))}, context)
+    assert {kind for rung in ladders_of(found)["refine"].rungs for kind in rung.values()} == {Precision.INT8}
+
+
+def test_only_uniform_engines_that_were_timed_are_profiled(both: tuple[dict[str, object], StageContext]) -> None:
+    request, context = both
+    failed = Trial(2, "f2", dict.fromkeys(LAYERS, Precision.FP8), "all_fp8", 4, None, None, None, None, None, None, 0.0, "no such kernel")
+    first = {key: value for key, value in request.items() if key != "kernels_ms"}
+    found = forecast({**first, "trials": json_from_value((*TRIALS, failed))}, context)
+    ladders = ladders_of(found)
+    assert all(set(times) == {"baseline", "int8"} for times in cast(Kernels, found["kernels_ms"]).values())
+    assert {kind for ladder in ladders.values() for rung in ladder.rungs for kind in rung.values()} == {Precision.INT8}

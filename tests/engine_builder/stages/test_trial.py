@@ -1,0 +1,228 @@
+"""One trial: the engine that is built, its scores against the float model, and its time beside the baseline's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import pytest
+from numpy.typing import NDArray
+
+from calibration.accuracy.metrics import Metric
+from calibration.accuracy.verdict import Budget
+from calibration.codec import json_from_value, value_from_json
+from engine_builder.config.config import config_from_json
+from engine_builder.errors import BuildError
+from engine_builder.evaluation.measurement import accuracy, fits, search_half
+from engine_builder.records.trial import Trial
+from engine_builder.timing import Clock, Timing
+from tests.driver import Driver, Json, inspection_of, plain_outputs, ranged
+from tests.model_text import cnn, samples_for
+from tests.models import attention, duplicate_node_names, fp16, several_outputs
+
+CNN_LAYERS = ("Conv_c1", "Conv_c2", "Add_sum", "Gemm_logits")
+
+
+def run_trial(driver: Driver, basics: Json, *low: str) -> Trial:
+    request = {**basics, "low": dict.fromkeys(low, "int8"), "index": 3, "order": "loss"}
+    return value_from_json(Trial, driver.run("trial", request)["trial"])
+
+
+def scores_of(driver: Driver, trial: Trial) -> NDArray[np.float64]:
+    assert trial.scores is not None
+    return cast("NDArray[np.float64]", driver.workspace.read_arrays(trial.scores)["scores"])
+
+
+def with_zeros(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with zeros for its first weight."""
+    weight = model.graph.initializer[0]
+    weight.CopyFrom(onnx.numpy_helper.from_array(np.zeros_like(onnx.numpy_helper.to_array(weight)), weight.name))
+    return model
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Driver, Json]:
+    return ranged(
+        tmp_path_factory.mktemp("job"), cnn(), samples_for(cnn(), 20), samples_for(cnn(), 12, seed=2), {"accuracy": {"max_nmse": 0.5}}
+    )
+
+
+def test_layers_are_named_as_these_tests_say(job: tuple[Driver, Json]) -> None:
+    assert tuple(layer.name for layer in inspection_of(*job).layers) == CNN_LAYERS
+
+
+def test_the_baseline_is_the_users_file_and_scores_as_itself(job: tuple[Driver, Json]) -> None:
+    trial = run_trial(*job)
+    assert (trial.index, trial.order, trial.low_layers, trial.failure) == (3, "loss", 0, None)
+    assert trial.size_bytes == len(cnn().SerializeToString())
+    assert trial.loss == 0.0
+    assert trial.on_all is not None
+    assert (trial.on_all.score, trial.on_all.flips, trial.on_all.samples) == (0.0, 0.0, 12)
+    assert trial.latency is not None
+    assert (trial.latency.ratio, trial.latency.median_ms) == (1.0, trial.latency.baseline_median_ms)
+
+
+def test_the_float_baseline_is_not_run_again_on_what_the_inspection_ran_it_on(job: tuple[Driver, Json]) -> None:
+    driver, basics = job
+    replaced = driver.workspace.write_bytes("other.onnx", with_zeros(cnn()).SerializeToString())
+    trial = run_trial(driver, {**basics, "model": json_from_value(replaced)})
+    assert trial.loss == 0.0  # of a model that computes something else: what is known of the baseline is taken as it is
+    assert trial.scores is not None
+    assert trial.scores.sha256 == inspection_of(driver, basics).scores.sha256
+
+
+def test_a_half_precision_baseline_is_scored_against_the_float_model(tmp_path: Path) -> None:
+    driver, basics = ranged(tmp_path, fp16(), config={"accuracy": {"metric": "cosine"}})
+    replaced = driver.workspace.write_bytes("other.onnx", with_zeros(fp16()).SerializeToString())
+    trial = run_trial(driver, {**basics, "model": json_from_value(replaced)})
+    assert trial.loss is not None
+    assert trial.loss > 0.0
+
+
+def test_a_low_engine_is_scored_against_the_float_model(job: tuple[Driver, Json]) -> None:
+    trial = run_trial(*job, "Conv_c1", "Gemm_logits")
+    assert trial.low_layers == 2
+    assert trial.on_all is not None
+    assert 0.0 < trial.on_all.score < 0.1
+    assert trial.on_all.score == pytest.approx(float(np.mean(scores_of(job[0], trial))))
+    assert trial.on_all.excess == pytest.approx(0.5 - trial.on_all.score)
+    assert trial.loss is not None
+    assert trial.loss > 0.0
+
+
+def test_half_of_the_samples_is_for_the_search(job: tuple[Driver, Json]) -> None:
+    trial = run_trial(*job, *CNN_LAYERS)
+    assert trial.on_search is not None
+    assert trial.on_search.samples == 6
+    assert trial.on_search.score == pytest.approx(float(np.mean(scores_of(job[0], trial)[search_half(12, 0)])))
+
+
+def test_the_same_assignment_gives_the_same_fingerprint_and_scores(job: tuple[Driver, Json]) -> None:
+    first, second = run_trial(*job, "Conv_c1", "Conv_c2"), run_trial(*job, "Conv_c2", "Conv_c1")
+    assert (first.fingerprint, first.scores, first.loss, first.size_bytes) == (
+        second.fingerprint,
+        second.scores,
+        second.loss,
+        second.size_bytes,
+    )
+
+
+def test_the_float_models_outputs_are_those_of_plain_onnxruntime(job: tuple[Driver, Json]) -> None:
+    driver, basics = job
+    kept = driver.workspace.read_arrays(inspection_of(driver, basics).reference)["0"]
+    outputs = plain_outputs(cnn().SerializeToString(), samples_for(cnn(), 12, seed=2), 12)[0]
+    np.testing.assert_allclose(kept.astype(float), outputs.astype(float), atol=1e-6)  # float32 sums in another order
+
+
+def test_the_prepared_model_stands_in_where_the_users_file_does_not_load(tmp_path: Path) -> None:
+    driver, basics = ranged(tmp_path, duplicate_node_names())
+    assert cast(Mapping[str, str], basics["model"])["file"] == "prepared.onnx"
+    trial = run_trial(driver, basics)
+    assert trial.on_all is not None
+    assert (trial.on_all.score, trial.on_all.flips) == (1.0, 0.0)
+
+
+def test_only_compared_outputs_count(tmp_path: Path) -> None:
+    driver, basics = ranged(tmp_path, several_outputs(), config={"outputs": {"hidden": "ignore"}})
+    found = inspection_of(driver, basics)
+    trial = run_trial(driver, basics, found.layers[-1].name)
+    assert set(driver.workspace.read_arrays(found.reference)) == {"0"}
+    assert trial.on_all is not None
+    assert trial.on_all.binary  # agreement of the logits alone
+
+
+class RecordingTimer:
+    """Runs each engine once, keeping the shapes that came out."""
+
+    def __init__(self) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    def __call__(
+        self, calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int, compared_by: Clock | None = None
+    ) -> dict[str, Timing]:
+        self.shapes = {name: cast(tuple[NDArray[np.float32], ...], call())[0].shape for name, call in calls.items()}
+        return {name: Timing(1.0, 1.0, 0.0, 9, (1.0,) * 9) for name in calls}
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        ({}, (1, 8, 8)),
+        ({"batch_size": 64}, (64, 8, 8)),
+        ({"shapes": {"ids": {"min": [1, 1], "opt": [5, 13], "max": [8, 16]}}}, (5, 13, 8)),
+        ({"shapes": {"mask": {"min": [1, 1], "opt": [2, 3], "max": [8, 16]}}}, (2, 3, 8)),
+    ],
+)
+def test_engines_are_timed_at_the_sizes_asked_for(config: Json, shape: tuple[int, ...], tmp_path: Path) -> None:
+    driver, basics = ranged(tmp_path, attention(), config=config)
+    timer = RecordingTimer()
+    driver.timer = timer
+    run_trial(driver, basics, inspection_of(driver, basics).layers[0].name)
+    assert timer.shapes == {"engine": shape, "baseline": shape}
+
+
+def test_an_engine_that_fails_when_it_runs_is_a_failed_build(job: tuple[Driver, Json]) -> None:
+    driver, basics = job
+    found = inspection_of(driver, basics)
+    samples = driver.workspace.read_arrays(found.validation)
+    broken = driver.workspace.write_arrays("broken.npz", **{name: array[:, :, :1] for name, array in samples.items()})
+    changed = dataclasses.replace(found, validation=broken)
+    inspection = driver.workspace.write_json("broken_inspection.json", json_from_value(changed))
+    with pytest.raises(BuildError, match=r"the engine was built but does not run: .*Got invalid dimensions"):
+        run_trial(driver, {**basics, "inspection": json_from_value(inspection)}, "Conv_c1")
+
+
+def test_accuracy_counts_flips_and_what_is_left_of_the_budget() -> None:
+    reference, scores = np.array([1.0, 1.0, 0.0, 1.0]), np.array([1.0, 0.0, 1.0, 1.0])
+    found = accuracy(reference, scores, Budget(min_relative=0.9))
+    assert (found.score, found.baseline, found.flips, found.binary, found.samples) == (0.75, 0.75, 0.5, True, 4)
+    assert found.excess == pytest.approx(0.075)
+
+
+def test_a_budget_that_is_met_to_the_last_bit_is_met() -> None:
+    scores = np.full(10, 0.1)  # whose mean is not 0.1 in float64
+    assert accuracy(scores, scores, Budget(min_relative=1.0)).met
+    assert accuracy(np.zeros(10), scores, Budget(max_nmse=0.1)).met
+
+
+def test_the_search_half_is_seeded() -> None:
+    assert len(search_half(11, 0)) == 6
+    np.testing.assert_array_equal(search_half(100, 3), search_half(100, 3))
+    assert set(search_half(100, 3)) != set(search_half(100, 4))
+    assert len(search_half(1, 0)) == 1
+
+
+def test_corrected_biases_are_left_out_where_only_the_engine_without_them_meets_the_budget(tmp_path: Path) -> None:
+    config = {"accuracy": {"max_nmse": 0.5}, "exact_on": "any_x86_64"}  # the same weights on every processor
+    low = ("Conv_c1",)  # on these samples the correction, judged on others, makes the outputs worse
+    driver, basics = ranged(tmp_path, cnn(), samples_for(cnn(), 20, seed=8), samples_for(cnn(), 12, seed=106), config)
+    repaired = basics | {"repairs": driver.run("repair", basics)["repairs"]}
+    plain, corrected = run_trial(driver, basics, *low), run_trial(driver, repaired, *low)
+    assert corrected.corrections is not None
+    assert plain.on_all is not None
+    assert corrected.on_all is not None
+    assert plain.on_all.score < corrected.on_all.score
+    between = (plain.on_all.score + corrected.on_all.score) / 2.0
+    tight = repaired | {"config": {**cast(Json, basics["config"]), "accuracy": {"max_nmse": between}}}
+    trial = run_trial(driver, tight, *low)
+    assert trial.corrections is None
+    assert trial.bias is not None
+    assert not trial.bias.kept
+    assert trial.met
+    assert np.array_equal(scores_of(driver, trial), scores_of(driver, plain))
+
+
+@pytest.mark.parametrize(("lost", "expected"), [("search", False), ("kept apart", True)])
+def test_samples_that_are_kept_for_the_verdict_do_not_choose_between_engines(lost: str, expected: bool, job: tuple[Driver, Json]) -> None:
+    found = dataclasses.replace(inspection_of(*job), metric=Metric.TOP1)
+    config = config_from_json({"accuracy": {"metric": "top1", "min_relative": 0.99}})
+    reference, scores = np.ones(4000), np.ones(4000)
+    half = search_half(4000, config.search.seed)
+    rest = np.setdiff1d(np.arange(4000), half)
+    scores[(half if lost == "search" else rest)[:25]] = 0.0  # 25 of 2000 are over 1%, of 4000 they are not
+    assert fits(reference, scores, found, config) is expected

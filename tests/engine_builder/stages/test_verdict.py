@@ -1,0 +1,199 @@
+"""The last word: which finalist is judged, timed and kept, and what is said of the baseline."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import pytest
+
+from calibration.accuracy.verdict import AccuracyVerdict, Answer, IntervalMethod, Selection
+from calibration.codec import json_from_value, value_from_json
+from calibration.number_formats.precision import Precision
+from engine_builder.evaluation.measurement import search_half
+from engine_builder.records.trial import Trial
+from engine_builder.timing import Clock, Timing
+from tests.driver import Driver, Json, inspection_of, plain_outputs, ranged
+from tests.fake_timer import FakeTimer
+from tests.model_text import cnn, samples_for
+
+FAST, SLOW = FakeTimer(1.0), FakeTimer(4.0)
+LAYERS = ("Conv_c1", "Conv_c2", "Add_sum", "Gemm_logits")
+SAMPLES = 40
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Driver, Json]:
+    config: Json = {"accuracy": {"metric": "agreement", "min_relative": 0.75}}
+    return ranged(tmp_path_factory.mktemp("job"), cnn(), samples_for(cnn(), 20), samples_for(cnn(), SAMPLES, seed=2), config)
+
+
+def finalist(job: tuple[Driver, Json], wrong: Sequence[int], *low: str) -> Trial:
+    """Return a trial whose engine is said to be wrong on some samples."""
+    driver, basics = job
+    driver.timer = FAST
+    found = driver.run("trial", {**basics, "low": dict.fromkeys(low, "int8"), "index": 0, "order": "loss"})
+    trial = value_from_json(Trial, found["trial"])
+    scores = np.ones(SAMPLES)
+    scores[list(wrong)] = 0.0
+    return dataclasses.replace(trial, scores=driver.workspace.write_arrays(f"told/{trial.fingerprint}.npz", scores=scores))
+
+
+def judged(
+    job: tuple[Driver, Json],
+    finalists: Sequence[Trial] = (),
+    *,
+    selection: Selection = Selection.SHARED,
+    confidence: float | None = None,
+    timer: Callable[..., Mapping[str, Timing]] = FAST,
+    **changes: object,
+) -> Json:
+    """Run the stage."""
+    driver, basics = job
+    driver.timer = timer
+    config = {**cast(Json, basics["config"])}
+    config["accuracy"] = {**cast(Json, config["accuracy"]), "confidence": confidence}
+    request = {
+        **basics,
+        "config": config,
+        "selection": selection.value,
+        "finalists": json_from_value(tuple(finalists)),
+        "timed": 3,
+        **changes,
+    }
+    return driver.run("verdict", request)
+
+
+def answer_of(result: Json) -> AccuracyVerdict:
+    return value_from_json(AccuracyVerdict, result["verdict"])
+
+
+def test_without_finalists_the_baseline_is_kept_and_meets_the_budget_as_itself(job: tuple[Driver, Json]) -> None:
+    result = judged(job)
+    assert (result["chosen"], result["engine"], result["explicit"], result["ratio"]) == (None, None, None, 1.0)
+    assert (result["baseline_accuracy"], result["baseline_precisions"]) == (1.0, {"fp32": 4})
+    assert result["baseline_size_bytes"] == len(cnn().SerializeToString())
+    answer = answer_of(result)
+    assert (answer.answer, answer.drop, answer.n, answer.method) == (Answer.MET, 0.0, SAMPLES, IntervalMethod.SAME_ENGINE)
+    assert (answer.interval, answer.probability_over_budget) == ((0.0, 0.0), 0.0)
+
+
+def test_the_fastest_that_passes_is_kept_and_is_the_engine_that_was_measured(job: tuple[Driver, Json]) -> None:
+    safe, fast = finalist(job, [], "Conv_c1"), finalist(job, [3], *LAYERS)
+    result = judged(job, [safe, fast], timer=TimerByName({safe.fingerprint: 1.5, fast.fingerprint: 1.0}))
+    assert result["chosen"] == fast.fingerprint
+    assert result["ratio"] == 0.5
+    assert [cast(Json, item)["fingerprint"] for item in cast(Sequence[object], result["judged"])] == [safe.fingerprint, fast.fingerprint]
+    engine = job[0].workspace.root / cast(Mapping[str, str], result["engine"])["file"]
+    explicit = job[0].workspace.root / cast(Mapping[str, str], result["explicit"])["file"]
+    assert engine.read_bytes() == explicit.read_bytes()
+    assert engine.stat().st_size == fast.size_bytes
+    plain_outputs(engine, samples_for(cnn(), 4), 4)
+    assert answer_of(result).engine == pytest.approx(1 - 1 / SAMPLES)
+
+
+def test_of_engines_that_the_timing_cannot_tell_apart_the_safest_is_kept(job: tuple[Driver, Json]) -> None:
+    safe, fast = finalist(job, [], "Conv_c1"), finalist(job, [3], *LAYERS)
+    result = judged(job, [safe, fast], timer=TimerByName({safe.fingerprint: 1.005, fast.fingerprint: 1.0}))
+    assert (result["chosen"], result["ratio"]) == (safe.fingerprint, 1.005 / 2.0)
+
+
+class TimerByName:
+    """Says what each engine takes, by its name; the baseline takes 2 ms."""
+
+    def __init__(self, milliseconds: Mapping[str, float]) -> None:
+        self.milliseconds = {**milliseconds, "baseline": 2.0}
+        self.timed: tuple[str, ...] = ()
+
+    def __call__(
+        self, calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int, compared_by: Clock | None = None
+    ) -> dict[str, Timing]:
+        self.timed = tuple(calls)
+        return {name: Timing(value := self.milliseconds[name], value, 0.0, 18, (value,) * 9) for name in calls}
+
+
+def test_judging_stops_at_the_first_failure(job: tuple[Driver, Json]) -> None:
+    safe, bad, lucky = finalist(job, [], "Conv_c1"), finalist(job, range(20), "Conv_c1", "Conv_c2"), finalist(job, [], *LAYERS)
+    timer = TimerByName({safe.fingerprint: 1.5, bad.fingerprint: 1.2, lucky.fingerprint: 1.0})
+    result = judged(job, [safe, bad, lucky], timer=timer)
+    answers = [cast(Json, cast(Json, item)["verdict"])["answer"] for item in cast(Sequence[object], result["judged"])]
+    assert answers == ["met", "not_met"]
+    assert timer.timed == ("baseline", safe.fingerprint)
+    assert result["chosen"] == safe.fingerprint
+
+
+def test_an_engine_that_is_not_faster_leaves_the_baseline(job: tuple[Driver, Json]) -> None:
+    result = judged(job, [finalist(job, [], *LAYERS)], timer=SLOW)
+    assert (result["chosen"], result["engine"]) == (None, None)
+    assert answer_of(result).drop == 0.0
+
+
+def test_a_gain_inside_the_spread_of_the_timing_is_none(job: tuple[Driver, Json]) -> None:
+    def noisy(
+        calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int, compared_by: Clock | None = None
+    ) -> dict[str, Timing]:
+        varying = tuple(1.2 + 0.175 * index for index in range(9))  # 5% faster in the median, and never twice the same
+        blocks = {name: (2.0,) * 9 if name == "baseline" else varying for name in calls}
+        return {name: Timing(float(np.median(times)), max(times), 0.3, 18, times) for name, times in blocks.items()}
+
+    assert judged(job, [finalist(job, [], *LAYERS)], timer=noisy)["chosen"] is None
+
+
+def test_met_on_the_sample_alone_does_where_no_confidence_is_asked(job: tuple[Driver, Json]) -> None:
+    close = finalist(job, range(9), *LAYERS)  # 22.5% of the samples changed, 25% allowed
+    accepted = judged(job, [close])
+    assert (accepted["chosen"], answer_of(accepted).answer) == (close.fingerprint, Answer.MET_ON_SAMPLE)
+    demanded = judged(job, [close], confidence=0.95)
+    assert demanded["chosen"] is None
+    assert answer_of(demanded).answer is Answer.MET  # the baseline's
+
+
+def test_held_out_samples_are_those_that_the_search_did_not_see(job: tuple[Driver, Json]) -> None:
+    seen = search_half(SAMPLES, 0)
+    trial = finalist(job, [int(index) for index in seen], *LAYERS)  # wrong on all that the search saw, on none of the others
+    result = judged(job, [trial], selection=Selection.HELD_OUT)
+    answer = answer_of(result)
+    assert (answer.n, answer.flips, answer.selection) == (SAMPLES - len(seen), 0, Selection.HELD_OUT)
+    assert result["chosen"] == trial.fingerprint
+
+
+def test_a_baseline_in_half_precision_is_judged_against_float32(job: tuple[Driver, Json]) -> None:
+    driver, basics = job
+    scores = np.ones(SAMPLES)
+    scores[:16] = 0.0
+    found = dataclasses.replace(
+        inspection_of(driver, basics),
+        baseline_type=Precision.FP16,
+        baseline_scores=driver.workspace.write_arrays("told/baseline.npz", scores=scores),
+    )
+    inspection = driver.workspace.write_json("told/inspection.json", json_from_value(found))
+    result = judged(job, inspection=json_from_value(inspection))
+    assert (result["baseline_accuracy"], result["baseline_precisions"]) == (0.6, {"fp16": 4})
+    answer = answer_of(result)
+    assert (answer.answer, answer.baseline, answer.engine) == (Answer.NOT_MET, 1.0, 0.6)
+    assert answer.drop == pytest.approx(0.4)
+    low = finalist(job, [0], *LAYERS)
+    better = judged(job, [low], inspection=json_from_value(inspection))
+    assert better["chosen"] == low.fingerprint
+    assert answer_of(better).drop == pytest.approx(1 / SAMPLES)
+    assert better["baseline_accuracy"] == 0.6
+
+
+def test_the_environment_says_how_to_repeat_the_timing(job: tuple[Driver, Json]) -> None:
+    found = cast(Json, judged(job)["environment"])
+    assert found["threads"] == 1
+    assert found["processor"]
+    assert set(found) >= {"platform", "python", "onnxruntime", "onnx", "clock"}
+
+
+def test_no_more_engines_are_timed_than_asked_for(job: tuple[Driver, Json]) -> None:
+    trials = [finalist(job, [], *LAYERS[:count]) for count in (1, 2, 3, 4)]
+    timer = TimerByName({trial.fingerprint: 1.9 - 0.2 * index for index, trial in enumerate(trials)})
+    result = judged(job, trials, timer=timer)
+    assert timer.timed == ("baseline", *(trial.fingerprint for trial in trials[1:]))
+    assert result["chosen"] == trials[-1].fingerprint
+    alone = judged(job, trials, timer=timer, timed=1)
+    assert timer.timed == ("baseline", trials[-1].fingerprint)
+    assert alone["chosen"] == trials[-1].fingerprint

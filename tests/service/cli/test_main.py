@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+
+from service.__main__ import main
+
+REPOSITORY = Path(__file__).parents[3]
+MODEL = """
+<ir_version: 8, opset_import: ["": 17]>
+net (float[n, 3, 8, 8] picture) => (float[n, 4] scores)
+{
+    a = Conv <pads = [1, 1, 1, 1]> (picture, w1)
+    b = Relu(a)
+    c = Conv <pads = [1, 1, 1, 1]> (b, w2)
+    d = Relu(c)
+    e = GlobalAveragePool(d)
+    f = Flatten(e)
+    scores = Gemm(f, w3)
+}
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    parsed = onnx.parser.parse_model(MODEL)
+    for name, shape in (("w1", (8, 3, 3, 3)), ("w2", (8, 8, 3, 3)), ("w3", (8, 4))):
+        parsed.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32) / 4, name))
+    onnx.save_model(parsed, tmp_path / "net.onnx")
+    return tmp_path / "net.onnx"
+
+
+@pytest.fixture
+def calibration(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(1)
+    np.savez(tmp_path / "calibration.npz", picture=rng.normal(size=(48, 3, 8, 8)).astype(np.float32))
+    return tmp_path / "calibration.npz"
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "service", *map(str, arguments)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell makes its background jobs ignore it, and those theirs
+    )
+
+
+def two_lines(text: str) -> tuple[str, str]:
+    error, fix = text.splitlines()[-2:]
+    assert error.startswith("error: ")
+    assert fix.startswith("fix: ")
+    assert "Traceback" not in text
+    return error, fix
+
+
+def test_optimize_writes_the_engine_and_exits_0(model: Path, calibration: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = model.read_bytes()
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"search": {"max_trials": 2}, "accuracy": {"min_relative": 0.5}}))
+    status = main(["optimize", str(model), "--calibration", str(calibration), "--config", str(config), "--output", str(tmp_path / "out")])
+    printed = capfd.readouterr()
+    assert status == 0, printed.err
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"engine.onnx", "result.json", "report.json", "log.txt"} <= names
+    assert not any(name.startswith(".") for name in names)
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["outcome"] in {"improved", "baseline_kept"}
+    assert "latency" in printed.out
+    assert "100%" in printed.err
+    assert model.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["optimize", "missing.onnx", "--calibration", "{data}", "--output", "{out}"], "missing.onnx: no such file"),
+        (["optimize", "{model}", "--calibration", "missing.npz", "--output", "{out}"], "missing.npz: no such file"),
+        (["optimize", "{model}", "--calibration", "{data}", "--output", "{out}", "--config", "missing.json"], "missing.json: No such file"),
+        (["optimize", "{model}", "--calibration", "{data}", "--output", "{out}", "--config", "{data}"], "it is not JSON"),
+        (["optimize", "{model}", "--calibration", "{data}", "--output", "{out}", "--target", "abacus"], "abacus"),
+        (["optimize", "{data}", "--calibration", "{data}", "--output", "{out}"], "expected one .onnx file"),
+        (
+            ["optimize", "{model}", "--calibration", "{data}", "--output", "{out}", "--metric-model", "m.onnx"],
+            "metric model m.onnx: no such",
+        ),
+        (["submit", "{model}", "--calibration", "{data}", "--metric-model", "m.onnx"], "m.onnx: no such file"),
+        (["optimize", "{model}", "--calibration", "{data}", "--output", "{out}", "--metric-model", "{data}"], "found a zip archive"),
+        (["optimize", "{model}"], "required"),
+        (["juggle"], "juggle"),
+        (["submit", "missing.onnx", "--calibration", "{data}"], "missing.onnx: no such file"),
+        (["watch", "j1", "--server", "nowhere"], "server address 'nowhere'"),
+    ],
+)
+def test_what_the_user_can_fix_exits_2_with_two_lines(
+    arguments: list[str], expected: str, model: Path, calibration: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    filled = [text.format(model=model, data=calibration, out=tmp_path / "out") for text in arguments]
+    try:
+        status = main(filled)
+    except SystemExit as exc:  # argparse's own way out
+        status = exc.code if isinstance(exc.code, int) else -1
+    printed = capfd.readouterr()
+    assert status == 2, printed.err
+    assert expected in " ".join(two_lines(printed.err))
+    assert printed.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_server_that_does_not_answer_exits_1(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["watch", "j1", "--server", "http://127.0.0.1:1"]) == 1
+    assert "serve" in two_lines(capfd.readouterr().err)[1]
+
+
+def test_targets_of_this_machine_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["targets", "--local"]) == 0
+    assert "onnxruntime-cpu" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupt_ends_the_child_and_leaves_nothing(model: Path, calibration: Path, tmp_path: Path, number: int, status: int) -> None:
+    out = tmp_path / "out"
+    with start("optimize", model, "--calibration", calibration, "--output", out) as process:
+        try:
+            children: list[psutil.Process] = []
+            deadline = time.monotonic() + 30
+            while not children and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+                children = psutil.Process(process.pid).children(recursive=True)
+            assert list(out.glob(".work-*/scratch-*"))
+            os.kill(process.pid, number)
+            _, errors = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert process.returncode == status, errors
+    assert children
+    _, alive = psutil.wait_procs(children, timeout=2)
+    assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
+    assert not list(tmp_path.rglob("*work*"))
+    assert "Traceback" not in errors
+
+
+def test_job_goes_through_a_real_server(model: Path, calibration: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"search": {"max_trials": 1}, "accuracy": {"min_relative": 0.5}}))
+    with start("serve", "--port", "0", "--data-dir", tmp_path / "data") as server:
+        try:
+            assert server.stderr is not None
+            address = next(word for line in server.stderr if "running on" in line for word in line.split() if word.startswith("http"))
+            job = ["--calibration", str(calibration), "--config", str(config), "--server", address, "--watch"]
+            status = main(["submit", str(model), *job])
+            printed = capfd.readouterr()
+            assert status == 0, printed.err
+            job_id = printed.out.splitlines()[0]
+            assert main(["download", job_id, "--output", str(tmp_path / "out"), "--server", address]) == 0
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.communicate(timeout=20)
+    assert server.returncode in {0, 130}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"engine.onnx", "report.json", "report.html", "assignment.json", "triton.zip", "log.txt"} <= names
+    onnx.checker.check_model(onnx.load(tmp_path / "out" / "engine.onnx"), full_check=True)
+
+
+def test_a_jobs_own_process_loads_no_library_that_only_its_stages_or_a_client_use(tmp_path: Path) -> None:
+    code = (
+        "import sys; from service.__main__ import main; "
+        "assert main(['optimize', 'none.onnx', '--calibration', 'none.npz', '--output', 'out']) == 2; "
+        "sys.exit(' '.join({'onnxruntime.capi', 'httpx', 'scipy', 'onnx_ir'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, check=False)
+    assert done.returncode == 0

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import io
+
+from service.cli.progress import ProgressBar, ProgressLines, TrialLines, progress_view, trial_line
+
+
+class Terminal(io.StringIO):
+    """A stream that says that somebody is looking."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_pipe_gets_a_line_for_each_stage_and_every_twentieth() -> None:
+    stream = io.StringIO()
+    with ProgressLines(stream) as view:
+        for percent in range(101):
+            view.update(percent / 100, "ranges: batch" if percent < 50 else "search: trial")
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "  0% ranges: batch"
+    assert lines[-1] == "100% search: trial"
+    assert 20 <= len(lines) <= 22
+    assert "\r" not in stream.getvalue()
+
+
+def test_pipe_is_not_told_the_same_twice() -> None:
+    stream = io.StringIO()
+    with ProgressLines(stream) as view:
+        view.update(1.0, "report: done")
+        view.update(1.0, "report: done")
+    assert stream.getvalue() == "100% report: done\n"
+
+
+def test_pipe_is_told_what_is_new_after_a_while_even_if_little_progress_was_made() -> None:
+    stream, seconds = io.StringIO(), iter(range(0, 300, 10))
+    with ProgressLines(stream, clock=lambda: next(seconds)) as view:
+        view.update(0.05, "baseline: built")
+        view.update(0.051, "baseline: trying bf16")  # 10 s later
+        view.update(0.052, "baseline: probed 1 of 24 blocks")
+        view.update(0.052, "baseline: probed 1 of 24 blocks")
+        view.update(0.052, "baseline: probed 1 of 24 blocks")
+    assert stream.getvalue().splitlines() == ["  5% baseline: built", "  5% baseline: probed 1 of 24 blocks"]
+
+
+def test_terminal_gets_a_bar_that_never_goes_back() -> None:
+    stream = Terminal()
+    with progress_view(stream) as view:
+        assert isinstance(view, ProgressBar)
+        view.update(0.5, "ranges")
+        view.update(0.25, "ranges")
+        view.line("a line that stays")
+    assert " 50%|" in stream.getvalue()
+    assert " 25%|" not in stream.getvalue()
+    assert "a line that stays\n" in stream.getvalue()
+
+
+def test_each_trial_is_told_once() -> None:
+    stream = io.StringIO()
+    trials = [{"index": index, "order": "loss", "low_layers": index} for index in range(3)]
+    with ProgressLines(stream) as view:
+        lines = TrialLines(view)
+        for count in (1, 3, 2, 3):
+            lines.show(trials[:count])
+    assert [line.split(":")[0].strip() for line in stream.getvalue().splitlines()] == ["trial 0", "trial 1", "trial 2"]
+
+
+def test_failed_trial_says_why() -> None:
+    assert trial_line({"index": 4, "order": "loss", "low_layers": 9, "failure": "the runtime crashed", "met": False}) == (
+        "trial 4: loss, 9 layers low: failed: the runtime crashed"
+    )
+
+
+def test_tiny_score_keeps_its_digits() -> None:
+    assert "score 9.45e-08" in trial_line({"index": 0, "order": "baseline", "low_layers": 0, "accuracy": 9.45e-8})
+    assert "score 0.0000" in trial_line({"index": 0, "order": "baseline", "low_layers": 0, "accuracy": 0.0})

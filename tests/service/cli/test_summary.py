@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+
+from service.cli.summary import summary_lines
+
+
+def result(outcome: str, answer: str, selection: str) -> dict[str, object]:
+    """Return the example of the HTTP contract."""
+    return {
+        "outcome": outcome,
+        "latency_source": "measured",
+        "baseline": {"latency_ms": {"median": 2.0, "p95": 2.5}, "accuracy": 0.9, "size_bytes": 4_000_000, "precisions": {"fp32": 22}},
+        "chosen": {
+            "latency_ms": {"median": 1.0, "p95": 1.25},
+            "accuracy": 0.9,
+            "size_bytes": 1_000_000,
+            "precisions": {"fp32": 2, "int8": 20},
+        },
+        "speedup": 2.0,
+        "verdict": {
+            "answer": answer,
+            "metric": "top1",
+            "drop": 0.0001,
+            "interval": [-0.0002, 0.0004],
+            "confidence": 0.95,
+            "n": 4000,
+            "selection": selection,
+        },
+    }
+
+
+def test_improvement_is_told_with_its_figures() -> None:
+    lines = summary_lines(result("improved", "met", "held_out"))
+    assert lines == (
+        "A faster engine stays inside the budget.",
+        "  latency   2.000 ms (p95 2.500) -> 1.000 ms (p95 1.250), 2.00 times as fast",
+        "  size      4.00 MB -> 1.00 MB",
+        "  layers    2 fp32, 20 int8",
+        "  accuracy  budget met: top1, drop +0.00010, interval [-0.00020, +0.00040] (each end at 95%), on 4000 held-out samples",
+    )
+
+
+def test_warnings_come_last() -> None:
+    lines = summary_lines({**result("improved", "met", "held_out"), "warnings": ["3 samples are copies: remove them"]})
+    assert lines[-1] == "  warning   3 samples are copies: remove them"
+
+
+def test_kept_baseline_is_said_to_be_kept() -> None:
+    assert summary_lines(result("baseline_kept", "met", "held_out"))[0].startswith("The baseline is kept")
+
+
+@pytest.mark.parametrize(
+    ("answer", "selection", "expected"),
+    [
+        ("met_on_sample", "held_out", "met on this sample (too few samples to be certain)"),
+        ("met", "shared", "the search used them too"),
+        ("not_met", "held_out", "budget not met"),
+    ],
+)
+def test_uncertainty_is_not_hidden(answer: str, selection: str, expected: str) -> None:
+    assert expected in summary_lines(result("improved", answer, selection))[-1]
+
+
+def test_latency_that_was_not_measured_is_not_invented() -> None:
+    predicted = {**result("improved", "met", "held_out"), "speedup": None}
+    predicted["chosen"] = {"size_bytes": 1}
+    assert summary_lines(predicted)[1] == "  latency   2.000 ms (p95 2.500) -> not measured"
+
+
+def test_a_kept_baseline_comes_with_the_reason() -> None:
+    kept = {**result("baseline_kept", "met", "held_out"), "reason": "None was faster."}
+    assert summary_lines(kept)[1] == "  reason    None was faster."
+    assert not any("reason" in line for line in summary_lines({**kept, "outcome": "improved"}))
+
+
+def test_a_repaired_baseline_is_said_to_be_one() -> None:
+    found = result("improved", "met", "held_out")
+    assert not any("repaired" in line for line in summary_lines(found))
+    found["baseline"] = {"latency_ms": {"median": 2.0}, "precisions": {"fp32": 1}, "repaired": "fp16 misses the budget"}
+    assert "  baseline  repaired: fp16 misses the budget" in summary_lines(found)
+
+
+def test_tiny_differences_keep_their_digits() -> None:
+    found = result("improved", "met", "held_out")
+    found["verdict"] = {"answer": "met", "metric": "nmse", "drop": 9.45e-08, "interval": [0.0, -1.5e-07], "n": 64, "selection": "held_out"}
+    assert "rise +9.45e-08, interval [+0.00000, -1.50e-07]" in summary_lines(found)[-1]
+
+
+def test_psnr_is_told_in_decibels_and_an_error_rises() -> None:
+    found = result("improved", "met", "held_out")
+    verdict = found["verdict"]
+    assert isinstance(verdict, dict)
+    psnr = {**verdict, "metric": "psnr", "drop": 102.5, "interval": [102.0, 103.0]}
+    assert "psnr, 47.50 dB, interval [47.00 dB, 48.00 dB]" in summary_lines({**found, "verdict": psnr})[-1]
+    assert "nmse, rise +0.00010" in summary_lines({**found, "verdict": {**verdict, "metric": "nmse"}})[-1]
+
+
+def test_of_the_users_own_model_nothing_is_estimated() -> None:
+    kept = result("baseline_kept", "met", "held_out")
+    kept["verdict"] = {"answer": "met", "method": "same_engine"}
+    assert summary_lines(kept)[-1] == "  accuracy  budget met: the engine is the model that was given"

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from calibration.onnx_model.model_io import read_model, save_model
+from service.jobs.artifacts import LocalArtifactStore
+from service.jobs.outcome import collect
+from tests.models import AWKWARD
+
+OUTCOME = {
+    "result": {"outcome": "improved", "engine": {"name": "engine.onnx", "sha256": "0" * 64, "size_bytes": 1}},
+    "engine": {"file": "engine.onnx", "sha256": "0" * 64},
+    "artifacts": {"report.json": {"file": "report.json", "sha256": "1" * 64}},
+}
+
+
+def workspace(folder: Path, *, limit_bytes: int) -> Path:
+    folder.mkdir()
+    save_model(AWKWARD["cnn"](), folder / "engine.onnx", limit_bytes=limit_bytes)
+    (folder / "report.json").write_text("{}")
+    (folder / "log.txt").write_text("--- inspect")
+    return folder
+
+
+def test_files_are_stored_under_their_names_with_the_log(tmp_path: Path) -> None:
+    store = LocalArtifactStore(tmp_path / "store")
+    folder = workspace(tmp_path / "work", limit_bytes=2**31)
+    result, name, artifacts = collect(OUTCOME, folder, store)
+    assert (result, name) == (OUTCOME["result"], "engine.onnx")
+    assert set(artifacts) == {"engine.onnx", "report.json", "log.txt"}
+    with store.open(artifacts["engine.onnx"].sha256) as stored:
+        assert stored.read() == (folder / "engine.onnx").read_bytes()
+
+
+def test_an_engine_with_external_data_is_stored_as_one_archive_that_opens_again(tmp_path: Path) -> None:
+    store = LocalArtifactStore(tmp_path / "store")
+    folder = workspace(tmp_path / "work", limit_bytes=1)
+    result, name, artifacts = collect(OUTCOME, folder, store)
+    assert name == "engine.zip"
+    assert "engine.onnx" not in artifacts
+    stored = artifacts["engine.zip"]
+    assert result["engine"] == {"name": "engine.zip", "sha256": stored.sha256, "size_bytes": stored.size_bytes}
+    with store.open(stored.sha256) as stream, zipfile.ZipFile(stream) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    assert read_model(tmp_path / "unpacked" / "engine.onnx").graph.node

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine_builder.workspace.workspace import FileRef
+from service.errors import IllegalMoveError, InvalidRequestError, NotFoundError
+from service.jobs.records import JobState, NewJob, StoredFile
+from service.jobs.store import JobStore
+from tests.fakes import FakeClock
+
+MODEL = FileRef("inputs/model.onnx", "a" * 64)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[JobStore]:
+    store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}", FakeClock())
+    yield store
+    store.close()
+
+
+def new_job(job_id: str, key: str | None = None, request: str = "r") -> NewJob:
+    return NewJob(job_id, "onnxruntime-cpu", {"threads": 1}, {"model": MODEL}, key, request)
+
+
+def test_job_is_read_as_it_was_written(store: JobStore) -> None:
+    written, is_new = store.create(new_job("one", key="k"))
+    assert is_new
+    assert store.get("one") == written
+    assert written.new == new_job("one", key="k")
+    assert written.state is JobState.QUEUED
+
+
+def test_unknown_job_is_not_found(store: JobStore) -> None:
+    for ask in (store.get, store.state, store.cancel):
+        with pytest.raises(NotFoundError):
+            ask("none")
+
+
+def test_same_key_and_request_give_the_first_job(store: JobStore) -> None:
+    store.create(new_job("one", key="k"))
+    again, is_new = store.create(new_job("two", key="k"))
+    assert (again.id, is_new) == ("one", False)
+    assert len(store.list()) == 1
+
+
+def test_same_key_for_another_request_is_refused(store: JobStore) -> None:
+    store.create(new_job("one", key="k"))
+    with pytest.raises(InvalidRequestError, match="used for another request"):
+        store.create(new_job("two", key="k", request="other"))
+
+
+def test_jobs_without_a_key_are_all_new(store: JobStore) -> None:
+    assert store.create(new_job("one"))[1]
+    assert store.create(new_job("two"))[1]
+
+
+def test_list_is_newest_first_and_pages_by_sequence(store: JobStore) -> None:
+    for name in "abcd":
+        store.create(new_job(name))
+    store.start("b")
+    first = store.list(limit=2)
+    assert [job.id for job in first] == ["d", "c"]
+    assert [job.id for job in store.list(limit=2, before=first[-1].sequence)] == ["b", "a"]
+    assert [job.id for job in store.list(states=(JobState.RUNNING,))] == ["b"]
+
+
+def test_started_job_stays_running_when_started_again(store: JobStore) -> None:
+    store.create(new_job("one"))
+    assert store.start("one")
+    assert store.start("one")
+    assert store.get("one").started_at is not None
+
+
+def test_cancelled_job_does_not_start(store: JobStore) -> None:
+    store.create(new_job("one"))
+    assert store.cancel("one") is JobState.QUEUED
+    assert not store.start("one")
+
+
+def test_progress_never_decreases_and_keeps_its_stage(store: JobStore) -> None:
+    store.create(new_job("one"))
+    store.start("one")
+    store.advance("one", "search", 0.5)
+    store.advance("one", "inspect", 0.1)
+    assert (store.get("one").stage, store.get("one").progress) == ("search", 0.5)
+
+
+def test_replayed_trials_do_not_hide_those_that_came_later(store: JobStore) -> None:
+    store.create(new_job("one"))
+    store.start("one")
+    store.record_trials("one", [{"index": 0}, {"index": 1}], best=1)
+    store.record_trials("one", [{"index": 0}], best=0)
+    assert (len(store.get("one").trials), store.get("one").best) == (2, 1)
+    store.restart_search("one")
+    assert (store.get("one").trials, store.get("one").best) == ((), None)
+
+
+def test_finished_job_is_not_changed_any_more(store: JobStore) -> None:
+    store.create(new_job("one"))
+    store.start("one")
+    store.succeed("one", {"outcome": "improved"}, "engine.onnx", {"engine.onnx": StoredFile("b" * 64, 3)})
+    done = store.get("one")
+    assert (done.state, done.progress, done.artifacts["engine.onnx"].size_bytes) == (JobState.SUCCEEDED, 1.0, 3)
+    assert store.cancel("one") is JobState.SUCCEEDED
+    store.advance("one", "search", 1.0)
+    store.record_trials("one", [{"index": 0}], best=0)
+    with pytest.raises(IllegalMoveError):
+        store.fail("one", {"title": "x"}, {})
+    assert store.get("one") == done
+
+
+def test_second_cancel_changes_nothing(store: JobStore) -> None:
+    store.create(new_job("one"))
+    store.start("one")
+    assert store.cancel("one") is JobState.RUNNING
+    cancelled = store.get("one")
+    assert store.cancel("one") is JobState.CANCELLED
+    assert store.get("one") == cancelled

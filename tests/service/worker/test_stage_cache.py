@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from engine_builder.workspace.external_files import external_files
+from engine_builder.workspace.workspace import FileRef, Workspace
+from service.worker.stage_cache import StageCache
+
+
+def as_json(ref: FileRef) -> dict[str, object]:
+    return {"file": ref.file, "sha256": ref.sha256}
+
+
+class CountingStage:
+    """A stage that writes a file and counts how often it ran."""
+
+    def __init__(self, workspace: Workspace, content: bytes = b"ranges", name: str = "out/ranges.bin") -> None:
+        self.count = 0
+        self._workspace = workspace
+        self._content = content
+        self._name = name
+
+    def __call__(self) -> dict[str, object]:
+        self.count += 1
+        return {"ranges": as_json(self._workspace.write_bytes(self._name, self._content)), "layers": 3}
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> StageCache:
+    return StageCache(tmp_path / "cache", "1")
+
+
+@pytest.fixture
+def make_workspace(tmp_path: Path) -> Callable[[], Workspace]:
+    names = iter("abcdef")
+    return lambda: Workspace(tmp_path / next(names))
+
+
+def test_second_run_brings_the_files_without_computing(cache: StageCache, make_workspace: Callable[[], Workspace]) -> None:
+    first, second = make_workspace(), make_workspace()
+    request = {"samples": 8}
+    expected = cache.run("ranges", request, first, CountingStage(first))
+    stage = CountingStage(second)
+    assert cache.run("ranges", request, second, stage) == expected
+    assert stage.count == 0
+    assert second.path("out/ranges.bin").read_bytes() == b"ranges"
+
+
+def test_name_of_an_input_file_does_not_count_but_its_content_does(cache: StageCache, make_workspace: Callable[[], Workspace]) -> None:
+    workspace = make_workspace()
+    one, same, other = (workspace.write_bytes(name, data) for name, data in (("a", b"1"), ("b/c", b"1"), ("d", b"2")))
+    keys = [cache.key("ranges", {"inputs": [as_json(ref)]}, workspace) for ref in (one, same, other)]
+    assert keys[0] == keys[1]
+    assert keys[0] != keys[2]
+
+
+@pytest.mark.parametrize(("stage", "version", "value"), [("inspect", "1", 1), ("ranges", "2", 1), ("ranges", "1", 2)])
+def test_stage_version_and_settings_are_part_of_the_key(tmp_path: Path, stage: str, version: str, value: int) -> None:
+    workspace = Workspace(tmp_path / "job")
+    first = StageCache(tmp_path / "cache", "1").key("ranges", {"value": 1}, workspace)
+    assert StageCache(tmp_path / "cache", version).key(stage, {"value": value}, workspace) != first
+
+
+def test_trials_are_never_kept(cache: StageCache, make_workspace: Callable[[], Workspace]) -> None:
+    workspace = make_workspace()
+    stage = CountingStage(workspace)
+    for _ in range(2):
+        cache.run("trial", {}, workspace, stage)
+    assert stage.count == 2
+
+
+def test_damaged_entry_counts_as_missing_and_is_replaced(
+    cache: StageCache, make_workspace: Callable[[], Workspace], tmp_path: Path
+) -> None:
+    first, second, third = make_workspace(), make_workspace(), make_workspace()
+    cache.run("ranges", {}, first, CountingStage(first))
+    (entry,) = (tmp_path / "cache").iterdir()
+    (kept,) = (path for path in entry.iterdir() if path.name != "entry.json")
+    kept.unlink()
+    kept.write_bytes(b"damaged")
+    again = CountingStage(second)
+    cache.run("ranges", {}, second, again)
+    assert again.count == 1
+    hit = CountingStage(third)
+    cache.run("ranges", {}, third, hit)
+    assert hit.count == 0
+
+
+def test_stage_that_fails_leaves_no_entry(cache: StageCache, make_workspace: Callable[[], Workspace], tmp_path: Path) -> None:
+    def fail() -> dict[str, object]:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        cache.run("ranges", {}, make_workspace(), fail)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_oldest_entries_go_when_the_cache_is_full(tmp_path: Path) -> None:
+    cache = StageCache(tmp_path / "cache", "1", max_bytes=2500)
+    for index in range(3):
+        workspace = Workspace(tmp_path / f"job{index}")
+        key = cache.key("ranges", {"index": index}, workspace)
+        cache.run("ranges", {"index": index}, workspace, CountingStage(workspace, bytes([index]) * 800))
+        if (tmp_path / "cache" / key).exists():
+            os.utime(tmp_path / "cache" / key, (index, index))
+    first = CountingStage(Workspace(tmp_path / "first"))
+    cache.run("ranges", {"index": 0}, Workspace(tmp_path / "first"), first)
+    last = CountingStage(Workspace(tmp_path / "last"))
+    cache.run("ranges", {"index": 2}, Workspace(tmp_path / "last"), last)
+    assert (first.count, last.count) == (1, 0)
+
+
+def save_with_external_data(folder: Path, value: float) -> Path:
+    model = onnx.parser.parse_model('<ir_version: 8, opset_import: ["": 17]> g (float[1, 64] x) => (float[1, 64] y) {y = Add(x, w)}')
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.full((1, 64), value, np.float32), "w"))
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save_model(model, folder / "m.onnx", save_as_external_data=True, location="weights/m.data", size_threshold=0)
+    return folder / "m.onnx"
+
+
+@pytest.fixture
+def external_model(tmp_path: Path) -> Path:
+    (tmp_path / "model" / "weights").mkdir(parents=True)
+    return save_with_external_data(tmp_path / "model", 1.0)
+
+
+def test_external_data_are_found_without_parsing(external_model: Path) -> None:
+    assert external_files(external_model) == ("weights/m.data",)
+    (external_model.parent / "weights" / "m.data").unlink()
+    assert external_files(external_model) == ()
+
+
+def test_file_that_only_mentions_a_location_has_no_external_data(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "m").mkdir()
+    for name in (b"../secret", str(tmp_path / "secret").encode(), b"missing", b"\xff\xff"):
+        (tmp_path / "m" / "m.onnx").write_bytes(b"\x0a\x08location\x12" + bytes([len(name)]) + name)
+        assert external_files(tmp_path / "m" / "m.onnx") == ()
+    (tmp_path / "m" / "empty.onnx").write_bytes(b"")
+    assert external_files(tmp_path / "m" / "empty.onnx") == ()
+
+
+def test_weights_outside_the_model_file_are_part_of_the_key(cache: StageCache, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "job")
+    keys = []
+    for value in (1.0, 2.0):
+        (workspace.root / "weights").mkdir(exist_ok=True)
+        save_with_external_data(workspace.root, value)
+        keys.append(cache.key("inspect", as_json(workspace.adopt("m.onnx")), workspace))
+        (workspace.root / "weights" / "m.data").unlink()
+    assert keys[0] != keys[1]
+
+
+def test_kept_model_comes_with_its_external_data(cache: StageCache, tmp_path: Path) -> None:
+    first, second = Workspace(tmp_path / "a"), Workspace(tmp_path / "b")
+
+    def prepare() -> dict[str, object]:
+        (first.root / "prepared" / "weights").mkdir(parents=True)
+        save_with_external_data(first.root / "prepared", 3.0)
+        return {"prepared": as_json(first.adopt("prepared/m.onnx"))}
+
+    cache.run("inspect", {}, first, prepare)
+    cache.run("inspect", {}, second, lambda: pytest.fail("computed again"))
+    model = onnx.load(second.path("prepared/m.onnx"))
+    assert onnx.numpy_helper.to_array(model.graph.initializer[0])[0, 0] == 3.0
