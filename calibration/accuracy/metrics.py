@@ -47,6 +47,7 @@ class Metric(enum.StrEnum):
     TOP5 = "top5"
     AGREEMENT = "agreement"
     COSINE = "cosine"
+    CLOSENESS = "closeness"  # of single values: scores, regressions
     NMSE = "nmse"
     PSNR = "psnr"
     TOKEN_F1 = "token_f1"
@@ -66,12 +67,12 @@ class Metric(enum.StrEnum):
     @property
     def is_real_valued(self) -> bool:
         """Whether scores lie between 0 and 1 by nature, whatever they are on a few samples; a user's own metric may be either."""
-        return self in (Metric.COSINE, Metric.NMSE, Metric.PSNR) or self.is_per_token
+        return self in (Metric.COSINE, Metric.CLOSENESS, Metric.NMSE, Metric.PSNR) or self.is_per_token
 
     @property
     def is_perfect_by_definition(self) -> bool:
         """Whether the float model itself scores 1 on every sample, since it is what is compared with."""
-        return self in (Metric.AGREEMENT, Metric.COSINE)
+        return self in (Metric.AGREEMENT, Metric.COSINE, Metric.CLOSENESS)
 
 
 def score(
@@ -87,10 +88,12 @@ def score(
 
     Args:
         metric: What to score; a user's own metric is not scored here but by ``MetricModel``.
-        outputs: One array (samples, ...) per output of the model; those that compare with labels read the first, the others average.
+        outputs: One array (samples, ...) per output of the model; those that compare with labels read the first. For the others the worst
+            output of each sample counts: an average would hide one bad output among good ones. Cosine takes the closeness of an output
+            of one value a sample, which has no direction.
         reference_outputs: The float model's, in the same order.
         labels: (samples,) integers for top1 and top5, (samples, tokens) for token_f1 and span_f1; no other metric needs them.
-        weights: Of each output in the average, above 0; none: all weigh the same.
+        weights: Of each output, above 0; where they differ, their weighted mean counts in the place of the worst.
         label_names: Names of the classes, for token_f1 and span_f1.
 
     Returns:
@@ -112,10 +115,17 @@ def score(
         return topk(labels, outputs[0], k=1 if metric is Metric.TOP1 else 5)
     if metric is Metric.CUSTOM:
         raise ValueError("the metric custom is a graph of its own: MetricModel scores it")
-    measure = {Metric.AGREEMENT: agreement, Metric.COSINE: cosine, Metric.NMSE: nmse, Metric.PSNR: psnr}[metric]
-    values = np.stack([measure(reference, output) for reference, output in zip(reference_outputs, outputs, strict=True)])
+    measures = {Metric.AGREEMENT: agreement, Metric.COSINE: cosine, Metric.CLOSENESS: closeness, Metric.NMSE: nmse, Metric.PSNR: psnr}
+    values = np.stack(
+        [
+            (closeness if metric is Metric.COSINE and reference.size == len(reference) else measures[metric])(reference, output)
+            for reference, output in zip(reference_outputs, outputs, strict=True)
+        ]
+    )
+    if len(set(weights)) <= 1:  # none, or all alike
+        return np.asarray(values.max(axis=0) if metric is Metric.NMSE else values.min(axis=0))
     same = np.all(values == values[0], axis=0)  # as it is, where a rounded sum would leave 1 - 2^-53
-    return np.where(same, values[0], np.average(values, axis=0, weights=weights or None))
+    return np.where(same, values[0], np.average(values, axis=0, weights=weights))
 
 
 def divergence(kind: OutputKind, reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -206,6 +216,28 @@ def cosine(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArr
     values = np.divide(dots, norms, out=np.where(is_finite, 0.0, -1.0), where=is_finite & (norms > 0))
     values[np.all(r == x, axis=1)] = 1.0  # exactly, where rounding would leave 1 - 2^-53
     return np.asarray(np.clip(values, -1.0, 1.0), dtype=np.float64)
+
+
+def closeness(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return 1 less the largest change of a value of each sample, in units of what the reference spans over all samples; 0..1.
+
+    Where all of the reference lies in 0..1, its values are scores: the unit is 1, and a sample of which one decision at 0.5 changes has 0.
+
+    Args:
+        reference: (samples, ...), the float model's, of all samples that are judged together.
+        output: The same shape.
+    """
+    r, x = _by_sample(reference), _by_sample(output)
+    known = r[np.isfinite(r)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    are_scores = low >= 0.0 and high <= 1.0
+    unit = 1.0 if are_scores else high - low or abs(high)
+    with np.errstate(invalid="ignore"):
+        change = np.where(r == x, 0.0, np.abs(x - r) / unit)
+    values = 1.0 - np.minimum(np.nan_to_num(change, nan=1.0), 1.0).max(axis=1, initial=0.0)
+    if are_scores:
+        values[((r >= 0.5) != (x >= 0.5)).any(axis=1)] = 0.0
+    return np.asarray(values, dtype=np.float64)
 
 
 def agreement(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -310,4 +342,4 @@ def _by_sample(values: NDArray[np.generic]) -> NDArray[np.float64]:
 
 
 _SMALLEST_PROBABILITY = 1e-12
-_WITHOUT_CLASSES = "Set accuracy.max_nmse (e.g. 0.001), or send a metric model that compares the value with a threshold."
+_WITHOUT_CLASSES = "Set accuracy.metric to closeness, or send a metric model that compares the value with a threshold."

@@ -44,8 +44,8 @@ class AccuracyConfig:
     metric: Metric | None = field(
         default=None,
         metadata={
-            "description": "Default: top1 with labels, token_f1 with labels of tokens, else agreement for logits and cosine for other "
-            "outputs. custom is the metric model that comes with the job, and the default where one does."
+            "description": "Default: top1 with labels, token_f1 with labels of tokens, else agreement for logits, closeness for single "
+            "values and cosine for other outputs. custom is the metric model that comes with the job, and the default where one does."
         },
     )
     min_relative: float | None = field(
@@ -126,7 +126,7 @@ class OutputConfig:
         metadata={
             "exclusiveMinimum": 0,
             "maximum": 1_000_000,
-            "description": "Weight in the mean over outputs: of the loss, and of the metrics that average over outputs.",
+            "description": "Weight in the mean over outputs: of the loss, and of scores where weights differ (else the worst counts).",
         },
     )
 

@@ -122,20 +122,28 @@ def output_kinds(
     return tuple(kinds)
 
 
-def default_metric(kinds: Sequence[OutputKind], *, is_labelled: bool, is_per_token: bool = False) -> Metric:
+def default_metric(
+    kinds: Sequence[OutputKind], *, is_labelled: bool, is_per_token: bool = False, are_single: Sequence[bool] = ()
+) -> Metric:
     """Return the metric where the user names none: top1 with labels, agreement if the first compared output holds classes, else cosine.
+
+    Closeness, in the place of cosine, where no compared output has more than one value a sample.
 
     Args:
         kinds: Kinds of the outputs.
         is_labelled: Whether the validation set has labels.
         is_per_token: Whether these are labels of tokens, which an output holds classes for: token_f1.
+        are_single: Of each output, whether it holds one value a sample.
     """
     if is_per_token:
         return Metric.TOKEN_F1
     if is_labelled and any(kind in CLASSES for kind in kinds):
         return Metric.TOP1
     first = next(kind for kind in kinds if kind is not OutputKind.IGNORE)
-    return Metric.AGREEMENT if first in CLASSES else Metric.COSINE
+    if first in CLASSES:
+        return Metric.AGREEMENT
+    single = [one for one, kind in zip(are_single, kinds, strict=False) if kind is not OutputKind.IGNORE]
+    return Metric.CLOSENESS if single and all(single) else Metric.COSINE
 
 
 def scored_outputs(metric: Metric, kinds: Sequence[OutputKind]) -> tuple[int, ...]:
@@ -164,7 +172,7 @@ def check_metric(metric: Metric, scored: Sequence[Array]) -> None:
     if metric is Metric.COSINE and all(array.size == len(array) for array in scored):
         raise InvalidConfigError(
             "accuracy.metric: cosine compares directions, found outputs of one value per sample, which have none",
-            fix="Give accuracy.max_nmse (e.g. 0.001) or accuracy.min_psnr instead, or a metric model that compares with labels.",
+            fix="Leave accuracy.metric out: these are compared by closeness. Or use a metric model that compares with labels.",
         )
     if metric is Metric.TOP5 and _classes(scored[0]) <= _TOP:
         raise InvalidConfigError(

@@ -32,6 +32,11 @@ class Scorer:
     label_names: tuple[str, ...]
     custom: MetricModel | None
 
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Names of the compared outputs that say nothing of the score; a user's own metric says itself what it reads."""
+        return () if self.custom is not None else tuple(name for index, name in enumerate(self.names) if index not in self.scored)
+
     def __call__(self, outputs: Sequence[Array], reference: Sequence[Array], samples: CalibrationSet) -> NDArray[np.float64]:
         """Return the score of each sample, (samples,).
 
@@ -99,7 +104,8 @@ def new_scorer(
                 f"labels: shape (samples, {labels.shape[1]}) found, (samples,) expected: no output of the model holds classes of tokens",
                 fix=one_for_each_sample(labels),
             )
-        metric = default_metric(kinds, is_labelled=labels is not None, is_per_token=bool(per_token))
+        single = [array.size == len(array) for array in reference]
+        metric = default_metric(kinds, is_labelled=labels is not None, is_per_token=bool(per_token), are_single=single)
     if config.accuracy.label_names is not None and not metric.is_per_token:
         raise InvalidConfigError(
             f"accuracy.label_names: found with the metric {metric}, expected token_f1 or span_f1",

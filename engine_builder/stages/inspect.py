@@ -130,6 +130,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     notes += [f"{held}: taken as it is, since no output of the float model is NaN" for held in specials]
     scorer = new_scorer(config, [names[index] for index in compared], [kinds[index] for index in compared], reference, validation, custom)
     metric = scorer.metric
+    notes += [f"the metric {metric} does not read the output '{name}': no budget covers it" for name in scorer.unread]
     scores = scorer(reference, reference, validation)
     check_scores(metric, scores)
     warnings += label_warnings(

@@ -13,6 +13,7 @@ from calibration.accuracy.metrics import (
     OutputKind,
     agreement,
     by_class,
+    closeness,
     cosine,
     divergence,
     kl_divergence,
@@ -190,7 +191,7 @@ def test_a_fix_for_an_output_of_one_value_names_only_what_takes_it():
     for refuse in (lambda: agreement(one, one), lambda: top1(np.zeros(8, np.int64), one)):
         with pytest.raises(InvalidConfigError) as caught:
             refuse()
-        assert "max_nmse" in caught.value.fix
+        assert "closeness" in caught.value.fix
         assert "metric model" in caught.value.fix
         assert not any(word in caught.value.fix for word in ("top1", "cosine", "agreement"))
 
@@ -260,12 +261,44 @@ def test_labels_of_tokens_are_refused_where_samples_are_classified(metric):
     assert "token_f1 or span_f1" in caught.value.fix
 
 
-def test_score_averages_over_the_outputs():
-    reference, output = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
-    assert score(Metric.AGREEMENT, [reference, output], [reference, reference], None).tolist() == [0.5]
-
-
 def test_top1_without_labels_says_what_to_add():
     with pytest.raises(InvalidCalibrationSetError, match="top1 compares with labels") as caught:
         score(Metric.TOP1, [np.zeros((2, 3))], [np.zeros((2, 3))], None)
     assert "`labels`" in caught.value.fix
+
+
+def test_closeness_of_scores_is_one_less_the_largest_change_of_each_sample() -> None:
+    reference = np.array([[0.1, 0.9], [0.2, 0.4]])
+    output = np.array([[0.15, 0.9], [0.2, 0.38]])
+    np.testing.assert_allclose(closeness(reference, output), [0.95, 0.98])
+
+
+def test_a_score_on_the_other_side_of_a_half_is_as_far_as_can_be() -> None:
+    np.testing.assert_array_equal(closeness(np.array([[0.501], [0.9]]), np.array([[0.499], [0.9]])), [0.0, 1.0])
+
+
+def test_closeness_of_other_values_is_in_units_of_their_span_over_all_samples() -> None:
+    np.testing.assert_allclose(closeness(np.array([100.0, 300.0, 200.0]), np.array([100.0, 301.0, 200.0])), [1.0, 0.995, 1.0])
+
+
+def test_a_constant_value_that_moves_is_measured_against_itself() -> None:
+    np.testing.assert_allclose(closeness(np.array([-5.0, -5.0]), np.array([-5.0, -4.5])), [1.0, 0.9])
+
+
+def test_closeness_of_what_is_not_finite_is_none() -> None:
+    np.testing.assert_array_equal(closeness(np.array([0.2, 0.3, 0.4]), np.array([np.nan, np.inf, 0.4])), [0.0, 0.0, 1.0])
+
+
+def test_of_several_outputs_the_worst_counts_unless_their_weights_differ() -> None:
+    reference = [np.eye(2), np.eye(2)]
+    outputs = [np.eye(2), np.array([[0.0, 1.0], [0.0, 1.0]])]
+    np.testing.assert_allclose(score(Metric.COSINE, outputs, reference, None), [0.0, 1.0])
+    np.testing.assert_allclose(score(Metric.COSINE, outputs, reference, None, weights=[2.0, 2.0]), [0.0, 1.0])
+    np.testing.assert_allclose(score(Metric.COSINE, outputs, reference, None, weights=[3.0, 1.0]), [0.75, 1.0])
+    assert score(Metric.NMSE, outputs, reference, None)[0] == pytest.approx(2.0)
+
+
+def test_a_score_beside_a_vector_is_judged_by_its_change_not_by_its_direction() -> None:
+    reference = [np.ones((2, 4)), np.array([[0.6], [0.6]])]
+    outputs = [np.ones((2, 4)), np.array([[0.6], [0.4]])]
+    np.testing.assert_array_equal(score(Metric.COSINE, outputs, reference, None), [1.0, 0.0])

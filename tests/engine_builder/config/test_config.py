@@ -162,7 +162,7 @@ def test_an_unknown_key_is_refused_naming_the_nearest(data, detail, fix):
         ({"accuracy": {"min_relative": True}}, "accuracy.min_relative: found true, expected a number at least 0 and at most 1"),
         (
             {"accuracy": {"metric": 1}},
-            "accuracy.metric: found 1, expected one of top1, top5, agreement, cosine, nmse, psnr, token_f1, span_f1, custom",
+            "accuracy.metric: found 1, expected one of top1, top5, agreement, cosine, closeness, nmse, psnr, token_f1, span_f1, custom",
         ),
         ({"batch_size": 2.0}, "batch_size: found 2.0, expected a whole number at least 1 and at most 65536"),
         ({"batch_size": None}, "batch_size: found null, expected a whole number at least 1 and at most 65536"),

@@ -231,7 +231,7 @@ def two_outputs() -> onnx.ModelProto:
     ("outputs", "shares"),
     [({}, (0.5, 0.5)), ({"y": {"weight": 3}, "z": "logits"}, (0.75, 0.25)), ({"z": {"kind": "logits", "weight": 9}}, (0.1, 0.9))],
 )
-def test_loss_and_score_of_several_outputs_are_their_weighted_mean(
+def test_the_loss_of_several_outputs_is_their_weighted_mean_and_so_is_the_score_where_weights_differ(
     tmp_path: Path, outputs: dict[str, object], shares: tuple[float, float]
 ) -> None:
     samples = samples_for(two_outputs(), 40)
@@ -242,9 +242,10 @@ def test_loss_and_score_of_several_outputs_are_their_weighted_mean(
     ours, theirs = (plain_outputs(source, samples, 8) for source in (found.engine, two_outputs().SerializeToString()))
     alone = [float(losses([OutputKind.LOGITS], [reference], [output]).mean()) for reference, output in zip(theirs, ours, strict=True)]
     assert chosen.loss == pytest.approx(shares[0] * alone[0] + shares[1] * alone[1], rel=1e-3)  # other batches
-    cosines = [float(cosine(a, b).mean()) for a, b in zip(theirs, ours, strict=True)]
+    cosines = np.stack([cosine(a, b) for a, b in zip(theirs, ours, strict=True)])
+    expected = np.average(cosines, axis=0, weights=shares) if shares[0] != shares[1] else cosines.min(axis=0)
     assert chosen.on_all is not None
-    assert chosen.on_all.score == pytest.approx(shares[0] * cosines[0] + shares[1] * cosines[1], abs=1e-5)
+    assert chosen.on_all.score == pytest.approx(expected.mean(), abs=1e-5)
 
 
 @pytest.mark.parametrize("weight", [0, -1, "much", 1e9])

@@ -267,10 +267,19 @@ def test_a_confidence_that_the_samples_can_reach_is_accepted(tmp_path: Path) -> 
     assert found.validation_samples == 40
 
 
-def test_cosine_of_single_values_is_refused(tmp_path: Path) -> None:
+def test_single_values_are_compared_by_closeness_and_cosine_of_them_is_refused(tmp_path: Path) -> None:
     model = model_from_text("g (float[N,6] x) => (float[N,1] y) { y = MatMul(x, w) }", {"w": (6, 1)})
-    assert "cosine compares directions" in problem(tmp_path / "a", model, rows(12)).detail
-    assert inspection(tmp_path / "b", model, rows(12), config={"accuracy": {"max_nmse": 0.1}}).metric is Metric.NMSE
+    assert inspection(tmp_path / "a", model, rows(12)).metric is Metric.CLOSENESS
+    error = problem(tmp_path / "b", model, rows(12), config={"accuracy": {"metric": "cosine", "min_relative": 0.9}})
+    assert "cosine compares directions" in error.detail
+    assert inspection(tmp_path / "c", model, rows(12), config={"accuracy": {"max_nmse": 0.1}}).metric is Metric.NMSE
+
+
+def test_outputs_that_the_metric_does_not_read_are_named(tmp_path: Path) -> None:
+    text = """g (float[N,6] x) => (float[N,3] p, float[N,4] state) { h = MatMul(x, w) state = Tanh(h) l = MatMul(h, v) p = Softmax(l) }"""
+    model = model_from_text(text, {"w": (6, 4), "v": (4, 3)})
+    notes = inspection(tmp_path, model, rows(12)).notes
+    assert "the metric agreement does not read the output 'state': no budget covers it" in notes
 
 
 def test_the_kinds_of_outputs_can_be_overridden(tmp_path: Path) -> None:
