@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 
 from calibration.accuracy.chance import MARGIN, STANDARD_ERRORS, SURE_STANDARD_ERRORS, Chance, beats, chance_of, fitting_labels
-from calibration.accuracy.metrics import Metric, score
+from calibration.accuracy.metrics import Metric, by_class, score
 from calibration.data.dataset import MIN_SAMPLES, CalibrationSet
 from calibration.data.first_statistics import first_statistics
 from calibration.data.preparations import other_preparations
@@ -87,6 +87,28 @@ def sample_warnings(
                 f"training, and its mean lies {seen.mean:.3g} standard deviations off: prepare the samples as for training (pixels "
                 "scaled and normalized, channels in the same order)"
             )
+    return tuple(found)
+
+
+def answer_warnings(scorer: Scorer, reference: Sequence[Array]) -> tuple[str, ...]:
+    """Return what there is to say of the float model's own answers, where an engine could hardly give others.
+
+    Args:
+        scorer: The job's metric.
+        reference: The compared outputs, each (samples, ...).
+    """
+    found = []
+    for index in scorer.scored:
+        output, name = reference[index], scorer.names[index]
+        if len(output) > 1 and bool((output == output[:1]).all()):
+            found.append(f"output '{name}' is the same for all {len(output)} validation samples: check what is fed to the model")
+        elif scorer.metric is Metric.AGREEMENT and output.dtype.kind == "f":
+            classes = np.unique(by_class(output).argmax(axis=-1))
+            if len(classes) == 1:
+                found.append(
+                    f"the float model gives all {len(output)} validation samples class {classes[0]} (output '{name}'): agreement says "
+                    "little of an engine; give samples of every class"
+                )
     return tuple(found)
 
 

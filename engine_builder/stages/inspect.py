@@ -31,7 +31,7 @@ from engine_builder.engines.builder_check import prepare_for
 from engine_builder.engines.job_scheme import job_scheme
 from engine_builder.errors import BuildError
 from engine_builder.evaluation.batch_sizes import fixed_batch, profile_shapes, timing_batch, timing_shapes, whole_batches
-from engine_builder.evaluation.data_warnings import label_warnings, sample_warnings
+from engine_builder.evaluation.data_warnings import answer_warnings, label_warnings, sample_warnings
 from engine_builder.evaluation.float_scores import FloatModel
 from engine_builder.evaluation.model_calls import settled_batch
 from engine_builder.evaluation.outputs import ComparedOutputs, check_output_names, output_kinds
@@ -133,6 +133,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     notes += [f"the metric {metric} does not read the output '{name}': no budget covers it" for name in scorer.unread]
     scores = scorer(reference, reference, validation)
     check_scores(metric, scores)
+    warnings += answer_warnings(scorer, reference)
     warnings += label_warnings(
         scorer,
         scores,

@@ -177,3 +177,20 @@ def test_pixels_that_nobody_scaled_are_told_by_the_first_batch_normalization(tmp
     assert inspection(tmp_path / "sound", trained(), {"x": PREPARED}).warnings == ()
     (warning,) = inspection(tmp_path / "raw", trained(), {"x": PIXELS}).warnings
     assert warning.startswith("calibration samples: the input of BatchNormalization 'n' has")
+
+
+def test_a_model_that_gives_every_sample_one_class_is_warned_of(tmp_path: Path) -> None:
+    one = {"x": pictures(24, 5)["x"] * 0.01 + PROTOTYPES[3].astype(np.float32)}
+    (warning,) = inspection(tmp_path / "one", classifier(), one).warnings
+    assert "samples class 4 (output 'y'): agreement says little" in warning
+    assert inspection(tmp_path / "several", classifier(), {"x": pictures(60, 6)["x"]}).warnings == ()
+
+
+def test_an_output_that_is_the_same_for_all_samples_is_warned_of(tmp_path: Path) -> None:
+    silent = {"x": pictures(24, 7)["x"]}
+    model = classifier()
+    for tensor in model.graph.initializer:
+        if tensor.name == "high":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32(-8.0), "high"))
+    (warning,) = inspection(tmp_path, model, silent).warnings
+    assert warning.startswith("output 'y' is the same for all ")
