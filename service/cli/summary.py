@@ -29,6 +29,9 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
         lines.insert(1, f"  reason    {result['reason']}")
     if baseline.get("repaired"):
         lines.append(f"  baseline  repaired: {baseline['repaired']}")
+    exact_on = _part(result, "engine").get("exact_on")
+    if exact_on:
+        lines.append(f"  exact on  {exact_on}")
     verdict = result.get("verdict")
     if isinstance(verdict, Mapping):
         lines.append(f"  accuracy  {_verdict(verdict)}")

@@ -74,3 +74,7 @@ def test_failed_trial_says_why() -> None:
 def test_tiny_score_keeps_its_digits() -> None:
     assert "score 9.45e-08" in trial_line({"index": 0, "order": "baseline", "low_layers": 0, "accuracy": 9.45e-8})
     assert "score 0.0000" in trial_line({"index": 0, "order": "baseline", "low_layers": 0, "accuracy": 0.0})
+
+
+def test_one_low_layer_is_one_layer() -> None:
+    assert trial_line({"index": 4, "order": "loss", "low_layers": 1}).startswith("trial 4: loss, 1 layer low")

@@ -100,3 +100,11 @@ def test_of_the_users_own_model_nothing_is_estimated() -> None:
     kept = result("baseline_kept", "met", "held_out")
     kept["verdict"] = {"answer": "met", "method": "same_engine"}
     assert summary_lines(kept)[-1] == "  accuracy  budget met: the engine is the model that was given"
+
+
+def test_where_an_engine_of_integers_is_exact_is_said() -> None:
+    engine = {"name": "engine.onnx", "exact_on": "any x86-64 or ARM64 processor"}
+    lines = summary_lines({**result("improved", "met", "held_out"), "engine": engine})
+    assert "  exact on  any x86-64 or ARM64 processor" in lines
+    kept = summary_lines({**result("baseline_kept", "met", "held_out"), "engine": {**engine, "exact_on": None}})
+    assert not any("exact on" in line for line in kept)
