@@ -19,7 +19,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.metrics import Metric, by_class
+from calibration.accuracy.measures import by_class
+from calibration.accuracy.metrics import Metric
 from calibration.accuracy.token_metrics import IGNORED, span_f1, token_f1
 
 STANDARD_ERRORS = 3.0

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.accuracy.masks import mask_of
-from calibration.accuracy.metrics import WORST_LOSS, OutputKind, by_class, divergence
+from calibration.accuracy.measures import WORST_LOSS, by_class
+from calibration.accuracy.metrics import OutputKind, divergence
 from calibration.accuracy.softmax import log_softmax, without_classes
 from calibration.execution.onnxruntime_session import Array
 from calibration.nonfinite import with_far_as_infinite

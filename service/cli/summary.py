@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from calibration.accuracy.metrics import IDENTICAL_PSNR, Metric
+from calibration.accuracy.measures import IDENTICAL_PSNR
+from calibration.accuracy.metrics import Metric
 
 _SMALL = 1e-4
 _VERDICTS = {

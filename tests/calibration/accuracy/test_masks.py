@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.accuracy.masks import mask_of
-from calibration.accuracy.metrics import WORST_LOSS, OutputKind, cosine, nmse, psnr
+from calibration.accuracy.measures import WORST_LOSS, cosine, nmse, psnr
+from calibration.accuracy.metrics import OutputKind
 from calibration.sensitivity.task_losses import losses
 
 NUMBERS = np.array([[0.5, -3.0, 2.0, 1.0], [7.0, 0.0, 1.5, -40.0]])

@@ -6,24 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from calibration.accuracy.metrics import (
+from calibration.accuracy.measures import (
     IDENTICAL_PSNR,
     WORST_LOSS,
-    Metric,
-    OutputKind,
     agreement,
     by_class,
     closeness,
     cosine,
-    divergence,
     kl_divergence,
     nmse,
     psnr,
-    score,
     top1,
     top5,
     topk,
 )
+from calibration.accuracy.metrics import Metric, OutputKind, divergence, score
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
 
 FLOATS = arrays.arrays(np.float32, (4, 5), elements=st.floats(-50, 50, width=32))

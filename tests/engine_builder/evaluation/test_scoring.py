@@ -11,7 +11,8 @@ import onnx
 import onnx.parser
 import pytest
 
-from calibration.accuracy.metrics import Metric, OutputKind, cosine
+from calibration.accuracy.measures import cosine
+from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.accuracy.token_metrics import IGNORED, span_f1, token_f1
 from calibration.codec import json_from_value
 from calibration.errors import InputError, InvalidCalibrationSetError, InvalidConfigError, InvalidMetricError
@@ -270,3 +271,26 @@ def test_the_form_of_labels_tells_what_they_are_of() -> None:
     assert (labelled_tokens(None), labelled_tokens(tokens), labelled_tokens(tokens[:, 0])) == (None, 6, None)
     assert [is_per_token(np.zeros(shape), tokens) for shape in ((4, 6, 3), (4, 5, 3), (4, 6, 1), (4, 6))] == [True, False, False, False]
     assert [is_per_token(np.zeros(shape, np.int64), tokens) for shape in ((4, 6), (4, 5), (4,))] == [True, False, False]
+
+
+def detector() -> onnx.ModelProto:
+    """Return a network whose one output holds four large numbers and three scores for each of 16 places."""
+    text = """g (float[N,3,4,4] x) => (float[N,7,16] y) {
+        h = Conv<pads=[1,1,1,1]>(x, w1) r = Relu(h) b = Conv(r, w2) boxes = Mul(b, pixels) c = Conv(r, w3) scores = Sigmoid(c)
+        both = Concat<axis=1>(boxes, scores) y = Reshape(both, shape) }"""
+    model = model_from_text(text, {"w1": (8, 3, 3, 3), "w2": (4, 8, 1, 1), "w3": (3, 8, 1, 1)})
+    for name, value in (("pixels", np.float32(200.0)), ("shape", np.array([0, 7, 16], np.int64))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+    return model
+
+
+def test_scores_beside_boxes_decide_of_an_engine(tmp_path: Path) -> None:
+    samples = samples_for(detector(), 40)
+    found = run_job(tmp_path, detector(), samples, samples, {"accuracy": {"min_relative": 0.5}})
+    ours, theirs = (plain_outputs(source, samples, 8)[0] for source in (found.engine, detector().SerializeToString()))
+    chosen = next(trial for trial in trials_of(found) if trial.fingerprint == found.report["chosen"])
+    mean = theirs[:, 4:].mean(axis=0)
+    alone = float(cosine(theirs[:, 4:] - mean, ours[:, 4:] - mean).mean())
+    assert chosen.on_all is not None
+    assert chosen.on_all.score == pytest.approx(alone, abs=1e-4)  # the worse part by far
+    assert alone < float(cosine(theirs, ours).mean())
