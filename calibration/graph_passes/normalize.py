@@ -211,10 +211,11 @@ def _to_proto(work: ir.Model, model: onnx.ModelProto) -> onnx.ModelProto:
     known = [value for value in result.graph.value_info if value.name not in constants]
     del result.graph.value_info[:]
     result.graph.value_info.extend(known)
-    inputs = {value.name for value in result.graph.input}
+    kept = {value.name for value in result.graph.input}
+    inputs = {value.name: value for value in model.graph.input if value.name in kept}
     del result.graph.input[:], result.graph.output[:]
-    result.graph.input.extend(value for value in model.graph.input if value.name in inputs)
-    result.graph.output.extend(model.graph.output)
+    result.graph.input.extend(inputs.values())
+    result.graph.output.extend(inputs.get(value.name, value) for value in model.graph.output)  # an input's sizes hold for its output
     note_missing_types(result)
     return result
 

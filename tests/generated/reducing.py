@@ -54,7 +54,8 @@ def _pooled(name: str, b: GraphBuilder, x: Tensor) -> Tensor:
         attributes["ceil_mode"] = 1
 
     def length(size: int) -> int:
-        return (size + 2 * pads - kernel + (stride - 1 if ceil else 0)) // stride + 1
+        count = (size + 2 * pads - kernel + (stride - 1 if ceil else 0)) // stride + 1
+        return count - int((count - 1) * stride >= size + pads)  # a window that would begin behind the data is none
 
     shape = (*x.shape[:2], *(b.derived(size, length) for size in x.shape[2:]))
     bounds = (0.0, x.bound * kernel**spatial) if name == "LpPool" else (min(x.low, 0.0), max(x.high, 0.0))

@@ -311,3 +311,11 @@ def test_constant_nodes_of_one_name_are_computed_once() -> None:
         node.name = ""  # onnxruntime refuses a name that several nodes have
     feeds = one_batch(model)
     np.testing.assert_allclose(run(prepared, feeds)[0], run(model, feeds)[0], rtol=1e-5, atol=1e-5)  # float32 rounding
+
+
+def test_an_output_that_is_an_input_and_declares_no_sizes_has_the_inputs() -> None:
+    model = model_from_text("g (float[N,6] x) => (float[N,3] y, float[N,6] x) { y = MatMul(x, w) }", {"w": (6, 3)})
+    model.graph.output[1].type.tensor_type.ClearField("shape")
+    prepared = prepare(model).model
+    assert prepared.graph.output[1] == prepared.graph.input[0]
+    assert [dim.dim_param or dim.dim_value for dim in prepared.graph.input[0].type.tensor_type.shape.dim] == ["N", 6]
