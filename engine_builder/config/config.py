@@ -135,9 +135,9 @@ class OutputConfig:
 class ShapeRange:
     """Sizes of every axis of one input; the engine accepts min to max and is timed at opt."""
 
-    min: tuple[int, ...] = field(metadata={"minimum": 1, "minItems": 1})
-    opt: tuple[int, ...] = field(metadata={"minimum": 1, "minItems": 1})
-    max: tuple[int, ...] = field(metadata={"minimum": 1, "minItems": 1})
+    min: tuple[int, ...] = field(metadata={"minimum": 1, "minItems": 1, "description": "Least size of each axis."})
+    opt: tuple[int, ...] = field(metadata={"minimum": 1, "minItems": 1, "description": "The sizes that engines are timed at."})
+    max: tuple[int, ...] = field(metadata={"minimum": 1, "minItems": 1, "description": "Largest size of each axis."})
 
     def __post_init__(self) -> None:
         """Refuse ranges whose parts do not fit together."""
@@ -152,7 +152,9 @@ class ShapeRange:
 class SearchConfig:
     """How long to search, by which orders, from which seed."""
 
-    max_trials: int | None = field(default=None, metadata={"minimum": 1, "description": "Most engines to build and measure."})
+    max_trials: int | None = field(
+        default=None, metadata={"minimum": 1, "description": "Most engines to build and measure, 40 by default."}
+    )
     max_seconds: float | None = field(
         default=None,
         metadata={
@@ -161,8 +163,14 @@ class SearchConfig:
             "the job's stages took this long. The baseline and the first engine are always tried; the verdict comes on top.",
         },
     )
-    orders: tuple[Order, ...] = field(default=tuple(Order), metadata={"minItems": 1, "uniqueItems": True})
-    seed: int = field(default=0, metadata={"minimum": 0, "maximum": 2**32 - 1})
+    orders: tuple[Order, ...] = field(
+        default=tuple(Order),
+        metadata={"minItems": 1, "uniqueItems": True, "description": "Orders of the layers to bisect, beside the predicted frontier."},
+    )
+    seed: int = field(
+        default=0,
+        metadata={"minimum": 0, "maximum": 2**32 - 1, "description": "Of every random choice: samples held out, probes, resampling."},
+    )
 
 
 @dataclass(frozen=True, slots=True)

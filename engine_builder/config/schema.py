@@ -21,6 +21,8 @@ from calibration.codec import json_from_value
 from calibration.errors import InvalidConfigError
 
 T = TypeVar("T")
+# The keywords of a limit, in words.
+LIMIT_WORDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 
 
 def read(cls: type[T], data: object) -> T:
@@ -154,7 +156,7 @@ def _is_within(value: float, limits: Mapping[str, object]) -> bool:
 
 
 def _limits_in_words(limits: Mapping[str, object]) -> str:
-    words = " and ".join(f"{_WORDS[name]} {limit}" for name, limit in limits.items() if name in _WORDS)
+    words = " and ".join(f"{LIMIT_WORDS[name]} {limit}" for name, limit in limits.items() if name in LIMIT_WORDS)
     return f" {words}" if words else ""
 
 
@@ -213,4 +215,3 @@ _TESTS: dict[str, Callable[[float, float], bool]] = {
     "maximum": operator.le,
     "exclusiveMaximum": operator.lt,
 }
-_WORDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
