@@ -14,7 +14,7 @@ BENCH_MODELS := $(VENV)/bench-models
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: help demo bench bench-nncf test fuzz lint format lock docker-check clean
+.PHONY: help demo bench bench-nncf test fuzz lint format docs lock docker-check clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ lint: $(DEV) ## formatting, lint, types and import rules, without the tests
 format: $(DEV) ## rewrite the sources as `make lint` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(RUNTIME) ## write the tables of docs/configuration.md anew
+	$(BIN)/python -m engine_builder.config.reference docs/configuration.md
 
 docker-check: ## build the images for real (root; installs buildah by apt-get) and ask the server in one for /healthz
 	bash docker/check.sh
