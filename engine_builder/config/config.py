@@ -214,7 +214,9 @@ class Config:
 
     target: str = field(default="onnxruntime-cpu", metadata={"description": "One of GET /v1/targets."})
     gpu: str | None = field(default=None, metadata={"description": "The GPU's product name, for targets that run on one: L4, RTX 4090."})
-    accuracy: AccuracyConfig = field(default_factory=AccuracyConfig)
+    accuracy: AccuracyConfig = field(
+        default_factory=AccuracyConfig, metadata={"description": "The accuracy budget, and what it is stated in."}
+    )
     outputs: Mapping[str, OutputKind | OutputConfig] = field(
         default_factory=dict,
         metadata={
@@ -230,9 +232,9 @@ class Config:
     batch_size: int = field(
         default=1, metadata={"minimum": 1, "maximum": 65536, "description": "Samples per call that the engine is timed with."}
     )
-    search: SearchConfig = field(default_factory=SearchConfig)
-    calibration: RangeConfig = field(default_factory=RangeConfig)
-    builder: BuilderConfig = field(default_factory=BuilderConfig)
+    search: SearchConfig = field(default_factory=SearchConfig, metadata={"description": "How long to search, and in which orders."})
+    calibration: RangeConfig = field(default_factory=RangeConfig, metadata={"description": "How tensors and weights are rounded."})
+    builder: BuilderConfig = field(default_factory=BuilderConfig, metadata={"description": "How TensorRT builds."})
     threads: int = field(
         default=1, metadata={"minimum": 1, "maximum": 1024, "description": "Threads an engine runs with, on onnxruntime-cpu."}
     )

@@ -83,7 +83,7 @@ def _table(prefix: str, schema: Entry) -> str:
 
 def _value(entry: Entry, path: str) -> str:
     limits = [f"{word} {entry[name]}" for name, word in LIMIT_WORDS.items() if name in entry]
-    number = [f"at least {entry['minItems']}"] if entry.get("minItems") else []
+    number = [f"{entry['minItems']} or more"] if entry.get("minItems") else []
     number += ["none twice"] if entry.get("uniqueItems") else []
     return ", ".join([_type(entry, path), *limits]) + (f" ({', '.join(number)})" if number else "")
 

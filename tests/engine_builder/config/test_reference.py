@@ -36,7 +36,7 @@ class Whole:
 EXPECTED = """\
 | key | value | default | meaning |
 |---|---|---|---|
-| `colours` | list of: one of `red`, `blue` (at least 1, none twice) | `["red"]` | Some. |
+| `colours` | list of: one of `red`, `blue` (1 or more, none twice) | `["red"]` | Some. |
 | `share` | number, above 0 | none | Of all. |
 | `parts` | object of names, each: one of `red`, `blue` or object: see [`parts.NAME`](#partsname) | `{}` | By name. |
 | `is_new` | `true` or `false` | `false` |  |
