@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -17,10 +18,11 @@ from engine_builder.backends.registry import BACKENDS
 from engine_builder.config.config import json_schema
 from engine_builder.config.reference import with_reference
 from engine_builder.search.search import DEFAULT_MAX_TRIALS
+from examples.demo import result_lines
 from service.api.app import create_app
 from service.jobs.resources import open_deps
 from service.settings import PREFIX, Settings
-from tests.docs.pages import ROOT, spans, table
+from tests.docs.pages import ROOT, blocks, spans, table
 
 DOCS = ROOT / "docs"
 CONFIGURATION, HTTP_API, ARCHITECTURE = (DOCS / name for name in ("configuration.md", "http-api.md", "architecture.md"))
@@ -93,3 +95,10 @@ def test_every_module_of_a_stage_is_listed() -> None:
     assert {
         Path(span).name for span in spans(ARCHITECTURE) if span.startswith("engine_builder/stages/") and span.endswith(".py")
     } == modules
+
+
+def test_the_example_of_the_readme_has_the_lines_that_the_demo_prints() -> None:
+    (result,) = (json.loads(block.text) for block in blocks(DOCS / "data-formats.md") if block.language == "json")
+    (example,) = (block.text for block in blocks(ROOT / "README.md") if block.language == "text")
+    shown = [line[2:16].strip() for line in example.splitlines()[1:]]
+    assert shown == [*(line[:14].strip() for line in result_lines(result)), "from outside", ""]
