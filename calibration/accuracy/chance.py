@@ -19,9 +19,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.measures import by_class
+from calibration.accuracy.measures.token_classes import IGNORED, span_f1, token_f1
+from calibration.accuracy.measures.values import by_class
 from calibration.accuracy.metrics import Metric
-from calibration.accuracy.token_metrics import IGNORED, span_f1, token_f1
 
 STANDARD_ERRORS = 3.0
 SURE_STANDARD_ERRORS = 4.0  # of a cause that is named: several are tried, so each must be surer

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.measures import agreement, as_rows, closeness, cosine, kl_divergence, nmse, psnr, topk
-from calibration.accuracy.parts import parts_of
-from calibration.accuracy.token_metrics import span_f1, token_f1
+from calibration.accuracy.measures.parts import parts_of
+from calibration.accuracy.measures.token_classes import span_f1, token_f1
+from calibration.accuracy.measures.values import agreement, as_rows, closeness, cosine, kl_divergence, nmse, psnr, topk
 from calibration.errors import InvalidCalibrationSetError
 
 Measure = Callable[[NDArray[np.generic], NDArray[np.generic]], NDArray[np.float64]]  # (reference, output) -> (samples,)

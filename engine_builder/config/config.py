@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
+from calibration.accuracy.measures.token_classes import check_iob2
 from calibration.accuracy.metrics import Metric, OutputKind
-from calibration.accuracy.token_metrics import check_iob2
 from calibration.accuracy.verdict import Budget
 from calibration.codec import json_from_value
 from calibration.errors import InvalidConfigError

@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 
 from calibration.accuracy.chance import MARGIN, STANDARD_ERRORS, SURE_STANDARD_ERRORS, Chance, beats, chance_of, fitting_labels
-from calibration.accuracy.measures import by_class
+from calibration.accuracy.measures.values import by_class
 from calibration.accuracy.metrics import Metric, score
 from calibration.data.dataset import MIN_SAMPLES, CalibrationSet
 from calibration.data.first_statistics import first_statistics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from calibration.accuracy.measures import IDENTICAL_PSNR
+from calibration.accuracy.measures.values import IDENTICAL_PSNR
 from calibration.accuracy.metrics import Metric
 
 _SMALL = 1e-4

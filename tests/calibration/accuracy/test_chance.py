@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.accuracy.chance import Chance, chance_of, fitting_labels
+from calibration.accuracy.measures.token_classes import IGNORED
 from calibration.accuracy.metrics import Metric, score
-from calibration.accuracy.token_metrics import IGNORED
 
 Integers = NDArray[np.int64]
 Array = NDArray[np.generic]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from calibration.accuracy.measures import (
+from calibration.accuracy.measures.values import (
     IDENTICAL_PSNR,
     WORST_LOSS,
     agreement,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.accuracy.masks import mask_of
-from calibration.accuracy.measures import WORST_LOSS, cosine, nmse, psnr
+from calibration.accuracy.measures.masks import mask_of
+from calibration.accuracy.measures.values import WORST_LOSS, cosine, nmse, psnr
 from calibration.accuracy.metrics import OutputKind
 from calibration.sensitivity.task_losses import losses
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from calibration.accuracy.measures.parts import parts_of
 from calibration.accuracy.metrics import Metric, score
-from calibration.accuracy.parts import parts_of
 
 RNG = np.random.default_rng(0)
 

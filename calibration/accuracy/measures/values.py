@@ -8,8 +8,8 @@ Divergences (0 is perfect), with r the reference and x the output of one sample:
 Classes lie on the last axis that is longer than one; axes between it and the samples are averaged over. A sample with a NaN in it
 scores worst, so a broken engine can never look good.
 
-What is masked alike in both, as logits by -inf, is left out (``calibration.accuracy.masks``); where one alone is infinite the sample scores
-worst, unless the class was next to impossible in either case.
+What is masked alike in both, as logits by -inf, is left out (``masks.py``); where one alone is infinite the sample scores worst, unless
+the class was next to impossible in either case.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.masks import mask_of
-from calibration.accuracy.softmax import log_softmax, without_classes
+from calibration.accuracy.measures.masks import mask_of
+from calibration.accuracy.measures.softmax import log_softmax, without_classes
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
 from calibration.nonfinite import with_far_as_infinite
 
