@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from calibration.accuracy.measures.values import IDENTICAL_PSNR
-from calibration.accuracy.metrics import Metric
+from calibration.accuracy.metrics import Metric, MetricSpec, metric_named
 
 _SMALL = 1e-4
 _VERDICTS = {
@@ -74,21 +73,24 @@ def _verdict(verdict: Mapping[str, object]) -> str:
     if verdict.get("method") == "same_engine":
         return f"budget {_VERDICTS.get(answer, answer)}: the engine is the model that was given"
     parts = [f"budget {_VERDICTS.get(answer, answer)}: {verdict.get('metric')}"]
-    is_psnr = verdict.get("metric") == Metric.PSNR  # told as it is: decibels against the float model itself
+    spec = (metric_named(verdict.get("metric")) or Metric.CUSTOM).spec  # of a newer server's metric a drop is told
     if isinstance(drop, int | float):
-        parts.append(_decibels(drop) if is_psnr else f"{'rise' if verdict.get('metric') == Metric.NMSE else 'drop'} {_signed(drop)}")
+        parts.append(_with_unit(spec, spec.score_after(drop)) if spec.unit else f"{spec.worsening} {_signed(drop)}")
     if isinstance(interval, list | tuple) and all(isinstance(bound, int | float) for bound in interval):
         confidence = verdict.get("confidence")
         at = f" (each end at {confidence:.0%})" if isinstance(confidence, int | float) else ""
-        ends = [_decibels(bound) for bound in reversed(interval)] if is_psnr else [_signed(bound) for bound in interval]
+        ends = [_signed(bound) for bound in interval]
+        if spec.unit:
+            ends = [_with_unit(spec, score) for score in sorted(map(spec.score_after, interval))]
         parts.append(f"interval [{', '.join(ends)}]{at}")
     where = "held-out samples" if verdict.get("selection") == "held_out" else "samples (the search used them too)"
     parts.append(f"on {verdict.get('n')} {where}")
     return ", ".join(parts)
 
 
-def _decibels(drop: float) -> str:
-    return f"{IDENTICAL_PSNR - drop:.2f} dB"
+def _with_unit(spec: MetricSpec, score: float) -> str:
+    """Return the score itself: of decibels against the float model itself a drop says nothing."""
+    return f"{score:.2f} {spec.unit}"
 
 
 def _signed(value: float) -> str:
