@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Mapping
 
 from calibration.accuracy.metrics import Metric, MetricSpec, metric_named
 
@@ -35,12 +34,14 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
     verdict = result.get("verdict")
     if isinstance(verdict, Mapping):
         lines.append(f"  accuracy  {_verdict(verdict)}")
-    lines.extend(f"  warning   {text}" for text in cast("Sequence[str]", result.get("warnings") or ()))
+    warnings = result.get("warnings")
+    lines.extend(f"  warning   {text}" for text in (warnings if isinstance(warnings, list | tuple) else ()))
     return tuple(lines)
 
 
 def _part(value: Mapping[str, object], key: str) -> Mapping[str, object]:
-    return cast("Mapping[str, object]", value.get(key) or {})
+    part = value.get(key)
+    return part if isinstance(part, Mapping) else {}
 
 
 def _latency(side: Mapping[str, object]) -> str:
@@ -54,7 +55,7 @@ def _latency(side: Mapping[str, object]) -> str:
 def _speedup(result: Mapping[str, object]) -> str:
     speedup, predicted = result.get("speedup"), result.get("predicted_speedup")
     if isinstance(predicted, Mapping):
-        low, high = cast("tuple[float, float]", predicted["range"])
+        low, high = predicted["range"]
         return f", predicted, not measured: {predicted['value']:.2f} ({low:.2f} to {high:.2f}) times as fast"
     return f", {speedup:.2f} times as fast" if isinstance(speedup, int | float) else ""
 
