@@ -1,6 +1,7 @@
 """What an accuracy budget may be stated in: one table, a row a metric, and what is asked of a row.
 
-A new metric is a measure in ``calibration/accuracy/measures/`` and a row in ``Metric``; all else asks the row.
+A new metric is a measure in ``calibration/accuracy/measures/`` and a row in ``Metric``; all else asks the row. A measure that needs a
+library of its own loads it when it is first called (``calibration/process/lazy_import.py``), since this table is read by every command.
 """
 
 from __future__ import annotations
