@@ -35,7 +35,8 @@ def extended_copy(folder: Path, file: str, text: str, table: str, rows: Mapping[
         rows: What to write before a line of the table, by the beginning of that line; each line must be there once.
     """
     for name in FOLDERS:
-        shutil.copytree(ROOT / name, folder / name)  # compiled files too: they keep the copy's start short
+        # Compiled files too: they keep the copy's start short. Not those that another process is just writing, under a name of its own.
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc.*"))
     assert not (folder / file).exists()
     (folder / file).write_text(text, encoding="utf-8")
     lines = (folder / table).read_text(encoding="utf-8").splitlines(keepends=True)
