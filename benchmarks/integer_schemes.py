@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from benchmarks.results_files import RESULTS, environment, environment_line, markdown_table, write_results
-from calibration.accuracy.metrics import Metric, OutputKind, score
+from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.accuracy.scores import score
 from calibration.data.dataset import CalibrationSet, read_samples
 from calibration.graph.layers import Layer, find_layers
 from calibration.graph_passes.normalize import prepare

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from calibration.accuracy.metrics import Metric, score
+from calibration.accuracy.metrics import Metric
+from calibration.accuracy.scores import score
 from calibration.data.dataset import CalibrationSet, read_samples
 from calibration.onnx_model.model_io import input_specs, read_model
 from engine_builder.backends.base import Runner

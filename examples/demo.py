@@ -20,8 +20,9 @@ from calibration.errors import OptimizerError
 from examples.fashion_mnist.prepare import MODELS, write_calibration, write_validation
 from examples.remeasure import Measurement, measure
 from examples.server import ServerStartError, running_server
-from service.cli.client import Client, JobView, job_error
+from service.cli.client import Client, job_error
 from service.cli.progress import TrialLines, progress_view
+from service.cli.views import JobView
 
 MIN_RELATIVE = 0.9995
 PICTURES = 10_000  # in the validation file
@@ -127,25 +128,25 @@ def _watch(client: Client, example: Example, job: JobView) -> JobView:
         trials = TrialLines(view)
 
         def show(now: JobView) -> None:
-            trials.show(now["trials"])
-            view.update(now["progress"], now["stage"] if now["state"] == "running" and now["stage"] else now["state"])
+            trials.show(now.trials)
+            view.update(now.progress, now.stage if now.state == "running" and now.stage else now.state)
 
-        return client.watch(job["id"], show)
+        return client.watch(job.id, show)
 
 
 def _show(client: Client, example: Example, job: JobView, validation: Path, folder: Path) -> bool:
     """Download what a job left, measure its engine again and print the result; whether all is well."""
     print(f"\n{example.title}")
-    result = job["result"]
-    if job["state"] != "succeeded" or result is None:
+    result = job.result
+    if job.state != "succeeded" or result is None:
         error = job_error(job)
-        print(f"  {job['state']}: {error.detail}\n  fix: {error.fix}")
+        print(f"  {job.state}: {error.detail}\n  fix: {error.fix}")
         return False
     shutil.rmtree(folder, ignore_errors=True)  # an earlier demo's files must not pass for this one's
-    engine = client.download_engine(job["id"], folder)
-    for artifact in client.artifacts(job["id"]):
-        if artifact["name"] != engine.name:
-            client.download_artifact(job["id"], artifact, folder)
+    engine = client.download_engine(job.id, folder)
+    for artifact in client.artifacts(job.id):
+        if artifact.name != engine.name:
+            client.download_artifact(job.id, artifact, folder)
     measured = measure({"model": example.model, "engine": engine}, validation, batch=example.batch_size)
     problem = disagreement(result, measured["engine"])
     for line in (*result_lines(result), *_outside_lines(example, engine, measured, problem), f"report        {folder / 'report.html'}"):

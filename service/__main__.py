@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from calibration.data.readers import formats_in_words
 from calibration.errors import OptimizerError
 from service import __version__
 from service.cli import commands
@@ -121,9 +122,7 @@ def _command(parsers: argparse._SubParsersAction[_Parser], name: str, run: Comma
 
 def _add_job(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help=".onnx file, or a .zip or .tar of one with its external data")
-    parser.add_argument(
-        "--calibration", type=Path, metavar="FILE", required=True, help=".npz with one array per model input, or .npy for one input"
-    )
+    parser.add_argument("--calibration", type=Path, metavar="FILE", required=True, help=formats_in_words())
     parser.add_argument(
         "--validation", type=Path, metavar="FILE", help="samples for accuracy; without it a part of the calibration set is held out"
     )

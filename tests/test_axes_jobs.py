@@ -11,7 +11,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from calibration.accuracy.metrics import Metric, score
+from calibration.accuracy.metrics import Metric
+from calibration.accuracy.scores import score
 from engine_builder.evaluation.measurement import search_half
 from tests.axes_models import CASES, SAMPLES, AxesCase, frames_first, normalized_over_the_batch, recurrent_state, tokens_flattened
 from tests.driver import Array, Finished, run_job

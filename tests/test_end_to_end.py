@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.accuracy.metrics import Metric, score
+from calibration.accuracy.metrics import Metric
+from calibration.accuracy.scores import score
 from calibration.data.dataset import split_held_out
 from calibration.graph_passes.normalize import prepare
 from calibration.onnx_model.model_io import input_specs, output_specs

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from calibration.accuracy.measures import cosine
+from calibration.accuracy.measures.values import cosine
 from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from tests.driver import Finished, plain_outputs, run_job, trials_of
 from tests.masked_models import LOWEST, Masked, masked

@@ -19,14 +19,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.measures import by_class
+from calibration.accuracy.measures.classes import by_class
+from calibration.accuracy.measures.token_classes import IGNORED
 from calibration.accuracy.metrics import Metric
-from calibration.accuracy.token_metrics import IGNORED, span_f1, token_f1
 
 STANDARD_ERRORS = 3.0
 SURE_STANDARD_ERRORS = 4.0  # of a cause that is named: several are tried, so each must be surer
 CONSTANT_CLASSES = 20  # most frequent classes of tokens that are tried as the constant answer
-TOP = 5
 MARGIN = 0.25  # of a score, by which a cause must be better than one that says more
 
 Array: TypeAlias = NDArray[np.generic]
@@ -51,7 +50,7 @@ def chance_of(metric: Metric, scores: Scores, labels: Array, output: Array, labe
     """Return how the scores compare with chance.
 
     Args:
-        metric: top1, top5, token_f1 or span_f1.
+        metric: One that compares with labels.
         scores: (samples,), the float model's own.
         labels: (samples,) or (samples, tokens) class indices.
         output: The output that the metric reads, (samples, ...).
@@ -62,8 +61,9 @@ def chance_of(metric: Metric, scores: Scores, labels: Array, output: Array, labe
     decidable = beats(1.0 - constant, STANDARD_ERRORS)
     difference = scores - constant
     beaten, follows = beats(difference, STANDARD_ERRORS), False
-    if not beaten and not metric.is_per_token and (constant.mean() > 0.5 or scores.mean() > constant.mean()):  # rule 2
-        follows = _follows(known.reshape(len(known)), scores, output, 1 if metric is Metric.TOP1 else TOP)
+    top = metric.spec.top
+    if not beaten and top is not None and (constant.mean() > 0.5 or scores.mean() > constant.mean()):  # rule 2
+        follows = _follows(known.reshape(len(known)), scores, output, top)
     return Chance(
         score=float(scores.mean()),
         constant=float(constant.mean()),
@@ -89,7 +89,7 @@ def fitting_labels(
     that belong to the sample before or after. The one with the best score counts.
 
     Args:
-        metric: top1, top5, token_f1 or span_f1.
+        metric: One that compares with labels.
         labels: (samples,) or (samples, tokens) class indices.
         output: The output that the metric reads, (samples, ...).
         score: Scores (labels, output), both cut to the same samples.
@@ -148,10 +148,10 @@ def _constant_answer(metric: Metric, labels: Labels, label_names: tuple[str, ...
         return 0, np.ones(len(labels))
     classes, counts = np.unique(counted, return_counts=True)
     frequent = classes[np.argsort(-counts, kind="stable")]
-    if not metric.is_per_token:
-        named = frequent[: 1 if metric is Metric.TOP1 else TOP]
-        return int(frequent[0]), np.isin(labels.reshape(len(labels)), named).astype(np.float64)
-    measure = token_f1 if metric is Metric.TOKEN_F1 else span_f1
+    if metric.spec.top is not None:
+        return int(frequent[0]), np.isin(labels.reshape(len(labels)), frequent[: metric.spec.top]).astype(np.float64)
+    measure = metric.spec.measure
+    assert measure is not None  # labels are not compared by a user's own metric here
     tried = [(int(label), measure(labels, np.full(labels.shape, label), label_names)) for label in frequent[:CONSTANT_CLASSES]]
     return max(tried, key=lambda item: float(item[1].mean()))
 

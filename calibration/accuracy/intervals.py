@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.measures import WORST_LOSS
+from calibration.accuracy.measures.values import WORST_LOSS
 from calibration.process.lazy_import import deferred
 
 special = deferred("scipy.special")

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.token_metrics import IGNORED
+from calibration.accuracy.measures.token_classes import IGNORED
 from calibration.errors import InvalidCalibrationSetError
 
 Array: TypeAlias = NDArray[np.generic]

@@ -1,19 +1,26 @@
-"""What an accuracy budget may be stated in, and the score and the loss of outputs by it: pure functions with one value per sample."""
+"""What an accuracy budget may be stated in: one table, a row a metric, and what is asked of a row.
+
+A new metric is a measure in ``calibration/accuracy/measures/`` and a row in ``Metric``; all else asks the row. A measure that needs a
+library of its own loads it when it is first called (``calibration/process/lazy_import.py``), since this table is read by every command.
+"""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.measures import agreement, as_rows, closeness, cosine, kl_divergence, nmse, psnr, topk
-from calibration.accuracy.parts import parts_of
-from calibration.accuracy.token_metrics import span_f1, token_f1
-from calibration.errors import InvalidCalibrationSetError
+from calibration.accuracy.measures.classes import agreement, top1, top5
+from calibration.accuracy.measures.token_classes import check_iob2, span_f1, token_f1
+from calibration.accuracy.measures.values import IDENTICAL_PSNR, closeness, cosine, nmse, psnr
 
-Measure = Callable[[NDArray[np.generic], NDArray[np.generic]], NDArray[np.float64]]  # (reference, output) -> (samples,)
+Array: TypeAlias = NDArray[np.generic]
+Scores: TypeAlias = NDArray[np.float64]
+Measure: TypeAlias = Callable[[Array, Array, Sequence[str]], Scores]  # (truth, output, names of the classes) -> (samples,)
 
 
 class OutputKind(enum.StrEnum):
@@ -26,120 +33,226 @@ class OutputKind(enum.StrEnum):
     IGNORE = "ignore"
 
 
-class Metric(enum.StrEnum):
-    """A score per sample that the accuracy budget is stated in."""
+class Truth(enum.StrEnum):
+    """What a score compares an output with."""
 
-    TOP1 = "top1"
-    TOP5 = "top5"
-    AGREEMENT = "agreement"
-    COSINE = "cosine"
-    CLOSENESS = "closeness"  # of single values: scores, regressions
-    NMSE = "nmse"
-    PSNR = "psnr"
-    TOKEN_F1 = "token_f1"
-    SPAN_F1 = "span_f1"
-    CUSTOM = "custom"  # a graph of the user's own, see metric_model.py
+    REFERENCE = "reference"  # the float model's output
+    LABELS = "labels"  # one class index per sample
+    TOKEN_LABELS = "token_labels"  # one class index per token
+    OWN = "own"  # whatever the user's own graph reads, see metric_model.py
+
+
+class Better(enum.StrEnum):
+    """Which of two scores is the better."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+
+
+class BudgetKey(enum.StrEnum):
+    """How a budget may be stated: the keys of the configuration."""
+
+    MIN_RELATIVE = "min_relative"  # share of the float model's score
+    MAX_NMSE = "max_nmse"
+    MIN_PSNR = "min_psnr"
+
+
+CLASSES = frozenset({OutputKind.LOGITS, OutputKind.PROBABILITIES, OutputKind.LABELS})
+SCORES_OF_CLASSES = CLASSES - {OutputKind.LABELS}
+
+
+@dataclass(frozen=True, slots=True)
+class LossOfDrop:
+    """About how much loss (``calibration/sensitivity/task_losses.py``) a small drop from the perfect score is."""
+
+    kinds: frozenset[OutputKind]  # of outputs that this holds for; all that are scored must be of these
+    factor: float  # loss for each unit of the drop
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """A row of the table: a metric and all that the rest of the code asks of it."""
+
+    words: str  # what a score says, for people: "<metric>: <words>"
+    truth: Truth
+    measure: Measure | None  # one score a sample; None where the user's own graph is the measure
+    kinds: frozenset[OutputKind] = frozenset(OutputKind)  # of the outputs that it reads, where there are any of these
+    better: Better = Better.HIGHER
+    perfect: float = 1.0  # the score of an output that is just as it should be
+    unit: str = ""  # of a score; without one, scores are shares of 1 and a change of them is what people are told
+    budget_key: BudgetKey = BudgetKey.MIN_RELATIVE
+    is_real_valued: bool = False  # scores lie between worst and perfect by nature, whatever they are on a few samples
+    is_perfect_by_definition: bool = False  # the float model itself scores 1 on every sample, since it is what is compared with
+    top: int | None = None  # how many of the best classes the label of a sample may be among, at least 1
+    of_single_values: Measure | None = None  # in place of ``measure``, for an output of one value a sample, of which that says nothing
+    judges_parts: bool = False  # parts of an output of another scale are measured apart, and the worst of them counts
+    loss_of_drop: LossOfDrop | None = None
+    check_label_names: Callable[[Sequence[str]], None] | None = None  # refuses names of classes that it cannot use
+
+    def __post_init__(self) -> None:
+        """Refuse a row that contradicts itself."""
+        if (self.truth is Truth.LABELS) != (self.top is not None):
+            raise ValueError(f"top: found {self.top} with {self.truth}, expected for {Truth.LABELS} alone")
+        if (self.truth is Truth.OWN) != (self.measure is None):
+            raise ValueError(f"measure: expected for all but {Truth.OWN}, found {self.measure} with {self.truth}")
+        if self.is_perfect_by_definition and self.perfect != 1.0:
+            raise ValueError(f"perfect: found {self.perfect} where every score of the float model is 1")
+
+    @property
+    def worsening(self) -> str:
+        """What scores do where an engine is worse: "drop" or "rise"."""
+        return "drop" if self.better is Better.HIGHER else "rise"
+
+    def score_after(self, drop: float) -> float:
+        """Return the score that is worse than the perfect one by ``drop``, which is positive where the engine is worse."""
+        return self.perfect - drop if self.better is Better.HIGHER else self.perfect + drop
+
+    def worst(self, values: Array) -> Scores:
+        """Return the worst score of each sample, (samples,), of those of several outputs or parts, (outputs, samples)."""
+        return np.asarray(values.min(axis=0) if self.better is Better.HIGHER else values.max(axis=0), dtype=np.float64)
+
+
+def unnamed(measure: Callable[[Array, Array], Scores]) -> Measure:
+    """Return the measure as one that is told the names of the classes, and does not need them."""
+
+    def measured(truth: Array, output: Array, label_names: Sequence[str]) -> Scores:
+        return measure(truth, output)
+
+    return measured
+
+
+_BY_CLASS = LossOfDrop(SCORES_OF_CLASSES, 2.0)  # why 2: engine_builder/evaluation/loss_budget.py
+
+
+class Metric(enum.StrEnum):
+    """A score per sample that the accuracy budget is stated in: the name that users write, and its row."""
+
+    spec: MetricSpec
+
+    TOP1 = (
+        "top1",
+        MetricSpec("the label is the best class", Truth.LABELS, unnamed(top1), kinds=CLASSES, top=1, loss_of_drop=_BY_CLASS),
+    )
+    TOP5 = (
+        "top5",
+        MetricSpec("the label is one of the five best classes", Truth.LABELS, unnamed(top5), kinds=CLASSES, top=5, loss_of_drop=_BY_CLASS),
+    )
+    AGREEMENT = (
+        "agreement",
+        MetricSpec(
+            "the best class is the float model's",
+            Truth.REFERENCE,
+            unnamed(agreement),
+            kinds=CLASSES,
+            is_perfect_by_definition=True,
+            loss_of_drop=_BY_CLASS,
+        ),
+    )
+    COSINE = (
+        "cosine",
+        MetricSpec(
+            "cosine of the angle to the float model's output",
+            Truth.REFERENCE,
+            unnamed(cosine),
+            is_real_valued=True,
+            is_perfect_by_definition=True,
+            of_single_values=unnamed(closeness),
+            judges_parts=True,
+            loss_of_drop=LossOfDrop(frozenset({OutputKind.VALUES}), 2.0),
+        ),
+    )
+    CLOSENESS = (  # of single values: scores, regressions
+        "closeness",
+        MetricSpec(
+            "1 less the largest change of a value, in units of what the float model's values span",
+            Truth.REFERENCE,
+            unnamed(closeness),
+            is_real_valued=True,
+            is_perfect_by_definition=True,
+        ),
+    )
+    NMSE = (
+        "nmse",
+        MetricSpec(
+            "squared error over the float model's squared norm",
+            Truth.REFERENCE,
+            unnamed(nmse),
+            better=Better.LOWER,
+            perfect=0.0,
+            budget_key=BudgetKey.MAX_NMSE,
+            is_real_valued=True,
+            judges_parts=True,
+            loss_of_drop=LossOfDrop(frozenset({OutputKind.VALUES}), 1.0),
+        ),
+    )
+    PSNR = (
+        "psnr",
+        MetricSpec(
+            "peak signal-to-noise ratio in decibels, the float model's output being the signal",
+            Truth.REFERENCE,
+            unnamed(psnr),
+            perfect=IDENTICAL_PSNR,
+            unit="dB",
+            budget_key=BudgetKey.MIN_PSNR,
+            is_real_valued=True,
+        ),
+    )
+    TOKEN_F1 = (
+        "token_f1",
+        MetricSpec("F1 over the tokens", Truth.TOKEN_LABELS, token_f1, kinds=CLASSES, is_real_valued=True, loss_of_drop=_BY_CLASS),
+    )
+    SPAN_F1 = (
+        "span_f1",
+        MetricSpec(
+            "F1 over the spans that the classes of tokens name",
+            Truth.TOKEN_LABELS,
+            span_f1,
+            kinds=CLASSES,
+            is_real_valued=True,
+            loss_of_drop=_BY_CLASS,
+            check_label_names=check_iob2,
+        ),
+    )
+    CUSTOM = "custom", MetricSpec("the metric model that comes with the job", Truth.OWN, None)
+
+    def __new__(cls, value: str, *row: MetricSpec) -> Self:
+        """Make a member of its name and its row; a name alone looks a member up, as for every enum."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        (member.spec,) = row
+        return member
 
     @property
     def needs_labels(self) -> bool:
         """Whether the score compares with labels, not with the float model's outputs."""
-        return self in (Metric.TOP1, Metric.TOP5) or self.is_per_token
+        return self.spec.truth in (Truth.LABELS, Truth.TOKEN_LABELS)
 
     @property
     def is_per_token(self) -> bool:
         """Whether the score compares with one label per token."""
-        return self in (Metric.TOKEN_F1, Metric.SPAN_F1)
+        return self.spec.truth is Truth.TOKEN_LABELS
 
     @property
     def is_real_valued(self) -> bool:
         """Whether scores lie between 0 and 1 by nature, whatever they are on a few samples; a user's own metric may be either."""
-        return self in (Metric.COSINE, Metric.CLOSENESS, Metric.NMSE, Metric.PSNR) or self.is_per_token
+        return self.spec.is_real_valued
 
     @property
     def is_perfect_by_definition(self) -> bool:
         """Whether the float model itself scores 1 on every sample, since it is what is compared with."""
-        return self in (Metric.AGREEMENT, Metric.COSINE, Metric.CLOSENESS)
+        return self.spec.is_perfect_by_definition
+
+    @property
+    def compares_classes(self) -> bool:
+        """Whether the score compares classes with those of the float model."""
+        return self.spec.truth is Truth.REFERENCE and self.spec.kinds == CLASSES
 
 
-def score(
-    metric: Metric,
-    outputs: Sequence[NDArray[np.generic]],
-    reference_outputs: Sequence[NDArray[np.generic]],
-    labels: NDArray[np.generic] | None,
-    *,
-    weights: Sequence[float] = (),
-    label_names: Sequence[str] = (),
-) -> NDArray[np.float64]:
-    """Return the score of each sample: 0 is perfect for nmse, psnr is in decibels, 1 is perfect for all others.
-
-    Args:
-        metric: What to score; a user's own metric is not scored here but by ``MetricModel``.
-        outputs: One array (samples, ...) per output of the model; those that compare with labels read the first. For the others the worst
-            output of each sample counts: an average would hide one bad output among good ones. Cosine takes the closeness of an output
-            of one value a sample, which has no direction.
-        reference_outputs: The float model's, in the same order.
-        labels: (samples,) integers for top1 and top5, (samples, tokens) for token_f1 and span_f1; no other metric needs them.
-        weights: Of each output, above 0; where they differ, their weighted mean counts in the place of the worst.
-        label_names: Names of the classes, for token_f1 and span_f1.
-
-    Returns:
-        (samples,) float64.
-
-    Raises:
-        InvalidConfigError: The metric does not apply to outputs of this form.
-        InvalidCalibrationSetError: Labels are missing or name a class that the model does not have.
-    """
-    if metric.needs_labels:
-        if labels is None:
-            raise InvalidCalibrationSetError(
-                f"accuracy.metric: {metric} compares with labels, found a set without any",
-                fix=f"Add an array `labels` with one class index per {'token' if metric.is_per_token else 'sample'}, "
-                "or choose the metric agreement, cosine or nmse.",
-            )
-        if metric.is_per_token:
-            return (token_f1 if metric is Metric.TOKEN_F1 else span_f1)(labels, outputs[0], label_names)
-        return topk(labels, outputs[0], k=1 if metric is Metric.TOP1 else 5)
-    if metric is Metric.CUSTOM:
-        raise ValueError("the metric custom is a graph of its own: MetricModel scores it")
-    measures = {Metric.AGREEMENT: agreement, Metric.COSINE: cosine, Metric.CLOSENESS: closeness, Metric.NMSE: nmse, Metric.PSNR: psnr}
-    values = np.stack(
-        [
-            closeness(reference, output)
-            if metric is Metric.COSINE and reference.size == len(reference)
-            else _of_the_worst_part(metric, measures[metric], reference, output)
-            for reference, output in zip(reference_outputs, outputs, strict=True)
-        ]
-    )
-    if len(set(weights)) <= 1:  # none, or all alike
-        return np.asarray(values.max(axis=0) if metric is Metric.NMSE else values.min(axis=0))
-    same = np.all(values == values[0], axis=0)  # as it is, where a rounded sum would leave 1 - 2^-53
-    return np.where(same, values[0], np.average(values, axis=0, weights=weights))
+def metric_named(name: object) -> Metric | None:
+    """Return the metric of that name; None for a name of another version of this program."""
+    return next((metric for metric in Metric if metric == name), None)
 
 
-def _of_the_worst_part(
-    metric: Metric, measure: Measure, reference: NDArray[np.generic], output: NDArray[np.generic]
-) -> NDArray[np.float64]:
-    """Return the measure of each sample; where cosine or NMSE meets parts of another scale, that of its worst part.
-
-    A part is measured by how it differs from its mean over the samples: scores around one half would else be alike whatever they say.
-    """
-    parts = parts_of(reference) if metric in (Metric.COSINE, Metric.NMSE) and reference.dtype.kind == "f" else ()
-    if not parts:
-        return measure(reference, output)
-    mean = reference.mean(axis=0)
-    values = np.stack([measure(np.where(part, reference - mean, 0.0), np.where(part, output - mean, 0.0)) for part in parts])
-    return np.asarray(values.max(axis=0) if metric is Metric.NMSE else values.min(axis=0))
-
-
-def divergence(kind: OutputKind, reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Return the loss of each sample that fits the kind of output.
-
-    That is KL for logits and probabilities, NMSE for values, the share that differs for labels, zero if ignored.
-    """
-    if kind is OutputKind.IGNORE:
-        return np.zeros(len(reference))
-    if kind is OutputKind.LABELS:
-        return np.asarray((as_rows(reference) != as_rows(output)).mean(axis=1), dtype=np.float64)
-    if kind is OutputKind.VALUES:
-        return nmse(reference, output)
-    return kl_divergence(reference, output, probabilities=kind is OutputKind.PROBABILITIES)
+def names_in_words(is_meant: Callable[[Metric], bool]) -> str:
+    """Return the names of some metrics for a sentence: "token_f1 or span_f1"."""
+    return " or ".join(metric for metric in Metric if is_meant(metric))

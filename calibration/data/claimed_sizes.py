@@ -13,12 +13,12 @@ from calibration.errors import InvalidCalibrationSetError
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def check_claimed_sizes(file: BinaryIO, name: str) -> int:
-    """Return how many bytes the arrays of a file take in memory, and leave the file at its start.
+def claimed_by_archive(file: BinaryIO, name: str) -> int:
+    """Return how many bytes the arrays of an .npz take in memory.
 
     Args:
-        file: An .npz or .npy, at its start.
-        name: Of the file, for the message.
+        file: An .npz; where it is left is not said.
+        name: Of the file; a message names an array of it.
 
     Raises:
         InvalidCalibrationSetError: An array's header promises more data than there is.
@@ -26,18 +26,29 @@ def check_claimed_sizes(file: BinaryIO, name: str) -> int:
         zipfile.BadZipFile: The archive cannot be read.
     """
     total = 0
-    if file.read(2) == b"PK":
-        with zipfile.ZipFile(file) as archive:
-            for entry in archive.infolist():
-                if entry.filename.endswith(".npy"):
-                    with archive.open(entry) as member:
-                        _check(member, entry.file_size, f"array '{entry.filename.removesuffix('.npy')}'")
-                total += entry.file_size
-    else:
-        total = file.seek(0, 2)
-        file.seek(0)
-        _check(file, total, name)
+    with zipfile.ZipFile(file) as archive:
+        for entry in archive.infolist():
+            if entry.filename.endswith(".npy"):
+                with archive.open(entry) as member:
+                    _check(member, entry.file_size, f"array '{entry.filename.removesuffix('.npy')}'")
+            total += entry.file_size
+    return total
+
+
+def claimed_by_array(file: BinaryIO, name: str) -> int:
+    """Return how many bytes the array of an .npy takes in memory.
+
+    Args:
+        file: An .npy; where it is left is not said.
+        name: Of the file, for the message.
+
+    Raises:
+        InvalidCalibrationSetError: The header promises more data than there is.
+        ValueError: The header cannot be read.
+    """
+    total = file.seek(0, 2)
     file.seek(0)
+    _check(file, total, name)
     return total
 
 

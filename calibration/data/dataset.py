@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.accuracy.labels import any_labels_from, class_labels_from
-from calibration.data.claimed_sizes import check_claimed_sizes
 from calibration.data.input_axes import possible_axes, without_axis_of_one
+from calibration.data.readers import read_arrays
 from calibration.data.sample_axes import in_model_form
 from calibration.data.settings import repeated, settings_from
 from calibration.errors import InvalidCalibrationSetError
@@ -99,12 +98,12 @@ def load_saved(path: Path) -> CalibrationSet:
 
 
 def read_samples(path: Path, specs: Sequence[TensorSpec], *, any_labels: bool = False) -> CalibrationSet:
-    """Return the samples in an .npz or .npy file, in the types that the model wants.
+    """Return the samples in a file of a known format (``readers.py``), in the types that the model wants.
 
     Args:
-        path: An .npz with one array per input, first axis = samples whatever axis counts them in the model (``input_axes``), without axes
+        path: A file with one array per input, first axis = samples whatever axis counts them in the model (``input_axes``), without axes
             for a setting of the whole job (``settings``), and optionally ``labels`` (``__labels__`` if the model has an input called
-            ``labels``); or an .npy for a model with one input.
+            ``labels``).
         specs: The model's inputs.
         any_labels: Labels may be numbers of any type and shape, one entry per sample, for a metric of the user's own; else they are class
             indices, (samples,), or (samples, tokens) with IGNORED for tokens that do not count.
@@ -112,7 +111,7 @@ def read_samples(path: Path, specs: Sequence[TensorSpec], *, any_labels: bool = 
     Raises:
         InvalidCalibrationSetError: The file cannot be read or does not fit the model.
     """
-    arrays = _read_arrays(path, specs)
+    arrays = read_arrays(path, [spec.name for spec in specs])
     label_name = "__labels__" if any(spec.name == "labels" for spec in specs) else "labels"
     labels = arrays.pop(label_name, None)
     _check_names(arrays, specs, label_name)
@@ -153,71 +152,6 @@ def split_held_out(samples: int, seed: int, fraction: float = 0.4) -> tuple[NDAr
     order = np.random.default_rng(seed).permutation(samples).astype(np.int64)
     held_out = min(max(round(samples * fraction), 1), samples - 1)
     return np.sort(order[held_out:]), np.sort(order[:held_out])
-
-
-def _read_arrays(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """Return the arrays by name; that of an .npy takes the name of the only input."""
-    name = f"calibration file '{path.name}'"
-    size_bytes = 0
-    try:
-        with path.open("rb") as file:  # numpy leaves a file open that it opened itself and could not read
-            start = file.read(8)
-            file.seek(0)
-            _check_kind(name, start)
-            size_bytes = check_claimed_sizes(file, name)
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {_only_input(name, specs): loaded}
-            with loaded:
-                return {key: _read_member(loaded, key) for key in loaded.files}
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as exc:
-        raise InvalidCalibrationSetError(f"{name}: cannot be read: {exc.strerror}", fix="Give the path of an .npz or .npy file.") from exc
-    except MemoryError as exc:
-        raise InvalidCalibrationSetError(
-            f"{name}: takes {size_bytes} bytes when it is unpacked, more than the memory that this stage may use",
-            fix="Give fewer samples (a few hundred are usual), or raise the memory limit.",
-        ) from exc
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as exc:
-        if "allow_pickle" in str(exc):
-            raise InvalidCalibrationSetError(f"{name}: holds a pickled object array, which is never loaded", fix=_PLAIN_NUMBERS) from exc
-        raise InvalidCalibrationSetError(f"{name}: is damaged or truncated: {exc}", fix="Copy or write the file again.") from exc
-
-
-def _check_kind(name: str, start: bytes) -> None:
-    found = None
-    if not start:
-        found = "is empty"
-    elif start.startswith(b"\x80"):
-        found = "is a Python pickle, which is never loaded; expected .npz or .npy"
-    elif not start.startswith((b"PK", b"\x93NUMPY")):
-        found = "is neither .npz nor .npy"
-    if found:
-        raise InvalidCalibrationSetError(
-            f"{name}: {found}", fix="Write it with numpy.savez(path, **{input_name: array, ...}), arrays of numbers only."
-        )
-
-
-def _only_input(name: str, specs: Sequence[TensorSpec]) -> str:
-    if len(specs) > 1:
-        wanted = ", ".join(f"'{spec.name}'" for spec in specs)
-        raise InvalidCalibrationSetError(
-            f"{name}: a single array (.npy) found, {len(specs)} expected: {wanted}", fix="Write an .npz with one array per model input."
-        )
-    return specs[0].name
-
-
-def _read_member(archive: np.lib.npyio.NpzFile, name: str) -> Array:
-    try:
-        array = archive[name]
-    except ValueError as exc:
-        if "allow_pickle" not in str(exc):
-            raise
-        raise InvalidCalibrationSetError(
-            f"array '{name}': holds pickled Python objects, which are never loaded", fix=_PLAIN_NUMBERS
-        ) from exc
-    if not isinstance(array, np.ndarray):
-        raise InvalidCalibrationSetError(f"array '{name}': is not a .npy member", fix="Write the file with numpy.savez.")
-    return array
 
 
 def _check_names(arrays: Mapping[str, Array], specs: Sequence[TensorSpec], label_name: str) -> None:
@@ -319,6 +253,3 @@ def _check_sizes(inputs: Mapping[str, Array], specs: Sequence[TensorSpec], axes:
                         f"the model calls it '{dim}', as axis {other_axis} of '{name}'",
                         fix="Give axes of the same name the same size (pad both arrays alike).",
                     )
-
-
-_PLAIN_NUMBERS = "Convert it to a plain number type, e.g. array.astype('float32'), and save it again."

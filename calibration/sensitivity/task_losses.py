@@ -22,10 +22,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.masks import mask_of
-from calibration.accuracy.measures import WORST_LOSS, by_class
-from calibration.accuracy.metrics import OutputKind, divergence
-from calibration.accuracy.softmax import log_softmax, without_classes
+from calibration.accuracy.measures.classes import by_class
+from calibration.accuracy.measures.masks import mask_of
+from calibration.accuracy.measures.softmax import log_softmax, without_classes
+from calibration.accuracy.measures.values import WORST_LOSS
+from calibration.accuracy.metrics import OutputKind
+from calibration.accuracy.scores import divergence
 from calibration.execution.onnxruntime_session import Array
 from calibration.nonfinite import with_far_as_infinite
 

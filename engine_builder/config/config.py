@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
-from calibration.accuracy.metrics import Metric, OutputKind
-from calibration.accuracy.token_metrics import check_iob2
+from calibration.accuracy.metrics import BudgetKey, Metric, OutputKind, names_in_words
 from calibration.accuracy.verdict import Budget
 from calibration.codec import json_from_value
 from calibration.errors import InvalidConfigError
@@ -45,7 +44,8 @@ class AccuracyConfig:
         default=None,
         metadata={
             "description": "Default: top1 with labels, token_f1 with labels of tokens, else agreement for logits, closeness for single "
-            "values and cosine for other outputs. custom is the metric model that comes with the job, and the default where one does."
+            "values and cosine for other outputs; custom where a metric model comes with the job. "
+            + "".join(f"{metric}: {metric.spec.words}. " for metric in Metric).rstrip()
         },
     )
     min_relative: float | None = field(
@@ -87,13 +87,13 @@ class AccuracyConfig:
 
     def __post_init__(self) -> None:
         """Fill in the default budget and the metric it implies, and refuse budgets that contradict each other."""
-        given = [name for name in ("min_relative", "max_nmse", "min_psnr") if getattr(self, name) is not None]
+        given = [key for key in BudgetKey if getattr(self, key) is not None]
         if len(given) > 1:
             raise InvalidConfigError(f"found {' and '.join(given)}, expected one budget", fix="Keep one of them.")
-        needed = {Metric.NMSE: "max_nmse", Metric.PSNR: "min_psnr"}.get(self.metric, "min_relative") if self.metric else None
-        if needed and not given and needed != "min_relative":
+        needed = self.metric.spec.budget_key if self.metric else None
+        if needed and not given and needed is not BudgetKey.MIN_RELATIVE:
             raise InvalidConfigError(f"the metric {self.metric} needs `{needed}`", fix=f"Add accuracy.{needed}.")
-        if needed and given and given[0] != needed:
+        if needed and given and given[0] is not needed:
             raise InvalidConfigError(
                 f"found the metric {self.metric} with {given[0]}, expected {needed}",
                 fix=f"Replace {given[0]} by {needed}, or leave metric out.",
@@ -101,14 +101,15 @@ class AccuracyConfig:
         if not given:
             object.__setattr__(self, "min_relative", DEFAULT_MIN_RELATIVE)
         if self.metric is None and self.min_relative is None:
-            object.__setattr__(self, "metric", Metric.NMSE if self.max_nmse is not None else Metric.PSNR)
+            object.__setattr__(self, "metric", next(metric for metric in Metric if metric.spec.budget_key is given[0]))
         if self.label_names is not None and self.metric is not None and not self.metric.is_per_token:
+            per_token = names_in_words(lambda metric: metric.is_per_token)
             raise InvalidConfigError(
-                f"found label_names with the metric {self.metric}, expected token_f1 or span_f1",
-                fix="Leave label_names out, or set metric to token_f1 or span_f1.",
+                f"found label_names with the metric {self.metric}, expected {per_token}",
+                fix=f"Leave label_names out, or set metric to {per_token}.",
             )
-        if self.metric is Metric.SPAN_F1:
-            check_iob2(self.label_names or ())
+        if self.metric is not None and self.metric.spec.check_label_names is not None:
+            self.metric.spec.check_label_names(self.label_names or ())
 
     @property
     def budget(self) -> Budget:

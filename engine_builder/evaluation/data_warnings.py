@@ -19,8 +19,9 @@ import onnx
 from numpy.typing import NDArray
 
 from calibration.accuracy.chance import MARGIN, STANDARD_ERRORS, SURE_STANDARD_ERRORS, Chance, beats, chance_of, fitting_labels
-from calibration.accuracy.measures import by_class
-from calibration.accuracy.metrics import Metric, score
+from calibration.accuracy.measures.classes import by_class
+from calibration.accuracy.metrics import Metric
+from calibration.accuracy.scores import score
 from calibration.data.dataset import MIN_SAMPLES, CalibrationSet
 from calibration.data.first_statistics import first_statistics
 from calibration.data.preparations import other_preparations
@@ -103,12 +104,12 @@ def answer_warnings(scorer: Scorer, reference: Sequence[Array]) -> tuple[str, ..
         output, name = reference[index], scorer.names[index]
         if len(output) > 1 and bool((output == output[:1]).all()):
             found.append(f"output '{name}' is the same for all {len(output)} validation samples: check what is fed to the model")
-        elif scorer.metric is Metric.AGREEMENT and output.dtype.kind == "f":
+        elif scorer.metric.compares_classes and output.dtype.kind == "f":
             classes = np.unique(by_class(output).argmax(axis=-1))
             if len(classes) == 1:
                 found.append(
-                    f"the float model gives all {len(output)} validation samples class {classes[0]} (output '{name}'): agreement says "
-                    "little of an engine; give samples of every class"
+                    f"the float model gives all {len(output)} validation samples class {classes[0]} (output '{name}'): {scorer.metric} "
+                    "says little of an engine; give samples of every class"
                 )
     return tuple(found)
 
@@ -222,7 +223,8 @@ def _evenly(samples: CalibrationSet, count: int) -> CalibrationSet:
 def _detail(metric: Metric, chance: Chance, count: int) -> str:
     if not chance.decidable:
         return f"labels: the float model scores {metric} 0 on all {count} validation samples, so that no engine could be worse"
-    what = "the five most frequent classes" if metric is Metric.TOP5 else f"class {chance.answer}"
+    top = metric.spec.top or 1
+    what = f"class {chance.answer}" if top == 1 else f"the {'five' if top == 5 else top} most frequent classes"
     return (
         f"labels: the float model's {metric} on {count} validation samples is {chance.score:.4f}; always answering {what} gives "
         f"{chance.constant:.4f}; more than {chance.constant + STANDARD_ERRORS * chance.error:.4f}, three standard errors above, is expected"

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.accuracy.verdict import Budget
 
-_CLASSES = frozenset({Metric.TOP1, Metric.TOP5, Metric.AGREEMENT, Metric.TOKEN_F1, Metric.SPAN_F1})
-
 
 def allowed_loss(budget: Budget, metric: Metric, kinds: Sequence[OutputKind]) -> float | None:
     """Return about the loss (losses.py) of an engine that just keeps the budget, or None where the one says nothing of the other.
@@ -19,15 +17,14 @@ def allowed_loss(budget: Budget, metric: Metric, kinds: Sequence[OutputKind]) ->
     Case 2. Cosine of values: twice the drop, since 1 - cosine ~ 1/2 ||d||^2 / ||z||^2, and the loss is ||d||^2 / ||z||^2.
     Case 3. Mean squared error of values: the budget is one of the loss itself.
 
+    The metric's row says what it is: the factor, and the kinds of outputs that it holds for.
+
     Args:
         budget: Of accuracy.
         metric: What it is stated in.
         kinds: Of the outputs that the metric reads.
     """
-    if OutputKind.LABELS in kinds:
+    loss = metric.spec.loss_of_drop
+    if loss is None or not kinds or not loss.kinds.issuperset(kinds):
         return None
-    are_values = {kind is OutputKind.VALUES for kind in kinds}
-    if metric is Metric.NMSE and are_values == {True}:  # case 3
-        return budget.max_nmse
-    is_known = (metric in _CLASSES and are_values == {False}) or (metric is Metric.COSINE and are_values == {True})  # cases 1 and 2
-    return 2.0 * (1.0 - budget.min_relative) if is_known and budget.min_relative is not None else None
+    return loss.factor * budget.largest_drop(metric.spec.perfect)

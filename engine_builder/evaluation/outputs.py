@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import onnx
 
-from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.accuracy.metrics import CLASSES, Metric, OutputKind
 from calibration.data.sample_axes import SampleAxes
 from calibration.errors import InvalidConfigError, InvalidModelError
 from calibration.execution.onnxruntime_session import Array
@@ -29,8 +29,6 @@ from engine_builder.config.schema import nearest
 from engine_builder.evaluation.given_outputs import MOVING, given_outputs
 from engine_builder.evaluation.model_calls import FoundOutput
 
-CLASSES = (OutputKind.LOGITS, OutputKind.PROBABILITIES, OutputKind.LABELS)
-_TOP = 5  # classes that top5 looks at
 _LINEAR = frozenset({"Gemm", "MatMul", "Conv"})
 
 
@@ -153,10 +151,10 @@ def scored_outputs(metric: Metric, kinds: Sequence[OutputKind]) -> tuple[int, ..
         metric: The metric.
         kinds: Kinds of the compared outputs.
     """
-    classes = tuple(index for index, kind in enumerate(kinds) if kind in CLASSES)
+    wanted = tuple(index for index, kind in enumerate(kinds) if kind in metric.spec.kinds)
     if metric.needs_labels:
-        return classes[:1] or (0,)
-    return (classes if metric is Metric.AGREEMENT else ()) or tuple(range(len(kinds)))
+        return wanted[:1] or (0,)
+    return wanted or tuple(range(len(kinds)))
 
 
 def check_metric(metric: Metric, scored: Sequence[Array]) -> None:
@@ -169,14 +167,15 @@ def check_metric(metric: Metric, scored: Sequence[Array]) -> None:
     Raises:
         InvalidConfigError: Every score would be perfect by construction.
     """
-    if metric is Metric.COSINE and all(array.size == len(array) for array in scored):
+    if metric.spec.of_single_values is not None and all(array.size == len(array) for array in scored):
         raise InvalidConfigError(
-            "accuracy.metric: cosine compares directions, found outputs of one value per sample, which have none",
+            f"accuracy.metric: {metric} compares directions, found outputs of one value per sample, which have none",
             fix="Leave accuracy.metric out: these are compared by closeness. Or use a metric model that compares with labels.",
         )
-    if metric is Metric.TOP5 and _classes(scored[0]) <= _TOP:
+    top = metric.spec.top
+    if top is not None and top > 1 and _classes(scored[0]) <= top:
         raise InvalidConfigError(
-            f"accuracy.metric: top5 is always right among {_classes(scored[0])} classes", fix="Set accuracy.metric to top1."
+            f"accuracy.metric: {metric} is always right among {_classes(scored[0])} classes", fix="Set accuracy.metric to top1."
         )
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from calibration.accuracy.labels import one_for_each_sample
 from calibration.accuracy.metric_model import MetricModel
-from calibration.accuracy.metrics import Metric, OutputKind, score
+from calibration.accuracy.metrics import Metric, OutputKind, Truth, names_in_words
+from calibration.accuracy.scores import score
 from calibration.data.dataset import CalibrationSet
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidMetricError
 from calibration.execution.onnxruntime_session import Array
@@ -108,7 +109,7 @@ def new_scorer(
         metric = default_metric(kinds, is_labelled=labels is not None, is_per_token=bool(per_token), are_single=single)
     if config.accuracy.label_names is not None and not metric.is_per_token:
         raise InvalidConfigError(
-            f"accuracy.label_names: found with the metric {metric}, expected token_f1 or span_f1",
+            f"accuracy.label_names: found with the metric {metric}, expected {names_in_words(lambda one: one.is_per_token)}",
             fix="Leave label_names out, or give the validation set one label per token.",
         )
     scored = tuple(per_token[:1]) if metric.is_per_token and per_token else scored_outputs(metric, kinds)
@@ -129,7 +130,7 @@ def check_scores(metric: Metric, scores: NDArray[np.float64]) -> None:
     Raises:
         InvalidMetricError: All are 0, as for an error measure, where 0 is perfect.
     """
-    if metric is Metric.CUSTOM and not scores.any():
+    if metric.spec.truth is Truth.OWN and not scores.any():
         raise InvalidMetricError(
             "metric model: it scores the float model 0 on every validation sample, so that no engine could be worse; 1 is perfect",
             fix="Return a score where more is better, such as 1 - error.",

@@ -6,8 +6,10 @@ names only; models and arrays are opened in the stages (``stages.py``), which ru
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, cast
 
 from calibration.accuracy.metrics import Metric
@@ -27,6 +29,8 @@ from engine_builder.search.measured_front import finalists, pareto_front
 from engine_builder.search.rankings import prefixes
 from engine_builder.search.search import Ladder, Proposal, Search
 from engine_builder.search.search_space import products_engine, uniform_engines
+from engine_builder.search.strategies.registry import default_strategy
+from engine_builder.search.strategies.strategy import Evidence
 from engine_builder.workspace.workspace import FileRef
 
 PIPELINE_VERSION = "10"  # bumped when stage names, their order or the form of their results change
@@ -190,28 +194,25 @@ def probe_shares(samples: int, batch: int, forward_seconds: float) -> tuple[tupl
 def _ladders(
     basics: Mapping[str, object], run_stage: RunStage, observer: Observer, forecasts: list[dict[str, object]]
 ) -> Callable[[Sequence[Trial]], Iterator[Ladder]]:
-    """Return what yields the ladders: the predicted frontier and every order, then the frontier of the models refitted to all trials."""
+    """Return what the strategy proposes. What it may ask for is predicted by a stage, under a name of its own each time."""
+    asked = itertools.count()
 
-    def ladders(trials: Sequence[Trial]) -> Iterator[Ladder]:
-        if trials[0].latency is None or all(trial.latency is None for trial in trials[1:]):
-            yield from _prefixes(basics)
-            return
-        for name in ("search", "refine"):
-            place = _search_span(len(trials))
-            observer.entered(name, place[0])
-            kernels = {"kernels_ms": forecasts[0]["kernels_ms"]} if forecasts else {}
-            request = {**basics, **kernels, "trials": json_from_value(tuple(trials))}
-            try:
-                forecasts.append(run_stage(f"forecast/{name}", "forecast", request, (place[0], place[0])))
-            except StageCancelledError:
-                raise
-            except EngineError:  # it builds and runs engines too
-                yield from [] if forecasts else _prefixes(basics)
-                return
-            for ladder in cast(Sequence[Mapping[str, object]], forecasts[-1]["ladders"]):
-                yield value_from_json(Ladder, ladder)
+    def predicted(trials: Sequence[Trial]) -> tuple[Ladder, ...] | None:
+        time = next(asked)
+        place = _search_span(len(trials))
+        observer.entered("refine" if time else "search", place[0])
+        kernels = {"kernels_ms": forecasts[0]["kernels_ms"]} if forecasts else {}
+        request = {**basics, **kernels, "trials": json_from_value(tuple(trials))}
+        name = ("search", "refine")[time] if time < 2 else f"refine/{time}"
+        try:
+            forecasts.append(run_stage(f"forecast/{name}", "forecast", request, (place[0], place[0])))
+        except StageCancelledError:
+            raise
+        except EngineError:  # it builds and runs engines too
+            return None
+        return value_from_json(tuple[Ladder, ...], forecasts[-1]["ladders"])
 
-    return ladders
+    return partial(default_strategy().propose, Evidence(lambda: _prefixes(basics), predicted))
 
 
 def _prefixes(basics: Mapping[str, object]) -> Iterator[Ladder]:

@@ -49,6 +49,7 @@ import onnx_ir as ir
 
 from calibration.algorithms.gptq import Levels
 from calibration.algorithms.smooth_quant import Smoothing
+from calibration.graph.free_names import Names, names_in
 from calibration.graph.layers import Layer
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.onnx_model.foreign_types import without_foreign_types
@@ -57,7 +58,6 @@ from engine_builder.qdq.emit.int8_weights import QuantizeWeights
 from engine_builder.qdq.emit.joins import QuantizeJoins
 from engine_builder.qdq.emit.smooth_quant import SmoothInputs
 from engine_builder.qdq.exactness import EXACT_ON, exact_on
-from engine_builder.qdq.graph.names import Names, names_in
 from engine_builder.qdq.guards.captured import PartCaptures
 from engine_builder.qdq.guards.float_layers import KeepFloatLayers
 from engine_builder.qdq.guards.float_outputs import KeepFloatOutputs

@@ -36,6 +36,7 @@ import onnx_ir as ir
 
 from calibration.algorithms.gptq import Levels
 from calibration.algorithms.smooth_quant import Smoothing
+from calibration.graph.free_names import Names, names_in
 from calibration.graph.layers import Layer, LayerKind
 from calibration.number_formats.precision import Precision
 from engine_builder.errors import BuildError
@@ -47,7 +48,6 @@ from engine_builder.qdq.emit.float_types import ConvertFloats
 from engine_builder.qdq.emit.packed_weights import StoreWeights
 from engine_builder.qdq.emit.smooth_quant import SmoothInputs
 from engine_builder.qdq.emit.typed_inputs import LowInput, QuantizeInputs
-from engine_builder.qdq.graph.names import Names, names_in
 from engine_builder.qdq.graph.opsets import at_opset
 from engine_builder.qdq.rules.echoes import SeparateEchoes
 from engine_builder.qdq.rules.fp16_overflow import float32_in_any_engine, float32_nodes

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import cast
 
-from calibration.accuracy.measures import IDENTICAL_PSNR
+from calibration.accuracy.measures.values import IDENTICAL_PSNR
 from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import IntervalMethod
 from engine_builder.reporting.layer_plots import CLIPPED, bars_left_out, dependency_plot, kernel_plot, kernel_totals, sensitivity_plot

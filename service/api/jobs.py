@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from calibration.data.readers import formats_in_words
 from engine_builder.config.config import json_schema
 from service.errors import InvalidRequestError
 from service.jobs.records import JobState, job_json
@@ -79,7 +80,7 @@ def _submit_body() -> dict[str, object]:
     file = {"type": "string", "format": "binary"}
     properties = {
         "model": {**file, "description": "An .onnx file, or a plain .zip or .tar of one with its external data."},
-        "calibration": {**file, "description": "An .npz of one array per model input, first axis samples; or an .npy for one input."},
+        "calibration": {**file, "description": f"An {formats_in_words()}; the first axis counts samples."},
         "validation": {**file, "description": "Like the calibration set; without it a part of that one is held out."},
         "metric": {
             **file,

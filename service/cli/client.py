@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol, Self, TypedDict, cast
+from typing import IO, Protocol, Self, TypeVar
 
 import httpx
 
 from calibration.errors import InputError, InvalidModelError, OptimizerError, error_from_problem
 from engine_builder.errors import StageCancelledError
+from service.cli.views import ArtifactView, JobView, artifact_view, job_view, objects_in
 from service.errors import NotFinishedError, ServiceError
 from service.jobs.archives import pack_model
 
@@ -23,6 +24,8 @@ RECONNECT_SECONDS = 60.0
 CHUNK_BYTES = 2**20
 _TIMEOUT = httpx.Timeout(30.0, read=120.0)
 _CLIENT_ERRORS = range(400, 500)
+_SAME_VERSION = "Check the address given with --server, and that client and server have the same version."
+T = TypeVar("T")
 
 
 class ServerUnavailableError(OptimizerError):
@@ -37,28 +40,6 @@ class DownloadError(OptimizerError):
 
     slug = "download-failed"
     title = "Download failed"
-
-
-class JobView(TypedDict):
-    """A job as the server shows it; design and example in the server's own documentation (``/docs``)."""
-
-    id: str
-    state: str
-    stage: str | None
-    progress: float
-    trials: list[dict[str, object]]
-    best: int | None
-    result: dict[str, object] | None
-    error: dict[str, object] | None
-    links: dict[str, str]
-
-
-class ArtifactView(TypedDict):
-    """One file that a job left."""
-
-    name: str
-    sha256: str
-    size_bytes: int
 
 
 class Clock(Protocol):
@@ -128,11 +109,11 @@ class Client:
         if metric_id is not None:
             body["metric_id"] = metric_id
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-        return _job(self._send("POST", "/v1/jobs", json=body, headers=headers))
+        return _understood(job_view, self._send("POST", "/v1/jobs", json=body, headers=headers))
 
     def get(self, job_id: str) -> JobView:
         """Return a job."""
-        return _job(self._send("GET", f"/v1/jobs/{job_id}"))
+        return _understood(job_view, self._send("GET", f"/v1/jobs/{job_id}"))
 
     def watch(self, job_id: str, on_change: Callable[[JobView], None]) -> JobView:
         """Wait until a job is finished and return it; a server that restarts meanwhile is waited for, up to a minute.
@@ -154,7 +135,7 @@ class Client:
                 if job != last:
                     on_change(job)
                     last = job
-                if job["state"] in {"succeeded", "failed", "cancelled"}:
+                if job.state in {"succeeded", "failed", "cancelled"}:
                     return job
             self._clock.sleep(POLL_SECONDS)
 
@@ -163,29 +144,30 @@ class Client:
         self._send("DELETE", f"/v1/jobs/{job_id}")
         return self.get(job_id)
 
-    def targets(self) -> list[dict[str, object]]:
+    def targets(self) -> tuple[Mapping[str, object], ...]:
         """Return what the server can build for."""
-        return cast("list[dict[str, object]]", self._send("GET", "/v1/targets")["targets"])
+        return _understood(lambda answer: objects_in(answer, "targets"), self._send("GET", "/v1/targets"))
 
-    def artifacts(self, job_id: str) -> list[ArtifactView]:
+    def artifacts(self, job_id: str) -> tuple[ArtifactView, ...]:
         """Return what files a job left."""
-        return cast("list[ArtifactView]", self._send("GET", f"/v1/jobs/{job_id}/artifacts")["artifacts"])
+        answer = self._send("GET", f"/v1/jobs/{job_id}/artifacts")
+        return _understood(lambda answer: tuple(map(artifact_view, objects_in(answer, "artifacts"))), answer)
 
     def download_engine(self, job_id: str, folder: Path) -> Path:
         """Download the engine of a job that succeeded and return its path."""
-        result = self.get(job_id)["result"]
+        result, url = self.get(job_id).result, f"/v1/jobs/{job_id}/engine"
         if result is None:
-            self._send("GET", f"/v1/jobs/{job_id}/engine")  # raises the server's own words
+            self._send("GET", url)  # raises the server's own words
             raise NotFinishedError(f"job {job_id}: it has no engine yet", fix="Watch the job until it has succeeded.")
-        engine = cast("ArtifactView", result["engine"])
-        return self._download(f"/v1/jobs/{job_id}/engine", folder, engine["name"], engine["sha256"])
+        return self._download(url, folder, _understood(lambda answer: artifact_view(answer.get("engine")), result))
 
     def download_artifact(self, job_id: str, artifact: ArtifactView, folder: Path) -> Path:
         """Download one artifact and return its path."""
-        return self._download(f"/v1/jobs/{job_id}/artifacts/{artifact['name']}", folder, artifact["name"], artifact["sha256"])
+        return self._download(f"/v1/jobs/{job_id}/artifacts/{artifact.name}", folder, artifact)
 
-    def _download(self, url: str, folder: Path, name: str, sha256: str) -> Path:
+    def _download(self, url: str, folder: Path, promised: ArtifactView) -> Path:
         """Stream into ``<name>.part``, check the content, then rename; nothing else is left behind."""
+        name, sha256 = promised.name, promised.sha256
         if Path(name).name != name or name in {"", ".", ".."}:
             raise DownloadError(f"file name {name!r} from the server: expected a plain name", fix="Report it to who runs the server.")
         folder.mkdir(parents=True, exist_ok=True)
@@ -231,9 +213,17 @@ class Client:
 
 def job_error(job: JobView) -> OptimizerError:
     """Return the error that a failed or cancelled job ended with."""
-    if job["state"] == "cancelled":
-        return StageCancelledError(f"job {job['id']} was cancelled", fix="Submit it again if it was not meant to be cancelled.")
-    return _error_from_problem(job["error"] or {"detail": f"job {job['id']} is {job['state']}", "fix": "Look at its log.txt."}, 500)
+    if job.state == "cancelled":
+        return StageCancelledError(f"job {job.id} was cancelled", fix="Submit it again if it was not meant to be cancelled.")
+    return _error_from_problem(job.error or {"detail": f"job {job.id} is {job.state}", "fix": "Look at its log.txt."}, 500)
+
+
+def _understood(view: Callable[[Mapping[str, object]], T], answer: Mapping[str, object]) -> T:
+    """Return what a view shows of an answer, which may be that of another program."""
+    try:
+        return view(answer)
+    except TypeError as exc:
+        raise ServerUnavailableError(f"server: its answer is none of ours: {exc}", fix=_SAME_VERSION) from exc
 
 
 @contextlib.contextmanager
@@ -255,7 +245,7 @@ def _error_from_response(response: httpx.Response) -> OptimizerError:
         return _error_from_problem(problem, response.status_code)
     detail = f"server: answered {response.status_code} {response.reason_phrase} to {response.request.method} {response.request.url.path}"
     if response.status_code in _CLIENT_ERRORS:
-        return ServiceError(detail, fix="Check the address given with --server, and that client and server have the same version.")
+        return ServiceError(detail, fix=_SAME_VERSION)
     return ServerUnavailableError(detail, fix="Try again in a moment, or ask who runs the server.")
 
 
@@ -275,10 +265,6 @@ def _object_from_response(response: httpx.Response) -> dict[str, object]:
     if not isinstance(value, dict):
         raise _not_ours(response)
     return value
-
-
-def _job(value: dict[str, object]) -> JobView:
-    return cast("JobView", value)
 
 
 def _not_ours(response: httpx.Response) -> ServerUnavailableError:

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,8 @@ from service.settings import PREFIX, Settings, settings_from_environment
 from service.worker.child_process import StageLimits
 
 if TYPE_CHECKING:
-    from service.cli.client import Client, JobView
+    from service.cli.client import Client
+    from service.cli.views import JobView
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 Output = Callable[[str], None]
@@ -77,9 +78,9 @@ def submit(arguments: argparse.Namespace, out: Output) -> None:
         validation = None if arguments.validation is None else client.upload(arguments.validation)
         metric = None if arguments.metric_model is None else client.upload(arguments.metric_model)
         job = client.submit(model, calibration, validation, config, idempotency_key=arguments.idempotency_key, metric_id=metric)
-        out(job["id"])
+        out(job.id)
         if arguments.watch:
-            _watch(client, job["id"], out)
+            _watch(client, job.id, out)
 
 
 def watch(arguments: argparse.Namespace, out: Output) -> None:
@@ -94,14 +95,14 @@ def download(arguments: argparse.Namespace, out: Output) -> None:
         engine = client.download_engine(arguments.job, arguments.output)
         out(str(engine))
         for artifact in client.artifacts(arguments.job):
-            if artifact["name"] != engine.name:
+            if artifact.name != engine.name:
                 out(str(client.download_artifact(arguments.job, artifact, arguments.output)))
 
 
 def cancel(arguments: argparse.Namespace, out: Output) -> None:
     """Cancel a job."""
     with _client(arguments) as client:
-        out(client.cancel(arguments.job)["state"])
+        out(client.cancel(arguments.job).state)
 
 
 def targets(arguments: argparse.Namespace, out: Output) -> None:
@@ -142,17 +143,17 @@ def _watch(client: Client, job_id: str, out: Output) -> None:
 
     with progress_view(sys.stderr) as view:
         job = client.watch(job_id, _shower(view))
-    if job["result"] is None:
+    if job.result is None:
         raise job_error(job)
-    _print_result(job["result"], out)
+    _print_result(job.result, out)
 
 
 def _shower(view: ProgressView) -> Callable[[JobView], None]:
     trials = TrialLines(view)
 
     def show(job: JobView) -> None:
-        trials.show(job["trials"])
-        view.update(job["progress"], job["stage"] if job["state"] == "running" and job["stage"] else job["state"])
+        trials.show(job.trials)
+        view.update(job.progress, job.stage if job.state == "running" and job.stage else job.state)
 
     return show
 
@@ -190,12 +191,12 @@ def _with(settings: Settings, given: Mapping[str, object]) -> Settings:
     return dataclasses.replace(settings, **given)  # type: ignore[arg-type]  # argparse made each value of its field's type
 
 
-def _server_targets(arguments: argparse.Namespace) -> list[dict[str, object]]:
+def _server_targets(arguments: argparse.Namespace) -> Sequence[Mapping[str, object]]:
     with _client(arguments) as client:
         return client.targets()
 
 
-def _local_targets() -> list[dict[str, object]]:
+def _local_targets() -> Sequence[Mapping[str, object]]:
     from engine_builder.backends.registry import targets as known_targets  # loads the runtimes; no other command needs them here
 
     return [dict(target) for target in known_targets()]

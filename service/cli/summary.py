@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Mapping
 
-from calibration.accuracy.measures import IDENTICAL_PSNR
-from calibration.accuracy.metrics import Metric
+from calibration.accuracy.metrics import Metric, MetricSpec, metric_named
 
 _SMALL = 1e-4
 _VERDICTS = {
@@ -36,12 +34,14 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
     verdict = result.get("verdict")
     if isinstance(verdict, Mapping):
         lines.append(f"  accuracy  {_verdict(verdict)}")
-    lines.extend(f"  warning   {text}" for text in cast("Sequence[str]", result.get("warnings") or ()))
+    warnings = result.get("warnings")
+    lines.extend(f"  warning   {text}" for text in (warnings if isinstance(warnings, list | tuple) else ()))
     return tuple(lines)
 
 
 def _part(value: Mapping[str, object], key: str) -> Mapping[str, object]:
-    return cast("Mapping[str, object]", value.get(key) or {})
+    part = value.get(key)
+    return part if isinstance(part, Mapping) else {}
 
 
 def _latency(side: Mapping[str, object]) -> str:
@@ -55,7 +55,7 @@ def _latency(side: Mapping[str, object]) -> str:
 def _speedup(result: Mapping[str, object]) -> str:
     speedup, predicted = result.get("speedup"), result.get("predicted_speedup")
     if isinstance(predicted, Mapping):
-        low, high = cast("tuple[float, float]", predicted["range"])
+        low, high = predicted["range"]
         return f", predicted, not measured: {predicted['value']:.2f} ({low:.2f} to {high:.2f}) times as fast"
     return f", {speedup:.2f} times as fast" if isinstance(speedup, int | float) else ""
 
@@ -74,21 +74,24 @@ def _verdict(verdict: Mapping[str, object]) -> str:
     if verdict.get("method") == "same_engine":
         return f"budget {_VERDICTS.get(answer, answer)}: the engine is the model that was given"
     parts = [f"budget {_VERDICTS.get(answer, answer)}: {verdict.get('metric')}"]
-    is_psnr = verdict.get("metric") == Metric.PSNR  # told as it is: decibels against the float model itself
+    spec = (metric_named(verdict.get("metric")) or Metric.CUSTOM).spec  # of a newer server's metric a drop is told
     if isinstance(drop, int | float):
-        parts.append(_decibels(drop) if is_psnr else f"{'rise' if verdict.get('metric') == Metric.NMSE else 'drop'} {_signed(drop)}")
+        parts.append(_with_unit(spec, spec.score_after(drop)) if spec.unit else f"{spec.worsening} {_signed(drop)}")
     if isinstance(interval, list | tuple) and all(isinstance(bound, int | float) for bound in interval):
         confidence = verdict.get("confidence")
         at = f" (each end at {confidence:.0%})" if isinstance(confidence, int | float) else ""
-        ends = [_decibels(bound) for bound in reversed(interval)] if is_psnr else [_signed(bound) for bound in interval]
+        ends = [_signed(bound) for bound in interval]
+        if spec.unit:
+            ends = [_with_unit(spec, score) for score in sorted(map(spec.score_after, interval))]
         parts.append(f"interval [{', '.join(ends)}]{at}")
     where = "held-out samples" if verdict.get("selection") == "held_out" else "samples (the search used them too)"
     parts.append(f"on {verdict.get('n')} {where}")
     return ", ".join(parts)
 
 
-def _decibels(drop: float) -> str:
-    return f"{IDENTICAL_PSNR - drop:.2f} dB"
+def _with_unit(spec: MetricSpec, score: float) -> str:
+    """Return the score itself: of decibels against the float model itself a drop says nothing."""
+    return f"{score:.2f} {spec.unit}"
 
 
 def _signed(value: float) -> str:

@@ -12,7 +12,6 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import cast
 
 from engine_builder.workspace.workspace import FileRef
 from service.errors import IllegalMoveError
@@ -153,10 +152,11 @@ def _eta_seconds(job: Job, now: datetime) -> int | None:
 def _search_seconds(job: Job, elapsed: float) -> float:
     """Return about how many seconds the search has left: where builds take minutes, trials take longer than all that came before."""
     engines = [trial for trial in job.trials if trial.get("low_layers")]
-    took = [float(cast(float, trial.get("seconds") or 0.0)) for trial in engines]
+    took = [float(seconds) if isinstance(seconds := trial.get("seconds"), int | float) else 0.0 for trial in engines]
     if job.stage not in _SEARCHING or not any(took):
         return 0.0
-    limits = cast("Mapping[str, float | None]", job.new.config.get("search") or {})
+    given = job.new.config.get("search")
+    limits = given if isinstance(given, Mapping) else {}
     is_lossless = all(trial.get("met") for trial in engines)  # then only time is left to search for
     left: float = 1 if is_lossless else max(USUAL_TRIALS - len(job.trials), 1)
     if (most := limits.get("max_trials")) is not None:

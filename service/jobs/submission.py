@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from calibration.data.readers import suffix_of
 from engine_builder.backends.target_checks import check_config, with_metric_model
 from engine_builder.config.config import Config, config_from_json, config_json
 from engine_builder.workspace.workspace import FileRef, file_sha256
@@ -108,15 +109,10 @@ def _lay_out(files: Mapping[str, StoredFile], workspace: Path, deps: Deps) -> di
             path.unlink()
             laid[role] = FileRef(str(model.relative_to(workspace)), file_sha256(model))
             continue
-        named = path.with_suffix(".onnx" if role in ("model", "metric") else _array_suffix(path))
+        named = path.with_suffix(".onnx" if role in ("model", "metric") else suffix_of(path))
         path.rename(named)
         laid[role] = FileRef(str(named.relative_to(workspace)), stored.sha256)
     return laid
-
-
-def _array_suffix(path: Path) -> str:
-    with path.open("rb") as file:
-        return ".npy" if file.read(6) == b"\x93NUMPY" else ".npz"
 
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 import onnx
 
-from calibration.accuracy.measures import nmse
+from calibration.accuracy.measures.values import nmse
 from calibration.errors import InputError
 from tests.driver import LOW_IS_FASTER, run_job
 from tests.generated.graphs import Array

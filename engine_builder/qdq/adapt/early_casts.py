@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from engine_builder.qdq.graph.names import Names
+from calibration.graph.free_names import Names
 
 _ALL = (0, None)
 _FIRST = (0, 1)

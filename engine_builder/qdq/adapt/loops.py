@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from calibration.graph.free_names import Names
 from engine_builder.qdq.emit.activations import add_initializer
-from engine_builder.qdq.graph.names import Names
 
 _COUNT, _CONDITION = 0, 1  # places among a Loop's inputs
 

@@ -22,8 +22,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from calibration.graph.free_names import Names
 from calibration.graph.runtime_view import nodes_of
-from engine_builder.qdq.graph.names import Names
 from engine_builder.qdq.graph.qdq_graph import ExplicitGraph
 
 _HALVES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})

@@ -8,11 +8,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from calibration.graph.free_names import Names
 from calibration.graph.layers import Layer
 from calibration.number_formats.precision import Scheme
 from engine_builder.errors import BuildError
 from engine_builder.qdq.emit.scales import activation_scale
-from engine_builder.qdq.graph.names import Names
 from engine_builder.qdq.rules.placement import quantized_tensors
 
 

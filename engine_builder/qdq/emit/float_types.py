@@ -8,8 +8,8 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from calibration.graph.free_names import Names
 from engine_builder.errors import BuildError
-from engine_builder.qdq.graph.names import Names
 from engine_builder.qdq.graph.slots import has_subgraph, input_type, output_type
 
 ARRAY_TYPES: Mapping[ir.DataType, np.dtype[np.generic]] = {

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from calibration.algorithms.gptq import Levels
+from calibration.graph.free_names import Names
 from calibration.graph.layers import Layer
 from calibration.number_formats.pair_bound import keeps_pair_bound
 from calibration.number_formats.precision import Precision, Scheme
@@ -16,7 +17,6 @@ from calibration.number_formats.weight_scales import weight_step
 from engine_builder.errors import BuildError
 from engine_builder.qdq.emit.activations import add_initializer
 from engine_builder.qdq.emit.scales import ActivationScale, activation_scale, quantize_bias, quantize_weight
-from engine_builder.qdq.graph.names import Names
 
 
 class QuantizeWeights(ir.passes.InPlacePass):

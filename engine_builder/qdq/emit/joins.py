@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from engine_builder.qdq.graph.names import Names
+from calibration.graph.free_names import Names
 from engine_builder.qdq.rules.placement import MOVING_OPS
 
 

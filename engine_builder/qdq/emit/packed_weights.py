@@ -11,13 +11,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from calibration.algorithms.gptq import Levels
+from calibration.graph.free_names import Names
 from calibration.graph.layers import Layer
 from calibration.number_formats.precision import FP8_MAX, TENSORRT_SCHEME, Precision, block_scale, fp8_scale, weight_scale
 from engine_builder.qdq.emit.activations import add_initializer
 from engine_builder.qdq.emit.float_types import ARRAY_TYPES
 from engine_builder.qdq.emit.int8_weights import absorb_factors, float_initializer
 from engine_builder.qdq.emit.scales import typed_scale
-from engine_builder.qdq.graph.names import Names
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from calibration.algorithms.smooth_quant import Smoothing, divided
+from calibration.graph.free_names import Names
 from calibration.graph.layers import Layer
 from engine_builder.qdq.emit.activations import add_initializer, values_of
 from engine_builder.qdq.emit.int8_weights import float_initializer
-from engine_builder.qdq.graph.names import Names
 
 
 class SmoothInputs(ir.passes.InPlacePass):

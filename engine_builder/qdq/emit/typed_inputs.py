@@ -9,12 +9,12 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from calibration.graph.free_names import Names
 from calibration.number_formats.precision import TENSORRT_SCHEME, Precision, fp8_scale
 from engine_builder.errors import BuildError
 from engine_builder.qdq.emit.activations import add_initializer
 from engine_builder.qdq.emit.float_types import ARRAY_TYPES
 from engine_builder.qdq.emit.scales import activation_scale, typed_scale
-from engine_builder.qdq.graph.names import Names
 
 _STORED = {Precision.INT8: np.dtype(np.int8), Precision.FP8: np.dtype(ml_dtypes.float8_e4m3fn)}
 

@@ -11,7 +11,7 @@ from copy import copy
 
 import onnx_ir as ir
 
-from engine_builder.qdq.graph.names import Names
+from calibration.graph.free_names import Names
 from engine_builder.qdq.guards.float_outputs import CROSSED
 
 

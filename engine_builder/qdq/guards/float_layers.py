@@ -14,7 +14,7 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-from engine_builder.qdq.graph.names import Names
+from calibration.graph.free_names import Names
 from engine_builder.qdq.rules.placement import MOVING_OPS
 
 _CONVERTED = frozenset({"Conv", "ConvTranspose", "Gemm"})

@@ -11,7 +11,7 @@ from copy import copy
 
 import onnx_ir as ir
 
-from engine_builder.qdq.graph.names import Names
+from calibration.graph.free_names import Names
 from engine_builder.qdq.rules.placement import MOVING_OPS
 
 CROSSED = MOVING_OPS | {"Slice"}  # onnxruntime moves a QuantizeLinear in front of some of these, a DequantizeLinear behind

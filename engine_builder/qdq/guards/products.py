@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from calibration.graph.free_names import Names
 from engine_builder.qdq.emit.activations import add_initializer
-from engine_builder.qdq.graph.names import Names
 
 
 class KeepLowProducts(ir.passes.InPlacePass):

@@ -10,7 +10,7 @@ from copy import copy
 
 import onnx_ir as ir
 
-from engine_builder.qdq.graph.names import Names
+from calibration.graph.free_names import Names
 
 
 class SeparateEchoes(ir.passes.InPlacePass):

@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.accuracy.chance import Chance, chance_of, fitting_labels
-from calibration.accuracy.metrics import Metric, score
-from calibration.accuracy.token_metrics import IGNORED
+from calibration.accuracy.measures.token_classes import IGNORED
+from calibration.accuracy.metrics import Metric
+from calibration.accuracy.scores import score
 
 Integers = NDArray[np.int64]
 Array = NDArray[np.generic]

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.accuracy.intervals import PairedTable
-from calibration.accuracy.measures import IDENTICAL_PSNR
+from calibration.accuracy.measures.values import IDENTICAL_PSNR
 from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import (
     AccuracyVerdict,

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from calibration.accuracy.measures import WORST_LOSS
-from calibration.accuracy.metrics import OutputKind, divergence
+from calibration.accuracy.measures.values import WORST_LOSS
+from calibration.accuracy.metrics import OutputKind
+from calibration.accuracy.scores import divergence
 from calibration.sensitivity.task_losses import SKETCH, losses, whitened
 
 KINDS = (OutputKind.LOGITS, OutputKind.PROBABILITIES, OutputKind.VALUES)

@@ -11,9 +11,9 @@ import onnx
 import onnx.parser
 import pytest
 
-from calibration.accuracy.measures import cosine
+from calibration.accuracy.measures.token_classes import IGNORED, span_f1, token_f1
+from calibration.accuracy.measures.values import cosine
 from calibration.accuracy.metrics import Metric, OutputKind
-from calibration.accuracy.token_metrics import IGNORED, span_f1, token_f1
 from calibration.codec import json_from_value
 from calibration.errors import InputError, InvalidCalibrationSetError, InvalidConfigError, InvalidMetricError
 from calibration.sensitivity.task_losses import losses

@@ -12,7 +12,8 @@ import pytest
 
 from calibration.errors import InputError, InvalidConfigError, OptimizerError
 from engine_builder.errors import StageCancelledError, StageTimeoutError
-from service.cli.client import Client, DownloadError, JobView, ServerUnavailableError, job_error
+from service.cli.client import Client, DownloadError, ServerUnavailableError, job_error
+from service.cli.views import ArtifactView, JobView
 from service.errors import NotFinishedError, ServiceError, UnauthorizedError
 
 ENGINE = b"engine" * 1000
@@ -98,7 +99,7 @@ def test_submit_refers_to_uploads_by_their_ids() -> None:
     with client_of(handler) as client:
         job = client.submit("sha256:m", "sha256:c", None, {"batch_size": 2}, idempotency_key="k")
         client.submit("sha256:m", "sha256:c", "sha256:v", {}, idempotency_key="k", metric_id="sha256:g")
-    assert job["id"] == "j1"
+    assert job.id == "j1"
     assert bodies == [
         {"model_id": "sha256:m", "calibration_id": "sha256:c", "config": {"batch_size": 2}},
         {"model_id": "sha256:m", "calibration_id": "sha256:c", "validation_id": "sha256:v", "metric_id": "sha256:g", "config": {}},
@@ -109,7 +110,7 @@ def test_watch_tells_each_change_once_and_ends_with_the_job() -> None:
     answers = iter([job_json("queued", 0.0), job_json("running", 0.5), job_json("running", 0.5), job_json()])
     seen: list[float] = []
     with client_of(lambda request: httpx.Response(200, json=next(answers))) as client:
-        assert client.watch("j1", lambda job: seen.append(job["progress"]))["state"] == "succeeded"
+        assert client.watch("j1", lambda job: seen.append(job.progress)).state == "succeeded"
     assert seen == [0.0, 0.5, 1.0]
 
 
@@ -122,7 +123,7 @@ def test_watch_waits_for_a_server_that_restarts() -> None:
         return httpx.Response(200, json=job_json("running", 0.5) if next(calls) < 20 else job_json())
 
     with client_of(handler) as client:
-        assert client.watch("j1", lambda job: None)["state"] == "succeeded"
+        assert client.watch("j1", lambda job: None).state == "succeeded"
 
 
 def test_watch_gives_a_dead_server_up() -> None:
@@ -196,7 +197,7 @@ def test_download_that_breaks_off_keeps_the_earlier_file(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/b", "..", ""])
 def test_server_cannot_choose_a_path_outside_the_folder(tmp_path: Path, name: str) -> None:
     with client_of(lambda request: httpx.Response(200, content=b"x")) as client, pytest.raises(DownloadError, match="plain name"):
-        client.download_artifact("j1", {"name": name, "sha256": "0" * 64, "size_bytes": 1}, tmp_path / "out")
+        client.download_artifact("j1", ArtifactView(name, "0" * 64), tmp_path / "out")
 
 
 def test_engine_of_an_unfinished_job_is_refused_in_the_servers_words(tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ def test_cancel_returns_the_job_as_it_then_is() -> None:
         return httpx.Response(200, json=job_json("cancelled"))
 
     with client_of(handler) as client:
-        assert client.cancel("j1")["state"] == "cancelled"
+        assert client.cancel("j1").state == "cancelled"
     assert methods == ["DELETE", "GET"]
 
 
@@ -272,3 +273,15 @@ def test_failed_job_raises_what_its_first_stage_found() -> None:
 
 def test_cancelled_job_has_an_error_of_its_own() -> None:
     assert isinstance(job_error(view("cancelled")), StageCancelledError)
+
+
+@pytest.mark.parametrize("answer", [{}, {"id": "j1"}, {**job_json(), "trials": 3}, {**job_json(), "result": ["engine"]}])
+def test_an_answer_of_another_program_is_no_job(answer: dict[str, object]) -> None:
+    with client_of(lambda request: httpx.Response(200, json=answer)) as client, pytest.raises(ServerUnavailableError, match="none of ours"):
+        client.get("j1")
+
+
+def test_files_are_told_whatever_else_a_newer_server_says_of_them() -> None:
+    listed = [{"name": "log.txt", "sha256": "0" * 64, "size_bytes": 1, "colour": "blue"}]
+    with client_of(lambda request: httpx.Response(200, json={"artifacts": listed, "more": 0})) as client:
+        assert client.artifacts("j1") == (ArtifactView("log.txt", "0" * 64),)

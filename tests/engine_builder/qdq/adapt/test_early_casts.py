@@ -8,9 +8,9 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from calibration.graph.free_names import Names, names_in
 from calibration.graph.type_inference import inferred
 from engine_builder.qdq.adapt.early_casts import CastBeforeMoves, narrow_types
-from engine_builder.qdq.graph.names import Names, names_in
 from tests.model_text import model_from_text, run
 
 PICTURE = """g (uint8[N,10,10,3] x) => (float[N,4,8,8] y) {

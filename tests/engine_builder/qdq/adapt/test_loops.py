@@ -8,8 +8,8 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from calibration.graph.free_names import Names, names_in
 from engine_builder.qdq.adapt.loops import WriteConditions
-from engine_builder.qdq.graph.names import Names, names_in
 from tests.model_text import run
 
 

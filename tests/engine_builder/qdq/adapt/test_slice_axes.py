@@ -8,8 +8,8 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
+from calibration.graph.free_names import Names, names_in
 from engine_builder.qdq.adapt.slice_axes import WriteSliceAxes
-from engine_builder.qdq.graph.names import Names, names_in
 from tests.model_text import model_from_text, run
 
 

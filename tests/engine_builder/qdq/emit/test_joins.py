@@ -10,10 +10,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from calibration.graph.free_names import Names, names_in
 from calibration.graph.layers import find_layers
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision, Scheme
 from engine_builder.qdq.emit.joins import QuantizeJoins
-from engine_builder.qdq.graph.names import Names, names_in
 from engine_builder.qdq.onnxruntime_dialect import rewrite
 from tests.engine_builder.fake_quantized import measured_ranges, model_of, run, samples_of, session_of
 

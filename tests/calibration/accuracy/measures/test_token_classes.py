@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from calibration.accuracy.token_metrics import IGNORED, span_f1, token_f1
+from calibration.accuracy.measures.token_classes import IGNORED, span_f1, token_f1
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
 
 NAMES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")

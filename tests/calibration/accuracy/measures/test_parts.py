@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration.accuracy.metrics import Metric, score
-from calibration.accuracy.parts import parts_of
+from calibration.accuracy.measures.parts import parts_of
+from calibration.accuracy.metrics import Metric
+from calibration.accuracy.scores import score
 
 RNG = np.random.default_rng(0)
 

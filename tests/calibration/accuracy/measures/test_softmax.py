@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibration.accuracy.softmax import log_softmax, without_classes
+from calibration.accuracy.measures.softmax import log_softmax, without_classes
 
 INF = np.inf
 

@@ -1,15 +1,12 @@
-"""How far outputs are from the float model's, and how good they are: pure functions with one value per sample.
+"""How far scores of classes are from the float model's, and how good they are: pure functions with one value per sample.
 
-Divergences (0 is perfect), with r the reference and x the output of one sample:
+Divergence (0 is perfect), with r the reference and x the output of one sample:
 
     KL(p || q) = sum_k p_k (log p_k - log q_k),  p = softmax(r), q = softmax(x)
-    NMSE       = ||x - r||^2 / ||r||^2
 
 Classes lie on the last axis that is longer than one; axes between it and the samples are averaged over. A sample with a NaN in it
-scores worst, so a broken engine can never look good.
-
-What is masked alike in both, as logits by -inf, is left out (``calibration.accuracy.masks``); where one alone is infinite the sample scores
-worst, unless the class was next to impossible in either case.
+scores worst, so a broken engine can never look good. A class that is masked alike in both, by -inf, is left out; where one alone is
+infinite the sample scores worst, unless the class was next to impossible in either case.
 """
 
 from __future__ import annotations
@@ -17,15 +14,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.masks import mask_of
-from calibration.accuracy.softmax import log_softmax, without_classes
+from calibration.accuracy.measures.softmax import log_softmax, without_classes
+from calibration.accuracy.measures.values import WORST_LOSS, as_rows
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
 from calibration.nonfinite import with_far_as_infinite
-
-WORST_LOSS = 1e6  # the divergence of a sample that is not finite: finite itself, so that means and JSON stay so
-
-
-IDENTICAL_PSNR = 150.0  # decibels given to outputs that float32 cannot tell apart (2^-24 of the peak is 144 dB)
 
 
 def kl_divergence(reference: NDArray[np.generic], output: NDArray[np.generic], *, probabilities: bool = False) -> NDArray[np.float64]:
@@ -47,83 +39,6 @@ def kl_divergence(reference: NDArray[np.generic], output: NDArray[np.generic], *
         terms[np.isnan(log_q) | np.isnan(log_p)] = WORST_LOSS
         terms[without_classes(log_p) != without_classes(log_q)] = WORST_LOSS
     return np.asarray(np.clip(terms.sum(axis=-1).mean(axis=-1), 0.0, WORST_LOSS), dtype=np.float64)
-
-
-def nmse(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Return ||output - reference||^2 / ||reference||^2 of each sample.
-
-    A sample whose reference is all zero is measured against the mean norm of the others, and against 1 if all are zero.
-
-    Args:
-        reference: (samples, ...), the float model's.
-        output: The same shape.
-
-    Returns:
-        (samples,) float64, 0 for identical values, at most WORST_LOSS.
-    """
-    r, x = _by_sample(reference), _by_sample(output)
-    mask = mask_of(r)
-    kept = r if mask is None else np.where(mask.hidden, 0.0, r)
-    error, norm = _squared_error(r, x), np.einsum("ij,ij->i", kept, kept)
-    usual = float(norm[norm > 0].mean()) if (norm > 0).any() else 1.0
-    return _finite_loss(error / np.where(norm > 0, norm, usual))
-
-
-def psnr(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Return the peak signal-to-noise ratio of each sample, in decibels, between 0 and IDENTICAL_PSNR.
-
-    The peak is the span (highest - lowest value) of the sample's reference; a constant reference takes its magnitude, or 1 if zero.
-    """
-    r, x = _by_sample(reference), _by_sample(output)
-    mask = mask_of(r)
-    is_seen = np.ones(r.shape, dtype=np.bool_) if mask is None else ~mask.hidden
-    highest = r.max(axis=1, where=is_seen, initial=-np.inf)
-    span = highest - r.min(axis=1, where=is_seen, initial=np.inf)  # -inf where all is masked
-    peak = np.where(span > 0, span, np.abs(highest))
-    peak = np.where((peak > 0) & np.isfinite(peak), peak, 1.0)
-    relative = _finite_loss(_squared_error(r, x) / np.maximum(is_seen.sum(axis=1), 1) / peak**2)
-    floor = 10.0 ** (-IDENTICAL_PSNR / 10)
-    return np.asarray(np.clip(-10.0 * np.log10(np.maximum(relative, floor)), 0.0, IDENTICAL_PSNR), dtype=np.float64)
-
-
-def cosine(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Return the cosine of the angle between reference and output of each sample, in -1..1.
-
-    Two zero vectors agree (1), one zero vector does not (0).
-    """
-    r, x = _by_sample(reference), _by_sample(output)
-    if (mask := mask_of(r)) is not None:
-        alike = mask.alike(x)
-        r, x = np.where(alike, 0.0, r), np.where(alike, 0.0, x)
-    with np.errstate(invalid="ignore"):
-        norms = np.sqrt(np.einsum("ij,ij->i", r, r)) * np.sqrt(np.einsum("ij,ij->i", x, x))
-        dots = np.einsum("ij,ij->i", r, x)
-    is_finite = np.isfinite(norms) & np.isfinite(dots)
-    values = np.divide(dots, norms, out=np.where(is_finite, 0.0, -1.0), where=is_finite & (norms > 0))
-    values[np.all(r == x, axis=1)] = 1.0  # exactly, where rounding would leave 1 - 2^-53
-    return np.asarray(np.clip(values, -1.0, 1.0), dtype=np.float64)
-
-
-def closeness(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Return 1 less the largest change of a value of each sample, in units of what the reference spans over all samples; 0..1.
-
-    Where all of the reference lies in 0..1, its values are scores: the unit is 1, and a sample of which one decision at 0.5 changes has 0.
-
-    Args:
-        reference: (samples, ...), the float model's, of all samples that are judged together.
-        output: The same shape.
-    """
-    r, x = _by_sample(reference), _by_sample(output)
-    known = r[np.isfinite(r)]
-    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
-    are_scores = low >= 0.0 and high <= 1.0
-    unit = 1.0 if are_scores else high - low or abs(high)
-    with np.errstate(invalid="ignore"):
-        change = np.where(r == x, 0.0, np.abs(x - r) / unit)
-    values = 1.0 - np.minimum(np.nan_to_num(change, nan=1.0), 1.0).max(axis=1, initial=0.0)
-    if are_scores:
-        values[((r >= 0.5) != (x >= 0.5)).any(axis=1)] = 0.0
-    return np.asarray(values, dtype=np.float64)
 
 
 def agreement(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -206,29 +121,5 @@ def _log_probabilities(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.log(kept / kept.sum(axis=-1, keepdims=True)), dtype=np.float64)
 
 
-def _squared_error(r: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore"):
-        d = x - r
-    if (mask := mask_of(r)) is not None:
-        d[mask.alike(x)] = 0.0
-    return np.asarray(np.einsum("ij,ij->i", d, d), dtype=np.float64)
-
-
-def _finite_loss(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.minimum(np.nan_to_num(values, nan=WORST_LOSS, posinf=WORST_LOSS), WORST_LOSS), dtype=np.float64)
-
-
-def as_rows(values: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return the values as (samples, all the rest), of their own type."""
-    return values.reshape(len(values), -1)
-
-
-def _by_sample(values: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Return the values as (samples, all the rest)."""
-    return with_far_as_infinite(as_rows(values).astype(np.float64))
-
-
 _SMALLEST_PROBABILITY = 1e-12
-
-
 _WITHOUT_CLASSES = "Set accuracy.metric to closeness, or send a metric model that compares the value with a threshold."

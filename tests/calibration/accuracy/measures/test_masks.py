@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from calibration.accuracy.masks import mask_of
-from calibration.accuracy.measures import WORST_LOSS, cosine, nmse, psnr
+from calibration.accuracy.measures.classes import agreement, kl_divergence
+from calibration.accuracy.measures.masks import mask_of
+from calibration.accuracy.measures.values import IDENTICAL_PSNR, WORST_LOSS, cosine, nmse, psnr
 from calibration.accuracy.metrics import OutputKind
 from calibration.sensitivity.task_losses import losses
+
+Measure = Callable[[NDArray[np.generic], NDArray[np.generic]], NDArray[np.float64]]
 
 NUMBERS = np.array([[0.5, -3.0, 2.0, 1.0], [7.0, 0.0, 1.5, -40.0]])
 
@@ -60,3 +66,40 @@ def test_a_value_that_only_one_masks_is_an_error_of_its_size() -> None:
     assert nmse(reference, reference + 0.1)[0] == pytest.approx(0.01)
     assert nmse(reference, output)[0] == WORST_LOSS  # 1e8 over a norm of 4
     assert cosine(reference, output)[0] < 0.0
+
+
+LOWEST = float(np.finfo(np.float32).min)
+HIDDEN = np.array([False, True, False, False, True, False])
+
+
+@pytest.mark.parametrize(
+    ("measure", "masks"),
+    [
+        *((measure, (low, -np.inf)) for measure in (nmse, cosine, psnr, agreement, kl_divergence) for low in (-np.inf, LOWEST)),
+        *((measure, (np.inf, np.inf)) for measure in (nmse, cosine, psnr)),  # of classes it would be the certain one
+    ],
+)
+def test_what_is_masked_alike_counts_for_nothing(measure: Measure, masks: tuple[float, float]) -> None:
+    rng = np.random.default_rng(3)
+    reference = rng.normal(size=(5, 6))
+    output = reference + 0.3 * rng.normal(size=(5, 6))
+    expected = measure(reference[:, ~HIDDEN], output[:, ~HIDDEN])
+    reference[:, HIDDEN], output[:, HIDDEN] = masks
+    assert measure(reference, output) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("measure", "worst"), [(nmse, WORST_LOSS), (kl_divergence, WORST_LOSS), (cosine, -1), (psnr, 0)])
+def test_what_is_masked_in_the_engine_alone_scores_worst(measure: Measure, worst: float) -> None:
+    reference = np.random.default_rng(4).normal(size=(2, 6))
+    output = np.where(HIDDEN, -np.inf, reference)
+    assert measure(reference, output).tolist() == [worst, worst]
+
+
+def test_a_row_that_is_masked_whole_agrees_with_its_like_alone() -> None:
+    rows = np.array([[[1.0, 2.0, 3.0], [-np.inf] * 3]])
+    other = np.array([[[1.0, 2.0, 3.0], [-np.inf, 0.0, -np.inf]]])
+    assert kl_divergence(rows, rows).tolist() == [0]
+    assert kl_divergence(rows, other).tolist() == kl_divergence(other, rows).tolist() == [WORST_LOSS]
+    assert nmse(rows, rows).tolist() == [0]
+    assert nmse(np.full((1, 3), -np.inf), np.full((1, 3), -np.inf)).tolist() == [0]
+    assert psnr(np.full((1, 3), -np.inf), np.full((1, 3), -np.inf)).tolist() == [IDENTICAL_PSNR]

@@ -1,0 +1,94 @@
+"""The score and the loss of outputs: pure functions with one value per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.accuracy.measures.classes import kl_divergence
+from calibration.accuracy.measures.parts import parts_of
+from calibration.accuracy.measures.values import as_rows, nmse
+from calibration.accuracy.metrics import Metric, MetricSpec, OutputKind
+from calibration.errors import InvalidCalibrationSetError
+
+
+def score(
+    metric: Metric,
+    outputs: Sequence[NDArray[np.generic]],
+    reference_outputs: Sequence[NDArray[np.generic]],
+    labels: NDArray[np.generic] | None,
+    *,
+    weights: Sequence[float] = (),
+    label_names: Sequence[str] = (),
+) -> NDArray[np.float64]:
+    """Return the score of each sample, in the unit of the metric's row, which says what is perfect and whether more is better.
+
+    Args:
+        metric: What to score; a user's own metric is not scored here but by ``MetricModel``.
+        outputs: One array (samples, ...) per output of the model; those that compare with labels read the first. For the others the worst
+            output of each sample counts: an average would hide one bad output among good ones. Cosine takes the closeness of an output
+            of one value a sample, which has no direction.
+        reference_outputs: The float model's, in the same order.
+        labels: (samples,) integers for top1 and top5, (samples, tokens) for token_f1 and span_f1; no other metric needs them.
+        weights: Of each output, above 0; where they differ, their weighted mean counts in the place of the worst.
+        label_names: Names of the classes, for token_f1 and span_f1.
+
+    Returns:
+        (samples,) float64.
+
+    Raises:
+        InvalidConfigError: The metric does not apply to outputs of this form.
+        InvalidCalibrationSetError: Labels are missing or name a class that the model does not have.
+    """
+    spec = metric.spec
+    if spec.measure is None:
+        raise ValueError(f"the metric {metric} is a graph of its own: MetricModel scores it")
+    if metric.needs_labels:
+        if labels is None:
+            raise InvalidCalibrationSetError(
+                f"accuracy.metric: {metric} compares with labels, found a set without any",
+                fix=f"Add an array `labels` with one class index per {'token' if metric.is_per_token else 'sample'}, "
+                "or choose the metric agreement, cosine or nmse.",
+            )
+        return spec.measure(labels, outputs[0], label_names)
+    values = np.stack(
+        [_of_output(spec, reference, output, label_names) for reference, output in zip(reference_outputs, outputs, strict=True)]
+    )
+    if len(set(weights)) <= 1:  # none, or all alike
+        return spec.worst(values)
+    same = np.all(values == values[0], axis=0)  # as it is, where a rounded sum would leave 1 - 2^-53
+    return np.where(same, values[0], np.average(values, axis=0, weights=weights))
+
+
+def _of_output(
+    spec: MetricSpec, reference: NDArray[np.generic], output: NDArray[np.generic], label_names: Sequence[str]
+) -> NDArray[np.float64]:
+    """Return the score of each sample by one output; where that has parts of another scale, of its worst part.
+
+    A part is measured by how it differs from its mean over the samples: scores around one half would else be alike whatever they say.
+    """
+    if spec.of_single_values is not None and reference.size == len(reference):
+        return spec.of_single_values(reference, output, label_names)
+    assert spec.measure is not None  # score() refused a user's own metric
+    parts = parts_of(reference) if spec.judges_parts and reference.dtype.kind == "f" else ()
+    if not parts:
+        return spec.measure(reference, output, label_names)
+    mean = reference.mean(axis=0)
+    apart = [spec.measure(np.where(part, reference - mean, 0.0), np.where(part, output - mean, 0.0), label_names) for part in parts]
+    return spec.worst(np.stack(apart))
+
+
+def divergence(kind: OutputKind, reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the loss of each sample that fits the kind of output.
+
+    That is KL for logits and probabilities, NMSE for values, the share that differs for labels, zero if ignored.
+    """
+    if kind is OutputKind.IGNORE:
+        return np.zeros(len(reference))
+    if kind is OutputKind.LABELS:
+        return np.asarray((as_rows(reference) != as_rows(output)).mean(axis=1), dtype=np.float64)
+    if kind is OutputKind.VALUES:
+        return nmse(reference, output)
+    return kl_divergence(reference, output, probabilities=kind is OutputKind.PROBABILITIES)

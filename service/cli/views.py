@@ -1,0 +1,63 @@
+"""What the command line reads of a server's answers, checked: the server may be of another version, or none of ours."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from calibration.codec import value_from_json
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as the server shows it, which shows more; design and example in the server's own documentation (``/docs``)."""
+
+    id: str
+    state: str
+    stage: str | None
+    progress: float  # 0..1
+    trials: tuple[Mapping[str, object], ...]
+    result: Mapping[str, object] | None
+    error: Mapping[str, object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactView:
+    """One file that a job left."""
+
+    name: str
+    sha256: str
+
+
+def job_view(answer: Mapping[str, object]) -> JobView:
+    """Return what the view shows of a job.
+
+    Raises:
+        TypeError: The answer lacks a key, or a value is of another type.
+    """
+    return value_from_json(JobView, _known(JobView, answer))
+
+
+def artifact_view(answer: object) -> ArtifactView:
+    """Return what the view shows of a file.
+
+    Raises:
+        TypeError: The answer is no object, lacks a key, or a value is of another type.
+    """
+    return value_from_json(ArtifactView, _known(ArtifactView, answer))
+
+
+def objects_in(answer: Mapping[str, object], key: str) -> tuple[Mapping[str, object], ...]:
+    """Return the list of objects under a key of an answer.
+
+    Raises:
+        TypeError: There is no such list.
+    """
+    return value_from_json(tuple[Mapping[str, object], ...], answer.get(key))
+
+
+def _known(cls: type[JobView] | type[ArtifactView], answer: object) -> object:
+    """Return the answer without the keys that we do not know, if it is an object at all."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    return {key: value for key, value in answer.items() if key in names} if isinstance(answer, Mapping) else answer
