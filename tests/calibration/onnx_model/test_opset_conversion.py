@@ -35,10 +35,10 @@ def prepared(model: onnx.ModelProto, folder: Path) -> PreparedModel:
 
 
 def assert_same(first: Sequence[object], second: Sequence[object]) -> None:
-    """Compare outputs; float32 sums of another order differ in the last bits."""
+    """Compare outputs, arrays and the lists and maps of classifiers; float32 sums of another order differ in the last bits."""
     assert len(first) == len(second)
     for one, other in zip(first, second, strict=True):
-        if isinstance(one, np.ndarray) and one.dtype.kind == "f":
+        if isinstance(one, np.ndarray) and isinstance(other, np.ndarray) and one.dtype.kind == "f":
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
         else:
             assert str(one) == str(other)
