@@ -37,6 +37,11 @@ class Machine:
         return run
 
 
+def noisy(rng: np.random.Generator, scale: float) -> Machine:
+    """Return a machine on which some runs take longer, by an exponential law."""
+    return Machine(lambda now: float(1.0 + rng.exponential(scale)))
+
+
 def timings(machine: Machine, seconds: float = 2.0, **calls: Callable[[], object]) -> dict[str, Timing]:
     return time_interleaved(calls, seconds=seconds, min_runs=5, max_runs=10_000, clock=machine.clock)
 
@@ -98,7 +103,12 @@ def test_garbage_collection_is_off_during_timing_and_as_before_afterwards() -> N
     seen: list[bool] = []
     machine = Machine()
     run = machine.engine("a", 0.01)
-    timings(machine, a=lambda: (seen.append(gc.isenabled()), run()))
+
+    def watched() -> None:
+        seen.append(gc.isenabled())
+        run()
+
+    timings(machine, a=watched)
     assert not any(seen)
     assert gc.isenabled()
 
@@ -132,7 +142,7 @@ def test_ten_percent_is_seen_through_a_load_that_comes_and_goes() -> None:
 def test_an_equal_engine_is_not_faster_whatever_the_noise() -> None:
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        machine = Machine(lambda now, rng=rng: float(1.0 + rng.exponential(0.3)))
+        machine = noisy(rng, 0.3)
         found = timings(machine, base=machine.engine("base", 0.005), same=machine.engine("same", 0.005))
         assert not is_faster(found["same"], found["base"])
 
@@ -207,7 +217,7 @@ def test_engines_that_are_hardly_apart_are_timed_for_longer_than_ones_far_apart(
     rounds, ended = [], 0.0
     for seconds in (0.0025, 0.0047, 0.005):
         rng = np.random.default_rng(3)
-        machine = Machine(lambda now, rng=rng: float(1.0 + rng.exponential(0.05)))
+        machine = noisy(rng, 0.05)
         found = timed_until_known(machine, 0.02, base=machine.engine("base", 0.005), other=machine.engine("other", seconds))
         rounds.append(len(found["base"].block_ms))
         ended = machine.now
@@ -227,7 +237,7 @@ def test_a_ratio_that_is_known_early_is_as_right_as_was_asked_for() -> None:
     errors = []
     for seed in range(8):
         rng = np.random.default_rng(seed)
-        machine = Machine(lambda now, rng=rng: float(1.0 + rng.exponential(0.15)))
+        machine = noisy(rng, 0.15)
         found = timed_until_known(machine, 0.02, base=machine.engine("base", 0.005), half=machine.engine("half", 0.0025))
         assert 9 <= len(found["base"].block_ms) < 100
         errors.append(relative_latency(found["half"], found["base"]).ratio / 0.5 - 1.0)

@@ -154,7 +154,8 @@ class TimedRunner:
 
 
 def test_engines_are_timed_with_and_without_graphs_each_at_its_batch(context: StageContext, tmp_path: Path) -> None:
-    gpu, opened = FakeGpu(), {}
+    gpu = FakeGpu()
+    opened: dict[str, TimedRunner] = {}
 
     def open_runner(plan: Path, cuda: CudaRuntime) -> TensorRtRunner:
         milliseconds = {"fp16.plan": 2.0, "int8.plan": 1.0, "mixed.plan": 1.5, "fp16-batch-1.plan": 0.5}[plan.name]
@@ -171,13 +172,13 @@ def test_engines_are_timed_with_and_without_graphs_each_at_its_batch(context: St
         seconds=0.01,
         lock_folder=tmp_path / "locks",
     )
-    timings = cast("Mapping[str, Mapping[str, float]]", found["timings"])
-    assert {name: (times["median_ms"], times["without_graph_ms"]) for name, times in timings.items()} == {
-        "fp16": (pytest.approx(2.0), pytest.approx(3.0)),
-        "int8": (pytest.approx(1.0), pytest.approx(1.5)),
-        "mixed": (pytest.approx(1.5), pytest.approx(2.25)),
-        "fp16, batch 1": (pytest.approx(0.5), pytest.approx(0.75)),
-    }
+    timings = cast("Mapping[str, Mapping[str, object]]", found["timings"])
+    assert {name: times["median_ms"] for name, times in timings.items()} == pytest.approx(
+        {"fp16": 2.0, "int8": 1.0, "mixed": 1.5, "fp16, batch 1": 0.5}
+    )
+    assert {name: times["without_graph_ms"] for name, times in timings.items()} == pytest.approx(
+        {"fp16": 3.0, "int8": 1.5, "mixed": 2.25, "fp16, batch 1": 0.75}
+    )
     assert all(times["graph"] for times in timings.values())
     assert timings["fp16"]["transfers_ms"] == {"to_device_ms": 0.25, "to_host_ms": 0.125}
     assert {name: set(runner.batches) for name, runner in opened.items()} == {

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -161,11 +162,11 @@ def test_machine_without_a_usable_gpu_is_an_engine_error(adapter: str, tmp_path:
 
 
 def test_missing_packages_are_all_named_with_what_to_install() -> None:
-    def missing(name: str) -> None:
+    def missing(name: str) -> NoReturn:
         raise ModuleNotFoundError(f"No module named {name!r}")
 
     with pytest.raises(UnsupportedTargetError, match=r"one \(No module named 'one'\); two \(No module named 'two'\)") as caught:
-        open_cuda({"one": lambda: missing("one"), "two": lambda: missing("two")})  # type: ignore[dict-item,func-returns-value]  # never returns
+        open_cuda({"one": lambda: missing("one"), "two": lambda: missing("two")})
     assert "[gpu]" in caught.value.fix
 
 

@@ -64,7 +64,7 @@ class BackendContract(ABC):
     def test_engine_runs_and_gives_outputs_in_model_order(self, tmp_path: Path) -> None:
         engine = self.backend().build(self.explicit(tmp_path), tmp_path / "engine")
         runner = self.backend().open(engine.path, threads=1)
-        total, product = runner.run(FEEDS)
+        total, product = (np.asarray(array, np.float32) for array in runner.run(FEEDS))
         np.testing.assert_allclose(total, FEEDS["x"] * [1, 2, 3] + 1)
         np.testing.assert_allclose(product, FEEDS["x"])
         runner.close()
@@ -150,7 +150,7 @@ class TestOrtCpu(BackendContract):
         for path in source.iterdir():
             path.unlink()
         total, _ = self.backend().open(engine.path, threads=1).run(FEEDS)
-        np.testing.assert_allclose(total, FEEDS["x"] * [1, 2, 3] + 1)
+        np.testing.assert_allclose(np.asarray(total, np.float32), FEEDS["x"] * [1, 2, 3] + 1)
 
     def test_no_thread_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="threads"):
@@ -178,7 +178,9 @@ def test_as_written_the_tensorrt_dialect_computes_what_its_operators_say(precisi
     save_model(explicit, tmp_path / "explicit.onnx")
     (expected,) = run(simulated(explicit), found.feeds, optimized=False).values()
     (got,) = OrtCpuRunner(tmp_path / "explicit.onnx", threads=1, as_written=True).run(found.feeds)
-    np.testing.assert_allclose(got, expected, rtol=1e-6)  # the runtime's own rewriting of Q/DQ moves it by 0.6% and more
+    np.testing.assert_allclose(
+        np.asarray(got, np.float32), expected, rtol=1e-6
+    )  # the runtime's own rewriting of Q/DQ moves it by 0.6% and more
 
 
 def test_a_job_for_this_target_imports_no_other_targets_modules() -> None:
