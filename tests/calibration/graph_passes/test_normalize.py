@@ -151,7 +151,7 @@ def test_batch_norm_after_something_else_reads_the_convolution_stays() -> None:
     model = models.batch_norm()
     model.graph.output.append(onnx.helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, ["N", 4, 8, 8]))
 
-    assert "BatchNormalization" in ops(prepare(model).model)
+    assert ops(prepare(model).model) == ["Conv", "BatchNormalization", "Relu"]
 
 
 def test_constant_zero_pad_is_folded_into_the_convolution() -> None:
@@ -255,7 +255,7 @@ def test_constant_that_would_bloat_the_model_stays_a_node() -> None:
         {"w": (4, 4)},
     )
 
-    assert "ConstantOfShape" in ops(prepare(model).model)
+    assert ops(prepare(model).model) == ops(model)
 
 
 def test_model_that_onnxruntime_cannot_run_is_refused() -> None:
