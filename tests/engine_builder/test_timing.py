@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.codec import json_from_value, value_from_json
-from engine_builder.timing import Timing, TimingPlan, is_faster, is_tied, relative_latency, time_interleaved
+from engine_builder.timing import Clock, Timer, Timing, TimingPlan, is_faster, is_tied, relative_latency, time_interleaved
+from tests.fake_timer import FakeTimer
 
 
 class Machine:
@@ -44,6 +47,51 @@ def noisy(rng: np.random.Generator, scale: float) -> Machine:
 
 def timings(machine: Machine, seconds: float = 2.0, **calls: Callable[[], object]) -> dict[str, Timing]:
     return time_interleaved(calls, seconds=seconds, min_runs=5, max_runs=10_000, clock=machine.clock)
+
+
+class TimerContract(ABC):
+    """What the stages rely on of whatever times engines in turns."""
+
+    @abstractmethod
+    def timer(self) -> Timer:
+        """Return it."""
+
+    def times(self, *names: str, compared_by: Clock | None = None) -> tuple[Mapping[str, Timing], list[str]]:
+        """Return the timings of engines, and which ran."""
+        machine = Machine()
+        calls = {name: machine.engine(name, 0.001) for name in names}
+        return self.timer()(calls, seconds=0.02, min_runs=1, max_runs=20, compared_by=compared_by), machine.turns
+
+    def test_every_engine_runs_and_gets_its_timing(self) -> None:
+        found, ran = self.times("baseline", "a", "b")
+        assert list(found) == ["baseline", "a", "b"]
+        assert set(ran) == {"baseline", "a", "b"}
+        assert all(timing.median_ms > 0 and timing.runs >= 1 for timing in found.values())
+
+    def test_engines_of_one_call_can_be_compared(self) -> None:
+        found, _ = self.times("baseline", "a")
+        assert relative_latency(found["a"], found["baseline"]).ratio > 0
+
+    def test_one_engine_can_be_timed_alone_and_by_another_clock(self) -> None:
+        found, _ = self.times("baseline", compared_by=time.process_time)
+        assert found["baseline"].median_ms > 0
+
+    def test_an_error_of_an_engine_is_raised(self) -> None:
+        def broken() -> None:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            self.timer()({"a": broken}, seconds=0.02, min_runs=1, max_runs=20)
+
+
+class TestTimeInterleaved(TimerContract):
+    def timer(self) -> Timer:
+        return time_interleaved
+
+
+class TestFakeTimer(TimerContract):
+    def timer(self) -> Timer:
+        return FakeTimer()
 
 
 def timing_of(*block_ms: float) -> Timing:
