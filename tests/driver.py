@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -22,14 +22,14 @@ from engine_builder.pipeline.optimize import JobRequest, optimize
 from engine_builder.pipeline.stage_table import STAGES
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
-from engine_builder.stages.trial import Timer, trial
+from engine_builder.stages.trial import trial
 from engine_builder.stages.verdict import verdict
-from engine_builder.timing import time_interleaved
+from engine_builder.timing import Timer, time_interleaved
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace, remove_tree
 from tests.fake_timer import FakeTimer
 from tests.model_text import samples_for
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]  # of the model's number types
 Json = dict[str, object]
 Samples = Mapping[str, Array] | bytes  # arrays by name, or the bytes of a file
 Stage = Callable[[Mapping[str, object], StageContext], Json]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,8 +38,8 @@ class Probed:
 
     def reference(self, units_per_block: int = 4, *, lean: bool = False) -> ReferenceModel:
         """Return the cut model; a lean one keeps nothing that it can compute again, as those of large models do."""
-        limits = {"tail_bytes": -1, "kept_bytes": -1} if lean else {}
-        return ReferenceModel(self.model, self.layers, self.ranges, self.scheme, self.smoothings, units_per_block=units_per_block, **limits)
+        made = functools.partial(ReferenceModel, tail_bytes=-1, kept_bytes=-1) if lean else ReferenceModel
+        return made(self.model, self.layers, self.ranges, self.scheme, self.smoothings, units_per_block=units_per_block)
 
     def layer(self, name: str) -> Layer:
         return next(layer for layer in self.layers if name in (layer.name, layer.output))

@@ -99,7 +99,7 @@ def selecting(flags: Array) -> Masked:
         {"w1": (32, 32), "w2": (32, 5), "w3": (32, 32), "b3": (32,), "w4": (32, 5)},
     )
     model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "first"))
-    model.graph.initializer.append(numpy_helper.from_array(np.float32(0), "nought"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), "nought"))
     return Masked(model, {"x": samples_for(model, len(flags))["x"], "flag": flags})
 
 
@@ -151,7 +151,9 @@ def everywhere_nan() -> onnx.ModelProto:
             h2 = MatMul(a, w2) y = Where(k, h2, nought) }""",
         {"w1": (32, 32), "w2": (32, 5)},
     )
-    model.graph.initializer.extend(numpy_helper.from_array(np.float32(value), name) for name, value in (("nan", np.nan), ("nought", 0)))
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array(value, np.float32), name) for name, value in (("nan", np.nan), ("nought", 0))
+    )
     model.graph.initializer.append(numpy_helper.from_array(np.array([2]), "two"))
     return model
 
@@ -170,7 +172,7 @@ def test_a_model_that_replaces_missing_values_is_given_them(tmp_path: Path) -> N
             n = IsNaN(x) full = Where(n, nought, x) h = MatMul(full, w1) a = Relu(h) y = MatMul(a, w2) }""",
         {"w1": (32, 32), "w2": (32, 5)},
     )
-    model.graph.initializer.append(numpy_helper.from_array(np.float32(0), "nought"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), "nought"))
     x = samples_for(model, 40)["x"]
     x[::4, 3] = np.nan
     finished = run_job(tmp_path, model, {"x": x}, config=CONFIG)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol, cast
+from typing import Protocol
 
 import onnx
 from onnx import TensorProto
@@ -91,11 +91,10 @@ def _told_by_schema(node: onnx.NodeProto, index: int, types: Mapping[str, int], 
     allowed = next((one.allowed_type_strs for one in schema.type_constraints if one.type_param_str == variable), [])
     if len(allowed) == 1:
         return _element_type(allowed[0])
-    named = next((attribute.i for attribute in node.attribute if attribute.name in _TYPE_ATTRIBUTES), 0)
-    return cast(int, named)
+    return int(next((attribute.i for attribute in node.attribute if attribute.name in _TYPE_ATTRIBUTES), 0))
 
 
 def _element_type(text: str) -> int:
     """Return the element type that a schema writes as ``tensor(float)``."""
     word = text.removeprefix("tensor(").removesuffix(")").upper()
-    return cast(int, TensorProto.DataType.Value(word)) if word in TensorProto.DataType.keys() else 0  # noqa: SIM118  # no mapping of Python's
+    return int(TensorProto.DataType.Value(word)) if word in TensorProto.DataType.keys() else 0  # noqa: SIM118  # no mapping of Python's

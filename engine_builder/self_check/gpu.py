@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
-from calibration.codec import json_from_value
+from calibration.codec import json_from_value, value_from_json
 from calibration.graph.layers import find_layers
 from calibration.onnx_model.model_io import read_model
 from engine_builder.backends.achieved_precision import reached
@@ -26,6 +25,7 @@ from engine_builder.errors import EngineError, UnsupportedTargetError
 from engine_builder.self_check.cases import CASES, Case, asked_of, assignment_of, case_by_name, compared, file_stem, macs_of
 from engine_builder.self_check.fit import roofline_parts
 from engine_builder.self_check.model import INPUT
+from engine_builder.self_check.times import EngineTimes
 from engine_builder.self_check.workspace import EXPLICIT, PLAN, PREPARED, SAMPLES, SIMULATED, outputs_of, read_floats, shapes_of
 from engine_builder.workspace.workspace import StageContext
 
@@ -122,12 +122,12 @@ def gpu_time(
     lock_folder: Path | None = None,
 ) -> dict[str, object]:
     """Time the engines of ``cases`` in turns, as CUDA graphs and without; those of another batch size apart."""
-    wanted = set(cast(Sequence[str], request["cases"]))
+    wanted = set(value_from_json(tuple[str, ...], request["cases"]))
     with np.load(context.workspace.path(SAMPLES), allow_pickle=False) as arrays:
         pictures = np.asarray(arrays["pictures"], dtype=np.float32)
     cuda = open_gpu()
     monitor = open_monitor(cuda.device.pci_bus_id)
-    found: dict[str, object] = {}
+    found: dict[str, EngineTimes] = {}
     warnings: list[str] = []
     for batch in dict.fromkeys(case.batch for case in CASES if case.name in wanted):
         cases = [case for case in CASES if case.name in wanted and case.batch == batch]
@@ -142,19 +142,19 @@ def gpu_time(
                     runner.close()
             warnings.extend(ways[use_graph].warnings)
         found.update({case.name: _times(case, ways) for case in cases})
-    return {"timings": found, "warnings": list(dict.fromkeys(warnings))}
+    return {"timings": json_from_value(found), "warnings": list(dict.fromkeys(warnings))}
 
 
-def _times(case: Case, ways: Mapping[bool, TimedEngines]) -> dict[str, object]:
+def _times(case: Case, ways: Mapping[bool, TimedEngines]) -> EngineTimes:
     best, plain = ways[True].timings[case.name], ways[False].timings[case.name]
-    return {
-        "graph": best.graph,
-        "no_graph_because": best.no_graph_because,
-        "median_ms": best.timing.median_ms,
-        "p95_ms": best.timing.p95_ms,
-        "mad_ms": best.timing.mad_ms,
-        "runs": best.timing.runs,
-        "without_graph_ms": plain.timing.median_ms,
-        "enqueue_ms": plain.enqueue_ms,
-        "transfers_ms": json_from_value(ways[True].transfers[case.name]),
-    }
+    return EngineTimes(
+        graph=best.graph,
+        no_graph_because=best.no_graph_because,
+        median_ms=best.timing.median_ms,
+        p95_ms=best.timing.p95_ms,
+        mad_ms=best.timing.mad_ms,
+        runs=best.timing.runs,
+        without_graph_ms=plain.timing.median_ms,
+        enqueue_ms=plain.enqueue_ms,
+        transfers_ms=ways[True].transfers[case.name],
+    )

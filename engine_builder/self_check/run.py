@@ -10,7 +10,6 @@ import enum
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 from calibration.codec import value_from_json
 from calibration.errors import OptimizerError
@@ -20,6 +19,7 @@ from engine_builder.backends.nvidia.tensorrt_rtx import supported_gpus
 from engine_builder.errors import UnsupportedTargetError
 from engine_builder.self_check.cases import CASES, Case, Comparison
 from engine_builder.self_check.fit import Measured, Roofline, fitted_gpu, gpus_row
+from engine_builder.self_check.times import EngineTimes, TimedCases
 
 RunStage = Callable[[str, Mapping[str, object]], Mapping[str, object]]
 
@@ -106,7 +106,7 @@ def self_check(run: RunStage, *, gpu: str | None = None) -> SelfCheck:
     made = result.attempt("network", run, "prepare", {}, "network")
     if made is None:
         return result
-    accuracy, samples = cast(float, made["accuracy"]), cast(int, made["samples"])
+    accuracy, samples = value_from_json(float, made["accuracy"]), value_from_json(int, made["samples"])
     result.add("network", accuracy > 0.5, f"{accuracy:.0%} of {samples} pictures right in float32", REPORT)
     models = {case.model for case in CASES if case.name == case.model and _simulated(result, run, case)}
     simulated = [case for case in CASES if case.model in models]
@@ -139,7 +139,7 @@ def _names(result: SelfCheck, run: RunStage, package: str) -> None:
     name = f"names in {package}"
     found = result.attempt(name, run, "names", {"package": package}, f"names {package}")
     if found is not None:
-        lacking = cast(Sequence[str], found["lacking"])
+        lacking = value_from_json(tuple[str, ...], found["lacking"])
         said = (
             f"version {found['version']} has all {found['used']} names used"
             if not lacking
@@ -172,7 +172,8 @@ def _gpu_engine(result: SelfCheck, run: RunStage, case: Case, gpu: str) -> bool:
     found = result.attempt(name, run, "gpu_build", {"case": case.name, "gpu": gpu}, f"engine {case.name}")
     if found is None:
         return False
-    result.add(name, True, f"built in {cast(float, found['build_seconds']):.1f} s, {cast(int, found['plan_bytes']) / 1e6:.2f} MB", "")
+    seconds, plan_bytes = value_from_json(float, found["build_seconds"]), value_from_json(int, found["plan_bytes"])
+    result.add(name, True, f"built in {seconds:.1f} s, {plan_bytes / 1e6:.2f} MB", "")
     good, said = _reached(found)
     result.add(f"{case.name}: precision on the GPU", good, said, f"the inspector says otherwise than was asked: {REPORT}")
     name = f"{case.name}: accuracy on the GPU"
@@ -197,23 +198,23 @@ def _gpu_times(result: SelfCheck, run: RunStage, cases: Sequence[Case], gpu: str
         for name in rows[1:]:
             result.skip(name, "the engines were not timed", f"see the check '{rows[0]}'")
         return
-    timings = cast(Mapping[str, Mapping[str, float]], found["timings"])
-    without = [str(times["no_graph_because"]) for times in timings.values() if not times["graph"]]
-    slower = [name for name, times in timings.items() if times["graph"] and times["median_ms"] > GRAPH_SLACK * times["without_graph_ms"]]
-    gains = ", ".join(f"{name} {times['without_graph_ms']:.4f} -> {times['median_ms']:.4f} ms" for name, times in timings.items())
+    timed = value_from_json(TimedCases, found)
+    timings = timed.timings
+    without = [str(times.no_graph_because) for times in timings.values() if not times.graph]
+    slower = [name for name, times in timings.items() if times.graph and times.median_ms > GRAPH_SLACK * times.without_graph_ms]
+    gains = ", ".join(f"{name} {times.without_graph_ms:.4f} -> {times.median_ms:.4f} ms" for name, times in timings.items())
     if without:
         result.add(rows[0], False, f"none captured: {without[0]}", "install cuda-core, which has graphs (pycuda has none)")
     else:
         result.add(rows[0], not slower, gains, f"graphs of {', '.join(slower)} are slower than no graph: {REPORT}")
-    unsteady = [f"{name} {times['mad_ms'] / times['median_ms']:.1%}" for name, times in timings.items()]
-    good = all(times["mad_ms"] <= STEADY * times["median_ms"] for times in timings.values())
-    warnings = cast(Sequence[str], found["warnings"])
-    said = "; ".join((f"deviation over median: {', '.join(unsteady)}", *warnings))
+    unsteady = [f"{name} {times.mad_ms / times.median_ms:.1%}" for name, times in timings.items()]
+    good = all(times.mad_ms <= STEADY * times.median_ms for times in timings.values())
+    said = "; ".join((f"deviation over median: {', '.join(unsteady)}", *timed.warnings))
     result.add(rows[1], good, said, "stop what else uses the GPU, lock its clock (nvidia-smi -lgc) and repeat")
     _prediction(result, timings, gpu, target)
 
 
-def _prediction(result: SelfCheck, timings: Mapping[str, Mapping[str, float]], gpu: str, target: str) -> None:
+def _prediction(result: SelfCheck, timings: Mapping[str, EngineTimes], gpu: str, target: str) -> None:
     name = "prediction"
     try:
         known = gpu_by_name(gpu)
@@ -226,7 +227,7 @@ def _prediction(result: SelfCheck, timings: Mapping[str, Mapping[str, float]], g
         sources = ([f"rtx {case}"] if target == known.name else []) + [f"engine {case}"]
         parts = next((result.raw[key]["roofline"] for key in sources if "roofline" in result.raw.get(key, {})), None)
         if parts is not None:
-            measured[case] = Measured(value_from_json(Roofline, parts), times["median_ms"])
+            measured[case] = Measured(value_from_json(Roofline, parts), times.median_ms)
     if not measured:
         result.skip(name, "no kernels with sizes were listed", "install onnx-trt-optimizer[rtx] too, and repeat")
         return
@@ -242,7 +243,7 @@ def _prediction(result: SelfCheck, timings: Mapping[str, Mapping[str, float]], g
 
 
 def _reached(found: Mapping[str, object]) -> tuple[bool, str]:
-    rows = [value_from_json(Reached, row) for row in cast(Sequence[object], found["reached"])]
+    rows = value_from_json(tuple[Reached, ...], found["reached"])
     different = [row for row in rows if row.reason is not None]
     asked = Counter(row.asked.value for row in rows)
     said = f"{len(rows) - len(different)} of {len(rows)} layers as asked ({', '.join(f'{n} {p}' for p, n in sorted(asked.items()))})"

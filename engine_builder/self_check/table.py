@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Sequence
 
+from calibration.codec import value_from_json
 from engine_builder.self_check.cases import CASES
+from engine_builder.self_check.fit import Roofline
 from engine_builder.self_check.run import Outcome, SelfCheck
+from engine_builder.self_check.times import TimedCases
 
 _WIDTH = 110
 _ENGINES = ("engine", "plan MB", "predicted ms", "engine MB", "measured ms", "without graph", "runs")
@@ -27,21 +29,21 @@ def check_lines(result: SelfCheck) -> list[str]:
 
 def engine_lines(result: SelfCheck) -> list[str]:
     """Return the table of engines: the plan of tensorrt-rtx with its prediction, and what was measured on the GPU, where there is one."""
-    timings = cast(Mapping[str, Mapping[str, float]], result.raw.get("times", {}).get("timings", {}))
+    timings = value_from_json(TimedCases, result.raw["times"]).timings if "times" in result.raw else {}
     rows: list[Sequence[str]] = [_ENGINES]
     for case in CASES:
         plan, engine = result.raw.get(f"rtx {case.name}", {}), result.raw.get(f"engine {case.name}", {})
-        times = timings.get(case.name, {})
-        predicted = cast(Mapping[str, float], plan.get("roofline", {})).get("predicted_ms")
+        times = timings.get(case.name)
+        predicted = value_from_json(Roofline, plan["roofline"]).predicted_ms if "roofline" in plan else None
         rows.append(
             (
                 case.name,
                 _number(plan.get("plan_bytes"), 1e6, 2),
                 _number(predicted, 1, 4),
                 _number(engine.get("plan_bytes"), 1e6, 2),
-                _number(times.get("median_ms"), 1, 4),
-                _number(times.get("without_graph_ms"), 1, 4),
-                _number(times.get("runs"), 1, 0),
+                _number(times and times.median_ms, 1, 4),
+                _number(times and times.without_graph_ms, 1, 4),
+                _number(times and times.runs, 1, 0),
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(_ENGINES))]

@@ -40,7 +40,7 @@ def test_levels_take_the_place_of_the_nearest(network: Network) -> None:
 def test_only_second_order_rounding_has_levels_of_its_own(network: Network, kind: Kind, tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((64, 4)).astype(np.float32)
     draw = measured_draw(network, kind, "0", x, tmp_path)
-    assert draw.ranges["x"] == (pytest.approx(float(x.min())), pytest.approx(float(x.max())))
+    assert draw.ranges["x"] == pytest.approx((float(x.min()), float(x.max())))
     assert bool(draw.levels) is (kind is Kind.INT4_SECOND_ORDER)
 
 

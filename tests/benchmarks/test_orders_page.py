@@ -4,6 +4,7 @@ from benchmarks.order_budgets import BUDGETS, BudgetResult
 from benchmarks.order_measurements import Kind
 from benchmarks.orders_page import CaseResult, OrderResult, Predicted, interval, page
 from benchmarks.statistics import Difference
+from tests.benchmarks.page_tables import table
 
 SIZES = {"draws": 2, "samples": 64, "held_out": 100}
 WHERE = {
@@ -38,17 +39,19 @@ def test_the_page_tells_quality_differences_budgets_and_predictions() -> None:
     found = page(
         [case(Kind.INT8, "1", (0.5, 0.7))], {"net": {"1": (0.61, 0.02)}}, SIZES, WHERE, {"wall_seconds": 60.0, "cpu_seconds": 30.0}
     )
-    lines = found.splitlines()
-    assert "| net | int8 | loss | -3.100 | -0.200 [-0.300, -0.100] | 1,000 | 1.5 |" in lines
-    assert "| net | int8 | loss | hessian | -0.200 [-0.300, -0.100] | better |" in lines
-    reached = "3.5 (3 to 4); 0.600; 0.610 ± 0.020"
-    assert f"| net | int8 | loss | {reached} | {reached} | {reached} |" in lines
-    assert "| net | int8 | 2 | 50% | 0.10 | 2.05 |" in lines
+    of = {"network": "net", "precision": "int8", "order": "loss"}
+    against = "-0.200 [-0.300, -0.100]"
+    assert table(found, "quality") == [{**of, "quality": "-3.100", "minus random": against, "forwards": "1,000", "CPU s": "1.5"}]
+    assert table(found, "the first is") == [{**of, "minus": "hessian", "difference": against, "the first is": "better"}]
+    assert table(found, "99.00%") == [{**of, **dict.fromkeys(("99.00%", "99.90%", "99.99%"), "3.5 (3 to 4); 0.600; 0.610 ± 0.020")}]
+    (row,) = table(found, "predictions")
+    assert (row["predictions"], row["within"], row["bar over said, median"], row["off"]) == ("2", "50%", "0.10", "2.05")
 
 
 def test_a_network_without_time_tells_its_decisions_alone() -> None:
     found = page([case(Kind.INT4, None, ())], {"net": {}}, SIZES, WHERE, {"wall_seconds": 60.0, "cpu_seconds": 30.0})
-    assert "| net | int4 | loss | 3.5 (3 to 4) | 3.5 (3 to 4) | 3.5 (3 to 4) |" in found.splitlines()
+    (row,) = table(found, "99.00%")
+    assert {row[budget] for budget in ("99.00%", "99.90%", "99.99%")} == {"3.5 (3 to 4)"}
 
 
 def test_an_interval_is_one_cell() -> None:

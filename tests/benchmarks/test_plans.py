@@ -14,6 +14,7 @@ from calibration.graph_passes.normalize import prepare
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.achieved_precision import Reached, Rule
 from engine_builder.backends.nvidia.tensorrt_rtx import TensorRtRtxBackend
+from tests.benchmarks.page_tables import table
 from tests.engine_builder.fake_quantized import model_of, run, samples_of
 from tests.engine_builder.qdq.networks import BLOCKS
 
@@ -79,7 +80,20 @@ def test_the_page_counts_reached_layers_and_shows_every_difference_with_its_rule
     difference = Reached("/conv/Conv", Precision.FP32, Precision.FP16, "kernel", Rule.OTHER_FLOAT)
     result = PlanResult("net", "mixed 0", {"fp32": 3, "int8": 2}, {}, (difference, difference), 2_500_000, 1.25, 0.125, None)
     text = page([result], {"net, all int4": "no layer of this network may take it"}, {"net": "batch 8; random"}, WHERE)
-    assert "| net | mixed 0 | 3 fp32, 2 int8 | 5 | 3 | 2 | 2.50 | 1.2 | 0.1250 |" in text
-    assert f"| net | mixed 0 | fp32 | fp16 | 2 | OTHER_FLOAT: {Rule.OTHER_FLOAT.value} | `/conv/Conv` |" in text
-    assert "- net, all int4: no layer of this network may take it." in text
-    assert "predicted, not measured" in text
+    (row,) = table(text, "plan MB")
+    assert row == {
+        "network": "net",
+        "assignment": "mixed 0",
+        "asked": "3 fp32, 2 int8",
+        "layers": "5",
+        "reached": "3",
+        "differ": "2",
+        "plan MB": "2.50",
+        "build s": "1.2",
+        "predicted ms": "0.1250",
+    }
+    (told,) = table(text, "rule")
+    assert (told["asked"], told["got"], told["layers"], told["for example"]) == ("fp32", "fp16", "2", "`/conv/Conv`")
+    assert told["rule"] == f"OTHER_FLOAT: {Rule.OTHER_FLOAT.value}"
+    assert "- net, all int4: no layer of this network may take it." in text.splitlines()
+    assert "**latencies are predicted, not measured**" in text

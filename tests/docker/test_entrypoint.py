@@ -25,6 +25,9 @@ GCC version:  gcc version 11.4.0
 """
 
 
+PACKAGES = "onnx-trt-optimizer 0.3.0, tensorrt-cu13 11.4.0.106"
+
+
 def line(driver: str | None, cuda: object) -> str:
     return str(entrypoint.line(entrypoint.Machine(driver, cuda, GPU_IMAGE)))
 
@@ -37,7 +40,8 @@ def test_a_found_gpu_is_named_with_driver_and_versions_in_one_line() -> None:
 
 
 def test_a_missing_driver_is_said() -> None:
-    assert "the host has no NVIDIA driver loaded; install driver r580 or newer" in line(None, None)
+    driver = "the host has no NVIDIA driver loaded; install driver r580 or newer there"
+    assert line(None, None) == f"no GPU: {driver}, and {entrypoint.TOOLKIT}; {PACKAGES}"
 
 
 @pytest.mark.parametrize(("version", "too_old"), [("535.183.01", True), ("579.99", True), ("580.65.06", False), ("595.10", False)])
@@ -46,19 +50,19 @@ def test_a_driver_before_r580_is_too_old(version: str, too_old: bool) -> None:
 
 
 def test_a_missing_container_toolkit_is_told_from_a_missing_driver() -> None:
-    found = line("580.95.05", None)
-    assert "not visible in the container; install the NVIDIA container toolkit" in found
-    assert "no NVIDIA driver loaded" not in found
+    hidden = "the host's driver 580.95.05 is not visible in the container"
+    assert line("580.95.05", None) == f"no GPU: {hidden}; {entrypoint.TOOLKIT}; {PACKAGES}"
 
 
 def test_a_cuda_that_does_not_start_is_named() -> None:
-    assert "CUDA does not start (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)" in line(
-        "580.95.05", entrypoint.Cuda(None, (), "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH")
-    )
+    found = line("580.95.05", entrypoint.Cuda(None, (), "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"))
+    cause = "driver 580.95.05, but CUDA does not start (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)"
+    assert found == f"no usable GPU: {cause}; check `nvidia-smi` on the host, and {entrypoint.TOOLKIT}; {PACKAGES}"
 
 
 def test_a_container_that_was_given_no_device_says_so() -> None:
-    assert "no device is given to the container" in line("580.95.05", entrypoint.Cuda("13.0", (), None))
+    cause = "driver 580.95.05, but no device is given to the container"
+    assert line("580.95.05", entrypoint.Cuda("13.0", (), None)) == f"no GPU: {cause}; {entrypoint.TOOLKIT}; {PACKAGES}"
 
 
 def test_the_cpu_image_does_not_ask_for_a_driver() -> None:

@@ -1,6 +1,7 @@
-"""Takes a CUDA adapter through its steps in a process of its own; prints what it saw, and heads each step in the stub driver's log.
+"""Takes a CUDA runtime through every step that the project asks of one, and notes what it sees.
 
-Run as ``python -m tests.engine_builder.cuda_steps cuda.core``, with the stub driver on LD_LIBRARY_PATH.
+``python -m tests.engine_builder.cuda_steps cuda.core``, with the stub driver on LD_LIBRARY_PATH, does so with an adapter in a process of
+its own: it prints what it saw, and heads each step in the stub driver's log.
 """
 
 from __future__ import annotations
@@ -8,21 +9,35 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from engine_builder.backends.gpu.cuda_runtime import CudaRuntime
 from engine_builder.backends.gpu.devices import ADAPTERS
 from engine_builder.errors import EngineError
 
 
 def main(adapter: str) -> None:
     log = Path(os.environ["STUB_DRIVER_LOG"])
-    seen: dict[str, object] = {}
 
     def step(name: str) -> None:
         with log.open("a", encoding="utf-8") as file:
             file.write(f"# {name}\n")
+
+    step("open")
+    try:
+        runtime = ADAPTERS[adapter]()
+    except EngineError as error:
+        sys.stdout.write(json.dumps({"open": f"{error}"}))
+        return
+    sys.stdout.write(json.dumps(walk(runtime, step)))
+
+
+def walk(runtime: CudaRuntime, step: Callable[[str], None]) -> dict[str, object]:
+    """Return what each step gave, in JSON's types; ``step`` is told when one begins."""
+    seen: dict[str, object] = {}
 
     def refused(call: object, *arguments: object) -> str:
         try:
@@ -31,12 +46,6 @@ def main(adapter: str) -> None:
             return f"{type(error).__name__}: {error}"
         return "accepted"
 
-    step("open")
-    try:
-        runtime = ADAPTERS[adapter]()
-    except EngineError as error:
-        sys.stdout.write(json.dumps({"open": f"{error}"}))
-        return
     seen["package"] = runtime.package
     seen["device"] = [runtime.device.name, runtime.device.pci_bus_id, list(runtime.device.compute_capability)]
     step("stream")
@@ -93,7 +102,7 @@ def main(adapter: str) -> None:
     step("close")
     stream.close()
     stream.close()
-    sys.stdout.write(json.dumps(seen))
+    return seen
 
 
 if __name__ == "__main__":

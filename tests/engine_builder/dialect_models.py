@@ -36,7 +36,7 @@ def whole(*shape: int, seed: int = 0) -> NDArray[np.int8]:
 
 def residual(precision: str) -> onnx.ModelProto:
     """Return two convolutions and a sum with their input: nodes first, second, sum, relu; fp16, int8, or mixed (only first in int8)."""
-    scales = {"s": HALF_SCALE, "z": np.int8(0), "c": np.full(32, HALF_SCALE)}
+    scales: dict[str, NDArray[np.generic]] = {"s": np.asarray(HALF_SCALE), "z": np.asarray(0, np.int8), "c": np.full(32, HALF_SCALE)}
     first = """first_in = DequantizeLinear(xq, s, z)  first_w = DequantizeLinear<axis=0>(w1, c)
                first = Conv<pads=[1,1,1,1]>(first_in, first_w, b)"""
     quantized = "xq = QuantizeLinear(xh, s, z)"

@@ -11,6 +11,9 @@ from numpy.typing import DTypeLike, NDArray
 from engine_builder.backends.gpu.cuda_runtime import CudaDevice, DeviceBuffer, check_room
 from engine_builder.errors import EngineError
 
+ROOM = 1 << 40  # bytes
+GRAPHS, CAPTURES = 0, 1  # streams on which a graph runs, and on which it is captured; others are numbered from 7
+
 
 @dataclass
 class FakeGpu:
@@ -29,6 +32,8 @@ class FakeGpu:
         return self.now_ms / 1e3
 
     def allocate(self, size_bytes: int) -> FakeBuffer:
+        if size_bytes > ROOM:
+            raise EngineError(f"{self.device.name}: no {size_bytes / 2**20:.1f} MiB left for a buffer", fix="none")
         address = 4096 * (len(self.memory) + 1)
         self.memory[address] = np.zeros(max(size_bytes, 1), dtype=np.uint8)
         return FakeBuffer(self, address, max(size_bytes, 1))
@@ -46,9 +51,12 @@ class FakeBuffer:
     gpu: FakeGpu
     address: int
     size_bytes: int
+    is_free: bool = False
 
     def free(self) -> None:
-        self.gpu.notes.append(f"free {self.address}")
+        if not self.is_free:
+            self.gpu.notes.append(f"free {self.address}")
+        self.is_free = True
 
 
 @dataclass
@@ -67,13 +75,16 @@ class FakeEvent:
 class FakeGraph:
     gpu: FakeGpu
     work: Callable[[int], bool]
+    is_closed: bool = False
 
     def launch(self) -> None:
         self.gpu.notes.append("launch")
-        self.work(0)
+        self.work(GRAPHS)
 
     def close(self) -> None:
-        self.gpu.notes.append("close graph")
+        if not self.is_closed:
+            self.gpu.notes.append("close graph")
+        self.is_closed = True
 
 
 @dataclass
@@ -101,6 +112,8 @@ class FakeStream:
     def capture(self, work: Callable[[int], bool]) -> FakeGraph:
         if not self.gpu.graphs:
             raise EngineError("no graphs here", fix="none")
+        if not work(CAPTURES):
+            raise EngineError("the work was refused", fix="none")
         return FakeGraph(self.gpu, work)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from engine_builder.backends.base import Capabilities, Engine, Runner
+from engine_builder.backends.base import Backend, Capabilities, Engine, RefusedNode, Runner
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
@@ -27,7 +27,7 @@ class Levels:
     spoils: bool = False
     built: list[str] = field(default_factory=list)  # "final" or "search", in order
 
-    def __call__(self, config: Config, context: StageContext, *, final: bool = False) -> LevelledBackend:
+    def __call__(self, config: Config, context: StageContext, *, final: bool = False) -> Backend:
         return LevelledBackend(self, final)
 
 
@@ -42,6 +42,9 @@ class LevelledBackend:
     @property
     def capabilities(self) -> Capabilities:
         return dataclasses.replace(self.inner.capabilities, is_repeatable=False, is_own_baseline=False)
+
+    def refused(self, explicit: Path) -> tuple[RefusedNode, ...]:
+        return self.inner.refused(explicit)
 
     def build(
         self,

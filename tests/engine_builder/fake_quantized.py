@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precisi
 from calibration.number_formats.weight_scales import weight_step
 from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
 
-Tensors = dict[str, NDArray[np.generic]]
+Tensors = dict[str, NDArray[Any]]  # of the model's number types
 Ranges = dict[str, tuple[float, float]]
 
 # Residual block with a low or float skip, moved tensors, a tensor that several layers read, an average.

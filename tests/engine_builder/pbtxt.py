@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format  # type: ignore[import-untyped]  # no types published
 from google.protobuf.message import Message  # type: ignore[import-untyped]  # as above
@@ -48,4 +49,5 @@ def _config_class() -> type[Message]:
                 added.type = {"string": field_type.TYPE_STRING, "int32": field_type.TYPE_INT32, "int64": field_type.TYPE_INT64}[kind]
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("triton.ModelConfig"))
+    made: type[Any] = message_factory.GetMessageClass(pool.FindMessageTypeByName("triton.ModelConfig"))
+    return made

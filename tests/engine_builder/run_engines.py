@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
+
+Tensors = dict[str, NDArray[np.generic]]
 
 
-def outputs(model: Path, feeds: dict[str, np.ndarray], *, is_precise: bool) -> dict[str, np.ndarray]:
+def outputs(model: Path, feeds: Tensors, *, is_precise: bool) -> Tensors:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
@@ -28,7 +31,7 @@ def main(folder: Path) -> None:
         with np.load(model.with_suffix(".npz")) as arrays:
             feeds = dict(arrays)
         for name, is_precise in (("plain", False), ("precise", True)):
-            np.savez(model.with_suffix(f".{name}.npz"), **outputs(model, feeds, is_precise=is_precise))
+            np.savez(model.with_suffix(f".{name}.npz"), allow_pickle=False, **outputs(model, feeds, is_precise=is_precise))
 
 
 if __name__ == "__main__":

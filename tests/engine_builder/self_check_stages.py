@@ -38,11 +38,14 @@ def timing(case: str, *, factor: float = 1.0, launch_ms: float = 0.002) -> dict[
     }
 
 
+Answers = Mapping[str, Mapping[str, object] | Exception]
+
+
 @dataclass
 class PretendedStages:
     """A ``RunStage``; ``instead`` maps ``stage`` or ``stage case`` to another answer, or to an error that is raised."""
 
-    instead: Mapping[str, Mapping[str, object] | Exception] = field(default_factory=dict)
+    instead: Answers = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
 
     def __call__(self, stage: str, request: Mapping[str, object]) -> Mapping[str, object]:

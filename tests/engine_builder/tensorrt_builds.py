@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import importlib
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx.parser
 
+from calibration.errors import OptimizerError
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.nvidia.network_build import Plan, Shapes, build_plan
 from engine_builder.config.config import ShapeRange
-from engine_builder.errors import OptimizerError, StageCancelledError
+from engine_builder.errors import StageCancelledError
 
 DYNAMIC = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -36,6 +40,12 @@ net (float[2] x) => (float[2] y)
     half = Cast <to = 10> (x)
     y = Add(x, half)
 }
+"""
+CONVOLUTION = """
+<ir_version: 8, opset_import: ["" : 17]>
+net (float[1,1,8,8] x) => (float[1,1,6,6] y)
+<float[1,1,3,3] w = {1, 2, 1, 0, 0, 0, -1, -2, -1}>
+{ y = Conv(x, w) }
 """
 SHAPES: Shapes = {"x": ShapeRange((1, 4), (2, 4), (8, 4))}
 
@@ -67,19 +77,28 @@ def main(folder: Path) -> None:
         except OptimizerError as error:
             return {"error": type(error).__name__, "detail": error.detail}
         layers, at_opt = ([text for _, text in log if text.startswith("Layers:")] for log in (plan.log, plan.log_at_opt))
-        return {"bytes": len(plan.data), "layers": layers, "layers at opt": at_opt}
+        sha256 = hashlib.sha256(plan.data).hexdigest()
+        return {"bytes": len(plan.data), "sha256": sha256, "layers": layers, "layers at opt": at_opt}
 
-    def case(text: str, shapes: Shapes, **more: object) -> dict[str, object]:
-        return outcome(lambda: build_plan(trt, model(text), OPTIONS, shapes=shapes, **more))  # type: ignore[arg-type]  # mixed options
+    def case(text: str, shapes: Shapes, options: BuildOptions = OPTIONS, **more: Any) -> dict[str, object]:
+        return outcome(lambda: build_plan(trt, model(text), options, shapes=shapes, **more))
 
     progress: list[tuple[float, str]] = []
     twice: list[tuple[float, str]] = []
-    levels: list[int] = []
+    settings: dict[str, object] = {}
+
+    def keep_settings(config: Any) -> None:
+        settings["optimization level"] = config.builder_optimization_level
+        settings["workspace bytes"] = config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE)
+
     found = {
         "built": case(DYNAMIC, SHAPES, on_progress=lambda share, phase: progress.append((share, phase))),
         "again": case(DYNAMIC, SHAPES),
         "at opt": case(DYNAMIC, SHAPES, also_at_opt=True, on_progress=lambda share, phase: twice.append((share, phase))),
-        "level": case(DYNAMIC, SHAPES, configure=lambda config: levels.append(config.builder_optimization_level)),
+        "watched": case(DYNAMIC, SHAPES, configure=keep_settings),
+        "with TF32": case(DYNAMIC, SHAPES, configure=lambda config: config.set_flag(trt.BuilderFlag.TF32)),
+        "small workspace": case(CONVOLUTION, {}, dataclasses.replace(OPTIONS, workspace_bytes=1 << 10)),
+        "large workspace": case(CONVOLUTION, {}),
         "damaged cache": case(DYNAMIC, SHAPES, timing_cache=b"damaged"),
         "no shapes": case(DYNAMIC, {}),
         "unknown input": case(DYNAMIC, {**SHAPES, "q": SHAPES["x"]}),
@@ -91,7 +110,7 @@ def main(folder: Path) -> None:
         "mixed types": case(MIXED_TYPES, {}),
         "after failures": case(DYNAMIC, SHAPES),
     }
-    sys.stdout.write(json.dumps({**found, "progress": progress, "progress of two": twice, "levels": levels}))
+    sys.stdout.write(json.dumps({"builds": found, "progress": progress, "progress_of_two": twice, "settings": settings}))
 
 
 if __name__ == "__main__":

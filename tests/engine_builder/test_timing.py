@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.codec import json_from_value, value_from_json
-from engine_builder.timing import Timing, TimingPlan, is_faster, is_tied, relative_latency, time_interleaved
+from engine_builder.timing import Clock, Timer, Timing, TimingPlan, is_faster, is_tied, relative_latency, time_interleaved
+from tests.fake_timer import FakeTimer
 
 
 class Machine:
@@ -37,8 +40,58 @@ class Machine:
         return run
 
 
+def noisy(rng: np.random.Generator, scale: float) -> Machine:
+    """Return a machine on which some runs take longer, by an exponential law."""
+    return Machine(lambda now: float(1.0 + rng.exponential(scale)))
+
+
 def timings(machine: Machine, seconds: float = 2.0, **calls: Callable[[], object]) -> dict[str, Timing]:
     return time_interleaved(calls, seconds=seconds, min_runs=5, max_runs=10_000, clock=machine.clock)
+
+
+class TimerContract(ABC):
+    """What the stages rely on of whatever times engines in turns."""
+
+    @abstractmethod
+    def timer(self) -> Timer:
+        """Return it."""
+
+    def times(self, *names: str, compared_by: Clock | None = None) -> tuple[Mapping[str, Timing], list[str]]:
+        """Return the timings of engines, and which ran."""
+        machine = Machine()
+        calls = {name: machine.engine(name, 0.001) for name in names}
+        return self.timer()(calls, seconds=0.02, min_runs=1, max_runs=20, compared_by=compared_by), machine.turns
+
+    def test_every_engine_runs_and_gets_its_timing(self) -> None:
+        found, ran = self.times("baseline", "a", "b")
+        assert list(found) == ["baseline", "a", "b"]
+        assert set(ran) == {"baseline", "a", "b"}
+        assert all(timing.median_ms > 0 and timing.runs >= 1 for timing in found.values())
+
+    def test_engines_of_one_call_can_be_compared(self) -> None:
+        found, _ = self.times("baseline", "a")
+        assert relative_latency(found["a"], found["baseline"]).ratio > 0
+
+    def test_one_engine_can_be_timed_alone_and_by_another_clock(self) -> None:
+        found, _ = self.times("baseline", compared_by=time.process_time)
+        assert found["baseline"].median_ms > 0
+
+    def test_an_error_of_an_engine_is_raised(self) -> None:
+        def broken() -> None:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            self.timer()({"a": broken}, seconds=0.02, min_runs=1, max_runs=20)
+
+
+class TestTimeInterleaved(TimerContract):
+    def timer(self) -> Timer:
+        return time_interleaved
+
+
+class TestFakeTimer(TimerContract):
+    def timer(self) -> Timer:
+        return FakeTimer()
 
 
 def timing_of(*block_ms: float) -> Timing:
@@ -98,7 +151,12 @@ def test_garbage_collection_is_off_during_timing_and_as_before_afterwards() -> N
     seen: list[bool] = []
     machine = Machine()
     run = machine.engine("a", 0.01)
-    timings(machine, a=lambda: (seen.append(gc.isenabled()), run()))
+
+    def watched() -> None:
+        seen.append(gc.isenabled())
+        run()
+
+    timings(machine, a=watched)
     assert not any(seen)
     assert gc.isenabled()
 
@@ -132,7 +190,7 @@ def test_ten_percent_is_seen_through_a_load_that_comes_and_goes() -> None:
 def test_an_equal_engine_is_not_faster_whatever_the_noise() -> None:
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        machine = Machine(lambda now, rng=rng: float(1.0 + rng.exponential(0.3)))
+        machine = noisy(rng, 0.3)
         found = timings(machine, base=machine.engine("base", 0.005), same=machine.engine("same", 0.005))
         assert not is_faster(found["same"], found["base"])
 
@@ -207,7 +265,7 @@ def test_engines_that_are_hardly_apart_are_timed_for_longer_than_ones_far_apart(
     rounds, ended = [], 0.0
     for seconds in (0.0025, 0.0047, 0.005):
         rng = np.random.default_rng(3)
-        machine = Machine(lambda now, rng=rng: float(1.0 + rng.exponential(0.05)))
+        machine = noisy(rng, 0.05)
         found = timed_until_known(machine, 0.02, base=machine.engine("base", 0.005), other=machine.engine("other", seconds))
         rounds.append(len(found["base"].block_ms))
         ended = machine.now
@@ -227,7 +285,7 @@ def test_a_ratio_that_is_known_early_is_as_right_as_was_asked_for() -> None:
     errors = []
     for seed in range(8):
         rng = np.random.default_rng(seed)
-        machine = Machine(lambda now, rng=rng: float(1.0 + rng.exponential(0.15)))
+        machine = noisy(rng, 0.15)
         found = timed_until_known(machine, 0.02, base=machine.engine("base", 0.005), half=machine.engine("half", 0.0025))
         assert 9 <= len(found["base"].block_ms) < 100
         errors.append(relative_latency(found["half"], found["base"]).ratio / 0.5 - 1.0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -28,24 +29,45 @@ RESULT: dict[str, object] = {
 }
 
 
+def told(result: Mapping[str, object]) -> dict[str, list[str]]:
+    """Return the lines of a result by the word that they begin with; a line without one belongs to the word before it."""
+    words: dict[str, list[str]] = {}
+    for line in result_lines(result):
+        word, text = line[:14].strip(), line[14:]
+        words.setdefault(word or list(words)[-1], []).append(text)
+    return words
+
+
+def with_verdict(**changes: object) -> dict[str, object]:
+    verdict = RESULT["verdict"]
+    assert isinstance(verdict, dict)
+    return {**RESULT, "verdict": {**verdict, **changes}}
+
+
 def test_result_is_told_with_spread_precisions_interval_and_verdict() -> None:
-    text = "\n".join(result_lines(RESULT))
-    assert "4.000 ± 0.050 ms (p95 4.500, 200 runs) -> 2.500 ms (p95 2.750, 210 runs): 1.60 times as fast" in text
-    assert "35 fp32 -> 30 int8, 5 fp32" in text
-    assert "drop +0.00020, between -0.00060 and +0.00110 (each with 95% confidence)" in text
-    assert "on 5,000 held-out samples" in text
-    assert "too few to be certain" in text
-    assert "missed on all data is 31%; at these rates 40,000 samples would settle it" in text
+    assert told(RESULT) == {
+        "outcome": ["a faster engine inside the budget"],
+        "latency": ["4.000 ± 0.050 ms (p95 4.500, 200 runs) -> 2.500 ms (p95 2.750, 210 runs): 1.60 times as fast"],
+        "layers": ["35 fp32 -> 30 int8, 5 fp32"],
+        "accuracy": [
+            "top1 0.8956 -> 0.8954",
+            "drop +0.00020, between -0.00060 and +0.00110 (each with 95% confidence)",
+            "on 5,000 held-out samples",
+        ],
+        "verdict": [
+            "the budget is met on these samples, which are too few to be certain of all data",
+            "the chance that the budget is missed on all data is 31%; at these rates 40,000 samples would settle it",
+        ],
+    }
 
 
 def test_kept_baseline_is_said_in_words() -> None:
-    text = "\n".join(result_lines({**RESULT, "outcome": "baseline_kept", "chosen": RESULT["baseline"], "speedup": 1.0}))
-    assert "the fp32 model is kept" in text
+    kept = {**RESULT, "outcome": "baseline_kept", "chosen": RESULT["baseline"], "speedup": 1.0}
+    assert told(kept)["outcome"] == ["the fp32 model is kept: nothing faster stays inside the budget"]
 
 
 def test_shared_samples_are_not_called_held_out() -> None:
-    verdict = {**RESULT["verdict"], "selection": "shared"}  # type: ignore[dict-item]  # a dict of objects in a dict of objects
-    assert "held-out" not in "\n".join(result_lines({**RESULT, "verdict": verdict}))
+    assert told(with_verdict(selection="shared"))["accuracy"][-1] == "on 5,000 samples, which the search saw too"
 
 
 @pytest.mark.parametrize(("standard_errors", "agrees"), [(3.5, True), (4.5, False)])
@@ -59,9 +81,8 @@ def test_outside_accuracy_may_differ_by_chance_only(standard_errors: float, agre
 
 @pytest.mark.parametrize(("flips", "agrees"), [(5, True), (6, False)])
 def test_outside_accuracy_on_the_same_pictures_may_differ_by_a_few_of_them(flips: int, agrees: bool) -> None:
-    verdict = {**RESULT["verdict"], "n": 10_000}  # type: ignore[dict-item]  # a dict of objects in a dict of objects
     chosen = {"accuracy": 0.9 - (flips - 0.5) / 10_000}  # half a picture off the bound
-    problem = disagreement({**RESULT, "chosen": chosen, "verdict": verdict}, Measurement(top1=0.9, median_ms=1.0, mad_ms=0.1))
+    problem = disagreement({**with_verdict(n=10_000), "chosen": chosen}, Measurement(top1=0.9, median_ms=1.0, mad_ms=0.1))
     assert (problem is None) == agrees
 
 

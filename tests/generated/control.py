@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from tests.generated.graphs import GraphBuilder, Tensor, value_info
+from tests.generated.graphs import Attributes, GraphBuilder, Tensor, value_info
 from tests.generated.moving import size_of
 from tests.generated.operators import Operator
 from tests.generated.pointwise import POINTWISE
@@ -20,7 +20,7 @@ def _condition(b: GraphBuilder, x: Tensor) -> Tensor:
     if b.choices.chance(40) or x.rank < 2:
         return Tensor(b.constant(np.array(b.choices.chance(50)), "condition"), TensorProto.BOOL, (), 0, 1, exact=True)
     size = b.cast(size_of(b, x, 1), TensorProto.INT32)
-    axes = ([b.ints(0)], {}) if b.opset >= 13 else ([], {"axes": [0]})
+    axes: tuple[list[str], Attributes] = ([b.ints(0)], {}) if b.opset >= 13 else ([], {"axes": [0]})
     size = b.node("Squeeze", [size, *axes[0]], size, shape=(), exact=True, **axes[1])
     limit = b.constant(np.array(b.choices.of((3, 100)), np.int32), "limit")
     return b.node("Greater", [size, limit], size, kind=TensorProto.BOOL, bounds=(0, 1), exact=True)
@@ -93,7 +93,7 @@ def _call(b: GraphBuilder, x: Tensor) -> Tensor:
     x = b.calm(x, 50.0)
     for needed in ("Gated", name) if name == "Nested" else (name,):
         b.shared.functions.setdefault(needed, _function(needed, b.opset))
-    attributes = {"steepness": 0.5} if name == "Squashed" else {}
+    attributes: Attributes = {"steepness": 0.5} if name == "Squashed" else {}
     bounds = (-1.0, 1.0) if name == "Squashed" else (-x.bound, x.bound)
     return b.node(name, [x], x, bounds=bounds, domain=DOMAIN, **attributes)
 

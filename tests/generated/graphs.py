@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -17,13 +18,15 @@ from tests.generated.names import NodeNames, TensorNames
 
 Dim = int | str
 Array = NDArray[np.generic]
-FLOATS = {
+Attributes = dict[str, Any]  # of a node: numbers, texts, lists of them, tensors and graphs
+FLOATS: dict[int, np.dtype[Any]] = {
     TensorProto.FLOAT: np.dtype(np.float32),
     TensorProto.FLOAT16: np.dtype(np.float16),
     TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
     TensorProto.DOUBLE: np.dtype(np.float64),
 }
-MOST = {TensorProto.FLOAT: 1e5, TensorProto.FLOAT16: 500.0, TensorProto.BFLOAT16: 1e4, TensorProto.DOUBLE: 1e5}  # larger bounds are clipped
+# Larger bounds are clipped.
+MOST: dict[int, float] = {TensorProto.FLOAT: 1e5, TensorProto.FLOAT16: 500.0, TensorProto.BFLOAT16: 1e4, TensorProto.DOUBLE: 1e5}
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class GraphBuilder:
         """Add a node; its outputs are like those given, with names of their own."""
         made = tuple(replace(output, name=self.shared.tensor_names.new(operator)) if output.name != "" else output for output in outputs)
         names = [item if isinstance(item, str) else item.name for item in inputs]
-        kept = {key: value for key, value in attributes.items() if value is not None}
+        kept: Attributes = {key: value for key, value in attributes.items() if value is not None}
         node = helper.make_node(
             operator, names, [output.name for output in made], name=self.shared.node_names.new(operator, self.depth), domain=domain, **kept
         )
@@ -180,8 +183,8 @@ class GraphBuilder:
         array = array.astype(FLOATS[kind])
         key = (kind, *shape)
         if key in self.shared.weights and self.choices.chance(25):
-            name, array = self.shared.weights[key]
-            return name, array.astype(np.float64)
+            name, earlier = self.shared.weights[key]
+            return name, earlier.astype(np.float64)
         name = self.constant(array, "weight")
         if self.depth == 0:
             self.shared.weights[key] = (name, array)

@@ -22,7 +22,12 @@ from tests.generated.weighted import GEMM, WEIGHTED
 FAMILIES: tuple[tuple[Operator, ...], ...] = (WEIGHTED, POINTWISE, WEIGHTED, MOVING, REDUCING, POINTWISE, WEIGHTED, CONTROL)
 _OPSETS = (17, 13, 9, 11, 18, 20, 21, 22, 23, 10, 12, 14, 15, 16, 19)
 _MOST_VALUES = 4000  # of a tensor and sample
-_UNITS = {TensorProto.FLOAT: 2.0**-24, TensorProto.DOUBLE: 2.0**-24, TensorProto.FLOAT16: 2.0**-11, TensorProto.BFLOAT16: 2.0**-8}
+_UNITS: dict[int, float] = {
+    TensorProto.FLOAT: 2.0**-24,
+    TensorProto.DOUBLE: 2.0**-24,
+    TensorProto.FLOAT16: 2.0**-11,
+    TensorProto.BFLOAT16: 2.0**-8,
+}
 
 
 @dataclass(frozen=True)
@@ -200,7 +205,7 @@ def _finished(b: GraphBuilder, inputs: list[Tensor], outputs: list[Tensor], batc
     ir_version = 10 if b.opset > 20 else 8 if functions or choices.chance(50) else 9
     model = helper.make_model(graph, opset_imports=imports, functions=functions, ir_version=ir_version, producer_name="generator")
     kinds = {x.kind for x in (*b.pool, *outputs) if x.is_float} | _cast_kinds(b.nodes)
-    unit = max(_UNITS[kind] for kind in kinds | {TensorProto.FLOAT})
+    unit = max(_UNITS[kind] for kind in {*kinds, TensorProto.FLOAT})
     return Generated(model, tuple(inputs), tuple(outputs), dict(b.shared.sizes), batch, tuple(b.shared.used), seed, unit)
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, numpy_helper
 
-from tests.generated.graphs import Dim, GraphBuilder, Tensor
+from tests.generated.graphs import Attributes, Dim, GraphBuilder, Tensor
 from tests.generated.operators import Operator, axes_form, partner, rest_of
 
 _INT64 = TensorProto.INT64
 
 
 def _moved(
-    b: GraphBuilder, name: str, inputs: list[Tensor | str], x: Tensor, shape: tuple[Dim, ...] | list[Dim], **attributes: object
+    b: GraphBuilder, name: str, inputs: list[Tensor | str], x: Tensor, shape: tuple[Dim, ...] | list[Dim], **attributes: Any
 ) -> Tensor:
     return b.node(name, inputs, x, shape=shape, exact=x.exact, **attributes)
 
@@ -87,7 +88,7 @@ def _split(b: GraphBuilder, x: Tensor) -> Tensor:
     size = x.size(axis)
     sizes = [size // 2, size - size // 2]
     equal = size % 2 == 0 and b.choices.chance(50)
-    attributes: dict[str, object] = {"axis": axis}
+    attributes: Attributes = {"axis": axis}
     inputs: list[Tensor | str] = [x]
     if equal:
         attributes |= {"num_outputs": 2} if b.opset >= 18 else {}
@@ -179,7 +180,7 @@ def _resized(b: GraphBuilder, x: Tensor) -> Tensor:
     if b.opset < 11:
         return b.node("Upsample" if b.opset == 9 else "Resize", [x, scales], x, shape=shape, exact=x.exact and mode == "nearest", mode=mode)
     how = b.choices.of(("asymmetric", "half_pixel", *(("align_corners",) if mode == "linear" else ())))
-    attributes: dict[str, object] = {"mode": mode, "coordinate_transformation_mode": how}
+    attributes: Attributes = {"mode": mode, "coordinate_transformation_mode": how}
     attributes |= {"nearest_mode": "floor"} if mode == "nearest" else {}
     none = "" if b.opset >= 13 else b.constant(np.array([], np.float32), "roi")
     if not b.choices.chance(40):
@@ -203,7 +204,7 @@ def _positions(b: GraphBuilder, x: Tensor) -> Tensor:
     dtype = np.int64 if kind == _INT64 else np.float32
     inputs, attributes = axes_form(b, (0,), 13)
     count = b.cast(b.node("Squeeze", [length, *inputs], length, shape=(), exact=True, **attributes), kind)
-    ends = [b.constant(np.array(0, dtype)), count, b.constant(np.array(1, dtype))]
+    ends: list[Tensor | str] = [b.constant(np.array(0, dtype)), count, b.constant(np.array(1, dtype))]
     steps = b.node("Range", ends, x, kind=kind, shape=(x.shape[1],), bounds=(0, 64), exact=True)
     floats = b.cast(steps, TensorProto.FLOAT)
     scaled = b.node("Mul", [floats, b.scalar(0.1)], floats, bounds=(0, 6.4))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto
 
-from tests.generated.graphs import Dim, GraphBuilder, Tensor
+from tests.generated.graphs import Attributes, Dim, GraphBuilder, Tensor
 
 # What exporters write in BF16.
 _BF16 = {
@@ -74,7 +74,7 @@ def rest_of(x: Tensor) -> int | None:
     return int(np.prod([x.size(axis) for axis in range(1, x.rank)])) if x.has_fixed(*range(1, x.rank)) else None
 
 
-def axes_form(builder: GraphBuilder, axes: tuple[int, ...], since: int) -> tuple[list[str], dict[str, object]]:
+def axes_form(builder: GraphBuilder, axes: tuple[int, ...], since: int) -> tuple[list[str], Attributes]:
     """Return axes as an input from opset ``since`` on, before as an attribute."""
     return ([builder.ints(*axes)], {}) if builder.opset >= since else ([], {"axes": list(axes)})
 

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from onnx import TensorProto
 
-from tests.generated.graphs import GraphBuilder, Tensor
+from tests.generated.graphs import Attributes, GraphBuilder, Tensor
 from tests.generated.operators import Operator, broadcast_constant, partner
 
 _FP32 = (TensorProto.FLOAT,)
@@ -22,9 +22,7 @@ def _is_exact(x: Tensor) -> bool:
     return x.is_float and x.exact
 
 
-def _increasing(
-    name: str, function: Callable[[float], float], most: float, attributes: dict[str, object], b: GraphBuilder, x: Tensor
-) -> Tensor:
+def _increasing(name: str, function: Callable[[float], float], most: float, attributes: Attributes, b: GraphBuilder, x: Tensor) -> Tensor:
     x = b.calm(x, min(most, 1e5))
     return b.node(name, [x], x, bounds=(function(x.low), function(x.high)), **attributes)
 
@@ -33,7 +31,7 @@ def _sigmoid(value: float) -> float:
     return float(1 / (1 + np.exp(-value)))
 
 
-def _wavy(name: str, attributes: dict[str, object], b: GraphBuilder, x: Tensor) -> Tensor:
+def _wavy(name: str, attributes: Attributes, b: GraphBuilder, x: Tensor) -> Tensor:
     """Add one of GELU's kind: never above its input, and at least -0.4."""
     return b.node(name, [x], x, bounds=(min(-0.4, x.low) if x.low < 0 else 0.0, max(x.high, 0.0)), **attributes)
 
@@ -201,7 +199,7 @@ def _whole_numbers(b: GraphBuilder, x: Tensor) -> Tensor:
     return b.cast(y, x.kind)
 
 
-def _table(*rows: tuple[str, Callable[[float], float], float, dict[str, object], int]) -> tuple[Operator, ...]:
+def _table(*rows: tuple[str, Callable[[float], float], float, Attributes, int]) -> tuple[Operator, ...]:
     return tuple(
         Operator(name, partial(_increasing, name, function, most, attributes), since=since)
         for name, function, most, attributes, since in rows

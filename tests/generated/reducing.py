@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from onnx import TensorProto
 
-from tests.generated.graphs import GraphBuilder, Tensor
+from tests.generated.graphs import Attributes, GraphBuilder, Tensor
 from tests.generated.operators import Operator, axes_form, without
 
 
@@ -46,7 +46,7 @@ def _pooled(name: str, b: GraphBuilder, x: Tensor) -> Tensor:
     spatial = x.rank - 2
     kernel = min(b.choices.of((2, 3)), *b.concrete(x.shape[2:]))
     stride, pads = b.choices.of(((2, 0), (1, 0), (2, 1) if kernel == 3 else (2, 0)))
-    attributes: dict[str, object] = {"kernel_shape": [kernel] * spatial, "strides": [stride] * spatial, "pads": [pads] * 2 * spatial}
+    attributes: Attributes = {"kernel_shape": [kernel] * spatial, "strides": [stride] * spatial, "pads": [pads] * 2 * spatial}
     if name == "AveragePool" and pads:
         attributes["count_include_pad"] = b.choices.of((0, 1))
     ceil = name != "LpPool" and b.opset >= 10 and pads == 0 and b.choices.chance(20)
@@ -86,7 +86,7 @@ def _summed_up(b: GraphBuilder, x: Tensor) -> Tensor:
     x = b.calm(x, 20.0)
     axis = x.rank - 1
     most = x.bound * b.concrete(x.shape)[-1]
-    attributes = {"exclusive": b.choices.of((0, 1)), "reverse": b.choices.of((0, 1))}
+    attributes: Attributes = {"exclusive": b.choices.of((0, 1)), "reverse": b.choices.of((0, 1))}
     return b.node("CumSum", [x, b.constant(np.array(axis, np.int64), "axis")], x, bounds=(-most, most), **attributes)
 
 

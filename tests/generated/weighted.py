@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from tests.generated.graphs import FLOATS, Array, Dim, GraphBuilder, Tensor
+from tests.generated.graphs import FLOATS, Array, Attributes, Dim, GraphBuilder, Tensor
 from tests.generated.operators import Operator, partner
 
 _MOST_INPUT = 2e3  # bound of what a weighted layer reads
@@ -47,7 +47,7 @@ def _convolution(b: GraphBuilder, x: Tensor) -> Tensor:
     def length(size: int) -> int:
         return -(-size // stride) if style == "auto_pad" else (size + 2 * pads - reach - 1) // stride + 1
 
-    attributes: dict[str, object] = {"auto_pad": "SAME_UPPER"} if style == "auto_pad" else {"pads": [pads] * 2 * spatial}
+    attributes: Attributes = {"auto_pad": "SAME_UPPER"} if style == "auto_pad" else {"pads": [pads] * 2 * spatial}
     if choices.chance(60) or kernel != 3:
         attributes["kernel_shape"] = [kernel] * spatial
     if groups > 1:
@@ -80,7 +80,7 @@ def _transposed_convolution(b: GraphBuilder, x: Tensor) -> Tensor:
     bias, extra = _bias(b, out, x.kind)
     most = _sum_bound(values, 1, x) + extra
     shape = (x.shape[0], out, *(b.derived(size, lambda n: (n - 1) * stride + 2) for size in x.shape[2:]))
-    inputs = [x, weight, *bias]
+    inputs: list[Tensor | str] = [x, weight, *bias]
     return b.node("ConvTranspose", inputs, x, shape=shape, bounds=(-most, most), strides=[stride] * spatial, kernel_shape=[2] * spatial)
 
 
@@ -130,7 +130,7 @@ def batch_normalization(b: GraphBuilder, x: Tensor) -> Tensor:
 
 
 def _normalization_bound(count: int) -> float:
-    return 1.5 * count**0.5 + 1.5
+    return 1.5 * float(count**0.5) + 1.5
 
 
 def _parameters(b: GraphBuilder, shape: tuple[int, ...], kind: int) -> list[str]:
@@ -149,7 +149,7 @@ def _layer_normalization(name: str, b: GraphBuilder, x: Tensor) -> Tensor:
 def _decomposed_normalization(b: GraphBuilder, x: Tensor) -> Tensor:
     """Add a layer normalization as exporters wrote it before there was an operator."""
     x = b.calm(x, 100.0)
-    axes: tuple[list[str], dict[str, object]] = ([b.ints(-1)], {}) if b.opset >= 18 else ([], {"axes": [-1]})
+    axes: tuple[list[str], Attributes] = ([b.ints(-1)], {}) if b.opset >= 18 else ([], {"axes": [-1]})
     shape = (*x.shape[:-1], 1)
     mean = b.node("ReduceMean", [x, *axes[0]], x, shape=shape, **axes[1])
     centred = b.node("Sub", [x, mean], x, bounds=(-2 * x.bound, 2 * x.bound))
@@ -194,7 +194,7 @@ def _recurrent(name: str, b: GraphBuilder, x: Tensor) -> Tensor:
     inputs: list[Tensor | str] = [moved, weights(ways, gates * hidden, width), weights(ways, gates * hidden, hidden)]
     if b.choices.chance(60):
         inputs.append(weights(ways, 2 * gates * hidden))
-    attributes: dict[str, object] = {"hidden_size": hidden, "direction": "bidirectional" if ways == 2 else "forward"}
+    attributes: Attributes = {"hidden_size": hidden, "direction": "bidirectional" if ways == 2 else "forward"}
     if name == "GRU":
         attributes["linear_before_reset"] = b.choices.of((0, 1))
     states: tuple[Dim, ...] = (moved.shape[0], ways, x.shape[0], hidden)

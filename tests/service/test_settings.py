@@ -45,7 +45,7 @@ def test_wrong_value_is_refused_with_its_name_and_a_fix(name: str, text: str, me
 
 
 def test_key_is_not_shown() -> None:
-    assert "secret" not in repr(Settings(api_key="secret"))
+    assert repr(Settings(api_key="secret")) == repr(Settings(api_key="another")) == repr(Settings())
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "[::1]", "localhost", "::ffff:127.0.0.1"])

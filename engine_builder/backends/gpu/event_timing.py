@@ -21,7 +21,7 @@ from typing import Protocol
 
 import numpy as np
 
-from engine_builder.backends.gpu.cuda_runtime import Stream
+from engine_builder.backends.gpu.cuda_runtime import Graph, Stream
 from engine_builder.backends.gpu.state import GpuSample
 from engine_builder.errors import EngineError
 from engine_builder.timing import Timing
@@ -141,12 +141,6 @@ def transfers_on_gpu(work: Work, stream: Stream, *, runs: int = 20) -> Transfers
     return Transfers(directions[0], directions[1])
 
 
-class _Graph(Protocol):
-    def launch(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
 def _plain_run(name: str, work: Work, stream: Stream) -> Callable[[], None]:
     def run() -> None:
         if not work.enqueue(stream.handle):
@@ -167,8 +161,8 @@ def _enqueue_ms(run: Callable[[], None], stream: Stream, clock: Callable[[], flo
     return float(np.median(found))
 
 
-def _captured(works: Mapping[str, Work], stream: Stream) -> tuple[dict[str, _Graph], str | None]:
-    graphs: dict[str, _Graph] = {}
+def _captured(works: Mapping[str, Work], stream: Stream) -> tuple[dict[str, Graph], str | None]:
+    graphs: dict[str, Graph] = {}
     for name, work in works.items():
         try:
             graphs[name] = stream.capture(work.enqueue)

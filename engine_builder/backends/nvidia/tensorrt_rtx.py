@@ -39,7 +39,7 @@ from engine_builder.backends.nvidia.parser import refused_nodes
 from engine_builder.backends.nvidia.roofline import PredictedLatency, kernel_milliseconds, predicted_latency
 from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from engine_builder.config.config import ShapeRange
-from engine_builder.errors import BuildError, UnsupportedTargetError
+from engine_builder.errors import BuildError, EngineError, UnsupportedTargetError
 from engine_builder.timing import MIN_GAIN, Timing, TimingPlan
 
 TARGET = "tensorrt-rtx"
@@ -262,6 +262,7 @@ class SimulatedPlan:
         """Remember what to open."""
         self._explicit, self._listed, self._threads = engine.with_name(listed.explicit), listed, threads
         self._runner: OrtCpuRunner | None = None
+        self._is_closed = False
         self._opening = threading.Lock()
 
     def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
@@ -269,15 +270,18 @@ class SimulatedPlan:
 
         Raises:
             BuildError: ONNX Runtime cannot load the explicit model.
-            EngineError: It failed.
+            EngineError: It failed, or the plan is closed.
         """
         with self._opening:
+            if self._is_closed:
+                raise EngineError(f"{self._explicit.name}: the engine is closed", fix="open it again")
             if self._runner is None:
                 self._runner = OrtCpuRunner(self._explicit, threads=self._threads, as_written=True)
         return self._runner.run(feeds)
 
     def close(self) -> None:
         """Drop the session."""
+        self._is_closed = True
         if self._runner is not None:
             self._runner.close()
 

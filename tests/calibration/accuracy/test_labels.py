@@ -19,7 +19,7 @@ Array = NDArray[np.generic]
 def test_labels_of_tokens_may_leave_tokens_out() -> None:
     labels = np.array([[1, -100, 0]] * 10, dtype=np.int32)
     found = class_labels_from(labels, 10, "labels")
-    assert (found.dtype, found.tolist()) == (np.int64, labels.tolist())
+    assert (found.dtype, found.tolist()) == (np.dtype(np.int64), labels.tolist())
 
 
 def test_other_negative_labels_of_tokens_are_refused() -> None:

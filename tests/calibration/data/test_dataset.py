@@ -22,7 +22,7 @@ def images(samples: int = 10, dtype: str = "float32") -> np.ndarray:
 
 
 def write(path: Path, **arrays: np.ndarray) -> Path:
-    np.savez(path / "data.npz", **arrays)
+    np.savez(path / "data.npz", allow_pickle=True, **arrays)
     return path / "data.npz"
 
 

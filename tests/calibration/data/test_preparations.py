@@ -11,7 +11,7 @@ from calibration.data.preparations import other_preparations
 Array = NDArray[np.generic]
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 3, 4, 4)).astype(np.float32)
 MEANS, DEVIATIONS = (np.array(values, np.float32).reshape(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-FORMS = {"raw": PIXELS, "unit": PIXELS / 255, "imagenet": (PIXELS / 255 - MEANS) / DEVIATIONS}
+FORMS: dict[str, Array] = {"raw": PIXELS, "unit": PIXELS / 255, "imagenet": (PIXELS / 255 - MEANS) / DEVIATIONS}
 
 
 @pytest.mark.parametrize("given", FORMS)

@@ -50,7 +50,7 @@ def test_axes_tell_the_samples_of_a_call_and_its_parts() -> None:
     feeds = {"rate": np.array(3.0), "h": in_model_form(STATES, 1), "x": np.arange(4)}
     assert axes.samples(feeds) == 4
     part = axes.part(feeds, 1, 3)
-    assert (part["rate"], part["h"].shape, part["x"].tolist()) == (3.0, (2, 2, 3), [1, 2])
+    assert (part["rate"].item(), part["h"].shape, part["x"].tolist()) == (3.0, (2, 2, 3), [1, 2])
     assert axes.samples({"rate": np.array(3.0)}) == 1
     assert value_from_json(SampleAxes, json_from_value(axes)) == axes
 

@@ -12,7 +12,7 @@ Array = NDArray[np.generic]
 PICTURES = np.random.default_rng(0).normal(size=(6, 1, 4, 4)).astype(np.float32)
 
 
-def with_rows(value: object, *rows: int) -> Array:
+def with_rows(value: float | Array, *rows: int) -> Array:
     pictures = PICTURES.copy()
     for row in rows:
         pictures[row] = value

@@ -48,7 +48,8 @@ def test_a_scalar_of_another_value_for_each_sample_takes_one_sample_a_call(tmp_p
     np.savez(tmp_path / "a.npz", x=np.ones((9, 6), np.float32), s=np.arange(9.0, dtype=np.float32)[:, None])
     found = read_samples(tmp_path / "a.npz", [X, SCALAR])
     assert (found.axes, found.settings) == ({"s": None}, {})
-    assert (found.feeds(4, 5)["s"].shape, found.feeds(4, 5)["s"]) == ((), 4.0)
+    setting = found.feeds(4, 5)["s"]
+    assert (setting.shape, setting.item()) == ((), 4.0)
 
 
 def test_a_scalar_of_neither_form_is_refused(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_one_value_for_an_input_of_every_sample_is_repeated(dims: tuple[int | st
     np.savez(tmp_path / "a.npz", x=np.ones((9, 6), np.float32), s=np.float32(2.5))
     found = read_samples(tmp_path / "a.npz", [X, TensorSpec("s", "float32", dims)])
     assert found.settings == {}
-    np.testing.assert_array_equal(found.inputs["s"], np.full((9, *dims[1:]), 2.5))
+    np.testing.assert_array_equal(found.inputs["s"], np.full((9,) + (1,) * (len(dims) - 1), 2.5))
 
 
 def scaled() -> onnx.ModelProto:

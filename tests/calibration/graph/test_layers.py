@@ -10,7 +10,7 @@ from calibration.graph.layers import Layer, LayerKind, find_layers
 from calibration.graph_passes.normalize import prepare
 from calibration.onnx_model.model_io import read_model
 from tests import models, unusable_models
-from tests.model_text import ModelMaker, model_from_text
+from tests.model_text import ModelMaker, cnn, model_from_text
 from tests.models import AWKWARD
 from tests.unusable_models import UNUSABLE
 
@@ -38,7 +38,7 @@ def test_awkward_model_has_layers_that_own_their_weights(maker: ModelMaker) -> N
 
 
 def test_convolutional_network() -> None:
-    layers = find_layers(prepare(models.cnn()).model, {"input": (16, 1, 8, 8)})
+    layers = find_layers(prepare(cnn()).model, {"input": (16, 1, 8, 8)})
 
     assert layers[0] == Layer(
         name="Conv_c1",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from calibration.graph.topological_sort import captured_names, sort_nodes
 from tests import models
-from tests.model_text import ModelMaker, one_batch, run
+from tests.model_text import ModelMaker, cnn, one_batch, run
 from tests.models import AWKWARD
 
 MAKERS = list(AWKWARD.values())
@@ -35,7 +35,7 @@ def test_sorted_graph_is_left_as_it_is(maker: ModelMaker) -> None:
 
 
 def test_sorting_changes_no_output() -> None:
-    model, turned = models.cnn(), models.cnn()
+    model, turned = cnn(), cnn()
     nodes = list(turned.graph.node)[::-1]
     del turned.graph.node[:]
     turned.graph.node.extend(nodes)
@@ -47,7 +47,7 @@ def test_sorting_changes_no_output() -> None:
 
 
 def test_cycle_is_left_for_the_checker() -> None:
-    model = models.cnn()
+    model = cnn()
     model.graph.node[0].input[0] = "r2"
 
     sort_nodes(model.graph)

@@ -10,7 +10,7 @@ from calibration.graph_passes.normalize import prepare
 from calibration.number_formats.precision import Precision
 from calibration.onnx_model.opset_conversion import OPSET
 from tests import models, unusable_models
-from tests.model_text import ModelMaker, halved, model_from_text, one_batch, run
+from tests.model_text import ModelMaker, cnn, fixed_batch, halved, model_from_text, one_batch, run
 from tests.models import AWKWARD
 
 EVERY = {**AWKWARD, "duplicate_node_names": models.duplicate_node_names, "bf16_inside": models.bf16_inside}
@@ -86,9 +86,9 @@ def test_preparing_twice_gives_the_same_bytes(maker: ModelMaker) -> None:
 
 
 def test_plain_model_is_left_alone() -> None:
-    prepared = prepare(models.cnn())
+    prepared = prepare(cnn())
 
-    assert ops(prepared.model) == ops(models.cnn())
+    assert ops(prepared.model) == ops(cnn())
     assert prepared.notes == ()
     assert prepared.float_type is Precision.FP32
 
@@ -151,7 +151,7 @@ def test_batch_norm_after_something_else_reads_the_convolution_stays() -> None:
     model = models.batch_norm()
     model.graph.output.append(onnx.helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, ["N", 4, 8, 8]))
 
-    assert "BatchNormalization" in ops(prepare(model).model)
+    assert ops(prepare(model).model) == ["Conv", "BatchNormalization", "Relu"]
 
 
 def test_constant_zero_pad_is_folded_into_the_convolution() -> None:
@@ -205,7 +205,7 @@ def test_half_precision_is_computed_in_float32(maker: ModelMaker, kind: Precisio
 
 
 def test_only_casts_at_the_ends_stay_in_a_half_precision_model() -> None:
-    assert ops(prepare(models.fp16()).model) == ["Cast", *ops(models.cnn()), "Cast"]
+    assert ops(prepare(models.fp16()).model) == ["Cast", *ops(cnn()), "Cast"]
     assert ops(prepare(models.fp16_inside()).model).count("Cast") == 1  # makes the float16 output
 
 
@@ -235,7 +235,7 @@ def test_half_precision_inside_a_subgraph_is_computed_in_float32() -> None:
 
 
 def test_fixed_shapes_are_known_throughout() -> None:
-    result = prepare(models.fixed_batch()).model
+    result = prepare(fixed_batch()).model
 
     known = {value.name: value.type.tensor_type.shape for value in result.graph.value_info}
     for node in result.graph.node[:-1]:
@@ -255,7 +255,7 @@ def test_constant_that_would_bloat_the_model_stays_a_node() -> None:
         {"w": (4, 4)},
     )
 
-    assert "ConstantOfShape" in ops(prepare(model).model)
+    assert ops(prepare(model).model) == ops(model)
 
 
 def test_model_that_onnxruntime_cannot_run_is_refused() -> None:

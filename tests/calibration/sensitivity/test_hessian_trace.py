@@ -303,7 +303,8 @@ def selecting() -> Probed:
 
 def test_a_tensor_is_probed_where_it_is_not_empty() -> None:
     case = selecting()
-    reference, none = case.reference(), {**case.feeds, "keep": np.zeros(8, np.bool_)}
+    reference, some = case.reference(), dict(case.feeds)
+    none = {**some, "keep": np.zeros(8, np.bool_)}
 
     def probes(batches: list[dict[str, Array]], allowed: float | None = None) -> dict[tuple[str, str], int]:
         found = measure_traces(reference, KINDS, case.scheme, case.ranges, batches, seed=0, most=4, allowed=allowed)
@@ -311,8 +312,8 @@ def test_a_tensor_is_probed_where_it_is_not_empty() -> None:
         return {(trace.layer, trace.site): trace.probes for trace in found}
 
     selected, other = case.layer("a").name, case.layer("b").name
-    assert probes([case.feeds, none, none])[selected, "input0"] == 1
-    assert probes([none, case.feeds], 0.1)[selected, "input0"] == 1
+    assert probes([some, none, none])[selected, "input0"] == 1
+    assert probes([none, some], 0.1)[selected, "input0"] == 1
     found = probes([none, none])
     assert (selected, "input0") not in found
     assert found[other, "input0"] == 2

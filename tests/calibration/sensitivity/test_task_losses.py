@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -179,3 +181,62 @@ def test_a_sketch_keeps_inner_products_without_bias() -> None:
     error = found - exact
     assert abs(error.mean()) < 4 * error.std() / np.sqrt(samples)
     assert error.std() < 3 / np.sqrt(SKETCH)  # of products that are 1 on average
+
+
+class OutputContract(ABC):
+    """What probes rely on of the loss of an output, of whatever kind."""
+
+    kind: OutputKind
+
+    @abstractmethod
+    def pair(self) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+        """Return a reference and another output in which the last sample is the same, (samples, values) each."""
+
+    def test_loss_is_one_number_a_sample_never_negative_and_zero_where_nothing_differs(self) -> None:
+        reference, output = self.pair()
+        found = losses([self.kind], [reference], [output])
+        assert found.shape == (len(reference),)
+        assert (found[:-1] > 0).all()
+        assert found[-1] == pytest.approx(0.0, abs=1e-15)
+
+    def test_loss_is_the_divergence_of_the_metrics(self) -> None:
+        reference, output = self.pair()
+        np.testing.assert_allclose(losses([self.kind], [reference], [output]), divergence(self.kind, reference, output), rtol=1e-12)
+
+    def test_whitened_is_one_row_a_sample_and_zero_where_nothing_differs(self) -> None:
+        reference, output = self.pair()
+        found = whitened([self.kind], [reference], [output])
+        assert (found.shape, found.dtype) == (reference.shape, np.dtype(np.float32))
+        assert found[:-1].any(axis=1).all()
+        assert not found[-1].any()
+
+    def test_a_sample_is_judged_by_itself_among_others_of_its_size(self) -> None:
+        reference, output = self.pair()
+        alone = [losses([self.kind], [reference[i : i + 1]], [output[i : i + 1]])[0] for i in range(len(reference))]
+        np.testing.assert_allclose(losses([self.kind], [reference], [output]), alone, rtol=1e-12, atol=1e-15)
+
+
+class FloatOutput(OutputContract):
+    def pair(self) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+        z, d = outputs(self.kind, 12, step=0.3)
+        d[-1] = 0.0
+        return z, z + d
+
+
+class TestLogits(FloatOutput):
+    kind = OutputKind.LOGITS
+
+
+class TestProbabilities(FloatOutput):
+    kind = OutputKind.PROBABILITIES
+
+
+class TestValues(FloatOutput):
+    kind = OutputKind.VALUES
+
+
+class TestLabels(OutputContract):
+    kind = OutputKind.LABELS
+
+    def pair(self) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+        return np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]]), np.array([[1, 2, 0], [0, 0, 0], [7, 8, 9]])

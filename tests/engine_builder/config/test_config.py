@@ -52,7 +52,7 @@ FULL = {
 }
 
 
-def test_an_empty_object_is_the_default_configuration():
+def test_an_empty_object_is_the_default_configuration() -> None:
     config = config_from_json({})
     assert config == Config()
     assert config.target == "onnxruntime-cpu"
@@ -62,7 +62,7 @@ def test_an_empty_object_is_the_default_configuration():
     assert (config.batch_size, config.threads, config.precisions) == (1, 1, None)
 
 
-def test_every_key_is_read():
+def test_every_key_is_read() -> None:
     config = config_from_json(FULL)
     assert config.accuracy == AccuracyConfig(metric=Metric.AGREEMENT, min_relative=0.97, confidence=0.95, allow_chance=True)
     assert config.outputs == {"scores": OutputKind.PROBABILITIES, "debug": OutputKind.IGNORE}
@@ -73,12 +73,12 @@ def test_every_key_is_read():
 
 
 @pytest.mark.parametrize("data", [{}, FULL, {"accuracy": {"max_nmse": 0.01}}, {"accuracy": {"metric": "psnr", "min_psnr": 40}}])
-def test_the_effective_configuration_reads_back_equal(data):
+def test_the_effective_configuration_reads_back_equal(data: object) -> None:
     config = config_from_json(data)
     assert config_from_json(json.loads(json.dumps(config_json(config), allow_nan=False))) == config
 
 
-def test_an_output_is_a_kind_or_an_object_of_its_kind_and_weight():
+def test_an_output_is_a_kind_or_an_object_of_its_kind_and_weight() -> None:
     config = config_from_json(
         {"outputs": {"a": "logits", "b": {"kind": "values", "weight": 2}, "c": {"weight": 0.5}, "d": {"kind": "ignore"}}}
     )
@@ -96,7 +96,7 @@ def test_an_output_is_a_kind_or_an_object_of_its_kind_and_weight():
         ({"a": {"wieght": 1}}, "outputs.a: found the unknown key 'wieght'"),
     ],
 )
-def test_an_output_of_another_form_is_refused(outputs, words):
+def test_an_output_of_another_form_is_refused(outputs: dict[str, object], words: str) -> None:
     with pytest.raises(InvalidConfigError) as caught:
         config_from_json({"outputs": outputs})
     assert caught.value.detail.startswith(words)
@@ -113,13 +113,13 @@ def test_an_output_of_another_form_is_refused(outputs, words):
         ({"metric": "custom", "max_nmse": 0.1}, "accuracy: found the metric custom with max_nmse, expected min_relative"),
     ],
 )
-def test_names_of_classes_must_fit_the_metric(accuracy, words):
+def test_names_of_classes_must_fit_the_metric(accuracy: dict[str, object], words: str) -> None:
     with pytest.raises(InvalidConfigError) as caught:
         config_from_json({"accuracy": accuracy})
     assert caught.value.detail.startswith(words)
 
 
-def test_the_effective_configuration_of_a_full_one_is_that_one():
+def test_the_effective_configuration_of_a_full_one_is_that_one() -> None:
     assert config_json(config_from_json(FULL)) == FULL
 
 
@@ -145,7 +145,7 @@ def test_the_effective_configuration_of_a_full_one_is_that_one():
         ),
     ],
 )
-def test_an_unknown_key_is_refused_naming_the_nearest(data, detail, fix):
+def test_an_unknown_key_is_refused_naming_the_nearest(data: object, detail: str, fix: str) -> None:
     with pytest.raises(InvalidConfigError) as caught:
         config_from_json(data)
     assert caught.value.detail == detail
@@ -175,7 +175,7 @@ def test_an_unknown_key_is_refused_naming_the_nearest(data, detail, fix):
         ({"search": {"seed": "0"}}, "search.seed: found '0', expected a whole number at least 0 and at most 4294967295"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_refused(data, detail):
+def test_a_value_of_the_wrong_type_is_refused(data: object, detail: str) -> None:
     with pytest.raises(InvalidConfigError) as caught:
         config_from_json(data)
     assert caught.value.detail == detail
@@ -224,7 +224,7 @@ def test_a_value_of_the_wrong_type_is_refused(data, detail):
         ({"shapes": {"x": {"min": [1], "opt": [1, 2], "max": [1]}}}, "expected equally many axes", "every axis"),
     ],
 )
-def test_a_value_out_of_range_is_refused(data, detail, fix):
+def test_a_value_out_of_range_is_refused(data: object, detail: str, fix: str) -> None:
     with pytest.raises(InvalidConfigError) as caught:
         config_from_json(data)
     assert detail in caught.value.detail
@@ -241,19 +241,19 @@ def test_a_value_out_of_range_is_refused(data, detail, fix):
         ({"metric": "top1", "max_nmse": 0.1}, "found the metric top1 with max_nmse, expected min_relative"),
     ],
 )
-def test_budgets_that_contradict_the_metric_are_refused(accuracy, detail):
+def test_budgets_that_contradict_the_metric_are_refused(accuracy: dict[str, object], detail: str) -> None:
     with pytest.raises(InvalidConfigError) as caught:
         config_from_json({"accuracy": accuracy})
     assert caught.value.detail.startswith(f"accuracy: {detail}")
 
 
-def test_an_absolute_budget_implies_its_metric():
+def test_an_absolute_budget_implies_its_metric() -> None:
     assert config_from_json({"accuracy": {"max_nmse": 0.01}}).accuracy.metric is Metric.NMSE
     accuracy = config_from_json({"accuracy": {"min_psnr": 40}}).accuracy
     assert (accuracy.metric, accuracy.budget, accuracy.min_relative) == (Metric.PSNR, Budget(min_psnr=40.0), None)
 
 
-def test_precisions_beyond_the_target_are_refused():
+def test_precisions_beyond_the_target_are_refused() -> None:
     config = config_from_json({"precisions": ["int8", "fp8"]})
     require_precisions(config, [Precision.FP32, Precision.INT8, Precision.FP8])
     with pytest.raises(InvalidConfigError, match=r"precisions\[1\]: found fp8, expected one of fp32, int8, which onnxruntime-cpu supports"):
@@ -261,14 +261,14 @@ def test_precisions_beyond_the_target_are_refused():
     require_precisions(Config(), [Precision.FP32])
 
 
-def test_a_precision_that_the_named_gpu_lacks_is_refused_with_its_name():
+def test_a_precision_that_the_named_gpu_lacks_is_refused_with_its_name() -> None:
     config = config_from_json({"target": "tensorrt-rtx", "gpu": "RTX 3090", "precisions": ["fp8"]})
     with pytest.raises(InvalidConfigError, match="which tensorrt-rtx supports on RTX 3090") as caught:
         require_precisions(config, [Precision.FP16, Precision.INT8])
     assert "another GPU or target" in caught.value.fix
 
 
-def test_a_long_value_is_not_echoed_whole():
+def test_a_long_value_is_not_echoed_whole() -> None:
     with pytest.raises(InvalidConfigError) as caught:
         config_from_json({"target": ["x" * 10_000]})
     assert len(caught.value.detail) < 200
@@ -277,7 +277,7 @@ def test_a_long_value_is_not_echoed_whole():
     assert len(caught.value.detail) < 200
 
 
-def test_the_schema_names_every_field_with_its_limits_and_default():
+def test_the_schema_names_every_field_with_its_limits_and_default() -> None:
     schema = json_schema()
     properties = schema["properties"]
     assert isinstance(properties, dict)

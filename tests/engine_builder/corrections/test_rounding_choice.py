@@ -98,8 +98,9 @@ def repaired(folder: Path, config: Json) -> tuple[RepairTable, StageContext, Jso
 def test_eight_bit_weights_are_tried_only_where_a_job_asks_for_it(tmp_path: Path) -> None:
     asked, _, _ = repaired(tmp_path / "asked", {"calibration": {"second_order": ["int8"]}})
     assert [entry.what for entry in asked.tried].count(RepairKind.SECOND_ORDER) == 2
-    for name, config in {"default": {}, "none": {"calibration": {"second_order": []}}}.items():
-        table, _, _ = repaired(tmp_path / name, cast(Json, config))
+    unasked: dict[str, Json] = {"default": {}, "none": {"calibration": {"second_order": []}}}
+    for name, config in unasked.items():
+        table, _, _ = repaired(tmp_path / name, config)
         assert RepairKind.SECOND_ORDER not in [entry.what for entry in table.tried]
         assert table.levels is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,7 +16,7 @@ from tests.calibration.data.test_first_statistics import PIXELS, PREPARED, train
 from tests.driver import Samples
 from tests.engine_builder.stages.test_inspect import inspection, problem
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 CLASSES, SHAPE = 10, (3, 8, 8)
 PROTOTYPES = np.random.default_rng(21).normal(size=(CLASSES, *SHAPE))
 
@@ -23,7 +24,7 @@ PROTOTYPES = np.random.default_rng(21).normal(size=(CLASSES, *SHAPE))
 def classifier(*, tokens: bool = False) -> onnx.ModelProto:
     """Return a network that names the prototype which a picture is nearest to; class 0 is none of them (a background)."""
     weight = np.concatenate([np.zeros((1, PROTOTYPES[0].size)), PROTOTYPES.reshape(CLASSES, -1)]).T
-    shape = ["N", 5, PROTOTYPES[0].size] if tokens else ["N", *SHAPE]
+    shape: list[str | int] = ["N", 5, PROTOTYPES[0].size] if tokens else ["N", *SHAPE]
     nodes = [onnx.helper.make_node("MatMul", ["squashed" if tokens else "flat", "weight"], ["y"])]
     if not tokens:
         nodes.insert(0, onnx.helper.make_node("Flatten", ["squashed"], ["flat"]))
@@ -105,7 +106,7 @@ def test_labels_of_tokens_are_held_against_chance_too(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     labels = rng.integers(1, CLASSES + 1, (80, 5))
     x = PROTOTYPES.reshape(CLASSES, -1)[labels - 1] + rng.normal(size=(80, 5, PROTOTYPES[0].size))
-    samples = {"x": x.astype(np.float32), "labels": labels}
+    samples: dict[str, Array] = {"x": x.astype(np.float32), "labels": labels}
     assert inspection(tmp_path / "sound", classifier(tokens=True), samples, samples).warnings[1:] == ()  # but for the shared samples
     error = problem(tmp_path / "shifted", classifier(tokens=True), samples, {**samples, "labels": labels - 1})
     assert error.fix.startswith("Try labels + 1.")
@@ -191,6 +192,6 @@ def test_an_output_that_is_the_same_for_all_samples_is_warned_of(tmp_path: Path)
     model = classifier()
     for tensor in model.graph.initializer:
         if tensor.name == "high":
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32(-8.0), "high"))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(-8.0, np.float32), "high"))
     (warning,) = inspection(tmp_path, model, silent).warnings
     assert warning.startswith("output 'y' is the same for all ")

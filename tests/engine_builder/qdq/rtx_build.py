@@ -6,16 +6,18 @@ Reads a JSON list of {"path", "capability", "shapes": {input: [min, opt, max]}} 
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
+from typing import Any
 
-import tensorrt_rtx as trt
+trt = importlib.import_module("tensorrt_rtx")  # publishes no types
 
 _LINE = re.compile(r"Name: (.*?), LayerType: (\w+), Inputs: (.*), Constants: (.*), Outputs: (.*), TacticName")
 
 
-class Log(trt.ILogger):
+class Log(trt.ILogger):  # type: ignore[misc,name-defined]  # as above: of type Any
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
         self.lines: list[str] = []
@@ -24,7 +26,7 @@ class Log(trt.ILogger):
         self.lines.append(text)
 
 
-def build(builder: object, log: Log, request: dict) -> dict:
+def build(builder: Any, log: Log, request: dict[str, Any]) -> dict[str, object]:
     log.lines.clear()
     network = builder.create_network()
     parser = trt.OnnxParser(network, log)
@@ -44,7 +46,7 @@ def build(builder: object, log: Log, request: dict) -> dict:
     return {"error": None, "kernels": [kernel for line in report.splitlines() if (kernel := read(line)) is not None]}
 
 
-def read(line: str) -> dict | None:
+def read(line: str) -> dict[str, object] | None:
     found = _LINE.match(line)
     if found is None:
         return None

@@ -10,8 +10,8 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -38,7 +38,8 @@ WORDS = {
 UNIFORM = (Precision.FP16, Precision.BF16, Precision.INT8, Precision.FP8, Precision.INT4, Precision.FP32)
 MIXED = tuple(f"mixed{seed}" for seed in range(3))
 CASES = [(kind, choice) for kind in TEXTS for choice in (*(precision.value for precision in UNIFORM), *MIXED)]
-Kernel = Mapping[str, list[str]]
+Build = dict[str, Any]  # what rtx_build.py writes of one: its error and its kernels
+Builds = dict[tuple[str, str, str], Build]  # by network, choice and compute capability
 
 
 def assignment_of(found: Network, choice: str) -> dict[str, Precision]:
@@ -56,7 +57,7 @@ def networks() -> dict[str, Network]:
 
 
 @pytest.fixture(scope="module")
-def builds(networks: dict[str, Network], tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str], dict]:
+def builds(networks: dict[str, Network], tmp_path_factory: pytest.TempPathFactory) -> Builds:
     """Every case built for compute capability 8.9, and FP8 for 8.6, in one child."""
     folder = tmp_path_factory.mktemp("explicit")
     wanted = [(*case, "SM89") for case in CASES] + [("blocks", "fp8", "SM86")]
@@ -79,7 +80,7 @@ def builds(networks: dict[str, Network], tmp_path_factory: pytest.TempPathFactor
     return dict(zip(wanted, json.loads(child.stdout.splitlines()[-1]), strict=True))
 
 
-def kernels_of(build: Mapping[str, list[Kernel]], node: str) -> list[Kernel]:
+def kernels_of(build: Build, node: str) -> list[dict[str, Any]]:
     """Return the kernels that compute a product or convolution, rather than cast or move for it."""
     return [
         kernel
@@ -90,7 +91,7 @@ def kernels_of(build: Mapping[str, list[Kernel]], node: str) -> list[Kernel]:
 
 @pytest.mark.parametrize(("kind", "choice"), CASES)
 def test_every_assignment_parses_and_builds_and_reaches_the_plan(
-    builds: dict[tuple[str, str, str], dict], networks: dict[str, Network], kind: str, choice: str
+    builds: Builds, networks: dict[str, Network], kind: str, choice: str
 ) -> None:
     build, found = builds[kind, choice, "SM89"], networks[kind]
     assert build["error"] is None
@@ -109,24 +110,24 @@ def test_every_assignment_parses_and_builds_and_reaches_the_plan(
 
 
 @pytest.mark.parametrize("choice", ["fp8", "fp16"])
-def test_attention_stays_one_kernel(builds: dict[tuple[str, str, str], dict], choice: str) -> None:
+def test_attention_stays_one_kernel(builds: Builds, choice: str) -> None:
     (kernel,) = kernels_of(builds["attention", choice, "SM89"], "scores")
     assert "mha" in kernel["name"]
     assert {"scores", "softmax", "context"} <= set(kernel["nodes"])
     assert set(kernel["inputs"]) == {WORDS[Precision(choice)]}
 
 
-def test_both_operands_of_int8_attention_products_are_int8(builds: dict[tuple[str, str, str], dict]) -> None:
+def test_both_operands_of_int8_attention_products_are_int8(builds: Builds) -> None:
     for name in ("scores", "context"):
         for kernel in kernels_of(builds["attention", "int8", "SM89"], name):
             assert kernel["inputs"][:2] == ["Int8", "Int8"]
 
 
-def test_an_8_bit_block_input_is_stored_once(builds: dict[tuple[str, str, str], dict]) -> None:
+def test_an_8_bit_block_input_is_stored_once(builds: Builds) -> None:
     writers = [kernel for kernel in builds["blocks", "int8", "SM89"]["kernels"] if "relu1" in kernel["nodes"]]
     assert [kernel["outputs"] for kernel in writers if "Int8" in kernel["outputs"]] == [["Int8"]]
     assert all("Half" not in kernel["outputs"] for kernel in writers)
 
 
-def test_fp8_is_refused_by_a_gpu_without_it(builds: dict[tuple[str, str, str], dict]) -> None:
+def test_fp8_is_refused_by_a_gpu_without_it(builds: Builds) -> None:
     assert "fp8" in builds["blocks", "fp8", "SM86"]["error"]

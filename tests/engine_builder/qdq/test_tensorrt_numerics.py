@@ -13,7 +13,7 @@ from calibration.number_formats.precision import TENSORRT_SCHEME, Precision, fak
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from engine_builder.qdq.rules.eligibility import Eligibility
 from engine_builder.qdq.tensorrt_dialect import rewrite_tensorrt
-from tests.engine_builder.fake_quantized import interpret, run, run_node
+from tests.engine_builder.fake_quantized import Tensors, interpret, run, run_node
 from tests.engine_builder.qdq.networks import ATTENTION, BLOCKS, FLOATS, TEXTS, Network, network
 from tests.probed_models import probe_of
 
@@ -118,7 +118,7 @@ def test_a_layer_in_half_precision_rounds_what_it_reads_and_writes(kind: str, na
     found = NETWORKS[kind]
     tensors = interpret(found.model, found.feeds)
     (node,) = (node for node in found.model.graph.node if node.name == name)
-    inputs = {tensor: fake_cast(np.asarray(tensors[tensor], dtype=np.float32), precision) for tensor in node.input}
+    inputs: Tensors = {tensor: fake_cast(np.asarray(tensors[tensor], dtype=np.float32), precision) for tensor in node.input}
     expected = fake_cast(np.asarray(run_node(node, inputs)[0], dtype=np.float32), precision)
     probed = probe_of(reference_of(found), found.feeds, found.layer(name)).low_output(precision)
     off, moved = off_and_moved([probed], [expected], [tensors[node.output[0]]])

@@ -12,10 +12,12 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from calibration.codec import json_from_value, value_from_json
 from calibration.graph.layers import find_layers
 from calibration.graph_passes.normalize import prepare
 from engine_builder.backends.base import Engine
 from engine_builder.backends.gpu.cuda_runtime import CudaRuntime, Stream
+from engine_builder.backends.gpu.event_timing import Transfers
 from engine_builder.backends.kernels import Kernel, KernelTensor
 from engine_builder.backends.nvidia.runner import TensorRtRunner
 from engine_builder.backends.nvidia.tensorrt import TensorRtBackend
@@ -24,6 +26,7 @@ from engine_builder.errors import UnsupportedTargetError
 from engine_builder.self_check.cases import CASES, assignment_of, case_by_name
 from engine_builder.self_check.gpu import gpu_build, gpu_run, gpu_time, require_driver
 from engine_builder.self_check.model import BATCH, INPUT, PICTURE
+from engine_builder.self_check.times import TimedCases
 from engine_builder.self_check.workspace import EXPLICIT, PREPARED, SAMPLES, SIMULATED
 from engine_builder.workspace.workspace import StageContext, Workspace
 from tests.engine_builder.fake_gpu import FakeGpu
@@ -154,7 +157,8 @@ class TimedRunner:
 
 
 def test_engines_are_timed_with_and_without_graphs_each_at_its_batch(context: StageContext, tmp_path: Path) -> None:
-    gpu, opened = FakeGpu(), {}
+    gpu = FakeGpu()
+    opened: dict[str, TimedRunner] = {}
 
     def open_runner(plan: Path, cuda: CudaRuntime) -> TensorRtRunner:
         milliseconds = {"fp16.plan": 2.0, "int8.plan": 1.0, "mixed.plan": 1.5, "fp16-batch-1.plan": 0.5}[plan.name]
@@ -171,15 +175,14 @@ def test_engines_are_timed_with_and_without_graphs_each_at_its_batch(context: St
         seconds=0.01,
         lock_folder=tmp_path / "locks",
     )
-    timings = cast("Mapping[str, Mapping[str, float]]", found["timings"])
-    assert {name: (times["median_ms"], times["without_graph_ms"]) for name, times in timings.items()} == {
-        "fp16": (pytest.approx(2.0), pytest.approx(3.0)),
-        "int8": (pytest.approx(1.0), pytest.approx(1.5)),
-        "mixed": (pytest.approx(1.5), pytest.approx(2.25)),
-        "fp16, batch 1": (pytest.approx(0.5), pytest.approx(0.75)),
-    }
-    assert all(times["graph"] for times in timings.values())
-    assert timings["fp16"]["transfers_ms"] == {"to_device_ms": 0.25, "to_host_ms": 0.125}
+    timed = value_from_json(TimedCases, found)
+    assert json_from_value(timed) == found
+    medians = {name: times.median_ms for name, times in timed.timings.items()}
+    without = {name: times.without_graph_ms for name, times in timed.timings.items()}
+    assert medians == pytest.approx({"fp16": 2.0, "int8": 1.0, "mixed": 1.5, "fp16, batch 1": 0.5})
+    assert without == pytest.approx({"fp16": 3.0, "int8": 1.5, "mixed": 2.25, "fp16, batch 1": 0.75})
+    assert all(times.graph for times in timed.timings.values())
+    assert timed.timings["fp16"].transfers_ms == Transfers(to_device_ms=0.25, to_host_ms=0.125)
     assert {name: set(runner.batches) for name, runner in opened.items()} == {
         "fp16.plan": {BATCH},
         "int8.plan": {BATCH},
@@ -188,7 +191,7 @@ def test_engines_are_timed_with_and_without_graphs_each_at_its_batch(context: St
     }
     assert all(runner.closed for runner in opened.values())
     assert gpu.open_streams == 0
-    assert found["warnings"] == ["the state of the GPU is unknown: neither nvidia-ml-py nor nvidia-smi is installed"]
+    assert timed.warnings == ("the state of the GPU is unknown: neither nvidia-ml-py nor nvidia-smi is installed",)
 
 
 def test_a_machine_without_the_drivers_library_is_told_so() -> None:

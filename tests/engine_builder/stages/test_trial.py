@@ -198,7 +198,7 @@ def test_the_search_half_is_seeded() -> None:
 
 
 def test_corrected_biases_are_left_out_where_only_the_engine_without_them_meets_the_budget(tmp_path: Path) -> None:
-    config = {"accuracy": {"max_nmse": 0.5}, "exact_on": "any_x86_64"}  # the same weights on every processor
+    config: Json = {"accuracy": {"max_nmse": 0.5}, "exact_on": "any_x86_64"}  # the same weights on every processor
     low = ("Conv_c1",)  # on these samples the correction, judged on others, makes the outputs worse
     driver, basics = ranged(tmp_path, cnn(), samples_for(cnn(), 20, seed=8), samples_for(cnn(), 12, seed=106), config)
     repaired = basics | {"repairs": driver.run("repair", basics)["repairs"]}

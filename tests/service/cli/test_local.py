@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import hashlib
 import io
@@ -8,6 +9,7 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,9 +73,7 @@ def run(job: LocalJob, pipeline: FakePipeline, stream: io.StringIO | None = None
         return optimize_locally(job, view, pipeline=pipeline, stages=STAGES)
 
 
-def replaced(job: LocalJob, **changes: Path) -> LocalJob:
-    import dataclasses
-
+def replaced(job: LocalJob, **changes: Any) -> LocalJob:
     return dataclasses.replace(job, **changes)
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import io
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
-from service.cli.progress import ProgressBar, ProgressLines, TrialLines, progress_view, trial_line
+from service.cli.progress import ProgressBar, ProgressLines, ProgressView, TrialLines, progress_view, trial_line
 
 
 class Terminal(io.StringIO):
@@ -10,6 +13,48 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+class ProgressViewContract(ABC):
+    """What the command line relies on of a view."""
+
+    @abstractmethod
+    def view(self, stream: io.StringIO) -> ProgressView:
+        """Return a view that writes to the stream."""
+
+    def shown(self, *updates: tuple[float, str], lines: Sequence[str] = ()) -> str:
+        stream = io.StringIO()
+        with self.view(stream) as view:
+            for fraction, message in updates:
+                view.update(fraction, message)
+            for line in lines:
+                view.line(line)
+        assert not stream.closed
+        return stream.getvalue()
+
+    def test_share_and_message_are_shown(self) -> None:
+        found = self.shown((0.25, "ranges"))
+        assert re.search(r"\b25%", found)
+        assert "ranges" in found
+
+    def test_lines_stay_whole_and_in_order(self) -> None:
+        found = self.shown((0.5, "search"), lines=["one", "two"])
+        assert [line for line in re.split(r"[\r\n]", found) if line in {"one", "two"}] == ["one", "two"]
+
+    def test_every_stage_is_named(self) -> None:
+        found = self.shown((0.1, "ranges"), (0.1, "sensitivity"), (1.0, "report"))
+        assert all(word in found for word in ("ranges", "sensitivity", "report"))
+        assert "100%" in found
+
+
+class TestProgressBar(ProgressViewContract):
+    def view(self, stream: io.StringIO) -> ProgressView:
+        return ProgressBar(stream)
+
+
+class TestProgressLines(ProgressViewContract):
+    def view(self, stream: io.StringIO) -> ProgressView:
+        return ProgressLines(stream)
 
 
 def test_pipe_gets_a_line_for_each_stage_and_every_twentieth() -> None:
@@ -72,8 +117,8 @@ def test_failed_trial_says_why() -> None:
 
 
 def test_tiny_score_keeps_its_digits() -> None:
-    assert "score 9.45e-08" in trial_line({"index": 0, "order": "baseline", "low_layers": 0, "accuracy": 9.45e-8})
-    assert "score 0.0000" in trial_line({"index": 0, "order": "baseline", "low_layers": 0, "accuracy": 0.0})
+    lines = [trial_line({"index": 0, "order": "baseline", "low_layers": 0, "accuracy": score}) for score in (9.45e-8, 0.0)]
+    assert [line.split(", ")[-1] for line in lines] == ["score 9.45e-08", "score 0.0000"]
 
 
 def test_one_low_layer_is_one_layer() -> None:

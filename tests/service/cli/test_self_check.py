@@ -10,7 +10,7 @@ from engine_builder.errors import EngineError, UnsupportedTargetError
 from service import __main__ as command_line
 from service.cli import self_check as module
 from service.cli.self_check import run_self_check
-from tests.engine_builder.self_check_stages import CLOSE, PretendedStages
+from tests.engine_builder.self_check_stages import CLOSE, Answers, PretendedStages
 
 NO_GPU = UnsupportedTargetError("there is no NVIDIA driver", fix="run it on a machine with an NVIDIA GPU")
 WRONG = {"gpu_run int8": {"comparison": {**CLOSE, "agreement": 0.2}}}
@@ -46,7 +46,7 @@ def test_a_failed_check_ends_in_an_error_after_all_is_printed_and_written(tmp_pa
 
 @pytest.mark.parametrize(("instead", "status"), [({"gpu_device": NO_GPU}, 0), (WRONG, 1)])
 def test_exit_status_says_whether_a_check_failed(
-    instead: dict[str, object], status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    instead: Answers, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "_in_children", lambda folder, progress: PretendedStages(instead))
     assert command_line.main(["self-check", "--output", str(tmp_path / "found.json")]) == status

@@ -84,7 +84,9 @@ def test_a_repaired_baseline_is_said_to_be_one() -> None:
 def test_tiny_differences_keep_their_digits() -> None:
     found = result("improved", "met", "held_out")
     found["verdict"] = {"answer": "met", "metric": "nmse", "drop": 9.45e-08, "interval": [0.0, -1.5e-07], "n": 64, "selection": "held_out"}
-    assert "rise +9.45e-08, interval [+0.00000, -1.50e-07]" in summary_lines(found)[-1]
+    assert summary_lines(found)[-1] == (
+        "  accuracy  budget met: nmse, rise +9.45e-08, interval [+0.00000, -1.50e-07], on 64 held-out samples"
+    )
 
 
 def test_psnr_is_told_in_decibels_and_an_error_rises() -> None:

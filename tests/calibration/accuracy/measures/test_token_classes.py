@@ -19,7 +19,7 @@ NONE, B_PER, I_PER, B_LOC, I_LOC = range(5)
 
 def scores_for(classes: Sequence[Sequence[int]], count: int = 5) -> NDArray[np.float32]:
     """Return scores whose best class is the one given, (samples, tokens, classes)."""
-    return np.eye(count, dtype=np.float32)[np.array(classes)]
+    return np.asarray(np.eye(count, dtype=np.float32)[np.array(classes)])
 
 
 def token(labels: Sequence[int], found: Sequence[int], names: Sequence[str] = ()) -> float:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
+from calibration.codec import value_from_json
 from engine_builder.backends.gpu.cuda_runtime import check_room
 from engine_builder.backends.gpu.devices import ADAPTERS, open_cuda
 from engine_builder.errors import EngineError, UnsupportedTargetError
+from tests.engine_builder.cuda_steps import walk
+from tests.engine_builder.fake_gpu import FakeGpu
 from tests.engine_builder.stub_driver import COMPILER, NO_COMPILER, build_driver
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -80,6 +85,71 @@ def steps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return take_steps(request.param, tmp_path_factory.mktemp("driver"))
 
 
+class CudaRuntimeContract:
+    """What every runtime keeps, with its buffers, streams, events and graphs; a test class gives what ``cuda_steps.walk`` has ``seen``."""
+
+    def test_device_and_package_are_named(self, seen: dict[str, object]) -> None:
+        name, place, capability = value_from_json(tuple[str, str, tuple[int, int]], seen["device"])
+        assert name.startswith("NVIDIA ")
+        assert re.fullmatch(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]", place)
+        assert capability >= (7, 5)
+        assert re.fullmatch(r"\S+ \d+(\.\d+)+\S*", value_from_json(str, seen["package"]))
+
+    def test_stream_has_a_handle_of_its_own(self, seen: dict[str, object]) -> None:
+        assert value_from_json(int, seen["handle"]) > 0  # 0 is the default stream
+
+    def test_empty_buffer_still_has_an_address(self, seen: dict[str, object]) -> None:
+        assert seen["sizes"] == [24, 1]
+        addresses = value_from_json(tuple[int, ...], seen["addresses"])
+        assert 0 not in addresses
+        assert len(set(addresses)) == 2
+
+    def test_page_locked_array_may_be_empty(self, seen: dict[str, object]) -> None:
+        assert seen["empty array"] == [0, 3]
+
+    def test_copies_go_there_and_back(self, seen: dict[str, object]) -> None:
+        assert seen["received"] == [[0, 1, 2], [3, 4, 5]]
+
+    def test_time_passes_between_two_events(self, seen: dict[str, object]) -> None:
+        assert value_from_json(float, seen["ms"]) > 0
+
+    def test_copies_that_do_not_fit_are_refused(self, seen: dict[str, object]) -> None:
+        assert seen["too long"] == "ValueError: array of 24 bytes, expected at most 1, the size of the buffer"
+        assert seen["too long back"] == seen["too long"]
+        assert seen["not contiguous"] == "ValueError: array of shape (3, 2) is not contiguous"
+
+    def test_full_gpu_is_an_engine_error_that_says_how_much_was_wanted(self, seen: dict[str, object]) -> None:
+        name = value_from_json(tuple[str, str, tuple[int, int]], seen["device"])[0]
+        assert value_from_json(str, seen["too much"]).startswith(f"EngineError: {name}: no 1073741824.0 MiB left for a buffer")
+
+    def test_work_is_captured_on_another_stream_or_refused(self, seen: dict[str, object]) -> None:
+        assert seen.get("captured elsewhere", False) is ("capture" not in seen)
+
+    def test_work_that_cannot_be_queued_is_no_graph(self, seen: dict[str, object]) -> None:
+        assert value_from_json(str, seen["failed capture"]).startswith("EngineError: ")
+
+
+class TestAdapters(CudaRuntimeContract):
+    @pytest.fixture
+    def seen(self, steps: Steps) -> dict[str, object]:
+        return steps.seen
+
+
+class TestFakeGpu(CudaRuntimeContract):
+    @pytest.fixture
+    def gpu(self) -> FakeGpu:
+        return FakeGpu()
+
+    @pytest.fixture
+    def seen(self, gpu: FakeGpu) -> dict[str, object]:
+        return walk(gpu, gpu.notes.append)
+
+    def test_what_is_closed_twice_is_closed_once(self, gpu: FakeGpu, seen: dict[str, object]) -> None:
+        del seen
+        assert [gpu.notes.count(note) for note in ("close graph", f"free {min(gpu.memory)}")] == [1, 1]
+        assert gpu.open_streams == 0
+
+
 def test_primary_context_is_used_and_no_other_made(steps: Steps) -> None:
     assert "cuDevicePrimaryCtxRetain" in steps.calls["open"]
     assert "cuCtxCreate" not in steps.all_calls
@@ -91,22 +161,13 @@ def test_device_is_described(steps: Steps) -> None:
 
 def test_stream_does_not_wait_for_the_default_one(steps: Steps) -> None:
     assert steps.calls["stream"][:2] == ["cuStreamCreate", "non-blocking"]
-    assert isinstance(steps.seen["handle"], int)
-    assert steps.seen["handle"] > 0
-
-
-def test_empty_buffer_still_has_an_address(steps: Steps) -> None:
-    assert steps.seen["sizes"] == [24, 1]
-    assert 0 not in list(map(int, steps.seen["addresses"]))  # type: ignore[call-overload]  # a list of JSON
 
 
 def test_page_locked_arrays_come_from_the_driver(steps: Steps) -> None:
     assert steps.calls["page-locked"].count("cuMemAllocHost") == 3
-    assert steps.seen["empty array"] == [0, 3]
 
 
-def test_copies_go_there_and_back_in_order_between_two_events(steps: Steps) -> None:
-    assert steps.seen["received"] == [[0, 1, 2], [3, 4, 5]]
+def test_copies_are_queued_in_order_between_two_events(steps: Steps) -> None:
     order = [call for call in steps.calls["round trip"] if call != "cuEventCreate"]
     assert order == ["cuEventRecord", "cuMemcpy", "cuMemcpy", "cuEventRecord", "cuEventSynchronize", "cuEventElapsedTime"]
 
@@ -115,15 +176,8 @@ def test_time_between_events_is_the_drivers(steps: Steps) -> None:
     assert steps.seen["ms"] == 0.5
 
 
-def test_copies_that_do_not_fit_are_refused_before_the_driver_sees_them(steps: Steps) -> None:
-    assert steps.seen["too long"] == "ValueError: array of 24 bytes, expected at most 1, the size of the buffer"
-    assert steps.seen["too long back"] == steps.seen["too long"]
-    assert steps.seen["not contiguous"] == "ValueError: array of shape (3, 2) is not contiguous"
+def test_the_driver_does_not_see_copies_that_do_not_fit(steps: Steps) -> None:
     assert "cuMemcpy" not in steps.calls["refusals"]
-
-
-def test_full_gpu_is_an_engine_error_that_says_how_much_was_wanted(steps: Steps) -> None:
-    assert str(steps.seen["too much"]).startswith("EngineError: NVIDIA Stub 1: no 1073741824.0 MiB left for a buffer")
 
 
 def test_graph_is_captured_on_a_stream_of_its_own_then_uploaded_and_launched(steps: Steps) -> None:
@@ -134,12 +188,10 @@ def test_graph_is_captured_on_a_stream_of_its_own_then_uploaded_and_launched(ste
     order = [call for call in steps.calls["capture"] if call.startswith(("cuStreamBegin", "cuStreamEnd", "cuGraph"))]
     order.remove("cuGraphDestroy")  # of the recipe, once it is instantiated
     assert order == ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate", "cuGraphUpload"]
-    assert steps.seen["captured elsewhere"] is True
     assert steps.calls["launch"] == ["cuGraphLaunch", "cuGraphLaunch", "cuGraphExecDestroy"]
 
 
-def test_work_that_cannot_be_queued_is_no_graph(steps: Steps) -> None:
-    assert str(steps.seen["failed capture"]).startswith("EngineError: ")
+def test_work_that_cannot_be_queued_is_not_instantiated(steps: Steps) -> None:
     assert "cuGraphInstantiate" not in steps.calls["failed capture"]
 
 
@@ -161,11 +213,11 @@ def test_machine_without_a_usable_gpu_is_an_engine_error(adapter: str, tmp_path:
 
 
 def test_missing_packages_are_all_named_with_what_to_install() -> None:
-    def missing(name: str) -> None:
+    def missing(name: str) -> NoReturn:
         raise ModuleNotFoundError(f"No module named {name!r}")
 
     with pytest.raises(UnsupportedTargetError, match=r"one \(No module named 'one'\); two \(No module named 'two'\)") as caught:
-        open_cuda({"one": lambda: missing("one"), "two": lambda: missing("two")})  # type: ignore[dict-item,func-returns-value]  # never returns
+        open_cuda({"one": lambda: missing("one"), "two": lambda: missing("two")})
     assert "[gpu]" in caught.value.fix
 
 

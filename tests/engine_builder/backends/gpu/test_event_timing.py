@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine_builder.backends.gpu.cuda_runtime import Stream
-from engine_builder.backends.gpu.event_timing import WARM_UP_SECONDS, GpuTiming, time_on_gpu, transfers_on_gpu
+from engine_builder.backends.gpu.event_timing import WARM_UP_SECONDS, GpuTiming, Work, time_on_gpu, transfers_on_gpu
 from engine_builder.backends.gpu.state import GpuSample
+from engine_builder.backends.nvidia.runner import TensorRtRunner
 from engine_builder.errors import EngineError
 from engine_builder.timing import is_faster, relative_latency
 from tests.engine_builder.fake_gpu import FakeGpu
+from tests.engine_builder.fake_tensorrt import fake_tensorrt
 
 
 @dataclass
@@ -38,6 +43,48 @@ class FakeWork:
 
     def copy_out(self, stream: Stream) -> None:
         self.gpu.now_ms += 0.25
+
+
+class WorkContract(ABC):
+    """What timing relies on of an engine whose inputs lie on the GPU."""
+
+    @abstractmethod
+    def work(self, gpu: FakeGpu, folder: Path) -> Work:
+        """Return work that is ready to run on this GPU."""
+
+    def test_every_run_is_queued_and_takes_time(self, tmp_path: Path) -> None:
+        gpu = FakeGpu()
+        work, stream = self.work(gpu, tmp_path), gpu.create_stream()
+        for _ in range(2):
+            before = gpu.now_ms
+            assert work.enqueue(stream.handle)
+            assert gpu.now_ms > before
+
+    def test_copies_take_time_of_their_own_each_way(self, tmp_path: Path) -> None:
+        gpu = FakeGpu()
+        found = transfers_on_gpu(self.work(gpu, tmp_path), gpu.create_stream(), runs=3)
+        assert found.to_device_ms > 0
+        assert found.to_host_ms > 0
+
+    def test_it_is_timed_with_a_graph_and_without(self, tmp_path: Path) -> None:
+        for use_graph in (True, False):
+            gpu = FakeGpu()
+            found = time_on_gpu({"it": self.work(gpu, tmp_path)}, gpu.create_stream(), seconds=0.05, use_graph=use_graph, clock=gpu.clock)
+            assert found["it"].graph is use_graph
+            assert found["it"].timing.median_ms > 0
+
+
+class TestFakeWork(WorkContract):
+    def work(self, gpu: FakeGpu, folder: Path) -> Work:
+        return FakeWork(gpu, "it", 2.0)
+
+
+class TestTensorRtRunner(WorkContract):
+    def work(self, gpu: FakeGpu, folder: Path) -> Work:
+        (folder / "engine.plan").write_bytes(b"double")
+        runner = TensorRtRunner(fake_tensorrt(gpu), folder / "engine.plan", gpu)
+        runner.prepare({"x": np.ones((2, 3), np.float32), "sizes": np.array([3], np.int64)})
+        return runner
 
 
 def timed(gpu: FakeGpu, *works: FakeWork, **options: object) -> dict[str, GpuTiming]:

@@ -50,5 +50,9 @@ def test_lock_is_free_again_after_a_failure(tmp_path: Path) -> None:
 def test_lock_is_taken_as_soon_as_the_holder_lets_go(tmp_path: Path) -> None:
     first = gpu_lock("GPU-1", wait_s=0, folder=tmp_path)
     first.__enter__()
-    with gpu_lock("GPU-1", wait_s=60, folder=tmp_path, sleep=lambda seconds: first.__exit__(None, None, None) and None):
+
+    def let_go(seconds: float) -> None:
+        first.__exit__(None, None, None)
+
+    with gpu_lock("GPU-1", wait_s=60, folder=tmp_path, sleep=let_go):
         assert (tmp_path / "GPU-1.lock").exists()

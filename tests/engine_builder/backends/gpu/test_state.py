@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -61,19 +62,44 @@ def smi(gpu: str = "GPU-1, NVIDIA L4, 580.65, Enabled, 2040", state: str = "1500
     return SmiMonitor(PLACE, run)
 
 
-@pytest.mark.parametrize("monitor", [NvmlMonitor(PLACE, nvml()), smi()], ids=["nvml", "nvidia-smi"])
-def test_both_sources_say_the_same(monitor: GpuMonitor) -> None:
-    assert monitor.info() == GpuInfo("GPU-1", "NVIDIA L4", "580.65", mig=True, max_sm_clock_mhz=2040)
-    assert monitor.sample() == GpuSample(1500, 6251, 61, 71.5, ("power cap",), (OTHER,))
+class GpuMonitorContract(ABC):
+    """What is told of the one GPU of these tests, whichever source it is read from."""
+
+    @abstractmethod
+    def monitor(self) -> GpuMonitor:
+        """Return a monitor of a GPU that reports everything."""
+
+    @abstractmethod
+    def silent(self) -> GpuMonitor:
+        """Return a monitor of a GPU that reports neither temperature, power nor MIG."""
+
+    def test_what_does_not_change_is_told(self) -> None:
+        monitor = self.monitor()
+        assert monitor.info() == monitor.info() == GpuInfo("GPU-1", "NVIDIA L4", "580.65", mig=True, max_sm_clock_mhz=2040)
+
+    def test_one_reading_leaves_our_own_process_out(self) -> None:
+        assert self.monitor().sample() == GpuSample(1500, 6251, 61, 71.5, ("power cap",), (OTHER,))
+
+    def test_what_the_gpu_does_not_report_is_none(self) -> None:
+        assert self.silent().info() == GpuInfo("GPU-1", "NVIDIA L4", "580.65", mig=False, max_sm_clock_mhz=2040)
+        assert self.silent().sample() == GpuSample(1500, 6251, None, None, (), (OTHER,))
 
 
-def test_what_the_gpu_does_not_report_is_none() -> None:
-    silent = NvmlMonitor(PLACE, nvml(nvmlDeviceGetPowerUsage=unsupported, nvmlDeviceGetMigMode=unsupported))
-    assert silent.sample().power_w is None
-    assert silent.info().mig is False
-    silent_too = smi("GPU-1, NVIDIA L4, 580.65, [N/A], 2040", "1500, 6251, [N/A], [Not Supported], 0x0")
-    assert silent_too.info().mig is False
-    assert silent_too.sample() == GpuSample(1500, 6251, None, None, (), (OTHER,))
+class TestNvmlMonitor(GpuMonitorContract):
+    def monitor(self) -> GpuMonitor:
+        return NvmlMonitor(PLACE, nvml())
+
+    def silent(self) -> GpuMonitor:
+        names = ("nvmlDeviceGetPowerUsage", "nvmlDeviceGetMigMode", "nvmlDeviceGetTemperature", "nvmlDeviceGetCurrentClocksEventReasons")
+        return NvmlMonitor(PLACE, nvml(**dict.fromkeys(names, unsupported)))
+
+
+class TestSmiMonitor(GpuMonitorContract):
+    def monitor(self) -> GpuMonitor:
+        return smi()
+
+    def silent(self) -> GpuMonitor:
+        return smi("GPU-1, NVIDIA L4, 580.65, [N/A], 2040", "1500, 6251, [N/A], [Not Supported], 0x0")
 
 
 def test_unknown_gpu_is_an_engine_error_that_names_its_place() -> None:

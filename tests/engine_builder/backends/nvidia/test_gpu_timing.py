@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from engine_builder.backends.gpu.lock import gpu_lock
 from engine_builder.backends.gpu.state import GpuInfo, GpuMonitor, GpuSample
@@ -16,7 +18,7 @@ from engine_builder.errors import EngineError
 from tests.engine_builder.fake_gpu import FakeGpu
 from tests.engine_builder.fake_tensorrt import fake_tensorrt
 
-FEEDS = {"x": np.ones((2, 3), dtype=np.float32), "sizes": np.array([3], dtype=np.int64)}
+FEEDS: dict[str, NDArray[Any]] = {"x": np.ones((2, 3), dtype=np.float32), "sizes": np.array([3], dtype=np.int64)}
 QUIET = GpuSample(1500, 6251, 60, 70.0, (), ())
 
 

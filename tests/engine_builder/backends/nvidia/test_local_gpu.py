@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from calibration.errors import InvalidConfigError
 from engine_builder.backends import registry as backends
@@ -23,7 +25,7 @@ from tests.engine_builder.fake_tensorrt import fake_tensorrt
 
 pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx builder (the extra rtx)")
 
-FEEDS = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "sizes": np.zeros(2, dtype=np.int64)}
+FEEDS: dict[str, NDArray[Any]] = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "sizes": np.zeros(2, dtype=np.int64)}
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TypedDict
 
 import pytest
 
@@ -17,19 +18,34 @@ from engine_builder.backends.nvidia.network_build import build_plan
 from engine_builder.errors import BuildError, RefusedModelError
 from tests.engine_builder.fake_gpu import FakeGpu
 from tests.engine_builder.fake_tensorrt import fake_tensorrt
+from tests.engine_builder.tensorrt_builds import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[4]
 
 
+class Written(TypedDict):
+    """What the process with the real builder writes."""
+
+    builds: dict[str, dict[str, object]]
+    progress: list[tuple[float, str]]
+    progress_of_two: list[tuple[float, str]]
+    settings: dict[str, int]
+
+
 @pytest.fixture(scope="module")
-def builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     if importlib.util.find_spec("tensorrt_rtx") is None:
         pytest.skip("tensorrt-rtx-cu13 is not installed")
     command = [sys.executable, "-m", "tests.engine_builder.tensorrt_builds", str(tmp_path_factory.mktemp("builds"))]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    found: dict[str, dict[str, object]] = json.loads(done.stdout)
+    found: Written = json.loads(done.stdout)
     return found
+
+
+@pytest.fixture(scope="module")
+def builds(written: Written) -> dict[str, dict[str, object]]:
+    return written["builds"]
 
 
 def detail(build: dict[str, object], kind: type[BuildError] = BuildError) -> str:
@@ -85,19 +101,32 @@ def test_report_at_opt_is_of_fixed_sizes_and_the_plan_is_the_open_one(builds: di
     assert "Dimensions: [-1" not in str(found["layers at opt"])
 
 
-def test_two_compilations_share_the_progress(builds: dict[str, dict[str, object]]) -> None:
-    shares = [float(share) for share, _ in builds["progress of two"]]
+def test_two_compilations_share_the_progress(written: Written) -> None:
+    shares = [share for share, _ in written["progress_of_two"]]
     assert shares == sorted(shares)
     assert min(share for share in shares if share > 0.0) < 0.5 < max(shares) <= 1.0
 
 
-def test_optimization_level_is_set(builds: dict[str, dict[str, object]]) -> None:
-    assert builds["levels"] == [4]
+def test_builder_gets_the_level_and_the_workspace_of_the_options(written: Written) -> None:
+    """As the library's own configuration tells them: TensorRT-RTX, unlike TensorRT, builds the same plan at every level."""
+    assert written["settings"] == {"optimization level": OPTIONS.optimization_level, "workspace bytes": OPTIONS.workspace_bytes}
+    assert OPTIONS.optimization_level != BuildOptions().optimization_level
+    assert OPTIONS.workspace_bytes != BuildOptions().workspace_bytes
 
 
-def test_progress_never_goes_back_and_names_phases(builds: dict[str, dict[str, object]]) -> None:
-    steps = builds["progress"]
-    shares = [float(share) for share, _ in steps]
+def test_kernels_that_need_more_than_the_workspace_are_refused(builds: dict[str, dict[str, object]]) -> None:
+    assert "within workspace limit" in detail(builds["small workspace"], RefusedModelError)
+    assert int(str(builds["large workspace"]["bytes"])) > 1000
+
+
+def test_plan_is_built_without_tf32(builds: dict[str, dict[str, object]]) -> None:
+    assert builds["built"]["sha256"] == builds["again"]["sha256"]
+    assert builds["with TF32"]["sha256"] != builds["built"]["sha256"]
+
+
+def test_progress_never_goes_back_and_names_phases(written: Written) -> None:
+    steps = written["progress"]
+    shares = [share for share, _ in steps]
     assert shares == sorted(shares)
     assert shares[-1] > shares[0]
     assert all(phase for _, phase in steps)

@@ -125,7 +125,7 @@ def test_what_fits_into_the_cache_is_read_there() -> None:
 
 def test_range_is_the_gpus_error() -> None:
     found = predicted_latency([CONV], ROUND)
-    assert (found.low_ms, found.high_ms) == (pytest.approx(0.75 * found.ms), pytest.approx(1.25 * found.ms))
+    assert (found.low_ms, found.high_ms) == pytest.approx((0.75 * found.ms, 1.25 * found.ms))
 
 
 def test_range_around_nothing_is_refused() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from numpy.typing import NDArray
 
 from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends.base import Backend
@@ -27,7 +29,7 @@ from engine_builder.errors import BuildError, UnsupportedTargetError
 from tests.engine_builder.fake_gpu import FakeGpu
 from tests.engine_builder.fake_tensorrt import fake_tensorrt
 
-FEEDS = {"x": np.ones((2, 3), dtype=np.float32), "sizes": np.array([3], dtype=np.int64)}
+FEEDS: dict[str, NDArray[Any]] = {"x": np.ones((2, 3), dtype=np.float32), "sizes": np.array([3], dtype=np.int64)}
 
 
 @dataclass
@@ -161,9 +163,10 @@ def test_engine_built_on_the_gpu_runs_reports_and_is_timed_there(tmp_path: Path)
     engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan", shapes={"x": ShapeRange((1, 4), (2, 4), (4, 4))})
     feeds = {"x": np.ones((3, 4), dtype=np.float32)}
     runner = target.open(engine.path, threads=1)
-    np.testing.assert_allclose(runner.run(feeds)[0], [[1, 2, 3, 4]] * 3, rtol=1e-3)  # TF32 keeps 10 bits of the fraction
+    found = np.asarray(runner.run(feeds)[0], np.float32)
+    np.testing.assert_allclose(found, [[1, 2, 3, 4]] * 3, rtol=1e-3)  # TF32 keeps 10 bits of the fraction
     assert any("product" in kernel.nodes for kernel in engine.kernels)
     monitor = open_gpu_monitor(gpu.device.pci_bus_id)
-    found = time_engines({"a": runner}, feeds, gpu, monitor, seconds=0.2, lock_folder=tmp_path)
-    assert 0 < found.timings["a"].timing.median_ms < 100
+    times = time_engines({"a": runner}, feeds, gpu, monitor, seconds=0.2, lock_folder=tmp_path)
+    assert 0 < times.timings["a"].timing.median_ms < 100
     runner.close()

@@ -15,14 +15,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 
 from calibration.graph.layers import find_layers
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme
 from engine_builder.backends.onnxruntime.integer_kernels import IntegerKernels, measured_kernels
 from engine_builder.qdq.onnxruntime_dialect import rewrite
 from tests.engine_builder import run_engines
-from tests.engine_builder.fake_quantized import ATTENTION, GEMMS, OUTPUTS, RESIDUAL, measured_ranges, model_of, run, samples_of
+from tests.engine_builder.fake_quantized import ATTENTION, GEMMS, OUTPUTS, RESIDUAL, Tensors, measured_ranges, model_of, run, samples_of
 from tests.this_processor import EXACT_ANYWHERE, EXACT_HERE
 
 # Weights and pictures without negative values: every pair has one sign, and every sum is large.
@@ -39,7 +38,6 @@ positive (float[N,8,6,6] x) => (float[N,10] y)
 }
 """
 NETWORKS = {"residual": RESIDUAL, "attention": ATTENTION, "outputs": OUTPUTS, "gemms": GEMMS, "positive": POSITIVE}
-Tensors = dict[str, NDArray[np.generic]]
 
 
 def network(name: str) -> tuple[onnx.ModelProto, Tensors]:
@@ -77,7 +75,7 @@ def haswell(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for scheme, kind in ((EXACT_ANYWHERE, "bound"), (ONNXRUNTIME_CPU_SCHEME, "full")):
             explicit, feeds, _ = engine(name, scheme)
             onnx.save_model(explicit, folder / f"{name}-{kind}.onnx")
-            np.savez(folder / f"{name}-{kind}.npz", **feeds)
+            np.savez(folder / f"{name}-{kind}.npz", allow_pickle=False, **feeds)
     command = [emulator, "-cpu", "Haswell", sys.executable, str(run_engines.__file__), str(folder)]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OPENBLAS_CORETYPE": "Haswell"}
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=600)
