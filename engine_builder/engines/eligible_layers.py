@@ -12,7 +12,6 @@ from calibration.number_formats.precision import Precision
 from calibration.ranges.range_table import RangeTable
 from engine_builder.backends.registry import backend_for
 from engine_builder.config.config import Config
-from engine_builder.qdq.rules.eligibility import Eligibility
 from engine_builder.records.inspection import Inspection, decisions
 
 RANGE_BATCH = 8
@@ -39,11 +38,11 @@ def eligible_precisions(model: onnx.ModelProto, found: Inspection, config: Confi
         config: The job's settings.
         table: Ranges of the layers' tensors.
     """
-    eligibility = Eligibility(model, found.layers) if found.scheme.strongly_typed else None
+    eligibility = backend_for(config.target, config.gpu).capabilities.dialect.eligibility(model, found.layers)
     able: dict[str, list[str]] = {}
     for layer in found.layers:
         constants = {layer.weight, layer.bias} & table.specials.keys()
         if table.can_round((*layer.inputs, layer.output)) and not constants:
-            taken = [one.value for one in low_precisions(config) if eligibility is None or eligibility.can_take(layer, one)]
+            taken = [one.value for one in low_precisions(config) if eligibility.can_take(layer, one)]
             able |= {layer.name: taken} if taken else {}
     return able
