@@ -89,6 +89,11 @@ class FormatTable(enum.StrEnum):
         return self.row.element_type
 
     @property
+    def colour(self) -> str:
+        """In the report, #rrggbb."""
+        return self.row.colour
+
+    @property
     def is_quantized(self) -> bool:
         """Whether values are levels times a scale; else it is a float type that whole graphs are computed in."""
         return self.row.grid.is_scaled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine_builder.backends.base import Backend
 from engine_builder.backends.build_options import BuildOptions
@@ -13,6 +13,7 @@ from engine_builder.backends.gpu.catalogue import Gpu, gpu_by_name
 from engine_builder.backends.gpu.devices import has_cuda_package
 from engine_builder.backends.gpu.state import first_compute_capability, first_gpu_name
 from engine_builder.errors import UnsupportedTargetError
+from engine_builder.workspace.workspace import StageContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,18 @@ BACKENDS: Targets = {
         opens_gpu=_is_rtx_here,
     ),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class TargetContext(StageContext):
+    """The context of a stage whose job may be for targets of another table: what a program gives that brings a backend of its own."""
+
+    targets: Targets = field(default_factory=lambda: BACKENDS)
+
+
+def targets_of(context: StageContext) -> Targets:
+    """Return the targets that a stage knows."""
+    return context.targets if isinstance(context, TargetContext) else BACKENDS
 
 
 def opens_gpu(target: str, gpu: str | None) -> bool:

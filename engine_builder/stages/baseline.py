@@ -217,7 +217,7 @@ class _Bench:
         folder: Path = self._context.scratch / f"baseline-{self._built}"
         self._built += 1
         folder.mkdir()
-        return StageContext(self._context.workspace, folder, self._context.progress)
+        return replace(self._context, scratch=folder)
 
     def _not_reached(self, plan: FloatPlan, engine: Engine) -> tuple[Reached, ...]:
         """Return the layers that make an engine another one than was simulated: those that the builder gave another float type."""

@@ -59,7 +59,7 @@ def repair(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     samples = load_saved(context.workspace.path(found.calibration))
     model = read_model(context.workspace.path(found.prepared))
     scheme = found.scheme
-    wanted = wanted_decisions(found, config, request)
+    wanted = wanted_decisions(found, request)
     fitted, held_out = split(samples.samples, found.batch if found.is_batch_fixed else 1, config.search.seed)
     table = RepairTable()
     if len(held_out):
