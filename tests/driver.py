@@ -16,6 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from calibration.codec import json_from_value, value_from_json
+from engine_builder.backends.registry import BACKENDS, TargetContext, Targets
 from engine_builder.backends.target_checks import with_metric_model
 from engine_builder.config.config import config_from_json, config_json
 from engine_builder.pipeline.optimize import JobRequest, optimize
@@ -48,6 +49,7 @@ class Driver:
     workspace: Workspace
     timer: Timer = LOW_IS_FASTER
     broken: Callable[[str], Exception | None] = lambda name: None
+    targets: Targets = field(default_factory=lambda: BACKENDS)
     calls: list[str] = field(default_factory=list)
     entered_stages: list[str] = field(default_factory=list)
     trials: Sequence[Mapping[str, object]] = ()
@@ -74,7 +76,8 @@ class Driver:
         scratch = self.workspace.root / "scratch-test"
         scratch.mkdir()
         try:
-            context = StageContext(Workspace(self.workspace.root, temporary=scratch), scratch, lambda fraction, message: None)
+            workspace = Workspace(self.workspace.root, temporary=scratch)
+            context = TargetContext(workspace, scratch, lambda fraction, message: None, self.targets)
             start = time.perf_counter()
             result = stages[stage](_through_json(request), context)
             return _through_json({"seconds": time.perf_counter() - start, **result})
@@ -140,6 +143,7 @@ def run_job(
     metric_model: onnx.ModelProto | None = None,
     timer: Timer = LOW_IS_FASTER,
     broken: Callable[[str], Exception | None] = lambda name: None,
+    targets: Targets = BACKENDS,
 ) -> Finished:
     """Run a whole job.
 
@@ -152,10 +156,11 @@ def run_job(
         metric_model: The user's own metric.
         timer: Times the engines.
         broken: Asked for an error before each stage.
+        targets: What engines can be built for.
     """
     driver, job = submitted(folder, model, calibration, validation, config, metric_model=metric_model)
-    driver.timer, driver.broken = timer, broken
-    return Finished(driver, optimize(job, driver, driver), job.model, driver.workspace.path(job.model).read_bytes())
+    driver.timer, driver.broken, driver.targets = timer, broken, targets
+    return Finished(driver, optimize(job, driver, driver, targets=targets), job.model, driver.workspace.path(job.model).read_bytes())
 
 
 def submitted(

@@ -145,7 +145,7 @@ def _sites(
     wanted: dict[tuple[str, bool], list[Precision]] = {}  # by layer, and whether its input is smoothed
     for decision in decisions:
         if decision.precision in INTEGERS and decision.layer in products:
-            smoothed = decision.precision is Precision.INT8 and decision.layer in smoothing
+            smoothed = decision.precision.multiplies_integers and decision.layer in smoothing
             wanted.setdefault((decision.layer, smoothed), []).append(decision.precision)
     sites = []
     for (name, smoothed), precisions in wanted.items():
@@ -191,7 +191,7 @@ def _levels(
 ) -> NDArray[np.int8]:
     step = np.broadcast_to(weight_step(weight, product.layer, precision, scheme), weight.shape)
     top = 2 ** (precision.bits - 1) - 1
-    bounded = precision is Precision.INT8 and scheme.bounds_pairs and adds_pairs(product.layer, weight.shape)
+    bounded = precision.multiplies_integers and scheme.bounds_pairs and adds_pairs(product.layer, weight.shape)
     pairs = partners(product.layer, weight.shape) if bounded else None
     parts = zip(factors, product.matrices(weight), product.matrices(step), strict=True)
     return product.weight(np.stack([factor.levels(w, s, top, pairs) for factor, w, s in parts]))

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.graph.layers import Layer
+from calibration.number_formats.grids import block_scale, weight_scale
 from calibration.number_formats.pair_bound import adds_pairs, pair_bound_scale
-from calibration.number_formats.precision import Precision, Scheme, block_scale, weight_scale
+from calibration.number_formats.precision import Precision, Scheme
 
-INTEGERS = (Precision.INT8, Precision.INT4)
+INTEGERS = tuple(precision for precision in Precision if precision.is_integer)
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
@@ -24,16 +25,17 @@ def weight_step(weight: NDArray[np.float32], layer: Layer, precision: Precision,
     Args:
         weight: The layer's weight, or what is rounded in its place.
         layer: The layer.
-        precision: One of INTEGERS.
-        scheme: How the target quantizes: strongly typed ones have INT4 weights of products in blocks along the axis that is summed over;
-            where one bounds pairs, the step of INT8 is as large as that takes.
+        precision: Of integers.
+        scheme: How the target quantizes: where it has blocks, weights of products are in those of their format, along the axis that is
+            summed over; where it bounds pairs, the step of integers that are multiplied by integers is as large as that takes.
     """
     is_product = layer.op_type not in _CONVOLUTIONS and weight.ndim in (2, 3)  # a Conv1d's weight has three axes too
-    if precision is Precision.INT4 and scheme.strongly_typed and layer.weight_axis is not None and is_product:
+    block = precision.weight_block if scheme.blocks_weights else None
+    if block is not None and layer.weight_axis is not None and is_product:
         axis = reduction_axis(layer.weight_axis, weight.ndim)
-        scale = block_scale(weight, axis, block=scheme.block, bits=precision.bits)
-        return np.asarray(np.take(np.repeat(scale, scheme.block, axis=axis), np.arange(weight.shape[axis]), axis=axis))
+        scale = block_scale(weight, axis, block=block, bits=precision.bits)
+        return np.asarray(np.take(np.repeat(scale, block, axis=axis), np.arange(weight.shape[axis]), axis=axis))
     step = weight_scale(weight, layer.weight_axis, bits=precision.bits)
-    if precision is Precision.INT8 and scheme.bounds_pairs and adds_pairs(layer, weight.shape):
+    if precision.multiplies_integers and scheme.bounds_pairs and adds_pairs(layer, weight.shape):
         return np.maximum(step, pair_bound_scale(weight, layer))
     return step

@@ -16,7 +16,7 @@ from calibration.execution.layerwise_run import Chain
 from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import Layer
 from calibration.nonfinite import Special, finite_of, specials_in
-from calibration.number_formats.precision import FP16_MAX
+from calibration.number_formats.grids import FP16_MAX
 from calibration.onnx_model.model_io import read_model
 from calibration.ranges.estimators import clipped_range
 from calibration.ranges.histograms import Histogram

@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.number_formats.precision import Precision, activation_grid
+from calibration.number_formats.grids import activation_grid
+from calibration.number_formats.precision import Precision
 from calibration.ranges.histograms import Histogram
 from calibration.ranges.range_table import RangeMethod
 

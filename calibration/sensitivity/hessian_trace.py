@@ -35,7 +35,7 @@ from calibration.algorithms.smooth_quant import multiplied
 from calibration.data.sample_axes import SampleAxes
 from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import Layer
-from calibration.number_formats.precision import Precision, Scheme, fake_quantize_activation, fake_quantize_fp8
+from calibration.number_formats.precision import Precision, Scheme
 from calibration.process.worker_threads import in_parallel
 from calibration.sensitivity.adaptive_sampling import Key, ProbedTensor, on_one_level, undecided
 from calibration.sensitivity.perturbed_model import Probe, ReferenceModel
@@ -215,14 +215,14 @@ def _mean_of_parts(parts: Sequence[tuple[int, Mapping[Key, _Found]]]) -> dict[Ke
 def sites(reference: ReferenceModel, layer: Layer, scheme: Scheme, precision: Precision) -> tuple[str, ...]:
     """Return the tensors of a layer that the precision rounds and that an estimate can be made for, as low_layers.py rounds them.
 
-    Case 1. INT8, and FP8 where the scheme has it, round the weight, the inputs that ``rounded_inputs`` names, and quantized outputs.
-    Case 2. INT4 rounds the weight alone; levels other than the nearest have no estimate.
-    Case 3. 16-bit floats have none: what they lose is next to nothing.
+    Case 1. Formats that round inputs round the weight, the inputs that ``rounded_inputs`` names, and quantized outputs.
+    Case 2. Formats for weights alone round the weight; levels other than the nearest have no estimate.
+    Case 3. Float types have none: what they lose is next to nothing.
     """
     names = ["weight"] if layer.weight is not None else []
-    if precision is Precision.INT4:
+    if precision.is_weight_only:
         return () if reference.has_levels(layer, precision) else tuple(names)
-    if precision is not Precision.INT8 and not (precision is Precision.FP8 and scheme.strongly_typed):
+    if not precision.rounds_inputs:
         return ()
     rounded = rounded_inputs(reference.graph, layer, scheme)
     names += [f"input{index}" for index, name in enumerate(layer.inputs) if name in rounded]
@@ -293,7 +293,7 @@ def _rounding(
 ) -> float:
     """Return ||x - Q(x)||^2 in the precision: of the weight, or the mean over samples of an activation."""
     model = probe.run.model
-    smoothing = model.smoothing(probe.layer) if site != "output" and precision is Precision.INT8 else None
+    smoothing = model.smoothing(probe.layer) if site != "output" and precision.multiplies_integers else None
     if site == "weight":
         rounded = model.rounded_weight(probe.layer, precision)
         if smoothing is not None:
@@ -303,14 +303,12 @@ def _rounding(
     if name not in ranges:
         return 0.0
     span = span_of(model.graph, name, ranges, scheme)
-    if precision is Precision.FP8:
-        error = fake_quantize_fp8(tensor, *span)
-    elif smoothing is not None:
+    if smoothing is not None:
         span = smoothing.low, smoothing.high
-        error = fake_quantize_activation(tensor * smoothing.factor, *span, bits=8, symmetric=scheme.symmetric_activations)
+        error = precision.grid.round_activation(tensor * smoothing.factor, *span, symmetric=scheme.symmetric_activations)
         error /= smoothing.factor
     else:
-        error = fake_quantize_activation(tensor, *span, bits=8, symmetric=scheme.symmetric_activations)
+        error = precision.grid.round_activation(tensor, *span, symmetric=scheme.symmetric_activations)
     error -= tensor
     return _squared_norm(error) / probe.run.samples
 

@@ -62,7 +62,7 @@ def reached(kernels: Sequence[Kernel], asked: Mapping[str, Precision]) -> tuple[
 
     Args:
         kernels: Of the engine.
-        asked: Precision by node name; INT4 means the weight alone, so floating-point arithmetic with an INT4 weight fulfils it.
+        asked: Precision by node name; floating-point arithmetic fulfils one for weights alone, where the weight has it.
     """
     return tuple(_reached(kernels, node, precision) for node, precision in asked.items())
 
@@ -82,8 +82,8 @@ def _reached(kernels: Sequence[Kernel], node: str, asked: Precision) -> Reached:
 
 def _got(kernel: Kernel) -> Precision:
     weight = weight_of(kernel)
-    if weight is not None and weight.dtype == "int4":
-        return Precision.INT4
+    if weight is not None and weight.dtype in LOW and LOW[weight.dtype].is_weight_only:
+        return LOW[weight.dtype]
     if is_attention(kernel) and math_of(kernel) in LOW.values():
         wide = [tensor for tensor in factors_of(kernel)[:2] if tensor.dtype in FLOATS]  # queries and keys
         return FLOATS[wide[0].dtype] if wide else math_of(kernel)

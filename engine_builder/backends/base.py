@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -13,31 +14,41 @@ from numpy.typing import NDArray
 from calibration.number_formats.precision import Precision, Scheme
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.kernels import Kernel, KernelTime
+from engine_builder.backends.triton_platform import TritonPlatform
+from engine_builder.config.builder_options import BuilderSupport
 from engine_builder.config.config import ShapeRange
+from engine_builder.qdq.dialects.base import Dialect
 from engine_builder.timing import MIN_GAIN, Timing, TimingPlan
+
+
+class Source(enum.StrEnum):
+    """Where a time comes from."""
+
+    MEASURED = "measured"  # on this machine
+    PREDICTED = "predicted"  # from what is known of the hardware
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a target can do."""
+    """What a target can do: all that code may ask of one, instead of its name."""
 
     target: str
     baseline: Precision  # of layers without a lower precision, and of the engine that latencies are compared with
     low: tuple[Precision, ...]  # precisions that a layer may take instead
     scheme: Scheme  # how the low precisions round
-    latency_source: str  # "measured" on this machine, or "predicted"
+    dialect: Dialect  # how its explicit graphs are written
+    latency_source: Source  # of whole engines
+    kernel_times: Source = Source.MEASURED  # of single kernels
     parallel_runs: bool = False  # whether threads may share a runner
     runs_on_cpu: bool = False  # whether engines run on the processor, by whose integer kernels
+    has_own_parser: bool = False  # whether another parser than onnxruntime's reads its models: then they keep to the ONNX standard
     engine_name: str = "engine.onnx"  # what an engine's file is called
+    triton: TritonPlatform | None = None  # what loads its engines in Triton; None: nothing does
+    builder: BuilderSupport = field(default_factory=BuilderSupport)  # what a user may ask of its builder
     is_own_baseline: bool = True  # whether the user's own file is the baseline engine; else the baseline is built
     is_repeatable: bool = True  # whether two builds of one explicit model give the same engine
     compute_capability: tuple[int, int] | None = None  # of the GPU that is built for, where it is known
     least_gain: float = MIN_GAIN  # of the baseline's latency, for an engine to count as faster
-
-    def __post_init__(self) -> None:
-        """Check the closed set of latency sources."""
-        if self.latency_source not in ("measured", "predicted"):
-            raise ValueError(f"latency_source is {self.latency_source!r}, expected 'measured' or 'predicted'")
 
 
 @dataclass(frozen=True, slots=True)

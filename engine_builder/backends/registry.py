@@ -1,10 +1,11 @@
-"""The targets that engines can be built for; each target's modules are imported when it is first asked for."""
+"""The targets that engines can be built for: one literal table, a row a target, whose modules are imported when it is first asked for."""
 
 from __future__ import annotations
 
 import difflib
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from engine_builder.backends.base import Backend
 from engine_builder.backends.build_options import BuildOptions
@@ -12,6 +13,21 @@ from engine_builder.backends.gpu.catalogue import Gpu, gpu_by_name
 from engine_builder.backends.gpu.devices import has_cuda_package
 from engine_builder.backends.gpu.state import first_compute_capability, first_gpu_name
 from engine_builder.errors import UnsupportedTargetError
+from engine_builder.workspace.workspace import StageContext
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A row of the table: how a backend is made, and what is known of the target before, whether or not its packages are here.
+
+    All else is asked of the backend's ``capabilities``.
+    """
+
+    make: Callable[[str | None, BuildOptions], Backend]  # of the GPU's name; raises UnsupportedTargetError
+    takes_gpu: bool = False  # whether the name of a GPU means something to it
+    needs_gpu_name: Callable[[], bool] = lambda: False  # whether the user must give one
+    gpus: Callable[[], tuple[str, ...]] = tuple  # names of the GPUs that can be built for without being here
+    opens_gpu: Callable[[str | None], bool] = lambda gpu: False  # whether engines for the GPU run on that of this machine
 
 
 def _onnxruntime_cpu(gpu: str | None, options: BuildOptions) -> Backend:
@@ -56,16 +72,41 @@ def rtx_gpu_here() -> str | None:
     return found.name if found in _rtx_gpus() else None
 
 
+def _rtx_gpus() -> tuple[Gpu, ...]:
+    from engine_builder.backends.nvidia.tensorrt_rtx import supported_gpus
+
+    return supported_gpus()
+
+
+Targets = Mapping[str, Target]
+BACKENDS: Targets = {
+    "onnxruntime-cpu": Target(_onnxruntime_cpu),
+    "tensorrt": Target(_tensorrt, takes_gpu=True, opens_gpu=lambda gpu: True),
+    "tensorrt-rtx": Target(
+        _tensorrt_rtx,
+        takes_gpu=True,
+        needs_gpu_name=lambda: rtx_gpu_here() is None,
+        gpus=lambda: tuple(gpu.name for gpu in _rtx_gpus()),
+        opens_gpu=_is_rtx_here,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TargetContext(StageContext):
+    """The context of a stage whose job may be for targets of another table: what a program gives that brings a backend of its own."""
+
+    targets: Targets = field(default_factory=lambda: BACKENDS)
+
+
+def targets_of(context: StageContext) -> Targets:
+    """Return the targets that a stage knows."""
+    return context.targets if isinstance(context, TargetContext) else BACKENDS
+
+
 def opens_gpu(target: str, gpu: str | None) -> bool:
     """Return whether the engines of a job run on this machine's GPU."""
-    return target == "tensorrt" or (target == "tensorrt-rtx" and _is_rtx_here(gpu))
-
-
-BACKENDS: Mapping[str, Callable[[str | None, BuildOptions], Backend]] = {
-    "onnxruntime-cpu": _onnxruntime_cpu,
-    "tensorrt": _tensorrt,
-    "tensorrt-rtx": _tensorrt_rtx,
-}
+    return target in BACKENDS and BACKENDS[target].opens_gpu(gpu)
 
 
 def targets() -> list[dict[str, object]]:
@@ -83,24 +124,34 @@ def why_not(target: str) -> str | None:
     return None
 
 
-def backend_for(target: str, gpu: str | None = None, options: BuildOptions | None = None) -> Backend:
+def backend_for(target: str, gpu: str | None = None, options: BuildOptions | None = None, *, table: Targets = BACKENDS) -> Backend:
     """Return the backend of a target.
 
     Args:
-        target: One of ``BACKENDS``.
+        target: One of the table.
         gpu: The GPU's product name, for a target that builds for GPUs that are not in this machine.
         options: How engines are built; who builds none does without.
+        table: The targets that there are.
 
     Raises:
         UnsupportedTargetError: There is no such target, it lacks a package, or it cannot build for the GPU.
     """
-    if target not in BACKENDS:
-        near = difflib.get_close_matches(target, BACKENDS, n=1)
+    return target_row(target, table).make(gpu, BuildOptions() if options is None else options)
+
+
+def target_row(target: str, table: Targets = BACKENDS) -> Target:
+    """Return the row of a target.
+
+    Raises:
+        UnsupportedTargetError: There is no such target.
+    """
+    if target not in table:
+        near = difflib.get_close_matches(target, table, n=1)
         raise UnsupportedTargetError(
-            f"target: {target!r} is unknown here, expected one of {', '.join(sorted(BACKENDS))}",
+            f"target: {target!r} is unknown here, expected one of {', '.join(sorted(table))}",
             fix=f"use {near[0]!r}" if near else "choose a target that GET /v1/targets lists",
         )
-    return BACKENDS[target](gpu, BuildOptions() if options is None else options)
+    return table[target]
 
 
 def _described(target: str) -> dict[str, object]:
@@ -108,12 +159,6 @@ def _described(target: str) -> dict[str, object]:
     return {
         "target": capabilities.target,
         "precisions": [precision.value for precision in (capabilities.baseline, *capabilities.low)],
-        "latency_source": capabilities.latency_source,
-        "gpus": [gpu.name for gpu in _rtx_gpus()] if target == "tensorrt-rtx" else [],
+        "latency_source": capabilities.latency_source.value,
+        "gpus": list(BACKENDS[target].gpus()),
     }
-
-
-def _rtx_gpus() -> tuple[Gpu, ...]:
-    from engine_builder.backends.nvidia.tensorrt_rtx import supported_gpus
-
-    return supported_gpus()

@@ -6,37 +6,42 @@ import dataclasses
 
 from calibration.accuracy.metrics import Metric
 from calibration.errors import InvalidConfigError
-from engine_builder.backends.registry import backend_for, rtx_gpu_here
+from engine_builder.backends.registry import BACKENDS, Targets, backend_for, target_row
 from engine_builder.config.builder_options import check_builder
 from engine_builder.config.config import Config, ExactOn, require_precisions
 from engine_builder.errors import UnsupportedTargetError
 
 
-def check_config(config: Config) -> None:
+def check_config(config: Config, *, table: Targets = BACKENDS) -> None:
     """Refuse settings that the target cannot honour.
+
+    Args:
+        config: The configuration.
+        table: The targets that there are.
 
     Raises:
         UnsupportedTargetError: The target is unknown or not to be had here, has no GPU to name, or cannot build for the GPU.
         InvalidConfigError: The GPU is missing, or ``precisions`` names one that the target lacks, or none that is lower than its baseline;
             or the builder is told what means nothing to it.
     """
-    if config.gpu is not None and config.target == "onnxruntime-cpu":
+    row = target_row(config.target, table)
+    if config.gpu is not None and not row.takes_gpu:
         raise UnsupportedTargetError(
             f"gpu: found {config.gpu!r}, expected none: {config.target} runs on the CPU",
             fix="Leave gpu out, or choose a target that runs on a GPU.",
         )
-    if config.gpu is None and config.target == "tensorrt-rtx" and rtx_gpu_here() is None:
+    if config.gpu is None and row.needs_gpu_name():
         raise InvalidConfigError(
-            "gpu: found none, expected the name of the GPU that tensorrt-rtx plans are to be built for",
+            f"gpu: found none, expected the name of the GPU that {config.target} plans are to be built for",
             fix='Give gpu, for example "RTX 4090"; GET /v1/targets lists those that are known.',
         )
-    capabilities = backend_for(config.target, config.gpu).capabilities
+    capabilities = backend_for(config.target, config.gpu, table=table).capabilities
     if config.exact_on is not ExactOn.THIS_MACHINE and not capabilities.runs_on_cpu:
         raise InvalidConfigError(
             f"exact_on: found {config.exact_on}, but engines of {config.target} do not run on a processor's integer kernels",
             fix="Leave exact_on out, or choose the target onnxruntime-cpu.",
         )
-    check_builder(config.builder, config.target, capabilities.compute_capability)
+    check_builder(config.builder, config.target, capabilities.builder, capabilities.compute_capability)
     require_precisions(config, (capabilities.baseline, *capabilities.low))
     if config.precisions is not None and not set(config.precisions) & set(capabilities.low):
         raise InvalidConfigError(

@@ -24,7 +24,7 @@ from calibration.sensitivity.task_losses import losses
 from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from engine_builder.evaluation.outputs import ComparedOutputs
 from engine_builder.evaluation.run_samples import run_all
-from engine_builder.qdq.tensorrt_dialect import rewrite_tensorrt
+from engine_builder.qdq.dialects.base import Dialect, ExplicitPlan
 from engine_builder.records.inspection import Inspection
 
 PROBE_SAMPLES = 16
@@ -84,6 +84,7 @@ def probe_blocks(
     ranges: Mapping[str, tuple[float, float]],
     samples: CalibrationSet,
     precision: Precision,
+    dialect: Dialect,
     scratch: Path,
     on_block: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[ProbedBlock, ...]:
@@ -95,6 +96,7 @@ def probe_blocks(
         ranges: (lowest, highest) by tensor name.
         samples: What to measure on; the first PROBE_SAMPLES count.
         precision: FP16 or BF16.
+        dialect: How the target's explicit graphs are written.
         scratch: A folder for temporary files.
         on_block: Told how many blocks of how many are done.
     """
@@ -102,7 +104,8 @@ def probe_blocks(
 
     def outputs(floats: Mapping[str, Precision]) -> tuple[NDArray[np.generic], ...]:
         path = scratch / "probe.onnx"
-        save_model(rewrite_tensorrt(model, found.layers, {}, ranges, baseline=Precision.FP32, floats=floats), path)
+        plan = ExplicitPlan(model, found.layers, {}, ranges, found.scheme, Precision.FP32, floats=floats)
+        save_model(dialect.explicit(plan), path)
         runner = ComparedOutputs(OrtCpuRunner(path, threads=1, as_written=True), found.compared, found.axes)
         try:
             return run_all(runner, share, batch=found.scoring_batch)

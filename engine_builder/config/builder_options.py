@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from calibration.errors import InvalidConfigError
@@ -67,24 +66,23 @@ class BuilderConfig:
 
 
 OLDEST_COMPATIBLE = (8, 0)  # compute capability, of plans for any GPU since
-# Which keys mean something, by target; what a target lacks stays at its default.
-MEANINGFUL: Mapping[str, frozenset[str]] = {
-    "onnxruntime-cpu": frozenset(),
-    "tensorrt": frozenset(item.name for item in dataclasses.fields(BuilderConfig)),
-    "tensorrt-rtx": frozenset({"workspace_mb"}),
-}
-WHY_NOT: Mapping[str, str] = {
-    "onnxruntime-cpu": "its engine is the model itself, and nothing is built",
-    "tensorrt-rtx": "its builder has one level of optimization, and its plans are made for one type of GPU and one version",
-}
 
 
-def check_builder(builder: BuilderConfig, target: str, compute_capability: tuple[int, int] | None) -> None:
+@dataclass(frozen=True, slots=True)
+class BuilderSupport:
+    """What of ``BuilderConfig`` means something to a target."""
+
+    keys: frozenset[str] = frozenset()  # what a target lacks stays at its default
+    why_not: str = "it has no builder"  # of the other keys, in words
+
+
+def check_builder(builder: BuilderConfig, target: str, support: BuilderSupport, compute_capability: tuple[int, int] | None) -> None:
     """Refuse settings that mean nothing to the target.
 
     Args:
         builder: The settings.
         target: What is built for.
+        support: What of them it honours.
         compute_capability: Of the GPU, where it is known.
 
     Raises:
@@ -92,9 +90,9 @@ def check_builder(builder: BuilderConfig, target: str, compute_capability: tuple
     """
     for item in dataclasses.fields(builder):
         found = getattr(builder, item.name)
-        if found != item.default and item.name not in MEANINGFUL.get(target, frozenset()):
+        if found != item.default and item.name not in support.keys:
             raise InvalidConfigError(
-                f"builder.{item.name}: found {str(found).lower()}, expected none for {target}: {WHY_NOT.get(target, 'it is unknown')}",
+                f"builder.{item.name}: found {str(found).lower()}, expected none for {target}: {support.why_not}",
                 fix=f"Leave builder.{item.name} out, or set target to tensorrt.",
             )
     if builder.hardware_compatible and compute_capability is not None and compute_capability < OLDEST_COMPATIBLE:

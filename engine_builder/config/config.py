@@ -192,7 +192,7 @@ class RangeConfig:
         metadata={"description": "Try repairs of low layers, and keep those that lower the loss on samples they were not fitted to."},
     )
     second_order: tuple[Precision, ...] = field(
-        default=(Precision.INT4,),
+        default=tuple(precision for precision in INTEGERS if precision.is_weight_only),
         metadata={
             "uniqueItems": True,
             "description": "Precisions, of int8 and int4, whose weights one of the repairs rounds to second order (GPTQ); [] for none.",

@@ -16,11 +16,12 @@ from calibration.graph.opset import STANDARD_DOMAINS, opset_version
 from calibration.graph.runtime_view import is_standard, nodes_of
 from calibration.graph.weightless import copy_without, is_big
 from calibration.graph_passes.normalize import PreparedModel, prepare
+from calibration.number_formats.precision import Precision
 from calibration.onnx_model.model_io import save_model
 from engine_builder.backends.base import Backend, RefusedNode
 from engine_builder.engines.target_operators import check_standard
 from engine_builder.errors import BuildError, UnsupportedModelError
-from engine_builder.qdq.build import explicit_model
+from engine_builder.qdq.dialects.base import ExplicitPlan
 
 _LACKING = "a type that it does not have"
 _ADVICE_FOR_REASON = {
@@ -63,11 +64,11 @@ def prepare_for(backend: Backend, model: onnx.ModelProto, scratch: Path) -> Prep
         InvalidModelError: It cannot be prepared, or has no layers, whatever the target.
         UnsupportedModelError: The builder does not take a node of it.
     """
-    expanded = _FAILING | _given_up(model) if backend.capabilities.scheme.strongly_typed else frozenset()
+    expanded = _FAILING | _given_up(model) if backend.capabilities.has_own_parser else frozenset()
     first: RefusedNode | None = None
     while True:
         prepared = prepare(model, expanded)
-        if backend.capabilities.scheme.strongly_typed:
+        if backend.capabilities.has_own_parser:
             check_standard(prepared.model, backend.capabilities.target)
         find_layers(prepared.model)  # a model without any is refused, whatever the target
         refused = _refused(backend, prepared.model, scratch)
@@ -142,13 +143,13 @@ def _given_up(model: onnx.ModelProto) -> frozenset[str]:
 
 def _refused(backend: Backend, prepared: onnx.ModelProto, scratch: Path) -> tuple[RefusedNode, ...]:
     target = backend.capabilities
-    if not target.scheme.strongly_typed:
+    if not target.has_own_parser:
         return ()
     path, zeros = scratch / "shown.onnx", scratch / "shown.zeros"
     try:
         shown = _without_weights(prepared, zeros)
         try:
-            explicit = explicit_model(shown, find_layers(prepared), {}, {}, target.scheme)
+            explicit = target.dialect.explicit(ExplicitPlan(shown, find_layers(prepared), {}, {}, target.scheme, Precision.FP32))
         except BuildError:  # what has no form in the target's dialect, such as sequences, its builder may not take either
             save_model(shown, path)
             found = backend.refused(path)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from engine_builder.backends.base import Backend
 from engine_builder.backends.build_options import CACHE_SUFFIX, BuildOptions
-from engine_builder.backends.registry import backend_for
+from engine_builder.backends.registry import backend_for, targets_of
 from engine_builder.config.config import Config
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
@@ -35,7 +35,7 @@ def building_backend(config: Config, context: StageContext, *, final: bool = Fal
     Raises:
         UnsupportedTargetError: See ``backend_for``.
     """
-    return backend_for(config.target, config.gpu, build_options(config, context, final=final))
+    return backend_for(config.target, config.gpu, build_options(config, context, final=final), table=targets_of(context))
 
 
 def build_options(config: Config, context: StageContext, *, final: bool) -> BuildOptions:

@@ -26,11 +26,8 @@ from engine_builder.backends.base import Backend, Engine
 from engine_builder.config.config import config_from_json
 from engine_builder.evaluation.outputs import ComparedOutputs
 from engine_builder.evaluation.run_samples import run_all, run_workers
-from engine_builder.qdq.build import explicit_model
-from engine_builder.qdq.checks.simulation import simulated
-from engine_builder.qdq.checks.validator import validate_tensorrt
+from engine_builder.qdq.dialects.base import ExplicitPlan
 from engine_builder.qdq.emit.biases import with_corrected_biases
-from engine_builder.qdq.rules.legalize import settle
 from engine_builder.records.corrections import CorrectionData, Repair, RepairKind, read_levels, read_ranges, read_repairs
 from engine_builder.records.inspection import Inspection
 from engine_builder.workspace.model_files import model_size_bytes
@@ -103,10 +100,10 @@ def settled(found: Inspection, low: Mapping[str, Precision], backend: Backend, c
         backend: Of the target.
         context: Where the model is.
     """
-    if not found.scheme.strongly_typed or not low:
-        return dict(low)
-    precisions = settle(read_model(context.workspace.path(found.prepared)), found.layers, low, found.baseline_type).precisions
-    return {name: precisions[name] for name in low if precisions[name] is not found.baseline_type}
+    if not low:
+        return {}
+    path = context.workspace.path(found.prepared)
+    return backend.capabilities.dialect.legalized(lambda: read_model(path), found.layers, low, found.baseline_type)
 
 
 def build_corrected(
@@ -136,8 +133,7 @@ def build_corrected(
     samples = load_saved(context.workspace.path(found.calibration))
     means = cast("Mapping[str, NDArray[np.float64]]", context.workspace.read_arrays(data.means))
     batches = samples.take(np.array(data.fitted, dtype=np.int64)).batches(min(found.batch, len(data.fitted)))
-    if backend.capabilities.scheme.strongly_typed:  # what the engine computes, with kernels that the CPU has
-        explicit = simulated(explicit)
+    explicit = backend.capabilities.dialect.simulated(explicit)  # what the engine computes, with kernels that the CPU has
     shifts = corrections(explicit, sites, means, batches)
     del explicit
     folder = context.scratch / "corrected"
@@ -185,19 +181,25 @@ class _Plan:
     def explicit(self, shifts: Mapping[str, Floats] | None = None) -> onnx.ModelProto:
         """Return the explicit model, with corrected biases if ``shifts``, (channels,) by layer, are given."""
         model = self._model if shifts is None else with_corrected_biases(self._model, self.sites, shifts)
-        target = self._backend.capabilities
-        layers, smoothings, levels = self._found.layers, self.repairs.smoothings, self._levels
-        scheme = self._found.scheme
-        base = self._found.baseline_type if scheme.strongly_typed else target.baseline
-        floats = self._found.float_nodes
-        return explicit_model(model, layers, self._low, self._ranges, scheme, smoothings, base, levels, floats)
+        found, target = self._found, self._backend.capabilities
+        plan = ExplicitPlan(
+            model,
+            found.layers,
+            self._low,
+            self._ranges,
+            found.scheme,
+            found.baseline_type if target.dialect.has_float_types else target.baseline,
+            self.repairs.smoothings,
+            self._levels,
+            found.float_nodes,
+        )
+        return target.dialect.explicit(plan)
 
 
 def _write(explicit: onnx.ModelProto, backend: Backend, folder: Path) -> None:
     """Write an explicit model into ``folder``; its engine is built from the file, with as few models in memory as can be."""
     target = backend.capabilities
-    if target.scheme.strongly_typed:
-        validate_tensorrt(explicit, compute_capability=target.compute_capability)
+    target.dialect.check(explicit, compute_capability=target.compute_capability)
     save_model(explicit, folder / EXPLICIT_NAME)
 
 

@@ -11,8 +11,9 @@ from calibration.graph.type_inference import inferred
 from calibration.graph.weightless import outline
 from calibration.onnx_model.model_io import TensorSpec, input_specs, output_specs
 from engine_builder.backends.engine_tensors import EngineTensor
+from engine_builder.backends.triton_platform import TritonPlatform
 from engine_builder.errors import BuildError
-from engine_builder.interchange.triton_plan import MODEL_NAME, Platform, triton_repository
+from engine_builder.interchange.triton_plan import MODEL_NAME, triton_repository
 
 
 def onnx_repository(engine: Path, output: Path, *, max_batch_size: int) -> Path:
@@ -28,7 +29,7 @@ def onnx_repository(engine: Path, output: Path, *, max_batch_size: int) -> Path:
     """
     inputs, outputs = onnx_tensors(onnx.load(engine, load_external_data=False))
     return triton_repository(
-        engine, inputs, outputs, platform=Platform.ONNXRUNTIME, name=MODEL_NAME, max_batch_size=max_batch_size, output=output
+        engine, inputs, outputs, platform=TritonPlatform.ONNXRUNTIME, name=MODEL_NAME, max_batch_size=max_batch_size, output=output
     )
 
 

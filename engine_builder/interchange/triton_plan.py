@@ -12,24 +12,17 @@ Reference: ``ModelConfig`` in triton-inference-server/common, protobuf/model_con
 
 from __future__ import annotations
 
-import enum
 import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from engine_builder.backends.engine_tensors import EngineTensor, EngineTensors, Profile
+from engine_builder.backends.triton_platform import TritonPlatform
 from engine_builder.errors import BuildError
 from engine_builder.workspace.external_files import external_files
 
 MODEL_NAME = "model"  # of every job's model in Triton, and of its folder
-
-
-class Platform(enum.StrEnum):
-    """What runs the model in Triton."""
-
-    TENSORRT = "tensorrt_plan"
-    ONNXRUNTIME = "onnxruntime_onnx"
 
 
 def triton_repository(
@@ -38,7 +31,7 @@ def triton_repository(
     outputs: Sequence[EngineTensor],
     profiles: Sequence[Profile] = (),
     *,
-    platform: Platform,
+    platform: TritonPlatform,
     name: str,
     max_batch_size: int,
     output: Path,
@@ -59,7 +52,7 @@ def triton_repository(
         BuildError: See ``config_text``; or external data have the name that Triton gives the model.
     """
     config = config_text(inputs, outputs, profiles, platform=platform, name=name, max_batch_size=max_batch_size)
-    externals = external_files(engine) if platform is Platform.ONNXRUNTIME and isinstance(engine, Path) else ()
+    externals = external_files(engine) if platform is TritonPlatform.ONNXRUNTIME and isinstance(engine, Path) else ()
     if _FILES[platform] in externals:
         raise BuildError(
             f"triton.zip: the external data of the model are in a file {_FILES[platform]!r}, which Triton takes for the model",
@@ -95,7 +88,7 @@ def plan_repository(plan: Path, tensors: EngineTensors, output: Path, *, may_bat
         tensors.inputs,
         tensors.outputs,
         tensors.profiles,
-        platform=Platform.TENSORRT,
+        platform=TritonPlatform.TENSORRT,
         name=MODEL_NAME,
         max_batch_size=min(greatest, default=1) if may_batch else 0,
         output=output,
@@ -107,7 +100,7 @@ def config_text(
     outputs: Sequence[EngineTensor],
     profiles: Sequence[Profile] = (),
     *,
-    platform: Platform,
+    platform: TritonPlatform,
     name: str,
     max_batch_size: int,
 ) -> str:
@@ -138,7 +131,7 @@ def config_text(
     for field, tensors in (("input", inputs), ("output", outputs)):
         for tensor in tensors:
             lines += _tensor_lines(field, tensor, has_batch=batch > 0)
-    kind = "KIND_GPU" if platform is Platform.TENSORRT else "KIND_CPU"
+    kind = "KIND_GPU" if platform is TritonPlatform.TENSORRT else "KIND_CPU"
     lines += ["instance_group {", "  count: 1", f"  kind: {kind}"]
     if len(profiles) > 1:  # rule 3
         lines += [f"  profile: {_quoted(str(index))}" for index in range(len(profiles))]
@@ -198,7 +191,7 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return entry
 
 
-_FILES = {Platform.TENSORRT: "model.plan", Platform.ONNXRUNTIME: "model.onnx"}
+_FILES = {TritonPlatform.TENSORRT: "model.plan", TritonPlatform.ONNXRUNTIME: "model.onnx"}
 _DATA_TYPES = {
     "bool": "TYPE_BOOL",
     "uint8": "TYPE_UINT8",

@@ -17,7 +17,8 @@ from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, Selection, can_sett
 from calibration.codec import json_from_value, value_from_json
 from calibration.number_formats.layer_precision import Decision
 from calibration.number_formats.precision import Precision
-from engine_builder.backends.registry import backend_for
+from engine_builder.backends.base import Capabilities
+from engine_builder.backends.registry import BACKENDS, Targets, backend_for
 from engine_builder.config.config import Config, config_json
 from engine_builder.errors import EngineError, StageCancelledError
 from engine_builder.pipeline.finalists import final_engines
@@ -88,8 +89,14 @@ class Observer(Protocol):
         """Told all trials so far, in the form of the HTTP contract, and the index of the best."""
 
 
-def optimize(job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[str, object]:
+def optimize(job: JobRequest, run_stage: RunStage, observer: Observer, *, targets: Targets = BACKENDS) -> dict[str, object]:
     """Return ``result`` (design of the HTTP contract), the file ``engine`` and the files ``artifacts`` of a finished job.
+
+    Args:
+        job: The job.
+        run_stage: Runs its stages, which must know the same targets.
+        observer: Is shown how it goes.
+        targets: What engines can be built for.
 
     Raises:
         InputError: The user's files or settings do not fit; seen by the first stage.
@@ -106,7 +113,8 @@ def optimize(job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[s
     observer.entered("ranges", SPANS["ranges"][0])
     ranged = run_stage("ranges", "ranges", basics, SPANS["ranges"])
     basics |= {"ranges": ranged["ranges"], "able": ranged["able"]}
-    if not backend_for(job.config.target, job.config.gpu).capabilities.is_own_baseline:
+    capabilities = backend_for(job.config.target, job.config.gpu, table=targets).capabilities
+    if not capabilities.is_own_baseline:
         built = run_stage("baseline", "baseline", basics, SPANS["baseline"])
         basics |= {"inspection": built["inspection"], "model": built["baseline"]}
     if job.config.calibration.repair:
@@ -116,7 +124,7 @@ def optimize(job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[s
     observer.entered("search", SPANS["search"][0])
     basics |= {key: measured[key] for key in ("table", "dependency", "orders")}
     forecasts: list[dict[str, object]] = []
-    search = _search(job, inspected, ranged, _ladders(basics, run_stage, observer, forecasts), spent)
+    search = _search(job, capabilities, inspected, ranged, _ladders(basics, run_stage, observer, forecasts), spent)
     while (proposal := search.next()) is not None:
         search.tell(_trial(search, proposal, basics, run_stage))
         observer.searched([public_trial(trial) for trial in search.trials], best_index(search.trials))
@@ -224,12 +232,12 @@ def _prefixes(basics: Mapping[str, object]) -> Iterator[Ladder]:
 
 def _search(
     job: JobRequest,
+    capabilities: Capabilities,
     inspected: Mapping[str, object],
     ranged: Mapping[str, object],
     ladders: Callable[[Sequence[Trial]], Iterator[Ladder]],
     spent: _Spent,
 ) -> Search:
-    capabilities = backend_for(job.config.target, job.config.gpu).capabilities
     layers, metric = cast(Sequence[str], inspected["layers"]), Metric(str(inspected["metric"]))
     able = value_from_json(dict[str, tuple[Precision, ...]], ranged["able"])
     uniform = uniform_engines(able, capabilities.low)

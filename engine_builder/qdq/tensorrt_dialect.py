@@ -51,12 +51,10 @@ from engine_builder.qdq.emit.typed_inputs import LowInput, QuantizeInputs
 from engine_builder.qdq.graph.opsets import at_opset
 from engine_builder.qdq.rules.echoes import SeparateEchoes
 from engine_builder.qdq.rules.fp16_overflow import float32_in_any_engine, float32_nodes
-from engine_builder.qdq.rules.legalize import EIGHT_BITS, settle, stored_inputs
+from engine_builder.qdq.rules.legalize import settle, stored_inputs
 from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
 
-_TYPES = {Precision.FP32: ir.DataType.FLOAT, Precision.FP16: ir.DataType.FLOAT16, Precision.BF16: ir.DataType.BFLOAT16}
-_OPSETS = {Precision.INT8: 19, Precision.FP8: 19, Precision.INT4: 21, Precision.BF16: 22, Precision.FP16: 13, Precision.FP32: 13}
-_LOW = (*EIGHT_BITS, Precision.INT4)
+_TYPES = {precision: ir.DataType(precision.element_type) for precision in Precision if not precision.is_quantized}
 
 
 def rewrite_tensorrt(
@@ -87,7 +85,7 @@ def rewrite_tensorrt(
     """
     precisions = settle(prepared, layers, assignment, baseline).precisions
     own = floats or {}
-    model = at_opset(prepared, max(_OPSETS[kind] for kind in {*precisions.values(), *own.values(), baseline}))  # edited in place below
+    model = at_opset(prepared, max(kind.least_opset for kind in {*precisions.values(), *own.values(), baseline}))  # edited in place below
     _check_layers(model.graph, layers)
     names = Names(names_in(model))
     SeparateEchoes(names)(model)
@@ -96,7 +94,7 @@ def rewrite_tensorrt(
     for narrow in narrow_types(model.graph):
         CastBeforeMoves(names, narrow)(model)
     smooth = SmoothInputs(
-        [layer for layer in layers if precisions[layer.name] is Precision.INT8], _ranges(prepared, ranges), smoothings, names
+        [layer for layer in layers if precisions[layer.name].multiplies_integers], _ranges(prepared, ranges), smoothings, names
     )
     smooth(model)
     smoothed = {layer.name: layer for layer in smooth.low}
@@ -104,7 +102,7 @@ def rewrite_tensorrt(
     chosen = {name: precision for name, precision in precisions.items() if name in assignment}
     types = _node_types(model.graph, layers, chosen, smooth.ranges, baseline, own)
     inputs = _low_inputs(model.graph, layers, precisions)
-    StoreWeights([(layer, precisions[layer.name]) for layer in layers if precisions[layer.name] in _LOW], types, names, levels)(model)
+    StoreWeights([(layer, precisions[layer.name]) for layer in layers if precisions[layer.name].is_quantized], types, names, levels)(model)
     ConvertFloats(types, names)(model)
     QuantizeInputs(inputs, smooth.ranges, names)(model)
     explicit: onnx.ModelProto = ir.to_proto(model)
@@ -171,7 +169,7 @@ def _low_inputs(graph: ir.Graph, layers: Sequence[Layer], precisions: Mapping[st
     found = []
     for layer in layers:
         precision = precisions[layer.name]
-        if precision not in EIGHT_BITS:
+        if not precision.rounds_inputs:
             continue
         tensors = stored_inputs(layer, layers, precisions) if layer.kind is LayerKind.RESIDUAL_ADD else layer.inputs
         for index, value in enumerate(nodes[layer.name].inputs):

@@ -9,7 +9,6 @@ from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.codec import value_from_json
 from calibration.data.sample_axes import SampleAxes
 from calibration.graph.layers import Layer
-from calibration.number_formats.layer_precision import Decision
 from calibration.number_formats.precision import Precision, Scheme
 from engine_builder.config.config import ShapeRange
 from engine_builder.records.float_plan import BaselineRepair
@@ -82,11 +81,6 @@ class Inspection:
     def compared_weights(self) -> tuple[float, ...]:
         """The weights of the compared outputs."""
         return tuple(self.weights[index] for index in self.compared) if self.weights else ()
-
-
-def decisions(inspection: Inspection, precisions: tuple[Precision, ...]) -> tuple[Decision, ...]:
-    """Return every choice that the search has, in graph order."""
-    return tuple(Decision(layer.name, precision) for layer in inspection.layers for precision in precisions)
 
 
 def read_inspection(request: Mapping[str, object], context: StageContext) -> Inspection:

@@ -21,6 +21,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from calibration.number_formats.number_format import FormatTable
+from calibration.number_formats.precision import Precision
+
 WIDE, HALF = 10.4, 5.1  # inches; the page shows both at the same scale
 RIGHT, TOP = 0.15, 0.3  # inches beside the axes
 MAX_LABEL, MAX_TAIL = 44, 38  # characters of a layer's name, and of its end
@@ -29,15 +32,6 @@ INK, FAINT, LINE = "#27313b", "#8a949e", "#d5dadf"
 GOOD, BAD = "#1b7f4b", "#c0362c"
 BEFORE = "#aab4be"
 CHOSEN = "#e0a100"
-_PRECISION_COLOURS = {
-    "fp32": "#55626f",
-    "fp16": "#7b61c4",
-    "bf16": "#a05fb5",
-    "fp8": "#138f93",
-    "int8": "#2268c4",
-    "int4": "#c8452f",
-    "fp4": "#d0791a",
-}
 _OTHER_COLOUR = "#3a3a3a"
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}  # a date would differ at every run
 _HEAD = re.compile(r"^.*?<svg [^>]*?viewBox=\"([-0-9. ]+)\"[^>]*>", re.DOTALL)
@@ -86,9 +80,9 @@ def room_for(labels: Iterable[str], points: float) -> float:
     return max((len(label) for label in labels), default=0) * points * LETTER / 72.0 + 0.12
 
 
-def colour_of(precision: str) -> str:
+def colour_of(precision: str, formats: Iterable[FormatTable] = Precision) -> str:
     """Return the colour of a precision, the same in every plot."""
-    return _PRECISION_COLOURS.get(precision, _OTHER_COLOUR)
+    return next((row.colour for row in formats if row == precision), _OTHER_COLOUR)
 
 
 def plain_powers(axis: Axis) -> None:

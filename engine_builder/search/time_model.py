@@ -4,8 +4,8 @@ r"""Latency of any assignment, predicted from few measurements, with conversions
 
 * gain_d: time of the layer's own kernel in the baseline engine minus that in the uniform engine of the precision, from the runtime's
   profile;
-* converted(S): elements that are stored in another form than they are written in. INT8 and FP8 are forms of their own, all else is
-  floats: INT4 is of weights alone;
+* converted(S): elements that are stored in another form than they are written in. each format that inputs are rounded to is a
+  form of its own, all else is floats;
 * kappa: milliseconds for one such element, fitted to the timed trials (least squares, with the first guess as a prior; not negative);
 * overhead_p: what the above leaves unexplained of the engine with most layers in p, for one layer.
 
@@ -27,7 +27,6 @@ from engine_builder.search.search_space import Low
 FIRST_GUESS_MS = 1.5e-6  # of converting one element, before any mixed engine was timed
 TIMING_ERROR = 0.01  # of a timed ratio, about
 FLOATS = 0  # the form of a tensor that is not quantized
-_FORMS = {Precision.INT8: 1, Precision.FP8: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +90,8 @@ def unblamed(model: TimeModel, trials: Sequence[Timed]) -> TimeModel:
 
 
 def form_of(precision: Precision | None) -> int:
-    """Return the form in which a layer of this precision, None for the baseline's, stores what it reads."""
-    return FLOATS if precision is None else _FORMS.get(precision, FLOATS)
+    """Return the form in which a layer of this precision, None for the baseline's, stores what it reads: the element type, or floats."""
+    return precision.element_type if precision is not None and precision.rounds_inputs else FLOATS
 
 
 def conversions(written: int, read: Collection[int], *, is_fused: bool) -> int:

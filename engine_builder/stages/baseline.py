@@ -33,7 +33,6 @@ from engine_builder.errors import EngineError, RefusedModelError, UnsupportedMod
 from engine_builder.evaluation.measurement import MAX_RUNS, MIN_RUNS, TRIAL_SECONDS, compare, fits, timing_feeds, write_reached
 from engine_builder.evaluation.outputs import ComparedOutputs
 from engine_builder.evaluation.run_samples import run_all, run_workers
-from engine_builder.qdq.tensorrt_dialect import kept_in_float32
 from engine_builder.records.corrections import read_ranges
 from engine_builder.records.float_plan import FloatAttempt, FloatPlan
 from engine_builder.records.inspection import Inspection, read_inspection
@@ -115,7 +114,7 @@ class _Bench:
     def own_plan(self) -> FloatPlan:
         """Return the target's own baseline: what FP16 cannot hold is in FP32 in any case."""
         base = self.backend.capabilities.baseline
-        islands = kept_in_float32(self._model, self._ranges, baseline=base)
+        islands = self.backend.capabilities.dialect.float32_nodes(self._model, self._ranges, baseline=base)
         return FloatPlan(base.value, base, dict.fromkeys(islands, Precision.FP32))
 
     def own(self) -> Tried:
@@ -194,8 +193,8 @@ class _Bench:
             self._context.progress(self._done, f"the baseline misses the budget: probed {done} of {total} blocks")
 
         samples = load_saved(self._context.workspace.path(self.found.calibration))
-        base = self.backend.capabilities.baseline
-        return probe_blocks(self._model, self.found, self._ranges, samples, base, self._context.scratch, report)
+        target = self.backend.capabilities
+        return probe_blocks(self._model, self.found, self._ranges, samples, target.baseline, target.dialect, self._context.scratch, report)
 
     def times(self, tried: Sequence[Tried]) -> list[float | None]:
         """Return the latency of each engine, measured in turns or predicted."""
@@ -218,7 +217,7 @@ class _Bench:
         folder: Path = self._context.scratch / f"baseline-{self._built}"
         self._built += 1
         folder.mkdir()
-        return StageContext(self._context.workspace, folder, self._context.progress)
+        return replace(self._context, scratch=folder)
 
     def _not_reached(self, plan: FloatPlan, engine: Engine) -> tuple[Reached, ...]:
         """Return the layers that make an engine another one than was simulated: those that the builder gave another float type."""

@@ -59,19 +59,19 @@ def repair(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     samples = load_saved(context.workspace.path(found.calibration))
     model = read_model(context.workspace.path(found.prepared))
     scheme = found.scheme
-    wanted = wanted_decisions(found, config, request)
+    wanted = wanted_decisions(found, request)
     fitted, held_out = split(samples.samples, found.batch if found.is_batch_fixed else 1, config.search.seed)
     table = RepairTable()
     if len(held_out):
         share = _Share(model, found, samples, fitted, held_out)
         table = RepairTable(correction=_correction_data(share, context))
         ranges = read_ranges(request, context).ranges
-        rounding = [decision for decision in wanted if decision.precision in (Precision.INT8, Precision.FP8)]
+        rounding = [decision for decision in wanted if decision.precision.rounds_inputs]
         if config.calibration.method is RangeMethod.BEST and rounding:
             chosen, tried = choose_ranges(model, found, rounding, ranges, scheme, samples, fitted, held_out)
             table, ranges = replace(table, ranges=chosen, tried=tried), {**ranges, **chosen}
             context.progress(0.3, f"{len(tried)} ranges tried")
-        smoothings, tried = _smoothings(share, [d for d in wanted if d.precision is Precision.INT8], ranges, scheme, context)
+        smoothings, tried = _smoothings(share, [d for d in wanted if d.precision.multiplies_integers], ranges, scheme, context)
         table = replace(table, smoothings=smoothings, tried=(*table.tried, *tried))
         integers = [decision for decision in wanted if decision.precision in config.calibration.second_order]
         part = context.part(0.7, 1.0).progress

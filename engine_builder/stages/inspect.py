@@ -24,7 +24,8 @@ from calibration.number_formats.precision import Precision
 from calibration.onnx_model.model_io import TensorSpec, input_specs, output_specs, read_model, save_model
 from calibration.process.memory import return_dropped_models
 from calibration.process.worker_threads import processors
-from engine_builder.backends.registry import backend_for
+from engine_builder.backends.base import Backend
+from engine_builder.backends.registry import backend_for, targets_of
 from engine_builder.backends.target_checks import check_config, with_metric_model
 from engine_builder.config.config import Config, config_from_json
 from engine_builder.engines.builder_check import prepare_for
@@ -61,15 +62,16 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     workspace = context.workspace
     metric_ref = value_from_json(FileRef, request["metric_model"]) if request.get("metric_model") is not None else None
     config = with_metric_model(config_from_json(request["config"]), is_given=metric_ref is not None)
-    check_config(config)
+    check_config(config, table=targets_of(context))
     custom = None if metric_ref is None else MetricModel(workspace.path(metric_ref))
-    capabilities = backend_for(config.target, config.gpu).capabilities
+    backend = backend_for(config.target, config.gpu, table=targets_of(context))
+    capabilities = backend.capabilities
     model_ref = value_from_json(FileRef, request["model"])
     model = read_model(workspace.path(model_ref))
     context.progress(0.1, "model read")
     specs = input_specs(model)
     if len(specs) == 1:  # else some may be settings, on which a branch with the layers may hang
-        prepared = prepare_for(backend_for(config.target, config.gpu), model, context.scratch)  # where it is refused, no need for samples
+        prepared = prepare_for(backend, model, context.scratch)  # where it is refused, no need for samples
     read_notes: list[str] = []
     specials: list[str] = []
     calibration, validation, same = _samples(request, specs, config, workspace, read_notes, specials)
@@ -77,7 +79,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
         make_constant(model, calibration.settings)
         read_notes += [note_of(name, value) for name, value in calibration.settings.items()]
     if calibration.settings or len(specs) > 1:
-        prepared = prepare_for(backend_for(config.target, config.gpu), model, context.scratch)
+        prepared = prepare_for(backend, model, context.scratch)
     notes = [*prepared.notes, *read_notes]
     varying = [spec for spec in specs if spec.name not in calibration.settings]
     fixed = fixed_batch(varying, calibration.axes)
@@ -96,7 +98,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     del model, prepared
     return_dropped_models(model_size_bytes(context.workspace.path(prepared_ref)))
 
-    baseline_ref, baseline_type = _baseline(model_ref, float_type, prepared_ref, config, workspace, notes)
+    baseline_ref, baseline_type = _baseline(model_ref, float_type, prepared_ref, backend, config.threads, workspace, notes)
     reference_ref = baseline_ref if baseline_type is Precision.FP32 else prepared_ref
     names = tuple(spec.name for spec in outputs)
     float_model = FloatModel(workspace.path(reference_ref), names, specials)
@@ -148,7 +150,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     baseline_scores = scores
     if baseline_ref != reference_ref:
         context.progress(0.8, "baseline runs")
-        baseline = backend_for(config.target, config.gpu).open(workspace.path(baseline_ref), threads=config.threads)
+        baseline = backend.open(workspace.path(baseline_ref), threads=config.threads)
         runner = ComparedOutputs(baseline, compared, calls.axes)
         baseline_scores = scorer(run_all(runner, validation, batch=batch), reference, validation)
     found = Inspection(
@@ -254,13 +256,13 @@ def _samples(
 
 
 def _baseline(
-    model: FileRef, float_type: Precision, prepared_ref: FileRef, config: Config, workspace: Workspace, notes: list[str]
+    model: FileRef, float_type: Precision, prepared_ref: FileRef, backend: Backend, threads: int, workspace: Workspace, notes: list[str]
 ) -> tuple[FileRef, Precision]:
     """Return the baseline's file and what it computes in: the user's own file, or the prepared model where the runtime cannot load that."""
-    if not backend_for(config.target, config.gpu).capabilities.is_own_baseline:
+    if not backend.capabilities.is_own_baseline:
         return prepared_ref, Precision.FP32  # until the stage ``baseline`` has built it
     try:
-        backend_for(config.target, config.gpu).open(workspace.path(model), threads=config.threads).close()
+        backend.open(workspace.path(model), threads=threads).close()
     except BuildError as error:
         why = " ".join(error.detail.replace(f"{workspace.root}/", "").split())[:MOST_OF_A_MESSAGE]
         notes.append(f"the uploaded file does not load, so the same model in its prepared form is the baseline: {why}")

@@ -26,7 +26,6 @@ from engine_builder.engines.factory import building_backend
 from engine_builder.evaluation.measurement import timing_feeds
 from engine_builder.profiling.predictions import read_losses, said_of
 from engine_builder.profiling.profiles import Kernels, profiled
-from engine_builder.qdq.rules.attention import attention_groups
 from engine_builder.qdq.rules.placement import MOVING_OPS
 from engine_builder.records.assignment import fingerprint_of
 from engine_builder.records.inspection import Inspection, read_inspection
@@ -53,7 +52,7 @@ def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, 
     capabilities = backend.capabilities
     trials = value_from_json(tuple[Trial, ...], request["trials"])
     model = read_model(context.workspace.path(found.prepared))
-    groups = attention_groups(model, found.layers) if found.scheme.strongly_typed else ()
+    groups = capabilities.dialect.groups(model, found.layers)
     known = request.get("kernels_ms")
     if known is None:
         kernels = profiled(found, config.threads, trials, request, backend, context, groups)
@@ -180,7 +179,7 @@ def flows_between(model: onnx.ModelProto, layers: Sequence[Layer], scheme: Schem
             tuple(readers.get(name, ())),
             name in as_float,
             sizes.get(name, 0),
-            is_fused=scheme.strongly_typed and name not in given,
+            is_fused=scheme.fuses_conversions and name not in given,
         )
         for name in dict.fromkeys((*readers, *producer))
     )

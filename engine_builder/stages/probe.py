@@ -24,6 +24,8 @@ from calibration.sensitivity.interactions import PairTest, dependency_matrix, me
 from calibration.sensitivity.layer_losses import Singles, joined, measure_singles
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from calibration.sensitivity.ranking import forwards_of_probes, sensitivity_table
+from engine_builder.backends.base import Capabilities
+from engine_builder.backends.registry import backend_for, targets_of
 from engine_builder.config.config import Config, config_from_json
 from engine_builder.engines.eligible_layers import RANGE_BATCH, eligible_precisions, low_precisions, wanted_decisions
 from engine_builder.evaluation.loss_budget import allowed_loss
@@ -56,13 +58,13 @@ def ranges(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     model = read_model(path)
     moved = ranges_of_moved_tensors(model, table.ranges)
     table = replace(table, ranges=moved)
-    able = eligible_precisions(model, found, config, table)
+    able = eligible_precisions(model, found, config, table, _capabilities(config, context))
     return {"ranges": json_from_value(context.workspace.write_json("ranges.json", json_from_value(table))), "able": able}
 
 
 def sensitivity(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
     """Probe every decision on the calibration samples [start, stop) of the request."""
-    found, config, samples = _basics(request, context)
+    found, _, samples = _basics(request, context)
     start, stop = cast(int, request["start"]), cast(int, request["stop"])
     share = samples.take(np.arange(start, stop))
     reference = _reference(found, request, context)
@@ -70,7 +72,7 @@ def sensitivity(request: Mapping[str, object], context: StageContext) -> dict[st
     def report(done: int) -> None:
         context.progress(done / share.samples, f"{len(wanted)} decisions on {done} of {share.samples} samples")
 
-    wanted = wanted_decisions(found, config, request)
+    wanted = wanted_decisions(found, request)
     singles = measure_singles(
         reference, found.probed.kinds, wanted, share.batches(found.batch), weights=found.weights, workers=processors(), on_batch=report
     )
@@ -93,7 +95,7 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
         batches,
         seed=config.search.seed,
         most=found.batch,
-        precisions=low_precisions(config),
+        precisions=low_precisions(config, _capabilities(config, context)),
         able=cast(Mapping[str, Sequence[str]], request["able"]),
         weights=found.weights,
         allowed=allowed_loss(config.accuracy.budget, found.metric, [found.probed.kinds[found.compared[index]] for index in found.scored]),
@@ -110,8 +112,8 @@ def hessian(request: Mapping[str, object], context: StageContext) -> dict[str, o
 
 def dependency(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
     """Test the pairs that matter most exactly, on the first samples of the sensitivity probes."""
-    found, config, samples = _basics(request, context)
-    wanted = wanted_decisions(found, config, request)
+    found, _, samples = _basics(request, context)
+    wanted = wanted_decisions(found, request)
     singles = _singles(request, wanted, context)
     pairs = pairs_to_test(singles, found.layers, found.scheme, PAIRS_PER_DECISION * len(wanted))
     count = min(max(PAIR_SAMPLES // found.batch, 1) * found.batch, singles.samples)
@@ -135,7 +137,7 @@ def dependency(request: Mapping[str, object], context: StageContext) -> dict[str
 def orders(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
     """Put the measurements together: the sensitivity table, the dependency matrix and the orders."""
     found, config, _ = _basics(request, context)
-    wanted = wanted_decisions(found, config, request)
+    wanted = wanted_decisions(found, request)
     singles = _singles(request, wanted, context)
     traces = value_from_json(tuple[HessianTrace, ...], request["traces"])
     tests = value_from_json(tuple[PairTest, ...], request["tests"])
@@ -179,3 +181,7 @@ def _singles(request: Mapping[str, object], wanted: tuple[Decision, ...], contex
         arrays = context.workspace.read_arrays(value_from_json(FileRef, ref))
         parts.append(Singles(wanted, *(cast("NDArray[np.float64]", arrays[key]) for key in ("loss", "gram_sum", "gram_square_sum"))))
     return joined(parts)
+
+
+def _capabilities(config: Config, context: StageContext) -> Capabilities:
+    return backend_for(config.target, config.gpu, table=targets_of(context)).capabilities

@@ -13,7 +13,7 @@ from calibration.codec import json_from_value, value_from_json
 from calibration.sensitivity.interactions import PairTest
 from calibration.sensitivity.ranking import SensitivityTable
 from engine_builder.backends.engine_tensors import EngineTensors
-from engine_builder.backends.registry import backend_for
+from engine_builder.backends.registry import backend_for, targets_of
 from engine_builder.config.config import config_from_json
 from engine_builder.engines.factory import kept_timing_cache
 from engine_builder.errors import BuildError
@@ -31,7 +31,7 @@ from engine_builder.reporting.page import render
 from engine_builder.search.measured_front import pareto_front
 from engine_builder.search.search_space import is_uniform
 from engine_builder.timing import MIN_GAIN
-from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
+from engine_builder.workspace.workspace import FileRef, StageContext
 
 IN_THE_WAY = 5  # most sensitive layers named where the budget kept the baseline
 HELD_UP = 3.0  # times the median: a 95th percentile beyond it is that of a machine with other work
@@ -52,7 +52,7 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
     shipped = value_from_json(tuple[Trial, ...], request["finalists"])  # built again where the search's engines do not ship
     chosen = next((trial for trial in shipped if trial.fingerprint == judged["chosen"]), None)
     assignment = PrecisionAssignment(tuple((found.baseline_precisions | (dict(chosen.precisions) if chosen else {})).items()))
-    result = _result(found, trials, judged, chosen, table, request, workspace)
+    result = _result(found, trials, judged, chosen, table, request, context)
     arrays = workspace.read_arrays(value_from_json(FileRef, request["dependency"]))
     interaction = np.asarray(arrays["interaction"], dtype=np.float64)
     forecasts = cast(Sequence[Mapping[str, object]], request["forecasts"])
@@ -130,13 +130,13 @@ def _result(
     chosen: Trial | None,
     table: SensitivityTable,
     request: Mapping[str, object],
-    workspace: Workspace,
+    context: StageContext,
 ) -> dict[str, object]:
     """Return the job's ``result`` as the HTTP contract gives it."""
     verdict = cast(Mapping[str, object], judged["verdict"])
     latency = cast(Mapping[str, Mapping[str, object]], judged["latency_ms"])
     config = config_from_json(request["config"])
-    target = backend_for(config.target, config.gpu).capabilities
+    target = backend_for(config.target, config.gpu, table=targets_of(context)).capabilities
     baseline = {
         "latency_ms": latency["baseline"],
         "accuracy": judged["baseline_accuracy"],
@@ -172,7 +172,7 @@ def _result(
         "verdict": {key: verdict[key] for key in ("answer", "metric", "drop", "interval", "confidence", "n", "selection")}
         | {key: verdict[key] for key in ("flips", "budget", "probability_over_budget", "samples_needed", "method")},
         "engine": {"name": target.engine_name, "sha256": engine.sha256, "size_bytes": picked["size_bytes"]}
-        | {"exact_on": None if chosen is None else engine_exact_on(workspace.path(engine))},
+        | {"exact_on": None if chosen is None else engine_exact_on(context.workspace.path(engine))},
         "warnings": list(found.warnings),
         "environment": judged["environment"],
     }

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from benchmarks.order_measurements import SCHEME, Draw, Kind, Network, measured_draw, measured_orders, with_rounded_weights
-from calibration.number_formats.precision import Precision, fake_quantize_weight
+from calibration.number_formats.grids import fake_quantize_weight
+from calibration.number_formats.precision import Precision
 from calibration.number_formats.weight_scales import weight_step
 
 

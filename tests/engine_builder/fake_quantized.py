@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from calibration.graph.layers import Layer
-from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme, fake_quantize_activation
+from calibration.number_formats.grids import fake_quantize_activation
+from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme
 from calibration.number_formats.weight_scales import weight_step
 from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
 

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from calibration.graph.layers import Layer, find_layers
 from calibration.graph_passes.normalize import PreparedModel, prepare
-from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
+from calibration.number_formats.precision import Precision
 from calibration.onnx_model.model_io import read_model
 from calibration.ranges.collection import collect_ranges
 from calibration.ranges.range_table import RangeMethod
-from engine_builder.qdq.build import explicit_model
 from engine_builder.qdq.checks.simulation import simulated
+from engine_builder.qdq.onnxruntime_dialect import rewrite
+from engine_builder.qdq.tensorrt_dialect import rewrite_tensorrt
 from tests.generated.graphs import Array
 from tests.generated.models import Generated
 from tests.generated.rounding import jittered
@@ -112,7 +113,7 @@ def baselines_equal_the_model(case: Case) -> str | None:
     found = _different(case, case.run(case.prepared.model, optimized=True), case.made.unit)
     if found:
         return f"prepared and optimized: {found}"
-    explicit = explicit_model(case.prepared.model, case.layers, {}, case.ranges(), TENSORRT_SCHEME, baseline=Precision.FP16)
+    explicit = rewrite_tensorrt(case.prepared.model, case.layers, {}, case.ranges(), baseline=Precision.FP16)
     found = _different(case, case.run(simulated(explicit)), max(case.made.unit, _FP16_UNIT))
     return f"in FP16: {found}" if found else None
 
@@ -120,7 +121,7 @@ def baselines_equal_the_model(case: Case) -> str | None:
 def engine_equals_its_fake_quantization(case: Case) -> str | None:
     """Law c: with every layer in int8, the runtime's integer kernels compute what the Q/DQ pairs say."""
     low = {layer.name: Precision.INT8 for layer in case.layers}
-    explicit = explicit_model(case.prepared.model, case.layers, low, case.ranges(), EXACT_HERE)
+    explicit = rewrite(case.prepared.model, case.layers, low, case.ranges(), EXACT_HERE)
     written = case.run(explicit)
     engine = case.run(explicit, optimized=True)
     plain = case.run(case.prepared.model)

@@ -13,15 +13,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import cast
 
 from calibration.number_formats.precision import Precision
 from engine_builder.errors import UnsupportedTargetError
 
-# INT4 stands for weights only: the multiplications are done in FP16.
-_MATH = {Precision.INT4: Precision.FP16}
 _VENDOR_WORDS = re.compile(r"\b(nvidia|geforce|quadro|tesla)\b|[\s\-_]+", re.IGNORECASE)
-_FP8_SINCE = (8, 9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +59,16 @@ class Gpu:
             )
 
     def has(self, precision: Precision) -> bool:
-        """Whether engines for the GPU may use the precision: FP8 from compute capability 8.9 on, BF16 from 8.0 on."""
-        if precision is Precision.FP8:
-            return self.compute_capability >= _FP8_SINCE
-        return precision is not Precision.BF16 or self.compute_capability >= (8, 0)
+        """Whether engines for the GPU may use the precision."""
+        return precision.runs_on(self.compute_capability)
 
     def operations_per_second(self, precision: Precision) -> float:
-        """Return the published peak of a precision, FP16's for INT4 weights.
+        """Return the published peak of a precision; of one for weights alone FP16's, in which the multiplications are done.
 
         Raises:
             KeyError: The GPU has no such arithmetic.
         """
-        return self.tflops[_MATH.get(precision, precision).value] * 1e12
+        return self.tflops[(Precision.FP16 if precision.is_weight_only else precision).value] * 1e12
 
 
 def gpu_by_name(name: str) -> Gpu:
@@ -109,7 +103,7 @@ def gpus_from_json(text: str) -> tuple[tuple[Gpu, tuple[str, ...]], ...]:
         (
             Gpu(
                 name=row["name"],
-                compute_capability=cast("tuple[int, int]", tuple(row["compute_capability"])),
+                compute_capability=(int(row["compute_capability"][0]), int(row["compute_capability"][1])),
                 multiprocessors=row["multiprocessors"],
                 memory_gb=row["memory_gb"],
                 bandwidth_gb_s=row["bandwidth_gb_s"],

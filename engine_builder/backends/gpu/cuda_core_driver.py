@@ -70,7 +70,7 @@ class CudaCore:
         """Return an array in page-locked memory."""
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         buffer = self._pinned.allocate(max(size, 1))
-        raw = cast(Any, (ctypes.c_ubyte * max(size, 1)).from_address(int(buffer.handle)))
+        raw: Any = (ctypes.c_ubyte * max(size, 1)).from_address(int(buffer.handle))
         raw.owner = buffer  # the array's base keeps the memory alive
         flat: NDArray[np.generic] = np.frombuffer(raw, dtype=np.uint8)[:size].view(dtype)
         return flat.reshape(shape)
@@ -86,7 +86,7 @@ class CoreBuffer:
 
     def __init__(self, buffer: object) -> None:
         """Own a ``cuda.core.Buffer``."""
-        self._buffer = cast(Any, buffer)
+        self._buffer = cast(Any, buffer)  # cuda.core publishes no types
         self.address = int(self._buffer.handle)
         self.size_bytes = int(self._buffer.size)
 
@@ -100,7 +100,7 @@ class CoreEvent:
 
     def __init__(self, event: object) -> None:
         """Own a ``cuda.core.Event``."""
-        self.event = cast(Any, event)
+        self.event = cast(Any, event)  # cuda.core publishes no types
 
     def synchronize(self) -> None:
         """Wait for it."""
@@ -118,7 +118,7 @@ class CoreGraph:
 
     def __init__(self, graph: object, stream: object) -> None:
         """Own a ``cuda.core.graph.Graph``, launched on a ``cuda.core.Stream``."""
-        self._graph = cast(Any, graph)
+        self._graph = cast(Any, graph)  # cuda.core publishes no types
         self._stream = stream
 
     def launch(self) -> None:
@@ -136,7 +136,7 @@ class CoreStream:
     def __init__(self, core: ModuleType, stream: object) -> None:
         """Own a ``cuda.core.Stream``."""
         self._core = core
-        self._stream = cast(Any, stream)
+        self._stream = cast(Any, stream)  # cuda.core publishes no types
         self.handle = int(self._stream.handle)
 
     def synchronize(self) -> None:

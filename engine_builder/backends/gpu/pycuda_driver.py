@@ -73,7 +73,7 @@ class PyCudaBuffer:
 
     def __init__(self, allocation: object, size_bytes: int) -> None:
         """Own a ``pycuda.driver.DeviceAllocation`` of this size."""
-        self._allocation = cast(Any, allocation)
+        self._allocation = cast(Any, allocation)  # pycuda publishes no types
         self.address = int(self._allocation)
         self.size_bytes = size_bytes
 
@@ -89,7 +89,7 @@ class PyCudaEvent:
 
     def __init__(self, event: object) -> None:
         """Own a ``pycuda.driver.Event``."""
-        self.event = cast(Any, event)
+        self.event = cast(Any, event)  # pycuda publishes no types
 
     def synchronize(self) -> None:
         """Wait for it."""
@@ -108,7 +108,7 @@ class PyCudaStream:
     def __init__(self, driver: ModuleType, stream: object) -> None:
         """Own a ``pycuda.driver.Stream``."""
         self._driver = driver
-        self._stream = cast(Any, stream)
+        self._stream = cast(Any, stream)  # pycuda publishes no types
         self.handle = int(self._stream.handle)
 
     def synchronize(self) -> None:

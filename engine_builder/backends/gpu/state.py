@@ -79,7 +79,8 @@ class NvmlMonitor:
             ImportError: nvidia-ml-py is not installed.
             EngineError: The driver does not answer.
         """
-        self._nvml = cast(Any, library if library is not None else importlib.import_module("pynvml"))
+        package = library if library is not None else importlib.import_module("pynvml")
+        self._nvml = cast(Any, package)  # it publishes no types
         try:
             self._nvml.nvmlInit()
             self._gpu = self._nvml.nvmlDeviceGetHandleByPciBusId(pci_bus_id)

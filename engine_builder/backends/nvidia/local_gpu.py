@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +74,7 @@ class LocalGpu:
             EngineError: The GPU stayed in use, or an engine failed.
         """
         monitor = open_gpu_monitor(self.cuda.device.pci_bus_id)
-        opened = {name: cast(TensorRtRunner, runner) for name, runner in runners.items()}
+        opened = {name: _opened_here(runner) for name, runner in runners.items()}
         found = time_engines(opened, feeds, self.cuda, monitor, seconds=plan.seconds)
         self._conditions = {
             "warnings": list(found.warnings),
@@ -94,3 +93,9 @@ class LocalGpu:
             "clock": "CUDA events",
             **self._conditions,
         }
+
+
+def _opened_here(runner: Runner) -> TensorRtRunner:
+    if not isinstance(runner, TensorRtRunner):
+        raise TypeError(f"found a {type(runner).__name__}, expected a runner that this GPU opened")
+    return runner

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.nvidia.hooks import Messages, process_logger, process_recorder, progress_monitor
@@ -109,7 +109,7 @@ class _Compiler:
             profile = self.builder.create_optimization_profile()
             for name in dynamic:
                 profile.set_shape(name, shapes[name].min, shapes[name].opt, shapes[name].max)
-            if cast(int, config.add_optimization_profile(profile)) < 0:
+            if config.add_optimization_profile(profile) < 0:
                 raise self._refused("the sizes of its inputs")
         data = self.builder.build_serialized_network(self.network, config)
         if monitor.failure is not None:

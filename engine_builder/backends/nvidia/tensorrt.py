@@ -6,6 +6,7 @@ the builder of ``tensorrt_rtx`` builds, a runtime that only pretends runs, and a
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends.atomic_file import write_atomically
-from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner
+from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner, Source
 from engine_builder.backends.build_options import CACHE_SUFFIX, BuildOptions
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.gpu.cuda_runtime import CudaDevice, CudaRuntime
@@ -27,12 +28,14 @@ from engine_builder.backends.nvidia.network_build import build_plan
 from engine_builder.backends.nvidia.parser import refused_nodes
 from engine_builder.backends.nvidia.runner import TensorRtRunner
 from engine_builder.backends.nvidia.tensorrt_api import load_tensorrt
+from engine_builder.backends.triton_platform import TritonPlatform
+from engine_builder.config.builder_options import BuilderConfig, BuilderSupport
 from engine_builder.config.config import ShapeRange
 from engine_builder.errors import UnsupportedTargetError
+from engine_builder.qdq.dialects.tensorrt import LOW_PRECISIONS, TensorRtDialect
 from engine_builder.timing import Timing, TimingPlan
 
 OLDEST_FOR_INT8 = (7, 5)  # of compute capabilities; TensorRT 11 runs on none before it
-OLDEST_FOR_FP8 = (8, 9)
 PROFILED_RUNS = 24
 
 
@@ -72,14 +75,18 @@ class TensorRtBackend:
     def capabilities(self) -> Capabilities:
         """FP16 baseline; INT8 and INT4 weights everywhere, FP8 where the GPU has it or is not known yet."""
         known = self._compute_capability
-        fp8 = (Precision.FP8,) if known is None or known >= OLDEST_FOR_FP8 else ()
+        able = tuple(precision for precision in LOW_PRECISIONS if precision.runs_on(known))
         return Capabilities(
             "tensorrt",
             Precision.FP16,
-            (Precision.INT8, *fp8, Precision.INT4),
+            able,
             TENSORRT_SCHEME,
-            "measured",
+            TensorRtDialect(),
+            Source.MEASURED,
+            has_own_parser=True,
             engine_name="engine.plan",
+            triton=TritonPlatform.TENSORRT,
+            builder=BuilderSupport(frozenset(item.name for item in dataclasses.fields(BuilderConfig))),
             is_own_baseline=False,
             is_repeatable=False,
             compute_capability=known,

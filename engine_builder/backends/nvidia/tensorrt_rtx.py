@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,7 +27,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from calibration.codec import json_from_value, value_from_json
 from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends.atomic_file import write_atomically
-from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner
+from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner, Source
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.gpu.catalogue import Gpu, gpu_by_name, known_gpus
@@ -38,8 +38,10 @@ from engine_builder.backends.nvidia.network_build import build_plan
 from engine_builder.backends.nvidia.parser import refused_nodes
 from engine_builder.backends.nvidia.roofline import PredictedLatency, kernel_milliseconds, predicted_latency
 from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
+from engine_builder.config.builder_options import BuilderSupport
 from engine_builder.config.config import ShapeRange
 from engine_builder.errors import BuildError, EngineError, UnsupportedTargetError
+from engine_builder.qdq.dialects.tensorrt import LOW_PRECISIONS, TensorRtDialect
 from engine_builder.timing import MIN_GAIN, Timing, TimingPlan
 
 TARGET = "tensorrt-rtx"
@@ -48,6 +50,9 @@ COMPUTE_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 _WORKSPACE_BYTES = 4 * 2**30  # where no GPU says how much memory it has
 _NO_KERNEL = frozenset({"NonMaxSuppression"})  # of TensorRT-RTX 1.7; TensorRT has one
 _KERNELS_SUFFIX = ".kernels.json"
+BUILDER = BuilderSupport(
+    frozenset({"workspace_mb"}), "its builder has one level of optimization, and its plans are made for one type of GPU and one version"
+)
 
 
 def supported_gpus() -> tuple[Gpu, ...]:
@@ -104,16 +109,19 @@ class TensorRtRtxBackend:
     @property
     def capabilities(self) -> Capabilities:
         """FP16 baseline; INT8, FP8 where the GPU has it, INT4 weights; latency measured where the GPU is here, else predicted."""
-        low = (Precision.INT8, Precision.FP8, Precision.INT4)
-        able = tuple(precision for precision in low if self._gpu is None or self._gpu.has(precision))
+        able = tuple(precision for precision in LOW_PRECISIONS if self._gpu is None or self._gpu.has(precision))
         return Capabilities(
             TARGET,
             Precision.FP16,
             able,
             TENSORRT_SCHEME,
-            "predicted" if self._local is None else "measured",
+            TensorRtDialect(),
+            Source.PREDICTED if self._local is None else Source.MEASURED,
+            kernel_times=Source.PREDICTED,  # on a GPU too: kernels are those of the build
             parallel_runs=self._local is None,
+            has_own_parser=True,
             engine_name="engine.plan",
+            builder=BUILDER,
             is_own_baseline=False,
             compute_capability=None if self._gpu is None else self._gpu.compute_capability,
             least_gain=MIN_GAIN if self._gpu is None or self._local is not None else self._gpu.error,
@@ -189,7 +197,7 @@ class TensorRtRtxBackend:
         """
         if self._local is not None:
             return self._local.timings(runners, feeds, plan)
-        found = {name: cast(SimulatedPlan, runner).predicted(self.gpu) for name, runner in runners.items()}
+        found = {name: self._predicted(runner) for name, runner in runners.items()}
         return {name: Timing(latency.ms, 0.0, 0.0, 0, (latency.ms,)) for name, latency in found.items()}
 
     def tensors(self, engine: Path) -> EngineTensors | None:
@@ -221,6 +229,11 @@ class TensorRtRtxBackend:
         kernels = _listed(engine).kernels_at_opt
         times = kernel_milliseconds(kernels, self.gpu)
         return tuple(KernelTime(kernel.nodes, milliseconds) for kernel, milliseconds in zip(kernels, times, strict=True))
+
+    def _predicted(self, runner: Runner) -> PredictedLatency:
+        if not isinstance(runner, SimulatedPlan):
+            raise TypeError(f"found a {type(runner).__name__}, expected a runner that this target opened")
+        return runner.predicted(self.gpu)
 
     def _configure(self, trt: ModuleType, config: Any) -> None:
         if self._gpu is not None:

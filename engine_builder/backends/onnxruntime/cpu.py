@@ -20,14 +20,17 @@ from numpy.typing import NDArray
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from calibration.onnx_model.model_io import save_model
 from calibration.process.memory import TRIM_BYTES, return_free_memory
-from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner
+from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner, Source
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.onnxruntime.integer_kernels import measured_kernels
 from engine_builder.backends.onnxruntime.profile import profiled_kernels
+from engine_builder.backends.triton_platform import TritonPlatform
+from engine_builder.config.builder_options import BuilderSupport
 from engine_builder.config.config import ShapeRange
 from engine_builder.errors import BuildError, EngineError
 from engine_builder.qdq.checks.simulation import simulated
+from engine_builder.qdq.dialects.onnxruntime import OnnxRuntimeDialect
 from engine_builder.timing import Timing, TimingPlan
 from engine_builder.workspace.external_files import external_files
 
@@ -92,8 +95,18 @@ class OrtCpuBackend:
     @property
     def capabilities(self) -> Capabilities:
         """FP32 baseline, INT8 layers, measured latency."""
-        scheme, low = ONNXRUNTIME_CPU_SCHEME, (Precision.INT8,)
-        return Capabilities("onnxruntime-cpu", Precision.FP32, low, scheme, "measured", parallel_runs=True, runs_on_cpu=True)
+        return Capabilities(
+            "onnxruntime-cpu",
+            Precision.FP32,
+            (Precision.INT8,),
+            ONNXRUNTIME_CPU_SCHEME,
+            OnnxRuntimeDialect(),
+            Source.MEASURED,
+            parallel_runs=True,
+            runs_on_cpu=True,
+            triton=TritonPlatform.ONNXRUNTIME,
+            builder=BuilderSupport(why_not="its engine is the model itself, and nothing is built"),
+        )
 
     def refused(self, explicit: Path) -> tuple[RefusedNode, ...]:
         """Return none: what is prepared runs in onnxruntime, which was tried (``calibration.graph_passes.normalize``)."""

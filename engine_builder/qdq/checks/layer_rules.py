@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import onnx
-from onnx import TensorProto
 
+from calibration.number_formats.precision import Precision
 from engine_builder.qdq.graph.qdq_graph import LAYERS, ExplicitGraph, integer, refusal, word
 
+_WEIGHT_ONLY = frozenset(precision.element_type for precision in Precision if precision.is_weight_only)
 _PRODUCTS = frozenset({"MatMul", "Gemm"})
 
 
@@ -25,8 +26,9 @@ def check_layer(graph: ExplicitGraph, node: onnx.NodeProto) -> None:
         raise refusal(node, "quantized operands, which it would dequantize at run time", "float ones", "leave the layer in fp16")
     left, right = pairs
     formats = {graph.type_of(pair.input[0]) for pair in pairs if pair is not None}
-    if TensorProto.INT4 in formats:
-        _check_int4(graph, node, left, right)
+    weight_only = formats & _WEIGHT_ONLY
+    if weight_only:
+        _check_weight_only(graph, node, left, right, word(min(weight_only)))
         return
     if (left is not None and right is None) or (right is not None and left is None and not graph.is_stored_weight(right)):
         quantized, plain = (node.input[0], node.input[1]) if left is not None else (node.input[1], node.input[0])
@@ -51,11 +53,12 @@ def check_layer(graph: ExplicitGraph, node: onnx.NodeProto) -> None:
 
 
 def check_readers(graph: ExplicitGraph, node: onnx.NodeProto) -> None:
-    """Refuse a node, other than those of ``check_layer``, that reads an INT4 weight."""
+    """Refuse a node, other than those of ``check_layer``, that reads a weight of a format for weights alone."""
     for name in node.input:
         pair = graph.dequantized(name) if name else None
-        if pair is not None and graph.type_of(pair.input[0]) == TensorProto.INT4:
-            raise refusal(node, f"it reads the int4 tensor {name!r}", "int4 as the weight of MatMul or Gemm alone", "leave it in fp16")
+        if pair is not None and graph.type_of(pair.input[0]) in _WEIGHT_ONLY:
+            kind = word(graph.type_of(pair.input[0]))
+            raise refusal(node, f"it reads the {kind} tensor {name!r}", f"{kind} as the weight of MatMul or Gemm alone", "leave it in fp16")
 
 
 def is_layer(node: onnx.NodeProto) -> bool:
@@ -63,17 +66,21 @@ def is_layer(node: onnx.NodeProto) -> bool:
     return node.op_type in LAYERS and node.domain in ("", "ai.onnx")
 
 
-def _check_int4(graph: ExplicitGraph, node: onnx.NodeProto, left: onnx.NodeProto | None, right: onnx.NodeProto | None) -> None:
+def _check_weight_only(
+    graph: ExplicitGraph, node: onnx.NodeProto, left: onnx.NodeProto | None, right: onnx.NodeProto | None, kind: str
+) -> None:
     if node.op_type not in _PRODUCTS or right is None or not graph.is_stored_weight(right):
-        raise refusal(node, "int4 operands", "int4 as the right-hand weight of MatMul or Gemm alone", "leave the layer in fp16 or int8")
+        raise refusal(
+            node, f"{kind} operands", f"{kind} as the right-hand weight of MatMul or Gemm alone", "leave the layer in fp16 or int8"
+        )
     if left is not None:
-        found = f"an int4 weight with an input in {word(graph.type_of(left.input[0]))}, which TensorRT cannot build"
-        raise refusal(node, found, "a float input", "leave the input of int4 layers in fp16")
+        found = f"an {kind} weight with an input in {word(graph.type_of(left.input[0]))}, which TensorRT cannot build"
+        raise refusal(node, found, "a float input", f"leave the input of {kind} layers in fp16")
     block, axis = integer(right, "block_size"), integer(right, "axis", 1)
     scale = graph.constant(right.input[1])
     blocks = scale.shape[axis] if scale is not None and scale.ndim > 1 else 0
     if block < 1 or blocks < 2:
-        found = f"an int4 weight with block_size {block} and {max(blocks, 1)} block(s)"
+        found = f"an {kind} weight with block_size {block} and {max(blocks, 1)} block(s)"
         raise refusal(node, found, "two or more blocks along an axis", "use blocks of 32 along the reduction axis, or int8")
 
 

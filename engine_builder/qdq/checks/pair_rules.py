@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from calibration.number_formats.precision import Precision
 from engine_builder.qdq.graph.qdq_graph import ExplicitGraph, integer, refusal, word
 
-_STORED = (TensorProto.INT8, TensorProto.FLOAT8E4M3FN, TensorProto.INT4)
-_FP8_CAPABILITY = (8, 9)
+_STORED = {precision.element_type: precision for precision in Precision if precision.is_quantized}
 _WRONG_TYPES: dict[int, str] = {
     TensorProto.UINT8: "TensorRT would read it as int8 and saturate everything above 127 steps without a word",
     TensorProto.INT32: "TensorRT dequantizes no bias",
@@ -27,15 +27,17 @@ def check_pair(graph: ExplicitGraph, node: onnx.NodeProto, compute_capability: t
     stored = _stored_type(graph, node)
     if stored not in _STORED:
         why = f" ({_WRONG_TYPES[stored]})" if stored in _WRONG_TYPES else ""
-        expected = "int8, float8e4m3fn or int4"
+        *most, last = map(word, _STORED)
+        expected = f"{', '.join(most)} or {last}"
         raise refusal(node, f"it stores {word(stored)}{why}", expected, "quantize signed and symmetric, and leave biases in float")
-    if stored == TensorProto.FLOAT8E4M3FN and compute_capability is not None and compute_capability < _FP8_CAPABILITY:
-        found = f"FP8 for compute capability {compute_capability[0]}.{compute_capability[1]}"
-        raise refusal(node, found, "8.9 or later", "choose int8 for this GPU")
+    if compute_capability is not None and not _STORED[stored].runs_on(compute_capability):
+        found = f"{_STORED[stored].upper()} for compute capability {_dotted(compute_capability)}"
+        least = _STORED[stored].row.least_compute_capability or compute_capability
+        raise refusal(node, found, f"{_dotted(least)} or later", "choose int8 for this GPU")
     _check_zero_point(graph, node)
     _check_scale(graph, node)
-    if stored == TensorProto.INT4 and node.op_type == "QuantizeLinear" and not graph.is_constant(node.input[0]):
-        raise refusal(node, "a computed tensor in int4", "int4 for weights alone", "leave the activation in fp16")
+    if _STORED[stored].is_weight_only and node.op_type == "QuantizeLinear" and not graph.is_constant(node.input[0]):
+        raise refusal(node, f"a computed tensor in {word(stored)}", f"{word(stored)} for weights alone", "leave the activation in fp16")
 
 
 def _stored_type(graph: ExplicitGraph, node: onnx.NodeProto) -> int:
@@ -82,3 +84,7 @@ def _check_scale(graph: ExplicitGraph, node: onnx.NodeProto) -> None:
             "one scale for the whole tensor",
             "keep per-channel scales to weights",
         )
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"

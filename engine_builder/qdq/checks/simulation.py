@@ -12,8 +12,8 @@ What is modelled:
 3. Beyond that nothing is taken to be fused. A kernel that fuses several pointwise operators may keep what lies between them in float32,
    and is then at most better than its simulation.
 4. What only moves or selects values of one type has nothing to round.
-5. A DequantizeLinear of 8 bits is not rounded: the kernel behind it multiplies the levels and scales the sum. One of 4 bits is: its
-   kernel multiplies 16-bit weights.
+5. A DequantizeLinear of a format that inputs have too is not rounded: the kernel behind it multiplies the levels and scales the sum. One
+   of weights alone is: its kernel multiplies 16-bit weights.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from calibration.graph.free_names import Names
 from calibration.graph.runtime_view import nodes_of
+from calibration.number_formats.precision import Precision
 from engine_builder.qdq.graph.qdq_graph import ExplicitGraph
 
 _HALVES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
-_FOUR_BITS = frozenset({TensorProto.INT4, TensorProto.UINT4})
+_WEIGHT_ONLY = frozenset(precision.element_type for precision in Precision if precision.is_weight_only)
 _EXACT = frozenset(  # rule 4
     {
         *(
@@ -132,7 +133,7 @@ class _Simulation:
         if node.op_type == "Cast":
             return self._graph.type_of(node.input[0]) != kind
         if node.op_type == "DequantizeLinear":  # rule 5
-            return self._graph.type_of(node.input[0]) in _FOUR_BITS
+            return self._graph.type_of(node.input[0]) in _WEIGHT_ONLY
         if node.op_type in ("Constant", "ConstantOfShape", *_EXACT):  # rule 4
             return False
         if node.op_type == "MatMul" and output not in self._outputs:  # rule 2

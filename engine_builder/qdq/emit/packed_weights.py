@@ -1,11 +1,10 @@
-"""The pass that stores the weights of low layers in INT8, FP8 or INT4 (case 3 of ``engine_builder.qdq.tensorrt_dialect``)."""
+"""The pass that stores the weights of low layers in their formats (case 3 of ``engine_builder.qdq.tensorrt_dialect``)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 from calibration.algorithms.gptq import Levels
 from calibration.graph.free_names import Names
 from calibration.graph.layers import Layer
-from calibration.number_formats.precision import FP8_MAX, TENSORRT_SCHEME, Precision, block_scale, fp8_scale, weight_scale
+from calibration.number_formats.grids import block_scale, weight_scale
+from calibration.number_formats.precision import Precision
 from engine_builder.qdq.emit.activations import add_initializer
 from engine_builder.qdq.emit.float_types import ARRAY_TYPES
 from engine_builder.qdq.emit.int8_weights import absorb_factors, float_initializer
@@ -42,32 +42,32 @@ def stored_weight(
     """Return the weight in a low precision, with scales of the type that the layer is computed in.
 
     Args:
-        weight: Any shape, float32; two axes for INT4.
+        weight: Any shape, float32; two axes for a format with blocks.
         layer: Whose weight it is.
-        precision: INT8 (one scale per output channel), FP8 (one scale) or INT4 (one scale per block of 32 along the reduction axis).
+        precision: Integers with blocks have one scale per block along the reduction axis, others one per output channel; floats one in all.
         kind: FLOAT, FLOAT16 or BFLOAT16.
-        reduction_axis: Of the weight; for INT4 alone.
+        reduction_axis: Of the weight; for a format with blocks alone.
         levels: Integer values, of the weight's shape, in the place of the nearest.
 
     Raises:
         BuildError: A scale does not fit ``kind``.
     """
     tensor = str(layer.weight)
-    dtype = ARRAY_TYPES[kind]
-    if precision is Precision.FP8:
-        scale = typed_scale(np.asarray(fp8_scale(float(weight.min()), float(weight.max()))), dtype, tensor)
-        values = np.clip(weight / scale.astype(np.float32), -FP8_MAX, FP8_MAX).astype(ml_dtypes.float8_e4m3fn)
-        return StoredWeight(values, scale, np.zeros((), dtype=ml_dtypes.float8_e4m3fn), {})
-    if precision is Precision.INT4:
-        block = TENSORRT_SCHEME.block
+    dtype, grid, block = ARRAY_TYPES[kind], precision.grid, precision.weight_block
+    if not precision.is_integer:
+        number, zero = grid.activation(float(weight.min()), float(weight.max()), symmetric=True)
+        scale = typed_scale(np.asarray(number), dtype, tensor)
+        return StoredWeight(np.clip(weight / scale.astype(np.float32), -grid.top, grid.top).astype(grid.storage), scale, zero, {})
+    if block is not None:
         scale = typed_scale(block_scale(weight, reduction_axis, block=block, bits=precision.bits), dtype, tensor)
         steps = np.round(weight / np.repeat(scale.astype(np.float32), block, axis=reduction_axis)) if levels is None else levels
-        return StoredWeight(np.clip(steps, -7, 7).astype(ml_dtypes.int4), scale, None, {"axis": reduction_axis, "block_size": block})
+        values = np.clip(steps, -grid.top, grid.top).astype(grid.storage)
+        return StoredWeight(values, scale, None, {"axis": reduction_axis, "block_size": block})
     full = typed_scale(weight_scale(weight, layer.weight_axis, bits=precision.bits), dtype, tensor)
-    values = np.clip(np.round(weight / full.astype(np.float32)), -127, 127).astype(np.int8) if levels is None else levels
+    nearest = np.clip(np.round(weight / full.astype(np.float32)), -grid.top, grid.top).astype(grid.storage)
     scale = full.reshape(-1) if layer.weight_axis is not None else full.reshape(())
     attributes = {"axis": layer.weight_axis} if layer.weight_axis is not None else {}
-    return StoredWeight(values, scale, np.zeros(scale.shape, dtype=np.int8), attributes)
+    return StoredWeight(nearest if levels is None else levels, scale, np.zeros(scale.shape, dtype=grid.storage), attributes)
 
 
 class StoreWeights(ir.passes.InPlacePass):

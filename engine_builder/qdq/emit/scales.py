@@ -1,4 +1,4 @@
-"""Integer grids of activations, weights and biases, exactly those of ``calibration.number_formats.precision``.
+"""Integer grids of activations, weights and biases, exactly those of ``calibration.number_formats.grids``.
 
 An activation has one (scale, zero point); a weight one scale per output channel and zero point 0; a bias is int32 with scale s_x * s_w,
 which is the scale of the products that it is added to, so an integer kernel adds it to its accumulators as it stands.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.number_formats.precision import Precision, Scheme, activation_grid
+from calibration.number_formats.precision import Precision, Scheme
 from engine_builder.errors import BuildError
 
 _INT32_MAX = 2**31 - 1
@@ -36,7 +36,18 @@ class QuantizedWeight:
 
 
 def activation_scale(tensor: str, ranges: Mapping[str, tuple[float, float]], scheme: Scheme) -> ActivationScale:
-    """Return the 8-bit grid of ``tensor``.
+    """Return the 8-bit integer grid of ``tensor``.
+
+    Raises:
+        BuildError: See ``measured_range``.
+    """
+    low, high = measured_range(tensor, ranges)
+    scale, zero_point = Precision.INT8.grid.activation(low, high, symmetric=scheme.symmetric_activations)
+    return ActivationScale(np.asarray(scale, dtype=np.float32), zero_point)
+
+
+def measured_range(tensor: str, ranges: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+    """Return the lowest and the highest value of ``tensor``.
 
     Raises:
         BuildError: The tensor has no range, or one that is not finite.
@@ -51,9 +62,7 @@ def activation_scale(tensor: str, ranges: Mapping[str, tuple[float, float]], sch
             f"tensor {tensor!r}: range [{low}, {high}], expected two finite numbers in order",
             fix="use calibration data without NaN or infinity",
         )
-    scale, zero_point, _, _ = activation_grid(low, high, bits=Precision.INT8.bits, symmetric=scheme.symmetric_activations)
-    integer = np.int8 if scheme.symmetric_activations else np.uint8
-    return ActivationScale(np.asarray(scale, dtype=np.float32), np.asarray(zero_point, dtype=integer))
+    return low, high
 
 
 def quantize_weight(

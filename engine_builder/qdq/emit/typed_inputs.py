@@ -5,28 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
 from calibration.graph.free_names import Names
-from calibration.number_formats.precision import TENSORRT_SCHEME, Precision, fp8_scale
+from calibration.number_formats.precision import Precision
 from engine_builder.errors import BuildError
 from engine_builder.qdq.emit.activations import add_initializer
 from engine_builder.qdq.emit.float_types import ARRAY_TYPES
-from engine_builder.qdq.emit.scales import activation_scale, typed_scale
-
-_STORED = {Precision.INT8: np.dtype(np.int8), Precision.FP8: np.dtype(ml_dtypes.float8_e4m3fn)}
+from engine_builder.qdq.emit.scales import measured_range, typed_scale
 
 
 @dataclass(frozen=True, slots=True)
 class LowInput:
-    """One input of a low layer: what it reads there in the prepared model, and the 8-bit format that it is to read it in."""
+    """One input of a low layer: what it reads there in the prepared model, and the format that it is to read it in."""
 
     node: str
     index: int
     tensor: str
-    precision: Precision  # INT8 or FP8
+    precision: Precision  # one that rounds inputs
 
 
 class QuantizeInputs(ir.passes.InPlacePass):
@@ -66,16 +63,15 @@ class QuantizeInputs(ir.passes.InPlacePass):
                 raise ir.passes.PostconditionError(f"layer {item.node!r} still reads {item.tensor!r} in float")
 
     def _pair(self, graph: ir.Graph, value: ir.Value, item: LowInput) -> ir.Value:
-        tensor, stored = item.tensor, _STORED[item.precision]
+        tensor, stored = item.tensor, item.precision.grid.storage
         kind = value.dtype
         if kind is None or kind not in ARRAY_TYPES:
             raise BuildError(f"layer {item.node!r}: input {tensor!r} is {kind}, expected a float", fix="find the layers in this very model")
-        grid = activation_scale(tensor, self._ranges, TENSORRT_SCHEME)
-        number = grid.scale if item.precision is Precision.INT8 else np.asarray(fp8_scale(*self._ranges[tensor]))
+        number, zero_point = item.precision.grid.activation(*measured_range(tensor, self._ranges), symmetric=True)
         suffix = item.precision.value
         new = self._names.new
-        scale = add_initializer(graph, new(tensor, f"{suffix}_scale"), typed_scale(number, ARRAY_TYPES[kind], tensor))
-        zero = add_initializer(graph, new(tensor, f"{suffix}_zero_point"), np.zeros((), dtype=stored))
+        scale = add_initializer(graph, new(tensor, f"{suffix}_scale"), typed_scale(np.asarray(number), ARRAY_TYPES[kind], tensor))
+        zero = add_initializer(graph, new(tensor, f"{suffix}_zero_point"), zero_point)
         quantize = ir.node("QuantizeLinear", [value, scale, zero], name=new(tensor, f"{suffix}_QuantizeLinear"))
         quantize.outputs[0].name = new(tensor, f"{suffix}_quantized")
         quantize.outputs[0].shape, quantize.outputs[0].dtype = value.shape, ir.DataType.from_numpy(stored)

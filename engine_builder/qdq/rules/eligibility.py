@@ -1,6 +1,6 @@
 """Which precisions a layer may take in a TensorRT engine, and why not the others.
 
-FP32, FP16 and BF16 suit every layer, but for BF16 in case 1. Of the low precisions, refused is what the builder rejects, what it accepts
+Float types suit every layer, but for BF16 in case 1. Of the low precisions, refused is what the builder rejects, what it accepts
 and then computes in float without a word, and what costs more than it saves:
 
 1. ConvTranspose: no low precision; the weights would be dequantized at run time and the kernel run in float. In BF16 its build fails.
@@ -22,10 +22,8 @@ from collections.abc import Sequence
 import onnx
 
 from calibration.graph.layers import Layer, LayerKind
-from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
+from calibration.number_formats.precision import Precision
 
-BLOCK = TENSORRT_SCHEME.block
-_FLOATS = frozenset({Precision.FP32, Precision.FP16, Precision.BF16})
 _FEWEST_CHANNELS = 4
 _MATRIX_RANK = 2
 
@@ -54,16 +52,16 @@ class Eligibility:
 
     def refusal(self, layer: Layer, precision: Precision) -> str | None:
         """Return why the layer may not take the precision, None where it may."""
-        if precision in _FLOATS:
+        if not precision.is_quantized:
             return "the builder has no bf16 ConvTranspose" if (layer.op_type, precision) == ("ConvTranspose", Precision.BF16) else None
         if layer.kind is LayerKind.RESIDUAL_ADD:  # rule 5
-            if precision is Precision.INT4:
-                return "int4 is for weights, and a sum has none"
+            if precision.is_weight_only:
+                return f"{precision} is for weights, and a sum has none"
             if self.shared_inputs(layer, precision):
                 return None
             return f"no weighted layer reads an input of this sum in {precision}, so it would only be rounded more"
         if layer.kind is LayerKind.ATTENTION_PRODUCT:  # rule 6
-            return "int4 is for weights, and a product of two computed tensors has none" if precision is Precision.INT4 else None
+            return f"{precision} is for weights, and a product of two computed tensors has none" if precision.is_weight_only else None
         return self._weighted(layer, precision)
 
     def shared_inputs(self, layer: Layer, precision: Precision) -> tuple[str, ...]:
@@ -85,14 +83,15 @@ class Eligibility:
         if len(shape) != _MATRIX_RANK or not inputs or inputs[0] != layer.inputs[0]:  # rule 3
             return "its weight is not a matrix on the right-hand side"
         length = shape[self.reduction_axis(layer)]
-        if precision is Precision.INT4 and (length % BLOCK or length < 2 * BLOCK):  # rule 4
-            return f"its reduction axis has {length} elements, and int4 takes two or more whole blocks of {BLOCK}"
+        block = precision.weight_block
+        if block is not None and (length % block or length < 2 * block):  # rule 4
+            return f"its reduction axis has {length} elements, and {precision} takes two or more whole blocks of {block}"
         return None
 
 
 def _convolution(shape: tuple[int, ...], precision: Precision) -> str | None:
-    if precision is Precision.INT4:  # rule 4
-        return "int4 is for the weights of MatMul and Gemm"
+    if precision.is_weight_only:  # rule 4
+        return f"{precision} is for the weights of MatMul and Gemm"
     if len(shape) > 1 and shape[1] < _FEWEST_CHANNELS:  # rule 2
         return f"it has {shape[1]} input channel(s) a group, which a kernel of its own would pad to {_FEWEST_CHANNELS}"
     return None

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from calibration.number_formats.precision import FP16_MAX
+from calibration.number_formats.grids import FP16_MAX
 from engine_builder.qdq.graph.qdq_graph import LAYERS
 from engine_builder.qdq.rules.echoes import echoing_nodes
 from engine_builder.qdq.rules.positions import REASON as COUNTS

@@ -20,8 +20,6 @@ from engine_builder.errors import BuildError
 from engine_builder.qdq.rules.attention import attention_groups
 from engine_builder.qdq.rules.eligibility import Eligibility
 
-EIGHT_BITS = (Precision.INT8, Precision.FP8)
-
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -56,7 +54,7 @@ def settle(
         BuildError: An unknown layer, a baseline that is no float, or a precision that the layer may not take by itself
             (``engine_builder.qdq.rules.eligibility``).
     """
-    if baseline not in (Precision.FP32, Precision.FP16, Precision.BF16):
+    if baseline.is_quantized:
         raise BuildError(f"baseline: {baseline}, expected fp16, bf16 or fp32", fix="low precisions are chosen layer by layer")
     eligibility = Eligibility(prepared, layers)
     known = {layer.name: layer for layer in layers}
@@ -79,11 +77,11 @@ def settle(
     for group in attention_groups(prepared, layers):  # rule 1
         chosen = {precisions[name] for name in group}
         for name in group:
-            if precisions[name] in EIGHT_BITS and len(chosen) > 1:
+            if precisions[name].rounds_inputs and len(chosen) > 1:
                 leave(name, f"the products {' and '.join(map(repr, group))} of one attention take 8 bits together or not at all")
     for layer in layers:  # rule 2
         precision = precisions[layer.name]
-        if layer.kind is LayerKind.RESIDUAL_ADD and precision in EIGHT_BITS and not stored_inputs(layer, layers, precisions):
+        if layer.kind is LayerKind.RESIDUAL_ADD and precision.rounds_inputs and not stored_inputs(layer, layers, precisions):
             leave(layer.name, f"no weighted layer of this assignment reads an input of the sum in {precision}")
     return Settlement(precisions, tuple(changes))
 

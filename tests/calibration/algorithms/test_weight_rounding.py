@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from calibration.number_formats.layer_precision import Decision
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision, Scheme
 from calibration.number_formats.weight_scales import weight_step
 from calibration.sensitivity.perturbed_model import ReferenceModel
-from engine_builder.qdq.build import explicit_model
+from engine_builder.qdq.dialects.base import Dialect, ExplicitPlan
+from engine_builder.qdq.dialects.onnxruntime import OnnxRuntimeDialect
+from engine_builder.qdq.dialects.tensorrt import TensorRtDialect
+from engine_builder.qdq.onnxruntime_dialect import rewrite
 from tests.model_text import Array, cnn, model_from_text, run, samples_for
 from tests.probed_models import Probed, probe_of, probed
 
@@ -65,11 +69,13 @@ def test_the_levels_reach_the_explicit_graph_as_they_are(precision: Precision, s
     found = mlp(scheme=scheme)
     levels = second_order_levels(found.model, found.layers, decisions(found, precision), scheme, batches(found.feeds))
     low = {layer.name: precision for layer in found.layers}
-    explicit = explicit_model(found.model, found.layers, low, found.ranges, scheme, (), Precision.FP32, levels)
+    plan = ExplicitPlan(found.model, found.layers, low, found.ranges, scheme, Precision.FP32)
+    dialect: Dialect = TensorRtDialect() if scheme is TENSORRT_SCHEME else OnnxRuntimeDialect()
+    explicit = dialect.explicit(replace(plan, levels=levels))
     stored = [np.asarray(numpy_helper.to_array(tensor)) for tensor in explicit.graph.initializer]
     for array in levels.values():
         assert any(other.shape == array.shape and np.array_equal(other.astype(np.int8), array) for other in stored if other.ndim == 2)
-    nearest = explicit_model(found.model, found.layers, low, found.ranges, scheme, (), Precision.FP32)
+    nearest = dialect.explicit(plan)
     assert explicit != nearest
 
 
@@ -85,7 +91,7 @@ def test_a_probe_gives_what_the_explicit_graph_of_onnxruntime_gives() -> None:
         (output,) = probe.outputs_from(probe.low_output(Precision.INT8))
         low = {layer.name: Precision.INT8}
         with_levels, without = (
-            run(explicit_model(found.model, found.layers, low, found.ranges, ONNXRUNTIME_CPU_SCHEME, levels=tried), found.feeds)[0]
+            run(rewrite(found.model, found.layers, low, found.ranges, ONNXRUNTIME_CPU_SCHEME, levels=tried), found.feeds)[0]
             for tried in (levels, None)
         )
         close = np.isclose(output, with_levels, rtol=1e-3, atol=1e-3)  # a sum in another order turns a value between two levels

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import onnx
 import pytest
@@ -8,18 +10,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from calibration.number_formats.precision import (
-    Precision,
+from calibration.number_formats.grids import (
+    E4M3,
     activation_grid,
     block_scale,
-    fake_cast,
     fake_quantize_activation,
     fake_quantize_blocks,
-    fake_quantize_fp8,
     fake_quantize_weight,
-    fp8_scale,
+    scale_of_largest,
     weight_scale,
 )
+from calibration.number_formats.precision import Precision
 from tests.model_text import model_from_text, run
 
 numbers = st.floats(-1e4, 1e4, width=32)
@@ -119,10 +120,10 @@ def test_bits_of_each_precision() -> None:
 def test_fp8_moves_a_value_by_at_most_a_sixteenth_of_it(x: NDArray[np.float32]) -> None:
     low, high = float(x.min()), float(x.max())
 
-    error = np.abs(x - fake_quantize_fp8(x, low, high))
+    error = np.abs(x - E4M3.round_activation(x, low, high, symmetric=True))
 
     # Four significant bits; below 2^-6 the steps are 2^-9, in units of the scale; float32 adds its own rounding.
-    assert np.all(error <= np.abs(x) / 16 + 2.0**-10 * fp8_scale(low, high) + 1e-6 * np.abs(x))
+    assert np.all(error <= np.abs(x) / 16 + 2.0**-10 * scale_of_largest(low, high, E4M3.top) + 1e-6 * np.abs(x))
 
 
 def test_fp8_equals_the_operators_of_onnx_and_saturates() -> None:
@@ -131,12 +132,12 @@ def test_fp8_equals_the_operators_of_onnx_and_saturates() -> None:
     model = model_from_text(text + "{ q = QuantizeLinear(x, scale, zero) y = DequantizeLinear(q, scale, zero) }", opset=19, ir_version=9)
     del model.graph.input[1:]
     model.graph.initializer.append(onnx.helper.make_tensor("zero", onnx.TensorProto.FLOAT8E4M3FN, [], [0.0]))
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(fp8_scale(-1.5, 2.0)), "scale"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(scale_of_largest(-1.5, 2.0, E4M3.top)), "scale"))
     onnx.checker.check_model(model)
 
     [expected] = run(model, {"x": x})
 
-    np.testing.assert_array_equal(fake_quantize_fp8(x, -1.5, 2.0), expected)
+    np.testing.assert_array_equal(E4M3.round_activation(x, -1.5, 2.0, symmetric=True), expected)
     assert np.abs(expected).max() == np.float32(2.0)
 
 
@@ -169,14 +170,38 @@ def test_a_weight_in_blocks_moves_by_at_most_half_a_step_of_its_block(weight: ND
 def test_half_precisions_keep_their_significant_bits(precision: Precision, bits: int) -> None:
     x = np.random.default_rng(0).normal(size=1000).astype(np.float32)
 
-    error = np.abs(x - fake_cast(x, precision)) / np.abs(x)
+    error = np.abs(x - precision.grid.round_weight(x)) / np.abs(x)
 
     assert 2.0 ** -(bits + 1) < error.max() <= 2.0**-bits
-    np.testing.assert_array_equal(fake_cast(x, Precision.FP32), x)
+    np.testing.assert_array_equal(Precision.FP32.grid.round_weight(x), x)
 
 
 def test_fp16_ends_at_65504_and_bf16_does_not() -> None:
     x = np.array([65504.0, 1e5], np.float32)
 
-    assert np.isinf(fake_cast(x, Precision.FP16)).tolist() == [False, True]
-    assert np.isfinite(fake_cast(x, Precision.BF16)).all()
+    assert np.isinf(Precision.FP16.grid.round_weight(x)).tolist() == [False, True]
+    assert np.isfinite(Precision.BF16.grid.round_weight(x)).all()
+
+
+def test_a_word_that_names_no_row_is_no_format() -> None:
+    with pytest.raises(ValueError, match="int5"):
+        Precision("int5")
+
+
+def test_every_format_survives_pickle_and_a_look_up_by_name() -> None:
+    assert [pickle.loads(pickle.dumps(precision)) for precision in Precision] == [Precision(row.value) for row in Precision]
+
+
+def test_what_is_stored_is_what_the_element_type_says() -> None:
+    for precision in Precision:
+        assert onnx.helper.tensor_dtype_to_np_dtype(precision.element_type) == precision.grid.storage, precision
+
+
+def test_a_float_type_has_no_scale() -> None:
+    with pytest.raises(TypeError, match="float16"):
+        Precision.FP16.grid.activation(0.0, 1.0, symmetric=True)
+
+
+def test_a_gpu_has_what_its_compute_capability_says_and_an_unknown_one_everything() -> None:
+    assert [precision for precision in Precision if not precision.runs_on((7, 5))] == [Precision.BF16, Precision.FP8]
+    assert all(precision.runs_on((8, 9)) and precision.runs_on(None) for precision in Precision)

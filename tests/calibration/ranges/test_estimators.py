@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration.number_formats.precision import fake_quantize_activation
+from calibration.number_formats.grids import fake_quantize_activation
 from calibration.ranges.estimators import clipped_range
 from calibration.ranges.histograms import Histogram
 from calibration.ranges.range_table import RangeMethod

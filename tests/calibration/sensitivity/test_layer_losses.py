@@ -9,8 +9,9 @@ import pytest
 
 from calibration.accuracy.metrics import OutputKind
 from calibration.execution.onnxruntime_session import Array
+from calibration.number_formats.grids import fake_quantize_weight
 from calibration.number_formats.layer_precision import Decision
-from calibration.number_formats.precision import Precision, fake_quantize_weight
+from calibration.number_formats.precision import Precision
 from calibration.sensitivity.layer_losses import TOGETHER, Singles, joined, measure_singles
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from calibration.sensitivity.task_losses import whitened

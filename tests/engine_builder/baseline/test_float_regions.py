@@ -14,6 +14,7 @@ from calibration.graph_passes.normalize import prepare
 from calibration.number_formats.precision import Precision
 from calibration.onnx_model.model_io import read_model
 from engine_builder.baseline.float_regions import PROBE_SAMPLES, float_blocks, probe_blocks
+from engine_builder.qdq.dialects.tensorrt import TensorRtDialect
 from tests.driver import inspection_of, ranged
 from tests.model_text import ModelMaker, cnn
 from tests.models import attention, several_outputs
@@ -60,6 +61,7 @@ def test_the_block_that_loses_in_fp16_comes_first(tmp_path: Path) -> None:
         {},
         samples,
         Precision.FP16,
+        TensorRtDialect(),
         tmp_path,
         lambda done, of: told.append((done, of)),
     )

@@ -11,6 +11,9 @@ import pytest
 
 from calibration.errors import InvalidConfigError
 from engine_builder.backends.build_options import BuildOptions
+from engine_builder.backends.nvidia.tensorrt import TensorRtBackend
+from engine_builder.backends.nvidia.tensorrt_rtx import BUILDER as RTX_BUILDER
+from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
 from engine_builder.backends.target_checks import check_config
 from engine_builder.config.builder_options import BuilderConfig, check_builder
 from engine_builder.config.config import Config, config_from_json
@@ -20,6 +23,13 @@ from engine_builder.workspace.workspace import StageContext, Workspace
 from tests.engine_builder import dialect_models
 
 needs_builder = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed")
+
+
+SUPPORT = {
+    "onnxruntime-cpu": OrtCpuBackend().capabilities.builder,
+    "tensorrt": TensorRtBackend().capabilities.builder,
+    "tensorrt-rtx": RTX_BUILDER,
+}
 
 
 @pytest.fixture
@@ -57,20 +67,20 @@ def test_search_and_final_build_alike_unless_told_otherwise(context: StageContex
 )
 def test_a_setting_that_means_nothing_to_the_target_is_refused_by_name(target: str, builder: dict[str, object], words: str) -> None:
     with pytest.raises(InvalidConfigError, match=words) as caught:
-        check_builder(config_of(target, **builder).builder, target, None)
+        check_builder(config_of(target, **builder).builder, target, SUPPORT[target], None)
     assert "Leave builder." in caught.value.fix
 
 
 def test_the_default_settings_suit_every_target() -> None:
     for target in ("onnxruntime-cpu", "tensorrt", "tensorrt-rtx"):
-        check_builder(BuilderConfig(), target, (7, 5))
+        check_builder(BuilderConfig(), target, SUPPORT[target], (7, 5))
 
 
 def test_a_gpu_before_ampere_cannot_build_for_all_since() -> None:
     builder = BuilderConfig(hardware_compatible=True)
-    check_builder(builder, "tensorrt", (8, 0))
+    check_builder(builder, "tensorrt", SUPPORT["tensorrt"], (8, 0))
     with pytest.raises(InvalidConfigError, match=r"compute capability 7\.5, expected 8\.0 \(Ampere\)"):
-        check_builder(builder, "tensorrt", (7, 5))
+        check_builder(builder, "tensorrt", SUPPORT["tensorrt"], (7, 5))
 
 
 def test_a_job_with_such_a_setting_is_refused_at_submit() -> None:

@@ -6,13 +6,14 @@ import pytest
 
 from calibration.errors import InvalidConfigError
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
-from engine_builder.backends.base import Capabilities
+from engine_builder.backends.base import Capabilities, Source
 from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
 from engine_builder.backends.onnxruntime.integer_kernels import IntegerKernels
 from engine_builder.backends.target_checks import check_config
 from engine_builder.config.config import Config, ExactOn, config_from_json
 from engine_builder.engines import job_scheme as module
 from engine_builder.engines.job_scheme import job_scheme
+from engine_builder.qdq.dialects.tensorrt import TensorRtDialect
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_pairs_are_bounded_where_kernels_saturate_or_may(
 
 
 def test_engines_that_do_not_run_on_the_processor_keep_their_scheme() -> None:
-    gpu = Capabilities("tensorrt", Precision.FP16, (Precision.INT8,), TENSORRT_SCHEME, "measured")
+    gpu = Capabilities("tensorrt", Precision.FP16, (Precision.INT8,), TENSORRT_SCHEME, TensorRtDialect(), Source.MEASURED)
     assert job_scheme(Config(), gpu) is TENSORRT_SCHEME
 
 

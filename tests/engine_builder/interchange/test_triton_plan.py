@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine_builder.backends.engine_tensors import EngineTensor, EngineTensors, Profile
+from engine_builder.backends.triton_platform import TritonPlatform
 from engine_builder.errors import BuildError
-from engine_builder.interchange.triton_plan import Platform, config_text, plan_repository, triton_repository
+from engine_builder.interchange.triton_plan import config_text, plan_repository, triton_repository
 from tests.engine_builder.pbtxt import parse
 
 IMAGE = EngineTensor("input", "float32", (None, 3, None, 224))
@@ -25,7 +26,7 @@ def text(
     outputs: Sequence[EngineTensor] = (LOGITS,),
     profiles: Sequence[Profile] = (),
     *,
-    platform: Platform = Platform.ONNXRUNTIME,
+    platform: TritonPlatform = TritonPlatform.ONNXRUNTIME,
     name: str = "net",
     most: int = 32,
 ) -> str:
@@ -76,16 +77,16 @@ def test_a_tensor_without_axes_is_one_element_reshaped(tensor: EngineTensor, oth
 )
 def test_batches_are_as_large_as_every_profile_allows(greatest: tuple[int, ...], most: int, expected: int) -> None:
     profiles = [{"input": ((1, 3, 1, 224), (1, 3, 224, 224), (size, 3, 448, 224))} for size in greatest]
-    assert parse(text(profiles=profiles, platform=Platform.TENSORRT, most=most)).max_batch_size == expected
+    assert parse(text(profiles=profiles, platform=TritonPlatform.TENSORRT, most=most)).max_batch_size == expected
 
 
 def test_a_profile_that_starts_above_one_sample_forbids_batches() -> None:
     profile = {"input": ((2, 3, 1, 224), (4, 3, 224, 224), (16, 3, 448, 224))}
-    assert parse(text(profiles=[profile], platform=Platform.TENSORRT)).max_batch_size == 0
+    assert parse(text(profiles=[profile], platform=TritonPlatform.TENSORRT)).max_batch_size == 0
 
 
 def test_plans_run_on_the_gpu_with_every_profile_listed_where_there_are_several() -> None:
-    one, two = (parse(text(profiles=[LEAST_ONE] * count, platform=Platform.TENSORRT)).instance_group[0] for count in (1, 2))
+    one, two = (parse(text(profiles=[LEAST_ONE] * count, platform=TritonPlatform.TENSORRT)).instance_group[0] for count in (1, 2))
     kind_gpu = 1
     assert (one.kind, list(one.profile)) == (kind_gpu, [])
     assert (two.kind, list(two.profile)) == (kind_gpu, ["0", "1"])
@@ -114,7 +115,7 @@ def test_a_model_name_that_is_no_folder_name_is_refused(name: str) -> None:
         text(name=name)
 
 
-def repository(engine: Path | bytes, output: Path, platform: Platform = Platform.TENSORRT) -> Path:
+def repository(engine: Path | bytes, output: Path, platform: TritonPlatform = TritonPlatform.TENSORRT) -> Path:
     return triton_repository(engine, (IMAGE,), (LOGITS,), platform=platform, name="net", max_batch_size=1, output=output)
 
 

@@ -10,11 +10,9 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from calibration.algorithms.smooth_quant import Smoothing
-from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
+from calibration.number_formats.precision import Precision
 from engine_builder.errors import BuildError
-from engine_builder.qdq.build import explicit_model
 from engine_builder.qdq.checks.validator import validate_tensorrt
-from engine_builder.qdq.onnxruntime_dialect import rewrite
 from engine_builder.qdq.tensorrt_dialect import kept_in_float32, rewrite_tensorrt
 from tests.engine_builder.fake_quantized import model_of, run
 from tests.engine_builder.qdq.networks import ATTENTION, BLOCKS, FLOATS, TEXTS, Network, network, nodes_of
@@ -205,16 +203,6 @@ def test_awkward_models_in_fp16_give_what_they_give_in_float(name: str) -> None:
             wide = np.asarray(expected, dtype=np.float64)
             # Some ten roundings to 11 bits, one after another.
             assert np.linalg.norm(np.asarray(found, dtype=np.float64) - wide) <= 5e-3 * np.linalg.norm(wide)
-
-
-def test_the_front_door_picks_the_dialect_by_the_scheme(blocks: Network) -> None:
-    low = {"conv2": Precision.INT8}
-    typed = explicit_model(blocks.model, blocks.layers, low, blocks.ranges, TENSORRT_SCHEME, baseline=Precision.FP16)
-    assert typed == rewrite_tensorrt(blocks.model, blocks.layers, low, blocks.ranges)
-    plain = explicit_model(blocks.model, blocks.layers, low, blocks.ranges, ONNXRUNTIME_CPU_SCHEME)
-    assert plain == rewrite(blocks.model, blocks.layers, low, blocks.ranges, ONNXRUNTIME_CPU_SCHEME)
-    with pytest.raises(BuildError, match="expected fp32"):
-        explicit_model(blocks.model, blocks.layers, low, blocks.ranges, ONNXRUNTIME_CPU_SCHEME, baseline=Precision.FP16)
 
 
 def test_what_cannot_be_written_is_refused(blocks: Network) -> None:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.graph.layers import LayerKind
-from calibration.number_formats.precision import TENSORRT_SCHEME, Precision, fake_cast
+from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from engine_builder.qdq.rules.eligibility import Eligibility
 from engine_builder.qdq.tensorrt_dialect import rewrite_tensorrt
@@ -118,8 +118,8 @@ def test_a_layer_in_half_precision_rounds_what_it_reads_and_writes(kind: str, na
     found = NETWORKS[kind]
     tensors = interpret(found.model, found.feeds)
     (node,) = (node for node in found.model.graph.node if node.name == name)
-    inputs: Tensors = {tensor: fake_cast(np.asarray(tensors[tensor], dtype=np.float32), precision) for tensor in node.input}
-    expected = fake_cast(np.asarray(run_node(node, inputs)[0], dtype=np.float32), precision)
+    inputs: Tensors = {tensor: precision.grid.round_weight(np.asarray(tensors[tensor], dtype=np.float32)) for tensor in node.input}
+    expected = precision.grid.round_weight(np.asarray(run_node(node, inputs)[0], dtype=np.float32))
     probed = probe_of(reference_of(found), found.feeds, found.layer(name)).low_output(precision)
     off, moved = off_and_moved([probed], [expected], [tensors[node.output[0]]])
     assert moved > 0

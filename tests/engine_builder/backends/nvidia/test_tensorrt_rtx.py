@@ -27,10 +27,10 @@ from engine_builder.backends.gpu.catalogue import known_gpus
 from engine_builder.backends.nvidia.tensorrt_rtx import COMPUTE_CAPABILITIES, TensorRtRtxBackend, supported_gpus
 from engine_builder.config.config import ShapeRange
 from engine_builder.errors import BuildError, EngineError, StageCancelledError, UnsupportedTargetError
-from engine_builder.qdq.build import explicit_model
 from engine_builder.qdq.checks.simulation import simulated as simulation_of
 from engine_builder.qdq.rules.eligibility import Eligibility
 from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
+from engine_builder.qdq.tensorrt_dialect import rewrite_tensorrt
 from engine_builder.timing import TimingPlan, time_interleaved
 from tests.engine_builder import dialect_models as models
 
@@ -317,7 +317,7 @@ def test_a_simulated_fp8_net_with_residual_sums_computes_what_its_graph_says(tmp
     ranges = ranges_of_moved_tensors(prepared, collect_ranges(path, layers, [{"input": x}], method=RangeMethod.MINMAX).ranges)
     eligibility = Eligibility(prepared, layers)
     low = {layer.name: FP8 for layer in layers if eligibility.can_take(layer, FP8)}
-    engine = built(explicit_model(prepared, layers, low, ranges, TENSORRT_SCHEME, baseline=FP16), tmp_path, "RTX 4090")
+    engine = built(rewrite_tensorrt(prepared, layers, low, ranges, baseline=FP16), tmp_path, "RTX 4090")
     (simulated,) = TensorRtRtxBackend("RTX 4090").open(engine.path, threads=1).run({"input": x})
     plain = onnxruntime.SessionOptions()
     plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

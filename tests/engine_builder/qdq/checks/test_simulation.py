@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from calibration.number_formats.precision import Precision, fake_cast
+from calibration.number_formats.precision import Precision
 from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from engine_builder.qdq.checks.simulation import simulated
 from engine_builder.qdq.tensorrt_dialect import rewrite_tensorrt
@@ -56,7 +56,7 @@ def chain_in_numpy(x: Floats, precision: Precision) -> Floats:
     """Return what the kernels of a GPU give: sums in float32, every result rounded once, the bias in the product's kernel."""
 
     def half(array: NDArray[np.generic]) -> Floats:
-        return fake_cast(np.asarray(array, dtype=np.float32), precision)
+        return precision.grid.round_weight(np.asarray(array, dtype=np.float32))
 
     given = {name: half(array) for name, array in constants().items()}
     h0 = half(x)
@@ -107,7 +107,7 @@ def test_a_network_in_16_bits_is_computed_node_by_node_as_numpy_rounds_it(kind: 
     for node in explicit.graph.node:
         for name, array in zip(node.output, computed(node, tensors), strict=False):
             halved = rounding.get(types.get(name, 0))
-            tensors[name] = fake_cast(np.asarray(array, dtype=np.float32), halved) if halved is not None else array
+            tensors[name] = halved.grid.round_weight(np.asarray(array, dtype=np.float32)) if halved is not None else array
     expected = [tensors[value.name] for value in explicit.graph.output]
     for got, wanted, exact in zip(outputs, expected, plain, strict=True):
         assert got.dtype == exact.dtype
