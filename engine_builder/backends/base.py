@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,13 @@ from engine_builder.config.config import ShapeRange
 from engine_builder.timing import MIN_GAIN, Timing, TimingPlan
 
 
+class Source(enum.StrEnum):
+    """Where a time comes from."""
+
+    MEASURED = "measured"  # on this machine
+    PREDICTED = "predicted"  # from what is known of the hardware
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a target can do."""
@@ -26,6 +34,7 @@ class Capabilities:
     low: tuple[Precision, ...]  # precisions that a layer may take instead
     scheme: Scheme  # how the low precisions round
     latency_source: str  # "measured" on this machine, or "predicted"
+    kernel_times: Source = Source.MEASURED  # of single kernels
     parallel_runs: bool = False  # whether threads may share a runner
     runs_on_cpu: bool = False  # whether engines run on the processor, by whose integer kernels
     engine_name: str = "engine.onnx"  # what an engine's file is called

@@ -27,7 +27,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from calibration.codec import json_from_value, value_from_json
 from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends.atomic_file import write_atomically
-from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner
+from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner, Source
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.gpu.catalogue import Gpu, gpu_by_name, known_gpus
@@ -112,6 +112,7 @@ class TensorRtRtxBackend:
             able,
             TENSORRT_SCHEME,
             "predicted" if self._local is None else "measured",
+            kernel_times=Source.PREDICTED,  # on a GPU too: kernels are those of the build
             parallel_runs=self._local is None,
             engine_name="engine.plan",
             is_own_baseline=False,
