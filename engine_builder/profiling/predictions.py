@@ -1,23 +1,21 @@
-"""What the models of loss and time said of the engines before they were built, and the dependencies as a map: both for the report."""
+"""What the models of loss and time said of the engines before they were built."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.codec import value_from_json
 from calibration.sensitivity.ranking import SensitivityTable
-from engine_builder.records.assignment import PrecisionAssignment
 from engine_builder.records.trial import Trial
+from engine_builder.reporting.body.search_facts import Prediction
+from engine_builder.reporting.body.stage_results import PredictResult
 from engine_builder.search.loss_model import LossCheck, LossModel, check
 from engine_builder.search.search_space import Low
 from engine_builder.workspace.workspace import FileRef, StageContext
-
-MAX_MAPPED = 60  # layers in the map of dependencies: more can be neither read nor carried in report.json
 
 
 def loss_model(table: SensitivityTable, arrays: Mapping[str, NDArray[np.generic]]) -> LossModel:
@@ -62,8 +60,8 @@ def said_of(losses: LossModel, checked: LossCheck, low: Low) -> dict[str, float 
 
 
 def predictions(
-    trials: Sequence[Trial], table: SensitivityTable, arrays: Mapping[str, NDArray[np.generic]], forecasts: Sequence[Mapping[str, object]]
-) -> list[dict[str, object]]:
+    trials: Sequence[Trial], table: SensitivityTable, arrays: Mapping[str, NDArray[np.generic]], forecasts: Sequence[PredictResult]
+) -> tuple[Prediction, ...]:
     """Return for each trial what ``said_of`` says, and the ``ratio`` that was predicted when it was proposed (None: it was not).
 
     A trial is known by its fingerprint, which is that of what was asked for: the engine may have less
@@ -77,45 +75,14 @@ def predictions(
     """
     proposed: dict[tuple[str, str], float] = {}
     for forecast in forecasts:
-        for ladder in cast(Sequence[Mapping[str, Sequence[object]]], forecast["ladders"]):
-            for fingerprint, ratio in zip(ladder["fingerprints"], ladder["ratios"], strict=True):
-                proposed.setdefault((str(ladder["name"]), str(fingerprint)), cast(float, ratio))
+        for ladder in forecast.ladders:
+            for fingerprint, ratio in zip(ladder.fingerprints, ladder.ratios, strict=True):
+                proposed.setdefault((ladder.name, fingerprint), ratio)
     losses = loss_model(table, arrays)
     checked = check(losses, trials)
-    return [
-        {
-            "index": trial.index,
-            "fingerprint": trial.fingerprint,
-            **said_of(losses, checked, trial.precisions),
-            "ratio": proposed.get((trial.order, trial.fingerprint)),
-        }
-        for trial in trials
-    ]
-
-
-def dependency_map(table: SensitivityTable, interaction: NDArray[np.float64], assignment: PrecisionAssignment) -> dict[str, object]:
-    """Return the extra loss of every pair of the MAX_MAPPED layers with the strongest dependencies, in the order of the probes.
-
-    A layer stands for its decision in the precision that it got, or else its first. ``lower`` holds row i's entries for j < i; ``left_out``
-    names the layers that are not in the map.
-
-    Args:
-        table: The decisions.
-        interaction: (decisions, decisions) extra loss of each pair, in the order of the table's rows.
-        assignment: The precision that each layer got.
-    """
-    place: dict[str, int] = {}
-    for index, row in enumerate(table.rows):
-        if row.layer not in place or row.precision == assignment[row.layer]:
-            place[row.layer] = index
-    names = list(place)
-    rows = list(place.values())
-    between = interaction[np.ix_(rows, rows)]
-    strength = np.abs(between).sum(axis=1)
-    kept = np.sort(np.argsort(-strength, kind="stable")[:MAX_MAPPED])
-    inside = set(kept.tolist())
-    return {
-        "layers": [names[index] for index in kept],
-        "lower": [[float(f"{between[i, j]:.4g}") for j in kept[:at]] for at, i in enumerate(kept)],
-        "left_out": [name for index, name in enumerate(names) if index not in inside],
-    }
+    said = [said_of(losses, checked, trial.precisions) for trial in trials]
+    ratios = [proposed.get((trial.order, trial.fingerprint)) for trial in trials]
+    return tuple(
+        value_from_json(Prediction, {"index": trial.index, "fingerprint": trial.fingerprint, **loss, "ratio": ratio})
+        for trial, loss, ratio in zip(trials, said, ratios, strict=True)
+    )

@@ -12,7 +12,6 @@ import re
 import warnings
 from collections.abc import Callable, Iterable
 from html import escape
-from typing import cast
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -91,9 +90,9 @@ def plain_powers(axis: Axis) -> None:
     axis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
 
 
-def number(value: object) -> float:
+def number(value: float | None) -> float:
     """Return a number of the report; not a number where there is none."""
-    return float(cast(float, value)) if isinstance(value, int | float) else math.nan
+    return math.nan if value is None else value
 
 
 def dress(axes: Axes, title: str, x: str, y: str, *, grid: str = "both") -> None:

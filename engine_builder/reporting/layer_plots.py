@@ -8,37 +8,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from engine_builder.reporting.body.layer_facts import DependencyMap, MeasuredPair, ReportedLayer
 from engine_builder.reporting.drawing import BEFORE, INK, TOP, WIDE, colour_of, dress, label_of, number, plain_powers, room_for, svg_of
 from engine_builder.search.search_space import BASELINE
-
-Row = Mapping[str, object]
 
 MAX_BARS = 40
 ROW_INCHES = 0.185
 CLIPPED = 99  # percentile of the dependencies at which the colours end
 
 
-def sensitivity_plot(layers: Sequence[Row]) -> str:
+def sensitivity_plot(layers: Sequence[ReportedLayer]) -> str:
     """Return the loss with only one layer low, and its Hessian estimate, of the most sensitive layers, coloured by chosen precision.
 
     Args:
-        layers: All layers, with ``loss``, ``hessian`` (None where not measured), their errors, and the chosen ``precision``.
+        layers: All layers.
     """
-    probed = [row for row in layers if math.isfinite(number(row["loss"]))]
+    probed = [row for row in layers if math.isfinite(number(row.loss))]
     if not probed:
         return ""
-    rows = sorted(probed, key=lambda row: -number(row["loss"]))[:MAX_BARS]
-    values = [number(row[key]) for row in rows for key in ("loss", "hessian")]
-    positive = [value for value in values if value > 0.0]
+    rows = sorted(probed, key=lambda row: -number(row.loss))[:MAX_BARS]
+    values = [value for row in rows for value in (row.loss, row.hessian)]
+    positive = [value for value in values if value is not None and value > 0.0]
     floor = min(positive) / 3.0 if positive else 1e-9
-    precisions = list(dict.fromkeys(str(row["precision"]) for row in rows))
+    precisions = list(dict.fromkeys(row.precision for row in rows))
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -47,16 +45,16 @@ def sensitivity_plot(layers: Sequence[Row]) -> str:
         axes.set_xscale("log")
         plain_powers(axes.xaxis)
         for place, row in enumerate(rows):
-            colour = colour_of(str(row["precision"]))
-            axes.plot([floor, _at_least(number(row["loss"]), floor)], [place, place], color=colour, linewidth=3.0, alpha=0.22, zorder=1)
-            for key, shift, style, face in (("loss", -0.14, "o", colour), ("hessian", 0.2, "D", "white")):
-                _mark(axes, row, key, place + shift, floor, (style, colour, face))
+            colour = colour_of(row.precision)
+            axes.plot([floor, _at_least(number(row.loss), floor)], [place, place], color=colour, linewidth=3.0, alpha=0.22, zorder=1)
+            _mark(axes, row.loss, row.loss_error, place - 0.14, floor, ("o", colour, colour))
+            _mark(axes, row.hessian, row.hessian_error, place + 0.2, floor, ("D", colour, "white"))
         for precision in precisions:
             axes.plot([], [], "s", color=colour_of(precision), label=f"chosen: {precision}", markersize=6)
         axes.plot([], [], "o", color=INK, markersize=4, label="measured loss")
-        if any(math.isfinite(number(row["hessian"])) for row in rows):
+        if any(math.isfinite(number(row.hessian)) for row in rows):
             axes.plot([], [], "D", color=INK, markerfacecolor="white", markersize=4, label="Hessian estimate")
-        _name_rows(axes, [str(row["name"]) for row in rows])
+        _name_rows(axes, [row.name for row in rows])
         axes.set_xlim(left=floor)
         figure.legend(loc="lower center", ncols=6)
 
@@ -64,22 +62,22 @@ def sensitivity_plot(layers: Sequence[Row]) -> str:
         "sensitivity",
         "Sensitivity of each layer, with standard errors",
         (WIDE, _height(len(rows))),
-        _margins(row["name"] for row in rows),
+        _margins(row.name for row in rows),
         paint,
     )
 
 
-def kernel_plot(kernels_ms: Mapping[str, Mapping[str, float]], layers: Sequence[Row], baseline: str) -> str:
+def kernel_plot(kernels_ms: Mapping[str, Mapping[str, float]], layers: Sequence[ReportedLayer], baseline: str) -> str:
     """Return the kernel time of each layer in the baseline engine and in that with every layer low, in the precision that it got.
 
     A layer that got none has the time of its first low precision.
 
     Args:
         kernels_ms: Milliseconds of one call, by layer and precision, those in the baseline engine as "baseline".
-        layers: All layers, with the chosen ``precision``.
+        layers: All layers, with the precision that each got.
         baseline: The precision of layers that are not low.
     """
-    precision = {str(row["name"]): str(row["precision"]) for row in layers}
+    precision = {row.name: row.precision for row in layers}
     timed = [name for name in kernels_ms if name in precision and max(kernels_ms[name].values()) > 0.0]
     if not timed:
         return ""
@@ -117,37 +115,37 @@ def _first_low(times: Mapping[str, float]) -> str:
     return next((name for name in times if name != BASELINE), BASELINE)
 
 
-def kernel_totals(kernels_ms: Mapping[str, Mapping[str, float]], layers: Sequence[Row], baseline: str) -> tuple[float, float]:
+def kernel_totals(kernels_ms: Mapping[str, Mapping[str, float]], layers: Sequence[ReportedLayer], baseline: str) -> tuple[float, float]:
     """Return the milliseconds of all these kernels in the baseline engine, and as the chosen engine mixes them.
 
     Args:
         kernels_ms: As for ``kernel_plot``.
-        layers: All layers, with the chosen ``precision``.
+        layers: All layers, with the precision that each got.
         baseline: The precision of layers that are not low.
     """
-    precision = {str(row["name"]): row["precision"] for row in layers}
+    precision = {row.name: row.precision for row in layers}
     before = sum(times[BASELINE] for times in kernels_ms.values())
-    return before, sum(times.get(str(precision.get(name, baseline)), times[BASELINE]) for name, times in kernels_ms.items())
+    return before, sum(times.get(precision.get(name, baseline), times[BASELINE]) for name, times in kernels_ms.items())
 
 
-def dependency_plot(found: Row, tests: Sequence[Row]) -> str:
+def dependency_plot(found: DependencyMap, tests: Sequence[MeasuredPair]) -> str:
     """Return the extra loss of each pair of layers as a heat map; a dot marks the pairs that were tested exactly.
 
     Args:
-        found: ``layers``, (n,), and ``lower``: row i's values for j < i.
-        tests: The exact pair tests, ``first`` and ``second``.
+        found: The extra losses.
+        tests: The exact pair tests.
     """
-    names = cast(Sequence[str], found["layers"])
+    names = found.layers
     if len(names) < 2:
         return ""
     values = np.zeros((len(names), len(names)))
-    for i, row in enumerate(cast(Sequence[Sequence[float]], found["lower"])):
+    for i, row in enumerate(found.lower):
         values[i, :i] = values[:i, i] = row
     ends = float(np.percentile(np.abs(values[np.tril_indices(len(names), -1)]), CLIPPED)) or float(np.abs(values).max()) or 1.0
     labels = [label_of(name) for name in names]
     points = 6.5 if len(names) <= MAX_BARS else 5.0
     place = {name: index for index, name in enumerate(names)}
-    exact = {(str(test["first"]), str(test["second"])) for test in tests}
+    exact = {(test.first, test.second) for test in tests}
     dots = [pair for i, j in exact if i in place and j in place for pair in ((place[i], place[j]), (place[j], place[i]))]
 
     def paint(figure: Figure) -> None:
@@ -172,19 +170,18 @@ def dependency_plot(found: Row, tests: Sequence[Row]) -> str:
     return svg_of("dependency", "Dependency of each pair of layers", (WIDE, TOP + side + room + 0.3), (room, room + 0.3), paint)
 
 
-def bars_left_out(layers: Sequence[Row]) -> int:
+def bars_left_out(layers: Sequence[ReportedLayer]) -> int:
     """Return how many probed layers the plot of sensitivities leaves out."""
-    return max(sum(row["loss"] is not None for row in layers) - MAX_BARS, 0)
+    return max(sum(row.loss is not None for row in layers) - MAX_BARS, 0)
 
 
-def _mark(axes: Axes, row: Row, key: str, place: float, floor: float, look: tuple[str, str, str]) -> None:
-    """Draw one value with its error; on a logarithmic axis both end at ``floor``."""
-    value, error = number(row[key]), number(row[f"{key}_error"])
-    if not math.isfinite(value):
+def _mark(axes: Axes, value: float | None, error: float | None, place: float, floor: float, look: tuple[str, str, str]) -> None:
+    """Draw a value with its error; on a logarithmic axis both end at ``floor``."""
+    if value is None or not math.isfinite(value):
         return
     style, colour, face = look
     shown = _at_least(value, floor)
-    if math.isfinite(error):
+    if error is not None and math.isfinite(error):
         axes.plot([_at_least(value - error, floor), _at_least(value + error, floor)], [place, place], color=colour, linewidth=0.9, zorder=2)
     axes.plot(shown, place, style, color=colour, markerfacecolor=face, markersize=3.4, markeredgewidth=0.8, zorder=3, clip_on=False)
 
@@ -203,5 +200,5 @@ def _height(rows: int) -> float:
     return 1.1 + ROW_INCHES * max(rows, 3)
 
 
-def _margins(names: Iterable[object]) -> tuple[float, float]:
-    return room_for((label_of(str(name)) for name in names), 7.0), 0.7
+def _margins(names: Iterable[str]) -> tuple[float, float]:
+    return room_for((label_of(name) for name in names), 7.0), 0.7

@@ -2,124 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
-from typing import cast
 
-Row = Mapping[str, object]
+from calibration.number_formats.precision import Precision
+from engine_builder.backends.achieved_precision import Reached
+from engine_builder.records.corrections import Repair
+from engine_builder.records.float_plan import BlockLoss, FloatAttempt
+from engine_builder.records.trial import Trial
+from engine_builder.reporting.body.job_result import JobResult
+from engine_builder.reporting.body.layer_facts import MeasuredPair, ReportedLayer
+from engine_builder.reporting.body.stage_results import FinalLatency
 
-BASELINES = ("fp32", "fp16", "bf16")
+BASELINES = (Precision.FP32, Precision.FP16, Precision.BF16)
 MAX_PAIRS = 20
 _SMALL = 1e-3
 
 
-def engines_table(result: Row) -> str:
+def engines_table(result: JobResult) -> str:
     """Return both engines side by side."""
-    rows = []
-    for name in ("baseline", "chosen"):
-        item = cast(Row, result[name])
-        latency = cast(Row, item["latency_ms"])
-        precisions = ", ".join(f"{count} {precision}" for precision, count in cast(Mapping[str, int], item["precisions"]).items())
-        rows.append(
-            [
-                name,
-                f"{latency['median']:.3f} ms ± {latency['mad']:.3f}" if latency["runs"] else f"{latency['median']:.3f} ms (predicted)",
-                f"{latency['p95']:.3f} ms" if latency["runs"] else "-",
-                f"{latency['runs']}",
-                score(item["accuracy"]),
-                f"{cast(int, item['size_bytes']) / 1e6:.2f} MB",
-                precisions,
-            ]
-        )
+    rows = [
+        [
+            name,
+            _median(engine.latency_ms),
+            "-" if engine.latency_ms.p95 is None else f"{engine.latency_ms.p95:.3f} ms",
+            str(engine.latency_ms.runs),
+            score(engine.accuracy),
+            f"{engine.size_bytes / 1e6:.2f} MB",
+            counts(engine.precisions),
+        ]
+        for name, engine in (("baseline", result.baseline), ("chosen", result.chosen))
+    ]
     return table(["engine", "median latency", "95th percentile", "calls", "accuracy", "size", "layers per precision"], rows)
 
 
-def layers_table(layers: Sequence[Row]) -> str:
+def layers_table(layers: Sequence[ReportedLayer]) -> str:
     """Return every layer with its precision and sensitivity; low ones are shaded."""
-    top = max((cast(float, row["loss"]) for row in layers if row["loss"] is not None), default=0.0) or 1.0
+    top = max((layer.loss for layer in layers if layer.loss is not None), default=0.0) or 1.0
     rows = []
-    for row in layers:
-        loss = row["loss"]
-        bar = f"<span class=bar style='width:{90 * cast(float, loss) / top:.0f}px'></span> " if loss is not None else ""
+    for layer in layers:
+        bar = f"<span class=bar style='width:{90 * layer.loss / top:.0f}px'></span> " if layer.loss is not None else ""
         cells = [
-            escape(str(row["name"])),
-            escape(str(row["op_type"])),
-            escape(str(row["precision"])),
-            bar + _with_error(loss, row["loss_error"]),
-            _with_error(row["hessian"], row["hessian_error"]),
-            f"{row['macs']:,}",
+            escape(layer.name),
+            escape(layer.op_type),
+            layer.precision.value,
+            bar + _with_error(layer.loss, layer.loss_error),
+            _with_error(layer.hessian, layer.hessian_error),
+            f"{layer.macs:,}",
         ]
-        rows.append((cells, row["precision"] not in BASELINES))
+        rows.append((cells, layer.precision not in BASELINES))
     head = "".join(f"<th>{name}</th>" for name in ("layer", "operator", "precision", "loss alone", "Hessian estimate", "MACs"))
     text = "".join(f"<tr{' class=low' if low else ''}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for cells, low in rows)
     return f"<table><tr>{head}</tr>{text}</table>"
 
 
-def reached_table(rows: Sequence[Row]) -> str:
+def reached_table(rows: Sequence[Reached]) -> str:
     """Return the precision that each layer asked for beside the one that its kernel has, disagreements with their reason first."""
-    ordered = sorted(rows, key=lambda row: row["reason"] is None)
-    cells = [[str(row[key] or "-") for key in ("layer", "asked", "got", "kernel", "reason")] for row in ordered]
+    ordered = sorted(rows, key=lambda row: row.reason is None)
+    cells = [[row.layer or "-", row.asked.value, row.got or "-", row.kernel or "-", row.reason or "-"] for row in ordered]
     return table(["layer", "asked for", "got", "kernel", "why they differ"], cells) if cells else ""
 
 
-def trials_table(trials: Sequence[Row], front: Sequence[str]) -> str:
-    """Return every trial in the order in which it was made."""
-    rows = []
-    for row in trials:
-        accuracy, latency = cast("Row | None", row["on_all"]), cast("Row | None", row["latency"])
-        rows.append(
-            [
-                f"{row['index']}{' (front)' if row['fingerprint'] in front else ''}",
-                str(row["order"]),
-                str(row["low_layers"]),
-                score(accuracy["score"]) if accuracy else "-",
-                f"{latency['median_ms']:.3f}" if latency else "-",
-                f"{latency['ratio']:.3f}" if latency else "-",
-                str(row["failure"]) if row["failure"] else "yes" if accuracy and cast(float, accuracy["excess"]) >= 0 else "no",
-            ]
-        )
+def trials_table(trials: Sequence[Trial], front: Collection[str]) -> str:
+    """Return every trial in the order in which it was made.
+
+    Args:
+        trials: All trials.
+        front: Fingerprints of those that no other beats.
+    """
+    rows = [
+        [
+            f"{trial.index}{' (front)' if trial.fingerprint in front else ''}",
+            trial.order,
+            str(trial.low_layers),
+            "-" if trial.on_all is None else score(trial.on_all.score),
+            "-" if trial.latency is None else f"{trial.latency.median_ms:.3f}",
+            "-" if trial.latency is None else f"{trial.latency.ratio:.3f}",
+            trial.failure or _yes_or_no(trial.met),
+        ]
+        for trial in trials
+    ]
     return table(["trial", "proposed by", "low layers", "accuracy", "median ms", "of baseline", "in budget"], rows)
 
 
-def dependencies_table(tests: Sequence[Row]) -> str:
+def dependencies_table(tests: Sequence[MeasuredPair]) -> str:
     """Return the strongest of the pairs that were tested exactly; nothing where none was."""
-    rows = [[str(t["first"]), str(t["second"]), _with_error(t["dependency"], t["error"])] for t in tests[:MAX_PAIRS]]
+    rows = [[pair.first, pair.second, _with_error(pair.dependency, pair.error)] for pair in tests[:MAX_PAIRS]]
     return table(["first layer", "second layer", "extra loss"], rows) if rows else ""
 
 
-def repairs_table(tried: Sequence[Row]) -> str:
+def repairs_table(tried: Sequence[Repair]) -> str:
     """Return every repair that was tried, those that are kept first; nothing where none was."""
     rows = [
         [
-            str(repair["what"]),
-            ", ".join(cast(Sequence[str], repair["where"])),
-            f"{repair['loss_before']:.3g}",
-            _with_error(repair["loss_after"], repair["gain_error"]),
-            "yes" if repair["kept"] else "no",
+            repair.what.value,
+            ", ".join(repair.where),
+            f"{repair.loss_before:.3g}",
+            _with_error(repair.loss_after, repair.gain_error),
+            _yes_or_no(repair.kept),
         ]
-        for repair in sorted(tried, key=lambda repair: not repair["kept"])
+        for repair in sorted(tried, key=lambda repair: not repair.kept)
     ]
     return table(["repair", "layers", "loss before", "loss after", "kept"], rows) if rows else ""
 
 
-def attempts_table(attempts: Sequence[Row], kept: str) -> str:
-    """Return the baselines that were tried where the target's own misses the budget, that one first."""
+def attempts_table(attempts: Sequence[FloatAttempt], kept: str) -> str:
+    """Return the baselines that were tried where the target's own misses the budget, that one first.
+
+    Args:
+        attempts: What was tried.
+        kept: Name of the one that the baseline has now.
+    """
     rows = [
         [
-            f"{row['name']}{' (kept)' if row['name'] == kept else ''}",
-            ", ".join(f"{count} {precision}" for precision, count in cast(Mapping[str, int], row["precisions"]).items()),
-            "-" if row["score"] is None else f"{row['score']:.5g}",
-            "-" if row["latency_ms"] is None else f"{row['latency_ms']:.4g}",
-            str(row["failure"] or ("yes" if row["fits"] else "no")),
+            f"{attempt.name}{' (kept)' if attempt.name == kept else ''}",
+            counts(attempt.precisions),
+            "-" if attempt.score is None else f"{attempt.score:.5g}",
+            "-" if attempt.latency_ms is None else f"{attempt.latency_ms:.4g}",
+            attempt.failure or _yes_or_no(attempt.fits),
         ]
-        for row in attempts
+        for attempt in attempts
     ]
     return table(["baseline", "layers per precision", "accuracy", "median ms", "in budget"], rows)
 
 
-def blocks_table(blocks: Sequence[Row]) -> str:
+def blocks_table(blocks: Sequence[BlockLoss]) -> str:
     """Return what each block of nodes loses alone, and what it has in the repaired baseline."""
-    rows = [[str(row["layer"]), str(row["nodes"]), _with_error(row["loss"], row["loss_error"]), str(row["precision"])] for row in blocks]
+    rows = [[block.layer, str(block.nodes), _with_error(block.loss, block.loss_error), block.precision.value] for block in blocks]
     return table(["block from", "nodes", "loss alone", "in the baseline"], rows) if rows else ""
 
 
@@ -134,13 +143,26 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{body}</table>"
 
 
-def score(value: object, digits: int = 4) -> str:
+def counts(precisions: Mapping[str, int]) -> str:
+    """Return how many layers have each precision, as a line of text."""
+    return ", ".join(f"{count} {precision}" for precision, count in precisions.items())
+
+
+def score(value: float, digits: int = 4) -> str:
     """Return a score for a reader; those of errors may be far below any share of samples, and keep their digits."""
-    found = cast(float, value)
-    return f"{found:.{digits}f}" if found == 0 or abs(found) >= _SMALL else f"{found:.2e}"
+    return f"{value:.{digits}f}" if value == 0 or abs(value) >= _SMALL else f"{value:.2e}"
 
 
-def _with_error(value: object, error: object) -> str:
+def _median(latency: FinalLatency) -> str:
+    spread = " (predicted)" if latency.mad is None else f" ± {latency.mad:.3f}"
+    return f"{latency.median:.3f} ms{spread}"
+
+
+def _yes_or_no(holds: bool) -> str:
+    return "yes" if holds else "no"
+
+
+def _with_error(value: float | None, error: float | None) -> str:
     if value is None:
         return "-"
-    return f"{cast(float, value):.3g}" + (f" ± {cast(float, error):.1g}" if error is not None else "")
+    return f"{value:.3g}" + (f" ± {error:.1g}" if error is not None else "")

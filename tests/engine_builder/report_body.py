@@ -1,97 +1,182 @@
-"""A small but whole ``report.json`` for the tests of the page and its plots."""
+"""A small report with something in every part of it, for the tests of the page, its tables and its plots."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
-LATENCY = {"median": 10.0, "p95": 11.0, "mad": 0.05, "runs": 100}
-SIDE = {"latency_ms": LATENCY, "accuracy": 0.9, "size_bytes": 4_000_000, "precisions": {"fp32": 3, "int8": 1}}
-VERDICT = {
-    "answer": "met_on_sample",
-    "metric": "top1",
-    "drop": 0.001,
-    "interval": [-0.002, 0.004],
-    "confidence": 0.95,
-    "n": 400,
-    "selection": "held_out",
-    "flips": 3,
-    "budget": 0.0025,
-    "probability_over_budget": 0.2,
-    "samples_needed": 17_000,
-    "method": "score_and_exact",
-}
-NOT_TRIED: dict[str, Any] = {"on_all": None, "latency": None, "loss": None, "failure": "no such kernel"}
+from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.accuracy.verdict import AccuracyVerdict, Answer, IntervalMethod, Selection
+from calibration.graph.layers import LayerKind
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Precision
+from engine_builder.backends.achieved_precision import Reached, Rule
+from engine_builder.backends.base import Source
+from engine_builder.records.corrections import Repair, RepairKind
+from engine_builder.records.float_plan import BaselineRepair, BlockLoss, FloatAttempt
+from engine_builder.records.trial import Accuracy, Latency, Trial, failed_trial
+from engine_builder.reporting.body.job_result import JobResult, Outcome, ReportedEngine, ReportedVerdict, ShippedEngine, reported_verdict
+from engine_builder.reporting.body.layer_facts import DependencyMap, MeasuredPair, ReportedLayer
+from engine_builder.reporting.body.report_body import DataFacts, ReportBody
+from engine_builder.reporting.body.search_facts import FinalTiming, Prediction, ProbeSummary
+from engine_builder.reporting.body.stage_results import (
+    FinalLatency,
+    FittedTimes,
+    JudgedTrial,
+    PredictedSequence,
+    PredictResult,
+    SearchSummary,
+    TrialSaid,
+)
+from engine_builder.search.loss_model import LossCheck
+from engine_builder.timing import RelativeLatency
 
-
-def trial(index: int, low_layers: int, ratio: float, excess: float, order: str = "frontier") -> dict[str, Any]:
-    return {
-        "index": index,
-        "fingerprint": f"f{index}",
-        "order": order,
-        "low_layers": low_layers,
-        "on_all": {"score": 0.8975 + excess, "excess": excess},
-        "latency": {"median_ms": 10.0 * ratio, "ratio": ratio},
-        "loss": 0.001 * low_layers,
-        "failure": None,
-    }
-
-
-def layer(name: str, loss: float | None = 0.01, precision: str = "int8", hessian: float | None = None) -> dict[str, Any]:
-    return {
-        "name": name,
-        "op_type": "Conv",
-        "kind": "weighted",
-        "precision": precision,
-        "macs": 1_234_567,
-        "weights": 10,
-        "loss": loss,
-        "loss_error": 0.2 * loss if loss is not None else None,
-        "hessian": hessian,
-        "hessian_error": 0.1 * hessian if hessian is not None else None,
-    }
+FP32, FP16, INT8 = Precision.FP32, Precision.FP16, Precision.INT8
+BUDGET = 0.8975  # the least score
+FULL_VERDICT = AccuracyVerdict(
+    answer=Answer.MET_ON_SAMPLE,
+    metric=Metric.TOP1,
+    baseline=0.9,
+    engine=0.899,
+    drop=0.001,
+    interval=(-0.002, 0.004),
+    confidence=0.95,
+    method=IntervalMethod.SCORE_AND_EXACT,
+    n=400,
+    flips=3,
+    budget=0.0025,
+    probability_over_budget=0.2,
+    samples_needed=17_000,
+    selection=Selection.HELD_OUT,
+)
+VERDICT = reported_verdict(FULL_VERDICT)
 
 
-BODY: dict[str, Any] = {
-    "result": {
-        "outcome": "improved",
-        "reason": "The fastest.",
-        "latency_source": "measured",
-        "baseline": SIDE,
-        "chosen": SIDE,
-        "speedup": 1.25,
-        "verdict": VERDICT,
-        "engine": {"name": "engine.onnx", "sha256": "a" * 64, "size_bytes": 1},
-        "environment": {"processor": "some CPU", "threads": 1},
-    },
-    "config": {"target": "onnxruntime-cpu", "outputs": {"logits": "logits"}},
-    "notes": ["opset 11 converted to 17"],
-    "data": {"metric": "top1", "validation_held_out_of_calibration": False, "calibration_is_validation": False},
-    "layers": [layer("conv", 0.01, hessian=0.02), layer("gemm", 0.1, "fp32", hessian=0.05)],
-    "trials": [trial(0, 0, 1.0, 0.0025, "baseline"), trial(1, 2, 0.7, -0.001, "all_low"), trial(2, 1, 0.8, 0.001)],
-    "chosen": "f2",
-    "front": ["f1", "f2", "f0"],
-    "repairs": [
-        {"what": "smoothing", "where": ["conv", "gemm"], "samples": 8, "kept": True}
-        | {"loss_before": 0.2, "loss_after": 0.125, "gain_error": 0.01},
-        {"what": "smoothing", "where": ["head"], "samples": 8, "kept": False} | {"loss_before": 0.3, "loss_after": 0.4, "gain_error": 0.02},
-    ],
-    "dependencies": [{"first": "conv", "second": "gemm", "dependency": 0.1, "error": 0.01, "samples": 64}],
-    "dependency_map": {"layers": ["conv", "gemm"], "lower": [[], [0.1]], "left_out": []},
-    "forecasts": [{"kernels_ms": {"conv": {"baseline": 1.0, "int8": 0.5}, "gemm": {"baseline": 0.4, "int8": 0.3}}}],
-    "predictions": [
-        {"index": 0, "fingerprint": "f0", "loss": 0.0, "ratio": None},
-        {"index": 1, "fingerprint": "f1", "loss": 0.003, "ratio": None},
-        {"index": 2, "fingerprint": "f2", "loss": 0.001, "ratio": 0.75},
-    ],
-    "final_timing": {"latency_ms": {}, "relative": {"f2": {"ratio": 0.8, "mad": 0.01}}},
-    "search": {"ended": "nothing left to try", "trials": 3, "seconds": 3.0},
-    "probes": {"samples": 64, "hessian_samples": 32, "decisions": 2, "forwards": 160.0, "providers": ["CPUExecutionProvider"]},
-}
+def trial(index: int, low_layers: int, ratio: float, excess: float, order: str = "frontier") -> Trial:
+    accuracy = Accuracy(BUDGET + excess, 0.9, excess, 0.0, binary=True, samples=400)
+    low = {f"low{place}": INT8 for place in range(low_layers)}
+    latency = Latency(10.0 * ratio, 11.0 * ratio, 0.05, 100, 10.0, 0.05, ratio)
+    return Trial(index, f"f{index}", low, order, low_layers, accuracy, accuracy, 0.001 * low_layers, latency, 1000, None, 1.0, None)
 
 
-def body(change: Callable[[dict[str, Any]], object] = lambda body: None) -> dict[str, Any]:
-    changed = copy.deepcopy(BODY)
-    change(changed)
-    return changed
+def failed(index: int, failure: str = "no such kernel", order: str = "frontier") -> Trial:
+    return failed_trial(index, f"f{index}", {"conv": INT8}, order, failure)
+
+
+def layer(name: str, loss: float | None = 0.01, precision: Precision = INT8, hessian: float | None = None) -> ReportedLayer:
+    return ReportedLayer(
+        name=name,
+        op_type="Conv",
+        kind=LayerKind.WEIGHTED,
+        precision=precision,
+        macs=1_234_567,
+        weights=10,
+        loss=loss,
+        loss_error=0.2 * loss if loss is not None else None,
+        hessian=hessian,
+        hessian_error=0.1 * hessian if hessian is not None else None,
+    )
+
+
+def prediction(index: int, loss: float, ratio: float | None = None) -> Prediction:
+    return Prediction(index, f"f{index}", loss, 0.1 * loss, loss, 0.2 * loss, ratio)
+
+
+def engine(median: float, accuracy: float, size_bytes: int, precisions: dict[str, int]) -> ReportedEngine:
+    return ReportedEngine(FinalLatency(median, 1.1 * median, 0.05, 100), accuracy, size_bytes, precisions)
+
+
+RESULT = JobResult(
+    outcome=Outcome.IMPROVED,
+    reason="The fastest.",
+    latency_source=Source.MEASURED,
+    baseline=engine(10.0, 0.9, 4_000_000, {"fp32": 4}),
+    chosen=engine(8.0, 0.899, 1_000_000, {"fp32": 3, "int8": 1}),
+    verdict=VERDICT,
+    engine=ShippedEngine("engine.onnx", "a" * 64, 1_000_000, "any processor"),
+    warnings=("3 samples are the same",),
+    environment={"processor": "some CPU", "threads": 1},
+    speedup=1.25,
+)
+REPAIRED = BaselineRepair(
+    attempts=(
+        FloatAttempt("FP16", {"fp16": 4}, 0.5, fits=False, latency_ms=1.0),
+        FloatAttempt("BF16", {"bf16": 4}, None, fits=False, failure="no BF16 here"),
+        FloatAttempt("FP16 with blocks in FP32", {"fp16": 3, "fp32": 1}, 0.9, fits=True, latency_ms=1.25),
+    ),
+    blocks=(BlockLoss("conv", 3, 0.25, 0.02, FP32), BlockLoss("gemm", 1, 0.001, 0.0001, FP16)),
+    kept="FP16 with blocks in FP32",
+    fits=True,
+)
+FORECAST = PredictResult(
+    ladders=(PredictedSequence("frontier", ({}, {"conv": INT8}), (1.0, 0.75), ("f0", "f2")),),
+    kernels_ms={"conv": {"baseline": 1.0, "int8": 0.5}, "gemm": {"baseline": 0.4, "int8": 0.3}},
+    time_model=FittedTimes(0.5, {"int8": 0.01}, 3),
+    loss_model=LossCheck(1.5, 2, 1, 0.3),
+    predicted={"f2": TrialSaid(0.75, 0.001, 0.0001, 0.0015, 0.0002)},
+)
+BODY = ReportBody(
+    result=RESULT,
+    config={"target": "onnxruntime-cpu", "outputs": {"logits": "logits"}},
+    notes=("opset 11 converted to 17",),
+    data=DataFacts(
+        metric=Metric.TOP1,
+        outputs=(OutputKind.LOGITS, OutputKind.VALUES),
+        output_weights={"logits": 0.75, "values": 0.25},
+        metric_model=None,
+        calibration_samples=60,
+        validation_samples=400,
+        validation_held_out_of_calibration=False,
+        calibration_is_validation=False,
+        float_type=FP32,
+        timing_batch=8,
+    ),
+    layers=(layer("conv", 0.01, hessian=0.02), layer("gemm", 0.1, FP32, hessian=0.05)),
+    baseline_repair=REPAIRED,
+    baseline_reached=(Reached("conv", FP32, FP32, "float kernel", None),),
+    repairs=(
+        Repair(RepairKind.SMOOTHING, ("conv", "gemm"), 0.2, 0.125, 0.01, 8, kept=True),
+        Repair(RepairKind.SMOOTHING, ("head",), 0.3, 0.4, 0.02, 8, kept=False),
+    ),
+    traces=(),
+    dependencies=(MeasuredPair("conv", "gemm", 0.1, 0.01, 64),),
+    dependency_map=DependencyMap(("conv", "gemm"), ((), (0.1,)), ("weak", "weaker")),
+    reached=(Reached("conv", INT8, INT8, "integer kernel", None), Reached("gemm", INT8, None, None, Rule.FOLDED)),
+    reached_in=2,
+    orders={"loss": (Decision("conv", INT8), Decision("gemm", INT8))},
+    chosen="f2",
+    trials=(trial(0, 0, 1.0, 0.0025, "baseline"), trial(1, 2, 0.7, -0.001, "all_low"), trial(2, 1, 0.8, 0.001)),
+    front=("f1", "f2", "f0"),
+    search=SearchSummary("nothing left to try", 3, 3.0),
+    forecasts=(FORECAST,),
+    predictions=(prediction(0, 0.0), prediction(1, 0.003), prediction(2, 0.001, 0.75)),
+    finalists=(JudgedTrial("f2", FULL_VERDICT),),
+    final_timing=FinalTiming({"baseline": RESULT.baseline.latency_ms}, {"f2": RelativeLatency(0.8, 0.01)}),
+    probes=ProbeSummary(64, 32, 2, 160.0, ("CPUExecutionProvider",)),
+    kernel_times=Source.MEASURED,
+)
+KEPT_BASELINE = replace(  # with nothing in it that may be missing
+    BODY,
+    result=replace(RESULT, outcome=Outcome.BASELINE_KEPT, reason="None was faster.", chosen=RESULT.baseline, warnings=()),
+    notes=(),
+    layers=(),
+    baseline_repair=None,
+    baseline_reached=None,
+    repairs=(),
+    dependencies=(),
+    dependency_map=DependencyMap((), ()),
+    reached=None,
+    reached_in=None,
+    chosen=None,
+    trials=(),
+    front=(),
+    forecasts=(),
+    predictions=(),
+)
+
+
+def with_result(result: JobResult, body: ReportBody = BODY) -> ReportBody:
+    return replace(body, result=result)
+
+
+def with_verdict(verdict: ReportedVerdict, body: ReportBody = BODY) -> ReportBody:
+    return with_result(replace(body.result, verdict=verdict), body)

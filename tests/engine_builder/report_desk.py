@@ -18,12 +18,15 @@ from calibration.graph.layers import Layer, LayerKind
 from calibration.number_formats.layer_precision import Decision
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from calibration.ranges.range_table import RangeMethod, RangeTable
+from calibration.sensitivity.hessian_trace import HessianTrace
 from calibration.sensitivity.interactions import PairTest
 from calibration.sensitivity.ranking import Sensitivity, SensitivityTable
 from engine_builder.config.config import config_from_json, config_json
+from engine_builder.records.corrections import Repair, RepairTable
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.probed_outputs import ProbedOutputs
 from engine_builder.records.trial import Trial
+from engine_builder.reporting.body.stage_results import PredictResult
 from engine_builder.stages.report import report
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 from tests.engine_builder.search.fake_world import FakeWorld
@@ -147,6 +150,9 @@ class Desk:
         finalists: Sequence[Trial] | None = None,
         ranges: RangeTable | None = None,
         calls: Mapping[str, object] | None = None,
+        traces: Sequence[HessianTrace] = (),
+        repairs: Sequence[Repair] = (),
+        forecasts: Sequence[PredictResult] = (),
     ) -> dict[str, object]:
         loss = [10.0 ** -(index + 2) for index in range(len(names))]
         rows = tuple(Sensitivity(name, Precision.INT8, value, value / 10, None, None) for name, value in zip(names, loss, strict=True))
@@ -155,7 +161,8 @@ class Desk:
         files = {
             "inspection": self.workspace.write_json("inspection.json", json_from_value(found)),
             "ranges": self.workspace.write_json("ranges.json", json_from_value(ranges or RangeTable({}, RangeMethod.MINMAX, 60))),
-            "table": self.workspace.write_json("table.json", json_from_value(SensitivityTable(rows, 60, 32, 4.0, ()))),
+            "table": self.workspace.write_json("table.json", json_from_value(SensitivityTable(rows, 60, 32, 4.0, tuple(traces)))),
+            "repairs": self.workspace.write_json("repairs.json", json_from_value(RepairTable(tried=tuple(repairs)))),
             "model": self.workspace.write_bytes("model.onnx", model),
             "engine": self.workspace.write_bytes("engine.onnx", ENGINE),
             "dependency": self.workspace.write_arrays(
@@ -177,7 +184,7 @@ class Desk:
             "orders": {"loss": json_from_value((first, second))},
             "search": {"ended": "nothing left to try", "trials": len(trials), "seconds": 3.0},
             "providers": ["CPUExecutionProvider"],
-            "forecasts": [],
+            "forecasts": json_from_value(tuple(forecasts)),
         }
         return report(request, self.context)
 
@@ -187,7 +194,3 @@ class Desk:
 
 def result_of(found: Mapping[str, object]) -> Mapping[str, object]:
     return cast(Mapping[str, object], found["result"])
-
-
-def reason_of(found: Mapping[str, object]) -> str:
-    return str(result_of(found)["reason"])

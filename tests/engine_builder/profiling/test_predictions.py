@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import pytest
 
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.ranking import Sensitivity, SensitivityTable
-from engine_builder.profiling.predictions import MAX_MAPPED, dependency_map, predictions
-from engine_builder.records.assignment import PrecisionAssignment
+from engine_builder.profiling.predictions import predictions
 from engine_builder.records.trial import Trial, failed_trial
+from engine_builder.reporting.body.stage_results import FittedTimes, PredictedSequence, PredictResult
+from engine_builder.search.loss_model import LossCheck
 
 INT8, INT4, FP32 = Precision.INT8, Precision.INT4, Precision.FP32
 
@@ -22,13 +21,14 @@ def table_of(*decisions: tuple[str, Precision, float]) -> SensitivityTable:
 TABLE = table_of(("a", INT8, 0.1), ("b", INT8, 0.2), ("b", INT4, 0.7))
 PAIRS = np.array([[0.0, 0.03, 0.05], [0.03, 0.0, 0.0], [0.05, 0.0, 0.0]])
 ARRAYS = {"interaction": PAIRS, "error": np.zeros((3, 3)), "loss_covariance": np.zeros((3, 3))}
-LADDERS = [{"ladders": [{"name": "loss", "fingerprints": ["f0", "f1"], "ratios": [0.9, 0.8]}]}]
+LADDER = PredictedSequence("loss", ({}, {"a": INT8}), (0.9, 0.8), ("f0", "f1"))
+FORECAST = PredictResult((LADDER,), {}, FittedTimes(0.0, {}, 0), LossCheck(1.0, 0, 0, 0.0), {})
 
 
 def test_the_predicted_loss_is_of_second_order_in_the_precisions_of_the_trial() -> None:
     trials = [failed_trial(0, "f0", {}, "baseline", "")]
     trials += [failed_trial(1, "f1", {"a": INT8, "b": INT8}, "loss", ""), failed_trial(2, "f2", {"a": INT8, "b": INT4}, "loss", "")]
-    assert [item["loss"] for item in predictions(trials, TABLE, ARRAYS, [])] == pytest.approx([0.0, 0.33, 0.85])
+    assert [item.loss for item in predictions(trials, TABLE, ARRAYS, [])] == pytest.approx([0.0, 0.33, 0.85])
 
 
 def measured(index: int, low: dict[str, Precision], loss: float) -> Trial:
@@ -39,39 +39,20 @@ def test_predictions_are_refitted_to_the_measured_losses_each_with_an_error_bar(
     errors = {"interaction": PAIRS, "error": np.full((3, 3), 0.04), "loss_covariance": np.full((3, 3), 0.03**2)}
     trials = [measured(0, {}, 0.0), *(measured(index, {"a": INT8, "b": INT8}, 0.66) for index in range(1, 4))]
     said = predictions(trials, TABLE, errors, [])[1]
-    assert said["loss"] == pytest.approx(0.33)
-    assert said["loss_error"] == pytest.approx(((2 * 0.03 * 0.33 / 0.3) ** 2 + 0.04**2) ** 0.5)
-    assert said["refitted"] == pytest.approx(0.33 * 2.0**0.5)  # three trials of twice the loss, against as much trust in the model
-    assert cast(float, said["refitted_error"]) > cast(float, said["loss_error"])
+    assert said.loss == pytest.approx(0.33)
+    assert said.loss_error == pytest.approx(((2 * 0.03 * 0.33 / 0.3) ** 2 + 0.04**2) ** 0.5)
+    assert said.refitted == pytest.approx(0.33 * 2.0**0.5)  # three trials of twice the loss, against as much trust in the model
+    assert said.loss_error is not None
+    assert said.refitted_error is not None
+    assert said.refitted_error > said.loss_error
 
 
 def test_an_error_that_is_not_known_is_none() -> None:
     unknown = {**ARRAYS, "error": np.full((3, 3), np.inf)}
     said = predictions([failed_trial(0, "f0", {"a": INT8, "b": INT8}, "loss", "")], TABLE, unknown, [])[0]
-    assert (said["loss_error"], said["refitted_error"]) == (None, None)
+    assert (said.loss_error, said.refitted_error) == (None, None)
 
 
 def test_the_predicted_latency_is_that_of_the_rung_that_was_tried() -> None:
     trials = [failed_trial(0, "f1", {"a": INT8}, "loss", ""), failed_trial(1, "f1", {"a": INT8}, "all_low", "")]
-    assert [item["ratio"] for item in predictions(trials, TABLE, ARRAYS, LADDERS)] == [0.8, None]
-
-
-def test_a_layer_stands_in_the_map_in_the_precision_that_it_got() -> None:
-    low = dependency_map(TABLE, PAIRS, PrecisionAssignment((("a", INT8), ("b", INT4))))
-    assert low == {"layers": ["a", "b"], "lower": [[], [0.05]], "left_out": []}
-    kept = dependency_map(TABLE, PAIRS, PrecisionAssignment((("a", INT8), ("b", FP32))))
-    assert kept["lower"] == [[], [0.03]]
-
-
-def test_the_map_of_a_large_model_keeps_the_strongest_layers_in_their_order() -> None:
-    names = [f"layer{index:03d}" for index in range(MAX_MAPPED + 40)]
-    strength = np.arange(len(names), dtype=float)
-    pairs = np.outer(strength, strength) * (1.0 - np.eye(len(names)))
-    assignment = PrecisionAssignment(tuple((name, INT8) for name in names))
-    found = dependency_map(table_of(*((name, INT8, 0.1) for name in names)), pairs, assignment)
-    assert found["layers"] == names[40:]
-    assert found["left_out"] == names[:40]
-
-
-def test_a_model_without_decisions_has_an_empty_map() -> None:
-    assert dependency_map(table_of(), np.zeros((0, 0)), PrecisionAssignment(()))["layers"] == []
+    assert [item.ratio for item in predictions(trials, TABLE, ARRAYS, [FORECAST])] == [0.8, None]

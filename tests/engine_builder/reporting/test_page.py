@@ -1,300 +1,327 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
-from html.parser import HTMLParser
-from typing import Any
 
 import pytest
 
-from engine_builder.reporting.page import render, verdict_in_words
-from tests.engine_builder.report_body import BODY, NOT_TRIED, VERDICT, body, layer, trial
+from calibration.accuracy.metrics import Metric
+from calibration.accuracy.verdict import Answer
+from engine_builder.backends.achieved_precision import Reached
+from engine_builder.backends.base import Source
+from engine_builder.records.float_plan import BaselineRepair, FloatAttempt
+from engine_builder.reporting.body.job_result import PredictedSpeedup
+from engine_builder.reporting.body.layer_facts import DependencyMap, MeasuredPair
+from engine_builder.reporting.body.report_body import ReportBody
+from engine_builder.reporting.body.stage_results import FinalLatency
+from engine_builder.reporting.page import render
+from tests.engine_builder.report_body import (
+    BODY,
+    INT8,
+    KEPT_BASELINE,
+    REPAIRED,
+    RESULT,
+    VERDICT,
+    failed,
+    layer,
+    with_result,
+    with_verdict,
+)
+from tests.engine_builder.reporting.page_reader import Page
 
-VOID = {"meta", "br", "img", "hr"}
-
-
-class Page(HTMLParser):
-    """The tags, texts and attributes of a page; a tag that does not fit fails."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.attributes: set[str] = set()
-        self.links: set[str] = set()
-        self.ids: list[str] = []
-        self.plots: list[str] = []
-        self.texts: list[str] = []
-        self.rows: list[int] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes.update(name for name, _ in attrs)
-        values = {name: value or "" for name, value in attrs}
-        self.links.update(value for name, value in values.items() if name == "xlink:href")
-        self.ids += [values["id"]] if "id" in values else []
-        if tag == "svg":
-            self.plots.append(values["aria-label"])
-        if tag == "tr":
-            self.rows.append(0)
-        if tag in ("td", "th"):
-            self.rows[-1] += 1
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return "".join(self.texts)
-
-
-def changes(**parts: object) -> Callable[[dict[str, Any]], object]:
-    return lambda item: item.update(parts)
-
-
-NOTHING: dict[str, Any] = {
-    "notes": [],
-    "layers": [],
-    "trials": [],
-    "front": [],
-    "dependencies": [],
-    "repairs": [],
-    "predictions": [],
-    "forecasts": [],
-}
-OPTIONAL = ("repairs", "data", "chosen", "dependency_map", "forecasts", "predictions", "final_timing", "search", "probes")
+CONTENTS = {"whole": BODY, "empty": KEPT_BASELINE}
+WEAK = "Dependencies: 2 layers with weaker dependencies are not in the map"
+ALWAYS = ["Optimization report", "Verdict", "The numbers", "Environment and how to repeat it"]
 
 
 @cache
-def page_of(name: str) -> tuple[str, Page]:
-    contents = {"whole": BODY, "empty": body(changes(**NOTHING, dependency_map={"layers": [], "lower": [], "left_out": []}, chosen=None))}
-    text = render(contents[name])
-    return text, Page(text)
+def page_of(name: str) -> Page:
+    return Page(render(CONTENTS[name]))
 
 
-@pytest.mark.parametrize("name", ["whole", "empty"])
+def command_of(body: ReportBody) -> str:
+    text = Page(render(body)).sections["Environment and how to repeat it"].text
+    return text[: text.index(" with this config.json:")]
+
+
+@pytest.mark.parametrize("name", CONTENTS)
 def test_the_page_is_well_formed(name: str) -> None:
-    _, page = page_of(name)
+    page = page_of(name)
     assert page.tags >= {"html", "title", "h1", "h2", "table", "p"}
     assert len(page.ids) == len(set(page.ids))
 
 
-@pytest.mark.parametrize("name", ["whole", "empty"])
+@pytest.mark.parametrize("name", CONTENTS)
 def test_the_page_loads_nothing(name: str) -> None:
-    text, page = page_of(name)
-    assert not any(word in text.replace("url(#", "") for word in ("http:", "https:", "url(", "@import"))
+    page = page_of(name)
+    assert not any(word in page.source.replace("url(#", "") for word in ("http:", "https:", "url(", "@import"))
     assert not page.tags & {"script", "img", "link", "iframe", "object", "embed", "foreignobject"}
     assert not page.attributes & {"src", "href", "onload", "onclick", "onerror"}
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)
 
 
-def test_the_page_shows_what_was_found() -> None:
-    text = page_of("whole")[1].text
-    for piece in ("The fastest.", "opset 11 converted to 17", "10.000 ms ± 0.050", "3 fp32, 1 int8", "1.25x", "1,234,567", "0.01 ± 0.002"):
-        assert piece in text
-    for piece in ("frontier", "0.8985", "1 (front)", "0.800", "some CPU", "0.1 ± 0.01", '"target": "onnxruntime-cpu"', "a" * 64):
-        assert piece in text
+def test_the_headings_come_in_the_order_of_a_readers_questions() -> None:
+    assert page_of("whole").headings == [
+        "Optimization report",
+        "Verdict",
+        "Engines",
+        "Sensitivity",
+        "Kernel time",
+        "Dependencies",
+        "The baseline was repaired",
+        "Repairs",
+        "Predicted and measured",
+        "What was done to the model and the data",
+        "The numbers",
+        "Environment and how to repeat it",
+    ]
 
 
-def test_the_headline_gives_both_times_with_their_spread() -> None:
-    text = page_of("whole")[1].text.replace("\N{NO-BREAK SPACE}", " ")
-    for piece in ("10.000 ± 0.050 ms → 10.000 ± 0.050 ms", "0.800 ± 0.010 of the baseline's", "allowed drop 0.00250"):
-        assert piece in text
+def test_a_report_without_measurements_has_neither_plots_nor_empty_headings() -> None:
+    page = page_of("empty")
+    assert page.headings == ALWAYS
+    assert page.plots == []
 
 
-def test_the_page_has_a_plot_of_everything() -> None:
-    plots = " ".join(page_of("whole")[1].plots)
-    for piece in ("Accuracy against latency", "order of the search", "Sensitivity", "Kernel time", "Dependency", "Predicted"):
-        assert piece in plots
+UNPROBED = tuple(replace(item, loss=None, hessian=None) for item in BODY.layers)
+PARTS: dict[str, tuple[ReportBody, set[str]]] = {
+    "trials": (replace(KEPT_BASELINE, trials=BODY.trials), {"Engines"}),
+    "losses": (replace(KEPT_BASELINE, layers=BODY.layers), {"Sensitivity"}),
+    "kernels": (replace(KEPT_BASELINE, layers=UNPROBED, forecasts=BODY.forecasts), {"Kernel time"}),
+    "map": (replace(KEPT_BASELINE, dependency_map=BODY.dependency_map), {"Dependencies", WEAK}),
+    "whole map": (replace(KEPT_BASELINE, dependency_map=replace(BODY.dependency_map, left_out=())), {"Dependencies"}),
+    "repair of the baseline": (replace(KEPT_BASELINE, baseline_repair=REPAIRED), {"The baseline was repaired"}),
+    "repairs": (replace(KEPT_BASELINE, repairs=BODY.repairs), {"Repairs"}),
+    "predictions": (replace(KEPT_BASELINE, trials=BODY.trials, predictions=BODY.predictions), {"Engines", "Predicted and measured"}),
+    "notes": (replace(KEPT_BASELINE, notes=BODY.notes), {"What was done to the model and the data"}),
+    "reached": (
+        replace(KEPT_BASELINE, reached=BODY.reached, reached_in=2),
+        {"The numbers: Asked for and got in trial 2, which is not what is kept"},
+    ),
+    "baseline": (replace(KEPT_BASELINE, baseline_reached=BODY.reached), {"The numbers: Asked for and got in the repaired baseline"}),
+    "pairs": (replace(KEPT_BASELINE, dependencies=BODY.dependencies), {"The numbers: The strongest dependencies that were tested exactly"}),
+    "layers without losses": (replace(KEPT_BASELINE, layers=UNPROBED), set()),
+    "kernels of no layer": (replace(KEPT_BASELINE, forecasts=BODY.forecasts), set()),
+    "a map of one layer": (replace(KEPT_BASELINE, dependency_map=DependencyMap(("conv",), ((),), ("gemm",))), set()),
+    "predictions of no trial": (replace(KEPT_BASELINE, predictions=BODY.predictions), set()),
+    "nothing reached": (replace(KEPT_BASELINE, reached=(), reached_in=2), set()),
+}
 
 
-def test_a_page_without_measurements_has_no_plots() -> None:
-    assert page_of("empty")[1].plots == []
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_has_its_heading_where_it_has_something_to_show_and_only_there(name: str) -> None:
+    body, added = PARTS[name]
+    sections = Page(render(body)).sections
+    assert set(sections) - set(page_of("empty").sections) == added
+    assert [heading for heading in added if not (sections[heading].tables or sections[heading].plots or sections[heading].text)] == []
 
 
-@pytest.mark.parametrize("missing", OPTIONAL)
-def test_a_part_that_is_not_there_is_left_out(missing: str) -> None:
-    Page(render({key: value for key, value in body(changes(layers=[], trials=[])).items() if key != missing}))
+def test_the_headline_gives_both_engines_with_the_spread_of_their_times() -> None:
+    assert page_of("whole").tiles == [
+        "1.25x speedup: latency measured as 0.800 ± 0.010 of the baseline's, both engines in turns",
+        "10.000 ± 0.050 ms → 8.000 ± 0.050 ms median latency of one call ± median absolute deviation of calls",
+        "0.9000 → 0.8990 top1 on 400 samples; allowed drop 0.00250",
+        "4.00 MB → 1.00 MB size; layers: 3 fp32, 1 int8",
+    ]
+
+
+def test_a_speedup_that_is_predicted_is_called_so_and_has_a_range() -> None:
+    latency = FinalLatency(10.0, None, None, 0)
+    result = replace(
+        RESULT,
+        latency_source=Source.PREDICTED,
+        speedup=None,
+        predicted_speedup=PredictedSpeedup(1.25, (1.1, 1.5)),
+        baseline=replace(RESULT.baseline, latency_ms=latency),
+    )
+    page = Page(render(with_result(result, replace(KEPT_BASELINE, trials=BODY.trials))))
+    assert page.tiles[0] == "1.25x predicted speedup: latency predicted"
+    assert page.tiles[1].endswith("predicted latency of one call, not measured; speedup between 1.10 and 1.50")
+    assert "Its latency is predicted from the kernels that the build lists" in page.sections["Engines"].text
 
 
 def test_the_kept_baseline_stands_alone() -> None:
-    kept = body(changes(chosen=None, trials=[trial(0, 0, 1.0, 0.0025, "baseline")], front=["f0"]))
-    kept["result"].update(outcome="baseline_kept", reason="None was faster.")
-    text = Page(render(kept)).text
-    assert "baseline kept" in text
-    assert "→" not in text
-
-
-def test_the_page_says_how_to_repeat_it() -> None:
-    text = page_of("whole")[1].text
-    assert "optimize model.onnx --calibration calibration.npz --validation validation.npz --config config.json" in text
+    page = Page(render(KEPT_BASELINE))
+    assert page.tiles == [
+        "baseline kept latency measured",
+        "10.000 ± 0.050 ms median latency of one call ± median absolute deviation of calls",
+        "0.9000 top1 on 400 samples; allowed drop 0.00250",
+        "4.00 MB size; layers: 4 fp32",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("held_out", "shared", "argument"), [(True, False, ""), (False, True, " --validation calibration.npz"), (True, True, "")]
+    ("answer", "words"), [(Answer.MET, "met"), (Answer.MET_ON_SAMPLE, "met on these samples"), (Answer.NOT_MET, "not met")]
 )
-def test_the_command_names_the_files_that_were_given(held_out: bool, shared: bool, argument: str) -> None:
-    data = {"validation_held_out_of_calibration": held_out, "calibration_is_validation": shared}
-    text = Page(render(body(changes(data=data, trials=[], layers=[], dependency_map=None)))).text
-    assert f"--calibration calibration.npz{argument} --config" in text
+def test_the_badge_has_the_colour_and_the_words_of_the_answer(answer: Answer, words: str) -> None:
+    page = Page(render(with_verdict(replace(VERDICT, answer=answer), KEPT_BASELINE)))
+    assert page.badges == [f"badge {answer}"]
+    assert page.sections["Verdict"].text.startswith(f"{words} The accuracy budget is ")
 
 
-def test_the_page_says_what_the_repairs_gained() -> None:
-    assert "Smoothing: 1 of 2 kept, which took the loss from 0.2 to 0.125." in page_of("whole")[1].text
+def test_the_reason_and_the_warnings_come_first() -> None:
+    lead = page_of("whole").sections["Optimization report"].text.split("|")[0]
+    assert lead == "The fastest. Warning: 3 samples are the same. "
+    assert "Warning" not in page_of("empty").text
 
 
-def test_a_failed_trial_shows_why() -> None:
-    failed = {**trial(2, 1, 0.8, 0.0), **NOT_TRIED}
-    assert "no such kernel" in Page(render(body(changes(trials=[failed])))).text
+def test_the_page_has_a_plot_of_everything() -> None:
+    sections = page_of("whole").sections
+    assert {heading: section.plots for heading, section in sections.items() if section.plots} == {
+        "Engines": [
+            "Accuracy against latency of all trials",
+            "Latency and number of low layers of each trial, in the order of the search",
+        ],
+        "Sensitivity": ["Sensitivity of each layer, with standard errors"],
+        "Kernel time": ["Kernel time of each layer before and after"],
+        "Dependencies": ["Dependency of each pair of layers"],
+        "Predicted and measured": ["Predicted against measured latency and loss"],
+    }
 
 
-@pytest.mark.parametrize(("excess", "word"), [(0.0, "yes"), (-0.001, "no")])
-def test_a_trial_shows_whether_it_kept_the_budget(excess: float, word: str) -> None:
-    assert word in Page(render(body(changes(trials=[trial(1, 1, 0.8, excess)])))).texts
+@pytest.mark.parametrize(("source", "words"), [(Source.MEASURED, "Profiled in"), (Source.PREDICTED, "Predicted for the kernels of")])
+def test_the_page_says_where_the_times_of_kernels_come_from(source: Source, words: str) -> None:
+    text = Page(render(replace(KEPT_BASELINE, layers=UNPROBED, forecasts=BODY.forecasts, kernel_times=source))).sections["Kernel time"].text
+    assert text.startswith(
+        f"{words} the baseline engine and in that with every layer low. All of these layers together: 1.4 ms before, 0.9 ms"
+    )
+
+
+def test_the_sensitivities_say_what_they_cost() -> None:
+    text = page_of("whole").sections["Sensitivity"].text
+    assert "over 64 samples (Hessian: 32); 2 decisions took the work of 2.5 whole forward passes of each sample." in text
 
 
 def test_layers_that_are_not_in_the_map_are_named() -> None:
-    found = {"layers": ["conv", "gemm"], "lower": [[], [0.1]], "left_out": ["weak", "weaker"]}
-    page = Page(render(body(changes(dependency_map=found, trials=[], layers=[]))))
-    assert "2 layers with weaker dependencies are not in the map" in page.text
-    assert "weak, weaker" in page.text
+    assert page_of("whole").sections[WEAK].text == "weak, weaker"
 
 
-PLACES: dict[str, Callable[[dict[str, Any], str], object]] = {
-    "reason": lambda item, text: item["result"].update(reason=text),
-    "latency source": lambda item, text: item["result"].update(latency_source=text),
-    "precision": lambda item, text: item["result"]["chosen"].update(precisions={text: 1}),
-    "metric": lambda item, text: item["result"]["verdict"].update(metric=text),
-    "environment key": lambda item, text: item["result"]["environment"].update({text: 1}),
-    "environment value": lambda item, text: item["result"]["environment"].update(processor=text),
-    "note": lambda item, text: item["notes"].append(text),
-    "layer name": lambda item, text: item["layers"].append(layer(text)),
-    "output": lambda item, text: item["config"]["outputs"].update({text: "logits"}),
-    "operator": lambda item, text: item["layers"][0].update(op_type=text),
-    "layer precision": lambda item, text: item["layers"][0].update(precision=text),
-    "order": lambda item, text: item["trials"][0].update(order=text),
-    "trial index": lambda item, text: item["trials"][0].update(index=text),
-    "failure": lambda item, text: item["trials"].append({**trial(9, 1, 1.0, 0.0), **NOT_TRIED, "failure": text}),
-    "repaired layer": lambda item, text: item["repairs"][0].update(where=[text]),
-    "repair": lambda item, text: item["repairs"][0].update(what=text),
-    "pair": lambda item, text: item["dependencies"][0].update(first=text, second=text),
-    "map": lambda item, text: item["dependency_map"].update(layers=["conv", text], left_out=[text]),
-    "end": lambda item, text: item["search"].update(ended=text),
-    "data": lambda item, text: item["data"].update(metric=text),
+def test_the_page_says_what_the_repairs_gained() -> None:
+    section = page_of("whole").sections["Repairs"]
+    assert section.text.endswith("Smoothing: 1 of 2 kept, which took the loss from 0.2 to 0.125.")
+    assert [tuple(row.values()) for row in section.rows] == [
+        ("smoothing", "conv, gemm", "0.2", "0.125 ± 0.01", "yes"),
+        ("smoothing", "head", "0.3", "0.4 ± 0.02", "no"),
+    ]
+
+
+def test_a_repaired_baseline_says_why_and_what_was_tried() -> None:
+    section = page_of("whole").sections["The baseline was repaired"]
+    assert section.text.startswith("The baseline in FP16 misses the accuracy budget by itself.")
+    assert "The fastest that meets it is kept: FP16 with blocks in FP32." in section.text
+    attempts, blocks = section.tables
+    assert attempts[1:] == [
+        ["FP16", "4 fp16", "0.5", "1", "no"],
+        ["BF16", "4 bf16", "-", "-", "no BF16 here"],
+        ["FP16 with blocks in FP32 (kept)", "3 fp16, 1 fp32", "0.9", "1.25", "yes"],
+    ]
+    assert blocks[1:] == [["conv", "3", "0.25 ± 0.02", "fp32"], ["gemm", "1", "0.001 ± 0.0001", "fp16"]]
+
+
+def test_a_baseline_that_nothing_repaired_is_said_to_miss_the_budget() -> None:
+    refused = BaselineRepair((FloatAttempt("FP16", {}, None, fits=False), REPAIRED.attempts[2]), (), "FP16 with blocks in FP32", fits=False)
+    text = Page(render(replace(KEPT_BASELINE, baseline_repair=refused))).sections["The baseline was repaired"].text
+    assert text.startswith("The baseline in FP16 is refused by the builder.")
+    assert "None that was tried meets it: FP16 with blocks in FP32." in text
+
+
+def test_what_layers_got_names_the_trial_where_that_is_not_the_engine_that_is_kept() -> None:
+    kept = Page(render(replace(KEPT_BASELINE, reached=(Reached("conv", INT8, INT8, "k", None),), reached_in=3)))
+    assert "The numbers: Asked for and got in trial 3, which is not what is kept" in kept.sections
+    assert "The numbers: Asked for and got" not in kept.sections
+
+
+def test_the_notes_are_listed() -> None:
+    body = replace(KEPT_BASELINE, notes=("first", "second"))
+    assert Page(render(body)).sections["What was done to the model and the data"].text == "first second"
+
+
+def test_the_facts_of_the_job_are_a_table() -> None:
+    rows = page_of("whole").sections["Environment and how to repeat it"].rows
+    assert {row["what"]: row["value"] for row in rows} == {
+        "calibration is validation": "no",
+        "calibration samples": "60",
+        "engine SHA-256": "a" * 64,
+        "engine is exact on": "any processor",
+        "float type": "fp32",
+        "metric": "top1",
+        "output weights": "logits: 0.75, values: 0.25",
+        "outputs": "logits, values",
+        "probes ran on": "CPUExecutionProvider",
+        "processor": "some CPU",
+        "threads": "1",
+        "timing batch": "8",
+        "validation held out of calibration": "no",
+        "validation samples": "400",
+    }
+
+
+def test_the_configuration_is_given_as_a_file() -> None:
+    text = page_of("whole").sections["Environment and how to repeat it"].text
+    assert json.loads(text[text.index("{") :]) == BODY.config
+
+
+@pytest.mark.parametrize(
+    ("held_out", "shared", "metric", "arguments"),
+    [
+        (False, False, None, " --validation validation.npz"),
+        (True, False, None, ""),
+        (False, True, None, " --validation calibration.npz"),
+        (True, True, None, ""),
+        (True, False, "b" * 64, " --metric-model metric.onnx"),
+    ],
+)
+def test_the_command_names_the_files_that_were_given(held_out: bool, shared: bool, metric: str | None, arguments: str) -> None:
+    data = replace(BODY.data, validation_held_out_of_calibration=held_out, calibration_is_validation=shared, metric_model=metric)
+    start = "onnx-trt-optimizer optimize model.onnx --calibration calibration.npz"
+    assert command_of(replace(KEPT_BASELINE, data=data)) == f"{start}{arguments} --config config.json --output report/"
+
+
+def test_scores_of_errors_keep_their_digits() -> None:
+    small = replace(RESULT.baseline, accuracy=9.45e-08)
+    result = replace(RESULT, baseline=small, chosen=small, verdict=replace(VERDICT, budget=1e-7))
+    page = Page(render(with_result(result, KEPT_BASELINE)))
+    assert [row["accuracy"] for row in page.sections["The numbers: Engines"].rows] == ["9.45e-08", "9.45e-08"]
+    assert page.tiles[2].endswith("allowed drop 1.00e-07")
+
+
+def test_the_headline_of_psnr_is_in_decibels() -> None:
+    verdict = replace(VERDICT, metric=Metric.PSNR, budget=110.0)
+    assert Page(render(with_verdict(verdict, KEPT_BASELINE))).tiles[2].endswith("psnr on 400 samples; at least 40.00 dB")
+
+
+PLACES: dict[str, Callable[[ReportBody, str], ReportBody]] = {
+    "reason": lambda body, text: with_result(replace(body.result, reason=text), body),
+    "warning": lambda body, text: with_result(replace(body.result, warnings=(text,)), body),
+    "environment key": lambda body, text: with_result(replace(body.result, environment={**body.result.environment, text: 1}), body),
+    "environment value": lambda body, text: with_result(replace(body.result, environment={**body.result.environment, "gpu": text}), body),
+    "note": lambda body, text: replace(body, notes=(text,)),
+    "layer name": lambda body, text: replace(body, layers=(*body.layers, layer(text))),
+    "operator": lambda body, text: replace(body, layers=(replace(body.layers[0], op_type=text), *body.layers[1:])),
+    "output": lambda body, text: replace(body, config={**body.config, "outputs": {text: "logits"}}),
+    "weighted output": lambda body, text: replace(body, data=replace(body.data, output_weights={text: 1.0})),
+    "order": lambda body, text: replace(body, trials=(replace(body.trials[0], order=text), *body.trials[1:])),
+    "failure": lambda body, text: replace(body, trials=(*body.trials, failed(9, text))),
+    "repaired layer": lambda body, text: replace(body, repairs=(replace(body.repairs[0], where=(text,)),)),
+    "baseline": lambda body, text: replace(body, baseline_repair=replace(REPAIRED, kept=text)),
+    "kernel": lambda body, text: replace(body, reached=(Reached("conv", INT8, INT8, text, None),)),
+    "pair": lambda body, text: replace(body, dependencies=(MeasuredPair(text, text, 0.1, 0.01, 64),)),
+    "map": lambda body, text: replace(body, dependency_map=DependencyMap(("conv", text), ((), (0.1,)), (text,))),
+    "end": lambda body, text: replace(body, search=replace(body.search, ended=text)),
+    "provider": lambda body, text: replace(body, probes=replace(body.probes, providers=(text,))),
 }
 
 
 @pytest.mark.parametrize("text", ["</td></svg><script>", "'<b id=x onload=1>&lt;", "$x_1$ ünï\u2028--><b>"])
 def test_text_from_outside_is_shown_as_text(text: str) -> None:
-    def everywhere(item: dict[str, Any]) -> None:
-        for number, place in enumerate(PLACES.values()):
-            place(item, f"{text}{number}")
-
-    plain, page = page_of("whole")[1], Page(render(body(everywhere)))
+    body = BODY
+    for number, place in enumerate(PLACES.values()):
+        body = place(body, f"{text}{number}")
+    plain, page = page_of("whole"), Page(render(body))
     for number, name in enumerate(PLACES):
         assert f"{text}{number}" in page.text, name
     assert page.tags <= plain.tags
     assert page.attributes <= plain.attributes
     assert len(page.plots) == len(plain.plots)
-
-
-def test_facts_of_the_data_read_as_words() -> None:
-    data = {"validation_held_out_of_calibration": True, "calibration_is_validation": False, "outputs": ["logits", "values"]}
-    text = render({**BODY, "data": data})
-    for cells in (("validation held out of calibration", "yes"), ("calibration is validation", "no"), ("outputs", "logits, values")):
-        assert "<td>{}</td><td>{}</td>".format(*cells) in text
-
-
-def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
-    counts = page_of("whole")[1].rows
-    assert counts == [5, 5, 5, 7, 7, 7, 7, 7, 7, 7, 6, 6, 6, 3, 3, 2, 2, 2, 2, 2, 2, 2, 2]
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        ("met", "The accuracy budget is met: top1 drops by 0.00100 (allowed 0.00250) on 400 samples, 3 of which changed"),
-        ("met_on_sample", "About 17,000 samples with the same rates would settle it."),
-        ("not_met", "The accuracy budget is not met: top1"),
-    ],
-)
-def test_each_answer_has_its_words(answer: str, words: str) -> None:
-    assert words in verdict_in_words({"verdict": {**VERDICT, "answer": answer}})
-
-
-def test_an_error_rises_and_a_small_one_is_not_rounded_away() -> None:
-    verdict = {**VERDICT, "metric": "nmse", "drop": 2e-6, "budget": 5e-6, "interval": [1e-6, 3e-6]}
-    words = verdict_in_words({"verdict": verdict})
-    assert "nmse rises by 2.00e-06 (allowed 5.00e-06)" in words
-    assert "interval of the rise: +1.00e-06 to +3.00e-06" in words
-    assert "drop" not in words
-
-
-def test_psnr_is_told_in_decibels_beside_the_least_that_is_allowed() -> None:
-    verdict = {**VERDICT, "metric": "psnr", "drop": 102.5, "budget": 110.0, "interval": [102.0, 103.0]}
-    words = verdict_in_words({"verdict": verdict})
-    assert "psnr is 47.50 dB (at least 40.00) on 400 samples" in words
-    assert "interval: 47.00 to 48.00 dB" in words
-    assert "at least 40.00 dB" in render({**BODY, "result": {**BODY["result"], "verdict": verdict}})
-
-
-def test_the_interval_is_not_passed_off_as_a_two_sided_one() -> None:
-    assert "each end with 95% confidence (both at once: at least 90%)" in verdict_in_words({"verdict": VERDICT})
-    assert "each end with 99.5% confidence (both at once: at least 99%)" in verdict_in_words({"verdict": {**VERDICT, "confidence": 0.995}})
-
-
-def test_a_verdict_that_no_number_of_samples_would_settle_names_none() -> None:
-    assert "settle" not in verdict_in_words({"verdict": {**VERDICT, "samples_needed": None}})
-
-
-def test_the_verdict_says_whether_the_search_saw_the_samples() -> None:
-    assert "did not see these samples" in verdict_in_words({"verdict": VERDICT})
-    assert "saw the same samples" in verdict_in_words({"verdict": {**VERDICT, "selection": "shared"}})
-
-
-def test_a_small_probability_is_not_rounded_away() -> None:
-    assert "0.4%" in verdict_in_words({"verdict": {**VERDICT, "probability_over_budget": 0.004}})
-
-
-def test_what_layers_got_names_the_trial_where_that_is_not_the_engine_that_is_kept() -> None:
-    rows = [{"layer": "conv", "asked": "int8", "got": "int8", "kernel": "k", "reason": None}]
-    contents = body(changes(reached=rows, reached_in=3))
-    chosen = Page(render(contents))
-    contents["result"]["outcome"] = "baseline_kept"
-    kept = Page(render(contents))
-    assert "Asked for and got in trial 3, which is not what is kept" in kept.text
-    assert "Asked for and got" in chosen.text
-    assert "which is not what is kept" not in chosen.text
-
-
-def test_scores_of_errors_keep_their_digits() -> None:
-    contents = body()
-    for name in ("baseline", "chosen"):
-        contents["result"][name]["accuracy"] = 9.45e-08
-    contents["result"]["verdict"]["budget"] = 1e-7
-    text = Page(render(contents)).text
-    assert "9.45e-08" in text
-    assert "allowed drop 1.00e-07" in text
-
-
-def test_the_environment_says_what_the_probes_ran_on() -> None:
-    assert "probes ran on</td><td>CPUExecutionProvider" in page_of("whole")[0]
-
-
-def test_of_the_users_own_model_nothing_is_estimated() -> None:
-    words = verdict_in_words({"verdict": {**VERDICT, "answer": "met", "method": "same_engine"}})
-    assert words == "The accuracy budget is met: the engine is the model that was uploaded, so that nothing is lost."

@@ -3,21 +3,25 @@ from __future__ import annotations
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import matplotlib
 import pytest
 
+from calibration.accuracy.metrics import Metric
+from calibration.number_formats.precision import Precision
+from engine_builder.records.trial import Trial
+from engine_builder.reporting.body.layer_facts import DependencyMap
 from engine_builder.reporting.drawing import MAX_LABEL, label_of
 from engine_builder.reporting.layer_plots import MAX_BARS, bars_left_out, dependency_plot, kernel_plot, kernel_totals, sensitivity_plot
 from engine_builder.reporting.plots import front_plot, path_plot, prediction_plot
-from tests.engine_builder.report_body import BODY, NOT_TRIED, layer, trial
+from tests.engine_builder.report_body import BODY, FORECAST, failed, layer, prediction, trial
 
 XLINK = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
-TRIALS, LAYERS = BODY["trials"], BODY["layers"]
-FAILED = {**trial(3, 1, 0.8, 0.0), **NOT_TRIED}
-UNTIMED = {**trial(3, 1, 0.8, 0.0), "latency": None}
+TRIALS, LAYERS, KERNELS_MS = BODY.trials, BODY.layers, FORECAST.kernels_ms
+FAILED = failed(3)
+UNTIMED = replace(trial(3, 1, 0.8, 0.0), latency=None)
 
 
 def texts(svg: str) -> list[str]:
@@ -26,17 +30,17 @@ def texts(svg: str) -> list[str]:
     return [element.text or "" for element in root.iter("text")]
 
 
-def front(trials: list[dict[str, Any]], metric: str = "top1", chosen: str | None = "f2") -> str:
-    return front_plot(trials, BODY["front"], chosen, metric)
+def front(trials: Sequence[Trial], metric: Metric = Metric.TOP1, chosen: str | None = "f2") -> str:
+    return front_plot(trials, BODY.front, chosen, metric)
 
 
 PLOTS: dict[str, Callable[[], str]] = {
     "front": lambda: front(TRIALS),
     "path": lambda: path_plot(TRIALS, "f2"),
-    "prediction": lambda: prediction_plot(TRIALS, BODY["predictions"]),
+    "prediction": lambda: prediction_plot(TRIALS, BODY.predictions),
     "sensitivity": lambda: sensitivity_plot(LAYERS),
-    "kernel": lambda: kernel_plot(BODY["forecasts"][0]["kernels_ms"], LAYERS, "fp32"),
-    "dependency": lambda: dependency_plot(BODY["dependency_map"], BODY["dependencies"]),
+    "kernel": lambda: kernel_plot(KERNELS_MS, LAYERS, Precision.FP32),
+    "dependency": lambda: dependency_plot(BODY.dependency_map, BODY.dependencies),
 }
 
 
@@ -99,8 +103,10 @@ def test_trials_without_score_or_time_are_not_on_the_front() -> None:
 
 
 def test_the_budget_of_an_error_is_above_the_errors_that_it_allows() -> None:
-    errors = [{**trial(1, 1, 0.8, 0.0), "on_all": {"score": 0.003, "excess": 0.007}}]
-    assert "budget: 0.01" in texts(front(errors, "nmse"))
+    one = trial(1, 1, 0.8, 0.0)
+    assert one.on_all is not None
+    errors = [replace(one, on_all=replace(one.on_all, score=0.003, excess=0.007))]
+    assert "budget: 0.01" in texts(front(errors, Metric.NMSE))
 
 
 def test_only_the_front_is_numbered_where_there_are_many_trials() -> None:
@@ -125,12 +131,12 @@ def test_a_search_of_failures_only_is_drawn() -> None:
 
 
 def test_predictions_without_measurements_are_left_out() -> None:
-    assert prediction_plot([FAILED], [{"fingerprint": "f3", "ratio": 0.8, "loss": 0.1}]) == ""
+    assert prediction_plot([FAILED], [prediction(3, 0.1, 0.8)]) == ""
     assert prediction_plot(TRIALS, []) == ""
 
 
 def test_a_search_without_a_time_model_shows_the_losses_only() -> None:
-    shown = texts(prediction_plot(TRIALS, [{"fingerprint": "f1", "ratio": None, "loss": 0.003}]))
+    shown = texts(prediction_plot(TRIALS, [prediction(1, 0.003)]))
     assert "Loss of the outputs" in shown
     assert "Latency / baseline" not in shown
 
@@ -156,31 +162,32 @@ def test_a_layer_that_loses_nothing_is_drawn_on_the_logarithmic_axis(loss: float
 
 
 def test_an_error_that_is_not_known_is_not_drawn() -> None:
-    assert texts(sensitivity_plot([{**layer("conv"), "loss_error": float("inf")}]))
+    unbounded, unknown = (sensitivity_plot([replace(layer("conv"), loss_error=error)]) for error in (float("inf"), None))
+    assert unbounded == unknown != sensitivity_plot([layer("conv")])
 
 
 def test_kernels_that_took_no_time_are_left_out() -> None:
-    shown = texts(kernel_plot({"conv": {"baseline": 1.0, "int8": 0.5}, "gemm": {"baseline": 0.0, "int8": 0.0}}, LAYERS, "fp32"))
+    shown = texts(kernel_plot({"conv": {"baseline": 1.0, "int8": 0.5}, "gemm": {"baseline": 0.0, "int8": 0.0}}, LAYERS, Precision.FP32))
     assert "conv" in shown
     assert "gemm" not in shown
-    assert kernel_plot({}, LAYERS, "fp32") == ""
+    assert kernel_plot({}, LAYERS, Precision.FP32) == ""
 
 
 def test_the_kernels_of_the_chosen_engine_are_a_mix_of_both() -> None:
-    assert kernel_totals(BODY["forecasts"][0]["kernels_ms"], LAYERS, "fp32") == pytest.approx((1.4, 0.9))  # gemm stays
+    assert kernel_totals(KERNELS_MS, LAYERS, Precision.FP32) == pytest.approx((1.4, 0.9))  # gemm stays
 
 
 def test_a_map_of_one_layer_or_of_no_dependency_is_harmless() -> None:
-    assert dependency_plot({"layers": ["conv"], "lower": [[]]}, []) == ""
-    assert texts(dependency_plot({"layers": ["conv", "gemm"], "lower": [[], [0.0]]}, []))
+    assert dependency_plot(DependencyMap(("conv",), ((),)), []) == ""
+    assert {"conv", "gemm"} <= set(texts(dependency_plot(DependencyMap(("conv", "gemm"), ((), (0.0,))), [])))
 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a & b ]]>", "$\\frac{$", "层/卷积", "--><g>", "q\"uote'"])
 def test_a_layers_name_stays_text(name: str) -> None:
     plots = [
         sensitivity_plot([layer(name)]),
-        kernel_plot({name: {"baseline": 1.0, "int8": 0.5}}, [layer(name)], "fp32"),
-        dependency_plot({"layers": [name, "gemm"], "lower": [[], [0.1]]}, []),
+        kernel_plot({name: {"baseline": 1.0, "int8": 0.5}}, [layer(name)], Precision.FP32),
+        dependency_plot(DependencyMap((name, "gemm"), ((), (0.1,))), []),
         path_plot([trial(0, 1, 0.9, 0.1, name)], None),
     ]
     for svg in plots:

@@ -137,7 +137,7 @@ def test_backend_keeps_the_protocol() -> None:
     backend: Backend = TensorRtRtxBackend("L4")
     capabilities = backend.capabilities
     assert (capabilities.target, capabilities.baseline, capabilities.scheme) == ("tensorrt-rtx", FP16, TENSORRT_SCHEME)
-    assert capabilities.latency_source == "predicted"
+    assert (capabilities.latency_source, capabilities.kernel_times) == ("predicted", "predicted")
 
 
 @pytest.mark.parametrize(("gpu", "low"), [("RTX 3090", (INT8, INT4)), ("RTX 4090", (INT8, FP8, INT4)), (None, (INT8, FP8, INT4))])

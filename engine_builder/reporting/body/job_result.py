@@ -1,0 +1,113 @@
+"""The job's ``result``: the two engines side by side, the verdict and what was shipped, as the HTTP contract gives it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from calibration.accuracy.metrics import Metric
+from calibration.accuracy.verdict import AccuracyVerdict, Answer, IntervalMethod, Selection
+from engine_builder.backends.base import Source
+from engine_builder.reporting.body.fields_json import fields_json
+from engine_builder.reporting.body.stage_results import FinalLatency
+
+
+class Outcome(enum.StrEnum):
+    """How a job ended."""
+
+    IMPROVED = "improved"
+    BASELINE_KEPT = "baseline_kept"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedEngine:
+    """The baseline or the engine that is kept."""
+
+    latency_ms: FinalLatency
+    accuracy: float  # mean score
+    size_bytes: int
+    precisions: Mapping[str, int]  # layers of each precision
+    repaired: str | None = None  # of a baseline that misses the budget by itself: why and how it was repaired, in words
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedVerdict:
+    """What the verdict says of the engine that is kept; the fields are those of ``calibration.accuracy.verdict.AccuracyVerdict``."""
+
+    answer: Answer
+    metric: Metric
+    drop: float
+    interval: tuple[float, float]
+    confidence: float
+    n: int
+    selection: Selection
+    flips: int
+    budget: float
+    probability_over_budget: float
+    samples_needed: int | None
+    method: IntervalMethod
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedSpeedup:
+    """Baseline's latency / engine's, of predicted latencies."""
+
+    value: float
+    range: tuple[float, float]  # by the error of a prediction
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedEngine:
+    """The engine's file."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    exact_on: str | None  # the processors on which its integer sums are exact, in words; None where the file does not say
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """The outcome. Exactly one of ``speedup`` and ``predicted_speedup`` is given, the former where latencies are measured."""
+
+    outcome: Outcome
+    reason: str  # one sentence
+    latency_source: Source
+    baseline: ReportedEngine
+    chosen: ReportedEngine
+    verdict: ReportedVerdict
+    engine: ShippedEngine
+    warnings: tuple[str, ...]  # what is likely wrong with the user's data
+    environment: Mapping[str, object]  # processor, versions and threads: what a target says of itself
+    speedup: float | None = None  # median latency of the baseline / that of the chosen engine
+    predicted_speedup: PredictedSpeedup | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a result with no speedup, or with two."""
+        if (self.speedup is None) is (self.predicted_speedup is None):
+            raise ValueError(f"speedup {self.speedup} and predicted_speedup {self.predicted_speedup} found, expected exactly one")
+
+
+def reported_verdict(verdict: AccuracyVerdict) -> ReportedVerdict:
+    """Return what the report gives of a verdict; the scores themselves stand with the engines."""
+    return ReportedVerdict(
+        answer=verdict.answer,
+        metric=verdict.metric,
+        drop=verdict.drop,
+        interval=verdict.interval,
+        confidence=verdict.confidence,
+        n=verdict.n,
+        selection=verdict.selection,
+        flips=verdict.flips,
+        budget=verdict.budget,
+        probability_over_budget=verdict.probability_over_budget,
+        samples_needed=verdict.samples_needed,
+        method=verdict.method,
+    )
+
+
+def result_json(result: JobResult) -> dict[str, object]:
+    """Return a result as ``result.json`` and ``report.json`` hold it: what does not apply is no key at all."""
+    engines = {name: fields_json(engine, "repaired") for name, engine in (("baseline", result.baseline), ("chosen", result.chosen))}
+    return fields_json(result, "speedup", "predicted_speedup") | engines

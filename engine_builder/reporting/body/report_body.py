@@ -1,0 +1,82 @@
+"""The whole content of ``report.json``: built once by the stage ``report``, read as a value by the page, its tables and its plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.codec import value_from_json
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Precision
+from calibration.sensitivity.hessian_trace import HessianTrace
+from engine_builder.backends.achieved_precision import Reached
+from engine_builder.backends.base import Source
+from engine_builder.records.corrections import Repair
+from engine_builder.records.float_plan import BaselineRepair
+from engine_builder.records.trial import Trial
+from engine_builder.reporting.body.fields_json import fields_json
+from engine_builder.reporting.body.job_result import JobResult, result_json
+from engine_builder.reporting.body.layer_facts import DependencyMap, MeasuredPair, ReportedLayer
+from engine_builder.reporting.body.search_facts import FinalTiming, Prediction, ProbeSummary
+from engine_builder.reporting.body.stage_results import JudgedTrial, PredictResult, SearchSummary
+
+
+@dataclass(frozen=True, slots=True)
+class DataFacts:
+    """The data that the job was given, and what was made of them."""
+
+    metric: Metric
+    outputs: tuple[OutputKind, ...]
+    output_weights: Mapping[str, float]  # share of each compared output in the loss, by name: 0..1, 1 in all
+    metric_model: str | None  # SHA-256 of the user's own metric
+    calibration_samples: int
+    validation_samples: int
+    validation_held_out_of_calibration: bool
+    calibration_is_validation: bool
+    float_type: Precision  # of the user's own weights
+    timing_batch: int  # samples in one timed call
+
+
+@dataclass(frozen=True, slots=True)
+class ReportBody:
+    """Everything that was measured. A fingerprint is a trial's."""
+
+    result: JobResult
+    config: Mapping[str, object]  # the effective configuration, as JSON
+    notes: tuple[str, ...]  # what was done to the model and the data, in the user's words
+    data: DataFacts
+    layers: tuple[ReportedLayer, ...]  # in graph order
+    baseline_repair: BaselineRepair | None  # None where the baseline is the target's own
+    baseline_reached: tuple[Reached, ...] | None  # what layers of a repaired baseline got; None where the builder lists no kernels
+    repairs: tuple[Repair, ...]  # that were tried
+    traces: tuple[HessianTrace, ...]
+    dependencies: tuple[MeasuredPair, ...]  # the strongest first
+    dependency_map: DependencyMap
+    reached: tuple[Reached, ...] | None  # what layers got in the trial ``reached_in``; None where the builder lists no kernels
+    reached_in: int | None
+    orders: Mapping[str, tuple[Decision, ...]]  # by name, the cheapest decision first
+    chosen: str | None  # fingerprint; None where the baseline was kept
+    trials: tuple[Trial, ...]  # in the order in which they were made
+    front: tuple[str, ...]  # fingerprints of the trials that no other beats, the fastest first
+    search: SearchSummary
+    forecasts: tuple[PredictResult, ...]
+    predictions: tuple[Prediction, ...]  # of each trial
+    finalists: tuple[JudgedTrial, ...]  # safest first
+    final_timing: FinalTiming
+    probes: ProbeSummary
+    kernel_times: Source  # of ``forecasts[].kernels_ms``
+
+
+def body_json(body: ReportBody) -> dict[str, object]:
+    """Return the content of ``report.json``."""
+    return fields_json(body) | {"result": result_json(body.result)}
+
+
+def body_from_json(data: object) -> ReportBody:
+    """Return the body that ``body_json`` wrote.
+
+    Raises:
+        TypeError: The data do not have its form.
+    """
+    return value_from_json(ReportBody, data)

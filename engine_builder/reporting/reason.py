@@ -1,0 +1,101 @@
+"""The one sentence that says why an engine was chosen or the baseline kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from calibration.accuracy.verdict import Answer
+from calibration.sensitivity.ranking import SensitivityTable
+from engine_builder.records.trial import Trial
+from engine_builder.reporting.body.stage_results import VerdictResult
+from engine_builder.search.search_space import is_uniform
+from engine_builder.timing import MIN_GAIN
+
+IN_THE_WAY = 5  # most sensitive layers named where the budget kept the baseline
+HELD_UP = 3.0  # times the median: a 95th percentile beyond it is that of a machine with other work
+
+
+def reason(
+    trials: Sequence[Trial],
+    finalists: Sequence[Trial],
+    judgement: VerdictResult,
+    table: SensitivityTable,
+    *,
+    confidence: float | None,
+    ended: str,
+) -> str:
+    """Return in one sentence why this engine was chosen or the baseline kept.
+
+    Args:
+        trials: All trials.
+        finalists: Those that the verdict was asked about.
+        judgement: What it decided.
+        table: The decisions, with their losses.
+        confidence: That the user asked of the verdict, 0-1; None where none was.
+        ended: Why the search ended, in words.
+    """
+    tried = [trial for trial in trials if trial.low_layers and trial.failure is None]
+    chosen = next((trial for trial in finalists if trial.fingerprint == judgement.chosen), None)
+    if chosen is not None:
+        return _why_chosen(chosen, len(tried), judgement)
+    if not tried:
+        return _why_none_tried(trials, table, ended)
+    if not any(trial.met for trial in tried):
+        return _why_none_met(len(tried), table)
+    if finalists and not judgement.judged:
+        return "Engines kept the accuracy budget and were faster in the search, but failed as they were built and timed for the verdict."
+    return _why_none_faster(trials, tried, judgement, confidence)
+
+
+def _why_chosen(chosen: Trial, tried: int, judgement: VerdictResult) -> str:
+    whole = " Every layer that can be low is low." if is_uniform(chosen.order) else ""
+    if tried == 1:
+        return f"The only low-precision engine tried: it keeps the accuracy budget.{whole}"
+    best = min(judgement.spread, key=lambda name: judgement.spread[name].ratio)
+    of = f"of {tried} low-precision engines tried.{whole}"
+    if best == chosen.fingerprint:
+        return f"The fastest engine that keeps the accuracy budget, {of}"
+    return f"The safest engine among those that keep the accuracy budget and that the timing cannot tell from the fastest, {of}"
+
+
+def _why_none_tried(trials: Sequence[Trial], table: SensitivityTable, ended: str) -> str:
+    if not table.rows:
+        return "No low-precision engine was tried: no layer can take a lower precision."
+    failure = next((trial.failure for trial in trials if trial.failure), None)
+    return f"No low-precision engine could be built: {failure}" if failure else f"No low-precision engine was tried: {ended}."
+
+
+def _why_none_met(tried: int, table: SensitivityTable) -> str:
+    worst = sorted(table.rows, key=lambda row: -row.loss)[:IN_THE_WAY]
+    named = ", ".join(f"{row.layer} ({row.precision})" for row in worst)
+    missed = f"None of {tried} low-precision engines kept" if tried > 1 else "The only low-precision engine tried missed"
+    return f"{missed} the accuracy budget. The most sensitive layers stood in the way: {named}."
+
+
+def _why_none_faster(trials: Sequence[Trial], tried: Sequence[Trial], judgement: VerdictResult, confidence: float | None) -> str:
+    fastest = min((trial.latency.ratio for trial in tried if trial.met and trial.latency is not None), default=None)
+    is_predicted = judgement.least_gain > MIN_GAIN
+    if fastest is not None and not judgement.judged:
+        took = "is predicted to take" if is_predicted else "took"
+        best = f"the best {took} {fastest:.2f} of its time.{_busy(trials)}"
+        return f"Engines kept the accuracy budget, but none was faster than the baseline: {best}"
+    accepted = (Answer.MET, Answer.MET_ON_SAMPLE) if confidence is None else (Answer.MET,)
+    if judgement.judged and judgement.judged[0].verdict.answer not in accepted:
+        asked = "" if confidence is None else f" at the confidence asked for, {confidence:.0%}"
+        return f"Engines kept the accuracy budget in the search, but none passed the verdict{asked}."
+    spread = "by more than the spread of the timing"
+    if fastest is not None and is_predicted:
+        spread = f"by more than the error of a prediction, {judgement.least_gain:.0%}: the best is predicted at {fastest:.2f} of its time"
+    return f"Engines kept the accuracy budget, but none was faster than the baseline {spread}.{_busy(trials)}"
+
+
+def _busy(trials: Sequence[Trial]) -> str:
+    """Return what to say where the baseline was held up often while it was timed: a small gain is then easily missed."""
+    timed = next((trial.latency for trial in trials if trial.latency is not None and trial.latency.runs), None)
+    if timed is None or timed.p95_ms < HELD_UP * timed.median_ms:
+        return ""
+    times = timed.p95_ms / timed.median_ms
+    return (
+        f" The machine was busy meanwhile: the slowest 5% of the baseline's calls took {times:.0f} times the median or more. "
+        "An idle machine may find a faster engine."
+    )

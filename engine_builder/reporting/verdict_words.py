@@ -1,0 +1,62 @@
+"""A verdict in words."""
+
+from __future__ import annotations
+
+from calibration.accuracy.measures.values import IDENTICAL_PSNR
+from calibration.accuracy.metrics import Metric
+from calibration.accuracy.verdict import Answer, IntervalMethod, Selection
+from engine_builder.reporting.body.job_result import ReportedVerdict
+
+_SMALL = 1e-5
+_ANSWERS = {
+    Answer.MET: "The accuracy budget is met",
+    Answer.MET_ON_SAMPLE: "The accuracy budget is met on these samples, which are too few to say so of all data",
+    Answer.NOT_MET: "The accuracy budget is not met",
+}
+_SELECTIONS = {
+    Selection.HELD_OUT: "The search did not see these samples.",
+    Selection.SHARED: "The search saw the same samples: there are too few to keep some apart.",
+}
+
+
+def verdict_in_words(verdict: ReportedVerdict) -> str:
+    """Return what the verdict says and how certain it is, for a person."""
+    if verdict.method is IntervalMethod.SAME_ENGINE:
+        return "The accuracy budget is met: the engine is the model that was uploaded, so that nothing is lost."
+    low, high = verdict.interval
+    verb = worsening(verdict.metric)
+    change = f"{verdict.metric} {verb}s by {_amount(verdict.drop)} (allowed {_amount(verdict.budget)})"
+    between = f"interval of the {verb}: {_signed(low)} to {_signed(high)}"
+    if verdict.metric is Metric.PSNR:  # decibels against the float model itself, of which a drop says nothing to anybody
+        change = f"psnr is {decibels(verdict.drop)} dB (at least {decibels(verdict.budget)})"
+        between = f"interval: {decibels(high)} to {decibels(low)} dB"
+    lines = [
+        f"{_ANSWERS[verdict.answer]}: {change} on {verdict.n:,} samples, {verdict.flips:,} of which changed; {between}, each end with "
+        f"{_percent(verdict.confidence)} confidence (both at once: at least {_percent(max(2 * verdict.confidence - 1, 0.0))}).",
+        f"Probability that the true {verb} is over the budget: {verdict.probability_over_budget:.1%}.",
+    ]
+    if verdict.answer is Answer.MET_ON_SAMPLE and verdict.samples_needed is not None:
+        lines.append(f"About {verdict.samples_needed:,} samples with the same rates would settle it.")
+    return " ".join([*lines, _SELECTIONS[verdict.selection]])
+
+
+def worsening(metric: Metric) -> str:
+    """Return what a metric does where an engine is worse: of an error, less is better."""
+    return "rise" if metric is Metric.NMSE else "drop"
+
+
+def decibels(drop: float) -> str:
+    """Return the PSNR of an engine from its drop, as a number of decibels."""
+    return f"{IDENTICAL_PSNR - drop:.2f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g}%"
+
+
+def _amount(value: float) -> str:
+    return _signed(value).removeprefix("+")
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.5f}" if value == 0 or abs(value) >= _SMALL else f"{value:+.2e}"

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engine_builder.reporting.body.stage_results import FinalLatency
+from engine_builder.reporting.tables import MAX_PAIRS, dependencies_table, engines_table, layers_table, reached_table, trials_table
+from tests.engine_builder.report_body import BODY, RESULT, failed, trial
+from tests.engine_builder.reporting.page_reader import Page, rows_of
+
+
+def test_the_engines_table_puts_both_side_by_side() -> None:
+    baseline, chosen = rows_of(engines_table(RESULT))
+    assert baseline == {
+        "engine": "baseline",
+        "median latency": "10.000 ms ± 0.050",
+        "95th percentile": "11.000 ms",
+        "calls": "100",
+        "accuracy": "0.9000",
+        "size": "4.00 MB",
+        "layers per precision": "4 fp32",
+    }
+    assert (chosen["engine"], chosen["layers per precision"]) == ("chosen", "3 fp32, 1 int8")
+
+
+def test_the_layers_table_shades_those_that_are_low() -> None:
+    text = layers_table(BODY.layers)
+    conv, gemm = rows_of(text)
+    assert conv == {
+        "layer": "conv",
+        "operator": "Conv",
+        "precision": "int8",
+        "loss alone": " 0.01 ± 0.002",
+        "Hessian estimate": "0.02 ± 0.002",
+        "MACs": "1,234,567",
+    }
+    assert gemm["precision"] == "fp32"
+    assert [row[0] for row in Page(f"<h1></h1>{text}").low_rows] == ["conv"]
+
+
+def test_the_trials_table_marks_the_front_and_who_kept_the_budget() -> None:
+    rows = rows_of(trials_table((*BODY.trials, trial(3, 1, 0.9, 0.0), failed(4)), BODY.front))
+    assert rows[2] == {
+        "trial": "2 (front)",
+        "proposed by": "frontier",
+        "low layers": "1",
+        "accuracy": "0.8985",
+        "median ms": "8.000",
+        "of baseline": "0.800",
+        "in budget": "yes",
+    }
+    assert [row["in budget"] for row in rows] == ["yes", "no", "yes", "yes", "no such kernel"]
+    assert [row["trial"] for row in rows[3:]] == ["3", "4"]
+    assert rows[4]["accuracy"] == rows[4]["median ms"] == rows[4]["of baseline"] == "-"
+
+
+def test_the_strongest_dependencies_have_their_error() -> None:
+    rows = rows_of(dependencies_table(BODY.dependencies))
+    assert rows == [{"first layer": "conv", "second layer": "gemm", "extra loss": "0.1 ± 0.01"}]
+
+
+def test_what_layers_got_is_listed_with_the_differences_first() -> None:
+    assert BODY.reached is not None
+    folded, got = rows_of(reached_table(BODY.reached))
+    assert (folded["layer"], folded["asked for"], folded["got"], folded["kernel"]) == ("gemm", "int8", "-", "-")
+    assert folded["why they differ"].startswith("no kernel names it")
+    assert tuple(got.values()) == ("conv", "int8", "int8", "integer kernel", "-")
+
+
+def test_a_latency_that_is_predicted_has_no_spread() -> None:
+    predicted = replace(RESULT, baseline=replace(RESULT.baseline, latency_ms=FinalLatency(10.0, None, None, 0)))
+    row = rows_of(engines_table(predicted))[0]
+    assert (row["median latency"], row["95th percentile"], row["calls"]) == ("10.000 ms (predicted)", "-", "0")
+
+
+def test_only_the_strongest_pairs_are_listed() -> None:
+    assert len(rows_of(dependencies_table(BODY.dependencies * (MAX_PAIRS + 1)))) == MAX_PAIRS
