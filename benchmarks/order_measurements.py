@@ -29,12 +29,13 @@ from calibration.number_formats.precision import Precision
 from calibration.number_formats.weight_scales import weight_step
 from calibration.ranges.collection import collect_ranges
 from calibration.ranges.range_table import RangeMethod
-from calibration.sensitivity.hessian_trace import HessianTrace, measure_traces
+from calibration.sensitivity.hessian_trace import measure_traces
 from calibration.sensitivity.interactions import dependency_matrix, measure_pairs, pairs_to_test
 from calibration.sensitivity.layer_losses import measure_singles
 from calibration.sensitivity.perturbed_model import ReferenceModel
+from calibration.sensitivity.records import HessianTrace
 from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
-from engine_builder.config.config import Config
+from engine_builder.config.config import ExactOn
 from engine_builder.corrections.rounding_choice import FITTING_BATCH, FITTING_PICTURES
 from engine_builder.engines.job_scheme import job_scheme
 from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
@@ -45,7 +46,9 @@ from engine_builder.stages.probe import HESSIAN_BATCH, HESSIAN_BATCHES, PAIR_SAM
 Ranges = Mapping[str, tuple[float, float]]
 Pictures = NDArray[np.float32]
 BATCH = 64
-SCHEME = job_scheme(Config(), OrtCpuBackend().capabilities)  # as this processor's kernels need it: the orders' engines run on it
+SCHEME = job_scheme(
+    ExactOn.THIS_MACHINE, OrtCpuBackend().capabilities
+)  # as this processor's kernels need it: the orders' engines run on it
 KINDS = (OutputKind.LOGITS,)
 STEP_TRIES = 3  # forwards that settle a finite-difference step, at the least
 

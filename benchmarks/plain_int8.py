@@ -22,6 +22,7 @@ from calibration.onnx_model.model_io import input_specs, read_model
 from engine_builder.backends.base import Runner
 from engine_builder.backends.registry import backend_for
 from engine_builder.config.config import Config
+from engine_builder.config.inspect_settings import inspect_settings
 from engine_builder.evaluation.batch_sizes import fixed_batch, timed_call, timing_shapes
 from engine_builder.evaluation.run_samples import run_all
 from engine_builder.timing import Timing, relative_latency, time_interleaved
@@ -70,7 +71,7 @@ def compared(models: Mapping[str, Path], validation: Path, config: Config, metri
     names = config.accuracy.label_names or ()
     samples = read_samples(validation, specs)
     batch = fixed_batch(specs) or BATCH
-    feeds = timed_call(samples, timing_shapes(specs, config, samples))
+    feeds = timed_call(samples, timing_shapes(specs, inspect_settings(config), samples))
     backend = backend_for(config.target)
     with contextlib.ExitStack() as stack:
         runners = {name: stack.enter_context(_Open(backend.open(path, threads=config.threads))) for name, path in models.items()}

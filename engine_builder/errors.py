@@ -6,8 +6,8 @@ EngineError                    500
 ├── StageError                      a child process ended without a result
 │   ├── StageCrashedError               a signal or a native crash
 │   ├── StageTimeoutError               past its deadline
-│   ├── StageMemoryError                past its memory limit
-│   └── StageCancelledError             the job was cancelled
+│   └── StageMemoryError                past its memory limit
+StageCancelledError            500  (OptimizerError) the job was cancelled: no failure, so that nothing that survives failures survives it
 UnsupportedTargetError         422  (InputError) a target or precision this deployment cannot build
 UnsupportedModelError          422  (InputError) a model that the target cannot build in any precision
 """
@@ -83,7 +83,7 @@ class StageMemoryError(StageError):
     title = "Stage ran out of memory"
 
 
-class StageCancelledError(StageError):
+class StageCancelledError(OptimizerError):
     """A child process was ended because its job was cancelled."""
 
     slug = "stage-cancelled"

@@ -5,35 +5,42 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from calibration.codec import json_from_value, value_from_json
-from engine_builder.backends.registry import BACKENDS, TargetContext, Targets
-from engine_builder.backends.target_checks import with_metric_model
-from engine_builder.config.config import config_from_json, config_json
+from calibration.codec import as_object, json_from_value, value_from_json
+from engine_builder.backends.job_precisions import low_precisions
+from engine_builder.backends.registry import BACKENDS, TargetContext, Targets, backend_for
+from engine_builder.backends.target_checks import check_config, with_metric_model
+from engine_builder.config.config import config_from_json
+from engine_builder.config.inspect_settings import inspect_settings
 from engine_builder.pipeline.optimize import JobRequest, optimize
-from engine_builder.pipeline.stage_table import STAGES
+from engine_builder.pipeline.stage import Stage, in_child
+from engine_builder.pipeline.stage_table import CORRECT, INSPECT, RANGES, TABLE
+from engine_builder.records.calibrated import Calibrated
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
+from engine_builder.stage_io.engines import EngineJob
+from engine_builder.stage_io.measuring import CorrectRequest, InspectRequest, InspectResult, JobFiles, RangesRequest
+from engine_builder.stage_io.outcome import JobOutcome
 from engine_builder.stages.trial import trial
 from engine_builder.stages.verdict import verdict
 from engine_builder.timing import Timer, time_interleaved
-from engine_builder.workspace.workspace import FileRef, StageContext, Workspace, remove_tree
+from engine_builder.workspace.workspace import FileRef, Workspace, remove_tree
 from tests.fake_timer import FakeTimer
 from tests.model_text import samples_for
 
+Q = TypeVar("Q")
+R = TypeVar("R")
 Array = NDArray[Any]  # of the model's number types
 Json = dict[str, object]
 Samples = Mapping[str, Array] | bytes  # arrays by name, or the bytes of a file
-Stage = Callable[[Mapping[str, object], StageContext], Json]
 LOW_IS_FASTER = FakeTimer(low_ms=1.0)
 LOW_IS_SLOWER = FakeTimer(low_ms=4.0)
 REAL_TIME = time_interleaved
@@ -62,25 +69,30 @@ class Driver:
         error = self.broken(name)
         if error is not None:
             raise error
-        result = self.run(stage, request)
+        result = self.run_json(next(row for row in TABLE if row.name == stage), request)
         self.results[name] = result
         return result
 
-    def run(self, stage: str, request: Mapping[str, object]) -> Json:
+    def run(self, stage: Stage[Q, R], request: Q) -> R:
+        """Run one stage by itself, as often as is wanted."""
+        answer = self.run_json(stage, as_object(json_from_value(request)))
+        return value_from_json(stage.result, answer["result"])
+
+    def run_json(self, stage: Stage[Q, R], request: Mapping[str, object]) -> Json:
         """Run one stage as a child process would: JSON in and out, a scratch folder that goes away."""
-        stages: Mapping[str, Stage] = {
-            **STAGES,
-            "trial": partial(trial, timer=self.timer),
-            "verdict": partial(verdict, timer=self.timer),
-        }
+        timed: Mapping[str, Callable[..., object]] = {"trial": trial, "verdict": verdict}
         scratch = self.workspace.root / "scratch-test"
         scratch.mkdir()
         try:
             workspace = Workspace(self.workspace.root, temporary=scratch)
             context = TargetContext(workspace, scratch, lambda fraction, message: None, self.targets)
             start = time.perf_counter()
-            result = stages[stage](_through_json(request), context)
-            return _through_json({"seconds": time.perf_counter() - start, **result})
+            if stage.name in timed:
+                asked = value_from_json(stage.request, _through_json(request))
+                result = json_from_value(timed[stage.name](asked, context, timer=self.timer))
+            else:
+                result = in_child(stage)(_through_json(request), context)["result"]
+            return _through_json({"result": result, "seconds": time.perf_counter() - start})
         finally:
             remove_tree(scratch)
 
@@ -96,13 +108,13 @@ class Finished:
     """A job that came to its end."""
 
     driver: Driver
-    outcome: Json
+    outcome: JobOutcome
     model: FileRef  # the user's
     model_bytes: bytes  # as they were uploaded
 
     @property
     def result(self) -> Json:
-        return cast(Json, self.outcome["result"])
+        return dict(self.outcome.result)
 
     @property
     def verdict(self) -> Json:
@@ -118,19 +130,18 @@ class Finished:
 
     @property
     def engine(self) -> Path:
-        return self.path(self.outcome["engine"])
+        return self.path(self.outcome.engine)
 
     @property
     def report(self) -> Json:
-        artifacts = cast(Mapping[str, object], self.outcome["artifacts"])
-        return cast(Json, json.loads(self.path(artifacts["report.json"]).read_bytes()))
+        return cast(Json, json.loads(self.path(self.outcome.artifacts["report.json"]).read_bytes()))
 
     @property
     def notes(self) -> str:
         return "\n".join(cast(Sequence[str], self.report["notes"]))
 
-    def path(self, ref: object) -> Path:
-        return self.driver.workspace.path(cast(Mapping[str, str], ref)["file"])
+    def path(self, ref: FileRef) -> Path:
+        return self.driver.workspace.path(ref)
 
 
 def run_job(
@@ -160,7 +171,9 @@ def run_job(
     """
     driver, job = submitted(folder, model, calibration, validation, config, metric_model=metric_model)
     driver.timer, driver.broken, driver.targets = timer, broken, targets
-    return Finished(driver, optimize(job, driver, driver, targets=targets), job.model, driver.workspace.path(job.model).read_bytes())
+    check_config(job.config, table=targets)
+    model_bytes = driver.workspace.path(job.files.model).read_bytes()
+    return Finished(driver, optimize(job, driver, driver, targets=targets), job.files.model, model_bytes)
 
 
 def submitted(
@@ -177,31 +190,45 @@ def submitted(
         assert isinstance(model, onnx.ModelProto)
         calibration = samples_for(model, 40)
     workspace = Workspace(folder)
-    job = JobRequest(
+    files = JobFiles(
         model=workspace.write_bytes("model/model.onnx", model if isinstance(model, bytes) else model.SerializeToString()),
         calibration=_written(workspace, "calibration/calibration.npz", calibration),
         validation=None if validation is None else _written(workspace, "validation/validation.npz", validation),
-        config=with_metric_model(config_from_json({} if config is None else config), is_given=metric_model is not None),
         metric_model=None if metric_model is None else workspace.write_bytes("metric/metric.onnx", metric_model.SerializeToString()),
     )
-    return Driver(workspace), job
+    settings = with_metric_model(config_from_json({} if config is None else config), is_given=metric_model is not None)
+    return Driver(workspace), JobRequest(files, settings)
+
+
+def inspected(driver: Driver, job: JobRequest) -> InspectResult:
+    """Run the first stage of a job."""
+    return driver.run(INSPECT, InspectRequest(job.files, inspect_settings(job.config)))
 
 
 def ranged(
     folder: Path, model: onnx.ModelProto, calibration: Samples | None = None, validation: Samples | None = None, config: Json | None = None
-) -> tuple[Driver, Json]:
-    """Run a job up to its ranges and return the driver and what every later request begins with."""
+) -> tuple[Driver, EngineJob]:
+    """Run a job up to its ranges and return the driver and what later requests are made of."""
     driver, job = submitted(folder, model, calibration, validation, config)
-    files = {"model": job.model, "calibration": job.calibration, "validation": job.validation}
-    settings = config_json(job.config)
-    found = driver.run("inspect", {"config": settings, **{name: json_from_value(ref) for name, ref in files.items()}})
-    basics: Json = {"config": settings, "inspection": found["inspection"], "model": found["baseline"]}
-    return driver, basics | driver.run("ranges", basics)
+    found = inspected(driver, job)
+    settings = job.config
+    low = low_precisions(settings, backend_for(settings.target, settings.gpu).capabilities)
+    wanted = RangesRequest(found.model, found.calibration, settings.calibration.method, low, settings.target, settings.gpu)
+    measured = driver.run(RANGES, wanted)
+    calibrated = Calibrated(found.model, found.calibration, measured.ranges, measured.eligible)
+    return driver, EngineJob(job.config, found.inspection, found.baseline, calibrated)
 
 
-def inspection_of(driver: Driver, basics: Mapping[str, object]) -> Inspection:
+def with_corrections(driver: Driver, job: EngineJob) -> EngineJob:
+    """Return a job with its corrections."""
+    settings = job.config.calibration
+    made = driver.run(CORRECT, CorrectRequest(job.calibrated, settings.method, settings.second_order, job.config.search.seed))
+    return replace(job, calibrated=replace(job.calibrated, corrections=made.corrections))
+
+
+def inspection_of(driver: Driver, job: EngineJob) -> Inspection:
     """Return the inspection of a job."""
-    return value_from_json(Inspection, driver.workspace.read_json(value_from_json(FileRef, basics["inspection"])))
+    return driver.workspace.read_value(Inspection, job.inspection)
 
 
 def plain_outputs(model: Path | bytes, samples: Mapping[str, Array], batch: int) -> list[Array]:

@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from calibration.codec import json_from_value, value_from_json
 from engine_builder.errors import StageCrashedError
-from engine_builder.pipeline.optimize import JobRequest, Observer, RunStage
+from engine_builder.pipeline.optimize import JobRequest, Observer
+from engine_builder.pipeline.stage import RunStage
+from engine_builder.stage_io.outcome import JobOutcome
+from engine_builder.workspace.workspace import FileRef
 
 
 @dataclass
@@ -34,10 +38,10 @@ class FakePipeline:
 
     record: Path
 
-    def optimize(self, job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[str, object]:
-        common: dict[str, object] = {"record": str(self.record), "model": {"file": job.model.file, "sha256": job.model.sha256}}
-        if job.metric_model is not None:
-            common["metric"] = {"file": job.metric_model.file, "sha256": job.metric_model.sha256}
+    def optimize(self, job: JobRequest, run_stage: RunStage, observer: Observer) -> JobOutcome:
+        common: dict[str, object] = {"record": str(self.record), "model": json_from_value(job.files.model)}
+        if job.files.metric_model is not None:
+            common["metric"] = json_from_value(job.files.metric_model)
         observer.entered("inspect", 0.0)
         plan = run_stage("inspect", "inspect", {**common, "name": "inspect"}, (0.0, 0.1))
         observer.entered("search", 0.1)
@@ -57,11 +61,13 @@ class FakePipeline:
             raise ZeroDivisionError("a bug in the pipeline")
         observer.entered("report", 0.9)
         made = run_stage("report", "report", {**common, "name": "report"}, (0.9, 1.0))
-        return {
-            "result": {"outcome": "improved", "engine": {"name": "engine.onnx"}},
-            "engine": made["engine"],
-            "artifacts": {"report.json": made["report"], "report.html": made["html"], "log.txt": made["log"]},
-        }
+        files = {name: value_from_json(FileRef, ref) for name, ref in made.items()}
+        return JobOutcome(
+            result={"outcome": "improved", "engine": {"name": "engine.onnx"}},
+            engine_name="engine.onnx",
+            engine=files["engine"],
+            artifacts={"report.json": files["report"], "report.html": files["html"], "log.txt": files["log"]},
+        )
 
 
 def fake_model(**plan: object) -> bytes:

@@ -12,6 +12,7 @@ from tests.test_layout import PACKAGES, SOURCES
 # Protocols that are handed out by another, with whose contract they are tested.
 PARTS = {
     "DeviceBuffer": "CudaRuntimeContract",
+    "Eligibility": "DialectContract",
     "Event": "CudaRuntimeContract",
     "Graph": "CudaRuntimeContract",
     "Observer": "DriverContract",
@@ -24,6 +25,7 @@ WITHOUT = {
     "_Operator": "one attribute of classes of onnx and onnx_ir, which are not ours",
     "Monitor": "a class of TensorRT's module, made by one function",
     "RunChild": "run_in_child alone; tests give it another table of stages",
+    "StageFunction": "the functions that the table of stages names; the law over that table holds their requests and results",
     "TensorRtLogger": "a class of TensorRT's module, made by one function",
 }
 

@@ -21,6 +21,7 @@ from calibration.onnx_model.model_io import input_specs, output_specs
 from engine_builder.errors import BuildError, StageCrashedError
 from engine_builder.evaluation.measurement import search_half
 from engine_builder.pipeline.optimize import PIPELINE_VERSION, optimize
+from engine_builder.pipeline.stage_table import KEPT_STAGES
 from service.worker.stage_cache import StageCache
 from tests.driver import LOW_IS_SLOWER, Array, Driver, Finished, plain_outputs, run_job, submitted, trials_of
 from tests.model_text import ModelMaker, cnn, fixed_batch, model_from_text, samples_for
@@ -186,7 +187,7 @@ def test_the_same_seed_gives_the_same_orders_trials_and_engine(tmp_path: Path) -
 
 def test_another_seed_holds_out_other_samples(tmp_path: Path) -> None:
     one, two = (run_job(tmp_path / str(seed), cnn(), config={"search": {"seed": seed}}) for seed in (0, 1))
-    assert one.driver.results["inspect"]["files"] != two.driver.results["inspect"]["files"]
+    assert one.driver.results["inspect"]["result"] != two.driver.results["inspect"]["result"]
 
 
 def test_the_search_stops_at_max_trials(tmp_path: Path) -> None:
@@ -287,10 +288,10 @@ def test_the_size_of_a_baseline_counts_its_external_data(tmp_path: Path) -> None
     model = cnn()
     driver, job = submitted(tmp_path, model)
     onnx.save_model(model, tmp_path / "model" / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
-    job = dataclasses.replace(job, model=driver.workspace.adopt("model/model.onnx"))
+    job = dataclasses.replace(job, files=dataclasses.replace(job.files, model=driver.workspace.adopt("model/model.onnx")))
     driver.timer = LOW_IS_SLOWER
     outcome = optimize(job, driver, driver)
-    result = cast(Mapping[str, Mapping[str, object]], outcome["result"])
+    result = cast(Mapping[str, Mapping[str, object]], outcome.result)
     files = [tmp_path / "model" / name for name in ("model.onnx", "weights.bin")]
     assert result["baseline"]["size_bytes"] == result["engine"]["size_bytes"] == sum(file.stat().st_size for file in files)
 
@@ -302,20 +303,37 @@ class Cached:
     driver: Driver
     cache: StageCache
 
-    def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
+    def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> Mapping[str, object]:
         return self.cache.run(stage, request, self.driver.workspace, lambda: self.driver(name, stage, request, span))
 
 
 def test_kept_measurements_serve_a_second_job(tmp_path: Path) -> None:
-    cache = StageCache(tmp_path / "cache", PIPELINE_VERSION)
+    cache = StageCache(tmp_path / "cache", PIPELINE_VERSION, KEPT_STAGES)
     outcomes, calls = [], []
     for name in ("first", "second"):
         driver, job = submitted(tmp_path / name, cnn())
         outcomes.append(optimize(job, Cached(driver, cache), driver))
         calls.append(driver.calls)
-    assert outcomes[0]["engine"] == outcomes[1]["engine"]
+    assert outcomes[0].engine == outcomes[1].engine
     assert "inspect" in calls[0]
-    assert [call for call in calls[1] if call.startswith(("inspect", "ranges", "sensitivity", "hessian", "dependency"))] == []
+    assert [call for call in calls[1] if call.startswith(tuple(KEPT_STAGES))] == []
+
+
+def test_another_budget_measures_no_sensitivity_again(tmp_path: Path) -> None:
+    cache = StageCache(tmp_path / "cache", PIPELINE_VERSION, KEPT_STAGES)
+    changes: tuple[Mapping[str, object], ...] = (
+        {"accuracy": {"min_relative": 0.999}},
+        {"accuracy": {"min_relative": 0.9}},
+        {"accuracy": {"min_relative": 0.9, "confidence": 0.6}, "search": {"max_trials": 3, "orders": ["loss"]}, "threads": 1},
+    )
+    measured = []
+    for index, config in enumerate(changes):
+        driver, job = submitted(tmp_path / str(index), cnn(), samples_for(cnn(), 40), samples_for(cnn(), 40, seed=2), config)
+        optimize(job, Cached(driver, cache), driver)
+        measured.append({call.split("/")[0] for call in driver.calls} & KEPT_STAGES)
+    assert measured[0] == KEPT_STAGES
+    assert measured[1] <= {"hessian"}  # traces are probed as closely as the budget's boundary needs
+    assert measured[2] == set()
 
 
 def test_the_settings_of_the_measurements_have_their_effect(tmp_path: Path) -> None:

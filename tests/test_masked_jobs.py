@@ -39,7 +39,7 @@ CASES = [  # every mask and every end once, an additive mask in each of its form
 
 def explicit_outputs(finished: Finished, samples: Mapping[str, Array]) -> Array:
     """Return what the shipped explicit model computes, as the engine of its target does."""
-    artifacts = cast(Mapping[str, object], finished.outcome["artifacts"])
+    artifacts = finished.outcome.artifacts
     assert "model.explicit.onnx" in artifacts
     runner = OrtCpuRunner(finished.path(artifacts["model.explicit.onnx"]), threads=1, as_written=True)
     try:

@@ -12,15 +12,18 @@ import numpy as np
 import onnx
 import pytest
 
+from calibration.codec import value_from_json
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.base import Backend, Runner
 from engine_builder.config.config import Config
 from engine_builder.engines.factory import building_backend
 from engine_builder.errors import BuildError, RefusedModelError, UnsupportedModelError
+from engine_builder.pipeline.stage_table import BASELINE
 from engine_builder.records.inspection import Inspection
+from engine_builder.stage_io.engines import BaselineRequest, BaselineResult
 from engine_builder.stages.baseline import baseline
 from engine_builder.workspace.workspace import StageContext
-from tests.driver import Finished, inspection_of, ranged, run_job, trials_of
+from tests.driver import Finished, ranged, run_job, trials_of
 from tests.model_text import cnn
 from tests.repaired_models import cancelling, escaping, harmless, overflowing
 
@@ -35,7 +38,8 @@ TIGHT: dict[str, Any] = {
 
 
 def known(finished: Finished) -> Inspection:
-    return inspection_of(finished.driver, finished.driver.results["baseline"])
+    built = value_from_json(BaselineResult, finished.driver.results["baseline"]["result"])
+    return finished.driver.workspace.read_value(Inspection, built.inspection)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def repaired(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 def test_the_block_that_loses_gets_fp32_and_all_else_stays_in_fp16(repaired: Finished) -> None:
     assert repaired.baseline["precisions"] == {"fp16": 3, "fp32": 1}
     assert known(repaired).baseline_precisions == dict.fromkeys(("first", "third", "fourth"), Precision.FP16) | {"second": Precision.FP32}
-    assert set(known(repaired).float_nodes) == {"second", "up", "down", "relu2"}
+    assert set(known(repaired).baseline.float_nodes) == {"second", "up", "down", "relu2"}
 
 
 def test_the_verdict_is_met_by_the_repaired_baseline(repaired: Finished) -> None:
@@ -76,7 +80,7 @@ def test_low_trials_keep_the_repaired_block_where_they_do_not_lower_it(repaired:
 
 
 def test_the_report_says_what_was_repaired_and_by_what(repaired: Finished) -> None:
-    artifacts = cast(Mapping[str, object], repaired.outcome["artifacts"])
+    artifacts = repaired.outcome.artifacts
     page = repaired.path(artifacts["report.html"]).read_text(encoding="utf-8")
     assert "The baseline was repaired" in page
     assert "fp16 with 1 of 4 blocks in fp32 (kept)" in page
@@ -92,15 +96,15 @@ def test_the_report_says_what_was_repaired_and_by_what(repaired: Finished) -> No
 def baseline_of(folder: Path, model: onnx.ModelProto, accuracy: Mapping[str, object]) -> tuple[Inspection, onnx.ModelProto, float]:
     """Return what the stage ``baseline`` found out, its explicit model, and the mean score of its engine."""
     driver, basics = ranged(folder, model, config={**TIGHT, "accuracy": accuracy})
-    found = inspection_of(driver, driver.run("baseline", basics))
-    scores = driver.workspace.read_arrays(found.baseline_scores)["scores"]
+    found = driver.workspace.read_value(Inspection, driver.run(BASELINE, BaselineRequest(basics)).inspection)
+    scores = driver.workspace.read_arrays(found.baseline.scores)["scores"]
     return found, onnx.load_model(driver.workspace.root / "baseline" / "model.explicit.onnx"), float(np.mean(np.asarray(scores)))
 
 
 def test_where_fp16_meets_the_budget_nothing_changes(tmp_path: Path) -> None:
     found, explicit, score = baseline_of(tmp_path, harmless(), TIGHT["accuracy"])
     assert score > 0.999
-    assert (found.baseline_repair, found.baseline_reached) == (None, None)
+    assert (found.baseline.fallback, found.baseline.achieved) == (None, None)
     assert set(found.baseline_precisions.values()) == {Precision.FP16}
     assert not any("misses" in note for note in found.notes)
     assert {tensor.data_type for tensor in explicit.graph.initializer} == {onnx.TensorProto.FLOAT16}
@@ -109,16 +113,16 @@ def test_where_fp16_meets_the_budget_nothing_changes(tmp_path: Path) -> None:
 def test_what_fp16_cannot_hold_stays_in_float32_without_a_repair(tmp_path: Path) -> None:
     found, _, score = baseline_of(tmp_path, overflowing(), TIGHT["accuracy"])
     assert score > 0.999
-    assert found.baseline_repair is None
-    assert {"up", "down"} <= set(found.float_nodes)
-    assert "first" not in found.float_nodes
+    assert found.baseline.fallback is None
+    assert {"up", "down"} <= set(found.baseline.float_nodes)
+    assert "first" not in found.baseline.float_nodes
 
 
 def test_a_budget_that_nothing_in_16_bits_meets_ends_in_fp32(tmp_path: Path) -> None:
     found, explicit, score = baseline_of(tmp_path, cnn("N,1,8,8"), {"metric": "nmse", "max_nmse": 1e-12})
     assert score <= 1e-12
-    assert found.baseline_repair is not None
-    assert found.baseline_repair.kept == "fp32"
+    assert found.baseline.fallback is not None
+    assert found.baseline.fallback.kept == "fp32"
     assert set(found.baseline_precisions.values()) == {Precision.FP32}
     assert "fp32 is the baseline" in found.notes[-1]
     assert not any(node.op_type == "Cast" for node in explicit.graph.node)
@@ -158,10 +162,10 @@ def test_repaired_baselines_that_cannot_be_open_at_once_are_kept_without_latenci
     def building(config: Config, context: StageContext, *, final: bool = False) -> Backend:
         return cast(Backend, Crowded(building_backend(config, context, final=final)))
 
-    found = inspection_of(driver, baseline(basics, context, building=building))
-    assert found.baseline_repair is not None
-    assert found.baseline_repair.fits
-    assert {attempt.latency_ms for attempt in found.baseline_repair.attempts} == {None}
+    found = driver.workspace.read_value(Inspection, baseline(BaselineRequest(basics), context, building=building).inspection)
+    assert found.baseline.fallback is not None
+    assert found.baseline.fallback.fits
+    assert {attempt.latency_ms for attempt in found.baseline.fallback.attempts} == {None}
 
 
 def test_values_that_fp16_does_not_hold_between_layers_leave_low_trials_that_run(tmp_path: Path) -> None:
@@ -202,21 +206,21 @@ def refused_baseline(folder: Path, refuses: Callable[[onnx.ModelProto], tuple[st
     def building(config: Config, context: StageContext, *, final: bool = False) -> Backend:
         return cast(Backend, Refusing(building_backend(config, context, final=final), refuses))
 
-    return inspection_of(driver, baseline(basics, context, building=building))
+    return driver.workspace.read_value(Inspection, baseline(BaselineRequest(basics), context, building=building).inspection)
 
 
 def test_nodes_that_the_builder_refuses_by_name_are_in_fp32(tmp_path: Path) -> None:
     found = refused_baseline(tmp_path, lambda model: ("second",) if "second" in in_16_bits(model) else None)
-    assert found.baseline_repair is None
+    assert found.baseline.fallback is None
     assert found.baseline_precisions == dict.fromkeys(("first", "third", "fourth"), Precision.FP16) | {"second": Precision.FP32}
 
 
 def test_a_baseline_that_the_builder_refuses_without_a_name_is_repaired(tmp_path: Path) -> None:
     found = refused_baseline(tmp_path, lambda model: () if "second" in in_16_bits(model) else None)
-    assert found.baseline_repair is not None
-    assert found.baseline_repair.fits
+    assert found.baseline.fallback is not None
+    assert found.baseline.fallback.fits
     assert found.baseline_precisions["second"] is Precision.FP32
-    assert found.baseline_repair.attempts[0].failure == "no such model"
+    assert found.baseline.fallback.attempts[0].failure == "no such model"
     assert found.notes[-1].startswith("the builder refuses the baseline in fp16: ")
 
 

@@ -77,7 +77,7 @@ def test_every_low_layer_reached_its_precision_in_the_plan(improved: Finished) -
 
 @needs_builder
 def test_accuracy_is_that_of_the_explicit_model(improved: Finished) -> None:
-    artifacts = cast(Mapping[str, object], improved.outcome["artifacts"])
+    artifacts = improved.outcome.artifacts
     explicit = improved.path(artifacts["model.explicit.onnx"])
     samples = samples_for(wide(), 40)
     (got,), (reference,) = plain_outputs(explicit, samples, 8), plain_outputs(wide().SerializeToString(), samples, 8)
@@ -89,7 +89,7 @@ def test_accuracy_is_that_of_the_explicit_model(improved: Finished) -> None:
 
 @needs_builder
 def test_the_page_says_predicted_and_what_each_layer_got(improved: Finished) -> None:
-    artifacts = cast(Mapping[str, object], improved.outcome["artifacts"])
+    artifacts = improved.outcome.artifacts
     page = improved.path(artifacts["report.html"]).read_text(encoding="utf-8")
     assert "predicted latency of one call, not measured" in page
     assert "in turns" not in page
@@ -103,7 +103,7 @@ def test_the_page_says_predicted_and_what_each_layer_got(improved: Finished) -> 
 def test_where_no_prediction_beats_its_own_error_the_fp16_plan_is_kept(tmp_path: Path) -> None:
     finished = run_job(tmp_path, cnn("N,1,8,8"), config={**ADA, "precisions": ["int8"]})
     assert finished.result["outcome"] == "baseline_kept"
-    explicit = onnx.load_model(finished.path(cast(Mapping[str, object], finished.outcome["artifacts"])["model.explicit.onnx"]))
+    explicit = onnx.load_model(finished.path(finished.outcome.artifacts["model.explicit.onnx"]))
     assert not any(node.op_type == "QuantizeLinear" for node in explicit.graph.node)  # it is the baseline's
     assert finished.baseline["precisions"] == {"fp16": 4}
     assert finished.chosen == finished.baseline

@@ -39,6 +39,7 @@ from calibration.number_formats.precision import Precision, Scheme
 from calibration.process.worker_threads import in_parallel
 from calibration.sensitivity.adaptive_sampling import Key, ProbedTensor, on_one_level, undecided
 from calibration.sensitivity.perturbed_model import Probe, ReferenceModel
+from calibration.sensitivity.records import HessianTrace
 from calibration.sensitivity.simulated_layers import Floats, rounded_inputs, span_of
 from calibration.sensitivity.task_losses import Comparison
 
@@ -46,32 +47,6 @@ FIRST_PROBES = 2  # of every tensor
 FIRST_STEP = 1e-3  # of the tensor's root mean square: the middle of the plateau on a logarithmic scale
 AGREEMENT = 0.05  # two steps a factor of two apart must agree this well
 SMALLEST_STEP, LARGEST_STEP = 6e-5, 1.7e-2
-
-
-@dataclass(frozen=True, slots=True)
-class HessianTrace:
-    """Trace of the loss Hessian with respect to one tensor of a layer, per sample."""
-
-    layer: str
-    site: str  # "weight", "input0", "input1" or "output"
-    trace: float
-    error: float  # standard error of the trace; inf from a single probe
-    size: int  # elements of the tensor (of one sample, for activations)
-    probes: int
-    step: float  # eps, in units of the tensor's root mean square
-    settled: bool  # whether two steps agreed within AGREEMENT
-    rounding: float  # E ||x - Q(x)||^2 in the precision
-    precision: Precision = Precision.INT8
-
-    @property
-    def sensitivity(self) -> float:
-        """Second-order loss of rounding this tensor alone."""
-        return 0.5 * self.trace / self.size * self.rounding
-
-    @property
-    def sensitivity_error(self) -> float:
-        """Standard error of ``sensitivity`` that comes from the trace."""
-        return 0.5 * self.error / self.size * self.rounding
 
 
 def measure_traces(

@@ -21,19 +21,9 @@ from calibration.number_formats.precision import Scheme
 from calibration.process.worker_threads import in_parallel
 from calibration.sensitivity.layer_losses import Singles
 from calibration.sensitivity.perturbed_model import Pass, Probe, ReferenceModel
+from calibration.sensitivity.records import PairTest
 from calibration.sensitivity.simulated_layers import Floats
 from calibration.sensitivity.task_losses import Comparison
-
-
-@dataclass(frozen=True, slots=True)
-class PairTest:
-    """An exact test of two decisions, ``first`` before ``second`` in the graph."""
-
-    first: Decision
-    second: Decision
-    dependency: float  # L(i and j) - L(i) - L(j)
-    error: float  # its standard error over samples
-    samples: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,43 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from calibration.graph.layers import Layer
 from calibration.number_formats.layer_precision import Decision
-from calibration.number_formats.precision import Precision
-from calibration.sensitivity.hessian_trace import HessianTrace
 from calibration.sensitivity.layer_losses import Singles
-
-
-@dataclass(frozen=True, slots=True)
-class Sensitivity:
-    """The cost of one decision on its own; losses are per sample, as in losses.py."""
-
-    layer: str
-    precision: Precision
-    loss: float  # measured: E[loss with only this layer low]
-    loss_error: float  # standard error over samples
-    hessian: float | None  # 1/2 sum over tensors of trace / size * ||x - Q(x)||^2; None for precisions that were not probed
-    hessian_error: float | None
-
-    @property
-    def decision(self) -> Decision:
-        """The decision that this is the cost of."""
-        return Decision(self.layer, self.precision)
-
-
-@dataclass(frozen=True, slots=True)
-class SensitivityTable:
-    """A row for each decision, in the order of the probes."""
-
-    rows: tuple[Sensitivity, ...]
-    samples: int  # samples behind ``loss``
-    hessian_samples: int  # samples behind ``hessian``
-    plain_forwards: float  # work of the loss probes, in forward passes of the whole model, each of one sample
-    traces: tuple[HessianTrace, ...]
+from calibration.sensitivity.records import HessianTrace, Sensitivity, SensitivityTable
 
 
 def sensitivity_table(singles: Singles, traces: Sequence[HessianTrace], *, hessian_samples: int, plain_forwards: float) -> SensitivityTable:

@@ -104,11 +104,11 @@ def probe_blocks(
 
     def outputs(floats: Mapping[str, Precision]) -> tuple[NDArray[np.generic], ...]:
         path = scratch / "probe.onnx"
-        plan = ExplicitPlan(model, found.layers, {}, ranges, found.scheme, Precision.FP32, floats=floats)
+        plan = ExplicitPlan(model, found.model.layers, {}, ranges, found.model.scheme, Precision.FP32, floats=floats)
         save_model(dialect.explicit(plan), path)
-        runner = ComparedOutputs(OrtCpuRunner(path, threads=1, as_written=True), found.compared, found.axes)
+        runner = ComparedOutputs(OrtCpuRunner(path, threads=1, as_written=True), found.model.outputs.compared, found.model.axes)
         try:
-            return run_all(runner, share, batch=found.scoring_batch)
+            return run_all(runner, share, batch=found.calls.scored_batch)
         finally:
             runner.close()
             for written in (path, path.with_name(path.name + ".data")):
@@ -116,9 +116,9 @@ def probe_blocks(
 
     reference = outputs({})
     probed = []
-    blocks = float_blocks(model, found.layers)
+    blocks = float_blocks(model, found.model.layers)
     for index, block in enumerate(blocks):
         low = outputs(dict.fromkeys(block.nodes, precision))
-        probed.append(ProbedBlock(block, losses(found.compared_kinds, reference, low, found.compared_weights)))
+        probed.append(ProbedBlock(block, losses(found.model.outputs.compared_kinds, reference, low, found.model.outputs.compared_weights)))
         on_block(index + 1, len(blocks))
     return tuple(sorted(probed, key=lambda one: -one.mean))  # stable: equal losses in the order of the nodes

@@ -5,11 +5,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import cast
 
 from calibration.accuracy.metrics import BudgetKey, Metric, OutputKind, names_in_words
 from calibration.accuracy.verdict import Budget
-from calibration.codec import json_from_value
+from calibration.codec import as_object, json_from_value
 from calibration.errors import InvalidConfigError
 from calibration.number_formats.precision import Precision
 from calibration.number_formats.weight_scales import INTEGERS
@@ -273,7 +272,7 @@ def config_from_json(data: object) -> Config:
 
 def config_json(config: Config) -> dict[str, object]:
     """Return the effective configuration as JSON: ``config_from_json`` of it gives an equal one."""
-    return cast(dict[str, object], json_from_value(config))
+    return as_object(json_from_value(config))
 
 
 def json_schema() -> dict[str, object]:

@@ -10,8 +10,8 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
+from calibration.codec import as_object, value_from_json
 from engine_builder.config.config import json_schema
 from engine_builder.config.schema import LIMIT_WORDS
 
@@ -64,7 +64,7 @@ def _objects(schema: Entry, prefix: str) -> Iterator[tuple[str, Entry]]:
 def _with_keys(entry: Entry, path: str) -> Iterator[tuple[Entry, str]]:
     if "properties" in entry:
         yield entry, path
-    for option in cast("Sequence[Entry]", entry.get("anyOf", ())):
+    for option in _entries(entry.get("anyOf", ())):
         yield from _with_keys(option, path)
     values = entry.get("additionalProperties")
     if isinstance(values, Mapping):
@@ -72,7 +72,7 @@ def _with_keys(entry: Entry, path: str) -> Iterator[tuple[Entry, str]]:
 
 
 def _table(prefix: str, schema: Entry) -> str:
-    required = cast("Sequence[str]", schema.get("required", ()))
+    required = value_from_json(tuple[str, ...], schema.get("required", ()))
     lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
     for name, entry in _properties(schema).items():
         path = f"{prefix}{name}"
@@ -90,16 +90,16 @@ def _value(entry: Entry, path: str) -> str:
 
 def _type(entry: Entry, path: str) -> str:
     if "anyOf" in entry:
-        options = cast("Sequence[Entry]", entry["anyOf"])
+        options = _entries(entry["anyOf"])
         return " or ".join(dict.fromkeys(_type(option, path) for option in options if option.get("type") != "null"))
     if "enum" in entry:
-        return "one of " + ", ".join(f"`{value}`" for value in cast("Sequence[str]", entry["enum"]))
+        return "one of " + ", ".join(f"`{value}`" for value in value_from_json(tuple[object, ...], entry["enum"]))
     if entry["type"] == "array":
-        return f"list of: {_type(cast('Entry', entry['items']), path)}"
+        return f"list of: {_type(as_object(entry['items']), path)}"
     if "properties" in entry:
         return f"object: see [`{path}`](#{path.replace('.', '').lower()})"
     if isinstance(entry.get("additionalProperties"), Mapping):
-        return f"object of names, each: {_type(cast('Entry', entry['additionalProperties']), f'{path}.NAME')}"
+        return f"object of names, each: {_type(as_object(entry['additionalProperties']), f'{path}.NAME')}"
     return _TYPES[str(entry["type"])]
 
 
@@ -111,7 +111,11 @@ def _default(entry: Entry) -> str:
 
 
 def _properties(schema: Entry) -> Mapping[str, Entry]:
-    return cast("Mapping[str, Entry]", schema["properties"])
+    return {name: as_object(entry) for name, entry in as_object(schema["properties"]).items()}
+
+
+def _entries(options: object) -> tuple[Entry, ...]:
+    return value_from_json(tuple[dict[str, object], ...], options)
 
 
 def _cell(text: str) -> str:

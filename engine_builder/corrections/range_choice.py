@@ -8,7 +8,7 @@ fitted to, they lose less than with the min-max range by two standard errors. Ev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -26,9 +26,10 @@ from calibration.sensitivity.perturbed_model import ReferenceModel
 from calibration.sensitivity.range_losses import RangeTrial, measure_trials
 from calibration.sensitivity.simulated_layers import rounded_tensors
 from engine_builder.corrections.acceptance import gain_of
+from engine_builder.corrections.method import Bench, InUse, Progress
 from engine_builder.qdq.rules.placement import tensors_of_one_range
 from engine_builder.records.corrections import Repair, RepairKind
-from engine_builder.records.inspection import Inspection
+from engine_builder.records.inspection import PreparedModel
 
 HISTOGRAM_SAMPLES = 64  # whose values fill the histograms
 CHOOSING_SAMPLES = 8  # of those, which the candidates of one tensor are compared on
@@ -54,51 +55,35 @@ class _Site:
         return [RangeTrial(decision, spans) for decision in self.decisions]
 
 
-def choose_ranges(
-    model: onnx.ModelProto,
-    found: Inspection,
-    decisions: Sequence[Decision],
-    ranges: Mapping[str, Span],
-    scheme: Scheme,
-    samples: CalibrationSet,
-    fitted: NDArray[np.int64],
-    held_out: NDArray[np.int64],
-) -> tuple[dict[str, Span], tuple[Repair, ...]]:
-    """Return the ranges that replace min-max, by tensor, and everything that was tried for them.
+def choose_ranges(bench: Bench, in_use: InUse, progress: Progress) -> tuple[InUse, tuple[Repair, ...]]:
+    """Replace min-max ranges where others are better; a ``CorrectionMethod``.
 
-    Args:
-        model: The prepared model.
-        found: The job's inspection.
-        decisions: Those in 8-bit precisions, which round activations.
-        ranges: Min-max of every tensor.
-        scheme: How the target quantizes.
-        samples: The calibration set.
-        fitted: Its samples that candidates are fitted to.
-        held_out: Those that judge them.
+    Only where the job asks for ``best``, and for precisions that round activations.
     """
-    sites = _sites(model, found, decisions, scheme)
-    seen = samples.take(fitted[: _whole(HISTOGRAM_SAMPLES, found)])
-    layers = [layer for layer in found.layers if any(decision.layer == layer.name for decision in decisions)]
-    histograms = collect_histograms(model, layers, sites, seen.batches(min(found.batch, seen.samples)))
+    prepared, decisions = bench.prepared, [decision for decision in bench.decisions if decision.precision.rounds_inputs]
+    if bench.method is not RangeMethod.BEST or not decisions:
+        return in_use, ()
+    ranges, scheme = in_use.ranges, prepared.scheme
+    sites = _sites(bench.model, prepared, decisions, scheme)
+    seen = bench.fitted_share(HISTOGRAM_SAMPLES)
+    layers = [layer for layer in prepared.layers if any(decision.layer == layer.name for decision in decisions)]
+    histograms = collect_histograms(bench.model, layers, sites, seen.batches(min(prepared.batch, seen.samples)))
     candidates = {name: _candidates(histograms[name], ranges[name], scheme) for name in sites}
-    reference = ReferenceModel(model, found.layers, ranges, scheme, axes=found.probed.axes, outputs=found.probed.names)
+    reference = ReferenceModel(bench.model, prepared.layers, ranges, scheme, axes=prepared.probed.axes, outputs=prepared.probed.names)
 
     def measured(share: CalibrationSet, tried: Mapping[str, Sequence[Span]]) -> _Losses:
         trials = [item for name, spans in tried.items() for span in spans for item in sites[name].trials(span)]
         plain = dict.fromkeys(RangeTrial(item.decision) for item in trials)
         every = (*plain, *trials)
-        batches = share.batches(min(found.batch, share.samples))
-        loss = measure_trials(reference, found.probed.kinds, every, batches, weights=found.weights, workers=processors())
+        batches = share.batches(min(prepared.batch, share.samples))
+        loss = measure_trials(reference, prepared.probed.kinds, every, batches, weights=prepared.outputs.weights, workers=processors())
         return _Losses({item: loss[:, index] for index, item in enumerate(every)})
 
     tried = {name: spans for name, spans in candidates.items() if spans}
-    if not tried:
-        return {}, ()
-    compared = measured(samples.take(fitted[: _whole(CHOOSING_SAMPLES, found)]), tried)
-    best = _promising(compared, sites, tried)
+    best = _promising(measured(bench.fitted_share(CHOOSING_SAMPLES), tried), sites, tried) if tried else {}
     if not best:
-        return {}, ()
-    judged = measured(samples.take(held_out[: _whole(JUDGING_SAMPLES, found)]), {name: (span,) for name, span in best.items()})
+        return in_use, ()
+    judged = measured(bench.held_out_share(JUDGING_SAMPLES), {name: (span,) for name, span in best.items()})
     chosen: dict[str, Span] = {}
     repairs = []
     for name, span in best.items():
@@ -108,7 +93,8 @@ def choose_ranges(
         repairs.append(Repair(RepairKind.RANGE, where, gain.before, gain.after, gain.error, gain.samples, gain.beyond_noise))
         if gain.beyond_noise:
             chosen |= dict.fromkeys(site.tensors, span)
-    return chosen, tuple(repairs)
+    progress(1.0, f"{len(repairs)} ranges tried")
+    return replace(in_use, ranges={**ranges, **chosen}, chosen_ranges=chosen), tuple(repairs)
 
 
 def _promising(compared: _Losses, sites: Mapping[str, _Site], tried: Mapping[str, Sequence[Span]]) -> dict[str, Span]:
@@ -134,10 +120,10 @@ class _Losses:
         return np.asarray(np.sum([self.by_trial[item] for item in trials], axis=0))
 
 
-def _sites(model: onnx.ModelProto, found: Inspection, decisions: Sequence[Decision], scheme: Scheme) -> dict[str, _Site]:
+def _sites(model: onnx.ModelProto, prepared: PreparedModel, decisions: Sequence[Decision], scheme: Scheme) -> dict[str, _Site]:
     """Return each range that can be chosen, by the tensor whose values decide it."""
     rounded: dict[str, list[Decision]] = {}
-    layers = {layer.name: layer for layer in found.layers}
+    layers = {layer.name: layer for layer in prepared.layers}
     for decision in decisions:
         for name in rounded_tensors(layers[decision.layer], scheme):
             rounded.setdefault(name, []).append(decision)
@@ -156,8 +142,3 @@ def _candidates(histogram: Histogram, minmax: Span, scheme: Scheme) -> tuple[Spa
         if all(max(abs(span[0] - other[0]), abs(span[1] - other[1])) > SAME * (minmax[1] - minmax[0]) for other in kept):
             kept.append(span)
     return tuple(kept[1:])
-
-
-def _whole(wanted: int, found: Inspection) -> int:
-    """Return about ``wanted`` samples in whole batches where the model's batch is fixed."""
-    return max(wanted // found.batch, 1) * found.batch if found.is_batch_fixed else wanted

@@ -7,14 +7,14 @@ import dataclasses
 from calibration.number_formats.precision import Scheme
 from engine_builder.backends.base import Capabilities
 from engine_builder.backends.onnxruntime.integer_kernels import IntegerKernels, measured_kernels
-from engine_builder.config.config import Config, ExactOn
+from engine_builder.config.config import ExactOn
 
 
-def job_scheme(config: Config, capabilities: Capabilities) -> Scheme:
+def job_scheme(exact_on: ExactOn, capabilities: Capabilities) -> Scheme:
     """Return the target's scheme; INT8 weights keep the pair bound where kernels that the job's engines must be exact on saturate.
 
     Args:
-        config: The job's settings.
+        exact_on: Where engines of integers must be exact.
         capabilities: Of its target.
 
     Raises:
@@ -22,5 +22,5 @@ def job_scheme(config: Config, capabilities: Capabilities) -> Scheme:
     """
     if not capabilities.runs_on_cpu:
         return capabilities.scheme
-    bounds = config.exact_on is ExactOn.ANY_X86_64 or measured_kernels() is IntegerKernels.SATURATING
+    bounds = exact_on is ExactOn.ANY_X86_64 or measured_kernels() is IntegerKernels.SATURATING
     return dataclasses.replace(capabilities.scheme, bounds_pairs=bounds)

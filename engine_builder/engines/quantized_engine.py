@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import onnx
@@ -23,15 +23,15 @@ from calibration.onnx_model.model_io import read_model, save_model
 from calibration.process.memory import return_dropped_models
 from calibration.sensitivity.task_losses import losses
 from engine_builder.backends.base import Backend, Engine
-from engine_builder.config.config import config_from_json
 from engine_builder.evaluation.outputs import ComparedOutputs
 from engine_builder.evaluation.run_samples import run_all, run_workers
 from engine_builder.qdq.dialects.base import ExplicitPlan
 from engine_builder.qdq.emit.biases import with_corrected_biases
-from engine_builder.records.corrections import CorrectionData, Repair, RepairKind, read_levels, read_ranges, read_repairs
+from engine_builder.records.calibrated import Calibrated, read_corrections, read_ranges
+from engine_builder.records.corrections import CorrectionData, Repair, RepairKind, read_levels
 from engine_builder.records.inspection import Inspection
 from engine_builder.workspace.model_files import model_size_bytes
-from engine_builder.workspace.workspace import FileRef, StageContext
+from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
 Floats = NDArray[np.float32]
 
@@ -46,49 +46,42 @@ class Corrected:
     plain: Engine | None = None  # the engine without them, where it has some
 
 
-def build(
-    found: Inspection,
-    request: Mapping[str, object],
-    low: Mapping[str, Precision],
-    backend: Backend,
-    context: StageContext,
-    corrected: FileRef | None = None,
-) -> Engine:
+@dataclass(frozen=True, slots=True)
+class EngineRecipe:
+    """What the engine of an assignment is made from."""
+
+    inspection: Inspection
+    calibrated: Calibrated
+    precisions: Mapping[str, Precision]  # of each low layer
+    corrections: FileRef | None = None  # of biases, that ``build_corrected`` kept
+
+
+def build(recipe: EngineRecipe, backend: Backend, context: StageContext) -> Engine:
     """Return the engine of an assignment in the scratch folder; the explicit model lies beside it. Progress is that of the build.
 
     Args:
-        found: The job's inspection.
-        request: ``ranges`` and, where there are any, ``repairs``.
-        low: Precision of each low layer.
+        recipe: What it is made from.
         backend: Of the target.
         context: Where the engine goes.
-        corrected: The corrections that ``build_corrected`` kept.
     """
-    free = _freeing(found, context)
-    plan = _Plan(found, request, low, backend, context)
-    shifts = None if corrected is None else cast("Mapping[str, Floats]", context.workspace.read_arrays(corrected))
-    explicit = plan.explicit(shifts)
-    del plan
+    free = _freeing(recipe.inspection, context)
+    explicit = _explicit(recipe, backend, context)
     free()
     _write(explicit, backend, context.scratch)
     del explicit
     free()
-    return _engine(found, backend, context.scratch, context)
+    return _engine(recipe.inspection, backend, context.scratch, context)
 
 
-def write_explicit(
-    found: Inspection,
-    request: Mapping[str, object],
-    low: Mapping[str, Precision],
-    backend: Backend,
-    context: StageContext,
-    corrected: FileRef | None = None,
-) -> Path:
+def write_explicit(recipe: EngineRecipe, backend: Backend, context: StageContext) -> Path:
     """Write the explicit model of an assignment into the scratch folder and return its path; arguments as for ``build``."""
-    plan = _Plan(found, request, low, backend, context)
-    shifts = None if corrected is None else cast("Mapping[str, Floats]", context.workspace.read_arrays(corrected))
-    save_model(plan.explicit(shifts), context.scratch / EXPLICIT_NAME)
+    save_model(_explicit(recipe, backend, context), context.scratch / EXPLICIT_NAME)
     return context.scratch / EXPLICIT_NAME
+
+
+def _explicit(recipe: EngineRecipe, backend: Backend, context: StageContext) -> onnx.ModelProto:
+    shifts = None if recipe.corrections is None else _floats(context.workspace.read_arrays(recipe.corrections))
+    return _Plan(recipe, backend, context.workspace).explicit(shifts)
 
 
 def settled(found: Inspection, low: Mapping[str, Precision], backend: Backend, context: StageContext) -> dict[str, Precision]:
@@ -102,37 +95,35 @@ def settled(found: Inspection, low: Mapping[str, Precision], backend: Backend, c
     """
     if not low:
         return {}
-    path = context.workspace.path(found.prepared)
-    return backend.capabilities.dialect.legalized(lambda: read_model(path), found.layers, low, found.baseline_type)
+    path = context.workspace.path(found.model.file)
+    return backend.capabilities.dialect.legalized(lambda: read_model(path), found.model.layers, low, found.baseline.precision)
 
 
-def build_corrected(
-    found: Inspection, request: Mapping[str, object], low: Mapping[str, Precision], backend: Backend, context: StageContext, name: str
-) -> Corrected:
+def build_corrected(recipe: EngineRecipe, backend: Backend, context: StageContext, name: str, *, threads: int) -> Corrected:
     """Return the better engine of an assignment, with corrected biases or without.
 
     Args:
-        found: The job's inspection.
-        request: As for ``build``.
-        low: Precision of each low layer.
+        recipe: What it is made from, without corrections.
         backend: Of the target.
         context: Where files go.
         name: Of the file of corrections.
+        threads: Of the engines as they are compared.
     """
+    found = recipe.inspection
     free = _freeing(found, context)
-    plan = _Plan(found, request, low, backend, context)
+    plan = _Plan(recipe, backend, context.workspace)
     explicit = plan.explicit()
     free()
     _write(explicit, backend, context.scratch)
     free()
     engine = _engine(found, backend, context.scratch, context.part(0.0, 0.4))
     data = plan.repairs.correction
-    sites = [site for site in plan.sites if site.layer in low]
+    sites = [site for site in plan.sites if site.layer in recipe.precisions]
     if data is None or not sites:
         return Corrected(engine)
-    samples = load_saved(context.workspace.path(found.calibration))
-    means = cast("Mapping[str, NDArray[np.float64]]", context.workspace.read_arrays(data.means))
-    batches = samples.take(np.array(data.fitted, dtype=np.int64)).batches(min(found.batch, len(data.fitted)))
+    samples = load_saved(context.workspace.path(found.samples.calibration))
+    means = {name: np.asarray(array, dtype=np.float64) for name, array in context.workspace.read_arrays(data.means).items()}
+    batches = samples.take(np.array(data.fitted, dtype=np.int64)).batches(min(found.model.batch, len(data.fitted)))
     explicit = backend.capabilities.dialect.simulated(explicit)  # what the engine computes, with kernels that the CPU has
     shifts = corrections(explicit, sites, means, batches)
     del explicit
@@ -147,7 +138,7 @@ def build_corrected(
     free()
     corrected = _engine(found, backend, folder, context.part(0.5, 0.9))
     held_out = samples.take(np.array(data.held_out, dtype=np.int64))
-    before, after = (_loss(one.path, data, held_out, found, request, backend, context) for one in (engine, corrected))
+    before, after = (_loss(one.path, data, held_out, found, backend, context.workspace, threads) for one in (engine, corrected))
     gain = before - after
     kept = bool(gain.mean() > 0.0)
     error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else float(abs(gain[0]))
@@ -160,23 +151,21 @@ def build_corrected(
 
 def _freeing(found: Inspection, context: StageContext) -> Callable[[], None]:
     """Return what gives back the memory of the job's models that were let go of."""
-    return functools.partial(return_dropped_models, model_size_bytes(context.workspace.path(found.prepared)))
+    return functools.partial(return_dropped_models, model_size_bytes(context.workspace.path(found.model.file)))
 
 
 class _Plan:
     """An assignment and all that its explicit models are made from, read once."""
 
-    def __init__(
-        self, found: Inspection, request: Mapping[str, object], low: Mapping[str, Precision], backend: Backend, context: StageContext
-    ) -> None:
-        self._found = found
-        self._low = low
+    def __init__(self, recipe: EngineRecipe, backend: Backend, workspace: Workspace) -> None:
+        self._found = recipe.inspection
+        self._low = recipe.precisions
         self._backend = backend
-        self._ranges = read_ranges(request, context).ranges
-        self._model = read_model(context.workspace.path(found.prepared))
-        self.repairs = read_repairs(request, context)
-        self._levels = read_levels(self.repairs, context)
-        self.sites = bias_sites(self._model, found.layers)
+        self._ranges = read_ranges(recipe.calibrated, workspace).ranges
+        self._model = read_model(workspace.path(self._found.model.file))
+        self.repairs = read_corrections(recipe.calibrated, workspace)
+        self._levels = read_levels(self.repairs, workspace)
+        self.sites = bias_sites(self._model, self._found.model.layers)
 
     def explicit(self, shifts: Mapping[str, Floats] | None = None) -> onnx.ModelProto:
         """Return the explicit model, with corrected biases if ``shifts``, (channels,) by layer, are given."""
@@ -184,14 +173,14 @@ class _Plan:
         found, target = self._found, self._backend.capabilities
         plan = ExplicitPlan(
             model,
-            found.layers,
+            found.model.layers,
             self._low,
             self._ranges,
-            found.scheme,
-            found.baseline_type if target.dialect.has_float_types else target.baseline,
+            found.model.scheme,
+            found.baseline.precision if target.dialect.has_float_types else target.baseline,
             self.repairs.smoothings,
             self._levels,
-            found.float_nodes,
+            found.baseline.float_nodes,
         )
         return target.dialect.explicit(plan)
 
@@ -208,29 +197,26 @@ def _engine(found: Inspection, backend: Backend, folder: Path, context: StageCon
     return backend.build(
         folder / EXPLICIT_NAME,
         folder / backend.capabilities.engine_name,
-        shapes=found.engine_shapes,
+        shapes=found.calls.engine_shapes,
         on_progress=lambda share, phase: context.progress(share, f"building: {phase}"),
     )
 
 
 def _loss(
-    engine: Path,
-    data: CorrectionData,
-    held_out: CalibrationSet,
-    found: Inspection,
-    request: Mapping[str, object],
-    backend: Backend,
-    context: StageContext,
+    engine: Path, data: CorrectionData, held_out: CalibrationSet, found: Inspection, backend: Backend, workspace: Workspace, threads: int
 ) -> NDArray[np.float64]:
     """Return an engine's loss on each calibration sample that nothing was fitted to, (samples,)."""
-    arrays = context.workspace.read_arrays(data.reference)
+    arrays = workspace.read_arrays(data.reference)
     reference = tuple(arrays[str(index)] for index in range(len(arrays)))
-    runner = ComparedOutputs(backend.open(engine, threads=config_from_json(request["config"]).threads), found.compared, found.axes)
-    try:
-        outputs = run_all(runner, held_out, batch=found.scoring_batch, workers=run_workers(backend))
-        return losses(found.compared_kinds, reference, outputs, found.compared_weights)
-    finally:
-        runner.close()
+    compared = found.model.outputs
+    with closing(backend.open(engine, threads=threads)) as runner:
+        judged = ComparedOutputs(runner, compared.compared, found.model.axes)
+        outputs = run_all(judged, held_out, batch=found.calls.scored_batch, workers=run_workers(backend))
+        return losses(compared.compared_kinds, reference, outputs, compared.compared_weights)
+
+
+def _floats(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, Floats]:
+    return {name: np.asarray(array, dtype=np.float32) for name, array in arrays.items()}
 
 
 EXPLICIT_NAME = "model.explicit.onnx"

@@ -20,7 +20,8 @@ from calibration.data.dataset import CalibrationSet
 from calibration.errors import InvalidConfigError, InvalidModelError
 from calibration.execution.onnxruntime_session import Array
 from calibration.onnx_model.model_io import TensorSpec
-from engine_builder.config.config import Config, ShapeRange
+from engine_builder.config.config import ShapeRange
+from engine_builder.config.inspect_settings import InspectSettings
 from engine_builder.config.schema import nearest
 
 
@@ -56,22 +57,22 @@ def whole_batches(samples: CalibrationSet, batch: int) -> CalibrationSet:
 
 
 def timing_shapes(
-    specs: Sequence[TensorSpec], config: Config, samples: CalibrationSet, batch: int | None = None
+    specs: Sequence[TensorSpec], settings: InspectSettings, samples: CalibrationSet, batch: int | None = None
 ) -> dict[str, tuple[int, ...]]:
     """Return the shape of each input in a timed call, by the rules above.
 
     Args:
         specs: The model's inputs.
-        config: The job's settings; ``shapes`` and ``batch_size`` count.
+        settings: The job's settings; ``shapes`` and ``batch_size`` count.
         samples: What the inputs of the call are made from.
         batch: Samples in the call; None: ``timing_batch``.
 
     Raises:
         InvalidConfigError: ``shapes`` or ``batch_size`` do not fit the model, the samples or each other.
     """
-    _check_shapes(specs, config.shapes, samples)
-    batch = timing_batch(specs, config, samples) if batch is None else batch
-    named = {dim: size for spec in specs for dim, axis in _symbols(spec) if (size := _opt(config, spec.name, axis)) is not None}
+    _check_shapes(specs, settings.shapes, samples)
+    batch = timing_batch(specs, settings, samples) if batch is None else batch
+    named = {dim: size for spec in specs for dim, axis in _symbols(spec) if (size := _opt(settings, spec.name, axis)) is not None}
     shapes = {}
     call = samples.feeds(0, 1)
     for spec in specs:
@@ -81,12 +82,12 @@ def timing_shapes(
             if axis == counting:
                 sizes[axis] = batch
             elif not isinstance(dim, int):  # rule 1: the samples have the fixed sizes already
-                sizes[axis] = _opt(config, spec.name, axis) or named.get(dim or "", sizes[axis])
+                sizes[axis] = _opt(settings, spec.name, axis) or named.get(dim or "", sizes[axis])
         shapes[spec.name] = tuple(sizes)
     return shapes
 
 
-def timing_batch(specs: Sequence[TensorSpec], config: Config, samples: CalibrationSet) -> int:
+def timing_batch(specs: Sequence[TensorSpec], settings: InspectSettings, samples: CalibrationSet) -> int:
     """Return the samples in a timed call, as far as the inputs and the user tell.
 
     Raises:
@@ -95,24 +96,24 @@ def timing_batch(specs: Sequence[TensorSpec], config: Config, samples: Calibrati
     """
     fixed = fixed_batch([spec for spec in specs if spec.name not in samples.settings], samples.axes)
     if fixed is not None:
-        if config.batch_size not in (1, fixed):  # 1 is the default, so it says nothing
+        if settings.batch_size not in (1, fixed):  # 1 is the default, so it says nothing
             raise InvalidConfigError(
-                f"batch_size: found {config.batch_size}, expected {fixed}: the model fixes the samples of a call to {fixed}",
-                fix=f"Leave batch_size out, or export the model with a dynamic batch axis to serve batches of {config.batch_size}.",
+                f"batch_size: found {settings.batch_size}, expected {fixed}: the model fixes the samples of a call to {fixed}",
+                fix=f"Leave batch_size out, or export the model with a dynamic batch axis to serve batches of {settings.batch_size}.",
             )
         return fixed
-    counting = {name: _counting(samples, name) for name in config.shapes}
-    wanted = {name: sizes.opt[axis] for name, sizes in config.shapes.items() if (axis := counting[name]) is not None}
+    counting = {name: _counting(samples, name) for name in settings.shapes}
+    wanted = {name: sizes.opt[axis] for name, sizes in settings.shapes.items() if (axis := counting[name]) is not None}
     if len(set(wanted.values())) > 1:
         found = ", ".join(f"{name} {size}" for name, size in wanted.items())
         raise InvalidConfigError(
             f"shapes: found different numbers of samples in opt: {found}; one number expected",
             fix="Give the axis that counts samples the same opt size in every input.",
         )
-    batch = next(iter(wanted.values()), config.batch_size)
-    if config.batch_size not in (1, batch):
+    batch = next(iter(wanted.values()), settings.batch_size)
+    if settings.batch_size not in (1, batch):
         raise InvalidConfigError(
-            f"batch_size: found {config.batch_size}, expected {batch}, the number of samples in shapes",
+            f"batch_size: found {settings.batch_size}, expected {batch}, the number of samples in shapes",
             fix="Leave batch_size out, or give the same number in both places.",
         )
     return batch
@@ -120,7 +121,7 @@ def timing_batch(specs: Sequence[TensorSpec], config: Config, samples: Calibrati
 
 def profile_shapes(
     specs: Sequence[TensorSpec],
-    config: Config,
+    settings: InspectSettings,
     timed: Mapping[str, tuple[int, ...]],
     samples: CalibrationSet,
     *,
@@ -133,14 +134,14 @@ def profile_shapes(
 
     Args:
         specs: The model's inputs.
-        config: The job's settings.
+        settings: The job's settings.
         timed: ``timing_shapes``.
         samples: What accuracy is measured on.
         is_fixed: Whether every call has as many samples as the timed one, though the inputs leave that open.
     """
     spans, call = {}, samples.feeds(0, 1)
     for spec in specs:
-        opt, given, sizes = timed[spec.name], config.shapes.get(spec.name), call[spec.name].shape
+        opt, given, sizes = timed[spec.name], settings.shapes.get(spec.name), call[spec.name].shape
         counting = _counting(samples, spec.name)
         is_open = [not isinstance(dim, int) for dim in spec.shape]
         if any(is_open):
@@ -218,5 +219,5 @@ def _symbols(spec: TensorSpec) -> Iterator[tuple[str, int]]:
     return ((dim, axis) for axis, dim in enumerate(spec.shape) if isinstance(dim, str))
 
 
-def _opt(config: Config, name: str, axis: int) -> int | None:
-    return config.shapes[name].opt[axis] if name in config.shapes else None
+def _opt(settings: InspectSettings, name: str, axis: int) -> int | None:
+    return settings.shapes[name].opt[axis] if name in settings.shapes else None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, Budget, can_settle
 from calibration.codec import json_from_value
 from calibration.data.dataset import CalibrationSet
@@ -16,35 +20,37 @@ from calibration.graph.layers import LayerKind
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.task_losses import losses
 from engine_builder.backends.achieved_precision import reached
-from engine_builder.backends.base import Backend, Engine
+from engine_builder.backends.base import Backend, Engine, Runner
 from engine_builder.config.config import Config
 from engine_builder.errors import BuildError
 from engine_builder.evaluation.batch_sizes import timed_call
+from engine_builder.evaluation.outputs import ComparedOutputs
+from engine_builder.evaluation.run_samples import run_all, run_workers
 from engine_builder.evaluation.scoring import scorer_of
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import SEARCH_SHARE, Accuracy, Latency
 from engine_builder.timing import Timing, relative_latency
-from engine_builder.workspace.workspace import FileRef, StageContext
+from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
 TRIAL_SECONDS = 1.2  # of interleaved runs of both engines, at most
 MIN_RUNS, MAX_RUNS = 18, 5000
 ROUNDING = 1e-12  # a mean of float64 scores may miss the budget by this and still be on it
 
 
-def fits(reference: NDArray[np.float64], scores: NDArray[np.float64], found: Inspection, config: Config) -> bool:
+def fits(reference: NDArray[np.float64], scores: NDArray[np.float64], metric: Metric, config: Config) -> bool:
     """Return whether an engine meets the budget on the samples that the search may look at.
 
     Args:
         reference: The float model's scores, (samples,).
         scores: The engine's, (samples,).
-        found: The job's inspection.
+        metric: What the scores are.
         config: The job's settings.
     """
     budget, whole = config.accuracy.budget, accuracy(reference, scores, config.accuracy.budget)
     half = search_half(len(scores), config.search.seed)
     confidence = config.accuracy.confidence or DEFAULT_CONFIDENCE
     left = len(scores) - len(half)
-    if can_settle(left, whole.flips, budget, confidence, metric=found.metric, is_binary=whole.binary):
+    if can_settle(left, whole.flips, budget, confidence, metric=metric, is_binary=whole.binary):
         return accuracy(reference[half], scores[half], budget).met
     return whole.met
 
@@ -58,32 +64,58 @@ def write_reached(found: Inspection, low: Mapping[str, Precision], engine: Engin
     """Write what each layer asked for and got to the file ``name``, where the builder lists kernels."""
     if not engine.kernels:
         return None
-    multiplying = [layer.name for layer in found.layers if layer.kind is not LayerKind.RESIDUAL_ADD]  # a sum has no kernel of its own
+    multiplying = [layer.name for layer in found.model.layers if layer.kind is not LayerKind.RESIDUAL_ADD]  # a sum has no kernel of its own
     asked = {layer: low.get(layer, found.baseline_precisions[layer]) for layer in multiplying}
     return context.workspace.write_json(name, json_from_value(reached(engine.kernels, asked)))
 
 
-def compare(
-    found: Inspection, outputs: tuple[Array, ...], validation: CalibrationSet, context: StageContext
-) -> tuple[NDArray[np.float64], float]:
-    """Return the score of each sample, (samples,), and the mean divergence from the float model's outputs.
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredEngine:
+    """An open engine and what it does on the validation set."""
+
+    runner: Runner
+    scores: NDArray[np.float64]  # of each sample, (samples,)
+    loss: float  # mean divergence from the float model's outputs
+
+
+@contextmanager
+def scored_engine(
+    path: Path, found: Inspection, validation: CalibrationSet, backend: Backend, workspace: Workspace, *, threads: int
+) -> Iterator[ScoredEngine]:
+    """Run an engine on the validation set, score it, and keep it open for the body of the ``with``.
 
     Args:
+        path: The engine's file.
         found: The job's inspection.
-        outputs: The compared outputs of the engine on the validation set, each (samples, ...).
         validation: The validation set.
-        context: Where the float model's outputs are.
+        backend: Of the target.
+        workspace: Where the float model's outputs are.
+        threads: Of the engine.
 
     Raises:
         BuildError: The metric does not take what the engine gives.
+        EngineError: It fails when it runs.
     """
-    arrays = context.workspace.read_arrays(found.reference)
+    with closing(backend.open(path, threads=threads)) as runner:
+        judged = ComparedOutputs(runner, found.model.outputs.compared, found.model.axes)
+        outputs = run_all(judged, validation, batch=found.calls.scored_batch, workers=run_workers(backend))
+        scores, loss = _compare(found, outputs, validation, workspace)
+        del outputs
+        yield ScoredEngine(runner, scores, loss)
+
+
+def _compare(
+    found: Inspection, outputs: tuple[Array, ...], validation: CalibrationSet, workspace: Workspace
+) -> tuple[NDArray[np.float64], float]:
+    """Return the score of each sample, (samples,), and the mean divergence from the float model's outputs."""
+    arrays = workspace.read_arrays(found.reference.outputs)
     reference = tuple(arrays[str(index)] for index in range(len(outputs)))
     try:
-        scores = scorer_of(found, context.workspace)(outputs, reference, validation)
+        scores = scorer_of(found, workspace)(outputs, reference, validation)
     except InvalidMetricError as error:  # it took the float model's outputs: what this engine gives is beyond it
         raise BuildError(f"the engine's outputs cannot be scored: {error.detail}", fix=error.fix) from error
-    return scores, float(np.mean(losses(found.compared_kinds, reference, outputs, found.compared_weights)))
+    compared = found.model.outputs
+    return scores, float(np.mean(losses(compared.compared_kinds, reference, outputs, compared.compared_weights)))
 
 
 def accuracy(reference: NDArray[np.float64], scores: NDArray[np.float64], budget: Budget) -> Accuracy:
@@ -107,7 +139,7 @@ def search_half(samples: int, seed: int) -> NDArray[np.int64]:
 
 def timing_feeds(found: Inspection, validation: CalibrationSet) -> dict[str, Array]:
     """Return the inputs of one timed call: real samples, cut or repeated to the sizes that the inspection found."""
-    return timed_call(validation, found.timing_shapes)
+    return timed_call(validation, found.calls.timed_shapes)
 
 
 def latency_of(timings: Mapping[str, Timing]) -> Latency:

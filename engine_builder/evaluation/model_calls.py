@@ -27,7 +27,7 @@ from calibration.data.input_axes import Axes
 from calibration.data.sample_axes import Array, OutputAxis, SampleAxes
 from calibration.errors import InvalidConfigError, InvalidModelError
 from calibration.onnx_model.model_io import TensorSpec
-from engine_builder.config.config import Config
+from engine_builder.config.inspect_settings import InspectSettings
 from engine_builder.errors import EngineError
 from engine_builder.evaluation.batch_sizes import fixed_batch
 from engine_builder.evaluation.sameness import is_same
@@ -110,12 +110,12 @@ def find_calls(
     raise failure
 
 
-def settled_batch(calls: Calls, config: Config, timed: int) -> int:
+def settled_batch(calls: Calls, settings: InspectSettings, timed: int) -> int:
     """Return the samples in a timed call of a model that is called so.
 
     Args:
         calls: How it is called.
-        config: The job's settings.
+        settings: The job's settings.
         timed: What the declared sizes and the settings give.
 
     Raises:
@@ -123,7 +123,7 @@ def settled_batch(calls: Calls, config: Config, timed: int) -> int:
     """
     if calls.batch is None or calls.batch == timed:
         return timed
-    if config.batch_size != 1 or config.shapes:
+    if settings.batch_size != 1 or settings.shapes:
         raise InvalidConfigError(
             f"batch_size: found {timed} samples a call, expected {calls.batch}: {calls.notes[0]}",
             fix=f"Leave batch_size and shapes of that axis out, or export the model so that it runs {timed} samples in a call.",

@@ -15,7 +15,7 @@ from calibration.accuracy.scores import score
 from calibration.data.dataset import CalibrationSet
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidMetricError
 from calibration.execution.onnxruntime_session import Array
-from engine_builder.config.config import Config
+from engine_builder.config.inspect_settings import InspectSettings
 from engine_builder.evaluation.model_calls import FoundOutput
 from engine_builder.evaluation.outputs import check_metric, default_metric, scored_outputs
 from engine_builder.records.inspection import Inspection
@@ -65,17 +65,17 @@ class Scorer:
 def scorer_of(found: Inspection, workspace: Workspace) -> Scorer:
     """Return the scorer of an inspected job."""
     return Scorer(
-        found.metric,
-        found.scored,
-        tuple(found.output_names[index] for index in found.compared),
-        found.compared_weights,
-        found.label_names,
-        None if found.metric_model is None else MetricModel(workspace.path(found.metric_model)),
+        found.reference.metric,
+        found.reference.scored,
+        tuple(found.model.outputs.names[index] for index in found.model.outputs.compared),
+        found.model.outputs.compared_weights,
+        found.reference.label_names,
+        None if found.reference.metric_model is None else MetricModel(workspace.path(found.reference.metric_model)),
     )
 
 
 def new_scorer(
-    config: Config,
+    settings: InspectSettings,
     names: Sequence[str],
     kinds: Sequence[OutputKind],
     reference: Sequence[Array],
@@ -85,7 +85,7 @@ def new_scorer(
     """Return the scorer of a job that is being inspected, its metric checked.
 
     Args:
-        config: The job's settings; without a metric the default is taken.
+        settings: The job's settings; without a metric the default is taken.
         names: Of the compared outputs.
         kinds: Of the compared outputs.
         reference: The float model's compared outputs, each (samples, ...).
@@ -96,7 +96,7 @@ def new_scorer(
         InputError: The metric does not fit the outputs or the labels.
     """
     labels = samples.labels
-    metric = config.accuracy.metric
+    metric = settings.metric
     kept = [index for index, kind in enumerate(kinds) if kind is not OutputKind.IGNORE]
     per_token = [index for index in kept if is_per_token(reference[index], labels)]
     if metric is None:
@@ -107,17 +107,17 @@ def new_scorer(
             )
         single = [array.size == len(array) for array in reference]
         metric = default_metric(kinds, is_labelled=labels is not None, is_per_token=bool(per_token), are_single=single)
-    if config.accuracy.label_names is not None and not metric.is_per_token:
+    if settings.label_names is not None and not metric.is_per_token:
         raise InvalidConfigError(
             f"accuracy.label_names: found with the metric {metric}, expected {names_in_words(lambda one: one.is_per_token)}",
             fix="Leave label_names out, or give the validation set one label per token.",
         )
     scored = tuple(per_token[:1]) if metric.is_per_token and per_token else scored_outputs(metric, kinds)
     check_metric(metric, [reference[index] for index in scored])
-    weights = tuple(config.output_weights.get(name, 1.0) for name in names)
+    weights = tuple(settings.output_weights.get(name, 1.0) for name in names)
     if custom is not None:
         custom.check(dict(zip(names, reference, strict=True)), labels)
-    return Scorer(metric, scored, tuple(names), weights, config.accuracy.label_names or (), custom)
+    return Scorer(metric, scored, tuple(names), weights, settings.label_names or (), custom)
 
 
 def check_scores(metric: Metric, scores: NDArray[np.float64]) -> None:

@@ -1,23 +1,25 @@
 """Gets the verdict, also where an engine that was built and run in the search fails now that it is built and timed beside others.
 
-Part of the pipeline and like it deterministic: it asks for stages and handles their JSON.
+Part of the pipeline and like it deterministic: it asks for stages and handles their requests and results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from calibration.codec import json_from_value
-from engine_builder.errors import EngineError, StageCancelledError
-from engine_builder.pipeline.finalists import Run
+from calibration.accuracy.verdict import Selection
+from engine_builder.errors import EngineError
+from engine_builder.pipeline.stage import RunStage, run
+from engine_builder.pipeline.stage_table import VERDICT
 from engine_builder.records.trial import Trial
+from engine_builder.stage_io.engines import EngineJob, VerdictRequest, VerdictResult
 
 TIMED_FINALISTS = 3
 
 
 def final_verdict(
-    finalists: Sequence[Trial], request: Mapping[str, object], run: Run, span: tuple[float, float]
-) -> tuple[dict[str, object], tuple[str, ...]]:
+    finalists: Sequence[Trial], job: EngineJob, selection: Selection, driver: RunStage
+) -> tuple[VerdictResult, tuple[str, ...]]:
     """Return the result of the stage ``verdict`` and a note on every attempt at it that failed.
 
     After a failure one engine alone is timed with the baseline, then the fastest finalist is left out, and so on, down to the baseline
@@ -25,20 +27,19 @@ def final_verdict(
 
     Args:
         finalists: Trials, safest first.
-        request: The request of the stage, but for the finalists.
-        run: Runs a stage.
-        span: The part of the job's progress.
+        job: The job, with the baseline that ships.
+        selection: Which samples the verdict is from.
+        driver: Runs a stage.
 
     Raises:
-        EngineError: Not even the baseline can be judged, or the job was cancelled.
+        EngineError: Not even the baseline can be judged.
     """
     notes: list[str] = []
+    end = VERDICT.progress[1]
     for number, (left, timed) in enumerate(_attempts(finalists)):
-        name, place = (f"verdict/{number}", (span[1], span[1])) if number else ("verdict", span)
+        key, span = (f"verdict/{number}", (end, end)) if number else (VERDICT.name, VERDICT.progress)
         try:
-            return run(name, "verdict", {**request, "finalists": json_from_value(left), "timed": timed}, place), tuple(notes)
-        except StageCancelledError:
-            raise
+            return run(driver, VERDICT, VerdictRequest(job, left, selection, timed), key=key, span=span), tuple(notes)
         except EngineError as error:
             if not left:
                 raise

@@ -1,49 +1,75 @@
-"""The functions that do a job's work, by name: each (JSON request, context) -> JSON result, run in a child process.
-
-Every result also says how many ``seconds`` the stage took, so that a budget of seconds is compared with recorded figures, not with a clock.
-"""
+"""The stages of a job: one row each. All that is known of a stage but its code, which is imported in the child that runs it."""
 
 from __future__ import annotations
 
-import importlib
-import time
-from collections.abc import Callable, Mapping
-from typing import cast
+from collections.abc import Mapping
+from typing import Any
 
-from calibration.process.memory import keep_little_free_memory
-from engine_builder.workspace.workspace import StageContext
+from engine_builder.pipeline.stage import Stage, StageJson, in_child
+from engine_builder.records.trial import Trial
+from engine_builder.stage_io.engines import (
+    BaselineRequest,
+    BaselineResult,
+    PredictRequest,
+    PredictResult,
+    RebuildRequest,
+    TrialRequest,
+    VerdictRequest,
+    VerdictResult,
+)
+from engine_builder.stage_io.measuring import (
+    ConfidenceRequest,
+    ConfidenceResult,
+    CorrectRequest,
+    CorrectResult,
+    HessianRequest,
+    HessianResult,
+    InspectRequest,
+    InspectResult,
+    InteractionsRequest,
+    InteractionsResult,
+    RangesRequest,
+    RangesResult,
+    RankRequest,
+    RankResult,
+    SensitivityRequest,
+    SensitivityResult,
+)
+from engine_builder.stage_io.outcome import JobOutcome, ReportRequest
 
-Stage = Callable[[Mapping[str, object], StageContext], dict[str, object]]
+_PLACE = "engine_builder.stages"
 
+INSPECT = Stage("inspect", f"{_PLACE}.inspect:inspect", InspectRequest, InspectResult, (0.0, 0.03), is_kept=True)
+CONFIDENCE = Stage("confidence", f"{_PLACE}.confidence:check_confidence", ConfidenceRequest, ConfidenceResult, (0.03, 0.03))
+RANGES = Stage("ranges", f"{_PLACE}.ranges:ranges", RangesRequest, RangesResult, (0.03, 0.05), is_kept=True)
+BASELINE = Stage("baseline", f"{_PLACE}.baseline:baseline", BaselineRequest, BaselineResult, (0.05, 0.06), times_engines=True)
+CORRECT = Stage("correct", f"{_PLACE}.correct:correct", CorrectRequest, CorrectResult, (0.06, 0.09), is_kept=True)
+SENSITIVITY = Stage("sensitivity", f"{_PLACE}.probe:sensitivity", SensitivityRequest, SensitivityResult, (0.09, 0.28), is_kept=True)
+HESSIAN = Stage("hessian", f"{_PLACE}.probe:hessian", HessianRequest, HessianResult, (0.28, 0.34), is_kept=True)
+INTERACTIONS = Stage("interactions", f"{_PLACE}.probe:interactions", InteractionsRequest, InteractionsResult, (0.34, 0.41), is_kept=True)
+RANK = Stage("rank", f"{_PLACE}.rank:rank", RankRequest, RankResult, (0.41, 0.42))
+TRIAL = Stage("trial", f"{_PLACE}.trial:trial", TrialRequest, Trial, (0.42, 0.92), times_engines=True)
+PREDICT = Stage("predict", f"{_PLACE}.predict:predict", PredictRequest, PredictResult, (0.42, 0.92), times_engines=True)
+REBUILD = Stage("rebuild", f"{_PLACE}.rebuild:rebuild", RebuildRequest, Trial, (0.92, 0.95), times_engines=True)
+VERDICT = Stage("verdict", f"{_PLACE}.verdict:verdict", VerdictRequest, VerdictResult, (0.95, 0.98), times_engines=True)
+REPORT = Stage("report", f"{_PLACE}.report:report", ReportRequest, JobOutcome, (0.98, 1.0))
 
-def _stage(module: str, name: str, *, times_engines: bool = True) -> Stage:
-    """Return the stage ``name`` of a module that is imported when the stage runs: a child pays for what its own stage needs.
+TABLE: tuple[Stage[Any, Any], ...] = (
+    INSPECT,
+    CONFIDENCE,
+    RANGES,
+    BASELINE,
+    CORRECT,
+    SENSITIVITY,
+    HESSIAN,
+    INTERACTIONS,
+    RANK,
+    TRIAL,
+    PREDICT,
+    REBUILD,
+    VERDICT,
+    REPORT,
+)
 
-    One that times no engine keeps little free memory; where engines are timed, memory is managed as where they will be used.
-    """
-
-    def run(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
-        start = time.perf_counter()
-        if not times_engines:
-            keep_little_free_memory()
-        stage = cast(Stage, getattr(importlib.import_module(module), name))
-        return {**stage(request, context), "seconds": time.perf_counter() - start}
-
-    return run
-
-
-STAGES: Mapping[str, Stage] = {
-    "inspect": _stage("engine_builder.stages.inspect", "inspect", times_engines=False),
-    "ranges": _stage("engine_builder.stages.probe", "ranges", times_engines=False),
-    "baseline": _stage("engine_builder.stages.baseline", "baseline"),
-    "repair": _stage("engine_builder.stages.correct", "repair", times_engines=False),
-    "sensitivity": _stage("engine_builder.stages.probe", "sensitivity", times_engines=False),
-    "hessian": _stage("engine_builder.stages.probe", "hessian", times_engines=False),
-    "dependency": _stage("engine_builder.stages.probe", "dependency", times_engines=False),
-    "orders": _stage("engine_builder.stages.probe", "orders"),
-    "trial": _stage("engine_builder.stages.trial", "trial"),
-    "forecast": _stage("engine_builder.stages.predict", "forecast"),
-    "rebuild": _stage("engine_builder.stages.rebuild", "rebuild"),
-    "verdict": _stage("engine_builder.stages.verdict", "verdict"),
-    "report": _stage("engine_builder.stages.report", "report"),
-}
+STAGES: Mapping[str, StageJson] = {stage.name: in_child(stage) for stage in TABLE}  # what a child process looks up
+KEPT_STAGES = frozenset(stage.name for stage in TABLE if stage.is_kept)

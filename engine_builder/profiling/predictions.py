@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.codec import value_from_json
-from calibration.sensitivity.ranking import SensitivityTable
+from calibration.sensitivity.records import SensitivityTable
 from engine_builder.records.trial import Trial
 from engine_builder.reporting.body.search_facts import Prediction
-from engine_builder.reporting.body.stage_results import PredictResult
 from engine_builder.search.loss_model import LossCheck, LossModel, check
 from engine_builder.search.search_space import Low
-from engine_builder.workspace.workspace import FileRef, StageContext
+from engine_builder.stage_io.engines import LossSaid, PredictResult
+from engine_builder.stage_io.measuring import RankResult
+from engine_builder.workspace.workspace import Workspace
 
 
 def loss_model(table: SensitivityTable, arrays: Mapping[str, NDArray[np.generic]]) -> LossModel:
@@ -35,14 +35,13 @@ def loss_model(table: SensitivityTable, arrays: Mapping[str, NDArray[np.generic]
     )
 
 
-def read_losses(request: Mapping[str, object], context: StageContext) -> LossModel:
-    """Return the model of loss from the ``table`` and ``dependency`` that a stage's request names."""
-    table = value_from_json(SensitivityTable, context.workspace.read_json(value_from_json(FileRef, request["table"])))
-    return loss_model(table, context.workspace.read_arrays(value_from_json(FileRef, request["dependency"])))
+def read_loss_model(ranked: RankResult, workspace: Workspace) -> LossModel:
+    """Return the model of loss that the measurements make."""
+    return loss_model(workspace.read_value(SensitivityTable, ranked.table), workspace.read_arrays(ranked.interactions))
 
 
-def said_of(losses: LossModel, checked: LossCheck, low: Low) -> dict[str, float | None]:
-    """Return the predicted ``loss`` of an assignment, refitted to the trials as ``refitted``, each with its standard error if it is known.
+def said_of(losses: LossModel, checked: LossCheck, low: Low) -> LossSaid:
+    """Return the predicted loss of an assignment, as the probes have it and refitted to the trials.
 
     Args:
         losses: What the probes found.
@@ -51,12 +50,12 @@ def said_of(losses: LossModel, checked: LossCheck, low: Low) -> dict[str, float 
     """
     said = losses.predict(low)
     refitted = checked.refit(said)
-    return {
-        "loss": said.loss,
-        "loss_error": said.error if math.isfinite(said.error) else None,
-        "refitted": refitted.loss,
-        "refitted_error": refitted.error if math.isfinite(refitted.error) else None,
-    }
+    return LossSaid(
+        said.loss,
+        said.error if math.isfinite(said.error) else None,
+        refitted.loss,
+        refitted.error if math.isfinite(refitted.error) else None,
+    )
 
 
 def predictions(
@@ -71,7 +70,7 @@ def predictions(
         trials: All trials.
         table: The losses alone.
         arrays: As for ``loss_model``.
-        forecasts: What the stage ``forecast`` returned, in order.
+        forecasts: What the stage ``predict`` returned, in order.
     """
     proposed: dict[tuple[str, str], float] = {}
     for forecast in forecasts:
@@ -81,8 +80,15 @@ def predictions(
     losses = loss_model(table, arrays)
     checked = check(losses, trials)
     said = [said_of(losses, checked, trial.precisions) for trial in trials]
-    ratios = [proposed.get((trial.order, trial.fingerprint)) for trial in trials]
     return tuple(
-        value_from_json(Prediction, {"index": trial.index, "fingerprint": trial.fingerprint, **loss, "ratio": ratio})
-        for trial, loss, ratio in zip(trials, said, ratios, strict=True)
+        Prediction(
+            trial.index,
+            trial.fingerprint,
+            loss.loss,
+            loss.loss_error,
+            loss.refitted,
+            loss.refitted_error,
+            ratio=proposed.get((trial.order, trial.fingerprint)),
+        )
+        for trial, loss in zip(trials, said, strict=True)
     )

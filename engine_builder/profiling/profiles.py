@@ -14,21 +14,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.codec import value_from_json
 from calibration.data.dataset import load_saved
 from calibration.graph.layers import Layer
-from calibration.number_formats.precision import Precision
 from engine_builder.backends.base import Backend, Runner
 from engine_builder.backends.kernels import KernelTime
-from engine_builder.engines.quantized_engine import build
+from engine_builder.engines.quantized_engine import EngineRecipe, build
 from engine_builder.errors import BuildError, EngineError
 from engine_builder.evaluation.measurement import timing_feeds
 from engine_builder.profiling.layer_times import Groups, layer_times, parts, unresolved
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
 from engine_builder.search.search_space import BASELINE, is_uniform
+from engine_builder.stage_io.engines import EngineJob
 from engine_builder.timing import TimingPlan, time_interleaved
-from engine_builder.workspace.workspace import FileRef, StageContext
+from engine_builder.workspace.workspace import StageContext
 
 MOST_PARTS = 6  # group-difference engines of one precision: each is a build
 LEAST_SHARE = 0.1  # of the engine's time, for kernels of several layers to be worth telling apart
@@ -41,44 +40,39 @@ Kernels = dict[str, dict[str, float]]
 
 
 def profiled(
-    found: Inspection,
-    threads: int,
-    trials: Sequence[Trial],
-    request: Mapping[str, object],
-    backend: Backend,
-    context: StageContext,
-    together: Groups,
+    job: EngineJob, found: Inspection, trials: Sequence[Trial], backend: Backend, context: StageContext, together: Groups
 ) -> Kernels:
     """Return each layer's time in all of those engines; a layer that the runtime fused into another has 0 in that engine.
 
     Args:
-        found: The job's inspection.
-        threads: Of the engines.
+        job: The job.
+        found: Its inspection.
         trials: So far; the uniform engines among them that were timed are built again.
-        request: Of the stage.
         backend: The job's target.
         context: Where engines are built.
         together: Layers that take a precision together or not at all, and need not be told apart.
     """
-    feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
+    threads = job.config.threads
+    feeds = timing_feeds(found, load_saved(context.workspace.path(found.samples.validation)))
 
     def profile(engine: Path) -> tuple[KernelTime, ...]:
         return backend.kernel_times(engine, feeds, threads=threads, scratch=context.scratch)
 
-    baseline = profile(context.workspace.path(value_from_json(FileRef, request["model"])))
-    high = layer_times(found.layers, baseline)
+    baseline = profile(context.workspace.path(job.baseline))
+    high = layer_times(found.model.layers, baseline)
     kernels: Kernels = {}
     for trial in trials:
         if not is_uniform(trial.order) or trial.latency is None:
             continue
-        engine = build(found, request, trial.precisions, backend, context, trial.corrections)
+        recipe = EngineRecipe(found, job.calibrated, trial.precisions, trial.corrections)
+        engine = build(recipe, backend, context)
         times = profile(engine.path)
-        low = layer_times(found.layers, times)
-        shared = groups_to_time(found.layers, (baseline, times), trial.precisions, together)
+        low = layer_times(found.model.layers, times)
+        shared = groups_to_time(found.model.layers, (baseline, times), trial.precisions, together)
         if shared:
-            engines = {UNIFORM: engine.path} | _without(shared, trial, found, request, backend, context)
+            engines = {UNIFORM: engine.path} | _without(shared, recipe, backend, context, trial.fingerprint)
             taken = _timed(engines, feeds, backend, threads, context)
-            low |= {name: high[name] - gain for name, gain in gains_of_parts(shared, taken, found.layers).items()}
+            low |= {name: high[name] - gain for name, gain in gains_of_parts(shared, taken, found.model.layers).items()}
         for name, precision in trial.precisions.items():
             kernels.setdefault(name, {BASELINE: high[name]}).setdefault(precision.value, low[name])
     return kernels
@@ -124,17 +118,15 @@ def gains_of_parts(shared: Groups, taken: Mapping[str, float], layers: Sequence[
     return gains
 
 
-def _without(
-    shared: Groups, trial: Trial, found: Inspection, request: Mapping[str, object], backend: Backend, context: StageContext
-) -> dict[str, Path]:
+def _without(shared: Groups, recipe: EngineRecipe, backend: Backend, context: StageContext, name: str) -> dict[str, Path]:
     """Return the group-difference engines by the first layer of the part that each leaves at the baseline."""
     engines: dict[str, Path] = {}
     for index, part in enumerate(shared):
-        folder = context.scratch / f"part{index}-{trial.fingerprint}"
+        folder = context.scratch / f"part{index}-{name}"
         folder.mkdir()
-        left: dict[str, Precision] = {name: precision for name, precision in trial.precisions.items() if name not in part}
+        left = {layer: precision for layer, precision in recipe.precisions.items() if layer not in part}
         try:
-            engine = build(found, request, left, backend, replace(context, scratch=folder), trial.corrections)
+            engine = build(replace(recipe, precisions=left), backend, replace(context, scratch=folder))
         except BuildError:
             context.progress(0.5, f"no engine without {part[0]} and the {len(part) - 1} layers that share its kernel: it does not build")
             continue

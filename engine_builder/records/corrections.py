@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import cast
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from calibration.algorithms.gptq import Levels
 from calibration.algorithms.smooth_quant import Smoothing
-from calibration.codec import value_from_json
 from calibration.number_formats.precision import Precision
-from calibration.ranges.range_table import RangeTable
-from engine_builder.workspace.workspace import FileRef, StageContext
+from engine_builder.workspace.workspace import FileRef, Workspace
 
 
 class RepairKind(enum.StrEnum):
@@ -61,31 +57,17 @@ class RepairTable:
     levels: FileRef | None = None  # integer weights that are not the nearest, an array "precision:layer" each
 
 
-def read_repairs(request: Mapping[str, object], context: StageContext) -> RepairTable:
-    """Return the table that the stage ``repair`` wrote; an empty one where repairs are switched off."""
-    ref = request.get("repairs")
-    if ref is None:
-        return RepairTable()
-    return value_from_json(RepairTable, context.workspace.read_json(value_from_json(FileRef, ref)))
-
-
-def read_ranges(request: Mapping[str, object], context: StageContext) -> RangeTable:
-    """Return the range table that the stage ``ranges`` wrote, with the ranges that ``repair`` chose where it ran."""
-    table = value_from_json(RangeTable, context.workspace.read_json(value_from_json(FileRef, request["ranges"])))
-    return replace(table, ranges={**table.ranges, **read_repairs(request, context).ranges})
-
-
-def write_levels(levels: Levels, context: StageContext) -> FileRef:
+def write_levels(levels: Levels, workspace: Workspace) -> FileRef:
     """Write integer weights to a file that a table can name."""
-    return context.workspace.write_arrays("levels.npz", **{f"{precision}:{layer}": array for (layer, precision), array in levels.items()})
+    return workspace.write_arrays("levels.npz", **{f"{precision}:{layer}": array for (layer, precision), array in levels.items()})
 
 
-def read_levels(table: RepairTable, context: StageContext) -> Levels:
+def read_levels(table: RepairTable, workspace: Workspace) -> Levels:
     """Return the integer weights that are not the nearest."""
     if table.levels is None:
         return {}
     found = {}
-    for key, array in context.workspace.read_arrays(table.levels).items():
+    for key, array in workspace.read_arrays(table.levels).items():
         precision, layer = key.split(":", 1)
-        found[layer, Precision(precision)] = cast("NDArray[np.int8]", array)
+        found[layer, Precision(precision)] = np.asarray(array, dtype=np.int8)
     return found

@@ -1,4 +1,4 @@
-"""What the first stage finds out about a job, and every later one builds on."""
+"""What the first stage found out about a job, in parts: each stage's request names the part that the stage reads."""
 
 from __future__ import annotations
 
@@ -6,71 +6,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from calibration.accuracy.metrics import Metric, OutputKind
-from calibration.codec import value_from_json
 from calibration.data.sample_axes import SampleAxes
 from calibration.graph.layers import Layer
 from calibration.number_formats.precision import Precision, Scheme
 from engine_builder.config.config import ShapeRange
 from engine_builder.records.float_plan import BaselineRepair
 from engine_builder.records.probed_outputs import ProbedOutputs
-from engine_builder.workspace.workspace import FileRef, StageContext
+from engine_builder.workspace.workspace import FileRef
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection:
-    """The job's model and data, checked and in the form that the other stages read.
+class ModelOutputs:
+    """The outputs of the model, in its order."""
 
-    Scores are always against the user's model in float32. The *baseline* is what an engine must beat in time: the user's own file, or the
-    prepared model where the runtime cannot load that file. The two differ where the file computes in half precision.
-    """
-
-    prepared: FileRef  # the prepared model
-    float_type: Precision  # of the user's own weights
-    baseline_type: Precision  # what the baseline computes in
-    notes: tuple[str, ...]  # what was changed or decided, in the user's words
-    layers: tuple[Layer, ...]
-    kinds: tuple[OutputKind, ...]  # of each output
-    metric: Metric
-    scored: tuple[int, ...]  # which of the compared outputs the metric reads
-    calibration: FileRef
-    calibration_samples: int
-    validation: FileRef
-    validation_samples: int
-    held_out: bool  # the validation samples were taken out of the calibration file
-    shared_data: bool  # calibration and validation are the same file: accuracy is measured on samples that ranges were fitted to
-    reference: FileRef  # the compared outputs of the float32 model on the validation set, arrays "0", "1", ...
-    scores: FileRef  # the float32 model's own score on each validation sample, array "scores"
-    baseline_scores: FileRef  # the baseline's, array "scores"
-    axes: SampleAxes  # where the model counts samples
-    probed: ProbedOutputs  # what probes compare in the place of the outputs
-    timing_shapes: Mapping[str, tuple[int, ...]]  # shape of each input in one timed call
-    timing_batch: int  # samples in one timed call
-    engine_shapes: Mapping[str, ShapeRange]  # what an engine accepts of each input with an open axis, where engines have such limits
-    scoring_batch: int  # samples in one call when an engine's accuracy is measured
-    batch: int  # samples in one call when the float model runs or layers are probed
-    is_batch_fixed: bool  # every call has ``batch`` samples, no more and no fewer: the model takes no others, or another answer comes of it
-    sample_seconds: float  # one forward pass of the float model for one sample, at ``batch``, one thread
-    scheme: Scheme  # how the job's engines round
-
-    output_names: tuple[str, ...] = ()  # of each output
-    weights: tuple[float, ...] = ()  # of each output in the loss; empty: all weigh the same
-    label_names: tuple[str, ...] = ()  # of the classes that token_f1 and span_f1 compare
-    metric_model: FileRef | None = None  # the user's own metric
-    metric_outputs: tuple[int, ...] = ()  # ignored outputs that the user's own metric reads
-    float_nodes: Mapping[str, Precision] = field(default_factory=dict)  # nodes of the baseline in another type than ``baseline_type``
-    baseline_repair: BaselineRepair | None = None  # how the baseline came to differ from the target's own
-    warnings: tuple[str, ...] = ()  # what is likely wrong with the user's data, and the one thing to try
-    baseline_reached: FileRef | None = None  # what each layer of a repaired baseline asked for and got, where the builder lists kernels
-
-    @property
-    def baseline_precisions(self) -> dict[str, Precision]:
-        """What each layer has in the baseline, and in every engine that does not have it lower."""
-        return {layer.name: self.float_nodes.get(layer.name, self.baseline_type) for layer in self.layers}
+    names: tuple[str, ...]
+    kinds: tuple[OutputKind, ...]
+    weights: tuple[float, ...] = ()  # of each in the loss; empty: all weigh the same
+    for_metric: tuple[int, ...] = ()  # ignored outputs that the user's own metric reads
 
     @property
     def compared(self) -> tuple[int, ...]:
-        """Which outputs are compared with the float model's: all that are not ignored, and those that the user's own metric reads."""
-        return tuple(index for index, kind in enumerate(self.kinds) if kind is not OutputKind.IGNORE or index in self.metric_outputs)
+        """Which are compared with the float model's: all that are not ignored, and those that the user's own metric reads."""
+        return tuple(index for index, kind in enumerate(self.kinds) if kind is not OutputKind.IGNORE or index in self.for_metric)
 
     @property
     def compared_kinds(self) -> tuple[OutputKind, ...]:
@@ -83,6 +40,85 @@ class Inspection:
         return tuple(self.weights[index] for index in self.compared) if self.weights else ()
 
 
-def read_inspection(request: Mapping[str, object], context: StageContext) -> Inspection:
-    """Return the inspection that a later stage's request names."""
-    return value_from_json(Inspection, context.workspace.read_json(value_from_json(FileRef, request["inspection"])))
+@dataclass(frozen=True, slots=True)
+class PreparedModel:
+    """The float model as the probes read it: nothing that was timed, and nothing that the accuracy budget or the search may change.
+
+    Its file is a part of the key under which measurements are kept, so that a field here is a reason to measure again.
+    """
+
+    file: FileRef  # the model, legal for onnxruntime and with constants folded
+    float_type: Precision  # of the user's own weights
+    layers: tuple[Layer, ...]
+    outputs: ModelOutputs
+    probed: ProbedOutputs  # what probes compare in the place of the outputs
+    axes: SampleAxes  # where the model counts samples
+    batch: int  # samples in one call when the float model runs or layers are probed
+    is_batch_fixed: bool  # every call has ``batch`` samples, no more and no fewer: the model takes no others, or another answer comes of it
+    scheme: Scheme  # how the job's engines round
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The user's data, checked, in files of ``CalibrationSet.save``."""
+
+    calibration: FileRef
+    calibration_samples: int
+    validation: FileRef
+    validation_samples: int
+    held_out: bool  # the validation samples were taken out of the calibration file
+    shared_data: bool  # calibration and validation are the same file: accuracy is measured on samples that ranges were fitted to
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The float32 model's own answers on the validation set, and how an engine's are scored against them."""
+
+    outputs: FileRef  # the compared outputs, arrays "0", "1", ...
+    scores: FileRef  # its own score on each sample, array "scores"
+    metric: Metric
+    scored: tuple[int, ...]  # which of the compared outputs the metric reads
+    label_names: tuple[str, ...] = ()  # of the classes that token_f1 and span_f1 compare
+    metric_model: FileRef | None = None  # the user's own metric
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What an engine must beat in time: the user's own file, or the prepared model where the runtime cannot load that.
+
+    Scores are always against the user's model in float32. The two differ where the baseline computes in half precision.
+    """
+
+    precision: Precision  # what it computes in
+    scores: FileRef  # its own, array "scores"
+    float_nodes: Mapping[str, Precision] = field(default_factory=dict)  # nodes in another type than ``precision``
+    fallback: BaselineRepair | None = None  # how it came to differ from the target's own
+    achieved: FileRef | None = None  # what each layer with a fallback asked for and got, where the builder lists kernels
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """How engines are called when they are timed and when they are scored."""
+
+    timed_shapes: Mapping[str, tuple[int, ...]]  # of each input in one timed call
+    timed_batch: int  # samples in one timed call
+    scored_batch: int  # samples in one call when an engine's accuracy is measured
+    engine_shapes: Mapping[str, ShapeRange]  # what an engine accepts of each input with an open axis, where engines have such limits
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """The job's model and data, checked and in the form that the other stages read."""
+
+    model: PreparedModel
+    samples: Samples
+    reference: Reference
+    baseline: Baseline
+    calls: Calls
+    notes: tuple[str, ...] = ()  # what was changed or decided, in the user's words
+    warnings: tuple[str, ...] = ()  # what is likely wrong with the user's data, and the one thing to try
+
+    @property
+    def baseline_precisions(self) -> dict[str, Precision]:
+        """What each layer has in the baseline, and in every engine that does not have it lower."""
+        return {layer.name: self.baseline.float_nodes.get(layer.name, self.baseline.precision) for layer in self.model.layers}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from calibration.accuracy.verdict import Answer
-from calibration.sensitivity.ranking import SensitivityTable
+from calibration.sensitivity.records import SensitivityTable
 from engine_builder.records.trial import Trial
-from engine_builder.reporting.body.stage_results import VerdictResult
 from engine_builder.search.search_space import is_uniform
+from engine_builder.stage_io.engines import VerdictResult
 from engine_builder.timing import MIN_GAIN
 
 IN_THE_WAY = 5  # most sensitive layers named where the budget kept the baseline

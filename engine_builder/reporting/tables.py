@@ -12,7 +12,7 @@ from engine_builder.records.float_plan import BlockLoss, FloatAttempt
 from engine_builder.records.trial import Trial
 from engine_builder.reporting.body.job_result import JobResult
 from engine_builder.reporting.body.layer_facts import MeasuredPair, ReportedLayer
-from engine_builder.reporting.body.stage_results import FinalLatency
+from engine_builder.stage_io.engines import FinalLatency
 
 BASELINES = (Precision.FP32, Precision.FP16, Precision.BF16)
 MAX_PAIRS = 20

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from calibration.number_formats.layer_precision import Decision
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.interactions import DependencyMatrix
-from calibration.sensitivity.ranking import SensitivityTable
+from calibration.sensitivity.records import SensitivityTable
 from engine_builder.config.config import Order
 from engine_builder.search.search_space import Groups, settled
 

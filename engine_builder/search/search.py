@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from calibration.number_formats.precision import Precision
 from engine_builder.bisection import Bisection
 from engine_builder.records.trial import Accuracy, Trial
 from engine_builder.search.drop_shrinkage import shrunk_excess
@@ -44,7 +43,7 @@ class Ladder:
     """Assignments of growing cost in accuracy, and the latency that is predicted for each as a ratio to the baseline's."""
 
     name: str
-    rungs: tuple[dict[str, Precision], ...]
+    rungs: tuple[Low, ...]
     ratios: tuple[float, ...]
 
     def __post_init__(self) -> None:

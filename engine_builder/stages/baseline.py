@@ -8,16 +8,12 @@ then has the repaired precisions wherever it has no lower one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
-from calibration.codec import json_from_value
 from calibration.data.dataset import CalibrationSet, load_saved
 from calibration.graph.layers import LayerKind
 from calibration.number_formats.precision import Precision
@@ -26,17 +22,15 @@ from engine_builder.backends.achieved_precision import Reached, reached
 from engine_builder.backends.base import Backend, Engine, Runner
 from engine_builder.baseline.float_fallback import Tools, Tried, repaired
 from engine_builder.baseline.float_regions import ProbedBlock, probe_blocks
-from engine_builder.config.config import Config, config_from_json
 from engine_builder.engines.factory import Building, building_backend
-from engine_builder.engines.quantized_engine import EXPLICIT_NAME, build
+from engine_builder.engines.quantized_engine import EXPLICIT_NAME, EngineRecipe, build
 from engine_builder.errors import EngineError, RefusedModelError, UnsupportedModelError
-from engine_builder.evaluation.measurement import MAX_RUNS, MIN_RUNS, TRIAL_SECONDS, compare, fits, timing_feeds, write_reached
-from engine_builder.evaluation.outputs import ComparedOutputs
-from engine_builder.evaluation.run_samples import run_all, run_workers
-from engine_builder.records.corrections import read_ranges
+from engine_builder.evaluation.measurement import MAX_RUNS, MIN_RUNS, TRIAL_SECONDS, fits, scored_engine, timing_feeds, write_reached
+from engine_builder.records.calibrated import read_ranges
 from engine_builder.records.float_plan import FloatAttempt, FloatPlan
-from engine_builder.records.inspection import Inspection, read_inspection
+from engine_builder.records.inspection import Inspection
 from engine_builder.reporting.baseline_words import repair_in_words
+from engine_builder.stage_io.engines import BaselineRequest, BaselineResult, EngineJob
 from engine_builder.timing import Timer, TimingPlan, time_interleaved
 from engine_builder.workspace.model_files import keep_model
 from engine_builder.workspace.workspace import StageContext
@@ -48,15 +42,14 @@ _NAMED = 8  # blocks that a note names
 
 
 def baseline(
-    request: Mapping[str, object], context: StageContext, *, timer: Timer = time_interleaved, building: Building = building_backend
-) -> dict[str, object]:
-    """Return ``baseline``, the engine, and ``inspection``, which now knows what that has; ``files`` names what both need besides.
+    request: BaselineRequest, context: StageContext, *, timer: Timer = time_interleaved, building: Building = building_backend
+) -> BaselineResult:
+    """Return the engine, and the inspection, which now knows what that has.
 
     Args:
-        request: ``inspection``, ``ranges`` and ``config``; ``final`` where this is the one that ships and not the search's, whose
-            precisions it has.
+        request: The job; whether this is the baseline that ships and not the search's, whose precisions it has.
         context: Where files go.
-        timer: Times repaired engines.
+        timer: Times baselines with fallbacks.
         building: Gives the backend.
 
     Raises:
@@ -64,13 +57,13 @@ def baseline(
         BuildError: It cannot be built for another reason.
         EngineError: What it built fails when it runs.
     """
-    final = bool(request.get("final", False))
+    final, workspace = request.final, context.workspace
     folder = FINAL_FOLDER if final else FOLDER
-    bench = _Bench(request, context, timer, building, final=final)
+    bench = _Bench(request.job, context, timer, building, final=final)
     found, backend = bench.found, bench.backend
     own = bench.build_and_score(bench.found_plan()) if final else bench.own()
     context.progress(0.5, "baseline built" if own.engine is not None else "the builder refuses the baseline")
-    kept, repair = own, found.baseline_repair
+    kept, repair = own, found.baseline.fallback
     if not own.attempt.fits and not final:
         if own.engine is None:
             bench.check_builds(own)
@@ -82,32 +75,31 @@ def baseline(
     files.append(keep_model(engine.path.with_name(EXPLICIT_NAME), f"{folder}/{EXPLICIT_NAME}", context.workspace))
     baseline_scores = context.workspace.write_arrays(f"{folder}_scores.npz", scores=scores)
     planned = _planned(found, kept.plan)
+    achieved = None if repair is None else write_reached(planned, {}, engine, context, f"{folder}/reached.json")
     known = replace(
         planned,
-        baseline_scores=baseline_scores,
-        baseline_repair=repair,
-        baseline_reached=None if repair is None else write_reached(planned, {}, engine, context, f"{folder}/reached.json"),
+        baseline=replace(planned.baseline, scores=baseline_scores, fallback=repair, achieved=achieved),
         notes=(*found.notes, *(() if repair is None or final else (repair_in_words(repair),))),
     )
-    return {
-        "baseline": json_from_value(context.workspace.copy(engine.path, f"{folder}/{engine.path.name}")),
-        "inspection": json_from_value(context.workspace.write_json(f"inspection.{folder}.json", json_from_value(known))),
-        "files": json_from_value((*files, baseline_scores)),
-    }
+    return BaselineResult(
+        workspace.copy(engine.path, f"{folder}/{engine.path.name}"),
+        workspace.write_value(f"inspection.{folder}.json", known),
+        (*files, baseline_scores),
+    )
 
 
 class _Bench:
     """Builds, scores and times engines without low layers for one job."""
 
-    def __init__(self, request: Mapping[str, object], context: StageContext, timer: Timer, building: Building, *, final: bool) -> None:
-        self._request, self._context, self._timer = request, context, timer
-        self.found: Inspection = read_inspection(request, context)
-        self._config: Config = config_from_json(request["config"])
-        self.backend: Backend = building(self._config, context, final=final)
-        self._validation: CalibrationSet = load_saved(context.workspace.path(self.found.validation))
-        self._reference = cast("NDArray[np.float64]", context.workspace.read_arrays(self.found.scores)["scores"])
-        self._model: onnx.ModelProto = read_model(context.workspace.path(self.found.prepared))
-        self._ranges = read_ranges(request, context).ranges
+    def __init__(self, job: EngineJob, context: StageContext, timer: Timer, building: Building, *, final: bool) -> None:
+        workspace = context.workspace
+        self._job, self._context, self._timer = job, context, timer
+        self.found: Inspection = workspace.read_value(Inspection, job.inspection)
+        self.backend: Backend = building(job.config, context, final=final)
+        self._validation: CalibrationSet = load_saved(workspace.path(self.found.samples.validation))
+        self._reference = workspace.read_scores(self.found.reference.scores)
+        self._model: onnx.ModelProto = read_model(workspace.path(self.found.model.file))
+        self._ranges = read_ranges(job.calibrated, workspace).ranges
         self._built = 0
         self._done = 0.5  # of the stage, once the target's own baseline is built
 
@@ -151,7 +143,7 @@ class _Bench:
 
     def found_plan(self) -> FloatPlan:
         """Return what the baseline of the search has."""
-        return FloatPlan(self.found.baseline_type.value, self.found.baseline_type, self.found.float_nodes)
+        return FloatPlan(self.found.baseline.precision.value, self.found.baseline.precision, self.found.baseline.float_nodes)
 
     def build_and_score(self, plan: FloatPlan) -> Tried:
         """Return the engine of a plan with its scores.
@@ -161,14 +153,11 @@ class _Bench:
             EngineError: It fails when it runs.
         """
         planned = _planned(self.found, plan)
-        engine = build(planned, self._request, {}, self.backend, self._place())
-        runner = ComparedOutputs(self.backend.open(engine.path, threads=self._config.threads), planned.compared, planned.axes)
-        try:
-            outputs = run_all(runner, self._validation, batch=planned.scoring_batch, workers=run_workers(self.backend))
-        finally:
-            runner.close()
-        scores, _ = compare(planned, outputs, self._validation, self._context)
-        meets = fits(self._reference, scores, planned, self._config)
+        engine = build(EngineRecipe(planned, self._job.calibrated, {}), self.backend, self._place())
+        workspace, config = self._context.workspace, self._job.config
+        with scored_engine(engine.path, planned, self._validation, self.backend, workspace, threads=config.threads) as judged:
+            scores = judged.scores
+        meets = fits(self._reference, scores, planned.reference.metric, config)
         return Tried(plan, FloatAttempt(plan.name, _counts(planned), float(scores.mean()), meets), engine, scores)
 
     def try_plan(self, plan: FloatPlan) -> Tried:
@@ -192,7 +181,7 @@ class _Bench:
             self._done = 0.5 + 0.4 * done / total
             self._context.progress(self._done, f"the baseline misses the budget: probed {done} of {total} blocks")
 
-        samples = load_saved(self._context.workspace.path(self.found.calibration))
+        samples = load_saved(self._context.workspace.path(self.found.samples.calibration))
         target = self.backend.capabilities
         return probe_blocks(self._model, self.found, self._ranges, samples, target.baseline, target.dialect, self._context.scratch, report)
 
@@ -203,7 +192,7 @@ class _Bench:
         try:
             for index, one in enumerate(tried):
                 if one.engine is not None:
-                    opened[str(index)] = self.backend.open(one.engine.path, threads=self._config.threads)
+                    opened[str(index)] = self.backend.open(one.engine.path, threads=self._job.config.threads)
             found = self.backend.timings(opened, feeds, TimingPlan(TRIAL_SECONDS, MIN_RUNS, MAX_RUNS, self._timer))
         except EngineError:  # a latency that cannot be told: then the order of the attempts decides
             return [None] * len(tried)
@@ -224,14 +213,14 @@ class _Bench:
         if not engine.kernels or self.backend.capabilities.latency_source != "predicted":
             return ()
         own = self.own_plan()
-        multiplying = [layer.name for layer in self.found.layers if layer.kind is not LayerKind.RESIDUAL_ADD]  # a sum has no kernel
+        multiplying = [layer.name for layer in self.found.model.layers if layer.kind is not LayerKind.RESIDUAL_ADD]  # a sum has no kernel
         asked = {name: plan.nodes.get(name, plan.base) for name in multiplying if name not in own.nodes}
         changed = {name: kind for name, kind in asked.items() if kind is not own.base}
         return tuple(one for one in reached(engine.kernels, changed) if one.got in _COARSE and one.got is not one.asked)
 
 
 def _planned(found: Inspection, plan: FloatPlan) -> Inspection:
-    return replace(found, baseline_type=plan.base, float_nodes=dict(plan.nodes))
+    return replace(found, baseline=replace(found.baseline, precision=plan.base, float_nodes=dict(plan.nodes)))
 
 
 def _counts(planned: Inspection) -> dict[str, int]:

@@ -8,16 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from calibration.accuracy.metric_model import MetricModel
-from calibration.accuracy.metrics import Metric, OutputKind
-from calibration.accuracy.verdict import Answer, Selection, judge, smallest_n
-from calibration.codec import json_from_value, value_from_json
+from calibration.accuracy.metrics import OutputKind
 from calibration.data.dataset import MIN_SAMPLES, CalibrationSet, read_samples, split_held_out
 from calibration.data.input_axes import possible_axes
 from calibration.data.settings import check_same_settings, make_constant, note_of
-from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
+from calibration.errors import InvalidCalibrationSetError
 from calibration.graph.layers import LayerKind, concrete_shapes, find_layers
 from calibration.graph.weightless import big_weights, copy_without
 from calibration.number_formats.precision import Precision
@@ -26,8 +23,7 @@ from calibration.process.memory import return_dropped_models
 from calibration.process.worker_threads import processors
 from engine_builder.backends.base import Backend
 from engine_builder.backends.registry import backend_for, targets_of
-from engine_builder.backends.target_checks import check_config, with_metric_model
-from engine_builder.config.config import Config, config_from_json
+from engine_builder.config.inspect_settings import InspectSettings
 from engine_builder.engines.builder_check import prepare_for
 from engine_builder.engines.job_scheme import job_scheme
 from engine_builder.errors import BuildError
@@ -38,8 +34,9 @@ from engine_builder.evaluation.model_calls import settled_batch
 from engine_builder.evaluation.outputs import ComparedOutputs, check_output_names, output_kinds
 from engine_builder.evaluation.run_samples import run_all
 from engine_builder.evaluation.scoring import check_scores, is_per_sample, labelled_tokens, new_scorer, outputs_for_metric
-from engine_builder.records.inspection import Inspection
+from engine_builder.records.inspection import Baseline, Calls, Inspection, ModelOutputs, PreparedModel, Reference, Samples
 from engine_builder.records.probed_outputs import probed_outputs
+from engine_builder.stage_io.measuring import InspectRequest, InspectResult, JobFiles
 from engine_builder.workspace.model_files import keep_model, model_size_bytes
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
@@ -49,32 +46,28 @@ MIN_CALIBRATION_SAMPLES = 2
 MOST_OF_A_MESSAGE = 300  # characters of the runtime's own words
 
 
-def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
-    """Return the inspection of a job, and ``baseline``: the model that engines must beat, the user's own file where the runtime loads it.
+def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
+    """Return the inspection of a job, and the model that engines must beat: the user's own file where the runtime loads it.
 
     Args:
-        request: ``model``, ``calibration``, ``validation`` and ``metric_model`` (file references, the last two may be null), ``config``.
+        request: The user's files and settings.
         context: Where files go.
 
     Raises:
         InputError: Something about the user's files or settings does not fit.
     """
-    workspace = context.workspace
-    metric_ref = value_from_json(FileRef, request["metric_model"]) if request.get("metric_model") is not None else None
-    config = with_metric_model(config_from_json(request["config"]), is_given=metric_ref is not None)
-    check_config(config, table=targets_of(context))
-    custom = None if metric_ref is None else MetricModel(workspace.path(metric_ref))
-    backend = backend_for(config.target, config.gpu, table=targets_of(context))
+    workspace, files, settings = context.workspace, request.files, request.settings
+    custom = None if files.metric_model is None else MetricModel(workspace.path(files.metric_model))
+    backend = backend_for(settings.target, settings.gpu, table=targets_of(context))
     capabilities = backend.capabilities
-    model_ref = value_from_json(FileRef, request["model"])
-    model = read_model(workspace.path(model_ref))
+    model = read_model(workspace.path(files.model))
     context.progress(0.1, "model read")
     specs = input_specs(model)
     if len(specs) == 1:  # else some may be settings, on which a branch with the layers may hang
         prepared = prepare_for(backend, model, context.scratch)  # where it is refused, no need for samples
     read_notes: list[str] = []
     specials: list[str] = []
-    calibration, validation, same = _samples(request, specs, config, workspace, read_notes, specials)
+    calibration, validation, same = _samples(files, specs, settings, workspace, read_notes, specials)
     if calibration.settings:
         make_constant(model, calibration.settings)
         read_notes += [note_of(name, value) for name, value in calibration.settings.items()]
@@ -83,9 +76,9 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     notes = [*prepared.notes, *read_notes]
     varying = [spec for spec in specs if spec.name not in calibration.settings]
     fixed = fixed_batch(varying, calibration.axes)
-    warnings = sample_warnings(model, calibration, validation, is_held_out=request.get("validation") is None, batch=fixed)
+    warnings = sample_warnings(model, calibration, validation, is_held_out=files.validation is None, batch=fixed)
     context.progress(0.2, f"{calibration.samples} calibration and {validation.samples} validation samples")
-    timed = timing_shapes(specs, config, validation)
+    timed = timing_shapes(specs, settings, validation)
     one_call = calibration.take(np.arange(fixed or 1) % calibration.samples).feeds()
     shapes = {name: array.shape for name, array in one_call.items()}
     layers = find_layers(prepared.model, shapes)
@@ -98,25 +91,25 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     del model, prepared
     return_dropped_models(model_size_bytes(context.workspace.path(prepared_ref)))
 
-    baseline_ref, baseline_type = _baseline(model_ref, float_type, prepared_ref, backend, config.threads, workspace, notes)
+    baseline_ref, baseline_type = _baseline(files.model, float_type, prepared_ref, backend, settings.threads, workspace, notes)
     reference_ref = baseline_ref if baseline_type is Precision.FP32 else prepared_ref
     names = tuple(spec.name for spec in outputs)
     float_model = FloatModel(workspace.path(reference_ref), names, specials)
-    what = "held-out calibration samples" if request.get("validation") is None else "validation set"
-    check_output_names(outputs, config.outputs)
-    per_call = timing_batch(specs, config, validation)
+    what = "held-out calibration samples" if files.validation is None else "validation set"
+    check_output_names(outputs, settings.outputs)
+    per_call = timing_batch(specs, settings, validation)
     calls = float_model.calls(varying, names, validation, guesses, timed=per_call, most=batch, what=what)
     notes += calls.notes
     calibration, validation = (replace(one, axes=calls.inputs) for one in (calibration, validation))
-    per_call = settled_batch(calls, config, timing_batch(specs, config, validation))
-    timed = timing_shapes(specs, config, validation, per_call)
+    per_call = settled_batch(calls, settings, timing_batch(specs, settings, validation))
+    timed = timing_shapes(specs, settings, validation, per_call)
     if calls.batch is not None:
         batch, calibration = calls.batch, whole_batches(calibration, calls.batch)
     kinds = output_kinds(
         graph,
         outputs,
         calls.outputs,
-        config.output_kinds,
+        settings.output_kinds,
         is_labelled=is_per_sample(validation.labels),
         notes=notes,
         tokens=labelled_tokens(validation.labels),
@@ -130,7 +123,7 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
         context.progress(0.3 + 0.3 * done / calibration.samples, f"float model runs on {done} of {calibration.samples} calibration samples")
     reference = float_model.outputs(validation, batch, compared, calls.axes, what)
     notes += [f"{held}: taken as it is, since no output of the float model is NaN" for held in specials]
-    scorer = new_scorer(config, [names[index] for index in compared], [kinds[index] for index in compared], reference, validation, custom)
+    scorer = new_scorer(settings, [names[index] for index in compared], [kinds[index] for index in compared], reference, validation, custom)
     metric = scorer.metric
     notes += [f"the metric {metric} does not read the output '{name}': no budget covers it" for name in scorer.unread]
     scores = scorer(reference, reference, validation)
@@ -142,96 +135,93 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
         reference,
         validation,
         lambda samples: float_model.outputs(samples, batch, compared, calls.axes, what),
-        allow_chance=config.accuracy.allow_chance,
+        allow_chance=settings.allow_chance,
         sample_seconds=seconds,
         known=warnings,
     )
-    _check_confidence(config, metric, scores)
     baseline_scores = scores
     if baseline_ref != reference_ref:
         context.progress(0.8, "baseline runs")
-        baseline = backend.open(workspace.path(baseline_ref), threads=config.threads)
+        baseline = backend.open(workspace.path(baseline_ref), threads=settings.threads)
         runner = ComparedOutputs(baseline, compared, calls.axes)
         baseline_scores = scorer(run_all(runner, validation, batch=batch), reference, validation)
-    found = Inspection(
-        prepared=prepared_ref,
+    weights = tuple(settings.output_weights.get(name, 1.0) for name in names)
+    record = PreparedModel(
+        file=prepared_ref,
         float_type=float_type,
-        baseline_type=baseline_type,
-        notes=tuple(notes),
         layers=layers,
-        kinds=kinds,
-        metric=metric,
-        scored=scorer.scored,
+        outputs=ModelOutputs(names, kinds, weights, read),
+        probed=probed_outputs(graph, names, kinds, calls.axes),
+        axes=calls.axes,
+        batch=batch,
+        is_batch_fixed=calls.batch is not None,
+        scheme=job_scheme(settings.exact_on, capabilities),
+    )
+    samples = Samples(
         calibration=_save(calibration, "calibration.samples.npz", context),
         calibration_samples=calibration.samples,
         validation=_save(validation, "validation.samples.npz", context),
         validation_samples=validation.samples,
-        held_out=request.get("validation") is None,
+        held_out=files.validation is None,
         shared_data=same,
-        reference=workspace.write_arrays("reference.npz", **{str(i): array for i, array in enumerate(reference)}),
+    )
+    judged = Reference(
+        outputs=workspace.write_arrays("reference.npz", **{str(i): array for i, array in enumerate(reference)}),
         scores=workspace.write_arrays("reference_scores.npz", scores=scores),
-        baseline_scores=workspace.write_arrays("baseline_scores.npz", scores=baseline_scores),
-        axes=calls.axes,
-        probed=probed_outputs(graph, names, kinds, calls.axes),
-        timing_shapes=timed,
-        timing_batch=per_call,
-        engine_shapes=profile_shapes(specs, config, timed, validation, is_fixed=calls.batch is not None),
-        scoring_batch=batch if capabilities.parallel_runs else per_call,
-        batch=batch,
-        is_batch_fixed=calls.batch is not None,
-        sample_seconds=seconds,
-        scheme=job_scheme(config, capabilities),
-        output_names=names,
-        weights=tuple(config.output_weights.get(name, 1.0) for name in names),
+        metric=metric,
+        scored=scorer.scored,
         label_names=scorer.label_names,
-        metric_model=metric_ref,
-        metric_outputs=read,
-        warnings=warnings,
+        metric_model=files.metric_model,
     )
-    files = (
-        *((metric_ref,) if metric_ref is not None else ()),
-        found.prepared,
-        found.calibration,
-        found.validation,
-        found.reference,
-        found.scores,
-        found.baseline_scores,
+    engine_calls = Calls(
+        timed_shapes=timed,
+        timed_batch=per_call,
+        scored_batch=batch if capabilities.parallel_runs else per_call,
+        engine_shapes=profile_shapes(specs, settings, timed, validation, is_fixed=calls.batch is not None),
     )
-    return {
-        "inspection": json_from_value(workspace.write_json("inspection.json", json_from_value(found))),
-        "baseline": json_from_value(baseline_ref),
-        "files": json_from_value(files),  # what the inspection names, so that whoever keeps this result keeps them too
-        "layers": [layer.name for layer in layers],
-        "sums": [layer.name for layer in layers if layer.kind is LayerKind.RESIDUAL_ADD],
-        "sample_seconds": seconds,
-        "metric": metric.value,
-        "samples": calibration.samples,
-        "batch": batch,
-        "processors": processors(),
-        "notes": notes,
-        "warnings": warnings,
-    }
+    beaten = Baseline(baseline_type, workspace.write_arrays("baseline_scores.npz", scores=baseline_scores))
+    found = Inspection(record, samples, judged, beaten, engine_calls, tuple(notes), warnings)
+    return InspectResult(
+        inspection=workspace.write_value("inspection.json", found),
+        model=workspace.write_value("model.json", record),
+        calibration=samples.calibration,
+        scores=judged.scores,
+        baseline=baseline_ref,
+        files=(
+            *((files.metric_model,) if files.metric_model is not None else ()),
+            prepared_ref,
+            samples.validation,
+            judged.outputs,
+            beaten.scores,
+        ),
+        layers=tuple(layer.name for layer in layers),
+        residual_adds=tuple(layer.name for layer in layers if layer.kind is LayerKind.RESIDUAL_ADD),
+        metric=metric,
+        scored_kinds=tuple(record.probed.kinds[record.outputs.compared[index]] for index in judged.scored),
+        samples=calibration.samples,
+        batch=batch,
+        processors=processors(),
+        sample_seconds=seconds,
+    )
 
 
 def _samples(
-    request: Mapping[str, object], specs: Sequence[TensorSpec], config: Config, files: Workspace, notes: list[str], specials: list[str]
+    files: JobFiles, specs: Sequence[TensorSpec], settings: InspectSettings, workspace: Workspace, notes: list[str], specials: list[str]
 ) -> tuple[CalibrationSet, CalibrationSet, bool]:
     """Return calibration samples, validation samples, and whether the two are the same file; ``specials`` gets what inputs hold."""
-    calibration_ref = value_from_json(FileRef, request["calibration"])
-    any_labels = request.get("metric_model") is not None
-    calibration = read_samples(files.path(calibration_ref), specs, any_labels=any_labels)
+    any_labels = files.metric_model is not None
+    calibration = read_samples(workspace.path(files.calibration), specs, any_labels=any_labels)
     same = False
     specials += [f"calibration set: {held}" for held in calibration.specials]
-    if request.get("validation") is None:
-        kept, held_out = split_held_out(calibration.samples, config.search.seed)
+    if files.validation is None:
+        kept, held_out = split_held_out(calibration.samples, settings.seed)
         validation = calibration.take(held_out)
         calibration = calibration.take(kept)
         notes.append(f"no validation set: {len(held_out)} of the calibration samples were held out to measure accuracy on")
     else:
-        validation_ref = value_from_json(FileRef, request["validation"])
-        validation = read_samples(files.path(validation_ref), specs, any_labels=any_labels)
+        validation = read_samples(workspace.path(files.validation), specs, any_labels=any_labels)
         check_same_settings(calibration.settings, validation.settings)
-        same = validation_ref.sha256 == calibration_ref.sha256
+        same = files.validation.sha256 == files.calibration.sha256
         specials += () if same else (f"validation set: {held}" for held in validation.specials)
         if same:
             notes.append("calibration and validation are the same file: accuracy is measured on the samples that ranges were fitted to")
@@ -242,9 +232,9 @@ def _samples(
                 f"at least {MIN_SAMPLES} different ones in all expected",
                 fix="Upload more samples; a few hundred of each are usual.",
             )
-    most = config.calibration.samples
+    most = settings.samples
     if most is not None and most < calibration.samples:
-        order = np.random.default_rng(config.search.seed).permutation(calibration.samples)
+        order = np.random.default_rng(settings.seed).permutation(calibration.samples)
         calibration = calibration.take(np.sort(order[:most]))
         notes.append(f"calibration.samples: {most} of the calibration samples used")
     if calibration.samples < MIN_CALIBRATION_SAMPLES:
@@ -256,7 +246,13 @@ def _samples(
 
 
 def _baseline(
-    model: FileRef, float_type: Precision, prepared_ref: FileRef, backend: Backend, threads: int, workspace: Workspace, notes: list[str]
+    model: FileRef,
+    float_type: Precision,
+    prepared_ref: FileRef,
+    backend: Backend,
+    threads: int,
+    workspace: Workspace,
+    notes: list[str],
 ) -> tuple[FileRef, Precision]:
     """Return the baseline's file and what it computes in: the user's own file, or the prepared model where the runtime cannot load that."""
     if not backend.capabilities.is_own_baseline:
@@ -284,30 +280,6 @@ def probe_batch(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -
     sizes = sorted(4 * math.prod(size for size in shape if isinstance(size, int)) for shape in found)
     fitting = int(np.clip(BATCH_BYTES // max(sum(sizes[-4:]), 1), 1, LARGEST_BATCH))
     return 1 << (fitting.bit_length() - 1)  # so that samples by the power of two are whole batches
-
-
-def _check_confidence(config: Config, metric: Metric, scores: NDArray[np.float64]) -> None:
-    """Refuse a confidence that not even an engine without a single changed score could reach on these samples."""
-    confidence = config.accuracy.confidence
-    if confidence is None:
-        return
-    rng = np.random.default_rng(config.search.seed)
-    best = judge(metric, scores, scores, config.accuracy.budget, confidence=confidence, selection=Selection.SHARED, rng=rng)
-    if best.answer is Answer.MET:
-        return
-    ways = "allow a larger drop, or leave accuracy.confidence out to accept a budget that is met on the samples"
-    is_perfect = bool((scores == 1.0).all())
-    needed = smallest_n(config.accuracy.budget, confidence, metric=metric) if is_perfect else best.samples_needed
-    if needed is None:
-        raise InvalidConfigError(
-            f"accuracy.confidence: no number of samples can show with confidence {confidence:g} that nothing at all is lost",
-            fix=f"{ways[0].upper()}{ways[1:]}.",
-        )
-    raise InvalidConfigError(
-        f"accuracy.confidence: {confidence:g} cannot be reached with {len(scores)} validation samples: "
-        f"even an engine that changes no score needs {needed}",
-        fix=f"Upload at least {needed} validation samples, {ways}.",
-    )
 
 
 def _save(samples: CalibrationSet, name: str, context: StageContext) -> FileRef:

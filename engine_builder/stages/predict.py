@@ -1,4 +1,4 @@
-"""The stage ``forecast``: fits the time model to the trials so far and returns ladders of assignments worth bisecting.
+"""The stage ``predict``: fits the time model to the trials so far and returns ladders of assignments worth bisecting.
 
 The first call, after the baseline and the uniform engine of each precision, profiles them and returns the frontier and the prefixes of each
 order; where a uniform engine is slower than the baseline, the frontier blames no layer for it yet. The second, with every trial known,
@@ -10,25 +10,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import numpy as np
 import onnx
 
-from calibration.codec import json_from_value, value_from_json
 from calibration.data.dataset import load_saved
 from calibration.graph.layers import Layer, concrete_shapes
 from calibration.number_formats.layer_precision import Decision
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.onnx_model.model_io import read_model
-from engine_builder.config.config import config_from_json
 from engine_builder.engines.factory import building_backend
 from engine_builder.evaluation.measurement import timing_feeds
-from engine_builder.profiling.predictions import read_losses, said_of
-from engine_builder.profiling.profiles import Kernels, profiled
+from engine_builder.profiling.predictions import read_loss_model, said_of
+from engine_builder.profiling.profiles import profiled
 from engine_builder.qdq.rules.placement import MOVING_OPS
 from engine_builder.records.assignment import fingerprint_of
-from engine_builder.records.inspection import Inspection, read_inspection
+from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
 from engine_builder.search.loss_model import check
 from engine_builder.search.predicted_front import frontier
@@ -36,72 +33,57 @@ from engine_builder.search.rankings import prefixes
 from engine_builder.search.search import FRONTIER, REFINED, Ladder
 from engine_builder.search.search_space import BASELINE, Groups
 from engine_builder.search.time_model import Flow, Timed, TimeModel, fit, unblamed
-from engine_builder.workspace.workspace import StageContext
+from engine_builder.stage_io.engines import FittedTimes, LossSaid, PredictedSequence, PredictRequest, PredictResult, TrialSaid
+from engine_builder.workspace.workspace import StageContext, Workspace
 
 
-def forecast(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
-    """Return ``ladders`` and, for the report and the next call, ``kernels_ms``, the fitted ``time_model`` and the checked ``loss_model``.
-
-    Args:
-        request: ``trials`` so far, ``orders``, ``table``, ``dependency`` and, from the second call on, ``kernels_ms``.
-        context: Where profiles are written.
-    """
-    found = read_inspection(request, context)
-    config = config_from_json(request["config"])
-    backend = building_backend(config, context)
-    capabilities = backend.capabilities
-    trials = value_from_json(tuple[Trial, ...], request["trials"])
-    model = read_model(context.workspace.path(found.prepared))
-    groups = capabilities.dialect.groups(model, found.layers)
-    known = request.get("kernels_ms")
-    if known is None:
-        kernels = profiled(found, config.threads, trials, request, backend, context, groups)
-    else:
-        kernels = value_from_json(Kernels, known)
+def predict(request: PredictRequest, context: StageContext) -> PredictResult:
+    """Return sequences of candidates worth bisecting, with the models of time and loss that they come from."""
+    job, trials, workspace = request.job, request.trials, context.workspace
+    found = workspace.read_value(Inspection, job.inspection)
+    backend = building_backend(job.config, context)
+    model = read_model(workspace.path(found.model.file))
+    groups = backend.capabilities.dialect.groups(model, found.model.layers)
+    kernels = request.kernels_ms or profiled(job, found, trials, backend, context, groups)
     gains = gains_from(kernels)
-    flows = _flows(model, found, context)
+    flows = _flows(model, found, workspace)
     timed = [Timed(trial.precisions, trial.latency.ratio) for trial in trials if trial.latency is not None]
     # Of the trials' baselines the least disturbed one: kernels are profiled apart, and a load that inflates only one side feigns overhead.
     baseline_ms = min(trial.latency.baseline_median_ms for trial in trials if trial.latency is not None)
     times = fit(baseline_ms, gains, flows, timed)
-    losses = read_losses(request, context)
+    losses = read_loss_model(request.ranked, workspace)
     places = [place for place, decision in enumerate(losses.decisions) if decision in gains]
+    is_first = request.kernels_ms is None
     points = frontier(
         [losses.decisions[place] for place in places],
         losses.loss[places],
         losses.interaction[np.ix_(places, places)],
-        unblamed(times, timed) if known is None else times,
+        unblamed(times, timed) if is_first else times,
         groups,
     )
     tried = {frozenset(Decision(*item) for item in trial.precisions.items()) for trial in trials}
     rungs = tuple({decision.layer: decision.precision for decision in sorted(point.low)} for point in points)
-    ladders = [Ladder(FRONTIER if known is None else REFINED, rungs, tuple(point.ratio for point in points))]
-    if known is None:
-        ladders += [prefix_ladder(name, value_from_json(tuple[Decision, ...], order), times, groups) for name, order in _orders(request)]
-    names = [layer.name for layer in found.layers]
+    ladders = [Ladder(FRONTIER if is_first else REFINED, rungs, tuple(point.ratio for point in points))]
+    if is_first:
+        ladders += [prefix_ladder(name, order, times, groups) for name, order in request.ranked.rankings.items()]
+    names = [layer.name for layer in found.model.layers]
     context.progress(1.0, f"{sum(point.low not in tried for point in points)} new assignments on the predicted frontier")
     checked = check(losses, trials)
-    return {
-        "ladders": [
-            {
-                "name": ladder.name,
-                "rungs": json_from_value(ladder.rungs),
-                "ratios": list(ladder.ratios),
-                "fingerprints": [fingerprint_of(names, rung, capabilities.baseline) for rung in ladder.rungs],
-            }
+    base = backend.capabilities.baseline
+    return PredictResult(
+        tuple(
+            PredictedSequence(ladder.name, ladder.rungs, ladder.ratios, tuple(fingerprint_of(names, rung, base) for rung in ladder.rungs))
             for ladder in ladders
-        ],
-        "kernels_ms": kernels,
-        "time_model": {
-            "conversion_ns": times.conversion_ms * 1e6,
-            "overhead_ms": {precision.value: spent for precision, spent in times.overhead_ms.items()},
-            "trials": len(timed),
-        },
-        "loss_model": json_from_value(checked),
-        "predicted": {
-            trial.fingerprint: {"ratio": times.ratio(trial.precisions), **said_of(losses, checked, trial.precisions)} for trial in trials
-        },
-    }
+        ),
+        kernels,
+        FittedTimes(times.conversion_ms * 1e6, {precision.value: spent for precision, spent in times.overhead_ms.items()}, len(timed)),
+        checked,
+        {trial.fingerprint: _said(trial, times, said_of(losses, checked, trial.precisions)) for trial in trials},
+    )
+
+
+def _said(trial: Trial, times: TimeModel, said: LossSaid) -> TrialSaid:
+    return TrialSaid(times.ratio(trial.precisions), said.loss, said.loss_error, said.refitted, said.refitted_error)
 
 
 def gains_from(kernels: Mapping[str, Mapping[str, float]]) -> dict[Decision, float]:
@@ -118,10 +100,6 @@ def gains_from(kernels: Mapping[str, Mapping[str, float]]) -> dict[Decision, flo
     }
 
 
-def _orders(request: Mapping[str, object]) -> list[tuple[str, object]]:
-    return list(cast(Mapping[str, object], request["orders"]).items())
-
-
 def prefix_ladder(name: str, order: Sequence[Decision], times: TimeModel, groups: Groups) -> Ladder:
     """Return the ladder of an order; a decision replaces one of its layer, at a higher loss, only where it is faster.
 
@@ -136,11 +114,11 @@ def prefix_ladder(name: str, order: Sequence[Decision], times: TimeModel, groups
     return Ladder(name, rungs, tuple(times.ratio(rung) for rung in rungs))
 
 
-def _flows(model: onnx.ModelProto, found: Inspection, context: StageContext) -> tuple[Flow, ...]:
-    feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
+def _flows(model: onnx.ModelProto, found: Inspection, workspace: Workspace) -> tuple[Flow, ...]:
+    feeds = timing_feeds(found, load_saved(workspace.path(found.samples.validation)))
     shapes = concrete_shapes(model, {name: array.shape for name, array in feeds.items()})
     sizes = {name: math.prod(size for size in shape if isinstance(size, int)) for name, shape in shapes.items()}
-    return flows_between(model, found.layers, found.scheme, sizes)
+    return flows_between(model, found.model.layers, found.model.scheme, sizes)
 
 
 def flows_between(model: onnx.ModelProto, layers: Sequence[Layer], scheme: Scheme, sizes: Mapping[str, int]) -> tuple[Flow, ...]:

@@ -6,33 +6,25 @@ Other kernels round in other places, so the trial's scores say nothing certain o
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from calibration.codec import json_from_value, value_from_json
 from calibration.data.dataset import load_saved
-from engine_builder.config.config import config_from_json
 from engine_builder.engines.factory import Building, building_backend
-from engine_builder.engines.quantized_engine import build
-from engine_builder.evaluation.measurement import accuracy, compare, kept_engine, search_half, write_reached
-from engine_builder.evaluation.outputs import ComparedOutputs
-from engine_builder.evaluation.run_samples import run_all, run_workers
-from engine_builder.records.inspection import read_inspection
+from engine_builder.engines.quantized_engine import EngineRecipe, build
+from engine_builder.evaluation.measurement import accuracy, kept_engine, scored_engine, search_half, write_reached
+from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
+from engine_builder.stage_io.engines import RebuildRequest
 from engine_builder.workspace.workspace import StageContext
 
 
-def rebuild(request: Mapping[str, object], context: StageContext, *, building: Building = building_backend) -> dict[str, object]:
-    """Return ``trial``: the finalist with the engine, the scores, the size and the layers' precisions of the final build.
+def rebuild(request: RebuildRequest, context: StageContext, *, building: Building = building_backend) -> Trial:
+    """Return the finalist with the engine, the scores, the size and the layers' precisions of the final build.
 
     Its latency is still that of the search; the verdict times it anew, with the final baseline.
 
     Args:
-        request: ``inspection``, ``ranges``, ``config`` and ``finalist``, a trial.
+        request: The job and the finalist.
         context: Where files go.
         building: Gives the backend.
 
@@ -41,31 +33,26 @@ def rebuild(request: Mapping[str, object], context: StageContext, *, building: B
         EngineError: It fails when it runs.
     """
     start = time.perf_counter()
-    found = read_inspection(request, context)
-    config = config_from_json(request["config"])
-    trial = value_from_json(Trial, request["finalist"])
-    backend = building(config, context, final=True)
-    engine = build(found, request, trial.precisions, backend, context.part(0.0, 0.7), trial.corrections)
+    job, trial, workspace = request.job, request.finalist, context.workspace
+    found = workspace.read_value(Inspection, job.inspection)
+    backend = building(job.config, context, final=True)
+    recipe = EngineRecipe(found, job.calibrated, trial.precisions, trial.corrections)
+    engine = build(recipe, backend, context.part(0.0, 0.7))
     context.progress(0.7, "engine built")
-    validation = load_saved(context.workspace.path(found.validation))
-    runner = ComparedOutputs(backend.open(engine.path, threads=config.threads), found.compared, found.axes)
-    try:
-        outputs = run_all(runner, validation, batch=found.scoring_batch, workers=run_workers(backend))
-    finally:
-        runner.close()
-    scores, loss = compare(found, outputs, validation, context)
-    reference = cast("NDArray[np.float64]", context.workspace.read_arrays(found.scores)["scores"])
-    half = search_half(len(scores), config.search.seed)
+    validation = load_saved(workspace.path(found.samples.validation))
+    with scored_engine(engine.path, found, validation, backend, workspace, threads=job.config.threads) as scored:
+        scores, loss = scored.scores, scored.loss
+    reference = workspace.read_scores(found.reference.scores)
+    budget, half = job.config.accuracy.budget, search_half(len(scores), job.config.search.seed)
     name = f"final/{trial.fingerprint}"
-    final = replace(
+    return replace(
         trial,
-        on_all=accuracy(reference, scores, config.accuracy.budget),
-        on_search=accuracy(reference[half], scores[half], config.accuracy.budget),
+        on_all=accuracy(reference, scores, budget),
+        on_search=accuracy(reference[half], scores[half], budget),
         loss=loss,
         size_bytes=engine.size_bytes,
-        scores=context.workspace.write_arrays(f"{name}.npz", scores=scores),
+        scores=workspace.write_arrays(f"{name}.npz", scores=scores),
         seconds=time.perf_counter() - start,
         engine=kept_engine(engine, backend, context, f"{name}.plan"),
         reached=write_reached(found, trial.precisions, engine, context, f"{name}-reached.json"),
     )
-    return {"trial": json_from_value(final)}

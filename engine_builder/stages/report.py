@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.accuracy.metrics import OutputKind
-from calibration.codec import json_from_value, value_from_json
+from calibration.codec import value_from_json
+from calibration.ranges.range_table import RangeTable
+from calibration.sensitivity.records import SensitivityTable
 from engine_builder.backends.achieved_precision import Reached
 from engine_builder.backends.base import Capabilities, Source
-from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.registry import backend_for, targets_of
+from engine_builder.backends.triton_platform import TritonPlatform
 from engine_builder.config.config import config_json
 from engine_builder.engines.factory import kept_timing_cache
 from engine_builder.errors import BuildError
@@ -22,6 +25,7 @@ from engine_builder.interchange.triton_plan import plan_repository
 from engine_builder.profiling.predictions import predictions
 from engine_builder.qdq.exactness import engine_exact_on
 from engine_builder.records.assignment import PrecisionAssignment
+from engine_builder.records.calibrated import read_corrections, read_ranges
 from engine_builder.records.corrections import Repair
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
@@ -38,30 +42,30 @@ from engine_builder.reporting.body.job_result import (
 from engine_builder.reporting.body.layer_facts import dependency_map, measured_pairs, reported_layers
 from engine_builder.reporting.body.report_body import DataFacts, ReportBody, body_json
 from engine_builder.reporting.body.search_facts import FinalTiming, ProbeSummary
-from engine_builder.reporting.body.stage_results import VerdictResult
 from engine_builder.reporting.float_only import float_only, float_only_note
 from engine_builder.reporting.page import render
 from engine_builder.reporting.reason import reason
 from engine_builder.search.measured_front import pareto_front
 from engine_builder.search.search_space import BASELINE
-from engine_builder.stages.report_inputs import ReportInputs, read_inputs
+from engine_builder.stage_io.engines import VerdictResult
+from engine_builder.stage_io.outcome import JobOutcome, ReportRequest
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
 
-def report(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
-    """Write the artifacts and return ``result``, ``engine`` and ``artifacts`` of the job.
+def report(request: ReportRequest, context: StageContext) -> JobOutcome:
+    """Write the artifacts and return the outcome of the job.
 
     Args:
         request: Everything the pipeline gathered.
         context: Where the artifacts go.
     """
-    given = read_inputs(request, context)
-    workspace, judgement = context.workspace, given.judgement
-    chosen = next((trial for trial in given.finalists if trial.fingerprint == judgement.chosen), None)
+    given = _read(request, context.workspace)
+    workspace, judgement = context.workspace, given.asked.verdict
+    chosen = next((trial for trial in given.asked.finalists if trial.fingerprint == judgement.chosen), None)
     precisions = given.inspection.baseline_precisions | (chosen.precisions if chosen else {})
     assignment = PrecisionAssignment(tuple(precisions.items()))
-    engine = judgement.engine or given.model
-    repository, why_none = _triton(engine, judgement.tensors, given.inspection, context)
+    engine = judgement.engine or given.asked.job.baseline
+    repository, why_none = _triton(engine, given, context)
     body = _body(given, chosen, assignment, why_none, context)
     artifacts = {
         "report.json": workspace.write_json("report.json", body_json(body)),
@@ -75,11 +79,35 @@ def report(request: Mapping[str, object], context: StageContext) -> dict[str, ob
         artifacts["timing.cache"] = cache
     if repository is not None:
         artifacts["triton.zip"] = repository
-    return {"result": result_json(body.result), "engine": json_from_value(engine), "artifacts": json_from_value(artifacts)}
+    return JobOutcome(result_json(body.result), body.result.engine.name, engine, artifacts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Given:
+    """What the pipeline gathered, and the content of the files that it names. Not compared: it holds arrays."""
+
+    asked: ReportRequest
+    inspection: Inspection
+    ranges: RangeTable
+    repairs: tuple[Repair, ...]  # that were tried
+    table: SensitivityTable
+    pairs: Mapping[str, NDArray[np.generic]]  # arrays of each pair of decisions, as ``profiling.predictions.loss_model`` takes them
+
+
+def _read(request: ReportRequest, workspace: Workspace) -> _Given:
+    calibrated, ranked = request.job.calibrated, request.ranked
+    return _Given(
+        request,
+        workspace.read_value(Inspection, request.job.inspection),
+        read_ranges(calibrated, workspace),
+        read_corrections(calibrated, workspace).tried,
+        workspace.read_value(SensitivityTable, ranked.table),
+        workspace.read_arrays(ranked.interactions),
+    )
 
 
 def _body(
-    given: ReportInputs, chosen: Trial | None, assignment: PrecisionAssignment, why_no_repository: Sequence[str], context: StageContext
+    given: _Given, chosen: Trial | None, assignment: PrecisionAssignment, why_no_repository: Sequence[str], context: StageContext
 ) -> ReportBody:
     """Return everything that was measured.
 
@@ -91,50 +119,50 @@ def _body(
         context: Its workspace holds what the builder said of layers.
     """
     found, table, workspace = given.inspection, given.table, context.workspace
-    capabilities = backend_for(given.config.target, given.config.gpu, table=targets_of(context)).capabilities
-    stay_float = float_only(found.layers, given.ranges)
-    shown = chosen or next((trial for trial in given.trials if trial.reached is not None and trial.low_layers), None)
+    capabilities = backend_for(given.asked.job.config.target, given.asked.job.config.gpu, table=targets_of(context)).capabilities
+    stay_float = float_only(found.model.layers, given.ranges)
+    shown = chosen or next((trial for trial in given.asked.trials if trial.reached is not None and trial.low_layers), None)
     reached = _reached(None if shown is None else shown.reached, workspace)
     return ReportBody(
         result=_result(given, chosen, capabilities, workspace),
-        config=config_json(given.config),
-        notes=(*found.notes, *float_only_note(stay_float), *given.notes, *why_no_repository),
+        config=config_json(given.asked.job.config),
+        notes=(*found.notes, *float_only_note(stay_float), *given.asked.notes, *why_no_repository),
         data=_data(found),
-        layers=reported_layers(found.layers, table, assignment, stay_float),
-        baseline_repair=found.baseline_repair,
-        baseline_reached=_reached(found.baseline_reached, workspace),
-        repairs=(*given.repairs, *_bias_repairs(chosen, given.trials)),
+        layers=reported_layers(found.model.layers, table, assignment, stay_float),
+        baseline_repair=found.baseline.fallback,
+        baseline_reached=_reached(found.baseline.achieved, workspace),
+        repairs=(*given.repairs, *_bias_repairs(chosen, given.asked.trials)),
         traces=table.traces,
-        dependencies=measured_pairs(given.tests),
+        dependencies=measured_pairs(given.asked.tests),
         dependency_map=dependency_map(table, np.asarray(given.pairs["interaction"], dtype=np.float64), assignment),
         reached=reached,
         reached_in=None if shown is None or reached is None else shown.index,
-        orders=given.orders,
+        orders=given.asked.ranked.rankings,
         chosen=None if chosen is None else chosen.fingerprint,
-        trials=given.trials,
-        front=tuple(trial.fingerprint for trial in pareto_front(given.trials)),
-        search=given.search,
-        forecasts=given.forecasts,
-        predictions=predictions(given.trials, table, given.pairs, given.forecasts),
-        finalists=given.judgement.judged,
-        final_timing=FinalTiming(given.judgement.latency_ms, given.judgement.spread),
-        probes=ProbeSummary(table.samples, table.hessian_samples, len(table.rows), table.plain_forwards, given.providers),
+        trials=given.asked.trials,
+        front=tuple(trial.fingerprint for trial in pareto_front(given.asked.trials)),
+        search=given.asked.search,
+        forecasts=given.asked.forecasts,
+        predictions=predictions(given.asked.trials, table, given.pairs, given.asked.forecasts),
+        finalists=given.asked.verdict.judged,
+        final_timing=FinalTiming(given.asked.verdict.latency_ms, given.asked.verdict.spread),
+        probes=ProbeSummary(table.samples, table.hessian_samples, len(table.rows), table.plain_forwards, given.asked.providers),
         kernel_times=capabilities.kernel_times,
     )
 
 
-def _triton(
-    engine: FileRef, tensors: EngineTensors | None, found: Inspection, context: StageContext
-) -> tuple[FileRef | None, tuple[str, ...]]:
+def _triton(engine: FileRef, given: _Given, context: StageContext) -> tuple[FileRef | None, tuple[str, ...]]:
     """Return the Triton repository of an engine, or None and a note that says why there is none."""
+    found, tensors = given.inspection, given.asked.verdict.tensors
+    platform = backend_for(given.asked.job.config.target, given.asked.job.config.gpu, table=targets_of(context)).capabilities.triton
     source, output = context.workspace.path(engine), context.scratch / "triton.zip"
-    may_batch = found.axes.are_first and not found.is_batch_fixed
+    may_batch = found.model.axes.are_first and not found.model.is_batch_fixed
     try:
-        if engine.file.endswith(".onnx"):
-            batch = max(found.batch, found.timing_batch) if may_batch else 0  # what this job ran the model with
-            repository = onnx_repository(source, output, max_batch_size=batch)
-        elif tensors is not None:
+        if tensors is not None:  # of a plan
             repository = plan_repository(source, tensors, output, may_batch=may_batch)
+        elif platform is TritonPlatform.ONNXRUNTIME:
+            batch = max(found.model.batch, found.calls.timed_batch) if may_batch else 0  # what this job ran the model with
+            repository = onnx_repository(source, output, max_batch_size=batch)
         else:
             return None, ("no triton.zip: Triton loads no plans of this target",)
     except BuildError as error:
@@ -142,9 +170,9 @@ def _triton(
     return context.workspace.copy(repository, "triton.zip"), ()
 
 
-def _result(given: ReportInputs, chosen: Trial | None, target: Capabilities, workspace: Workspace) -> JobResult:
+def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace: Workspace) -> JobResult:
     """Return the job's ``result`` as the HTTP contract gives it."""
-    found, judgement, source = given.inspection, given.judgement, Source(target.latency_source)
+    found, judgement, source = given.inspection, given.asked.verdict, Source(target.latency_source)
     baseline = ReportedEngine(
         latency_ms=judgement.latency_ms[BASELINE],
         accuracy=judgement.baseline_accuracy,
@@ -152,19 +180,19 @@ def _result(given: ReportInputs, chosen: Trial | None, target: Capabilities, wor
         precisions=judgement.baseline_precisions,
     )
     kept = baseline if chosen is None else _chosen_engine(found, judgement, chosen)
-    engine = judgement.engine or given.model
+    engine = judgement.engine or given.asked.job.baseline
     return JobResult(
         outcome=Outcome.BASELINE_KEPT if chosen is None else Outcome.IMPROVED,
         reason=reason(
-            given.trials,
-            given.finalists,
+            given.asked.trials,
+            given.asked.finalists,
             judgement,
             given.table,
-            confidence=given.config.accuracy.confidence,
-            ended=given.search.ended,
+            confidence=given.asked.job.config.accuracy.confidence,
+            ended=given.asked.search.ended,
         ),
         latency_source=source,
-        baseline=replace(baseline, repaired=None if found.baseline_repair is None else repair_in_words(found.baseline_repair)),
+        baseline=replace(baseline, repaired=None if found.baseline.fallback is None else repair_in_words(found.baseline.fallback)),
         chosen=kept,
         verdict=reported_verdict(judgement.verdict),
         engine=ShippedEngine(
@@ -206,21 +234,22 @@ def _bias_repairs(chosen: Trial | None, trials: Sequence[Trial]) -> tuple[Repair
 
 def _data(found: Inspection) -> DataFacts:
     return DataFacts(
-        metric=found.metric,
-        outputs=found.kinds,
+        metric=found.reference.metric,
+        outputs=found.model.outputs.kinds,
         output_weights=_weights(found),
-        metric_model=found.metric_model.sha256 if found.metric_model is not None else None,
-        calibration_samples=found.calibration_samples,
-        validation_samples=found.validation_samples,
-        validation_held_out_of_calibration=found.held_out,
-        calibration_is_validation=found.shared_data,
-        float_type=found.float_type,
-        timing_batch=found.timing_batch,
+        metric_model=None if found.reference.metric_model is None else found.reference.metric_model.sha256,
+        calibration_samples=found.samples.calibration_samples,
+        validation_samples=found.samples.validation_samples,
+        validation_held_out_of_calibration=found.samples.held_out,
+        calibration_is_validation=found.samples.shared_data,
+        float_type=found.model.float_type,
+        timing_batch=found.calls.timed_batch,
     )
 
 
 def _weights(found: Inspection) -> dict[str, float]:
     """Return the share of each compared output in the loss, by name: 0..1, 1 in all."""
-    given = dict(zip(found.output_names, found.weights, strict=True))
-    kept = {name: given[name] for name, kind in zip(found.output_names, found.kinds, strict=False) if kind is not OutputKind.IGNORE}
+    outputs = found.model.outputs
+    given = dict(zip(outputs.names, outputs.weights, strict=True))
+    kept = {name: given[name] for name, kind in zip(outputs.names, outputs.kinds, strict=False) if kind is not OutputKind.IGNORE}
     return {name: weight / sum(kept.values()) for name, weight in kept.items()}

@@ -4,54 +4,48 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
-from typing import cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from calibration.codec import json_from_value, value_from_json
 from calibration.data.dataset import load_saved
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.base import Engine, Runner
-from engine_builder.config.config import config_from_json
 from engine_builder.engines.factory import building_backend
-from engine_builder.engines.quantized_engine import Corrected, build_corrected, settled
+from engine_builder.engines.quantized_engine import Corrected, EngineRecipe, build_corrected, settled
 from engine_builder.errors import BuildError, EngineError
 from engine_builder.evaluation.measurement import (
     MAX_RUNS,
     MIN_RUNS,
     TRIAL_SECONDS,
+    ScoredEngine,
     accuracy,
-    compare,
     fits,
     kept_engine,
     latency_of,
+    scored_engine,
     search_half,
     timing_feeds,
     write_reached,
 )
-from engine_builder.evaluation.outputs import ComparedOutputs
-from engine_builder.evaluation.run_samples import run_all, run_workers
 from engine_builder.records.assignment import fingerprint_of
-from engine_builder.records.inspection import read_inspection
+from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
+from engine_builder.stage_io.engines import TrialRequest
 from engine_builder.timing import Timer, TimingPlan, time_interleaved
 from engine_builder.workspace.model_files import model_size_bytes
-from engine_builder.workspace.workspace import FileRef, StageContext
+from engine_builder.workspace.workspace import StageContext
 
 ROUGH_TIMER = functools.partial(time_interleaved, enough=0.03)  # the finalists are timed again
 
 
-def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer = ROUGH_TIMER) -> dict[str, object]:
+def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_TIMER) -> Trial:
     """Build, score and time one assignment.
 
     Where the engine with corrected biases misses the budget and the one without meets it, the latter is the trial's: the correction
     lowers the loss on calibration samples, which need not be what the metric sees.
 
     Args:
-        request: ``inspection``, ``ranges``, ``config``, ``model`` (the baseline), ``low`` (layer -> precision), ``index``, ``order``.
+        request: The job and the assignment.
         context: Where files go.
         timer: Times the engine and the baseline.
 
@@ -59,66 +53,64 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
         BuildError: The engine cannot be built, or fails when it runs.
     """
     start = time.perf_counter()
-    found = read_inspection(request, context)
-    config = config_from_json(request["config"])
-    asked = {name: Precision(value) for name, value in cast(Mapping[str, str], request["low"]).items()}
+    job, workspace = request.job, context.workspace
+    config = job.config
+    found = workspace.read_value(Inspection, job.inspection)
     backend = building_backend(config, context)
-    fingerprint = fingerprint_of((layer.name for layer in found.layers), asked, backend.capabilities.baseline)
-    low = settled(found, asked, backend, context)
-    validation = load_saved(context.workspace.path(found.validation))
-    baseline_path = context.workspace.path(value_from_json(FileRef, request["model"]))
+    fingerprint = fingerprint_of((layer.name for layer in found.model.layers), request.precisions, backend.capabilities.baseline)
+    low = settled(found, request.precisions, backend, context)
+    validation = load_saved(workspace.path(found.samples.validation))
+    baseline_path = workspace.path(job.baseline)
     if low:
-        built = build_corrected(found, request, low, backend, context.part(0.0, 0.3), f"trials/{fingerprint}-biases.npz")
+        recipe, biases = EngineRecipe(found, job.calibrated, low), f"trials/{fingerprint}-biases.npz"
+        built = build_corrected(recipe, backend, context.part(0.0, 0.3), biases, threads=config.threads)
     else:
         built = Corrected(Engine(baseline_path, (), model_size_bytes(baseline_path)))
     context.progress(0.3, "engine built")
-    reference = cast("NDArray[np.float64]", context.workspace.read_arrays(found.scores)["scores"])
+    reference = workspace.read_scores(found.reference.scores)
 
-    def scored(engine: Engine) -> tuple[Runner, NDArray[np.float64], float]:
-        runner = backend.open(engine.path, threads=config.threads)
-        outputs = run_all(
-            ComparedOutputs(runner, found.compared, found.axes), validation, batch=found.scoring_batch, workers=run_workers(backend)
-        )
-        return runner, *compare(found, outputs, validation, context)
+    def scored(engine: Engine) -> AbstractContextManager[ScoredEngine]:
+        if not low and backend.capabilities.is_own_baseline and found.baseline.precision is Precision.FP32:
+            # The float model itself, which the stage ``inspect`` has run on every sample.
+            return nullcontext(ScoredEngine(backend.open(baseline_path, threads=config.threads), reference, 0.0))
+        return scored_engine(engine.path, found, validation, backend, workspace, threads=config.threads)
 
     try:
-        if not low and backend.capabilities.is_own_baseline and found.baseline_type is Precision.FP32:
-            # The float model itself, which the stage ``inspect`` has run on every sample.
-            runner, scores, loss = backend.open(baseline_path, threads=config.threads), reference, 0.0
-        else:
-            runner, scores, loss = scored(built.engine)
-        if built.plain is not None and not fits(reference, scores, found, config):
-            plain = scored(built.plain)
-            if fits(reference, plain[1], found, config):
-                runner.close()
-                runner, scores, loss = plain
-                assert built.repair is not None
-                built = Corrected(built.plain, replace(built.repair, kept=False))
-            else:
-                plain[0].close()
-        context.progress(0.7, "accuracy measured")
-        runners: dict[str, Runner] = {"engine": runner}
-        if low:
-            runners["baseline"] = backend.open(baseline_path, threads=config.threads)
-        feeds = timing_feeds(found, validation)
-        timings = backend.timings(runners, feeds, TimingPlan(TRIAL_SECONDS, MIN_RUNS, MAX_RUNS, timer))
+        with ExitStack() as opened:
+            judged = opened.enter_context(scored(built.engine))
+            metric = found.reference.metric
+            if built.plain is not None and not fits(reference, judged.scores, metric, config):
+                with ExitStack() as other:
+                    plain = other.enter_context(scored(built.plain))
+                    if fits(reference, plain.scores, metric, config):
+                        assert built.repair is not None
+                        judged, built = plain, Corrected(built.plain, replace(built.repair, kept=False))
+                        opened.close()  # the corrected engine's, and from here on the plain one's
+                        opened.enter_context(other.pop_all())
+            context.progress(0.7, "accuracy measured")
+            runners: dict[str, Runner] = {"engine": judged.runner}
+            if low:
+                runners["baseline"] = backend.open(baseline_path, threads=config.threads)
+            feeds = timing_feeds(found, validation)
+            timings = backend.timings(runners, feeds, TimingPlan(TRIAL_SECONDS, MIN_RUNS, MAX_RUNS, timer))
     except BuildError:
         raise
     except EngineError as error:
         raise BuildError(f"the engine was built but does not run: {error.detail}", fix=error.fix) from error
+    scores = judged.scores
     half = search_half(len(scores), config.search.seed)
-    result = Trial(
-        index=cast(int, request["index"]),
+    return Trial(
+        index=request.index,
         fingerprint=fingerprint,
         precisions=low,
-        order=str(request["order"]),
+        order=request.proposed_by,
         low_layers=len(low),
         on_all=accuracy(reference, scores, config.accuracy.budget),
         on_search=accuracy(reference[half], scores[half], config.accuracy.budget),
-        loss=loss,
+        loss=judged.loss,
         latency=latency_of(timings),
         size_bytes=built.engine.size_bytes,
-        scores=context.workspace.write_arrays(f"trials/{fingerprint}.npz", scores=scores),
+        scores=workspace.write_arrays(f"trials/{fingerprint}.npz", scores=scores),
         seconds=time.perf_counter() - start,
         failure=None,
         bias=built.repair,
@@ -126,4 +118,3 @@ def trial(request: Mapping[str, object], context: StageContext, *, timer: Timer 
         engine=kept_engine(built.engine, backend, context, f"trials/{fingerprint}.plan") if low else None,
         reached=write_reached(found, low, built.engine, context, f"trials/{fingerprint}-reached.json"),
     )
-    return {"trial": json_from_value(result)}

@@ -18,27 +18,25 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 
 from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Answer, IntervalMethod, Selection, judge
-from calibration.codec import json_from_value, value_from_json
 from calibration.data.dataset import load_saved
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.base import Backend, Runner
-from engine_builder.config.config import Config, config_from_json
+from engine_builder.config.config import Config
 from engine_builder.engines.factory import Building, building_backend
-from engine_builder.engines.quantized_engine import EXPLICIT_NAME, build, write_explicit
+from engine_builder.engines.quantized_engine import EXPLICIT_NAME, EngineRecipe, build, write_explicit
 from engine_builder.evaluation.measurement import search_half, timing_feeds
-from engine_builder.records.inspection import Inspection, read_inspection
+from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
+from engine_builder.stage_io.engines import EngineJob, FinalLatency, JudgedTrial, VerdictRequest, VerdictResult
 from engine_builder.timing import Timer, Timing, TimingPlan, is_faster, is_tied, relative_latency, time_interleaved
 from engine_builder.workspace.model_files import keep_model, model_size_bytes
-from engine_builder.workspace.workspace import FileRef, StageContext
+from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
 FINAL_SECONDS = 4.0  # of interleaved runs of all finalists and the baseline, at most
 FINAL_TIMER = functools.partial(time_interleaved, enough=0.01)
@@ -46,57 +44,53 @@ MIN_RUNS, MAX_RUNS = 30, 2000
 
 
 def verdict(
-    request: Mapping[str, object], context: StageContext, *, timer: Timer = FINAL_TIMER, building: Building = building_backend
-) -> dict[str, object]:
+    request: VerdictRequest, context: StageContext, *, timer: Timer = FINAL_TIMER, building: Building = building_backend
+) -> VerdictResult:
     """Judge, time and keep.
 
     Args:
-        request: ``inspection``, ``ranges``, ``config``, ``model`` (the baseline), ``selection``, ``finalists`` (trials, safest first)
-            and ``timed``, how many of those that pass are timed at most, the fastest.
+        request: The job and its finalists.
         context: Where the engine goes.
         timer: Times the finalists and the baseline.
         building: Gives the backend.
     """
-    found = read_inspection(request, context)
-    config = config_from_json(request["config"])
-    finalists = value_from_json(tuple[Trial, ...], request["finalists"])
-    selection = Selection(str(request["selection"]))
-    judged = _judge(finalists, found, config, selection, context)
-    passed = [(trial, answer) for trial, answer in judged if _is_accepted(answer, config)]
+    job, workspace = request.job, context.workspace
+    found = workspace.read_value(Inspection, job.inspection)
+    judged = _judge(request, found, workspace)
+    passed = [(trial, answer) for trial, answer in judged if _is_accepted(answer, job.config)]
     context.progress(0.3, f"{len(passed)} of {len(judged)} finalists judged pass")
-    baseline_path = context.workspace.path(value_from_json(FileRef, request["model"]))
-    backend = building(config, context, final=True)
-    timings, faster = _time(passed[-cast(int, request["timed"]) :], baseline_path, found, config, request, context, backend, timer)
+    baseline_path = workspace.path(job.baseline)
+    backend = building(job.config, context, final=True)
+    timings, faster = _time(passed[-request.most_timed :], found, job, context, backend, timer)
     chosen = _chosen(faster, timings)
-    baseline = _answer(found.baseline_scores, found, config, selection, context)
-    if backend.capabilities.is_own_baseline and found.baseline_type is Precision.FP32:
+    baseline = _answer(found.baseline.scores, found, request, workspace)
+    capabilities = backend.capabilities
+    if capabilities.is_own_baseline and found.baseline.precision is Precision.FP32:
         baseline = same_engine(baseline)
     engine: FileRef | None = None
     explicit: FileRef | None = None
     if chosen is not None:
-        name = backend.capabilities.engine_name
-        engine = keep_model(context.scratch / chosen[0].fingerprint / name, name, context.workspace)
-        explicit = keep_model(context.scratch / chosen[0].fingerprint / EXPLICIT_NAME, EXPLICIT_NAME, context.workspace)
-    elif not backend.capabilities.is_own_baseline and (beside := baseline_path.with_name(EXPLICIT_NAME)).is_file():
-        explicit = keep_model(beside, EXPLICIT_NAME, context.workspace)
-    return {
-        "judged": [{"fingerprint": trial.fingerprint, "verdict": json_from_value(answer)} for trial, answer in judged],
-        "verdict": json_from_value(chosen[1] if chosen is not None else baseline),
-        "chosen": chosen[0].fingerprint if chosen is not None else None,
-        "ratio": chosen[2] if chosen is not None else 1.0,
-        "latency_ms": {name: _milliseconds(timing) for name, timing in timings.items()},
-        "spread": {
-            name: json_from_value(relative_latency(timing, timings["baseline"])) for name, timing in timings.items() if name != "baseline"
-        },
-        "engine": json_from_value(engine),
-        "least_gain": backend.capabilities.least_gain,
-        "explicit": json_from_value(explicit),
-        "baseline_accuracy": baseline.engine,
-        "baseline_precisions": _counts(found.baseline_precisions.values()),
-        "baseline_size_bytes": model_size_bytes(baseline_path),
-        "environment": environment(config, backend),
-        "tensors": json_from_value(backend.tensors(baseline_path if engine is None else context.workspace.path(engine))),
-    }
+        name = capabilities.engine_name
+        engine = keep_model(context.scratch / chosen[0].fingerprint / name, name, workspace)
+        explicit = keep_model(context.scratch / chosen[0].fingerprint / EXPLICIT_NAME, EXPLICIT_NAME, workspace)
+    elif not capabilities.is_own_baseline and (beside := baseline_path.with_name(EXPLICIT_NAME)).is_file():
+        explicit = keep_model(beside, EXPLICIT_NAME, workspace)
+    return VerdictResult(
+        judged=tuple(JudgedTrial(trial.fingerprint, answer) for trial, answer in judged),
+        verdict=chosen[1] if chosen is not None else baseline,
+        chosen=chosen[0].fingerprint if chosen is not None else None,
+        ratio=chosen[2] if chosen is not None else 1.0,
+        latency_ms={name: _milliseconds(timing) for name, timing in timings.items()},
+        spread={name: relative_latency(timing, timings["baseline"]) for name, timing in timings.items() if name != "baseline"},
+        engine=engine,
+        least_gain=capabilities.least_gain,
+        explicit=explicit,
+        baseline_accuracy=baseline.engine,
+        baseline_precisions=_counts(found.baseline_precisions.values()),
+        baseline_size_bytes=model_size_bytes(baseline_path),
+        environment=environment(job.config, backend),
+        tensors=backend.tensors(baseline_path if engine is None else workspace.path(engine)),
+    )
 
 
 def same_engine(answer: AccuracyVerdict) -> AccuracyVerdict:
@@ -124,34 +118,33 @@ def environment(config: Config, backend: Backend) -> dict[str, object]:
     }
 
 
-def _judge(
-    finalists: Sequence[Trial], found: Inspection, config: Config, selection: Selection, context: StageContext
-) -> list[tuple[Trial, AccuracyVerdict]]:
+def _judge(request: VerdictRequest, found: Inspection, workspace: Workspace) -> list[tuple[Trial, AccuracyVerdict]]:
     """Return the verdicts in order, up to the first that is not accepted."""
     judged = []
-    for trial in finalists:
+    for trial in request.finalists:
         if trial.scores is None:
             continue
-        answer = _answer(trial.scores, found, config, selection, context)
+        answer = _answer(trial.scores, found, request, workspace)
         judged.append((trial, answer))
-        if not _is_accepted(answer, config):
+        if not _is_accepted(answer, request.job.config):
             break
     return judged
 
 
-def _answer(scores: FileRef, found: Inspection, config: Config, selection: Selection, context: StageContext) -> AccuracyVerdict:
+def _answer(scores: FileRef, found: Inspection, request: VerdictRequest, workspace: Workspace) -> AccuracyVerdict:
     """Return the verdict on an engine's scores: on all samples, or on those that the search did not see."""
-    reference, engine = (cast("NDArray[np.float64]", context.workspace.read_arrays(ref)["scores"]) for ref in (found.scores, scores))
+    config = request.job.config
+    reference, engine = (workspace.read_scores(ref) for ref in (found.reference.scores, scores))
     used = np.arange(len(reference))
-    if selection is Selection.HELD_OUT:
+    if request.selection is Selection.HELD_OUT:
         used = np.setdiff1d(used, search_half(len(reference), config.search.seed))
     return judge(
-        found.metric,
+        found.reference.metric,
         reference[used],
         engine[used],
         config.accuracy.budget,
         confidence=config.accuracy.confidence or DEFAULT_CONFIDENCE,
-        selection=selection,
+        selection=request.selection,
         rng=np.random.default_rng(config.search.seed),
     )
 
@@ -162,31 +155,30 @@ def _is_accepted(answer: AccuracyVerdict, config: Config) -> bool:
 
 def _time(
     passed: Sequence[tuple[Trial, AccuracyVerdict]],
-    baseline: Path,
     found: Inspection,
-    config: Config,
-    request: Mapping[str, object],
+    job: EngineJob,
     context: StageContext,
     backend: Backend,
     timer: Timer,
 ) -> tuple[Mapping[str, Timing], list[tuple[Trial, AccuracyVerdict, float]]]:
     """Return all timings by fingerprint (and ``baseline``), and the finalists that beat the baseline with their ratios."""
-    feeds = timing_feeds(found, load_saved(context.workspace.path(found.validation)))
-    engines = {"baseline": baseline}  # all are built before one is opened: what a build takes is free again by then
+    workspace = context.workspace
+    feeds = timing_feeds(found, load_saved(workspace.path(found.samples.validation)))
+    engines = {"baseline": workspace.path(job.baseline)}  # all are built before one is opened: what a build takes is free again by then
     for index, (trial, _) in enumerate(passed):
         folder = context.scratch / trial.fingerprint
         folder.mkdir()
-        low = {name: Precision(value) for name, value in trial.precisions.items()}
+        recipe = EngineRecipe(found, job.calibrated, trial.precisions, trial.corrections)
         place = replace(context.part(0.3 + 0.5 * index / len(passed), 0.3 + 0.5 * (index + 1) / len(passed)), scratch=folder)
         if trial.engine is None:
-            engine = build(found, request, low, backend, place, trial.corrections).path
+            engine = build(recipe, backend, place).path
         else:
             engine = folder / backend.capabilities.engine_name
-            shutil.copyfile(context.workspace.path(trial.engine), engine)
-            write_explicit(found, request, low, backend, place, trial.corrections)
+            shutil.copyfile(workspace.path(trial.engine), engine)
+            write_explicit(recipe, backend, place)
         engines[trial.fingerprint] = engine
     context.progress(0.8, "engines built")
-    runners: dict[str, Runner] = {name: backend.open(engine, threads=config.threads) for name, engine in engines.items()}
+    runners: dict[str, Runner] = {name: backend.open(engine, threads=job.config.threads) for name, engine in engines.items()}
     timings = backend.timings(runners, feeds, TimingPlan(FINAL_SECONDS, MIN_RUNS, MAX_RUNS, timer))
     faster = []
     for trial, answer in passed:
@@ -215,14 +207,10 @@ def _counts(precisions: Iterable[Precision]) -> dict[str, int]:
     return {precision.value: count for precision, count in Counter(precisions).most_common()}
 
 
-def _milliseconds(timing: Timing) -> dict[str, object]:
-    is_timed = timing.runs > 0  # a prediction has no spread of runs
-    return {
-        "median": timing.median_ms,
-        "p95": timing.p95_ms if is_timed else None,
-        "mad": timing.mad_ms if is_timed else None,
-        "runs": timing.runs,
-    }
+def _milliseconds(timing: Timing) -> FinalLatency:
+    if not timing.runs:  # a prediction has no spread of runs
+        return FinalLatency(timing.median_ms, None, None, 0)
+    return FinalLatency(timing.median_ms, timing.p95_ms, timing.mad_ms, timing.runs)
 
 
 def _processor() -> str:

@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.codec import json_from_value, value_from_json
 from engine_builder.errors import EngineError
+
+T = TypeVar("T")
 
 SCRATCH_PREFIX = "scratch-"
 _SHA256_DIGITS = 64
@@ -105,14 +108,31 @@ class Workspace:
                     np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
         return self.adopt(name)
 
+    def write_value(self, name: str, value: object) -> FileRef:
+        """Write the JSON form of a dataclass or a container of such; see ``calibration.codec``."""
+        return self.write_json(name, json_from_value(value))
+
+    def read_value(self, cls: type[T], ref: FileRef) -> T:
+        """Return the value of type ``cls`` that ``write_value`` wrote; the content is checked.
+
+        Raises:
+            TypeError: The file does not have the form of ``cls``.
+        """
+        return value_from_json(cls, self.read_json(ref))
+
     def read_json(self, ref: FileRef) -> object:
         """Return the JSON value of a file, whose content is checked."""
-        return cast(object, json.loads(self._verified(ref).read_bytes()))
+        value: object = json.loads(self._verified(ref).read_bytes())
+        return value
 
     def read_arrays(self, ref: FileRef) -> dict[str, NDArray[np.generic]]:
         """Return the arrays that ``write_arrays`` wrote; the content is checked."""
         with np.load(self._verified(ref), allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
+
+    def read_scores(self, ref: FileRef) -> NDArray[np.float64]:
+        """Return the array ``scores`` of a file, (samples,) float64."""
+        return np.asarray(self.read_arrays(ref)["scores"], dtype=np.float64)
 
     def link(self, source: Path, name: str) -> FileRef:
         """Bring a file in by a hard link, or by a copy where links cannot be made. The source must never be written in place."""

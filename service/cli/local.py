@@ -7,9 +7,8 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from calibration.errors import (
     CalibrationError,
@@ -19,11 +18,16 @@ from calibration.errors import (
     InvalidMetricError,
     InvalidModelError,
 )
+from engine_builder.backends.registry import opens_gpu
 from engine_builder.backends.target_checks import check_config, with_metric_model
 from engine_builder.config.config import Config
-from engine_builder.pipeline.optimize import PIPELINE_VERSION, JobRequest, Observer, RunStage, optimize
+from engine_builder.pipeline.optimize import PIPELINE_VERSION, JobRequest, Observer, optimize
+from engine_builder.pipeline.stage import RunStage
+from engine_builder.pipeline.stage_table import KEPT_STAGES
+from engine_builder.stage_io.measuring import JobFiles
+from engine_builder.stage_io.outcome import JobOutcome
 from engine_builder.workspace.external_files import external_files
-from engine_builder.workspace.workspace import FileRef, Workspace, file_refs, json_bytes, remove_tree
+from engine_builder.workspace.workspace import FileRef, Workspace, json_bytes, remove_tree
 from service.cli.progress import ProgressView, TrialLines
 from service.jobs.archives import is_archive, unpack_model
 from service.worker.child_process import LOG_NAME, StageLimits, run_in_child
@@ -32,7 +36,7 @@ from service.worker.stage_cache import StageCache
 RESULT_NAME = "result.json"
 WORK_PREFIX = ".work-"
 _MAX_UNPACKED_BYTES = 64 * 2**30
-Pipeline = Callable[[JobRequest, RunStage, Observer], dict[str, object]]
+Pipeline = Callable[[JobRequest, RunStage, Observer], JobOutcome]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class LocalJob:
 
 def optimize_locally(
     job: LocalJob, view: ProgressView, *, pipeline: Pipeline = optimize, stages: str = "engine_builder.pipeline.stage_table"
-) -> dict[str, object]:
+) -> Mapping[str, object]:
     """Run the job, write the engine, the artifacts and ``result.json`` into its output folder, and return the result.
 
     No other file is left there, whatever happens; only ``log.txt`` when the job failed by no fault of the input.
@@ -94,17 +98,17 @@ class _StageRunner:
     """The pipeline's ``RunStage``: every stage in a child process."""
 
     def __init__(self, job: LocalJob, workspace: Workspace, view: ProgressView, stages: str) -> None:
-        self._limits = job.limits
+        self._limits = replace(job.limits, opens_gpu=opens_gpu(job.config.target, job.config.gpu))
         self._workspace = workspace
         self._view = view
         self._stages = stages
-        self._cache = None if job.cache is None else StageCache(job.cache, PIPELINE_VERSION)
+        self._cache = None if job.cache is None else StageCache(job.cache, PIPELINE_VERSION, KEPT_STAGES)
 
-    def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
+    def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> Mapping[str, object]:
         def show(fraction: float, message: str) -> None:
             self._view.update(span[0] + fraction * (span[1] - span[0]), f"{name}: {message}" if message else name)
 
-        def compute() -> dict[str, object]:
+        def compute() -> Mapping[str, object]:
             return run_in_child(
                 stage,
                 request,
@@ -137,13 +141,13 @@ class _ViewObserver:
 
 def _request(job: LocalJob, workspace: Workspace) -> JobRequest:
     validation = None if job.validation is None else _copy(job.validation, "validation", workspace)
-    return JobRequest(
+    files = JobFiles(
         model=_copy_model(job.model, workspace),
         calibration=_copy(job.calibration, "calibration", workspace),
         validation=validation,
-        config=with_metric_model(job.config, is_given=job.metric_model is not None),
         metric_model=None if job.metric_model is None else workspace.copy(job.metric_model, "metric/metric.onnx"),
     )
+    return JobRequest(files, with_metric_model(job.config, is_given=job.metric_model is not None))
 
 
 def _copy_model(model: Path, workspace: Workspace) -> FileRef:
@@ -160,22 +164,18 @@ def _copy(path: Path, folder: str, workspace: Workspace) -> FileRef:
     return workspace.copy(path, f"{folder}/{folder}{path.suffix}" if "\\" not in path.suffix else f"{folder}/{folder}")
 
 
-def _deliver(outcome: Mapping[str, object], workspace: Workspace, output: Path) -> dict[str, object]:
-    result = cast("dict[str, object]", outcome["result"])
-    artifacts = cast("Mapping[str, object]", outcome["artifacts"])
-    engine_name = str(cast("Mapping[str, object]", result["engine"])["name"])
-    named = {**{name: value for name, value in artifacts.items() if name != LOG_NAME}, engine_name: outcome["engine"]}
+def _deliver(outcome: JobOutcome, workspace: Workspace, output: Path) -> Mapping[str, object]:
+    artifacts = {name: ref for name, ref in outcome.artifacts.items() if name != LOG_NAME}
     target = Workspace(output, temporary=workspace.root)
-    for name, value in named.items():
-        (ref,) = file_refs(value)
+    for name, ref in {**artifacts, outcome.engine_name: outcome.engine}.items():
         source = workspace.path(ref)
         for external in external_files(source) if ref.file.endswith(".onnx") else ():
             target.copy(source.parent / external, external)
         if target.copy(source, name).sha256 != ref.sha256:
             raise CalibrationError(f"file {name}: its content changed after it was written", fix="Run the job again on a sound disk.")
     _deliver_log(workspace, output)  # last: it grows with every stage
-    target.write_bytes(RESULT_NAME, json_bytes(result))
-    return result
+    target.write_bytes(RESULT_NAME, json_bytes(outcome.result))
+    return outcome.result
 
 
 def _deliver_log(workspace: Workspace, output: Path) -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from engine_builder.pipeline import optimize as real
-from engine_builder.pipeline.optimize import JobRequest, Observer, RunStage
+from engine_builder.pipeline.optimize import JobRequest, Observer
+from engine_builder.pipeline.stage import RunStage
+from engine_builder.stage_io.outcome import JobOutcome
 from service.errors import DataFolderInUseError
 from service.jobs.artifacts import ArtifactStore, LocalArtifactStore
 from service.jobs.store import JobStore
@@ -40,7 +42,7 @@ class Pipeline:
     """The whole job, and the version of its sequence of stages: a job begun under another version starts anew."""
 
     version: str
-    optimize: Callable[[JobRequest, RunStage, Observer], dict[str, object]]
+    optimize: Callable[[JobRequest, RunStage, Observer], JobOutcome]
 
 
 @dataclass(frozen=True, slots=True)

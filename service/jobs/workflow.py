@@ -17,9 +17,11 @@ from pathlib import Path
 from dbos import DBOS, Serializer, SetWorkflowID
 
 from calibration.errors import OptimizerError, error_from_problem
+from engine_builder.backends.registry import opens_gpu
 from engine_builder.config.config import config_from_json
 from engine_builder.errors import EngineError, StageCancelledError, StageCrashedError
 from engine_builder.pipeline.optimize import JobRequest
+from engine_builder.stage_io.measuring import JobFiles
 from service.errors import IllegalMoveError
 from service.jobs.outcome import collect, log_of
 from service.jobs.records import Job, JobState
@@ -128,11 +130,13 @@ def _run(deps: Deps, job: Job) -> None:
     run = _JobRun(deps, job)
     try:
         request = JobRequest(
-            model=job.new.inputs["model"],
-            calibration=job.new.inputs["calibration"],
-            validation=job.new.inputs.get("validation"),
-            config=config_from_json(dict(job.new.config)),
-            metric_model=job.new.inputs.get("metric"),
+            JobFiles(
+                model=job.new.inputs["model"],
+                calibration=job.new.inputs["calibration"],
+                validation=job.new.inputs.get("validation"),
+                metric_model=job.new.inputs.get("metric"),
+            ),
+            config_from_json(dict(job.new.config)),
         )
         outcome = deps.pipeline.optimize(request, run.run_stage, run)
         result, engine, artifacts = collect(outcome, workspace, deps.artifacts)
@@ -159,7 +163,12 @@ class _JobRun:
         self._noted_at = 0.0
         self._asked_at = 0.0
         self._state = JobState.RUNNING
-        self._limits = StageLimits(memory_bytes=deps.settings.stage_memory_bytes, seconds=deps.settings.stage_seconds)
+        config = config_from_json(dict(job.new.config))
+        self._limits = StageLimits(
+            memory_bytes=deps.settings.stage_memory_bytes,
+            seconds=deps.settings.stage_seconds,
+            opens_gpu=opens_gpu(config.target, config.gpu),
+        )
 
     def run_stage(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
         # On the workflow's own thread: a step from any other thread would not be recorded.

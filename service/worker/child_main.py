@@ -19,7 +19,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import TypedDict
 
 logger = logging.getLogger(__name__)
 
@@ -47,20 +47,32 @@ _CLONE_NEWNET = 0x40000000
 _MAX_DETAIL = 500
 
 
+class Envelope(TypedDict):
+    """What the parent writes to a child's stdin, as JSON."""
+
+    stage: str  # its name in the table
+    request: dict[str, object]
+    stages: str  # the module that holds the table ``STAGES``
+    workspace: str  # a folder
+    scratch: str  # a folder
+    memory_bytes: int | None  # of address space; None: not limited from inside
+    parent_pid: int
+
+
 def main() -> None:
     """Run the stage that stdin describes and end the process without the interpreter's teardown."""
-    envelope = cast("dict[str, object]", json.loads(sys.stdin.buffer.read()))
-    _die_with_parent(cast(int, envelope["parent_pid"]))
+    envelope: Envelope = json.loads(sys.stdin.buffer.read())
+    _die_with_parent(envelope["parent_pid"])
     os.register_at_fork(after_in_child=_ask_for_death_signal)
-    workspace, scratch = Path(str(envelope["workspace"])), Path(str(envelope["scratch"]))
+    workspace, scratch = Path(envelope["workspace"]), Path(envelope["scratch"])
     report = _protected_stdout()
     faulthandler.enable()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     _leave_network(workspace)
-    _die_with_parent(cast(int, envelope["parent_pid"]))  # again: the kernel may forget it when the namespace changes
+    _die_with_parent(envelope["parent_pid"])  # again: the kernel may forget it when the namespace changes
     outcome: dict[str, object]
     try:
-        _limit_memory(cast("int | None", envelope["memory_bytes"]))
+        _limit_memory(envelope["memory_bytes"])
         outcome = {"result": _run(envelope, workspace, scratch, report)}
         encoded = _encoded(outcome)
     except BaseException as exc:  # the process boundary: everything becomes an error object, the trace goes to log.txt
@@ -78,12 +90,12 @@ def has_memory_sign(text: str) -> bool:
     return any(sign in text for sign in MEMORY_SIGNS)
 
 
-def _run(envelope: Mapping[str, object], workspace: Path, scratch: Path, report: Callable[[float, str], None]) -> object:
+def _run(envelope: Envelope, workspace: Path, scratch: Path, report: Callable[[float, str], None]) -> object:
     from calibration.process.lazy_import import defer
     from engine_builder.workspace.workspace import StageContext, Workspace  # heavy imports only under the memory limit
 
     defer("sympy", ONNX_IR_FUNCTIONS)
-    stages = importlib.import_module(str(envelope["stages"])).STAGES
+    stages = importlib.import_module(envelope["stages"]).STAGES
     context = StageContext(workspace=Workspace(workspace, temporary=scratch), scratch=scratch, progress=report)
     return stages[envelope["stage"]](envelope["request"], context)
 

@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import IO, cast
 
 from calibration.errors import error_from_problem
-from engine_builder.backends.registry import opens_gpu
 from engine_builder.errors import EngineError, StageCancelledError, StageCrashedError, StageMemoryError, StageTimeoutError
 from engine_builder.workspace.workspace import SCRATCH_PREFIX, Workspace, remove_tree
-from service.worker.child_main import MEMORY_FIX, RESULT_NAME, has_memory_sign, memory_detail
+from service.worker.child_main import MEMORY_FIX, RESULT_NAME, Envelope, has_memory_sign, memory_detail
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +47,9 @@ _KEPT_PREFIXES = ("LC_", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "MALLOC_", "CUDA_"
 class StageLimits:
     """What a stage may use: memory in bytes, wall-clock time in seconds. Both above 0."""
 
-    memory_bytes: int  # of address space; of resident memory, watched from outside, where the stage opens a GPU
+    memory_bytes: int  # of address space; of resident memory, watched from outside, where stages open a GPU
     seconds: float
+    opens_gpu: bool = False  # the job's engines run on this machine's GPU: CUDA reserves far more address space than it uses
 
     def __post_init__(self) -> None:
         """Refuse limits under which nothing could run."""
@@ -87,8 +87,7 @@ def run_in_child(
         stage: The stage's name in the table.
         request: A JSON object.
         workspace: The job's folder; stderr is appended to its ``log.txt``. One stage at a time.
-        limits: Memory and time. CUDA reserves far more address space than it uses, so a stage of a job on this machine's GPU is ended when
-            its process group is found to be over the limit.
+        limits: Memory and time. A stage that may open a GPU is ended when its process group is found to be over the limit.
         on_progress: Takes the fraction done of this stage (0..1, never less than before) and a line for the user.
         should_cancel: Polled every 0.1 s.
         stages: The module that holds the table ``STAGES``.
@@ -100,20 +99,19 @@ def run_in_child(
         StageCancelledError: ``should_cancel`` said so.
         StageCrashedError: It ended without a result.
     """
-    opens_gpu = _opens_gpu(request)
     folder = Workspace(workspace)
     folder.remove_scratch()
     if should_cancel():
         raise _cancelled(stage)
     scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=folder.root))
     try:
-        envelope = {
+        envelope: Envelope = {
             "stage": stage,
-            "request": request,
+            "request": dict(request),
             "stages": stages,
             "workspace": str(folder.root),
             "scratch": str(scratch),
-            "memory_bytes": None if opens_gpu else limits.memory_bytes,
+            "memory_bytes": None if limits.opens_gpu else limits.memory_bytes,
             "parent_pid": os.getpid(),
         }
         kills_before = _kernel_kills()
@@ -124,7 +122,7 @@ def run_in_child(
             child: _Child | None = None
             try:
                 with _signals_held():
-                    child = _Child(stage, stdin, scratch, log, watched_bytes=limits.memory_bytes if opens_gpu else None)
+                    child = _Child(stage, stdin, scratch, log, watched_bytes=limits.memory_bytes if limits.opens_gpu else None)
                 status = child.wait(limits, on_progress, should_cancel)
             finally:
                 if child is not None:  # a signal that was held comes out before ``wait`` begins
@@ -136,7 +134,7 @@ def run_in_child(
 
 def _outcome(stage: str, result: Path, status: int, tail: bytes, *, killed_by_kernel: bool) -> dict[str, object]:
     if result.exists() and result.stat().st_size <= _MAX_RESULT_BYTES:
-        outcome = cast("dict[str, dict[str, object]]", json.loads(result.read_bytes()))
+        outcome: dict[str, dict[str, object]] = json.loads(result.read_bytes())
         if "error" in outcome:
             raise error_from_problem(outcome["error"])
         return outcome["result"]
@@ -299,11 +297,6 @@ def _signals_held() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
     for came in held:
         signal.raise_signal(came)
-
-
-def _opens_gpu(request: Mapping[str, object]) -> bool:
-    config = request.get("config")
-    return isinstance(config, Mapping) and opens_gpu(str(config.get("target")), cast("str | None", config.get("gpu")))
 
 
 def resident_bytes(group: int) -> int:

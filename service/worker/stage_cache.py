@@ -9,17 +9,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
-from typing import cast
 
-from calibration.codec import json_from_value
+from calibration.codec import as_object, json_from_value
 from engine_builder.workspace.external_files import external_files
 from engine_builder.workspace.workspace import FileRef, Workspace, file_refs, file_sha256, json_bytes, remove_tree
 
 logger = logging.getLogger(__name__)
 
-CACHED_STAGES = frozenset({"inspect", "ranges", "repair", "sensitivity", "hessian", "dependency"})
 DEFAULT_MAX_BYTES = 8 * 2**30
 _UNFINISHED_PREFIX = "unfinished-"
 _ENTRY_NAME = "entry.json"
@@ -32,24 +30,26 @@ class StageCache:
     the content that it promises is dropped and counts as missing.
     """
 
-    def __init__(self, root: Path, version: str, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+    def __init__(self, root: Path, version: str, stages: Collection[str], *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         """Open the folder, which is created where it is missing.
 
         Args:
             root: The folder.
             version: The pipeline's version; results of another one are not found.
+            stages: Names of those whose results are kept.
             max_bytes: Past this size the entries that were not used for the longest time are dropped.
         """
         root.mkdir(parents=True, exist_ok=True)
         self._root = root
         self._version = version
+        self._stages = frozenset(stages)
         self._max_bytes = max_bytes
 
     def run(
-        self, stage: str, request: Mapping[str, object], workspace: Workspace, compute: Callable[[], dict[str, object]]
-    ) -> dict[str, object]:
+        self, stage: str, request: Mapping[str, object], workspace: Workspace, compute: Callable[[], Mapping[str, object]]
+    ) -> Mapping[str, object]:
         """Return the kept result, its files linked into the workspace, or compute and keep it."""
-        if stage not in CACHED_STAGES:
+        if stage not in self._stages:
             return compute()
         key = self.key(stage, request, workspace)
         kept = self._find(key, workspace)
@@ -67,8 +67,7 @@ class StageCache:
     def _find(self, key: str, workspace: Workspace) -> dict[str, object] | None:
         entry = self._root / key
         try:
-            content = Workspace(entry).read_json(FileRef(_ENTRY_NAME, file_sha256(entry / _ENTRY_NAME)))
-            kept = cast("dict[str, object]", content)
+            kept = as_object(Workspace(entry).read_json(FileRef(_ENTRY_NAME, file_sha256(entry / _ENTRY_NAME))))
             for ref in file_refs(kept["files"]):
                 if workspace.link(entry / ref.sha256, ref.file) != ref:
                     raise ValueError(f"file {ref.file} of entry {key[:12]}: its content has changed")
@@ -79,11 +78,11 @@ class StageCache:
         except FileNotFoundError:
             remove_tree(entry)
             return None
-        except (OSError, ValueError) as exc:
+        except (OSError, TypeError, ValueError) as exc:
             logger.warning("a kept stage result is not usable and is dropped: %s", exc)
             remove_tree(entry)
             return None
-        return cast("dict[str, object]", kept["result"])
+        return as_object(kept["result"])
 
     def _keep(self, key: str, result: Mapping[str, object], workspace: Workspace) -> None:
         files = file_refs(result)

@@ -95,8 +95,40 @@ def test_missing_optional_field_takes_its_default() -> None:
     ],
 )
 def test_data_of_another_form_are_refused(data: object) -> None:
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises(TypeError):
         value_from_json(Inner, data)
+
+
+@dataclass(frozen=True, slots=True)
+class Shorthand:
+    what: Precision | Inner | tuple[int, ...] | None
+
+
+@pytest.mark.parametrize("what", [Precision.INT8, Inner(Precision.FP16, 0.5), (1, 2), None])
+def test_member_of_a_union_is_known_by_its_form_in_json(what: Precision | Inner | tuple[int, ...] | None) -> None:
+    assert value_from_json(Shorthand, json.loads(json.dumps(json_from_value(Shorthand(what))))) == Shorthand(what)
+
+
+@pytest.mark.parametrize(
+    ("cls", "data", "message"),
+    [
+        (
+            Outer,
+            {"inner": {"precision": "int9", "share": 1.0}},
+            r"Outer: found no name, count, flag, maybe, items, pair, table, which Outer",
+        ),
+        (Inner, {"precision": "int9", "share": 1.0}, r"Inner.precision: expected a Precision, found 'int9'"),
+        (Inner, {"precision": "int8", "share": 1.0, "shares": 2}, r"Inner: found shares, which Inner does not have"),
+        (tuple[Inner, ...], [{"precision": "int8", "share": "much"}], r"\[0\].share: expected float, found str"),
+        (dict[str, int], {"a": True}, r"\['a'\]: expected int, found bool"),
+        (tuple[int, str], [1], r"expected a list of 2, found 1 items"),
+        (int | str, 0.5, r"expected one of int and str, found float"),
+        (Inner | Outer, {}, r"Inner and Outer look the same in JSON"),
+    ],
+)
+def test_error_names_the_place_what_was_found_and_what_was_expected(cls: type, data: object, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        value_from_json(cls, data)
 
 
 def test_value_without_a_json_form_is_refused() -> None:

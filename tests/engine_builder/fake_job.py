@@ -5,21 +5,63 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import TypeVar
 
-from calibration.codec import json_from_value, value_from_json
+from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Answer, IntervalMethod, Selection
+from calibration.codec import as_object, json_from_value, value_from_json
 from calibration.number_formats.layer_precision import Decision
 from calibration.number_formats.precision import Precision
 from engine_builder.config.config import config_from_json
 from engine_builder.errors import EngineError
-from engine_builder.pipeline.optimize import JobRequest, RunStage, optimize
+from engine_builder.pipeline.optimize import JobRequest, optimize
+from engine_builder.pipeline.stage import RunStage
+from engine_builder.pipeline.stage_table import TABLE
 from engine_builder.records.trial import Trial
+from engine_builder.search.loss_model import LossCheck
+from engine_builder.stage_io.engines import (
+    BaselineRequest,
+    BaselineResult,
+    FittedTimes,
+    PredictedSequence,
+    PredictRequest,
+    PredictResult,
+    RebuildRequest,
+    TrialRequest,
+    VerdictRequest,
+    VerdictResult,
+)
+from engine_builder.stage_io.measuring import (
+    ConfidenceRequest,
+    ConfidenceResult,
+    CorrectRequest,
+    CorrectResult,
+    HessianRequest,
+    HessianResult,
+    InspectRequest,
+    InspectResult,
+    InteractionsRequest,
+    InteractionsResult,
+    JobFiles,
+    RangesRequest,
+    RangesResult,
+    RankRequest,
+    RankResult,
+    SensitivityRequest,
+    SensitivityResult,
+)
+from engine_builder.stage_io.outcome import JobOutcome, ReportRequest
 from engine_builder.workspace.workspace import FileRef
 from tests.engine_builder.search.fake_world import FakeWorld
 
-MODEL, CALIBRATION, BASELINE, TABLE = (FileRef(name, "0" * 64) for name in ("model.onnx", "data.npz", "baseline.onnx", "table.json"))
+T = TypeVar("T")
 
-Failure = Callable[[str, Mapping[str, object]], Exception | None]
+MODEL, CALIBRATION, BASELINE, TABLE_FILE = (FileRef(name, "0" * 64) for name in ("model.onnx", "data.npz", "baseline.onnx", "table.json"))
+INSPECTION = FileRef("inspection.json", "1" * 64)
+FINAL_BASELINE, FINAL_INSPECTION = FileRef("final.plan", "4" * 64), FileRef("final.json", "5" * 64)
+KERNELS_MS = {"layer000": {"baseline": 2.0, "int8": 1.0}}
+
+Failure = Callable[[str, object], Exception | None]  # given a stage's name and its request
 
 HALFWAY = FakeWorld((0.0001,) * 16, budget=0.00085)  # half of its layers fit
 STAGE_SECONDS = 0.5
@@ -27,8 +69,18 @@ PROVIDER = "CPUExecutionProvider"
 REBUILT_BYTES = 4321
 
 
-def never(stage: str, request: Mapping[str, object]) -> Exception | None:
+def never(stage: str, request: object) -> Exception | None:
     return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One run of a stage."""
+
+    name: str
+    stage: str
+    request: object
+    span: tuple[float, float]
 
 
 @dataclasses.dataclass
@@ -37,69 +89,102 @@ class FakeStages:
 
     world: FakeWorld
     failure: Failure = never
-    calls: list[tuple[str, str, dict[str, object], tuple[float, float]]] = dataclasses.field(default_factory=list)
+    calls: list[Call] = dataclasses.field(default_factory=list)
 
-    def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
+    def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> Mapping[str, object]:
         plain = json.loads(json.dumps(request))
         assert plain == request, "a request is plain JSON"
-        self.calls.append((name, stage, plain, span))
-        if (error := self.failure(stage, request)) is not None:
+        row = next(row for row in TABLE if row.name == stage)
+        asked = value_from_json(row.request, plain)
+        self.calls.append(Call(name, stage, asked, span))
+        if (error := self.failure(stage, asked)) is not None:
             raise error
-        answer = {**getattr(self, stage)(name, plain), "seconds": STAGE_SECONDS}
-        return cast(dict[str, object], json.loads(json.dumps(answer)))
+        answer = {"result": json_from_value(getattr(self, stage)(name, asked)), "seconds": STAGE_SECONDS}
+        return as_object(json.loads(json.dumps(answer)))
 
-    def inspect(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        ref = {"file": "inspection.json", "sha256": "1" * 64}
-        sizes = {"samples": 100, "batch": 10, "sample_seconds": 0.05, "processors": 1, "metric": "top1"}
-        return {"inspection": ref, "baseline": json_from_value(BASELINE), "layers": list(self.world.layers), "sums": [], **sizes}
+    def inspect(self, name: str, request: InspectRequest) -> InspectResult:
+        return InspectResult(
+            inspection=INSPECTION,
+            model=TABLE_FILE,
+            calibration=CALIBRATION,
+            scores=TABLE_FILE,
+            baseline=BASELINE,
+            files=(),
+            layers=self.world.layers,
+            residual_adds=(),
+            metric=Metric.TOP1,
+            scored_kinds=(OutputKind.LOGITS,),
+            samples=100,
+            batch=10,
+            processors=1,
+            sample_seconds=0.05,
+        )
 
-    def ranges(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"ranges": json_from_value(TABLE), "able": {layer: ["int8"] for layer in self.world.layers}}
+    def confidence(self, name: str, request: ConfidenceRequest) -> ConfidenceResult:
+        return ConfidenceResult(100)
 
-    def repair(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"repairs": json_from_value(TABLE)}
+    def ranges(self, name: str, request: RangesRequest) -> RangesResult:
+        return RangesResult(TABLE_FILE, dict.fromkeys(self.world.layers, (Precision.INT8,)))
 
-    def sensitivity(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"singles": {"file": f"{name}.npz", "sha256": "2" * 64}, "provider": PROVIDER}
+    def correct(self, name: str, request: CorrectRequest) -> CorrectResult:
+        return CorrectResult(TABLE_FILE, ())
 
-    def hessian(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"traces": [], "samples": 32, "provider": PROVIDER}
+    def sensitivity(self, name: str, request: SensitivityRequest) -> SensitivityResult:
+        return SensitivityResult(FileRef(f"{name}.npz", "2" * 64), PROVIDER)
 
-    def dependency(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"tests": [], "provider": PROVIDER}
+    def hessian(self, name: str, request: HessianRequest) -> HessianResult:
+        return HessianResult((), 32, PROVIDER)
 
-    def orders(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        order = json_from_value(tuple(Decision(layer, Precision.INT8) for layer in self.world.layers))
-        return {"table": json_from_value(TABLE), "dependency": json_from_value(TABLE), "orders": {"loss": order}}
+    def interactions(self, name: str, request: InteractionsRequest) -> InteractionsResult:
+        return InteractionsResult((), PROVIDER)
 
-    def trial(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        low = value_from_json(dict[str, Precision], request["low"])
-        trial = self.world.trial(cast(int, request["index"]), low, str(request["order"]))
-        return {"trial": json_from_value(dataclasses.replace(trial, fingerprint=name.removeprefix("trial/")))}
+    def rank(self, name: str, request: RankRequest) -> RankResult:
+        return RankResult(TABLE_FILE, TABLE_FILE, {"loss": tuple(Decision(layer, Precision.INT8) for layer in self.world.layers)})
 
-    def forecast(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        ladder = self.world.ladder(name="frontier" if name == "forecast/search" else "refine")
-        return {"ladders": [json_from_value(ladder)], "kernels_ms": {"layer000": {"baseline": 2.0, "int8": 1.0}}}
+    def trial(self, name: str, request: TrialRequest) -> Trial:
+        trial = self.world.trial(request.index, request.precisions, request.proposed_by)
+        return dataclasses.replace(trial, fingerprint=name.removeprefix("trial/"))
 
-    def baseline(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        assert request["final"]
-        return {"baseline": {"file": "final.plan", "sha256": "4" * 64}, "inspection": {"file": "final.json", "sha256": "5" * 64}}
+    def predict(self, name: str, request: PredictRequest) -> PredictResult:
+        ladder = self.world.ladder(name="frontier" if name == "predict/search" else "refine")
+        names = tuple(self.world.fingerprint(rung) for rung in ladder.rungs)
+        sequence = PredictedSequence(ladder.name, ladder.rungs, ladder.ratios, names)
+        return PredictResult((sequence,), KERNELS_MS, FittedTimes(1.0, {}, len(request.trials)), LossCheck(1.0, 0, 0, 0.0), {})
 
-    def rebuild(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        trial = value_from_json(Trial, request["finalist"])
-        return {"trial": json_from_value(dataclasses.replace(trial, size_bytes=REBUILT_BYTES))}
+    def baseline(self, name: str, request: BaselineRequest) -> BaselineResult:
+        assert request.final
+        return BaselineResult(FINAL_BASELINE, FINAL_INSPECTION, ())
 
-    def verdict(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"chosen": None}
+    def rebuild(self, name: str, request: RebuildRequest) -> Trial:
+        return dataclasses.replace(request.finalist, size_bytes=REBUILT_BYTES)
 
-    def report(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-        return {"result": {"outcome": "improved"}, "engine": json_from_value(BASELINE), "artifacts": {}}
+    def verdict(self, name: str, request: VerdictRequest) -> VerdictResult:
+        kept = AccuracyVerdict(
+            Answer.MET, Metric.TOP1, 0.9, 0.9, 0.0, (0.0, 0.0), DEFAULT_CONFIDENCE, IntervalMethod.SAME_ENGINE, 100, 0, 0.1, 0.0, 100,
+            Selection.SHARED,
+        )  # fmt: skip
+        return VerdictResult((), kept, None, 1.0, {}, {}, None, 0.0, None, 0.9, {}, 1, {}, None)
+
+    def report(self, name: str, request: ReportRequest) -> JobOutcome:
+        return JobOutcome({"outcome": "improved"}, "engine.onnx", BASELINE, {})
 
     def names(self, stage: str | None = None) -> list[str]:
-        return [name for name, kind, _, _ in self.calls if stage in (None, kind)]
+        return [call.name for call in self.calls if stage in (None, call.stage)]
 
-    def request(self, name: str) -> dict[str, object]:
-        return next(request for known, _, request, _ in self.calls if known == name)
+    def requests(self, kind: type[T]) -> list[T]:
+        """Return the requests of one type, in order."""
+        return [call.request for call in self.calls if isinstance(call.request, kind)]
+
+    @property
+    def reported(self) -> ReportRequest:
+        """What the report was asked for."""
+        (request,) = self.requests(ReportRequest)
+        return request
+
+    @property
+    def judged(self) -> VerdictRequest:
+        """What the first verdict was asked for."""
+        return self.requests(VerdictRequest)[0]
 
 
 @dataclasses.dataclass
@@ -119,10 +204,10 @@ class Replay:
     """What a durable driver does after a restart: returns what a stage returned, or raises what it raised, by its name."""
 
     stages: FakeStages
-    known: dict[str, dict[str, object] | Exception] = dataclasses.field(default_factory=dict)
+    known: dict[str, Mapping[str, object] | Exception] = dataclasses.field(default_factory=dict)
     asked: list[tuple[str, str, str, tuple[float, float]]] = dataclasses.field(default_factory=list)
 
-    def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
+    def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> Mapping[str, object]:
         self.asked.append((name, stage, json.dumps(request, sort_keys=True), span))
         if name not in self.known:
             try:
@@ -136,14 +221,14 @@ class Replay:
 
 
 def asked(**config: object) -> JobRequest:
-    return JobRequest(MODEL, CALIBRATION, None, config_from_json({"accuracy": {"metric": "top1", "min_relative": 0.999}, **config}))
+    return JobRequest(JobFiles(MODEL, CALIBRATION), config_from_json({"accuracy": {"metric": "top1", "min_relative": 0.999}, **config}))
 
 
-def run(stages: RunStage, request: JobRequest | None = None) -> tuple[dict[str, object], Watcher]:
+def run(stages: RunStage, request: JobRequest | None = None) -> tuple[JobOutcome, Watcher]:
     """Return what the job gives and who watched it."""
     watcher = Watcher()
     return optimize(request or asked(), stages, watcher), watcher
 
 
 def reported(stages: FakeStages) -> tuple[Trial, ...]:
-    return value_from_json(tuple[Trial, ...], stages.request("report")["trials"])
+    return stages.reported.trials

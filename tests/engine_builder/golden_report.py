@@ -16,12 +16,12 @@ from typing import TypeGuard
 
 from calibration.codec import json_from_value
 from calibration.number_formats.precision import Precision
-from calibration.sensitivity.hessian_trace import HessianTrace
+from calibration.sensitivity.records import HessianTrace
 from engine_builder.backends.achieved_precision import Reached, Rule
 from engine_builder.records.corrections import Repair, RepairKind
 from engine_builder.records.trial import failed_trial
-from engine_builder.reporting.body.stage_results import FittedTimes, PredictedSequence, PredictResult, TrialSaid
 from engine_builder.search.loss_model import LossCheck
+from engine_builder.stage_io.engines import FittedTimes, PredictedSequence, PredictResult, TrialSaid
 from engine_builder.workspace.workspace import json_bytes
 from tests.engine_builder.report_desk import NAMES, Desk, improved, trials_of, verdict
 

@@ -18,16 +18,9 @@ from engine_builder.reporting.body.job_result import JobResult, Outcome, Reporte
 from engine_builder.reporting.body.layer_facts import DependencyMap, MeasuredPair, ReportedLayer
 from engine_builder.reporting.body.report_body import DataFacts, ReportBody
 from engine_builder.reporting.body.search_facts import FinalTiming, Prediction, ProbeSummary
-from engine_builder.reporting.body.stage_results import (
-    FinalLatency,
-    FittedTimes,
-    JudgedTrial,
-    PredictedSequence,
-    PredictResult,
-    SearchSummary,
-    TrialSaid,
-)
 from engine_builder.search.loss_model import LossCheck
+from engine_builder.stage_io.engines import FinalLatency, FittedTimes, JudgedTrial, PredictedSequence, PredictResult, TrialSaid
+from engine_builder.stage_io.outcome import SearchSummary
 from engine_builder.timing import RelativeLatency
 
 FP32, FP16, INT8 = Precision.FP32, Precision.FP16, Precision.INT8

@@ -18,15 +18,16 @@ from calibration.graph.layers import Layer, LayerKind
 from calibration.number_formats.layer_precision import Decision
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from calibration.ranges.range_table import RangeMethod, RangeTable
-from calibration.sensitivity.hessian_trace import HessianTrace
-from calibration.sensitivity.interactions import PairTest
-from calibration.sensitivity.ranking import Sensitivity, SensitivityTable
-from engine_builder.config.config import config_from_json, config_json
+from calibration.sensitivity.records import HessianTrace, PairTest, Sensitivity, SensitivityTable
+from engine_builder.config.config import config_from_json
+from engine_builder.records.calibrated import Calibrated
 from engine_builder.records.corrections import Repair, RepairTable
-from engine_builder.records.inspection import Inspection
+from engine_builder.records.inspection import Baseline, Calls, Inspection, ModelOutputs, PreparedModel, Reference, Samples
 from engine_builder.records.probed_outputs import ProbedOutputs
 from engine_builder.records.trial import Trial
-from engine_builder.reporting.body.stage_results import PredictResult
+from engine_builder.stage_io.engines import EngineJob, PredictResult, VerdictResult
+from engine_builder.stage_io.measuring import RankResult
+from engine_builder.stage_io.outcome import ReportRequest, SearchSummary
 from engine_builder.stages.report import report
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 from tests.engine_builder.search.fake_world import FakeWorld
@@ -48,34 +49,24 @@ def layer(name: str) -> Layer:
 
 
 def inspection(names: Sequence[str], notes: Sequence[str], warnings: Sequence[str] = ()) -> Inspection:
+    kinds = (OutputKind.LOGITS,)
     return Inspection(
-        prepared=NOTHING,
-        float_type=Precision.FP32,
-        baseline_type=Precision.FP32,
+        model=PreparedModel(
+            file=NOTHING,
+            float_type=Precision.FP32,
+            layers=tuple(layer(name) for name in names),
+            outputs=ModelOutputs((), kinds),
+            probed=ProbedOutputs(("y",), kinds, SampleAxes()),
+            axes=SampleAxes(),
+            batch=8,
+            is_batch_fixed=False,
+            scheme=ONNXRUNTIME_CPU_SCHEME,
+        ),
+        samples=Samples(NOTHING, 60, NOTHING, 40, held_out=True, shared_data=False),
+        reference=Reference(NOTHING, NOTHING, Metric.TOP1, (0,)),
+        baseline=Baseline(Precision.FP32, NOTHING),
+        calls=Calls({"x": (1, 3)}, 1, 8, {}),
         notes=tuple(notes),
-        layers=tuple(layer(name) for name in names),
-        kinds=(OutputKind.LOGITS,),
-        metric=Metric.TOP1,
-        scored=(0,),
-        calibration=NOTHING,
-        calibration_samples=60,
-        validation=NOTHING,
-        validation_samples=40,
-        held_out=True,
-        shared_data=False,
-        reference=NOTHING,
-        scores=NOTHING,
-        baseline_scores=NOTHING,
-        axes=SampleAxes(),
-        probed=ProbedOutputs(("y",), (OutputKind.LOGITS,), SampleAxes()),
-        timing_shapes={"x": (1, 3)},
-        timing_batch=1,
-        engine_shapes={},
-        scoring_batch=8,
-        batch=8,
-        is_batch_fixed=False,
-        sample_seconds=0.1,
-        scheme=ONNXRUNTIME_CPU_SCHEME,
         warnings=tuple(warnings),
     )
 
@@ -153,40 +144,52 @@ class Desk:
         traces: Sequence[HessianTrace] = (),
         repairs: Sequence[Repair] = (),
         forecasts: Sequence[PredictResult] = (),
+        target: Mapping[str, str] | None = None,
     ) -> dict[str, object]:
         loss = [10.0 ** -(index + 2) for index in range(len(names))]
         rows = tuple(Sensitivity(name, Precision.INT8, value, value / 10, None, None) for name, value in zip(names, loss, strict=True))
         first, second = (Decision(name, Precision.INT8) for name in names[:2])
-        found = replace(inspection(names, notes, warnings), **(calls or {}))  # type: ignore[arg-type]  # how the model is called, if not as usual
-        files = {
-            "inspection": self.workspace.write_json("inspection.json", json_from_value(found)),
-            "ranges": self.workspace.write_json("ranges.json", json_from_value(ranges or RangeTable({}, RangeMethod.MINMAX, 60))),
-            "table": self.workspace.write_json("table.json", json_from_value(SensitivityTable(rows, 60, 32, 4.0, tuple(traces)))),
-            "repairs": self.workspace.write_json("repairs.json", json_from_value(RepairTable(tried=tuple(repairs)))),
-            "model": self.workspace.write_bytes("model.onnx", model),
-            "engine": self.workspace.write_bytes("engine.onnx", ENGINE),
-            "dependency": self.workspace.write_arrays(
-                "dependency.npz",
-                interaction=0.001 * (1.0 - np.eye(len(names))),
-                error=np.zeros((len(names),) * 2),
-                loss_covariance=np.zeros((len(names),) * 2),
-            ),
-        }
+        found = inspection(names, notes, warnings)
+        found = replace(found, model=replace(found.model, **(calls or {})))  # type: ignore[arg-type]  # how the model is called, if not as usual
+        write = self.workspace.write_value
+        pairs = self.workspace.write_arrays(
+            "dependency.npz",
+            interaction=0.001 * (1.0 - np.eye(len(names))),
+            error=np.zeros((len(names),) * 2),
+            loss_covariance=np.zeros((len(names),) * 2),
+        )
+        self.workspace.write_bytes("engine.onnx", ENGINE)
         accuracy = {"metric": "top1", "min_relative": 0.9, "confidence": confidence}
-        request = {
-            **{name: json_from_value(ref) for name, ref in files.items()},
-            "config": config_json(config_from_json({"accuracy": accuracy, "outputs": {HOSTILE: "logits"}})),
-            "trials": json_from_value(tuple(trials)),
-            "finalists": json_from_value(tuple((trials if judgement["judged"] else ()) if finalists is None else finalists)),
-            "notes": ["a finalist was not built again"],
-            "verdict": judgement,
-            "tests": json_from_value((PairTest(first, second, 0.001, 0.0001, 60), PairTest(first, second, -0.5, 0.1, 60))),
-            "orders": {"loss": json_from_value((first, second))},
-            "search": {"ended": "nothing left to try", "trials": len(trials), "seconds": 3.0},
-            "providers": ["CPUExecutionProvider"],
-            "forecasts": json_from_value(tuple(forecasts)),
-        }
-        return report(request, self.context)
+        job = EngineJob(
+            config=config_from_json({"accuracy": accuracy, "outputs": {HOSTILE: "logits"}, **(target or {})}),
+            inspection=write("inspection.json", found),
+            baseline=self.workspace.write_bytes("model.onnx", model),
+            calibrated=Calibrated(
+                model=NOTHING,
+                calibration=NOTHING,
+                ranges=write("ranges.json", ranges or RangeTable({}, RangeMethod.MINMAX, 60)),
+                eligible={},
+                corrections=write("repairs.json", RepairTable(tried=tuple(repairs))),
+            ),
+        )
+        table = write("table.json", SensitivityTable(rows, 60, 32, 4.0, tuple(traces)))
+        decided = value_from_json(VerdictResult, judgement)
+        request = ReportRequest(
+            job=job,
+            ranked=RankResult(table, pairs, {"loss": (first, second)}),
+            tests=(PairTest(first, second, 0.001, 0.0001, 60), PairTest(first, second, -0.5, 0.1, 60)),
+            providers=("CPUExecutionProvider",),
+            trials=tuple(trials),
+            finalists=tuple((trials if decided.judged else ()) if finalists is None else finalists),
+            verdict=decided,
+            selection=Selection.SHARED,
+            forecasts=tuple(forecasts),
+            notes=("a finalist was not built again",),
+            search=SearchSummary("nothing left to try", len(trials), 3.0),
+        )
+        outcome = json_from_value(report(request, self.context))
+        assert isinstance(outcome, dict)
+        return outcome
 
     def read(self, found: Mapping[str, object], name: str) -> str:
         return self.workspace.path(value_from_json(FileRef, cast(Mapping[str, object], found["artifacts"])[name])).read_text()

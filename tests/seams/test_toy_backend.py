@@ -69,7 +69,7 @@ def test_layers_are_quantized_as_the_dialect_says(finished: Finished) -> None:
 
 
 def test_the_explicit_model_is_in_the_dialect(finished: Finished) -> None:
-    explicit = onnx.load(finished.path(cast(Mapping[str, object], finished.outcome["artifacts"])["model.explicit.onnx"]))
+    explicit = onnx.load(finished.path(finished.outcome.artifacts["model.explicit.onnx"]))
     ToyDialect().check(explicit, compute_capability=None)
     assert MAGIC + explicit.SerializeToString() == finished.engine.read_bytes()
 

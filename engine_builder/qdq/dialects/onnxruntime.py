@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx
 
@@ -12,6 +13,7 @@ from engine_builder.errors import BuildError
 from engine_builder.qdq.dialects.base import Eligibility, ExplicitPlan
 
 
+@dataclass(frozen=True, slots=True)
 class OnnxRuntimeDialect:
     """See ``engine_builder.qdq.onnxruntime_dialect``, which is imported when a graph is written: most processes write none."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx
 
@@ -13,6 +14,7 @@ from engine_builder.qdq.dialects.base import Eligibility, ExplicitPlan
 LOW_PRECISIONS = (Precision.INT8, Precision.FP8, Precision.INT4)  # that the dialect has a form for, the fastest arithmetic first
 
 
+@dataclass(frozen=True, slots=True)
 class TensorRtDialect:
     """See ``engine_builder.qdq.tensorrt_dialect``, which is imported when a graph is written: most processes write none."""
 

@@ -10,7 +10,7 @@ from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import AccuracyVerdict, Answer, IntervalMethod, Selection
 from engine_builder.backends.base import Source
 from engine_builder.reporting.body.fields_json import fields_json
-from engine_builder.reporting.body.stage_results import FinalLatency
+from engine_builder.stage_io.engines import FinalLatency
 
 
 class Outcome(enum.StrEnum):

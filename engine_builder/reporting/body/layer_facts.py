@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from calibration.graph.layers import Layer, LayerKind
 from calibration.number_formats.precision import Precision
-from calibration.sensitivity.interactions import PairTest
-from calibration.sensitivity.ranking import SensitivityTable
+from calibration.sensitivity.records import PairTest, SensitivityTable
 from engine_builder.records.assignment import PrecisionAssignment
 
 MAX_MAPPED = 60  # layers in the map of dependencies: more can be neither read nor carried in report.json

@@ -9,7 +9,7 @@ from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.codec import value_from_json
 from calibration.number_formats.layer_precision import Decision
 from calibration.number_formats.precision import Precision
-from calibration.sensitivity.hessian_trace import HessianTrace
+from calibration.sensitivity.records import HessianTrace
 from engine_builder.backends.achieved_precision import Reached
 from engine_builder.backends.base import Source
 from engine_builder.records.corrections import Repair
@@ -19,7 +19,8 @@ from engine_builder.reporting.body.fields_json import fields_json
 from engine_builder.reporting.body.job_result import JobResult, result_json
 from engine_builder.reporting.body.layer_facts import DependencyMap, MeasuredPair, ReportedLayer
 from engine_builder.reporting.body.search_facts import FinalTiming, Prediction, ProbeSummary
-from engine_builder.reporting.body.stage_results import JudgedTrial, PredictResult, SearchSummary
+from engine_builder.stage_io.engines import JudgedTrial, PredictResult
+from engine_builder.stage_io.outcome import SearchSummary
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine_builder.reporting.body.stage_results import FinalLatency
+from engine_builder.stage_io.engines import FinalLatency
 from engine_builder.timing import RelativeLatency
 
 

@@ -18,8 +18,9 @@ from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import LayerKind
 from calibration.number_formats.grids import E4M3, fake_quantize_activation, fake_quantize_blocks, fake_quantize_weight
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
-from calibration.sensitivity.hessian_trace import AGREEMENT, FIRST_PROBES, HessianTrace, measure_traces, settled_step, sites
+from calibration.sensitivity.hessian_trace import AGREEMENT, FIRST_PROBES, measure_traces, settled_step, sites
 from calibration.sensitivity.perturbed_model import ReferenceModel
+from calibration.sensitivity.records import HessianTrace
 from tests.model_text import cnn, model_from_text, samples_for
 from tests.probed_models import Probed, probed
 

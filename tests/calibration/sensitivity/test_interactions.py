@@ -14,8 +14,9 @@ from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import Layer
 from calibration.number_formats.layer_precision import Decision
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
-from calibration.sensitivity.interactions import DependencyMatrix, PairTest, dependency_matrix, measure_pairs, pairs_to_test
+from calibration.sensitivity.interactions import DependencyMatrix, dependency_matrix, measure_pairs, pairs_to_test
 from calibration.sensitivity.layer_losses import Singles, measure_singles
+from calibration.sensitivity.records import PairTest
 from tests.model_text import cnn, model_from_text, samples_for
 from tests.probed_models import Probed, probed
 

@@ -11,9 +11,9 @@ from calibration.codec import json_from_value, value_from_json
 from calibration.graph.layers import Layer, LayerKind
 from calibration.number_formats.layer_precision import Decision
 from calibration.number_formats.precision import Precision
-from calibration.sensitivity.hessian_trace import HessianTrace
 from calibration.sensitivity.layer_losses import Singles
-from calibration.sensitivity.ranking import SensitivityTable, forwards_of_probes, sensitivity_table
+from calibration.sensitivity.ranking import forwards_of_probes, sensitivity_table
+from calibration.sensitivity.records import HessianTrace, SensitivityTable
 
 DECISIONS = (Decision("a", Precision.INT8), Decision("a", Precision.INT4), Decision("b", Precision.INT8))
 LOSS = np.array([[1.0, 2.0, 4.0], [3.0, 2.0, 0.0]])

@@ -53,10 +53,10 @@ def test_neighbours_are_joined_in_a_deep_model(limit: int, layers: list[str] | N
 def test_the_block_that_loses_in_fp16_comes_first(tmp_path: Path) -> None:
     driver, basics = ranged(tmp_path, cancelling())
     found = inspection_of(driver, basics)
-    samples: CalibrationSet = load_saved(driver.workspace.path(found.calibration))
+    samples: CalibrationSet = load_saved(driver.workspace.path(found.samples.calibration))
     told: list[tuple[int, int]] = []
     probed = probe_blocks(
-        read_model(driver.workspace.path(found.prepared)),
+        read_model(driver.workspace.path(found.model.file)),
         found,
         {},
         samples,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import onnx
 
-from calibration.codec import value_from_json
 from engine_builder.qdq.rules.placement import tensors_of_one_range
-from engine_builder.records.corrections import Repair, RepairKind, RepairTable, read_ranges
-from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
-from tests.driver import Driver, Json, ranged, run_job
+from engine_builder.records.calibrated import read_corrections, read_ranges
+from engine_builder.records.corrections import Repair, RepairKind, RepairTable
+from engine_builder.stage_io.engines import EngineJob
+from tests.driver import Driver, Json, ranged, run_job, with_corrections
 from tests.model_text import Array, model_from_text, samples_for
 
 TEXT = "g (float[N,32] x) => (float[N,4] y) { a = MatMul(x, w1) r = Relu(a) y = Gemm(r, w2, b2) }"
@@ -30,18 +31,17 @@ def samples(count: int, spike: float, seed: int = 0) -> dict[str, Array]:
     return found
 
 
-def repaired(folder: Path, calibration: Mapping[str, Array], config: Json) -> tuple[RepairTable, Driver, Json]:
+def repaired(folder: Path, calibration: Mapping[str, Array], config: Json) -> tuple[RepairTable, Driver, EngineJob]:
     driver, basics = ranged(folder, network(), dict(calibration), samples_for(network(), 16), config)
-    found = driver.run("repair", basics)
-    table = value_from_json(RepairTable, driver.workspace.read_json(value_from_json(FileRef, found["repairs"])))
-    return table, driver, {**basics, "repairs": found["repairs"]}
+    job = with_corrections(driver, basics)
+    return read_corrections(job.calibrated, driver.workspace), driver, job
 
 
 def of_kind(table: RepairTable, kind: RepairKind) -> list[Repair]:
     return [entry for entry in table.tried if entry.what is kind]
 
 
-def spiked(folder: Path, method: str) -> tuple[RepairTable, Driver, Json]:
+def spiked(folder: Path, method: str) -> tuple[RepairTable, Driver, EngineJob]:
     """Return the repairs of a job whose samples hold one value fifty times as large as the others."""
     return repaired(folder, samples(192, 150.0), {"calibration": {"method": method}})
 
@@ -54,9 +54,8 @@ def test_a_range_that_a_lone_value_spoils_is_replaced_with_its_gain(tmp_path: Pa
     assert kept[0].loss_before - kept[0].loss_after > 2 * kept[0].gain_error
     low, high = table.ranges["x"]
     assert high - low < 100.0
-    context = StageContext(Workspace(driver.workspace.root), tmp_path, lambda fraction, message: None)
-    assert read_ranges(basics, context).ranges["x"] == (low, high)
-    assert read_ranges({"ranges": basics["ranges"]}, context).ranges["x"][1] == 150.0
+    assert read_ranges(basics.calibrated, driver.workspace).ranges["x"] == (low, high)
+    assert read_ranges(replace(basics.calibrated, corrections=None), driver.workspace).ranges["x"][1] == 150.0
 
 
 def test_other_methods_choose_nothing_by_measurement(tmp_path: Path) -> None:
@@ -80,7 +79,7 @@ def test_ranges_chosen_for_a_job_are_those_of_its_engine(tmp_path: Path) -> None
     config: Json = {"calibration": {"method": "best"}, "accuracy": {"min_relative": 0.3}, "search": {"max_trials": 2}}
     finished = run_job(tmp_path, network(), samples(192, 150.0), samples(32, 1.0, seed=3), config)
     assert "range" in [item["what"] for item in cast(Sequence[Json], finished.report["repairs"])]
-    explicit = onnx.load(finished.path(cast(Json, finished.outcome["artifacts"])["model.explicit.onnx"]))
+    explicit = onnx.load(finished.path(finished.outcome.artifacts["model.explicit.onnx"]))
     scales = [float(onnx.numpy_helper.to_array(tensor)) for tensor in explicit.graph.initializer if tensor.name == "x_scale"]
     assert len(scales) == 1
     assert scales[0] < 100.0 / 255

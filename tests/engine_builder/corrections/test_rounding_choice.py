@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from calibration.codec import value_from_json
+from calibration.algorithms.gptq import Levels
 from calibration.data.dataset import CalibrationSet, load_saved
 from calibration.number_formats.layer_precision import Decision
 from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
-from engine_builder.corrections.rounding_choice import round_weights
-from engine_builder.records.corrections import RepairKind, RepairTable, read_levels
+from engine_builder.corrections.method import Bench, InUse
+from engine_builder.corrections.rounding_choice import choose_rounding
+from engine_builder.pipeline.stage_table import CORRECT
+from engine_builder.records.corrections import Repair, RepairKind, RepairTable, read_levels
 from engine_builder.records.inspection import Inspection
+from engine_builder.stage_io.measuring import CorrectRequest, CorrectResult
 from engine_builder.stages.correct import split
-from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
+from engine_builder.workspace.workspace import Workspace
 from tests.driver import Json, inspection_of, ranged, run_job
 from tests.model_text import Array, model_from_text, samples_for
 
@@ -41,15 +45,30 @@ def samples(count: int, *, correlated: bool) -> dict[str, Array]:
 def prepared(folder: Path, feeds: dict[str, Array]) -> tuple[onnx.ModelProto, Inspection, CalibrationSet]:
     driver, basics = ranged(folder, network(), feeds, samples_for(network(), 16))
     found = inspection_of(driver, basics)
-    return onnx.load(driver.workspace.path(found.prepared)), found, load_saved(driver.workspace.path(found.calibration))
+    return onnx.load(driver.workspace.path(found.model.file)), found, load_saved(driver.workspace.path(found.samples.calibration))
+
+
+def rounded(
+    model: onnx.ModelProto,
+    found: Inspection,
+    decisions: Sequence[Decision],
+    data: CalibrationSet,
+    fitted: NDArray[np.int64],
+    held_out: NDArray[np.int64],
+) -> tuple[Levels, tuple[Repair, ...]]:
+    """Return the levels that are kept for 4-bit weights of TensorRT, and what was tried."""
+    record = replace(found.model, scheme=TENSORRT_SCHEME)
+    bench = Bench(model, record, tuple(decisions), data, fitted, held_out, gptq=(Precision.INT4,))
+    in_use, tried = choose_rounding(bench, InUse({}), lambda share, what: None)
+    return in_use.levels, tried
 
 
 def test_four_bit_weights_that_help_are_kept_with_their_gain(tmp_path: Path) -> None:
     model, found, data = prepared(tmp_path, samples(192, correlated=True))
-    decisions = [Decision(layer.name, Precision.INT4) for layer in found.layers]
+    decisions = [Decision(layer.name, Precision.INT4) for layer in found.model.layers]
     fitted, held_out = split(192, 1, seed=0)
-    levels, tried = round_weights(model, found, decisions, {}, TENSORRT_SCHEME, (), data, fitted, held_out)
-    assert {entry.where[0] for entry in tried} == {layer.name for layer in found.layers}
+    levels, tried = rounded(model, found, decisions, data, fitted, held_out)
+    assert {entry.where[0] for entry in tried} == {layer.name for layer in found.model.layers}
     assert all(entry.what is RepairKind.SECOND_ORDER for entry in tried)
     assert {(entry.where[0], Precision.INT4) for entry in tried if entry.kept} == levels.keys()
     before, after = (sum(getattr(entry, key) for entry in tried) for key in ("loss_before", "loss_after"))
@@ -63,8 +82,8 @@ def test_levels_fitted_to_other_data_than_they_are_judged_on_are_not_kept(tmp_pa
     mixed = feeds["x"].copy()
     mixed[held_out] = np.asarray(np.random.default_rng(9).normal(size=(len(held_out), 64)) * 3, dtype=np.float32)
     model, found, data = prepared(tmp_path, {"x": mixed})
-    decisions = [Decision(layer.name, Precision.INT4) for layer in found.layers[:1]]
-    levels, tried = round_weights(model, found, decisions, {}, TENSORRT_SCHEME, (), data, fitted, held_out)
+    decisions = [Decision(layer.name, Precision.INT4) for layer in found.model.layers[:1]]
+    levels, tried = rounded(model, found, decisions, data, fitted, held_out)
     assert [entry.kept for entry in tried] == [False]
     assert levels == {}
 
@@ -88,11 +107,11 @@ def pictures(count: int) -> dict[str, Array]:
     return {"x": x.astype(np.float32)}
 
 
-def repaired(folder: Path, config: Json) -> tuple[RepairTable, StageContext, Json]:
-    driver, basics = ranged(folder, coarse(), pictures(192), pictures(16), config)
-    result = driver.run("repair", basics)
-    table = value_from_json(RepairTable, driver.workspace.read_json(value_from_json(FileRef, result["repairs"])))
-    return table, StageContext(Workspace(driver.workspace.root), folder, lambda fraction, message: None), result
+def repaired(folder: Path, config: Json) -> tuple[RepairTable, Workspace, CorrectResult]:
+    driver, job = ranged(folder, coarse(), pictures(192), pictures(16), config)
+    settings = job.config.calibration
+    result = driver.run(CORRECT, CorrectRequest(job.calibrated, settings.method, settings.second_order, job.config.search.seed))
+    return driver.workspace.read_value(RepairTable, result.corrections), driver.workspace, result
 
 
 def test_eight_bit_weights_are_tried_only_where_a_job_asks_for_it(tmp_path: Path) -> None:
@@ -107,13 +126,13 @@ def test_eight_bit_weights_are_tried_only_where_a_job_asks_for_it(tmp_path: Path
 
 def test_kept_levels_go_through_a_file_that_the_stage_names_into_the_engine(tmp_path: Path) -> None:
     config: Json = {"calibration": {"second_order": ["int8"]}, "accuracy": {"min_relative": 0.3}, "search": {"max_trials": 2}}
-    table, context, result = repaired(tmp_path / "stage", config)
-    levels = read_levels(table, context)
+    table, workspace, result = repaired(tmp_path / "stage", config)
+    levels = read_levels(table, workspace)
     assert levels
     assert table.levels is not None
-    assert table.levels.sha256 in {cast(Json, ref)["sha256"] for ref in cast(Sequence[object], result["named"])}
+    assert table.levels in result.files
     finished = run_job(tmp_path / "job", coarse(), pictures(192), pictures(16), config)
-    explicit = onnx.load(finished.path(cast(Json, finished.outcome["artifacts"])["model.explicit.onnx"]))
+    explicit = onnx.load(finished.path(finished.outcome.artifacts["model.explicit.onnx"]))
     stored = [numpy_helper.to_array(tensor) for tensor in explicit.graph.initializer]
     for array in levels.values():
         assert any(np.array_equal(array, other) for other in stored if other.dtype == np.int8)

@@ -10,7 +10,7 @@ from engine_builder.backends.base import Capabilities, Source
 from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
 from engine_builder.backends.onnxruntime.integer_kernels import IntegerKernels
 from engine_builder.backends.target_checks import check_config
-from engine_builder.config.config import Config, ExactOn, config_from_json
+from engine_builder.config.config import ExactOn, config_from_json
 from engine_builder.engines import job_scheme as module
 from engine_builder.engines.job_scheme import job_scheme
 from engine_builder.qdq.dialects.tensorrt import TensorRtDialect
@@ -29,14 +29,14 @@ def test_pairs_are_bounded_where_kernels_saturate_or_may(
     monkeypatch: pytest.MonkeyPatch, kernels: IntegerKernels, exact_on: ExactOn, *, bounds_pairs: bool
 ) -> None:
     monkeypatch.setattr(module, "measured_kernels", lambda: kernels)
-    scheme = job_scheme(Config(exact_on=exact_on), OrtCpuBackend().capabilities)
+    scheme = job_scheme(exact_on, OrtCpuBackend().capabilities)
     assert scheme.bounds_pairs is bounds_pairs
     assert scheme.quantized_outputs == ONNXRUNTIME_CPU_SCHEME.quantized_outputs
 
 
 def test_engines_that_do_not_run_on_the_processor_keep_their_scheme() -> None:
     gpu = Capabilities("tensorrt", Precision.FP16, (Precision.INT8,), TENSORRT_SCHEME, TensorRtDialect(), Source.MEASURED)
-    assert job_scheme(Config(), gpu) is TENSORRT_SCHEME
+    assert job_scheme(ExactOn.THIS_MACHINE, gpu) is TENSORRT_SCHEME
 
 
 def test_exact_on_is_refused_where_it_would_mean_nothing() -> None:

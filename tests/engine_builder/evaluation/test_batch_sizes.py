@@ -12,6 +12,7 @@ from calibration.data.dataset import CalibrationSet
 from calibration.errors import InvalidConfigError, InvalidModelError
 from calibration.onnx_model.model_io import TensorSpec
 from engine_builder.config.config import config_from_json
+from engine_builder.config.inspect_settings import inspect_settings
 from engine_builder.evaluation.batch_sizes import fixed_batch, timed_call, timing_shapes, whole_batches
 
 DYNAMIC = (TensorSpec("ids", "int64", ("N", "T")), TensorSpec("mask", "float32", ("N", "T")))
@@ -24,7 +25,7 @@ def samples(**shapes: tuple[int, ...]) -> CalibrationSet:
 def shapes_for(
     specs: tuple[TensorSpec, ...], config: Mapping[str, object], found: CalibrationSet | None = None
 ) -> dict[str, tuple[int, ...]]:
-    return timing_shapes(specs, config_from_json(config), found or samples(ids=(10, 8), mask=(10, 8)))
+    return timing_shapes(specs, inspect_settings(config_from_json(config)), found or samples(ids=(10, 8), mask=(10, 8)))
 
 
 def opt(*sizes: int) -> dict[str, object]:

@@ -9,11 +9,14 @@ import pytest
 from calibration.data.sample_axes import OutputAxis
 from calibration.errors import InvalidConfigError
 from engine_builder.config.config import config_from_json
+from engine_builder.config.inspect_settings import inspect_settings
 from engine_builder.errors import EngineError
 from engine_builder.evaluation.model_calls import settled_batch
 from tests.axes_models import baked_batch, frames_first, frames_first_of_four, normalized_over_the_batch, squeezed
 from tests.called_models import calls_of
 from tests.model_text import model_from_text, samples_for
+
+BATCHES_OF_8 = inspect_settings(config_from_json({"batch_size": 8}))
 
 
 def rows(nodes: str, output: str = "N,4") -> onnx.ModelProto:
@@ -161,8 +164,8 @@ def test_a_model_that_never_runs_says_so() -> None:
 def test_a_batch_that_the_model_does_not_take_is_refused() -> None:
     calls = calls_of(baked_batch().model, baked_batch().arrays, timed=8)
     with pytest.raises(InvalidConfigError, match="batch_size: found 8 samples a call, expected 1: the model takes one sample at a time"):
-        settled_batch(calls, config_from_json({"batch_size": 8}), 8)
-    assert settled_batch(calls_of(rows("y = Relu(h)")), config_from_json({"batch_size": 8}), 8) == 8
+        settled_batch(calls, BATCHES_OF_8, 8)
+    assert settled_batch(calls_of(rows("y = Relu(h)")), BATCHES_OF_8, 8) == 8
 
 
 def test_samples_may_be_fewer_than_a_call() -> None:

@@ -14,12 +14,15 @@ import pytest
 from calibration.accuracy.measures.token_classes import IGNORED, span_f1, token_f1
 from calibration.accuracy.measures.values import cosine
 from calibration.accuracy.metrics import Metric, OutputKind
-from calibration.codec import json_from_value
+from calibration.codec import as_object, json_from_value
 from calibration.errors import InputError, InvalidCalibrationSetError, InvalidConfigError, InvalidMetricError
 from calibration.sensitivity.task_losses import losses
 from engine_builder.backends.target_checks import with_metric_model
 from engine_builder.config.config import config_from_json
+from engine_builder.config.inspect_settings import inspect_settings
 from engine_builder.evaluation.scoring import is_per_sample, is_per_token, labelled_tokens
+from engine_builder.pipeline.stage_table import KEPT_STAGES
+from engine_builder.stage_io.measuring import InspectRequest
 from service.worker.stage_cache import StageCache
 from tests.driver import Finished, plain_outputs, run_job, submitted, trials_of
 from tests.model_text import Array, cnn, model_from_text, samples_for
@@ -59,8 +62,7 @@ def data_of(finished: Finished) -> Mapping[str, object]:
 
 
 def page_of(finished: Finished) -> str:
-    artifacts = cast(Mapping[str, object], finished.outcome["artifacts"])
-    return finished.path(artifacts["report.html"]).read_text()
+    return finished.path(finished.outcome.artifacts["report.html"]).read_text()
 
 
 def first_refusal(
@@ -135,11 +137,13 @@ def test_labels_of_any_form_reach_a_metric_of_the_users_own(tmp_path: Path) -> N
 
 
 def test_the_metric_model_is_part_of_what_kept_measurements_are_found_by(tmp_path: Path) -> None:
-    cache = StageCache(tmp_path / "cache", "1")
+    cache = StageCache(tmp_path / "cache", "1", KEPT_STAGES)
     keys = set()
     for name, nodes in (("a", CLOSE), ("b", CLOSE.replace("Exp(e)", "Sigmoid(e)")), ("c", CLOSE)):
         driver, job = submitted(tmp_path / name, cnn(), metric_model=metric("float[N,3] logits, float[N,3] reference_logits", nodes))
-        keys.add(cache.key("inspect", {"metric_model": json_from_value(job.metric_model)}, driver.workspace))
+        keys.add(
+            cache.key("inspect", as_object(json_from_value(InspectRequest(job.files, inspect_settings(job.config)))), driver.workspace)
+        )
     assert len(keys) == 2
 
 

@@ -2,23 +2,26 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.codec import json_from_value, value_from_json
+from calibration.accuracy.verdict import Selection
 from calibration.number_formats.precision import Precision
 from engine_builder.errors import StageCrashedError
 from engine_builder.pipeline.optimize import MAX_PROBE_SAMPLES, best_index, optimize, probe_shares, public_trial
 from engine_builder.pipeline.stage_table import STAGES
 from engine_builder.records.trial import Accuracy, Trial, failed_trial
+from engine_builder.stage_io.engines import PredictRequest, TrialRequest, VerdictRequest
+from engine_builder.stage_io.measuring import ConfidenceRequest, HessianRequest, HessianResult, InspectRequest, RangesRequest, RangesResult
+from engine_builder.stage_io.outcome import JobOutcome, ReportRequest
 from tests.engine_builder.fake_job import (
     BASELINE,
     HALFWAY,
+    KERNELS_MS,
     MODEL,
     Failure,
     FakeStages,
@@ -38,22 +41,29 @@ SHOWN = ("inspect", "ranges", "sensitivity", "dependency", "search", "refine", "
 def test_every_stage_runs_in_its_order() -> None:
     stages = FakeStages(HALFWAY)
     run(stages)
-    kinds = [stage for stage, _ in itertools.groupby(stage for _, stage, _, _ in stages.calls)]
-    measuring = ["inspect", "ranges", "repair", "sensitivity", "hessian", "dependency", "orders"]
-    assert kinds == [*measuring, "trial", "forecast", "trial", "forecast", "verdict", "report"]
-    assert set(kinds) == set(STAGES) - {"baseline", "rebuild"}  # of targets that build one
+    kinds = [stage for stage, _ in itertools.groupby(stage for stage in (call.stage for call in stages.calls))]
+    measuring = ["inspect", "ranges", "correct", "sensitivity", "hessian", "interactions", "rank"]
+    assert kinds == [*measuring, "trial", "predict", "trial", "predict", "verdict", "report"]
+    assert set(kinds) == set(STAGES) - {"baseline", "rebuild", "confidence"}  # of targets that build one, and of users who ask for it
 
 
-def test_without_repairs_there_is_no_stage_for_them() -> None:
+def test_without_corrections_there_is_no_stage_for_them() -> None:
     stages = FakeStages(HALFWAY)
     run(stages, asked(calibration={"repair": False}))
-    assert stages.names("repair") == []
-    assert all("repairs" not in request for _, _, request, _ in stages.calls)
+    assert stages.names("correct") == []
+    assert stages.reported.job.calibrated.corrections is None
+
+
+def test_a_confidence_is_looked_at_before_anything_is_measured() -> None:
+    stages = FakeStages(HALFWAY)
+    run(stages, asked(accuracy={"metric": "top1", "min_relative": 0.999, "confidence": 0.9}))
+    assert stages.names()[:3] == ["inspect", "confidence", "ranges"]
+    assert [request.confidence for request in stages.requests(ConfidenceRequest)] == [0.9]
 
 
 def test_the_result_is_that_of_the_report() -> None:
     result, _ = run(FakeStages(HALFWAY))
-    assert result == {"result": {"outcome": "improved"}, "engine": json_from_value(BASELINE), "artifacts": {}}
+    assert result == JobOutcome({"outcome": "improved"}, "engine.onnx", BASELINE, {})
 
 
 def test_names_are_unique() -> None:
@@ -66,7 +76,7 @@ def test_names_are_unique() -> None:
 def test_progress_stays_within_0_and_1_and_never_falls(world: FakeWorld) -> None:
     stages = FakeStages(world)
     _, watcher = run(stages)
-    spans = [span for _, _, _, span in stages.calls]
+    spans = [call.span for call in stages.calls]
     assert all(0.0 <= start <= stop <= 1.0 for start, stop in spans)
     assert all(one[0] <= other[0] for one, other in itertools.pairwise(spans))
     assert all(one[1] <= other[0] + 1e-12 for one, other in itertools.pairwise(spans))
@@ -80,8 +90,8 @@ def test_only_stages_that_users_know_are_shown() -> None:
     assert [stage for stage, _ in itertools.groupby(stage for stage, _ in watcher.stages)] == list(SHOWN)
 
 
-def breaks_at_half(stage: str, request: Mapping[str, object]) -> Exception | None:
-    is_half = stage == "trial" and len(cast(Mapping[str, str], request["low"])) == 8
+def breaks_at_half(stage: str, request: object) -> Exception | None:
+    is_half = isinstance(request, TrialRequest) and len(request.precisions) == 8
     return StageCrashedError("killed by signal 11", fix="none") if is_half else None
 
 
@@ -104,7 +114,7 @@ def test_a_job_that_was_cut_off_goes_on_where_it_was(stop: int) -> None:
     run(whole)
     replay = Replay(FakeStages(HALFWAY))
 
-    def cut(name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
+    def cut(name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> Mapping[str, object]:
         if len(replay.stages.calls) == stop:
             raise KeyboardInterrupt
         return replay(name, stage, request, span)
@@ -125,48 +135,50 @@ def test_a_lossless_model_is_noticed_after_two_trials() -> None:
 def test_no_forecast_is_made_once_a_limit_is_reached() -> None:
     stages = FakeStages(HALFWAY)
     run(stages, asked(search={"max_trials": 2}))
-    assert stages.names("forecast") == []
+    assert stages.names("predict") == []
 
 
 def test_the_second_forecast_is_given_the_kernel_times_of_the_first_and_all_trials() -> None:
     stages = FakeStages(HALFWAY)
     run(stages)
-    assert "kernels_ms" not in stages.request("forecast/search")
-    assert stages.request("forecast/refine")["kernels_ms"] == {"layer000": {"baseline": 2.0, "int8": 1.0}}
-    assert len(cast(Sequence[object], stages.request("forecast/search")["trials"])) == 2
-    assert len(cast(Sequence[object], stages.request("forecast/refine")["trials"])) == len(reported(stages))
+    first, second = stages.requests(PredictRequest)
+    assert (first.kernels_ms, second.kernels_ms) == (None, KERNELS_MS)
+    assert (len(first.trials), second.trials) == (2, reported(stages))
 
 
 def test_the_report_is_told_what_every_probe_ran_on() -> None:
     class Mixed(FakeStages):
-        def hessian(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-            return super().hessian(name, request) | {"provider": "CUDAExecutionProvider"}
+        def hessian(self, name: str, request: HessianRequest) -> HessianResult:
+            return dataclasses.replace(super().hessian(name, request), provider="CUDAExecutionProvider")
 
     stages = Mixed(HALFWAY)
     run(stages)
-    assert stages.request("report")["providers"] == ["CPUExecutionProvider", "CUDAExecutionProvider"]
+    assert stages.reported.providers == ("CPUExecutionProvider", "CUDAExecutionProvider")
 
 
 def test_after_the_inspection_the_model_is_the_baseline() -> None:
     stages = FakeStages(HALFWAY)
     run(stages)
-    assert stages.request("inspect")["model"] == json_from_value(MODEL)
-    assert all(request["model"] == json_from_value(BASELINE) for name, _, request, _ in stages.calls if name != "inspect")
+    assert [request.files.model for request in stages.requests(InspectRequest)] == [MODEL]
+    jobs = [
+        call.request.job
+        for call in stages.calls
+        if isinstance(call.request, TrialRequest | PredictRequest | VerdictRequest | ReportRequest)
+    ]
+    assert {job.baseline for job in jobs} == {BASELINE}
 
 
 def test_trials_are_named_by_their_fingerprint_and_numbered_in_turn() -> None:
     stages = FakeStages(HALFWAY)
     run(stages)
-    for index, name in enumerate(stages.names("trial")):
-        assert stages.request(name)["index"] == index
+    assert [request.index for request in stages.requests(TrialRequest)] == list(range(len(stages.names("trial"))))
     assert [f"trial/{trial.fingerprint}" for trial in reported(stages)] == stages.names("trial")
 
 
 def test_finalists_go_to_the_verdict_safest_first() -> None:
     stages = FakeStages(HALFWAY)
     run(stages)
-    chosen = value_from_json(tuple[Trial, ...], stages.request("verdict")["finalists"])
-    assert [trial.low_layers for trial in chosen] == sorted(
+    assert [trial.low_layers for trial in stages.judged.finalists] == sorted(
         trial.low_layers for trial in reported(stages) if trial.met and trial.low_layers
     )
 
@@ -175,11 +187,11 @@ def sampled(world: FakeWorld, samples: int, on_search: Accuracy) -> FakeStages:
     """Return stages whose trials saw ``samples`` samples in all and ``on_search`` on the search's half."""
 
     class Sampled(FakeStages):
-        def trial(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-            found = value_from_json(Trial, super().trial(name, request)["trial"])
+        def trial(self, name: str, request: TrialRequest) -> Trial:
+            found = super().trial(name, request)
             assert found.on_all is not None
             known = dataclasses.replace(found.on_all, samples=samples)
-            return {"trial": json_from_value(dataclasses.replace(found, on_all=known, on_search=on_search if found.low_layers else known))}
+            return dataclasses.replace(found, on_all=known, on_search=on_search if found.low_layers else known)
 
     return Sampled(world)
 
@@ -190,14 +202,14 @@ BAD = Accuracy(0.5, 0.9, -0.4, 0.4, binary=True, samples=500_000)
 def test_with_enough_samples_the_search_looks_at_its_half_alone() -> None:
     stages = sampled(LOSSLESS, 1_000_000, BAD)
     run(stages)
-    assert stages.request("verdict")["selection"] == "held_out"
-    assert stages.request("verdict")["finalists"] == []
+    assert stages.judged.selection is Selection.HELD_OUT
+    assert stages.judged.finalists == ()
 
 
 def test_with_few_samples_search_and_verdict_share_them() -> None:
     stages = sampled(LOSSLESS, 100, BAD)
     run(stages)
-    assert stages.request("verdict")["selection"] == "shared"
+    assert stages.judged.selection is Selection.SHARED
     assert len(stages.names("trial")) == 2
 
 
@@ -230,10 +242,9 @@ def test_a_failed_trial_is_public_with_its_failure() -> None:
 
 def test_only_layers_that_can_take_a_low_precision_take_it() -> None:
     class Unable(FakeStages):
-        def ranges(self, name: str, request: Mapping[str, object]) -> dict[str, object]:
-            found = super().ranges(name, request)
-            able = {layer: ["int8"] if layer < "layer004" else [] for layer in self.world.layers}
-            return {**found, "able": able}
+        def ranges(self, name: str, request: RangesRequest) -> RangesResult:
+            eligible = {layer: (Precision.INT8,) if layer < "layer004" else () for layer in self.world.layers}
+            return dataclasses.replace(super().ranges(name, request), eligible=eligible)
 
     stages = Unable(HALFWAY)
     run(stages)

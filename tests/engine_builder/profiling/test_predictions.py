@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from calibration.number_formats.precision import Precision
-from calibration.sensitivity.ranking import Sensitivity, SensitivityTable
+from calibration.sensitivity.records import Sensitivity, SensitivityTable
 from engine_builder.profiling.predictions import predictions
 from engine_builder.records.trial import Trial, failed_trial
-from engine_builder.reporting.body.stage_results import FittedTimes, PredictedSequence, PredictResult
 from engine_builder.search.loss_model import LossCheck
+from engine_builder.stage_io.engines import FittedTimes, PredictedSequence, PredictResult
 
 INT8, INT4, FP32 = Precision.INT8, Precision.INT4, Precision.FP32
 

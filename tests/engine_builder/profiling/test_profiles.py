@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.base import Backend, Engine, Runner
 from engine_builder.backends.kernels import KernelTime
+from engine_builder.engines.quantized_engine import EngineRecipe
 from engine_builder.errors import BuildError
 from engine_builder.profiling import profiles as module
 from engine_builder.profiling.profiles import MOST_PARTS, UNIFORM, gains_of_parts, groups_to_time, profiled
-from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Latency, Trial
 from engine_builder.search.search_space import BASELINE, Low
+from engine_builder.stage_io.engines import EngineJob
 from engine_builder.timing import Timing, TimingPlan
 from engine_builder.workspace.workspace import StageContext
-from tests.driver import Driver, Json, inspection_of, ranged
+from tests.driver import Driver, inspection_of, ranged
 from tests.engine_builder.profiling.test_layer_times import layer
 from tests.model_text import cnn, samples_for
 
@@ -70,9 +71,8 @@ class OneKernel:
         self.built: dict[Path, Low] = {}
         self.broken = broken
 
-    def build(
-        self, found: Inspection, request: Mapping[str, object], low: Low, backend: Backend, context: StageContext, corrections: object
-    ) -> Engine:
+    def build(self, recipe: EngineRecipe, backend: Backend, context: StageContext) -> Engine:
+        low = recipe.precisions
         if self.broken is not None and self.broken not in low:
             raise BuildError("it does not build", fix="none")
         path = context.scratch / "engine"
@@ -107,11 +107,11 @@ class _Opened:
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Driver, Json]:
+def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Driver, EngineJob]:
     return ranged(tmp_path_factory.mktemp("job"), cnn(), samples_for(cnn(), 20))
 
 
-def gains(job: tuple[Driver, Json], folder: Path, backend: OneKernel, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+def gains(job: tuple[Driver, EngineJob], folder: Path, backend: OneKernel, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Return what each layer is found to gain in the engine with all of them low."""
     driver, basics = job
     monkeypatch.setattr(module, "build", backend.build)
@@ -119,11 +119,13 @@ def gains(job: tuple[Driver, Json], folder: Path, backend: OneKernel, monkeypatc
     low = dict.fromkeys(CNN_LAYERS, Precision.INT8)
     trial = Trial(1, "f1", low, "all_low", 4, None, None, 0.0, latency, 1, None, 1.0, None)
     context = StageContext(driver.workspace, folder, lambda fraction, message: None)
-    found = profiled(inspection_of(driver, basics), 1, (trial,), basics, cast(Backend, backend), context, ())
+    found = profiled(basics, inspection_of(driver, basics), (trial,), cast(Backend, backend), context, ())
     return {name: times[BASELINE] - times["int8"] for name, times in found.items()}
 
 
-def test_engines_that_differ_find_what_one_kernel_hides(job: tuple[Driver, Json], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_that_differ_find_what_one_kernel_hides(
+    job: tuple[Driver, EngineJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backend = OneKernel()
     assert gains(job, tmp_path, backend, monkeypatch) == pytest.approx(GAINS)
     left_out = [set(CNN_LAYERS) - set(low) for low in backend.built.values() if len(low) == len(CNN_LAYERS) - 1]
@@ -131,17 +133,17 @@ def test_engines_that_differ_find_what_one_kernel_hides(job: tuple[Driver, Json]
 
 
 def test_where_an_engine_does_not_build_the_kernel_is_split_by_work(
-    job: tuple[Driver, Json], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: tuple[Driver, EngineJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = gains(job, tmp_path, OneKernel(broken="Conv_c2"), monkeypatch)
     assert found["Conv_c1"] == pytest.approx(GAINS["Conv_c1"])
-    macs = {item.name: item.macs for item in inspection_of(*job).layers}
+    macs = {item.name: item.macs for item in inspection_of(*job).model.layers}
     whole = sum(GAINS.values())
     assert found["Conv_c2"] == pytest.approx(whole * macs["Conv_c2"] / sum(macs.values()))
 
 
 def test_where_the_engines_do_not_all_run_the_kernel_is_split_by_work_and_all_are_closed(
-    job: tuple[Driver, Json], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: tuple[Driver, EngineJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = OneKernel()
     opened: list[_Opened] = []
@@ -153,7 +155,7 @@ def test_where_the_engines_do_not_all_run_the_kernel_is_split_by_work_and_all_ar
         return opened[-1]
 
     monkeypatch.setattr(backend, "open", opens_two)
-    macs = {item.name: item.macs for item in inspection_of(*job).layers}
+    macs = {item.name: item.macs for item in inspection_of(*job).model.layers}
     whole = sum(GAINS.values())
     assert gains(job, tmp_path, backend, monkeypatch) == pytest.approx(
         {name: whole * macs[name] / sum(macs.values()) for name in CNN_LAYERS}
@@ -162,7 +164,7 @@ def test_where_the_engines_do_not_all_run_the_kernel_is_split_by_work_and_all_ar
 
 
 def test_layers_with_kernels_of_their_own_need_no_other_engine(
-    job: tuple[Driver, Json], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: tuple[Driver, EngineJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = OneKernel()
     every = itertools.repeat(0.25)

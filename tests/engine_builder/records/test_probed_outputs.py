@@ -11,7 +11,9 @@ from calibration.accuracy.metrics import OutputKind
 from calibration.data.sample_axes import OutputAxis
 from calibration.graph_passes.normalize import prepare
 from calibration.onnx_model.model_io import output_specs
+from engine_builder.pipeline.stage_table import SENSITIVITY
 from engine_builder.records.probed_outputs import ProbedOutputs, probed_outputs
+from engine_builder.stage_io.measuring import SensitivityRequest
 from tests.called_models import calls_of
 from tests.driver import inspection_of, ranged
 from tests.model_text import model_from_text
@@ -63,7 +65,7 @@ def test_scores_come_samples_first_with_classes_last() -> None:
 def test_a_layer_that_changes_no_label_still_has_a_loss(tmp_path: Path) -> None:
     text = "g (float[N,6] x) => (int64[N] z) { h = MatMul(x, w1) r = Relu(h) s = MatMul(r, w2) z = ArgMax<axis=1, keepdims=0>(s) }"
     driver, basics = ranged(tmp_path, model_from_text(text, {"w1": (6, 16), "w2": (16, 3)}))
-    assert inspection_of(driver, basics).kinds == (LABELS,)
-    driver.run("sensitivity", {**basics, "start": 0, "stop": 8})
+    assert inspection_of(driver, basics).model.outputs.kinds == (LABELS,)
+    driver.run(SENSITIVITY, SensitivityRequest(basics.calibrated, 0, 8))
     with np.load(next(tmp_path.rglob("singles-*.npz"))) as found:
         assert (found["loss"].mean(axis=0) > 0.0).all()

@@ -15,8 +15,8 @@ from engine_builder.records.float_plan import BaselineRepair, FloatAttempt
 from engine_builder.reporting.body.job_result import PredictedSpeedup
 from engine_builder.reporting.body.layer_facts import DependencyMap, MeasuredPair
 from engine_builder.reporting.body.report_body import ReportBody
-from engine_builder.reporting.body.stage_results import FinalLatency
 from engine_builder.reporting.page import render
+from engine_builder.stage_io.engines import FinalLatency
 from tests.engine_builder.report_body import (
     BODY,
     INT8,

@@ -10,10 +10,10 @@ import pytest
 from calibration.accuracy.verdict import Answer
 from calibration.codec import value_from_json
 from calibration.number_formats.precision import Precision
-from calibration.sensitivity.ranking import Sensitivity, SensitivityTable
+from calibration.sensitivity.records import Sensitivity, SensitivityTable
 from engine_builder.records.trial import Trial, failed_trial
-from engine_builder.reporting.body.stage_results import VerdictResult
 from engine_builder.reporting.reason import reason
+from engine_builder.stage_io.engines import VerdictResult
 from tests.engine_builder.report_desk import KEPT, NAMES, WORLD, improved, judged, trials_of, verdict
 from tests.engine_builder.search.fake_world import FakeWorld
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine_builder.reporting.body.stage_results import FinalLatency
 from engine_builder.reporting.tables import MAX_PAIRS, dependencies_table, engines_table, layers_table, reached_table, trials_table
+from engine_builder.stage_io.engines import FinalLatency
 from tests.engine_builder.report_body import BODY, RESULT, failed, trial
 from tests.engine_builder.reporting.page_reader import Page, rows_of
 

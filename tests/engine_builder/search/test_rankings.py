@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from calibration.number_formats.layer_precision import Decision
 from calibration.number_formats.precision import Precision
-from calibration.sensitivity.interactions import DependencyMatrix, PairTest
-from calibration.sensitivity.ranking import Sensitivity, SensitivityTable
+from calibration.sensitivity.interactions import DependencyMatrix
+from calibration.sensitivity.records import PairTest, Sensitivity, SensitivityTable
 from engine_builder.config.config import Order
 from engine_builder.search.rankings import certain_interactions, conditional_order, dependency_order, orders_from, prefixes, rescaled
 

@@ -10,12 +10,16 @@ import pytest
 from onnx import numpy_helper
 
 from calibration.accuracy.metrics import OutputKind
-from calibration.codec import json_from_value, value_from_json
+from calibration.codec import json_from_value
+from calibration.number_formats.precision import Precision
 from calibration.sensitivity.task_losses import losses
-from engine_builder.records.corrections import RepairTable
+from engine_builder.pipeline.stage_table import TRIAL
+from engine_builder.records.calibrated import read_corrections
+from engine_builder.records.corrections import RepairKind, RepairTable
+from engine_builder.records.trial import Trial
+from engine_builder.stage_io.engines import TrialRequest
 from engine_builder.stages.correct import split
-from engine_builder.workspace.workspace import FileRef
-from tests.driver import Json, plain_outputs, ranged, run_job, trials_of
+from tests.driver import Json, plain_outputs, ranged, run_job, trials_of, with_corrections
 from tests.model_text import Array, cnn, model_from_text, samples_for
 
 
@@ -39,8 +43,7 @@ def samples(count: int, *, large: bool) -> dict[str, Array]:
 
 def repaired(folder: Path, calibration: Mapping[str, Array], config: Json | None = None) -> RepairTable:
     driver, basics = ranged(folder, network(), dict(calibration), samples(16, large=False), config)
-    found = driver.run("repair", basics)
-    return value_from_json(RepairTable, driver.workspace.read_json(value_from_json(FileRef, found["repairs"])))
+    return read_corrections(with_corrections(driver, basics).calibrated, driver.workspace)
 
 
 def test_a_smoothing_that_helps_is_kept_with_its_gain(tmp_path: Path) -> None:
@@ -90,29 +93,26 @@ def test_the_report_shows_repairs_unless_they_are_switched_off(tmp_path: Path, w
     finished = run_job(tmp_path, network(), samples(192, large=True), samples(16, large=True), {"calibration": {"repair": wanted}})
     shown = cast(Sequence[Json], finished.report["repairs"])
     assert [item["what"] for item in shown] == ["smoothing", "smoothing", "bias correction"] * wanted
-    assert (
-        "x_Mul" in finished.path(cast(Json, finished.outcome["artifacts"])["model.explicit.onnx"]).read_bytes().decode("latin1")
-    ) is wanted
+    assert ("x_Mul" in finished.path(finished.outcome.artifacts["model.explicit.onnx"]).read_bytes().decode("latin1")) is wanted
 
 
-def biased(folder: Path, network: onnx.ModelProto, calibration: Mapping[str, Array]) -> Json:
+def biased(folder: Path, network: onnx.ModelProto, calibration: Mapping[str, Array]) -> Trial:
     """Return the trial of the engine with every layer low."""
     driver, basics = ranged(folder, network, dict(calibration), dict(samples_for(network, 16, seed=5)))
-    basics |= driver.run("repair", basics)
-    low = dict.fromkeys(cast(Mapping[str, object], basics["able"]), "int8")
-    return cast(Json, driver.run("trial", {**basics, "low": low, "index": 1, "order": "all_low"})["trial"])
+    job = with_corrections(driver, basics)
+    return driver.run(TRIAL, TrialRequest(job, dict.fromkeys(job.calibrated.eligible, Precision.INT8), 1, "all_low"))
 
 
 def test_a_bias_correction_is_kept_exactly_where_it_lowers_the_loss_on_other_samples(tmp_path: Path) -> None:
     kept = []
     for name, model in {"cnn": cnn(), "network": network()}.items():
         trial = biased(tmp_path / name, model, samples_for(model, 64))
-        bias = cast(Json, trial["bias"])
-        assert bias["what"] == "bias correction"
-        assert bias["samples"] == 16
-        assert bias["kept"] is (cast(float, bias["loss_after"]) < cast(float, bias["loss_before"]))
-        assert (trial["corrections"] is not None) is bias["kept"]
-        kept.append(bias["kept"])
+        bias = trial.bias
+        assert bias is not None
+        assert (bias.what, bias.samples) == (RepairKind.BIAS_CORRECTION, 16)
+        assert bias.kept is (bias.loss_after < bias.loss_before)
+        assert (trial.corrections is not None) is bias.kept
+        kept.append(bias.kept)
     assert any(kept)
 
 

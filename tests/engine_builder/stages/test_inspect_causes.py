@@ -8,10 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.codec import json_from_value
 from calibration.errors import InputError
-from engine_builder.config.config import config_json
-from tests.driver import Samples, submitted
+from tests.driver import Samples, inspected, submitted
 from tests.model_text import cnn, model_from_text, samples_for
 
 ROWS = {"x": np.random.default_rng(5).normal(size=(12, 6)).astype(np.float32)}
@@ -20,9 +18,8 @@ ROWS = {"x": np.random.default_rng(5).normal(size=(12, 6)).astype(np.float32)}
 def problem(folder: Path, model: onnx.ModelProto, calibration: Samples) -> InputError:
     """Run the stage, which must refuse, and return the error."""
     driver, job = submitted(folder, model, calibration)
-    files = {"model": job.model, "calibration": job.calibration, "validation": job.validation}
     with pytest.raises(InputError) as caught:
-        driver.run("inspect", {"config": config_json(job.config), **{name: json_from_value(ref) for name, ref in files.items()}})
+        inspected(driver, job)
     return caught.value
 
 

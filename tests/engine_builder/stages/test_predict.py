@@ -3,31 +3,29 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import cast
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
 
-from calibration.codec import json_from_value, value_from_json
 from calibration.graph.layers import find_layers
 from calibration.graph_passes.normalize import prepare
 from calibration.number_formats.layer_precision import Decision
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
-from calibration.onnx_model.model_io import save_model
-from calibration.sensitivity.ranking import Sensitivity, SensitivityTable
-from engine_builder.config.config import config_from_json, config_json
-from engine_builder.profiling.profiles import Kernels
+from calibration.sensitivity.records import Sensitivity, SensitivityTable
 from engine_builder.records.assignment import fingerprint_of
 from engine_builder.records.trial import Accuracy, Latency, Trial
-from engine_builder.search.search import Ladder
 from engine_builder.search.time_model import Flow, TimeModel
-from engine_builder.stages.inspect import inspect
-from engine_builder.stages.predict import flows_between, forecast, gains_from, prefix_ladder
-from engine_builder.stages.probe import ranges
-from engine_builder.workspace.workspace import StageContext, Workspace
+from engine_builder.stage_io.engines import PredictedSequence, PredictRequest, PredictResult, TrialSaid
+from engine_builder.stage_io.measuring import RankResult
+from engine_builder.stages.predict import flows_between, gains_from, predict, prefix_ladder
+from engine_builder.workspace.workspace import StageContext
+from tests.driver import ranged
 from tests.model_text import cnn, model_from_text, samples_for
+
+Predicting = tuple[PredictRequest, StageContext]
 
 LAYERS = ("Conv_c1", "Conv_c2", "Add_sum", "Gemm_logits")
 
@@ -133,35 +131,23 @@ def no_dependency(decisions: int) -> dict[str, NDArray[np.float64]]:
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], StageContext]:
+def job(tmp_path_factory: pytest.TempPathFactory) -> Predicting:
     """A small network with its ranges, and losses that grow from layer to layer."""
     root = tmp_path_factory.mktemp("job")
-    workspace = Workspace(root / "workspace")
+    driver, searched = ranged(
+        root / "workspace", cnn(), samples_for(cnn(), 40), config={"accuracy": {"metric": "agreement", "min_relative": 0.9}}
+    )
     scratch = root / "scratch"
     scratch.mkdir()
-    context = StageContext(workspace, scratch, lambda fraction, message: None)
-    save_model(cnn(), root / "workspace" / "model.onnx")
-    model = workspace.adopt("model.onnx")
-    data = workspace.write_arrays("calibration.npz", **samples_for(cnn(), 40))
-    config = config_json(config_from_json({"accuracy": {"metric": "agreement", "min_relative": 0.9}}))
-    request: dict[str, object] = {
-        "config": config,
-        "model": json_from_value(model),
-        "calibration": json_from_value(data),
-        "validation": None,
-    }
-    inspected = inspect(request, context)
-    request |= {"inspection": inspected["inspection"], "model": inspected["baseline"]}
-    request["ranges"] = ranges(request, context)["ranges"]
+    context = StageContext(driver.workspace, scratch, lambda fraction, message: None)
     rows = tuple(Sensitivity(layer, Precision.INT8, 10.0**-index, 0.0, None, None) for index, layer in enumerate(LAYERS))
-    table = SensitivityTable(rows, 24, 24, 1.0, ())
     order = tuple(Decision(layer, Precision.INT8) for layer in reversed(LAYERS))
-    request |= {
-        "table": json_from_value(workspace.write_json("sensitivity.json", json_from_value(table))),
-        "dependency": json_from_value(workspace.write_arrays("dependency.npz", **no_dependency(4))),
-        "orders": {"loss": json_from_value(order)},
-    }
-    return request, context
+    return PredictRequest(searched, ranked("one", rows, order, context), TRIALS), context
+
+
+def ranked(name: str, rows: tuple[Sensitivity, ...], order: tuple[Decision, ...], context: StageContext) -> RankResult:
+    table = context.workspace.write_value(f"{name}.json", SensitivityTable(rows, 24, 24, 1.0, ()))
+    return RankResult(table, context.workspace.write_arrays(f"{name}.npz", **no_dependency(len(rows))), {"loss": order})
 
 
 def trial(index: int, names: Sequence[str], ratio: float, order: str, kind: Precision = Precision.INT8) -> Trial:
@@ -175,55 +161,54 @@ KERNELS = {layer: {"baseline": 0.2, "int8": 0.1} for layer in LAYERS}
 TRIALS = (trial(0, (), 1.0, "baseline"), trial(1, LAYERS, 0.5, "all_low"))
 
 
-def ladders_of(found: Mapping[str, object]) -> dict[str, Ladder]:
-    ladders = [value_from_json(Ladder, item) for item in cast(Sequence[object], found["ladders"])]
-    return {ladder.name: ladder for ladder in ladders}
+def ladders_of(found: PredictResult) -> dict[str, PredictedSequence]:
+    return {ladder.name: ladder for ladder in found.ladders}
 
 
-def test_the_first_forecast_gives_the_frontier_and_the_prefixes_of_each_order(job: tuple[dict[str, object], StageContext]) -> None:
+def test_the_first_forecast_gives_the_frontier_and_the_prefixes_of_each_order(job: Predicting) -> None:
     request, context = job
-    found = forecast({**request, "trials": json_from_value(TRIALS)}, context)
+    found = predict(request, context)
     ladders = ladders_of(found)
     assert list(ladders) == ["frontier", "loss"]
     assert [set(rung) for rung in ladders["loss"].rungs] == [set(LAYERS[-count:]) for count in (1, 2, 3)]
-    assert set(cast(Mapping[str, object], found["kernels_ms"])) == set(LAYERS)
-    assert all(set(times) == {"baseline", "int8"} for times in cast(Mapping[str, Mapping[str, float]], found["kernels_ms"]).values())
+    assert set(found.kernels_ms) == set(LAYERS)
+    assert all(set(times) == {"baseline", "int8"} for times in found.kernels_ms.values())
     for one, other in itertools.pairwise(ladders["frontier"].ratios):
         assert other < one
     assert list(context.scratch.glob("profile*")) == []
-    fingerprints = [name for item in cast(Sequence[Mapping[str, list[str]]], found["ladders"]) for name in item["fingerprints"]]
+    fingerprints = [name for ladder in found.ladders for name in ladder.fingerprints]
     rungs = [rung for ladder in ladders.values() for rung in ladder.rungs]
     assert fingerprints == [fingerprint_of(LAYERS, rung, Precision.FP32) for rung in rungs]
 
 
 def test_a_later_forecast_takes_the_kernel_times_of_the_first_and_gives_the_frontier_alone(
-    job: tuple[dict[str, object], StageContext],
+    job: Predicting,
 ) -> None:
     request, context = job
-    found = forecast({**request, "trials": json_from_value(TRIALS), "kernels_ms": KERNELS}, context)
+    found = predict(replace(request, kernels_ms=KERNELS), context)
     assert list(ladders_of(found)) == ["refine"]
-    assert found["kernels_ms"] == KERNELS
-    assert found == forecast({**request, "trials": json_from_value(TRIALS), "kernels_ms": KERNELS}, context)
+    assert found.kernels_ms == KERNELS
+    assert found == predict(replace(request, kernels_ms=KERNELS), context)
 
 
-def test_what_was_timed_is_predicted_as_it_was(job: tuple[dict[str, object], StageContext]) -> None:
+def test_what_was_timed_is_predicted_as_it_was(job: Predicting) -> None:
     request, context = job
-    found = forecast({**request, "trials": json_from_value(TRIALS), "kernels_ms": KERNELS}, context)
-    predicted = cast(Mapping[str, Mapping[str, float]], found["predicted"])
-    assert predicted["f0"] == {"ratio": 1.0, "loss": 0.0, "loss_error": 0.0, "refitted": 0.0, "refitted_error": 0.0}
-    assert predicted["f1"]["ratio"] == pytest.approx(0.5)
-    assert predicted["f1"]["loss"] == pytest.approx(1.111)
+    found = predict(replace(request, kernels_ms=KERNELS), context)
+    predicted = found.predicted
+    assert predicted["f0"] == TrialSaid(1.0, 0.0, 0.0, 0.0, 0.0)
+    assert predicted["f1"].ratio == pytest.approx(0.5)
+    assert predicted["f1"].loss == pytest.approx(1.111)
 
 
-def test_a_failed_trial_says_nothing_about_time(job: tuple[dict[str, object], StageContext]) -> None:
+def test_a_failed_trial_says_nothing_about_time(job: Predicting) -> None:
     request, context = job
     broken = Trial(2, "f2", {"Conv_c1": Precision.INT8}, "loss", 1, None, None, None, None, None, None, 0.0, "the compiler crashed")
-    found = forecast({**request, "trials": json_from_value((*TRIALS, broken)), "kernels_ms": KERNELS}, context)
-    assert cast(Mapping[str, object], found["time_model"])["trials"] == 2
+    found = predict(replace(request, trials=(*TRIALS, broken), kernels_ms=KERNELS), context)
+    assert found.time_model.trials == 2
 
 
 @pytest.fixture
-def both(job: tuple[dict[str, object], StageContext]) -> tuple[dict[str, object], StageContext]:
+def both(job: Predicting) -> Predicting:
     """The same job with a choice of INT8 and FP8: FP8 loses a tenth, and saves as much in the convolutions and half as much elsewhere."""
     request, context = job
     kinds = {Precision.INT8: 1.0, Precision.FP8: 0.1}
@@ -233,51 +218,43 @@ def both(job: tuple[dict[str, object], StageContext]) -> tuple[dict[str, object]
         for kind, share in kinds.items()
     )
     order = tuple(Decision(layer, kind) for kind in reversed(kinds) for layer in reversed(LAYERS))
-    table = json_from_value(SensitivityTable(rows, 24, 24, 1.0, ()))
     kernels = {layer: {"baseline": 0.2, "int8": 0.1, "fp8": 0.1 if "Conv" in layer else 0.15} for layer in LAYERS}
-    changed = {
-        "table": json_from_value(context.workspace.write_json("both.json", table)),
-        "dependency": json_from_value(context.workspace.write_arrays("both.npz", **no_dependency(8))),
-        "orders": {"loss": json_from_value(order)},
-        "kernels_ms": kernels,
-    }
-    return {**request, **changed}, context
+    return replace(request, ranked=ranked("both", rows, order, context), kernels_ms=kernels), context
 
 
 ALL_FP8 = trial(2, LAYERS, 0.6, "all_fp8", Precision.FP8)
 
 
-def test_each_layer_takes_the_precision_that_is_best_for_it(both: tuple[dict[str, object], StageContext]) -> None:
+def test_each_layer_takes_the_precision_that_is_best_for_it(both: Predicting) -> None:
     request, context = both
-    found = forecast({**request, "trials": json_from_value((*TRIALS, ALL_FP8))}, context)
+    found = predict(replace(request, trials=(*TRIALS, ALL_FP8)), context)
     rungs = ladders_of(found)["refine"].rungs
     fp8, int8 = Precision.FP8, Precision.INT8
     assert {"Conv_c1": fp8, "Conv_c2": fp8, "Add_sum": fp8, "Gemm_logits": fp8} in rungs
     assert rungs[-1]["Gemm_logits"] is int8
     assert any(set(rung.values()) == {int8, fp8} for rung in rungs)
-    overheads = cast(Mapping[str, float], cast(Mapping[str, object], found["time_model"])["overhead_ms"])
-    assert set(overheads) == {"int8", "fp8"}
-    predicted = cast(Mapping[str, Mapping[str, float]], found["predicted"])
-    assert [predicted[f"f{index}"]["ratio"] for index in range(3)] == pytest.approx([1.0, 0.5, 0.6])
-    assert [predicted[f"f{index}"]["loss"] for index in range(3)] == pytest.approx([0.0, 1.111, 0.1111])
+    assert set(found.time_model.overhead_ms) == {"int8", "fp8"}
+    predicted = found.predicted
+    assert [predicted[f"f{index}"].ratio for index in range(3)] == pytest.approx([1.0, 0.5, 0.6])
+    assert [predicted[f"f{index}"].loss for index in range(3)] == pytest.approx([0.0, 1.111, 0.1111])
 
 
-def test_the_loss_model_is_checked_against_the_trials(both: tuple[dict[str, object], StageContext]) -> None:
+def test_the_loss_model_is_checked_against_the_trials(both: Predicting) -> None:
     request, context = both
     trials = [dataclasses.replace(item, loss=loss) for item, loss in zip((*TRIALS, ALL_FP8), (0.0, 2.222, 0.2222), strict=True)]
-    found = forecast({**request, "trials": json_from_value(tuple(trials))}, context)
-    assert found["loss_model"] == {"factor": pytest.approx(2.0**0.4), "trials": 2, "within": 0, "spread": pytest.approx(0.6 * np.log(2.0))}
+    found = predict(replace(request, trials=tuple(trials)), context)
+    assert dataclasses.astuple(found.loss_model) == (pytest.approx(2.0**0.4), 2, 0, pytest.approx(0.6 * np.log(2.0)))
 
 
-def test_in_a_prefix_a_decision_replaces_another_of_its_layer_only_where_it_is_faster(both: tuple[dict[str, object], StageContext]) -> None:
+def test_in_a_prefix_a_decision_replaces_another_of_its_layer_only_where_it_is_faster(both: Predicting) -> None:
     """The convolutions are as fast in FP8 as in INT8, which loses more; the stage is asked with the first kernel times known."""
     request, context = both
-    kernels = request["kernels_ms"]
-    found = forecast({**request, "trials": json_from_value((*TRIALS, ALL_FP8))}, context)
-    assert found["kernels_ms"] == kernels
-    times = TimeModel(1.0, gains_from(cast(Kernels, kernels)), (), 0.0, {})
-    order = value_from_json(tuple[Decision, ...], cast(Mapping[str, object], request["orders"])["loss"])
-    ladder = prefix_ladder("loss", order, times, ())
+    kernels = request.kernels_ms
+    assert kernels is not None
+    found = predict(replace(request, trials=(*TRIALS, ALL_FP8)), context)
+    assert found.kernels_ms == kernels
+    times = TimeModel(1.0, gains_from(kernels), (), 0.0, {})
+    ladder = prefix_ladder("loss", request.ranked.rankings["loss"], times, ())
     assert len(ladder.rungs) == 6  # four layers in FP8 one by one, then two of them in INT8
     assert {layer: kind.value for layer, kind in ladder.rungs[-1].items()} == {
         "Conv_c1": "fp8",
@@ -287,19 +264,18 @@ def test_in_a_prefix_a_decision_replaces_another_of_its_layer_only_where_it_is_f
     }
 
 
-def test_a_precision_that_was_not_timed_is_in_no_ladder(both: tuple[dict[str, object], StageContext]) -> None:
+def test_a_precision_that_was_not_timed_is_in_no_ladder(both: Predicting) -> None:
     request, context = both
     kernels = {layer: {"baseline": 0.2, "int8": 0.1} for layer in LAYERS}
     failed = Trial(2, "f2", dict.fromkeys(LAYERS, Precision.FP8), "all_fp8", 4, None, None, None, None, None, None, 0.0, "no such kernel")
-    found = forecast({**request, "kernels_ms": kernels, "trials": json_from_value((*TRIALS, failed))}, context)
+    found = predict(replace(request, kernels_ms=kernels, trials=(*TRIALS, failed)), context)
     assert {kind for rung in ladders_of(found)["refine"].rungs for kind in rung.values()} == {Precision.INT8}
 
 
-def test_only_uniform_engines_that_were_timed_are_profiled(both: tuple[dict[str, object], StageContext]) -> None:
+def test_only_uniform_engines_that_were_timed_are_profiled(both: Predicting) -> None:
     request, context = both
     failed = Trial(2, "f2", dict.fromkeys(LAYERS, Precision.FP8), "all_fp8", 4, None, None, None, None, None, None, 0.0, "no such kernel")
-    first = {key: value for key, value in request.items() if key != "kernels_ms"}
-    found = forecast({**first, "trials": json_from_value((*TRIALS, failed))}, context)
+    found = predict(replace(request, kernels_ms=None, trials=(*TRIALS, failed)), context)
     ladders = ladders_of(found)
-    assert all(set(times) == {"baseline", "int8"} for times in cast(Kernels, found["kernels_ms"]).values())
+    assert all(set(times) == {"baseline", "int8"} for times in found.kernels_ms.values())
     assert {kind for ladder in ladders.values() for rung in ladder.rungs for kind in rung.values()} == {Precision.INT8}

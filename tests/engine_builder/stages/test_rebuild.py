@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -12,18 +11,22 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from calibration.accuracy.verdict import AccuracyVerdict, Answer, Selection
-from calibration.codec import json_from_value, value_from_json
+from calibration.accuracy.verdict import Answer, Selection
+from calibration.codec import value_from_json
 from calibration.errors import InvalidMetricError
+from calibration.number_formats.precision import Precision
 from engine_builder.errors import BuildError
 from engine_builder.evaluation import measurement
 from engine_builder.pipeline.optimize import optimize
+from engine_builder.pipeline.stage_table import TRIAL
+from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
+from engine_builder.stage_io.engines import BaselineRequest, EngineJob, RebuildRequest, TrialRequest, VerdictRequest, VerdictResult
 from engine_builder.stages.baseline import FINAL_FOLDER, baseline
 from engine_builder.stages.rebuild import rebuild
 from engine_builder.stages.verdict import verdict
-from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
-from tests.driver import Driver, Finished, Json, inspection_of, ranged, submitted, trials_of
+from engine_builder.workspace.workspace import StageContext, Workspace
+from tests.driver import Driver, Finished, Json, ranged, submitted, trials_of
 from tests.engine_builder.fake_levels import Levels
 from tests.fake_timer import FakeTimer
 from tests.model_text import cnn, samples_for
@@ -32,12 +35,12 @@ SAMPLES = 40
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Driver, Json, Trial]:
+def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Driver, EngineJob, Trial]:
     config: Json = {"accuracy": {"metric": "agreement", "min_relative": 0.75}}
     driver, basics = ranged(tmp_path_factory.mktemp("job"), cnn(), samples_for(cnn(), 20), samples_for(cnn(), SAMPLES, seed=2), config)
     driver.timer = FakeTimer(1.0)
-    found = driver.run("trial", {**basics, "low": {"Conv_c1": "int8", "Conv_c2": "int8"}, "index": 1, "order": "loss"})
-    return driver, basics, value_from_json(Trial, found["trial"])
+    low = {"Conv_c1": Precision.INT8, "Conv_c2": Precision.INT8}
+    return driver, basics, driver.run(TRIAL, TrialRequest(basics, low, 1, "loss"))
 
 
 def context_of(driver: Driver, folder: Path) -> StageContext:
@@ -45,15 +48,14 @@ def context_of(driver: Driver, folder: Path) -> StageContext:
     return StageContext(Workspace(driver.workspace.root), folder, lambda fraction, message: None)
 
 
-def rebuilt(job: tuple[Driver, Json, Trial], folder: Path, levels: Levels) -> Trial:
+def rebuilt(job: tuple[Driver, EngineJob, Trial], folder: Path, levels: Levels) -> Trial:
     driver, basics, trial = job
-    found = rebuild({**basics, "finalist": json_from_value(trial)}, context_of(driver, folder), building=levels)
-    return value_from_json(Trial, found["trial"])
+    return rebuild(RebuildRequest(basics, trial), context_of(driver, folder), building=levels)
 
 
-def judged(job: tuple[Driver, Json, Trial], folder: Path, finalist: Trial, levels: Levels) -> Json:
+def judged(job: tuple[Driver, EngineJob, Trial], folder: Path, finalist: Trial, levels: Levels) -> VerdictResult:
     driver, basics, _ = job
-    request = {**basics, "selection": Selection.SHARED.value, "finalists": json_from_value((finalist,)), "timed": 1}
+    request = VerdictRequest(basics, (finalist,), Selection.SHARED, most_timed=1)
     return verdict(request, context_of(driver, folder), timer=FakeTimer(1.0), building=levels)
 
 
@@ -66,7 +68,7 @@ def level_of(path: Path) -> str:
     return onnx.load_model(path).doc_string
 
 
-def test_a_finalist_is_built_at_the_final_level_scored_and_kept(job: tuple[Driver, Json, Trial], tmp_path: Path) -> None:
+def test_a_finalist_is_built_at_the_final_level_scored_and_kept(job: tuple[Driver, EngineJob, Trial], tmp_path: Path) -> None:
     driver, _, trial = job
     levels = Levels()
     final = rebuilt(job, tmp_path / "scratch", levels)
@@ -80,16 +82,17 @@ def test_a_finalist_is_built_at_the_final_level_scored_and_kept(job: tuple[Drive
     np.testing.assert_array_equal(scores_of(driver, final), scores_of(driver, trial))
 
 
-def test_the_engine_that_ships_is_the_rebuilt_one(job: tuple[Driver, Json, Trial], tmp_path: Path) -> None:
+def test_the_engine_that_ships_is_the_rebuilt_one(job: tuple[Driver, EngineJob, Trial], tmp_path: Path) -> None:
     levels = Levels()
     final = rebuilt(job, tmp_path / "scratch", levels)
     result = judged(job, tmp_path / "verdict", final, levels)
-    assert result["chosen"] == final.fingerprint
+    assert result.chosen == final.fingerprint
     assert levels.built == ["final"]  # the verdict times the very engine whose scores it judged
-    assert level_of(job[0].workspace.root / cast(Json, result["engine"])["file"]) == "final"  # type: ignore[operator]  # JSON
+    assert result.engine is not None
+    assert level_of(job[0].workspace.path(result.engine)) == "final"
 
 
-def test_a_rebuilt_engine_that_no_longer_meets_the_budget_is_not_shipped(job: tuple[Driver, Json, Trial], tmp_path: Path) -> None:
+def test_a_rebuilt_engine_that_no_longer_meets_the_budget_is_not_shipped(job: tuple[Driver, EngineJob, Trial], tmp_path: Path) -> None:
     driver, _, trial = job
     levels = Levels(spoils=True)
     assert trial.met
@@ -97,14 +100,13 @@ def test_a_rebuilt_engine_that_no_longer_meets_the_budget_is_not_shipped(job: tu
     assert scores_of(driver, final).mean() < 0.5 < scores_of(driver, trial).mean()
     assert not final.met
     result = judged(job, tmp_path / "verdict", final, levels)
-    assert (result["chosen"], result["engine"]) == (None, None)
-    ((answer,),) = ([value_from_json(AccuracyVerdict, item["verdict"])] for item in cast(list[Json], result["judged"]))
-    assert answer.answer is Answer.NOT_MET
-    assert judged(job, tmp_path / "before", dataclasses.replace(trial, engine=None), Levels())["chosen"] == trial.fingerprint
+    assert (result.chosen, result.engine) == (None, None)
+    assert [item.verdict.answer for item in result.judged] == [Answer.NOT_MET]
+    assert judged(job, tmp_path / "before", dataclasses.replace(trial, engine=None), Levels()).chosen == trial.fingerprint
 
 
 def test_a_rebuilt_engine_that_the_users_own_metric_cannot_score_is_no_fault_of_the_user(
-    job: tuple[Driver, Json, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: tuple[Driver, EngineJob, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*given: object) -> NDArray[np.float64]:
         raise InvalidMetricError("score -3", fix="Clip it.")
@@ -114,41 +116,32 @@ def test_a_rebuilt_engine_that_the_users_own_metric_cannot_score_is_no_fault_of_
         rebuilt(job, tmp_path / "scratch", Levels())
 
 
-def test_the_final_baseline_has_files_of_its_own(job: tuple[Driver, Json, Trial], tmp_path: Path) -> None:
+def test_the_final_baseline_has_files_of_its_own(job: tuple[Driver, EngineJob, Trial], tmp_path: Path) -> None:
     driver, basics, _ = job
     levels = Levels()
-    searched = baseline(basics, context_of(driver, tmp_path / "search"), building=levels)
-    final = baseline({**basics, "final": True}, context_of(driver, tmp_path / "final"), building=levels)
+    searched = baseline(BaselineRequest(basics), context_of(driver, tmp_path / "search"), building=levels)
+    final = baseline(BaselineRequest(basics, final=True), context_of(driver, tmp_path / "final"), building=levels)
     assert levels.built == ["search", "final"]
-    paths = [driver.workspace.path(value_from_json(FileRef, found["baseline"])) for found in (searched, final)]
+    paths = [driver.workspace.path(found.baseline) for found in (searched, final)]
     assert [level_of(path) for path in paths] == ["search", "final"]
-    scores = [inspection_of(driver, found).baseline_scores for found in (searched, final)]
+    known = [driver.workspace.read_value(Inspection, found.inspection) for found in (searched, final)]  # whose content is as promised
+    scores = [found.baseline.scores for found in known]
     assert scores[0].file != scores[1].file
-    assert driver.workspace.read_json(value_from_json(FileRef, searched["inspection"]))  # its content is still the one that was promised
 
 
-def test_progress_of_a_build_is_that_of_the_stage(job: tuple[Driver, Json, Trial], tmp_path: Path) -> None:
+def test_progress_of_a_build_is_that_of_the_stage(job: tuple[Driver, EngineJob, Trial], tmp_path: Path) -> None:
     driver, basics, trial = job
     seen: list[tuple[float, str]] = []
     context = dataclasses.replace(context_of(driver, tmp_path / "scratch"), progress=lambda share, message: seen.append((share, message)))
-    rebuild({**basics, "finalist": json_from_value(trial)}, context, building=Levels())
+    rebuild(RebuildRequest(basics, trial), context, building=Levels())
     assert seen == [(pytest.approx(0.35), "building: choosing kernels"), (0.7, "engine built")]
-
-
-class LevelledDriver(Driver):
-    """Lets ONNX Runtime pass for a target with levels, which the inspection refuses."""
-
-    def run(self, stage: str, request: Mapping[str, object]) -> Json:
-        if stage == "inspect":
-            request = {**request, "config": {**cast(Json, request["config"]), "builder": {}}}
-        return super().run(stage, request)
 
 
 def whole_job(folder: Path, timer: FakeTimer) -> Finished:
     config = {"accuracy": {"metric": "cosine", "min_relative": 0.9}, "builder": {"search_optimization_level": 0}}
     driver, request = submitted(folder, cnn(), config=config)
-    driver = LevelledDriver(driver.workspace, timer)
-    return Finished(driver, optimize(request, driver, driver), request.model, b"")
+    driver.timer = timer  # ONNX Runtime passes for a target with levels
+    return Finished(driver, optimize(request, driver, driver), request.files.model, b"")
 
 
 def test_a_whole_job_ships_what_was_built_at_the_final_level(tmp_path: Path) -> None:
@@ -157,7 +150,7 @@ def test_a_whole_job_ships_what_was_built_at_the_final_level(tmp_path: Path) -> 
     assert final[0] == "final/baseline"
     assert f"final/{whole.report['chosen']}" in final
     assert whole.driver.calls[-2:] == ["verdict", "report"]
-    chosen = value_from_json(Trial, whole.driver.results[f"final/{whole.report['chosen']}"]["trial"])
+    chosen = value_from_json(Trial, whole.driver.results[f"final/{whole.report['chosen']}"]["result"])
     assert whole.chosen["size_bytes"] == chosen.size_bytes == whole.engine.stat().st_size
     assert whole.chosen["accuracy"] == pytest.approx(scores_of(whole.driver, chosen).mean())
     assert len(trials_of(whole)) == len([name for name in whole.driver.calls if name.startswith("trial/")])

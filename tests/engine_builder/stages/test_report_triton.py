@@ -44,11 +44,11 @@ def test_triton_may_not_batch_what_does_not_count_samples_first_or_takes_a_fixed
         assert "max_batch_size: 0\n" in archive.read("model/config.pbtxt").decode()
 
 
-def plan_kept(desk: Desk, tensors: EngineTensors | None) -> dict[str, object]:
+def plan_kept(desk: Desk, tensors: EngineTensors | None, **target: str) -> dict[str, object]:
     trials = trials_of(0, 4, 2)
     plan = desk.workspace.write_bytes("engine.plan", b"plan")
     chosen = improved(trials[2], verdict(3))
-    return desk.report(trials, {**chosen, "engine": json_from_value(plan), "tensors": json_from_value(tensors)})
+    return desk.report(trials, {**chosen, "engine": json_from_value(plan), "tensors": json_from_value(tensors)}, target=target)
 
 
 def test_a_plan_goes_into_the_repository_with_its_own_tensors(desk: Desk) -> None:
@@ -61,6 +61,6 @@ def test_a_plan_goes_into_the_repository_with_its_own_tensors(desk: Desk) -> Non
 
 
 def test_of_a_plan_that_triton_does_not_load_the_notes_say_so(desk: Desk) -> None:
-    found = plan_kept(desk, None)
+    found = plan_kept(desk, None, target="tensorrt-rtx", gpu="RTX 4090")
     assert "triton.zip" not in cast(Mapping[str, object], found["artifacts"])
     assert json.loads(desk.read(found, "report.json"))["notes"][-1] == "no triton.zip: Triton loads no plans of this target"

@@ -15,22 +15,26 @@ from numpy.typing import NDArray
 
 from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import Budget
-from calibration.codec import json_from_value, value_from_json
-from engine_builder.config.config import config_from_json
+from calibration.codec import as_object, json_from_value, value_from_json
+from calibration.number_formats.precision import Precision
+from engine_builder.config.config import AccuracyConfig, config_from_json
 from engine_builder.errors import BuildError
 from engine_builder.evaluation.measurement import accuracy, fits, search_half
+from engine_builder.pipeline.stage_table import TRIAL
 from engine_builder.records.trial import Trial
+from engine_builder.stage_io.engines import EngineJob, TrialRequest
 from engine_builder.timing import Clock, Timing
-from tests.driver import Driver, Json, inspection_of, plain_outputs, ranged
+from tests.driver import Driver, Json, inspection_of, plain_outputs, ranged, with_corrections
 from tests.model_text import cnn, samples_for
 from tests.models import attention, duplicate_node_names, fp16, several_outputs
 
 CNN_LAYERS = ("Conv_c1", "Conv_c2", "Add_sum", "Gemm_logits")
 
 
-def run_trial(driver: Driver, basics: Json, *low: str) -> Trial:
-    request = {**basics, "low": dict.fromkeys(low, "int8"), "index": 3, "order": "loss"}
-    return value_from_json(Trial, driver.run("trial", request)["trial"])
+def run_trial(driver: Driver, job: EngineJob, *low: str) -> Trial:
+    """Run the trial of the engine with these layers in INT8 as a stage."""
+    answer = driver.run_json(TRIAL, as_object(json_from_value(TrialRequest(job, dict.fromkeys(low, Precision.INT8), 3, "loss"))))
+    return value_from_json(Trial, answer["result"])
 
 
 def scores_of(driver: Driver, trial: Trial) -> NDArray[np.float64]:
@@ -46,17 +50,17 @@ def with_zeros(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Driver, Json]:
+def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Driver, EngineJob]:
     return ranged(
         tmp_path_factory.mktemp("job"), cnn(), samples_for(cnn(), 20), samples_for(cnn(), 12, seed=2), {"accuracy": {"max_nmse": 0.5}}
     )
 
 
-def test_layers_are_named_as_these_tests_say(job: tuple[Driver, Json]) -> None:
-    assert tuple(layer.name for layer in inspection_of(*job).layers) == CNN_LAYERS
+def test_layers_are_named_as_these_tests_say(job: tuple[Driver, EngineJob]) -> None:
+    assert tuple(layer.name for layer in inspection_of(*job).model.layers) == CNN_LAYERS
 
 
-def test_the_baseline_is_the_users_file_and_scores_as_itself(job: tuple[Driver, Json]) -> None:
+def test_the_baseline_is_the_users_file_and_scores_as_itself(job: tuple[Driver, EngineJob]) -> None:
     trial = run_trial(*job)
     assert (trial.index, trial.order, trial.low_layers, trial.failure) == (3, "loss", 0, None)
     assert trial.size_bytes == len(cnn().SerializeToString())
@@ -67,24 +71,24 @@ def test_the_baseline_is_the_users_file_and_scores_as_itself(job: tuple[Driver, 
     assert (trial.latency.ratio, trial.latency.median_ms) == (1.0, trial.latency.baseline_median_ms)
 
 
-def test_the_float_baseline_is_not_run_again_on_what_the_inspection_ran_it_on(job: tuple[Driver, Json]) -> None:
+def test_the_float_baseline_is_not_run_again_on_what_the_inspection_ran_it_on(job: tuple[Driver, EngineJob]) -> None:
     driver, basics = job
     replaced = driver.workspace.write_bytes("other.onnx", with_zeros(cnn()).SerializeToString())
-    trial = run_trial(driver, {**basics, "model": json_from_value(replaced)})
+    trial = run_trial(driver, dataclasses.replace(basics, baseline=replaced))
     assert trial.loss == 0.0  # of a model that computes something else: what is known of the baseline is taken as it is
     assert trial.scores is not None
-    assert trial.scores.sha256 == inspection_of(driver, basics).scores.sha256
+    assert trial.scores.sha256 == inspection_of(driver, basics).reference.scores.sha256
 
 
 def test_a_half_precision_baseline_is_scored_against_the_float_model(tmp_path: Path) -> None:
     driver, basics = ranged(tmp_path, fp16(), config={"accuracy": {"metric": "cosine"}})
     replaced = driver.workspace.write_bytes("other.onnx", with_zeros(fp16()).SerializeToString())
-    trial = run_trial(driver, {**basics, "model": json_from_value(replaced)})
+    trial = run_trial(driver, dataclasses.replace(basics, baseline=replaced))
     assert trial.loss is not None
     assert trial.loss > 0.0
 
 
-def test_a_low_engine_is_scored_against_the_float_model(job: tuple[Driver, Json]) -> None:
+def test_a_low_engine_is_scored_against_the_float_model(job: tuple[Driver, EngineJob]) -> None:
     trial = run_trial(*job, "Conv_c1", "Gemm_logits")
     assert trial.low_layers == 2
     assert trial.on_all is not None
@@ -95,14 +99,14 @@ def test_a_low_engine_is_scored_against_the_float_model(job: tuple[Driver, Json]
     assert trial.loss > 0.0
 
 
-def test_half_of_the_samples_is_for_the_search(job: tuple[Driver, Json]) -> None:
+def test_half_of_the_samples_is_for_the_search(job: tuple[Driver, EngineJob]) -> None:
     trial = run_trial(*job, *CNN_LAYERS)
     assert trial.on_search is not None
     assert trial.on_search.samples == 6
     assert trial.on_search.score == pytest.approx(float(np.mean(scores_of(job[0], trial)[search_half(12, 0)])))
 
 
-def test_the_same_assignment_gives_the_same_fingerprint_and_scores(job: tuple[Driver, Json]) -> None:
+def test_the_same_assignment_gives_the_same_fingerprint_and_scores(job: tuple[Driver, EngineJob]) -> None:
     first, second = run_trial(*job, "Conv_c1", "Conv_c2"), run_trial(*job, "Conv_c2", "Conv_c1")
     assert (first.fingerprint, first.scores, first.loss, first.size_bytes) == (
         second.fingerprint,
@@ -112,16 +116,16 @@ def test_the_same_assignment_gives_the_same_fingerprint_and_scores(job: tuple[Dr
     )
 
 
-def test_the_float_models_outputs_are_those_of_plain_onnxruntime(job: tuple[Driver, Json]) -> None:
+def test_the_float_models_outputs_are_those_of_plain_onnxruntime(job: tuple[Driver, EngineJob]) -> None:
     driver, basics = job
-    kept = driver.workspace.read_arrays(inspection_of(driver, basics).reference)["0"]
+    kept = driver.workspace.read_arrays(inspection_of(driver, basics).reference.outputs)["0"]
     outputs = plain_outputs(cnn().SerializeToString(), samples_for(cnn(), 12, seed=2), 12)[0]
     np.testing.assert_allclose(kept.astype(float), outputs.astype(float), atol=1e-6)  # float32 sums in another order
 
 
 def test_the_prepared_model_stands_in_where_the_users_file_does_not_load(tmp_path: Path) -> None:
     driver, basics = ranged(tmp_path, duplicate_node_names())
-    assert cast(Mapping[str, str], basics["model"])["file"] == "prepared.onnx"
+    assert basics.baseline.file == "prepared.onnx"
     trial = run_trial(driver, basics)
     assert trial.on_all is not None
     assert (trial.on_all.score, trial.on_all.flips) == (1.0, 0.0)
@@ -130,8 +134,8 @@ def test_the_prepared_model_stands_in_where_the_users_file_does_not_load(tmp_pat
 def test_only_compared_outputs_count(tmp_path: Path) -> None:
     driver, basics = ranged(tmp_path, several_outputs(), config={"outputs": {"hidden": "ignore"}})
     found = inspection_of(driver, basics)
-    trial = run_trial(driver, basics, found.layers[-1].name)
-    assert set(driver.workspace.read_arrays(found.reference)) == {"0"}
+    trial = run_trial(driver, basics, found.model.layers[-1].name)
+    assert set(driver.workspace.read_arrays(found.reference.outputs)) == {"0"}
     assert trial.on_all is not None
     assert trial.on_all.binary  # agreement of the logits alone
 
@@ -162,19 +166,19 @@ def test_engines_are_timed_at_the_sizes_asked_for(config: Json, shape: tuple[int
     driver, basics = ranged(tmp_path, attention(), config=config)
     timer = RecordingTimer()
     driver.timer = timer
-    run_trial(driver, basics, inspection_of(driver, basics).layers[0].name)
+    run_trial(driver, basics, inspection_of(driver, basics).model.layers[0].name)
     assert timer.shapes == {"engine": shape, "baseline": shape}
 
 
-def test_an_engine_that_fails_when_it_runs_is_a_failed_build(job: tuple[Driver, Json]) -> None:
+def test_an_engine_that_fails_when_it_runs_is_a_failed_build(job: tuple[Driver, EngineJob]) -> None:
     driver, basics = job
     found = inspection_of(driver, basics)
-    samples = driver.workspace.read_arrays(found.validation)
+    samples = driver.workspace.read_arrays(found.samples.validation)
     broken = driver.workspace.write_arrays("broken.npz", **{name: array[:, :, :1] for name, array in samples.items()})
-    changed = dataclasses.replace(found, validation=broken)
-    inspection = driver.workspace.write_json("broken_inspection.json", json_from_value(changed))
+    changed = dataclasses.replace(found, samples=dataclasses.replace(found.samples, validation=broken))
+    inspection = driver.workspace.write_value("broken_inspection.json", changed)
     with pytest.raises(BuildError, match=r"the engine was built but does not run: .*Got invalid dimensions"):
-        run_trial(driver, {**basics, "inspection": json_from_value(inspection)}, "Conv_c1")
+        run_trial(driver, dataclasses.replace(basics, inspection=inspection), "Conv_c1")
 
 
 def test_accuracy_counts_flips_and_what_is_left_of_the_budget() -> None:
@@ -201,14 +205,14 @@ def test_corrected_biases_are_left_out_where_only_the_engine_without_them_meets_
     config: Json = {"accuracy": {"max_nmse": 0.5}, "exact_on": "any_x86_64"}  # the same weights on every processor
     low = ("Conv_c1",)  # on these samples the correction, judged on others, makes the outputs worse
     driver, basics = ranged(tmp_path, cnn(), samples_for(cnn(), 20, seed=8), samples_for(cnn(), 12, seed=106), config)
-    repaired = basics | {"repairs": driver.run("repair", basics)["repairs"]}
+    repaired = with_corrections(driver, basics)
     plain, corrected = run_trial(driver, basics, *low), run_trial(driver, repaired, *low)
     assert corrected.corrections is not None
     assert plain.on_all is not None
     assert corrected.on_all is not None
     assert plain.on_all.score < corrected.on_all.score
     between = (plain.on_all.score + corrected.on_all.score) / 2.0
-    tight = repaired | {"config": {**cast(Json, basics["config"]), "accuracy": {"max_nmse": between}}}
+    tight = dataclasses.replace(repaired, config=dataclasses.replace(basics.config, accuracy=AccuracyConfig(max_nmse=between)))
     trial = run_trial(driver, tight, *low)
     assert trial.corrections is None
     assert trial.bias is not None
@@ -218,11 +222,10 @@ def test_corrected_biases_are_left_out_where_only_the_engine_without_them_meets_
 
 
 @pytest.mark.parametrize(("lost", "expected"), [("search", False), ("kept apart", True)])
-def test_samples_that_are_kept_for_the_verdict_do_not_choose_between_engines(lost: str, expected: bool, job: tuple[Driver, Json]) -> None:
-    found = dataclasses.replace(inspection_of(*job), metric=Metric.TOP1)
+def test_samples_that_are_kept_for_the_verdict_do_not_choose_between_engines(lost: str, expected: bool) -> None:
     config = config_from_json({"accuracy": {"metric": "top1", "min_relative": 0.99}})
     reference, scores = np.ones(4000), np.ones(4000)
     half = search_half(4000, config.search.seed)
     rest = np.setdiff1d(np.arange(4000), half)
     scores[(half if lost == "search" else rest)[:25]] = 0.0  # 25 of 2000 are over 1%, of 4000 they are not
-    assert fits(reference, scores, found, config) is expected
+    assert fits(reference, scores, Metric.TOP1, config) is expected

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
 
 import numpy as np
 import pytest
 
-from calibration.accuracy.verdict import AccuracyVerdict, Answer, IntervalMethod, Selection
-from calibration.codec import json_from_value, value_from_json
+from calibration.accuracy.verdict import Answer, IntervalMethod, Selection
 from calibration.number_formats.precision import Precision
 from engine_builder.evaluation.measurement import search_half
+from engine_builder.pipeline.stage_table import TRIAL, VERDICT
+from engine_builder.records.inspection import Baseline
 from engine_builder.records.trial import Trial
+from engine_builder.stage_io.engines import EngineJob, TrialRequest, VerdictRequest, VerdictResult
 from engine_builder.timing import Clock, Timing
 from tests.driver import Driver, Json, inspection_of, plain_outputs, ranged
 from tests.fake_timer import FakeTimer
@@ -25,79 +26,68 @@ SAMPLES = 40
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Driver, Json]:
+def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Driver, EngineJob]:
     config: Json = {"accuracy": {"metric": "agreement", "min_relative": 0.75}}
     return ranged(tmp_path_factory.mktemp("job"), cnn(), samples_for(cnn(), 20), samples_for(cnn(), SAMPLES, seed=2), config)
 
 
-def finalist(job: tuple[Driver, Json], wrong: Sequence[int], *low: str) -> Trial:
+def finalist(job: tuple[Driver, EngineJob], wrong: Sequence[int], *low: str) -> Trial:
     """Return a trial whose engine is said to be wrong on some samples."""
     driver, basics = job
     driver.timer = FAST
-    found = driver.run("trial", {**basics, "low": dict.fromkeys(low, "int8"), "index": 0, "order": "loss"})
-    trial = value_from_json(Trial, found["trial"])
+    trial = driver.run(TRIAL, TrialRequest(basics, dict.fromkeys(low, Precision.INT8), 0, "loss"))
     scores = np.ones(SAMPLES)
     scores[list(wrong)] = 0.0
     return dataclasses.replace(trial, scores=driver.workspace.write_arrays(f"told/{trial.fingerprint}.npz", scores=scores))
 
 
 def judged(
-    job: tuple[Driver, Json],
+    job: tuple[Driver, EngineJob],
     finalists: Sequence[Trial] = (),
     *,
     selection: Selection = Selection.SHARED,
     confidence: float | None = None,
     timer: Callable[..., Mapping[str, Timing]] = FAST,
+    most_timed: int = 3,
     **changes: object,
-) -> Json:
-    """Run the stage."""
+) -> VerdictResult:
+    """Run the stage, with ``changes`` of the job."""
     driver, basics = job
     driver.timer = timer
-    config = {**cast(Json, basics["config"])}
-    config["accuracy"] = {**cast(Json, config["accuracy"]), "confidence": confidence}
-    request = {
-        **basics,
-        "config": config,
-        "selection": selection.value,
-        "finalists": json_from_value(tuple(finalists)),
-        "timed": 3,
-        **changes,
-    }
-    return driver.run("verdict", request)
+    config = dataclasses.replace(basics.config, accuracy=dataclasses.replace(basics.config.accuracy, confidence=confidence))
+    changed = dataclasses.replace(basics, **{"config": config, **changes})  # type: ignore[arg-type]  # fields of the job
+    return driver.run(VERDICT, VerdictRequest(changed, tuple(finalists), selection, most_timed))
 
 
-def answer_of(result: Json) -> AccuracyVerdict:
-    return value_from_json(AccuracyVerdict, result["verdict"])
-
-
-def test_without_finalists_the_baseline_is_kept_and_meets_the_budget_as_itself(job: tuple[Driver, Json]) -> None:
+def test_without_finalists_the_baseline_is_kept_and_meets_the_budget_as_itself(job: tuple[Driver, EngineJob]) -> None:
     result = judged(job)
-    assert (result["chosen"], result["engine"], result["explicit"], result["ratio"]) == (None, None, None, 1.0)
-    assert (result["baseline_accuracy"], result["baseline_precisions"]) == (1.0, {"fp32": 4})
-    assert result["baseline_size_bytes"] == len(cnn().SerializeToString())
-    answer = answer_of(result)
+    assert (result.chosen, result.engine, result.explicit, result.ratio) == (None, None, None, 1.0)
+    assert (result.baseline_accuracy, result.baseline_precisions) == (1.0, {"fp32": 4})
+    assert result.baseline_size_bytes == len(cnn().SerializeToString())
+    answer = result.verdict
     assert (answer.answer, answer.drop, answer.n, answer.method) == (Answer.MET, 0.0, SAMPLES, IntervalMethod.SAME_ENGINE)
     assert (answer.interval, answer.probability_over_budget) == ((0.0, 0.0), 0.0)
 
 
-def test_the_fastest_that_passes_is_kept_and_is_the_engine_that_was_measured(job: tuple[Driver, Json]) -> None:
+def test_the_fastest_that_passes_is_kept_and_is_the_engine_that_was_measured(job: tuple[Driver, EngineJob]) -> None:
     safe, fast = finalist(job, [], "Conv_c1"), finalist(job, [3], *LAYERS)
     result = judged(job, [safe, fast], timer=TimerByName({safe.fingerprint: 1.5, fast.fingerprint: 1.0}))
-    assert result["chosen"] == fast.fingerprint
-    assert result["ratio"] == 0.5
-    assert [cast(Json, item)["fingerprint"] for item in cast(Sequence[object], result["judged"])] == [safe.fingerprint, fast.fingerprint]
-    engine = job[0].workspace.root / cast(Mapping[str, str], result["engine"])["file"]
-    explicit = job[0].workspace.root / cast(Mapping[str, str], result["explicit"])["file"]
+    assert result.chosen == fast.fingerprint
+    assert result.ratio == 0.5
+    assert [item.fingerprint for item in result.judged] == [safe.fingerprint, fast.fingerprint]
+    assert result.engine is not None
+    assert result.explicit is not None
+    engine, explicit = (job[0].workspace.path(ref) for ref in (result.engine, result.explicit))
     assert engine.read_bytes() == explicit.read_bytes()
     assert engine.stat().st_size == fast.size_bytes
     plain_outputs(engine, samples_for(cnn(), 4), 4)
-    assert answer_of(result).engine == pytest.approx(1 - 1 / SAMPLES)
+    assert result.verdict.engine == pytest.approx(1 - 1 / SAMPLES)
 
 
-def test_of_engines_that_the_timing_cannot_tell_apart_the_safest_is_kept(job: tuple[Driver, Json]) -> None:
+def test_of_engines_that_the_timing_cannot_tell_apart_the_safest_is_kept(job: tuple[Driver, EngineJob]) -> None:
     safe, fast = finalist(job, [], "Conv_c1"), finalist(job, [3], *LAYERS)
     result = judged(job, [safe, fast], timer=TimerByName({safe.fingerprint: 1.005, fast.fingerprint: 1.0}))
-    assert (result["chosen"], result["ratio"]) == (safe.fingerprint, 1.005 / 2.0)
+    assert (result.chosen, result.ratio) == (safe.fingerprint, 1.005 / 2.0)
 
 
 class TimerByName:
@@ -114,23 +104,23 @@ class TimerByName:
         return {name: Timing(value := self.milliseconds[name], value, 0.0, 18, (value,) * 9) for name in calls}
 
 
-def test_judging_stops_at_the_first_failure(job: tuple[Driver, Json]) -> None:
+def test_judging_stops_at_the_first_failure(job: tuple[Driver, EngineJob]) -> None:
     safe, bad, lucky = finalist(job, [], "Conv_c1"), finalist(job, range(20), "Conv_c1", "Conv_c2"), finalist(job, [], *LAYERS)
     timer = TimerByName({safe.fingerprint: 1.5, bad.fingerprint: 1.2, lucky.fingerprint: 1.0})
     result = judged(job, [safe, bad, lucky], timer=timer)
-    answers = [cast(Json, cast(Json, item)["verdict"])["answer"] for item in cast(Sequence[object], result["judged"])]
-    assert answers == ["met", "not_met"]
+    answers = [item.verdict.answer for item in result.judged]
+    assert answers == [Answer.MET, Answer.NOT_MET]
     assert timer.timed == ("baseline", safe.fingerprint)
-    assert result["chosen"] == safe.fingerprint
+    assert result.chosen == safe.fingerprint
 
 
-def test_an_engine_that_is_not_faster_leaves_the_baseline(job: tuple[Driver, Json]) -> None:
+def test_an_engine_that_is_not_faster_leaves_the_baseline(job: tuple[Driver, EngineJob]) -> None:
     result = judged(job, [finalist(job, [], *LAYERS)], timer=SLOW)
-    assert (result["chosen"], result["engine"]) == (None, None)
-    assert answer_of(result).drop == 0.0
+    assert (result.chosen, result.engine) == (None, None)
+    assert result.verdict.drop == 0.0
 
 
-def test_a_gain_inside_the_spread_of_the_timing_is_none(job: tuple[Driver, Json]) -> None:
+def test_a_gain_inside_the_spread_of_the_timing_is_none(job: tuple[Driver, EngineJob]) -> None:
     def noisy(
         calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int, compared_by: Clock | None = None
     ) -> dict[str, Timing]:
@@ -138,62 +128,59 @@ def test_a_gain_inside_the_spread_of_the_timing_is_none(job: tuple[Driver, Json]
         blocks = {name: (2.0,) * 9 if name == "baseline" else varying for name in calls}
         return {name: Timing(float(np.median(times)), max(times), 0.3, 18, times) for name, times in blocks.items()}
 
-    assert judged(job, [finalist(job, [], *LAYERS)], timer=noisy)["chosen"] is None
+    assert judged(job, [finalist(job, [], *LAYERS)], timer=noisy).chosen is None
 
 
-def test_met_on_the_sample_alone_does_where_no_confidence_is_asked(job: tuple[Driver, Json]) -> None:
+def test_met_on_the_sample_alone_does_where_no_confidence_is_asked(job: tuple[Driver, EngineJob]) -> None:
     close = finalist(job, range(9), *LAYERS)  # 22.5% of the samples changed, 25% allowed
     accepted = judged(job, [close])
-    assert (accepted["chosen"], answer_of(accepted).answer) == (close.fingerprint, Answer.MET_ON_SAMPLE)
+    assert (accepted.chosen, accepted.verdict.answer) == (close.fingerprint, Answer.MET_ON_SAMPLE)
     demanded = judged(job, [close], confidence=0.95)
-    assert demanded["chosen"] is None
-    assert answer_of(demanded).answer is Answer.MET  # the baseline's
+    assert demanded.chosen is None
+    assert demanded.verdict.answer is Answer.MET  # the baseline's
 
 
-def test_held_out_samples_are_those_that_the_search_did_not_see(job: tuple[Driver, Json]) -> None:
+def test_held_out_samples_are_those_that_the_search_did_not_see(job: tuple[Driver, EngineJob]) -> None:
     seen = search_half(SAMPLES, 0)
     trial = finalist(job, [int(index) for index in seen], *LAYERS)  # wrong on all that the search saw, on none of the others
     result = judged(job, [trial], selection=Selection.HELD_OUT)
-    answer = answer_of(result)
+    answer = result.verdict
     assert (answer.n, answer.flips, answer.selection) == (SAMPLES - len(seen), 0, Selection.HELD_OUT)
-    assert result["chosen"] == trial.fingerprint
+    assert result.chosen == trial.fingerprint
 
 
-def test_a_baseline_in_half_precision_is_judged_against_float32(job: tuple[Driver, Json]) -> None:
+def test_a_baseline_in_half_precision_is_judged_against_float32(job: tuple[Driver, EngineJob]) -> None:
     driver, basics = job
     scores = np.ones(SAMPLES)
     scores[:16] = 0.0
-    found = dataclasses.replace(
-        inspection_of(driver, basics),
-        baseline_type=Precision.FP16,
-        baseline_scores=driver.workspace.write_arrays("told/baseline.npz", scores=scores),
-    )
-    inspection = driver.workspace.write_json("told/inspection.json", json_from_value(found))
-    result = judged(job, inspection=json_from_value(inspection))
-    assert (result["baseline_accuracy"], result["baseline_precisions"]) == (0.6, {"fp16": 4})
-    answer = answer_of(result)
+    half = Baseline(Precision.FP16, driver.workspace.write_arrays("told/baseline.npz", scores=scores))
+    found = dataclasses.replace(inspection_of(driver, basics), baseline=half)
+    inspection = driver.workspace.write_value("told/inspection.json", found)
+    result = judged(job, inspection=inspection)
+    assert (result.baseline_accuracy, result.baseline_precisions) == (0.6, {"fp16": 4})
+    answer = result.verdict
     assert (answer.answer, answer.baseline, answer.engine) == (Answer.NOT_MET, 1.0, 0.6)
     assert answer.drop == pytest.approx(0.4)
     low = finalist(job, [0], *LAYERS)
-    better = judged(job, [low], inspection=json_from_value(inspection))
-    assert better["chosen"] == low.fingerprint
-    assert answer_of(better).drop == pytest.approx(1 / SAMPLES)
-    assert better["baseline_accuracy"] == 0.6
+    better = judged(job, [low], inspection=inspection)
+    assert better.chosen == low.fingerprint
+    assert better.verdict.drop == pytest.approx(1 / SAMPLES)
+    assert better.baseline_accuracy == 0.6
 
 
-def test_the_environment_says_how_to_repeat_the_timing(job: tuple[Driver, Json]) -> None:
-    found = cast(Json, judged(job)["environment"])
+def test_the_environment_says_how_to_repeat_the_timing(job: tuple[Driver, EngineJob]) -> None:
+    found = judged(job).environment
     assert found["threads"] == 1
     assert found["processor"]
     assert set(found) >= {"platform", "python", "onnxruntime", "onnx", "clock"}
 
 
-def test_no_more_engines_are_timed_than_asked_for(job: tuple[Driver, Json]) -> None:
+def test_no_more_engines_are_timed_than_asked_for(job: tuple[Driver, EngineJob]) -> None:
     trials = [finalist(job, [], *LAYERS[:count]) for count in (1, 2, 3, 4)]
     timer = TimerByName({trial.fingerprint: 1.9 - 0.2 * index for index, trial in enumerate(trials)})
     result = judged(job, trials, timer=timer)
     assert timer.timed == ("baseline", *(trial.fingerprint for trial in trials[1:]))
-    assert result["chosen"] == trials[-1].fingerprint
-    alone = judged(job, trials, timer=timer, timed=1)
+    assert result.chosen == trials[-1].fingerprint
+    alone = judged(job, trials, timer=timer, most_timed=1)
     assert timer.timed == ("baseline", trials[-1].fingerprint)
-    assert alone["chosen"] == trials[-1].fingerprint
+    assert alone.chosen == trials[-1].fingerprint

@@ -14,10 +14,14 @@ from typing import Any
 import pytest
 
 from calibration.accuracy.metrics import Metric
+from calibration.codec import value_from_json
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidModelError
 from engine_builder.config.config import Config
 from engine_builder.errors import StageCrashedError
-from engine_builder.pipeline.optimize import JobRequest, Observer, RunStage
+from engine_builder.pipeline.optimize import JobRequest, Observer
+from engine_builder.pipeline.stage import RunStage
+from engine_builder.stage_io.outcome import JobOutcome
+from engine_builder.workspace.workspace import FileRef
 from service.cli.local import LocalJob, optimize_locally
 from service.cli.progress import ProgressLines
 from service.worker.child_process import StageLimits
@@ -33,19 +37,15 @@ class FakePipeline:
         self.jobs: list[JobRequest] = []
         self._stage = stage
 
-    def __call__(self, job: JobRequest, run_stage: RunStage, observer: Observer) -> dict[str, object]:
+    def __call__(self, job: JobRequest, run_stage: RunStage, observer: Observer) -> JobOutcome:
         self.jobs.append(job)
         observer.entered("inspect", 0.0)
-        made = run_stage("first", self._stage, {"model": {"file": job.model.file, "sha256": job.model.sha256}}, (0.0, 0.5))
+        made = run_stage("first", self._stage, {"model": {"file": job.files.model.file, "sha256": job.files.model.sha256}}, (0.0, 0.5))
         observer.searched([TRIAL], 0)
         observer.searched([TRIAL], 0)
-        engine = made["ref"]
-        assert isinstance(engine, Mapping)
-        return {
-            "result": {"engine": {"name": "engine.onnx", "sha256": engine["sha256"], "size_bytes": 1}},
-            "engine": engine,
-            "artifacts": {"report.json": engine},
-        }
+        engine = value_from_json(FileRef, made["ref"])
+        result = {"engine": {"name": "engine.onnx", "sha256": engine.sha256, "size_bytes": 1}}
+        return JobOutcome(result, "engine.onnx", engine, {"report.json": engine})
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def stream() -> Iterator[io.StringIO]:
         yield found
 
 
-def run(job: LocalJob, pipeline: FakePipeline, stream: io.StringIO | None = None) -> dict[str, object]:
+def run(job: LocalJob, pipeline: FakePipeline, stream: io.StringIO | None = None) -> Mapping[str, object]:
     with ProgressLines(stream or io.StringIO()) as view:
         return optimize_locally(job, view, pipeline=pipeline, stages=STAGES)
 
@@ -88,8 +88,8 @@ def test_users_files_are_copied_and_not_changed(job: LocalJob) -> None:
     run(job, pipeline)
     assert job.model.read_bytes() == b"a model"
     assert job.calibration.read_bytes() == b"some arrays"
-    assert pipeline.jobs[0].model.file.endswith("my model.onnx")
-    assert pipeline.jobs[0].calibration.file.endswith(".npz")
+    assert pipeline.jobs[0].files.model.file.endswith("my model.onnx")
+    assert pipeline.jobs[0].files.calibration.file.endswith(".npz")
 
 
 def test_metric_of_ones_own_goes_with_the_job(job: LocalJob, tmp_path: Path) -> None:
@@ -98,10 +98,10 @@ def test_metric_of_ones_own_goes_with_the_job(job: LocalJob, tmp_path: Path) -> 
     run(replaced(job, metric_model=tmp_path / "mine.onnx"), pipeline)
     run(job, pipeline)
     with_metric, without = pipeline.jobs
-    assert with_metric.metric_model is not None
-    assert with_metric.metric_model.sha256 == hashlib.sha256(b"a graph").hexdigest()
+    assert with_metric.files.metric_model is not None
+    assert with_metric.files.metric_model.sha256 == hashlib.sha256(b"a graph").hexdigest()
     assert with_metric.config.accuracy.metric is Metric.CUSTOM
-    assert (without.metric_model, without.config.accuracy.metric) == (None, None)
+    assert (without.files.metric_model, without.config.accuracy.metric) == (None, None)
 
 
 def test_progress_and_each_trial_are_told_once(job: LocalJob, stream: io.StringIO) -> None:
@@ -158,9 +158,9 @@ def test_external_data_travel_with_the_model(job: LocalJob) -> None:
     workspaces: list[set[str]] = []
 
     class Looking(FakePipeline):
-        def __call__(self, request: JobRequest, run_stage: RunStage, observer: Observer) -> dict[str, object]:
+        def __call__(self, request: JobRequest, run_stage: RunStage, observer: Observer) -> JobOutcome:
             (work,) = job.output.glob(".work-*")
-            workspaces.append({path.name for path in (work / request.model.file).parent.iterdir()})
+            workspaces.append({path.name for path in (work / request.files.model.file).parent.iterdir()})
             return super().__call__(request, run_stage, observer)
 
     run(job, Looking())
@@ -172,7 +172,7 @@ def test_archive_of_a_model_is_unpacked(job: LocalJob) -> None:
         archive.writestr("folder/net.onnx", b"a model")
     pipeline = FakePipeline()
     run(job, pipeline)
-    assert pipeline.jobs[0].model.file.endswith("folder/net.onnx")
+    assert pipeline.jobs[0].files.model.file.endswith("folder/net.onnx")
 
 
 @pytest.mark.parametrize("wrong", ["missing", "."])

@@ -4,15 +4,18 @@ import zipfile
 from pathlib import Path
 
 from calibration.onnx_model.model_io import read_model, save_model
+from engine_builder.stage_io.outcome import JobOutcome
+from engine_builder.workspace.workspace import FileRef
 from service.jobs.artifacts import LocalArtifactStore
 from service.jobs.outcome import collect
 from tests.models import AWKWARD
 
-OUTCOME = {
-    "result": {"outcome": "improved", "engine": {"name": "engine.onnx", "sha256": "0" * 64, "size_bytes": 1}},
-    "engine": {"file": "engine.onnx", "sha256": "0" * 64},
-    "artifacts": {"report.json": {"file": "report.json", "sha256": "1" * 64}},
-}
+OUTCOME = JobOutcome(
+    result={"outcome": "improved", "engine": {"name": "engine.onnx", "sha256": "0" * 64, "size_bytes": 1}},
+    engine_name="engine.onnx",
+    engine=FileRef("engine.onnx", "0" * 64),
+    artifacts={"report.json": FileRef("report.json", "1" * 64)},
+)
 
 
 def workspace(folder: Path, *, limit_bytes: int) -> Path:
@@ -27,7 +30,7 @@ def test_files_are_stored_under_their_names_with_the_log(tmp_path: Path) -> None
     store = LocalArtifactStore(tmp_path / "store")
     folder = workspace(tmp_path / "work", limit_bytes=2**31)
     result, name, artifacts = collect(OUTCOME, folder, store)
-    assert (result, name) == (OUTCOME["result"], "engine.onnx")
+    assert (result, name) == (OUTCOME.result, "engine.onnx")
     assert set(artifacts) == {"engine.onnx", "report.json", "log.txt"}
     with store.open(artifacts["engine.onnx"].sha256) as stored:
         assert stored.read() == (folder / "engine.onnx").read_bytes()

@@ -175,11 +175,10 @@ def test_memory_limit_is_told_apart_from_other_failures(tmp_path: Path, stage: s
 
 
 def test_a_stage_that_opens_a_gpu_may_reserve_addresses_but_not_hold_memory_over_its_limit(tmp_path: Path) -> None:
-    limits = StageLimits(memory_bytes=2**30, seconds=20)
-    gpu = {"config": {"target": "tensorrt"}}
-    assert run("hold_memory", tmp_path, {**gpu, "touched_bytes": 2**26, "seconds": 0.0}, limits=limits) == {"sum": 64}
+    limits = StageLimits(memory_bytes=2**30, seconds=20, opens_gpu=True)
+    assert run("hold_memory", tmp_path, {"touched_bytes": 2**26, "seconds": 0.0}, limits=limits) == {"sum": 64}
     with pytest.raises(StageMemoryError, match="needed more memory than its limit"):
-        run("hold_memory", tmp_path, {**gpu, "touched_bytes": 2**30, "seconds": 15.0}, limits=limits)
+        run("hold_memory", tmp_path, {"touched_bytes": 2**30, "seconds": 15.0}, limits=limits)
 
 
 def test_other_stages_may_not_even_reserve_more_addresses_than_their_limit(tmp_path: Path) -> None:

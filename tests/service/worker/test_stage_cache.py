@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from engine_builder.pipeline.stage_table import KEPT_STAGES
 from engine_builder.workspace.external_files import external_files
 from engine_builder.workspace.workspace import FileRef, Workspace
 from service.worker.stage_cache import StageCache
@@ -33,7 +34,7 @@ class CountingStage:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> StageCache:
-    return StageCache(tmp_path / "cache", "1")
+    return StageCache(tmp_path / "cache", "1", KEPT_STAGES)
 
 
 @pytest.fixture
@@ -63,8 +64,8 @@ def test_name_of_an_input_file_does_not_count_but_its_content_does(cache: StageC
 @pytest.mark.parametrize(("stage", "version", "value"), [("inspect", "1", 1), ("ranges", "2", 1), ("ranges", "1", 2)])
 def test_stage_version_and_settings_are_part_of_the_key(tmp_path: Path, stage: str, version: str, value: int) -> None:
     workspace = Workspace(tmp_path / "job")
-    first = StageCache(tmp_path / "cache", "1").key("ranges", {"value": 1}, workspace)
-    assert StageCache(tmp_path / "cache", version).key(stage, {"value": value}, workspace) != first
+    first = StageCache(tmp_path / "cache", "1", KEPT_STAGES).key("ranges", {"value": 1}, workspace)
+    assert StageCache(tmp_path / "cache", version, KEPT_STAGES).key(stage, {"value": value}, workspace) != first
 
 
 def test_trials_are_never_kept(cache: StageCache, make_workspace: Callable[[], Workspace]) -> None:
@@ -102,7 +103,7 @@ def test_stage_that_fails_leaves_no_entry(cache: StageCache, make_workspace: Cal
 
 
 def test_oldest_entries_go_when_the_cache_is_full(tmp_path: Path) -> None:
-    cache = StageCache(tmp_path / "cache", "1", max_bytes=2500)
+    cache = StageCache(tmp_path / "cache", "1", KEPT_STAGES, max_bytes=2500)
     for index in range(3):
         workspace = Workspace(tmp_path / f"job{index}")
         key = cache.key("ranges", {"index": index}, workspace)

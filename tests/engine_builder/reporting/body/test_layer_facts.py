@@ -6,8 +6,7 @@ import pytest
 from calibration.graph.layers import Layer, LayerKind
 from calibration.number_formats.layer_precision import Decision
 from calibration.number_formats.precision import Precision
-from calibration.sensitivity.interactions import PairTest
-from calibration.sensitivity.ranking import Sensitivity, SensitivityTable
+from calibration.sensitivity.records import PairTest, Sensitivity, SensitivityTable
 from engine_builder.records.assignment import PrecisionAssignment
 from engine_builder.reporting.body.layer_facts import (
     MAX_MAPPED,

@@ -1,0 +1,73 @@
+"""What the measurements of a float model found, as plain values: whoever reads them needs no runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Precision
+
+
+@dataclass(frozen=True, slots=True)
+class HessianTrace:
+    """Trace of the loss Hessian with respect to one tensor of a layer, per sample."""
+
+    layer: str
+    site: str  # "weight", "input0", "input1" or "output"
+    trace: float
+    error: float  # standard error of the trace; inf from a single probe
+    size: int  # elements of the tensor (of one sample, for activations)
+    probes: int
+    step: float  # eps, in units of the tensor's root mean square
+    settled: bool  # whether two steps agreed within AGREEMENT
+    rounding: float  # E ||x - Q(x)||^2 in the precision
+    precision: Precision = Precision.INT8
+
+    @property
+    def sensitivity(self) -> float:
+        """Second-order loss of rounding this tensor alone."""
+        return 0.5 * self.trace / self.size * self.rounding
+
+    @property
+    def sensitivity_error(self) -> float:
+        """Standard error of ``sensitivity`` that comes from the trace."""
+        return 0.5 * self.error / self.size * self.rounding
+
+
+@dataclass(frozen=True, slots=True)
+class PairTest:
+    """An exact test of two decisions, ``first`` before ``second`` in the graph."""
+
+    first: Decision
+    second: Decision
+    dependency: float  # L(i and j) - L(i) - L(j)
+    error: float  # its standard error over samples
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """The cost of one decision on its own; losses are per sample, as in losses.py."""
+
+    layer: str
+    precision: Precision
+    loss: float  # measured: E[loss with only this layer low]
+    loss_error: float  # standard error over samples
+    hessian: float | None  # 1/2 sum over tensors of trace / size * ||x - Q(x)||^2; None for precisions that were not probed
+    hessian_error: float | None
+
+    @property
+    def decision(self) -> Decision:
+        """The decision that this is the cost of."""
+        return Decision(self.layer, self.precision)
+
+
+@dataclass(frozen=True, slots=True)
+class SensitivityTable:
+    """A row for each decision, in the order of the probes."""
+
+    rows: tuple[Sensitivity, ...]
+    samples: int  # samples behind ``loss``
+    hessian_samples: int  # samples behind ``hessian``
+    plain_forwards: float  # work of the loss probes, in forward passes of the whole model, each of one sample
+    traces: tuple[HessianTrace, ...]

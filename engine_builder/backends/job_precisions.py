@@ -1,0 +1,13 @@
+"""Which low precisions a job may use."""
+
+from __future__ import annotations
+
+from calibration.number_formats.precision import Precision
+from engine_builder.backends.base import Capabilities
+from engine_builder.config.config import Config
+
+
+def low_precisions(config: Config, capabilities: Capabilities) -> tuple[Precision, ...]:
+    """Return the low precisions that the search may use on the configured target, in the target's order."""
+    low = capabilities.low
+    return low if config.precisions is None else tuple(precision for precision in low if precision in config.precisions)

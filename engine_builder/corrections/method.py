@@ -1,0 +1,74 @@
+"""What a correction of quantized layers is: a step that tries something, and keeps what helps on samples that it was not fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from calibration.algorithms.gptq import Levels
+from calibration.algorithms.smooth_quant import Smoothing
+from calibration.data.dataset import CalibrationSet
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Precision
+from calibration.ranges.range_table import RangeMethod
+from engine_builder.records.corrections import Repair
+from engine_builder.records.inspection import PreparedModel
+
+Progress = Callable[[float, str], None]  # takes the share done, 0 to 1, and what is being done
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bench:
+    """A float model, the layers that may be quantized, and the calibration samples that corrections are fitted to and judged on.
+
+    ``fitted`` and ``held_out``: sorted indices of samples, disjoint, whole batches where the model's batch is fixed; neither is empty.
+    """
+
+    model: onnx.ModelProto  # the prepared model
+    prepared: PreparedModel  # its record
+    decisions: tuple[Decision, ...]  # every layer in each precision that it can take
+    samples: CalibrationSet
+    fitted: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    method: RangeMethod = RangeMethod.MINMAX  # how the user wants ranges to be chosen
+    gptq: tuple[Precision, ...] = ()  # precisions whose weights the user wants rounded to second order
+
+    def fitted_share(self, most: int) -> CalibrationSet:
+        """Return about ``most`` of the samples that corrections are fitted to, in whole batches where the model's batch is fixed."""
+        return self.samples.take(self.fitted[: self._whole(most)])
+
+    def held_out_share(self, most: int) -> CalibrationSet:
+        """Return about ``most`` of the samples that judge them, likewise."""
+        return self.samples.take(self.held_out[: self._whole(most)])
+
+    def _whole(self, wanted: int) -> int:
+        batch = self.prepared.batch
+        return max(wanted // batch, 1) * batch if self.prepared.is_batch_fixed else wanted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InUse:
+    """The corrections that are in place: each step measures with those before it."""
+
+    ranges: Mapping[str, tuple[float, float]]  # of every tensor that may be rounded
+    chosen_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of ``ranges``, those in the place of min-max
+    smoothings: tuple[Smoothing, ...] = ()
+    levels: Levels = field(default_factory=dict)  # integer weights that are not the nearest, by layer and precision
+
+
+class CorrectionMethod(Protocol):
+    """Tries one kind of correction."""
+
+    def __call__(self, bench: Bench, in_use: InUse, progress: Progress) -> tuple[InUse, tuple[Repair, ...]]:
+        """Return what is in use from now on, and everything that was tried, with its gain and whether it was kept.
+
+        Args:
+            bench: The model and the samples.
+            in_use: What is in use so far; it is kept.
+            progress: Told how far it is.
+        """

@@ -1,0 +1,175 @@
+"""Requests and results of the stages that build, score and time engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from calibration.accuracy.verdict import AccuracyVerdict, Selection
+from calibration.number_formats.precision import Precision
+from engine_builder.backends.engine_tensors import EngineTensors
+from engine_builder.config.config import Config
+from engine_builder.records.calibrated import Calibrated
+from engine_builder.records.trial import Trial
+from engine_builder.search.loss_model import LossCheck
+from engine_builder.stage_io.measuring import RankResult
+from engine_builder.timing import RelativeLatency
+from engine_builder.workspace.workspace import FileRef
+
+# Milliseconds of each layer by its name: under ``search_space.BASELINE`` in the baseline engine, under each precision in the engine with
+# every layer in it.
+KernelTimes = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineJob:
+    """What every engine of a job is built, scored and timed from."""
+
+    config: Config
+    inspection: FileRef  # an ``Inspection``
+    baseline: FileRef  # what engines must beat
+    calibrated: Calibrated
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineRequest:
+    """A baseline to build, for a target that runs no ONNX file."""
+
+    job: EngineJob  # its baseline is not read
+    final: bool = False  # whether to build the baseline of the search again, at the level of the engine that ships
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineResult:
+    """The baseline, and the inspection that knows of it."""
+
+    baseline: FileRef
+    inspection: FileRef
+    files: tuple[FileRef, ...]  # that belong to them
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRequest:
+    """An assignment to build, score and time. The result is a ``Trial``."""
+
+    job: EngineJob
+    precisions: Mapping[str, Precision]  # of the quantized layers, as asked
+    index: int
+    proposed_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class PredictRequest:
+    """The trials to fit the models to."""
+
+    job: EngineJob
+    ranked: RankResult
+    trials: tuple[Trial, ...]
+    kernels_ms: KernelTimes | None = None  # from the first call; None: this is the first
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedSequence:
+    """Candidates of growing loss, with the latency that is predicted for each as a ratio to the baseline's."""
+
+    name: str
+    rungs: tuple[Mapping[str, Precision], ...]
+    ratios: tuple[float, ...]
+    fingerprints: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedTimes:
+    """The fitted model of latency, for a reader."""
+
+    conversion_ns: float  # of one element
+    overhead_ms: Mapping[str, float]  # by precision
+    trials: int  # that it was fitted to
+
+
+@dataclass(frozen=True, slots=True)
+class LossSaid:
+    """What the model of loss says of an engine, each with its standard error where that is known."""
+
+    loss: float
+    loss_error: float | None
+    refitted: float  # the loss, refitted to the trials
+    refitted_error: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSaid:
+    """What the models say of a trial's engine."""
+
+    ratio: float  # of its latency to the baseline's
+    loss: float
+    loss_error: float | None
+    refitted: float
+    refitted_error: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PredictResult:
+    """What is worth trying, and what it is predicted from."""
+
+    ladders: tuple[PredictedSequence, ...]
+    kernels_ms: KernelTimes
+    time_model: FittedTimes
+    loss_model: LossCheck
+    predicted: Mapping[str, TrialSaid]  # of each trial so far, by its fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildRequest:
+    """A finalist to build as it would ship. The result is its ``Trial``."""
+
+    job: EngineJob
+    finalist: Trial
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictRequest:
+    """The finalists to judge."""
+
+    job: EngineJob
+    finalists: tuple[Trial, ...]  # safest first
+    selection: Selection
+    most_timed: int  # of those that pass the fastest are timed, so many at most
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedTrial:
+    """A finalist's verdict."""
+
+    fingerprint: str
+    verdict: AccuracyVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class FinalLatency:
+    """Milliseconds of one call; a predicted latency has no spread, and 0 runs."""
+
+    median: float
+    p95: float | None
+    mad: float | None
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictResult:
+    """What is kept, how sure that is, and what was measured of it beside the baseline."""
+
+    judged: tuple[JudgedTrial, ...]  # up to the first that is not accepted
+    verdict: AccuracyVerdict  # of the engine that is kept, or of the baseline
+    chosen: str | None  # fingerprint; None: the baseline is kept
+    ratio: float  # latency of what is kept to the baseline's
+    latency_ms: Mapping[str, FinalLatency]  # by fingerprint, and of "baseline"
+    spread: Mapping[str, RelativeLatency]  # by fingerprint, to the baseline
+    engine: FileRef | None  # None: the baseline is kept
+    least_gain: float  # relative: a smaller gain is within the error of the target's latencies
+    explicit: FileRef | None  # the model with its precisions written into it
+    baseline_accuracy: float
+    baseline_precisions: Mapping[str, int]  # layers of each precision
+    baseline_size_bytes: int
+    environment: Mapping[str, object]  # what a reader needs to repeat a timing
+    tensors: EngineTensors | None  # of the engine that is kept, where it is a plan

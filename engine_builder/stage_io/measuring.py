@@ -1,0 +1,188 @@
+"""Requests and results of the stages that read the user's files and measure the float model.
+
+A request names what its stage reads and nothing else: its JSON, with each file replaced by its content, is the key under which a result is
+kept for other jobs. What only the search or the verdict reads, like the accuracy budget, must not come in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.accuracy.verdict import Budget
+from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.precision import Precision
+from calibration.ranges.range_table import RangeMethod
+from calibration.sensitivity.records import HessianTrace, PairTest
+from engine_builder.config.config import Order
+from engine_builder.config.inspect_settings import InspectSettings
+from engine_builder.records.calibrated import Calibrated, EligiblePrecisions
+from engine_builder.workspace.workspace import FileRef
+
+
+@dataclass(frozen=True, slots=True)
+class JobFiles:
+    """What the user gave."""
+
+    model: FileRef
+    calibration: FileRef
+    validation: FileRef | None = None
+    metric_model: FileRef | None = None  # the user's own metric
+
+
+@dataclass(frozen=True, slots=True)
+class InspectRequest:
+    """The user's files and the settings that bear on how they are read."""
+
+    files: JobFiles
+    settings: InspectSettings
+
+
+@dataclass(frozen=True, slots=True)
+class InspectResult:
+    """The files that later stages read, and what the pipeline itself needs to know of them."""
+
+    inspection: FileRef  # an ``Inspection``
+    model: FileRef  # its ``PreparedModel``
+    calibration: FileRef  # its calibration samples
+    scores: FileRef  # of the float model on the validation samples
+    baseline: FileRef  # what engines must beat: the user's own file where the runtime loads it
+    files: tuple[FileRef, ...]  # what the inspection names, so that whoever keeps this result keeps them too
+    layers: tuple[str, ...]
+    residual_adds: tuple[str, ...]  # those of the layers that only add
+    metric: Metric
+    scored_kinds: tuple[OutputKind, ...]  # of what probes compare in the place of the outputs that the metric reads
+    samples: int  # of the calibration set
+    batch: int  # samples in one call of the float model
+    processors: int
+    sample_seconds: float  # one forward pass of the float model for one sample, at ``batch``, one thread
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidenceRequest:
+    """Whether the samples can show at all what the user wants to be sure of."""
+
+    scores: FileRef  # the float model's own, on the validation samples
+    metric: Metric
+    budget: Budget
+    confidence: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidenceResult:
+    """How many samples there are: enough, or the stage had refused them."""
+
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class RangesRequest:
+    """A float model, its samples, and the precisions that the job may use."""
+
+    model: FileRef  # a ``PreparedModel``
+    calibration: FileRef
+    method: RangeMethod
+    precisions: tuple[Precision, ...]  # in the target's order
+    target: str  # whose dialect says which layer may take which
+    gpu: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RangesResult:
+    """Ranges of activations, and what each layer can take."""
+
+    ranges: FileRef  # a ``RangeTable``
+    eligible: EligiblePrecisions
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectRequest:
+    """What to try to make quantized layers less lossy."""
+
+    of: Calibrated
+    method: RangeMethod
+    gptq: tuple[Precision, ...]  # precisions whose weights are rounded to second order
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectResult:
+    """The corrections that every engine of the job may use."""
+
+    corrections: FileRef  # a ``RepairTable``
+    files: tuple[FileRef, ...]  # that the table names in its turn
+
+
+@dataclass(frozen=True, slots=True)
+class SensitivityRequest:
+    """The calibration samples [start, stop) to probe every layer on."""
+
+    of: Calibrated
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class SensitivityResult:
+    """What one share of the samples gave."""
+
+    losses: FileRef  # (samples, decisions) and the Gram sums, see ``calibration.sensitivity.layer_losses``
+    provider: str  # of ONNX Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class HessianRequest:
+    """How closely to look: traces are probed until those that the budget's boundary hangs on are known."""
+
+    of: Calibrated
+    precisions: tuple[Precision, ...]  # in the target's order
+    allowed_loss: float | None  # about what the accuracy budget allows; None: not known, so every probe is made
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class HessianResult:
+    """The traces, on how many samples, and by which provider of ONNX Runtime."""
+
+    traces: tuple[HessianTrace, ...]
+    samples: int
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class InteractionsRequest:
+    """Which losses say what pairs are worth a test."""
+
+    of: Calibrated
+    losses: tuple[FileRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InteractionsResult:
+    """The pairs that were tested, and by which provider of ONNX Runtime."""
+
+    tests: tuple[PairTest, ...]
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class RankRequest:
+    """All measurements of the float model."""
+
+    of: Calibrated
+    losses: tuple[FileRef, ...]
+    traces: tuple[HessianTrace, ...]
+    hessian_samples: int
+    tests: tuple[PairTest, ...]
+    orders: tuple[Order, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RankResult:
+    """The measurements put together."""
+
+    table: FileRef  # a ``SensitivityTable``
+    interactions: FileRef  # arrays (decisions, decisions), in the order of the table's rows
+    rankings: Mapping[str, tuple[Decision, ...]]  # by the order's name, the cheapest first

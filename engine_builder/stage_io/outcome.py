@@ -1,0 +1,49 @@
+"""The last stage: all that was found goes in, the outcome of the job comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from calibration.accuracy.verdict import Selection
+from calibration.sensitivity.records import PairTest
+from engine_builder.records.trial import Trial
+from engine_builder.stage_io.engines import EngineJob, PredictResult, VerdictResult
+from engine_builder.stage_io.measuring import RankResult
+from engine_builder.workspace.workspace import FileRef
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSummary:
+    """How the search went."""
+
+    ended: str  # why
+    trials: int
+    seconds: float  # of all stages so far
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRequest:
+    """Everything that the pipeline gathered."""
+
+    job: EngineJob
+    ranked: RankResult
+    tests: tuple[PairTest, ...]
+    providers: tuple[str, ...]  # of ONNX Runtime, that the probes ran on
+    trials: tuple[Trial, ...]
+    finalists: tuple[Trial, ...]  # as they ship, safest first
+    verdict: VerdictResult
+    selection: Selection
+    forecasts: tuple[PredictResult, ...]
+    notes: tuple[str, ...]  # of what could not be built or judged
+    search: SearchSummary
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    """What a finished job gives its user."""
+
+    result: Mapping[str, object]  # as the HTTP contract has it
+    engine_name: str  # of the file that is downloaded
+    engine: FileRef
+    artifacts: Mapping[str, FileRef]  # by the name under which each is downloaded
