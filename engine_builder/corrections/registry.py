@@ -5,6 +5,6 @@ from __future__ import annotations
 from engine_builder.corrections.method import CorrectionMethod
 from engine_builder.corrections.range_choice import choose_ranges
 from engine_builder.corrections.rounding_choice import choose_rounding
-from engine_builder.corrections.smoothing_choice import choose_smoothings
+from engine_builder.corrections.smooth_quant_choice import choose_smoothings
 
 CORRECTIONS: tuple[CorrectionMethod, ...] = (choose_ranges, choose_smoothings, choose_rounding)

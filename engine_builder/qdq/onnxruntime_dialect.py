@@ -61,7 +61,7 @@ from engine_builder.qdq.exactness import EXACT_ON, exact_on
 from engine_builder.qdq.guards.captured import PartCaptures
 from engine_builder.qdq.guards.float_layers import KeepFloatLayers
 from engine_builder.qdq.guards.float_outputs import KeepFloatOutputs
-from engine_builder.qdq.guards.products import KeepLowProducts
+from engine_builder.qdq.guards.matmuls import KeepLowProducts
 from engine_builder.qdq.rules.placement import low_layers, ranges_of_moved_tensors
 
 

@@ -61,7 +61,7 @@ class Trial:
     bias: Repair | None = None  # what correcting the biases was worth; None where there was nothing to correct
     corrections: FileRef | None = None  # the corrections that the engine has
     engine: FileRef | None = None  # kept where another build would give another engine
-    reached: FileRef | None = None  # a list of ``backends.reached.Reached``, where the builder says what layers got
+    reached: FileRef | None = None  # a list of ``backends.achieved_precision.AchievedPrecision``, where the builder says what layers got
 
     @property
     def met(self) -> bool:

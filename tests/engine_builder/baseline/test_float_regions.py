@@ -18,7 +18,7 @@ from engine_builder.qdq.dialects.tensorrt import TensorRtDialect
 from tests.driver import inspection_of, ranged
 from tests.model_text import ModelMaker, cnn
 from tests.models import attention, several_outputs
-from tests.repaired_models import cancelling
+from tests.fallback_models import cancelling
 
 
 def blocks_of(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:

@@ -17,7 +17,7 @@ from engine_builder.corrections.method import Bench, CorrectionMethod, InUse
 from engine_builder.corrections.range_choice import choose_ranges
 from engine_builder.corrections.registry import CORRECTIONS
 from engine_builder.corrections.rounding_choice import choose_rounding
-from engine_builder.corrections.smoothing_choice import choose_smoothings
+from engine_builder.corrections.smooth_quant_choice import choose_smoothings
 from engine_builder.records.calibrated import decisions_of, read_ranges
 from engine_builder.records.corrections import RepairKind
 from engine_builder.stages.correct import split

@@ -25,7 +25,7 @@ from engine_builder.stages.baseline import baseline
 from engine_builder.workspace.workspace import StageContext
 from tests.driver import Finished, ranged, run_job, trials_of
 from tests.model_text import cnn
-from tests.repaired_models import cancelling, escaping, harmless, overflowing
+from tests.fallback_models import cancelling, escaping, harmless, overflowing
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed")
 TIGHT: dict[str, Any] = {

@@ -12,7 +12,7 @@ import pytest
 
 from calibration.graph.layers import find_layers
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision, Scheme
-from engine_builder.qdq.guards.products import KeepLowProducts
+from engine_builder.qdq.guards.matmuls import KeepLowProducts
 from engine_builder.qdq.onnxruntime_dialect import rewrite
 from tests.engine_builder.fake_quantized import measured_ranges, model_of, run, samples_of, session_of
 
