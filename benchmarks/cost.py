@@ -24,7 +24,7 @@ from benchmarks.results_files import RESULTS, environment, environment_line, mar
 from examples.fashion_mnist.prepare import MODELS
 
 MEMORY_BYTES, MEMORY_FACTOR = 300e6, 3.0  # the bar: peak memory of a job against the size of its model
-SINGLES, SESSIONS, PAIRS, TRACES = "singles and Gram matrix", "sessions", "pairs", "Hessian traces"
+LAYER_LOSSES, SESSIONS, PAIRS, TRACES = "single-layer losses and Gram matrix", "sessions", "pairs", "Hessian traces"
 SHAPES = {"input": [3, 224, 224], "pixel_values": [3, 224, 224]}  # of inputs that leave them open
 
 
@@ -93,9 +93,9 @@ def measure(name: str, path: Path, weights: str, samples: int, seconds: float) -
 
 
 def plain_forwards(cost: ProbeCost) -> float:
-    """Return CPU seconds of the singles and their Gram matrix, session building counted, over those of N plain forward passes."""
-    took = sum(stage.cpu_seconds for stage in cost.stages if stage.stage in (SINGLES, SESSIONS))
-    return took / (cost.decisions * cost.samples * cost.forward_cpu_seconds)
+    """Return CPU seconds of the single-layer losses and their Gram matrix, with session building, over those of N plain forwards."""
+    took = sum(stage.cpu_seconds for stage in cost.stages if stage.stage in (LAYER_LOSSES, SESSIONS))
+    return took / (cost.layer_precisions * cost.samples * cost.forward_cpu_seconds)
 
 
 def peak_against_bar(one: ModelCost) -> float:
@@ -112,8 +112,8 @@ def growth(costs: Sequence[ProbeCost], stage: str) -> float | None:
         costs: One a network.
         stage: Which stage.
     """
-    points = [(cost.decisions, _passes_per_sample(cost, stage)) for cost in costs]
-    if len({decisions for decisions, _ in points}) < 2:
+    points = [(cost.layer_precisions, _passes_per_sample(cost, stage)) for cost in costs]
+    if len({layer_precisions for layer_precisions, _ in points}) < 2:
         return None
     x, y = np.log(np.array(points, dtype=np.float64)).T
     return float(np.polyfit(x, y, 1)[0])
@@ -128,25 +128,30 @@ def page(found: Sequence[ModelCost], where: Mapping[str, object]) -> str:
         "weights",
         "MB",
         "N",
-        "samples of singles",
+        "samples of single-layer losses",
         "of pairs and traces",
         "batch",
-        *(f"{stage}: passes / N" for stage in (SINGLES, PAIRS, TRACES)),
+        *(f"{stage}: passes / N" for stage in (LAYER_LOSSES, PAIRS, TRACES)),
     ]
-    headers += ["one forward, ms", "singles / N forwards", "peak MB", "of 300 MB + 3 x model"]
+    headers += ["one forward, ms", "single-layer losses / N forwards", "peak MB", "of 300 MB + 3 x model"]
     stage_headers = ["network", "stage", "passes", "wall s", "CPU s", "peak MB so far"]
-    exponents = {stage: growth(costs, stage) for stage in (SINGLES, PAIRS, TRACES)}
+    exponents = {stage: growth(costs, stage) for stage in (LAYER_LOSSES, PAIRS, TRACES)}
     grown = ", ".join(f"{stage} N^{power:.2f}" for stage, power in exponents.items() if power is not None)
     left = "".join(f"- {one.name} ({one.size_bytes / 1e6:.0f} MB): {one.failure}\n" for one in found if one.failure is not None)
     return (
         "# Cost against N\n\n"
-        "What the probes of a job take on one network; N is its number of decisions (layers, residual sums and attention products, at "
+        "What the probes of a job take on one network; N is its number of layer precisions (layers, residual adds and attention matmuls, "
+        "at "
         "one low precision). Inputs are made up, since the cost depends on shapes alone: noise, or token ids. The batch is the job's own "
-        "choice for the network, at most the samples; one thread, one probe at a time. A job probes single decisions on 256 samples, "
+        "choice for the network, at most the samples; one thread, one probe at a time. A job probes single layer precisions on 256 "
+        "samples, "
         "pairs on 64 and Hessian traces on 32; here there are fewer, and the cost is proportional to them but for the sessions. A *pass* "
-        "runs one sample from a probed layer to the model's end: about half of a plain forward. *Singles / N forwards*: CPU seconds of "
-        "singles and Gram matrix, sessions built, over N plain forward passes of the same samples, which a second process runs after each "
-        "batch of probes, so that both see the machine at the same speeds; the wall clock of singles has these passes in it. *Peak* is "
+        "runs one sample from a probed layer to the model's end: about half of a plain forward. *Single-layer losses / N forwards*: CPU "
+        "seconds of "
+        "single-layer losses and Gram matrix, sessions built, over N plain forward passes of the same samples, which a second process "
+        "runs after each "
+        "batch of probes, so that both see the machine at the same speeds; the wall clock of single-layer losses has these passes in it. "
+        "*Peak* is "
         "resident memory of the one process that runs all stages; a job's process tree has the parent besides, and keeps to one stage a "
         "process.\n\n"
         + markdown_table(headers, [_row(one) for one in done])
@@ -164,11 +169,11 @@ def _row(one: ModelCost) -> list[str]:
         one.name,
         one.weights,
         f"{one.size_bytes / 1e6:.1f}",
-        str(cost.decisions),
+        str(cost.layer_precisions),
         str(cost.samples),
         str(cost.few),
         str(cost.batch),
-        *(f"{_passes_per_sample(cost, stage) / cost.decisions:.2f}" for stage in (SINGLES, PAIRS, TRACES)),
+        *(f"{_passes_per_sample(cost, stage) / cost.layer_precisions:.2f}" for stage in (LAYER_LOSSES, PAIRS, TRACES)),
         f"{1000 * cost.forward_cpu_seconds:.2f}",
         f"{plain_forwards(cost):.2f}",
         f"{max(stage.peak_rss_bytes for stage in cost.stages) / 1e6:.0f}",
@@ -183,7 +188,7 @@ def _stage_row(name: str, stage: StageCost) -> list[str]:
 
 def _passes_per_sample(cost: ProbeCost, stage: str) -> float:
     passes = sum(one.passes for one in cost.stages if one.stage == stage)
-    return passes / (cost.samples if stage == SINGLES else cost.few)
+    return passes / (cost.samples if stage == LAYER_LOSSES else cost.few)
 
 
 def _samples(path: Path, most: int) -> int:

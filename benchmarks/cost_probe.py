@@ -23,19 +23,19 @@ from benchmarks.plain_forward import plain_forwards
 from calibration.accuracy.metrics import OutputKind
 from calibration.graph.layers import find_layers
 from calibration.graph_passes.normalize import prepare
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from calibration.onnx_model.model_io import TensorSpec, input_specs, output_specs, read_model, save_model
 from calibration.ranges.collection import collect_ranges
 from calibration.ranges.range_table import RangeMethod
 from calibration.sensitivity.hessian_trace import measure_traces
 from calibration.sensitivity.interactions import measure_pairs, pairs_to_test
-from calibration.sensitivity.layer_losses import measure_singles
+from calibration.sensitivity.layer_losses import measure_layer_losses
 from calibration.sensitivity.perturbed_model import Probe, ReferenceModel
 from engine_builder.engines.eligible_layers import RANGE_BATCH
 from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
 from engine_builder.stages.inspect import probe_batch
-from engine_builder.stages.probe import PAIRS_PER_DECISION
+from engine_builder.stages.probe import PAIRS_PER_LAYER_PRECISION
 
 Inputs = dict[str, NDArray[np.generic]]
 WORDS = 1000  # token ids are below this
@@ -59,11 +59,11 @@ class StageCost:
 class ProbeCost:
     """What all probe stages took on one model."""
 
-    decisions: int
-    samples: int  # of singles
+    layer_precisions: int
+    samples: int  # of single-layer losses
     few: int  # of pairs, and of Hessian traces
     batch: int
-    forward_cpu_seconds: float  # one plain forward pass of one sample, at that batch, in turns with the singles
+    forward_cpu_seconds: float  # one plain forward pass of one sample, at that batch, in turns with the single-layer losses
     stages: tuple[StageCost, ...]
 
 
@@ -73,7 +73,7 @@ def probe_cost(path: Path, *, shapes: Mapping[str, Sequence[int]], samples: int,
     Args:
         path: The user's model.
         shapes: Sizes of each input but for the first axis, where the model leaves them open.
-        samples: Samples that single decisions are probed on.
+        samples: Samples that single layer precisions are probed on.
         few: Of these, samples for pairs, and for Hessian traces in two probes of each tensor.
     """
     source = read_model(path)
@@ -83,7 +83,7 @@ def probe_cost(path: Path, *, shapes: Mapping[str, Sequence[int]], samples: int,
     del source
     sizes = {name: (1, *array.shape[1:]) for name, array in inputs.items()}
     layers, batch = find_layers(model, sizes), min(probe_batch(model, sizes), samples)
-    decisions = tuple(Decision(layer.name, Precision.INT8) for layer in layers)
+    layer_precisions = tuple(LayerPrecision(layer.name, Precision.INT8) for layer in layers)
     batches = list(_batches(inputs, batch))
     stages: list[StageCost] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -99,16 +99,18 @@ def probe_cost(path: Path, *, shapes: Mapping[str, Sequence[int]], samples: int,
         del model
         with plain_forwards(prepared) as forwards:
             ahead = iter(batches)
-            with _measured(stages, "singles and Gram matrix"):
-                singles = measure_singles(reference, kinds, decisions, batches, on_batch=lambda done: forwards.time(next(ahead)))
+            with _measured(stages, "single-layer losses and Gram matrix"):
+                layer_losses = measure_layer_losses(
+                    reference, kinds, layer_precisions, batches, on_batch=lambda done: forwards.time(next(ahead))
+                )
         with _measured(stages, "pairs"):
-            pairs = pairs_to_test(singles, layers, ONNXRUNTIME_CPU_SCHEME, PAIRS_PER_DECISION * len(decisions))
-            alone = {decision: singles.loss[:few, index] for index, decision in enumerate(decisions)}
+            pairs = pairs_to_test(layer_losses, layers, ONNXRUNTIME_CPU_SCHEME, PAIRS_PER_LAYER_PRECISION * len(layer_precisions))
+            alone = {layer_precision: layer_losses.loss[:few, index] for index, layer_precision in enumerate(layer_precisions)}
             first = next(_batches(inputs, few))
             measure_pairs(reference, kinds, layers, pairs, list(_batches(first, batch)), alone)
         with _measured(stages, "Hessian traces"):
             measure_traces(reference, kinds, ONNXRUNTIME_CPU_SCHEME, ranges, list(_batches(first, max(few // 2, 1))), seed=0, most=batch)
-    return ProbeCost(len(decisions), samples, few, batch, forwards.sample_seconds, tuple(stages))
+    return ProbeCost(len(layer_precisions), samples, few, batch, forwards.sample_seconds, tuple(stages))
 
 
 def made_up(specs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]], samples: int) -> Inputs:

@@ -41,8 +41,8 @@ def layer_counts(path: Path) -> LayerCounts:
     }
     weighted = [node for node in model.graph.node if node.op_type in WEIGHTED]
     adds = [node for node in model.graph.node if node.op_type == "Add" and constants.isdisjoint(node.input)]
-    low, low_adds = (sum(_reads_integers(node, made) for node in nodes) for nodes in (weighted, adds))
-    return LayerCounts(low, len(weighted), low_adds, len(adds), _integer_kernels(path))
+    quantized, quantized_adds = (sum(_reads_integers(node, made) for node in nodes) for nodes in (weighted, adds))
+    return LayerCounts(quantized, len(weighted), quantized_adds, len(adds), _integer_kernels(path))
 
 
 def _integer_kernels(path: Path) -> int:

@@ -1,8 +1,8 @@
 """What int8 weights cost in accuracy and time on this processor, by how they are rounded: ``python -m benchmarks.integer_schemes``.
 
-Every layer low, no repairs, four ways in one run: weights of full range; in 7 bits, which onnxruntime's documentation advises where kernels
-saturate; with the pair bound (``calibration.number_formats.pair_bound``); and full range with ``session.x64quantprecision``, which has
-onnxruntime compute unsigned by unsigned. A model of your own: ``--model M --calibration C --validation V --batch N``.
+Every layer quantized, no corrections, four ways in one run: weights of full range; in 7 bits, which onnxruntime's documentation advises
+where kernels saturate; with the pair bound (``calibration.number_formats.pair_bound``); and full range with ``session.x64quantprecision``,
+which has onnxruntime compute unsigned by unsigned. A model of your own: ``--model M --calibration C --validation V --batch N``.
 """
 
 from __future__ import annotations
@@ -101,10 +101,10 @@ def measure(case: Case, folder: Path) -> list[Row]:
     save_model(prepared, folder / "prepared.onnx")
     ranges = collect_ranges(folder / "prepared.onnx", layers, calibration.batches(BATCH), method=RangeMethod.MINMAX).ranges
     ranges = ranges_of_moved_tensors(prepared, ranges)
-    low = {layer.name: Precision.INT8 for layer in layers}
+    quantized = {layer.name: Precision.INT8 for layer in layers}
 
     def engine(scheme: Scheme) -> onnx.ModelProto:
-        return rewrite(prepared, layers, low, ranges, scheme)
+        return rewrite(prepared, layers, quantized, ranges, scheme)
 
     full = engine(ONNXRUNTIME_CPU_SCHEME)
     bound = engine(replace(ONNXRUNTIME_CPU_SCHEME, bounds_pairs=True))
@@ -142,7 +142,7 @@ def in_seven_bits(explicit: onnx.ModelProto, prepared: onnx.ModelProto, layers: 
     """Return a copy of the explicit model whose weights have levels of -63..63, with scales to match.
 
     Args:
-        explicit: Every layer low, full range.
+        explicit: Every layer quantized, full range.
         prepared: The model that it was made from.
         layers: Its layers.
     """
@@ -187,7 +187,7 @@ def page(rows: Sequence[Row], where: Mapping[str, object]) -> str:
     ]
     return (
         "# Rounding of int8 weights\n\n"
-        f"Every layer in int8, no repairs. {environment_line(where)} Its integer kernels are **{where['integer_kernels']}**.\n\n"
+        f"Every layer in int8, no corrections. {environment_line(where)} Its integer kernels are **{where['integer_kernels']}**.\n\n"
         + markdown_table(headers, cells)
     )
 

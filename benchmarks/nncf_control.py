@@ -111,11 +111,11 @@ def compare(job: Job, drop: float, python: Path | None, missing: str | None, fol
 
 
 def widest_trial(trials: Sequence[Mapping[str, object]], layers: int) -> nncf_page.Widest | None:
-    """Return the trial of a report with the most low layers whose drop on all samples is within the budget; None if only the baseline is.
+    """Return the trial with the most quantized layers whose drop on all samples is within the budget; None if only the baseline is.
 
     Args:
         trials: ``trials`` of a report.json.
-        layers: Layers that could be low.
+        layers: Layers that could be quantized.
     """
     found = []
     for trial in trials:
@@ -161,7 +161,7 @@ def packages_of(python: Path) -> dict[str, str]:
 def _ours(job: Job, output: Path, samples: int) -> Made:
     usage = run_command(job, output)
     trials = json.loads((output / "report.json").read_text(encoding="utf-8"))["trials"]
-    evaluations = len(trials)  # the first is the float model, which only the intake runs
+    evaluations = len(trials)  # the first is the float model, which only the inspection runs
     return Made(output / "engine.onnx", evaluations, 0, evaluations * samples, usage)
 
 

@@ -28,9 +28,9 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Widest:
-    """The trial of our job with the most low layers inside the budget; the engine that is kept is the fastest one."""
+    """The trial of our job with the most quantized layers inside the budget; the engine that is kept is the fastest one."""
 
-    low_layers: int  # residual sums are layers too
+    low_layers: int  # residual adds are layers too
     layers: int
     accuracy: float
     order: str
@@ -62,10 +62,12 @@ def conditions(one: Comparison) -> tuple[Condition, ...]:
     if NNCF not in one.ways:
         return ()
     ours, theirs = one.ways[OURS], one.ways[NNCF]
-    low, their_low = (way.layers.int8 + way.layers.int8_adds for way in (ours, theirs))
+    quantized, their_quantized = (way.layers.int8 + way.layers.int8_adds for way in (ours, theirs))
     factor = theirs.usage.cpu_seconds / ours.usage.cpu_seconds
     found = [
-        Condition("more int8 layers, in the engine that the job keeps", f"{low} against {their_low}", low > their_low),
+        Condition(
+            "more int8 layers, in the engine that the job keeps", f"{quantized} against {their_quantized}", quantized > their_quantized
+        ),
         Condition(
             "no lower accuracy, of that engine", f"{ours.accuracy:.4f} against {theirs.accuracy:.4f}", ours.accuracy >= theirs.accuracy
         ),
@@ -73,8 +75,8 @@ def conditions(one: Comparison) -> tuple[Condition, ...]:
     if one.widest is not None:
         widest = one.widest
         text = "more int8 layers at no lower accuracy, in the trial inside the budget with the most of them"
-        figures = f"{widest.low_layers} at {widest.accuracy:.4f} against {their_low} at {theirs.accuracy:.4f}"
-        found.append(Condition(text, figures, widest.low_layers > their_low and widest.accuracy >= theirs.accuracy))
+        figures = f"{widest.low_layers} at {widest.accuracy:.4f} against {their_quantized} at {theirs.accuracy:.4f}"
+        found.append(Condition(text, figures, widest.low_layers > their_quantized and widest.accuracy >= theirs.accuracy))
     every, their_every = (way.evaluations + way.part_evaluations for way in (ours, theirs))
     whole = f"{ours.evaluations} against {theirs.evaluations}"
     found.append(

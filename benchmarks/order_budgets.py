@@ -2,7 +2,7 @@
 
 The budget is on agreement with the float network's first class on the held-out pictures, and the deepest prefix that meets it counts, as
 if every prefix had been tried. Latency is that of the time model for every draw, fitted as a job does to the profiles of the float and
-the all-low network, and measured for the networks of the first draw: all of them and the float one in turns, in one process.
+the all-quantized network, and measured for the networks of the first draw: all of them and the float one in turns, in one process.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from benchmarks.order_judging import HeldOut, Judged, low_network
+from benchmarks.order_judging import HeldOut, Judged, quantized_network
 from benchmarks.order_measurements import BATCH, SCHEME, Draw, Network, Pictures
 from calibration.graph.layers import concrete_shapes
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
 from engine_builder.profiling.layer_times import layer_times
 from engine_builder.search.loss_model import LossModel
 from engine_builder.search.predicted_front import frontier
-from engine_builder.search.search_space import BASELINE, Low
+from engine_builder.search.search_space import BASELINE, QuantizedLayers
 from engine_builder.search.time_model import Timed, TimeModel, fit
-from engine_builder.stages.predict import flows_between, gains_from
+from engine_builder.stages.predict import edges_between, gains_from
 from engine_builder.timing import Timing, relative_latency, time_interleaved
 
 BUDGETS = (0.99, 0.999, 0.9999)
@@ -39,10 +39,10 @@ FLOAT = "float"
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class Deepest:
     """The deepest network of an order inside a budget, on one draw."""
 
-    low: tuple[Decision, ...]  # none: the float network
+    quantized: tuple[LayerPrecision, ...]  # none: the float network
     predicted: float | None  # latency over the float network's; None where no time is known
 
 
@@ -62,7 +62,7 @@ def deepest(judged: Sequence[Judged], budget: float) -> int:
     return max((moves for moves, found in enumerate(judged, start=1) if found.agreement >= budget), default=0)
 
 
-def reached_by_prefixes(order: Sequence[Decision], judged: Sequence[Judged], times: TimeModel | None) -> list[Reached]:
+def deepest_prefixes(order: Sequence[LayerPrecision], judged: Sequence[Judged], times: TimeModel | None) -> list[Deepest]:
     """Return the deepest prefix of an order inside each of the BUDGETS.
 
     Args:
@@ -72,43 +72,45 @@ def reached_by_prefixes(order: Sequence[Decision], judged: Sequence[Judged], tim
     """
     found = []
     for budget in BUDGETS:
-        low = tuple(order[: deepest(judged, budget)])
-        found.append(Reached(low, times.ratio(precisions(low)) if times is not None else None))
+        quantized = tuple(order[: deepest(judged, budget)])
+        found.append(Deepest(quantized, times.ratio(precisions(quantized)) if times is not None else None))
     return found
 
 
-def reached_by_frontier(losses: LossModel, times: TimeModel, judge: HeldOut, draw: Draw) -> list[Reached]:
+def best_of_frontier(losses: LossModel, times: TimeModel, judge: HeldOut, draw: Draw) -> list[Deepest]:
     """Return the assignment of the predicted frontier with the lowest predicted latency inside each of the BUDGETS."""
-    points = frontier(losses.decisions, losses.loss, losses.interaction, times)
-    met = [(point, judge.of(point.low, draw).agreement) for point in points]
+    points = frontier(losses.layer_precisions, losses.loss, losses.interaction, times)
+    met = [(point, judge.of(point.quantized, draw).agreement) for point in points]
     found = []
     for budget in BUDGETS:
         inside = [point for point, agreement in met if agreement >= budget]
         best = min(inside, key=lambda point: point.ratio, default=None)
-        found.append(Reached((), 1.0) if best is None else Reached(tuple(sorted(best.low)), best.ratio))
+        found.append(Deepest((), 1.0) if best is None else Deepest(tuple(sorted(best.quantized)), best.ratio))
     return found
 
 
-def precisions(low: Sequence[Decision]) -> Low:
-    """Return the assignment that decisions make, one a layer."""
-    return {decision.layer: decision.precision for decision in low}
+def precisions(quantized: Sequence[LayerPrecision]) -> QuantizedLayers:
+    """Return the assignment that layer precisions make, one a layer."""
+    return {layer_precision.layer: layer_precision.precision for layer_precision in quantized}
 
 
-def measured_times(network: Network, decisions: Sequence[Decision], draw: Draw, pictures: Pictures, scratch: Path) -> TimeModel:
-    """Return the time model of a job before any mixed engine was timed: from the profiles of the float and the all-low network.
+def measured_times(
+    network: Network, layer_precisions: Sequence[LayerPrecision], draw: Draw, pictures: Pictures, scratch: Path
+) -> TimeModel:
+    """Return the time model of a job before any mixed engine was timed: from the profiles of the float and the all-quantized network.
 
     Args:
         network: The network.
-        decisions: All of them, one a layer.
-        draw: Of which the all-low network is made.
+        layer_precisions: All of them, one a layer.
+        draw: Of which the all-quantized network is made.
         pictures: At least BATCH of them, (n, ...) float32.
         scratch: A folder.
     """
     backend = OrtCpuBackend()
     feeds = {network.input: pictures[:BATCH]}
     kernels: dict[str, dict[str, float]] = {layer.name: {} for layer in network.layers}
-    all_low = decisions[0].precision.value
-    models = {BASELINE: network.model, all_low: low_network(network, decisions, draw)}
+    all_quantized = layer_precisions[0].precision.value
+    models = {BASELINE: network.model, all_quantized: quantized_network(network, layer_precisions, draw)}
     for name, model in models.items():
         path = scratch / f"{network.name}-{name}.onnx"
         onnx.save_model(model, path)
@@ -118,10 +120,10 @@ def measured_times(network: Network, decisions: Sequence[Decision], draw: Draw, 
     timings = timed({name: scratch / f"{network.name}-{name}.onnx" for name in models}, feeds)
     shapes = concrete_shapes(network.model, {network.input: feeds[network.input].shape})
     sizes = {name: math.prod(size for size in shape if isinstance(size, int)) for name, shape in shapes.items()}
-    flows = flows_between(network.model, network.layers, SCHEME, sizes)
-    ratio = relative_latency(timings[all_low], timings[BASELINE]).ratio
-    trials = [Timed({}, 1.0), Timed(precisions(decisions), ratio)]
-    return fit(timings[BASELINE].median_ms, gains_from(kernels), flows, trials)
+    edges = edges_between(network.model, network.layers, SCHEME, sizes)
+    ratio = relative_latency(timings[all_quantized], timings[BASELINE]).ratio
+    trials = [Timed({}, 1.0), Timed(precisions(layer_precisions), ratio)]
+    return fit(timings[BASELINE].median_ms, gains_from(kernels), edges, trials)
 
 
 def timed(engines: Mapping[str, Path], feeds: Mapping[str, NDArray[np.generic]]) -> dict[str, Timing]:

@@ -2,7 +2,7 @@
 
 INT8 networks are explicit models, built as the search builds them and run in ONNX Runtime. 4-bit networks are **simulated**: the prepared
 model with weights that went through a 4-bit grid (symmetric, per output channel) and back, activations in float, since the target has no
-such kernel; the probes see the same. Their levels are the nearest, or those of second-order rounding (``calibration.algorithms.gptq``).
+such kernel; the probes see the same. Their levels are the nearest, or those of GPTQ (``calibration.algorithms.gptq``).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from onnx import numpy_helper
 
 from calibration.accuracy.metrics import OutputKind
 from calibration.algorithms.gptq import Levels
-from calibration.algorithms.weight_rounding import second_order_levels
+from calibration.algorithms.weight_rounding import gptq_levels
 from calibration.graph.layers import Layer, find_layers
 from calibration.graph_passes.normalize import prepare
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.number_formats.weight_scales import weight_step
 from calibration.ranges.collection import collect_ranges
 from calibration.ranges.range_table import RangeMethod
 from calibration.sensitivity.hessian_trace import measure_traces
 from calibration.sensitivity.interactions import dependency_matrix, measure_pairs, pairs_to_test
-from calibration.sensitivity.layer_losses import measure_singles
+from calibration.sensitivity.layer_losses import measure_layer_losses
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from calibration.sensitivity.records import HessianTrace
 from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
@@ -41,7 +41,7 @@ from engine_builder.engines.job_scheme import job_scheme
 from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
 from engine_builder.search.loss_model import LossModel
 from engine_builder.search.rankings import dependency_order
-from engine_builder.stages.probe import HESSIAN_BATCH, HESSIAN_BATCHES, PAIR_SAMPLES, PAIRS_PER_DECISION
+from engine_builder.stages.probe import HESSIAN_BATCH, HESSIAN_BATCHES, PAIR_SAMPLES, PAIRS_PER_LAYER_PRECISION
 
 Ranges = Mapping[str, tuple[float, float]]
 Pictures = NDArray[np.float32]
@@ -54,15 +54,15 @@ STEP_TRIES = 3  # forwards that settle a finite-difference step, at the least
 
 
 class Kind(enum.StrEnum):
-    """How low layers are low."""
+    """How quantized layers are quantized."""
 
     INT8 = "int8"
     INT4 = "int4"
-    INT4_SECOND_ORDER = "int4, second order"
+    INT4_GPTQ = "int4, second order"
 
     @property
     def precision(self) -> Precision:
-        """Of the low layers."""
+        """Of the quantized layers."""
         return Precision.INT8 if self is Kind.INT8 else Precision.INT4
 
 
@@ -75,9 +75,11 @@ class Network:
     layers: tuple[Layer, ...]
     input: str
 
-    def decisions(self, precision: Precision) -> tuple[Decision, ...]:
+    def layer_precisions(self, precision: Precision) -> tuple[LayerPrecision, ...]:
         """Return every layer that the precision applies to, in graph order: at 4 bits only those with a weight."""
-        return tuple(Decision(layer.name, precision) for layer in self.layers if precision is Precision.INT8 or layer.weight is not None)
+        return tuple(
+            LayerPrecision(layer.name, precision) for layer in self.layers if precision is Precision.INT8 or layer.weight is not None
+        )
 
     def batches(self, pictures: Pictures, size: int = BATCH) -> Iterator[dict[str, NDArray[np.generic]]]:
         """Return the pictures, (n, ...) float32, in batches of the input."""
@@ -86,7 +88,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draw:
-    """What one set of calibration pictures fixes of every low network."""
+    """What one set of calibration pictures fixes of every quantized network."""
 
     name: str
     ranges: Ranges
@@ -100,7 +102,7 @@ class MeasuredOrder:
     ``forwards`` counts one picture through the network from the probed layer on, at the least what was run.
     """
 
-    decisions: tuple[Decision, ...]
+    layer_precisions: tuple[LayerPrecision, ...]
     forwards: int
     cpu_seconds: float
 
@@ -127,11 +129,11 @@ def read_network(name: str, path: Path, picture: tuple[int, ...]) -> Network:
 
 
 def measured_draw(network: Network, kind: Kind, name: str, pictures: Pictures, scratch: Path) -> Draw:
-    """Return the min-max range of every tensor on the pictures, and the integer weights that second-order rounding finds on them.
+    """Return the min-max range of every tensor on the pictures, and the integer weights that GPTQ finds on them.
 
     Args:
         network: The network.
-        kind: Whether weights are rounded to second order.
+        kind: Whether weights are rounded by GPTQ.
         name: Of the draw.
         pictures: (n, ...) float32.
         scratch: A folder.
@@ -141,9 +143,9 @@ def measured_draw(network: Network, kind: Kind, name: str, pictures: Pictures, s
     table = collect_ranges(path, network.layers, network.batches(pictures), method=RangeMethod.MINMAX)
     ranges = ranges_of_moved_tensors(network.model, table.ranges)
     levels: Levels = {}
-    if kind is Kind.INT4_SECOND_ORDER:
+    if kind is Kind.INT4_GPTQ:
         fitted = network.batches(pictures[:FITTING_PICTURES], FITTING_BATCH)
-        levels = second_order_levels(network.model, network.layers, network.decisions(kind.precision), SCHEME, fitted, ())
+        levels = gptq_levels(network.model, network.layers, network.layer_precisions(kind.precision), SCHEME, fitted, ())
     return Draw(name, ranges, levels)
 
 
@@ -156,44 +158,44 @@ def measured_orders(network: Network, precision: Precision, draw: Draw, pictures
         draw: Ranges and weights of the same draw.
         pictures: The draw, (n, ...) float32.
     """
-    decisions = network.decisions(precision)
+    layer_precisions = network.layer_precisions(precision)
     seconds: dict[str, float] = {}
     with _counted(seconds, "build"):
         reference = ReferenceModel(network.model, network.layers, draw.ranges, SCHEME, levels=draw.levels)
-    with _counted(seconds, "singles"):
-        singles = measure_singles(reference, KINDS, decisions, network.batches(pictures))
+    with _counted(seconds, "layer_losses"):
+        layer_losses = measure_layer_losses(reference, KINDS, layer_precisions, network.batches(pictures))
     with _counted(seconds, "traces"):
         probes = list(network.batches(pictures[: HESSIAN_BATCHES * HESSIAN_BATCH], HESSIAN_BATCH))
         traces = measure_traces(reference, KINDS, SCHEME, draw.ranges, probes, seed=0)
-    pairs = pairs_to_test(singles, network.layers, SCHEME, PAIRS_PER_DECISION * len(decisions))
+    pairs = pairs_to_test(layer_losses, network.layers, SCHEME, PAIRS_PER_LAYER_PRECISION * len(layer_precisions))
     with _counted(seconds, "pairs"):
-        alone = {decision: singles.loss[:PAIR_SAMPLES, index] for index, decision in enumerate(decisions)}
+        alone = {layer_precision: layer_losses.loss[:PAIR_SAMPLES, index] for index, layer_precision in enumerate(layer_precisions)}
         tests = measure_pairs(reference, KINDS, network.layers, pairs, list(network.batches(pictures[:PAIR_SAMPLES])), alone)
-    loss = singles.loss.mean(axis=0)
-    hessian = _hessian(reference, network, decisions, traces)
-    screened, tested = dependency_matrix(singles, ()), dependency_matrix(singles, tests)
+    loss = layer_losses.loss.mean(axis=0)
+    hessian = _hessian(reference, network, layer_precisions, traces)
+    screened, tested = dependency_matrix(layer_losses, ()), dependency_matrix(layer_losses, tests)
     forwards = {
-        "singles": singles.loss.size,
+        "layer_losses": layer_losses.loss.size,
         "traces": len(traces) * HESSIAN_BATCH * (len(probes) + STEP_TRIES),
         "pairs": len(pairs) * len(pictures[:PAIR_SAMPLES]),
     }
     made: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
-        "loss": (_ascending(loss), ("singles",)),
+        "loss": (_ascending(loss), ("layer_losses",)),
         "hessian": (_ascending(hessian), ("traces",)),
-        "conditional (screen)": (dependency_order(loss, screened, loss), ("singles",)),
-        "conditional (screen and pair tests)": (dependency_order(loss, tested, loss), ("singles", "pairs")),
-        "hessian+dependency (screen)": (dependency_order(hessian, screened, loss), ("traces", "singles")),
-        "hessian+dependency (screen and pair tests)": (dependency_order(hessian, tested, loss), ("traces", "singles", "pairs")),
+        "conditional (screen)": (dependency_order(loss, screened, loss), ("layer_losses",)),
+        "conditional (screen and pair tests)": (dependency_order(loss, tested, loss), ("layer_losses", "pairs")),
+        "hessian+dependency (screen)": (dependency_order(hessian, screened, loss), ("traces", "layer_losses")),
+        "hessian+dependency (screen and pair tests)": (dependency_order(hessian, tested, loss), ("traces", "layer_losses", "pairs")),
     }
     orders = {
         name: MeasuredOrder(
-            tuple(decisions[index] for index in indices),
+            tuple(layer_precisions[index] for index in indices),
             sum(forwards[part] for part in parts),
             seconds["build"] + sum(seconds[part] for part in parts),
         )
         for name, (indices, parts) in made.items()
     }
-    return Measured(orders, LossModel(decisions, loss, singles.loss_covariance, tested.interaction, tested.error))
+    return Measured(orders, LossModel(layer_precisions, loss, layer_losses.loss_covariance, tested.interaction, tested.error))
 
 
 def with_rounded_weights(network: Network, assignment: Mapping[str, Precision], levels: Levels | None = None) -> onnx.ModelProto:
@@ -201,7 +203,7 @@ def with_rounded_weights(network: Network, assignment: Mapping[str, Precision], 
 
     Args:
         network: The network.
-        assignment: An integer precision for each low layer.
+        assignment: An integer precision for each quantized layer.
         levels: Integer weights in the place of the nearest.
     """
     model = onnx.ModelProto()
@@ -220,19 +222,19 @@ def with_rounded_weights(network: Network, assignment: Mapping[str, Precision], 
 
 
 def _hessian(
-    reference: ReferenceModel, network: Network, decisions: Sequence[Decision], traces: Sequence[HessianTrace]
+    reference: ReferenceModel, network: Network, layer_precisions: Sequence[LayerPrecision], traces: Sequence[HessianTrace]
 ) -> NDArray[np.float64]:
-    """Return the second-order loss of each decision, (decisions,)."""
+    """Return the second-order loss of each layer precision, (layer precisions,)."""
     layers = {layer.name: layer for layer in network.layers}
     per_square = {trace.layer: 0.5 * trace.trace / trace.size for trace in traces if trace.site == "weight"}
     values = []
-    for decision in decisions:
-        if decision.precision is Precision.INT8:
-            values.append(sum(trace.sensitivity for trace in traces if trace.layer == decision.layer))
+    for layer_precision in layer_precisions:
+        if layer_precision.precision is Precision.INT8:
+            values.append(sum(trace.sensitivity for trace in traces if trace.layer == layer_precision.layer))
         else:
-            weight = reference.weight(layers[decision.layer])
-            rounded = reference.rounded_weight(layers[decision.layer], decision.precision)
-            values.append(per_square[decision.layer] * float(np.sum(np.square(weight - rounded, dtype=np.float64))))
+            weight = reference.weight(layers[layer_precision.layer])
+            rounded = reference.rounded_weight(layers[layer_precision.layer], layer_precision.precision)
+            values.append(per_square[layer_precision.layer] * float(np.sum(np.square(weight - rounded, dtype=np.float64))))
     return np.array(values)
 
 

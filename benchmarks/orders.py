@@ -25,19 +25,19 @@ from benchmarks.order_budgets import (
     BUDGETS,
     FLOAT,
     BudgetResult,
-    Reached,
+    Deepest,
+    best_of_frontier,
+    deepest_prefixes,
     measured_times,
     precisions,
-    reached_by_frontier,
-    reached_by_prefixes,
     timed,
 )
-from benchmarks.order_judging import HeldOut, Judged, low_network
+from benchmarks.order_judging import HeldOut, Judged, quantized_network
 from benchmarks.order_measurements import BATCH, Draw, Kind, MeasuredOrder, Network, Pictures, measured_draw, measured_orders, read_network
 from benchmarks.orders_page import COMPARISONS, FRONTIER, RANDOM, CaseResult, OrderResult, Predicted, page
 from benchmarks.results_files import RESULTS, environment, write_results
 from benchmarks.statistics import difference_of_means, order_quality, paired_difference
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from engine_builder.search.loss_model import WITHIN, LossModel
 from engine_builder.search.time_model import TimeModel
 from engine_builder.timing import relative_latency
@@ -104,7 +104,7 @@ def times_of(name: str, sizes: Mapping[str, int], scratch: Path) -> TimeModel:
     draws, _ = pictures(**sizes)
     network = read_network(name, MODELS[name], PICTURE)
     draw = measured_draw(network, Kind.INT8, "times", draws[0], scratch)
-    return measured_times(network, network.decisions(Kind.INT8.precision), draw, draws[0], scratch)
+    return measured_times(network, network.layer_precisions(Kind.INT8.precision), draw, draws[0], scratch)
 
 
 def run_case(name: str, kind: Kind, sizes: Mapping[str, int], times: TimeModel | None, scratch: Path) -> CaseResult:
@@ -112,7 +112,7 @@ def run_case(name: str, kind: Kind, sizes: Mapping[str, int], times: TimeModel |
 
     Args:
         name: One of the example networks.
-        kind: How low layers are low.
+        kind: How quantized layers are quantized.
         sizes: ``draws``, ``samples`` and ``held_out``.
         times: Predicts latency, where that is known.
         scratch: A folder.
@@ -121,49 +121,49 @@ def run_case(name: str, kind: Kind, sizes: Mapping[str, int], times: TimeModel |
     draws, held_out = pictures(**sizes)
     network = read_network(name, MODELS[name], PICTURE)
     judge = HeldOut(network, held_out)
-    decisions = network.decisions(kind.precision)
+    layer_precisions = network.layer_precisions(kind.precision)
     guided: dict[str, list[MeasuredOrder]] = {}
     qualities: dict[str, list[float]] = {}
-    reached: dict[str, list[list[Reached]]] = {}
+    deepest_of: dict[str, list[list[Deepest]]] = {}
     predicted: list[Predicted] = []
-    engines: dict[frozenset[Decision], str] = {}
+    engines: dict[frozenset[LayerPrecision], str] = {}
     for number, calibration in enumerate(draws):
         draw = measured_draw(network, kind, str(number), calibration, scratch)
         measured = measured_orders(network, kind.precision, draw, calibration)
-        orders = {order: [item.decisions] for order, item in measured.orders.items()}
+        orders = {order: [item.layer_precisions] for order, item in measured.orders.items()}
         if number == 0:
-            orders[RANDOM] = [random_order(decisions, seed) for seed in range(RANDOM_SEEDS)]
+            orders[RANDOM] = [random_order(layer_precisions, seed) for seed in range(RANDOM_SEEDS)]
         for order, made in orders.items():
             for sequence in made:
                 judged = judge.of_prefixes(sequence, draw)
                 qualities.setdefault(order, []).append(order_quality([item.loss for item in judged]))
-                reached.setdefault(order, []).append(reached_by_prefixes(sequence, judged, times))
+                deepest_of.setdefault(order, []).append(deepest_prefixes(sequence, judged, times))
                 if order in ("loss", RANDOM):
                     predicted += predictions_of(measured.losses, sequence, judged)
         for order, item in measured.orders.items():
             guided.setdefault(order, []).append(item)
         if times is not None:
-            reached.setdefault(FRONTIER, []).append(reached_by_frontier(measured.losses, times, judge, draw))
+            deepest_of.setdefault(FRONTIER, []).append(best_of_frontier(measured.losses, times, judge, draw))
             if number == 0:
-                engines = saved_engines(network, draw, [item for found in reached.values() for item in found[0]], scratch)
+                engines = saved_engines(network, draw, [item for found in deepest_of.values() for item in found[0]], scratch)
     results = [_order_result(order, qualities[order], qualities[RANDOM], items) for order, items in guided.items()]
     results.insert(0, OrderResult(RANDOM, tuple(qualities[RANDOM]), None, 0, 0.0))
     compared = tuple((first, second, paired_difference(qualities[first], qualities[second])) for first, second in COMPARISONS)
     budgets = tuple(
         budget_result(order, place, [of_budgets[place] for of_budgets in found], engines)
         for place in range(len(BUDGETS))
-        for order, found in reached.items()
+        for order, found in deepest_of.items()
     )
     taken = time.process_time() - start
-    return CaseResult(name, kind, len(decisions), tuple(results), compared, budgets, tuple(predicted), judge.networks_run, taken)
+    return CaseResult(name, kind, len(layer_precisions), tuple(results), compared, budgets, tuple(predicted), judge.networks_run, taken)
 
 
-def random_order(decisions: Sequence[Decision], seed: int) -> tuple[Decision, ...]:
-    """Return the decisions shuffled."""
-    return tuple(decisions[index] for index in np.random.default_rng(seed).permutation(len(decisions)))
+def random_order(layer_precisions: Sequence[LayerPrecision], seed: int) -> tuple[LayerPrecision, ...]:
+    """Return the layer precisions shuffled."""
+    return tuple(layer_precisions[index] for index in np.random.default_rng(seed).permutation(len(layer_precisions)))
 
 
-def predictions_of(losses: LossModel, order: Sequence[Decision], judged: Sequence[Judged]) -> list[Predicted]:
+def predictions_of(losses: LossModel, order: Sequence[LayerPrecision], judged: Sequence[Judged]) -> list[Predicted]:
     """Return for every prefix of two or more what the loss model says, beside what was measured."""
     found = []
     for count in range(2, len(order) + 1):
@@ -173,26 +173,30 @@ def predictions_of(losses: LossModel, order: Sequence[Decision], judged: Sequenc
     return found
 
 
-def budget_result(order: str, place: int, reached: Sequence[Reached], engines: Mapping[frozenset[Decision], str]) -> BudgetResult:
+def budget_result(order: str, place: int, deepest_of: Sequence[Deepest], engines: Mapping[frozenset[LayerPrecision], str]) -> BudgetResult:
     """Return how far an order gets under the budget at a place of BUDGETS, over its draws or seeds.
 
     Args:
         order: Its name.
         place: In BUDGETS.
-        reached: Of each draw or seed.
-        engines: Networks that will be timed, by their decisions.
+        deepest_of: Of each draw or seed.
+        engines: Networks that will be timed, by their layer precisions.
     """
-    predicted = tuple(item.predicted for item in reached if item.predicted is not None)
-    return BudgetResult(order, BUDGETS[place], tuple(len(item.low) for item in reached), predicted, engines.get(frozenset(reached[0].low)))
+    predicted = tuple(item.predicted for item in deepest_of if item.predicted is not None)
+    return BudgetResult(
+        order, BUDGETS[place], tuple(len(item.quantized) for item in deepest_of), predicted, engines.get(frozenset(deepest_of[0].quantized))
+    )
 
 
-def saved_engines(network: Network, draw: Draw, reached: Sequence[Reached], scratch: Path) -> dict[frozenset[Decision], str]:
+def saved_engines(network: Network, draw: Draw, deepest_of: Sequence[Deepest], scratch: Path) -> dict[frozenset[LayerPrecision], str]:
     """Write the float network and those that were reached, and return their names: each one's file is ``<network>-<name>.onnx``."""
-    names = {frozenset[Decision](): FLOAT}
-    for item in reached:
-        names.setdefault(frozenset(item.low), str(len(names)))
-    for low, name in names.items():
-        onnx.save_model(low_network(network, low, draw) if low else network.model, scratch / f"{network.name}-{name}.onnx")
+    names = {frozenset[LayerPrecision](): FLOAT}
+    for item in deepest_of:
+        names.setdefault(frozenset(item.quantized), str(len(names)))
+    for quantized, name in names.items():
+        onnx.save_model(
+            quantized_network(network, quantized, draw) if quantized else network.model, scratch / f"{network.name}-{name}.onnx"
+        )
     return names
 
 
@@ -223,7 +227,7 @@ def _case_json(case: CaseResult) -> dict[str, object]:
     return {
         "network": case.network,
         "kind": case.kind,
-        "decisions": case.decisions,
+        "decisions": case.layer_precisions,
         "networks_run": case.networks_run,
         "cpu_seconds": case.cpu_seconds,
         "orders": [asdict(order) | {"quality": order.quality} for order in case.orders],

@@ -29,7 +29,7 @@ COMPARISONS = (
 KINDS = {
     Kind.INT8: "the explicit model in onnxruntime",
     Kind.INT4: "4-bit weights rounded to the nearest level, simulated",
-    Kind.INT4_SECOND_ORDER: "4-bit weights rounded to second order, simulated",
+    Kind.INT4_GPTQ: "4-bit weights rounded by GPTQ, simulated",
 }
 
 
@@ -51,7 +51,7 @@ class OrderResult:
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """What the loss model said of a low network, beside what was measured."""
+    """What the loss model said of a quantized network, beside what was measured."""
 
     measured: float
     said: float
@@ -61,11 +61,11 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """One network, low in one way."""
+    """One network, quantized in one way."""
 
     network: str
     kind: Kind
-    decisions: int
+    layer_precisions: int
     orders: tuple[OrderResult, ...]
     comparisons: tuple[tuple[str, str, Difference], ...]
     budgets: tuple[BudgetResult, ...]
@@ -91,7 +91,7 @@ def page(
         took: ``wall_seconds`` and ``cpu_seconds``.
     """
     kinds = "; ".join(f"`{kind.value}` is {text}" for kind, text in KINDS.items())
-    counts = "; ".join(f"{case.network} {case.kind.value} {case.decisions} ({case.networks_run:,})" for case in cases)
+    counts = "; ".join(f"{case.network} {case.kind.value} {case.layer_precisions} ({case.networks_run:,})" for case in cases)
     return (
         "# Orders\n\n"
         f"Quality is the mean over all prefixes of log10 of the loss (KL divergence from the float network) on {sizes['held_out']} "
@@ -108,7 +108,8 @@ def page(
         + "\nOne order minus another:\n\n"
         + markdown_table(["network", "precision", "order", "minus", "difference", "the first is"], _compared_rows(cases))
         + "\n## Under a budget\n\n"
-        "Decisions of the deepest prefix that agrees with the float network's first class on that share of the held-out pictures, as if "
+        "Layer precisions of the deepest prefix that agrees with the float network's first class on that share of the held-out pictures, "
+        "as if "
         "every prefix had been tried: the mean over draws (for random over seeds), the fewest and the most. For the frontier, those of the "
         "network with the lowest predicted latency. At int8 then that network's latency over the float network's, by the time model, the "
         f"mean; and measured, of the first draw or seed, ± its spread: batch {BATCH}, one thread, all of a network's timed in turns.\n\n"
@@ -160,11 +161,11 @@ def _budget_rows(cases: Sequence[CaseResult], measured: Mapping[str, Mapping[str
     for case in cases:
         for order in dict.fromkeys(item.order for item in case.budgets):
             of_order = [item for item in case.budgets if item.order == order]
-            rows.append([case.network, case.kind.value, order, *(_reached(item, measured[case.network]) for item in of_order)])
+            rows.append([case.network, case.kind.value, order, *(_deepest(item, measured[case.network]) for item in of_order)])
     return rows
 
 
-def _reached(item: BudgetResult, measured: Mapping[str, tuple[float, float]]) -> str:
+def _deepest(item: BudgetResult, measured: Mapping[str, tuple[float, float]]) -> str:
     text = f"{np.mean(item.moves):.1f} ({min(item.moves)} to {max(item.moves)})"
     if item.predicted:
         text += f"; {np.mean(item.predicted):.3f}"

@@ -21,9 +21,9 @@ from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
 from calibration.onnx_model.model_io import save_model
 from calibration.ranges.collection import collect_ranges
 from calibration.ranges.range_table import RangeMethod
-from calibration.sensitivity.simulated_layers import low_layer, rounded_weight
+from calibration.sensitivity.simulated_layers import quantized_layer, rounded_weight
 from calibration.sensitivity.task_losses import losses
-from engine_builder.backends.achieved_precision import Reached, reached
+from engine_builder.backends.achieved_precision import AchievedPrecision, achieved_precisions
 from engine_builder.backends.base import Runner
 from engine_builder.backends.nvidia.roofline import predicted_latency
 from engine_builder.backends.nvidia.tensorrt_rtx import TensorRtRtxBackend
@@ -31,15 +31,15 @@ from engine_builder.config.config import ShapeRange
 from engine_builder.errors import BuildError
 from engine_builder.qdq.checks.validator import validate_tensorrt
 from engine_builder.qdq.rules.eligibility import Eligibility
-from engine_builder.qdq.rules.legalize import settle
+from engine_builder.qdq.rules.legalize import legalize
 from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
 from engine_builder.qdq.tensorrt_dialect import rewrite_tensorrt
 
 Ranges = Mapping[str, tuple[float, float]]
-UNIFORM = (Precision.FP16, Precision.INT8, Precision.FP8, Precision.INT4)
-DRAWN = (Precision.FP32, *UNIFORM)  # what random mixtures are made of; ONNX Runtime has no BF16 kernels to compare with
+ONE_FORMAT = (Precision.FP16, Precision.INT8, Precision.FP8, Precision.INT4)
+DRAWN = (Precision.FP32, *ONE_FORMAT)  # what random mixtures are made of; ONNX Runtime has no BF16 kernels to compare with
 MIXED_SEEDS = (0, 1, 2)
-CASES = (*(f"all {precision}" for precision in UNIFORM), *(f"mixed {seed}" for seed in MIXED_SEEDS))
+CASES = (*(f"all {precision}" for precision in ONE_FORMAT), *(f"mixed {seed}" for seed in MIXED_SEEDS))
 RUN_BATCH = 16
 
 
@@ -61,9 +61,9 @@ class PlanResult:
 
     network: str
     case: str
-    asked: Mapping[str, int]  # layers by precision, as settled; sums apart, which have no kernel of their own
-    settled: Mapping[str, int]  # layers that were left at FP16 together with another, by reason
-    differences: tuple[Reached, ...]
+    asked: Mapping[str, int]  # layers by precision, as legalized; sums apart, which have no kernel of their own
+    legalized: Mapping[str, int]  # layers that were left at FP16 together with another, by reason
+    differences: tuple[AchievedPrecision, ...]
     plan_bytes: int
     build_seconds: float
     predicted_ms: float
@@ -103,7 +103,7 @@ def run_case(network: Network, case: str, ranges: Ranges, backend: TensorRtRtxBa
     assignment = assignment_of(network, case)
     if assignment is None:
         return "no layer of this network may take it"
-    settlement = settle(network.model, network.layers, assignment)
+    legalized = legalize(network.model, network.layers, assignment)
     explicit = rewrite_tensorrt(network.model, network.layers, assignment, ranges)
     validate_tensorrt(explicit, compute_capability=backend.gpu.compute_capability)
     sizes = {name: (network.batch, *array.shape[1:]) for name, array in network.calibration.items()}
@@ -119,15 +119,15 @@ def run_case(network: Network, case: str, ranges: Ranges, backend: TensorRtRtxBa
         agreement = None
         if network.validation is not None:
             simulated = backend.open(engine.path, threads=2)
-            agreement = agreement_of(network, settlement.precisions, ranges, simulated, network.validation)
+            agreement = agreement_of(network, legalized.precisions, ranges, simulated, network.validation)
         predicted = predicted_latency(engine.kernels_at_opt, backend.gpu).ms
-    asked = {layer.name: settlement.precisions[layer.name] for layer in network.layers if layer.kind is not LayerKind.RESIDUAL_ADD}
-    rows = reached(engine.kernels, asked)
+    asked = {layer.name: legalized.precisions[layer.name] for layer in network.layers if layer.kind is not LayerKind.RESIDUAL_ADD}
+    rows = achieved_precisions(engine.kernels, asked)
     return PlanResult(
         network=network.name,
         case=case,
         asked=dict(Counter(precision.value for precision in asked.values())),
-        settled=dict(Counter(change.reason for change in settlement.changes)),
+        legalized=dict(Counter(change.reason for change in legalized.changes)),
         differences=tuple(row for row in rows if row.reason is not None),
         plan_bytes=engine.size_bytes,
         build_seconds=seconds,
@@ -177,7 +177,7 @@ def fake_quantized(network: Network, precisions: Mapping[str, Precision], ranges
             piece = Piece(graph.piece(unit.start, unit.stop, outputs=[unit.layer.output]))
             steps.append((piece, (unit.layer.output,), {}))
         else:
-            piece = Piece(low_layer(graph, unit, precision, ranges, TENSORRT_SCHEME))
+            piece = Piece(quantized_layer(graph, unit, precision, ranges, TENSORRT_SCHEME))
             own: dict[str, Array] = {}
             if weight is not None and weight in piece.inputs:
                 own[weight] = rounded_weight(graph, unit.layer, precision, None, TENSORRT_SCHEME)

@@ -20,13 +20,13 @@ from benchmarks.plan_cases import CASES, PlanResult, ranges_of, run_case
 from benchmarks.plan_models import LISTED, read_network
 from benchmarks.results_files import RESULTS, environment, environment_line, markdown_table, write_results
 from calibration.errors import OptimizerError
-from engine_builder.backends.achieved_precision import Reached
+from engine_builder.backends.achieved_precision import AchievedPrecision
 from engine_builder.backends.nvidia.tensorrt_rtx import TensorRtRtxBackend
 
 
 def main() -> None:
     """Build, write the results and print where they are."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.plans", description="Compare asked-for with reached precisions.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plans", description="Compare asked-for with achieved precisions.")
     parser.add_argument("--models", type=Path, nargs="*", default=[], metavar="DIR", help="folders of further networks and their samples")
     parser.add_argument("--networks", nargs="*", choices=[listed.name for listed in LISTED], help="only these (default: all)")
     parser.add_argument("--gpu", default="RTX 4090", help="the GPU to build for (default %(default)s)")
@@ -72,7 +72,7 @@ def main() -> None:
 
 def page(results: Sequence[PlanResult], skipped: Mapping[str, str], inputs: Mapping[str, str], where: Mapping[str, object]) -> str:
     """Return the Markdown page."""
-    headers = ["network", "assignment", "asked", "layers", "reached", "differ", "plan MB", "build s", "predicted ms"]
+    headers = ["network", "assignment", "asked", "layers", "achieved", "differ", "plan MB", "build s", "predicted ms"]
     plans = [
         [
             result.network,
@@ -107,7 +107,7 @@ def page(results: Sequence[PlanResult], skipped: Mapping[str, str], inputs: Mapp
         f"# Plans\n\nBuilt by tensorrt-rtx {where['tensorrt_rtx']} for {where['gpu']}, no GPU at hand: **latencies are predicted, not "
         f"measured**. Of {asked} convolutions and products in {len(results)} plans, {asked - differing} are in the precision that they "
         f"were asked for and {differing} are not.\n\n"
-        "Layers are convolutions and products; a residual sum has no kernel of its own. *Asked* is the assignment as settled: what only "
+        "Layers are convolutions and products; a residual add has no kernel of its own. *Asked* is the assignment as legalized: what only "
         "pays together is left at FP16 together. Mixtures draw for each layer, at random, one of the precisions that it may take, float32 "
         "among them.\n\n"
         + "".join(f"- {name}: {words}.\n" for name, words in inputs.items())
@@ -128,7 +128,7 @@ def page(results: Sequence[PlanResult], skipped: Mapping[str, str], inputs: Mapp
 
 def _differences(results: Sequence[PlanResult]) -> list[list[str]]:
     counts: Counter[tuple[str, str, str, str, str]] = Counter()
-    examples: dict[tuple[str, str, str, str, str], Reached] = {}
+    examples: dict[tuple[str, str, str, str, str], AchievedPrecision] = {}
     for result in results:
         for row in result.differences:
             reason = "" if row.reason is None else f"{row.reason.name}: {row.reason.value}"

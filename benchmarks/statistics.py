@@ -1,6 +1,6 @@
 """Statistics of the benchmarks: the quality of an order, and paired intervals between two orders over draws.
 
-Quality of an order of N decisions, with L_k the held-out loss when its first k decisions are low (lower is better):
+Quality of an order of N layer precisions, with L_k the held-out loss when its first k layer precisions are low (lower is better):
 
     1/N * sum over k = 1..N of log10 L_k
 

@@ -1,7 +1,8 @@
-"""Bisection over an order of decisions, as a pure state machine.
+"""Bisection over an order of layer precisions, as a pure state machine.
 
-``k`` decisions low is a prefix of the order. The search assumes that a budget met with k is met with fewer, and finds the largest k
-that is met in at most ceil(log2(n + 1)) questions over n open values. Where the answers are noisy and not monotone the result is a
+``k`` layer precisions quantized is a prefix of the order. The search assumes that a budget met with k is met with fewer, and finds the
+largest k that is met in at most ceil(log2(n + 1)) questions over n open values. Where the answers are noisy and not monotone the result is
+a
 boundary: k met and k + 1 not met, as they were answered.
 """
 

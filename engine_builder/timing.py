@@ -126,7 +126,7 @@ def time_interleaved(
         _warm_up(calls, sizes, seconds * WARM_UP_SHARE, max_runs, clock)
         start = clock()
         while not _is_done(samples, clock() - start, seconds, min_runs, max_runs) and not (
-            min(map(len, samples.values())) >= min_runs and _is_settled(compared, enough)
+            min(map(len, samples.values())) >= min_runs and _is_steady(compared, enough)
         ):
             for name in order:
                 size = min(sizes[name], max_runs - len(samples[name]))
@@ -172,7 +172,7 @@ def _is_done(samples: Mapping[str, list[float]], elapsed: float, seconds: float,
     return most >= max_runs or (fewest >= min_runs and elapsed >= seconds)
 
 
-def _is_settled(blocks: Mapping[str, list[float]], enough: float) -> bool:
+def _is_steady(blocks: Mapping[str, list[float]], enough: float) -> bool:
     """Return whether the ratio of every two calls' blocks is known as well as ``enough`` and its distance from 1 ask for."""
     values = [np.asarray(blocks_of_one) for blocks_of_one in blocks.values()]
     if enough <= 0.0 or len(values[0]) < _GROUPS:

@@ -41,8 +41,8 @@ R = TypeVar("R")
 Array = NDArray[Any]  # of the model's number types
 Json = dict[str, object]
 Samples = Mapping[str, Array] | bytes  # arrays by name, or the bytes of a file
-LOW_IS_FASTER = FakeTimer(low_ms=1.0)
-LOW_IS_SLOWER = FakeTimer(low_ms=4.0)
+QUANTIZED_IS_FASTER = FakeTimer(quantized_ms=1.0)
+QUANTIZED_IS_SLOWER = FakeTimer(quantized_ms=4.0)
 REAL_TIME = time_interleaved
 
 
@@ -54,7 +54,7 @@ class Driver:
     """
 
     workspace: Workspace
-    timer: Timer = LOW_IS_FASTER
+    timer: Timer = QUANTIZED_IS_FASTER
     broken: Callable[[str], Exception | None] = lambda name: None
     targets: Targets = field(default_factory=lambda: BACKENDS)
     calls: list[str] = field(default_factory=list)
@@ -152,7 +152,7 @@ def run_job(
     config: Mapping[str, object] | None = None,
     *,
     metric_model: onnx.ModelProto | None = None,
-    timer: Timer = LOW_IS_FASTER,
+    timer: Timer = QUANTIZED_IS_FASTER,
     broken: Callable[[str], Exception | None] = lambda name: None,
     targets: Targets = BACKENDS,
 ) -> Finished:
@@ -212,8 +212,8 @@ def ranged(
     driver, job = submitted(folder, model, calibration, validation, config)
     found = inspected(driver, job)
     settings = job.config
-    low = low_precisions(settings, backend_for(settings.target, settings.gpu).capabilities)
-    wanted = RangesRequest(found.model, found.calibration, settings.calibration.method, low, settings.target, settings.gpu)
+    quantized = low_precisions(settings, backend_for(settings.target, settings.gpu).capabilities)
+    wanted = RangesRequest(found.model, found.calibration, settings.calibration.method, quantized, settings.target, settings.gpu)
     measured = driver.run(RANGES, wanted)
     calibrated = Calibrated(found.model, found.calibration, measured.ranges, measured.eligible)
     return driver, EngineJob(job.config, found.inspection, found.baseline, calibrated)

@@ -10,9 +10,9 @@ from engine_builder.timing import Clock, Timing
 
 @dataclass(frozen=True)
 class FakeTimer:
-    """Says that the baseline takes 2 ms and any other engine ``low_ms``."""
+    """Says that the baseline takes 2 ms and any other engine ``quantized_ms``."""
 
-    low_ms: float = 1.0
+    quantized_ms: float = 1.0
 
     def __call__(
         self, calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int, compared_by: Clock | None = None
@@ -20,7 +20,7 @@ class FakeTimer:
         for call in calls.values():
             call()
         alone = len(calls) == 1  # the baseline's own trial
-        return {name: _timing(2.0 if alone or name == "baseline" else self.low_ms) for name in calls}
+        return {name: _timing(2.0 if alone or name == "baseline" else self.quantized_ms) for name in calls}
 
 
 def _timing(milliseconds: float) -> Timing:

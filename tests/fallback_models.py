@@ -54,7 +54,7 @@ def escaping() -> onnx.ModelProto:
     nodes = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend([*nodes[: up + 1], *again, *nodes[up + 1 :]])
-    for node in model.graph.node:  # with biases, which are corrected where the layer is low
+    for node in model.graph.node:  # with biases, which are corrected where the layer is quantized
         if node.op_type == "MatMul":
             node.op_type = "Gemm"
             node.input.append(f"bias_{node.name}")

@@ -177,7 +177,7 @@ def gemm_factors() -> onnx.ModelProto:
 
 
 def attention() -> onnx.ModelProto:
-    """Embedding, one attention head with a mask, a decomposed GELU, and a residual sum."""
+    """Embedding, one attention head with a mask, a decomposed GELU, and a residual add."""
     return model_from_text(
         """g (int64[N,T] ids, float[N,T] mask) => (float[N,T,8] y)
         <float one = {1.0}, float half = {0.5}, float root = {1.4142135}, float low = {-10000.0}, int64[1] axis = {1}> {

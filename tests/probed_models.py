@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from calibration.accuracy.metrics import OutputKind
-from calibration.algorithms.smooth_quant import Smoothing
+from calibration.algorithms.smooth_quant import SmoothQuantScaling
 from calibration.graph.layers import Layer, find_layers
 from calibration.graph_passes.normalize import prepare
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme
@@ -34,12 +34,12 @@ class Probed:
     feeds: Mapping[str, Array]
     ranges: Mapping[str, tuple[float, float]]
     scheme: Scheme = ONNXRUNTIME_CPU_SCHEME
-    smoothings: tuple[Smoothing, ...] = ()
+    smooth_quants: tuple[SmoothQuantScaling, ...] = ()
 
     def reference(self, units_per_block: int = 4, *, lean: bool = False) -> ReferenceModel:
         """Return the cut model; a lean one keeps nothing that it can compute again, as those of large models do."""
         made = functools.partial(ReferenceModel, tail_bytes=-1, kept_bytes=-1) if lean else ReferenceModel
-        return made(self.model, self.layers, self.ranges, self.scheme, self.smoothings, units_per_block=units_per_block)
+        return made(self.model, self.layers, self.ranges, self.scheme, self.smooth_quants, units_per_block=units_per_block)
 
     def layer(self, name: str) -> Layer:
         return next(layer for layer in self.layers if name in (layer.name, layer.output))
@@ -48,13 +48,13 @@ class Probed:
         """Return the float model's outputs, without any optimization."""
         return run(self.model, self.feeds)
 
-    def explicit_outputs(self, *low: Layer) -> list[Array]:
+    def explicit_outputs(self, *quantized: Layer) -> list[Array]:
         """Return the outputs of the graph that the engine would be made of, without any optimization."""
-        assignment = {layer.name: Precision.INT8 for layer in low}
-        return run(rewrite(self.model, self.layers, assignment, self.ranges, self.scheme, self.smoothings), self.feeds)
+        assignment = {layer.name: Precision.INT8 for layer in quantized}
+        return run(rewrite(self.model, self.layers, assignment, self.ranges, self.scheme, self.smooth_quants), self.feeds)
 
-    def explicit_loss(self, kinds: tuple[OutputKind, ...], *low: Layer) -> NDArray[np.float64]:
-        return losses(kinds, self.outputs(), self.explicit_outputs(*low))
+    def explicit_loss(self, kinds: tuple[OutputKind, ...], *quantized: Layer) -> NDArray[np.float64]:
+        return losses(kinds, self.outputs(), self.explicit_outputs(*quantized))
 
 
 def probed(model: onnx.ModelProto, feeds: Mapping[str, Array], scheme: Scheme = ONNXRUNTIME_CPU_SCHEME) -> Probed:

@@ -35,7 +35,7 @@ def test_an_engine_is_as_good_as_reported_sample_by_sample(maker: Callable[[], A
 @pytest.mark.parametrize(
     "maker", [frames_first, recurrent_state, normalized_over_the_batch, tokens_flattened], ids=lambda maker: maker.__name__
 )
-def test_every_repair_works_on_whole_batches(maker: Callable[[], AxesCase], tmp_path: Path) -> None:
+def test_every_correction_works_on_whole_batches(maker: Callable[[], AxesCase], tmp_path: Path) -> None:
     case = maker()
     config = {**LENIENT, "batch_size": 4, "calibration": {"method": "best", "second_order": ["int8"]}}
     finished = run_job(tmp_path, case.model, case.arrays, config=config)

@@ -23,7 +23,7 @@ from engine_builder.evaluation.measurement import search_half
 from engine_builder.pipeline.optimize import PIPELINE_VERSION, optimize
 from engine_builder.pipeline.stage_table import KEPT_STAGES
 from service.worker.stage_cache import StageCache
-from tests.driver import LOW_IS_SLOWER, Array, Driver, Finished, plain_outputs, run_job, submitted, trials_of
+from tests.driver import QUANTIZED_IS_SLOWER, Array, Driver, Finished, plain_outputs, run_job, submitted, trials_of
 from tests.model_text import ModelMaker, cnn, fixed_batch, model_from_text, samples_for
 from tests.models import AWKWARD, attention, bf16_inside, duplicate_node_names, fp16, input_called_labels, several_outputs
 
@@ -72,7 +72,7 @@ def one_bad_layer() -> onnx.ModelProto:
     return model
 
 
-PLAIN = {"repair": False}  # smoothing would make the bad layer a good one
+PLAIN = {"repair": False}  # SmoothQuant would make the bad layer a good one
 # Three layers in int8 stay far below, the last alone is far above.
 BAD_LAYER_BUDGET = {"accuracy": {"max_nmse": 0.005}, "calibration": PLAIN}
 # Its first axis counts no samples, so the inspection refuses it; ``transposed_gemm`` is the same with the samples in front.
@@ -134,7 +134,7 @@ def test_notes_say_what_was_changed(maker: ModelMaker, words: str, tmp_path: Pat
 
 @pytest.mark.parametrize("maker", [cnn, fp16, fixed_batch])
 def test_a_kept_baseline_is_the_users_file_byte_for_byte(maker: ModelMaker, tmp_path: Path) -> None:
-    finished = run_job(tmp_path, maker(), timer=LOW_IS_SLOWER)
+    finished = run_job(tmp_path, maker(), timer=QUANTIZED_IS_SLOWER)
     assert finished.result["outcome"] == "baseline_kept"
     assert "none was faster" in str(finished.result["reason"])
     assert finished.engine.read_bytes() == maker().SerializeToString()
@@ -144,7 +144,7 @@ def test_a_kept_baseline_is_the_users_file_byte_for_byte(maker: ModelMaker, tmp_
 
 @pytest.mark.parametrize("maker", [duplicate_node_names, bf16_inside])
 def test_a_kept_baseline_is_the_prepared_model_where_the_runtime_refuses_the_users_file(maker: ModelMaker, tmp_path: Path) -> None:
-    finished = run_job(tmp_path, maker(), timer=LOW_IS_SLOWER)
+    finished = run_job(tmp_path, maker(), timer=QUANTIZED_IS_SLOWER)
     assert finished.result["outcome"] == "baseline_kept"
     assert finished.engine.read_bytes() == prepare(maker()).model.SerializeToString(deterministic=True)
     plain_outputs(finished.engine, samples_for(maker(), 4), 4)
@@ -169,7 +169,7 @@ def test_a_hopeless_budget_ends_with_the_baseline_and_names_the_layers_in_the_wa
     assert not any(trial.met for trial in trials_of(finished) if trial.low_layers)
 
 
-def test_the_layer_that_cannot_be_low_stays_float(tmp_path: Path) -> None:
+def test_the_layer_that_cannot_be_quantized_stays_float(tmp_path: Path) -> None:
     finished = run_job(tmp_path, one_bad_layer(), config=BAD_LAYER_BUDGET)
     assert finished.result["outcome"] == "improved"
     assignment = json.loads((tmp_path / "assignment.json").read_text())
@@ -198,11 +198,11 @@ def test_the_search_stops_at_max_trials(tmp_path: Path) -> None:
 
 def test_the_search_stops_at_max_seconds(tmp_path: Path) -> None:
     finished = run_job(tmp_path, attention(), config={"accuracy": {"min_relative": 1.0}, "search": {"max_seconds": 0.001}})
-    assert len(trials_of(finished)) == 2  # the baseline and everything low are always tried
+    assert len(trials_of(finished)) == 2  # the baseline and everything quantized are always tried
     assert "0.001 seconds" in str(cast(Mapping[str, object], finished.report["search"])["ended"])
 
 
-def test_a_repair_makes_the_layer_low_that_could_not_be(tmp_path: Path) -> None:
+def test_a_correction_makes_the_layer_quantized_that_could_not_be(tmp_path: Path) -> None:
     finished = run_job(tmp_path, one_bad_layer(), config={**BAD_LAYER_BUDGET, "calibration": {"repair": True}})
     assert finished.result["outcome"] == "improved"
     assert json.loads((tmp_path / "assignment.json").read_text())["MatMul_y"] == "int8"
@@ -289,7 +289,7 @@ def test_the_size_of_a_baseline_counts_its_external_data(tmp_path: Path) -> None
     driver, job = submitted(tmp_path, model)
     onnx.save_model(model, tmp_path / "model" / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
     job = dataclasses.replace(job, files=dataclasses.replace(job.files, model=driver.workspace.adopt("model/model.onnx")))
-    driver.timer = LOW_IS_SLOWER
+    driver.timer = QUANTIZED_IS_SLOWER
     outcome = optimize(job, driver, driver)
     result = cast(Mapping[str, Mapping[str, object]], outcome.result)
     files = [tmp_path / "model" / name for name in ("model.onnx", "weights.bin")]

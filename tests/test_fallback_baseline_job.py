@@ -1,4 +1,6 @@
-"""Whole jobs for tensorrt-rtx where FP16 alone misses the budget: the baseline is repaired, and the verdict is about what is shipped."""
+"""Whole jobs for tensorrt-rtx where FP16 alone misses the budget: the baseline gets a float fallback, and the verdict is about what is
+shipped.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ from engine_builder.stage_io.engines import BaselineRequest, BaselineResult
 from engine_builder.stages.baseline import baseline
 from engine_builder.workspace.workspace import StageContext
 from tests.driver import Finished, ranged, run_job, trials_of
-from tests.model_text import cnn
 from tests.fallback_models import cancelling, escaping, harmless, overflowing
+from tests.model_text import cnn
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed")
 TIGHT: dict[str, Any] = {
@@ -43,62 +45,64 @@ def known(finished: Finished) -> Inspection:
 
 
 @pytest.fixture(scope="module")
-def repaired(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def fallback_job(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return run_job(tmp_path_factory.mktemp("repaired"), cancelling(), config=TIGHT)
 
 
-def test_the_block_that_loses_gets_fp32_and_all_else_stays_in_fp16(repaired: Finished) -> None:
-    assert repaired.baseline["precisions"] == {"fp16": 3, "fp32": 1}
-    assert known(repaired).baseline_precisions == dict.fromkeys(("first", "third", "fourth"), Precision.FP16) | {"second": Precision.FP32}
-    assert set(known(repaired).baseline.float_nodes) == {"second", "up", "down", "relu2"}
+def test_the_block_that_loses_gets_fp32_and_all_else_stays_in_fp16(fallback_job: Finished) -> None:
+    assert fallback_job.baseline["precisions"] == {"fp16": 3, "fp32": 1}
+    assert known(fallback_job).baseline_precisions == dict.fromkeys(("first", "third", "fourth"), Precision.FP16) | {
+        "second": Precision.FP32
+    }
+    assert set(known(fallback_job).baseline.float_nodes) == {"second", "up", "down", "relu2"}
 
 
-def test_the_verdict_is_met_by_the_repaired_baseline(repaired: Finished) -> None:
-    attempts = cast(Sequence[Mapping[str, object]], cast(Mapping[str, object], repaired.report["baseline_repair"])["attempts"])
+def test_the_verdict_is_met_by_the_fallback_baseline(fallback_job: Finished) -> None:
+    attempts = cast(Sequence[Mapping[str, object]], cast(Mapping[str, object], fallback_job.report["baseline_repair"])["attempts"])
     assert cast(float, attempts[0]["score"]) < 0.95
-    assert cast(float, repaired.baseline["accuracy"]) > 0.99999
-    assert repaired.verdict["answer"] == "met_on_sample"  # 16 samples cannot say more
-    first = trials_of(repaired)[0]
+    assert cast(float, fallback_job.baseline["accuracy"]) > 0.99999
+    assert fallback_job.verdict["answer"] == "met_on_sample"  # 16 samples cannot say more
+    first = trials_of(fallback_job)[0]
     assert first.on_all is not None
     assert first.on_all.met
 
 
-def test_the_plan_runs_the_repaired_block_in_fp32_and_any_other_no_lower_than_asked(repaired: Finished) -> None:
-    rows = cast(Sequence[Mapping[str, object]], repaired.report["baseline_reached"])
+def test_the_plan_runs_the_fallback_block_in_fp32_and_any_other_no_lower_than_asked(fallback_job: Finished) -> None:
+    rows = cast(Sequence[Mapping[str, object]], fallback_job.report["baseline_reached"])
     assert {str(row["layer"]): row["asked"] for row in rows} == {"first": "fp16", "second": "fp32", "third": "fp16", "fourth": "fp16"}
     assert {row["got"] for row in rows if row["layer"] == "second"} == {"fp32"}
     assert {row["got"] for row in rows} == {"fp16", "fp32"}  # the builder fuses small products and takes the wider type for them
     assert all(row["reason"] for row in rows if row["asked"] != row["got"])
 
 
-def test_low_trials_keep_the_repaired_block_where_they_do_not_lower_it(repaired: Finished) -> None:
-    low = [trial for trial in trials_of(repaired) if trial.low_layers and trial.failure is None]
-    assert low
-    for trial in low:
+def test_quantized_trials_keep_the_fallback_block_where_they_do_not_quantize_it(fallback_job: Finished) -> None:
+    quantized = [trial for trial in trials_of(fallback_job) if trial.low_layers and trial.failure is None]
+    assert quantized
+    for trial in quantized:
         assert trial.on_all is not None
         assert trial.on_all.score > 0.97  # in FP16 the difference of large numbers alone would take it to 0.9
 
 
-def test_the_report_says_what_was_repaired_and_by_what(repaired: Finished) -> None:
-    artifacts = repaired.outcome.artifacts
-    page = repaired.path(artifacts["report.html"]).read_text(encoding="utf-8")
-    assert "The baseline was repaired" in page
+def test_the_report_says_what_fell_back_and_to_what(fallback_job: Finished) -> None:
+    artifacts = fallback_job.outcome.artifacts
+    page = fallback_job.path(artifacts["report.html"]).read_text(encoding="utf-8")
+    assert "The baseline needed a float fallback" in page
     assert "fp16 with 1 of 4 blocks in fp32 (kept)" in page
-    assert "fp16 with 1 of 4 blocks in fp32 (from second on) is the baseline" in repaired.notes
-    blocks = cast(Sequence[Mapping[str, object]], cast(Mapping[str, object], repaired.report["baseline_repair"])["blocks"])
+    assert "fp16 with 1 of 4 blocks in fp32 (from second on) is the baseline" in fallback_job.notes
+    blocks = cast(Sequence[Mapping[str, object]], cast(Mapping[str, object], fallback_job.report["baseline_repair"])["blocks"])
     assert (blocks[0]["layer"], blocks[0]["precision"]) == ("second", "fp32")
     assert {block["precision"] for block in blocks[1:]} == {"fp16"}
-    assert "fp16 with 1 of 4 blocks in fp32" in str(repaired.baseline["repaired"])
-    assignment = json.loads(repaired.path(artifacts["assignment.json"]).read_text(encoding="utf-8"))
-    assert assignment["second"] == "fp32" or repaired.result["outcome"] == "improved"
+    assert "fp16 with 1 of 4 blocks in fp32" in str(fallback_job.baseline["repaired"])
+    assignment = json.loads(fallback_job.path(artifacts["assignment.json"]).read_text(encoding="utf-8"))
+    assert assignment["second"] == "fp32" or fallback_job.result["outcome"] == "improved"
 
 
 def baseline_of(folder: Path, model: onnx.ModelProto, accuracy: Mapping[str, object]) -> tuple[Inspection, onnx.ModelProto, float]:
     """Return what the stage ``baseline`` found out, its explicit model, and the mean score of its engine."""
     driver, basics = ranged(folder, model, config={**TIGHT, "accuracy": accuracy})
-    found = driver.workspace.read_value(Inspection, driver.run(BASELINE, BaselineRequest(basics)).inspection)
-    scores = driver.workspace.read_arrays(found.baseline.scores)["scores"]
-    return found, onnx.load_model(driver.workspace.root / "baseline" / "model.explicit.onnx"), float(np.mean(np.asarray(scores)))
+    inspection = driver.workspace.read_value(Inspection, driver.run(BASELINE, BaselineRequest(basics)).inspection)
+    scores = driver.workspace.read_arrays(inspection.baseline.scores)["scores"]
+    return inspection, onnx.load_model(driver.workspace.root / "baseline" / "model.explicit.onnx"), float(np.mean(np.asarray(scores)))
 
 
 def test_where_fp16_meets_the_budget_nothing_changes(tmp_path: Path) -> None:
@@ -110,7 +114,7 @@ def test_where_fp16_meets_the_budget_nothing_changes(tmp_path: Path) -> None:
     assert {tensor.data_type for tensor in explicit.graph.initializer} == {onnx.TensorProto.FLOAT16}
 
 
-def test_what_fp16_cannot_hold_stays_in_float32_without_a_repair(tmp_path: Path) -> None:
+def test_what_fp16_cannot_hold_stays_in_float32_without_a_fallback(tmp_path: Path) -> None:
     found, _, score = baseline_of(tmp_path, overflowing(), TIGHT["accuracy"])
     assert score > 0.999
     assert found.baseline.fallback is None
@@ -155,20 +159,20 @@ class Crowded:
         return self._last
 
 
-def test_repaired_baselines_that_cannot_be_open_at_once_are_kept_without_latencies(tmp_path: Path) -> None:
+def test_fallback_baselines_that_cannot_be_open_at_once_are_kept_without_latencies(tmp_path: Path) -> None:
     driver, basics = ranged(tmp_path, cancelling(), config=TIGHT)
     context = StageContext(driver.workspace, tmp_path, lambda fraction, message: None)
 
     def building(config: Config, context: StageContext, *, final: bool = False) -> Backend:
         return cast(Backend, Crowded(building_backend(config, context, final=final)))
 
-    found = driver.workspace.read_value(Inspection, baseline(BaselineRequest(basics), context, building=building).inspection)
-    assert found.baseline.fallback is not None
-    assert found.baseline.fallback.fits
-    assert {attempt.latency_ms for attempt in found.baseline.fallback.attempts} == {None}
+    inspection = driver.workspace.read_value(Inspection, baseline(BaselineRequest(basics), context, building=building).inspection)
+    assert inspection.baseline.fallback is not None
+    assert inspection.baseline.fallback.fits
+    assert {attempt.latency_ms for attempt in inspection.baseline.fallback.attempts} == {None}
 
 
-def test_values_that_fp16_does_not_hold_between_layers_leave_low_trials_that_run(tmp_path: Path) -> None:
+def test_values_that_fp16_does_not_hold_between_layers_leave_quantized_trials_that_run(tmp_path: Path) -> None:
     finished = run_job(tmp_path, escaping(), config={**TIGHT, "accuracy": {"metric": "cosine", "min_relative": 0.99}})
     trials = trials_of(finished)
     assert cast(float, finished.baseline["accuracy"]) > 0.99
@@ -210,18 +214,18 @@ def refused_baseline(folder: Path, refuses: Callable[[onnx.ModelProto], tuple[st
 
 
 def test_nodes_that_the_builder_refuses_by_name_are_in_fp32(tmp_path: Path) -> None:
-    found = refused_baseline(tmp_path, lambda model: ("second",) if "second" in in_16_bits(model) else None)
-    assert found.baseline.fallback is None
-    assert found.baseline_precisions == dict.fromkeys(("first", "third", "fourth"), Precision.FP16) | {"second": Precision.FP32}
+    inspection = refused_baseline(tmp_path, lambda model: ("second",) if "second" in in_16_bits(model) else None)
+    assert inspection.baseline.fallback is None
+    assert inspection.baseline_precisions == dict.fromkeys(("first", "third", "fourth"), Precision.FP16) | {"second": Precision.FP32}
 
 
-def test_a_baseline_that_the_builder_refuses_without_a_name_is_repaired(tmp_path: Path) -> None:
-    found = refused_baseline(tmp_path, lambda model: () if "second" in in_16_bits(model) else None)
-    assert found.baseline.fallback is not None
-    assert found.baseline.fallback.fits
-    assert found.baseline_precisions["second"] is Precision.FP32
-    assert found.baseline.fallback.attempts[0].failure == "no such model"
-    assert found.notes[-1].startswith("the builder refuses the baseline in fp16: ")
+def test_a_baseline_that_the_builder_refuses_without_a_name_gets_a_fallback(tmp_path: Path) -> None:
+    inspection = refused_baseline(tmp_path, lambda model: () if "second" in in_16_bits(model) else None)
+    assert inspection.baseline.fallback is not None
+    assert inspection.baseline.fallback.fits
+    assert inspection.baseline_precisions["second"] is Precision.FP32
+    assert inspection.baseline.fallback.attempts[0].failure == "no such model"
+    assert inspection.notes[-1].startswith("the builder refuses the baseline in fp16: ")
 
 
 def test_a_model_that_the_builder_refuses_in_float32_too_is_the_users_to_change(tmp_path: Path) -> None:

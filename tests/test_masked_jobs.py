@@ -63,11 +63,11 @@ def test_a_masked_transformer_becomes_an_engine_with_its_outputs(
 ) -> None:
     one = masked(mask, end, hidden=hidden)
     finished = run_job(tmp_path, one.model, one.samples, config=config)
-    low = trials_of(finished)[1]
-    assert (low.failure, low.met) == (None, True)
-    assert low.on_all is not None
-    assert low.on_all.score < 1.0 - 1e-6  # by the values that count: beside masks that do, all would be perfect
-    assert low.low_layers >= 5  # of 8 or 9; where rows are NaN three read or write them
+    quantized = trials_of(finished)[1]
+    assert (quantized.failure, quantized.met) == (None, True)
+    assert quantized.on_all is not None
+    assert quantized.on_all.score < 1.0 - 1e-6  # by the values that count: beside masks that do, all would be perfect
+    assert quantized.low_layers >= 5  # of 8 or 9; where rows are NaN three read or write them
     assert_right(one, explicit_outputs(finished, one.samples))
 
 
@@ -107,9 +107,9 @@ def selecting(flags: Array) -> Masked:
 def test_a_product_of_no_rows_on_some_samples_or_all(selected: int, tmp_path: Path) -> None:
     one = selecting((np.arange(48) >= 48 - selected).astype(np.int64))
     finished = run_job(tmp_path, one.model, one.samples, config=CONFIG)
-    low = trials_of(finished)[1]
-    assert low.failure is None
-    assert ("MatMul_h" in low.precisions) == bool(selected)
+    quantized = trials_of(finished)[1]
+    assert quantized.failure is None
+    assert ("MatMul_h" in quantized.precisions) == bool(selected)
     assert ("'MatMul_h' reads 'rows', which is empty on every calibration sample" in finished.notes) != bool(selected)
     assert_right(one, explicit_outputs(finished, one.samples))
 

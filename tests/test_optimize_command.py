@@ -1,4 +1,4 @@
-"""The command line from outside: real child processes, a real decision, exit statuses, and what is left in the folder."""
+"""The command line from outside: real child processes, a real layer precision, exit statuses, and what is left in the folder."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def judge(
         low, high = t_bounds(margins, confidence)
     largest = budget.largest_drop(float(baseline.mean()))
     return AccuracyVerdict(
-        answer=_answer(theta, is_settled=is_bootstrapped and low >= -_ROUNDING),
+        answer=_answer(theta, is_decided=is_bootstrapped and low >= -_ROUNDING),
         metric=metric,
         baseline=float(baseline.mean()),
         engine=float(engine.mean()),
@@ -167,7 +167,7 @@ def judge(
         flips=int(np.count_nonzero(baseline != engine)),
         budget=largest,
         probability_over_budget=chance_below_zero(margins),
-        samples_needed=_samples_for_mean(margins, confidence, is_settled=is_bootstrapped and low >= -_ROUNDING),
+        samples_needed=_samples_for_mean(margins, confidence, is_decided=is_bootstrapped and low >= -_ROUNDING),
         selection=selection,
     )
 
@@ -187,7 +187,7 @@ def meets_with_confidence(table: PairedTable, ratio: float, confidence: float, *
     return is_drop_below(allowed, table.n, table.lost, table.gained, left, can_gain=can_gain)
 
 
-def can_settle(
+def can_decide(
     n: int, flip_rate: float, budget: Budget, confidence: float, *, metric: Metric = Metric.TOP1, is_binary: bool = True
 ) -> bool:
     """Return whether ``n`` samples could show ``met`` for an engine as good as the baseline that changes some scores.
@@ -240,7 +240,7 @@ def _judge_paired(
     low, high = margin_bounds(table, ratio, confidence)
     allowed, left = _exact_budget(table, ratio, confidence, can_gain)
     low = min(low, allowed - drop_upper_bound(table.n, table.lost, table.gained, left, can_gain=can_gain))
-    answer = _answer(theta, is_settled=low >= 0)
+    answer = _answer(theta, is_decided=low >= 0)
     least_drop = -1.0 if can_gain else 0.0
     return AccuracyVerdict(
         answer=answer,
@@ -281,9 +281,9 @@ def _samples_for_table(table: PairedTable, ratio: float, confidence: float, can_
     return _least(is_enough, table.n + 1, precision=_SAMPLES_PRECISION)
 
 
-def _samples_for_mean(margins: NDArray[np.float64], confidence: float, *, is_settled: bool) -> int | None:
+def _samples_for_mean(margins: NDArray[np.float64], confidence: float, *, is_decided: bool) -> int | None:
     theta = float(margins.mean())
-    if is_settled:
+    if is_decided:
         return len(margins)
     if theta <= _ROUNDING or len(margins) == 1:
         return None
@@ -304,10 +304,10 @@ def _least(is_enough: Callable[[int], bool], start: int, *, precision: float) ->
     return high
 
 
-def _answer(theta: float, *, is_settled: bool) -> Answer:
+def _answer(theta: float, *, is_decided: bool) -> Answer:
     if theta < -_ROUNDING:
         return Answer.NOT_MET
-    return Answer.MET if is_settled else Answer.MET_ON_SAMPLE
+    return Answer.MET if is_decided else Answer.MET_ON_SAMPLE
 
 
 def _is_paired(metric: Metric, baseline: NDArray[np.float64], engine: NDArray[np.float64]) -> bool:

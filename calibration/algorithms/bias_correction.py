@@ -1,9 +1,9 @@
-r"""Sequential bias correction: makes the mean of each low layer's output, channel by channel, that of the float model again.
+r"""Sequential bias correction: makes the mean of each quantized layer's output, channel by channel, that of the float model again.
 
-Rounding errors do not average to nothing, and a shift of the mean grows from layer to layer. With everything before a layer already low and
-corrected, the shift of its output is
+Rounding errors do not average to nothing, and a shift of the mean grows from layer to layer. With everything before a layer already
+quantized and corrected, the shift of its output is
 
-    b_c = E[y_c] - E[y'_c]          (y: float, y': low; E over samples and positions)
+    b_c = E[y_c] - E[y'_c]          (y: float, y': quantized; E over samples and positions)
 
 and adding b to the layer's bias removes it at no cost in time (DFQ, arXiv 1906.04721, section 4.2, with measured means). The order matters:
 corrections that are measured without those before them overshoot. One pass is enough, layer by layer, because what is alive between two
@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 
 from calibration.execution.onnxruntime_session import Array
 from calibration.execution.partition import read_names
-from calibration.execution.tensorwise_run import Cut
+from calibration.execution.tensorwise_run import TensorwiseRun
 from calibration.graph.layers import Layer
 from calibration.graph.type_inference import inferred
-from calibration.graph.weightless import outline
+from calibration.graph.weightless import weightless_copy
 
 
 @dataclass(frozen=True, slots=True)
-class BiasSite:
+class BiasLocation:
     """Where a layer's mean output can be moved."""
 
     layer: str
@@ -39,11 +39,11 @@ class BiasSite:
     bias: str  # the initializer; nothing else reads it
 
 
-def bias_sites(model: onnx.ModelProto, layers: Sequence[Layer]) -> tuple[BiasSite, ...]:
-    """Return the sites of the layers that have one, in the order of the layers.
+def bias_locations(model: onnx.ModelProto, layers: Sequence[Layer]) -> tuple[BiasLocation, ...]:
+    """Return the bias locations of the layers that have one, in the order of the layers.
 
     That is the bias of a Conv, ConvTranspose or Gemm, or the constant that an Add puts on a MatMul, with one number for each channel.
-    Where there is none, a correction would cost a node, so there is no site.
+    Where there is none, a correction would cost a node, so there is no bias location.
 
     Args:
         model: The prepared model.
@@ -56,7 +56,7 @@ def bias_sites(model: onnx.ModelProto, layers: Sequence[Layer]) -> tuple[BiasSit
         for name in read_names(node):
             readers.setdefault(name, []).append(node)
     outputs = {value.name for value in model.graph.output}
-    sites = []
+    locations = []
     for layer in layers:
         if layer.weight is None or layer.weight_axis is None:
             continue
@@ -74,54 +74,57 @@ def bias_sites(model: onnx.ModelProto, layers: Sequence[Layer]) -> tuple[BiasSit
             continue
         dims = tuple(constants[bias].dims)
         if constants[bias].data_type == onnx.TensorProto.FLOAT and dims and dims[-1] == channels == np.prod(dims):
-            sites.append(BiasSite(layer.name, node.output[0], 1 if spatial else -1, bias))
-    return tuple(sites)
+            locations.append(BiasLocation(layer.name, node.output[0], 1 if spatial else -1, bias))
+    return tuple(locations)
 
 
 def mean_outputs(
-    model: onnx.ModelProto, sites: Sequence[BiasSite], batches: Iterable[Mapping[str, Array]]
+    model: onnx.ModelProto, locations: Sequence[BiasLocation], batches: Iterable[Mapping[str, Array]]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the mean of each site's output in the float model, (channels,), by layer; NaN where a channel holds no finite value.
+    """Return the mean of each bias location's output in the float model, (channels,), by layer; NaN where a channel holds no finite value.
 
     Args:
         model: The prepared model.
-        sites: Where to look.
+        locations: Where to look.
         batches: Inputs by name, each (batch, ...); read once.
     """
-    chain, alive = Cut(model, {site.layer: site.output for site in sites}), [dict(batch) for batch in batches]
-    return {site.layer: _mean(chain.advance(alive, site.layer), site.axis) for site in sites}
+    tensorwise, alive = (
+        TensorwiseRun(model, {location.layer: location.output for location in locations}),
+        [dict(batch) for batch in batches],
+    )
+    return {location.layer: _mean(tensorwise.advance(alive, location.layer), location.axis) for location in locations}
 
 
 def corrections(
     explicit: onnx.ModelProto,
-    sites: Sequence[BiasSite],
+    locations: Sequence[BiasLocation],
     means: Mapping[str, NDArray[np.float64]],
     batches: Iterable[Mapping[str, Array]],
 ) -> dict[str, NDArray[np.float32]]:
-    """Return what to add to the output of each site, (channels,), by layer, in one pass over the samples.
+    """Return what to add to the output of each bias location, (channels,), by layer, in one pass over the samples.
 
     Args:
         explicit: The model with its roundings written in the graph; its layers have the names of the prepared model's. It gains the type
             of every tensor.
-        sites: Those of its low layers, in graph order.
-        means: ``mean_outputs`` of the same sites on the same samples.
+        locations: Those of its quantized layers, in graph order.
+        means: ``mean_outputs`` of the same bias locations on the same samples.
         batches: Inputs by name, each (batch, ...). What is alive between two layers is held for all of them.
     """
     outputs = {node.name: node.output[0] for node in explicit.graph.node}
-    explicit.graph.value_info.extend(inferred(outline(explicit)).graph.value_info)
-    chain = Cut(explicit, {site.layer: outputs[site.layer] for site in sites})
+    explicit.graph.value_info.extend(inferred(weightless_copy(explicit)).graph.value_info)
+    tensorwise = TensorwiseRun(explicit, {location.layer: outputs[location.layer] for location in locations})
     alive = [dict(batch) for batch in batches]
     found = {}
-    for site in sites:
-        values = chain.advance(alive, site.layer)
-        shift = np.nan_to_num(means[site.layer] - _mean(values, site.axis), nan=0.0).astype(np.float32)
-        found[site.layer] = shift
+    for location in locations:
+        values = tensorwise.advance(alive, location.layer)
+        shift = np.nan_to_num(means[location.layer] - _mean(values, location.axis), nan=0.0).astype(np.float32)
+        found[location.layer] = shift
         for tensors in reversed(alive):
             value = values.pop()  # so that the values before and after the shift are there together for one batch alone
             shape = [1] * value.ndim
-            shape[site.axis] = -1
+            shape[location.axis] = -1
             shifted = np.asarray(value, dtype=np.float32) + shift.reshape(shape)
-            tensors[outputs[site.layer]] = shifted.astype(value.dtype, copy=False)
+            tensors[outputs[location.layer]] = shifted.astype(value.dtype, copy=False)
     return found
 
 

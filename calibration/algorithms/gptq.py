@@ -1,4 +1,4 @@
-r"""Second-order rounding of weights: each is rounded in the light of what was rounded before it, not to the nearest level.
+r"""GPTQ of weights: each is rounded in the light of what was rounded before it, not to the nearest level.
 
 For a layer y = x W the error that matters is ||x W - x Q||^2 = sum over output channels of d'Hd, with d = w - q and H = E[x'x] over
 calibration samples. Rounding one input channel after another and spreading the error of each over those that are still free (GPTQ, arXiv

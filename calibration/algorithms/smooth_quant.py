@@ -1,4 +1,4 @@
-r"""Smoothing: moves the spread between the channels of a layer's input into its weight, where every channel has a scale of its own.
+r"""SmoothQuant: moves the spread between the channels of a layer's input into its weight, where every channel has a scale of its own.
 
 A tensor x of a few large channels wastes the levels of its one 8-bit grid on all others. For a layer y = x W,
 
@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from calibration.execution.layerwise_run import Chain
+from calibration.execution.layerwise_run import LayerwiseRun
 from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import Layer, LayerKind
 
@@ -30,7 +30,7 @@ Spans = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]  # lowest 
 
 
 @dataclass(frozen=True, slots=True)
-class Smoothing:
+class SmoothQuantScaling:
     """How one tensor is multiplied before it is rounded for the layers that read it."""
 
     tensor: str
@@ -45,8 +45,8 @@ class Smoothing:
         return np.array(self.factors, dtype=np.float32)
 
 
-def smoothable(model: onnx.ModelProto, layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """Return the layers that smoothing fits: MatMul and Gemm that multiply the last axis of their input by a constant matrix."""
+def takes_smooth_quant(model: onnx.ModelProto, layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Return the layers that SmoothQuant fits: MatMul and Gemm that multiply the last axis of their input by a constant matrix."""
     nodes = {node.name: node for node in model.graph.node}
     ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     return tuple(layer for layer in layers if layer.kind is LayerKind.WEIGHTED and _fits(layer, nodes[layer.name], ranks))
@@ -57,14 +57,14 @@ def channel_spans(model: onnx.ModelProto, layers: Sequence[Layer], batches: Iter
 
     Args:
         model: The prepared model.
-        layers: Layers that are ``smoothable``.
+        layers: Layers that are ``takes_smooth_quant``.
         batches: Inputs by name, each (batch, ...); read once.
     """
-    chain = Chain(model, layers)
+    layerwise = LayerwiseRun(model, layers)
     wanted = {layer.inputs[0] for layer in layers}
     found: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
     for batch in batches:
-        for name, value in chain.tensors(batch):
+        for name, value in layerwise.tensors(batch):
             if name in wanted and value.size:
                 rows = np.asarray(value, dtype=np.float32).reshape(-1, value.shape[-1])
                 low, high = found.get(name, (rows[0], rows[0]))
@@ -72,12 +72,12 @@ def channel_spans(model: onnx.ModelProto, layers: Sequence[Layer], batches: Iter
     return found
 
 
-def fit_smoothings(model: onnx.ModelProto, layers: Sequence[Layer], spans: Spans) -> tuple[Smoothing, ...]:
-    """Return a smoothing of every input of ``layers`` that has spans, in the order of the layers.
+def fit_smooth_quants(model: onnx.ModelProto, layers: Sequence[Layer], spans: Spans) -> tuple[SmoothQuantScaling, ...]:
+    """Return a SmoothQuant scaling of every input of ``layers`` that has spans, in the order of the layers.
 
     Args:
         model: The prepared model.
-        layers: Layers that are ``smoothable``.
+        layers: Layers that are ``takes_smooth_quant``.
         spans: ``channel_spans`` of the same layers.
     """
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -85,21 +85,23 @@ def fit_smoothings(model: onnx.ModelProto, layers: Sequence[Layer], spans: Spans
     for layer in layers:
         if layer.inputs[0] in spans:
             readers.setdefault(layer.inputs[0], []).append(layer)
-    smoothings = []
+    smooth_quants = []
     for tensor, group in readers.items():
         low, high = spans[tensor]
         peaks = [np.abs(numpy_helper.to_array(weights[str(layer.weight)])).max(axis=layer.weight_axis) for layer in group]
         factor = _factor(np.maximum(np.abs(low), np.abs(high)), np.max(peaks, axis=0))
         names = tuple(layer.name for layer in group)
-        smoothings.append(with_range(Smoothing(tensor, names, tuple(map(float, factor)), 0.0, 0.0), spans))
-    return tuple(smoothings)
+        smooth_quants.append(with_range(SmoothQuantScaling(tensor, names, tuple(map(float, factor)), 0.0, 0.0), spans))
+    return tuple(smooth_quants)
 
 
-def with_range(smoothing: Smoothing, spans: Spans) -> Smoothing:
-    """Return the smoothing with the range that its product takes on the samples of ``spans``."""
-    low, high = spans[smoothing.tensor]
-    factor = smoothing.factor
-    return Smoothing(smoothing.tensor, smoothing.layers, smoothing.factors, float((low * factor).min()), float((high * factor).max()))
+def with_range(smooth_quant: SmoothQuantScaling, spans: Spans) -> SmoothQuantScaling:
+    """Return the SmoothQuant scaling with the range that its product takes on the samples of ``spans``."""
+    low, high = spans[smooth_quant.tensor]
+    factor = smooth_quant.factor
+    return SmoothQuantScaling(
+        smooth_quant.tensor, smooth_quant.layers, smooth_quant.factors, float((low * factor).min()), float((high * factor).max())
+    )
 
 
 def divided(weight: NDArray[np.float32], layer: Layer, factor: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -48,8 +48,8 @@ def possible_axes(specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, .
     likely = sorted(names, key=lambda name: (not is_batch_name(name), name not in first))  # stable: else in the order of the inputs
     guesses = [guess(name) for name in likely if is_batch_name(name) or name in first] + [guess(None)]
     for axis in range(1, max(len(spec.shape) for spec in specs)):  # rarer forms, for running the model to decide
-        able = {spec.name: axis in fitting[spec.name] and _is_open(spec, axis) for spec in specs}
-        guesses.append({spec.name: axis if able[spec.name] else guesses[0][spec.name] for spec in specs})
+        allowed = {spec.name: axis in fitting[spec.name] and _is_open(spec, axis) for spec in specs}
+        guesses.append({spec.name: axis if allowed[spec.name] else guesses[0][spec.name] for spec in specs})
     return tuple(dict(pairs) for pairs in dict.fromkeys(tuple(one.items()) for one in guesses))[:MOST_GUESSES]
 
 
@@ -66,12 +66,12 @@ def fitting_axes(spec: TensorSpec, shape: tuple[int, ...], firsts: Collection[in
     dims, own = spec.shape, shape[1:]
     if not dims:
         return (None,) if own in ((), (1,)) else ()
-    able = [axis for axis in range(len(dims)) if _may_count(spec, axis, firsts)]
+    allowed = [axis for axis in range(len(dims)) if _may_count(spec, axis, firsts)]
     if len(own) == len(dims) - 1:
-        return tuple(axis for axis in able if _fits(own, dims[:axis] + dims[axis + 1 :]))
+        return tuple(axis for axis in allowed if _fits(own, dims[:axis] + dims[axis + 1 :]))
     if len(own) != len(dims):
         return ()
-    of_one = tuple(axis for axis in able if own[axis] == 1 and _fits(own[:axis] + own[axis + 1 :], dims[:axis] + dims[axis + 1 :]))
+    of_one = tuple(axis for axis in allowed if own[axis] == 1 and _fits(own[:axis] + own[axis + 1 :], dims[:axis] + dims[axis + 1 :]))
     is_batched = bool(dims) and isinstance(dims[0], str) and is_batch_name(dims[0])
     return of_one or ((None,) if _fits(own, dims) and not is_batched else ())
 

@@ -16,7 +16,7 @@ from calibration.graph.layers import Layer
 UNITS_PER_BLOCK = 2  # layers whose activations are alive at once
 
 
-class Chain:
+class LayerwiseRun:
     """The float model in pieces that give out the inputs and outputs of its layers. Read-only after construction."""
 
     def __init__(self, model: onnx.ModelProto, layers: Sequence[Layer]) -> None:

@@ -10,7 +10,7 @@ from calibration.execution.onnxruntime_session import Array, Piece
 from calibration.execution.partition import Graph
 
 
-class Cut:
+class TensorwiseRun:
     """A model that runs up to one tensor after another, all batches side by side."""
 
     def __init__(self, model: onnx.ModelProto, tensors: Mapping[str, str]) -> None:

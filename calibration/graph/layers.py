@@ -12,7 +12,7 @@ import onnx
 from calibration.errors import InvalidModelError
 from calibration.graph.topological_sort import captured_names
 from calibration.graph.type_inference import inferred
-from calibration.graph.weightless import outline
+from calibration.graph.weightless import weightless_copy
 
 
 class LayerKind(enum.StrEnum):
@@ -267,10 +267,10 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
 
 
 def concrete_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int | str | None, ...]]:
-    """Return the shapes that follow from ``shapes``, inferred on the outline without what is known of the dynamic model."""
+    """Return the shapes that follow from ``shapes``, inferred on the weightless copy without what is known of the dynamic model."""
     if not shapes:
         return {}
-    work = outline(model)
+    work = weightless_copy(model)
     del work.graph.value_info[:]
     for value in work.graph.input:
         if value.name in shapes:

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 
 from calibration.graph.opset import STANDARD_DOMAINS
-from calibration.graph.weightless import outline
+from calibration.graph.weightless import weightless_copy
 
 MACHINE_DOMAINS = ("com.microsoft.nchwc", "com.ms.internal.nhwc")  # layouts that the graph optimizer chose for one machine
 _IR_OF_FREE_INITIALIZERS = 4  # from here on initializers need not be listed as inputs; onnxruntime never demands it
@@ -43,7 +43,7 @@ def is_standard(domain: str, name: str, opset: int) -> bool:
 def refusal(model: onnx.ModelProto) -> str | None:
     """Return why onnxruntime does not take the model, in its own words, None if it does. Big weights need not be there."""
     try:
-        _session(outline(model))
+        _session(weightless_copy(model))
     except Exception as exc:  # onnxruntime's exceptions share no base class below Exception
         return " ".join(str(exc).split())
     return None
@@ -54,7 +54,7 @@ def objection(model: onnx.ModelProto) -> str | None:
 
     Two nodes of one name do not count, nor does a kernel that it lacks: the prepared form may need neither.
     """
-    work = outline(model)
+    work = weightless_copy(model)
     for node in nodes_of(work.graph):
         node.name = ""
     try:
@@ -68,7 +68,7 @@ def objection(model: onnx.ModelProto) -> str | None:
 
 def complaint(model: onnx.ModelProto) -> str | None:
     """Return what onnx's checker has against the model, None if nothing."""
-    work = outline(model)
+    work = weightless_copy(model)
     work.ir_version = max(work.ir_version, _IR_OF_FREE_INITIALIZERS)
     try:
         onnx.checker.check_model(work)
@@ -84,7 +84,7 @@ def types_of(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, onnx.Typ
         model: A model; big weights need not be there. One that onnxruntime does not take has no types.
         names: Tensors that nodes of the main graph make.
     """
-    work = outline(model)
+    work = weightless_copy(model)
     listed = {value.name for value in work.graph.output}
     wanted = [name for name in dict.fromkeys(names) if name]
     work.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in listed)

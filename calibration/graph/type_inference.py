@@ -31,7 +31,7 @@ def inferred(model: onnx.ModelProto, *, data_prop: bool = False) -> onnx.ModelPr
     """Return a copy of a model with the type of every tensor noted, and the shape of those that it can be told of.
 
     Args:
-        model: A model, or its outline; what it notes already is kept.
+        model: A model, or its weightless copy; what it notes already is kept.
         data_prop: Whether to follow the values of shapes too.
     """
     with standing_in(model.graph.node):

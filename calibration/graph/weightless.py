@@ -1,4 +1,4 @@
-"""The outline of a model: the same graph with its big weights left out, small enough to check, convert or infer shapes on."""
+"""The weightless copy of a model: the same graph with its big weights left out, small enough to check, convert or infer shapes on."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import onnx
 BIG_BYTES = 1024  # weights above this carry no shape or axis that a conversion could need
 
 
-def outline(model: onnx.ModelProto) -> onnx.ModelProto:
+def weightless_copy(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of ``model`` in which each big initializer is a graph input of the same name, type and shape.
 
-    onnx's checker, shape inference and version converter serialize what they get: on the outline they need little memory, at any size.
+    onnx's checker, shape inference and version converter serialize what they get: on the weightless copy they need little memory, at any
+    size.
     """
     result = copy_without(model, big_weights(model))
     listed = {value.name for value in model.graph.input}
@@ -23,12 +24,12 @@ def outline(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def big_weights(model: onnx.ModelProto) -> frozenset[str]:
-    """Return the names of the initializers that an outline leaves out."""
+    """Return the names of the initializers that a weightless copy leaves out."""
     return frozenset(tensor.name for tensor in model.graph.initializer if is_big(tensor))
 
 
 def is_big(tensor: onnx.TensorProto) -> bool:
-    """Return whether an outline leaves this initializer out."""
+    """Return whether a weightless copy leaves this initializer out."""
     return size_bytes(tensor) > BIG_BYTES
 
 

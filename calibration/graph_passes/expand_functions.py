@@ -14,10 +14,10 @@ from calibration.graph.type_inference import inferred
 
 
 def expand(model: onnx.ModelProto, operators: Collection[str], notes: list[str]) -> onnx.ModelProto:
-    """Return the outline ``model``, which may be changed, with the bodies of the operators in their place.
+    """Return the weightless copy ``model``, which may be changed, with the bodies of the operators in their place.
 
     Args:
-        model: The outline of a model at the opset that it is to have.
+        model: The weightless copy of a model at the opset that it is to have.
         operators: Of the standard; those that ONNX defines by others.
         notes: Told what was replaced.
 

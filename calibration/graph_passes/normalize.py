@@ -20,7 +20,7 @@ from calibration.graph.free_names import free_name
 from calibration.graph.opset import STANDARD_DOMAINS
 from calibration.graph.runtime_view import complaint, refusal, types_of
 from calibration.graph.type_inference import note_missing_types, standing_in
-from calibration.graph.weightless import big_weights, outline
+from calibration.graph.weightless import big_weights, weightless_copy
 from calibration.graph_passes.constant_branches import take_branches
 from calibration.graph_passes.expand_functions import expand
 from calibration.graph_passes.fold_constants import fold_constants, remove_no_ops
@@ -57,7 +57,7 @@ def prepare(model: onnx.ModelProto, expanded: Collection[str] = ()) -> PreparedM
     found = complaint(model)
     if found is not None:
         notes.append(f"onnx's checker refuses the model; it is taken, since onnxruntime runs it in its prepared form: {found}")
-    graph_only = expand(modernize(outline(model), notes), expanded, notes)
+    graph_only = expand(modernize(weightless_copy(model), notes), expanded, notes)
     foreign = foreign_values(graph_only)
     graph_only = without_foreign_types(graph_only)
     work = _with_weights(graph_only, model)
@@ -79,7 +79,7 @@ def prepare(model: onnx.ModelProto, expanded: Collection[str] = ()) -> PreparedM
 
 
 def _with_weights(graph_only: onnx.ModelProto, model: onnx.ModelProto) -> ir.Model:
-    """Return the outline with the big weights of ``model`` in it again, not copied."""
+    """Return the weightless copy with the big weights of ``model`` in it again, not copied."""
     missing = big_weights(model)
     work = ir.from_proto(graph_only)
     placeholders = {value.name: value for value in work.graph.inputs if value.name in missing}

@@ -8,7 +8,7 @@ from calibration.number_formats.precision import Precision
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Decision:
+class LayerPrecision:
     """One layer in one low precision."""
 
     layer: str

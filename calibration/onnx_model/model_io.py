@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from calibration.errors import InvalidModelError
 from calibration.graph.runtime_view import complaint, nodes_of, objection
 from calibration.graph.topological_sort import sort_nodes
-from calibration.graph.weightless import copy_without, outline, size_bytes
+from calibration.graph.weightless import copy_without, size_bytes, weightless_copy
 from calibration.onnx_model.external_data import all_tensors, load_external_data
 from calibration.onnx_model.foreign_types import FOREIGN, is_foreign
 from calibration.onnx_model.opset_conversion import inlined
@@ -59,7 +59,7 @@ def read_model(path: Path) -> onnx.ModelProto:
         check_data(tensor)
     sort_nodes(model.graph)
     detail = complaint(model)
-    if detail is not None and objection(inlined(outline(model)) if model.functions else model) is not None:
+    if detail is not None and objection(inlined(weightless_copy(model)) if model.functions else model) is not None:
         raise InvalidModelError(
             f"model: breaks the ONNX standard: {detail}", fix="Export the model again; check it with onnx.checker.check_model."
         )

@@ -31,10 +31,10 @@ _HIDDEN = "onnxruntime.hidden"  # a domain that the converter does not know
 
 
 def modernize(model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
-    """Return the outline ``model``, which may be changed, without functions and at a recent opset.
+    """Return the weightless copy ``model``, which may be changed, without functions and at a recent opset.
 
     Args:
-        model: The outline of a model from ``read_model``.
+        model: The weightless copy of a model from ``read_model``.
         notes: Told what was changed, in the user's words.
 
     Raises:

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 
 from calibration.data.sample_axes import SampleAxes
-from calibration.execution.layerwise_run import Chain
+from calibration.execution.layerwise_run import LayerwiseRun
 from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import Layer
 from calibration.nonfinite import Special, finite_of, specials_in
@@ -48,7 +48,7 @@ def collect_ranges(
         CalibrationError: The model cannot run on these samples.
     """
     loaded = read_model(model)
-    chain = Chain(loaded, layers)
+    layerwise = LayerwiseRun(loaded, layers)
     spans: dict[str, tuple[float, float]] = {}
     inputs: dict[str, tuple[float, float]] = {}
     specials = _specials_of_constants(loaded, layers)
@@ -56,7 +56,7 @@ def collect_ranges(
     histograms: dict[str, Histogram] = {}
     seen = 0
     for batch in batches:
-        for name, value in chain.tensors(batch):
+        for name, value in layerwise.tensors(batch):
             named[name] = None
             if found := specials_in(value):
                 specials[name] = specials.get(name, frozenset()) | found
@@ -86,10 +86,10 @@ def collect_histograms(
         tensors: Some of their inputs and outputs.
         batches: Inputs by name, each (batch, ...); values that are not finite are passed over; read once.
     """
-    chain = Chain(model, layers)
+    layerwise = LayerwiseRun(model, layers)
     histograms = {name: Histogram() for name in tensors}
     for batch in batches:
-        for name, value in chain.tensors(batch):
+        for name, value in layerwise.tensors(batch):
             if name in histograms:
                 histograms[name].add(finite_of(value))
     return histograms

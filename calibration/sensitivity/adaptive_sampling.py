@@ -1,16 +1,16 @@
-r"""Which tensors need another Hessian probe: those that leave open on which side of the budget's boundary a decision lies.
+r"""Which tensors need another Hessian probe: those that leave open on which side of the budget's boundary a layer precision lies.
 
 An engine takes a prefix of the ``hessian`` order. By the second-order estimate the longest one that keeps the budget is the longest whose
-sensitivities add up to at most the loss that the budget allows; the *boundary* lies halfway between its last decision and the next. Where
-not even the first fits, or all do, it is the score of the first, or of the last. What the budget allows is known to a factor of FACTOR at
-best, so there are several: one for every prefix that may be the longest. Each precision has an order, and boundaries, of its own.
+sensitivities add up to at most the loss that the budget allows; the *boundary* lies halfway between its last layer precision and the next.
+Where not even the first fits, or all do, it is the score of the first, or of the last. What the budget allows is known to a factor of
+FACTOR at best, so there are several: one for every prefix that may be the longest. Each precision has an order, and boundaries, of its own.
 
-More probes can change an engine only through decisions whose sensitivity lies within CLEAR standard errors of a boundary. Of these, the
-tensors that are behind most of the variance are probed again, the largest part first, until what is left of it is below SETTLED.
+More probes can change an engine only through layer precisions whose sensitivity lies within CLEAR standard errors of a boundary. Of these,
+the tensors that are behind most of the variance are probed again, the largest part first, until what is left of it is below SETTLED.
 
 A tensor's own spread over two or three probes says little. Its variance is averaged with that of all tensors, taken relative to their
-means, as if the latter were known from PRIOR probes (the moderated variance of Smyth 2004). Errors of a decision's tensors are taken as
-independent, as in ``sensitivity_table``.
+means, as if the latter were known from PRIOR probes (the moderated variance of Smyth 2004). Errors of a layer precision's tensors are taken
+as independent, as in ``sensitivity_table``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from calibration.number_formats.precision import Precision
 
 FACTOR = 4.0
 CLEAR = 2.0  # standard errors
-SETTLED = 0.1  # of a decision's variance
+SETTLED = 0.1  # of a layer precision's variance
 PRIOR = 4  # probes that the spread of all tensors counts for, and tensors that speak for batches of one level
 
 Key = tuple[str, str]  # a layer and a site
@@ -58,13 +58,13 @@ def undecided(tensors: Sequence[ProbedTensor], allowed: float) -> frozenset[Key]
     spread = _relative_variance(tensors)
     wanted: set[Key] = set()
     for precision in dict.fromkeys(tensor.precision for tensor in tensors):
-        decisions: dict[str, list[ProbedTensor]] = {}
+        layer_precisions: dict[str, list[ProbedTensor]] = {}
         for tensor in tensors:
             if tensor.precision is precision:
-                decisions.setdefault(tensor.layer, []).append(tensor)
-        scores = {layer: sum(part.sensitivity for part in parts) for layer, parts in decisions.items()}
+                layer_precisions.setdefault(tensor.layer, []).append(tensor)
+        scores = {layer: sum(part.sensitivity for part in parts) for layer, parts in layer_precisions.items()}
         edges = boundaries(tuple(scores.values()), allowed)
-        for layer, parts in decisions.items():
+        for layer, parts in layer_precisions.items():
             variances = {part.site: _variance(part, spread) for part in parts}
             total = sum(variances.values())
             if min(abs(scores[layer] - edge) for edge in edges) <= CLEAR * math.sqrt(total):
@@ -99,7 +99,7 @@ def boundaries(scores: Sequence[float], allowed: float) -> tuple[float, ...]:
     """Return the scores at which an order by score may leave what the budget allows, ascending.
 
     Args:
-        scores: Predicted loss of each decision, one at least.
+        scores: Predicted loss of each layer precision, one at least.
         allowed: Predicted loss of an engine at the most.
     """
     ordered = sorted(scores)

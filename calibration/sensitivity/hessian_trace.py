@@ -11,7 +11,7 @@ which needs one forward a probe and cancels nothing, since the loss and its grad
     1/2 * trace(H) / size(x) * ||x - Q(x)||^2.
 
 That takes the rounding errors to point nowhere in particular. Below INT8 it holds for weights that are rounded to the nearest level. For
-others there is no estimate: second-order rounding (second_order.py) puts its errors where the curvature is least, and at 4 bits the
+others there is no estimate: GPTQ (gptq.py) puts its errors where the curvature is least, and at 4 bits the
 estimate was 2 to 15 times the loss.
 
 Each batch of samples is probed with a fresh v, so the spread over batches gives the standard error of probes and samples together. The
@@ -59,7 +59,7 @@ def measure_traces(
     seed: int,
     most: int | None = None,
     precisions: Sequence[Precision] = (Precision.INT8,),
-    able: Mapping[str, Collection[str]] | None = None,
+    eligible: Mapping[str, Collection[str]] | None = None,
     weights: Sequence[float] = (),
     allowed: float | None = None,
     workers: int = 1,
@@ -76,7 +76,7 @@ def measure_traces(
         seed: Seed of the probe directions.
         most: Samples of a batch that are run at once; a batch of more is run in parts, the step settled on the first. None: all.
         precisions: What the tensors are rounded to.
-        able: The precisions that each layer can take, by name; a layer that is missing takes none. None: every layer takes all.
+        eligible: The precisions that each layer can take, by name; a layer that is missing takes none. None: every layer takes all.
         weights: Of each output, as for ``Comparison``; none: all weigh the same.
         allowed: Loss that the accuracy budget allows. None: not known, and every batch probes every tensor.
         workers: Probes in flight at once, all of one batch.
@@ -103,7 +103,7 @@ def measure_traces(
                 doubtful: frozenset[Key] | None = doubtful,
             ) -> dict[Key, _Found]:
                 found = {}
-                taken = precisions if able is None else [kind for kind in precisions if kind in able.get(probe.layer.name, ())]
+                taken = precisions if eligible is None else [kind for kind in precisions if kind in eligible.get(probe.layer.name, ())]
                 rounded = {precision: sites(reference, probe.layer, scheme, precision) for precision in taken}
                 for site in dict.fromkeys(itertools.chain.from_iterable(rounded.values())):
                     key = probe.layer.name, site
@@ -188,7 +188,7 @@ def _mean_of_parts(parts: Sequence[tuple[int, Mapping[Key, _Found]]]) -> dict[Ke
 
 
 def sites(reference: ReferenceModel, layer: Layer, scheme: Scheme, precision: Precision) -> tuple[str, ...]:
-    """Return the tensors of a layer that the precision rounds and that an estimate can be made for, as low_layers.py rounds them.
+    """Return the tensors of a layer that the precision rounds and that an estimate can be made for, as simulated_layers.py rounds them.
 
     Case 1. Formats that round inputs round the weight, the inputs that ``rounded_inputs`` names, and quantized outputs.
     Case 2. Formats for weights alone round the weight; levels other than the nearest have no estimate.
@@ -268,20 +268,20 @@ def _rounding(
 ) -> float:
     """Return ||x - Q(x)||^2 in the precision: of the weight, or the mean over samples of an activation."""
     model = probe.run.model
-    smoothing = model.smoothing(probe.layer) if site != "output" and precision.multiplies_integers else None
+    smooth_quant = model.smooth_quant(probe.layer) if site != "output" and precision.multiplies_integers else None
     if site == "weight":
         rounded = model.rounded_weight(probe.layer, precision)
-        if smoothing is not None:
-            rounded = multiplied(rounded, probe.layer, smoothing.factor)
+        if smooth_quant is not None:
+            rounded = multiplied(rounded, probe.layer, smooth_quant.factor)
         return _squared_norm(tensor - rounded)
     name = probe.layer.output if site == "output" else probe.layer.inputs[int(site.removeprefix("input"))]
     if name not in ranges:
         return 0.0
     span = span_of(model.graph, name, ranges, scheme)
-    if smoothing is not None:
-        span = smoothing.low, smoothing.high
-        error = precision.grid.round_activation(tensor * smoothing.factor, *span, symmetric=scheme.symmetric_activations)
-        error /= smoothing.factor
+    if smooth_quant is not None:
+        span = smooth_quant.low, smooth_quant.high
+        error = precision.grid.round_activation(tensor * smooth_quant.factor, *span, symmetric=scheme.symmetric_activations)
+        error /= smooth_quant.factor
     else:
         error = precision.grid.round_activation(tensor, *span, symmetric=scheme.symmetric_activations)
     error -= tensor

@@ -1,8 +1,8 @@
 r"""Dependencies between layers: how much more (or less) two layers cost together than each alone.
 
-The Gram screen (singles.py) gives every pair at no extra forward: D_ij ~ 2 G_ij. Where that matters most, or is least certain, an exact
-pair test measures D_ij = L(i and j) - L(i) - L(j) on the same samples (arXiv 2306.04879 tests every pair). Two layers that read or write
-the same rounded tensor are tested first: the tensor is rounded once in the engine, while the screen counts its error twice.
+The Gram screen (layer_losses.py) gives every pair at no extra forward: D_ij ~ 2 G_ij. Where that matters most, or is least certain, an
+exact pair test measures D_ij = L(i and j) - L(i) - L(j) on the same samples (arXiv 2306.04879 tests every pair). Two layers that read or
+write the same rounded tensor are tested first: the tensor is rounded once in the engine, while the screen counts its error twice.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from calibration.accuracy.metrics import OutputKind
 from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import Layer
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Scheme
 from calibration.process.worker_threads import in_parallel
-from calibration.sensitivity.layer_losses import Singles
+from calibration.sensitivity.layer_losses import LayerLosses
 from calibration.sensitivity.perturbed_model import Pass, Probe, ReferenceModel
 from calibration.sensitivity.records import PairTest
 from calibration.sensitivity.simulated_layers import Floats
@@ -30,57 +30,59 @@ from calibration.sensitivity.task_losses import Comparison
 class DependencyMatrix:
     """Interaction of every pair: exact where tested, twice the Gram entry elsewhere.
 
-    ``interaction`` and ``error``: (decisions, decisions) float64, symmetric, zero on the diagonal.
+    ``interaction`` and ``error``: (layer precisions, layer precisions) float64, symmetric, zero on the diagonal.
     """
 
-    decisions: tuple[Decision, ...]
+    layer_precisions: tuple[LayerPrecision, ...]
     interaction: NDArray[np.float64]
     error: NDArray[np.float64]
     tests: tuple[PairTest, ...]
 
     def __post_init__(self) -> None:
         """Check the shape."""
-        if self.interaction.shape != (len(self.decisions),) * 2:
-            raise ValueError(f"interaction has shape {self.interaction.shape} for {len(self.decisions)} decisions")
+        if self.interaction.shape != (len(self.layer_precisions),) * 2:
+            raise ValueError(f"interaction has shape {self.interaction.shape} for {len(self.layer_precisions)} layer precisions")
 
 
-def dependency_matrix(singles: Singles, tests: Sequence[PairTest]) -> DependencyMatrix:
+def dependency_matrix(layer_losses: LayerLosses, tests: Sequence[PairTest]) -> DependencyMatrix:
     """Return the interactions that the screen and the exact tests give together.
 
     Every screened entry counts, significant or not: those that are small one by one add up to much of the loss of a whole assignment.
     """
-    error = 2.0 * singles.gram_error
-    interaction = 2.0 * singles.gram
-    place = {decision: index for index, decision in enumerate(singles.decisions)}
+    error = 2.0 * layer_losses.gram_error
+    interaction = 2.0 * layer_losses.gram
+    place = {layer_precision: index for index, layer_precision in enumerate(layer_losses.layer_precisions)}
     for test in tests:
         i, j = place[test.first], place[test.second]
         interaction[i, j] = interaction[j, i] = test.dependency
         error[i, j] = error[j, i] = test.error
     np.fill_diagonal(interaction, 0.0)
     np.fill_diagonal(error, 0.0)
-    return DependencyMatrix(singles.decisions, interaction, error, tuple(tests))
+    return DependencyMatrix(layer_losses.layer_precisions, interaction, error, tuple(tests))
 
 
-def pairs_to_test(singles: Singles, layers: Sequence[Layer], scheme: Scheme, budget: int) -> tuple[tuple[Decision, Decision], ...]:
+def pairs_to_test(
+    layer_losses: LayerLosses, layers: Sequence[Layer], scheme: Scheme, budget: int
+) -> tuple[tuple[LayerPrecision, LayerPrecision], ...]:
     """Return at most ``budget`` pairs worth an exact test, each in graph order.
 
     First the pairs that share a rounded tensor, then those whose screened effect, or whose uncertainty about it, is largest.
 
     Args:
-        singles: The screen.
+        layer_losses: The screen.
         layers: All layers, in graph order.
         scheme: How the target quantizes.
         budget: Pairs at the most.
     """
     place = {layer.name: index for index, layer in enumerate(layers)}
     rounded = {layer.name: {*layer.inputs, *((layer.output,) if layer.op_type in scheme.quantized_outputs else ())} for layer in layers}
-    weight = np.maximum(np.abs(2.0 * singles.gram), 2.0 * (2.0 * singles.gram_error))
+    weight = np.maximum(np.abs(2.0 * layer_losses.gram), 2.0 * (2.0 * layer_losses.gram_error))
     candidates = []
-    for i, a in enumerate(singles.decisions):
-        for j, b in enumerate(singles.decisions[:i]):
+    for i, a in enumerate(layer_losses.layer_precisions):
+        for j, b in enumerate(layer_losses.layer_precisions[:i]):
             if a.layer != b.layer:
                 shares = bool(rounded[a.layer] & rounded[b.layer])
-                first, second = sorted((a, b), key=lambda decision: place[decision.layer])
+                first, second = sorted((a, b), key=lambda layer_precision: place[layer_precision.layer])
                 candidates.append((not shares, -float(weight[i, j]), first, second))
     return tuple((first, second) for _, _, first, second in sorted(candidates)[:budget])
 
@@ -89,9 +91,9 @@ def measure_pairs(
     reference: ReferenceModel,
     kinds: Sequence[OutputKind],
     layers: Sequence[Layer],
-    pairs: Sequence[tuple[Decision, Decision]],
+    pairs: Sequence[tuple[LayerPrecision, LayerPrecision]],
     batches: Sequence[Mapping[str, Array]],
-    singles_loss: Mapping[Decision, NDArray[np.float64]],
+    loss_alone: Mapping[LayerPrecision, NDArray[np.float64]],
     *,
     weights: Sequence[float] = (),
     workers: int = 1,
@@ -105,7 +107,7 @@ def measure_pairs(
         layers: All layers.
         pairs: What to test, each in graph order.
         batches: The feeds of each batch.
-        singles_loss: Loss of each decision alone on exactly these samples, (samples,) each.
+        loss_alone: Loss of each layer precision alone on exactly these samples, (samples,) each.
         weights: Of each output, as for ``Comparison``; none: all weigh the same.
         workers: Tests in flight at once, all of one batch.
         on_batch: Told the number of batches done.
@@ -114,7 +116,7 @@ def measure_pairs(
     wanted: dict[str, list[int]] = {}
     for index, (first, _) in enumerate(pairs):
         wanted.setdefault(first.layer, []).append(index)
-    reference.open_low((decision.layer, decision.precision) for pair in pairs for decision in pair)
+    reference.open_quantized((layer_precision.layer, layer_precision.precision) for pair in pairs for layer_precision in pair)
     reference.open_pairs((by_name[first.layer], by_name[second.layer]) for first, second in pairs)
 
     parts: list[NDArray[np.float64]] = []
@@ -126,7 +128,7 @@ def measure_pairs(
         def tests(run: Pass = run) -> Iterator[tuple[int, Probe, Floats]]:
             for probe in run.probes():
                 here = wanted.get(probe.layer.name, [])
-                alone = {precision: probe.low_output(precision) for precision in {pairs[index][0].precision for index in here}}
+                alone = {precision: probe.quantized_output(precision) for precision in {pairs[index][0].precision for index in here}}
                 yield from ((index, probe, alone[pairs[index][0].precision]) for index in here)
 
         def measure(test: tuple[int, Probe, Floats], compare: Comparison = compare) -> tuple[int, NDArray[np.float64]]:
@@ -141,7 +143,7 @@ def measure_pairs(
     together = np.concatenate(parts)
     found = []
     for index, (first, second) in enumerate(pairs):
-        extra = together[:, index] - singles_loss[first] - singles_loss[second]
+        extra = together[:, index] - loss_alone[first] - loss_alone[second]
         error = float(extra.std(ddof=1) / np.sqrt(len(extra))) if len(extra) > 1 else float("inf")
         found.append(PairTest(first, second, float(extra.mean()), error, len(extra)))
     return tuple(found)

@@ -1,8 +1,8 @@
 r"""Quantization-loss probes: one layer at a time in a low precision, and the Gram matrix of what that does to the outputs.
 
-For decision i (a layer in a precision), e_i is the whitened difference of the outputs (losses.py). From the same forwards come
+For layer precision i (a layer in a precision), e_i is the whitened difference of the outputs (losses.py). From the same forwards come
 
-* h_i = E[loss with only i low], measured, and
+* h_i = E[loss with only i quantized], measured, and
 * G_ij = E[e_i'e_j], whose diagonal is h_i to second order and whose off-diagonal is half the interaction of i and j:
   loss(i and j) ~ h_i + h_j + 2 G_ij.
 """
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from calibration.accuracy.metrics import OutputKind
 from calibration.execution.onnxruntime_session import Array
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.process.worker_threads import in_parallel
 from calibration.sensitivity.perturbed_model import Probe, ReferenceModel
 from calibration.sensitivity.task_losses import Comparison
@@ -31,14 +31,14 @@ TOGETHER_BYTES = 1 << 18  # of their outputs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Singles:
-    """What the probes of single decisions found.
+class LayerLosses:
+    """What the probes of single layer precisions found.
 
-    ``loss``: (samples, decisions) float64, loss of each sample. ``gram_sum`` and ``gram_square_sum``: (decisions, decisions) float64,
-    sums over samples of e_i'e_j and of its square.
+    ``loss``: (samples, layer precisions) float64, loss of each sample. ``gram_sum`` and ``gram_square_sum``: (layer precisions, layer
+    precisions) float64, sums over samples of e_i'e_j and of its square.
     """
 
-    decisions: tuple[Decision, ...]
+    layer_precisions: tuple[LayerPrecision, ...]
     loss: NDArray[np.float64]
     gram_sum: NDArray[np.float64]
     gram_square_sum: NDArray[np.float64]
@@ -50,58 +50,58 @@ class Singles:
 
     @property
     def loss_covariance(self) -> NDArray[np.float64]:
-        """Covariance of the mean losses, (decisions, decisions): they are of the same samples; infinite from a single one."""
+        """Covariance of the mean losses, (layer precisions, layer precisions): they are of the same samples; infinite from a single one."""
         if self.samples < 2:
-            return np.full((len(self.decisions),) * 2, np.inf)
+            return np.full((len(self.layer_precisions),) * 2, np.inf)
         return np.atleast_2d(np.cov(self.loss, rowvar=False)) / self.samples
 
     @property
     def gram(self) -> NDArray[np.float64]:
-        """G, (decisions, decisions)."""
+        """G, (layer precisions, layer precisions)."""
         return self.gram_sum / self.samples
 
     @property
     def gram_error(self) -> NDArray[np.float64]:
-        """Standard error of each entry of G, (decisions, decisions)."""
+        """Standard error of each entry of G, (layer precisions, layer precisions)."""
         variance = np.maximum(self.gram_square_sum / self.samples - self.gram**2, 0.0)
         return np.asarray(np.sqrt(variance / max(self.samples - 1, 1)))
 
 
-def joined(parts: Sequence[Singles]) -> Singles:
-    """Return the singles of several disjoint sets of samples as one."""
-    return Singles(
-        parts[0].decisions,
+def joined(parts: Sequence[LayerLosses]) -> LayerLosses:
+    """Return the single-layer losses of several disjoint sets of samples as one."""
+    return LayerLosses(
+        parts[0].layer_precisions,
         np.concatenate([part.loss for part in parts]),
         np.sum([part.gram_sum for part in parts], axis=0),
         np.sum([part.gram_square_sum for part in parts], axis=0),
     )
 
 
-def measure_singles(
+def measure_layer_losses(
     reference: ReferenceModel,
     kinds: Sequence[OutputKind],
-    decisions: Sequence[Decision],
+    layer_precisions: Sequence[LayerPrecision],
     batches: Iterable[Mapping[str, Array]],
     *,
     weights: Sequence[float] = (),
     workers: int = 1,
     on_batch: Callable[[int], None] = lambda samples: None,
-) -> Singles:
-    """Probe every decision on every batch.
+) -> LayerLosses:
+    """Probe every layer precision on every batch.
 
     Args:
         reference: The float model in pieces.
         kinds: Kind of each output.
-        decisions: What to probe; every layer named is in ``reference``.
+        layer_precisions: What to probe; every layer named is in ``reference``.
         batches: The feeds of each batch.
         weights: Of each output, as for ``Comparison``; none: all weigh the same.
         workers: Probes in flight at once, all of one batch, whose activations alone are alive.
         on_batch: Told the number of samples done after each batch.
     """
     wanted: dict[str, list[int]] = {}
-    for index, decision in enumerate(decisions):
-        wanted.setdefault(decision.layer, []).append(index)
-    reference.open_low((decision.layer, decision.precision) for decision in decisions)
+    for index, layer_precision in enumerate(layer_precisions):
+        wanted.setdefault(layer_precision.layer, []).append(index)
+    reference.open_quantized((layer_precision.layer, layer_precision.precision) for layer_precision in layer_precisions)
 
     parts = []
     done = 0
@@ -111,13 +111,13 @@ def measure_singles(
         compared = sum(output.nbytes for output, kind in zip(run.outputs, kinds, strict=True) if kind is not OutputKind.IGNORE)
         together = max(1, min(TOGETHER, TOGETHER_BYTES // compared)) if compared else 1
         compare = Comparison(kinds, _side_by_side(kinds, [run.outputs] * together), weights)
-        loss = np.zeros((samples, len(decisions)))
-        e: list[NDArray[np.float32] | None] = [None] * len(decisions)
+        loss = np.zeros((samples, len(layer_precisions)))
+        e: list[NDArray[np.float32] | None] = [None] * len(layer_precisions)
 
         def measure(
             probes: Sequence[tuple[int, Probe]], compare: Comparison = compare, together: int = together
         ) -> list[tuple[int, NDArray[np.float64], NDArray[np.float32]]]:
-            found = [probe.outputs_from(probe.low_output(decisions[index].precision)) for index, probe in probes]
+            found = [probe.outputs_from(probe.quantized_output(layer_precisions[index].precision)) for index, probe in probes]
             found += found[:1] * (together - len(found))
             outputs = _side_by_side(kinds, found)
             losses = np.split(compare.losses(outputs), together)
@@ -130,7 +130,7 @@ def measure_singles(
                 loss[:, index], e[index] = values, one
         found_e = [one for one in e if one is not None]
         gram_sum, gram_square_sum = _gram(np.stack(found_e, axis=1) if found_e else np.zeros((samples, 0, 1), dtype=np.float32))
-        parts.append(Singles(tuple(decisions), loss, gram_sum, gram_square_sum))
+        parts.append(LayerLosses(tuple(layer_precisions), loss, gram_sum, gram_square_sum))
         done += len(loss)
         on_batch(done)
     return joined(parts)
@@ -150,10 +150,11 @@ def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _gram(e: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the sums over samples of e_i'e_j and of its square; ``e``: (samples, decisions, values)."""
+    """Return the sums over samples of e_i'e_j and of its square; ``e``: (samples, layer precisions, values)."""
     total = np.zeros((e.shape[1], e.shape[1]))
     squares = np.zeros_like(total)
-    for sample in e:  # one matrix product a sample: fast, symmetric to the last bit, and no (samples, decisions, decisions) array
+    # one matrix product a sample: fast, symmetric to the last bit, and no (samples, layer precisions, layer precisions) array
+    for sample in e:
         products = (sample @ sample.T).astype(np.float64)
         total += products
         squares += products**2

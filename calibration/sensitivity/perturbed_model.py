@@ -23,14 +23,14 @@ import onnx
 from onnx import numpy_helper
 
 from calibration.algorithms.gptq import Levels
-from calibration.algorithms.smooth_quant import Smoothing
+from calibration.algorithms.smooth_quant import SmoothQuantScaling
 from calibration.data.sample_axes import SampleAxes
 from calibration.execution.onnxruntime_session import Array, Piece, Provider, probe_provider
 from calibration.execution.partition import Block, Graph, Unit
 from calibration.graph.layers import Layer
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.process.memory import return_free_memory
-from calibration.sensitivity.simulated_layers import Floats, float_layer, low_layer, rounded_weight, weight_of
+from calibration.sensitivity.simulated_layers import Floats, float_layer, quantized_layer, rounded_weight, weight_of
 
 Spans = tuple[tuple[str, float, float], ...]
 
@@ -49,7 +49,7 @@ class ReferenceModel:
         layers: Sequence[Layer],
         ranges: Mapping[str, tuple[float, float]],
         scheme: Scheme,
-        smoothings: Sequence[Smoothing] = (),
+        smooth_quants: Sequence[SmoothQuantScaling] = (),
         *,
         levels: Levels | None = None,
         units_per_block: int | None = None,
@@ -66,7 +66,7 @@ class ReferenceModel:
             layers: Its layers, in topological order.
             ranges: Lowest and highest value of each tensor that may be quantized.
             scheme: How the target quantizes.
-            smoothings: Tensors that are smoothed for the layers that read them, where those are low.
+            smooth_quants: Tensors that are smoothed for the layers that read them, where those are quantized.
             levels: Integer weights in the place of the nearest, for some layers and precisions.
             units_per_block: Layers in one block; the constants of the model are held about half as often, besides the float pass. None: few
                 for a model with many bytes of constants.
@@ -85,7 +85,7 @@ class ReferenceModel:
         self._scheme = scheme
         self._ranges = ranges
         self._levels = levels or {}
-        self._smoothing = {layer: smoothing for smoothing in smoothings for layer in smoothing.layers}
+        self._smooth_quant = {layer: smooth_quant for smooth_quant in smooth_quants for layer in smooth_quant.layers}
         self._units = {unit.layer.name: (index, unit) for index, block in enumerate(self.blocks) for unit in block.units}
         self._rests = {unit.layer.name: self._run_of(unit.stop, block.stop) for block in self.blocks for unit in block.units}
         constant = {tensor.name for tensor in model.graph.initializer}
@@ -113,17 +113,17 @@ class ReferenceModel:
         return weight_of(self.graph, layer)
 
     def rounded_weight(self, layer: Layer, precision: Precision) -> Floats:
-        """Return the weight that the layer has in the precision: after a round trip through it, in INT8 divided as its smoothing says."""
+        """Return the layer's weight after a round trip through the precision, in INT8 divided as its SmoothQuant scaling says."""
         levels = self._levels.get((layer.name, precision))
-        return rounded_weight(self.graph, layer, precision, self.smoothing(layer), self._scheme, levels)
+        return rounded_weight(self.graph, layer, precision, self.smooth_quant(layer), self._scheme, levels)
 
     def has_levels(self, layer: Layer, precision: Precision) -> bool:
         """Return whether the layer has integer weights other than the nearest in the precision."""
         return (layer.name, precision) in self._levels
 
-    def smoothing(self, layer: Layer) -> Smoothing | None:
-        """Return how the layer's input is smoothed where it is low."""
-        return self._smoothing.get(layer.name)
+    def smooth_quant(self, layer: Layer) -> SmoothQuantScaling | None:
+        """Return how the layer's input is smoothed where it is quantized."""
+        return self._smooth_quant.get(layer.name)
 
     def begin(self, batch: Mapping[str, Array]) -> Pass:
         """Run the float model on a batch and return the pass, from which layers can be probed.
@@ -150,10 +150,10 @@ class ReferenceModel:
         for layer in layers:
             self._float_head(layer)
 
-    def open_low(self, wanted: Iterable[tuple[str, Precision]], spans: Spans = ()) -> None:
+    def open_quantized(self, wanted: Iterable[tuple[str, Precision]], spans: Spans = ()) -> None:
         """Build what probes of the layers so named in low precisions need besides; otherwise the first such probe of each does."""
         for name, precision in wanted:
-            self._low_head(self._units[name][1].layer, precision, spans)
+            self._quantized_head(self._units[name][1].layer, precision, spans)
 
     def open_pairs(self, pairs: Iterable[tuple[Layer, Layer]]) -> None:
         """Build what probes of two layers at once need besides; otherwise the first such probe of each pair does."""
@@ -175,14 +175,14 @@ class ReferenceModel:
         assert piece is not None
         return piece
 
-    def _low_head(self, layer: Layer, precision: Precision, spans: Spans) -> Piece:
+    def _quantized_head(self, layer: Layer, precision: Precision, spans: Spans) -> Piece:
         unit = self._units[layer.name][1]
-        smoothing = self.smoothing(layer)
+        smooth_quant = self.smooth_quant(layer)
         ranges = {**self._ranges, **{name: (low, high) for name, low, high in spans}}
         levels = self._levels.get((layer.name, precision))
         piece = self._once(
             (layer.name, precision, spans),
-            lambda: self._piece(low_layer(self.graph, unit, precision, ranges, self._scheme, smoothing, levels)),
+            lambda: self._piece(quantized_layer(self.graph, unit, precision, ranges, self._scheme, smooth_quant, levels)),
         )
         assert piece is not None
         return piece
@@ -264,7 +264,7 @@ class Probe:
             tensors[self.layer.weight] = self.run.model.weight(self.layer) if weight is None else weight
         return _only_output(self.run.model._float_head(self.layer), tensors)
 
-    def low_output(self, precision: Precision, spans: Spans = ()) -> Floats:
+    def quantized_output(self, precision: Precision, spans: Spans = ()) -> Floats:
         """Return the layer's output in a low precision, (batch, ...) float32, on the float model's inputs of the layer.
 
         Args:
@@ -272,7 +272,7 @@ class Probe:
             spans: Ranges in the place of some tensors' own: tensor, lowest and highest value.
         """
         model = self.run.model
-        piece = model._low_head(self.layer, precision, spans)
+        piece = model._quantized_head(self.layer, precision, spans)
         tensors = dict(self.inside)
         if self.layer.weight is not None and self.layer.weight in piece.inputs:
             tensors[self.layer.weight] = model.rounded_weight(self.layer, precision)
@@ -284,7 +284,7 @@ class Probe:
         return self._to_model_end(self.block, changed)
 
     def outputs_with(self, output: Floats, second: Layer, precision: Precision) -> tuple[Array, ...]:
-        """Return the model's outputs, each (samples, ...), when this layer's output is ``output`` and a later layer is low.
+        """Return the model's outputs, each (samples, ...), when this layer's output is ``output`` and a later layer is quantized.
 
         Args:
             output: This layer's output.
@@ -304,7 +304,7 @@ class Probe:
         if joint is not None:
             changed |= joint.run({**inside, **changed})
         later = Probe(self.run, block, second, {**inside, **changed})
-        changed[second.output] = later.low_output(precision)
+        changed[second.output] = later.quantized_output(precision)
         return self._to_model_end(block, later._to_block_end(changed))
 
     def _to_block_end(self, changed: dict[str, Array]) -> dict[str, Array]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from calibration.accuracy.metrics import OutputKind
 from calibration.execution.onnxruntime_session import Array
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.process.worker_threads import in_parallel
 from calibration.sensitivity.perturbed_model import Probe, ReferenceModel
 from calibration.sensitivity.task_losses import Comparison
@@ -18,9 +18,9 @@ from calibration.sensitivity.task_losses import Comparison
 
 @dataclass(frozen=True, slots=True)
 class RangeTrial:
-    """A decision on its own, with other ranges for some tensors."""
+    """A layer precision on its own, with other ranges for some tensors."""
 
-    decision: Decision
+    layer_precision: LayerPrecision
     spans: tuple[tuple[str, float, float], ...] = ()  # tensor, lowest and highest value
 
 
@@ -45,8 +45,8 @@ def measure_trials(
     """
     wanted: dict[str, list[int]] = {}
     for index, item in enumerate(trials):
-        wanted.setdefault(item.decision.layer, []).append(index)
-        reference.open_low([(item.decision.layer, item.decision.precision)], item.spans)
+        wanted.setdefault(item.layer_precision.layer, []).append(index)
+        reference.open_quantized([(item.layer_precision.layer, item.layer_precision.precision)], item.spans)
     parts = []
     for batch in batches:
         run = reference.begin(batch)
@@ -56,7 +56,7 @@ def measure_trials(
         def measure(probe: Probe, compare: Comparison = compare) -> list[tuple[int, NDArray[np.float64]]]:
             found = []
             for index in wanted.get(probe.layer.name, []):
-                output = probe.low_output(trials[index].decision.precision, trials[index].spans)
+                output = probe.quantized_output(trials[index].layer_precision.precision, trials[index].spans)
                 found.append((index, compare.losses(probe.outputs_from(output))))
             return found
 

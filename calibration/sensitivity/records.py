@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 
 
@@ -36,10 +36,10 @@ class HessianTrace:
 
 @dataclass(frozen=True, slots=True)
 class PairTest:
-    """An exact test of two decisions, ``first`` before ``second`` in the graph."""
+    """An exact test of two layer precisions, ``first`` before ``second`` in the graph."""
 
-    first: Decision
-    second: Decision
+    first: LayerPrecision
+    second: LayerPrecision
     dependency: float  # L(i and j) - L(i) - L(j)
     error: float  # its standard error over samples
     samples: int
@@ -47,24 +47,24 @@ class PairTest:
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """The cost of one decision on its own; losses are per sample, as in losses.py."""
+    """The cost of one layer precision on its own; losses are per sample, as in losses.py."""
 
     layer: str
     precision: Precision
-    loss: float  # measured: E[loss with only this layer low]
+    loss: float  # measured: E[loss with only this layer quantized]
     loss_error: float  # standard error over samples
     hessian: float | None  # 1/2 sum over tensors of trace / size * ||x - Q(x)||^2; None for precisions that were not probed
     hessian_error: float | None
 
     @property
-    def decision(self) -> Decision:
-        """The decision that this is the cost of."""
-        return Decision(self.layer, self.precision)
+    def layer_precision(self) -> LayerPrecision:
+        """The layer precision that this is the cost of."""
+        return LayerPrecision(self.layer, self.precision)
 
 
 @dataclass(frozen=True, slots=True)
 class SensitivityTable:
-    """A row for each decision, in the order of the probes."""
+    """A row for each layer precision, in the order of the probes."""
 
     rows: tuple[Sensitivity, ...]
     samples: int  # samples behind ``loss``

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.algorithms.smooth_quant import Smoothing, divided
+from calibration.algorithms.smooth_quant import SmoothQuantScaling, divided
 from calibration.execution.partition import FED_BYTES, Graph, Unit
 from calibration.graph.layers import Layer, LayerKind
 from calibration.number_formats.precision import Precision, Scheme
@@ -24,27 +24,27 @@ def float_layer(graph: Graph, unit: Unit) -> onnx.ModelProto:
     return graph.piece(unit.start, unit.stop, outputs=[unit.layer.output], fed=fed)
 
 
-def low_layer(
+def quantized_layer(
     graph: Graph,
     unit: Unit,
     precision: Precision,
     ranges: Mapping[str, tuple[float, float]],
     scheme: Scheme,
-    smoothing: Smoothing | None = None,
+    smooth_quant: SmoothQuantScaling | None = None,
     levels: NDArray[np.int8] | None = None,
 ) -> onnx.ModelProto:
     """Return the layer in a low precision.
 
     A format that rounds inputs rounds inputs, weight and (where the scheme says so) output; one for weights alone the weight. With a
-    smoothing, integers that are multiplied by integers round the product of the input and the factors, and the divided weight. Float types
-    round all that the layer reads and writes. Integer weights are ``levels`` where those are given.
+    SmoothQuant scaling, integers that are multiplied by integers round the product of the input and the factors, and the divided weight.
+    Float types round all that the layer reads and writes. Integer weights are ``levels`` where those are given.
     The rounded weight is a constant of the model, unless it is a large one: then it is an input, and the model holds no copy.
     """
     layer = unit.layer
     constants: dict[str, TensorProto] = {}
     fed = (layer.weight,) if layer.weight is not None and graph.initializer(layer.weight).ByteSize() >= FED_BYTES else ()
     if layer.weight is not None and not fed:
-        weight = rounded_weight(graph, layer, precision, smoothing, scheme, levels)
+        weight = rounded_weight(graph, layer, precision, smooth_quant, scheme, levels)
         constants[layer.weight] = numpy_helper.from_array(weight, layer.weight)
     if not precision.is_quantized and precision is not Precision.FP32:
         return _cast_layer(graph, unit, precision, constants, fed)
@@ -55,10 +55,10 @@ def low_layer(
     targets = {name: graph.free_name(f"{name}__rounded") for name in rounded_inputs(graph, layer, scheme)}
     for name in targets:
         source, span = name, span_of(graph, name, ranges, scheme)
-        if smoothing is not None and name == smoothing.tensor and precision.multiplies_integers:
-            source, span = graph.free_name(f"{name}__smoothed"), (smoothing.low, smoothing.high)
+        if smooth_quant is not None and name == smooth_quant.tensor and precision.multiplies_integers:
+            source, span = graph.free_name(f"{name}__smoothed"), (smooth_quant.low, smooth_quant.high)
             factor = graph.free_name(f"{name}__factor")
-            constants[factor] = numpy_helper.from_array(smoothing.factor, factor)
+            constants[factor] = numpy_helper.from_array(smooth_quant.factor, factor)
             nodes.append(helper.make_node("Mul", [name, factor], [source]))
         nodes += _round_trip(graph, source, targets[name], span, scheme, constants, precision)
     nodes += _renamed(graph, unit, targets)
@@ -70,21 +70,28 @@ def low_layer(
 
 
 def rounded_weight(
-    graph: Graph, layer: Layer, precision: Precision, smoothing: Smoothing | None, scheme: Scheme, levels: NDArray[np.int8] | None = None
+    graph: Graph,
+    layer: Layer,
+    precision: Precision,
+    smooth_quant: SmoothQuantScaling | None,
+    scheme: Scheme,
+    levels: NDArray[np.int8] | None = None,
 ) -> Floats:
-    """Return the layer's weight after a round trip through the precision, divided by the smoothing where kernels multiply integers.
+    """Return the layer's weight after a round trip through the precision.
+
+    Divided by the SmoothQuant scaling where kernels multiply integers.
 
     Args:
         graph: The model's.
         layer: The layer.
         precision: The precision.
-        smoothing: Of the layer's input.
+        smooth_quant: Of the layer's input.
         scheme: How the target quantizes.
         levels: Integer weights, of the weight's shape, in the place of the nearest.
     """
     weight = weight_of(graph, layer)
-    if smoothing is not None and precision.multiplies_integers:
-        weight = divided(weight, layer, smoothing.factor)
+    if smooth_quant is not None and precision.multiplies_integers:
+        weight = divided(weight, layer, smooth_quant.factor)
     if not precision.is_integer:
         return precision.grid.round_weight(weight)
     step, top = weight_step(weight, layer, precision, scheme), precision.grid.top
@@ -105,7 +112,7 @@ def rounded_tensors(layer: Layer, scheme: Scheme) -> tuple[str, ...]:
 
 
 def rounded_inputs(graph: Graph, layer: Layer, scheme: Scheme) -> tuple[str, ...]:
-    """Return the inputs that a low layer reads rounded: all, but of a sum that shares them those that a weighted layer reads too."""
+    """Return the inputs that a quantized layer reads rounded: all, but of a sum that shares them those that a weighted layer reads too."""
     names = tuple(dict.fromkeys(layer.inputs))
     if not scheme.shares_sums or layer.kind is not LayerKind.RESIDUAL_ADD:
         return names
@@ -114,7 +121,7 @@ def rounded_inputs(graph: Graph, layer: Layer, scheme: Scheme) -> tuple[str, ...
 
 
 def span_of(graph: Graph, name: str, ranges: Mapping[str, tuple[float, float]], scheme: Scheme) -> tuple[float, float]:
-    """Return the range that a low layer rounds a tensor in."""
+    """Return the range that a quantized layer rounds a tensor in."""
     if scheme.bounds_softmax and any(node.op_type == "Softmax" and name in node.output for node in graph.nodes):
         return 0.0, 1.0
     return ranges[name]

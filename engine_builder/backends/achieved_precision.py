@@ -11,7 +11,7 @@ from calibration.number_formats.precision import Precision
 from engine_builder.backends.kernel_work import (
     CONVOLUTION,
     FLOATS,
-    LOW,
+    LOW_PRECISIONS,
     TRANSPOSED,
     factors_of,
     is_attention,
@@ -35,12 +35,14 @@ class Rule(enum.StrEnum):
     TRANSPOSED = "transposed convolutions have no low-precision kernel here; the weight is widened at run time"
     DEPTHWISE = "the builder keeps depthwise convolutions in floating point here"
     NOT_QUANTIZED = "neither its input nor its weight reaches the kernel in low precision: Q/DQ must stand directly on both"
-    OTHER_LOW = "its inputs reach the kernel in another low precision than was asked for: the graph or a neighbour's Q/DQ gives it them"
+    OTHER_LOW_PRECISION = (
+        "its inputs reach the kernel in another low precision than was asked for: the graph or a neighbour's Q/DQ gives it them"
+    )
     OTHER_FLOAT = "the casts in the graph, or those that the builder moved, give it another floating-point format"
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class AchievedPrecision:
     """One node's precision in an engine."""
 
     layer: str  # name of the node
@@ -57,34 +59,34 @@ class Reached:
             )
 
 
-def reached(kernels: Sequence[Kernel], asked: Mapping[str, Precision]) -> tuple[Reached, ...]:
+def achieved_precisions(kernels: Sequence[Kernel], asked: Mapping[str, Precision]) -> tuple[AchievedPrecision, ...]:
     """Return what each node got, in the order of ``asked``.
 
     Args:
         kernels: Of the engine.
         asked: Precision by node name; floating-point arithmetic fulfils one for weights alone, where the weight has it.
     """
-    return tuple(_reached(kernels, node, precision) for node, precision in asked.items())
+    return tuple(_achieved_precision(kernels, node, precision) for node, precision in asked.items())
 
 
-def _reached(kernels: Sequence[Kernel], node: str, asked: Precision) -> Reached:
+def _achieved_precision(kernels: Sequence[Kernel], node: str, asked: Precision) -> AchievedPrecision:
     listing = [kernel for kernel in kernels if node in kernel.nodes]
     if not listing:
-        return Reached(node, asked, None, None, Rule.FOLDED)
+        return AchievedPrecision(node, asked, None, None, Rule.FOLDED)
     multiplying = [kernel for kernel in listing if multiplies(kernel)]
     if not multiplying:
         got = next((FLOATS[tensor.dtype] for tensor in listing[0].inputs if tensor.dtype in FLOATS), Precision.FP32)
-        return Reached(node, asked, got, listing[0].name, None if got is asked else Rule.POINTWISE)
+        return AchievedPrecision(node, asked, got, listing[0].name, None if got is asked else Rule.POINTWISE)
     kernel = next((kernel for kernel in multiplying if _is_named_after(kernel, node)), multiplying[0])
     got = _got(kernel)
-    return Reached(node, asked, got, kernel.name, None if got is asked else _rule(kernel, asked, got))
+    return AchievedPrecision(node, asked, got, kernel.name, None if got is asked else _rule(kernel, asked, got))
 
 
 def _got(kernel: Kernel) -> Precision:
     weight = weight_of(kernel)
-    if weight is not None and weight.dtype in LOW and LOW[weight.dtype].is_weight_only:
-        return LOW[weight.dtype]
-    if is_attention(kernel) and math_of(kernel) in LOW.values():
+    if weight is not None and weight.dtype in LOW_PRECISIONS and LOW_PRECISIONS[weight.dtype].is_weight_only:
+        return LOW_PRECISIONS[weight.dtype]
+    if is_attention(kernel) and math_of(kernel) in LOW_PRECISIONS.values():
         wide = [tensor for tensor in factors_of(kernel)[:2] if tensor.dtype in FLOATS]  # queries and keys
         return FLOATS[wide[0].dtype] if wide else math_of(kernel)
     return math_of(kernel)
@@ -92,17 +94,17 @@ def _got(kernel: Kernel) -> Precision:
 
 def _rule(kernel: Kernel, asked: Precision, got: Precision) -> Rule:
     weight = weight_of(kernel)
-    if got in LOW.values():
-        return Rule.OTHER_LOW
-    if asked not in LOW.values():
+    if got in LOW_PRECISIONS.values():
+        return Rule.OTHER_LOW_PRECISION
+    if asked not in LOW_PRECISIONS.values():
         return Rule.OTHER_FLOAT
     if is_attention(kernel):
         return Rule.ATTENTION
     if kernel.kind == TRANSPOSED:
         return Rule.TRANSPOSED
-    if weight is not None and weight.dtype in LOW:
+    if weight is not None and weight.dtype in LOW_PRECISIONS:
         return Rule.WEIGHT_ONLY
-    if kernel.inputs and kernel.inputs[0].dtype in LOW:
+    if kernel.inputs and kernel.inputs[0].dtype in LOW_PRECISIONS:
         return Rule.FLOAT_WEIGHT
     if kernel.kind == CONVOLUTION and weight is not None and weight.shape[1:2] == (1,) and kernel.inputs[0].shape[1] > 1:
         return Rule.DEPTHWISE

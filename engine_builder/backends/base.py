@@ -34,7 +34,7 @@ class Capabilities:
 
     target: str
     baseline: Precision  # of layers without a lower precision, and of the engine that latencies are compared with
-    low: tuple[Precision, ...]  # precisions that a layer may take instead
+    low_precisions: tuple[Precision, ...]  # precisions that a layer may take instead
     scheme: Scheme  # how the low precisions round
     dialect: Dialect  # how its explicit graphs are written
     latency_source: Source  # of whole engines

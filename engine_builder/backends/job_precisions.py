@@ -9,5 +9,5 @@ from engine_builder.config.config import Config
 
 def low_precisions(config: Config, capabilities: Capabilities) -> tuple[Precision, ...]:
     """Return the low precisions that the search may use on the configured target, in the target's order."""
-    low = capabilities.low
-    return low if config.precisions is None else tuple(precision for precision in low if precision in config.precisions)
+    quantized = capabilities.low_precisions
+    return quantized if config.precisions is None else tuple(precision for precision in quantized if precision in config.precisions)

@@ -40,7 +40,7 @@ _BITS = {
     "int64": 64,
 }
 FLOATS = {"float": Precision.FP32, "half": Precision.FP16, "bfloat16": Precision.BF16}
-LOW = {"int8": Precision.INT8, "fp8": Precision.FP8, "int4": Precision.INT4}
+LOW_PRECISIONS = {"int8": Precision.INT8, "fp8": Precision.FP8, "int4": Precision.INT4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +111,12 @@ def weight_of(kernel: Kernel) -> KernelTensor | None:
 
 
 def math_of(kernel: Kernel) -> Precision:
-    """Return the format a kernel multiplies in: low where both factors are, else that of the floating-point factor."""
+    """Return the format a kernel multiplies in: the low precision where both factors are, else that of the floating-point factor."""
     factors = [tensor.dtype for tensor in (*factors_of(kernel)[:1], weight_of(kernel)) if tensor is not None]
     if not multiplies(kernel) or not factors:
         return Precision.FP32
-    if len(set(factors)) == 1 and factors[0] in LOW:
-        return LOW[factors[0]]
+    if len(set(factors)) == 1 and factors[0] in LOW_PRECISIONS:
+        return LOW_PRECISIONS[factors[0]]
     found = [
         FLOATS[dtype] for dtype in reversed(factors) if dtype in FLOATS
     ]  # a cast of the first input may be fused, so the weight's first

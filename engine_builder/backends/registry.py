@@ -158,7 +158,7 @@ def _described(target: str) -> dict[str, object]:
     capabilities = backend_for(target).capabilities
     return {
         "target": capabilities.target,
-        "precisions": [precision.value for precision in (capabilities.baseline, *capabilities.low)],
+        "precisions": [precision.value for precision in (capabilities.baseline, *capabilities.low_precisions)],
         "latency_source": capabilities.latency_source.value,
         "gpus": list(BACKENDS[target].gpus()),
     }

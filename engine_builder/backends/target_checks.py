@@ -42,11 +42,11 @@ def check_config(config: Config, *, table: Targets = BACKENDS) -> None:
             fix="Leave exact_on out, or choose the target onnxruntime-cpu.",
         )
     check_builder(config.builder, config.target, capabilities.builder, capabilities.compute_capability)
-    require_precisions(config, (capabilities.baseline, *capabilities.low))
-    if config.precisions is not None and not set(config.precisions) & set(capabilities.low):
+    require_precisions(config, (capabilities.baseline, *capabilities.low_precisions))
+    if config.precisions is not None and not set(config.precisions) & set(capabilities.low_precisions):
         raise InvalidConfigError(
             f"precisions: found only {capabilities.baseline}, the baseline of {config.target}; expected one of "
-            f"{', '.join(capabilities.low)} too",
+            f"{', '.join(capabilities.low_precisions)} too",
             fix="Add a lower precision, or leave precisions out.",
         )
 

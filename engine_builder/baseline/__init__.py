@@ -1,1 +1,1 @@
-"""Repairs of a baseline that overflows."""
+"""The float fallback of a baseline that misses the accuracy budget."""

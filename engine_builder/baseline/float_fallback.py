@@ -1,8 +1,9 @@
 """Finds a baseline that meets the user's budget where the target's own does not: what floats lose is never credited to low precisions.
 
 1. BF16 in the place of FP16, in the whole model, where the GPU has it.
-2. FP32 *islands*: blocks (``engine_builder.baseline.float_regions``) ordered by their measured loss alone in FP16 are given back to FP32,
-   the most sensitive first; a bisection over how many finds the fewest that meet the budget, each step a real engine, built and scored.
+2. *FP32 fallback regions*: blocks (``engine_builder.baseline.float_regions``) ordered by their measured loss alone in FP16 are given back
+   to FP32, the most sensitive first; a bisection over how many finds the fewest that meet the budget, each step a real engine, built and
+   scored.
 3. The same blocks in BF16 rather than FP32.
 4. FP32 everywhere, where nothing else meets it.
 
@@ -24,13 +25,13 @@ from calibration.number_formats.precision import Precision
 from engine_builder.backends.base import Engine
 from engine_builder.baseline.float_regions import Block, ProbedBlock
 from engine_builder.bisection import Bisection
-from engine_builder.records.float_plan import BaselineRepair, BlockLoss, FloatAttempt, FloatPlan
+from engine_builder.records.float_plan import BaselineFallback, BlockLoss, FloatAttempt, FloatPlan
 from engine_builder.timing import MIN_GAIN
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tried:
-    """An engine without low layers; none where it could not be built, and then no scores either."""
+    """An engine without quantized layers; none where it could not be built, and then no scores either."""
 
     plan: FloatPlan
     attempt: FloatAttempt
@@ -41,14 +42,14 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What the repair asks of its surroundings."""
+    """What the fallback asks of its surroundings."""
 
     try_plan: Callable[[FloatPlan], Tried]  # builds and scores; a plan that cannot be built is an attempt that does not fit
     probe: Callable[[], Sequence[ProbedBlock]]  # blocks, the most sensitive first
     times: Callable[[Sequence[Tried]], Sequence[float | None]]  # milliseconds of each engine, None where they cannot be told
 
 
-def repaired(own: Tried, tools: Tools, *, has_bf16: bool) -> tuple[Tried, BaselineRepair]:
+def with_float_fallback(own: Tried, tools: Tools, *, has_bf16: bool) -> tuple[Tried, BaselineFallback]:
     """Return the engine that is the baseline from now on, and how it was found.
 
     Args:
@@ -61,11 +62,11 @@ def repaired(own: Tried, tools: Tools, *, has_bf16: bool) -> tuple[Tried, Baseli
         tried.append(tools.try_plan(FloatPlan("bf16", Precision.BF16)))
     probed = tools.probe()
     blocks = [one.block for one in probed]
-    islands = _Islands(own.plan, blocks, tools.try_plan)
-    given = islands.fewest()
+    fallback_regions = _FallbackRegions(own.plan, blocks, tools.try_plan)
+    given = fallback_regions.fewest()
     if given is not None and has_bf16:
-        islands.attempt(given, Precision.BF16)
-    tried += islands.tried
+        fallback_regions.attempt(given, Precision.BF16)
+    tried += fallback_regions.tried
     if not any(one.attempt.fits for one in tried):
         tried.append(tools.try_plan(FloatPlan("fp32", Precision.FP32)))
     fitting = [index for index, one in enumerate(tried) if one.attempt.fits]
@@ -81,10 +82,10 @@ def repaired(own: Tried, tools: Tools, *, has_bf16: bool) -> tuple[Tried, Baseli
         kept = next(one for one in reversed(tried) if one.engine is not None)  # FP32 at least: the caller saw that it builds
     attempts = tuple(replace(one.attempt, latency_ms=times.get(index)) for index, one in enumerate(tried))
     losses = tuple(BlockLoss(one.block.layer, len(one.block.nodes), one.mean, one.error, _type_of(one.block, kept.plan)) for one in probed)
-    return kept, BaselineRepair(attempts, losses, kept.plan.name, kept.attempt.fits)
+    return kept, BaselineFallback(attempts, losses, kept.plan.name, kept.attempt.fits)
 
 
-class _Islands:
+class _FallbackRegions:
     """Bisects how many blocks have to be given back, and keeps what it tried."""
 
     def __init__(self, own: FloatPlan, blocks: Sequence[Block], try_plan: Callable[[FloatPlan], Tried]) -> None:

@@ -1,7 +1,7 @@
 """Cuts a model into blocks that are given a float type as a whole, and measures what each loses alone in 16 bits.
 
 A block is a layer with all nodes behind it up to the next one: its activation, a sum, a softmax, the steps of a normalization. What stands
-before the first layer belongs to it; a residual sum begins no block. Layers by themselves would not do: what loses may be a node between
+before the first layer belongs to it; a residual add begins no block. Layers by themselves would not do: what loses may be a node between
 them, and builders run a lone float32 layer between 16-bit ones in 16 bits all the same, while they keep a block. In a deep model
 neighbours are joined until MAX_BLOCKS are left: every block costs a session of the whole model.
 """
@@ -80,7 +80,7 @@ def float_blocks(model: onnx.ModelProto, layers: Sequence[Layer], limit: int = M
 
 def probe_blocks(
     model: onnx.ModelProto,
-    found: Inspection,
+    inspection: Inspection,
     ranges: Mapping[str, tuple[float, float]],
     samples: CalibrationSet,
     precision: Precision,
@@ -92,7 +92,7 @@ def probe_blocks(
 
     Args:
         model: The prepared model.
-        found: The job's inspection.
+        inspection: The job's inspection.
         ranges: (lowest, highest) by tensor name.
         samples: What to measure on; the first PROBE_SAMPLES count.
         precision: FP16 or BF16.
@@ -104,11 +104,11 @@ def probe_blocks(
 
     def outputs(floats: Mapping[str, Precision]) -> tuple[NDArray[np.generic], ...]:
         path = scratch / "probe.onnx"
-        plan = ExplicitPlan(model, found.model.layers, {}, ranges, found.model.scheme, Precision.FP32, floats=floats)
+        plan = ExplicitPlan(model, inspection.model.layers, {}, ranges, inspection.model.scheme, Precision.FP32, floats=floats)
         save_model(dialect.explicit(plan), path)
-        runner = ComparedOutputs(OrtCpuRunner(path, threads=1, as_written=True), found.model.outputs.compared, found.model.axes)
+        runner = ComparedOutputs(OrtCpuRunner(path, threads=1, as_written=True), inspection.model.outputs.compared, inspection.model.axes)
         try:
-            return run_all(runner, share, batch=found.calls.scored_batch)
+            return run_all(runner, share, batch=inspection.calls.scored_batch)
         finally:
             runner.close()
             for written in (path, path.with_name(path.name + ".data")):
@@ -116,9 +116,13 @@ def probe_blocks(
 
     reference = outputs({})
     probed = []
-    blocks = float_blocks(model, found.model.layers)
+    blocks = float_blocks(model, inspection.model.layers)
     for index, block in enumerate(blocks):
-        low = outputs(dict.fromkeys(block.nodes, precision))
-        probed.append(ProbedBlock(block, losses(found.model.outputs.compared_kinds, reference, low, found.model.outputs.compared_weights)))
+        quantized = outputs(dict.fromkeys(block.nodes, precision))
+        probed.append(
+            ProbedBlock(
+                block, losses(inspection.model.outputs.compared_kinds, reference, quantized, inspection.model.outputs.compared_weights)
+            )
+        )
         on_block(index + 1, len(blocks))
     return tuple(sorted(probed, key=lambda one: -one.mean))  # stable: equal losses in the order of the nodes

@@ -180,7 +180,7 @@ class RangeConfig:
     method: RangeMethod = field(
         default=RangeMethod.MINMAX,
         metadata={
-            "description": "How a range is chosen; `best` measures the others against minmax as one of the repairs, and needs them on."
+            "description": "How a range is chosen; `best` measures the others against minmax as one of the corrections, and needs them on."
         },
     )
     samples: int | None = field(
@@ -188,18 +188,20 @@ class RangeConfig:
     )
     repair: bool = field(
         default=True,
-        metadata={"description": "Try repairs of low layers, and keep those that lower the loss on samples they were not fitted to."},
+        metadata={
+            "description": "Try corrections of quantized layers, and keep those that lower the loss on samples they were not fitted to."
+        },
     )
     second_order: tuple[Precision, ...] = field(
         default=tuple(precision for precision in INTEGERS if precision.is_weight_only),
         metadata={
             "uniqueItems": True,
-            "description": "Precisions, of int8 and int4, whose weights one of the repairs rounds to second order (GPTQ); [] for none.",
+            "description": "Precisions, of int8 and int4, whose weights one of the corrections rounds by GPTQ; [] for none.",
         },
     )
 
     def __post_init__(self) -> None:
-        """Refuse second-order rounding to what is not an integer."""
+        """Refuse GPTQ to what is not an integer."""
         for precision in self.second_order:
             if precision not in INTEGERS:
                 raise InvalidConfigError(

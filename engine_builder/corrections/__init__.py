@@ -1,1 +1,1 @@
-"""Corrections of low layers, each kept by measurement."""
+"""Corrections of quantized layers, each kept by measurement."""

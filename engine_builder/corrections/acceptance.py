@@ -1,4 +1,4 @@
-"""What a repair gained on samples that it was not fitted to, and whether that is more than noise."""
+"""What a correction gained on samples that it was not fitted to, and whether that is more than noise."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-STANDARD_ERRORS = 2.0  # by which a repair must lower the loss
+STANDARD_ERRORS = 2.0  # by which a correction must lower the loss
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """The mean loss before and after a repair, over the same samples."""
+    """The mean loss before and after a correction, over the same samples."""
 
     before: float
     after: float

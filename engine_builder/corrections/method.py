@@ -11,12 +11,12 @@ import onnx
 from numpy.typing import NDArray
 
 from calibration.algorithms.gptq import Levels
-from calibration.algorithms.smooth_quant import Smoothing
+from calibration.algorithms.smooth_quant import SmoothQuantScaling
 from calibration.data.dataset import CalibrationSet
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.ranges.range_table import RangeMethod
-from engine_builder.records.corrections import Repair
+from engine_builder.records.corrections import Correction
 from engine_builder.records.inspection import PreparedModel
 
 Progress = Callable[[float, str], None]  # takes the share done, 0 to 1, and what is being done
@@ -31,12 +31,12 @@ class Bench:
 
     model: onnx.ModelProto  # the prepared model
     prepared: PreparedModel  # its record
-    decisions: tuple[Decision, ...]  # every layer in each precision that it can take
+    layer_precisions: tuple[LayerPrecision, ...]  # every layer in each precision that it can take
     samples: CalibrationSet
     fitted: NDArray[np.int64]
     held_out: NDArray[np.int64]
     method: RangeMethod = RangeMethod.MINMAX  # how the user wants ranges to be chosen
-    gptq: tuple[Precision, ...] = ()  # precisions whose weights the user wants rounded to second order
+    gptq: tuple[Precision, ...] = ()  # precisions whose weights the user wants rounded by GPTQ
 
     def fitted_share(self, most: int) -> CalibrationSet:
         """Return about ``most`` of the samples that corrections are fitted to, in whole batches where the model's batch is fixed."""
@@ -57,14 +57,14 @@ class InUse:
 
     ranges: Mapping[str, tuple[float, float]]  # of every tensor that may be rounded
     chosen_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of ``ranges``, those in the place of min-max
-    smoothings: tuple[Smoothing, ...] = ()
+    smooth_quants: tuple[SmoothQuantScaling, ...] = ()
     levels: Levels = field(default_factory=dict)  # integer weights that are not the nearest, by layer and precision
 
 
 class CorrectionMethod(Protocol):
     """Tries one kind of correction."""
 
-    def __call__(self, bench: Bench, in_use: InUse, progress: Progress) -> tuple[InUse, tuple[Repair, ...]]:
+    def __call__(self, bench: Bench, in_use: InUse, progress: Progress) -> tuple[InUse, tuple[Correction, ...]]:
         """Return what is in use from now on, and everything that was tried, with its gain and whether it was kept.
 
         Args:

@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from calibration.data.dataset import CalibrationSet
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Scheme
 from calibration.process.worker_threads import processors
 from calibration.ranges.collection import collect_histograms
@@ -28,7 +28,7 @@ from calibration.sensitivity.simulated_layers import rounded_tensors
 from engine_builder.corrections.acceptance import gain_of
 from engine_builder.corrections.method import Bench, InUse, Progress
 from engine_builder.qdq.rules.placement import tensors_of_one_range
-from engine_builder.records.corrections import Repair, RepairKind
+from engine_builder.records.corrections import Correction, CorrectionKind
 from engine_builder.records.inspection import PreparedModel
 
 HISTOGRAM_SAMPLES = 64  # whose values fill the histograms
@@ -41,70 +41,73 @@ Span = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class _Site:
-    """Tensors of one range, and the decisions that round one of them."""
+class _TensorGroup:
+    """Tensors of one range, and the layer precisions that round one of them."""
 
     tensors: tuple[str, ...]
-    decisions: tuple[Decision, ...]
+    layer_precisions: tuple[LayerPrecision, ...]
 
     def plain_trials(self) -> list[RangeTrial]:
-        return [RangeTrial(decision) for decision in self.decisions]
+        return [RangeTrial(layer_precision) for layer_precision in self.layer_precisions]
 
     def trials(self, span: Span) -> list[RangeTrial]:
         spans = tuple((name, *span) for name in self.tensors)
-        return [RangeTrial(decision, spans) for decision in self.decisions]
+        return [RangeTrial(layer_precision, spans) for layer_precision in self.layer_precisions]
 
 
-def choose_ranges(bench: Bench, in_use: InUse, progress: Progress) -> tuple[InUse, tuple[Repair, ...]]:
+def choose_ranges(bench: Bench, in_use: InUse, progress: Progress) -> tuple[InUse, tuple[Correction, ...]]:
     """Replace min-max ranges where others are better; a ``CorrectionMethod``.
 
     Only where the job asks for ``best``, and for precisions that round activations.
     """
-    prepared, decisions = bench.prepared, [decision for decision in bench.decisions if decision.precision.rounds_inputs]
-    if bench.method is not RangeMethod.BEST or not decisions:
+    prepared, layer_precisions = (
+        bench.prepared,
+        [layer_precision for layer_precision in bench.layer_precisions if layer_precision.precision.rounds_inputs],
+    )
+    if bench.method is not RangeMethod.BEST or not layer_precisions:
         return in_use, ()
     ranges, scheme = in_use.ranges, prepared.scheme
-    sites = _sites(bench.model, prepared, decisions, scheme)
+    groups = _tensor_groups(bench.model, prepared, layer_precisions, scheme)
     seen = bench.fitted_share(HISTOGRAM_SAMPLES)
-    layers = [layer for layer in prepared.layers if any(decision.layer == layer.name for decision in decisions)]
-    histograms = collect_histograms(bench.model, layers, sites, seen.batches(min(prepared.batch, seen.samples)))
-    candidates = {name: _candidates(histograms[name], ranges[name], scheme) for name in sites}
+    layers = [layer for layer in prepared.layers if any(layer_precision.layer == layer.name for layer_precision in layer_precisions)]
+    histograms = collect_histograms(bench.model, layers, groups, seen.batches(min(prepared.batch, seen.samples)))
+    candidates = {name: _candidates(histograms[name], ranges[name], scheme) for name in groups}
     reference = ReferenceModel(bench.model, prepared.layers, ranges, scheme, axes=prepared.probed.axes, outputs=prepared.probed.names)
 
     def measured(share: CalibrationSet, tried: Mapping[str, Sequence[Span]]) -> _Losses:
-        trials = [item for name, spans in tried.items() for span in spans for item in sites[name].trials(span)]
-        plain = dict.fromkeys(RangeTrial(item.decision) for item in trials)
+        trials = [item for name, spans in tried.items() for span in spans for item in groups[name].trials(span)]
+        plain = dict.fromkeys(RangeTrial(item.layer_precision) for item in trials)
         every = (*plain, *trials)
         batches = share.batches(min(prepared.batch, share.samples))
         loss = measure_trials(reference, prepared.probed.kinds, every, batches, weights=prepared.outputs.weights, workers=processors())
         return _Losses({item: loss[:, index] for index, item in enumerate(every)})
 
     tried = {name: spans for name, spans in candidates.items() if spans}
-    best = _promising(measured(bench.fitted_share(CHOOSING_SAMPLES), tried), sites, tried) if tried else {}
+    best = _promising(measured(bench.fitted_share(CHOOSING_SAMPLES), tried), groups, tried) if tried else {}
     if not best:
         return in_use, ()
     judged = measured(bench.held_out_share(JUDGING_SAMPLES), {name: (span,) for name, span in best.items()})
     chosen: dict[str, Span] = {}
-    repairs = []
+    corrections = []
     for name, span in best.items():
-        site = sites[name]
-        gain = gain_of(judged.of(site.plain_trials()), judged.of(site.trials(span)))
-        where = tuple(dict.fromkeys(decision.layer for decision in site.decisions))
-        repairs.append(Repair(RepairKind.RANGE, where, gain.before, gain.after, gain.error, gain.samples, gain.beyond_noise))
+        group = groups[name]
+        gain = gain_of(judged.of(group.plain_trials()), judged.of(group.trials(span)))
+        where = tuple(dict.fromkeys(layer_precision.layer for layer_precision in group.layer_precisions))
+        corrections.append(Correction(CorrectionKind.RANGE, where, gain.before, gain.after, gain.error, gain.samples, gain.beyond_noise))
         if gain.beyond_noise:
-            chosen |= dict.fromkeys(site.tensors, span)
-    progress(1.0, f"{len(repairs)} ranges tried")
-    return replace(in_use, ranges={**ranges, **chosen}, chosen_ranges=chosen), tuple(repairs)
+            chosen |= dict.fromkeys(group.tensors, span)
+    progress(1.0, f"{len(corrections)} ranges tried")
+    return replace(in_use, ranges={**ranges, **chosen}, chosen_ranges=chosen), tuple(corrections)
 
 
-def _promising(compared: _Losses, sites: Mapping[str, _Site], tried: Mapping[str, Sequence[Span]]) -> dict[str, Span]:
+def _promising(compared: _Losses, groups: Mapping[str, _TensorGroup], tried: Mapping[str, Sequence[Span]]) -> dict[str, Span]:
     """Return the best candidate of each tensor where it gains a share of all gains that is worth a second measurement."""
     best: dict[str, Span] = {}
     gains: dict[str, float] = {}
     for name, spans in tried.items():
-        means = [float(compared.of(sites[name].trials(span)).mean()) for span in spans]
+        means = [float(compared.of(groups[name].trials(span)).mean()) for span in spans]
         best[name] = spans[means.index(min(means))]
-        gains[name] = float(compared.of(sites[name].plain_trials()).mean()) - min(means)
+        gains[name] = float(compared.of(groups[name].plain_trials()).mean()) - min(means)
     least = LEAST_SHARE * sum(gain for gain in gains.values() if gain > 0.0)
     return {name: span for name, span in best.items() if gains[name] > least}
 
@@ -120,18 +123,20 @@ class _Losses:
         return np.asarray(np.sum([self.by_trial[item] for item in trials], axis=0))
 
 
-def _sites(model: onnx.ModelProto, prepared: PreparedModel, decisions: Sequence[Decision], scheme: Scheme) -> dict[str, _Site]:
+def _tensor_groups(
+    model: onnx.ModelProto, prepared: PreparedModel, layer_precisions: Sequence[LayerPrecision], scheme: Scheme
+) -> dict[str, _TensorGroup]:
     """Return each range that can be chosen, by the tensor whose values decide it."""
-    rounded: dict[str, list[Decision]] = {}
+    rounded: dict[str, list[LayerPrecision]] = {}
     layers = {layer.name: layer for layer in prepared.layers}
-    for decision in decisions:
-        for name in rounded_tensors(layers[decision.layer], scheme):
-            rounded.setdefault(name, []).append(decision)
-    sites = {}
+    for layer_precision in layer_precisions:
+        for name in rounded_tensors(layers[layer_precision.layer], scheme):
+            rounded.setdefault(name, []).append(layer_precision)
+    groups = {}
     for origin, tensors in tensors_of_one_range(model, rounded.keys()).items():
-        readers = dict.fromkeys(decision for name in tensors for decision in rounded[name])
-        sites[origin] = _Site(tensors, tuple(readers))
-    return sites
+        readers = dict.fromkeys(layer_precision for name in tensors for layer_precision in rounded[name])
+        groups[origin] = _TensorGroup(tensors, tuple(readers))
+    return groups
 
 
 def _candidates(histogram: Histogram, minmax: Span, scheme: Scheme) -> tuple[Span, ...]:

@@ -1,4 +1,4 @@
-"""Rounds integer weights to second order where that lowers the loss, as a part of the stage ``repair``.
+"""Rounds integer weights by GPTQ where that lowers the loss, as a part of the stage ``repair``.
 
 The levels of each layer are fitted to some of the calibration samples and judged on others by the loss of the layer alone in low precision.
 Those of one precision are kept together, if the losses of its layers add up to less than with the nearest levels by two standard errors;
@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.algorithms.gptq import Levels
-from calibration.algorithms.weight_rounding import second_order_levels
+from calibration.algorithms.weight_rounding import gptq_levels
 from calibration.process.worker_threads import processors
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from calibration.sensitivity.range_losses import RangeTrial, measure_trials
 from engine_builder.corrections.acceptance import gain_of
 from engine_builder.corrections.method import Bench, InUse, Progress
-from engine_builder.records.corrections import Repair, RepairKind
+from engine_builder.records.corrections import Correction, CorrectionKind
 
 FITTING_SAMPLES = 128  # whose rows fill the Hessians of plain products
 FITTING_PICTURES = 32  # of models with convolutions: each sample has many rows, and large activations
@@ -29,22 +29,24 @@ FITTING_BATCH = 8
 JUDGING_SAMPLES = 48
 
 
-def choose_rounding(bench: Bench, in_use: InUse, progress: Progress) -> tuple[InUse, tuple[Repair, ...]]:
+def choose_rounding(bench: Bench, in_use: InUse, progress: Progress) -> tuple[InUse, tuple[Correction, ...]]:
     """Replace the nearest integer weights where others are better; a ``CorrectionMethod``. Only for precisions that the job names."""
     model, prepared = bench.model, bench.prepared
-    decisions = [decision for decision in bench.decisions if decision.precision in bench.gptq]
+    layer_precisions = [layer_precision for layer_precision in bench.layer_precisions if layer_precision.precision in bench.gptq]
     spatial = any(layer.op_type == "Conv" for layer in prepared.layers)
     batch = prepared.batch if prepared.is_batch_fixed else FITTING_BATCH
     share = bench.fitted_share(FITTING_PICTURES if spatial else FITTING_SAMPLES)
 
     def report(done: int, total: int) -> None:
-        progress(0.6 * done / total, f"weights behind {done} of {total} tensors rounded to second order")
+        progress(0.6 * done / total, f"weights behind {done} of {total} tensors rounded by GPTQ")
 
     batches = share.batches(min(batch, share.samples))
-    levels = second_order_levels(model, prepared.layers, decisions, prepared.scheme, batches, in_use.smoothings, on_layer=report)
+    levels = gptq_levels(model, prepared.layers, layer_precisions, prepared.scheme, batches, in_use.smooth_quants, on_layer=report)
     if not levels:
         return in_use, ()
-    trials = [RangeTrial(decision) for decision in decisions if (decision.layer, decision.precision) in levels]
+    trials = [
+        RangeTrial(layer_precision) for layer_precision in layer_precisions if (layer_precision.layer, layer_precision.precision) in levels
+    ]
     others = bench.held_out_share(JUDGING_SAMPLES)
 
     def loss(tried: Levels) -> NDArray[np.float64]:
@@ -53,7 +55,7 @@ def choose_rounding(bench: Bench, in_use: InUse, progress: Progress) -> tuple[In
             prepared.layers,
             in_use.ranges,
             prepared.scheme,
-            in_use.smoothings,
+            in_use.smooth_quants,
             levels=tried,
             axes=prepared.probed.axes,
             outputs=prepared.probed.names,
@@ -65,14 +67,14 @@ def choose_rounding(bench: Bench, in_use: InUse, progress: Progress) -> tuple[In
 
     losses = loss({}), loss(levels)  # one float model in pieces at a time
     kept = dict(in_use.levels)
-    repairs = []
-    for precision in dict.fromkeys(item.decision.precision for item in trials):
-        columns = [index for index, item in enumerate(trials) if item.decision.precision is precision]
+    corrections = []
+    for precision in dict.fromkeys(item.layer_precision.precision for item in trials):
+        columns = [index for index, item in enumerate(trials) if item.layer_precision.precision is precision]
         helps = gain_of(*(loss[:, columns].sum(axis=1) for loss in losses)).beyond_noise
         for index in columns:
-            layer, gain = trials[index].decision.layer, gain_of(*(loss[:, index] for loss in losses))
+            layer, gain = trials[index].layer_precision.layer, gain_of(*(loss[:, index] for loss in losses))
             keeps = helps and not gain.loss_beyond_noise
-            repairs.append(Repair(RepairKind.SECOND_ORDER, (layer,), gain.before, gain.after, gain.error, gain.samples, keeps))
+            corrections.append(Correction(CorrectionKind.GPTQ, (layer,), gain.before, gain.after, gain.error, gain.samples, keeps))
             if keeps:
                 kept[layer, precision] = levels[layer, precision]
-    return replace(in_use, levels=kept), tuple(repairs)
+    return replace(in_use, levels=kept), tuple(corrections)

@@ -1,1 +1,1 @@
-"""Which layers may be low, and building an engine of an assignment."""
+"""Which layers may be quantized, and building an engine of an assignment."""

@@ -1,4 +1,4 @@
-"""Asks the target's own builder at intake whether it takes the model, before anything is measured.
+"""Asks the target's own builder while the job is inspected whether it takes the model, before anything is measured.
 
 What the builder lacks and ONNX defines by other operators is expanded into those. What is left is the user's to replace: the error names
 the node, its operator, the builder's reason, the target that has it, and what to do.

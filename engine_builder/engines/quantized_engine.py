@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from calibration.algorithms.bias_correction import bias_sites, corrections
+from calibration.algorithms.bias_correction import bias_locations, corrections
 from calibration.data.dataset import CalibrationSet, load_saved
 from calibration.number_formats.precision import Precision
 from calibration.onnx_model.model_io import read_model, save_model
@@ -28,7 +28,7 @@ from engine_builder.evaluation.run_samples import run_all, run_workers
 from engine_builder.qdq.dialects.base import ExplicitPlan
 from engine_builder.qdq.emit.biases import with_corrected_biases
 from engine_builder.records.calibrated import Calibrated, read_corrections, read_ranges
-from engine_builder.records.corrections import CorrectionData, Repair, RepairKind, read_levels
+from engine_builder.records.corrections import Correction, CorrectionData, CorrectionKind, read_levels
 from engine_builder.records.inspection import Inspection
 from engine_builder.workspace.model_files import model_size_bytes
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
@@ -37,11 +37,11 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Corrected:
+class CorrectedEngine:
     """The better engine of an assignment."""
 
     engine: Engine
-    repair: Repair | None = None  # what the correction was worth; None where there was nothing to correct
+    correction: Correction | None = None  # what the correction was worth; None where there was nothing to correct
     corrections: FileRef | None = None  # those that the engine has
     plain: Engine | None = None  # the engine without them, where it has some
 
@@ -52,8 +52,8 @@ class EngineRecipe:
 
     inspection: Inspection
     calibrated: Calibrated
-    precisions: Mapping[str, Precision]  # of each low layer
-    corrections: FileRef | None = None  # of biases, that ``build_corrected`` kept
+    precisions: Mapping[str, Precision]  # of each quantized layer
+    corrections: FileRef | None = None  # of biases, that ``build_with_bias_correction`` kept
 
 
 def build(recipe: EngineRecipe, backend: Backend, context: StageContext) -> Engine:
@@ -84,22 +84,26 @@ def _explicit(recipe: EngineRecipe, backend: Backend, context: StageContext) -> 
     return _Plan(recipe, backend, context.workspace).explicit(shifts)
 
 
-def settled(found: Inspection, low: Mapping[str, Precision], backend: Backend, context: StageContext) -> dict[str, Precision]:
-    """Return the low layers as the target's engines can have them: some choices are made together or not at all.
+def legalized(inspection: Inspection, quantized: Mapping[str, Precision], backend: Backend, context: StageContext) -> dict[str, Precision]:
+    """Return the quantized layers as the target's engines can have them: some choices are made together or not at all.
 
     Args:
-        found: The job's inspection.
-        low: Precision of each low layer, as asked.
+        inspection: The job's inspection.
+        quantized: Precision of each quantized layer, as asked.
         backend: Of the target.
         context: Where the model is.
     """
-    if not low:
+    if not quantized:
         return {}
-    path = context.workspace.path(found.model.file)
-    return backend.capabilities.dialect.legalized(lambda: read_model(path), found.model.layers, low, found.baseline.precision)
+    path = context.workspace.path(inspection.model.file)
+    return backend.capabilities.dialect.legalized(
+        lambda: read_model(path), inspection.model.layers, quantized, inspection.baseline.precision
+    )
 
 
-def build_corrected(recipe: EngineRecipe, backend: Backend, context: StageContext, name: str, *, threads: int) -> Corrected:
+def build_with_bias_correction(
+    recipe: EngineRecipe, backend: Backend, context: StageContext, name: str, *, threads: int
+) -> CorrectedEngine:
     """Return the better engine of an assignment, with corrected biases or without.
 
     Args:
@@ -117,15 +121,15 @@ def build_corrected(recipe: EngineRecipe, backend: Backend, context: StageContex
     _write(explicit, backend, context.scratch)
     free()
     engine = _engine(found, backend, context.scratch, context.part(0.0, 0.4))
-    data = plan.repairs.correction
-    sites = [site for site in plan.sites if site.layer in recipe.precisions]
-    if data is None or not sites:
-        return Corrected(engine)
+    data = plan.correction_table.correction
+    locations = [location for location in plan.locations if location.layer in recipe.precisions]
+    if data is None or not locations:
+        return CorrectedEngine(engine)
     samples = load_saved(context.workspace.path(found.samples.calibration))
     means = {name: np.asarray(array, dtype=np.float64) for name, array in context.workspace.read_arrays(data.means).items()}
     batches = samples.take(np.array(data.fitted, dtype=np.int64)).batches(min(found.model.batch, len(data.fitted)))
     explicit = backend.capabilities.dialect.simulated(explicit)  # what the engine computes, with kernels that the CPU has
-    shifts = corrections(explicit, sites, means, batches)
+    shifts = corrections(explicit, locations, means, batches)
     del explicit
     folder = context.scratch / "corrected"
     folder.mkdir()
@@ -142,16 +146,16 @@ def build_corrected(recipe: EngineRecipe, backend: Backend, context: StageContex
     gain = before - after
     kept = bool(gain.mean() > 0.0)
     error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else float(abs(gain[0]))
-    where = tuple(site.layer for site in sites)
-    repair = Repair(RepairKind.BIAS_CORRECTION, where, float(before.mean()), float(after.mean()), error, len(gain), kept)
+    where = tuple(location.layer for location in locations)
+    correction = Correction(CorrectionKind.BIAS_CORRECTION, where, float(before.mean()), float(after.mean()), error, len(gain), kept)
     if not kept:
-        return Corrected(engine, repair)
-    return Corrected(corrected, repair, context.workspace.write_arrays(name, **shifts), engine)
+        return CorrectedEngine(engine, correction)
+    return CorrectedEngine(corrected, correction, context.workspace.write_arrays(name, **shifts), engine)
 
 
-def _freeing(found: Inspection, context: StageContext) -> Callable[[], None]:
+def _freeing(inspection: Inspection, context: StageContext) -> Callable[[], None]:
     """Return what gives back the memory of the job's models that were let go of."""
-    return functools.partial(return_dropped_models, model_size_bytes(context.workspace.path(found.model.file)))
+    return functools.partial(return_dropped_models, model_size_bytes(context.workspace.path(inspection.model.file)))
 
 
 class _Plan:
@@ -159,26 +163,26 @@ class _Plan:
 
     def __init__(self, recipe: EngineRecipe, backend: Backend, workspace: Workspace) -> None:
         self._found = recipe.inspection
-        self._low = recipe.precisions
+        self._quantized = recipe.precisions
         self._backend = backend
         self._ranges = read_ranges(recipe.calibrated, workspace).ranges
         self._model = read_model(workspace.path(self._found.model.file))
-        self.repairs = read_corrections(recipe.calibrated, workspace)
-        self._levels = read_levels(self.repairs, workspace)
-        self.sites = bias_sites(self._model, self._found.model.layers)
+        self.correction_table = read_corrections(recipe.calibrated, workspace)
+        self._levels = read_levels(self.correction_table, workspace)
+        self.locations = bias_locations(self._model, self._found.model.layers)
 
     def explicit(self, shifts: Mapping[str, Floats] | None = None) -> onnx.ModelProto:
         """Return the explicit model, with corrected biases if ``shifts``, (channels,) by layer, are given."""
-        model = self._model if shifts is None else with_corrected_biases(self._model, self.sites, shifts)
+        model = self._model if shifts is None else with_corrected_biases(self._model, self.locations, shifts)
         found, target = self._found, self._backend.capabilities
         plan = ExplicitPlan(
             model,
             found.model.layers,
-            self._low,
+            self._quantized,
             self._ranges,
             found.model.scheme,
             found.baseline.precision if target.dialect.has_float_types else target.baseline,
-            self.repairs.smoothings,
+            self.correction_table.smooth_quants,
             self._levels,
             found.baseline.float_nodes,
         )
@@ -192,26 +196,32 @@ def _write(explicit: onnx.ModelProto, backend: Backend, folder: Path) -> None:
     save_model(explicit, folder / EXPLICIT_NAME)
 
 
-def _engine(found: Inspection, backend: Backend, folder: Path, context: StageContext) -> Engine:
+def _engine(inspection: Inspection, backend: Backend, folder: Path, context: StageContext) -> Engine:
     """Return the engine of the explicit model in ``folder``, beside that model."""
     return backend.build(
         folder / EXPLICIT_NAME,
         folder / backend.capabilities.engine_name,
-        shapes=found.calls.engine_shapes,
+        shapes=inspection.calls.engine_shapes,
         on_progress=lambda share, phase: context.progress(share, f"building: {phase}"),
     )
 
 
 def _loss(
-    engine: Path, data: CorrectionData, held_out: CalibrationSet, found: Inspection, backend: Backend, workspace: Workspace, threads: int
+    engine: Path,
+    data: CorrectionData,
+    held_out: CalibrationSet,
+    inspection: Inspection,
+    backend: Backend,
+    workspace: Workspace,
+    threads: int,
 ) -> NDArray[np.float64]:
     """Return an engine's loss on each calibration sample that nothing was fitted to, (samples,)."""
     arrays = workspace.read_arrays(data.reference)
     reference = tuple(arrays[str(index)] for index in range(len(arrays)))
-    compared = found.model.outputs
+    compared = inspection.model.outputs
     with closing(backend.open(engine, threads=threads)) as runner:
-        judged = ComparedOutputs(runner, compared.compared, found.model.axes)
-        outputs = run_all(judged, held_out, batch=found.calls.scored_batch, workers=run_workers(backend))
+        judged = ComparedOutputs(runner, compared.compared, inspection.model.axes)
+        outputs = run_all(judged, held_out, batch=inspection.calls.scored_batch, workers=run_workers(backend))
         return losses(compared.compared_kinds, reference, outputs, compared.compared_weights)
 
 

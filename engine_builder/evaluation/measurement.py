@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.accuracy.metrics import Metric
-from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, Budget, can_settle
+from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, Budget, can_decide
 from calibration.codec import json_from_value
 from calibration.data.dataset import CalibrationSet
 from calibration.errors import InvalidMetricError
@@ -19,7 +19,7 @@ from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import LayerKind
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.task_losses import losses
-from engine_builder.backends.achieved_precision import reached
+from engine_builder.backends.achieved_precision import achieved_precisions
 from engine_builder.backends.base import Backend, Engine, Runner
 from engine_builder.config.config import Config
 from engine_builder.errors import BuildError
@@ -50,7 +50,7 @@ def fits(reference: NDArray[np.float64], scores: NDArray[np.float64], metric: Me
     half = search_half(len(scores), config.search.seed)
     confidence = config.accuracy.confidence or DEFAULT_CONFIDENCE
     left = len(scores) - len(half)
-    if can_settle(left, whole.flips, budget, confidence, metric=metric, is_binary=whole.binary):
+    if can_decide(left, whole.flips, budget, confidence, metric=metric, is_binary=whole.binary):
         return accuracy(reference[half], scores[half], budget).met
     return whole.met
 
@@ -60,13 +60,16 @@ def kept_engine(engine: Engine, backend: Backend, context: StageContext, name: s
     return None if backend.capabilities.is_repeatable else context.workspace.copy(engine.path, name)
 
 
-def write_reached(found: Inspection, low: Mapping[str, Precision], engine: Engine, context: StageContext, name: str) -> FileRef | None:
+def write_achieved(
+    inspection: Inspection, quantized: Mapping[str, Precision], engine: Engine, context: StageContext, name: str
+) -> FileRef | None:
     """Write what each layer asked for and got to the file ``name``, where the builder lists kernels."""
     if not engine.kernels:
         return None
-    multiplying = [layer.name for layer in found.model.layers if layer.kind is not LayerKind.RESIDUAL_ADD]  # a sum has no kernel of its own
-    asked = {layer: low.get(layer, found.baseline_precisions[layer]) for layer in multiplying}
-    return context.workspace.write_json(name, json_from_value(reached(engine.kernels, asked)))
+    # a sum has no kernel of its own
+    multiplying = [layer.name for layer in inspection.model.layers if layer.kind is not LayerKind.RESIDUAL_ADD]
+    asked = {layer: quantized.get(layer, inspection.baseline_precisions[layer]) for layer in multiplying}
+    return context.workspace.write_json(name, json_from_value(achieved_precisions(engine.kernels, asked)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,13 +83,13 @@ class ScoredEngine:
 
 @contextmanager
 def scored_engine(
-    path: Path, found: Inspection, validation: CalibrationSet, backend: Backend, workspace: Workspace, *, threads: int
+    path: Path, inspection: Inspection, validation: CalibrationSet, backend: Backend, workspace: Workspace, *, threads: int
 ) -> Iterator[ScoredEngine]:
     """Run an engine on the validation set, score it, and keep it open for the body of the ``with``.
 
     Args:
         path: The engine's file.
-        found: The job's inspection.
+        inspection: The job's inspection.
         validation: The validation set.
         backend: Of the target.
         workspace: Where the float model's outputs are.
@@ -97,34 +100,34 @@ def scored_engine(
         EngineError: It fails when it runs.
     """
     with closing(backend.open(path, threads=threads)) as runner:
-        judged = ComparedOutputs(runner, found.model.outputs.compared, found.model.axes)
-        outputs = run_all(judged, validation, batch=found.calls.scored_batch, workers=run_workers(backend))
-        scores, loss = _compare(found, outputs, validation, workspace)
+        judged = ComparedOutputs(runner, inspection.model.outputs.compared, inspection.model.axes)
+        outputs = run_all(judged, validation, batch=inspection.calls.scored_batch, workers=run_workers(backend))
+        scores, loss = _compare(inspection, outputs, validation, workspace)
         del outputs
         yield ScoredEngine(runner, scores, loss)
 
 
 def _compare(
-    found: Inspection, outputs: tuple[Array, ...], validation: CalibrationSet, workspace: Workspace
+    inspection: Inspection, outputs: tuple[Array, ...], validation: CalibrationSet, workspace: Workspace
 ) -> tuple[NDArray[np.float64], float]:
     """Return the score of each sample, (samples,), and the mean divergence from the float model's outputs."""
-    arrays = workspace.read_arrays(found.reference.outputs)
+    arrays = workspace.read_arrays(inspection.reference.outputs)
     reference = tuple(arrays[str(index)] for index in range(len(outputs)))
     try:
-        scores = scorer_of(found, workspace)(outputs, reference, validation)
+        scores = scorer_of(inspection, workspace)(outputs, reference, validation)
     except InvalidMetricError as error:  # it took the float model's outputs: what this engine gives is beyond it
         raise BuildError(f"the engine's outputs cannot be scored: {error.detail}", fix=error.fix) from error
-    compared = found.model.outputs
+    compared = inspection.model.outputs
     return scores, float(np.mean(losses(compared.compared_kinds, reference, outputs, compared.compared_weights)))
 
 
 def accuracy(reference: NDArray[np.float64], scores: NDArray[np.float64], budget: Budget) -> Accuracy:
     """Return how an engine's scores, (samples,), stand against the float model's on the same samples."""
-    excess = float(np.mean(budget.margins(reference, scores)))
+    slack = float(np.mean(budget.margins(reference, scores)))
     return Accuracy(
         score=float(np.mean(scores)),
         baseline=float(np.mean(reference)),
-        excess=0.0 if abs(excess) < ROUNDING else excess,
+        excess=0.0 if abs(slack) < ROUNDING else slack,
         flips=float(np.mean(scores != reference)),
         binary=bool(np.isin(scores, (0.0, 1.0)).all() and np.isin(reference, (0.0, 1.0)).all()),
         samples=len(scores),
@@ -137,9 +140,9 @@ def search_half(samples: int, seed: int) -> NDArray[np.int64]:
     return np.sort(rng.permutation(samples)[: max(1, round(samples * SEARCH_SHARE))]).astype(np.int64)
 
 
-def timing_feeds(found: Inspection, validation: CalibrationSet) -> dict[str, Array]:
+def timing_feeds(inspection: Inspection, validation: CalibrationSet) -> dict[str, Array]:
     """Return the inputs of one timed call: real samples, cut or repeated to the sizes that the inspection found."""
-    return timed_call(validation, found.calls.timed_shapes)
+    return timed_call(validation, inspection.calls.timed_shapes)
 
 
 def latency_of(timings: Mapping[str, Timing]) -> Latency:

@@ -288,7 +288,7 @@ def _among(axis: OutputAxis | None, shape: tuple[int, ...], batch: int) -> Found
 
 def _kept_axis(one: Array, exchanged: Array, batch: int) -> OutputAxis | None:
     """Return the axis on which the first sample keeps its answer and others do not, by rule 6."""
-    for axis in _able(one.shape, batch):
+    for axis in _eligible(one.shape, batch):
         if one.shape == exchanged.shape and not is_same(one, exchanged):
             before, after = axis.samples_first(one, batch), axis.samples_first(exchanged, batch)
             if is_same(before[0], after[0]):
@@ -298,16 +298,16 @@ def _kept_axis(one: Array, exchanged: Array, batch: int) -> OutputAxis | None:
 
 def _turned_axis(one: Array, turned: Array, batch: int) -> OutputAxis | None:
     """Return the axis on which answers change places as the samples do."""
-    for axis in _able(one.shape, batch):
+    for axis in _eligible(one.shape, batch):
         if one.shape == turned.shape and is_same(np.roll(axis.samples_first(one, batch), -1, axis=0), axis.samples_first(turned, batch)):
             return axis
     return None
 
 
-def _able(shape: tuple[int, ...], batch: int) -> list[OutputAxis]:
+def _eligible(shape: tuple[int, ...], batch: int) -> list[OutputAxis]:
     """Return the axes that may count a batch, those without other entries first."""
-    able = [OutputAxis(axis, size // batch) for axis, size in enumerate(shape) if size and size % batch == 0]
-    return sorted(able, key=lambda axis: axis.entries > 1)  # stable
+    eligible = [OutputAxis(axis, size // batch) for axis, size in enumerate(shape) if size and size % batch == 0]
+    return sorted(eligible, key=lambda axis: axis.entries > 1)  # stable
 
 
 def _is_same_alone(axis: OutputAxis, alone: Sequence[Array], together: Array) -> bool:

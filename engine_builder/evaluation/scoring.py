@@ -62,15 +62,15 @@ class Scorer:
         )
 
 
-def scorer_of(found: Inspection, workspace: Workspace) -> Scorer:
+def scorer_of(inspection: Inspection, workspace: Workspace) -> Scorer:
     """Return the scorer of an inspected job."""
     return Scorer(
-        found.reference.metric,
-        found.reference.scored,
-        tuple(found.model.outputs.names[index] for index in found.model.outputs.compared),
-        found.model.outputs.compared_weights,
-        found.reference.label_names,
-        None if found.reference.metric_model is None else MetricModel(workspace.path(found.reference.metric_model)),
+        inspection.reference.metric,
+        inspection.reference.scored,
+        tuple(inspection.model.outputs.names[index] for index in inspection.model.outputs.compared),
+        inspection.model.outputs.compared_weights,
+        inspection.reference.label_names,
+        None if inspection.reference.metric_model is None else MetricModel(workspace.path(inspection.reference.metric_model)),
     )
 
 

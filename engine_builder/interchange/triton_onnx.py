@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from calibration.graph.type_inference import inferred
-from calibration.graph.weightless import outline
+from calibration.graph.weightless import weightless_copy
 from calibration.onnx_model.model_io import TensorSpec, input_specs, output_specs
 from engine_builder.backends.engine_tensors import EngineTensor
 from engine_builder.backends.triton_platform import TritonPlatform
@@ -47,7 +47,7 @@ def onnx_tensors(model: onnx.ModelProto) -> tuple[tuple[EngineTensor, ...], tupl
                 fix="Export the model without it, or with a tensor in its place.",
             )
     if not all(value.type.tensor_type.HasField("shape") for value in values):
-        model = inferred(outline(model))
+        model = inferred(weightless_copy(model))
     known = {value.name: value.type.tensor_type.HasField("shape") for value in (*model.graph.input, *model.graph.output)}
     return _tensors(input_specs(model), known), _tensors(output_specs(model), known)
 

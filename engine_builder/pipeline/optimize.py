@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from calibration.accuracy.metrics import Metric
-from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, Selection, can_settle
+from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, Selection, can_decide
 from calibration.codec import value_from_json
 from engine_builder.backends.base import Capabilities
 from engine_builder.backends.job_precisions import low_precisions
@@ -32,8 +32,8 @@ from engine_builder.records.trial import SEARCH_SHARE, Accuracy, Trial, failed_t
 from engine_builder.search.confidence import certain
 from engine_builder.search.measured_front import finalists, pareto_front
 from engine_builder.search.rankings import prefixes
-from engine_builder.search.search import Ladder, Proposal, Search
-from engine_builder.search.search_space import products_engine, uniform_engines
+from engine_builder.search.search import CandidateSequence, Proposal, Search
+from engine_builder.search.search_space import engine_without_residual_adds, one_format_engines
 from engine_builder.search.strategies.registry import default_strategy
 from engine_builder.search.strategies.strategy import Evidence
 from engine_builder.stage_io.engines import BaselineRequest, EngineJob, PredictRequest, PredictResult, TrialRequest
@@ -114,7 +114,7 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
 
     observer.entered("search", table.TRIAL.progress[0])
     predictions: list[PredictResult] = []
-    search = _search(job, capabilities, inspected, _ladders(job, probed.ranked, driver, observer, predictions), driver)
+    search = _search(job, capabilities, inspected, _sequences(job, probed.ranked, driver, observer, predictions), driver)
     while (proposal := search.next()) is not None:
         search.tell(_trial(search, proposal, job, driver))
         observer.searched([public_trial(trial) for trial in search.trials], best_index(search.trials))
@@ -164,8 +164,8 @@ def best_index(trials: Sequence[Trial]) -> int | None:
 def _calibrated(config: Config, capabilities: Capabilities, inspected: InspectResult, driver: RunStage, observer: Observer) -> EngineJob:
     """Return the job with its ranges, its corrections and the baseline that engines must beat."""
     observer.entered("ranges", table.RANGES.progress[0])
-    low, method = low_precisions(config, capabilities), config.calibration.method
-    wanted = RangesRequest(inspected.model, inspected.calibration, method, low, config.target, config.gpu)
+    quantized, method = low_precisions(config, capabilities), config.calibration.method
+    wanted = RangesRequest(inspected.model, inspected.calibration, method, quantized, config.target, config.gpu)
     ranged = run(driver, table.RANGES, wanted)
     calibrated = Calibrated(inspected.model, inspected.calibration, ranged.ranges, ranged.eligible)
     job = EngineJob(config, inspected.inspection, inspected.baseline, calibrated)
@@ -187,17 +187,17 @@ def _probe(job: EngineJob, capabilities: Capabilities, inspected: InspectResult,
     shares = probe_shares(inspected.samples, inspected.batch, forward_seconds)
     low, high = table.SENSITIVITY.progress
     step = (high - low) / len(shares)
-    singles = []
+    layer_losses = []
     for index, (start, stop) in enumerate(shares):
         span = (low + step * index, low + step * (index + 1))
-        singles.append(run(driver, table.SENSITIVITY, SensitivityRequest(of, start, stop), key=f"sensitivity/{index}", span=span))
-    losses = tuple(share.losses for share in singles)
+        layer_losses.append(run(driver, table.SENSITIVITY, SensitivityRequest(of, start, stop), key=f"sensitivity/{index}", span=span))
+    losses = tuple(share.losses for share in layer_losses)
     allowed = allowed_loss(config.accuracy.budget, inspected.metric, inspected.scored_kinds)
     traced = run(driver, table.HESSIAN, HessianRequest(of, low_precisions(config, capabilities), allowed, config.search.seed))
     observer.entered("dependency", table.INTERACTIONS.progress[0])
     tested = run(driver, table.INTERACTIONS, InteractionsRequest(of, losses))
     ranked = run(driver, table.RANK, RankRequest(of, losses, traced.traces, traced.samples, tested.tests, config.search.orders))
-    providers = {share.provider for share in singles} | {traced.provider, tested.provider}
+    providers = {share.provider for share in layer_losses} | {traced.provider, tested.provider}
     return _Probed(ranked, tested, tuple(sorted(providers)))
 
 
@@ -207,19 +207,19 @@ def probe_shares(samples: int, batch: int, forward_seconds: float) -> tuple[tupl
     Args:
         samples: Calibration samples; the first MAX_PROBE_SAMPLES are probed.
         batch: Samples in one call; shares are whole batches.
-        forward_seconds: One forward pass of one sample for every decision, all processors at work.
+        forward_seconds: One forward pass of one sample for every layer precision, all processors at work.
     """
     used = min(samples, max(MAX_PROBE_SAMPLES // batch, 1) * batch)
     size = max(1, int(CHUNK_SECONDS / max(forward_seconds * SHARE_OF_FORWARD * batch, 1e-9))) * batch
     return tuple((start, min(start + size, used)) for start in range(0, used, size))
 
 
-def _ladders(
+def _sequences(
     job: EngineJob, ranked: RankResult, driver: RunStage, observer: Observer, predictions: list[PredictResult]
-) -> Callable[[Sequence[Trial]], Iterator[Ladder]]:
+) -> Callable[[Sequence[Trial]], Iterator[CandidateSequence]]:
     """Return what the strategy proposes. What it may ask for is predicted by a stage, under a name of its own each time."""
 
-    def predicted(trials: Sequence[Trial]) -> tuple[Ladder, ...] | None:
+    def predicted(trials: Sequence[Trial]) -> tuple[CandidateSequence, ...] | None:
         time = next(asked)
         start = _search_span(len(trials))[0]
         observer.entered("refine" if time else "search", start)
@@ -229,48 +229,48 @@ def _ladders(
             predictions.append(run(driver, table.PREDICT, request, key=key, span=(start, start)))
         except EngineError:  # it builds and runs engines too
             return None
-        return tuple(Ladder(one.name, one.rungs, one.ratios) for one in predictions[-1].ladders)
+        return tuple(CandidateSequence(one.name, one.rungs, one.ratios) for one in predictions[-1].ladders)
 
     asked = itertools.count()
     return partial(default_strategy().propose, Evidence(lambda: _prefixes(ranked), predicted))
 
 
-def _prefixes(ranked: RankResult) -> Iterator[Ladder]:
+def _prefixes(ranked: RankResult) -> Iterator[CandidateSequence]:
     """Yield the prefixes of every order where there is nothing to predict latency from: each may win."""
     for name, order in ranked.rankings.items():
-        rungs = prefixes(order)
-        yield Ladder(name, rungs, (0.0,) * len(rungs))
+        candidates = prefixes(order)
+        yield CandidateSequence(name, candidates, (0.0,) * len(candidates))
 
 
 def _search(
     job: EngineJob,
     capabilities: Capabilities,
     inspected: InspectResult,
-    ladders: Callable[[Sequence[Trial]], Iterator[Ladder]],
+    sequences: Callable[[Sequence[Trial]], Iterator[CandidateSequence]],
     spent: _Spent,
 ) -> Search:
     config, metric = job.config, inspected.metric
-    uniform = uniform_engines(job.calibrated.eligible, capabilities.low)
+    one_format = one_format_engines(job.calibrated.eligible, capabilities.low_precisions)
     return Search(
-        uniform,
-        ladders,
-        lambda low: fingerprint_of(inspected.layers, low, capabilities.baseline),
+        one_format,
+        sequences,
+        lambda quantized: fingerprint_of(inspected.layers, quantized, capabilities.baseline),
         max_trials=config.search.max_trials,
         max_seconds=config.search.max_seconds,
         seconds=lambda: spent.seconds,
-        products=products_engine(uniform, inspected.residual_adds),
+        without_residual_adds=engine_without_residual_adds(one_format, inspected.residual_adds),
         view=lambda trials: _seen(_selection(trials, config, metric), config, metric),
     )
 
 
 def _trial(search: Search, proposal: Proposal, job: EngineJob, driver: RunStage) -> Trial:
     """Return the trial of a proposal; one that cannot be built or run is a failed trial, not a failed job."""
-    index, fingerprint = len(search.trials), search.fingerprint(proposal.low)
-    request = TrialRequest(job, proposal.low, index, proposal.order)
+    index, fingerprint = len(search.trials), search.fingerprint(proposal.quantized)
+    request = TrialRequest(job, proposal.quantized, index, proposal.order)
     try:
         return run(driver, table.TRIAL, request, key=f"trial/{fingerprint}", span=_search_span(index))
     except EngineError as error:
-        return failed_trial(index, fingerprint, dict(proposal.low), proposal.order, error.detail, error.seconds)
+        return failed_trial(index, fingerprint, dict(proposal.quantized), proposal.order, error.detail, error.seconds)
 
 
 def _search_span(index: int) -> tuple[float, float]:
@@ -280,15 +280,15 @@ def _search_span(index: int) -> tuple[float, float]:
 
 
 def _selection(trials: Sequence[Trial], config: Config, metric: Metric) -> Selection:
-    """Return whether half of the validation samples is enough to settle the budget, for an engine that flips as many as all-low does."""
+    """Return whether half of the validation samples can decide on the budget, for an engine that flips as many as the first trials."""
     flips = [trial.on_all for trial in trials[:2] if trial.on_all is not None]
     if not flips:
         return Selection.SHARED
     left = flips[-1].samples - round(flips[-1].samples * SEARCH_SHARE)
     confidence = config.accuracy.confidence or DEFAULT_CONFIDENCE
     binary = all(accuracy.binary for accuracy in flips)
-    settled = can_settle(left, flips[-1].flips, config.accuracy.budget, confidence, metric=metric, is_binary=binary)
-    return Selection.HELD_OUT if settled else Selection.SHARED
+    decided = can_decide(left, flips[-1].flips, config.accuracy.budget, confidence, metric=metric, is_binary=binary)
+    return Selection.HELD_OUT if decided else Selection.SHARED
 
 
 def _seen(selection: Selection, config: Config, metric: Metric) -> Callable[[Trial], Accuracy | None]:

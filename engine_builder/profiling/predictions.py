@@ -12,7 +12,7 @@ from calibration.sensitivity.records import SensitivityTable
 from engine_builder.records.trial import Trial
 from engine_builder.reporting.body.search_facts import Prediction
 from engine_builder.search.loss_model import LossCheck, LossModel, check
-from engine_builder.search.search_space import Low
+from engine_builder.search.search_space import QuantizedLayers
 from engine_builder.stage_io.engines import LossSaid, PredictResult
 from engine_builder.stage_io.measuring import RankResult
 from engine_builder.workspace.workspace import Workspace
@@ -23,11 +23,11 @@ def loss_model(table: SensitivityTable, arrays: Mapping[str, NDArray[np.generic]
 
     Args:
         table: The losses alone.
-        arrays: ``interaction`` and ``error`` of each pair and ``loss_covariance`` of the mean losses, (decisions, decisions), in the order
-            of the table's rows.
+        arrays: ``interaction`` and ``error`` of each pair and ``loss_covariance`` of the mean losses, (layer precisions, layer precisions),
+            in the order of the table's rows.
     """
     return LossModel(
-        tuple(row.decision for row in table.rows),
+        tuple(row.layer_precision for row in table.rows),
         np.array([row.loss for row in table.rows], dtype=np.float64),
         np.asarray(arrays["loss_covariance"], dtype=np.float64),
         np.asarray(arrays["interaction"], dtype=np.float64),
@@ -40,15 +40,15 @@ def read_loss_model(ranked: RankResult, workspace: Workspace) -> LossModel:
     return loss_model(workspace.read_value(SensitivityTable, ranked.table), workspace.read_arrays(ranked.interactions))
 
 
-def said_of(losses: LossModel, checked: LossCheck, low: Low) -> LossSaid:
+def said_of(losses: LossModel, checked: LossCheck, quantized: QuantizedLayers) -> LossSaid:
     """Return the predicted loss of an assignment, as the probes have it and refitted to the trials.
 
     Args:
         losses: What the probes found.
         checked: How far that is off the trials.
-        low: The precision of each low layer.
+        quantized: The precision of each quantized layer.
     """
-    said = losses.predict(low)
+    said = losses.predict(quantized)
     refitted = checked.refit(said)
     return LossSaid(
         said.loss,
@@ -59,7 +59,7 @@ def said_of(losses: LossModel, checked: LossCheck, low: Low) -> LossSaid:
 
 
 def predictions(
-    trials: Sequence[Trial], table: SensitivityTable, arrays: Mapping[str, NDArray[np.generic]], forecasts: Sequence[PredictResult]
+    trials: Sequence[Trial], table: SensitivityTable, arrays: Mapping[str, NDArray[np.generic]], search_predictions: Sequence[PredictResult]
 ) -> tuple[Prediction, ...]:
     """Return for each trial what ``said_of`` says, and the ``ratio`` that was predicted when it was proposed (None: it was not).
 
@@ -70,13 +70,13 @@ def predictions(
         trials: All trials.
         table: The losses alone.
         arrays: As for ``loss_model``.
-        forecasts: What the stage ``predict`` returned, in order.
+        search_predictions: What the stage ``predict`` returned, in order.
     """
     proposed: dict[tuple[str, str], float] = {}
-    for forecast in forecasts:
-        for ladder in forecast.ladders:
-            for fingerprint, ratio in zip(ladder.fingerprints, ladder.ratios, strict=True):
-                proposed.setdefault((ladder.name, fingerprint), ratio)
+    for prediction in search_predictions:
+        for sequence in prediction.ladders:
+            for fingerprint, ratio in zip(sequence.fingerprints, sequence.ratios, strict=True):
+                proposed.setdefault((sequence.name, fingerprint), ratio)
     losses = loss_model(table, arrays)
     checked = check(losses, trials)
     said = [said_of(losses, checked, trial.precisions) for trial in trials]

@@ -1,8 +1,8 @@
-"""What each layer takes in the baseline engine and in the uniform engines, from profiles of both.
+"""What each layer takes in the baseline engine and in the one-format engines, from profiles of both.
 
-Where a kernel runs several layers that multiply, a profile cannot tell which of them gains. *Group-difference engines* do: the uniform
-engine with some of those layers left at the baseline, timed in turns with the uniform engine; what it takes longer is what these layers
-gain, all others low, and it is split among them by their multiply-accumulates. Such a region is cut into a few consecutive parts.
+Where a kernel runs several layers that multiply, a profile cannot tell which of them gains. *Group-difference engines* do: the one-format
+engine with some of those layers left at the baseline, timed in turns with the one-format engine; what it takes longer is what these layers
+gain, all others quantized, and it is split among them by their multiply-accumulates. Such a region is cut into a few consecutive parts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engine_builder.evaluation.measurement import timing_feeds
 from engine_builder.profiling.layer_times import Groups, layer_times, parts, unresolved
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
-from engine_builder.search.search_space import BASELINE, is_uniform
+from engine_builder.search.search_space import BASELINE, is_one_format
 from engine_builder.stage_io.engines import EngineJob
 from engine_builder.timing import TimingPlan, time_interleaved
 from engine_builder.workspace.workspace import StageContext
@@ -33,64 +33,66 @@ MOST_PARTS = 6  # group-difference engines of one precision: each is a build
 LEAST_SHARE = 0.1  # of the engine's time, for kernels of several layers to be worth telling apart
 SECONDS = 3.0  # of interleaved runs of a precision's group-difference engines
 MIN_RUNS, MAX_RUNS = 12, 2000
-UNIFORM = "uniform"
+ONE_FORMAT = "one format"
 
-# Milliseconds of each layer: under BASELINE in the baseline engine, under each precision in its uniform engine.
+# Milliseconds of each layer: under BASELINE in the baseline engine, under each precision in its one-format engine.
 Kernels = dict[str, dict[str, float]]
 
 
 def profiled(
-    job: EngineJob, found: Inspection, trials: Sequence[Trial], backend: Backend, context: StageContext, together: Groups
+    job: EngineJob, inspection: Inspection, trials: Sequence[Trial], backend: Backend, context: StageContext, together: Groups
 ) -> Kernels:
     """Return each layer's time in all of those engines; a layer that the runtime fused into another has 0 in that engine.
 
     Args:
         job: The job.
-        found: Its inspection.
-        trials: So far; the uniform engines among them that were timed are built again.
+        inspection: Its inspection.
+        trials: So far; the one-format engines among them that were timed are built again.
         backend: The job's target.
         context: Where engines are built.
         together: Layers that take a precision together or not at all, and need not be told apart.
     """
     threads = job.config.threads
-    feeds = timing_feeds(found, load_saved(context.workspace.path(found.samples.validation)))
+    feeds = timing_feeds(inspection, load_saved(context.workspace.path(inspection.samples.validation)))
 
     def profile(engine: Path) -> tuple[KernelTime, ...]:
         return backend.kernel_times(engine, feeds, threads=threads, scratch=context.scratch)
 
     baseline = profile(context.workspace.path(job.baseline))
-    high = layer_times(found.model.layers, baseline)
+    high = layer_times(inspection.model.layers, baseline)
     kernels: Kernels = {}
     for trial in trials:
-        if not is_uniform(trial.order) or trial.latency is None:
+        if not is_one_format(trial.order) or trial.latency is None:
             continue
-        recipe = EngineRecipe(found, job.calibrated, trial.precisions, trial.corrections)
+        recipe = EngineRecipe(inspection, job.calibrated, trial.precisions, trial.corrections)
         engine = build(recipe, backend, context)
         times = profile(engine.path)
-        low = layer_times(found.model.layers, times)
-        shared = groups_to_time(found.model.layers, (baseline, times), trial.precisions, together)
+        quantized = layer_times(inspection.model.layers, times)
+        shared = groups_to_time(inspection.model.layers, (baseline, times), trial.precisions, together)
         if shared:
-            engines = {UNIFORM: engine.path} | _without(shared, recipe, backend, context, trial.fingerprint)
+            engines = {ONE_FORMAT: engine.path} | _without(shared, recipe, backend, context, trial.fingerprint)
             taken = _timed(engines, feeds, backend, threads, context)
-            low |= {name: high[name] - gain for name, gain in gains_of_parts(shared, taken, found.model.layers).items()}
+            quantized |= {name: high[name] - gain for name, gain in gains_of_parts(shared, taken, inspection.model.layers).items()}
         for name, precision in trial.precisions.items():
-            kernels.setdefault(name, {BASELINE: high[name]}).setdefault(precision.value, low[name])
+            kernels.setdefault(name, {BASELINE: high[name]}).setdefault(precision.value, quantized[name])
     return kernels
 
 
-def groups_to_time(layers: Sequence[Layer], profiles: Sequence[Sequence[KernelTime]], low: Collection[str], together: Groups) -> Groups:
+def groups_to_time(
+    layers: Sequence[Layer], profiles: Sequence[Sequence[KernelTime]], quantized: Collection[str], together: Groups
+) -> Groups:
     """Return the parts of regions that a profile does not resolve, each of which needs an engine of its own.
 
     Args:
         layers: The model's layers.
-        profiles: Of the baseline and of the uniform engine.
-        low: The layers that are low in the uniform engine.
+        profiles: Of the baseline and of the one-format engine.
+        quantized: The layers that are quantized in the one-format engine.
         together: Layers that are chosen for together: a region within one of those needs no telling apart.
     """
     regions = dict.fromkeys(region for kernels in profiles for region in unresolved(layers, kernels, LEAST_SHARE))
     joined: list[set[str]] = []
     for region in regions:  # the two engines may fuse differently
-        members = {name for name in region if name in low}
+        members = {name for name in region if name in quantized}
         for other in [known for known in joined if known & members]:
             joined.remove(other)
             members |= other
@@ -105,15 +107,15 @@ def gains_of_parts(shared: Groups, taken: Mapping[str, float], layers: Sequence[
 
     Args:
         shared: The parts.
-        taken: Milliseconds of the uniform engine under ``UNIFORM``, and of the one without a part under the part's first layer; a part
-            whose engine could not be built is missing.
+        taken: Milliseconds of the one-format engine under ``ONE_FORMAT``, and of the one without a part under the part's first layer; a
+            part whose engine could not be built is missing.
         layers: The model's layers.
     """
     macs = {layer.name: layer.macs for layer in layers}
     gains = {}
     for part in shared:
         if part[0] in taken:
-            gain, total = taken[part[0]] - taken[UNIFORM], sum(macs[name] for name in part)
+            gain, total = taken[part[0]] - taken[ONE_FORMAT], sum(macs[name] for name in part)
             gains.update({name: gain * macs[name] / total for name in part})
     return gains
 

@@ -1,16 +1,16 @@
 """(model, layers, assignment, ranges, scheme) -> the explicit model: the precisions of an assignment written into the graph as Q/DQ.
 
-What is quantized where. A layer is *low* when the assignment gives it INT8; a *pair* on a tensor is a QuantizeLinear and a
+What is quantized where. A layer is *quantized* when the assignment gives it INT8; a *pair* on a tensor is a QuantizeLinear and a
 DequantizeLinear, and what comes out of it is ``fake_quantize_activation`` of the tensor.
 
-1. *Inputs.* Each tensor of ``layer.inputs`` of a low layer gets a pair with the tensor's own range. It serves the low layers
+1. *Inputs.* Each tensor of ``layer.inputs`` of a quantized layer gets a pair with the tensor's own range. It serves the quantized layers
    that read the tensor, one pair for all of them; every other reader, graph outputs included, keeps the float tensor.
-2. *Outputs.* ``layer.output`` of a low layer whose op type is in ``scheme.quantized_outputs`` (after its Relu or Clip) gets a
+2. *Outputs.* ``layer.output`` of a quantized layer whose op type is in ``scheme.quantized_outputs`` (after its Relu or Clip) gets a
    pair with its own range, which serves **all** readers and the graph output of that name. It is the pair of case 1 too where
-   low layers read the tensor. Nothing is quantized between the layer's node and its Relu or Clip.
-3. *Weights* of low layers are int8, symmetric, one scale per output channel: ``calibration.number_formats.weight_scales``, or the levels
-   that are given in the place of the nearest (``calibration.algorithms.gptq``).
-4. *Biases* of the low layers of case 2 that hold one number per output channel are int32 with scale s_x * s_w. Where a bias
+   quantized layers read the tensor. Nothing is quantized between the layer's node and its Relu or Clip.
+3. *Weights* of quantized layers are int8, symmetric, one scale per output channel: ``calibration.number_formats.weight_scales``, or the
+   levels that are given in the place of the nearest (``calibration.algorithms.gptq``).
+4. *Biases* of the quantized layers of case 2 that hold one number per output channel are int32 with scale s_x * s_w. Where a bias
    would not fit, that channel's s_w is raised until it does (in practice a dead channel, whose weights are 0 in any case).
    Other biases stay float.
 5. *Tensors that only move values* (Reshape, Transpose, Flatten, Squeeze, Unsqueeze, Identity, MaxPool, DepthToSpace,
@@ -24,13 +24,14 @@ DequantizeLinear, and what comes out of it is ``fake_quantize_activation`` of th
 9. Types and shapes that the prepared model notes for inner tensors are left out: where a user's model does not note them,
    they let onnxruntime fuse SkipLayerNormalization, whose CPU kernel is slower than its parts (MiniLM in int8: 0.61 instead of
    0.49 of the float latency).
-10. *Smoothed inputs*: where a smoothing names low layers, they read the tensor times its factors, rounded on the product's own grid, and
+10. *Smoothed inputs*: where a SmoothQuant scaling names quantized layers, they read the tensor times its factors, rounded on the product's
+    own grid, and
    their weights are divided by the factors before case 3; every other reader, float layers among them, keeps the tensor. See
    ``calibration.algorithms.smooth_quant``.
 11. *Joined tensors*: where some inputs of a Concat are values of a pair, the others take one as well, on a grid on which they are or
     would be rounded anyway, so that the runtime joins integers. See ``joins``.
 12. *Products with a bias behind them* are kept apart from it where onnxruntime would make them a float Gemm, or one whose int32 bias
-    clips. See ``products``.
+    clips. See ``engine_builder.qdq.guards.matmuls``.
 13. *Outputs of the model* that nothing above quantizes stay float, also where onnxruntime would round them. See ``float_outputs``.
 14. *Graphs inside nodes* (If, Loop) do not read a moved, dequantized tensor itself, at which onnxruntime ends. See ``captured``.
 
@@ -48,7 +49,7 @@ import onnx
 import onnx_ir as ir
 
 from calibration.algorithms.gptq import Levels
-from calibration.algorithms.smooth_quant import Smoothing
+from calibration.algorithms.smooth_quant import SmoothQuantScaling
 from calibration.graph.free_names import Names, names_in
 from calibration.graph.layers import Layer
 from calibration.number_formats.precision import Precision, Scheme
@@ -56,13 +57,13 @@ from calibration.onnx_model.foreign_types import without_foreign_types
 from engine_builder.qdq.emit.activations import QuantizeActivations
 from engine_builder.qdq.emit.int8_weights import QuantizeWeights
 from engine_builder.qdq.emit.joins import QuantizeJoins
-from engine_builder.qdq.emit.smooth_quant import SmoothInputs
+from engine_builder.qdq.emit.smooth_quant import ApplySmoothQuant
 from engine_builder.qdq.exactness import EXACT_ON, exact_on
 from engine_builder.qdq.guards.captured import PartCaptures
 from engine_builder.qdq.guards.float_layers import KeepFloatLayers
 from engine_builder.qdq.guards.float_outputs import KeepFloatOutputs
-from engine_builder.qdq.guards.matmuls import KeepLowProducts
-from engine_builder.qdq.rules.placement import low_layers, ranges_of_moved_tensors
+from engine_builder.qdq.guards.matmuls import KeepQuantizedMatmuls
+from engine_builder.qdq.rules.placement import quantized_layers, ranges_of_moved_tensors
 
 
 def rewrite(
@@ -71,7 +72,7 @@ def rewrite(
     assignment: Mapping[str, Precision],
     ranges: Mapping[str, tuple[float, float]],
     scheme: Scheme,
-    smoothings: Sequence[Smoothing] = (),
+    smooth_quants: Sequence[SmoothQuantScaling] = (),
     levels: Levels | None = None,
 ) -> onnx.ModelProto:
     """Return the explicit model; the prepared model is left as it is.
@@ -82,14 +83,14 @@ def rewrite(
         assignment: Precision by layer name; a layer that is missing stays float.
         ranges: (lowest, highest) by tensor name, for the inputs and outputs of every layer.
         scheme: How the target quantizes.
-        smoothings: Tensors to smooth for the layers that read them, where those are low.
+        smooth_quants: Tensors to smooth for the layers that read them, where those are quantized.
         levels: Integer weights in the place of the nearest.
 
     Raises:
         BuildError: An unknown layer, a precision that this dialect has no form for, or a tensor without a range.
     """
-    low = low_layers(layers, assignment)
-    if not low:
+    quantized = quantized_layers(layers, assignment)
+    if not quantized:
         copy = onnx.ModelProto()
         copy.CopyFrom(prepared)
         del copy.graph.value_info[:]  # case 9
@@ -97,16 +98,16 @@ def rewrite(
     ranges = ranges_of_moved_tensors(prepared, ranges)
     model = ir.from_proto(without_foreign_types(prepared))  # a value of its own: the passes below edit it in place
     names = Names(names_in(model))
-    smooth = SmoothInputs(low, ranges, smoothings, names)
+    smooth = ApplySmoothQuant(quantized, ranges, smooth_quants, names)
     smooth(model)
-    low, ranges = smooth.low, smooth.ranges
-    weights = QuantizeWeights(low, ranges, scheme, names, levels or {})
+    quantized, ranges = smooth.quantized, smooth.ranges
+    weights = QuantizeWeights(quantized, ranges, scheme, names, levels or {})
     weights(model)
-    QuantizeActivations(low, ranges, scheme, names)(model)
+    QuantizeActivations(quantized, ranges, scheme, names)(model)
     if scheme.quantized_outputs:
         QuantizeJoins(names)(model)
-        KeepLowProducts({layer.name for layer in low}, names)(model)
-        KeepFloatLayers({layer.name for layer in low}, names)(model)
+        KeepQuantizedMatmuls({layer.name for layer in quantized}, names)(model)
+        KeepFloatLayers({layer.name for layer in quantized}, names)(model)
     KeepFloatOutputs(names)(model)
     PartCaptures(names)(model)
     model.metadata_props[EXACT_ON] = exact_on(is_saturable=bool(weights.saturable))

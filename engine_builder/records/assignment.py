@@ -52,7 +52,7 @@ class PrecisionAssignment(Mapping[str, Precision]):
         """Return {layer name: precision}, sorted by name."""
         return {name: precision.value for name, precision in self.choices}
 
-    def with_low(self, names: Iterable[str], precision: Precision) -> PrecisionAssignment:
+    def with_quantized(self, names: Iterable[str], precision: Precision) -> PrecisionAssignment:
         """Return the assignment in which these layers take ``precision`` and all others keep theirs.
 
         Raises:
@@ -91,6 +91,6 @@ class PrecisionAssignment(Mapping[str, Precision]):
         return len(self.choices)
 
 
-def fingerprint_of(layers: Iterable[str], low: Mapping[str, Precision], baseline: Precision) -> str:
-    """Return the fingerprint of the assignment with ``low`` and every other layer in ``baseline``."""
-    return PrecisionAssignment(tuple((name, low.get(name, baseline)) for name in layers)).fingerprint
+def fingerprint_of(layers: Iterable[str], quantized: Mapping[str, Precision], baseline: Precision) -> str:
+    """Return the fingerprint of the assignment with ``quantized`` and every other layer in ``baseline``."""
+    return PrecisionAssignment(tuple((name, quantized.get(name, baseline)) for name in layers)).fingerprint

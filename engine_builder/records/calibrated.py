@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from calibration.graph.layers import Layer
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.ranges.range_table import RangeTable
-from engine_builder.records.corrections import RepairTable
+from engine_builder.records.corrections import CorrectionTable
 from engine_builder.records.inspection import PreparedModel
 from engine_builder.workspace.workspace import FileRef, Workspace
 
@@ -25,7 +25,7 @@ class Calibrated:
     calibration: FileRef
     ranges: FileRef  # a ``RangeTable``
     eligible: EligiblePrecisions
-    corrections: FileRef | None = None  # a ``RepairTable``; None before there is one, and where corrections are switched off
+    corrections: FileRef | None = None  # a ``CorrectionTable``; None before there is one, and where corrections are switched off
 
 
 def read_model_record(of: Calibrated, workspace: Workspace) -> PreparedModel:
@@ -33,9 +33,9 @@ def read_model_record(of: Calibrated, workspace: Workspace) -> PreparedModel:
     return workspace.read_value(PreparedModel, of.model)
 
 
-def read_corrections(of: Calibrated, workspace: Workspace) -> RepairTable:
+def read_corrections(of: Calibrated, workspace: Workspace) -> CorrectionTable:
     """Return the corrections of the job; an empty table where there are none."""
-    return RepairTable() if of.corrections is None else workspace.read_value(RepairTable, of.corrections)
+    return CorrectionTable() if of.corrections is None else workspace.read_value(CorrectionTable, of.corrections)
 
 
 def read_ranges(of: Calibrated, workspace: Workspace) -> RangeTable:
@@ -44,6 +44,6 @@ def read_ranges(of: Calibrated, workspace: Workspace) -> RangeTable:
     return replace(table, ranges={**table.ranges, **read_corrections(of, workspace).ranges})
 
 
-def decisions_of(layers: Sequence[Layer], eligible: EligiblePrecisions) -> tuple[Decision, ...]:
+def layer_precisions_of(layers: Sequence[Layer], eligible: EligiblePrecisions) -> tuple[LayerPrecision, ...]:
     """Return every choice that the search has, in graph order."""
-    return tuple(Decision(layer.name, precision) for layer in layers for precision in eligible.get(layer.name, ()))
+    return tuple(LayerPrecision(layer.name, precision) for layer in layers for precision in eligible.get(layer.name, ()))

@@ -1,4 +1,4 @@
-"""What the repairs of a job are, and what each was found to be worth."""
+"""What the corrections of a job are, and what each was found to be worth."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from calibration.algorithms.gptq import Levels
-from calibration.algorithms.smooth_quant import Smoothing
+from calibration.algorithms.smooth_quant import SmoothQuantScaling
 from calibration.number_formats.precision import Precision
 from engine_builder.workspace.workspace import FileRef, Workspace
 
 
-class RepairKind(enum.StrEnum):
-    """What is done to make low layers less lossy."""
+class CorrectionKind(enum.StrEnum):
+    """What is done to make quantized layers less lossy."""
 
     RANGE = "range"  # calibration.ranges.estimators
-    SMOOTHING = "smoothing"  # calibration.algorithms.smooth_quant
-    SECOND_ORDER = "second-order rounding"  # calibration.algorithms.gptq
+    SMOOTH_QUANT = "SmoothQuant"  # calibration.algorithms.smooth_quant
+    GPTQ = "GPTQ"  # calibration.algorithms.gptq
     BIAS_CORRECTION = "bias correction"  # calibration.algorithms.bias_correction
 
 
 @dataclass(frozen=True, slots=True)
-class Repair:
-    """A repair that was tried, with the loss before and after it on calibration samples that it was not fitted to."""
+class Correction:
+    """A correction that was tried, with the loss before and after it on calibration samples that it was not fitted to."""
 
-    what: RepairKind
+    what: CorrectionKind
     where: tuple[str, ...]  # layers
     loss_before: float  # sum of the losses of each of these layers alone in low precision; bias correction: of the whole engine
     loss_after: float
@@ -47,11 +47,11 @@ class CorrectionData:
 
 
 @dataclass(frozen=True, slots=True)
-class RepairTable:
-    """The repairs that every engine of a job may use, and everything that was tried for them."""
+class CorrectionTable:
+    """The corrections that every engine of a job may use, and everything that was tried for them."""
 
-    smoothings: tuple[Smoothing, ...] = ()
-    tried: tuple[Repair, ...] = ()
+    smooth_quants: tuple[SmoothQuantScaling, ...] = ()
+    tried: tuple[Correction, ...] = ()
     correction: CorrectionData | None = None
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of tensors that fare better than with min-max
     levels: FileRef | None = None  # integer weights that are not the nearest, an array "precision:layer" each
@@ -62,7 +62,7 @@ def write_levels(levels: Levels, workspace: Workspace) -> FileRef:
     return workspace.write_arrays("levels.npz", **{f"{precision}:{layer}": array for (layer, precision), array in levels.items()})
 
 
-def read_levels(table: RepairTable, workspace: Workspace) -> Levels:
+def read_levels(table: CorrectionTable, workspace: Workspace) -> Levels:
     """Return the integer weights that are not the nearest."""
     if table.levels is None:
         return {}

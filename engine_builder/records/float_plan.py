@@ -1,4 +1,4 @@
-"""What the nodes of an engine without low layers are computed in, and how such a plan was found where the target's own baseline failed.
+"""What the nodes of an engine without quantized layers are computed in, and how that was found where the target's own baseline failed.
 
 BF16 is no choice of the search: its kernels are as fast as FP16's and round eight times coarser, so that an engine never gains by it what
 FP16 would not give. All it has more is range, and the errors of another grid: it may mend a model whose values FP16 does not hold.
@@ -41,12 +41,12 @@ class BlockLoss:
     nodes: int
     loss: float  # mean over calibration samples
     loss_error: float  # standard error of the mean
-    precision: Precision  # that the block has in the repaired baseline
+    precision: Precision  # that the block has in the fallback baseline
 
 
 @dataclass(frozen=True, slots=True)
-class BaselineRepair:
-    """Why and how a baseline that misses the budget by itself was repaired."""
+class BaselineFallback:
+    """Why and how a baseline that misses the budget by itself got a float fallback."""
 
     attempts: tuple[FloatAttempt, ...]  # the target's own baseline first
     blocks: tuple[BlockLoss, ...]  # the most sensitive first

@@ -10,7 +10,7 @@ from calibration.data.sample_axes import SampleAxes
 from calibration.graph.layers import Layer
 from calibration.number_formats.precision import Precision, Scheme
 from engine_builder.config.config import ShapeRange
-from engine_builder.records.float_plan import BaselineRepair
+from engine_builder.records.float_plan import BaselineFallback
 from engine_builder.records.probed_outputs import ProbedOutputs
 from engine_builder.workspace.workspace import FileRef
 
@@ -92,7 +92,7 @@ class Baseline:
     precision: Precision  # what it computes in
     scores: FileRef  # its own, array "scores"
     float_nodes: Mapping[str, Precision] = field(default_factory=dict)  # nodes in another type than ``precision``
-    fallback: BaselineRepair | None = None  # how it came to differ from the target's own
+    fallback: BaselineFallback | None = None  # how it came to differ from the target's own
     achieved: FileRef | None = None  # what each layer with a fallback asked for and got, where the builder lists kernels
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from calibration.number_formats.precision import Precision
-from engine_builder.records.corrections import Repair
+from engine_builder.records.corrections import Correction
 from engine_builder.workspace.workspace import FileRef
 
 SEARCH_SHARE = 0.5  # of the validation samples, where the others are kept for the verdict
@@ -47,8 +47,8 @@ class Trial:
 
     index: int
     fingerprint: str
-    precisions: dict[str, Precision]  # the low layers as the engine has them; every other layer has the baseline precision
-    order: str  # what proposed it: "baseline", a uniform engine ("all_low"), an order's name, "products", "frontier" or "refine"
+    precisions: dict[str, Precision]  # the quantized layers as the engine has them; every other layer has the baseline precision
+    order: str  # what proposed it: "baseline", a one-format engine ("all_low"), an order's name, "products", "frontier" or "refine"
     low_layers: int
     on_all: Accuracy | None  # on every validation sample
     on_search: Accuracy | None  # on the half that the search may look at
@@ -58,7 +58,7 @@ class Trial:
     scores: FileRef | None  # (samples,) float64, per-sample scores on every validation sample
     seconds: float  # wall time of building, scoring and timing
     failure: str | None  # the error's detail, when it could not be built or run
-    bias: Repair | None = None  # what correcting the biases was worth; None where there was nothing to correct
+    bias: Correction | None = None  # what correcting the biases was worth; None where there was nothing to correct
     corrections: FileRef | None = None  # the corrections that the engine has
     engine: FileRef | None = None  # kept where another build would give another engine
     reached: FileRef | None = None  # a list of ``backends.achieved_precision.AchievedPrecision``, where the builder says what layers got
@@ -69,6 +69,6 @@ class Trial:
         return self.on_all is not None and self.on_all.met
 
 
-def failed_trial(index: int, fingerprint: str, low: dict[str, Precision], order: str, failure: str, seconds: float = 0.0) -> Trial:
+def failed_trial(index: int, fingerprint: str, quantized: dict[str, Precision], order: str, failure: str, seconds: float = 0.0) -> Trial:
     """Return the trial of an assignment that could not be built or run, after so many ``seconds``."""
-    return Trial(index, fingerprint, low, order, len(low), None, None, None, None, None, None, seconds, failure)
+    return Trial(index, fingerprint, quantized, order, len(quantized), None, None, None, None, None, None, seconds, failure)

@@ -24,7 +24,7 @@ CLIPPED = 99  # percentile of the dependencies at which the colours end
 
 
 def sensitivity_plot(layers: Sequence[ReportedLayer]) -> str:
-    """Return the loss with only one layer low, and its Hessian estimate, of the most sensitive layers, coloured by chosen precision.
+    """Return the loss with only one layer quantized, and its Hessian estimate, of the most sensitive layers, coloured by chosen precision.
 
     Args:
         layers: All layers.
@@ -41,7 +41,7 @@ def sensitivity_plot(layers: Sequence[ReportedLayer]) -> str:
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         title = "Sensitivity of each layer" if len(rows) == len(probed) else f"The {len(rows)} most sensitive of {len(probed)} layers"
-        dress(axes, title, "loss of the outputs when only this layer is low (log scale)", "", grid="x")
+        dress(axes, title, "loss of the outputs when only this layer is quantized (log scale)", "", grid="x")
         axes.set_xscale("log")
         plain_powers(axes.xaxis)
         for place, row in enumerate(rows):
@@ -68,41 +68,41 @@ def sensitivity_plot(layers: Sequence[ReportedLayer]) -> str:
 
 
 def kernel_plot(kernels_ms: Mapping[str, Mapping[str, float]], layers: Sequence[ReportedLayer], baseline: str) -> str:
-    """Return the kernel time of each layer in the baseline engine and in that with every layer low, in the precision that it got.
+    """Return the kernel time of each layer in the baseline engine and in that with every layer quantized, in the precision that it got.
 
     A layer that got none has the time of its first low precision.
 
     Args:
         kernels_ms: Milliseconds of one call, by layer and precision, those in the baseline engine as "baseline".
         layers: All layers, with the precision that each got.
-        baseline: The precision of layers that are not low.
+        baseline: The precision of layers that are not quantized.
     """
     precision = {row.name: row.precision for row in layers}
     timed = [name for name in kernels_ms if name in precision and max(kernels_ms[name].values()) > 0.0]
     if not timed:
         return ""
     names = sorted(timed, key=lambda name: (-max(kernels_ms[name].values()), name))[:MAX_BARS]
-    low = [name for name in names if precision[name] in kernels_ms[name]]
+    quantized = [name for name in names if precision[name] in kernels_ms[name]]
     kept = [name for name in names if precision[name] not in kernels_ms[name]]
-    after = {name: kernels_ms[name][precision[name] if name in low else _first_low(kernels_ms[name])] for name in names}
+    after = {name: kernels_ms[name][precision[name] if name in quantized else _first_quantized(kernels_ms[name])] for name in names}
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         title = (
             "Kernel time of each layer" if len(names) == len(timed) else f"Kernel time of the {len(names)} slowest of {len(timed)} layers"
         )
-        dress(axes, title, "milliseconds of one call, in the baseline engine and in that with every layer low", "", grid="x")
+        dress(axes, title, "milliseconds of one call, in the baseline engine and in that with every layer quantized", "", grid="x")
         at = {name: place for place, name in enumerate(names)}
         axes.barh(
             [at[name] - 0.2 for name in names], [kernels_ms[name][BASELINE] for name in names], 0.38, color=BEFORE, label="baseline engine"
         )
-        for group in dict.fromkeys(precision[name] for name in low):
-            some = [name for name in low if precision[name] == group]
-            text = f"low; chosen as {group}"
+        for group in dict.fromkeys(precision[name] for name in quantized):
+            some = [name for name in quantized if precision[name] == group]
+            text = f"quantized; chosen as {group}"
             axes.barh([at[name] + 0.2 for name in some], [after[name] for name in some], 0.38, color=colour_of(group), label=text)
         if kept:
             where, times = [at[name] + 0.2 for name in kept], [after[name] for name in kept]
-            text = f"low; kept at {baseline}"
+            text = f"quantized; kept at {baseline}"
             axes.barh(where, times, 0.34, facecolor="white", edgecolor=colour_of(baseline), linewidth=0.7, label=text)
         _name_rows(axes, names)
         axes.set_xlim(left=0.0)
@@ -111,7 +111,7 @@ def kernel_plot(kernels_ms: Mapping[str, Mapping[str, float]], layers: Sequence[
     return svg_of("kernels", "Kernel time of each layer before and after", (WIDE, _height(len(names))), _margins(names), paint)
 
 
-def _first_low(times: Mapping[str, float]) -> str:
+def _first_quantized(times: Mapping[str, float]) -> str:
     return next((name for name in times if name != BASELINE), BASELINE)
 
 
@@ -121,7 +121,7 @@ def kernel_totals(kernels_ms: Mapping[str, Mapping[str, float]], layers: Sequenc
     Args:
         kernels_ms: As for ``kernel_plot``.
         layers: All layers, with the precision that each got.
-        baseline: The precision of layers that are not low.
+        baseline: The precision of layers that are not quantized.
     """
     precision = {row.name: row.precision for row in layers}
     before = sum(times[BASELINE] for times in kernels_ms.values())
@@ -152,7 +152,7 @@ def dependency_plot(found: DependencyMap, tests: Sequence[MeasuredPair]) -> str:
         axes = figure.add_subplot()
         np.fill_diagonal(values, np.nan)
         image = axes.imshow(values, cmap="RdBu_r", vmin=-ends, vmax=ends, interpolation="none")
-        dress(axes, "Dependency: loss of both low minus the loss of each alone", "", "", grid="")
+        dress(axes, "Dependency: loss of both quantized minus the loss of each alone", "", "", grid="")
         if dots:
             axes.plot(*zip(*sorted(dots), strict=True), "o", color=INK, markersize=1.3, markeredgewidth=0, label="tested exactly")
             figure.legend(loc="lower left")

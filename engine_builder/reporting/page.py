@@ -10,22 +10,22 @@ from html import escape
 from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import Answer
 from engine_builder.backends.base import Source
-from engine_builder.records.corrections import Repair
-from engine_builder.records.float_plan import BaselineRepair
+from engine_builder.records.corrections import Correction
+from engine_builder.records.float_plan import BaselineFallback
 from engine_builder.reporting.body.job_result import JobResult, Outcome, ReportedEngine
 from engine_builder.reporting.body.report_body import ReportBody
 from engine_builder.reporting.layer_plots import CLIPPED, bars_left_out, dependency_plot, kernel_plot, kernel_totals, sensitivity_plot
 from engine_builder.reporting.plots import front_plot, path_plot, prediction_plot
 from engine_builder.reporting.tables import (
+    achieved_table,
     attempts_table,
     blocks_table,
+    corrections_table,
     counts,
     dependencies_table,
     engines_table,
     layers_table,
     pairs_table,
-    reached_table,
-    repairs_table,
     score,
     trials_table,
 )
@@ -49,7 +49,7 @@ table{border-collapse:collapse;width:100%;font-size:13px;overflow-wrap:normal}
 th,td{text-align:right;padding:.15rem .5rem;border-bottom:1px solid #e6e9ec}
 th:first-child,td:first-child{text-align:left;overflow-wrap:anywhere;min-width:8rem}th{background:#f4f6f7}.low{background:#eaf2fb}
 .pairs td{text-align:left;overflow-wrap:anywhere}.pairs th{text-align:left}
-.repairs :is(th,td):nth-child(2){text-align:left;width:60%}
+.corrections :is(th,td):nth-child(2){text-align:left;width:60%}
 .bar{display:inline-block;height:.6em;background:#2268c4;vertical-align:middle}
 pre{background:#f4f6f7;padding:.6rem .8rem;font-size:13px;overflow-x:auto;white-space:pre-wrap}
 @media print{details{display:block}.scroll{overflow:visible}}
@@ -72,8 +72,8 @@ def render(body: ReportBody) -> str:
         _sensitivity(body),
         _kernel_times(body),
         _dependencies(body),
-        "" if body.baseline_repair is None else _baseline_repair(body.baseline_repair),
-        _repairs(body.repairs),
+        "" if body.baseline_repair is None else _baseline_fallback(body.baseline_repair),
+        _corrections(body.repairs),
         _predictions(body),
         _notes(body.notes),
         _numbers(body),
@@ -134,10 +134,10 @@ def _engines(body: ReportBody) -> str:
 def _sensitivity(body: ReportBody) -> str:
     probes, left_out = body.probes, bars_left_out(body.layers)
     each = probes.forwards / probes.samples
-    work = f"{probes.decisions} decisions took the work of {each:.1f} whole forward passes of each sample"
+    work = f"{probes.decisions} layer precisions took the work of {each:.1f} whole forward passes of each sample"
     rest = f" Less sensitive layers that are in the table below only: {left_out}." if left_out else ""
     note = (
-        f"Loss of the outputs against the float model's with one layer low, ± standard error, over {probes.samples} samples "
+        f"Loss of the outputs against the float model's with one layer quantized, ± standard error, over {probes.samples} samples "
         f"(Hessian: {probes.hessian_samples}); {work}.{rest}"
     )
     return _section("Sensitivity", note, sensitivity_plot(body.layers))
@@ -150,7 +150,7 @@ def _kernel_times(body: ReportBody) -> str:
     before, after = kernel_totals(kernels, body.layers, baseline)
     found = "Predicted for the kernels of" if body.kernel_times is Source.PREDICTED else "Profiled in"
     note = (
-        f"{found} the baseline engine and in that with every layer low. All of these layers together: {before:.3g} ms before, "
+        f"{found} the baseline engine and in that with every layer quantized. All of these layers together: {before:.3g} ms before, "
         f"{after:.3g} ms as the chosen engine mixes them, without the conversions between layers of different precision. "
         "A layer that the runtime fused into another has no time of its own."
     )
@@ -167,34 +167,34 @@ def _dependencies(body: ReportBody) -> str:
     return text
 
 
-def _baseline_repair(found: BaselineRepair) -> str:
+def _baseline_fallback(found: BaselineFallback) -> str:
     first = found.attempts[0]
     own, why = first.name, "is refused by the builder" if first.score is None else "misses the accuracy budget by itself"
     end = "The fastest that meets it is kept" if found.fits else "None that was tried meets it"
     note = (
-        f"The baseline in {own} {why}. That is repaired before anything is lowered, so that it is not "
+        f"The baseline in {own} {why}. It gets a float fallback before anything is quantized, so that this is not "
         f"credited to low precisions. {end}: {found.kept}. A block is a layer with the nodes behind it; its loss is that of the block "
         f"alone in {own}, all others in float32, ± standard error."
     )
     tables = attempts_table(found.attempts, found.kept) + blocks_table(found.blocks)
-    return _section("The baseline was repaired", note, tables)
+    return _section("The baseline needed a float fallback", note, tables)
 
 
-def _repairs(tried: Sequence[Repair]) -> str:
-    note = f"Loss on calibration samples that the repair was not fitted to, ± standard error of the difference. {_gains(tried)}"
-    rows = repairs_table(tried)
-    return _section("Repairs", note, f"<div class=repairs>{rows}</div>" if rows else "")
+def _corrections(tried: Sequence[Correction]) -> str:
+    note = f"Loss on calibration samples that the correction was not fitted to, ± standard error of the difference. {_gains(tried)}"
+    rows = corrections_table(tried)
+    return _section("Corrections", note, f"<div class=repairs>{rows}</div>" if rows else "")
 
 
-def _gains(tried: Sequence[Repair]) -> str:
-    """Return what each kind of repair gained, a sentence each."""
+def _gains(tried: Sequence[Correction]) -> str:
+    """Return what each kind of correction gained, a sentence each."""
     lines = []
-    for what in dict.fromkeys(repair.what for repair in tried):
-        same = [repair for repair in tried if repair.what is what]
-        kept = [repair for repair in same if repair.kept]
-        before, after = sum(repair.loss_before for repair in kept), sum(repair.loss_after for repair in kept)
+    for what in dict.fromkeys(correction.what for correction in tried):
+        same = [correction for correction in tried if correction.what is what]
+        kept = [correction for correction in same if correction.kept]
+        before, after = sum(correction.loss_before for correction in kept), sum(correction.loss_after for correction in kept)
         gained = f", which took the loss from {before:.3g} to {after:.3g}" if kept else ""
-        lines.append(f"{what.capitalize()}: {len(kept)} of {len(same)} kept{gained}.")
+        lines.append(f"{what[:1].upper() + what[1:]}: {len(kept)} of {len(same)} kept{gained}.")
     return " ".join(lines)
 
 
@@ -218,8 +218,8 @@ def _numbers(body: ReportBody) -> str:
         ("Engines", engines_table(body.result)),
         ("Trials", trials_table(body.trials, body.front)),
         ("Layers", layers_table(body.layers)),
-        (f"Asked for and got{of_which}", reached_table(body.reached or ())),
-        ("Asked for and got in the repaired baseline", reached_table(body.baseline_reached or ())),
+        (f"Asked for and got{of_which}", achieved_table(body.reached or ())),
+        ("Asked for and got in the fallback baseline", achieved_table(body.baseline_reached or ())),
         ("The strongest dependencies that were tested exactly", dependencies_table(body.dependencies)),
     ]
     text = "".join(f"<details><summary>{name}</summary><div class=scroll>{table}</div></details>" for name, table in tables if table)

@@ -51,8 +51,8 @@ def front_plot(trials: Sequence[Trial], front: Collection[str], chosen: str | No
     if not shown:
         return ""
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
-    required = _score(shown[0]) - sign * _excess(shown[0])
-    room = max((abs(_score(trial) - required) for trial in shown if _excess(trial) >= 0.0), default=0.0)
+    required = _score(shown[0]) - sign * _slack(shown[0])
+    room = max((abs(_score(trial) - required) for trial in shown if _slack(trial) >= 0.0), default=0.0)
     edge = required - sign * OFF_SCALE * room if room > 0.0 else -sign * math.inf
 
     def height(trial: Trial) -> float:
@@ -65,10 +65,10 @@ def front_plot(trials: Sequence[Trial], front: Collection[str], chosen: str | No
         best = sorted((trial for trial in shown if trial.fingerprint in front), key=_ratio)
         axes.plot([_ratio(trial) for trial in best], [height(trial) for trial in best], color=FAINT, linewidth=0.9, label="front", zorder=2)
         for trial in shown:
-            low = bool(trial.low_layers)
+            quantized = bool(trial.low_layers)
             off = height(trial) != _score(trial)
-            style = ("v" if sign > 0 else "^") if off else "o" if low else "s"
-            colour = INK if not low else GOOD if _excess(trial) >= 0.0 else BAD
+            style = ("v" if sign > 0 else "^") if off else "o" if quantized else "s"
+            colour = INK if not quantized else GOOD if _slack(trial) >= 0.0 else BAD
             filled = trial.fingerprint in front
             axes.plot(
                 _ratio(trial), height(trial), style, color=colour, markerfacecolor=colour if filled else "white", markersize=5, zorder=3
@@ -89,7 +89,7 @@ def front_plot(trials: Sequence[Trial], front: Collection[str], chosen: str | No
 
 
 def path_plot(trials: Sequence[Trial], chosen: str | None) -> str:
-    """Return how the search went: latency and low layers of each trial, and whether it kept the budget.
+    """Return how the search went: latency and quantized layers of each trial, and whether it kept the budget.
 
     Args:
         trials: All trials, in the order in which they were made.
@@ -108,11 +108,11 @@ def path_plot(trials: Sequence[Trial], chosen: str | None) -> str:
     def paint(figure: Figure) -> None:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         dress(above, "The path of the search", "", "latency / baseline")
-        dress(below, "", "trial and what proposed it", "low layers")
+        dress(below, "", "trial and what proposed it", "quantized layers")
         above.plot(places, [_ratio(trial) for trial in trials], color=FAINT, linewidth=0.7, zorder=1)
         below.plot(places, [trial.low_layers for trial in trials], color=FAINT, linewidth=0.7, zorder=1)
         for place, trial in zip(places, trials, strict=True):
-            style, colour, face = ("X", BAD, BAD) if trial.failure else ("o", GOOD, GOOD) if _excess(trial) >= 0.0 else ("o", BAD, "white")
+            style, colour, face = ("X", BAD, BAD) if trial.failure else ("o", GOOD, GOOD) if _slack(trial) >= 0.0 else ("o", BAD, "white")
             for axes, value in ((above, _ratio(trial)), (below, trial.low_layers)):
                 axes.plot(place, value, style, color=colour, markerfacecolor=face, markersize=5, zorder=3)
             if trial.fingerprint == chosen:
@@ -125,7 +125,7 @@ def path_plot(trials: Sequence[Trial], chosen: str | None) -> str:
         failed = [("X", BAD, "failed")] if any(trial.failure for trial in trials) else []
         _key(above, key + failed, chosen is not None)
 
-    title = "Latency and number of low layers of each trial, in the order of the search"
+    title = "Latency and number of quantized layers of each trial, in the order of the search"
     return svg_of("path", title, (HALF, 3.55 + room), (0.75, 0.65 + room), paint)
 
 
@@ -197,7 +197,7 @@ def _score(trial: Trial) -> float:
     return math.nan if trial.on_all is None else trial.on_all.score
 
 
-def _excess(trial: Trial) -> float:
+def _slack(trial: Trial) -> float:
     return math.nan if trial.on_all is None else trial.on_all.excess
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from calibration.accuracy.verdict import Answer
 from calibration.sensitivity.records import SensitivityTable
 from engine_builder.records.trial import Trial
-from engine_builder.search.search_space import is_uniform
+from engine_builder.search.search_space import is_one_format
 from engine_builder.stage_io.engines import VerdictResult
 from engine_builder.timing import MIN_GAIN
 
@@ -30,7 +30,7 @@ def reason(
         trials: All trials.
         finalists: Those that the verdict was asked about.
         judgement: What it decided.
-        table: The decisions, with their losses.
+        table: The layer precisions, with their losses.
         confidence: That the user asked of the verdict, 0-1; None where none was.
         ended: Why the search ended, in words.
     """
@@ -48,7 +48,7 @@ def reason(
 
 
 def _why_chosen(chosen: Trial, tried: int, judgement: VerdictResult) -> str:
-    whole = " Every layer that can be low is low." if is_uniform(chosen.order) else ""
+    whole = " Every layer that can be quantized is quantized." if is_one_format(chosen.order) else ""
     if tried == 1:
         return f"The only low-precision engine tried: it keeps the accuracy budget.{whole}"
     best = min(judgement.spread, key=lambda name: judgement.spread[name].ratio)

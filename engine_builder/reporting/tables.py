@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from html import escape
 
 from calibration.number_formats.precision import Precision
-from engine_builder.backends.achieved_precision import Reached
-from engine_builder.records.corrections import Repair
+from engine_builder.backends.achieved_precision import AchievedPrecision
+from engine_builder.records.corrections import Correction
 from engine_builder.records.float_plan import BlockLoss, FloatAttempt
 from engine_builder.records.trial import Trial
 from engine_builder.reporting.body.job_result import JobResult
@@ -37,7 +37,7 @@ def engines_table(result: JobResult) -> str:
 
 
 def layers_table(layers: Sequence[ReportedLayer]) -> str:
-    """Return every layer with its precision and sensitivity; low ones are shaded."""
+    """Return every layer with its precision and sensitivity; quantized ones are shaded."""
     top = max((layer.loss for layer in layers if layer.loss is not None), default=0.0) or 1.0
     rows = []
     for layer in layers:
@@ -52,11 +52,13 @@ def layers_table(layers: Sequence[ReportedLayer]) -> str:
         ]
         rows.append((cells, layer.precision not in BASELINES))
     head = "".join(f"<th>{name}</th>" for name in ("layer", "operator", "precision", "loss alone", "Hessian estimate", "MACs"))
-    text = "".join(f"<tr{' class=low' if low else ''}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for cells, low in rows)
+    text = "".join(
+        f"<tr{' class=low' if quantized else ''}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for cells, quantized in rows
+    )
     return f"<table><tr>{head}</tr>{text}</table>"
 
 
-def reached_table(rows: Sequence[Reached]) -> str:
+def achieved_table(rows: Sequence[AchievedPrecision]) -> str:
     """Return the precision that each layer asked for beside the one that its kernel has, disagreements with their reason first."""
     ordered = sorted(rows, key=lambda row: row.reason is None)
     cells = [[row.layer or "-", row.asked.value, row.got or "-", row.kernel or "-", row.reason or "-"] for row in ordered]
@@ -82,7 +84,7 @@ def trials_table(trials: Sequence[Trial], front: Collection[str]) -> str:
         ]
         for trial in trials
     ]
-    return table(["trial", "proposed by", "low layers", "accuracy", "median ms", "of baseline", "in budget"], rows)
+    return table(["trial", "proposed by", "quantized layers", "accuracy", "median ms", "of baseline", "in budget"], rows)
 
 
 def dependencies_table(tests: Sequence[MeasuredPair]) -> str:
@@ -91,19 +93,19 @@ def dependencies_table(tests: Sequence[MeasuredPair]) -> str:
     return table(["first layer", "second layer", "extra loss"], rows) if rows else ""
 
 
-def repairs_table(tried: Sequence[Repair]) -> str:
-    """Return every repair that was tried, those that are kept first; nothing where none was."""
+def corrections_table(tried: Sequence[Correction]) -> str:
+    """Return every correction that was tried, those that are kept first; nothing where none was."""
     rows = [
         [
-            repair.what.value,
-            ", ".join(repair.where),
-            f"{repair.loss_before:.3g}",
-            _with_error(repair.loss_after, repair.gain_error),
-            _yes_or_no(repair.kept),
+            correction.what.value,
+            ", ".join(correction.where),
+            f"{correction.loss_before:.3g}",
+            _with_error(correction.loss_after, correction.gain_error),
+            _yes_or_no(correction.kept),
         ]
-        for repair in sorted(tried, key=lambda repair: not repair.kept)
+        for correction in sorted(tried, key=lambda correction: not correction.kept)
     ]
-    return table(["repair", "layers", "loss before", "loss after", "kept"], rows) if rows else ""
+    return table(["correction", "layers", "loss before", "loss after", "kept"], rows) if rows else ""
 
 
 def attempts_table(attempts: Sequence[FloatAttempt], kept: str) -> str:
@@ -127,7 +129,7 @@ def attempts_table(attempts: Sequence[FloatAttempt], kept: str) -> str:
 
 
 def blocks_table(blocks: Sequence[BlockLoss]) -> str:
-    """Return what each block of nodes loses alone, and what it has in the repaired baseline."""
+    """Return what each block of nodes loses alone, and what it has in the fallback baseline."""
     rows = [[block.layer, str(block.nodes), _with_error(block.loss, block.loss_error), block.precision.value] for block in blocks]
     return table(["block from", "nodes", "loss alone", "in the baseline"], rows) if rows else ""
 

@@ -14,7 +14,7 @@ from engine_builder.records.trial import Accuracy
 
 
 def certain(accuracy: Accuracy, budget: Budget, metric: Metric, confidence: float) -> Accuracy:
-    """Return the accuracy with its excess below zero unless the budget is met with the confidence, on as many samples as it has.
+    """Return the accuracy with its budget slack below zero unless the budget is met with the confidence, on as many samples as it has.
 
     Scores that are real-valued or other than 0 and 1 are returned as they are: their summary does not say how sure they are, the verdict
     does.

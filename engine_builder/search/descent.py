@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
-from engine_builder.search.search_space import Low
+from engine_builder.search.search_space import QuantizedLayers
 from engine_builder.search.time_model import FLOATS, TimeModel, conversions, form_of
 
 SMALLEST_GAIN = 1e-9  # of the objective, for a move to count
@@ -30,11 +30,11 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A move by places: each layer's decision afterwards, -1 for the baseline, and the flows that it may change."""
+    """A move by places: each layer's precision afterwards, -1 for the baseline, and the tensor edges that it may change."""
 
     changes: tuple[tuple[int, int], ...]
     form: int
-    flows: tuple[int, ...]
+    edges: tuple[int, ...]
 
 
 class Descent:
@@ -42,34 +42,36 @@ class Descent:
 
     def __init__(
         self,
-        decisions: Sequence[Decision],
+        layer_precisions: Sequence[LayerPrecision],
         loss: NDArray[np.float64],
         interaction: NDArray[np.float64],
         times: TimeModel,
         moves: Sequence[Move],
     ) -> None:
-        """Lay out the models over the layers of the decisions, all at the baseline.
+        """Lay out the models over the layers of the layer precisions, all at the baseline.
 
         Args:
-            decisions: (n,) what a layer may choose; every choice of a move is among them.
+            layer_precisions: (n,) what a layer may choose; every choice of a move is among them.
             loss: (n,) each one's loss alone.
             interaction: (n, n) extra loss of each pair, symmetric, zero on the diagonal.
             times: Predicts latency.
             moves: What may be done, in the order in which it is tried.
         """
-        self._decisions = tuple(decisions)
-        self._layers = {layer: place for place, layer in enumerate(dict.fromkeys(decision.layer for decision in decisions))}
-        self._place = {decision: place for place, decision in enumerate(decisions)}
+        self._layer_precisions = tuple(layer_precisions)
+        self._layers = {
+            layer: place for place, layer in enumerate(dict.fromkeys(layer_precision.layer for layer_precision in layer_precisions))
+        }
+        self._place = {layer_precision: place for place, layer_precision in enumerate(layer_precisions)}
         self._loss_alone, self._interaction = loss, interaction
         self._pair: list[list[float]] = interaction.tolist()
-        self._cost = [times.cost_ms(decision) / times.baseline_ms for decision in decisions]
-        self._writer = [self._layers.get(flow.producer, -1) if flow.producer is not None else -1 for flow in times.flows]
+        self._cost = [times.cost_ms(layer_precision) / times.baseline_ms for layer_precision in layer_precisions]
+        self._writer = [self._layers.get(edge.producer, -1) if edge.producer is not None else -1 for edge in times.edges]
         self._readers = [
-            tuple(self._layers[layer] for layer in dict.fromkeys(flow.readers) if layer in self._layers) for flow in times.flows
+            tuple(self._layers[layer] for layer in dict.fromkeys(edge.readers) if layer in self._layers) for edge in times.edges
         ]
-        self._reads_floats = [flow.float_readers or any(layer not in self._layers for layer in flow.readers) for flow in times.flows]
-        self._is_fused = [flow.is_fused for flow in times.flows]
-        self._weight = [times.conversion_ms * flow.elements / times.baseline_ms for flow in times.flows]
+        self._reads_floats = [edge.float_readers or any(layer not in self._layers for layer in edge.readers) for edge in times.edges]
+        self._is_fused = [edge.is_fused for edge in times.edges]
+        self._weight = [times.conversion_ms * edge.elements / times.baseline_ms for edge in times.edges]
         touched: list[list[int]] = [[] for _ in self._layers]
         for index, (writer, readers) in enumerate(zip(self._writer, self._readers, strict=True)):
             for place in {*readers, *((writer,) if writer >= 0 else ())}:
@@ -81,24 +83,25 @@ class Descent:
     def _step(self, layers: Iterable[str], choice: Precision | None) -> _Step:
         places = [self._layers[layer] for layer in layers]
         changes = tuple(
-            (place, -1 if choice is None else self._place[Decision(layer, choice)]) for place, layer in zip(places, layers, strict=True)
+            (place, -1 if choice is None else self._place[LayerPrecision(layer, choice)])
+            for place, layer in zip(places, layers, strict=True)
         )
-        flows = tuple(sorted({flow for place in places for flow in self._touched[place]}))
-        return _Step(changes, form_of(choice), flows)
+        edges = tuple(sorted({edge for place in places for edge in self._touched[place]}))
+        return _Step(changes, form_of(choice), edges)
 
-    def start(self, low: Low) -> None:
-        """Go to an assignment; layers without such a decision stay at the baseline."""
+    def start(self, quantized: QuantizedLayers) -> None:
+        """Go to an assignment; layers without such a layer precision stay at the baseline."""
         self._taken = [-1] * len(self._layers)
-        for layer, precision in low.items():
-            if (place := self._place.get(Decision(layer, precision))) is not None:
+        for layer, precision in quantized.items():
+            if (place := self._place.get(LayerPrecision(layer, precision))) is not None:
                 self._taken[self._layers[layer]] = place
-        self._form = [form_of(self._decisions[place].precision) if place >= 0 else FLOATS for place in self._taken]
+        self._form = [form_of(self._layer_precisions[place].precision) if place >= 0 else FLOATS for place in self._taken]
         self._conversions = [self._conversions_of(index) for index in range(len(self._weight))]
         self._refresh()
 
     def _refresh(self) -> None:
         """Add up the models anew, so that no error builds up from move to move."""
-        mask = np.zeros(len(self._decisions))
+        mask = np.zeros(len(self._layer_precisions))
         mask[[place for place in self._taken if place >= 0]] = 1.0
         marginal = self._loss_alone + self._interaction @ mask
         self._marginal: list[float] = marginal.tolist()
@@ -107,13 +110,13 @@ class Descent:
 
     @property
     def state(self) -> tuple[int, ...]:
-        """The decision of each layer, -1 for the baseline."""
+        """The precision of each layer by place, -1 for the baseline."""
         return tuple(self._taken)
 
     @property
-    def low(self) -> frozenset[Decision]:
-        """The decisions taken."""
-        return frozenset(self._decisions[place] for place in self._taken if place >= 0)
+    def quantized(self) -> frozenset[LayerPrecision]:
+        """The layer precisions taken."""
+        return frozenset(self._layer_precisions[place] for place in self._taken if place >= 0)
 
     @property
     def ratio(self) -> float:
@@ -143,7 +146,7 @@ class Descent:
     def _improves(self, step: _Step, rate: float) -> bool:
         """Take the step if it lowers the objective."""
         loss = self._loss + self._added_loss(step)
-        ratio = self._ratio - sum([self._conversions[flow] for flow in step.flows])
+        ratio = self._ratio - sum([self._conversions[edge] for edge in step.edges])
         for place, new in step.changes:
             old = self._taken[place]
             ratio += (self._cost[new] if new >= 0 else 0.0) - (self._cost[old] if old >= 0 else 0.0)
@@ -153,12 +156,12 @@ class Descent:
         forms = [self._form[place] for place, _ in step.changes]
         for place, _ in step.changes:
             self._form[place] = step.form
-        stored = [self._conversions_of(flow) for flow in step.flows]
+        stored = [self._conversions_of(edge) for edge in step.edges]
         if ratio + sum(stored) + rate * max(loss, 0.0) < enough:
             for place, new in step.changes:
                 self._taken[place] = new
-            for flow, value in zip(step.flows, stored, strict=True):
-                self._conversions[flow] = value
+            for edge, value in zip(step.edges, stored, strict=True):
+                self._conversions[edge] = value
             self._refresh()
             return True
         for (place, _), form in zip(step.changes, forms, strict=True):
@@ -176,12 +179,12 @@ class Descent:
                 added += sign * other_sign * row[other]
         return added
 
-    def _conversions_of(self, flow: int) -> float:
-        """Return what the conversions of a flow add to the ratio."""
-        if not self._weight[flow]:
+    def _conversions_of(self, edge: int) -> float:
+        """Return what the conversions of a tensor edge add to the ratio."""
+        if not self._weight[edge]:
             return 0.0
-        read = {self._form[place] for place in self._readers[flow]}
-        if self._reads_floats[flow]:
+        read = {self._form[place] for place in self._readers[edge]}
+        if self._reads_floats[edge]:
             read.add(FLOATS)
-        writer = self._writer[flow]
-        return self._weight[flow] * conversions(self._form[writer] if writer >= 0 else FLOATS, read, is_fused=self._is_fused[flow])
+        writer = self._writer[edge]
+        return self._weight[edge] * conversions(self._form[writer] if writer >= 0 else FLOATS, read, is_fused=self._is_fused[edge])

@@ -1,6 +1,6 @@
 r"""What the bisection decides on where scores are 0 or 1: the drop, shrunk towards what the flips predict.
 
-A trial that changes a share f of the samples' scores has an observed excess over the budget x (negative: over budget) whose noise alone
+A trial that changes a share f of the samples' scores has an observed budget slack x (negative: over budget) whose noise alone
 has variance f / n. On budgets of a few samples that noise decides, not the engine. Flips are counted far more precisely, and the drop
 they cause is beta f on average, with one beta for all engines of a model. So
 
@@ -24,8 +24,8 @@ def drop_per_flip(seen: Sequence[Accuracy]) -> float:
     return min(1.0, max(dropped, 0.5) / flipped) if flipped > 0 else 0.0
 
 
-def shrunk_excess(accuracy: Accuracy, seen: Sequence[Accuracy]) -> float:
-    """Return the excess over the budget that is likeliest given all trials; the observed one where scores are not 0 or 1.
+def shrunk_slack(accuracy: Accuracy, seen: Sequence[Accuracy]) -> float:
+    """Return the budget slack that is likeliest given all trials; the observed one where scores are not 0 or 1.
 
     Args:
         accuracy: The trial to judge.

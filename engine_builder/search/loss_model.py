@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from engine_builder.records.trial import Trial
-from engine_builder.search.search_space import Low
+from engine_builder.search.search_space import QuantizedLayers
 
 PRIOR_TRIALS = 3.0  # the factor 1 counts as much as these many trials
 WITHIN = 2.0  # error bars, for a prediction to count as right
@@ -33,25 +33,25 @@ class PredictedLoss:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LossModel:
-    """What the probes found of n decisions.
+    """What the probes found of n layer precisions.
 
     ``loss``: (n,); ``loss_covariance``: (n, n), of the mean losses. ``interaction`` and ``interaction_error``: (n, n), of each pair,
     symmetric.
     """
 
-    decisions: tuple[Decision, ...]
+    layer_precisions: tuple[LayerPrecision, ...]
     loss: NDArray[np.float64]
     loss_covariance: NDArray[np.float64]
     interaction: NDArray[np.float64]
     interaction_error: NDArray[np.float64]
 
-    def predict(self, low: Low) -> PredictedLoss:
+    def predict(self, quantized: QuantizedLayers) -> PredictedLoss:
         """Return the loss of an assignment; a layer that was not probed in its precision counts as lossless.
 
         Args:
-            low: The precision of each low layer.
+            quantized: The precision of each quantized layer.
         """
-        chosen = [low.get(decision.layer) is decision.precision for decision in self.decisions]
+        chosen = [quantized.get(layer_precision.layer) is layer_precision.precision for layer_precision in self.layer_precisions]
         places = np.flatnonzero(chosen)
         block = np.ix_(places, places)
         pairs = float(np.sum(np.triu(self.interaction_error[block], 1) ** 2))
@@ -92,13 +92,13 @@ def check(model: LossModel, trials: Sequence[Trial]) -> LossCheck:
     return LossCheck(factor, len(known), within, spread)
 
 
-def predicted_loss(low: ArrayLike, loss: NDArray[np.float64], interaction: NDArray[np.float64]) -> float:
-    """Return the second-order loss of an assignment: sum of h_i and of D_ij over its decisions, at least 0.
+def predicted_loss(quantized: ArrayLike, loss: NDArray[np.float64], interaction: NDArray[np.float64]) -> float:
+    """Return the second-order loss of an assignment: sum of h_i and of D_ij over its layer precisions, at least 0.
 
     Args:
-        low: (n,) true where a decision is taken, at most one of each layer.
+        quantized: (n,) true where a layer precision is taken, at most one of each layer.
         loss: (n,) each one's loss alone.
         interaction: (n, n) extra loss of each pair, symmetric, zero on the diagonal.
     """
-    mask = np.asarray(low, dtype=np.float64)
+    mask = np.asarray(quantized, dtype=np.float64)
     return max(float(mask @ loss + mask @ interaction @ mask / 2.0), 0.0)

@@ -12,13 +12,13 @@ MAX_FINALISTS = 6
 def pareto_front(trials: Sequence[Trial]) -> tuple[Trial, ...]:
     """Return the trials that no other beats, fastest first; of equal ones the earliest.
 
-    Accuracy is the excess over the budget on every validation sample, latency the ratio to the baseline of the same run.
+    Accuracy is the budget slack on every validation sample, latency the ratio to the baseline of the same run.
     """
     timed = [trial for trial in trials if trial.on_all is not None and trial.latency is not None]
-    timed.sort(key=lambda trial: (_ratio(trial), -_excess(trial), trial.index))
+    timed.sort(key=lambda trial: (_ratio(trial), -_slack(trial), trial.index))
     front: list[Trial] = []
     for trial in timed:
-        if not front or _excess(trial) > _excess(front[-1]):
+        if not front or _slack(trial) > _slack(front[-1]):
             front.append(trial)
     return tuple(front)
 
@@ -28,7 +28,7 @@ def _ratio(trial: Trial) -> float:
     return trial.latency.ratio
 
 
-def _excess(trial: Trial) -> float:
+def _slack(trial: Trial) -> float:
     assert trial.on_all is not None
     return trial.on_all.excess
 

@@ -1,18 +1,18 @@
-"""Orders of decisions, the cheapest first: what a bisection takes prefixes of.
+"""Orders of layer precisions, the cheapest first: what a bisection takes prefixes of.
 
-* ``loss``: by the measured quantization loss h of each decision alone.
+* ``loss``: by the measured quantization loss h of each layer precision alone.
 * ``hessian``: by the second-order estimate of the same.
-* ``conditional``: greedily, the decision that adds least given what is already low: h_i + sum over j already low of D_ij, with the
-  D_ij shrunk by their uncertainty (``certain_interactions``). Adding the sum of all D_ij up front instead made the order worse wherever
-  it was measured.
+* ``conditional``: greedily, the layer precision that adds least given what is already quantized: h_i + sum over j already quantized of
+  D_ij, with the D_ij shrunk by their uncertainty (``certain_interactions``). Adding the sum of all D_ij up front instead made the order
+  worse wherever it was measured.
 * ``hessian+dependency``: the same with the Hessian estimate s_i in place of h_i, and D_ij * sqrt(s_i s_j / (h_i h_j)) in place of D_ij.
 
-D_ij / (2 sqrt(h_i h_j)) is the cosine between what two decisions do to the outputs, and holds whatever their sizes are. The Hessian
-estimate is off the measured loss by a factor of its own at every decision (at 4 bits commonly 2). Next to interactions on the scale of the
-losses that made the form that the order goes by negative for some sets, and the order worse than without interactions.
+D_ij / (2 sqrt(h_i h_j)) is the cosine between what two layer precisions do to the outputs, and holds whatever their sizes are. The Hessian
+estimate is off the measured loss by a factor of its own at every layer precision (at 4 bits commonly 2). Next to interactions on the scale
+of the losses that made the form that the order goes by negative for some sets, and the order worse than without interactions.
 
-Every decision is in an order once. Where a layer may take several precisions, a later decision of a layer replaces the former: what it
-adds is counted against that, and a prefix gives each layer the last one that it has in there.
+Every layer precision is in an order once. Where a layer may take several precisions, a later layer precision of a layer replaces the
+former: what it adds is counted against that, and a prefix gives each layer the last one that it has in there.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.interactions import DependencyMatrix
 from calibration.sensitivity.records import SensitivityTable
 from engine_builder.config.config import Order
-from engine_builder.search.search_space import Groups, settled
+from engine_builder.search.search_space import Groups, legalized
 
 
-def orders_from(table: SensitivityTable, dependencies: DependencyMatrix, wanted: Sequence[Order]) -> dict[str, tuple[Decision, ...]]:
+def orders_from(table: SensitivityTable, dependencies: DependencyMatrix, wanted: Sequence[Order]) -> dict[str, tuple[LayerPrecision, ...]]:
     """Return each wanted order; two that came out alike are both there, since trials are shared by content."""
-    decisions = tuple(row.decision for row in table.rows)
+    layer_precisions = tuple(row.layer_precision for row in table.rows)
     loss = np.array([row.loss for row in table.rows])
     hessian = np.array([row.loss if row.hessian is None else row.hessian for row in table.rows])
     made: Mapping[Order, tuple[int, ...]] = {
@@ -41,21 +41,21 @@ def orders_from(table: SensitivityTable, dependencies: DependencyMatrix, wanted:
         Order.HESSIAN_AND_DEPENDENCY: dependency_order(hessian, dependencies, loss),
         Order.CONDITIONAL: dependency_order(loss, dependencies, loss),
     }
-    return {order.value: tuple(decisions[index] for index in made[order]) for order in wanted}
+    return {order.value: tuple(layer_precisions[index] for index in made[order]) for order in wanted}
 
 
 def dependency_order(alone: NDArray[np.float64], dependencies: DependencyMatrix, measured: NDArray[np.float64]) -> tuple[int, ...]:
     """Return indices so that each adds least to the loss given those before it, as far as the dependencies are certain.
 
     Args:
-        alone: (n,), loss of each decision alone by any estimate, in the order of the matrix.
+        alone: (n,), loss of each layer precision alone by any estimate, in the order of the matrix.
         dependencies: Their interactions with standard errors.
         measured: (n,), the measured loss of each alone, which the interactions go with; ``alone`` itself where that is measured.
     """
     interaction = certain_interactions(dependencies, measured)
     if alone is not measured:
         interaction = rescaled(interaction, measured, alone)
-    return conditional_order(alone, interaction, [decision.layer for decision in dependencies.decisions])
+    return conditional_order(alone, interaction, [layer_precision.layer for layer_precision in dependencies.layer_precisions])
 
 
 def rescaled(interaction: NDArray[np.float64], measured: NDArray[np.float64], alone: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -103,29 +103,31 @@ def conditional_order(alone: NDArray[np.float64], interaction: NDArray[np.float6
 
 
 def prefixes(
-    order: Sequence[Decision], groups: Groups = (), is_worth: Callable[[Decision, Decision], bool] = lambda new, former: True
+    order: Sequence[LayerPrecision],
+    groups: Groups = (),
+    is_worth: Callable[[LayerPrecision, LayerPrecision], bool] = lambda new, former: True,
 ) -> tuple[dict[str, Precision], ...]:
-    """Return the assignments that the prefixes of an order make, each once; a whole order of one decision a layer is left out.
+    """Return the assignments that the prefixes of an order make, each once; a whole order of one layer precision a layer is left out.
 
-    That one is the engine with every layer low, which is known before any prefix is tried.
+    That one is the engine with every layer quantized, which is known before any prefix is tried.
 
     Args:
-        order: Decisions, the cheapest first.
+        order: Layer precisions, the cheapest first.
         groups: Names of layers that only pay together: a group of more than one choice stays at the baseline.
-        is_worth: Told a decision and the former one of its layer, returns whether it replaces that.
+        is_worth: Told a layer precision and the former one of its layer, returns whether it replaces that.
     """
-    taken: dict[str, Decision] = {}
-    rungs: list[dict[str, Precision]] = []
-    for decision in order:
-        former = taken.get(decision.layer)
-        if former is None or is_worth(decision, former):
-            taken[decision.layer] = decision
-            rung = settled({layer: choice.precision for layer, choice in taken.items()}, groups)
-            if rung and (not rungs or rung != rungs[-1]):
-                rungs.append(rung)
-    is_single = len({decision.layer for decision in order}) == len(order)
-    everything = {decision.layer: decision.precision for decision in order}
-    return tuple(rungs[:-1] if is_single and rungs and rungs[-1] == everything else rungs)
+    taken: dict[str, LayerPrecision] = {}
+    candidates: list[dict[str, Precision]] = []
+    for layer_precision in order:
+        former = taken.get(layer_precision.layer)
+        if former is None or is_worth(layer_precision, former):
+            taken[layer_precision.layer] = layer_precision
+            candidate = legalized({layer: choice.precision for layer, choice in taken.items()}, groups)
+            if candidate and (not candidates or candidate != candidates[-1]):
+                candidates.append(candidate)
+    is_single = len({layer_precision.layer for layer_precision in order}) == len(order)
+    everything = {layer_precision.layer: layer_precision.precision for layer_precision in order}
+    return tuple(candidates[:-1] if is_single and candidates and candidates[-1] == everything else candidates)
 
 
 def certain_interactions(dependencies: DependencyMatrix, measured: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -138,10 +140,10 @@ def certain_interactions(dependencies: DependencyMatrix, measured: NDArray[np.fl
 
     Args:
         dependencies: The interactions with standard errors.
-        measured: (n,), the measured loss of each decision alone.
+        measured: (n,), the measured loss of each layer precision alone.
     """
-    layers = np.array([decision.layer for decision in dependencies.decisions])
-    place = {decision: index for index, decision in enumerate(dependencies.decisions)}
+    layers = np.array([layer_precision.layer for layer_precision in dependencies.layer_precisions])
+    place = {layer_precision: index for index, layer_precision in enumerate(dependencies.layer_precisions)}
     tested = np.zeros(dependencies.interaction.shape, dtype=bool)
     for test in dependencies.tests:
         i, j = place[test.first], place[test.second]

@@ -1,13 +1,15 @@
 """The search: which assignment to try next, given what the trials so far found. Pure: the same trials give the same proposals.
 
-1. The baseline and the uniform engines: every layer low, in the first precision, then in each other one. If all of those that could be
-   built meet the budget, only time is left to search for: the end of the predicted frontier is tried and, where that came out slower
-   than predicted, the end of the refitted one. If the first of them misses it, its products alone are tried next: all low but the
-   residual sums.
-2. Bisection over each ladder: a ladder is a sequence of assignments, the cheapest in accuracy first: the predicted frontier, or the
-   prefixes of an order. It decides on the shrunk excess (shrinkage.py); then the rungs around the boundary are tried, whatever the
-   answers were. A rung that is predicted to be slower than an engine already found, beyond the error of predictions, is not tried.
-3. Trials are known by their fingerprint, so that ladders share them. Three failures in a row end the search with what was found.
+1. The baseline and the one-format engines: every layer quantized, in the first precision, then in each other one. If all of those that
+   could be built meet the budget, only time is left to search for: the end of the predicted frontier is tried and, where that came out
+   slower than predicted, the end of the refitted one. If the first of them misses it, it is tried next without its residual
+   adds.
+2. Bisection over each candidate sequence: it holds assignments, the cheapest in accuracy first: the predicted frontier, or the
+   prefixes of an order. It decides on the shrunk budget slack (drop_shrinkage.py); then the candidates around the boundary are tried,
+   whatever the answers were. A candidate that is predicted to be slower than an engine already found, beyond the error of predictions, is
+   not tried.
+3. Trials are known by their fingerprint, so that candidate sequences share them. Three failures in a row end the search with what was
+   found.
 """
 
 from __future__ import annotations
@@ -17,39 +19,41 @@ from dataclasses import dataclass
 
 from engine_builder.bisection import Bisection
 from engine_builder.records.trial import Accuracy, Trial
-from engine_builder.search.drop_shrinkage import shrunk_excess
-from engine_builder.search.search_space import BASELINE, PRODUCTS, Low
+from engine_builder.search.drop_shrinkage import shrunk_slack
+from engine_builder.search.search_space import BASELINE, WITHOUT_RESIDUAL_ADDS, QuantizedLayers
 
-FRONTIER, REFINED = "frontier", "refine"  # names of the ladder that is predicted first, and of that from models refitted to all trials
-FIRST_TRIALS = 2  # the baseline and the first uniform engine
+# names of the candidate sequence that is predicted first, and of that from models refitted to all trials
+FRONTIER, REFINED = "frontier", "refine"
+FIRST_TRIALS = 2  # the baseline and the first one-format engine
 MAX_FAILURES = 3  # in a row
 DEFAULT_MAX_TRIALS = 40
 TOLERANCE = 0.05  # relative error of a predicted latency, about
-OPENING = 0.02  # a ladder is bisected on while a rung is predicted to be at most this much slower than the best engine so far
+# a candidate sequence is bisected on while a candidate is predicted to be at most this much slower than the best engine so far
+OPENING = 0.02
 WORTH_TRYING = 0.03  # over the baseline: a smaller predicted gain is within the error of predictions
-AROUND = (-1, 1, 2)  # rungs tried around the boundary, relative to it
+AROUND = (-1, 1, 2)  # candidates tried around the boundary, relative to it
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """What to try, and why."""
 
-    low: Low
+    quantized: QuantizedLayers
     order: str
 
 
 @dataclass(frozen=True, slots=True)
-class Ladder:
+class CandidateSequence:
     """Assignments of growing cost in accuracy, and the latency that is predicted for each as a ratio to the baseline's."""
 
     name: str
-    rungs: tuple[Low, ...]
+    rungs: tuple[QuantizedLayers, ...]
     ratios: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Check that there is a prediction for every rung."""
+        """Check that there is a prediction for every candidate."""
         if len(self.rungs) != len(self.ratios):
-            raise ValueError(f"ladder {self.name!r} has {len(self.rungs)} rungs and {len(self.ratios)} predictions")
+            raise ValueError(f"candidate sequence {self.name!r} has {len(self.rungs)} candidates and {len(self.ratios)} predictions")
 
 
 def mean_seconds(trials: Iterable[Trial]) -> float:
@@ -63,30 +67,30 @@ class Search:
 
     def __init__(
         self,
-        uniform: Mapping[str, Low],
-        ladders: Callable[[Sequence[Trial]], Iterator[Ladder]],
-        fingerprint: Callable[[Low], str],
+        one_format: Mapping[str, QuantizedLayers],
+        sequences: Callable[[Sequence[Trial]], Iterator[CandidateSequence]],
+        fingerprint: Callable[[QuantizedLayers], str],
         *,
         max_trials: int | None,
         max_seconds: float | None,
         seconds: Callable[[], float],
         view: Callable[[Sequence[Trial]], Callable[[Trial], Accuracy | None]],
-        products: Low | None = None,
+        without_residual_adds: QuantizedLayers | None = None,
     ) -> None:
         """Start.
 
         Args:
-            uniform: The uniform engines by name, in the order in which they are tried.
-            ladders: Called once with the list of trials, which goes on growing; yields the ladders to bisect, in order.
+            one_format: The one-format engines by name, in the order in which they are tried.
+            sequences: Called once with the list of trials, which goes on growing; yields the candidate sequences to bisect, in order.
             fingerprint: Name of an assignment by its content.
             max_trials: Trials at the most, the first two included.
             max_seconds: No trial is proposed that would end past this, if it took the mean of those so far; the first two always are.
             seconds: What the job's stages so far took, as recorded.
-            products: The first uniform engine without its residual sums, where it has any.
-            view: Told the baseline's and the uniform engines' trials, returns which accuracy of a trial the search may look at.
+            without_residual_adds: The first one-format engine without its residual adds, where it has any.
+            view: Told the baseline's and the one-format engines' trials, returns which accuracy of a trial the search may look at.
         """
         self.trials: list[Trial] = []
-        self._ladders = ladders
+        self._sequences = sequences
         self.fingerprint = fingerprint
         self.ended = "running"  # why the search is over, once it is
         self._max_trials = max_trials or DEFAULT_MAX_TRIALS
@@ -94,7 +98,7 @@ class Search:
         self._seconds = seconds
         self._view_of = view
         self._view: Callable[[Trial], Accuracy | None] = lambda trial: None  # until the first trials are known
-        self._plan = self._steps(uniform, products or {})
+        self._plan = self._steps(one_format, without_residual_adds or {})
         self._next: Proposal | None = next(self._plan)
 
     def next(self) -> Proposal | None:
@@ -108,7 +112,7 @@ class Search:
         if ended is None:
             try:
                 proposal = self._plan.send(trial)
-                ended = self._limit()  # again: what yields the ladders may have taken the time that was left
+                ended = self._limit()  # again: what yields the candidate sequences may have taken the time that was left
                 self._next = proposal if ended is None else None
             except StopIteration:
                 ended = "nothing left to try"
@@ -129,55 +133,55 @@ class Search:
                 return f"the limit of {self._max_seconds:g} seconds leaves no time for another trial of about {usual:.3g} seconds"
         return None
 
-    def _steps(self, uniform: Mapping[str, Low], products: Low) -> Generator[Proposal, Trial, None]:
+    def _steps(self, one_format: Mapping[str, QuantizedLayers], without_residual_adds: QuantizedLayers) -> Generator[Proposal, Trial, None]:
         known = {self.fingerprint({}): (yield Proposal({}, BASELINE))}
-        if not any(uniform.values()):
+        if not any(one_format.values()):
             return
         tried = []
-        for name, low in uniform.items():
-            tried.append((yield from self._try(low, name, known)))
+        for name, quantized in one_format.items():
+            tried.append((yield from self._try(quantized, name, known)))
         self._view = self._view_of(self.trials)
         built = [trial for trial in tried if trial.failure is None]
         lossless = bool(built) and all(self._is_met(trial) for trial in built)
-        if products and not self._is_met(tried[0]):
-            yield from self._try(products, PRODUCTS, known)
-        for ladder in self._ladders(self.trials):
+        if without_residual_adds and not self._is_met(tried[0]):
+            yield from self._try(without_residual_adds, WITHOUT_RESIDUAL_ADDS, known)
+        for sequence in self._sequences(self.trials):
             if not lossless:
-                yield from self._climb(ladder, known)
-            elif ladder.name == REFINED:  # by now the baseline is to be beaten, too
+                yield from self._climb(sequence, known)
+            elif sequence.name == REFINED:  # by now the baseline is to be beaten, too
                 fastest = _fastest([trial for trial in self.trials if self._is_met(trial)])
-                yield from self._quicken(ladder, known, min(fastest, 1.0 - WORTH_TRYING))
-            elif (ladder.name == FRONTIER or all(trial.latency is None for trial in built)) and (
-                yield from self._quicken(ladder, known, _fastest(built))
+                yield from self._quicken(sequence, known, min(fastest, 1.0 - WORTH_TRYING))
+            elif (sequence.name == FRONTIER or all(trial.latency is None for trial in built)) and (
+                yield from self._quicken(sequence, known, _fastest(built))
             ):
                 return
 
-    def _quicken(self, ladder: Ladder, known: dict[str, Trial], below: float) -> Generator[Proposal, Trial, bool]:
+    def _quicken(self, sequence: CandidateSequence, known: dict[str, Trial], below: float) -> Generator[Proposal, Trial, bool]:
         """Try the assignment that is predicted to be fastest, if its ratio is below; return whether no more is to be found out."""
-        if not ladder.ratios or ladder.ratios[-1] >= below:
+        if not sequence.ratios or sequence.ratios[-1] >= below:
             return True
-        trial = yield from self._try(ladder.rungs[-1], ladder.name, known)
-        return trial.latency is not None and trial.latency.ratio <= ladder.ratios[-1] * (1.0 + TOLERANCE)
+        trial = yield from self._try(sequence.rungs[-1], sequence.name, known)
+        return trial.latency is not None and trial.latency.ratio <= sequence.ratios[-1] * (1.0 + TOLERANCE)
 
-    def _climb(self, ladder: Ladder, known: dict[str, Trial]) -> Generator[Proposal, Trial, None]:
-        """Bisect a ladder for as long as a rung that is still open may win, then try the rungs around the boundary that may."""
-        state = Bisection(0, len(ladder.rungs))
-        while (rung := state.next()) is not None and self._may_win(ladder, range(state.low + 1, state.high + 1), OPENING):
-            trial = yield from self._try(ladder.rungs[rung - 1], ladder.name, known)
-            state = state.tell(rung, met=self._fits(trial))
-        for rung in (state.low + offset for offset in AROUND):
-            if 1 <= rung <= len(ladder.rungs) and self._may_win(ladder, (rung,), TOLERANCE):
-                yield from self._try(ladder.rungs[rung - 1], ladder.name, known)
+    def _climb(self, sequence: CandidateSequence, known: dict[str, Trial]) -> Generator[Proposal, Trial, None]:
+        """Bisect a sequence for as long as a candidate that is still open may win, then try those around the boundary that may."""
+        state = Bisection(0, len(sequence.rungs))
+        while (candidate := state.next()) is not None and self._may_win(sequence, range(state.low + 1, state.high + 1), OPENING):
+            trial = yield from self._try(sequence.rungs[candidate - 1], sequence.name, known)
+            state = state.tell(candidate, met=self._fits(trial))
+        for candidate in (state.low + offset for offset in AROUND):
+            if 1 <= candidate <= len(sequence.rungs) and self._may_win(sequence, (candidate,), TOLERANCE):
+                yield from self._try(sequence.rungs[candidate - 1], sequence.name, known)
 
-    def _may_win(self, ladder: Ladder, rungs: Iterable[int], tolerance: float) -> bool:
-        """Return whether one of the rungs is predicted to be about as fast as the fastest engine that meets the budget, or faster."""
+    def _may_win(self, sequence: CandidateSequence, candidates: Iterable[int], tolerance: float) -> bool:
+        """Return whether one of the candidates is predicted to be about as fast as the fastest engine that meets the budget, or faster."""
         best = min((trial.latency.ratio for trial in self.trials if trial.latency is not None and self._is_met(trial)), default=1.0)
-        return any(ladder.ratios[rung - 1] <= best * (1.0 + tolerance) for rung in rungs)
+        return any(sequence.ratios[candidate - 1] <= best * (1.0 + tolerance) for candidate in candidates)
 
-    def _try(self, low: Low, order: str, known: dict[str, Trial]) -> Generator[Proposal, Trial, Trial]:
-        name = self.fingerprint(low)
+    def _try(self, quantized: QuantizedLayers, order: str, known: dict[str, Trial]) -> Generator[Proposal, Trial, Trial]:
+        name = self.fingerprint(quantized)
         if name not in known:
-            known[name] = yield Proposal(low, order)
+            known[name] = yield Proposal(quantized, order)
         return known[name]
 
     def _is_met(self, trial: Trial) -> bool:
@@ -189,7 +193,7 @@ class Search:
         """Return whether the budget is likely to be met, given all trials."""
         accuracy = self._view(trial)
         seen = [item for other in self.trials if (item := self._view(other)) is not None]
-        return accuracy is not None and shrunk_excess(accuracy, seen) >= 0.0
+        return accuracy is not None and shrunk_slack(accuracy, seen) >= 0.0
 
 
 def _fastest(trials: Sequence[Trial]) -> float:

@@ -1,65 +1,66 @@
 """What the layers of an assignment may choose from: precisions, one for each layer, some of them for several layers together.
 
-* A layer has at most one precision below the baseline's. Where decisions come one after another, a later one replaces the former.
-* The uniform engine of a precision has every layer in it that can take it; the others take the first precision that they can take. It is
-  the same as the engine of that first precision but for the layers at hand, and faster than one that leaves them in floats.
-* The layers of a group take a precision together or none does (an attention's two products): apart they stay at the baseline.
+* A layer has at most one precision below the baseline's. Where layer precisions come one after another, a later one replaces the former.
+* The one-format engine of a precision (all-INT8, all-FP8, ...) has every layer in it that can take it; the others take the first
+  precision that they can take. It is the same as the engine of that first precision but for the layers at hand, and faster than one that
+  leaves them in floats.
+* The layers of a group take a precision together or none does (an attention's two matmuls): apart they stay at the baseline.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 
-PRODUCTS = "products"  # the name of the engine with every product low
-BASELINE = "baseline"  # the name of the baseline engine, beside those of the precisions and of the uniform engines
-Low = Mapping[str, Precision]  # the low layers of an assignment
+WITHOUT_RESIDUAL_ADDS = "products"  # the name of the engine with every layer quantized but the residual adds
+BASELINE = "baseline"  # the name of the baseline engine, beside those of the precisions and of the one-format engines
+QuantizedLayers = Mapping[str, Precision]  # the quantized layers of an assignment
 Groups = Sequence[Sequence[str]]  # names of layers that only pay together
 
 
-def able_from(decisions: Iterable[Decision]) -> dict[str, tuple[Precision, ...]]:
-    """Return the precisions that each layer may take, in the order of the decisions."""
+def eligible_from(layer_precisions: Iterable[LayerPrecision]) -> dict[str, tuple[Precision, ...]]:
+    """Return the precisions that each layer may take, in the order of the layer precisions."""
     found: dict[str, list[Precision]] = {}
-    for decision in decisions:
-        found.setdefault(decision.layer, []).append(decision.precision)
+    for layer_precision in layer_precisions:
+        found.setdefault(layer_precision.layer, []).append(layer_precision.precision)
     return {layer: tuple(kinds) for layer, kinds in found.items()}
 
 
-def uniform_engines(able: Mapping[str, Sequence[Precision]], precisions: Sequence[Precision]) -> dict[str, dict[str, Precision]]:
-    """Return the uniform engine of each precision that a layer can take: ``all_low`` is that of the first, then ``all_fp8`` and so on.
+def one_format_engines(eligible: Mapping[str, Sequence[Precision]], precisions: Sequence[Precision]) -> dict[str, dict[str, Precision]]:
+    """Return the one-format engine of each precision that a layer can take: ``all_low`` is the first, then ``all_fp8`` and so on.
 
     Args:
-        able: The precisions that each layer can take, the target's first choice first.
+        eligible: The precisions that each layer can take, the target's first choice first.
         precisions: The target's, in its order.
     """
-    used = [precision for precision in precisions if any(precision in kinds for kinds in able.values())]
+    used = [precision for precision in precisions if any(precision in kinds for kinds in eligible.values())]
     engines: dict[str, dict[str, Precision]] = {}
     for precision in used:
-        low = {layer: precision if precision in kinds else kinds[0] for layer, kinds in able.items() if kinds}
-        if low not in engines.values():
-            engines["all_low" if precision is used[0] else f"all_{precision}"] = low
+        quantized = {layer: precision if precision in kinds else kinds[0] for layer, kinds in eligible.items() if kinds}
+        if quantized not in engines.values():
+            engines["all_low" if precision is used[0] else f"all_{precision}"] = quantized
     return engines
 
 
-def products_engine(uniform: Mapping[str, Low], sums: Collection[str]) -> dict[str, Precision]:
-    """Return the first uniform engine with its residual sums at the baseline; empty where that is no other engine.
+def engine_without_residual_adds(one_format: Mapping[str, QuantizedLayers], residual_adds: Collection[str]) -> dict[str, Precision]:
+    """Return the first one-format engine with its residual adds at the baseline; empty where that is no other engine.
 
-    Sums on the residual stream of a transformer may lose more than all of its products together, and compute next to nothing; the layers
-    that multiply, all of them low, are what one would build by hand.
+    Residual adds of a transformer may lose more than all of its matmuls together, and compute next to nothing; the layers that multiply,
+    all of them quantized, are what one would build by hand.
 
     Args:
-        uniform: The uniform engines, in their order.
-        sums: Names of the residual sums.
+        one_format: The one-format engines, in their order.
+        residual_adds: Names of the residual adds.
     """
-    first = next(iter(uniform.values()), {})
-    products = {layer: precision for layer, precision in first.items() if layer not in sums}
-    return products if len(products) < len(first) else {}
+    first = next(iter(one_format.values()), {})
+    without_residual_adds = {layer: precision for layer, precision in first.items() if layer not in residual_adds}
+    return without_residual_adds if len(without_residual_adds) < len(first) else {}
 
 
-def is_uniform(order: str) -> bool:
-    """Return whether a trial's ``order`` is the name of a uniform engine."""
+def is_one_format(order: str) -> bool:
+    """Return whether a trial's ``order`` is the name of a one-format engine."""
     return order.startswith("all_")
 
 
@@ -72,12 +73,12 @@ def units(layers: Iterable[str], groups: Groups) -> tuple[tuple[str, ...], ...]:
     return tuple(dict.fromkeys(unit.values()))
 
 
-def choices_of(unit: Sequence[str], able: Mapping[str, Sequence[Precision]]) -> tuple[Precision, ...]:
+def choices_of(unit: Sequence[str], eligible: Mapping[str, Sequence[Precision]]) -> tuple[Precision, ...]:
     """Return the precisions that all layers of a unit can take, in the order of the first one's."""
-    return tuple(precision for precision in able.get(unit[0], ()) if all(precision in able.get(layer, ()) for layer in unit))
+    return tuple(precision for precision in eligible.get(unit[0], ()) if all(precision in eligible.get(layer, ()) for layer in unit))
 
 
-def settled(low: Low, groups: Groups) -> dict[str, Precision]:
+def legalized(quantized: QuantizedLayers, groups: Groups) -> dict[str, Precision]:
     """Return the assignment with every group that is not of one precision left at the baseline, as the engine would have it."""
-    apart = {layer for unit in units(low, groups) if len({low.get(layer) for layer in unit}) > 1 for layer in unit}
-    return {layer: precision for layer, precision in low.items() if layer not in apart}
+    apart = {layer for unit in units(quantized, groups) if len({quantized.get(layer) for layer in unit}) > 1 for layer in unit}
+    return {layer: precision for layer, precision in quantized.items() if layer not in apart}

@@ -1,15 +1,15 @@
 r"""Latency of any assignment, predicted from few measurements, with conversions between neighbours of different precision.
 
-    T(S) = T(baseline) - sum over decisions d of gain_d + kappa * converted(S) + sum over precisions p of overhead_p * |S_p|
+    T(S) = T(baseline) - sum over layer precisions d of gain_d + kappa * converted(S) + sum over precisions p of overhead_p * |S_p|
 
-* gain_d: time of the layer's own kernel in the baseline engine minus that in the uniform engine of the precision, from the runtime's
+* gain_d: time of the layer's own kernel in the baseline engine minus that in the one-format engine of the precision, from the runtime's
   profile;
 * converted(S): elements that are stored in another form than they are written in. each format that inputs are rounded to is a
   form of its own, all else is floats;
 * kappa: milliseconds for one such element, fitted to the timed trials (least squares, with the first guess as a prior; not negative);
 * overhead_p: what the above leaves unexplained of the engine with most layers in p, for one layer.
 
-Gains of single layers alone do not predict anything here: what a layer saves depends on whether its neighbours are low too.
+Gains of single layers alone do not predict anything here: what a layer saves depends on whether its neighbours are quantized too.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
-from engine_builder.search.search_space import Low
+from engine_builder.search.search_space import QuantizedLayers
 
 FIRST_GUESS_MS = 1.5e-6  # of converting one element, before any mixed engine was timed
 TIMING_ERROR = 0.01  # of a timed ratio, about
@@ -30,7 +30,7 @@ FLOATS = 0  # the form of a tensor that is not quantized
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class TensorEdge:
     """A tensor between layers."""
 
     producer: str | None  # the layer that writes it in its own form; None if it is written as floats
@@ -44,7 +44,7 @@ class Flow:
 class Timed:
     """A timed assignment."""
 
-    low: Low
+    quantized: QuantizedLayers
     ratio: float  # of the baseline's latency
 
 
@@ -53,23 +53,23 @@ class TimeModel:
     """Predicts the latency of an assignment as a ratio to the baseline's."""
 
     baseline_ms: float
-    gain_ms: Mapping[Decision, float]
-    flows: tuple[Flow, ...]
+    gain_ms: Mapping[LayerPrecision, float]
+    edges: tuple[TensorEdge, ...]
     conversion_ms: float  # kappa
     overhead_ms: Mapping[Precision, float]  # of one layer in the precision
 
-    def ratio(self, low: Low) -> float:
+    def ratio(self, quantized: QuantizedLayers) -> float:
         """Return the predicted latency over the baseline's.
 
         Args:
-            low: The precision of each low layer.
+            quantized: The precision of each quantized layer.
         """
-        spent = sum(self.cost_ms(Decision(layer, precision)) for layer, precision in low.items())
-        return (self.baseline_ms + spent + self.conversion_ms * converted(self.flows, low)) / self.baseline_ms
+        spent = sum(self.cost_ms(LayerPrecision(layer, precision)) for layer, precision in quantized.items())
+        return (self.baseline_ms + spent + self.conversion_ms * converted(self.edges, quantized)) / self.baseline_ms
 
-    def cost_ms(self, decision: Decision) -> float:
-        """Return what a decision adds by itself, conversions apart; negative where it saves time."""
-        return self.overhead_ms.get(decision.precision, 0.0) - self.gain_ms.get(decision, 0.0)
+    def cost_ms(self, layer_precision: LayerPrecision) -> float:
+        """Return what a layer precision adds by itself, conversions apart; negative where it saves time."""
+        return self.overhead_ms.get(layer_precision.precision, 0.0) - self.gain_ms.get(layer_precision, 0.0)
 
 
 def unblamed(model: TimeModel, trials: Sequence[Timed]) -> TimeModel:
@@ -83,7 +83,7 @@ def unblamed(model: TimeModel, trials: Sequence[Timed]) -> TimeModel:
     """
     found = dict(model.overhead_ms)
     for precision in found:
-        most = max(trials, key=lambda trial: sum(item is precision for item in trial.low.values()))
+        most = max(trials, key=lambda trial: sum(item is precision for item in trial.quantized.values()))
         if most.ratio > 1.0:
             found[precision] = min(found[precision], 0.0)
     return replace(model, overhead_ms=found)
@@ -105,35 +105,35 @@ def conversions(written: int, read: Collection[int], *, is_fused: bool) -> int:
     return max(len(read) - 1, 0) if is_fused else len(read) - (written in read)
 
 
-def converted(flows: Sequence[Flow], low: Low) -> int:
-    """Return the elements that an engine with these low layers converts."""
+def converted(edges: Sequence[TensorEdge], quantized: QuantizedLayers) -> int:
+    """Return the elements that an engine with these quantized layers converts."""
     total = 0
-    for flow in flows:
-        read = {form_of(low.get(layer)) for layer in flow.readers}
-        if flow.float_readers:
+    for edge in edges:
+        read = {form_of(quantized.get(layer)) for layer in edge.readers}
+        if edge.float_readers:
             read.add(FLOATS)
-        written = FLOATS if flow.producer is None else form_of(low.get(flow.producer))
-        total += flow.elements * conversions(written, read, is_fused=flow.is_fused)
+        written = FLOATS if edge.producer is None else form_of(quantized.get(edge.producer))
+        total += edge.elements * conversions(written, read, is_fused=edge.is_fused)
     return total
 
 
-def fit(baseline_ms: float, gain_ms: Mapping[Decision, float], flows: Sequence[Flow], trials: Sequence[Timed]) -> TimeModel:
+def fit(baseline_ms: float, gain_ms: Mapping[LayerPrecision, float], edges: Sequence[TensorEdge], trials: Sequence[Timed]) -> TimeModel:
     """Return the model that explains the timed trials best.
 
     Args:
         baseline_ms: Median latency of the baseline engine.
-        gain_ms: What each decision saves in the layer's own kernel.
-        flows: The tensors between layers.
+        gain_ms: What each layer precision saves in the layer's own kernel.
+        edges: The tensors between layers.
         trials: What was timed; for each precision, the assignment with most layers in it fixes the overhead.
     """
-    bare = TimeModel(baseline_ms, gain_ms, tuple(flows), 0.0, {})
-    precisions = tuple(dict.fromkeys(precision for trial in trials for precision in trial.low.values()))
+    bare = TimeModel(baseline_ms, gain_ms, tuple(edges), 0.0, {})
+    precisions = tuple(dict.fromkeys(precision for trial in trials for precision in trial.quantized.values()))
     if not precisions:
         return replace(bare, conversion_ms=FIRST_GUESS_MS)
-    counts = np.array([[Counter(trial.low.values())[precision] for precision in precisions] for trial in trials], dtype=np.float64)
+    counts = np.array([[Counter(trial.quantized.values())[precision] for precision in precisions] for trial in trials], dtype=np.float64)
     fixing = list(dict.fromkeys(int(index) for index in np.argmax(counts, axis=0)))
-    unexplained = np.array([(trial.ratio - bare.ratio(trial.low)) * baseline_ms for trial in trials])
-    stored = np.array([float(converted(flows, trial.low)) for trial in trials])
+    unexplained = np.array([(trial.ratio - bare.ratio(trial.quantized)) * baseline_ms for trial in trials])
+    stored = np.array([float(converted(edges, trial.quantized)) for trial in trials])
 
     # The engines in ``fixing`` fix the overheads for any kappa. With those put in, what is unexplained of every other trial is linear in
     # kappa alone.

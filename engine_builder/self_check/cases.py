@@ -14,7 +14,7 @@ from calibration.graph.layers import Layer, LayerKind, find_layers
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.task_losses import losses
 from engine_builder.qdq.rules.eligibility import Eligibility
-from engine_builder.qdq.rules.legalize import settle
+from engine_builder.qdq.rules.legalize import legalize
 from engine_builder.self_check.model import BATCH, INPUT, PICTURE
 
 
@@ -69,9 +69,9 @@ def file_stem(case: Case) -> str:
 def assignment_of(case: Case, model: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, Precision]:
     """Return the precision of every layer of the prepared model, as an engine can have it."""
     eligibility = Eligibility(model, layers)
-    able = [layer.name for layer in layers if eligibility.can_take(layer, Precision.INT8)]
-    low = dict.fromkeys(able[:: case.every], Precision.INT8) if case.every else {}
-    return dict(settle(model, layers, low).precisions)
+    eligible = [layer.name for layer in layers if eligibility.can_take(layer, Precision.INT8)]
+    quantized = dict.fromkeys(eligible[:: case.every], Precision.INT8) if case.every else {}
+    return dict(legalize(model, layers, quantized).precisions)
 
 
 def asked_of(precisions: Mapping[str, Precision], layers: Sequence[Layer]) -> dict[str, Precision]:

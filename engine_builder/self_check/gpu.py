@@ -12,7 +12,7 @@ import numpy as np
 from calibration.codec import json_from_value, value_from_json
 from calibration.graph.layers import find_layers
 from calibration.onnx_model.model_io import read_model
-from engine_builder.backends.achieved_precision import reached
+from engine_builder.backends.achieved_precision import achieved_precisions
 from engine_builder.backends.gpu.catalogue import gpu_by_name
 from engine_builder.backends.gpu.cuda_runtime import CudaRuntime
 from engine_builder.backends.gpu.devices import open_cuda
@@ -83,7 +83,7 @@ def gpu_build(
     engine = backend.build(explicit, context.scratch / "engine.plan", shapes=shapes_of(case))
     seconds = time.perf_counter() - start
     context.workspace.copy(engine.path, PLAN.format(file_stem(case)))
-    rows = reached(engine.kernels, asked_of(assignment_of(case, model, layers), layers))
+    rows = achieved_precisions(engine.kernels, asked_of(assignment_of(case, model, layers), layers))
     found: dict[str, object] = {
         "build_seconds": seconds,
         "plan_bytes": engine.size_bytes,

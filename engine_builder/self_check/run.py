@@ -1,4 +1,4 @@
-"""Proves on a machine what can be proved there: names, builds, precisions reached, accuracy and, on a GPU, time.
+"""Proves on a machine what can be proved there: names, builds, achieved precisions, accuracy and, on a GPU, time.
 
 Every piece of work is a stage in a child process, so a crash is a failed check. What a machine cannot do is skipped, and said. The result
 is a list of checks, each with what was found and, unless it passed, what to do.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from calibration.codec import value_from_json
 from calibration.errors import OptimizerError
-from engine_builder.backends.achieved_precision import Reached
+from engine_builder.backends.achieved_precision import AchievedPrecision
 from engine_builder.backends.gpu.catalogue import gpu_by_name
 from engine_builder.backends.nvidia.tensorrt_rtx import supported_gpus
 from engine_builder.errors import UnsupportedTargetError
@@ -163,7 +163,7 @@ def _rtx(result: SelfCheck, run: RunStage, case: Case, gpu: str) -> None:
     name = f"{case.name}: tensorrt-rtx plan"
     found = result.attempt(name, run, "rtx_build", {"case": case.name, "gpu": gpu}, f"rtx {case.name}")
     if found is not None:
-        good, said = _reached(found)
+        good, said = _achieved(found)
         result.add(name, good, f"for {gpu}: {said}", f"see rule and layer in the file, and {REPORT}")
 
 
@@ -174,7 +174,7 @@ def _gpu_engine(result: SelfCheck, run: RunStage, case: Case, gpu: str) -> bool:
         return False
     seconds, plan_bytes = value_from_json(float, found["build_seconds"]), value_from_json(int, found["plan_bytes"])
     result.add(name, True, f"built in {seconds:.1f} s, {plan_bytes / 1e6:.2f} MB", "")
-    good, said = _reached(found)
+    good, said = _achieved(found)
     result.add(f"{case.name}: precision on the GPU", good, said, f"the inspector says otherwise than was asked: {REPORT}")
     name = f"{case.name}: accuracy on the GPU"
     ran = result.attempt(name, run, "gpu_run", {"case": case.name}, f"ran {case.name}")
@@ -242,8 +242,8 @@ def _prediction(result: SelfCheck, timings: Mapping[str, EngineTimes], gpu: str,
     result.add(name, good, said, todo)
 
 
-def _reached(found: Mapping[str, object]) -> tuple[bool, str]:
-    rows = value_from_json(tuple[Reached, ...], found["reached"])
+def _achieved(found: Mapping[str, object]) -> tuple[bool, str]:
+    rows = value_from_json(tuple[AchievedPrecision, ...], found["reached"])
     different = [row for row in rows if row.reason is not None]
     asked = Counter(row.asked.value for row in rows)
     said = f"{len(rows) - len(different)} of {len(rows)} layers as asked ({', '.join(f'{n} {p}' for p, n in sorted(asked.items()))})"

@@ -19,7 +19,7 @@ from calibration.graph_passes.normalize import prepare as prepared_model
 from calibration.onnx_model.model_io import read_model, save_model
 from calibration.ranges.collection import collect_ranges
 from calibration.ranges.range_table import RangeMethod
-from engine_builder.backends.achieved_precision import reached
+from engine_builder.backends.achieved_precision import achieved_precisions
 from engine_builder.backends.nvidia.tensorrt_api import USED_API
 from engine_builder.backends.nvidia.tensorrt_rtx import TensorRtRtxBackend
 from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
@@ -85,7 +85,7 @@ def rtx_build(request: Mapping[str, object], context: StageContext) -> dict[str,
     start = time.perf_counter()
     engine = backend.build(explicit, context.scratch / "engine.plan", shapes=shapes_of(case))
     seconds = time.perf_counter() - start
-    rows = reached(engine.kernels, asked_of(assignment_of(case, model, layers), layers))
+    rows = achieved_precisions(engine.kernels, asked_of(assignment_of(case, model, layers), layers))
     return {
         "build_seconds": seconds,
         "plan_bytes": engine.size_bytes,

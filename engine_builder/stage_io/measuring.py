@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.accuracy.verdict import Budget
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.ranges.range_table import RangeMethod
 from calibration.sensitivity.records import HessianTrace, PairTest
@@ -103,7 +103,7 @@ class CorrectRequest:
 
     of: Calibrated
     method: RangeMethod
-    gptq: tuple[Precision, ...]  # precisions whose weights are rounded to second order
+    gptq: tuple[Precision, ...]  # precisions whose weights are rounded by GPTQ
     seed: int
 
 
@@ -111,7 +111,7 @@ class CorrectRequest:
 class CorrectResult:
     """The corrections that every engine of the job may use."""
 
-    corrections: FileRef  # a ``RepairTable``
+    corrections: FileRef  # a ``CorrectionTable``
     files: tuple[FileRef, ...]  # that the table names in its turn
 
 
@@ -128,7 +128,7 @@ class SensitivityRequest:
 class SensitivityResult:
     """What one share of the samples gave."""
 
-    losses: FileRef  # (samples, decisions) and the Gram sums, see ``calibration.sensitivity.layer_losses``
+    losses: FileRef  # (samples, layer precisions) and the Gram sums, see ``calibration.sensitivity.layer_losses``
     provider: str  # of ONNX Runtime
 
 
@@ -184,5 +184,5 @@ class RankResult:
     """The measurements put together."""
 
     table: FileRef  # a ``SensitivityTable``
-    interactions: FileRef  # arrays (decisions, decisions), in the order of the table's rows
-    rankings: Mapping[str, tuple[Decision, ...]]  # by the order's name, the cheapest first
+    interactions: FileRef  # arrays (layer precisions, layer precisions), in the order of the table's rows
+    rankings: Mapping[str, tuple[LayerPrecision, ...]]  # by the order's name, the cheapest first

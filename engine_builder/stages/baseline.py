@@ -1,8 +1,8 @@
 """The stage ``baseline``: builds what engines must beat where that is not the user's own file: the model in baseline precision.
 
 Its accuracy is measured like that of every engine, against the user's model in float32: what it loses is never credited to a low
-precision. Where it loses more than the budget allows it is repaired first (``engine_builder.baseline.float_fallback``); every later engine
-then has the repaired precisions wherever it has no lower one.
+precision. Where it loses more than the budget allows it gets a float fallback first (``engine_builder.baseline.float_fallback``); every
+later engine then has the fallback precisions wherever it has no lower one.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from calibration.data.dataset import CalibrationSet, load_saved
 from calibration.graph.layers import LayerKind
 from calibration.number_formats.precision import Precision
 from calibration.onnx_model.model_io import read_model
-from engine_builder.backends.achieved_precision import Reached, reached
+from engine_builder.backends.achieved_precision import AchievedPrecision, achieved_precisions
 from engine_builder.backends.base import Backend, Engine, Runner
-from engine_builder.baseline.float_fallback import Tools, Tried, repaired
+from engine_builder.baseline.float_fallback import Tools, Tried, with_float_fallback
 from engine_builder.baseline.float_regions import ProbedBlock, probe_blocks
 from engine_builder.engines.factory import Building, building_backend
 from engine_builder.engines.quantized_engine import EXPLICIT_NAME, EngineRecipe, build
 from engine_builder.errors import EngineError, RefusedModelError, UnsupportedModelError
-from engine_builder.evaluation.measurement import MAX_RUNS, MIN_RUNS, TRIAL_SECONDS, fits, scored_engine, timing_feeds, write_reached
+from engine_builder.evaluation.measurement import MAX_RUNS, MIN_RUNS, TRIAL_SECONDS, fits, scored_engine, timing_feeds, write_achieved
 from engine_builder.records.calibrated import read_ranges
 from engine_builder.records.float_plan import FloatAttempt, FloatPlan
 from engine_builder.records.inspection import Inspection
-from engine_builder.reporting.baseline_words import repair_in_words
+from engine_builder.reporting.baseline_words import fallback_in_words
 from engine_builder.stage_io.engines import BaselineRequest, BaselineResult, EngineJob
 from engine_builder.timing import Timer, TimingPlan, time_interleaved
 from engine_builder.workspace.model_files import keep_model
@@ -60,26 +60,26 @@ def baseline(
     final, workspace = request.final, context.workspace
     folder = FINAL_FOLDER if final else FOLDER
     bench = _Bench(request.job, context, timer, building, final=final)
-    found, backend = bench.found, bench.backend
+    inspection, backend = bench.inspection, bench.backend
     own = bench.build_and_score(bench.found_plan()) if final else bench.own()
     context.progress(0.5, "baseline built" if own.engine is not None else "the builder refuses the baseline")
-    kept, repair = own, found.baseline.fallback
+    kept, fallback = own, inspection.baseline.fallback
     if not own.attempt.fits and not final:
         if own.engine is None:
             bench.check_builds(own)
-        kept, repair = repaired(own, Tools(bench.try_plan, bench.probe, bench.times), has_bf16=_has_bf16(backend))
+        kept, fallback = with_float_fallback(own, Tools(bench.try_plan, bench.probe, bench.times), has_bf16=_has_bf16(backend))
     engine, scores = kept.engine, kept.scores
     assert engine is not None  # what is kept was built ...
     assert scores is not None  # ... and scored
     files = [context.workspace.copy(path, f"{folder}/{path.name}") for path in engine.data_files]
     files.append(keep_model(engine.path.with_name(EXPLICIT_NAME), f"{folder}/{EXPLICIT_NAME}", context.workspace))
     baseline_scores = context.workspace.write_arrays(f"{folder}_scores.npz", scores=scores)
-    planned = _planned(found, kept.plan)
-    achieved = None if repair is None else write_reached(planned, {}, engine, context, f"{folder}/reached.json")
+    planned = _planned(inspection, kept.plan)
+    achieved = None if fallback is None else write_achieved(planned, {}, engine, context, f"{folder}/reached.json")
     known = replace(
         planned,
-        baseline=replace(planned.baseline, scores=baseline_scores, fallback=repair, achieved=achieved),
-        notes=(*found.notes, *(() if repair is None or final else (repair_in_words(repair),))),
+        baseline=replace(planned.baseline, scores=baseline_scores, fallback=fallback, achieved=achieved),
+        notes=(*inspection.notes, *(() if fallback is None or final else (fallback_in_words(fallback),))),
     )
     return BaselineResult(
         workspace.copy(engine.path, f"{folder}/{engine.path.name}"),
@@ -89,16 +89,16 @@ def baseline(
 
 
 class _Bench:
-    """Builds, scores and times engines without low layers for one job."""
+    """Builds, scores and times engines without quantized layers for one job."""
 
     def __init__(self, job: EngineJob, context: StageContext, timer: Timer, building: Building, *, final: bool) -> None:
         workspace = context.workspace
         self._job, self._context, self._timer = job, context, timer
-        self.found: Inspection = workspace.read_value(Inspection, job.inspection)
+        self.inspection: Inspection = workspace.read_value(Inspection, job.inspection)
         self.backend: Backend = building(job.config, context, final=final)
-        self._validation: CalibrationSet = load_saved(workspace.path(self.found.samples.validation))
-        self._reference = workspace.read_scores(self.found.reference.scores)
-        self._model: onnx.ModelProto = read_model(workspace.path(self.found.model.file))
+        self._validation: CalibrationSet = load_saved(workspace.path(self.inspection.samples.validation))
+        self._reference = workspace.read_scores(self.inspection.reference.scores)
+        self._model: onnx.ModelProto = read_model(workspace.path(self.inspection.model.file))
         self._ranges = read_ranges(job.calibrated, workspace).ranges
         self._built = 0
         self._done = 0.5  # of the stage, once the target's own baseline is built
@@ -106,8 +106,8 @@ class _Bench:
     def own_plan(self) -> FloatPlan:
         """Return the target's own baseline: what FP16 cannot hold is in FP32 in any case."""
         base = self.backend.capabilities.baseline
-        islands = self.backend.capabilities.dialect.float32_nodes(self._model, self._ranges, baseline=base)
-        return FloatPlan(base.value, base, dict.fromkeys(islands, Precision.FP32))
+        fallback_regions = self.backend.capabilities.dialect.float32_nodes(self._model, self._ranges, baseline=base)
+        return FloatPlan(base.value, base, dict.fromkeys(fallback_regions, Precision.FP32))
 
     def own(self) -> Tried:
         """Return the target's own baseline with its scores, nodes refused by name in FP32; without an engine where that is no help.
@@ -123,7 +123,9 @@ class _Bench:
             except RefusedModelError as error:
                 refused = names.intersection(error.nodes) - plan.nodes.keys()
                 if not refused:
-                    return Tried(plan, FloatAttempt(plan.name, _counts(_planned(self.found, plan)), None, fits=False, failure=error.detail))
+                    return Tried(
+                        plan, FloatAttempt(plan.name, _counts(_planned(self.inspection, plan)), None, fits=False, failure=error.detail)
+                    )
                 plan = replace(plan, nodes={**plan.nodes, **dict.fromkeys(sorted(refused), Precision.FP32)})
 
     def check_builds(self, own: Tried) -> None:
@@ -143,7 +145,7 @@ class _Bench:
 
     def found_plan(self) -> FloatPlan:
         """Return what the baseline of the search has."""
-        return FloatPlan(self.found.baseline.precision.value, self.found.baseline.precision, self.found.baseline.float_nodes)
+        return FloatPlan(self.inspection.baseline.precision.value, self.inspection.baseline.precision, self.inspection.baseline.float_nodes)
 
     def build_and_score(self, plan: FloatPlan) -> Tried:
         """Return the engine of a plan with its scores.
@@ -152,7 +154,7 @@ class _Bench:
             BuildError: The target cannot build it, or the metric does not take what it gives.
             EngineError: It fails when it runs.
         """
-        planned = _planned(self.found, plan)
+        planned = _planned(self.inspection, plan)
         engine = build(EngineRecipe(planned, self._job.calibrated, {}), self.backend, self._place())
         workspace, config = self._context.workspace, self._job.config
         with scored_engine(engine.path, planned, self._validation, self.backend, workspace, threads=config.threads) as judged:
@@ -166,9 +168,9 @@ class _Bench:
         try:
             tried = self.build_and_score(plan)
         except EngineError as error:
-            return Tried(plan, FloatAttempt(plan.name, _counts(_planned(self.found, plan)), None, fits=False, failure=error.detail))
+            return Tried(plan, FloatAttempt(plan.name, _counts(_planned(self.inspection, plan)), None, fits=False, failure=error.detail))
         assert tried.engine is not None  # it was built
-        off = self._not_reached(plan, tried.engine)
+        off = self._not_achieved(plan, tried.engine)
         if not off:
             return tried
         why_not = ", ".join(f"{one.layer} asked for {one.asked} and got {one.got}" for one in off[:_NAMED])
@@ -181,14 +183,16 @@ class _Bench:
             self._done = 0.5 + 0.4 * done / total
             self._context.progress(self._done, f"the baseline misses the budget: probed {done} of {total} blocks")
 
-        samples = load_saved(self._context.workspace.path(self.found.samples.calibration))
+        samples = load_saved(self._context.workspace.path(self.inspection.samples.calibration))
         target = self.backend.capabilities
-        return probe_blocks(self._model, self.found, self._ranges, samples, target.baseline, target.dialect, self._context.scratch, report)
+        return probe_blocks(
+            self._model, self.inspection, self._ranges, samples, target.baseline, target.dialect, self._context.scratch, report
+        )
 
     def times(self, tried: Sequence[Tried]) -> list[float | None]:
         """Return the latency of each engine, measured in turns or predicted."""
         opened: dict[str, Runner] = {}
-        feeds = timing_feeds(self.found, self._validation)
+        feeds = timing_feeds(self.inspection, self._validation)
         try:
             for index, one in enumerate(tried):
                 if one.engine is not None:
@@ -208,19 +212,20 @@ class _Bench:
         folder.mkdir()
         return replace(self._context, scratch=folder)
 
-    def _not_reached(self, plan: FloatPlan, engine: Engine) -> tuple[Reached, ...]:
+    def _not_achieved(self, plan: FloatPlan, engine: Engine) -> tuple[AchievedPrecision, ...]:
         """Return the layers that make an engine another one than was simulated: those that the builder gave another float type."""
         if not engine.kernels or self.backend.capabilities.latency_source != "predicted":
             return ()
         own = self.own_plan()
-        multiplying = [layer.name for layer in self.found.model.layers if layer.kind is not LayerKind.RESIDUAL_ADD]  # a sum has no kernel
+        # a sum has no kernel
+        multiplying = [layer.name for layer in self.inspection.model.layers if layer.kind is not LayerKind.RESIDUAL_ADD]
         asked = {name: plan.nodes.get(name, plan.base) for name in multiplying if name not in own.nodes}
         changed = {name: kind for name, kind in asked.items() if kind is not own.base}
-        return tuple(one for one in reached(engine.kernels, changed) if one.got in _COARSE and one.got is not one.asked)
+        return tuple(one for one in achieved_precisions(engine.kernels, changed) if one.got in _COARSE and one.got is not one.asked)
 
 
-def _planned(found: Inspection, plan: FloatPlan) -> Inspection:
-    return replace(found, baseline=replace(found.baseline, precision=plan.base, float_nodes=dict(plan.nodes)))
+def _planned(inspection: Inspection, plan: FloatPlan) -> Inspection:
+    return replace(inspection, baseline=replace(inspection.baseline, precision=plan.base, float_nodes=dict(plan.nodes)))
 
 
 def _counts(planned: Inspection) -> dict[str, int]:

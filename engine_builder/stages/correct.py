@@ -1,4 +1,4 @@
-"""The stage ``correct``: makes low layers less lossy where that was measured to help, each step with those before it in place.
+"""The stage ``correct``: makes quantized layers less lossy where that was measured to help, each step with those before it in place.
 
 The steps are those of ``engine_builder.corrections.registry``. Biases are corrected for each engine by itself
 (``engine_builder.engines.quantized_engine``); what that is measured against is the same for all and measured here.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.algorithms.bias_correction import bias_sites, mean_outputs
+from calibration.algorithms.bias_correction import bias_locations, mean_outputs
 from calibration.data.dataset import load_saved
 from calibration.onnx_model.model_io import read_model
 from calibration.process.worker_threads import processors
@@ -18,12 +18,12 @@ from engine_builder.corrections.method import Bench, InUse
 from engine_builder.corrections.registry import CORRECTIONS
 from engine_builder.evaluation.outputs import ComparedOutputs
 from engine_builder.evaluation.run_samples import run_all
-from engine_builder.records.calibrated import decisions_of, read_model_record, read_ranges
-from engine_builder.records.corrections import CorrectionData, Repair, RepairTable, write_levels
+from engine_builder.records.calibrated import layer_precisions_of, read_model_record, read_ranges
+from engine_builder.records.corrections import Correction, CorrectionData, CorrectionTable, write_levels
 from engine_builder.stage_io.measuring import CorrectRequest, CorrectResult
 from engine_builder.workspace.workspace import StageContext, Workspace
 
-HELD_OUT_SHARE = 0.25  # of the calibration samples, which the repairs are not fitted to
+HELD_OUT_SHARE = 0.25  # of the calibration samples, which the corrections are not fitted to
 MOST_HELD_OUT = 48
 CORRECTION_SAMPLES = 16  # whose activations are alive at once; their positions are averaged over too
 
@@ -35,27 +35,27 @@ def correct(request: CorrectRequest, context: StageContext) -> CorrectResult:
     samples = load_saved(workspace.path(of.calibration))
     model = read_model(workspace.path(prepared.file))
     fitted, held_out = split(samples.samples, prepared.batch if prepared.is_batch_fixed else 1, request.seed)
-    table = RepairTable()
+    table = CorrectionTable()
     if len(held_out):
-        wanted = decisions_of(prepared.layers, of.eligible)
+        wanted = layer_precisions_of(prepared.layers, of.eligible)
         bench = Bench(model, prepared, wanted, samples, fitted, held_out, request.method, request.gptq)
         data = _correction_data(bench, workspace)
         in_use = InUse(read_ranges(of, workspace).ranges)
-        tried: tuple[Repair, ...] = ()
+        tried: tuple[Correction, ...] = ()
         for index, method in enumerate(CORRECTIONS):
             part = context.part(index / len(CORRECTIONS), (index + 1) / len(CORRECTIONS))
             in_use, found = method(bench, in_use, part.progress)
             tried += found
         levels = write_levels(in_use.levels, workspace) if in_use.levels else None
-        table = RepairTable(in_use.smoothings, tried, data, in_use.chosen_ranges, levels)
-        context.progress(1.0, f"{len(tried)} repairs tried")
+        table = CorrectionTable(in_use.smooth_quants, tried, data, in_use.chosen_ranges, levels)
+        context.progress(1.0, f"{len(tried)} corrections tried")
     correction = (table.correction.means, table.correction.reference) if table.correction is not None else ()
     named = (*correction, *((table.levels,) if table.levels is not None else ()))
     return CorrectResult(workspace.write_value("repairs.json", table), named)
 
 
 def split(samples: int, batch: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return sorted indices of the samples to fit repairs to and of those to judge them on; the latter empty where there are too few.
+    """Return sorted indices of the samples to fit corrections to and of those to judge them on; the latter empty where there are too few.
 
     Args:
         samples: Calibration samples.
@@ -76,7 +76,7 @@ def _correction_data(bench: Bench, workspace: Workspace) -> CorrectionData:
     size = max(CORRECTION_SAMPLES // prepared.batch, 1) * prepared.batch if prepared.is_batch_fixed else CORRECTION_SAMPLES
     fitted = bench.fitted[:size]
     batches = samples.take(fitted).batches(min(prepared.batch, len(fitted)))
-    means = mean_outputs(bench.model, bias_sites(bench.model, prepared.layers), batches)
+    means = mean_outputs(bench.model, bias_locations(bench.model, prepared.layers), batches)
     runner = ComparedOutputs(OrtCpuBackend().open(workspace.path(prepared.file), threads=1), prepared.outputs.compared, prepared.axes)
     try:
         reference = run_all(runner, samples.take(held_out), batch=prepared.batch, workers=processors())

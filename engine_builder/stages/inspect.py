@@ -180,9 +180,9 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         engine_shapes=profile_shapes(specs, settings, timed, validation, is_fixed=calls.batch is not None),
     )
     beaten = Baseline(baseline_type, workspace.write_arrays("baseline_scores.npz", scores=baseline_scores))
-    found = Inspection(record, samples, judged, beaten, engine_calls, tuple(notes), warnings)
+    inspection = Inspection(record, samples, judged, beaten, engine_calls, tuple(notes), warnings)
     return InspectResult(
-        inspection=workspace.write_value("inspection.json", found),
+        inspection=workspace.write_value("inspection.json", inspection),
         model=workspace.write_value("model.json", record),
         calibration=samples.calibration,
         scores=judged.scores,

@@ -1,9 +1,9 @@
-"""The stage ``predict``: fits the time model to the trials so far and returns ladders of assignments worth bisecting.
+"""The stage ``predict``: fits the time model to the trials so far and returns sequences of candidate assignments worth bisecting.
 
-The first call, after the baseline and the uniform engine of each precision, profiles them and returns the frontier and the prefixes of each
-order; where a uniform engine is slower than the baseline, the frontier blames no layer for it yet. The second, with every trial known,
-returns the frontier of the refitted models: give-backs that did not pay and swaps at the boundary come out of it by themselves. A
-precision whose uniform engine could not be timed has no known gain, and is left out of both.
+The first call, after the baseline and the one-format engine of each precision, profiles them and returns the frontier and the prefixes of
+each order; where a one-format engine is slower than the baseline, the frontier blames no layer for it yet. The second, with every trial
+known, returns the frontier of the refitted models: give-backs that did not pay and swaps at the boundary come out of it by themselves. A
+precision whose one-format engine could not be timed has no known gain, and is left out of both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import onnx
 
 from calibration.data.dataset import load_saved
 from calibration.graph.layers import Layer, concrete_shapes
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.onnx_model.model_io import read_model
 from engine_builder.engines.factory import building_backend
@@ -30,9 +30,9 @@ from engine_builder.records.trial import Trial
 from engine_builder.search.loss_model import check
 from engine_builder.search.predicted_front import frontier
 from engine_builder.search.rankings import prefixes
-from engine_builder.search.search import FRONTIER, REFINED, Ladder
+from engine_builder.search.search import FRONTIER, REFINED, CandidateSequence
 from engine_builder.search.search_space import BASELINE, Groups
-from engine_builder.search.time_model import Flow, Timed, TimeModel, fit, unblamed
+from engine_builder.search.time_model import TensorEdge, Timed, TimeModel, fit, unblamed
 from engine_builder.stage_io.engines import FittedTimes, LossSaid, PredictedSequence, PredictRequest, PredictResult, TrialSaid
 from engine_builder.workspace.workspace import StageContext, Workspace
 
@@ -40,40 +40,47 @@ from engine_builder.workspace.workspace import StageContext, Workspace
 def predict(request: PredictRequest, context: StageContext) -> PredictResult:
     """Return sequences of candidates worth bisecting, with the models of time and loss that they come from."""
     job, trials, workspace = request.job, request.trials, context.workspace
-    found = workspace.read_value(Inspection, job.inspection)
+    inspection = workspace.read_value(Inspection, job.inspection)
     backend = building_backend(job.config, context)
-    model = read_model(workspace.path(found.model.file))
-    groups = backend.capabilities.dialect.groups(model, found.model.layers)
-    kernels = request.kernels_ms or profiled(job, found, trials, backend, context, groups)
+    model = read_model(workspace.path(inspection.model.file))
+    groups = backend.capabilities.dialect.groups(model, inspection.model.layers)
+    kernels = request.kernels_ms or profiled(job, inspection, trials, backend, context, groups)
     gains = gains_from(kernels)
-    flows = _flows(model, found, workspace)
+    edges = _edges(model, inspection, workspace)
     timed = [Timed(trial.precisions, trial.latency.ratio) for trial in trials if trial.latency is not None]
     # Of the trials' baselines the least disturbed one: kernels are profiled apart, and a load that inflates only one side feigns overhead.
     baseline_ms = min(trial.latency.baseline_median_ms for trial in trials if trial.latency is not None)
-    times = fit(baseline_ms, gains, flows, timed)
+    times = fit(baseline_ms, gains, edges, timed)
     losses = read_loss_model(request.ranked, workspace)
-    places = [place for place, decision in enumerate(losses.decisions) if decision in gains]
+    places = [place for place, layer_precision in enumerate(losses.layer_precisions) if layer_precision in gains]
     is_first = request.kernels_ms is None
     points = frontier(
-        [losses.decisions[place] for place in places],
+        [losses.layer_precisions[place] for place in places],
         losses.loss[places],
         losses.interaction[np.ix_(places, places)],
         unblamed(times, timed) if is_first else times,
         groups,
     )
-    tried = {frozenset(Decision(*item) for item in trial.precisions.items()) for trial in trials}
-    rungs = tuple({decision.layer: decision.precision for decision in sorted(point.low)} for point in points)
-    ladders = [Ladder(FRONTIER if is_first else REFINED, rungs, tuple(point.ratio for point in points))]
+    tried = {frozenset(LayerPrecision(*item) for item in trial.precisions.items()) for trial in trials}
+    candidates = tuple(
+        {layer_precision.layer: layer_precision.precision for layer_precision in sorted(point.quantized)} for point in points
+    )
+    sequences = [CandidateSequence(FRONTIER if is_first else REFINED, candidates, tuple(point.ratio for point in points))]
     if is_first:
-        ladders += [prefix_ladder(name, order, times, groups) for name, order in request.ranked.rankings.items()]
-    names = [layer.name for layer in found.model.layers]
-    context.progress(1.0, f"{sum(point.low not in tried for point in points)} new assignments on the predicted frontier")
+        sequences += [prefix_sequence(name, order, times, groups) for name, order in request.ranked.rankings.items()]
+    names = [layer.name for layer in inspection.model.layers]
+    context.progress(1.0, f"{sum(point.quantized not in tried for point in points)} new assignments on the predicted frontier")
     checked = check(losses, trials)
     base = backend.capabilities.baseline
     return PredictResult(
         tuple(
-            PredictedSequence(ladder.name, ladder.rungs, ladder.ratios, tuple(fingerprint_of(names, rung, base) for rung in ladder.rungs))
-            for ladder in ladders
+            PredictedSequence(
+                sequence.name,
+                sequence.rungs,
+                sequence.ratios,
+                tuple(fingerprint_of(names, candidate, base) for candidate in sequence.rungs),
+            )
+            for sequence in sequences
         ),
         kernels,
         FittedTimes(times.conversion_ms * 1e6, {precision.value: spent for precision, spent in times.overhead_ms.items()}, len(timed)),
@@ -86,42 +93,42 @@ def _said(trial: Trial, times: TimeModel, said: LossSaid) -> TrialSaid:
     return TrialSaid(times.ratio(trial.precisions), said.loss, said.loss_error, said.refitted, said.refitted_error)
 
 
-def gains_from(kernels: Mapping[str, Mapping[str, float]]) -> dict[Decision, float]:
-    """Return what each decision saves in the layer's own kernel, in milliseconds.
+def gains_from(kernels: Mapping[str, Mapping[str, float]]) -> dict[LayerPrecision, float]:
+    """Return what each layer precision saves in the layer's own kernel, in milliseconds.
 
     Args:
         kernels: Milliseconds by layer and precision, those in the baseline engine under ``BASELINE``.
     """
     return {
-        Decision(layer, Precision(name)): times[BASELINE] - spent
+        LayerPrecision(layer, Precision(name)): times[BASELINE] - spent
         for layer, times in kernels.items()
         for name, spent in times.items()
         if name != BASELINE
     }
 
 
-def prefix_ladder(name: str, order: Sequence[Decision], times: TimeModel, groups: Groups) -> Ladder:
-    """Return the ladder of an order; a decision replaces one of its layer, at a higher loss, only where it is faster.
+def prefix_sequence(name: str, order: Sequence[LayerPrecision], times: TimeModel, groups: Groups) -> CandidateSequence:
+    """Return the candidate sequence of an order; a layer precision replaces one of its layer, at a higher loss, only where it is faster.
 
     Args:
         name: The order's.
-        order: Decisions, the cheapest first; those of which no gain is known are left out.
+        order: Layer precisions, the cheapest first; those of which no gain is known are left out.
         times: Predicts latency.
         groups: Names of layers that only pay together.
     """
-    timed = [decision for decision in order if decision in times.gain_ms]
-    rungs = prefixes(timed, groups, lambda new, former: times.cost_ms(new) < times.cost_ms(former))
-    return Ladder(name, rungs, tuple(times.ratio(rung) for rung in rungs))
+    timed = [layer_precision for layer_precision in order if layer_precision in times.gain_ms]
+    candidates = prefixes(timed, groups, lambda new, former: times.cost_ms(new) < times.cost_ms(former))
+    return CandidateSequence(name, candidates, tuple(times.ratio(candidate) for candidate in candidates))
 
 
-def _flows(model: onnx.ModelProto, found: Inspection, workspace: Workspace) -> tuple[Flow, ...]:
-    feeds = timing_feeds(found, load_saved(workspace.path(found.samples.validation)))
+def _edges(model: onnx.ModelProto, inspection: Inspection, workspace: Workspace) -> tuple[TensorEdge, ...]:
+    feeds = timing_feeds(inspection, load_saved(workspace.path(inspection.samples.validation)))
     shapes = concrete_shapes(model, {name: array.shape for name, array in feeds.items()})
     sizes = {name: math.prod(size for size in shape if isinstance(size, int)) for name, shape in shapes.items()}
-    return flows_between(model, found.model.layers, found.model.scheme, sizes)
+    return edges_between(model, inspection.model.layers, inspection.model.scheme, sizes)
 
 
-def flows_between(model: onnx.ModelProto, layers: Sequence[Layer], scheme: Scheme, sizes: Mapping[str, int]) -> tuple[Flow, ...]:
+def edges_between(model: onnx.ModelProto, layers: Sequence[Layer], scheme: Scheme, sizes: Mapping[str, int]) -> tuple[TensorEdge, ...]:
     """Return the tensors that layers write or read; what only moves a tensor (Reshape, MaxPool, ...) counts as the tensor itself.
 
     Where the types in the graph are those of the kernels, whatever computes a tensor writes it in the form its readers take, and a second
@@ -152,7 +159,7 @@ def flows_between(model: onnx.ModelProto, layers: Sequence[Layer], scheme: Schem
             as_float.update(origin(name) for name in node.input)
     given = {value.name for value in model.graph.input}
     return tuple(
-        Flow(
+        TensorEdge(
             producer.get(name),
             tuple(readers.get(name, ())),
             name in as_float,

@@ -1,7 +1,7 @@
 """The stages that probe the float model: ``sensitivity``, ``hessian`` and ``interactions``.
 
-Sensitivity is cut by samples: each call probes every decision on its share and leaves the per-sample losses and Gram sums in a file, so
-that a kill costs one share.
+Sensitivity is cut by samples: each call probes every layer precision on its share and leaves the per-sample losses and Gram sums in a file,
+so that a kill costs one share.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from calibration.onnx_model.model_io import read_model
 from calibration.process.worker_threads import processors
 from calibration.sensitivity.hessian_trace import measure_traces
 from calibration.sensitivity.interactions import measure_pairs, pairs_to_test
-from calibration.sensitivity.layer_losses import measure_singles
+from calibration.sensitivity.layer_losses import measure_layer_losses
 from calibration.sensitivity.perturbed_model import ReferenceModel
-from engine_builder.records.calibrated import Calibrated, decisions_of, read_corrections, read_model_record, read_ranges
+from engine_builder.records.calibrated import Calibrated, layer_precisions_of, read_corrections, read_model_record, read_ranges
 from engine_builder.records.corrections import read_levels
 from engine_builder.records.inspection import PreparedModel
 from engine_builder.records.loss_files import read_losses, write_losses
@@ -32,21 +32,21 @@ from engine_builder.workspace.workspace import StageContext, Workspace
 HESSIAN_BATCHES = 4  # most probes of a tensor, each on samples of its own
 HESSIAN_BATCH = 8
 PAIR_SAMPLES = 64
-PAIRS_PER_DECISION = 2
+PAIRS_PER_LAYER_PRECISION = 2
 
 
 def sensitivity(request: SensitivityRequest, context: StageContext) -> SensitivityResult:
-    """Probe every decision alone on a share of the calibration samples."""
+    """Probe every layer precision alone on a share of the calibration samples."""
     workspace = context.workspace
     prepared = read_model_record(request.of, workspace)
     share = load_saved(workspace.path(request.of.calibration)).take(np.arange(request.start, request.stop))
     reference = _reference(prepared, request.of, workspace)
-    wanted = decisions_of(prepared.layers, request.of.eligible)
+    wanted = layer_precisions_of(prepared.layers, request.of.eligible)
 
     def report(done: int) -> None:
-        context.progress(done / share.samples, f"{len(wanted)} decisions on {done} of {share.samples} samples")
+        context.progress(done / share.samples, f"{len(wanted)} layer precisions on {done} of {share.samples} samples")
 
-    singles = measure_singles(
+    layer_losses = measure_layer_losses(
         reference,
         prepared.probed.kinds,
         wanted,
@@ -55,7 +55,7 @@ def sensitivity(request: SensitivityRequest, context: StageContext) -> Sensitivi
         workers=processors(),
         on_batch=report,
     )
-    file = write_losses(singles, f"singles-{request.start}-{request.stop}.npz", workspace)
+    file = write_losses(layer_losses, f"layer-losses-{request.start}-{request.stop}.npz", workspace)
     return SensitivityResult(file, reference.provider.value)
 
 
@@ -76,7 +76,7 @@ def hessian(request: HessianRequest, context: StageContext) -> HessianResult:
         seed=request.seed,
         most=prepared.batch,
         precisions=request.precisions,
-        able=request.of.eligible,
+        eligible=request.of.eligible,
         weights=prepared.outputs.weights,
         allowed=request.allowed_loss,
         workers=processors(),
@@ -90,10 +90,10 @@ def interactions(request: InteractionsRequest, context: StageContext) -> Interac
     """Test the pairs that matter most exactly, on the first samples of the sensitivity probes."""
     workspace = context.workspace
     prepared = read_model_record(request.of, workspace)
-    wanted = decisions_of(prepared.layers, request.of.eligible)
-    singles = read_losses(request.losses, wanted, workspace)
-    pairs = pairs_to_test(singles, prepared.layers, prepared.scheme, PAIRS_PER_DECISION * len(wanted))
-    count = min(max(PAIR_SAMPLES // prepared.batch, 1) * prepared.batch, singles.samples)
+    wanted = layer_precisions_of(prepared.layers, request.of.eligible)
+    layer_losses = read_losses(request.losses, wanted, workspace)
+    pairs = pairs_to_test(layer_losses, prepared.layers, prepared.scheme, PAIRS_PER_LAYER_PRECISION * len(wanted))
+    count = min(max(PAIR_SAMPLES // prepared.batch, 1) * prepared.batch, layer_losses.samples)
     share = load_saved(workspace.path(request.of.calibration)).take(np.arange(count))
     batches = list(share.batches(prepared.batch))
     reference = _reference(prepared, request.of, workspace)
@@ -103,7 +103,7 @@ def interactions(request: InteractionsRequest, context: StageContext) -> Interac
         prepared.layers,
         pairs,
         batches,
-        {decision: singles.loss[:count, index] for index, decision in enumerate(wanted)},
+        {layer_precision: layer_losses.loss[:count, index] for index, layer_precision in enumerate(wanted)},
         weights=prepared.outputs.weights,
         workers=processors(),
         on_batch=lambda done: context.progress(done / len(batches), f"{len(pairs)} pairs on {done} of {len(batches)} batches"),
@@ -118,7 +118,7 @@ def _reference(prepared: PreparedModel, of: Calibrated, workspace: Workspace) ->
         prepared.layers,
         read_ranges(of, workspace).ranges,
         prepared.scheme,
-        corrections.smoothings,
+        corrections.smooth_quants,
         levels=read_levels(corrections, workspace),
         axes=prepared.probed.axes,
         outputs=prepared.probed.names,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from calibration.sensitivity.interactions import dependency_matrix
 from calibration.sensitivity.ranking import forwards_of_probes, sensitivity_table
-from engine_builder.records.calibrated import decisions_of, read_model_record
+from engine_builder.records.calibrated import layer_precisions_of, read_model_record
 from engine_builder.records.loss_files import read_losses
 from engine_builder.search.rankings import orders_from
 from engine_builder.stage_io.measuring import RankRequest, RankResult
@@ -15,17 +15,17 @@ def rank(request: RankRequest, context: StageContext) -> RankResult:
     """Return the sensitivity table, the interactions of pairs and the rankings."""
     workspace = context.workspace
     layers = read_model_record(request.of, workspace).layers
-    wanted = decisions_of(layers, request.of.eligible)
-    singles = read_losses(request.losses, wanted, workspace)
-    forwards = forwards_of_probes(wanted, layers) * singles.samples
-    table = sensitivity_table(singles, request.traces, hessian_samples=request.hessian_samples, plain_forwards=forwards)
-    matrix = dependency_matrix(singles, request.tests)
+    wanted = layer_precisions_of(layers, request.of.eligible)
+    layer_losses = read_losses(request.losses, wanted, workspace)
+    forwards = forwards_of_probes(wanted, layers) * layer_losses.samples
+    table = sensitivity_table(layer_losses, request.traces, hessian_samples=request.hessian_samples, plain_forwards=forwards)
+    matrix = dependency_matrix(layer_losses, request.tests)
     interactions = workspace.write_arrays(
         "dependency.npz",
         interaction=matrix.interaction,
         error=matrix.error,
-        gram=singles.gram,
-        gram_error=singles.gram_error,
-        loss_covariance=singles.loss_covariance,
+        gram=layer_losses.gram,
+        gram_error=layer_losses.gram_error,
+        loss_covariance=layer_losses.loss_covariance,
     )
     return RankResult(workspace.write_value("sensitivity.json", table), interactions, orders_from(table, matrix, request.orders))

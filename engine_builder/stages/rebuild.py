@@ -11,7 +11,7 @@ from dataclasses import replace
 from calibration.data.dataset import load_saved
 from engine_builder.engines.factory import Building, building_backend
 from engine_builder.engines.quantized_engine import EngineRecipe, build
-from engine_builder.evaluation.measurement import accuracy, kept_engine, scored_engine, search_half, write_reached
+from engine_builder.evaluation.measurement import accuracy, kept_engine, scored_engine, search_half, write_achieved
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
 from engine_builder.stage_io.engines import RebuildRequest
@@ -34,15 +34,15 @@ def rebuild(request: RebuildRequest, context: StageContext, *, building: Buildin
     """
     start = time.perf_counter()
     job, trial, workspace = request.job, request.finalist, context.workspace
-    found = workspace.read_value(Inspection, job.inspection)
+    inspection = workspace.read_value(Inspection, job.inspection)
     backend = building(job.config, context, final=True)
-    recipe = EngineRecipe(found, job.calibrated, trial.precisions, trial.corrections)
+    recipe = EngineRecipe(inspection, job.calibrated, trial.precisions, trial.corrections)
     engine = build(recipe, backend, context.part(0.0, 0.7))
     context.progress(0.7, "engine built")
-    validation = load_saved(workspace.path(found.samples.validation))
-    with scored_engine(engine.path, found, validation, backend, workspace, threads=job.config.threads) as scored:
+    validation = load_saved(workspace.path(inspection.samples.validation))
+    with scored_engine(engine.path, inspection, validation, backend, workspace, threads=job.config.threads) as scored:
         scores, loss = scored.scores, scored.loss
-    reference = workspace.read_scores(found.reference.scores)
+    reference = workspace.read_scores(inspection.reference.scores)
     budget, half = job.config.accuracy.budget, search_half(len(scores), job.config.search.seed)
     name = f"final/{trial.fingerprint}"
     return replace(
@@ -54,5 +54,5 @@ def rebuild(request: RebuildRequest, context: StageContext, *, building: Buildin
         scores=workspace.write_arrays(f"{name}.npz", scores=scores),
         seconds=time.perf_counter() - start,
         engine=kept_engine(engine, backend, context, f"{name}.plan"),
-        reached=write_reached(found, trial.precisions, engine, context, f"{name}-reached.json"),
+        reached=write_achieved(inspection, trial.precisions, engine, context, f"{name}-reached.json"),
     )

@@ -13,7 +13,7 @@ from calibration.accuracy.metrics import OutputKind
 from calibration.codec import value_from_json
 from calibration.ranges.range_table import RangeTable
 from calibration.sensitivity.records import SensitivityTable
-from engine_builder.backends.achieved_precision import Reached
+from engine_builder.backends.achieved_precision import AchievedPrecision
 from engine_builder.backends.base import Capabilities, Source
 from engine_builder.backends.registry import backend_for, targets_of
 from engine_builder.backends.triton_platform import TritonPlatform
@@ -26,10 +26,10 @@ from engine_builder.profiling.predictions import predictions
 from engine_builder.qdq.exactness import engine_exact_on
 from engine_builder.records.assignment import PrecisionAssignment
 from engine_builder.records.calibrated import read_corrections, read_ranges
-from engine_builder.records.corrections import Repair
+from engine_builder.records.corrections import Correction
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
-from engine_builder.reporting.baseline_words import repair_in_words
+from engine_builder.reporting.baseline_words import fallback_in_words
 from engine_builder.reporting.body.job_result import (
     JobResult,
     Outcome,
@@ -89,9 +89,9 @@ class _Given:
     asked: ReportRequest
     inspection: Inspection
     ranges: RangeTable
-    repairs: tuple[Repair, ...]  # that were tried
+    repairs: tuple[Correction, ...]  # that were tried
     table: SensitivityTable
-    pairs: Mapping[str, NDArray[np.generic]]  # arrays of each pair of decisions, as ``profiling.predictions.loss_model`` takes them
+    pairs: Mapping[str, NDArray[np.generic]]  # arrays of each pair of layer precisions, as ``profiling.predictions.loss_model`` takes them
 
 
 def _read(request: ReportRequest, workspace: Workspace) -> _Given:
@@ -131,7 +131,7 @@ def _body(
         layers=reported_layers(found.model.layers, table, assignment, stay_float),
         baseline_repair=found.baseline.fallback,
         baseline_reached=_reached(found.baseline.achieved, workspace),
-        repairs=(*given.repairs, *_bias_repairs(chosen, given.asked.trials)),
+        repairs=(*given.repairs, *_bias_corrections(chosen, given.asked.trials)),
         traces=table.traces,
         dependencies=measured_pairs(given.asked.tests),
         dependency_map=dependency_map(table, np.asarray(given.pairs["interaction"], dtype=np.float64), assignment),
@@ -192,7 +192,7 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
             ended=given.asked.search.ended,
         ),
         latency_source=source,
-        baseline=replace(baseline, repaired=None if found.baseline.fallback is None else repair_in_words(found.baseline.fallback)),
+        baseline=replace(baseline, repaired=None if found.baseline.fallback is None else fallback_in_words(found.baseline.fallback)),
         chosen=kept,
         verdict=reported_verdict(judgement.verdict),
         engine=ShippedEngine(
@@ -208,9 +208,9 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
     )
 
 
-def _chosen_engine(found: Inspection, judgement: VerdictResult, chosen: Trial) -> ReportedEngine:
+def _chosen_engine(inspection: Inspection, judgement: VerdictResult, chosen: Trial) -> ReportedEngine:
     assert chosen.size_bytes is not None  # it was built
-    counts = Counter(chosen.precisions.get(name, precision).value for name, precision in found.baseline_precisions.items())
+    counts = Counter(chosen.precisions.get(name, precision).value for name, precision in inspection.baseline_precisions.items())
     return ReportedEngine(
         judgement.latency_ms[chosen.fingerprint], judgement.verdict.engine, chosen.size_bytes, dict(sorted(counts.items()))
     )
@@ -222,34 +222,34 @@ def _predicted_speedup(judgement: VerdictResult, chosen: Trial | None) -> Predic
     return PredictedSpeedup(1.0 / ratio, (1.0 / (ratio * (1.0 + error)), 1.0 / (ratio * (1.0 - error))))
 
 
-def _reached(ref: FileRef | None, workspace: Workspace) -> tuple[Reached, ...] | None:
-    return None if ref is None else value_from_json(tuple[Reached, ...], workspace.read_json(ref))
+def _reached(ref: FileRef | None, workspace: Workspace) -> tuple[AchievedPrecision, ...] | None:
+    return None if ref is None else value_from_json(tuple[AchievedPrecision, ...], workspace.read_json(ref))
 
 
-def _bias_repairs(chosen: Trial | None, trials: Sequence[Trial]) -> tuple[Repair, ...]:
-    """Return what correcting biases was worth for the engine that is kept, or for the one with every layer low."""
+def _bias_corrections(chosen: Trial | None, trials: Sequence[Trial]) -> tuple[Correction, ...]:
+    """Return what correcting biases was worth for the engine that is kept, or for the one with every layer quantized."""
     trial = chosen or next((trial for trial in trials if trial.order == "all_low"), None)
     return () if trial is None or trial.bias is None else (trial.bias,)
 
 
-def _data(found: Inspection) -> DataFacts:
+def _data(inspection: Inspection) -> DataFacts:
     return DataFacts(
-        metric=found.reference.metric,
-        outputs=found.model.outputs.kinds,
-        output_weights=_weights(found),
-        metric_model=None if found.reference.metric_model is None else found.reference.metric_model.sha256,
-        calibration_samples=found.samples.calibration_samples,
-        validation_samples=found.samples.validation_samples,
-        validation_held_out_of_calibration=found.samples.held_out,
-        calibration_is_validation=found.samples.shared_data,
-        float_type=found.model.float_type,
-        timing_batch=found.calls.timed_batch,
+        metric=inspection.reference.metric,
+        outputs=inspection.model.outputs.kinds,
+        output_weights=_weights(inspection),
+        metric_model=None if inspection.reference.metric_model is None else inspection.reference.metric_model.sha256,
+        calibration_samples=inspection.samples.calibration_samples,
+        validation_samples=inspection.samples.validation_samples,
+        validation_held_out_of_calibration=inspection.samples.held_out,
+        calibration_is_validation=inspection.samples.shared_data,
+        float_type=inspection.model.float_type,
+        timing_batch=inspection.calls.timed_batch,
     )
 
 
-def _weights(found: Inspection) -> dict[str, float]:
+def _weights(inspection: Inspection) -> dict[str, float]:
     """Return the share of each compared output in the loss, by name: 0..1, 1 in all."""
-    outputs = found.model.outputs
+    outputs = inspection.model.outputs
     given = dict(zip(outputs.names, outputs.weights, strict=True))
     kept = {name: given[name] for name, kind in zip(outputs.names, outputs.kinds, strict=False) if kind is not OutputKind.IGNORE}
     return {name: weight / sum(kept.values()) for name, weight in kept.items()}

@@ -11,7 +11,7 @@ from calibration.data.dataset import load_saved
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.base import Engine, Runner
 from engine_builder.engines.factory import building_backend
-from engine_builder.engines.quantized_engine import Corrected, EngineRecipe, build_corrected, settled
+from engine_builder.engines.quantized_engine import CorrectedEngine, EngineRecipe, build_with_bias_correction, legalized
 from engine_builder.errors import BuildError, EngineError
 from engine_builder.evaluation.measurement import (
     MAX_RUNS,
@@ -25,7 +25,7 @@ from engine_builder.evaluation.measurement import (
     scored_engine,
     search_half,
     timing_feeds,
-    write_reached,
+    write_achieved,
 )
 from engine_builder.records.assignment import fingerprint_of
 from engine_builder.records.inspection import Inspection
@@ -55,43 +55,43 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
     start = time.perf_counter()
     job, workspace = request.job, context.workspace
     config = job.config
-    found = workspace.read_value(Inspection, job.inspection)
+    inspection = workspace.read_value(Inspection, job.inspection)
     backend = building_backend(config, context)
-    fingerprint = fingerprint_of((layer.name for layer in found.model.layers), request.precisions, backend.capabilities.baseline)
-    low = settled(found, request.precisions, backend, context)
-    validation = load_saved(workspace.path(found.samples.validation))
+    fingerprint = fingerprint_of((layer.name for layer in inspection.model.layers), request.precisions, backend.capabilities.baseline)
+    quantized = legalized(inspection, request.precisions, backend, context)
+    validation = load_saved(workspace.path(inspection.samples.validation))
     baseline_path = workspace.path(job.baseline)
-    if low:
-        recipe, biases = EngineRecipe(found, job.calibrated, low), f"trials/{fingerprint}-biases.npz"
-        built = build_corrected(recipe, backend, context.part(0.0, 0.3), biases, threads=config.threads)
+    if quantized:
+        recipe, biases = EngineRecipe(inspection, job.calibrated, quantized), f"trials/{fingerprint}-biases.npz"
+        built = build_with_bias_correction(recipe, backend, context.part(0.0, 0.3), biases, threads=config.threads)
     else:
-        built = Corrected(Engine(baseline_path, (), model_size_bytes(baseline_path)))
+        built = CorrectedEngine(Engine(baseline_path, (), model_size_bytes(baseline_path)))
     context.progress(0.3, "engine built")
-    reference = workspace.read_scores(found.reference.scores)
+    reference = workspace.read_scores(inspection.reference.scores)
 
     def scored(engine: Engine) -> AbstractContextManager[ScoredEngine]:
-        if not low and backend.capabilities.is_own_baseline and found.baseline.precision is Precision.FP32:
+        if not quantized and backend.capabilities.is_own_baseline and inspection.baseline.precision is Precision.FP32:
             # The float model itself, which the stage ``inspect`` has run on every sample.
             return nullcontext(ScoredEngine(backend.open(baseline_path, threads=config.threads), reference, 0.0))
-        return scored_engine(engine.path, found, validation, backend, workspace, threads=config.threads)
+        return scored_engine(engine.path, inspection, validation, backend, workspace, threads=config.threads)
 
     try:
         with ExitStack() as opened:
             judged = opened.enter_context(scored(built.engine))
-            metric = found.reference.metric
+            metric = inspection.reference.metric
             if built.plain is not None and not fits(reference, judged.scores, metric, config):
                 with ExitStack() as other:
                     plain = other.enter_context(scored(built.plain))
                     if fits(reference, plain.scores, metric, config):
-                        assert built.repair is not None
-                        judged, built = plain, Corrected(built.plain, replace(built.repair, kept=False))
+                        assert built.correction is not None
+                        judged, built = plain, CorrectedEngine(built.plain, replace(built.correction, kept=False))
                         opened.close()  # the corrected engine's, and from here on the plain one's
                         opened.enter_context(other.pop_all())
             context.progress(0.7, "accuracy measured")
             runners: dict[str, Runner] = {"engine": judged.runner}
-            if low:
+            if quantized:
                 runners["baseline"] = backend.open(baseline_path, threads=config.threads)
-            feeds = timing_feeds(found, validation)
+            feeds = timing_feeds(inspection, validation)
             timings = backend.timings(runners, feeds, TimingPlan(TRIAL_SECONDS, MIN_RUNS, MAX_RUNS, timer))
     except BuildError:
         raise
@@ -102,9 +102,9 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
     return Trial(
         index=request.index,
         fingerprint=fingerprint,
-        precisions=low,
+        precisions=quantized,
         order=request.proposed_by,
-        low_layers=len(low),
+        low_layers=len(quantized),
         on_all=accuracy(reference, scores, config.accuracy.budget),
         on_search=accuracy(reference[half], scores[half], config.accuracy.budget),
         loss=judged.loss,
@@ -113,8 +113,8 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
         scores=workspace.write_arrays(f"trials/{fingerprint}.npz", scores=scores),
         seconds=time.perf_counter() - start,
         failure=None,
-        bias=built.repair,
+        bias=built.correction,
         corrections=built.corrections,
-        engine=kept_engine(built.engine, backend, context, f"trials/{fingerprint}.plan") if low else None,
-        reached=write_reached(found, low, built.engine, context, f"trials/{fingerprint}-reached.json"),
+        engine=kept_engine(built.engine, backend, context, f"trials/{fingerprint}.plan") if quantized else None,
+        reached=write_achieved(inspection, quantized, built.engine, context, f"trials/{fingerprint}-reached.json"),
     )

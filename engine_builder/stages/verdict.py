@@ -55,17 +55,17 @@ def verdict(
         building: Gives the backend.
     """
     job, workspace = request.job, context.workspace
-    found = workspace.read_value(Inspection, job.inspection)
-    judged = _judge(request, found, workspace)
+    inspection = workspace.read_value(Inspection, job.inspection)
+    judged = _judge(request, inspection, workspace)
     passed = [(trial, answer) for trial, answer in judged if _is_accepted(answer, job.config)]
     context.progress(0.3, f"{len(passed)} of {len(judged)} finalists judged pass")
     baseline_path = workspace.path(job.baseline)
     backend = building(job.config, context, final=True)
-    timings, faster = _time(passed[-request.most_timed :], found, job, context, backend, timer)
+    timings, faster = _time(passed[-request.most_timed :], inspection, job, context, backend, timer)
     chosen = _chosen(faster, timings)
-    baseline = _answer(found.baseline.scores, found, request, workspace)
+    baseline = _answer(inspection.baseline.scores, inspection, request, workspace)
     capabilities = backend.capabilities
-    if capabilities.is_own_baseline and found.baseline.precision is Precision.FP32:
+    if capabilities.is_own_baseline and inspection.baseline.precision is Precision.FP32:
         baseline = same_engine(baseline)
     engine: FileRef | None = None
     explicit: FileRef | None = None
@@ -86,7 +86,7 @@ def verdict(
         least_gain=capabilities.least_gain,
         explicit=explicit,
         baseline_accuracy=baseline.engine,
-        baseline_precisions=_counts(found.baseline_precisions.values()),
+        baseline_precisions=_counts(inspection.baseline_precisions.values()),
         baseline_size_bytes=model_size_bytes(baseline_path),
         environment=environment(job.config, backend),
         tensors=backend.tensors(baseline_path if engine is None else workspace.path(engine)),
@@ -118,28 +118,28 @@ def environment(config: Config, backend: Backend) -> dict[str, object]:
     }
 
 
-def _judge(request: VerdictRequest, found: Inspection, workspace: Workspace) -> list[tuple[Trial, AccuracyVerdict]]:
+def _judge(request: VerdictRequest, inspection: Inspection, workspace: Workspace) -> list[tuple[Trial, AccuracyVerdict]]:
     """Return the verdicts in order, up to the first that is not accepted."""
     judged = []
     for trial in request.finalists:
         if trial.scores is None:
             continue
-        answer = _answer(trial.scores, found, request, workspace)
+        answer = _answer(trial.scores, inspection, request, workspace)
         judged.append((trial, answer))
         if not _is_accepted(answer, request.job.config):
             break
     return judged
 
 
-def _answer(scores: FileRef, found: Inspection, request: VerdictRequest, workspace: Workspace) -> AccuracyVerdict:
+def _answer(scores: FileRef, inspection: Inspection, request: VerdictRequest, workspace: Workspace) -> AccuracyVerdict:
     """Return the verdict on an engine's scores: on all samples, or on those that the search did not see."""
     config = request.job.config
-    reference, engine = (workspace.read_scores(ref) for ref in (found.reference.scores, scores))
+    reference, engine = (workspace.read_scores(ref) for ref in (inspection.reference.scores, scores))
     used = np.arange(len(reference))
     if request.selection is Selection.HELD_OUT:
         used = np.setdiff1d(used, search_half(len(reference), config.search.seed))
     return judge(
-        found.reference.metric,
+        inspection.reference.metric,
         reference[used],
         engine[used],
         config.accuracy.budget,
@@ -155,7 +155,7 @@ def _is_accepted(answer: AccuracyVerdict, config: Config) -> bool:
 
 def _time(
     passed: Sequence[tuple[Trial, AccuracyVerdict]],
-    found: Inspection,
+    inspection: Inspection,
     job: EngineJob,
     context: StageContext,
     backend: Backend,
@@ -163,12 +163,12 @@ def _time(
 ) -> tuple[Mapping[str, Timing], list[tuple[Trial, AccuracyVerdict, float]]]:
     """Return all timings by fingerprint (and ``baseline``), and the finalists that beat the baseline with their ratios."""
     workspace = context.workspace
-    feeds = timing_feeds(found, load_saved(workspace.path(found.samples.validation)))
+    feeds = timing_feeds(inspection, load_saved(workspace.path(inspection.samples.validation)))
     engines = {"baseline": workspace.path(job.baseline)}  # all are built before one is opened: what a build takes is free again by then
     for index, (trial, _) in enumerate(passed):
         folder = context.scratch / trial.fingerprint
         folder.mkdir()
-        recipe = EngineRecipe(found, job.calibrated, trial.precisions, trial.corrections)
+        recipe = EngineRecipe(inspection, job.calibrated, trial.precisions, trial.corrections)
         place = replace(context.part(0.3 + 0.5 * index / len(passed), 0.3 + 0.5 * (index + 1) / len(passed)), scratch=folder)
         if trial.engine is None:
             engine = build(recipe, backend, place).path

@@ -107,8 +107,8 @@ def progress_view(stream: TextIO) -> ProgressView:
 
 def trial_line(trial: Mapping[str, object]) -> str:
     """Return what one trial found, in one line."""
-    low = trial.get("low_layers")
-    start = f"trial {trial.get('index')}: {trial.get('order')}, {low} {'layer' if low == 1 else 'layers'} low"
+    quantized = trial.get("low_layers")
+    start = f"trial {trial.get('index')}: {trial.get('order')}, {quantized} {'layer' if quantized == 1 else 'layers'} quantized"
     if trial.get("failure"):
         return f"{start}: failed: {trial['failure']}"
     accuracy, latency, met = trial.get("accuracy"), trial.get("latency_ms"), trial.get("met")

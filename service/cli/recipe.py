@@ -59,7 +59,7 @@ def write_recipe(request: RecipeRequest, out: Callable[[str], None]) -> None:
         if ranges is not None:
             int8 = (name for name, precision in assignment.items() if precision is Precision.INT8)
             without = layers_without_range(int8, layers, ranges)
-            assignment = assignment.with_low(without, request.default)
+            assignment = assignment.with_quantized(without, request.default)
             for name in without:
                 out(f"{name}: {request.default} instead of int8, since the calibration cache has no range for an input of it")
     _write(request.output, assignment.as_json())

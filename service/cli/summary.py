@@ -27,7 +27,7 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
     if kept and result.get("reason"):
         lines.insert(1, f"  reason    {result['reason']}")
     if baseline.get("repaired"):
-        lines.append(f"  baseline  repaired: {baseline['repaired']}")
+        lines.append(f"  baseline  fallback: {baseline['repaired']}")
     exact_on = _part(result, "engine").get("exact_on")
     if exact_on:
         lines.append(f"  exact on  {exact_on}")

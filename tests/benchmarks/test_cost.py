@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cost import PAIRS, SESSIONS, SINGLES, TRACES, ModelCost, growth, measure, page, peak_against_bar, plain_forwards
+from benchmarks.cost import LAYER_LOSSES, PAIRS, SESSIONS, TRACES, ModelCost, growth, measure, page, peak_against_bar, plain_forwards
 from benchmarks.cost_probe import ProbeCost, StageCost
 
 ENVIRONMENT = dict.fromkeys(
@@ -13,13 +13,13 @@ ENVIRONMENT = dict.fromkeys(
 )
 
 
-def cost(decisions: int) -> ProbeCost:
-    passes = {SESSIONS: 0, SINGLES: 16 * decisions, PAIRS: 32 * decisions, TRACES: 64 * decisions**2}
+def cost(layer_precisions: int) -> ProbeCost:
+    passes = {SESSIONS: 0, LAYER_LOSSES: 16 * layer_precisions, PAIRS: 32 * layer_precisions, TRACES: 64 * layer_precisions**2}
     stages = tuple(StageCost(stage, count, 2.0, 1.0, 600_000_000) for stage, count in passes.items())
-    return ProbeCost(decisions, 16, 16, 16, 0.01, stages)
+    return ProbeCost(layer_precisions, 16, 16, 16, 0.01, stages)
 
 
-def test_singles_are_in_plain_forwards_with_their_sessions_counted() -> None:
+def test_layer_losses_are_in_plain_forwards_with_their_sessions_counted() -> None:
     assert plain_forwards(cost(25)) == pytest.approx(2.0 / (25 * 16 * 0.01))
 
 
@@ -29,11 +29,11 @@ def test_memory_is_compared_with_300_mb_and_three_times_the_model() -> None:
 
 def test_growth_is_the_power_of_n() -> None:
     costs = [cost(10), cost(20), cost(40)]
-    assert [growth(costs, stage) for stage in (SINGLES, TRACES)] == [pytest.approx(1.0), pytest.approx(2.0)]
+    assert [growth(costs, stage) for stage in (LAYER_LOSSES, TRACES)] == [pytest.approx(1.0), pytest.approx(2.0)]
 
 
 def test_growth_of_one_size_is_unknown() -> None:
-    assert growth([cost(10), cost(10)], SINGLES) is None
+    assert growth([cost(10), cost(10)], LAYER_LOSSES) is None
 
 
 def test_page_lists_what_was_not_measured() -> None:

@@ -27,8 +27,8 @@ def three_products(tmp_path: Path) -> Path:
 def test_passes_are_counted_by_stage(three_products: Path) -> None:
     found = probe_cost(three_products, shapes={}, samples=6, few=4)
     passes = {stage.stage: stage.passes for stage in found.stages}
-    assert found.decisions == 3
-    assert passes["singles and Gram matrix"] == 3 * 6
+    assert found.layer_precisions == 3
+    assert passes["single-layer losses and Gram matrix"] == 3 * 6
     assert passes["pairs"] == 3 * 4  # there are no more pairs than three
     tensors, samples = 6, 4  # a weight and an input each; two tries at least settle the first probe's step
     assert passes["Hessian traces"] >= tensors * samples * 3 / 2

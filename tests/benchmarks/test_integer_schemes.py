@@ -38,8 +38,8 @@ def test_seven_bits_have_half_the_levels_at_twice_the_scale() -> None:
     model = model_of(RESIDUAL)
     layers = find_layers(model)
     feeds = samples_of(model)
-    low = {layer.name: Precision.INT8 for layer in layers}
-    full = rewrite(model, layers, low, measured_ranges(model, feeds), ONNXRUNTIME_CPU_SCHEME)
+    quantized = {layer.name: Precision.INT8 for layer in layers}
+    full = rewrite(model, layers, quantized, measured_ranges(model, feeds), ONNXRUNTIME_CPU_SCHEME)
     seven = in_seven_bits(full, model, layers)
     levels = [
         numpy_helper.to_array(tensor) for tensor in seven.graph.initializer if tensor.data_type == onnx.TensorProto.INT8 and tensor.dims

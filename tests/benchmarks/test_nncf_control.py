@@ -12,11 +12,11 @@ from benchmarks.nncf_page import Widest
 JOB = Job("j", Path("no.onnx"), Path("no-calibration.npz"), Path("no-validation.npz"), {})
 
 
-def trial(low: int, excess: float, score: float) -> dict[str, object]:
-    return {"low_layers": low, "order": "all_low", "on_all": {"excess": excess, "score": score}}
+def trial(quantized: int, slack: float, score: float) -> dict[str, object]:
+    return {"low_layers": quantized, "order": "all_low", "on_all": {"excess": slack, "score": score}}
 
 
-def test_widest_trial_is_the_one_inside_the_budget_with_the_most_low_layers() -> None:
+def test_widest_trial_is_the_one_inside_the_budget_with_the_most_quantized_layers() -> None:
     trials = [trial(0, 0.001, 0.9), trial(9, -0.001, 0.8), trial(5, 0.0, 0.89), {"low_layers": 7, "order": "loss", "on_all": None}]
     assert widest_trial(trials, 9) == Widest(5, 9, 0.89, "all_low")
 

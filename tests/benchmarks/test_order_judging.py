@@ -11,9 +11,9 @@ def held_out(network: Network) -> HeldOut:
     return HeldOut(network, np.random.default_rng(2).standard_normal((32, 4)).astype(np.float32))
 
 
-def test_orders_of_the_same_decisions_end_in_the_same_network(network: Network, roomy: Draw) -> None:
+def test_orders_of_the_same_layer_precisions_end_in_the_same_network(network: Network, roomy: Draw) -> None:
     judge = held_out(network)
-    first, second = network.decisions(Precision.INT4)
+    first, second = network.layer_precisions(Precision.INT4)
     one, other = judge.of_prefixes([first, second], roomy), judge.of_prefixes([second, first], roomy)
     assert one[1] == other[1]
     assert one[1].loss > 0.0 < one[1].error
@@ -24,18 +24,18 @@ def test_networks_that_hold_nothing_of_a_draw_are_run_once_for_all_draws(network
     judge = held_out(network)
     other = Draw("1", roomy.ranges, {})
     for precision, runs in ((Precision.INT4, 1), (Precision.INT8, 3)):
-        low = network.decisions(precision)[:1]
-        judge.of(low, roomy)
-        judge.of(low, other)
+        quantized = network.layer_precisions(precision)[:1]
+        judge.of(quantized, roomy)
+        judge.of(quantized, other)
         assert judge.networks_run == runs
 
 
 def test_weights_of_a_draw_are_run_for_that_draw(network: Network, roomy: Draw) -> None:
     judge = held_out(network)
     layer = network.layers[0]
-    low = network.decisions(Precision.INT4)[:1]
+    quantized = network.layer_precisions(Precision.INT4)[:1]
     ones = Draw("1", roomy.ranges, {(layer.name, Precision.INT4): np.ones((4, 6), dtype=np.int8)})
-    assert judge.of(low, ones).loss > judge.of(low, roomy).loss
+    assert judge.of(quantized, ones).loss > judge.of(quantized, roomy).loss
 
 
 def test_the_float_network_agrees_with_itself(network: Network, roomy: Draw) -> None:

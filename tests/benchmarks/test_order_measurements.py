@@ -38,19 +38,19 @@ def test_levels_take_the_place_of_the_nearest(network: Network) -> None:
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_only_second_order_rounding_has_levels_of_its_own(network: Network, kind: Kind, tmp_path: Path) -> None:
+def test_only_gptq_has_levels_of_its_own(network: Network, kind: Kind, tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((64, 4)).astype(np.float32)
     draw = measured_draw(network, kind, "0", x, tmp_path)
     assert draw.ranges["x"] == pytest.approx((float(x.min()), float(x.max())))
-    assert bool(draw.levels) is (kind is Kind.INT4_SECOND_ORDER)
+    assert bool(draw.levels) is (kind is Kind.INT4_GPTQ)
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
-def test_every_order_holds_every_decision_once(network: Network, roomy: Draw, precision: Precision) -> None:
+def test_every_order_holds_every_layer_precision_once(network: Network, roomy: Draw, precision: Precision) -> None:
     x = np.random.default_rng(1).standard_normal((64, 4)).astype(np.float32)
     measured = measured_orders(network, precision, roomy, x)
     orders = measured.orders
-    assert all(sorted(order.decisions) == sorted(network.decisions(precision)) for order in orders.values())
+    assert all(sorted(order.layer_precisions) == sorted(network.layer_precisions(precision)) for order in orders.values())
     assert orders["hessian+dependency (screen)"].forwards == orders["hessian"].forwards + orders["loss"].forwards
-    assert measured.losses.decisions == network.decisions(precision)
+    assert measured.losses.layer_precisions == network.layer_precisions(precision)
     assert (measured.losses.loss > 0.0).all()

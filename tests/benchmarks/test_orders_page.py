@@ -48,7 +48,7 @@ def test_the_page_tells_quality_differences_budgets_and_predictions() -> None:
     assert (row["predictions"], row["within"], row["bar over said, median"], row["off"]) == ("2", "50%", "0.10", "2.05")
 
 
-def test_a_network_without_time_tells_its_decisions_alone() -> None:
+def test_a_network_without_time_tells_its_layer_precisions_alone() -> None:
     found = page([case(Kind.INT4, None, ())], {"net": {}}, SIZES, WHERE, {"wall_seconds": 60.0, "cpu_seconds": 30.0})
     (row,) = table(found, "99.00%")
     assert {row[budget] for budget in ("99.00%", "99.90%", "99.99%")} == {"3.5 (3 to 4)"}

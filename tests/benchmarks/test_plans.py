@@ -12,7 +12,7 @@ from benchmarks.plans import page
 from calibration.graph.layers import find_layers
 from calibration.graph_passes.normalize import prepare
 from calibration.number_formats.precision import Precision
-from engine_builder.backends.achieved_precision import Reached, Rule
+from engine_builder.backends.achieved_precision import AchievedPrecision, Rule
 from engine_builder.backends.nvidia.tensorrt_rtx import TensorRtRtxBackend
 from tests.benchmarks.page_tables import table
 from tests.engine_builder.fake_quantized import model_of, run, samples_of
@@ -40,7 +40,7 @@ def network() -> Network:
     return Network("blocks", model, find_layers(model), 4, samples, samples, "random")
 
 
-def test_without_low_layers_the_fake_quantization_is_the_float_model(network: Network) -> None:
+def test_without_quantized_layers_the_fake_quantization_is_the_float_model(network: Network) -> None:
     assert network.validation is not None
     (expected,) = run(network.model, dict(network.calibration), optimized=False).values()
     got = fake_quantized(network, {}, ranges_of(network), network.validation)
@@ -76,8 +76,8 @@ def test_a_network_that_is_not_at_hand_is_left_out_with_the_reason(tmp_path: Pat
     ]
 
 
-def test_the_page_counts_reached_layers_and_shows_every_difference_with_its_rule() -> None:
-    difference = Reached("/conv/Conv", Precision.FP32, Precision.FP16, "kernel", Rule.OTHER_FLOAT)
+def test_the_page_counts_achieved_precisions_and_shows_every_difference_with_its_rule() -> None:
+    difference = AchievedPrecision("/conv/Conv", Precision.FP32, Precision.FP16, "kernel", Rule.OTHER_FLOAT)
     result = PlanResult("net", "mixed 0", {"fp32": 3, "int8": 2}, {}, (difference, difference), 2_500_000, 1.25, 0.125, None)
     text = page([result], {"net, all int4": "no layer of this network may take it"}, {"net": "batch 8; random"}, WHERE)
     (row,) = table(text, "plan MB")
@@ -86,7 +86,7 @@ def test_the_page_counts_reached_layers_and_shows_every_difference_with_its_rule
         "assignment": "mixed 0",
         "asked": "3 fp32, 2 int8",
         "layers": "5",
-        "reached": "3",
+        "achieved": "3",
         "differ": "2",
         "plan MB": "2.50",
         "build s": "1.2",

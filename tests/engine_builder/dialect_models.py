@@ -161,7 +161,7 @@ def depthwise_int8() -> onnx.ModelProto:
     )
 
 
-def island() -> onnx.ModelProto:
+def fallback_region() -> onnx.ModelProto:
     """Return an FP16 Gemm, node first, and an FP32 one, node second."""
     return dialect_model(
         """g (float[N,64] x) => (float[N,64] y) {

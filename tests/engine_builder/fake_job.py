@@ -10,7 +10,7 @@ from typing import TypeVar
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Answer, IntervalMethod, Selection
 from calibration.codec import as_object, json_from_value, value_from_json
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from engine_builder.config.config import config_from_json
 from engine_builder.errors import EngineError
@@ -139,16 +139,16 @@ class FakeStages:
         return InteractionsResult((), PROVIDER)
 
     def rank(self, name: str, request: RankRequest) -> RankResult:
-        return RankResult(TABLE_FILE, TABLE_FILE, {"loss": tuple(Decision(layer, Precision.INT8) for layer in self.world.layers)})
+        return RankResult(TABLE_FILE, TABLE_FILE, {"loss": tuple(LayerPrecision(layer, Precision.INT8) for layer in self.world.layers)})
 
     def trial(self, name: str, request: TrialRequest) -> Trial:
         trial = self.world.trial(request.index, request.precisions, request.proposed_by)
         return dataclasses.replace(trial, fingerprint=name.removeprefix("trial/"))
 
     def predict(self, name: str, request: PredictRequest) -> PredictResult:
-        ladder = self.world.ladder(name="frontier" if name == "predict/search" else "refine")
-        names = tuple(self.world.fingerprint(rung) for rung in ladder.rungs)
-        sequence = PredictedSequence(ladder.name, ladder.rungs, ladder.ratios, names)
+        tried = self.world.sequence(name="frontier" if name == "predict/search" else "refine")
+        names = tuple(self.world.fingerprint(candidate) for candidate in tried.rungs)
+        sequence = PredictedSequence(tried.name, tried.rungs, tried.ratios, names)
         return PredictResult((sequence,), KERNELS_MS, FittedTimes(1.0, {}, len(request.trials)), LossCheck(1.0, 0, 0, 0.0), {})
 
     def baseline(self, name: str, request: BaselineRequest) -> BaselineResult:

@@ -1,4 +1,4 @@
-"""A backend with two levels of building on ONNX Runtime: at the final one, engines with low layers come out as a test wants."""
+"""A backend with two levels of building on ONNX Runtime: at the final one, engines with quantized layers come out as a test wants."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
 Tensors = dict[str, NDArray[Any]]  # of the model's number types
 Ranges = dict[str, tuple[float, float]]
 
-# Residual block with a low or float skip, moved tensors, a tensor that several layers read, an average.
+# Residual block with a quantized or float skip, moved tensors, a tensor that several layers read, an average.
 RESIDUAL = """
 <ir_version: 8, opset_import: ["" : 17]>
 residual (float[N,3,8,8] x) => (float[N,5] y)
@@ -116,13 +116,13 @@ def run_node(node: onnx.NodeProto, inputs: Tensors) -> list[NDArray[np.generic]]
 def interpret(
     model: onnx.ModelProto,
     feeds: Tensors,
-    low: Sequence[Layer] = (),
+    quantized: Sequence[Layer] = (),
     ranges: Mapping[str, tuple[float, float]] | None = None,
     scheme: Scheme | None = None,
 ) -> Tensors:
     """Return every tensor, computed node by node, with the fake quantization that the cases of ``rewrite`` list."""
-    by_node = {layer.name: layer for layer in low}
-    rounded_outputs = {layer.output for layer in low if scheme is not None and layer.op_type in scheme.quantized_outputs}
+    by_node = {layer.name: layer for layer in quantized}
+    rounded_outputs = {layer.output for layer in quantized if scheme is not None and layer.op_type in scheme.quantized_outputs}
     ranges = ranges_of_moved_tensors(model, ranges or {})
     tensors: Tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer} | feeds
 

@@ -17,8 +17,8 @@ from typing import TypeGuard
 from calibration.codec import json_from_value
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.records import HessianTrace
-from engine_builder.backends.achieved_precision import Reached, Rule
-from engine_builder.records.corrections import Repair, RepairKind
+from engine_builder.backends.achieved_precision import AchievedPrecision, Rule
+from engine_builder.records.corrections import Correction, CorrectionKind
 from engine_builder.records.trial import failed_trial
 from engine_builder.search.loss_model import LossCheck
 from engine_builder.stage_io.engines import FittedTimes, PredictedSequence, PredictResult, TrialSaid
@@ -32,26 +32,29 @@ INT8 = Precision.INT8
 
 def golden_report(desk: Desk) -> dict[str, object]:
     """Return what the stage returns for a search of three engines, one of them a failure, in which the smallest is kept."""
-    baseline, all_low, chosen = trials_of(0, 4, 2)
-    rows = (Reached(NAMES[0], INT8, INT8, "integer kernel", None), Reached(NAMES[1], INT8, Precision.FP32, "float kernel", Rule.DEPTHWISE))
+    baseline, all_quantized, chosen = trials_of(0, 4, 2)
+    rows = (
+        AchievedPrecision(NAMES[0], INT8, INT8, "integer kernel", None),
+        AchievedPrecision(NAMES[1], INT8, Precision.FP32, "float kernel", Rule.DEPTHWISE),
+    )
     chosen = replace(
         chosen,
         reached=desk.workspace.write_json("reached.json", json_from_value(rows)),
-        bias=Repair(RepairKind.BIAS_CORRECTION, NAMES[:2], 0.02, 0.01, 0.001, 16, kept=True),
+        bias=Correction(CorrectionKind.BIAS_CORRECTION, NAMES[:2], 0.02, 0.01, 0.001, 16, kept=True),
     )
-    forecast = PredictResult(
+    prediction = PredictResult(
         ladders=(PredictedSequence("loss", ({}, chosen.precisions), (1.0, 0.76), (baseline.fingerprint, chosen.fingerprint)),),
         kernels_ms={name: {"baseline": 1.0, "int8": 0.5} for name in NAMES},
         time_model=FittedTimes(0.25, {"int8": 0.01}, 2),
         loss_model=LossCheck(1.0, 0, 0, 0.0),
-        predicted={all_low.fingerprint: TrialSaid(0.5, 0.017, None, 0.017, None)},
+        predicted={all_quantized.fingerprint: TrialSaid(0.5, 0.017, None, 0.017, None)},
     )
     return desk.report(
-        (baseline, all_low, chosen, failed_trial(3, "f" * 16, {NAMES[0]: INT8}, "loss", "no such kernel")),
+        (baseline, all_quantized, chosen, failed_trial(3, "f" * 16, {NAMES[0]: INT8}, "loss", "no such kernel")),
         improved(chosen, verdict(3)),
         traces=(HessianTrace(NAMES[0], "weight", 0.5, 0.1, 100, 4, 0.01, settled=True, rounding=0.001),),
-        repairs=(Repair(RepairKind.RANGE, NAMES[:1], 0.03, 0.02, 0.001, 16, kept=False),),
-        forecasts=(forecast,),
+        repairs=(Correction(CorrectionKind.RANGE, NAMES[:1], 0.03, 0.02, 0.001, 16, kept=False),),
+        forecasts=(prediction,),
     )
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.accuracy.verdict import AccuracyVerdict, Answer, IntervalMethod, Selection
 from calibration.graph.layers import LayerKind
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
-from engine_builder.backends.achieved_precision import Reached, Rule
+from engine_builder.backends.achieved_precision import AchievedPrecision, Rule
 from engine_builder.backends.base import Source
-from engine_builder.records.corrections import Repair, RepairKind
-from engine_builder.records.float_plan import BaselineRepair, BlockLoss, FloatAttempt
+from engine_builder.records.corrections import Correction, CorrectionKind
+from engine_builder.records.float_plan import BaselineFallback, BlockLoss, FloatAttempt
 from engine_builder.records.trial import Accuracy, Latency, Trial, failed_trial
 from engine_builder.reporting.body.job_result import JobResult, Outcome, ReportedEngine, ReportedVerdict, ShippedEngine, reported_verdict
 from engine_builder.reporting.body.layer_facts import DependencyMap, MeasuredPair, ReportedLayer
@@ -46,9 +46,9 @@ VERDICT = reported_verdict(FULL_VERDICT)
 
 def trial(index: int, low_layers: int, ratio: float, excess: float, order: str = "frontier") -> Trial:
     accuracy = Accuracy(BUDGET + excess, 0.9, excess, 0.0, binary=True, samples=400)
-    low = {f"low{place}": INT8 for place in range(low_layers)}
+    quantized = {f"low{place}": INT8 for place in range(low_layers)}
     latency = Latency(10.0 * ratio, 11.0 * ratio, 0.05, 100, 10.0, 0.05, ratio)
-    return Trial(index, f"f{index}", low, order, low_layers, accuracy, accuracy, 0.001 * low_layers, latency, 1000, None, 1.0, None)
+    return Trial(index, f"f{index}", quantized, order, low_layers, accuracy, accuracy, 0.001 * low_layers, latency, 1000, None, 1.0, None)
 
 
 def failed(index: int, failure: str = "no such kernel", order: str = "frontier") -> Trial:
@@ -90,7 +90,7 @@ RESULT = JobResult(
     environment={"processor": "some CPU", "threads": 1},
     speedup=1.25,
 )
-REPAIRED = BaselineRepair(
+REPAIRED = BaselineFallback(
     attempts=(
         FloatAttempt("FP16", {"fp16": 4}, 0.5, fits=False, latency_ms=1.0),
         FloatAttempt("BF16", {"bf16": 4}, None, fits=False, failure="no BF16 here"),
@@ -100,7 +100,7 @@ REPAIRED = BaselineRepair(
     kept="FP16 with blocks in FP32",
     fits=True,
 )
-FORECAST = PredictResult(
+PREDICTION = PredictResult(
     ladders=(PredictedSequence("frontier", ({}, {"conv": INT8}), (1.0, 0.75), ("f0", "f2")),),
     kernels_ms={"conv": {"baseline": 1.0, "int8": 0.5}, "gemm": {"baseline": 0.4, "int8": 0.3}},
     time_model=FittedTimes(0.5, {"int8": 0.01}, 3),
@@ -125,22 +125,22 @@ BODY = ReportBody(
     ),
     layers=(layer("conv", 0.01, hessian=0.02), layer("gemm", 0.1, FP32, hessian=0.05)),
     baseline_repair=REPAIRED,
-    baseline_reached=(Reached("conv", FP32, FP32, "float kernel", None),),
+    baseline_reached=(AchievedPrecision("conv", FP32, FP32, "float kernel", None),),
     repairs=(
-        Repair(RepairKind.SMOOTHING, ("conv", "gemm"), 0.2, 0.125, 0.01, 8, kept=True),
-        Repair(RepairKind.SMOOTHING, ("head",), 0.3, 0.4, 0.02, 8, kept=False),
+        Correction(CorrectionKind.SMOOTH_QUANT, ("conv", "gemm"), 0.2, 0.125, 0.01, 8, kept=True),
+        Correction(CorrectionKind.SMOOTH_QUANT, ("head",), 0.3, 0.4, 0.02, 8, kept=False),
     ),
     traces=(),
     dependencies=(MeasuredPair("conv", "gemm", 0.1, 0.01, 64),),
     dependency_map=DependencyMap(("conv", "gemm"), ((), (0.1,)), ("weak", "weaker")),
-    reached=(Reached("conv", INT8, INT8, "integer kernel", None), Reached("gemm", INT8, None, None, Rule.FOLDED)),
+    reached=(AchievedPrecision("conv", INT8, INT8, "integer kernel", None), AchievedPrecision("gemm", INT8, None, None, Rule.FOLDED)),
     reached_in=2,
-    orders={"loss": (Decision("conv", INT8), Decision("gemm", INT8))},
+    orders={"loss": (LayerPrecision("conv", INT8), LayerPrecision("gemm", INT8))},
     chosen="f2",
     trials=(trial(0, 0, 1.0, 0.0025, "baseline"), trial(1, 2, 0.7, -0.001, "all_low"), trial(2, 1, 0.8, 0.001)),
     front=("f1", "f2", "f0"),
     search=SearchSummary("nothing left to try", 3, 3.0),
-    forecasts=(FORECAST,),
+    forecasts=(PREDICTION,),
     predictions=(prediction(0, 0.0), prediction(1, 0.003), prediction(2, 0.001, 0.75)),
     finalists=(JudgedTrial("f2", FULL_VERDICT),),
     final_timing=FinalTiming({"baseline": RESULT.baseline.latency_ms}, {"f2": RelativeLatency(0.8, 0.01)}),

@@ -15,13 +15,13 @@ from calibration.accuracy.verdict import AccuracyVerdict, Budget, Selection, jud
 from calibration.codec import json_from_value, value_from_json
 from calibration.data.sample_axes import SampleAxes
 from calibration.graph.layers import Layer, LayerKind
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from calibration.ranges.range_table import RangeMethod, RangeTable
 from calibration.sensitivity.records import HessianTrace, PairTest, Sensitivity, SensitivityTable
 from engine_builder.config.config import config_from_json
 from engine_builder.records.calibrated import Calibrated
-from engine_builder.records.corrections import Repair, RepairTable
+from engine_builder.records.corrections import Correction, CorrectionTable
 from engine_builder.records.inspection import Baseline, Calls, Inspection, ModelOutputs, PreparedModel, Reference, Samples
 from engine_builder.records.probed_outputs import ProbedOutputs
 from engine_builder.records.trial import Trial
@@ -117,8 +117,8 @@ def judged(trial: Trial, answer: AccuracyVerdict) -> dict[str, object]:
 
 def trials_of(*lengths: int, world: FakeWorld = WORLD) -> tuple[Trial, ...]:
     orders = {0: "baseline", len(world.layers): "all_low"}
-    lows = [world.low(world.layers[:length]) for length in lengths]
-    return tuple(world.trial(index, low, orders.get(len(low), "loss")) for index, low in enumerate(lows))
+    assignments = [world.quantized(world.layers[:length]) for length in lengths]
+    return tuple(world.trial(index, quantized, orders.get(len(quantized), "loss")) for index, quantized in enumerate(assignments))
 
 
 class Desk:
@@ -142,13 +142,13 @@ class Desk:
         ranges: RangeTable | None = None,
         calls: Mapping[str, object] | None = None,
         traces: Sequence[HessianTrace] = (),
-        repairs: Sequence[Repair] = (),
+        repairs: Sequence[Correction] = (),
         forecasts: Sequence[PredictResult] = (),
         target: Mapping[str, str] | None = None,
     ) -> dict[str, object]:
         loss = [10.0 ** -(index + 2) for index in range(len(names))]
         rows = tuple(Sensitivity(name, Precision.INT8, value, value / 10, None, None) for name, value in zip(names, loss, strict=True))
-        first, second = (Decision(name, Precision.INT8) for name in names[:2])
+        first, second = (LayerPrecision(name, Precision.INT8) for name in names[:2])
         found = inspection(names, notes, warnings)
         found = replace(found, model=replace(found.model, **(calls or {})))  # type: ignore[arg-type]  # how the model is called, if not as usual
         write = self.workspace.write_value
@@ -169,7 +169,7 @@ class Desk:
                 calibration=NOTHING,
                 ranges=write("ranges.json", ranges or RangeTable({}, RangeMethod.MINMAX, 60)),
                 eligible={},
-                corrections=write("repairs.json", RepairTable(tried=tuple(repairs))),
+                corrections=write("repairs.json", CorrectionTable(tried=tuple(repairs))),
             ),
         )
         table = write("table.json", SensitivityTable(rows, 60, 32, 4.0, tuple(traces)))

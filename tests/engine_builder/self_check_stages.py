@@ -15,7 +15,7 @@ ROOFLINE = {
 }
 CLOSE = {"samples": 128, "agreement": 0.99, "kl": 1e-5, "largest_difference": 0.02, "scale": 2.5}
 LAYER = {"layer": "stem", "asked": "fp16", "got": "fp16", "kernel": "k", "reason": None}
-NOT_REACHED = {
+NOT_ACHIEVED = {
     **LAYER,
     "asked": "int8",
     "reason": "neither its input nor its weight reaches the kernel in low precision: Q/DQ must stand directly on both",

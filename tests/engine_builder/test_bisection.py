@@ -9,32 +9,32 @@ from hypothesis import strategies as st
 from engine_builder.bisection import Bisection
 
 
-@given(data=st.data(), rungs=st.integers(0, 5000))
-def test_finds_the_boundary_of_any_monotone_predicate_within_log2_questions(data: st.DataObject, rungs: int) -> None:
-    boundary = data.draw(st.integers(0, rungs))
-    state, questions = Bisection(0, rungs), 0
-    while (rung := state.next()) is not None:
-        assert 1 <= rung <= rungs
-        state = state.tell(rung, met=rung <= boundary)
+@given(data=st.data(), candidates=st.integers(0, 5000))
+def test_finds_the_boundary_of_any_monotone_predicate_within_log2_questions(data: st.DataObject, candidates: int) -> None:
+    boundary = data.draw(st.integers(0, candidates))
+    state, questions = Bisection(0, candidates), 0
+    while (candidate := state.next()) is not None:
+        assert 1 <= candidate <= candidates
+        state = state.tell(candidate, met=candidate <= boundary)
         questions += 1
     assert state.low == boundary
-    assert questions <= math.ceil(math.log2(rungs + 1))
+    assert questions <= math.ceil(math.log2(candidates + 1))
 
 
-@given(rungs=st.integers(1, 300), answers=st.lists(st.booleans(), min_size=12, max_size=12))
-def test_answers_that_are_not_monotone_still_end_at_a_boundary_as_it_was_answered(rungs: int, answers: list[bool]) -> None:
-    state, told = Bisection(0, rungs), dict[int, bool]()
-    while (rung := state.next()) is not None:
-        assert rung not in told
-        told[rung] = answers[len(told)]
-        state = state.tell(rung, met=told[rung])
+@given(candidates=st.integers(1, 300), answers=st.lists(st.booleans(), min_size=12, max_size=12))
+def test_answers_that_are_not_monotone_still_end_at_a_boundary_as_it_was_answered(candidates: int, answers: list[bool]) -> None:
+    state, told = Bisection(0, candidates), dict[int, bool]()
+    while (candidate := state.next()) is not None:
+        assert candidate not in told
+        told[candidate] = answers[len(told)]
+        state = state.tell(candidate, met=told[candidate])
     assert told.get(state.low, state.low == 0)
-    assert not told.get(state.low + 1, state.low == rungs and told.get(rungs) is None)
+    assert not told.get(state.low + 1, state.low == candidates and told.get(candidates) is None)
 
 
-@given(rungs=st.integers(1, 300), prefix=st.integers(1, 300), met=st.booleans())
-def test_an_answer_from_elsewhere_keeps_the_bounds_in_order(rungs: int, prefix: int, met: bool) -> None:
-    state = Bisection(min(2, rungs), rungs).tell(prefix, met=met)
+@given(candidates=st.integers(1, 300), prefix=st.integers(1, 300), met=st.booleans())
+def test_an_answer_from_elsewhere_keeps_the_bounds_in_order(candidates: int, prefix: int, met: bool) -> None:
+    state = Bisection(min(2, candidates), candidates).tell(prefix, met=met)
     assert 0 <= state.low <= state.high
     assert state.low >= prefix if met else state.high < prefix
 

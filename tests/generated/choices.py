@@ -1,4 +1,4 @@
-"""The decisions that a model is made of: drawn by hypothesis (which then shrinks them), from a seed, or replayed."""
+"""The layer precisions that a model is made of: drawn by hypothesis (which then shrinks them), from a seed, or replayed."""
 
 from __future__ import annotations
 

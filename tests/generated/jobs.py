@@ -11,7 +11,7 @@ import onnx
 
 from calibration.accuracy.measures.values import nmse
 from calibration.errors import InputError
-from tests.driver import LOW_IS_FASTER, run_job
+from tests.driver import QUANTIZED_IS_FASTER, run_job
 from tests.generated.graphs import Array
 from tests.generated.laws import session
 from tests.generated.models import Generated
@@ -33,7 +33,7 @@ def job_fault(made: Generated, target: Mapping[str, object], folder: Path) -> tu
     config = {**target, "accuracy": {"max_nmse": BUDGET}, "search": {"max_trials": 2, "orders": ["loss"]}}
     validation = made.samples(_VALIDATION, seed=2)
     try:
-        finished = run_job(folder, made.model, made.samples(_SAMPLES, seed=1), validation, config, timer=LOW_IS_FASTER)
+        finished = run_job(folder, made.model, made.samples(_SAMPLES, seed=1), validation, config, timer=QUANTIZED_IS_FASTER)
     except InputError as error:
         return f"refused: {error.detail}", None
     outcome = str(finished.result["outcome"])

@@ -120,8 +120,8 @@ def baselines_equal_the_model(case: Case) -> str | None:
 
 def engine_equals_its_fake_quantization(case: Case) -> str | None:
     """Law c: with every layer in int8, the runtime's integer kernels compute what the Q/DQ pairs say."""
-    low = {layer.name: Precision.INT8 for layer in case.layers}
-    explicit = rewrite(case.prepared.model, case.layers, low, case.ranges(), EXACT_HERE)
+    quantized = {layer.name: Precision.INT8 for layer in case.layers}
+    explicit = rewrite(case.prepared.model, case.layers, quantized, case.ranges(), EXACT_HERE)
     written = case.run(explicit)
     engine = case.run(explicit, optimized=True)
     plain = case.run(case.prepared.model)

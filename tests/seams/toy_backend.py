@@ -61,7 +61,7 @@ class ToyDialect:
         return {name: precision for name, precision in quantized.items() if name not in first}
 
     def explicit(self, plan: ExplicitPlan) -> onnx.ModelProto:
-        model = rewrite(plan.prepared, plan.layers, plan.precisions, plan.ranges, plan.scheme, plan.smoothings, plan.levels)
+        model = rewrite(plan.prepared, plan.layers, plan.precisions, plan.ranges, plan.scheme, plan.smooth_quants, plan.levels)
         model.metadata_props.add(key=_MARK, value=CHIP)
         return model
 

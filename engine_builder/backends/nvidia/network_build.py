@@ -126,7 +126,7 @@ class _Compiler:
 
 
 def _configure(trt: ModuleType, config: Any, options: BuildOptions) -> None:
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else there is no report of which precision each layer reached
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else there is no report of which precision each layer achieved
     config.builder_optimization_level = options.optimization_level
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 is asked for where 16 bits lose too much: TF32 has no more of them than FP16
     if options.workspace_bytes is not None:

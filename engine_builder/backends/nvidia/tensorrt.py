@@ -75,11 +75,11 @@ class TensorRtBackend:
     def capabilities(self) -> Capabilities:
         """FP16 baseline; INT8 and INT4 weights everywhere, FP8 where the GPU has it or is not known yet."""
         known = self._compute_capability
-        able = tuple(precision for precision in LOW_PRECISIONS if precision.runs_on(known))
+        eligible = tuple(precision for precision in LOW_PRECISIONS if precision.runs_on(known))
         return Capabilities(
             "tensorrt",
             Precision.FP16,
-            able,
+            eligible,
             TENSORRT_SCHEME,
             TensorRtDialect(),
             Source.MEASURED,

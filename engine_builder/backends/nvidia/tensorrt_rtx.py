@@ -109,11 +109,11 @@ class TensorRtRtxBackend:
     @property
     def capabilities(self) -> Capabilities:
         """FP16 baseline; INT8, FP8 where the GPU has it, INT4 weights; latency measured where the GPU is here, else predicted."""
-        able = tuple(precision for precision in LOW_PRECISIONS if self._gpu is None or self._gpu.has(precision))
+        eligible = tuple(precision for precision in LOW_PRECISIONS if self._gpu is None or self._gpu.has(precision))
         return Capabilities(
             TARGET,
             Precision.FP16,
-            able,
+            eligible,
             TENSORRT_SCHEME,
             TensorRtDialect(),
             Source.PREDICTED if self._local is None else Source.MEASURED,

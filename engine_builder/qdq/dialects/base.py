@@ -9,7 +9,7 @@ from typing import Protocol
 import onnx
 
 from calibration.algorithms.gptq import Levels
-from calibration.algorithms.smooth_quant import Smoothing
+from calibration.algorithms.smooth_quant import SmoothQuantScaling
 from calibration.graph.layers import Layer
 from calibration.number_formats.precision import Precision, Scheme
 
@@ -24,7 +24,7 @@ class ExplicitPlan:
     ranges: Mapping[str, tuple[float, float]]  # (lowest, highest) by tensor name, for the inputs and outputs of every layer
     scheme: Scheme  # how the target quantizes
     baseline: Precision  # of what is not quantized, a float type
-    smoothings: Sequence[Smoothing] = ()  # tensors to smooth for the layers that read them
+    smooth_quants: Sequence[SmoothQuantScaling] = ()  # tensors to smooth for the layers that read them
     levels: Levels | None = None  # integer weights in the place of the nearest
     floats: Mapping[str, Precision] = field(default_factory=dict)  # by node name, of nodes in another float type than the baseline's
 

@@ -49,7 +49,7 @@ class OnnxRuntimeDialect:
             )
         from engine_builder.qdq.onnxruntime_dialect import rewrite
 
-        return rewrite(plan.prepared, plan.layers, plan.precisions, plan.ranges, plan.scheme, plan.smoothings, plan.levels)
+        return rewrite(plan.prepared, plan.layers, plan.precisions, plan.ranges, plan.scheme, plan.smooth_quants, plan.levels)
 
     def check(self, explicit: onnx.ModelProto, *, compute_capability: tuple[int, int] | None) -> None:
         """Find nothing: the runtime loads the graph as its engine, and refuses what it does not take."""

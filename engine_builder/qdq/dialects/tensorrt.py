@@ -44,9 +44,9 @@ class TensorRtDialect:
         Raises:
             BuildError: A layer is unknown, or may not take its precision.
         """
-        from engine_builder.qdq.rules.legalize import settle
+        from engine_builder.qdq.rules.legalize import legalize
 
-        precisions = settle(prepared(), layers, quantized, baseline).precisions
+        precisions = legalize(prepared(), layers, quantized, baseline).precisions
         return {name: precisions[name] for name in quantized if precisions[name] is not baseline}
 
     def explicit(self, plan: ExplicitPlan) -> onnx.ModelProto:
@@ -57,7 +57,7 @@ class TensorRtDialect:
         """
         from engine_builder.qdq.tensorrt_dialect import rewrite_tensorrt
 
-        given = plan.prepared, plan.layers, plan.precisions, plan.ranges, plan.smoothings
+        given = plan.prepared, plan.layers, plan.precisions, plan.ranges, plan.smooth_quants
         return rewrite_tensorrt(*given, baseline=plan.baseline, levels=plan.levels, floats=plan.floats)
 
     def check(self, explicit: onnx.ModelProto, *, compute_capability: tuple[int, int] | None) -> None:

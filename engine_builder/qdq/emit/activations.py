@@ -17,14 +17,14 @@ from engine_builder.qdq.rules.placement import quantized_tensors
 
 
 class QuantizeActivations(ir.passes.InPlacePass):
-    """Adds one Q/DQ pair to each tensor that the low layers read or write.
+    """Adds one Q/DQ pair to each tensor that the quantized layers read or write.
 
-    Requires: layers of the model, with unique node names. Ensures: each input slot of a low layer reads a DequantizeLinear.
+    Requires: layers of the model, with unique node names. Ensures: each input slot of a quantized layer reads a DequantizeLinear.
     """
 
-    def __init__(self, low: Sequence[Layer], ranges: Mapping[str, tuple[float, float]], scheme: Scheme, names: Names) -> None:
+    def __init__(self, quantized: Sequence[Layer], ranges: Mapping[str, tuple[float, float]], scheme: Scheme, names: Names) -> None:
         """Keep what is to be placed; ``names`` hands out the names of new values."""
-        self._low = tuple(low)
+        self._quantized = tuple(quantized)
         self._ranges = ranges
         self._scheme = scheme
         self._names = names
@@ -32,19 +32,19 @@ class QuantizeActivations(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Add the pairs, in the order of the layers."""
         values = values_of(model.graph)
-        low_nodes = {layer.name for layer in self._low}
-        tensors = quantized_tensors(self._low, self._scheme)
+        quantized_nodes = {layer.name for layer in self._quantized}
+        tensors = quantized_tensors(self._quantized, self._scheme)
         for name, serves_all in tensors.items():
             if name not in values:
                 raise BuildError(
                     f"tensor {name!r}: not in the model, but a layer reads or writes it", fix="find the layers in this very model"
                 )
-            self._add_pair(model.graph, values[name], None if serves_all else low_nodes)
+            self._add_pair(model.graph, values[name], None if serves_all else quantized_nodes)
         return ir.passes.PassResult(model, modified=bool(tensors))
 
     def ensures(self, model: ir.Model) -> None:
-        """Check that no low layer reads a float tensor."""
-        left = {layer.name: set(layer.inputs) for layer in self._low}
+        """Check that no quantized layer reads a float tensor."""
+        left = {layer.name: set(layer.inputs) for layer in self._quantized}
         for node in model.graph:
             for value in node.inputs:
                 producer = value.producer() if value is not None else None

@@ -9,14 +9,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from calibration.algorithms.bias_correction import BiasSite
+from calibration.algorithms.bias_correction import BiasLocation
 
 
 def with_corrected_biases(
-    prepared: onnx.ModelProto, sites: Sequence[BiasSite], corrections: Mapping[str, NDArray[np.float32]]
+    prepared: onnx.ModelProto, locations: Sequence[BiasLocation], corrections: Mapping[str, NDArray[np.float32]]
 ) -> onnx.ModelProto:
-    """Return the model with each correction, (channels,), by layer, added to the bias of its site; the argument is left as it is."""
-    added = {site.bias: corrections[site.layer] for site in sites if site.layer in corrections}
+    """Return the model with each correction, (channels,), by layer, added to the bias at its location; the argument stays."""
+    added = {location.bias: corrections[location.layer] for location in locations if location.layer in corrections}
     model = onnx.ModelProto()
     model.CopyFrom(prepared)
     for tensor in model.graph.initializer:

@@ -138,7 +138,7 @@ def _is_float_constant(value: ir.Value, graph: ir.Graph) -> bool:
 def _converted(graph: ir.Graph, value: ir.Value, wanted: ir.DataType, names: Names) -> ir.Value:
     assert value.const_value is not None
     array = np.asarray(value.const_value.numpy())
-    with np.errstate(over="ignore"):  # infinities are meant; what else does not fit stays in float32 (islands.py)
+    with np.errstate(over="ignore"):  # infinities are meant; what else does not fit stays in float32 (fp16_overflow.py)
         narrow = array.astype(ARRAY_TYPES[wanted])
     name = names.new(str(value.name), _WORDS[wanted])
     result = ir.Value(name=name, const_value=ir.tensor(narrow, name=name))

@@ -1,4 +1,7 @@
-"""The pass that turns weights and biases of low layers into integers (cases 3, 4 and 7 of ``engine_builder.qdq.onnxruntime_dialect``)."""
+"""The pass that turns weights and biases of quantized layers into integers.
+
+It does cases 3, 4 and 7 of ``engine_builder.qdq.onnxruntime_dialect``.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,16 @@ from engine_builder.qdq.emit.scales import ActivationScale, activation_scale, qu
 
 
 class QuantizeWeights(ir.passes.InPlacePass):
-    """Replaces the weight of each low layer by int8 values and a DequantizeLinear, and its bias by int32 values where the scheme does so.
+    """Replaces the weight of each quantized layer by int8 values and a DequantizeLinear, and its bias by int32 where the scheme says so.
 
     Requires: weights and biases are float32 initializers of the main graph that no other layer uses.
     """
 
     def __init__(
-        self, low: Sequence[Layer], ranges: Mapping[str, tuple[float, float]], scheme: Scheme, names: Names, levels: Levels
+        self, quantized: Sequence[Layer], ranges: Mapping[str, tuple[float, float]], scheme: Scheme, names: Names, levels: Levels
     ) -> None:
         """Keep what is to be replaced; ``names`` hands out the names of new values, ``levels`` holds values that are not the nearest."""
-        self._low = tuple(layer for layer in low if layer.weight is not None)
+        self._quantized = tuple(layer for layer in quantized if layer.weight is not None)
         self._ranges = ranges
         self._scheme = scheme
         self._names = names
@@ -39,11 +42,11 @@ class QuantizeWeights(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Replace the weights, in the order of the layers."""
         nodes = {node.name: node for node in model.graph}
-        for layer in self._low:
+        for layer in self._quantized:
             if layer.name not in nodes:
                 raise BuildError(f"layer {layer.name!r}: not in the model", fix="find the layers in this very model")
             self._quantize(model.graph, nodes[layer.name], layer)
-        return ir.passes.PassResult(model, modified=bool(self._low))
+        return ir.passes.PassResult(model, modified=bool(self._quantized))
 
     def _quantize(self, graph: ir.Graph, node: ir.Node, layer: Layer) -> None:
         weight = float_initializer(graph, str(layer.weight), layer.name)

@@ -1,4 +1,4 @@
-"""The pass that stores the weights of low layers in their formats (case 3 of ``engine_builder.qdq.tensorrt_dialect``)."""
+"""The pass that stores the weights of quantized layers in their formats (case 3 of ``engine_builder.qdq.tensorrt_dialect``)."""
 
 from __future__ import annotations
 
@@ -71,17 +71,17 @@ def stored_weight(
 
 
 class StoreWeights(ir.passes.InPlacePass):
-    """Lets each low layer read its weight through a DequantizeLinear.
+    """Lets each quantized layer read its weight through a DequantizeLinear.
 
     Requires: weights are float32 initializers of the main graph that no other layer uses. Ensures: none of these layers reads one; the
     biases are what they were.
     """
 
     def __init__(
-        self, low: Sequence[tuple[Layer, Precision]], types: Mapping[str, ir.DataType], names: Names, levels: Levels | None = None
+        self, quantized: Sequence[tuple[Layer, Precision]], types: Mapping[str, ir.DataType], names: Names, levels: Levels | None = None
     ) -> None:
-        """Keep the low layers, the float type of every node, by name, and the integer weights that are not the nearest."""
-        self._low = tuple((layer, precision) for layer, precision in low if layer.weight is not None)
+        """Keep the quantized layers, the float type of every node, by name, and the integer weights that are not the nearest."""
+        self._quantized = tuple((layer, precision) for layer, precision in quantized if layer.weight is not None)
         self._types = types
         self._names = names
         self._levels = levels or {}
@@ -89,9 +89,9 @@ class StoreWeights(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Store the weights, in the order of the layers."""
         nodes = {node.name: node for node in model.graph}
-        for layer, precision in self._low:
+        for layer, precision in self._quantized:
             self._store(model.graph, nodes[layer.name], layer, precision)
-        return ir.passes.PassResult(model, modified=bool(self._low))
+        return ir.passes.PassResult(model, modified=bool(self._quantized))
 
     def _store(self, graph: ir.Graph, node: ir.Node, layer: Layer, precision: Precision) -> None:
         tensor, new = str(layer.weight), self._names.new

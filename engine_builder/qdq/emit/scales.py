@@ -54,7 +54,8 @@ def measured_range(tensor: str, ranges: Mapping[str, tuple[float, float]]) -> tu
     """
     if tensor not in ranges:
         raise BuildError(
-            f"tensor {tensor!r}: no range was measured, but a low layer reads or writes it", fix="measure the ranges of this very model"
+            f"tensor {tensor!r}: no range was measured, but a quantized layer reads or writes it",
+            fix="measure the ranges of this very model",
         )
     low, high = ranges[tensor]
     if not (np.isfinite(low) and np.isfinite(high) and low <= high):

@@ -1,4 +1,4 @@
-"""The pass that puts Q/DQ pairs in front of low layers (cases 1, 2 and 4 of ``engine_builder.qdq.tensorrt_dialect``)."""
+"""The pass that puts Q/DQ pairs in front of quantized layers (cases 1, 2 and 4 of ``engine_builder.qdq.tensorrt_dialect``)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from engine_builder.qdq.emit.scales import measured_range, typed_scale
 
 
 @dataclass(frozen=True, slots=True)
-class LowInput:
-    """One input of a low layer: what it reads there in the prepared model, and the format that it is to read it in."""
+class QuantizedInput:
+    """One input of a quantized layer: what it reads there in the prepared model, and the format that it is to read it in."""
 
     node: str
     index: int
@@ -27,12 +27,12 @@ class LowInput:
 
 
 class QuantizeInputs(ir.passes.InPlacePass):
-    """Adds one Q/DQ pair to each tensor that low layers read, for each format and float type that they read it in; it serves them alone.
+    """Adds one Q/DQ pair to each tensor that quantized layers read, for each format and float type; it serves them alone.
 
     Requires: nodes in their float types already (``float_types``). Ensures: every such input is a DequantizeLinear's output.
     """
 
-    def __init__(self, inputs: Sequence[LowInput], ranges: Mapping[str, tuple[float, float]], names: Names) -> None:
+    def __init__(self, inputs: Sequence[QuantizedInput], ranges: Mapping[str, tuple[float, float]], names: Names) -> None:
         """Keep what is to be quantized, in the order of the layers, and the (lowest, highest) value of each tensor."""
         self._inputs = tuple(inputs)
         self._ranges = ranges
@@ -54,7 +54,7 @@ class QuantizeInputs(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=bool(pairs))
 
     def ensures(self, model: ir.Model) -> None:
-        """Check that no low layer reads a float tensor where it is to read a quantized one."""
+        """Check that no quantized layer reads a float tensor where it is to read a quantized one."""
         nodes = {node.name: node for node in model.graph}
         for item in self._inputs:
             value = nodes[item.node].inputs[item.index]
@@ -62,7 +62,7 @@ class QuantizeInputs(ir.passes.InPlacePass):
             if producer is None or producer.op_type != "DequantizeLinear":
                 raise ir.passes.PostconditionError(f"layer {item.node!r} still reads {item.tensor!r} in float")
 
-    def _pair(self, graph: ir.Graph, value: ir.Value, item: LowInput) -> ir.Value:
+    def _pair(self, graph: ir.Graph, value: ir.Value, item: QuantizedInput) -> ir.Value:
         tensor, stored = item.tensor, item.precision.grid.storage
         kind = value.dtype
         if kind is None or kind not in ARRAY_TYPES:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from calibration.graph.opset import opset_version
 from calibration.graph.type_inference import inferred
-from calibration.graph.weightless import big_weights, outline
+from calibration.graph.weightless import big_weights, weightless_copy
 from engine_builder.errors import BuildError
 
 _IR_VERSIONS = ((21, 10), (19, 9), (1, 8))  # lowest IR version that goes with an opset
@@ -20,7 +20,7 @@ def at_opset(model: onnx.ModelProto, opset: int) -> ir.Model:
     Raises:
         BuildError: onnx cannot convert one of the operators.
     """
-    graph_only = outline(model)
+    graph_only = weightless_copy(model)
     try:
         if opset_version(model) < opset:
             graph_only = onnx.version_converter.convert_version(graph_only, opset)
@@ -50,7 +50,7 @@ def _name_nodes(model: onnx.ModelProto) -> None:
 
 
 def _with_weights(work: ir.Model, model: onnx.ModelProto) -> ir.Model:
-    """Put the big weights of ``model`` back where the outline has graph inputs."""
+    """Put the big weights of ``model`` back where the weightless copy has graph inputs."""
     missing = big_weights(model)
     placeholders = {value.name: value for value in work.graph.inputs if value.name in missing}
     listed = {value.name for value in model.graph.input}

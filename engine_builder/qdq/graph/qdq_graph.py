@@ -11,7 +11,7 @@ from onnx import TensorProto, numpy_helper
 
 from calibration.graph.opset import opset_version
 from calibration.graph.type_inference import inferred
-from calibration.graph.weightless import outline
+from calibration.graph.weightless import weightless_copy
 from engine_builder.errors import BuildError
 
 LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -82,7 +82,7 @@ def word(kind: int) -> str:
 
 
 def _types(model: onnx.ModelProto) -> dict[str, int]:
-    work = outline(model)
+    work = weightless_copy(model)
     del work.graph.value_info[:]
     for value in work.graph.output:  # what is declared would hide what is computed
         value.ClearField("type")

@@ -24,14 +24,14 @@ _CROSSED = frozenset({"Relu", "Clip"}) | MOVING_OPS  # onnxruntime moves Q and D
 class KeepFloatLayers(ir.passes.InPlacePass):
     """Puts an identity that onnxruntime does not see through behind each float layer that it would quantize."""
 
-    def __init__(self, low: Collection[str], names: Names) -> None:
-        """Keep the node names of the low layers, which are left alone."""
-        self._low = low
+    def __init__(self, quantized: Collection[str], names: Names) -> None:
+        """Keep the node names of the quantized layers, which are left alone."""
+        self._quantized = quantized
         self._names = names
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Add the identities."""
-        found = [node for node in model.graph if node.name not in self._low and _would_be_quantized(node)]
+        found = [node for node in model.graph if node.name not in self._quantized and _would_be_quantized(node)]
         for node in found:
             self._add_identity(model.graph, node)
         return ir.passes.PassResult(model, modified=bool(found))

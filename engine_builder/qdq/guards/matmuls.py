@@ -1,8 +1,8 @@
-"""The pass that keeps onnxruntime from making a low MatMul a float Gemm (case 12 of ``engine_builder.qdq.onnxruntime_dialect``).
+"""The pass that keeps onnxruntime from making a quantized MatMul a float Gemm (case 12 of ``engine_builder.qdq.onnxruntime_dialect``).
 
 Where onnxruntime knows every size of a MatMul with a bias behind it (a model of fixed batch size, or a product of matrices), it fuses
 the two into a Gemm before it looks for pairs. Without a pair on the output that Gemm runs in float, and its int8 weight is dequantized
-on every call: a ViT with a batch of 1, every layer low, took 2.2 times as long as in float, and 0.9 of it with this pass.
+on every call: a ViT with a batch of 1, every layer quantized, took 2.2 times as long as in float, and 0.9 of it with this pass.
 With a pair on the output it runs in integers, its bias in int32 steps of the input's scale times the weight's: where a channel of tiny or
 dead weights has a bias, that clips (case 4 of ``rewrite`` prevents it where the bias is a layer's own).
 """
@@ -19,15 +19,15 @@ from calibration.graph.free_names import Names
 from engine_builder.qdq.emit.activations import add_initializer
 
 
-class KeepLowProducts(ir.passes.InPlacePass):
-    """Gives the bias behind a low MatMul leading axes of size 1, which that fusion does not take; values stay the same.
+class KeepQuantizedMatmuls(ir.passes.InPlacePass):
+    """Gives the bias behind a quantized MatMul leading axes of size 1, which that fusion does not take; values stay the same.
 
     A product of two axes cannot have such a bias: there an identity that onnxruntime does not see through parts it from its bias.
     """
 
-    def __init__(self, low: Collection[str], names: Names) -> None:
-        """Keep the node names of the low layers; ``names`` hands out the names of new values."""
-        self._low = low
+    def __init__(self, quantized: Collection[str], names: Names) -> None:
+        """Keep the node names of the quantized layers; ``names`` hands out the names of new values."""
+        self._quantized = quantized
         self._names = names
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -35,7 +35,7 @@ class KeepLowProducts(ir.passes.InPlacePass):
         is_fixed = all(value.shape is not None and value.shape.is_static() for value in model.graph.inputs)
         changed = False
         for node in list(model.graph):
-            found = _parted_bias(node) if node.op_type == "MatMul" and node.name in self._low else None
+            found = _parted_bias(node) if node.op_type == "MatMul" and node.name in self._quantized else None
             shape = node.outputs[0].shape
             if found is None or shape is None or not (is_fixed or shape.is_static() or len(shape) == 2):
                 continue

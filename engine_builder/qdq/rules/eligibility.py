@@ -10,7 +10,7 @@ and then computes in float without a word, and what costs more than it saves:
    kernel more for its scales; a stack of matrices has one scale per column of all of them.
 4. INT4 is weight-only: MatMul and Gemm with at least two blocks of 32 along the reduction axis, all of them whole; with one block, or one
    scale a channel, the weight is dequantized by a kernel of its own.
-5. A residual sum computes nothing in 8 bits. It gains where it reads the stored 8-bit copy of a tensor that a weighted layer reads too;
+5. A residual add computes nothing in 8 bits. It gains where it reads the stored 8-bit copy of a tensor that a weighted layer reads too;
    without one, or in INT4, there is nothing to gain.
 6. A product of two computed tensors has no INT4.
 """

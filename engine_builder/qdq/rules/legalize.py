@@ -1,8 +1,8 @@
 """An assignment as an engine can carry it out: choices that only pay together are given together or not at all.
 
-1. *Attention.* The two products of an attention take the same 8-bit precision, or neither takes one.
-2. *Residual sums.* A sum in 8 bits reads the stored copy of a tensor that a weighted layer reads in the same precision. Where no such layer
-   has that precision in this assignment, the sum has nothing to read and stays at the baseline.
+1. *Attention.* The two matmuls of an attention take the same 8-bit precision, or neither takes one.
+2. *Residual adds.* A residual add in 8 bits reads the stored copy of a tensor that a weighted layer reads in the same precision. Where no
+   such layer has that precision in this assignment, the residual add has nothing to read and stays at the baseline.
 
 What is changed is told, layer by layer, so that a report can say it.
 """
@@ -32,16 +32,16 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
+class LegalizedAssignment:
     """The precisions that an engine gets: ``precisions`` has one for every layer."""
 
     precisions: Mapping[str, Precision]
     changes: tuple[Change, ...]
 
 
-def settle(
+def legalize(
     prepared: onnx.ModelProto, layers: Sequence[Layer], assignment: Mapping[str, Precision], baseline: Precision = Precision.FP16
-) -> Settlement:
+) -> LegalizedAssignment:
     """Return the precision of every layer, and the changes that the rules above make.
 
     Args:
@@ -78,16 +78,16 @@ def settle(
         chosen = {precisions[name] for name in group}
         for name in group:
             if precisions[name].rounds_inputs and len(chosen) > 1:
-                leave(name, f"the products {' and '.join(map(repr, group))} of one attention take 8 bits together or not at all")
+                leave(name, f"the matmuls {' and '.join(map(repr, group))} of one attention take 8 bits together or not at all")
     for layer in layers:  # rule 2
         precision = precisions[layer.name]
         if layer.kind is LayerKind.RESIDUAL_ADD and precision.rounds_inputs and not stored_inputs(layer, layers, precisions):
-            leave(layer.name, f"no weighted layer of this assignment reads an input of the sum in {precision}")
-    return Settlement(precisions, tuple(changes))
+            leave(layer.name, f"no weighted layer of this assignment reads an input of the residual add in {precision}")
+    return LegalizedAssignment(precisions, tuple(changes))
 
 
 def stored_inputs(layer: Layer, layers: Sequence[Layer], precisions: Mapping[str, Precision]) -> tuple[str, ...]:
-    """Return the inputs of a sum that a weighted layer reads in the sum's own precision (rule 2)."""
+    """Return the inputs of a residual add that a weighted layer reads in the add's own precision (rule 2)."""
     wanted = precisions[layer.name]
     read = {other.inputs[0] for other in layers if other.kind is LayerKind.WEIGHTED and precisions[other.name] is wanted}
     return tuple(name for name in dict.fromkeys(layer.inputs) if name in read)

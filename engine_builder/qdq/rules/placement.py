@@ -14,7 +14,7 @@ from engine_builder.errors import BuildError
 MOVING_OPS = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool", "DepthToSpace", "SpaceToDepth"})
 
 
-def low_layers(layers: Sequence[Layer], assignment: Mapping[str, Precision]) -> tuple[Layer, ...]:
+def quantized_layers(layers: Sequence[Layer], assignment: Mapping[str, Precision]) -> tuple[Layer, ...]:
     """Return the layers that the assignment gives INT8, in the order of ``layers``.
 
     Raises:
@@ -32,10 +32,10 @@ def low_layers(layers: Sequence[Layer], assignment: Mapping[str, Precision]) -> 
     return tuple(layer for layer in layers if assignment.get(layer.name) is Precision.INT8)
 
 
-def quantized_tensors(low: Sequence[Layer], scheme: Scheme) -> dict[str, bool]:
-    """Return the tensors that get a pair, each with whether it serves all readers (case 2) or the low layers alone (case 1)."""
+def quantized_tensors(quantized: Sequence[Layer], scheme: Scheme) -> dict[str, bool]:
+    """Return the tensors that get a pair, each with whether it serves all readers (case 2) or the quantized layers alone (case 1)."""
     tensors: dict[str, bool] = {}
-    for layer in low:
+    for layer in quantized:
         for name in layer.inputs:
             tensors.setdefault(name, False)
         if layer.op_type in scheme.quantized_outputs:

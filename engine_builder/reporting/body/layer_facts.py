@@ -18,7 +18,7 @@ MAX_MAPPED = 60  # layers in the map of dependencies: more can be neither read n
 
 @dataclass(frozen=True, slots=True)
 class ReportedLayer:
-    """A layer with the precision that it got, and what one decision about it costs alone: the last in the order of the probes."""
+    """A layer with the precision that it got, and what one layer precision about it costs alone: the last in the order of the probes."""
 
     name: str
     op_type: str
@@ -39,7 +39,7 @@ class MeasuredPair:
 
     first: str
     second: str
-    dependency: float  # loss of both low minus the loss of each alone
+    dependency: float  # loss of both quantized minus the loss of each alone
     error: float  # standard error
     samples: int
 
@@ -100,11 +100,11 @@ def measured_pairs(tests: Iterable[PairTest]) -> tuple[MeasuredPair, ...]:
 def dependency_map(table: SensitivityTable, interaction: NDArray[np.float64], assignment: PrecisionAssignment) -> DependencyMap:
     """Return the extra loss of every pair of the MAX_MAPPED layers with the strongest dependencies, in the order of the probes.
 
-    A layer stands for its decision in the precision that it got, or else its first.
+    A layer stands for its layer precision in the precision that it got, or else its first.
 
     Args:
-        table: The decisions.
-        interaction: (decisions, decisions) extra loss of each pair, in the order of the table's rows.
+        table: The layer precisions.
+        interaction: (layer precisions, layer precisions) extra loss of each pair, in the order of the table's rows.
         assignment: The precision that each layer got.
     """
     got = dict(assignment.choices)

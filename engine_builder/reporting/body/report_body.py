@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.codec import value_from_json
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.records import HessianTrace
-from engine_builder.backends.achieved_precision import Reached
+from engine_builder.backends.achieved_precision import AchievedPrecision
 from engine_builder.backends.base import Source
-from engine_builder.records.corrections import Repair
-from engine_builder.records.float_plan import BaselineRepair
+from engine_builder.records.corrections import Correction
+from engine_builder.records.float_plan import BaselineFallback
 from engine_builder.records.trial import Trial
 from engine_builder.reporting.body.fields_json import fields_json
 from engine_builder.reporting.body.job_result import JobResult, result_json
@@ -48,15 +48,16 @@ class ReportBody:
     notes: tuple[str, ...]  # what was done to the model and the data, in the user's words
     data: DataFacts
     layers: tuple[ReportedLayer, ...]  # in graph order
-    baseline_repair: BaselineRepair | None  # None where the baseline is the target's own
-    baseline_reached: tuple[Reached, ...] | None  # what layers of a repaired baseline got; None where the builder lists no kernels
-    repairs: tuple[Repair, ...]  # that were tried
+    baseline_repair: BaselineFallback | None  # None where the baseline is the target's own
+    # what layers of a fallback baseline got; None where the builder lists no kernels
+    baseline_reached: tuple[AchievedPrecision, ...] | None
+    repairs: tuple[Correction, ...]  # that were tried
     traces: tuple[HessianTrace, ...]
     dependencies: tuple[MeasuredPair, ...]  # the strongest first
     dependency_map: DependencyMap
-    reached: tuple[Reached, ...] | None  # what layers got in the trial ``reached_in``; None where the builder lists no kernels
+    reached: tuple[AchievedPrecision, ...] | None  # what layers got in the trial ``reached_in``; None where the builder lists no kernels
     reached_in: int | None
-    orders: Mapping[str, tuple[Decision, ...]]  # by name, the cheapest decision first
+    orders: Mapping[str, tuple[LayerPrecision, ...]]  # by name, the cheapest layer precision first
     chosen: str | None  # fingerprint; None where the baseline was kept
     trials: tuple[Trial, ...]  # in the order in which they were made
     front: tuple[str, ...]  # fingerprints of the trials that no other beats, the fastest first

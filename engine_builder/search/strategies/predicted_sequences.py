@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from engine_builder.records.trial import Trial
-from engine_builder.search.search import Ladder
+from engine_builder.search.search import CandidateSequence
 from engine_builder.search.strategies.strategy import Evidence
 
 
 class PredictedSequences:
     """The strategy that predicts, measures, and predicts once more."""
 
-    def propose(self, evidence: Evidence, trials: Sequence[Trial]) -> Iterator[Ladder]:
+    def propose(self, evidence: Evidence, trials: Sequence[Trial]) -> Iterator[CandidateSequence]:
         """Yield the predicted sequences, then the refined ones; the rankings' where there is no prediction."""
         is_timed = trials[0].latency is not None and any(trial.latency is not None for trial in trials[1:])
         predicted = evidence.predicted(trials) if is_timed else None

@@ -18,7 +18,7 @@ from calibration.accuracy.verdict import (
     Budget,
     IntervalMethod,
     Selection,
-    can_settle,
+    can_decide,
     judge,
     meets_with_confidence,
     smallest_n,
@@ -201,31 +201,31 @@ def test_scores_of_0_and_1_are_counted_unless_the_metric_is_real_valued_by_natur
     assert (found.method, found.answer) == (method, Answer.MET)
 
 
-def test_what_can_settle_a_budget_follows_what_the_scores_are() -> None:
+def test_what_can_decide_a_budget_follows_what_the_scores_are() -> None:
     budget = Budget(min_relative=0.9)
-    assert can_settle(200, 0.0, budget, 0.95, metric=Metric.CUSTOM)
-    assert not can_settle(200, 0.0, budget, 0.95, metric=Metric.CUSTOM, is_binary=False)
-    assert not can_settle(200, 0.0, budget, 0.95, metric=Metric.TOKEN_F1)
-    assert can_settle(1000, 0.0, budget, 0.95, metric=Metric.TOKEN_F1)
+    assert can_decide(200, 0.0, budget, 0.95, metric=Metric.CUSTOM)
+    assert not can_decide(200, 0.0, budget, 0.95, metric=Metric.CUSTOM, is_binary=False)
+    assert not can_decide(200, 0.0, budget, 0.95, metric=Metric.TOKEN_F1)
+    assert can_decide(1000, 0.0, budget, 0.95, metric=Metric.TOKEN_F1)
     assert smallest_n(budget, 0.95, metric=Metric.SPAN_F1) == 1000
 
 
 def test_real_valued_scores_need_a_thousand_samples() -> None:
     for budget in (Budget(max_nmse=0.01), Budget(min_psnr=40.0)):
         assert smallest_n(budget, 0.95) == 1000
-        assert can_settle(1000, 0.5, budget, 0.95)
-        assert not can_settle(999, 0.0, budget, 0.95)
+        assert can_decide(1000, 0.5, budget, 0.95)
+        assert not can_decide(999, 0.0, budget, 0.95)
     assert smallest_n(Budget(min_relative=0.9), 0.95, metric=Metric.COSINE) == 1000
 
 
-def test_half_of_a_set_can_settle_a_budget_only_if_it_is_large_enough_for_the_flips() -> None:
+def test_half_of_a_set_can_decide_a_budget_only_if_it_is_large_enough_for_the_flips() -> None:
     budget = Budget(min_relative=0.999)
-    assert can_settle(4000, 0.0, budget, 0.95)
-    assert not can_settle(4000, 0.005, budget, 0.95)
-    assert can_settle(20_000, 0.005, budget, 0.95)
-    assert not can_settle(0, 0.0, budget, 0.95)
-    assert not can_settle(20_000, 0.005, budget, 0.95, metric=Metric.AGREEMENT)  # every flip is a loss there
-    assert can_settle(200, 1.0, Budget(min_relative=0.5), 0.95)
+    assert can_decide(4000, 0.0, budget, 0.95)
+    assert not can_decide(4000, 0.005, budget, 0.95)
+    assert can_decide(20_000, 0.005, budget, 0.95)
+    assert not can_decide(0, 0.0, budget, 0.95)
+    assert not can_decide(20_000, 0.005, budget, 0.95, metric=Metric.AGREEMENT)  # every flip is a loss there
+    assert can_decide(200, 1.0, Budget(min_relative=0.5), 0.95)
 
 
 def test_a_mean_far_inside_the_budget_is_met_from_a_thousand_samples_on_only() -> None:
@@ -298,8 +298,8 @@ def test_scores_that_cannot_be_paired_are_refused(baseline: list[float], engine:
 
 def test_scipy_is_not_imported_where_the_score_bound_alone_says_no() -> None:
     code = (
-        "import sys; from calibration.accuracy.verdict import Budget, can_settle; "
-        "assert not can_settle(10_000, 0.005, Budget(min_relative=0.9999), 0.95); assert 'scipy' not in sys.modules; "
-        "assert can_settle(10_000, 0.005, Budget(min_relative=0.99), 0.95); assert 'scipy' in sys.modules"
+        "import sys; from calibration.accuracy.verdict import Budget, can_decide; "
+        "assert not can_decide(10_000, 0.005, Budget(min_relative=0.9999), 0.95); assert 'scipy' not in sys.modules; "
+        "assert can_decide(10_000, 0.005, Budget(min_relative=0.99), 0.95); assert 'scipy' in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

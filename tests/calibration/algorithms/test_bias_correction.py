@@ -7,7 +7,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from calibration.algorithms.bias_correction import BiasSite, bias_sites, corrections, mean_outputs
+from calibration.algorithms.bias_correction import BiasLocation, bias_locations, corrections, mean_outputs
 from calibration.execution.onnxruntime_session import Array
 from calibration.number_formats.precision import Precision
 from engine_builder.qdq.emit.biases import with_corrected_biases
@@ -17,7 +17,9 @@ from tests.probed_models import Probed, assert_close, probed
 
 
 def deep() -> onnx.ModelProto:
-    """Every kind of site behind another: Conv, transposed Conv, a MatMul with an Add, a Gemm with factors; and a Conv without a bias."""
+    """Every kind of bias location behind another: Conv, transposed Conv, a MatMul with an Add, a Gemm with factors; and a Conv without a
+    bias.
+    """
     return model_from_text(
         """g (float[N,3,8,8] x) => (float[N,4] y) {
             c1 = Conv<pads=[1,1,1,1]>(x, w1, b1)
@@ -44,24 +46,24 @@ def case(scale: float = 1.0) -> Probed:
 
 
 def explicit(found: Probed, model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with every layer low, on ranges that clip a quarter of the values: the means shift."""
+    """Return the model with every layer quantized, on ranges that clip a quarter of the values: the means shift."""
     ranges = {name: (low / 4, high / 4) for name, (low, high) in found.ranges.items()}
     return rewrite(model, found.layers, {layer.name: Precision.INT8 for layer in found.layers}, ranges, found.scheme)
 
 
-def corrected(found: Probed, batch: int = 24) -> tuple[tuple[BiasSite, ...], dict[str, NDArray[np.float32]]]:
-    sites = bias_sites(found.model, found.layers)
+def corrected(found: Probed, batch: int = 24) -> tuple[tuple[BiasLocation, ...], dict[str, NDArray[np.float32]]]:
+    locations = bias_locations(found.model, found.layers)
     batches = [{"x": found.feeds["x"][i : i + batch]} for i in range(0, 24, batch)]
-    return sites, corrections(explicit(found, found.model), sites, mean_outputs(found.model, sites, batches), batches)
+    return locations, corrections(explicit(found, found.model), locations, mean_outputs(found.model, locations, batches), batches)
 
 
-def outputs_of(model: onnx.ModelProto, sites: tuple[BiasSite, ...], feeds: Mapping[str, Array]) -> list[Array]:
-    """Return what the layers of the sites put out, before any activation."""
+def outputs_of(model: onnx.ModelProto, locations: tuple[BiasLocation, ...], feeds: Mapping[str, Array]) -> list[Array]:
+    """Return what the layers of the bias locations put out, before any activation."""
     names = {node.name: node.output[0] for node in model.graph.node}
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
     del tapped.graph.output[:]
-    tapped.graph.output.extend(onnx.ValueInfoProto(name=names[site.layer]) for site in sites)
+    tapped.graph.output.extend(onnx.ValueInfoProto(name=names[location.layer]) for location in locations)
     return run(tapped, feeds)
 
 
@@ -69,10 +71,10 @@ def mean(values: Array, axis: int) -> NDArray[np.float64]:
     return np.asarray(np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis]).mean(axis=0, dtype=np.float64))
 
 
-def test_the_sites_are_the_biases_that_cost_nothing_to_change() -> None:
+def test_the_bias_locations_are_the_biases_that_cost_nothing_to_change() -> None:
     found = case()
-    sites = bias_sites(found.model, found.layers)
-    assert [(site.layer, site.axis) for site in sites] == [
+    locations = bias_locations(found.model, found.layers)
+    assert [(location.layer, location.axis) for location in locations] == [
         ("Conv_c1", 1),
         ("ConvTranspose_up", 1),
         ("MatMul_m", -1),
@@ -89,18 +91,18 @@ def test_the_sites_are_the_biases_that_cost_nothing_to_change() -> None:
         ("g (float[N,4] x) => (float[N,4] y) { m = MatMul(x, w) a = Add(m, b) y = Mul(a, b) }", {"w": (4, 4), "b": (4,)}),
     ],
 )
-def test_what_is_no_bias_of_this_layer_alone_is_no_site(text: str, weights: Mapping[str, tuple[int, ...]]) -> None:
+def test_what_is_no_bias_of_this_layer_alone_is_no_bias_location(text: str, weights: Mapping[str, tuple[int, ...]]) -> None:
     model = model_from_text(text, weights)
     found = probed(model, samples_for(model, 4))
-    assert bias_sites(found.model, found.layers) == ()
+    assert bias_locations(found.model, found.layers) == ()
 
 
 def test_mean_outputs_are_those_of_the_float_model() -> None:
     found = case()
-    sites = bias_sites(found.model, found.layers)
-    means = mean_outputs(found.model, sites, [found.feeds])
-    for site, values in zip(sites, outputs_of(found.model, sites, found.feeds), strict=True):
-        assert_close(means[site.layer], mean(values, site.axis))
+    locations = bias_locations(found.model, found.layers)
+    means = mean_outputs(found.model, locations, [found.feeds])
+    for location, values in zip(locations, outputs_of(found.model, locations, found.feeds), strict=True):
+        assert_close(means[location.layer], mean(values, location.axis))
 
 
 def test_a_large_matrix_is_fed_to_both_passes() -> None:
@@ -109,25 +111,27 @@ def test_a_large_matrix_is_fed_to_both_passes() -> None:
         {"w1": (300, 300), "b1": (300,), "w2": (300, 4), "b2": (4,)},
     )
     found = probed(model, samples_for(model, 8))
-    sites = bias_sites(found.model, found.layers)
-    low = rewrite(found.model, found.layers, {found.layers[1].name: Precision.INT8}, found.ranges, found.scheme)
-    means = mean_outputs(found.model, sites, [found.feeds])
-    assert_close(means[sites[0].layer], mean(outputs_of(found.model, sites, found.feeds)[0], -1))
-    assert corrections(low, sites[1:], means, [found.feeds]).keys() == {sites[1].layer}
+    locations = bias_locations(found.model, found.layers)
+    quantized = rewrite(found.model, found.layers, {found.layers[1].name: Precision.INT8}, found.ranges, found.scheme)
+    means = mean_outputs(found.model, locations, [found.feeds])
+    assert_close(means[locations[0].layer], mean(outputs_of(found.model, locations, found.feeds)[0], -1))
+    assert corrections(quantized, locations[1:], means, [found.feeds]).keys() == {locations[1].layer}
 
 
 def test_after_the_correction_every_layer_has_the_means_of_the_float_model() -> None:
     found = case()
-    sites, shifts = corrected(found)
-    low = explicit(found, with_corrected_biases(found.model, sites, shifts))
-    before = outputs_of(explicit(found, found.model), sites, found.feeds)
+    locations, shifts = corrected(found)
+    quantized = explicit(found, with_corrected_biases(found.model, locations, shifts))
+    before = outputs_of(explicit(found, found.model), locations, found.feeds)
     # The output of a MatMul comes before its bias, so the correction shows behind it.
-    after = outputs_of(low, sites, found.feeds)
-    for index, (site, plain) in enumerate(zip(sites, outputs_of(found.model, sites, found.feeds), strict=True)):
-        target = mean(plain, site.axis)
-        behind = shifts[site.layer] if site.layer == "MatMul_m" else np.float32(0)
-        off = np.abs(mean(after[index], site.axis) + behind - target).max()
-        assert off < 0.02 * np.abs(mean(before[index], site.axis) - target).max()  # the bias is rounded to int32 with the products' scale
+    after = outputs_of(quantized, locations, found.feeds)
+    for index, (location, plain) in enumerate(zip(locations, outputs_of(found.model, locations, found.feeds), strict=True)):
+        target = mean(plain, location.axis)
+        behind = shifts[location.layer] if location.layer == "MatMul_m" else np.float32(0)
+        off = np.abs(mean(after[index], location.axis) + behind - target).max()
+        assert (
+            off < 0.02 * np.abs(mean(before[index], location.axis) - target).max()
+        )  # the bias is rounded to int32 with the products' scale
 
 
 def test_corrections_do_not_depend_on_how_samples_are_batched() -> None:
@@ -147,22 +151,24 @@ def test_two_passes_find_the_same_bits() -> None:
 def test_the_model_that_is_corrected_is_left_as_it_is() -> None:
     found = case()
     before = found.model.SerializeToString()
-    sites, shifts = corrected(found)
-    assert with_corrected_biases(found.model, sites, {}).SerializeToString() == before
-    assert with_corrected_biases(found.model, sites, shifts).SerializeToString() != before
+    locations, shifts = corrected(found)
+    assert with_corrected_biases(found.model, locations, {}).SerializeToString() == before
+    assert with_corrected_biases(found.model, locations, shifts).SerializeToString() != before
     assert found.model.SerializeToString() == before
 
 
 def test_values_that_are_not_finite_and_empty_batches_count_in_no_mean() -> None:
     model = model_from_text("g (float[N,4] x) => (float[N,3] y) { y = Gemm(x, w, b) }", {"w": (4, 3), "b": (3,)})
     found = probed(model, samples_for(model, 6))
-    (site,) = bias_sites(found.model, found.layers)
+    (location,) = bias_locations(found.model, found.layers)
     x = np.asarray(found.feeds["x"], dtype=np.float32)
-    expected = mean_outputs(found.model, (site,), [{"x": x}])[site.layer]
+    expected = mean_outputs(found.model, (location,), [{"x": x}])[location.layer]
     masked = np.concatenate([x, np.full((2, 4), np.nan, np.float32), np.full((1, 4), np.inf, np.float32)])
     for batches in ([masked], [x[:0], masked[:3], masked[3:]]):
-        np.testing.assert_allclose(mean_outputs(found.model, (site,), [{"x": part} for part in batches])[site.layer], expected, rtol=1e-6)
+        np.testing.assert_allclose(
+            mean_outputs(found.model, (location,), [{"x": part} for part in batches])[location.layer], expected, rtol=1e-6
+        )
     nothing = [{"x": x * np.float32(np.nan)}]
-    assert np.isnan(mean_outputs(found.model, (site,), nothing)[site.layer]).all()
-    shift = corrections(found.model, (site,), {site.layer: expected}, nothing)[site.layer]
+    assert np.isnan(mean_outputs(found.model, (location,), nothing)[location.layer]).all()
+    shift = corrections(found.model, (location,), {location.layer: expected}, nothing)[location.layer]
     np.testing.assert_array_equal(shift, 0.0)  # there is nothing to move

@@ -1,4 +1,4 @@
-"""Second-order rounding against brute force and against rounding to nearest."""
+"""GPTQ against brute force and against rounding to nearest."""
 
 from __future__ import annotations
 

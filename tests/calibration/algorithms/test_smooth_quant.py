@@ -8,7 +8,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from calibration.algorithms.smooth_quant import Smoothing, channel_spans, divided, fit_smoothings, multiplied, smoothable
+from calibration.algorithms.smooth_quant import (
+    SmoothQuantScaling,
+    channel_spans,
+    divided,
+    fit_smooth_quants,
+    multiplied,
+    takes_smooth_quant,
+)
 from calibration.execution.onnxruntime_session import Array
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme
 from tests.model_text import model_from_text, samples_for
@@ -29,12 +36,12 @@ def uneven(feeds: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def smoothed(case: Probed) -> Probed:
-    layers = smoothable(case.model, case.layers)
-    return dataclasses.replace(case, smoothings=fit_smoothings(case.model, layers, channel_spans(case.model, layers, [case.feeds])))
+    layers = takes_smooth_quant(case.model, case.layers)
+    return dataclasses.replace(case, smooth_quants=fit_smooth_quants(case.model, layers, channel_spans(case.model, layers, [case.feeds])))
 
 
-def of(case: Probed, tensor: str) -> Smoothing:
-    return next(smoothing for smoothing in case.smoothings if smoothing.tensor == tensor)
+def of(case: Probed, tensor: str) -> SmoothQuantScaling:
+    return next(smooth_quant for smooth_quant in case.smooth_quants if smooth_quant.tensor == tensor)
 
 
 def test_the_factors_share_the_spread_between_input_and_weight() -> None:
@@ -54,7 +61,7 @@ def test_the_range_is_that_of_the_product() -> None:
 
 def test_all_readers_of_a_tensor_share_its_factors() -> None:
     case = smoothed(probed(two_readers(), samples_for(two_readers(), 8)))
-    assert [len(smoothing.layers) for smoothing in case.smoothings] == [2, 1]
+    assert [len(smooth_quant.layers) for smooth_quant in case.smooth_quants] == [2, 1]
 
 
 def test_the_divided_weight_undoes_the_factors() -> None:
@@ -67,7 +74,7 @@ def test_the_divided_weight_undoes_the_factors() -> None:
 
 def test_channel_spans_do_not_depend_on_how_samples_are_batched() -> None:
     case = probed(two_readers(), samples_for(two_readers(), 7))
-    layers = smoothable(case.model, case.layers)
+    layers = takes_smooth_quant(case.model, case.layers)
     whole = channel_spans(case.model, layers, [case.feeds])
     parts = channel_spans(case.model, layers, [{"x": case.feeds["x"][:3]}, {"x": case.feeds["x"][3:]}])
     assert whole.keys() == parts.keys()
@@ -100,7 +107,7 @@ def test_a_tensor_that_is_always_zero_is_left_as_it_is() -> None:
 def test_layers_of_another_form_are_not_smoothed(text: str, weights: Mapping[str, tuple[int, ...]]) -> None:
     model = model_from_text(text, weights)
     case = probed(model, samples_for(model, 4))
-    assert smoothable(case.model, case.layers) == ()
+    assert takes_smooth_quant(case.model, case.layers) == ()
 
 
 @pytest.mark.parametrize("scheme", [ONNXRUNTIME_CPU_SCHEME, SYMMETRIC_SCHEME], ids=["onnxruntime", "symmetric"])
@@ -111,11 +118,11 @@ def test_a_probe_of_a_smoothed_layer_gives_the_outputs_of_the_explicit_graph(sch
         {"w1": (6, 8) if transposed else (8, 6), "b1": (6,), "w2": (6, 3)},
     )
     case = smoothed(probed(model, uneven(samples_for(model, 64)), scheme))
-    assert len(case.smoothings) == 2
+    assert len(case.smooth_quants) == 2
     (plain,) = case.outputs()
     for layer in case.layers:
         probe = probe_of(case.reference(1), case.feeds, layer)
-        (found,) = probe.outputs_from(probe.low_output(Precision.INT8))
+        (found,) = probe.outputs_from(probe.quantized_output(Precision.INT8))
         (expected,) = case.explicit_outputs(layer)
         off, moved = np.linalg.norm(found - expected), np.linalg.norm(expected - plain)
         assert 0 < off < 0.1 * moved or off < 1e-5 * np.linalg.norm(plain)  # a value between two levels may fall either way
@@ -130,11 +137,11 @@ def test_a_large_matrix_is_fed_divided() -> None:
     assert layer.weight in reference.graph.matrices
     (plain,), (expected,) = case.outputs(), case.explicit_outputs(layer)
     probe = probe_of(reference, case.feeds, layer)
-    (found,) = probe.outputs_from(probe.low_output(Precision.INT8))
+    (found,) = probe.outputs_from(probe.quantized_output(Precision.INT8))
     assert np.linalg.norm(found - expected) < 0.1 * np.linalg.norm(expected - plain)  # a value between two levels may fall either way
 
 
-def test_smoothing_lowers_the_loss_where_one_channel_is_large() -> None:
+def test_smooth_quant_lowers_the_loss_where_one_channel_is_large() -> None:
     plain = probed(two_readers(), uneven(samples_for(two_readers(), 64)))
     layer = plain.layer("a")
     (reference,) = plain.outputs()
@@ -142,7 +149,7 @@ def test_smoothing_lowers_the_loss_where_one_channel_is_large() -> None:
     assert errors[1] < 0.5 * errors[0]
 
 
-def test_an_empty_input_has_no_spans_and_no_smoothing() -> None:
+def test_an_empty_input_has_no_spans_and_no_smooth_quant() -> None:
     model = model_from_text(
         """g (float[N,8] x, bool[N] keep) => (float[N,3] y, float[M,6] z) {
             y = MatMul(x, wy) rows = Compress<axis=0>(x, keep) z = MatMul(rows, wz) }""",
@@ -151,9 +158,9 @@ def test_an_empty_input_has_no_spans_and_no_smoothing() -> None:
     every = {**samples_for(model, 6), "keep": np.ones(6, np.bool_)}
     feeds = {**every, "keep": np.zeros(6, np.bool_)}
     case = probed(model, every)
-    layers = smoothable(case.model, case.layers)
+    layers = takes_smooth_quant(case.model, case.layers)
     spans = channel_spans(case.model, layers, [feeds])
     assert spans.keys() == {"x"}
-    assert [smoothing.tensor for smoothing in fit_smoothings(case.model, layers, spans)] == ["x"]
+    assert [smooth_quant.tensor for smooth_quant in fit_smooth_quants(case.model, layers, spans)] == ["x"]
     some = channel_spans(case.model, layers, [feeds, every])
     np.testing.assert_array_equal(some["rows"], some["x"])

@@ -1,4 +1,4 @@
-"""Second-order weights of whole models: closer to the float model, and the same in probes and in every dialect."""
+"""GPTQ weights of whole models: closer to the float model, and the same in probes and in every dialect."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from calibration.algorithms.gptq import InverseFactor
-from calibration.algorithms.smooth_quant import channel_spans, fit_smoothings, smoothable
-from calibration.algorithms.weight_rounding import roundable, second_order_levels
+from calibration.algorithms.smooth_quant import channel_spans, fit_smooth_quants, takes_smooth_quant
+from calibration.algorithms.weight_rounding import gptq_levels, roundable
 from calibration.graph.layers import LayerKind
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision, Scheme
 from calibration.number_formats.weight_scales import weight_step
 from calibration.sensitivity.perturbed_model import ReferenceModel
@@ -43,21 +43,21 @@ def batches(feeds: Mapping[str, Array], size: int = 32) -> Iterator[dict[str, Ar
         yield {name: value[start : start + size] for name, value in feeds.items()}
 
 
-def decisions(found: Probed, precision: Precision) -> list[Decision]:
-    return [Decision(layer.name, precision) for layer in found.layers if layer.kind is LayerKind.WEIGHTED]
+def layer_precisions(found: Probed, precision: Precision) -> list[LayerPrecision]:
+    return [LayerPrecision(layer.name, precision) for layer in found.layers if layer.kind is LayerKind.WEIGHTED]
 
 
 def test_four_bit_layers_lose_less_than_half_on_samples_they_were_not_fitted_to() -> None:
     found, fresh = mlp(), mlp(seed=5)
-    wanted = decisions(found, Precision.INT4)
-    levels = second_order_levels(found.model, found.layers, wanted, TENSORRT_SCHEME, batches(found.feeds))
-    assert levels.keys() == {(decision.layer, Precision.INT4) for decision in wanted}
+    wanted = layer_precisions(found, Precision.INT4)
+    levels = gptq_levels(found.model, found.layers, wanted, TENSORRT_SCHEME, batches(found.feeds))
+    assert levels.keys() == {(layer_precision.layer, Precision.INT4) for layer_precision in wanted}
     for layer in found.layers:
         errors = []
         for tried in ({}, levels):
             reference = ReferenceModel(found.model, found.layers, found.ranges, TENSORRT_SCHEME, levels=tried)
             probe = probe_of(reference, fresh.feeds, layer)
-            errors.append(float(np.mean((probe.output() - probe.low_output(Precision.INT4)) ** 2)))
+            errors.append(float(np.mean((probe.output() - probe.quantized_output(Precision.INT4)) ** 2)))
         assert errors[1] < 0.5 * errors[0]
 
 
@@ -67,9 +67,9 @@ def test_four_bit_layers_lose_less_than_half_on_samples_they_were_not_fitted_to(
 )
 def test_the_levels_reach_the_explicit_graph_as_they_are(precision: Precision, scheme: Scheme) -> None:
     found = mlp(scheme=scheme)
-    levels = second_order_levels(found.model, found.layers, decisions(found, precision), scheme, batches(found.feeds))
-    low = {layer.name: precision for layer in found.layers}
-    plan = ExplicitPlan(found.model, found.layers, low, found.ranges, scheme, Precision.FP32)
+    levels = gptq_levels(found.model, found.layers, layer_precisions(found, precision), scheme, batches(found.feeds))
+    quantized = {layer.name: precision for layer in found.layers}
+    plan = ExplicitPlan(found.model, found.layers, quantized, found.ranges, scheme, Precision.FP32)
     dialect: Dialect = TensorRtDialect() if scheme is TENSORRT_SCHEME else OnnxRuntimeDialect()
     explicit = dialect.explicit(replace(plan, levels=levels))
     stored = [np.asarray(numpy_helper.to_array(tensor)) for tensor in explicit.graph.initializer]
@@ -81,17 +81,17 @@ def test_the_levels_reach_the_explicit_graph_as_they_are(precision: Precision, s
 
 def test_a_probe_gives_what_the_explicit_graph_of_onnxruntime_gives() -> None:
     found = probed(cnn(), samples_for(cnn(), 32))
-    levels = second_order_levels(found.model, found.layers, decisions(found, Precision.INT8), ONNXRUNTIME_CPU_SCHEME, batches(found.feeds))
+    levels = gptq_levels(found.model, found.layers, layer_precisions(found, Precision.INT8), ONNXRUNTIME_CPU_SCHEME, batches(found.feeds))
     reference = ReferenceModel(found.model, found.layers, found.ranges, ONNXRUNTIME_CPU_SCHEME, levels=levels)
     moved = 0
     for layer in found.layers:
         if (layer.name, Precision.INT8) not in levels:
             continue
         probe = probe_of(reference, found.feeds, layer)
-        (output,) = probe.outputs_from(probe.low_output(Precision.INT8))
-        low = {layer.name: Precision.INT8}
+        (output,) = probe.outputs_from(probe.quantized_output(Precision.INT8))
+        quantized = {layer.name: Precision.INT8}
         with_levels, without = (
-            run(rewrite(found.model, found.layers, low, found.ranges, ONNXRUNTIME_CPU_SCHEME, levels=tried), found.feeds)[0]
+            run(rewrite(found.model, found.layers, quantized, found.ranges, ONNXRUNTIME_CPU_SCHEME, levels=tried), found.feeds)[0]
             for tried in (levels, None)
         )
         close = np.isclose(output, with_levels, rtol=1e-3, atol=1e-3)  # a sum in another order turns a value between two levels
@@ -105,7 +105,7 @@ def test_every_level_is_near_its_weight_and_on_the_weights_own_grid() -> None:
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in found.model.graph.initializer}
     layers = {layer.name: layer for layer in found.layers}
     for precision in (Precision.INT4, Precision.INT8):
-        levels = second_order_levels(found.model, found.layers, decisions(found, precision), TENSORRT_SCHEME, batches(found.feeds))
+        levels = gptq_levels(found.model, found.layers, layer_precisions(found, precision), TENSORRT_SCHEME, batches(found.feeds))
         for (name, _), array in levels.items():
             weight = np.asarray(tensors[str(layers[name].weight)], dtype=np.float32)
             step = weight_step(weight, layers[name], precision, TENSORRT_SCHEME)
@@ -113,21 +113,21 @@ def test_every_level_is_near_its_weight_and_on_the_weights_own_grid() -> None:
             assert np.sqrt(np.mean((array - weight / step) ** 2)) < 1.5  # steps
 
 
-def test_eight_bit_weights_behind_a_smoothing_are_rounded_as_they_are_divided() -> None:
+def test_eight_bit_weights_behind_a_smooth_quant_scaling_are_rounded_as_they_are_divided() -> None:
     found = mlp(scheme=ONNXRUNTIME_CPU_SCHEME)
-    able = smoothable(found.model, found.layers)
-    smoothings = fit_smoothings(found.model, able, channel_spans(found.model, able, batches(found.feeds)))
-    wanted = decisions(found, Precision.INT8)
-    levels = second_order_levels(found.model, found.layers, wanted, ONNXRUNTIME_CPU_SCHEME, batches(found.feeds), smoothings)
+    eligible = takes_smooth_quant(found.model, found.layers)
+    smooth_quants = fit_smooth_quants(found.model, eligible, channel_spans(found.model, eligible, batches(found.feeds)))
+    wanted = layer_precisions(found, Precision.INT8)
+    levels = gptq_levels(found.model, found.layers, wanted, ONNXRUNTIME_CPU_SCHEME, batches(found.feeds), smooth_quants)
     for layer in found.layers:
         errors = []
         for tried in ({}, levels):
-            reference = ReferenceModel(found.model, found.layers, found.ranges, ONNXRUNTIME_CPU_SCHEME, smoothings, levels=tried)
-            smoothing = reference.smoothing(layer)
-            assert smoothing is not None
-            divided = reference.rounded_weight(layer, Precision.INT8) / smoothing.factor[:, None]
+            reference = ReferenceModel(found.model, found.layers, found.ranges, ONNXRUNTIME_CPU_SCHEME, smooth_quants, levels=tried)
+            smooth_quant = reference.smooth_quant(layer)
+            assert smooth_quant is not None
+            divided = reference.rounded_weight(layer, Precision.INT8) / smooth_quant.factor[:, None]
             x = np.asarray(probe_of(reference, found.feeds, layer).inside[layer.inputs[0]], dtype=np.float64)
-            errors.append(float(np.mean((x @ (divided * smoothing.factor[:, None] ** 2 - reference.weight(layer))) ** 2)))
+            errors.append(float(np.mean((x @ (divided * smooth_quant.factor[:, None] ** 2 - reference.weight(layer))) ** 2)))
         assert errors[1] < errors[0]
 
 
@@ -152,9 +152,9 @@ def test_a_weight_that_several_layers_have_is_rounded_once_to_what_all_of_them_r
 
     monkeypatch.setattr("calibration.algorithms.weight_rounding.InverseFactor", Counting)
     seen: list[tuple[int, int]] = []
-    wanted = decisions(found, Precision.INT4)
+    wanted = layer_precisions(found, Precision.INT4)
     assert len(wanted) == 4
-    levels = second_order_levels(
+    levels = gptq_levels(
         found.model,
         found.layers,
         wanted,
@@ -163,7 +163,7 @@ def test_a_weight_that_several_layers_have_is_rounded_once_to_what_all_of_them_r
         on_layer=lambda done, total: seen.append((done, total)),
     )
     assert len(inverted) == 2
-    first, *others = [levels[decision.layer, Precision.INT4] for decision in wanted[:3]]
+    first, *others = [levels[layer_precision.layer, Precision.INT4] for layer_precision in wanted[:3]]
     for other in others:
         np.testing.assert_array_equal(other, first)
     values = dict(zip(("x", "z", "ra"), [*found.feeds.values(), np.maximum(found.feeds["x"] @ weight_in(found, "w"), 0)], strict=True))
@@ -177,13 +177,13 @@ def test_the_widest_inputs_are_left_to_the_nearest_levels_where_the_work_is_too_
         "g (float[N,64] x) => (float[N,8] y) { a = MatMul(x, w) r = Relu(a) y = MatMul(r, v) }", {"w": (64, 128), "v": (128, 8)}
     )
     found = probed(model, samples_for(model, 32), TENSORRT_SCHEME)
-    wanted = decisions(found, Precision.INT4)
+    wanted = layer_precisions(found, Precision.INT4)
     narrow = 2.4 * 64**3
     taken = [
-        {name for name, _ in second_order_levels(found.model, found.layers, wanted, TENSORRT_SCHEME, batches(found.feeds), most_work=work)}
+        {name for name, _ in gptq_levels(found.model, found.layers, wanted, TENSORRT_SCHEME, batches(found.feeds), most_work=work)}
         for work in (narrow - 1, narrow, 9 * narrow)
     ]
-    names = [decision.layer for decision in wanted]
+    names = [layer_precision.layer for layer_precision in wanted]
     assert taken == [set(), {names[0]}, set(names)]
 
 

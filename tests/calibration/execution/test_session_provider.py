@@ -13,9 +13,9 @@ import pytest
 
 from calibration.accuracy.metrics import OutputKind
 from calibration.execution.onnxruntime_session import CUDA_OPTIONS, Piece, Provider, probe_provider
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
-from calibration.sensitivity.layer_losses import measure_singles
+from calibration.sensitivity.layer_losses import measure_layer_losses
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from tests.model_text import cnn, model_from_text, samples_for
 from tests.probed_models import probed
@@ -66,8 +66,8 @@ def test_probes_run_on_cuda_where_it_is_there_and_works(machine: Machine) -> Non
     case = probed(cnn(), samples_for(cnn(), 4))
     machine.asked.clear()
     reference = case.reference()
-    decisions = [Decision(layer.name, Precision.INT8) for layer in case.layers]
-    measure_singles(reference, [OutputKind.LOGITS], decisions, [case.feeds])
+    layer_precisions = [LayerPrecision(layer.name, Precision.INT8) for layer in case.layers]
+    measure_layer_losses(reference, [OutputKind.LOGITS], layer_precisions, [case.feeds])
     assert reference.provider is Provider.CUDA
     assert len(machine.asked) == reference.sessions + 1  # and the one that tries the provider
     assert all(wanted == [(CUDA, CUDA_OPTIONS), CPU] for wanted in machine.asked)

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 
 from calibration.execution.onnxruntime_session import Array
-from calibration.execution.tensorwise_run import Cut
+from calibration.execution.tensorwise_run import TensorwiseRun
 from tests.model_text import cnn, samples_for
 from tests.probed_models import assert_close
 
@@ -30,10 +30,10 @@ def batches() -> list[dict[str, Array]]:
 
 def test_each_tensor_is_that_of_the_whole_model_batch_by_batch() -> None:
     names = [node.output[0] for node in cnn().graph.node]
-    cut = Cut(typed(), {"first": names[0], "later": names[2]})
+    tensorwise = TensorwiseRun(typed(), {"first": names[0], "later": names[2]})
     alive = batches()
-    first = cut.advance(alive, "first")
-    later = cut.advance(alive, "later")
+    first = tensorwise.advance(alive, "first")
+    later = tensorwise.advance(alive, "later")
     for index, batch in enumerate(batches()):
         assert_close(first[index], whole(names[0], batch))
         assert_close(later[index], whole(names[2], batch))
@@ -42,22 +42,22 @@ def test_each_tensor_is_that_of_the_whole_model_batch_by_batch() -> None:
 def test_only_what_is_still_needed_is_kept() -> None:
     last = cnn().graph.node[-1].output[0]
     alive = batches()
-    values = Cut(typed(), {"end": last}).advance(alive, "end")
+    values = TensorwiseRun(typed(), {"end": last}).advance(alive, "end")
     assert alive == [{}, {}]
     assert values[0].shape[0] == 3
 
 
 def test_what_changed_before_the_next_stop_is_what_the_next_is_computed_from() -> None:
     names = [node.output[0] for node in cnn().graph.node]
-    cut = Cut(typed(), {"first": names[0], "later": names[-1]})
+    tensorwise = TensorwiseRun(typed(), {"first": names[0], "later": names[-1]})
     alive = batches()
-    cut.advance(alive, "first")
+    tensorwise.advance(alive, "first")
     for tensors in alive:
         tensors[names[0]] = np.zeros_like(tensors[names[0]])
-    changed = cut.advance(alive, "later")
+    changed = tensorwise.advance(alive, "later")
     assert not np.allclose(changed[0], whole(names[-1], batches()[0]))
 
 
 def test_a_tensor_that_the_model_does_not_compute_is_refused() -> None:
     with pytest.raises(KeyError):
-        Cut(typed(), {"none": "no_such_tensor"})
+        TensorwiseRun(typed(), {"none": "no_such_tensor"})

@@ -111,7 +111,7 @@ def test_partners_are_the_neighbours_of_the_kernels_order(form: str) -> None:
     assert np.count_nonzero(found < 0) == terms % 2
 
 
-def test_second_order_rounding_keeps_the_bound() -> None:
+def test_gptq_keeps_the_bound() -> None:
     rng = np.random.default_rng(0)
     one = layer("MatMul", 1)
     x = rng.normal(size=(500, 3)) @ rng.normal(size=(3, 17)) + 0.01 * rng.normal(size=(500, 17))

@@ -30,11 +30,11 @@ def test_the_boundary_of_an_order_that_fits_whole_or_not_at_all_is_its_end() -> 
     assert boundaries((3.0, 1.0, 2.0), 0.0) == (1.0,)
 
 
-def test_decisions_that_surely_lie_on_one_side_need_no_more_probes() -> None:
+def test_layer_precisions_that_surely_lie_on_one_side_need_no_more_probes() -> None:
     assert undecided([tensor("a", 1.0), tensor("b", 10.0), tensor("c", 100.0)], 11.0) == frozenset()
 
 
-def test_only_decisions_near_the_boundary_need_more_probes() -> None:
+def test_only_layer_precisions_near_the_boundary_need_more_probes() -> None:
     found = [tensor(f"below{index}", 1e-3, spread=UNSURE) for index in range(5)]
     found += [tensor("last", 1.0, spread=UNSURE), tensor("next", 1.3, spread=UNSURE), tensor("above", 100.0, spread=UNSURE)]
     assert undecided(found, 0.5) == {("last", "weight"), ("next", "weight")}

@@ -315,6 +315,6 @@ def test_a_tensor_is_probed_where_it_is_not_empty() -> None:
 
 def test_a_layer_is_probed_for_the_precisions_that_it_can_take() -> None:
     case = selecting()
-    able = {case.layer("b").name: ["int8"]}
-    found = measure_traces(case.reference(), KINDS, case.scheme, case.ranges, [case.feeds], seed=0, able=able)
-    assert {trace.layer for trace in found} == able.keys()
+    eligible = {case.layer("b").name: ["int8"]}
+    found = measure_traces(case.reference(), KINDS, case.scheme, case.ranges, [case.feeds], seed=0, eligible=eligible)
+    assert {trace.layer for trace in found} == eligible.keys()

@@ -12,17 +12,17 @@ import pytest
 from calibration.accuracy.metrics import OutputKind
 from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import Layer
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
 from calibration.sensitivity.interactions import DependencyMatrix, dependency_matrix, measure_pairs, pairs_to_test
-from calibration.sensitivity.layer_losses import Singles, measure_singles
+from calibration.sensitivity.layer_losses import LayerLosses, measure_layer_losses
 from calibration.sensitivity.records import PairTest
 from tests.model_text import cnn, model_from_text, samples_for
 from tests.probed_models import Probed, probed
 
 
-def int8(layers: Sequence[Layer]) -> list[Decision]:
-    return [Decision(layer.name, Precision.INT8) for layer in layers]
+def int8(layers: Sequence[Layer]) -> list[LayerPrecision]:
+    return [LayerPrecision(layer.name, Precision.INT8) for layer in layers]
 
 
 def halves(case: Probed) -> list[dict[str, Array]]:
@@ -30,14 +30,14 @@ def halves(case: Probed) -> list[dict[str, Array]]:
 
 
 def exact_tests(
-    case: Probed, kinds: Sequence[OutputKind], pairs: Sequence[tuple[Decision, Decision]] | None = None, *, workers: int = 1
-) -> tuple[Singles, tuple[PairTest, ...]]:
+    case: Probed, kinds: Sequence[OutputKind], pairs: Sequence[tuple[LayerPrecision, LayerPrecision]] | None = None, *, workers: int = 1
+) -> tuple[LayerLosses, tuple[PairTest, ...]]:
     reference = case.reference(2)
     wanted = int8(case.layers)
-    singles = measure_singles(reference, kinds, wanted, halves(case))
-    alone = {decision: singles.loss[:, index] for index, decision in enumerate(wanted)}
+    layer_losses = measure_layer_losses(reference, kinds, wanted, halves(case))
+    alone = {layer_precision: layer_losses.loss[:, index] for index, layer_precision in enumerate(wanted)}
     pairs = list(itertools.combinations(wanted, 2)) if pairs is None else pairs
-    return singles, measure_pairs(reference, kinds, case.layers, pairs, halves(case), alone, workers=workers)
+    return layer_losses, measure_pairs(reference, kinds, case.layers, pairs, halves(case), alone, workers=workers)
 
 
 def test_layers_of_separate_losses_do_not_depend_on_each_other() -> None:
@@ -46,11 +46,11 @@ def test_layers_of_separate_losses_do_not_depend_on_each_other() -> None:
     )
     case = probed(model, samples_for(model, 16))
     kinds = (OutputKind.LOGITS, OutputKind.VALUES)
-    singles, (test,) = exact_tests(case, kinds)
-    assert singles.loss.min() > 0
+    layer_losses, (test,) = exact_tests(case, kinds)
+    assert layer_losses.loss.min() > 0
     assert abs(test.dependency) < 1e-15
     assert test.error < 1e-15
-    assert abs(singles.gram[0, 1]) < 1e-15
+    assert abs(layer_losses.gram[0, 1]) < 1e-15
 
 
 def test_a_dependency_is_what_the_explicit_graph_loses_beyond_both_alone() -> None:
@@ -76,8 +76,8 @@ def test_the_screen_predicts_the_exact_dependency_of_a_linear_model() -> None:
         {"wa": (8, 6), "wb": (8, 6)},
     )
     case = probed(model, samples_for(model, 64))
-    singles, (test,) = exact_tests(case, (OutputKind.VALUES,))
-    assert test.dependency == pytest.approx(2 * singles.gram[0, 1], rel=1e-2)
+    layer_losses, (test,) = exact_tests(case, (OutputKind.VALUES,))
+    assert test.dependency == pytest.approx(2 * layer_losses.gram[0, 1], rel=1e-2)
 
 
 def test_workers_do_not_change_the_tests() -> None:
@@ -99,7 +99,9 @@ def chain() -> onnx.ModelProto:
     )
 
 
-def screen(layers: Sequence[Layer], entries: dict[tuple[int, int], float], errors: dict[tuple[int, int], float] | None = None) -> Singles:
+def screen(
+    layers: Sequence[Layer], entries: dict[tuple[int, int], float], errors: dict[tuple[int, int], float] | None = None
+) -> LayerLosses:
     count, samples = len(layers), 101
     gram, error = np.eye(count) * 1.0, np.zeros((count, count))
     for (i, j), value in entries.items():
@@ -107,51 +109,51 @@ def screen(layers: Sequence[Layer], entries: dict[tuple[int, int], float], error
     for (i, j), value in (errors or {}).items():
         error[i, j] = error[j, i] = value
     squares = samples * (error**2 * (samples - 1) + gram**2)
-    return Singles(tuple(int8(layers)), np.ones((samples, count)), gram * samples, squares)
+    return LayerLosses(tuple(int8(layers)), np.ones((samples, count)), gram * samples, squares)
 
 
-def places(layers: Sequence[Layer], pairs: Sequence[tuple[Decision, Decision]]) -> list[tuple[int, int]]:
+def places(layers: Sequence[Layer], pairs: Sequence[tuple[LayerPrecision, LayerPrecision]]) -> list[tuple[int, int]]:
     place = {layer.name: index for index, layer in enumerate(layers)}
     return [(place[first.layer], place[second.layer]) for first, second in pairs]
 
 
 def test_pairs_that_share_a_rounded_tensor_come_first_then_the_largest() -> None:
     layers = probed(chain(), samples_for(chain(), 2)).layers
-    singles = screen(layers, {(0, 1): 0.1, (2, 3): 0.2, (0, 2): 0.5, (0, 3): -0.7, (1, 2): 0.3})
-    found = places(layers, pairs_to_test(singles, layers, ONNXRUNTIME_CPU_SCHEME, 100))
+    layer_losses = screen(layers, {(0, 1): 0.1, (2, 3): 0.2, (0, 2): 0.5, (0, 3): -0.7, (1, 2): 0.3})
+    found = places(layers, pairs_to_test(layer_losses, layers, ONNXRUNTIME_CPU_SCHEME, 100))
     assert found == [(2, 3), (0, 1), (0, 3), (0, 2), (1, 2), (1, 3)]
 
 
 def test_an_uncertain_pair_counts_by_its_error() -> None:
     layers = probed(chain(), samples_for(chain(), 2)).layers
-    singles = screen(layers, {(0, 2): 0.5, (0, 3): 0.4}, {(1, 3): 0.3})
-    found = places(layers, pairs_to_test(singles, layers, ONNXRUNTIME_CPU_SCHEME, 3))
+    layer_losses = screen(layers, {(0, 2): 0.5, (0, 3): 0.4}, {(1, 3): 0.3})
+    found = places(layers, pairs_to_test(layer_losses, layers, ONNXRUNTIME_CPU_SCHEME, 3))
     assert set(found[:2]) == {(0, 1), (2, 3)}  # shared tensors first
     assert found[2] == (1, 3)
 
 
 def test_an_output_that_stays_float_is_not_shared() -> None:
     layers = probed(chain(), samples_for(chain(), 2)).layers
-    singles = screen(layers, {(0, 3): 0.5})
-    assert places(layers, pairs_to_test(singles, layers, TENSORRT_SCHEME, 2)) == [(0, 1), (0, 3)]
+    layer_losses = screen(layers, {(0, 3): 0.5})
+    assert places(layers, pairs_to_test(layer_losses, layers, TENSORRT_SCHEME, 2)) == [(0, 1), (0, 3)]
 
 
 def test_the_budget_is_kept_and_one_layer_never_pairs_with_itself() -> None:
     layers = probed(chain(), samples_for(chain(), 2)).layers
-    decisions = (*int8(layers), *(Decision(layer.name, Precision.INT4) for layer in layers))
-    singles = Singles(decisions, np.ones((4, 8)), np.ones((8, 8)), np.ones((8, 8)))
-    assert len(pairs_to_test(singles, layers, ONNXRUNTIME_CPU_SCHEME, 5)) == 5
-    every = pairs_to_test(singles, layers, ONNXRUNTIME_CPU_SCHEME, 1000)
+    layer_precisions = (*int8(layers), *(LayerPrecision(layer.name, Precision.INT4) for layer in layers))
+    layer_losses = LayerLosses(layer_precisions, np.ones((4, 8)), np.ones((8, 8)), np.ones((8, 8)))
+    assert len(pairs_to_test(layer_losses, layers, ONNXRUNTIME_CPU_SCHEME, 5)) == 5
+    every = pairs_to_test(layer_losses, layers, ONNXRUNTIME_CPU_SCHEME, 1000)
     assert len(every) == 6 * 4  # pairs of layers, times pairs of precisions
     assert all(first < second for first, second in places(layers, every))
-    assert pairs_to_test(singles, layers, ONNXRUNTIME_CPU_SCHEME, 0) == ()
+    assert pairs_to_test(layer_losses, layers, ONNXRUNTIME_CPU_SCHEME, 0) == ()
 
 
 def test_the_matrix_takes_the_exact_test_where_there_is_one() -> None:
     layers = probed(chain(), samples_for(chain(), 2)).layers
-    singles = screen(layers, {(0, 1): 0.1, (0, 2): 0.5}, {(0, 2): 0.2})
-    first, second, *_ = singles.decisions
-    matrix = dependency_matrix(singles, [PairTest(first, second, dependency=-3.0, error=0.5, samples=9)])
+    layer_losses = screen(layers, {(0, 1): 0.1, (0, 2): 0.5}, {(0, 2): 0.2})
+    first, second, *_ = layer_losses.layer_precisions
+    matrix = dependency_matrix(layer_losses, [PairTest(first, second, dependency=-3.0, error=0.5, samples=9)])
     assert matrix.interaction[0, 1] == matrix.interaction[1, 0] == -3.0
     assert matrix.error[0, 1] == 0.5
     assert matrix.interaction[0, 2] == pytest.approx(1.0)
@@ -161,5 +163,5 @@ def test_the_matrix_takes_the_exact_test_where_there_is_one() -> None:
 
 
 def test_a_matrix_of_the_wrong_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match="decisions"):
-        DependencyMatrix((Decision("a", Precision.INT8),), np.zeros((2, 2)), np.zeros((2, 2)), ())
+    with pytest.raises(ValueError, match="layer precisions"):
+        DependencyMatrix((LayerPrecision("a", Precision.INT8),), np.zeros((2, 2)), np.zeros((2, 2)), ())

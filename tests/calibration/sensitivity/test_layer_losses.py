@@ -1,4 +1,4 @@
-"""Losses of single decisions and their Gram matrix, against explicit graphs and plain sums."""
+"""Losses of single layer precisions and their Gram matrix, against explicit graphs and plain sums."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from calibration.accuracy.metrics import OutputKind
 from calibration.execution.onnxruntime_session import Array
 from calibration.number_formats.grids import fake_quantize_weight
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
-from calibration.sensitivity.layer_losses import TOGETHER, Singles, joined, measure_singles
+from calibration.sensitivity.layer_losses import TOGETHER, LayerLosses, joined, measure_layer_losses
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from calibration.sensitivity.task_losses import whitened
 from tests.model_text import cnn, model_from_text, samples_for
@@ -31,8 +31,8 @@ def reference(case: Probed) -> ReferenceModel:
     return case.reference(2)
 
 
-def int8(case: Probed) -> list[Decision]:
-    return [Decision(layer.name, Precision.INT8) for layer in case.layers]
+def int8(case: Probed) -> list[LayerPrecision]:
+    return [LayerPrecision(layer.name, Precision.INT8) for layer in case.layers]
 
 
 def batches(case: Probed, size: int) -> Iterator[dict[str, Array]]:
@@ -41,61 +41,61 @@ def batches(case: Probed, size: int) -> Iterator[dict[str, Array]]:
         yield {"input": x[start : start + size]}
 
 
-def test_the_loss_of_a_decision_is_that_of_the_explicit_graph(case: Probed, reference: ReferenceModel) -> None:
-    found = measure_singles(reference, KINDS, int8(case), batches(case, 16))
+def test_the_loss_of_a_layer_precision_is_that_of_the_explicit_graph(case: Probed, reference: ReferenceModel) -> None:
+    found = measure_layer_losses(reference, KINDS, int8(case), batches(case, 16))
     for index, layer in enumerate(case.layers):
         expected = case.explicit_loss(KINDS, layer)
         assert found.loss[:, index].mean() == pytest.approx(expected.mean(), rel=0.1)  # values on the edge of two levels
 
 
 def test_the_gram_matrix_is_the_mean_product_of_whitened_differences(case: Probed, reference: ReferenceModel) -> None:
-    found = measure_singles(reference, KINDS, int8(case), batches(case, 48))
+    found = measure_layer_losses(reference, KINDS, int8(case), batches(case, 48))
     plain = case.outputs()
     e = [whitened(KINDS, plain, case.explicit_outputs(layer)).astype(np.float64) for layer in case.layers]
-    products = np.array([[np.sum(a * b, axis=1) for a in e] for b in e])  # (decisions, decisions, samples)
+    products = np.array([[np.sum(a * b, axis=1) for a in e] for b in e])  # (layer precisions, layer precisions, samples)
     scale = np.sqrt(np.outer(np.diag(found.gram), np.diag(found.gram)))
     assert np.abs(found.gram - products.mean(axis=2)).max() < 0.1 * scale.max()
     assert np.array_equal(found.gram, found.gram.T)
 
 
 def test_the_gram_diagonal_is_the_loss_to_second_order(case: Probed, reference: ReferenceModel) -> None:
-    found = measure_singles(reference, KINDS, int8(case), batches(case, 16))
+    found = measure_layer_losses(reference, KINDS, int8(case), batches(case, 16))
     np.testing.assert_allclose(np.diag(found.gram), found.loss.mean(axis=0), rtol=0.02)  # third order of an 8-bit rounding
 
 
 def test_the_gram_error_is_the_standard_error_over_samples(case: Probed, reference: ReferenceModel) -> None:
-    alone = [measure_singles(reference, KINDS, int8(case), [batch]) for batch in batches(case, 1)]
+    alone = [measure_layer_losses(reference, KINDS, int8(case), [batch]) for batch in batches(case, 1)]
     found = joined(alone)
     entries = np.array([part.gram_sum for part in alone])  # one sample each
     np.testing.assert_allclose(found.gram_error, entries.std(axis=0, ddof=1) / np.sqrt(len(entries)), rtol=1e-3, atol=1e-12)
 
 
 def test_neither_workers_nor_batches_change_what_is_found(case: Probed, reference: ReferenceModel) -> None:
-    whole = measure_singles(reference, KINDS, int8(case), batches(case, 48))
+    whole = measure_layer_losses(reference, KINDS, int8(case), batches(case, 48))
     for size, workers in ((16, 1), (16, 3), (7, 2)):
-        parts = measure_singles(reference, KINDS, int8(case), batches(case, size), workers=workers)
+        parts = measure_layer_losses(reference, KINDS, int8(case), batches(case, size), workers=workers)
         np.testing.assert_allclose(parts.loss, whole.loss, rtol=1e-2, atol=1e-9)  # kernels choose their sums by the batch
         np.testing.assert_allclose(parts.gram, whole.gram, rtol=1e-2, atol=1e-9)
-    assert np.array_equal(parts.loss, measure_singles(reference, KINDS, int8(case), batches(case, 7)).loss)
+    assert np.array_equal(parts.loss, measure_layer_losses(reference, KINDS, int8(case), batches(case, 7)).loss)
 
 
 def test_the_cut_does_not_change_what_is_found(case: Probed) -> None:
-    found = [measure_singles(case.reference(size), KINDS, int8(case), batches(case, 24)).loss for size in (1, 100)]
+    found = [measure_layer_losses(case.reference(size), KINDS, int8(case), batches(case, 24)).loss for size in (1, 100)]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-2, atol=1e-9)  # kernels fuse across what is not cut
 
 
 def test_shares_of_the_samples_join_to_the_whole(case: Probed, reference: ReferenceModel) -> None:
-    whole = measure_singles(reference, KINDS, int8(case), batches(case, 16))
-    parts = joined([measure_singles(reference, KINDS, int8(case), [batch]) for batch in batches(case, 16)])
+    whole = measure_layer_losses(reference, KINDS, int8(case), batches(case, 16))
+    parts = joined([measure_layer_losses(reference, KINDS, int8(case), [batch]) for batch in batches(case, 16)])
     assert parts.samples == whole.samples == 48
     assert np.array_equal(parts.loss, whole.loss)
     assert np.array_equal(parts.gram_sum, whole.gram_sum)
 
 
-def test_several_precisions_of_a_layer_are_decisions_of_their_own(case: Probed, reference: ReferenceModel) -> None:
+def test_several_precisions_of_a_layer_are_layer_precisions_of_their_own(case: Probed, reference: ReferenceModel) -> None:
     layer = case.layers[0]
-    wanted = [Decision(layer.name, Precision.INT8), Decision(layer.name, Precision.INT4)]
-    found = measure_singles(reference, KINDS, wanted, batches(case, 16))
+    wanted = [LayerPrecision(layer.name, Precision.INT8), LayerPrecision(layer.name, Precision.INT4)]
+    found = measure_layer_losses(reference, KINDS, wanted, batches(case, 16))
     eight, four = found.loss.mean(axis=0)
     assert 0 < eight < four
 
@@ -104,36 +104,36 @@ def test_int4_rounds_the_weight_alone(case: Probed, reference: ReferenceModel) -
     layer = case.layers[0]
     probe = probe_of(reference, case.feeds, layer)
     weight = fake_quantize_weight(reference.weight(layer), layer.weight_axis, bits=4)
-    assert_close(probe.low_output(Precision.INT4), probe.output(weight=weight))
+    assert_close(probe.quantized_output(Precision.INT4), probe.output(weight=weight))
 
 
 def test_no_session_is_opened_while_batches_run(case: Probed) -> None:
     reference = case.reference(2)
-    reference.open_low((layer.name, Precision.INT8) for layer in case.layers)
+    reference.open_quantized((layer.name, Precision.INT8) for layer in case.layers)
     before = reference.sessions
-    measure_singles(reference, KINDS, int8(case), batches(case, 16), workers=2)
+    measure_layer_losses(reference, KINDS, int8(case), batches(case, 16), workers=2)
     assert reference.sessions == before
 
 
 def test_progress_counts_samples(case: Probed, reference: ReferenceModel) -> None:
     told: list[int] = []
-    measure_singles(reference, KINDS, int8(case)[:1], batches(case, 20), on_batch=told.append)
+    measure_layer_losses(reference, KINDS, int8(case)[:1], batches(case, 20), on_batch=told.append)
     assert told == [20, 40, 48]
 
 
 def test_one_sample_has_no_known_error() -> None:
-    one = Singles((), np.zeros((1, 0)), np.zeros((0, 0)), np.zeros((0, 0)))
+    one = LayerLosses((), np.zeros((1, 0)), np.zeros((0, 0)), np.zeros((0, 0)))
     assert one.gram_error.shape == (0, 0)
 
 
-def test_decisions_that_are_compared_together_are_found_as_alone(case: Probed) -> None:
-    decisions = [*int8(case), *(Decision(layer.name, Precision.INT4) for layer in case.layers[:2])]
-    assert len(decisions) > TOGETHER
-    assert len(decisions) % TOGETHER
+def test_layer_precisions_that_are_compared_together_are_found_as_alone(case: Probed) -> None:
+    layer_precisions = [*int8(case), *(LayerPrecision(layer.name, Precision.INT4) for layer in case.layers[:2])]
+    assert len(layer_precisions) > TOGETHER
+    assert len(layer_precisions) % TOGETHER
     reference = case.reference()
-    together = measure_singles(reference, KINDS, decisions, batches(case, 16))
-    for index, decision in enumerate(decisions):
-        alone = measure_singles(reference, KINDS, [decision], batches(case, 16))
+    together = measure_layer_losses(reference, KINDS, layer_precisions, batches(case, 16))
+    for index, layer_precision in enumerate(layer_precisions):
+        alone = measure_layer_losses(reference, KINDS, [layer_precision], batches(case, 16))
         np.testing.assert_array_equal(together.loss[:, index], alone.loss[:, 0])
         np.testing.assert_allclose(together.gram[index, index], alone.gram[0, 0], rtol=1e-5)  # a sum of float32 in another order
 
@@ -141,11 +141,11 @@ def test_decisions_that_are_compared_together_are_found_as_alone(case: Probed) -
 def test_ignored_outputs_may_have_any_shape() -> None:
     model = model_from_text("g (float[N,6] x) => (float[N,5] y, float s) { y = Gemm(x, w)  s = ReduceSum<keepdims = 0>(y) }", {"w": (6, 5)})
     case = probed(model, samples_for(model, 8))
-    found = measure_singles(case.reference(), (OutputKind.VALUES, OutputKind.IGNORE), int8(case), [case.feeds])
+    found = measure_layer_losses(case.reference(), (OutputKind.VALUES, OutputKind.IGNORE), int8(case), [case.feeds])
     assert found.loss.shape == (8, 1)
     assert (found.loss > 0).all()
 
 
-def test_without_decisions_there_are_samples_and_nothing_else(case: Probed, reference: ReferenceModel) -> None:
-    found = measure_singles(reference, KINDS, [], batches(case, 16))
+def test_without_layer_precisions_there_are_samples_and_nothing_else(case: Probed, reference: ReferenceModel) -> None:
+    found = measure_layer_losses(reference, KINDS, [], batches(case, 16))
     assert (found.samples, found.loss.shape, found.gram.shape) == (48, (48, 0), (0, 0))

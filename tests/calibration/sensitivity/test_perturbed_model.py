@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from calibration.execution.onnxruntime_session import Array
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision, Scheme
-from calibration.sensitivity.simulated_layers import low_layer
+from calibration.sensitivity.simulated_layers import quantized_layer
 from tests.model_text import ModelMaker, model_from_text, one_batch, run, samples_for
 from tests.models import AWKWARD
 from tests.probed_models import SYMMETRIC_SCHEME, assert_close, probe_of, probed
@@ -123,19 +123,19 @@ def test_another_input_reaches_the_probed_layer_alone() -> None:
 
 @SCHEMES
 @PROBED_MODELS
-def test_one_low_layer_gives_the_outputs_of_the_explicit_graph(maker: ModelMaker, scheme: Scheme) -> None:
+def test_one_quantized_layer_gives_the_outputs_of_the_explicit_graph(maker: ModelMaker, scheme: Scheme) -> None:
     model = maker()
     case = probed(model, probing_samples(model), scheme)
     plain = case.outputs()
     for size, lean in ((1, False), (1, True), (3, True)):
         for probe in case.reference(size, lean=lean).begin(case.feeds).probes():
-            found = probe.outputs_from(probe.low_output(Precision.INT8))
+            found = probe.outputs_from(probe.quantized_output(Precision.INT8))
             assert_same_perturbation(found, case.explicit_outputs(probe.layer), plain)
 
 
 @SCHEMES
 @PROBED_MODELS
-def test_two_low_layers_give_the_outputs_of_the_explicit_graph(maker: ModelMaker, scheme: Scheme) -> None:
+def test_two_quantized_layers_give_the_outputs_of_the_explicit_graph(maker: ModelMaker, scheme: Scheme) -> None:
     model = maker()
     case = probed(model, probing_samples(model), scheme)
     plain = case.outputs()
@@ -147,7 +147,7 @@ def test_two_low_layers_give_the_outputs_of_the_explicit_graph(maker: ModelMaker
         for probe in run_of_all.probes():
             for (first, second), wanted in expected.items():
                 if first == probe.layer:
-                    found = probe.outputs_with(probe.low_output(Precision.INT8), second, Precision.INT8)
+                    found = probe.outputs_with(probe.quantized_output(Precision.INT8), second, Precision.INT8)
                     assert_same_perturbation(found, wanted, plain)
 
 
@@ -166,11 +166,11 @@ def test_large_matrices_are_fed_and_give_the_same() -> None:
     assert reference.graph.matrices.keys() == {"table", "w1"}
     plain = case.outputs()
     for probe in reference.begin(case.feeds).probes():
-        assert_same_perturbation(probe.outputs_from(probe.low_output(Precision.INT8)), case.explicit_outputs(probe.layer), plain)
+        assert_same_perturbation(probe.outputs_from(probe.quantized_output(Precision.INT8)), case.explicit_outputs(probe.layer), plain)
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4, Precision.BF16])
-def test_the_large_weight_of_a_low_convolution_is_fed_and_gives_the_same(precision: Precision) -> None:
+def test_the_large_weight_of_a_quantized_convolution_is_fed_and_gives_the_same(precision: Precision) -> None:
     model = model_from_text(
         "g (float[N,128,4,4] x) => (float[N,64,4,4] y) { y = Conv<pads=[1,1,1,1]>(x, w) }",
         {"w": (64, 128, 3, 3)},
@@ -180,22 +180,22 @@ def test_the_large_weight_of_a_low_convolution_is_fed_and_gives_the_same(precisi
     reference = case.reference()
     graph, (unit,) = reference.graph, reference.graph.units
     weight = reference.rounded_weight(unit.layer, precision)
-    low = low_layer(graph, unit, precision, case.ranges, scheme)
-    assert not low.graph.initializer or "w" not in {tensor.name for tensor in low.graph.initializer}
+    quantized = quantized_layer(graph, unit, precision, case.ranges, scheme)
+    assert not quantized.graph.initializer or "w" not in {tensor.name for tensor in quantized.graph.initializer}
     (probe,) = reference.begin(case.feeds).probes()
-    low.graph.initializer.append(numpy_helper.from_array(weight, "w"))
-    del low.graph.input[[value.name for value in low.graph.input].index("w")]
-    assert_close(probe.low_output(precision), run(low, case.feeds)[0])
+    quantized.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    del quantized.graph.input[[value.name for value in quantized.graph.input].index("w")]
+    assert_close(probe.quantized_output(precision), run(quantized, case.feeds)[0])
 
 
-def test_a_tensor_between_two_low_layers_is_rounded_once() -> None:
+def test_a_tensor_between_two_quantized_layers_is_rounded_once() -> None:
     """A second pair on the same grid changes nothing, so the probes may write both."""
     model = model_from_text("g (float[N,6] x) => (float[N,6] y) { a = Gemm(x, w1) y = Gemm(a, w2) }", {"w1": (6, 6), "w2": (6, 6)})
     case = probed(model, samples_for(model, 32))
     reference = case.reference(1)
     first, second = case.layers
     probe = probe_of(reference, case.feeds, first)
-    once = probe.low_output(Precision.INT8)
+    once = probe.quantized_output(Precision.INT8)
     (found,) = probe.outputs_with(once, second, Precision.INT8)
     step = (case.ranges["y"][1] - case.ranges["y"][0]) / 255
     levels = (

@@ -94,8 +94,8 @@ class BackendContract(RunnerContract):
 
     def test_baseline_is_no_low_precision(self) -> None:
         capabilities = self.backend().capabilities
-        assert capabilities.low
-        assert capabilities.baseline not in capabilities.low
+        assert capabilities.low_precisions
+        assert capabilities.baseline not in capabilities.low_precisions
 
     def test_engine_runs_and_gives_outputs_in_model_order(self, tmp_path: Path) -> None:
         runner, feeds = self.opened(tmp_path)

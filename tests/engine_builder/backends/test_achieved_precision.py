@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from calibration.number_formats.precision import Precision
-from engine_builder.backends.achieved_precision import Reached, Rule, reached
+from engine_builder.backends.achieved_precision import AchievedPrecision, Rule, achieved_precisions
 from engine_builder.backends.kernels import Kernel, KernelTensor
 
 
@@ -19,7 +19,7 @@ def kernel(name: str, kind: str, nodes: str, inputs: tuple[str, ...], constants:
 
 
 def only(kernels: list[Kernel], node: str, asked: Precision) -> tuple[Precision | None, Rule | None]:
-    (found,) = reached(kernels, {node: asked})
+    (found,) = achieved_precisions(kernels, {node: asked})
     assert (found.layer, found.asked) == (node, asked)
     return found.got, found.reason
 
@@ -30,12 +30,12 @@ def test_what_was_asked_for_needs_no_reason() -> None:
         kernel("__myl_MulAdd_myl0_2", "kgen", "fc relu", ("half",)),
     ]
     assert only(kernels, "fc", Precision.INT8) == (Precision.INT8, None)
-    assert reached(kernels, {"fc": Precision.INT8})[0].kernel == "fc_myl0_1"
+    assert achieved_precisions(kernels, {"fc": Precision.INT8})[0].kernel == "fc_myl0_1"
 
 
 def test_merged_products_are_found_by_each_name() -> None:
     kernels = [kernel("v_U5+k_U11+q_U14_myl0_1", "gemm", "v k q", ("half",), ("half",))]
-    assert {found.got for found in reached(kernels, dict.fromkeys("vkq", Precision.FP16))} == {Precision.FP16}
+    assert {found.got for found in achieved_precisions(kernels, dict.fromkeys("vkq", Precision.FP16))} == {Precision.FP16}
 
 
 def test_kernel_named_after_the_node_wins_over_one_that_merely_lists_it() -> None:
@@ -62,7 +62,7 @@ ATTENTION = kernel("_gemm_mha_v2_myl0_2", "kgen", "scores softmax mixed", ("half
         ([kernel("n_0", "gemm", "n", ("int8",), ("half",))], Precision.INT8, Precision.FP16, Rule.FLOAT_WEIGHT),
         ([kernel("n_0", "deconv", "n", ("half", "half"), (), 4)], Precision.INT8, Precision.FP16, Rule.TRANSPOSED),
         ([kernel("n_0", "gemm", "n", ("half",), ("half",))], Precision.FP8, Precision.FP16, Rule.NOT_QUANTIZED),
-        ([kernel("n_0", "gemm", "n", ("int8",), ("int8",))], Precision.FP16, Precision.INT8, Rule.OTHER_LOW),
+        ([kernel("n_0", "gemm", "n", ("int8",), ("int8",))], Precision.FP16, Precision.INT8, Rule.OTHER_LOW_PRECISION),
         ([kernel("n_0", "gemm", "n", ("float",), ("float",))], Precision.FP16, Precision.FP32, Rule.OTHER_FLOAT),
     ],
 )
@@ -82,17 +82,17 @@ def test_depthwise_convolution_in_floating_point_has_a_rule() -> None:
     assert only([conv], "d", Precision.INT8) == (Precision.FP16, Rule.DEPTHWISE)
 
 
-def test_attention_is_low_only_with_queries_keys_and_values() -> None:
-    low = kernel("_gemm_mha_v2_myl0_2", "kgen", "scores", ("int8", "int8", "bool", "int8"), rank=3)
+def test_attention_is_quantized_only_with_queries_keys_and_values() -> None:
+    quantized = kernel("_gemm_mha_v2_myl0_2", "kgen", "scores", ("int8", "int8", "bool", "int8"), rank=3)
     half_keys = kernel("_gemm_mha_v2_myl0_2", "kgen", "scores", ("int8", "half", "int8"), rank=3)
-    assert only([low], "scores", Precision.INT8) == (Precision.INT8, None)
+    assert only([quantized], "scores", Precision.INT8) == (Precision.INT8, None)
     assert only([half_keys], "scores", Precision.INT8) == (Precision.FP16, Rule.ATTENTION)
     assert only([ATTENTION], "mixed", Precision.INT8) == (Precision.FP16, Rule.ATTENTION)
 
 
 def test_difference_without_a_reason_cannot_be_written_down() -> None:
     with pytest.raises(ValueError, match="expected a reason iff they differ"):
-        Reached("n", Precision.INT8, Precision.FP16, "k", None)
+        AchievedPrecision("n", Precision.INT8, Precision.FP16, "k", None)
 
 
 def test_masks_in_front_of_queries_and_keys_are_not_taken_for_them() -> None:

@@ -35,7 +35,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 def test_layers_take_quantized_precisions_and_the_baseline_is_a_float_type(backend: Backend) -> None:
     capabilities = backend.capabilities
-    assert all(precision.is_quantized for precision in capabilities.low)
+    assert all(precision.is_quantized for precision in capabilities.low_precisions)
     assert not capabilities.baseline.is_quantized
     assert capabilities.dialect.has_float_types or capabilities.baseline is Precision.FP32
 

@@ -16,9 +16,9 @@ from calibration.onnx_model.model_io import read_model
 from engine_builder.baseline.float_regions import PROBE_SAMPLES, float_blocks, probe_blocks
 from engine_builder.qdq.dialects.tensorrt import TensorRtDialect
 from tests.driver import inspection_of, ranged
+from tests.fallback_models import cancelling
 from tests.model_text import ModelMaker, cnn
 from tests.models import attention, several_outputs
-from tests.fallback_models import cancelling
 
 
 def blocks_of(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
@@ -52,12 +52,12 @@ def test_neighbours_are_joined_in_a_deep_model(limit: int, layers: list[str] | N
 
 def test_the_block_that_loses_in_fp16_comes_first(tmp_path: Path) -> None:
     driver, basics = ranged(tmp_path, cancelling())
-    found = inspection_of(driver, basics)
-    samples: CalibrationSet = load_saved(driver.workspace.path(found.samples.calibration))
+    inspection = inspection_of(driver, basics)
+    samples: CalibrationSet = load_saved(driver.workspace.path(inspection.samples.calibration))
     told: list[tuple[int, int]] = []
     probed = probe_blocks(
-        read_model(driver.workspace.path(found.model.file)),
-        found,
+        read_model(driver.workspace.path(inspection.model.file)),
+        inspection,
         {},
         samples,
         Precision.FP16,

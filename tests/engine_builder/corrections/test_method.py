@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from calibration.algorithms.smooth_quant import Smoothing
+from calibration.algorithms.smooth_quant import SmoothQuantScaling
 from calibration.data.dataset import load_saved
 from calibration.number_formats.precision import Precision
 from calibration.onnx_model.model_io import read_model
@@ -17,14 +17,14 @@ from engine_builder.corrections.method import Bench, CorrectionMethod, InUse
 from engine_builder.corrections.range_choice import choose_ranges
 from engine_builder.corrections.registry import CORRECTIONS
 from engine_builder.corrections.rounding_choice import choose_rounding
-from engine_builder.corrections.smooth_quant_choice import choose_smoothings
-from engine_builder.records.calibrated import decisions_of, read_ranges
-from engine_builder.records.corrections import RepairKind
+from engine_builder.corrections.smooth_quant_choice import choose_smooth_quants
+from engine_builder.records.calibrated import layer_precisions_of, read_ranges
+from engine_builder.records.corrections import CorrectionKind
 from engine_builder.stages.correct import split
 from tests.driver import inspection_of, ranged
 from tests.model_text import model_from_text, samples_for
 
-BEFORE = Smoothing("elsewhere", ("none",), (1.0,) * 4, 0.0, 1.0)
+BEFORE = SmoothQuantScaling("elsewhere", ("none",), (1.0,) * 4, 0.0, 1.0)
 
 
 def network() -> onnx.ModelProto:
@@ -45,23 +45,23 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, InUse]:
     data = load_saved(driver.workspace.path(of.calibration))
     model = read_model(driver.workspace.path(prepared.file))
     fitted, held_out = split(data.samples, 1, seed=0)
-    decisions = decisions_of(prepared.layers, of.eligible)
-    made = Bench(model, prepared, decisions, data, fitted, held_out, RangeMethod.BEST, (Precision.INT8,))
-    return made, InUse(read_ranges(of, driver.workspace).ranges, smoothings=(BEFORE,))
+    layer_precisions = layer_precisions_of(prepared.layers, of.eligible)
+    made = Bench(model, prepared, layer_precisions, data, fitted, held_out, RangeMethod.BEST, (Precision.INT8,))
+    return made, InUse(read_ranges(of, driver.workspace).ranges, smooth_quants=(BEFORE,))
 
 
 class CorrectionMethodContract:
     """What a correction method keeps to. A subclass names the method and what it tries."""
 
     method: CorrectionMethod
-    kind: RepairKind
+    kind: CorrectionKind
 
     def tried(self, bench: tuple[Bench, InUse]) -> tuple[InUse, list[tuple[float, str]], int]:
         told: list[tuple[float, str]] = []
-        in_use, repairs = type(self).method(*bench, lambda share, what: told.append((share, what)))
-        assert {repair.what for repair in repairs} <= {self.kind}
-        assert all(repair.where and repair.samples <= len(bench[0].held_out) for repair in repairs)
-        return in_use, told, len(repairs)
+        in_use, corrections = type(self).method(*bench, lambda share, what: told.append((share, what)))
+        assert {correct.what for correct in corrections} <= {self.kind}
+        assert all(correct.where and correct.samples <= len(bench[0].held_out) for correct in corrections)
+        return in_use, told, len(corrections)
 
     def test_says_what_it_tried_and_how_far_it_is(self, bench: tuple[Bench, InUse]) -> None:
         _, told, tried = self.tried(bench)
@@ -79,28 +79,28 @@ class CorrectionMethodContract:
 
     def test_without_layers_there_is_nothing_to_try(self, bench: tuple[Bench, InUse]) -> None:
         given, in_use = bench
-        left, _, tried = self.tried((replace(given, decisions=()), in_use))
+        left, _, tried = self.tried((replace(given, layer_precisions=()), in_use))
         assert tried == 0
         assert left is in_use
 
 
 class TestRanges(CorrectionMethodContract):
     method = staticmethod(choose_ranges)
-    kind = RepairKind.RANGE
+    kind = CorrectionKind.RANGE
 
 
-class TestSmoothing(CorrectionMethodContract):
-    method = staticmethod(choose_smoothings)
-    kind = RepairKind.SMOOTHING
+class TestSmoothQuantScaling(CorrectionMethodContract):
+    method = staticmethod(choose_smooth_quants)
+    kind = CorrectionKind.SMOOTH_QUANT
 
 
 class TestRounding(CorrectionMethodContract):
     method = staticmethod(choose_rounding)
-    kind = RepairKind.SECOND_ORDER
+    kind = CorrectionKind.GPTQ
 
     def test_what_was_in_use_before_stays(self, bench: tuple[Bench, InUse], tmp_path: Path) -> None:
-        assert self.tried(bench)[0].smoothings == (BEFORE,)
+        assert self.tried(bench)[0].smooth_quants == (BEFORE,)
 
 
 def test_every_kind_is_in_the_table_once() -> None:
-    assert (choose_ranges, choose_smoothings, choose_rounding) == CORRECTIONS
+    assert (choose_ranges, choose_smooth_quants, choose_rounding) == CORRECTIONS

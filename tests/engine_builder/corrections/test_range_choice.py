@@ -12,7 +12,7 @@ import onnx
 
 from engine_builder.qdq.rules.placement import tensors_of_one_range
 from engine_builder.records.calibrated import read_corrections, read_ranges
-from engine_builder.records.corrections import Repair, RepairKind, RepairTable
+from engine_builder.records.corrections import Correction, CorrectionKind, CorrectionTable
 from engine_builder.stage_io.engines import EngineJob
 from tests.driver import Driver, Json, ranged, run_job, with_corrections
 from tests.model_text import Array, model_from_text, samples_for
@@ -31,24 +31,24 @@ def samples(count: int, spike: float, seed: int = 0) -> dict[str, Array]:
     return found
 
 
-def repaired(folder: Path, calibration: Mapping[str, Array], config: Json) -> tuple[RepairTable, Driver, EngineJob]:
+def corrected(folder: Path, calibration: Mapping[str, Array], config: Json) -> tuple[CorrectionTable, Driver, EngineJob]:
     driver, basics = ranged(folder, network(), dict(calibration), samples_for(network(), 16), config)
     job = with_corrections(driver, basics)
     return read_corrections(job.calibrated, driver.workspace), driver, job
 
 
-def of_kind(table: RepairTable, kind: RepairKind) -> list[Repair]:
+def of_kind(table: CorrectionTable, kind: CorrectionKind) -> list[Correction]:
     return [entry for entry in table.tried if entry.what is kind]
 
 
-def spiked(folder: Path, method: str) -> tuple[RepairTable, Driver, EngineJob]:
-    """Return the repairs of a job whose samples hold one value fifty times as large as the others."""
-    return repaired(folder, samples(192, 150.0), {"calibration": {"method": method}})
+def spiked(folder: Path, method: str) -> tuple[CorrectionTable, Driver, EngineJob]:
+    """Return the corrections of a job whose samples hold one value fifty times as large as the others."""
+    return corrected(folder, samples(192, 150.0), {"calibration": {"method": method}})
 
 
 def test_a_range_that_a_lone_value_spoils_is_replaced_with_its_gain(tmp_path: Path) -> None:
     table, driver, basics = spiked(tmp_path, "best")
-    kept = [entry for entry in of_kind(table, RepairKind.RANGE) if entry.kept]
+    kept = [entry for entry in of_kind(table, CorrectionKind.RANGE) if entry.kept]
     assert kept
     assert kept[0].loss_after < 0.5 * kept[0].loss_before
     assert kept[0].loss_before - kept[0].loss_after > 2 * kept[0].gain_error
@@ -60,13 +60,13 @@ def test_a_range_that_a_lone_value_spoils_is_replaced_with_its_gain(tmp_path: Pa
 
 def test_other_methods_choose_nothing_by_measurement(tmp_path: Path) -> None:
     table, _, _ = spiked(tmp_path, "minmax")
-    assert of_kind(table, RepairKind.RANGE) == []
+    assert of_kind(table, CorrectionKind.RANGE) == []
     assert table.ranges == {}
 
 
 def test_ranges_without_outliers_stay_min_max(tmp_path: Path) -> None:
     even = {"x": np.random.default_rng(0).uniform(-1, 1, (192, 32)).astype(np.float32)}
-    table, _, _ = repaired(tmp_path, even, {"calibration": {"method": "best"}})
+    table, _, _ = corrected(tmp_path, even, {"calibration": {"method": "best"}})
     assert "x" not in table.ranges
 
 

@@ -1,4 +1,4 @@
-"""Second-order weights as a part of the stage ``repair``."""
+"""GPTQ weights as a part of the stage ``repair``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from onnx import numpy_helper
 
 from calibration.algorithms.gptq import Levels
 from calibration.data.dataset import CalibrationSet, load_saved
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
 from engine_builder.corrections.method import Bench, InUse
 from engine_builder.corrections.rounding_choice import choose_rounding
 from engine_builder.pipeline.stage_table import CORRECT
-from engine_builder.records.corrections import Repair, RepairKind, RepairTable, read_levels
+from engine_builder.records.corrections import Correction, CorrectionKind, CorrectionTable, read_levels
 from engine_builder.records.inspection import Inspection
 from engine_builder.stage_io.measuring import CorrectRequest, CorrectResult
 from engine_builder.stages.correct import split
@@ -44,32 +44,36 @@ def samples(count: int, *, correlated: bool) -> dict[str, Array]:
 
 def prepared(folder: Path, feeds: dict[str, Array]) -> tuple[onnx.ModelProto, Inspection, CalibrationSet]:
     driver, basics = ranged(folder, network(), feeds, samples_for(network(), 16))
-    found = inspection_of(driver, basics)
-    return onnx.load(driver.workspace.path(found.model.file)), found, load_saved(driver.workspace.path(found.samples.calibration))
+    inspection = inspection_of(driver, basics)
+    return (
+        onnx.load(driver.workspace.path(inspection.model.file)),
+        inspection,
+        load_saved(driver.workspace.path(inspection.samples.calibration)),
+    )
 
 
 def rounded(
     model: onnx.ModelProto,
-    found: Inspection,
-    decisions: Sequence[Decision],
+    inspection: Inspection,
+    layer_precisions: Sequence[LayerPrecision],
     data: CalibrationSet,
     fitted: NDArray[np.int64],
     held_out: NDArray[np.int64],
-) -> tuple[Levels, tuple[Repair, ...]]:
+) -> tuple[Levels, tuple[Correction, ...]]:
     """Return the levels that are kept for 4-bit weights of TensorRT, and what was tried."""
-    record = replace(found.model, scheme=TENSORRT_SCHEME)
-    bench = Bench(model, record, tuple(decisions), data, fitted, held_out, gptq=(Precision.INT4,))
+    record = replace(inspection.model, scheme=TENSORRT_SCHEME)
+    bench = Bench(model, record, tuple(layer_precisions), data, fitted, held_out, gptq=(Precision.INT4,))
     in_use, tried = choose_rounding(bench, InUse({}), lambda share, what: None)
     return in_use.levels, tried
 
 
 def test_four_bit_weights_that_help_are_kept_with_their_gain(tmp_path: Path) -> None:
     model, found, data = prepared(tmp_path, samples(192, correlated=True))
-    decisions = [Decision(layer.name, Precision.INT4) for layer in found.model.layers]
+    layer_precisions = [LayerPrecision(layer.name, Precision.INT4) for layer in found.model.layers]
     fitted, held_out = split(192, 1, seed=0)
-    levels, tried = rounded(model, found, decisions, data, fitted, held_out)
+    levels, tried = rounded(model, found, layer_precisions, data, fitted, held_out)
     assert {entry.where[0] for entry in tried} == {layer.name for layer in found.model.layers}
-    assert all(entry.what is RepairKind.SECOND_ORDER for entry in tried)
+    assert all(entry.what is CorrectionKind.GPTQ for entry in tried)
     assert {(entry.where[0], Precision.INT4) for entry in tried if entry.kept} == levels.keys()
     before, after = (sum(getattr(entry, key) for entry in tried) for key in ("loss_before", "loss_after"))
     assert levels
@@ -82,8 +86,8 @@ def test_levels_fitted_to_other_data_than_they_are_judged_on_are_not_kept(tmp_pa
     mixed = feeds["x"].copy()
     mixed[held_out] = np.asarray(np.random.default_rng(9).normal(size=(len(held_out), 64)) * 3, dtype=np.float32)
     model, found, data = prepared(tmp_path, {"x": mixed})
-    decisions = [Decision(layer.name, Precision.INT4) for layer in found.model.layers[:1]]
-    levels, tried = rounded(model, found, decisions, data, fitted, held_out)
+    layer_precisions = [LayerPrecision(layer.name, Precision.INT4) for layer in found.model.layers[:1]]
+    levels, tried = rounded(model, found, layer_precisions, data, fitted, held_out)
     assert [entry.kept for entry in tried] == [False]
     assert levels == {}
 
@@ -107,26 +111,26 @@ def pictures(count: int) -> dict[str, Array]:
     return {"x": x.astype(np.float32)}
 
 
-def repaired(folder: Path, config: Json) -> tuple[RepairTable, Workspace, CorrectResult]:
+def corrected(folder: Path, config: Json) -> tuple[CorrectionTable, Workspace, CorrectResult]:
     driver, job = ranged(folder, coarse(), pictures(192), pictures(16), config)
     settings = job.config.calibration
     result = driver.run(CORRECT, CorrectRequest(job.calibrated, settings.method, settings.second_order, job.config.search.seed))
-    return driver.workspace.read_value(RepairTable, result.corrections), driver.workspace, result
+    return driver.workspace.read_value(CorrectionTable, result.corrections), driver.workspace, result
 
 
 def test_eight_bit_weights_are_tried_only_where_a_job_asks_for_it(tmp_path: Path) -> None:
-    asked, _, _ = repaired(tmp_path / "asked", {"calibration": {"second_order": ["int8"]}})
-    assert [entry.what for entry in asked.tried].count(RepairKind.SECOND_ORDER) == 2
+    asked, _, _ = corrected(tmp_path / "asked", {"calibration": {"second_order": ["int8"]}})
+    assert [entry.what for entry in asked.tried].count(CorrectionKind.GPTQ) == 2
     unasked: dict[str, Json] = {"default": {}, "none": {"calibration": {"second_order": []}}}
     for name, config in unasked.items():
-        table, _, _ = repaired(tmp_path / name, config)
-        assert RepairKind.SECOND_ORDER not in [entry.what for entry in table.tried]
+        table, _, _ = corrected(tmp_path / name, config)
+        assert CorrectionKind.GPTQ not in [entry.what for entry in table.tried]
         assert table.levels is None
 
 
 def test_kept_levels_go_through_a_file_that_the_stage_names_into_the_engine(tmp_path: Path) -> None:
     config: Json = {"calibration": {"second_order": ["int8"]}, "accuracy": {"min_relative": 0.3}, "search": {"max_trials": 2}}
-    table, workspace, result = repaired(tmp_path / "stage", config)
+    table, workspace, result = corrected(tmp_path / "stage", config)
     levels = read_levels(table, workspace)
     assert levels
     assert table.levels is not None

@@ -1,4 +1,4 @@
-"""What the target's own builder does not take is found at intake, and said so that a user can act on it."""
+"""What the target's own builder does not take is found while the job is inspected, and said so that a user can act on it."""
 
 from __future__ import annotations
 

@@ -109,9 +109,9 @@ def test_an_engine_that_the_users_own_metric_cannot_score_costs_a_trial_and_not_
     picky = "near = Constant<value_float=0.02>() one = Constant<value_float=1.0>() s = Mul(m, k) i = Sub(one, s) n = Less(m, near) "
     own = metric("float[N,3] logits, float[N,3] reference_logits", steep + picky + "y = Where(n, i, one)")
     found = run_job(tmp_path, cnn(), samples, samples, {"accuracy": {"min_relative": 0.5}}, metric_model=own)
-    low = trials_of(found)[1:]
-    assert low
-    assert all("metric model: score" in str(trial.failure) for trial in low)
+    quantized = trials_of(found)[1:]
+    assert quantized
+    assert all("metric model: score" in str(trial.failure) for trial in quantized)
     assert found.result["outcome"] == "baseline_kept"
 
 

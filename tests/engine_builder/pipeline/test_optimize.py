@@ -132,13 +132,13 @@ def test_a_lossless_model_is_noticed_after_two_trials() -> None:
     assert watcher.trials == [(1, 0), (2, 1)]
 
 
-def test_no_forecast_is_made_once_a_limit_is_reached() -> None:
+def test_no_prediction_is_made_once_a_limit_is_reached() -> None:
     stages = FakeStages(HALFWAY)
     run(stages, asked(search={"max_trials": 2}))
     assert stages.names("predict") == []
 
 
-def test_the_second_forecast_is_given_the_kernel_times_of_the_first_and_all_trials() -> None:
+def test_the_second_prediction_is_given_the_kernel_times_of_the_first_and_all_trials() -> None:
     stages = FakeStages(HALFWAY)
     run(stages)
     first, second = stages.requests(PredictRequest)
@@ -221,7 +221,7 @@ def test_the_observer_is_told_the_best_so_far() -> None:
 
 
 def test_a_trial_is_public_as_the_contract_says() -> None:
-    trial = HALFWAY.trial(3, HALFWAY.low(HALFWAY.layers[:4]), "loss")
+    trial = HALFWAY.trial(3, HALFWAY.quantized(HALFWAY.layers[:4]), "loss")
     assert public_trial(trial) == {
         "index": 3,
         "fingerprint": trial.fingerprint,
@@ -248,13 +248,13 @@ def test_only_layers_that_can_take_a_low_precision_take_it() -> None:
 
     stages = Unable(HALFWAY)
     run(stages)
-    all_low = next(trial for trial in reported(stages) if trial.order == "all_low")
-    assert all_low.precisions == dict.fromkeys(HALFWAY.layers[:4], Precision.INT8)
+    all_quantized = next(trial for trial in reported(stages) if trial.order == "all_low")
+    assert all_quantized.precisions == dict.fromkeys(HALFWAY.layers[:4], Precision.INT8)
 
 
 def test_the_best_is_the_fastest_that_meets_the_budget() -> None:
     lengths = (0, 16, 4, 8, 9)
-    trials = [HALFWAY.trial(index, HALFWAY.low(HALFWAY.layers[:length]), "loss") for index, length in enumerate(lengths)]
+    trials = [HALFWAY.trial(index, HALFWAY.quantized(HALFWAY.layers[:length]), "loss") for index, length in enumerate(lengths)]
     assert best_index(trials) == 3
     assert best_index([]) is None
 

@@ -81,7 +81,7 @@ def test_without_any_finalist_that_can_be_timed_the_baseline_alone_is_judged() -
 
 
 @pytest.mark.parametrize("error", [EngineError, BuildError, StageCrashedError, StageMemoryError, StageTimeoutError])
-def test_a_failed_forecast_leaves_the_orders_to_bisect(error: type[EngineError]) -> None:
+def test_a_failed_prediction_leaves_the_orders_to_bisect(error: type[EngineError]) -> None:
     stages = FakeStages(HALFWAY, lambda kind, request: error("no answer", fix="none") if kind == "predict" else None)
     run(stages)
     assert stages.names("predict") == ["predict/search"]
@@ -89,7 +89,7 @@ def test_a_failed_forecast_leaves_the_orders_to_bisect(error: type[EngineError])
     assert stages.reported.forecasts == ()
 
 
-def test_a_failed_second_forecast_ends_the_search_with_what_was_found() -> None:
+def test_a_failed_second_prediction_ends_the_search_with_what_was_found() -> None:
     def failure(stage: str, request: object) -> Exception | None:
         return StageTimeoutError("too long", fix="none") if isinstance(request, PredictRequest) and request.kernels_ms else None
 

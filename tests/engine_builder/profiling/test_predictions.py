@@ -13,16 +13,16 @@ from engine_builder.stage_io.engines import FittedTimes, PredictedSequence, Pred
 INT8, INT4, FP32 = Precision.INT8, Precision.INT4, Precision.FP32
 
 
-def table_of(*decisions: tuple[str, Precision, float]) -> SensitivityTable:
-    rows = tuple(Sensitivity(layer, precision, loss, 0.0, None, None) for layer, precision, loss in decisions)
+def table_of(*layer_precisions: tuple[str, Precision, float]) -> SensitivityTable:
+    rows = tuple(Sensitivity(layer, precision, loss, 0.0, None, None) for layer, precision, loss in layer_precisions)
     return SensitivityTable(rows, 8, 8, 1.0, ())
 
 
 TABLE = table_of(("a", INT8, 0.1), ("b", INT8, 0.2), ("b", INT4, 0.7))
 PAIRS = np.array([[0.0, 0.03, 0.05], [0.03, 0.0, 0.0], [0.05, 0.0, 0.0]])
 ARRAYS = {"interaction": PAIRS, "error": np.zeros((3, 3)), "loss_covariance": np.zeros((3, 3))}
-LADDER = PredictedSequence("loss", ({}, {"a": INT8}), (0.9, 0.8), ("f0", "f1"))
-FORECAST = PredictResult((LADDER,), {}, FittedTimes(0.0, {}, 0), LossCheck(1.0, 0, 0, 0.0), {})
+SEQUENCE = PredictedSequence("loss", ({}, {"a": INT8}), (0.9, 0.8), ("f0", "f1"))
+PREDICTION = PredictResult((SEQUENCE,), {}, FittedTimes(0.0, {}, 0), LossCheck(1.0, 0, 0, 0.0), {})
 
 
 def test_the_predicted_loss_is_of_second_order_in_the_precisions_of_the_trial() -> None:
@@ -31,8 +31,8 @@ def test_the_predicted_loss_is_of_second_order_in_the_precisions_of_the_trial() 
     assert [item.loss for item in predictions(trials, TABLE, ARRAYS, [])] == pytest.approx([0.0, 0.33, 0.85])
 
 
-def measured(index: int, low: dict[str, Precision], loss: float) -> Trial:
-    return Trial(index, f"f{index}", low, "loss", len(low), None, None, loss, None, None, None, 1.0, None)
+def measured(index: int, quantized: dict[str, Precision], loss: float) -> Trial:
+    return Trial(index, f"f{index}", quantized, "loss", len(quantized), None, None, loss, None, None, None, 1.0, None)
 
 
 def test_predictions_are_refitted_to_the_measured_losses_each_with_an_error_bar() -> None:
@@ -53,6 +53,6 @@ def test_an_error_that_is_not_known_is_none() -> None:
     assert (said.loss_error, said.refitted_error) == (None, None)
 
 
-def test_the_predicted_latency_is_that_of_the_rung_that_was_tried() -> None:
+def test_the_predicted_latency_is_that_of_the_candidate_that_was_tried() -> None:
     trials = [failed_trial(0, "f1", {"a": INT8}, "loss", ""), failed_trial(1, "f1", {"a": INT8}, "all_low", "")]
-    assert [item.ratio for item in predictions(trials, TABLE, ARRAYS, [FORECAST])] == [0.8, None]
+    assert [item.ratio for item in predictions(trials, TABLE, ARRAYS, [PREDICTION])] == [0.8, None]

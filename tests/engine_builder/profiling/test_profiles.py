@@ -17,9 +17,9 @@ from engine_builder.backends.kernels import KernelTime
 from engine_builder.engines.quantized_engine import EngineRecipe
 from engine_builder.errors import BuildError
 from engine_builder.profiling import profiles as module
-from engine_builder.profiling.profiles import MOST_PARTS, UNIFORM, gains_of_parts, groups_to_time, profiled
+from engine_builder.profiling.profiles import MOST_PARTS, ONE_FORMAT, gains_of_parts, groups_to_time, profiled
 from engine_builder.records.trial import Latency, Trial
-from engine_builder.search.search_space import BASELINE, Low
+from engine_builder.search.search_space import BASELINE, QuantizedLayers
 from engine_builder.stage_io.engines import EngineJob
 from engine_builder.timing import Timing, TimingPlan
 from engine_builder.workspace.workspace import StageContext
@@ -56,27 +56,29 @@ def test_layers_that_stay_at_the_baseline_or_move_together_need_no_telling_apart
 
 def test_a_part_gains_what_the_engine_without_it_takes_longer_split_by_work() -> None:
     layers = (layer("a", 30), layer("b", 10), layer("c", 5))
-    gains = gains_of_parts((("a", "b"), ("c",)), {UNIFORM: 2.0, "a": 2.8, "c": 1.9}, layers)
+    gains = gains_of_parts((("a", "b"), ("c",)), {ONE_FORMAT: 2.0, "a": 2.8, "c": 1.9}, layers)
     assert gains == {"a": pytest.approx(0.6), "b": pytest.approx(0.2), "c": pytest.approx(-0.1)}
 
 
 def test_a_part_whose_engine_does_not_build_is_not_known() -> None:
-    assert gains_of_parts((("a",), ("b",)), {UNIFORM: 2.0, "b": 3.0}, SIX) == {"b": 1.0}
+    assert gains_of_parts((("a",), ("b",)), {ONE_FORMAT: 2.0, "b": 3.0}, SIX) == {"b": 1.0}
 
 
 class OneKernel:
-    """Runs every engine as one kernel; an engine takes 1 ms less what its low layers save. ``broken`` does not build without that layer."""
+    """Runs every engine as one kernel; an engine takes 1 ms less what its quantized layers save. ``broken`` does not build without that
+    layer.
+    """
 
     def __init__(self, broken: str | None = None) -> None:
-        self.built: dict[Path, Low] = {}
+        self.built: dict[Path, QuantizedLayers] = {}
         self.broken = broken
 
     def build(self, recipe: EngineRecipe, backend: Backend, context: StageContext) -> Engine:
-        low = recipe.precisions
-        if self.broken is not None and self.broken not in low:
+        quantized = recipe.precisions
+        if self.broken is not None and self.broken not in quantized:
             raise BuildError("it does not build", fix="none")
         path = context.scratch / "engine"
-        self.built[path] = dict(low)
+        self.built[path] = dict(quantized)
         return Engine(path, (), 1)
 
     def kernel_times(self, engine: Path, feeds: object, *, threads: int, scratch: Path) -> tuple[KernelTime, ...]:
@@ -90,8 +92,8 @@ class OneKernel:
         return {name: Timing(ms, ms, 0.0, 9, (ms,)) for name, ms in found.items()}
 
     @staticmethod
-    def milliseconds(low: Low) -> float:
-        return 1.0 - sum(GAINS[name] for name in low)
+    def milliseconds(quantized: QuantizedLayers) -> float:
+        return 1.0 - sum(GAINS[name] for name in quantized)
 
 
 class _Opened:
@@ -112,12 +114,12 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Driver, EngineJob]:
 
 
 def gains(job: tuple[Driver, EngineJob], folder: Path, backend: OneKernel, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """Return what each layer is found to gain in the engine with all of them low."""
+    """Return what each layer is found to gain in the engine with all of them quantized."""
     driver, basics = job
     monkeypatch.setattr(module, "build", backend.build)
     latency = Latency(1.0, 1.0, 0.01, 10, 1.0, 0.01, 1.0)
-    low = dict.fromkeys(CNN_LAYERS, Precision.INT8)
-    trial = Trial(1, "f1", low, "all_low", 4, None, None, 0.0, latency, 1, None, 1.0, None)
+    quantized = dict.fromkeys(CNN_LAYERS, Precision.INT8)
+    trial = Trial(1, "f1", quantized, "all_low", 4, None, None, 0.0, latency, 1, None, 1.0, None)
     context = StageContext(driver.workspace, folder, lambda fraction, message: None)
     found = profiled(basics, inspection_of(driver, basics), (trial,), cast(Backend, backend), context, ())
     return {name: times[BASELINE] - times["int8"] for name, times in found.items()}
@@ -128,7 +130,7 @@ def test_engines_that_differ_find_what_one_kernel_hides(
 ) -> None:
     backend = OneKernel()
     assert gains(job, tmp_path, backend, monkeypatch) == pytest.approx(GAINS)
-    left_out = [set(CNN_LAYERS) - set(low) for low in backend.built.values() if len(low) == len(CNN_LAYERS) - 1]
+    left_out = [set(CNN_LAYERS) - set(quantized) for quantized in backend.built.values() if len(quantized) == len(CNN_LAYERS) - 1]
     assert left_out == [{"Conv_c1"}, {"Conv_c2"}, {"Gemm_logits"}]
 
 

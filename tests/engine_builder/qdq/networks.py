@@ -36,7 +36,7 @@ blocks (float[N,8,8,8] x) => (float[N,10] y)
     [gemm] y = Gemm <transB = 1> (f, w6, b6)
 }
 """
-# One attention with scaled and masked scores, a residual sum that shares its input with the projections, and a matrix product after it.
+# One attention with scaled and masked scores, a residual add that shares its input with the projections, and a matrix product after it.
 ATTENTION = """
 <ir_version: 8, opset_import: ["" : 17]>
 attention (float[N,64,64] x) => (float[N,64,64] y)

@@ -21,7 +21,7 @@ from calibration.graph.layers import LayerKind
 from calibration.number_formats.precision import Precision
 from engine_builder.qdq.checks.validator import validate_tensorrt
 from engine_builder.qdq.rules.eligibility import Eligibility
-from engine_builder.qdq.rules.legalize import settle
+from engine_builder.qdq.rules.legalize import legalize
 from engine_builder.qdq.tensorrt_dialect import rewrite_tensorrt
 from tests.engine_builder.qdq.networks import TEXTS, Network, network
 
@@ -35,9 +35,9 @@ WORDS = {
     Precision.FP8: "FP8",
     Precision.INT4: "Int4",
 }
-UNIFORM = (Precision.FP16, Precision.BF16, Precision.INT8, Precision.FP8, Precision.INT4, Precision.FP32)
+ONE_FORMAT = (Precision.FP16, Precision.BF16, Precision.INT8, Precision.FP8, Precision.INT4, Precision.FP32)
 MIXED = tuple(f"mixed{seed}" for seed in range(3))
-CASES = [(kind, choice) for kind in TEXTS for choice in (*(precision.value for precision in UNIFORM), *MIXED)]
+CASES = [(kind, choice) for kind in TEXTS for choice in (*(precision.value for precision in ONE_FORMAT), *MIXED)]
 Build = dict[str, Any]  # what rtx_build.py writes of one: its error and its kernels
 Builds = dict[tuple[str, str, str], Build]  # by network, choice and compute capability
 
@@ -47,7 +47,7 @@ def assignment_of(found: Network, choice: str) -> dict[str, Precision]:
         return found.all_in(Precision(choice))
     rng = np.random.default_rng(MIXED.index(choice))
     eligibility = Eligibility(found.model, found.layers)
-    offered = {layer.name: [p for p in UNIFORM if eligibility.can_take(layer, p)] for layer in found.layers}
+    offered = {layer.name: [p for p in ONE_FORMAT if eligibility.can_take(layer, p)] for layer in found.layers}
     return {name: precisions[rng.integers(len(precisions))] for name, precisions in offered.items()}
 
 
@@ -95,7 +95,7 @@ def test_every_assignment_parses_and_builds_and_reaches_the_plan(
 ) -> None:
     build, found = builds[kind, choice, "SM89"], networks[kind]
     assert build["error"] is None
-    given = settle(found.model, found.layers, assignment_of(found, choice)).precisions
+    given = legalize(found.model, found.layers, assignment_of(found, choice)).precisions
     for layer in found.layers:
         word = WORDS[given[layer.name]]
         if layer.kind is LayerKind.RESIDUAL_ADD:  # it has no kernel of its own

@@ -15,10 +15,10 @@ from tests.engine_builder.fake_quantized import OUTPUTS, RESIDUAL, measured_rang
 from tests.this_processor import EXACT_ANYWHERE
 
 
-def written(folder: Path, text: str, low: tuple[str, ...] | None, *, bounds_pairs: bool) -> Path:
+def written(folder: Path, text: str, quantized: tuple[str, ...] | None, *, bounds_pairs: bool) -> Path:
     model = model_of(text)
     layers = find_layers(model)
-    precisions = {layer.name: Precision.INT8 for layer in layers if low is None or layer.name in low}
+    precisions = {layer.name: Precision.INT8 for layer in layers if quantized is None or layer.name in quantized}
     scheme = EXACT_ANYWHERE if bounds_pairs else ONNXRUNTIME_CPU_SCHEME
     path = folder / "engine.onnx"
     onnx.save_model(rewrite(model, layers, precisions, measured_ranges(model, samples_of(model)), scheme), path)
@@ -26,7 +26,7 @@ def written(folder: Path, text: str, low: tuple[str, ...] | None, *, bounds_pair
 
 
 @pytest.mark.parametrize(
-    ("text", "low", "bounds_pairs", "expected"),
+    ("text", "quantized", "bounds_pairs", "expected"),
     [
         (RESIDUAL, None, False, "x86-64 processors with VNNI"),
         (RESIDUAL, None, True, "any x86-64 or ARM64 processor"),
@@ -35,9 +35,9 @@ def written(folder: Path, text: str, low: tuple[str, ...] | None, *, bounds_pair
     ],
 )
 def test_the_file_says_where_it_is_exact(
-    tmp_path: Path, text: str, low: tuple[str, ...] | None, *, bounds_pairs: bool, expected: str
+    tmp_path: Path, text: str, quantized: tuple[str, ...] | None, *, bounds_pairs: bool, expected: str
 ) -> None:
-    said = engine_exact_on(written(tmp_path, text, low, bounds_pairs=bounds_pairs))
+    said = engine_exact_on(written(tmp_path, text, quantized, bounds_pairs=bounds_pairs))
     assert said is not None
     assert said.startswith(expected)
 
@@ -51,6 +51,6 @@ def test_what_the_user_wrote_into_the_metadata_stays(tmp_path: Path) -> None:
     model = model_of(RESIDUAL)
     onnx.helper.set_model_props(model, {"author": "somebody"})
     layers = find_layers(model)
-    low = {layer.name: Precision.INT8 for layer in layers}
-    explicit = rewrite(model, layers, low, measured_ranges(model, samples_of(model)), ONNXRUNTIME_CPU_SCHEME)
+    quantized = {layer.name: Precision.INT8 for layer in layers}
+    explicit = rewrite(model, layers, quantized, measured_ranges(model, samples_of(model)), ONNXRUNTIME_CPU_SCHEME)
     assert "somebody" in {entry.value for entry in explicit.metadata_props}

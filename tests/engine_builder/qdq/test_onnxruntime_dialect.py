@@ -33,7 +33,7 @@ from tests.engine_builder.fake_quantized import (
 from tests.this_processor import EXACT_ANYWHERE, EXACT_HERE, EXACT_SCHEMES
 
 
-def low_of(layers: Sequence[Layer], names: Sequence[str] | None = None) -> dict[str, Precision]:
+def quantized_of(layers: Sequence[Layer], names: Sequence[str] | None = None) -> dict[str, Precision]:
     return {layer.name: Precision.INT8 for layer in layers if names is None or layer.name in names}
 
 
@@ -66,7 +66,7 @@ def test_every_mixture_equals_fake_quantization_at_the_same_places(kind: str, sc
     for names in mixtures(MODELS[kind]):
         low = [layer for layer in layers if layer.name in names]
         expected = interpret(model, feeds, low, ranges, scheme)
-        explicit = rewrite(model, layers, low_of(layers, names), ranges, scheme)
+        explicit = rewrite(model, layers, quantized_of(layers, names), ranges, scheme)
         onnx.checker.check_model(explicit, full_check=True)
         for name, found in run(explicit, feeds, optimized=False).items():
             difference = np.abs(found - expected[name])
@@ -85,7 +85,7 @@ def test_optimizations_change_the_result_by_rounding_only(kind: str, scheme: Sch
     feeds = samples_of(model)
     ranges = measured_ranges(model, feeds)
     for names in mixtures(MODELS[kind])[:16]:
-        explicit = rewrite(model, layers, low_of(layers, names), ranges, scheme)
+        explicit = rewrite(model, layers, quantized_of(layers, names), ranges, scheme)
         plain = run(explicit, feeds, optimized=False)
         for name, found in run(explicit, feeds, optimized=True).items():
             low, high = ranges[name]
@@ -94,47 +94,49 @@ def test_optimizations_change_the_result_by_rounding_only(kind: str, scheme: Sch
             assert np.mean(np.abs(found - plain[name])) <= 0.1 * (high - low) / 255, (names, name)
 
 
-def test_all_low_residual_model_runs_in_integers_throughout(tmp_path: Path) -> None:
+def test_all_quantized_residual_model_runs_in_integers_throughout(tmp_path: Path) -> None:
     model = model_of(RESIDUAL)
     layers = find_layers(model)
-    ops = fused_ops(rewrite(model, layers, low_of(layers), measured_ranges(model, samples_of(model)), ONNXRUNTIME_CPU_SCHEME), tmp_path)
+    ops = fused_ops(
+        rewrite(model, layers, quantized_of(layers), measured_ranges(model, samples_of(model)), ONNXRUNTIME_CPU_SCHEME), tmp_path
+    )
     assert (ops["QLinearConv"], ops["QLinearAdd"], ops["QGemm"]) == (3, 1, 1)
     assert not ops.keys() & {"Conv", "Add", "Gemm", "Relu", "Clip"}
     assert (ops["QuantizeLinear"], ops["DequantizeLinear"]) == (1, 1)  # at the model's input and output alone: nothing in between
 
 
-def test_low_products_run_as_integer_products(tmp_path: Path) -> None:
+def test_quantized_products_run_as_integer_products(tmp_path: Path) -> None:
     model = model_of(ATTENTION)
     layers = find_layers(model)
-    low = low_of(layers, ["q", "k", "v", "scores", "context"])
-    ops = fused_ops(rewrite(model, layers, low, measured_ranges(model, samples_of(model)), ONNXRUNTIME_CPU_SCHEME), tmp_path)
+    quantized = quantized_of(layers, ["q", "k", "v", "scores", "context"])
+    ops = fused_ops(rewrite(model, layers, quantized, measured_ranges(model, samples_of(model)), ONNXRUNTIME_CPU_SCHEME), tmp_path)
     assert ops["MatMulIntegerToFloat"] + ops["QLinearMatMul"] == 5
     assert "MatMul" not in ops
 
 
-def test_float_layers_between_low_ones_stay_float(tmp_path: Path) -> None:
+def test_float_layers_between_quantized_ones_stay_float(tmp_path: Path) -> None:
     model = model_of(RESIDUAL)
     layers = find_layers(model)
-    low = low_of(layers, ["conv1", "add", "gemm"])
-    ops = fused_ops(rewrite(model, layers, low, measured_ranges(model, samples_of(model)), ONNXRUNTIME_CPU_SCHEME), tmp_path)
+    quantized = quantized_of(layers, ["conv1", "add", "gemm"])
+    ops = fused_ops(rewrite(model, layers, quantized, measured_ranges(model, samples_of(model)), ONNXRUNTIME_CPU_SCHEME), tmp_path)
     assert ops["QLinearConv"] == 1
     assert ops["Conv"] + ops["FusedConv"] == 2
     assert "LeakyRelu" not in ops  # the identity that keeps them float costs nothing
 
 
-def test_a_tensor_with_low_and_float_readers_is_quantized_for_the_low_one_alone() -> None:
+def test_a_tensor_with_quantized_and_float_readers_is_quantized_for_the_quantized_one_alone() -> None:
     model = model_of(RESIDUAL)
     layers = find_layers(model)
-    explicit = rewrite(model, layers, low_of(layers, ["conv3"]), measured_ranges(model, samples_of(model)), TENSORRT_SCHEME)
+    explicit = rewrite(model, layers, quantized_of(layers, ["conv3"]), measured_ranges(model, samples_of(model)), TENSORRT_SCHEME)
     nodes = {node.name: node for node in explicit.graph.node}
     assert nodes["conv2"].input[0] == "r1"
     assert nodes["conv3"].input[0] == "r1_dequantized"
 
 
-def test_low_readers_of_one_tensor_share_one_pair() -> None:
+def test_quantized_readers_of_one_tensor_share_one_pair() -> None:
     model = model_of(RESIDUAL)
     layers = find_layers(model)
-    explicit = rewrite(model, layers, low_of(layers, ["conv2", "conv3"]), measured_ranges(model, samples_of(model)), TENSORRT_SCHEME)
+    explicit = rewrite(model, layers, quantized_of(layers, ["conv2", "conv3"]), measured_ranges(model, samples_of(model)), TENSORRT_SCHEME)
     nodes = {node.name: node for node in explicit.graph.node}
     assert nodes["conv2"].input[0] == nodes["conv3"].input[0] == "r1_dequantized"
     assert Counter(node.op_type for node in explicit.graph.node)["QuantizeLinear"] == 1
@@ -143,7 +145,7 @@ def test_low_readers_of_one_tensor_share_one_pair() -> None:
 def test_residual_add_gets_qdq_on_both_inputs() -> None:
     model = model_of(RESIDUAL)
     layers = find_layers(model)
-    explicit = rewrite(model, layers, low_of(layers, ["add"]), measured_ranges(model, samples_of(model)), ONNXRUNTIME_CPU_SCHEME)
+    explicit = rewrite(model, layers, quantized_of(layers, ["add"]), measured_ranges(model, samples_of(model)), ONNXRUNTIME_CPU_SCHEME)
     add = next(node for node in explicit.graph.node if node.name == "add")
     assert list(add.input) == ["r2_dequantized", "c3_dequantized"]
 
@@ -152,7 +154,7 @@ def test_graph_inputs_and_outputs_keep_name_type_and_shape() -> None:
     for text in MODELS.values():
         model = model_of(text)
         layers = find_layers(model)
-        explicit = rewrite(model, layers, low_of(layers), measured_ranges(model, samples_of(model)), ONNXRUNTIME_CPU_SCHEME)
+        explicit = rewrite(model, layers, quantized_of(layers), measured_ranges(model, samples_of(model)), ONNXRUNTIME_CPU_SCHEME)
         assert list(explicit.graph.input) == list(model.graph.input)
         assert list(explicit.graph.output) == list(model.graph.output)
         assert [opset.domain for opset in explicit.opset_import] == [""]
@@ -180,7 +182,7 @@ def test_a_dead_channel_keeps_its_bias() -> None:
     layers = find_layers(model)
     feeds = samples_of(model)
     ranges = measured_ranges(model, feeds)
-    explicit = rewrite(model, layers, low_of(layers, ["conv3"]), ranges, EXACT_HERE)
+    explicit = rewrite(model, layers, quantized_of(layers, ["conv3"]), ranges, EXACT_HERE)
     expected = interpret(model, feeds, [layer for layer in layers if layer.name == "conv3"], ranges, EXACT_HERE)["y"]
     assert np.abs(run(explicit, feeds, optimized=True)["y"] - expected).max() < 0.05
 
@@ -202,7 +204,7 @@ def test_a_subgraph_reads_the_quantized_tensor_that_it_captures() -> None:
     )
     layers = find_layers(model)
     feeds: Tensors = {"x": np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)}
-    explicit = rewrite(model, layers, low_of(layers), {"x": (-3.0, 3.0), "c": (-1.0, 1.0)}, ONNXRUNTIME_CPU_SCHEME)
+    explicit = rewrite(model, layers, quantized_of(layers), {"x": (-3.0, 3.0), "c": (-1.0, 1.0)}, ONNXRUNTIME_CPU_SCHEME)
     onnx.checker.check_model(explicit, full_check=True)
     found = run(explicit, feeds | {"flip": np.array(True)}, optimized=False)["y"]
     assert len(np.unique(found)) < found.size  # only values of the grid of c come out
@@ -212,7 +214,7 @@ def test_a_subgraph_reads_the_quantized_tensor_that_it_captures() -> None:
 def test_names_that_the_model_already_bears_are_avoided() -> None:
     model = model_of(GEMMS)
     layers = find_layers(model)
-    explicit = rewrite(model, layers, low_of(layers), measured_ranges(model, samples_of(model)), ONNXRUNTIME_CPU_SCHEME)
+    explicit = rewrite(model, layers, quantized_of(layers), measured_ranges(model, samples_of(model)), ONNXRUNTIME_CPU_SCHEME)
     names = [tensor.name for tensor in explicit.graph.initializer]
     assert len(names) == len(set(names))
     assert {"x_scale", "x_scale_1", "x_zero_point_1"} <= set(names)
@@ -223,12 +225,12 @@ def test_two_runs_give_identical_bytes_and_leave_the_model_alone() -> None:
     before = model.SerializeToString(deterministic=True)
     layers = find_layers(model)
     ranges = measured_ranges(model, samples_of(model))
-    first, second = (rewrite(model, layers, low_of(layers), ranges, ONNXRUNTIME_CPU_SCHEME) for _ in range(2))
+    first, second = (rewrite(model, layers, quantized_of(layers), ranges, ONNXRUNTIME_CPU_SCHEME) for _ in range(2))
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
     assert model.SerializeToString(deterministic=True) == before
 
 
-def test_nothing_low_gives_the_model_itself_without_noted_shapes() -> None:
+def test_nothing_quantized_gives_the_model_itself_without_noted_shapes() -> None:
     model = model_of(RESIDUAL)
     layers = find_layers(model)
     explicit = rewrite(model, layers, {layer.name: Precision.FP32 for layer in layers}, {}, ONNXRUNTIME_CPU_SCHEME)
@@ -240,7 +242,9 @@ def test_shapes_of_inner_tensors_are_not_noted() -> None:
     model = model_of(ATTENTION)
     layers = find_layers(model)
     assert model.graph.value_info
-    assert not rewrite(model, layers, low_of(layers), measured_ranges(model, samples_of(model)), ONNXRUNTIME_CPU_SCHEME).graph.value_info
+    assert not rewrite(
+        model, layers, quantized_of(layers), measured_ranges(model, samples_of(model)), ONNXRUNTIME_CPU_SCHEME
+    ).graph.value_info
 
 
 def test_unknown_layer_precision_or_range_is_refused() -> None:

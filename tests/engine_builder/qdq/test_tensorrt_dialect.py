@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from calibration.algorithms.smooth_quant import Smoothing
+from calibration.algorithms.smooth_quant import SmoothQuantScaling
 from calibration.number_formats.precision import Precision
 from engine_builder.errors import BuildError
 from engine_builder.qdq.checks.validator import validate_tensorrt
@@ -122,7 +122,7 @@ def test_inputs_and_outputs_keep_their_names_types_and_axes(kind: str, baseline:
     assert ("Cast" in {node.op_type for node in model.graph.node}) == (baseline is not Precision.FP32)
 
 
-def test_an_island_is_cast_into_and_out_of_with_its_own_constants(blocks: Network) -> None:
+def test_an_fallback_region_is_cast_into_and_out_of_with_its_own_constants(blocks: Network) -> None:
     for precision, kind in ((Precision.FP32, TensorProto.FLOAT), (Precision.BF16, TensorProto.BFLOAT16)):
         model = explicit(blocks, {"conv3": precision})
         types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
@@ -130,7 +130,7 @@ def test_an_island_is_cast_into_and_out_of_with_its_own_constants(blocks: Networ
         assert {types[name] for name in nodes["conv3"].input[1:]} == {kind}
         assert {types[name] for name in nodes["conv2"].input[1:]} == {TensorProto.FLOAT16}
         casts = {node.name for node in model.graph.node if node.op_type == "Cast"}
-        assert len(casts) == 4  # the graph's input and output, the island's input and output
+        assert len(casts) == 4  # the graph's input and output, the FP32 fallback region's input and output
 
 
 def test_a_constant_that_two_types_read_is_converted_for_each(blocks: Network) -> None:
@@ -179,8 +179,8 @@ def test_a_tensor_beyond_fp16_and_its_readers_stay_in_float32(blocks: Network) -
 def test_smoothed_inputs_are_multiplied_before_they_are_rounded(attention: Network) -> None:
     low, high = (2 * end for end in attention.ranges["r0"])
     factors = tuple(np.linspace(0.5, 2, 64, dtype=np.float32).tolist())
-    smoothing = Smoothing("r0", ("up",), factors, low, high)
-    model = rewrite_tensorrt(attention.model, attention.layers, {"up": Precision.INT8}, attention.ranges, [smoothing])
+    smooth_quant = SmoothQuantScaling("r0", ("up",), factors, low, high)
+    model = rewrite_tensorrt(attention.model, attention.layers, {"up": Precision.INT8}, attention.ranges, [smooth_quant])
     validate_tensorrt(model, compute_capability=None)
     nodes = nodes_of(model)
     assert nodes["up"].input[0] == "r0_smoothed_int8_dequantized"

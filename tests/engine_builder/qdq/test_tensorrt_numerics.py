@@ -17,13 +17,13 @@ from tests.engine_builder.fake_quantized import Tensors, interpret, run, run_nod
 from tests.engine_builder.qdq.networks import ATTENTION, BLOCKS, FLOATS, TEXTS, Network, network
 from tests.probed_models import probe_of
 
-LOW = (Precision.INT8, Precision.FP8, Precision.INT4)
+LOW_PRECISIONS = (Precision.INT8, Precision.FP8, Precision.INT4)
 NETWORKS = {kind: network(text) for kind, text in TEXTS.items()}
-DECISIONS = [
+LAYER_PRECISIONS = [
     (kind, layer.name, precision)
     for kind, found in NETWORKS.items()
     for layer in found.layers
-    for precision in LOW
+    for precision in LOW_PRECISIONS
     if layer.kind is LayerKind.WEIGHTED and Eligibility(found.model, found.layers).can_take(layer, precision)
 ]
 
@@ -32,8 +32,8 @@ def reference_of(found: Network) -> ReferenceModel:
     return ReferenceModel(found.model, found.layers, found.ranges, TENSORRT_SCHEME)
 
 
-def explicit_outputs(found: Network, low: dict[str, Precision], baseline: Precision) -> list[NDArray[np.generic]]:
-    model = rewrite_tensorrt(found.model, found.layers, low, found.ranges, baseline=baseline)
+def explicit_outputs(found: Network, quantized: dict[str, Precision], baseline: Precision) -> list[NDArray[np.generic]]:
+    model = rewrite_tensorrt(found.model, found.layers, quantized, found.ranges, baseline=baseline)
     return list(run(model, found.feeds, optimized=False).values())
 
 
@@ -42,12 +42,12 @@ def off_and_moved(found: Sequence[np.ndarray], expected: Sequence[np.ndarray], p
     return float(np.linalg.norm(x - y)), float(np.linalg.norm(y - z))
 
 
-@pytest.mark.parametrize(("kind", "layer", "precision"), DECISIONS)
-def test_one_low_layer_of_the_dialect_gives_what_its_probe_gives(kind: str, layer: str, precision: Precision) -> None:
+@pytest.mark.parametrize(("kind", "layer", "precision"), LAYER_PRECISIONS)
+def test_one_quantized_layer_of_the_dialect_gives_what_its_probe_gives(kind: str, layer: str, precision: Precision) -> None:
     found = NETWORKS[kind]
     reference = reference_of(found)
     probe = probe_of(reference, found.feeds, found.layer(layer))
-    probed = probe.outputs_from(probe.low_output(precision))
+    probed = probe.outputs_from(probe.quantized_output(precision))
     plain = list(run(found.model, found.feeds, optimized=False).values())
     expected = explicit_outputs(found, {layer: precision}, Precision.FP32)
     off, moved = off_and_moved(probed, expected, plain)
@@ -61,7 +61,7 @@ def test_the_products_of_an_attention_give_what_their_probes_give(precision: Pre
     found = NETWORKS["attention"]
     scores, context = found.layer("scores"), found.layer("context")
     probe = probe_of(reference_of(found), found.feeds, scores)
-    probed = probe.outputs_with(probe.low_output(precision), context, precision)
+    probed = probe.outputs_with(probe.quantized_output(precision), context, precision)
     plain = list(run(found.model, found.feeds, optimized=False).values())
     expected = explicit_outputs(found, {"scores": precision, "context": precision}, Precision.FP32)
     off, moved = off_and_moved(probed, expected, plain)
@@ -73,10 +73,10 @@ def test_the_products_of_an_attention_give_what_their_probes_give(precision: Pre
 def test_a_sum_that_reads_a_stored_input_gives_what_its_probe_gives(precision: Precision) -> None:
     found = NETWORKS["blocks"]
     probe = probe_of(reference_of(found), found.feeds, found.layer("conv2"))
-    probed = probe.outputs_with(probe.low_output(precision), found.layer("sum1"), precision)
+    probed = probe.outputs_with(probe.quantized_output(precision), found.layer("sum1"), precision)
     plain = list(run(found.model, found.feeds, optimized=False).values())
-    low = {"conv2": precision, "sum1": precision}
-    off, moved = off_and_moved(probed, explicit_outputs(found, low, Precision.FP32), plain)
+    quantized = {"conv2": precision, "sum1": precision}
+    off, moved = off_and_moved(probed, explicit_outputs(found, quantized, Precision.FP32), plain)
     without, _ = off_and_moved(probed, explicit_outputs(found, {"conv2": precision}, Precision.FP32), plain)
     assert off <= 0.2 * moved  # as above
     assert off < 0.5 * without  # that the sum reads the stored tensor is seen
@@ -85,10 +85,10 @@ def test_a_sum_that_reads_a_stored_input_gives_what_its_probe_gives(precision: P
 @pytest.mark.parametrize("kind", ["blocks", "attention", "floats"])
 def test_the_whole_dialect_in_fp16_agrees_with_fake_quantization_by_divergence_and_flips(kind: str) -> None:
     found = NETWORKS[kind]
-    low = {name: precision for name, precision in found.all_in(Precision.INT8).items() if not name.startswith(("sum", "skip"))}
-    tensors = interpret(found.model, found.feeds, [found.layer(name) for name in low], found.ranges, TENSORRT_SCHEME)
+    quantized = {name: precision for name, precision in found.all_in(Precision.INT8).items() if not name.startswith(("sum", "skip"))}
+    tensors = interpret(found.model, found.feeds, [found.layer(name) for name in quantized], found.ranges, TENSORRT_SCHEME)
     (expected,) = (tensors[value.name] for value in found.model.graph.output if value.name == "y")
-    half = explicit_outputs(found, low, Precision.FP16)[-1]
+    half = explicit_outputs(found, quantized, Precision.FP16)[-1]
     plain = run(found.model, found.feeds, optimized=False)["y"]
     scale = float(np.std(plain))  # logits of the size that classifiers have
     p, q, r = (log_softmax(np.asarray(rows, dtype=np.float64) / scale) for rows in (expected, half, plain))
@@ -120,7 +120,7 @@ def test_a_layer_in_half_precision_rounds_what_it_reads_and_writes(kind: str, na
     (node,) = (node for node in found.model.graph.node if node.name == name)
     inputs: Tensors = {tensor: precision.grid.round_weight(np.asarray(tensors[tensor], dtype=np.float32)) for tensor in node.input}
     expected = precision.grid.round_weight(np.asarray(run_node(node, inputs)[0], dtype=np.float32))
-    probed = probe_of(reference_of(found), found.feeds, found.layer(name)).low_output(precision)
+    probed = probe_of(reference_of(found), found.feeds, found.layer(name)).quantized_output(precision)
     off, moved = off_and_moved([probed], [expected], [tensors[node.output[0]]])
     assert moved > 0
     assert off <= 0.2 * moved  # a sum in another order turns a value between two halves either way
@@ -132,5 +132,5 @@ def test_bf16_rounds_more_than_fp16(text: str) -> None:
     plain = list(run(found.model, found.feeds, optimized=False).values())
     layer = found.layers[0]
     probe = probe_of(reference_of(found), found.feeds, layer)
-    moved = [off_and_moved(probe.outputs_from(probe.low_output(p)), plain, plain)[0] for p in (Precision.FP16, Precision.BF16)]
+    moved = [off_and_moved(probe.outputs_from(probe.quantized_output(p)), plain, plain)[0] for p in (Precision.FP16, Precision.BF16)]
     assert 0 < 4 * moved[0] < moved[1] < 16 * moved[0]  # three bits less: eight times the rounding

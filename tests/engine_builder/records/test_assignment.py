@@ -44,24 +44,33 @@ def test_fingerprint_is_the_sha256_of_the_canonical_json() -> None:
 
 def test_fingerprint_tells_assignments_apart() -> None:
     base = PrecisionAssignment.uniform(["a", "b"], Precision.FP32)
-    assert len({base.fingerprint, base.with_low(["a"], Precision.INT8).fingerprint, base.with_low(["b"], Precision.INT8).fingerprint}) == 3
+    assert (
+        len(
+            {
+                base.fingerprint,
+                base.with_quantized(["a"], Precision.INT8).fingerprint,
+                base.with_quantized(["b"], Precision.INT8).fingerprint,
+            }
+        )
+        == 3
+    )
 
 
-def test_with_low_changes_the_named_layers_of_a_new_value() -> None:
+def test_with_quantized_changes_the_named_layers_of_a_new_value() -> None:
     base = PrecisionAssignment.uniform(["a", "b", "c"], Precision.FP32)
-    changed = base.with_low(["c", "a"], Precision.INT8)
+    changed = base.with_quantized(["c", "a"], Precision.INT8)
     assert changed.as_json() == {"a": "int8", "b": "fp32", "c": "int8"}
     assert set(base.values()) == {Precision.FP32}
 
 
 def test_counts_name_only_what_occurs_most_bits_first() -> None:
-    base = PrecisionAssignment.uniform(["a", "b", "c"], Precision.FP32).with_low(["b"], Precision.INT8)
+    base = PrecisionAssignment.uniform(["a", "b", "c"], Precision.FP32).with_quantized(["b"], Precision.INT8)
     assert list(base.counts().items()) == [(Precision.FP32, 2), (Precision.INT8, 1)]
 
 
 def test_unknown_layers_doubles_and_wrong_json_are_refused() -> None:
     with pytest.raises(KeyError, match="'z'"):
-        assignment_of(a=Precision.FP32).with_low(["z"], Precision.INT8)
+        assignment_of(a=Precision.FP32).with_quantized(["z"], Precision.INT8)
     with pytest.raises(KeyError):
         assignment_of(a=Precision.FP32)["z"]
     with pytest.raises(ValueError, match="two precisions"):

@@ -67,5 +67,5 @@ def test_a_layer_that_changes_no_label_still_has_a_loss(tmp_path: Path) -> None:
     driver, basics = ranged(tmp_path, model_from_text(text, {"w1": (6, 16), "w2": (16, 3)}))
     assert inspection_of(driver, basics).model.outputs.kinds == (LABELS,)
     driver.run(SENSITIVITY, SensitivityRequest(basics.calibrated, 0, 8))
-    with np.load(next(tmp_path.rglob("singles-*.npz"))) as found:
+    with np.load(next(tmp_path.rglob("layer-losses-*.npz"))) as found:
         assert (found["loss"].mean(axis=0) > 0.0).all()

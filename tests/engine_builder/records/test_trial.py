@@ -18,5 +18,5 @@ def test_a_failed_trial_is_not_met_and_says_why() -> None:
 
 def test_a_trial_survives_json() -> None:
     world = FakeWorld((0.1, 0.2))
-    for trial in (world.trial(1, world.all_low, "all_low"), failed_trial(0, "f", {"a": Precision.INT8}, "loss", "no")):
+    for trial in (world.trial(1, world.all_quantized, "all_low"), failed_trial(0, "f", {"a": Precision.INT8}, "loss", "no")):
         assert value_from_json(Trial, json_from_value(trial)) == trial

@@ -9,9 +9,9 @@ import pytest
 
 from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import Answer
-from engine_builder.backends.achieved_precision import Reached
+from engine_builder.backends.achieved_precision import AchievedPrecision
 from engine_builder.backends.base import Source
-from engine_builder.records.float_plan import BaselineRepair, FloatAttempt
+from engine_builder.records.float_plan import BaselineFallback, FloatAttempt
 from engine_builder.reporting.body.job_result import PredictedSpeedup
 from engine_builder.reporting.body.layer_facts import DependencyMap, MeasuredPair
 from engine_builder.reporting.body.report_body import ReportBody
@@ -71,7 +71,7 @@ def test_the_headings_come_in_the_order_of_a_readers_questions() -> None:
         "Kernel time",
         "Dependencies",
         "The baseline was repaired",
-        "Repairs",
+        "Corrections",
         "Predicted and measured",
         "What was done to the model and the data",
         "The numbers",
@@ -92,15 +92,15 @@ PARTS: dict[str, tuple[ReportBody, set[str]]] = {
     "kernels": (replace(KEPT_BASELINE, layers=UNPROBED, forecasts=BODY.forecasts), {"Kernel time"}),
     "map": (replace(KEPT_BASELINE, dependency_map=BODY.dependency_map), {"Dependencies", WEAK}),
     "whole map": (replace(KEPT_BASELINE, dependency_map=replace(BODY.dependency_map, left_out=())), {"Dependencies"}),
-    "repair of the baseline": (replace(KEPT_BASELINE, baseline_repair=REPAIRED), {"The baseline was repaired"}),
-    "repairs": (replace(KEPT_BASELINE, repairs=BODY.repairs), {"Repairs"}),
+    "correction of the baseline": (replace(KEPT_BASELINE, baseline_repair=REPAIRED), {"The baseline was repaired"}),
+    "repairs": (replace(KEPT_BASELINE, repairs=BODY.repairs), {"Corrections"}),
     "predictions": (replace(KEPT_BASELINE, trials=BODY.trials, predictions=BODY.predictions), {"Engines", "Predicted and measured"}),
     "notes": (replace(KEPT_BASELINE, notes=BODY.notes), {"What was done to the model and the data"}),
     "reached": (
         replace(KEPT_BASELINE, reached=BODY.reached, reached_in=2),
         {"The numbers: Asked for and got in trial 2, which is not what is kept"},
     ),
-    "baseline": (replace(KEPT_BASELINE, baseline_reached=BODY.reached), {"The numbers: Asked for and got in the repaired baseline"}),
+    "baseline": (replace(KEPT_BASELINE, baseline_reached=BODY.reached), {"The numbers: Asked for and got in the fallback baseline"}),
     "pairs": (replace(KEPT_BASELINE, dependencies=BODY.dependencies), {"The numbers: The strongest dependencies that were tested exactly"}),
     "layers without losses": (replace(KEPT_BASELINE, layers=UNPROBED), set()),
     "kernels of no layer": (replace(KEPT_BASELINE, forecasts=BODY.forecasts), set()),
@@ -172,7 +172,7 @@ def test_the_page_has_a_plot_of_everything() -> None:
     assert {heading: section.plots for heading, section in sections.items() if section.plots} == {
         "Engines": [
             "Accuracy against latency of all trials",
-            "Latency and number of low layers of each trial, in the order of the search",
+            "Latency and number of quantized layers of each trial, in the order of the search",
         ],
         "Sensitivity": ["Sensitivity of each layer, with standard errors"],
         "Kernel time": ["Kernel time of each layer before and after"],
@@ -185,22 +185,22 @@ def test_the_page_has_a_plot_of_everything() -> None:
 def test_the_page_says_where_the_times_of_kernels_come_from(source: Source, words: str) -> None:
     text = Page(render(replace(KEPT_BASELINE, layers=UNPROBED, forecasts=BODY.forecasts, kernel_times=source))).sections["Kernel time"].text
     assert text.startswith(
-        f"{words} the baseline engine and in that with every layer low. All of these layers together: 1.4 ms before, 0.9 ms"
+        f"{words} the baseline engine and in that with every layer quantized. All of these layers together: 1.4 ms before, 0.9 ms"
     )
 
 
 def test_the_sensitivities_say_what_they_cost() -> None:
     text = page_of("whole").sections["Sensitivity"].text
-    assert "over 64 samples (Hessian: 32); 2 decisions took the work of 2.5 whole forward passes of each sample." in text
+    assert "over 64 samples (Hessian: 32); 2 layer precisions took the work of 2.5 whole forward passes of each sample." in text
 
 
 def test_layers_that_are_not_in_the_map_are_named() -> None:
     assert page_of("whole").sections[WEAK].text == "weak, weaker"
 
 
-def test_the_page_says_what_the_repairs_gained() -> None:
-    section = page_of("whole").sections["Repairs"]
-    assert section.text.endswith("Smoothing: 1 of 2 kept, which took the loss from 0.2 to 0.125.")
+def test_the_page_says_what_the_corrections_gained() -> None:
+    section = page_of("whole").sections["Corrections"]
+    assert section.text.endswith("SmoothQuant: 1 of 2 kept, which took the loss from 0.2 to 0.125.")
     assert [tuple(row.values()) for row in section.rows] == [
         ("smoothing", "conv, gemm", "0.2", "0.125 ± 0.01", "yes"),
         ("smoothing", "head", "0.3", "0.4 ± 0.02", "no"),
@@ -221,14 +221,16 @@ def test_a_repaired_baseline_says_why_and_what_was_tried() -> None:
 
 
 def test_a_baseline_that_nothing_repaired_is_said_to_miss_the_budget() -> None:
-    refused = BaselineRepair((FloatAttempt("FP16", {}, None, fits=False), REPAIRED.attempts[2]), (), "FP16 with blocks in FP32", fits=False)
+    refused = BaselineFallback(
+        (FloatAttempt("FP16", {}, None, fits=False), REPAIRED.attempts[2]), (), "FP16 with blocks in FP32", fits=False
+    )
     text = Page(render(replace(KEPT_BASELINE, baseline_repair=refused))).sections["The baseline was repaired"].text
     assert text.startswith("The baseline in FP16 is refused by the builder.")
     assert "None that was tried meets it: FP16 with blocks in FP32." in text
 
 
 def test_what_layers_got_names_the_trial_where_that_is_not_the_engine_that_is_kept() -> None:
-    kept = Page(render(replace(KEPT_BASELINE, reached=(Reached("conv", INT8, INT8, "k", None),), reached_in=3)))
+    kept = Page(render(replace(KEPT_BASELINE, reached=(AchievedPrecision("conv", INT8, INT8, "k", None),), reached_in=3)))
     assert "The numbers: Asked for and got in trial 3, which is not what is kept" in kept.sections
     assert "The numbers: Asked for and got" not in kept.sections
 
@@ -304,9 +306,9 @@ PLACES: dict[str, Callable[[ReportBody, str], ReportBody]] = {
     "weighted output": lambda body, text: replace(body, data=replace(body.data, output_weights={text: 1.0})),
     "order": lambda body, text: replace(body, trials=(replace(body.trials[0], order=text), *body.trials[1:])),
     "failure": lambda body, text: replace(body, trials=(*body.trials, failed(9, text))),
-    "repaired layer": lambda body, text: replace(body, repairs=(replace(body.repairs[0], where=(text,)),)),
+    "corrected layer": lambda body, text: replace(body, repairs=(replace(body.repairs[0], where=(text,)),)),
     "baseline": lambda body, text: replace(body, baseline_repair=replace(REPAIRED, kept=text)),
-    "kernel": lambda body, text: replace(body, reached=(Reached("conv", INT8, INT8, text, None),)),
+    "kernel": lambda body, text: replace(body, reached=(AchievedPrecision("conv", INT8, INT8, text, None),)),
     "pair": lambda body, text: replace(body, dependencies=(MeasuredPair(text, text, 0.1, 0.01, 64),)),
     "map": lambda body, text: replace(body, dependency_map=DependencyMap(("conv", text), ((), (0.1,)), (text,))),
     "end": lambda body, text: replace(body, search=replace(body.search, ended=text)),

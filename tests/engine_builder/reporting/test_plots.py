@@ -16,10 +16,10 @@ from engine_builder.reporting.body.layer_facts import DependencyMap
 from engine_builder.reporting.drawing import MAX_LABEL, label_of
 from engine_builder.reporting.layer_plots import MAX_BARS, bars_left_out, dependency_plot, kernel_plot, kernel_totals, sensitivity_plot
 from engine_builder.reporting.plots import front_plot, path_plot, prediction_plot
-from tests.engine_builder.report_body import BODY, FORECAST, failed, layer, prediction, trial
+from tests.engine_builder.report_body import BODY, PREDICTION, failed, layer, prediction, trial
 
 XLINK = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
-TRIALS, LAYERS, KERNELS_MS = BODY.trials, BODY.layers, FORECAST.kernels_ms
+TRIALS, LAYERS, KERNELS_MS = BODY.trials, BODY.layers, PREDICTION.kernels_ms
 FAILED = failed(3)
 UNTIMED = replace(trial(3, 1, 0.8, 0.0), latency=None)
 

@@ -52,11 +52,11 @@ def test_the_reason_says_where_the_fastest_was_left_for_a_safer_one() -> None:
     )
 
 
-def test_the_reason_says_so_where_everything_is_low() -> None:
+def test_the_reason_says_so_where_everything_is_quantized() -> None:
     trials = trials_of(0, 4, world=FakeWorld((0.0,) * 4))
     words = reason_of(trials, improved(trials[1], verdict(0)))
     only = "The only low-precision engine tried: it keeps the accuracy budget."
-    assert words == f"{only} Every layer that can be low is low."
+    assert words == f"{only} Every layer that can be quantized is quantized."
 
 
 def test_the_reason_says_that_finalists_failed_in_the_verdict() -> None:
@@ -122,7 +122,7 @@ def test_the_reason_where_none_passed_and_no_confidence_was_asked_for() -> None:
     assert words == "Engines kept the accuracy budget in the search, but none passed the verdict."
 
 
-def test_the_reason_where_no_layer_can_be_low() -> None:
+def test_the_reason_where_no_layer_can_be_quantized() -> None:
     words = reason_of(trials_of(0), KEPT, table=SensitivityTable((), 60, 32, 1.0, ()))
     assert words == "No low-precision engine was tried: no layer can take a lower precision."
 

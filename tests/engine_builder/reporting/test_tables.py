@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine_builder.reporting.tables import MAX_PAIRS, dependencies_table, engines_table, layers_table, reached_table, trials_table
+from engine_builder.reporting.tables import MAX_PAIRS, achieved_table, dependencies_table, engines_table, layers_table, trials_table
 from engine_builder.stage_io.engines import FinalLatency
 from tests.engine_builder.report_body import BODY, RESULT, failed, trial
 from tests.engine_builder.reporting.page_reader import Page, rows_of
@@ -22,7 +22,7 @@ def test_the_engines_table_puts_both_side_by_side() -> None:
     assert (chosen["engine"], chosen["layers per precision"]) == ("chosen", "3 fp32, 1 int8")
 
 
-def test_the_layers_table_shades_those_that_are_low() -> None:
+def test_the_layers_table_shades_those_that_are_quantized() -> None:
     text = layers_table(BODY.layers)
     conv, gemm = rows_of(text)
     assert conv == {
@@ -42,7 +42,7 @@ def test_the_trials_table_marks_the_front_and_who_kept_the_budget() -> None:
     assert rows[2] == {
         "trial": "2 (front)",
         "proposed by": "frontier",
-        "low layers": "1",
+        "quantized layers": "1",
         "accuracy": "0.8985",
         "median ms": "8.000",
         "of baseline": "0.800",
@@ -60,7 +60,7 @@ def test_the_strongest_dependencies_have_their_error() -> None:
 
 def test_what_layers_got_is_listed_with_the_differences_first() -> None:
     assert BODY.reached is not None
-    folded, got = rows_of(reached_table(BODY.reached))
+    folded, got = rows_of(achieved_table(BODY.reached))
     assert (folded["layer"], folded["asked for"], folded["got"], folded["kernel"]) == ("gemm", "int8", "-", "-")
     assert folded["why they differ"].startswith("no kernel names it")
     assert tuple(got.values()) == ("conv", "int8", "int8", "integer kernel", "-")

@@ -20,11 +20,11 @@ def ratio_of(trial: Trial) -> float:
 
 def only(world: CategoricalWorld, kind: Precision) -> CategoricalWorld:
     """Return the same world, in which the layers have one precision alone."""
-    places = [place for place, decision in enumerate(world.decisions) if decision.precision is kind]
-    return dataclasses.replace(world, decisions=tuple(world.decisions[place] for place in places), drop=world.drop[places])
+    places = [place for place, layer_precision in enumerate(world.layer_precisions) if layer_precision.precision is kind]
+    return dataclasses.replace(world, layer_precisions=tuple(world.layer_precisions[place] for place in places), drop=world.drop[places])
 
 
-def test_the_uniform_engine_of_every_precision_is_tried_first() -> None:
+def test_the_one_format_engine_of_every_precision_is_tried_first() -> None:
     assert [trial.order for trial in chain_world(5, 0).run()[:5]] == ["baseline", "all_low", "all_fp8", "all_int4", "frontier"]
 
 
@@ -43,19 +43,19 @@ def test_on_average_several_precisions_are_worth_more_than_the_best_single_one()
         world = chain_world(6, seed)
         best = min(ratio_of(fastest_met(only(world, kind).run())) for kind in KINDS)
         gained.append(best - ratio_of(fastest_met(world.run())))
-    assert min(gained) > -0.01  # the frontier holds each single precision's, but its bisection may stop at another rung
+    assert min(gained) > -0.01  # the frontier holds each single precision's, but its bisection may stop at another candidate
     assert np.mean(gained) > 0.02
 
 
-def test_where_every_uniform_engine_keeps_the_budget_only_time_is_left_to_search_for() -> None:
+def test_where_every_one_format_engine_keeps_the_budget_only_time_is_left_to_search_for() -> None:
     trials = dataclasses.replace(chain_world(5, 1), budget=1.0).run()
     assert [trial.order for trial in trials] == ["baseline", "all_low", "all_fp8", "all_int4", "frontier"]
     assert ratio_of(trials[-1]) == min(map(ratio_of, trials))
 
 
-def test_where_one_uniform_engine_keeps_the_budget_the_others_are_still_searched() -> None:
+def test_where_one_one_format_engine_keeps_the_budget_the_others_are_still_searched() -> None:
     world = chain_world(5, 2)
-    budget = world.true_drop({decision.layer: KINDS[0] for decision in world.decisions})
+    budget = world.true_drop({layer_precision.layer: KINDS[0] for layer_precision in world.layer_precisions})
     trials = dataclasses.replace(world, budget=budget).run()
     assert trials[1].met
     assert ratio_of(fastest_met(trials)) < ratio_of(trials[1])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine_builder.bisection import Bisection
 from engine_builder.records.trial import Accuracy
-from engine_builder.search.drop_shrinkage import drop_per_flip, shrunk_excess
+from engine_builder.search.drop_shrinkage import drop_per_flip, shrunk_slack
 
 BASELINE = 0.9
 BUDGET = 0.002
@@ -24,7 +24,7 @@ def accuracy(drop: float, flips: float, samples: int, *, binary: bool = True) ->
 
 
 def shrunk(drop: float, flips: float, samples: int) -> float:
-    return shrunk_excess(accuracy(drop, flips, samples), [POOL])
+    return shrunk_slack(accuracy(drop, flips, samples), [POOL])
 
 
 DROPS = st.floats(-0.01, 0.01)
@@ -32,12 +32,12 @@ FLIPS = st.floats(0.0001, 0.05)
 
 
 @given(DROPS, FLIPS)
-def test_many_samples_leave_the_observed_excess(drop: float, flips: float) -> None:
+def test_many_samples_leave_the_observed_slack(drop: float, flips: float) -> None:
     assert shrunk(drop, flips, 10**9) == pytest.approx(BUDGET - drop, abs=1e-5)
 
 
 @given(DROPS, FLIPS)
-def test_the_more_samples_the_closer_to_the_observed_excess(drop: float, flips: float) -> None:
+def test_the_more_samples_the_closer_to_the_observed_slack(drop: float, flips: float) -> None:
     distances = [abs(shrunk(drop, flips, samples) - (BUDGET - drop)) for samples in (10, 100, 1000, 10_000, 100_000)]
     assert all(later <= earlier + 1e-15 for earlier, later in itertools.pairwise(distances))
 
@@ -49,13 +49,13 @@ def test_few_flips_give_the_drop_that_flips_cost_on_average(drop: float) -> None
 
 
 @given(DROPS, FLIPS, st.integers(1, 10**6))
-def test_the_shrunk_excess_lies_between_the_observed_and_the_expected(drop: float, flips: float, samples: int) -> None:
+def test_the_shrunk_slack_lies_between_the_observed_and_the_expected(drop: float, flips: float, samples: int) -> None:
     observed, expected = BUDGET - drop, BUDGET - BETA * flips
     assert min(observed, expected) - 1e-12 <= shrunk(drop, flips, samples) <= max(observed, expected) + 1e-12
 
 
 @given(st.floats(0.0, 0.01), st.lists(FLIPS, min_size=2, max_size=2), st.integers(1, 10**6))
-def test_of_two_engines_with_one_drop_the_one_with_more_flips_has_less_excess(drop: float, flips: list[float], samples: int) -> None:
+def test_of_two_engines_with_one_drop_the_one_with_more_flips_has_less_slack(drop: float, flips: list[float], samples: int) -> None:
     few, many = sorted(flips)
     assert shrunk(drop, many, samples) <= shrunk(drop, few, samples) + 1e-12
 
@@ -63,7 +63,7 @@ def test_of_two_engines_with_one_drop_the_one_with_more_flips_has_less_excess(dr
 @given(DROPS, FLIPS)
 def test_scores_that_are_not_0_or_1_are_left_alone(drop: float, flips: float) -> None:
     item = accuracy(drop, flips, 100, binary=False)
-    assert shrunk_excess(item, [POOL, item]) == item.excess
+    assert shrunk_slack(item, [POOL, item]) == item.excess
 
 
 def test_without_flips_there_is_nothing_to_shrink() -> None:
@@ -83,11 +83,11 @@ def test_one_lucky_trial_does_not_make_flips_free() -> None:
     assert drop_per_flip([accuracy(-0.01, 0.02, 100)]) == pytest.approx(0.25)  # half a flip of two
 
 
-# A simulation: 40 layers, the flips of a prefix grow with the square of its length to ``top`` with every layer low, each flip loses
-# with probability (1 + beta) / 2, and the budget allows 40% of the drop of the last rung: the best prefix is 63% deep. Seven flips of
+# A simulation: 40 layers, the flips of a prefix grow with the square of its length to ``top`` with every layer quantized, each flip loses
+# with probability (1 + beta) / 2, and the budget allows 40% of the drop of the last candidate: the best prefix is 63% deep. Seven flips of
 # ten are common to all prefixes that are long enough, the others are drawn for each apart, so accuracy is not monotone. Compared are
 # the boundaries that bisections on shrunk and on observed drops end at.
-RUNGS = 40
+CANDIDATES = 40
 BEST_DEPTH = 0.4**0.5
 COMMON = 0.7
 RUNS = 40
@@ -96,7 +96,7 @@ WORLDS = [(samples, top, beta) for samples in (300, 1000, 3000, 10_000) for top 
 
 def simulated(samples: int, top: float, beta: float, rng: np.random.Generator) -> list[Accuracy]:
     """Return the trials of all prefixes, the shortest (of no layer) first."""
-    rates = top * (np.arange(RUNGS + 1) / RUNGS) ** 2
+    rates = top * (np.arange(CANDIDATES + 1) / CANDIDATES) ** 2
     chance = (1.0 + beta) / 2.0
     thresholds = np.sort(rng.uniform(0.0, top, rng.binomial(round(COMMON * samples), top)))
     lost = np.concatenate([[0], np.cumsum(np.where(rng.random(len(thresholds)) < chance, 1, -1))])
@@ -112,11 +112,11 @@ def simulated(samples: int, top: float, beta: float, rng: np.random.Generator) -
 
 def boundary(trials: list[Accuracy], *, binary: bool) -> int:
     """Return where the bisection ends; scores that are called real-valued are not shrunk."""
-    seen = [dataclasses.replace(trials[RUNGS], binary=binary)]
-    state = Bisection(0, RUNGS - 1)
-    while (rung := state.next()) is not None:
-        seen.append(dataclasses.replace(trials[rung], binary=binary))
-        state = state.tell(rung, met=shrunk_excess(seen[-1], seen) >= 0.0)
+    seen = [dataclasses.replace(trials[CANDIDATES], binary=binary)]
+    state = Bisection(0, CANDIDATES - 1)
+    while (candidate := state.next()) is not None:
+        seen.append(dataclasses.replace(trials[candidate], binary=binary))
+        state = state.tell(candidate, met=shrunk_slack(seen[-1], seen) >= 0.0)
     return state.low
 
 
@@ -127,7 +127,7 @@ def test_bisection_on_shrunk_drops_is_not_worse_than_on_observed_ones() -> None:
         for _ in range(RUNS):
             trials = simulated(samples, top, beta, rng)
             for is_shrunk, depths in found.items():
-                depths.append(boundary(trials, binary=is_shrunk) / RUNGS)
+                depths.append(boundary(trials, binary=is_shrunk) / CANDIDATES)
     depth = {is_shrunk: np.array(depths) for is_shrunk, depths in found.items()}
     over = {is_shrunk: float(np.mean(value > BEST_DEPTH)) for is_shrunk, value in depth.items()}
     miss = {is_shrunk: float(np.mean(np.abs(value - BEST_DEPTH))) for is_shrunk, value in depth.items()}

@@ -5,25 +5,25 @@ import math
 import numpy as np
 import pytest
 
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from engine_builder.records.trial import Trial, failed_trial
 from engine_builder.search.loss_model import PRIOR_TRIALS, LossCheck, LossModel, PredictedLoss, check, predicted_loss
-from engine_builder.search.search_space import Low
+from engine_builder.search.search_space import QuantizedLayers
 
 INT8, FP8 = Precision.INT8, Precision.FP8
-DECISIONS = (Decision("a", INT8), Decision("a", FP8), Decision("b", INT8))
+LAYER_PRECISIONS = (LayerPrecision("a", INT8), LayerPrecision("a", FP8), LayerPrecision("b", INT8))
 PAIRS = np.array([[0.0, 9.0, 0.2], [9.0, 0.0, -0.1], [0.2, -0.1, 0.0]])
 PAIR_ERRORS = np.array([[0.0, 9.0, 0.04], [9.0, 0.0, np.inf], [0.04, np.inf, 0.0]])
 COVARIANCE = np.array([[9e-4, 0.0, 1.2e-3], [0.0, 4e-4, 0.0], [1.2e-3, 0.0, 1.44e-2]])  # of errors 0.03, 0.02 and 0.12
-MODEL = LossModel(DECISIONS, np.array([1.0, 0.5, 2.0]), COVARIANCE, PAIRS, PAIR_ERRORS)
+MODEL = LossModel(LAYER_PRECISIONS, np.array([1.0, 0.5, 2.0]), COVARIANCE, PAIRS, PAIR_ERRORS)
 
 
-def trial(low: Low, loss: float | None) -> Trial:
-    return Trial(0, "f", dict(low), "loss", len(low), None, None, loss, None, None, None, 1.0, None)
+def trial(quantized: QuantizedLayers, loss: float | None) -> Trial:
+    return Trial(0, "f", dict(quantized), "loss", len(quantized), None, None, loss, None, None, None, 1.0, None)
 
 
-def test_the_loss_of_an_assignment_adds_up_singles_and_pairs_in_the_precisions_that_it_has() -> None:
+def test_the_loss_of_an_assignment_adds_up_layer_losses_and_pairs_in_the_precisions_that_it_has() -> None:
     assert MODEL.predict({"a": INT8, "b": INT8}).loss == pytest.approx(3.2)
     assert MODEL.predict({"a": FP8, "b": INT8}).loss == pytest.approx(2.4)
     assert MODEL.predict({}) == PredictedLoss(0.0, 0.0)
@@ -36,7 +36,9 @@ def test_the_error_bar_holds_what_the_samples_share_and_that_of_the_pairs_once()
 
 
 def test_a_prediction_of_no_loss_keeps_the_error_of_the_losses_that_it_adds_up() -> None:
-    cancelling = LossModel(DECISIONS[1:], np.array([1.0, 1.0]), np.diag([0.01, 0.01]), np.array([[0, -3.0], [-3.0, 0]]), np.zeros((2, 2)))
+    cancelling = LossModel(
+        LAYER_PRECISIONS[1:], np.array([1.0, 1.0]), np.diag([0.01, 0.01]), np.array([[0, -3.0], [-3.0, 0]]), np.zeros((2, 2))
+    )
     found = cancelling.predict({"a": FP8, "b": INT8})
     assert found.loss == 0.0
     assert found.error == pytest.approx(math.sqrt(0.02))
@@ -49,9 +51,9 @@ def test_the_error_bar_is_infinite_where_one_of_its_parts_is_not_known() -> None
 def test_the_error_bar_is_about_as_wide_as_predictions_from_other_samples_scatter() -> None:
     """Ten perturbations of a few directions on 64 samples that differ in how much they lose, many times over."""
     rng = np.random.default_rng(0)
-    decisions = tuple(Decision(f"l{index}", INT8) for index in range(10))
+    layer_precisions = tuple(LayerPrecision(f"l{index}", INT8) for index in range(10))
     directions = rng.normal(size=(10, 4))
-    low = {decision.layer: INT8 for decision in decisions}
+    quantized = {layer_precision.layer: INT8 for layer_precision in layer_precisions}
     said = []
     for _ in range(300):
         difficulty = rng.lognormal(0.0, 1.0, size=(64, 1, 1))
@@ -60,7 +62,7 @@ def test_the_error_bar_is_about_as_wide_as_predictions_from_other_samples_scatte
         loss = np.einsum("sii->si", gram)
         pairs, errors = 2.0 * gram.mean(axis=0), 2.0 * gram.std(axis=0, ddof=1) / 8.0
         np.fill_diagonal(pairs, 0.0)
-        said.append(LossModel(decisions, loss.mean(axis=0), np.cov(loss, rowvar=False) / 64, pairs, errors).predict(low))
+        said.append(LossModel(layer_precisions, loss.mean(axis=0), np.cov(loss, rowvar=False) / 64, pairs, errors).predict(quantized))
     scatter = float(np.std([item.loss for item in said]))
     bars = float(np.sqrt(np.mean([item.error**2 for item in said])))
     assert bars == pytest.approx(scatter, rel=0.35)  # the errors of pairs, counted on top, make it somewhat wide
@@ -99,7 +101,7 @@ def test_a_refitted_prediction_is_as_uncertain_as_the_model_was_off() -> None:
     assert LossCheck(1.0, 4, 0, 0.5).refit(PredictedLoss(1.0, 0.0)).error == pytest.approx(0.5)
 
 
-def test_the_predicted_loss_adds_up_singles_and_pairs() -> None:
+def test_the_predicted_loss_adds_up_layer_losses_and_pairs() -> None:
     interaction = np.array([[0.0, 0.5, 0.0], [0.5, 0.0, 9.0], [0.0, 9.0, 0.0]])
     assert predicted_loss([True, True, False], np.array([1.0, 2.0, 4.0]), interaction) == pytest.approx(3.5)
 

@@ -11,11 +11,11 @@ from engine_builder.records.trial import Accuracy, Latency, Trial, failed_trial
 from engine_builder.search.measured_front import MAX_FINALISTS, finalists, pareto_front
 
 
-def trial(index: int, ratio: float, excess: float, loss: float | None = 0.1, low_layers: int = 1) -> Trial:
-    accuracy = Accuracy(0.9, 0.9, excess, 0.01, binary=True, samples=100)
+def trial(index: int, ratio: float, slack: float, loss: float | None = 0.1, low_layers: int = 1) -> Trial:
+    accuracy = Accuracy(0.9, 0.9, slack, 0.01, binary=True, samples=100)
     latency = Latency(ratio, ratio, 0.01, 50, 1.0, 0.01, ratio)
-    low = {f"l{layer}": Precision.INT8 for layer in range(low_layers)}
-    return Trial(index, f"f{index}", low, "loss", low_layers, accuracy, accuracy, loss, latency, 100, None, 1.0, None)
+    quantized = {f"l{layer}": Precision.INT8 for layer in range(low_layers)}
+    return Trial(index, f"f{index}", quantized, "loss", low_layers, accuracy, accuracy, loss, latency, 100, None, 1.0, None)
 
 
 def on_all(item: Trial) -> Accuracy | None:
@@ -24,7 +24,7 @@ def on_all(item: Trial) -> Accuracy | None:
 
 VALUES = st.tuples(st.integers(1, 12), st.integers(-6, 6), st.integers(0, 12))
 TRIALS = st.lists(VALUES, max_size=25).map(
-    lambda rows: [trial(index, ratio / 8, excess / 100, loss / 10) for index, (ratio, excess, loss) in enumerate(rows)]
+    lambda rows: [trial(index, ratio / 8, slack / 100, loss / 10) for index, (ratio, slack, loss) in enumerate(rows)]
 )
 
 
@@ -40,16 +40,16 @@ def test_no_member_of_the_front_beats_another(trials: list[Trial]) -> None:
     for one in front:
         for other in front:
             if one is not other:
-                (ratio, excess), (other_ratio, other_excess) = numbers(one), numbers(other)
-                assert not (ratio <= other_ratio and excess >= other_excess)
+                (ratio, slack), (other_ratio, other_slack) = numbers(one), numbers(other)
+                assert not (ratio <= other_ratio and slack >= other_slack)
 
 
 @given(TRIALS)
 def test_whatever_is_not_on_the_front_is_beaten_or_equalled_by_a_member(trials: list[Trial]) -> None:
     front = pareto_front(trials)
     for one in trials:
-        ratio, excess = numbers(one)
-        assert any(numbers(other)[0] <= ratio and numbers(other)[1] >= excess for other in front)
+        ratio, slack = numbers(one)
+        assert any(numbers(other)[0] <= ratio and numbers(other)[1] >= slack for other in front)
 
 
 @given(TRIALS)

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from engine_builder.search.loss_model import predicted_loss
 from engine_builder.search.predicted_front import Point, frontier, undominated
-from engine_builder.search.search_space import Low, able_from
-from engine_builder.search.time_model import Flow, TimeModel
+from engine_builder.search.search_space import QuantizedLayers, eligible_from
+from engine_builder.search.time_model import TensorEdge, TimeModel
 
 INT8, FP8, INT4 = Precision.INT8, Precision.FP8, Precision.INT4
-Problem = tuple[tuple[Decision, ...], NDArray[np.float64], NDArray[np.float64], TimeModel]
+Problem = tuple[tuple[LayerPrecision, ...], NDArray[np.float64], NDArray[np.float64], TimeModel]
 
 
 def problem(
@@ -32,30 +32,40 @@ def problem(
     """Return a network like a residual one: each tensor is read by the next layer and, three times of ten, by the one after that."""
     rng = np.random.default_rng(seed)
     names = tuple(f"l{index:02}" for index in range(layers))
-    flows = [Flow(None, names[:1], False, 5000)]
+    edges = [TensorEdge(None, names[:1], False, 5000)]
     for index, name in enumerate(names):
         readers = names[index + 1 : index + (3 if rng.random() < 0.3 else 2)]
         size = int(rng.integers(1000, 20_000))
-        flows.append(Flow(None if is_fused else name, readers, not readers, size, is_fused=is_fused))
-    decisions = tuple(Decision(name, kind) for name in names for kind in kinds)
-    loss = 10.0 ** rng.uniform(-6.0, -3.0, len(decisions))
+        edges.append(TensorEdge(None if is_fused else name, readers, not readers, size, is_fused=is_fused))
+    layer_precisions = tuple(LayerPrecision(name, kind) for name in names for kind in kinds)
+    loss = 10.0 ** rng.uniform(-6.0, -3.0, len(layer_precisions))
     pairs = np.triu(rng.normal(size=(len(loss),) * 2) * np.sqrt(np.outer(loss, loss)) * interaction, 1)
-    gains = dict(zip(decisions, rng.uniform(0.02, 0.5, len(loss)) / layers, strict=True))
+    gains = dict(zip(layer_precisions, rng.uniform(0.02, 0.5, len(loss)) / layers, strict=True))
     overhead = dict.fromkeys(kinds, 0.02 / layers)
-    return decisions, loss, pairs + pairs.T, TimeModel(1.0, gains, tuple(flows), conversion_ms * 10 / layers, overhead)
+    return layer_precisions, loss, pairs + pairs.T, TimeModel(1.0, gains, tuple(edges), conversion_ms * 10 / layers, overhead)
 
 
-def point_of(low: Low, decisions: Sequence[Decision], loss: NDArray[np.float64], pairs: NDArray[np.float64], times: TimeModel) -> Point:
-    chosen = frozenset(Decision(*item) for item in low.items())
-    return Point(chosen, times.ratio(low), predicted_loss([decision in chosen for decision in decisions], loss, pairs))
+def point_of(
+    quantized: QuantizedLayers,
+    layer_precisions: Sequence[LayerPrecision],
+    loss: NDArray[np.float64],
+    pairs: NDArray[np.float64],
+    times: TimeModel,
+) -> Point:
+    chosen = frozenset(LayerPrecision(*item) for item in quantized.items())
+    return Point(
+        chosen, times.ratio(quantized), predicted_loss([layer_precision in chosen for layer_precision in layer_precisions], loss, pairs)
+    )
 
 
-def every_point(decisions: Sequence[Decision], loss: NDArray[np.float64], pairs: NDArray[np.float64], times: TimeModel) -> list[Point]:
-    able = able_from(decisions)
+def every_point(
+    layer_precisions: Sequence[LayerPrecision], loss: NDArray[np.float64], pairs: NDArray[np.float64], times: TimeModel
+) -> list[Point]:
+    eligible = eligible_from(layer_precisions)
     points = []
-    for choice in itertools.product(*((None, *kinds) for kinds in able.values())):
-        low = {layer: kind for layer, kind in zip(able, choice, strict=True) if kind is not None}
-        points.append(point_of(low, decisions, loss, pairs, times))
+    for choice in itertools.product(*((None, *kinds) for kinds in eligible.values())):
+        quantized = {layer: kind for layer, kind in zip(eligible, choice, strict=True) if kind is not None}
+        points.append(point_of(quantized, layer_precisions, loss, pairs, times))
     return points
 
 
@@ -94,11 +104,11 @@ def test_of_three_precisions_it_is_as_good_as_trying_every_assignment(seed: int,
 
 @pytest.mark.parametrize("seed", range(4))
 def test_more_precisions_never_make_it_worse(seed: int) -> None:
-    decisions, loss, pairs, times = problem(12, seed, kinds=(INT8, FP8), interaction=0.3)
-    both = (*frontier(decisions, loss, pairs, times), NOTHING)
+    layer_precisions, loss, pairs, times = problem(12, seed, kinds=(INT8, FP8), interaction=0.3)
+    both = (*frontier(layer_precisions, loss, pairs, times), NOTHING)
     for kind in (INT8, FP8):
-        places = [place for place, decision in enumerate(decisions) if decision.precision is kind]
-        alone = frontier([decisions[place] for place in places], loss[places], pairs[np.ix_(places, places)], times)
+        places = [place for place, layer_precision in enumerate(layer_precisions) if layer_precision.precision is kind]
+        alone = frontier([layer_precisions[place] for place in places], loss[places], pairs[np.ix_(places, places)], times)
         for point in alone:
             assert any(other.loss <= point.loss + 1e-15 and other.ratio <= point.ratio + 1e-12 for other in both)
 
@@ -106,59 +116,59 @@ def test_more_precisions_never_make_it_worse(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_second_precision_is_worth_something(seed: int) -> None:
     """Each layer's better choice differs, so at most exchange rates no single precision is as good."""
-    decisions, loss, pairs, times = problem(12, seed, kinds=(INT8, FP8))
-    places = [place for place, decision in enumerate(decisions) if decision.precision is INT8]
-    alone = frontier([decisions[place] for place in places], loss[places], pairs[np.ix_(places, places)], times)
-    assert short_of_best((*alone, NOTHING), (*frontier(decisions, loss, pairs, times), NOTHING)) > 0.01
+    layer_precisions, loss, pairs, times = problem(12, seed, kinds=(INT8, FP8))
+    places = [place for place, layer_precision in enumerate(layer_precisions) if layer_precision.precision is INT8]
+    alone = frontier([layer_precisions[place] for place in places], loss[places], pairs[np.ix_(places, places)], times)
+    assert short_of_best((*alone, NOTHING), (*frontier(layer_precisions, loss, pairs, times), NOTHING)) > 0.01
 
 
 def test_a_layer_has_one_precision_at_most() -> None:
     for point in frontier(*problem(10, 1, kinds=(INT8, FP8, INT4), interaction=0.2)):
-        assert len({decision.layer for decision in point.low}) == len(point.low)
+        assert len({layer_precision.layer for layer_precision in point.quantized}) == len(point.quantized)
 
 
 def test_all_readers_of_a_tensor_that_pays_only_as_a_whole_are_found() -> None:
     """Reading it in two forms, the three layers save less than storing it twice."""
-    flows = (Flow(None, ("q", "k", "v"), False, 100_000, is_fused=True),)
-    decisions = tuple(Decision(name, INT8) for name in "qkv")
-    times = TimeModel(1.0, dict.fromkeys(decisions, 0.04), flows, 1e-6, {})
+    edges = (TensorEdge(None, ("q", "k", "v"), False, 100_000, is_fused=True),)
+    layer_precisions = tuple(LayerPrecision(name, INT8) for name in "qkv")
+    times = TimeModel(1.0, dict.fromkeys(layer_precisions, 0.04), edges, 1e-6, {})
     assert times.ratio({"q": INT8, "k": INT8}) > 1.0
-    (point,) = frontier(decisions, np.full(3, 1e-4), np.zeros((3, 3)), times)
-    assert point.low == frozenset(decisions)
+    (point,) = frontier(layer_precisions, np.full(3, 1e-4), np.zeros((3, 3)), times)
+    assert point.quantized == frozenset(layer_precisions)
 
 
 def test_a_group_takes_a_precision_as_one() -> None:
-    decisions, loss, pairs, times = problem(8, 2, kinds=(INT8, FP8))
-    for point in frontier(decisions, loss, pairs, times, [("l02", "l05")]):
-        chosen = {decision.layer: decision.precision for decision in point.low}
+    layer_precisions, loss, pairs, times = problem(8, 2, kinds=(INT8, FP8))
+    for point in frontier(layer_precisions, loss, pairs, times, [("l02", "l05")]):
+        chosen = {layer_precision.layer: layer_precision.precision for layer_precision in point.quantized}
         assert chosen.get("l02") == chosen.get("l05")
 
 
 def test_a_group_is_found_where_it_pays_as_one_and_neither_layer_alone_is_worth_its_loss() -> None:
-    decisions = (Decision("scores", INT8), Decision("context", INT8))
-    times = TimeModel(1.0, {decisions[0]: 0.2, decisions[1]: 0.0}, (), 0.0, {})
-    (point,) = frontier(decisions, np.array([1e-4, 1e-4]), np.zeros((2, 2)), times, [("scores", "context")])
-    assert point.low == frozenset(decisions)
+    layer_precisions = (LayerPrecision("scores", INT8), LayerPrecision("context", INT8))
+    times = TimeModel(1.0, {layer_precisions[0]: 0.2, layer_precisions[1]: 0.0}, (), 0.0, {})
+    (point,) = frontier(layer_precisions, np.array([1e-4, 1e-4]), np.zeros((2, 2)), times, [("scores", "context")])
+    assert point.quantized == frozenset(layer_precisions)
     assert point.ratio == pytest.approx(0.8)
 
 
-def test_a_group_with_a_layer_that_cannot_be_low_stays_at_the_baseline() -> None:
-    decisions, loss, pairs, times = problem(4, 0)
-    points = frontier(decisions, loss, pairs, times, [("l01", "elsewhere")])
+def test_a_group_with_a_layer_that_cannot_be_quantized_stays_at_the_baseline() -> None:
+    layer_precisions, loss, pairs, times = problem(4, 0)
+    points = frontier(layer_precisions, loss, pairs, times, [("l01", "elsewhere")])
     assert points
-    assert all("l01" not in {decision.layer for decision in point.low} for point in points)
+    assert all("l01" not in {layer_precision.layer for layer_precision in point.quantized} for point in points)
 
 
 def test_a_group_takes_only_what_all_of_it_can_take() -> None:
-    decisions = (Decision("a", INT8), Decision("a", FP8), Decision("b", FP8))
-    times = TimeModel(1.0, dict(zip(decisions, (0.3, 0.1, 0.1), strict=True)), (), 0.0, {})
-    (point,) = frontier(decisions, np.full(3, 1e-4), np.zeros((3, 3)), times, [("a", "b")])
-    assert point.low == {Decision("a", FP8), Decision("b", FP8)}
+    layer_precisions = (LayerPrecision("a", INT8), LayerPrecision("a", FP8), LayerPrecision("b", FP8))
+    times = TimeModel(1.0, dict(zip(layer_precisions, (0.3, 0.1, 0.1), strict=True)), (), 0.0, {})
+    (point,) = frontier(layer_precisions, np.full(3, 1e-4), np.zeros((3, 3)), times, [("a", "b")])
+    assert point.quantized == {LayerPrecision("a", FP8), LayerPrecision("b", FP8)}
 
 
 @pytest.mark.parametrize("kinds", [(INT8,), (INT8, FP8, INT4)])
 @pytest.mark.parametrize("seed", range(4))
-def test_rungs_cost_more_and_are_faster_one_by_one(seed: int, kinds: tuple[Precision, ...]) -> None:
+def test_candidates_cost_more_and_are_faster_one_by_one(seed: int, kinds: tuple[Precision, ...]) -> None:
     points = frontier(*problem(14, seed, kinds=kinds, interaction=0.2))
     assert len(points) > 1
     for one, other in itertools.pairwise(points):
@@ -169,7 +179,7 @@ def test_rungs_cost_more_and_are_faster_one_by_one(seed: int, kinds: tuple[Preci
 def test_predictions_are_those_of_the_models() -> None:
     given_problem = problem(10, 0, kinds=(INT8, FP8), interaction=0.2)
     for point in frontier(*given_problem):
-        said = point_of({decision.layer: decision.precision for decision in point.low}, *given_problem)
+        said = point_of({layer_precision.layer: layer_precision.precision for layer_precision in point.quantized}, *given_problem)
         assert (point.ratio, point.loss) == pytest.approx((said.ratio, said.loss))
 
 
@@ -180,29 +190,29 @@ def test_it_ends_at_the_fastest_assignment() -> None:
 
 def test_layers_that_pay_only_together_are_found() -> None:
     """Either layer alone makes the engine slower: what it saves is less than converting the tensor between them."""
-    flows = (Flow("a", ("b",), False, 100_000),)
-    decisions = (Decision("a", INT8), Decision("b", INT8))
-    times = TimeModel(1.0, dict.fromkeys(decisions, 0.05), flows, 1e-6, {})
+    edges = (TensorEdge("a", ("b",), False, 100_000),)
+    layer_precisions = (LayerPrecision("a", INT8), LayerPrecision("b", INT8))
+    times = TimeModel(1.0, dict.fromkeys(layer_precisions, 0.05), edges, 1e-6, {})
     assert times.ratio({"a": INT8}) > 1.0
     assert times.ratio({"b": INT8}) > 1.0
-    assert frontier(decisions, np.array([1e-4, 1e-4]), np.zeros((2, 2)), times)[-1].low == set(decisions)
+    assert frontier(layer_precisions, np.array([1e-4, 1e-4]), np.zeros((2, 2)), times)[-1].quantized == set(layer_precisions)
 
 
-def test_a_layer_without_loss_is_low_in_every_rung_where_it_pays() -> None:
-    free, dear = Decision("free", INT8), Decision("dear", INT8)
+def test_a_layer_without_loss_is_quantized_in_every_candidate_where_it_pays() -> None:
+    free, dear = LayerPrecision("free", INT8), LayerPrecision("dear", INT8)
     times = TimeModel(1.0, {free: 0.1, dear: 0.1}, (), 0.0, {})
     points = frontier((free, dear), np.array([0.0, 1e-3]), np.zeros((2, 2)), times)
     assert points
-    assert all(free in point.low for point in points)
+    assert all(free in point.quantized for point in points)
 
 
-def test_without_any_gain_there_is_no_faster_rung() -> None:
-    decisions = (Decision("a", INT8), Decision("b", INT8))
-    times = TimeModel(1.0, dict.fromkeys(decisions, 0.0), (Flow("a", ("b",), False, 1000),), 1e-6, {})
-    assert all(point.ratio >= 1.0 for point in frontier(decisions, np.array([1e-4, 1e-4]), np.zeros((2, 2)), times))
+def test_without_any_gain_there_is_no_faster_candidate() -> None:
+    layer_precisions = (LayerPrecision("a", INT8), LayerPrecision("b", INT8))
+    times = TimeModel(1.0, dict.fromkeys(layer_precisions, 0.0), (TensorEdge("a", ("b",), False, 1000),), 1e-6, {})
+    assert all(point.ratio >= 1.0 for point in frontier(layer_precisions, np.array([1e-4, 1e-4]), np.zeros((2, 2)), times))
 
 
-def test_two_runs_give_the_same_rungs() -> None:
+def test_two_runs_give_the_same_candidates() -> None:
     given_problem = problem(12, 5, kinds=(INT8, FP8), interaction=0.2)
     assert frontier(*given_problem) == frontier(*given_problem)
 
@@ -210,7 +220,7 @@ def test_two_runs_give_the_same_rungs() -> None:
 POINTS = st.lists(
     st.builds(
         Point,
-        st.frozensets(st.sampled_from([Decision(name, INT8) for name in "abc"])),
+        st.frozensets(st.sampled_from([LayerPrecision(name, INT8) for name in "abc"])),
         st.integers(0, 8).map(lambda n: n / 8),
         st.integers(0, 8).map(lambda n: n / 8),
     ),
@@ -224,9 +234,9 @@ def test_no_undominated_point_beats_another_and_each_that_is_left_out_is_beaten(
     for one in kept:
         assert not any(other is not one and other.loss <= one.loss and other.ratio <= one.ratio for other in kept)
     for one in points:
-        assert not one.low or any(other.loss <= one.loss and other.ratio <= one.ratio for other in kept)
+        assert not one.quantized or any(other.loss <= one.loss and other.ratio <= one.ratio for other in kept)
 
 
 @given(POINTS)
 def test_the_baseline_is_never_among_the_undominated(points: list[Point]) -> None:
-    assert all(point.low for point in undominated(points))
+    assert all(point.quantized for point in undominated(points))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.interactions import DependencyMatrix
 from calibration.sensitivity.records import PairTest, Sensitivity, SensitivityTable
@@ -24,8 +24,8 @@ def table(loss: list[float], hessian: list[float | None]) -> SensitivityTable:
 
 
 def matrix(interaction: np.ndarray) -> DependencyMatrix:
-    decisions = tuple(Decision(f"l{index}", Precision.INT8) for index in range(len(interaction)))
-    return DependencyMatrix(decisions, interaction, np.zeros_like(interaction), ())
+    layer_precisions = tuple(LayerPrecision(f"l{index}", Precision.INT8) for index in range(len(interaction)))
+    return DependencyMatrix(layer_precisions, interaction, np.zeros_like(interaction), ())
 
 
 @given(COSTS)
@@ -71,7 +71,7 @@ def test_each_order_sorts_by_its_own_cost() -> None:
     interaction = np.zeros((3, 3))
     interaction[0, 1] = interaction[1, 0] = 1.0
     orders = orders_from(table([0.3, 0.2, 0.1], [0.1, 0.2, 0.3]), matrix(interaction), tuple(Order))
-    names = {name: [decision.layer for decision in order] for name, order in orders.items()}
+    names = {name: [layer_precision.layer for layer_precision in order] for name, order in orders.items()}
     assert names == {
         "loss": ["l2", "l1", "l0"],
         "hessian": ["l0", "l1", "l2"],
@@ -123,46 +123,46 @@ def test_only_the_orders_asked_for_and_in_the_order_asked_for() -> None:
 
 def test_a_layer_without_hessian_is_placed_by_its_loss() -> None:
     made = orders_from(table([0.3, 0.2], [0.1, None]), matrix(np.zeros((2, 2))), (Order.HESSIAN,))
-    assert [decision.layer for decision in made["hessian"]] == ["l0", "l1"]
+    assert [layer_precision.layer for layer_precision in made["hessian"]] == ["l0", "l1"]
     made = orders_from(table([0.3, 0.05], [0.1, None]), matrix(np.zeros((2, 2))), (Order.HESSIAN,))
-    assert [decision.layer for decision in made["hessian"]] == ["l1", "l0"]
+    assert [layer_precision.layer for layer_precision in made["hessian"]] == ["l1", "l0"]
 
 
 def test_screened_interactions_are_shrunk_alike_by_what_share_of_their_squares_is_noise() -> None:
     interaction = np.array([[0.0, 4.0, -2.0], [4.0, 0.0, 0.0], [-2.0, 0.0, 0.0]])
     error = 1.0 - np.eye(3)
-    decisions = matrix(interaction).decisions
-    kept = certain_interactions(DependencyMatrix(decisions, interaction, error, ()), np.ones(3))
+    layer_precisions = matrix(interaction).layer_precisions
+    kept = certain_interactions(DependencyMatrix(layer_precisions, interaction, error, ()), np.ones(3))
     np.testing.assert_allclose(kept, interaction * (1.0 - 3.0 / 20.0), rtol=1e-12)  # the rounding of float64
 
 
 def test_tested_pairs_are_shrunk_by_the_noise_among_them_alone() -> None:
     interaction = np.array([[0.0, 4.0, -1.0], [4.0, 0.0, 1.0], [-1.0, 1.0, 0.0]])
     error = np.array([[0.0, 2.0, 5.0], [2.0, 0.0, 5.0], [5.0, 5.0, 0.0]])
-    decisions = matrix(interaction).decisions
-    tests = (PairTest(decisions[0], decisions[1], 4.0, 2.0, 64),)
-    kept = certain_interactions(DependencyMatrix(decisions, interaction, error, tests), np.ones(3))
+    layer_precisions = matrix(interaction).layer_precisions
+    tests = (PairTest(layer_precisions[0], layer_precisions[1], 4.0, 2.0, 64),)
+    kept = certain_interactions(DependencyMatrix(layer_precisions, interaction, error, tests), np.ones(3))
     assert kept.tolist() == [[0.0, 3.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0]]  # the screened ones are all noise
 
 
 def test_interactions_between_the_precisions_of_one_layer_say_nothing_about_the_noise() -> None:
-    decisions = (Decision("a", Precision.INT8), Decision("a", Precision.INT4), Decision("b", Precision.INT8))
+    layer_precisions = (LayerPrecision("a", Precision.INT8), LayerPrecision("a", Precision.INT4), LayerPrecision("b", Precision.INT8))
     interaction = np.array([[0.0, 9.0, 1.0], [9.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
     error = np.array([[0.0, 0.0, 2.0], [0.0, 0.0, 2.0], [2.0, 2.0, 0.0]])
-    assert not certain_interactions(DependencyMatrix(decisions, interaction, error, ()), np.ones(3)).any()
+    assert not certain_interactions(DependencyMatrix(layer_precisions, interaction, error, ()), np.ones(3)).any()
 
 
 def test_what_pure_noise_leaves_of_screened_interactions_is_next_to_nothing() -> None:
     rng = np.random.default_rng(0)
     noise = np.triu(rng.normal(size=(30, 30)), 1)
     interaction = noise + noise.T
-    found = certain_interactions(DependencyMatrix(matrix(interaction).decisions, interaction, 1.0 - np.eye(30), ()), np.ones(30))
+    found = certain_interactions(DependencyMatrix(matrix(interaction).layer_precisions, interaction, 1.0 - np.eye(30), ()), np.ones(30))
     assert np.square(found).sum() <= 0.01 * np.square(interaction).sum()
 
 
 def test_an_interaction_of_which_nothing_is_known_does_not_count() -> None:
     interaction = np.array([[0.0, 3.0], [3.0, 0.0]])
-    unknown = DependencyMatrix(matrix(interaction).decisions, interaction, np.full((2, 2), np.inf), ())
+    unknown = DependencyMatrix(matrix(interaction).layer_precisions, interaction, np.full((2, 2), np.inf), ())
     assert not certain_interactions(unknown, np.ones(2)).any()
 
 
@@ -170,7 +170,7 @@ INT8, FP8, INT4 = Precision.INT8, Precision.FP8, Precision.INT4
 
 
 @given(st.integers(1, 4), st.integers(0, 2**32 - 1))
-def test_each_step_adds_least_where_a_decision_replaces_the_former_of_its_layer(count: int, seed: int) -> None:
+def test_each_step_adds_least_where_a_layer_precision_replaces_the_former_of_its_layer(count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     layers = [f"l{index}" for index in range(count) for _ in range(3)]
     alone = rng.random(len(layers))
@@ -191,27 +191,27 @@ def test_each_step_adds_least_where_a_decision_replaces_the_former_of_its_layer(
         taken[layers[chosen]] = chosen
 
 
-def test_the_interaction_of_two_decisions_of_one_layer_does_not_count() -> None:
+def test_the_interaction_of_two_layer_precisions_of_one_layer_does_not_count() -> None:
     interaction = np.array([[0.0, 50.0, 0.0], [50.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     assert conditional_order(np.array([0.1, 0.3, 0.25]), interaction, ["a", "a", "b"]) == (0, 1, 2)  # 0.1, then 0.2 and 0.25 more
 
 
 def test_a_prefix_gives_each_layer_the_last_precision_that_it_has_in_there() -> None:
-    order = (Decision("a", FP8), Decision("b", INT8), Decision("a", INT4))
+    order = (LayerPrecision("a", FP8), LayerPrecision("b", INT8), LayerPrecision("a", INT4))
     assert prefixes(order) == ({"a": FP8}, {"a": FP8, "b": INT8}, {"a": INT4, "b": INT8})
 
 
-def test_the_whole_of_an_order_of_one_precision_is_the_engine_with_every_layer_low_and_left_out() -> None:
-    assert prefixes((Decision("a", INT8), Decision("b", INT8))) == ({"a": INT8},)
-    assert prefixes((Decision("a", INT8),)) == ()
+def test_the_whole_of_an_order_of_one_precision_is_the_engine_with_every_layer_quantized_and_left_out() -> None:
+    assert prefixes((LayerPrecision("a", INT8), LayerPrecision("b", INT8))) == ({"a": INT8},)
+    assert prefixes((LayerPrecision("a", INT8),)) == ()
     assert prefixes(()) == ()
 
 
-def test_a_decision_that_is_not_worth_it_does_not_replace_another() -> None:
-    order = (Decision("a", FP8), Decision("a", INT8), Decision("a", INT4))
+def test_a_layer_precision_that_is_not_worth_it_does_not_replace_another() -> None:
+    order = (LayerPrecision("a", FP8), LayerPrecision("a", INT8), LayerPrecision("a", INT4))
     assert prefixes(order, (), lambda new, former: (new.precision, former.precision) == (INT4, FP8)) == ({"a": FP8}, {"a": INT4})
 
 
 def test_a_prefix_holds_a_group_as_a_whole_or_not_at_all() -> None:
-    order = (Decision("s", INT8), Decision("x", INT8), Decision("c", INT8), Decision("y", INT8))
+    order = (LayerPrecision("s", INT8), LayerPrecision("x", INT8), LayerPrecision("c", INT8), LayerPrecision("y", INT8))
     assert prefixes(order, [("s", "c")]) == ({"x": INT8}, {"s": INT8, "x": INT8, "c": INT8})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from calibration.number_formats.precision import Precision
 from engine_builder.records.trial import Trial, failed_trial
-from engine_builder.search.search import DEFAULT_MAX_TRIALS, MAX_FAILURES, Ladder, Search, mean_seconds
+from engine_builder.search.search import DEFAULT_MAX_TRIALS, MAX_FAILURES, CandidateSequence, Search, mean_seconds
 from tests.engine_builder.search.fake_world import FakeWorld, fastest_met, rising, run
 
 LOSSLESS = FakeWorld((0.0,) * 16)
@@ -23,27 +23,27 @@ def orders(trials: Sequence[Trial]) -> list[str]:
     return [trial.order for trial in trials]
 
 
-def test_the_first_two_trials_are_the_baseline_and_everything_low() -> None:
+def test_the_first_two_trials_are_the_baseline_and_everything_quantized() -> None:
     search = HALFWAY.search()
     first = search.next()
     assert first is not None
-    assert (first.low, first.order) == ({}, "baseline")
-    search.tell(HALFWAY.trial(0, first.low, first.order))
+    assert (first.quantized, first.order) == ({}, "baseline")
+    search.tell(HALFWAY.trial(0, first.quantized, first.order))
     second = search.next()
     assert second is not None
-    assert (second.low, second.order) == (HALFWAY.all_low, "all_low")
+    assert (second.quantized, second.order) == (HALFWAY.all_quantized, "all_low")
 
 
-def test_where_everything_low_loses_too_much_the_products_alone_are_tried_before_any_ladder() -> None:
-    products = HALFWAY.low(HALFWAY.layers[:8])
-    trials = run(HALFWAY, HALFWAY.search(products=products))
+def test_where_everything_quantized_loses_too_much_it_is_tried_without_residual_adds_before_any_sequence() -> None:
+    without_residual_adds = HALFWAY.quantized(HALFWAY.layers[:8])
+    trials = run(HALFWAY, HALFWAY.search(without_residual_adds=without_residual_adds))
     assert orders(trials)[:3] == ["baseline", "all_low", "products"]
-    assert trials[2].precisions == products
+    assert trials[2].precisions == without_residual_adds
     assert fastest_met(trials).low_layers == 8
 
 
-def test_where_everything_low_keeps_the_budget_the_products_alone_are_not_tried() -> None:
-    assert "products" not in orders(run(LOSSLESS, LOSSLESS.search(products=LOSSLESS.low(LOSSLESS.layers[:8]))))
+def test_where_everything_quantized_keeps_the_budget_it_is_not_tried_without_residual_adds() -> None:
+    assert "products" not in orders(run(LOSSLESS, LOSSLESS.search(without_residual_adds=LOSSLESS.quantized(LOSSLESS.layers[:8]))))
 
 
 def test_asking_twice_gives_the_same_proposal() -> None:
@@ -51,7 +51,7 @@ def test_asking_twice_gives_the_same_proposal() -> None:
     assert search.next() == search.next()
 
 
-def test_without_a_layer_that_may_be_low_the_baseline_is_the_only_trial() -> None:
+def test_without_a_layer_that_may_be_quantized_the_baseline_is_the_only_trial() -> None:
     world = FakeWorld(())
     search = world.search([])
     assert orders(run(world, search)) == ["baseline"]
@@ -70,10 +70,10 @@ def test_finds_the_longest_prefix_of_any_monotone_world_in_about_log2_trials(cou
     drops = [world.true_drop(world.layers[:length]) for length in range(count + 1)]
     best = max(length for length, drop in enumerate(drops) if drop <= world.budget + 1e-12)
     assert fastest_met(trials).low_layers == best
-    assert len(trials) <= 2 + int(np.ceil(np.log2(count))) + 3  # the first two, the bisection, the rungs around the boundary
+    assert len(trials) <= 2 + int(np.ceil(np.log2(count))) + 3  # the first two, the bisection, the candidates around the boundary
 
 
-def test_the_rungs_around_the_boundary_are_tried() -> None:
+def test_the_candidates_around_the_boundary_are_tried() -> None:
     lengths = {trial.low_layers for trial in run(HALFWAY, HALFWAY.search())}
     assert {7, 8, 9, 10} <= lengths
 
@@ -86,28 +86,28 @@ def test_a_lossless_model_ends_after_two_trials() -> None:
 
 def test_a_lossless_model_tries_what_is_predicted_to_be_faster_still() -> None:
     slow_layer = dataclasses.replace(LOSSLESS, gains=(*(0.04,) * 15, -0.1))
-    trials = run(slow_layer, slow_layer.search([slow_layer.ladder(name="frontier")]))
+    trials = run(slow_layer, slow_layer.search([slow_layer.sequence(name="frontier")]))
     assert orders(trials) == ["baseline", "all_low", "frontier"]
     assert fastest_met(trials).low_layers == 15
 
 
 def test_a_lossless_model_leaves_out_a_layer_that_is_predicted_to_cost_a_little() -> None:
     idle_layer = dataclasses.replace(LOSSLESS, gains=(*(0.04,) * 15, -0.005))
-    trials = run(idle_layer, idle_layer.search([idle_layer.ladder(name="frontier")]))
+    trials = run(idle_layer, idle_layer.search([idle_layer.sequence(name="frontier")]))
     assert orders(trials) == ["baseline", "all_low", "frontier"]
     assert fastest_met(trials).low_layers == 15
 
 
-def mispredicted(world: FakeWorld, name: str, low: list[str], ratio: float) -> Ladder:
-    """Return a ladder of one rung whose latency is predicted wrongly."""
-    return Ladder(name, (world.low(low),), (ratio,))
+def mispredicted(world: FakeWorld, name: str, quantized: list[str], ratio: float) -> CandidateSequence:
+    """Return a candidate sequence of one candidate whose latency is predicted wrongly."""
+    return CandidateSequence(name, (world.quantized(quantized),), (ratio,))
 
 
-def test_a_lossless_model_that_is_slow_low_gets_a_second_guess_where_the_first_was_wrong() -> None:
+def test_a_lossless_model_that_is_slow_quantized_gets_a_second_guess_where_the_first_was_wrong() -> None:
     slow_convs = dataclasses.replace(LOSSLESS, gains=(*(0.02,) * 8, *(-0.1,) * 8))
     names = list(slow_convs.layers)
     first, second = mispredicted(slow_convs, "frontier", names[:12], 0.8), mispredicted(slow_convs, "refine", names[:8], 0.85)
-    trials = run(slow_convs, slow_convs.search([first, slow_convs.ladder(), second]))
+    trials = run(slow_convs, slow_convs.search([first, slow_convs.sequence(), second]))
     assert orders(trials) == ["baseline", "all_low", "frontier", "refine"]
     assert fastest_met(trials).low_layers == 8
 
@@ -122,7 +122,7 @@ def test_a_second_guess_that_does_not_beat_the_baseline_is_not_tried() -> None:
 def test_a_lossless_model_ends_where_its_fastest_engine_came_out_as_predicted() -> None:
     slow_layer = dataclasses.replace(LOSSLESS, gains=(*(0.04,) * 15, -0.1))
     second = mispredicted(slow_layer, "refine", list(slow_layer.layers[:3]), 0.1)
-    trials = run(slow_layer, slow_layer.search([slow_layer.ladder(name="frontier"), second]))
+    trials = run(slow_layer, slow_layer.search([slow_layer.sequence(name="frontier"), second]))
     assert orders(trials) == ["baseline", "all_low", "frontier"]
 
 
@@ -132,8 +132,8 @@ def test_a_hopeless_model_ends_with_the_baseline_after_about_log2_trials() -> No
     assert len(trials) <= 2 + 4 + 2
 
 
-def test_ladders_share_trials() -> None:
-    twice = run(HALFWAY, HALFWAY.search([HALFWAY.ladder(), HALFWAY.ladder(name="hessian")]))
+def test_sequences_share_trials() -> None:
+    twice = run(HALFWAY, HALFWAY.search([HALFWAY.sequence(), HALFWAY.sequence(name="hessian")]))
     assert set(orders(twice)) == {"baseline", "all_low", "loss"}
 
 
@@ -142,34 +142,34 @@ def test_ladders_share_trials() -> None:
 def test_never_proposes_the_same_assignment_twice(count: int, seed: int, samples: int | None) -> None:
     rng = np.random.default_rng(seed)
     world = FakeWorld(tuple(rng.uniform(0.0, 0.004, count).tolist()), budget=0.005, beta=0.4, samples=samples, seed=seed)
-    ladders = [world.ladder(list(rng.permutation(world.layers)), name=f"order{index}") for index in range(4)]
-    trials = run(world, world.search(ladders, max_trials=500))
+    sequences = [world.sequence(list(rng.permutation(world.layers)), name=f"order{index}") for index in range(4)]
+    trials = run(world, world.search(sequences, max_trials=500))
     assert max(Counter(trial.fingerprint for trial in trials).values()) == 1
 
 
-def test_a_ladder_that_cannot_win_is_not_tried() -> None:
-    """Once 8 of 16 layers are low, every rung of a ladder that is predicted to be slower than that is left alone."""
-    hopeful, late = HALFWAY.ladder(), HALFWAY.ladder(list(reversed(HALFWAY.layers)), name="slow")
-    slow = Ladder(late.name, late.rungs, tuple(0.9 for _ in late.rungs))
+def test_a_sequence_that_cannot_win_is_not_tried() -> None:
+    """Once 8 of 16 layers are quantized, every candidate of a sequence that is predicted to be slower than that is left alone."""
+    hopeful, late = HALFWAY.sequence(), HALFWAY.sequence(list(reversed(HALFWAY.layers)), name="slow")
+    slow = CandidateSequence(late.name, late.rungs, tuple(0.9 for _ in late.rungs))
     assert "slow" not in orders(run(HALFWAY, HALFWAY.search([hopeful, slow])))
 
 
-def test_a_ladder_that_may_win_is_tried() -> None:
-    late = HALFWAY.ladder(list(reversed(HALFWAY.layers)), name="fast")
-    assert "fast" in orders(run(HALFWAY, HALFWAY.search([HALFWAY.ladder(), late])))
+def test_a_sequence_that_may_win_is_tried() -> None:
+    late = HALFWAY.sequence(list(reversed(HALFWAY.layers)), name="fast")
+    assert "fast" in orders(run(HALFWAY, HALFWAY.search([HALFWAY.sequence(), late])))
 
 
-def test_a_ladder_is_only_made_once_the_ones_before_it_are_done() -> None:
+def test_a_candidate_sequence_is_only_made_once_the_ones_before_it_are_done() -> None:
     seen: list[int] = []
 
-    def ladders(trials: Sequence[Trial]) -> Iterator[Ladder]:
+    def sequences(trials: Sequence[Trial]) -> Iterator[CandidateSequence]:
         for name in ("loss", "hessian"):
             seen.append(len(trials))
-            yield HALFWAY.ladder(name=name)
+            yield HALFWAY.sequence(name=name)
 
     search = Search(
-        {"all_low": HALFWAY.all_low},
-        ladders,
+        {"all_low": HALFWAY.all_quantized},
+        sequences,
         HALFWAY.fingerprint,
         max_trials=None,
         max_seconds=None,
@@ -190,8 +190,8 @@ def test_ends_at_the_limit_of_trials(limit: int) -> None:
 def test_ends_at_the_default_limit_of_trials() -> None:
     world = FakeWorld((0.0001,) * 60, budget=0.003)
     rng = np.random.default_rng(0)
-    ladders = [world.ladder(list(rng.permutation(world.layers)), name=str(index)) for index in range(30)]
-    assert len(run(world, world.search(ladders))) == DEFAULT_MAX_TRIALS
+    sequences = [world.sequence(list(rng.permutation(world.layers)), name=str(index)) for index in range(30)]
+    assert len(run(world, world.search(sequences))) == DEFAULT_MAX_TRIALS
 
 
 def test_ends_at_the_limit_of_seconds_but_not_before_the_first_two_trials() -> None:
@@ -211,16 +211,16 @@ def test_no_trial_is_begun_that_would_end_past_the_limit_of_seconds(limit: float
     assert search.ended.startswith(reached if limit in (30.0, 50.0) else no_time)
 
 
-def test_no_trial_is_begun_where_making_the_ladders_took_the_time_that_was_left() -> None:
+def test_no_trial_is_begun_where_making_the_sequences_took_the_time_that_was_left() -> None:
     spent = [0.0]
 
-    def ladders(trials: Sequence[Trial]) -> Iterator[Ladder]:
+    def sequences(trials: Sequence[Trial]) -> Iterator[CandidateSequence]:
         spent[0] = 60.0
-        yield HALFWAY.ladder()
+        yield HALFWAY.sequence()
 
     search = Search(
-        {"all_low": HALFWAY.all_low},
-        ladders,
+        {"all_low": HALFWAY.all_quantized},
+        sequences,
         HALFWAY.fingerprint,
         max_trials=None,
         max_seconds=50.0,
@@ -233,15 +233,15 @@ def test_no_trial_is_begun_where_making_the_ladders_took_the_time_that_was_left(
 
 def test_the_mean_is_over_engines_whose_time_is_known() -> None:
     world = dataclasses.replace(HALFWAY, seconds=10.0)
-    baseline, one = world.trial(0, {}, "baseline"), world.trial(1, HALFWAY.all_low, "all_low")
-    failed = failed_trial(2, "f", dict(HALFWAY.all_low), "loss", "too long", seconds=40.0)
+    baseline, one = world.trial(0, {}, "baseline"), world.trial(1, HALFWAY.all_quantized, "all_low")
+    failed = failed_trial(2, "f", dict(HALFWAY.all_quantized), "loss", "too long", seconds=40.0)
     unknown = dataclasses.replace(failed, seconds=0.0)
     assert mean_seconds([baseline]) == 0.0
     assert mean_seconds([baseline, one, failed, unknown]) == 25.0
 
 
 def test_three_failures_in_a_row_end_the_search() -> None:
-    world = dataclasses.replace(HALFWAY, is_broken=lambda low: len(low) > 0)
+    world = dataclasses.replace(HALFWAY, is_broken=lambda quantized: len(quantized) > 0)
     search = world.search()
     trials = run(world, search)
     assert len(trials) == 1 + MAX_FAILURES
@@ -249,14 +249,14 @@ def test_three_failures_in_a_row_end_the_search() -> None:
 
 
 def test_a_failure_counts_as_not_met_and_the_search_goes_on() -> None:
-    world = dataclasses.replace(HALFWAY, is_broken=lambda low: len(low) in (16, 8))
+    world = dataclasses.replace(HALFWAY, is_broken=lambda quantized: len(quantized) in (16, 8))
     trials = run(world, world.search())
     assert fastest_met(trials).low_layers == 7
     assert [trial.low_layers for trial in trials if trial.failure] == [16, 8]
 
 
 def test_failures_that_are_not_in_a_row_do_not_end_the_search() -> None:
-    world = FakeWorld((0.0001,) * 64, budget=0.01, is_broken=lambda low: len(low) in (64, 62, 63, 61))
+    world = FakeWorld((0.0001,) * 64, budget=0.01, is_broken=lambda quantized: len(quantized) in (64, 62, 63, 61))
     search = world.search()
     trials = run(world, search)
     assert sum(trial.failure is not None for trial in trials) >= MAX_FAILURES
@@ -264,8 +264,8 @@ def test_failures_that_are_not_in_a_row_do_not_end_the_search() -> None:
     assert fastest_met(trials).low_layers == 60
 
 
-def test_everything_low_failing_does_not_end_the_search() -> None:
-    world = dataclasses.replace(LOSSLESS, is_broken=lambda low: len(low) == 16)
+def test_everything_quantized_failing_does_not_end_the_search() -> None:
+    world = dataclasses.replace(LOSSLESS, is_broken=lambda quantized: len(quantized) == 16)
     assert fastest_met(run(world, world.search())).low_layers == 15
 
 
@@ -284,14 +284,14 @@ def test_decides_on_the_samples_that_it_may_look_at() -> None:
 
     search = HALFWAY.search()
     while (proposal := search.next()) is not None:
-        search.tell(blind(HALFWAY.trial(len(search.trials), proposal.low, proposal.order)))
+        search.tell(blind(HALFWAY.trial(len(search.trials), proposal.quantized, proposal.order)))
     plain = run(HALFWAY, HALFWAY.search())
     assert [trial.fingerprint for trial in search.trials] == [trial.fingerprint for trial in plain]
 
 
-def test_a_ladder_has_a_prediction_for_every_rung() -> None:
-    with pytest.raises(ValueError, match="1 rungs and 0 predictions"):
-        Ladder("loss", ({"a": Precision.INT8},), ())
+def test_a_candidate_sequence_has_a_prediction_for_every_candidate() -> None:
+    with pytest.raises(ValueError, match="1 candidates and 0 predictions"):
+        CandidateSequence("loss", ({"a": Precision.INT8},), ())
 
 
 def test_in_noise_the_search_ships_no_worse_an_engine_than_one_that_takes_observed_drops_at_face_value() -> None:

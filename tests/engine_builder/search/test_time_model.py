@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
-from engine_builder.search.time_model import FIRST_GUESS_MS, Flow, Timed, TimeModel, converted, fit, unblamed
+from engine_builder.search.time_model import FIRST_GUESS_MS, TensorEdge, Timed, TimeModel, converted, fit, unblamed
 
 INT8, FP8, INT4 = Precision.INT8, Precision.FP8, Precision.INT4
 
@@ -19,38 +19,38 @@ def ints(names: Iterable[str]) -> dict[str, Precision]:
     return dict.fromkeys(names, INT8)
 
 
-def in_int8(gains: Mapping[str, float]) -> dict[Decision, float]:
-    return {Decision(name, INT8): gain for name, gain in gains.items()}
+def in_int8(gains: Mapping[str, float]) -> dict[LayerPrecision, float]:
+    return {LayerPrecision(name, INT8): gain for name, gain in gains.items()}
 
 
-# input -> a -> b -> c -> output, every layer writing integers when it is low
+# input -> a -> b -> c -> output, every layer writing integers when it is quantized
 CHAIN = (
-    Flow(None, ("a",), False, 1000),
-    Flow("a", ("b",), False, 200),
-    Flow("b", ("c",), False, 30),
-    Flow("c", (), True, 4),
+    TensorEdge(None, ("a",), False, 1000),
+    TensorEdge("a", ("b",), False, 200),
+    TensorEdge("b", ("c",), False, 30),
+    TensorEdge("c", (), True, 4),
 )
 # input -> a -> b, and add reads both a and b
 RESIDUAL = (
-    Flow(None, ("a",), False, 1000),
-    Flow("a", ("b", "add"), False, 200),
-    Flow("b", ("add",), False, 30),
-    Flow("add", (), True, 4),
+    TensorEdge(None, ("a",), False, 1000),
+    TensorEdge("a", ("b", "add"), False, 200),
+    TensorEdge("b", ("add",), False, 30),
+    TensorEdge("add", (), True, 4),
 )
 # a writes what b reads and what something that is always float reads
-BRANCH = (Flow(None, ("a",), False, 1000), Flow("a", ("b",), True, 200), Flow("b", (), True, 4))
+BRANCH = (TensorEdge(None, ("a",), False, 1000), TensorEdge("a", ("b",), True, 200), TensorEdge("b", (), True, 4))
 # neither layer writes integers: a MatMul on a CPU
-FLOAT_OUTPUTS = (Flow(None, ("a",), False, 1000), Flow(None, ("b",), False, 200))
+FLOAT_OUTPUTS = (TensorEdge(None, ("a",), False, 1000), TensorEdge(None, ("b",), False, 200))
 
 
 @pytest.mark.parametrize(
-    ("flows", "low", "expected"),
+    ("edges", "quantized", "expected"),
     [
         (CHAIN, "", 0),
         (CHAIN, "abc", 1000 + 4),  # quantized once at the start, dequantized once at the end
         (CHAIN, "a", 1000 + 200),
         (CHAIN, "b", 200 + 30),
-        (CHAIN, "ac", 1000 + 200 + 30 + 4),  # a float island costs at both of its ends
+        (CHAIN, "ac", 1000 + 200 + 30 + 4),  # a float FP32 fallback region costs at both of its ends
         (RESIDUAL, ("a", "b", "add"), 1000 + 4),
         (RESIDUAL, ("add",), 200 + 30 + 4),
         (RESIDUAL, ("a", "b"), 1000 + 200 + 30),  # a's tensor is read as integers by b and as floats by the sum
@@ -61,11 +61,11 @@ FLOAT_OUTPUTS = (Flow(None, ("a",), False, 1000), Flow(None, ("b",), False, 200)
         (FLOAT_OUTPUTS, "a", 1000),
     ],
 )
-def test_counts_what_is_converted(flows: tuple[Flow, ...], low: str | tuple[str, ...], expected: int) -> None:
-    assert converted(flows, ints(low)) == expected
+def test_counts_what_is_converted(edges: tuple[TensorEdge, ...], quantized: str | tuple[str, ...], expected: int) -> None:
+    assert converted(edges, ints(quantized)) == expected
 
 
-def test_a_layer_between_low_layers_saves_conversions() -> None:
+def test_a_layer_between_quantized_layers_saves_conversions() -> None:
     assert converted(CHAIN, ints("abc")) < converted(CHAIN, ints("ac"))
 
 
@@ -78,77 +78,79 @@ def test_the_ratio_adds_up_gains_conversions_and_overhead() -> None:
     assert model.ratio({"a": INT8}) == pytest.approx((2.0 - 0.5 + 1e-5 * 1200 + 0.1 / 2) / 2.0)
 
 
-def wide_world(seed: int = 0, layers: int = 12) -> tuple[dict[Decision, float], tuple[Flow, ...]]:
+def wide_world(seed: int = 0, layers: int = 12) -> tuple[dict[LayerPrecision, float], tuple[TensorEdge, ...]]:
     rng = np.random.default_rng(seed)
     names = [f"l{index}" for index in range(layers)]
-    gains = {Decision(name, INT8): float(high * 0.6) for name, high in zip(names, rng.uniform(0.1, 1.0, layers), strict=True)}
+    gains = {LayerPrecision(name, INT8): float(high * 0.6) for name, high in zip(names, rng.uniform(0.1, 1.0, layers), strict=True)}
     sizes = rng.integers(50_000, 400_000, layers + 1)
-    flows = [Flow(None, (names[0],), False, int(sizes[0]))]
-    flows += [Flow(one, (other,), False, int(size)) for (one, other), size in zip(itertools.pairwise(names), sizes[1:], strict=False)]
-    return gains, (*flows, Flow(names[-1], (), True, int(sizes[-1])))
+    edges = [TensorEdge(None, (names[0],), False, int(sizes[0]))]
+    edges += [TensorEdge(one, (other,), False, int(size)) for (one, other), size in zip(itertools.pairwise(names), sizes[1:], strict=False)]
+    return gains, (*edges, TensorEdge(names[-1], (), True, int(sizes[-1])))
 
 
 def trials_of(model: TimeModel, count: int, seed: int = 0, noise: float = 0.0) -> list[Timed]:
     rng = np.random.default_rng(seed)
-    names = [decision.layer for decision in model.gain_ms]
-    lows = [{}, ints(names)]
-    lows += [ints(name for name in names if rng.random() < 0.6) for _ in range(count)]
-    return [Timed(low, model.ratio(low) * (1.0 + noise * float(rng.normal()))) for low in lows]
+    names = [layer_precision.layer for layer_precision in model.gain_ms]
+    assignments = [{}, ints(names)]
+    assignments += [ints(name for name in names if rng.random() < 0.6) for _ in range(count)]
+    return [Timed(quantized, model.ratio(quantized) * (1.0 + noise * float(rng.normal()))) for quantized in assignments]
 
 
 @given(st.floats(0.2e-6, 10e-6), st.floats(0.0, 1.0), st.integers(0, 100))
 @settings(max_examples=30)
 def test_the_fit_finds_what_made_the_trials(kappa: float, overhead: float, seed: int) -> None:
-    gains, flows = wide_world(seed)
-    truth = TimeModel(8.0, gains, flows, kappa, {INT8: overhead / 12})
-    found = fit(8.0, gains, flows, trials_of(truth, 6, seed))
+    gains, edges = wide_world(seed)
+    truth = TimeModel(8.0, gains, edges, kappa, {INT8: overhead / 12})
+    found = fit(8.0, gains, edges, trials_of(truth, 6, seed))
     assert found.conversion_ms == pytest.approx(kappa, abs=0.1 * abs(kappa - FIRST_GUESS_MS) + 1e-12)  # drawn a little to the first guess
     for trial in trials_of(truth, 20, seed + 1):
-        assert found.ratio(trial.low) == pytest.approx(trial.ratio, abs=0.03)
+        assert found.ratio(trial.quantized) == pytest.approx(trial.ratio, abs=0.03)
 
 
-def test_the_fit_is_exact_for_everything_low() -> None:
-    gains, flows = wide_world()
-    truth = TimeModel(8.0, dict.fromkeys(gains, 0.2), flows, 5e-6, {INT8: 0.03})
+def test_the_fit_is_exact_for_everything_quantized() -> None:
+    gains, edges = wide_world()
+    truth = TimeModel(8.0, dict.fromkeys(gains, 0.2), edges, 5e-6, {INT8: 0.03})
     trials = trials_of(truth, 4, noise=0.05)
-    assert fit(8.0, gains, flows, trials).ratio(trials[1].low) == pytest.approx(trials[1].ratio)
+    assert fit(8.0, gains, edges, trials).ratio(trials[1].quantized) == pytest.approx(trials[1].ratio)
 
 
 def test_noise_of_one_percent_leaves_predictions_within_a_few_percent() -> None:
-    gains, flows = wide_world()
-    truth = TimeModel(8.0, gains, flows, 3e-6, {INT8: 0.03})
-    found = fit(8.0, gains, flows, trials_of(truth, 6, noise=0.01))
-    assert all(found.ratio(trial.low) == pytest.approx(trial.ratio, abs=0.05) for trial in trials_of(truth, 30, seed=1))
+    gains, edges = wide_world()
+    truth = TimeModel(8.0, gains, edges, 3e-6, {INT8: 0.03})
+    found = fit(8.0, gains, edges, trials_of(truth, 6, noise=0.01))
+    assert all(found.ratio(trial.quantized) == pytest.approx(trial.ratio, abs=0.05) for trial in trials_of(truth, 30, seed=1))
 
 
 @given(st.integers(0, 1000), st.floats(0.0, 0.5))
 @settings(max_examples=30)
 def test_a_conversion_never_takes_less_than_no_time(seed: int, noise: float) -> None:
-    gains, flows = wide_world(seed)
-    truth = TimeModel(8.0, gains, flows, 0.0, {})
-    assert fit(8.0, gains, flows, trials_of(truth, 5, seed, noise)).conversion_ms >= 0.0
+    gains, edges = wide_world(seed)
+    truth = TimeModel(8.0, gains, edges, 0.0, {})
+    assert fit(8.0, gains, edges, trials_of(truth, 5, seed, noise)).conversion_ms >= 0.0
 
 
 def test_conversions_and_overhead_that_cannot_be_told_apart_leave_the_first_guess() -> None:
-    """Where each layer converts its own input, all of one size, conversions are as many as low layers: an overhead by another name."""
-    gains = {Decision(f"l{index}", INT8): 0.5 for index in range(8)}
-    flows = tuple(Flow(None, (decision.layer,), False, 10_000) for decision in gains)
-    truth = TimeModel(8.0, gains, flows, 4e-6, {INT8: 0.0375})
+    """Where each layer converts its own input, all of one size, conversions are as many as quantized layers: an overhead by another
+    name.
+    """
+    gains = {LayerPrecision(f"l{index}", INT8): 0.5 for index in range(8)}
+    edges = tuple(TensorEdge(None, (layer_precision.layer,), False, 10_000) for layer_precision in gains)
+    truth = TimeModel(8.0, gains, edges, 4e-6, {INT8: 0.0375})
     trials = trials_of(truth, 6, noise=0.01)
-    found = fit(8.0, gains, flows, trials)
+    found = fit(8.0, gains, edges, trials)
     assert found.conversion_ms == pytest.approx(FIRST_GUESS_MS, rel=1e-3)
-    assert all(found.ratio(trial.low) == pytest.approx(trial.ratio, abs=0.03) for trial in trials_of(truth, 10, seed=2))
+    assert all(found.ratio(trial.quantized) == pytest.approx(trial.ratio, abs=0.03) for trial in trials_of(truth, 10, seed=2))
 
 
-def test_before_anything_low_was_timed_the_first_guess_holds() -> None:
-    gains, flows = wide_world()
+def test_before_anything_quantized_was_timed_the_first_guess_holds() -> None:
+    gains, edges = wide_world()
     for trials in ([], [Timed({}, 1.0)]):
-        found = fit(8.0, gains, flows, trials)
+        found = fit(8.0, gains, edges, trials)
         assert (found.conversion_ms, found.overhead_ms) == (FIRST_GUESS_MS, {})
 
 
 @pytest.mark.parametrize(
-    ("flows", "low", "expected"),
+    ("edges", "quantized", "expected"),
     [
         (CHAIN, {"a": FP8, "b": FP8, "c": FP8}, 1000 + 4),
         (CHAIN, {"a": INT8, "b": FP8, "c": FP8}, 1000 + 200 + 4),  # eight bits of either kind are not those of the other
@@ -158,12 +160,12 @@ def test_before_anything_low_was_timed_the_first_guess_holds() -> None:
         (BRANCH, {"a": FP8, "b": INT8}, 1000 + 200 + 200 + 4),  # stored three times: as it is written, as integers and as floats
     ],
 )
-def test_counts_conversions_between_precisions(flows: tuple[Flow, ...], low: Mapping[str, Precision], expected: int) -> None:
-    assert converted(flows, low) == expected
+def test_counts_conversions_between_precisions(edges: tuple[TensorEdge, ...], quantized: Mapping[str, Precision], expected: int) -> None:
+    assert converted(edges, quantized) == expected
 
 
 @pytest.mark.parametrize(
-    ("low", "expected"),
+    ("quantized", "expected"),
     [
         ({}, 0),
         ({"q": INT8, "k": INT8, "v": INT8}, 0),  # the kernel that writes the tensor rounds it
@@ -173,43 +175,43 @@ def test_counts_conversions_between_precisions(flows: tuple[Flow, ...], low: Map
         ({"q": INT4, "k": INT4, "v": INT4}, 0),
     ],
 )
-def test_a_tensor_whose_writer_rounds_it_is_stored_again_only_in_further_forms(low: Mapping[str, Precision], expected: int) -> None:
-    assert converted((Flow(None, ("q", "k", "v"), False, 100, is_fused=True),), low) == expected
+def test_a_tensor_whose_writer_rounds_it_is_stored_again_only_in_further_forms(quantized: Mapping[str, Precision], expected: int) -> None:
+    assert converted((TensorEdge(None, ("q", "k", "v"), False, 100, is_fused=True),), quantized) == expected
 
 
-def uniform_trials(model: TimeModel, names: Sequence[str], kinds: Sequence[Precision]) -> list[Timed]:
-    lows: list[dict[str, Precision]] = [{}, *(dict.fromkeys(names, kind) for kind in kinds)]
-    return [Timed(low, model.ratio(low)) for low in lows]
+def one_format_trials(model: TimeModel, names: Sequence[str], kinds: Sequence[Precision]) -> list[Timed]:
+    assignments: list[dict[str, Precision]] = [{}, *(dict.fromkeys(names, kind) for kind in kinds)]
+    return [Timed(quantized, model.ratio(quantized)) for quantized in assignments]
 
 
 def test_each_precision_has_an_overhead_of_its_own() -> None:
-    gains, flows = wide_world()
-    names = [decision.layer for decision in gains]
+    gains, edges = wide_world()
+    names = [layer_precision.layer for layer_precision in gains]
     three = {
-        Decision(name, kind): gain * share
+        LayerPrecision(name, kind): gain * share
         for (name, _), gain in zip(((n, 0) for n in names), gains.values(), strict=True)
         for kind, share in ((INT8, 1.0), (FP8, 0.8), (INT4, 0.3))
     }
-    truth = TimeModel(8.0, three, flows, FIRST_GUESS_MS, {INT8: 0.02, FP8: 0.05, INT4: -0.01})
-    found = fit(8.0, three, flows, uniform_trials(truth, names, (INT8, FP8, INT4)))
+    truth = TimeModel(8.0, three, edges, FIRST_GUESS_MS, {INT8: 0.02, FP8: 0.05, INT4: -0.01})
+    found = fit(8.0, three, edges, one_format_trials(truth, names, (INT8, FP8, INT4)))
     assert found.overhead_ms == pytest.approx(truth.overhead_ms)
     mixed = dict(zip(names, itertools.cycle((INT8, FP8, INT4)), strict=False))
     assert found.ratio(mixed) == pytest.approx(truth.ratio(mixed))
 
 
-def test_the_fit_is_exact_for_every_uniform_engine_in_noise() -> None:
+def test_the_fit_is_exact_for_every_one_format_engine_in_noise() -> None:
     """The INT4 engine has INT8 where a layer has no INT4, as half of them do not."""
-    gains, flows = wide_world()
-    names = [decision.layer for decision in gains]
-    both = gains | {Decision(name, INT4): 0.3 for name in names[::2]}
-    lows = [{}, ints(names), ints(names) | dict.fromkeys(names[::2], INT4), ints(names[:5]), ints(names[3:9])]
-    trials = [Timed(low, ratio) for low, ratio in zip(lows, (1.0, 0.71, 0.66, 0.93, 0.88), strict=True)]
-    found = fit(8.0, both, flows, trials)
-    assert [found.ratio(trial.low) for trial in trials[:3]] == pytest.approx([1.0, 0.71, 0.66])
+    gains, edges = wide_world()
+    names = [layer_precision.layer for layer_precision in gains]
+    both = gains | {LayerPrecision(name, INT4): 0.3 for name in names[::2]}
+    assignments = [{}, ints(names), ints(names) | dict.fromkeys(names[::2], INT4), ints(names[:5]), ints(names[3:9])]
+    trials = [Timed(quantized, ratio) for quantized, ratio in zip(assignments, (1.0, 0.71, 0.66, 0.93, 0.88), strict=True)]
+    found = fit(8.0, both, edges, trials)
+    assert [found.ratio(trial.quantized) for trial in trials[:3]] == pytest.approx([1.0, 0.71, 0.66])
 
 
-def test_a_slow_uniform_engine_blames_no_layer_but_a_fast_one_keeps_its_overhead() -> None:
-    gains = in_int8({"a": 2.0, "b": 2.0}) | {Decision(name, FP8): 2.0 for name in "ab"}
+def test_a_slow_one_format_engine_blames_no_layer_but_a_fast_one_keeps_its_overhead() -> None:
+    gains = in_int8({"a": 2.0, "b": 2.0}) | {LayerPrecision(name, FP8): 2.0 for name in "ab"}
     trials = [Timed(ints("ab"), 1.2), Timed(dict.fromkeys("ab", FP8), 0.9)]
     model = fit(10.0, gains, (), trials)
     assert model.overhead_ms[INT8] > 0.0

@@ -12,7 +12,7 @@ from engine_builder.self_check.run import DEFAULT_GPU, Check, Outcome, SelfCheck
 from engine_builder.self_check.stages import STAGES
 from engine_builder.self_check.table import check_lines, engine_lines, verdict_line
 from engine_builder.workspace.workspace import StageContext, Workspace
-from tests.engine_builder.self_check_stages import CLOSE, NOT_REACHED, ROOFLINE, PretendedStages, timing
+from tests.engine_builder.self_check_stages import CLOSE, NOT_ACHIEVED, ROOFLINE, PretendedStages, timing
 
 NO_GPU = UnsupportedTargetError("there is no NVIDIA driver", fix="run it on a machine with an NVIDIA GPU")
 
@@ -53,7 +53,7 @@ def test_without_a_gpu_the_rest_runs_and_what_was_left_out_is_named() -> None:
         ("gpu_run mixed", {"comparison": {**CLOSE, "agreement": 0.9}}, ["mixed: accuracy on the GPU"]),
         (
             "gpu_build int8",
-            {"build_seconds": 1.0, "plan_bytes": 1, "reached": [NOT_REACHED], "roofline": ROOFLINE["int8"]},
+            {"build_seconds": 1.0, "plan_bytes": 1, "reached": [NOT_ACHIEVED], "roofline": ROOFLINE["int8"]},
             ["int8: precision on the GPU"],
         ),
         ("gpu_build int8", StageCrashedError("stage gpu_build was ended by SIGSEGV", fix="see the log"), ["int8: engine"]),

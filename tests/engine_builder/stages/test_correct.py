@@ -15,7 +15,7 @@ from calibration.number_formats.precision import Precision
 from calibration.sensitivity.task_losses import losses
 from engine_builder.pipeline.stage_table import TRIAL
 from engine_builder.records.calibrated import read_corrections
-from engine_builder.records.corrections import RepairKind, RepairTable
+from engine_builder.records.corrections import CorrectionKind, CorrectionTable
 from engine_builder.records.trial import Trial
 from engine_builder.stage_io.engines import TrialRequest
 from engine_builder.stages.correct import split
@@ -41,41 +41,41 @@ def samples(count: int, *, large: bool) -> dict[str, Array]:
     return {"x": np.asarray(samples_for(network(), count)["x"] * scale, dtype=np.float32)}
 
 
-def repaired(folder: Path, calibration: Mapping[str, Array], config: Json | None = None) -> RepairTable:
+def corrected(folder: Path, calibration: Mapping[str, Array], config: Json | None = None) -> CorrectionTable:
     driver, basics = ranged(folder, network(), dict(calibration), samples(16, large=False), config)
     return read_corrections(with_corrections(driver, basics).calibrated, driver.workspace)
 
 
-def test_a_smoothing_that_helps_is_kept_with_its_gain(tmp_path: Path) -> None:
-    table = repaired(tmp_path, samples(192, large=True))
+def test_a_smooth_quant_scaling_that_helps_is_kept_with_its_gain(tmp_path: Path) -> None:
+    table = corrected(tmp_path, samples(192, large=True))
     first = table.tried[0]
-    assert [smoothing.tensor for smoothing in table.smoothings][:1] == ["x"]
+    assert [smooth_quant.tensor for smooth_quant in table.smooth_quants][:1] == ["x"]
     assert first.kept
     assert first.loss_after < 0.6 * first.loss_before
     assert first.samples == 48
 
 
-def test_a_smoothing_that_does_not_help_is_shown_and_not_kept(tmp_path: Path) -> None:
+def test_a_smooth_quant_scaling_that_does_not_help_is_shown_and_not_kept(tmp_path: Path) -> None:
     even = samples(192, large=False)
-    table = repaired(tmp_path, even)
+    table = corrected(tmp_path, even)
     assert len(table.tried) == 2
-    assert "x" not in [smoothing.tensor for smoothing in table.smoothings]
+    assert "x" not in [smooth_quant.tensor for smooth_quant in table.smooth_quants]
 
 
-def test_the_range_of_a_kept_smoothing_holds_every_calibration_sample(tmp_path: Path) -> None:
+def test_the_range_of_a_kept_smooth_quant_holds_every_calibration_sample(tmp_path: Path) -> None:
     calibration = samples(192, large=True)
-    smoothing = repaired(tmp_path, calibration).smoothings[0]
-    product = np.asarray(calibration["x"], dtype=np.float32) * smoothing.factor
-    assert (smoothing.low, smoothing.high) == (float(product.min()), float(product.max()))
+    smooth_quant = corrected(tmp_path, calibration).smooth_quants[0]
+    product = np.asarray(calibration["x"], dtype=np.float32) * smooth_quant.factor
+    assert (smooth_quant.low, smooth_quant.high) == (float(product.min()), float(product.max()))
 
 
 def test_two_runs_find_the_same(tmp_path: Path) -> None:
     calibration = samples(192, large=True)
-    assert repaired(tmp_path / "a", calibration) == repaired(tmp_path / "b", calibration)
+    assert corrected(tmp_path / "a", calibration) == corrected(tmp_path / "b", calibration)
 
 
-def test_too_few_samples_to_judge_on_mean_no_repair(tmp_path: Path) -> None:
-    assert repaired(tmp_path, samples(3, large=True)) == RepairTable()
+def test_too_few_samples_to_judge_on_mean_no_correction(tmp_path: Path) -> None:
+    assert corrected(tmp_path, samples(3, large=True)) == CorrectionTable()
 
 
 @pytest.mark.parametrize(("count", "batch"), [(2, 1), (8, 1), (100, 1), (1000, 1), (64, 16), (32, 32), (1024, 64)])
@@ -89,15 +89,15 @@ def test_a_split_is_disjoint_and_of_whole_batches(count: int, batch: int) -> Non
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_the_report_shows_repairs_unless_they_are_switched_off(tmp_path: Path, wanted: bool) -> None:
+def test_the_report_shows_corrections_unless_they_are_switched_off(tmp_path: Path, wanted: bool) -> None:
     finished = run_job(tmp_path, network(), samples(192, large=True), samples(16, large=True), {"calibration": {"repair": wanted}})
     shown = cast(Sequence[Json], finished.report["repairs"])
-    assert [item["what"] for item in shown] == ["smoothing", "smoothing", "bias correction"] * wanted
+    assert [item["what"] for item in shown] == ["SmoothQuant", "SmoothQuant", "bias correction"] * wanted
     assert ("x_Mul" in finished.path(finished.outcome.artifacts["model.explicit.onnx"]).read_bytes().decode("latin1")) is wanted
 
 
 def biased(folder: Path, network: onnx.ModelProto, calibration: Mapping[str, Array]) -> Trial:
-    """Return the trial of the engine with every layer low."""
+    """Return the trial of the engine with every layer quantized."""
     driver, basics = ranged(folder, network, dict(calibration), dict(samples_for(network, 16, seed=5)))
     job = with_corrections(driver, basics)
     return driver.run(TRIAL, TrialRequest(job, dict.fromkeys(job.calibrated.eligible, Precision.INT8), 1, "all_low"))
@@ -109,7 +109,7 @@ def test_a_bias_correction_is_kept_exactly_where_it_lowers_the_loss_on_other_sam
         trial = biased(tmp_path / name, model, samples_for(model, 64))
         bias = trial.bias
         assert bias is not None
-        assert (bias.what, bias.samples) == (RepairKind.BIAS_CORRECTION, 16)
+        assert (bias.what, bias.samples) == (CorrectionKind.BIAS_CORRECTION, 16)
         assert bias.kept is (bias.loss_after < bias.loss_before)
         assert (trial.corrections is not None) is bias.kept
         kept.append(bias.kept)

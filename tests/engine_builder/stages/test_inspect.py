@@ -269,14 +269,14 @@ def test_outputs_that_the_metric_does_not_read_are_named(tmp_path: Path) -> None
 
 def test_the_kinds_of_outputs_can_be_overridden(tmp_path: Path) -> None:
     wanted = {"outputs": {"hidden": "ignore", "logits": "values"}}
-    found = inspection(tmp_path, several_outputs(), config=wanted)
-    assert found.model.outputs.kinds == (OutputKind.IGNORE, OutputKind.VALUES, OutputKind.IGNORE)
-    assert (found.reference.metric, found.model.outputs.compared, found.reference.scored) == (Metric.COSINE, (1,), (0,))
+    inspected = inspection(tmp_path, several_outputs(), config=wanted)
+    assert inspected.model.outputs.kinds == (OutputKind.IGNORE, OutputKind.VALUES, OutputKind.IGNORE)
+    assert (inspected.reference.metric, inspected.model.outputs.compared, inspected.reference.scored) == (Metric.COSINE, (1,), (0,))
 
 
 def test_an_input_called_labels_is_an_input(tmp_path: Path) -> None:
-    found = inspection(tmp_path / "a", input_called_labels())
-    assert found.reference.metric is Metric.AGREEMENT
+    inspected = inspection(tmp_path / "a", input_called_labels())
+    assert inspected.reference.metric is Metric.AGREEMENT
     samples = {**samples_for(input_called_labels(), 12), "__labels__": np.zeros(12, np.int64)}
     assert inspection(tmp_path / "b", input_called_labels(), samples).reference.metric is Metric.TOP1
 
@@ -284,9 +284,9 @@ def test_an_input_called_labels_is_an_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("fixed", "calibration", "kept"), [(4, 10, 8), (16, 50, 48), (16, 5, 16)])
 def test_calibration_samples_of_a_fixed_batch_fill_whole_calls(fixed: int, calibration: int, kept: int, tmp_path: Path) -> None:
     model = cnn(f"{fixed},1,8,8")
-    found = inspection(tmp_path, model, samples_for(cnn(), calibration), samples_for(cnn(), 9))
-    assert (found.model.batch, found.model.is_batch_fixed, found.calls.timed_batch) == (fixed, True, fixed)
-    assert (found.samples.calibration_samples, found.samples.validation_samples) == (kept, 9)
+    inspected = inspection(tmp_path, model, samples_for(cnn(), calibration), samples_for(cnn(), 9))
+    assert (inspected.model.batch, inspected.model.is_batch_fixed, inspected.calls.timed_batch) == (fixed, True, fixed)
+    assert (inspected.samples.calibration_samples, inspected.samples.validation_samples) == (kept, 9)
 
 
 def test_a_batch_size_against_the_models_fixed_one_is_refused(tmp_path: Path) -> None:
@@ -303,15 +303,15 @@ def test_the_sizes_of_a_timed_call_must_suit_the_model(tmp_path: Path) -> None:
 
 
 def test_fewer_calibration_samples_may_be_asked_for(tmp_path: Path) -> None:
-    found = inspection(tmp_path, linear(), rows(20), rows(10), {"calibration": {"samples": 5}})
-    assert (found.samples.calibration_samples, found.samples.validation_samples) == (5, 10)
-    assert "calibration.samples: 5 of the calibration samples used" in found.notes
+    inspected = inspection(tmp_path, linear(), rows(20), rows(10), {"calibration": {"samples": 5}})
+    assert (inspected.samples.calibration_samples, inspected.samples.validation_samples) == (5, 10)
+    assert "calibration.samples: 5 of the calibration samples used" in inspected.notes
 
 
 def test_a_half_precision_model_is_compared_in_float32(tmp_path: Path) -> None:
-    found = inspection(tmp_path, fp16())
-    assert (found.model.float_type, found.baseline.precision) == ("fp16", "fp16")
-    assert found.model.file.file == "prepared.onnx"
+    inspected = inspection(tmp_path, fp16())
+    assert (inspected.model.float_type, inspected.baseline.precision) == ("fp16", "fp16")
+    assert inspected.model.file.file == "prepared.onnx"
 
 
 @pytest.mark.parametrize(("side", "expected"), [(8, 64), (64, 8), (100, 4), (2000, 1)])

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from calibration.graph.layers import find_layers
 from calibration.graph_passes.normalize import prepare
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
 from calibration.sensitivity.records import Sensitivity, SensitivityTable
 from engine_builder.records.assignment import fingerprint_of
 from engine_builder.records.trial import Accuracy, Latency, Trial
-from engine_builder.search.time_model import Flow, TimeModel
+from engine_builder.search.time_model import TensorEdge, TimeModel
 from engine_builder.stage_io.engines import PredictedSequence, PredictRequest, PredictResult, TrialSaid
 from engine_builder.stage_io.measuring import RankResult
-from engine_builder.stages.predict import flows_between, gains_from, predict, prefix_ladder
+from engine_builder.stages.predict import edges_between, gains_from, predict, prefix_sequence
 from engine_builder.workspace.workspace import StageContext
 from tests.driver import ranged
 from tests.model_text import cnn, model_from_text, samples_for
@@ -30,12 +30,12 @@ Predicting = tuple[PredictRequest, StageContext]
 LAYERS = ("Conv_c1", "Conv_c2", "Add_sum", "Gemm_logits")
 
 
-def flows_of(model: onnx.ModelProto, sizes: Mapping[str, int] | None = None) -> dict[tuple[str | None, tuple[str, ...]], bool]:
-    """Return whether something else reads each flow, by its producer and readers."""
+def edges_of(model: onnx.ModelProto, sizes: Mapping[str, int] | None = None) -> dict[tuple[str | None, tuple[str, ...]], bool]:
+    """Return whether something else reads each tensor edge, by its producer and readers."""
     prepared = prepare(model).model
-    flows = flows_between(prepared, find_layers(prepared), ONNXRUNTIME_CPU_SCHEME, sizes or {})
-    found = {(flow.producer, flow.readers): flow.float_readers for flow in flows}
-    assert len(found) == len(flows)
+    edges = edges_between(prepared, find_layers(prepared), ONNXRUNTIME_CPU_SCHEME, sizes or {})
+    found = {(edge.producer, edge.readers): edge.float_readers for edge in edges}
+    assert len(found) == len(edges)
     return found
 
 
@@ -51,7 +51,7 @@ def test_a_pooled_and_reshaped_tensor_is_the_tensor_itself() -> None:
         }""",
         {"w1": (4, 1, 3, 3), "w2": (64, 3)},
     )
-    assert flows_of(model) == {
+    assert edges_of(model) == {
         (None, ("Conv_c",)): False,
         ("Conv_c", ("Gemm_y",)): False,
         ("Gemm_y", ()): True,  # an output of the model is a float
@@ -59,7 +59,7 @@ def test_a_pooled_and_reshaped_tensor_is_the_tensor_itself() -> None:
 
 
 def test_averages_are_floats_on_both_sides() -> None:
-    assert flows_of(cnn()) == {
+    assert edges_of(cnn()) == {
         (None, ("Conv_c1",)): False,
         ("Conv_c1", ("Conv_c2", "Add_sum")): False,  # the residual
         ("Conv_c2", ("Add_sum",)): False,
@@ -78,12 +78,12 @@ def test_a_branch_that_no_layer_reads_reads_floats() -> None:
         }""",
         {"w1": (4, 1, 3, 3), "w2": (4, 4, 3, 3)},
     )
-    assert flows_of(model)["Conv_a", ("Conv_y",)]
+    assert edges_of(model)["Conv_a", ("Conv_y",)]
 
 
 def test_a_matmul_writes_floats() -> None:
     model = model_from_text("g (float[N,4] x) => (float[N,4] y) { a = MatMul(x, w1) y = MatMul(a, w2) }", {"w1": (4, 4), "w2": (4, 4)})
-    assert flows_of(model) == {(None, ("MatMul_a",)): False, (None, ("MatMul_y",)): False}
+    assert edges_of(model) == {(None, ("MatMul_a",)): False, (None, ("MatMul_y",)): False}
 
 
 def test_a_layer_that_reads_one_tensor_twice_is_one_reader() -> None:
@@ -94,20 +94,20 @@ def test_a_layer_that_reads_one_tensor_twice_is_one_reader() -> None:
         }""",
         {"w": (4, 4)},
     )
-    assert flows_of(model) == {(None, ("MatMul_a",)): False, (None, ("MatMul_y",)): False}
+    assert edges_of(model) == {(None, ("MatMul_a",)): False, (None, ("MatMul_y",)): False}
 
 
 def test_sizes_are_those_of_the_tensor_that_the_layer_writes() -> None:
     prepared = prepare(cnn()).model
-    flows = flows_between(prepared, find_layers(prepared), ONNXRUNTIME_CPU_SCHEME, {"input": 64, "r1": 256})
-    assert [flow.elements for flow in flows if flow.readers[:1] in (("Conv_c1",), ("Conv_c2",))] == [64, 256]
-    assert isinstance(flows[0], Flow)
+    edges = edges_between(prepared, find_layers(prepared), ONNXRUNTIME_CPU_SCHEME, {"input": 64, "r1": 256})
+    assert [edge.elements for edge in edges if edge.readers[:1] in (("Conv_c1",), ("Conv_c2",))] == [64, 256]
+    assert isinstance(edges[0], TensorEdge)
 
 
 def test_where_types_are_those_of_kernels_what_writes_a_tensor_rounds_it() -> None:
     prepared = prepare(cnn()).model
-    flows = flows_between(prepared, find_layers(prepared), TENSORRT_SCHEME, {})
-    found = {flow.readers: (flow.producer, flow.is_fused) for flow in flows if flow.readers}
+    edges = edges_between(prepared, find_layers(prepared), TENSORRT_SCHEME, {})
+    found = {edge.readers: (edge.producer, edge.is_fused) for edge in edges if edge.readers}
     assert found == {
         ("Conv_c1",): (None, False),  # the model's input is a float
         ("Conv_c2", "Add_sum"): (None, True),
@@ -116,18 +116,18 @@ def test_where_types_are_those_of_kernels_what_writes_a_tensor_rounds_it() -> No
     }
 
 
-def test_a_decision_gains_what_its_kernel_saves_against_the_baselines() -> None:
+def test_a_layer_precision_gains_what_its_kernel_saves_against_the_baselines() -> None:
     gains = gains_from({"a": {"baseline": 0.5, "int8": 0.2, "fp8": 0.6}, "b": {"baseline": 0.1, "int4": 0.1}})
     assert gains == {
-        Decision("a", Precision.INT8): pytest.approx(0.3),
-        Decision("a", Precision.FP8): pytest.approx(-0.1),
-        Decision("b", Precision.INT4): 0.0,
+        LayerPrecision("a", Precision.INT8): pytest.approx(0.3),
+        LayerPrecision("a", Precision.FP8): pytest.approx(-0.1),
+        LayerPrecision("b", Precision.INT4): 0.0,
     }
 
 
-def no_dependency(decisions: int) -> dict[str, NDArray[np.float64]]:
-    """Return the arrays of decisions that do not interact, known exactly."""
-    return {name: np.zeros((decisions, decisions)) for name in ("interaction", "error", "loss_covariance")}
+def no_dependency(layer_precisions: int) -> dict[str, NDArray[np.float64]]:
+    """Return the arrays of layer precisions that do not interact, known exactly."""
+    return {name: np.zeros((layer_precisions, layer_precisions)) for name in ("interaction", "error", "loss_covariance")}
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +141,11 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Predicting:
     scratch.mkdir()
     context = StageContext(driver.workspace, scratch, lambda fraction, message: None)
     rows = tuple(Sensitivity(layer, Precision.INT8, 10.0**-index, 0.0, None, None) for index, layer in enumerate(LAYERS))
-    order = tuple(Decision(layer, Precision.INT8) for layer in reversed(LAYERS))
+    order = tuple(LayerPrecision(layer, Precision.INT8) for layer in reversed(LAYERS))
     return PredictRequest(searched, ranked("one", rows, order, context), TRIALS), context
 
 
-def ranked(name: str, rows: tuple[Sensitivity, ...], order: tuple[Decision, ...], context: StageContext) -> RankResult:
+def ranked(name: str, rows: tuple[Sensitivity, ...], order: tuple[LayerPrecision, ...], context: StageContext) -> RankResult:
     table = context.workspace.write_value(f"{name}.json", SensitivityTable(rows, 24, 24, 1.0, ()))
     return RankResult(table, context.workspace.write_arrays(f"{name}.npz", **no_dependency(len(rows))), {"loss": order})
 
@@ -153,40 +153,40 @@ def ranked(name: str, rows: tuple[Sensitivity, ...], order: tuple[Decision, ...]
 def trial(index: int, names: Sequence[str], ratio: float, order: str, kind: Precision = Precision.INT8) -> Trial:
     accuracy = Accuracy(1.0, 1.0, 0.0, 0.0, binary=True, samples=16)
     latency = Latency(ratio, ratio, 0.01, 10, 1.0, 0.01, ratio)
-    low = dict.fromkeys(names, kind)
-    return Trial(index, f"f{index}", low, order, len(low), accuracy, accuracy, 0.0, latency, 1, None, 1.0, None)
+    quantized = dict.fromkeys(names, kind)
+    return Trial(index, f"f{index}", quantized, order, len(quantized), accuracy, accuracy, 0.0, latency, 1, None, 1.0, None)
 
 
 KERNELS = {layer: {"baseline": 0.2, "int8": 0.1} for layer in LAYERS}
 TRIALS = (trial(0, (), 1.0, "baseline"), trial(1, LAYERS, 0.5, "all_low"))
 
 
-def ladders_of(found: PredictResult) -> dict[str, PredictedSequence]:
-    return {ladder.name: ladder for ladder in found.ladders}
+def sequences_of(found: PredictResult) -> dict[str, PredictedSequence]:
+    return {sequence.name: sequence for sequence in found.ladders}
 
 
-def test_the_first_forecast_gives_the_frontier_and_the_prefixes_of_each_order(job: Predicting) -> None:
+def test_the_first_prediction_gives_the_frontier_and_the_prefixes_of_each_order(job: Predicting) -> None:
     request, context = job
     found = predict(request, context)
-    ladders = ladders_of(found)
-    assert list(ladders) == ["frontier", "loss"]
-    assert [set(rung) for rung in ladders["loss"].rungs] == [set(LAYERS[-count:]) for count in (1, 2, 3)]
+    sequences = sequences_of(found)
+    assert list(sequences) == ["frontier", "loss"]
+    assert [set(candidate) for candidate in sequences["loss"].rungs] == [set(LAYERS[-count:]) for count in (1, 2, 3)]
     assert set(found.kernels_ms) == set(LAYERS)
     assert all(set(times) == {"baseline", "int8"} for times in found.kernels_ms.values())
-    for one, other in itertools.pairwise(ladders["frontier"].ratios):
+    for one, other in itertools.pairwise(sequences["frontier"].ratios):
         assert other < one
     assert list(context.scratch.glob("profile*")) == []
-    fingerprints = [name for ladder in found.ladders for name in ladder.fingerprints]
-    rungs = [rung for ladder in ladders.values() for rung in ladder.rungs]
-    assert fingerprints == [fingerprint_of(LAYERS, rung, Precision.FP32) for rung in rungs]
+    fingerprints = [name for sequence in found.ladders for name in sequence.fingerprints]
+    candidates = [candidate for sequence in sequences.values() for candidate in sequence.rungs]
+    assert fingerprints == [fingerprint_of(LAYERS, candidate, Precision.FP32) for candidate in candidates]
 
 
-def test_a_later_forecast_takes_the_kernel_times_of_the_first_and_gives_the_frontier_alone(
+def test_a_later_prediction_takes_the_kernel_times_of_the_first_and_gives_the_frontier_alone(
     job: Predicting,
 ) -> None:
     request, context = job
     found = predict(replace(request, kernels_ms=KERNELS), context)
-    assert list(ladders_of(found)) == ["refine"]
+    assert list(sequences_of(found)) == ["refine"]
     assert found.kernels_ms == KERNELS
     assert found == predict(replace(request, kernels_ms=KERNELS), context)
 
@@ -217,7 +217,7 @@ def both(job: Predicting) -> Predicting:
         for index, layer in enumerate(LAYERS)
         for kind, share in kinds.items()
     )
-    order = tuple(Decision(layer, kind) for kind in reversed(kinds) for layer in reversed(LAYERS))
+    order = tuple(LayerPrecision(layer, kind) for kind in reversed(kinds) for layer in reversed(LAYERS))
     kernels = {layer: {"baseline": 0.2, "int8": 0.1, "fp8": 0.1 if "Conv" in layer else 0.15} for layer in LAYERS}
     return replace(request, ranked=ranked("both", rows, order, context), kernels_ms=kernels), context
 
@@ -228,11 +228,11 @@ ALL_FP8 = trial(2, LAYERS, 0.6, "all_fp8", Precision.FP8)
 def test_each_layer_takes_the_precision_that_is_best_for_it(both: Predicting) -> None:
     request, context = both
     found = predict(replace(request, trials=(*TRIALS, ALL_FP8)), context)
-    rungs = ladders_of(found)["refine"].rungs
+    candidates = sequences_of(found)["refine"].rungs
     fp8, int8 = Precision.FP8, Precision.INT8
-    assert {"Conv_c1": fp8, "Conv_c2": fp8, "Add_sum": fp8, "Gemm_logits": fp8} in rungs
-    assert rungs[-1]["Gemm_logits"] is int8
-    assert any(set(rung.values()) == {int8, fp8} for rung in rungs)
+    assert {"Conv_c1": fp8, "Conv_c2": fp8, "Add_sum": fp8, "Gemm_logits": fp8} in candidates
+    assert candidates[-1]["Gemm_logits"] is int8
+    assert any(set(candidate.values()) == {int8, fp8} for candidate in candidates)
     assert set(found.time_model.overhead_ms) == {"int8", "fp8"}
     predicted = found.predicted
     assert [predicted[f"f{index}"].ratio for index in range(3)] == pytest.approx([1.0, 0.5, 0.6])
@@ -246,7 +246,7 @@ def test_the_loss_model_is_checked_against_the_trials(both: Predicting) -> None:
     assert dataclasses.astuple(found.loss_model) == (pytest.approx(2.0**0.4), 2, 0, pytest.approx(0.6 * np.log(2.0)))
 
 
-def test_in_a_prefix_a_decision_replaces_another_of_its_layer_only_where_it_is_faster(both: Predicting) -> None:
+def test_in_a_prefix_a_layer_precision_replaces_another_of_its_layer_only_where_it_is_faster(both: Predicting) -> None:
     """The convolutions are as fast in FP8 as in INT8, which loses more; the stage is asked with the first kernel times known."""
     request, context = both
     kernels = request.kernels_ms
@@ -254,9 +254,9 @@ def test_in_a_prefix_a_decision_replaces_another_of_its_layer_only_where_it_is_f
     found = predict(replace(request, trials=(*TRIALS, ALL_FP8)), context)
     assert found.kernels_ms == kernels
     times = TimeModel(1.0, gains_from(kernels), (), 0.0, {})
-    ladder = prefix_ladder("loss", request.ranked.rankings["loss"], times, ())
-    assert len(ladder.rungs) == 6  # four layers in FP8 one by one, then two of them in INT8
-    assert {layer: kind.value for layer, kind in ladder.rungs[-1].items()} == {
+    sequence = prefix_sequence("loss", request.ranked.rankings["loss"], times, ())
+    assert len(sequence.rungs) == 6  # four layers in FP8 one by one, then two of them in INT8
+    assert {layer: kind.value for layer, kind in sequence.rungs[-1].items()} == {
         "Conv_c1": "fp8",
         "Conv_c2": "fp8",
         "Add_sum": "int8",
@@ -264,18 +264,18 @@ def test_in_a_prefix_a_decision_replaces_another_of_its_layer_only_where_it_is_f
     }
 
 
-def test_a_precision_that_was_not_timed_is_in_no_ladder(both: Predicting) -> None:
+def test_a_precision_that_was_not_timed_is_in_no_candidate_sequence(both: Predicting) -> None:
     request, context = both
     kernels = {layer: {"baseline": 0.2, "int8": 0.1} for layer in LAYERS}
     failed = Trial(2, "f2", dict.fromkeys(LAYERS, Precision.FP8), "all_fp8", 4, None, None, None, None, None, None, 0.0, "no such kernel")
     found = predict(replace(request, kernels_ms=kernels, trials=(*TRIALS, failed)), context)
-    assert {kind for rung in ladders_of(found)["refine"].rungs for kind in rung.values()} == {Precision.INT8}
+    assert {kind for candidate in sequences_of(found)["refine"].rungs for kind in candidate.values()} == {Precision.INT8}
 
 
-def test_only_uniform_engines_that_were_timed_are_profiled(both: Predicting) -> None:
+def test_only_one_format_engines_that_were_timed_are_profiled(both: Predicting) -> None:
     request, context = both
     failed = Trial(2, "f2", dict.fromkeys(LAYERS, Precision.FP8), "all_fp8", 4, None, None, None, None, None, None, 0.0, "no such kernel")
     found = predict(replace(request, kernels_ms=None, trials=(*TRIALS, failed)), context)
-    ladders = ladders_of(found)
+    sequences = sequences_of(found)
     assert all(set(times) == {"baseline", "int8"} for times in found.kernels_ms.values())
-    assert {kind for ladder in ladders.values() for rung in ladder.rungs for kind in rung.values()} == {Precision.INT8}
+    assert {kind for sequence in sequences.values() for candidate in sequence.rungs for kind in candidate.values()} == {Precision.INT8}

@@ -39,8 +39,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Driver, EngineJob, Tr
     config: Json = {"accuracy": {"metric": "agreement", "min_relative": 0.75}}
     driver, basics = ranged(tmp_path_factory.mktemp("job"), cnn(), samples_for(cnn(), 20), samples_for(cnn(), SAMPLES, seed=2), config)
     driver.timer = FakeTimer(1.0)
-    low = {"Conv_c1": Precision.INT8, "Conv_c2": Precision.INT8}
-    return driver, basics, driver.run(TRIAL, TrialRequest(basics, low, 1, "loss"))
+    quantized = {"Conv_c1": Precision.INT8, "Conv_c2": Precision.INT8}
+    return driver, basics, driver.run(TRIAL, TrialRequest(basics, quantized, 1, "loss"))
 
 
 def context_of(driver: Driver, folder: Path) -> StageContext:

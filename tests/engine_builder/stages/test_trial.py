@@ -31,9 +31,9 @@ from tests.models import attention, duplicate_node_names, fp16, several_outputs
 CNN_LAYERS = ("Conv_c1", "Conv_c2", "Add_sum", "Gemm_logits")
 
 
-def run_trial(driver: Driver, job: EngineJob, *low: str) -> Trial:
+def run_trial(driver: Driver, job: EngineJob, *quantized: str) -> Trial:
     """Run the trial of the engine with these layers in INT8 as a stage."""
-    answer = driver.run_json(TRIAL, as_object(json_from_value(TrialRequest(job, dict.fromkeys(low, Precision.INT8), 3, "loss"))))
+    answer = driver.run_json(TRIAL, as_object(json_from_value(TrialRequest(job, dict.fromkeys(quantized, Precision.INT8), 3, "loss"))))
     return value_from_json(Trial, answer["result"])
 
 
@@ -88,7 +88,7 @@ def test_a_half_precision_baseline_is_scored_against_the_float_model(tmp_path: P
     assert trial.loss > 0.0
 
 
-def test_a_low_engine_is_scored_against_the_float_model(job: tuple[Driver, EngineJob]) -> None:
+def test_a_quantized_engine_is_scored_against_the_float_model(job: tuple[Driver, EngineJob]) -> None:
     trial = run_trial(*job, "Conv_c1", "Gemm_logits")
     assert trial.low_layers == 2
     assert trial.on_all is not None
@@ -133,9 +133,9 @@ def test_the_prepared_model_stands_in_where_the_users_file_does_not_load(tmp_pat
 
 def test_only_compared_outputs_count(tmp_path: Path) -> None:
     driver, basics = ranged(tmp_path, several_outputs(), config={"outputs": {"hidden": "ignore"}})
-    found = inspection_of(driver, basics)
-    trial = run_trial(driver, basics, found.model.layers[-1].name)
-    assert set(driver.workspace.read_arrays(found.reference.outputs)) == {"0"}
+    inspection = inspection_of(driver, basics)
+    trial = run_trial(driver, basics, inspection.model.layers[-1].name)
+    assert set(driver.workspace.read_arrays(inspection.reference.outputs)) == {"0"}
     assert trial.on_all is not None
     assert trial.on_all.binary  # agreement of the logits alone
 
@@ -172,10 +172,10 @@ def test_engines_are_timed_at_the_sizes_asked_for(config: Json, shape: tuple[int
 
 def test_an_engine_that_fails_when_it_runs_is_a_failed_build(job: tuple[Driver, EngineJob]) -> None:
     driver, basics = job
-    found = inspection_of(driver, basics)
-    samples = driver.workspace.read_arrays(found.samples.validation)
+    inspected = inspection_of(driver, basics)
+    samples = driver.workspace.read_arrays(inspected.samples.validation)
     broken = driver.workspace.write_arrays("broken.npz", **{name: array[:, :, :1] for name, array in samples.items()})
-    changed = dataclasses.replace(found, samples=dataclasses.replace(found.samples, validation=broken))
+    changed = dataclasses.replace(inspected, samples=dataclasses.replace(inspected.samples, validation=broken))
     inspection = driver.workspace.write_value("broken_inspection.json", changed)
     with pytest.raises(BuildError, match=r"the engine was built but does not run: .*Got invalid dimensions"):
         run_trial(driver, dataclasses.replace(basics, inspection=inspection), "Conv_c1")
@@ -203,17 +203,17 @@ def test_the_search_half_is_seeded() -> None:
 
 def test_corrected_biases_are_left_out_where_only_the_engine_without_them_meets_the_budget(tmp_path: Path) -> None:
     config: Json = {"accuracy": {"max_nmse": 0.5}, "exact_on": "any_x86_64"}  # the same weights on every processor
-    low = ("Conv_c1",)  # on these samples the correction, judged on others, makes the outputs worse
+    quantized = ("Conv_c1",)  # on these samples the correction, judged on others, makes the outputs worse
     driver, basics = ranged(tmp_path, cnn(), samples_for(cnn(), 20, seed=8), samples_for(cnn(), 12, seed=106), config)
-    repaired = with_corrections(driver, basics)
-    plain, corrected = run_trial(driver, basics, *low), run_trial(driver, repaired, *low)
+    corrected_basics = with_corrections(driver, basics)
+    plain, corrected = run_trial(driver, basics, *quantized), run_trial(driver, corrected_basics, *quantized)
     assert corrected.corrections is not None
     assert plain.on_all is not None
     assert corrected.on_all is not None
     assert plain.on_all.score < corrected.on_all.score
     between = (plain.on_all.score + corrected.on_all.score) / 2.0
-    tight = dataclasses.replace(repaired, config=dataclasses.replace(basics.config, accuracy=AccuracyConfig(max_nmse=between)))
-    trial = run_trial(driver, tight, *low)
+    tight = dataclasses.replace(corrected_basics, config=dataclasses.replace(basics.config, accuracy=AccuracyConfig(max_nmse=between)))
+    trial = run_trial(driver, tight, *quantized)
     assert trial.corrections is None
     assert trial.bias is not None
     assert not trial.bias.kept

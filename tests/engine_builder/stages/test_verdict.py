@@ -31,11 +31,11 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Driver, EngineJob]:
     return ranged(tmp_path_factory.mktemp("job"), cnn(), samples_for(cnn(), 20), samples_for(cnn(), SAMPLES, seed=2), config)
 
 
-def finalist(job: tuple[Driver, EngineJob], wrong: Sequence[int], *low: str) -> Trial:
+def finalist(job: tuple[Driver, EngineJob], wrong: Sequence[int], *quantized: str) -> Trial:
     """Return a trial whose engine is said to be wrong on some samples."""
     driver, basics = job
     driver.timer = FAST
-    trial = driver.run(TRIAL, TrialRequest(basics, dict.fromkeys(low, Precision.INT8), 0, "loss"))
+    trial = driver.run(TRIAL, TrialRequest(basics, dict.fromkeys(quantized, Precision.INT8), 0, "loss"))
     scores = np.ones(SAMPLES)
     scores[list(wrong)] = 0.0
     return dataclasses.replace(trial, scores=driver.workspace.write_arrays(f"told/{trial.fingerprint}.npz", scores=scores))
@@ -154,16 +154,16 @@ def test_a_baseline_in_half_precision_is_judged_against_float32(job: tuple[Drive
     scores = np.ones(SAMPLES)
     scores[:16] = 0.0
     half = Baseline(Precision.FP16, driver.workspace.write_arrays("told/baseline.npz", scores=scores))
-    found = dataclasses.replace(inspection_of(driver, basics), baseline=half)
-    inspection = driver.workspace.write_value("told/inspection.json", found)
+    inspected = dataclasses.replace(inspection_of(driver, basics), baseline=half)
+    inspection = driver.workspace.write_value("told/inspection.json", inspected)
     result = judged(job, inspection=inspection)
     assert (result.baseline_accuracy, result.baseline_precisions) == (0.6, {"fp16": 4})
     answer = result.verdict
     assert (answer.answer, answer.baseline, answer.engine) == (Answer.NOT_MET, 1.0, 0.6)
     assert answer.drop == pytest.approx(0.4)
-    low = finalist(job, [0], *LAYERS)
-    better = judged(job, [low], inspection=inspection)
-    assert better.chosen == low.fingerprint
+    quantized = finalist(job, [0], *LAYERS)
+    better = judged(job, [quantized], inspection=inspection)
+    assert better.chosen == quantized.fingerprint
     assert better.verdict.drop == pytest.approx(1 / SAMPLES)
     assert better.baseline_accuracy == 0.6
 

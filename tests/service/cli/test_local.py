@@ -110,7 +110,7 @@ def test_progress_and_each_trial_are_told_once(job: LocalJob, stream: io.StringI
     assert lines[0] == "  0% inspect"
     assert any(line.startswith(" 50% first") for line in lines)
     assert [line for line in lines if "trial 0" in line] == [
-        "     trial 0: baseline, 0 layers low, score 0.5000, 1.000 ms, inside the budget"
+        "     trial 0: baseline, 0 layers quantized, score 0.5000, 1.000 ms, inside the budget"
     ]
 
 

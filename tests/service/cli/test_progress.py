@@ -112,7 +112,7 @@ def test_each_trial_is_told_once() -> None:
 
 def test_failed_trial_says_why() -> None:
     assert trial_line({"index": 4, "order": "loss", "low_layers": 9, "failure": "the runtime crashed", "met": False}) == (
-        "trial 4: loss, 9 layers low: failed: the runtime crashed"
+        "trial 4: loss, 9 layers quantized: failed: the runtime crashed"
     )
 
 
@@ -121,5 +121,5 @@ def test_tiny_score_keeps_its_digits() -> None:
     assert [line.split(", ")[-1] for line in lines] == ["score 9.45e-08", "score 0.0000"]
 
 
-def test_one_low_layer_is_one_layer() -> None:
-    assert trial_line({"index": 4, "order": "loss", "low_layers": 1}).startswith("trial 4: loss, 1 layer low")
+def test_one_quantized_layer_is_one_layer() -> None:
+    assert trial_line({"index": 4, "order": "loss", "low_layers": 1}).startswith("trial 4: loss, 1 layer quantized")

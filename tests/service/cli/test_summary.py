@@ -74,11 +74,11 @@ def test_a_kept_baseline_comes_with_the_reason() -> None:
     assert not any("reason" in line for line in summary_lines({**kept, "outcome": "improved"}))
 
 
-def test_a_repaired_baseline_is_said_to_be_one() -> None:
+def test_a_fallback_baseline_is_said_to_be_one() -> None:
     found = result("improved", "met", "held_out")
-    assert not any("repaired" in line for line in summary_lines(found))
+    assert not any("fallback" in line for line in summary_lines(found))
     found["baseline"] = {"latency_ms": {"median": 2.0}, "precisions": {"fp32": 1}, "repaired": "fp16 misses the budget"}
-    assert "  baseline  repaired: fp16 misses the budget" in summary_lines(found)
+    assert "  baseline  fallback: fp16 misses the budget" in summary_lines(found)
 
 
 def test_tiny_differences_keep_their_digits() -> None:

@@ -63,7 +63,7 @@ def test_int4_weights_are_half_a_byte_each_and_multiplied_in_fp16() -> None:
     assert (work.constant_bytes, work.math) == (64 * 96 / 2, Precision.FP16)
 
 
-def test_both_factors_must_be_low_for_low_precision_arithmetic() -> None:
+def test_both_factors_must_be_quantized_for_low_precision_arithmetic() -> None:
     both = kernel("gemm", "int8 8,64", "int8 64,96", "half 8,96")
     weight = kernel("gemm", "half 8,64", "int8 64,96", "half 8,96")
     assert (work_of(both).math, work_of(weight).math) == (Precision.INT8, Precision.FP16)
@@ -103,9 +103,9 @@ def test_a_matrix_times_one_vector_takes_as_long_as_its_weights_are_large(kind: 
     gpu = gpu_by_name("RTX 4090")
     data = "half" if kind == "int4" else kind
     half = kernel("gemm", "half 1,8192", "half 8192,8192", "half 1,8192")
-    low = kernel("gemm", f"{data} 1,8192", f"{kind} 8192,8192", "half 1,8192")
+    quantized = kernel("gemm", f"{data} 1,8192", f"{kind} 8192,8192", "half 1,8192")
     small = dataclasses.replace(gpu, l2_mb=1.0)  # so that weights come from memory
-    assert predicted_latency([half], small).ms / predicted_latency([low], small).ms == pytest.approx(
+    assert predicted_latency([half], small).ms / predicted_latency([quantized], small).ms == pytest.approx(
         4 if kind == "int4" else 2, rel=0.2
     )  # but for the launch and the vectors
 
@@ -134,12 +134,12 @@ def test_range_around_nothing_is_refused() -> None:
 
 
 def test_low_precision_that_needs_more_kernels_is_not_predicted_to_win() -> None:
-    low = [
+    quantized = [
         kernel("correlation", "int8 8,32,16,16", "int8 64,32,3,3|float 1,64,1,1", "float 8,64,16,16"),
         kernel("kgen", "float 8,64,16,16|int8 8,64,16,16", "half 1,64,1,1", "int8 8,64,16,16"),
     ]
     gpu = gpu_by_name("RTX 4090")
-    assert predicted_latency(low, gpu).ms > predicted_latency([CONV], gpu).ms
+    assert predicted_latency(quantized, gpu).ms > predicted_latency([CONV], gpu).ms
 
 
 def test_what_runs_on_the_cpu_takes_no_time_on_the_gpu() -> None:

@@ -69,7 +69,7 @@ def test_capabilities_need_neither_gpu_nor_library() -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "low"),
+    ("capability", "quantized"),
     [
         (None, (Precision.INT8, Precision.FP8, Precision.INT4)),
         ((7, 5), (Precision.INT8, Precision.INT4)),
@@ -78,8 +78,8 @@ def test_capabilities_need_neither_gpu_nor_library() -> None:
         ((12, 0), (Precision.INT8, Precision.FP8, Precision.INT4)),
     ],
 )
-def test_fp8_is_offered_where_the_gpu_has_it(capability: tuple[int, int] | None, low: tuple[Precision, ...]) -> None:
-    assert TensorRtBackend(capability).capabilities.low == low
+def test_fp8_is_offered_where_the_gpu_has_it(capability: tuple[int, int] | None, quantized: tuple[Precision, ...]) -> None:
+    assert TensorRtBackend(capability).capabilities.low_precisions == quantized
 
 
 def test_gpu_older_than_turing_is_refused() -> None:

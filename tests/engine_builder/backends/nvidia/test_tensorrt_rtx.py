@@ -20,7 +20,7 @@ from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
 from calibration.onnx_model.model_io import read_model, save_model
 from calibration.ranges.collection import collect_ranges
 from calibration.ranges.range_table import RangeMethod
-from engine_builder.backends.achieved_precision import Rule, reached
+from engine_builder.backends.achieved_precision import Rule, achieved_precisions
 from engine_builder.backends.base import Backend, Engine
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.gpu.catalogue import known_gpus
@@ -68,13 +68,13 @@ def built(
         (functools.partial(models.attention, quantized=False), dict.fromkeys(("q0", "k0", "v0", "scores", "mixed", "out"), FP16)),
         (functools.partial(models.attention, quantized=True), {"q0": FP16, "scores": INT8, "mixed": INT8, "out": FP16}),
         (models.depthwise_int8, {"depthwise": INT8}),
-        (models.island, {"first": FP16, "y": Precision.FP32}),
+        (models.fallback_region, {"first": FP16, "y": Precision.FP32}),
     ],
 )
 def test_plan_runs_each_layer_in_the_precision_asked_for(
     make: Callable[[], onnx.ModelProto], asked: dict[str, Precision], tmp_path: Path
 ) -> None:
-    found = reached(built(make(), tmp_path).kernels, asked)
+    found = achieved_precisions(built(make(), tmp_path).kernels, asked)
     assert {layer.layer: (layer.got, layer.reason) for layer in found} == {name: (precision, None) for name, precision in asked.items()}
 
 
@@ -90,7 +90,7 @@ def test_plan_runs_each_layer_in_the_precision_asked_for(
 def test_what_the_builder_runs_in_floating_point_after_all_is_explained(
     make: Callable[[], onnx.ModelProto], node: str, rule: Rule, tmp_path: Path
 ) -> None:
-    (found,) = reached(built(make(), tmp_path).kernels, {node: INT8})
+    (found,) = achieved_precisions(built(make(), tmp_path).kernels, {node: INT8})
     assert (found.got, found.reason) == (FP16, rule)
 
 
@@ -140,9 +140,9 @@ def test_backend_keeps_the_protocol() -> None:
     assert (capabilities.latency_source, capabilities.kernel_times) == ("predicted", "predicted")
 
 
-@pytest.mark.parametrize(("gpu", "low"), [("RTX 3090", (INT8, INT4)), ("RTX 4090", (INT8, FP8, INT4)), (None, (INT8, FP8, INT4))])
-def test_low_precisions_are_those_of_the_gpu(gpu: str | None, low: tuple[Precision, ...]) -> None:
-    assert TensorRtRtxBackend(gpu).capabilities.low == low
+@pytest.mark.parametrize(("gpu", "quantized"), [("RTX 3090", (INT8, INT4)), ("RTX 4090", (INT8, FP8, INT4)), (None, (INT8, FP8, INT4))])
+def test_low_precisions_are_those_of_the_gpu(gpu: str | None, quantized: tuple[Precision, ...]) -> None:
+    assert TensorRtRtxBackend(gpu).capabilities.low_precisions == quantized
 
 
 def test_compute_capabilities_are_the_packages() -> None:
@@ -316,8 +316,8 @@ def test_a_simulated_fp8_net_with_residual_sums_computes_what_its_graph_says(tmp
     save_model(prepared, path)
     ranges = ranges_of_moved_tensors(prepared, collect_ranges(path, layers, [{"input": x}], method=RangeMethod.MINMAX).ranges)
     eligibility = Eligibility(prepared, layers)
-    low = {layer.name: FP8 for layer in layers if eligibility.can_take(layer, FP8)}
-    engine = built(rewrite_tensorrt(prepared, layers, low, ranges, baseline=FP16), tmp_path, "RTX 4090")
+    quantized = {layer.name: FP8 for layer in layers if eligibility.can_take(layer, FP8)}
+    engine = built(rewrite_tensorrt(prepared, layers, quantized, ranges, baseline=FP16), tmp_path, "RTX 4090")
     (simulated,) = TensorRtRtxBackend("RTX 4090").open(engine.path, threads=1).run({"input": x})
     plain = onnxruntime.SessionOptions()
     plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

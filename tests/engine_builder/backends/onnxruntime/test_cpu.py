@@ -34,7 +34,11 @@ class TestOrtCpu(BackendContract):
 
     def test_capabilities(self) -> None:
         capabilities = self.backend().capabilities
-        assert (capabilities.baseline, capabilities.low, capabilities.scheme) == (Precision.FP32, (Precision.INT8,), ONNXRUNTIME_CPU_SCHEME)
+        assert (capabilities.baseline, capabilities.low_precisions, capabilities.scheme) == (
+            Precision.FP32,
+            (Precision.INT8,),
+            ONNXRUNTIME_CPU_SCHEME,
+        )
         assert capabilities.latency_source == "measured"
 
     def test_engine_is_the_explicit_model_byte_for_byte(self, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def kernels_of(model: onnx.ModelProto, folder: Path) -> dict[str, float]:
 
 
 def test_every_weighted_layer_of_a_float_engine_has_a_time(tmp_path: Path) -> None:
-    """The residual sum has none: the runtime fuses it into the convolution before it."""
+    """The residual add has none: the runtime fuses it into the convolution before it."""
     prepared = prepare(cnn()).model
     found = kernels_of(prepared, tmp_path)
     for layer in (layer for layer in find_layers(prepared) if layer.kind is LayerKind.WEIGHTED):

@@ -55,9 +55,9 @@ class DialectContract:
     def test_what_a_layer_can_take_has_a_form(self, blocks: Network) -> None:
         dialect = self.dialect()
         eligibility = dialect.eligibility(blocks.model, blocks.layers)
-        able = [layer for layer in blocks.layers if layer.kind is LayerKind.WEIGHTED and eligibility.can_take(layer, INT8)]
-        assert able
-        for layer in able:
+        eligible = [layer for layer in blocks.layers if layer.kind is LayerKind.WEIGHTED and eligibility.can_take(layer, INT8)]
+        assert eligible
+        for layer in eligible:
             dialect.explicit(plan_of(blocks, self.scheme, self.baseline, **{layer.name: INT8}))
 
     def test_an_unknown_layer_is_refused(self, blocks: Network) -> None:

@@ -37,12 +37,12 @@ def upsampled(joined: str = "a", tail: str = "", mode: str = "linear") -> onnx.M
 
 def explicit(
     model: onnx.ModelProto,
-    low: tuple[str, ...] = ("first", "second", "last"),
+    quantized: tuple[str, ...] = ("first", "second", "last"),
     scheme: Scheme = ONNXRUNTIME_CPU_SCHEME,
     samples: int = 16,
 ) -> onnx.ModelProto:
     ranges = measured_ranges(model, samples_of(model, samples))
-    return rewrite(model, find_layers(model), dict.fromkeys(low, Precision.INT8), ranges, scheme)
+    return rewrite(model, find_layers(model), dict.fromkeys(quantized, Precision.INT8), ranges, scheme)
 
 
 def joins(model: onnx.ModelProto) -> int:
@@ -80,15 +80,15 @@ def test_a_tensor_that_is_joined_twice_gets_one_pair() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "tail", "why"),
+    ("quantized", "tail", "why"),
     [
         (("last",), "", "all inputs are float"),
         (("first", "second"), "", "the joined tensor is read in float"),
         (("first", "second", "last"), "z = Relu(j)", "another reader wants the joined tensor in float"),
     ],
 )
-def test_joins_are_left_alone_where(low: tuple[str, ...], tail: str, why: str) -> None:
-    assert joins(explicit(upsampled(tail=tail), low)) == 0, why
+def test_joins_are_left_alone_where(quantized: tuple[str, ...], tail: str, why: str) -> None:
+    assert joins(explicit(upsampled(tail=tail), quantized)) == 0, why
 
 
 def test_joins_are_left_alone_for_tensorrt() -> None:

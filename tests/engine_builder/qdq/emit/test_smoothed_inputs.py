@@ -1,4 +1,4 @@
-"""Smoothing in the explicit graph: what is low reads the product, everything else keeps the tensor."""
+"""SmoothQuant in the explicit graph: what is quantized reads the product, everything else keeps the tensor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.algorithms.smooth_quant import Smoothing, channel_spans, fit_smoothings, smoothable
+from calibration.algorithms.smooth_quant import SmoothQuantScaling, channel_spans, fit_smooth_quants, takes_smooth_quant
 from calibration.graph.layers import Layer, find_layers
 from calibration.number_formats.precision import Precision
 from engine_builder.qdq.onnxruntime_dialect import rewrite
@@ -19,12 +19,14 @@ MODEL = model_of(ATTENTION)
 LAYERS = find_layers(MODEL)
 FEEDS = samples_of(MODEL)
 RANGES: Ranges = measured_ranges(MODEL, FEEDS)
-CANDIDATES = smoothable(MODEL, LAYERS)
-SMOOTHINGS = fit_smoothings(MODEL, CANDIDATES, channel_spans(MODEL, CANDIDATES, [FEEDS]))
+CANDIDATES = takes_smooth_quant(MODEL, LAYERS)
+SMOOTH_QUANTS = fit_smooth_quants(MODEL, CANDIDATES, channel_spans(MODEL, CANDIDATES, [FEEDS]))
 
 
-def explicit(low: Sequence[str], smoothings: Sequence[Smoothing] = SMOOTHINGS, layers: Sequence[Layer] = LAYERS) -> onnx.ModelProto:
-    return rewrite(MODEL, layers, dict.fromkeys(low, Precision.INT8), RANGES, EXACT_HERE, smoothings)
+def explicit(
+    quantized: Sequence[str], smooth_quants: Sequence[SmoothQuantScaling] = SMOOTH_QUANTS, layers: Sequence[Layer] = LAYERS
+) -> onnx.ModelProto:
+    return rewrite(MODEL, layers, dict.fromkeys(quantized, Precision.INT8), RANGES, EXACT_HERE, smooth_quants)
 
 
 def products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -52,12 +54,12 @@ def test_a_float_layer_keeps_the_tensor_and_its_weight() -> None:
     assert all(kept[name] == plain[name] for name in ("wk", "wv"))
 
 
-@pytest.mark.parametrize("low", [[], ["scores"], ["skip", "context"]])
-def test_without_a_low_layer_to_smooth_nothing_changes(low: list[str]) -> None:
-    assert explicit(low).SerializeToString() == explicit(low, ()).SerializeToString()
+@pytest.mark.parametrize("quantized", [[], ["scores"], ["skip", "context"]])
+def test_without_a_quantized_layer_to_smooth_nothing_changes(quantized: list[str]) -> None:
+    assert explicit(quantized).SerializeToString() == explicit(quantized, ()).SerializeToString()
 
 
-def test_a_low_layer_that_is_not_smoothed_shares_nothing_with_those_that_are() -> None:
+def test_a_quantized_layer_that_is_not_smoothed_shares_nothing_with_those_that_are() -> None:
     model = explicit(["q", "skip"])  # both read x: the sum on its own grid
     onnx.checker.check_model(model, full_check=True)
     assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) == 4  # x, x smoothed, the other summand, the sum
@@ -71,5 +73,5 @@ def test_the_outputs_stay_those_of_the_model_but_for_rounding() -> None:
 
 
 def test_two_rewrites_are_equal_byte_for_byte() -> None:
-    low = [layer.name for layer in LAYERS]
-    assert explicit(low).SerializeToString() == explicit(low).SerializeToString()
+    quantized = [layer.name for layer in LAYERS]
+    assert explicit(quantized).SerializeToString() == explicit(quantized).SerializeToString()

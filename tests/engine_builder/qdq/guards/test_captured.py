@@ -1,4 +1,4 @@
-"""A graph inside a node may read what a low layer made and others moved: onnxruntime must not stumble over the pair."""
+"""A graph inside a node may read what a quantized layer made and others moved: onnxruntime must not stumble over the pair."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOVED = {"reshaped": "Reshape(c, two)", "transposed": "Transpose<perm=[0,2,3,1]>
 
 
 @pytest.mark.parametrize(("moved", "parted"), list(zip(MOVED.values(), (True, True, False), strict=True)), ids=list(MOVED))
-def test_a_captured_tensor_behind_a_low_layer_opens_and_computes(moved: str, *, parted: bool) -> None:
+def test_a_captured_tensor_behind_a_quantized_layer_opens_and_computes(moved: str, *, parted: bool) -> None:
     model = model_from_text(
         f"""g (float[N,2,4,4] x) => (float[N,M] y)
         <int64[2] two = {{0, -1}}, int64[1] one = {{1}}, int64[1] end = {{2}}, int64[1] few = {{5}}> {{

@@ -34,8 +34,8 @@ def test_an_output_is_not_rounded_for_the_layers_behind_it(behind: str) -> None:
     }}""")
     feeds = samples_of(model, 8)
     layers = find_layers(model)
-    low = {layer.name: Precision.INT8 for layer in layers}
-    explicit = rewrite(model, layers, low, measured_ranges(model, feeds), ONNXRUNTIME_CPU_SCHEME)
+    quantized = {layer.name: Precision.INT8 for layer in layers}
+    explicit = rewrite(model, layers, quantized, measured_ranges(model, feeds), ONNXRUNTIME_CPU_SCHEME)
     found = session_of(explicit, optimized=True).run(["out"], feeds)[0]
     np.testing.assert_array_equal(found, np.abs(feeds["x"]))
 

@@ -1,4 +1,4 @@
-"""Low products with a bias behind them: integers in onnxruntime, whatever sizes it knows."""
+"""Quantized products with a bias behind them: integers in onnxruntime, whatever sizes it knows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from calibration.graph.layers import find_layers
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision, Scheme
-from engine_builder.qdq.guards.matmuls import KeepLowProducts
+from engine_builder.qdq.guards.matmuls import KeepQuantizedMatmuls
 from engine_builder.qdq.onnxruntime_dialect import rewrite
 from tests.engine_builder.fake_quantized import measured_ranges, model_of, run, samples_of, session_of
 
@@ -32,14 +32,14 @@ def product(sizes: str) -> onnx.ModelProto:
 
 
 def explicit(
-    model: onnx.ModelProto, low: tuple[str, ...] = ("first", "second"), scheme: Scheme = ONNXRUNTIME_CPU_SCHEME
+    model: onnx.ModelProto, quantized: tuple[str, ...] = ("first", "second"), scheme: Scheme = ONNXRUNTIME_CPU_SCHEME
 ) -> onnx.ModelProto:
     ranges = measured_ranges(model, samples_of(model, 4))
-    return rewrite(model, find_layers(model), dict.fromkeys(low, Precision.INT8), ranges, scheme)
+    return rewrite(model, find_layers(model), dict.fromkeys(quantized, Precision.INT8), ranges, scheme)
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=list(SIZES))
-def test_low_products_run_in_integers(sizes: str, tmp_path: Path) -> None:
+def test_quantized_products_run_in_integers(sizes: str, tmp_path: Path) -> None:
     session_of(explicit(product(sizes)), optimized=True, dump=tmp_path / "optimized.onnx")
     found = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
     assert found["MatMulIntegerToFloat"] == 2
@@ -63,12 +63,12 @@ def test_keeping_products_changes_no_value_and_no_shape(sizes: str, monkeypatch:
     model = product(sizes)
     feeds = samples_of(model, 4)
     found = run(explicit(model), feeds, optimized=False)
-    monkeypatch.setattr(KeepLowProducts, "call", lambda _self, unchanged: ir.passes.PassResult(unchanged, modified=False))
+    monkeypatch.setattr(KeepQuantizedMatmuls, "call", lambda _self, unchanged: ir.passes.PassResult(unchanged, modified=False))
     np.testing.assert_array_equal(found["y"], run(explicit(model), feeds, optimized=False)["y"])
 
 
 @pytest.mark.parametrize(
-    ("sizes", "low", "scheme"),
+    ("sizes", "quantized", "scheme"),
     [
         (SIZES["dynamic"], ("first", "second"), ONNXRUNTIME_CPU_SCHEME),  # a vector lets onnxruntime fuse it with a Gelu
         (SIZES["fixed"], ("second",), ONNXRUNTIME_CPU_SCHEME),
@@ -76,8 +76,8 @@ def test_keeping_products_changes_no_value_and_no_shape(sizes: str, monkeypatch:
         (SIZES["fixed"], ("first", "second"), TENSORRT_SCHEME),
     ],
 )
-def test_biases_are_left_alone_where_nothing_would_fuse_them(sizes: str, low: tuple[str, ...], scheme: Scheme) -> None:
-    model = explicit(product(sizes), low, scheme)
+def test_biases_are_left_alone_where_nothing_would_fuse_them(sizes: str, quantized: tuple[str, ...], scheme: Scheme) -> None:
+    model = explicit(product(sizes), quantized, scheme)
     assert "b" in {tensor.name for tensor in model.graph.initializer}
     assert "LeakyRelu" not in {node.op_type for node in model.graph.node}
 
@@ -95,7 +95,7 @@ def test_a_bias_beside_a_dead_channel_is_not_clipped() -> None:
     weight.CopyFrom(onnx.numpy_helper.from_array(dead, "w"))
     feeds = {name: np.float32(0.01) * value for name, value in samples_of(model, 4).items()}
     layers = find_layers(model)
-    low = {layer.name: Precision.INT8 for layer in layers}
-    written = rewrite(model, layers, low, measured_ranges(model, feeds), ONNXRUNTIME_CPU_SCHEME)
+    quantized = {layer.name: Precision.INT8 for layer in layers}
+    written = rewrite(model, layers, quantized, measured_ranges(model, feeds), ONNXRUNTIME_CPU_SCHEME)
     engine, plain = (session_of(written, optimized=optimized).run(None, feeds)[0] for optimized in (True, False))
     np.testing.assert_allclose(engine, plain, atol=0.02 * np.abs(plain).max())  # a value on the edge of two levels may fall either way

@@ -9,7 +9,7 @@ from calibration.number_formats.precision import Precision
 from engine_builder.errors import BuildError
 from engine_builder.qdq.rules.attention import attention_groups
 from engine_builder.qdq.rules.eligibility import Eligibility
-from engine_builder.qdq.rules.legalize import settle
+from engine_builder.qdq.rules.legalize import legalize
 from tests.engine_builder.fake_quantized import model_of
 from tests.engine_builder.qdq.networks import ATTENTION, BLOCKS, FLOATS, network
 
@@ -67,31 +67,31 @@ def test_the_products_of_an_attention_are_found_through_scale_and_mask() -> None
 @pytest.mark.parametrize("asked", [{"scores": INT8}, {"context": FP8}, {"scores": INT8, "context": FP8}])
 def test_half_an_attention_stays_at_the_baseline_and_is_told(asked: dict[str, Precision]) -> None:
     found = network(ATTENTION)
-    settlement = settle(found.model, found.layers, asked)
-    assert {settlement.precisions[name] for name in ("scores", "context")} == {FP16}
-    assert {(change.layer, change.asked, change.given) for change in settlement.changes} == {(n, p, FP16) for n, p in asked.items()}
-    assert all("together or not at all" in change.reason for change in settlement.changes)
+    legalized = legalize(found.model, found.layers, asked)
+    assert {legalized.precisions[name] for name in ("scores", "context")} == {FP16}
+    assert {(change.layer, change.asked, change.given) for change in legalized.changes} == {(n, p, FP16) for n, p in asked.items()}
+    assert all("together or not at all" in change.reason for change in legalized.changes)
 
 
 def test_a_whole_attention_is_left_as_asked() -> None:
     found = network(ATTENTION)
-    settlement = settle(found.model, found.layers, {"scores": FP8, "context": FP8})
-    assert settlement.changes == ()
-    assert settlement.precisions["scores"] is FP8
-    assert settlement.precisions["q"] is FP16
+    legalized = legalize(found.model, found.layers, {"scores": FP8, "context": FP8})
+    assert legalized.changes == ()
+    assert legalized.precisions["scores"] is FP8
+    assert legalized.precisions["q"] is FP16
 
 
 def test_a_sum_follows_the_layer_that_stores_its_input() -> None:
     found = network(BLOCKS)
-    assert settle(found.model, found.layers, {"sum1": INT8, "conv2": INT8}).changes == ()
+    assert legalize(found.model, found.layers, {"sum1": INT8, "conv2": INT8}).changes == ()
     for alone in ({"sum1": INT8}, {"sum1": INT8, "conv2": FP8}):
-        (change,) = settle(found.model, found.layers, alone).changes
+        (change,) = legalize(found.model, found.layers, alone).changes
         assert (change.layer, change.given) == ("sum1", FP16)
 
 
 def test_what_a_layer_cannot_take_is_refused_with_the_reason() -> None:
     found = network(FLOATS)
     with pytest.raises(BuildError, match=r"'up' .ConvTranspose. has precision int8.*run time"):
-        settle(found.model, found.layers, {"up": INT8})
+        legalize(found.model, found.layers, {"up": INT8})
     with pytest.raises(BuildError, match=r"'depthwise'.*1 input channel"):
-        settle(found.model, found.layers, {"depthwise": INT8})
+        legalize(found.model, found.layers, {"depthwise": INT8})

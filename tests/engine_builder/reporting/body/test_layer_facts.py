@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from calibration.graph.layers import Layer, LayerKind
-from calibration.number_formats.layer_precision import Decision
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.records import PairTest, Sensitivity, SensitivityTable
 from engine_builder.records.assignment import PrecisionAssignment
@@ -21,8 +21,8 @@ from engine_builder.reporting.body.layer_facts import (
 INT8, INT4, FP32 = Precision.INT8, Precision.INT4, Precision.FP32
 
 
-def table_of(*decisions: tuple[str, Precision, float]) -> SensitivityTable:
-    rows = tuple(Sensitivity(layer, precision, loss, 0.5 * loss, None, None) for layer, precision, loss in decisions)
+def table_of(*layer_precisions: tuple[str, Precision, float]) -> SensitivityTable:
+    rows = tuple(Sensitivity(layer, precision, loss, 0.5 * loss, None, None) for layer, precision, loss in layer_precisions)
     return SensitivityTable(rows, 8, 8, 1.0, ())
 
 
@@ -40,7 +40,7 @@ def test_a_layer_is_reported_with_its_precision_and_what_it_loses_alone() -> Non
 
 
 def test_pairs_come_with_the_strongest_first() -> None:
-    a, b, c = (Decision(name, INT8) for name in "abc")
+    a, b, c = (LayerPrecision(name, INT8) for name in "abc")
     pairs = measured_pairs([PairTest(a, b, 0.01, 0.001, 60), PairTest(a, c, -0.5, 0.1, 60)])
     assert pairs == (MeasuredPair("a", "c", -0.5, 0.1, 60), MeasuredPair("a", "b", 0.01, 0.001, 60))
 
@@ -51,8 +51,8 @@ def test_a_map_whose_rows_are_no_triangle_is_refused() -> None:
 
 
 def test_a_layer_stands_in_the_map_in_the_precision_that_it_got() -> None:
-    low = dependency_map(TABLE, PAIRS, PrecisionAssignment((("a", INT8), ("b", INT4))))
-    assert low == DependencyMap(("a", "b"), ((), (0.05,)))
+    quantized = dependency_map(TABLE, PAIRS, PrecisionAssignment((("a", INT8), ("b", INT4))))
+    assert quantized == DependencyMap(("a", "b"), ((), (0.05,)))
     kept = dependency_map(TABLE, PAIRS, PrecisionAssignment((("a", INT8), ("b", FP32))))
     assert kept.lower == ((), (0.03,))
 
@@ -67,5 +67,5 @@ def test_the_map_of_a_large_model_keeps_the_strongest_layers_in_their_order() ->
     assert list(found.left_out) == names[:40]
 
 
-def test_a_model_without_decisions_has_an_empty_map() -> None:
+def test_a_model_without_layer_precisions_has_an_empty_map() -> None:
     assert dependency_map(table_of(), np.zeros((0, 0)), PrecisionAssignment(())) == DependencyMap((), ())

@@ -5,33 +5,33 @@ from collections.abc import Iterator, Sequence
 
 from calibration.number_formats.precision import Precision
 from engine_builder.records.trial import Trial
-from engine_builder.search.search import Ladder
+from engine_builder.search.search import CandidateSequence
 from engine_builder.search.strategies.predicted_sequences import PredictedSequences
 from engine_builder.search.strategies.strategy import Evidence
 from tests.engine_builder.search.fake_world import FakeWorld
 
 WORLD = FakeWorld(flips=(0.1, 0.2))
-TRIALS = [WORLD.trial(0, {}, "baseline"), WORLD.trial(1, WORLD.all_low, "all_low")]
+TRIALS = [WORLD.trial(0, {}, "baseline"), WORLD.trial(1, WORLD.all_quantized, "all_low")]
 
 
-def sequence(name: str) -> Ladder:
-    return Ladder(name, ({"layer000": Precision.INT8},), (0.5,))
+def sequence(name: str) -> CandidateSequence:
+    return CandidateSequence(name, ({"layer000": Precision.INT8},), (0.5,))
 
 
 class Told:
     """Evidence that is told, and how many trials each prediction was asked with."""
 
-    def __init__(self, *predicted: tuple[Ladder, ...] | None) -> None:
+    def __init__(self, *predicted: tuple[CandidateSequence, ...] | None) -> None:
         self.answers, self.asked = list(predicted), list[int]()
 
     @property
     def evidence(self) -> Evidence:
         return Evidence(self.rankings, self.predicted)
 
-    def rankings(self) -> Iterator[Ladder]:
+    def rankings(self) -> Iterator[CandidateSequence]:
         yield sequence("loss")
 
-    def predicted(self, trials: Sequence[Trial]) -> tuple[Ladder, ...] | None:
+    def predicted(self, trials: Sequence[Trial]) -> tuple[CandidateSequence, ...] | None:
         self.asked.append(len(trials))
         return self.answers.pop(0)
 

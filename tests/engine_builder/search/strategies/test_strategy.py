@@ -9,25 +9,25 @@ import pytest
 
 from calibration.number_formats.precision import Precision
 from engine_builder.records.trial import Trial
-from engine_builder.search.search import Ladder
+from engine_builder.search.search import CandidateSequence
 from engine_builder.search.strategies.registry import STRATEGIES
 from engine_builder.search.strategies.strategy import Evidence, Strategy
 from tests.engine_builder.search.fake_world import FakeWorld
 
 WORLD = FakeWorld(flips=(0.1, 0.2))
-TRIALS = [WORLD.trial(0, {}, "baseline"), WORLD.trial(1, WORLD.all_low, "all_low")]
+TRIALS = [WORLD.trial(0, {}, "baseline"), WORLD.trial(1, WORLD.all_quantized, "all_low")]
 
 
-def sequence(name: str) -> Ladder:
-    return Ladder(name, ({"layer000": Precision.INT8},), (0.5,))
+def sequence(name: str) -> CandidateSequence:
+    return CandidateSequence(name, ({"layer000": Precision.INT8},), (0.5,))
 
 
 def evidence(*, can_predict: bool = True) -> Evidence:
-    def rankings() -> Iterator[Ladder]:
+    def rankings() -> Iterator[CandidateSequence]:
         yield sequence("loss")
         yield sequence("hessian")
 
-    def predicted(trials: Sequence[Trial]) -> tuple[Ladder, ...] | None:
+    def predicted(trials: Sequence[Trial]) -> tuple[CandidateSequence, ...] | None:
         return (sequence("frontier"), *rankings()) if can_predict else None
 
     return Evidence(rankings, predicted)
@@ -42,10 +42,12 @@ class StrategyContract:
         assert first == second
         assert first
 
-    def test_sequences_are_of_layers_that_may_be_low(self, strategy: Strategy) -> None:
+    def test_sequences_are_of_layers_that_may_be_quantized(self, strategy: Strategy) -> None:
         for proposed in strategy.propose(evidence(), TRIALS):
             assert len(proposed.rungs) == len(proposed.ratios) > 0
-            assert all(WORLD.all_low.get(layer) is precision for rung in proposed.rungs for layer, precision in rung.items())
+            assert all(
+                WORLD.all_quantized.get(layer) is precision for candidate in proposed.rungs for layer, precision in candidate.items()
+            )
 
     def test_it_proposes_without_a_single_latency(self, strategy: Strategy) -> None:
         untimed = [dataclasses.replace(trial, latency=None) for trial in TRIALS]
