@@ -41,7 +41,7 @@ class BlockLoss:
     nodes: int
     loss: float  # mean over calibration samples
     loss_error: float  # standard error of the mean
-    precision: Precision  # that the block has in the fallback baseline
+    precision: Precision  # that the block has in the baseline with its fallback
 
 
 @dataclass(frozen=True, slots=True)

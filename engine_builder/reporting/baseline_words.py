@@ -1,4 +1,4 @@
-"""A fallback baseline in words."""
+"""How a baseline came to its float fallback, in words."""
 
 from __future__ import annotations
 

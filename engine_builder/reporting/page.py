@@ -183,7 +183,7 @@ def _baseline_fallback(found: BaselineFallback) -> str:
 def _corrections(tried: Sequence[Correction]) -> str:
     note = f"Loss on calibration samples that the correction was not fitted to, ± standard error of the difference. {_gains(tried)}"
     rows = corrections_table(tried)
-    return _section("Corrections", note, f"<div class=repairs>{rows}</div>" if rows else "")
+    return _section("Corrections", note, f"<div class=corrections>{rows}</div>" if rows else "")
 
 
 def _gains(tried: Sequence[Correction]) -> str:
@@ -219,7 +219,7 @@ def _numbers(body: ReportBody) -> str:
         ("Trials", trials_table(body.trials, body.front)),
         ("Layers", layers_table(body.layers)),
         (f"Asked for and got{of_which}", achieved_table(body.reached or ())),
-        ("Asked for and got in the fallback baseline", achieved_table(body.baseline_reached or ())),
+        ("Asked for and got in the baseline with its float fallback", achieved_table(body.baseline_reached or ())),
         ("The strongest dependencies that were tested exactly", dependencies_table(body.dependencies)),
     ]
     text = "".join(f"<details><summary>{name}</summary><div class=scroll>{table}</div></details>" for name, table in tables if table)

@@ -129,7 +129,7 @@ def attempts_table(attempts: Sequence[FloatAttempt], kept: str) -> str:
 
 
 def blocks_table(blocks: Sequence[BlockLoss]) -> str:
-    """Return what each block of nodes loses alone, and what it has in the fallback baseline."""
+    """Return what each block of nodes loses alone, and what it has in the baseline with its fallback."""
     rows = [[block.layer, str(block.nodes), _with_error(block.loss, block.loss_error), block.precision.value] for block in blocks]
     return table(["block from", "nodes", "loss alone", "in the baseline"], rows) if rows else ""
 

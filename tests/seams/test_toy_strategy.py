@@ -18,17 +18,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from engine_builder.records.trial import Trial
-from engine_builder.search.search import Candidate sequence
+from engine_builder.search.search import CandidateSequence
 from engine_builder.search.strategies.strategy import Evidence
 
 
 class OneLayerEach:
     """Takes the all-INT8 engine apart."""
 
-    def propose(self, evidence: Evidence, trials: Sequence[Trial]) -> Iterator[Candidate sequence]:
+    def propose(self, evidence: Evidence, trials: Sequence[Trial]) -> Iterator[CandidateSequence]:
         """Yield a sequence of one candidate for each layer of the first one-format engine."""
         for layer, precision in trials[1].precisions.items():
-            yield Candidate sequence(f"only {layer}", ({layer: precision},), (0.0,))
+            yield CandidateSequence(f"only {layer}", ({layer: precision},), (0.0,))
 '''
 ROWS = {
     "from engine_builder.search.strategies.predicted": "from engine_builder.search.strategies.one_layer_each import OneLayerEach\n",

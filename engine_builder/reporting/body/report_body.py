@@ -49,7 +49,7 @@ class ReportBody:
     data: DataFacts
     layers: tuple[ReportedLayer, ...]  # in graph order
     baseline_repair: BaselineFallback | None  # None where the baseline is the target's own
-    # what layers of a fallback baseline got; None where the builder lists no kernels
+    # what layers of a baseline with a float fallback got; None where the builder lists no kernels
     baseline_reached: tuple[AchievedPrecision, ...] | None
     repairs: tuple[Correction, ...]  # that were tried
     traces: tuple[HessianTrace, ...]

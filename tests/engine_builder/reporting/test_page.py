@@ -70,7 +70,7 @@ def test_the_headings_come_in_the_order_of_a_readers_questions() -> None:
         "Sensitivity",
         "Kernel time",
         "Dependencies",
-        "The baseline was repaired",
+        "The baseline needed a float fallback",
         "Corrections",
         "Predicted and measured",
         "What was done to the model and the data",
@@ -92,7 +92,7 @@ PARTS: dict[str, tuple[ReportBody, set[str]]] = {
     "kernels": (replace(KEPT_BASELINE, layers=UNPROBED, forecasts=BODY.forecasts), {"Kernel time"}),
     "map": (replace(KEPT_BASELINE, dependency_map=BODY.dependency_map), {"Dependencies", WEAK}),
     "whole map": (replace(KEPT_BASELINE, dependency_map=replace(BODY.dependency_map, left_out=())), {"Dependencies"}),
-    "correction of the baseline": (replace(KEPT_BASELINE, baseline_repair=REPAIRED), {"The baseline was repaired"}),
+    "correction of the baseline": (replace(KEPT_BASELINE, baseline_repair=REPAIRED), {"The baseline needed a float fallback"}),
     "repairs": (replace(KEPT_BASELINE, repairs=BODY.repairs), {"Corrections"}),
     "predictions": (replace(KEPT_BASELINE, trials=BODY.trials, predictions=BODY.predictions), {"Engines", "Predicted and measured"}),
     "notes": (replace(KEPT_BASELINE, notes=BODY.notes), {"What was done to the model and the data"}),
@@ -100,7 +100,10 @@ PARTS: dict[str, tuple[ReportBody, set[str]]] = {
         replace(KEPT_BASELINE, reached=BODY.reached, reached_in=2),
         {"The numbers: Asked for and got in trial 2, which is not what is kept"},
     ),
-    "baseline": (replace(KEPT_BASELINE, baseline_reached=BODY.reached), {"The numbers: Asked for and got in the fallback baseline"}),
+    "baseline": (
+        replace(KEPT_BASELINE, baseline_reached=BODY.reached),
+        {"The numbers: Asked for and got in the baseline with its float fallback"},
+    ),
     "pairs": (replace(KEPT_BASELINE, dependencies=BODY.dependencies), {"The numbers: The strongest dependencies that were tested exactly"}),
     "layers without losses": (replace(KEPT_BASELINE, layers=UNPROBED), set()),
     "kernels of no layer": (replace(KEPT_BASELINE, forecasts=BODY.forecasts), set()),
@@ -202,13 +205,13 @@ def test_the_page_says_what_the_corrections_gained() -> None:
     section = page_of("whole").sections["Corrections"]
     assert section.text.endswith("SmoothQuant: 1 of 2 kept, which took the loss from 0.2 to 0.125.")
     assert [tuple(row.values()) for row in section.rows] == [
-        ("smoothing", "conv, gemm", "0.2", "0.125 ± 0.01", "yes"),
-        ("smoothing", "head", "0.3", "0.4 ± 0.02", "no"),
+        ("SmoothQuant", "conv, gemm", "0.2", "0.125 ± 0.01", "yes"),
+        ("SmoothQuant", "head", "0.3", "0.4 ± 0.02", "no"),
     ]
 
 
 def test_a_repaired_baseline_says_why_and_what_was_tried() -> None:
-    section = page_of("whole").sections["The baseline was repaired"]
+    section = page_of("whole").sections["The baseline needed a float fallback"]
     assert section.text.startswith("The baseline in FP16 misses the accuracy budget by itself.")
     assert "The fastest that meets it is kept: FP16 with blocks in FP32." in section.text
     attempts, blocks = section.tables
@@ -224,7 +227,7 @@ def test_a_baseline_that_nothing_repaired_is_said_to_miss_the_budget() -> None:
     refused = BaselineFallback(
         (FloatAttempt("FP16", {}, None, fits=False), REPAIRED.attempts[2]), (), "FP16 with blocks in FP32", fits=False
     )
-    text = Page(render(replace(KEPT_BASELINE, baseline_repair=refused))).sections["The baseline was repaired"].text
+    text = Page(render(replace(KEPT_BASELINE, baseline_repair=refused))).sections["The baseline needed a float fallback"].text
     assert text.startswith("The baseline in FP16 is refused by the builder.")
     assert "None that was tried meets it: FP16 with blocks in FP32." in text
 
