@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.codec import as_object, json_from_value, value_from_json
 from engine_builder.backends.job_precisions import low_precisions
 from engine_builder.backends.registry import BACKENDS, TargetContext, Targets, backend_for
@@ -98,6 +99,9 @@ class Driver:
 
     def entered(self, stage: str, progress: float) -> None:
         self.entered_stages.append(stage)
+
+    def judging(self, outputs: Sequence[JudgedOutput]) -> None:
+        """Nothing to show."""
 
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         self.trials = list(trials)

@@ -30,6 +30,10 @@ class OutputKind(enum.StrEnum):
     PROBABILITIES = "probabilities"
     VALUES = "values"
     LABELS = "labels"  # whole numbers or truth values that are decisions, such as those of an ArgMax
+    SCORES = "scores"  # each in 0..1 by itself: sigmoids
+    EMBEDDING = "embedding"
+    REGRESSION = "regression"  # numbers in units of their own: boxes, keypoints
+    DETECTIONS = "detections"  # rows without an order of their own
     IGNORE = "ignore"
 
 
@@ -86,6 +90,7 @@ class MetricSpec:
     top: int | None = None  # how many of the best classes the label of a sample may be among, at least 1
     of_single_values: Measure | None = None  # in place of ``measure``, for an output of one value a sample, of which that says nothing
     judges_parts: bool = False  # parts of an output of another scale are measured apart, and the worst of them counts
+    is_by_kind: bool = False  # each part of each output is measured by what fits its kind (``calibration/accuracy/kinds``)
     loss_of_drop: LossOfDrop | None = None
     check_label_names: Callable[[Sequence[str]], None] | None = None  # refuses names of classes that it cannot use
 
@@ -93,8 +98,8 @@ class MetricSpec:
         """Refuse a row that contradicts itself."""
         if (self.truth is Truth.LABELS) != (self.top is not None):
             raise ValueError(f"top: found {self.top} with {self.truth}, expected for {Truth.LABELS} alone")
-        if (self.truth is Truth.OWN) != (self.measure is None):
-            raise ValueError(f"measure: expected for all but {Truth.OWN}, found {self.measure} with {self.truth}")
+        if (self.truth is Truth.OWN or self.is_by_kind) != (self.measure is None):
+            raise ValueError(f"measure: expected for all but {Truth.OWN} and what is by kind, found {self.measure} with {self.truth}")
         if self.is_perfect_by_definition and self.perfect != 1.0:
             raise ValueError(f"perfect: found {self.perfect} where every score of the float model is 1")
 
@@ -169,6 +174,18 @@ class Metric(enum.StrEnum):
             unnamed(closeness),
             is_real_valued=True,
             is_perfect_by_definition=True,
+        ),
+    )
+    FIDELITY = (
+        "fidelity",
+        MetricSpec(
+            "the worst part of each sample's outputs, each by what fits its kind; 1 is the float model's own",
+            Truth.REFERENCE,
+            None,
+            is_real_valued=True,
+            is_perfect_by_definition=True,
+            is_by_kind=True,
+            loss_of_drop=LossOfDrop(frozenset(OutputKind), 2.0),
         ),
     )
     NMSE = (

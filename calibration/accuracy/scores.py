@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.accuracy.kinds.judging import output_scores
+from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.measures.classes import kl_divergence
 from calibration.accuracy.measures.parts import parts_of
 from calibration.accuracy.measures.values import as_rows, nmse
-from calibration.accuracy.metrics import Metric, MetricSpec, OutputKind
+from calibration.accuracy.metrics import SCORES_OF_CLASSES, Metric, MetricSpec, OutputKind
 from calibration.errors import InvalidCalibrationSetError
 
 
@@ -22,6 +24,8 @@ def score(
     *,
     weights: Sequence[float] = (),
     label_names: Sequence[str] = (),
+    judged: Sequence[JudgedOutput] = (),
+    inputs: Mapping[str, NDArray[np.generic]] | None = None,
 ) -> NDArray[np.float64]:
     """Return the score of each sample, in the unit of the metric's row, which says what is perfect and whether more is better.
 
@@ -34,6 +38,8 @@ def score(
         labels: (samples,) integers for top1 and top5, (samples, tokens) for token_f1 and span_f1; no other metric needs them.
         weights: Of each output, above 0; where they differ, their weighted mean counts in the place of the worst.
         label_names: Names of the classes, for token_f1 and span_f1.
+        judged: How each output is judged, for a metric that measures each by its kind.
+        inputs: Of the samples, each (samples, ...), for the same: they may take positions out.
 
     Returns:
         (samples,) float64.
@@ -43,7 +49,7 @@ def score(
         InvalidCalibrationSetError: Labels are missing or name a class that the model does not have.
     """
     spec = metric.spec
-    if spec.measure is None:
+    if spec.measure is None and not spec.is_by_kind:
         raise ValueError(f"the metric {metric} is a graph of its own: MetricModel scores it")
     if metric.needs_labels:
         if labels is None:
@@ -52,10 +58,13 @@ def score(
                 fix=f"Add an array `labels` with one class index per {'token' if metric.is_per_token else 'sample'}, "
                 "or choose the metric agreement, cosine or nmse.",
             )
+        assert spec.measure is not None  # what is by kind needs no labels
         return spec.measure(labels, outputs[0], label_names)
-    values = np.stack(
-        [_of_output(spec, reference, output, label_names) for reference, output in zip(reference_outputs, outputs, strict=True)]
-    )
+    pairs = list(zip(reference_outputs, outputs, strict=True))
+    if spec.is_by_kind:
+        values = np.stack([output_scores(how, *pair, inputs or {}) for how, pair in zip(judged, pairs, strict=True)])
+    else:
+        values = np.stack([_of_output(spec, reference, output, label_names) for reference, output in pairs])
     if len(set(weights)) <= 1:  # none, or all alike
         return spec.worst(values)
     same = np.all(values == values[0], axis=0)  # as it is, where a rounded sum would leave 1 - 2^-53
@@ -83,12 +92,12 @@ def _of_output(
 def divergence(kind: OutputKind, reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
     """Return the loss of each sample that fits the kind of output.
 
-    That is KL for logits and probabilities, NMSE for values, the share that differs for labels, zero if ignored.
+    That is KL for logits and probabilities, the share that differs for labels, zero if ignored, NMSE for all else.
     """
     if kind is OutputKind.IGNORE:
         return np.zeros(len(reference))
     if kind is OutputKind.LABELS:
         return np.asarray((as_rows(reference) != as_rows(output)).mean(axis=1), dtype=np.float64)
-    if kind is OutputKind.VALUES:
-        return nmse(reference, output)
-    return kl_divergence(reference, output, probabilities=kind is OutputKind.PROBABILITIES)
+    if kind in SCORES_OF_CLASSES:
+        return kl_divergence(reference, output, probabilities=kind is OutputKind.PROBABILITIES)
+    return nmse(reference, output)

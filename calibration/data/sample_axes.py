@@ -51,6 +51,12 @@ class OutputAxis:
             value = np.ascontiguousarray(np.moveaxis(value, axis, 0))
         return value if self.entries == 1 else value.reshape(-1, self.entries, *value.shape[1:])
 
+    def place_first(self, axis: int) -> int:
+        """Return where another axis of the model's form lies in the samples-first form, where no axis of classes moves."""
+        if self.axis is None:
+            return axis + 1
+        return (axis + 1 if axis < self.axis else axis) + (self.entries > 1)
+
     def shape_first(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Return the samples-first shape of an output of this shape; of one without an axis in a call of one sample."""
         if self.axis is None:

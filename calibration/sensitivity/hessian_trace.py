@@ -30,7 +30,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibration.accuracy.metrics import OutputKind
 from calibration.algorithms.smooth_quant import multiplied
 from calibration.data.sample_axes import SampleAxes
 from calibration.execution.onnxruntime_session import Array
@@ -41,7 +40,7 @@ from calibration.sensitivity.adaptive_sampling import Key, ProbedTensor, on_one_
 from calibration.sensitivity.perturbed_model import Probe, ReferenceModel
 from calibration.sensitivity.records import HessianTrace
 from calibration.sensitivity.simulated_layers import Floats, rounded_inputs, span_of
-from calibration.sensitivity.task_losses import Comparison
+from calibration.sensitivity.task_losses import Comparison, LossForm
 
 FIRST_PROBES = 2  # of every tensor
 FIRST_STEP = 1e-3  # of the tensor's root mean square: the middle of the plateau on a logarithmic scale
@@ -51,7 +50,7 @@ SMALLEST_STEP, LARGEST_STEP = 6e-5, 1.7e-2
 
 def measure_traces(
     reference: ReferenceModel,
-    kinds: Sequence[OutputKind],
+    kinds: Sequence[LossForm],
     scheme: Scheme,
     ranges: Mapping[str, tuple[float, float]],
     batches: Sequence[Mapping[str, Array]],
@@ -69,7 +68,7 @@ def measure_traces(
 
     Args:
         reference: The float model in pieces.
-        kinds: Kind of each output.
+        kinds: Kind of each output, or its parts.
         scheme: How the target quantizes.
         ranges: Ranges of the activations.
         batches: One probe a batch, of every tensor or of those in doubt: the feeds of each.

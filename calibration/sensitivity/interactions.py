@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.metrics import OutputKind
 from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import Layer
 from calibration.number_formats.layer_precision import LayerPrecision
@@ -23,7 +22,7 @@ from calibration.sensitivity.layer_losses import LayerLosses
 from calibration.sensitivity.perturbed_model import Pass, Probe, ReferenceModel
 from calibration.sensitivity.records import PairTest
 from calibration.sensitivity.simulated_layers import Floats
-from calibration.sensitivity.task_losses import Comparison
+from calibration.sensitivity.task_losses import Comparison, LossForm
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +88,7 @@ def pairs_to_test(
 
 def measure_pairs(
     reference: ReferenceModel,
-    kinds: Sequence[OutputKind],
+    kinds: Sequence[LossForm],
     layers: Sequence[Layer],
     pairs: Sequence[tuple[LayerPrecision, LayerPrecision]],
     batches: Sequence[Mapping[str, Array]],
@@ -103,7 +102,7 @@ def measure_pairs(
 
     Args:
         reference: The float model in pieces.
-        kinds: Kind of each output.
+        kinds: Kind of each output, or its parts.
         layers: All layers.
         pairs: What to test, each in graph order.
         batches: The feeds of each batch.

@@ -22,7 +22,7 @@ from calibration.execution.onnxruntime_session import Array
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.process.worker_threads import in_parallel
 from calibration.sensitivity.perturbed_model import Probe, ReferenceModel
-from calibration.sensitivity.task_losses import Comparison
+from calibration.sensitivity.task_losses import Comparison, LossForm
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ def joined(parts: Sequence[LayerLosses]) -> LayerLosses:
 
 def measure_layer_losses(
     reference: ReferenceModel,
-    kinds: Sequence[OutputKind],
+    kinds: Sequence[LossForm],
     layer_precisions: Sequence[LayerPrecision],
     batches: Iterable[Mapping[str, Array]],
     *,
@@ -91,7 +91,7 @@ def measure_layer_losses(
 
     Args:
         reference: The float model in pieces.
-        kinds: Kind of each output.
+        kinds: Kind of each output, or its parts.
         layer_precisions: What to probe; every layer named is in ``reference``.
         batches: The feeds of each batch.
         weights: Of each output, as for ``Comparison``; none: all weigh the same.
@@ -136,7 +136,7 @@ def measure_layer_losses(
     return joined(parts)
 
 
-def _side_by_side(kinds: Sequence[OutputKind], runs: Sequence[Sequence[Array]]) -> list[Array]:
+def _side_by_side(kinds: Sequence[LossForm], runs: Sequence[Sequence[Array]]) -> list[Array]:
     """Return each output of several runs along the first axis; of one that is ignored, which may have none, the first run's."""
     outputs = zip(kinds, zip(*runs, strict=True), strict=True)
     return [parts[0] if len(parts) == 1 or kind is OutputKind.IGNORE else np.concatenate(parts) for kind, parts in outputs]

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.metrics import OutputKind
 from calibration.execution.onnxruntime_session import Array
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.process.worker_threads import in_parallel
 from calibration.sensitivity.perturbed_model import Probe, ReferenceModel
-from calibration.sensitivity.task_losses import Comparison
+from calibration.sensitivity.task_losses import Comparison, LossForm
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class RangeTrial:
 
 def measure_trials(
     reference: ReferenceModel,
-    kinds: Sequence[OutputKind],
+    kinds: Sequence[LossForm],
     trials: Sequence[RangeTrial],
     batches: Iterable[Mapping[str, Array]],
     *,
@@ -37,7 +36,7 @@ def measure_trials(
 
     Args:
         reference: The float model in pieces.
-        kinds: Kind of each output.
+        kinds: Kind of each output, or its parts.
         trials: What to measure; every layer named is in ``reference``.
         batches: The feeds of each batch.
         weights: Of each output, as for ``Comparison``; none: all weigh the same.

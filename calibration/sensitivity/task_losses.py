@@ -10,6 +10,13 @@ For an output z of the float model and a difference d = z' - z, per sample:
 The loss and its gradient vanish at d = 0, so loss ~ 1/2 d'Fd. ``whitened`` returns e with e'e = 1/2 d'Fd, so that the Gram matrix of
 the whitened differences of two layers is their second-order interaction: 1/2 d_i'F d_j = e_i'e_j.
 
+An output that is judged in parts has the sum of their losses, each by its kind; with units, a value's loss is
+
+    mean over the columns of mean((d / unit)^2),
+
+the unit being the column's spread over the data, so that scores in 0..1 are not drowned by the boxes beside them. Rows without an order of
+their own are matched first, and weighted by their scores.
+
 The loss of several outputs is their weighted mean, sum_k w_k loss_k / sum_k w_k over those that are not ignored; each output's e is scaled
 by sqrt(w_k / sum w), so that e'e stays the second-order form of that mean.
 """
@@ -17,11 +24,13 @@ by sqrt(w_k / sum w), so that e'e stays the second-order form of that mean.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.accuracy.kinds.detections import matched
+from calibration.accuracy.kinds.part import Part
 from calibration.accuracy.measures.classes import by_class
 from calibration.accuracy.measures.masks import mask_of
 from calibration.accuracy.measures.softmax import log_softmax, without_classes
@@ -33,15 +42,17 @@ from calibration.nonfinite import with_far_as_infinite
 
 Doubles = NDArray[np.float64]
 
+LossForm: TypeAlias = OutputKind | tuple[Part, ...]  # of an output: of one piece, or the parts whose losses are added
+
 SKETCH = 4096  # whitened values kept per output: wider ones are folded by a seeded signed sum, which keeps inner products unbiased
 _SMALLEST_PROBABILITY = 1e-12
 
 
-def losses(kinds: Sequence[OutputKind], reference: Sequence[Array], perturbed: Sequence[Array], weights: Sequence[float] = ()) -> Doubles:
+def losses(kinds: Sequence[LossForm], reference: Sequence[Array], perturbed: Sequence[Array], weights: Sequence[float] = ()) -> Doubles:
     """Return the loss of each sample.
 
     Args:
-        kinds: Kind of each output.
+        kinds: Kind of each output, or its parts.
         reference: The float model's outputs, each (n, ...); those that are ignored may have any shape.
         perturbed: The perturbed model's, same shapes.
         weights: As for ``Comparison``.
@@ -53,12 +64,12 @@ def losses(kinds: Sequence[OutputKind], reference: Sequence[Array], perturbed: S
 
 
 def whitened(
-    kinds: Sequence[OutputKind], reference: Sequence[Array], perturbed: Sequence[Array], weights: Sequence[float] = ()
+    kinds: Sequence[LossForm], reference: Sequence[Array], perturbed: Sequence[Array], weights: Sequence[float] = ()
 ) -> NDArray[np.float32]:
     """Return e with e'e = 1/2 d'Fd for each sample.
 
     Args:
-        kinds: Kind of each output.
+        kinds: Kind of each output, or its parts.
         reference: The float model's outputs, each (n, ...).
         perturbed: The perturbed model's, same shapes.
         weights: As for ``Comparison``.
@@ -72,11 +83,11 @@ def whitened(
 class Comparison:
     """Compares many perturbed outputs with the same float outputs. Read-only after construction."""
 
-    def __init__(self, kinds: Sequence[OutputKind], reference: Sequence[Array], weights: Sequence[float] = ()) -> None:
+    def __init__(self, kinds: Sequence[LossForm], reference: Sequence[Array], weights: Sequence[float] = ()) -> None:
         """Compute what depends on the float outputs alone.
 
         Args:
-            kinds: Kind of each output.
+            kinds: Kind of each output, or its parts.
             reference: The float model's outputs, each (n, ...); those that are ignored may have any shape.
             weights: Of each output, above 0, ignored ones too; only ratios count. None: all weigh the same.
         """
@@ -85,7 +96,7 @@ class Comparison:
             0.0 if kind is OutputKind.IGNORE else float(weight) for kind, weight in zip(kinds, weights or [1.0] * len(kinds), strict=True)
         ]
         self._shares = [weight / (sum(given) or 1.0) for weight in given]
-        self._outputs: list[_Output | None] = [None if kind is OutputKind.IGNORE else _BY_KIND[kind](value) for kind, value in parts]
+        self._outputs: list[_Output | None] = [None if kind is OutputKind.IGNORE else _output(kind, value) for kind, value in parts]
         self._samples = len(next((value for kind, value in parts if kind is not OutputKind.IGNORE), reference[0]))
 
     def losses(self, perturbed: Sequence[Array]) -> Doubles:
@@ -197,10 +208,105 @@ class _Labels:
         return np.asarray(differs / np.sqrt(max(differs.shape[1], 1)), dtype=np.float64)
 
 
+class _Columns:
+    """Values in units of the spread of each column, or of all of them."""
+
+    def __init__(self, part: Part, reference: Array) -> None:
+        self._part = part
+        self._z = self._columns(reference)
+        self._units = np.asarray(part.units)
+        self._mask = mask_of(self._z)
+        self._root = np.sqrt(max(self._z.shape[1] * self._z.shape[2], 1))
+
+    def loss(self, perturbed: Array) -> Doubles:
+        with np.errstate(over="ignore", invalid="ignore"):
+            square = np.einsum("ij,ij->i", *(self.whitened(perturbed),) * 2)
+        return np.asarray(np.minimum(np.nan_to_num(square, nan=WORST_LOSS, posinf=WORST_LOSS), WORST_LOSS))
+
+    def whitened(self, perturbed: Array) -> Doubles:
+        x = self._columns(perturbed)
+        with np.errstate(invalid="ignore"):
+            d = x - self._z
+        if self._mask is not None:
+            d[self._mask.alike(x)] = 0.0
+        return np.asarray((d / (self._units * self._root)).reshape(len(d), -1))
+
+    def _columns(self, values: Array) -> Doubles:
+        return with_far_as_infinite(np.ascontiguousarray(self._part.in_columns(values)))
+
+
+class _Rows:
+    """Rows without an order of their own, weighted by the scores."""
+
+    def __init__(self, part: Part, reference: Array) -> None:
+        self._part = part
+        self._z = np.asarray(reference, dtype=np.float64)
+        self._units = np.asarray(part.units)
+        score = np.clip(self._z[:, :, part.places[0]], 0.0, None)
+        total = np.maximum(score.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        self._root = np.sqrt(score / total / self._z.shape[2])[:, :, None]
+
+    def loss(self, perturbed: Array) -> Doubles:
+        square = (self.whitened(perturbed) ** 2).sum(axis=1)
+        return np.asarray(np.minimum(np.nan_to_num(square, nan=WORST_LOSS, posinf=WORST_LOSS), WORST_LOSS))
+
+    def whitened(self, perturbed: Array) -> Doubles:
+        x = np.asarray(perturbed, dtype=np.float64)
+        d = (matched(self._part, self._z, x) - self._z) / self._units * self._root
+        return np.asarray(d.reshape(len(d), -1))
+
+
+class _OfPart:
+    """The part of an output that is read by its kind alone, its classes on the last axis."""
+
+    def __init__(self, part: Part, reference: Array) -> None:
+        self._part = part
+        self._inner = _BY_KIND[part.kind](self._own(reference))
+
+    def loss(self, perturbed: Array) -> Doubles:
+        return self._inner.loss(self._own(perturbed))
+
+    def whitened(self, perturbed: Array) -> Doubles:
+        return self._inner.whitened(self._own(perturbed))
+
+    def _own(self, values: Array) -> Array:
+        own = self._part.of(values)
+        return own if self._part.axis is None else np.ascontiguousarray(np.moveaxis(own, self._part.axis, -1))
+
+
+class _Sum:
+    """An output in parts."""
+
+    def __init__(self, parts: Sequence[Part], reference: Array) -> None:
+        self._parts = [_part(part, reference) for part in parts]
+
+    def loss(self, perturbed: Array) -> Doubles:
+        return np.asarray(sum((part.loss(perturbed) for part in self._parts[1:]), self._parts[0].loss(perturbed)))
+
+    def whitened(self, perturbed: Array) -> Doubles:
+        return np.concatenate([_fold(part.whitened(perturbed)) for part in self._parts], axis=1)
+
+
+def _output(form: LossForm, reference: Array) -> _Output:
+    if isinstance(form, OutputKind):
+        return _BY_KIND[form](reference)
+    return _Sum(form, reference)
+
+
+def _part(part: Part, reference: Array) -> _Output:
+    if part.kind is OutputKind.DETECTIONS:
+        return _Rows(part, reference)
+    return _Columns(part, reference) if part.units else _OfPart(part, reference)
+
+
 _BY_KIND: Mapping[OutputKind, Callable[[Array], _Output]] = {
     OutputKind.LOGITS: _Logits,
     OutputKind.PROBABILITIES: _Probabilities,
     OutputKind.VALUES: _Values,
+    OutputKind.SCORES: _Values,
+    OutputKind.EMBEDDING: _Values,
+    OutputKind.REGRESSION: _Values,
+    OutputKind.DETECTIONS: _Values,
     OutputKind.LABELS: _Labels,
 }
 

@@ -121,7 +121,7 @@ def probe_blocks(
         quantized = outputs(dict.fromkeys(block.nodes, precision))
         probed.append(
             ProbedBlock(
-                block, losses(inspection.model.outputs.compared_kinds, reference, quantized, inspection.model.outputs.compared_weights)
+                block, losses(inspection.model.outputs.compared_forms, reference, quantized, inspection.model.outputs.compared_weights)
             )
         )
         on_block(index + 1, len(blocks))

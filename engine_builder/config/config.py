@@ -42,8 +42,8 @@ class AccuracyConfig:
     metric: Metric | None = field(
         default=None,
         metadata={
-            "description": "Default: top1 with labels, token_f1 with labels of tokens, else agreement for logits, closeness for single "
-            "values and cosine for other outputs; custom where a metric model comes with the job. "
+            "description": "Default: top1 with labels, token_f1 with labels of tokens, agreement where outputs surely hold classes, "
+            "closeness for single scores, else fidelity; custom where a metric model comes with the job. "
             + "".join(f"{metric}: {metric.spec.words}. " for metric in Metric).rstrip()
         },
     )

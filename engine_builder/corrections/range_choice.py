@@ -79,7 +79,7 @@ def choose_ranges(bench: Bench, in_use: InUse, progress: Progress) -> tuple[InUs
         plain = dict.fromkeys(RangeTrial(item.layer_precision) for item in trials)
         every = (*plain, *trials)
         batches = share.batches(min(prepared.batch, share.samples))
-        loss = measure_trials(reference, prepared.probed.kinds, every, batches, weights=prepared.outputs.weights, workers=processors())
+        loss = measure_trials(reference, prepared.probed.forms, every, batches, weights=prepared.outputs.weights, workers=processors())
         return _Losses({item: loss[:, index] for index, item in enumerate(every)})
 
     tried = {name: spans for name, spans in candidates.items() if spans}

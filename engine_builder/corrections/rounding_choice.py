@@ -61,7 +61,7 @@ def choose_rounding(bench: Bench, in_use: InUse, progress: Progress) -> tuple[In
             outputs=prepared.probed.names,
         )
         batches = others.batches(prepared.batch)
-        measured = measure_trials(reference, prepared.probed.kinds, trials, batches, weights=prepared.outputs.weights, workers=processors())
+        measured = measure_trials(reference, prepared.probed.forms, trials, batches, weights=prepared.outputs.weights, workers=processors())
         progress(1.0 if tried else 0.8, f"{len(trials)} layers with {'second-order' if tried else 'nearest'} weights")
         return measured
 

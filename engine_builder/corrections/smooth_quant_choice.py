@@ -43,7 +43,7 @@ def choose_smooth_quants(bench: Bench, in_use: InUse, progress: Progress) -> tup
         reference = ReferenceModel(model, layers, in_use.ranges, prepared.scheme, candidates, axes=probed.axes, outputs=probed.names)
         batches = bench.samples.take(bench.held_out).batches(prepared.batch)
         probes = [LayerPrecision(layer.name, Precision.INT8) for layer in layers]
-        found = measure_layer_losses(reference, probed.kinds, probes, batches, weights=prepared.outputs.weights, workers=processors()).loss
+        found = measure_layer_losses(reference, probed.forms, probes, batches, weights=prepared.outputs.weights, workers=processors()).loss
         progress(1.0 if candidates else 0.5, f"{len(layers)} layers with{'' if candidates else 'out'} SmoothQuant")
         return found
 

@@ -222,7 +222,7 @@ def _loss(
     with closing(backend.open(engine, threads=threads)) as runner:
         judged = ComparedOutputs(runner, compared.compared, inspection.model.axes)
         outputs = run_all(judged, held_out, batch=inspection.calls.scored_batch, workers=run_workers(backend))
-        return losses(compared.compared_kinds, reference, outputs, compared.compared_weights)
+        return losses(compared.compared_forms, reference, outputs, compared.compared_weights)
 
 
 def _floats(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, Floats]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from calibration.accuracy.chance import MARGIN, STANDARD_ERRORS, SURE_STANDARD_ERRORS, Chance, beats, chance_of, fitting_labels
 from calibration.accuracy.measures.classes import by_class
-from calibration.accuracy.metrics import Metric
+from calibration.accuracy.metrics import CLASSES, Metric
 from calibration.accuracy.scores import score
 from calibration.data.dataset import MIN_SAMPLES, CalibrationSet
 from calibration.data.first_statistics import first_statistics
@@ -104,14 +104,19 @@ def answer_warnings(scorer: Scorer, reference: Sequence[Array]) -> tuple[str, ..
         output, name = reference[index], scorer.names[index]
         if len(output) > 1 and bool((output == output[:1]).all()):
             found.append(f"output '{name}' is the same for all {len(output)} validation samples: check what is fed to the model")
-        elif scorer.metric.compares_classes and output.dtype.kind == "f":
+        elif output.dtype.kind == "f" and (scorer.metric.compares_classes or _is_read_as_classes(scorer, index)):
             classes = np.unique(by_class(output).argmax(axis=-1))
             if len(classes) == 1:
+                also = ", so that the change of the probabilities is judged too" if scorer.metric.spec.is_by_kind else ""
                 found.append(
-                    f"the float model gives all {len(output)} validation samples class {classes[0]} (output '{name}'): {scorer.metric} "
-                    "says little of an engine; give samples of every class"
+                    f"the float model gives all {len(output)} validation samples class {classes[0]} (output '{name}'): agreement "
+                    f"says little of an engine{also}; give samples of every class"
                 )
     return tuple(found)
+
+
+def _is_read_as_classes(scorer: Scorer, index: int) -> bool:
+    return scorer.metric.spec.is_by_kind and scorer.judged[index].kinds[0] in CLASSES
 
 
 def label_warnings(

@@ -118,7 +118,7 @@ def _compare(
     except InvalidMetricError as error:  # it took the float model's outputs: what this engine gives is beyond it
         raise BuildError(f"the engine's outputs cannot be scored: {error.detail}", fix=error.fix) from error
     compared = inspection.model.outputs
-    return scores, float(np.mean(losses(compared.compared_kinds, reference, outputs, compared.compared_weights)))
+    return scores, float(np.mean(losses(compared.compared_forms, reference, outputs, compared.compared_weights)))
 
 
 def accuracy(reference: NDArray[np.float64], scores: NDArray[np.float64], budget: Budget) -> Accuracy:

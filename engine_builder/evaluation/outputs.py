@@ -9,6 +9,8 @@
    labels of tokens, the first with one row of several values per token.
 4. Metrics with labels read the first output of classes (of tokens, where those are labelled); agreement reads all outputs of classes, or
    all where there are none; the other metrics read all. A user's own metric reads what its inputs name.
+5. Once the float model has run, its values tell more: the table of kinds (``calibration/accuracy/kinds/table.py``) says how each compared
+   output is judged. Where the evidence leaves several kinds open, each is judged, and the worst counts.
 """
 
 from __future__ import annotations
@@ -18,8 +20,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import onnx
 
+from calibration.accuracy.kinds.evidence import Evidence, endings
+from calibration.accuracy.kinds.part import JudgedOutput, Part
+from calibration.accuracy.kinds.table import judged_output
 from calibration.accuracy.metrics import CLASSES, Metric, OutputKind
-from calibration.data.sample_axes import SampleAxes
+from calibration.data.sample_axes import OutputAxis, SampleAxes
 from calibration.errors import InvalidConfigError, InvalidModelError
 from calibration.execution.onnxruntime_session import Array
 from calibration.onnx_model.foreign_types import FOREIGN
@@ -120,28 +125,82 @@ def output_kinds(
     return tuple(kinds)
 
 
-def default_metric(
-    kinds: Sequence[OutputKind], *, is_labelled: bool, is_per_token: bool = False, are_single: Sequence[bool] = ()
-) -> Metric:
-    """Return the metric where the user names none: top1 with labels, agreement if the first compared output holds classes, else cosine.
-
-    Closeness, in the place of cosine, where no compared output has more than one value a sample.
+def judged_outputs(
+    model: onnx.ModelProto,
+    names: Sequence[str],
+    kinds: Sequence[OutputKind],
+    reference: Sequence[Array],
+    axes: Sequence[OutputAxis],
+    wanted: Mapping[str, OutputKind],
+    inputs: Mapping[str, Array],
+    *,
+    labels: Array | None,
+) -> tuple[JudgedOutput, ...]:
+    """Return how each compared output is judged, by rule 5.
 
     Args:
-        kinds: Kinds of the outputs.
+        model: The prepared model; its big weights may be missing.
+        names: Of the compared outputs.
+        kinds: Theirs by rules 1 to 3.
+        reference: The float model's, each (samples, ...).
+        axes: Where each counts samples.
+        wanted: What the user said, by output name.
+        inputs: Of the same samples, each (samples, ...).
+        labels: Of the same samples, (samples, ...), where there are some.
+    """
+    ends = endings(model)
+    labelled = None if labels is None else next((index for index, kind in enumerate(kinds) if kind in CLASSES), None)
+    shapes = tuple(array.shape[1:] for array in inputs.values())
+    found = []
+    for index, (name, kind, values, axis) in enumerate(zip(names, kinds, reference, axes, strict=True)):
+        end = ends[name]
+        classes = None if end.class_axis is None else axis.place_first(end.class_axis)
+        evidence = Evidence(name, values, end, classes, shapes, index == labelled)
+        found.append(judged_output(evidence, None if kind is OutputKind.IGNORE else wanted.get(name)))
+    return tuple(found)
+
+
+def loss_parts(judged: JudgedOutput, metric: Metric) -> tuple[Part, ...]:
+    """Return the parts whose losses probes add; none where the loss of the kind alone fits.
+
+    A metric that measures in one way decides what an output is; only what shares a tensor with another scale stays apart.
+
+    Args:
+        judged: How the output is judged.
+        metric: The job's.
+    """
+    is_parted = judged.is_mixed or (metric.spec.is_by_kind and not judged.is_plain)
+    return judged.parts if is_parted else ()
+
+
+def loss_kind(judged: JudgedOutput, by_structure: OutputKind, metric: Metric) -> OutputKind:
+    """Return the kind of an output in the loss: by its values too, unless a metric that compares no classes was asked for."""
+    return judged.kinds[0] if metric.spec.is_by_kind or metric.spec.kinds == CLASSES else by_structure
+
+
+def default_metric(
+    judged: Sequence[JudgedOutput], kinds: Sequence[OutputKind], *, is_labelled: bool, is_per_token: bool = False, hides: bool = False
+) -> Metric:
+    """Return the metric where the user names none.
+
+    That is top1 with labels and an output of classes; agreement if all outputs surely hold classes, or labels, of which agreement can fail;
+    closeness if each holds one score a sample; else fidelity.
+
+    Args:
+        judged: How the compared outputs are judged.
+        kinds: Their kinds by rules 1 to 3.
         is_labelled: Whether the validation set has labels.
         is_per_token: Whether these are labels of tokens, which an output holds classes for: token_f1.
-        are_single: Of each output, whether it holds one value a sample.
+        hides: Whether an input takes positions out, which only fidelity leaves out.
     """
     if is_per_token:
         return Metric.TOKEN_F1
     if is_labelled and any(kind in CLASSES for kind in kinds):
         return Metric.TOP1
-    first = next(kind for kind in kinds if kind is not OutputKind.IGNORE)
-    if first in CLASSES:
+    read = [one for one, kind in zip(judged, kinds, strict=True) if kind is not OutputKind.IGNORE]
+    if not hides and all(one.is_certain and one.is_plain and one.kinds[0] in CLASSES for one in read):
         return Metric.AGREEMENT
-    single = [one for one, kind in zip(are_single, kinds, strict=False) if kind is not OutputKind.IGNORE]
-    return Metric.CLOSENESS if single and all(single) else Metric.COSINE
+    return Metric.CLOSENESS if all(one.is_one_score for one in read) else Metric.FIDELITY
 
 
 def scored_outputs(metric: Metric, kinds: Sequence[OutputKind]) -> tuple[int, ...]:

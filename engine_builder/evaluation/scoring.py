@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.accuracy.kinds.judging import counted_of
+from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.labels import one_for_each_sample
 from calibration.accuracy.metric_model import MetricModel
 from calibration.accuracy.metrics import Metric, OutputKind, Truth, names_in_words
@@ -32,6 +34,7 @@ class Scorer:
     weights: tuple[float, ...]  # of the compared outputs
     label_names: tuple[str, ...]
     custom: MetricModel | None
+    judged: tuple[JudgedOutput, ...] = ()  # how each compared output is taken
 
     @property
     def unread(self) -> tuple[str, ...]:
@@ -59,6 +62,8 @@ class Scorer:
             samples.labels,
             weights=[self.weights[index] for index in self.scored],
             label_names=self.label_names,
+            judged=[self.judged[index] for index in self.scored] if self.judged else (),
+            inputs=samples.inputs,
         )
 
 
@@ -71,6 +76,7 @@ def scorer_of(inspection: Inspection, workspace: Workspace) -> Scorer:
         inspection.model.outputs.compared_weights,
         inspection.reference.label_names,
         None if inspection.reference.metric_model is None else MetricModel(workspace.path(inspection.reference.metric_model)),
+        inspection.reference.judged,
     )
 
 
@@ -81,6 +87,7 @@ def new_scorer(
     reference: Sequence[Array],
     samples: CalibrationSet,
     custom: MetricModel | None,
+    judged: Sequence[JudgedOutput],
 ) -> Scorer:
     """Return the scorer of a job that is being inspected, its metric checked.
 
@@ -91,6 +98,7 @@ def new_scorer(
         reference: The float model's compared outputs, each (samples, ...).
         samples: The validation set.
         custom: The user's own metric.
+        judged: How each compared output is taken.
 
     Raises:
         InputError: The metric does not fit the outputs or the labels.
@@ -105,8 +113,8 @@ def new_scorer(
                 f"labels: shape (samples, {labels.shape[1]}) found, (samples,) expected: no output of the model holds classes of tokens",
                 fix=one_for_each_sample(labels),
             )
-        single = [array.size == len(array) for array in reference]
-        metric = default_metric(kinds, is_labelled=labels is not None, is_per_token=bool(per_token), are_single=single)
+        hides = any(counted_of(samples.inputs, array) is not None for array in reference)
+        metric = default_metric(judged, kinds, is_labelled=labels is not None, is_per_token=bool(per_token), hides=hides)
     if settings.label_names is not None and not metric.is_per_token:
         raise InvalidConfigError(
             f"accuracy.label_names: found with the metric {metric}, expected {names_in_words(lambda one: one.is_per_token)}",
@@ -117,7 +125,7 @@ def new_scorer(
     weights = tuple(settings.output_weights.get(name, 1.0) for name in names)
     if custom is not None:
         custom.check(dict(zip(names, reference, strict=True)), labels)
-    return Scorer(metric, scored, tuple(names), weights, settings.label_names or (), custom)
+    return Scorer(metric, scored, tuple(names), weights, settings.label_names or (), custom, tuple(judged))
 
 
 def check_scores(metric: Metric, scores: NDArray[np.float64]) -> None:

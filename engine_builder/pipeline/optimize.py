@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
+from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, Selection, can_decide
 from calibration.codec import value_from_json
@@ -73,6 +74,9 @@ class Observer(Protocol):
     def entered(self, stage: str, progress: float) -> None:
         """Told that a part of the job begins: inspect, ranges, sensitivity, dependency, search, refine or report."""
 
+    def judging(self, outputs: Sequence[JudgedOutput]) -> None:
+        """Told how each compared output is taken, and why, before anything is probed."""
+
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         """Told all trials so far, in the form of the HTTP contract, and the index of the best."""
 
@@ -104,6 +108,7 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
     capabilities = backend_for(config.target, config.gpu, table=targets).capabilities
     observer.entered("inspect", 0.0)
     inspected = run(driver, table.INSPECT, InspectRequest(request.files, inspect_settings(config)))
+    observer.judging(inspected.judged)
     if config.accuracy.confidence is not None:
         wanted = ConfidenceRequest(
             inspected.scores, inspected.metric, config.accuracy.budget, config.accuracy.confidence, config.search.seed

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from calibration.accuracy.kinds.part import JudgedOutput, Part
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.data.sample_axes import SampleAxes
 from calibration.graph.layers import Layer
 from calibration.number_formats.precision import Precision, Scheme
+from calibration.sensitivity.task_losses import LossForm
 from engine_builder.config.config import ShapeRange
 from engine_builder.records.float_plan import BaselineFallback
-from engine_builder.records.probed_outputs import ProbedOutputs
+from engine_builder.records.probed_outputs import ProbedOutputs, forms_of
 from engine_builder.workspace.workspace import FileRef
 
 
@@ -23,6 +25,7 @@ class ModelOutputs:
     kinds: tuple[OutputKind, ...]
     weights: tuple[float, ...] = ()  # of each in the loss; empty: all weigh the same
     for_metric: tuple[int, ...] = ()  # ignored outputs that the user's own metric reads
+    parts: tuple[tuple[Part, ...], ...] = ()  # of each in the loss; none: it is that of the kind
 
     @property
     def compared(self) -> tuple[int, ...]:
@@ -30,9 +33,10 @@ class ModelOutputs:
         return tuple(index for index, kind in enumerate(self.kinds) if kind is not OutputKind.IGNORE or index in self.for_metric)
 
     @property
-    def compared_kinds(self) -> tuple[OutputKind, ...]:
-        """The kinds of the compared outputs."""
-        return tuple(self.kinds[index] for index in self.compared)
+    def compared_forms(self) -> tuple[LossForm, ...]:
+        """What the loss of each compared output is made of."""
+        forms = forms_of(self.kinds, self.parts)
+        return tuple(forms[index] for index in self.compared)
 
     @property
     def compared_weights(self) -> tuple[float, ...]:
@@ -80,6 +84,7 @@ class Reference:
     scored: tuple[int, ...]  # which of the compared outputs the metric reads
     label_names: tuple[str, ...] = ()  # of the classes that token_f1 and span_f1 compare
     metric_model: FileRef | None = None  # the user's own metric
+    judged: tuple[JudgedOutput, ...] = ()  # how each compared output is taken, and why
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,14 @@ only and are judged by them; the loss of a probe comes from the scores, which th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import onnx
 
+from calibration.accuracy.kinds.part import Part
 from calibration.accuracy.metrics import OutputKind
 from calibration.data.sample_axes import OutputAxis, SampleAxes
+from calibration.sensitivity.task_losses import LossForm
 
 _SAME_SHAPE = frozenset({"Cast", "Identity"})
 
@@ -24,9 +26,26 @@ class ProbedOutputs:
     names: tuple[str, ...]
     kinds: tuple[OutputKind, ...]
     axes: SampleAxes
+    parts: tuple[tuple[Part, ...], ...] = field(default=())  # of each, whose losses are added; none: the loss is that of the kind
+
+    @property
+    def forms(self) -> tuple[LossForm, ...]:
+        """What the loss of each is made of."""
+        return forms_of(self.kinds, self.parts)
 
 
-def probed_outputs(model: onnx.ModelProto, names: Sequence[str], kinds: Sequence[OutputKind], axes: SampleAxes) -> ProbedOutputs:
+def forms_of(kinds: Sequence[OutputKind], parts: Sequence[tuple[Part, ...]]) -> tuple[LossForm, ...]:
+    """Return what the loss of each output is made of: its parts where it has some, else its kind."""
+    return tuple(own or kind for kind, own in zip(kinds, parts or ((),) * len(kinds), strict=True))
+
+
+def probed_outputs(
+    model: onnx.ModelProto,
+    names: Sequence[str],
+    kinds: Sequence[OutputKind],
+    axes: SampleAxes,
+    parts: Sequence[tuple[Part, ...]] = (),
+) -> ProbedOutputs:
     """Return the outputs as they are, but for labels from an ArgMax their scores.
 
     Args:
@@ -34,6 +53,7 @@ def probed_outputs(model: onnx.ModelProto, names: Sequence[str], kinds: Sequence
         names: Of its outputs.
         kinds: Of each.
         axes: Where each counts samples.
+        parts: Of each, none where the loss of its kind fits.
     """
     producer = {name: node for node in model.graph.node for name in node.output}
     values = {value.name: value for value in (*model.graph.input, *model.graph.value_info)}
@@ -54,6 +74,7 @@ def probed_outputs(model: onnx.ModelProto, names: Sequence[str], kinds: Sequence
         tuple(name for name, _, _ in probed),
         tuple(kind for _, kind, _ in probed),
         SampleAxes(axes.inputs, tuple(axis for _, _, axis in probed)),
+        tuple(parts),
     )
 
 

@@ -25,6 +25,7 @@ from engine_builder.reporting.tables import (
     dependencies_table,
     engines_table,
     layers_table,
+    outputs_table,
     pairs_table,
     score,
     trials_table,
@@ -68,6 +69,7 @@ def render(body: ReportBody) -> str:
         *(f"<p class=warning><b>Warning:</b> {escape(text)}.</p>" for text in result.warnings),
         _tiles(body),
         f"<h2>Verdict</h2><p><span class='badge {answer}'>{escape(_ANSWERS[answer])}</span> {escape(verdict_in_words(result.verdict))}</p>",
+        _outputs(body),
         _engines(body),
         _sensitivity(body),
         _kernel_times(body),
@@ -204,6 +206,14 @@ def _predictions(body: ReportBody) -> str:
         "that no prediction proposed are left out); loss by the sensitivities and dependencies to second order."
     )
     return _section("Predicted and measured", note, prediction_plot(body.trials, body.predictions))
+
+
+def _outputs(body: ReportBody) -> str:
+    """Return what each output was taken for, why, and the key that changes it."""
+    if not body.result.outputs:
+        return ""
+    key = "<p class=note><code>outputs: {NAME: KIND}</code> in the configuration says otherwise.</p>"
+    return "<h2>What is judged</h2>" + outputs_table(body.result) + key
 
 
 def _notes(notes: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
 
+from calibration.accuracy.metrics import Metric
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.achieved_precision import AchievedPrecision
 from engine_builder.records.corrections import Correction
@@ -34,6 +35,20 @@ def engines_table(result: JobResult) -> str:
         for name, engine in (("baseline", result.baseline), ("chosen", result.chosen))
     ]
     return table(["engine", "median latency", "95th percentile", "calls", "accuracy", "size", "layers per precision"], rows)
+
+
+def outputs_table(result: JobResult) -> str:
+    """Return what each output was taken for, why, and by what it is measured where the metric is fidelity."""
+    rows = [
+        [
+            escape(one.name),
+            " and ".join(one.kinds),
+            escape(one.why),
+            escape(one.measure if result.verdict.metric is Metric.FIDELITY else "-"),
+        ]
+        for one in result.outputs
+    ]
+    return table(["output", "taken for", "because", "measure"], rows)
 
 
 def layers_table(layers: Sequence[ReportedLayer]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.accuracy.verdict import Budget
 from calibration.number_formats.layer_precision import LayerPrecision
@@ -57,6 +58,7 @@ class InspectResult:
     batch: int  # samples in one call of the float model
     processors: int
     sample_seconds: float  # one forward pass of the float model for one sample, at ``batch``, one thread
+    judged: tuple[JudgedOutput, ...] = ()  # how each compared output is taken, and why
 
 
 @dataclass(frozen=True, slots=True)

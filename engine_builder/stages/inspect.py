@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
+from calibration.accuracy.kinds.part import JudgedOutput, Part
 from calibration.accuracy.metric_model import MetricModel
-from calibration.accuracy.metrics import OutputKind
+from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.data.dataset import MIN_SAMPLES, CalibrationSet, read_samples, split_held_out
 from calibration.data.input_axes import possible_axes
 from calibration.data.settings import check_same_settings, make_constant, note_of
@@ -31,7 +32,7 @@ from engine_builder.evaluation.batch_sizes import fixed_batch, profile_shapes, t
 from engine_builder.evaluation.data_warnings import answer_warnings, label_warnings, sample_warnings
 from engine_builder.evaluation.float_scores import FloatModel
 from engine_builder.evaluation.model_calls import settled_batch
-from engine_builder.evaluation.outputs import ComparedOutputs, check_output_names, output_kinds
+from engine_builder.evaluation.outputs import ComparedOutputs, check_output_names, judged_outputs, loss_kind, loss_parts, output_kinds
 from engine_builder.evaluation.run_samples import run_all
 from engine_builder.evaluation.scoring import check_scores, is_per_sample, labelled_tokens, new_scorer, outputs_for_metric
 from engine_builder.records.inspection import Baseline, Calls, Inspection, ModelOutputs, PreparedModel, Reference, Samples
@@ -123,8 +124,20 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         context.progress(0.3 + 0.3 * done / calibration.samples, f"float model runs on {done} of {calibration.samples} calibration samples")
     reference = float_model.outputs(validation, batch, compared, calls.axes, what)
     notes += [f"{held}: taken as it is, since no output of the float model is NaN" for held in specials]
-    scorer = new_scorer(settings, [names[index] for index in compared], [kinds[index] for index in compared], reference, validation, custom)
+    by_structure = [kinds[index] for index in compared]
+    judged_as = judged_outputs(
+        graph,
+        [names[index] for index in compared],
+        by_structure,
+        reference,
+        [calls.axes.outputs[index] for index in compared],
+        settings.output_kinds,
+        validation.inputs,
+        labels=validation.labels,
+    )
+    scorer = new_scorer(settings, [names[index] for index in compared], by_structure, reference, validation, custom, judged_as)
     metric = scorer.metric
+    kinds, parts = _in_loss(kinds, compared, judged_as, metric)
     notes += [f"the metric {metric} does not read the output '{name}': no budget covers it" for name in scorer.unread]
     scores = scorer(reference, reference, validation)
     check_scores(metric, scores)
@@ -150,8 +163,8 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         file=prepared_ref,
         float_type=float_type,
         layers=layers,
-        outputs=ModelOutputs(names, kinds, weights, read),
-        probed=probed_outputs(graph, names, kinds, calls.axes),
+        outputs=ModelOutputs(names, kinds, weights, read, parts),
+        probed=probed_outputs(graph, names, kinds, calls.axes, parts),
         axes=calls.axes,
         batch=batch,
         is_batch_fixed=calls.batch is not None,
@@ -172,6 +185,7 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         scored=scorer.scored,
         label_names=scorer.label_names,
         metric_model=files.metric_model,
+        judged=judged_as,
     )
     engine_calls = Calls(
         timed_shapes=timed,
@@ -202,6 +216,18 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         batch=batch,
         processors=processors(),
         sample_seconds=seconds,
+        judged=judged_as,
+    )
+
+
+def _in_loss(
+    kinds: Sequence[OutputKind], compared: Sequence[int], judged: Sequence[JudgedOutput], metric: Metric
+) -> tuple[tuple[OutputKind, ...], tuple[tuple[Part, ...], ...]]:
+    """Return the kind of each output in the loss, and its parts where the loss is that of several."""
+    taken = {index: one for index, one in zip(compared, judged, strict=True) if kinds[index] is not OutputKind.IGNORE}
+    return (
+        tuple(loss_kind(taken[index], kind, metric) if index in taken else kind for index, kind in enumerate(kinds)),
+        tuple(loss_parts(taken[index], metric) if index in taken else () for index in range(len(kinds))),
     )
 
 

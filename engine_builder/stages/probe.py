@@ -48,7 +48,7 @@ def sensitivity(request: SensitivityRequest, context: StageContext) -> Sensitivi
 
     layer_losses = measure_layer_losses(
         reference,
-        prepared.probed.kinds,
+        prepared.probed.forms,
         wanted,
         share.batches(prepared.batch),
         weights=prepared.outputs.weights,
@@ -69,7 +69,7 @@ def hessian(request: HessianRequest, context: StageContext) -> HessianResult:
     batches = [samples.take(np.arange(i * size, (i + 1) * size) % samples.samples).feeds() for i in range(HESSIAN_BATCHES)]
     traces = measure_traces(
         reference,
-        prepared.probed.kinds,
+        prepared.probed.forms,
         prepared.scheme,
         read_ranges(request.of, workspace).ranges,
         batches,
@@ -99,7 +99,7 @@ def interactions(request: InteractionsRequest, context: StageContext) -> Interac
     reference = _reference(prepared, request.of, workspace)
     tests = measure_pairs(
         reference,
-        prepared.probed.kinds,
+        prepared.probed.forms,
         prepared.layers,
         pairs,
         batches,

@@ -36,6 +36,7 @@ from engine_builder.reporting.body.job_result import (
     PredictedSpeedup,
     ReportedEngine,
     ShippedEngine,
+    TakenOutput,
     reported_verdict,
     result_json,
 )
@@ -205,6 +206,7 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
         environment=judgement.environment,
         speedup=1.0 / judgement.ratio if source is Source.MEASURED else None,
         predicted_speedup=_predicted_speedup(judgement, chosen) if source is Source.PREDICTED else None,
+        outputs=tuple(TakenOutput(one.name, one.kinds, one.why, one.words) for one in found.reference.judged),
     )
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.errors import (
     CalibrationError,
     InputError,
@@ -133,6 +134,10 @@ class _ViewObserver:
 
     def entered(self, stage: str, progress: float) -> None:
         self._view.update(progress, stage)
+
+    def judging(self, outputs: Sequence[JudgedOutput]) -> None:
+        for output in outputs:
+            self._view.line("     " + output.sentence)
 
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         del best  # the summary at the end tells which one was chosen

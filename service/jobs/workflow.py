@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dbos import DBOS, Serializer, SetWorkflowID
 
+from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.errors import OptimizerError, error_from_problem
 from engine_builder.backends.registry import opens_gpu
 from engine_builder.config.config import config_from_json
@@ -178,6 +179,9 @@ class _JobRun:
 
     def entered(self, stage: str, progress: float) -> None:
         self._note(stage, progress, at_once=True)
+
+    def judging(self, outputs: Sequence[JudgedOutput]) -> None:
+        """The result tells it; the jobs table does not."""
 
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         self._deps.store.record_trials(self._job_id, trials, best)

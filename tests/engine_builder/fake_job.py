@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Answer, IntervalMethod, Selection
 from calibration.codec import as_object, json_from_value, value_from_json
@@ -194,6 +195,9 @@ class Watcher:
 
     def entered(self, stage: str, progress: float) -> None:
         self.stages.append((stage, progress))
+
+    def judging(self, outputs: Sequence[JudgedOutput]) -> None:
+        """Nothing to show."""
 
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         self.trials.append((len(trials), best))

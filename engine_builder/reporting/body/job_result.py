@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from calibration.accuracy.metrics import Metric
+from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.accuracy.verdict import AccuracyVerdict, Answer, IntervalMethod, Selection
 from engine_builder.backends.base import Source
 from engine_builder.reporting.body.fields_json import fields_json
@@ -68,6 +68,16 @@ class ShippedEngine:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenOutput:
+    """What an output was taken for."""
+
+    name: str
+    kinds: tuple[OutputKind, ...]  # several: all are judged, since the evidence leaves them open, or parts of the output are of each
+    why: str  # what tells it
+    measure: str  # in words
+
+
+@dataclass(frozen=True, slots=True)
 class JobResult:
     """The outcome. Exactly one of ``speedup`` and ``predicted_speedup`` is given, the former where latencies are measured."""
 
@@ -82,6 +92,7 @@ class JobResult:
     environment: Mapping[str, object]  # processor, versions and threads: what a target says of itself
     speedup: float | None = None  # median latency of the baseline / that of the chosen engine
     predicted_speedup: PredictedSpeedup | None = None
+    outputs: tuple[TakenOutput, ...] = ()  # that are compared with the float model's: what each was taken for
 
     def __post_init__(self) -> None:
         """Refuse a result with no speedup, or with two."""

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
+from calibration.accuracy.kinds.evidence import Evidence
+from calibration.accuracy.kinds.table import judged_output
 from calibration.accuracy.measures.values import WORST_LOSS
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.accuracy.scores import divergence, score
@@ -39,7 +41,8 @@ def test_score_of_the_reference_itself_is_perfect() -> None:
     labels, token_labels = outputs[0].argmax(axis=1), outputs[1].argmax(axis=2)
     for metric in set(Metric) - {Metric.CUSTOM}:
         scored, wanted = (outputs[1:], token_labels) if metric.is_per_token else (outputs, labels)
-        assert score(metric, scored, scored, wanted) == pytest.approx(np.full(6, metric.spec.perfect), abs=1e-15), metric
+        judged = [judged_output(Evidence("y", output)) for output in scored]
+        assert score(metric, scored, scored, wanted, judged=judged) == pytest.approx(np.full(6, metric.spec.perfect), abs=1e-15), metric
 
 
 def test_the_average_over_outputs_follows_their_weights() -> None:

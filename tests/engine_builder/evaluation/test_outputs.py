@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
 import pytest
 
+from calibration.accuracy.kinds.part import JudgedOutput, Part
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.errors import InvalidConfigError, InvalidModelError
 from calibration.graph_passes.normalize import prepare
@@ -27,6 +28,11 @@ def kinds_of(
     calls = calls_of(prepared)
     found = [] if notes is None else notes
     return output_kinds(prepared, output_specs(model), calls.outputs, wanted or {}, is_labelled=is_labelled, notes=found)
+
+
+def taken_for(kinds: Sequence[OutputKind]) -> tuple[JudgedOutput, ...]:
+    """Return outputs that are surely of these kinds."""
+    return tuple(JudgedOutput(f"y{index}", (kind,), (Part(kind),), "it is so") for index, kind in enumerate(kinds))
 
 
 def ending_in(nodes: str, shape: str = "N,4") -> onnx.ModelProto:
@@ -63,7 +69,7 @@ def test_labels_leave_other_outputs_alone_where_one_holds_classes() -> None:
     model = model_from_text("g (float[N,6] x) => (float[N,4] a, float[N,4] y) { y = MatMul(x, w) a = Relu(y) }", {"w": (6, 4)})
     kinds = kinds_of(model, is_labelled=True)
     assert kinds == (VALUES, LOGITS)
-    assert default_metric(kinds, is_labelled=True) is Metric.TOP1
+    assert default_metric(taken_for(kinds), kinds, is_labelled=True) is Metric.TOP1
     assert scored_outputs(Metric.TOP1, kinds) == (1,)
 
 
@@ -110,8 +116,9 @@ def decisions() -> onnx.ModelProto:
 
 def test_decisions_are_compared_where_a_model_gives_nothing_else() -> None:
     assert kinds_of(decisions()) == (OutputKind.LABELS,)
-    assert default_metric((OutputKind.LABELS,), is_labelled=False) is Metric.AGREEMENT
-    assert default_metric((OutputKind.LABELS,), is_labelled=True) is Metric.TOP1
+    kinds = (OutputKind.LABELS,)
+    assert default_metric(taken_for(kinds), kinds, is_labelled=False) is Metric.AGREEMENT
+    assert default_metric(taken_for(kinds), kinds, is_labelled=True) is Metric.TOP1
 
 
 def test_decisions_beside_scores_are_compared_if_the_user_says_so() -> None:
@@ -158,12 +165,16 @@ def test_a_metric_reads_the_outputs_that_it_is_about(metric: Metric, kinds: tupl
         ((LOGITS,), True, Metric.TOP1),
         ((LOGITS,), False, Metric.AGREEMENT),
         ((IGNORE, PROBABILITIES), False, Metric.AGREEMENT),
-        ((VALUES, LOGITS), False, Metric.COSINE),
-        ((VALUES,), True, Metric.COSINE),
+        ((VALUES, LOGITS), False, Metric.FIDELITY),
+        ((VALUES,), True, Metric.FIDELITY),
     ],
 )
 def test_the_metric_follows_the_kinds(kinds: tuple[OutputKind, ...], is_labelled: bool, metric: Metric) -> None:
-    assert default_metric(kinds, is_labelled=is_labelled) is metric
+    assert default_metric(taken_for(kinds), kinds, is_labelled=is_labelled) is metric
+
+
+def test_an_input_that_hides_positions_makes_classes_a_matter_of_fidelity() -> None:
+    assert default_metric(taken_for((LOGITS,)), (LOGITS,), is_labelled=False, hides=True) is Metric.FIDELITY
 
 
 def test_metrics_that_are_always_perfect_are_refused() -> None:

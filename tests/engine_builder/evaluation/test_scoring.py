@@ -293,8 +293,10 @@ def test_scores_beside_boxes_decide_of_an_engine(tmp_path: Path) -> None:
     found = run_job(tmp_path, detector(), samples, samples, {"accuracy": {"min_relative": 0.5}})
     ours, theirs = (plain_outputs(source, samples, 8)[0] for source in (found.engine, detector().SerializeToString()))
     chosen = next(trial for trial in trials_of(found) if trial.fingerprint == found.report["chosen"])
-    mean = theirs[:, 4:].mean(axis=0)
-    alone = float(cosine(theirs[:, 4:] - mean, ours[:, 4:] - mean).mean())
+    change = ours[:, 4:] - theirs[:, 4:]
+    about_mean = 1 - (change**2).mean(axis=(1, 2)) / (theirs[:, 4:] - theirs[:, 4:].mean(axis=0)).var() / 2
+    kept, wanted = ours[:, 4:] >= 0.5, theirs[:, 4:] >= 0.5
+    dice = 2 * (kept & wanted).sum(axis=(1, 2)) / np.maximum(kept.sum(axis=(1, 2)) + wanted.sum(axis=(1, 2)), 1)
     assert chosen.on_all is not None
-    assert chosen.on_all.score == pytest.approx(alone, abs=1e-4)  # the worse part by far
-    assert alone < float(cosine(theirs, ours).mean())
+    assert chosen.on_all.score <= float(np.minimum(dice, about_mean).mean()) + 1e-4  # engines of other batches round otherwise
+    assert chosen.on_all.score < float(cosine(theirs, ours).mean()) - 1e-3  # which sees next to nothing but the boxes

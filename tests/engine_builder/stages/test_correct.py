@@ -90,7 +90,8 @@ def test_a_split_is_disjoint_and_of_whole_batches(count: int, batch: int) -> Non
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_report_shows_corrections_unless_they_are_switched_off(tmp_path: Path, wanted: bool) -> None:
-    finished = run_job(tmp_path, network(), samples(192, large=True), samples(16, large=True), {"calibration": {"repair": wanted}})
+    config = {"calibration": {"repair": wanted}, "outputs": {"y": "logits"}}
+    finished = run_job(tmp_path, network(), samples(192, large=True), samples(16, large=True), config)
     shown = cast(Sequence[Json], finished.report["repairs"])
     assert [item["what"] for item in shown] == ["SmoothQuant", "SmoothQuant", "bias correction"] * wanted
     assert ("x_Mul" in finished.path(finished.outcome.artifacts["model.explicit.onnx"]).read_bytes().decode("latin1")) is wanted

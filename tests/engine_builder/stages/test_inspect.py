@@ -217,7 +217,7 @@ def test_outputs_that_are_nan_are_refused(tmp_path: Path) -> None:
 def test_outputs_that_are_infinite_are_taken(tmp_path: Path) -> None:
     model = model_from_text("g (float[N,6] x) => (float[N,3] y) { h = MatMul(x, w) r = Relu(h) y = Log(r) }", {"w": (6, 3)})
     driver, basics = ranged(tmp_path, model, rows(12))
-    assert inspection_of(driver, basics).reference.metric is Metric.COSINE
+    assert inspection_of(driver, basics).reference.metric is Metric.FIDELITY
 
 
 def test_an_input_may_hold_what_the_model_takes_and_a_note_says_so(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_settings_that_cannot_be_honoured_are_refused(
 
 
 def test_single_values_are_compared_by_closeness_and_cosine_of_them_is_refused(tmp_path: Path) -> None:
-    model = model_from_text("g (float[N,6] x) => (float[N,1] y) { y = MatMul(x, w) }", {"w": (6, 1)})
+    model = model_from_text("g (float[N,6] x) => (float[N,1] y) { h = MatMul(x, w) y = Sigmoid(h) }", {"w": (6, 1)})
     assert inspection(tmp_path / "a", model, rows(12)).reference.metric is Metric.CLOSENESS
     error = problem(tmp_path / "b", model, rows(12), config={"accuracy": {"metric": "cosine", "min_relative": 0.9}})
     assert "cosine compares directions" in error.detail
@@ -263,7 +263,9 @@ def test_single_values_are_compared_by_closeness_and_cosine_of_them_is_refused(t
 def test_outputs_that_the_metric_does_not_read_are_named(tmp_path: Path) -> None:
     text = """g (float[N,6] x) => (float[N,3] p, float[N,4] state) { h = MatMul(x, w) state = Tanh(h) l = MatMul(h, v) p = Softmax(l) }"""
     model = model_from_text(text, {"w": (6, 4), "v": (4, 3)})
-    notes = inspection(tmp_path, model, rows(12)).notes
+    found = inspection(tmp_path / "a", model, rows(12))
+    assert (found.reference.metric, found.notes[1:]) == (Metric.FIDELITY, ())  # which reads all of them
+    notes = inspection(tmp_path / "b", model, rows(12), config={"accuracy": {"metric": "agreement"}}).notes
     assert "the metric agreement does not read the output 'state': no budget covers it" in notes
 
 
@@ -271,11 +273,11 @@ def test_the_kinds_of_outputs_can_be_overridden(tmp_path: Path) -> None:
     wanted = {"outputs": {"hidden": "ignore", "logits": "values"}}
     inspected = inspection(tmp_path, several_outputs(), config=wanted)
     assert inspected.model.outputs.kinds == (OutputKind.IGNORE, OutputKind.VALUES, OutputKind.IGNORE)
-    assert (inspected.reference.metric, inspected.model.outputs.compared, inspected.reference.scored) == (Metric.COSINE, (1,), (0,))
+    assert (inspected.reference.metric, inspected.model.outputs.compared, inspected.reference.scored) == (Metric.FIDELITY, (1,), (0,))
 
 
 def test_an_input_called_labels_is_an_input(tmp_path: Path) -> None:
-    inspected = inspection(tmp_path / "a", input_called_labels())
+    inspected = inspection(tmp_path / "a", input_called_labels(), config={"outputs": {"y": "logits"}})
     assert inspected.reference.metric is Metric.AGREEMENT
     samples = {**samples_for(input_called_labels(), 12), "__labels__": np.zeros(12, np.int64)}
     assert inspection(tmp_path / "b", input_called_labels(), samples).reference.metric is Metric.TOP1

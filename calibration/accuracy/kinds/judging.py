@@ -1,0 +1,52 @@
+"""The score of a sample by each of its outputs: the worst part counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from calibration.accuracy.kinds.part import Array, Booleans, Doubles, JudgedOutput
+from calibration.accuracy.kinds.positions import counted_positions
+from calibration.accuracy.kinds.table import part_scores
+from calibration.accuracy.measures.masks import mask_of
+from calibration.accuracy.metrics import CLASSES
+from calibration.nonfinite import with_far_as_infinite
+
+
+def output_scores(judged: JudgedOutput, reference: Array, output: Array, inputs: Mapping[str, Array]) -> Doubles:
+    """Return the score of each sample by one output, (samples,), at most 1.
+
+    What is masked alike in both, as logits by -inf, says nothing of the values (``masks.py``); classes are masked so on purpose.
+
+    Args:
+        judged: How it is judged.
+        reference: The float model's, (samples, ...).
+        output: An engine's, the same shape.
+        inputs: Of the same samples; they may take positions out.
+    """
+    counted = counted_of(inputs, reference)
+    plain = _without_masked(reference, output) if any(part.kind not in CLASSES for part in judged.parts) else (reference, output)
+    found = [part_scores(part, *((reference, output) if part.kind in CLASSES else plain), counted) for part in judged.parts]
+    return np.asarray(np.min(np.stack(found), axis=0), dtype=np.float64)
+
+
+def counted_of(inputs: Mapping[str, Array], reference: Array) -> Booleans | None:
+    """Return which positions of an output, (samples, positions, ...), count; None where all do."""
+    return (
+        counted_positions(inputs, reference.shape[1])
+        if reference.ndim > 2 or (reference.ndim == 2 and reference.dtype.kind != "f")
+        else None
+    )
+
+
+def _without_masked(reference: Array, output: Array) -> tuple[Array, Array]:
+    if reference.dtype.kind != "f":
+        return reference, output
+    r = with_far_as_infinite(reference.astype(np.float64))
+    mask = mask_of(r)
+    if mask is None:
+        return reference, output
+    x = with_far_as_infinite(output.astype(np.float64))
+    alike = mask.alike(x)
+    return np.where(mask.hidden, 0.0, r), np.where(alike, 0.0, np.where(mask.hidden, np.nan, x))

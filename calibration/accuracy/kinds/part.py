@@ -1,0 +1,104 @@
+"""What is judged of an output: its parts, each of a kind and with the spread that it has over the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.accuracy.metrics import CLASSES, OutputKind
+
+Array = NDArray[np.generic]
+Doubles = NDArray[np.float64]
+Booleans = NDArray[np.bool_]
+
+FEW = 16  # columns that are judged one by one; of more the mean counts, so that a dead one among hundreds does not decide
+LEAST_UNIT = 1e-4  # of the largest spread of a column, that a column is taken to have at least
+LEAST_OF_LEVEL = 1e-3  # of the root mean square: the least spread of values that are next to constant over the data
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of an output, read as a kind. An output that may be of two kinds has a part for each."""
+
+    kind: OutputKind
+    axis: int | None = None  # of the classes or columns, samples first: at least 1; None: the last, and nothing is told by columns
+    places: tuple[int, ...] = ()  # on that axis; none: all of it
+    units: tuple[float, ...] = ()  # spread of each place over the data, or of all; none: each sample's own norm
+    judges_change: bool = False  # of classes: the change of the probabilities counts too, since agreement hardly can fail
+
+    def of(self, values: Array) -> Array:
+        """Return the part's own values, (samples, ...), of the output's."""
+        return values if not self.places or self.axis is None else np.take(values, self.places, axis=self.axis)
+
+    def in_columns(self, values: Array) -> Doubles:
+        """Return the part's own values as (samples, all the rest, columns); without an axis there is one column."""
+        own = np.asarray(self.of(values), dtype=np.float64)
+        if self.axis is None:
+            return own.reshape(len(own), -1, 1)
+        last = np.moveaxis(own, self.axis, -1)
+        return last.reshape(len(own), -1, last.shape[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedOutput:
+    """How one output is judged: the worst of its parts counts."""
+
+    name: str
+    kinds: tuple[OutputKind, ...]  # what it may be; one where the evidence settles it
+    parts: tuple[Part, ...]
+    why: str  # in words that follow the kinds
+    is_certain: bool = True  # nothing else fits, or the user says so
+    is_single: bool = False  # one value a sample
+    words: str = ""  # of the measures, for people
+
+    @property
+    def sentence(self) -> str:
+        """A line for the terminal: name, kinds, why, and the key that changes it."""
+        kinds = " or ".join(self.kinds) if not self.is_mixed else " beside ".join(self.kinds)
+        both = ": both must keep the budget" if len(self.kinds) == 2 and not self.is_mixed else ""
+        both = ": all must keep the budget" if len(self.kinds) > 2 and not self.is_mixed else both
+        other = "" if self.is_said else f'; outputs: {{"{self.name}": KIND}} says otherwise'
+        return f"output '{self.name}' is taken for {kinds} ({self.why}){both}{other}"
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the kinds are those of different places of the output."""
+        return len(self.kinds) > 1 and all(part.places for part in self.parts)
+
+    @property
+    def is_said(self) -> bool:
+        """Whether the kind is the user's word."""
+        return self.why == SAID
+
+    @property
+    def is_one_score(self) -> bool:
+        """Whether the output is one score in 0..1 a sample, of which closeness says all."""
+        return self.kinds == (OutputKind.SCORES,) and self.is_single
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the output is of one piece, read in one way, that the loss of the kind alone fits."""
+        if len(self.parts) != 1 or self.parts[0].units or self.parts[0].judges_change:
+            return False
+        return self.parts[0].kind in PLAIN and (self.parts[0].axis is None or self.parts[0].kind not in CLASSES)
+
+
+SAID = "as outputs says"
+PLAIN = frozenset({OutputKind.LOGITS, OutputKind.PROBABILITIES, OutputKind.LABELS, OutputKind.VALUES, OutputKind.EMBEDDING})
+
+
+def spread_of(columns: Doubles) -> Doubles:
+    """Return the root mean square distance of each column from its mean over the data, (columns,), above 0.
+
+    The mean is of each place over the samples where there are several: what is alike in all samples says nothing of an engine.
+
+    Args:
+        columns: (samples, all the rest, columns), the float model's.
+    """
+    known = np.where(np.isfinite(columns), columns, 0.0)
+    spread = np.sqrt(np.mean((known - known.mean(axis=0)) ** 2, axis=(0, 1)))
+    level = LEAST_OF_LEVEL * np.sqrt(np.mean(known**2, axis=(0, 1)))
+    largest = float(spread.max(initial=0.0))
+    return np.asarray(np.maximum(np.maximum(spread, level), LEAST_UNIT * largest if largest > 0 else 1.0), dtype=np.float64)
