@@ -27,6 +27,7 @@ bench: $(DEV) $(BENCH_MODELS)/models.json ## compare the orders of the search, r
 	$(BIN)/python -m benchmarks.jobs
 	$(BIN)/python -m benchmarks.cost --models $(BENCH_MODELS)
 	$(BIN)/python -m benchmarks.integer_schemes
+	$(BIN)/python -m benchmarks.verdicts
 	$(BIN)/python -m benchmarks.plans --models $(MODELS)
 
 $(BENCH_MODELS)/models.json: | $(DEV)
