@@ -2,7 +2,7 @@
 
 A *front* is a row of engines, each faster and usually less accurate than the one before: the first layers of a random order in int8, as the
 search builds them, or with weights that went through 4 bits and back (simulated: no CPU kernel has them). Speeds are nominal, so that they
-say nothing about a machine: an engine with a share s of its layers low takes 1 - 0.5 s of float's time at int8, 1 - 0.6 s at 4 bits.
+say nothing about a machine: an engine with a share s of its layers quantized takes 1 - 0.5 s of float's time at int8, 1 - 0.6 s at 4 bits.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from benchmarks.order_judging import low_network
+from benchmarks.order_judging import quantized_network
 from benchmarks.order_measurements import Draw, Kind, Network, measured_draw, read_network
 from calibration.data.dataset import read_samples
 from calibration.onnx_model.model_io import input_specs, read_model
 from engine_builder.backends.onnxruntime.cpu import session_options
 from examples.fashion_mnist.prepare import MODELS, write_calibration, write_validation
 
-SHARES = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)  # of the layers, low
-SAVED = {Kind.INT8: 0.5, Kind.INT4: 0.6}  # of float's time, by an engine with every layer low
+SHARES = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)  # of the layers, quantized
+SAVED = {Kind.INT8: 0.5, Kind.INT4: 0.6}  # of float's time, by an engine with every layer quantized
 ORDERS = 2  # random orders of each network and precision
 BATCH = 64
 
@@ -64,14 +64,14 @@ def example_fronts(names: Sequence[str] = tuple(MODELS), *, orders: int = ORDERS
 def _front(
     network: Network, kind: Kind, draw: Draw, seed: int, pictures: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    decisions = network.decisions(kind.precision)
-    order = np.random.default_rng(seed).permutation(len(decisions))
-    counts = sorted({max(1, round(share * len(decisions))) for share in SHARES})
+    layer_precisions = network.layer_precisions(kind.precision)
+    order = np.random.default_rng(seed).permutation(len(layer_precisions))
+    counts = sorted({max(1, round(share * len(layer_precisions))) for share in SHARES})
     engines = []
     for count in counts:
-        low = [decisions[index] for index in order[:count]]
-        engines.append(_logits(network, low_network(network, low, draw).SerializeToString(), pictures))
-    return 1.0 - SAVED[kind] * np.array(counts) / len(decisions), np.stack(engines)
+        quantized = [layer_precisions[index] for index in order[:count]]
+        engines.append(_logits(network, quantized_network(network, quantized, draw).SerializeToString(), pictures))
+    return 1.0 - SAVED[kind] * np.array(counts) / len(layer_precisions), np.stack(engines)
 
 
 def _logits(network: Network, model: bytes, pictures: NDArray[np.float32]) -> NDArray[np.float32]:

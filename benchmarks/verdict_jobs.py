@@ -13,6 +13,7 @@ keeps none apart. Rules, each of which takes the fastest engine that it lets thr
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,13 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.verdict_populations import Population
-from calibration.accuracy.intervals import PairedTable, chance_over_budget, margin
+from calibration.accuracy.intervals import PairedTable, margin
 from calibration.accuracy.margins.change_posterior import change_draws
 from calibration.accuracy.margins.change_shares import expected_changes
 from calibration.accuracy.margins.decision_margins import DecisionMargins
-from calibration.accuracy.verdict import meets_with_confidence
-from engine_builder.search.shipping_rule import is_likely_inside, is_surely_inside, is_worth_it, surely_inside_in_order
+from calibration.accuracy.paired_claims import is_surely_inside, meets_with_confidence
+from calibration.accuracy.verdict import MOST_LIKELY_OVER
+from calibration.process.lazy_import import deferred
+from engine_builder.search.shipping_rule import is_worth_it
 from engine_builder.timing import RelativeLatency
+
+special = deferred("scipy.special")
 
 CONFIDENCE = 0.95
 DRAWS = 500  # of each posterior
@@ -87,7 +92,11 @@ def _passed(
     """Return which engines each rule lets through."""
     ratio, passed = 1.0 - budget, {rule: [False] * len(engines) for rule in RULES}
     tables, can_gain = [engine.table for engine in engines], engines[0].can_gain
-    sure = surely_inside_in_order(tables, ratio, CONFIDENCE, can_gain=can_gain, probabilities_over_budget=probabilities)
+    alone = (
+        is_surely_inside(table, ratio, CONFIDENCE, can_gain=can_gain, probability_over_budget=probability)
+        for table, probability in zip(tables, probabilities, strict=True)
+    )
+    sure = sum(1 for _ in itertools.takewhile(bool, alone))  # slowest first
     for index, engine in enumerate(engines):
         table = tables[index]
         passed["count"][index] = margin(table, ratio) >= -_ROUNDING
@@ -95,7 +104,7 @@ def _passed(
         relative = RelativeLatency(float(latency[index]), 0.0)
         are_equal = bool(np.array_equal(engine.engine, engine.reference))
         is_worth = is_worth_it(relative, are_outputs_equal=are_equal)
-        passed["margins"][index] = is_worth and is_likely_inside(probabilities[index])
+        passed["margins"][index] = is_worth and probabilities[index] < MOST_LIKELY_OVER
         passed["margins, 95%"][index] = is_worth and index < sure
         passed["margins, 95%, any"][index] = is_worth and is_surely_inside(
             table, ratio, CONFIDENCE, can_gain=can_gain, probability_over_budget=probabilities[index], chosen_from=len(engines)
@@ -112,6 +121,23 @@ def _choice(
         return Choice(1.0, False, 0.0)
     fastest = min(fitting, key=lambda index: float(latency[index]))
     return Choice(float(latency[fastest]), bool(is_over[fastest]), probabilities[fastest])
+
+
+def chance_over_budget(table: PairedTable, ratio: float, rng: np.random.Generator, *, can_gain: bool = True, draws: int = 40_000) -> float:
+    """Return what counts alone say: the probability that the budget is exceeded, from the prior of Jeffreys (1/2 in every possible cell).
+
+    Args:
+        table: The paired scores.
+        ratio: The share r of the baseline's accuracy to keep, 0-1.
+        rng: Draws from the posterior.
+        can_gain: Whether the baseline can be wrong at all; if not, the answer is the closed form of a beta distribution.
+        draws: How many.
+    """
+    if not can_gain:
+        return float(special.betaincc(table.lost + 0.5, table.both + 0.5, 1 - ratio))
+    counts = np.array([table.both, table.lost, table.gained, table.wrong], dtype=np.float64) + 0.5
+    cells = rng.standard_gamma(counts, size=(draws, 4))
+    return float(np.mean(cells @ np.array([1 - ratio, -ratio, 1.0, 0.0]) < 0))
 
 
 def _drop(engine: DecisionMargins) -> float:

@@ -13,7 +13,7 @@ from scipy import stats
 from benchmarks.verdict_jobs import CONFIDENCE, RULES, Job
 from calibration.accuracy.intervals import PairedTable
 from calibration.accuracy.margins.selection import corrected_confidence
-from calibration.accuracy.verdict import meets_with_confidence
+from calibration.accuracy.paired_claims import meets_with_confidence
 
 BINS = (0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)  # of stated probabilities
 CHOSEN_FROM = (1, 8)  # engines of the closed form

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, cast
 
+from calibration.accuracy.resolution import inside_in_words
 from calibration.errors import OptimizerError
 from examples.fashion_mnist.prepare import MODELS, write_calibration, write_validation
 from examples.remeasure import Measurement, measure
@@ -174,7 +175,7 @@ def _doubt_lines(verdict: Mapping[str, object]) -> tuple[str, ...]:
     if verdict["answer"] != "met_on_sample" or not isinstance(chance, float):
         return ()
     settle = f"; at these rates {needed:,} samples would settle it" if isinstance(needed, int) else ""
-    return (f"              the chance that the budget is missed on all data is {chance:.0%}{settle}",)
+    return (f"              {inside_in_words(chance)}{settle}",)
 
 
 def _latency(side: Mapping[str, object]) -> str:
@@ -197,7 +198,7 @@ def _end(number: int, _: FrameType | None) -> NoReturn:
 
 _VERDICTS = {
     "met": "the budget is met, at the confidence stated",
-    "met_on_sample": "the budget is met on these samples, which are too few to be certain of all data",
+    "met_on_sample": "the budget is likely met, although these samples are too few to be certain",
     "not_met": "the budget is not met",
 }
 

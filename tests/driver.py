@@ -60,6 +60,7 @@ class Driver:
     targets: Targets = field(default_factory=lambda: BACKENDS)
     calls: list[str] = field(default_factory=list)
     entered_stages: list[str] = field(default_factory=list)
+    noted_texts: list[str] = field(default_factory=list)
     trials: Sequence[Mapping[str, object]] = ()
     results: dict[str, Json] = field(default_factory=dict)
 
@@ -102,6 +103,9 @@ class Driver:
 
     def judging(self, outputs: Sequence[JudgedOutput]) -> None:
         """Nothing to show."""
+
+    def noted(self, text: str) -> None:
+        self.noted_texts.append(text)
 
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         self.trials = list(trials)

@@ -176,33 +176,6 @@ def t_bounds(values: NDArray[np.float64], confidence: float) -> tuple[float, flo
     return mean - reach, mean + reach
 
 
-def chance_below_zero(values: NDArray[np.float64]) -> float:
-    """Return the probability that the mean behind ``values`` (samples,) is below zero, by Student's t with a flat prior."""
-    n = len(values)
-    mean = float(values.mean())
-    spread = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
-    if spread <= _TINY * max(1.0, abs(mean)):
-        return 0.0 if mean >= 0 else 1.0
-    return float(special.stdtr(n - 1, -mean / spread))
-
-
-def chance_over_budget(table: PairedTable, ratio: float, rng: np.random.Generator, *, can_gain: bool = True, draws: int = 40_000) -> float:
-    """Return the posterior probability that theta < 0, from the prior of Jeffreys (1/2 in every possible cell).
-
-    Args:
-        table: The paired scores.
-        ratio: The share r of the baseline's accuracy to keep, 0-1.
-        rng: Draws from the posterior.
-        can_gain: Whether the baseline can be wrong at all; if not, the answer is the closed form of a beta distribution.
-        draws: How many.
-    """
-    if not can_gain:
-        return float(special.betaincc(table.lost + 0.5, table.both + 0.5, 1 - ratio))
-    counts = np.array([table.both, table.lost, table.gained, table.wrong], dtype=np.float64) + 0.5
-    cells = rng.standard_gamma(counts, size=(draws, 4))
-    return float(np.mean(cells @ np.array([1 - ratio, -ratio, 1.0, 0.0]) < 0))
-
-
 def _likeliest_cells(counts: Sequence[int], offsets: Sequence[float], n: int) -> list[float]:
     """Return the cells p (4,) that maximise the likelihood of ``counts`` subject to sum p_i offsets_i = 0."""
     highest, lowest = max(offsets), min(offsets)

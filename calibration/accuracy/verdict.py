@@ -1,47 +1,54 @@
 """Whether an engine keeps its accuracy budget, and how sure that is.
 
-An engine meets a relative budget r when metric(engine) >= r * metric(baseline), and an absolute one when the mean over the samples is
-inside it. Either way there is a margin theta that must not be negative, drop = budget - theta, and three answers:
+An engine meets a relative budget r when metric(engine) >= r * metric(baseline), and an absolute one when the mean over all data is
+inside it. Either way there is a slack theta that must not be negative, drop = budget - theta, and the samples say how likely it is
+(``drop_posterior.py``). Three answers:
 
-1. ``met``: the interval of the drop lies inside the budget. For 0/1 scores the interval is the wider of the score bound and an exact
-   one (``intervals.py``), so that a wrong ``met`` at 95% happens at most 5% of the time. For real-valued scores it is the BCa
-   bootstrap's, from 1000 samples on, with one more sample as bad as the worst one seen: where one sample in a hundred carries the whole
-   error, a wrong ``met`` falls from 9% to 5%. With fewer samples no interval of a mean can be trusted, and the answer is never ``met``.
-2. ``met_on_sample``: the drop on these samples lies inside the budget, but that of all data may not.
-3. ``not_met``: it does not even on these samples.
+1. ``met``: with the verdict's confidence. The interval of the drop lies inside the budget, and the probability of being over it is low.
+   For 0/1 scores the interval is the wider of the score bound and an exact one (``intervals.py``), so that a wrong ``met`` at 95%
+   happens at most 5% of the time. For real-valued scores it is the BCa bootstrap's, from 1000 samples on, with one more sample as bad as
+   the worst one seen: where one sample in a hundred carries the whole error, a wrong ``met`` falls from 9% to 5%. With fewer samples no
+   interval of a mean can be trusted, and the answer is never ``met``. Where the engine was chosen among K by the same samples, the level
+   is shared out among them: 1 - (1 - confidence) / K.
+2. ``met_on_sample``: as far as these samples tell, the engine is more likely inside the budget than not.
+3. ``not_met``: it is not. A drop on the samples inside the budget is not enough: few samples of an engine that loses 2% often lose none.
 """
 
 from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.accuracy.drop_posterior import DropEvidence, probabilities_over, slack_draws
 from calibration.accuracy.intervals import (
     PairedTable,
     bca_bounds,
-    chance_below_zero,
-    chance_over_budget,
     drop_upper_bound,
-    is_drop_below,
-    margin,
     margin_bounds,
-    proportion_lower_bound,
-    score_statistic,
     t_bounds,
 )
+from calibration.accuracy.margins.decision_margins import DecisionMargins
+from calibration.accuracy.margins.selection import corrected_confidence
 from calibration.accuracy.metrics import Metric
+from calibration.accuracy.paired_claims import (
+    ROUNDING,
+    exact_budget,
+    is_surely_inside,
+    least_samples,
+    meets_with_confidence,
+    samples_for_claim,
+)
 from calibration.process.lazy_import import deferred
 
 special = deferred("scipy.special")
 
 MIN_BOOTSTRAP_SAMPLES = 1000
 DEFAULT_CONFIDENCE = 0.95
+MOST_LIKELY_OVER = 0.5  # probability of being over the budget with which an engine is no longer taken for inside
 
 
 class Answer(enum.StrEnum):
@@ -131,6 +138,8 @@ def judge(
     confidence: float = DEFAULT_CONFIDENCE,
     selection: Selection,
     rng: np.random.Generator,
+    probability_over_budget: float | None = None,
+    chosen_from: int = 1,
 ) -> AccuracyVerdict:
     """Return whether ``engine`` keeps the budget.
 
@@ -142,20 +151,28 @@ def judge(
         confidence: Of each end of the interval, 0.5-1: a wrong ``met`` happens at most 1 - confidence of the time.
         selection: Whether the samples were also used by the search.
         rng: For the bootstrap and the posterior.
+        probability_over_budget: What all engines of the job say together (``drop_posterior``); by default what this one says alone.
+        chosen_from: How many engines could have been chosen by the same samples; 1 for samples that the search did not see.
     """
     baseline, engine = _checked(baseline, engine)
+    if probability_over_budget is None:
+        evidence = drop_evidence(metric, baseline, engine, budget)
+        probability_over_budget = probabilities_over(slack_draws([evidence], rng, are_chosen_from=False))[0]
+    tested = corrected_confidence(confidence, chosen_from)
     if budget.min_relative is not None and _is_paired(metric, baseline, engine):
-        return _judge_paired(metric, _table(baseline, engine), budget.min_relative, confidence, selection, rng)
+        table = _table(baseline, engine)
+        return _judge_paired(metric, table, budget.min_relative, confidence, selection, probability_over_budget, chosen_from)
     margins = budget.margins(baseline, engine)
     n, theta = len(margins), float(margins.mean())
     is_bootstrapped = n >= MIN_BOOTSTRAP_SAMPLES
     if is_bootstrapped:
-        low, high = bca_bounds(np.append(margins, margins.min()), confidence, rng)
+        (low, high), (lowest, _) = (bca_bounds(np.append(margins, margins.min()), level, rng) for level in (confidence, tested))
     else:
-        low, high = t_bounds(margins, confidence)
+        (low, high), lowest = t_bounds(margins, confidence), -np.inf
+    is_sure = lowest >= -ROUNDING and probability_over_budget <= 1.0 - confidence
     largest = budget.largest_drop(float(baseline.mean()))
     return AccuracyVerdict(
-        answer=_answer(theta, is_decided=is_bootstrapped and low >= -_ROUNDING),
+        answer=_answer(probability_over_budget, is_sure=is_sure),
         metric=metric,
         baseline=float(baseline.mean()),
         engine=float(engine.mean()),
@@ -166,25 +183,10 @@ def judge(
         n=n,
         flips=int(np.count_nonzero(baseline != engine)),
         budget=largest,
-        probability_over_budget=chance_below_zero(margins),
-        samples_needed=_samples_for_mean(margins, confidence, is_decided=is_bootstrapped and low >= -_ROUNDING),
+        probability_over_budget=probability_over_budget,
+        samples_needed=_samples_for_mean(margins, tested, is_decided=is_sure),
         selection=selection,
     )
-
-
-def meets_with_confidence(table: PairedTable, ratio: float, confidence: float, *, can_gain: bool) -> bool:
-    """Return whether both the score bound and the exact bound on the margin lie inside the budget.
-
-    Args:
-        table: The paired 0/1 scores.
-        ratio: The share of the baseline's accuracy to keep, 0-1.
-        confidence: Of each bound, 0.5-1: true of an engine over the budget at most 1 - confidence of the time.
-        can_gain: Whether the engine can be right where the baseline is wrong; it cannot where the baseline is right by definition.
-    """
-    if margin(table, ratio) <= 0 or score_statistic(table, ratio, 0.0) < NormalDist().inv_cdf(confidence):
-        return False  # the cheap one is asked first: it does not even import scipy
-    allowed, left = _exact_budget(table, ratio, confidence, can_gain)
-    return is_drop_below(allowed, table.n, table.lost, table.gained, left, can_gain=can_gain)
 
 
 def can_decide(
@@ -205,7 +207,7 @@ def can_decide(
     if n < 1:
         return False
     can_gain = not metric.is_perfect_by_definition
-    flips = min(n, math.ceil(flip_rate * n - _ROUNDING))
+    flips = min(n, math.ceil(flip_rate * n - ROUNDING))
     gained = flips // 2 if can_gain else 0
     table = PairedTable(both=n - flips, lost=flips - gained, gained=gained, wrong=0)
     return meets_with_confidence(table, budget.min_relative, confidence, can_gain=can_gain)
@@ -229,21 +231,22 @@ def smallest_n(budget: Budget, confidence: float, *, metric: Metric = Metric.AGR
     def is_enough(n: int) -> bool:
         return meets_with_confidence(PairedTable(both=n, lost=0, gained=0, wrong=0), ratio, confidence, can_gain=can_gain)
 
-    return _least(is_enough, 1, precision=0.0)
+    return least_samples(is_enough, 1)
 
 
 def _judge_paired(
-    metric: Metric, table: PairedTable, ratio: float, confidence: float, selection: Selection, rng: np.random.Generator
+    metric: Metric, table: PairedTable, ratio: float, confidence: float, selection: Selection, probability: float, chosen_from: int
 ) -> AccuracyVerdict:
     can_gain = not metric.is_perfect_by_definition
-    theta, largest = margin(table, ratio), (1 - ratio) * table.baseline
+    largest = (1 - ratio) * table.baseline
     low, high = margin_bounds(table, ratio, confidence)
-    allowed, left = _exact_budget(table, ratio, confidence, can_gain)
+    allowed, left = exact_budget(table, ratio, confidence, can_gain=can_gain)
     low = min(low, allowed - drop_upper_bound(table.n, table.lost, table.gained, left, can_gain=can_gain))
-    answer = _answer(theta, is_decided=low >= 0)
+    is_sure = is_surely_inside(table, ratio, confidence, can_gain=can_gain, probability_over_budget=probability, chosen_from=chosen_from)
+    tested = corrected_confidence(confidence, chosen_from)
     least_drop = -1.0 if can_gain else 0.0
     return AccuracyVerdict(
-        answer=answer,
+        answer=_answer(probability, is_sure=is_sure),
         metric=metric,
         baseline=table.baseline,
         engine=table.engine,
@@ -254,60 +257,56 @@ def _judge_paired(
         n=table.n,
         flips=table.lost + table.gained,
         budget=largest,
-        probability_over_budget=chance_over_budget(table, ratio, rng, can_gain=can_gain),
-        samples_needed=table.n if answer is Answer.MET else _samples_for_table(table, ratio, confidence, can_gain),
+        probability_over_budget=probability,
+        samples_needed=table.n if is_sure else samples_for_claim(table, ratio, tested, can_gain=can_gain),
         selection=selection,
     )
 
 
-def _exact_budget(table: PairedTable, ratio: float, confidence: float, can_gain: bool) -> tuple[float, float]:
-    """Return the least drop that may still be allowed, (1 - r) P(baseline right), and the confidence left for the bound on the drop."""
-    if not can_gain:
-        return 1 - ratio, confidence
-    alpha = 1 - confidence
-    baseline = proportion_lower_bound(table.both + table.lost, table.n, 1 - _BASELINE_LEVEL * alpha)
-    return (1 - ratio) * baseline, 1 - (1 - _BASELINE_LEVEL) * alpha
+def drop_evidence(
+    metric: Metric,
+    baseline: NDArray[np.float64],
+    engine: NDArray[np.float64],
+    budget: Budget,
+    *,
+    margins: DecisionMargins | None = None,
+    are_outputs_equal: bool = False,
+) -> DropEvidence:
+    """Return what the scores of an engine say of its budget.
 
-
-def _samples_for_table(table: PairedTable, ratio: float, confidence: float, can_gain: bool) -> int | None:
-    if margin(table, ratio) <= _ROUNDING:
-        return None
-
-    def is_enough(n: int) -> bool:
-        lost, gained = math.ceil(table.lost * n / table.n - _ROUNDING), math.floor(table.gained * n / table.n + _ROUNDING)
-        wrong = min(n - lost - gained, math.floor(table.wrong * n / table.n + _ROUNDING))
-        return meets_with_confidence(PairedTable(n - lost - gained - wrong, lost, gained, wrong), ratio, confidence, can_gain=can_gain)
-
-    return _least(is_enough, table.n + 1, precision=_SAMPLES_PRECISION)
+    Args:
+        metric: What the scores are.
+        baseline: (samples,) the float model's scores.
+        engine: (samples,) the engine's scores on the same samples.
+        budget: How much may be lost.
+        margins: Of the same samples, where they are known; taken where the scores are their signs.
+        are_outputs_equal: Whether the engine's outputs are the float model's bit for bit.
+    """
+    allowed = budget.margins(baseline, baseline)
+    is_paired = budget.min_relative is not None and _is_paired(metric, baseline, engine)
+    can_gain = not metric.is_perfect_by_definition
+    if margins is not None and not (
+        is_paired and np.array_equal(margins.reference > 0, baseline == 1.0) and np.array_equal(margins.engine > 0, engine == 1.0)
+    ):
+        margins = None  # the scores are of something else
+    worse = allowed - budget.margins(baseline, engine)
+    return DropEvidence(allowed, worse, is_paired, can_gain, budget.min_relative, margins, are_outputs_equal)
 
 
 def _samples_for_mean(margins: NDArray[np.float64], confidence: float, *, is_decided: bool) -> int | None:
     theta = float(margins.mean())
     if is_decided:
         return len(margins)
-    if theta <= _ROUNDING or len(margins) == 1:
+    if theta <= ROUNDING or len(margins) == 1:
         return None
     needed = math.ceil((float(special.ndtri(confidence)) * float(margins.std(ddof=1)) / theta) ** 2)
     return max(needed, MIN_BOOTSTRAP_SAMPLES, len(margins) + 1 if len(margins) >= MIN_BOOTSTRAP_SAMPLES else 0)
 
 
-def _least(is_enough: Callable[[int], bool], start: int, *, precision: float) -> int | None:
-    """Return the least n >= start that is enough, to a relative precision; None beyond a billion."""
-    low, high = start - 1, start
-    while not is_enough(high):
-        low, high = high, high * 2
-        if high > _MOST_SAMPLES:
-            return None
-    while high - low > max(1, int(precision * high)):
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle, high)
-    return high
-
-
-def _answer(theta: float, *, is_decided: bool) -> Answer:
-    if theta < -_ROUNDING:
-        return Answer.NOT_MET
-    return Answer.MET if is_decided else Answer.MET_ON_SAMPLE
+def _answer(probability_over_budget: float, *, is_sure: bool) -> Answer:
+    if is_sure:
+        return Answer.MET
+    return Answer.MET_ON_SAMPLE if probability_over_budget < MOST_LIKELY_OVER else Answer.NOT_MET
 
 
 def _is_paired(metric: Metric, baseline: NDArray[np.float64], engine: NDArray[np.float64]) -> bool:
@@ -325,7 +324,7 @@ def _table(baseline: NDArray[np.float64], engine: NDArray[np.float64]) -> Paired
 
 def _difference(budget: float, margin: float) -> float:
     """Return the drop that leaves the margin of the budget: exactly zero where only the rounding of their sums parts the two."""
-    return 0.0 if abs(budget - margin) <= _ROUNDING * abs(budget) else budget - margin
+    return 0.0 if abs(budget - margin) <= ROUNDING * abs(budget) else budget - margin
 
 
 def _checked(baseline: NDArray[np.float64], engine: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -335,9 +334,3 @@ def _checked(baseline: NDArray[np.float64], engine: NDArray[np.float64]) -> tupl
     if not (np.isfinite(baseline).all() and np.isfinite(engine).all()):
         raise ValueError("scores must be finite")
     return baseline, engine
-
-
-_ROUNDING = 1e-12  # a drop that is exactly the budget is inside it, however its sums were rounded
-_BASELINE_LEVEL = 0.02  # share of the error probability that is paid for not knowing the baseline's accuracy
-_SAMPLES_PRECISION = 0.01
-_MOST_SAMPLES = 10**9

@@ -18,13 +18,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.base import Engine
 from engine_builder.baseline.float_regions import Block, ProbedBlock
 from engine_builder.bisection import Bisection
+from engine_builder.evaluation.measurement import EngineScores
 from engine_builder.records.float_plan import BaselineFallback, BlockLoss, FloatAttempt, FloatPlan
 from engine_builder.timing import MIN_GAIN
 
@@ -36,7 +34,7 @@ class Tried:
     plan: FloatPlan
     attempt: FloatAttempt
     engine: Engine | None = None
-    scores: NDArray[np.float64] | None = None  # of each validation sample, (samples,)
+    scores: EngineScores | None = None
     refused: tuple[str, ...] = ()  # layers that the builder gave another float type than the plan
 
 

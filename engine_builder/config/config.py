@@ -16,7 +16,7 @@ from calibration.ranges.range_table import RangeMethod
 from engine_builder.config.builder_options import BuilderConfig
 from engine_builder.config.schema import describe, read
 
-DEFAULT_MIN_RELATIVE = 0.9999
+DEFAULT_MIN_RELATIVE = 0.99
 
 
 class ExactOn(enum.StrEnum):
@@ -37,7 +37,7 @@ class Order(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AccuracyConfig:
-    """The accuracy budget: one of ``min_relative``, ``max_nmse`` and ``min_psnr``; 0.9999 of the float model's score if none is given."""
+    """The accuracy budget: one of ``min_relative``, ``max_nmse`` and ``min_psnr``; 0.99 of the float model's score if none is given."""
 
     metric: Metric | None = field(
         default=None,
@@ -67,7 +67,8 @@ class AccuracyConfig:
         metadata={
             "minimum": 0.5,
             "exclusiveMaximum": 1,
-            "description": "Demand that the budget be met with this confidence; without it a budget met on the samples is accepted.",
+            "description": "Demand that the budget be met with this confidence; without it an engine that is more likely inside the budget "
+            "than not is accepted.",
         },
     )
     label_names: tuple[str, ...] | None = field(

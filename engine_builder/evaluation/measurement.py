@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.metrics import Metric
-from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, Budget, can_decide
+from calibration.accuracy.drop_posterior import probabilities_over, slack_draws
+from calibration.accuracy.margins.decision_margins import DecisionMargins
+from calibration.accuracy.margins.metric_margins import margins_of
+from calibration.accuracy.measures.classes import by_class
+from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.accuracy.verdict import drop_evidence
 from calibration.codec import json_from_value
 from calibration.data.dataset import CalibrationSet
 from calibration.errors import InvalidMetricError
@@ -26,32 +30,46 @@ from engine_builder.errors import BuildError
 from engine_builder.evaluation.batch_sizes import timed_call
 from engine_builder.evaluation.outputs import ComparedOutputs
 from engine_builder.evaluation.run_samples import run_all, run_workers
-from engine_builder.evaluation.scoring import scorer_of
+from engine_builder.evaluation.scoring import Scorer, scorer_of
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import SEARCH_SHARE, Accuracy, Latency
+from engine_builder.search.confidence import keeps_some_apart
+from engine_builder.stage_io.measuring import Decided
 from engine_builder.timing import Timing, relative_latency
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
 TRIAL_SECONDS = 1.2  # of interleaved runs of both engines, at most
 MIN_RUNS, MAX_RUNS = 18, 5000
+SEARCH_DRAWS = 500  # of each engine's posterior; the verdict draws more
 ROUNDING = 1e-12  # a mean of float64 scores may miss the budget by this and still be on it
 
 
-def fits(reference: NDArray[np.float64], scores: NDArray[np.float64], metric: Metric, config: Config) -> bool:
+@dataclass(frozen=True, slots=True, eq=False)
+class EngineScores:
+    """What an engine does on validation samples."""
+
+    scores: NDArray[np.float64]  # of each sample, (samples,)
+    margins: DecisionMargins | None = None  # how clearly the float model and the engine decided, where scores are decisions by classes
+    are_outputs_equal: bool = False  # to the float model's, bit for bit, on every sample
+
+    def of(self, samples: NDArray[np.int64]) -> EngineScores:
+        """Return those of these samples, by index."""
+        margins = None if self.margins is None else self.margins.of(samples)
+        return EngineScores(self.scores[samples], margins, self.are_outputs_equal)
+
+
+def fits(reference: NDArray[np.float64], engine: EngineScores, metric: Metric, config: Config) -> bool:
     """Return whether an engine meets the budget on the samples that the search may look at.
 
     Args:
         reference: The float model's scores, (samples,).
-        scores: The engine's, (samples,).
+        engine: The engine's.
         metric: What the scores are.
         config: The job's settings.
     """
-    budget, whole = config.accuracy.budget, accuracy(reference, scores, config.accuracy.budget)
-    half = search_half(len(scores), config.search.seed)
-    confidence = config.accuracy.confidence or DEFAULT_CONFIDENCE
-    left = len(scores) - len(half)
-    if can_decide(left, whole.flips, budget, confidence, metric=metric, is_binary=whole.binary):
-        return accuracy(reference[half], scores[half], budget).met
+    whole = accuracy(reference, engine, metric, config)
+    if keeps_some_apart(len(reference), whole.flips, config.accuracy, metric, is_binary=whole.binary):
+        return accuracy_on_search(reference, engine, metric, config).met
     return whole.met
 
 
@@ -77,7 +95,7 @@ class ScoredEngine:
     """An open engine and what it does on the validation set."""
 
     runner: Runner
-    scores: NDArray[np.float64]  # of each sample, (samples,)
+    engine: EngineScores  # on every sample
     loss: float  # mean divergence from the float model's outputs
 
 
@@ -107,23 +125,93 @@ def scored_engine(
         yield ScoredEngine(runner, scores, loss)
 
 
+def write_scores(engine: EngineScores, workspace: Workspace, name: str) -> FileRef:
+    """Write what ``read_scores`` returns to the file ``name``.
+
+    Margins are kept in float64: those of ties are next to nothing.
+    """
+    margins = engine.margins
+    kept = {} if margins is None else {"margins": margins.engine, "reference_margins": margins.reference}
+    return workspace.write_arrays(name, scores=engine.scores, **kept)
+
+
+def read_scores(file: FileRef, workspace: Workspace, metric: Metric, *, are_outputs_equal: bool = False) -> EngineScores:
+    """Return what ``write_scores`` wrote.
+
+    Args:
+        file: Of an engine.
+        workspace: Where it is.
+        metric: What the scores are.
+        are_outputs_equal: What is known of the engine's outputs.
+    """
+    kept = {key: np.asarray(array, dtype=np.float64) for key, array in workspace.read_arrays(file).items()}
+    margins = None
+    if "margins" in kept:
+        margins = DecisionMargins(kept["reference_margins"], kept["margins"], can_gain=not metric.is_perfect_by_definition)
+    return EngineScores(kept["scores"], margins, are_outputs_equal)
+
+
 def _compare(
     inspection: Inspection, outputs: tuple[Array, ...], validation: CalibrationSet, workspace: Workspace
-) -> tuple[NDArray[np.float64], float]:
-    """Return the score of each sample, (samples,), and the mean divergence from the float model's outputs."""
+) -> tuple[EngineScores, float]:
+    """Return what the engine does on each sample, and the mean divergence of its outputs from the float model's."""
     arrays = workspace.read_arrays(inspection.reference.outputs)
     reference = tuple(arrays[str(index)] for index in range(len(outputs)))
     try:
-        scores = scorer_of(inspection, workspace)(outputs, reference, validation)
+        scorer = scorer_of(inspection, workspace)
+        scores = scorer(outputs, reference, validation)
     except InvalidMetricError as error:  # it took the float model's outputs: what this engine gives is beyond it
         raise BuildError(f"the engine's outputs cannot be scored: {error.detail}", fix=error.fix) from error
     compared = inspection.model.outputs
-    return scores, float(np.mean(losses(compared.compared_forms, reference, outputs, compared.compared_weights)))
+    engine = EngineScores(scores, _margins(scorer, compared.compared_kinds, reference, outputs, validation), _are_equal(reference, outputs))
+    return engine, float(np.mean(losses(compared.compared_forms, reference, outputs, compared.compared_weights)))
 
 
-def accuracy(reference: NDArray[np.float64], scores: NDArray[np.float64], budget: Budget) -> Accuracy:
-    """Return how an engine's scores, (samples,), stand against the float model's on the same samples."""
+def _margins(
+    scorer: Scorer, kinds: Sequence[OutputKind], reference: Sequence[Array], outputs: Sequence[Array], validation: CalibrationSet
+) -> DecisionMargins | None:
+    """Return how clearly each sample was decided; None where a score is not that of one decision, or of several that are weighed."""
+    if scorer.custom is not None or len({scorer.weights[index] for index in scorer.scored} if scorer.weights else ()) > 1:
+        return None
+    scored = scorer.scored
+    return margins_of(
+        scorer.metric,
+        [kinds[index] for index in scored],
+        [reference[index] for index in scored],
+        [outputs[index] for index in scored],
+        validation.labels,
+    )
+
+
+def decided(scorer: Scorer, kinds: Sequence[OutputKind], reference: Sequence[Array], validation: CalibrationSet) -> Decided | None:
+    """Return how the validation samples decide on a budget, where a sample's score is right or wrong by one decision, else None.
+
+    Args:
+        scorer: Of the job.
+        kinds: Of the compared outputs.
+        reference: The float model's compared outputs, each (samples, ...).
+        validation: The validation set.
+    """
+    if scorer.metric.is_real_valued or scorer.custom is not None:
+        return None
+    read = [reference[index] for index in scorer.scored]
+    decisions = [array.size if array.dtype.kind in "iub" else by_class(array)[..., 0].size for array in read]
+    if any(count != validation.samples for count in decisions):
+        return None
+    return Decided(validation.samples, _margins(scorer, kinds, reference, reference, validation) is not None)
+
+
+def _are_equal(reference: Sequence[Array], outputs: Sequence[Array]) -> bool:
+    return all(one.dtype == other.dtype and one.tobytes() == other.tobytes() for one, other in zip(reference, outputs, strict=True))
+
+
+def accuracy(reference: NDArray[np.float64], engine: EngineScores, metric: Metric, config: Config) -> Accuracy:
+    """Return how an engine's scores stand against the float model's, (samples,), on the same samples, and what that says of all data."""
+    budget, scores = config.accuracy.budget, engine.scores
     slack = float(np.mean(budget.margins(reference, scores)))
+    evidence = drop_evidence(metric, reference, scores, budget, margins=engine.margins, are_outputs_equal=engine.are_outputs_equal)
+    rng = np.random.default_rng([config.search.seed, len(scores)])  # the same for all engines: what differs is theirs
+    likely = slack_draws([evidence], rng, are_chosen_from=False, draws=SEARCH_DRAWS)
     return Accuracy(
         score=float(np.mean(scores)),
         baseline=float(np.mean(reference)),
@@ -131,7 +219,16 @@ def accuracy(reference: NDArray[np.float64], scores: NDArray[np.float64], budget
         flips=float(np.mean(scores != reference)),
         binary=bool(np.isin(scores, (0.0, 1.0)).all() and np.isin(reference, (0.0, 1.0)).all()),
         samples=len(scores),
+        probability_over=probabilities_over(likely)[0],
+        likely_slack=float(np.median(likely)),
+        has_margins=evidence.margins is not None,
     )
+
+
+def accuracy_on_search(reference: NDArray[np.float64], engine: EngineScores, metric: Metric, config: Config) -> Accuracy:
+    """Return the accuracy on the samples that the search looks at where the others are kept for the verdict."""
+    half = search_half(len(reference), config.search.seed)
+    return accuracy(reference[half], engine.of(half), metric, config)
 
 
 def search_half(samples: int, seed: int) -> NDArray[np.int64]:

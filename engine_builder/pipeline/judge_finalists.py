@@ -18,7 +18,7 @@ TIMED_FINALISTS = 3
 
 
 def final_verdict(
-    finalists: Sequence[Trial], job: EngineJob, selection: Selection, driver: RunStage
+    finalists: Sequence[Trial], job: EngineJob, selection: Selection, driver: RunStage, *, tried: int
 ) -> tuple[VerdictResult, tuple[str, ...]]:
     """Return the result of the stage ``verdict`` and a note on every attempt at it that failed.
 
@@ -30,6 +30,7 @@ def final_verdict(
         job: The job, with the baseline that ships.
         selection: Which samples the verdict is from.
         driver: Runs a stage.
+        tried: Engines with quantized layers that the search scored.
 
     Raises:
         EngineError: Not even the baseline can be judged.
@@ -39,7 +40,7 @@ def final_verdict(
     for number, (left, timed) in enumerate(_attempts(finalists)):
         key, span = (f"verdict/{number}", (end, end)) if number else (VERDICT.name, VERDICT.progress)
         try:
-            return run(driver, VERDICT, VerdictRequest(job, left, selection, timed), key=key, span=span), tuple(notes)
+            return run(driver, VERDICT, VerdictRequest(job, left, selection, timed, tried), key=key, span=span), tuple(notes)
         except EngineError as error:
             if not left:
                 raise

@@ -14,7 +14,8 @@ from typing import Protocol
 
 from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.metrics import Metric
-from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, Selection, can_decide
+from calibration.accuracy.resolution import resolution_note
+from calibration.accuracy.verdict import Selection
 from calibration.codec import value_from_json
 from engine_builder.backends.base import Capabilities
 from engine_builder.backends.job_precisions import low_precisions
@@ -29,8 +30,8 @@ from engine_builder.pipeline.judge_finalists import final_verdict
 from engine_builder.pipeline.stage import RunStage, run
 from engine_builder.records.assignment import fingerprint_of
 from engine_builder.records.calibrated import Calibrated
-from engine_builder.records.trial import SEARCH_SHARE, Accuracy, Trial, failed_trial
-from engine_builder.search.confidence import certain
+from engine_builder.records.trial import Accuracy, Trial, failed_trial
+from engine_builder.search.confidence import certain, keeps_some_apart
 from engine_builder.search.measured_front import finalists, pareto_front
 from engine_builder.search.rankings import prefixes
 from engine_builder.search.search import CandidateSequence, Proposal, Search
@@ -77,6 +78,9 @@ class Observer(Protocol):
     def judging(self, outputs: Sequence[JudgedOutput]) -> None:
         """Told how each compared output is taken, and why, before anything is probed."""
 
+    def noted(self, text: str) -> None:
+        """Told what the user should know before the job goes on; the report has it among its notes."""
+
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         """Told all trials so far, in the form of the HTTP contract, and the index of the best."""
 
@@ -114,6 +118,9 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
             inspected.scores, inspected.metric, config.accuracy.budget, config.accuracy.confidence, config.search.seed
         )
         run(driver, table.CONFIDENCE, wanted)
+    untold = _cannot_tell(inspected, config)
+    for note in untold:
+        observer.noted(note)
     job = _calibrated(config, capabilities, inspected, driver, observer)
     probed = _probe(job, capabilities, inspected, driver, observer)
 
@@ -126,9 +133,9 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
 
     observer.entered("report", table.REBUILD.progress[0])
     selection = _selection(search.trials, config, inspected.metric)
-    picked = finalists(search.trials, _seen(selection, config, inspected.metric))
+    picked = finalists(search.trials, _seen(selection, config, inspected.metric, search.trials))
     final = final_engines(picked, job, driver)
-    judged, failures = final_verdict(final.finalists, final.job, selection, driver)
+    judged, failures = final_verdict(final.finalists, final.job, selection, driver, tried=_tried(search.trials))
     report = ReportRequest(
         final.job,
         probed.ranked,
@@ -139,7 +146,7 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
         judged,
         selection,
         tuple(predictions),
-        (*final.notes, *failures),
+        (*untold, *final.notes, *failures),
         SearchSummary(search.ended, len(search.trials), driver.seconds),
     )
     return run(driver, table.REPORT, report)
@@ -164,6 +171,14 @@ def public_trial(trial: Trial) -> dict[str, object]:
 def best_index(trials: Sequence[Trial]) -> int | None:
     """Return the index of the fastest trial that meets the budget."""
     return next((trial.index for trial in pareto_front([trial for trial in trials if trial.met])), None)
+
+
+def _cannot_tell(inspected: InspectResult, config: Config) -> tuple[str, ...]:
+    """Return what is said of a budget that is finer than the samples can tell."""
+    if inspected.decided is None:
+        return ()
+    note = resolution_note(inspected.decided.samples, config.accuracy.budget, has_margins=inspected.decided.has_margins)
+    return () if note is None else (note,)
 
 
 def _calibrated(config: Config, capabilities: Capabilities, inspected: InspectResult, driver: RunStage, observer: Observer) -> EngineJob:
@@ -264,7 +279,7 @@ def _search(
         max_seconds=config.search.max_seconds,
         seconds=lambda: spent.seconds,
         without_residual_adds=engine_without_residual_adds(one_format, inspected.residual_adds),
-        view=lambda trials: _seen(_selection(trials, config, metric), config, metric),
+        view=lambda trials: _seen(_selection(trials, config, metric), config, metric, trials),
     )
 
 
@@ -289,21 +304,32 @@ def _selection(trials: Sequence[Trial], config: Config, metric: Metric) -> Selec
     flips = [trial.on_all for trial in trials[:2] if trial.on_all is not None]
     if not flips:
         return Selection.SHARED
-    left = flips[-1].samples - round(flips[-1].samples * SEARCH_SHARE)
-    confidence = config.accuracy.confidence or DEFAULT_CONFIDENCE
     binary = all(accuracy.binary for accuracy in flips)
-    decided = can_decide(left, flips[-1].flips, config.accuracy.budget, confidence, metric=metric, is_binary=binary)
-    return Selection.HELD_OUT if decided else Selection.SHARED
+    apart = keeps_some_apart(flips[-1].samples, flips[-1].flips, config.accuracy, metric, is_binary=binary)
+    return Selection.HELD_OUT if apart else Selection.SHARED
 
 
-def _seen(selection: Selection, config: Config, metric: Metric) -> Callable[[Trial], Accuracy | None]:
-    """Return which accuracy of a trial the search looks at: never the samples that are kept for the verdict."""
+def _tried(trials: Sequence[Trial]) -> int:
+    """Return how many engines could be chosen by the samples that the search sees, at least 1."""
+    return max(1, sum(1 for trial in trials if trial.low_layers and trial.on_all is not None))
+
+
+def _seen(selection: Selection, config: Config, metric: Metric, trials: Sequence[Trial]) -> Callable[[Trial], Accuracy | None]:
+    """Return which accuracy of a trial the search looks at: never the samples that are kept for the verdict.
+
+    Args:
+        selection: Whether any are.
+        config: The job's settings.
+        metric: What the scores are.
+        trials: All trials so far; the list may grow.
+    """
 
     def view(trial: Trial) -> Accuracy | None:
         found = trial.on_search if selection is Selection.HELD_OUT else trial.on_all
         if found is None or config.accuracy.confidence is None:
             return found
-        return certain(found, config.accuracy.budget, metric, config.accuracy.confidence)
+        chosen_from = _tried(trials) if selection is Selection.SHARED else 1
+        return certain(found, config.accuracy.budget, metric, config.accuracy.confidence, chosen_from=chosen_from)
 
     return view
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from calibration.accuracy.verdict import MOST_LIKELY_OVER
 from calibration.number_formats.precision import Precision
 from engine_builder.records.corrections import Correction
 from engine_builder.workspace.workspace import FileRef
@@ -21,11 +22,16 @@ class Accuracy:
     flips: float  # share of samples whose score differs from the baseline engine's
     binary: bool  # whether every score is 0 or 1
     samples: int
+    probability_over: float | None = None  # that the engine is over the budget, as far as these samples tell; None: not estimated
+    likely_slack: float | None = None  # median of how far inside the budget it is on all data
+    has_margins: bool = False  # whether the two above rest on how clearly each decision was made
 
     @property
     def met(self) -> bool:
-        """Whether the budget is met on these samples."""
-        return self.excess >= 0.0
+        """Whether the budget is met as far as these samples tell: more likely than not, or, where that was not estimated, on them."""
+        if self.probability_over is None:
+            return self.excess >= 0.0
+        return self.probability_over < MOST_LIKELY_OVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +61,18 @@ class Trial:
     loss: float | None  # mean divergence of the outputs from the float model's
     latency: Latency | None
     size_bytes: int | None
-    scores: FileRef | None  # (samples,) float64, per-sample scores on every validation sample
+    scores: FileRef | None  # of every validation sample, as ``evaluation.measurement.write_scores`` keeps them
     seconds: float  # wall time of building, scoring and timing
     failure: str | None  # the error's detail, when it could not be built or run
     bias: Correction | None = None  # what correcting the biases was worth; None where there was nothing to correct
     corrections: FileRef | None = None  # the corrections that the engine has
     engine: FileRef | None = None  # kept where another build would give another engine
+    are_outputs_equal: bool = False  # to the float model's, bit for bit, on every validation sample
     reached: FileRef | None = None  # a list of ``backends.achieved_precision.AchievedPrecision``, where the builder says what layers got
 
     @property
     def met(self) -> bool:
-        """Whether the budget is met on every validation sample; a failed trial is not met."""
+        """Whether the budget is met, as far as all validation samples tell; a failed trial is not met."""
         return self.on_all is not None and self.on_all.met
 
 

@@ -55,7 +55,7 @@ th:first-child,td:first-child{text-align:left;overflow-wrap:anywhere;min-width:8
 pre{background:#f4f6f7;padding:.6rem .8rem;font-size:13px;overflow-x:auto;white-space:pre-wrap}
 @media print{details{display:block}.scroll{overflow:visible}}
 """
-_ANSWERS = {Answer.MET: "met", Answer.MET_ON_SAMPLE: "met on these samples", Answer.NOT_MET: "not met"}
+_ANSWERS = {Answer.MET: "met", Answer.MET_ON_SAMPLE: "likely met", Answer.NOT_MET: "not met"}
 
 
 def render(body: ReportBody) -> str:

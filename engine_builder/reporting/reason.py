@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from calibration.accuracy.verdict import Answer
+from calibration.accuracy.resolution import inside_in_words
 from calibration.sensitivity.records import SensitivityTable
 from engine_builder.records.trial import Trial
 from engine_builder.search.search_space import is_one_format
+from engine_builder.search.shipping_rule import LEAST_GAIN, is_accurate_enough
 from engine_builder.stage_io.engines import VerdictResult
 from engine_builder.timing import MIN_GAIN
 
@@ -41,13 +42,18 @@ def reason(
     if not tried:
         return _why_none_tried(trials, table, ended)
     if not any(trial.met for trial in tried):
-        return _why_none_met(len(tried), table)
+        return _why_none_met(tried, table)
     if finalists and not judgement.judged:
         return "Engines kept the accuracy budget and were faster in the search, but failed as they were built and timed for the verdict."
     return _why_none_faster(trials, tried, judgement, confidence)
 
 
 def _why_chosen(chosen: Trial, tried: int, judgement: VerdictResult) -> str:
+    same = ": it changes no output of any sample" if chosen.are_outputs_equal else ""
+    return f"{_which(chosen, tried, judgement)} It is {inside_in_words(judgement.verdict.probability_over_budget)}{same}."
+
+
+def _which(chosen: Trial, tried: int, judgement: VerdictResult) -> str:
     whole = " Every layer that can be quantized is quantized." if is_one_format(chosen.order) else ""
     if tried == 1:
         return f"The only low-precision engine tried: it keeps the accuracy budget.{whole}"
@@ -65,11 +71,17 @@ def _why_none_tried(trials: Sequence[Trial], table: SensitivityTable, ended: str
     return f"No low-precision engine could be built: {failure}" if failure else f"No low-precision engine was tried: {ended}."
 
 
-def _why_none_met(tried: int, table: SensitivityTable) -> str:
+def _why_none_met(tried: Sequence[Trial], table: SensitivityTable) -> str:
     worst = sorted(table.rows, key=lambda row: -row.loss)[:IN_THE_WAY]
     named = ", ".join(f"{row.layer} ({row.precision})" for row in worst)
-    missed = f"None of {tried} low-precision engines kept" if tried > 1 else "The only low-precision engine tried missed"
-    return f"{missed} the accuracy budget. The most sensitive layers stood in the way: {named}."
+    missed = f"None of {len(tried)} low-precision engines" if len(tried) > 1 else "The only low-precision engine tried"
+    untold = [trial.on_all for trial in tried if trial.on_all is not None and trial.on_all.excess >= 0.0]
+    if untold:
+        few = f"{len(untold)} lost no more than is allowed on the {untold[0].samples:,} samples, which are too few to tell"
+        verb = "is" if len(tried) > 1 else "is not"
+        return f"{missed} {verb} more likely inside the accuracy budget than not: {few}."
+    verb = "kept" if len(tried) > 1 else "missed"
+    return f"{missed} {verb} the accuracy budget. The most sensitive layers stood in the way: {named}."
 
 
 def _why_none_faster(trials: Sequence[Trial], tried: Sequence[Trial], judgement: VerdictResult, confidence: float | None) -> str:
@@ -79,11 +91,10 @@ def _why_none_faster(trials: Sequence[Trial], tried: Sequence[Trial], judgement:
         took = "is predicted to take" if is_predicted else "took"
         best = f"the best {took} {fastest:.2f} of its time.{_busy(trials)}"
         return f"Engines kept the accuracy budget, but none was faster than the baseline: {best}"
-    accepted = (Answer.MET, Answer.MET_ON_SAMPLE) if confidence is None else (Answer.MET,)
-    if judgement.judged and judgement.judged[0].verdict.answer not in accepted:
+    if judgement.judged and not any(is_accurate_enough(one.verdict, confidence) for one in judgement.judged):
         asked = "" if confidence is None else f" at the confidence asked for, {confidence:.0%}"
         return f"Engines kept the accuracy budget in the search, but none passed the verdict{asked}."
-    spread = "by more than the spread of the timing"
+    spread = f"by at least {LEAST_GAIN:.0%} beyond the spread of the timing, which is what makes another model worth it"
     if fastest is not None and is_predicted:
         spread = f"by more than the error of a prediction, {judgement.least_gain:.0%}: the best is predicted at {fastest:.2f} of its time"
     return f"Engines kept the accuracy budget, but none was faster than the baseline {spread}.{_busy(trials)}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from calibration.accuracy.measures.values import IDENTICAL_PSNR
 from calibration.accuracy.metrics import Metric
+from calibration.accuracy.resolution import inside_in_words
 from calibration.accuracy.verdict import Answer, IntervalMethod, Selection
 from engine_builder.reporting.body.job_result import ReportedVerdict
 
 _SMALL = 1e-5
 _ANSWERS = {
     Answer.MET: "The accuracy budget is met",
-    Answer.MET_ON_SAMPLE: "The accuracy budget is met on these samples, which are too few to say so of all data",
+    Answer.MET_ON_SAMPLE: "The accuracy budget is likely met, although these samples are too few to be certain",
     Answer.NOT_MET: "The accuracy budget is not met",
 }
 _SELECTIONS = {
@@ -33,9 +34,11 @@ def verdict_in_words(verdict: ReportedVerdict) -> str:
     lines = [
         f"{_ANSWERS[verdict.answer]}: {change} on {verdict.n:,} samples, {verdict.flips:,} of which changed; {between}, each end with "
         f"{_percent(verdict.confidence)} confidence (both at once: at least {_percent(max(2 * verdict.confidence - 1, 0.0))}).",
-        f"Probability that the true {verb} is over the budget: {verdict.probability_over_budget:.1%}.",
+        f"The engine is {inside_in_words(verdict.probability_over_budget)}.",
     ]
-    if verdict.answer is Answer.MET_ON_SAMPLE and verdict.samples_needed is not None:
+    if verdict.answer is Answer.NOT_MET and verdict.drop <= verdict.budget:
+        lines.append("The samples lost no more than is allowed, but so few of them often do where all data lose more.")
+    if verdict.answer is not Answer.MET and verdict.samples_needed is not None:
         lines.append(f"About {verdict.samples_needed:,} samples with the same rates would settle it.")
     return " ".join([*lines, _SELECTIONS[verdict.selection]])
 

@@ -1,4 +1,7 @@
-r"""What the bisection decides on where scores are 0 or 1: the drop, shrunk towards what the flips predict.
+r"""What the bisection decides on: how far inside the budget an engine likely is on all data.
+
+Where decisions have margins, they say it (``calibration.accuracy.margins``), and so do the samples of a score that is not 0 or 1. Where
+scores are 0 or 1 and no more is known, the drop is shrunk towards what the flips predict.
 
 A trial that changes a share f of the samples' scores has an observed budget slack x (negative: over budget) whose noise alone
 has variance f / n. On budgets of a few samples that noise decides, not the engine. Flips are counted far more precisely, and the drop
@@ -25,12 +28,14 @@ def drop_per_flip(seen: Sequence[Accuracy]) -> float:
 
 
 def shrunk_slack(accuracy: Accuracy, seen: Sequence[Accuracy]) -> float:
-    """Return the budget slack that is likeliest given all trials; the observed one where scores are not 0 or 1.
+    """Return the budget slack that is likeliest given all trials; where scores are not 0 or 1, what the trial's own samples say.
 
     Args:
         accuracy: The trial to judge.
         seen: Every trial so far, this one among them.
     """
+    if accuracy.likely_slack is not None and (accuracy.has_margins or not accuracy.binary or accuracy.flips == 0.0):
+        return accuracy.likely_slack
     if not accuracy.binary or accuracy.flips == 0.0:
         return accuracy.excess
     budget = accuracy.excess + (accuracy.baseline - accuracy.score)

@@ -135,6 +135,7 @@ class VerdictRequest:
     finalists: tuple[Trial, ...]  # safest first
     selection: Selection
     most_timed: int  # of those that pass the fastest are timed, so many at most
+    tried: int = 1  # engines with quantized layers that the search scored: among so many it could choose by the samples that it saw
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ class FinalLatency:
 class VerdictResult:
     """What is kept, how sure that is, and what was measured of it beside the baseline."""
 
-    judged: tuple[JudgedTrial, ...]  # up to the first that is not accepted
+    judged: tuple[JudgedTrial, ...]  # safest first; where an order is needed for a confidence, up to the first that is not accepted
     verdict: AccuracyVerdict  # of the engine that is kept, or of the baseline
     chosen: str | None  # fingerprint; None: the baseline is kept
     ratio: float  # latency of what is kept to the baseline's

@@ -41,6 +41,14 @@ class InspectRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Decided:
+    """How many decisions there are to judge engines by."""
+
+    samples: int  # of the validation set, one decision each
+    has_margins: bool  # whether it is seen how clearly each is made
+
+
+@dataclass(frozen=True, slots=True)
 class InspectResult:
     """The files that later stages read, and what the pipeline itself needs to know of them."""
 
@@ -55,6 +63,7 @@ class InspectResult:
     metric: Metric
     scored_kinds: tuple[OutputKind, ...]  # of what probes compare in the place of the outputs that the metric reads
     samples: int  # of the calibration set
+    decided: Decided | None  # how the validation samples decide on the budget, where a sample is one decision
     batch: int  # samples in one call of the float model
     processors: int
     sample_seconds: float  # one forward pass of the float model for one sample, at ``batch``, one thread

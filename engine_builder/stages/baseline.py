@@ -25,7 +25,16 @@ from engine_builder.baseline.float_regions import ProbedBlock, probe_blocks
 from engine_builder.engines.factory import Building, building_backend
 from engine_builder.engines.quantized_engine import EXPLICIT_NAME, EngineRecipe, build
 from engine_builder.errors import EngineError, RefusedModelError, UnsupportedModelError
-from engine_builder.evaluation.measurement import MAX_RUNS, MIN_RUNS, TRIAL_SECONDS, fits, scored_engine, timing_feeds, write_achieved
+from engine_builder.evaluation.measurement import (
+    MAX_RUNS,
+    MIN_RUNS,
+    TRIAL_SECONDS,
+    fits,
+    scored_engine,
+    timing_feeds,
+    write_achieved,
+    write_scores,
+)
 from engine_builder.records.calibrated import read_ranges
 from engine_builder.records.float_plan import FloatAttempt, FloatPlan
 from engine_builder.records.inspection import Inspection
@@ -73,7 +82,7 @@ def baseline(
     assert scores is not None  # ... and scored
     files = [context.workspace.copy(path, f"{folder}/{path.name}") for path in engine.data_files]
     files.append(keep_model(engine.path.with_name(EXPLICIT_NAME), f"{folder}/{EXPLICIT_NAME}", context.workspace))
-    baseline_scores = context.workspace.write_arrays(f"{folder}_scores.npz", scores=scores)
+    baseline_scores = write_scores(scores, context.workspace, f"{folder}_scores.npz")
     planned = _planned(inspection, kept.plan)
     achieved = None if fallback is None else write_achieved(planned, {}, engine, context, f"{folder}/reached.json")
     known = replace(
@@ -158,9 +167,9 @@ class _Bench:
         engine = build(EngineRecipe(planned, self._job.calibrated, {}), self.backend, self._place())
         workspace, config = self._context.workspace, self._job.config
         with scored_engine(engine.path, planned, self._validation, self.backend, workspace, threads=config.threads) as judged:
-            scores = judged.scores
-        meets = fits(self._reference, scores, planned.reference.metric, config)
-        return Tried(plan, FloatAttempt(plan.name, _counts(planned), float(scores.mean()), meets), engine, scores)
+            scores = judged.engine
+            meets = fits(self._reference, scores, planned.reference.metric, config)
+        return Tried(plan, FloatAttempt(plan.name, _counts(planned), float(scores.scores.mean()), meets), engine, scores)
 
     def try_plan(self, plan: FloatPlan) -> Tried:
         """Return the engine of a plan, which does not fit where the builder changed it; none where it cannot be built or run."""

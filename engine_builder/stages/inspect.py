@@ -31,6 +31,7 @@ from engine_builder.errors import BuildError
 from engine_builder.evaluation.batch_sizes import fixed_batch, profile_shapes, timing_batch, timing_shapes, whole_batches
 from engine_builder.evaluation.data_warnings import answer_warnings, label_warnings, sample_warnings
 from engine_builder.evaluation.float_scores import FloatModel
+from engine_builder.evaluation.measurement import decided
 from engine_builder.evaluation.model_calls import settled_batch
 from engine_builder.evaluation.outputs import ComparedOutputs, check_output_names, judged_outputs, loss_kind, loss_parts, output_kinds
 from engine_builder.evaluation.run_samples import run_all
@@ -213,6 +214,7 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         metric=metric,
         scored_kinds=tuple(record.probed.kinds[record.outputs.compared[index]] for index in judged.scored),
         samples=calibration.samples,
+        decided=decided(scorer, [kinds[index] for index in compared], reference, validation),
         batch=batch,
         processors=processors(),
         sample_seconds=seconds,

@@ -11,7 +11,14 @@ from dataclasses import replace
 from calibration.data.dataset import load_saved
 from engine_builder.engines.factory import Building, building_backend
 from engine_builder.engines.quantized_engine import EngineRecipe, build
-from engine_builder.evaluation.measurement import accuracy, kept_engine, scored_engine, search_half, write_achieved
+from engine_builder.evaluation.measurement import (
+    accuracy,
+    accuracy_on_search,
+    kept_engine,
+    scored_engine,
+    write_achieved,
+    write_scores,
+)
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
 from engine_builder.stage_io.engines import RebuildRequest
@@ -41,18 +48,19 @@ def rebuild(request: RebuildRequest, context: StageContext, *, building: Buildin
     context.progress(0.7, "engine built")
     validation = load_saved(workspace.path(inspection.samples.validation))
     with scored_engine(engine.path, inspection, validation, backend, workspace, threads=job.config.threads) as scored:
-        scores, loss = scored.scores, scored.loss
+        found, loss = scored.engine, scored.loss
     reference = workspace.read_scores(inspection.reference.scores)
-    budget, half = job.config.accuracy.budget, search_half(len(scores), job.config.search.seed)
+    metric = inspection.reference.metric
     name = f"final/{trial.fingerprint}"
     return replace(
         trial,
-        on_all=accuracy(reference, scores, budget),
-        on_search=accuracy(reference[half], scores[half], budget),
+        on_all=accuracy(reference, found, metric, job.config),
+        on_search=accuracy_on_search(reference, found, metric, job.config),
         loss=loss,
         size_bytes=engine.size_bytes,
-        scores=workspace.write_arrays(f"{name}.npz", scores=scores),
+        scores=write_scores(found, workspace, f"{name}.npz"),
         seconds=time.perf_counter() - start,
         engine=kept_engine(engine, backend, context, f"{name}.plan"),
+        are_outputs_equal=found.are_outputs_equal,
         reached=write_achieved(inspection, trial.precisions, engine, context, f"{name}-reached.json"),
     )

@@ -17,15 +17,17 @@ from engine_builder.evaluation.measurement import (
     MAX_RUNS,
     MIN_RUNS,
     TRIAL_SECONDS,
+    EngineScores,
     ScoredEngine,
     accuracy,
+    accuracy_on_search,
     fits,
     kept_engine,
     latency_of,
     scored_engine,
-    search_half,
     timing_feeds,
     write_achieved,
+    write_scores,
 )
 from engine_builder.records.assignment import fingerprint_of
 from engine_builder.records.inspection import Inspection
@@ -72,17 +74,19 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
     def scored(engine: Engine) -> AbstractContextManager[ScoredEngine]:
         if not quantized and backend.capabilities.is_own_baseline and inspection.baseline.precision is Precision.FP32:
             # The float model itself, which the stage ``inspect`` has run on every sample.
-            return nullcontext(ScoredEngine(backend.open(baseline_path, threads=config.threads), reference, 0.0))
+            return nullcontext(
+                ScoredEngine(backend.open(baseline_path, threads=config.threads), EngineScores(reference, are_outputs_equal=True), 0.0)
+            )
         return scored_engine(engine.path, inspection, validation, backend, workspace, threads=config.threads)
 
     try:
         with ExitStack() as opened:
             judged = opened.enter_context(scored(built.engine))
             metric = inspection.reference.metric
-            if built.plain is not None and not fits(reference, judged.scores, metric, config):
+            if built.plain is not None and not fits(reference, judged.engine, metric, config):
                 with ExitStack() as other:
                     plain = other.enter_context(scored(built.plain))
-                    if fits(reference, plain.scores, metric, config):
+                    if fits(reference, plain.engine, metric, config):
                         assert built.correction is not None
                         judged, built = plain, CorrectedEngine(built.plain, replace(built.correction, kept=False))
                         opened.close()  # the corrected engine's, and from here on the plain one's
@@ -97,24 +101,23 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
         raise
     except EngineError as error:
         raise BuildError(f"the engine was built but does not run: {error.detail}", fix=error.fix) from error
-    scores = judged.scores
-    half = search_half(len(scores), config.search.seed)
     return Trial(
         index=request.index,
         fingerprint=fingerprint,
         precisions=quantized,
         order=request.proposed_by,
         low_layers=len(quantized),
-        on_all=accuracy(reference, scores, config.accuracy.budget),
-        on_search=accuracy(reference[half], scores[half], config.accuracy.budget),
+        on_all=accuracy(reference, judged.engine, metric, config),
+        on_search=accuracy_on_search(reference, judged.engine, metric, config),
         loss=judged.loss,
         latency=latency_of(timings),
         size_bytes=built.engine.size_bytes,
-        scores=workspace.write_arrays(f"trials/{fingerprint}.npz", scores=scores),
+        scores=write_scores(judged.engine, workspace, f"trials/{fingerprint}.npz"),
         seconds=time.perf_counter() - start,
         failure=None,
         bias=built.correction,
         corrections=built.corrections,
         engine=kept_engine(built.engine, backend, context, f"trials/{fingerprint}.plan") if quantized else None,
+        are_outputs_equal=judged.engine.are_outputs_equal,
         reached=write_achieved(inspection, quantized, built.engine, context, f"trials/{fingerprint}-reached.json"),
     )

@@ -1,9 +1,16 @@
 """The stage ``verdict``: judges the finalists, times those that pass against the baseline once more, and keeps the best engine.
 
-Finalists come safest first, in an order fixed before any is judged here. Each is judged at the full level and the first failure ends the
-judging, so a wrong pass is no likelier than for a single test. What passed is built again (byte for byte the same; where that cannot be
-had, the engine whose scores these are was kept) and timed in one process with the baseline; what is kept is what was measured: the
-fastest, or the safest of those that the timing cannot tell from it.
+How likely each finalist is over the budget is estimated for all of them together, since one of them is chosen by these samples
+(``calibration.accuracy.drop_posterior``). By default whatever is more likely inside than not passes. A ``confidence`` demands ``met``:
+
+1. On samples that the search did not see, finalists are tested at the full level, safest and slowest first, and the first failure ends the
+   judging: a wrong pass needs the first engine of that order that is over the budget to pass by itself (fixed-sequence testing: W. Maurer,
+   L. A. Hothorn and W. Lehmacher, Biometrie in der chemisch-pharmazeutischen Industrie 6, 1995, 3-18).
+2. On samples that the search saw, the order owes to them, so the error probability is shared out among all engines that were tried.
+
+What passed is built again (byte for byte the same; where that cannot be had, the engine whose scores these are was kept) and timed in one
+process with the baseline; what is kept is what was measured: the fastest that is worth it, or the safest of those that the timing cannot
+tell from it.
 
 Every verdict is about the drop from the user's model in float32. The baseline gets one too: where it computes in half precision it may
 be off by itself, and if it is kept, its own verdict is the job's. Where it is the user's file in float32, nothing is left to estimate.
@@ -12,6 +19,7 @@ be off by itself, and if it is kept, its own verdict is the job's. Where it is t
 from __future__ import annotations
 
 import functools
+import itertools
 import platform
 import shutil
 from collections import Counter
@@ -23,18 +31,20 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Answer, IntervalMethod, Selection, judge
+from calibration.accuracy.drop_posterior import probabilities_over, slack_draws
+from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Answer, IntervalMethod, Selection, drop_evidence, judge
 from calibration.data.dataset import load_saved
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.base import Backend, Runner
 from engine_builder.config.config import Config
 from engine_builder.engines.factory import Building, building_backend
 from engine_builder.engines.quantized_engine import EXPLICIT_NAME, EngineRecipe, build, write_explicit
-from engine_builder.evaluation.measurement import search_half, timing_feeds
+from engine_builder.evaluation.measurement import EngineScores, read_scores, search_half, timing_feeds
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
+from engine_builder.search.shipping_rule import is_accurate_enough, is_worth_it
 from engine_builder.stage_io.engines import EngineJob, FinalLatency, JudgedTrial, VerdictRequest, VerdictResult
-from engine_builder.timing import Timer, Timing, TimingPlan, is_faster, is_tied, relative_latency, time_interleaved
+from engine_builder.timing import Timer, Timing, TimingPlan, is_tied, relative_latency, time_interleaved
 from engine_builder.workspace.model_files import keep_model, model_size_bytes
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
@@ -57,13 +67,14 @@ def verdict(
     job, workspace = request.job, context.workspace
     inspection = workspace.read_value(Inspection, job.inspection)
     judged = _judge(request, inspection, workspace)
-    passed = [(trial, answer) for trial, answer in judged if _is_accepted(answer, job.config)]
+    passed = [(trial, answer) for trial, answer in judged if is_accurate_enough(answer, job.config.accuracy.confidence)]
     context.progress(0.3, f"{len(passed)} of {len(judged)} finalists judged pass")
     baseline_path = workspace.path(job.baseline)
     backend = building(job.config, context, final=True)
     timings, faster = _time(passed[-request.most_timed :], inspection, job, context, backend, timer)
     chosen = _chosen(faster, timings)
-    baseline = _answer(inspection.baseline.scores, inspection, request, workspace)
+    own = read_scores(inspection.baseline.scores, workspace, inspection.reference.metric)
+    (baseline,) = _answers([own], inspection, replace(request, tried=1), workspace)
     capabilities = backend.capabilities
     if capabilities.is_own_baseline and inspection.baseline.precision is Precision.FP32:
         baseline = same_engine(baseline)
@@ -119,38 +130,52 @@ def environment(config: Config, backend: Backend) -> dict[str, object]:
 
 
 def _judge(request: VerdictRequest, inspection: Inspection, workspace: Workspace) -> list[tuple[Trial, AccuracyVerdict]]:
-    """Return the verdicts in order, up to the first that is not accepted."""
-    judged = []
-    for trial in request.finalists:
-        if trial.scores is None:
-            continue
-        answer = _answer(trial.scores, inspection, request, workspace)
-        judged.append((trial, answer))
-        if not _is_accepted(answer, request.job.config):
-            break
-    return judged
-
-
-def _answer(scores: FileRef, inspection: Inspection, request: VerdictRequest, workspace: Workspace) -> AccuracyVerdict:
-    """Return the verdict on an engine's scores: on all samples, or on those that the search did not see."""
+    """Return the verdicts in order; where an order is needed for a confidence, up to the first that is not accepted."""
     config = request.job.config
-    reference, engine = (workspace.read_scores(ref) for ref in (inspection.reference.scores, scores))
+    scored = [(trial, trial.scores) for trial in request.finalists if trial.scores is not None]
+    engines = [
+        read_scores(file, workspace, inspection.reference.metric, are_outputs_equal=trial.are_outputs_equal) for trial, file in scored
+    ]
+    answers = _answers(engines, inspection, request, workspace)
+    judged = [(trial, answer) for (trial, _), answer in zip(scored, answers, strict=True)]
+    if config.accuracy.confidence is None or request.selection is Selection.SHARED:  # rule 2
+        return judged
+    passed = sum(1 for _ in itertools.takewhile(lambda answer: is_accurate_enough(answer, config.accuracy.confidence), answers))
+    return judged[: passed + 1]  # rule 1
+
+
+def _answers(
+    engines: Sequence[EngineScores], inspection: Inspection, request: VerdictRequest, workspace: Workspace
+) -> list[AccuracyVerdict]:
+    """Return the verdict on each engine: on all samples, or on those that the search did not see."""
+    if not engines:
+        return []
+    config, metric = request.job.config, inspection.reference.metric
+    reference = workspace.read_scores(inspection.reference.scores)
     used = np.arange(len(reference))
     if request.selection is Selection.HELD_OUT:
         used = np.setdiff1d(used, search_half(len(reference), config.search.seed))
-    return judge(
-        inspection.reference.metric,
-        reference[used],
-        engine[used],
-        config.accuracy.budget,
-        confidence=config.accuracy.confidence or DEFAULT_CONFIDENCE,
-        selection=request.selection,
-        rng=np.random.default_rng(config.search.seed),
-    )
-
-
-def _is_accepted(answer: AccuracyVerdict, config: Config) -> bool:
-    return answer.answer is Answer.MET or (answer.answer is Answer.MET_ON_SAMPLE and config.accuracy.confidence is None)
+    reference, engines = reference[used], [engine.of(used) for engine in engines]
+    budget, seed = config.accuracy.budget, config.search.seed
+    evidence = [
+        drop_evidence(metric, reference, one.scores, budget, margins=one.margins, are_outputs_equal=one.are_outputs_equal)
+        for one in engines
+    ]
+    likely = probabilities_over(slack_draws(evidence, np.random.default_rng(seed), are_chosen_from=len(engines) > 1))
+    return [
+        judge(
+            metric,
+            reference,
+            one.scores,
+            budget,
+            confidence=config.accuracy.confidence or DEFAULT_CONFIDENCE,
+            selection=request.selection,
+            rng=np.random.default_rng(seed),
+            probability_over_budget=probability,
+            chosen_from=request.tried if request.selection is Selection.SHARED else 1,
+        )
+        for one, probability in zip(engines, likely, strict=True)
+    ]
 
 
 def _time(
@@ -161,7 +186,7 @@ def _time(
     backend: Backend,
     timer: Timer,
 ) -> tuple[Mapping[str, Timing], list[tuple[Trial, AccuracyVerdict, float]]]:
-    """Return all timings by fingerprint (and ``baseline``), and the finalists that beat the baseline with their ratios."""
+    """Return all timings by fingerprint (and ``baseline``), and the finalists that are worth it with their ratios."""
     workspace = context.workspace
     feeds = timing_feeds(inspection, load_saved(workspace.path(inspection.samples.validation)))
     engines = {"baseline": workspace.path(job.baseline)}  # all are built before one is opened: what a build takes is free again by then
@@ -183,8 +208,9 @@ def _time(
     faster = []
     for trial, answer in passed:
         timing = timings[trial.fingerprint]
-        if is_faster(timing, timings["baseline"], backend.capabilities.least_gain):
-            faster.append((trial, answer, relative_latency(timing, timings["baseline"]).ratio))
+        relative = relative_latency(timing, timings["baseline"])
+        if is_worth_it(relative, are_outputs_equal=trial.are_outputs_equal, least_gain=backend.capabilities.least_gain):
+            faster.append((trial, answer, relative.ratio))
     return timings, faster
 
 

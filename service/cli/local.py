@@ -139,6 +139,9 @@ class _ViewObserver:
         for output in outputs:
             self._view.line("     " + output.sentence)
 
+    def noted(self, text: str) -> None:
+        self._view.line(f"note: {text}")
+
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         del best  # the summary at the end tells which one was chosen
         self._trials.show(trials)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from calibration.accuracy.metrics import Metric, MetricSpec, metric_named
+from calibration.accuracy.resolution import inside_in_words
 
 _SMALL = 1e-4
 _VERDICTS = {
     "met": "met",
-    "met_on_sample": "met on this sample (too few samples to be certain)",
+    "met_on_sample": "likely met (too few samples to be certain)",
     "not_met": "not met",
 }
 
@@ -19,7 +20,7 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
     baseline, chosen = _part(result, "baseline"), _part(result, "chosen")
     kept = result["outcome"] == "baseline_kept"
     lines = [
-        "The baseline is kept: nothing faster stays inside the budget." if kept else "A faster engine stays inside the budget.",
+        "The baseline is kept: nothing faster stays inside the budget." if kept else f"A faster engine is {_inside(result)}.",
         f"  latency   {_latency(baseline)} -> {_latency(chosen)}" + _speedup(result),
         f"  size      {_megabytes(baseline)} -> {_megabytes(chosen)}",
         f"  layers    {_counts(_part(chosen, 'precisions'))}",
@@ -37,6 +38,11 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
     warnings = result.get("warnings")
     lines.extend(f"  warning   {text}" for text in (warnings if isinstance(warnings, list | tuple) else ()))
     return tuple(lines)
+
+
+def _inside(result: Mapping[str, object]) -> str:
+    over = _part(result, "verdict").get("probability_over_budget")
+    return inside_in_words(over) if isinstance(over, int | float) else "inside the budget"
 
 
 def _part(value: Mapping[str, object], key: str) -> Mapping[str, object]:

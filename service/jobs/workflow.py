@@ -183,6 +183,9 @@ class _JobRun:
     def judging(self, outputs: Sequence[JudgedOutput]) -> None:
         """The result tells it; the jobs table does not."""
 
+    def noted(self, text: str) -> None:
+        logger.info("job %s: %s", self._job_id, text)  # the report has it among its notes
+
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         self._deps.store.record_trials(self._job_id, trials, best)
 

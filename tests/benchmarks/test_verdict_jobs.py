@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.verdict_jobs import RULES, Job, jobs
+from benchmarks.verdict_jobs import RULES, Job, chance_over_budget, jobs
 from benchmarks.verdict_populations import Population
+from calibration.accuracy.intervals import PairedTable
 from calibration.accuracy.margins.decision_margins import DecisionMargins
 
 
@@ -54,3 +55,16 @@ def test_estimates_come_with_the_true_drop() -> None:
 
 def test_a_job_is_run_as_often_as_asked_for_each_budget() -> None:
     assert len(list(jobs(population(0.0), 50, 3, np.random.default_rng(0)))) == 3
+
+
+def test_chance_over_budget_has_the_closed_form_where_gains_are_impossible() -> None:
+    table = PairedTable(both=297, lost=3, gained=0, wrong=0)
+    drawn = np.random.default_rng(0).beta(3.5, 297.5, size=200_000) > 0.02
+    assert chance_over_budget(table, 0.98, np.random.default_rng(0), can_gain=False) == pytest.approx(drawn.mean(), abs=0.005)
+
+
+def test_chance_over_budget_of_even_flips_is_a_half_and_falls_with_the_budget() -> None:
+    table = PairedTable(both=980, lost=10, gained=10, wrong=0)
+    chance = [chance_over_budget(table, ratio, np.random.default_rng(0)) for ratio in (1.0, 0.995, 0.98)]
+    assert chance[0] == pytest.approx(0.5, abs=0.01)
+    assert chance[0] > chance[1] > chance[2]

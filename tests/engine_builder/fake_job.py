@@ -37,6 +37,7 @@ from engine_builder.stage_io.measuring import (
     ConfidenceResult,
     CorrectRequest,
     CorrectResult,
+    Decided,
     HessianRequest,
     HessianResult,
     InspectRequest,
@@ -90,6 +91,7 @@ class FakeStages:
 
     world: FakeWorld
     failure: Failure = never
+    decided: Decided | None = None
     calls: list[Call] = dataclasses.field(default_factory=list)
 
     def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> Mapping[str, object]:
@@ -116,6 +118,7 @@ class FakeStages:
             metric=Metric.TOP1,
             scored_kinds=(OutputKind.LOGITS,),
             samples=100,
+            decided=self.decided,
             batch=10,
             processors=1,
             sample_seconds=0.05,
@@ -192,12 +195,18 @@ class FakeStages:
 class Watcher:
     stages: list[tuple[str, float]] = dataclasses.field(default_factory=list)
     trials: list[tuple[int, int | None]] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    notes_at: list[str] = dataclasses.field(default_factory=list)  # the stage entered last
 
     def entered(self, stage: str, progress: float) -> None:
         self.stages.append((stage, progress))
 
     def judging(self, outputs: Sequence[JudgedOutput]) -> None:
         """Nothing to show."""
+
+    def noted(self, text: str) -> None:
+        self.notes.append(text)
+        self.notes_at.append(self.stages[-1][0])
 
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         self.trials.append((len(trials), best))

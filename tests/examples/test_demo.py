@@ -55,8 +55,8 @@ def test_result_is_told_with_spread_precisions_interval_and_verdict() -> None:
             "on 5,000 held-out samples",
         ],
         "verdict": [
-            "the budget is met on these samples, which are too few to be certain of all data",
-            "the chance that the budget is missed on all data is 31%; at these rates 40,000 samples would settle it",
+            "the budget is likely met, although these samples are too few to be certain",
+            "inside the budget with probability 0.69; at these rates 40,000 samples would settle it",
         ],
     }
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.accuracy.intervals import PairedTable
-from calibration.accuracy.measures import agreement, by_class, topk
+from calibration.accuracy.measures.classes import agreement, by_class, topk
 
 Array = NDArray[np.generic]
 Values = NDArray[np.float64]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.accuracy.margins.decision_margins import DecisionMargins, agreement_margins, label_margins
-from calibration.accuracy.measures import by_class
+from calibration.accuracy.measures.classes import by_class
 from calibration.accuracy.metrics import Metric, OutputKind
 
 Array = NDArray[np.generic]

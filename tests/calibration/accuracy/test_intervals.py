@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from calibration.accuracy.intervals import (
     PairedTable,
     bca_bounds,
-    chance_below_zero,
-    chance_over_budget,
     drop_upper_bound,
     is_drop_below,
     margin,
@@ -158,22 +156,3 @@ def test_students_interval_of_one_value_bounds_nothing() -> None:
     low, high = t_bounds(np.array([0.5]), 0.95)
     assert low < -1e5
     assert high > 1e5
-
-
-def test_chance_below_zero_is_a_half_at_zero_and_certain_without_spread() -> None:
-    assert chance_below_zero(np.array([-1.0, 1.0])) == pytest.approx(0.5)
-    assert chance_below_zero(np.full(8, 0.1)) == 0
-    assert chance_below_zero(np.full(8, -0.1)) == 1
-
-
-def test_chance_over_budget_has_the_closed_form_where_gains_are_impossible() -> None:
-    table = PairedTable(both=297, lost=3, gained=0, wrong=0)
-    drawn = np.random.default_rng(0).beta(3.5, 297.5, size=200_000) > 0.02
-    assert chance_over_budget(table, 0.98, np.random.default_rng(0), can_gain=False) == pytest.approx(drawn.mean(), abs=0.005)
-
-
-def test_chance_over_budget_of_even_flips_is_a_half_and_falls_with_the_budget() -> None:
-    table = PairedTable(both=980, lost=10, gained=10, wrong=0)
-    chance = [chance_over_budget(table, ratio, np.random.default_rng(0)) for ratio in (1.0, 0.995, 0.98)]
-    assert chance[0] == pytest.approx(0.5, abs=0.01)
-    assert chance[0] > chance[1] > chance[2]

@@ -14,11 +14,15 @@ from calibration.number_formats.precision import Precision
 from engine_builder.backends.base import Engine
 from engine_builder.baseline.float_fallback import Tools, Tried, with_float_fallback
 from engine_builder.baseline.float_regions import Block, ProbedBlock
+from engine_builder.evaluation.measurement import EngineScores
 from engine_builder.records.float_plan import BaselineFallback, FloatAttempt, FloatPlan
 from engine_builder.reporting.baseline_words import fallback_in_words
 
 FP16, BF16, FP32 = Precision.FP16, Precision.BF16, Precision.FP32
 Rule = Callable[[FloatPlan], bool]
+
+
+SCORES = EngineScores(np.zeros(1))
 
 
 @dataclass
@@ -37,7 +41,7 @@ class World:
         if self.unbuildable(plan):
             return Tried(plan, FloatAttempt(plan.name, {}, None, fits=False, failure="no such kernel"))
         off = tuple(name for name in self.refused if plan.nodes.get(name) is FP32)
-        return Tried(plan, FloatAttempt(plan.name, {}, 0.5, self.fits(plan) and not off), Engine(Path("engine"), (), 1), np.zeros(1), off)
+        return Tried(plan, FloatAttempt(plan.name, {}, 0.5, self.fits(plan) and not off), Engine(Path("engine"), (), 1), SCORES, off)
 
     def probe(self) -> tuple[ProbedBlock, ...]:
         return tuple(ProbedBlock(Block(f"b{index}", (f"b{index}",)), np.array([1.0 / (1 + index)])) for index in range(self.blocks))
@@ -46,7 +50,7 @@ class World:
         return [10.0 + self.block_ms * in_fp32(one.plan, self.blocks) for one in tried]
 
     def fall_back(self, *, has_bf16: bool = True) -> tuple[Tried, BaselineFallback]:
-        own = Tried(FloatPlan("fp16", FP16), FloatAttempt("fp16", {}, 0.4, fits=False), Engine(Path("engine"), (), 1), np.zeros(1))
+        own = Tried(FloatPlan("fp16", FP16), FloatAttempt("fp16", {}, 0.4, fits=False), Engine(Path("engine"), (), 1), SCORES)
         return with_float_fallback(own, Tools(self.try_plan, self.probe, self.times), has_bf16=has_bf16)
 
 
@@ -134,9 +138,7 @@ def test_a_model_without_layers_goes_to_fp32() -> None:
 
 def test_what_the_targets_own_baseline_keeps_in_float32_stays_there() -> None:
     world = World(2, lambda plan: plan.nodes.get("b0") is FP32)
-    own = Tried(
-        FloatPlan("fp16", FP16, {"mask": FP32}), FloatAttempt("fp16", {}, 0.4, fits=False), Engine(Path("engine"), (), 1), np.zeros(1)
-    )
+    own = Tried(FloatPlan("fp16", FP16, {"mask": FP32}), FloatAttempt("fp16", {}, 0.4, fits=False), Engine(Path("engine"), (), 1), SCORES)
     kept, _ = with_float_fallback(own, Tools(world.try_plan, world.probe, world.times), has_bf16=False)
     assert kept.plan.nodes == {"mask": FP32, "b0": FP32}
 

@@ -56,7 +56,7 @@ def test_an_empty_object_is_the_default_configuration() -> None:
     config = config_from_json({})
     assert config == Config()
     assert config.target == "onnxruntime-cpu"
-    assert config.accuracy.budget == Budget(min_relative=0.9999)
+    assert config.accuracy.budget == Budget(min_relative=0.99)
     assert config.accuracy.metric is None
     assert config.search == SearchConfig(orders=tuple(Order))
     assert (config.batch_size, config.threads, config.precisions) == (1, 1, None)
@@ -286,6 +286,6 @@ def test_the_schema_names_every_field_with_its_limits_and_default() -> None:
     assert properties["batch_size"]["minimum"] == 1
     assert properties["batch_size"]["default"] == 1
     assert properties["accuracy"]["properties"]["metric"]["anyOf"][0]["enum"] == [metric.value for metric in Metric]
-    assert properties["accuracy"]["default"]["min_relative"] == 0.9999
+    assert properties["accuracy"]["default"]["min_relative"] == 0.99
     assert properties["shapes"]["additionalProperties"]["required"] == ["min", "opt", "max"]
     json.dumps(schema, allow_nan=False)

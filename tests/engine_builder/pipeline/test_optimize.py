@@ -16,7 +16,15 @@ from engine_builder.pipeline.optimize import MAX_PROBE_SAMPLES, best_index, opti
 from engine_builder.pipeline.stage_table import STAGES
 from engine_builder.records.trial import Accuracy, Trial, failed_trial
 from engine_builder.stage_io.engines import PredictRequest, TrialRequest, VerdictRequest
-from engine_builder.stage_io.measuring import ConfidenceRequest, HessianRequest, HessianResult, InspectRequest, RangesRequest, RangesResult
+from engine_builder.stage_io.measuring import (
+    ConfidenceRequest,
+    Decided,
+    HessianRequest,
+    HessianResult,
+    InspectRequest,
+    RangesRequest,
+    RangesResult,
+)
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest
 from tests.engine_builder.fake_job import (
     BASELINE,
@@ -211,6 +219,18 @@ def test_with_few_samples_search_and_verdict_share_them() -> None:
     run(stages)
     assert stages.judged.selection is Selection.SHARED
     assert len(stages.names("trial")) == 2
+
+
+def test_a_budget_that_the_samples_cannot_tell_is_said_before_anything_is_probed() -> None:
+    stages, watcher = FakeStages(HALFWAY, decided=Decided(100, has_margins=False)), Watcher()
+    optimize(asked(), stages, watcher)
+    assert watcher.notes == [
+        "100 validation samples cannot tell a drop of 0.1% from none by counting (228 could, if no decision changed): an engine ships only "
+        "if it changes no output of any sample"
+    ]
+    assert watcher.notes_at == ["inspect"]
+    (report,) = stages.requests(ReportRequest)
+    assert report.notes == tuple(watcher.notes)
 
 
 def test_the_observer_is_told_the_best_so_far() -> None:

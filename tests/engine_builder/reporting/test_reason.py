@@ -39,7 +39,8 @@ def reason_of(
 def test_the_reason_for_an_improvement() -> None:
     trials = trials_of(0, 4, 2)
     words = reason_of(trials, improved(trials[2], verdict(3)))
-    assert words == "The fastest engine that keeps the accuracy budget, of 2 low-precision engines tried."
+    fastest = "The fastest engine that keeps the accuracy budget, of 2 low-precision engines tried."
+    assert words == f"{fastest} It is inside the budget with probability above 0.99."
 
 
 def test_the_reason_says_where_the_fastest_was_left_for_a_safer_one() -> None:
@@ -56,7 +57,7 @@ def test_the_reason_says_so_where_everything_is_quantized() -> None:
     trials = trials_of(0, 4, world=FakeWorld((0.0,) * 4))
     words = reason_of(trials, improved(trials[1], verdict(0)))
     only = "The only low-precision engine tried: it keeps the accuracy budget."
-    assert words == f"{only} Every layer that can be quantized is quantized."
+    assert words == f"{only} Every layer that can be quantized is quantized. It is inside the budget with probability above 0.99."
 
 
 def test_the_reason_says_that_finalists_failed_in_the_verdict() -> None:
@@ -67,6 +68,17 @@ def test_the_reason_says_that_finalists_failed_in_the_verdict() -> None:
 def test_the_reason_counts_the_engines_that_missed_the_budget() -> None:
     trials = trials_of(0, 4, 2, world=FakeWorld((0.1,) * 4))
     assert reason_of(trials, KEPT).startswith("None of 2 low-precision engines kept the accuracy budget.")
+
+
+def test_the_reason_says_where_samples_were_too_few_to_tell() -> None:
+    first, *others = trials_of(0, 4, 2)
+    untold = []
+    for trial in others:
+        assert trial.on_all is not None
+        untold.append(dataclasses.replace(trial, on_all=dataclasses.replace(trial.on_all, probability_over=0.6)))
+    words = reason_of((first, *untold), KEPT)
+    assert words.startswith("None of 2 low-precision engines is more likely inside the accuracy budget than not: 1 lost no more than")
+    assert words.endswith("samples, which are too few to tell.")
 
 
 def test_the_reason_names_the_layers_that_stood_in_the_way() -> None:
@@ -107,7 +119,10 @@ def test_the_reason_where_engines_passed_the_verdict_but_were_within_the_spread(
     answer = verdict(lost)
     assert answer.answer is (Answer.MET_ON_SAMPLE if lost else Answer.MET)
     words = reason_of(trials, {**KEPT, "judged": [judged(trials[1], answer)]}, confidence=confidence)
-    assert words == "Engines kept the accuracy budget, but none was faster than the baseline by more than the spread of the timing."
+    assert words == (
+        "Engines kept the accuracy budget, but none was faster than the baseline by at least 3% beyond the spread of the timing, which is "
+        "what makes another model worth it."
+    )
 
 
 def test_the_reason_where_none_passed_at_the_confidence_asked_for() -> None:

@@ -13,15 +13,15 @@ from tests.engine_builder.report_body import VERDICT
 def test_a_verdict_says_the_drop_its_interval_and_how_sure_that_is() -> None:
     assert verdict_in_words(replace(VERDICT, answer=Answer.MET)) == (
         "The accuracy budget is met: top1 drops by 0.00100 (allowed 0.00250) on 400 samples, 3 of which changed; interval of the drop: "
-        "-0.00200 to +0.00400, each end with 95% confidence (both at once: at least 90%). Probability that the true drop is over the "
-        "budget: 20.0%. The search did not see these samples."
+        "-0.00200 to +0.00400, each end with 95% confidence (both at once: at least 90%). The engine is "
+        "inside the budget with probability 0.80. The search did not see these samples."
     )
 
 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (Answer.MET_ON_SAMPLE, "The accuracy budget is met on these samples, which are too few to say so of all data: top1 drops"),
+        (Answer.MET_ON_SAMPLE, "The accuracy budget is likely met, although these samples are too few to be certain: top1 drops"),
         (Answer.NOT_MET, "The accuracy budget is not met: top1 drops"),
     ],
 )
@@ -56,8 +56,15 @@ def test_the_verdict_says_whether_the_search_saw_the_samples() -> None:
     assert words.endswith("The search saw the same samples: there are too few to keep some apart.")
 
 
-def test_a_small_probability_is_not_rounded_away() -> None:
-    assert "over the budget: 0.4%." in verdict_in_words(replace(VERDICT, probability_over_budget=0.004))
+@pytest.mark.parametrize(("over", "words"), [(0.004, "above 0.99."), (0.07, "0.93."), (0.9, "0.10."), (0.996, "below 0.01.")])
+def test_a_probability_is_never_said_to_be_certain(over: float, words: str) -> None:
+    assert f"inside the budget with probability {words}" in verdict_in_words(replace(VERDICT, probability_over_budget=over))
+
+
+def test_a_drop_inside_the_budget_that_few_samples_do_not_show_says_so() -> None:
+    few = replace(VERDICT, answer=Answer.NOT_MET, probability_over_budget=0.6)
+    assert "The samples lost no more than is allowed, but so few of them often do where all data lose more." in verdict_in_words(few)
+    assert "lost no more" not in verdict_in_words(replace(few, drop=0.01))
 
 
 def test_of_the_users_own_model_nothing_is_estimated() -> None:

@@ -1,41 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from calibration.accuracy.intervals import PairedTable
-from engine_builder.search.shipping_rule import is_likely_inside, is_surely_inside, is_worth_it, surely_inside_in_order
+from calibration.accuracy.verdict import Answer
+from engine_builder.search.shipping_rule import is_accurate_enough, is_worth_it
 from engine_builder.timing import RelativeLatency
+from tests.engine_builder.report_desk import verdict
 
 
-def test_an_engine_as_likely_over_as_inside_does_not_ship() -> None:
-    assert is_likely_inside(0.499)
-    assert not is_likely_inside(0.5)
-
-
-def test_a_confidence_asks_both_the_counts_and_the_margins() -> None:
-    unchanged = PairedTable(both=400, lost=0, gained=0, wrong=0)
-    assert is_surely_inside(unchanged, 0.99, 0.95, can_gain=False, probability_over_budget=0.05)
-    assert not is_surely_inside(unchanged, 0.99, 0.95, can_gain=False, probability_over_budget=0.06)
-    few = PairedTable(both=298, lost=0, gained=0, wrong=0)  # 0.99^298 = 0.0500..., 0.99^299 = 0.0495
-    assert not is_surely_inside(few, 0.99, 0.95, can_gain=False, probability_over_budget=0.0)
-
-
-def test_choosing_among_engines_asks_for_more_samples() -> None:
-    table = PairedTable(both=400, lost=0, gained=0, wrong=0)  # 0.99^400 = 0.018: below 0.05, above 0.05 / 5
-    assert is_surely_inside(table, 0.99, 0.95, can_gain=False, probability_over_budget=0.0)
-    assert not is_surely_inside(table, 0.99, 0.95, can_gain=False, probability_over_budget=0.0, chosen_from=5)
-
-
-def test_judging_in_an_order_ends_with_the_first_engine_that_fails() -> None:
-    good, bad = PairedTable(both=400, lost=0, gained=0, wrong=0), PairedTable(both=390, lost=10, gained=0, wrong=0)
-
-    def passing(tables: list[PairedTable], probabilities: list[float]) -> int:
-        return surely_inside_in_order(tables, 0.99, 0.95, can_gain=False, probabilities_over_budget=probabilities)
-
-    assert passing([good, good, good], [0.0, 0.0, 0.0]) == 3  # each at the full level
-    assert passing([good, bad, good], [0.0, 0.0, 0.0]) == 1
-    assert passing([good, good, good], [0.0, 0.2, 0.0]) == 1
-    assert passing([], []) == 0
+@pytest.mark.parametrize(
+    ("answer", "by_default", "with_confidence"),
+    [(Answer.MET, True, True), (Answer.MET_ON_SAMPLE, True, False), (Answer.NOT_MET, False, False)],
+)
+def test_a_confidence_demands_a_budget_that_is_met_for_sure(answer: Answer, by_default: bool, with_confidence: bool) -> None:
+    judged = dataclasses.replace(verdict(0), answer=answer)
+    assert is_accurate_enough(judged, None) is by_default
+    assert is_accurate_enough(judged, 0.95) is with_confidence
 
 
 @pytest.mark.parametrize(
@@ -53,3 +35,8 @@ def test_judging_in_an_order_ends_with_the_first_engine_that_fails() -> None:
 )
 def test_a_gain_must_be_worth_another_model(ratio: float, mad: float, equal: bool, worth: bool) -> None:
     assert is_worth_it(RelativeLatency(ratio, mad), are_outputs_equal=equal) is worth
+
+
+def test_a_gain_within_the_error_of_the_targets_latencies_is_none() -> None:
+    assert not is_worth_it(RelativeLatency(0.9, 0.0), are_outputs_equal=True, least_gain=0.2)
+    assert is_worth_it(RelativeLatency(0.7, 0.0), are_outputs_equal=False, least_gain=0.2)

@@ -14,12 +14,11 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.accuracy.metrics import Metric
-from calibration.accuracy.verdict import Budget
 from calibration.codec import as_object, json_from_value, value_from_json
 from calibration.number_formats.precision import Precision
 from engine_builder.config.config import AccuracyConfig, config_from_json
 from engine_builder.errors import BuildError
-from engine_builder.evaluation.measurement import accuracy, fits, search_half
+from engine_builder.evaluation.measurement import EngineScores, accuracy, fits, search_half
 from engine_builder.pipeline.stage_table import TRIAL
 from engine_builder.records.trial import Trial
 from engine_builder.stage_io.engines import EngineJob, TrialRequest
@@ -183,15 +182,24 @@ def test_an_engine_that_fails_when_it_runs_is_a_failed_build(job: tuple[Driver, 
 
 def test_accuracy_counts_flips_and_what_is_left_of_the_budget() -> None:
     reference, scores = np.array([1.0, 1.0, 0.0, 1.0]), np.array([1.0, 0.0, 1.0, 1.0])
-    found = accuracy(reference, scores, Budget(min_relative=0.9))
+    config = config_from_json({"accuracy": {"metric": "top1", "min_relative": 0.9}})
+    found = accuracy(reference, EngineScores(scores), Metric.TOP1, config)
     assert (found.score, found.baseline, found.flips, found.binary, found.samples) == (0.75, 0.75, 0.5, True, 4)
     assert found.excess == pytest.approx(0.075)
 
 
 def test_a_budget_that_is_met_to_the_last_bit_is_met() -> None:
     scores = np.full(10, 0.1)  # whose mean is not 0.1 in float64
-    assert accuracy(scores, scores, Budget(min_relative=1.0)).met
-    assert accuracy(np.zeros(10), scores, Budget(max_nmse=0.1)).met
+    kept, allowed = (config_from_json({"accuracy": one}) for one in ({"metric": "cosine", "min_relative": 1.0}, {"max_nmse": 0.1}))
+    assert accuracy(scores, EngineScores(scores), Metric.COSINE, kept).met
+    assert accuracy(np.zeros(10), EngineScores(scores), Metric.NMSE, allowed).met
+
+
+def test_an_engine_that_changes_no_output_is_inside_any_budget() -> None:
+    config = config_from_json({"accuracy": {"metric": "agreement", "min_relative": 1.0}})
+    same = accuracy(np.ones(10), EngineScores(np.ones(10), are_outputs_equal=True), Metric.AGREEMENT, config)
+    assert (same.met, same.probability_over) == (True, 0.0)
+    assert not accuracy(np.ones(10), EngineScores(np.ones(10)), Metric.AGREEMENT, config).met  # ten samples cannot tell
 
 
 def test_the_search_half_is_seeded() -> None:
@@ -211,7 +219,8 @@ def test_corrected_biases_are_left_out_where_only_the_engine_without_them_meets_
     assert plain.on_all is not None
     assert corrected.on_all is not None
     assert plain.on_all.score < corrected.on_all.score
-    between = (plain.on_all.score + corrected.on_all.score) / 2.0
+    between = _just_allowed(driver, basics, plain) * 1.001
+    assert between < _just_allowed(driver, basics, corrected)
     tight = dataclasses.replace(corrected_basics, config=dataclasses.replace(basics.config, accuracy=AccuracyConfig(max_nmse=between)))
     trial = run_trial(driver, tight, *quantized)
     assert trial.corrections is None
@@ -221,6 +230,14 @@ def test_corrected_biases_are_left_out_where_only_the_engine_without_them_meets_
     assert np.array_equal(scores_of(driver, trial), scores_of(driver, plain))
 
 
+def _just_allowed(driver: Driver, basics: EngineJob, trial: Trial) -> float:
+    """Return the largest mean error with which the trial is as likely over the budget as inside it: where its slack is 0."""
+    assert trial.on_all is not None
+    assert trial.on_all.likely_slack is not None
+    assert basics.config.accuracy.max_nmse is not None
+    return basics.config.accuracy.max_nmse - trial.on_all.likely_slack
+
+
 @pytest.mark.parametrize(("lost", "expected"), [("search", False), ("kept apart", True)])
 def test_samples_that_are_kept_for_the_verdict_do_not_choose_between_engines(lost: str, expected: bool) -> None:
     config = config_from_json({"accuracy": {"metric": "top1", "min_relative": 0.99}})
@@ -228,4 +245,4 @@ def test_samples_that_are_kept_for_the_verdict_do_not_choose_between_engines(los
     half = search_half(4000, config.search.seed)
     rest = np.setdiff1d(np.arange(4000), half)
     scores[(half if lost == "search" else rest)[:25]] = 0.0  # 25 of 2000 are over 1%, of 4000 they are not
-    assert fits(reference, scores, Metric.TOP1, config) is expected
+    assert fits(reference, EngineScores(scores), Metric.TOP1, config) is expected

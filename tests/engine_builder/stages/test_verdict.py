@@ -23,6 +23,7 @@ from tests.model_text import cnn, samples_for
 FAST, SLOW = FakeTimer(1.0), FakeTimer(4.0)
 LAYERS = ("Conv_c1", "Conv_c2", "Add_sum", "Gemm_logits")
 SAMPLES = 40
+MARGINS = np.linspace(0.05, 4.0, SAMPLES)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,7 @@ def judged(
     confidence: float | None = None,
     timer: Callable[..., Mapping[str, Timing]] = FAST,
     most_timed: int = 3,
+    tried: int = 1,
     **changes: object,
 ) -> VerdictResult:
     """Run the stage, with ``changes`` of the job."""
@@ -56,7 +58,7 @@ def judged(
     driver.timer = timer
     config = dataclasses.replace(basics.config, accuracy=dataclasses.replace(basics.config.accuracy, confidence=confidence))
     changed = dataclasses.replace(basics, **{"config": config, **changes})  # type: ignore[arg-type]  # fields of the job
-    return driver.run(VERDICT, VerdictRequest(changed, tuple(finalists), selection, most_timed))
+    return driver.run(VERDICT, VerdictRequest(changed, tuple(finalists), selection, most_timed, tried))
 
 
 def test_without_finalists_the_baseline_is_kept_and_meets_the_budget_as_itself(job: tuple[Driver, EngineJob]) -> None:
@@ -104,10 +106,52 @@ class TimerByName:
         return {name: Timing(value := self.milliseconds[name], value, 0.0, 18, (value,) * 9) for name in calls}
 
 
-def test_judging_stops_at_the_first_failure(job: tuple[Driver, EngineJob]) -> None:
+def test_an_engine_that_is_not_likely_inside_is_no_reason_to_stop_judging(job: tuple[Driver, EngineJob]) -> None:
+    bad, good = finalist(job, range(20), "Conv_c1", "Conv_c2"), finalist(job, [], *LAYERS)
+    result = judged(job, [bad, good])
+    assert result.judged[0].verdict.answer is Answer.NOT_MET
+    assert result.chosen == good.fingerprint
+
+
+def test_a_confidence_on_samples_that_the_search_saw_is_shared_out_among_all_engines_that_it_tried(job: tuple[Driver, EngineJob]) -> None:
+    trial = finalist(job, [], *LAYERS)  # the score bound of 40 samples without a flip at 25% lies 3.65 standard deviations away: 1e-4
+    assert judged(job, [trial], confidence=0.95, tried=100).chosen == trial.fingerprint
+    assert judged(job, [trial], confidence=0.95, tried=10_000).chosen is None
+    held_out = judged(job, [trial], confidence=0.95, tried=10_000, selection=Selection.HELD_OUT)
+    assert held_out.chosen == trial.fingerprint
+
+
+def test_decisions_by_a_hair_count_against_an_engine_that_changed_none(job: tuple[Driver, EngineJob]) -> None:
+    driver, basics = job
+    strict = dataclasses.replace(basics.config, accuracy=dataclasses.replace(basics.config.accuracy, min_relative=0.97))
+    clear, hair = (
+        dataclasses.replace(
+            trial,
+            scores=driver.workspace.write_arrays(
+                f"told/{trial.fingerprint}-margins.npz", scores=np.ones(SAMPLES), reference_margins=MARGINS, margins=MARGINS - moved
+            ),
+        )
+        for trial, moved in (
+            (finalist(job, [], "Conv_c1"), np.full(SAMPLES, 1e-3)),
+            (finalist(job, [], *LAYERS), 0.98 * np.where(MARGINS < 1.0, MARGINS, 0.0)),
+        )
+    )
+    result = driver.run(VERDICT, VerdictRequest(dataclasses.replace(basics, config=strict), (clear, hair), Selection.SHARED, 3))
+    by_name = {one.fingerprint: one.verdict for one in result.judged}
+    assert by_name[clear.fingerprint].probability_over_budget < 0.1 < 0.2 < by_name[hair.fingerprint].probability_over_budget
+
+
+def test_an_engine_that_gains_less_than_three_percent_is_worth_it_only_if_it_changes_nothing(job: tuple[Driver, EngineJob]) -> None:
+    trial = finalist(job, [], *LAYERS)
+    timer = TimerByName({trial.fingerprint: 1.96})  # of 2
+    assert judged(job, [trial], timer=timer).chosen is None
+    assert judged(job, [dataclasses.replace(trial, are_outputs_equal=True)], timer=timer).chosen == trial.fingerprint
+
+
+def test_judging_for_a_confidence_on_samples_kept_apart_stops_at_the_first_failure(job: tuple[Driver, EngineJob]) -> None:
     safe, bad, lucky = finalist(job, [], "Conv_c1"), finalist(job, range(20), "Conv_c1", "Conv_c2"), finalist(job, [], *LAYERS)
     timer = TimerByName({safe.fingerprint: 1.5, bad.fingerprint: 1.2, lucky.fingerprint: 1.0})
-    result = judged(job, [safe, bad, lucky], timer=timer)
+    result = judged(job, [safe, bad, lucky], timer=timer, selection=Selection.HELD_OUT, confidence=0.7)
     answers = [item.verdict.answer for item in result.judged]
     assert answers == [Answer.MET, Answer.NOT_MET]
     assert timer.timed == ("baseline", safe.fingerprint)

@@ -57,7 +57,7 @@ def test_watch_shows_progress_lines_and_the_result(run: Run, server: Server) -> 
     job = server.submit(trials=2, seconds=0.2)
     status, out, err = run("watch", str(job["id"]))
     assert status == 0
-    assert "A faster engine stays inside the budget." in out
+    assert "A faster engine is inside the budget" in out
     assert err.splitlines()[-1].startswith("100% succeeded")
     assert "trial 1" in err
 

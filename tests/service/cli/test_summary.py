@@ -25,6 +25,7 @@ def result(outcome: str, answer: str, selection: str) -> dict[str, object]:
             "interval": [-0.0002, 0.0004],
             "confidence": 0.95,
             "n": 4000,
+            "probability_over_budget": 0.07,
             "selection": selection,
         },
     }
@@ -33,7 +34,7 @@ def result(outcome: str, answer: str, selection: str) -> dict[str, object]:
 def test_improvement_is_told_with_its_figures() -> None:
     lines = summary_lines(result("improved", "met", "held_out"))
     assert lines == (
-        "A faster engine stays inside the budget.",
+        "A faster engine is inside the budget with probability 0.93.",
         "  latency   2.000 ms (p95 2.500) -> 1.000 ms (p95 1.250), 2.00 times as fast",
         "  size      4.00 MB -> 1.00 MB",
         "  layers    2 fp32, 20 int8",
@@ -53,7 +54,7 @@ def test_kept_baseline_is_said_to_be_kept() -> None:
 @pytest.mark.parametrize(
     ("answer", "selection", "expected"),
     [
-        ("met_on_sample", "held_out", "met on this sample (too few samples to be certain)"),
+        ("met_on_sample", "held_out", "likely met (too few samples to be certain)"),
         ("met", "shared", "the search used them too"),
         ("not_met", "held_out", "budget not met"),
     ],

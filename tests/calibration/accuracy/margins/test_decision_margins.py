@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from calibration.accuracy.margins.decision_margins import DecisionMargins, agreement_margins, label_margins, threshold_margins
-from calibration.accuracy.measures import agreement, topk
+from calibration.accuracy.measures.classes import agreement, topk
 
 Scores = NDArray[np.float32]
 

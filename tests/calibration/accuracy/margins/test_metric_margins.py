@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from calibration.accuracy.margins.metric_margins import margins_of
-from calibration.accuracy.metrics import Metric, OutputKind, score
+from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.accuracy.scores import score
 
 LOGITS, PROBABILITIES = OutputKind.LOGITS, OutputKind.PROBABILITIES
 
