@@ -6,27 +6,30 @@ keeps none apart. Rules, each of which takes the fastest engine that it lets thr
 1. ``count``: the budget is met on the samples.
 2. ``count, 95%``: the score bound and the exact bound say so, each engine by itself.
 3. ``margins``: more likely inside than not, corrected for selection, and at least 3% faster.
-4. ``margins, 95%``: the exact bound and the probability by margins say so of it and of every engine before it, slowest first.
-5. ``margins, 95%, any``: the exact bound for as many engines as there are, and the probability by margins, in no order.
+4. ``no margins``: the same of decisions whose margins are not seen, by counts and the prior of Jeffreys.
+5. ``margins, 95%``: the exact bound and the probability by margins say so of it and of every engine before it, slowest first.
+6. ``margins, 95%, any``: the exact bound for as many engines as there are, and the probability by margins, in no order.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.verdict_populations import Population
+from calibration.accuracy.drop_posterior import probabilities_over, slack_draws
 from calibration.accuracy.intervals import PairedTable, margin
 from calibration.accuracy.margins.change_posterior import change_draws
 from calibration.accuracy.margins.change_shares import expected_changes
 from calibration.accuracy.margins.decision_margins import DecisionMargins
+from calibration.accuracy.metrics import Metric
 from calibration.accuracy.paired_claims import is_surely_inside, meets_with_confidence
-from calibration.accuracy.verdict import MOST_LIKELY_OVER
+from calibration.accuracy.verdict import MOST_LIKELY_OVER, Budget, drop_evidence
 from calibration.process.lazy_import import deferred
 from engine_builder.search.shipping_rule import is_worth_it
 from engine_builder.timing import RelativeLatency
@@ -35,7 +38,7 @@ special = deferred("scipy.special")
 
 CONFIDENCE = 0.95
 DRAWS = 500  # of each posterior
-RULES = ("count", "count, 95%", "margins", "margins, 95%", "margins, 95%, any")
+RULES = ("count", "count, 95%", "margins", "no margins", "margins, 95%", "margins, 95%, any")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +79,15 @@ def jobs(population: Population, n: int, repeats: int, rng: np.random.Generator)
             is_over = drops > budget * right + _ROUNDING
             counted = [_counted(one, 1.0 - budget, rng) for one in engines]
             corrected = together.probabilities_over(1.0 - budget)
-            passed = _passed(engines, population.latency, budget, corrected)
+            unread = _without_margins(engines, 1.0 - budget, rng)
+            passed = _passed(engines, population.latency, budget, corrected, unread)
             choices = {
-                rule: _choice(population.latency, is_over, passed[rule], counted if rule.startswith("count") else corrected)
+                rule: _choice(
+                    population.latency,
+                    is_over,
+                    passed[rule],
+                    {"count": counted, "count, 95%": counted, "no margins": unread}.get(rule, corrected),
+                )
                 for rule in RULES
             }
             truly = population.latency[~is_over]
@@ -87,7 +96,11 @@ def jobs(population: Population, n: int, repeats: int, rng: np.random.Generator)
 
 
 def _passed(
-    engines: list[DecisionMargins], latency: NDArray[np.float64], budget: float, probabilities: tuple[float, ...]
+    engines: list[DecisionMargins],
+    latency: NDArray[np.float64],
+    budget: float,
+    probabilities: tuple[float, ...],
+    unread: tuple[float, ...],
 ) -> dict[str, list[bool]]:
     """Return which engines each rule lets through."""
     ratio, passed = 1.0 - budget, {rule: [False] * len(engines) for rule in RULES}
@@ -105,6 +118,7 @@ def _passed(
         are_equal = bool(np.array_equal(engine.engine, engine.reference))
         is_worth = is_worth_it(relative, are_outputs_equal=are_equal)
         passed["margins"][index] = is_worth and probabilities[index] < MOST_LIKELY_OVER
+        passed["no margins"][index] = is_worth and unread[index] < MOST_LIKELY_OVER
         passed["margins, 95%"][index] = is_worth and index < sure
         passed["margins, 95%, any"][index] = is_worth and is_surely_inside(
             table, ratio, CONFIDENCE, can_gain=can_gain, probability_over_budget=probabilities[index], chosen_from=len(engines)
@@ -112,9 +126,15 @@ def _passed(
     return passed
 
 
-def _choice(
-    latency: NDArray[np.float64], is_over: NDArray[np.bool_], passed: list[bool], probabilities: tuple[float, ...] | list[float]
-) -> Choice:
+def _without_margins(engines: list[DecisionMargins], ratio: float, rng: np.random.Generator) -> tuple[float, ...]:
+    """Return how likely each engine is over the budget where its scores alone are seen."""
+    metric = Metric.TOP1 if engines[0].can_gain else Metric.AGREEMENT
+    reference = np.where(engines[0].reference > 0, 1.0, 0.0)
+    evidence = [drop_evidence(metric, reference, np.where(one.engine > 0, 1.0, 0.0), Budget(min_relative=ratio)) for one in engines]
+    return probabilities_over(slack_draws(evidence, rng, draws=DRAWS))
+
+
+def _choice(latency: NDArray[np.float64], is_over: NDArray[np.bool_], passed: list[bool], probabilities: Sequence[float]) -> Choice:
     """Return the fastest of the engines that passed."""
     fitting = [index for index, one in enumerate(passed) if one]
     if not fitting:

@@ -79,7 +79,7 @@ def _slacks(engines: Sequence[DropEvidence], rng: np.random.Generator, *, are_ch
     if ratio is not None and len(margins) == len(engines):
         changes = change_draws(margins, rng, are_chosen_from=are_chosen_from, draws=draws)
         return np.asarray((1.0 - ratio) * changes.right - changes.drop)
-    n, is_paired = len(engines[0].allowed), engines[0].is_paired
+    n, is_paired = len(engines[0].allowed), all(one.is_paired for one in engines)
     can_gain = is_paired and engines[0].can_gain
     moves = np.stack([np.stack([np.maximum(one.worse, 0.0), np.maximum(-one.worse, 0.0)]) for one in engines])  # (engines, 2, samples)
     unseen = np.stack([np.ones(len(engines)) if is_paired else moves[:, 0].max(axis=1), np.full(len(engines), float(can_gain))], axis=1)
