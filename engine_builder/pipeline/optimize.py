@@ -13,9 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from calibration.accuracy.kinds.part import JudgedOutput
-from calibration.accuracy.metrics import Metric
 from calibration.accuracy.resolution import resolution_note
-from calibration.accuracy.verdict import Selection
 from calibration.codec import value_from_json
 from engine_builder.backends.base import Capabilities
 from engine_builder.backends.job_precisions import low_precisions
@@ -27,11 +25,11 @@ from engine_builder.evaluation.loss_budget import allowed_loss
 from engine_builder.pipeline import stage_table as table
 from engine_builder.pipeline.finalists import final_engines
 from engine_builder.pipeline.judge_finalists import final_verdict
+from engine_builder.pipeline.seen_samples import engines_tried, seen_by, selection_of
 from engine_builder.pipeline.stage import RunStage, run
 from engine_builder.records.assignment import fingerprint_of
 from engine_builder.records.calibrated import Calibrated
-from engine_builder.records.trial import Accuracy, Trial, failed_trial
-from engine_builder.search.confidence import certain, keeps_some_apart
+from engine_builder.records.trial import Trial, failed_trial
 from engine_builder.search.measured_front import finalists, pareto_front
 from engine_builder.search.rankings import prefixes
 from engine_builder.search.search import CandidateSequence, Proposal, Search
@@ -132,10 +130,10 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
         observer.searched([public_trial(trial) for trial in search.trials], best_index(search.trials))
 
     observer.entered("report", table.REBUILD.progress[0])
-    selection = _selection(search.trials, config, inspected.metric)
-    picked = finalists(search.trials, _seen(selection, config, inspected.metric, search.trials))
+    selection = selection_of(search.trials, config, inspected.metric)
+    picked = finalists(search.trials, seen_by(selection, config, inspected.metric, search.trials))
     final = final_engines(picked, job, driver)
-    judged, failures = final_verdict(final.finalists, final.job, selection, driver, tried=_tried(search.trials))
+    judged, failures = final_verdict(final.finalists, final.job, selection, driver, tried=engines_tried(search.trials))
     report = ReportRequest(
         final.job,
         probed.ranked,
@@ -279,7 +277,7 @@ def _search(
         max_seconds=config.search.max_seconds,
         seconds=lambda: spent.seconds,
         without_residual_adds=engine_without_residual_adds(one_format, inspected.residual_adds),
-        view=lambda trials: _seen(_selection(trials, config, metric), config, metric, trials),
+        view=lambda trials: seen_by(selection_of(trials, config, metric), config, metric, trials),
     )
 
 
@@ -297,41 +295,6 @@ def _search_span(index: int) -> tuple[float, float]:
     """Return the progress that a trial covers. How many there will be is not known: each covers 12% of what is left."""
     low, high = table.TRIAL.progress
     return high - (high - low) * 0.88**index, high - (high - low) * 0.88 ** (index + 1)
-
-
-def _selection(trials: Sequence[Trial], config: Config, metric: Metric) -> Selection:
-    """Return whether half of the validation samples can decide on the budget, for an engine that flips as many as the first trials."""
-    flips = [trial.on_all for trial in trials[:2] if trial.on_all is not None]
-    if not flips:
-        return Selection.SHARED
-    binary = all(accuracy.binary for accuracy in flips)
-    apart = keeps_some_apart(flips[-1].samples, flips[-1].flips, config.accuracy, metric, is_binary=binary)
-    return Selection.HELD_OUT if apart else Selection.SHARED
-
-
-def _tried(trials: Sequence[Trial]) -> int:
-    """Return how many engines could be chosen by the samples that the search sees, at least 1."""
-    return max(1, sum(1 for trial in trials if trial.low_layers and trial.on_all is not None))
-
-
-def _seen(selection: Selection, config: Config, metric: Metric, trials: Sequence[Trial]) -> Callable[[Trial], Accuracy | None]:
-    """Return which accuracy of a trial the search looks at: never the samples that are kept for the verdict.
-
-    Args:
-        selection: Whether any are.
-        config: The job's settings.
-        metric: What the scores are.
-        trials: All trials so far; the list may grow.
-    """
-
-    def view(trial: Trial) -> Accuracy | None:
-        found = trial.on_search if selection is Selection.HELD_OUT else trial.on_all
-        if found is None or config.accuracy.confidence is None:
-            return found
-        chosen_from = _tried(trials) if selection is Selection.SHARED else 1
-        return certain(found, config.accuracy.budget, metric, config.accuracy.confidence, chosen_from=chosen_from)
-
-    return view
 
 
 class _Spent:
