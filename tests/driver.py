@@ -148,6 +148,18 @@ class Finished:
     def notes(self) -> str:
         return "\n".join(cast(Sequence[str], self.report["notes"]))
 
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The samples-first shape of each compared output."""
+        with np.load(self.driver.workspace.root / "reference.npz") as arrays:
+            return [arrays[str(index)].shape for index in range(len(arrays))]
+
+    @property
+    def judged(self) -> dict[str, JudgedOutput]:
+        """How each compared output was taken, by name."""
+        data = json.loads((self.driver.workspace.root / "inspection.json").read_bytes())
+        return {one.name: one for one in value_from_json(Inspection, data).reference.judged}
+
     def path(self, ref: FileRef) -> Path:
         return self.driver.workspace.path(ref)
 

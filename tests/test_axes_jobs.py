@@ -48,15 +48,24 @@ def accuracy_one_by_one(finished: Finished, case: AxesCase) -> float:
     """Score the engine against the user's model in plain onnxruntime, one sample a call, on the samples of the verdict."""
     kinds = cast(Sequence[str], cast(Mapping[str, object], finished.report["data"])["outputs"])
     metric = Metric(str(finished.verdict["metric"]))
-    wanted = ("values", "logits") if metric is Metric.COSINE else ("logits", "labels")
-    read = [index for index, kind in enumerate(kinds) if kind in wanted]
+    read = [index for index, kind in enumerate(kinds) if (kind in ("logits", "labels") if metric is Metric.AGREEMENT else kind != "ignore")]
     outputs, reference = (alone(model, case) for model in (finished.engine.read_bytes(), finished.model_bytes))
-    scores = score(metric, [outputs[index] for index in read], [reference[index] for index in read], None)
+    judged = [finished.judged[case.model.graph.output[index].name] for index in read]
+    ours, theirs = (
+        [_samples_first(arrays[index], finished.shapes[place]) for place, index in enumerate(read)] for arrays in (outputs, reference)
+    )
+    scores = score(metric, ours, theirs, None, judged=judged, inputs=case.arrays)
     used = np.arange(SAMPLES)
     if finished.verdict["selection"] == "held_out":
         used = np.setdiff1d(used, search_half(SAMPLES, 0))
     assert len(used) == finished.verdict["n"]
     return float(np.mean(scores[used]))
+
+
+def _samples_first(arrays: Array, shape: tuple[int, ...]) -> Array:
+    """Return the outputs of single calls in the form in which the job compares them; of several copies in a call, the first."""
+    form = (len(arrays), *shape[1:])
+    return arrays.reshape(form) if arrays.size == np.prod(form) else arrays[:, :, 0]
 
 
 def alone(model: bytes, case: AxesCase) -> list[Array]:

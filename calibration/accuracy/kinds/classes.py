@@ -2,7 +2,8 @@ r"""Scores of classes: logits, and probabilities that sum to 1; of a sample, of 
 
 Evidence: a Softmax or LogSoftmax, rows that sum to 1, a name, labels; a linear layer may end an embedding or boxes as well. Judged by
 agreement of the best class, a share where a sample has several predictions. Where that can hardly fail (two classes, or samples of one
-class only), 1 - max |change of a probability| is judged too. Probes take KL(p || q).
+class only), 1 - max |change of a probability| is judged too; else, of one prediction a sample,
+how likely its class is to stay. Probes take KL(p || q).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from calibration.accuracy.kinds.part import Array, Booleans, Doubles, Part
 from calibration.accuracy.measures.softmax import log_softmax
 from calibration.accuracy.metrics import OutputKind
 
+_SMALLEST_PROBABILITY = 1e-12
 NAMES_OF_LOGITS = ("logit", "cls_score", "class_score")
 NAMES_OF_CLASSES = ("prob", "class", "cls", "label", "score", "pred")
 
@@ -48,7 +50,28 @@ def class_scores(part: Part, reference: Array, output: Array, counted: Booleans 
         p, q = (np.exp(log_softmax(rows)) if part.kind is OutputKind.LOGITS else rows for rows in (r, x))
         change = np.nan_to_num(np.abs(p - q).max(axis=-1), nan=1.0)
         found = np.minimum(found, 1.0 - (np.minimum(change, 1.0) * weight).sum(axis=1) / weight.sum(axis=1))
+    elif same.shape[1] == 1:
+        found = np.minimum(found, _chance_to_stay(r[:, 0], x[:, 0], logarithmic=part.kind is OutputKind.PROBABILITIES))
     return np.asarray(found, dtype=np.float64)
+
+
+def _chance_to_stay(r: Doubles, x: Doubles, *, logarithmic: bool) -> Doubles:
+    """Return how many of the changes of the distance between best and next class, of all samples, leave each sample's class as it is.
+
+    A flip is a coin, the margin beside it a measurement: a sample that kept its class by a hair counts in part.
+    """
+    if logarithmic:
+        r, x = (np.log(np.maximum(rows, _SMALLEST_PROBABILITY)) for rows in (r, x))
+    best = r.argmax(axis=1)[:, None]
+    others = np.ones(r.shape, dtype=np.bool_)
+    np.put_along_axis(others, best, False, axis=1)
+    with np.errstate(invalid="ignore"):
+        before, after = (np.take_along_axis(rows, best, axis=1)[:, 0] - rows.max(axis=1, where=others, initial=-np.inf) for rows in (r, x))
+        changes = after - before
+    changes = np.sort(changes[~np.isnan(changes)])
+    if not changes.size:
+        return np.ones(len(r))
+    return np.asarray(1.0 - np.searchsorted(changes, -before) / len(changes), dtype=np.float64)
 
 
 def weights_of(counted: Booleans | None, predictions: int, samples: int) -> Doubles:
