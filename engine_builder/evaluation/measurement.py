@@ -163,7 +163,8 @@ def _compare(
     except InvalidMetricError as error:  # it took the float model's outputs: what this engine gives is beyond it
         raise BuildError(f"the engine's outputs cannot be scored: {error.detail}", fix=error.fix) from error
     compared = inspection.model.outputs
-    engine = EngineScores(scores, _margins(scorer, compared.compared_kinds, reference, outputs, validation), _are_equal(reference, outputs))
+    margins = _margins(scorer, [compared.kinds[index] for index in compared.compared], reference, outputs, validation)
+    engine = EngineScores(scores, margins, _are_equal(reference, outputs))
     return engine, float(np.mean(losses(compared.compared_forms, reference, outputs, compared.compared_weights)))
 
 
