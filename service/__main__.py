@@ -134,6 +134,13 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--target", help="what to build for; see `targets`")
     parser.add_argument("--gpu", help="the GPU's product name, for targets that run on one")
+    parser.add_argument(
+        "--min-speedup",
+        type=float,
+        metavar="TIMES",
+        help="the most accurate engine that is so much faster, in the place of an accuracy budget",
+    )
+    parser.add_argument("--max-latency-ms", type=float, metavar="MS", help="the same: the most accurate engine that takes no longer a call")
     parser.add_argument("--config", type=Path, metavar="FILE", help="JSON file with further settings")
 
 

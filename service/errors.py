@@ -4,9 +4,10 @@ ServiceError                        4xx  the caller can fix it
 ├── BadRequestError            400  the body is not what its headers say
 ├── UnauthorizedError          401  no key, or a wrong one
 ├── ForbiddenError             403  a server without a key, asked from another machine
-├── NotFoundError              404  no such path, job, file or artifact
+├── NotFoundError              404  no such path, job, file, artifact or engine
 ├── MethodNotAllowedError      405  the path exists, the method does not
 ├── NotFinishedError           409  the engine of a job that has not succeeded
+├── GoneError                  410  an engine that was measured and not kept
 ├── TooLargeError              413  past the size limit
 ├── UnsupportedMediaError      415  a content type that nobody reads
 └── InvalidRequestError        422  a form field, header or query parameter
@@ -51,7 +52,7 @@ class ForbiddenError(ServiceError):
 
 
 class NotFoundError(ServiceError):
-    """No such path, job, file or artifact."""
+    """No such path, job, file, artifact or engine."""
 
     slug = "not-found"
     title = "Not found"
@@ -72,6 +73,14 @@ class NotFinishedError(ServiceError):
     slug = "job-not-succeeded"
     title = "The job has no engine"
     status = 409
+
+
+class GoneError(ServiceError):
+    """An engine that was measured and not kept."""
+
+    slug = "engine-not-kept"
+    title = "The engine was not kept"
+    status = 410
 
 
 class TooLargeError(ServiceError):

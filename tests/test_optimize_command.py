@@ -77,7 +77,12 @@ def test_a_network_that_int8_speeds_up_becomes_a_faster_engine(tmp_path: Path) -
         "assignment.json",
         "result.json",
         "log.txt",
+        "front",
     }
+    (offer,) = [one for one in result["offers"]["engines"] if one["file"]["name"] == "engine.onnx"]  # what ships is an offer too
+    assert json.loads((tmp_path / "out" / offer["assignment"]).read_text()) == json.loads(
+        (tmp_path / "out" / "assignment.json").read_text()
+    )
     assert (tmp_path / "model.onnx").read_bytes() == model
 
 

@@ -14,6 +14,7 @@ from calibration.number_formats.precision import Precision
 from calibration.number_formats.weight_scales import INTEGERS
 from calibration.ranges.range_table import RangeMethod
 from engine_builder.config.builder_options import BuilderConfig
+from engine_builder.config.objective import BUDGET_KEYS, Objective, refuse_two_questions
 from engine_builder.config.schema import describe, read
 
 DEFAULT_MIN_RELATIVE = 0.99
@@ -220,6 +221,12 @@ class Config:
     accuracy: AccuracyConfig = field(
         default_factory=AccuracyConfig, metadata={"description": "The accuracy budget, and what it is stated in."}
     )
+    objective: Objective | None = field(
+        default=None,
+        metadata={
+            "description": "How fast the engine must be: asks for the most accurate one that is, in the place of an accuracy budget."
+        },
+    )
     outputs: Mapping[str, OutputKind | OutputConfig] = field(
         default_factory=dict,
         metadata={
@@ -268,14 +275,19 @@ def config_from_json(data: object) -> Config:
         data: A parsed JSON object; every key is optional.
 
     Raises:
-        InvalidConfigError: A key is unknown (the nearest known one is named), or a value is of the wrong type or out of range.
+        InvalidConfigError: A key is unknown (the nearest known one is named), or a value is of the wrong type or out of range, or there is
+            an objective as well as an accuracy budget.
     """
+    refuse_two_questions(data)
     return read(Config, data)
 
 
 def config_json(config: Config) -> dict[str, object]:
     """Return the effective configuration as JSON: ``config_from_json`` of it gives an equal one."""
-    return as_object(json_from_value(config))
+    effective = as_object(json_from_value(config))
+    if config.objective is not None:  # it takes the place of the budget
+        effective["accuracy"] = {key: value for key, value in as_object(effective["accuracy"]).items() if key not in BUDGET_KEYS}
+    return effective
 
 
 def json_schema() -> dict[str, object]:

@@ -246,6 +246,7 @@ def timing_feeds(inspection: Inspection, validation: CalibrationSet) -> dict[str
 def latency_of(timings: Mapping[str, Timing]) -> Latency:
     """Return the latency of ``engine`` beside that of ``baseline``; the engine's own where there is no baseline."""
     engine, reference = timings["engine"], timings.get("baseline", timings["engine"])
+    relative = relative_latency(engine, reference)
     return Latency(
         engine.median_ms,
         engine.p95_ms,
@@ -253,5 +254,6 @@ def latency_of(timings: Mapping[str, Timing]) -> Latency:
         engine.runs,
         reference.median_ms,
         reference.mad_ms,
-        relative_latency(engine, reference).ratio,
+        relative.ratio,
+        relative.mad,
     )

@@ -23,14 +23,13 @@ from engine_builder.config.inspect_settings import inspect_settings
 from engine_builder.errors import EngineError
 from engine_builder.evaluation.loss_budget import allowed_loss
 from engine_builder.pipeline import stage_table as table
-from engine_builder.pipeline.finalists import final_engines
-from engine_builder.pipeline.judge_finalists import final_verdict
+from engine_builder.pipeline.decide import Searched, decide, largest_ratio
 from engine_builder.pipeline.seen_samples import engines_tried, seen_by, selection_of
 from engine_builder.pipeline.stage import RunStage, run
 from engine_builder.records.assignment import fingerprint_of
 from engine_builder.records.calibrated import Calibrated
 from engine_builder.records.trial import Trial, failed_trial
-from engine_builder.search.measured_front import finalists, pareto_front
+from engine_builder.search.measured_front import fast_enough, pareto_front
 from engine_builder.search.rankings import prefixes
 from engine_builder.search.search import CandidateSequence, Proposal, Search
 from engine_builder.search.search_space import engine_without_residual_adds, one_format_engines
@@ -127,48 +126,67 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
     search = _search(job, capabilities, inspected, _sequences(job, probed.ranked, driver, observer, predictions), driver)
     while (proposal := search.next()) is not None:
         search.tell(_trial(search, proposal, job, driver))
-        observer.searched([public_trial(trial) for trial in search.trials], best_index(search.trials))
+        needed = largest_ratio(search.trials, config.objective)
+        observer.searched([public_trial(trial, needed) for trial in search.trials], best_index(search.trials, needed))
 
     observer.entered("report", table.REBUILD.progress[0])
     selection = selection_of(search.trials, config, inspected.metric)
-    picked = finalists(search.trials, seen_by(selection, config, inspected.metric, search.trials))
-    final = final_engines(picked, job, driver)
-    judged, failures = final_verdict(final.finalists, final.job, selection, driver, tried=engines_tried(search.trials))
+    seen = seen_by(selection, config, inspected.metric, search.trials)
+    searched = Searched(tuple(search.trials), seen, selection, capabilities.least_gain, engines_tried(search.trials))
+    decided = decide(searched, job, driver, lambda: driver.seconds)
     report = ReportRequest(
-        final.job,
+        decided.job,
         probed.ranked,
         probed.interactions.tests,
         probed.providers,
         tuple(search.trials),
-        final.finalists,
-        judged,
+        decided.finalists,
+        decided.judged,
         selection,
         tuple(predictions),
-        (*untold, *final.notes, *failures),
+        (*untold, *decided.notes),
         SearchSummary(search.ended, len(search.trials), driver.seconds),
+        decided.offers,
     )
     return run(driver, table.REPORT, report)
 
 
-def public_trial(trial: Trial) -> dict[str, object]:
-    """Return a trial in the form of the HTTP contract."""
+def public_trial(trial: Trial, largest_ratio: float | None = None) -> dict[str, object]:
+    """Return a trial in the form of the HTTP contract.
+
+    Args:
+        trial: The trial.
+        largest_ratio: Latency that is fast enough, to the baseline's; None where the accuracy budget decides.
+    """
     latency = trial.latency
-    return {
+    public: dict[str, object] = {
         "index": trial.index,
         "fingerprint": trial.fingerprint,
         "order": trial.order,
         "low_layers": trial.low_layers,
         "accuracy": trial.on_all.score if trial.on_all is not None else None,
         "latency_ms": None if latency is None else {"median": latency.median_ms, "p95": latency.p95_ms or None, "runs": latency.runs},
-        "met": trial.met,
+        "met": trial.met if largest_ratio is None else None,
         "failure": trial.failure,
         "seconds": trial.seconds,
     }
+    return public if largest_ratio is None else {**public, "fast_enough": latency is not None and latency.ratio <= largest_ratio}
 
 
-def best_index(trials: Sequence[Trial]) -> int | None:
-    """Return the index of the fastest trial that meets the budget."""
-    return next((trial.index for trial in pareto_front([trial for trial in trials if trial.met])), None)
+def best_index(trials: Sequence[Trial], largest_ratio: float | None = None) -> int | None:
+    """Return the index of the fastest trial that meets the budget, or of the most accurate one that is fast enough.
+
+    Args:
+        trials: All trials, the baseline's first.
+        largest_ratio: As for ``public_trial``.
+    """
+    if largest_ratio is None:
+        found = pareto_front([trial for trial in trials if trial.met])
+    elif largest_ratio >= 1.0:
+        found = tuple(trials[:1])
+    else:
+        found = fast_enough(trials, lambda trial: trial.on_all, largest_ratio)
+    return next((trial.index for trial in found), None)
 
 
 def _cannot_tell(inspected: InspectResult, config: Config) -> tuple[str, ...]:
@@ -277,6 +295,7 @@ def _search(
         max_seconds=config.search.max_seconds,
         seconds=lambda: spent.seconds,
         without_residual_adds=engine_without_residual_adds(one_format, inspected.residual_adds),
+        largest_ratio=None if config.objective is None else config.objective.largest_ratio,
         view=lambda trials: seen_by(selection_of(trials, config, metric), config, metric, trials),
     )
 

@@ -35,6 +35,7 @@ from engine_builder.stage_io.measuring import (
     SensitivityRequest,
     SensitivityResult,
 )
+from engine_builder.stage_io.offers import OffersRequest, OffersResult
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest
 
 _PLACE = "engine_builder.stages"
@@ -51,7 +52,8 @@ RANK = Stage("rank", f"{_PLACE}.rank:rank", RankRequest, RankResult, (0.41, 0.42
 TRIAL = Stage("trial", f"{_PLACE}.trial:trial", TrialRequest, Trial, (0.42, 0.92), times_engines=True)
 PREDICT = Stage("predict", f"{_PLACE}.predict:predict", PredictRequest, PredictResult, (0.42, 0.92), times_engines=True)
 REBUILD = Stage("rebuild", f"{_PLACE}.rebuild:rebuild", RebuildRequest, Trial, (0.92, 0.95), times_engines=True)
-VERDICT = Stage("verdict", f"{_PLACE}.verdict:verdict", VerdictRequest, VerdictResult, (0.95, 0.98), times_engines=True)
+VERDICT = Stage("verdict", f"{_PLACE}.verdict:verdict", VerdictRequest, VerdictResult, (0.95, 0.97), times_engines=True)
+OFFERS = Stage("offers", f"{_PLACE}.after_search.offers:offers", OffersRequest, OffersResult, (0.97, 0.98), times_engines=True)
 REPORT = Stage("report", f"{_PLACE}.report:report", ReportRequest, JobOutcome, (0.98, 1.0))
 
 TABLE: tuple[Stage[Any, Any], ...] = (
@@ -68,6 +70,7 @@ TABLE: tuple[Stage[Any, Any], ...] = (
     PREDICT,
     REBUILD,
     VERDICT,
+    OFFERS,
     REPORT,
 )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from calibration.number_formats.precision import Precision
 
-_FINGERPRINT_LENGTH = 16
+FINGERPRINT_LENGTH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class PrecisionAssignment(Mapping[str, Precision]):
     def fingerprint(self) -> str:
         """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
         canonical = json.dumps(self.as_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:_FINGERPRINT_LENGTH]
+        return hashlib.sha256(canonical.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
     def __getitem__(self, name: str) -> Precision:
         """Return the precision of a layer."""

@@ -15,6 +15,7 @@ from engine_builder.records.float_plan import BaselineFallback
 from engine_builder.reporting.body.job_result import JobResult, Outcome, ReportedEngine
 from engine_builder.reporting.body.report_body import ReportBody
 from engine_builder.reporting.layer_plots import CLIPPED, bars_left_out, dependency_plot, kernel_plot, kernel_totals, sensitivity_plot
+from engine_builder.reporting.offers.section import offers_section
 from engine_builder.reporting.plots import front_plot, path_plot, prediction_plot
 from engine_builder.reporting.tables import (
     achieved_table,
@@ -70,6 +71,7 @@ def render(body: ReportBody) -> str:
         _tiles(body),
         f"<h2>Verdict</h2><p><span class='badge {answer}'>{escape(_ANSWERS[answer])}</span> {escape(verdict_in_words(result.verdict))}</p>",
         _outputs(body),
+        offers_section(result),
         _engines(body),
         _sensitivity(body),
         _kernel_times(body),

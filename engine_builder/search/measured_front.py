@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
 
+from calibration.accuracy.offered_budgets import is_inside
+from calibration.accuracy.verdict import Budget
 from engine_builder.records.trial import Accuracy, Trial
+from engine_builder.search.shipping_rule import is_worth_it
+from engine_builder.timing import MIN_GAIN, RelativeLatency
 
 MAX_FINALISTS = 6
+MAX_OFFERED = 5
 
 
 def pareto_front(trials: Sequence[Trial]) -> tuple[Trial, ...]:
@@ -52,3 +58,71 @@ def finalists(trials: Sequence[Trial], seen: Callable[[Trial], Accuracy | None])
         if not kept or _ratio(trial) < _ratio(kept[-1]):
             kept.append(trial)
     return tuple(kept[-MAX_FINALISTS:])
+
+
+def fast_enough(trials: Sequence[Trial], seen: Callable[[Trial], Accuracy | None], largest_ratio: float) -> tuple[Trial, ...]:
+    """Return at most MAX_FINALISTS trials that are fast enough, the most accurate first; each is faster than all that are more accurate.
+
+    Of those with one accuracy, the one whose outputs diverge less counts as more accurate.
+
+    Args:
+        trials: All trials.
+        seen: Which accuracy of a trial the search looked at.
+        largest_ratio: Latency that is fast enough, to the baseline's.
+    """
+    timed = [trial for trial in trials if trial.low_layers and trial.latency is not None and trial.loss is not None]
+    found = [(trial, accuracy) for trial in timed if _ratio(trial) <= largest_ratio and (accuracy := seen(trial)) is not None]
+    found.sort(key=lambda item: (-item[1].excess, item[0].loss or 0.0, _ratio(item[0]), item[0].index))
+    kept: list[Trial] = []
+    for trial, _ in found:
+        if not kept or _ratio(trial) < _ratio(kept[-1]):
+            kept.append(trial)
+    return tuple(kept[:MAX_FINALISTS])
+
+
+def offered(
+    trials: Sequence[Trial],
+    seen: Callable[[Trial], Accuracy | None],
+    latency: Mapping[str, RelativeLatency],
+    budgets: Sequence[Budget],
+    *,
+    least_gain: float = MIN_GAIN,
+    always: Collection[str] = (),
+) -> tuple[Trial, ...]:
+    """Return at most MAX_OFFERED trials that other budgets may want, safest first, whatever the job's own budget is.
+
+    They beat the baseline, and no other is at least as good in all of: accuracy, divergence of the outputs, and latency. Safer means more
+    accurate on the samples that the search saw; of those with one accuracy, a smaller divergence. Where there are more, those stay that
+    are the fastest inside one of the budgets, then the most accurate.
+
+    Args:
+        trials: All trials.
+        seen: Which accuracy of a trial the search looked at.
+        latency: To the baseline's, by fingerprint, as far as it is known better than from the trial.
+        budgets: What may be asked for.
+        least_gain: Relative; a smaller one is within the error of the target's latencies.
+        always: Fingerprints of trials that stay in any case.
+    """
+    known = [
+        (trial, accuracy, trial.loss, relative.ratio)
+        for trial in trials
+        if trial.low_layers and trial.loss is not None and (accuracy := seen(trial)) is not None
+        if (relative := relative_to_baseline(trial, latency)) is not None
+        and is_worth_it(relative, are_outputs_equal=trial.are_outputs_equal, least_gain=least_gain)
+    ]
+    known.sort(key=lambda item: (-item[1].excess, item[2], item[3], item[0].index))
+    front: list[tuple[Trial, Accuracy, float, float]] = []
+    for item in known:
+        if item[0].fingerprint in always or not any(loss <= item[2] and ratio <= item[3] for _, _, loss, ratio in front):
+            front.append(item)
+    inside = ([item for item in front if is_inside(budget, item[1].baseline, item[1].score)] for budget in budgets)
+    wanted = (min(fit, key=lambda item: item[3]) for fit in inside if fit)
+    ordered = chain((item for item in front if item[0].fingerprint in always), wanted, front)
+    kept = list(dict.fromkeys(trial.fingerprint for trial, _, _, _ in ordered))[:MAX_OFFERED]
+    return tuple(trial for trial, _, _, _ in front if trial.fingerprint in kept)
+
+
+def relative_to_baseline(trial: Trial, latency: Mapping[str, RelativeLatency]) -> RelativeLatency | None:
+    """Return a trial's latency to the baseline's: as ``latency`` has it by its fingerprint, else as the trial found it."""
+    own = None if trial.latency is None else RelativeLatency(trial.latency.ratio, trial.latency.ratio_mad)
+    return latency.get(trial.fingerprint, own)

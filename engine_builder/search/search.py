@@ -8,7 +8,10 @@
    prefixes of an order. It decides on the shrunk budget slack (drop_shrinkage.py); then the candidates around the boundary are tried,
    whatever the answers were. A candidate that is predicted to be slower than an engine already found, beyond the error of predictions, is
    not tried.
-3. Trials are known by their fingerprint, so that candidate sequences share them. Three failures in a row end the search with what was
+3. Where an engine must be fast enough (``largest_ratio``), the question of every step is another one: not whether an engine is inside the
+   budget, but whether it is still too slow, so that more has to be quantized. The candidates are the same. What is bisected of a sequence
+   is the part of it that is predicted to be about as fast as wanted; nothing is searched for where the baseline is fast enough itself.
+4. Trials are known by their fingerprint, so that candidate sequences share them. Three failures in a row end the search with what was
    found.
 """
 
@@ -31,6 +34,7 @@ TOLERANCE = 0.05  # relative error of a predicted latency, about
 # a candidate sequence is bisected on while a candidate is predicted to be at most this much slower than the best engine so far
 OPENING = 0.02
 WORTH_TRYING = 0.03  # over the baseline: a smaller predicted gain is within the error of predictions
+ABOUT = 0.15  # relative error of a predicted latency beyond which a candidate is not tried where an engine must be fast enough
 AROUND = (-1, 1, 2)  # candidates tried around the boundary, relative to it
 
 
@@ -76,6 +80,7 @@ class Search:
         seconds: Callable[[], float],
         view: Callable[[Sequence[Trial]], Callable[[Trial], Accuracy | None]],
         without_residual_adds: QuantizedLayers | None = None,
+        largest_ratio: Callable[[float], float] | None = None,
     ) -> None:
         """Start.
 
@@ -87,6 +92,8 @@ class Search:
             max_seconds: No trial is proposed that would end past this, if it took the mean of those so far; the first two always are.
             seconds: What the job's stages so far took, as recorded.
             without_residual_adds: The first one-format engine without its residual adds, where it has any.
+            largest_ratio: Given the baseline's median latency in milliseconds, returns the largest ratio to it that is fast enough; None
+                where the fastest engine inside the budget is looked for.
             view: Told the baseline's and the one-format engines' trials, returns which accuracy of a trial the search may look at.
         """
         self.trials: list[Trial] = []
@@ -97,6 +104,8 @@ class Search:
         self._max_seconds = max_seconds
         self._seconds = seconds
         self._view_of = view
+        self._largest_ratio = largest_ratio
+        self._needed: float | None = None  # the largest ratio that is fast enough, once the baseline's latency is known
         self._view: Callable[[Trial], Accuracy | None] = lambda trial: None  # until the first trials are known
         self._plan = self._steps(one_format, without_residual_adds or {})
         self._next: Proposal | None = next(self._plan)
@@ -134,9 +143,14 @@ class Search:
         return None
 
     def _steps(self, one_format: Mapping[str, QuantizedLayers], without_residual_adds: QuantizedLayers) -> Generator[Proposal, Trial, None]:
-        known = {self.fingerprint({}): (yield Proposal({}, BASELINE))}
+        baseline = yield Proposal({}, BASELINE)
+        known = {self.fingerprint({}): baseline}
         if not any(one_format.values()):
             return
+        if self._largest_ratio is not None:
+            self._needed = 0.0 if baseline.latency is None else self._largest_ratio(baseline.latency.median_ms)
+            if self._needed >= 1.0:
+                return
         tried = []
         for name, quantized in one_format.items():
             tried.append((yield from self._try(quantized, name, known)))
@@ -165,7 +179,7 @@ class Search:
 
     def _climb(self, sequence: CandidateSequence, known: dict[str, Trial]) -> Generator[Proposal, Trial, None]:
         """Bisect a sequence for as long as a candidate that is still open may win, then try those around the boundary that may."""
-        state = Bisection(0, len(sequence.rungs))
+        state = self._open(sequence)
         while (candidate := state.next()) is not None and self._may_win(sequence, range(state.low + 1, state.high + 1), OPENING):
             trial = yield from self._try(sequence.rungs[candidate - 1], sequence.name, known)
             state = state.tell(candidate, met=self._fits(trial))
@@ -173,8 +187,22 @@ class Search:
             if 1 <= candidate <= len(sequence.rungs) and self._may_win(sequence, (candidate,), TOLERANCE):
                 yield from self._try(sequence.rungs[candidate - 1], sequence.name, known)
 
+    def _open(self, sequence: CandidateSequence) -> Bisection:
+        """Return what is to be bisected: all of a sequence, or what is predicted to be about as fast as wanted."""
+        ratios = sequence.ratios
+        if self._needed is None or not any(ratios):
+            return Bisection(0, len(ratios))
+        low = next((place for place, ratio in enumerate(ratios) if ratio <= self._needed * (1.0 + ABOUT)), len(ratios))
+        high = next((place for place in range(low, len(ratios)) if ratios[place] < self._needed * (1.0 - ABOUT)), len(ratios))
+        return Bisection(low, high)
+
     def _may_win(self, sequence: CandidateSequence, candidates: Iterable[int], tolerance: float) -> bool:
-        """Return whether one of the candidates is predicted to be about as fast as the fastest engine that meets the budget, or faster."""
+        """Return whether one of the candidates is predicted to be about as fast as the fastest engine that meets the budget, or faster.
+
+        Where an engine must be fast enough: whether one is predicted to be about that.
+        """
+        if self._needed is not None:
+            return any(sequence.ratios[candidate - 1] <= self._needed * (1.0 + ABOUT) for candidate in candidates)
         best = min((trial.latency.ratio for trial in self.trials if trial.latency is not None and self._is_met(trial)), default=1.0)
         return any(sequence.ratios[candidate - 1] <= best * (1.0 + tolerance) for candidate in candidates)
 
@@ -185,12 +213,16 @@ class Search:
         return known[name]
 
     def _is_met(self, trial: Trial) -> bool:
-        """Return whether the budget is met on the samples that the search may look at."""
+        """Return whether the budget is met on the samples that the search may look at; where it must be fast enough, if it is too slow."""
+        if self._needed is not None:
+            return trial.latency is not None and trial.latency.ratio > self._needed
         accuracy = self._view(trial)
         return accuracy is not None and accuracy.met
 
     def _fits(self, trial: Trial) -> bool:
         """Return whether the budget is likely to be met, given all trials."""
+        if self._needed is not None:
+            return self._is_met(trial)
         accuracy = self._view(trial)
         seen = [item for other in self.trials if (item := self._view(other)) is not None]
         return accuracy is not None and shrunk_slack(accuracy, seen) >= 0.0

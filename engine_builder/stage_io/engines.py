@@ -9,9 +9,11 @@ from calibration.accuracy.verdict import AccuracyVerdict, Selection
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.config.config import Config
+from engine_builder.config.objective import Objective
 from engine_builder.records.calibrated import Calibrated
 from engine_builder.records.trial import Trial
 from engine_builder.search.loss_model import LossCheck
+from engine_builder.search.search_space import BASELINE
 from engine_builder.stage_io.measuring import RankResult
 from engine_builder.timing import RelativeLatency
 from engine_builder.workspace.workspace import FileRef
@@ -174,3 +176,10 @@ class VerdictResult:
     baseline_size_bytes: int
     environment: Mapping[str, object]  # what a reader needs to repeat a timing
     tensors: EngineTensors | None  # of the engine that is kept, where it is a plan
+
+
+def is_reached(objective: Objective, judged: VerdictResult) -> bool:
+    """Return whether what the verdict keeps is fast enough, by the timing of the verdict."""
+    if objective.max_latency_ms is not None:
+        return judged.latency_ms[judged.chosen or BASELINE].median <= objective.max_latency_ms
+    return judged.ratio <= objective.largest_ratio(1.0)

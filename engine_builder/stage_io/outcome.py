@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from calibration.accuracy.verdict import Selection
 from calibration.sensitivity.records import PairTest
 from engine_builder.records.trial import Trial
 from engine_builder.stage_io.engines import EngineJob, PredictResult, VerdictResult
 from engine_builder.stage_io.measuring import RankResult
+from engine_builder.stage_io.offers import OffersResult
 from engine_builder.workspace.workspace import FileRef
 
 
@@ -37,6 +38,7 @@ class ReportRequest:
     forecasts: tuple[PredictResult, ...]
     notes: tuple[str, ...]  # of what could not be built or judged
     search: SearchSummary
+    offers: OffersResult = field(default_factory=OffersResult)
 
 
 @dataclass(frozen=True, slots=True)

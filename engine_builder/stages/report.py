@@ -35,8 +35,11 @@ from engine_builder.reporting.body.job_result import (
     Outcome,
     PredictedSpeedup,
     ReportedEngine,
+    ReportedObjective,
+    ReportedOffers,
     ShippedEngine,
     TakenOutput,
+    reported_objective,
     reported_verdict,
     result_json,
 )
@@ -44,6 +47,9 @@ from engine_builder.reporting.body.layer_facts import dependency_map, measured_p
 from engine_builder.reporting.body.report_body import DataFacts, ReportBody, body_json
 from engine_builder.reporting.body.search_facts import FinalTiming, ProbeSummary
 from engine_builder.reporting.float_only import float_only, float_only_note
+from engine_builder.reporting.objective_reason import objective_reason
+from engine_builder.reporting.offers.reported import reported_offers
+from engine_builder.reporting.offers.words import nearest_in_words
 from engine_builder.reporting.page import render
 from engine_builder.reporting.reason import reason
 from engine_builder.search.measured_front import pareto_front
@@ -80,6 +86,8 @@ def report(request: ReportRequest, context: StageContext) -> JobOutcome:
         artifacts["timing.cache"] = cache
     if repository is not None:
         artifacts["triton.zip"] = repository
+    for one in given.asked.offers.engines:
+        artifacts |= {ref.file: ref for ref in (one.assignment, one.engine) if ref is not None}
     return JobOutcome(result_json(body.result), body.result.engine.name, engine, artifacts)
 
 
@@ -182,16 +190,14 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
     )
     kept = baseline if chosen is None else _chosen_engine(found, judgement, chosen)
     engine = judgement.engine or given.asked.job.baseline
+    accuracy, is_predicted = given.asked.job.config.accuracy, source is Source.PREDICTED
+    asked = given.asked.job.config.objective
+    budget = accuracy.budget if asked is None else None
+    offers = reported_offers(given.asked.offers, judgement, budget, target.engine_name, engine, is_predicted=is_predicted)
+    objective = None if asked is None else reported_objective(asked, judgement)
     return JobResult(
         outcome=Outcome.BASELINE_KEPT if chosen is None else Outcome.IMPROVED,
-        reason=reason(
-            given.asked.trials,
-            given.asked.finalists,
-            judgement,
-            given.table,
-            confidence=given.asked.job.config.accuracy.confidence,
-            ended=given.asked.search.ended,
-        ),
+        reason=_reason(given, chosen, offers, objective, is_predicted=is_predicted),
         latency_source=source,
         baseline=replace(baseline, repaired=None if found.baseline.fallback is None else fallback_in_words(found.baseline.fallback)),
         chosen=kept,
@@ -204,10 +210,23 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
         ),
         warnings=found.warnings,
         environment=judgement.environment,
+        offers=offers,
         speedup=1.0 / judgement.ratio if source is Source.MEASURED else None,
         predicted_speedup=_predicted_speedup(judgement, chosen) if source is Source.PREDICTED else None,
         outputs=tuple(TakenOutput(one.name, one.kinds, one.why, one.words) for one in found.reference.judged),
+        objective=objective,
     )
+
+
+def _reason(given: _Given, chosen: Trial | None, offers: ReportedOffers, objective: ReportedObjective | None, *, is_predicted: bool) -> str:
+    """Return why this engine was chosen or the baseline kept; then, what the nearest offers are."""
+    asked = given.asked
+    if objective is not None:
+        return objective_reason(objective, asked.trials, asked.verdict, offers.engines, is_predicted=is_predicted)
+    confidence, ended = asked.job.config.accuracy.confidence, asked.search.ended
+    why = reason(asked.trials, asked.finalists, asked.verdict, given.table, confidence=confidence, ended=ended)
+    had = nearest_in_words(offers.engines, is_predicted=is_predicted) if chosen is None else ""
+    return f"{why} {had}".strip()
 
 
 def _chosen_engine(inspection: Inspection, judgement: VerdictResult, chosen: Trial) -> ReportedEngine:

@@ -1,4 +1,4 @@
-"""/v1/jobs/{id}/engine and /v1/jobs/{id}/artifacts: downloads."""
+"""/v1/jobs/{id}/engine, /v1/jobs/{id}/engines/{fingerprint} and /v1/jobs/{id}/artifacts: downloads."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from urllib.parse import quote
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from service.errors import NotFinishedError, NotFoundError
-from service.jobs.records import JobState, StoredFile
+from calibration.codec import as_object
+from service.errors import GoneError, NotFinishedError, NotFoundError
+from service.jobs.outcome import offered_engines
+from service.jobs.records import Job, JobState, StoredFile
 from service.jobs.resources import Deps
 
 
@@ -21,11 +23,15 @@ def artifacts_router(deps: Deps) -> APIRouter:
     @router.get("/v1/jobs/{job_id}/engine", summary="Download the engine", response_class=StreamingResponse)
     def get_engine(job_id: str) -> StreamingResponse:
         """Return the engine of a job that has succeeded."""
-        job = deps.store.get(job_id)
-        if job.state is not JobState.SUCCEEDED or job.engine is None:
-            fix = "Submit a new job." if job.state.is_finished else "Wait until its state is succeeded."
-            raise NotFinishedError(f"job {job_id}: its state is {job.state}, only a job that has succeeded has an engine", fix=fix)
-        return _download(job.engine, job.artifacts[job.engine], deps)
+        name = _engine_of(job := deps.store.get(job_id))
+        return _download(name, job.artifacts[name], deps)
+
+    @router.get("/v1/jobs/{job_id}/engines/{fingerprint}", summary="Download an engine that is offered", response_class=StreamingResponse)
+    def get_offered_engine(job_id: str, fingerprint: str) -> StreamingResponse:
+        """Return an engine that another accuracy budget would give: one of `offers` in the job's result."""
+        _engine_of(job := deps.store.get(job_id))
+        name = _offered_name(job, fingerprint)
+        return _download(name, job.artifacts[name], deps)
 
     @router.get("/v1/jobs/{job_id}/artifacts", summary="List the files of a job")
     def list_artifacts(job_id: str) -> JSONResponse:
@@ -37,7 +43,7 @@ def artifacts_router(deps: Deps) -> APIRouter:
         ]
         return JSONResponse({"artifacts": files})
 
-    @router.get("/v1/jobs/{job_id}/artifacts/{name}", summary="Download a file of a job", response_class=StreamingResponse)
+    @router.get("/v1/jobs/{job_id}/artifacts/{name:path}", summary="Download a file of a job", response_class=StreamingResponse)
     def get_artifact(job_id: str, name: str) -> StreamingResponse:
         """Return one file that the job left."""
         job = deps.store.get(job_id)
@@ -49,10 +55,46 @@ def artifacts_router(deps: Deps) -> APIRouter:
     return router
 
 
+def _engine_of(job: Job) -> str:
+    """Return the name of a job's engine.
+
+    Raises:
+        NotFinishedError: The job has not succeeded.
+    """
+    if job.state is not JobState.SUCCEEDED or job.engine is None:
+        fix = "Submit a new job." if job.state.is_finished else "Wait until its state is succeeded."
+        raise NotFinishedError(f"job {job.id}: its state is {job.state}, only a job that has succeeded has an engine", fix=fix)
+    return job.engine
+
+
+def _offered_name(job: Job, fingerprint: str) -> str:
+    """Return the name of the file of an offered engine.
+
+    Raises:
+        GoneError: The engine was measured, but there is no file of it.
+        NotFoundError: The job knows of no such engine.
+    """
+    offered = {str(engine["fingerprint"]): engine for engine in offered_engines(job.result or {})}
+    had = [name for name, engine in offered.items() if engine["file"] is not None]
+    known = ", ".join(had) or "none"
+    if fingerprint in had:
+        return str(as_object(offered[fingerprint]["file"])["name"])
+    if fingerprint in offered:
+        why = str(offered[fingerprint]["no_file"])
+        raise GoneError(f"job {job.id}: there is no file of engine {fingerprint}: {why}", fix=f"Engines with a file: {known}.")
+    if any(trial.get("fingerprint") == fingerprint for trial in job.trials):
+        raise GoneError(
+            f"job {job.id}: engine {fingerprint} was measured and not kept: it is on no offer, since another is as accurate and faster, or "
+            "it is not faster than the baseline",
+            fix=f"Engines with a file: {known}.",
+        )
+    raise NotFoundError(f"job {job.id}: it has no engine {fingerprint!r}, only {known}", fix="Choose one of `offers` in its result.")
+
+
 def _download(name: str, file: StoredFile, deps: Deps) -> StreamingResponse:
     headers = {
         "Content-Length": str(file.size_bytes),
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}",
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(PurePosixPath(name).name)}",
         "ETag": f'"{file.sha256}"',
         "X-Content-Type-Options": "nosniff",
     }

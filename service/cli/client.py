@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 
@@ -163,15 +164,17 @@ class Client:
 
     def download_artifact(self, job_id: str, artifact: ArtifactView, folder: Path) -> Path:
         """Download one artifact and return its path."""
-        return self._download(f"/v1/jobs/{job_id}/artifacts/{artifact.name}", folder, artifact)
+        return self._download(f"/v1/jobs/{job_id}/artifacts/{quote(artifact.name)}", folder, artifact)
 
     def _download(self, url: str, folder: Path, promised: ArtifactView) -> Path:
         """Stream into ``<name>.part``, check the content, then rename; nothing else is left behind."""
         name, sha256 = promised.name, promised.sha256
-        if Path(name).name != name or name in {"", ".", ".."}:
-            raise DownloadError(f"file name {name!r} from the server: expected a plain name", fix="Report it to who runs the server.")
-        folder.mkdir(parents=True, exist_ok=True)
+        if "\\" in name or any(part in {"", ".", ".."} for part in name.split("/")):
+            raise DownloadError(
+                f"file name {name!r} from the server: expected one inside the folder", fix="Report it to who runs the server."
+            )
         part = folder / (name + ".part")
+        part.parent.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
         try:
             with _translated(), self._http.stream("GET", url) as response, part.open("wb") as stream:

@@ -63,7 +63,7 @@ def optimize(arguments: argparse.Namespace, out: Output) -> None:
 
 def submit(arguments: argparse.Namespace, out: Output) -> None:
     """Upload the files, submit a job and print its id; with --watch, wait for it too."""
-    config = config_json(_config(arguments)) if arguments.config or arguments.target or arguments.gpu else {}
+    config = config_json(_config(arguments)) if arguments.config or _given(arguments) else {}
     for path, error in (
         (arguments.model, InvalidModelError),
         (arguments.calibration, InvalidCalibrationSetError),
@@ -172,8 +172,14 @@ def _client(arguments: argparse.Namespace) -> Client:
 def _config(arguments: argparse.Namespace) -> Config:
     """Return the configuration of the file, with what the command line says instead."""
     value: object = {} if arguments.config is None else _json_from_file(arguments.config)
-    given = {key: getattr(arguments, key) for key in ("target", "gpu") if getattr(arguments, key) is not None}
-    return config_from_json({**value, **given} if isinstance(value, dict) else value)
+    return config_from_json({**value, **_given(arguments)} if isinstance(value, dict) else value)
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, object]:
+    """Return the keys of the configuration that the command line gives."""
+    given: dict[str, object] = {key: value for key in ("target", "gpu") if (value := getattr(arguments, key)) is not None}
+    objective = {key: value for key in ("min_speedup", "max_latency_ms") if (value := getattr(arguments, key)) is not None}
+    return given | ({"objective": objective} if objective else {})
 
 
 def _json_from_file(path: Path) -> object:

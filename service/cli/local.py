@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.errors import (
@@ -25,7 +25,9 @@ from engine_builder.config.config import Config
 from engine_builder.pipeline.optimize import PIPELINE_VERSION, JobRequest, Observer, optimize
 from engine_builder.pipeline.stage import RunStage
 from engine_builder.pipeline.stage_table import KEPT_STAGES
+from engine_builder.records.assignment import FINGERPRINT_LENGTH
 from engine_builder.stage_io.measuring import JobFiles
+from engine_builder.stage_io.offers import FRONT
 from engine_builder.stage_io.outcome import JobOutcome
 from engine_builder.workspace.external_files import external_files
 from engine_builder.workspace.workspace import FileRef, Workspace, json_bytes, remove_tree
@@ -175,10 +177,12 @@ def _copy(path: Path, folder: str, workspace: Workspace) -> FileRef:
 def _deliver(outcome: JobOutcome, workspace: Workspace, output: Path) -> Mapping[str, object]:
     artifacts = {name: ref for name, ref in outcome.artifacts.items() if name != LOG_NAME}
     target = Workspace(output, temporary=workspace.root)
+    for stale in target.path(FRONT).glob("[0-9a-f]" * FINGERPRINT_LENGTH):  # offers of an earlier run into the same folder
+        remove_tree(stale)
     for name, ref in {**artifacts, outcome.engine_name: outcome.engine}.items():
         source = workspace.path(ref)
         for external in external_files(source) if ref.file.endswith(".onnx") else ():
-            target.copy(source.parent / external, external)
+            target.copy(source.parent / external, (PurePosixPath(name).parent / external).as_posix())
         if target.copy(source, name).sha256 != ref.sha256:
             raise CalibrationError(f"file {name}: its content changed after it was written", fix="Run the job again on a sound disk.")
     _deliver_log(workspace, output)  # last: it grows with every stage

@@ -119,4 +119,6 @@ def trial_line(trial: Mapping[str, object]) -> str:
         parts.append(f"{latency['median']:.3f} ms")
     if met is not None:
         parts.append("inside the budget" if met else "outside the budget")
+    if (fast_enough := trial.get("fast_enough")) is not None:
+        parts.append("fast enough" if fast_enough else "too slow")
     return ", ".join(parts)

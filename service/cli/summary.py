@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from calibration.accuracy.metrics import Metric, MetricSpec, metric_named
 from calibration.accuracy.resolution import inside_in_words
@@ -20,7 +20,7 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
     baseline, chosen = _part(result, "baseline"), _part(result, "chosen")
     kept = result["outcome"] == "baseline_kept"
     lines = [
-        "The baseline is kept: nothing faster stays inside the budget." if kept else f"A faster engine is {_inside(result)}.",
+        _headline(result, kept=kept),
         f"  latency   {_latency(baseline)} -> {_latency(chosen)}" + _speedup(result),
         f"  size      {_megabytes(baseline)} -> {_megabytes(chosen)}",
         f"  layers    {_counts(_part(chosen, 'precisions'))}",
@@ -35,6 +35,7 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
     verdict = result.get("verdict")
     if isinstance(verdict, Mapping):
         lines.append(f"  accuracy  {_verdict(verdict)}")
+    lines.extend(_offers(_part(result, "offers")))
     warnings = result.get("warnings")
     lines.extend(f"  warning   {text}" for text in (warnings if isinstance(warnings, list | tuple) else ()))
     return tuple(lines)
@@ -43,6 +44,30 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
 def _inside(result: Mapping[str, object]) -> str:
     over = _part(result, "verdict").get("probability_over_budget")
     return inside_in_words(over) if isinstance(over, int | float) else "inside the budget"
+
+
+def _headline(result: Mapping[str, object], *, kept: bool) -> str:
+    objective = _part(result, "objective")
+    if not objective:
+        return "The baseline is kept: nothing faster stays inside the budget." if kept else f"A faster engine is {_inside(result)}."
+    if not kept:
+        return f"The most accurate engine that {objective.get('in_words')}."
+    if objective.get("is_reached"):
+        return f"The baseline is kept: it {objective.get('in_words')} itself."
+    return f"The baseline is kept: no engine {objective.get('in_words')}."
+
+
+def _offers(offers: Mapping[str, object]) -> Iterator[str]:
+    """Yield what other budgets would give, and where the engines for it are."""
+    if offers.get("in_words"):
+        yield f"  offers    {offers['in_words']}"
+    engines = offers.get("engines")
+    for engine in engines if isinstance(engines, list | tuple) else ():
+        speedup, over = engine.get("speedup"), _part(engine, "verdict").get("probability_over_budget")
+        chance = f" (probability of being over it {over:.1%})" if isinstance(over, int | float) else ""
+        where = _part(engine, "file").get("name") or engine.get("no_file") or engine.get("assignment")
+        if isinstance(speedup, int | float):
+            yield f"            {speedup:.2f}x inside {engine.get('in_words')}{chance}: {where}"
 
 
 def _part(value: Mapping[str, object], key: str) -> Mapping[str, object]:

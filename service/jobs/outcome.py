@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from calibration.codec import as_object
 from engine_builder.stage_io.outcome import JobOutcome
@@ -16,7 +16,8 @@ from service.worker.child_process import LOG_NAME
 def collect(outcome: JobOutcome, workspace: Path, store: ArtifactStore) -> tuple[Mapping[str, object], str, dict[str, StoredFile]]:
     """Put what the pipeline made into the store and return the job's result, the name of its engine, and every artifact by name.
 
-    A model with external data is stored as a .zip of all its files, since a download is one file; the result then names that.
+    A model with external data is stored as a .zip of all its files, since a download is one file; the result then names that, also where
+    it is the engine of an offer.
 
     Args:
         outcome: Of the job.
@@ -25,9 +26,11 @@ def collect(outcome: JobOutcome, workspace: Path, store: ArtifactStore) -> tuple
     """
     result, name = outcome.result, outcome.engine_name
     artifacts: dict[str, StoredFile] = {}
+    packed_as: dict[str, str] = {}
     for key, file in {**outcome.artifacts, name: outcome.engine}.items():
         path, packed = workspace / file.file, workspace / f"{key}.zip"
         if path.suffix == ".onnx" and pack_model(path, packed):
+            packed_as[key] = _zipped(key)
             artifacts[_zipped(key)] = store.put(packed)
         else:
             artifacts[key] = store.put(path)
@@ -35,7 +38,28 @@ def collect(outcome: JobOutcome, workspace: Path, store: ArtifactStore) -> tuple
         name = _zipped(name)
         stored, facts = artifacts[name], as_object(result["engine"])
         result = {**result, "engine": {**facts, "name": name, "sha256": stored.sha256, "size_bytes": stored.size_bytes}}
-    return result, name, artifacts | log_of(workspace, store)
+    return _with_offered_files(result, packed_as, artifacts), name, artifacts | log_of(workspace, store)
+
+
+def offered_engines(result: Mapping[str, object]) -> tuple[Mapping[str, object], ...]:
+    """Return the offered engines in a job's result, in the form of ``ReportedOffer``."""
+    offers = result.get("offers")
+    engines = offers.get("engines") if isinstance(offers, Mapping) else None
+    return tuple(engine for engine in engines if isinstance(engine, Mapping)) if isinstance(engines, list | tuple) else ()
+
+
+def _with_offered_files(
+    result: Mapping[str, object], packed_as: Mapping[str, str], artifacts: Mapping[str, StoredFile]
+) -> Mapping[str, object]:
+    """Return the result with the names under which the files of offered engines are stored."""
+    if not packed_as or not offered_engines(result):
+        return result
+    engines = []
+    for engine in offered_engines(result):
+        file = engine.get("file")
+        name = packed_as.get(str(file["name"])) if isinstance(file, Mapping) else None
+        engines.append(engine if name is None else {**engine, "file": {"name": name, "sha256": artifacts[name].sha256}})
+    return {**result, "offers": {**as_object(result["offers"]), "engines": engines}}
 
 
 def log_of(workspace: Path, store: ArtifactStore) -> dict[str, StoredFile]:
@@ -45,4 +69,4 @@ def log_of(workspace: Path, store: ArtifactStore) -> dict[str, StoredFile]:
 
 
 def _zipped(name: str) -> str:
-    return Path(name).with_suffix(".zip").name
+    return PurePosixPath(name).with_suffix(".zip").as_posix()

@@ -93,7 +93,7 @@ def test_packages_are_listed_in_the_order_of_their_layers(folder: str) -> None:
 
 def test_every_stage_is_listed_with_its_module() -> None:
     rows = table(ARCHITECTURE, "How a job runs")
-    modules = {path.name for path in (ROOT / "engine_builder" / "stages").glob("*.py")} - {"__init__.py"}
+    modules = {path.name for path in (ROOT / "engine_builder" / "stages").rglob("*.py")} - {"__init__.py"}
     assert {cells[0].strip("`| ") for cells in rows} == set(STAGES)
     assert {Path(cells[1].strip("`")).name for cells in rows} == modules
 

@@ -52,6 +52,7 @@ from engine_builder.stage_io.measuring import (
     SensitivityRequest,
     SensitivityResult,
 )
+from engine_builder.stage_io.offers import OffersRequest, OffersResult
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest
 from engine_builder.workspace.workspace import FileRef
 from tests.engine_builder.search.fake_world import FakeWorld
@@ -168,6 +169,9 @@ class FakeStages:
             Selection.SHARED,
         )  # fmt: skip
         return VerdictResult((), kept, None, 1.0, {}, {}, None, 0.0, None, 0.9, {}, 1, {}, None)
+
+    def offers(self, name: str, request: OffersRequest) -> OffersResult:
+        return OffersResult()
 
     def report(self, name: str, request: ReportRequest) -> JobOutcome:
         return JobOutcome({"outcome": "improved"}, "engine.onnx", BASELINE, {})

@@ -32,6 +32,13 @@ def echo(request: Mapping[str, object], context: StageContext) -> object:
     return {"request": request, "ref": {"file": ref.file, "sha256": ref.sha256}, "environment": dict(os.environ), "cwd": str(Path.cwd())}
 
 
+def offer(request: Mapping[str, object], context: StageContext) -> object:
+    """Write an engine with external data into a folder of its own."""
+    context.workspace.write_bytes(f"{request['folder']}/w.data", b"weights")
+    ref = context.workspace.write_bytes(f"{request['folder']}/engine.onnx", b"\x0a\x08location\x12\x06w.data")
+    return {"file": ref.file, "sha256": ref.sha256}
+
+
 def allocate(request: Mapping[str, object], context: StageContext) -> object:
     """Take more memory than any limit in a test."""
     del request, context
@@ -182,6 +189,7 @@ STAGES: Mapping[str, Stage] = {
     function.__name__: function
     for function in (
         echo,
+        offer,
         allocate,
         hold_memory,
         allocate_inside_an_input_error,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.accuracy.metrics import BudgetKey, Metric, OutputKind
 from calibration.accuracy.verdict import AccuracyVerdict, Answer, IntervalMethod, Selection
 from calibration.graph.layers import LayerKind
 from calibration.number_formats.layer_precision import LayerPrecision
@@ -14,7 +14,18 @@ from engine_builder.backends.base import Source
 from engine_builder.records.corrections import Correction, CorrectionKind
 from engine_builder.records.float_plan import BaselineFallback, BlockLoss, FloatAttempt
 from engine_builder.records.trial import Accuracy, Latency, Trial, failed_trial
-from engine_builder.reporting.body.job_result import JobResult, Outcome, ReportedEngine, ReportedVerdict, ShippedEngine, reported_verdict
+from engine_builder.reporting.body.job_result import (
+    JobResult,
+    OfferedFile,
+    Outcome,
+    ReportedBudget,
+    ReportedEngine,
+    ReportedOffer,
+    ReportedOffers,
+    ReportedVerdict,
+    ShippedEngine,
+    reported_verdict,
+)
 from engine_builder.reporting.body.layer_facts import DependencyMap, MeasuredPair, ReportedLayer
 from engine_builder.reporting.body.report_body import DataFacts, ReportBody
 from engine_builder.reporting.body.search_facts import FinalTiming, Prediction, ProbeSummary
@@ -78,6 +89,47 @@ def engine(median: float, accuracy: float, size_bytes: int, precisions: dict[str
     return ReportedEngine(FinalLatency(median, 1.1 * median, 0.05, 100), accuracy, size_bytes, precisions)
 
 
+OFFERS = ReportedOffers(
+    in_words="at 99%: 1.43x; at 99.9% (asked for): 1.25x; nothing faster is inside 99.99%",
+    budgets=(
+        ReportedBudget({BudgetKey.MIN_RELATIVE: 0.99}, "99%", is_asked=False, fingerprint="f1", speedup=1.43, verdict=VERDICT),
+        ReportedBudget({BudgetKey.MIN_RELATIVE: 0.999}, "99.9%", is_asked=True, fingerprint="f2", speedup=1.25, verdict=VERDICT),
+        ReportedBudget({BudgetKey.MIN_RELATIVE: 0.9999}, "99.99%", is_asked=False, fingerprint=None, speedup=None, verdict=None),
+    ),
+    engines=(
+        ReportedOffer(
+            fingerprint="f1",
+            speedup=1.43,
+            ratio=0.7,
+            mad=0.004,
+            accuracy=0.8955,
+            size_bytes=900_000,
+            precisions={"fp32": 2, "int8": 2},
+            keeps={BudgetKey.MIN_RELATIVE: 0.995},
+            in_words="99.5%",
+            verdict=VERDICT,
+            assignment="front/f1/assignment.json",
+            file=OfferedFile("front/f1/engine.onnx", "b" * 64),
+            no_file=None,
+        ),
+        ReportedOffer(
+            fingerprint="f2",
+            speedup=1.25,
+            ratio=0.8,
+            mad=0.003,
+            accuracy=0.899,
+            size_bytes=1_000_000,
+            precisions={"fp32": 3, "int8": 1},
+            keeps={BudgetKey.MIN_RELATIVE: 0.9988},
+            in_words="99.88%",
+            verdict=VERDICT,
+            assignment="front/f2/assignment.json",
+            file=None,
+            no_file="building it once more failed: ask for its budget",
+        ),
+    ),
+)
+NO_OFFERS = ReportedOffers("no engine that was tried is faster than the baseline, whatever the budget", (), ())
 RESULT = JobResult(
     outcome=Outcome.IMPROVED,
     reason="The fastest.",
@@ -88,6 +140,7 @@ RESULT = JobResult(
     engine=ShippedEngine("engine.onnx", "a" * 64, 1_000_000, "any processor"),
     warnings=("3 samples are the same",),
     environment={"processor": "some CPU", "threads": 1},
+    offers=OFFERS,
     speedup=1.25,
 )
 REPAIRED = BaselineFallback(
@@ -149,7 +202,7 @@ BODY = ReportBody(
 )
 KEPT_BASELINE = replace(  # with nothing in it that may be missing
     BODY,
-    result=replace(RESULT, outcome=Outcome.BASELINE_KEPT, reason="None was faster.", chosen=RESULT.baseline, warnings=()),
+    result=replace(RESULT, outcome=Outcome.BASELINE_KEPT, reason="None was faster.", chosen=RESULT.baseline, warnings=(), offers=NO_OFFERS),
     notes=(),
     layers=(),
     baseline_repair=None,

@@ -6,11 +6,12 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.accuracy.metrics import BudgetKey, Metric, OutputKind
 from calibration.accuracy.verdict import AccuracyVerdict, Answer, IntervalMethod, Selection
 from engine_builder.backends.base import Source
+from engine_builder.config.objective import Objective
 from engine_builder.reporting.body.fields_json import fields_json
-from engine_builder.stage_io.engines import FinalLatency
+from engine_builder.stage_io.engines import FinalLatency, VerdictResult, is_reached
 
 
 class Outcome(enum.StrEnum):
@@ -78,6 +79,64 @@ class TakenOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportedBudget:
+    """What one budget would give."""
+
+    budget: Mapping[BudgetKey, float]
+    in_words: str
+    is_asked: bool  # whether it is the job's own
+    fingerprint: str | None  # of the engine; None: nothing faster than the baseline is inside the budget
+    speedup: float | None  # as ``latency_source`` has it
+    verdict: ReportedVerdict | None
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedFile:
+    """An offered engine's file, by its name among the artifacts."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedOffer:
+    """An engine on the measured front."""
+
+    fingerprint: str
+    speedup: float  # 1 / ``ratio``
+    ratio: float  # latency / the baseline's
+    mad: float | None  # median absolute deviation of ``ratio``; None where latency is predicted
+    accuracy: float  # mean score
+    size_bytes: int
+    precisions: Mapping[str, int]  # layers of each precision
+    keeps: Mapping[BudgetKey, float]  # the tightest budget that it is more likely inside than not
+    in_words: str  # ``keeps``
+    verdict: ReportedVerdict  # at ``keeps``
+    assignment: str  # name of the file of its precisions among the artifacts
+    file: OfferedFile | None
+    no_file: str | None  # why there is none, and what to do about it
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedOffers:
+    """What other budgets would give."""
+
+    in_words: str
+    budgets: tuple[ReportedBudget, ...]  # the loosest first
+    engines: tuple[ReportedOffer, ...]  # the fastest first
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedObjective:
+    """How fast the engine was to be, where the question was that."""
+
+    min_speedup: float | None
+    max_latency_ms: float | None
+    in_words: str
+    is_reached: bool  # whether what is kept is fast enough
+
+
+@dataclass(frozen=True, slots=True)
 class JobResult:
     """The outcome. Exactly one of ``speedup`` and ``predicted_speedup`` is given, the former where latencies are measured."""
 
@@ -90,9 +149,11 @@ class JobResult:
     engine: ShippedEngine
     warnings: tuple[str, ...]  # what is likely wrong with the user's data
     environment: Mapping[str, object]  # processor, versions and threads: what a target says of itself
+    offers: ReportedOffers
     speedup: float | None = None  # median latency of the baseline / that of the chosen engine
     predicted_speedup: PredictedSpeedup | None = None
     outputs: tuple[TakenOutput, ...] = ()  # that are compared with the float model's: what each was taken for
+    objective: ReportedObjective | None = None  # None where the fastest engine inside the accuracy budget was asked for
 
     def __post_init__(self) -> None:
         """Refuse a result with no speedup, or with two."""
@@ -118,7 +179,12 @@ def reported_verdict(verdict: AccuracyVerdict) -> ReportedVerdict:
     )
 
 
+def reported_objective(objective: Objective, judged: VerdictResult) -> ReportedObjective:
+    """Return what the report gives of an objective."""
+    return ReportedObjective(objective.min_speedup, objective.max_latency_ms, objective.in_words, is_reached(objective, judged))
+
+
 def result_json(result: JobResult) -> dict[str, object]:
     """Return a result as ``result.json`` and ``report.json`` hold it: what does not apply is no key at all."""
     engines = {name: fields_json(engine, "repaired") for name, engine in (("baseline", result.baseline), ("chosen", result.chosen))}
-    return fields_json(result, "speedup", "predicted_speedup") | engines
+    return fields_json(result, "speedup", "predicted_speedup", "objective") | engines

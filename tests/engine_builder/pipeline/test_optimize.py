@@ -51,7 +51,7 @@ def test_every_stage_runs_in_its_order() -> None:
     run(stages)
     kinds = [stage for stage, _ in itertools.groupby(stage for stage in (call.stage for call in stages.calls))]
     measuring = ["inspect", "ranges", "correct", "sensitivity", "hessian", "interactions", "rank"]
-    assert kinds == [*measuring, "trial", "predict", "trial", "predict", "verdict", "report"]
+    assert kinds == [*measuring, "trial", "predict", "trial", "predict", "verdict", "offers", "report"]
     assert set(kinds) == set(STAGES) - {"baseline", "rebuild", "confidence"}  # of targets that build one, and of users who ask for it
 
 

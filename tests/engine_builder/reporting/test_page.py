@@ -66,6 +66,7 @@ def test_the_headings_come_in_the_order_of_a_readers_questions() -> None:
     assert page_of("whole").headings == [
         "Optimization report",
         "Verdict",
+        "At other budgets",
         "Engines",
         "Sensitivity",
         "Kernel time",

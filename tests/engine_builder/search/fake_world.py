@@ -107,6 +107,7 @@ class FakeWorld:
         self,
         sequences: Sequence[CandidateSequence] | None = None,
         without_residual_adds: QuantizedLayers | None = None,
+        largest_ratio: Callable[[float], float] | None = None,
         **limits: float | None,
     ) -> Search:
         made = [self.sequence()] if sequences is None else sequences
@@ -119,6 +120,7 @@ class FakeWorld:
             seconds=lambda: self.seconds * len(search.trials),
             view=lambda trials: lambda trial: trial.on_search,
             without_residual_adds=without_residual_adds,
+            largest_ratio=largest_ratio,
         )
         return search
 

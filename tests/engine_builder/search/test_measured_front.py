@@ -6,9 +6,11 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calibration.accuracy.verdict import Budget
 from calibration.number_formats.precision import Precision
 from engine_builder.records.trial import Accuracy, Latency, Trial, failed_trial
-from engine_builder.search.measured_front import MAX_FINALISTS, finalists, pareto_front
+from engine_builder.search.measured_front import MAX_FINALISTS, MAX_OFFERED, finalists, offered, pareto_front
+from engine_builder.timing import RelativeLatency
 
 
 def trial(index: int, ratio: float, slack: float, loss: float | None = 0.1, low_layers: int = 1) -> Trial:
@@ -101,3 +103,64 @@ def test_finalists_are_picked_by_the_samples_that_the_search_saw_alone() -> None
     kept_apart_looks_bad = dataclasses.replace(trial(0, 0.5, 0.0), on_search=good, on_all=bad)
     kept_apart_looks_good = dataclasses.replace(trial(1, 0.4, 0.0), on_search=bad, on_all=good)
     assert finalists([kept_apart_looks_bad, kept_apart_looks_good], lambda item: item.on_search) == (kept_apart_looks_bad,)
+
+
+BUDGETS = tuple(Budget(min_relative=value) for value in (0.99, 0.999, 0.9999))
+
+
+def at(index: int, ratio: float, lost: float, loss: float, low_layers: int = 1) -> Trial:
+    """Return a trial that loses a share of the float model's score, at a budget of nothing."""
+    found = trial(index, ratio, -0.9 * lost, loss, low_layers)
+    accuracy = Accuracy(0.9 * (1 - lost), 0.9, -0.9 * lost, lost, binary=True, samples=1000)
+    return dataclasses.replace(found, on_all=accuracy, on_search=accuracy)
+
+
+def offers(trials: list[Trial], *, always: tuple[str, ...] = (), **latency: RelativeLatency) -> list[int]:
+    return [one.index for one in offered(trials, on_all, latency, BUDGETS, always=always)]
+
+
+def test_engines_over_the_jobs_own_budget_are_offered_safest_first() -> None:
+    trials = [at(0, 1.0, 0.0, 0.0, low_layers=0), at(1, 0.5, 0.02, 0.3), at(2, 0.7, 0.001, 0.1)]
+    assert offers(trials) == [2, 1]
+
+
+def test_an_engine_that_another_beats_in_everything_is_not_offered() -> None:
+    assert offers([at(1, 0.5, 0.001, 0.1), at(2, 0.6, 0.001, 0.2)]) == [1]
+
+
+def test_of_equally_accurate_engines_the_one_that_diverges_less_is_offered_too() -> None:
+    assert offers([at(1, 0.5, 0.001, 0.2), at(2, 0.6, 0.001, 0.1)]) == [2, 1]
+
+
+def test_an_engine_that_is_no_faster_than_the_baseline_is_not_offered() -> None:
+    assert offers([at(1, 0.995, 0.0, 0.1), at(2, 1.2, 0.0, 0.1)]) == []
+
+
+def test_a_gain_within_the_spread_of_the_timing_is_none() -> None:
+    assert offers([at(1, 0.9, 0.0, 0.1)], f1=RelativeLatency(0.9, 0.05)) == []
+    assert offers([at(1, 0.9, 0.0, 0.1)], f1=RelativeLatency(0.9, 0.01)) == [1]
+
+
+def test_the_final_timing_says_which_engine_is_fast() -> None:
+    assert offers([at(1, 0.5, 0.001, 0.1)], f1=RelativeLatency(1.1, 0.0)) == []
+
+
+def test_there_are_few_offers_and_the_fastest_inside_each_budget_is_among_them() -> None:
+    trials = [at(index, 0.95 - 0.05 * index, 0.0004 * 2**index, 0.01 * index) for index in range(1, 12)]
+    found = offers(trials)
+    assert len(found) == MAX_OFFERED
+    assert {1, 4} <= set(found)  # 0.0008 <= 0.001 < 0.0016; 0.0064 <= 0.01 < 0.0128
+    assert found == sorted(found)
+
+
+def test_the_engine_that_ships_is_among_the_offers_even_if_another_beats_it() -> None:
+    trials = [at(1, 0.5, 0.001, 0.1), at(2, 0.505, 0.001, 0.2)]
+    assert offers(trials, always=("f2",)) == [1, 2]
+
+
+@given(TRIALS)
+def test_no_offer_beats_another_in_everything(trials: list[Trial]) -> None:
+    found = offered(trials, on_all, {}, BUDGETS)
+    for one, other in itertools.permutations(found, 2):
+        (ratio, slack), (other_ratio, other_slack) = numbers(one), numbers(other)
+        assert not (ratio <= other_ratio and slack >= other_slack and (one.loss or 0.0) <= (other.loss or 0.0))

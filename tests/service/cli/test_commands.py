@@ -48,6 +48,24 @@ def test_submit_sends_a_metric_of_ones_own(run: Run, server: Server, files: Call
     assert server.client.get(f"/v1/jobs/{out.strip()}/engine").content.endswith(b" scored by my graph")
 
 
+@pytest.mark.parametrize(("flag", "key", "value"), [("--min-speedup", "min_speedup", 1.5), ("--max-latency-ms", "max_latency_ms", 2.0)])
+def test_how_fast_an_engine_must_be_is_a_flag(
+    run: Run, server: Server, files: Callable[..., list[str | Path]], flag: str, key: str, value: float
+) -> None:
+    status, out, _ = run("submit", *files(), flag, str(value))
+    assert status == 0
+    config = server.wait(out.strip())["config"]
+    assert isinstance(config, dict)
+    assert config["objective"][key] == value
+
+
+def test_a_flag_for_speed_beside_a_budget_is_refused(run: Run, files: Callable[..., list[str | Path]], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"accuracy": {"min_relative": 0.99}}')
+    status, out, err = run("submit", *files(), "--min-speedup", "2", "--config", tmp_path / "config.json")
+    assert (status, out) == (2, "")
+    assert "found objective together with accuracy.min_relative" in err
+
+
 def test_same_idempotency_key_gives_the_same_job(run: Run, files: Callable[..., list[str | Path]]) -> None:
     arguments = ["submit", *files(trials=1), "--idempotency-key", "the-same"]
     assert run(*arguments)[:2] == run(*arguments)[:2]

@@ -26,6 +26,7 @@ from service.cli.local import LocalJob, optimize_locally
 from service.cli.progress import ProgressLines
 from service.worker.child_process import StageLimits
 
+OFFERED = "fedcba9876543210"
 STAGES = "tests.engine_builder.misbehaving_stages"
 TRIAL = {"index": 0, "fingerprint": "f", "order": "baseline", "low_layers": 0, "accuracy": 0.5, "latency_ms": {"median": 1.0}, "met": True}
 
@@ -197,3 +198,28 @@ def test_kept_measurements_are_used_by_the_next_run(job: LocalJob, tmp_path: Pat
     first = run(cached, FakePipeline("echo"))
     assert run(cached, FakePipeline("echo")) == first
     assert list((tmp_path / "cache").iterdir()) == []  # echo is not among the stages that are kept
+
+
+class Offering(FakePipeline):
+    """A pipeline that offers an engine with external data."""
+
+    def __call__(self, job: JobRequest, run_stage: RunStage, observer: Observer) -> JobOutcome:
+        outcome = super().__call__(job, run_stage, observer)
+        engine = value_from_json(FileRef, run_stage("offers", "offer", {"folder": f"front/{OFFERED}"}, (0.5, 1.0)))
+        return dataclasses.replace(outcome, artifacts={**outcome.artifacts, engine.file: engine})
+
+
+def test_offered_engines_lie_in_a_folder_each_with_their_external_data(job: LocalJob) -> None:
+    run(job, Offering())
+    folder = job.output / "front" / OFFERED
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        "engine.onnx": b"\x0a\x08location\x12\x06w.data",
+        "w.data": b"weights",
+    }
+
+
+def test_offers_of_an_earlier_run_are_removed_and_nothing_else_is(job: LocalJob) -> None:
+    for name in ("0123456789abcdef", "mine"):
+        (job.output / "front" / name).mkdir(parents=True)
+    run(job, FakePipeline())
+    assert [path.name for path in (job.output / "front").iterdir()] == ["mine"]

@@ -47,6 +47,37 @@ def test_warnings_come_last() -> None:
     assert lines[-1] == "  warning   3 samples are copies: remove them"
 
 
+def test_what_other_budgets_give_is_told_with_the_files() -> None:
+    engines = [
+        {"speedup": 2.5, "in_words": "98.8%", "verdict": {"probability_over_budget": 0.31}, "file": {"name": "front/aa/engine.onnx"}},
+        {"speedup": 1.5, "in_words": "99.9%", "verdict": {}, "file": None, "no_file": "it was not built once more"},
+    ]
+    offers = {"in_words": "at 99.9%: 1.50x; nothing faster is inside 99.99% (asked for)", "engines": engines}
+    assert summary_lines({**result("baseline_kept", "met", "held_out"), "offers": offers})[-3:] == (
+        "  offers    at 99.9%: 1.50x; nothing faster is inside 99.99% (asked for)",
+        "            2.50x inside 98.8% (probability of being over it 31.0%): front/aa/engine.onnx",
+        "            1.50x inside 99.9%: it was not built once more",
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "is_reached", "headline"),
+    [
+        ("improved", True, "The most accurate engine that is at least 1.5x as fast as the baseline."),
+        ("baseline_kept", False, "The baseline is kept: no engine is at least 1.5x as fast as the baseline."),
+    ],
+)
+def test_an_objective_has_headlines_of_its_own(outcome: str, is_reached: bool, headline: str) -> None:
+    objective = {"in_words": "is at least 1.5x as fast as the baseline", "is_reached": is_reached}
+    assert summary_lines({**result(outcome, "met", "held_out"), "objective": objective})[0] == headline
+
+
+def test_a_baseline_that_is_fast_enough_itself_is_said_to_be() -> None:
+    objective = {"in_words": "takes at most 2 ms a call", "is_reached": True}
+    lines = summary_lines({**result("baseline_kept", "met", "held_out"), "objective": objective})
+    assert lines[0] == "The baseline is kept: it takes at most 2 ms a call itself."
+
+
 def test_kept_baseline_is_said_to_be_kept() -> None:
     assert summary_lines(result("baseline_kept", "met", "held_out"))[0].startswith("The baseline is kept")
 

@@ -8,7 +8,7 @@ from engine_builder.reporting.body.job_result import PredictedSpeedup, reported_
 from tests.engine_builder.report_body import FULL_VERDICT, RESULT, VERDICT
 
 PREDICTED = replace(RESULT, speedup=None, predicted_speedup=PredictedSpeedup(1.25, (1.1, 1.5)))
-KEYS = {"outcome", "reason", "latency_source", "baseline", "chosen", "verdict", "engine", "warnings", "environment", "outputs"}
+KEYS = {"outcome", "reason", "latency_source", "baseline", "chosen", "verdict", "engine", "warnings", "environment", "outputs", "offers"}
 
 
 def test_what_does_not_apply_is_no_key() -> None:

@@ -1,0 +1,118 @@
+"""What follows the search: the engine that is kept, and what other budgets would give.
+
+By default the fastest of the engines inside the accuracy budget is kept. With an objective it is the most accurate of those that are fast
+enough: the tightest budget that each of them keeps is found first (the stage ``offers``), then one after the other is judged at its own and
+timed against the baseline, the most accurate first, until one is fast enough in that timing too.
+
+Part of the pipeline and like it deterministic: it asks for stages and handles their requests and results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from calibration.accuracy.verdict import Budget, Selection
+from engine_builder.config.config import Config
+from engine_builder.config.objective import Objective
+from engine_builder.errors import EngineError
+from engine_builder.pipeline.finalists import final_engines
+from engine_builder.pipeline.judge_finalists import TIMED_FINALISTS, final_verdict
+from engine_builder.pipeline.offer_front import Measured, offers, seen_accuracy
+from engine_builder.pipeline.stage import RunStage, run
+from engine_builder.pipeline.stage_table import OFFERS, VERDICT
+from engine_builder.records.trial import Accuracy, Trial
+from engine_builder.search.measured_front import fast_enough, finalists
+from engine_builder.stage_io.engines import EngineJob, VerdictRequest, VerdictResult, is_reached
+from engine_builder.stage_io.offers import OffersResult
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What the search left."""
+
+    trials: tuple[Trial, ...]
+    seen: Callable[[Trial], Accuracy | None]  # what it looked at, as sure as the user asks
+    selection: Selection
+    least_gain: float  # relative: a smaller one is within the error of the target's latencies
+    tried: int = 1  # engines with quantized layers that it scored
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is kept and what is offered."""
+
+    job: EngineJob  # with the baseline that ships
+    finalists: tuple[Trial, ...]  # as they ship
+    judged: VerdictResult
+    offers: OffersResult
+    notes: tuple[str, ...]  # of what could not be built or judged
+
+
+def decide(searched: Searched, job: EngineJob, driver: RunStage, seconds: Callable[[], float]) -> Decision:
+    """Return what is kept and what is offered.
+
+    Args:
+        searched: What the search left.
+        job: The job, with the baseline of the search.
+        driver: Runs a stage.
+        seconds: What the job's stages so far took, as recorded.
+
+    Raises:
+        EngineError: Not even the baseline can be judged.
+    """
+    if job.config.objective is not None:
+        return _most_accurate(searched, job, job.config.objective, driver, seconds)
+    final = final_engines(finalists(searched.trials, searched.seen), job, driver)
+    judged, failures = final_verdict(final.finalists, final.job, searched.selection, driver, tried=searched.tried)
+    measured = Measured(searched.trials, final.finalists, seconds(), searched.least_gain, searched.selection, searched.tried, judged)
+    offered, failure = offers(measured, final.job, driver)
+    return Decision(final.job, final.finalists, judged, offered, (*final.notes, *failures, *failure))
+
+
+def largest_ratio(trials: Sequence[Trial], objective: Objective | None) -> float | None:
+    """Return the largest latency that is fast enough, to the baseline's, whose trial is the first; None without an objective."""
+    if objective is None:
+        return None
+    baseline = trials[0].latency
+    return 0.0 if baseline is None else objective.largest_ratio(baseline.median_ms)
+
+
+def _most_accurate(searched: Searched, job: EngineJob, objective: Objective, driver: RunStage, seconds: Callable[[], float]) -> Decision:
+    """Return the decision for an objective; the baseline is kept where nothing else is fast enough, or where it is so itself."""
+    needed = largest_ratio(searched.trials, objective) or 0.0
+    picked = fast_enough(searched.trials, seen_accuracy(searched.selection), needed)[:TIMED_FINALISTS] if needed < 1.0 else ()
+    final = final_engines(picked, job, driver)
+    names = tuple(trial.fingerprint for trial in final.finalists)
+    timed = [trial for trial in searched.trials if trial.low_layers and trial.latency is not None]
+    nearest = min(timed, key=lambda trial: trial.latency.ratio if trial.latency is not None else 1.0, default=None)
+    always = names or (() if nearest is None else (nearest.fingerprint,))  # where nothing is fast enough, the fastest is offered
+    low, high = VERDICT.progress[0], OFFERS.progress[1]
+    step = (high - low) / (len(names) + 2)
+    measured = Measured(
+        searched.trials, final.finalists, seconds(), searched.least_gain, searched.selection, searched.tried, may_ship=always
+    )
+    offered, failure = offers(measured, final.job, driver, span=(low, low + step))
+    keeps = {one.fingerprint: one.keeps for one in offered.engines}
+    notes = [*final.notes, *failure]
+    for index, trial in enumerate(final.finalists, start=1):
+        if trial.fingerprint not in keeps:
+            continue
+        own = replace(final.job, config=_at_budget(job.config, keeps[trial.fingerprint]))
+        request = VerdictRequest(own, (trial,), searched.selection, most_timed=1, tried=searched.tried)
+        try:
+            judged = run(driver, VERDICT, request, key=f"verdict/{trial.fingerprint}", span=(low + step * index, low + step * (index + 1)))
+        except EngineError as error:
+            notes.append(f"judging engine {trial.fingerprint} failed, so the next one was taken: {error.detail}")
+            continue
+        if judged.chosen is not None and is_reached(objective, judged):
+            return Decision(final.job, final.finalists, judged, offered, tuple(notes))
+    request = VerdictRequest(final.job, (), searched.selection, most_timed=1, tried=searched.tried)
+    judged = run(driver, VERDICT, request, span=(high - step, high))
+    return Decision(final.job, final.finalists, judged, offered, tuple(notes))
+
+
+def _at_budget(config: Config, budget: Budget) -> Config:
+    """Return the settings with this accuracy budget, stated as the job's own is."""
+    stated = replace(config.accuracy, min_relative=budget.min_relative, max_nmse=budget.max_nmse, min_psnr=budget.min_psnr)
+    return replace(config, accuracy=stated)

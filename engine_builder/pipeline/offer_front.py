@@ -1,0 +1,71 @@
+"""Gets what other budgets would give: the engines on the measured front, judged at each of them.
+
+Part of the pipeline and like it deterministic: it asks for stages and handles their requests and results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from calibration.accuracy.offered_budgets import budget_key, usual_budgets
+from calibration.accuracy.verdict import Selection
+from engine_builder.errors import EngineError
+from engine_builder.pipeline.stage import RunStage, run
+from engine_builder.pipeline.stage_table import OFFERS
+from engine_builder.records.trial import Accuracy, Trial
+from engine_builder.search.measured_front import offered, relative_to_baseline
+from engine_builder.stage_io.engines import EngineJob, VerdictResult
+from engine_builder.stage_io.offers import OffersRequest, OffersResult
+from engine_builder.timing import RelativeLatency
+
+SHARE_OF_JOB = 0.06  # of the seconds that the job took so far, for building the engines that are offered
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a job measured."""
+
+    trials: tuple[Trial, ...]
+    finalists: tuple[Trial, ...]  # as they ship
+    seconds: float  # of all stages so far
+    least_gain: float  # relative: a smaller one is within the error of the target's latencies
+    selection: Selection
+    tried: int  # engines with quantized layers that the search scored
+    judged: VerdictResult | None = None  # None before the verdict
+    may_ship: tuple[str, ...] = ()  # fingerprints of the engines of which the verdict may keep one
+
+
+def offers(
+    measured: Measured, job: EngineJob, driver: RunStage, *, span: tuple[float, float] | None = None
+) -> tuple[OffersResult, tuple[str, ...]]:
+    """Return the result of the stage ``offers``, and a note if it failed: that costs the offers, not the job.
+
+    Args:
+        measured: What the job measured.
+        job: The job, with the baseline that ships.
+        driver: Runs a stage.
+        span: The part of the job's progress; the stage's own by default.
+    """
+    judged = measured.judged
+    shipped = None if judged is None else judged.chosen
+    always = (*measured.may_ship, *(() if shipped is None else (shipped,)))
+    spread: Mapping[str, RelativeLatency] = {} if judged is None else judged.spread
+    as_shipped = {trial.fingerprint: trial for trial in measured.finalists}
+    trials = [as_shipped.get(trial.fingerprint, trial) for trial in measured.trials]
+    seen = seen_accuracy(measured.selection)
+    budgets = usual_budgets(budget_key(job.config.accuracy.budget))
+    engines = offered(trials, seen, spread, budgets, least_gain=measured.least_gain, always=always)
+    if not engines:
+        return OffersResult(), ()
+    latency = {trial.fingerprint: relative for trial in engines if (relative := relative_to_baseline(trial, spread)) is not None}
+    request = OffersRequest(job, engines, latency, measured.selection, measured.tried, shipped, always, measured.seconds * SHARE_OF_JOB)
+    try:
+        return run(driver, OFFERS, request, span=span), ()
+    except EngineError as error:
+        return OffersResult(), (f"what other budgets would give could not be found out: {error.detail}",)
+
+
+def seen_accuracy(selection: Selection) -> Callable[[Trial], Accuracy | None]:
+    """Return which accuracy of a trial the search looked at, whatever confidence was asked for."""
+    return lambda trial: trial.on_search if selection is Selection.HELD_OUT else trial.on_all
