@@ -185,6 +185,21 @@ def test_the_largest_change_of_a_score_is_told_beside_decisions(tmp_path: Path) 
     assert any(line.startswith("  change    of a score at most 0.") for line in summary_lines(job.result))
 
 
+def test_decisions_read_the_scores_beside_a_vector_and_say_what_they_leave(tmp_path: Path) -> None:
+    model = classifier()
+    model.graph.output.append(onnx.helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, ("N", 3)))
+    config = {"accuracy": {"metric": "decisions", "min_relative": 0.3}, "search": {"max_trials": 2}}
+    job = run_job(tmp_path, model, config=config)
+    assert "takes 'p' for decisions at 0.5" in job.notes
+    assert "the metric decisions does not read the output 'c': no budget covers it" in job.notes
+
+
+def test_decisions_that_are_all_alike_are_a_warning(tmp_path: Path) -> None:
+    config = {"accuracy": {"metric": "decisions", "min_relative": 0.3, "measure": {"threshold": 0.99999}}, "search": {"max_trials": 2}}
+    job = run_job(tmp_path, classifier(), config=config)
+    assert "every score of the float model lies on one side of 0.99999 (output 'p')" in str(job.result["warnings"])
+
+
 def test_a_detector_may_give_its_classes_as_whole_numbers_beside_floats(tmp_path: Path) -> None:
     model = detector()
     for text, element, shape in (("boxes", onnx.TensorProto.FLOAT, ("N", 16, 4)), ("best", onnx.TensorProto.FLOAT, ("N", 16))):

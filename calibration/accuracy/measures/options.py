@@ -31,7 +31,7 @@ class MeasureOptions:
         default=None,
         metadata={
             "description": "A score of at least this is a decision (0.5 by default; for logits 0), a pixel of a mask (the same), or a "
-            "detection that counts (0.25 by default)."
+            "detection that counts (0.25 by default, or half of the usual best score of a picture where that is lower)."
         },
     )
     blank: int | None = field(

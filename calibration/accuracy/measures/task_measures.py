@@ -34,6 +34,13 @@ Compare = Callable[[Sequence[Symbols], Sequence[Symbols]], Scores]
 _DETECTOR_OPTIONS = frozenset({"threshold", "boxes", "objectness", "background", "nms_iou"})
 
 
+def _score_reads(reference: Sequence[Array], options: MeasureOptions) -> tuple[int, ...]:
+    """Return the outputs of scores in 0..1; where there are none, all that are no whole numbers, which take a threshold of their own."""
+    floats = reading(_is_float)(reference, options)
+    shares = tuple(index for index in floats if reference[index].size and reference[index].min() >= 0.0 and reference[index].max() <= 1.0)
+    return shares or floats
+
+
 def _decision_words(reference: Sequence[Array], options: MeasureOptions) -> str:
     return f"decisions at {', '.join(f'{threshold_for(array, options.threshold):g}' for array in reference)}"
 
@@ -120,7 +127,7 @@ def _has_tokens(array: Array) -> bool:
 
 DECISIONS = JointMeasure(
     one_by_one(lambda reference, output, options: decisions(reference, output, options.threshold)),
-    reading(_is_float),
+    _score_reads,
     frozenset({"threshold"}),
     _decision_words,
     tells_change=True,

@@ -15,7 +15,9 @@ from calibration.accuracy.measures.options import BoxFormat, MeasureOptions
 from calibration.accuracy.measures.token_classes import IGNORED
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
 
-THRESHOLD = 0.25  # score from which a detection of the float model must be found again
+THRESHOLD = 0.25  # score from which a detection of the float model must be found again, or
+OF_BEST = 0.5  # times the usual best score of a picture, where that is lower: pictures without any detection cannot get worse
+LEAST_THRESHOLD = 0.01
 _CHUNK = 256  # pictures read at once
 
 Array = NDArray[np.generic]
@@ -38,20 +40,19 @@ def precision_of_detections(labels: Array | None, reference: Sequence[Array], ou
         InvalidConfigError: The outputs are no detector's.
         InvalidCalibrationSetError: The labels are of another form.
     """
-    head, threshold = head_of(reference, options), threshold_of(options)
+    head = head_of(reference, options)
     forms = formats_of(head, reference, options)
+    theirs = [detections(head, reference, form, options) for form in forms]
+    threshold = threshold_of(theirs[0], options)
     if labels is None:
         found = [
-            average_precision(
-                detections(head, reference, form, options).at_least(threshold), detections(head, outputs, form, options), threshold
-            )
-            for form in forms
+            average_precision(wanted.at_least(threshold), detections(head, outputs, form, options), threshold)
+            for form, wanted in zip(forms, theirs, strict=True)
         ]
         return np.asarray(np.min(found, axis=0), dtype=np.float64)
-    wanted = labelled_boxes(labels, classes_of(head, reference))
-    own = [average_precision(wanted, detections(head, reference, form, options), threshold).mean() for form in forms]
-    best = forms[int(np.argmax(own))]
-    return average_precision(wanted, detections(head, outputs, best, options), threshold)
+    labelled = labelled_boxes(labels, classes_of(head, reference))
+    best = forms[int(np.argmax([average_precision(labelled, found, threshold).mean() for found in theirs]))]
+    return average_precision(labelled, detections(head, outputs, best, options), threshold)
 
 
 def detections_kept(reference: Sequence[Array], outputs: Sequence[Array], options: MeasureOptions) -> Scores:
@@ -65,11 +66,12 @@ def detections_kept(reference: Sequence[Array], outputs: Sequence[Array], option
     Raises:
         InvalidConfigError: The outputs are no detector's.
     """
-    head, threshold = head_of(reference, options), threshold_of(options)
+    head = head_of(reference, options)
     found = []
     for form in formats_of(head, reference, options):
-        wanted, mine = (detections(head, side, form, options).at_least(threshold) for side in (reference, outputs))
-        found.append(detection_f1(wanted, mine))
+        wanted, mine = (detections(head, side, form, options) for side in (reference, outputs))
+        threshold = threshold_of(wanted, options)
+        found.append(detection_f1(wanted.at_least(threshold), mine.at_least(threshold)))
     return np.asarray(np.min(found, axis=0), dtype=np.float64)
 
 
@@ -104,9 +106,12 @@ def formats_of(head: Head, reference: Sequence[Array], options: MeasureOptions) 
     return found
 
 
-def threshold_of(options: MeasureOptions) -> float:
-    """Return the score from which a detection counts."""
-    return THRESHOLD if options.threshold is None else options.threshold
+def threshold_of(theirs: Detections, options: MeasureOptions) -> float:
+    """Return the score from which a detection counts, given the float model's detections."""
+    if options.threshold is not None:
+        return options.threshold
+    usual = float(np.median(theirs.scores.max(axis=1, initial=0.0)))
+    return max(min(THRESHOLD, OF_BEST * usual), LEAST_THRESHOLD)
 
 
 def labelled_boxes(labels: Array, classes: int | None) -> Detections:
@@ -146,8 +151,14 @@ def labelled_boxes(labels: Array, classes: int | None) -> Detections:
 def detector_words(reference: Sequence[Array], options: MeasureOptions) -> str:
     """Return what a detector's outputs were taken for."""
     head = head_of(reference, options)
-    forms = " or ".join(formats_of(head, reference, options))
-    return f"{head.words}; boxes {forms}; a detection counts from a score of {threshold_of(options):g}"
+    forms = formats_of(head, reference, options)
+    found = detections(head, reference, forms[0], options)
+    at = threshold_of(found, options)
+    some = int((found.scores.max(axis=1, initial=0.0) >= at).sum())
+    return (
+        f"{head.words}; boxes {' or '.join(forms)}; a detection counts from a score of {at:.4g}, which {some} of {len(found.scores)} "
+        "pictures have"
+    )
 
 
 def check_detector(reference: Sequence[Array], options: MeasureOptions) -> None:
@@ -159,9 +170,9 @@ def check_detector(reference: Sequence[Array], options: MeasureOptions) -> None:
     head = head_of(reference, options)
     found = detections(head, reference, formats_of(head, reference, options)[0], options)
     top = float(found.scores.max(initial=0.0))
-    if top < threshold_of(options):
+    if top < threshold_of(found, options):
         raise InvalidConfigError(
-            f"accuracy.measure.threshold: found {threshold_of(options):g}, but the float model's best score on these samples is {top:.4g}: "
+            f"accuracy.measure.threshold: found {threshold_of(found, options):g}, but the best score of the float model is {top:.4g}: "
             "nothing is detected, so that nothing can be lost",
             fix="Lower the threshold, or give samples that hold something to detect.",
         )

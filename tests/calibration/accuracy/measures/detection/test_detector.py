@@ -120,10 +120,18 @@ def test_boxes_that_may_be_of_two_forms_must_keep_both() -> None:
 def test_what_was_taken_for_what_is_told() -> None:
     boxes, scores = scene()
     assert detector_words(rows(boxes, scores), PLAIN) == (
-        "boxes and scores in 0..1 of classes; boxes cxcywh; a detection counts from a score of 0.25"
+        "boxes and scores in 0..1 of classes; boxes cxcywh; a detection counts from a score of 0.25, which 6 of 6 pictures have"
     )
     assert "logits of classes, the last of which means nothing" in detector_words(with_background(boxes, scores), PLAIN)
     assert "a list of boxes" in detector_words(a_list(boxes, scores), PLAIN)
+
+
+def test_a_model_of_low_scores_is_held_to_its_own() -> None:
+    boxes, scores = scene(7)
+    reference, damaged = rows(boxes, 0.1 * scores), rows(boxes, 0.1 * np.where(scores >= 0.5, 0.15, scores))
+    assert (detections_kept(reference, reference, PLAIN) == 1.0).all()
+    assert detections_kept(reference, damaged, PLAIN).mean() < 0.8
+    assert "from a score of 0.0" in detector_words(reference, PLAIN)
 
 
 def test_a_class_that_means_nothing_is_no_detection() -> None:
@@ -161,8 +169,8 @@ def test_outputs_that_are_no_detector_are_refused() -> None:
     offsets = [np.random.default_rng(0).normal(size=boxes.shape), scores]
     with pytest.raises(InvalidConfigError, match="decoded boxes expected"):
         detections_kept(offsets, offsets, PLAIN)
-    with pytest.raises(InvalidConfigError, match=r"best score on these samples is 0\.\d+: nothing is detected"):
-        check_detector(rows(boxes, 0.2 * scores), PLAIN)
+    with pytest.raises(InvalidConfigError, match=r"best score of the float model is 0\.\d+: nothing is detected"):
+        check_detector(rows(boxes, 0.2 * scores), MeasureOptions(threshold=0.25))
 
 
 @pytest.mark.parametrize(
