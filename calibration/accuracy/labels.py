@@ -30,7 +30,8 @@ def class_labels_from(labels: Array, samples: int, name: str) -> NDArray[np.int6
     if labels.ndim not in (1, 2) or len(labels) != samples or not labels.size:
         raise InvalidCalibrationSetError(
             f"array '{name}': shape {labels.shape} found, ({samples},) expected: one class index per sample",
-            fix="Give exactly one label per sample, in the same order (no one-hot rows); (samples, tokens) where every token has one.",
+            fix="Give exactly one label per sample, in the same order (no one-hot rows); (samples, tokens) where every token has one. For "
+            "label maps or boxes name the metric that compares with them (accuracy.metric: mean_iou, average_precision).",
         )
     if labels.ndim == 1 and int(labels.min()) < 0:
         raise InvalidCalibrationSetError(
@@ -90,7 +91,8 @@ def _not_whole(labels: Array) -> tuple[str, str]:
     if (numbers != np.round(numbers)).any():
         return (
             f"{found} with fractions",
-            "Leave the labels out if they are no classes, or give a metric model, which may compare with any numbers.",
+            "Leave the labels out if they are no classes, name the metric that compares with such (accuracy.metric: regression, r2, ssim, "
+            "average_precision), or give a metric model.",
         )
     if labels.dtype.kind in "fb":
         return found, "Convert it: labels.astype('int64')."

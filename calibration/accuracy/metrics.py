@@ -14,7 +14,9 @@ from typing import Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.accuracy.measures import task_measures as tasks
 from calibration.accuracy.measures.classes import agreement, top1, top5
+from calibration.accuracy.measures.joint import JointMeasure
 from calibration.accuracy.measures.token_classes import check_iob2, span_f1, token_f1
 from calibration.accuracy.measures.values import IDENTICAL_PSNR, closeness, cosine, nmse, psnr
 
@@ -43,6 +45,7 @@ class Truth(enum.StrEnum):
     REFERENCE = "reference"  # the float model's output
     LABELS = "labels"  # one class index per sample
     TOKEN_LABELS = "token_labels"  # one class index per token
+    GIVEN = "given"  # labels of a form of the measure's own where there are any, else the float model's output
     OWN = "own"  # whatever the user's own graph reads, see metric_model.py
 
 
@@ -59,6 +62,7 @@ class BudgetKey(enum.StrEnum):
     MIN_RELATIVE = "min_relative"  # share of the float model's score
     MAX_NMSE = "max_nmse"
     MIN_PSNR = "min_psnr"
+    MIN_SI_SNR = "min_si_snr"
 
 
 CLASSES = frozenset({OutputKind.LOGITS, OutputKind.PROBABILITIES, OutputKind.LABELS})
@@ -79,7 +83,7 @@ class MetricSpec:
 
     words: str  # what a score says, for people: "<metric>: <words>"
     truth: Truth
-    measure: Measure | None  # one score a sample; None where the user's own graph is the measure
+    measure: Measure | None  # one score a sample of one output; None where ``joint`` or the user's own graph is the measure
     kinds: frozenset[OutputKind] = frozenset(OutputKind)  # of the outputs that it reads, where there are any of these
     better: Better = Better.HIGHER
     perfect: float = 1.0  # the score of an output that is just as it should be
@@ -93,13 +97,18 @@ class MetricSpec:
     is_by_kind: bool = False  # each part of each output is measured by what fits its kind (``calibration/accuracy/kinds``)
     loss_of_drop: LossOfDrop | None = None
     check_label_names: Callable[[Sequence[str]], None] | None = None  # refuses names of classes that it cannot use
+    joint: JointMeasure | None = None  # in place of ``measure``: one that sees all outputs at once, and takes options
 
     def __post_init__(self) -> None:
         """Refuse a row that contradicts itself."""
         if (self.truth is Truth.LABELS) != (self.top is not None):
             raise ValueError(f"top: found {self.top} with {self.truth}, expected for {Truth.LABELS} alone")
-        if (self.truth is Truth.OWN or self.is_by_kind) != (self.measure is None):
-            raise ValueError(f"measure: expected for all but {Truth.OWN} and what is by kind, found {self.measure} with {self.truth}")
+        if (self.truth is Truth.OWN or self.is_by_kind or self.joint is not None) != (self.measure is None):
+            raise ValueError(
+                f"measure: expected for all but {Truth.OWN}, joint measures and what is by kind, found {self.measure} with {self.truth}"
+            )
+        if self.truth is Truth.GIVEN and self.joint is None:
+            raise ValueError(f"joint: expected with {Truth.GIVEN}, found none")
         if self.is_perfect_by_definition and self.perfect != 1.0:
             raise ValueError(f"perfect: found {self.perfect} where every score of the float model is 1")
 
@@ -124,6 +133,12 @@ def unnamed(measure: Callable[[Array, Array], Scores]) -> Measure:
         return measure(truth, output)
 
     return measured
+
+
+def _task(words: str, joint: JointMeasure, truth: Truth = Truth.GIVEN, *, is_real_valued: bool = True) -> MetricSpec:
+    """Return the row of a measure of a whole task, 1 being perfect."""
+    is_perfect = truth is Truth.REFERENCE
+    return MetricSpec(words, truth, None, is_real_valued=is_real_valued, is_perfect_by_definition=is_perfect, joint=joint)
 
 
 _BY_CLASS = LossOfDrop(SCORES_OF_CLASSES, 2.0)  # why 2: engine_builder/evaluation/loss_budget.py
@@ -228,6 +243,34 @@ class Metric(enum.StrEnum):
             is_real_valued=True,
             loss_of_drop=_BY_CLASS,
             check_label_names=check_iob2,
+        ),
+    )
+    DECISIONS = (
+        "decisions",
+        _task("share of decisions at a threshold that are the float model's", tasks.DECISIONS, Truth.REFERENCE, is_real_valued=False),
+    )
+    AVERAGE_PRECISION = "average_precision", _task("average precision of a picture's detections", tasks.AVERAGE_PRECISION)
+    DETECTIONS = "detections", _task("F1 of a picture's detections, the float model's being right", tasks.DETECTIONS, Truth.REFERENCE)
+    MEAN_IOU = "mean_iou", _task("mean IoU of a picture's classes", tasks.MEAN_IOU)
+    EXACT_MATCH = "exact_match", _task("the classes of all tokens are right", tasks.EXACT_MATCH, is_real_valued=False)
+    EDIT_SIMILARITY = "edit_similarity", _task("1 less the edit distance of token sequences", tasks.EDIT_SIMILARITY)
+    CTC_EXACT_MATCH = "ctc_exact_match", _task("the decoded text is right", tasks.CTC_EXACT_MATCH, is_real_valued=False)
+    CTC_EDIT_SIMILARITY = "ctc_edit_similarity", _task("1 less the edit distance of decoded texts", tasks.CTC_EDIT_SIMILARITY)
+    RETRIEVAL = "retrieval", _task("share of the float model's nearest neighbours that are found", tasks.RETRIEVAL, Truth.REFERENCE)
+    REGRESSION = "regression", _task("1 less the error in units of the data's spread", tasks.REGRESSION)
+    R2 = "r2", _task("coefficient of determination", tasks.R2)
+    SSIM = "ssim", _task("structural similarity of pictures", tasks.SSIM)
+    SI_SNR = (
+        "si_snr",
+        MetricSpec(
+            "scale-invariant signal-to-noise ratio in decibels, the float model's output being the signal",
+            Truth.REFERENCE,
+            None,
+            perfect=IDENTICAL_PSNR,
+            unit="dB",
+            budget_key=BudgetKey.MIN_SI_SNR,
+            is_real_valued=True,
+            joint=tasks.SI_SNR,
         ),
     )
     CUSTOM = "custom", MetricSpec("the metric model that comes with the job", Truth.OWN, None)

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from calibration.accuracy.kinds.judging import output_scores
 from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.measures.classes import kl_divergence
+from calibration.accuracy.measures.options import MeasureOptions
 from calibration.accuracy.measures.parts import parts_of
 from calibration.accuracy.measures.values import as_rows, nmse
-from calibration.accuracy.metrics import SCORES_OF_CLASSES, Metric, MetricSpec, OutputKind
+from calibration.accuracy.metrics import SCORES_OF_CLASSES, Metric, MetricSpec, OutputKind, Truth
 from calibration.errors import InvalidCalibrationSetError
 
 
@@ -26,6 +27,7 @@ def score(
     label_names: Sequence[str] = (),
     judged: Sequence[JudgedOutput] = (),
     inputs: Mapping[str, NDArray[np.generic]] | None = None,
+    options: MeasureOptions | None = None,
 ) -> NDArray[np.float64]:
     """Return the score of each sample, in the unit of the metric's row, which says what is perfect and whether more is better.
 
@@ -35,11 +37,13 @@ def score(
             output of each sample counts: an average would hide one bad output among good ones. Cosine takes the closeness of an output
             of one value a sample, which has no direction.
         reference_outputs: The float model's, in the same order.
-        labels: (samples,) integers for top1 and top5, (samples, tokens) for token_f1 and span_f1; no other metric needs them.
+        labels: (samples,) integers for top1 and top5, (samples, tokens) for token_f1 and span_f1; no other metric needs
+            them, and those with the truth GIVEN take them in a form of their own.
         weights: Of each output, above 0; where they differ, their weighted mean counts in the place of the worst.
         label_names: Names of the classes, for token_f1 and span_f1.
         judged: How each output is judged, for a metric that measures each by its kind.
         inputs: Of the samples, each (samples, ...), for the same: they may take positions out.
+        options: How a joint measure reads the outputs; it looks at all of them at once, and weights mean nothing to it.
 
     Returns:
         (samples,) float64.
@@ -49,6 +53,9 @@ def score(
         InvalidCalibrationSetError: Labels are missing or name a class that the model does not have.
     """
     spec = metric.spec
+    if spec.joint is not None:
+        truth = labels if spec.truth is Truth.GIVEN else None
+        return spec.joint.score(truth, reference_outputs, outputs, options or MeasureOptions())
     if spec.measure is None and not spec.is_by_kind:
         raise ValueError(f"the metric {metric} is a graph of its own: MetricModel scores it")
     if metric.needs_labels:

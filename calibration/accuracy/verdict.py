@@ -77,18 +77,25 @@ class IntervalMethod(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much accuracy may be lost: exactly one of the three is given."""
+    """How much accuracy may be lost: exactly one of these is given."""
 
     min_relative: float | None = None  # share of the baseline's score to keep, 0-1
     max_nmse: float | None = None  # largest mean NMSE
     min_psnr: float | None = None  # least mean PSNR, decibels
+    min_si_snr: float | None = None  # least mean SI-SNR, decibels
 
     def __post_init__(self) -> None:
         """Refuse anything but one budget."""
-        if sum(value is not None for value in (self.min_relative, self.max_nmse, self.min_psnr)) != 1:
-            raise ValueError(f"expected exactly one of min_relative, max_nmse and min_psnr, found {self}")
+        if sum(value is not None for value in (self.min_relative, self.max_nmse, self.min_psnr, self.min_si_snr)) != 1:
+            raise ValueError(f"expected exactly one of min_relative, max_nmse, min_psnr and min_si_snr, found {self}")
         if self.min_relative is not None and not 0 <= self.min_relative <= 1:
             raise ValueError(f"min_relative must be within 0..1, found {self.min_relative}")
+
+    @property
+    def _least_decibels(self) -> float:
+        least = self.min_si_snr if self.min_psnr is None else self.min_psnr
+        assert least is not None  # __post_init__ left no other case
+        return least
 
     def margins(self, baseline: NDArray[np.float64], engine: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what each sample adds to theta, (samples,): the budget is met where the mean is at least 0."""
@@ -96,8 +103,7 @@ class Budget:
             return engine - self.min_relative * baseline
         if self.max_nmse is not None:
             return self.max_nmse - engine
-        assert self.min_psnr is not None  # __post_init__ left no other case
-        return engine - self.min_psnr
+        return engine - self._least_decibels
 
     def largest_drop(self, baseline: float) -> float:
         """Return the drop from the mean score ``baseline`` that is just allowed."""
@@ -105,8 +111,7 @@ class Budget:
             return (1 - self.min_relative) * baseline
         if self.max_nmse is not None:
             return self.max_nmse - baseline
-        assert self.min_psnr is not None  # __post_init__ left no other case
-        return baseline - self.min_psnr
+        return baseline - self._least_decibels
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from calibration.accuracy.measures.options import MeasureOptions
 from calibration.accuracy.metrics import BudgetKey, Metric, OutputKind, names_in_words
 from calibration.accuracy.verdict import Budget
 from calibration.codec import as_object, json_from_value
@@ -38,7 +39,7 @@ class Order(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AccuracyConfig:
-    """The accuracy budget: one of ``min_relative``, ``max_nmse`` and ``min_psnr``; 0.99 of the float model's score if none is given."""
+    """The accuracy budget: one of the keys of ``BudgetKey``; 0.99 of the float model's score if none is given."""
 
     metric: Metric | None = field(
         default=None,
@@ -63,6 +64,14 @@ class AccuracyConfig:
         default=None,
         metadata={"exclusiveMinimum": 0, "maximum": 140, "description": "Least mean peak signal-to-noise ratio in decibels."},
     )
+    min_si_snr: float | None = field(
+        default=None,
+        metadata={
+            "exclusiveMinimum": 0,
+            "maximum": 140,
+            "description": "Least mean scale-invariant signal-to-noise ratio in decibels, of sounds.",
+        },
+    )
     confidence: float | None = field(
         default=None,
         metadata={
@@ -80,6 +89,10 @@ class AccuracyConfig:
             "description": "Names of the classes in the model's order, for token_f1 and span_f1: IOB2 names ('O', 'B-PER', 'I-PER') tell "
             "what a span is. Without them class 0 is outside and a span is a run of one class.",
         },
+    )
+    measure: MeasureOptions = field(
+        default_factory=MeasureOptions,
+        metadata={"description": "How the metric reads the outputs; a key that means nothing to the metric is refused."},
     )
     allow_chance: bool = field(
         default=False,
@@ -103,6 +116,8 @@ class AccuracyConfig:
             object.__setattr__(self, "min_relative", DEFAULT_MIN_RELATIVE)
         if self.metric is None and self.min_relative is None:
             object.__setattr__(self, "metric", next(metric for metric in Metric if metric.spec.budget_key is given[0]))
+        if self.metric is not None:
+            check_measure_options(self.metric, self.measure)
         if self.label_names is not None and self.metric is not None and not self.metric.is_per_token:
             per_token = names_in_words(lambda metric: metric.is_per_token)
             raise InvalidConfigError(
@@ -115,7 +130,7 @@ class AccuracyConfig:
     @property
     def budget(self) -> Budget:
         """The budget as the verdict takes it."""
-        return Budget(min_relative=self.min_relative, max_nmse=self.max_nmse, min_psnr=self.min_psnr)
+        return Budget(min_relative=self.min_relative, max_nmse=self.max_nmse, min_psnr=self.min_psnr, min_si_snr=self.min_si_snr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +303,21 @@ def config_json(config: Config) -> dict[str, object]:
     if config.objective is not None:  # it takes the place of the budget
         effective["accuracy"] = {key: value for key, value in as_object(effective["accuracy"]).items() if key not in BUDGET_KEYS}
     return effective
+
+
+def check_measure_options(metric: Metric, options: MeasureOptions) -> None:
+    """Refuse options that mean nothing to the metric.
+
+    Raises:
+        InvalidConfigError: With those that it reads.
+    """
+    known = metric.spec.joint.options if metric.spec.joint is not None else frozenset[str]()
+    for name in options.given():
+        if name not in known:
+            readers = " or ".join(one for one in Metric if one.spec.joint is not None and name in one.spec.joint.options)
+            raise InvalidConfigError(
+                f"measure.{name}: found with the metric {metric}, expected {readers}", fix="Leave the key out, or set accuracy.metric."
+            )
 
 
 def json_schema() -> dict[str, object]:

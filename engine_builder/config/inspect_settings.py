@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from calibration.accuracy.measures.options import MeasureOptions
 from calibration.accuracy.metrics import Metric, OutputKind
 from engine_builder.config.config import Config, ExactOn, OutputConfig, ShapeRange
 
@@ -17,6 +18,7 @@ class InspectSettings:
     gpu: str | None
     metric: Metric | None
     label_names: tuple[str, ...] | None
+    measure: MeasureOptions
     allow_chance: bool
     outputs: Mapping[str, OutputConfig]
     shapes: Mapping[str, ShapeRange]
@@ -44,6 +46,7 @@ def inspect_settings(config: Config) -> InspectSettings:
         gpu=config.gpu,
         metric=config.accuracy.metric,
         label_names=config.accuracy.label_names,
+        measure=config.accuracy.measure,
         allow_chance=config.accuracy.allow_chance,
         outputs={name: item if isinstance(item, OutputConfig) else OutputConfig(item) for name, item in config.outputs.items()},
         shapes=config.shapes,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from calibration.accuracy.chance import MARGIN, STANDARD_ERRORS, SURE_STANDARD_ERRORS, Chance, beats, chance_of, fitting_labels
 from calibration.accuracy.measures.classes import by_class
+from calibration.accuracy.measures.tasks.decisions import threshold_for
 from calibration.accuracy.metrics import CLASSES, Metric
 from calibration.accuracy.scores import score
 from calibration.data.dataset import MIN_SAMPLES, CalibrationSet
@@ -104,6 +105,13 @@ def answer_warnings(scorer: Scorer, reference: Sequence[Array]) -> tuple[str, ..
         output, name = reference[index], scorer.names[index]
         if len(output) > 1 and bool((output == output[:1]).all()):
             found.append(f"output '{name}' is the same for all {len(output)} validation samples: check what is fed to the model")
+        elif scorer.metric is Metric.DECISIONS:
+            at = threshold_for(output, scorer.options.threshold)
+            if len(np.unique(output >= np.asarray(at))) == 1:
+                found.append(
+                    f"every score of the float model lies on one side of {at:g} (output '{name}'), so that decisions say little of an "
+                    "engine: give samples that are decided either way"
+                )
         elif output.dtype.kind == "f" and (scorer.metric.compares_classes or _is_read_as_classes(scorer, index)):
             classes = np.unique(by_class(output).argmax(axis=-1))
             if len(classes) == 1:

@@ -51,11 +51,12 @@ class EngineScores:
     scores: NDArray[np.float64]  # of each sample, (samples,)
     margins: DecisionMargins | None = None  # how clearly the float model and the engine decided, where scores are decisions by classes
     are_outputs_equal: bool = False  # to the float model's, bit for bit, on every sample
+    largest_change: float | None = None  # of a value that is scored, over all samples, where the metric asks for it
 
     def of(self, samples: NDArray[np.int64]) -> EngineScores:
         """Return those of these samples, by index."""
         margins = None if self.margins is None else self.margins.of(samples)
-        return EngineScores(self.scores[samples], margins, self.are_outputs_equal)
+        return EngineScores(self.scores[samples], margins, self.are_outputs_equal, self.largest_change)
 
 
 def fits(reference: NDArray[np.float64], engine: EngineScores, metric: Metric, config: Config) -> bool:
@@ -132,6 +133,8 @@ def write_scores(engine: EngineScores, workspace: Workspace, name: str) -> FileR
     """
     margins = engine.margins
     kept = {} if margins is None else {"margins": margins.engine, "reference_margins": margins.reference}
+    if engine.largest_change is not None:
+        kept["largest_change"] = np.asarray(engine.largest_change)
     return workspace.write_arrays(name, scores=engine.scores, **kept)
 
 
@@ -148,7 +151,8 @@ def read_scores(file: FileRef, workspace: Workspace, metric: Metric, *, are_outp
     margins = None
     if "margins" in kept:
         margins = DecisionMargins(kept["reference_margins"], kept["margins"], can_gain=not metric.is_perfect_by_definition)
-    return EngineScores(kept["scores"], margins, are_outputs_equal)
+    change = float(kept["largest_change"]) if "largest_change" in kept else None
+    return EngineScores(kept["scores"], margins, are_outputs_equal, change)
 
 
 def _compare(
@@ -157,14 +161,14 @@ def _compare(
     """Return what the engine does on each sample, and the mean divergence of its outputs from the float model's."""
     arrays = workspace.read_arrays(inspection.reference.outputs)
     reference = tuple(arrays[str(index)] for index in range(len(outputs)))
+    scorer = scorer_of(inspection, workspace)
     try:
-        scorer = scorer_of(inspection, workspace)
         scores = scorer(outputs, reference, validation)
     except InvalidMetricError as error:  # it took the float model's outputs: what this engine gives is beyond it
         raise BuildError(f"the engine's outputs cannot be scored: {error.detail}", fix=error.fix) from error
     compared = inspection.model.outputs
     margins = _margins(scorer, [compared.kinds[index] for index in compared.compared], reference, outputs, validation)
-    engine = EngineScores(scores, margins, _are_equal(reference, outputs))
+    engine = EngineScores(scores, margins, _are_equal(reference, outputs), scorer.largest_change(outputs, reference))
     return engine, float(np.mean(losses(compared.compared_forms, reference, outputs, compared.compared_weights)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,17 @@ from numpy.typing import NDArray
 from calibration.accuracy.kinds.judging import counted_of
 from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.labels import one_for_each_sample
+from calibration.accuracy.measures.options import MeasureOptions
+from calibration.accuracy.measures.tasks.decisions import largest_change
 from calibration.accuracy.metric_model import MetricModel
 from calibration.accuracy.metrics import Metric, OutputKind, Truth, names_in_words
 from calibration.accuracy.scores import score
 from calibration.data.dataset import CalibrationSet
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidMetricError
 from calibration.execution.onnxruntime_session import Array
+from calibration.onnx_model.foreign_types import FOREIGN
+from calibration.onnx_model.model_io import TensorSpec
+from engine_builder.config.config import check_measure_options
 from engine_builder.config.inspect_settings import InspectSettings
 from engine_builder.evaluation.model_calls import FoundOutput
 from engine_builder.evaluation.outputs import check_metric, default_metric, scored_outputs
@@ -35,6 +40,7 @@ class Scorer:
     label_names: tuple[str, ...]
     custom: MetricModel | None
     judged: tuple[JudgedOutput, ...] = ()  # how each compared output is taken
+    options: MeasureOptions = field(default_factory=MeasureOptions)
 
     @property
     def unread(self) -> tuple[str, ...]:
@@ -64,7 +70,24 @@ class Scorer:
             label_names=self.label_names,
             judged=[self.judged[index] for index in self.scored] if self.judged else (),
             inputs=samples.inputs,
+            options=self.options,
         )
+
+    def largest_change(self, outputs: Sequence[Array], reference: Sequence[Array]) -> float | None:
+        """Return the largest change of a value that is scored, None where the metric does not ask for it; arguments as of a call."""
+        joint = self.metric.spec.joint
+        if joint is None or not joint.tells_change:
+            return None
+        return max(largest_change(reference[index], outputs[index]) for index in self.scored)
+
+    def reading(self, reference: Sequence[Array]) -> str | None:
+        """Return what the metric took the float model's compared outputs, each (samples, ...), for; None where there is nothing to say."""
+        joint = self.metric.spec.joint
+        words = None if joint is None else joint.words([reference[index] for index in self.scored], self.options)
+        if words is None:
+            return None
+        names = " and ".join(f"'{self.names[index]}'" for index in self.scored)
+        return f"the metric {self.metric} takes {names} for {words} (accuracy.measure says otherwise)"
 
 
 def scorer_of(inspection: Inspection, workspace: Workspace) -> Scorer:
@@ -77,6 +100,7 @@ def scorer_of(inspection: Inspection, workspace: Workspace) -> Scorer:
         inspection.reference.label_names,
         None if inspection.reference.metric_model is None else MetricModel(workspace.path(inspection.reference.metric_model)),
         inspection.reference.judged,
+        inspection.reference.measure,
     )
 
 
@@ -120,16 +144,22 @@ def new_scorer(
             f"accuracy.label_names: found with the metric {metric}, expected {names_in_words(lambda one: one.is_per_token)}",
             fix="Leave label_names out, or give the validation set one label per token.",
         )
-    scored = tuple(per_token[:1]) if metric.is_per_token and per_token else scored_outputs(metric, kinds)
+    check_measure_options(metric, settings.measure)
+    joint = metric.spec.joint
+    if joint is not None:
+        scored = joint.reads(reference, settings.measure)
+        joint.check([reference[index] for index in scored], settings.measure)
+    else:
+        scored = tuple(per_token[:1]) if metric.is_per_token and per_token else scored_outputs(metric, kinds)
     check_metric(metric, [reference[index] for index in scored])
     weights = tuple(settings.output_weights.get(name, 1.0) for name in names)
     if custom is not None:
         custom.check(dict(zip(names, reference, strict=True)), labels)
-    return Scorer(metric, scored, tuple(names), weights, settings.label_names or (), custom, tuple(judged))
+    return Scorer(metric, scored, tuple(names), weights, settings.label_names or (), custom, tuple(judged), settings.measure)
 
 
 def check_scores(metric: Metric, scores: NDArray[np.float64]) -> None:
-    """Refuse a metric of the user's own that any engine would keep.
+    """Refuse a metric of the user's own, or labels, that any engine would keep.
 
     Args:
         metric: The metric.
@@ -137,7 +167,14 @@ def check_scores(metric: Metric, scores: NDArray[np.float64]) -> None:
 
     Raises:
         InvalidMetricError: All are 0, as for an error measure, where 0 is perfect.
+        InvalidCalibrationSetError: The mean is not above 0, so that a share of it means nothing.
     """
+    if metric.spec.truth is Truth.GIVEN and scores.mean() <= 0.0:
+        raise InvalidCalibrationSetError(
+            f"labels: the float model's {metric} on the validation samples is {scores.mean():.4g}, so that a share of it means nothing",
+            fix="Check that each label belongs to its sample, in the form and the units of the model's output, or leave the labels out to "
+            "compare with the float model.",
+        )
     if metric.spec.truth is Truth.OWN and not scores.any():
         raise InvalidMetricError(
             "metric model: it scores the float model 0 on every validation sample, so that no engine could be worse; 1 is perfect",
@@ -160,6 +197,36 @@ def is_per_token(output: Array, labels: Array | None) -> bool:
     if labels is None or labels.ndim != 2 or output.shape[1:2] != labels.shape[1:2]:
         return False
     return output.ndim == 2 if output.dtype.kind in "iu" else output.ndim == 3 and output.shape[2] > 1
+
+
+def whole_outputs(
+    settings: InspectSettings,
+    names: Sequence[str],
+    kinds: Sequence[OutputKind],
+    specs: Sequence[TensorSpec],
+    outputs: Sequence[FoundOutput],
+) -> tuple[int, ...]:
+    """Return which outputs of whole numbers the metric reads although they are not compared with the float model's: classes of detections.
+
+    Args:
+        settings: The job's settings.
+        names: Of the model's outputs.
+        kinds: Of the model's outputs.
+        specs: Of the model's outputs.
+        outputs: What running the model told of its outputs.
+    """
+    joint = None if settings.metric is None else settings.metric.spec.joint
+    if joint is None or not joint.reads_whole_numbers:
+        return ()
+    return tuple(
+        index
+        for index, name in enumerate(names)
+        if kinds[index] is OutputKind.IGNORE
+        and settings.output_kinds.get(name) is not OutputKind.IGNORE
+        and outputs[index].unfit is None
+        and specs[index].dtype != FOREIGN
+        and np.dtype(specs[index].dtype).kind in "iu"
+    )
 
 
 def outputs_for_metric(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from calibration.accuracy.kinds.part import JudgedOutput, Part
+from calibration.accuracy.measures.options import MeasureOptions
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.data.sample_axes import SampleAxes
 from calibration.graph.layers import Layer
@@ -24,12 +25,12 @@ class ModelOutputs:
     names: tuple[str, ...]
     kinds: tuple[OutputKind, ...]
     weights: tuple[float, ...] = ()  # of each in the loss; empty: all weigh the same
-    for_metric: tuple[int, ...] = ()  # ignored outputs that the user's own metric reads
+    for_metric: tuple[int, ...] = ()  # ignored outputs that the metric reads
     parts: tuple[tuple[Part, ...], ...] = ()  # of each in the loss; none: it is that of the kind
 
     @property
     def compared(self) -> tuple[int, ...]:
-        """Which are compared with the float model's: all that are not ignored, and those that the user's own metric reads."""
+        """Which are compared with the float model's: all that are not ignored, and those that the metric reads."""
         return tuple(index for index, kind in enumerate(self.kinds) if kind is not OutputKind.IGNORE or index in self.for_metric)
 
     @property
@@ -85,6 +86,7 @@ class Reference:
     label_names: tuple[str, ...] = ()  # of the classes that token_f1 and span_f1 compare
     metric_model: FileRef | None = None  # the user's own metric
     judged: tuple[JudgedOutput, ...] = ()  # how each compared output is taken, and why
+    measure: MeasureOptions = field(default_factory=MeasureOptions)  # how the metric reads the outputs
 
 
 @dataclass(frozen=True, slots=True)

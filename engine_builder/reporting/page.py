@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from html import escape
 
-from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import Answer
 from engine_builder.backends.base import Source
 from engine_builder.records.corrections import Correction
@@ -92,8 +91,10 @@ def _tiles(body: ReportBody) -> str:
     before, after, verdict = result.baseline, result.chosen, result.verdict
     improved = result.outcome is Outcome.IMPROVED
     allowed = f"allowed {worsening(verdict.metric)} {score(verdict.budget, digits=5)}"
-    if verdict.metric is Metric.PSNR:
+    if verdict.metric.spec.unit:
         allowed = f"at least {decibels(verdict.budget)} dB"
+    if after.largest_change is not None:
+        allowed += f"; largest change of a score {after.largest_change:.3g}"
     speed, span = _speed(result)
     timed = _spread(body) if improved and result.predicted_speedup is None else ""
     tiles = [

@@ -28,8 +28,8 @@ def verdict_in_words(verdict: ReportedVerdict) -> str:
     verb = worsening(verdict.metric)
     change = f"{verdict.metric} {verb}s by {_amount(verdict.drop)} (allowed {_amount(verdict.budget)})"
     between = f"interval of the {verb}: {_signed(low)} to {_signed(high)}"
-    if verdict.metric is Metric.PSNR:  # decibels against the float model itself, of which a drop says nothing to anybody
-        change = f"psnr is {decibels(verdict.drop)} dB (at least {decibels(verdict.budget)})"
+    if verdict.metric.spec.unit:  # decibels against the float model itself, of which a drop says nothing to anybody
+        change = f"{verdict.metric} is {decibels(verdict.drop)} dB (at least {decibels(verdict.budget)})"
         between = f"interval: {decibels(high)} to {decibels(low)} dB"
     lines = [
         f"{_ANSWERS[verdict.answer]}: {change} on {verdict.n:,} samples, {verdict.flips:,} of which changed; {between}, each end with "
@@ -45,11 +45,11 @@ def verdict_in_words(verdict: ReportedVerdict) -> str:
 
 def worsening(metric: Metric) -> str:
     """Return what a metric does where an engine is worse: of an error, less is better."""
-    return "rise" if metric is Metric.NMSE else "drop"
+    return metric.spec.worsening
 
 
 def decibels(drop: float) -> str:
-    """Return the PSNR of an engine from its drop, as a number of decibels."""
+    """Return the PSNR or SI-SNR of an engine from its drop, as a number of decibels."""
     return f"{IDENTICAL_PSNR - drop:.2f}"
 
 

@@ -11,7 +11,7 @@ import onnx
 
 from calibration.accuracy.kinds.part import JudgedOutput, Part
 from calibration.accuracy.metric_model import MetricModel
-from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.accuracy.metrics import Metric, OutputKind, Truth
 from calibration.data.dataset import MIN_SAMPLES, CalibrationSet, read_samples, split_held_out
 from calibration.data.input_axes import possible_axes
 from calibration.data.settings import check_same_settings, make_constant, note_of
@@ -35,7 +35,7 @@ from engine_builder.evaluation.measurement import decided
 from engine_builder.evaluation.model_calls import settled_batch
 from engine_builder.evaluation.outputs import ComparedOutputs, check_output_names, judged_outputs, loss_kind, loss_parts, output_kinds
 from engine_builder.evaluation.run_samples import run_all
-from engine_builder.evaluation.scoring import check_scores, is_per_sample, labelled_tokens, new_scorer, outputs_for_metric
+from engine_builder.evaluation.scoring import check_scores, is_per_sample, labelled_tokens, new_scorer, outputs_for_metric, whole_outputs
 from engine_builder.records.inspection import Baseline, Calls, Inspection, ModelOutputs, PreparedModel, Reference, Samples
 from engine_builder.records.probed_outputs import probed_outputs
 from engine_builder.stage_io.measuring import InspectRequest, InspectResult, JobFiles
@@ -117,7 +117,9 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         tokens=labelled_tokens(validation.labels),
     )
     is_labelled = validation.labels is not None
-    read = () if custom is None else outputs_for_metric(custom, names, kinds, calls.outputs, is_labelled=is_labelled)
+    read = whole_outputs(settings, names, kinds, outputs, calls.outputs)
+    if custom is not None:
+        read = outputs_for_metric(custom, names, kinds, calls.outputs, is_labelled=is_labelled)
     seconds = float_model.sample_seconds(validation, batch, what)
     float_model.check_timed_call(validation, timed)
     compared = [index for index, kind in enumerate(kinds) if kind is not OutputKind.IGNORE or index in read]
@@ -139,6 +141,8 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
     scorer = new_scorer(settings, [names[index] for index in compared], by_structure, reference, validation, custom, judged_as)
     metric = scorer.metric
     kinds, parts = _in_loss(kinds, compared, judged_as, metric)
+    reading = scorer.reading(reference)
+    notes += [] if reading is None else [reading]
     notes += [f"the metric {metric} does not read the output '{name}': no budget covers it" for name in scorer.unread]
     scores = scorer(reference, reference, validation)
     check_scores(metric, scores)
@@ -187,6 +191,7 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         label_names=scorer.label_names,
         metric_model=files.metric_model,
         judged=judged_as,
+        measure=scorer.options,
     )
     engine_calls = Calls(
         timed_shapes=timed,
@@ -237,7 +242,7 @@ def _samples(
     files: JobFiles, specs: Sequence[TensorSpec], settings: InspectSettings, workspace: Workspace, notes: list[str], specials: list[str]
 ) -> tuple[CalibrationSet, CalibrationSet, bool]:
     """Return calibration samples, validation samples, and whether the two are the same file; ``specials`` gets what inputs hold."""
-    any_labels = files.metric_model is not None
+    any_labels = files.metric_model is not None or (settings.metric is not None and settings.metric.spec.truth is Truth.GIVEN)
     calibration = read_samples(workspace.path(files.calibration), specs, any_labels=any_labels)
     same = False
     specials += [f"calibration set: {held}" for held in calibration.specials]

@@ -188,7 +188,7 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
         size_bytes=judgement.baseline_size_bytes,
         precisions=judgement.baseline_precisions,
     )
-    kept = baseline if chosen is None else _chosen_engine(found, judgement, chosen)
+    kept = baseline if chosen is None else _chosen_engine(found, judgement, chosen, workspace)
     engine = judgement.engine or given.asked.job.baseline
     accuracy, is_predicted = given.asked.job.config.accuracy, source is Source.PREDICTED
     asked = given.asked.job.config.objective
@@ -229,11 +229,16 @@ def _reason(given: _Given, chosen: Trial | None, offers: ReportedOffers, objecti
     return f"{why} {had}".strip()
 
 
-def _chosen_engine(inspection: Inspection, judgement: VerdictResult, chosen: Trial) -> ReportedEngine:
+def _chosen_engine(inspection: Inspection, judgement: VerdictResult, chosen: Trial, workspace: Workspace) -> ReportedEngine:
     assert chosen.size_bytes is not None  # it was built
+    change = None if chosen.scores is None else workspace.read_arrays(chosen.scores).get("largest_change")
     counts = Counter(chosen.precisions.get(name, precision).value for name, precision in inspection.baseline_precisions.items())
     return ReportedEngine(
-        judgement.latency_ms[chosen.fingerprint], judgement.verdict.engine, chosen.size_bytes, dict(sorted(counts.items()))
+        judgement.latency_ms[chosen.fingerprint],
+        judgement.verdict.engine,
+        chosen.size_bytes,
+        dict(sorted(counts.items())),
+        largest_change=None if change is None or not np.isfinite(change) else float(change),
     )
 
 

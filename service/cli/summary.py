@@ -35,6 +35,9 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
     verdict = result.get("verdict")
     if isinstance(verdict, Mapping):
         lines.append(f"  accuracy  {_verdict(verdict)}")
+    change = chosen.get("largest_change")
+    if isinstance(change, int | float):
+        lines.append(f"  change    of a score at most {change:.4g} on these samples, on either side of the threshold")
     lines.extend(_offers(_part(result, "offers")))
     warnings = result.get("warnings")
     lines.extend(f"  warning   {text}" for text in (warnings if isinstance(warnings, list | tuple) else ()))

@@ -30,6 +30,7 @@ class ReportedEngine:
     size_bytes: int
     precisions: Mapping[str, int]  # layers of each precision
     repaired: str | None = None  # of a baseline that misses the budget by itself: why and how it was repaired, in words
+    largest_change: float | None = None  # of a score on a validation sample, where the metric tells decisions only
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,5 +187,8 @@ def reported_objective(objective: Objective, judged: VerdictResult) -> ReportedO
 
 def result_json(result: JobResult) -> dict[str, object]:
     """Return a result as ``result.json`` and ``report.json`` hold it: what does not apply is no key at all."""
-    engines = {name: fields_json(engine, "repaired") for name, engine in (("baseline", result.baseline), ("chosen", result.chosen))}
+    engines = {
+        name: fields_json(engine, "repaired", "largest_change")
+        for name, engine in (("baseline", result.baseline), ("chosen", result.chosen))
+    }
     return fields_json(result, "speedup", "predicted_speedup", "objective") | engines

@@ -28,9 +28,12 @@ def test_the_name_of_a_newer_metric_is_none_of_ours() -> None:
 
 @pytest.mark.parametrize("key", BudgetKey)
 def test_every_budget_is_a_setting_and_implies_a_metric(key: BudgetKey) -> None:
-    budget = {BudgetKey.MIN_RELATIVE: AccuracyConfig(min_relative=0.5), BudgetKey.MAX_NMSE: AccuracyConfig(max_nmse=0.5)}.get(
-        key, AccuracyConfig(min_psnr=0.5)
-    )
+    budget = {
+        BudgetKey.MIN_RELATIVE: AccuracyConfig(min_relative=0.5),
+        BudgetKey.MAX_NMSE: AccuracyConfig(max_nmse=0.5),
+        BudgetKey.MIN_PSNR: AccuracyConfig(min_psnr=0.5),
+        BudgetKey.MIN_SI_SNR: AccuracyConfig(min_si_snr=0.5),
+    }[key]
     assert getattr(budget, key) == 0.5
     assert budget.metric is None if key is BudgetKey.MIN_RELATIVE else budget.metric is not None and budget.metric.spec.budget_key is key
 
@@ -59,6 +62,8 @@ def test_names_are_put_in_words_for_a_message() -> None:
         (lambda: MetricSpec("", Truth.REFERENCE, unnamed(top1), top=1), "top: found 1"),
         (lambda: MetricSpec("", Truth.REFERENCE, None), "measure: expected"),
         (lambda: MetricSpec("", Truth.OWN, unnamed(top1)), "measure: expected"),
+        (lambda: MetricSpec("", Truth.REFERENCE, unnamed(top1), joint=Metric.R2.spec.joint), "measure: expected"),
+        (lambda: MetricSpec("", Truth.GIVEN, unnamed(top1)), "joint: expected"),
         (
             lambda: MetricSpec("", Truth.REFERENCE, unnamed(top1), better=Better.LOWER, perfect=0.0, is_perfect_by_definition=True),
             "perfect: found 0.0",

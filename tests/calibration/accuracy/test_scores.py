@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from calibration.accuracy.kinds.evidence import Evidence
 from calibration.accuracy.kinds.table import judged_output
+from calibration.accuracy.measures.options import BoxFormat, MeasureOptions
 from calibration.accuracy.measures.values import WORST_LOSS
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.accuracy.scores import divergence, score
@@ -39,10 +40,52 @@ def test_score_of_the_reference_itself_is_perfect() -> None:
         np.random.default_rng(1).normal(size=(6, 2, 3)).astype(np.float32),
     ]
     labels, token_labels = outputs[0].argmax(axis=1), outputs[1].argmax(axis=2)
-    for metric in set(Metric) - {Metric.CUSTOM}:
+    for metric in (metric for metric in Metric if metric.spec.joint is None and metric is not Metric.CUSTOM):
         scored, wanted = (outputs[1:], token_labels) if metric.is_per_token else (outputs, labels)
         judged = [judged_output(Evidence("y", output)) for output in scored]
         assert score(metric, scored, scored, wanted, judged=judged) == pytest.approx(np.full(6, metric.spec.perfect), abs=1e-15), metric
+
+
+JOINT: dict[Metric, list[NDArray[np.generic]]] = {
+    Metric.DECISIONS: [np.random.default_rng(2).random((20, 3))],
+    Metric.AVERAGE_PRECISION: [np.random.default_rng(3).random((20, 7, 4)), np.random.default_rng(4).random((20, 7, 2))],
+    Metric.DETECTIONS: [np.random.default_rng(3).random((20, 7, 4)), np.random.default_rng(4).random((20, 7, 2))],
+    Metric.MEAN_IOU: [np.random.default_rng(5).normal(size=(20, 3, 8, 8))],
+    Metric.EXACT_MATCH: [np.random.default_rng(6).normal(size=(20, 8, 5))],
+    Metric.EDIT_SIMILARITY: [np.random.default_rng(6).integers(0, 4, (20, 8))],
+    Metric.CTC_EXACT_MATCH: [np.random.default_rng(6).normal(size=(20, 8, 5))],
+    Metric.CTC_EDIT_SIMILARITY: [np.random.default_rng(6).normal(size=(20, 8, 5))],
+    Metric.RETRIEVAL: [np.random.default_rng(7).normal(size=(20, 6))],
+    Metric.REGRESSION: [np.random.default_rng(7).normal(size=(20, 2)), np.random.default_rng(8).normal(size=(20, 1))],
+    Metric.R2: [np.random.default_rng(7).normal(size=(20, 2))],
+    Metric.SSIM: [np.random.default_rng(9).random((20, 1, 9, 9))],
+    Metric.SI_SNR: [np.random.default_rng(9).normal(size=(20, 50))],
+}
+
+
+def test_every_joint_measure_is_tried_here() -> None:
+    assert set(JOINT) == {metric for metric in Metric if metric.spec.joint is not None}
+
+
+@pytest.mark.parametrize("metric", JOINT)
+def test_a_joint_measure_gives_the_float_model_itself_the_perfect_score(metric: Metric) -> None:
+    outputs = [array.astype(np.float32) if array.dtype.kind == "f" else array for array in JOINT[metric]]
+    boxes = MeasureOptions(boxes=BoxFormat.CXCYWH) if metric.spec.joint is not None and "boxes" in metric.spec.joint.options else None
+    assert score(metric, outputs, outputs, None, options=boxes).tolist() == [metric.spec.perfect] * 20
+
+
+@pytest.mark.parametrize("metric", JOINT)
+def test_a_joint_measure_gives_a_broken_engine_less(metric: Metric) -> None:
+    outputs = JOINT[metric]
+    options = MeasureOptions(boxes=BoxFormat.CXCYWH) if metric in (Metric.AVERAGE_PRECISION, Metric.DETECTIONS) else None
+    broken = [np.full_like(array, np.nan) if array.dtype.kind == "f" else array + 100 for array in outputs]
+    assert score(metric, broken, outputs, None, options=options).max() < 0.1 * metric.spec.perfect
+
+
+def test_labels_take_the_place_of_the_float_model_where_there_are_any() -> None:
+    output, labels = np.array([[1.0], [2.0], [4.0]]), np.array([1.0, 2.0, 3.0])
+    assert score(Metric.R2, [output], [output], None).tolist() == [1.0, 1.0, 1.0]
+    assert score(Metric.R2, [output], [output], labels).tolist() == pytest.approx([1.0, 1.0, -0.5])  # the variance of the labels is 2/3
 
 
 def test_the_average_over_outputs_follows_their_weights() -> None:

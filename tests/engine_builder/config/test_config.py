@@ -30,8 +30,19 @@ FULL = {
         "min_relative": 0.97,
         "max_nmse": None,
         "min_psnr": None,
+        "min_si_snr": None,
         "confidence": 0.95,
         "label_names": None,
+        "measure": {
+            "threshold": None,
+            "blank": None,
+            "neighbours": None,
+            "class_axis": None,
+            "boxes": None,
+            "objectness": False,
+            "background": None,
+            "nms_iou": 0.65,
+        },
         "allow_chance": True,
     },
     "outputs": {"scores": "probabilities", "debug": "ignore"},
@@ -90,7 +101,7 @@ def test_an_output_is_a_kind_or_an_object_of_its_kind_and_weight() -> None:
 @pytest.mark.parametrize(
     ("outputs", "words"),
     [
-        ({"a": "logit"}, "outputs.a: found 'logit', expected one of logits, probabilities, values, labels, ignore"),
+        ({"a": "logit"}, "outputs.a: found 'logit', expected one of logits, probabilities, values, labels, "),
         ({"a": None}, "outputs.a: found null, expected one of logits"),
         ({"a": {"kind": "logit"}}, "outputs.a.kind: found 'logit'"),
         ({"a": {"wieght": 1}}, "outputs.a: found the unknown key 'wieght'"),
@@ -114,6 +125,25 @@ def test_an_output_of_another_form_is_refused(outputs: dict[str, object], words:
     ],
 )
 def test_names_of_classes_must_fit_the_metric(accuracy: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        config_from_json({"accuracy": accuracy})
+    assert caught.value.detail.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "words"),
+    [
+        (
+            {"metric": "cosine", "measure": {"threshold": 0.3}},
+            "accuracy: measure.threshold: found with the metric cosine, expected decisions or average_precision or detections or mean_iou",
+        ),
+        ({"metric": "retrieval", "measure": {"blank": 0}}, "accuracy: measure.blank: found with the metric retrieval"),
+        ({"metric": "detections", "measure": {"boxes": "xyxy"}}, "accuracy.measure.boxes: found 'xyxy', expected one of x1y1x2y2, "),
+        ({"metric": "retrieval", "measure": {"neighbours": 0}}, "accuracy.measure.neighbours: found 0, expected a whole number at least 1"),
+        ({"metric": "si_snr"}, "accuracy: the metric si_snr needs `min_si_snr`"),
+    ],
+)
+def test_how_outputs_are_read_must_fit_the_metric(accuracy: dict[str, object], words: str) -> None:
     with pytest.raises(InvalidConfigError) as caught:
         config_from_json({"accuracy": accuracy})
     assert caught.value.detail.startswith(words)
@@ -162,7 +192,9 @@ def test_an_unknown_key_is_refused_naming_the_nearest(data: object, detail: str,
         ({"accuracy": {"min_relative": True}}, "accuracy.min_relative: found true, expected a number at least 0 and at most 1"),
         (
             {"accuracy": {"metric": 1}},
-            "accuracy.metric: found 1, expected one of top1, top5, agreement, cosine, closeness, nmse, psnr, token_f1, span_f1, custom",
+            "accuracy.metric: found 1, expected one of top1, top5, agreement, cosine, closeness, fidelity, nmse, psnr, token_f1, span_f1, "
+            "decisions, average_precision, detections, mean_iou, exact_match, edit_similarity, ctc_exact_match, ctc_edit_similarity, "
+            "retrieval, regression, r2, ssim, si_snr, custom",
         ),
         ({"batch_size": 2.0}, "batch_size: found 2.0, expected a whole number at least 1 and at most 65536"),
         ({"batch_size": None}, "batch_size: found null, expected a whole number at least 1 and at most 65536"),

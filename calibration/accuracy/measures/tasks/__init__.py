@@ -1,0 +1,1 @@
+"""Measures of whole tasks: decisions, segmentation, sequences, retrieval, regression, sounds and pictures."""

@@ -1,0 +1,57 @@
+"""Whether scores still lead to the same decisions: of a sigmoid classifier, a voice detector, rows of labels that may all be true.
+
+A decision is a score of at least the threshold. A sample's score is the share of its decisions that are the float model's, 0 or 1 where it
+has a single one. How far scores move on the same side of the threshold shows nowhere in that, so the largest change is told beside it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.accuracy.measures.values import as_rows
+from calibration.errors import InvalidConfigError
+
+THRESHOLD = 0.5
+
+
+def decisions(reference: NDArray[np.generic], output: NDArray[np.generic], threshold: float | None = None) -> NDArray[np.float64]:
+    """Return the share of each sample's decisions that are the reference's, (samples,), 0..1; NaN is another decision than any.
+
+    Args:
+        reference: (samples, ...), the float model's scores.
+        output: The same shape.
+        threshold: A score of at least this is a decision; None: THRESHOLD.
+
+    Raises:
+        InvalidConfigError: No threshold is given, and the scores do not lie in 0..1.
+    """
+    at = threshold_for(reference, threshold)
+    r, x = as_rows(reference).astype(np.float64), as_rows(output).astype(np.float64)
+    same = ((r >= at) == (x >= at)) & (np.isfinite(x) | (r == x))
+    return np.asarray(same.mean(axis=1), dtype=np.float64)
+
+
+def threshold_for(reference: NDArray[np.generic], threshold: float | None) -> float:
+    """Return the threshold that decides on these scores.
+
+    Raises:
+        InvalidConfigError: None is given, and the scores do not lie in 0..1.
+    """
+    if threshold is not None:
+        return threshold
+    low, high = (float(reference.min()), float(reference.max())) if reference.size else (0.0, 0.0)
+    if low < 0.0 or high > 1.0:
+        raise InvalidConfigError(
+            f"accuracy.metric: scores in 0..1 expected where no threshold is given, found values from {low:.4g} to {high:.4g}",
+            fix="Give accuracy.measure.threshold (0 for logits), or choose another metric.",
+        )
+    return THRESHOLD
+
+
+def largest_change(reference: NDArray[np.generic], output: NDArray[np.generic]) -> float:
+    """Return the largest change of a value over all samples, at least 0; infinity where a value is no number any more."""
+    r, x = as_rows(reference).astype(np.float64), as_rows(output).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        change = np.where(r == x, 0.0, np.abs(x - r))
+    return float(np.nan_to_num(change, nan=np.inf).max(initial=0.0))
