@@ -226,6 +226,13 @@ class Config:
             "its weight."
         },
     )
+    state: Mapping[str, str] = field(
+        default_factory=dict,
+        metadata={
+            "description": "Of a model with a state, which input takes each output in the next step: {output: input}, all pairs; found by "
+            "names, types and shapes by default."
+        },
+    )
     precisions: tuple[Precision, ...] | None = field(
         default=None,
         metadata={"minItems": 1, "uniqueItems": True, "description": "Precisions a layer may take; all of the target's by default."},

@@ -19,6 +19,7 @@ class InspectSettings:
     label_names: tuple[str, ...] | None
     allow_chance: bool
     outputs: Mapping[str, OutputConfig]
+    state: Mapping[str, str]
     shapes: Mapping[str, ShapeRange]
     batch_size: int
     samples: int | None  # most calibration samples
@@ -46,6 +47,7 @@ def inspect_settings(config: Config) -> InspectSettings:
         label_names=config.accuracy.label_names,
         allow_chance=config.accuracy.allow_chance,
         outputs={name: item if isinstance(item, OutputConfig) else OutputConfig(item) for name, item in config.outputs.items()},
+        state=config.state,
         shapes=config.shapes,
         batch_size=config.batch_size,
         samples=config.calibration.samples,
