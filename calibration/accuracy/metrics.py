@@ -93,6 +93,7 @@ class MetricSpec:
     is_perfect_by_definition: bool = False  # the float model itself scores 1 on every sample, since it is what is compared with
     top: int | None = None  # how many of the best classes the label of a sample may be among, at least 1
     of_single_values: Measure | None = None  # in place of ``measure``, for an output of one value a sample, of which that says nothing
+    worst_step: bool = False  # a sequence of steps counts by its worst step, not by the mean of all, unless values are scores in 0..1
     judges_parts: bool = False  # parts of an output of another scale are measured apart, and the worst of them counts
     is_by_kind: bool = False  # each part of each output is measured by what fits its kind (``calibration/accuracy/kinds``)
     loss_of_drop: LossOfDrop | None = None
@@ -189,6 +190,7 @@ class Metric(enum.StrEnum):
             unnamed(closeness),
             is_real_valued=True,
             is_perfect_by_definition=True,
+            worst_step=True,
         ),
     )
     FIDELITY = (

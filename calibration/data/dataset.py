@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +35,9 @@ class CalibrationSet:
     labels: Array | None  # (samples,) class indices, int64; or (samples, tokens); or whatever the user's own metric compares with
     axes: Mapping[str, int | None] = field(default_factory=dict)  # as ``SampleAxes.inputs``, of ``inputs``
     settings: Mapping[str, Array] = field(default_factory=dict)  # inputs that have one value for the whole job, in the model's form
+    starts: Mapping[str, Array] = field(
+        default_factory=dict
+    )  # where samples are steps: the states that sequences begin with, (sequences, ...)
 
     @property
     def samples(self) -> int:
@@ -42,9 +45,12 @@ class CalibrationSet:
         return len(next(iter(self.inputs.values())))
 
     def take(self, indices: NDArray[np.int64]) -> CalibrationSet:
-        """Return the samples at ``indices`` (any length, int64), in that order."""
-        inputs = {name: array[indices] for name, array in self.inputs.items()}
-        return replace(self, inputs=MappingProxyType(inputs), labels=None if self.labels is None else self.labels[indices])
+        """Return the samples at ``indices`` (any length, int64), in that order, as single ones."""
+        inputs = {
+            name: np.broadcast_to(array[:1], (len(indices), *array.shape[1:])) if is_repeated(array) else array[indices]
+            for name, array in self.inputs.items()
+        }
+        return replace(self, inputs=MappingProxyType(inputs), labels=None if self.labels is None else self.labels[indices], starts={})
 
     def feeds(self, start: int = 0, stop: int | None = None) -> dict[str, Array]:
         """Return the samples [start, stop), all by default, as one call of the model takes them: each input in the model's form.
@@ -52,6 +58,7 @@ class CalibrationSet:
         An input without an axis of samples takes one sample a call: of more, the first.
         """
         fed = {name: in_model_form(array[start:stop], self.axes.get(name, 0)) for name, array in self.inputs.items()}
+        fed = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in fed.items()}
         return fed | dict(self.settings)
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
@@ -63,7 +70,8 @@ class CalibrationSet:
     def specials(self) -> tuple[str, ...]:
         """What inputs hold besides finite numbers, in words: it is the model that says whether that is right."""
         found = []
-        for name, array in self.inputs.items():
+        for name, given in self.inputs.items():
+            array = given[:1] if is_repeated(given) else given
             kinds = specials_in(array) - {Special.FAR}
             if kinds:
                 where = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
@@ -72,8 +80,14 @@ class CalibrationSet:
         return tuple(found)
 
     def save(self, path: Path) -> None:
-        """Write the set for ``load_saved``: an .npz of ``input:<name>``, ``axis:<name>``, ``setting:<name>`` and ``labels``."""
-        arrays = {f"input:{name}": array for name, array in self.inputs.items()}
+        """Write the set for ``load_saved``: an .npz of ``input:<name>``, ``axis:<name>``, ``setting:<name>``, ``start:<name>``, ``labels``.
+
+        Of one sample that is repeated throughout (``is_repeated``) an input has one, beside their number, ``repeats:<name>``.
+        """
+        repeated_ones = {name: len(array) for name, array in self.inputs.items() if is_repeated(array)}
+        arrays = {f"input:{name}": array[:1] if name in repeated_ones else array for name, array in self.inputs.items()}
+        arrays |= {f"repeats:{name}": np.asarray(count) for name, count in repeated_ones.items()}
+        arrays |= {f"start:{name}": array for name, array in self.starts.items()}
         arrays |= {f"axis:{name}": np.asarray(_NO_AXIS if axis is None else axis) for name, axis in self.axes.items()}
         arrays |= {f"setting:{name}": array for name, array in self.settings.items()}
         if self.labels is not None:
@@ -88,13 +102,19 @@ class CalibrationSet:
 def load_saved(path: Path) -> CalibrationSet:
     """Return the set that ``CalibrationSet.save`` wrote."""
     with np.load(path, allow_pickle=False) as archive:
-        inputs, axes, settings = (
+        inputs, axes, settings, starts, repeats = (
             {name.removeprefix(kind): archive[name] for name in archive.files if name.startswith(kind)}
-            for kind in ("input:", "axis:", "setting:")
+            for kind in ("input:", "axis:", "setting:", "start:", "repeats:")
         )
         labels = archive["labels"] if "labels" in archive.files else None
     known = {name: None if axis == _NO_AXIS else int(axis) for name, axis in axes.items()}
-    return CalibrationSet(MappingProxyType(inputs), labels, known, settings)
+    inputs |= {name: np.broadcast_to(inputs[name], (int(count), *inputs[name].shape[1:])) for name, count in repeats.items()}
+    return CalibrationSet(MappingProxyType(inputs), labels, known, settings, starts)
+
+
+def is_repeated(array: Array) -> bool:
+    """Return whether all samples, (samples, ...), are one in memory, as ``numpy.broadcast_to`` makes them: large states take no room so."""
+    return len(array) > 1 and array.strides[0] == 0 and array.size > 0
 
 
 def read_samples(path: Path, specs: Sequence[TensorSpec], *, any_labels: bool = False) -> CalibrationSet:
@@ -105,17 +125,34 @@ def read_samples(path: Path, specs: Sequence[TensorSpec], *, any_labels: bool = 
             for a setting of the whole job (``settings``), and optionally ``labels`` (``__labels__`` if the model has an input called
             ``labels``).
         specs: The model's inputs.
-        any_labels: Labels may be numbers of any type and shape, one entry per sample, for a metric of the user's own; else they are class
-            indices, (samples,), or (samples, tokens) with IGNORED for tokens that do not count.
+        any_labels: As for ``samples_from``.
 
     Raises:
         InvalidCalibrationSetError: The file cannot be read or does not fit the model.
     """
-    arrays = read_arrays(path, [spec.name for spec in specs])
-    label_name = "__labels__" if any(spec.name == "labels" for spec in specs) else "labels"
+    return samples_from(read_arrays(path, [spec.name for spec in specs]), specs, any_labels=any_labels)
+
+
+def samples_from(
+    given: Mapping[str, Array], specs: Sequence[TensorSpec], *, any_labels: bool = False, states: Collection[str] = ()
+) -> CalibrationSet:
+    """Return samples from the arrays of a file, in the types that the model wants.
+
+    Args:
+        given: The arrays by name, as for ``read_samples``.
+        specs: The model's inputs.
+        any_labels: Labels may be numbers of any type and shape, one entry per sample, for a metric of the user's own; else they are class
+            indices, (samples,), or (samples, tokens) with IGNORED for tokens that do not count.
+        states: Inputs that hold what another step gave: never settings, even where all samples start alike.
+
+    Raises:
+        InvalidCalibrationSetError: The arrays do not fit the model.
+    """
+    arrays = dict(given)
+    label_name = extra_name("labels", specs)
     labels = arrays.pop(label_name, None)
     _check_names(arrays, specs, label_name)
-    settings = settings_from(arrays, specs)
+    settings = settings_from(arrays, [spec for spec in specs if spec.name not in states])
     varying = [spec for spec in specs if spec.name not in settings]
     arrays = repeated(arrays, varying)
     inputs = {spec.name: _checked(arrays[spec.name], spec) for spec in varying}
@@ -124,13 +161,18 @@ def read_samples(path: Path, specs: Sequence[TensorSpec], *, any_labels: bool = 
         for spec in varying:
             _check_shape(arrays[spec.name], spec)
         raise _fitting_no_axis(inputs, varying)
-    inputs = {spec.name: _cast(without_axis_of_one(inputs[spec.name], spec, guesses[0][spec.name]), spec) for spec in varying}
+    inputs = {spec.name: in_type_of(without_axis_of_one(inputs[spec.name], spec, guesses[0][spec.name]), spec) for spec in varying}
     _check_sizes(inputs, varying, guesses[0])
     if labels is not None:
         samples = len(next(iter(inputs.values())))
         labels = (any_labels_from if any_labels else class_labels_from)(labels, samples, label_name)
-    given = {spec.name: _cast(settings[spec.name], spec) for spec in specs if spec.name in settings}
+    given = {spec.name: in_type_of(settings[spec.name], spec) for spec in specs if spec.name in settings}
     return CalibrationSet(MappingProxyType(inputs), labels, {name: axis for name, axis in guesses[0].items() if axis != 0}, given)
+
+
+def extra_name(name: str, specs: Sequence[TensorSpec]) -> str:
+    """Return what an array beside the inputs, such as ``labels``, is called: in underscores where the model has an input of that name."""
+    return f"__{name}__" if any(spec.name == name for spec in specs) else name
 
 
 def split_held_out(samples: int, seed: int, fraction: float = 0.4) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -211,7 +253,12 @@ def _fitting_no_axis(inputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -
     )
 
 
-def _cast(array: Array, spec: TensorSpec) -> Array:
+def in_type_of(array: Array, spec: TensorSpec) -> Array:
+    """Return an array in the type of a model's input.
+
+    Raises:
+        InvalidCalibrationSetError: Its values are of another kind, or the type cannot hold them.
+    """
     wanted = np.dtype(spec.dtype)
     if array.dtype == wanted:
         return array

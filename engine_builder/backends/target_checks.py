@@ -8,7 +8,8 @@ from calibration.accuracy.metrics import Metric
 from calibration.errors import InvalidConfigError
 from engine_builder.backends.registry import BACKENDS, Targets, backend_for, target_row
 from engine_builder.config.builder_options import check_builder
-from engine_builder.config.config import Config, ExactOn, require_precisions
+from engine_builder.config.config import Config, ExactOn
+from engine_builder.config.precisions import require_precisions
 from engine_builder.errors import UnsupportedTargetError
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from calibration.accuracy.measures.options import MeasureOptions
@@ -249,6 +249,13 @@ class Config:
             "its weight."
         },
     )
+    state: Mapping[str, str] = field(
+        default_factory=dict,
+        metadata={
+            "description": "Of a model with a state, which input takes each output in the next step: {output: input}, all pairs; found by "
+            "names, types and shapes by default."
+        },
+    )
     precisions: tuple[Precision, ...] | None = field(
         default=None,
         metadata={"minItems": 1, "uniqueItems": True, "description": "Precisions a layer may take; all of the target's by default."},
@@ -323,23 +330,3 @@ def check_measure_options(metric: Metric, options: MeasureOptions) -> None:
 def json_schema() -> dict[str, object]:
     """Return the JSON schema of the configuration."""
     return describe(Config)
-
-
-def require_precisions(config: Config, supported: Iterable[Precision]) -> None:
-    """Refuse precisions that the target does not have.
-
-    Args:
-        config: The configuration.
-        supported: What the target can build, its baseline among them.
-
-    Raises:
-        InvalidConfigError: ``precisions`` names another one.
-    """
-    known = tuple(supported)
-    for index, precision in enumerate(config.precisions or ()):
-        if precision not in known:
-            raise InvalidConfigError(
-                f"precisions[{index}]: found {precision}, expected one of {', '.join(known)}, which {config.target} supports"
-                f"{f' on {config.gpu}' if config.gpu else ''}",
-                fix=f"Remove it, or choose another {'GPU or target' if config.gpu else 'target'}.",
-            )

@@ -21,6 +21,7 @@ class InspectSettings:
     measure: MeasureOptions
     allow_chance: bool
     outputs: Mapping[str, OutputConfig]
+    state: Mapping[str, str]
     shapes: Mapping[str, ShapeRange]
     batch_size: int
     samples: int | None  # most calibration samples
@@ -49,6 +50,7 @@ def inspect_settings(config: Config) -> InspectSettings:
         measure=config.accuracy.measure,
         allow_chance=config.accuracy.allow_chance,
         outputs={name: item if isinstance(item, OutputConfig) else OutputConfig(item) for name, item in config.outputs.items()},
+        state=config.state,
         shapes=config.shapes,
         batch_size=config.batch_size,
         samples=config.calibration.samples,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from calibration.data.dataset import CalibrationSet
 from calibration.data.input_axes import Axes
@@ -19,11 +20,15 @@ from calibration.onnx_model.model_io import TensorSpec
 from calibration.process.worker_threads import in_parallel, processors
 from engine_builder.backends.base import Runner
 from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
+from engine_builder.closed_loop.intake import with_states
+from engine_builder.closed_loop.run_sequences import states_at
+from engine_builder.closed_loop.single_steps import StepOrder, single_step_warning, step_order
 from engine_builder.errors import EngineError
 from engine_builder.evaluation.batch_sizes import timed_call
 from engine_builder.evaluation.model_calls import Calls, find_calls
 from engine_builder.evaluation.outputs import ComparedOutputs
-from engine_builder.evaluation.run_samples import run_all
+from engine_builder.evaluation.run_samples import run_judged
+from engine_builder.records.closed_loop import ClosedLoop
 
 RUNS_FOR_RATE = 2  # timed forward passes; the fastest counts
 
@@ -66,6 +71,38 @@ class FloatModel:
         except EngineError as error:
             raise _cannot_run(what, error) from error
 
+    def unrolled(
+        self, steps: CalibrationSet, loop: ClosedLoop, wanted: NDArray[np.int64], batch: int, what: str, *, is_batch_fixed: bool
+    ) -> CalibrationSet:
+        """Return the ``wanted`` steps of some sequences as single samples, each with the state that comes to it in closed loop.
+
+        Raises:
+            InvalidCalibrationSetError: The model fails on these samples, or its state changes its shape.
+        """
+        together = batch if is_batch_fixed else min(batch, len(loop.lengths))
+        try:
+            states = states_at(self._runner, steps, loop, wanted, batch=together, workers=processors())
+        except EngineError as error:
+            raise _cannot_run(what, error) from error
+        return with_states(steps.take(wanted), states)
+
+    def single_step_warnings(self, samples: CalibrationSet, states: Mapping[str, str], calls: Calls) -> tuple[str, ...]:
+        """Return the warning that only single steps are judged, where the model has a state.
+
+        Args:
+            samples: What is judged, single steps.
+            states: The model's, an output -> the input that takes it in the next step.
+            calls: How the model is called.
+
+        Raises:
+            EngineError: The model does not run on single samples.
+        """
+        if not states:
+            return ()
+        takes_one = calls.batch in (None, 1)
+        order = step_order(self._runner.run, samples, states, self._names) if takes_one else StepOrder.UNKNOWN
+        return (single_step_warning(states, order),)
+
     def sample_seconds(self, samples: CalibrationSet, batch: int, what: str) -> float:
         """Return the time of one forward pass, per sample, at ``batch`` samples a call."""
         feeds = samples.take(np.arange(batch) % samples.samples).feeds()
@@ -76,15 +113,36 @@ class FloatModel:
             found.append(time.perf_counter() - start)
         return min(found) / batch
 
-    def outputs(self, samples: CalibrationSet, batch: int, compared: Sequence[int], axes: SampleAxes, what: str) -> tuple[Array, ...]:
+    def outputs(
+        self,
+        samples: CalibrationSet,
+        batch: int,
+        compared: Sequence[int],
+        axes: SampleAxes,
+        what: str,
+        *,
+        loop: ClosedLoop | None = None,
+        is_batch_fixed: bool = True,
+    ) -> tuple[Array, ...]:
         """Return the compared outputs for all samples, each (samples, ...), without NaN; infinities, as masks leave them, are sound.
+
+        Steps of sequences are run in closed loop where ``loop`` says so.
 
         Raises:
             InvalidCalibrationSetError: The model fails on these samples, or an output holds NaN.
             InvalidModelError: An output holds NaN, as weights do.
         """
         try:
-            outputs = run_all(ComparedOutputs(self._runner, compared, axes), samples, batch=batch, workers=processors())
+            outputs = run_judged(
+                self._runner,
+                samples,
+                loop,
+                compared=compared,
+                axes=axes,
+                batch=batch,
+                is_batch_fixed=is_batch_fixed,
+                workers=processors(),
+            )
         except EngineError as error:
             raise _cannot_run(what, error) from error
         self._check_numbers(outputs, compared, what)

@@ -25,11 +25,11 @@ from calibration.number_formats.precision import Precision
 from calibration.sensitivity.task_losses import losses
 from engine_builder.backends.achieved_precision import achieved_precisions
 from engine_builder.backends.base import Backend, Engine, Runner
+from engine_builder.closed_loop.run_scores import scores_of_runs
 from engine_builder.config.config import Config
 from engine_builder.errors import BuildError
 from engine_builder.evaluation.batch_sizes import timed_call
-from engine_builder.evaluation.outputs import ComparedOutputs
-from engine_builder.evaluation.run_samples import run_all, run_workers
+from engine_builder.evaluation.run_samples import run_judged, run_workers
 from engine_builder.evaluation.scoring import Scorer, scorer_of
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import SEARCH_SHARE, Accuracy, Latency
@@ -119,8 +119,17 @@ def scored_engine(
         EngineError: It fails when it runs.
     """
     with closing(backend.open(path, threads=threads)) as runner:
-        judged = ComparedOutputs(runner, inspection.model.outputs.compared, inspection.model.axes)
-        outputs = run_all(judged, validation, batch=inspection.calls.scored_batch, workers=run_workers(backend))
+        model = inspection.model
+        outputs = run_judged(
+            runner,
+            validation,
+            inspection.loop,
+            compared=model.outputs.compared,
+            axes=model.axes,
+            batch=inspection.calls.scored_batch,
+            is_batch_fixed=model.is_batch_fixed or not backend.capabilities.parallel_runs,
+            workers=run_workers(backend),
+        )
         scores, loss = _compare(inspection, outputs, validation, workspace)
         del outputs
         yield ScoredEngine(runner, scores, loss)
@@ -166,8 +175,11 @@ def _compare(
         scores = scorer(outputs, reference, validation)
     except InvalidMetricError as error:  # it took the float model's outputs: what this engine gives is beyond it
         raise BuildError(f"the engine's outputs cannot be scored: {error.detail}", fix=error.fix) from error
-    compared = inspection.model.outputs
-    margins = _margins(scorer, [compared.kinds[index] for index in compared.compared], reference, outputs, validation)
+    compared, judged, loop = inspection.model.outputs, inspection.reference, inspection.loop
+    margins = None  # a run has no single decision
+    if loop is None:
+        margins = _margins(scorer, [compared.kinds[index] for index in compared.compared], reference, outputs, validation)
+    scores = scores_of_runs(scores, loop, judged.metric, [reference[index] for index in judged.scored])
     engine = EngineScores(scores, margins, _are_equal(reference, outputs), scorer.largest_change(outputs, reference))
     return engine, float(np.mean(losses(compared.compared_forms, reference, outputs, compared.compared_weights)))
 

@@ -210,10 +210,11 @@ def scored_outputs(metric: Metric, kinds: Sequence[OutputKind]) -> tuple[int, ..
         metric: The metric.
         kinds: Kinds of the compared outputs.
     """
-    wanted = tuple(index for index, kind in enumerate(kinds) if kind in metric.spec.kinds)
+    read = tuple(index for index, kind in enumerate(kinds) if kind is not OutputKind.IGNORE) or tuple(range(len(kinds)))
+    wanted = tuple(index for index in read if kinds[index] in metric.spec.kinds)
     if metric.needs_labels:
-        return wanted[:1] or (0,)
-    return wanted or tuple(range(len(kinds)))
+        return wanted[:1] or read[:1]
+    return wanted or read
 
 
 def check_metric(metric: Metric, scored: Sequence[Array]) -> None:

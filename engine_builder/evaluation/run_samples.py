@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.data.dataset import CalibrationSet
+from calibration.data.sample_axes import SampleAxes
 from calibration.errors import InvalidModelError
 from calibration.process.worker_threads import in_parallel, processors
 from engine_builder.backends.base import Backend, Runner
+from engine_builder.closed_loop.run_sequences import run_closed_loop
 from engine_builder.errors import EngineError
+from engine_builder.evaluation.outputs import ComparedOutputs
+from engine_builder.records.closed_loop import ClosedLoop
 
 
 def run_all(runner: Runner, samples: CalibrationSet, *, batch: int, workers: int = 1) -> tuple[NDArray[np.generic], ...]:
@@ -41,6 +47,39 @@ def run_all(runner: Runner, samples: CalibrationSet, *, batch: int, workers: int
 
     parts = list(in_parallel(one, range(0, samples.samples, batch), workers))
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def run_judged(
+    runner: Runner,
+    samples: CalibrationSet,
+    loop: ClosedLoop | None,
+    *,
+    compared: Sequence[int],
+    axes: SampleAxes,
+    batch: int,
+    is_batch_fixed: bool,
+    workers: int = 1,
+) -> tuple[NDArray[np.generic], ...]:
+    """Return the compared outputs of an engine for all samples, each (samples, ...): in closed loop where they are steps of sequences.
+
+    Args:
+        runner: An open engine that gives all outputs as the model does.
+        samples: At least one.
+        loop: How sequences are run; None: the samples are single ones.
+        compared: Which outputs are wanted.
+        axes: Where the model counts samples.
+        batch: Samples in one run, at least 1.
+        is_batch_fixed: Every run must have as many; else there are no more than sequences.
+        workers: Runs at once.
+
+    Raises:
+        InvalidModelError: An output has no axis of samples in front.
+        EngineError: The runtime failed.
+    """
+    if loop is None:
+        return run_all(ComparedOutputs(runner, compared, axes), samples, batch=batch, workers=workers)
+    together = batch if is_batch_fixed else min(batch, len(loop.lengths))
+    return run_closed_loop(runner, samples, loop, compared=compared, axes=axes, batch=together, workers=workers)
 
 
 def run_workers(backend: Backend) -> int:

@@ -13,6 +13,7 @@ from calibration.graph.layers import Layer
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.sensitivity.task_losses import LossForm
 from engine_builder.config.config import ShapeRange
+from engine_builder.records.closed_loop import ClosedLoop
 from engine_builder.records.float_plan import BaselineFallback
 from engine_builder.records.probed_outputs import ProbedOutputs, forms_of
 from engine_builder.workspace.workspace import FileRef
@@ -122,8 +123,18 @@ class Inspection:
     reference: Reference
     baseline: Baseline
     calls: Calls
+    loop: ClosedLoop | None = None  # how the validation samples are run where they are sequences
     notes: tuple[str, ...] = ()  # what was changed or decided, in the user's words
     warnings: tuple[str, ...] = ()  # what is likely wrong with the user's data, and the one thing to try
+
+    @property
+    def state_outputs(self) -> frozenset[str]:
+        """Names of the outputs that are a state and are judged by what they do to the others: no metric reads them."""
+        if self.loop is None:
+            return frozenset()
+        compared = self.model.outputs.compared
+        read = {compared[index] for index in self.reference.scored}
+        return frozenset(self.model.outputs.names[index] for index in self.loop.states.values() if index not in read)
 
     @property
     def baseline_precisions(self) -> dict[str, Precision]:

@@ -11,40 +11,51 @@ import onnx
 
 from calibration.accuracy.kinds.part import JudgedOutput, Part
 from calibration.accuracy.metric_model import MetricModel
-from calibration.accuracy.metrics import Metric, OutputKind, Truth
-from calibration.data.dataset import MIN_SAMPLES, CalibrationSet, read_samples, split_held_out
+from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.data.dataset import CalibrationSet
 from calibration.data.input_axes import possible_axes
-from calibration.data.settings import check_same_settings, make_constant, note_of
-from calibration.errors import InvalidCalibrationSetError
+from calibration.data.settings import make_constant, note_of
 from calibration.graph.layers import LayerKind, concrete_shapes, find_layers
 from calibration.graph.weightless import big_weights, copy_without
 from calibration.number_formats.precision import Precision
-from calibration.onnx_model.model_io import TensorSpec, input_specs, output_specs, read_model, save_model
+from calibration.onnx_model.model_io import input_specs, output_specs, read_model, save_model
 from calibration.process.memory import return_dropped_models
 from calibration.process.worker_threads import processors
+from calibration.sequences.state_pairs import states_of
+from calibration.sequences.step_sequences import StepSequences, as_wholes, steps_of
 from engine_builder.backends.base import Backend
 from engine_builder.backends.registry import backend_for, targets_of
-from engine_builder.config.inspect_settings import InspectSettings
+from engine_builder.closed_loop.intake import (
+    judged_kinds,
+    judged_steps,
+    loop_notes,
+    loop_of,
+    pairs_in_words,
+    some_steps,
+    with_states,
+    with_states_as_values,
+)
+from engine_builder.closed_loop.run_scores import scores_of_runs
 from engine_builder.engines.builder_check import prepare_for
 from engine_builder.engines.job_scheme import job_scheme
 from engine_builder.errors import BuildError
 from engine_builder.evaluation.batch_sizes import fixed_batch, profile_shapes, timing_batch, timing_shapes, whole_batches
 from engine_builder.evaluation.data_warnings import answer_warnings, label_warnings, sample_warnings
 from engine_builder.evaluation.float_scores import FloatModel
+from engine_builder.evaluation.given_samples import given_samples
 from engine_builder.evaluation.measurement import decided
 from engine_builder.evaluation.model_calls import settled_batch
-from engine_builder.evaluation.outputs import ComparedOutputs, check_output_names, judged_outputs, loss_kind, loss_parts, output_kinds
-from engine_builder.evaluation.run_samples import run_all
+from engine_builder.evaluation.outputs import check_output_names, judged_outputs, loss_kind, loss_parts, output_kinds
+from engine_builder.evaluation.run_samples import run_judged
 from engine_builder.evaluation.scoring import check_scores, is_per_sample, labelled_tokens, new_scorer, outputs_for_metric, whole_outputs
 from engine_builder.records.inspection import Baseline, Calls, Inspection, ModelOutputs, PreparedModel, Reference, Samples
 from engine_builder.records.probed_outputs import probed_outputs
-from engine_builder.stage_io.measuring import InspectRequest, InspectResult, JobFiles
+from engine_builder.stage_io.measuring import InspectRequest, InspectResult
 from engine_builder.workspace.model_files import keep_model, model_size_bytes
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
 BATCH_BYTES = 24 * 2**20
 LARGEST_BATCH = 64
-MIN_CALIBRATION_SAMPLES = 2
 MOST_OF_A_MESSAGE = 300  # characters of the runtime's own words
 
 
@@ -69,7 +80,8 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         prepared = prepare_for(backend, model, context.scratch)  # where it is refused, no need for samples
     read_notes: list[str] = []
     specials: list[str] = []
-    calibration, validation, same = _samples(files, specs, settings, workspace, read_notes, specials)
+    given, judged_on, same = given_samples(files, specs, output_specs(model), settings, workspace, read_notes, specials)
+    calibration, validation = steps_of(given), steps_of(judged_on)
     if calibration.settings:
         make_constant(model, calibration.settings)
         read_notes += [note_of(name, value) for name, value in calibration.settings.items()]
@@ -78,7 +90,7 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
     notes = [*prepared.notes, *read_notes]
     varying = [spec for spec in specs if spec.name not in calibration.settings]
     fixed = fixed_batch(varying, calibration.axes)
-    warnings = sample_warnings(model, calibration, validation, is_held_out=files.validation is None, batch=fixed)
+    warnings = sample_warnings(model, as_wholes(given), as_wholes(judged_on), is_held_out=files.validation is None, batch=fixed)
     context.progress(0.2, f"{calibration.samples} calibration and {validation.samples} validation samples")
     timed = timing_shapes(specs, settings, validation)
     one_call = calibration.take(np.arange(fixed or 1) % calibration.samples).feeds()
@@ -103,6 +115,22 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
     calls = float_model.calls(varying, names, validation, guesses, timed=per_call, most=batch, what=what)
     notes += calls.notes
     calibration, validation = (replace(one, axes=calls.inputs) for one in (calibration, validation))
+    loop, is_fixed = loop_of(judged_on, names), calls.batch is not None
+    states = judged_on.states if isinstance(judged_on, StepSequences) else states_of(settings.state, specs, outputs)
+    if (fitted := loop_of(given, names)) is not None:
+        context.progress(
+            0.25, f"model with a state ({pairs_in_words(states)}): the float model runs {given.samples} sequences in closed loop"
+        )
+        every, wanted = calibration, some_steps(calibration, settings.samples, settings.seed)
+        calibration = float_model.unrolled(every, fitted, wanted, calls.batch or batch, "calibration set", is_batch_fixed=is_fixed)
+        notes.append(
+            f"ranges and probes use {calibration.samples} of the {every.samples} steps of the calibration sequences, each with the state "
+            "that the float model had there"
+        )
+    if loop is None:
+        warnings += float_model.single_step_warnings(validation, states, calls)
+    else:  # what a timed call is made from
+        validation = with_states(validation, {name: calibration.inputs[name][:1] for name in loop.states})
     per_call = settled_batch(calls, settings, timing_batch(specs, settings, validation))
     timed = timing_shapes(specs, settings, validation, per_call)
     if calls.batch is not None:
@@ -116,6 +144,7 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         notes=notes,
         tokens=labelled_tokens(validation.labels),
     )
+    kinds = with_states_as_values(kinds, loop, [names.index(name) for name in settings.output_kinds])
     is_labelled = validation.labels is not None
     read = whole_outputs(settings, names, kinds, outputs, calls.outputs)
     if custom is not None:
@@ -125,9 +154,9 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
     compared = [index for index, kind in enumerate(kinds) if kind is not OutputKind.IGNORE or index in read]
     for done in float_model.check(calibration, batch, compared, calls.axes, "calibration set"):
         context.progress(0.3 + 0.3 * done / calibration.samples, f"float model runs on {done} of {calibration.samples} calibration samples")
-    reference = float_model.outputs(validation, batch, compared, calls.axes, what)
+    reference = float_model.outputs(validation, batch, compared, calls.axes, what, loop=loop, is_batch_fixed=is_fixed)
     notes += [f"{held}: taken as it is, since no output of the float model is NaN" for held in specials]
-    by_structure = [kinds[index] for index in compared]
+    by_structure = judged_kinds({index: kinds[index] for index in compared}, loop)
     judged_as = judged_outputs(
         graph,
         [names[index] for index in compared],
@@ -139,19 +168,23 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         labels=validation.labels,
     )
     scorer = new_scorer(settings, [names[index] for index in compared], by_structure, reference, validation, custom, judged_as)
-    metric = scorer.metric
+    metric, scored = scorer.metric, [reference[index] for index in scorer.scored]
     kinds, parts = _in_loss(kinds, compared, judged_as, metric)
     reading = scorer.reading(reference)
     notes += [] if reading is None else [reading]
-    notes += [f"the metric {metric} does not read the output '{name}': no budget covers it" for name in scorer.unread]
-    scores = scorer(reference, reference, validation)
+    unread = [name for name in scorer.unread if loop is None or name not in states]
+    notes += [f"the metric {metric} does not read the output '{name}': no budget covers it" for name in unread]
+    notes += loop_notes(judged_on, metric, scored) if isinstance(judged_on, StepSequences) else ()
+    step_scores = scorer(reference, reference, validation)
+    scores = scores_of_runs(step_scores, loop, metric, scored)
     check_scores(metric, scores)
     warnings += answer_warnings(scorer, reference)
+    judged = judged_steps(loop, validation.samples)
     warnings += label_warnings(
         scorer,
-        scores,
-        reference,
-        validation,
+        step_scores[judged],
+        [array[judged] for array in reference],
+        validation.take(judged),
         lambda samples: float_model.outputs(samples, batch, compared, calls.axes, what),
         allow_chance=settings.allow_chance,
         sample_seconds=seconds,
@@ -161,8 +194,8 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
     if baseline_ref != reference_ref:
         context.progress(0.8, "baseline runs")
         baseline = backend.open(workspace.path(baseline_ref), threads=settings.threads)
-        runner = ComparedOutputs(baseline, compared, calls.axes)
-        baseline_scores = scorer(run_all(runner, validation, batch=batch), reference, validation)
+        answers = run_judged(baseline, validation, loop, compared=compared, axes=calls.axes, batch=batch, is_batch_fixed=is_fixed)
+        baseline_scores = scores_of_runs(scorer(answers, reference, validation), loop, metric, scored)
     weights = tuple(settings.output_weights.get(name, 1.0) for name in names)
     record = PreparedModel(
         file=prepared_ref,
@@ -172,18 +205,18 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         probed=probed_outputs(graph, names, kinds, calls.axes, parts),
         axes=calls.axes,
         batch=batch,
-        is_batch_fixed=calls.batch is not None,
+        is_batch_fixed=is_fixed,
         scheme=job_scheme(settings.exact_on, capabilities),
     )
     samples = Samples(
         calibration=_save(calibration, "calibration.samples.npz", context),
         calibration_samples=calibration.samples,
         validation=_save(validation, "validation.samples.npz", context),
-        validation_samples=validation.samples,
+        validation_samples=judged_on.samples,
         held_out=files.validation is None,
         shared_data=same,
     )
-    judged = Reference(
+    judged_by = Reference(
         outputs=workspace.write_arrays("reference.npz", **{str(i): array for i, array in enumerate(reference)}),
         scores=workspace.write_arrays("reference_scores.npz", scores=scores),
         metric=metric,
@@ -197,33 +230,33 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         timed_shapes=timed,
         timed_batch=per_call,
         scored_batch=batch if capabilities.parallel_runs else per_call,
-        engine_shapes=profile_shapes(specs, settings, timed, validation, is_fixed=calls.batch is not None),
+        engine_shapes=profile_shapes(specs, settings, timed, validation, is_fixed=is_fixed),
     )
     beaten = Baseline(baseline_type, workspace.write_arrays("baseline_scores.npz", scores=baseline_scores))
-    inspection = Inspection(record, samples, judged, beaten, engine_calls, tuple(notes), warnings)
+    inspection = Inspection(record, samples, judged_by, beaten, engine_calls, loop, tuple(notes), warnings)
     return InspectResult(
         inspection=workspace.write_value("inspection.json", inspection),
         model=workspace.write_value("model.json", record),
         calibration=samples.calibration,
-        scores=judged.scores,
+        scores=judged_by.scores,
         baseline=baseline_ref,
         files=(
             *((files.metric_model,) if files.metric_model is not None else ()),
             prepared_ref,
             samples.validation,
-            judged.outputs,
+            judged_by.outputs,
             beaten.scores,
         ),
         layers=tuple(layer.name for layer in layers),
         residual_adds=tuple(layer.name for layer in layers if layer.kind is LayerKind.RESIDUAL_ADD),
         metric=metric,
-        scored_kinds=tuple(record.probed.kinds[record.outputs.compared[index]] for index in judged.scored),
+        scored_kinds=tuple(record.probed.kinds[record.outputs.compared[index]] for index in judged_by.scored),
         samples=calibration.samples,
-        decided=decided(scorer, [kinds[index] for index in compared], reference, validation),
+        decided=None if loop is not None else decided(scorer, [kinds[index] for index in compared], reference, validation),
         batch=batch,
         processors=processors(),
         sample_seconds=seconds,
-        judged=judged_as,
+        judged=tuple(one for one in judged_as if one.name not in inspection.state_outputs),
     )
 
 
@@ -236,46 +269,6 @@ def _in_loss(
         tuple(loss_kind(taken[index], kind, metric) if index in taken else kind for index, kind in enumerate(kinds)),
         tuple(loss_parts(taken[index], metric) if index in taken else () for index in range(len(kinds))),
     )
-
-
-def _samples(
-    files: JobFiles, specs: Sequence[TensorSpec], settings: InspectSettings, workspace: Workspace, notes: list[str], specials: list[str]
-) -> tuple[CalibrationSet, CalibrationSet, bool]:
-    """Return calibration samples, validation samples, and whether the two are the same file; ``specials`` gets what inputs hold."""
-    any_labels = files.metric_model is not None or (settings.metric is not None and settings.metric.spec.truth is Truth.GIVEN)
-    calibration = read_samples(workspace.path(files.calibration), specs, any_labels=any_labels)
-    same = False
-    specials += [f"calibration set: {held}" for held in calibration.specials]
-    if files.validation is None:
-        kept, held_out = split_held_out(calibration.samples, settings.seed)
-        validation = calibration.take(held_out)
-        calibration = calibration.take(kept)
-        notes.append(f"no validation set: {len(held_out)} of the calibration samples were held out to measure accuracy on")
-    else:
-        validation = read_samples(workspace.path(files.validation), specs, any_labels=any_labels)
-        check_same_settings(calibration.settings, validation.settings)
-        same = files.validation.sha256 == files.calibration.sha256
-        specials += () if same else (f"validation set: {held}" for held in validation.specials)
-        if same:
-            notes.append("calibration and validation are the same file: accuracy is measured on the samples that ranges were fitted to")
-        total = calibration.samples if same else calibration.samples + validation.samples
-        if total < MIN_SAMPLES:
-            raise InvalidCalibrationSetError(
-                f"{calibration.samples} calibration and {validation.samples} validation samples found, "
-                f"at least {MIN_SAMPLES} different ones in all expected",
-                fix="Upload more samples; a few hundred of each are usual.",
-            )
-    most = settings.samples
-    if most is not None and most < calibration.samples:
-        order = np.random.default_rng(settings.seed).permutation(calibration.samples)
-        calibration = calibration.take(np.sort(order[:most]))
-        notes.append(f"calibration.samples: {most} of the calibration samples used")
-    if calibration.samples < MIN_CALIBRATION_SAMPLES:
-        raise InvalidCalibrationSetError(
-            f"{calibration.samples} calibration sample found, at least {MIN_CALIBRATION_SAMPLES} expected: a lone one has no spread",
-            fix="Give more calibration samples, or raise calibration.samples; a few hundred are usual.",
-        )
-    return calibration, validation, same
 
 
 def _baseline(

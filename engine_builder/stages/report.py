@@ -213,7 +213,9 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
         offers=offers,
         speedup=1.0 / judgement.ratio if source is Source.MEASURED else None,
         predicted_speedup=_predicted_speedup(judgement, chosen) if source is Source.PREDICTED else None,
-        outputs=tuple(TakenOutput(one.name, one.kinds, one.why, one.words) for one in found.reference.judged),
+        outputs=tuple(
+            TakenOutput(one.name, one.kinds, one.why, one.words) for one in found.reference.judged if one.name not in found.state_outputs
+        ),
         objective=objective,
     )
 

@@ -21,6 +21,7 @@ from engine_builder.config.config import (
     json_schema,
     require_precisions,
 )
+from engine_builder.config.precisions import require_precisions
 
 FULL = {
     "target": "tensorrt",
@@ -48,6 +49,7 @@ FULL = {
     "outputs": {"scores": "probabilities", "debug": "ignore"},
     "precisions": ["fp16", "int8"],
     "shapes": {"tokens": {"min": [1, 1], "opt": [8, 64], "max": [32, 256]}},
+    "state": {"hn": "h0"},
     "batch_size": 8,
     "search": {"max_trials": 20, "max_seconds": 600.0, "orders": ["loss", "hessian"], "seed": 7},
     "calibration": {"method": "percentile", "samples": 256, "repair": False, "second_order": ["int8"]},

@@ -1,0 +1,70 @@
+"""Reads the user's samples, and holds some of them out where there is no validation set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from calibration.accuracy.metrics import Truth
+from calibration.data.dataset import MIN_SAMPLES, CalibrationSet, split_held_out
+from calibration.data.settings import check_same_settings
+from calibration.errors import InvalidCalibrationSetError
+from calibration.onnx_model.model_io import TensorSpec
+from calibration.sequences.sequence_file import read_samples_or_sequences
+from calibration.sequences.step_sequences import Given
+from engine_builder.config.inspect_settings import InspectSettings
+from engine_builder.stage_io.measuring import JobFiles
+from engine_builder.workspace.workspace import FileRef, Workspace
+
+MIN_CALIBRATION_SAMPLES = 2
+
+
+def given_samples(
+    files: JobFiles,
+    specs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    settings: InspectSettings,
+    workspace: Workspace,
+    notes: list[str],
+    specials: list[str],
+) -> tuple[Given, Given, bool]:
+    """Return calibration samples, validation samples, and whether the two are the same file; ``specials`` gets what inputs hold."""
+    any_labels = files.metric_model is not None or (settings.metric is not None and settings.metric.spec.truth is Truth.GIVEN)
+
+    def read(file: FileRef) -> Given:
+        return read_samples_or_sequences(workspace.path(file), specs, outputs, settings.state, any_labels=any_labels)
+
+    calibration, same = read(files.calibration), False
+    validation: Given
+    specials += [f"calibration set: {held}" for held in calibration.specials]
+    if files.validation is None:
+        kept, held_out = split_held_out(calibration.samples, settings.seed)
+        validation = calibration.take(held_out)
+        calibration = calibration.take(kept)
+        notes.append(f"no validation set: {len(held_out)} of the calibration samples were held out to measure accuracy on")
+    else:
+        validation = read(files.validation)
+        check_same_settings(calibration.settings, validation.settings)
+        same = files.validation.sha256 == files.calibration.sha256
+        specials += () if same else (f"validation set: {held}" for held in validation.specials)
+        if same:
+            notes.append("calibration and validation are the same file: accuracy is measured on the samples that ranges were fitted to")
+        total = calibration.samples if same else calibration.samples + validation.samples
+        if total < MIN_SAMPLES:
+            raise InvalidCalibrationSetError(
+                f"{calibration.samples} calibration and {validation.samples} validation samples found, "
+                f"at least {MIN_SAMPLES} different ones in all expected",
+                fix="Upload more samples; a few hundred of each are usual.",
+            )
+    most = settings.samples
+    if most is not None and most < calibration.samples and isinstance(calibration, CalibrationSet):  # steps are chosen when there are any
+        order = np.random.default_rng(settings.seed).permutation(calibration.samples)
+        calibration = calibration.take(np.sort(order[:most]))
+        notes.append(f"calibration.samples: {most} of the calibration samples used")
+    if calibration.samples < MIN_CALIBRATION_SAMPLES:
+        raise InvalidCalibrationSetError(
+            f"{calibration.samples} calibration sample found, at least {MIN_CALIBRATION_SAMPLES} expected: a lone one has no spread",
+            fix="Give more calibration samples, or raise calibration.samples; a few hundred are usual.",
+        )
+    return calibration, validation, same
