@@ -35,7 +35,7 @@ class Data:
     """Samples of the job, and samples that it never sees."""
 
     calibration: Samples
-    validation: Samples
+    validation: Samples | None  # None: the job holds out a part of the calibration samples
     unseen: Samples
 
 
@@ -57,3 +57,4 @@ class Case:
     config: Mapping[str, object] = field(default_factory=dict)  # beside the batch and the budget
     batch_axes: Mapping[str, int] = field(default_factory=dict)  # of outputs whose first axis does not count samples
     drive: Callable[[Callable[[Samples], Outputs]], Outputs] | None = None  # how unseen samples are run, where it is not all at once
+    call: Samples | None = None  # what one call takes, where it is not a batch of calibration samples

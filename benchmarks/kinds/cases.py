@@ -11,7 +11,7 @@ from benchmarks.kinds.recognisers import samples_first, time_first
 from benchmarks.kinds.regressor import regressor
 from benchmarks.kinds.scores import classifier, several_labels
 from benchmarks.kinds.segmenter import segmenter
-from benchmarks.kinds.voice import voice_detector
+from benchmarks.kinds.voice import sequences, single_steps
 
 CASES: Mapping[str, Callable[[], Case]] = {
     "detector-yolo": yolo_form,
@@ -21,7 +21,8 @@ CASES: Mapping[str, Callable[[], Case]] = {
     "ctc-samples-first": samples_first,
     "embedding-linear": linear,
     "embedding-unit": unit_length,
-    "voice-state": voice_detector,
+    "voice-single-steps": single_steps,
+    "voice-sequences": sequences,
     "sigmoid-one": classifier,
     "sigmoid-several": several_labels,
     "regressor": regressor,

@@ -57,11 +57,12 @@ def run_case(case: Case, config: Mapping[str, object], budget: float, folder: Pa
     folder.mkdir(parents=True)
     model, output, log = folder / "model.onnx", folder / "output", folder / "job.log"
     onnx.save(case.model, model)
-    for name, samples in (("calibration", case.data.calibration), ("validation", case.data.validation)):
-        np.savez(folder / f"{name}.npz", allow_pickle=False, **dict(samples))
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     command = [sys.executable, "-m", "service", "optimize", str(model), "--output", str(output), "--config", str(folder / "config.json")]
-    command += ["--calibration", str(folder / "calibration.npz"), "--validation", str(folder / "validation.npz")]
+    for name, samples in (("calibration", case.data.calibration), ("validation", case.data.validation)):
+        if samples is not None:
+            np.savez(folder / f"{name}.npz", allow_pickle=False, **dict(samples))
+            command += [f"--{name}", str(folder / f"{name}.npz")]
     usage = run_measured(command, log)
     if usage.status:
         lines = log.read_text(encoding="utf-8").splitlines()
@@ -81,8 +82,8 @@ def run_unseen(case: Case, network: Network) -> Outputs:
 
 
 def one_call(case: Case) -> Samples:
-    """Return the first batch of the validation samples."""
-    return {name: array[: case.batch] for name, array in case.data.validation.items()}
+    """Return the first batch of the calibration samples."""
+    return {name: array[: case.batch] for name, array in (case.call or case.data.calibration).items()}
 
 
 def measured_speedup(first: Network, second: Network, feeds: Samples) -> float:

@@ -27,8 +27,8 @@ def classifier(seed: int = 8) -> Case:
     train, test = items("train"), items("test")
     builder = NetworkBuilder()
     first = builder.node("Relu", builder.convolution("picture", patch_filters(train.inputs, 64, 5, rng), stride=2))
-    second = builder.convolution(first, random_weights(rng, _CHANNELS, 64, 3, 3, fan_in=9 * 64), stride=2)
-    pooled = builder.node("AveragePool", builder.node("Relu", second), kernel_shape=[2, 2], strides=[2, 2])
+    second = builder.convolution(first, random_weights(rng, _CHANNELS, 64, 3, 3, fan_in=9 * 64))
+    pooled = builder.node("AveragePool", builder.node("Relu", second), kernel_shape=[4, 4], strides=[4, 4])
     flat = builder.node("Flatten", pooled)
     shapes: Shapes = {"picture": ["N", 1, 28, 28]}
     trunk = builder.model(shapes, {flat: ["N", 9 * _CHANNELS]})

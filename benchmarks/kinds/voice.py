@@ -24,7 +24,7 @@ Run = Callable[[Samples], Outputs]
 BANDS, STATE = 40, 256
 
 _STEPS = 200
-_COUNTS = (48, 6, 8, 64)  # recordings to train on, to calibrate on, to validate on, and unseen
+_COUNTS = (48, 16, 32, 64)  # recordings to train on, to calibrate on, to validate on, and unseen
 _SINGLE_STEPS = 400  # of the calibration recordings
 
 
@@ -34,35 +34,52 @@ class _Recordings:
     events: NDArray[np.bool_]  # (recordings, steps)
 
 
-def voice_detector(seed: int = 7) -> Case:
-    """Return the network of one step: (frame, state) to (probability, next state); samples are single steps of float runs."""
+def single_steps(seed: int = 7) -> Case:
+    """Return the network of one step, (frame, state) to (probability, next state); samples are single steps of float runs."""
+    model, recordings = _fitted(seed)
+    float_run = Network(model.SerializeToString()).run
+
+    def steps(one: _Recordings, count: int) -> Samples:
+        states = _closed_loop(float_run, one.frames)["state_out"][:, :-1].reshape(-1, STATE)
+        frames = one.frames[:, 1:].reshape(-1, BANDS)
+        chosen = np.random.default_rng((seed, 2)).permutation(len(frames))[:count]
+        return {"frame": frames[chosen], "state": states[chosen]}
+
+    calibration, validation, unseen = recordings
+    data = Data(steps(calibration, _SINGLE_STEPS), steps(validation, 4 * _SINGLE_STEPS), {"frame": unseen.frames})
+    return _case("voice detector, single steps", model, data, unseen)
+
+
+def sequences(seed: int = 7) -> Case:
+    """Return the same network with whole recordings as samples, (recordings, steps, bands), the state left out."""
+    model, (calibration, validation, unseen) = _fitted(seed)
+    return _case("voice detector, sequences", model, Data(*({"frame": one.frames} for one in (calibration, validation, unseen))), unseen)
+
+
+def _fitted(seed: int) -> tuple[onnx.ModelProto, tuple[_Recordings, _Recordings, _Recordings]]:
     rng = np.random.default_rng(seed)
     template = np.exp(-0.5 * ((np.arange(BANDS)[None] - np.asarray([[6], [13], [20], [27]])) / 1.5) ** 2).sum(axis=0)
     training, calibration, validation, unseen = (_recordings(rng, count, template) for count in _COUNTS)
     blind = _model((np.zeros((STATE, 1), np.float32), np.zeros(1, np.float32)), seed)
     states = _closed_loop(Network(blind.SerializeToString()).run, training.frames)["state_out"]
     head = logistic(states.reshape(-1, STATE), training.events.reshape(-1, 1).astype(np.float32))
-    model = _model(head, seed)
-    float_run = Network(model.SerializeToString()).run
+    return _model(head, seed), (calibration, validation, unseen)
 
-    def steps(recordings: _Recordings, count: int) -> Samples:
-        states = _closed_loop(float_run, recordings.frames)["state_out"][:, :-1].reshape(-1, STATE)
-        frames = recordings.frames[:, 1:].reshape(-1, BANDS)
-        chosen = np.random.default_rng((seed, 2)).permutation(len(frames))[:count]
-        return {"frame": frames[chosen], "state": states[chosen]}
 
+def _case(name: str, model: onnx.ModelProto, data: Data, unseen: _Recordings) -> Case:
     def measure(outputs: Outputs, reference: Outputs) -> Quality:
         found, sure = (one["probability"].reshape(-1, 1).astype(np.float32) for one in (outputs, reference))
         return Quality(decisions_kept(found, sure), decisions_kept(found, unseen.events.reshape(-1, 1).astype(np.float32)))
 
     return Case(
-        "voice detector with a state",
+        name,
         model,
-        Data(steps(calibration, _SINGLE_STEPS), steps(validation, 4 * _SINGLE_STEPS), {"frame": unseen.frames}),
+        data,
         measure,
         "decisions kept in closed loop",
         32,
         drive=lambda run: _closed_loop(run, unseen.frames),
+        call={"frame": unseen.frames[:, 0], "state": np.zeros((len(unseen.frames), STATE), np.float32)},
     )
 
 
