@@ -23,7 +23,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="onnx-trt-optimizer-kinds-") as folder:
         for name in arguments.only or CASES:
             case = CASES[name]()
-            config = {"batch_size": case.batch, "accuracy": {"min_relative": arguments.min_relative}, **case.config}
+            config: dict[str, object] = {"batch_size": case.batch, "accuracy": {"min_relative": arguments.min_relative}, **case.config}
+            if arguments.max_seconds is not None:
+                config["search"] = {"max_seconds": arguments.max_seconds}
             found.append(run_case(case, config, arguments.min_relative, (arguments.keep or Path(folder)) / name))
             print(
                 f"{name}: {found[-1].is_true}, {found[-1].speedup or 0:.2f}x, {found[-1].wall_seconds:.0f} s {found[-1].message}",
@@ -42,6 +44,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--only", choices=sorted(CASES), nargs="+", help="these networks alone")
     parser.add_argument("--min-relative", type=float, default=0.99, help="share of the float model's quality to keep (default %(default)s)")
+    parser.add_argument("--max-seconds", type=float, help="the jobs' search.max_seconds (default: none)")
     parser.add_argument("--keep", type=Path, help="an empty folder in which the files of all jobs are left")
     parser.add_argument("--suffix", default="", help="of the names of the results")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results (default: benchmarks/results)")
