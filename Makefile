@@ -25,6 +25,7 @@ demo: $(RUNTIME) ## start the service, optimize two models over HTTP, leave the 
 bench: $(DEV) $(BENCH_MODELS)/models.json ## compare the orders of the search, run whole jobs beside plain int8, measure cost, build plans (MODELS="DIR ..." for more networks)
 	$(BIN)/python -m benchmarks.orders
 	$(BIN)/python -m benchmarks.jobs
+	$(BIN)/python -m benchmarks.kinds
 	$(BIN)/python -m benchmarks.cost --models $(BENCH_MODELS)
 	$(BIN)/python -m benchmarks.integer_schemes
 	$(BIN)/python -m benchmarks.verdicts

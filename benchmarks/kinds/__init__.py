@@ -1,0 +1,1 @@
+"""Whole jobs on small networks of every kind, judged from outside by the measure that their user reads."""
