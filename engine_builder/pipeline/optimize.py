@@ -52,7 +52,7 @@ from engine_builder.stage_io.measuring import (
 )
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest, SearchSummary
 
-PIPELINE_VERSION = "11"  # bumped when stage names, their order or the form of their requests or results change
+PIPELINE_VERSION = "12"  # bumped when stage names, their order or the form of their requests or results change
 MAX_PROBE_SAMPLES = 256
 CHUNK_SECONDS = 20.0  # of one sensitivity stage
 SHARE_OF_FORWARD = 0.7  # cost of one probe, in forward passes of the whole model

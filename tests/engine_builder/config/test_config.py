@@ -19,7 +19,6 @@ from engine_builder.config.config import (
     config_from_json,
     config_json,
     json_schema,
-    require_precisions,
 )
 from engine_builder.config.precisions import require_precisions
 
