@@ -60,6 +60,14 @@ def copies(digests: Sequence[bytes]) -> int:
     return sum(count - 1 for count in Counter(digests).values())
 
 
+def first_of_each(digests: Sequence[bytes]) -> NDArray[np.int64]:
+    """Return the indices of the samples that are no copy of an earlier one, in order."""
+    places: dict[bytes, int] = {}
+    for index, digest in enumerate(digests):
+        places.setdefault(digest, index)
+    return np.array(sorted(places.values()), dtype=np.int64)
+
+
 def shared(digests: Sequence[bytes], others: Sequence[bytes]) -> int:
     """Return how many of the samples are among the others."""
     known = frozenset(others)

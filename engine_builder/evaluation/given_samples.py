@@ -8,11 +8,12 @@ import numpy as np
 
 from calibration.accuracy.metrics import Truth
 from calibration.data.dataset import MIN_SAMPLES, CalibrationSet, split_held_out
+from calibration.data.sample_traits import fingerprints, first_of_each
 from calibration.data.settings import check_same_settings
 from calibration.errors import InvalidCalibrationSetError
 from calibration.onnx_model.model_io import TensorSpec
 from calibration.sequences.sequence_file import read_samples_or_sequences
-from calibration.sequences.step_sequences import Given
+from calibration.sequences.step_sequences import Given, as_wholes
 from engine_builder.config.inspect_settings import InspectSettings
 from engine_builder.stage_io.measuring import JobFiles
 from engine_builder.workspace.workspace import FileRef, Workspace
@@ -68,3 +69,34 @@ def given_samples(
             fix="Give more calibration samples, or raise calibration.samples; a few hundred are usual.",
         )
     return calibration, validation, same
+
+
+def each_once(judged_on: Given, others: Given, notes: list[str]) -> Given:
+    """Return the validation samples without copies of earlier ones, which are no further evidence.
+
+    Args:
+        judged_on: The validation samples.
+        others: The calibration samples.
+        notes: Told how many were left out.
+
+    Raises:
+        InvalidCalibrationSetError: Fewer than MIN_SAMPLES samples of both sets are different.
+    """
+    digests, other_digests = _digests(judged_on), _digests(others)
+    kept = first_of_each(digests)
+    if not digests or len(kept) == len(digests):
+        return judged_on
+    different = len({*digests, *other_digests})
+    if different < MIN_SAMPLES:
+        raise InvalidCalibrationSetError(
+            f"{different} different samples found among {len(other_digests)} calibration and {len(digests)} validation samples, "
+            f"at least {MIN_SAMPLES} expected: copies say nothing new",
+            fix="Upload different samples; a few hundred of each are usual.",
+        )
+    notes.append(f"{len(digests) - len(kept)} of {len(digests)} validation samples are copies of others: each counts once")
+    return judged_on.take(kept)
+
+
+def _digests(given: Given) -> tuple[bytes, ...]:
+    wholes = as_wholes(given)
+    return fingerprints(wholes.inputs if wholes.labels is None else {**wholes.inputs, "labels": wholes.labels})

@@ -42,7 +42,7 @@ from engine_builder.errors import BuildError
 from engine_builder.evaluation.batch_sizes import fixed_batch, profile_shapes, timing_batch, timing_shapes, whole_batches
 from engine_builder.evaluation.data_warnings import answer_warnings, label_warnings, sample_warnings
 from engine_builder.evaluation.float_scores import FloatModel
-from engine_builder.evaluation.given_samples import given_samples
+from engine_builder.evaluation.given_samples import each_once, given_samples
 from engine_builder.evaluation.measurement import decided
 from engine_builder.evaluation.model_calls import settled_batch
 from engine_builder.evaluation.outputs import check_output_names, judged_outputs, loss_kind, loss_parts, output_kinds
@@ -91,6 +91,8 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
     varying = [spec for spec in specs if spec.name not in calibration.settings]
     fixed = fixed_batch(varying, calibration.axes)
     warnings = sample_warnings(model, as_wholes(given), as_wholes(judged_on), is_held_out=files.validation is None, batch=fixed)
+    judged_on = each_once(judged_on, given, notes)
+    validation = steps_of(judged_on)
     context.progress(0.2, f"{calibration.samples} calibration and {validation.samples} validation samples")
     timed = timing_shapes(specs, settings, validation)
     one_call = calibration.take(np.arange(fixed or 1) % calibration.samples).feeds()
