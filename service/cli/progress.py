@@ -118,7 +118,7 @@ def trial_line(trial: Mapping[str, object]) -> str:
     if isinstance(latency, Mapping) and isinstance(latency.get("median"), int | float):
         parts.append(f"{latency['median']:.3f} ms")
     if met is not None:
-        parts.append("inside the budget" if met else "outside the budget")
+        parts.append("inside the budget" if met else "not likely inside the budget")
     if (fast_enough := trial.get("fast_enough")) is not None:
         parts.append("fast enough" if fast_enough else "too slow")
     return ", ".join(parts)

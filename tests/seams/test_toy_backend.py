@@ -24,7 +24,7 @@ TARGETS = {
     **BACKENDS,
     "toy": Target(toy_backend, takes_gpu=True, needs_gpu_name=lambda: True, gpus=lambda: (CHIP,)),
 }
-CONFIG = {"target": "toy", "gpu": CHIP, "accuracy": {"min_relative": 0.9}, "builder": {"workspace_mb": 1}}
+CONFIG = {"target": "toy", "gpu": CHIP, "accuracy": {"min_relative": 0.8}, "builder": {"workspace_mb": 1}}
 
 
 def convolutions() -> onnx.ModelProto:
@@ -94,7 +94,7 @@ def test_the_engine_is_as_good_as_the_verdict_says(finished: Finished, tmp_path:
     runner.close()
     [expected] = run(convolutions(), samples)
     assert finished.verdict["answer"] in ("met", "met_on_sample")
-    assert np.mean(np.argmax(found, axis=1) == np.argmax(expected, axis=1)) >= 0.9  # the budget
+    assert np.mean(np.argmax(found, axis=1) == np.argmax(expected, axis=1)) >= 0.8  # the budget
 
 
 def test_the_report_says_what_the_target_is(finished: Finished) -> None:
