@@ -35,6 +35,11 @@ class ModelOutputs:
         return tuple(index for index, kind in enumerate(self.kinds) if kind is not OutputKind.IGNORE or index in self.for_metric)
 
     @property
+    def compared_kinds(self) -> tuple[OutputKind, ...]:
+        """The kinds of the compared outputs."""
+        return tuple(self.kinds[index] for index in self.compared)
+
+    @property
     def compared_forms(self) -> tuple[LossForm, ...]:
         """What the loss of each compared output is made of."""
         forms = forms_of(self.kinds, self.parts)
