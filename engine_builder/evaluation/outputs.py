@@ -183,8 +183,8 @@ def default_metric(
 ) -> Metric:
     """Return the metric where the user names none.
 
-    That is top1 with labels and an output of classes; agreement if all outputs surely hold classes, or labels, of which agreement can fail;
-    closeness if each holds one score a sample; else fidelity.
+    That is top1 with labels and an output of classes; agreement if each output surely holds one row of classes a sample, or one label, of
+    which agreement can fail; closeness if each holds one score a sample; else fidelity.
 
     Args:
         judged: How the compared outputs are judged.
@@ -198,7 +198,7 @@ def default_metric(
     if is_labelled and any(kind in CLASSES for kind in kinds):
         return Metric.TOP1
     read = [one for one, kind in zip(judged, kinds, strict=True) if kind is not OutputKind.IGNORE]
-    if not hides and all(one.is_certain and one.is_plain and one.kinds[0] in CLASSES for one in read):
+    if not hides and all(one.is_certain and one.is_plain and one.decisions == 1 and one.kinds[0] in CLASSES for one in read):
         return Metric.AGREEMENT
     return Metric.CLOSENESS if all(one.is_one_score for one in read) else Metric.FIDELITY
 

@@ -51,6 +51,7 @@ class JudgedOutput:
     why: str  # in words that follow the kinds
     is_certain: bool = True  # nothing else fits, or the user says so
     is_single: bool = False  # one value a sample
+    decisions: int = 1  # of a sample, where it holds classes
     words: str = ""  # of the measures, for people
 
     @property

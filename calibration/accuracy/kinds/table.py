@@ -147,14 +147,32 @@ def judged_output(evidence: Evidence, said: OutputKind | None = None) -> JudgedO
         said: The kind that the user says it has, which settles it where it can be that.
     """
     if said is not None and (parts := KINDS[said].parts(evidence)):
-        return JudgedOutput(evidence.name, (said,), parts, SAID, is_single=evidence.is_single, words=KINDS[said].words)
+        return JudgedOutput(
+            evidence.name, (said,), parts, SAID, is_single=evidence.is_single, decisions=_decisions(evidence), words=KINDS[said].words
+        )
     if evidence.values.dtype.kind == "f" and not evidence.ending.selects and (mixed := mixed_parts(evidence)):
         kinds = tuple(part.kind for part in mixed)
         why = "some of its columns lie in 0..1 and the others are far larger"
         return JudgedOutput(evidence.name, kinds, mixed, why, words="; ".join(KINDS[kind].words for kind in kinds))
     row, parts = next((row, parts) for row in EVIDENCE if (parts := row.read(evidence)))
     words = "; ".join(KINDS[kind].words for kind in row.kinds)
-    return JudgedOutput(evidence.name, row.kinds, parts, row.why, is_certain=len(row.kinds) == 1, is_single=evidence.is_single, words=words)
+    return JudgedOutput(
+        evidence.name,
+        row.kinds,
+        parts,
+        row.why,
+        is_certain=len(row.kinds) == 1,
+        is_single=evidence.is_single,
+        decisions=_decisions(evidence),
+        words=words,
+    )
+
+
+def _decisions(evidence: Evidence) -> int:
+    """Return how many classes are decided for a sample, as far as it holds classes."""
+    values = int(np.prod(evidence.shape))
+    axis = evidence.sum_axis or evidence.class_axis or evidence.last_axis
+    return values if evidence.values.dtype.kind != "f" or axis is None else values // evidence.values.shape[axis]
 
 
 def part_scores(part: Part, reference: Array, output: Array, counted: Booleans | None = None) -> Doubles:
