@@ -25,11 +25,11 @@ from engine_builder.evaluation.loss_budget import allowed_loss
 from engine_builder.pipeline import stage_table as table
 from engine_builder.pipeline.decide import Searched, decide, largest_ratio
 from engine_builder.pipeline.seen_samples import engines_tried, seen_by, selection_of
+from engine_builder.pipeline.shown_trials import best_index, public_trial
 from engine_builder.pipeline.stage import RunStage, run
 from engine_builder.records.assignment import fingerprint_of
 from engine_builder.records.calibrated import Calibrated
 from engine_builder.records.trial import Trial, failed_trial
-from engine_builder.search.measured_front import fast_enough, pareto_front
 from engine_builder.search.rankings import prefixes
 from engine_builder.search.search import CandidateSequence, Proposal, Search
 from engine_builder.search.search_space import engine_without_residual_adds, one_format_engines
@@ -149,44 +149,6 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
         decided.offers,
     )
     return run(driver, table.REPORT, report)
-
-
-def public_trial(trial: Trial, largest_ratio: float | None = None) -> dict[str, object]:
-    """Return a trial in the form of the HTTP contract.
-
-    Args:
-        trial: The trial.
-        largest_ratio: Latency that is fast enough, to the baseline's; None where the accuracy budget decides.
-    """
-    latency = trial.latency
-    public: dict[str, object] = {
-        "index": trial.index,
-        "fingerprint": trial.fingerprint,
-        "order": trial.order,
-        "low_layers": trial.low_layers,
-        "accuracy": trial.on_all.score if trial.on_all is not None else None,
-        "latency_ms": None if latency is None else {"median": latency.median_ms, "p95": latency.p95_ms or None, "runs": latency.runs},
-        "met": trial.met if largest_ratio is None else None,
-        "failure": trial.failure,
-        "seconds": trial.seconds,
-    }
-    return public if largest_ratio is None else {**public, "fast_enough": latency is not None and latency.ratio <= largest_ratio}
-
-
-def best_index(trials: Sequence[Trial], largest_ratio: float | None = None) -> int | None:
-    """Return the index of the fastest trial that meets the budget, or of the most accurate one that is fast enough.
-
-    Args:
-        trials: All trials, the baseline's first.
-        largest_ratio: As for ``public_trial``.
-    """
-    if largest_ratio is None:
-        found = pareto_front([trial for trial in trials if trial.met])
-    elif largest_ratio >= 1.0:
-        found = tuple(trials[:1])
-    else:
-        found = fast_enough(trials, lambda trial: trial.on_all, largest_ratio)
-    return next((trial.index for trial in found), None)
 
 
 def _cannot_tell(inspected: InspectResult, config: Config) -> tuple[str, ...]:

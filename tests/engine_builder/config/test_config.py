@@ -22,6 +22,8 @@ from engine_builder.config.config import (
 )
 from engine_builder.config.precisions import require_precisions
 
+OUTPUT_KINDS = "logits, probabilities, values, labels, scores, embedding, regression, detections, ignore"
+METRICS = "top1, top5, agreement, cosine, closeness, fidelity, nmse, psnr, token_f1, span_f1, custom"
 FULL = {
     "target": "tensorrt",
     "gpu": "RTX 4090",

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from calibration.accuracy.verdict import Selection
 from calibration.number_formats.precision import Precision
 from engine_builder.errors import StageCrashedError
-from engine_builder.pipeline.optimize import MAX_PROBE_SAMPLES, best_index, optimize, probe_shares, public_trial
+from engine_builder.pipeline.optimize import MAX_PROBE_SAMPLES, optimize, probe_shares
+from engine_builder.pipeline.shown_trials import best_index, public_trial
 from engine_builder.pipeline.stage_table import STAGES
 from engine_builder.records.trial import Accuracy, Trial, failed_trial
 from engine_builder.stage_io.engines import PredictRequest, TrialRequest, VerdictRequest
