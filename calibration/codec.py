@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -14,7 +15,10 @@ T = TypeVar("T")
 
 
 def json_from_value(value: object) -> object:
-    """Return plain JSON (dict, list, str, int, float, bool, None) of a value built of dataclasses, enums and containers."""
+    """Return plain JSON (dict, list, str, int, float, bool, None) of a value built of dataclasses, enums and containers.
+
+    A float that is no finite number becomes a text, since JSON has none.
+    """
     if isinstance(value, enum.Enum):
         return value.value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -25,6 +29,8 @@ def json_from_value(value: object) -> object:
         return [json_from_value(item) for item in value]
     if isinstance(value, set | frozenset):
         return sorted(str(json_from_value(item)) for item in value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # "inf", "-inf" or "nan", for which JSON has no numbers
     if value is None or isinstance(value, str | bool | int | float):
         return value
     raise TypeError(f"no JSON form for {type(value).__name__}")
@@ -75,7 +81,7 @@ def _decode(kind: object, data: object, at: str) -> object:
             return kind(data)
         except ValueError as error:
             raise TypeError(f"{at}: expected a {kind.__name__}, found {data!r}") from error
-    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+    if kind is float and ((isinstance(data, int) and not isinstance(data, bool)) or data in _NOT_FINITE):
         return float(data)
     is_number = kind in (int, float) and isinstance(data, bool)  # a bool is an int to Python, not to JSON
     if kind is object or (isinstance(kind, type) and isinstance(data, kind) and not is_number):
@@ -141,3 +147,6 @@ def _expected(kind: typing.Any, name: str, data: object, at: str) -> typing.Any:
 
 def _name_of(kind: object) -> str:
     return kind.__name__ if isinstance(kind, type) and typing.get_origin(kind) is None else str(kind)
+
+
+_NOT_FINITE = ("inf", "-inf", "nan")

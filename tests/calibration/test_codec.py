@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -74,6 +75,18 @@ def test_whole_number_is_a_float_where_a_float_is_wanted() -> None:
     share = value_from_json(Inner, {"precision": "int8", "share": 1}).share
 
     assert isinstance(share, float)
+
+
+@pytest.mark.parametrize("share", [float("inf"), float("-inf")])
+def test_an_infinite_float_survives_json_which_has_none(share: float) -> None:
+    value = Inner(Precision.INT8, share)
+    text = json.dumps(json_from_value(value), allow_nan=False)
+    assert value_from_json(Inner, json.loads(text)) == value
+
+
+def test_what_is_no_number_survives_json_too() -> None:
+    text = json.dumps(json_from_value(Inner(Precision.INT8, float("nan"))), allow_nan=False)
+    assert math.isnan(value_from_json(Inner, json.loads(text)).share)
 
 
 def test_missing_optional_field_takes_its_default() -> None:
