@@ -23,6 +23,7 @@ from calibration.accuracy.kinds.part import SAID, Array, Booleans, Doubles, Judg
 from calibration.accuracy.kinds.scores import score_parts, score_scores
 from calibration.accuracy.kinds.values import value_parts, value_scores
 from calibration.accuracy.metrics import OutputKind
+from calibration.errors import InvalidConfigError
 
 Measure = Callable[[Part, Array, Array, Booleans | None], Doubles]
 
@@ -144,9 +145,19 @@ def judged_output(evidence: Evidence, said: OutputKind | None = None) -> JudgedO
 
     Args:
         evidence: All that is known of it.
-        said: The kind that the user says it has, which settles it where it can be that.
+        said: The kind that the user says it has, which settles it.
+
+    Raises:
+        InvalidConfigError: It cannot be what the user says.
     """
-    if said is not None and (parts := KINDS[said].parts(evidence)):
+    if said is not None:
+        parts = KINDS[said].parts(evidence)
+        if not parts:
+            raise InvalidConfigError(
+                f"outputs.{evidence.name}: found {said}, expected a kind that it can be: {list(evidence.shape)} values a sample are no rows of "
+                "columns with a score in 0..1 among them",
+                fix="Leave it out, or say what the output holds.",
+            )
         return JudgedOutput(
             evidence.name, (said,), parts, SAID, is_single=evidence.is_single, decisions=_decisions(evidence), words=KINDS[said].words
         )

@@ -9,6 +9,7 @@ from calibration.accuracy.kinds.evidence import Ending, Evidence
 from calibration.accuracy.kinds.part import SAID, Doubles, Part
 from calibration.accuracy.kinds.table import EVIDENCE, KINDS, judged_output, part_scores
 from calibration.accuracy.metrics import OutputKind
+from calibration.errors import InvalidConfigError
 
 RNG = np.random.default_rng(3)
 ROWS = RNG.normal(size=(24, 12))
@@ -78,6 +79,12 @@ def test_the_users_word_settles_what_a_linear_layer_leaves_open(kind: OutputKind
     found = judged_output(Evidence("y", ROWS, LINEAR, 1), kind)
     assert (found.kinds, found.why, found.is_certain) == ((kind,), SAID, True)
     assert "says otherwise" not in found.sentence
+
+
+def test_a_kind_that_an_output_cannot_be_is_refused() -> None:
+    scores = Evidence("scores", np.random.default_rng(1).random((12, 4)))
+    with pytest.raises(InvalidConfigError, match=r"outputs\.scores: found detections, expected a kind that it can be: \[4\] values"):
+        judged_output(scores, OutputKind.DETECTIONS)
 
 
 def test_a_line_says_the_kinds_why_and_the_key_that_changes_them() -> None:
