@@ -154,8 +154,8 @@ def judged_output(evidence: Evidence, said: OutputKind | None = None) -> JudgedO
         parts = KINDS[said].parts(evidence)
         if not parts:
             raise InvalidConfigError(
-                f"outputs.{evidence.name}: found {said}, expected a kind that it can be: {list(evidence.shape)} values a sample are no rows of "
-                "columns with a score in 0..1 among them",
+                f"outputs.{evidence.name}: found {said}, expected a kind that it can be: {list(evidence.shape)} values a sample are no "
+                "rows of columns with a score in 0..1 among them",
                 fix="Leave it out, or say what the output holds.",
             )
         return JudgedOutput(
