@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -20,10 +19,8 @@ from calibration.graph_passes.normalize import prepare
 from calibration.onnx_model.model_io import input_specs, output_specs
 from engine_builder.errors import BuildError, StageCrashedError
 from engine_builder.evaluation.measurement import search_half
-from engine_builder.pipeline.optimize import PIPELINE_VERSION, optimize
-from engine_builder.pipeline.stage_table import KEPT_STAGES
-from service.worker.stage_cache import StageCache
-from tests.driver import QUANTIZED_IS_SLOWER, Array, Driver, Finished, plain_outputs, run_job, submitted, trials_of
+from engine_builder.pipeline.optimize import optimize
+from tests.driver import QUANTIZED_IS_SLOWER, Array, Finished, plain_outputs, run_job, submitted, trials_of
 from tests.model_text import ModelMaker, cnn, fixed_batch, model_from_text, samples_for
 from tests.models import AWKWARD, attention, bf16_inside, duplicate_node_names, fp16, input_called_labels, several_outputs
 
@@ -297,46 +294,6 @@ def test_the_size_of_a_baseline_counts_its_external_data(tmp_path: Path) -> None
     result = cast(Mapping[str, Mapping[str, object]], outcome.result)
     files = [tmp_path / "model" / name for name in ("model.onnx", "weights.bin")]
     assert result["baseline"]["size_bytes"] == result["engine"]["size_bytes"] == sum(file.stat().st_size for file in files)
-
-
-@dataclass
-class Cached:
-    """A driver whose measurements are kept."""
-
-    driver: Driver
-    cache: StageCache
-
-    def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> Mapping[str, object]:
-        return self.cache.run(stage, request, self.driver.workspace, lambda: self.driver(name, stage, request, span))
-
-
-def test_kept_measurements_serve_a_second_job(tmp_path: Path) -> None:
-    cache = StageCache(tmp_path / "cache", PIPELINE_VERSION, KEPT_STAGES)
-    outcomes, calls = [], []
-    for name in ("first", "second"):
-        driver, job = submitted(tmp_path / name, cnn())
-        outcomes.append(optimize(job, Cached(driver, cache), driver))
-        calls.append(driver.calls)
-    assert outcomes[0].engine == outcomes[1].engine
-    assert "inspect" in calls[0]
-    assert [call for call in calls[1] if call.startswith(tuple(KEPT_STAGES))] == []
-
-
-def test_another_budget_measures_no_sensitivity_again(tmp_path: Path) -> None:
-    cache = StageCache(tmp_path / "cache", PIPELINE_VERSION, KEPT_STAGES)
-    changes: tuple[Mapping[str, object], ...] = (
-        {"accuracy": {"min_relative": 0.999}},
-        {"accuracy": {"min_relative": 0.9}},
-        {"accuracy": {"min_relative": 0.9, "confidence": 0.6}, "search": {"max_trials": 3, "orders": ["loss"]}, "threads": 1},
-    )
-    measured = []
-    for index, config in enumerate(changes):
-        driver, job = submitted(tmp_path / str(index), cnn(), samples_for(cnn(), 40), samples_for(cnn(), 40, seed=2), config)
-        optimize(job, Cached(driver, cache), driver)
-        measured.append({call.split("/")[0] for call in driver.calls} & KEPT_STAGES)
-    assert measured[0] == KEPT_STAGES
-    assert measured[1] <= {"hessian"}  # traces are probed as closely as the budget's boundary needs
-    assert measured[2] == set()
 
 
 def test_the_settings_of_the_measurements_have_their_effect(tmp_path: Path) -> None:

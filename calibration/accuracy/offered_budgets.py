@@ -2,7 +2,8 @@ r"""Budgets that a user did not ask for: the usual ones, and those around what a
 
 A budget allows a number to grow: 1 - r for a share r of the float model's score, the error itself for an NMSE. The tightest budget that an
 engine may keep allows what was measured, rounded up to two digits, and no less than the finest usual budget does; each next one allows a
-quarter more, up to half of everything. Of a PSNR it is the measured one, rounded down to a tenth, and then a decibel less each time.
+quarter more, up to half of everything. Of decibels (PSNR, SI-SNR) it is the measured number, rounded down to a tenth, and then a decibel
+less each time.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ USUAL: Mapping[BudgetKey, tuple[float, ...]] = MappingProxyType(  # the loosest 
         BudgetKey.MIN_RELATIVE: (0.99, 0.999, 0.9999),
         BudgetKey.MAX_NMSE: (0.01, 0.001, 0.0001),
         BudgetKey.MIN_PSNR: (30.0, 40.0, 50.0),
+        BudgetKey.MIN_SI_SNR: (20.0, 30.0, 40.0),
     }
 )
 _LOOSER = 1.25
@@ -28,6 +30,7 @@ _DIGITS = 2
 _MOST_LOST = 0.5  # of the float model's score, or of the outputs' mean square: an engine that loses more is no offer
 _LEAST_PSNR = 3.0  # decibels; about the same
 _FINEST_PSNR = 100.0
+_DECIBELS = frozenset({BudgetKey.MIN_PSNR, BudgetKey.MIN_SI_SNR})
 _ROUNDING = 1e-9
 
 
@@ -70,7 +73,7 @@ def budgets_around(key: BudgetKey, baseline: float, engine: float) -> tuple[Budg
         baseline: The float model's mean score.
         engine: The engine's.
     """
-    if key is BudgetKey.MIN_PSNR:
+    if key in _DECIBELS:
         start = min(math.floor(engine * 10.0 + _ROUNDING) / 10.0, _FINEST_PSNR)
         return tuple(budget_of(key, round(start - step, 1)) for step in range(max(math.ceil(start - _LEAST_PSNR), 0)))
     is_share = key is BudgetKey.MIN_RELATIVE

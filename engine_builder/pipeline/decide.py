@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from calibration.accuracy.metrics import BudgetKey
 from calibration.accuracy.verdict import Budget, Selection
 from engine_builder.config.config import Config
 from engine_builder.config.objective import Objective
@@ -114,5 +115,5 @@ def _most_accurate(searched: Searched, job: EngineJob, objective: Objective, dri
 
 def _at_budget(config: Config, budget: Budget) -> Config:
     """Return the settings with this accuracy budget, stated as the job's own is."""
-    stated = replace(config.accuracy, min_relative=budget.min_relative, max_nmse=budget.max_nmse, min_psnr=budget.min_psnr)
-    return replace(config, accuracy=stated)
+    stated = {key.value: getattr(budget, key) for key in BudgetKey}
+    return replace(config, accuracy=replace(config.accuracy, **stated))

@@ -61,13 +61,15 @@ def test_the_tightest_budget_allows_what_was_measured_with_two_digits(
 
 @given(KEYS, st.floats(0.5, 1.0), st.floats(0.0, 0.6))
 def test_the_budgets_around_an_engine_hold_it_and_grow_looser(key: BudgetKey, baseline: float, lost: float) -> None:
-    engine = {BudgetKey.MIN_RELATIVE: baseline * (1 - lost), BudgetKey.MAX_NMSE: lost, BudgetKey.MIN_PSNR: 60 * (1 - lost)}[key]
+    engine = {BudgetKey.MIN_RELATIVE: baseline * (1 - lost), BudgetKey.MAX_NMSE: lost}.get(key, 60 * (1 - lost))  # else decibels
     budgets = budgets_around(key, baseline, engine)
     assert all(is_inside(budget, baseline, engine) for budget in budgets)
     assert all(is_looser(other, one) for one, other in itertools.pairwise(budgets))
 
 
-@pytest.mark.parametrize(("key", "engine"), [(BudgetKey.MIN_RELATIVE, 0.3), (BudgetKey.MAX_NMSE, 0.7), (BudgetKey.MIN_PSNR, 2.0)])
+@pytest.mark.parametrize(
+    ("key", "engine"), [(BudgetKey.MIN_RELATIVE, 0.3), (BudgetKey.MAX_NMSE, 0.7), (BudgetKey.MIN_PSNR, 2.0), (BudgetKey.MIN_SI_SNR, 2.0)]
+)
 def test_an_engine_that_lost_nearly_everything_has_none(key: BudgetKey, engine: float) -> None:
     assert budgets_around(key, 1.0, engine) == ()
 

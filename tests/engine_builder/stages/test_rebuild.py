@@ -149,7 +149,7 @@ def test_a_whole_job_ships_what_was_built_at_the_final_level(tmp_path: Path) -> 
     final = [name for name in whole.driver.calls if name.startswith("final/")]
     assert final[0] == "final/baseline"
     assert f"final/{whole.report['chosen']}" in final
-    assert whole.driver.calls[-2:] == ["verdict", "report"]
+    assert whole.driver.calls[-3:] == ["verdict", "offers", "report"]
     chosen = value_from_json(Trial, whole.driver.results[f"final/{whole.report['chosen']}"]["result"])
     assert whole.chosen["size_bytes"] == chosen.size_bytes == whole.engine.stat().st_size
     assert whole.chosen["accuracy"] == pytest.approx(scores_of(whole.driver, chosen).mean())
