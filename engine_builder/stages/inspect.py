@@ -91,7 +91,7 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
     varying = [spec for spec in specs if spec.name not in calibration.settings]
     fixed = fixed_batch(varying, calibration.axes)
     warnings = sample_warnings(model, as_wholes(given), as_wholes(judged_on), is_held_out=files.validation is None, batch=fixed)
-    judged_on = each_once(judged_on, given, notes)
+    judged_on = each_once(judged_on, given, notes, specials)
     validation = steps_of(judged_on)
     context.progress(0.2, f"{calibration.samples} calibration and {validation.samples} validation samples")
     timed = timing_shapes(specs, settings, validation)
