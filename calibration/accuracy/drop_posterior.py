@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.margins.change_posterior import DRAWS, change_draws
+from calibration.accuracy.margins.change_posterior import DRAWS, ChangeDraws, change_draws
 from calibration.accuracy.margins.decision_margins import DecisionMargins
 from calibration.accuracy.margins.selection import shrunk_together
 
@@ -48,7 +48,14 @@ class DropEvidence:
             raise ValueError(f"expected the same samples, at least one, found {sorted(sizes)} of them")
 
 
-def slack_draws(engines: Sequence[DropEvidence], rng: np.random.Generator, *, are_chosen_from: bool = True, draws: int = DRAWS) -> Values:
+def slack_draws(
+    engines: Sequence[DropEvidence],
+    rng: np.random.Generator,
+    *,
+    are_chosen_from: bool = True,
+    draws: int = DRAWS,
+    changes: ChangeDraws | None = None,
+) -> Values:
     """Return draws of how far inside its budget each engine is in the mean over all data, (engines, draws); negative is over it.
 
     Args:
@@ -56,11 +63,12 @@ def slack_draws(engines: Sequence[DropEvidence], rng: np.random.Generator, *, ar
         rng: Draws.
         are_chosen_from: Whether one of the engines is chosen by these samples.
         draws: How many.
+        changes: What ``changes_of`` returned for these engines, where several budgets are asked of them; None: it is drawn here.
     """
     changed = [one for one in engines if not one.are_outputs_equal]
     found = np.empty((len(engines), draws))
     if changed:
-        slacks = _slacks(changed, rng, are_chosen_from=are_chosen_from, draws=draws)
+        slacks = _slacks(changed, rng, are_chosen_from=are_chosen_from, draws=draws, changes=changes)
         found[[not one.are_outputs_equal for one in engines]] = slacks
     for row, one in zip(found, engines, strict=True):
         if one.are_outputs_equal:
@@ -73,11 +81,30 @@ def probabilities_over(slacks: Values) -> tuple[float, ...]:
     return tuple(float(share) for share in (slacks < -_ROUNDING).mean(axis=1))
 
 
-def _slacks(engines: Sequence[DropEvidence], rng: np.random.Generator, *, are_chosen_from: bool, draws: int) -> Values:
+def changes_of(
+    engines: Sequence[DropEvidence], rng: np.random.Generator, *, are_chosen_from: bool, draws: int = DRAWS
+) -> ChangeDraws | None:
+    """Return what ``slack_draws`` draws of decisions whose margins are known, which is the same at every budget; None of others.
+
+    Args:
+        engines: As for ``slack_draws``.
+        rng: Of the draws.
+        are_chosen_from: As for ``slack_draws``.
+        draws: How many.
+    """
+    changed = [one for one in engines if not one.are_outputs_equal]
+    margins = [one.margins for one in changed if one.margins is not None]
+    if not changed or changed[0].ratio is None or len(margins) != len(changed):
+        return None
+    return change_draws(margins, rng, are_chosen_from=are_chosen_from, draws=draws)
+
+
+def _slacks(
+    engines: Sequence[DropEvidence], rng: np.random.Generator, *, are_chosen_from: bool, draws: int, changes: ChangeDraws | None
+) -> Values:
     ratio = engines[0].ratio
-    margins = [one.margins for one in engines if one.margins is not None]
-    if ratio is not None and len(margins) == len(engines):
-        changes = change_draws(margins, rng, are_chosen_from=are_chosen_from, draws=draws)
+    changes = changes or changes_of(engines, rng, are_chosen_from=are_chosen_from, draws=draws)
+    if ratio is not None and changes is not None:
         return np.asarray((1.0 - ratio) * changes.right - changes.drop)
     n, is_paired = len(engines[0].allowed), all(one.is_paired for one in engines)
     can_gain = is_paired and engines[0].can_gain

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,6 +145,7 @@ def judge(
     rng: np.random.Generator,
     probability_over_budget: float | None = None,
     chosen_from: int = 1,
+    counts_needed: bool = True,
 ) -> AccuracyVerdict:
     """Return whether ``engine`` keeps the budget.
 
@@ -158,6 +159,7 @@ def judge(
         rng: For the bootstrap and the posterior.
         probability_over_budget: What all engines of the job say together (``drop_posterior``); by default what this one says alone.
         chosen_from: How many engines could have been chosen by the same samples; 1 for samples that the search did not see.
+        counts_needed: Whether to say how many samples would do, which takes longer than all else; None is said where not.
     """
     baseline, engine = _checked(baseline, engine)
     if probability_over_budget is None:
@@ -166,7 +168,11 @@ def judge(
     tested = corrected_confidence(confidence, chosen_from)
     if budget.min_relative is not None and _is_paired(metric, baseline, engine):
         table = _table(baseline, engine)
-        return _judge_paired(metric, table, budget.min_relative, confidence, selection, probability_over_budget, chosen_from)
+        found = _judge_paired(metric, table, budget.min_relative, confidence, selection, probability_over_budget, chosen_from)
+        if not counts_needed or found.samples_needed is not None:
+            return found
+        can_gain = not metric.is_perfect_by_definition
+        return replace(found, samples_needed=samples_for_claim(table, budget.min_relative, tested, can_gain=can_gain))
     margins = budget.margins(baseline, engine)
     n, theta = len(margins), float(margins.mean())
     is_bootstrapped = n >= MIN_BOOTSTRAP_SAMPLES
@@ -248,7 +254,6 @@ def _judge_paired(
     allowed, left = exact_budget(table, ratio, confidence, can_gain=can_gain)
     low = min(low, allowed - drop_upper_bound(table.n, table.lost, table.gained, left, can_gain=can_gain))
     is_sure = is_surely_inside(table, ratio, confidence, can_gain=can_gain, probability_over_budget=probability, chosen_from=chosen_from)
-    tested = corrected_confidence(confidence, chosen_from)
     least_drop = -1.0 if can_gain else 0.0
     return AccuracyVerdict(
         answer=_answer(probability, is_sure=is_sure),
@@ -263,7 +268,7 @@ def _judge_paired(
         flips=table.lost + table.gained,
         budget=largest,
         probability_over_budget=probability,
-        samples_needed=table.n if is_sure else samples_for_claim(table, ratio, tested, can_gain=can_gain),
+        samples_needed=table.n if is_sure else None,  # it takes a search: ``judge``
         selection=selection,
     )
 

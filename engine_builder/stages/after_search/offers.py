@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from calibration.accuracy.drop_posterior import probabilities_over, slack_draws
+from calibration.accuracy.drop_posterior import changes_of, probabilities_over, slack_draws
+from calibration.accuracy.margins.change_posterior import ChangeDraws
 from calibration.accuracy.metrics import BudgetKey
 from calibration.accuracy.offered_budgets import budget_key, budgets_around, is_looser, usual_budgets
 from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Budget, Selection, drop_evidence, judge
@@ -118,6 +119,7 @@ class _Panel:
             read_scores(file, workspace, self._metric, are_outputs_equal=trial.are_outputs_equal).of(used) for trial, file in scored
         ]
         self._known: dict[Budget, list[AccuracyVerdict | None]] = {}
+        self._changes: ChangeDraws | None = None
 
     def accepted(self, budget: Budget) -> list[AccuracyVerdict | None]:
         """Return the verdict on each engine at a budget, None of one that is not accepted."""
@@ -141,7 +143,10 @@ class _Panel:
             drop_evidence(metric, reference, one.scores, budget, margins=one.margins, are_outputs_equal=one.are_outputs_equal)
             for one in self._engines
         ]
-        likely = probabilities_over(slack_draws(evidence, np.random.default_rng(seed), are_chosen_from=len(evidence) > 1))
+        rng, are_chosen_from = np.random.default_rng(seed), len(evidence) > 1
+        if not self._known:  # the first budget: what is drawn of decisions holds for every other one
+            self._changes = changes_of(evidence, rng, are_chosen_from=are_chosen_from)
+        likely = probabilities_over(slack_draws(evidence, rng, are_chosen_from=are_chosen_from, changes=self._changes))
         return [
             judge(
                 metric,
@@ -153,6 +158,7 @@ class _Panel:
                 rng=np.random.default_rng(seed),
                 probability_over_budget=probability,
                 chosen_from=self._request.tried if self._request.selection is Selection.SHARED else 1,
+                counts_needed=False,
             )
             for one, probability in zip(self._engines, likely, strict=True)
         ]
