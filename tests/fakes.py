@@ -13,7 +13,8 @@ from pathlib import Path
 
 from calibration.codec import json_from_value, value_from_json
 from engine_builder.errors import StageCrashedError
-from engine_builder.pipeline.optimize import JobRequest, Observer
+from engine_builder.pipeline.observer import Observer
+from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.pipeline.stage import RunStage
 from engine_builder.stage_io.outcome import JobOutcome
 from engine_builder.workspace.workspace import FileRef

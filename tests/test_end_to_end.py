@@ -297,7 +297,8 @@ def test_the_size_of_a_baseline_counts_its_external_data(tmp_path: Path) -> None
 
 
 def test_the_settings_of_the_measurements_have_their_effect(tmp_path: Path) -> None:
-    config = {"search": {"orders": ["loss"]}, "calibration": {"method": "percentile", "samples": 12}, "threads": 2, "batch_size": 3}
+    measured = {"analysis": "full", "search": {"orders": ["loss"]}, "calibration": {"method": "percentile", "samples": 12}}
+    config = {**measured, "threads": 2, "batch_size": 3}
     finished = run_job(tmp_path, cnn(), config=config)
     assert set(cast(Mapping[str, object], finished.report["orders"])) == {"loss"}
     table = json.loads((tmp_path / "ranges.json").read_text())

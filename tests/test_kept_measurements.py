@@ -49,7 +49,8 @@ def test_another_budget_measures_no_sensitivity_again(tmp_path: Path) -> None:
     )
     measured = []
     for index, config in enumerate(changes):
-        driver, job = submitted(tmp_path / str(index), cnn(), samples_for(cnn(), 40), samples_for(cnn(), 40, seed=2), config)
+        asked = {**config, "analysis": "full"}
+        driver, job = submitted(tmp_path / str(index), cnn(), samples_for(cnn(), 40), samples_for(cnn(), 40, seed=2), asked)
         optimize(job, Cached(driver, cache), driver)
         measured.append({call.split("/")[0] for call in driver.calls} & KEPT_STAGES)
     assert measured[0] == KEPT_STAGES

@@ -37,6 +37,13 @@ class Order(enum.StrEnum):
     CONDITIONAL = "conditional"
 
 
+class AnalysisWanted(enum.StrEnum):
+    """Whether every layer's sensitivity and its dependencies are measured."""
+
+    AUTO = "auto"
+    FULL = "full"
+
+
 @dataclass(frozen=True, slots=True)
 class AccuracyConfig:
     """The accuracy budget: one of the keys of ``BudgetKey``; 0.99 of the float model's score if none is given."""
@@ -265,6 +272,13 @@ class Config:
         default=1, metadata={"minimum": 1, "maximum": 65536, "description": "Samples per call that the engine is timed with."}
     )
     search: SearchConfig = field(default_factory=SearchConfig, metadata={"description": "How long to search, and in which orders."})
+    analysis: AnalysisWanted = field(
+        default=AnalysisWanted.AUTO,
+        metadata={
+            "description": "When sensitivities and dependencies of layers are measured: auto only where the accuracy budget binds, that is "
+            "where the fastest engine does not keep it; full always, for the report."
+        },
+    )
     calibration: RangeConfig = field(default_factory=RangeConfig, metadata={"description": "How tensors and weights are rounded."})
     builder: BuilderConfig = field(default_factory=BuilderConfig, metadata={"description": "How TensorRT builds."})
     threads: int = field(

@@ -19,7 +19,8 @@ from engine_builder.stage_io.engines import EngineJob, VerdictResult
 from engine_builder.stage_io.offers import OffersRequest, OffersResult
 from engine_builder.timing import RelativeLatency
 
-SHARE_OF_JOB = 0.06  # of the seconds that the job took so far, for building the engines that are offered
+# For building the engines that are offered: a share of the seconds that the job took so far, and what short jobs may take in any case.
+SHARE_OF_JOB, LEAST_SECONDS = 0.06, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,9 @@ def offers(
     if not engines:
         return OffersResult(), ()
     latency = {trial.fingerprint: relative for trial in engines if (relative := relative_to_baseline(trial, spread)) is not None}
-    request = OffersRequest(job, engines, latency, measured.selection, measured.tried, shipped, always, measured.seconds * SHARE_OF_JOB)
+    request = OffersRequest(
+        job, engines, latency, measured.selection, measured.tried, shipped, always, max(measured.seconds * SHARE_OF_JOB, LEAST_SECONDS)
+    )
     try:
         return run(driver, OFFERS, request, span=span), ()
     except EngineError as error:

@@ -6,56 +6,36 @@ names only; models and arrays are opened in the stages (``stage_table.py``), whi
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Protocol
 
-from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.resolution import resolution_note
 from calibration.codec import value_from_json
 from engine_builder.backends.base import Capabilities
 from engine_builder.backends.job_precisions import low_precisions
 from engine_builder.backends.registry import BACKENDS, Targets, backend_for
-from engine_builder.config.config import Config
+from engine_builder.config.config import AnalysisWanted, Config
 from engine_builder.config.inspect_settings import inspect_settings
 from engine_builder.errors import EngineError
-from engine_builder.evaluation.loss_budget import allowed_loss
 from engine_builder.pipeline import stage_table as table
+from engine_builder.pipeline.analysis import Analysis
 from engine_builder.pipeline.decide import Searched, decide, largest_ratio
+from engine_builder.pipeline.observer import Observer, best_index, public_trial
+from engine_builder.pipeline.predictions import Predictions
+from engine_builder.pipeline.progress import Progress
 from engine_builder.pipeline.seen_samples import engines_tried, seen_by, selection_of
-from engine_builder.pipeline.shown_trials import best_index, public_trial
 from engine_builder.pipeline.stage import RunStage, run
 from engine_builder.records.assignment import fingerprint_of
 from engine_builder.records.calibrated import Calibrated
 from engine_builder.records.trial import Trial, failed_trial
-from engine_builder.search.rankings import prefixes
-from engine_builder.search.search import CandidateSequence, Proposal, Search
+from engine_builder.search.search import Proposal, Search
 from engine_builder.search.search_space import engine_without_residual_adds, one_format_engines
-from engine_builder.search.strategies.registry import default_strategy
-from engine_builder.search.strategies.strategy import Evidence
-from engine_builder.stage_io.engines import BaselineRequest, EngineJob, PredictRequest, PredictResult, TrialRequest
-from engine_builder.stage_io.measuring import (
-    ConfidenceRequest,
-    CorrectRequest,
-    HessianRequest,
-    InspectRequest,
-    InspectResult,
-    InteractionsRequest,
-    InteractionsResult,
-    JobFiles,
-    RangesRequest,
-    RankRequest,
-    RankResult,
-    SensitivityRequest,
-)
+from engine_builder.stage_io.engines import BaselineRequest, EngineJob, TrialRequest
+from engine_builder.stage_io.measuring import ConfidenceRequest, CorrectRequest, InspectRequest, InspectResult, JobFiles, RangesRequest
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest, SearchSummary
 
-PIPELINE_VERSION = "12"  # bumped when stage names, their order or the form of their requests or results change
-MAX_PROBE_SAMPLES = 256
-CHUNK_SECONDS = 20.0  # of one sensitivity stage
-SHARE_OF_FORWARD = 0.7  # cost of one probe, in forward passes of the whole model
+PIPELINE_VERSION = "13"  # bumped when stage names, their order or the form of their requests or results change
+SHARE_OF_TRIAL = 0.12  # of the progress that is left: how many trials there will be is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,31 +44,6 @@ class JobRequest:
 
     files: JobFiles
     config: Config  # checked (``target_checks``): whoever takes a job from a user refuses it at once
-
-
-class Observer(Protocol):
-    """Is shown how the job goes. Called again with the same values on a replay, so every call must be idempotent."""
-
-    def entered(self, stage: str, progress: float) -> None:
-        """Told that a part of the job begins: inspect, ranges, sensitivity, dependency, search, refine or report."""
-
-    def judging(self, outputs: Sequence[JudgedOutput]) -> None:
-        """Told how each compared output is taken, and why, before anything is probed."""
-
-    def noted(self, text: str) -> None:
-        """Told what the user should know before the job goes on; the report has it among its notes."""
-
-    def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
-        """Told all trials so far, in the form of the HTTP contract, and the index of the best."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Probed:
-    """What the probes of the float model found."""
-
-    ranked: RankResult
-    interactions: InteractionsResult
-    providers: tuple[str, ...]
 
 
 def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, targets: Targets = BACKENDS) -> JobOutcome:
@@ -119,13 +74,16 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
     for note in untold:
         observer.noted(note)
     job = _calibrated(config, capabilities, inspected, driver, observer)
-    probed = _probe(job, capabilities, inspected, driver, observer)
+    progress = Progress(*table.TRIAL.progress)
+    analysis = Analysis(job, capabilities, inspected, driver, observer, progress)
+    if config.analysis is AnalysisWanted.FULL:
+        analysis.measured()
 
-    observer.entered("search", table.TRIAL.progress[0])
-    predictions: list[PredictResult] = []
-    search = _search(job, capabilities, inspected, _sequences(job, probed.ranked, driver, observer, predictions), driver)
+    observer.entered("search", progress.at)
+    predictions = Predictions(job, analysis, driver, observer, progress)
+    search = _search(job, capabilities, inspected, predictions, driver)
     while (proposal := search.next()) is not None:
-        search.tell(_trial(search, proposal, job, driver))
+        search.tell(_trial(search, proposal, job, driver, progress))
         needed = largest_ratio(search.trials, config.objective)
         observer.searched([public_trial(trial, needed) for trial in search.trials], best_index(search.trials, needed))
 
@@ -136,14 +94,12 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
     decided = decide(searched, job, driver, lambda: driver.seconds)
     report = ReportRequest(
         decided.job,
-        probed.ranked,
-        probed.interactions.tests,
-        probed.providers,
+        analysis.found,
         tuple(search.trials),
         decided.finalists,
         decided.judged,
         selection,
-        tuple(predictions),
+        predictions.made,
         (*untold, *decided.notes),
         SearchSummary(search.ended, len(search.trials), driver.seconds),
         decided.offers,
@@ -177,81 +133,18 @@ def _calibrated(config: Config, capabilities: Capabilities, inspected: InspectRe
     return job
 
 
-def _probe(job: EngineJob, capabilities: Capabilities, inspected: InspectResult, driver: RunStage, observer: Observer) -> _Probed:
-    """Return what the probes of the float model found."""
-    of, config = job.calibrated, job.config
-    observer.entered("sensitivity", table.SENSITIVITY.progress[0])
-    forward_seconds = sum(map(len, of.eligible.values())) * inspected.sample_seconds / inspected.processors
-    shares = probe_shares(inspected.samples, inspected.batch, forward_seconds)
-    low, high = table.SENSITIVITY.progress
-    step = (high - low) / len(shares)
-    layer_losses = []
-    for index, (start, stop) in enumerate(shares):
-        span = (low + step * index, low + step * (index + 1))
-        layer_losses.append(run(driver, table.SENSITIVITY, SensitivityRequest(of, start, stop), key=f"sensitivity/{index}", span=span))
-    losses = tuple(share.losses for share in layer_losses)
-    allowed = allowed_loss(config.accuracy.budget, inspected.metric, inspected.scored_kinds)
-    traced = run(driver, table.HESSIAN, HessianRequest(of, low_precisions(config, capabilities), allowed, config.search.seed))
-    observer.entered("dependency", table.INTERACTIONS.progress[0])
-    tested = run(driver, table.INTERACTIONS, InteractionsRequest(of, losses))
-    ranked = run(driver, table.RANK, RankRequest(of, losses, traced.traces, traced.samples, tested.tests, config.search.orders))
-    providers = {share.provider for share in layer_losses} | {traced.provider, tested.provider}
-    return _Probed(ranked, tested, tuple(sorted(providers)))
-
-
-def probe_shares(samples: int, batch: int, forward_seconds: float) -> tuple[tuple[int, int], ...]:
-    """Return the samples [start, stop) of each sensitivity stage, so that one takes about CHUNK_SECONDS.
-
-    Args:
-        samples: Calibration samples; the first MAX_PROBE_SAMPLES are probed.
-        batch: Samples in one call; shares are whole batches.
-        forward_seconds: One forward pass of one sample for every layer precision, all processors at work.
-    """
-    used = min(samples, max(MAX_PROBE_SAMPLES // batch, 1) * batch)
-    size = max(1, int(CHUNK_SECONDS / max(forward_seconds * SHARE_OF_FORWARD * batch, 1e-9))) * batch
-    return tuple((start, min(start + size, used)) for start in range(0, used, size))
-
-
-def _sequences(
-    job: EngineJob, ranked: RankResult, driver: RunStage, observer: Observer, predictions: list[PredictResult]
-) -> Callable[[Sequence[Trial]], Iterator[CandidateSequence]]:
-    """Return what the strategy proposes. What it may ask for is predicted by a stage, under a name of its own each time."""
-
-    def predicted(trials: Sequence[Trial]) -> tuple[CandidateSequence, ...] | None:
-        time = next(asked)
-        start = _search_span(len(trials))[0]
-        observer.entered("refine" if time else "search", start)
-        key = f"predict/{('search', 'refine')[time] if time < 2 else f'refine/{time}'}"
-        request = PredictRequest(job, ranked, tuple(trials), predictions[0].kernels_ms if predictions else None)
-        try:
-            predictions.append(run(driver, table.PREDICT, request, key=key, span=(start, start)))
-        except EngineError:  # it builds and runs engines too
-            return None
-        return tuple(CandidateSequence(one.name, one.rungs, one.ratios) for one in predictions[-1].ladders)
-
-    asked = itertools.count()
-    return partial(default_strategy().propose, Evidence(lambda: _prefixes(ranked), predicted))
-
-
-def _prefixes(ranked: RankResult) -> Iterator[CandidateSequence]:
-    """Yield the prefixes of every order where there is nothing to predict latency from: each may win."""
-    for name, order in ranked.rankings.items():
-        candidates = prefixes(order)
-        yield CandidateSequence(name, candidates, (0.0,) * len(candidates))
-
-
 def _search(
     job: EngineJob,
     capabilities: Capabilities,
     inspected: InspectResult,
-    sequences: Callable[[Sequence[Trial]], Iterator[CandidateSequence]],
+    predictions: Predictions,
     spent: _Spent,
 ) -> Search:
     config, metric = job.config, inspected.metric
     one_format = one_format_engines(job.calibrated.eligible, capabilities.low_precisions)
     return Search(
         one_format,
-        sequences,
+        predictions.sequences,
         lambda quantized: fingerprint_of(inspected.layers, quantized, capabilities.baseline),
         max_trials=config.search.max_trials,
         max_seconds=config.search.max_seconds,
@@ -259,23 +152,18 @@ def _search(
         without_residual_adds=engine_without_residual_adds(one_format, inspected.residual_adds),
         largest_ratio=None if config.objective is None else config.objective.largest_ratio,
         view=lambda trials: seen_by(selection_of(trials, config, metric), config, metric, trials),
+        fastest=predictions.fastest,
     )
 
 
-def _trial(search: Search, proposal: Proposal, job: EngineJob, driver: RunStage) -> Trial:
+def _trial(search: Search, proposal: Proposal, job: EngineJob, driver: RunStage, progress: Progress) -> Trial:
     """Return the trial of a proposal; one that cannot be built or run is a failed trial, not a failed job."""
     index, fingerprint = len(search.trials), search.fingerprint(proposal.quantized)
     request = TrialRequest(job, proposal.quantized, index, proposal.order)
     try:
-        return run(driver, table.TRIAL, request, key=f"trial/{fingerprint}", span=_search_span(index))
+        return run(driver, table.TRIAL, request, key=f"trial/{fingerprint}", span=progress.take(SHARE_OF_TRIAL))
     except EngineError as error:
         return failed_trial(index, fingerprint, dict(proposal.quantized), proposal.order, error.detail, error.seconds)
-
-
-def _search_span(index: int) -> tuple[float, float]:
-    """Return the progress that a trial covers. How many there will be is not known: each covers 12% of what is left."""
-    low, high = table.TRIAL.progress
-    return high - (high - low) * 0.88**index, high - (high - low) * 0.88 ** (index + 1)
 
 
 class _Spent:

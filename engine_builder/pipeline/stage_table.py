@@ -40,6 +40,7 @@ from engine_builder.stage_io.outcome import JobOutcome, ReportRequest
 
 _PLACE = "engine_builder.stages"
 
+# The analysis (sensitivity to rank) is run when the search needs it: its rows tell how its part of the search's progress is shared.
 INSPECT = Stage("inspect", f"{_PLACE}.inspect:inspect", InspectRequest, InspectResult, (0.0, 0.03), is_kept=True)
 CONFIDENCE = Stage("confidence", f"{_PLACE}.confidence:check_confidence", ConfidenceRequest, ConfidenceResult, (0.03, 0.03))
 RANGES = Stage("ranges", f"{_PLACE}.ranges:ranges", RangesRequest, RangesResult, (0.03, 0.05), is_kept=True)
@@ -49,8 +50,8 @@ SENSITIVITY = Stage("sensitivity", f"{_PLACE}.probe:sensitivity", SensitivityReq
 HESSIAN = Stage("hessian", f"{_PLACE}.probe:hessian", HessianRequest, HessianResult, (0.28, 0.34), is_kept=True)
 INTERACTIONS = Stage("interactions", f"{_PLACE}.probe:interactions", InteractionsRequest, InteractionsResult, (0.34, 0.41), is_kept=True)
 RANK = Stage("rank", f"{_PLACE}.rank:rank", RankRequest, RankResult, (0.41, 0.42))
-TRIAL = Stage("trial", f"{_PLACE}.trial:trial", TrialRequest, Trial, (0.42, 0.92), times_engines=True)
-PREDICT = Stage("predict", f"{_PLACE}.predict:predict", PredictRequest, PredictResult, (0.42, 0.92), times_engines=True)
+TRIAL = Stage("trial", f"{_PLACE}.trial:trial", TrialRequest, Trial, (0.09, 0.92), times_engines=True)
+PREDICT = Stage("predict", f"{_PLACE}.predict:predict", PredictRequest, PredictResult, (0.09, 0.92), times_engines=True)
 REBUILD = Stage("rebuild", f"{_PLACE}.rebuild:rebuild", RebuildRequest, Trial, (0.92, 0.95), times_engines=True)
 VERDICT = Stage("verdict", f"{_PLACE}.verdict:verdict", VerdictRequest, VerdictResult, (0.95, 0.97), times_engines=True)
 OFFERS = Stage("offers", f"{_PLACE}.after_search.offers:offers", OffersRequest, OffersResult, (0.97, 0.98), times_engines=True)

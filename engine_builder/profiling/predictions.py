@@ -58,9 +58,7 @@ def said_of(losses: LossModel, checked: LossCheck, quantized: QuantizedLayers) -
     )
 
 
-def predictions(
-    trials: Sequence[Trial], table: SensitivityTable, arrays: Mapping[str, NDArray[np.generic]], search_predictions: Sequence[PredictResult]
-) -> tuple[Prediction, ...]:
+def predictions(trials: Sequence[Trial], losses: LossModel | None, search_predictions: Sequence[PredictResult]) -> tuple[Prediction, ...]:
     """Return for each trial what ``said_of`` says, and the ``ratio`` that was predicted when it was proposed (None: it was not).
 
     A trial is known by its fingerprint, which is that of what was asked for: the engine may have less
@@ -68,8 +66,7 @@ def predictions(
 
     Args:
         trials: All trials.
-        table: The losses alone.
-        arrays: As for ``loss_model``.
+        losses: What the probes found; None where nothing was probed.
         search_predictions: What the stage ``predict`` returned, in order.
     """
     proposed: dict[tuple[str, str], float] = {}
@@ -77,18 +74,14 @@ def predictions(
         for sequence in prediction.ladders:
             for fingerprint, ratio in zip(sequence.fingerprints, sequence.ratios, strict=True):
                 proposed.setdefault((sequence.name, fingerprint), ratio)
-    losses = loss_model(table, arrays)
+    ratios = [proposed.get((trial.order, trial.fingerprint)) for trial in trials]
+    if losses is None:
+        return tuple(
+            Prediction(trial.index, trial.fingerprint, None, None, None, None, ratio) for trial, ratio in zip(trials, ratios, strict=True)
+        )
     checked = check(losses, trials)
     said = [said_of(losses, checked, trial.precisions) for trial in trials]
     return tuple(
-        Prediction(
-            trial.index,
-            trial.fingerprint,
-            loss.loss,
-            loss.loss_error,
-            loss.refitted,
-            loss.refitted_error,
-            ratio=proposed.get((trial.order, trial.fingerprint)),
-        )
-        for trial, loss in zip(trials, said, strict=True)
+        Prediction(trial.index, trial.fingerprint, loss.loss, loss.loss_error, loss.refitted, loss.refitted_error, ratio)
+        for trial, loss, ratio in zip(trials, said, ratios, strict=True)
     )

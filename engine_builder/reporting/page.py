@@ -137,6 +137,9 @@ def _engines(body: ReportBody) -> str:
 
 
 def _sensitivity(body: ReportBody) -> str:
+    if body.not_analysed is not None:
+        key = " <code>analysis: full</code> in the configuration measures them always."
+        return f"<h2>Sensitivity</h2><p class=note>{escape(body.not_analysed)}{key}</p>"
     probes, left_out = body.probes, bars_left_out(body.layers)
     each = probes.forwards / probes.samples
     work = f"{probes.decisions} layer precisions took the work of {each:.1f} whole forward passes of each sample"
@@ -250,7 +253,8 @@ def _repeat(body: ReportBody) -> str:
     facts = {**body.result.environment, "engine SHA-256": engine.sha256}
     if engine.exact_on:
         facts["engine is exact on"] = engine.exact_on
-    facts["probes ran on"] = ", ".join(body.probes.providers)
+    if body.probes.providers:
+        facts["probes ran on"] = ", ".join(body.probes.providers)
     known = {field.name.replace("_", " "): getattr(data, field.name) for field in fields(data)}
     facts |= {name: _fact(value) for name, value in known.items() if value is not None}
     config = json.dumps(body.config, sort_keys=True, ensure_ascii=False, indent=1)

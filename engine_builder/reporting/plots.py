@@ -139,7 +139,7 @@ def prediction_plot(trials: Sequence[Trial], predictions: Sequence[Prediction]) 
     said = {guess.fingerprint: guess for guess in predictions}
     points = [(trial, said[trial.fingerprint]) for trial in trials if trial.fingerprint in said and trial.low_layers]
     times = _points((trial.index, number(guess.ratio), _ratio(trial)) for trial, guess in points)
-    losses = _points((trial.index, guess.loss, number(trial.loss)) for trial, guess in points)
+    losses = _points((trial.index, number(guess.loss), number(trial.loss)) for trial, guess in points)
     losses = [point for point in losses if min(point[1:]) > 0.0]  # the axes are logarithmic
     panels = [panel for panel in (("Latency / baseline", times, False), ("Loss of the outputs", losses, True)) if panel[1]]
     if not panels:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from calibration.accuracy.resolution import inside_in_words
-from calibration.sensitivity.records import SensitivityTable
+from calibration.sensitivity.records import Sensitivity
 from engine_builder.records.trial import Trial
+from engine_builder.search.search import NOTHING_LEFT
 from engine_builder.search.search_space import is_one_format
 from engine_builder.search.shipping_rule import LEAST_GAIN, is_accurate_enough
 from engine_builder.stage_io.engines import VerdictResult
@@ -20,8 +21,9 @@ def reason(
     trials: Sequence[Trial],
     finalists: Sequence[Trial],
     judgement: VerdictResult,
-    table: SensitivityTable,
+    sensitivities: Sequence[Sensitivity],
     *,
+    can_quantize: bool,
     confidence: float | None,
     ended: str,
 ) -> str:
@@ -31,7 +33,8 @@ def reason(
         trials: All trials.
         finalists: Those that the verdict was asked about.
         judgement: What it decided.
-        table: The layer precisions, with their losses.
+        sensitivities: The loss of each layer precision; none where the search did not need them.
+        can_quantize: Whether any layer can take a lower precision.
         confidence: That the user asked of the verdict, 0-1; None where none was.
         ended: Why the search ended, in words.
     """
@@ -40,12 +43,25 @@ def reason(
     if chosen is not None:
         return _why_chosen(chosen, len(tried), judgement)
     if not tried:
-        return _why_none_tried(trials, table, ended)
+        return _why_none_tried(trials, ended, can_quantize=can_quantize)
     if not any(trial.met for trial in tried):
-        return _why_none_met(tried, table)
+        return _why_none_met(tried, sensitivities)
     if finalists and not judgement.judged:
         return "Engines kept the accuracy budget and were faster in the search, but failed as they were built and timed for the verdict."
     return _why_none_faster(trials, tried, judgement, confidence)
+
+
+def why_not_analysed(ended: str) -> str:
+    """Return in one sentence why no sensitivities were measured.
+
+    Args:
+        ended: Why the search ended, in words.
+    """
+    if ended == NOTHING_LEFT:
+        return (
+            "Sensitivities and dependencies were not measured: the accuracy budget stood in no faster engine's way, so they decide nothing."
+        )
+    return f"Sensitivities and dependencies were not measured: {ended} before they were needed."
 
 
 def _why_chosen(chosen: Trial, tried: int, judgement: VerdictResult) -> str:
@@ -64,16 +80,17 @@ def _which(chosen: Trial, tried: int, judgement: VerdictResult) -> str:
     return f"The safest engine among those that keep the accuracy budget and that the timing cannot tell from the fastest, {of}"
 
 
-def _why_none_tried(trials: Sequence[Trial], table: SensitivityTable, ended: str) -> str:
-    if not table.rows:
+def _why_none_tried(trials: Sequence[Trial], ended: str, *, can_quantize: bool) -> str:
+    if not can_quantize:
         return "No low-precision engine was tried: no layer can take a lower precision."
     failure = next((trial.failure for trial in trials if trial.failure), None)
     return f"No low-precision engine could be built: {failure}" if failure else f"No low-precision engine was tried: {ended}."
 
 
-def _why_none_met(tried: Sequence[Trial], table: SensitivityTable) -> str:
-    worst = sorted(table.rows, key=lambda row: -row.loss)[:IN_THE_WAY]
+def _why_none_met(tried: Sequence[Trial], sensitivities: Sequence[Sensitivity]) -> str:
+    worst = sorted(sensitivities, key=lambda row: -row.loss)[:IN_THE_WAY]
     named = ", ".join(f"{row.layer} ({row.precision})" for row in worst)
+    in_the_way = f" The most sensitive layers stood in the way: {named}." if named else ""
     missed = f"None of {len(tried)} low-precision engines" if len(tried) > 1 else "The only low-precision engine tried"
     untold = [trial.on_all for trial in tried if trial.on_all is not None and trial.on_all.excess >= 0.0]
     if untold:
@@ -81,7 +98,7 @@ def _why_none_met(tried: Sequence[Trial], table: SensitivityTable) -> str:
         verb = "is" if len(tried) > 1 else "is not"
         return f"{missed} {verb} more likely inside the accuracy budget than not: {few}."
     verb = "kept" if len(tried) > 1 else "missed"
-    return f"{missed} {verb} the accuracy budget. The most sensitive layers stood in the way: {named}."
+    return f"{missed} {verb} the accuracy budget.{in_the_way}"
 
 
 def _why_none_faster(trials: Sequence[Trial], tried: Sequence[Trial], judgement: VerdictResult, confidence: float | None) -> str:

@@ -1,17 +1,18 @@
 """The search: which assignment to try next, given what the trials so far found. Pure: the same trials give the same proposals.
 
-1. The baseline and the one-format engines: every layer quantized, in the first precision, then in each other one. If all of those that
-   could be built meet the budget, only time is left to search for: the end of the predicted frontier is tried and, where that came out
-   slower than predicted, the end of the refitted one. If the first of them misses it, it is tried next without its residual
-   adds.
-2. Bisection over each candidate sequence: it holds assignments, the cheapest in accuracy first: the predicted frontier, or the
+1. The baseline and the one-format engines: every layer quantized, in the first precision, then in each other one. If the first of them
+   misses the budget, it is tried next without its residual adds.
+2. While the fastest engine so far keeps the budget, only time is left to search for, and no layer's loss need be known: the assignment that
+   is predicted to be fastest is tried and, where that came out slower than predicted, the one of the refitted model. If what is fastest
+   then still keeps the budget, the search is over.
+3. Bisection over each candidate sequence: it holds assignments, the cheapest in accuracy first: the predicted frontier, or the
    prefixes of an order. It decides on the shrunk budget slack (drop_shrinkage.py); then the candidates around the boundary are tried,
    whatever the answers were. A candidate that is predicted to be slower than an engine already found, beyond the error of predictions, is
    not tried.
-3. Where an engine must be fast enough (``largest_ratio``), the question of every step is another one: not whether an engine is inside the
+4. Where an engine must be fast enough (``largest_ratio``), the question of every step is another one: not whether an engine is inside the
    budget, but whether it is still too slow, so that more has to be quantized. The candidates are the same. What is bisected of a sequence
    is the part of it that is predicted to be about as fast as wanted; nothing is searched for where the baseline is fast enough itself.
-4. Trials are known by their fingerprint, so that candidate sequences share them. Three failures in a row end the search with what was
+5. Trials are known by their fingerprint, so that candidate sequences share them. Three failures in a row end the search with what was
    found.
 """
 
@@ -27,6 +28,9 @@ from engine_builder.search.search_space import BASELINE, WITHOUT_RESIDUAL_ADDS, 
 
 # names of the candidate sequence that is predicted first, and of that from models refitted to all trials
 FRONTIER, REFINED = "frontier", "refine"
+FASTEST = "fastest"  # name of the assignment that is predicted to be fastest, whatever its loss
+NOTHING_LEFT = "nothing left to try"  # why a search without limits is over
+GUESSES = 2  # at that: a second one where the first came out slower than predicted
 FIRST_TRIALS = 2  # the baseline and the first one-format engine
 MAX_FAILURES = 3  # in a row
 DEFAULT_MAX_TRIALS = 40
@@ -81,6 +85,7 @@ class Search:
         view: Callable[[Sequence[Trial]], Callable[[Trial], Accuracy | None]],
         without_residual_adds: QuantizedLayers | None = None,
         largest_ratio: Callable[[float], float] | None = None,
+        fastest: Callable[[Sequence[Trial]], CandidateSequence | None] = lambda trials: None,
     ) -> None:
         """Start.
 
@@ -94,6 +99,8 @@ class Search:
             without_residual_adds: The first one-format engine without its residual adds, where it has any.
             largest_ratio: Given the baseline's median latency in milliseconds, returns the largest ratio to it that is fast enough; None
                 where the fastest engine inside the budget is looked for.
+            fastest: Told all trials, returns the assignment that is predicted to be fastest, whatever its loss, as the only candidate; None
+                where nothing can be predicted. Asked only while the fastest engine keeps the budget.
             view: Told the baseline's and the one-format engines' trials, returns which accuracy of a trial the search may look at.
         """
         self.trials: list[Trial] = []
@@ -105,6 +112,7 @@ class Search:
         self._seconds = seconds
         self._view_of = view
         self._largest_ratio = largest_ratio
+        self._fastest = fastest
         self._needed: float | None = None  # the largest ratio that is fast enough, once the baseline's latency is known
         self._view: Callable[[Trial], Accuracy | None] = lambda trial: None  # until the first trials are known
         self._plan = self._steps(one_format, without_residual_adds or {})
@@ -124,7 +132,7 @@ class Search:
                 ended = self._limit()  # again: what yields the candidate sequences may have taken the time that was left
                 self._next = proposal if ended is None else None
             except StopIteration:
-                ended = "nothing left to try"
+                ended = NOTHING_LEFT
         self.ended = ended or self.ended
 
     def _limit(self) -> str | None:
@@ -155,27 +163,50 @@ class Search:
         for name, quantized in one_format.items():
             tried.append((yield from self._try(quantized, name, known)))
         self._view = self._view_of(self.trials)
-        built = [trial for trial in tried if trial.failure is None]
-        lossless = bool(built) and all(self._is_met(trial) for trial in built)
         if without_residual_adds and not self._is_met(tried[0]):
             yield from self._try(without_residual_adds, WITHOUT_RESIDUAL_ADDS, known)
+        if (yield from self._quicken(known)):
+            return
         for sequence in self._sequences(self.trials):
-            if not lossless:
-                yield from self._climb(sequence, known)
-            elif sequence.name == REFINED:  # by now the baseline is to be beaten, too
-                fastest = _fastest([trial for trial in self.trials if self._is_met(trial)])
-                yield from self._quicken(sequence, known, min(fastest, 1.0 - WORTH_TRYING))
-            elif (sequence.name == FRONTIER or all(trial.latency is None for trial in built)) and (
-                yield from self._quicken(sequence, known, _fastest(built))
-            ):
-                return
+            yield from self._climb(sequence, known)
 
-    def _quicken(self, sequence: CandidateSequence, known: dict[str, Trial], below: float) -> Generator[Proposal, Trial, bool]:
-        """Try the assignment that is predicted to be fastest, if its ratio is below; return whether no more is to be found out."""
-        if not sequence.ratios or sequence.ratios[-1] >= below:
-            return True
-        trial = yield from self._try(sequence.rungs[-1], sequence.name, known)
-        return trial.latency is not None and trial.latency.ratio <= sequence.ratios[-1] * (1.0 + TOLERANCE)
+    def _quicken(self, known: dict[str, Trial]) -> Generator[Proposal, Trial, bool]:
+        """Search for time alone while the fastest engine keeps the budget; return whether the budget decided nothing."""
+        below = self._fastest_ratio()
+        for _ in range(GUESSES):
+            if not self._is_fastest_met():
+                return False
+            guess = self._fastest(self.trials)
+            if guess is None or guess.ratios[-1] >= below or self.fingerprint(guess.rungs[-1]) in known:
+                return True
+            trial = yield from self._try(guess.rungs[-1], guess.name, known)
+            if trial.latency is not None and trial.latency.ratio <= guess.ratios[-1] * (1.0 + TOLERANCE):
+                break
+            below = min(self._fastest_ratio(), 1.0 - WORTH_TRYING)  # by now the baseline is to be beaten, too
+        return self._is_fastest_met()
+
+    def _quantized(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.low_layers and trial.failure is None]
+
+    def _is_fastest_met(self) -> bool:
+        """Return whether the fastest engine with quantized layers keeps the budget, or one that is not worth telling from it in time.
+
+        Where none was timed, whether all of them do.
+        """
+        built = self._quantized()
+        timed = [(trial.latency.ratio, trial) for trial in built if trial.latency is not None]
+        if not timed:
+            return bool(built) and all(self._keeps(trial) for trial in built)
+        as_fast = min(ratio for ratio, _ in timed) * (1.0 if self._needed is not None else 1.0 + WORTH_TRYING)
+        return any(self._keeps(trial) for ratio, trial in timed if ratio <= as_fast)
+
+    def _keeps(self, trial: Trial) -> bool:
+        """Return whether the budget is kept on the samples, and likely on all data."""
+        return self._is_met(trial) and self._fits(trial)
+
+    def _fastest_ratio(self) -> float:
+        """Return the lowest ratio of an engine with quantized layers, 0 where none was timed."""
+        return min((trial.latency.ratio for trial in self._quantized() if trial.latency is not None), default=0.0)
 
     def _climb(self, sequence: CandidateSequence, known: dict[str, Trial]) -> Generator[Proposal, Trial, None]:
         """Bisect a sequence for as long as a candidate that is still open may win, then try those around the boundary that may."""
@@ -226,8 +257,3 @@ class Search:
         accuracy = self._view(trial)
         seen = [item for other in self.trials if (item := self._view(other)) is not None]
         return accuracy is not None and shrunk_slack(accuracy, seen) >= 0.0
-
-
-def _fastest(trials: Sequence[Trial]) -> float:
-    """Return the lowest ratio among the trials, 0 where none was timed."""
-    return min((trial.latency.ratio for trial in trials if trial.latency is not None), default=0.0)

@@ -65,9 +65,10 @@ class PredictRequest:
     """The trials to fit the models to."""
 
     job: EngineJob
-    ranked: RankResult
+    ranked: RankResult | None  # None: only the assignment that is predicted to be fastest is asked for, whatever its loss
     trials: tuple[Trial, ...]
     kernels_ms: KernelTimes | None = None  # from the first call; None: this is the first
+    refined: bool = False  # whether candidates of these models were tried before, so that the trials tell where the models are wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +105,9 @@ class TrialSaid:
     """What the models say of a trial's engine."""
 
     ratio: float  # of its latency to the baseline's
-    loss: float
+    loss: float | None  # None, like all below, where no losses were known
     loss_error: float | None
-    refitted: float
+    refitted: float | None
     refitted_error: float | None
 
 
@@ -117,7 +118,7 @@ class PredictResult:
     ladders: tuple[PredictedSequence, ...]
     kernels_ms: KernelTimes
     time_model: FittedTimes
-    loss_model: LossCheck
+    loss_model: LossCheck | None  # None where no losses were known
     predicted: Mapping[str, TrialSaid]  # of each trial so far, by its fingerprint
 
 

@@ -197,3 +197,12 @@ class RankResult:
     table: FileRef  # a ``SensitivityTable``
     interactions: FileRef  # arrays (layer precisions, layer precisions), in the order of the table's rows
     rankings: Mapping[str, tuple[LayerPrecision, ...]]  # by the order's name, the cheapest first
+
+
+@dataclass(frozen=True, slots=True)
+class Analysed:
+    """What the analysis found: what every layer costs, alone and in pairs."""
+
+    ranked: RankResult
+    tests: tuple[PairTest, ...]
+    providers: tuple[str, ...]  # of ONNX Runtime, that the probes ran on

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from calibration.accuracy.verdict import Selection
-from calibration.sensitivity.records import PairTest
 from engine_builder.records.trial import Trial
 from engine_builder.stage_io.engines import EngineJob, PredictResult, VerdictResult
-from engine_builder.stage_io.measuring import RankResult
+from engine_builder.stage_io.measuring import Analysed
 from engine_builder.stage_io.offers import OffersResult
 from engine_builder.workspace.workspace import FileRef
 
@@ -28,9 +27,7 @@ class ReportRequest:
     """Everything that the pipeline gathered."""
 
     job: EngineJob
-    ranked: RankResult
-    tests: tuple[PairTest, ...]
-    providers: tuple[str, ...]  # of ONNX Runtime, that the probes ran on
+    analysed: Analysed | None  # None where the search did not need it
     trials: tuple[Trial, ...]
     finalists: tuple[Trial, ...]  # as they ship, safest first
     verdict: VerdictResult

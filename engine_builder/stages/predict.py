@@ -1,13 +1,15 @@
 """The stage ``predict``: fits the time model to the trials so far and returns sequences of candidate assignments worth bisecting.
 
-The first call, after the baseline and the one-format engine of each precision, profiles them and returns the frontier and the prefixes of
-each order; where a one-format engine is slower than the baseline, the frontier blames no layer for it yet. The second, with every trial
-known, returns the frontier of the refitted models: give-backs that did not pay and swaps at the boundary come out of it by themselves. A
-precision whose one-format engine could not be timed has no known gain, and is left out of both.
+The first call, after the baseline and the one-format engine of each precision, profiles them. Without the losses of the layers only time
+can be predicted: the assignment that is fastest is returned. With them, the frontier and the prefixes of each order are; where a
+one-format engine is slower than the baseline, the frontier blames no layer for it yet. A refined call, with trials of candidates known,
+returns the frontier of the refitted models: give-backs that did not pay and swaps at the boundary come out of it by themselves. A
+precision whose one-format engine could not be timed has no known gain, and is left out.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -27,10 +29,10 @@ from engine_builder.qdq.rules.placement import MOVING_OPS
 from engine_builder.records.assignment import fingerprint_of
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
-from engine_builder.search.loss_model import check
-from engine_builder.search.predicted_front import frontier
+from engine_builder.search.loss_model import LossModel, check
+from engine_builder.search.predicted_front import Point, frontier
 from engine_builder.search.rankings import prefixes
-from engine_builder.search.search import FRONTIER, REFINED, CandidateSequence
+from engine_builder.search.search import FASTEST, FRONTIER, REFINED, CandidateSequence
 from engine_builder.search.search_space import BASELINE, Groups
 from engine_builder.search.time_model import TensorEdge, Timed, TimeModel, fit, unblamed
 from engine_builder.stage_io.engines import FittedTimes, LossSaid, PredictedSequence, PredictRequest, PredictResult, TrialSaid
@@ -51,27 +53,18 @@ def predict(request: PredictRequest, context: StageContext) -> PredictResult:
     # Of the trials' baselines the least disturbed one: kernels are profiled apart, and a load that inflates only one side feigns overhead.
     baseline_ms = min(trial.latency.baseline_median_ms for trial in trials if trial.latency is not None)
     times = fit(baseline_ms, gains, edges, timed)
-    losses = read_loss_model(request.ranked, workspace)
-    places = [place for place, layer_precision in enumerate(losses.layer_precisions) if layer_precision in gains]
-    is_first = request.kernels_ms is None
-    points = frontier(
-        [losses.layer_precisions[place] for place in places],
-        losses.loss[places],
-        losses.interaction[np.ix_(places, places)],
-        unblamed(times, timed) if is_first else times,
-        groups,
-    )
-    tried = {frozenset(LayerPrecision(*item) for item in trial.precisions.items()) for trial in trials}
-    candidates = tuple(
-        {layer_precision.layer: layer_precision.precision for layer_precision in sorted(point.quantized)} for point in points
-    )
-    sequences = [CandidateSequence(FRONTIER if is_first else REFINED, candidates, tuple(point.ratio for point in points))]
-    if is_first:
-        sequences += [prefix_sequence(name, order, times, groups) for name, order in request.ranked.rankings.items()]
-    names = [layer.name for layer in inspection.model.layers]
-    context.progress(1.0, f"{sum(point.quantized not in tried for point in points)} new assignments on the predicted frontier")
-    checked = check(losses, trials)
-    base = backend.capabilities.baseline
+    known = times if request.refined else unblamed(times, timed)
+    ranked, losses = request.ranked, None if request.ranked is None else read_loss_model(request.ranked, workspace)
+    if ranked is None or losses is None:
+        sequences = [fastest_sequence(sorted(gains), known, groups)]
+    else:
+        sequences = [frontier_sequence(REFINED if request.refined else FRONTIER, losses, known, groups)]
+    if ranked is not None and not request.refined:
+        sequences += [prefix_sequence(name, order, times, groups) for name, order in ranked.rankings.items()]
+    names, base = [layer.name for layer in inspection.model.layers], backend.capabilities.baseline
+    context.progress(1.0, f"{_untried(sequences[0], trials)} new assignments predicted to be best")
+    checked = None if losses is None else check(losses, trials)
+    said = None if losses is None or checked is None else functools.partial(said_of, losses, checked)
     return PredictResult(
         tuple(
             PredictedSequence(
@@ -85,12 +78,55 @@ def predict(request: PredictRequest, context: StageContext) -> PredictResult:
         kernels,
         FittedTimes(times.conversion_ms * 1e6, {precision.value: spent for precision, spent in times.overhead_ms.items()}, len(timed)),
         checked,
-        {trial.fingerprint: _said(trial, times, said_of(losses, checked, trial.precisions)) for trial in trials},
+        {trial.fingerprint: _said(trial, times, None if said is None else said(trial.precisions)) for trial in trials},
     )
 
 
-def _said(trial: Trial, times: TimeModel, said: LossSaid) -> TrialSaid:
-    return TrialSaid(times.ratio(trial.precisions), said.loss, said.loss_error, said.refitted, said.refitted_error)
+def _said(trial: Trial, times: TimeModel, said: LossSaid | None) -> TrialSaid:
+    ratio = times.ratio(trial.precisions)
+    if said is None:
+        return TrialSaid(ratio, None, None, None, None)
+    return TrialSaid(ratio, said.loss, said.loss_error, said.refitted, said.refitted_error)
+
+
+def _untried(sequence: CandidateSequence, trials: Sequence[Trial]) -> int:
+    tried = {frozenset(trial.precisions.items()) for trial in trials}
+    return sum(frozenset(candidate.items()) not in tried for candidate in sequence.rungs)
+
+
+def frontier_sequence(name: str, losses: LossModel, times: TimeModel, groups: Groups) -> CandidateSequence:
+    """Return the assignments that are predicted to be best at each exchange rate between loss and latency.
+
+    Args:
+        name: The sequence's.
+        losses: What the probes found; layer precisions of which no gain is known are left out.
+        times: Predicts latency.
+        groups: Names of layers that only pay together.
+    """
+    places = [place for place, layer_precision in enumerate(losses.layer_precisions) if layer_precision in times.gain_ms]
+    chosen = [losses.layer_precisions[place] for place in places]
+    points = frontier(chosen, losses.loss[places], losses.interaction[np.ix_(places, places)], times, groups)
+    return _sequence(name, points)
+
+
+def fastest_sequence(layer_precisions: Sequence[LayerPrecision], times: TimeModel, groups: Groups) -> CandidateSequence:
+    """Return the assignment that is predicted to be fastest as the only candidate, none where that is the baseline.
+
+    Args:
+        layer_precisions: What layers may choose, of all of which a gain is known.
+        times: Predicts latency.
+        groups: Names of layers that only pay together.
+    """
+    count = len(layer_precisions)
+    points = frontier(layer_precisions, np.zeros(count), np.zeros((count, count)), times, groups)
+    return _sequence(FASTEST, points[-1:])
+
+
+def _sequence(name: str, points: Sequence[Point]) -> CandidateSequence:
+    candidates = tuple(
+        {layer_precision.layer: layer_precision.precision for layer_precision in sorted(point.quantized)} for point in points
+    )
+    return CandidateSequence(name, candidates, tuple(point.ratio for point in points))
 
 
 def gains_from(kernels: Mapping[str, Mapping[str, float]]) -> dict[LayerPrecision, float]:

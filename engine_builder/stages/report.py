@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from calibration.accuracy.metrics import OutputKind
 from calibration.codec import value_from_json
@@ -22,7 +21,7 @@ from engine_builder.engines.factory import kept_timing_cache
 from engine_builder.errors import BuildError
 from engine_builder.interchange.triton_onnx import onnx_repository
 from engine_builder.interchange.triton_plan import plan_repository
-from engine_builder.profiling.predictions import predictions
+from engine_builder.profiling.predictions import predictions, read_loss_model
 from engine_builder.qdq.exactness import engine_exact_on
 from engine_builder.records.assignment import PrecisionAssignment
 from engine_builder.records.calibrated import read_corrections, read_ranges
@@ -43,7 +42,7 @@ from engine_builder.reporting.body.job_result import (
     reported_verdict,
     result_json,
 )
-from engine_builder.reporting.body.layer_facts import dependency_map, measured_pairs, reported_layers
+from engine_builder.reporting.body.layer_facts import DependencyMap, dependency_map, measured_pairs, reported_layers
 from engine_builder.reporting.body.report_body import DataFacts, ReportBody, body_json
 from engine_builder.reporting.body.search_facts import FinalTiming, ProbeSummary
 from engine_builder.reporting.float_only import float_only, float_only_note
@@ -51,7 +50,8 @@ from engine_builder.reporting.objective_reason import objective_reason
 from engine_builder.reporting.offers.reported import reported_offers
 from engine_builder.reporting.offers.words import nearest_in_words
 from engine_builder.reporting.page import render
-from engine_builder.reporting.reason import reason
+from engine_builder.reporting.reason import reason, why_not_analysed
+from engine_builder.search.loss_model import LossModel
 from engine_builder.search.measured_front import pareto_front
 from engine_builder.search.search_space import BASELINE
 from engine_builder.stage_io.engines import VerdictResult
@@ -99,19 +99,19 @@ class _Given:
     inspection: Inspection
     ranges: RangeTable
     repairs: tuple[Correction, ...]  # that were tried
-    table: SensitivityTable
-    pairs: Mapping[str, NDArray[np.generic]]  # arrays of each pair of layer precisions, as ``profiling.predictions.loss_model`` takes them
+    table: SensitivityTable  # without rows where the search needed no losses
+    losses: LossModel | None  # None there
 
 
 def _read(request: ReportRequest, workspace: Workspace) -> _Given:
-    calibrated, ranked = request.job.calibrated, request.ranked
+    calibrated, analysed = request.job.calibrated, request.analysed
     return _Given(
         request,
         workspace.read_value(Inspection, request.job.inspection),
         read_ranges(calibrated, workspace),
         read_corrections(calibrated, workspace).tried,
-        workspace.read_value(SensitivityTable, ranked.table),
-        workspace.read_arrays(ranked.interactions),
+        SensitivityTable((), 0, 0, 0.0, ()) if analysed is None else workspace.read_value(SensitivityTable, analysed.ranked.table),
+        None if analysed is None else read_loss_model(analysed.ranked, workspace),
     )
 
 
@@ -128,6 +128,7 @@ def _body(
         context: Its workspace holds what the builder said of layers.
     """
     found, table, workspace = given.inspection, given.table, context.workspace
+    analysed, search = given.asked.analysed, given.asked.search
     capabilities = backend_for(given.asked.job.config.target, given.asked.job.config.gpu, table=targets_of(context)).capabilities
     stay_float = float_only(found.model.layers, given.ranges)
     shown = chosen or next((trial for trial in given.asked.trials if trial.reached is not None and trial.low_layers), None)
@@ -142,21 +143,24 @@ def _body(
         baseline_reached=_reached(found.baseline.achieved, workspace),
         repairs=(*given.repairs, *_bias_corrections(chosen, given.asked.trials)),
         traces=table.traces,
-        dependencies=measured_pairs(given.asked.tests),
-        dependency_map=dependency_map(table, np.asarray(given.pairs["interaction"], dtype=np.float64), assignment),
+        dependencies=() if analysed is None else measured_pairs(analysed.tests),
+        dependency_map=DependencyMap((), ()) if given.losses is None else dependency_map(table, given.losses.interaction, assignment),
         reached=reached,
         reached_in=None if shown is None or reached is None else shown.index,
-        orders=given.asked.ranked.rankings,
+        orders={} if analysed is None else analysed.ranked.rankings,
         chosen=None if chosen is None else chosen.fingerprint,
         trials=given.asked.trials,
         front=tuple(trial.fingerprint for trial in pareto_front(given.asked.trials)),
-        search=given.asked.search,
+        search=search,
         forecasts=given.asked.forecasts,
-        predictions=predictions(given.asked.trials, table, given.pairs, given.asked.forecasts),
+        predictions=predictions(given.asked.trials, given.losses, given.asked.forecasts),
         finalists=given.asked.verdict.judged,
         final_timing=FinalTiming(given.asked.verdict.latency_ms, given.asked.verdict.spread),
-        probes=ProbeSummary(table.samples, table.hessian_samples, len(table.rows), table.plain_forwards, given.asked.providers),
+        probes=ProbeSummary(
+            table.samples, table.hessian_samples, len(table.rows), table.plain_forwards, () if analysed is None else analysed.providers
+        ),
         kernel_times=capabilities.kernel_times,
+        not_analysed=why_not_analysed(search.ended) if analysed is None else None,
     )
 
 
@@ -226,7 +230,10 @@ def _reason(given: _Given, chosen: Trial | None, offers: ReportedOffers, objecti
     if objective is not None:
         return objective_reason(objective, asked.trials, asked.verdict, offers.engines, is_predicted=is_predicted)
     confidence, ended = asked.job.config.accuracy.confidence, asked.search.ended
-    why = reason(asked.trials, asked.finalists, asked.verdict, given.table, confidence=confidence, ended=ended)
+    can_quantize = any(asked.job.calibrated.eligible.values())
+    why = reason(
+        asked.trials, asked.finalists, asked.verdict, given.table.rows, can_quantize=can_quantize, confidence=confidence, ended=ended
+    )
     had = nearest_in_words(offers.engines, is_predicted=is_predicted) if chosen is None else ""
     return f"{why} {had}".strip()
 

@@ -22,7 +22,8 @@ from calibration.errors import (
 from engine_builder.backends.registry import opens_gpu
 from engine_builder.backends.target_checks import check_config, with_metric_model
 from engine_builder.config.config import Config
-from engine_builder.pipeline.optimize import PIPELINE_VERSION, JobRequest, Observer, optimize
+from engine_builder.pipeline.observer import Observer
+from engine_builder.pipeline.optimize import PIPELINE_VERSION, JobRequest, optimize
 from engine_builder.pipeline.stage import RunStage
 from engine_builder.pipeline.stage_table import KEPT_STAGES
 from engine_builder.records.assignment import FINGERPRINT_LENGTH

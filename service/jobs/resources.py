@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from engine_builder.pipeline import optimize as real
-from engine_builder.pipeline.optimize import JobRequest, Observer
+from engine_builder.pipeline.observer import Observer
+from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.pipeline.stage import RunStage
 from engine_builder.stage_io.outcome import JobOutcome
 from service.errors import DataFolderInUseError

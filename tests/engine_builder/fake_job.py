@@ -20,6 +20,7 @@ from engine_builder.pipeline.stage import RunStage
 from engine_builder.pipeline.stage_table import TABLE
 from engine_builder.records.trial import Trial
 from engine_builder.search.loss_model import LossCheck
+from engine_builder.search.search import FASTEST, FRONTIER, REFINED, CandidateSequence
 from engine_builder.stage_io.engines import (
     BaselineRequest,
     BaselineResult,
@@ -93,6 +94,7 @@ class FakeStages:
     world: FakeWorld
     failure: Failure = never
     decided: Decided | None = None
+    seconds: float = STAGE_SECONDS
     calls: list[Call] = dataclasses.field(default_factory=list)
 
     def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> Mapping[str, object]:
@@ -103,7 +105,7 @@ class FakeStages:
         self.calls.append(Call(name, stage, asked, span))
         if (error := self.failure(stage, asked)) is not None:
             raise error
-        answer = {"result": json_from_value(getattr(self, stage)(name, asked)), "seconds": STAGE_SECONDS}
+        answer = {"result": json_from_value(getattr(self, stage)(name, asked)), "seconds": self.seconds}
         return as_object(json.loads(json.dumps(answer)))
 
     def inspect(self, name: str, request: InspectRequest) -> InspectResult:
@@ -151,7 +153,10 @@ class FakeStages:
         return dataclasses.replace(trial, fingerprint=name.removeprefix("trial/"))
 
     def predict(self, name: str, request: PredictRequest) -> PredictResult:
-        tried = self.world.sequence(name="frontier" if name == "predict/search" else "refine")
+        if request.ranked is None:
+            tried = CandidateSequence(FASTEST, (self.world.all_quantized,), (self.world.ratio(self.world.layers),))
+        else:
+            tried = self.world.sequence(name=REFINED if request.refined else FRONTIER)
         names = tuple(self.world.fingerprint(candidate) for candidate in tried.rungs)
         sequence = PredictedSequence(tried.name, tried.rungs, tried.ratios, names)
         return PredictResult((sequence,), KERNELS_MS, FittedTimes(1.0, {}, len(request.trials)), LossCheck(1.0, 0, 0, 0.0), {})

@@ -26,7 +26,7 @@ from engine_builder.records.inspection import Baseline, Calls, Inspection, Model
 from engine_builder.records.probed_outputs import ProbedOutputs
 from engine_builder.records.trial import Trial
 from engine_builder.stage_io.engines import EngineJob, PredictResult, VerdictResult
-from engine_builder.stage_io.measuring import RankResult
+from engine_builder.stage_io.measuring import Analysed, RankResult
 from engine_builder.stage_io.outcome import ReportRequest, SearchSummary
 from engine_builder.stages.report import report
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
@@ -145,6 +145,7 @@ class Desk:
         repairs: Sequence[Correction] = (),
         forecasts: Sequence[PredictResult] = (),
         target: Mapping[str, str] | None = None,
+        is_analysed: bool = True,
     ) -> dict[str, object]:
         loss = [10.0 ** -(index + 2) for index in range(len(names))]
         rows = tuple(Sensitivity(name, Precision.INT8, value, value / 10, None, None) for name, value in zip(names, loss, strict=True))
@@ -174,11 +175,11 @@ class Desk:
         )
         table = write("table.json", SensitivityTable(rows, 60, 32, 4.0, tuple(traces)))
         decided = value_from_json(VerdictResult, judgement)
+        tests = (PairTest(first, second, 0.001, 0.0001, 60), PairTest(first, second, -0.5, 0.1, 60))
+        analysed = Analysed(RankResult(table, pairs, {"loss": (first, second)}), tests, ("CPUExecutionProvider",))
         request = ReportRequest(
             job=job,
-            ranked=RankResult(table, pairs, {"loss": (first, second)}),
-            tests=(PairTest(first, second, 0.001, 0.0001, 60), PairTest(first, second, -0.5, 0.1, 60)),
-            providers=("CPUExecutionProvider",),
+            analysed=analysed if is_analysed else None,
             trials=tuple(trials),
             finalists=tuple((trials if decided.judged else ()) if finalists is None else finalists),
             verdict=decided,

@@ -68,6 +68,7 @@ class ReportBody:
     final_timing: FinalTiming
     probes: ProbeSummary
     kernel_times: Source  # of ``forecasts[].kernels_ms``
+    not_analysed: str | None = None  # why no sensitivities and dependencies were measured; None where they were
 
 
 def body_json(body: ReportBody) -> dict[str, object]:

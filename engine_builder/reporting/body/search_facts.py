@@ -15,9 +15,9 @@ class Prediction:
 
     index: int
     fingerprint: str
-    loss: float
+    loss: float | None  # None where nothing was probed
     loss_error: float | None  # standard error; None where it is not known
-    refitted: float  # ``loss``, refitted to the trials
+    refitted: float | None  # ``loss``, refitted to the trials
     refitted_error: float | None
     ratio: float | None  # latency / the baseline's; None of a trial that no prediction proposed
 

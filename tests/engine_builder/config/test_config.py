@@ -52,6 +52,7 @@ FULL = {
     "shapes": {"tokens": {"min": [1, 1], "opt": [8, 64], "max": [32, 256]}},
     "state": {"hn": "h0"},
     "batch_size": 8,
+    "analysis": "full",
     "search": {"max_trials": 20, "max_seconds": 600.0, "orders": ["loss", "hessian"], "seed": 7},
     "calibration": {"method": "percentile", "samples": 256, "repair": False, "second_order": ["int8"]},
     "builder": {

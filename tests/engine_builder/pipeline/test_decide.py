@@ -11,7 +11,7 @@ from calibration.accuracy.verdict import Budget
 from engine_builder.errors import EngineError
 from engine_builder.pipeline.decide import largest_ratio
 from engine_builder.pipeline.judge_finalists import TIMED_FINALISTS
-from engine_builder.pipeline.shown_trials import best_index, public_trial
+from engine_builder.pipeline.observer import best_index, public_trial
 from engine_builder.stage_io.engines import FinalLatency, VerdictRequest, VerdictResult
 from engine_builder.stage_io.offers import OfferedEngine, OffersRequest, OffersResult
 from engine_builder.timing import RelativeLatency

@@ -7,7 +7,7 @@ import dataclasses
 from calibration.accuracy.metrics import BudgetKey
 from calibration.codec import json_from_value
 from engine_builder.errors import EngineError
-from engine_builder.pipeline.offer_front import SHARE_OF_JOB
+from engine_builder.pipeline.offer_front import LEAST_SECONDS, SHARE_OF_JOB
 from engine_builder.search.measured_front import MAX_OFFERED
 from engine_builder.stage_io.engines import VerdictRequest, VerdictResult
 from engine_builder.stage_io.offers import OffersRequest, OffersResult
@@ -35,8 +35,18 @@ def test_building_them_may_take_a_small_share_of_the_job() -> None:
     stages = FakeStages(HALFWAY)
     run(stages)
     before = len(stages.calls) - 2  # the offers and the report
-    assert offered(stages).seconds == SHARE_OF_JOB * STAGE_SECONDS * before
     assert SHARE_OF_JOB <= 0.1
+    assert offered(stages).seconds == max(SHARE_OF_JOB * STAGE_SECONDS * before, LEAST_SECONDS)
+
+
+def test_in_a_long_job_the_share_counts_in_a_short_one_the_least() -> None:
+    def seconds(stage_seconds: float) -> float:
+        stages = FakeStages(HALFWAY, seconds=stage_seconds)
+        run(stages)
+        return offered(stages).seconds
+
+    assert seconds(0.001) == LEAST_SECONDS
+    assert seconds(1000.0) > LEAST_SECONDS
 
 
 def test_a_finalist_is_offered_as_it_ships_with_its_final_timing() -> None:

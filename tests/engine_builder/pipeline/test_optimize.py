@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from calibration.accuracy.verdict import Selection
 from calibration.number_formats.precision import Precision
 from engine_builder.errors import StageCrashedError
-from engine_builder.pipeline.optimize import MAX_PROBE_SAMPLES, optimize, probe_shares
-from engine_builder.pipeline.shown_trials import best_index, public_trial
+from engine_builder.pipeline.analysis import MAX_PROBE_SAMPLES, probe_shares
+from engine_builder.pipeline.observer import best_index, public_trial
+from engine_builder.pipeline.optimize import optimize
 from engine_builder.pipeline.stage_table import STAGES
 from engine_builder.records.trial import Accuracy, Trial, failed_trial
 from engine_builder.stage_io.engines import PredictRequest, TrialRequest, VerdictRequest
@@ -44,16 +45,36 @@ from tests.engine_builder.fake_job import (
 from tests.engine_builder.search.fake_world import FakeWorld, rising
 
 LOSSLESS = FakeWorld((0.0,) * 16)
-SHOWN = ("inspect", "ranges", "sensitivity", "dependency", "search", "refine", "report")
+SHOWN = ("inspect", "ranges", "search", "sensitivity", "dependency", "search", "refine", "report")
 
 
 def test_every_stage_runs_in_its_order() -> None:
     stages = FakeStages(HALFWAY)
     run(stages)
     kinds = [stage for stage, _ in itertools.groupby(stage for stage in (call.stage for call in stages.calls))]
-    measuring = ["inspect", "ranges", "correct", "sensitivity", "hessian", "interactions", "rank"]
-    assert kinds == [*measuring, "trial", "predict", "trial", "predict", "verdict", "offers", "report"]
+    analysis = ["sensitivity", "hessian", "interactions", "rank"]
+    searching = ["trial", *analysis, "predict", "trial", "predict"]
+    assert kinds == ["inspect", "ranges", "correct", *searching, "verdict", "offers", "report"]
     assert set(kinds) == set(STAGES) - {"baseline", "rebuild", "confidence"}  # of targets that build one, and of users who ask for it
+
+
+def test_where_the_fastest_engine_keeps_the_budget_no_layer_is_probed() -> None:
+    stages = FakeStages(LOSSLESS)
+    _, watcher = run(stages)
+    assert [call.stage for call in stages.calls] == [
+        "inspect", "ranges", "correct", "trial", "trial", "predict", "verdict", "offers", "report",
+    ]  # fmt: skip
+    assert [request.ranked for request in stages.requests(PredictRequest)] == [None]
+    assert stages.reported.analysed is None
+    assert "sensitivity" not in [stage for stage, _ in watcher.stages]
+
+
+def test_who_asks_for_a_full_analysis_gets_one_before_anything_is_tried() -> None:
+    stages = FakeStages(LOSSLESS)
+    run(stages, asked(analysis="full"))
+    kinds = [stage for stage, _ in itertools.groupby(call.stage for call in stages.calls)]
+    assert kinds[3:8] == ["sensitivity", "hessian", "interactions", "rank", "trial"]
+    assert stages.reported.analysed is not None
 
 
 def test_without_corrections_there_is_no_stage_for_them() -> None:
@@ -162,7 +183,8 @@ def test_the_report_is_told_what_every_probe_ran_on() -> None:
 
     stages = Mixed(HALFWAY)
     run(stages)
-    assert stages.reported.providers == ("CPUExecutionProvider", "CUDAExecutionProvider")
+    assert stages.reported.analysed is not None
+    assert stages.reported.analysed.providers == ("CPUExecutionProvider", "CUDAExecutionProvider")
 
 
 def test_after_the_inspection_the_model_is_the_baseline() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.records import Sensitivity, SensitivityTable
-from engine_builder.profiling.predictions import predictions
+from engine_builder.profiling.predictions import loss_model, predictions
 from engine_builder.records.trial import Trial, failed_trial
 from engine_builder.search.loss_model import LossCheck
 from engine_builder.stage_io.engines import FittedTimes, PredictedSequence, PredictResult
@@ -21,6 +21,7 @@ def table_of(*layer_precisions: tuple[str, Precision, float]) -> SensitivityTabl
 TABLE = table_of(("a", INT8, 0.1), ("b", INT8, 0.2), ("b", INT4, 0.7))
 PAIRS = np.array([[0.0, 0.03, 0.05], [0.03, 0.0, 0.0], [0.05, 0.0, 0.0]])
 ARRAYS = {"interaction": PAIRS, "error": np.zeros((3, 3)), "loss_covariance": np.zeros((3, 3))}
+LOSSES = loss_model(TABLE, ARRAYS)
 SEQUENCE = PredictedSequence("loss", ({}, {"a": INT8}), (0.9, 0.8), ("f0", "f1"))
 PREDICTION = PredictResult((SEQUENCE,), {}, FittedTimes(0.0, {}, 0), LossCheck(1.0, 0, 0, 0.0), {})
 
@@ -28,7 +29,7 @@ PREDICTION = PredictResult((SEQUENCE,), {}, FittedTimes(0.0, {}, 0), LossCheck(1
 def test_the_predicted_loss_is_of_second_order_in_the_precisions_of_the_trial() -> None:
     trials = [failed_trial(0, "f0", {}, "baseline", "")]
     trials += [failed_trial(1, "f1", {"a": INT8, "b": INT8}, "loss", ""), failed_trial(2, "f2", {"a": INT8, "b": INT4}, "loss", "")]
-    assert [item.loss for item in predictions(trials, TABLE, ARRAYS, [])] == pytest.approx([0.0, 0.33, 0.85])
+    assert [item.loss for item in predictions(trials, LOSSES, [])] == pytest.approx([0.0, 0.33, 0.85])
 
 
 def measured(index: int, quantized: dict[str, Precision], loss: float) -> Trial:
@@ -38,7 +39,7 @@ def measured(index: int, quantized: dict[str, Precision], loss: float) -> Trial:
 def test_predictions_are_refitted_to_the_measured_losses_each_with_an_error_bar() -> None:
     errors = {"interaction": PAIRS, "error": np.full((3, 3), 0.04), "loss_covariance": np.full((3, 3), 0.03**2)}
     trials = [measured(0, {}, 0.0), *(measured(index, {"a": INT8, "b": INT8}, 0.66) for index in range(1, 4))]
-    said = predictions(trials, TABLE, errors, [])[1]
+    said = predictions(trials, loss_model(TABLE, errors), [])[1]
     assert said.loss == pytest.approx(0.33)
     assert said.loss_error == pytest.approx(((2 * 0.03 * 0.33 / 0.3) ** 2 + 0.04**2) ** 0.5)
     assert said.refitted == pytest.approx(0.33 * 2.0**0.5)  # three trials of twice the loss, against as much trust in the model
@@ -49,10 +50,15 @@ def test_predictions_are_refitted_to_the_measured_losses_each_with_an_error_bar(
 
 def test_an_error_that_is_not_known_is_none() -> None:
     unknown = {**ARRAYS, "error": np.full((3, 3), np.inf)}
-    said = predictions([failed_trial(0, "f0", {"a": INT8, "b": INT8}, "loss", "")], TABLE, unknown, [])[0]
+    said = predictions([failed_trial(0, "f0", {"a": INT8, "b": INT8}, "loss", "")], loss_model(TABLE, unknown), [])[0]
     assert (said.loss_error, said.refitted_error) == (None, None)
 
 
 def test_the_predicted_latency_is_that_of_the_candidate_that_was_tried() -> None:
     trials = [failed_trial(0, "f1", {"a": INT8}, "loss", ""), failed_trial(1, "f1", {"a": INT8}, "all_low", "")]
-    assert [item.ratio for item in predictions(trials, TABLE, ARRAYS, [PREDICTION])] == [0.8, None]
+    assert [item.ratio for item in predictions(trials, LOSSES, [PREDICTION])] == [0.8, None]
+
+
+def test_without_probes_the_latency_alone_is_predicted() -> None:
+    said = predictions([failed_trial(0, "f1", {"a": INT8}, "loss", "")], None, [PREDICTION])[0]
+    assert (said.loss, said.loss_error, said.refitted, said.refitted_error, said.ratio) == (None, None, None, None, 0.8)

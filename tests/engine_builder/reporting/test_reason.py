@@ -33,7 +33,7 @@ def reason_of(
     """Return the reason; the finalists are all trials where any was judged."""
     decided = value_from_json(VerdictResult, judgement)
     asked = (trials if decided.judged else ()) if finalists is None else finalists
-    return reason(trials, asked, decided, table, confidence=confidence, ended="nothing left to try")
+    return reason(trials, asked, decided, table.rows, can_quantize=bool(table.rows), confidence=confidence, ended="nothing left to try")
 
 
 def test_the_reason_for_an_improvement() -> None:

@@ -74,16 +74,22 @@ class CategoricalWorld:
     def sequences(self, trials: Sequence[Trial]) -> Iterator[CandidateSequence]:
         """Yield the frontier of the model fitted to the trials, from the gains of the precisions that were timed."""
         for name in ("frontier", "refine"):
-            timed = [Timed(trial.precisions, trial.latency.ratio) for trial in trials if trial.latency is not None]
-            known = {precision for trial in timed for precision in trial.quantized.values()}
-            places = [place for place, layer_precision in enumerate(self.layer_precisions) if layer_precision.precision in known]
-            chosen = [self.layer_precisions[place] for place in places]
-            times = fit(1.0, {layer_precision: self.times.gain_ms[layer_precision] for layer_precision in chosen}, self.times.edges, timed)
-            points = frontier(chosen, self.drop[places], np.zeros((len(places),) * 2), times)
-            candidates = tuple(
-                {layer_precision.layer: layer_precision.precision for layer_precision in point.quantized} for point in points
-            )
-            yield CandidateSequence(name, candidates, tuple(point.ratio for point in points))
+            yield self._predicted(trials, name, self.drop)
+
+    def fastest(self, trials: Sequence[Trial]) -> CandidateSequence:
+        """Return the assignment that the same model predicts to be fastest, whatever its loss."""
+        found = self._predicted(trials, "fastest", np.zeros_like(self.drop))
+        return CandidateSequence(found.name, found.rungs[-1:], found.ratios[-1:])
+
+    def _predicted(self, trials: Sequence[Trial], name: str, drop: NDArray[np.float64]) -> CandidateSequence:
+        timed = [Timed(trial.precisions, trial.latency.ratio) for trial in trials if trial.latency is not None]
+        known = {precision for trial in timed for precision in trial.quantized.values()}
+        places = [place for place, layer_precision in enumerate(self.layer_precisions) if layer_precision.precision in known]
+        chosen = [self.layer_precisions[place] for place in places]
+        times = fit(1.0, {layer_precision: self.times.gain_ms[layer_precision] for layer_precision in chosen}, self.times.edges, timed)
+        points = frontier(chosen, drop[places], np.zeros((len(places),) * 2), times)
+        candidates = tuple({layer_precision.layer: layer_precision.precision for layer_precision in point.quantized} for point in points)
+        return CandidateSequence(name, candidates, tuple(point.ratio for point in points))
 
     def search(self) -> Search:
         return Search(
@@ -94,6 +100,7 @@ class CategoricalWorld:
             max_seconds=None,
             seconds=lambda: 0.0,
             view=lambda trials: lambda trial: trial.on_search,
+            fastest=self.fastest,
         )
 
     def run(self) -> tuple[Trial, ...]:

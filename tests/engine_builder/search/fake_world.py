@@ -108,9 +108,10 @@ class FakeWorld:
         sequences: Sequence[CandidateSequence] | None = None,
         without_residual_adds: QuantizedLayers | None = None,
         largest_ratio: Callable[[float], float] | None = None,
+        guesses: Sequence[CandidateSequence] = (),
         **limits: float | None,
     ) -> Search:
-        made = [self.sequence()] if sequences is None else sequences
+        made, guessed = [self.sequence()] if sequences is None else sequences, iter(guesses)
         search = Search(
             {"all_low": self.all_quantized},
             lambda trials: iter(made),
@@ -121,6 +122,7 @@ class FakeWorld:
             view=lambda trials: lambda trial: trial.on_search,
             without_residual_adds=without_residual_adds,
             largest_ratio=largest_ratio,
+            fastest=lambda trials: next(guessed, None),
         )
         return search
 

@@ -78,54 +78,6 @@ def test_the_candidates_around_the_boundary_are_tried() -> None:
     assert {7, 8, 9, 10} <= lengths
 
 
-def test_a_lossless_model_ends_after_two_trials() -> None:
-    search = LOSSLESS.search()
-    assert orders(run(LOSSLESS, search)) == ["baseline", "all_low"]
-    assert search.ended == "nothing left to try"
-
-
-def test_a_lossless_model_tries_what_is_predicted_to_be_faster_still() -> None:
-    slow_layer = dataclasses.replace(LOSSLESS, gains=(*(0.04,) * 15, -0.1))
-    trials = run(slow_layer, slow_layer.search([slow_layer.sequence(name="frontier")]))
-    assert orders(trials) == ["baseline", "all_low", "frontier"]
-    assert fastest_met(trials).low_layers == 15
-
-
-def test_a_lossless_model_leaves_out_a_layer_that_is_predicted_to_cost_a_little() -> None:
-    idle_layer = dataclasses.replace(LOSSLESS, gains=(*(0.04,) * 15, -0.005))
-    trials = run(idle_layer, idle_layer.search([idle_layer.sequence(name="frontier")]))
-    assert orders(trials) == ["baseline", "all_low", "frontier"]
-    assert fastest_met(trials).low_layers == 15
-
-
-def mispredicted(world: FakeWorld, name: str, quantized: list[str], ratio: float) -> CandidateSequence:
-    """Return a candidate sequence of one candidate whose latency is predicted wrongly."""
-    return CandidateSequence(name, (world.quantized(quantized),), (ratio,))
-
-
-def test_a_lossless_model_that_is_slow_quantized_gets_a_second_guess_where_the_first_was_wrong() -> None:
-    slow_convs = dataclasses.replace(LOSSLESS, gains=(*(0.02,) * 8, *(-0.1,) * 8))
-    names = list(slow_convs.layers)
-    first, second = mispredicted(slow_convs, "frontier", names[:12], 0.8), mispredicted(slow_convs, "refine", names[:8], 0.85)
-    trials = run(slow_convs, slow_convs.search([first, slow_convs.sequence(), second]))
-    assert orders(trials) == ["baseline", "all_low", "frontier", "refine"]
-    assert fastest_met(trials).low_layers == 8
-
-
-def test_a_second_guess_that_does_not_beat_the_baseline_is_not_tried() -> None:
-    slow_convs = dataclasses.replace(LOSSLESS, gains=(-0.1,) * 16)
-    names = list(slow_convs.layers)
-    first, second = mispredicted(slow_convs, "frontier", names[:12], 0.8), mispredicted(slow_convs, "refine", names[:8], 0.98)
-    assert orders(run(slow_convs, slow_convs.search([first, second]))) == ["baseline", "all_low", "frontier"]
-
-
-def test_a_lossless_model_ends_where_its_fastest_engine_came_out_as_predicted() -> None:
-    slow_layer = dataclasses.replace(LOSSLESS, gains=(*(0.04,) * 15, -0.1))
-    second = mispredicted(slow_layer, "refine", list(slow_layer.layers[:3]), 0.1)
-    trials = run(slow_layer, slow_layer.search([slow_layer.sequence(name="frontier"), second]))
-    assert orders(trials) == ["baseline", "all_low", "frontier"]
-
-
 def test_a_hopeless_model_ends_with_the_baseline_after_about_log2_trials() -> None:
     trials = run(HOPELESS, HOPELESS.search())
     assert fastest_met(trials).low_layers == 0

@@ -185,15 +185,15 @@ def test_a_later_prediction_takes_the_kernel_times_of_the_first_and_gives_the_fr
     job: Predicting,
 ) -> None:
     request, context = job
-    found = predict(replace(request, kernels_ms=KERNELS), context)
+    found = predict(replace(request, kernels_ms=KERNELS, refined=True), context)
     assert list(sequences_of(found)) == ["refine"]
     assert found.kernels_ms == KERNELS
-    assert found == predict(replace(request, kernels_ms=KERNELS), context)
+    assert found == predict(replace(request, kernels_ms=KERNELS, refined=True), context)
 
 
 def test_what_was_timed_is_predicted_as_it_was(job: Predicting) -> None:
     request, context = job
-    found = predict(replace(request, kernels_ms=KERNELS), context)
+    found = predict(replace(request, kernels_ms=KERNELS, refined=True), context)
     predicted = found.predicted
     assert predicted["f0"] == TrialSaid(1.0, 0.0, 0.0, 0.0, 0.0)
     assert predicted["f1"].ratio == pytest.approx(0.5)
@@ -219,7 +219,7 @@ def both(job: Predicting) -> Predicting:
     )
     order = tuple(LayerPrecision(layer, kind) for kind in reversed(kinds) for layer in reversed(LAYERS))
     kernels = {layer: {"baseline": 0.2, "int8": 0.1, "fp8": 0.1 if "Conv" in layer else 0.15} for layer in LAYERS}
-    return replace(request, ranked=ranked("both", rows, order, context), kernels_ms=kernels), context
+    return replace(request, ranked=ranked("both", rows, order, context), kernels_ms=kernels, refined=True), context
 
 
 ALL_FP8 = trial(2, LAYERS, 0.6, "all_fp8", Precision.FP8)
@@ -243,7 +243,7 @@ def test_the_loss_model_is_checked_against_the_trials(both: Predicting) -> None:
     request, context = both
     trials = [dataclasses.replace(item, loss=loss) for item, loss in zip((*TRIALS, ALL_FP8), (0.0, 2.222, 0.2222), strict=True)]
     found = predict(replace(request, trials=tuple(trials)), context)
-    assert dataclasses.astuple(found.loss_model) == (pytest.approx(2.0**0.4), 2, 0, pytest.approx(0.6 * np.log(2.0)))
+    assert (found.loss_model and dataclasses.astuple(found.loss_model)) == (pytest.approx(2.0**0.4), 2, 0, pytest.approx(0.6 * np.log(2.0)))
 
 
 def test_in_a_prefix_a_layer_precision_replaces_another_of_its_layer_only_where_it_is_faster(both: Predicting) -> None:
@@ -251,6 +251,7 @@ def test_in_a_prefix_a_layer_precision_replaces_another_of_its_layer_only_where_
     request, context = both
     kernels = request.kernels_ms
     assert kernels is not None
+    assert request.ranked is not None
     found = predict(replace(request, trials=(*TRIALS, ALL_FP8)), context)
     assert found.kernels_ms == kernels
     times = TimeModel(1.0, gains_from(kernels), (), 0.0, {})

@@ -28,6 +28,7 @@ from tests.engine_builder.report_desk import (
     verdict,
 )
 from tests.engine_builder.reporting.page_reader import Page
+from tests.engine_builder.search.fake_world import FakeWorld
 
 
 def test_the_timing_cache_is_shipped_where_one_was_kept(desk: Desk) -> None:
@@ -128,3 +129,22 @@ def test_hostile_names_and_messages_are_escaped_everywhere(desk: Desk) -> None:
     page = Page(desk.read(desk.report(trials, kept, names=names, notes=(HOSTILE,)), "report.html"))
     assert "script" not in page.tags
     assert page.text.count("<script>") >= 4 + 2 + 2 + 1 + 1 + 1  # layers, dependencies, trial, note, processor, config
+
+
+def test_a_job_without_an_analysis_says_why_and_draws_what_it_has(desk: Desk) -> None:
+    trials = trials_of(0, 4)
+    found = desk.report(trials, improved(trials[1], verdict(0)), is_analysed=False)
+    body = json.loads(desk.read(found, "report.json"))
+    assert body["not_analysed"].startswith("Sensitivities and dependencies were not measured: the accuracy budget stood in")
+    assert [layer["loss"] for layer in body["layers"]] == [None] * len(body["layers"])
+    assert (body["orders"], body["dependencies"], body["traces"]) == ({}, [], [])
+    assert {guess["loss"] for guess in body["predictions"]} == {None}
+    page = desk.read(found, "report.html")
+    assert "analysis: full" in page
+    assert "NaN" not in page
+
+
+def test_a_job_that_reached_a_limit_before_its_analysis_names_no_layers(desk: Desk) -> None:
+    trials = trials_of(0, 4, world=FakeWorld((0.1,) * 4))
+    found = desk.report(trials, KEPT, is_analysed=False)
+    assert str(result_of(found)["reason"]).split(".")[0] == "The only low-precision engine tried missed the accuracy budget"

@@ -18,7 +18,8 @@ from calibration.codec import value_from_json
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidModelError
 from engine_builder.config.config import Config
 from engine_builder.errors import StageCrashedError
-from engine_builder.pipeline.optimize import JobRequest, Observer
+from engine_builder.pipeline.observer import Observer
+from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.pipeline.stage import RunStage
 from engine_builder.stage_io.outcome import JobOutcome
 from engine_builder.workspace.workspace import FileRef

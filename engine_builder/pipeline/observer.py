@@ -1,11 +1,29 @@
-"""The trials as whoever watches a job sees them, while it runs."""
+"""How a job is watched while it runs: what whoever watches is told, and the form in which trials are shown."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
+from calibration.accuracy.kinds.part import JudgedOutput
 from engine_builder.records.trial import Trial
 from engine_builder.search.measured_front import fast_enough, pareto_front
+
+
+class Observer(Protocol):
+    """Is shown how the job goes. Called again with the same values on a replay, so every call must be idempotent."""
+
+    def entered(self, stage: str, progress: float) -> None:
+        """Told that a part of the job begins: inspect, ranges, sensitivity, dependency, search, refine or report."""
+
+    def judging(self, outputs: Sequence[JudgedOutput]) -> None:
+        """Told how each compared output is taken, and why, before anything is probed."""
+
+    def noted(self, text: str) -> None:
+        """Told what the user should know before the job goes on; the report has it among its notes."""
+
+    def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
+        """Told all trials so far, in the form of the HTTP contract, and the index of the best."""
 
 
 def public_trial(trial: Trial, largest_ratio: float | None = None) -> dict[str, object]:

@@ -1,0 +1,105 @@
+"""The analysis: what every layer costs alone and in pairs, measured by probes of the float model when it is first asked for.
+
+A search that the accuracy budget does not bind never asks. Part of the pipeline and like it deterministic: it asks for stages and handles
+their requests and results.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine_builder.backends.base import Capabilities
+from engine_builder.backends.job_precisions import low_precisions
+from engine_builder.evaluation.loss_budget import allowed_loss
+from engine_builder.pipeline import stage_table as table
+from engine_builder.pipeline.observer import Observer
+from engine_builder.pipeline.progress import Progress
+from engine_builder.pipeline.stage import RunStage, Stage, run
+from engine_builder.stage_io.engines import EngineJob
+from engine_builder.stage_io.measuring import Analysed, HessianRequest, InspectResult, InteractionsRequest, RankRequest, SensitivityRequest
+
+MAX_PROBE_SAMPLES = 256
+CHUNK_SECONDS = 20.0  # of one sensitivity stage
+SHARE_OF_FORWARD = 0.7  # cost of one probe, in forward passes of the whole model
+SHARE_OF_PROGRESS = 0.4  # of what is left when the analysis begins
+
+
+class Analysis:
+    """Runs the stages of the analysis once, when somebody needs what they find. Not thread-safe."""
+
+    def __init__(
+        self,
+        job: EngineJob,
+        capabilities: Capabilities,
+        inspected: InspectResult,
+        driver: RunStage,
+        observer: Observer,
+        progress: Progress,
+    ) -> None:
+        """Measure nothing yet.
+
+        Args:
+            job: The job, with its ranges and corrections.
+            capabilities: The target's.
+            inspected: What the model and the samples are.
+            driver: Runs a stage.
+            observer: Is told when the parts of the analysis begin.
+            progress: Of the search, a share of which the analysis takes.
+        """
+        self._job, self._capabilities, self._inspected = job, capabilities, inspected
+        self._driver, self._observer, self._progress = driver, observer, progress
+        self.found: Analysed | None = None  # None until it was asked for
+
+    def measured(self) -> Analysed:
+        """Return what the probes found; the first call runs them.
+
+        Raises:
+            OptimizerError: A stage failed.
+        """
+        if self.found is None:
+            self.found = self._measure(self._progress.take(SHARE_OF_PROGRESS))
+        return self.found
+
+    def _measure(self, span: tuple[float, float]) -> Analysed:
+        of, config, inspected = self._job.calibrated, self._job.config, self._inspected
+        low, high = _within(span, table.SENSITIVITY)
+        self._observer.entered("sensitivity", low)
+        forward_seconds = sum(map(len, of.eligible.values())) * inspected.sample_seconds / inspected.processors
+        shares = probe_shares(inspected.samples, inspected.batch, forward_seconds)
+        step = (high - low) / len(shares)
+        layer_losses = []
+        for index, (start, stop) in enumerate(shares):
+            part = (low + step * index, low + step * (index + 1))
+            request = SensitivityRequest(of, start, stop)
+            layer_losses.append(run(self._driver, table.SENSITIVITY, request, key=f"sensitivity/{index}", span=part))
+        losses = tuple(share.losses for share in layer_losses)
+        allowed = allowed_loss(config.accuracy.budget, inspected.metric, inspected.scored_kinds)
+        wanted = HessianRequest(of, low_precisions(config, self._capabilities), allowed, config.search.seed)
+        traced = run(self._driver, table.HESSIAN, wanted, span=_within(span, table.HESSIAN))
+        together = _within(span, table.INTERACTIONS)
+        self._observer.entered("dependency", together[0])
+        tested = run(self._driver, table.INTERACTIONS, InteractionsRequest(of, losses), span=together)
+        asked = RankRequest(of, losses, traced.traces, traced.samples, tested.tests, config.search.orders)
+        ranked = run(self._driver, table.RANK, asked, span=_within(span, table.RANK))
+        providers = {share.provider for share in layer_losses} | {traced.provider, tested.provider}
+        return Analysed(ranked, tested.tests, tuple(sorted(providers)))
+
+
+def _within(span: tuple[float, float], stage: Stage[Any, Any]) -> tuple[float, float]:
+    """Return the part of the analysis's progress that a stage covers, in the proportions of the table of stages."""
+    low, high = table.SENSITIVITY.progress[0], table.RANK.progress[1]
+    start, stop = ((place - low) / (high - low) for place in stage.progress)
+    return span[0] + start * (span[1] - span[0]), span[0] + stop * (span[1] - span[0])
+
+
+def probe_shares(samples: int, batch: int, forward_seconds: float) -> tuple[tuple[int, int], ...]:
+    """Return the samples [start, stop) of each sensitivity stage, so that one takes about CHUNK_SECONDS.
+
+    Args:
+        samples: Calibration samples; the first MAX_PROBE_SAMPLES are probed.
+        batch: Samples in one call; shares are whole batches.
+        forward_seconds: One forward pass of one sample for every layer precision, all processors at work.
+    """
+    used = min(samples, max(MAX_PROBE_SAMPLES // batch, 1) * batch)
+    size = max(1, int(CHUNK_SECONDS / max(forward_seconds * SHARE_OF_FORWARD * batch, 1e-9))) * batch
+    return tuple((start, min(start + size, used)) for start in range(0, used, size))

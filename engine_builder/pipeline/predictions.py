@@ -1,0 +1,96 @@
+"""What the search asks of its models: stages predict it, and measure what they need first.
+
+Part of the pipeline and like it deterministic: it asks for stages and handles their requests and results.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from engine_builder.errors import EngineError
+from engine_builder.pipeline import stage_table as table
+from engine_builder.pipeline.analysis import Analysis
+from engine_builder.pipeline.observer import Observer
+from engine_builder.pipeline.progress import Progress
+from engine_builder.pipeline.stage import RunStage, run
+from engine_builder.records.trial import Trial
+from engine_builder.search.rankings import prefixes
+from engine_builder.search.search import CandidateSequence
+from engine_builder.search.strategies.registry import default_strategy
+from engine_builder.search.strategies.strategy import Evidence
+from engine_builder.stage_io.engines import EngineJob, PredictRequest, PredictResult
+from engine_builder.stage_io.measuring import RankResult
+
+
+class Predictions:
+    """Asks for predictions, each under a name of its own, and keeps them. Not thread-safe."""
+
+    def __init__(self, job: EngineJob, analysis: Analysis, driver: RunStage, observer: Observer, progress: Progress) -> None:
+        """Predict nothing yet.
+
+        Args:
+            job: The job, with its ranges and corrections.
+            analysis: Is run when losses are needed.
+            driver: Runs a stage.
+            observer: Is told when the search begins to be refined.
+            progress: Of the search.
+        """
+        self._job, self._analysis = job, analysis
+        self._driver, self._observer, self._progress = driver, observer, progress
+        self._asked = itertools.count()
+        self.made: tuple[PredictResult, ...] = ()
+
+    def fastest(self, trials: Sequence[Trial]) -> CandidateSequence | None:
+        """Return the assignment that is predicted to be fastest, whatever its loss, as the only candidate; no analysis is needed for it.
+
+        Args:
+            trials: All so far.
+        """
+        if not _is_timed(trials):
+            return None
+        found = self._predicted(trials, f"predict/fastest/{next(self._asked)}", ranked=None, refined=False)
+        return next((sequence for sequence in found if sequence.rungs), None)
+
+    def sequences(self, trials: Sequence[Trial]) -> Iterator[CandidateSequence]:
+        """Yield what the strategy proposes, after the analysis.
+
+        Args:
+            trials: All so far; the list grows while the search runs.
+        """
+        ranked = self._analysis.measured().ranked
+        self._observer.entered("search", self._progress.at)
+        times = itertools.count()
+
+        def predicted(trials: Sequence[Trial]) -> tuple[CandidateSequence, ...] | None:
+            time = next(times)
+            if time:
+                self._observer.entered("refine", self._progress.at)
+            key = f"predict/{('search', 'refine')[time] if time < 2 else f'refine/{time}'}"
+            return self._predicted(trials, key, ranked=ranked, refined=time > 0) or None
+
+        evidence = Evidence(lambda: _ranked(ranked), lambda trials: predicted(trials) if _is_timed(trials) else None)
+        yield from default_strategy().propose(evidence, trials)
+
+    def _predicted(self, trials: Sequence[Trial], key: str, *, ranked: RankResult | None, refined: bool) -> tuple[CandidateSequence, ...]:
+        """Return what the stage ``predict`` gives; nothing where it fails, since it builds and runs engines too."""
+        kernels = self.made[0].kernels_ms if self.made else None
+        request = PredictRequest(self._job, ranked, tuple(trials), kernels, refined)
+        at = self._progress.at
+        try:
+            result = run(self._driver, table.PREDICT, request, key=key, span=(at, at))
+        except EngineError:
+            return ()
+        self.made = (*self.made, result)
+        return tuple(CandidateSequence(one.name, one.rungs, one.ratios) for one in result.ladders)
+
+
+def _is_timed(trials: Sequence[Trial]) -> bool:
+    return trials[0].latency is not None and any(trial.latency is not None for trial in trials[1:])
+
+
+def _ranked(ranked: RankResult) -> Iterator[CandidateSequence]:
+    """Yield the prefixes of every order where there is nothing to predict latency from: each may win."""
+    for name, order in ranked.rankings.items():
+        candidates = prefixes(order)
+        yield CandidateSequence(name, candidates, (0.0,) * len(candidates))
