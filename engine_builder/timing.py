@@ -57,6 +57,9 @@ class Timing:
     mad_ms: float  # median absolute deviation of the blocks
     runs: int  # counted runs; 0 where the median is a prediction, which has no spread
     block_ms: tuple[float, ...]  # median of each block, by the clock that compares; the n-th of every engine of a call is of one round
+    # Share of the wall time of its runs that the clock that compares did not see: where that is the calling thread's CPU time, the thread
+    # was waiting for a processor. None where there is one clock.
+    waited: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ def time_interleaved(
     samples: dict[str, list[float]] = {name: [] for name in calls}
     blocks: dict[str, list[float]] = {name: [] for name in calls}
     compared: dict[str, list[float]] = {name: [] for name in calls}
+    spent = dict.fromkeys(calls, 0.0)
     with _no_garbage_collection():
         sizes = {name: _block_runs(call, clock, max_runs) for name, call in calls.items()}
         order = deque(calls)
@@ -134,8 +138,10 @@ def time_interleaved(
                 samples[name].extend(block)
                 blocks[name].append(float(np.median(block)))
                 compared[name].append(float(np.median(by_other)))
+                spent[name] += sum(by_other)
             order.rotate(1)
-    return {name: _timing(samples[name], blocks[name], compared[name]) for name in calls}
+    waited = {name: None if compared_by is None else max(0.0, 1.0 - spent[name] / sum(samples[name])) for name in calls}
+    return {name: _timing(samples[name], blocks[name], compared[name], waited[name]) for name in calls}
 
 
 def relative_latency(candidate: Timing, baseline: Timing) -> RelativeLatency:
@@ -219,13 +225,14 @@ def _run_block(call: Callable[[], object], size: int, clock: Clock, compared_by:
     return found, by_other if compared_by is not clock else found
 
 
-def _timing(samples: list[float], blocks: list[float], compared: list[float]) -> Timing:
+def _timing(samples: list[float], blocks: list[float], compared: list[float], waited: float | None) -> Timing:
     return Timing(
         median_ms=float(np.median(samples)),
         p95_ms=float(np.percentile(samples, 95)),
         mad_ms=_mad(np.asarray(blocks)),
         runs=len(samples),
         block_ms=tuple(compared),
+        waited=waited,
     )
 
 

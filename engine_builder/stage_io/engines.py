@@ -177,6 +177,7 @@ class VerdictResult:
     baseline_size_bytes: int
     environment: Mapping[str, object]  # what a reader needs to repeat a timing
     tensors: EngineTensors | None  # of the engine that is kept, where it is a plan
+    waited: float | None = None  # largest share of a timed engine's wall time in which its thread had no processor; None: not known
 
 
 def is_reached(objective: Objective, judged: VerdictResult) -> bool:

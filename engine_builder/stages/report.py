@@ -51,6 +51,7 @@ from engine_builder.reporting.offers.reported import reported_offers
 from engine_builder.reporting.offers.words import nearest_in_words
 from engine_builder.reporting.page import render
 from engine_builder.reporting.reason import reason, why_not_analysed
+from engine_builder.reporting.timing_words import busy_warning, speedup_spread
 from engine_builder.search.loss_model import LossModel
 from engine_builder.search.measured_front import pareto_front
 from engine_builder.search.search_space import BASELINE
@@ -212,10 +213,11 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
             size_bytes=kept.size_bytes,
             exact_on=None if chosen is None else engine_exact_on(workspace.path(engine)),
         ),
-        warnings=found.warnings,
+        warnings=(*found.warnings, *busy_warning(judgement.waited)),
         environment=judgement.environment,
         offers=offers,
         speedup=1.0 / judgement.ratio if source is Source.MEASURED else None,
+        speedup_spread=None if is_predicted else 0.0 if chosen is None else speedup_spread(judgement.spread[chosen.fingerprint]),
         predicted_speedup=_predicted_speedup(judgement, chosen) if source is Source.PREDICTED else None,
         outputs=tuple(
             TakenOutput(one.name, one.kinds, one.why, one.words) for one in found.reference.judged if one.name not in found.state_outputs

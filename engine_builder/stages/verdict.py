@@ -101,6 +101,7 @@ def verdict(
         baseline_size_bytes=model_size_bytes(baseline_path),
         environment=environment(job.config, backend),
         tensors=backend.tensors(baseline_path if engine is None else workspace.path(engine)),
+        waited=max((timing.waited for timing in timings.values() if timing.waited is not None), default=None),
     )
 
 

@@ -87,11 +87,13 @@ def _latency(side: Mapping[str, object]) -> str:
 
 
 def _speedup(result: Mapping[str, object]) -> str:
-    speedup, predicted = result.get("speedup"), result.get("predicted_speedup")
+    speedup, spread, predicted = (result.get(key) for key in ("speedup", "speedup_spread", "predicted_speedup"))
     if isinstance(predicted, Mapping):
         low, high = predicted["range"]
         return f", predicted, not measured: {predicted['value']:.2f} ({low:.2f} to {high:.2f}) times as fast"
-    return f", {speedup:.2f} times as fast" if isinstance(speedup, int | float) else ""
+    if not isinstance(speedup, int | float):
+        return ""
+    return f", {speedup:.2f}" + (f" ± {spread:.2f}" if isinstance(spread, int | float) and spread else "") + " times as fast"
 
 
 def _megabytes(side: Mapping[str, object]) -> str:

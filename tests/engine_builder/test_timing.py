@@ -98,6 +98,15 @@ def timing_of(*block_ms: float) -> Timing:
     return Timing(float(np.median(block_ms)), max(block_ms), 0.0, len(block_ms), block_ms)
 
 
+def test_what_the_thread_waited_is_what_the_comparing_clock_did_not_see() -> None:
+    """The wall clock runs twice as fast as the other one: half of the time the thread had no processor."""
+    machine = Machine()
+    calls = {name: machine.engine(name, 0.004) for name in ("a", "b")}
+    found = time_interleaved(calls, seconds=1.0, min_runs=9, max_runs=200, clock=machine.clock, compared_by=lambda: machine.clock() / 2.0)
+    assert [timing.waited for timing in found.values()] == [pytest.approx(0.5), pytest.approx(0.5)]
+    assert [timing.waited for timing in timings(machine, a=calls["a"], b=calls["b"]).values()] == [None, None]
+
+
 def test_median_of_a_steady_engine_is_its_time_in_milliseconds() -> None:
     machine = Machine()
     found = timings(machine, a=machine.engine("a", 0.004))["a"]

@@ -151,7 +151,8 @@ class JobResult:
     warnings: tuple[str, ...]  # what is likely wrong with the user's data
     environment: Mapping[str, object]  # processor, versions and threads: what a target says of itself
     offers: ReportedOffers
-    speedup: float | None = None  # median latency of the baseline / that of the chosen engine
+    speedup: float | None = None  # latency of the baseline / that of the chosen engine, by the ratios of the same rounds
+    speedup_spread: float | None = None  # median absolute deviation of ``speedup`` over groups of rounds; 0 of the baseline itself
     predicted_speedup: PredictedSpeedup | None = None
     outputs: tuple[TakenOutput, ...] = ()  # that are compared with the float model's: what each was taken for
     objective: ReportedObjective | None = None  # None where the fastest engine inside the accuracy budget was asked for
@@ -191,4 +192,4 @@ def result_json(result: JobResult) -> dict[str, object]:
         name: fields_json(engine, "repaired", "largest_change")
         for name, engine in (("baseline", result.baseline), ("chosen", result.chosen))
     }
-    return fields_json(result, "speedup", "predicted_speedup", "objective") | engines
+    return fields_json(result, "speedup", "speedup_spread", "predicted_speedup", "objective") | engines

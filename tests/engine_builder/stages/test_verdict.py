@@ -95,7 +95,8 @@ def test_of_engines_that_the_timing_cannot_tell_apart_the_safest_is_kept(job: tu
 class TimerByName:
     """Says what each engine takes, by its name; the baseline takes 2 ms."""
 
-    def __init__(self, milliseconds: Mapping[str, float]) -> None:
+    def __init__(self, milliseconds: Mapping[str, float], waited: Mapping[str, float] | None = None) -> None:
+        self.waited = waited or {}
         self.milliseconds = {**milliseconds, "baseline": 2.0}
         self.timed: tuple[str, ...] = ()
 
@@ -103,7 +104,15 @@ class TimerByName:
         self, calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int, compared_by: Clock | None = None
     ) -> dict[str, Timing]:
         self.timed = tuple(calls)
-        return {name: Timing(value := self.milliseconds[name], value, 0.0, 18, (value,) * 9) for name in calls}
+        ms, waited = self.milliseconds, self.waited
+        return {name: Timing(ms[name], ms[name], 0.0, 18, (ms[name],) * 9, waited.get(name)) for name in calls}
+
+
+def test_what_the_engine_that_waited_longest_waited_is_told(job: tuple[Driver, EngineJob]) -> None:
+    trial = finalist(job, [], *LAYERS)
+    one = {trial.fingerprint: 1.0}
+    assert judged(job, [trial], timer=TimerByName(one, {"baseline": 0.25, trial.fingerprint: 0.4})).waited == 0.4
+    assert judged(job, [trial], timer=TimerByName(one)).waited is None
 
 
 def test_an_engine_that_is_not_likely_inside_is_no_reason_to_stop_judging(job: tuple[Driver, EngineJob]) -> None:

@@ -42,6 +42,11 @@ def test_improvement_is_told_with_its_figures() -> None:
     )
 
 
+def test_a_speedup_is_told_with_its_spread() -> None:
+    lines = summary_lines({**result("improved", "met", "held_out"), "speedup_spread": 0.031})
+    assert lines[1] == "  latency   2.000 ms (p95 2.500) -> 1.000 ms (p95 1.250), 2.00 ± 0.03 times as fast"
+
+
 def test_warnings_come_last() -> None:
     lines = summary_lines({**result("improved", "met", "held_out"), "warnings": ["3 samples are copies: remove them"]})
     assert lines[-1] == "  warning   3 samples are copies: remove them"
