@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.kinds.judging import output_scores
+from calibration.accuracy.kinds.judging import scores_by_kind
 from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.measures.classes import kl_divergence
 from calibration.accuracy.measures.options import MeasureOptions
@@ -67,11 +67,12 @@ def score(
             )
         assert spec.measure is not None  # what is by kind needs no labels
         return spec.measure(labels, outputs[0], label_names)
-    pairs = list(zip(reference_outputs, outputs, strict=True))
     if spec.is_by_kind:
-        values = np.stack([output_scores(how, *pair, inputs or {}) for how, pair in zip(judged, pairs, strict=True)])
+        values = scores_by_kind(judged, reference_outputs, outputs, inputs or {})
     else:
-        values = np.stack([_of_output(spec, reference, output, label_names) for reference, output in pairs])
+        values = np.stack(
+            [_of_output(spec, reference, output, label_names) for reference, output in zip(reference_outputs, outputs, strict=True)]
+        )
     if len(set(weights)) <= 1:  # none, or all alike
         return spec.worst(values)
     same = np.all(values == values[0], axis=0)  # as it is, where a rounded sum would leave 1 - 2^-53

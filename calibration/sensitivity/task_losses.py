@@ -15,7 +15,7 @@ An output that is judged in parts has the sum of their losses, each by its kind;
     mean over the columns of mean((d / unit)^2),
 
 the unit being the column's spread over the data, so that scores in 0..1 are not drowned by the boxes beside them. Rows without an order of
-their own are matched first, and weighted by their scores.
+their own are matched first, and weighted by their scores, which may be an output beside that of the boxes.
 
 The loss of several outputs is their weighted mean, sum_k w_k loss_k / sum_k w_k over those that are not ignored; each output's e is scaled
 by sqrt(w_k / sum w), so that e'e stays the second-order form of that mean.
@@ -96,7 +96,11 @@ class Comparison:
             0.0 if kind is OutputKind.IGNORE else float(weight) for kind, weight in zip(kinds, weights or [1.0] * len(kinds), strict=True)
         ]
         self._shares = [weight / (sum(given) or 1.0) for weight in given]
-        self._outputs: list[_Output | None] = [None if kind is OutputKind.IGNORE else _output(kind, value) for kind, value in parts]
+        self._beside = [_beside(kind) for kind in kinds]
+        self._outputs: list[_Output | None] = [
+            None if kind is OutputKind.IGNORE else _output(kind, _joined(value, [reference[index] for index in beside]))
+            for (kind, value), beside in zip(parts, self._beside, strict=True)
+        ]
         self._samples = len(next((value for kind, value in parts if kind is not OutputKind.IGNORE), reference[0]))
 
     def losses(self, perturbed: Sequence[Array]) -> Doubles:
@@ -113,9 +117,9 @@ class Comparison:
         return e
 
     def _weighted(self, perturbed: Sequence[Array]) -> Iterator[tuple[float, _Output, Array]]:
-        for share, output, value in zip(self._shares, self._outputs, perturbed, strict=True):
+        for share, output, value, beside in zip(self._shares, self._outputs, perturbed, self._beside, strict=True):
             if output is not None:
-                yield share, output, value
+                yield share, output, _joined(value, [perturbed[index] for index in beside])
 
 
 class _Output(Protocol):
@@ -291,6 +295,19 @@ def _output(form: LossForm, reference: Array) -> _Output:
     if isinstance(form, OutputKind):
         return _BY_KIND[form](reference)
     return _Sum(form, reference)
+
+
+def _beside(form: LossForm) -> tuple[int, ...]:
+    """Return the outputs whose columns stand behind those of an output."""
+    return () if isinstance(form, OutputKind) else tuple(index for part in form for index in part.beside)
+
+
+def _joined(values: Array, others: Sequence[Array]) -> Array:
+    """Return rows of boxes, (samples, rows, 4) but for axes of one, with the columns of other outputs of the same rows behind them."""
+    if not others:
+        return values
+    boxes = values.reshape(len(values), -1, 4)
+    return np.concatenate([boxes, *(one.reshape(*boxes.shape[:2], -1) for one in others)], axis=2)
 
 
 def _part(part: Part, reference: Array) -> _Output:

@@ -21,8 +21,9 @@ import numpy as np
 import onnx
 
 from calibration.accuracy.kinds.evidence import Evidence, endings
-from calibration.accuracy.kinds.part import JudgedOutput, Part
-from calibration.accuracy.kinds.table import judged_output
+from calibration.accuracy.kinds.part import JudgedOutput
+from calibration.accuracy.kinds.rows.finding import joint_rows
+from calibration.accuracy.kinds.table import judged_output, judged_together
 from calibration.accuracy.metrics import CLASSES, Metric, OutputKind
 from calibration.data.sample_axes import OutputAxis, SampleAxes
 from calibration.errors import InvalidConfigError, InvalidModelError
@@ -35,6 +36,7 @@ from engine_builder.evaluation.given_outputs import MOVING, given_outputs
 from engine_builder.evaluation.model_calls import FoundOutput
 
 _LINEAR = frozenset({"Gemm", "MatMul", "Conv"})
+_NOT_COMPARED = ": it is not compared with the float model's"
 
 
 class ComparedOutputs:
@@ -93,7 +95,7 @@ def output_kinds(
         why = cannot
         if why is None and not _is_float(spec) and (has_floats or word is not None) and word is not OutputKind.LABELS:
             why = f"holds {spec.dtype}, not floating-point values"
-        if why is not None and word not in (None, OutputKind.IGNORE):
+        if why is not None and word not in (None, OutputKind.IGNORE) and not (word is OutputKind.DETECTIONS and cannot is None):
             raise InvalidConfigError(
                 f"outputs.{spec.name}: found {word}, expected ignore{_or_labels(spec, cannot)}: the output {why}",
                 fix="Set it to ignore or leave it out.",
@@ -103,7 +105,7 @@ def output_kinds(
                 f"outputs.{spec.name}: found labels, expected logits, probabilities, values or ignore: the output holds {spec.dtype}",
                 fix="Call it logits or probabilities if it holds a score for each class.",
             )
-        if why is not None:
+        if why is not None and word is not OutputKind.DETECTIONS:
             reasons.append(f"output '{spec.name}' {why}")
         kinds.append(OutputKind.IGNORE if why is not None else word or _kind(spec, output.shape, producer))
     if all(kind is OutputKind.IGNORE for kind in kinds):
@@ -114,7 +116,7 @@ def output_kinds(
             if "random numbers" in found
             else "Export the model so that it returns its scores, before a selection such as NonMaxSuppression, with an axis of samples.",
         )
-    notes.extend(f"{reason}: it is not compared with the float model's" for reason in reasons)
+    notes.extend(f"{reason}{_NOT_COMPARED}" for reason in reasons)
     rows = [_is_row_of_classes(one.shape) if tokens is None else _is_row_per_token(one.shape, tokens) for one in outputs]
     is_found = any(kind in CLASSES and (is_row or tokens is None) for kind, is_row in zip(kinds, rows, strict=True))
     if (is_labelled or tokens is not None) and not is_found:  # rule 3
@@ -151,31 +153,40 @@ def judged_outputs(
     ends = endings(model)
     labelled = None if labels is None else next((index for index, kind in enumerate(kinds) if kind in CLASSES), None)
     shapes = tuple(array.shape[1:] for array in inputs.values())
-    found = []
-    for index, (name, kind, values, axis) in enumerate(zip(names, kinds, reference, axes, strict=True)):
+    known = []
+    for index, (name, values, axis) in enumerate(zip(names, reference, axes, strict=True)):
         end = ends[name]
         classes = None if end.class_axis is None else axis.place_first(end.class_axis)
-        evidence = Evidence(name, values, end, classes, shapes, index == labelled)
-        found.append(judged_output(evidence, None if kind is OutputKind.IGNORE else wanted.get(name)))
+        known.append(Evidence(name, values, end, classes, shapes, index == labelled))
+    joint = joint_rows(known, wanted)
+    found = []
+    for evidence, kind in zip(known, kinds, strict=True):
+        if joint is not None and evidence.name in joint[0].members:
+            found.append(judged_together(evidence, *joint, reference[names.index(joint[0].names[1])]))
+        else:
+            found.append(judged_output(evidence, None if kind is OutputKind.IGNORE else wanted.get(evidence.name)))
     return tuple(found)
 
 
-def loss_parts(judged: JudgedOutput, metric: Metric) -> tuple[Part, ...]:
-    """Return the parts whose losses probes add; none where the loss of the kind alone fits.
-
-    A metric that measures in one way decides what an output is; only what shares a tensor with another scale stays apart.
+def rows_only(compared: Sequence[int], read: Sequence[int], judged: Sequence[JudgedOutput], metric: Metric | None) -> tuple[int, ...]:
+    """Return the places, among the compared outputs, of those that are used: of whole numbers only what is a part of detections.
 
     Args:
-        judged: How the output is judged.
-        metric: The job's.
+        compared: Which outputs of the model.
+        read: Those of them that are read although they hold whole numbers.
+        judged: How each compared output is judged.
+        metric: That the user names, None of none; one that does not judge by kind reads what it asked for.
     """
-    is_parted = judged.is_mixed or (metric.spec.is_by_kind and not judged.is_plain)
-    return judged.parts if is_parted else ()
+    if metric is not None and not metric.spec.is_by_kind:
+        return tuple(range(len(compared)))
+    return tuple(place for place, index in enumerate(compared) if index not in read or judged[place].together is not None)
 
 
-def loss_kind(judged: JudgedOutput, by_structure: OutputKind, metric: Metric) -> OutputKind:
-    """Return the kind of an output in the loss: by its values too, unless a metric that compares no classes was asked for."""
-    return judged.kinds[0] if metric.spec.is_by_kind or metric.spec.kinds == CLASSES else by_structure
+def is_told_of_rows(note: str, judged: Sequence[JudgedOutput]) -> bool:
+    """Return whether a note says that an output is not compared which is a part of detections."""
+    return note.endswith(_NOT_COMPARED) and any(
+        one.together is not None and note.startswith(f"output '{one.name}' holds ") for one in judged
+    )
 
 
 def default_metric(

@@ -151,6 +151,8 @@ def new_scorer(
         joint.check([reference[index] for index in scored], settings.measure)
     else:
         scored = tuple(per_token[:1]) if metric.is_per_token and per_token else scored_outputs(metric, kinds)
+        if metric.spec.is_by_kind:  # classes and counts of detections are judged with their boxes
+            scored = tuple(index for index, one in enumerate(judged) if index in scored or one.together is not None)
     check_metric(metric, [reference[index] for index in scored])
     weights = tuple(settings.output_weights.get(name, 1.0) for name in names)
     if custom is not None:
@@ -208,6 +210,9 @@ def whole_outputs(
 ) -> tuple[int, ...]:
     """Return which outputs of whole numbers the metric reads although they are not compared with the float model's: classes of detections.
 
+    By default, and where each output is judged by its kind, these are outputs with as many rows as one of boxes has, and numbers of rows:
+    what the values say of them is found once the float model has run (``calibration.accuracy.kinds.rows``).
+
     Args:
         settings: The job's settings.
         names: Of the model's outputs.
@@ -215,9 +220,11 @@ def whole_outputs(
         specs: Of the model's outputs.
         outputs: What running the model told of its outputs.
     """
-    joint = None if settings.metric is None else settings.metric.spec.joint
-    if joint is None or not joint.reads_whole_numbers:
+    metric = settings.metric
+    is_by_kind = metric is None or metric.spec.is_by_kind
+    if metric is not None and not is_by_kind and (metric.spec.joint is None or not metric.spec.joint.reads_whole_numbers):
         return ()
+    rows = {sizes[0] for one in outputs if len(sizes := _longer(one.shape)) == 2 and sizes[1] == 4}
     return tuple(
         index
         for index, name in enumerate(names)
@@ -226,7 +233,13 @@ def whole_outputs(
         and outputs[index].unfit is None
         and specs[index].dtype != FOREIGN
         and np.dtype(specs[index].dtype).kind in "iu"
+        and (not is_by_kind or (bool(rows) and (not (sizes := _longer(outputs[index].shape)) or (len(sizes) == 1 and sizes[0] in rows))))
     )
+
+
+def _longer(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the sizes above one of a sample's axes."""
+    return tuple(size for size in shape[1:] if size != 1)
 
 
 def outputs_for_metric(

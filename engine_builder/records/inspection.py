@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from calibration.accuracy.kinds.part import JudgedOutput, Part
 from calibration.accuracy.measures.options import MeasureOptions
@@ -42,7 +42,9 @@ class ModelOutputs:
     @property
     def compared_forms(self) -> tuple[LossForm, ...]:
         """What the loss of each compared output is made of."""
-        forms = forms_of(self.kinds, self.parts)
+        places = {index: place for place, index in enumerate(self.compared)}
+        parts = [tuple(replace(part, beside=tuple(places[index] for index in part.beside)) for part in own) for own in self.parts]
+        forms = forms_of(self.kinds, parts)
         return tuple(forms[index] for index in self.compared)
 
     @property

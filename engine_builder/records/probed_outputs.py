@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 import onnx
 
-from calibration.accuracy.kinds.part import Part
-from calibration.accuracy.metrics import OutputKind
+from calibration.accuracy.kinds.part import JudgedOutput, Part
+from calibration.accuracy.metrics import CLASSES, Metric, OutputKind
 from calibration.data.sample_axes import OutputAxis, SampleAxes
 from calibration.sensitivity.task_losses import LossForm
 
@@ -37,6 +37,57 @@ class ProbedOutputs:
 def forms_of(kinds: Sequence[OutputKind], parts: Sequence[tuple[Part, ...]]) -> tuple[LossForm, ...]:
     """Return what the loss of each output is made of: its parts where it has some, else its kind."""
     return tuple(own or kind for kind, own in zip(kinds, parts or ((),) * len(kinds), strict=True))
+
+
+def in_loss(
+    kinds: Sequence[OutputKind], compared: Sequence[int], judged: Sequence[JudgedOutput], metric: Metric
+) -> tuple[tuple[OutputKind, ...], tuple[tuple[Part, ...], ...]]:
+    """Return the kind of each output of the model in the loss, and its parts where the loss is that of several.
+
+    Args:
+        kinds: Of each output by rules 1 to 3.
+        compared: Which are compared with the float model's.
+        judged: How each of these is judged.
+        metric: The job's.
+    """
+    taken = {index: one for index, one in zip(compared, judged, strict=True) if kinds[index] is not OutputKind.IGNORE}
+    places = {one.name: index for index, one in zip(compared, judged, strict=True)}
+    parts = {
+        index: tuple(
+            replace(part, beside=(places[one.together.names[1]],))
+            if one.together is not None and part.kind is OutputKind.DETECTIONS
+            else part
+            for part in loss_parts(one, metric)
+        )
+        for index, one in taken.items()
+    }
+    return (
+        tuple(loss_kind(taken[index], kind, metric) if index in taken else kind for index, kind in enumerate(kinds)),
+        tuple(parts.get(index, ()) for index in range(len(kinds))),
+    )
+
+
+def loss_parts(judged: JudgedOutput, metric: Metric) -> tuple[Part, ...]:
+    """Return the parts whose losses probes add; none where the loss of the kind alone fits.
+
+    A metric that measures in one way decides what an output is; only what shares a tensor with another scale stays apart.
+
+    Args:
+        judged: How the output is judged.
+        metric: The job's.
+    """
+    is_parted = judged.is_mixed or (metric.spec.is_by_kind and not judged.is_plain)
+    return judged.parts if is_parted else ()
+
+
+def loss_kind(judged: JudgedOutput, by_structure: OutputKind, metric: Metric) -> OutputKind:
+    """Return the kind of an output in the loss: by its values too, unless a metric that compares no classes was asked for.
+
+    Of detections in several outputs the loss is that of boxes and scores: classes and numbers of rows jump.
+    """
+    if metric.spec.is_by_kind and judged.together is not None and judged.name in judged.together.members[2:]:
+        return OutputKind.IGNORE
+    return judged.kinds[0] if metric.spec.is_by_kind or metric.spec.kinds == CLASSES else by_structure
 
 
 def probed_outputs(

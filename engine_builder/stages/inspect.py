@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import onnx
 
-from calibration.accuracy.kinds.part import JudgedOutput, Part
 from calibration.accuracy.metric_model import MetricModel
-from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.accuracy.metrics import OutputKind
 from calibration.data.dataset import CalibrationSet
 from calibration.data.input_axes import possible_axes
 from calibration.data.settings import make_constant, note_of
@@ -45,11 +44,11 @@ from engine_builder.evaluation.float_scores import FloatModel
 from engine_builder.evaluation.given_samples import each_once, given_samples
 from engine_builder.evaluation.measurement import decided
 from engine_builder.evaluation.model_calls import settled_batch
-from engine_builder.evaluation.outputs import check_output_names, judged_outputs, loss_kind, loss_parts, output_kinds
+from engine_builder.evaluation.outputs import check_output_names, is_told_of_rows, judged_outputs, output_kinds, rows_only
 from engine_builder.evaluation.run_samples import run_judged
 from engine_builder.evaluation.scoring import check_scores, is_per_sample, labelled_tokens, new_scorer, outputs_for_metric, whole_outputs
 from engine_builder.records.inspection import Baseline, Calls, Inspection, ModelOutputs, PreparedModel, Reference, Samples
-from engine_builder.records.probed_outputs import probed_outputs
+from engine_builder.records.probed_outputs import in_loss, probed_outputs
 from engine_builder.stage_io.measuring import InspectRequest, InspectResult
 from engine_builder.workspace.model_files import keep_model, model_size_bytes
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
@@ -169,9 +168,14 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         validation.inputs,
         labels=validation.labels,
     )
+    used = rows_only(compared, read, judged_as, settings.metric)
+    compared, reference = [compared[place] for place in used], tuple(reference[place] for place in used)
+    by_structure, judged_as = tuple(by_structure[place] for place in used), tuple(judged_as[place] for place in used)
+    notes = [note for note in notes if not is_told_of_rows(note, judged_as)]
     scorer = new_scorer(settings, [names[index] for index in compared], by_structure, reference, validation, custom, judged_as)
     metric, scored = scorer.metric, [reference[index] for index in scorer.scored]
-    kinds, parts = _in_loss(kinds, compared, judged_as, metric)
+    kinds, parts = in_loss(kinds, compared, judged_as, metric)
+    read = tuple(index for index in compared if kinds[index] is OutputKind.IGNORE)
     reading = scorer.reading(reference)
     notes += [] if reading is None else [reading]
     unread = [name for name in scorer.unread if loop is None or name not in states]
@@ -259,17 +263,6 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         processors=processors(),
         sample_seconds=seconds,
         judged=tuple(one for one in judged_as if one.name not in inspection.state_outputs),
-    )
-
-
-def _in_loss(
-    kinds: Sequence[OutputKind], compared: Sequence[int], judged: Sequence[JudgedOutput], metric: Metric
-) -> tuple[tuple[OutputKind, ...], tuple[tuple[Part, ...], ...]]:
-    """Return the kind of each output in the loss, and its parts where the loss is that of several."""
-    taken = {index: one for index, one in zip(compared, judged, strict=True) if kinds[index] is not OutputKind.IGNORE}
-    return (
-        tuple(loss_kind(taken[index], kind, metric) if index in taken else kind for index, kind in enumerate(kinds)),
-        tuple(loss_parts(taken[index], metric) if index in taken else () for index in range(len(kinds))),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -32,6 +32,7 @@ class Ending:
     is_linear: bool = False
     is_moved: bool = False  # a Transpose lies behind it
     selects: bool = False  # rows that a TopK or an NMS in the graph has put in order
+    chosen: tuple[int, ...] = ()  # how many rows each TopK before it chooses
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,7 +132,8 @@ def endings(model: onnx.ModelProto) -> dict[str, Ending]:
     """
     producer = {name: node for node in model.graph.node for name in node.output}
     ranks = _ranks(model)
-    return {value.name: _ending(value.name, producer, ranks) for value in model.graph.output}
+    chosen = _chosen(model)
+    return {value.name: replace(_ending(value.name, producer, ranks), chosen=chosen[value.name]) for value in model.graph.output}
 
 
 def of_rows(shape: Sequence[int]) -> int:
@@ -208,6 +210,18 @@ def _selects(node: onnx.NodeProto, producer: Mapping[str, onnx.NodeProto]) -> bo
                 seen.add(name)
                 left.append((producer[name], depth + 1))
     return False
+
+
+def _chosen(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Return how many rows each TopK before an output of the model chooses, where a constant says it."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    found: dict[str, frozenset[int]] = {}
+    for node in model.graph.node:  # in topological order
+        sizes = frozenset[int]().union(*(found.get(name, frozenset()) for name in node.input))
+        if node.op_type == "TopK" and len(node.input) > 1 and node.input[1] in constants:
+            sizes |= {int(size) for size in onnx.numpy_helper.to_array(constants[node.input[1]]).reshape(-1)}
+        found |= dict.fromkeys(node.output, sizes)
+    return {value.name: tuple(sorted(found.get(value.name, frozenset()))) for value in model.graph.output}
 
 
 _STEPS = frozenset({"Concat", "Slice", "Expand", "Tile", "Mul", "Add", "Sub", "Div", "Mod", "Split", "Where"})

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from calibration.accuracy.kinds.part import Array, Booleans, Doubles, JudgedOutput
 from calibration.accuracy.kinds.positions import counted_positions
+from calibration.accuracy.kinds.rows.matching import joint_scores
 from calibration.accuracy.kinds.table import part_scores
 from calibration.accuracy.measures.masks import mask_of
 from calibration.accuracy.metrics import CLASSES
 from calibration.nonfinite import with_far_as_infinite
+
+
+def scores_by_kind(
+    judged: Sequence[JudgedOutput], reference: Sequence[Array], outputs: Sequence[Array], inputs: Mapping[str, Array]
+) -> Doubles:
+    """Return the score of each sample by each output, (outputs, samples), at most 1; outputs that are judged together have one score.
+
+    Args:
+        judged: How each is judged.
+        reference: The float model's, each (samples, ...).
+        outputs: An engine's, of the same shapes.
+        inputs: Of the same samples; they may take positions out.
+    """
+    before, after = ({one.name: array for one, array in zip(judged, arrays, strict=True)} for arrays in (reference, outputs))
+    joint = {one.together: joint_scores(one.together, before, after) for one in judged if one.together is not None}
+    found = [
+        output_scores(one, r, x, inputs) if one.together is None else joint[one.together]
+        for one, r, x in zip(judged, reference, outputs, strict=True)
+    ]
+    return np.stack(found)
 
 
 def output_scores(judged: JudgedOutput, reference: Array, output: Array, inputs: Mapping[str, Array]) -> Doubles:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.accuracy.measures.detection.heads import Head
+from calibration.accuracy.measures.options import BoxFormat
 from calibration.accuracy.metrics import CLASSES, OutputKind
 
 Array = NDArray[np.generic]
@@ -27,6 +29,7 @@ class Part:
     places: tuple[int, ...] = ()  # on that axis; none: all of it
     units: tuple[float, ...] = ()  # spread of each place over the data, or of all; none: each sample's own norm
     judges_change: bool = False  # of classes: the change of the probabilities counts too, since agreement hardly can fail
+    beside: tuple[int, ...] = ()  # of detections in a loss: outputs whose columns stand behind its own, by their places in the model
 
     def of(self, values: Array) -> Array:
         """Return the part's own values, (samples, ...), of the output's."""
@@ -42,6 +45,22 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class JointRows:
+    """Outputs of which row k is detection k, in an order that the graph chose."""
+
+    names: tuple[str, ...]  # of the outputs, in the order in which ``head`` counts them
+    head: Head
+    forms: tuple[BoxFormat, ...] = ()  # that the boxes may have; none: they are compared column by column
+    count: str | None = None  # the output that says how many rows hold something
+    others: tuple[str, ...] = ()  # further outputs of the same rows
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The names of all."""
+        return (*self.names, *(() if self.count is None else (self.count,)), *self.others)
+
+
+@dataclass(frozen=True, slots=True)
 class JudgedOutput:
     """How one output is judged: the worst of its parts counts."""
 
@@ -53,6 +72,7 @@ class JudgedOutput:
     is_single: bool = False  # one value a sample
     decisions: int = 1  # of a sample, where it holds classes
     words: str = ""  # of the measures, for people
+    together: JointRows | None = None  # the outputs that it is judged with, as one
 
     @property
     def sentence(self) -> str:

@@ -19,7 +19,7 @@ from calibration.accuracy.kinds.detections import detection_parts, detection_sco
 from calibration.accuracy.kinds.embedding import embedding_parts, embedding_scores
 from calibration.accuracy.kinds.evidence import Evidence, of_rows
 from calibration.accuracy.kinds.mixed import mixed_parts
-from calibration.accuracy.kinds.part import SAID, Array, Booleans, Doubles, JudgedOutput, Part
+from calibration.accuracy.kinds.part import SAID, Array, Booleans, Doubles, JointRows, JudgedOutput, Part, spread_of
 from calibration.accuracy.kinds.scores import score_parts, score_scores
 from calibration.accuracy.kinds.values import value_parts, value_scores
 from calibration.accuracy.metrics import OutputKind
@@ -155,7 +155,7 @@ def judged_output(evidence: Evidence, said: OutputKind | None = None) -> JudgedO
         if not parts:
             raise InvalidConfigError(
                 f"outputs.{evidence.name}: found {said}, expected a kind that it can be: {list(evidence.shape)} values a sample are no "
-                "rows of columns with a score in 0..1 among them",
+                "rows of columns with a score in 0..1 among them, and no other outputs hold boxes and scores of the same rows",
                 fix="Leave it out, or say what the output holds.",
             )
         return JudgedOutput(
@@ -176,6 +176,32 @@ def judged_output(evidence: Evidence, said: OutputKind | None = None) -> JudgedO
         is_single=evidence.is_single,
         decisions=_decisions(evidence),
         words=words,
+    )
+
+
+def judged_together(evidence: Evidence, rows: JointRows, why: str, scores: Array) -> JudgedOutput:
+    """Return how an output is judged whose rows are those of others.
+
+    Args:
+        evidence: All that is known of it.
+        rows: The outputs of these rows, it among them.
+        why: What tells it.
+        scores: The float model's scores of the rows, (samples, ...).
+    """
+    parts = judged_output(evidence).parts  # the loss of probes, where rows are not matched in it
+    samples = len(evidence.values)
+    if evidence.name == rows.names[0] and scores.size * 4 == evidence.values.size:
+        columns = np.concatenate([one.reshape(samples, scores.size // samples, -1) for one in (evidence.values, scores)], axis=2)
+        parts = (Part(OutputKind.DETECTIONS, 2, (4,), tuple(map(float, spread_of(np.asarray(columns, dtype=np.float64))))),)
+    *first, last = (f"'{name}'" for name in rows.members if name != evidence.name)
+    others = f"{', '.join(first)} and {last}" if first else last
+    return JudgedOutput(
+        evidence.name,
+        (OutputKind.DETECTIONS,),
+        parts,
+        why if why == SAID else f"with {others}: {why}",
+        words="F1 of matched detections, each counted by its score: of one class, with boxes that overlap",
+        together=rows,
     )
 
 

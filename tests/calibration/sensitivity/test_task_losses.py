@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from calibration.accuracy.kinds.part import Part
 from calibration.accuracy.measures.values import WORST_LOSS
 from calibration.accuracy.metrics import OutputKind
 from calibration.accuracy.scores import divergence
@@ -240,3 +241,22 @@ class TestLabels(OutputContract):
 
     def pair(self) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
         return np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]]), np.array([[1, 2, 0], [0, 0, 0], [7, 8, 9]])
+
+
+def test_boxes_are_matched_and_weighted_by_the_scores_of_an_output_beside_them() -> None:
+    rng = np.random.default_rng(7)
+    boxes, scores = rng.uniform(0, 64, (6, 8, 4)), -np.sort(-rng.uniform(size=(6, 8)), axis=1)
+    scores[:, 4:] *= 1e-6
+    rows = Part(OutputKind.DETECTIONS, 2, (4,), (20.0, 20.0, 20.0, 20.0, 0.3), beside=(1,))
+    forms = ((rows,), (Part(OutputKind.SCORES, units=(0.3,)),))
+    order = np.array([1, 0, 2, 3, 7, 6, 5, 4])
+    swapped = [boxes[:, order], scores]  # the scores are sorted again
+    assert losses(forms, [boxes, scores], [boxes, scores]) == pytest.approx(np.zeros(6))
+    assert losses(forms, [boxes, scores], swapped).max() < losses([OutputKind.VALUES] * 2, [boxes, scores], swapped).min()
+    noise, faint, clear = rng.normal(size=boxes.shape), np.zeros((1, 8, 1)), np.zeros((1, 8, 1))
+    faint[:, 4:], clear[:, :4] = 1.0, 1.0
+    assert losses(forms, [boxes, scores], [boxes + noise * faint, scores]).max() < 1e-6
+    moved = [boxes + 0.1 * noise * clear, scores]
+    assert losses(forms, [boxes, scores], moved).min() > 1e-6
+    e = whitened(forms, [boxes, scores], moved)
+    assert (e**2).sum(axis=1) == pytest.approx(losses(forms, [boxes, scores], moved), rel=1e-4)  # float32

@@ -32,10 +32,10 @@ def possible_formats(boxes: Doubles) -> tuple[BoxFormat, ...]:
     Rule 2. Middle and size: the size is not negative, and the box does not reach far out of 0 to about the largest number.
 
     Args:
-        boxes: (..., 4), those of the float model; boxes of zeros are padding and say nothing.
+        boxes: (..., 4), those of the float model; boxes of zeros, or of -1 throughout, are padding and say nothing.
     """
     rows = boxes.reshape(-1, 4)
-    rows = rows[(rows != 0).any(axis=1) & np.isfinite(rows).all(axis=1)]
+    rows = rows[(rows != 0).any(axis=1) & (rows != -1).any(axis=1) & np.isfinite(rows).all(axis=1)]
     if not len(rows):
         return (BoxFormat.X1Y1X2Y2,)
     first, second = rows[:, :2], rows[:, 2:]

@@ -28,6 +28,7 @@ Floats = NDArray[np.floating]
 # (columns of a row, first of the box, score, class): with NMS or TopK in the graph
 _LISTS = ((6, 0, 4, 5), (6, 0, 5, 4), (6, 2, 1, 0), (7, 3, 2, 1))
 _LOOKED_AT = 128  # pictures from which the form of a head is found
+_PADDING = -1.0  # the score of a row that holds nothing
 _SUM = 1e-3  # by which probabilities may miss a sum of 1
 
 
@@ -86,10 +87,10 @@ def head_of(reference: Sequence[Array], options: MeasureOptions) -> Head:
         if found is not None:
             scores, classes = found
             head = Head(boxes, scores, classes)
-            return head if classes is not None else _with_activation(head, reference, options)
+            return head if classes is not None else with_activation(head, reference, options)
     for index, array in enumerate(rows):
         if array is not None and min(array.shape[1:]) >= 5:
-            return _with_activation(Head(index, index, None, anchors_last=_has_anchors_last(array)), reference, options)
+            return with_activation(Head(index, index, None, anchors_last=_has_anchors_last(array)), reference, options)
     shapes = ", ".join(str(array.shape) for array in reference)
     raise InvalidConfigError(
         f"accuracy.metric: a detector's outputs expected, found {shapes}: none of (samples, rows, 4 + classes), (samples, 4 + classes, "
@@ -224,9 +225,10 @@ def _has_anchors_last(array: Floats) -> bool:
     return array.shape[1] < array.shape[2] if first == last else first
 
 
-def _with_activation(head: Head, reference: Sequence[Array], options: MeasureOptions) -> Head:
+def with_activation(head: Head, reference: Sequence[Array], options: MeasureOptions) -> Head:
+    """Return the head with what its scores are: logits or not, and which class stands for nothing; arguments as for ``head_of``."""
     scores = _raw(head, reference)[1]
-    is_logits = not _is_share(scores)
+    is_logits = not _is_share(scores[scores != _PADDING])
     background = options.background
     scores = scores[:_LOOKED_AT]
     if background is None:

@@ -53,3 +53,10 @@ def test_offsets_from_anchors_are_no_boxes() -> None:
 def test_an_overlap_is_the_same_from_either_side(seed: int) -> None:
     boxes = np.random.default_rng(seed).uniform(0, 10, (2, 3, 4))
     np.testing.assert_array_equal(iou(boxes[:1], boxes[1:]), np.swapaxes(iou(boxes[1:], boxes[:1]), 1, 2))
+
+
+@pytest.mark.parametrize("padding", [0.0, -1.0])
+def test_padding_says_nothing_of_the_form(padding: float) -> None:
+    boxes = np.full((4, 20, 4), padding)
+    boxes[:, :3] = np.random.default_rng(1).uniform(60, 100, (4, 3, 4)) * np.array([1, 1, 0.1, 0.1])
+    assert possible_formats(boxes) == (BoxFormat.CXCYWH,)

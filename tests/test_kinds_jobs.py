@@ -1,0 +1,122 @@
+"""Whole jobs whose outputs are judged by what they hold, each held against the engine as plain onnxruntime runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from calibration.accuracy.kinds.evidence import Ending, Evidence
+from calibration.accuracy.kinds.rows.finding import joint_rows
+from calibration.accuracy.kinds.rows.matching import joint_scores
+from tests.driver import Finished, plain_outputs, run_job
+from tests.model_text import model_from_text, run, samples_for
+
+Array = NDArray[Any]
+SAMPLES = 60
+
+
+def sorted_detector() -> onnx.ModelProto:
+    """Rows of 16 cells sorted by score in the graph, those below 0.45 padded by -1: their number, boxes, scores and classes."""
+    model = model_from_text(
+        """ssd (float[N,1,16,16] x) => (int32[N,1] num_dets, float[N,16,4] boxes, float[N,16] scores, int64[N,16] classes) {
+            a = Conv<strides=[2,2], pads=[1,1,1,1]>(x, w1)
+            b = Relu(a)
+            c = Conv<strides=[2,2], pads=[1,1,1,1]>(b, w2)
+            d = Reshape(c, rows)
+            e = Sigmoid(d)
+            t = Transpose<perm=[0,2,1]>(e)
+            shares, each = Split<axis=2>(t, parts)
+            scaled = Mul(shares, scale)
+            all_boxes = Add(scaled, grid)
+            best = ReduceMax<axes=[2], keepdims=0>(each)
+            kinds = ArgMax<axis=2, keepdims=0>(each)
+            v, i = TopK<axis=1>(best, k)
+            there = Greater(v, least)
+            scores = Where(there, v, nothing)
+            i3 = Unsqueeze(i, last)
+            i4 = Expand(i3, wide)
+            boxes_then = GatherElements<axis=1>(all_boxes, i4)
+            there3 = Unsqueeze(there, last)
+            boxes = Where(there3, boxes_then, nothing)
+            kinds_then = GatherElements<axis=1>(kinds, i)
+            classes = Where(there, kinds_then, no_class)
+            ones = Cast<to=6>(there)
+            num_dets = ReduceSum<keepdims=1>(ones, first)
+        }""",
+        {"w1": (8, 1, 3, 3), "w2": (7, 8, 3, 3)},
+    )
+    grid = np.zeros((1, 16, 4), np.float32)
+    grid[0, :, [0, 2]], grid[0, :, [1, 3]] = np.tile(np.arange(4) * 16.0, 4), np.repeat(np.arange(4) * 16.0, 4)
+    grid[0, :, 2:] += 16.0
+    constants = {
+        "grid": grid,
+        "scale": np.full((1, 1, 4), 8, np.float32),
+        "rows": np.array([0, 7, 16]),
+        "parts": np.array([4, 3]),
+        "k": np.array([16]),
+        "least": np.float32(0.45),
+        "nothing": np.float32(-1),
+        "no_class": np.int64(-1),
+        "last": np.array([2]),
+        "first": np.array([1]),
+        "wide": np.array([1, 1, 4]),
+    }
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items())
+    return model
+
+
+def outputs_of(job: Finished) -> dict[str, dict[str, object]]:
+    return {str(one["name"]): one for one in cast(list[dict[str, object]], job.result["outputs"])}
+
+
+@pytest.mark.parametrize("element", ["int32", "float"])
+def test_detections_in_several_outputs_are_judged_as_one(tmp_path: Path, element: str) -> None:
+    model = sorted_detector()
+    if element == "float":  # as TensorFlow's exports have classes and their number
+        for node in model.graph.node:
+            for index, name in enumerate(node.output):
+                if name in ("classes", "num_dets"):
+                    node.output[index] = f"whole_{name}"
+        for value in model.graph.output:
+            if value.name in ("classes", "num_dets"):
+                model.graph.node.append(onnx.helper.make_node("Cast", [f"whole_{value.name}"], [value.name], to=onnx.TensorProto.FLOAT))
+                value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    samples = samples_for(model, SAMPLES, seed=4)
+    job = run_job(tmp_path, model, samples, samples, {"accuracy": {"min_relative": 0.2}, "search": {"max_trials": 2}})
+    names = [value.name for value in model.graph.output]
+    assert {name: one["kinds"] for name, one in outputs_of(job).items()} == {name: ["detections"] for name in names}
+    assert "not compared" not in job.notes
+    assert "is the same for all" not in str(job.result["warnings"])
+    reference = dict(zip(names, run(model, samples), strict=True))
+    engine = dict(zip(names, plain_outputs(job.engine, samples, SAMPLES), strict=True))
+    joint = joint_rows([Evidence(name, array, Ending(selects=True)) for name, array in reference.items()], {})
+    assert joint is not None
+    assert job.verdict["metric"] == "fidelity"
+    assert job.chosen["accuracy"] == pytest.approx(joint_scores(joint[0], reference, engine).mean(), abs=1e-6)
+    assert cast(float, job.chosen["accuracy"]) < 1.0
+
+
+@pytest.mark.parametrize("metric", ["detections", "average_precision"])
+def test_the_metrics_of_detectors_take_padded_rows_beside_their_number(tmp_path: Path, metric: str) -> None:
+    config = {"accuracy": {"metric": metric, "min_relative": 0.2}, "search": {"max_trials": 2}}
+    job = run_job(tmp_path, sorted_detector(), config=config)
+    assert "takes 'boxes' and 'scores' and 'classes' for a list of boxes with a score and a class each" in job.notes
+    assert "boxes x1y1x2y2;" in job.notes
+
+
+def test_the_users_word_takes_a_detector_apart(tmp_path: Path) -> None:
+    config = {"accuracy": {"min_relative": 0.1}, "outputs": {"boxes": "regression"}, "search": {"max_trials": 1}}
+    kinds = {name: one["kinds"] for name, one in outputs_of(run_job(tmp_path, sorted_detector(), config=config)).items()}
+    assert kinds["boxes"] == ["regression"]
+    assert "classes" not in kinds
+
+
+def test_the_users_word_puts_whole_numbers_to_the_detections(tmp_path: Path) -> None:
+    config = {"accuracy": {"min_relative": 0.1}, "outputs": {"boxes": "detections", "classes": "detections"}, "search": {"max_trials": 1}}
+    job = run_job(tmp_path, sorted_detector(), config=config)
+    assert outputs_of(job)["classes"]["why"] == "as outputs says"
