@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from calibration.accuracy.kinds.evidence import Ending, Evidence
 from calibration.accuracy.kinds.rows.finding import joint_rows
 from calibration.accuracy.kinds.rows.matching import joint_scores
+from calibration.accuracy.measures.tasks.retrieval import neighbours_kept
+from service.cli.summary import summary_lines
 from tests.driver import Finished, plain_outputs, run_job
 from tests.model_text import model_from_text, run, samples_for
 
@@ -120,3 +122,34 @@ def test_the_users_word_puts_whole_numbers_to_the_detections(tmp_path: Path) -> 
     config = {"accuracy": {"min_relative": 0.1}, "outputs": {"boxes": "detections", "classes": "detections"}, "search": {"max_trials": 1}}
     job = run_job(tmp_path, sorted_detector(), config=config)
     assert outputs_of(job)["classes"]["why"] == "as outputs says"
+
+
+def embedder() -> onnx.ModelProto:
+    return model_from_text(
+        "g (float[N,16] x) => (float[N,12] e) { a = Gemm(x, w1) b = Relu(a) e = Gemm(b, w2) }",
+        {"w1": (16, 32), "w2": (32, 12)},
+    )
+
+
+@pytest.mark.parametrize("said", [{}, {"outputs": {"e": "embedding"}}])
+def test_neighbours_that_an_embedding_keeps_are_told_beside_the_verdict(tmp_path: Path, said: dict[str, object]) -> None:
+    model = embedder()
+    samples = samples_for(model, SAMPLES, seed=2)
+    job = run_job(tmp_path, model, samples, samples, {"accuracy": {"min_relative": 0.2}, "search": {"max_trials": 2}, **said})
+    (reference,), (engine,) = run(model, samples), plain_outputs(job.engine, samples, SAMPLES)
+    share = neighbours_kept(reference, engine, 1).mean()
+    assert job.verdict["metric"] == "fidelity"
+    assert job.chosen["nearest_kept"] == pytest.approx(share)
+    words = f"{share:.0%} of the samples keep their nearest neighbour among the validation samples"
+    assert any(words in line and line.endswith("accuracy.metric: retrieval") for line in summary_lines(job.result))
+    assert words in job.path(job.outcome.artifacts["report.html"]).read_text(encoding="utf-8")
+    assert "nearest_kept" not in job.baseline
+
+
+@pytest.mark.parametrize(
+    "said", [{"accuracy": {"metric": "retrieval", "min_relative": 0.1}}, {"accuracy": {"min_relative": 0.1}, "outputs": {"e": "logits"}}]
+)
+def test_neighbours_are_not_told_where_they_are_judged_or_mean_nothing(tmp_path: Path, said: dict[str, object]) -> None:
+    job = run_job(tmp_path, embedder(), config={**said, "search": {"max_trials": 2}})
+    assert "nearest_kept" not in job.chosen
+    assert "nearest neighbour" not in "".join(summary_lines(job.result))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +52,12 @@ class EngineScores:
     margins: DecisionMargins | None = None  # how clearly the float model and the engine decided, where scores are decisions by classes
     are_outputs_equal: bool = False  # to the float model's, bit for bit, on every sample
     largest_change: float | None = None  # of a value that is scored, over all samples, where the metric asks for it
+    nearest_kept: float | None = None  # share of samples that keep their nearest neighbour, where an output may be an embedding
 
     def of(self, samples: NDArray[np.int64]) -> EngineScores:
         """Return those of these samples, by index."""
         margins = None if self.margins is None else self.margins.of(samples)
-        return EngineScores(self.scores[samples], margins, self.are_outputs_equal, self.largest_change)
+        return replace(self, scores=self.scores[samples], margins=margins)
 
 
 def fits(reference: NDArray[np.float64], engine: EngineScores, metric: Metric, config: Config) -> bool:
@@ -144,6 +145,8 @@ def write_scores(engine: EngineScores, workspace: Workspace, name: str) -> FileR
     kept = {} if margins is None else {"margins": margins.engine, "reference_margins": margins.reference}
     if engine.largest_change is not None:
         kept["largest_change"] = np.asarray(engine.largest_change)
+    if engine.nearest_kept is not None:
+        kept["nearest_kept"] = np.asarray(engine.nearest_kept)
     return workspace.write_arrays(name, scores=engine.scores, **kept)
 
 
@@ -160,8 +163,8 @@ def read_scores(file: FileRef, workspace: Workspace, metric: Metric, *, are_outp
     margins = None
     if "margins" in kept:
         margins = DecisionMargins(kept["reference_margins"], kept["margins"], can_gain=not metric.is_perfect_by_definition)
-    change = float(kept["largest_change"]) if "largest_change" in kept else None
-    return EngineScores(kept["scores"], margins, are_outputs_equal, change)
+    change, nearest = (float(kept[key]) if key in kept else None for key in ("largest_change", "nearest_kept"))
+    return EngineScores(kept["scores"], margins, are_outputs_equal, change, nearest)
 
 
 def _compare(
@@ -180,7 +183,8 @@ def _compare(
     if loop is None:
         margins = _margins(scorer, [compared.kinds[index] for index in compared.compared], reference, outputs, validation)
     scores = scores_of_runs(scores, loop, judged.metric, [reference[index] for index in judged.scored])
-    engine = EngineScores(scores, margins, _are_equal(reference, outputs), scorer.largest_change(outputs, reference))
+    nearest = scorer.nearest_kept(outputs, reference) if loop is None else None
+    engine = EngineScores(scores, margins, _are_equal(reference, outputs), scorer.largest_change(outputs, reference), nearest)
     return engine, float(np.mean(losses(compared.compared_forms, reference, outputs, compared.compared_weights)))
 
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.accuracy.kinds.evidence import of_rows
 from calibration.accuracy.kinds.judging import counted_of
 from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.labels import one_for_each_sample
 from calibration.accuracy.measures.options import MeasureOptions
 from calibration.accuracy.measures.tasks.decisions import largest_change
+from calibration.accuracy.measures.tasks.retrieval import nearest_kept
 from calibration.accuracy.metric_model import MetricModel
 from calibration.accuracy.metrics import Metric, OutputKind, Truth, names_in_words
 from calibration.accuracy.scores import score
@@ -79,6 +81,20 @@ class Scorer:
         if joint is None or not joint.tells_change:
             return None
         return max(largest_change(reference[index], outputs[index]) for index in self.scored)
+
+    def nearest_kept(self, outputs: Sequence[Array], reference: Sequence[Array]) -> float | None:
+        """Return the share of samples that keep their nearest neighbour, of the output that may be an embedding and keeps fewest.
+
+        None where no such output is judged by its values: a metric of classes, labels or neighbours says itself what counts. Arguments as
+        of a call.
+        """
+        spec = self.metric.spec
+        if spec.joint is not None or spec.truth is not Truth.REFERENCE or self.metric.compares_classes:
+            return None
+        read = [index for index in self.scored if self.judged and OutputKind.EMBEDDING in self.judged[index].kinds]
+        vectors = [index for index in read if of_rows(reference[index].shape[1:]) == 1]
+        shares = [share for index in vectors if (share := nearest_kept(reference[index], outputs[index])) is not None]
+        return min(shares, default=None)
 
     def reading(self, reference: Sequence[Array]) -> str | None:
         """Return what the metric took the float model's compared outputs, each (samples, ...), for; None where there is nothing to say."""

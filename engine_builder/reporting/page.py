@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from html import escape
 
+from calibration.accuracy.measures.tasks.retrieval import nearest_in_words
 from calibration.accuracy.verdict import Answer
 from engine_builder.backends.base import Source
 from engine_builder.records.corrections import Correction
@@ -69,6 +70,7 @@ def render(body: ReportBody) -> str:
         *(f"<p class=warning><b>Warning:</b> {escape(text)}.</p>" for text in result.warnings),
         _tiles(body),
         f"<h2>Verdict</h2><p><span class='badge {answer}'>{escape(_ANSWERS[answer])}</span> {escape(verdict_in_words(result.verdict))}</p>",
+        "" if result.chosen.nearest_kept is None else f"<p class=note>{escape(nearest_in_words(result.chosen.nearest_kept))}.</p>",
         _outputs(body),
         offers_section(result),
         _engines(body),

@@ -242,7 +242,8 @@ def _reason(given: _Given, chosen: Trial | None, offers: ReportedOffers, objecti
 
 def _chosen_engine(inspection: Inspection, judgement: VerdictResult, chosen: Trial, workspace: Workspace) -> ReportedEngine:
     assert chosen.size_bytes is not None  # it was built
-    change = None if chosen.scores is None else workspace.read_arrays(chosen.scores).get("largest_change")
+    kept = {} if chosen.scores is None else workspace.read_arrays(chosen.scores)
+    change, nearest = kept.get("largest_change"), kept.get("nearest_kept")
     counts = Counter(chosen.precisions.get(name, precision).value for name, precision in inspection.baseline_precisions.items())
     return ReportedEngine(
         judgement.latency_ms[chosen.fingerprint],
@@ -250,6 +251,7 @@ def _chosen_engine(inspection: Inspection, judgement: VerdictResult, chosen: Tri
         chosen.size_bytes,
         dict(sorted(counts.items())),
         largest_change=None if change is None or not np.isfinite(change) else float(change),
+        nearest_kept=None if nearest is None else float(nearest),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from calibration.accuracy.measures.tasks.retrieval import nearest_in_words
 from calibration.accuracy.metrics import Metric, MetricSpec, metric_named
 from calibration.accuracy.resolution import inside_in_words
 
@@ -38,6 +39,9 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
     change = chosen.get("largest_change")
     if isinstance(change, int | float):
         lines.append(f"  change    of a score at most {change:.4g} on these samples, on either side of the threshold")
+    nearest = chosen.get("nearest_kept")
+    if isinstance(nearest, int | float):
+        lines.append(f"  nearest   {nearest_in_words(nearest)}")
     lines.extend(_offers(_part(result, "offers")))
     warnings = result.get("warnings")
     lines.extend(f"  warning   {text}" for text in (warnings if isinstance(warnings, list | tuple) else ()))

@@ -31,6 +31,7 @@ class ReportedEngine:
     precisions: Mapping[str, int]  # layers of each precision
     repaired: str | None = None  # of a baseline that misses the budget by itself: why and how it was repaired, in words
     largest_change: float | None = None  # of a score on a validation sample, where the metric tells decisions only
+    nearest_kept: float | None = None  # share of validation samples that keep their nearest neighbour, where an output may be an embedding
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,7 @@ def reported_objective(objective: Objective, judged: VerdictResult) -> ReportedO
 def result_json(result: JobResult) -> dict[str, object]:
     """Return a result as ``result.json`` and ``report.json`` hold it: what does not apply is no key at all."""
     engines = {
-        name: fields_json(engine, "repaired", "largest_change")
+        name: fields_json(engine, "repaired", "largest_change", "nearest_kept")
         for name, engine in (("baseline", result.baseline), ("chosen", result.chosen))
     }
     return fields_json(result, "speedup", "speedup_spread", "predicted_speedup", "objective") | engines

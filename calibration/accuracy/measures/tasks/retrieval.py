@@ -18,6 +18,7 @@ from calibration.errors import InvalidConfigError
 
 NEIGHBOURS = 10
 LEAST_SAMPLES = 8
+MOST_SAMPLES = 2048
 _TIE = 1e-6  # of cosines, in float32
 _ROWS = 512  # samples in one product
 
@@ -47,6 +48,26 @@ def neighbours_kept(reference: NDArray[np.generic], output: NDArray[np.generic],
         found = np.argpartition(-mine, k - 1, axis=1)[:, :k]
         kept[rows] = (np.take_along_axis(theirs, found, axis=1) >= least - _TIE).mean(axis=1)
     return np.where(is_known, kept, 0.0)
+
+
+def nearest_kept(reference: NDArray[np.generic], output: NDArray[np.generic]) -> float | None:
+    """Return the share of samples, 0..1, that keep their nearest neighbour among the others; None where there are too few to tell.
+
+    Args:
+        reference: (samples, ...), the float model's embeddings; of many the first MOST_SAMPLES are looked at.
+        output: The same shape.
+    """
+    if len(reference) < LEAST_SAMPLES:
+        return None
+    return float(neighbours_kept(reference[:MOST_SAMPLES], output[:MOST_SAMPLES], 1).mean())
+
+
+def nearest_in_words(share: float) -> str:
+    """Return what ``nearest_kept`` says, and what to do about it."""
+    return (
+        f"{share:.0%} of the samples keep their nearest neighbour among the validation samples; if you search by neighbours, judge by it: "
+        "accuracy.metric: retrieval"
+    )
 
 
 def neighbours_of(samples: int, neighbours: int | None) -> int:

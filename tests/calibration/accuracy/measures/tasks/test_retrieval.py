@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.accuracy.measures.tasks.retrieval import neighbours_kept, neighbours_of
+from calibration.accuracy.measures.tasks.retrieval import nearest_kept, neighbours_kept, neighbours_of
 from calibration.errors import InvalidConfigError
 
 
@@ -64,3 +64,12 @@ def test_neighbours_that_can_hardly_be_lost_are_refused() -> None:
         neighbours_of(16, 10)
     with pytest.raises(InvalidConfigError, match="at least 8"):
         neighbours_of(4, None)
+
+
+def test_the_nearest_neighbour_is_told_of_enough_samples() -> None:
+    rows = np.random.default_rng(3).normal(size=(40, 6))
+    assert nearest_kept(rows, rows) == 1.0
+    assert nearest_kept(rows[:7], rows[:7]) is None
+    other = nearest_kept(rows, np.random.default_rng(4).normal(size=(40, 6)))
+    assert other is not None
+    assert other < 0.3
