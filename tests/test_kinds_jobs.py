@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from calibration.accuracy.kinds.evidence import Ending, Evidence
 from calibration.accuracy.kinds.rows.finding import joint_rows
 from calibration.accuracy.kinds.rows.matching import joint_scores
+from calibration.accuracy.measures.tasks.regression import regression
 from calibration.accuracy.measures.tasks.retrieval import neighbours_kept
+from calibration.errors import InvalidCalibrationSetError
+from engine_builder.evaluation.measurement import search_half
 from service.cli.summary import summary_lines
 from tests.driver import Finished, plain_outputs, run_job
 from tests.model_text import model_from_text, run, samples_for
@@ -153,3 +156,88 @@ def test_neighbours_are_not_told_where_they_are_judged_or_mean_nothing(tmp_path:
     job = run_job(tmp_path, embedder(), config={**said, "search": {"max_trials": 2}})
     assert "nearest_kept" not in job.chosen
     assert "nearest neighbour" not in "".join(summary_lines(job.result))
+
+
+def single(ending: str = "Sigmoid") -> onnx.ModelProto:
+    return model_from_text(
+        f"g (float[N,16] x) => (float[N,1] y) {{ a = Gemm(x, w1) b = Relu(a) c = Gemm(b, w2) y = {ending}(c) }}",
+        {"w1": (16, 32), "w2": (32, 1)},
+    )
+
+
+@pytest.mark.parametrize("metric", [None, "top1"])
+@pytest.mark.parametrize(("ending", "threshold"), [("Sigmoid", 0.5), ("Identity", 0.0)])
+def test_yes_or_no_beside_one_value_a_sample_is_what_decides(tmp_path: Path, metric: str | None, ending: str, threshold: float) -> None:
+    model = single(ending)
+    samples = samples_for(model, SAMPLES, seed=2)
+    (reference,) = run(model, samples)
+    labels = (reference[:, 0] >= threshold).astype(np.int64)
+    labels[::10] = 1 - labels[::10]  # the float model is wrong sometimes
+    accuracy: dict[str, object] = {"min_relative": 0.2, **({} if metric is None else {"metric": metric})}
+    job = run_job(tmp_path, model, samples, {**samples, "labels": labels}, {"accuracy": accuracy, "search": {"max_trials": 2}})
+    (engine,) = plain_outputs(job.engine, samples, SAMPLES)
+    assert job.verdict["metric"] == "decisions"
+    judged = np.setdiff1d(np.arange(SAMPLES), search_half(SAMPLES, 0)) if job.verdict["selection"] == "held_out" else np.arange(SAMPLES)
+    assert job.baseline["accuracy"] == pytest.approx(((reference[:, 0] >= threshold) == labels)[judged].mean())
+    assert cast(float, job.baseline["accuracy"]) < 1.0
+    assert job.chosen["accuracy"] == pytest.approx(((engine[:, 0] >= threshold) == labels)[judged].mean())
+    assert f"takes 'y' for decisions at {threshold:g}" in job.notes
+    assert "labels" not in str(job.result["warnings"])
+
+
+def test_labels_that_say_the_opposite_are_a_warning(tmp_path: Path) -> None:
+    model = single()
+    samples = samples_for(model, SAMPLES, seed=2)
+    labels = (run(model, samples)[0][:, 0] < 0.5).astype(np.int64)
+    labels[::10] = 1 - labels[::10]
+    job = run_job(tmp_path, model, samples, {**samples, "labels": labels}, {"search": {"max_trials": 1}})
+    assert "the opposite labels would give 0.9000: check that each label" in str(job.result["warnings"])
+
+
+def test_a_score_for_each_of_several_labels_is_compared_with_them(tmp_path: Path) -> None:
+    model = model_from_text(
+        "g (float[N,16] x) => (float[N,3] y) { a = Gemm(x, w1) b = Relu(a) c = Gemm(b, w2) y = Sigmoid(c) }",
+        {"w1": (16, 32), "w2": (32, 3)},
+    )
+    samples = samples_for(model, SAMPLES, seed=2)
+    labels = (run(model, samples)[0] >= 0.5).astype(np.int64)
+    job = run_job(tmp_path, model, samples, {**samples, "labels": labels}, {"search": {"max_trials": 1}})
+    assert job.verdict["metric"] == "decisions"
+
+
+@pytest.mark.parametrize("values", [1, 3])
+def test_numbers_of_the_form_of_the_output_are_what_a_regression_should_say(tmp_path: Path, values: int) -> None:
+    model = model_from_text(
+        f"g (float[N,16] x) => (float[N,{values}] y) {{ a = Gemm(x, w1) b = Relu(a) y = Gemm(b, w2) }}",
+        {"w1": (16, 32), "w2": (32, values)},
+    )
+    samples = samples_for(model, SAMPLES, seed=2)
+    (reference,) = run(model, samples)
+    labels = reference + np.random.default_rng(3).normal(size=reference.shape).astype(np.float32) * 0.1
+    given = {**samples, "labels": labels[:, 0] if values == 1 else labels}
+    job = run_job(tmp_path, model, samples, given, {"accuracy": {"min_relative": 0.2}, "search": {"max_trials": 2}})
+    (engine,) = plain_outputs(job.engine, samples, SAMPLES)
+    assert job.verdict["metric"] == "regression"
+    assert job.chosen["accuracy"] == pytest.approx(regression(labels, engine).mean(), abs=1e-5)  # float32, in other batches
+    assert outputs_of(job)["y"]["kinds"] == ["regression"]
+
+
+def test_numbers_of_another_form_are_refused_as_before(tmp_path: Path) -> None:
+    model = single()
+    samples = samples_for(model, SAMPLES, seed=2)
+    with pytest.raises(InvalidCalibrationSetError, match=r"float64 .*found, whole numbers expected"):
+        run_job(tmp_path, model, samples, {**samples, "labels": np.random.default_rng(3).normal(size=(SAMPLES, 2))})
+
+
+@pytest.mark.parametrize(("labels", "key"), [(np.arange(SAMPLES), "regression compares the values of 'y'"), (None, "decisions compares")])
+def test_labels_that_are_not_used_are_said_to_be_so(tmp_path: Path, labels: Array | None, key: str) -> None:
+    model = single("Exp")
+    samples = samples_for(model, SAMPLES, seed=2)
+    given = {**samples, "labels": np.arange(SAMPLES) % 2 if labels is None else labels}
+    job = run_job(tmp_path, model, samples, given, {"search": {"max_trials": 1}})
+    (warning,) = [str(one) for one in cast(list[object], job.result["warnings"]) if "not used" in str(one)]
+    assert warning.startswith("the validation labels are not used: fidelity compares with the float model; accuracy.metric: ")
+    assert key in warning
+    told = run_job(tmp_path / "told", model, samples, given, {"accuracy": {"metric": "fidelity"}, "search": {"max_trials": 1}})
+    assert "the validation labels are not used" in told.notes
+    assert "not used" not in str(told.result["warnings"])

@@ -47,6 +47,14 @@ def class_labels_from(labels: Array, samples: int, name: str) -> NDArray[np.int6
     return labels.astype(np.int64)
 
 
+def are_numbers(labels: Array) -> bool:
+    """Return whether labels are numbers with fractions, which no classes are: what a regression should say."""
+    if labels.dtype.kind != "f":
+        return False
+    numbers = labels.astype(np.float64)
+    return bool(np.isfinite(numbers).all() and (numbers != np.round(numbers)).any())
+
+
 def any_labels_from(labels: Array, samples: int, name: str) -> Array:
     """Return labels for a metric of the user's own, in the machine's byte order.
 

@@ -249,7 +249,7 @@ class Metric(enum.StrEnum):
     )
     DECISIONS = (
         "decisions",
-        _task("share of decisions at a threshold that are the float model's", tasks.DECISIONS, Truth.REFERENCE, is_real_valued=False),
+        _task("share of decisions at a threshold that are right", tasks.DECISIONS, is_real_valued=False),
     )
     AVERAGE_PRECISION = "average_precision", _task("average precision of a picture's detections", tasks.AVERAGE_PRECISION)
     DETECTIONS = "detections", _task("F1 of a picture's detections, the float model's being right", tasks.DETECTIONS, Truth.REFERENCE)

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.labels import any_labels_from, class_labels_from
+from calibration.accuracy.labels import any_labels_from, are_numbers, class_labels_from
 from calibration.data.input_axes import possible_axes, without_axis_of_one
 from calibration.data.readers import read_arrays
 from calibration.data.sample_axes import in_model_form
@@ -142,7 +142,7 @@ def samples_from(
         given: The arrays by name, as for ``read_samples``.
         specs: The model's inputs.
         any_labels: Labels may be numbers of any type and shape, one entry per sample, for a metric of the user's own; else they are class
-            indices, (samples,), or (samples, tokens) with IGNORED for tokens that do not count.
+            indices, (samples,), or (samples, tokens) with IGNORED for tokens that do not count. Numbers with fractions are kept.
         states: Inputs that hold what another step gave: never settings, even where all samples start alike.
 
     Raises:
@@ -165,7 +165,8 @@ def samples_from(
     _check_sizes(inputs, varying, guesses[0])
     if labels is not None:
         samples = len(next(iter(inputs.values())))
-        labels = (any_labels_from if any_labels else class_labels_from)(labels, samples, label_name)
+        is_any = any_labels or are_numbers(labels)  # whether the metric takes such is seen when it is known
+        labels = (any_labels_from if is_any else class_labels_from)(labels, samples, label_name)
     given = {spec.name: in_type_of(settings[spec.name], spec) for spec in specs if spec.name in settings}
     return CalibrationSet(MappingProxyType(inputs), labels, {name: axis for name, axis in guesses[0].items() if axis != 0}, given)
 

@@ -51,7 +51,8 @@ class AccuracyConfig:
     metric: Metric | None = field(
         default=None,
         metadata={
-            "description": "Default: top1 with labels, token_f1 with labels of tokens, agreement where outputs surely hold classes, "
+            "description": "Default: top1 with labels, token_f1 with labels of tokens, decisions with labels of 0 and 1 for each score, "
+            "regression with numbers for each value, agreement where outputs surely hold classes, "
             "closeness for single scores, else fidelity; custom where a metric model comes with the job. "
             + "".join(f"{metric}: {metric.spec.words}. " for metric in Metric).rstrip()
         },

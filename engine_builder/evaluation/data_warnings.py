@@ -155,6 +155,8 @@ def label_warnings(
     Raises:
         InvalidCalibrationSetError: The float model does not beat chance.
     """
+    if scorer.metric is Metric.DECISIONS and samples.labels is not None:
+        return _unlikely_decisions(scores, samples.labels)
     if not scorer.metric.needs_labels or samples.labels is None:
         return ()
     output = reference[scorer.scored[0]]
@@ -177,6 +179,20 @@ def label_warnings(
         "; ".join([detail, *known]),
         fix=(_LIKELY if cause is None else f"Try {cause[0]}.")
         + " If the model really is no better, set accuracy.allow_chance to true, or leave the labels out.",
+    )
+
+
+def _unlikely_decisions(scores: Scores, labels: Array) -> tuple[str, ...]:
+    """Return a warning where the float model's decisions are not the labels' more often than always the same answer is."""
+    yes = float(labels.mean())
+    constant = max(yes, 1.0 - yes)
+    if scores.mean() > constant or constant == 1.0:
+        return ()
+    opposite = 1.0 - float(scores.mean())
+    other = f"; the opposite labels would give {opposite:.4f}" if opposite > constant else ""
+    return (
+        f"the float model decides as the labels in {scores.mean():.4f}, always answering {int(yes >= 0.5)} gives {constant:.4f}{other}"
+        ": check that each label belongs to its sample, and that 1 is what a high score means",
     )
 
 

@@ -201,6 +201,7 @@ def _margins(
         [reference[index] for index in scored],
         [outputs[index] for index in scored],
         validation.labels,
+        scorer.options.threshold,
     )
 
 

@@ -24,6 +24,7 @@ from calibration.accuracy.kinds.evidence import Evidence, endings
 from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.kinds.rows.finding import joint_rows
 from calibration.accuracy.kinds.table import judged_output, judged_together
+from calibration.accuracy.labels import are_numbers
 from calibration.accuracy.metrics import CLASSES, Metric, OutputKind
 from calibration.data.sample_axes import OutputAxis, SampleAxes
 from calibration.errors import InvalidConfigError, InvalidModelError
@@ -151,13 +152,15 @@ def judged_outputs(
         labels: Of the same samples, (samples, ...), where there are some.
     """
     ends = endings(model)
-    labelled = None if labels is None else next((index for index, kind in enumerate(kinds) if kind in CLASSES), None)
+    has_classes = labels is not None and labels.dtype.kind in "iu"
+    labelled = next((index for index, kind in enumerate(kinds) if has_classes and kind in CLASSES), None)
     shapes = tuple(array.shape[1:] for array in inputs.values())
     known = []
     for index, (name, values, axis) in enumerate(zip(names, reference, axes, strict=True)):
         end = ends[name]
         classes = None if end.class_axis is None else axis.place_first(end.class_axis)
-        known.append(Evidence(name, values, end, classes, shapes, index == labelled))
+        has_targets = labels is not None and are_numbers(labels) and labels.size == values.size and len(names) == 1
+        known.append(Evidence(name, values, end, classes, shapes, has_targets, index == labelled))
     joint = joint_rows(known, wanted)
     found = []
     for evidence, kind in zip(known, kinds, strict=True):
@@ -200,7 +203,7 @@ def default_metric(
     Args:
         judged: How the compared outputs are judged.
         kinds: Their kinds by rules 1 to 3.
-        is_labelled: Whether the validation set has labels.
+        is_labelled: Whether the validation set has labels, one class a sample.
         is_per_token: Whether these are labels of tokens, which an output holds classes for: token_f1.
         hides: Whether an input takes positions out, which only fidelity leaves out.
     """

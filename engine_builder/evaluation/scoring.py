@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from calibration.accuracy.kinds.evidence import of_rows
 from calibration.accuracy.kinds.judging import counted_of
 from calibration.accuracy.kinds.part import JudgedOutput
-from calibration.accuracy.labels import one_for_each_sample
+from calibration.accuracy.labels import are_numbers, class_labels_from, one_for_each_sample
 from calibration.accuracy.measures.options import MeasureOptions
 from calibration.accuracy.measures.tasks.decisions import largest_change
 from calibration.accuracy.measures.tasks.retrieval import nearest_kept
@@ -144,9 +144,14 @@ def new_scorer(
         InputError: The metric does not fit the outputs or the labels.
     """
     labels = samples.labels
-    metric = settings.metric
+    metric, options = settings.metric, settings.measure
     kept = [index for index, kind in enumerate(kinds) if kind is not OutputKind.IGNORE]
     per_token = [index for index in kept if is_per_token(reference[index], labels)]
+    by_labels = _by_labels([reference[index] for index in kept], [judged[index] for index in kept], labels, options)
+    if by_labels is not None and (metric is None or (metric is Metric.TOP1 and by_labels[0] is Metric.DECISIONS)):
+        metric, options = by_labels
+    if labels is not None and are_numbers(labels) and (metric is None or metric.spec.truth not in (Truth.GIVEN, Truth.OWN)):
+        class_labels_from(labels, samples.samples, "labels")  # which they are not
     if metric is None:
         if labels is not None and labels.ndim > 1 and not per_token:
             raise InvalidCalibrationSetError(
@@ -154,17 +159,17 @@ def new_scorer(
                 fix=one_for_each_sample(labels),
             )
         hides = any(counted_of(samples.inputs, array) is not None for array in reference)
-        metric = default_metric(judged, kinds, is_labelled=labels is not None, is_per_token=bool(per_token), hides=hides)
+        metric = default_metric(judged, kinds, is_labelled=is_per_sample(labels), is_per_token=bool(per_token), hides=hides)
     if settings.label_names is not None and not metric.is_per_token:
         raise InvalidConfigError(
             f"accuracy.label_names: found with the metric {metric}, expected {names_in_words(lambda one: one.is_per_token)}",
             fix="Leave label_names out, or give the validation set one label per token.",
         )
-    check_measure_options(metric, settings.measure)
+    check_measure_options(metric, options)
     joint = metric.spec.joint
     if joint is not None:
-        scored = joint.reads(reference, settings.measure)
-        joint.check([reference[index] for index in scored], settings.measure)
+        scored = joint.reads(reference, options)
+        joint.check([reference[index] for index in scored], options)
     else:
         scored = tuple(per_token[:1]) if metric.is_per_token and per_token else scored_outputs(metric, kinds)
         if metric.spec.is_by_kind:  # classes and counts of detections are judged with their boxes
@@ -173,7 +178,58 @@ def new_scorer(
     weights = tuple(settings.output_weights.get(name, 1.0) for name in names)
     if custom is not None:
         custom.check(dict(zip(names, reference, strict=True)), labels)
-    return Scorer(metric, scored, tuple(names), weights, settings.label_names or (), custom, tuple(judged), settings.measure)
+    return Scorer(metric, scored, tuple(names), weights, settings.label_names or (), custom, tuple(judged), options)
+
+
+def _by_labels(
+    reference: Sequence[Array], judged: Sequence[JudgedOutput], labels: Array | None, options: MeasureOptions
+) -> tuple[Metric, MeasureOptions] | None:
+    """Return the metric that compares the only output with labels of another form than classes, where it is clear what they say.
+
+    1. Numbers with fractions, one for each value: regression.
+    2. 0 and 1, one for each score in 0..1: decisions. One value a sample on both sides of zero is a logit, decided at 0.
+
+    Args:
+        reference: The float model's compared outputs but ignored ones, each (samples, ...).
+        judged: How they are taken.
+        labels: Of the validation set.
+        options: What the user says of the measure.
+    """
+    if labels is None or len(reference) != 1 or reference[0].dtype.kind != "f" or labels.size != reference[0].size:
+        return None
+    if are_numbers(labels):
+        return Metric.REGRESSION, options
+    if not np.isin(labels, (0, 1)).all():
+        return None
+    is_single = reference[0].size == len(reference[0])
+    low, high = float(reference[0].min()), float(reference[0].max())
+    if low >= 0.0 and high <= 1.0 and (is_single or judged[0].kinds[0] is OutputKind.SCORES):
+        return Metric.DECISIONS, options
+    if is_single and low < 0.0 < high:
+        return Metric.DECISIONS, options if options.threshold is not None else replace(options, threshold=0.0)
+    return None
+
+
+def unused_labels(scorer: Scorer, samples: CalibrationSet, reference: Sequence[Array]) -> str | None:
+    """Return what to say where there are labels that the metric does not compare with; None where it does, or there are none.
+
+    Args:
+        scorer: Of the job.
+        samples: The validation set.
+        reference: The float model's compared outputs, each (samples, ...).
+    """
+    labels = samples.labels
+    if labels is None or scorer.custom is not None or scorer.metric.spec.truth is not Truth.REFERENCE:
+        return None
+    fits = [index for index in scorer.scored if reference[index].dtype.kind == "f" and reference[index].size == labels.size]
+    if fits:
+        metric = Metric.DECISIONS if np.isin(labels, (0, 1)).all() else Metric.REGRESSION
+        key = f"{metric} compares the values of '{scorer.names[fits[0]]}' with them"
+        if len(scorer.names) > 1:
+            key += " (and set outputs that it does not read to ignore, if nobody reads them)"
+    else:
+        key = f"{names_in_words(lambda one: one.needs_labels)} compare classes with them"
+    return f"the validation labels are not used: {scorer.metric} compares with the float model; accuracy.metric: {key}"
 
 
 def check_scores(metric: Metric, scores: NDArray[np.float64]) -> None:

@@ -87,7 +87,8 @@ def loss_kind(judged: JudgedOutput, by_structure: OutputKind, metric: Metric) ->
     """
     if metric.spec.is_by_kind and judged.together is not None and judged.name in judged.together.members[2:]:
         return OutputKind.IGNORE
-    return judged.kinds[0] if metric.spec.is_by_kind or metric.spec.kinds == CLASSES else by_structure
+    is_regression = metric in (Metric.REGRESSION, Metric.R2) and judged.kinds == (OutputKind.REGRESSION,)
+    return judged.kinds[0] if metric.spec.is_by_kind or metric.spec.kinds == CLASSES or is_regression else by_structure
 
 
 def probed_outputs(

@@ -46,7 +46,15 @@ from engine_builder.evaluation.measurement import decided
 from engine_builder.evaluation.model_calls import settled_batch
 from engine_builder.evaluation.outputs import check_output_names, is_told_of_rows, judged_outputs, output_kinds, rows_only
 from engine_builder.evaluation.run_samples import run_judged
-from engine_builder.evaluation.scoring import check_scores, is_per_sample, labelled_tokens, new_scorer, outputs_for_metric, whole_outputs
+from engine_builder.evaluation.scoring import (
+    check_scores,
+    is_per_sample,
+    labelled_tokens,
+    new_scorer,
+    outputs_for_metric,
+    unused_labels,
+    whole_outputs,
+)
 from engine_builder.records.inspection import Baseline, Calls, Inspection, ModelOutputs, PreparedModel, Reference, Samples
 from engine_builder.records.probed_outputs import in_loss, probed_outputs
 from engine_builder.stage_io.measuring import InspectRequest, InspectResult
@@ -185,6 +193,9 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
     scores = scores_of_runs(step_scores, loop, metric, scored)
     check_scores(metric, scores)
     warnings += answer_warnings(scorer, reference)
+    if (unused := unused_labels(scorer, validation, reference)) is not None:
+        warnings += () if settings.metric is not None else (unused,)
+        notes += [unused] if settings.metric is not None else []
     judged = judged_steps(loop, validation.samples)
     warnings += label_warnings(
         scorer,

@@ -44,6 +44,7 @@ class Evidence:
     ending: Ending = Ending()
     class_axis: int | None = None  # of ``ending``, samples first
     input_shapes: tuple[tuple[int, ...], ...] = ()  # of a sample of each input
+    has_targets: bool = False  # the set has a number with fractions for each of its values
     is_labelled: bool = False  # the set has a label for each row of classes that this output is read by
 
     @property

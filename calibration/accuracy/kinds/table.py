@@ -96,6 +96,7 @@ EVIDENCE: tuple[EvidenceRow, ...] = (
     EvidenceRow("its rows sum to 1", lambda one: one.sum_axis is not None, (OutputKind.PROBABILITIES,)),
     EvidenceRow("it ends in LogSoftmax", lambda one: one.ending.op_type == "LogSoftmax" and _has_rows(one), (_L,)),
     EvidenceRow("it has one row of values for each label of the data", lambda one: one.is_labelled and _has_rows(one), (_L,)),
+    EvidenceRow("the labels are numbers, one for each of its values", lambda one: one.has_targets, (_R,)),
     EvidenceRow("its vectors have norm 1", lambda one: one.unit_axis is not None, (_E,)),
     EvidenceRow("its name", lambda one: one.is_called(*classes.NAMES_OF_LOGITS) and _has_rows(one), (_L,)),
     EvidenceRow("its name", lambda one: one.is_called(*embedding.NAMES) and _has_rows(one), (_E,)),

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.margins.decision_margins import DecisionMargins, agreement_margins, label_margins
+from calibration.accuracy.margins.decision_margins import DecisionMargins, agreement_margins, label_margins, threshold_margins
 from calibration.accuracy.measures.classes import by_class
+from calibration.accuracy.measures.tasks.decisions import threshold_for
 from calibration.accuracy.metrics import Metric, OutputKind
 
 Array = NDArray[np.generic]
@@ -16,7 +17,12 @@ _NAMED = {Metric.TOP1: 1, Metric.TOP5: 5}  # classes that may be named
 
 
 def margins_of(
-    metric: Metric, kinds: Sequence[OutputKind], reference: Sequence[Array], outputs: Sequence[Array], labels: Array | None
+    metric: Metric,
+    kinds: Sequence[OutputKind],
+    reference: Sequence[Array],
+    outputs: Sequence[Array],
+    labels: Array | None,
+    threshold: float | None = None,
 ) -> DecisionMargins | None:
     """Return the margins of an engine's decisions, or None where a sample's score is not that of one decision by scores of classes.
 
@@ -27,8 +33,14 @@ def margins_of(
         kinds: Of the scored outputs.
         reference: The float model's scored outputs, each (samples, ..., classes).
         outputs: The engine's, in the same order.
-        labels: (samples,) class indices, for top1 and top5.
+        labels: (samples,) class indices, for top1 and top5; 0 or 1 for decisions.
+        threshold: Of decisions; None: that of the measure.
     """
+    if metric is Metric.DECISIONS and len(reference) == 1 and reference[0].size == len(reference[0]) and np.isfinite(reference[0]).all():
+        at = threshold_for(reference[0], threshold)
+        is_share = bool(reference[0].min() >= 0.0 and reference[0].max() <= 1.0 and 0.0 < at < 1.0)
+        given = None if labels is None else labels.reshape(-1)
+        return threshold_margins(reference[0], outputs[0], at, labels=given, probabilities=is_share)
     if metric not in (Metric.AGREEMENT, *_NAMED):
         return None
     read = 1 if metric in _NAMED else len(outputs)

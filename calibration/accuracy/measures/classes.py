@@ -122,4 +122,4 @@ def _log_probabilities(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 _SMALLEST_PROBABILITY = 1e-12
-_WITHOUT_CLASSES = "Set accuracy.metric to closeness, or send a metric model that compares the value with a threshold."
+_WITHOUT_CLASSES = "Set accuracy.metric to closeness or decisions, or send a metric model that compares the value with a threshold."

@@ -11,7 +11,7 @@ from calibration.accuracy.measures.detection.detector import check_detector, det
 from calibration.accuracy.measures.detection.heads import head_of
 from calibration.accuracy.measures.joint import JointMeasure, JointScore, one_by_one, reading
 from calibration.accuracy.measures.options import MeasureOptions
-from calibration.accuracy.measures.tasks.decisions import decisions, threshold_for
+from calibration.accuracy.measures.tasks.decisions import decisions, labelled_decisions, threshold_for
 from calibration.accuracy.measures.tasks.regression import r2, regression
 from calibration.accuracy.measures.tasks.retrieval import neighbours_kept, neighbours_of
 from calibration.accuracy.measures.tasks.segmentation import class_axis_of, dense_classes, label_map, mean_iou
@@ -126,7 +126,10 @@ def _has_tokens(array: Array) -> bool:
 
 
 DECISIONS = JointMeasure(
-    one_by_one(lambda reference, output, options: decisions(reference, output, options.threshold)),
+    one_by_one(
+        lambda reference, output, options: decisions(reference, output, options.threshold),
+        lambda labels, reference, output, options: labelled_decisions(labels, reference, output, options.threshold),
+    ),
     _score_reads,
     frozenset({"threshold"}),
     _decision_words,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration.accuracy.labels import any_labels_from, class_labels_from, one_for_each_sample
+from calibration.accuracy.labels import any_labels_from, are_numbers, class_labels_from, one_for_each_sample
 from calibration.data.dataset import CalibrationSet, load_saved, read_samples
 from calibration.errors import InvalidCalibrationSetError
 from calibration.onnx_model.model_io import TensorSpec
@@ -89,7 +89,7 @@ def test_labels_that_no_metric_can_read_are_refused(labels: Array, words: str) -
 
 
 def test_labels_of_a_file_are_read_by_what_the_metric_needs_and_saved_as_they_are(tmp_path: Path) -> None:
-    labels = np.linspace(-1.0, 1.0, 20).reshape(10, 2)
+    labels = np.arange(20.0).reshape(10, 2)
     np.savez(tmp_path / "set.npz", x=np.ones((10, 3), np.float32), labels=labels)
     specs = [TensorSpec("x", "float32", ("N", 3))]
     with pytest.raises(InvalidCalibrationSetError, match=r"float64 .*found, whole numbers expected"):
@@ -99,3 +99,14 @@ def test_labels_of_a_file_are_read_by_what_the_metric_needs_and_saved_as_they_ar
     again = load_saved(tmp_path / "saved.npz").labels
     assert again is not None
     assert again.tolist() == labels[:4].tolist()
+
+
+def test_numbers_with_fractions_are_read_before_the_metric_is_known(tmp_path: Path) -> None:
+    labels = np.linspace(-1.0, 1.0, 20).reshape(10, 2)
+    np.savez(tmp_path / "set.npz", x=np.ones((10, 3), np.float32), labels=labels)
+    found = read_samples(tmp_path / "set.npz", [TensorSpec("x", "float32", ("N", 3))]).labels
+    assert found is not None
+    assert found.tolist() == labels.tolist()
+    assert are_numbers(labels)
+    assert not are_numbers(np.append(labels, np.nan))
+    assert not are_numbers(np.arange(4))

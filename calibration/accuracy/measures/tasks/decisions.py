@@ -1,7 +1,8 @@
 """Whether scores still lead to the same decisions: of a sigmoid classifier, a voice detector, rows of labels that may all be true.
 
-A decision is a score of at least the threshold. A sample's score is the share of its decisions that are the float model's, 0 or 1 where it
-has a single one. How far scores move on the same side of the threshold shows nowhere in that, so the largest change is told beside it.
+A decision is a score of at least the threshold. A sample's score is the share of its decisions that are the labels', where there are
+labels, else the float model's; 0 or 1 where it has a single one. How far scores move on the same side of the threshold shows nowhere in
+that, so the largest change is told beside it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.accuracy.measures.values import as_rows
-from calibration.errors import InvalidConfigError
+from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
 
 THRESHOLD = 0.5
 
@@ -29,6 +30,32 @@ def decisions(reference: NDArray[np.generic], output: NDArray[np.generic], thres
     at = threshold_for(reference, threshold)
     r, x = as_rows(reference).astype(np.float64), as_rows(output).astype(np.float64)
     same = ((r >= at) == (x >= at)) & (np.isfinite(x) | (r == x))
+    return np.asarray(same.mean(axis=1), dtype=np.float64)
+
+
+def labelled_decisions(
+    labels: NDArray[np.generic], reference: NDArray[np.generic], output: NDArray[np.generic], threshold: float | None = None
+) -> NDArray[np.float64]:
+    """Return the share of each sample's decisions that are the labels', (samples,), 0..1; NaN is another decision than any.
+
+    Args:
+        labels: A 1 for each score that should be a decision, a 0 for each other, (samples, ...).
+        reference: The float model's scores, (samples, ...), which say where the threshold is by default.
+        output: The same shape.
+        threshold: As for ``decisions``.
+
+    Raises:
+        InvalidCalibrationSetError: The labels are of another form.
+        InvalidConfigError: As for ``decisions``.
+    """
+    at = threshold_for(reference, threshold)
+    if labels.size != output.size or not np.isin(labels, (0, 1)).all():
+        raise InvalidCalibrationSetError(
+            f"labels: shape {labels.shape} found, {output.shape} of 0 and 1 expected: whether each score should be a decision",
+            fix="Give 1 where the answer is yes and 0 where it is no, or leave the labels out to compare with the float model.",
+        )
+    x = as_rows(output).astype(np.float64)
+    same = ((x >= at) == (as_rows(labels) != 0)) & ~np.isnan(x)
     return np.asarray(same.mean(axis=1), dtype=np.float64)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from calibration.accuracy.margins.metric_margins import margins_of
+from calibration.accuracy.measures.options import MeasureOptions
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.accuracy.scores import score
 
@@ -58,3 +59,23 @@ def test_other_scores_have_no_margins(metric: Metric, shape: tuple[int, ...]) ->
 def test_decisions_of_the_model_itself_have_no_margins() -> None:
     answers = np.array([1, 2, 3])
     assert margins_of(Metric.AGREEMENT, [OutputKind.LABELS], [answers], [answers], None) is None
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize(("at", "given"), [(0.5, None), (0.0, 0.0), (0.3, 0.3)])
+def test_decisions_of_one_value_a_sample_have_margins(labelled: bool, at: float, given: float | None) -> None:
+    reference, output = runs(100, 1)
+    if at > 0:
+        reference, output = (1 / (1 + np.exp(-values)) for values in (reference, output))
+    output[3] = np.nan
+    labels = np.random.default_rng(1).integers(0, 2, 100) if labelled else None
+    margins = margins_of(Metric.DECISIONS, [OutputKind.SCORES], [reference], [output], labels, given)
+    assert margins is not None
+    options = MeasureOptions(threshold=given)
+    for own, values in ((margins.reference, reference), (margins.engine, output)):
+        np.testing.assert_array_equal(own > 0, score(Metric.DECISIONS, [values], [reference], labels, options=options) == 1.0)
+
+
+def test_several_decisions_a_sample_have_no_margin_of_their_own() -> None:
+    reference, output = runs(100, 3)
+    assert margins_of(Metric.DECISIONS, [OutputKind.SCORES], [reference], [output], None, 0.0) is None

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from calibration.accuracy.measures.tasks.decisions import decisions, largest_change
-from calibration.errors import InvalidConfigError
+from calibration.accuracy.measures.tasks.decisions import decisions, labelled_decisions, largest_change
+from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
 
 
 def test_a_sample_scores_the_share_of_its_decisions_that_stay() -> None:
@@ -45,3 +46,16 @@ def test_the_largest_change_is_told_on_either_side_of_the_threshold() -> None:
     assert largest_change(np.array([[0.1, 0.9]]), np.array([[0.4, 0.85]])) == pytest.approx(0.3, abs=1e-15)
     assert largest_change(np.array([[np.inf]]), np.array([[np.inf]])) == 0.0
     assert largest_change(np.array([[0.5]]), np.array([[np.nan]])) == np.inf
+
+
+def test_labels_say_which_decisions_are_right() -> None:
+    scores = np.array([[0.9], [0.2], [np.nan], [0.5]])
+    assert labelled_decisions(np.array([1, 1, 0, 1]), np.nan_to_num(scores), scores).tolist() == [1.0, 0.0, 0.0, 1.0]
+    logits = np.array([[2.0, -1.0], [0.5, 0.1]])
+    assert labelled_decisions(np.array([[1, 0], [0, 1]]), logits, logits, 0.0).tolist() == [1.0, 0.5]
+
+
+@pytest.mark.parametrize("labels", [np.array([1, 0, 2, 1]), np.ones((4, 2))])
+def test_labels_of_another_form_are_refused(labels: NDArray[np.generic]) -> None:
+    with pytest.raises(InvalidCalibrationSetError, match="of 0 and 1 expected"):
+        labelled_decisions(labels, np.full((4, 1), 0.3), np.full((4, 1), 0.3))
