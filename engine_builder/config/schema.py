@@ -12,6 +12,7 @@ import enum
 import json
 import math
 import operator
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -53,10 +54,17 @@ def describe(cls: type) -> dict[str, object]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that is most like ``word``, or None if none is."""
+    """Return the known word that is most like ``word``, or None if none is: one that shares a part (mean_iou for iou) before others."""
     choices = {choice.lower(): choice for choice in known}
-    found = difflib.get_close_matches(word[:_SHOWN_CHARACTERS].lower(), choices, n=1, cutoff=0.6)
+    asked = word[:_SHOWN_CHARACTERS].lower()
+    parts = set(_parts(asked))
+    sharing = [choice for choice in choices if choice in parts or asked in _parts(choice)]
+    found = difflib.get_close_matches(asked, sharing, n=1, cutoff=0.0) or difflib.get_close_matches(asked, choices, n=1, cutoff=0.6)
     return choices[found[0]] if found else None
+
+
+def _parts(word: str) -> list[str]:
+    return re.split(r"[^a-z0-9]+", word)
 
 
 def _read_object(cls: type, data: object, *, path: str, root: type) -> object:
