@@ -161,12 +161,6 @@ def relative_latency(candidate: Timing, baseline: Timing) -> RelativeLatency:
     return RelativeLatency(float(np.median(groups)), _mad(groups))
 
 
-def is_faster(candidate: Timing, baseline: Timing, least_gain: float = MIN_GAIN) -> bool:
-    """Return whether the candidate's gain over the baseline exceeds three MADs of ``relative_latency`` and ``least_gain``."""
-    relative = relative_latency(candidate, baseline)
-    return 1.0 - relative.ratio > max(least_gain, SPREADS * relative.mad)
-
-
 def is_tied(slower: Timing, faster: Timing) -> bool:
     """Return whether the timing cannot tell two engines apart: they differ by 1%, or by 1.5 MADs and 3%, at most."""
     relative = relative_latency(faster, slower)

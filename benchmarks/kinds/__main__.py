@@ -33,9 +33,16 @@ def main() -> int:
             )
     values = {"environment": where, "jobs": [asdict(one) | {"is_true": one.is_true} for one in found]}
     day = datetime.datetime.now(tz=datetime.UTC).date()
-    for written in write_results(f"kinds{arguments.suffix}", values, page(found, where, arguments.min_relative), arguments.output, day=day):
+    for written in write_results(
+        results_name(arguments.suffix), values, page(found, where, arguments.min_relative), arguments.output, day=day
+    ):
         print(written)
     return 0
+
+
+def results_name(suffix: str) -> str:
+    """Return what the results are called; a dash that the suffix begins with is the one that joins it."""
+    return "-".join(["kinds", *filter(None, [suffix.lstrip("-")])])
 
 
 def _arguments() -> argparse.Namespace:
@@ -46,7 +53,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--min-relative", type=float, default=0.99, help="share of the float model's quality to keep (default %(default)s)")
     parser.add_argument("--max-seconds", type=float, help="the jobs' search.max_seconds (default: none)")
     parser.add_argument("--keep", type=Path, help="an empty folder in which the files of all jobs are left")
-    parser.add_argument("--suffix", default="", help="of the names of the results")
+    parser.add_argument("--suffix", default="", help="of the names of the results, joined by a dash: 'after' for kinds-after")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results (default: benchmarks/results)")
     return parser.parse_args()
 

@@ -138,14 +138,6 @@ def block_scale(weight: NDArray[np.float32], axis: int, *, block: int, bits: int
     return np.asarray(np.maximum(peak / (2 ** (bits - 1) - 1), _MIN_SCALE), dtype=np.float32)
 
 
-def fake_quantize_blocks(weight: NDArray[np.float32], axis: int, *, block: int, bits: int = 4) -> NDArray[np.float32]:
-    """Return ``weight`` after a round trip through symmetric integers with one scale for each ``block`` elements along ``axis``."""
-    scale = np.repeat(block_scale(weight, axis, block=block, bits=bits), block, axis=axis)
-    scale = np.take(scale, np.arange(weight.shape[axis]), axis=axis)
-    top = 2 ** (bits - 1) - 1
-    return np.asarray(np.clip(np.round(weight / scale), -top, top) * scale, dtype=np.float32)
-
-
 def scale_of_largest(low: float, high: float, top: float) -> np.float32:
     """Return the scale that puts the largest magnitude of the range [low, high] at the largest value ``top`` of a format."""
     return np.float32(max(max(abs(low), abs(high)) / top, _MIN_SCALE))

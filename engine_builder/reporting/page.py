@@ -221,7 +221,7 @@ def _outputs(body: ReportBody) -> str:
     if not body.result.outputs:
         return ""
     key = "<p class=note><code>outputs: {NAME: KIND}</code> in the configuration says otherwise.</p>"
-    return "<h2>What is judged</h2>" + outputs_table(body.result) + key
+    return f"<h2>What is judged</h2><div class='scroll pairs'>{outputs_table(body.result)}</div>{key}"
 
 
 def _notes(notes: Sequence[str]) -> str:

@@ -41,10 +41,10 @@ def outputs_table(result: JobResult) -> str:
     """Return what each output was taken for, why, and by what it is measured where the metric is fidelity."""
     rows = [
         [
-            escape(one.name),
+            one.name,
             " and ".join(one.kinds),
-            escape(one.why),
-            escape(one.measure if result.verdict.metric is Metric.FIDELITY else "-"),
+            one.why,
+            one.measure if result.verdict.metric is Metric.FIDELITY else "-",
         ]
         for one in result.outputs
     ]

@@ -95,17 +95,5 @@ def change_draws(
     return ChangeDraws(np.minimum(fitted[:, 0] + unseen * accuracy, 1.0), np.minimum(fitted[:, 1], 1.0), accuracy)
 
 
-def change_probability(margins: DecisionMargins, ratio: float, rng: np.random.Generator, *, draws: int = DRAWS) -> float:
-    """Return the probability that one engine, not chosen by these samples, keeps less than a ``ratio`` of the right decisions.
-
-    Args:
-        margins: Of the engine.
-        ratio: The share of the float model's right decisions to keep, 0-1.
-        rng: Draws from the posterior.
-        draws: How many.
-    """
-    return change_draws([margins], rng, draws=draws).probabilities_over(ratio)[0]
-
-
 _AS_GOOD_AS_NONE = 0.01  # samples
 _VALUES_AT_ONCE = 2_000_000  # weights, 16 MB

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from calibration.accuracy.metrics import OutputKind
 from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import LayerKind
-from calibration.number_formats.grids import E4M3, fake_quantize_activation, fake_quantize_blocks, fake_quantize_weight
+from calibration.number_formats.grids import E4M3, block_scale, fake_quantize_activation, fake_quantize_weight
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
 from calibration.sensitivity.hessian_trace import AGREEMENT, FIRST_PROBES, measure_traces, settled_step, sites
 from calibration.sensitivity.perturbed_model import ReferenceModel
@@ -164,7 +164,8 @@ def test_each_precision_has_its_own_rounding_of_the_same_trace() -> None:
     }
     assert len({trace.trace for trace in found if trace.site == "weight"}) == 1
     weight = onnx.numpy_helper.to_array(case.model.graph.initializer[0])
-    blocks = fake_quantize_blocks(weight, 0, block=32)
+    scale = np.repeat(block_scale(weight, 0, block=32, bits=4), 32, axis=0)[: len(weight)]
+    blocks = np.round(weight / scale) * scale
     assert by_place["weight", Precision.INT4].rounding == pytest.approx(float(np.sum((weight - blocks) ** 2)), rel=1e-5)
     x = case.feeds["x"].astype(np.float32)
     fp8 = E4M3.round_activation(x, *case.ranges["x"], symmetric=True)

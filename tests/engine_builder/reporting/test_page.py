@@ -7,12 +7,12 @@ from functools import cache
 
 import pytest
 
-from calibration.accuracy.metrics import Metric
+from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.accuracy.verdict import Answer
 from engine_builder.backends.achieved_precision import AchievedPrecision
 from engine_builder.backends.base import Source
 from engine_builder.records.float_plan import BaselineFallback, FloatAttempt
-from engine_builder.reporting.body.job_result import PredictedSpeedup
+from engine_builder.reporting.body.job_result import PredictedSpeedup, TakenOutput
 from engine_builder.reporting.body.layer_facts import DependencyMap, MeasuredPair
 from engine_builder.reporting.body.report_body import ReportBody
 from engine_builder.reporting.page import render
@@ -167,6 +167,15 @@ def test_the_reason_and_the_warnings_come_first() -> None:
     lead = page_of("whole").sections["Optimization report"].text.split("|")[0]
     assert lead == "The fastest. Warning: 3 samples are the same. "
     assert "Warning" not in page_of("empty").text
+
+
+def test_what_is_judged_stands_in_words_as_they_are_set_from_the_left() -> None:
+    taken = TakenOutput("boxes", (OutputKind.DETECTIONS,), "with 'scores': their rows are sorted by score", "F1")
+    page = Page(render(with_result(replace(RESULT, outputs=(taken,)))))
+    (row,) = page.sections["What is judged"].rows
+    assert row["because"] == taken.why
+    assert "<h2>What is judged</h2><div class='scroll pairs'><table>" in page.source
+    assert ".pairs td{text-align:left" in page.source
 
 
 def test_the_page_has_a_plot_of_everything() -> None:

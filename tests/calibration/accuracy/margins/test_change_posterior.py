@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from calibration.accuracy.margins.change_posterior import DRAWS, UNSEEN_WEIGHT, change_draws, change_probability
+from calibration.accuracy.margins.change_posterior import DRAWS, UNSEEN_WEIGHT, change_draws
 from calibration.accuracy.margins.decision_margins import DecisionMargins
 
 
@@ -17,7 +17,8 @@ def normal_engine(rng: np.random.Generator, n: int, size: float) -> DecisionMarg
 
 def test_where_nothing_is_near_the_decision_only_the_unseen_is_left() -> None:
     margins = np.random.default_rng(0).uniform(5.0, 6.0, 50)
-    found = change_probability(DecisionMargins(margins, margins, can_gain=False), 0.99, np.random.default_rng(1))
+    draws = change_draws([DecisionMargins(margins, margins, can_gain=False)], np.random.default_rng(1))
+    (found,) = draws.probabilities_over(0.99)
     expected = float(special.betaincc(UNSEEN_WEIGHT, 50, 0.01))
     assert found == pytest.approx(expected, abs=4 * np.sqrt(expected / DRAWS))  # four standard errors of the draws
 
@@ -28,7 +29,9 @@ def test_fewer_samples_never_look_safer() -> None:
     said = [
         np.mean(
             [
-                change_probability(DecisionMargins(margins, engine, can_gain=False).of(part), 0.98, np.random.default_rng(4), draws=500)
+                change_draws(
+                    [DecisionMargins(margins, engine, can_gain=False).of(part)], np.random.default_rng(4), draws=500
+                ).probabilities_over(0.98)
                 for part in np.arange(512).reshape(-1, n)
             ]
         )

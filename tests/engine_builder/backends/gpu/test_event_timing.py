@@ -14,7 +14,8 @@ from engine_builder.backends.gpu.event_timing import WARM_UP_SECONDS, GpuTiming,
 from engine_builder.backends.gpu.state import GpuSample
 from engine_builder.backends.nvidia.runner import TensorRtRunner
 from engine_builder.errors import EngineError
-from engine_builder.timing import is_faster, relative_latency
+from engine_builder.search.shipping_rule import is_worth_it
+from engine_builder.timing import relative_latency
 from tests.engine_builder.fake_gpu import FakeGpu
 from tests.engine_builder.fake_tensorrt import fake_tensorrt
 
@@ -112,8 +113,9 @@ def test_slowing_clock_hits_all_engines_alike() -> None:
     gpu = FakeGpu()
     found = timed(gpu, FakeWork(gpu, "baseline", 2.0, slowdown=1.0), FakeWork(gpu, "candidate", 1.0, slowdown=1.0), seconds=2.0)
     assert found["baseline"].timing.block_ms[-1] > 1.5 * found["baseline"].timing.block_ms[0]
-    assert relative_latency(found["candidate"].timing, found["baseline"].timing).ratio == pytest.approx(0.5, abs=0.01)
-    assert is_faster(found["candidate"].timing, found["baseline"].timing)
+    relative = relative_latency(found["candidate"].timing, found["baseline"].timing)
+    assert relative.ratio == pytest.approx(0.5, abs=0.01)
+    assert is_worth_it(relative, are_outputs_equal=False)
 
 
 def test_first_run_after_another_engine_is_not_counted() -> None:
