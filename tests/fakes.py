@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from calibration.accuracy.kinds.part import JudgedOutput, Part
+from calibration.accuracy.metrics import OutputKind
 from calibration.codec import json_from_value, value_from_json
 from engine_builder.errors import StageCrashedError
 from engine_builder.pipeline.observer import Observer
@@ -18,6 +20,8 @@ from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.pipeline.stage import RunStage
 from engine_builder.stage_io.outcome import JobOutcome
 from engine_builder.workspace.workspace import FileRef
+
+TAKEN = JudgedOutput("y", (OutputKind.LOGITS,), (Part(OutputKind.LOGITS),), "its name", words="best class kept")
 
 
 @dataclass
@@ -45,6 +49,7 @@ class FakePipeline:
             common["metric"] = json_from_value(job.files.metric_model)
         observer.entered("inspect", 0.0)
         plan = run_stage("inspect", "inspect", {**common, "name": "inspect"}, (0.0, 0.1))
+        observer.judging([TAKEN])
         observer.entered("search", 0.1)
         trials: list[dict[str, object]] = []
         count = int(str(plan["trials"]))

@@ -37,10 +37,10 @@ from engine_builder.reporting.body.job_result import (
     ReportedObjective,
     ReportedOffers,
     ShippedEngine,
-    TakenOutput,
     reported_objective,
     reported_verdict,
     result_json,
+    taken_outputs,
 )
 from engine_builder.reporting.body.layer_facts import DependencyMap, dependency_map, measured_pairs, reported_layers
 from engine_builder.reporting.body.report_body import DataFacts, ReportBody, body_json
@@ -219,9 +219,7 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
         speedup=1.0 / judgement.ratio if source is Source.MEASURED else None,
         speedup_spread=None if is_predicted else 0.0 if chosen is None else speedup_spread(judgement.spread[chosen.fingerprint]),
         predicted_speedup=_predicted_speedup(judgement, chosen) if source is Source.PREDICTED else None,
-        outputs=tuple(
-            TakenOutput(one.name, one.kinds, one.why, one.words) for one in found.reference.judged if one.name not in found.state_outputs
-        ),
+        outputs=taken_outputs([one for one in found.reference.judged if one.name not in found.state_outputs]),
         objective=objective,
     )
 

@@ -32,7 +32,10 @@ def jobs_router(deps: Deps, enqueue: Callable[[str], None]) -> APIRouter:
 
     @router.post("/v1/jobs", status_code=202, summary="Submit a job", openapi_extra=_submit_body())
     async def submit_job(request: Request, idempotency_key: Annotated[str | None, Header()] = None) -> JSONResponse:
-        """Queue the optimization of a model. Each file may be sent here or named by the id of an earlier upload."""
+        """Queue the optimization of a model. Each file may be sent here or named by the id of an earlier upload.
+
+        The model is not read yet: what its outputs are taken for stands in `outputs` of the job as soon as the first stage has run.
+        """
         form = await receive_form(request, deps.artifacts, deps.settings.max_upload_bytes, files=ROLES, texts=TEXT_FIELDS)
         job, is_new = await run_in_threadpool(submit, form, idempotency_key, deps)
         if is_new:
@@ -54,7 +57,7 @@ def jobs_router(deps: Deps, enqueue: Callable[[str], None]) -> APIRouter:
 
     @router.get("/v1/jobs/{job_id}", summary="Look at a job")
     def get_job(job_id: str) -> JSONResponse:
-        """Return the job: its state, its progress, its trials and its result or error."""
+        """Return the job: its state, its progress, what the model's outputs were taken for, its trials and its result or error."""
         return JSONResponse(job_json(deps.store.get(job_id), deps.clock()))
 
     @router.delete("/v1/jobs/{job_id}", summary="Cancel a job")

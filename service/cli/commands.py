@@ -150,8 +150,12 @@ def _watch(client: Client, job_id: str, out: Output) -> None:
 
 def _shower(view: ProgressView) -> Callable[[JobView], None]:
     trials = TrialLines(view)
+    told: list[object] = []
 
     def show(job: JobView) -> None:
+        for line in [output.get("in_words") for output in job.outputs or ()] if not told else ():
+            told.append(line)
+            view.line(f"     {line}")
         trials.show(job.trials)
         view.update(job.progress, job.stage if job.state == "running" and job.stage else job.state)
 

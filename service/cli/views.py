@@ -20,6 +20,7 @@ class JobView:
     trials: tuple[Mapping[str, object], ...]
     result: Mapping[str, object] | None
     error: Mapping[str, object] | None
+    outputs: tuple[Mapping[str, object], ...] | None = None  # what each was taken for; None: not known yet
 
 
 @dataclass(frozen=True, slots=True)

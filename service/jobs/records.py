@@ -108,6 +108,7 @@ class Job:
     error: Mapping[str, object] | None = None
     engine: str | None = None  # its name among the artifacts
     artifacts: Mapping[str, StoredFile] = field(default_factory=dict)
+    outputs: Sequence[Mapping[str, object]] | None = None  # of the model: what each was taken for; None: it was not read yet
 
     @property
     def id(self) -> str:
@@ -134,6 +135,7 @@ def job_json(job: Job, now: datetime) -> dict[str, object]:
         "finished_at": _time_text(job.finished_at),
         "target": job.new.target,
         "config": dict(job.new.config),
+        "outputs": None if job.outputs is None else [dict(output) for output in job.outputs],
         "trials": [dict(trial) for trial in job.trials],
         "best": job.best,
         "result": job.result,

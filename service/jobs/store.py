@@ -32,6 +32,7 @@ class JobStore:
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
         _METADATA.create_all(self._engine)
+        _add_missing_columns(self._engine)
 
     def close(self) -> None:
         """Close every connection."""
@@ -131,14 +132,18 @@ class JobStore:
         values = {"stage": stage, "progress": min(max(progress, 0.0), 1.0)}
         self._update(job_id, JobState.RUNNING, values, _JOBS.c.progress <= values["progress"])
 
+    def record_outputs(self, job_id: str, outputs: Sequence[Mapping[str, object]]) -> None:
+        """Note what the outputs of a running job's model were taken for."""
+        self._update(job_id, JobState.RUNNING, {"outputs": [dict(output) for output in outputs]})
+
     def record_trials(self, job_id: str, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         """Note the trials of a running job; fewer than are noted (a replay after a restart) change nothing."""
         values = {"trials": [dict(trial) for trial in trials], "trial_count": len(trials), "best": best}
         self._update(job_id, JobState.RUNNING, values, _JOBS.c.trial_count <= len(trials))
 
     def restart_search(self, job_id: str) -> None:
-        """Forget the trials of an unfinished job, because another version of the pipeline will make its own."""
-        values: dict[str, object] = {"trials": [], "trial_count": 0, "best": None}
+        """Forget what was found of an unfinished job, because another version of the pipeline will find its own."""
+        values: dict[str, object] = {"trials": [], "trial_count": 0, "best": None, "outputs": None}
         for state in (JobState.QUEUED, JobState.RUNNING):
             self._update(job_id, state, values)
 
@@ -194,6 +199,7 @@ def _job_from_row(row: sa.RowMapping) -> Job:
         created_at=datetime.fromtimestamp(row["created_at"], UTC),
         started_at=_moment(row["started_at"]),
         finished_at=_moment(row["finished_at"]),
+        outputs=None if row["outputs"] is None else tuple(row["outputs"]),
         trials=tuple(row["trials"]),
         best=row["best"],
         result=row["result"],
@@ -205,6 +211,16 @@ def _job_from_row(row: sa.RowMapping) -> Job:
 
 def _moment(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _add_missing_columns(engine: sa.Engine) -> None:
+    """Add the columns that the table of an earlier version lacks; each may be null."""
+    there = {column["name"] for column in sa.inspect(engine).get_columns(_JOBS.name)}
+    with engine.begin() as connection:
+        for column in _JOBS.columns:
+            if column.name not in there:
+                kind = column.type.compile(engine.dialect)
+                connection.execute(sa.text(f"ALTER TABLE {_JOBS.name} ADD COLUMN {column.name} {kind}"))
 
 
 def _prepare_sqlite(connection: object, _record: object) -> None:
@@ -231,6 +247,7 @@ _JOBS = sa.Table(
     sa.Column("inputs", sa.JSON, nullable=False),
     sa.Column("idempotency_key", sa.String(255), unique=True),
     sa.Column("request_sha256", sa.String(64), nullable=False),
+    sa.Column("outputs", sa.JSON(none_as_null=True)),
     sa.Column("trials", sa.JSON, nullable=False),
     sa.Column("trial_count", sa.Integer, nullable=False, default=0),
     sa.Column("best", sa.Integer),

@@ -17,11 +17,13 @@ from pathlib import Path
 from dbos import DBOS, Serializer, SetWorkflowID
 
 from calibration.accuracy.kinds.part import JudgedOutput
+from calibration.codec import as_object, json_from_value
 from calibration.errors import OptimizerError, error_from_problem
 from engine_builder.backends.registry import opens_gpu
 from engine_builder.config.config import config_from_json
 from engine_builder.errors import EngineError, StageCancelledError, StageCrashedError
 from engine_builder.pipeline.optimize import JobRequest
+from engine_builder.reporting.body.job_result import taken_outputs
 from engine_builder.stage_io.measuring import JobFiles
 from service.errors import IllegalMoveError
 from service.jobs.outcome import collect, log_of
@@ -181,7 +183,7 @@ class _JobRun:
         self._note(stage, progress, at_once=True)
 
     def judging(self, outputs: Sequence[JudgedOutput]) -> None:
-        """The result tells it; the jobs table does not."""
+        self._deps.store.record_outputs(self._job_id, [as_object(json_from_value(one)) for one in taken_outputs(outputs)])
 
     def noted(self, text: str) -> None:
         logger.info("job %s: %s", self._job_id, text)  # the report has it among its notes

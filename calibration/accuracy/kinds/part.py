@@ -80,8 +80,13 @@ class JudgedOutput:
         kinds = " or ".join(self.kinds) if not self.is_mixed else " beside ".join(self.kinds)
         both = ": both must keep the budget" if len(self.kinds) == 2 and not self.is_mixed else ""
         both = ": all must keep the budget" if len(self.kinds) > 2 and not self.is_mixed else both
-        other = "" if self.is_said else f'; outputs: {{"{self.name}": KIND}} says otherwise'
+        other = "" if self.is_said else f"; {self.key} says otherwise"
         return f"output '{self.name}' is taken for {kinds} ({self.why}){both}{other}"
+
+    @property
+    def key(self) -> str:
+        """The part of the configuration that says what it holds."""
+        return f'outputs: {{"{self.name}": KIND}}'
 
     @property
     def is_mixed(self) -> bool:

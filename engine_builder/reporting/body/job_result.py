@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.metrics import BudgetKey, Metric, OutputKind
 from calibration.accuracy.verdict import AccuracyVerdict, Answer, IntervalMethod, Selection
 from engine_builder.backends.base import Source
@@ -78,6 +79,8 @@ class TakenOutput:
     kinds: tuple[OutputKind, ...]  # several: all are judged, since the evidence leaves them open, or parts of the output are of each
     why: str  # what tells it
     measure: str  # in words
+    key: str  # of the configuration, which says otherwise
+    in_words: str  # all of it, a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,11 @@ class JobResult:
         """Refuse a result with no speedup, or with two."""
         if (self.speedup is None) is (self.predicted_speedup is None):
             raise ValueError(f"speedup {self.speedup} and predicted_speedup {self.predicted_speedup} found, expected exactly one")
+
+
+def taken_outputs(judged: Sequence[JudgedOutput]) -> tuple[TakenOutput, ...]:
+    """Return what is told of how outputs are judged."""
+    return tuple(TakenOutput(one.name, one.kinds, one.why, one.words, one.key, one.sentence) for one in judged)
 
 
 def reported_verdict(verdict: AccuracyVerdict) -> ReportedVerdict:

@@ -170,7 +170,7 @@ def test_the_reason_and_the_warnings_come_first() -> None:
 
 
 def test_what_is_judged_stands_in_words_as_they_are_set_from_the_left() -> None:
-    taken = TakenOutput("boxes", (OutputKind.DETECTIONS,), "with 'scores': their rows are sorted by score", "F1")
+    taken = TakenOutput("boxes", (OutputKind.DETECTIONS,), "with 'scores': their rows are sorted by score", "F1", "outputs: {}", "")
     page = Page(render(with_result(replace(RESULT, outputs=(taken,)))))
     (row,) = page.sections["What is judged"].rows
     assert row["because"] == taken.why

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from service.__main__ import main
-from tests.fakes import fake_model
+from tests.fakes import TAKEN, fake_model
 from tests.service.conftest import Server
 
 Run = Callable[..., tuple[int, str, str]]
@@ -78,6 +79,27 @@ def test_watch_shows_progress_lines_and_the_result(run: Run, server: Server) -> 
     assert "A faster engine is inside the budget" in out
     assert err.splitlines()[-1].startswith("100% succeeded")
     assert "trial 1" in err
+    assert err.count("     output 'y' is taken for logits (its name); outputs: {\"y\": KIND} says otherwise\n") == 1
+
+
+def test_a_running_job_says_what_outputs_were_taken_for(server: Server) -> None:
+    job = server.submit(trials=1, seconds=20)
+    assert job["outputs"] is None  # nothing is read before the answer
+    deadline = time.monotonic() + 15
+    while (now := server.wait(job["id"], "queued", "running"))["outputs"] is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert now["outputs"] == [
+        {
+            "name": "y",
+            "kinds": ["logits"],
+            "why": "its name",
+            "measure": "best class kept",
+            "key": 'outputs: {"y": KIND}',
+            "in_words": TAKEN.sentence,
+        }
+    ]
+    server.client.delete(f"/v1/jobs/{job['id']}")
 
 
 def test_failed_job_exits_as_its_error_would(run: Run, files: Callable[..., list[str | Path]]) -> None:

@@ -49,6 +49,7 @@ def test_job_json_has_exactly_the_keys_of_the_contract() -> None:
         "finished_at": None,
         "target": "onnxruntime-cpu",
         "config": {"threads": 1},
+        "outputs": None,
         "trials": [],
         "best": None,
         "result": None,

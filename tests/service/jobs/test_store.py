@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from engine_builder.workspace.workspace import FileRef
 from service.errors import IllegalMoveError, InvalidRequestError, NotFoundError
@@ -96,6 +97,33 @@ def test_replayed_trials_do_not_hide_those_that_came_later(store: JobStore) -> N
     assert (len(store.get("one").trials), store.get("one").best) == (2, 1)
     store.restart_search("one")
     assert (store.get("one").trials, store.get("one").best) == ((), None)
+
+
+def test_what_outputs_are_taken_for_is_known_once_it_is_noted(store: JobStore) -> None:
+    store.create(new_job("one"))
+    store.record_outputs("one", [{"name": "too early"}])
+    assert store.get("one").outputs is None
+    store.start("one")
+    store.record_outputs("one", [{"name": "y"}])
+    assert store.get("one").outputs == ({"name": "y"},)
+    store.restart_search("one")
+    assert store.get("one").outputs is None
+
+
+def test_the_table_of_an_earlier_version_gets_the_columns_that_it_lacks(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    first = JobStore(url, FakeClock())
+    first.create(new_job("one"))
+    first.close()
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN outputs"))
+    engine.dispose()
+    again = JobStore(url, FakeClock())
+    again.start("one")
+    again.record_outputs("one", [{"name": "y"}])
+    assert again.get("one").outputs == ({"name": "y"},)
+    again.close()
 
 
 def test_finished_job_is_not_changed_any_more(store: JobStore) -> None:
