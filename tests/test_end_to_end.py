@@ -20,6 +20,7 @@ from calibration.onnx_model.model_io import input_specs, output_specs
 from engine_builder.errors import BuildError, StageCrashedError
 from engine_builder.evaluation.measurement import search_half
 from engine_builder.pipeline.optimize import optimize
+from service.cli.summary import summary_lines
 from tests.driver import QUANTIZED_IS_SLOWER, Array, Finished, plain_outputs, run_job, submitted, trials_of
 from tests.model_text import ModelMaker, cnn, fixed_batch, model_from_text, samples_for
 from tests.models import AWKWARD, attention, bf16_inside, duplicate_node_names, fp16, input_called_labels, several_outputs
@@ -241,6 +242,18 @@ def test_three_failures_in_a_row_are_the_last_trials(tmp_path: Path) -> None:
     assert cast(Mapping[str, object], finished.report["search"])["ended"] == "3 trials in a row failed"
     assert finished.result["outcome"] == "baseline_kept"
     assert finished.engine.read_bytes() == finished.model_bytes
+
+
+@pytest.mark.parametrize("config", [{}, {"objective": {"min_speedup": 1.5}}])
+def test_where_no_quantized_engine_runs_that_is_what_is_said(tmp_path: Path, config: dict[str, object]) -> None:
+    job = run_job(tmp_path, attention(), config=config, broken=FailingTrials(2, CRASH))
+    assert job.result["outcome"] == "baseline_kept"
+    assert "the stage ended by SIGSEGV" in str(job.result["none_ran"])
+    first, *others = summary_lines(job.result)
+    assert first.startswith("The baseline is kept: no quantized engine could be built or run: all 3 that were tried failed")
+    assert not any("inside the budget" in line or "faster than" in line for line in (first, *others))
+    page = job.path(job.outcome.artifacts["report.html"]).read_text(encoding="utf-8")
+    assert "<p class=lead>No quantized engine could be built or run: all 3" in page
 
 
 def test_without_a_validation_set_a_seeded_40_percent_is_held_out(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from engine_builder.search.shipping_rule import LEAST_GAIN, is_accurate_enough
 from engine_builder.stage_io.engines import VerdictResult
 from engine_builder.timing import MIN_GAIN
 
+NONE_RAN = "No quantized engine could be built or run"
 IN_THE_WAY = 5  # most sensitive layers named where the budget kept the baseline
 HELD_UP = 3.0  # times the median: a 95th percentile beyond it is that of a machine with other work
 
@@ -64,6 +65,24 @@ def why_not_analysed(ended: str) -> str:
     return f"Sensitivities and dependencies were not measured: {ended} before they were needed."
 
 
+def why_none_ran(trials: Sequence[Trial]) -> str | None:
+    """Return why no quantized engine could be built or run; None where one could, or none was tried.
+
+    That is no answer about accuracy or speed: a fault of the runtime or of this program, or a model that the runtime cannot take quantized.
+
+    Args:
+        trials: All trials.
+    """
+    failures = [trial.failure for trial in trials if trial.low_layers]
+    reasons = list(dict.fromkeys(failure for failure in failures if failure))
+    if not failures or None in failures or not reasons:
+        return None
+    if len(failures) == 1:
+        return reasons[0]
+    which = "each with the same reason" if len(reasons) == 1 else f"for {len(reasons)} reasons, the first of which is"
+    return f"all {len(failures)} that were tried failed, {which}: {reasons[0]}"
+
+
 def _why_chosen(chosen: Trial, tried: int, judgement: VerdictResult) -> str:
     same = ": it changes no output of any sample" if chosen.are_outputs_equal else ""
     return f"{_which(chosen, tried, judgement)} It is {inside_in_words(judgement.verdict.probability_over_budget)}{same}."
@@ -83,8 +102,8 @@ def _which(chosen: Trial, tried: int, judgement: VerdictResult) -> str:
 def _why_none_tried(trials: Sequence[Trial], ended: str, *, can_quantize: bool) -> str:
     if not can_quantize:
         return "No low-precision engine was tried: no layer can take a lower precision."
-    failure = next((trial.failure for trial in trials if trial.failure), None)
-    return f"No low-precision engine could be built: {failure}" if failure else f"No low-precision engine was tried: {ended}."
+    failure = why_none_ran(trials) or next((trial.failure for trial in trials if trial.failure), None)
+    return f"{NONE_RAN}: {failure}" if failure is not None else f"No low-precision engine was tried: {ended}."
 
 
 def _why_none_met(tried: Sequence[Trial], sensitivities: Sequence[Sensitivity]) -> str:

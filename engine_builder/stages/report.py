@@ -50,7 +50,7 @@ from engine_builder.reporting.objective_reason import objective_reason
 from engine_builder.reporting.offers.reported import reported_offers
 from engine_builder.reporting.offers.words import nearest_in_words
 from engine_builder.reporting.page import render
-from engine_builder.reporting.reason import reason, why_not_analysed
+from engine_builder.reporting.reason import NONE_RAN, reason, why_none_ran, why_not_analysed
 from engine_builder.reporting.timing_words import busy_warning, speedup_spread
 from engine_builder.search.loss_model import LossModel
 from engine_builder.search.measured_front import pareto_front
@@ -200,6 +200,9 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
     budget = accuracy.budget if asked is None else None
     offers = reported_offers(given.asked.offers, judgement, budget, target.engine_name, engine, is_predicted=is_predicted)
     objective = None if asked is None else reported_objective(asked, judgement)
+    none_ran = why_none_ran(given.asked.trials)
+    if none_ran is not None:
+        offers = replace(offers, in_words="none, since no quantized engine could be built or run")
     return JobResult(
         outcome=Outcome.BASELINE_KEPT if chosen is None else Outcome.IMPROVED,
         reason=_reason(given, chosen, offers, objective, is_predicted=is_predicted),
@@ -220,6 +223,7 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
         speedup_spread=None if is_predicted else 0.0 if chosen is None else speedup_spread(judgement.spread[chosen.fingerprint]),
         predicted_speedup=_predicted_speedup(judgement, chosen) if source is Source.PREDICTED else None,
         outputs=taken_outputs([one for one in found.reference.judged if one.name not in found.state_outputs]),
+        none_ran=none_ran,
         objective=objective,
     )
 
@@ -227,6 +231,9 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
 def _reason(given: _Given, chosen: Trial | None, offers: ReportedOffers, objective: ReportedObjective | None, *, is_predicted: bool) -> str:
     """Return why this engine was chosen or the baseline kept; then, what the nearest offers are."""
     asked = given.asked
+    failure = why_none_ran(asked.trials)
+    if objective is not None and failure is not None and not objective.is_reached:
+        return f"{NONE_RAN}: {failure}"
     if objective is not None:
         return objective_reason(objective, asked.trials, asked.verdict, offers.engines, is_predicted=is_predicted)
     confidence, ended = asked.job.config.accuracy.confidence, asked.search.ended

@@ -26,7 +26,7 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
         f"  size      {_megabytes(baseline)} -> {_megabytes(chosen)}",
         f"  layers    {_counts(_part(chosen, 'precisions'))}",
     ]
-    if kept and result.get("reason"):
+    if kept and result.get("reason") and not result.get("none_ran"):
         lines.insert(1, f"  reason    {result['reason']}")
     if baseline.get("repaired"):
         lines.append(f"  baseline  fallback: {baseline['repaired']}")
@@ -55,6 +55,8 @@ def _inside(result: Mapping[str, object]) -> str:
 
 def _headline(result: Mapping[str, object], *, kept: bool) -> str:
     objective = _part(result, "objective")
+    if result.get("none_ran") and not objective.get("is_reached"):
+        return f"The baseline is kept: no quantized engine could be built or run: {result['none_ran']}"
     if not objective:
         return "The baseline is kept: nothing faster stays inside the budget." if kept else f"A faster engine is {_inside(result)}."
     if not kept:

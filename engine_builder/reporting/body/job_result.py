@@ -159,6 +159,7 @@ class JobResult:
     speedup_spread: float | None = None  # median absolute deviation of ``speedup`` over groups of rounds; 0 of the baseline itself
     predicted_speedup: PredictedSpeedup | None = None
     outputs: tuple[TakenOutput, ...] = ()  # that are compared with the float model's: what each was taken for
+    none_ran: str | None = None  # why no quantized engine could be built or run; None where one could, or none was tried
     objective: ReportedObjective | None = None  # None where the fastest engine inside the accuracy budget was asked for
 
     def __post_init__(self) -> None:
@@ -201,4 +202,4 @@ def result_json(result: JobResult) -> dict[str, object]:
         name: fields_json(engine, "repaired", "largest_change", "nearest_kept")
         for name, engine in (("baseline", result.baseline), ("chosen", result.chosen))
     }
-    return fields_json(result, "speedup", "speedup_spread", "predicted_speedup", "objective") | engines
+    return fields_json(result, "speedup", "speedup_spread", "predicted_speedup", "objective", "none_ran") | engines

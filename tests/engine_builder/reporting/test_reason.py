@@ -12,7 +12,7 @@ from calibration.codec import value_from_json
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.records import Sensitivity, SensitivityTable
 from engine_builder.records.trial import Trial, failed_trial
-from engine_builder.reporting.reason import reason
+from engine_builder.reporting.reason import reason, why_none_ran
 from engine_builder.stage_io.engines import VerdictResult
 from tests.engine_builder.report_desk import KEPT, NAMES, WORLD, improved, judged, trials_of, verdict
 from tests.engine_builder.search.fake_world import FakeWorld
@@ -88,9 +88,18 @@ def test_the_reason_names_the_layers_that_stood_in_the_way() -> None:
     assert "layer000 (int8), layer001 (int8)" in words
 
 
+def test_engines_that_all_failed_are_told_with_their_reasons() -> None:
+    failed_ones = [failed_trial(place, f"f{place}", {"layer000": Precision.INT8}, "loss", "no such kernel") for place in (1, 2)]
+    assert why_none_ran((*trials_of(0), *failed_ones)) == "all 2 that were tried failed, each with the same reason: no such kernel"
+    other = failed_trial(3, "f3", {"layer000": Precision.INT8}, "loss", "out of memory")
+    assert why_none_ran((*failed_ones, other)) == "all 3 that were tried failed, for 2 reasons, the first of which is: no such kernel"
+    assert why_none_ran((*trials_of(0, 4), *failed_ones)) is None
+    assert why_none_ran(trials_of(0)) is None
+
+
 def test_the_reason_where_no_engine_could_be_built() -> None:
     trials = (*trials_of(0), failed_trial(1, "f", {"layer000": Precision.INT8}, "all_low", "no such kernel"))
-    assert reason_of(trials, KEPT) == "No low-precision engine could be built: no such kernel"
+    assert reason_of(trials, KEPT) == "No quantized engine could be built or run: no such kernel"
 
 
 def test_the_reason_where_engines_were_slower() -> None:
