@@ -23,6 +23,7 @@ from calibration.accuracy.metrics import OutputKind
 FAR = 0.25  # of a column's span: rows farther apart are other detections
 NOTHING = 0.05  # scores that add up to less in both find nothing
 MOST_ROWS = 1024
+_BOX_AND_SCORE = 5  # columns: of fewer, which may be the box alone in 0..1, one that does not fall is no score
 
 
 def detection_parts(evidence: Evidence) -> tuple[Part, ...]:
@@ -39,7 +40,7 @@ def detection_parts(evidence: Evidence) -> tuple[Part, ...]:
     falls = np.asarray((np.diff(rows, axis=1) <= 1e-6).all(axis=(0, 1))) & (rows.shape[1] > 1)
     found = np.flatnonzero((low >= 0) & (high <= 1) & (high > low))
     falling = [int(place) for place in found if falls[place]]
-    if not falling and not (len(found) and rows.shape[2] > 1):
+    if not falling and not (len(found) and rows.shape[2] >= _BOX_AND_SCORE):
         return ()
     score = falling[0] if falling else int(found[-1])
     return (Part(OutputKind.DETECTIONS, 2, (score,), tuple(map(float, spread_of(rows)))),)

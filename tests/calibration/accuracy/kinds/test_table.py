@@ -39,6 +39,7 @@ def detections(samples: int = 24) -> Doubles:
         (Evidence("y", np.arange(24)), (LABELS,)),
         (Evidence("y", detections(), Ending("GatherElements", selects=True)), (DETECTIONS,)),
         (Evidence("y", np.concatenate([detections(), np.zeros((24, 10, 1))], axis=2), Ending("Concat", selects=True)), (DETECTIONS,)),
+        (Evidence("boxes", RNG.uniform(size=(24, 10, 4)), Ending("GatherElements", selects=True)), (REGRESSION,)),
         (Evidence("y", detections()), (REGRESSION, SCORES)),
         (Evidence("y", np.moveaxis(detections(), 1, 2)), (REGRESSION, SCORES)),
         (Evidence("y", softmax(ROWS, 1), Ending("Softmax", 1), 1), (PROBABILITIES,)),
