@@ -18,6 +18,7 @@ _SCALING = frozenset({"Mul", "Div", "Add", "Sub", "Clip", "Where", "Neg"})
 _CUTTING = frozenset({"Split", "Slice", "Gather"})
 _SHORT = 16
 _ACTIVATED = {"Softmax", "LogSoftmax"}
+_DEPTH, _INDEX_DEPTH = 6, 12  # nodes between an output, or the indices of its rows, and what selects them
 _SELECTING = frozenset({"TopK", "NonMaxSuppression", "NonZero"})
 _SUM_TOLERANCE = 1e-3  # of rows of probabilities: FP16 models round each of a thousand to 5e-4 of itself
 UNIT_TOLERANCE = 1e-3
@@ -149,8 +150,10 @@ def _ending(name: str, producer: Mapping[str, onnx.NodeProto], ranks: Mapping[st
     while node is not None and (inner := _passed(node, producer)) is not None:
         moves.append(node)
         node = producer.get(inner)
-    if node is None or last is None:
+    if last is None:
         return Ending()
+    if node is None:
+        return Ending(selects=_selects(last, producer))
     linear = node if node.op_type in _LINEAR else None
     if node.op_type == "Add":
         linear = next((producer[one] for one in node.input if one in producer and producer[one].op_type in _LINEAR), None)
@@ -197,19 +200,19 @@ def _moved(axis: int | None, move: onnx.NodeProto, ranks: Mapping[str, int]) -> 
 
 def _selects(node: onnx.NodeProto, producer: Mapping[str, onnx.NodeProto]) -> bool:
     """Whether a node puts rows in an order that the values decide: their places, or the values, come from a TopK or an NMS."""
-    seen, left = set(), [(node, 0)]
+    seen, left = set(), [(node, 0, False)]
     while left:
-        one, depth = left.pop()
+        one, depth, is_index = left.pop()
         if one.op_type in _SELECTING:
             return True
         is_indexing = one.op_type in {"Gather", "GatherElements", "GatherND", "ScatterND", "ScatterElements"}
-        is_step = depth < 6 and (one.op_type in MOVING or one.op_type in _STEPS or is_indexing)
+        is_step = depth < (_INDEX_DEPTH if is_index else _DEPTH) and (one.op_type in MOVING or one.op_type in _STEPS or is_indexing)
         for place, name in enumerate(one.input if is_step else ()):
-            if is_indexing and place == 0 and depth > 0:
-                continue  # what is indexed is no order; where the indices come from is
+            if is_indexing and place == 0 and depth > 0 and not is_index:
+                continue  # what is indexed is no order; where the indices come from is, and a column of them is cut out by indexing too
             if name in producer and name not in seen:
                 seen.add(name)
-                left.append((producer[name], depth + 1))
+                left.append((producer[name], depth + 1, is_index or (is_indexing and place == 1)))
     return False
 
 
