@@ -185,6 +185,15 @@ def test_yes_or_no_beside_one_value_a_sample_is_what_decides(tmp_path: Path, met
     assert "labels" not in str(job.result["warnings"])
 
 
+def test_the_users_word_that_a_value_is_no_decision_counts(tmp_path: Path) -> None:
+    model = single()
+    samples = samples_for(model, SAMPLES, seed=2)
+    given = {**samples, "labels": np.arange(SAMPLES) % 2}
+    job = run_job(tmp_path, model, samples, given, {"outputs": {"y": "regression"}, "search": {"max_trials": 1}})
+    assert job.verdict["metric"] == "fidelity"
+    assert "decisions compares the values of 'y' with them" in str(job.result["warnings"])
+
+
 def test_labels_that_say_the_opposite_are_a_warning(tmp_path: Path) -> None:
     model = single()
     samples = samples_for(model, SAMPLES, seed=2)

@@ -181,13 +181,17 @@ def new_scorer(
     return Scorer(metric, scored, tuple(names), weights, settings.label_names or (), custom, tuple(judged), options)
 
 
+_NO_DECISIONS = frozenset({OutputKind.REGRESSION, OutputKind.VALUES, OutputKind.EMBEDDING})
+
+
 def _by_labels(
     reference: Sequence[Array], judged: Sequence[JudgedOutput], labels: Array | None, options: MeasureOptions
 ) -> tuple[Metric, MeasureOptions] | None:
     """Return the metric that compares the only output with labels of another form than classes, where it is clear what they say.
 
     1. Numbers with fractions, one for each value: regression.
-    2. 0 and 1, one for each score in 0..1: decisions. One value a sample on both sides of zero is a logit, decided at 0.
+    2. 0 and 1, one for each score in 0..1: decisions, unless the user says that it is none. One value a sample on both sides of zero is a
+       logit, decided at 0.
 
     Args:
         reference: The float model's compared outputs but ignored ones, each (samples, ...).
@@ -199,7 +203,7 @@ def _by_labels(
         return None
     if are_numbers(labels):
         return Metric.REGRESSION, options
-    if not np.isin(labels, (0, 1)).all():
+    if not np.isin(labels, (0, 1)).all() or (judged[0].is_said and judged[0].kinds[0] in _NO_DECISIONS):
         return None
     is_single = reference[0].size == len(reference[0])
     low, high = float(reference[0].min()), float(reference[0].max())
