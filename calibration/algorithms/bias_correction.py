@@ -128,13 +128,33 @@ def corrections(
     return found
 
 
+class ChannelMean:
+    """The mean of each channel's finite values, batch after batch; NaN where there is none."""
+
+    def __init__(self, axis: int) -> None:
+        """Begin without values.
+
+        Args:
+            axis: Of the channels.
+        """
+        self._axis = axis
+        self._total, self._count = np.zeros(()), np.zeros(())
+
+    def add(self, values: Array) -> None:
+        """Count the values of a batch, (batch, ...)."""
+        rows = np.moveaxis(values, self._axis, -1).reshape(-1, values.shape[self._axis])
+        is_finite = np.isfinite(rows)
+        self._total = self._total + np.where(is_finite, rows, 0).sum(axis=0, dtype=np.float64)
+        self._count = self._count + is_finite.sum(axis=0)
+
+    def value(self) -> NDArray[np.float64]:
+        """Return the means so far, (channels,); at least one batch was counted."""
+        return np.asarray(np.divide(self._total, self._count, out=np.full(self._count.shape, np.nan), where=self._count > 0))
+
+
 def _mean(values: Sequence[Array], axis: int) -> NDArray[np.float64]:
     """Return the mean of each channel's finite values over all batches of (batch, ...) values, NaN where there is none."""
-    channels = values[0].shape[axis]
-    total, count = np.zeros(channels), np.zeros(channels)
+    mean = ChannelMean(axis)
     for value in values:
-        rows = np.moveaxis(value, axis, -1).reshape(-1, channels)
-        is_finite = np.isfinite(rows)
-        total += np.where(is_finite, rows, 0).sum(axis=0, dtype=np.float64)
-        count += is_finite.sum(axis=0)
-    return np.asarray(np.divide(total, count, out=np.full(channels, np.nan), where=count > 0))
+        mean.add(value)
+    return mean.value()

@@ -30,7 +30,7 @@ from calibration.execution.partition import Block, Graph, Unit
 from calibration.graph.layers import Layer
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.process.memory import return_free_memory
-from calibration.sensitivity.simulated_layers import Floats, float_layer, quantized_layer, rounded_weight, weight_of
+from calibration.sensitivity.simulated_layers import Floats, Shifts, float_layer, quantized_layer, rounded_weight, weight_of
 
 Spans = tuple[tuple[str, float, float], ...]
 
@@ -52,6 +52,7 @@ class ReferenceModel:
         smooth_quants: Sequence[SmoothQuantScaling] = (),
         *,
         levels: Levels | None = None,
+        shifts: Shifts | None = None,
         units_per_block: int | None = None,
         tail_bytes: int = TAIL_BYTES,
         kept_bytes: int = KEPT_BYTES,
@@ -68,6 +69,7 @@ class ReferenceModel:
             scheme: How the target quantizes.
             smooth_quants: Tensors that are smoothed for the layers that read them, where those are quantized.
             levels: Integer weights in the place of the nearest, for some layers and precisions.
+            shifts: What bias correction adds to the output of some layers in some precisions.
             units_per_block: Layers in one block; the constants of the model are held about half as often, besides the float pass. None: few
                 for a model with many bytes of constants.
             tail_bytes: Constants that tails may hold; tails are left out if they would hold more.
@@ -85,6 +87,7 @@ class ReferenceModel:
         self._scheme = scheme
         self._ranges = ranges
         self._levels = levels or {}
+        self._shifts = shifts or {}
         self._smooth_quant = {layer: smooth_quant for smooth_quant in smooth_quants for layer in smooth_quant.layers}
         self._units = {unit.layer.name: (index, unit) for index, block in enumerate(self.blocks) for unit in block.units}
         self._rests = {unit.layer.name: self._run_of(unit.stop, block.stop) for block in self.blocks for unit in block.units}
@@ -179,10 +182,10 @@ class ReferenceModel:
         unit = self._units[layer.name][1]
         smooth_quant = self.smooth_quant(layer)
         ranges = {**self._ranges, **{name: (low, high) for name, low, high in spans}}
-        levels = self._levels.get((layer.name, precision))
+        levels, shift = self._levels.get((layer.name, precision)), self._shifts.get((layer.name, precision))
         piece = self._once(
             (layer.name, precision, spans),
-            lambda: self._piece(quantized_layer(self.graph, unit, precision, ranges, self._scheme, smooth_quant, levels)),
+            lambda: self._piece(quantized_layer(self.graph, unit, precision, ranges, self._scheme, smooth_quant, levels, shift)),
         )
         assert piece is not None
         return piece
@@ -276,7 +279,9 @@ class Probe:
         tensors = dict(self.inside)
         if self.layer.weight is not None and self.layer.weight in piece.inputs:
             tensors[self.layer.weight] = model.rounded_weight(self.layer, precision)
-        return _only_output(piece, tensors)
+        shift = model._shifts.get((self.layer.name, precision)) if self.layer.bias is None else None
+        output = _only_output(piece, tensors)
+        return output if shift is None else output + shift  # the bias of an Add behind a MatMul
 
     def outputs_from(self, output: Floats) -> tuple[Array, ...]:
         """Return the model's outputs, each (samples, ...), when the layer's output is ``output``."""

@@ -16,6 +16,7 @@ from calibration.number_formats.precision import Precision, Scheme
 from calibration.number_formats.weight_scales import weight_step
 
 Floats = NDArray[np.float32]
+Shifts = Mapping[tuple[str, Precision], Floats]  # what bias correction adds to a layer's output in a precision, (channels,)
 
 
 def float_layer(graph: Graph, unit: Unit) -> onnx.ModelProto:
@@ -32,12 +33,14 @@ def quantized_layer(
     scheme: Scheme,
     smooth_quant: SmoothQuantScaling | None = None,
     levels: NDArray[np.int8] | None = None,
+    shift: Floats | None = None,
 ) -> onnx.ModelProto:
     """Return the layer in a low precision.
 
     A format that rounds inputs rounds inputs, weight and (where the scheme says so) output; one for weights alone the weight. With a
     SmoothQuant scaling, integers that are multiplied by integers round the product of the input and the factors, and the divided weight.
-    Float types round all that the layer reads and writes. Integer weights are ``levels`` where those are given.
+    Float types round all that the layer reads and writes. Integer weights are ``levels`` where those are given. The layer's own bias moves
+    by ``shift``, (channels,); where the bias is that of an Add behind the layer, whoever runs the model adds it to the output.
     The rounded weight is a constant of the model, unless it is a large one: then it is an input, and the model holds no copy.
     """
     layer = unit.layer
@@ -46,6 +49,9 @@ def quantized_layer(
     if layer.weight is not None and not fed:
         weight = rounded_weight(graph, layer, precision, smooth_quant, scheme, levels)
         constants[layer.weight] = numpy_helper.from_array(weight, layer.weight)
+    if shift is not None and layer.bias is not None:
+        bias = np.asarray(numpy_helper.to_array(graph.initializer(layer.bias)), dtype=np.float32)
+        constants[layer.bias] = numpy_helper.from_array(np.asarray(bias + shift.reshape(bias.shape), dtype=np.float32), layer.bias)
     if not precision.is_quantized and precision is not Precision.FP32:
         return _cast_layer(graph, unit, precision, constants, fed)
     if not precision.rounds_inputs:
@@ -144,7 +150,8 @@ def _cast_layer(graph: Graph, unit: Unit, precision: Precision, constants: dict[
     """Return the layer with its inputs, bias and output rounded to a 16-bit float; its sums stay float32, as a kernel's do."""
     layer = unit.layer
     if layer.bias is not None:
-        bias = np.asarray(numpy_helper.to_array(graph.initializer(layer.bias)), dtype=np.float32)
+        own = constants.get(layer.bias, graph.initializer(layer.bias))
+        bias = np.asarray(numpy_helper.to_array(own), dtype=np.float32)
         constants[layer.bias] = numpy_helper.from_array(precision.grid.round_weight(bias), layer.bias)
     targets = {name: graph.free_name(f"{name}__rounded") for name in layer.inputs}
     nodes = [node for name, target in targets.items() for node in _cast_trip(graph, name, target, precision)]

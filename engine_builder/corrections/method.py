@@ -40,7 +40,11 @@ class Bench:
 
     def fitted_share(self, most: int) -> CalibrationSet:
         """Return about ``most`` of the samples that corrections are fitted to, in whole batches where the model's batch is fixed."""
-        return self.samples.take(self.fitted[: self._whole(most)])
+        return self.samples.take(self.first_fitted(most))
+
+    def first_fitted(self, most: int) -> NDArray[np.int64]:
+        """Return the places of these samples."""
+        return self.fitted[: self._whole(most)]
 
     def held_out_share(self, most: int) -> CalibrationSet:
         """Return about ``most`` of the samples that judge them, likewise."""

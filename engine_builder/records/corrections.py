@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.algorithms.gptq import Levels
 from calibration.algorithms.smooth_quant import SmoothQuantScaling
 from calibration.number_formats.precision import Precision
+from calibration.sensitivity.simulated_layers import Shifts
 from engine_builder.workspace.workspace import FileRef, Workspace
 
 
@@ -55,6 +57,7 @@ class CorrectionTable:
     correction: CorrectionData | None = None
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of tensors that fare better than with min-max
     levels: FileRef | None = None  # integer weights that are not the nearest, an array "precision:layer" each
+    shifts: FileRef | None = None  # the bias correction of each layer that is alone in low precision, an array "precision:layer" each
 
 
 def write_levels(levels: Levels, workspace: Workspace) -> FileRef:
@@ -64,10 +67,24 @@ def write_levels(levels: Levels, workspace: Workspace) -> FileRef:
 
 def read_levels(table: CorrectionTable, workspace: Workspace) -> Levels:
     """Return the integer weights that are not the nearest."""
-    if table.levels is None:
+    return {key: np.asarray(array, dtype=np.int8) for key, array in _by_layer_precision(table.levels, workspace).items()}
+
+
+def write_shifts(shifts: Shifts, workspace: Workspace) -> FileRef:
+    """Write the bias corrections of single layers to a file that a table can name."""
+    return workspace.write_arrays("layer-shifts.npz", **{f"{precision}:{layer}": array for (layer, precision), array in shifts.items()})
+
+
+def read_shifts(table: CorrectionTable, workspace: Workspace) -> Shifts:
+    """Return the bias correction of each layer that is alone in low precision."""
+    return {key: np.asarray(array, dtype=np.float32) for key, array in _by_layer_precision(table.shifts, workspace).items()}
+
+
+def _by_layer_precision(file: FileRef | None, workspace: Workspace) -> dict[tuple[str, Precision], NDArray[np.generic]]:
+    if file is None:
         return {}
     found = {}
-    for key, array in workspace.read_arrays(table.levels).items():
+    for key, array in workspace.read_arrays(file).items():
         precision, layer = key.split(":", 1)
-        found[layer, Precision(precision)] = np.asarray(array, dtype=np.int8)
+        found[layer, Precision(precision)] = array
     return found

@@ -1,7 +1,8 @@
 """The stage ``correct``: makes quantized layers less lossy where that was measured to help, each step with those before it in place.
 
 The steps are those of ``engine_builder.corrections.registry``. Biases are corrected for each engine by itself
-(``engine_builder.engines.quantized_engine``); what that is measured against is the same for all and measured here.
+(``engine_builder.engines.quantized_engine``); what that is measured against is the same for all and measured here, as is the correction of
+each layer that is alone in low precision, which the probes see it with.
 """
 
 from __future__ import annotations
@@ -9,23 +10,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.algorithms.bias_correction import bias_locations, mean_outputs
 from calibration.data.dataset import load_saved
 from calibration.onnx_model.model_io import read_model
 from calibration.process.worker_threads import processors
 from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
 from engine_builder.corrections.method import Bench, InUse
 from engine_builder.corrections.registry import CORRECTIONS
+from engine_builder.corrections.single_biases import CORRECTION_SAMPLES, SingleBiases, single_biases
 from engine_builder.evaluation.outputs import ComparedOutputs
 from engine_builder.evaluation.run_samples import run_all
 from engine_builder.records.calibrated import layer_precisions_of, read_model_record, read_ranges
-from engine_builder.records.corrections import Correction, CorrectionData, CorrectionTable, write_levels
+from engine_builder.records.corrections import Correction, CorrectionData, CorrectionTable, write_levels, write_shifts
 from engine_builder.stage_io.measuring import CorrectRequest, CorrectResult
 from engine_builder.workspace.workspace import StageContext, Workspace
 
 HELD_OUT_SHARE = 0.25  # of the calibration samples, which the corrections are not fitted to
 MOST_HELD_OUT = 48
-CORRECTION_SAMPLES = 16  # whose activations are alive at once; their positions are averaged over too
 
 
 def correct(request: CorrectRequest, context: StageContext) -> CorrectResult:
@@ -39,7 +39,8 @@ def correct(request: CorrectRequest, context: StageContext) -> CorrectResult:
     if len(held_out):
         wanted = layer_precisions_of(prepared.layers, of.eligible)
         bench = Bench(model, prepared, wanted, samples, fitted, held_out, request.method, request.gptq)
-        data = _correction_data(bench, workspace)
+        biases = single_biases(bench)
+        data = _correction_data(bench, biases, workspace)
         in_use = InUse(read_ranges(of, workspace).ranges)
         tried: tuple[Correction, ...] = ()
         for index, method in enumerate(CORRECTIONS):
@@ -47,10 +48,11 @@ def correct(request: CorrectRequest, context: StageContext) -> CorrectResult:
             in_use, found = method(bench, in_use, part.progress)
             tried += found
         levels = write_levels(in_use.levels, workspace) if in_use.levels else None
-        table = CorrectionTable(in_use.smooth_quants, tried, data, in_use.chosen_ranges, levels)
+        shifts = write_shifts(biases.shifts(wanted, in_use), workspace)
+        table = CorrectionTable(in_use.smooth_quants, tried, data, in_use.chosen_ranges, levels, shifts)
         context.progress(1.0, f"{len(tried)} corrections tried")
     correction = (table.correction.means, table.correction.reference) if table.correction is not None else ()
-    named = (*correction, *((table.levels,) if table.levels is not None else ()))
+    named = (*correction, *(file for file in (table.levels, table.shifts) if file is not None))
     return CorrectResult(workspace.write_value("repairs.json", table), named)
 
 
@@ -70,21 +72,17 @@ def split(samples: int, batch: int, seed: int) -> tuple[NDArray[np.int64], NDArr
     return np.sort(mixed[held_out : held_out + fitted]), np.sort(mixed[:held_out])
 
 
-def _correction_data(bench: Bench, workspace: Workspace) -> CorrectionData:
-    """Run the float model on the samples that biases are corrected on, and on those that judge the corrections."""
+def _correction_data(bench: Bench, biases: SingleBiases, workspace: Workspace) -> CorrectionData:
+    """Run the float model on the samples that judge the corrections, and keep what those of biases are measured against."""
     prepared, samples, held_out = bench.prepared, bench.samples, bench.held_out
-    size = max(CORRECTION_SAMPLES // prepared.batch, 1) * prepared.batch if prepared.is_batch_fixed else CORRECTION_SAMPLES
-    fitted = bench.fitted[:size]
-    batches = samples.take(fitted).batches(min(prepared.batch, len(fitted)))
-    means = mean_outputs(bench.model, bias_locations(bench.model, prepared.layers), batches)
     runner = ComparedOutputs(OrtCpuBackend().open(workspace.path(prepared.file), threads=1), prepared.outputs.compared, prepared.axes)
     try:
         reference = run_all(runner, samples.take(held_out), batch=prepared.batch, workers=processors())
     finally:
         runner.close()
     return CorrectionData(
-        workspace.write_arrays("bias-means.npz", **means),
-        tuple(map(int, fitted)),
+        workspace.write_arrays("bias-means.npz", **biases.means),
+        tuple(map(int, bench.first_fitted(CORRECTION_SAMPLES))),
         workspace.write_arrays("repair-reference.npz", **{str(index): array for index, array in enumerate(reference)}),
         tuple(map(int, held_out)),
     )

@@ -16,7 +16,7 @@ from calibration.sensitivity.interactions import measure_pairs, pairs_to_test
 from calibration.sensitivity.layer_losses import measure_layer_losses
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from engine_builder.records.calibrated import Calibrated, layer_precisions_of, read_corrections, read_model_record, read_ranges
-from engine_builder.records.corrections import read_levels
+from engine_builder.records.corrections import read_levels, read_shifts
 from engine_builder.records.inspection import PreparedModel
 from engine_builder.records.loss_files import read_losses, write_losses
 from engine_builder.stage_io.measuring import (
@@ -120,6 +120,7 @@ def _reference(prepared: PreparedModel, of: Calibrated, workspace: Workspace) ->
         prepared.scheme,
         corrections.smooth_quants,
         levels=read_levels(corrections, workspace),
+        shifts=read_shifts(corrections, workspace),
         axes=prepared.probed.axes,
         outputs=prepared.probed.names,
     )
