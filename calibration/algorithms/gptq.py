@@ -13,6 +13,7 @@ the grid needs to be known nowhere else. H is damped by a share of its mean diag
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,22 @@ Doubles = NDArray[np.float64]
 
 DAMPING = 0.01  # of the mean diagonal of H
 LAZY = 64  # input channels whose errors are spread over the rest at once
+
+
+class Rounder(Protocol):
+    """Rounds weights in the light of H."""
+
+    def levels(
+        self, weight: NDArray[np.float32], step: NDArray[np.float32], top: int, partners: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int8]:
+        """Return the integer weights, (channels, outputs).
+
+        Args:
+            weight: (channels, outputs).
+            step: Of the grid at each weight, broadcastable to it, positive.
+            top: The levels are -top..top.
+            partners: (channels,), the channel that each is to keep the pair bound with, -1 for none; None where there is no such bound.
+        """
 
 
 class InverseFactor:
@@ -47,14 +64,7 @@ class InverseFactor:
     def levels(
         self, weight: NDArray[np.float32], step: NDArray[np.float32], top: int, partners: NDArray[np.int64] | None = None
     ) -> NDArray[np.int8]:
-        """Return the integer weights, (channels, outputs).
-
-        Args:
-            weight: (channels, outputs).
-            step: Of the grid at each weight, broadcastable to it, positive.
-            top: The levels are -top..top.
-            partners: (channels,), the channel that each is to keep the pair bound with, -1 for none; None where there is no such bound.
-        """
+        """Return the integer weights, (channels, outputs); arguments as for ``Rounder``."""
         w = weight.astype(np.float64)[self.order]
         steps = np.broadcast_to(step, weight.shape).astype(np.float64)[self.order]
         found = np.empty(w.shape, dtype=np.int8)

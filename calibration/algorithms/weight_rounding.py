@@ -4,6 +4,10 @@ Every layer is fitted to the inputs that it has in the float model, not to those
 same in every assignment, and are found once. So are those of a weight that several layers have (the steps of an unrolled network): it is
 fitted to what all of them read.
 
+Where the bias of a layer will be corrected, errors that shift the mean of its output cost nothing. What is left of them comes from the
+inputs about their mean: E[x'x] - E[x]'E[x] takes the place of E[x'x]. Filters of few weights are rounded in the best of all ways
+(``enumerated_rounding``).
+
 Most of the work is a matrix to invert for each set of inputs, as wide as they are. Where all of it together is too much, the widest inputs
 are left to the nearest levels.
 """
@@ -12,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +24,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from calibration.algorithms.gptq import InverseFactor
+from calibration.algorithms.enumerated_rounding import MOST_WEIGHTS, Enumeration
+from calibration.algorithms.gptq import InverseFactor, Rounder
 from calibration.algorithms.smooth_quant import SmoothQuantScaling, divided
 from calibration.algorithms.weight_rows import Product, product_of
 from calibration.execution.onnxruntime_session import Array
@@ -55,6 +60,7 @@ def gptq_levels(
     batches: Iterable[Mapping[str, Array]],
     smooth_quants: Sequence[SmoothQuantScaling] = (),
     *,
+    centred: Collection[str] = (),
     on_layer: Callable[[int, int], None] = lambda done, total: None,
     most_work: float = MOST_WORK,
 ) -> dict[tuple[str, Precision], NDArray[np.int8]]:
@@ -67,10 +73,12 @@ def gptq_levels(
         scheme: How the target quantizes.
         batches: Inputs by name, each (batch, ...). What is alive between two layers is held for all of them.
         smooth_quants: Of the inputs of layers, where those are in INT8.
+        centred: Names of layers whose bias will be corrected.
         on_layer: Told how many tensors of how many are done after each.
         most_work: Multiplications that inversions may take.
     """
-    to_round_all = _affordable(_weights_to_round(model, roundable(model, layers), layer_precisions, smooth_quants), most_work)
+    wanted = _weights_to_round(model, roundable(model, layers), layer_precisions, smooth_quants, frozenset(centred))
+    to_round_all = _affordable(wanted, most_work)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     of_tensor: dict[str, dict[tuple[object, ...], list[_WeightToRound]]] = {}
     for to_round in to_round_all:
@@ -84,7 +92,7 @@ def gptq_levels(
     tensorwise, alive = TensorwiseRun(model, {name: name for name in computed}), [dict(batch) for batch in batches]
     found: dict[tuple[str, Precision], NDArray[np.int8]] = {}
 
-    def round_weight(to_round: _WeightToRound, factors: Sequence[InverseFactor], names: Sequence[str]) -> None:
+    def round_weight(to_round: _WeightToRound, factors: Sequence[Rounder], names: Sequence[str]) -> None:
         layer = to_round.product.layer
         weight = np.asarray(numpy_helper.to_array(weights[str(layer.weight)]), dtype=np.float32)
         if to_round.smooth_quant is not None:
@@ -97,9 +105,9 @@ def gptq_levels(
     for done, tensor in enumerate((*given, *computed), start=1):
         values = tensorwise.advance(alive, tensor) if tensor in place else [batch[tensor] for batch in inputs]
         for group in of_tensor[tensor].values():
-            hessian, count = _hessians(group[0].product, values, group[0].smooth_quant)
+            hessian, count = _hessians(group[0], values)
             own = [to_round for to_round in group if to_round.weight not in shared]
-            factors = [InverseFactor(part) for part in hessian / max(count, 1)] if own else []
+            factors = [_rounder(part) for part in hessian / max(count, 1)] if own else []
             for to_round in own:
                 round_weight(to_round, factors, [to_round.product.layer.name])
             for to_round in group:
@@ -107,7 +115,7 @@ def gptq_levels(
                     to_round.weight in shared
                     and (whole := shared[to_round.weight]).add(to_round, hessian, count) == readers[to_round.weight]
                 ):
-                    factors = [InverseFactor(part) for part in whole.total / max(whole.count, 1)]
+                    factors = [_rounder(part) for part in whole.total / max(whole.count, 1)]
                     round_weight(to_round, factors, whole.layers)
                     del shared[to_round.weight]
         on_layer(done, len(of_tensor))
@@ -123,6 +131,7 @@ class _WeightToRound:
     rows: tuple[object, ...]  # equal for weights whose weights multiply the same rows
     weight: tuple[object, ...]  # equal for weights that have one weight and may have one set of levels
     precisions: tuple[Precision, ...]
+    is_centred: bool = False  # its bias will be corrected
 
 
 @dataclass(slots=True)
@@ -145,6 +154,7 @@ def _weights_to_round(
     products: Mapping[str, Product],
     layer_precisions: Sequence[LayerPrecision],
     smooth_quants: Sequence[SmoothQuantScaling],
+    centred: frozenset[str],
 ) -> list[_WeightToRound]:
     smooth_quant = {name: item for item in smooth_quants for name in item.layers}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -158,9 +168,10 @@ def _weights_to_round(
         product, item = products[name], smooth_quant[name] if smoothed else None
         tensor = tensors[str(product.layer.weight)]
         content = hashlib.sha256(tensor.raw_data or tensor.SerializeToString(deterministic=True)).digest()
-        by = item.tensor if item is not None else None
+        by, is_centred = item.tensor if item is not None else None, name in centred
         weight = (content, product.layer.op_type, product.layer.weight_axis, product.shape, *product.key[1:], by, tuple(precisions))
-        to_round_all.append(_WeightToRound(product, item, (*product.key, by), weight, tuple(precisions)))
+        rows = (*product.key, by, is_centred)
+        to_round_all.append(_WeightToRound(product, item, rows, weight, tuple(precisions), is_centred))
     return to_round_all
 
 
@@ -180,20 +191,34 @@ def _affordable(to_round_all: Sequence[_WeightToRound], most_work: float) -> lis
     return [to_round for to_round, key in zip(to_round_all, keys, strict=True) if key in taken]
 
 
-def _hessians(product: Product, values: Sequence[Array], smooth_quant: SmoothQuantScaling | None) -> tuple[NDArray[np.float64], int]:
-    """Return the sum of x'x over the rows of each group, (groups, inputs, inputs), and how many rows there are."""
-    total, count = np.zeros(()), 0
+def _hessians(to_round: _WeightToRound, values: Sequence[Array]) -> tuple[NDArray[np.float64], int]:
+    """Return the sum of x'x over the rows of each group, (groups, inputs, inputs), and how many rows there are.
+
+    Of a weight whose layer's bias will be corrected, x is taken about its mean.
+    """
+    total, sums, count = np.zeros(()), np.zeros(()), 0
+    middle: NDArray[np.float32] | None = None  # near the mean, so that the difference of large squares loses no digits
     for value in values:
-        rows = product.rows(np.asarray(value, dtype=np.float32), MOST_ROWS)
-        if smooth_quant is not None:
-            rows = rows * smooth_quant.factor
+        rows = to_round.product.rows(np.asarray(value, dtype=np.float32), MOST_ROWS)
+        if to_round.smooth_quant is not None:
+            rows = rows * to_round.smooth_quant.factor
+        if to_round.is_centred and rows.shape[1]:
+            middle = rows.mean(axis=1, keepdims=True) if middle is None else middle
+            rows = rows - middle
         total = total + np.matmul(rows.transpose(0, 2, 1), rows).astype(np.float64)
+        sums = sums + rows.sum(axis=1, dtype=np.float64)
         count += rows.shape[1]
+    if to_round.is_centred and count:
+        total = total - sums[:, :, None] * sums[:, None, :] / count
     return np.asarray(total), count
 
 
+def _rounder(hessian: NDArray[np.float64]) -> Rounder:
+    return Enumeration(hessian) if len(hessian) <= MOST_WEIGHTS else InverseFactor(hessian)
+
+
 def _levels(
-    product: Product, factors: Sequence[InverseFactor], weight: NDArray[np.float32], precision: Precision, scheme: Scheme
+    product: Product, factors: Sequence[Rounder], weight: NDArray[np.float32], precision: Precision, scheme: Scheme
 ) -> NDArray[np.int8]:
     step = np.broadcast_to(weight_step(weight, product.layer, precision, scheme), weight.shape)
     top = 2 ** (precision.bits - 1) - 1

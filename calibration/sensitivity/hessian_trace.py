@@ -10,9 +10,10 @@ which needs one forward a probe and cancels nothing, since the loss and its grad
 
     1/2 * trace(H) / size(x) * ||x - Q(x)||^2.
 
-That takes the rounding errors to point nowhere in particular. Below INT8 it holds for weights that are rounded to the nearest level. For
-others there is no estimate: GPTQ (gptq.py) puts its errors where the curvature is least, and at 4 bits the
-estimate was 2 to 15 times the loss.
+That takes the rounding errors to point nowhere in particular, and holds for weights that are rounded to the nearest level. For others there
+is no estimate: GPTQ (gptq.py) puts its errors where the curvature is least, and at 4 bits the estimate was 2 to 15 times the loss.
+Where the biases of engines are corrected, v shifts the means of the layer's output as rounding does, and the shift is taken off
+(mean_inputs.py).
 
 Each batch of samples is probed with a fresh v, so the spread over batches gives the standard error of probes and samples together. The
 first FIRST_PROBES batches probe every tensor; with a budget, the others only those that its boundary depends on (boundary.py). A tensor
@@ -37,6 +38,7 @@ from calibration.graph.layers import Layer
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.process.worker_threads import in_parallel
 from calibration.sensitivity.adaptive_sampling import Key, ProbedTensor, on_one_level, undecided
+from calibration.sensitivity.mean_inputs import MeanInputs
 from calibration.sensitivity.perturbed_model import Probe, ReferenceModel
 from calibration.sensitivity.records import HessianTrace
 from calibration.sensitivity.simulated_layers import Floats, rounded_inputs, span_of
@@ -61,6 +63,7 @@ def measure_traces(
     eligible: Mapping[str, Collection[str]] | None = None,
     weights: Sequence[float] = (),
     allowed: float | None = None,
+    means: MeanInputs | None = None,
     workers: int = 1,
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> tuple[HessianTrace, ...]:
@@ -78,6 +81,7 @@ def measure_traces(
         eligible: The precisions that each layer can take, by name; a layer that is missing takes none. None: every layer takes all.
         weights: Of each output, as for ``Comparison``; none: all weigh the same.
         allowed: Loss that the accuracy budget allows. None: not known, and every batch probes every tensor.
+        means: Says how a change of a weight shifts the means that bias correction keeps; None where biases are not corrected.
         workers: Probes in flight at once, all of one batch.
         on_batch: Told the number of batches done.
     """
@@ -113,7 +117,7 @@ def measure_traces(
                         continue
                     size = tensor.size if site == "weight" else max(tensor.size // probe.run.samples, 1)
                     v = _direction(tensor.shape, seed, *key, number, skip=0 if site == "weight" else first * size)
-                    curvature = functools.partial(_curvature, probe, compare, site, tensor, v)
+                    curvature = functools.partial(_curvature, probe, compare, site, tensor, v, means)
                     if key not in steps:  # the first part settles the steps
                         step, settled, value = settled_step(curvature)
                         steps[key] = step, settled
@@ -190,12 +194,15 @@ def sites(reference: ReferenceModel, layer: Layer, scheme: Scheme, precision: Pr
     """Return the tensors of a layer that the precision rounds and that an estimate can be made for, as simulated_layers.py rounds them.
 
     Case 1. Formats that round inputs round the weight, the inputs that ``rounded_inputs`` names, and quantized outputs.
-    Case 2. Formats for weights alone round the weight; levels other than the nearest have no estimate.
-    Case 3. Float types have none: what they lose is next to nothing.
+    Case 2. Formats for weights alone round the weight.
+    Case 3. Levels other than the nearest have no estimate, and what else the layer rounds none without them.
+    Case 4. Float types have none: what they lose is next to nothing.
     """
     names = ["weight"] if layer.weight is not None else []
+    if reference.has_levels(layer, precision):
+        return ()
     if precision.is_weight_only:
-        return () if reference.has_levels(layer, precision) else tuple(names)
+        return tuple(names)
     if not precision.rounds_inputs:
         return ()
     rounded = rounded_inputs(reference.graph, layer, scheme)
@@ -246,14 +253,15 @@ def _tensor(probe: Probe, site: str) -> Floats:
     return np.asarray(probe.inside[probe.layer.inputs[int(site.removeprefix("input"))]], dtype=np.float32)
 
 
-def _curvature(probe: Probe, compare: Comparison, site: str, tensor: Floats, v: Floats, step: float) -> float:
+def _curvature(probe: Probe, compare: Comparison, site: str, tensor: Floats, v: Floats, means: MeanInputs | None, step: float) -> float:
     """Return v'Hv, averaged over the samples of the batch."""
     eps = step * max(math.sqrt(_squared_norm(tensor) / tensor.size), 1e-12)
     moved = v * np.float32(eps)
     with np.errstate(over="ignore"):  # the lowest float32 of a mask moves to -inf
         moved += tensor
     if site == "weight":
-        output = probe.output(weight=moved)
+        shift = None if means is None else means.shift(probe.layer, np.asarray(v * np.float32(eps), dtype=np.float32))
+        output = probe.output(weight=moved, shift=shift)
     elif site == "output":
         output = moved
     else:

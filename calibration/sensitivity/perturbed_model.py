@@ -255,17 +255,23 @@ class Probe:
     layer: Layer
     inside: dict[str, Array]
 
-    def output(self, *, weight: Floats | None = None, inputs: Mapping[str, Floats] | None = None) -> Floats:
+    def output(self, *, weight: Floats | None = None, inputs: Mapping[str, Floats] | None = None, shift: Floats | None = None) -> Floats:
         """Return the layer's output in float, (batch, ...) float32, with another weight or other inputs.
 
         Args:
             weight: In place of the layer's own weight, same shape.
             inputs: In place of some of the layer's inputs.
+            shift: Of the layer's bias, or of an Add's behind it, (channels,).
         """
+        model, layer = self.run.model, self.layer
         tensors: dict[str, Array] = {**self.inside, **(inputs or {})}
-        if self.layer.weight is not None:
-            tensors[self.layer.weight] = self.run.model.weight(self.layer) if weight is None else weight
-        return _only_output(self.run.model._float_head(self.layer), tensors)
+        if layer.weight is not None:
+            tensors[layer.weight] = model.weight(layer) if weight is None else weight
+        if layer.bias is not None:
+            bias = numpy_helper.to_array(model.graph.initializer(layer.bias))
+            tensors[layer.bias] = bias if shift is None else bias + shift.reshape(bias.shape)
+        output = _only_output(model._float_head(layer), tensors)
+        return output if shift is None or layer.bias is not None else output + shift
 
     def quantized_output(self, precision: Precision, spans: Spans = ()) -> Floats:
         """Return the layer's output in a low precision, (batch, ...) float32, on the float model's inputs of the layer.

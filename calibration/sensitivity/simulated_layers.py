@@ -20,8 +20,8 @@ Shifts = Mapping[tuple[str, Precision], Floats]  # what bias correction adds to 
 
 
 def float_layer(graph: Graph, unit: Unit) -> onnx.ModelProto:
-    """Return the layer in float; its weight, if it has one, is an input."""
-    fed = (unit.layer.weight,) if unit.layer.weight is not None else ()
+    """Return the layer in float; its weight and its bias, if it has them, are inputs."""
+    fed = tuple(name for name in (unit.layer.weight, unit.layer.bias) if name is not None)
     return graph.piece(unit.start, unit.stop, outputs=[unit.layer.output], fed=fed)
 
 

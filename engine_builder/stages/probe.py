@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from calibration.data.dataset import load_saved
+from calibration.algorithms.bias_correction import bias_locations
+from calibration.data.dataset import CalibrationSet, load_saved
 from calibration.onnx_model.model_io import read_model
 from calibration.process.worker_threads import processors
 from calibration.sensitivity.hessian_trace import measure_traces
 from calibration.sensitivity.interactions import measure_pairs, pairs_to_test
 from calibration.sensitivity.layer_losses import measure_layer_losses
+from calibration.sensitivity.mean_inputs import MeanInputs
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from engine_builder.records.calibrated import Calibrated, layer_precisions_of, read_corrections, read_model_record, read_ranges
 from engine_builder.records.corrections import read_levels, read_shifts
@@ -79,6 +81,7 @@ def hessian(request: HessianRequest, context: StageContext) -> HessianResult:
         eligible=request.of.eligible,
         weights=prepared.outputs.weights,
         allowed=request.allowed_loss,
+        means=_mean_inputs(reference, prepared, request.of, samples, workspace),
         workers=processors(),
         on_batch=lambda done: context.progress(done / HESSIAN_BATCHES, f"Hessian probe {done} of {HESSIAN_BATCHES}"),
     )
@@ -124,3 +127,15 @@ def _reference(prepared: PreparedModel, of: Calibrated, workspace: Workspace) ->
         axes=prepared.probed.axes,
         outputs=prepared.probed.names,
     )
+
+
+def _mean_inputs(
+    reference: ReferenceModel, prepared: PreparedModel, of: Calibrated, samples: CalibrationSet, workspace: Workspace
+) -> MeanInputs | None:
+    """Return how changes of weights shift means, over the samples that biases are corrected on; None where they are not."""
+    correction = read_corrections(of, workspace).correction
+    if correction is None:
+        return None
+    share = samples.take(np.array(correction.fitted, dtype=np.int64))
+    locations = bias_locations(reference.graph.model, prepared.layers)
+    return MeanInputs(reference, locations, share.batches(min(prepared.batch, share.samples)))

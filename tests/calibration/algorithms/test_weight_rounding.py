@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -190,3 +190,50 @@ def test_the_widest_inputs_are_left_to_the_nearest_levels_where_the_work_is_too_
 def weight_in(found: Probed, name: str) -> NDArray[np.float32]:
     tensor = next(tensor for tensor in found.model.graph.initializer if tensor.name == name)
     return np.asarray(numpy_helper.to_array(tensor), dtype=np.float32)
+
+
+def depthwise(count: int = 24) -> Probed:
+    """A depthwise convolution of channels that hardly vary about a mean."""
+    model = model_from_text(
+        "g (float[N,8,6,6] x) => (float[N,8,6,6] y) { y = Conv<pads=[1,1,1,1], group=8>(x, w, b) }", {"w": (8, 1, 3, 3), "b": (8,)}
+    )
+    rng = np.random.default_rng(2)
+    x = 1.0 + 0.05 * rng.normal(size=(count, 8, 6, 6))
+    return probed(model, {"x": x.astype(np.float32)})
+
+
+def product(count: int = 256) -> Probed:
+    """A product whose inputs hardly vary about a mean, and together."""
+    model = model_from_text("g (float[N,24] x) => (float[N,8] y) { y = Gemm(x, w, b) }", {"w": (24, 8), "b": (8,)})
+    rng = np.random.default_rng(3)
+    x = np.linspace(1.0, 3.0, 24) + 0.05 * rng.normal(size=(count, 4)) @ rng.normal(size=(4, 24))
+    return probed(model, {"x": x.astype(np.float32)})
+
+
+@pytest.mark.parametrize("make", [depthwise, product])
+def test_levels_about_the_mean_err_less_once_the_bias_is_corrected(make: Callable[[], Probed]) -> None:
+    found = make()
+    (layer,) = found.layers
+    wanted = [LayerPrecision(layer.name, Precision.INT8)]
+    spreads = []
+    for centred in ((), (layer.name,)):
+        levels = gptq_levels(found.model, found.layers, wanted, found.scheme, batches(found.feeds, 8), centred=centred)
+        reference = ReferenceModel(found.model, found.layers, found.ranges, found.scheme, levels=levels)
+        probe = probe_of(reference, found.feeds, layer)
+        off = probe.output(weight=reference.rounded_weight(layer, Precision.INT8)) - probe.output()
+        axes = (0, 2, 3) if off.ndim == 4 else (0,)
+        spreads.append(float(np.mean((off - off.mean(axis=axes, keepdims=True)) ** 2)))
+    assert spreads[1] < 0.9 * spreads[0]
+
+
+def test_the_middle_of_the_inputs_costs_no_digits() -> None:
+    """Second moments about a mean that is ten thousand times the deviation are those of the deviations."""
+    plain = mlp(scheme=ONNXRUNTIME_CPU_SCHEME)
+    wanted = layer_precisions(plain, Precision.INT8)[:1]
+    levels = [
+        gptq_levels(plain.model, plain.layers, wanted, plain.scheme, batches({"x": x}), centred=(wanted[0].layer,))[
+            wanted[0].layer, Precision.INT8
+        ]
+        for x in (plain.feeds["x"] / 4, plain.feeds["x"] / 4 + np.float32(4096.0))
+    ]
+    assert np.mean(levels[0] == levels[1]) > 0.95  # the inputs themselves lose digits

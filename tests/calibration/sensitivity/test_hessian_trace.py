@@ -14,11 +14,13 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.accuracy.metrics import OutputKind
+from calibration.algorithms.bias_correction import bias_locations
 from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import LayerKind
 from calibration.number_formats.grids import E4M3, block_scale, fake_quantize_activation, fake_quantize_weight
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
 from calibration.sensitivity.hessian_trace import AGREEMENT, FIRST_PROBES, measure_traces, settled_step, sites
+from calibration.sensitivity.mean_inputs import MeanInputs
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from calibration.sensitivity.records import HessianTrace
 from tests.model_text import cnn, model_from_text, samples_for
@@ -88,6 +90,22 @@ def test_the_stated_error_is_the_spread_over_seeds(case: Probed) -> None:
 def test_a_seed_repeats_its_traces_whatever_the_workers(case: Probed) -> None:
     assert traces_of(case, 6, seed=3) == traces_of(case, 6, seed=3, workers=3)
     assert traces_of(case, 6, seed=3) != traces_of(case, 6, seed=4)
+
+
+def test_a_weight_has_the_trace_that_is_left_when_the_means_are_kept() -> None:
+    """The Hessian of a linear model with its means kept has (x - E[x]) in the place of x."""
+    model = model_from_text("g (float[N,6] x) => (float[N,5] y) { y = Gemm(x, w, b) }", {"w": (INPUTS, OUTPUTS), "b": (OUTPUTS,)})
+    found = probed(model, {"x": 1.5 + samples_for(model, 32)["x"]})
+    reference = found.reference()
+    means = MeanInputs(reference, bias_locations(found.model, found.layers), [found.feeds])
+    traces = measure_traces(reference, KINDS, found.scheme, found.ranges, [found.feeds] * 200, seed=0, means=means)
+    x, y = (np.asarray(values, dtype=np.float64) for values in (found.feeds["x"], found.outputs()[0]))
+    norm = np.sum(y**2, axis=1)
+    expected = float(np.mean(2 * OUTPUTS * np.sum((x - x.mean(axis=0)) ** 2, axis=1) / norm))
+    plain = float(np.mean(2 * OUTPUTS * np.sum(x**2, axis=1) / norm))
+    trace = next(trace for trace in traces if trace.site == "weight")
+    assert abs(trace.trace - expected) <= 4 * trace.error + 1e-3 * expected
+    assert trace.trace < 0.6 * plain
 
 
 def test_sizes_and_roundings_are_those_of_the_tensors(case: Probed) -> None:

@@ -118,14 +118,29 @@ def corrected(folder: Path, config: Json) -> tuple[CorrectionTable, Workspace, C
     return driver.workspace.read_value(CorrectionTable, result.corrections), driver.workspace, result
 
 
-def test_eight_bit_weights_are_tried_only_where_a_job_asks_for_it(tmp_path: Path) -> None:
-    asked, _, _ = corrected(tmp_path / "asked", {"calibration": {"second_order": ["int8"]}})
-    assert [entry.what for entry in asked.tried].count(CorrectionKind.GPTQ) == 2
-    unasked: dict[str, Json] = {"default": {}, "none": {"calibration": {"second_order": []}}}
-    for name, config in unasked.items():
+def test_eight_bit_weights_are_tried_where_asked_or_where_their_rounding_is_much_of_the_loss(tmp_path: Path) -> None:
+    tried: dict[str, set[str]] = {}
+    configs: dict[str, Json] = {
+        "asked": {"calibration": {"second_order": ["int8"]}},
+        "default": {},
+        "none": {"calibration": {"second_order": []}},
+    }
+    for name, config in configs.items():
         table, _, _ = corrected(tmp_path / name, config)
-        assert CorrectionKind.GPTQ not in [entry.what for entry in table.tried]
-        assert table.levels is None
+        tried[name] = {entry.where[0] for entry in table.tried if entry.what is CorrectionKind.GPTQ}
+        assert (table.levels is None) is (name == "none")
+    assert tried == {"asked": {"Conv_a", "Gemm_y"}, "default": {"Conv_a"}, "none": set()}
+
+
+def test_weights_that_are_fine_enough_are_left_to_the_nearest_levels(tmp_path: Path) -> None:
+    """The inputs are clipped to a tenth of their range, so that the rounding of the weights is next to nothing."""
+    model, found, data = prepared(tmp_path, samples(192, correlated=False))
+    fitted, held_out = split(192, 1, seed=0)
+    wanted = tuple(LayerPrecision(layer.name, Precision.INT8) for layer in found.model.layers)
+    bench = Bench(model, found.model, wanted, data, fitted, held_out, gptq=(Precision.INT4,))
+    names = {name for layer in found.model.layers for name in (*layer.inputs, layer.output)}
+    in_use, tried = choose_rounding(bench, InUse(dict.fromkeys(names, (-0.1, 0.1))), lambda share, what: None)
+    assert (in_use.levels, tried) == ({}, ())
 
 
 def test_kept_levels_go_through_a_file_that_the_stage_names_into_the_engine(tmp_path: Path) -> None:

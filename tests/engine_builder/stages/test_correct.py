@@ -107,10 +107,10 @@ def biased(folder: Path, network: onnx.ModelProto, calibration: Mapping[str, Arr
 def test_a_bias_correction_is_kept_exactly_where_it_lowers_the_loss_on_other_samples(tmp_path: Path) -> None:
     kept = []
     for name, model in {"cnn": cnn(), "network": network()}.items():
-        trial = biased(tmp_path / name, model, samples_for(model, 64))
+        trial = biased(tmp_path / name, model, samples_for(model, 128))
         bias = trial.bias
         assert bias is not None
-        assert (bias.what, bias.samples) == (CorrectionKind.BIAS_CORRECTION, 16)
+        assert (bias.what, bias.samples) == (CorrectionKind.BIAS_CORRECTION, 32)
         assert bias.kept is (bias.loss_after < bias.loss_before)
         assert (trial.corrections is not None) is bias.kept
         kept.append(bias.kept)

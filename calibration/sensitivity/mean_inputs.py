@@ -1,0 +1,72 @@
+r"""What a change of a layer's weight does to the means of its output's channels, which bias correction undoes.
+
+A layer is linear in its weight, so E[y_c(x, w + d)] - E[y_c(x, w)] = E[y_c(E[x], d)]: the mean over samples goes to the input, and one run
+of the layer's own node on the mean sample tells the shift for any d. The samples are those that engines are corrected on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from calibration.algorithms.bias_correction import BiasLocation
+from calibration.execution.onnxruntime_session import Array, Piece
+from calibration.execution.partition import Unit
+from calibration.graph.layers import Layer
+from calibration.sensitivity.perturbed_model import ReferenceModel
+from calibration.sensitivity.simulated_layers import Floats, float_layer
+
+
+class MeanInputs:
+    """The mean of the input of every layer with a bias location. Safe to use from several threads."""
+
+    def __init__(self, reference: ReferenceModel, locations: Sequence[BiasLocation], batches: Iterable[Mapping[str, Array]]) -> None:
+        """Run the float model.
+
+        Args:
+            reference: The float model in pieces.
+            locations: Bias locations of its layers.
+            batches: The feeds of each batch.
+        """
+        self._reference = reference
+        self._locations = {location.layer: location for location in locations}
+        totals: dict[str, NDArray[np.float64]] = {}
+        counts: dict[str, int] = {}
+        for batch in batches:
+            for probe in reference.begin(batch).probes():
+                if (location := self._locations.get(probe.layer.name)) is not None:
+                    x = np.asarray(probe.inside[probe.layer.inputs[0]], dtype=np.float32)
+                    axes = (0,) if location.axis == 1 else tuple(range(x.ndim - 1))
+                    known = totals.get(location.layer, np.zeros(()))
+                    total = np.where(np.isfinite(x), x, 0).sum(axis=axes, keepdims=True, dtype=np.float64)
+                    if known.shape in ((), total.shape):  # of inputs whose size depends on their values, those as large as the first
+                        totals[location.layer] = known + total
+                        counts[location.layer] = counts.get(location.layer, 0) + x.size // max(total.size, 1)
+        self._means = {name: np.asarray(total / max(counts[name], 1), dtype=np.float32) for name, total in totals.items()}
+        units = {unit.layer.name: unit for unit in reference.graph.units}
+        self._pieces = {name: Piece(self._own(units[name])) for name in self._means}
+
+    def shift(self, layer: Layer, change: Floats) -> Floats | None:
+        """Return what bias correction adds to the layer's output, (channels,), when its weight changes; None where there is no bias.
+
+        Args:
+            layer: The layer.
+            change: Of its weight, the same shape.
+        """
+        if layer.name not in self._means:
+            return None
+        tensors: dict[str, Array] = {layer.inputs[0]: self._means[layer.name], str(layer.weight): change}
+        if layer.bias is not None:
+            tensors[layer.bias] = np.zeros_like(numpy_helper.to_array(self._reference.graph.initializer(layer.bias)))
+        (output,) = self._pieces[layer.name].run(tensors).values()
+        moved = np.moveaxis(np.asarray(output, dtype=np.float64), self._locations[layer.name].axis, -1)
+        return np.asarray(-moved.reshape(-1, moved.shape[-1]).mean(axis=0), dtype=np.float32)
+
+    def _own(self, unit: Unit) -> onnx.ModelProto:
+        layer = replace(unit.layer, output=self._locations[unit.layer.name].output, nodes=unit.layer.nodes[:1])
+        return float_layer(self._reference.graph, Unit(layer, unit.start, unit.start + 1))

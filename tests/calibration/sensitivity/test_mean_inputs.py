@@ -1,0 +1,65 @@
+"""The shift of means that a change of a weight makes, without running the layer on all samples."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from calibration.algorithms.bias_correction import bias_locations
+from calibration.sensitivity.mean_inputs import MeanInputs
+from calibration.sensitivity.perturbed_model import Probe
+from tests.calibration.sensitivity.test_output_shifts import case
+from tests.model_text import Array, model_from_text, samples_for
+from tests.probed_models import Probed, probe_of, probed
+
+
+def channel_means(values: Array, axis: int) -> Array:
+    return np.asarray(np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis]).mean(axis=0, dtype=np.float64))
+
+
+def means_of(found: Probed, batch: int) -> MeanInputs:
+    batches = [{"x": found.feeds["x"][i : i + batch]} for i in range(0, len(found.feeds["x"]), batch)]
+    return MeanInputs(found.reference(), bias_locations(found.model, found.layers), batches)
+
+
+def before_activations(found: Probed, name: str, weight: Array) -> Array:
+    """Return what a layer that nothing follows puts out with another weight."""
+    probe: Probe = probe_of(found.reference(), found.feeds, found.layer(name))
+    return probe.output(weight=weight)
+
+
+def test_the_shift_takes_the_means_back_whatever_the_batches() -> None:
+    """Of layers without an activation behind them, where the output shows it."""
+    found = case()
+    for name in ("MatMul_m", "Gemm_y"):
+        layer = found.layer(name)
+        weight = found.reference().weight(layer)
+        change = 0.1 * np.random.default_rng(0).normal(size=weight.shape).astype(np.float32)
+        expected = channel_means(before_activations(found, name, weight), -1) - channel_means(
+            before_activations(found, name, weight + change), -1
+        )
+        for batch in (24, 5):
+            shift = means_of(found, batch).shift(layer, change)
+            assert shift is not None
+            np.testing.assert_allclose(shift, expected, atol=1e-4 * float(np.abs(expected).max()))
+
+
+def test_borders_of_a_convolution_count_as_they_are() -> None:
+    model = model_from_text(
+        "g (float[N,3,5,5] x) => (float[N,4,5,5] y) { y = Conv<pads=[1,1,1,1]>(x, w, b) }", {"w": (4, 3, 3, 3), "b": (4,)}
+    )
+    found = probed(model, {"x": 1.0 + samples_for(model, 12)["x"]})
+    (layer,) = found.layers
+    weight = found.reference().weight(layer)
+    change = 0.1 * np.random.default_rng(1).normal(size=weight.shape).astype(np.float32)
+    probe = probe_of(found.reference(), found.feeds, layer)
+    shift = means_of(found, 12).shift(layer, change)
+    assert shift is not None
+    moved = probe.output(weight=weight + change, shift=shift)
+    assert np.abs(channel_means(moved, 1) - channel_means(probe.output(), 1)).max() < 1e-5
+    assert np.abs(channel_means(probe.output(weight=weight + change), 1) - channel_means(probe.output(), 1)).max() > 0.01
+
+
+def test_a_layer_without_a_bias_has_no_shift() -> None:
+    found = case()
+    layer = next(layer for layer in found.layers if layer.op_type == "Conv" and layer.bias is None)
+    assert means_of(found, 24).shift(layer, np.zeros((4, 4, 1, 1), np.float32)) is None
