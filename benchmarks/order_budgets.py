@@ -79,7 +79,8 @@ def deepest_prefixes(order: Sequence[LayerPrecision], judged: Sequence[Judged], 
 
 def best_of_frontier(losses: LossModel, times: TimeModel, judge: HeldOut, draw: Draw) -> list[Deepest]:
     """Return the assignment of the predicted frontier with the lowest predicted latency inside each of the BUDGETS."""
-    points = frontier(losses.layer_precisions, losses.loss, losses.interaction, times)
+    bound = losses.upper_bound
+    points = frontier(losses.layer_precisions, bound.loss, bound.interaction, times)
     met = [(point, judge.of(point.quantized, draw).agreement) for point in points]
     found = []
     for budget in BUDGETS:

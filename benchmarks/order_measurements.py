@@ -30,7 +30,7 @@ from calibration.number_formats.weight_scales import weight_step
 from calibration.ranges.collection import collect_ranges
 from calibration.ranges.range_table import RangeMethod
 from calibration.sensitivity.hessian_trace import measure_traces
-from calibration.sensitivity.interactions import dependency_matrix, measure_pairs, pairs_to_test
+from calibration.sensitivity.interactions import dependency_matrix, measure_pairs, pairs_to_test, sharing_pairs
 from calibration.sensitivity.layer_losses import measure_layer_losses
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from calibration.sensitivity.records import HessianTrace
@@ -40,7 +40,7 @@ from engine_builder.corrections.rounding_choice import FITTING_BATCH, FITTING_PI
 from engine_builder.engines.job_scheme import job_scheme
 from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
 from engine_builder.search.loss_model import LossModel
-from engine_builder.search.rankings import dependency_order
+from engine_builder.search.rankings import dependency_order, likely_interactions
 from engine_builder.stages.probe import HESSIAN_BATCH, HESSIAN_BATCHES, PAIR_SAMPLES, PAIRS_PER_LAYER_PRECISION
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -173,7 +173,9 @@ def measured_orders(network: Network, precision: Precision, draw: Draw, pictures
         tests = measure_pairs(reference, KINDS, network.layers, pairs, list(network.batches(pictures[:PAIR_SAMPLES])), alone)
     loss = layer_losses.loss.mean(axis=0)
     hessian = _hessian(reference, network, layer_precisions, traces)
-    screened, tested = dependency_matrix(layer_losses, ()), dependency_matrix(layer_losses, tests)
+    shares = sharing_pairs(layer_precisions, network.layers, SCHEME)
+    screened, tested = dependency_matrix(layer_losses, (), shares), dependency_matrix(layer_losses, tests, shares)
+    likely = likely_interactions(tested, loss)
     forwards = {
         "layer_losses": layer_losses.loss.size,
         "traces": len(traces) * HESSIAN_BATCH * (len(probes) + STEP_TRIES),
@@ -195,7 +197,8 @@ def measured_orders(network: Network, precision: Precision, draw: Draw, pictures
         )
         for name, (indices, parts) in made.items()
     }
-    return Measured(orders, LossModel(layer_precisions, loss, layer_losses.loss_covariance, tested.interaction, tested.error))
+    model = LossModel(layer_precisions, loss, layer_losses.loss_covariance, likely.mean, likely.error, likely.common_error)
+    return Measured(orders, model)
 
 
 def with_rounded_weights(network: Network, assignment: Mapping[str, Precision], levels: Levels | None = None) -> onnx.ModelProto:

@@ -29,13 +29,15 @@ from calibration.sensitivity.task_losses import Comparison, LossForm
 class DependencyMatrix:
     """Interaction of every pair: exact where tested, twice the Gram entry elsewhere.
 
-    ``interaction`` and ``error``: (layer precisions, layer precisions) float64, symmetric, zero on the diagonal.
+    ``interaction`` and ``error``: (layer precisions, layer precisions) float64, symmetric, zero on the diagonal. ``shares``: the same
+    shape, true for the pairs that read or write one rounded tensor; None where that is not known.
     """
 
     layer_precisions: tuple[LayerPrecision, ...]
     interaction: NDArray[np.float64]
     error: NDArray[np.float64]
     tests: tuple[PairTest, ...]
+    shares: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         """Check the shape."""
@@ -43,21 +45,45 @@ class DependencyMatrix:
             raise ValueError(f"interaction has shape {self.interaction.shape} for {len(self.layer_precisions)} layer precisions")
 
 
-def dependency_matrix(layer_losses: LayerLosses, tests: Sequence[PairTest]) -> DependencyMatrix:
+def dependency_matrix(layer_losses: LayerLosses, tests: Sequence[PairTest], shares: NDArray[np.bool_] | None = None) -> DependencyMatrix:
     """Return the interactions that the screen and the exact tests give together.
 
-    Every screened entry counts, significant or not: those that are small one by one add up to much of the loss of a whole assignment.
+    Every screened entry counts, significant or not: those that are small one by one add up to much of the loss of a whole assignment. A few
+    samples lose most, so a test of fewer samples than the losses alone is brought to their level: by what the two layers lose on all of the
+    samples over what they lose on those of the test, the first ones.
+
+    Args:
+        layer_losses: The screen.
+        tests: The exact tests.
+        shares: ``sharing_pairs``.
     """
     error = 2.0 * layer_losses.gram_error
     interaction = 2.0 * layer_losses.gram
     place = {layer_precision: index for index, layer_precision in enumerate(layer_losses.layer_precisions)}
+    usual = layer_losses.loss.mean(axis=0)
     for test in tests:
         i, j = place[test.first], place[test.second]
-        interaction[i, j] = interaction[j, i] = test.dependency
-        error[i, j] = error[j, i] = test.error
+        here = float(layer_losses.loss[: test.samples, [i, j]].sum(axis=1).mean())
+        level = float(usual[i] + usual[j]) / here if here > 0.0 else 1.0
+        interaction[i, j] = interaction[j, i] = test.dependency * level
+        error[i, j] = error[j, i] = test.error * level
     np.fill_diagonal(interaction, 0.0)
     np.fill_diagonal(error, 0.0)
-    return DependencyMatrix(layer_losses.layer_precisions, interaction, error, tuple(tests))
+    return DependencyMatrix(layer_losses.layer_precisions, interaction, error, tuple(tests), shares)
+
+
+def sharing_pairs(layer_precisions: Sequence[LayerPrecision], layers: Sequence[Layer], scheme: Scheme) -> NDArray[np.bool_]:
+    """Return which pairs of layer precisions, of different layers, read or write one rounded tensor, (layer precisions, ...) squared.
+
+    Args:
+        layer_precisions: In the order of the result.
+        layers: All layers.
+        scheme: How the target quantizes.
+    """
+    rounded = {layer.name: {*layer.inputs, *((layer.output,) if layer.op_type in scheme.quantized_outputs else ())} for layer in layers}
+    names = [layer_precision.layer for layer_precision in layer_precisions]
+    found = [[a != b and bool(rounded[a] & rounded[b]) for b in names] for a in names]
+    return np.array(found, dtype=bool).reshape(len(names), len(names))
 
 
 def pairs_to_test(
@@ -74,15 +100,14 @@ def pairs_to_test(
         budget: Pairs at the most.
     """
     place = {layer.name: index for index, layer in enumerate(layers)}
-    rounded = {layer.name: {*layer.inputs, *((layer.output,) if layer.op_type in scheme.quantized_outputs else ())} for layer in layers}
+    shares = sharing_pairs(layer_losses.layer_precisions, layers, scheme)
     weight = np.maximum(np.abs(2.0 * layer_losses.gram), 2.0 * (2.0 * layer_losses.gram_error))
     candidates = []
     for i, a in enumerate(layer_losses.layer_precisions):
         for j, b in enumerate(layer_losses.layer_precisions[:i]):
             if a.layer != b.layer:
-                shares = bool(rounded[a.layer] & rounded[b.layer])
                 first, second = sorted((a, b), key=lambda layer_precision: place[layer_precision.layer])
-                candidates.append((not shares, -float(weight[i, j]), first, second))
+                candidates.append((not shares[i, j], -float(weight[i, j]), first, second))
     return tuple((first, second) for _, _, first, second in sorted(candidates)[:budget])
 
 

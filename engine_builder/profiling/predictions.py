@@ -23,15 +23,16 @@ def loss_model(table: SensitivityTable, arrays: Mapping[str, NDArray[np.generic]
 
     Args:
         table: The losses alone.
-        arrays: ``interaction`` and ``error`` of each pair and ``loss_covariance`` of the mean losses, (layer precisions, layer precisions),
-            in the order of the table's rows.
+        arrays: ``likely``, ``likely_error`` and ``common_error`` of each pair and ``loss_covariance`` of the mean losses, (layer
+            precisions, layer precisions), in the order of the table's rows.
     """
     return LossModel(
         tuple(row.layer_precision for row in table.rows),
         np.array([row.loss for row in table.rows], dtype=np.float64),
         np.asarray(arrays["loss_covariance"], dtype=np.float64),
-        np.asarray(arrays["interaction"], dtype=np.float64),
-        np.asarray(arrays["error"], dtype=np.float64),
+        np.asarray(arrays["likely"], dtype=np.float64),
+        np.asarray(arrays["likely_error"], dtype=np.float64),
+        np.asarray(arrays["common_error"], dtype=np.float64),
     )
 
 

@@ -1,9 +1,14 @@
 r"""Loss of any assignment, to second order: L(S) = sum of h_i + sum over pairs of D_ij, with an error bar.
 
+The D_ij are what the interactions are likely to be (``rankings.likely_interactions``): those measured are many and mostly noise.
+
 All h_i and D_ij are of the same samples, and move together: the few samples that lose most lose most in every assignment. So the error
-bar has two parts. What the samples share is the relative standard error of sum of h_i, from the covariance of the losses over samples; it
-scales the whole of L. What they do not share are the errors of the D_ij, which add up as if independent. The third order is in neither, so
-the model is checked against every measured trial, and a factor is refitted by which it is off.
+bar has three parts. What the samples share is the relative standard error of sum of h_i, from the covariance of the losses over samples; it
+scales the whole of L. What pairs share is the error of the middle that they were shrunk towards, which adds up over them. What they do not
+share are the errors of the single D_ij, which add up as if independent. The third order is in none, so the model is checked against every
+measured trial, and a factor is refitted by which it is off. Where pairs cancel all that layers lose alone, nothing is known of the loss.
+
+Whoever seeks the assignment of the least predicted loss finds the errors of the prediction, so what it minimizes is an upper bound.
 """
 
 from __future__ import annotations
@@ -28,7 +33,15 @@ class PredictedLoss:
     """A loss before the engine is built."""
 
     loss: float
-    error: float  # standard error, from those of the probes; infinite where one of them is not known
+    error: float  # standard error, from those of the probes; infinite where one of them, or the loss itself, is not known
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LossBound:
+    """A quadratic form above the loss: ``loss``, (n,), and ``interaction``, (n, n), symmetric, zero on the diagonal."""
+
+    loss: NDArray[np.float64]
+    interaction: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +49,7 @@ class LossModel:
     """What the probes found of n layer precisions.
 
     ``loss``: (n,); ``loss_covariance``: (n, n), of the mean losses. ``interaction`` and ``interaction_error``: (n, n), of each pair,
-    symmetric.
+    symmetric; ``common_error``: (n, n), the part of their errors that pairs share; None where there is none.
     """
 
     layer_precisions: tuple[LayerPrecision, ...]
@@ -44,6 +57,7 @@ class LossModel:
     loss_covariance: NDArray[np.float64]
     interaction: NDArray[np.float64]
     interaction_error: NDArray[np.float64]
+    common_error: NDArray[np.float64] | None = None
 
     def predict(self, quantized: QuantizedLayers) -> PredictedLoss:
         """Return the loss of an assignment; a layer that was not probed in its precision counts as lossless.
@@ -55,9 +69,24 @@ class LossModel:
         places = np.flatnonzero(chosen)
         block = np.ix_(places, places)
         pairs = float(np.sum(np.triu(self.interaction_error[block], 1) ** 2))
+        common = 0.0 if self.common_error is None else float(np.sum(np.triu(self.common_error[block], 1)))
         said, alone = predicted_loss(chosen, self.loss, self.interaction), float(self.loss[places].sum())
-        shared = math.sqrt(max(float(self.loss_covariance[block].sum()), 0.0)) * (said / alone if said > 0.0 < alone else 1.0)
-        return PredictedLoss(said, math.hypot(shared, math.sqrt(pairs)))
+        if not said > 0.0 < alone:
+            return PredictedLoss(alone, math.inf if alone > 0.0 else 0.0)
+        shared = math.sqrt(max(float(self.loss_covariance[block].sum()), 0.0)) * said / alone
+        return PredictedLoss(said, math.hypot(shared, math.sqrt(pairs), common))
+
+    @property
+    def upper_bound(self) -> LossBound:
+        """What to minimize in the place of the loss.
+
+        Losses alone count with a standard error more. Pairs that cost less together than alone count only with what is left of that after a
+        standard error; others count as they are, since a search avoids what was measured too high.
+        """
+        error = self.interaction_error if self.common_error is None else np.hypot(self.interaction_error, self.common_error)
+        kept = np.where(self.interaction < 0.0, np.minimum(self.interaction + error, 0.0), self.interaction)
+        alone = np.sqrt(np.maximum(np.diag(self.loss_covariance), 0.0))
+        return LossBound(self.loss + np.where(np.isfinite(alone), alone, self.loss), kept)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,8 @@ def frontier_sequence(name: str, losses: LossModel, times: TimeModel, groups: Gr
     """
     places = [place for place, layer_precision in enumerate(losses.layer_precisions) if layer_precision in times.gain_ms]
     chosen = [losses.layer_precisions[place] for place in places]
-    points = frontier(chosen, losses.loss[places], losses.interaction[np.ix_(places, places)], times, groups)
+    bound = losses.upper_bound
+    points = frontier(chosen, bound.loss[places], bound.interaction[np.ix_(places, places)], times, groups)
     return _sequence(name, points)
 
 

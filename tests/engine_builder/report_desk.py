@@ -157,6 +157,9 @@ class Desk:
             "dependency.npz",
             interaction=0.001 * (1.0 - np.eye(len(names))),
             error=np.zeros((len(names),) * 2),
+            likely=0.001 * (1.0 - np.eye(len(names))),
+            likely_error=np.zeros((len(names),) * 2),
+            common_error=np.zeros((len(names),) * 2),
             loss_covariance=np.zeros((len(names),) * 2),
         )
         self.workspace.write_bytes("engine.onnx", ENGINE)

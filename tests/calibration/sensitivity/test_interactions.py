@@ -14,7 +14,7 @@ from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import Layer
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
-from calibration.sensitivity.interactions import DependencyMatrix, dependency_matrix, measure_pairs, pairs_to_test
+from calibration.sensitivity.interactions import DependencyMatrix, dependency_matrix, measure_pairs, pairs_to_test, sharing_pairs
 from calibration.sensitivity.layer_losses import LayerLosses, measure_layer_losses
 from calibration.sensitivity.records import PairTest
 from tests.model_text import cnn, model_from_text, samples_for
@@ -160,6 +160,26 @@ def test_the_matrix_takes_the_exact_test_where_there_is_one() -> None:
     assert matrix.error[0, 2] == pytest.approx(0.4)
     assert not np.diag(matrix.interaction).any()
     assert not np.diag(matrix.error).any()
+
+
+def test_a_test_on_easy_samples_is_brought_to_the_level_of_all() -> None:
+    layers = probed(chain(), samples_for(chain(), 2)).layers
+    plain = screen(layers, {})
+    loss = np.where(np.arange(len(plain.loss)) < 9, 0.5, 1.5)[:, None] * np.ones((1, len(layers)))
+    layer_losses = LayerLosses(plain.layer_precisions, loss, plain.gram_sum, plain.gram_square_sum)
+    first, second, *_ = layer_losses.layer_precisions
+    matrix = dependency_matrix(layer_losses, [PairTest(first, second, dependency=-0.1, error=0.02, samples=9)])
+    level = float(loss.mean()) / 0.5
+    assert matrix.interaction[1, 0] == pytest.approx(-0.1 * level)
+    assert matrix.error[1, 0] == pytest.approx(0.02 * level)
+
+
+def test_the_pairs_that_share_are_those_that_read_or_write_one_rounded_tensor() -> None:
+    layers = probed(chain(), samples_for(chain(), 2)).layers
+    assert np.argwhere(np.triu(sharing_pairs(int8(layers), layers, ONNXRUNTIME_CPU_SCHEME))).tolist() == [[0, 1], [2, 3]]
+    assert np.argwhere(np.triu(sharing_pairs(int8(layers), layers, TENSORRT_SCHEME))).tolist() == [[0, 1]]  # outputs stay float
+    both = (*int8(layers)[:1], LayerPrecision(layers[0].name, Precision.INT4))
+    assert not sharing_pairs(both, layers, ONNXRUNTIME_CPU_SCHEME).any()
 
 
 def test_a_matrix_of_the_wrong_shape_is_refused() -> None:

@@ -20,7 +20,7 @@ def table_of(*layer_precisions: tuple[str, Precision, float]) -> SensitivityTabl
 
 TABLE = table_of(("a", INT8, 0.1), ("b", INT8, 0.2), ("b", INT4, 0.7))
 PAIRS = np.array([[0.0, 0.03, 0.05], [0.03, 0.0, 0.0], [0.05, 0.0, 0.0]])
-ARRAYS = {"interaction": PAIRS, "error": np.zeros((3, 3)), "loss_covariance": np.zeros((3, 3))}
+ARRAYS = {"likely": PAIRS, "likely_error": np.zeros((3, 3)), "common_error": np.zeros((3, 3)), "loss_covariance": np.zeros((3, 3))}
 LOSSES = loss_model(TABLE, ARRAYS)
 SEQUENCE = PredictedSequence("loss", ({}, {"a": INT8}), (0.9, 0.8), ("f0", "f1"))
 PREDICTION = PredictResult((SEQUENCE,), {}, FittedTimes(0.0, {}, 0), LossCheck(1.0, 0, 0, 0.0), {})
@@ -37,7 +37,7 @@ def measured(index: int, quantized: dict[str, Precision], loss: float) -> Trial:
 
 
 def test_predictions_are_refitted_to_the_measured_losses_each_with_an_error_bar() -> None:
-    errors = {"interaction": PAIRS, "error": np.full((3, 3), 0.04), "loss_covariance": np.full((3, 3), 0.03**2)}
+    errors = {**ARRAYS, "likely_error": np.full((3, 3), 0.04), "loss_covariance": np.full((3, 3), 0.03**2)}
     trials = [measured(0, {}, 0.0), *(measured(index, {"a": INT8, "b": INT8}, 0.66) for index in range(1, 4))]
     said = predictions(trials, loss_model(TABLE, errors), [])[1]
     assert said.loss == pytest.approx(0.33)
@@ -49,7 +49,7 @@ def test_predictions_are_refitted_to_the_measured_losses_each_with_an_error_bar(
 
 
 def test_an_error_that_is_not_known_is_none() -> None:
-    unknown = {**ARRAYS, "error": np.full((3, 3), np.inf)}
+    unknown = {**ARRAYS, "likely_error": np.full((3, 3), np.inf)}
     said = predictions([failed_trial(0, "f0", {"a": INT8, "b": INT8}, "loss", "")], loss_model(TABLE, unknown), [])[0]
     assert (said.loss_error, said.refitted_error) == (None, None)
 

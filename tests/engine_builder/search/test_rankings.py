@@ -10,7 +10,15 @@ from calibration.number_formats.precision import Precision
 from calibration.sensitivity.interactions import DependencyMatrix
 from calibration.sensitivity.records import PairTest, Sensitivity, SensitivityTable
 from engine_builder.config.config import Order
-from engine_builder.search.rankings import certain_interactions, conditional_order, dependency_order, orders_from, prefixes, rescaled
+from engine_builder.search.rankings import (
+    LikelyInteractions,
+    conditional_order,
+    dependency_order,
+    likely_interactions,
+    orders_from,
+    prefixes,
+    rescaled,
+)
 
 COSTS = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12)
 
@@ -132,7 +140,7 @@ def test_screened_interactions_are_shrunk_alike_by_what_share_of_their_squares_i
     interaction = np.array([[0.0, 4.0, -2.0], [4.0, 0.0, 0.0], [-2.0, 0.0, 0.0]])
     error = 1.0 - np.eye(3)
     layer_precisions = matrix(interaction).layer_precisions
-    kept = certain_interactions(DependencyMatrix(layer_precisions, interaction, error, ()), np.ones(3))
+    kept = likely_interactions(DependencyMatrix(layer_precisions, interaction, error, ()), np.ones(3)).mean
     np.testing.assert_allclose(kept, interaction * (1.0 - 3.0 / 20.0), rtol=1e-12)  # the rounding of float64
 
 
@@ -141,29 +149,66 @@ def test_tested_pairs_are_shrunk_by_the_noise_among_them_alone() -> None:
     error = np.array([[0.0, 2.0, 5.0], [2.0, 0.0, 5.0], [5.0, 5.0, 0.0]])
     layer_precisions = matrix(interaction).layer_precisions
     tests = (PairTest(layer_precisions[0], layer_precisions[1], 4.0, 2.0, 64),)
-    kept = certain_interactions(DependencyMatrix(layer_precisions, interaction, error, tests), np.ones(3))
-    assert kept.tolist() == [[0.0, 3.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0]]  # the screened ones are all noise
+    kept = likely_interactions(DependencyMatrix(layer_precisions, interaction, error, tests), np.ones(3)).mean
+    expected = [[0.0, 3.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0]]  # the screened ones are all noise
+    np.testing.assert_allclose(kept, expected, rtol=1e-12)  # the rounding of float64
 
 
 def test_interactions_between_the_precisions_of_one_layer_say_nothing_about_the_noise() -> None:
     layer_precisions = (LayerPrecision("a", Precision.INT8), LayerPrecision("a", Precision.INT4), LayerPrecision("b", Precision.INT8))
     interaction = np.array([[0.0, 9.0, 1.0], [9.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
     error = np.array([[0.0, 0.0, 2.0], [0.0, 0.0, 2.0], [2.0, 2.0, 0.0]])
-    assert not certain_interactions(DependencyMatrix(layer_precisions, interaction, error, ()), np.ones(3)).any()
+    assert not likely_interactions(DependencyMatrix(layer_precisions, interaction, error, ()), np.ones(3)).mean.any()
 
 
 def test_what_pure_noise_leaves_of_screened_interactions_is_next_to_nothing() -> None:
     rng = np.random.default_rng(0)
     noise = np.triu(rng.normal(size=(30, 30)), 1)
     interaction = noise + noise.T
-    found = certain_interactions(DependencyMatrix(matrix(interaction).layer_precisions, interaction, 1.0 - np.eye(30), ()), np.ones(30))
-    assert np.square(found).sum() <= 0.01 * np.square(interaction).sum()
+    found = likely_interactions(DependencyMatrix(matrix(interaction).layer_precisions, interaction, 1.0 - np.eye(30), ()), np.ones(30))
+    assert np.square(found.mean).sum() <= 0.01 * np.square(interaction).sum()
 
 
 def test_an_interaction_of_which_nothing_is_known_does_not_count() -> None:
     interaction = np.array([[0.0, 3.0], [3.0, 0.0]])
     unknown = DependencyMatrix(matrix(interaction).layer_precisions, interaction, np.full((2, 2), np.inf), ())
-    assert not certain_interactions(unknown, np.ones(2)).any()
+    found = likely_interactions(unknown, np.ones(2))
+    assert not found.mean.any()
+    assert not found.error.any()
+
+
+def sharing(values: list[float], errors: list[float], tested: int) -> LikelyInteractions:
+    """Return the interactions of layer 0 with others, each of which shares a tensor with it, the first of them tested; losses are 0.5."""
+    count = len(values) + 1
+    interaction, error, shares = np.zeros((count, count)), np.zeros((count, count)), np.zeros((count, count), dtype=bool)
+    interaction[0, 1:], error[0, 1:], shares[0, 1:] = values, errors, True
+    full = DependencyMatrix(
+        (names := matrix(np.zeros((count, count))).layer_precisions),
+        interaction + interaction.T,
+        error + error.T,
+        tuple(PairTest(names[0], names[index + 1], values[index], errors[index], 64) for index in range(tested)),
+        shares | shares.T,
+    )
+    return likely_interactions(full, np.full(count, 0.5))
+
+
+def test_pairs_that_share_a_tensor_are_shrunk_towards_what_such_pairs_have_in_the_middle() -> None:
+    found = sharing([-0.3, -0.1, -0.2, -0.2], [0.5] * 4, 4)
+    np.testing.assert_allclose(found.mean[0, 1:], -0.2, rtol=1e-12)  # all noise but for the middle; the rounding of float64
+    assert not found.error.any()
+    np.testing.assert_allclose(found.common_error[0, 1:], 0.25, rtol=1e-12)  # 0.5 / sqrt(4)
+
+
+def test_pairs_that_differ_beyond_their_errors_keep_their_own_values() -> None:
+    found = sharing([-0.4, 0.0, -0.4, 0.0], [0.1] * 4, 4)
+    np.testing.assert_allclose(found.mean[0, 1:], [-0.35, -0.05, -0.35, -0.05], rtol=1e-12)  # three quarters of the squares are no noise
+    np.testing.assert_allclose(found.error[0, 1:], 0.1 * np.sqrt(0.75), rtol=1e-12)
+
+
+def test_a_pair_that_shares_a_tensor_and_was_not_tested_has_the_middle_of_those_that_were() -> None:
+    found = sharing([-0.4, -0.2, 0.9], [0.0, 0.0, 0.1], 2)
+    np.testing.assert_allclose(found.mean[0, 1:], [-0.4, -0.2, -0.3], rtol=1e-12)
+    assert found.error[0, 3] == pytest.approx(0.1)  # as those that were tested spread
 
 
 INT8, FP8, INT4 = Precision.INT8, Precision.FP8, Precision.INT4

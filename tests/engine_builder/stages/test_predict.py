@@ -127,7 +127,7 @@ def test_a_layer_precision_gains_what_its_kernel_saves_against_the_baselines() -
 
 def no_dependency(layer_precisions: int) -> dict[str, NDArray[np.float64]]:
     """Return the arrays of layer precisions that do not interact, known exactly."""
-    return {name: np.zeros((layer_precisions, layer_precisions)) for name in ("interaction", "error", "loss_covariance")}
+    return {name: np.zeros((layer_precisions, layer_precisions)) for name in ("likely", "likely_error", "common_error", "loss_covariance")}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""How near predicted losses of engines come to the measured ones."""
