@@ -1,4 +1,4 @@
-r"""Which tensors need another Hessian probe: those that leave open on which side of the budget's boundary a layer precision lies.
+r"""What needs more probes: the tensors, or layer precisions, that leave open on which side of the budget's boundary a layer precision lies.
 
 An engine takes a prefix of the ``hessian`` order. By the second-order estimate the longest one that keeps the budget is the longest whose
 sensitivities add up to at most the loss that the budget allows; the *boundary* lies halfway between its last layer precision and the next.
@@ -11,6 +11,9 @@ the tensors that are behind most of the variance are probed again, the largest p
 A tensor's own spread over two or three probes says little. Its variance is averaged with that of all tensors, taken relative to their
 means, as if the latter were known from PRIOR probes (the moderated variance of Smyth 2004). Errors of a layer precision's tensors are taken
 as independent, as in ``sensitivity_table``.
+
+The losses of layer precisions alone are probed in the same way, a sample a probe, and pairs only among those that an engine inside the
+budget may have.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 
 FACTOR = 4.0
@@ -70,6 +74,33 @@ def undecided(tensors: Sequence[ProbedTensor], allowed: float) -> frozenset[Key]
             if min(abs(scores[layer] - edge) for edge in edges) <= CLEAR * math.sqrt(total):
                 wanted |= {(layer, site) for site in _behind_most(variances, total)}
     return frozenset(wanted)
+
+
+def undecided_losses(losses: Mapping[LayerPrecision, Sequence[float]], allowed: float) -> frozenset[LayerPrecision]:
+    """Return the layer precisions whose loss alone is worth more samples.
+
+    Args:
+        losses: Loss of each on two samples or more.
+        allowed: Loss that the budget allows, at least 0.
+    """
+    found = undecided([_of_loss(item, values) for item, values in losses.items()], allowed)
+    return frozenset(item for item in losses if (item.layer, item.precision.value) in found)
+
+
+def within_reach(losses: Mapping[LayerPrecision, Sequence[float]], allowed: float) -> frozenset[LayerPrecision]:
+    """Return the layer precisions that an order by loss may take before it leaves what the budget allows; arguments as above."""
+    probed = {item: _of_loss(item, values) for item, values in losses.items()}
+    spread = _relative_variance(list(probed.values()))
+    near: set[LayerPrecision] = set()
+    for precision in dict.fromkeys(item.precision for item in probed):
+        scores = {item: one.sensitivity for item, one in probed.items() if item.precision is precision}
+        last = boundaries(tuple(scores.values()), allowed)[-1]
+        near |= {item for item, score in scores.items() if score <= last + CLEAR * math.sqrt(_variance(probed[item], spread))}
+    return frozenset(near)
+
+
+def _of_loss(layer_precision: LayerPrecision, losses: Sequence[float]) -> ProbedTensor:
+    return ProbedTensor(layer_precision.layer, layer_precision.precision.value, layer_precision.precision, tuple(losses), 1.0)
 
 
 def on_one_level(curvatures: Mapping[Key, Sequence[float]]) -> dict[Key, tuple[float, ...]]:

@@ -18,11 +18,14 @@ from calibration.graph.layers import Layer
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Scheme
 from calibration.process.worker_threads import in_parallel
+from calibration.sensitivity.adaptive_sampling import within_reach
 from calibration.sensitivity.layer_losses import LayerLosses
 from calibration.sensitivity.perturbed_model import Pass, Probe, ReferenceModel
 from calibration.sensitivity.records import PairTest
 from calibration.sensitivity.simulated_layers import Floats
 from calibration.sensitivity.task_losses import Comparison, LossForm
+
+LEAST_SHARE = 0.002  # of what the budget allows, that a pair could lose at the most: the smaller ones are not tested
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +63,7 @@ def dependency_matrix(layer_losses: LayerLosses, tests: Sequence[PairTest], shar
     error = 2.0 * layer_losses.gram_error
     interaction = 2.0 * layer_losses.gram
     place = {layer_precision: index for index, layer_precision in enumerate(layer_losses.layer_precisions)}
-    usual = layer_losses.loss.mean(axis=0)
+    usual = layer_losses.mean
     for test in tests:
         i, j = place[test.first], place[test.second]
         here = float(layer_losses.loss[: test.samples, [i, j]].sum(axis=1).mean())
@@ -87,7 +90,7 @@ def sharing_pairs(layer_precisions: Sequence[LayerPrecision], layers: Sequence[L
 
 
 def pairs_to_test(
-    layer_losses: LayerLosses, layers: Sequence[Layer], scheme: Scheme, budget: int
+    layer_losses: LayerLosses, layers: Sequence[Layer], scheme: Scheme, budget: int, allowed: float | None = None
 ) -> tuple[tuple[LayerPrecision, LayerPrecision], ...]:
     """Return at most ``budget`` pairs worth an exact test, each in graph order.
 
@@ -98,14 +101,21 @@ def pairs_to_test(
         layers: All layers, in graph order.
         scheme: How the target quantizes.
         budget: Pairs at the most.
+        allowed: Loss that the accuracy budget allows; then pairs that no engine inside it can have, and those that together cannot lose a
+            share of it that matters, are left out. None: not known.
     """
     place = {layer.name: index for index, layer in enumerate(layers)}
     shares = sharing_pairs(layer_losses.layer_precisions, layers, scheme)
     weight = np.maximum(np.abs(2.0 * layer_losses.gram), 2.0 * (2.0 * layer_losses.gram_error))
+    near, least = frozenset(layer_losses.layer_precisions), 0.0
+    if allowed is not None and layer_losses.counts.min() > 1:
+        near = within_reach(dict(zip(layer_losses.layer_precisions, map(tuple, layer_losses.levelled), strict=True)), allowed)
+        least = LEAST_SHARE * allowed
+    size = np.sqrt(2.0 * layer_losses.mean)  # of a pair's interaction: at most 2 sqrt(h_i h_j)
     candidates = []
     for i, a in enumerate(layer_losses.layer_precisions):
         for j, b in enumerate(layer_losses.layer_precisions[:i]):
-            if a.layer != b.layer:
+            if a.layer != b.layer and a in near and b in near and size[i] * size[j] >= least:
                 first, second = sorted((a, b), key=lambda layer_precision: place[layer_precision.layer])
                 candidates.append((not shares[i, j], -float(weight[i, j]), first, second))
     return tuple((first, second) for _, _, first, second in sorted(candidates)[:budget])
@@ -131,7 +141,7 @@ def measure_pairs(
         layers: All layers.
         pairs: What to test, each in graph order.
         batches: The feeds of each batch.
-        loss_alone: Loss of each layer precision alone on exactly these samples, (samples,) each.
+        loss_alone: Loss of each layer precision alone on the first of these samples, whole batches: a pair is tested on those of both.
         weights: Of each output, as for ``Comparison``; none: all weigh the same.
         workers: Tests in flight at once, all of one batch.
         on_batch: Told the number of batches done.
@@ -143,15 +153,17 @@ def measure_pairs(
     reference.open_quantized((layer_precision.layer, layer_precision.precision) for pair in pairs for layer_precision in pair)
     reference.open_pairs((by_name[first.layer], by_name[second.layer]) for first, second in pairs)
 
+    known = [min(len(loss_alone[one]) for one in pair) for pair in pairs]
     parts: list[NDArray[np.float64]] = []
     for batch in batches:
         run = reference.begin(batch)
         compare = Comparison(kinds, run.outputs, weights)
-        loss = np.zeros((run.samples, len(pairs)))
+        loss = np.full((run.samples, len(pairs)), np.nan)
+        stop = sum(map(len, parts)) + run.samples
 
-        def tests(run: Pass = run) -> Iterator[tuple[int, Probe, Floats]]:
+        def tests(run: Pass = run, stop: int = stop) -> Iterator[tuple[int, Probe, Floats]]:
             for probe in run.probes():
-                here = wanted.get(probe.layer.name, [])
+                here = [index for index in wanted.get(probe.layer.name, []) if stop <= known[index]]
                 alone = {precision: probe.quantized_output(precision) for precision in {pairs[index][0].precision for index in here}}
                 yield from ((index, probe, alone[pairs[index][0].precision]) for index in here)
 
@@ -167,7 +179,8 @@ def measure_pairs(
     together = np.concatenate(parts)
     found = []
     for index, (first, second) in enumerate(pairs):
-        extra = together[:, index] - loss_alone[first] - loss_alone[second]
+        tested = together[: known[index], index]
+        extra = tested - loss_alone[first][: len(tested)] - loss_alone[second][: len(tested)]
         error = float(extra.std(ddof=1) / np.sqrt(len(extra))) if len(extra) > 1 else float("inf")
         found.append(PairTest(first, second, float(extra.mean()), error, len(extra)))
     return tuple(found)

@@ -5,12 +5,16 @@ For layer precision i (a layer in a precision), e_i is the whitened difference o
 * h_i = E[loss with only i quantized], measured, and
 * G_ij = E[e_i'e_j], whose diagonal is h_i to second order and whose off-diagonal is half the interaction of i and j:
   loss(i and j) ~ h_i + h_j + 2 G_ij.
+
+Layer precisions may be probed on fewer samples than others, always the first ones (adaptive_sampling.py). Samples differ in how much
+anything does to their outputs, so what the first samples say is brought to the level of all.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,6 +25,7 @@ from calibration.accuracy.metrics import OutputKind
 from calibration.execution.onnxruntime_session import Array
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.process.worker_threads import in_parallel
+from calibration.sensitivity.adaptive_sampling import on_one_level
 from calibration.sensitivity.perturbed_model import Probe, ReferenceModel
 from calibration.sensitivity.task_losses import Comparison, LossForm
 
@@ -34,8 +39,9 @@ TOGETHER_BYTES = 1 << 18  # of their outputs
 class LayerLosses:
     """What the probes of single layer precisions found.
 
-    ``loss``: (samples, layer precisions) float64, loss of each sample. ``gram_sum`` and ``gram_square_sum``: (layer precisions, layer
-    precisions) float64, sums over samples of e_i'e_j and of its square.
+    ``loss``: (samples, layer precisions) float64, loss of each sample, NaN on those that a layer precision was not probed on.
+    ``gram_sum`` and ``gram_square_sum``: (layer precisions, layer precisions) float64, sums of e_i'e_j and of its square over the samples
+    that both were probed on.
     """
 
     layer_precisions: tuple[LayerPrecision, ...]
@@ -49,22 +55,65 @@ class LayerLosses:
         return len(self.loss)
 
     @property
+    def counts(self) -> NDArray[np.int64]:
+        """Samples that each layer precision was probed on, (layer precisions,): the first so many."""
+        return np.asarray(np.count_nonzero(~np.isnan(self.loss), axis=0), dtype=np.int64)
+
+    @property
+    def levelled(self) -> tuple[NDArray[np.float64], ...]:
+        """The losses of each layer precision on its own samples, (its samples,), at the level of all samples."""
+        own = {(str(index), ""): tuple(self.loss[:count, index].tolist()) for index, count in enumerate(self.counts)}
+        return tuple(np.asarray(values, dtype=np.float64) for values in on_one_level(own).values())
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """h, the mean loss of each layer precision, (layer precisions,)."""
+        return np.array([values.mean() for values in self.levelled])
+
+    @property
+    def error(self) -> NDArray[np.float64]:
+        """Standard error of each mean loss, (layer precisions,); infinite from a single sample."""
+        return np.array([values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.inf for values in self.levelled])
+
+    @property
     def loss_covariance(self) -> NDArray[np.float64]:
-        """Covariance of the mean losses, (layer precisions, layer precisions): they are of the same samples; infinite from a single one."""
-        if self.samples < 2:
+        """Covariance of the mean losses, (layer precisions, layer precisions): they are of the same samples; infinite from a single one.
+
+        The correlations are those on the samples that all were probed on.
+        """
+        fewest = int(self.counts.min(initial=self.samples))
+        if fewest < 2:
             return np.full((len(self.layer_precisions),) * 2, np.inf)
-        return np.atleast_2d(np.cov(self.loss, rowvar=False)) / self.samples
+        common = np.atleast_2d(np.cov(self.loss[:fewest], rowvar=False))
+        deviation = np.sqrt(np.diag(common))
+        scale = np.divide(self.error, deviation, out=np.zeros_like(deviation), where=deviation > 0.0)
+        return np.asarray(common * np.outer(scale, scale))
 
     @property
     def gram(self) -> NDArray[np.float64]:
         """G, (layer precisions, layer precisions)."""
-        return self.gram_sum / self.samples
+        return np.asarray(self.gram_sum / self._pair_counts * self._pair_levels)
 
     @property
     def gram_error(self) -> NDArray[np.float64]:
         """Standard error of each entry of G, (layer precisions, layer precisions)."""
-        variance = np.maximum(self.gram_square_sum / self.samples - self.gram**2, 0.0)
-        return np.asarray(np.sqrt(variance / max(self.samples - 1, 1)))
+        counts = self._pair_counts
+        variance = np.maximum(self.gram_square_sum / counts - (self.gram_sum / counts) ** 2, 0.0)
+        return np.asarray(np.sqrt(variance / np.maximum(counts - 1, 1)) * self._pair_levels)
+
+    @property
+    def _pair_counts(self) -> NDArray[np.int64]:
+        return np.asarray(np.minimum.outer(self.counts, self.counts))
+
+    @property
+    def _pair_levels(self) -> NDArray[np.float64]:
+        """What each pair's entry of G is worth on all samples over what it is on those that both were probed on."""
+        counts, levels = self._pair_counts, np.ones(self.gram_sum.shape)
+        for count in np.unique(counts[counts < self.samples]):
+            here = np.nanmean(self.loss[:count], axis=0)
+            of_one = np.sqrt(np.divide(self.mean, here, out=np.ones_like(here), where=here > 0.0))
+            levels = np.where(counts == count, np.outer(of_one, of_one), levels)
+        return levels
 
 
 def joined(parts: Sequence[LayerLosses]) -> LayerLosses:
@@ -83,25 +132,28 @@ def measure_layer_losses(
     layer_precisions: Sequence[LayerPrecision],
     batches: Iterable[Mapping[str, Array]],
     *,
+    only: Collection[LayerPrecision] | None = None,
     weights: Sequence[float] = (),
     workers: int = 1,
     on_batch: Callable[[int], None] = lambda samples: None,
 ) -> LayerLosses:
-    """Probe every layer precision on every batch.
+    """Probe every layer precision, or some of them, on every batch.
 
     Args:
         reference: The float model in pieces.
         kinds: Kind of each output, or its parts.
-        layer_precisions: What to probe; every layer named is in ``reference``.
+        layer_precisions: What the result is about; every layer named is in ``reference``.
         batches: The feeds of each batch.
+        only: What to probe of them. None: all.
         weights: Of each output, as for ``Comparison``; none: all weigh the same.
         workers: Probes in flight at once, all of one batch, whose activations alone are alive.
         on_batch: Told the number of samples done after each batch.
     """
     wanted: dict[str, list[int]] = {}
-    for index, layer_precision in enumerate(layer_precisions):
-        wanted.setdefault(layer_precision.layer, []).append(index)
-    reference.open_quantized((layer_precision.layer, layer_precision.precision) for layer_precision in layer_precisions)
+    probed = [index for index, layer_precision in enumerate(layer_precisions) if only is None or layer_precision in only]
+    for index in probed:
+        wanted.setdefault(layer_precisions[index].layer, []).append(index)
+    reference.open_quantized((layer_precisions[index].layer, layer_precisions[index].precision) for index in probed)
 
     parts = []
     done = 0
@@ -111,8 +163,8 @@ def measure_layer_losses(
         compared = sum(output.nbytes for output, kind in zip(run.outputs, kinds, strict=True) if kind is not OutputKind.IGNORE)
         together = max(1, min(TOGETHER, TOGETHER_BYTES // compared)) if compared else 1
         compare = Comparison(kinds, _side_by_side(kinds, [run.outputs] * together), weights)
-        loss = np.zeros((samples, len(layer_precisions)))
-        e: list[NDArray[np.float32] | None] = [None] * len(layer_precisions)
+        loss = np.full((samples, len(layer_precisions)), np.nan)
+        e: dict[int, NDArray[np.float32]] = {}
 
         def measure(
             probes: Sequence[tuple[int, Probe]], compare: Comparison = compare, together: int = together
@@ -128,8 +180,9 @@ def measure_layer_losses(
         for found in in_parallel(measure, _groups(probes, together), workers):
             for index, values, one in found:
                 loss[:, index], e[index] = values, one
-        found_e = [one for one in e if one is not None]
-        gram_sum, gram_square_sum = _gram(np.stack(found_e, axis=1) if found_e else np.zeros((samples, 0, 1), dtype=np.float32))
+        sums = _gram(np.stack([e[index] for index in probed], axis=1) if probed else np.zeros((samples, 0, 1), dtype=np.float32))
+        gram_sum, gram_square_sum = (np.zeros((len(layer_precisions),) * 2) for _ in sums)
+        gram_sum[np.ix_(probed, probed)], gram_square_sum[np.ix_(probed, probed)] = sums
         parts.append(LayerLosses(tuple(layer_precisions), loss, gram_sum, gram_square_sum))
         done += len(loss)
         on_batch(done)

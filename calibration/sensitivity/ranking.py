@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from calibration.graph.layers import Layer
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.sensitivity.layer_losses import LayerLosses
@@ -27,16 +25,15 @@ def sensitivity_table(
     found: dict[LayerPrecision, list[HessianTrace]] = {}
     for trace in traces:
         found.setdefault(LayerPrecision(trace.layer, trace.precision), []).append(trace)
-    rows = []
+    mean, error, rows = layer_losses.mean, layer_losses.error, []
     for index, layer_precision in enumerate(layer_losses.layer_precisions):
-        loss = layer_losses.loss[:, index]
         parts = found.get(layer_precision, [])
         rows.append(
             Sensitivity(
                 layer_precision.layer,
                 layer_precision.precision,
-                float(np.mean(loss)),
-                float(np.std(loss, ddof=1) / math.sqrt(len(loss))) if len(loss) > 1 else float("inf"),
+                float(mean[index]),
+                float(error[index]),
                 sum(part.sensitivity for part in parts) if parts else None,
                 math.sqrt(sum(part.sensitivity_error**2 for part in parts)) if parts else None,
             )

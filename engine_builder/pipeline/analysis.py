@@ -6,6 +6,7 @@ their requests and results.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from engine_builder.backends.base import Capabilities
@@ -16,10 +17,20 @@ from engine_builder.pipeline.observer import Observer
 from engine_builder.pipeline.progress import Progress
 from engine_builder.pipeline.stage import RunStage, Stage, run
 from engine_builder.stage_io.engines import EngineJob
-from engine_builder.stage_io.measuring import Analysed, HessianRequest, InspectResult, InteractionsRequest, RankRequest, SensitivityRequest
+from engine_builder.stage_io.measuring import (
+    Analysed,
+    HessianRequest,
+    InspectResult,
+    InteractionsRequest,
+    RankRequest,
+    SensitivityRequest,
+    SensitivityResult,
+)
 
 MAX_PROBE_SAMPLES = 256
 CHUNK_SECONDS = 20.0  # of one sensitivity stage
+RACE_SECONDS = 4.0  # of all sensitivity stages together, from which on it pays to begin with a few samples
+FIRST_SAMPLES = 16
 SHARE_OF_FORWARD = 0.7  # cost of one probe, in forward passes of the whole model
 SHARE_OF_PROGRESS = 0.4  # of what is left when the analysis begins
 
@@ -67,18 +78,23 @@ class Analysis:
         forward_seconds = sum(map(len, of.eligible.values())) * inspected.sample_seconds / inspected.processors
         shares = probe_shares(inspected.samples, inspected.batch, forward_seconds)
         step = (high - low) / len(shares)
-        layer_losses = []
+        allowed = allowed_loss(config.accuracy.budget, inspected.metric, inspected.scored_kinds)
+        raced = _to_a_power_of_two(allowed) if allowed is not None and len(shares) > 1 else None
+        layer_losses: list[SensitivityResult] = []
         for index, (start, stop) in enumerate(shares):
             part = (low + step * index, low + step * (index + 1))
-            request = SensitivityRequest(of, start, stop)
-            layer_losses.append(run(self._driver, table.SENSITIVITY, request, key=f"sensitivity/{index}", span=part))
+            earlier = tuple(share.losses for share in layer_losses) if raced is not None else ()
+            request = SensitivityRequest(of, start, stop, earlier, raced if earlier else None)
+            share = run(self._driver, table.SENSITIVITY, request, key=f"sensitivity/{index}", span=part)
+            if not share.probed:
+                break
+            layer_losses.append(share)
         losses = tuple(share.losses for share in layer_losses)
-        allowed = allowed_loss(config.accuracy.budget, inspected.metric, inspected.scored_kinds)
         wanted = HessianRequest(of, low_precisions(config, self._capabilities), allowed, config.search.seed)
         traced = run(self._driver, table.HESSIAN, wanted, span=_within(span, table.HESSIAN))
         together = _within(span, table.INTERACTIONS)
         self._observer.entered("dependency", together[0])
-        tested = run(self._driver, table.INTERACTIONS, InteractionsRequest(of, losses), span=together)
+        tested = run(self._driver, table.INTERACTIONS, InteractionsRequest(of, losses, raced), span=together)
         asked = RankRequest(of, losses, traced.traces, traced.samples, tested.tests, config.search.orders)
         ranked = run(self._driver, table.RANK, asked, span=_within(span, table.RANK))
         providers = {share.provider for share in layer_losses} | {traced.provider, tested.provider}
@@ -92,8 +108,16 @@ def _within(span: tuple[float, float], stage: Stage[Any, Any]) -> tuple[float, f
     return span[0] + start * (span[1] - span[0]), span[0] + stop * (span[1] - span[0])
 
 
+def _to_a_power_of_two(allowed: float) -> float:
+    """Return about the loss, so that jobs of like budgets ask for the same: it is known to a factor of four at best."""
+    return 2.0 ** round(math.log2(allowed)) if allowed > 0.0 else 0.0
+
+
 def probe_shares(samples: int, batch: int, forward_seconds: float) -> tuple[tuple[int, int], ...]:
     """Return the samples [start, stop) of each sensitivity stage, so that one takes about CHUNK_SECONDS.
+
+    Where all together take longer than RACE_SECONDS, the first stage has FIRST_SAMPLES, and no stage has more than those before it had
+    together: what the first ones leave no doubt about is not probed in the later ones.
 
     Args:
         samples: Calibration samples; the first MAX_PROBE_SAMPLES are probed.
@@ -101,5 +125,12 @@ def probe_shares(samples: int, batch: int, forward_seconds: float) -> tuple[tupl
         forward_seconds: One forward pass of one sample for every layer precision, all processors at work.
     """
     used = min(samples, max(MAX_PROBE_SAMPLES // batch, 1) * batch)
-    size = max(1, int(CHUNK_SECONDS / max(forward_seconds * SHARE_OF_FORWARD * batch, 1e-9))) * batch
-    return tuple((start, min(start + size, used)) for start in range(0, used, size))
+    seconds = max(forward_seconds * SHARE_OF_FORWARD, 1e-9)  # of a sample
+    size = max(1, int(CHUNK_SECONDS / (seconds * batch))) * batch
+    first = -(-FIRST_SAMPLES // batch) * batch
+    shares: list[tuple[int, int]] = []
+    while not shares or shares[-1][1] < used:
+        start = shares[-1][1] if shares else 0
+        most = max(start, first) if seconds * used > RACE_SECONDS else used
+        shares.append((start, min(start + min(size, most), used)))
+    return tuple(shares)

@@ -128,11 +128,13 @@ class CorrectResult:
 
 @dataclass(frozen=True, slots=True)
 class SensitivityRequest:
-    """The calibration samples [start, stop) to probe every layer on."""
+    """The calibration samples [start, stop) to probe layers on: all of them, or those that more samples may still decide on."""
 
     of: Calibrated
     start: int
     stop: int
+    earlier: tuple[FileRef, ...] = ()  # losses on the samples before these; none: every layer is probed
+    allowed_loss: float | None = None  # about what the accuracy budget allows, where ``earlier`` says anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,8 @@ class SensitivityResult:
     """What one share of the samples gave."""
 
     losses: FileRef  # (samples, layer precisions) and the Gram sums, see ``calibration.sensitivity.layer_losses``
-    provider: str  # of ONNX Runtime
+    provider: str  # of ONNX Runtime; empty where nothing was probed
+    probed: int = 1  # layer precisions; 0: more samples would decide nothing, and the file holds none
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,7 @@ class InteractionsRequest:
 
     of: Calibrated
     losses: tuple[FileRef, ...]
+    allowed_loss: float | None = None  # about what the accuracy budget allows, to test only pairs that matter to it; None: all do
 
 
 @dataclass(frozen=True, slots=True)

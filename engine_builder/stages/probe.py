@@ -1,20 +1,24 @@
 """The stages that probe the float model: ``sensitivity``, ``hessian`` and ``interactions``.
 
-Sensitivity is cut by samples: each call probes every layer precision on its share and leaves the per-sample losses and Gram sums in a file,
-so that a kill costs one share.
+Sensitivity is cut by samples: each call probes layer precisions on its share and leaves the per-sample losses and Gram sums in a file,
+so that a kill costs one share. The first share probes all of them, a later one those whose place around the budget's boundary is open.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from calibration.algorithms.bias_correction import bias_locations
 from calibration.data.dataset import CalibrationSet, load_saved
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.onnx_model.model_io import read_model
 from calibration.process.worker_threads import processors
+from calibration.sensitivity.adaptive_sampling import undecided_losses
 from calibration.sensitivity.hessian_trace import measure_traces
 from calibration.sensitivity.interactions import measure_pairs, pairs_to_test
-from calibration.sensitivity.layer_losses import measure_layer_losses
+from calibration.sensitivity.layer_losses import LayerLosses, measure_layer_losses
 from calibration.sensitivity.mean_inputs import MeanInputs
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from engine_builder.records.calibrated import Calibrated, layer_precisions_of, read_corrections, read_model_record, read_ranges
@@ -34,31 +38,38 @@ from engine_builder.workspace.workspace import StageContext, Workspace
 HESSIAN_BATCHES = 4  # most probes of a tensor, each on samples of its own
 HESSIAN_BATCH = 8
 PAIR_SAMPLES = 64
+FEWEST_SAMPLES = 8  # that say enough of a loss for it to be left at that
 PAIRS_PER_LAYER_PRECISION = 2
 
 
 def sensitivity(request: SensitivityRequest, context: StageContext) -> SensitivityResult:
-    """Probe every layer precision alone on a share of the calibration samples."""
+    """Probe layer precisions alone on a share of the calibration samples: all, or those that earlier shares leave open."""
     workspace = context.workspace
     prepared = read_model_record(request.of, workspace)
+    wanted = layer_precisions_of(prepared.layers, request.of.eligible)
+    probed = _open(request, wanted, workspace)
+    name = f"layer-losses-{request.start}-{request.stop}.npz"
+    if not probed:
+        count = len(wanted)
+        nothing = LayerLosses(wanted, np.zeros((0, count)), np.zeros((count, count)), np.zeros((count, count)))
+        return SensitivityResult(write_losses(nothing, name, workspace), "", 0)
     share = load_saved(workspace.path(request.of.calibration)).take(np.arange(request.start, request.stop))
     reference = _reference(prepared, request.of, workspace)
-    wanted = layer_precisions_of(prepared.layers, request.of.eligible)
 
     def report(done: int) -> None:
-        context.progress(done / share.samples, f"{len(wanted)} layer precisions on {done} of {share.samples} samples")
+        context.progress(done / share.samples, f"{len(probed)} layer precisions on {done} of {share.samples} samples")
 
     layer_losses = measure_layer_losses(
         reference,
         prepared.probed.forms,
         wanted,
         share.batches(prepared.batch),
+        only=probed,
         weights=prepared.outputs.weights,
         workers=processors(),
         on_batch=report,
     )
-    file = write_losses(layer_losses, f"layer-losses-{request.start}-{request.stop}.npz", workspace)
-    return SensitivityResult(file, reference.provider.value)
+    return SensitivityResult(write_losses(layer_losses, name, workspace), reference.provider.value, len(probed))
 
 
 def hessian(request: HessianRequest, context: StageContext) -> HessianResult:
@@ -95,8 +106,9 @@ def interactions(request: InteractionsRequest, context: StageContext) -> Interac
     prepared = read_model_record(request.of, workspace)
     wanted = layer_precisions_of(prepared.layers, request.of.eligible)
     layer_losses = read_losses(request.losses, wanted, workspace)
-    pairs = pairs_to_test(layer_losses, prepared.layers, prepared.scheme, PAIRS_PER_LAYER_PRECISION * len(wanted))
+    pairs = pairs_to_test(layer_losses, prepared.layers, prepared.scheme, PAIRS_PER_LAYER_PRECISION * len(wanted), request.allowed_loss)
     count = min(max(PAIR_SAMPLES // prepared.batch, 1) * prepared.batch, layer_losses.samples)
+    counts = layer_losses.counts.tolist()
     share = load_saved(workspace.path(request.of.calibration)).take(np.arange(count))
     batches = list(share.batches(prepared.batch))
     reference = _reference(prepared, request.of, workspace)
@@ -106,12 +118,24 @@ def interactions(request: InteractionsRequest, context: StageContext) -> Interac
         prepared.layers,
         pairs,
         batches,
-        {layer_precision: layer_losses.loss[:count, index] for index, layer_precision in enumerate(wanted)},
+        {item: layer_losses.loss[: min(count, known), index] for index, (item, known) in enumerate(zip(wanted, counts, strict=True))},
         weights=prepared.outputs.weights,
         workers=processors(),
         on_batch=lambda done: context.progress(done / len(batches), f"{len(pairs)} pairs on {done} of {len(batches)} batches"),
     )
     return InteractionsResult(tests, reference.provider.value)
+
+
+def _open(request: SensitivityRequest, wanted: Sequence[LayerPrecision], workspace: Workspace) -> frozenset[LayerPrecision]:
+    """Return what is to be probed: once more samples would not decide on a layer precision, it is not probed again."""
+    if not request.earlier or request.allowed_loss is None:
+        return frozenset(wanted)
+    known = read_losses(request.earlier, wanted, workspace)
+    if known.samples < FEWEST_SAMPLES:
+        return frozenset(wanted)
+    still = {item for item, count in zip(wanted, known.counts.tolist(), strict=True) if count == known.samples}
+    losses = dict(zip(wanted, (tuple(values.tolist()) for values in known.levelled), strict=True))
+    return undecided_losses(losses, request.allowed_loss) & still
 
 
 def _reference(prepared: PreparedModel, of: Calibrated, workspace: Workspace) -> ReferenceModel:

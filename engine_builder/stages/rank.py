@@ -18,10 +18,11 @@ def rank(request: RankRequest, context: StageContext) -> RankResult:
     layers = prepared.layers
     wanted = layer_precisions_of(layers, request.of.eligible)
     layer_losses = read_losses(request.losses, wanted, workspace)
-    forwards = forwards_of_probes(wanted, layers) * layer_losses.samples
+    alone = [forwards_of_probes([item], layers) - 1.0 for item in wanted]
+    forwards = layer_losses.samples + sum(count * work for count, work in zip(layer_losses.counts.tolist(), alone, strict=True))
     table = sensitivity_table(layer_losses, request.traces, hessian_samples=request.hessian_samples, plain_forwards=forwards)
     matrix = dependency_matrix(layer_losses, request.tests, sharing_pairs(wanted, layers, prepared.scheme))
-    likely = likely_interactions(matrix, layer_losses.loss.mean(axis=0))
+    likely = likely_interactions(matrix, layer_losses.mean)
     interactions = workspace.write_arrays(
         "dependency.npz",
         interaction=matrix.interaction,

@@ -5,10 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
-from calibration.sensitivity.adaptive_sampling import FACTOR, ProbedTensor, boundaries, on_one_level, undecided
+from calibration.sensitivity.adaptive_sampling import (
+    FACTOR,
+    ProbedTensor,
+    boundaries,
+    on_one_level,
+    undecided,
+    undecided_losses,
+    within_reach,
+)
 
 SURE, UNSURE = 1e-6, 0.5  # deviation of one probe, relative
+
+
+def loss(layer: str, mean: float, *, spread: float = SURE, samples: int = 16) -> tuple[LayerPrecision, tuple[float, ...]]:
+    """Return a layer precision and losses that deviate by ``spread`` of their mean, half of them up and half down."""
+    signs = np.resize([1.0, -1.0], samples)
+    return LayerPrecision(layer, Precision.INT8), tuple(mean * (1.0 + spread * signs))
 
 
 def tensor(
@@ -32,6 +47,23 @@ def test_the_boundary_of_an_order_that_fits_whole_or_not_at_all_is_its_end() -> 
 
 def test_layer_precisions_that_surely_lie_on_one_side_need_no_more_probes() -> None:
     assert undecided([tensor("a", 1.0), tensor("b", 10.0), tensor("c", 100.0)], 11.0) == frozenset()
+
+
+def test_losses_near_the_boundary_need_more_samples_until_their_errors_are_small() -> None:
+    def names(samples: int) -> set[str]:
+        far = [loss("below", 1e-3, spread=UNSURE, samples=samples), loss("above", 100.0, samples=samples)]
+        near = [loss("last", 1.0, spread=UNSURE, samples=samples), loss("next", 2.0, spread=UNSURE, samples=samples)]
+        return {item.layer for item in undecided_losses(dict(far + near), 1.0)}
+
+    assert names(4) == {"last", "next"}
+    assert names(256) == set()
+
+
+def test_what_no_order_reaches_inside_the_budget_is_not_within_reach() -> None:
+    losses = dict([loss("a", 1.0), loss("b", 1.2), loss("c", 1.3), loss("far", 100.0), loss("doubtful", 50.0, spread=20.0)])
+    found = {item.layer for item in within_reach(losses, 2.0)}
+    assert found >= {"a", "b", "c", "doubtful"}
+    assert {item.layer for item in within_reach(dict(list(losses.items())[:4]), 0.5)} == {"a"}  # of four times that, one fits
 
 
 def test_only_layer_precisions_near_the_boundary_need_more_probes() -> None:

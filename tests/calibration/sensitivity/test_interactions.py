@@ -149,6 +149,31 @@ def test_the_budget_is_kept_and_one_layer_never_pairs_with_itself() -> None:
     assert pairs_to_test(layer_losses, layers, ONNXRUNTIME_CPU_SCHEME, 0) == ()
 
 
+def test_pairs_that_no_engine_inside_the_budget_has_or_that_cannot_matter_are_not_tested() -> None:
+    layers = probed(chain(), samples_for(chain(), 2)).layers
+    plain = screen(layers, {})
+    loss = np.ones_like(plain.loss) * [1.0, 1.2, 500.0, 1e-9]  # the third is far out of reach, the fourth next to nothing
+    layer_losses = LayerLosses(plain.layer_precisions, loss, plain.gram_sum, plain.gram_square_sum)
+    assert places(layers, pairs_to_test(layer_losses, layers, ONNXRUNTIME_CPU_SCHEME, 100, 2.0)) == [(0, 1)]
+    assert len(pairs_to_test(layer_losses, layers, ONNXRUNTIME_CPU_SCHEME, 100)) == 6
+
+
+def test_a_pair_is_tested_on_the_samples_that_both_layers_were_probed_on() -> None:
+    case = probed(cnn(), samples_for(cnn(), 24))
+    wanted = int8(case.layers)
+    pairs = [(wanted[0], wanted[1]), (wanted[0], wanted[3])]
+    feeds = [{"input": case.feeds["input"][i : i + 8]} for i in (0, 8, 16)]
+    reference = case.reference()
+    alone = measure_layer_losses(reference, [OutputKind.LOGITS], wanted, feeds)
+    known = {item: alone.loss[: 8 if index == 3 else 24, index] for index, item in enumerate(wanted)}
+    whole = {item: alone.loss[:, index] for index, item in enumerate(wanted)}
+    found = measure_pairs(reference, [OutputKind.LOGITS], case.layers, pairs, feeds, known)
+    assert [test.samples for test in found] == [24, 8]
+    assert found[0] == measure_pairs(reference, [OutputKind.LOGITS], case.layers, pairs, feeds, whole)[0]
+    first = {item: values[:8] for item, values in whole.items()}
+    assert found[1] == measure_pairs(reference, [OutputKind.LOGITS], case.layers, pairs, feeds[:1], first)[1]
+
+
 def test_the_matrix_takes_the_exact_test_where_there_is_one() -> None:
     layers = probed(chain(), samples_for(chain(), 2)).layers
     layer_losses = screen(layers, {(0, 1): 0.1, (0, 2): 0.5}, {(0, 2): 0.2})

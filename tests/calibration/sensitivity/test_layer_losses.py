@@ -12,6 +12,7 @@ from calibration.execution.onnxruntime_session import Array
 from calibration.number_formats.grids import fake_quantize_weight
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
+from calibration.sensitivity.adaptive_sampling import PRIOR
 from calibration.sensitivity.layer_losses import TOGETHER, LayerLosses, joined, measure_layer_losses
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from calibration.sensitivity.task_losses import whitened
@@ -149,3 +150,42 @@ def test_ignored_outputs_may_have_any_shape() -> None:
 def test_without_layer_precisions_there_are_samples_and_nothing_else(case: Probed, reference: ReferenceModel) -> None:
     found = measure_layer_losses(reference, KINDS, [], batches(case, 16))
     assert (found.samples, found.loss.shape, found.gram.shape) == (48, (48, 0), (0, 0))
+
+
+def raced(case: Probed, reference: ReferenceModel) -> tuple[LayerLosses, LayerLosses]:
+    """Return the losses of all layers on all samples, and with the second layer on the first 16 of 48 alone."""
+    wanted = int8(case)
+    few = [wanted[0], *wanted[2:]]
+    first, *rest = batches(case, 16)
+    whole = measure_layer_losses(reference, KINDS, wanted, [first, *rest])
+    parts = [measure_layer_losses(reference, KINDS, wanted, [first]), measure_layer_losses(reference, KINDS, wanted, rest, only=few)]
+    return whole, joined(parts)
+
+
+def test_what_was_probed_on_fewer_samples_is_brought_to_the_level_of_all(case: Probed, reference: ReferenceModel) -> None:
+    whole, found = raced(case, reference)
+    assert found.counts.tolist() == [48, 16, 48, 48]
+    others = [0, 2, 3]
+    np.testing.assert_allclose(found.mean[others], whole.loss[:, others].mean(axis=0), rtol=1e-6)
+    raw = float(whole.loss[:16, 1].mean())
+    level = np.mean([whole.loss[:16, index].mean() / whole.loss[:, index].mean() for index in others])
+    assert found.mean[1] == pytest.approx(raw / ((3 * level + PRIOR) / (3 + PRIOR)))
+    assert found.error[1] > whole.error[1]
+    np.testing.assert_allclose(np.sqrt(np.diag(found.loss_covariance)), found.error, rtol=1e-9)
+
+
+def test_the_gram_matrix_is_of_the_samples_that_both_were_probed_on(case: Probed, reference: ReferenceModel) -> None:
+    whole, found = raced(case, reference)
+    first = measure_layer_losses(reference, KINDS, int8(case), [next(batches(case, 16))])
+    others = np.ix_([0, 2, 3], [0, 2, 3])
+    np.testing.assert_allclose(found.gram[others], whole.gram[others], rtol=1e-6)
+    np.testing.assert_allclose(found.gram_error[others], whole.gram_error[others], rtol=1e-6, atol=1e-15)
+    assert np.array_equal(found.gram, found.gram.T)
+    cosines = [part.gram / np.sqrt(np.outer(part.mean, part.mean)) for part in (found, first)]
+    np.testing.assert_allclose(cosines[0][1], cosines[1][1], rtol=1e-6)  # they are what the first samples say
+
+
+def test_losses_that_were_all_probed_alike_are_their_plain_means(case: Probed, reference: ReferenceModel) -> None:
+    found = measure_layer_losses(reference, KINDS, int8(case), batches(case, 16))
+    np.testing.assert_allclose(found.mean, found.loss.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.loss_covariance, np.cov(found.loss, rowvar=False) / 48, rtol=1e-9)

@@ -313,6 +313,12 @@ def test_shares_cover_the_probed_samples_once_in_whole_batches(samples: int, bat
     assert all((stop - start) % batch == 0 for start, stop in shares[:-1])
 
 
+def test_a_race_begins_with_a_few_samples_and_at_most_doubles_them() -> None:
+    assert probe_shares(256, 4, 0.01) == ((0, 256),)  # takes less than the sessions of a second stage
+    assert probe_shares(256, 4, 0.1) == ((0, 16), (16, 32), (32, 64), (64, 128), (128, 256))
+    assert probe_shares(256, 24, 0.1)[:2] == ((0, 24), (24, 48))
+
+
 def test_slow_models_are_probed_in_more_shares() -> None:
     counts = [len(probe_shares(256, 8, seconds)) for seconds in (0.0, 0.5, 5.0, 500.0)]
     assert counts == sorted(counts)

@@ -9,9 +9,10 @@ import onnx
 from onnx import numpy_helper
 
 from calibration.number_formats.precision import Precision
+from calibration.sensitivity.layer_losses import LayerLosses
 from engine_builder.pipeline.stage_table import SENSITIVITY, TRIAL
 from engine_builder.records.calibrated import layer_precisions_of
-from engine_builder.records.loss_files import read_losses
+from engine_builder.records.loss_files import read_losses, write_losses
 from engine_builder.stage_io.engines import EngineJob, TrialRequest
 from engine_builder.stage_io.measuring import SensitivityRequest
 from tests.driver import Driver, inspection_of, ranged, with_corrections
@@ -79,3 +80,30 @@ def test_a_layer_that_its_bias_correction_mends_is_probed_with_it(tmp_path: Path
     assert built.loss is not None
     assert single_loss(driver, plain, DEPTHWISE) > 4.0 * built.loss
     assert built.loss / 1.5 < single_loss(driver, job, DEPTHWISE) < built.loss * 1.5
+
+
+def test_later_shares_probe_what_earlier_ones_leave_open(tmp_path: Path) -> None:
+    driver, job = ranged(tmp_path, folded(), samples(SAMPLES, 0), samples(64, 1))
+    of = job.calibrated
+    wanted = layer_precisions_of(inspection_of(driver, job).model.layers, of.eligible)
+    first = driver.run(SENSITIVITY, SensitivityRequest(of, 0, 16))
+    assert first.probed == len(wanted)
+    scores = sorted(read_losses((first.losses,), wanted, driver.workspace).mean)
+    allowed = (scores[0] + scores[1]) / 8.0  # of a quarter to four times that, none to two fit: the most lossy of three is out of it
+    second = driver.run(SENSITIVITY, SensitivityRequest(of, 16, 32, (first.losses,), allowed))
+    assert 0 < second.probed < len(wanted)
+    both = read_losses((first.losses, second.losses), wanted, driver.workspace)
+    assert sorted(both.counts.tolist()) == [16] * (len(wanted) - second.probed) + [32] * second.probed
+
+
+def test_a_share_that_would_decide_nothing_probes_nothing(tmp_path: Path) -> None:
+    driver, job = ranged(tmp_path, folded(), samples(SAMPLES, 0), samples(64, 1))
+    of = job.calibrated
+    wanted = layer_precisions_of(inspection_of(driver, job).model.layers, of.eligible)
+    assert len(wanted) == 3
+    noise = 1.0 + 1e-3 * np.random.default_rng(0).normal(size=(16, 3))
+    clear = LayerLosses(wanted, noise * [1e-3, 1.0, 1e3], np.eye(3), np.eye(3))
+    earlier = (write_losses(clear, "clear.npz", driver.workspace),)
+    found = driver.run(SENSITIVITY, SensitivityRequest(of, 16, 32, earlier, 1.0))
+    assert (found.probed, found.provider) == (0, "")
+    assert read_losses((*earlier, found.losses), wanted, driver.workspace).samples == 16
