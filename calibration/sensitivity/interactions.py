@@ -102,7 +102,7 @@ def pairs_to_test(
         scheme: How the target quantizes.
         budget: Pairs at the most.
         allowed: Loss that the accuracy budget allows; then pairs that no engine inside it can have, and those that together cannot lose a
-            share of it that matters, are left out. None: not known.
+            share of it that matters, are left out, and the budget is less by the share of layer precisions out of reach. None: not known.
     """
     place = {layer.name: index for index, layer in enumerate(layers)}
     shares = sharing_pairs(layer_losses.layer_precisions, layers, scheme)
@@ -110,7 +110,7 @@ def pairs_to_test(
     near, least = frozenset(layer_losses.layer_precisions), 0.0
     if allowed is not None and layer_losses.counts.min() > 1:
         near = within_reach(dict(zip(layer_losses.layer_precisions, map(tuple, layer_losses.levelled), strict=True)), allowed)
-        least = LEAST_SHARE * allowed
+        least, budget = LEAST_SHARE * allowed, -(-budget * len(near) // len(layer_losses.layer_precisions))
     size = np.sqrt(2.0 * layer_losses.mean)  # of a pair's interaction: at most 2 sqrt(h_i h_j)
     candidates = []
     for i, a in enumerate(layer_losses.layer_precisions):

@@ -158,6 +158,20 @@ def test_pairs_that_no_engine_inside_the_budget_has_or_that_cannot_matter_are_no
     assert len(pairs_to_test(layer_losses, layers, ONNXRUNTIME_CPU_SCHEME, 100)) == 6
 
 
+def test_there_are_fewer_pairs_where_fewer_layers_are_within_reach() -> None:
+    layers = probed(chain(), samples_for(chain(), 2)).layers
+    plain = screen(layers, {})
+    counts = []
+    for largest in (1.0, 500.0):  # then within reach, or far out of it
+        loss = np.ones_like(plain.loss) * [1.0, 1.0, 1.0, largest]
+        layer_losses = LayerLosses(plain.layer_precisions, loss, plain.gram_sum, plain.gram_square_sum)
+        counts.append(len(pairs_to_test(layer_losses, layers, ONNXRUNTIME_CPU_SCHEME, 2, 4.0)))
+    assert counts == [2, 2]  # rounded up
+    loss = np.ones_like(plain.loss) * [1.0, 1.0, 500.0, 500.0]
+    layer_losses = LayerLosses(plain.layer_precisions, loss, plain.gram_sum, plain.gram_square_sum)
+    assert len(pairs_to_test(layer_losses, layers, ONNXRUNTIME_CPU_SCHEME, 6, 4.0)) == 1
+
+
 def test_a_pair_is_tested_on_the_samples_that_both_layers_were_probed_on() -> None:
     case = probed(cnn(), samples_for(cnn(), 24))
     wanted = int8(case.layers)
