@@ -95,18 +95,16 @@ def channel_numbers(constant: NDArray[np.generic], value: ir.Value) -> tuple[Flo
 
     None where it is something else, where it makes the tensor larger, or where that is not known.
     """
-    numbers = np.asarray(constant, dtype=np.float64)
     rank = None if value.shape is None else len(value.shape)
-    if numbers.ndim > 1 and (rank is None or numbers.ndim > rank):
+    if constant.ndim > 1 and (rank is None or constant.ndim > rank):
         return None
-    if numbers.size == 1:
-        return (numbers.reshape(()), None) if rank != 0 or numbers.ndim == 0 else None
-    wide = [axis - numbers.ndim for axis, size in enumerate(numbers.shape) if size != 1]
-    if not numbers.size or any(size_of(value, axis) != numbers.shape[axis] for axis in wide):
+    wide = [axis - constant.ndim for axis, size in enumerate(constant.shape) if size != 1]
+    if not constant.size or any(size_of(value, axis) != constant.shape[axis] for axis in wide) or (rank == 0 and constant.ndim > 0):
         return None
-    if np.all(numbers == numbers.flat[0]):
-        return numbers.reshape(-1)[0].reshape(()), None
-    return (numbers.reshape(-1), wide[0]) if len(wide) == 1 else None
+    first = constant.reshape(-1)[:1]
+    if np.all(constant == first):
+        return np.asarray(first, dtype=np.float64).reshape(()), None
+    return (np.asarray(constant, dtype=np.float64).reshape(-1), wide[0]) if len(wide) == 1 else None
 
 
 def _of_arithmetic(node: ir.Node) -> tuple[ir.Value, Affine] | None:

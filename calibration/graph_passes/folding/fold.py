@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from calibration.graph.free_names import Names
+from calibration.graph_passes.folding.channels import affine_of
 from calibration.graph_passes.folding.fused_patterns import fused_nodes
 from calibration.graph_passes.folding.plan import Plan
 
 _FOLDABLE = frozenset({"Mul", "Div", "Add", "Sub", "Neg", "BatchNormalization"})
-_BY_THE_RUNTIME = frozenset({"BatchNormalization", "Add"})  # what onnxruntime itself folds into a convolution
 
 
 class Place(enum.StrEnum):
@@ -101,6 +101,15 @@ def folded_in_words(steps: Iterable[FoldedSteps]) -> str:
 
 
 def _is_done_by_the_runtime(node: ir.Node) -> bool:
-    """Return whether a node stands directly behind a convolution, and onnxruntime's own optimizer would fold it there."""
-    makers = [value.producer() for value in node.inputs if value is not None]
-    return node.op_type in _BY_THE_RUNTIME and any(maker is not None and maker.op_type == "Conv" for maker in makers)
+    """Return whether a node stands directly behind a convolution, and onnxruntime's own optimizer would fold it there.
+
+    That are BatchNormalization, and behind a Conv an Add or Mul whose second input has a number for each channel.
+    """
+    source = node.inputs[0]
+    maker = None if source is None else source.producer()
+    found = affine_of(node)
+    if maker is None or found is None or maker.op_type not in ("Conv", "ConvTranspose"):
+        return False
+    if node.op_type == "BatchNormalization":
+        return True
+    return node.op_type in ("Add", "Mul") and maker.op_type == "Conv" and found[1].axis is not None

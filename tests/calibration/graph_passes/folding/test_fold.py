@@ -8,6 +8,7 @@ from calibration.graph_passes.folding.fold import FoldedSteps, Place, folded_in_
 from calibration.graph_passes.normalize import prepare
 from tests.calibration.graph_passes.folding.affine_networks import affine_network
 from tests.calibration.graph_passes.folding.exact_run import TOLERANCE, difference, run_in_float64
+from tests.calibration.graph_passes.folding.runtime_kernels import kernels_of
 from tests.calibration.graph_passes.folding.small_models import images
 
 _AT_ONCE = 25
@@ -35,6 +36,25 @@ def test_what_was_folded_is_counted_by_operator_and_place() -> None:
         FoldedSteps("Mul", Place.BEHIND, 1, 1),
     )
     assert prepared.notes == ("folded into weights and biases: 1 Add and 1 Mul behind layers, 1 BatchNormalization before layers",)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "l = Conv(x, w) y = Add(l, c)",
+        "l = Conv(x, w) y = Add(c, l)",
+        "l = Conv(x, w) y = Add(l, two)",
+        "l = Conv(x, w) y = Mul(l, d)",
+        "l = Conv(x, w) y = Mul(l, two)",
+        "l = Conv(x, w) y = Sub(l, c)",
+        "l = ConvTranspose(x, w) y = Add(l, c)",
+        "l = Conv(x, w) y = BatchNormalization(l, gamma, beta, mean, variance)",
+        "l = ConvTranspose(x, w) y = BatchNormalization(l, gamma, beta, mean, variance)",
+    ],
+)
+def test_a_step_is_saved_where_the_runtime_would_run_it(body: str) -> None:
+    (step,) = prepare(images(body)).folded
+    assert step.saved == len(kernels_of(images(body))) - 1
 
 
 def test_words_for_many_operators_and_for_none() -> None:
