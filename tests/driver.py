@@ -26,8 +26,8 @@ from engine_builder.pipeline.stage import Stage, in_child
 from engine_builder.pipeline.stage_table import CORRECT, INSPECT, RANGES, TABLE
 from engine_builder.records.calibrated import Calibrated
 from engine_builder.records.inspection import Inspection
-from engine_builder.records.trial import Trial
-from engine_builder.stage_io.engines import EngineJob
+from engine_builder.records.trial import FOLDED, Trial
+from engine_builder.stage_io.engines import EngineJob, TrialRequest
 from engine_builder.stage_io.measuring import CorrectRequest, InspectRequest, InspectResult, JobFiles, RangesRequest
 from engine_builder.stage_io.outcome import JobOutcome
 from engine_builder.stages.trial import trial
@@ -56,6 +56,7 @@ class Driver:
 
     workspace: Workspace
     timer: Timer = QUANTIZED_IS_FASTER
+    is_folding_faster: bool = False  # whether a fake timer tells the folded float model from the baseline: it would ship, being the safest
     broken: Callable[[str], Exception | None] = lambda name: None
     targets: Targets = field(default_factory=lambda: BACKENDS)
     calls: list[str] = field(default_factory=list)
@@ -91,7 +92,9 @@ class Driver:
             start = time.perf_counter()
             if stage.name in timed:
                 asked = value_from_json(stage.request, _through_json(request))
-                result = json_from_value(timed[stage.name](asked, context, timer=self.timer))
+                is_untold = isinstance(asked, TrialRequest) and asked.proposed_by == FOLDED and not self.is_folding_faster
+                timer = FakeTimer(2.0) if is_untold and isinstance(self.timer, FakeTimer) else self.timer
+                result = json_from_value(timed[stage.name](asked, context, timer=timer))
             else:
                 result = in_child(stage)(_through_json(request), context)["result"]
             return _through_json({"result": result, "seconds": time.perf_counter() - start})
@@ -173,6 +176,7 @@ def run_job(
     *,
     metric_model: onnx.ModelProto | None = None,
     timer: Timer = QUANTIZED_IS_FASTER,
+    is_folding_faster: bool = False,
     broken: Callable[[str], Exception | None] = lambda name: None,
     targets: Targets = BACKENDS,
 ) -> Finished:
@@ -186,11 +190,13 @@ def run_job(
         config: As a user writes it.
         metric_model: The user's own metric.
         timer: Times the engines.
+        is_folding_faster: As for ``Driver``.
         broken: Asked for an error before each stage.
         targets: What engines can be built for.
     """
     driver, job = submitted(folder, model, calibration, validation, config, metric_model=metric_model)
     driver.timer, driver.broken, driver.targets = timer, broken, targets
+    driver.is_folding_faster = is_folding_faster
     check_config(job.config, table=targets)
     model_bytes = driver.workspace.path(job.files.model).read_bytes()
     return Finished(driver, optimize(job, driver, driver, targets=targets), job.files.model, model_bytes)

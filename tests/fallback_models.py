@@ -11,8 +11,11 @@ from tests.model_text import model_from_text
 WEIGHTS = {f"w{index}": (64, 64) for index in range(1, 5)}
 
 
-def chain(up: str = "Add(h2, large)", down: str = "Sub(b2, large)", large: float = 3000.0) -> onnx.ModelProto:
-    """Four products; what the second one gives is taken away from small numbers and back."""
+def chain(up: str = "Sum(h2, large)", down: str = "Sum(b2, opposite)", large: float = 3000.0) -> onnx.ModelProto:
+    """Four products; what the second one gives is taken away from small numbers and back.
+
+    By a Sum, which is folded into no layer.
+    """
     model = model_from_text(
         f"""chain (float[N,64] x) => (float[N,64] y) {{
             [first] h1 = MatMul(x, w1)
@@ -27,7 +30,9 @@ def chain(up: str = "Add(h2, large)", down: str = "Sub(b2, large)", large: float
         }}""",
         WEIGHTS,
     )
-    model.graph.initializer.append(numpy_helper.from_array(np.full(64, large, dtype=np.float32), "large"))
+    for name, number in (("large", large), ("opposite", -large)):
+        if any(name in node.input for node in model.graph.node):
+            model.graph.initializer.append(numpy_helper.from_array(np.full(64, number, dtype=np.float32), name))
     return model
 
 

@@ -1,7 +1,5 @@
-r"""Folding of neighbours into a convolution or Gemm, so that each layer is one node with one weight and one bias.
+r"""A layer's own attributes in the form that all later steps expect: padding in the convolution, factors in the weight and bias.
 
-BatchNormalization after a convolution, with s = gamma / sqrt(variance + epsilon) per output channel:
-    BN(W * x + b) = (s W) * x + s (b - mean) + beta
 Gemm with alpha and beta: alpha A B + beta C = A (alpha B) + (beta C).
 A zero Pad before a convolution is the convolution's own padding.
 """
@@ -12,15 +10,6 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from calibration.graph_passes.fold_constants import take_over
-
-_AXIS = {"Conv": 0, "ConvTranspose": 1}  # output channels in the weight
-
-
-def fold_batch_norms(graph: ir.Graph) -> int:
-    """Fold each BatchNormalization that directly follows a Conv or an ungrouped ConvTranspose, in place; return how many."""
-    return sum(_fold_batch_norm(graph, node) for node in tuple(graph) if node.op_type == "BatchNormalization")
-
 
 def fold_pads(graph: ir.Graph) -> int:
     """Move each constant zero Pad that only convolutions read into those, in place; return how many."""
@@ -30,31 +19,6 @@ def fold_pads(graph: ir.Graph) -> int:
 def fold_gemm_factors(graph: ir.Graph) -> int:
     """Multiply the alpha and beta of each Gemm with constant weight and bias into these, in place; return how many."""
     return sum(_fold_factors(graph, node) for node in tuple(graph) if node.op_type == "Gemm")
-
-
-def _fold_batch_norm(graph: ir.Graph, norm: ir.Node) -> bool:
-    source = norm.inputs[0]
-    conv = source.producer() if source is not None else None
-    if source is None or conv is None or conv.op_type not in _AXIS or len(source.uses()) != 1 or source.is_graph_output():
-        return False
-    if _integer(norm, "training_mode", 0) or sum(bool(value.uses()) for value in norm.outputs[1:]):
-        return False
-    if conv.op_type == "ConvTranspose" and _integer(conv, "group", 1) != 1:
-        return False
-    weight, bias = _constant(conv, 1), _constant(conv, 2)
-    gamma, beta, mean, variance = (_constant(norm, index) for index in range(1, 5))
-    if weight is None or gamma is None or beta is None or mean is None or variance is None or (_has_input(conv, 2) and bias is None):
-        return False
-    epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else 1e-5
-    scale = gamma / np.sqrt(variance + epsilon)
-    shape = [1] * weight.ndim
-    shape[_AXIS[conv.op_type]] = -1
-    offset = -mean if bias is None else bias - mean
-    stem = norm.outputs[0].name
-    conv.replace_input_with(1, _initializer(graph, f"{stem}_weight", weight * scale.reshape(shape)))
-    _set_input(conv, 2, _initializer(graph, f"{stem}_bias", offset * scale + beta))
-    take_over(graph, source, norm)
-    return True
 
 
 def _fold_pad(graph: ir.Graph, pad: ir.Node) -> bool:
@@ -116,13 +80,3 @@ def _constant(node: ir.Node, index: int) -> NDArray[np.float64] | None:
 
 def _has_input(node: ir.Node, index: int) -> bool:
     return len(node.inputs) > index and node.inputs[index] is not None
-
-
-def _set_input(node: ir.Node, index: int, value: ir.Value) -> None:
-    if len(node.inputs) <= index:
-        node.resize_inputs(index + 1)
-    node.replace_input_with(index, value)
-
-
-def _integer(node: ir.Node, name: str, default: int) -> int:
-    return node.attributes[name].as_int() if name in node.attributes else default

@@ -16,7 +16,7 @@ import onnxruntime
 from onnx_ir.passes import common
 
 from calibration.errors import InvalidModelError
-from calibration.graph.free_names import free_name
+from calibration.graph.free_names import Names, free_name, names_in
 from calibration.graph.opset import STANDARD_DOMAINS
 from calibration.graph.runtime_view import complaint, refusal, types_of
 from calibration.graph.type_inference import note_missing_types, standing_in
@@ -24,7 +24,9 @@ from calibration.graph.weightless import big_weights, weightless_copy
 from calibration.graph_passes.constant_branches import take_branches
 from calibration.graph_passes.expand_functions import expand
 from calibration.graph_passes.fold_constants import fold_constants, remove_no_ops
-from calibration.graph_passes.fuse_into_layers import fold_batch_norms, fold_gemm_factors, fold_pads
+from calibration.graph_passes.folding.biases import complete_biases
+from calibration.graph_passes.folding.fold import FoldedSteps, Folding, fold_into_layers, folded_in_words, rename_changed
+from calibration.graph_passes.fuse_into_layers import fold_gemm_factors, fold_pads
 from calibration.graph_passes.to_float32 import convert_to_float32, float_type
 from calibration.number_formats.precision import Precision
 from calibration.onnx_model.foreign_types import foreign_values, without_foreign_types
@@ -41,14 +43,16 @@ class PreparedModel:
     model: onnx.ModelProto
     notes: tuple[str, ...]  # what was changed, in the user's words
     float_type: Precision  # of the user's own weights: fp32, fp16 or bf16
+    folded: tuple[FoldedSteps, ...] = ()  # into the layers around them
 
 
-def prepare(model: onnx.ModelProto, expanded: Collection[str] = ()) -> PreparedModel:
+def prepare(model: onnx.ModelProto, expanded: Collection[str] = (), *, folds: bool = True) -> PreparedModel:
     """Return ``model`` in the one form; ``model`` itself is left as it is.
 
     Args:
         model: A model from ``read_model``.
         expanded: Operators to replace by those that ONNX defines them by.
+        folds: Whether constant factors and offsets around layers go into their weights and biases.
 
     Raises:
         InvalidModelError: It cannot be converted, or onnxruntime cannot run it.
@@ -70,12 +74,19 @@ def prepare(model: onnx.ModelProto, expanded: Collection[str] = ()) -> PreparedM
         notes.append(f"half-precision tensors computed in float32; inputs and outputs keep their types (weights are mostly {kind.value})")
         _infer(work, foreign)
     _simplify(work, foreign, notes)
+    names = Names(names_in(work))
+    folding = fold_into_layers(work.graph, names) if folds else Folding((), ())
+    complete_biases(work.graph, names)
+    if folding.steps:
+        notes.append(f"folded into weights and biases: {folded_in_words(folding.steps)}")
+    common.RemoveUnusedNodesPass()(work)
     _name_nodes(work)
+    rename_changed(folding.changed, names)  # after the nodes, whose names are made of the user's
     _own_parameters(work.graph, notes)
     common.RemoveUnusedNodesPass()(work)
     result = _to_proto(work, model)
     _check_runs(result)
-    return PreparedModel(result, tuple(notes), kind)
+    return PreparedModel(result, tuple(notes), kind, folding.steps)
 
 
 def _with_weights(graph_only: onnx.ModelProto, model: onnx.ModelProto) -> ir.Model:
@@ -113,7 +124,6 @@ def _simplify(work: ir.Model, foreign: frozenset[str], notes: list[str]) -> None
         changed += branches
         if changed:
             _infer(work, foreign)
-    counts["BatchNormalization"] = fold_batch_norms(work.graph)
     counts["Pad"] = fold_pads(work.graph)
     counts["Gemm factor"] = fold_gemm_factors(work.graph)
     common.RemoveUnusedNodesPass()(work)
@@ -122,7 +132,6 @@ def _simplify(work: ir.Model, foreign: frozenset[str], notes: list[str]) -> None
     if counts["If"]:
         notes.append(f"{_count(counts['If'], 'If')} with a constant condition replaced by the branch taken")
     for what, into in (
-        ("BatchNormalization", "the convolution before it"),
         ("Pad", "the convolution after it"),
         ("Gemm factor", "its weight and bias"),
     ):

@@ -52,13 +52,14 @@ _ADVICE = {
 }
 
 
-def prepare_for(backend: Backend, model: onnx.ModelProto, scratch: Path) -> PreparedModel:
+def prepare_for(backend: Backend, model: onnx.ModelProto, scratch: Path, *, folds: bool = True) -> PreparedModel:
     """Return the prepared model, in a form that the target's builder takes.
 
     Args:
         backend: Of the target.
         model: A model from ``read_model``.
         scratch: A folder for a temporary file.
+        folds: Whether constant factors and offsets around layers go into their weights and biases.
 
     Raises:
         InvalidModelError: It cannot be prepared, or has no layers, whatever the target.
@@ -67,7 +68,7 @@ def prepare_for(backend: Backend, model: onnx.ModelProto, scratch: Path) -> Prep
     expanded = _FAILING | _given_up(model) if backend.capabilities.has_own_parser else frozenset()
     first: RefusedNode | None = None
     while True:
-        prepared = prepare(model, expanded)
+        prepared = prepare(model, expanded, folds=folds)
         if backend.capabilities.has_own_parser:
             check_standard(prepared.model, backend.capabilities.target)
         find_layers(prepared.model)  # a model without any is refused, whatever the target

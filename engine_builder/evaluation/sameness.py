@@ -10,12 +10,13 @@ ROUNDING = 1e-3  # relative: float32 sums in another order differ by 1e-6 to 1e-
 OTHER_LABELS = 0.02  # share of whole numbers that rounding may change
 
 
-def is_same(one: Array, other: Array) -> bool:
+def is_same(one: Array, other: Array, rounding: float = ROUNDING) -> bool:
     """Return whether two arrays are equal up to rounding; infinities and NaN count as numbers.
 
     Args:
         one: Of any shape and type of numbers.
         other: Of the same shape and type.
+        rounding: Norm of the difference, relative to the larger norm, that is taken for rounding.
     """
     if one.dtype.kind != "f":
         return bool((one != other).mean() <= OTHER_LABELS) if one.size else True
@@ -24,4 +25,4 @@ def is_same(one: Array, other: Array) -> bool:
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
         return False
     error, norm = np.linalg.norm(a[finite] - b[finite]), max(np.linalg.norm(a[finite]), np.linalg.norm(b[finite]))
-    return bool(error <= ROUNDING * norm)
+    return bool(error <= rounding * norm)

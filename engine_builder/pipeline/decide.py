@@ -85,7 +85,7 @@ def _most_accurate(searched: Searched, job: EngineJob, objective: Objective, dri
     picked = fast_enough(searched.trials, seen_accuracy(searched.selection), needed)[:TIMED_FINALISTS] if needed < 1.0 else ()
     final = final_engines(picked, job, driver)
     names = tuple(trial.fingerprint for trial in final.finalists)
-    timed = [trial for trial in searched.trials if trial.low_layers and trial.latency is not None]
+    timed = [trial for trial in searched.trials if trial.is_candidate and trial.latency is not None]
     nearest = min(timed, key=lambda trial: trial.latency.ratio if trial.latency is not None else 1.0, default=None)
     always = names or (() if nearest is None else (nearest.fingerprint,))  # where nothing is fast enough, the fastest is offered
     low, high = VERDICT.progress[0], OFFERS.progress[1]

@@ -25,9 +25,9 @@ from engine_builder.pipeline.predictions import Predictions
 from engine_builder.pipeline.progress import Progress
 from engine_builder.pipeline.seen_samples import engines_tried, seen_by, selection_of
 from engine_builder.pipeline.stage import RunStage, run
-from engine_builder.records.assignment import fingerprint_of
+from engine_builder.records.assignment import fingerprint_of, folded_fingerprint
 from engine_builder.records.calibrated import Calibrated
-from engine_builder.records.trial import Trial, failed_trial
+from engine_builder.records.trial import FOLDED, Trial, failed_trial
 from engine_builder.search.search import Proposal, Search
 from engine_builder.search.search_space import engine_without_residual_adds, one_format_engines
 from engine_builder.stage_io.engines import BaselineRequest, EngineJob, TrialRequest
@@ -150,6 +150,7 @@ def _search(
         max_seconds=config.search.max_seconds,
         seconds=lambda: spent.seconds,
         without_residual_adds=engine_without_residual_adds(one_format, inspected.residual_adds),
+        tries_folded=inspected.is_folded_apart,
         largest_ratio=None if config.objective is None else config.objective.largest_ratio,
         view=lambda trials: seen_by(selection_of(trials, config, metric), config, metric, trials),
         fastest=predictions.fastest,
@@ -159,6 +160,8 @@ def _search(
 def _trial(search: Search, proposal: Proposal, job: EngineJob, driver: RunStage, progress: Progress) -> Trial:
     """Return the trial of a proposal; one that cannot be built or run is a failed trial, not a failed job."""
     index, fingerprint = len(search.trials), search.fingerprint(proposal.quantized)
+    if proposal.order == FOLDED:
+        fingerprint = folded_fingerprint(fingerprint)
     request = TrialRequest(job, proposal.quantized, index, proposal.order)
     try:
         return run(driver, table.TRIAL, request, key=f"trial/{fingerprint}", span=progress.take(SHARE_OF_TRIAL))

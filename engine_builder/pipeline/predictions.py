@@ -86,7 +86,7 @@ class Predictions:
 
 
 def _is_timed(trials: Sequence[Trial]) -> bool:
-    return trials[0].latency is not None and any(trial.latency is not None for trial in trials[1:])
+    return trials[0].latency is not None and any(trial.latency is not None for trial in trials[1:] if trial.low_layers)
 
 
 def _ranked(ranked: RankResult) -> Iterator[CandidateSequence]:

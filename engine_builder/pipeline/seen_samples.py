@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import Selection
 from engine_builder.config.config import Config
-from engine_builder.records.trial import Accuracy, Trial
+from engine_builder.records.trial import FOLDED, Accuracy, Trial
 from engine_builder.search.confidence import certain, keeps_some_apart
 
 
 def selection_of(trials: Sequence[Trial], config: Config, metric: Metric) -> Selection:
     """Return whether half of the validation samples can decide on the budget, for an engine that flips as many as the first trials."""
-    flips = [trial.on_all for trial in trials[:2] if trial.on_all is not None]
+    flips = [trial.on_all for trial in [one for one in trials if one.order != FOLDED][:2] if trial.on_all is not None]
     if not flips:
         return Selection.SHARED
     binary = all(accuracy.binary for accuracy in flips)

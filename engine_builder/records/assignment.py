@@ -91,6 +91,15 @@ class PrecisionAssignment(Mapping[str, Precision]):
         return len(self.choices)
 
 
+def folded_fingerprint(baseline: str) -> str:
+    """Return the fingerprint of the folded float model, which has the baseline's assignment and is another engine.
+
+    Args:
+        baseline: The fingerprint of the baseline.
+    """
+    return hashlib.sha256(f"folded {baseline}".encode()).hexdigest()[:FINGERPRINT_LENGTH]
+
+
 def fingerprint_of(layers: Iterable[str], quantized: Mapping[str, Precision], baseline: Precision) -> str:
     """Return the fingerprint of the assignment with ``quantized`` and every other layer in ``baseline``."""
     return PrecisionAssignment(tuple((name, quantized.get(name, baseline)) for name in layers)).fingerprint

@@ -10,6 +10,7 @@ from calibration.accuracy.measures.options import MeasureOptions
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.data.sample_axes import SampleAxes
 from calibration.graph.layers import Layer
+from calibration.graph_passes.folding.fold import FoldedSteps
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.sensitivity.task_losses import LossForm
 from engine_builder.config.config import ShapeRange
@@ -133,6 +134,7 @@ class Inspection:
     loop: ClosedLoop | None = None  # how the validation samples are run where they are sequences
     notes: tuple[str, ...] = ()  # what was changed or decided, in the user's words
     warnings: tuple[str, ...] = ()  # what is likely wrong with the user's data, and the one thing to try
+    folded: tuple[FoldedSteps, ...] = ()  # constants of the user's model that are parts of its layers now
 
     @property
     def state_outputs(self) -> frozenset[str]:

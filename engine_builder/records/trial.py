@@ -9,6 +9,8 @@ from calibration.number_formats.precision import Precision
 from engine_builder.records.corrections import Correction
 from engine_builder.workspace.workspace import FileRef
 
+# the name of the float model with its constants folded into the layers, as an engine of its own beside the user's file
+FOLDED = "folded"
 SEARCH_SHARE = 0.5  # of the validation samples, where the others are kept for the verdict
 
 
@@ -55,7 +57,9 @@ class Trial:
     index: int
     fingerprint: str
     precisions: dict[str, Precision]  # the quantized layers as the engine has them; every other layer has the baseline precision
-    order: str  # what proposed it: "baseline", a one-format engine ("all_low"), an order's name, "products", "frontier" or "refine"
+    order: (
+        str  # what proposed it: "baseline", "folded", a one-format engine ("all_low"), an order's name, "products", "frontier" or "refine"
+    )
     low_layers: int
     on_all: Accuracy | None  # on every validation sample
     on_search: Accuracy | None  # on the half that the search may look at
@@ -70,6 +74,11 @@ class Trial:
     engine: FileRef | None = None  # kept where another build would give another engine
     are_outputs_equal: bool = False  # to the float model's, bit for bit, on every validation sample
     reached: FileRef | None = None  # a list of ``backends.achieved_precision.AchievedPrecision``, where the builder says what layers got
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether this is another engine than the baseline, which may ship in its place."""
+        return self.low_layers > 0 or self.order == FOLDED
 
     @property
     def met(self) -> bool:

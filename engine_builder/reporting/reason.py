@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from calibration.accuracy.resolution import inside_in_words
 from calibration.sensitivity.records import Sensitivity
-from engine_builder.records.trial import Trial
+from engine_builder.records.trial import FOLDED, Trial
 from engine_builder.search.search import NOTHING_LEFT
 from engine_builder.search.search_space import is_one_format
 from engine_builder.search.shipping_rule import LEAST_GAIN, is_accurate_enough
@@ -84,6 +84,10 @@ def why_none_ran(trials: Sequence[Trial]) -> str | None:
 
 
 def _why_chosen(chosen: Trial, tried: int, judgement: VerdictResult) -> str:
+    if chosen.order == FOLDED:
+        beaten = f"the best of {tried + 1} engines tried" if tried else "the only engine tried"
+        certain = inside_in_words(judgement.verdict.probability_over_budget)
+        return f"The float model with its constants folded into the layers, {beaten}: no layer is quantized. It is {certain}."
     same = ": it changes no output of any sample" if chosen.are_outputs_equal else ""
     return f"{_which(chosen, tried, judgement)} It is {inside_in_words(judgement.verdict.probability_over_budget)}{same}."
 

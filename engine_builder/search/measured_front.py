@@ -50,7 +50,7 @@ def finalists(trials: Sequence[Trial], seen: Callable[[Trial], Accuracy | None])
         trials: All trials.
         seen: Which accuracy of a trial the search looked at.
     """
-    timed = [trial for trial in trials if trial.low_layers and trial.latency is not None and trial.loss is not None]
+    timed = [trial for trial in trials if trial.is_candidate and trial.latency is not None and trial.loss is not None]
     worthy = [trial for trial in timed if _ratio(trial) < 1.0 and (accuracy := seen(trial)) is not None and accuracy.met]
     worthy.sort(key=lambda trial: (trial.loss or 0.0, _ratio(trial), trial.index))
     kept: list[Trial] = []
@@ -70,7 +70,7 @@ def fast_enough(trials: Sequence[Trial], seen: Callable[[Trial], Accuracy | None
         seen: Which accuracy of a trial the search looked at.
         largest_ratio: Latency that is fast enough, to the baseline's.
     """
-    timed = [trial for trial in trials if trial.low_layers and trial.latency is not None and trial.loss is not None]
+    timed = [trial for trial in trials if trial.is_candidate and trial.latency is not None and trial.loss is not None]
     found = [(trial, accuracy) for trial in timed if _ratio(trial) <= largest_ratio and (accuracy := seen(trial)) is not None]
     found.sort(key=lambda item: (-item[1].excess, item[0].loss or 0.0, _ratio(item[0]), item[0].index))
     kept: list[Trial] = []
@@ -106,7 +106,7 @@ def offered(
     known = [
         (trial, accuracy, trial.loss, relative.ratio)
         for trial in trials
-        if trial.low_layers and trial.loss is not None and (accuracy := seen(trial)) is not None
+        if trial.is_candidate and trial.loss is not None and (accuracy := seen(trial)) is not None
         if (relative := relative_to_baseline(trial, latency)) is not None
         and is_worth_it(relative, are_outputs_equal=trial.are_outputs_equal, least_gain=least_gain)
     ]

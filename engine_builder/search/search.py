@@ -1,7 +1,8 @@
 """The search: which assignment to try next, given what the trials so far found. Pure: the same trials give the same proposals.
 
-1. The baseline and the one-format engines: every layer quantized, in the first precision, then in each other one. If the first of them
-   misses the budget, it is tried next without its residual adds.
+1. The baseline; the float model with its constants folded, where that is another engine; and the one-format engines: every layer
+   quantized, in the first precision, then in each other one. If the first of them misses the budget, it is tried next without its residual
+   adds.
 2. While the fastest engine so far keeps the budget, only time is left to search for, and no layer's loss need be known: the assignment that
    is predicted to be fastest is tried and, where that came out slower than predicted, the one of the refitted model. If what is fastest
    then still keeps the budget, the search is over.
@@ -22,7 +23,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 
 from engine_builder.bisection import Bisection
-from engine_builder.records.trial import Accuracy, Trial
+from engine_builder.records.trial import FOLDED, Accuracy, Trial
 from engine_builder.search.drop_shrinkage import shrunk_slack
 from engine_builder.search.search_space import BASELINE, WITHOUT_RESIDUAL_ADDS, QuantizedLayers
 
@@ -84,6 +85,7 @@ class Search:
         seconds: Callable[[], float],
         view: Callable[[Sequence[Trial]], Callable[[Trial], Accuracy | None]],
         without_residual_adds: QuantizedLayers | None = None,
+        tries_folded: bool = False,
         largest_ratio: Callable[[float], float] | None = None,
         fastest: Callable[[Sequence[Trial]], CandidateSequence | None] = lambda trials: None,
     ) -> None:
@@ -97,6 +99,7 @@ class Search:
             max_seconds: No trial is proposed that would end past this, if it took the mean of those so far; the first two always are.
             seconds: What the job's stages so far took, as recorded.
             without_residual_adds: The first one-format engine without its residual adds, where it has any.
+            tries_folded: Whether the float model with its constants folded is an engine of its own: it is tried right after the baseline.
             largest_ratio: Given the baseline's median latency in milliseconds, returns the largest ratio to it that is fast enough; None
                 where the fastest engine inside the budget is looked for.
             fastest: Told all trials, returns the assignment that is predicted to be fastest, whatever its loss, as the only candidate; None
@@ -112,6 +115,7 @@ class Search:
         self._seconds = seconds
         self._view_of = view
         self._largest_ratio = largest_ratio
+        self._tries_folded = tries_folded
         self._fastest = fastest
         self._needed: float | None = None  # the largest ratio that is fast enough, once the baseline's latency is known
         self._view: Callable[[Trial], Accuracy | None] = lambda trial: None  # until the first trials are known
@@ -140,9 +144,10 @@ class Search:
         failed = [trial.failure is not None for trial in self.trials[-MAX_FAILURES:]]
         if len(failed) == MAX_FAILURES and all(failed):
             return f"{MAX_FAILURES} trials in a row failed"
-        if len(self.trials) >= self._max_trials:
+        counted = sum(trial.order != FOLDED for trial in self.trials)  # it decides nothing of the others
+        if counted >= self._max_trials:
             return f"the limit of {self._max_trials} trials was reached"
-        if self._max_seconds is not None and len(self.trials) >= FIRST_TRIALS:
+        if self._max_seconds is not None and counted >= FIRST_TRIALS:
             if self._seconds() >= self._max_seconds:
                 return f"the limit of {self._max_seconds:g} seconds was reached"
             usual = mean_seconds(self.trials)
@@ -153,12 +158,14 @@ class Search:
     def _steps(self, one_format: Mapping[str, QuantizedLayers], without_residual_adds: QuantizedLayers) -> Generator[Proposal, Trial, None]:
         baseline = yield Proposal({}, BASELINE)
         known = {self.fingerprint({}): baseline}
-        if not any(one_format.values()):
-            return
         if self._largest_ratio is not None:
             self._needed = 0.0 if baseline.latency is None else self._largest_ratio(baseline.latency.median_ms)
             if self._needed >= 1.0:
                 return
+        if self._tries_folded:
+            yield Proposal({}, FOLDED)
+        if not any(one_format.values()):
+            return
         tried = []
         for name, quantized in one_format.items():
             tried.append((yield from self._try(quantized, name, known)))

@@ -68,6 +68,7 @@ class InspectResult:
     processors: int
     sample_seconds: float  # one forward pass of the float model for one sample, at ``batch``, one thread
     judged: tuple[JudgedOutput, ...] = ()  # how each compared output is taken, and why
+    is_folded_apart: bool = False  # whether the float model with its constants folded is an engine of its own, beside the baseline
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from engine_builder.closed_loop.intake import (
 )
 from engine_builder.closed_loop.run_scores import scores_of_runs
 from engine_builder.engines.builder_check import prepare_for
+from engine_builder.engines.exact_folding import NOT_EXACT, is_exact, unfolded
 from engine_builder.engines.job_scheme import job_scheme
 from engine_builder.errors import BuildError
 from engine_builder.evaluation.batch_sizes import fixed_batch, profile_shapes, timing_batch, timing_shapes, whole_batches
@@ -66,12 +67,13 @@ LARGEST_BATCH = 64
 MOST_OF_A_MESSAGE = 300  # characters of the runtime's own words
 
 
-def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
+def inspect(request: InspectRequest, context: StageContext, *, folds: bool = True) -> InspectResult:
     """Return the inspection of a job, and the model that engines must beat: the user's own file where the runtime loads it.
 
     Args:
         request: The user's files and settings.
         context: Where files go.
+        folds: Whether constants around layers are folded into them; where that turns out not to be exact, all begins again without.
 
     Raises:
         InputError: Something about the user's files or settings does not fit.
@@ -84,7 +86,7 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
     context.progress(0.1, "model read")
     specs = input_specs(model)
     if len(specs) == 1:  # else some may be settings, on which a branch with the layers may hang
-        prepared = prepare_for(backend, model, context.scratch)  # where it is refused, no need for samples
+        prepared = prepare_for(backend, model, context.scratch, folds=folds)  # where it is refused, no need for samples
     read_notes: list[str] = []
     specials: list[str] = []
     given, judged_on, same = given_samples(files, specs, output_specs(model), settings, workspace, read_notes, specials)
@@ -93,8 +95,8 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         make_constant(model, calibration.settings)
         read_notes += [note_of(name, value) for name, value in calibration.settings.items()]
     if calibration.settings or len(specs) > 1:
-        prepared = prepare_for(backend, model, context.scratch)
-    notes = [*prepared.notes, *read_notes]
+        prepared = prepare_for(backend, model, context.scratch, folds=folds)
+    notes = [*prepared.notes, *([] if folds else [NOT_EXACT]), *read_notes]
     varying = [spec for spec in specs if spec.name not in calibration.settings]
     fixed = fixed_batch(varying, calibration.axes)
     warnings = sample_warnings(model, as_wholes(given), as_wholes(judged_on), is_held_out=files.validation is None, batch=fixed)
@@ -111,6 +113,7 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
     guesses = possible_axes(varying, {name: array.shape for name, array in calibration.inputs.items()})
     outputs = output_specs(model)
     float_type, graph = prepared.float_type, copy_without(prepared.model, big_weights(prepared.model))
+    folded, constants = prepared.folded, calibration.settings
     del model, prepared
     return_dropped_models(model_size_bytes(context.workspace.path(prepared_ref)))
 
@@ -163,6 +166,13 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
     compared = [index for index, kind in enumerate(kinds) if kind is not OutputKind.IGNORE or index in read]
     for done in float_model.check(calibration, batch, compared, calls.axes, "calibration set"):
         context.progress(0.3 + 0.3 * done / calibration.samples, f"float model runs on {done} of {calibration.samples} calibration samples")
+    if folded:
+        plain, form = float_model, FloatModel(workspace.path(prepared_ref), names, specials)
+        if reference_ref == prepared_ref:
+            plain = FloatModel(unfolded(workspace.path(files.model), constants, context.scratch), names, specials)
+        if not is_exact(form, plain, calibration, batch=batch, compared=compared, axes=calls.axes, is_batch_fixed=is_fixed):
+            return inspect(request, context, folds=False)
+        del plain, form
     reference = float_model.outputs(validation, batch, compared, calls.axes, what, loop=loop, is_batch_fixed=is_fixed)
     notes += [f"{held}: taken as it is, since no output of the float model is NaN" for held in specials]
     by_structure = judged_kinds({index: kinds[index] for index in compared}, loop)
@@ -250,7 +260,7 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         engine_shapes=profile_shapes(specs, settings, timed, validation, is_fixed=is_fixed),
     )
     beaten = Baseline(baseline_type, workspace.write_arrays("baseline_scores.npz", scores=baseline_scores))
-    inspection = Inspection(record, samples, judged_by, beaten, engine_calls, loop, tuple(notes), warnings)
+    inspection = Inspection(record, samples, judged_by, beaten, engine_calls, loop, tuple(notes), warnings, folded)
     return InspectResult(
         inspection=workspace.write_value("inspection.json", inspection),
         model=workspace.write_value("model.json", record),
@@ -274,6 +284,7 @@ def inspect(request: InspectRequest, context: StageContext) -> InspectResult:
         processors=processors(),
         sample_seconds=seconds,
         judged=tuple(one for one in judged_as if one.name not in inspection.state_outputs),
+        is_folded_apart=capabilities.is_own_baseline and baseline_ref != prepared_ref and any(one.saved for one in folded),
     )
 
 

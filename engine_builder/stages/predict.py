@@ -28,7 +28,7 @@ from engine_builder.profiling.profiles import profiled
 from engine_builder.qdq.rules.placement import MOVING_OPS
 from engine_builder.records.assignment import fingerprint_of
 from engine_builder.records.inspection import Inspection
-from engine_builder.records.trial import Trial
+from engine_builder.records.trial import FOLDED, Trial
 from engine_builder.search.loss_model import LossModel, check
 from engine_builder.search.predicted_front import Point, frontier
 from engine_builder.search.rankings import prefixes
@@ -41,7 +41,9 @@ from engine_builder.workspace.workspace import StageContext, Workspace
 
 def predict(request: PredictRequest, context: StageContext) -> PredictResult:
     """Return sequences of candidates worth bisecting, with the models of time and loss that they come from."""
-    job, trials, workspace = request.job, request.trials, context.workspace
+    # The folded float model has the assignment of the baseline and another time: it says nothing of layers.
+    trials = tuple(trial for trial in request.trials if trial.order != FOLDED)
+    job, workspace = request.job, context.workspace
     inspection = workspace.read_value(Inspection, job.inspection)
     backend = building_backend(job.config, context)
     model = read_model(workspace.path(inspection.model.file))

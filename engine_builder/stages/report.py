@@ -10,6 +10,7 @@ import numpy as np
 
 from calibration.accuracy.metrics import OutputKind
 from calibration.codec import value_from_json
+from calibration.graph_passes.folding.fold import folded_in_words
 from calibration.ranges.range_table import RangeTable
 from calibration.sensitivity.records import SensitivityTable
 from engine_builder.backends.achieved_precision import AchievedPrecision
@@ -161,6 +162,7 @@ def _body(
             table.samples, table.hessian_samples, len(table.rows), table.plain_forwards, () if analysed is None else analysed.providers
         ),
         kernel_times=capabilities.kernel_times,
+        folded=found.folded,
         not_analysed=why_not_analysed(search.ended) if analysed is None else None,
     )
 
@@ -225,6 +227,7 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
         outputs=taken_outputs([one for one in found.reference.judged if one.name not in found.state_outputs]),
         none_ran=none_ran,
         objective=objective,
+        folded=folded_in_words(found.folded) or None,
     )
 
 

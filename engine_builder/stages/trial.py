@@ -29,9 +29,9 @@ from engine_builder.evaluation.measurement import (
     write_achieved,
     write_scores,
 )
-from engine_builder.records.assignment import fingerprint_of
+from engine_builder.records.assignment import fingerprint_of, folded_fingerprint
 from engine_builder.records.inspection import Inspection
-from engine_builder.records.trial import Trial
+from engine_builder.records.trial import FOLDED, Trial
 from engine_builder.stage_io.engines import TrialRequest
 from engine_builder.timing import Timer, TimingPlan, time_interleaved
 from engine_builder.workspace.model_files import model_size_bytes
@@ -60,10 +60,13 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
     inspection = workspace.read_value(Inspection, job.inspection)
     backend = building_backend(config, context)
     fingerprint = fingerprint_of((layer.name for layer in inspection.model.layers), request.precisions, backend.capabilities.baseline)
+    if request.proposed_by == FOLDED:
+        fingerprint = folded_fingerprint(fingerprint)
     quantized = legalized(inspection, request.precisions, backend, context)
     validation = load_saved(workspace.path(inspection.samples.validation))
     baseline_path = workspace.path(job.baseline)
-    if quantized:
+    is_baseline = not quantized and request.proposed_by != FOLDED
+    if not is_baseline:
         recipe, biases = EngineRecipe(inspection, job.calibrated, quantized), f"trials/{fingerprint}-biases.npz"
         built = build_with_bias_correction(recipe, backend, context.part(0.0, 0.3), biases, threads=config.threads)
     else:
@@ -72,7 +75,7 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
     reference = workspace.read_scores(inspection.reference.scores)
 
     def scored(engine: Engine) -> AbstractContextManager[ScoredEngine]:
-        if not quantized and backend.capabilities.is_own_baseline and inspection.baseline.precision is Precision.FP32:
+        if is_baseline and backend.capabilities.is_own_baseline and inspection.baseline.precision is Precision.FP32:
             # The float model itself, which the stage ``inspect`` has run on every sample.
             return nullcontext(
                 ScoredEngine(backend.open(baseline_path, threads=config.threads), EngineScores(reference, are_outputs_equal=True), 0.0)
@@ -93,7 +96,7 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
                         opened.enter_context(other.pop_all())
             context.progress(0.7, "accuracy measured")
             runners: dict[str, Runner] = {"engine": judged.runner}
-            if quantized:
+            if not is_baseline:
                 runners["baseline"] = backend.open(baseline_path, threads=config.threads)
             feeds = timing_feeds(inspection, validation)
             timings = backend.timings(runners, feeds, TimingPlan(TRIAL_SECONDS, MIN_RUNS, MAX_RUNS, timer))
@@ -117,7 +120,7 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
         failure=None,
         bias=built.correction,
         corrections=built.corrections,
-        engine=kept_engine(built.engine, backend, context, f"trials/{fingerprint}.plan") if quantized else None,
+        engine=kept_engine(built.engine, backend, context, f"trials/{fingerprint}.plan") if not is_baseline else None,
         are_outputs_equal=judged.engine.are_outputs_equal,
         reached=write_achieved(inspection, quantized, built.engine, context, f"trials/{fingerprint}-reached.json"),
     )

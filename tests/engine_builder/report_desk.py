@@ -15,6 +15,7 @@ from calibration.accuracy.verdict import AccuracyVerdict, Budget, Selection, jud
 from calibration.codec import json_from_value, value_from_json
 from calibration.data.sample_axes import SampleAxes
 from calibration.graph.layers import Layer, LayerKind
+from calibration.graph_passes.folding.fold import FoldedSteps, Place
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from calibration.ranges.range_table import RangeMethod, RangeTable
@@ -68,6 +69,7 @@ def inspection(names: Sequence[str], notes: Sequence[str], warnings: Sequence[st
         calls=Calls({"x": (1, 3)}, 1, 8, {}),
         notes=tuple(notes),
         warnings=tuple(warnings),
+        folded=(FoldedSteps("Add", Place.BEHIND, 2, 0), FoldedSteps("Mul", Place.BEFORE, 1, 1)),
     )
 
 

@@ -161,6 +161,7 @@ class JobResult:
     outputs: tuple[TakenOutput, ...] = ()  # that are compared with the float model's: what each was taken for
     none_ran: str | None = None  # why no quantized engine could be built or run; None where one could, or none was tried
     objective: ReportedObjective | None = None  # None where the fastest engine inside the accuracy budget was asked for
+    folded: str | None = None  # which constants of the model became parts of its layers, in words; None of none
 
     def __post_init__(self) -> None:
         """Refuse a result with no speedup, or with two."""
@@ -202,4 +203,4 @@ def result_json(result: JobResult) -> dict[str, object]:
         name: fields_json(engine, "repaired", "largest_change", "nearest_kept")
         for name, engine in (("baseline", result.baseline), ("chosen", result.chosen))
     }
-    return fields_json(result, "speedup", "speedup_spread", "predicted_speedup", "objective", "none_ran") | engines
+    return fields_json(result, "speedup", "speedup_spread", "predicted_speedup", "objective", "none_ran", "folded") | engines

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.codec import value_from_json
+from calibration.graph_passes.folding.fold import FoldedSteps
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.records import HessianTrace
@@ -68,6 +69,7 @@ class ReportBody:
     final_timing: FinalTiming
     probes: ProbeSummary
     kernel_times: Source  # of ``forecasts[].kernels_ms``
+    folded: tuple[FoldedSteps, ...] = ()  # constants of the user's model that became parts of its layers
     not_analysed: str | None = None  # why no sensitivities and dependencies were measured; None where they were
 
 

@@ -76,6 +76,7 @@ def test_the_bias_locations_are_the_biases_that_cost_nothing_to_change() -> None
     locations = bias_locations(found.model, found.layers)
     assert [(location.layer, location.axis) for location in locations] == [
         ("Conv_c1", 1),
+        ("Conv_c2", 1),
         ("ConvTranspose_up", 1),
         ("MatMul_m", -1),
         ("Gemm_y", -1),
@@ -86,9 +87,9 @@ def test_the_bias_locations_are_the_biases_that_cost_nothing_to_change() -> None
     ("text", "weights"),
     [
         ("g (float[N,4] x) => (float[N,4] y) { m = MatMul(x, w) y = Add(m, x) }", {"w": (4, 4)}),
-        ("g (float[N,4] x) => (float[N,4] y) { m = MatMul(x, w) y = Add(m, b) }", {"w": (4, 4), "b": (1,)}),
+        ("g (float[N,4,4] x) => (float[N,4,4] y) { m = MatMul(w, x) y = Add(m, b) }", {"w": (4, 4), "b": (4, 1)}),
         ("g (float[N,4] x) => (float[N,4] m, float[N,4] y) { m = MatMul(x, w) y = Add(m, b) }", {"w": (4, 4), "b": (4,)}),
-        ("g (float[N,4] x) => (float[N,4] y) { m = MatMul(x, w) a = Add(m, b) y = Mul(a, b) }", {"w": (4, 4), "b": (4,)}),
+        ("g (float[N,2,4] x) => (float[N,2,4] y) { m = MatMul(x, w) y = Add(m, b) }", {"w": (4, 4), "b": (2, 4)}),
     ],
 )
 def test_what_is_no_bias_of_this_layer_alone_is_no_bias_location(text: str, weights: Mapping[str, tuple[int, ...]]) -> None:

@@ -144,7 +144,7 @@ def test_batch_norm_is_folded_into_the_convolution() -> None:
     prepared = prepare(models.batch_norm())
 
     assert ops(prepared.model) == ["Conv", "Relu"]
-    assert prepared.notes == ("1 BatchNormalization folded into the convolution before it",)
+    assert prepared.notes == ("folded into weights and biases: 1 BatchNormalization behind layers",)
 
 
 def test_batch_norm_after_something_else_reads_the_convolution_stays() -> None:

@@ -107,6 +107,7 @@ def test_notes_name_what_was_written_out(tmp_path: Path) -> None:
     assert notes == (
         "ImageScaler, Affine, ScaledTanh, ParametricSoftplus, Crop written out in operators of later opsets",
         f"opset 8 converted to {OPSET}",
+        "folded into weights and biases: 2 Add and 3 Mul behind layers",
     )
 
 

@@ -6,7 +6,7 @@ from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import Selection
 from engine_builder.config.config import Config, config_from_json
 from engine_builder.pipeline.seen_samples import engines_tried, seen_by, selection_of
-from engine_builder.records.trial import Accuracy, Trial, failed_trial
+from engine_builder.records.trial import FOLDED, Accuracy, Trial, failed_trial
 from tests.engine_builder.search.test_measured_front import trial
 
 
@@ -24,6 +24,12 @@ def test_samples_are_kept_apart_where_half_of_them_can_decide() -> None:
     assert selection_of([scored(590)], asked(), Metric.AGREEMENT) is Selection.SHARED
     assert selection_of([scored(600, flips=0.005)], asked(), Metric.AGREEMENT) is Selection.SHARED
     assert selection_of([], asked(), Metric.AGREEMENT) is Selection.SHARED
+
+
+def test_flips_are_those_of_a_quantized_engine() -> None:
+    folded = dataclasses.replace(scored(600), order=FOLDED, low_layers=0)
+    trials = [scored(600), folded, scored(600, flips=0.005)]
+    assert selection_of(trials, asked(), Metric.AGREEMENT) is Selection.SHARED
 
 
 def test_a_confidence_keeps_samples_apart_as_soon_as_those_can_show_anything() -> None:

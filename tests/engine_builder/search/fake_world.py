@@ -109,6 +109,8 @@ class FakeWorld:
         without_residual_adds: QuantizedLayers | None = None,
         largest_ratio: Callable[[float], float] | None = None,
         guesses: Sequence[CandidateSequence] = (),
+        *,
+        tries_folded: bool = False,
         **limits: float | None,
     ) -> Search:
         made, guessed = [self.sequence()] if sequences is None else sequences, iter(guesses)
@@ -122,6 +124,7 @@ class FakeWorld:
             view=lambda trials: lambda trial: trial.on_search,
             without_residual_adds=without_residual_adds,
             largest_ratio=largest_ratio,
+            tries_folded=tries_folded,
             fastest=lambda trials: next(guessed, None),
         )
         return search

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.number_formats.precision import Precision
-from engine_builder.records.trial import Trial, failed_trial
+from engine_builder.records.trial import FOLDED, Trial, failed_trial
 from engine_builder.search.search import DEFAULT_MAX_TRIALS, MAX_FAILURES, CandidateSequence, Search, mean_seconds
 from tests.engine_builder.search.fake_world import FakeWorld, fastest_met, rising, run
 
@@ -264,3 +264,14 @@ def test_in_noise_the_search_ships_no_worse_an_engine_than_one_that_takes_observ
     assert shrunk[0] <= observed[0] + 0.03
     assert shrunk[1] <= observed[1] + 0.01
     assert shrunk[2] <= observed[2] + 0.5
+
+
+def test_the_folded_float_model_comes_right_after_the_baseline_and_takes_no_trial_of_the_limit() -> None:
+    search = HALFWAY.search(max_trials=3, tries_folded=True)
+    assert orders(run(HALFWAY, search)) == ["baseline", FOLDED, "all_low", "loss"]
+    assert search.ended == "the limit of 3 trials was reached"
+
+
+def test_the_folded_float_model_is_tried_where_no_layer_can_be_quantized() -> None:
+    nothing = FakeWorld(())
+    assert orders(run(nothing, nothing.search(tries_folded=True))) == ["baseline", FOLDED]

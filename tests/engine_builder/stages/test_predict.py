@@ -16,7 +16,7 @@ from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
 from calibration.sensitivity.records import Sensitivity, SensitivityTable
 from engine_builder.records.assignment import fingerprint_of
-from engine_builder.records.trial import Accuracy, Latency, Trial
+from engine_builder.records.trial import FOLDED, Accuracy, Latency, Trial
 from engine_builder.search.time_model import TensorEdge, TimeModel
 from engine_builder.stage_io.engines import PredictedSequence, PredictRequest, PredictResult, TrialSaid
 from engine_builder.stage_io.measuring import RankResult
@@ -198,6 +198,12 @@ def test_what_was_timed_is_predicted_as_it_was(job: Predicting) -> None:
     assert predicted["f0"] == TrialSaid(1.0, 0.0, 0.0, 0.0, 0.0)
     assert predicted["f1"].ratio == pytest.approx(0.5)
     assert predicted["f1"].loss == pytest.approx(1.111)
+
+
+def test_the_folded_float_model_says_nothing_of_layers(job: Predicting) -> None:
+    request, context = job
+    asked = replace(request, kernels_ms=KERNELS)
+    assert predict(replace(asked, trials=(*TRIALS, trial(2, (), 0.8, FOLDED))), context) == predict(asked, context)
 
 
 def test_a_failed_trial_says_nothing_about_time(job: Predicting) -> None:

@@ -1,0 +1,1 @@
+"""Folding of constant factors and offsets into the weights and biases of the layers around them."""

@@ -1,0 +1,115 @@
+"""Folds every constant factor and offset around a layer into its weight and bias, exactly up to rounding.
+
+The fewer steps stand between layers, the less there is to run, and to quantize: behind a quantized layer a separate bias or factor costs
+one more rounding, and the layer has no bias that could be corrected.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from calibration.graph.free_names import Names
+from calibration.graph_passes.folding.channels import affine_of
+from calibration.graph_passes.folding.fused_patterns import fused_nodes
+from calibration.graph_passes.folding.plan import Plan
+
+_FOLDABLE = frozenset({"Mul", "Div", "Add", "Sub", "Neg", "BatchNormalization"})
+
+
+class Place(enum.StrEnum):
+    """Where a folded node stood."""
+
+    BEHIND = "behind"  # a layer; perhaps with steps between that a factor passes
+    BEFORE = "before"
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedSteps:
+    """Nodes of one operator on one side of layers that are now part of those."""
+
+    operator: str  # Mul, Div, Add, Sub, Neg or BatchNormalization
+    place: Place
+    count: int
+    saved: int  # of them, those that onnxruntime would not have folded by itself
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Folding:
+    """What was folded."""
+
+    steps: tuple[FoldedSteps, ...]  # sorted
+    changed: tuple[ir.Value, ...]  # tensors that no longer hold what the user's tensor of their name does
+
+
+def fold_into_layers(graph: ir.Graph, names: Names) -> Folding:
+    """Fold what can be folded, in place; return what was.
+
+    Rules:
+        1. Behind a layer, if nothing else reads what lies between: Mul, Div, Add, Sub, Neg and BatchNormalization by one number or a number
+           for each output channel.
+        2. Before a layer, if all readers can take it: the same by one number or a number for each input channel; what adds something only
+           where the layer has a bias and pads nothing.
+        3. Through the steps of ``steps`` and past sums with constants, as far as those let it.
+        4. Nothing of ``fused_patterns``; nothing that leaves the numbers that FP16 or float32 hold well (``parameters``).
+
+    Args:
+        graph: The main graph, without Identity nodes, its constants initializers, each tensor with its shape and type.
+        names: Hands out the names of new constants.
+    """
+    kept = fused_nodes(graph)
+    counts: Counter[tuple[str, Place]] = Counter()
+    saved: Counter[tuple[str, Place]] = Counter()
+    values: set[ir.Value] = set()
+    changed = True
+    while changed:
+        changed = False
+        for node in tuple(graph):
+            if node.op_type in _FOLDABLE:
+                is_saved = not _is_done_by_the_runtime(node)
+                if Plan(graph, kept, names, values).fold_behind(node):
+                    counts[node.op_type, Place.BEHIND] += 1
+                    saved[node.op_type, Place.BEHIND] += is_saved
+                    changed = True
+        for node in reversed(tuple(graph)):  # the last before a layer first
+            if node.op_type in _FOLDABLE and Plan(graph, kept, names, values).fold_before(node):
+                counts[node.op_type, Place.BEFORE] += 1
+                saved[node.op_type, Place.BEFORE] += 1
+                changed = True
+    steps = tuple(FoldedSteps(*key, number, saved[key]) for key, number in sorted(counts.items()))
+    return Folding(steps, tuple(value for node in graph for value in node.outputs if value in values))
+
+
+def rename_changed(values: Iterable[ir.Value], names: Names) -> None:
+    """Give tensors that hold other values than the user's tensors of their names, ``Folding.changed``, names of their own."""
+    for value in values:
+        value.name = names.new(value.name or "tensor", "folded")
+
+
+def folded_in_words(steps: Iterable[FoldedSteps]) -> str:
+    """Return what was folded, such as "28 Mul and 1 BatchNormalization behind layers, 25 Add before layers"; empty without any."""
+    parts = []
+    for place in Place:
+        found = [f"{one.count} {one.operator}" for one in steps if one.place is place]
+        if found:
+            parts.append(f"{' and '.join((', '.join(found[:-1]), found[-1]) if found[1:] else found)} {place} layers")
+    return ", ".join(parts)
+
+
+def _is_done_by_the_runtime(node: ir.Node) -> bool:
+    """Return whether a node stands directly behind a convolution, and onnxruntime's own optimizer would fold it there.
+
+    That are BatchNormalization, and behind a Conv an Add or Mul whose second input has a number for each channel.
+    """
+    source = node.inputs[0]
+    maker = None if source is None else source.producer()
+    found = affine_of(node)
+    if maker is None or found is None or maker.op_type not in ("Conv", "ConvTranspose"):
+        return False
+    if node.op_type == "BatchNormalization":
+        return True
+    return node.op_type in ("Add", "Mul") and maker.op_type == "Conv" and found[1].axis is not None

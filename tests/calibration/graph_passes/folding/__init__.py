@@ -1,0 +1,1 @@
+"""Tests of the folding of constants into layers."""
