@@ -20,6 +20,7 @@ from calibration.errors import OptimizerError
 from service import __version__
 from service.cli import commands
 from service.settings import PREFIX
+from service.worker.stage_process import NO_TELEMETRY
 
 INTERRUPTED = 130
 PROGRAM = "onnx-trt-optimizer"
@@ -28,6 +29,7 @@ Command = Callable[[argparse.Namespace, commands.Output], None]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; errors go to stderr as two lines, ``error:`` and ``fix:``."""
+    os.environ.update(NO_TELEMETRY)
     arguments = _parser().parse_args(argv)
     command: Command = arguments.run
     try:

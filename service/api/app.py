@@ -42,6 +42,7 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(workflows.launch)
+        await run_in_threadpool(deps.warm_parent.start)
         try:
             await run_in_threadpool(reconcile, workflows, deps)
             yield

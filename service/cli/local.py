@@ -6,7 +6,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -34,8 +34,10 @@ from engine_builder.workspace.external_files import external_files
 from engine_builder.workspace.workspace import FileRef, Workspace, json_bytes, remove_tree
 from service.cli.progress import ProgressView, TrialLines
 from service.jobs.archives import is_archive, unpack_model
-from service.worker.child_process import LOG_NAME, StageLimits, run_in_child
+from service.worker.child_process import STAGE_TABLE, StageLimits, run_in_child
 from service.worker.stage_cache import StageCache
+from service.worker.stage_log import LOG_NAME
+from service.worker.warm_parent import WarmParent
 
 RESULT_NAME = "result.json"
 WORK_PREFIX = ".work-"
@@ -61,7 +63,7 @@ class LocalJob:
 
 
 def optimize_locally(
-    job: LocalJob, view: ProgressView, *, pipeline: Pipeline = optimize, stages: str = "engine_builder.pipeline.stage_table"
+    job: LocalJob, view: ProgressView, *, pipeline: Pipeline = optimize, stages: str = STAGE_TABLE
 ) -> Mapping[str, object]:
     """Run the job, write the engine, the artifacts and ``result.json`` into its output folder, and return the result.
 
@@ -86,10 +88,12 @@ def optimize_locally(
     with (
         _output_folder(job.output) as output,
         tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=output, ignore_cleanup_errors=True) as folder,
+        closing(WarmParent(stages)) as parent,
     ):
+        parent.start()
         workspace = Workspace(Path(folder))
         try:
-            outcome = pipeline(_request(job, workspace), _StageRunner(job, workspace, view, stages), _ViewObserver(view))
+            outcome = pipeline(_request(job, workspace), _StageRunner(job, workspace, view, stages, parent), _ViewObserver(view))
         except InputError:
             raise
         except Exception:
@@ -101,11 +105,12 @@ def optimize_locally(
 class _StageRunner:
     """The pipeline's ``RunStage``: every stage in a child process."""
 
-    def __init__(self, job: LocalJob, workspace: Workspace, view: ProgressView, stages: str) -> None:
+    def __init__(self, job: LocalJob, workspace: Workspace, view: ProgressView, stages: str, parent: WarmParent) -> None:
         self._limits = replace(job.limits, opens_gpu=opens_gpu(job.config.target, job.config.gpu))
         self._workspace = workspace
         self._view = view
         self._stages = stages
+        self._parent = parent
         self._cache = None if job.cache is None else StageCache(job.cache, PIPELINE_VERSION, KEPT_STAGES)
 
     def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> Mapping[str, object]:
@@ -121,6 +126,7 @@ class _StageRunner:
                 on_progress=show,
                 should_cancel=lambda: False,
                 stages=self._stages,
+                parent=self._parent,
             )
 
         result = compute() if self._cache is None else self._cache.run(stage, request, self._workspace, compute)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -19,7 +20,8 @@ from service.errors import DataFolderInUseError
 from service.jobs.artifacts import ArtifactStore, LocalArtifactStore
 from service.jobs.store import JobStore
 from service.settings import Settings
-from service.worker.child_process import StageLimits, run_in_child
+from service.worker.child_process import STAGE_TABLE, StageLimits, run_in_child
+from service.worker.warm_parent import WarmParent
 
 
 class RunChild(Protocol):
@@ -54,6 +56,7 @@ class Deps:
     store: JobStore
     artifacts: ArtifactStore
     pipeline: Pipeline
+    warm_parent: WarmParent  # from which stages are forked
     run_child: RunChild
     clock: Callable[[], datetime]
     lock: BinaryIO  # held open: the kernel frees the data folder when the process ends, however it ends
@@ -69,30 +72,33 @@ class Deps:
         return self.settings.data_dir / "jobs" / job_id
 
     def close(self) -> None:
-        """Close the database and free the data folder."""
+        """End the parent of stages, close the database and free the data folder."""
+        self.warm_parent.close()
         self.store.close()
         self.lock.close()
 
 
-def open_deps(settings: Settings, *, pipeline: Pipeline | None = None, run_child: RunChild = run_in_child) -> Deps:
+def open_deps(settings: Settings, *, pipeline: Pipeline | None = None, stages: str = STAGE_TABLE) -> Deps:
     """Open the data folder, which is created where it is missing, and take it for this process.
 
     Args:
         settings: The settings.
         pipeline: Another pipeline than the real one.
-        run_child: Another way to run stages.
+        stages: The module that holds the stages.
 
     Raises:
         DataFolderInUseError: Another server works in the data folder.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     lock = _lock(settings.data_dir / "lock")
+    warm_parent = WarmParent(stages)
     return Deps(
         settings=settings,
         store=JobStore(database_url(settings), _utc_now),
         artifacts=LocalArtifactStore(settings.data_dir / "store"),
         pipeline=pipeline or _real_pipeline(),
-        run_child=run_child,
+        warm_parent=warm_parent,
+        run_child=partial(run_in_child, stages=stages, parent=warm_parent),
         clock=_utc_now,
         lock=lock,
     )
