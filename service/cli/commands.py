@@ -43,8 +43,10 @@ def optimize(arguments: argparse.Namespace, out: Output) -> None:
     """Optimize a model on this machine, without a server."""
     defer("onnxruntime")  # its sessions are opened in child processes; here it would cost time and memory for nothing
     from service.cli.local import LocalJob, optimize_locally  # loads onnx; the client's commands do without
+    from service.cli.reuse import default_cache_folder
 
     settings = settings_from_environment(os.environ)
+    cache = None if arguments.no_cache or not settings.cache_bytes else arguments.cache or default_cache_folder(os.environ)
     job = LocalJob(
         model=arguments.model,
         calibration=arguments.calibration,
@@ -52,7 +54,8 @@ def optimize(arguments: argparse.Namespace, out: Output) -> None:
         config=_config(arguments),
         output=arguments.output,
         limits=StageLimits(memory_bytes=settings.stage_memory_bytes, seconds=settings.stage_seconds),
-        cache=arguments.cache,
+        cache=cache,
+        cache_bytes=settings.cache_bytes,
         metric_model=arguments.metric_model,
     )
     with progress_view(sys.stderr) as view:

@@ -11,8 +11,8 @@ from service.settings import Settings
 from tests.fakes import FakePipeline
 
 
-def fake_deps(settings: Settings, record: Path, version: str = "fake-1") -> Deps:
-    pipeline = Pipeline(version=version, optimize=FakePipeline(record).optimize)
+def fake_deps(settings: Settings, record: Path, version: str = "fake-1", *, kept: frozenset[str] = frozenset()) -> Deps:
+    pipeline = Pipeline(version=version, optimize=FakePipeline(record).optimize, kept_stages=kept)
     return open_deps(settings, pipeline=pipeline, stages="tests.fake_stages")
 
 
