@@ -13,7 +13,6 @@ import gc
 import importlib
 import json
 import logging
-import mmap
 import os
 import resource
 import signal
@@ -186,7 +185,6 @@ def _limit_memory(memory_bytes: int | None) -> None:
         return
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-        mmap.mmap(-1, 1).close()  # a fork may have more addresses than the limit by now: the next allocation fails, not one by chance
     else:
         logger.info("memory is not limited on %s", sys.platform)
 

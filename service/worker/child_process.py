@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 STAGE_TABLE = "engine_builder.pipeline.stage_table"
 POLL_SECONDS = 0.1
+_LEAST_FORK_BYTES = 2 * 2**30
 _EXIT_POLL_SECONDS = 0.005
 _CHUNK_BYTES = 65536
 _MAX_READS_AT_END = 4
@@ -90,7 +91,8 @@ def run_in_child(
         on_progress: Takes the fraction done of this stage (0..1, never less than before) and a line for the user.
         should_cancel: Polled every 0.1 s.
         stages: The module that holds the table ``STAGES``.
-        parent: Forks the stage, unless it may open a GPU: the driver's libraries are opened in a new interpreter only.
+        parent: Forks the stage, unless it may open a GPU (the driver's libraries are opened in a new interpreter only) or has a limit below
+            2 GiB, of which the parent's addresses would take too much.
 
     Raises:
         OptimizerError: What the stage raised, with its fields; an ``EngineError`` with the ``seconds`` that it took.
@@ -100,7 +102,7 @@ def run_in_child(
         StageCrashedError: It ended without a result.
     """
     task = _Task(stage, request, Workspace(workspace), limits, _rising(on_progress), should_cancel, stages, time.monotonic())
-    if parent is not None and not limits.opens_gpu:
+    if parent is not None and not limits.opens_gpu and limits.memory_bytes >= _LEAST_FORK_BYTES:
         try:
             return _run(task, parent)
         except WarmParentLostError as lost:

@@ -13,6 +13,7 @@ ends: a library may start a thread when it is imported.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import gc
@@ -37,7 +38,9 @@ FILES = 4  # of a request: stdin, stdout, stderr, leash
 MAX_MESSAGE = 65536
 READY = "ready"  # what it says once it has imported
 _PR_SET_NAME = 15
-_FIRST_OTHER_FILE = 3
+_RUNTIMES = ("numpy", "onnx", "onnx_ir", "onnxruntime")
+_LATE = ("numpy.random", "scipy.special", "engine_builder.qdq.onnxruntime_dialect")  # what stages import when they come to need it
+_STDERR = 2
 _THREAD_SECONDS = 1.0
 
 
@@ -137,7 +140,10 @@ class _Forker:
                 other.leash.close()
             for number, file in enumerate(files[:-1]):
                 os.dup2(file, number)
-            os.closerange(_FIRST_OTHER_FILE, os.sysconf("SC_OPEN_MAX"))
+            for name in os.listdir("/proc/self/fd"):
+                if int(name) > _STDERR:
+                    with contextlib.suppress(OSError):  # the folder itself was open while it was listed
+                        os.close(int(name))
             scratch = Path(request["scratch"])
             os.chdir(scratch)
             os.environ.update(scratch_environment(scratch))
@@ -163,7 +169,7 @@ def _import_what_stages_import(stages: str) -> None:
     defer("sympy", ONNX_IR_FUNCTIONS)
     with tempfile.TemporaryDirectory(prefix="onnx-trt-optimizer-") as folder:
         os.environ.update(scratch_environment(Path(folder)))  # the plotting library looks for its settings, and notes its fonts
-        for module in ("numpy", "onnx", "onnx_ir", "onnxruntime", "engine_builder.workspace.workspace", stages):
+        for module in (*_RUNTIMES, *_LATE, "engine_builder.workspace.workspace", stages):
             importlib.import_module(module)
         for stage in getattr(sys.modules[stages], "TABLE", ()):
             importlib.import_module(stage.entry.partition(":")[0])

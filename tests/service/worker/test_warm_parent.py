@@ -95,8 +95,11 @@ def test_one_that_cannot_import_is_not_tried_again(tmp_path: Path, caplog: pytes
     assert sum("it ended with status 1" in record.message for record in caplog.records) == 1
 
 
-def test_a_stage_that_may_open_a_gpu_starts_in_a_new_interpreter(tmp_path: Path, warm_parent: WarmParent) -> None:
-    limits = StageLimits(memory_bytes=2 * 2**30, seconds=20, opens_gpu=True)
+@pytest.mark.parametrize(("memory_bytes", "opens_gpu"), [(2 * 2**30, True), (2 * 2**30 - 1, False)])
+def test_a_stage_that_may_open_a_gpu_or_has_little_memory_starts_in_a_new_interpreter(
+    tmp_path: Path, warm_parent: WarmParent, memory_bytes: int, *, opens_gpu: bool
+) -> None:
+    limits = StageLimits(memory_bytes=memory_bytes, seconds=20, opens_gpu=opens_gpu)
     assert running(warm_parent)("look_around", tmp_path, limits=limits)["parent"] == os.getpid()
 
 
