@@ -37,7 +37,7 @@ from service.worker.stage_process import kill_group, scratch_environment
 FILES = 4  # of a request: stdin, stdout, stderr, leash
 MAX_MESSAGE = 65536
 READY = "ready"  # what it says once it has imported
-_PR_SET_NAME = 15
+_PR_SET_DUMPABLE, _PR_SET_NAME = 4, 15
 _RUNTIMES = ("numpy", "onnx", "onnx_ir", "onnxruntime")
 _LATE = ("numpy.random", "scipy.special", "engine_builder.qdq.onnxruntime_dialect")  # what stages import when they come to need it
 _STDERR = 2
@@ -70,6 +70,8 @@ def main() -> None:
     if threads != 1:
         control.send(f"it has {threads} threads, and only one lives on in a fork".encode())
         return
+    os.close(os.pidfd_open(os.getpid()))  # an old kernel or a strict container has none: better found before the first stage
+    _set_dumpable(0)  # no stage, which belongs to the same user, may look into this process or change it
     control.send(READY.encode())
     gc.collect()
     gc.freeze()  # or the first collection in a fork would write to every page that it shares with this process
@@ -133,6 +135,7 @@ class _Forker:
     def _become(self, request: Request, files: list[int], parent_pid: int) -> NoReturn:
         """Turn this fork into the stage's process, which holds nothing of the server or of other stages."""
         try:
+            _set_dumpable(1)
             os.setsid()
             self._selector.close()
             self._control.close()
@@ -176,6 +179,11 @@ def _import_what_stages_import(stages: str) -> None:
     for thread in threading.enumerate():
         if thread is not threading.current_thread():
             thread.join(_THREAD_SECONDS)  # a timer of the plotting library, cancelled already
+
+
+def _set_dumpable(value: int) -> None:
+    """Say whether other processes of this user, without further rights, may trace this one."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, value, 0, 0, 0)
 
 
 def _fork_once() -> None:

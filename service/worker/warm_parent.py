@@ -62,7 +62,14 @@ class WarmParent:
             WarmParentLostError: There is no warm parent to be had.
         """
         with self._lock:
-            return ForkedProcess(self._fit_process().control, stage, stdin, scratch)
+            process = self._fit_process()
+            try:
+                return ForkedProcess(process.control, stage, stdin, scratch)
+            except WarmParentLostError:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.popen.wait(_END_SECONDS)  # it has let go of its socket: it is about to end
+                    self._note_its_end(process)
+                raise
 
     @property
     def pid(self) -> int | None:

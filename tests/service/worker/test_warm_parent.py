@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 
 from engine_builder.errors import StageCrashedError
 from service.worker.child_process import STAGE_TABLE, StageLimits
-from service.worker.stage_process import WarmParentLostError
+from service.worker.stage_process import WarmParentLostError, stage_environment
 from service.worker.warm_parent import WarmParent
 from tests.service.worker.running import STAGES, running, warm
 
@@ -49,8 +50,22 @@ def test_each_stage_is_a_process_of_its_own_and_holds_nothing_of_others(tmp_path
         assert one["session"] == one["pid"]
         assert one["files"] == [0, 1, 2, 3]  # the last for its progress
         assert one["threads"] == 1
+        assert one["dumpable"] == 1
         assert one["safe_path"] is True
         assert str(one["temporary"]).startswith(f"{tmp_path.resolve()}/scratch-")
+
+
+def test_other_processes_of_the_user_may_trace_a_stage_and_not_its_parent() -> None:
+    code = (
+        "import ctypes, os, socket, sys, unittest.mock; from service.worker import warm_main;"
+        "ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET);"
+        f"sys.argv[1:] = [str(its.detach()), {STAGES!r}];"
+        "serve = unittest.mock.patch.object(warm_main._Forker, 'serve', lambda self: print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)));"
+        "serve.start(); warm_main.main()"
+    )
+    environment = {**os.environ, **stage_environment()}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "0\n", done.stderr
 
 
 def test_what_a_stage_does_to_its_memory_does_not_reach_the_next(tmp_path: Path, warm_parent: WarmParent) -> None:
