@@ -125,7 +125,7 @@ def run_command(job: Job, output: Path) -> Usage:
     config, log = output.with_name("config.json"), output.with_name("job.log")
     config.write_text(json.dumps(job.config), encoding="utf-8")
     command = [sys.executable, "-m", "service", "optimize", str(job.model), "--calibration", str(job.calibration)]
-    command += ["--validation", str(job.validation), "--config", str(config), "--output", str(output)]
+    command += ["--validation", str(job.validation), "--config", str(config), "--output", str(output), "--no-cache"]
     usage = run_measured(command, log)
     if usage.status:
         raise SystemExit(f"{job.name}: the job failed with status {usage.status}:\n" + "\n".join(log.read_text().splitlines()[-20:]))

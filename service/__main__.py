@@ -20,6 +20,7 @@ from calibration.errors import OptimizerError
 from service import __version__
 from service.cli import commands
 from service.settings import PREFIX
+from service.worker.stage_process import NO_TELEMETRY
 
 INTERRUPTED = 130
 PROGRAM = "onnx-trt-optimizer"
@@ -28,6 +29,7 @@ Command = Callable[[argparse.Namespace, commands.Output], None]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; errors go to stderr as two lines, ``error:`` and ``fix:``."""
+    os.environ.update(NO_TELEMETRY)
     arguments = _parser().parse_args(argv)
     command: Command = arguments.run
     try:
@@ -38,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_error(exc.detail, exc.fix)
         return commands.exit_status(exc)
     except KeyboardInterrupt:
-        _print_error("interrupted", "Nothing is left behind; run the command again to start anew.")
+        goes_on = command is commands.optimize and not arguments.no_cache
+        _print_error("interrupted", f"Run the same command again {'to go on from there' if goes_on else 'to start anew'}.")
         return INTERRUPTED
     except BrokenPipeError:  # who reads our output went away: nothing more to say, also not at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,8 +71,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_job(optimize)
     optimize.add_argument("--output", type=Path, metavar="DIR", required=True, help="folder for the engine, the report and result.json")
     optimize.add_argument(
-        "--cache", type=Path, metavar="DIR", help="folder that keeps measurements for further runs on the same model and data"
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder that keeps measurements for further runs on the same model and data, and what an interrupted run had done"
+        " (default: one of this user's)",
     )
+    optimize.add_argument("--no-cache", action="store_true", help="keep nothing, and use nothing that was kept")
 
     submit = _command(parsers, "submit", commands.submit)
     _add_job(submit)

@@ -27,6 +27,7 @@ class Settings:
     max_upload_bytes: int = 4 * 2**30  # for one uploaded file, and for the files inside one archive together
     stage_memory_bytes: int = 16 * 2**30  # address space of one stage's child process
     stage_seconds: float = 3600.0  # a stage that runs longer is ended
+    cache_bytes: int = 4 * 2**30  # of measurements kept for other jobs; 0: none
 
     def __post_init__(self) -> None:
         """Check every bound.
@@ -34,7 +35,7 @@ class Settings:
         Raises:
             InvalidConfigError: A value is out of bounds, or the server would listen to other machines without a key.
         """
-        for name, low in (("max_upload_bytes", 1), ("stage_memory_bytes", 2**28), ("stage_seconds", 1), ("port", 0)):
+        for name, low in (("max_upload_bytes", 1), ("stage_memory_bytes", 2**28), ("stage_seconds", 1), ("port", 0), ("cache_bytes", 0)):
             value = getattr(self, name)
             if not value >= low:  # so that NaN is refused too
                 raise InvalidConfigError(f"{PREFIX}{name.upper()}: found {value}, expected at least {low}", fix=f"Set it to {low} or more.")

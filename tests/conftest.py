@@ -6,6 +6,7 @@ GPU tests skip without a GPU, a missing tool is a failure on continuous integrat
 from __future__ import annotations
 
 import ctypes
+import itertools
 
 import pytest
 from hypothesis import settings
@@ -22,6 +23,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if reason is not None:
         for item in gpu_items:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def _no_kept_measurements(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let no test see the user's cache, or another test's; the folder is made by whoever writes to it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / f"cache-{next(_NUMBERS)}"))
+
+
+_NUMBERS = itertools.count()
 
 
 def _why_no_gpu() -> str | None:

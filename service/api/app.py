@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import FrameType
@@ -95,11 +96,15 @@ def serve(settings: Settings, deps: Deps | None = None) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Tells the running job of the stop at once, not only when the last connection has closed."""
+    """Tells the running job of the stop at once, not only when the last connection has closed; warms up once it listens."""
 
     def __init__(self, config: uvicorn.Config, deps: Deps) -> None:
         super().__init__(config)
         self._deps = deps
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        await run_in_threadpool(self._deps.warm_parent.start)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._deps.stopping.set()

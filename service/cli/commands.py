@@ -31,28 +31,34 @@ Output = Callable[[str], None]
 
 def serve(arguments: argparse.Namespace, out: Output) -> None:
     """Run the server until it is told to stop."""
-    from service.api.app import serve as serve_forever  # the web framework takes a second; no other command needs it
-
     del out
     given = {name: getattr(arguments, name) for name in ("host", "port", "data_dir") if getattr(arguments, name) is not None}
+    settings = _with(settings_from_environment(os.environ), given)
+    defer("onnxruntime")  # as in ``optimize``
+    from service.api.app import serve as serve_forever  # the web framework takes a second; no other command needs it
+
     with contextlib.suppress(KeyboardInterrupt):  # the usual way to stop it, after it has shut down
-        serve_forever(_with(settings_from_environment(os.environ), given))
+        serve_forever(settings)
 
 
 def optimize(arguments: argparse.Namespace, out: Output) -> None:
     """Optimize a model on this machine, without a server."""
+    config = _config(arguments)  # first: what is wrong with it is said before the rest is loaded
     defer("onnxruntime")  # its sessions are opened in child processes; here it would cost time and memory for nothing
     from service.cli.local import LocalJob, optimize_locally  # loads onnx; the client's commands do without
+    from service.cli.reuse import default_cache_folder
 
     settings = settings_from_environment(os.environ)
+    cache = None if arguments.no_cache or not settings.cache_bytes else arguments.cache or default_cache_folder(os.environ)
     job = LocalJob(
         model=arguments.model,
         calibration=arguments.calibration,
         validation=arguments.validation,
-        config=_config(arguments),
+        config=config,
         output=arguments.output,
         limits=StageLimits(memory_bytes=settings.stage_memory_bytes, seconds=settings.stage_seconds),
-        cache=arguments.cache,
+        cache=cache,
+        cache_bytes=settings.cache_bytes,
         metric_model=arguments.metric_model,
     )
     with progress_view(sys.stderr) as view:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -23,9 +23,8 @@ from engine_builder.backends.registry import opens_gpu
 from engine_builder.backends.target_checks import check_config, with_metric_model
 from engine_builder.config.config import Config
 from engine_builder.pipeline.observer import Observer
-from engine_builder.pipeline.optimize import PIPELINE_VERSION, JobRequest, optimize
+from engine_builder.pipeline.optimize import JobRequest, optimize
 from engine_builder.pipeline.stage import RunStage
-from engine_builder.pipeline.stage_table import KEPT_STAGES
 from engine_builder.records.assignment import FINGERPRINT_LENGTH
 from engine_builder.stage_io.measuring import JobFiles
 from engine_builder.stage_io.offers import FRONT
@@ -33,9 +32,13 @@ from engine_builder.stage_io.outcome import JobOutcome
 from engine_builder.workspace.external_files import external_files
 from engine_builder.workspace.workspace import FileRef, Workspace, json_bytes, remove_tree
 from service.cli.progress import ProgressView, TrialLines
+from service.cli.reuse import job_record
 from service.jobs.archives import is_archive, unpack_model
-from service.worker.child_process import LOG_NAME, StageLimits, run_in_child
-from service.worker.stage_cache import StageCache
+from service.worker.child_process import STAGE_TABLE, StageLimits, run_in_child
+from service.worker.job_record import JobRecord
+from service.worker.stage_cache import DEFAULT_MAX_BYTES
+from service.worker.stage_log import LOG_NAME
+from service.worker.warm_parent import WarmParent
 
 RESULT_NAME = "result.json"
 WORK_PREFIX = ".work-"
@@ -47,7 +50,8 @@ Pipeline = Callable[[JobRequest, RunStage, Observer], JobOutcome]
 class LocalJob:
     """What to optimize and where the files go.
 
-    ``cache`` is a folder in which ranges, sensitivities and dependencies are kept for further jobs; nothing is kept without it.
+    ``cache`` is a folder in which ranges, sensitivities and dependencies are kept for further jobs, and all that an interrupted job had
+    done for its next run; nothing is kept without it.
     """
 
     model: Path
@@ -57,11 +61,12 @@ class LocalJob:
     output: Path
     limits: StageLimits
     cache: Path | None = None
+    cache_bytes: int = DEFAULT_MAX_BYTES
     metric_model: Path | None = None  # the user's own metric
 
 
 def optimize_locally(
-    job: LocalJob, view: ProgressView, *, pipeline: Pipeline = optimize, stages: str = "engine_builder.pipeline.stage_table"
+    job: LocalJob, view: ProgressView, *, pipeline: Pipeline = optimize, stages: str = STAGE_TABLE
 ) -> Mapping[str, object]:
     """Run the job, write the engine, the artifacts and ``result.json`` into its output folder, and return the result.
 
@@ -86,27 +91,34 @@ def optimize_locally(
     with (
         _output_folder(job.output) as output,
         tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=output, ignore_cleanup_errors=True) as folder,
+        closing(WarmParent(stages)) as parent,
     ):
+        parent.start()
         workspace = Workspace(Path(folder))
         try:
-            outcome = pipeline(_request(job, workspace), _StageRunner(job, workspace, view, stages), _ViewObserver(view))
+            request = _request(job, workspace)
+            with job_record(job.cache, job.cache_bytes, request, workspace, view) as record:
+                outcome = pipeline(request, _StageRunner(job, workspace, view, stages, parent, record), _ViewObserver(view))
+                return _deliver(outcome, workspace, output)
         except InputError:
             raise
         except Exception:
             _deliver_log(workspace, output)
             raise
-        return _deliver(outcome, workspace, output)
 
 
 class _StageRunner:
     """The pipeline's ``RunStage``: every stage in a child process."""
 
-    def __init__(self, job: LocalJob, workspace: Workspace, view: ProgressView, stages: str) -> None:
+    def __init__(
+        self, job: LocalJob, workspace: Workspace, view: ProgressView, stages: str, parent: WarmParent, record: JobRecord | None
+    ) -> None:
         self._limits = replace(job.limits, opens_gpu=opens_gpu(job.config.target, job.config.gpu))
         self._workspace = workspace
         self._view = view
         self._stages = stages
-        self._cache = None if job.cache is None else StageCache(job.cache, PIPELINE_VERSION, KEPT_STAGES)
+        self._parent = parent
+        self._record = record
 
     def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> Mapping[str, object]:
         def show(fraction: float, message: str) -> None:
@@ -121,11 +133,12 @@ class _StageRunner:
                 on_progress=show,
                 should_cancel=lambda: False,
                 stages=self._stages,
+                parent=self._parent,
             )
 
-        result = compute() if self._cache is None else self._cache.run(stage, request, self._workspace, compute)
-        show(1.0, "done")
-        return result
+        found = (compute(), False) if self._record is None else self._record.run(name, stage, request, self._workspace, compute)
+        show(1.0, "kept from an earlier run" if found[1] else "done")
+        return found[0]
 
 
 class _ViewObserver:

@@ -10,7 +10,7 @@ from engine_builder.stage_io.outcome import JobOutcome
 from service.jobs.archives import pack_model
 from service.jobs.artifacts import ArtifactStore
 from service.jobs.records import StoredFile
-from service.worker.child_process import LOG_NAME
+from service.worker.stage_log import LOG_NAME
 
 
 def collect(outcome: JobOutcome, workspace: Path, store: ArtifactStore) -> tuple[Mapping[str, object], str, dict[str, StoredFile]]:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -14,12 +15,16 @@ from engine_builder.pipeline import optimize as real
 from engine_builder.pipeline.observer import Observer
 from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.pipeline.stage import RunStage
+from engine_builder.pipeline.stage_table import KEPT_STAGES
 from engine_builder.stage_io.outcome import JobOutcome
 from service.errors import DataFolderInUseError
 from service.jobs.artifacts import ArtifactStore, LocalArtifactStore
 from service.jobs.store import JobStore
 from service.settings import Settings
-from service.worker.child_process import StageLimits, run_in_child
+from service.worker.child_process import STAGE_TABLE, StageLimits, run_in_child
+from service.worker.result_identity import result_identity
+from service.worker.stage_cache import StageCache
+from service.worker.warm_parent import WarmParent
 
 
 class RunChild(Protocol):
@@ -44,6 +49,7 @@ class Pipeline:
 
     version: str
     optimize: Callable[[JobRequest, RunStage, Observer], JobOutcome]
+    kept_stages: frozenset[str] = frozenset()  # names of those whose results may serve other jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,9 @@ class Deps:
     store: JobStore
     artifacts: ArtifactStore
     pipeline: Pipeline
+    warm_parent: WarmParent  # from which stages are forked
     run_child: RunChild
+    cache: StageCache | None  # of results that may serve other jobs
     clock: Callable[[], datetime]
     lock: BinaryIO  # held open: the kernel frees the data folder when the process ends, however it ends
     stopping: threading.Event = field(default_factory=threading.Event)  # set once, when the server is to stop
@@ -69,30 +77,35 @@ class Deps:
         return self.settings.data_dir / "jobs" / job_id
 
     def close(self) -> None:
-        """Close the database and free the data folder."""
+        """End the parent of stages, close the database and free the data folder."""
+        self.warm_parent.close()
         self.store.close()
         self.lock.close()
 
 
-def open_deps(settings: Settings, *, pipeline: Pipeline | None = None, run_child: RunChild = run_in_child) -> Deps:
+def open_deps(settings: Settings, *, pipeline: Pipeline | None = None, stages: str = STAGE_TABLE) -> Deps:
     """Open the data folder, which is created where it is missing, and take it for this process.
 
     Args:
         settings: The settings.
         pipeline: Another pipeline than the real one.
-        run_child: Another way to run stages.
+        stages: The module that holds the stages.
 
     Raises:
         DataFolderInUseError: Another server works in the data folder.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     lock = _lock(settings.data_dir / "lock")
+    warm_parent = WarmParent(stages)
+    pipeline = pipeline or _real_pipeline()
     return Deps(
         settings=settings,
         store=JobStore(database_url(settings), _utc_now),
         artifacts=LocalArtifactStore(settings.data_dir / "store"),
-        pipeline=pipeline or _real_pipeline(),
-        run_child=run_child,
+        pipeline=pipeline,
+        warm_parent=warm_parent,
+        cache=_cache(settings, pipeline),
+        run_child=partial(run_in_child, stages=stages, parent=warm_parent),
         clock=_utc_now,
         lock=lock,
     )
@@ -100,7 +113,14 @@ def open_deps(settings: Settings, *, pipeline: Pipeline | None = None, run_child
 
 def _real_pipeline() -> Pipeline:
     """Return the pipeline that users get."""
-    return Pipeline(version=real.PIPELINE_VERSION, optimize=real.optimize)
+    return Pipeline(version=real.PIPELINE_VERSION, optimize=real.optimize, kept_stages=KEPT_STAGES)
+
+
+def _cache(settings: Settings, pipeline: Pipeline) -> StageCache | None:
+    if settings.cache_bytes == 0:
+        return None
+    version = result_identity(pipeline.version)
+    return StageCache(settings.data_dir / "cache", version, pipeline.kept_stages, max_bytes=settings.cache_bytes)
 
 
 def database_url(settings: Settings) -> str:

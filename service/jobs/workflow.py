@@ -25,6 +25,7 @@ from engine_builder.errors import EngineError, StageCancelledError, StageCrashed
 from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.reporting.body.job_result import taken_outputs
 from engine_builder.stage_io.measuring import JobFiles
+from engine_builder.workspace.workspace import Workspace
 from service.errors import IllegalMoveError
 from service.jobs.outcome import collect, log_of
 from service.jobs.records import Job, JobState
@@ -193,7 +194,8 @@ class _JobRun:
 
     def _run_in_child(self, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
         low, high = span
-        try:
+
+        def compute() -> dict[str, object]:
             return self._deps.run_child(
                 stage,
                 request,
@@ -202,6 +204,10 @@ class _JobRun:
                 on_progress=lambda fraction, _message: self._note(self._stage, low + (high - low) * fraction, at_once=False),
                 should_cancel=self._should_end,
             )
+
+        cache = self._deps.cache
+        try:
+            return compute() if cache is None else dict(cache.run(stage, request, Workspace(self._workspace), compute))
         except StageCancelledError as error:
             raise self._why_ended() from error
         except StageCrashedError as error:

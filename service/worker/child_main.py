@@ -1,7 +1,8 @@
 """The child's half of a stage: limits and isolation first, then the stage, then its result in a file.
 
-``python -m service.worker.child_main STAGE`` reads one JSON object from stdin (see ``child.py``), writes progress as JSON lines to the
-stdout it was started with, and renames its result into place. Only light modules are imported before the limits are set.
+``python -m service.worker.child_main STAGE``, or a fork of the warm parent (``warm_main``), reads one JSON object from stdin (see
+``child_process``), writes progress as JSON lines to the stdout it was started with, and renames its result into place. A process of its own
+imports only light modules before the limits are set.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import NoReturn, TypedDict
 
 logger = logging.getLogger(__name__)
 
@@ -56,27 +57,34 @@ class Envelope(TypedDict):
     workspace: str  # a folder
     scratch: str  # a folder
     memory_bytes: int | None  # of address space; None: not limited from inside
-    parent_pid: int
+    parent_pid: int  # of a process of its own; a fork knows whose it is
 
 
-def main() -> None:
-    """Run the stage that stdin describes and end the process without the interpreter's teardown."""
+def main(parent_pid: int | None = None) -> NoReturn:
+    """Run the stage that stdin describes and end the process without the interpreter's teardown.
+
+    Args:
+        parent_pid: The process that this one is a fork of and dies with; that of the envelope by default.
+    """
+    if parent_pid is not None:  # before anything is read: it may be dead already
+        _die_with_parent(parent_pid)
     envelope: Envelope = json.loads(sys.stdin.buffer.read())
-    _die_with_parent(envelope["parent_pid"])
+    parent_pid = envelope["parent_pid"] if parent_pid is None else parent_pid
+    _die_with_parent(parent_pid)
     os.register_at_fork(after_in_child=_ask_for_death_signal)
     workspace, scratch = Path(envelope["workspace"]), Path(envelope["scratch"])
     report = _protected_stdout()
     faulthandler.enable()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     _leave_network(workspace)
-    _die_with_parent(envelope["parent_pid"])  # again: the kernel may forget it when the namespace changes
+    _die_with_parent(parent_pid)  # again: the kernel may forget it when the namespace changes
     outcome: dict[str, object]
     try:
         _limit_memory(envelope["memory_bytes"])
         outcome = {"result": _run(envelope, workspace, scratch, report)}
         encoded = _encoded(outcome)
     except BaseException as exc:  # the process boundary: everything becomes an error object, the trace goes to log.txt
-        encoded = _encoded({"error": _problem(exc, sys.argv[-1], workspace)})
+        encoded = _encoded({"error": _problem(exc, envelope["stage"], workspace)})
     unfinished = scratch / (RESULT_NAME + ".part")
     unfinished.write_bytes(encoded)
     unfinished.replace(scratch / RESULT_NAME)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
 import math
 import mmap
@@ -10,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +23,7 @@ from calibration.errors import InvalidModelError
 from engine_builder.workspace.workspace import StageContext
 
 _MAP_NORESERVE = 0x4000  # Linux; Python 3.11 has no name for it
+_PR_GET_DUMPABLE = 3
 logger = logging.getLogger(__name__)
 
 
@@ -184,6 +187,42 @@ def call_out(request: Mapping[str, object], context: StageContext) -> object:
         return {"error": client.connect_ex(("127.0.0.1", int(str(request["port"]))))}
 
 
+def look_around(request: Mapping[str, object], context: StageContext) -> object:
+    """Tell what this process has from whoever started it."""
+    del request, context
+    return {
+        "pid": os.getpid(),
+        "parent": os.getppid(),
+        "session": os.getsid(0),
+        "files": sorted(number for number in map(int, os.listdir("/proc/self/fd")) if (Path("/proc/self/fd") / str(number)).exists()),
+        "temporary": tempfile.gettempdir(),
+        "threads": len(os.listdir("/proc/self/task")),
+        "dumpable": ctypes.CDLL(None).prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0),
+        "modules": sorted(sys.modules),
+        "safe_path": sys.flags.safe_path,
+        "mark": getattr(math, "mark", None),
+    }
+
+
+def poison(request: Mapping[str, object], context: StageContext) -> object:
+    """Change what the process holds in memory."""
+    del request, context
+    vars(math)["mark"] = "poisoned"
+    os.environ["OMP_NUM_THREADS"] = "poisoned"
+    return {"mark": vars(math)["mark"]}
+
+
+def kill_parent(request: Mapping[str, object], context: StageContext) -> object:
+    """Kill the process that started this one, unless that happened before; note every run."""
+    note = context.workspace.root / "runs.json"
+    runs = [*json.loads(note.read_text()), os.getppid()] if note.exists() else [os.getppid()]
+    context.workspace.write_json("runs.json", runs)
+    if len(runs) <= cast(int, request.get("times", 1)):
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+    return {"runs": runs}
+
+
 Stage = Callable[[Mapping[str, object], StageContext], object]
 STAGES: Mapping[str, Stage] = {
     function.__name__: function
@@ -209,5 +248,8 @@ STAGES: Mapping[str, Stage] = {
         return_a_list,
         return_nan,
         call_out,
+        look_around,
+        poison,
+        kill_parent,
     )
 }

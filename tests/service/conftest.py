@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,9 +51,15 @@ def wait_for_state(client: httpx.Client, job_id: str, *states: str, seconds: flo
 
 @pytest.fixture(scope="module")  # not longer: hypothesis, in other modules, objects to the random numbers of its threads
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("server")
-    settings = Settings(data_dir=folder / "data", port=0, max_upload_bytes=4 * 2**20)
-    deps = fake_deps(settings, folder / "record")
+    with running_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@contextmanager
+def running_server(folder: Path, *, kept: frozenset[str] = frozenset(), cache_bytes: int = 2**20) -> Iterator[Server]:
+    """Run a server in this process, which may have one at a time; ``kept`` are the stages whose results serve other jobs."""
+    settings = Settings(data_dir=folder / "data", port=0, max_upload_bytes=4 * 2**20, cache_bytes=cache_bytes)
+    deps = fake_deps(settings, folder / "record", kept=kept)
     web = uvicorn.Server(uvicorn.Config(create_app(settings, deps), port=0, log_level="warning"))
     thread = threading.Thread(target=web.run)
     thread.start()

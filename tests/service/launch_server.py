@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 
 from service.api.app import serve
 from service.jobs.resources import Deps, Pipeline, open_deps
 from service.settings import Settings
-from service.worker.child_process import run_in_child
 from tests.fakes import FakePipeline
 
 
-def fake_deps(settings: Settings, record: Path, version: str = "fake-1") -> Deps:
-    pipeline = Pipeline(version=version, optimize=FakePipeline(record).optimize)
-    return open_deps(settings, pipeline=pipeline, run_child=partial(run_in_child, stages="tests.fake_stages"))
+def fake_deps(settings: Settings, record: Path, version: str = "fake-1", *, kept: frozenset[str] = frozenset()) -> Deps:
+    pipeline = Pipeline(version=version, optimize=FakePipeline(record).optimize, kept_stages=kept)
+    return open_deps(settings, pipeline=pipeline, stages="tests.fake_stages")
 
 
 def main() -> None:

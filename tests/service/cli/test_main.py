@@ -137,9 +137,10 @@ def test_interrupt_ends_the_child_and_leaves_nothing(model: Path, calibration: P
         try:
             children: list[psutil.Process] = []
             deadline = time.monotonic() + 30
-            while not children and process.poll() is None and time.monotonic() < deadline:
+            while len(children) < 2 and process.poll() is None and time.monotonic() < deadline:  # the warm parent, and a stage
                 time.sleep(0.02)
                 children = psutil.Process(process.pid).children(recursive=True)
+            assert len(children) >= 2
             assert list(out.glob(".work-*/scratch-*"))
             os.kill(process.pid, number)
             _, errors = process.communicate(timeout=10)
@@ -175,11 +176,37 @@ def test_job_goes_through_a_real_server(model: Path, calibration: Path, tmp_path
     onnx.checker.check_model(onnx.load(tmp_path / "out" / "engine.onnx"), full_check=True)
 
 
-def test_a_jobs_own_process_loads_no_library_that_only_its_stages_or_a_client_use(tmp_path: Path) -> None:
+HEAVY = {"onnxruntime.capi", "scipy", "matplotlib", "onnx_ir", "sympy"}  # what stages use
+WEB = {"httpx", "fastapi", "uvicorn", "sqlalchemy", "dbos"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "unwanted"),
+    [
+        (["optimize", "none.onnx", "--calibration", "none.npz", "--output", "out"], 2, HEAVY | WEB),
+        (
+            ["optimize", "none.onnx", "--calibration", "none.npz", "--output", "out", "--config", "wrong.json"],
+            2,
+            HEAVY | WEB | {"service.cli.local", "engine_builder.pipeline.optimize", "engine_builder.backends.registry"},
+        ),
+        (["serve", "--host", "0.0.0.0"], 2, HEAVY | WEB | {"engine_builder.pipeline.optimize"}),
+        (["serve", "--data-dir", "wrong.json"], 1, HEAVY | {"httpx"}),
+    ],
+    ids=["missing model", "wrong configuration", "server without a key", "server"],
+)
+def test_a_command_loads_no_library_that_only_others_use(arguments: list[str], status: int, unwanted: set[str], tmp_path: Path) -> None:
+    (tmp_path / "wrong.json").write_text('{"acuracy": {}}')
     code = (
         "import sys; from service.__main__ import main; "
-        "assert main(['optimize', 'none.onnx', '--calibration', 'none.npz', '--output', 'out']) == 2; "
-        "sys.exit(' '.join({'onnxruntime.capi', 'httpx', 'scipy', 'onnx_ir'} & set(sys.modules)) or 0)"
+        f"assert main({arguments}) == {status}; sys.exit(' '.join({unwanted} & sys.modules.keys()) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, check=False)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ONNX_TRT_OPTIMIZER_")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**environment, "PYTHONPATH": str(REPOSITORY)}, check=False)
     assert done.returncode == 0
+
+
+def test_the_runtime_is_told_not_to_report_to_its_makers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +94,88 @@ def test_damaged_entry_counts_as_missing_and_is_replaced(
     hit = CountingStage(third)
     cache.run("ranges", {}, third, hit)
     assert hit.count == 0
+
+
+def test_damaged_description_of_an_entry_counts_as_missing(
+    cache: StageCache, make_workspace: Callable[[], Workspace], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = make_workspace(), make_workspace()
+    cache.run("ranges", {}, first, CountingStage(first))
+    (entry,) = (tmp_path / "cache").iterdir()
+    text = (entry / "entry.json").read_text()
+    assert '"layers": 3' in text
+    (entry / "entry.json").write_text(text.replace('"layers": 3', '"layers": 4'))
+    again = CountingStage(second)
+    assert cache.run("ranges", {}, second, again)["layers"] == 3
+    assert again.count == 1
+    assert "its content has changed" in caplog.text
+
+
+def test_entry_that_is_cut_off_counts_as_missing(cache: StageCache, make_workspace: Callable[[], Workspace], tmp_path: Path) -> None:
+    first, second = make_workspace(), make_workspace()
+    cache.run("ranges", {}, first, CountingStage(first))
+    (entry,) = (tmp_path / "cache").iterdir()
+    (entry / "entry.json").write_bytes((entry / "entry.json").read_bytes()[:20])
+    again = CountingStage(second)
+    cache.run("ranges", {}, second, again)
+    assert again.count == 1
+
+
+def test_cache_that_cannot_be_written_costs_a_warning_only(
+    cache: StageCache, make_workspace: Callable[[], Workspace], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace = make_workspace()
+    (tmp_path / "cache").rmdir()
+    (tmp_path / "cache").write_text("no folder")
+    assert cache.run("ranges", {}, workspace, CountingStage(workspace))["layers"] == 3
+    assert "a stage result is not kept" in caplog.text
+
+
+def test_result_that_takes_half_of_the_room_is_not_kept(tmp_path: Path) -> None:
+    cache, workspace = StageCache(tmp_path / "cache", "1", KEPT_STAGES, max_bytes=1000), Workspace(tmp_path / "job")
+    cache.run("ranges", {}, workspace, CountingStage(workspace, b"x" * 501))
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_after_a_day_and_what_is_being_written_stays(
+    cache: StageCache, make_workspace: Callable[[], Workspace], tmp_path: Path
+) -> None:
+    for name, age in (("unfinished-old", 25 * 3600), ("unfinished-new", 60)):
+        (tmp_path / "cache" / name).mkdir()
+        os.utime(tmp_path / "cache" / name, (time.time() - age,) * 2)
+    workspace = make_workspace()
+    cache.run("ranges", {}, workspace, CountingStage(workspace))
+    assert {path.name for path in (tmp_path / "cache").glob("unfinished-*")} == {"unfinished-new"}
+
+
+def test_several_processes_share_a_cache_that_is_always_full(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from engine_builder.workspace.workspace import Workspace
+from service.worker.stage_cache import StageCache
+root, name = Path(sys.argv[1]), sys.argv[2]
+cache = StageCache(root / "cache", "1", {"ranges"}, max_bytes=6000)
+for turn in range(150):
+    index = turn % 5
+    workspace = Workspace(root / name / str(turn))
+    def compute():
+        ref = workspace.write_bytes("ranges.bin", bytes([index]) * 1000)
+        return {"ranges": {"file": ref.file, "sha256": ref.sha256}, "index": index}
+    result = cache.run("ranges", {"index": index}, workspace, compute)
+    assert result["index"] == index
+    assert workspace.path("ranges.bin").read_bytes() == bytes([index]) * 1000
+"""
+    names = ("a", "b", "c")
+    running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name], stderr=subprocess.PIPE) for name in names]
+    for process in running:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors.decode()
+    assert not list((tmp_path / "cache").glob("unfinished-*"))
+
+
+def test_only_this_user_may_read_the_cache(cache: StageCache, tmp_path: Path) -> None:
+    assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
 
 
 def test_stage_that_fails_leaves_no_entry(cache: StageCache, make_workspace: Callable[[], Workspace], tmp_path: Path) -> None:
