@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from calibration.graph.free_names import Names
-from calibration.graph_passes.folding.channels import affine_of
+from calibration.graph_passes.folding.channels import constant_of
 from calibration.graph_passes.folding.folded_steps import FoldedSteps, Place
 from calibration.graph_passes.folding.fused_patterns import fused_nodes
 from calibration.graph_passes.folding.plan import Plan
@@ -80,9 +80,9 @@ def _is_done_by_the_runtime(node: ir.Node) -> bool:
     """
     source = node.inputs[0]
     maker = None if source is None else source.producer()
-    found = affine_of(node)
-    if maker is None or found is None or maker.op_type not in ("Conv", "ConvTranspose"):
+    if maker is None or maker.op_type not in ("Conv", "ConvTranspose"):
         return False
     if node.op_type == "BatchNormalization":
         return True
-    return node.op_type in ("Add", "Mul") and maker.op_type == "Conv" and found[1].axis is not None
+    constant = constant_of(node, 1)
+    return node.op_type in ("Add", "Mul") and maker.op_type == "Conv" and constant is not None and constant.size > 1
