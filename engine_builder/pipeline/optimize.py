@@ -34,7 +34,7 @@ from engine_builder.stage_io.engines import BaselineRequest, EngineJob, TrialReq
 from engine_builder.stage_io.measuring import ConfidenceRequest, CorrectRequest, InspectRequest, InspectResult, JobFiles, RangesRequest
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest, SearchSummary
 
-PIPELINE_VERSION = "14"  # bumped when stage names, their order or the form of their requests or results change
+PIPELINE_VERSION = "15"  # bumped when stage names, their order or the form of their requests or results change
 SHARE_OF_TRIAL = 0.12  # of the progress that is left: how many trials there will be is not known
 
 
@@ -153,6 +153,7 @@ def _search(
         largest_ratio=None if config.objective is None else config.objective.largest_ratio,
         view=lambda trials: seen_by(selection_of(trials, config, metric), config, metric, trials),
         fastest=predictions.fastest,
+        around=predictions.around,
     )
 
 
