@@ -31,3 +31,6 @@ class KernelTime:
 
     names: tuple[str, ...]  # of the nodes of the engine's model that it runs, or of the tensors that it writes
     milliseconds: float  # median
+    operator: str = ""  # the runtime's word for what it computes; empty where it does not say
+    reads: str = ""  # element type of its first input, likewise
+    elements: int = 0  # that it writes; 0 where the runtime does not say

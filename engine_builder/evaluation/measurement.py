@@ -92,6 +92,25 @@ def write_achieved(
     return context.workspace.write_json(name, json_from_value(achieved_precisions(engine.kernels, asked)))
 
 
+def write_kernels(
+    engine: Path, feeds: Mapping[str, NDArray[np.generic]], backend: Backend, context: StageContext, name: str, *, threads: int
+) -> FileRef | None:
+    """Profile an engine and write its kernels to the file ``name``, where the runtime names the conversions among them.
+
+    Args:
+        engine: Its file.
+        feeds: Inputs of one run.
+        backend: Of the target.
+        context: Where files go.
+        name: Of the file.
+        threads: Of the engine.
+    """
+    if not backend.capabilities.names_conversions:
+        return None
+    kernels = backend.kernel_times(engine, feeds, threads=threads, scratch=context.scratch)
+    return context.workspace.write_value(name, kernels)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredEngine:
     """An open engine and what it does on the validation set."""

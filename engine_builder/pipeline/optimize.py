@@ -154,6 +154,7 @@ def _search(
         largest_ratio=None if config.objective is None else config.objective.largest_ratio,
         view=lambda trials: seen_by(selection_of(trials, config, metric), config, metric, trials),
         fastest=predictions.fastest,
+        around=predictions.around,
     )
 
 

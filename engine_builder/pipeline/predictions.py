@@ -15,6 +15,7 @@ from engine_builder.pipeline.observer import Observer
 from engine_builder.pipeline.progress import Progress
 from engine_builder.pipeline.stage import RunStage, run
 from engine_builder.records.trial import Trial
+from engine_builder.search.moves.steps_from import StepsFrom
 from engine_builder.search.rankings import prefixes
 from engine_builder.search.search import CandidateSequence
 from engine_builder.search.strategies.registry import default_strategy
@@ -72,17 +73,34 @@ class Predictions:
         evidence = Evidence(lambda: _ranked(ranked), lambda trials: predicted(trials) if _is_timed(trials) else None)
         yield from default_strategy().propose(evidence, trials)
 
-    def _predicted(self, trials: Sequence[Trial], key: str, *, ranked: RankResult | None, refined: bool) -> tuple[CandidateSequence, ...]:
+    def around(self, trials: Sequence[Trial], start: StepsFrom) -> CandidateSequence | None:
+        """Return what lies one step from measured engines; None where the model of latency does not know borders.
+
+        Args:
+            trials: All so far.
+            start: Which engines, and how far.
+        """
+        if not self.made or self.made[-1].time_model.fitted is None:
+            return None
+        self._observer.entered("refine", self._progress.at)
+        key = f"predict/moves/{next(self._asked)}"
+        found = self._predicted(trials, key, ranked=self._analysis.measured().ranked, refined=True, around=start)
+        return found[0] if found else None
+
+    def _predicted(
+        self, trials: Sequence[Trial], key: str, *, ranked: RankResult | None, refined: bool, around: StepsFrom | None = None
+    ) -> tuple[CandidateSequence, ...]:
         """Return what the stage ``predict`` gives; nothing where it fails, since it builds and runs engines too."""
         kernels = self.made[0].kernels_ms if self.made else None
-        request = PredictRequest(self._job, ranked, tuple(trials), kernels, refined)
+        probe = next((one.probe for one in self.made if one.probe is not None), None)
+        request = PredictRequest(self._job, ranked, tuple(trials), kernels, refined, probe, around)
         at = self._progress.at
         try:
             result = run(self._driver, table.PREDICT, request, key=key, span=(at, at))
         except EngineError:
             return ()
         self.made = (*self.made, result)
-        return tuple(CandidateSequence(one.name, one.rungs, one.ratios) for one in result.ladders)
+        return tuple(CandidateSequence(one.name, one.rungs, one.ratios, one.errors) for one in result.ladders)
 
 
 def _is_timed(trials: Sequence[Trial]) -> bool:

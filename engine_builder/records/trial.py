@@ -57,9 +57,9 @@ class Trial:
     index: int
     fingerprint: str
     precisions: dict[str, Precision]  # the quantized layers as the engine has them; every other layer has the baseline precision
-    order: (
-        str  # what proposed it: "baseline", "folded", a one-format engine ("all_low"), an order's name, "products", "frontier" or "refine"
-    )
+    # What proposed it: "baseline", "folded", a one-format engine ("all_low"), "products", "fastest", an order's name, "frontier", "refine" or
+    # "moves".
+    order: str
     low_layers: int
     on_all: Accuracy | None  # on every validation sample
     on_search: Accuracy | None  # on the half that the search may look at
@@ -74,6 +74,7 @@ class Trial:
     engine: FileRef | None = None  # kept where another build would give another engine
     are_outputs_equal: bool = False  # to the float model's, bit for bit, on every validation sample
     reached: FileRef | None = None  # a list of ``backends.achieved_precision.AchievedPrecision``, where the builder says what layers got
+    kernels: FileRef | None = None  # of the engine, a list of ``backends.kernels.KernelTime``, where the runtime names conversions
 
     @property
     def is_candidate(self) -> bool:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from engine_builder.search.search_space import QuantizedLayers
-from engine_builder.search.time_model import FLOATS, TimeModel, conversions, form_of
+from engine_builder.search.time_model import FLOATS, LEAST_RATIO, Term, TimeModel, form_of
 
+ROUNDING = 1e-9  # relative, of a sum of losses
 SMALLEST_GAIN = 1e-9  # of the objective, for a move to count
 
 
@@ -30,11 +31,26 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A move by places: each layer's precision afterwards, -1 for the baseline, and the tensor edges that it may change."""
+    """A move by places: each layer's precision afterwards, -1 for the baseline, and the terms that it may change."""
 
     changes: tuple[tuple[int, int], ...]
     form: int
-    edges: tuple[int, ...]
+    terms: tuple[int, ...]
+
+
+class _PlacedTerm:
+    """A term by places, as a share of the baseline's latency; what it has given is kept."""
+
+    def __init__(self, term: Term, places: Sequence[int], baseline_ms: float) -> None:
+        self._term, self._baseline_ms = term, baseline_ms
+        self.places = tuple(places)  # -1 for a layer that stays at the baseline
+        self._known: dict[tuple[int, ...], float] = {}
+
+    def share(self, form: Sequence[int]) -> float:
+        forms = tuple(form[place] if place >= 0 else FLOATS for place in self.places)
+        if forms not in self._known:
+            self._known[forms] = self._term.milliseconds(forms) / self._baseline_ms
+        return self._known[forms]
 
 
 class Descent:
@@ -65,16 +81,13 @@ class Descent:
         self._loss_alone, self._interaction = loss, interaction
         self._pair: list[list[float]] = interaction.tolist()
         self._cost = [times.cost_ms(layer_precision) / times.baseline_ms for layer_precision in layer_precisions]
-        self._writer = [self._layers.get(edge.producer, -1) if edge.producer is not None else -1 for edge in times.edges]
-        self._readers = [
-            tuple(self._layers[layer] for layer in dict.fromkeys(edge.readers) if layer in self._layers) for edge in times.edges
-        ]
-        self._reads_floats = [edge.float_readers or any(layer not in self._layers for layer in edge.readers) for edge in times.edges]
-        self._is_fused = [edge.is_fused for edge in times.edges]
-        self._weight = [times.conversion_ms * edge.elements / times.baseline_ms for edge in times.edges]
+        placed = [_PlacedTerm(term, [self._layers.get(layer, -1) for layer in term.layers], times.baseline_ms) for term in times.terms]
+        at_baseline = [FLOATS] * len(self._layers)
+        self._terms = [term for term in placed if max(term.places, default=-1) >= 0]
+        self._constant = sum(term.share(at_baseline) for term in placed if max(term.places, default=-1) < 0)
         touched: list[list[int]] = [[] for _ in self._layers]
-        for index, (writer, readers) in enumerate(zip(self._writer, self._readers, strict=True)):
-            for place in {*readers, *((writer,) if writer >= 0 else ())}:
+        for index, term in enumerate(self._terms):
+            for place in {*term.places} - {-1}:
                 touched[place].append(index)
         self._touched = touched
         self._steps = [self._step(move.layers, move.choice) for move in moves]
@@ -86,8 +99,8 @@ class Descent:
             (place, -1 if choice is None else self._place[LayerPrecision(layer, choice)])
             for place, layer in zip(places, layers, strict=True)
         )
-        edges = tuple(sorted({edge for place in places for edge in self._touched[place]}))
-        return _Step(changes, form_of(choice), edges)
+        terms = tuple(sorted({term for place in places for term in self._touched[place]}))
+        return _Step(changes, form_of(choice), terms)
 
     def start(self, quantized: QuantizedLayers) -> None:
         """Go to an assignment; layers without such a layer precision stay at the baseline."""
@@ -96,7 +109,7 @@ class Descent:
             if (place := self._place.get(LayerPrecision(layer, precision))) is not None:
                 self._taken[self._layers[layer]] = place
         self._form = [form_of(self._layer_precisions[place].precision) if place >= 0 else FLOATS for place in self._taken]
-        self._conversions = [self._conversions_of(index) for index in range(len(self._weight))]
+        self._shares = [term.share(self._form) for term in self._terms]
         self._refresh()
 
     def _refresh(self) -> None:
@@ -106,7 +119,7 @@ class Descent:
         marginal = self._loss_alone + self._interaction @ mask
         self._marginal: list[float] = marginal.tolist()
         self._loss = float(mask @ (self._loss_alone + marginal)) / 2.0
-        self._ratio = 1.0 + sum(self._cost[place] for place in self._taken if place >= 0) + sum(self._conversions)
+        self._ratio = 1.0 + self._constant + sum(self._cost[place] for place in self._taken if place >= 0) + sum(self._shares)
 
     @property
     def state(self) -> tuple[int, ...]:
@@ -121,7 +134,7 @@ class Descent:
     @property
     def ratio(self) -> float:
         """Predicted latency over the baseline's."""
-        return self._ratio
+        return max(self._ratio, LEAST_RATIO)
 
     @property
     def loss(self) -> float:
@@ -134,34 +147,42 @@ class Descent:
         Args:
             rate: lambda, baseline latencies that one unit of loss is worth.
         """
+        self._take_steps(rate, np.inf)
+
+    def descend_within(self, most_loss: float) -> None:
+        """Go to a local minimum of the latency among what loses no more than ``most_loss``."""
+        self._take_steps(0.0, most_loss * (1.0 + ROUNDING))
+
+    def _take_steps(self, rate: float, most_loss: float) -> None:
         idle = 0
         while idle < len(self._steps):
             for step in self._steps:
                 if idle >= len(self._steps):
                     break
                 idle += 1
-                if self._taken[step.changes[0][0]] != step.changes[0][1] and self._improves(step, rate):
+                is_change = any(self._taken[place] != new for place, new in step.changes)
+                if is_change and self._improves(step, rate, most_loss):
                     idle = 0
 
-    def _improves(self, step: _Step, rate: float) -> bool:
+    def _improves(self, step: _Step, rate: float, most_loss: float) -> bool:
         """Take the step if it lowers the objective."""
         loss = self._loss + self._added_loss(step)
-        ratio = self._ratio - sum([self._conversions[edge] for edge in step.edges])
+        if max(loss, 0.0) > most_loss:
+            return False
+        ratio = self._ratio - sum([self._shares[term] for term in step.terms])
         for place, new in step.changes:
             old = self._taken[place]
             ratio += (self._cost[new] if new >= 0 else 0.0) - (self._cost[old] if old >= 0 else 0.0)
         enough = self._ratio + rate * max(self._loss, 0.0) - SMALLEST_GAIN
-        if ratio + rate * max(loss, 0.0) >= enough:  # not even if nothing had to be converted
-            return False
         forms = [self._form[place] for place, _ in step.changes]
         for place, _ in step.changes:
             self._form[place] = step.form
-        stored = [self._conversions_of(edge) for edge in step.edges]
-        if ratio + sum(stored) + rate * max(loss, 0.0) < enough:
+        shares = [self._terms[term].share(self._form) for term in step.terms]
+        if ratio + sum(shares) + rate * max(loss, 0.0) < enough:
             for place, new in step.changes:
                 self._taken[place] = new
-            for edge, value in zip(step.edges, stored, strict=True):
-                self._conversions[edge] = value
+            for term, share in zip(step.terms, shares, strict=True):
+                self._shares[term] = share
             self._refresh()
             return True
         for (place, _), form in zip(step.changes, forms, strict=True):
@@ -178,13 +199,3 @@ class Descent:
             for other, other_sign in signed[:at]:
                 added += sign * other_sign * row[other]
         return added
-
-    def _conversions_of(self, edge: int) -> float:
-        """Return what the conversions of a tensor edge add to the ratio."""
-        if not self._weight[edge]:
-            return 0.0
-        read = {self._form[place] for place in self._readers[edge]}
-        if self._reads_floats[edge]:
-            read.add(FLOATS)
-        writer = self._writer[edge]
-        return self._weight[edge] * conversions(self._form[writer] if writer >= 0 else FLOATS, read, is_fused=self._is_fused[edge])

@@ -2,7 +2,7 @@ r"""The frontier: assignments that the models of loss and time predict to be bes
 
 For each lambda the local minimum of T(S) + lambda * L(S), with T from time_model.py and the second-order loss L from loss_model.py. A move
 gives one layer another choice, or the two ends of a tensor together the same one (they often pay only together); likewise all layers that
-read a tensor whose writer stores it in the one form they take. A group counts as one layer.
+read a tensor whose writer stores it in the one form they take, blocks and runs of blocks (``moves.blocks``). A group counts as one layer.
 
 lambda is swept from both ends, each time starting from the last minimum: upwards from each one-format engine, downwards from the baseline.
 Each one-format engine's own precisions are swept by themselves too, so that more choices never make the frontier worse. All points are kept
@@ -11,6 +11,7 @@ that no other beats.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,10 +21,14 @@ from numpy.typing import NDArray
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from engine_builder.search.descent import Descent, Move
-from engine_builder.search.search_space import Groups, choices_of, eligible_from, one_format_engines, units
+from engine_builder.search.moves.blocks import layer_sets
+from engine_builder.search.search_space import Groups, QuantizedLayers, choices_of, eligible_from, one_format_engines, units
 from engine_builder.search.time_model import TimeModel
 
 RATES = 40  # values of lambda
+SMALLEST_GAP = 0.02  # of the largest loss, between points that are looked between
+CLEARLY = 0.03  # of the baseline's latency, about the error of a prediction
+MOST_BETWEEN = 8  # parts of a gap
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ def frontier(
     interaction: NDArray[np.float64],
     times: TimeModel,
     groups: Groups = (),
+    *,
+    is_filled: bool = False,
 ) -> tuple[Point, ...]:
     """Return predicted assignments of growing loss and falling latency, the baseline left out.
 
@@ -50,6 +57,7 @@ def frontier(
         interaction: (n, n) extra loss of each pair, symmetric, zero on the diagonal.
         times: Predicts latency.
         groups: Names of layers that only pay together: a group takes a precision as one, or stays at the baseline.
+        is_filled: Whether to look between the points too: where layers pay in runs alone, exchange rates leave wide gaps.
     """
     found: dict[frozenset[LayerPrecision], Point] = {}
     for subset, starts in _sweeps(layer_precisions, groups):
@@ -65,7 +73,60 @@ def frontier(
                 quantized = descent.quantized
                 if quantized not in found:
                     found[quantized] = Point(quantized, descent.ratio, descent.loss)
+        if is_filled:
+            for point in _between(undominated(found.values()), descent):
+                found.setdefault(point.quantized, point)
     return undominated(found.values())
+
+
+def _between(points: Sequence[Point], descent: Descent) -> list[Point]:
+    """Return the fastest near each point that lose no more than some loss between its own and the next one's."""
+    found: list[Point] = []
+    least = max((point.loss for point in points), default=0.0) * SMALLEST_GAP
+    for low, high in itertools.pairwise((Point(frozenset(), 1.0, 0.0), *points)):
+        parts = min(int((high.loss - low.loss) / least), MOST_BETWEEN) if least > 0.0 else 0
+        for part in range(1, parts):
+            for start in (low, found[-1] if found else low):
+                descent.start({layer_precision.layer: layer_precision.precision for layer_precision in start.quantized})
+                most = low.loss + (high.loss - low.loss) * part / parts
+                if descent.loss <= most:
+                    descent.descend_within(most)
+                    found.append(Point(descent.quantized, descent.ratio, descent.loss))
+    return found
+
+
+def smoothed(
+    rungs: Sequence[QuantizedLayers],
+    layer_precisions: Sequence[LayerPrecision],
+    loss: NDArray[np.float64],
+    interaction: NDArray[np.float64],
+    times: TimeModel,
+    groups: Groups = (),
+) -> tuple[Point, ...]:
+    """Return for each candidate the fastest near it that loses no more, by the models; by growing loss, none that another beats.
+
+    What scatters quantized layers among floats thus gives way to what has them in runs: that near it, or, where that is clearly faster,
+    what is found from the baseline on.
+
+    Args:
+        rungs: The candidates.
+        layer_precisions: (n,) what the layers may choose; others stay at the baseline.
+        loss: (n,) each one's loss alone.
+        interaction: (n, n) extra loss of each pair, symmetric, zero on the diagonal.
+        times: Predicts latency.
+        groups: Names of layers that only pay together.
+    """
+    descent = Descent(layer_precisions, loss, interaction, times, _moves(eligible_from(layer_precisions), times, groups))
+    found = []
+    for rung in rungs:
+        descent.start(rung)
+        most = descent.loss
+        descent.descend_within(most)
+        near = Point(descent.quantized, descent.ratio, descent.loss)
+        descent.start({})
+        descent.descend_within(most)
+        found.append(near if descent.ratio > near.ratio - CLEARLY else Point(descent.quantized, descent.ratio, descent.loss))
+    return undominated(found)
 
 
 def undominated(points: Iterable[Point]) -> tuple[Point, ...]:
@@ -95,24 +156,9 @@ def _sweeps(
 
 
 def _moves(eligible: Mapping[str, Sequence[Precision]], times: TimeModel, groups: Groups) -> list[Move]:
-    """Return each unit's own moves, then those of units that one tensor joins."""
-    present = [group for group in groups if all(layer in eligible for layer in group)]
-    unit_of = {layer: unit for unit in units(eligible, present) for layer in unit}
-    order = {unit: place for place, unit in enumerate(dict.fromkeys(unit_of.values()))}
-    joined: set[tuple[tuple[str, ...], ...]] = set()
-    for edge in times.edges:
-        readers = {unit_of[layer] for layer in edge.readers if layer in unit_of}
-        if edge.producer in unit_of:
-            joined.update(_in_order({unit_of[edge.producer], reader}, order) for reader in readers)
-        if edge.is_fused:
-            joined.add(_in_order(readers, order))
-    together = sorted((part for part in joined if len(part) > 1), key=lambda part: [order[unit] for unit in part])
-    sets = [*unit_of.values(), *(tuple(layer for unit in part for layer in unit) for part in together)]
-    return [Move(layers, choice) for layers in dict.fromkeys(sets) for choice in (None, *choices_of(layers, eligible))]
-
-
-def _in_order(found: Iterable[tuple[str, ...]], order: Mapping[tuple[str, ...], int]) -> tuple[tuple[str, ...], ...]:
-    return tuple(sorted(found, key=order.__getitem__))
+    """Return each unit's own moves, then those of units that one tensor joins, of blocks and of runs of blocks."""
+    sets = layer_sets(tuple(eligible), times.edges, groups)
+    return [Move(layers, choice) for layers in sets for choice in (None, *choices_of(layers, eligible))]
 
 
 def _rates(loss: NDArray[np.float64], times: TimeModel, layer_precisions: Sequence[LayerPrecision]) -> NDArray[np.float64]:

@@ -13,7 +13,11 @@
 4. Where an engine must be fast enough (``largest_ratio``), the question of every step is another one: not whether an engine is inside the
    budget, but whether it is still too slow, so that more has to be quantized. The candidates are the same. What is bisected of a sequence
    is the part of it that is predicted to be about as fast as wanted; nothing is searched for where the baseline is fast enough itself.
-5. Trials are known by their fingerprint, so that candidate sequences share them. Three failures in a row end the search with what was
+5. A sequence of which two trials were slower than predicted, beyond the predictions' own errors, is dropped: its models are wrong there.
+6. Where ``around`` is given, the search goes on from the best measured engines after the first sequences, and again in the end: a layer, a
+   run of neighbours or a block is given back or taken, those first that win most time for the loss that they add, until steps no longer
+   pay.
+7. Trials are known by their fingerprint, so that candidate sequences share them. Three failures in a row end the search with what was
    found.
 """
 
@@ -25,10 +29,12 @@ from dataclasses import dataclass
 from engine_builder.bisection import Bisection
 from engine_builder.records.trial import FOLDED, Accuracy, Trial
 from engine_builder.search.drop_shrinkage import shrunk_slack
+from engine_builder.search.moves.steps_from import StepsFrom, steps_from
 from engine_builder.search.search_space import BASELINE, WITHOUT_RESIDUAL_ADDS, QuantizedLayers
 
 # names of the candidate sequence that is predicted first, and of that from models refitted to all trials
 FRONTIER, REFINED = "frontier", "refine"
+MOVES = "moves"  # the name of what lies one step from measured engines
 FASTEST = "fastest"  # name of the assignment that is predicted to be fastest, whatever its loss
 NOTHING_LEFT = "nothing left to try"  # why a search without limits is over
 GUESSES = 2  # at that: a second one where the first came out slower than predicted
@@ -41,6 +47,9 @@ OPENING = 0.02
 WORTH_TRYING = 0.03  # over the baseline: a smaller predicted gain is within the error of predictions
 ABOUT = 0.15  # relative error of a predicted latency beyond which a candidate is not tried where an engine must be fast enough
 AROUND = (-1, 1, 2)  # candidates tried around the boundary, relative to it
+CONTRADICTED, BEYOND = 2, 2.0  # trials slower than predicted by so many standard errors, after which a sequence is dropped
+STEPS_AFTER = 2  # sequences, then once more after all: steps cost fewer trials, and find what later sequences must beat
+MOST_MISSED = 4  # steps from measured engines that did not pay, in a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +67,27 @@ class CandidateSequence:
     name: str
     rungs: tuple[QuantizedLayers, ...]
     ratios: tuple[float, ...]
+    errors: tuple[float, ...] = ()  # standard error of each ratio; empty where it is not known
 
     def __post_init__(self) -> None:
         """Check that there is a prediction for every candidate."""
         if len(self.rungs) != len(self.ratios):
             raise ValueError(f"candidate sequence {self.name!r} has {len(self.rungs)} candidates and {len(self.ratios)} predictions")
+        if self.errors and len(self.rungs) != len(self.errors):
+            raise ValueError(f"candidate sequence {self.name!r} has {len(self.rungs)} candidates and {len(self.errors)} errors")
+
+
+def is_contradicted(sequence: CandidateSequence, candidate: int, trial: Trial) -> bool:
+    """Return whether a trial was slower than predicted, beyond the prediction's error.
+
+    Args:
+        sequence: Where it comes from; without errors nothing contradicts it.
+        candidate: Its place there, from 1.
+        trial: What came of it.
+    """
+    if not sequence.errors or trial.latency is None:
+        return False
+    return trial.latency.ratio - sequence.ratios[candidate - 1] > BEYOND * sequence.errors[candidate - 1]
 
 
 def mean_seconds(trials: Iterable[Trial]) -> float:
@@ -88,6 +113,7 @@ class Search:
         tries_folded: bool = False,
         largest_ratio: Callable[[float], float] | None = None,
         fastest: Callable[[Sequence[Trial]], CandidateSequence | None] = lambda trials: None,
+        around: Callable[[Sequence[Trial], StepsFrom], CandidateSequence | None] | None = None,
     ) -> None:
         """Start.
 
@@ -104,6 +130,8 @@ class Search:
                 where the fastest engine inside the budget is looked for.
             fastest: Told all trials, returns the assignment that is predicted to be fastest, whatever its loss, as the only candidate; None
                 where nothing can be predicted. Asked only while the fastest engine keeps the budget.
+            around: Told all trials, returns what lies one step from some of them, the best first, with models fitted to all; None where
+                that is not known.
             view: Told the baseline's and the one-format engines' trials, returns which accuracy of a trial the search may look at.
         """
         self.trials: list[Trial] = []
@@ -116,6 +144,7 @@ class Search:
         self._view_of = view
         self._largest_ratio = largest_ratio
         self._tries_folded = tries_folded
+        self._around = around
         self._fastest = fastest
         self._needed: float | None = None  # the largest ratio that is fast enough, once the baseline's latency is known
         self._view: Callable[[Trial], Accuracy | None] = lambda trial: None  # until the first trials are known
@@ -174,8 +203,11 @@ class Search:
             yield from self._try(without_residual_adds, WITHOUT_RESIDUAL_ADDS, known)
         if (yield from self._quicken(known)):
             return
-        for sequence in self._sequences(self.trials):
+        for place, sequence in enumerate(self._sequences(self.trials), start=1):
             yield from self._climb(sequence, known)
+            if place == STEPS_AFTER:
+                yield from self._step_on(known)
+        yield from self._step_on(known)
 
     def _quicken(self, known: dict[str, Trial]) -> Generator[Proposal, Trial, bool]:
         """Search for time alone while the fastest engine keeps the budget; return whether the budget decided nothing."""
@@ -217,13 +249,35 @@ class Search:
 
     def _climb(self, sequence: CandidateSequence, known: dict[str, Trial]) -> Generator[Proposal, Trial, None]:
         """Bisect a sequence for as long as a candidate that is still open may win, then try those around the boundary that may."""
-        state = self._open(sequence)
+        state, contradicted = self._open(sequence), 0
         while (candidate := state.next()) is not None and self._may_win(sequence, range(state.low + 1, state.high + 1), OPENING):
             trial = yield from self._try(sequence.rungs[candidate - 1], sequence.name, known)
             state = state.tell(candidate, met=self._fits(trial))
+            contradicted += is_contradicted(sequence, candidate, trial)
+            if contradicted >= CONTRADICTED:
+                return
         for candidate in (state.low + offset for offset in AROUND):
             if 1 <= candidate <= len(sequence.rungs) and self._may_win(sequence, (candidate,), TOLERANCE):
-                yield from self._try(sequence.rungs[candidate - 1], sequence.name, known)
+                trial = yield from self._try(sequence.rungs[candidate - 1], sequence.name, known)
+                contradicted += is_contradicted(sequence, candidate, trial)
+                if contradicted >= CONTRADICTED:
+                    return
+
+    def _step_on(self, known: dict[str, Trial]) -> Generator[Proposal, Trial, None]:
+        """Go on from the best measured engines for as long as steps pay; the models are fitted anew before each."""
+        missed = 0
+        while self._around is not None and self._needed is None and missed < MOST_MISSED:
+            best, found = self._best(), self._around(self.trials, steps_from(self.trials, self._view))
+            rung = next((rung for rung in found.rungs if self.fingerprint(rung) not in known), None) if found is not None else None
+            if found is None or rung is None:
+                return
+            trial = yield from self._try(rung, found.name, known)
+            is_faster = self._is_met(trial) and trial.latency is not None and trial.latency.ratio < best
+            missed = 0 if is_faster else missed + 1
+
+    def _best(self) -> float:
+        """Return the ratio of the fastest engine that meets the budget, 1 where none is faster than the baseline."""
+        return min((trial.latency.ratio for trial in self.trials if trial.latency is not None and self._is_met(trial)), default=1.0)
 
     def _open(self, sequence: CandidateSequence) -> Bisection:
         """Return what is to be bisected: all of a sequence, or what is predicted to be about as fast as wanted."""
@@ -241,8 +295,7 @@ class Search:
         """
         if self._needed is not None:
             return any(sequence.ratios[candidate - 1] <= self._needed * (1.0 + ABOUT) for candidate in candidates)
-        best = min((trial.latency.ratio for trial in self.trials if trial.latency is not None and self._is_met(trial)), default=1.0)
-        return any(sequence.ratios[candidate - 1] <= best * (1.0 + tolerance) for candidate in candidates)
+        return any(sequence.ratios[candidate - 1] <= self._best() * (1.0 + tolerance) for candidate in candidates)
 
     def _try(self, quantized: QuantizedLayers, order: str, known: dict[str, Trial]) -> Generator[Proposal, Trial, Trial]:
         name = self.fingerprint(quantized)

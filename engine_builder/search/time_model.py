@@ -10,13 +10,17 @@ r"""Latency of any assignment, predicted from few measurements, with conversions
 * overhead_p: what the above leaves unexplained of the engine with most layers in p, for one layer.
 
 Gains of single layers alone do not predict anything here: what a layer saves depends on whether its neighbours are quantized too.
+
+Where the runtime names its kernels, what lies between layers is read off profiles instead (``times``): the model then has terms of its own
+in place of kappa, and knows its error.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -27,6 +31,7 @@ from engine_builder.search.search_space import QuantizedLayers
 FIRST_GUESS_MS = 1.5e-6  # of converting one element, before any mixed engine was timed
 TIMING_ERROR = 0.01  # of a timed ratio, about
 FLOATS = 0  # the form of a tensor that is not quantized
+LEAST_RATIO = 0.01  # that is ever predicted: sums of fitted terms know no bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,44 @@ class Timed:
 
     quantized: QuantizedLayers
     ratio: float  # of the baseline's latency
+    error: float = 0.0  # standard error of the ratio
+
+
+class Term(Protocol):
+    """A part of an engine's latency that depends on a few layers at once. The baseline engine has 0 of it."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that it depends on, each once."""
+
+    def milliseconds(self, forms: Sequence[int]) -> float:
+        """Return what it adds to the baseline's latency.
+
+        Args:
+            forms: Of each of ``layers``, as ``form_of`` has it.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeTerm:
+    """The conversions of a tensor, by its elements alone."""
+
+    edge: TensorEdge
+    conversion_ms: float  # of one element
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Its producer and its readers."""
+        return tuple(dict.fromkeys((*(() if self.edge.producer is None else (self.edge.producer,)), *self.edge.readers)))
+
+    def milliseconds(self, forms: Sequence[int]) -> float:
+        """Return what its conversions take."""
+        form = dict(zip(self.layers, forms, strict=True))
+        read = {form[layer] for layer in self.edge.readers}
+        if self.edge.float_readers:
+            read.add(FLOATS)
+        written = FLOATS if self.edge.producer is None else form[self.edge.producer]
+        return self.conversion_ms * self.edge.elements * conversions(written, read, is_fused=self.edge.is_fused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +100,42 @@ class TimeModel:
     edges: tuple[TensorEdge, ...]
     conversion_ms: float  # kappa
     overhead_ms: Mapping[Precision, float]  # of one layer in the precision
+    local: tuple[Term, ...] | None = None  # in place of kappa's conversions, where kernels tell
+    certainty: Callable[[QuantizedLayers], float] | None = None  # standard error of a predicted ratio; None: not known
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """What depends on several layers at once."""
+        if self.local is not None:
+            return self.local
+        return tuple(EdgeTerm(edge, self.conversion_ms) for edge in self.edges)
 
     def ratio(self, quantized: QuantizedLayers) -> float:
-        """Return the predicted latency over the baseline's.
+        """Return the predicted latency over the baseline's, at least ``LEAST_RATIO``.
 
         Args:
             quantized: The precision of each quantized layer.
         """
         spent = sum(self.cost_ms(LayerPrecision(layer, precision)) for layer, precision in quantized.items())
-        return (self.baseline_ms + spent + self.conversion_ms * converted(self.edges, quantized)) / self.baseline_ms
+        spent += sum(term_ms(term, quantized) for term in self.terms)
+        return max(float((self.baseline_ms + spent) / self.baseline_ms), LEAST_RATIO)
+
+    def error(self, quantized: QuantizedLayers) -> float:
+        """Return the standard error of a predicted ratio; 0 where that is not known.
+
+        Args:
+            quantized: The precision of each quantized layer.
+        """
+        return 0.0 if self.certainty is None else self.certainty(quantized)
 
     def cost_ms(self, layer_precision: LayerPrecision) -> float:
         """Return what a layer precision adds by itself, conversions apart; negative where it saves time."""
         return self.overhead_ms.get(layer_precision.precision, 0.0) - self.gain_ms.get(layer_precision, 0.0)
+
+
+def term_ms(term: Term, quantized: QuantizedLayers) -> float:
+    """Return what a term adds to an engine with these quantized layers."""
+    return term.milliseconds([form_of(quantized.get(layer)) for layer in term.layers])
 
 
 def unblamed(model: TimeModel, trials: Sequence[Timed]) -> TimeModel:

@@ -13,6 +13,7 @@ from engine_builder.config.objective import Objective
 from engine_builder.records.calibrated import Calibrated
 from engine_builder.records.trial import Trial
 from engine_builder.search.loss_model import LossCheck
+from engine_builder.search.moves.steps_from import StepsFrom
 from engine_builder.search.search_space import BASELINE
 from engine_builder.stage_io.measuring import RankResult
 from engine_builder.timing import RelativeLatency
@@ -61,6 +62,15 @@ class TrialRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfiledEngine:
+    """An engine that was built for its kernels alone."""
+
+    precisions: Mapping[str, Precision]
+    kernels: FileRef  # a list of ``backends.kernels.KernelTime``
+    baseline: FileRef  # the baseline's, profiled beside it
+
+
+@dataclass(frozen=True, slots=True)
 class PredictRequest:
     """The trials to fit the models to."""
 
@@ -69,6 +79,8 @@ class PredictRequest:
     trials: tuple[Trial, ...]
     kernels_ms: KernelTimes | None = None  # from the first call; None: this is the first
     refined: bool = False  # whether candidates of these models were tried before, so that the trials tell where the models are wrong
+    probe: ProfiledEngine | None = None  # from an earlier call
+    around: StepsFrom | None = None  # None: whole sequences are asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +91,7 @@ class PredictedSequence:
     rungs: tuple[Mapping[str, Precision], ...]
     ratios: tuple[float, ...]
     fingerprints: tuple[str, ...]
+    errors: tuple[float, ...] = ()  # standard error of each ratio; empty where it is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +101,8 @@ class FittedTimes:
     conversion_ns: float  # of one element
     overhead_ms: Mapping[str, float]  # by precision
     trials: int  # that it was fitted to
+    fitted: str | None = None  # which of the models of kernels was chosen; None: conversions count by their elements alone
+    left_out: float | None = None  # root mean square error of each trial's ratio, predicted from all others
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +124,7 @@ class TrialSaid:
     loss_error: float | None
     refitted: float | None
     refitted_error: float | None
+    ratio_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +136,7 @@ class PredictResult:
     time_model: FittedTimes
     loss_model: LossCheck | None  # None where no losses were known
     predicted: Mapping[str, TrialSaid]  # of each trial so far, by its fingerprint
+    probe: ProfiledEngine | None = None  # what was profiled besides, as far as it is known
 
 
 @dataclass(frozen=True, slots=True)

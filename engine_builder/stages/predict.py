@@ -5,6 +5,10 @@ can be predicted: the assignment that is fastest is returned. With them, the fro
 one-format engine is slower than the baseline, the frontier blames no layer for it yet. A refined call, with trials of candidates known,
 returns the frontier of the refitted models: give-backs that did not pay and swaps at the boundary come out of it by themselves. A
 precision whose one-format engine could not be timed has no known gain, and is left out.
+
+Where the runtime names its kernels (``profiling.trial_profiles``), the model of latency learns from every trial: each call then gives the
+orders too, with what is near each prefix, loses no more and has fewer borders in its place. Where the request says ``around``, what lies
+one step from some measured engines is returned instead.
 """
 
 from __future__ import annotations
@@ -12,30 +16,49 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from calibration.data.dataset import load_saved
 from calibration.graph.layers import Layer, concrete_shapes
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.onnx_model.model_io import read_model
+from engine_builder.backends.base import Backend
 from engine_builder.engines.factory import building_backend
 from engine_builder.evaluation.measurement import timing_feeds
+from engine_builder.profiling.layer_times import Groups as LayerGroups
 from engine_builder.profiling.predictions import read_loss_model, said_of
 from engine_builder.profiling.profiles import profiled
+from engine_builder.profiling.trial_profiles import costs_of, kernels_of, probed, profiles_of
 from engine_builder.qdq.rules.placement import MOVING_OPS
 from engine_builder.records.assignment import fingerprint_of
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import FOLDED, Trial
-from engine_builder.search.loss_model import LossModel, check
-from engine_builder.search.predicted_front import Point, frontier
+from engine_builder.search.loss_model import LossCheck, LossModel, check
+from engine_builder.search.moves.around import Start, steps_around
+from engine_builder.search.moves.blocks import layer_sets
+from engine_builder.search.moves.steps_from import StepsFrom
+from engine_builder.search.predicted_front import Point, frontier, smoothed
 from engine_builder.search.rankings import prefixes
-from engine_builder.search.search import FASTEST, FRONTIER, REFINED, CandidateSequence
-from engine_builder.search.search_space import BASELINE, Groups
+from engine_builder.search.search import FASTEST, FRONTIER, MOVES, REFINED, CandidateSequence
+from engine_builder.search.search_space import BASELINE, Groups, QuantizedLayers, eligible_from
 from engine_builder.search.time_model import TensorEdge, Timed, TimeModel, fit, unblamed
-from engine_builder.stage_io.engines import FittedTimes, LossSaid, PredictedSequence, PredictRequest, PredictResult, TrialSaid
+from engine_builder.search.times.learned_times import fit_learned
+from engine_builder.stage_io.engines import (
+    FittedTimes,
+    KernelTimes,
+    LossSaid,
+    PredictedSequence,
+    PredictRequest,
+    PredictResult,
+    ProfiledEngine,
+    TrialSaid,
+)
+from engine_builder.stage_io.measuring import RankResult
 from engine_builder.workspace.workspace import StageContext, Workspace
 
 
@@ -43,30 +66,24 @@ def predict(request: PredictRequest, context: StageContext) -> PredictResult:
     """Return sequences of candidates worth bisecting, with the models of time and loss that they come from."""
     # The folded float model has the assignment of the baseline and another time: it says nothing of layers.
     trials = tuple(trial for trial in request.trials if trial.order != FOLDED)
-    job, workspace = request.job, context.workspace
-    inspection = workspace.read_value(Inspection, job.inspection)
-    backend = building_backend(job.config, context)
+    request, workspace = replace(request, trials=trials), context.workspace
+    inspection = workspace.read_value(Inspection, request.job.inspection)
+    backend = building_backend(request.job.config, context)
     model = read_model(workspace.path(inspection.model.file))
     groups = backend.capabilities.dialect.groups(model, inspection.model.layers)
-    kernels = request.kernels_ms or profiled(job, inspection, trials, backend, context, groups)
-    gains = gains_from(kernels)
-    edges = _edges(model, inspection, workspace)
-    timed = [Timed(trial.precisions, trial.latency.ratio) for trial in trials if trial.latency is not None]
-    # Of the trials' baselines the least disturbed one: kernels are profiled apart, and a load that inflates only one side feigns overhead.
-    baseline_ms = min(trial.latency.baseline_median_ms for trial in trials if trial.latency is not None)
-    times = fit(baseline_ms, gains, edges, timed)
-    known = times if request.refined else unblamed(times, timed)
-    ranked, losses = request.ranked, None if request.ranked is None else read_loss_model(request.ranked, workspace)
-    if ranked is None or losses is None:
-        sequences = [fastest_sequence(sorted(gains), known, groups)]
-    else:
-        sequences = [frontier_sequence(REFINED if request.refined else FRONTIER, losses, known, groups)]
-    if ranked is not None and not request.refined:
-        sequences += [prefix_sequence(name, order, times, groups) for name, order in ranked.rankings.items()]
-    names, base = [layer.name for layer in inspection.model.layers], backend.capabilities.baseline
-    context.progress(1.0, f"{_untried(sequences[0], trials)} new assignments predicted to be best")
+    fitted = _fitted(request, inspection, model, groups, backend, context)
+    times, losses = fitted.times, None if request.ranked is None else read_loss_model(request.ranked, workspace)
     checked = None if losses is None else check(losses, trials)
+    if request.ranked is None or losses is None or checked is None:
+        sequences = [fastest_sequence(sorted(times.gain_ms), fitted.cautious, groups)]
+    elif request.around is not None:
+        sequences = [_moves(request.around, _space(losses, times, groups), trials, checked, times)]
+    else:
+        sequences = _whole(_space(losses, times, groups), request.ranked, fitted, refined=request.refined)
     said = None if losses is None or checked is None else functools.partial(said_of, losses, checked)
+    names = [layer.name for layer in inspection.model.layers]
+    context.progress(1.0, f"{_untried(sequences[0], trials)} new assignments predicted to be best")
+    base = backend.capabilities.baseline
     return PredictResult(
         tuple(
             PredictedSequence(
@@ -74,42 +91,84 @@ def predict(request: PredictRequest, context: StageContext) -> PredictResult:
                 sequence.rungs,
                 sequence.ratios,
                 tuple(fingerprint_of(names, candidate, base) for candidate in sequence.rungs),
+                sequence.errors,
             )
             for sequence in sequences
         ),
-        kernels,
-        FittedTimes(times.conversion_ms * 1e6, {precision.value: spent for precision, spent in times.overhead_ms.items()}, len(timed)),
+        fitted.kernels,
+        fitted.said,
         checked,
         {trial.fingerprint: _said(trial, times, None if said is None else said(trial.precisions)) for trial in trials},
+        fitted.probe,
     )
 
 
-def _said(trial: Trial, times: TimeModel, said: LossSaid | None) -> TrialSaid:
-    ratio = times.ratio(trial.precisions)
-    if said is None:
-        return TrialSaid(ratio, None, None, None, None)
-    return TrialSaid(ratio, said.loss, said.loss_error, said.refitted, said.refitted_error)
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """The model of latency, and where it comes from."""
+
+    times: TimeModel
+    cautious: TimeModel  # the one that blames no layer that may be innocent
+    kernels: KernelTimes
+    said: FittedTimes
+    probe: ProfiledEngine | None
 
 
-def _untried(sequence: CandidateSequence, trials: Sequence[Trial]) -> int:
-    tried = {frozenset(trial.precisions.items()) for trial in trials}
-    return sum(frozenset(candidate.items()) not in tried for candidate in sequence.rungs)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Space:
+    """What layers may choose, of which gains are known: n of them, with the loss of each alone, (n,), and of pairs, (n, n)."""
+
+    layer_precisions: tuple[LayerPrecision, ...]
+    loss: NDArray[np.float64]
+    interaction: NDArray[np.float64]
+    groups: Groups
 
 
-def frontier_sequence(name: str, losses: LossModel, times: TimeModel, groups: Groups) -> CandidateSequence:
-    """Return the assignments that are predicted to be best at each exchange rate between loss and latency.
+def _fitted(
+    request: PredictRequest, inspection: Inspection, model: onnx.ModelProto, groups: LayerGroups, backend: Backend, context: StageContext
+) -> _Fitted:
+    job, trials, workspace = request.job, request.trials, context.workspace
+    sizes = _sizes(model, inspection, workspace)
+    edges = edges_between(model, inspection.model.layers, inspection.model.scheme, sizes)
+    timed = [Timed(trial.precisions, trial.latency.ratio, trial.latency.ratio_mad) for trial in trials if trial.latency is not None]
+    # Borders are worth a build of their own only where the budget binds.
+    is_first = request.ranked is not None and not request.refined and request.probe is None
+    are_profiled = backend.capabilities.names_conversions and any(trial.kernels is not None for trial in trials)
+    probe = probed(job, inspection, trials, backend, context) if is_first and are_profiled else request.probe
+    profiles = profiles_of(trials, probe, workspace)
+    if len(profiles) > 1:
+        kernels = request.kernels_ms or kernels_of(profiles, trials, model, inspection)
+        learned = fit_learned(costs_of(profiles, model, inspection, edges, sizes), timed)
+        times = learned.model()
+        return _Fitted(times, times, kernels, _read(times, len(timed), learned.name, learned.left_out), probe)
+    kernels = request.kernels_ms or profiled(job, inspection, trials, backend, context, groups)
+    # Of the trials' baselines the least disturbed one: kernels are profiled apart, and a load on one side alone feigns overhead.
+    baseline_ms = min(trial.latency.baseline_median_ms for trial in trials if trial.latency is not None)
+    times = fit(baseline_ms, gains_from(kernels), edges, timed)
+    return _Fitted(times, times if request.refined else unblamed(times, timed), kernels, _read(times, len(timed)), probe)
 
-    Args:
-        name: The sequence's.
-        losses: What the probes found; layer precisions of which no gain is known are left out.
-        times: Predicts latency.
-        groups: Names of layers that only pay together.
-    """
+
+def _space(losses: LossModel, times: TimeModel, groups: Groups) -> _Space:
     places = [place for place, layer_precision in enumerate(losses.layer_precisions) if layer_precision in times.gain_ms]
-    chosen = [losses.layer_precisions[place] for place in places]
+    chosen = tuple(losses.layer_precisions[place] for place in places)
     bound = losses.upper_bound
-    points = frontier(chosen, bound.loss[places], bound.interaction[np.ix_(places, places)], times, groups)
-    return _sequence(name, points)
+    return _Space(chosen, bound.loss[places], bound.interaction[np.ix_(places, places)], groups)
+
+
+def _whole(space: _Space, ranked: RankResult, fitted: _Fitted, *, refined: bool) -> list[CandidateSequence]:
+    """Return the frontier and, the first time or where the model of latency learns, the prefixes of each order."""
+    times, learns = fitted.times, fitted.times.certainty is not None
+    points = frontier(space.layer_precisions, space.loss, space.interaction, fitted.cautious, space.groups, is_filled=learns)
+    sequences = [_sequence(REFINED if refined else FRONTIER, _candidates(points), fitted.cautious)]
+    for name, order in ranked.rankings.items() if learns or not refined else ():
+        sequence = prefix_sequence(name, order, times, space.groups)
+        if learns:
+            # By the losses of single layers: the least sums of pairs are where their errors are largest.
+            alone = np.zeros_like(space.interaction)
+            near = smoothed(sequence.rungs, space.layer_precisions, np.maximum(space.loss, 0.0), alone, times, space.groups)
+            sequence = _sequence(name, _candidates(near), times)
+        sequences.append(sequence)
+    return sequences
 
 
 def fastest_sequence(layer_precisions: Sequence[LayerPrecision], times: TimeModel, groups: Groups) -> CandidateSequence:
@@ -122,14 +181,55 @@ def fastest_sequence(layer_precisions: Sequence[LayerPrecision], times: TimeMode
     """
     count = len(layer_precisions)
     points = frontier(layer_precisions, np.zeros(count), np.zeros((count, count)), times, groups)
-    return _sequence(FASTEST, points[-1:])
+    return _sequence(FASTEST, _candidates(points[-1:]), times)
 
 
-def _sequence(name: str, points: Sequence[Point]) -> CandidateSequence:
-    candidates = tuple(
-        {layer_precision.layer: layer_precision.precision for layer_precision in sorted(point.quantized)} for point in points
+def _moves(around: StepsFrom, space: _Space, trials: Sequence[Trial], checked: LossCheck, times: TimeModel) -> CandidateSequence:
+    """Return what lies one step from the measured engines that are asked for."""
+    eligible = eligible_from(space.layer_precisions)
+    alone = dict(zip(space.layer_precisions, np.maximum(space.loss, 0.0).tolist(), strict=True))
+    starts = [
+        Start(trial.precisions, trial.latency.ratio, trial.loss)
+        for trial in trials
+        if trial.fingerprint in around.starts and trial.latency is not None and trial.loss is not None
+    ]
+    found = steps_around(
+        starts,
+        layer_sets(tuple(eligible), times.edges, space.groups),
+        eligible,
+        times,
+        lambda quantized: checked.factor * sum(alone.get(LayerPrecision(*item), 0.0) for item in quantized.items()),
+        most_loss=around.most_loss,
+        below=around.below,
     )
-    return CandidateSequence(name, candidates, tuple(point.ratio for point in points))
+    sequence = _sequence(MOVES, [step.quantized for step in found], times)
+    return replace(sequence, ratios=tuple(step.ratio for step in found))
+
+
+def _untried(sequence: CandidateSequence, trials: Sequence[Trial]) -> int:
+    tried = {frozenset(trial.precisions.items()) for trial in trials}
+    return sum(frozenset(candidate.items()) not in tried for candidate in sequence.rungs)
+
+
+def _candidates(points: Sequence[Point]) -> list[QuantizedLayers]:
+    return [{layer_precision.layer: layer_precision.precision for layer_precision in sorted(point.quantized)} for point in points]
+
+
+def _said(trial: Trial, times: TimeModel, said: LossSaid | None) -> TrialSaid:
+    ratio, error = times.ratio(trial.precisions), times.error(trial.precisions) if times.certainty is not None else None
+    if said is None:
+        return TrialSaid(ratio, None, None, None, None, error)
+    return TrialSaid(ratio, said.loss, said.loss_error, said.refitted, said.refitted_error, error)
+
+
+def _read(times: TimeModel, trials: int, name: str | None = None, left_out: float | None = None) -> FittedTimes:
+    overheads = {precision.value: spent for precision, spent in times.overhead_ms.items()}
+    return FittedTimes(times.conversion_ms * 1e6, overheads, trials, name, left_out)
+
+
+def _sequence(name: str, candidates: Sequence[QuantizedLayers], times: TimeModel) -> CandidateSequence:
+    errors = tuple(times.error(candidate) for candidate in candidates) if times.certainty is not None else ()
+    return CandidateSequence(name, tuple(candidates), tuple(times.ratio(candidate) for candidate in candidates), errors)
 
 
 def gains_from(kernels: Mapping[str, Mapping[str, float]]) -> dict[LayerPrecision, float]:
@@ -157,14 +257,14 @@ def prefix_sequence(name: str, order: Sequence[LayerPrecision], times: TimeModel
     """
     timed = [layer_precision for layer_precision in order if layer_precision in times.gain_ms]
     candidates = prefixes(timed, groups, lambda new, former: times.cost_ms(new) < times.cost_ms(former))
-    return CandidateSequence(name, candidates, tuple(times.ratio(candidate) for candidate in candidates))
+    return _sequence(name, candidates, times)
 
 
-def _edges(model: onnx.ModelProto, inspection: Inspection, workspace: Workspace) -> tuple[TensorEdge, ...]:
+def _sizes(model: onnx.ModelProto, inspection: Inspection, workspace: Workspace) -> dict[str, int]:
+    """Return the elements of each tensor in one timed call."""
     feeds = timing_feeds(inspection, load_saved(workspace.path(inspection.samples.validation)))
     shapes = concrete_shapes(model, {name: array.shape for name, array in feeds.items()})
-    sizes = {name: math.prod(size for size in shape if isinstance(size, int)) for name, shape in shapes.items()}
-    return edges_between(model, inspection.model.layers, inspection.model.scheme, sizes)
+    return {name: math.prod(size for size in shape if isinstance(size, int)) for name, shape in shapes.items()}
 
 
 def edges_between(model: onnx.ModelProto, layers: Sequence[Layer], scheme: Scheme, sizes: Mapping[str, int]) -> tuple[TensorEdge, ...]:

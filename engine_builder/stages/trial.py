@@ -27,6 +27,7 @@ from engine_builder.evaluation.measurement import (
     scored_engine,
     timing_feeds,
     write_achieved,
+    write_kernels,
     write_scores,
 )
 from engine_builder.records.assignment import fingerprint_of, folded_fingerprint
@@ -40,7 +41,7 @@ from engine_builder.workspace.workspace import StageContext
 ROUGH_TIMER = functools.partial(time_interleaved, enough=0.03)  # the finalists are timed again
 
 
-def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_TIMER) -> Trial:
+def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_TIMER, is_profiled: bool = True) -> Trial:
     """Build, score and time one assignment.
 
     Where the engine with corrected biases misses the budget and the one without meets it, the latter is the trial's: the correction
@@ -50,6 +51,7 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
         request: The job and the assignment.
         context: Where files go.
         timer: Times the engine and the baseline.
+        is_profiled: Whether to note the kernels of the engine, where the runtime tells them.
 
     Raises:
         BuildError: The engine cannot be built, or fails when it runs.
@@ -100,6 +102,10 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
                 runners["baseline"] = backend.open(baseline_path, threads=config.threads)
             feeds = timing_feeds(inspection, validation)
             timings = backend.timings(runners, feeds, TimingPlan(TRIAL_SECONDS, MIN_RUNS, MAX_RUNS, timer))
+            kernels = None
+            if is_profiled:
+                name = f"trials/{fingerprint}-kernels.json"
+                kernels = write_kernels(built.engine.path, feeds, backend, context, name, threads=config.threads)
     except BuildError:
         raise
     except EngineError as error:
@@ -123,4 +129,5 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
         engine=kept_engine(built.engine, backend, context, f"trials/{fingerprint}.plan") if not is_baseline else None,
         are_outputs_equal=judged.engine.are_outputs_equal,
         reached=write_achieved(inspection, quantized, built.engine, context, f"trials/{fingerprint}-reached.json"),
+        kernels=kernels,
     )

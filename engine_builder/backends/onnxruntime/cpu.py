@@ -104,6 +104,7 @@ class OrtCpuBackend:
             Source.MEASURED,
             parallel_runs=True,
             runs_on_cpu=True,
+            names_conversions=True,
             triton=TritonPlatform.ONNXRUNTIME,
             builder=BuilderSupport(why_not="its engine is the model itself, and nothing is built"),
         )

@@ -21,7 +21,8 @@ class Evidence:
     # The candidate sequence along each ranking of the layers, without any prediction of latency.
     rankings: Callable[[], Iterator[CandidateSequence]]
     # The sequences that the models of loss and latency, fitted to these trials, predict to be best; None where they cannot be fitted.
-    # The first call gives the sequence ``search.FRONTIER`` and those along the rankings, each later one ``search.REFINED`` alone.
+    # The first call gives the sequence ``search.FRONTIER`` and those along the rankings, each later one ``search.REFINED``; where
+    # predictions have errors (``CandidateSequence.errors``), so that they are worth asking for again, those along the rankings too.
     predicted: Callable[[Sequence[Trial]], tuple[CandidateSequence, ...] | None]
 
 

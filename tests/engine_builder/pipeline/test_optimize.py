@@ -17,7 +17,7 @@ from engine_builder.pipeline.observer import best_index, public_trial
 from engine_builder.pipeline.optimize import optimize
 from engine_builder.pipeline.stage_table import STAGES
 from engine_builder.records.trial import Accuracy, Trial, failed_trial
-from engine_builder.stage_io.engines import PredictRequest, TrialRequest, VerdictRequest
+from engine_builder.stage_io.engines import PredictRequest, PredictResult, TrialRequest, VerdictRequest
 from engine_builder.stage_io.measuring import (
     ConfidenceRequest,
     Decided,
@@ -42,7 +42,7 @@ from tests.engine_builder.fake_job import (
     reported,
     run,
 )
-from tests.engine_builder.search.fake_world import FakeWorld, rising
+from tests.engine_builder.search.fake_world import FakeWorld, fastest_met, rising
 
 LOSSLESS = FakeWorld((0.0,) * 16)
 SHOWN = ("inspect", "ranges", "search", "sensitivity", "dependency", "search", "refine", "report")
@@ -174,6 +174,23 @@ def test_the_second_prediction_is_given_the_kernel_times_of_the_first_and_all_tr
     first, second = stages.requests(PredictRequest)
     assert (first.kernels_ms, second.kernels_ms) == (None, KERNELS_MS)
     assert (len(first.trials), second.trials) == (2, reported(stages))
+
+
+def test_steps_are_asked_for_where_the_model_of_latency_knows_borders() -> None:
+    class Learned(FakeStages):
+        def predict(self, name: str, request: PredictRequest) -> PredictResult:
+            found = super().predict(name, request)
+            return dataclasses.replace(found, time_model=dataclasses.replace(found.time_model, fitted="profiles"))
+
+    plain, learned = FakeStages(HALFWAY), Learned(HALFWAY)
+    run(plain)
+    run(learned)
+    assert [request.around for request in plain.requests(PredictRequest)] == [None, None]
+    asked_around = [request for request in learned.requests(PredictRequest) if request.around is not None]
+    assert asked_around
+    best = fastest_met(reported(learned))
+    assert asked_around[-1].around is not None
+    assert asked_around[-1].around.starts[0] == best.fingerprint
 
 
 def test_the_report_is_told_what_every_probe_ran_on() -> None:

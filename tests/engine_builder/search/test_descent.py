@@ -86,3 +86,32 @@ def test_a_start_in_a_precision_that_is_no_choice_is_the_baseline() -> None:
     descent = World(0).descent(ONE_LAYER_MOVES)
     descent.start({LAYERS[0]: Precision.INT4, LAYERS[1]: KINDS[1], "elsewhere": KINDS[0]})
     assert descent.quantized == {LayerPrecision(LAYERS[1], KINDS[1])}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_within_a_loss_it_goes_to_where_no_move_that_keeps_it_is_faster(seed: int) -> None:
+    world = World(seed)
+    descent = world.descent(ONE_LAYER_MOVES + PAIRS)
+    start = dict.fromkeys(LAYERS[:3], KINDS[0])
+    descent.start(start)
+    most, before = descent.loss, descent.ratio
+    descent.descend_within(most)
+    reached = quantized_of(descent)
+    assert descent.loss <= most * (1.0 + 1e-6)
+    assert descent.ratio <= before
+    for move in ONE_LAYER_MOVES + PAIRS:
+        moved = {layer: kind for layer, kind in reached.items() if layer not in move.layers}
+        if move.choice is not None:
+            moved |= dict.fromkeys(move.layers, move.choice)
+        chosen = [moved.get(one.layer) is one.precision for one in LAYER_PRECISIONS]
+        if predicted_loss(chosen, world.loss, world.pairs) <= most:
+            assert world.times.ratio(moved) >= world.times.ratio(reached) - 1e-8
+
+
+def test_a_move_is_taken_although_its_first_layer_is_as_it_wants_already() -> None:
+    layer_precisions = [LayerPrecision(layer, KINDS[0]) for layer in LAYERS[:2]]
+    times = TimeModel(1.0, dict.fromkeys(layer_precisions, 0.1), (), 0.0, {})
+    descent = Descent(layer_precisions, np.zeros(2), np.zeros((2, 2)), times, [Move(LAYERS[:2], KINDS[0])])
+    descent.start({LAYERS[0]: KINDS[0]})
+    descent.descend(0.0)
+    assert descent.quantized == frozenset(layer_precisions)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from engine_builder.search.loss_model import predicted_loss
-from engine_builder.search.predicted_front import Point, frontier, undominated
+from engine_builder.search.predicted_front import Point, frontier, smoothed, undominated
 from engine_builder.search.search_space import QuantizedLayers, eligible_from
 from engine_builder.search.time_model import TensorEdge, TimeModel
 
@@ -240,3 +240,46 @@ def test_no_undominated_point_beats_another_and_each_that_is_left_out_is_beaten(
 @given(POINTS)
 def test_the_baseline_is_never_among_the_undominated(points: list[Point]) -> None:
     assert all(point.quantized for point in undominated(points))
+
+
+RUNS_PAY = TimeModel(  # a chain of eight layers whose conversions cost more than one layer, and less than three, save
+    1.0,
+    {LayerPrecision(f"l{index}", INT8): 0.05 for index in range(8)},
+    tuple(TensorEdge(f"l{index}", (f"l{index + 1}",), False, 40_000) for index in range(7)),
+    1e-6,
+    {},
+)
+EIGHT = tuple(LayerPrecision(f"l{index}", INT8) for index in range(8))
+
+
+def test_candidates_that_scatter_layers_give_way_to_runs_that_lose_no_more() -> None:
+    loss = np.full(8, 1.0)
+    scattered = [{f"l{index}": INT8 for index in range(0, 2 * count, 2)} for count in range(1, 5)]
+    found = smoothed(scattered, EIGHT, loss, np.zeros((8, 8)), RUNS_PAY)
+    assert found[-1].loss <= 4.0
+    places = sorted(int(one.layer[1:]) for one in found[-1].quantized)
+    assert places == list(range(places[0], places[0] + 4))
+    assert found[-1].ratio < RUNS_PAY.ratio(scattered[-1])
+
+
+def test_what_is_near_a_candidate_never_loses_more_and_is_never_slower() -> None:
+    for seed in range(4):
+        layer_precisions, loss, pairs, times = problem(10, seed, kinds=(INT8, FP8), interaction=0.2)
+        rungs = [{one.layer: one.precision for one in layer_precisions[: 2 * count : 2]} for count in range(1, 10)]
+        points = [point_of(rung, layer_precisions, loss, pairs, times) for rung in rungs]
+        found = smoothed(rungs, layer_precisions, loss, pairs, times)
+        for point in points:
+            assert any(near.loss <= point.loss * (1.0 + 1e-6) and near.ratio <= point.ratio for near in found) or point.ratio >= 1.0
+        assert found == undominated(found)
+
+
+def test_between_the_points_of_exchange_rates_there_are_others_where_layers_pay_in_runs() -> None:
+    loss = np.linspace(1.0, 2.0, 8)
+    plain = frontier(EIGHT, loss, np.zeros((8, 8)), RUNS_PAY)
+    filled = frontier(EIGHT, loss, np.zeros((8, 8)), RUNS_PAY, is_filled=True)
+    assert len(filled) > len(plain)
+    for point in plain:
+        assert any(other.loss <= point.loss and other.ratio <= point.ratio for other in filled)
+    for point in filled:
+        said = point_of({one.layer: one.precision for one in point.quantized}, EIGHT, loss, np.zeros((8, 8)), RUNS_PAY)
+        assert (point.ratio, point.loss) == pytest.approx((said.ratio, said.loss))

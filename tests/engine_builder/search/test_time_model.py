@@ -10,7 +10,24 @@ from hypothesis import strategies as st
 
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
-from engine_builder.search.time_model import FIRST_GUESS_MS, TensorEdge, Timed, TimeModel, converted, fit, unblamed
+from engine_builder.search.time_model import (
+    FIRST_GUESS_MS,
+    FLOATS,
+    LEAST_RATIO,
+    EdgeTerm,
+    TensorEdge,
+    Term,
+    Timed,
+    TimeModel,
+    converted,
+    fit,
+    form_of,
+    term_ms,
+    unblamed,
+)
+from engine_builder.search.times.borders import Border, BorderTerm, Reader
+from engine_builder.search.times.kernel_sites import NeighbourTerm, SiteTerm
+from engine_builder.search.times.layouts import Layout, Step
 
 INT8, FP8, INT4 = Precision.INT8, Precision.FP8, Precision.INT4
 
@@ -218,3 +235,58 @@ def test_a_slow_one_format_engine_blames_no_layer_but_a_fast_one_keeps_its_overh
     freed = unblamed(model, trials)
     assert freed.overhead_ms == {INT8: 0.0, FP8: model.overhead_ms[FP8]}
     assert freed.ratio(ints("a")) == pytest.approx(0.8)  # what the kernel of a layer alone saves of 10 ms
+
+
+class TermContract:
+    """What the search relies on; a test class gives the ``term``."""
+
+    def test_the_baseline_has_nothing_of_it(self, term: Term) -> None:
+        assert term.milliseconds([FLOATS] * len(term.layers)) == 0.0
+
+    def test_it_names_each_layer_once(self, term: Term) -> None:
+        assert len(set(term.layers)) == len(term.layers) > 0
+
+    def test_it_is_a_number_for_every_choice(self, term: Term) -> None:
+        for forms in itertools.product((FLOATS, form_of(INT8)), repeat=len(term.layers)):
+            assert np.isfinite(term.milliseconds(forms))
+            assert term.milliseconds(forms) == term.milliseconds(forms)
+
+
+BORDER = Border("a", Layout.BLOCKED_FLOATS, Layout.INTEGERS, (Reader("b", Layout.FLOATS, None), Reader("a", None, None)), (None,), 9)
+
+
+class TestTerms(TermContract):
+    @pytest.fixture(
+        params=[
+            *(EdgeTerm(edge, 1e-6) for edge in (*RESIDUAL, *BRANCH)),
+            BorderTerm(BORDER, dict.fromkeys(Step, 0.5)),
+            SiteTerm(("a",), ("b", "a"), {(False, False): 1.0, (True, True): 3.0}),
+            NeighbourTerm("a", ("b", "c"), 1.0, 2.0),
+        ],
+        ids=lambda term: type(term).__name__,
+    )
+    def term(self, request: pytest.FixtureRequest) -> Term:
+        found: Term = request.param
+        return found
+
+
+@pytest.mark.parametrize("quantized", ["", "a", "b", "ab", "abc"])
+@pytest.mark.parametrize("edges", [CHAIN, BRANCH])
+def test_terms_of_edges_add_up_to_the_conversions(edges: tuple[TensorEdge, ...], quantized: str) -> None:
+    model = TimeModel(2.0, {}, edges, 1e-5, {})
+    assert sum(term_ms(term, ints(quantized)) for term in model.terms) == pytest.approx(1e-5 * converted(edges, ints(quantized)))
+
+
+def test_terms_of_kernels_take_the_place_of_conversions() -> None:
+    model = TimeModel(2.0, in_int8({"a": 0.5}), CHAIN, 1.0, {}, (NeighbourTerm("b", ("a",), 0.1, 0.0),))
+    assert model.ratio({"a": INT8}) == pytest.approx((2.0 - 0.5 + 0.1) / 2.0)
+
+
+def test_no_ratio_is_ever_at_or_below_nothing() -> None:
+    assert TimeModel(2.0, in_int8({"a": 5.0}), (), 0.0, {}).ratio({"a": INT8}) == LEAST_RATIO
+
+
+def test_a_model_that_does_not_know_its_error_says_none() -> None:
+    model = TimeModel(2.0, in_int8({"a": 0.5}), (), 0.0, {})
+    assert model.error({"a": INT8}) == 0.0
+    assert TimeModel(2.0, {}, (), 0.0, {}, certainty=lambda quantized: 0.1 * len(quantized)).error({"a": INT8}) == 0.1

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from calibration.accuracy.metrics import Metric
 from calibration.codec import as_object, json_from_value, value_from_json
 from calibration.number_formats.precision import Precision
+from engine_builder.backends.kernels import KernelTime
 from engine_builder.config.config import AccuracyConfig, config_from_json
 from engine_builder.errors import BuildError
 from engine_builder.evaluation.measurement import EngineScores, accuracy, fits, search_half
@@ -23,7 +24,7 @@ from engine_builder.pipeline.stage_table import TRIAL
 from engine_builder.records.trial import Trial
 from engine_builder.stage_io.engines import EngineJob, TrialRequest
 from engine_builder.timing import Clock, Timing
-from tests.driver import Driver, Json, inspection_of, plain_outputs, ranged, with_corrections
+from tests.driver import REAL_TIME, Driver, Json, inspection_of, plain_outputs, ranged, with_corrections
 from tests.model_text import cnn, samples_for
 from tests.models import attention, duplicate_node_names, fp16, several_outputs
 
@@ -246,3 +247,13 @@ def test_samples_that_are_kept_for_the_verdict_do_not_choose_between_engines(los
     rest = np.setdiff1d(np.arange(4000), half)
     scores[(half if lost == "search" else rest)[:25]] = 0.0  # 25 of 2000 are over 1%, of 4000 they are not
     assert fits(reference, EngineScores(scores), Metric.TOP1, config) is expected
+
+
+def test_where_the_runtime_names_conversions_the_kernels_of_a_trials_engine_are_noted(tmp_path: Path) -> None:
+    driver, job = ranged(tmp_path, cnn(), samples_for(cnn(), 20))
+    driver.timer = REAL_TIME
+    found = run_trial(driver, job, "Gemm_logits")
+    assert found.kernels is not None
+    kernels = driver.workspace.read_value(tuple[KernelTime, ...], found.kernels)
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {kernel.operator for kernel in kernels}
+    assert all(kernel.milliseconds > 0.0 for kernel in kernels)

@@ -55,3 +55,31 @@ def test_a_name_that_ends_like_one_of_the_runtimes_own_is_kept(tmp_path: Path) -
 def test_the_profile_is_removed(tmp_path: Path) -> None:
     kernels_of(cnn(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["engine.onnx"]
+
+
+def test_a_kernel_says_what_it_computes_what_it_reads_and_how_much_it_writes(tmp_path: Path) -> None:
+    prepared = prepare(cnn()).model
+    layers = find_layers(prepared)
+    names = {name for layer in layers for name in (*layer.inputs, layer.output)}
+    ranges = dict.fromkeys(names, (-4.0, 4.0))
+    explicit = rewrite(prepared, layers, {layers[-1].name: Precision.INT8}, ranges, ONNXRUNTIME_CPU_SCHEME)
+    path = tmp_path / "engine.onnx"
+    onnx.save_model(explicit, path)
+    feeds = {name: np.repeat(array, 4, axis=0) for name, array in one_batch(cnn()).items()}
+    kernels = profiled_kernels(path, feeds, options=session_options(1), scratch=tmp_path)
+    quantized, back = (next(one for one in kernels if one.operator == operator) for operator in ("QuantizeLinear", "DequantizeLinear"))
+    samples = len(next(iter(feeds.values())))
+    assert (quantized.reads, quantized.elements % samples) == ("float", 0)
+    assert back.reads == "uint8"
+    assert kernels.index(quantized) < kernels.index(back)
+
+
+def test_a_layer_that_stays_float_beside_a_quantized_one_has_its_own_name(tmp_path: Path) -> None:
+    """Its activation gives way to the rounding of the next layer, and what it writes gets another name."""
+    prepared = prepare(cnn()).model
+    layers = find_layers(prepared)
+    names = {name for layer in layers for name in (*layer.inputs, layer.output)}
+    last = [layer.name for layer in layers][1:]
+    explicit = rewrite(prepared, layers, dict.fromkeys(last, Precision.INT8), dict.fromkeys(names, (-4.0, 4.0)), ONNXRUNTIME_CPU_SCHEME)
+    raw = {output for node in prepared.graph.node if node.name in layers[0].nodes for output in node.output}
+    assert {*layers[0].nodes, *raw} & set(kernels_of(explicit, tmp_path))

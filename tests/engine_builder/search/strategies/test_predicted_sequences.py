@@ -67,3 +67,40 @@ def test_the_rankings_are_followed_where_nothing_can_be_predicted() -> None:
 
 def test_a_second_prediction_that_fails_leaves_the_first() -> None:
     assert names(Told((sequence("frontier"),), None), TRIALS) == ["frontier"]
+
+
+def learned(name: str, ratio: float = 0.5) -> CandidateSequence:
+    return dataclasses.replace(sequence(name), ratios=(ratio,), errors=(0.02,))
+
+
+def test_where_predictions_have_errors_each_sequence_is_predicted_anew_after_trials() -> None:
+    trials = list(TRIALS)
+    again = (learned("refine"), learned("loss", 0.6), learned("hessian", 0.7))
+    told = Told((learned("frontier"), learned("loss"), learned("hessian")), again, again)
+    proposed = PredictedSequences().propose(told.evidence, trials)
+    assert next(proposed) == learned("frontier")
+    trials.append(WORLD.trial(2, {"layer000": Precision.INT8}, "frontier"))
+    assert next(proposed) == learned("loss", 0.6)
+    assert next(proposed) == learned("hessian", 0.7)  # no trial was added in between
+    trials.append(WORLD.trial(3, {"layer001": Precision.INT8}, "hessian"))
+    assert next(proposed) == learned("refine")
+    assert told.asked == [2, 3, 4]
+
+
+def test_the_refined_sequence_is_not_asked_for_twice_where_no_trial_was_added() -> None:
+    trials = list(TRIALS)
+    told = Told((learned("frontier"), learned("loss")), (learned("refine"), learned("loss")))
+    proposed = PredictedSequences().propose(told.evidence, trials)
+    next(proposed)
+    trials.append(WORLD.trial(2, {"layer000": Precision.INT8}, "frontier"))
+    assert [one.name for one in proposed] == ["loss", "refine"]
+    assert told.asked == [2, 3]
+
+
+def test_a_prediction_anew_that_fails_leaves_the_sequences_as_they_were() -> None:
+    trials = list(TRIALS)
+    told = Told((learned("frontier"), learned("loss")), None, None)
+    proposed = PredictedSequences().propose(told.evidence, trials)
+    next(proposed)
+    trials.append(WORLD.trial(2, {"layer000": Precision.INT8}, "frontier"))
+    assert list(proposed) == [learned("loss")]

@@ -1,0 +1,1 @@
+"""Latencies of mixed engines, predicted and measured."""

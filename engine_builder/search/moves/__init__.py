@@ -1,0 +1,1 @@
+"""Steps from one assignment to another: single layers, runs of neighbours and blocks."""
