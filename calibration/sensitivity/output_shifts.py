@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from calibration.algorithms.bias_correction import BiasLocation, ChannelMean
 from calibration.algorithms.gptq import Levels
 from calibration.algorithms.smooth_quant import SmoothQuantScaling
-from calibration.execution.layerwise_run import LayerwiseRun
 from calibration.execution.onnxruntime_session import Array, Piece
 from calibration.execution.partition import Graph, Unit
+from calibration.execution.tensorwise_run import TensorwiseRun
 from calibration.graph.layers import Layer
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision, Scheme
@@ -54,36 +54,39 @@ def measure_shifts(
         scheme: How the target quantizes.
         locations: Bias locations of the layers.
         means: ``mean_outputs`` of them on the same samples.
-        batches: Inputs by name, each (batch, ...); read once.
+        batches: Inputs by name, each (batch, ...). What is alive between two layers is held for all of them.
         smooth_quants: Of the inputs of layers, where those are quantized.
         levels: Integer weights in the place of the nearest, for some layers and precisions.
     """
     place = {location.layer: location for location in locations}
-    wanted: dict[str, list[Precision]] = {}
+    graph = Graph(model, layers)
+    units = {unit.layer.name: unit for unit in graph.units}
+    readers: dict[str, list[LayerPrecision]] = {}
     for item in layer_precisions:
         if item.layer in place:
-            wanted.setdefault(item.layer, []).append(item.precision)
-    own = [layer for layer in layers if layer.name in wanted]
-    if not own:
-        return {}
-    graph = Graph(model, layers)
+            readers.setdefault(units[item.layer].layer.inputs[0], []).append(item)
     smooth_quant = {name: item for item in smooth_quants for name in item.layers}
-    units = {unit.layer.name: unit for unit in graph.units}
-    heads: dict[str, list[_Head]] = {}
-    for layer in own:
-        for precision in wanted[layer.name]:
-            made = (levels or {}).get((layer.name, precision))
-            head = _Head(graph, units[layer.name], place[layer.name], precision, ranges, scheme, smooth_quant.get(layer.name), made)
-            heads.setdefault(layer.inputs[0], []).append(head)
-    run = LayerwiseRun(model, own)
-    for batch in batches:
-        for name, value in run.tensors(batch):
-            for head in heads.get(name, ()):
-                head.add(value)
+    computed = [name for node in model.graph.node for name in node.output if name in readers]
+    run = TensorwiseRun(model, {name: name for name in computed})
+    alive = [dict(batch) for batch in batches]
+    given = {name: [batch[name] for batch in alive] for name in readers.keys() - set(computed)}
     found = {}
-    for head in (head for readers in heads.values() for head in readers):
-        shift = means[head.layer] - head.mean.value()
-        found[head.layer, head.precision] = np.nan_to_num(shift, nan=0.0).astype(np.float32)
+    for tensor in (*given, *computed):
+        values = given[tensor] if tensor in given else run.advance(alive, tensor)
+        for item in readers[tensor]:
+            location = place[item.layer]
+            head = _Head(
+                graph,
+                units[item.layer],
+                location,
+                item.precision,
+                ranges,
+                scheme,
+                smooth_quant.get(item.layer),
+                (levels or {}).get((item.layer, item.precision)),
+            )
+            shift = means[item.layer] - head.mean(values)
+            found[item.layer, item.precision] = np.nan_to_num(shift, nan=0.0).astype(np.float32)
     return found
 
 
@@ -104,15 +107,16 @@ class _Head:
         layer = replace(unit.layer, output=location.output, nodes=unit.layer.nodes[:1])
         inner = replace(scheme, quantized_outputs=())
         own = Unit(layer, unit.start, unit.start + 1)
-        self.layer, self.precision = layer.name, precision
-        self._input = layer.inputs[0]
+        self._axis, self._input = location.axis, layer.inputs[0]
         self._piece = Piece(quantized_layer(graph, own, precision, ranges, inner, smooth_quant, levels))
         self._fed: dict[str, Floats] = {}
         if layer.weight is not None and layer.weight in self._piece.inputs:
             self._fed[layer.weight] = rounded_weight(graph, layer, precision, smooth_quant, scheme, levels)
-        self.mean = ChannelMean(location.axis)
 
-    def add(self, value: Array) -> None:
-        """Run on the values of the layer's input."""
-        (output,) = self._piece.run({self._input: value, **self._fed}).values()
-        self.mean.add(output)
+    def mean(self, values: Sequence[Array]) -> NDArray[np.float64]:
+        """Return the mean of each channel of the output over all batches of the layer's input."""
+        mean = ChannelMean(self._axis)
+        for value in values:
+            (output,) = self._piece.run({self._input: value, **self._fed}).values()
+            mean.add(output)
+        return mean.value()

@@ -131,3 +131,20 @@ def test_a_float_type_rounds_its_bias_with_the_shift() -> None:
 def _probe_outputs(reference: ReferenceModel, found: Probed, name: str) -> tuple[np.ndarray, ...]:
     probe = probe_of(reference, found.feeds, found.layer(name))
     return probe.outputs_from(probe.quantized_output(Precision.INT8))
+
+
+def test_an_activation_that_comes_late_in_the_graph_is_no_hindrance() -> None:
+    """The activation of the first layer stands behind a node that a later layer reads."""
+    model = model_from_text(
+        """g (float[N,4] x) => (float[N,3] y) {
+            a = Gemm(x, wa, ba)
+            n = Neg(x)
+            r = Relu(a)
+            b = Gemm(n, wb, bb)
+            c = Gemm(r, wc, bc)
+            y = Sub(b, c)
+        }""",
+        {"wa": (4, 5), "ba": (5,), "wb": (4, 3), "bb": (3,), "wc": (5, 3), "bc": (3,)},
+    )
+    found = probed(model, samples_for(model, 24))
+    assert len(shifts_of(found)) == 3
