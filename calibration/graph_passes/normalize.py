@@ -25,7 +25,8 @@ from calibration.graph_passes.constant_branches import take_branches
 from calibration.graph_passes.expand_functions import expand
 from calibration.graph_passes.fold_constants import fold_constants, remove_no_ops
 from calibration.graph_passes.folding.biases import complete_biases
-from calibration.graph_passes.folding.fold import FoldedSteps, Folding, fold_into_layers, folded_in_words, rename_changed
+from calibration.graph_passes.folding.fold import Folding, fold_into_layers, rename_changed
+from calibration.graph_passes.folding.folded_steps import FoldedSteps, folded_in_words
 from calibration.graph_passes.fuse_into_layers import fold_gemm_factors, fold_pads
 from calibration.graph_passes.to_float32 import convert_to_float32, float_type
 from calibration.number_formats.precision import Precision

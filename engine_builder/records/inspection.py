@@ -10,7 +10,7 @@ from calibration.accuracy.measures.options import MeasureOptions
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.data.sample_axes import SampleAxes
 from calibration.graph.layers import Layer
-from calibration.graph_passes.folding.fold import FoldedSteps
+from calibration.graph_passes.folding.folded_steps import FoldedSteps
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.sensitivity.task_losses import LossForm
 from engine_builder.config.config import ShapeRange

@@ -10,7 +10,7 @@ import numpy as np
 
 from calibration.accuracy.metrics import OutputKind
 from calibration.codec import value_from_json
-from calibration.graph_passes.folding.fold import folded_in_words
+from calibration.graph_passes.folding.folded_steps import folded_in_words
 from calibration.ranges.range_table import RangeTable
 from calibration.sensitivity.records import SensitivityTable
 from engine_builder.backends.achieved_precision import AchievedPrecision

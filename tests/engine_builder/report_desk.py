@@ -15,7 +15,7 @@ from calibration.accuracy.verdict import AccuracyVerdict, Budget, Selection, jud
 from calibration.codec import json_from_value, value_from_json
 from calibration.data.sample_axes import SampleAxes
 from calibration.graph.layers import Layer, LayerKind
-from calibration.graph_passes.folding.fold import FoldedSteps, Place
+from calibration.graph_passes.folding.folded_steps import FoldedSteps, Place
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from calibration.ranges.range_table import RangeMethod, RangeTable

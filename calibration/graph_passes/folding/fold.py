@@ -6,7 +6,6 @@ one more rounding, and the layer has no bias that could be corrected.
 
 from __future__ import annotations
 
-import enum
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,27 +14,11 @@ import onnx_ir as ir
 
 from calibration.graph.free_names import Names
 from calibration.graph_passes.folding.channels import constant_of
+from calibration.graph_passes.folding.folded_steps import FoldedSteps, Place
 from calibration.graph_passes.folding.fused_patterns import fused_nodes
 from calibration.graph_passes.folding.plan import Plan
 
 _FOLDABLE = frozenset({"Mul", "Div", "Add", "Sub", "Neg", "BatchNormalization"})
-
-
-class Place(enum.StrEnum):
-    """Where a folded node stood."""
-
-    BEHIND = "behind"  # a layer; perhaps with steps between that a factor passes
-    BEFORE = "before"
-
-
-@dataclass(frozen=True, slots=True)
-class FoldedSteps:
-    """Nodes of one operator on one side of layers that are now part of those."""
-
-    operator: str  # Mul, Div, Add, Sub, Neg or BatchNormalization
-    place: Place
-    count: int
-    saved: int  # of them, those that onnxruntime would not have folded by itself
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,16 +71,6 @@ def rename_changed(values: Iterable[ir.Value], names: Names) -> None:
     """Give tensors that hold other values than the user's tensors of their names, ``Folding.changed``, names of their own."""
     for value in values:
         value.name = names.new(value.name or "tensor", "folded")
-
-
-def folded_in_words(steps: Iterable[FoldedSteps]) -> str:
-    """Return what was folded, such as "28 Mul and 1 BatchNormalization behind layers, 25 Add before layers"; empty without any."""
-    parts = []
-    for place in Place:
-        found = [f"{one.count} {one.operator}" for one in steps if one.place is place]
-        if found:
-            parts.append(f"{' and '.join((', '.join(found[:-1]), found[-1]) if found[1:] else found)} {place} layers")
-    return ", ".join(parts)
 
 
 def _is_done_by_the_runtime(node: ir.Node) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.codec import value_from_json
-from calibration.graph_passes.folding.fold import FoldedSteps
+from calibration.graph_passes.folding.folded_steps import FoldedSteps
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.records import HessianTrace

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.graph_passes.folding.fold import FoldedSteps, Place
+from calibration.graph_passes.folding.folded_steps import FoldedSteps, Place
 from calibration.onnx_model.model_io import read_model
 from engine_builder.engines.exact_folding import NOT_EXACT
 from engine_builder.records.inspection import Inspection

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from calibration.graph_passes.folding.fold import FoldedSteps, Place, folded_in_words
+from calibration.graph_passes.folding.folded_steps import FoldedSteps, Place, folded_in_words
 from calibration.graph_passes.normalize import prepare
 from tests.calibration.graph_passes.folding.affine_networks import affine_network
 from tests.calibration.graph_passes.folding.exact_run import TOLERANCE, difference, run_in_float64
