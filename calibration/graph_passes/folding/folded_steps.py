@@ -1,4 +1,4 @@
-"""What was folded into layers, as a plain value: whoever reads it needs no graph."""
+"""What was folded into layers, as a value and in words; read by whoever only reports it, so that nothing of a graph is imported here."""
 
 from __future__ import annotations
 
