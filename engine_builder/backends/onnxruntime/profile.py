@@ -15,8 +15,9 @@ from engine_builder.backends.kernels import KernelTime
 
 RUNS = 24
 _SUFFIX = "_kernel_time"
-# What the runtime's optimizer adds to the name of a node, or of the tensor it names a node after.
-_ADDED = re.compile(r"(_token_\d+|_nchwc|_quant|_fused|_transformed_\d+)+$")
+# What the runtime's optimizer adds to the name of a node, or of the tensor it names a node after, and what a dynamic layer's product has
+# behind the layer's name.
+_ADDED = re.compile(r"(_token_\d+|_nchwc|_quant|_MatMulInteger|_fused|_transformed_\d+)+$")
 
 
 def profiled_kernels(
