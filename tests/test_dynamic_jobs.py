@@ -86,6 +86,16 @@ def test_one_sample_a_call_is_no_warning_and_several_are(finished: Finished, tmp
     assert lost(several.engine, 4) == pytest.approx(cast(float, several.chosen["accuracy"]), rel=1e-3)
 
 
+def test_biases_of_dynamic_layers_are_corrected_and_their_weights_rounded_by_gptq(tmp_path: Path) -> None:
+    config = {"precisions": ["fp32", "int8_dynamic"], "accuracy": {"max_nmse": 0.5}, "calibration": {"second_order": ["int8_dynamic"]}}
+    found = job(tmp_path, **config)
+    tried = [(str(one["what"]), one["where"]) for one in cast(list[Mapping[str, object]], found.report["repairs"])]
+    assert ("bias correction", ["MatMul_u1"]) in tried  # the only one with a bias
+    assert sorted(cast(list[str], where) for what, where in tried if what == "GPTQ") == [
+        [f"MatMul_{name}"] for name in ("d1", "d3", "u1", "u4", "y")
+    ]
+
+
 def test_how_many_samples_share_a_call_matters_here(finished: Finished) -> None:
     assert lost(finished.engine, 8) > 2 * lost(finished.engine, 1)  # else the two tests above could not tell
 

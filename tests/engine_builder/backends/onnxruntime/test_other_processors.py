@@ -40,8 +40,8 @@ positive (float[N,8,6,6] x) => (float[N,10] y)
 # The same of products alone, whose inputs are rounded at run time.
 POSITIVE_PRODUCTS = """
 <ir_version: 8, opset_import: ["" : 17]>
-products (float[N,32] x) => (float[N,10] y)
-<float[32,24] w1, float[24] b1, float[10,24] w2, float[10] b2>
+products (float[N,96] x) => (float[N,10] y)
+<float[96,64] w1, float[64] b1, float[10,64] w2, float[10] b2>
 {
     [first] h0 = MatMul(x, w1)
     [bias] h1 = Add(h0, b1)

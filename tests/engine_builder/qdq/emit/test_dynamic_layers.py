@@ -10,9 +10,11 @@ import numpy as np
 import onnx
 import pytest
 
+from calibration.algorithms.bias_correction import bias_locations, corrections, mean_outputs
 from calibration.graph.layers import find_layers
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from calibration.sensitivity.perturbed_model import ReferenceModel
+from engine_builder.qdq.emit.biases import with_corrected_biases
 from engine_builder.qdq.exactness import engine_exact_on
 from engine_builder.qdq.onnxruntime_dialect import rewrite
 from engine_builder.qdq.rules.dynamic_eligibility import OnnxRuntimeEligibility
@@ -97,6 +99,33 @@ def test_all_at_once_stay_near_the_float_model_and_move() -> None:
     for before, after in zip(of_the_block(plain), of_the_block(found), strict=True):
         error = float(np.sqrt(np.mean((after - before) ** 2) / np.mean(before**2)))
         assert 1e-4 < error < 0.05  # 8 bits leave about a percent
+
+
+@pytest.mark.parametrize("name", ["q", "gemm"])
+def test_a_corrected_bias_brings_the_mean_of_each_channel_back(name: str) -> None:
+    """Of a MatMul with a bias behind it, and of a Gemm with one inside."""
+    model = with_output(model_of(BLOCK.replace("alpha = 0.5, beta = 2.0, ", "")), {"q": "q1", "gemm": "y"}[name])
+    (location,) = [one for one in bias_locations(model, LAYERS) if one.layer == name]
+    means = mean_outputs(model, [location], [FEEDS])
+    rounded = rewrite(model, LAYERS, {name: Precision.INT8_DYNAMIC}, {}, EXACT_HERE)
+    shifts = corrections(rounded, [location], means, [FEEDS])
+    corrected = rewrite(with_corrected_biases(model, [location], shifts), LAYERS, {name: Precision.INT8_DYNAMIC}, {}, EXACT_HERE)
+    before, after, wanted = (channel_means(one) for one in (rounded, corrected, model))
+    assert np.abs(before - wanted).max() > 1e-4
+    np.testing.assert_allclose(after, wanted, atol=2e-6)  # float32 means of eight rows
+
+
+def with_output(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    copy.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    return copy
+
+
+def channel_means(model: onnx.ModelProto) -> np.ndarray:
+    (values,) = run(model, FEEDS, optimized=False).values()
+    return np.asarray(values.reshape(-1, values.shape[-1]).mean(axis=0))
 
 
 def test_no_range_is_needed() -> None:
