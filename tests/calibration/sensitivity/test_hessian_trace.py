@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from calibration.accuracy.metrics import OutputKind
 from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import LayerKind
-from calibration.number_formats.grids import E4M3, block_scale, fake_quantize_activation, fake_quantize_weight
+from calibration.number_formats.grids import E4M3, block_scale, fake_quantize_activation, fake_quantize_dynamically, fake_quantize_weight
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
 from calibration.sensitivity.hessian_trace import AGREEMENT, FIRST_PROBES, measure_traces, settled_step, sites
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from calibration.sensitivity.records import HessianTrace
 from tests.model_text import cnn, model_from_text, samples_for
-from tests.probed_models import Probed, probed
+from tests.probed_models import Probed, probe_of, probed
 
 INPUTS, OUTPUTS = 6, 5
 KINDS = (OutputKind.VALUES,)
@@ -119,6 +119,20 @@ def test_every_tensor_that_int8_rounds_is_a_site() -> None:
     assert found["r1"] == ("weight", "input0", "output")
     add = next(layer for layer in case.layers if layer.kind is LayerKind.RESIDUAL_ADD)
     assert found[add.output] == ("input0", "input1", "output")
+
+
+def test_what_a_dynamic_layer_rounds_has_the_error_of_the_operator() -> None:
+    case = probed(cnn(), samples_for(cnn(), 4))
+    reference = case.reference()
+    gemm = next(layer for layer in case.layers if layer.op_type == "Gemm")
+    assert sites(reference, gemm, ONNXRUNTIME_CPU_SCHEME, Precision.INT8_DYNAMIC) == ("weight", "input0")  # no output
+    dynamic = (Precision.INT8_DYNAMIC,)
+    given = reference, [OutputKind.LOGITS], case.scheme, case.ranges, [case.feeds]
+    found = measure_traces(*given, seed=0, precisions=dynamic, eligible={gemm.name: dynamic})
+    (trace,) = [trace for trace in found if trace.site == "input0"]
+    tensor = np.asarray(probe_of(reference, case.feeds, gemm).inside[gemm.inputs[0]], dtype=np.float32)
+    expected = float(((fake_quantize_dynamically(tensor) - tensor) ** 2).sum()) / len(tensor)
+    assert trace.rounding == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_strongly_typed_sum_has_only_the_inputs_that_it_reads_rounded() -> None:
