@@ -72,7 +72,8 @@ def one_bad_layer() -> onnx.ModelProto:
 
 PLAIN = {"repair": False}  # SmoothQuant would make the bad layer a good one
 # Three layers in int8 stay far below, the last alone is far above.
-BAD_LAYER_BUDGET = {"accuracy": {"max_nmse": 0.005}, "calibration": PLAIN}
+# One low precision: kernels are profiled in earnest, and of several the search would take what they happen to say.
+BAD_LAYER_BUDGET = {"accuracy": {"max_nmse": 0.005}, "calibration": PLAIN, "precisions": ["fp32", "int8"]}
 # Its first axis counts no samples, so the inspection refuses it; ``transposed_gemm`` is the same with the samples in front.
 NOT_BY_SAMPLES = {"gemm_factors"}
 MORE = (duplicate_node_names, bf16_inside, fixed_batch_4, fixed_batch_16, transposed_gemm, one_bad_layer)
@@ -89,7 +90,7 @@ def test_every_awkward_model_becomes_an_engine_as_good_as_reported(maker: ModelM
     finished = run_job(tmp_path, model, calibration, validation, LENIENT)
 
     assert finished.result["outcome"] == "improved"
-    assert "int8" in cast(Mapping[str, int], finished.chosen["precisions"])
+    assert cast(Mapping[str, int], finished.chosen["precisions"]).keys() & {"int8", "int8_dynamic"}
     engine = onnx.load(finished.engine)
     assert input_specs(engine) == input_specs(model)
     assert output_specs(engine) == output_specs(model)
@@ -102,7 +103,7 @@ def test_every_awkward_model_becomes_an_engine_as_good_as_reported(maker: ModelM
 def accuracy_from_outside(finished: Finished, model: onnx.ModelProto, validation: Mapping[str, Array]) -> float:
     """Score the engine file in plain onnxruntime against the float model, on the samples of the verdict."""
     first = input_specs(model)[0].shape[0]
-    batch = first if isinstance(first, int) else 24
+    batch = first if isinstance(first, int) else 1
     fed = {name: array[np.arange(24 + -24 % batch) % 24] for name, array in validation.items()}  # whole batches
     outputs = plain_outputs(finished.engine, fed, batch)
     reference = plain_outputs(prepare(model).model.SerializeToString(), fed, batch)

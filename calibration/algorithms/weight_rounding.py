@@ -161,7 +161,7 @@ def _weights_to_round(
     wanted: dict[tuple[str, bool], list[Precision]] = {}  # by layer, and whether its input is smoothed
     for layer_precision in layer_precisions:
         if layer_precision.precision in INTEGERS and layer_precision.layer in products:
-            smoothed = layer_precision.precision.multiplies_integers and layer_precision.layer in smooth_quant
+            smoothed = layer_precision.precision.takes_smooth_quant and layer_precision.layer in smooth_quant
             wanted.setdefault((layer_precision.layer, smoothed), []).append(layer_precision.precision)
     to_round_all = []
     for (name, smoothed), precisions in wanted.items():

@@ -108,6 +108,24 @@ def activation_grid(low: float, high: float, *, bits: int, symmetric: bool) -> t
     return scale, int(np.clip(np.round(-low / scale), 0, levels)), 0, levels
 
 
+def dynamic_grid(x: NDArray[np.float32]) -> tuple[np.float32, np.uint8]:
+    """Return the scale and the zero point of ONNX DynamicQuantizeLinear for ``x`` (any shape, float32), bit for bit.
+
+    The range is that of the tensor, widened to contain zero; a tensor of zeros alone has the scale 1, and so has one here that is so small
+    that the operator's scale is 0.
+    """
+    low, high = np.float32(min(x.min(initial=0.0), 0.0)), np.float32(max(x.max(initial=0.0), 0.0))
+    scale = np.float32((high - low) / _UINT8_TOP) or np.float32(1.0)
+    return scale, np.uint8(np.clip(np.round(-low / scale), 0, _UINT8_TOP))
+
+
+def fake_quantize_dynamically(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return ``x`` (any shape, float32) after a round trip through 8-bit integers on its ``dynamic_grid``."""
+    scale, zero_point = dynamic_grid(x)
+    levels = np.clip(np.round(x / scale) + np.float32(zero_point), 0, _UINT8_TOP)
+    return np.asarray((levels - np.float32(zero_point)) * scale, dtype=np.float32)
+
+
 def fake_quantize_activation(x: NDArray[np.float32], low: float, high: float, *, bits: int, symmetric: bool) -> NDArray[np.float32]:
     """Return ``x`` (any shape, float32) after a round trip through the integer grid of the range [low, high]."""
     scale, zero_point, lowest, highest = activation_grid(low, high, bits=bits, symmetric=symmetric)
@@ -145,4 +163,5 @@ def scale_of_largest(low: float, high: float, top: float) -> np.float32:
 
 E4M3 = ScaledFloatGrid(np.dtype(ml_dtypes.float8_e4m3fn), top=448.0)
 FP16_MAX = 65504.0  # largest finite FP16 value
+_UINT8_TOP = np.float32(255)
 _MIN_SCALE = 1e-8  # a constant-zero tensor still needs a positive scale

@@ -53,6 +53,7 @@ class NumberFormat:
     grid: Grid
     colour: str  # in the report, #rrggbb
     rounds_inputs: bool = False  # whether a layer's inputs are stored in it too, behind a Q/DQ pair
+    is_dynamic: bool = False  # whether a layer's own kernel rounds its inputs, with the range that they have in the call
     weight_block: int | None = None  # weights with one scale along the reduction axis, where the target has blocks; None: no blocks
     least_opset: int = 13  # of a typed graph that stores it
     least_compute_capability: tuple[int, int] | None = None  # of a GPU that has it; None: every one that is built for
@@ -105,17 +106,27 @@ class FormatTable(enum.StrEnum):
 
     @property
     def rounds_inputs(self) -> bool:
-        """Whether the inputs of a layer are stored in it too, behind a Q/DQ pair."""
+        """Whether the inputs of a layer are stored in it too, behind a Q/DQ pair, with a range that was measured before."""
         return self.row.rounds_inputs
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether a layer's own kernel rounds its inputs, with the range that they have in the call: all that is stored are floats."""
+        return self.row.is_dynamic
 
     @property
     def is_weight_only(self) -> bool:
         """Whether weights alone are stored in it, and a kernel widens them."""
-        return self.is_quantized and not self.row.rounds_inputs
+        return self.is_quantized and not self.row.rounds_inputs and not self.row.is_dynamic
 
     @property
     def multiplies_integers(self) -> bool:
         """Whether kernels multiply integers by integers in it."""
+        return self.is_integer and (self.row.rounds_inputs or self.row.is_dynamic)
+
+    @property
+    def takes_smooth_quant(self) -> bool:
+        """Whether SmoothQuant may multiply a layer's inputs by factors: they are rounded to integers on a grid that was chosen before."""
         return self.is_integer and self.row.rounds_inputs
 
     @property

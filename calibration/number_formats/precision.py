@@ -28,6 +28,7 @@ class Precision(FormatTable):
     FP16 = NumberFormat("fp16", 16, TensorProto.FLOAT16, _FP16, "#7b61c4")
     BF16 = NumberFormat("bf16", 16, TensorProto.BFLOAT16, _BF16, "#a05fb5", least_opset=22, least_compute_capability=(8, 0))
     INT8 = NumberFormat("int8", 8, TensorProto.INT8, _INT8, "#2268c4", rounds_inputs=True, least_opset=19)
+    INT8_DYNAMIC = NumberFormat("int8_dynamic", 8, TensorProto.INT8, _INT8, "#4fa3d9", is_dynamic=True)
     FP8 = NumberFormat(
         "fp8", 8, TensorProto.FLOAT8E4M3FN, E4M3, "#138f93", rounds_inputs=True, least_opset=19, least_compute_capability=(8, 9)
     )

@@ -38,7 +38,8 @@ def quantized_layer(
     """Return the layer in a low precision.
 
     A format that rounds inputs rounds inputs, weight and (where the scheme says so) output; one for weights alone the weight. With a
-    SmoothQuant scaling, integers that are multiplied by integers round the product of the input and the factors, and the divided weight.
+    SmoothQuant scaling, a precision that takes one rounds the product of the input and the factors, and the divided weight.
+    A dynamic format rounds inputs with the range that they have in the call, and no output.
     Float types round all that the layer reads and writes. Integer weights are ``levels`` where those are given. The layer's own bias moves
     by ``shift``, (channels,); where the bias is that of an Add behind the layer, whoever runs the model adds it to the output.
     The rounded weight is a constant of the model, unless it is a large one: then it is an input, and the model holds no copy.
@@ -54,6 +55,8 @@ def quantized_layer(
         constants[layer.bias] = numpy_helper.from_array(np.asarray(bias + shift.reshape(bias.shape), dtype=np.float32), layer.bias)
     if not precision.is_quantized and precision is not Precision.FP32:
         return _cast_layer(graph, unit, precision, constants, fed)
+    if precision.is_dynamic:
+        return _dynamic_layer(graph, unit, constants, fed)
     if not precision.rounds_inputs:
         return graph.piece(unit.start, unit.stop, outputs=[layer.output], fed=fed, constants=constants)
     rounds_output = layer.op_type in scheme.quantized_outputs
@@ -61,7 +64,7 @@ def quantized_layer(
     targets = {name: graph.free_name(f"{name}__rounded") for name in rounded_inputs(graph, layer, scheme)}
     for name in targets:
         source, span = name, span_of(graph, name, ranges, scheme)
-        if smooth_quant is not None and name == smooth_quant.tensor and precision.multiplies_integers:
+        if smooth_quant is not None and name == smooth_quant.tensor and precision.takes_smooth_quant:
             source, span = graph.free_name(f"{name}__smoothed"), (smooth_quant.low, smooth_quant.high)
             factor = graph.free_name(f"{name}__factor")
             constants[factor] = numpy_helper.from_array(smooth_quant.factor, factor)
@@ -85,7 +88,7 @@ def rounded_weight(
 ) -> Floats:
     """Return the layer's weight after a round trip through the precision.
 
-    Divided by the SmoothQuant scaling where kernels multiply integers.
+    Divided by the SmoothQuant scaling where the precision takes one.
 
     Args:
         graph: The model's.
@@ -96,7 +99,7 @@ def rounded_weight(
         levels: Integer weights, of the weight's shape, in the place of the nearest.
     """
     weight = weight_of(graph, layer)
-    if smooth_quant is not None and precision.multiplies_integers:
+    if smooth_quant is not None and precision.takes_smooth_quant:
         weight = divided(weight, layer, smooth_quant.factor)
     if not precision.is_integer:
         return precision.grid.round_weight(weight)
@@ -159,6 +162,18 @@ def _cast_layer(graph: Graph, unit: Unit, precision: Precision, constants: dict[
     output = graph.free_name(f"{layer.output}__rounded_output")
     nodes += _cast_trip(graph, layer.output, output, precision)
     return graph.piece(unit.start, unit.stop, outputs=[output], fed=fed, nodes=nodes, constants=constants)
+
+
+def _dynamic_layer(graph: Graph, unit: Unit, constants: dict[str, TensorProto], fed: tuple[str, ...]) -> onnx.ModelProto:
+    """Return the layer with its inputs rounded to 8-bit integers by the operator that engines round them with."""
+    targets = {name: graph.free_name(f"{name}__rounded") for name in dict.fromkeys(unit.layer.inputs)}
+    nodes = []
+    for name, target in targets.items():
+        levels, *grid = (graph.free_name(f"{target}__{part}") for part in ("levels", "scale", "zero_point"))
+        nodes.append(helper.make_node("DynamicQuantizeLinear", [name], [levels, *grid]))
+        nodes.append(helper.make_node("DequantizeLinear", [levels, *grid], [target]))
+    nodes += _renamed(graph, unit, targets)
+    return graph.piece(unit.start, unit.stop, outputs=[unit.layer.output], fed=fed, nodes=nodes, constants=constants)
 
 
 def _cast_trip(graph: Graph, source: str, target: str, precision: Precision) -> list[onnx.NodeProto]:

@@ -221,7 +221,7 @@ class RangeConfig:
         default=tuple(precision for precision in INTEGERS if precision.is_weight_only),
         metadata={
             "uniqueItems": True,
-            "description": "Precisions, of int8 and int4, whose weights one of the corrections rounds by GPTQ; "
+            "description": "Precisions, of int8, int8_dynamic and int4, whose weights one of the corrections rounds by GPTQ; "
             "int8 also, unasked, in layers that lose much by the rounding of their weight; [] for none.",
         },
     )

@@ -30,7 +30,7 @@ SPAN_BATCH = 8
 def choose_smooth_quants(bench: Bench, in_use: InUse, progress: Progress) -> tuple[InUse, tuple[Correction, ...]]:
     """Smooth tensors where that helps the layers in INT8 that read them; a ``CorrectionMethod``."""
     model, prepared = bench.model, bench.prepared
-    names = {layer_precision.layer for layer_precision in bench.layer_precisions if layer_precision.precision.multiplies_integers}
+    names = {layer_precision.layer for layer_precision in bench.layer_precisions if layer_precision.precision.takes_smooth_quant}
     layers = takes_smooth_quant(model, [layer for layer in prepared.layers if layer.name in names])
     if not layers:
         return in_use, ()

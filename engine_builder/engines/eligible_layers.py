@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import onnx
 
+from calibration.graph.layers import Layer
 from calibration.number_formats.precision import Precision
 from calibration.ranges.range_table import RangeTable
+from engine_builder.backends.base import Capabilities
 from engine_builder.qdq.dialects.base import Dialect
 from engine_builder.records.inspection import PreparedModel
 
@@ -34,3 +36,18 @@ def eligible_precisions(
             taken = tuple(one for one in precisions if eligibility.can_take(layer, one))
             eligible |= {layer.name: taken} if taken else {}
     return eligible
+
+
+def may_round_by_call(model: onnx.ModelProto, layers: Sequence[Layer], capabilities: Capabilities) -> bool:
+    """Return whether a layer may take a dynamic precision, whose rounding depends on which samples are in a call together.
+
+    Args:
+        model: The prepared model.
+        layers: Its layers.
+        capabilities: Of the target.
+    """
+    dynamic = [precision for precision in capabilities.low_precisions if precision.is_dynamic]
+    if not dynamic:
+        return False
+    eligibility = capabilities.dialect.eligibility(model, layers)
+    return any(eligibility.can_take(layer, precision) for layer in layers for precision in dynamic)

@@ -1,7 +1,7 @@
 """(model, layers, assignment, ranges, scheme) -> the explicit model: the precisions of an assignment written into the graph as Q/DQ.
 
-What is quantized where. A layer is *quantized* when the assignment gives it INT8; a *pair* on a tensor is a QuantizeLinear and a
-DequantizeLinear, and what comes out of it is ``fake_quantize_activation`` of the tensor.
+What is quantized where. A layer is *quantized* when the assignment gives it INT8, *dynamic* when it gives it INT8_DYNAMIC; a *pair* on a
+tensor is a QuantizeLinear and a DequantizeLinear, and what comes out of it is ``fake_quantize_activation`` of the tensor.
 
 1. *Inputs.* Each tensor of ``layer.inputs`` of a quantized layer gets a pair with the tensor's own range. It serves the quantized layers
    that read the tensor, one pair for all of them; every other reader, graph outputs included, keeps the float tensor.
@@ -34,6 +34,8 @@ DequantizeLinear, and what comes out of it is ``fake_quantize_activation`` of th
     clips. See ``engine_builder.qdq.guards.matmuls``.
 13. *Outputs of the model* that nothing above quantizes stay float, also where onnxruntime would round them. See ``float_outputs``.
 14. *Graphs inside nodes* (If, Loop) do not read a moved, dequantized tensor itself, at which onnxruntime ends. See ``captured``.
+15. *Dynamic layers* have no pair: their kernels round the float tensor that they read with the range that it has in the call. Their weights
+    are those of case 3, and case 7 holds. See ``engine_builder.qdq.emit.dynamic_layers``.
 
 The pairs are written here and not by onnxruntime's ``QDQQuantizer``: that one gives a pair to every reader of a tensor, overwrites a
 user's constant called ``x_scale`` without a word (the model then computes something else), and leaves out, with a log line,
@@ -52,9 +54,11 @@ from calibration.algorithms.gptq import Levels
 from calibration.algorithms.smooth_quant import SmoothQuantScaling
 from calibration.graph.free_names import Names, names_in
 from calibration.graph.layers import Layer
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.onnx_model.foreign_types import without_foreign_types
 from engine_builder.qdq.emit.activations import QuantizeActivations
+from engine_builder.qdq.emit.dynamic_layers import QuantizeDynamically
 from engine_builder.qdq.emit.int8_weights import QuantizeWeights
 from engine_builder.qdq.emit.joins import QuantizeJoins
 from engine_builder.qdq.emit.smooth_quant import ApplySmoothQuant
@@ -89,8 +93,8 @@ def rewrite(
     Raises:
         BuildError: An unknown layer, a precision that this dialect has no form for, or a tensor without a range.
     """
-    quantized = quantized_layers(layers, assignment)
-    if not quantized:
+    low = quantized_layers(layers, assignment)
+    if not low:
         copy = onnx.ModelProto()
         copy.CopyFrom(prepared)
         del copy.graph.value_info[:]  # case 9
@@ -98,6 +102,10 @@ def rewrite(
     ranges = ranges_of_moved_tensors(prepared, ranges)
     model = ir.from_proto(without_foreign_types(prepared))  # a value of its own: the passes below edit it in place
     names = Names(names_in(model))
+    quantized = tuple(layer for layer in low if not assignment[layer.name].is_dynamic)
+    dynamic = [(layer, LayerPrecision(layer.name, assignment[layer.name])) for layer in low if assignment[layer.name].is_dynamic]
+    products = QuantizeDynamically(dynamic, scheme, names, levels or {})
+    products(model)
     smooth = ApplySmoothQuant(quantized, ranges, smooth_quants, names)
     smooth(model)
     quantized, ranges = smooth.quantized, smooth.ranges
@@ -110,7 +118,7 @@ def rewrite(
         KeepFloatLayers({layer.name for layer in quantized}, names)(model)
     KeepFloatOutputs(names)(model)
     PartCaptures(names)(model)
-    model.metadata_props[EXACT_ON] = exact_on(is_saturable=bool(weights.saturable))
+    model.metadata_props[EXACT_ON] = exact_on(is_saturable=bool(weights.saturable or products.saturable))
     explicit = ir.to_proto(model)
     del explicit.graph.value_info[:], explicit.graph.output[:]  # case 9
     explicit.graph.output.extend(prepared.graph.output)

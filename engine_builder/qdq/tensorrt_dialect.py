@@ -95,7 +95,7 @@ def rewrite_tensorrt(
     for narrow in narrow_types(model.graph):
         CastBeforeMoves(names, narrow)(model)
     smooth = ApplySmoothQuant(
-        [layer for layer in layers if precisions[layer.name].multiplies_integers], _ranges(prepared, ranges), smooth_quants, names
+        [layer for layer in layers if precisions[layer.name].takes_smooth_quant], _ranges(prepared, ranges), smooth_quants, names
     )
     smooth(model)
     smoothed = {layer.name: layer for layer in smooth.quantized}

@@ -57,8 +57,8 @@ class Trial:
     index: int
     fingerprint: str
     precisions: dict[str, Precision]  # the quantized layers as the engine has them; every other layer has the baseline precision
-    # What proposed it: "baseline", "folded", a one-format engine ("all_low"), "products", "fastest", an order's name, "frontier", "refine" or
-    # "moves".
+    # What proposed it: "baseline", "folded", a one-format engine ("all_low"), "products", "fastest", an order's name, "frontier", "refine"
+    # or "moves".
     order: str
     low_layers: int
     on_all: Accuracy | None  # on every validation sample

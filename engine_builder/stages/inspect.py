@@ -36,6 +36,7 @@ from engine_builder.closed_loop.intake import (
 )
 from engine_builder.closed_loop.run_scores import scores_of_runs
 from engine_builder.engines.builder_check import prepare_for
+from engine_builder.engines.eligible_layers import may_round_by_call
 from engine_builder.engines.exact_folding import NOT_EXACT, is_exact, unfolded
 from engine_builder.engines.job_scheme import job_scheme
 from engine_builder.errors import BuildError
@@ -110,6 +111,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     save_model(prepared.model, context.scratch / "prepared.onnx")
     prepared_ref = keep_model(context.scratch / "prepared.onnx", "prepared.onnx", workspace)
     batch = fixed or probe_batch(prepared.model, shapes)
+    by_call = may_round_by_call(prepared.model, layers, capabilities)
     guesses = possible_axes(varying, {name: array.shape for name, array in calibration.inputs.items()})
     outputs = output_specs(model)
     float_type, graph = prepared.float_type, copy_without(prepared.model, big_weights(prepared.model))
@@ -145,6 +147,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
         validation = with_states(validation, {name: calibration.inputs[name][:1] for name in loop.states})
     per_call = settled_batch(calls, settings, timing_batch(specs, settings, validation))
     timed = timing_shapes(specs, settings, validation, per_call)
+    batch = min(batch, per_call) if by_call else batch  # the samples of a call share a range: no more together than the user has
     if calls.batch is not None:
         batch, calibration = calls.batch, whole_batches(calibration, calls.batch)
     kinds = output_kinds(
@@ -256,7 +259,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     engine_calls = Calls(
         timed_shapes=timed,
         timed_batch=per_call,
-        scored_batch=batch if capabilities.parallel_runs else per_call,
+        scored_batch=batch if capabilities.parallel_runs and not by_call else per_call,
         engine_shapes=profile_shapes(specs, settings, timed, validation, is_fixed=is_fixed),
     )
     beaten = Baseline(baseline_type, workspace.write_arrays("baseline_scores.npz", scores=baseline_scores))

@@ -46,6 +46,7 @@ from engine_builder.reporting.body.job_result import (
 from engine_builder.reporting.body.layer_facts import DependencyMap, dependency_map, measured_pairs, reported_layers
 from engine_builder.reporting.body.report_body import DataFacts, ReportBody, body_json
 from engine_builder.reporting.body.search_facts import FinalTiming, ProbeSummary
+from engine_builder.reporting.dynamic_words import neighbours_warning
 from engine_builder.reporting.float_only import float_only, float_only_note
 from engine_builder.reporting.objective_reason import objective_reason
 from engine_builder.reporting.offers.reported import reported_offers
@@ -205,6 +206,7 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
     none_ran = why_none_ran(given.asked.trials)
     if none_ran is not None:
         offers = replace(offers, in_words="none, since no quantized engine could be built or run")
+    by_call = () if chosen is None else neighbours_warning(chosen.precisions, found.calls.scored_batch)
     return JobResult(
         outcome=Outcome.BASELINE_KEPT if chosen is None else Outcome.IMPROVED,
         reason=_reason(given, chosen, offers, objective, is_predicted=is_predicted),
@@ -218,7 +220,7 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
             size_bytes=kept.size_bytes,
             exact_on=None if chosen is None else engine_exact_on(workspace.path(engine)),
         ),
-        warnings=(*found.warnings, *busy_warning(judgement.waited)),
+        warnings=(*found.warnings, *by_call, *busy_warning(judgement.waited)),
         environment=judgement.environment,
         offers=offers,
         speedup=1.0 / judgement.ratio if source is Source.MEASURED else None,

@@ -98,7 +98,7 @@ class OrtCpuBackend:
         return Capabilities(
             "onnxruntime-cpu",
             Precision.FP32,
-            (Precision.INT8,),
+            (Precision.INT8, Precision.INT8_DYNAMIC),
             ONNXRUNTIME_CPU_SCHEME,
             OnnxRuntimeDialect(),
             Source.MEASURED,

@@ -20,8 +20,10 @@ class OnnxRuntimeDialect:
     has_float_types = False
 
     def eligibility(self, prepared: onnx.ModelProto, layers: Sequence[Layer]) -> Eligibility:
-        """Let every layer take every precision that kernels multiply integers in."""
-        return _Integers()
+        """Return what pays (``engine_builder.qdq.rules.dynamic_eligibility``): every layer takes integers on a grid chosen before."""
+        from engine_builder.qdq.rules.dynamic_eligibility import OnnxRuntimeEligibility
+
+        return OnnxRuntimeEligibility(prepared, layers)
 
     def groups(self, prepared: onnx.ModelProto, layers: Sequence[Layer]) -> tuple[tuple[str, ...], ...]:
         """Return none: layers are quantized one by one."""
@@ -61,8 +63,3 @@ class OnnxRuntimeDialect:
     def float32_nodes(self, prepared: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]], *, baseline: Precision) -> dict[str, str]:
         """Return none: all is float32."""
         return {}
-
-
-class _Integers:
-    def can_take(self, layer: Layer, precision: Precision) -> bool:
-        return precision.multiplies_integers

@@ -15,21 +15,21 @@ MOVING_OPS = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze
 
 
 def quantized_layers(layers: Sequence[Layer], assignment: Mapping[str, Precision]) -> tuple[Layer, ...]:
-    """Return the layers that the assignment gives INT8, in the order of ``layers``.
+    """Return the layers that the assignment gives a precision other than FP32, in the order of ``layers``.
 
     Raises:
-        BuildError: The assignment names an unknown layer, or a precision other than FP32 and INT8.
+        BuildError: The assignment names an unknown layer, or a precision other than FP32 and those that multiply integers.
     """
     known = {layer.name for layer in layers}
     for name, precision in assignment.items():
         if name not in known:
             raise BuildError(f"assignment: layer {name!r} is not in the model", fix="make the assignment from the layers of this model")
-        if precision not in (Precision.FP32, Precision.INT8):
+        if precision is not Precision.FP32 and not precision.multiplies_integers:
             raise BuildError(
-                f"assignment: layer {name!r} has precision {precision}, expected fp32 or int8",
+                f"assignment: layer {name!r} has precision {precision}, expected fp32 or one that multiplies integers",
                 fix="choose a precision that the target offers",
             )
-    return tuple(layer for layer in layers if assignment.get(layer.name) is Precision.INT8)
+    return tuple(layer for layer in layers if assignment.get(layer.name, Precision.FP32) is not Precision.FP32)
 
 
 def quantized_tensors(quantized: Sequence[Layer], scheme: Scheme) -> dict[str, bool]:

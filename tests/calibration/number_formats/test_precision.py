@@ -14,7 +14,9 @@ from calibration.number_formats.grids import (
     E4M3,
     activation_grid,
     block_scale,
+    dynamic_grid,
     fake_quantize_activation,
+    fake_quantize_dynamically,
     fake_quantize_weight,
     scale_of_largest,
     weight_scale,
@@ -110,6 +112,7 @@ def test_bits_of_each_precision() -> None:
         "fp16": 16,
         "bf16": 16,
         "int8": 8,
+        "int8_dynamic": 8,
         "fp8": 8,
         "int4": 4,
     }
@@ -203,3 +206,26 @@ def test_a_float_type_has_no_scale() -> None:
 def test_a_gpu_has_what_its_compute_capability_says_and_an_unknown_one_everything() -> None:
     assert [precision for precision in Precision if not precision.runs_on((7, 5))] == [Precision.BF16, Precision.FP8]
     assert all(precision.runs_on((8, 9)) and precision.runs_on(None) for precision in Precision)
+
+
+@given(arrays.filter(lambda x: not 0 < np.abs(x).max(initial=0.0) < 1e-30))  # the operator's scale of less is 0 or not exact
+def test_dynamic_rounding_is_that_of_the_operator_bit_for_bit(x: NDArray[np.float32]) -> None:
+    model = model_from_text("""g (float[N] x) => (float[N] y, float scale, uint8 zero_point) {
+        levels, scale, zero_point = DynamicQuantizeLinear(x)
+        y = DequantizeLinear(levels, scale, zero_point)
+    }""")
+    y, scale, zero_point = run(model, {"x": x.reshape(-1)})
+
+    found = dynamic_grid(x)
+    assert (float(found[0]), int(found[1])) == (float(scale), int(zero_point))
+    np.testing.assert_array_equal(fake_quantize_dynamically(x).reshape(-1), y)
+
+
+def test_a_dynamic_format_multiplies_integers_and_stores_none_between_layers() -> None:
+    dynamic = Precision.INT8_DYNAMIC
+    assert dynamic.is_dynamic
+    assert dynamic.multiplies_integers
+    assert not dynamic.rounds_inputs
+    assert not dynamic.is_weight_only
+    assert not dynamic.takes_smooth_quant
+    assert [one for one in Precision if one.is_dynamic] == [dynamic]

@@ -17,14 +17,14 @@ from calibration.accuracy.metrics import OutputKind
 from calibration.algorithms.bias_correction import bias_locations
 from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import LayerKind
-from calibration.number_formats.grids import E4M3, block_scale, fake_quantize_activation, fake_quantize_weight
+from calibration.number_formats.grids import E4M3, block_scale, fake_quantize_activation, fake_quantize_dynamically, fake_quantize_weight
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
-from calibration.sensitivity.hessian_trace import AGREEMENT, FIRST_PROBES, measure_traces, settled_step, sites
+from calibration.sensitivity.hessian_trace import AGREEMENT, measure_traces, settled_step, sites
 from calibration.sensitivity.mean_inputs import MeanInputs
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from calibration.sensitivity.records import HessianTrace
 from tests.model_text import cnn, model_from_text, samples_for
-from tests.probed_models import Probed, probed
+from tests.probed_models import Probed, probe_of, probed
 
 INPUTS, OUTPUTS = 6, 5
 KINDS = (OutputKind.VALUES,)
@@ -139,6 +139,20 @@ def test_every_tensor_that_int8_rounds_is_a_site() -> None:
     assert found[add.output] == ("input0", "input1", "output")
 
 
+def test_what_a_dynamic_layer_rounds_has_the_error_of_the_operator() -> None:
+    case = probed(cnn(), samples_for(cnn(), 4))
+    reference = case.reference()
+    gemm = next(layer for layer in case.layers if layer.op_type == "Gemm")
+    assert sites(reference, gemm, ONNXRUNTIME_CPU_SCHEME, Precision.INT8_DYNAMIC) == ("weight", "input0")  # no output
+    dynamic = (Precision.INT8_DYNAMIC,)
+    given = reference, [OutputKind.LOGITS], case.scheme, case.ranges, [case.feeds]
+    found = measure_traces(*given, seed=0, precisions=dynamic, eligible={gemm.name: dynamic})
+    (trace,) = [trace for trace in found if trace.site == "input0"]
+    tensor = np.asarray(probe_of(reference, case.feeds, gemm).inside[gemm.inputs[0]], dtype=np.float32)
+    expected = float(((fake_quantize_dynamically(tensor) - tensor) ** 2).sum()) / len(tensor)
+    assert trace.rounding == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_strongly_typed_sum_has_only_the_inputs_that_it_reads_rounded() -> None:
     case = probed(cnn(), samples_for(cnn(), 4), scheme=TENSORRT_SCHEME)
     reference = case.reference()
@@ -248,59 +262,6 @@ def test_a_batch_in_parts_gives_the_traces_of_the_whole(case: Probed) -> None:
         # The directions are the same; a step in units of the part's own root mean square is another point of the same plateau.
         assert other.trace == pytest.approx(one.trace, rel=5e-3)
         assert other.rounding == pytest.approx(one.rounding, rel=1e-5)
-
-
-def branches() -> onnx.ModelProto:
-    """Return independent layers side by side, of which a and b cost about as much, c a hundredth, and d ten thousand times as much."""
-    text = "g (float[N,6] x) => (float[N,20] y) { ya = Gemm(x, a)  yb = Gemm(x, b)  yc = Gemm(x, c)  yd = Gemm(x, d) "
-    model = model_from_text(text + "y = Concat<axis = 1>(ya, yb, yc, yd) }", dict.fromkeys("abcd", (INPUTS, OUTPUTS)))
-    for tensor, factor in zip(model.graph.initializer, (1.0, 1.0, 0.1, 100.0), strict=True):
-        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(factor), tensor.name))
-    return model
-
-
-def adaptive(allowed: float | None, *, workers: int = 1) -> dict[tuple[str, str], HessianTrace]:
-    """Return the traces of the branches in at most 12 probes."""
-    case = probed(branches(), samples_for(branches(), 32))
-    found = measure_traces(
-        case.reference(), KINDS, TENSORRT_SCHEME, case.ranges, [case.feeds] * 12, seed=0, allowed=allowed, workers=workers
-    )
-    weights = {layer.name: str(layer.weight) for layer in case.layers}
-    return {(weights[trace.layer], trace.site): trace for trace in found}
-
-
-def test_only_layers_at_the_budgets_boundary_get_more_probes() -> None:
-    every = adaptive(None)
-    cost = {name: sum(trace.sensitivity for (layer, _), trace in every.items() if layer == name) for name in "abcd"}
-    found = adaptive(1.5 * min(cost["a"], cost["b"]))
-    assert {trace.probes for trace in every.values()} == {12}
-    probes = {name: max(trace.probes for (layer, _), trace in found.items() if layer == name) for name in "abcd"}
-    assert (probes["c"], probes["d"]) == (FIRST_PROBES, FIRST_PROBES)
-    assert max(probes["a"], probes["b"]) > FIRST_PROBES
-
-
-def test_traces_in_few_probes_are_those_of_many_within_their_errors() -> None:
-    every = adaptive(None)
-    found = adaptive(sum(trace.sensitivity for trace in every.values()) / 2)
-    assert any(trace.probes < 12 for trace in found.values())
-    for key, trace in found.items():
-        spread = every[key].error * math.sqrt(12 / trace.probes)  # of so few probes, known from the many
-        assert abs(trace.trace - every[key].trace) <= 4 * spread + 0.01 * every[key].trace
-
-
-def test_the_choice_of_more_probes_repeats_whatever_the_workers() -> None:
-    assert adaptive(1e-4) == adaptive(1e-4, workers=3)
-
-
-def test_a_budget_that_all_layers_surely_keep_ends_the_probes_early() -> None:
-    case = probed(cnn(), samples_for(cnn(), 8))
-    told: list[int] = []
-    feeds = [case.feeds] * 9
-    found = measure_traces(
-        case.reference(), [OutputKind.LOGITS], case.scheme, case.ranges, feeds, seed=0, allowed=1e9, on_batch=told.append
-    )
-    assert FIRST_PROBES in {trace.probes for trace in found}
-    assert told[-1] == max(trace.probes for trace in found)
 
 
 def selecting() -> Probed:

@@ -252,7 +252,7 @@ def test_unknown_layer_precision_or_range_is_refused() -> None:
     layers = find_layers(model)
     with pytest.raises(BuildError, match="'conv9' is not in the model"):
         rewrite(model, layers, {"conv9": Precision.INT8}, {}, ONNXRUNTIME_CPU_SCHEME)
-    with pytest.raises(BuildError, match="precision fp8, expected fp32 or int8"):
+    with pytest.raises(BuildError, match="precision fp8, expected fp32 or one that multiplies integers"):
         rewrite(model, layers, {"conv1": Precision.FP8}, {}, ONNXRUNTIME_CPU_SCHEME)
     with pytest.raises(BuildError, match="no range was measured"):
         rewrite(model, layers, {"conv1": Precision.INT8}, {}, ONNXRUNTIME_CPU_SCHEME)

@@ -60,6 +60,13 @@ def test_the_reason_says_so_where_everything_is_quantized() -> None:
     assert words == f"{only} Every layer that can be quantized is quantized. It is inside the budget with probability above 0.99."
 
 
+def test_the_reason_says_what_a_one_format_engine_of_a_dynamic_precision_leaves_in_floats() -> None:
+    trials = trials_of(0, 4, world=FakeWorld((0.0,) * 4))
+    dynamic = dataclasses.replace(trials[1], precisions=dict.fromkeys(trials[1].precisions, Precision.INT8_DYNAMIC))
+    words = reason_of((trials[0], dynamic), improved(dynamic, verdict(0)))
+    assert "Every layer that can be in int8_dynamic is, and all others are floats." in words
+
+
 def test_the_reason_says_that_finalists_failed_in_the_verdict() -> None:
     trials = trials_of(0, 4, 2)
     assert "failed as they were built and timed for the verdict" in reason_of(trials, KEPT, finalists=trials[2:])

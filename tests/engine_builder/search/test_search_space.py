@@ -42,6 +42,15 @@ def test_every_precision_that_a_layer_can_take_has_a_one_format_engine() -> None
     assert not is_one_format("frontier")
 
 
+def test_a_dynamic_one_format_engine_leaves_all_other_layers_in_floats() -> None:
+    dynamic = Precision.INT8_DYNAMIC
+    assert one_format_engines({"conv": [INT8], "matmul": [INT8, dynamic]}, (INT8, dynamic)) == {
+        "all_low": {"conv": INT8, "matmul": INT8},
+        "all_int8_dynamic": {"matmul": dynamic},
+    }
+    assert one_format_engines({"matmul": [dynamic]}, (dynamic,)) == {"all_low": {"matmul": dynamic}}
+
+
 def test_a_layer_that_can_take_nothing_is_in_no_one_format_engine() -> None:
     assert one_format_engines({"a": [], "b": [FP8]}, TARGET) == {"all_low": {"b": FP8}}
     assert one_format_engines({"a": []}, TARGET) == {}

@@ -19,8 +19,8 @@ from engine_builder.records.inspection import Inspection
 from engine_builder.stages.inspect import BATCH_BYTES, probe_batch
 from service.cli.commands import exit_status
 from tests.driver import Samples, inspected, inspection_of, ranged, submitted
-from tests.model_text import Array, cnn, fixed_batch, model_from_text, samples_for
-from tests.models import fp16, input_called_labels, several_outputs
+from tests.model_text import Array, ModelMaker, cnn, fixed_batch, model_from_text, samples_for
+from tests.models import attention, fp16, input_called_labels, several_outputs
 from tests.unusable_models import UNUSABLE
 
 # What the message about each model must name.
@@ -322,3 +322,11 @@ def test_the_batch_is_a_power_of_two_whose_largest_activations_fit(side: int, ex
     batch = probe_batch(model, {"x": (1, 32, side, side)})
     assert batch == expected
     assert batch == 1 or batch * 4 * 4 * 32 * side**2 <= BATCH_BYTES
+
+
+@pytest.mark.parametrize(("maker", "size", "probed", "scored"), [(attention, 2, 2, 2), (attention, 100, 64, 100), (cnn, 2, 64, 64)])
+def test_no_more_samples_share_a_call_than_the_user_has_where_layers_round_by_call(
+    maker: ModelMaker, size: int, probed: int, scored: int, tmp_path: Path
+) -> None:
+    found = inspection(tmp_path, maker(), config={"batch_size": size})
+    assert (found.model.batch, found.calls.scored_batch) == (probed, scored)

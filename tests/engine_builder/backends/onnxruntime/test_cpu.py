@@ -36,7 +36,7 @@ class TestOrtCpu(BackendContract):
         capabilities = self.backend().capabilities
         assert (capabilities.baseline, capabilities.low_precisions, capabilities.scheme) == (
             Precision.FP32,
-            (Precision.INT8,),
+            (Precision.INT8, Precision.INT8_DYNAMIC),
             ONNXRUNTIME_CPU_SCHEME,
         )
         assert capabilities.latency_source == "measured"
@@ -69,7 +69,8 @@ def test_targets_are_listed_with_their_precisions() -> None:
     listed = [target["target"] for target in targets()]
     assert listed == [target for target in BACKENDS if why_not(target) is None]
     assert "onnxruntime-cpu" in listed
-    assert targets()[0] == {"target": "onnxruntime-cpu", "precisions": ["fp32", "int8"], "latency_source": "measured", "gpus": []}
+    precisions = ["fp32", "int8", "int8_dynamic"]
+    assert targets()[0] == {"target": "onnxruntime-cpu", "precisions": precisions, "latency_source": "measured", "gpus": []}
 
 
 def test_unknown_target_names_the_known_ones_and_the_nearest() -> None:

@@ -37,13 +37,31 @@ positive (float[N,8,6,6] x) => (float[N,10] y)
     [product] y = MatMul(f, w4)
 }
 """
-NETWORKS = {"residual": RESIDUAL, "attention": ATTENTION, "outputs": OUTPUTS, "gemms": GEMMS, "positive": POSITIVE}
+# The same of products alone, whose inputs are rounded at run time.
+POSITIVE_PRODUCTS = """
+<ir_version: 8, opset_import: ["" : 17]>
+products (float[N,96] x) => (float[N,10] y)
+<float[96,64] w1, float[64] b1, float[10,64] w2, float[10] b2>
+{
+    [first] h0 = MatMul(x, w1)
+    [bias] h1 = Add(h0, b1)
+    [second] y = Gemm <transB = 1> (h1, w2, b2)
+}
+"""
+NETWORKS = {
+    "residual": RESIDUAL,
+    "attention": ATTENTION,
+    "outputs": OUTPUTS,
+    "gemms": GEMMS,
+    "positive": POSITIVE,
+    "positive-dynamic": POSITIVE_PRODUCTS,
+}
 
 
 def network(name: str) -> tuple[onnx.ModelProto, Tensors]:
     model = model_of(NETWORKS[name])
     feeds = samples_of(model)
-    if name == "positive":
+    if name.startswith("positive"):
         for tensor in model.graph.initializer:
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.abs(onnx.numpy_helper.to_array(tensor)), tensor.name))
         feeds = {key: np.abs(value) for key, value in feeds.items()}
@@ -54,7 +72,8 @@ def engine(name: str, scheme: Scheme) -> tuple[onnx.ModelProto, Tensors, dict[st
     model, feeds = network(name)
     layers = find_layers(model)
     ranges = measured_ranges(model, feeds)
-    return rewrite(model, layers, {layer.name: Precision.INT8 for layer in layers}, ranges, scheme), feeds, ranges
+    precision = Precision.INT8_DYNAMIC if name.endswith("dynamic") else Precision.INT8
+    return rewrite(model, layers, {layer.name: precision for layer in layers}, ranges, scheme), feeds, ranges
 
 
 def steps_apart(found: Tensors, expected: Tensors, ranges: dict[str, tuple[float, float]]) -> float:
@@ -103,9 +122,10 @@ def test_without_vnni_its_default_kernels_and_the_precise_ones_agree(haswell: Pa
     assert steps_apart(plain, precise, ranges) <= 1
 
 
-def test_an_engine_of_full_range_saturates_without_vnni(haswell: Path) -> None:
-    ranges = engine("positive", ONNXRUNTIME_CPU_SCHEME)[2]
-    plain, precise = (read(haswell, f"positive-full.{kind}") for kind in ("plain", "precise"))
+@pytest.mark.parametrize("name", ["positive", "positive-dynamic"])
+def test_an_engine_of_full_range_saturates_without_vnni(haswell: Path, name: str) -> None:
+    ranges = engine(name, ONNXRUNTIME_CPU_SCHEME)[2]
+    plain, precise = (read(haswell, f"{name}-full.{kind}") for kind in ("plain", "precise"))
     assert steps_apart(plain, precise, ranges) > 20  # else the emulated processor does not saturate, and the tests above show nothing
 
 
@@ -115,8 +135,9 @@ def test_an_engine_for_any_processor_computes_here_what_it_says(name: str) -> No
     assert steps_apart(run(explicit, feeds, optimized=True), run(explicit, feeds, optimized=False), ranges) <= 3
 
 
-def test_full_range_is_exact_here_if_and_only_if_the_measured_kernels_are() -> None:
-    explicit, feeds, ranges = engine("positive", ONNXRUNTIME_CPU_SCHEME)
+@pytest.mark.parametrize("name", ["positive", "positive-dynamic"])
+def test_full_range_is_exact_here_if_and_only_if_the_measured_kernels_are(name: str) -> None:
+    explicit, feeds, ranges = engine(name, ONNXRUNTIME_CPU_SCHEME)
     apart = steps_apart(run(explicit, feeds, optimized=True), run(explicit, feeds, optimized=False), ranges)
     assert (apart <= 3) is (measured_kernels() is IntegerKernels.EXACT)
 

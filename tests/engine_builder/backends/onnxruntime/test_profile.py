@@ -11,7 +11,7 @@ from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precisi
 from engine_builder.backends.onnxruntime.cpu import session_options
 from engine_builder.backends.onnxruntime.profile import profiled_kernels
 from engine_builder.qdq.onnxruntime_dialect import rewrite
-from tests.model_text import cnn, one_batch
+from tests.model_text import cnn, model_from_text, one_batch
 
 
 def kernels_of(model: onnx.ModelProto, folder: Path) -> dict[str, float]:
@@ -83,3 +83,23 @@ def test_a_layer_that_stays_float_beside_a_quantized_one_has_its_own_name(tmp_pa
     explicit = rewrite(prepared, layers, dict.fromkeys(last, Precision.INT8), dict.fromkeys(names, (-4.0, 4.0)), ONNXRUNTIME_CPU_SCHEME)
     raw = {output for node in prepared.graph.node if node.name in layers[0].nodes for output in node.output}
     assert {*layers[0].nodes, *raw} & set(kernels_of(explicit, tmp_path))
+
+
+def test_the_kernels_of_dynamic_layers_are_theirs(tmp_path: Path) -> None:
+    """Of one product whose input no other reads, of two that share the rounding of theirs, and of a Gemm."""
+    text = """g (float[N,16] x) => (float[N,8] y, float[N,8] z) {
+        a = MatMul(x, w1)
+        b = MatMul(x, w2)
+        y = Gemm(a, w3, b3)
+        c = Relu(b)
+        d = MatMul(c, w4)
+        z = Add(d, b4)
+    }"""
+    shapes = {"w1": (16, 8), "w2": (16, 8), "w3": (8, 8), "b3": (8,), "w4": (8, 8), "b4": (8,)}
+    model = prepare(model_from_text(text, shapes)).model
+    layers = [layer for layer in find_layers(model) if layer.kind is LayerKind.WEIGHTED]
+    explicit = rewrite(model, layers, {layer.name: Precision.INT8_DYNAMIC for layer in layers}, {}, ONNXRUNTIME_CPU_SCHEME)
+    onnx.save_model(explicit, tmp_path / "engine.onnx")
+    kernels = profiled_kernels(tmp_path / "engine.onnx", one_batch(model), options=session_options(1), scratch=tmp_path)
+    for layer in layers:
+        assert sum(layer.name in kernel.names for kernel in kernels) == 1

@@ -1,0 +1,111 @@
+"""Whole jobs where static int8 misses a budget that int8 with ranges of the call keeps, and where that is not worth a try."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnx
+import pytest
+
+from calibration.number_formats.precision import Precision
+from tests.driver import Array, Finished, plain_outputs, run_job, trials_of
+from tests.model_text import cnn, model_from_text, samples_for
+
+TIGHT = {"accuracy": {"max_nmse": 0.002}}
+
+
+def encoder() -> onnx.ModelProto:
+    """Two blocks of a transformer without its attention, and a head."""
+    return model_from_text(
+        """encoder (float[N,6,16] x) => (float[N,6,5] y) {
+            u1 = MatMul(x, w1)
+            u2 = Add(u1, b1)
+            u3 = Relu(u2)
+            u4 = MatMul(u3, w2)
+            first = Add(x, u4)
+            d1 = MatMul(first, w3)
+            d2 = Relu(d1)
+            d3 = MatMul(d2, w4)
+            second = Add(first, d3)
+            normal = LayerNormalization(second, gamma)
+            y = MatMul(normal, w5)
+        }""",
+        {"w1": (16, 32), "b1": (32,), "w2": (32, 16), "w3": (16, 32), "w4": (32, 16), "gamma": (16,), "w5": (16, 5)},
+    )
+
+
+def outlying(count: int, seed: int) -> dict[str, Array]:
+    """Return samples of very different sizes: one range for all of them has few steps left for the small ones."""
+    rng = np.random.default_rng(seed)
+    sizes = np.exp(rng.normal(scale=1.5, size=(count, 1, 1)))
+    return {"x": np.asarray(rng.normal(size=(count, 6, 16)) * sizes, dtype=np.float32)}
+
+
+def job(folder: Path, **config: object) -> Finished:
+    return run_job(folder, encoder(), outlying(48, 1), outlying(40, 2), {**TIGHT, **config})
+
+
+def lost(engine: Path, batch: int) -> float:
+    """Return the mean error of the outputs of an engine in plain onnxruntime, in units of the float model's."""
+    samples = outlying(40, 2)
+    (found,), (expected,) = (plain_outputs(model, samples, batch) for model in (engine, encoder().SerializeToString()))
+    error = ((found - expected) ** 2).sum(axis=(1, 2)) / (expected**2).sum(axis=(1, 2))
+    return float(error.mean())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return job(tmp_path_factory.mktemp("dynamic"))
+
+
+def test_the_engine_that_rounds_at_run_time_ships_where_static_ranges_miss_the_budget(finished: Finished) -> None:
+    trials = {trial.order: trial for trial in trials_of(finished)}
+    assert not trials["all_low"].met
+    assert trials["all_int8_dynamic"].met
+    assert set(trials["all_int8_dynamic"].precisions.values()) == {Precision.INT8_DYNAMIC}
+    assert finished.result["outcome"] == "improved"
+    assert finished.chosen["precisions"] == {"fp32": 2, "int8_dynamic": 5}  # the two sums stay floats
+
+
+def test_it_is_in_plain_onnxruntime_as_good_as_was_reported(finished: Finished) -> None:
+    assert lost(finished.engine, 1) == pytest.approx(cast(float, finished.chosen["accuracy"]), rel=1e-3)
+    assert {(entry.domain, entry.version) for entry in onnx.load(finished.engine).opset_import} == {("", 17)}
+
+
+def test_one_sample_a_call_is_no_warning_and_several_are(finished: Finished, tmp_path: Path) -> None:
+    said = "range of the whole call"
+    assert not any(said in str(warning) for warning in cast(list[object], finished.result["warnings"]))
+    alone = {"precisions": ["fp32", "int8_dynamic"], "accuracy": {"max_nmse": 0.5}}
+    several = job(tmp_path, batch_size=4, **alone)
+    assert "int8_dynamic" in cast(Mapping[str, int], several.chosen["precisions"])
+    (warning,) = [str(item) for item in cast(list[object], several.result["warnings"]) if said in str(item)]
+    assert "calls of 4 samples" in warning
+    assert lost(several.engine, 4) == pytest.approx(cast(float, several.chosen["accuracy"]), rel=1e-3)
+
+
+def test_biases_of_dynamic_layers_are_corrected_and_their_weights_rounded_by_gptq(tmp_path: Path) -> None:
+    config = {"precisions": ["fp32", "int8_dynamic"], "accuracy": {"max_nmse": 0.5}, "calibration": {"second_order": ["int8_dynamic"]}}
+    found = job(tmp_path, **config)
+    tried = [(str(one["what"]), one["where"]) for one in cast(list[Mapping[str, object]], found.report["repairs"])]
+    assert ("bias correction", ["MatMul_u1"]) in tried  # the only one with a bias
+    assert sorted(cast(list[str], where) for what, where in tried if what == "GPTQ") == [
+        [f"MatMul_{name}"] for name in ("d1", "d3", "u1", "u4", "y")
+    ]
+
+
+def test_how_many_samples_share_a_call_matters_here(finished: Finished) -> None:
+    assert lost(finished.engine, 8) > 2 * lost(finished.engine, 1)  # else the two tests above could not tell
+
+
+def test_a_convolution_network_has_no_dynamic_engine(tmp_path: Path) -> None:
+    found = run_job(tmp_path, cnn(), samples_for(cnn(), 30, seed=1), samples_for(cnn(), 24, seed=2), {"accuracy": {"min_relative": 0.5}})
+    assert [trial.order for trial in trials_of(found)] == ["baseline", "all_low"]
+    assert {precision for trial in trials_of(found) for precision in trial.precisions.values()} == {Precision.INT8}
+
+
+def test_a_job_without_the_precision_has_no_dynamic_engine(tmp_path: Path) -> None:
+    found = job(tmp_path, precisions=["fp32", "int8"])
+    assert {precision for trial in trials_of(found) for precision in trial.precisions.values()} == {Precision.INT8}
