@@ -89,6 +89,7 @@ def test_the_last_colon_ends_the_name_and_quotes_are_taken_off() -> None:
         ("conv1", "expected NAME:PRECISION"),
         (":int8", "expected NAME:PRECISION"),
         ("conv1:int8,", "expected NAME:PRECISION"),
+        ("conv1:int8_dynamic", "'int8_dynamic', expected one of fp32, fp16, bf16, int8, fp8, int4"),
         ("conv1:int32", "'conv1' has the precision 'int32', expected one of fp32"),
         ("conv9:int8", "no layer or node is called 'conv9'; the layers are 'conv1'"),
     ],
