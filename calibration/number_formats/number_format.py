@@ -140,6 +140,11 @@ class FormatTable(enum.StrEnum):
         return self.row.least_opset
 
     def runs_on(self, compute_capability: tuple[int, int] | None) -> bool:
-        """Return whether a GPU of that compute capability has it; where that is not known (None), it is taken to."""
+        """Return whether a GPU of that compute capability has it; where that is not known (None), it is taken to.
+
+        Dynamic formats are for processors alone.
+        """
         least = self.row.least_compute_capability
+        if self.row.is_dynamic:
+            return False
         return compute_capability is None or least is None or compute_capability >= least
