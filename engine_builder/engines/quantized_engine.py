@@ -127,7 +127,10 @@ def build_with_bias_correction(
         return CorrectedEngine(engine)
     samples = load_saved(context.workspace.path(found.samples.calibration))
     means = {name: np.asarray(array, dtype=np.float64) for name, array in context.workspace.read_arrays(data.means).items()}
-    batches = samples.take(np.array(data.fitted, dtype=np.int64)).batches(min(found.model.batch, len(data.fitted)))
+    # Means of layers that round by call are those of the user's calls; of all others they are the same in calls of any size.
+    rounds_by_call = any(precision.is_dynamic for precision in recipe.precisions.values())
+    together = found.calls.scored_batch if rounds_by_call else found.model.batch
+    batches = samples.take(np.array(data.fitted, dtype=np.int64)).batches(min(together, len(data.fitted)))
     explicit = backend.capabilities.dialect.simulated(explicit)  # what the engine computes, with kernels that the CPU has
     shifts = corrections(explicit, locations, means, batches)
     del explicit

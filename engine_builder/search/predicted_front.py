@@ -164,6 +164,8 @@ def _moves(eligible: Mapping[str, Sequence[Precision]], times: TimeModel, groups
 def _rates(loss: NDArray[np.float64], times: TimeModel, layer_precisions: Sequence[LayerPrecision]) -> NDArray[np.float64]:
     """Return lambdas from 0 to where nothing is worth its loss, ascending."""
     gains = np.array([abs(times.gain_ms.get(layer_precision, 0.0)) / times.baseline_ms for layer_precision in layer_precisions])
+    if not np.any(loss > 0.0):  # time alone decides: at every rate the same
+        return np.zeros(1)
     worth = gains / np.maximum(loss, 1e-12)
     worth = worth[worth > 0.0]
     if not len(worth):

@@ -147,7 +147,6 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
         validation = with_states(validation, {name: calibration.inputs[name][:1] for name in loop.states})
     per_call = settled_batch(calls, settings, timing_batch(specs, settings, validation))
     timed = timing_shapes(specs, settings, validation, per_call)
-    batch = min(batch, per_call) if by_call else batch  # the samples of a call share a range: no more together than the user has
     if calls.batch is not None:
         batch, calibration = calls.batch, whole_batches(calibration, calls.batch)
     kinds = output_kinds(

@@ -324,8 +324,8 @@ def test_the_batch_is_a_power_of_two_whose_largest_activations_fit(side: int, ex
     assert batch == 1 or batch * 4 * 4 * 32 * side**2 <= BATCH_BYTES
 
 
-@pytest.mark.parametrize(("maker", "size", "probed", "scored"), [(attention, 2, 2, 2), (attention, 100, 64, 100), (cnn, 2, 64, 64)])
-def test_no_more_samples_share_a_call_than_the_user_has_where_layers_round_by_call(
+@pytest.mark.parametrize(("maker", "size", "probed", "scored"), [(attention, 2, 64, 2), (attention, 100, 64, 100), (cnn, 2, 64, 64)])
+def test_engines_are_scored_in_the_calls_of_the_user_where_layers_round_by_call(
     maker: ModelMaker, size: int, probed: int, scored: int, tmp_path: Path
 ) -> None:
     found = inspection(tmp_path, maker(), config={"batch_size": size})
