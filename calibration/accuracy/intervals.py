@@ -290,3 +290,16 @@ _ORDER_SLACK = 1e-7  # tables that differ by rounding alone are equally good; wi
 _GAIN_LEVEL = 0.02  # share of the error probability that is paid for bounding the rate of gains
 _GAIN_RATES = 16  # rates of gains that are tried
 _RESAMPLED_AT_ONCE = 2_000_000  # values, 16 MB
+
+
+def at_least_as_counted(probability: float, highest: float, confidence: float) -> float:
+    """Return the probability of being over the budget; no less than the confidence where the interval lies outside of it by itself.
+
+    Margins say more than counts, if their model is right. Where they contradict what was counted, the counts are believed.
+
+    Args:
+        probability: By the margins, 0-1.
+        highest: Upper end of the interval of the budget slack; negative: all of the interval is over the budget.
+        confidence: Of that end, 0.5-1.
+    """
+    return max(probability, confidence) if highest < 0.0 else probability

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from calibration.accuracy.drop_posterior import DropEvidence, probabilities_over, slack_draws
 from calibration.accuracy.intervals import (
     PairedTable,
+    at_least_as_counted,
     bca_bounds,
     drop_upper_bound,
     margin_bounds,
@@ -180,6 +181,7 @@ def judge(
         (low, high), (lowest, _) = (bca_bounds(np.append(margins, margins.min()), level, rng) for level in (confidence, tested))
     else:
         (low, high), lowest = t_bounds(margins, confidence), -np.inf
+    probability_over_budget = at_least_as_counted(probability_over_budget, high, confidence)
     is_sure = lowest >= -ROUNDING and probability_over_budget <= 1.0 - confidence
     largest = budget.largest_drop(float(baseline.mean()))
     return AccuracyVerdict(
@@ -253,6 +255,7 @@ def _judge_paired(
     low, high = margin_bounds(table, ratio, confidence)
     allowed, left = exact_budget(table, ratio, confidence, can_gain=can_gain)
     low = min(low, allowed - drop_upper_bound(table.n, table.lost, table.gained, left, can_gain=can_gain))
+    probability = at_least_as_counted(probability, high, confidence)
     is_sure = is_surely_inside(table, ratio, confidence, can_gain=can_gain, probability_over_budget=probability, chosen_from=chosen_from)
     least_drop = -1.0 if can_gain else 0.0
     return AccuracyVerdict(

@@ -35,6 +35,9 @@ class MeanInputs:
         """
         self._reference = reference
         self._locations = {location.layer: location for location in locations}
+        units = {unit.layer.name: unit for unit in reference.graph.units}
+        own = {name: self._own(units[name]) for name in self._locations if name in units}
+        rows_last = {name for name, model in own.items() if _is_transposed(model)}
         totals: dict[str, NDArray[np.float64]] = {}
         counts: dict[str, int] = {}
         for batch in batches:
@@ -42,14 +45,14 @@ class MeanInputs:
                 if (location := self._locations.get(probe.layer.name)) is not None:
                     x = np.asarray(probe.inside[probe.layer.inputs[0]], dtype=np.float32)
                     axes = (0,) if location.axis == 1 else tuple(range(x.ndim - 1))
+                    axes = (1,) if location.layer in rows_last else axes
                     known = totals.get(location.layer, np.zeros(()))
                     total = np.where(np.isfinite(x), x, 0).sum(axis=axes, keepdims=True, dtype=np.float64)
                     if known.shape in ((), total.shape):  # of inputs whose size depends on their values, those as large as the first
                         totals[location.layer] = known + total
                         counts[location.layer] = counts.get(location.layer, 0) + x.size // max(total.size, 1)
         self._means = {name: np.asarray(total / max(counts[name], 1), dtype=np.float32) for name, total in totals.items()}
-        units = {unit.layer.name: unit for unit in reference.graph.units}
-        self._pieces = {name: Piece(self._own(units[name])) for name in self._means}
+        self._pieces = {name: Piece(own[name]) for name in self._means}
 
     def shift(self, layer: Layer, change: Floats) -> Floats | None:
         """Return what bias correction adds to the layer's output, (channels,), when its weight changes; None where there is no bias.
@@ -70,3 +73,8 @@ class MeanInputs:
     def _own(self, unit: Unit) -> onnx.ModelProto:
         layer = replace(unit.layer, output=self._locations[unit.layer.name].output, nodes=unit.layer.nodes[:1])
         return float_layer(self._reference.graph, Unit(layer, unit.start, unit.start + 1))
+
+
+def _is_transposed(model: onnx.ModelProto) -> bool:
+    """Return whether the layer is a Gemm that reads its input with rows and columns changed: its rows are the last axis."""
+    return any(attribute.name == "transA" and attribute.i for node in model.graph.node for attribute in node.attribute)

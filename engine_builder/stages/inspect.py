@@ -149,6 +149,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     timed = timing_shapes(specs, settings, validation, per_call)
     if calls.batch is not None:
         batch, calibration = calls.batch, whole_batches(calibration, calls.batch)
+    together = per_call if by_call and calls.batch is None else batch  # samples in a call of what engines are held against
     kinds = output_kinds(
         graph,
         outputs,
@@ -175,7 +176,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
         if not is_exact(form, plain, calibration, batch=batch, compared=compared, axes=calls.axes, is_batch_fixed=is_fixed):
             return inspect(request, context, folds=False)
         del plain, form
-    reference = float_model.outputs(validation, batch, compared, calls.axes, what, loop=loop, is_batch_fixed=is_fixed)
+    reference = float_model.outputs(validation, together, compared, calls.axes, what, loop=loop, is_batch_fixed=is_fixed)
     notes += [f"{held}: taken as it is, since no output of the float model is NaN" for held in specials]
     by_structure = judged_kinds({index: kinds[index] for index in compared}, loop)
     judged_as = judged_outputs(
@@ -214,7 +215,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
         step_scores[judged],
         [array[judged] for array in reference],
         validation.take(judged),
-        lambda samples: float_model.outputs(samples, batch, compared, calls.axes, what),
+        lambda samples: float_model.outputs(samples, together, compared, calls.axes, what),
         allow_chance=settings.allow_chance,
         sample_seconds=seconds,
         known=warnings,
@@ -223,7 +224,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     if baseline_ref != reference_ref:
         context.progress(0.8, "baseline runs")
         baseline = backend.open(workspace.path(baseline_ref), threads=settings.threads)
-        answers = run_judged(baseline, validation, loop, compared=compared, axes=calls.axes, batch=batch, is_batch_fixed=is_fixed)
+        answers = run_judged(baseline, validation, loop, compared=compared, axes=calls.axes, batch=together, is_batch_fixed=is_fixed)
         baseline_scores = scores_of_runs(scorer(answers, reference, validation), loop, metric, scored)
     weights = tuple(settings.output_weights.get(name, 1.0) for name in names)
     record = PreparedModel(
@@ -258,7 +259,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     engine_calls = Calls(
         timed_shapes=timed,
         timed_batch=per_call,
-        scored_batch=batch if capabilities.parallel_runs and not by_call else per_call,
+        scored_batch=together if capabilities.parallel_runs else per_call,
         engine_shapes=profile_shapes(specs, settings, timed, validation, is_fixed=is_fixed),
     )
     beaten = Baseline(baseline_type, workspace.write_arrays("baseline_scores.npz", scores=baseline_scores))

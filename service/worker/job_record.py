@@ -40,7 +40,7 @@ class JobRecord:
         self._own: set[str] = set()  # keys of what no other job may use
         self._lock = self._locked()
         if self._lock is not None:
-            self._read(self._path.read_text(encoding="utf-8"))
+            self._read(self._path.read_bytes().decode("utf-8", errors="replace"))
         self.done = sum(map(cache.has, self._lines.values()))  # runs of stages that the last run of the job finished
 
     def __enter__(self) -> JobRecord:
@@ -100,7 +100,7 @@ class JobRecord:
         for line in text.splitlines():
             try:
                 name, key, is_shared = json.loads(line)
-            except ValueError:  # cut off by a kill
+            except (ValueError, TypeError):  # cut off by a kill, or damaged
                 continue
             self._lines[str(name)] = str(key)
             if not is_shared:

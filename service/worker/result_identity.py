@@ -27,6 +27,7 @@ _LIBRARIES = (
     "tensorrt-rtx-cu13",
 )
 _PROCESSOR_FIELDS = ("model name", "flags", "CPU implementer", "CPU part", "Features")
+_TIMED_PREFIXES = ("OMP_", "OPENBLAS_", "MKL_", "KMP_", "MALLOC_", "CUDA_", "NVIDIA_", "LD_LIBRARY_PATH")  # of what may change a time
 _MACHINE_FILES = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 
 
@@ -51,7 +52,8 @@ def result_identity(pipeline_version: str) -> str:
 def machine_identity() -> str:
     """Return a digest of what may change a time, beside ``result_identity``: this machine, and what stages find in their environment."""
     names = [path.read_text().strip() for path in _MACHINE_FILES if path.is_file()]
-    found = {"machine": [platform.node(), *names[:1]], "system": platform.release(), "environment": stage_environment()}
+    environment = {key: value for key, value in stage_environment().items() if key.startswith(_TIMED_PREFIXES)}
+    found = {"machine": [platform.node(), *names[:1]], "system": platform.release(), "environment": environment}
     return hashlib.sha256(json_bytes(found)).hexdigest()
 
 

@@ -8,7 +8,9 @@ and H/16 into *cells*, whose shares are those of
 2. *a Polya tree* (M. Lavine, Annals of Statistics 20, 1992, 1222-1235), if they do, since margins are crowded at 0, or rare there: of what
    lies below a cut, the share below the next one is beta distributed, with the prior Beta(2, 2);
 3. *a line*, where margins lie on both sides of the decision, as with labels: the density is continuous at 0. What is lost there and what
-   is gained nearly cancel, and with constant densities on either side they would not.
+   is gained nearly cancel, and with constant densities on either side they would not. Labels that come from the float model itself break
+   that: then hardly any margin is just on the wrong side. Where the margins nearest to 0 contradict an equal chance of both sides, the
+   density is a constant on either.
 
 Between 1 and 2 decides the posterior probability of each, in closed form, with a prior of 0.8 for the first: the density of the two example
 networks is constant, to 20%, up to the first quarter or half of all margins.
@@ -87,6 +89,7 @@ class MarginDensity:
         self._members = self._members.astype(np.float64)  # (samples, cells, 2)
         self._grid = [np.sort(size[cells == cell]) for cell in range(len(self.cell_bins))] if _is_grid(ordered) else None
         self._can_gain = can_gain
+        self._is_continuous = _is_continuous(reference)
         self.constant_probability = 1.0 if can_gain or self._grid is not None else _constant_probability(cells)
 
     def reach(self, towards: Values) -> Values:
@@ -128,7 +131,8 @@ class MarginDensity:
             beside = right[:, near].sum(axis=1) + pseudo.sides[0], wrong[:, near].sum(axis=1) + pseudo.sides[1]
             at_zero = np.minimum((beside[0] + beside[1]) / 2, 2 * np.minimum(*beside))  # densities stay positive to the bins' ends
             for masses, mass in ((right, beside[0]), (wrong, beside[1])):
-                masses[:, near] = masses[:, near].sum(axis=1)[:, None] * _line(at_zero / mass)
+                slope = at_zero / mass if self._is_continuous else np.ones_like(mass)
+                masses[:, near] = masses[:, near].sum(axis=1)[:, None] * _line(slope)
         elif self._grid is None:
             right[:, near] = _one_sided(right[:, near], pseudo)
         return np.stack([right, wrong])
@@ -169,6 +173,13 @@ def _constant_probability(cells: NDArray[np.int64]) -> float:
     return float(special.expit(np.log(odds) - evidence))
 
 
+def _is_continuous(reference: Values) -> bool:
+    """Return whether as many of the margins nearest to 0 may be on either side: their density is then the same on both."""
+    nearest = np.argsort(np.abs(reference), kind="stable")[: int(np.clip(round(_NEAR_ZERO * len(reference)), *_NEAREST))]
+    fewer = min(int(np.count_nonzero(reference[nearest] > 0)), int(np.count_nonzero(reference[nearest] < 0)))
+    return bool(special.bdtr(fewer, len(nearest), _LEAST_SIDE) > _CONTRADICTED)
+
+
 def _is_grid(ordered: Values) -> bool:
     """Return whether margins lie on a grid, far ones apart: scores that saturate may be equal there."""
     nearer = ordered[: max(2, len(ordered) // 2)]
@@ -178,4 +189,6 @@ def _is_grid(ordered: Values) -> bool:
 _CONSTANT = np.array([0.5**CUTS, *(0.5**cut for cut in range(CUTS, 0, -1))])  # widths of the first bin's cells, by its own
 _SIDE_WEIGHT = 0.5  # samples
 _DISTINCT = 0.9
+_NEAR_ZERO, _NEAREST = 0.02, (12, 200)  # share of the margins that are looked at, and how many at least and at most
+_LEAST_SIDE, _CONTRADICTED = 0.35, 0.05  # share of the smaller side where the density is continuous, and the level of the test
 _NARROWEST = 1e-290  # of a bin of ties: any change crosses it

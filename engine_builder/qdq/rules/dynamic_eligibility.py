@@ -29,6 +29,9 @@ class OnnxRuntimeEligibility:
         """Note the layers of rule 2, none where they are not worth it (rule 3)."""
         nodes = {node.name: node for node in model.graph.node}
         ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+        self._stacks = frozenset(
+            layer.name for layer in layers if layer.op_type == "MatMul" and ranks.get(str(layer.weight), 0) > _MATRIX_RANK
+        )
         products = [layer for layer in layers if _is_product(layer, nodes[layer.name], ranks)]
         share = sum(layer.macs for layer in products) / max(sum(layer.macs for layer in layers), 1)
         self._dynamic = frozenset(layer.name for layer in products) if share >= LEAST_SHARE else frozenset()
@@ -37,7 +40,7 @@ class OnnxRuntimeEligibility:
         """Return whether the layer may take the precision."""
         if precision.is_dynamic:
             return layer.name in self._dynamic
-        return precision.multiplies_integers
+        return precision.multiplies_integers and layer.name not in self._stacks
 
 
 def _is_product(layer: Layer, node: onnx.NodeProto, ranks: dict[str, int]) -> bool:

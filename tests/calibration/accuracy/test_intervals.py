@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from calibration.accuracy.intervals import (
     PairedTable,
+    at_least_as_counted,
     bca_bounds,
     drop_upper_bound,
     is_drop_below,
@@ -156,3 +157,8 @@ def test_students_interval_of_one_value_bounds_nothing() -> None:
     low, high = t_bounds(np.array([0.5]), 0.95)
     assert low < -1e5
     assert high > 1e5
+
+
+@pytest.mark.parametrize(("highest", "expected"), [(0.01, 0.4), (0.0, 0.4), (-0.001, 0.95)])
+def test_an_interval_over_the_budget_is_believed_more_than_margins(highest: float, expected: float) -> None:
+    assert at_least_as_counted(0.4, highest, 0.95) == expected

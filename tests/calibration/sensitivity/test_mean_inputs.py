@@ -66,3 +66,18 @@ def test_a_layer_without_a_bias_has_no_shift() -> None:
     (layer,) = found.layers
     assert layer.bias is None
     assert means_of(found, 24).shift(layer, np.zeros((4, 3), np.float32)) is None
+
+
+def test_of_a_gemm_that_turns_its_input_the_mean_is_over_its_last_axis() -> None:
+    text = "g (float[N,4] x) => (float[N,3] y) { h = Gemm(x, a, b) t = Transpose<perm=[1,0]>(h) y = Gemm<transA=1>(t, w, c) }"
+    model = model_from_text(text, {"a": (4, 4), "b": (4,), "w": (4, 3), "c": (3,)})
+    found = probed(model, samples_for(model, 24))
+    layer = found.layers[-1]
+    weight = found.reference().weight(layer)
+    change = 0.1 * np.random.default_rng(0).normal(size=weight.shape).astype(np.float32)
+    expected = channel_means(before_activations(found, layer.name, weight), -1) - channel_means(
+        before_activations(found, layer.name, weight + change), -1
+    )
+    shift = means_of(found, 24).shift(layer, change)
+    assert shift is not None
+    np.testing.assert_allclose(shift, expected, atol=1e-4 * float(np.abs(expected).max()))

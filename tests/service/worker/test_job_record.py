@@ -132,3 +132,14 @@ def test_a_folder_that_cannot_be_written_gives_no_record_and_no_error(cache: Sta
         assert record.run("trial/0", "trial", {}, workspace, giving(1)) == ({"value": 1}, False)
         assert record.run("ranges", "ranges", {}, workspace, giving(2)) == ({"value": 2}, False)
         assert record.run("ranges", "ranges", {}, workspace, never) == ({"value": 2}, True)
+
+
+@pytest.mark.parametrize("damage", [b"null\n", b"\xff\xfe\n", b"[1, 2]\n", b"3\n"])
+def test_a_damaged_line_is_passed_over(damage: bytes, cache: StageCache, workspace: Workspace) -> None:
+    with JobRecord(cache, JOB) as record:
+        record.run("trial/0", "trial", {}, workspace, giving(2))
+    (file,) = (path for path in cache.root.rglob(JOB) if path.is_file())
+    with file.open("ab") as stream:
+        stream.write(damage)
+    with JobRecord(cache, JOB) as record:
+        assert record.run("trial/0", "trial", {}, workspace, never) == ({"value": 2}, True)

@@ -73,3 +73,21 @@ def test_margins_on_a_grid_stay_where_they_are() -> None:
     masses = density.masses(np.full((1, 64), 1.0 / 64), Pseudo.expected(density))[0, 0]
     for reach, share in ((0.99, 0.0), (1.01, 0.25), (2.5, 0.5), (9.0, 1.0)):
         assert float(masses @ density.reach(np.array([reach]))[0]) == pytest.approx(share)
+
+
+def test_labels_that_are_the_models_own_leave_a_constant_density_of_right_decisions() -> None:
+    """No margin is wrong: of a density that is even down to 0, the line through 0 would leave next to nothing there."""
+    rng = np.random.default_rng(3)
+    margins = rng.uniform(0.0, 1.0, 400)
+    margins[:3] = -rng.uniform(0.0, 1.0, 3)  # labels that were changed at random
+    _, masses = drawn(MarginDensity(margins, can_gain=True), 400, rng)
+    right = masses[0].mean(axis=0)
+    assert right[0] == pytest.approx(right[:5].sum() / 16, rel=0.05)  # the first of the cells has a sixteenth of the bin
+
+
+def test_labels_of_their_own_leave_as_many_wrong_as_right_ones_at_0() -> None:
+    rng = np.random.default_rng(4)
+    size = rng.uniform(0.0, 6.0, 2000)
+    margins = np.where(rng.random(2000) < 1.0 / (1.0 + np.exp(-size)), size, -size)  # each right with the probability that it says
+    _, masses = drawn(MarginDensity(margins, can_gain=True), 2000, rng)
+    assert masses[0].mean(axis=0)[0] == pytest.approx(masses[1].mean(axis=0)[0], rel=0.35)

@@ -48,3 +48,13 @@ def test_a_stack_of_matrices_is_none() -> None:
     text = "g (float[2,4,8] x) => (float[2,4,3] y, float[2,4,5] z) { y = MatMul(x, w)\n z = MatMul(x, v) }"
     model = model_from_text(text, {"w": (2, 8, 3), "v": (8, 5)})
     assert dynamic_layers(model) == {"z"}
+
+
+def test_a_stack_of_matrices_stays_float_since_the_runtime_has_no_integer_kernel_for_it() -> None:
+    model = model_from_text("g (float[4,N,8] x) => (float[4,N,3] y) { m = MatMul(x, w) y = MatMul(m, v) }", {"w": (4, 8, 8), "v": (8, 3)})
+    model = onnx.shape_inference.infer_shapes(model)
+    for node in model.graph.node:
+        node.name = node.output[0]
+    layers = find_layers(model, {"x": (4, 1, 8)})
+    eligibility = OnnxRuntimeEligibility(model, layers)
+    assert [layer.name for layer in layers if eligibility.can_take(layer, Precision.INT8)] == ["y"]
