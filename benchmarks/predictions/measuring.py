@@ -10,7 +10,6 @@ import functools
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,8 +121,7 @@ class Bench:
             timings = time_interleaved(calls, seconds=seconds, min_runs=MIN_RUNS, max_runs=MAX_RUNS, compared_by=time.thread_time)
         finally:
             for runner in runners:
-                with closing(runner):
-                    pass
+                runner.close()
         ratios = [relative_latency(timings[str(index)], timings["0"]) for index in range(len(paths))]
         found = [
             Profile(dict.fromkeys(names, Precision.INT8), ratio.ratio, own)

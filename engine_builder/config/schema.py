@@ -53,14 +53,22 @@ def describe(cls: type) -> dict[str, object]:
     return {**schema, "required": required} if required else schema
 
 
+_SLIP = 0.85  # likeness (difflib's ratio) of a word with a letter or two wrong
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that is most like ``word``, or None if none is: one that shares a part (mean_iou for iou) before others."""
+    """Return the known word that is most like ``word``, or None if none is.
+
+    A slip of a letter or two comes first, then a word that shares a part (mean_iou for iou), then any that is like it.
+    """
     choices = {choice.lower(): choice for choice in known}
     asked = word[:_SHOWN_CHARACTERS].lower()
     parts = set(_parts(asked))
     sharing = [choice for choice in choices if choice in parts or asked in _parts(choice)]
-    found = difflib.get_close_matches(asked, sharing, n=1, cutoff=0.0) or difflib.get_close_matches(asked, choices, n=1, cutoff=0.6)
-    return choices[found[0]] if found else None
+    for among, cutoff in ((list(choices), _SLIP), (sharing, 0.0), (list(choices), 0.6)):
+        if found := difflib.get_close_matches(asked, among, n=1, cutoff=cutoff):
+            return choices[found[0]]
+    return None
 
 
 def _parts(word: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Rounds integer weights by GPTQ where that lowers the loss, as a part of the stage ``repair``.
+"""Rounds integer weights by GPTQ where that lowers the loss, as a part of the stage ``correct``.
 
 The levels of each layer are fitted to some of the calibration samples and judged on others by the loss of the layer alone in low precision,
 its bias corrected. Those of one precision are kept together, if the losses of its layers add up to less than with the nearest levels by two

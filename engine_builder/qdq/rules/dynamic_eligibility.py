@@ -1,6 +1,7 @@
 """Which precisions the layers of a model may take in the dialect of ONNX Runtime's CPU provider.
 
-1. Every layer may take integers on a grid that was chosen before.
+1. Every layer may take integers on a grid that was chosen before, but for a MatMul with a stack of matrices as its weight: onnxruntime
+   takes no zero points of that form, and its engine does not run.
 2. Dynamic integers are for matrix products: a MatMul or Gemm of a computed tensor, as it is, with a constant matrix on the right.
    onnxruntime has no fast kernel for convolutions of this kind: they take three to eight times as long as in float.
    Products of two computed tensors, an attention's, would have both sides rounded and one of them packed in every call: measured at

@@ -250,6 +250,7 @@ def test_a_value_of_the_wrong_type_is_refused(data: object, detail: str) -> None
         ({"precisions": []}, "precisions: found an empty list", "Leave the key out"),
         ({"outputs": {"y": "logit"}}, "outputs.y: found 'logit'", "Did you mean 'logits'?"),
         ({"accuracy": {"metric": "agrement"}}, "accuracy.metric: found 'agrement'", "Did you mean 'agreement'?"),
+        ({"precisions": ["int8-dynamic"]}, "precisions[0]: found 'int8-dynamic'", "Did you mean 'int8_dynamic'?"),
         ({"accuracy": {"metric": "IoU"}}, "accuracy.metric: found 'IoU'", "Did you mean 'mean_iou'?"),
         ({"accuracy": {"metric": "cosine_similarity"}}, "accuracy.metric: found 'cosine_similarity'", "Did you mean 'cosine'?"),
         ({"calibration": {"method": "min-max"}}, "calibration.method: found 'min-max'", "Did you mean 'minmax'?"),

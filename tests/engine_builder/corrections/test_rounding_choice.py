@@ -1,4 +1,4 @@
-"""GPTQ weights as a part of the stage ``repair``."""
+"""GPTQ weights as a part of the stage ``correct``."""
 
 from __future__ import annotations
 
