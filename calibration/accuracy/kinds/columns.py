@@ -2,8 +2,9 @@ r"""Regressions, boxes, keypoints: columns of numbers in units of their own.
 
 Evidence: a name, or columns beside scores in one output (``mixed.py``); a linear layer may end such a head as well as classes. Of a sample
 with d the change and span what the float model's values of a column span over the data: 1 - max over the columns of rms(d) / span, the root
-mean square over columns and rows together where there are many. One value a sample that lies on both sides of zero may be the logit of a
-decision: a change of its sign counts. Probes take d^2 in units of the spread.
+mean square over columns and rows together where there are many. The span of a column that is constant up to rounding is its own size. One
+value a sample that lies on both sides of zero may be the logit of a decision: a change of its sign counts. Probes take d^2 in units of the
+spread.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from calibration.accuracy.kinds.evidence import Evidence
-from calibration.accuracy.kinds.part import FEW, LEAST_UNIT, Array, Booleans, Doubles, Part, spread_of
+from calibration.accuracy.kinds.part import FEW, LEAST_UNIT, ROUNDING, Array, Booleans, Doubles, Part, spread_of
 from calibration.accuracy.metrics import OutputKind
 
 NAMES = (
@@ -50,7 +51,9 @@ def column_scores(part: Part, reference: Array, output: Array, counted: Booleans
     with np.errstate(all="ignore"):
         span = np.nan_to_num(known.max(axis=(0, 1)) - known.min(axis=(0, 1)))
     largest = float(span.max(initial=0.0))
-    span = np.maximum(span, LEAST_UNIT * largest) if largest > 0 else np.maximum(np.abs(r).max(axis=(0, 1)), 1.0)
+    own = np.nan_to_num(np.abs(known).max(axis=(0, 1)))
+    span = np.where(span <= ROUNDING * own, own, span)  # a constant column: what its values are, not how they round
+    span = np.maximum(span, LEAST_UNIT * largest) if largest > 0 else np.maximum(span, 1.0)
     with np.errstate(invalid="ignore"):
         change = np.where(r == x, 0.0, (x - r) / span)
     square = np.nan_to_num(np.minimum(change**2, 1.0), nan=1.0).mean(axis=1)

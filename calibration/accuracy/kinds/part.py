@@ -17,6 +17,7 @@ Booleans = NDArray[np.bool_]
 
 FEW = 16  # columns that are judged one by one; of more the mean counts, so that a dead one among hundreds does not decide
 LEAST_UNIT = 1e-4  # of the largest spread of a column, that a column is taken to have at least
+ROUNDING = 1e-5  # of a column's own values: a column that moves less is constant up to float32's rounding through a network
 LEAST_OF_LEVEL = 1e-3  # of the root mean square: the least spread of values that are next to constant over the data
 
 
@@ -119,12 +120,14 @@ def spread_of(columns: Doubles) -> Doubles:
     """Return the root mean square distance of each column from its mean over the data, (columns,), above 0.
 
     The mean is of each place over the samples where there are several: what is alike in all samples says nothing of an engine.
+    A column that is constant up to rounding has its own size as unit: an engine that computes it in another order is not blamed.
 
     Args:
         columns: (samples, all the rest, columns), the float model's.
     """
     known = np.where(np.isfinite(columns), columns, 0.0)
     spread = np.sqrt(np.mean((known - known.mean(axis=0)) ** 2, axis=(0, 1)))
-    level = LEAST_OF_LEVEL * np.sqrt(np.mean(known**2, axis=(0, 1)))
+    own = np.sqrt(np.mean(known**2, axis=(0, 1)))
+    level = np.where(spread <= ROUNDING * own, own, LEAST_OF_LEVEL * own)
     largest = float(spread.max(initial=0.0))
     return np.asarray(np.maximum(np.maximum(spread, level), LEAST_UNIT * largest if largest > 0 else 1.0), dtype=np.float64)

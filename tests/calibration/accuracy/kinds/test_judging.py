@@ -154,6 +154,16 @@ def test_boxes_are_judged_by_the_worst_column_in_its_own_unit() -> None:
     assert scores(judged_output(Evidence("y", rows, LINEAR, 1)), rows, changed).max() < 0.85
 
 
+@pytest.mark.parametrize("name", ["boxes", "y"])
+def test_a_constant_column_is_judged_by_its_own_size_and_not_by_how_it_rounds(name: str) -> None:
+    rows = np.concatenate([RNG.normal(size=(32, 3)), np.full((32, 1), 0.75)], axis=1)
+    judged = judged_output(Evidence(name, rows, LINEAR, 1))
+    rounded = rows + np.array([0.0, 0.0, 0.0, 1e-6])
+    wrong = rows + np.array([0.0, 0.0, 0.0, 0.25])
+    assert scores(judged, rows, rounded).min() > 0.99999
+    assert scores(judged, rows, wrong).max() < 0.9
+
+
 def test_a_map_is_judged_by_its_spread_and_not_by_the_level_that_all_have() -> None:
     depth = 10.0 + RNG.normal(size=(16, 1, 12, 12)) * 0.2
     changed = depth + RNG.normal(size=depth.shape) * 0.1
