@@ -14,7 +14,7 @@ BENCH_MODELS := $(VENV)/bench-models
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: help demo bench bench-nncf test fuzz lint format docs lock docker-check clean
+.PHONY: help demo bench bench-peers bench-nncf test fuzz lint format docs lock docker-check clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ bench: $(DEV) $(BENCH_MODELS)/models.json ## compare the orders of the search, r
 $(BENCH_MODELS)/models.json: | $(DEV)
 	@echo "Preparing ResNet50, MobileNetV2, BERT-base and MiniLM (once; PyTorch goes into an environment of its own) ..."
 	$(BIN)/python -m benchmarks.models $(BENCH_MODELS) --environment $(VENV)/bench-torch $(if $(MODELS_FROM),--taken-from $(MODELS_FROM))
+
+bench-peers: $(DEV) ## set onnxruntime's one-line quantizers beside whole jobs, on every network of the benchmarks; writes docs/images/peers.svg too
+	$(BIN)/python -m benchmarks.peers
 
 bench-nncf: $(DEV) ## run NNCF's accuracy control beside a job of ours (NNCF in an environment of its own, 0.6 GB)
 	$(BIN)/python -m benchmarks.nncf_control --environment $(VENV)/bench-nncf

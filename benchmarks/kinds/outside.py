@@ -15,8 +15,9 @@ import onnx
 
 from benchmarks.kinds.case import Case, Outputs, Quality, Samples
 from benchmarks.kinds.network_builder import Network
-from benchmarks.process_tree import run_measured
+from benchmarks.process_tree import Usage, run_measured
 
+MODEL, OUTPUT = "model.onnx", "output"  # in a job's folder: its file, and what it left
 ROUNDS, RUNS = 15, 5  # of timing: each round runs both engines, so many times each
 
 
@@ -54,8 +55,28 @@ def run_case(case: Case, config: Mapping[str, object], budget: float, folder: Pa
         budget: What share of the float model's quality it asks for.
         folder: Made, filled with the job's files and its output.
     """
+    usage, message = run_job(case, config, folder)
+    if usage.status:
+        return Found(case.name, case.measure_name, usage.status, usage.wall_seconds, message, {}, budget, None, None, None)
+    model, output = folder / MODEL, folder / OUTPUT
+    result = cast("dict[str, object]", json.loads((output / "result.json").read_text(encoding="utf-8")))
+    networks = [Network(path.read_bytes(), batch_axes=case.batch_axes) for path in (model, output / "engine.onnx")]
+    answers = [run_unseen(case, network) for network in networks]
+    qualities = [case.measure(answer, answers[0]) for answer in answers]
+    speedup = measured_speedup(networks[0], networks[1], one_call(case))
+    return Found(case.name, case.measure_name, 0, usage.wall_seconds, "", result, budget, qualities[0], qualities[1], speedup)
+
+
+def run_job(case: Case, config: Mapping[str, object], folder: Path) -> tuple[Usage, str]:
+    """Run one job in a process of its own; return what it took, and its last lines where it failed.
+
+    Args:
+        case: The network and its data.
+        config: The job's configuration.
+        folder: Made, filled with the job's files and its output.
+    """
     folder.mkdir(parents=True)
-    model, output, log = folder / "model.onnx", folder / "output", folder / "job.log"
+    model, output, log = folder / MODEL, folder / OUTPUT, folder / "job.log"
     onnx.save(case.model, model)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     command = [sys.executable, "-m", "service", "optimize", str(model), "--output", str(output), "--config", str(folder / "config.json")]
@@ -64,16 +85,7 @@ def run_case(case: Case, config: Mapping[str, object], budget: float, folder: Pa
             np.savez(folder / f"{name}.npz", allow_pickle=False, **dict(samples))
             command += [f"--{name}", str(folder / f"{name}.npz")]
     usage = run_measured(command, log)
-    if usage.status:
-        lines = log.read_text(encoding="utf-8").splitlines()
-        message = " ".join(lines[-3:])
-        return Found(case.name, case.measure_name, usage.status, usage.wall_seconds, message, {}, budget, None, None, None)
-    result = cast("dict[str, object]", json.loads((output / "result.json").read_text(encoding="utf-8")))
-    networks = [Network(path.read_bytes(), batch_axes=case.batch_axes) for path in (model, output / "engine.onnx")]
-    answers = [run_unseen(case, network) for network in networks]
-    qualities = [case.measure(answer, answers[0]) for answer in answers]
-    speedup = measured_speedup(networks[0], networks[1], one_call(case))
-    return Found(case.name, case.measure_name, 0, usage.wall_seconds, "", result, budget, qualities[0], qualities[1], speedup)
+    return usage, " ".join(log.read_text(encoding="utf-8").splitlines()[-3:]) if usage.status else ""
 
 
 def run_unseen(case: Case, network: Network) -> Outputs:
