@@ -18,7 +18,7 @@ from calibration.errors import InputError, InvalidModelError, OptimizerError, er
 from engine_builder.errors import StageCancelledError
 from service.cli.views import ArtifactView, JobView, artifact_view, job_view, objects_in
 from service.errors import NotFinishedError, ServiceError
-from service.jobs.archives import pack_model
+from service.intake.packing import pack_model
 
 POLL_SECONDS = 0.5
 RECONNECT_SECONDS = 60.0

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
+from engine_builder.workspace.tree_removal import remove_tree
 from service.errors import NotFoundError
 from service.jobs.records import StoredFile
 
@@ -71,7 +72,7 @@ class LocalArtifactStore:
         """Open the folder, which only one process may use; unfinished files of an earlier one are removed."""
         self._root = root
         self._unfinished = root / "unfinished"
-        shutil.rmtree(self._unfinished, ignore_errors=True)
+        remove_tree(self._unfinished)
         self._unfinished.mkdir(parents=True)
 
     def writer(self) -> _LocalWriter:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from calibration.codec import as_object
 from engine_builder.stage_io.outcome import JobOutcome
-from service.jobs.archives import pack_model
+from service.intake.packing import pack_model
 from service.jobs.artifacts import ArtifactStore
 from service.jobs.records import StoredFile
 from service.worker.stage_log import LOG_NAME

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from engine_builder.errors import EngineError, StageCancelledError, StageCrashed
 from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.reporting.body.job_result import taken_outputs
 from engine_builder.stage_io.measuring import JobFiles
+from engine_builder.workspace.tree_removal import remove_tree
 from engine_builder.workspace.workspace import Workspace
 from service.errors import IllegalMoveError
 from service.jobs.outcome import collect, log_of
@@ -89,7 +89,7 @@ def make_optimize_job(deps: Deps, active: _Counter) -> Callable[[str], str]:
                     _run(deps, deps.store.get(job_id))
                 except JobCancelled:
                     logger.info("job %s: cancelled", job_id)
-            shutil.rmtree(deps.workspace(job_id), ignore_errors=True)
+            remove_tree(deps.workspace(job_id))
             return deps.store.state(job_id).value
 
     return optimize_job
