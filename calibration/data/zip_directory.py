@@ -20,7 +20,7 @@ def zip_directory_size(file: BinaryIO) -> tuple[int, int]:
     tail = file.read()
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) < at + _END_BYTES:
-        raise zipfile.BadZipFile("no table of contents")
+        raise zipfile.BadZipFile("File is not a zip file")  # the library's own words
     entries, size_bytes = struct.unpack_from("<HL", tail, at + 10)
     if tail[max(0, at - _LOCATOR_BYTES) : at][:4] == b"PK\x06\x07":  # ZIP64: the true numbers stand right before its locator
         record = tail[max(0, at - _LOCATOR_BYTES - _RECORD_BYTES) : at - _LOCATOR_BYTES]

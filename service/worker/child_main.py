@@ -46,6 +46,7 @@ _PR_SET_PDEATHSIG = 1
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 _MAX_DETAIL = 500
+_MAX_READ = 65536  # of a message that is not ours
 
 
 class Envelope(TypedDict):
@@ -121,19 +122,21 @@ def _encoded(outcome: Mapping[str, object]) -> bytes:
 
 def _problem(exc: BaseException, stage: str, workspace: Path) -> dict[str, str | int]:
     from calibration.errors import OptimizerError
+    from calibration.plain_text import folders_to_hide
     from engine_builder.errors import EngineError, StageError, StageMemoryError
 
+    hidden = folders_to_hide(workspace)
     if isinstance(exc, StageError):
-        return exc.problem()
+        return exc.problem(hidden)
     causes = [link for link in _chain(exc) if not isinstance(link, OptimizerError)]
     if any(isinstance(cause, MemoryError) or has_memory_sign(str(cause)) for cause in causes):
         _free_for_report(exc)
         return StageMemoryError(memory_detail(stage), fix=MEMORY_FIX).problem()
     if isinstance(exc, OptimizerError):
-        return exc.problem()
+        return exc.problem(hidden)
     traceback.print_exception(exc)
-    message = " ".join(str(exc).replace(f"{workspace}/", "").split("Stacktrace:")[0].split())[:_MAX_DETAIL]
-    return EngineError(f"stage {stage} failed: {type(exc).__name__}: {message}".rstrip(": "), fix=UNEXPECTED_FIX).problem()
+    message = " ".join(str(exc)[:_MAX_READ].split("Stacktrace:")[0].split())[:_MAX_DETAIL]
+    return EngineError(f"stage {stage} failed: {type(exc).__name__}: {message}".rstrip(": "), fix=UNEXPECTED_FIX).problem(hidden)
 
 
 def memory_detail(stage: str) -> str:
