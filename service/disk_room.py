@@ -22,12 +22,17 @@ def check_room(folder: Path, needed_bytes: int, reserve_bytes: int) -> None:
     Raises:
         InsufficientStorageError: There is less.
     """
+    if shutil.disk_usage(folder).free < needed_bytes + reserve_bytes:
+        raise no_room(folder, needed_bytes, reserve_bytes)
+
+
+def no_room(folder: Path, needed_bytes: int, reserve_bytes: int) -> InsufficientStorageError:
+    """Return the error that says what is free and what is needed; for the arguments see ``check_room``."""
     free = shutil.disk_usage(folder).free
-    if free < needed_bytes + reserve_bytes:
-        raise InsufficientStorageError(
-            f"disk: {free} bytes are free, {needed_bytes} more are needed and {reserve_bytes} have to stay free",
-            fix="Try again later, or ask the operator to make room on the server's disk.",
-        )
+    return InsufficientStorageError(
+        f"disk: {free} bytes are free, {needed_bytes} more are needed and {reserve_bytes} have to stay free",
+        fix="Try again later, or ask the operator to make room on the server's disk.",
+    )
 
 
 def is_full(error: OSError) -> bool:

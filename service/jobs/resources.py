@@ -104,7 +104,7 @@ def open_deps(settings: Settings, *, pipeline: Pipeline | None = None, stages: s
     return Deps(
         settings=settings,
         store=JobStore(database_url(settings), _utc_now),
-        artifacts=LocalArtifactStore(settings.data_dir / "store"),
+        artifacts=LocalArtifactStore(settings.data_dir / "store", reserve_bytes=settings.min_free_bytes),
         pipeline=pipeline,
         warm_parent=warm_parent,
         cache=_cache(settings, pipeline),
