@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Sequence
+from tokenize import TokenError
 from typing import IO, BinaryIO
 
 import numpy as np
@@ -16,6 +17,7 @@ MAX_ARRAYS = 10_000
 MAX_NAME_CHARACTERS = 1000
 _ENTRY_BYTES = 1200  # of a table of contents, for one array
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 0x1
 _MOST_BY_DEFLATE = 1032  # times its size
 _SAVE_AGAIN = "Write the file with numpy.savez or numpy.savez_compressed."
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -58,6 +60,8 @@ def _check_members(members: Sequence[zipfile.ZipInfo], name: str) -> None:
             raise InvalidCalibrationSetError(
                 f"{shown}...: its name has {len(member.filename)} characters, at most {MAX_NAME_CHARACTERS} expected", fix=_SAVE_AGAIN
             )
+        if member.flag_bits & _ENCRYPTED:
+            raise InvalidCalibrationSetError(f"{shown}: is encrypted", fix=_SAVE_AGAIN)
         if member.compress_type not in _METHODS:
             raise InvalidCalibrationSetError(
                 f"{shown}: is compressed by method {member.compress_type} of .zip, stored or deflate expected", fix=_SAVE_AGAIN
@@ -97,7 +101,12 @@ def _check(file: IO[bytes], size_bytes: int, name: str) -> None:
     read = _HEADERS.get(np.lib.format.read_magic(file))
     if read is None:  # a version that only numpy's own reader knows
         return
-    shape, _, dtype = read(file)
+    try:
+        shape, _, dtype = read(file)
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, OverflowError, MemoryError) as exc:  # what literals can raise
+        raise InvalidCalibrationSetError(f"{name}: is damaged: its header cannot be read ({exc})", fix=_SAVE_AGAIN) from exc
+    if any(type(length) is not int for length in shape):
+        raise InvalidCalibrationSetError(f"{name}: is damaged: its header gives the shape {shape}, whole numbers expected", fix=_SAVE_AGAIN)
     promised, there = math.prod(shape) * dtype.itemsize, size_bytes - file.tell()
     if not dtype.hasobject and promised > there:
         raise InvalidCalibrationSetError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 import zipfile
@@ -118,3 +119,27 @@ def test_size_that_no_compression_reaches_is_refused(tmp_path: Path) -> None:
     path.write_bytes(bytes(data))
     with pytest.raises(InvalidCalibrationSetError, match="compressed bytes cannot hold the 2147483648 that it says"):
         read_samples(path, SPECS)
+
+
+def test_encrypted_array_is_refused(tmp_path: Path) -> None:
+    path = zip_with(tmp_path / "calibration.npz", {"x.npy": member((4, 2), bytes(32))})
+    data = bytearray(path.read_bytes())
+    for at in (6, data.index(b"PK\x01\x02") + 8):
+        data[at] |= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(InvalidCalibrationSetError, match="array 'x': is encrypted"):
+        read_samples(path, SPECS)
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("(" * 9000, "its header cannot be read"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (True, 2)}", "gives the shape (True, 2), whole numbers expected"),
+        ("__import__('os')", "its header cannot be read"),
+    ],
+)
+def test_header_that_is_none_is_refused(header: str, words: str, tmp_path: Path) -> None:
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(64)
+    with pytest.raises(InvalidCalibrationSetError, match=re.escape(words)):
+        read_samples(zip_with(tmp_path / "calibration.npz", {"x.npy": content}), SPECS)
