@@ -13,8 +13,10 @@ OptimizerError                     500  ours, unless a subclass says otherwise
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
+
+from calibration.plain_text import plain_text
 
 PROBLEM_TYPE_PREFIX = "urn:onnx-trt-optimizer:problem:"
 
@@ -33,25 +35,29 @@ class OptimizerError(Exception):
         """Create the error.
 
         Args:
-            detail: What is wrong: the thing, the value found and the value expected.
+            detail: What is wrong: the thing, the value found and the value expected. Kept as ``plain_text``, as is ``fix``.
             fix: What the reader can do about it.
         """
-        super().__init__(detail)
-        self.detail = detail
-        self.fix = fix
+        self.detail = plain_text(detail)
+        self.fix = plain_text(fix)
+        super().__init__(self.detail)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Rebuild through a function, since ``fix`` is keyword-only."""
         return (_rebuild, (type(self), self.detail, self.fix))
 
-    def problem(self) -> dict[str, str | int]:
-        """Return the RFC 9457 object: type, title, status, detail, fix."""
+    def problem(self, hidden: Sequence[str] = ()) -> dict[str, str | int]:
+        """Return the RFC 9457 object: type, title, status, detail, fix.
+
+        Args:
+            hidden: Folders of this machine that a reader elsewhere must not see; see ``calibration.plain_text``.
+        """
         return {
             "type": PROBLEM_TYPE_PREFIX + self.slug,
             "title": self.title,
             "status": self.status,
-            "detail": self.detail,
-            "fix": self.fix,
+            "detail": plain_text(self.detail, hidden=hidden),
+            "fix": plain_text(self.fix, hidden=hidden),
         }
 
 

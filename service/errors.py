@@ -11,6 +11,7 @@ ServiceError                        4xx  the caller can fix it
 ├── TooLargeError              413  past the size limit
 ├── UnsupportedMediaError      415  a content type that nobody reads
 └── InvalidRequestError        422  a form field, header or query parameter
+InsufficientStorageError       507  the server's disk has no room for it
 IllegalMoveError               500  a job was asked to make a move its state does not allow
 DataFolderInUseError           500  another server already works in the data folder
 """
@@ -105,6 +106,14 @@ class InvalidRequestError(ServiceError):
     slug = "invalid-request"
     title = "Invalid request"
     status = 422
+
+
+class InsufficientStorageError(OptimizerError):
+    """The server's disk has no room for it."""
+
+    slug = "insufficient-storage"
+    title = "Insufficient storage"
+    status = 507
 
 
 class IllegalMoveError(OptimizerError):

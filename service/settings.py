@@ -27,6 +27,8 @@ class Settings:
     max_upload_bytes: int = 4 * 2**30  # for one uploaded file, and for the files inside one archive together
     stage_memory_bytes: int = 16 * 2**30  # address space of one stage's child process
     stage_seconds: float = 3600.0  # a stage that runs longer is ended
+    unpack_seconds: float = 100.0  # an archive that takes longer to unpack is refused; clients wait for two minutes
+    min_free_bytes: int = 256 * 2**20  # uploads leave so much of the disk free
     cache_bytes: int = 4 * 2**30  # of measurements kept for other jobs; 0: none
 
     def __post_init__(self) -> None:
@@ -35,7 +37,7 @@ class Settings:
         Raises:
             InvalidConfigError: A value is out of bounds, or the server would listen to other machines without a key.
         """
-        for name, low in (("max_upload_bytes", 1), ("stage_memory_bytes", 2**28), ("stage_seconds", 1), ("port", 0), ("cache_bytes", 0)):
+        for name, low in _LOWEST.items():
             value = getattr(self, name)
             if not value >= low:  # so that NaN is refused too
                 raise InvalidConfigError(f"{PREFIX}{name.upper()}: found {value}, expected at least {low}", fix=f"Set it to {low} or more.")
@@ -63,9 +65,9 @@ def settings_from_environment(environment: Mapping[str, str]) -> Settings:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the name or address means this machine only."""
+    """Whether this is an address of this machine only, as text, perhaps in brackets, or "localhost"."""
     try:
-        address = ipaddress.ip_address(host.strip("[]").split("%")[0])
+        address = ipaddress.ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
     except ValueError:
         return host.lower() == "localhost"
     mapped = getattr(address, "ipv4_mapped", None)
@@ -76,7 +78,7 @@ def _parsed(name: str, text: str) -> object:
     try:
         if name == "data_dir":
             return Path(text).expanduser()
-        if name == "stage_seconds":
+        if name in {"stage_seconds", "unpack_seconds"}:
             return float(text)
         if name in {"host", "api_key"}:
             return text
@@ -85,4 +87,13 @@ def _parsed(name: str, text: str) -> object:
         raise InvalidConfigError(f"{PREFIX}{name.upper()}: found {text!r}, expected a number", fix="Give a plain number.") from exc
 
 
+_LOWEST = {
+    "max_upload_bytes": 1,
+    "stage_memory_bytes": 2**28,
+    "stage_seconds": 1,
+    "unpack_seconds": 1,
+    "min_free_bytes": 0,
+    "port": 0,
+    "cache_bytes": 0,
+}
 _HIGHEST_PORT = 65535

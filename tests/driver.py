@@ -34,7 +34,8 @@ from engine_builder.stage_io.outcome import JobOutcome
 from engine_builder.stages.trial import trial
 from engine_builder.stages.verdict import verdict
 from engine_builder.timing import Timer, time_interleaved
-from engine_builder.workspace.workspace import FileRef, Workspace, remove_tree
+from engine_builder.workspace.tree_removal import remove_tree
+from engine_builder.workspace.workspace import FileRef, Workspace
 from tests.fake_timer import FakeTimer
 from tests.model_text import samples_for
 

@@ -53,11 +53,18 @@ def _inside(folder: Path, location: str, tensor: str) -> Path:
             fix="Save the model again with onnx.save_model(..., save_as_external_data=True, location='weights.data').",
         )
     path = folder / pure
-    if not path.is_file():
+    if not _is_file(path):
         raise InvalidModelError(f"external data '{location}' of tensor '{tensor}': file not found beside the model", fix=_TOGETHER)
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InvalidModelError(f"external data '{location}' of tensor '{tensor}': is a link that leaves the model's folder", fix=_TOGETHER)
     return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no name of a file: it is too long
+        return False
 
 
 def _span(info: dict[str, str], tensor: str) -> tuple[int, int | None]:

@@ -13,13 +13,16 @@ from calibration.errors import InvalidModelError
 _DAMAGED = "The file is damaged: export or copy the model again."
 _ELEMENT_TYPES = frozenset(onnx.TensorProto.DataType.values())
 _TYPE_FIELDS = ("data_type", "elem_type")
+_FREE_TEXTS = ("doc_string", "value")  # that of metadata_props and external_data
+_SHOWN_CHARACTERS = 100
+MAX_NAME_CHARACTERS = 2000  # of tensors, nodes, operators, domains, axes: they stand in messages, reports and the table of jobs
 
 
 def check_wellformed(message: Message) -> None:
     """Check every string and element type in ``message``, at any depth.
 
     Raises:
-        InvalidModelError: A string is not UTF-8, or an element type is none of ONNX's.
+        InvalidModelError: A string is not UTF-8, a name is longer than ``MAX_NAME_CHARACTERS``, or an element type is none of ONNX's.
     """
     for field, value in message.ListFields():
         values = value if field.is_repeated else (value,)
@@ -30,6 +33,12 @@ def check_wellformed(message: Message) -> None:
             for text in values:
                 if not isinstance(text, str):
                     raise InvalidModelError(f"model: {message.DESCRIPTOR.name}.{field.name} is not UTF-8 text: {text!r}", fix=_DAMAGED)
+                if len(text) > MAX_NAME_CHARACTERS and field.name not in _FREE_TEXTS:
+                    raise InvalidModelError(
+                        f"model: {message.DESCRIPTOR.name}.{field.name} has {len(text)} characters, at most {MAX_NAME_CHARACTERS} expected:"
+                        f" {text[:_SHOWN_CHARACTERS]}...",
+                        fix="Give it a shorter name; doc_string and metadata_props may be longer.",
+                    )
         elif field.name in _TYPE_FIELDS and value not in _ELEMENT_TYPES:
             raise InvalidModelError(f"model: {message.DESCRIPTOR.name}.{field.name} is {value}, which is no element type", fix=_DAMAGED)
 

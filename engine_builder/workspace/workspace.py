@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from calibration.codec import json_from_value, value_from_json
 from engine_builder.errors import EngineError
+from engine_builder.workspace.tree_removal import remove_tree
 
 T = TypeVar("T")
 
@@ -216,14 +217,6 @@ def file_refs(value: object) -> tuple[FileRef, ...]:
     if isinstance(value, list | tuple):
         return tuple(ref for item in value for ref in file_refs(item))
     return ()
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a file or a folder and all it holds; a missing one is fine."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import FrameType
 
 import uvicorn
 from fastapi import Depends, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 
-from calibration.errors import OptimizerError
+from calibration.plain_text import folders_to_hide
 from service import __version__
 from service.api.artifacts import artifacts_router
 from service.api.auth import authorize
 from service.api.files import files_router
 from service.api.health import health_router, targets_router
 from service.api.jobs import jobs_router
-from service.errors import BadRequestError, InvalidRequestError, MethodNotAllowedError, NotFoundError, ServiceError
+from service.api.log_lines import log_plain_lines
+from service.api.problems import add_problem_handlers
 from service.jobs.recovery import reconcile
 from service.jobs.resources import Deps, open_deps
 from service.jobs.workflow import Workflows
 from service.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings, deps: Deps) -> FastAPI:
@@ -62,10 +57,7 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
     for router in (files_router(deps), jobs_router(deps, workflows.enqueue), artifacts_router(deps), targets_router()):
         app.include_router(router, dependencies=guarded, responses=_PROBLEM_RESPONSES)
     app.include_router(health_router(lambda: not deps.stopping.is_set()))
-    app.add_exception_handler(OptimizerError, _on_our_error)
-    app.add_exception_handler(RequestValidationError, _on_validation_error)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(Exception, _on_unexpected_error)
+    add_problem_handlers(app, folders_to_hide(settings.data_dir))
     return app
 
 
@@ -79,7 +71,7 @@ def serve(settings: Settings, deps: Deps | None = None) -> None:
     Raises:
         DataFolderInUseError: Another server works in the data folder.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_plain_lines(folders_to_hide(settings.data_dir))
     deps = deps or open_deps(settings)
     try:
         config = uvicorn.Config(
@@ -89,6 +81,7 @@ def serve(settings: Settings, deps: Deps | None = None) -> None:
             timeout_graceful_shutdown=_GRACE_SECONDS,
             server_header=False,
             access_log=False,  # callers poll
+            log_config=None,  # its lines go where ours do
         )
         _Server(config, deps).run()
     finally:
@@ -111,45 +104,7 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _problem_response(error: OptimizerError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(error.problem(), status_code=error.status, media_type="application/problem+json", headers=dict(headers or {}))
-
-
-async def _on_our_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, OptimizerError)
-    if error.status >= _SERVER_ERROR:
-        logger.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
-    return _problem_response(error, {"WWW-Authenticate": "Bearer"} if error.status == _UNAUTHORIZED else None)
-
-
-async def _on_validation_error(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    wrong = [(".".join(str(part) for part in item["loc"]), item["msg"], item.get("input")) for item in error.errors()]
-    detail = "; ".join(f"{where}: found {found!r}: {message}" for where, message, found in wrong)
-    return _problem_response(InvalidRequestError(detail, fix="See /docs for what this route takes."))
-
-
-async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    found: ServiceError
-    if error.status_code == NotFoundError.status:
-        found = NotFoundError(f"path {request.url.path!r}: there is nothing here", fix="See /docs for the routes.")
-    elif error.status_code == MethodNotAllowedError.status:
-        found = MethodNotAllowedError(f"{request.method} {request.url.path}: this path does not take it", fix="See /docs for the routes.")
-    else:
-        found = BadRequestError(str(error.detail), fix="See /docs for what this route takes.")
-    return _problem_response(found, error.headers)
-
-
-async def _on_unexpected_error(_: Request, __: Exception) -> JSONResponse:
-    # The web framework logs the error itself, with its trace, after this answer; the web server then closes the connection.
-    detail = "the server met an unexpected error, which it has logged"
-    return _problem_response(OptimizerError(detail, fix="Try again; if it stays, report it."), {"Connection": "close"})
-
-
 _GRACE_SECONDS = 3
-_SERVER_ERROR = 500
-_UNAUTHORIZED = 401
 _PROBLEM_SCHEMA = {
     "type": "object",
     "properties": {"type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 
 from starlette.requests import Request
 
@@ -26,17 +27,25 @@ def authorize(request: Request, settings: Settings) -> None:
             raise UnauthorizedError("Authorization: expected this server's key", fix="Send the header 'Authorization: Bearer <key>'.")
         return
     host = request.client.host if request.client is not None else ""
-    if not is_loopback(host) or not is_loopback(_name(request.headers.get("host", ""))):
+    named = request.headers.getlist("host")
+    if not is_loopback(host) or len(named) != 1 or not is_loopback(_host(named[0])):
         raise ForbiddenError(
             "this server has no key, so it answers callers on its own machine only, as localhost or 127.0.0.1",
             fix=f"Start the server with {PREFIX}API_KEY set and send that key.",
         )
 
 
-def _name(host: str) -> str:
-    """Return a Host header without its port."""
-    return host.partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+def _host(header: str) -> str:
+    """Return the host in a Host header, without brackets and port; "" for what is none.
+
+    The whole header has to be a host: nothing before it, such as a user's name, and nothing behind it but a port.
+    """
+    found = _HOST.fullmatch(header)
+    return "" if found is None else found["address"] or found["name"]
 
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+_HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[0-9A-Za-z.-]+))(?::[0-9]{1,5})?")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from service.errors import NotFoundError
 from service.jobs.resources import Deps
 from service.jobs.uploads import FILE_FIELD, receive_file
 
@@ -15,9 +16,20 @@ def files_router(deps: Deps) -> APIRouter:
 
     @router.post("/v1/files", status_code=201, summary="Upload a file", openapi_extra=_UPLOAD_BODY)
     async def upload_file(request: Request) -> JSONResponse:
-        """Store a file, sent as the body or as the form field `file`. The same bytes give the same id."""
+        """Store a file, sent as the body or as the form field `file`. The same bytes give the same id.
+
+        A `Content-Digest: sha-256=:...:` (RFC 9530) of a file that is the body is compared with what arrives.
+        """
         stored = await receive_file(request, deps.artifacts, deps.settings.max_upload_bytes)
         return JSONResponse({"id": stored.id, "size_bytes": stored.size_bytes}, status_code=201)
+
+    @router.get("/v1/files/{file_id}", summary="Is a file here?")
+    def get_file(file_id: str) -> JSONResponse:
+        """Return the id and the size of a stored file. Who knows a file's SHA-256 need not send what is here already."""
+        stored = deps.artifacts.find(file_id.removeprefix("sha256:"))
+        if stored is None:
+            raise NotFoundError(f"file {file_id!r}: it is not here", fix="Send it with POST /v1/files.")
+        return JSONResponse({"id": stored.id, "size_bytes": stored.size_bytes})
 
     return router
 

@@ -27,12 +27,12 @@ def health_router(is_ready: Callable[[], bool]) -> APIRouter:
     router = APIRouter(tags=["health"])
 
     @router.get("/healthz", summary="Is the process alive?")
-    def healthz() -> JSONResponse:
+    async def healthz() -> JSONResponse:  # on the loop's own thread: it must not wait for one that a slow request holds
         """Answer at all."""
         return JSONResponse({"status": "ok"})
 
     @router.get("/readyz", summary="Does the server take jobs?")
-    def readyz() -> JSONResponse:
+    async def readyz() -> JSONResponse:
         """Answer 200 if the server takes jobs, else 503."""
         ready = is_ready()
         return JSONResponse({"status": "ready" if ready else "stopping"}, status_code=200 if ready else 503)

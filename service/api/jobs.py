@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from typing import Annotated
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from calibration.data.readers import formats_in_words
 from engine_builder.config.config import json_schema
+from engine_builder.workspace.tree_removal import remove_tree
 from service.errors import InvalidRequestError
 from service.jobs.records import JobState, job_json
 from service.jobs.resources import Deps
-from service.jobs.submission import ROLES, TEXT_FIELDS, submit
+from service.jobs.submission import ROLES, TEXT_FIELDS, submit, takes_a_child
 from service.jobs.uploads import receive_form
 
 MAX_PAGE = 100
+MAX_CHILDREN = 2  # requests at a time that have uploads read by child processes; further ones wait, and hold up no other request
 
 
 def jobs_router(deps: Deps, enqueue: Callable[[str], None]) -> APIRouter:
@@ -29,6 +31,7 @@ def jobs_router(deps: Deps, enqueue: Callable[[str], None]) -> APIRouter:
         enqueue: Lets a queued job run when its turn comes.
     """
     router = APIRouter(tags=["jobs"])
+    few = CapacityLimiter(MAX_CHILDREN)
 
     @router.post("/v1/jobs", status_code=202, summary="Submit a job", openapi_extra=_submit_body())
     async def submit_job(request: Request, idempotency_key: Annotated[str | None, Header()] = None) -> JSONResponse:
@@ -37,7 +40,8 @@ def jobs_router(deps: Deps, enqueue: Callable[[str], None]) -> APIRouter:
         The model is not read yet: what its outputs are taken for stands in `outputs` of the job as soon as the first stage has run.
         """
         form = await receive_form(request, deps.artifacts, deps.settings.max_upload_bytes, files=ROLES, texts=TEXT_FIELDS)
-        job, is_new = await run_in_threadpool(submit, form, idempotency_key, deps)
+        limiter = few if await run_in_threadpool(takes_a_child, form, deps) else None
+        job, is_new = await to_thread.run_sync(submit, form, idempotency_key, deps, limiter=limiter)
         if is_new:
             await run_in_threadpool(enqueue, job.id)
         return JSONResponse(job_json(job, deps.clock()), status_code=202, headers={"Location": f"/v1/jobs/{job.id}"})
@@ -64,7 +68,7 @@ def jobs_router(deps: Deps, enqueue: Callable[[str], None]) -> APIRouter:
     def cancel_job(job_id: str) -> JSONResponse:
         """Cancel the job, for good, even if the server stops now. A finished job stays as it is."""
         if deps.store.cancel(job_id) is JobState.QUEUED:  # a running one removes its folder itself, once its stage has ended
-            shutil.rmtree(deps.workspace(job_id), ignore_errors=True)
+            remove_tree(deps.workspace(job_id))
         return JSONResponse(job_json(deps.store.get(job_id), deps.clock()))
 
     return router
@@ -82,7 +86,7 @@ def _sequence_from_cursor(cursor: str | None) -> int | None:
 def _submit_body() -> dict[str, object]:
     file = {"type": "string", "format": "binary"}
     properties = {
-        "model": {**file, "description": "An .onnx file, or a plain .zip or .tar of one with its external data."},
+        "model": {**file, "description": "An .onnx file, or a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz of one with its external data."},
         "calibration": {**file, "description": f"An {formats_in_words()}; the first axis counts samples."},
         "validation": {**file, "description": "Like the calibration set; without it a part of that one is held out."},
         "metric": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import tempfile
@@ -17,14 +18,16 @@ import httpx
 from calibration.errors import InputError, InvalidModelError, OptimizerError, error_from_problem
 from engine_builder.errors import StageCancelledError
 from service.cli.views import ArtifactView, JobView, artifact_view, job_view, objects_in
-from service.errors import NotFinishedError, ServiceError
-from service.jobs.archives import pack_model
+from service.errors import MethodNotAllowedError, NotFinishedError, NotFoundError, ServiceError
+from service.intake.packing import pack_model
 
 POLL_SECONDS = 0.5
 RECONNECT_SECONDS = 60.0
+UPLOAD_TRIES = 3
 CHUNK_BYTES = 2**20
 _TIMEOUT = httpx.Timeout(30.0, read=120.0)
 _CLIENT_ERRORS = range(400, 500)
+_NOT_STORED = frozenset({NotFoundError.status, MethodNotAllowedError.status})
 _SAME_VERSION = "Check the address given with --server, and that client and server have the same version."
 T = TypeVar("T")
 
@@ -78,11 +81,42 @@ class Client:
         self._clock = clock
 
     def upload(self, path: Path) -> str:
-        """Send a file, streamed, and return its id; the same bytes have the same id."""
+        """Return the id of a file on the server, which is sent there, streamed, unless its bytes are there already.
+
+        A connection that breaks is tried again a few times.
+        """
         with path.open("rb") as stream:
-            headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
-            response = self._send("POST", "/v1/files", content=_chunks(stream), headers=headers)
-        return str(response["id"])
+            digest = hashlib.file_digest(stream, "sha256")
+        left = UPLOAD_TRIES
+        while True:
+            found = self._stored(f"sha256:{digest.hexdigest()}")
+            if found is not None:
+                return found
+            left -= 1
+            try:
+                return self._sent(path, digest.digest())
+            except ServerUnavailableError:
+                if left == 0:
+                    raise
+                self._clock.sleep(POLL_SECONDS)
+
+    def _stored(self, file_id: str) -> str | None:
+        """Return the id of a file that the server has, else None."""
+        try:
+            return str(self._send("GET", f"/v1/files/{file_id}")["id"])
+        except ServiceError as error:
+            if error.status in _NOT_STORED or type(error) is ServiceError:  # the latter of a server that cannot be asked
+                return None
+            raise
+
+    def _sent(self, path: Path, sha256: bytes) -> str:
+        with path.open("rb") as stream:
+            headers = {
+                "Content-Type": "application/octet-stream",
+                "Content-Length": str(path.stat().st_size),
+                "Content-Digest": f"sha-256=:{base64.b64encode(sha256).decode()}:",
+            }
+            return str(self._send("POST", "/v1/files", content=_chunks(stream), headers=headers)["id"])
 
     def upload_model(self, model: Path) -> str:
         """Send a model and return its id; one with external data goes as a .zip together with them."""

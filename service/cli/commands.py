@@ -17,7 +17,7 @@ from calibration.process.lazy_import import defer
 from engine_builder.config.config import Config, config_from_json, config_json
 from service.cli.progress import ProgressView, TrialLines, progress_view
 from service.cli.summary import summary_lines
-from service.jobs.config_text import value_from_config_text
+from service.intake.config_text import value_from_config_text
 from service.settings import PREFIX, Settings, settings_from_environment
 from service.worker.child_process import StageLimits
 

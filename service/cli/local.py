@@ -30,10 +30,11 @@ from engine_builder.stage_io.measuring import JobFiles
 from engine_builder.stage_io.offers import FRONT
 from engine_builder.stage_io.outcome import JobOutcome
 from engine_builder.workspace.external_files import external_files
-from engine_builder.workspace.workspace import FileRef, Workspace, json_bytes, remove_tree
+from engine_builder.workspace.tree_removal import remove_tree
+from engine_builder.workspace.workspace import FileRef, Workspace, json_bytes
 from service.cli.progress import ProgressView, TrialLines
 from service.cli.reuse import job_record
-from service.jobs.archives import is_archive, unpack_model
+from service.intake.unpacking import is_archive, unpack_model
 from service.worker.child_process import STAGE_TABLE, StageLimits, run_in_child
 from service.worker.job_record import JobRecord
 from service.worker.stage_cache import DEFAULT_MAX_BYTES

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
+from engine_builder.workspace.tree_removal import remove_tree
+from service.disk_room import check_room, is_full, no_room
 from service.errors import NotFoundError
 from service.jobs.records import StoredFile
 
@@ -24,7 +26,15 @@ class StoreWriter(Protocol):
     """
 
     def write(self, data: bytes) -> None:
-        """Append bytes."""
+        """Append bytes.
+
+        Raises:
+            InsufficientStorageError: The disk has no room for them.
+        """
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what was written so far."""
 
     def commit(self) -> StoredFile:
         """Put the file into the store, all at once, and say what it became."""
@@ -40,8 +50,16 @@ class ArtifactStore(Protocol):
     The same bytes are one file, whoever stores them. A file that is there is whole. Safe to share between threads.
     """
 
-    def writer(self) -> StoreWriter:
-        """Begin a new file."""
+    def writer(self, expected_bytes: int | None = None) -> StoreWriter:
+        """Begin a new file.
+
+        Args:
+            expected_bytes: For an upload, what it will take as far as is known: a part of the disk has to stay free beside it. None for
+                files of our own.
+
+        Raises:
+            InsufficientStorageError: The disk has no room for it.
+        """
 
     def put(self, path: Path) -> StoredFile:
         """Store a copy of a local file."""
@@ -67,16 +85,24 @@ class ArtifactStore(Protocol):
 class LocalArtifactStore:
     """An ``ArtifactStore`` in a local folder: ``<root>/<two digits>/<sha256>``, with unfinished files in ``<root>/unfinished``."""
 
-    def __init__(self, root: Path) -> None:
-        """Open the folder, which only one process may use; unfinished files of an earlier one are removed."""
+    def __init__(self, root: Path, *, reserve_bytes: int = 0) -> None:
+        """Open the folder, which only one process may use; unfinished files of an earlier one are removed.
+
+        Args:
+            root: The folder.
+            reserve_bytes: What uploads leave free on its disk.
+        """
         self._root = root
+        self._reserve_bytes = reserve_bytes
         self._unfinished = root / "unfinished"
-        shutil.rmtree(self._unfinished, ignore_errors=True)
+        remove_tree(self._unfinished)
         self._unfinished.mkdir(parents=True)
 
-    def writer(self) -> _LocalWriter:
+    def writer(self, expected_bytes: int | None = None) -> _LocalWriter:
         """Begin a new file."""
-        return _LocalWriter(self._unfinished / secrets.token_hex(16), self._root)
+        reserve_bytes = 0 if expected_bytes is None else self._reserve_bytes
+        check_room(self._unfinished, expected_bytes or 0, reserve_bytes)
+        return _LocalWriter(self._unfinished / secrets.token_hex(16), self._root, expected_bytes or 0, reserve_bytes)
 
     def put(self, path: Path) -> StoredFile:
         """Store a copy of a local file."""
@@ -115,23 +141,42 @@ class LocalArtifactStore:
 class _LocalWriter:
     """Writes beside the store and renames into it."""
 
-    def __init__(self, path: Path, root: Path) -> None:
+    def __init__(self, path: Path, root: Path, expected_bytes: int, reserve_bytes: int) -> None:
         self._path = path
         self._root = root
+        self._expected_bytes = expected_bytes
+        self._reserve_bytes = reserve_bytes
         self._file = path.open("xb")
         self._digest = hashlib.sha256()
         self._size_bytes = 0
+        self._checked_bytes = 0  # the size at which the disk was looked at last
 
     def write(self, data: bytes) -> None:
-        self._file.write(data)
+        if self._size_bytes + len(data) - self._checked_bytes >= _CHECK_BYTES:
+            self._check_room(max(len(data), self._expected_bytes - self._size_bytes))
+        try:
+            self._file.write(data)
+        except OSError as exc:
+            if not is_full(exc):
+                raise
+            raise self._no_room(len(data)) from exc
         self._digest.update(data)
         self._size_bytes += len(data)
 
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
     def commit(self) -> StoredFile:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as exc:
+            if not is_full(exc):
+                raise
+            raise self._no_room(0) from exc
         self._file.close()
-        stored = StoredFile(self._digest.hexdigest(), self._size_bytes)
+        stored = StoredFile(self.sha256, self._size_bytes)
         target = _path_of(self._root, stored.sha256)
         target.parent.mkdir(exist_ok=True)
         if not target.exists():  # else __exit__ removes this second copy
@@ -143,8 +188,16 @@ class _LocalWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what is still buffered has no room, and nobody wants it
+            self._file.close()
         self._path.unlink(missing_ok=True)
+
+    def _check_room(self, needed_bytes: int) -> None:
+        self._checked_bytes = self._size_bytes
+        check_room(self._path.parent, needed_bytes, self._reserve_bytes)
+
+    def _no_room(self, needed_bytes: int) -> Exception:
+        return no_room(self._path.parent, max(needed_bytes, self._expected_bytes - self._size_bytes), self._reserve_bytes)
 
 
 def _path_of(root: Path, sha256: str) -> Path:
@@ -156,3 +209,4 @@ def _is_digest(text: str) -> bool:
 
 
 _CHUNK_BYTES = 2**20
+_CHECK_BYTES = 32 * 2**20  # between two looks at the disk

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from calibration.codec import as_object
+from calibration.plain_text import folders_to_hide, plain_text
 from engine_builder.stage_io.outcome import JobOutcome
-from service.jobs.archives import pack_model
+from service.intake.packing import pack_model
 from service.jobs.artifacts import ArtifactStore
 from service.jobs.records import StoredFile
 from service.worker.stage_log import LOG_NAME
@@ -63,10 +64,20 @@ def _with_offered_files(
 
 
 def log_of(workspace: Path, store: ArtifactStore) -> dict[str, StoredFile]:
-    """Return the job's log as an artifact, where there is one."""
+    """Return the job's log as an artifact, where there is one: each of its lines plain text, without folders of the server."""
     log = workspace / LOG_NAME
-    return {LOG_NAME: store.put(log)} if log.is_file() else {}
+    if not log.is_file():
+        return {}
+    hidden = folders_to_hide(workspace)
+    with log.open("rb") as source, store.writer() as writer:
+        while line := source.readline(_LINE_BYTES):
+            text = line.decode("utf-8", "replace")
+            writer.write(plain_text(text.rstrip("\n").replace("\t", "    "), hidden=hidden).encode() + b"\n")
+        return {LOG_NAME: writer.commit()}
 
 
 def _zipped(name: str) -> str:
     return PurePosixPath(name).with_suffix(".zip").as_posix()
+
+
+_LINE_BYTES = 2**20  # what is longer counts as several lines

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import shutil
 
 from dbos import DBOS
 
 from calibration.errors import OptimizerError
+from engine_builder.workspace.tree_removal import remove_tree
 from service.jobs.records import JobState
 from service.jobs.resources import Deps
 from service.jobs.workflow import Workflows
@@ -46,7 +46,7 @@ def reconcile(workflows: Workflows, deps: Deps) -> None:
     folder = deps.workspace("any").parent
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name not in set(ids):  # case 4
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
 
 
 def _gave_up(status: str) -> OptimizerError:

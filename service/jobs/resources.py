@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from engine_builder.pipeline.stage import RunStage
 from engine_builder.pipeline.stage_table import KEPT_STAGES
 from engine_builder.stage_io.outcome import JobOutcome
 from service.errors import DataFolderInUseError
+from service.intake.in_child import Intake
 from service.jobs.artifacts import ArtifactStore, LocalArtifactStore
 from service.jobs.store import JobStore
 from service.settings import Settings
@@ -62,10 +63,11 @@ class Deps:
     pipeline: Pipeline
     warm_parent: WarmParent  # from which stages are forked
     run_child: RunChild
+    intake: Intake  # reads uploads
     cache: StageCache | None  # of results that may serve other jobs
     clock: Callable[[], datetime]
     lock: BinaryIO  # held open: the kernel frees the data folder when the process ends, however it ends
-    stopping: threading.Event = field(default_factory=threading.Event)  # set once, when the server is to stop
+    stopping: threading.Event  # set once, when the server is to stop
 
     @property
     def database_url(self) -> str:
@@ -98,16 +100,19 @@ def open_deps(settings: Settings, *, pipeline: Pipeline | None = None, stages: s
     lock = _lock(settings.data_dir / "lock")
     warm_parent = WarmParent(stages)
     pipeline = pipeline or _real_pipeline()
+    stopping = threading.Event()
     return Deps(
         settings=settings,
         store=JobStore(database_url(settings), _utc_now),
-        artifacts=LocalArtifactStore(settings.data_dir / "store"),
+        artifacts=LocalArtifactStore(settings.data_dir / "store", reserve_bytes=settings.min_free_bytes),
         pipeline=pipeline,
         warm_parent=warm_parent,
         cache=_cache(settings, pipeline),
         run_child=partial(run_in_child, stages=stages, parent=warm_parent),
+        intake=Intake(settings, partial(run_in_child, parent=warm_parent), stopping.is_set),
         clock=_utc_now,
         lock=lock,
+        stopping=stopping,
     )
 
 

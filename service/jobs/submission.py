@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +12,12 @@ from pathlib import Path
 from calibration.data.readers import suffix_of
 from engine_builder.backends.target_checks import check_config, with_metric_model
 from engine_builder.config.config import Config, config_from_json, config_json
-from engine_builder.workspace.workspace import FileRef, file_sha256
+from engine_builder.workspace.tree_removal import remove_tree
+from engine_builder.workspace.workspace import FileRef
 from service.errors import InvalidRequestError, NotFoundError
-from service.jobs.archives import is_archive, unpack_model
-from service.jobs.config_text import value_from_config_text
+from service.intake.config_text import submitted_value
+from service.intake.in_child import CONFIG_BYTES_READ_AT_ONCE
+from service.intake.unpacking import HEAD_BYTES, begins_like_archive, is_archive
 from service.jobs.records import Job, NewJob, StoredFile
 from service.jobs.resources import Deps
 from service.jobs.uploads import Form
@@ -42,7 +43,7 @@ def submit(form: Form, idempotency_key: str | None, deps: Deps) -> tuple[Job, bo
     """
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise InvalidRequestError("Idempotency-Key: expected 1 to 255 printable characters", fix="Send a UUID.")
-    config = _checked_config(form.texts.get("config", ""))
+    config = _checked_config(form.texts.get("config", ""), deps)
     files = _files(form, deps)
     config = with_metric_model(config, is_given="metric" in files)
     config_object = config_json(config)
@@ -66,18 +67,42 @@ def submit(form: Form, idempotency_key: str | None, deps: Deps) -> tuple[Job, bo
             )
         )
     except BaseException:
-        shutil.rmtree(workspace, ignore_errors=True)
+        remove_tree(workspace)
         raise
     if not is_new:  # the same key arrived twice at the same moment
-        shutil.rmtree(workspace, ignore_errors=True)
+        remove_tree(workspace)
     return job, is_new
 
 
-def _checked_config(text: str) -> Config:
-    data = value_from_config_text(text, "config", "Send a JSON object; every key is optional.") if text.strip() else {}
-    config = config_from_json(data)
+def takes_a_child(form: Form, deps: Deps) -> bool:
+    """Whether something in the request is read by a child process, which takes its time; few such requests are served at once."""
+    if _is_long(form.texts.get("config", "")):
+        return True
+    given = form.files.get("model")
+    sha256 = given.sha256 if given is not None else form.texts.get("model_id", "").removeprefix("sha256:")
+    if deps.artifacts.find(sha256) is None:
+        return False
+    with deps.artifacts.open(sha256) as file:
+        return begins_like_archive(file.read(HEAD_BYTES))
+
+
+def _checked_config(text: str, deps: Deps) -> Config:
+    config = config_from_json(_config_read_in_child(text, deps) if _is_long(text) else submitted_value(text))
     check_config(config)
     return config
+
+
+def _is_long(config: str) -> bool:
+    return len(config) > CONFIG_BYTES_READ_AT_ONCE
+
+
+def _config_read_in_child(text: str, deps: Deps) -> dict[str, object]:
+    workspace = deps.workspace(f"config-{uuid.uuid4()}")  # no job: removed at the next start, should this process end now
+    workspace.mkdir(parents=True)
+    try:
+        return deps.intake.read_config(text, workspace)
+    finally:
+        remove_tree(workspace)
 
 
 def _files(form: Form, deps: Deps) -> Mapping[str, StoredFile]:
@@ -105,9 +130,8 @@ def _lay_out(files: Mapping[str, StoredFile], workspace: Path, deps: Deps) -> di
         path = folder / role
         deps.artifacts.fetch(stored.sha256, path)
         if role == "model" and is_archive(path):
-            model = unpack_model(path, folder / "unpacked", deps.settings.max_upload_bytes)
+            laid[role] = deps.intake.unpack(path, folder / "unpacked", workspace)
             path.unlink()
-            laid[role] = FileRef(str(model.relative_to(workspace)), file_sha256(model))
             continue
         named = path.with_suffix(".onnx" if role in ("model", "metric") else suffix_of(path))
         path.rename(named)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import aclosing
@@ -42,7 +44,8 @@ async def receive_file(request: Request, store: ArtifactStore, max_bytes: int) -
 
     Raises:
         TooLargeError: The file is larger than ``max_bytes``.
-        BadRequestError: The body ends early or is not what its headers say.
+        BadRequestError: The body ends early or is not what its headers say, such as their Content-Digest (of a body that is the file).
+        InsufficientStorageError: The disk has no room for it.
         InvalidRequestError: The form has other fields, or no file.
     """
     kind, _ = parse_options_header(request.headers.get("content-type"))
@@ -52,7 +55,8 @@ async def receive_file(request: Request, store: ArtifactStore, max_bytes: int) -
             raise InvalidRequestError(f"form: expected one field {FILE_FIELD!r}, found none", fix=f"Send the file as field {FILE_FIELD!r}.")
         return form.files[FILE_FIELD]
     _check_length(request, max_bytes)
-    with store.writer() as writer:
+    wanted = _stated_sha256(request)
+    with await run_in_threadpool(store.writer, _stated_length(request)) as writer:
         size_bytes = 0
         async with aclosing(_chunks(request)) as chunks:
             async for chunk in chunks:
@@ -60,7 +64,15 @@ async def receive_file(request: Request, store: ArtifactStore, max_bytes: int) -
                 if size_bytes > max_bytes:
                     await _drain(chunks)
                     raise _too_large("file", max_bytes)
-                await run_in_threadpool(writer.write, chunk)
+                try:
+                    await run_in_threadpool(writer.write, chunk)
+                except OptimizerError:
+                    await _drain(chunks)
+                    raise
+        if wanted is not None and writer.sha256 != wanted:
+            raise BadRequestError(
+                f"Content-Digest: the bytes that arrived have the SHA-256 {writer.sha256}, {wanted} was stated", fix="Send the file again."
+            )
         return await run_in_threadpool(writer.commit)
 
 
@@ -168,7 +180,7 @@ class _MultipartReceiver:
     def _headers_finished(self) -> None:
         _check_field(self._field, self._names, self._form)
         if self._field in self._files:
-            self._writer = self._store.writer()
+            self._writer = self._store.writer(0)  # a part does not say its size
         else:
             self._text = bytearray()
 
@@ -195,13 +207,19 @@ class _MultipartReceiver:
 
 
 async def _chunks(request: Request) -> AsyncGenerator[bytes, None]:
-    """Yield the body in pieces, each as the network gave it."""
+    """Yield the body in pieces of about a MiB: the network's own are small, and each is handed to another thread."""
+    held, size_bytes = [], 0
     try:
         async for chunk in request.stream():
-            if chunk:
-                yield chunk
+            held.append(chunk)
+            size_bytes += len(chunk)
+            if size_bytes >= _PIECE_BYTES:
+                yield b"".join(held)
+                held, size_bytes = [], 0
     except ClientDisconnect as exc:
         raise BadRequestError("body: the connection closed before its end", fix="Send the request again.") from exc
+    if size_bytes:
+        yield b"".join(held)
 
 
 async def _drain(chunks: AsyncIterator[bytes]) -> None:
@@ -229,7 +247,10 @@ async def _short_body(request: Request) -> bytes:
 
 
 def _query_pairs(body: bytes) -> list[tuple[str, str]]:
-    return parse_qsl(_utf8("body", body), keep_blank_values=True)
+    try:
+        return parse_qsl(_utf8("body", body), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError as exc:
+        raise BadRequestError(f"body: it has more than {_MOST_FIELDS} fields", fix="Send only the fields that the route takes.") from exc
 
 
 def _json_pairs(body: bytes) -> list[tuple[str, str]]:
@@ -251,8 +272,33 @@ def _check_field(name: str, allowed: Collection[str], form: Form) -> None:
 
 def _check_length(request: Request, max_bytes: int) -> None:
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
+    if declared.isascii() and declared.isdecimal() and int(declared) > max_bytes:
         raise _too_large("body", max_bytes)
+
+
+def _stated_length(request: Request) -> int:
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isascii() and declared.isdecimal() else 0
+
+
+def _stated_sha256(request: Request) -> str | None:
+    """Return the SHA-256 in the Content-Digest of RFC 9530, in hexadecimal, where there is one.
+
+    Raises:
+        BadRequestError: It is none.
+    """
+    for member in request.headers.get("content-digest", "").split(","):
+        kind, _, value = member.strip().partition("=")
+        if kind != "sha-256":
+            continue
+        try:
+            digest = base64.b64decode(value.removeprefix(":").removesuffix(":"), validate=True)
+        except ValueError:
+            digest = b""
+        if len(digest) != hashlib.sha256().digest_size or not (value.startswith(":") and value.endswith(":")):
+            raise BadRequestError(f"Content-Digest: found {member!r}, expected sha-256=:BASE64:", fix="See RFC 9530, or leave it out.")
+        return digest.hex()
+    return None
 
 
 def _too_large(name: str, max_bytes: int) -> TooLargeError:
@@ -269,5 +315,7 @@ def _utf8(name: str, data: bytes) -> str:
         raise BadRequestError(f"{name}: it is not UTF-8 text ({exc})", fix="Send UTF-8.") from exc
 
 
+_PIECE_BYTES = 2**20
+_MOST_FIELDS = 100
 _DRAIN_BYTES = 64 * 2**20
 _DRAIN_SECONDS = 5.0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +18,14 @@ from dbos import DBOS, Serializer, SetWorkflowID
 from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.codec import as_object, json_from_value
 from calibration.errors import OptimizerError, error_from_problem
+from calibration.plain_text import folders_to_hide
 from engine_builder.backends.registry import opens_gpu
 from engine_builder.config.config import config_from_json
 from engine_builder.errors import EngineError, StageCancelledError, StageCrashedError
 from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.reporting.body.job_result import taken_outputs
 from engine_builder.stage_io.measuring import JobFiles
+from engine_builder.workspace.tree_removal import remove_tree
 from engine_builder.workspace.workspace import Workspace
 from service.errors import IllegalMoveError
 from service.jobs.outcome import collect, log_of
@@ -89,7 +90,7 @@ def make_optimize_job(deps: Deps, active: _Counter) -> Callable[[str], str]:
                     _run(deps, deps.store.get(job_id))
                 except JobCancelled:
                     logger.info("job %s: cancelled", job_id)
-            shutil.rmtree(deps.workspace(job_id), ignore_errors=True)
+            remove_tree(deps.workspace(job_id))
             return deps.store.state(job_id).value
 
     return optimize_job
@@ -147,7 +148,7 @@ def _run(deps: Deps, job: Job) -> None:
     except Exception as error:
         if deps.stopping.is_set():  # the engine is being taken down under our feet: no outcome of the job
             raise ServerStopping from error
-        _fail(deps, job, _problem(job, error), workspace)
+        _fail(deps, job, _problem(job, error, workspace), workspace)
         return
     try:
         deps.store.succeed(job.id, result, engine, artifacts)
@@ -244,10 +245,10 @@ def _fail(deps: Deps, job: Job, problem: Mapping[str, object], workspace: Path) 
         logger.info("job %s: it was cancelled as it failed", job.id)
 
 
-def _problem(job: Job, error: Exception) -> Mapping[str, object]:
+def _problem(job: Job, error: Exception, workspace: Path) -> Mapping[str, object]:
     if isinstance(error, OptimizerError):
         logger.info("job %s: failed: %s", job.id, error)
-        return error.problem()
+        return error.problem(folders_to_hide(workspace))
     logger.error("job %s: failed", job.id, exc_info=error)
     return OptimizerError("the job met an unexpected error, which the server has logged", fix=_REPORT_IT).problem()
 

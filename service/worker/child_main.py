@@ -46,6 +46,7 @@ _PR_SET_PDEATHSIG = 1
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 _MAX_DETAIL = 500
+_MAX_READ = 65536  # of a message that is not ours
 
 
 class Envelope(TypedDict):
@@ -57,6 +58,8 @@ class Envelope(TypedDict):
     workspace: str  # a folder
     scratch: str  # a folder
     memory_bytes: int | None  # of address space; None: not limited from inside
+    cpu_seconds: int | None  # None: not limited
+    file_bytes: int | None  # of one file that it writes; None: not limited
     parent_pid: int  # of a process of its own; a fork knows whose it is
 
 
@@ -81,6 +84,8 @@ def main(parent_pid: int | None = None) -> NoReturn:
     outcome: dict[str, object]
     try:
         _limit_memory(envelope["memory_bytes"])
+        _limit(resource.RLIMIT_CPU, envelope["cpu_seconds"])
+        _limit(resource.RLIMIT_FSIZE, envelope["file_bytes"])
         outcome = {"result": _run(envelope, workspace, scratch, report)}
         encoded = _encoded(outcome)
     except BaseException as exc:  # the process boundary: everything becomes an error object, the trace goes to log.txt
@@ -117,19 +122,21 @@ def _encoded(outcome: Mapping[str, object]) -> bytes:
 
 def _problem(exc: BaseException, stage: str, workspace: Path) -> dict[str, str | int]:
     from calibration.errors import OptimizerError
+    from calibration.plain_text import folders_to_hide
     from engine_builder.errors import EngineError, StageError, StageMemoryError
 
+    hidden = folders_to_hide(workspace)
     if isinstance(exc, StageError):
-        return exc.problem()
+        return exc.problem(hidden)
     causes = [link for link in _chain(exc) if not isinstance(link, OptimizerError)]
     if any(isinstance(cause, MemoryError) or has_memory_sign(str(cause)) for cause in causes):
         _free_for_report(exc)
         return StageMemoryError(memory_detail(stage), fix=MEMORY_FIX).problem()
     if isinstance(exc, OptimizerError):
-        return exc.problem()
+        return exc.problem(hidden)
     traceback.print_exception(exc)
-    message = " ".join(str(exc).replace(f"{workspace}/", "").split("Stacktrace:")[0].split())[:_MAX_DETAIL]
-    return EngineError(f"stage {stage} failed: {type(exc).__name__}: {message}".rstrip(": "), fix=UNEXPECTED_FIX).problem()
+    message = " ".join(str(exc)[:_MAX_READ].split("Stacktrace:")[0].split())[:_MAX_DETAIL]
+    return EngineError(f"stage {stage} failed: {type(exc).__name__}: {message}".rstrip(": "), fix=UNEXPECTED_FIX).problem(hidden)
 
 
 def memory_detail(stage: str) -> str:
@@ -178,13 +185,21 @@ def _ask_for_death_signal() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def _limit(which: int, most: int | None) -> None:
+    """Set a limit of the kernel's for this process, for good; a lower one that it has from its parent stays."""
+    if most is not None:
+        _, hard = resource.getrlimit(which)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(which, (most, most))
+
+
 def _limit_memory(memory_bytes: int | None) -> None:
     """Limit the address space; with None the parent watches the resident memory instead."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if memory_bytes is None:
         return
     if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        _limit(resource.RLIMIT_AS, memory_bytes)
     else:
         logger.info("memory is not limited on %s", sys.platform)
 

@@ -23,7 +23,8 @@ from typing import IO, cast
 
 from calibration.errors import error_from_problem
 from engine_builder.errors import EngineError, StageCancelledError, StageCrashedError, StageMemoryError, StageTimeoutError
-from engine_builder.workspace.workspace import SCRATCH_PREFIX, Workspace, remove_tree
+from engine_builder.workspace.tree_removal import remove_tree
+from engine_builder.workspace.workspace import SCRATCH_PREFIX, Workspace
 from service.worker.child_main import MEMORY_FIX, RESULT_NAME, Envelope, has_memory_sign, memory_detail
 from service.worker.process_memory import kernel_kills, resident_bytes
 from service.worker.stage_log import LOG_NAME, StageLog
@@ -43,16 +44,18 @@ _MAX_RESULT_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class StageLimits:
-    """What a stage may use: memory in bytes, wall-clock time in seconds. Both above 0."""
+    """What a stage may use: memory in bytes, wall-clock time in seconds. All above 0."""
 
     memory_bytes: int  # of address space; of resident memory, watched from outside, where stages open a GPU
     seconds: float
     opens_gpu: bool = False  # the job's engines run on this machine's GPU: CUDA reserves far more address space than it uses
+    cpu_seconds: int | None = None  # of all its threads together; None: not limited
+    file_bytes: int | None = None  # of the largest file that it writes; None: not limited
 
     def __post_init__(self) -> None:
         """Refuse limits under which nothing could run."""
-        if self.memory_bytes <= 0 or self.seconds <= 0:
-            raise ValueError(f"stage limits: found {self.memory_bytes} bytes and {self.seconds} seconds, expected both above 0")
+        if min(self.memory_bytes, self.seconds, self.cpu_seconds or 1, self.file_bytes or 1) <= 0:
+            raise ValueError(f"stage limits: found {self}, expected numbers above 0")
 
 
 @contextlib.contextmanager
@@ -139,6 +142,8 @@ def _run(task: _Task, parent: WarmParent | None) -> dict[str, object]:
             "workspace": str(folder.root),
             "scratch": str(scratch),
             "memory_bytes": None if task.limits.opens_gpu else task.limits.memory_bytes,
+            "cpu_seconds": task.limits.cpu_seconds,
+            "file_bytes": task.limits.file_bytes,
             "parent_pid": os.getpid(),
         }
         kills_before = kernel_kills()

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TextIO
 
-from engine_builder.workspace.workspace import Workspace, remove_tree
+from engine_builder.workspace.tree_removal import remove_tree
+from engine_builder.workspace.workspace import Workspace
 from service.worker.stage_cache import StageCache
 
 logger = logging.getLogger(__name__)

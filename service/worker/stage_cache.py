@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 
 from calibration.codec import as_object, json_from_value
 from engine_builder.workspace.external_files import external_files
-from engine_builder.workspace.workspace import FileRef, Workspace, file_refs, file_sha256, json_bytes, remove_tree
+from engine_builder.workspace.tree_removal import remove_tree
+from engine_builder.workspace.workspace import FileRef, Workspace, file_refs, file_sha256, json_bytes
 
 logger = logging.getLogger(__name__)
 

@@ -22,16 +22,18 @@ ERRORS = [OptimizerError, InputError, InvalidModelError, InvalidCalibrationSetEr
 
 @given(cls=st.sampled_from(ERRORS), detail=st.text(), fix=st.text())
 def test_error_survives_pickle_with_its_fields(cls: type[OptimizerError], detail: str, fix: str) -> None:
-    again = pickle.loads(pickle.dumps(cls(detail, fix=fix)))
+    error = cls(detail, fix=fix)
+    again = pickle.loads(pickle.dumps(error))
 
-    assert (type(again), again.detail, again.fix, str(again)) == (cls, detail, fix, detail)
+    assert (type(again), again.detail, again.fix, str(again)) == (cls, error.detail, error.fix, error.detail)
 
 
 @given(cls=st.sampled_from(ERRORS), detail=st.text(), fix=st.text())
 def test_error_survives_json_as_a_problem_object(cls: type[OptimizerError], detail: str, fix: str) -> None:
-    again = error_from_problem(json.loads(json.dumps(cls(detail, fix=fix).problem())))
+    error = cls(detail, fix=fix)
+    again = error_from_problem(json.loads(json.dumps(error.problem())))
 
-    assert (type(again), again.detail, again.fix) == (cls, detail, fix)
+    assert (type(again), again.detail, again.fix) == (cls, error.detail, error.fix)
 
 
 def test_problem_object_has_the_five_members() -> None:

@@ -28,6 +28,7 @@ from tests.docs.pages import ROOT, blocks, table
 DOCS = ROOT / "docs"
 CONFIGURATION, HTTP_API, ARCHITECTURE = (DOCS / name for name in ("configuration.md", "http-api.md", "architecture.md"))
 GIB = 2**30
+MIB = 2**20
 
 
 def statuses(cls: type[OptimizerError]) -> set[str]:
@@ -39,6 +40,8 @@ def setting(value: object) -> str:
         return "none"
     if isinstance(value, int) and value % GIB == 0:
         return f"{value // GIB} GiB"
+    if isinstance(value, int) and value % MIB == 0:
+        return f"{value // MIB} MiB"
     return f"{value:g}" if isinstance(value, float) else f"`{value}`"
 
 

@@ -17,9 +17,11 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "MAX_UPLOAD_BYTES": "1000",
         "STAGE_MEMORY_BYTES": "1073741824",
         "STAGE_SECONDS": "60.5",
+        "UNPACK_SECONDS": "30.5",
+        "MIN_FREE_BYTES": "1024",
     }
     found = settings_from_environment({f"ONNX_TRT_OPTIMIZER_{name}": text for name, text in values.items()})
-    assert found == Settings(Path("/data"), "0.0.0.0", 9000, "secret", 1000, 2**30, 60.5)
+    assert found == Settings(Path("/data"), "0.0.0.0", 9000, "secret", 1000, 2**30, 60.5, 30.5, 1024)
 
 
 def test_unset_and_empty_variables_give_the_defaults() -> None:
@@ -53,6 +55,20 @@ def test_loopback_names_are_known(host: str) -> None:
     assert is_loopback(host)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "localhost.example.org", "", "127.0.0.1.nip.io"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "0.0.0.0",
+        "::",
+        "10.0.0.1",
+        "localhost.example.org",
+        "",
+        "127.0.0.1.nip.io",
+        "127.0.0.1%evil",
+        "[::1].evil",
+        "[127.0.0.1",
+        "127.0.0.1]",
+    ],
+)
 def test_other_names_are_not_loopback(host: str) -> None:
     assert not is_loopback(host)

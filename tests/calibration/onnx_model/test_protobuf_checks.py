@@ -32,6 +32,16 @@ def test_name_that_is_no_text_is_refused() -> None:
     assert caught.value.fix == DAMAGED
 
 
+def test_name_that_is_too_long_is_refused_in_a_short_message() -> None:
+    model = cnn()
+    model.doc_string = "a description " * 1000
+    check_wellformed(model)
+    model.graph.node[0].op_type = "A" * 20_000_000
+    with pytest.raises(InvalidModelError, match=r"NodeProto.op_type has 20000000 characters, at most 2000 expected") as caught:
+        check_wellformed(model)
+    assert len(caught.value.detail) < 300
+
+
 def test_element_type_that_does_not_exist_is_refused() -> None:
     model = cnn()
     model.graph.input[0].type.tensor_type.elem_type = 61

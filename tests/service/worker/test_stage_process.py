@@ -47,6 +47,8 @@ class StageProcessContract(ABC):
             "workspace": str(folder),
             "scratch": str(folder / "scratch"),
             "memory_bytes": 2 * 2**30,
+            "cpu_seconds": None,
+            "file_bytes": None,
             "parent_pid": os.getpid(),
         }
         (folder / "stdin").write_text(json.dumps(envelope))

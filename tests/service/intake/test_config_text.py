@@ -8,7 +8,7 @@ import pytest
 
 from calibration.errors import InvalidConfigError
 from service.__main__ import main
-from service.jobs.config_text import value_from_config_text
+from service.intake.config_text import value_from_config_text
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 
 from calibration.errors import InputError, InvalidModelError
 from service.errors import TooLargeError
-from service.jobs import archives
-from service.jobs.archives import is_archive, unpack_model
+from service.intake import unpacking
+from service.intake.unpacking import is_archive, unpack_model
 
 LIMIT = 2**27
 
@@ -123,7 +123,7 @@ def test_huge_extended_header_is_refused_before_it_is_read(unpack) -> None:  # t
 
 @pytest.mark.parametrize("pack", [zip_of, tar_of])
 def test_too_many_entries_are_refused(unpack, pack, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]  # see unpack
-    monkeypatch.setattr(archives, "MAX_ENTRIES", 10)
+    monkeypatch.setattr(unpacking, "MAX_ENTRIES", 10)
     with pytest.raises(TooLargeError, match="entries"):
         unpack(pack({f"{index}.bin": b"" for index in range(30)}))
 

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 from calibration.errors import InvalidConfigError
+
+
+def submitted_value(text: str) -> object:
+    """Return what the configuration of a request holds; an empty text is an empty object.
+
+    Raises:
+        InvalidConfigError: See ``value_from_config_text``.
+    """
+    return value_from_config_text(text, "config", "Send a JSON object; every key is optional.") if text.strip() else {}
 
 
 def value_from_config_text(text: str, name: str, fix: str) -> object:
@@ -32,7 +42,6 @@ def value_from_config_text(text: str, name: str, fix: str) -> object:
 def _object(pairs: Sequence[tuple[str, object]], name: str) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise InvalidConfigError(f"{name}: found the key {twice!r} twice, expected it once", fix="Keep one of them.")
     return found

@@ -1,0 +1,39 @@
+"""The server's log: a line an event, of which no part can forge another line, fill the disk or name a user's folders."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from calibration.plain_text import plain_text
+
+MAX_TRACE_LINES = 400
+
+
+class PlainLines(logging.Formatter):
+    """Writes each record as one line of plain text, and what was raised below it, cut where it is long."""
+
+    def __init__(self, hidden: Sequence[str]) -> None:
+        """Make one; ``hidden`` are folders that no line names."""
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._hidden = hidden
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the library's name
+        """Return the line without what was raised."""
+        record.message = plain_text(record.message, hidden=self._hidden)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: object) -> str:  # noqa: N802  # the library's name
+        """Return what was raised, line by line."""
+        lines = super().formatException(ei).splitlines()  # type: ignore[arg-type]  # the library's own triple
+        if len(lines) > MAX_TRACE_LINES:
+            half = MAX_TRACE_LINES // 2
+            lines = [*lines[:half], f"... ({len(lines) - 2 * half} lines cut) ...", *lines[-half:]]
+        return "\n".join(plain_text(line, hidden=self._hidden) for line in lines)
+
+
+def log_plain_lines(hidden: Sequence[str]) -> None:
+    """Send the process's log to stderr, from INFO on, unless somebody has set it up already."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainLines(hidden))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])

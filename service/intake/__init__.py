@@ -1,0 +1,1 @@
+"""Intake: what reads an upload, in a limited child process."""

@@ -1,0 +1,1 @@
+"""Hostile uploads, generated, against a live server; and properties of each parser."""

@@ -1,0 +1,41 @@
+"""No part of an event can forge a line of the log or fill the disk."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from service.api.log_lines import MAX_TRACE_LINES, PlainLines
+
+
+def line(message: str, *arguments: object, raised: BaseException | None = None) -> str:
+    info = None if raised is None else (type(raised), raised, raised.__traceback__)
+    record = logging.LogRecord("service", logging.INFO, __file__, 1, message, arguments, info)
+    return PlainLines(("/srv/data",)).format(record)
+
+
+def test_an_event_is_one_short_line() -> None:
+    found = line("job %s: %s", 7, "A" * 20_000_000 + "\nINFO forged\x1b[2J")
+    assert "\n" not in found
+    assert "\x1b" not in found
+    assert len(found) < 2100
+    assert "INFO service: job 7: AAA" in found
+
+
+def test_folders_of_the_server_are_left_out() -> None:
+    assert line("cannot open %s", "/srv/data/jobs/7/x").endswith("cannot open jobs/7/x")
+
+
+def test_what_was_raised_is_cut() -> None:
+    def deep(depth: int) -> None:
+        if depth:
+            deep(depth - 1)
+        raise ValueError("B" * 10_000_000)
+
+    limit = sys.getrecursionlimit()
+    try:
+        deep(limit // 2)
+    except ValueError as exc:
+        found = line("failed", raised=exc)
+    assert len(found.splitlines()) <= MAX_TRACE_LINES + 2
+    assert max(map(len, found.splitlines())) <= 2000
