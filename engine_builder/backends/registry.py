@@ -42,7 +42,7 @@ def _tensorrt(gpu: str | None, options: BuildOptions) -> Backend:
 
     require_tensorrt()
     capability = first_compute_capability() if gpu is None else gpu_by_name(gpu).compute_capability
-    return TensorRtBackend(capability, options=options)
+    return TensorRtBackend(capability, gpu=first_gpu_name() if gpu is None else gpu, options=options)
 
 
 def _tensorrt_rtx(gpu: str | None, options: BuildOptions) -> Backend:

@@ -20,6 +20,7 @@ from engine_builder.backends.atomic_file import write_atomically
 from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner, Source
 from engine_builder.backends.build_options import CACHE_SUFFIX, BuildOptions
 from engine_builder.backends.engine_tensors import EngineTensors
+from engine_builder.backends.gpu.catalogue import gpu_by_name, typical_conversion_ms
 from engine_builder.backends.gpu.cuda_runtime import CudaDevice, CudaRuntime
 from engine_builder.backends.gpu.devices import open_cuda
 from engine_builder.backends.kernels import KernelTime
@@ -46,6 +47,7 @@ class TensorRtBackend:
         self,
         compute_capability: tuple[int, int] | None = None,
         *,
+        gpu: str | None = None,
         options: BuildOptions | None = None,
         load: Callable[[], ModuleType] = load_tensorrt,
         open_gpu: Callable[[], CudaRuntime] = open_cuda,
@@ -54,6 +56,7 @@ class TensorRtBackend:
 
         Args:
             compute_capability: Of the GPU, where known; what it lacks is then left out of the capabilities.
+            gpu: Name of the GPU, where known: what a conversion takes follows from its memory's bandwidth.
             options: How engines are built; timing caches are kept one per GPU type and version.
             load: Returns the module ``tensorrt``.
             open_gpu: Opens the GPU.
@@ -68,6 +71,7 @@ class TensorRtBackend:
                 fix="use a GPU of the Turing generation (T4) or later",
             )
         self._compute_capability = compute_capability
+        self._conversion_ms = _conversion_ms(gpu, compute_capability)
         self._options = options if options is not None else BuildOptions()
         self._local = LocalGpu(load, open_gpu)
 
@@ -90,6 +94,7 @@ class TensorRtBackend:
             is_own_baseline=False,
             is_repeatable=False,
             compute_capability=known,
+            conversion_ms=self._conversion_ms,
         )
 
     def refused(self, explicit: Path) -> tuple[RefusedNode, ...]:
@@ -194,6 +199,13 @@ def timing_cache_path(folder: Path, device: CudaDevice, version: str) -> Path:
     """Return where the timing cache of a GPU type and TensorRT version is kept."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", device.name).strip("-").lower()
     return folder / f"{name}-cc{_dotted(device.compute_capability)}-tensorrt{version}{CACHE_SUFFIX}"
+
+
+def _conversion_ms(gpu: str | None, compute_capability: tuple[int, int] | None) -> float:
+    try:
+        return typical_conversion_ms(compute_capability) if gpu is None else gpu_by_name(gpu).conversion_ms
+    except UnsupportedTargetError:  # a GPU that is not listed
+        return typical_conversion_ms(compute_capability)
 
 
 def _dotted(version: tuple[int, int]) -> str:

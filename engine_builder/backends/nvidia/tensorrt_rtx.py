@@ -30,7 +30,7 @@ from engine_builder.backends.atomic_file import write_atomically
 from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner, Source
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.engine_tensors import EngineTensors
-from engine_builder.backends.gpu.catalogue import Gpu, gpu_by_name, known_gpus
+from engine_builder.backends.gpu.catalogue import Gpu, gpu_by_name, known_gpus, typical_conversion_ms
 from engine_builder.backends.kernels import Kernel, KernelTime
 from engine_builder.backends.nvidia.layer_report import kernels_from_messages
 from engine_builder.backends.nvidia.local_gpu import LocalGpu
@@ -124,6 +124,7 @@ class TensorRtRtxBackend:
             builder=BUILDER,
             is_own_baseline=False,
             compute_capability=None if self._gpu is None else self._gpu.compute_capability,
+            conversion_ms=typical_conversion_ms(None) if self._gpu is None else self._gpu.conversion_ms,
             least_gain=MIN_GAIN if self._gpu is None or self._local is not None else self._gpu.error,
         )
 
