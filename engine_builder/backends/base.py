@@ -62,6 +62,7 @@ class Engine:
     size_bytes: int  # of all of its files that are needed to run it
     kernels: tuple[Kernel, ...] = ()  # of the engine, empty where the runtime does not list them; dynamic sizes are -1
     kernels_at_opt: tuple[Kernel, ...] = ()  # what the builder makes of the same model at the sizes opt: what a prediction is made from
+    layers: Path | None = None  # what the runtime itself says of the engine's layers, in its own form; None where it says nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from engine_builder.evaluation.measurement import (
     accuracy,
     accuracy_on_search,
     fits,
+    keep_layers,
     kept_engine,
     latency_of,
     scored_engine,
@@ -129,5 +130,6 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
         engine=kept_engine(built.engine, backend, context, f"trials/{fingerprint}.plan") if not is_baseline else None,
         are_outputs_equal=judged.engine.are_outputs_equal,
         reached=write_achieved(inspection, quantized, built.engine, context, f"trials/{fingerprint}-reached.json"),
+        layers=keep_layers(built.engine, context, f"trials/{fingerprint}-layers.json"),
         kernels=kernels,
     )

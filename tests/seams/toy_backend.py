@@ -119,7 +119,9 @@ class ToyBackend:
     ) -> Engine:
         output.write_bytes(MAGIC + explicit.read_bytes())
         on_progress(1.0, "wired")
-        return Engine(output, (), output.stat().st_size)
+        layers = output.with_name("layers.txt")
+        layers.write_text(f"{len(_graph_of(output).graph.node)} layers", encoding="utf-8")
+        return Engine(output, (), output.stat().st_size, layers=layers)
 
     def open(self, engine: Path, *, threads: int) -> Runner:
         return ToyRunner(engine, threads)

@@ -6,6 +6,7 @@ with the largest batch seen. Engines are native code: load none from a source th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,8 @@ from engine_builder.backends.kernels import Kernel
 from engine_builder.backends.nvidia.hooks import DRIVER_FIX, layer_profiler, process_logger
 from engine_builder.backends.nvidia.inspector import kernels_from_inspector
 from engine_builder.errors import BuildError, EngineError
+
+logger = logging.getLogger(__name__)
 
 _REPORT = "report it with the job's log.txt, which holds all that TensorRT said"
 _DTYPES: Mapping[str, np.dtype[np.generic]] = {
@@ -138,11 +141,23 @@ class TensorRtRunner:
             if name in self._buffers:
                 stream.copy_to_host(self._arrays[name], self._buffers[name])
 
-    def kernels(self) -> tuple[Kernel, ...]:
-        """Return the engine's kernels, as its inspector has them."""
+    def layer_information(self) -> str:
+        """Return the inspector's JSON, at the sizes that were last fed, else at the sizes ``opt``; empty where it fails."""
+        if not self._arrays:  # formats are not said at open sizes
+            for name in self.inputs:
+                if min(self._engine.get_tensor_shape(name), default=0) < 0:
+                    self._context.set_input_shape(name, tuple(self._engine.get_tensor_profile_shape(name, 0)[1]))
         inspector = self._engine.create_engine_inspector()
         inspector.execution_context = self._context
-        return kernels_from_inspector(str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)))
+        try:
+            return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+        except (RuntimeError, ValueError) as exc:  # of the bindings; a name that is no UTF-8 is a ValueError
+            logger.warning("%s: the engine inspector failed: %s", self._name, exc)
+            return ""
+
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Return the engine's kernels as far as its inspector tells."""
+        return kernels_from_inspector(self.layer_information())
 
     def tensors(self) -> EngineTensors:
         """Return the engine's inputs and outputs, and the sizes of its one optimization profile where an axis is free.

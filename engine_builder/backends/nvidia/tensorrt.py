@@ -24,6 +24,7 @@ from engine_builder.backends.gpu.catalogue import gpu_by_name, typical_conversio
 from engine_builder.backends.gpu.cuda_runtime import CudaDevice, CudaRuntime
 from engine_builder.backends.gpu.devices import open_cuda
 from engine_builder.backends.kernels import KernelTime
+from engine_builder.backends.nvidia.inspector import kernels_from_inspector, nodes_in_name
 from engine_builder.backends.nvidia.local_gpu import LocalGpu
 from engine_builder.backends.nvidia.network_build import build_plan
 from engine_builder.backends.nvidia.parser import refused_nodes
@@ -38,6 +39,7 @@ from engine_builder.timing import Timing, TimingPlan
 
 OLDEST_FOR_INT8 = (7, 5)  # of compute capabilities; TensorRT 11 runs on none before it
 PROFILED_RUNS = 24
+_LAYERS_SUFFIX = ".layers.json"
 
 
 class TensorRtBackend:
@@ -115,6 +117,8 @@ class TensorRtBackend:
     ) -> Engine:
         """Build the plan with the kernel times of earlier builds, write it, and load it once to prove that it runs here.
 
+        What its inspector says of layers lies beside it, as it is.
+
         Args:
             explicit: The explicit model; its external data lies beside it.
             output: Where the plan goes.
@@ -138,17 +142,20 @@ class TensorRtBackend:
         if saved is not None and plan.timing_cache:
             saved.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(saved, plan.timing_cache)
+        layers = output.with_name(output.name + _LAYERS_SUFFIX)
         try:
             write_atomically(output, plan.data)
             runner = TensorRtRunner(trt, output, gpu)
             try:
-                kernels = runner.kernels()
+                said = runner.layer_information()
             finally:
                 runner.close()
+            write_atomically(layers, said.encode())
         except BaseException:
             output.unlink(missing_ok=True)
+            layers.unlink(missing_ok=True)
             raise
-        return Engine(output, (), output.stat().st_size, kernels)
+        return Engine(output, (), output.stat().st_size, kernels_from_inspector(said), layers=layers)
 
     def open(self, engine: Path, *, threads: int) -> TensorRtRunner:
         """Return a runner on the GPU; ``threads`` is for targets that run on the CPU.
@@ -190,7 +197,8 @@ class TensorRtBackend:
         runner = self.open(engine, threads=threads)
         try:
             times = runner.layer_times(feeds, runs=PROFILED_RUNS)
-            return tuple(KernelTime(kernel.nodes, times.get(kernel.name, 0.0)) for kernel in runner.kernels())
+            nodes = {kernel.name: kernel.nodes for kernel in runner.kernels()}
+            return tuple(KernelTime(nodes.get(name, nodes_in_name(name)), spent) for name, spent in times.items())
         finally:
             runner.close()
 

@@ -39,6 +39,13 @@ def test_the_timing_cache_is_shipped_where_one_was_kept(desk: Desk) -> None:
     assert desk.read(desk.report(trials_of(0), KEPT), "timing.cache") == "kernel times"
 
 
+def test_what_the_runtime_says_of_the_layers_of_a_kept_baseline_is_shipped(desk: Desk) -> None:
+    found = desk.report(trials_of(0), KEPT)
+    assert "engine.layers.json" not in cast(Mapping[str, object], found["artifacts"])
+    desk.workspace.write_bytes("layers.json", b"what it says")  # beside the baseline's engine
+    assert desk.read(desk.report(trials_of(0), KEPT), "engine.layers.json") == "what it says"
+
+
 def test_a_layer_that_stays_float_for_what_it_reads_is_named(desk: Desk) -> None:
     ranges = RangeTable({"x": (0.0, 1.0)}, RangeMethod.MINMAX, 60, {f"{NAMES[1]}.out": (Special.NAN,)})
     body = json.loads(desk.read(desk.report(trials_of(0, 4), KEPT, ranges=ranges), "report.json"))

@@ -96,6 +96,24 @@ def test_an_input_that_the_plan_does_not_have_is_left_out(tmp_path: Path) -> Non
         np.testing.assert_array_equal(before, after)
 
 
+def test_layers_are_told_at_the_usual_sizes_before_anything_was_fed_and_then_at_those_that_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def information(inspector: fakes.EngineInspector, form: str) -> str:
+        assert inspector.execution_context is not None
+        seen.append(inspector.execution_context.get_tensor_shape("y"))
+        return "{}"
+
+    monkeypatch.setattr(fakes.EngineInspector, "get_engine_information", information)
+    engine = runner(tmp_path)
+    engine.layer_information()
+    engine.run(batch(4))
+    engine.layer_information()
+    assert seen == [(2, 3), (4, 3)]
+
+
 def test_output_whose_shape_depends_on_the_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"the shape of output 'y', \(-1, 3\), depends on the data"):
         runner(tmp_path, b"double, some").run(batch(2))

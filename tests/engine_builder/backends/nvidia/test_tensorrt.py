@@ -27,7 +27,7 @@ from engine_builder.backends.nvidia.tensorrt import TensorRtBackend, timing_cach
 from engine_builder.config.config import ShapeRange
 from engine_builder.errors import BuildError, UnsupportedTargetError
 from tests.engine_builder.fake_gpu import FakeGpu
-from tests.engine_builder.fake_tensorrt import fake_tensorrt
+from tests.engine_builder.fake_tensorrt import EngineInspector, fake_tensorrt
 
 FEEDS: dict[str, NDArray[Any]] = {"x": np.ones((2, 3), dtype=np.float32), "sizes": np.array([3], dtype=np.int64)}
 
@@ -87,12 +87,14 @@ def test_gpu_older_than_turing_is_refused() -> None:
         TensorRtBackend((7, 0))
 
 
-def test_built_engine_runs_and_nothing_else_lies_beside_it(builder: FakeBuilder, tmp_path: Path) -> None:
+def test_built_engine_runs_and_what_its_inspector_says_lies_beside_it(builder: FakeBuilder, tmp_path: Path) -> None:
     target = backend()
     engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
     assert engine.size_bytes == len(builder.plan)
     assert engine.data_files == ()
-    assert [path.name for path in tmp_path.iterdir()] == ["engine.plan"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["engine.plan", "engine.plan.layers.json"]
+    assert engine.layers == tmp_path / "engine.plan.layers.json"
+    assert engine.layers.read_text(encoding="utf-8").startswith('{"Layers": [{"Name": "kernel1"')
     runner = target.open(engine.path, threads=1)
     np.testing.assert_array_equal(runner.run(FEEDS)[0], FEEDS["x"] * 2)
 
@@ -145,6 +147,22 @@ def test_kernels_and_their_times_are_told_by_node(builder: FakeBuilder, tmp_path
         KernelTime(("mul", "relu"), 0.75),
         KernelTime((), 0.25),
     )
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("no such layer"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")])
+def test_an_inspector_that_fails_does_not_fail_the_build(
+    builder: FakeBuilder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def broken(inspector: EngineInspector, form: str) -> str:
+        raise failure
+
+    monkeypatch.setattr(EngineInspector, "get_engine_information", broken)
+    target = backend()
+    engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
+    assert engine.kernels == ()
+    # Then kernels are known by the profiler's names alone.
+    found = target.kernel_times(engine.path, FEEDS, threads=1, scratch=tmp_path)
+    assert found == (KernelTime(("kernel1",), 0.75), KernelTime(("move",), 0.25))
 
 
 @pytest.mark.gpu
