@@ -24,7 +24,7 @@ class FakeGpu:
     memory: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     package: str = "fake 1.0"
-    device: CudaDevice = field(default_factory=lambda: CudaDevice("NVIDIA Fake 1", "0000:01:00.0", (8, 9)))
+    device: CudaDevice = field(default_factory=lambda: CudaDevice("NVIDIA Fake 1", "0000:01:00.0", (8, 9), "GPU-1"))
     open_streams: int = 0
 
     def clock(self) -> float:

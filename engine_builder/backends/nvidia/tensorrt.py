@@ -23,6 +23,7 @@ from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.gpu.catalogue import gpu_by_name, typical_conversion_ms
 from engine_builder.backends.gpu.cuda_runtime import CudaDevice, CudaRuntime
 from engine_builder.backends.gpu.devices import open_cuda
+from engine_builder.backends.gpu.lock import gpu_lock
 from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.nvidia.inspector import kernels_from_inspector, nodes_in_name
 from engine_builder.backends.nvidia.local_gpu import LocalGpu
@@ -117,7 +118,7 @@ class TensorRtBackend:
     ) -> Engine:
         """Build the plan with the kernel times of earlier builds, write it, and load it once to prove that it runs here.
 
-        What its inspector says of layers lies beside it, as it is.
+        No other job builds or times on the GPU meanwhile. What its inspector says of layers lies beside it, as it is.
 
         Args:
             explicit: The explicit model; its external data lies beside it.
@@ -127,18 +128,20 @@ class TensorRtBackend:
 
         Raises:
             BuildError: TensorRT refused the model, or what it built does not load.
+            EngineError: Another job holds the GPU for too long.
         """
         trt, gpu = self._local.module, self._local.cuda
         folder = self._options.timing_caches
         saved = None if folder is None else timing_cache_path(folder, gpu.device, str(trt.__version__))
-        plan = build_plan(
-            trt,
-            explicit,
-            self._options,
-            shapes=shapes or {},
-            timing_cache=saved.read_bytes() if saved is not None and saved.exists() else b"",
-            on_progress=on_progress,
-        )
+        with gpu_lock(gpu.device.uuid, on_wait=lambda holder: on_progress(0.0, f"waiting for the GPU, which process {holder} uses")):
+            plan = build_plan(
+                trt,
+                explicit,
+                self._options,
+                shapes=shapes or {},
+                timing_cache=saved.read_bytes() if saved is not None and saved.exists() else b"",
+                on_progress=on_progress,
+            )
         if saved is not None and plan.timing_cache:
             saved.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(saved, plan.timing_cache)
@@ -196,7 +199,8 @@ class TensorRtBackend:
         """Return the kernels as TensorRT's profiler times them, by the nodes that they run."""
         runner = self.open(engine, threads=threads)
         try:
-            times = runner.layer_times(feeds, runs=PROFILED_RUNS)
+            with gpu_lock(self._local.cuda.device.uuid):
+                times = runner.layer_times(feeds, runs=PROFILED_RUNS)
             nodes = {kernel.name: kernel.nodes for kernel in runner.kernels()}
             return tuple(KernelTime(nodes.get(name, nodes_in_name(name)), spent) for name, spent in times.items())
         finally:

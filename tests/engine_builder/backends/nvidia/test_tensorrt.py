@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ from engine_builder.backends.base import Backend
 from engine_builder.backends.build_options import CACHE_SUFFIX, BuildOptions
 from engine_builder.backends.gpu.cuda_runtime import CudaDevice
 from engine_builder.backends.gpu.devices import open_cuda
+from engine_builder.backends.gpu.lock import gpu_lock
 from engine_builder.backends.gpu.state import open_gpu_monitor
 from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.nvidia import tensorrt
@@ -106,6 +108,21 @@ def test_timing_cache_is_kept_from_build_to_build(builder: FakeBuilder, tmp_path
     assert [path.name for path in (tmp_path / "caches").iterdir()] == [f"nvidia-fake-1-cc8.9-tensorrt11.4.0{CACHE_SUFFIX}"]
 
 
+def test_no_two_jobs_build_on_one_gpu_at_once(builder: FakeBuilder, tmp_path: Path) -> None:
+    """A builder chooses kernels by timing them."""
+    told: list[str] = []
+
+    def on_progress(share: float, phase: str) -> None:
+        told.append(phase)
+        raise TimeoutError
+
+    with gpu_lock("GPU-1", wait_s=0), pytest.raises(TimeoutError):
+        backend().build(tmp_path / "explicit.onnx", tmp_path / "engine.plan", on_progress=on_progress)
+    assert told == [f"waiting for the GPU, which process {os.getpid()} uses"]
+    assert builder.caches == []
+    backend().build(tmp_path / "explicit.onnx", tmp_path / "engine.plan", on_progress=on_progress)  # free again: nobody waits
+
+
 def test_options_are_passed_on(builder: FakeBuilder, tmp_path: Path) -> None:
     gpu, options = FakeGpu(), BuildOptions(2**20, 5, hardware_compatible=True, version_compatible=True)
     target = TensorRtBackend(options=options, load=lambda: fake_tensorrt(gpu), open_gpu=lambda: gpu)
@@ -114,7 +131,7 @@ def test_options_are_passed_on(builder: FakeBuilder, tmp_path: Path) -> None:
 
 
 def test_timing_caches_differ_by_gpu_type_and_version(tmp_path: Path) -> None:
-    small, large = CudaDevice("NVIDIA L4", "a", (8, 9)), CudaDevice("NVIDIA L40S", "b", (8, 9))
+    small, large = CudaDevice("NVIDIA L4", "a", (8, 9), "1"), CudaDevice("NVIDIA L40S", "b", (8, 9), "2")
     paths = {timing_cache_path(tmp_path, device, version) for device in (small, large) for version in ("11.3.0", "11.4.0")}
     assert len(paths) == 4
 
