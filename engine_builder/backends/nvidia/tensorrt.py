@@ -7,6 +7,7 @@ the builder of ``tensorrt_rtx`` builds, a runtime that only pretends runs, and a
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,9 +27,11 @@ from engine_builder.backends.gpu.devices import open_cuda
 from engine_builder.backends.gpu.lock import gpu_lock
 from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.nvidia.inspector import kernels_from_inspector, nodes_in_name
+from engine_builder.backends.nvidia.lean_runtime import WHY_NOT, has_lean_runtime, load_lean_runtime
 from engine_builder.backends.nvidia.local_gpu import LocalGpu
 from engine_builder.backends.nvidia.network_build import build_plan
 from engine_builder.backends.nvidia.parser import refused_nodes
+from engine_builder.backends.nvidia.plugins import plugin_libraries
 from engine_builder.backends.nvidia.runner import TensorRtRunner
 from engine_builder.backends.nvidia.tensorrt_api import load_tensorrt
 from engine_builder.backends.triton_platform import TritonPlatform
@@ -93,7 +96,8 @@ class TensorRtBackend:
             has_own_parser=True,
             engine_name="engine.plan",
             triton=TritonPlatform.TENSORRT,
-            builder=BuilderSupport(frozenset(item.name for item in dataclasses.fields(BuilderConfig))),
+            builder=_builder_support(),
+            has_plugins=bool(plugin_libraries(os.environ)),
             is_own_baseline=False,
             is_repeatable=False,
             compute_capability=known,
@@ -129,8 +133,11 @@ class TensorRtBackend:
         Raises:
             BuildError: TensorRT refused the model, or what it built does not load.
             EngineError: Another job holds the GPU for too long.
+            UnsupportedTargetError: A version compatible plan is asked for, and the lean runtime is not installed.
         """
         trt, gpu = self._local.module, self._local.cuda
+        if self._options.version_compatible:
+            load_lean_runtime(str(trt.__version__))
         folder = self._options.timing_caches
         saved = None if folder is None else timing_cache_path(folder, gpu.device, str(trt.__version__))
         with gpu_lock(gpu.device.uuid, on_wait=lambda holder: on_progress(0.0, f"waiting for the GPU, which process {holder} uses")):
@@ -211,6 +218,11 @@ def timing_cache_path(folder: Path, device: CudaDevice, version: str) -> Path:
     """Return where the timing cache of a GPU type and TensorRT version is kept."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", device.name).strip("-").lower()
     return folder / f"{name}-cc{_dotted(device.compute_capability)}-tensorrt{version}{CACHE_SUFFIX}"
+
+
+def _builder_support() -> BuilderSupport:
+    keys = frozenset(item.name for item in dataclasses.fields(BuilderConfig))
+    return BuilderSupport(keys) if has_lean_runtime() else BuilderSupport(keys - {"version_compatible"}, WHY_NOT)
 
 
 def _conversion_ms(gpu: str | None, compute_capability: tuple[int, int] | None) -> float:

@@ -123,7 +123,8 @@ def test_no_two_jobs_build_on_one_gpu_at_once(builder: FakeBuilder, tmp_path: Pa
     backend().build(tmp_path / "explicit.onnx", tmp_path / "engine.plan", on_progress=on_progress)  # free again: nobody waits
 
 
-def test_options_are_passed_on(builder: FakeBuilder, tmp_path: Path) -> None:
+def test_options_are_passed_on(builder: FakeBuilder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt, "load_lean_runtime", lambda version: None)
     gpu, options = FakeGpu(), BuildOptions(2**20, 5, hardware_compatible=True, version_compatible=True)
     target = TensorRtBackend(options=options, load=lambda: fake_tensorrt(gpu), open_gpu=lambda: gpu)
     target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
