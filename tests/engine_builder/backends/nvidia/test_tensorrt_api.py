@@ -41,8 +41,8 @@ trt = importlib.import_module(sys.argv[1])
 def has(name):
     found = trt
     for part in name.split("."):
-        if not hasattr(found, part):
-            return False
+        if not hasattr(found, part):  # what is only there to be overridden is told in words
+            return f"def {part}(" in (found.__doc__ or "")
         found = getattr(found, part)
     return True
 print(json.dumps([trt.__version__, [name for name in json.load(sys.stdin) if not has(name)]]))
