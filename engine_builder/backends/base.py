@@ -17,6 +17,7 @@ from engine_builder.backends.kernels import Kernel, KernelTime
 from engine_builder.backends.triton_platform import TritonPlatform
 from engine_builder.config.builder_options import BuilderSupport
 from engine_builder.config.config import ShapeRange
+from engine_builder.config.value_range import ValueRange
 from engine_builder.qdq.dialects.base import Dialect
 from engine_builder.timing import MIN_GAIN, Timing, TimingPlan
 
@@ -114,6 +115,7 @@ class Backend(Protocol):
         output: Path,
         *,
         shapes: Mapping[str, ShapeRange] | None = None,
+        values: Mapping[str, ValueRange] | None = None,
         on_progress: Callable[[float, str], None] = lambda share, phase: None,
     ) -> Engine:
         """Build the engine of an explicit model and write it to ``output``; on failure nothing is left there.
@@ -122,6 +124,7 @@ class Backend(Protocol):
             explicit: The model, its data beside it.
             output: The engine's file.
             shapes: Sizes of each dynamic input; a target whose engines take any size ignores them.
+            values: Of each small input of integers; a target takes those of inputs that set sizes, where it has to know them.
             on_progress: Is told the share done (0 to 1) and what is being done, by targets whose builds take time; what it raises ends
                 the build. A job's build is cancelled from outside: its process is ended.
 

@@ -205,6 +205,7 @@ def _engine(inspection: Inspection, backend: Backend, folder: Path, context: Sta
         folder / EXPLICIT_NAME,
         folder / backend.capabilities.engine_name,
         shapes=inspection.calls.engine_shapes,
+        values=inspection.calls.engine_values,
         on_progress=lambda share, phase: context.progress(share, f"building: {phase}"),
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from engine_builder.backends.gpu.lock import FOLDER_VARIABLE
-from engine_builder.backends.nvidia.plugins import PLUGINS_VARIABLE
+from engine_builder.backends.nvidia.libraries.plugins import PLUGINS_VARIABLE
 
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}  # the runtime would start a thread at import, to tell its makers what it runs
 _KEPT_VARIABLES = (

@@ -247,6 +247,6 @@ class TensorRtRunner:
     def _given(self, name: str, size_bytes: int) -> int:
         try:
             return self._room(name, size_bytes)
-        except EngineError as error:  # it may not cross TensorRT's code; without memory the run fails
-            logger.error("%s: output %r: %s", self._name, name, error.detail)
+        except EngineError as exc:  # it may not cross TensorRT's code; without memory the run fails
+            logger.error("%s: output %r: %s", self._name, name, exc.detail)
             return 0

@@ -27,16 +27,17 @@ from engine_builder.backends.gpu.devices import open_cuda
 from engine_builder.backends.gpu.lock import gpu_lock
 from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.nvidia.inspector import kernels_from_inspector, nodes_in_name
-from engine_builder.backends.nvidia.lean_runtime import WHY_NOT, has_lean_runtime, load_lean_runtime
+from engine_builder.backends.nvidia.libraries.lean_runtime import WHY_NOT, has_lean_runtime, load_lean_runtime
+from engine_builder.backends.nvidia.libraries.plugins import plugin_libraries
 from engine_builder.backends.nvidia.local_gpu import LocalGpu
 from engine_builder.backends.nvidia.network_build import build_plan
 from engine_builder.backends.nvidia.parser import refused_nodes
-from engine_builder.backends.nvidia.plugins import plugin_libraries
 from engine_builder.backends.nvidia.runner import TensorRtRunner
 from engine_builder.backends.nvidia.tensorrt_api import load_tensorrt
 from engine_builder.backends.triton_platform import TritonPlatform
 from engine_builder.config.builder_options import BuilderConfig, BuilderSupport
 from engine_builder.config.config import ShapeRange
+from engine_builder.config.value_range import ValueRange
 from engine_builder.errors import UnsupportedTargetError
 from engine_builder.qdq.dialects.tensorrt import LOW_PRECISIONS, TensorRtDialect
 from engine_builder.timing import Timing, TimingPlan
@@ -118,6 +119,7 @@ class TensorRtBackend:
         output: Path,
         *,
         shapes: Mapping[str, ShapeRange] | None = None,
+        values: Mapping[str, ValueRange] | None = None,
         on_progress: Callable[[float, str], None] = lambda share, phase: None,
     ) -> Engine:
         """Build the plan with the kernel times of earlier builds, write it, and load it once to prove that it runs here.
@@ -128,6 +130,7 @@ class TensorRtBackend:
             explicit: The explicit model; its external data lies beside it.
             output: Where the plan goes.
             shapes: Of each input with a dynamic axis: smallest, most used and largest.
+            values: Of each small input of integers, of which those count that set sizes.
             on_progress: Is told the share done (0 to 1) and the builder's phase; what it raises ends the build.
 
         Raises:
@@ -146,6 +149,7 @@ class TensorRtBackend:
                 explicit,
                 self._options,
                 shapes=shapes or {},
+                values=values or {},
                 timing_cache=saved.read_bytes() if saved is not None and saved.exists() else b"",
                 on_progress=on_progress,
             )

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from types import ModuleType
 
-from engine_builder.backends.nvidia.plugins import plugin_libraries, register_plugins
+from engine_builder.backends.nvidia.libraries.plugins import plugin_libraries, register_plugins
 from engine_builder.errors import UnsupportedTargetError
 
 OLDEST = (10, 12)  # the first with everything below

@@ -40,6 +40,7 @@ from engine_builder.backends.nvidia.roofline import PredictedLatency, kernel_mil
 from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from engine_builder.config.builder_options import BuilderSupport
 from engine_builder.config.config import ShapeRange
+from engine_builder.config.value_range import ValueRange
 from engine_builder.errors import BuildError, EngineError, UnsupportedTargetError
 from engine_builder.qdq.dialects.tensorrt import LOW_PRECISIONS, TensorRtDialect
 from engine_builder.timing import MIN_GAIN, Timing, TimingPlan
@@ -140,6 +141,7 @@ class TensorRtRtxBackend:
         output: Path,
         *,
         shapes: Mapping[str, ShapeRange] | None = None,
+        values: Mapping[str, ValueRange] | None = None,
         on_progress: Callable[[float, str], None] = lambda share, phase: None,
     ) -> Engine:
         """Build the plan of an explicit model and write it to ``output``, its kernels beside it; on failure nothing is left there.
@@ -148,6 +150,7 @@ class TensorRtRtxBackend:
             explicit: A strongly typed model in the TensorRT dialect.
             output: The plan's file.
             shapes: Sizes of each dynamic input.
+            values: Of each small input of integers, of which those count that set sizes.
             on_progress: Is told the share done (0 to 1) and the builder's phase; what it raises ends the build.
 
         Raises:
@@ -160,6 +163,7 @@ class TensorRtRtxBackend:
             explicit,
             self._options,
             shapes=shapes or {},
+            values=values or {},
             configure=functools.partial(self._configure, trt),
             also_at_opt=True,
             on_progress=on_progress,

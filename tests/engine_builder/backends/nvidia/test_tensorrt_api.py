@@ -19,7 +19,7 @@ from tests.engine_builder.stub_driver import COMPILER, NO_COMPILER, compile_libr
 
 SOURCES = sorted(
     path
-    for path in Path(tensorrt_api.__file__).parent.glob("*.py")
+    for path in Path(tensorrt_api.__file__).parent.rglob("*.py")
     if path.name != "tensorrt_api.py" and not path.name.startswith("tensorrt_rtx")
 )
 # What the bindings link to, so that they can be imported without the libraries.

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from engine_builder.backends.nvidia import tensorrt_api
-from engine_builder.backends.nvidia.plugins import PLUGINS_VARIABLE, plugin_libraries, register_plugins
+from engine_builder.backends.nvidia.libraries.plugins import PLUGINS_VARIABLE, plugin_libraries, register_plugins
 from engine_builder.backends.nvidia.tensorrt import TensorRtBackend
 from engine_builder.errors import BuildError, UnsupportedTargetError
 from service.worker.stage_process import stage_environment

@@ -12,7 +12,7 @@ import pytest
 from calibration.errors import InvalidConfigError
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.nvidia import tensorrt
-from engine_builder.backends.nvidia.lean_runtime import has_lean_runtime, load_lean_runtime
+from engine_builder.backends.nvidia.libraries.lean_runtime import has_lean_runtime, load_lean_runtime
 from engine_builder.backends.nvidia.tensorrt import TensorRtBackend
 from engine_builder.config.builder_options import BuilderConfig, check_builder
 from engine_builder.errors import UnsupportedTargetError
@@ -54,7 +54,9 @@ def test_with_it_the_key_is_honoured(own_packages: Path) -> None:
     assert has_lean_runtime()
     check_builder(COMPATIBLE, "tensorrt", TensorRtBackend().capabilities.builder, (8, 9))
     # In a process of its own: once loaded, the system finds it by its name.
-    script = "import ctypes; from engine_builder.backends.nvidia import lean_runtime as lean; lean.load_lean_runtime('11.4.0.106')"
+    script = (
+        "import ctypes; from engine_builder.backends.nvidia.libraries import lean_runtime as lean; lean.load_lean_runtime('11.4.0.106')"
+    )
     found = f"{script}; print(ctypes.CDLL('libnvinfer_lean.so.11'))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (own_packages.parent, *sys.path)))}
     done = subprocess.run([sys.executable, "-c", found], env=environment, capture_output=True, text=True, check=False)
