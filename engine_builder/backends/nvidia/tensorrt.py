@@ -40,6 +40,7 @@ from engine_builder.config.config import ShapeRange
 from engine_builder.config.value_range import ValueRange
 from engine_builder.errors import UnsupportedTargetError
 from engine_builder.qdq.dialects.tensorrt import LOW_PRECISIONS, TensorRtDialect
+from engine_builder.qdq.rules.target_placement import Placement
 from engine_builder.timing import Timing, TimingPlan
 
 OLDEST_FOR_INT8 = (7, 5)  # of compute capabilities; TensorRT 11 runs on none before it
@@ -92,7 +93,7 @@ class TensorRtBackend:
             Precision.FP16,
             eligible,
             TENSORRT_SCHEME,
-            TensorRtDialect(),
+            TensorRtDialect(Placement.TENSORRT),
             Source.MEASURED,
             has_own_parser=True,
             engine_name="engine.plan",
