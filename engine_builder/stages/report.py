@@ -12,6 +12,7 @@ import numpy as np
 from calibration.accuracy.metrics import OutputKind
 from calibration.codec import value_from_json
 from calibration.graph_passes.folding.folded_steps import folded_in_words
+from calibration.number_formats.precision import Precision
 from calibration.ranges.range_table import RangeTable
 from calibration.sensitivity.records import SensitivityTable
 from engine_builder.backends.achieved_precision import AchievedPrecision
@@ -144,7 +145,7 @@ def _body(
     return ReportBody(
         result=_result(given, chosen, capabilities, workspace),
         config=config_json(given.asked.job.config),
-        notes=(*found.notes, *float_only_note(stay_float), *given.asked.notes, *why_no_repository),
+        notes=(*found.notes, *float_only_note(stay_float), *_costs(given, capabilities), *given.asked.notes, *why_no_repository),
         data=_data(found),
         layers=reported_layers(found.model.layers, table, assignment, stay_float),
         baseline_repair=found.baseline.fallback,
@@ -171,6 +172,13 @@ def _body(
         folded=found.folded,
         not_analysed=why_not_analysed(search.ended) if analysed is None else None,
     )
+
+
+def _costs(given: _Given, target: Capabilities) -> tuple[str, ...]:
+    """Return what INT8 costs on this target beside its kernels, for the operators of layers that might have got it."""
+    eligible = given.asked.job.calibrated.eligible
+    operators = {layer.op_type for layer in given.inspection.model.layers if Precision.INT8 in eligible.get(layer.name, ())}
+    return tuple(said for operator, said in target.int8_costs.items() if operator in operators)
 
 
 def _triton(engine: FileRef, given: _Given, context: StageContext) -> tuple[FileRef | None, tuple[str, ...]]:

@@ -51,6 +51,10 @@ COMPUTE_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 _WORKSPACE_BYTES = 4 * 2**30  # where no GPU says how much memory it has
 _NO_KERNEL = frozenset({"NonMaxSuppression"})  # of TensorRT-RTX 1.7; TensorRT has one
 _KERNELS_SUFFIX = ".kernels.json"
+_SECOND_KERNEL = (
+    "TensorRT-RTX follows every INT8 convolution with a second kernel, for scales, bias and activation, which FP16 has in one kernel: "
+    "convolution networks are seldom faster in INT8 there, transformers are"
+)
 BUILDER = BuilderSupport(
     frozenset({"workspace_mb"}), "its builder has one level of optimization, and its plans are made for one type of GPU and one version"
 )
@@ -125,6 +129,7 @@ class TensorRtRtxBackend:
             builder=BUILDER,
             is_own_baseline=False,
             compute_capability=None if self._gpu is None else self._gpu.compute_capability,
+            int8_costs={"Conv": _SECOND_KERNEL},
             conversion_ms=typical_conversion_ms(None) if self._gpu is None else self._gpu.conversion_ms,
             least_gain=MIN_GAIN if self._gpu is None or self._local is not None else self._gpu.error,
         )
