@@ -43,9 +43,8 @@ class Capabilities:
     parallel_runs: bool = False  # whether threads may share a runner
     runs_on_cpu: bool = False  # whether engines run on the processor, by whose integer kernels
     has_own_parser: bool = False  # whether another parser than onnxruntime's reads its models: then they keep to the ONNX standard
-    has_plugins: bool = (
-        False  # whether its parser may know operators that are not in the standard, from libraries of the service's operator
-    )
+    builds_are_dear: bool = False  # whether a build takes so long that what a simulation tells is not asked of an engine
+    has_plugins: bool = False  # whether its parser may know operators beyond the standard, from libraries of the service's operator
     engine_name: str = "engine.onnx"  # what an engine's file is called
     triton: TritonPlatform | None = None  # what loads its engines in Triton; None: nothing does
     builder: BuilderSupport = field(default_factory=BuilderSupport)  # what a user may ask of its builder

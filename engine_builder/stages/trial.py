@@ -91,10 +91,11 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
             metric = inspection.reference.metric
             if built.plain is not None and not fits(reference, judged.engine, metric, config):
                 with ExitStack() as other:
-                    plain = other.enter_context(scored(built.plain))
+                    uncorrected = built.plain()
+                    plain = other.enter_context(scored(uncorrected))
                     if fits(reference, plain.engine, metric, config):
                         assert built.correction is not None
-                        judged, built = plain, CorrectedEngine(built.plain, replace(built.correction, kept=False))
+                        judged, built = plain, CorrectedEngine(uncorrected, replace(built.correction, kept=False))
                         opened.close()  # the corrected engine's, and from here on the plain one's
                         opened.enter_context(other.pop_all())
             context.progress(0.7, "accuracy measured")

@@ -96,6 +96,7 @@ class TensorRtBackend:
             TensorRtDialect(Placement.TENSORRT),
             Source.MEASURED,
             has_own_parser=True,
+            builds_are_dear=True,
             engine_name="engine.plan",
             triton=TritonPlatform.TENSORRT,
             builder=_builder_support(),

@@ -125,6 +125,7 @@ class TensorRtRtxBackend:
             kernel_times=Source.PREDICTED,  # on a GPU too: kernels are those of the build
             parallel_runs=self._local is None,
             has_own_parser=True,
+            builds_are_dear=True,
             engine_name="engine.plan",
             builder=BUILDER,
             is_own_baseline=False,
