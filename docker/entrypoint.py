@@ -19,7 +19,7 @@ from pathlib import Path
 
 OLDEST_DRIVER = 580  # the first that runs CUDA 13
 KERNEL_MODULE = Path("/proc/driver/nvidia/version")  # visible inside a container too, toolkit or not
-PACKAGES = ("onnx-trt-optimizer", "onnxruntime", "tensorrt-cu13", "tensorrt-rtx-cu13", "cuda-core", "pycuda")
+PACKAGES = ("onnx-trt-optimizer", "onnxruntime", "tensorrt-cu13", "tensorrt-rtx-cu13", "cuda-core", "pycuda", "nvidia-ml-py")
 GPU_PACKAGES = frozenset({"tensorrt-cu13", "tensorrt-rtx-cu13"})
 TOOLKIT = "install the NVIDIA container toolkit on the host and start the container with --gpus all (compose.yaml asks for one GPU)"
 HEALTH_SECONDS = 4.0

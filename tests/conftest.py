@@ -11,6 +11,7 @@ import itertools
 import pytest
 from hypothesis import settings
 
+from engine_builder.backends.gpu.lock import FOLDER_VARIABLE
 from tests.required_tools import pytest_runtest_makereport as pytest_runtest_makereport  # a hook: pytest finds it here by its name
 
 settings.register_profile("project", deadline=None)
@@ -29,6 +30,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _no_kept_measurements(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Let no test see the user's cache, or another test's; the folder is made by whoever writes to it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / f"cache-{next(_NUMBERS)}"))
+
+
+@pytest.fixture(autouse=True)
+def _own_gpu_locks(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let tests that pretend to use a GPU wait for no job on this machine, and none for them."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.getbasetemp() / "gpu-locks"))
 
 
 _NUMBERS = itertools.count()

@@ -24,6 +24,7 @@ PARTS = {
 WITHOUT = {
     "_Operator": "one attribute of classes of onnx and onnx_ir, which are not ours",
     "Monitor": "a class of TensorRT's module, made by one function",
+    "OutputAllocator": "a class of TensorRT's module, made by one function",
     "RunChild": "run_in_child alone; tests give it another table of stages",
     "StageFunction": "the functions that the table of stages names; the law over that table holds their requests and results",
     "TensorRtLogger": "a class of TensorRT's module, made by one function",

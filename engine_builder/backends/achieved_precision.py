@@ -15,6 +15,8 @@ from engine_builder.backends.kernel_work import (
     TRANSPOSED,
     factors_of,
     is_attention,
+    is_pointwise,
+    math_is_known,
     math_of,
     multiplies,
     weight_of,
@@ -28,6 +30,7 @@ class Rule(enum.StrEnum):
     """Why a node did not get what was asked for."""
 
     FOLDED = "no kernel names it: it was computed at build time, merged into another node, or its output is not used"
+    UNKNOWN = "unknown: the builder does not say in which format its kernel computes, or says it in words that are not known here"
     POINTWISE = "it became part of a pointwise kernel, which computes in floating point"
     ATTENTION = "it is part of a fused attention, which takes a low precision only if Q, K, the softmax's output and V all have it"
     WEIGHT_ONLY = "only its weight has the low precision; it is widened in the kernel, which multiplies in floating point"
@@ -47,8 +50,8 @@ class AchievedPrecision:
 
     layer: str  # name of the node
     asked: Precision
-    got: Precision | None  # None where no kernel names it
-    kernel: str | None  # name of the kernel that multiplies
+    got: Precision | None  # None where no kernel names it, or what its kernel computes in is unknown; the reason tells which
+    kernel: str | None  # name of the kernel that multiplies, or that may
     reason: Rule | None  # of a difference, None where there is none
 
     def __post_init__(self) -> None:
@@ -75,9 +78,14 @@ def _achieved_precision(kernels: Sequence[Kernel], node: str, asked: Precision) 
         return AchievedPrecision(node, asked, None, None, Rule.FOLDED)
     multiplying = [kernel for kernel in listing if multiplies(kernel)]
     if not multiplying:
-        got = next((FLOATS[tensor.dtype] for tensor in listing[0].inputs if tensor.dtype in FLOATS), Precision.FP32)
-        return AchievedPrecision(node, asked, got, listing[0].name, None if got is asked else Rule.POINTWISE)
+        first = listing[0]
+        got = next((FLOATS[tensor.dtype] for tensor in first.inputs if tensor.dtype in FLOATS), None)
+        if got is None or not all(is_pointwise(kernel) for kernel in listing):
+            return AchievedPrecision(node, asked, None, first.name, Rule.UNKNOWN)
+        return AchievedPrecision(node, asked, got, first.name, None if got is asked else Rule.POINTWISE)
     kernel = next((kernel for kernel in multiplying if _is_named_after(kernel, node)), multiplying[0])
+    if not math_is_known(kernel):
+        return AchievedPrecision(node, asked, None, kernel.name, Rule.UNKNOWN)
     got = _got(kernel)
     return AchievedPrecision(node, asked, got, kernel.name, None if got is asked else _rule(kernel, asked, got))
 
@@ -106,7 +114,7 @@ def _rule(kernel: Kernel, asked: Precision, got: Precision) -> Rule:
         return Rule.WEIGHT_ONLY
     if kernel.inputs and kernel.inputs[0].dtype in LOW_PRECISIONS:
         return Rule.FLOAT_WEIGHT
-    if kernel.kind == CONVOLUTION and weight is not None and weight.shape[1:2] == (1,) and kernel.inputs[0].shape[1] > 1:
+    if kernel.kind == CONVOLUTION and weight is not None and weight.shape[1:2] == (1,) and (kernel.inputs[0].shape[1:2] or (1,)) > (1,):
         return Rule.DEPTHWISE
     return Rule.NOT_QUANTIZED
 

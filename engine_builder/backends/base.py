@@ -17,6 +17,7 @@ from engine_builder.backends.kernels import Kernel, KernelTime
 from engine_builder.backends.triton_platform import TritonPlatform
 from engine_builder.config.builder_options import BuilderSupport
 from engine_builder.config.config import ShapeRange
+from engine_builder.config.value_range import ValueRange
 from engine_builder.qdq.dialects.base import Dialect
 from engine_builder.timing import MIN_GAIN, Timing, TimingPlan
 
@@ -42,6 +43,8 @@ class Capabilities:
     parallel_runs: bool = False  # whether threads may share a runner
     runs_on_cpu: bool = False  # whether engines run on the processor, by whose integer kernels
     has_own_parser: bool = False  # whether another parser than onnxruntime's reads its models: then they keep to the ONNX standard
+    builds_are_dear: bool = False  # whether a build takes so long that what a simulation tells is not asked of an engine
+    has_plugins: bool = False  # whether its parser may know operators beyond the standard, from libraries of the service's operator
     engine_name: str = "engine.onnx"  # what an engine's file is called
     triton: TritonPlatform | None = None  # what loads its engines in Triton; None: nothing does
     builder: BuilderSupport = field(default_factory=BuilderSupport)  # what a user may ask of its builder
@@ -49,6 +52,8 @@ class Capabilities:
     is_repeatable: bool = True  # whether two builds of one explicit model give the same engine
     compute_capability: tuple[int, int] | None = None  # of the GPU that is built for, where it is known
     names_conversions: bool = False  # whether ``kernel_times`` tells the kernels that only bring a tensor into another form, and all others
+    conversion_ms: float | None = None  # of bringing one element into another form, as the memory's bandwidth has it; None: a processor's
+    int8_costs: Mapping[str, str] = field(default_factory=dict)  # what INT8 costs beside its kernel, by operator, in words for a reader
     least_gain: float = MIN_GAIN  # of the baseline's latency, for an engine to count as faster
 
 
@@ -61,6 +66,7 @@ class Engine:
     size_bytes: int  # of all of its files that are needed to run it
     kernels: tuple[Kernel, ...] = ()  # of the engine, empty where the runtime does not list them; dynamic sizes are -1
     kernels_at_opt: tuple[Kernel, ...] = ()  # what the builder makes of the same model at the sizes opt: what a prediction is made from
+    layers: Path | None = None  # what the runtime itself says of the engine's layers, in its own form; None where it says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,7 @@ class Backend(Protocol):
         output: Path,
         *,
         shapes: Mapping[str, ShapeRange] | None = None,
+        values: Mapping[str, ValueRange] | None = None,
         on_progress: Callable[[float, str], None] = lambda share, phase: None,
     ) -> Engine:
         """Build the engine of an explicit model and write it to ``output``; on failure nothing is left there.
@@ -117,6 +124,7 @@ class Backend(Protocol):
             explicit: The model, its data beside it.
             output: The engine's file.
             shapes: Sizes of each dynamic input; a target whose engines take any size ignores them.
+            values: Of each small input of integers; a target takes those of inputs that set sizes, where it has to know them.
             on_progress: Is told the share done (0 to 1) and what is being done, by targets whose builds take time; what it raises ends
                 the build. A job's build is cancelled from outside: its process is ended.
 

@@ -19,13 +19,20 @@ import re
 from dataclasses import dataclass
 
 from calibration.number_formats.precision import Precision
-from engine_builder.backends.kernels import Kernel, KernelTensor
+from engine_builder.backends.kernels import UNKNOWN, Kernel, KernelTensor
 
 CONVOLUTION = "correlation"
 TRANSPOSED = "deconv"
-_PRODUCTS = ("gemm", "runtime_fusion")
+PRODUCT = "gemm"
+_PRODUCTS = (PRODUCT, "runtime_fusion")
 _ATTENTION = re.compile(r"_mha_")
 _NOT_ON_THE_GPU = ("shape_call", "ShapeHostToDevice", "signal", "wait")
+# Layer types of both of TensorRT's compilers; a whole region that is compiled as one ("Myelin") may hold anything.
+_POINTWISE = re.compile(
+    r"kgen|noop|identity|constant|reformat\w*|cast|\w*pointwise\w*|elementwise\w*|unary|activation|scale|\w*pool(ing)?|reduce|softmax|shuffle"
+    r"|slice|concat\w*|copy|resize|gather|topk|padding|quantize|dequantize|normalization|layernorm\w*|select|fill",
+    re.IGNORECASE,
+)
 _BITS = {
     "float": 32,
     "half": 16,
@@ -67,6 +74,8 @@ def work_of(kernel: Kernel) -> Work:
         return Work(0, 0, 0, Precision.FP32, 0, 0, on_gpu=False)
     if any(size < 0 for tensor in tensors for size in tensor.shape):
         raise ValueError(f"kernel {kernel.name!r}: found open sizes, expected those of one run: {[tensor.shape for tensor in tensors]}")
+    if any(tensor.dtype == UNKNOWN for tensor in tensors):
+        raise ValueError(f"kernel {kernel.name!r}: found a number format that the builder does not say")
     macs = _macs(kernel)
     written = sum(_elements(tensor) for tensor in kernel.outputs)
     weight = weight_of(kernel)
@@ -103,7 +112,10 @@ def weight_of(kernel: Kernel) -> KernelTensor | None:
         return factors_of(kernel)[-1]
     if kernel.kind in (CONVOLUTION, TRANSPOSED):
         axis = 1 if kernel.kind == TRANSPOSED else 0
-        rank, channels = len(kernel.outputs[0].shape), kernel.outputs[0].shape[1]
+        written = kernel.outputs[0].shape if kernel.outputs else ()
+        if len(written) < 3:  # the builder does not say
+            return max(kernel.constants, key=_elements, default=None)
+        rank, channels = len(written), written[1]
         fitting = [t for t in (*kernel.constants, *kernel.inputs[1:]) if len(t.shape) == rank and (axis or t.shape[0] == channels)]
         return max(fitting, key=_elements, default=None) if not kernel.constants else next(iter(fitting), None)
     matrices = [tensor for tensor in kernel.constants if len(tensor.shape) > 1 and min(tensor.shape[-2:]) > 1]
@@ -121,6 +133,19 @@ def math_of(kernel: Kernel) -> Precision:
         FLOATS[dtype] for dtype in reversed(factors) if dtype in FLOATS
     ]  # a cast of the first input may be fused, so the weight's first
     return found[0] if found else Precision.FP32
+
+
+def is_pointwise(kernel: Kernel) -> bool:
+    """Whether its kind is one that is known to multiply nothing: what only moves, pools, reduces, or computes element by element."""
+    return bool(_POINTWISE.fullmatch(kernel.kind))
+
+
+def math_is_known(kernel: Kernel) -> bool:
+    """Whether the formats of what a kernel multiplies are all known."""
+    weight = weight_of(kernel)
+    factors = (*factors_of(kernel)[:1], *(() if weight is None else (weight,)))
+    known = {*FLOATS, *LOW_PRECISIONS}
+    return len(factors) == 2 and all(tensor.dtype in known or tensor.dtype == "fp4e2m1" for tensor in factors)
 
 
 def _macs(kernel: Kernel) -> int:

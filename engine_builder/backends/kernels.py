@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+UNKNOWN = "unknown"  # a name or a number format that the builder does not say, or in no words that we know
+
 
 @dataclass(frozen=True, slots=True)
 class KernelTensor:
     """A tensor that a kernel reads or writes."""
 
-    dtype: str  # the builder's word, lower case: float, half, bfloat16, int8, fp8, int4, ...
+    dtype: str  # the builder's word, lower case: float, half, bfloat16, int8, fp8, int4, ...; or UNKNOWN
     shape: tuple[int, ...]  # empty where the builder does not say
 
 

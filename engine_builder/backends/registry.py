@@ -11,7 +11,7 @@ from engine_builder.backends.base import Backend
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.gpu.catalogue import Gpu, gpu_by_name
 from engine_builder.backends.gpu.devices import has_cuda_package
-from engine_builder.backends.gpu.state import first_compute_capability, first_gpu_name
+from engine_builder.backends.gpu.visible_gpu import VisibleGpu, first_visible_gpu
 from engine_builder.errors import UnsupportedTargetError
 from engine_builder.workspace.workspace import StageContext
 
@@ -41,8 +41,10 @@ def _tensorrt(gpu: str | None, options: BuildOptions) -> Backend:
     from engine_builder.backends.nvidia.tensorrt_api import require_tensorrt
 
     require_tensorrt()
-    capability = first_compute_capability() if gpu is None else gpu_by_name(gpu).compute_capability
-    return TensorRtBackend(capability, options=options)
+    here = gpu_here()
+    if here is not None:
+        return TensorRtBackend(here.compute_capability, gpu=here.name, options=options)
+    return TensorRtBackend(None if gpu is None else gpu_by_name(gpu).compute_capability, gpu=gpu, options=options)
 
 
 def _tensorrt_rtx(gpu: str | None, options: BuildOptions) -> Backend:
@@ -60,13 +62,19 @@ def _is_rtx_here(gpu: str | None) -> bool:
 
 
 @functools.cache
+def gpu_here() -> VisibleGpu | None:
+    """Return the GPU that stages open, which have this process's CUDA_... variables; asked once."""
+    return first_visible_gpu()
+
+
+@functools.cache
 def rtx_gpu_here() -> str | None:
-    """Return the name of this machine's first GPU if plans of TensorRT-RTX can be timed on it, which takes a CUDA package too."""
-    name = first_gpu_name()
-    if name is None or not has_cuda_package():
+    """Return the name of the GPU that stages open if plans of TensorRT-RTX can be timed on it, which takes a CUDA package too."""
+    here = gpu_here() if has_cuda_package() else None
+    if here is None:
         return None
     try:
-        found = gpu_by_name(name)
+        found = gpu_by_name(here.name)
     except UnsupportedTargetError:
         return None
     return found.name if found in _rtx_gpus() else None

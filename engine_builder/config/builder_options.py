@@ -65,6 +65,7 @@ class BuilderConfig:
         return self.search_level < self.optimization_level
 
 
+_FULL = "tensorrt"  # the target that may honour every key
 OLDEST_COMPATIBLE = (8, 0)  # compute capability, of plans for any GPU since
 
 
@@ -93,7 +94,7 @@ def check_builder(builder: BuilderConfig, target: str, support: BuilderSupport, 
         if found != item.default and item.name not in support.keys:
             raise InvalidConfigError(
                 f"builder.{item.name}: found {str(found).lower()}, expected none for {target}: {support.why_not}",
-                fix=f"Leave builder.{item.name} out, or set target to tensorrt.",
+                fix=f"Leave builder.{item.name} out{'' if target == _FULL else f', or set target to {_FULL}'}.",
             )
     if builder.hardware_compatible and compute_capability is not None and compute_capability < OLDEST_COMPATIBLE:
         found, oldest = (".".join(map(str, version)) for version in (compute_capability, OLDEST_COMPATIBLE))

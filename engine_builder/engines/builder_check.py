@@ -70,7 +70,7 @@ def prepare_for(backend: Backend, model: onnx.ModelProto, scratch: Path, *, fold
     while True:
         prepared = prepare(model, expanded, folds=folds)
         if backend.capabilities.has_own_parser:
-            check_standard(prepared.model, backend.capabilities.target)
+            check_standard(prepared.model, backend.capabilities.target, has_plugins=backend.capabilities.has_plugins)
         find_layers(prepared.model)  # a model without any is refused, whatever the target
         refused = _refused(backend, prepared.model, scratch)
         if not refused and (first is None or _branches(prepared.model) <= _branches(prepare(model).model)):

@@ -1,7 +1,8 @@
 """Builds the engine of an assignment with its biases corrected, where that lowers its loss.
 
 The corrections are measured on some of the calibration samples with everything before each layer as it is in the engine, and kept only if
-the engine with them loses less on others than the one without.
+the engine with them loses less on others than the one without. Where builds are dear the two are compared as they are simulated, and only
+the better one is built.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from calibration.number_formats.precision import Precision
 from calibration.onnx_model.model_io import read_model, save_model
 from calibration.process.memory import return_dropped_models
 from calibration.sensitivity.task_losses import losses
-from engine_builder.backends.base import Backend, Engine
+from engine_builder.backends.base import Backend, Engine, Runner
+from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from engine_builder.evaluation.outputs import ComparedOutputs
 from engine_builder.evaluation.run_samples import run_all, run_workers
 from engine_builder.qdq.dialects.base import ExplicitPlan
@@ -43,7 +45,7 @@ class CorrectedEngine:
     engine: Engine
     correction: Correction | None = None  # what the correction was worth; None where there was nothing to correct
     corrections: FileRef | None = None  # those that the engine has
-    plain: Engine | None = None  # the engine without them, where it has some
+    plain: Callable[[], Engine] | None = None  # gives the engine without them, where it has some; builds it where that was not done yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +122,12 @@ def build_with_bias_correction(
     free()
     _write(explicit, backend, context.scratch)
     free()
-    engine = _engine(found, backend, context.scratch, context.part(0.0, 0.4))
     data = plan.correction_table.correction
     locations = [location for location in plan.locations if location.layer in recipe.precisions]
     if data is None or not locations:
-        return CorrectedEngine(engine)
+        return CorrectedEngine(_engine(found, backend, context.scratch, context.part(0.0, 0.9)))
+    is_simulated = backend.capabilities.builds_are_dear
+    engine = None if is_simulated else _engine(found, backend, context.scratch, context.part(0.0, 0.4))
     samples = load_saved(context.workspace.path(found.samples.calibration))
     means = {name: np.asarray(array, dtype=np.float64) for name, array in context.workspace.read_arrays(data.means).items()}
     # Means of layers that round by call are those of the user's calls; of all others they are the same in calls of any size.
@@ -143,17 +146,29 @@ def build_with_bias_correction(
     _write(explicit, backend, folder)
     del explicit
     free()
-    corrected = _engine(found, backend, folder, context.part(0.5, 0.9))
+    corrected = None if is_simulated else _engine(found, backend, folder, context.part(0.5, 0.9))
     held_out = samples.take(np.array(data.held_out, dtype=np.int64))
-    before, after = (_loss(one.path, data, held_out, found, backend, context.workspace, threads) for one in (engine, corrected))
+
+    def loss(built: Engine | None, place: Path) -> NDArray[np.float64]:
+        runner = (
+            OrtCpuRunner(place / EXPLICIT_NAME, threads=threads, as_written=True)
+            if built is None
+            else backend.open(built.path, threads=threads)
+        )
+        return _loss(runner, data, held_out, found, backend, context.workspace)
+
+    before, after = loss(engine, context.scratch), loss(corrected, folder)
     gain = before - after
     kept = bool(gain.mean() > 0.0)
     error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else float(abs(gain[0]))
     where = tuple(location.layer for location in locations)
     correction = Correction(CorrectionKind.BIAS_CORRECTION, where, float(before.mean()), float(after.mean()), error, len(gain), kept)
+    ours = context.part(0.5, 0.9)
     if not kept:
-        return CorrectedEngine(engine, correction)
-    return CorrectedEngine(corrected, correction, context.workspace.write_arrays(name, **shifts), engine)
+        return CorrectedEngine(engine if engine is not None else _engine(found, backend, context.scratch, ours), correction)
+    better = corrected if corrected is not None else _engine(found, backend, folder, ours)
+    plain = functools.partial(_engine, found, backend, context.scratch, context.part(0.9, 1.0)) if engine is None else lambda: engine
+    return CorrectedEngine(better, correction, context.workspace.write_arrays(name, **shifts), plain)
 
 
 def _freeing(inspection: Inspection, context: StageContext) -> Callable[[], None]:
@@ -205,24 +220,19 @@ def _engine(inspection: Inspection, backend: Backend, folder: Path, context: Sta
         folder / EXPLICIT_NAME,
         folder / backend.capabilities.engine_name,
         shapes=inspection.calls.engine_shapes,
+        values=inspection.calls.engine_values,
         on_progress=lambda share, phase: context.progress(share, f"building: {phase}"),
     )
 
 
 def _loss(
-    engine: Path,
-    data: CorrectionData,
-    held_out: CalibrationSet,
-    inspection: Inspection,
-    backend: Backend,
-    workspace: Workspace,
-    threads: int,
+    opened: Runner, data: CorrectionData, held_out: CalibrationSet, inspection: Inspection, backend: Backend, workspace: Workspace
 ) -> NDArray[np.float64]:
-    """Return an engine's loss on each calibration sample that nothing was fitted to, (samples,)."""
+    """Return the loss of an open engine on each calibration sample that nothing was fitted to, (samples,), and close it."""
     arrays = workspace.read_arrays(data.reference)
     reference = tuple(arrays[str(index)] for index in range(len(arrays)))
     compared = inspection.model.outputs
-    with closing(backend.open(engine, threads=threads)) as runner:
+    with closing(opened) as runner:
         judged = ComparedOutputs(runner, compared.compared, inspection.model.axes)
         outputs = run_all(judged, held_out, batch=inspection.calls.scored_batch, workers=run_workers(backend))
         return losses(compared.compared_forms, reference, outputs, compared.compared_weights)

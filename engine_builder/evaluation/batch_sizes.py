@@ -12,6 +12,7 @@ Which axis counts samples, if any, is told by ``CalibrationSet.axes``; settings 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ from calibration.onnx_model.model_io import TensorSpec
 from engine_builder.config.config import ShapeRange
 from engine_builder.config.inspect_settings import InspectSettings
 from engine_builder.config.schema import nearest
+from engine_builder.config.value_range import MOST_VALUES, ValueRange
 
 
 def fixed_batch(specs: Sequence[TensorSpec], axes: Mapping[str, int | None] | None = None) -> int | None:
@@ -154,6 +156,32 @@ def profile_shapes(
                     low[axis] = 1
             spans[spec.name] = ShapeRange(tuple(low), opt, tuple(high))
     return spans
+
+
+def profile_values(
+    specs: Sequence[TensorSpec], timed: Mapping[str, tuple[int, ...]], samples: CalibrationSet, *others: CalibrationSet
+) -> dict[str, ValueRange]:
+    """Return the values, over all samples, of each input of few integers whose size is fixed: those may set sizes of tensors.
+
+    Args:
+        specs: The model's inputs, settings left out.
+        timed: ``timing_shapes``.
+        samples: What accuracy is measured on, and what the timed call is made from.
+        others: What else engines are run on.
+    """
+    found, call = {}, timed_call(samples, timed)
+    for spec in specs:
+        size = math.prod(dim if isinstance(dim, int) else 0 for dim in spec.shape)
+        if spec.dtype not in ("int32", "int64") or not spec.has_rank or len(spec.shape) > 1 or not 1 <= size <= MOST_VALUES:
+            continue
+        # Of an axis that counts samples, every place may hold any of them.
+        sets = [(one, one.inputs[spec.name]) for one in (samples, *others)]
+        every = [array.reshape(-1, size if _counting(one, spec.name) is None else 1) for one, array in sets]
+        low = np.min([array.min(axis=0) for array in every], axis=0)
+        high = np.max([array.max(axis=0) for array in every], axis=0)
+        opt = call[spec.name].reshape(-1)
+        found[spec.name] = ValueRange(*(tuple(map(int, np.broadcast_to(part, (size,)))) for part in (low, opt, high)))
+    return found
 
 
 def timed_call(samples: CalibrationSet, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:

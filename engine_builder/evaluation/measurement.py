@@ -38,6 +38,7 @@ from engine_builder.stage_io.measuring import Decided
 from engine_builder.timing import Timing, relative_latency
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
+LAYERS_NAME = "layers.json"  # of what the runtime says of the baseline engine's layers, beside that engine
 TRIAL_SECONDS = 1.2  # of interleaved runs of both engines, at most
 MIN_RUNS, MAX_RUNS = 18, 5000
 SEARCH_DRAWS = 500  # of each engine's posterior; the verdict draws more
@@ -78,6 +79,11 @@ def fits(reference: NDArray[np.float64], engine: EngineScores, metric: Metric, c
 def kept_engine(engine: Engine, backend: Backend, context: StageContext, name: str) -> FileRef | None:
     """Keep the engine where another build would give another one."""
     return None if backend.capabilities.is_repeatable else context.workspace.copy(engine.path, name)
+
+
+def keep_layers(engine: Engine, context: StageContext, name: str) -> FileRef | None:
+    """Keep what the runtime says of the engine's layers, as it is, in the file ``name``."""
+    return None if engine.layers is None else context.workspace.copy(engine.layers, name)
 
 
 def write_achieved(

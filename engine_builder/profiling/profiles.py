@@ -47,7 +47,7 @@ def profiled(
     Args:
         job: The job.
         inspection: Its inspection.
-        trials: So far; the one-format engines among them that were timed are built again.
+        trials: So far; the one-format engines among them that were timed are built again, unless they were kept.
         backend: The job's target.
         context: Where engines are built.
         together: Layers that take a precision together or not at all, and need not be told apart.
@@ -65,12 +65,12 @@ def profiled(
         if not is_one_format(trial.order) or trial.latency is None:
             continue
         recipe = EngineRecipe(inspection, job.calibrated, trial.precisions, trial.corrections)
-        engine = build(recipe, backend, context)
-        times = profile(engine.path)
+        engine = context.workspace.path(trial.engine) if trial.engine is not None else build(recipe, backend, context).path
+        times = profile(engine)
         quantized = layer_times(inspection.model.layers, times)
         shared = groups_to_time(inspection.model.layers, (baseline, times), trial.precisions, together)
         if shared:
-            engines = {ONE_FORMAT: engine.path} | _without(shared, recipe, backend, context, trial.fingerprint)
+            engines = {ONE_FORMAT: engine} | _without(shared, recipe, backend, context, trial.fingerprint)
             taken = _timed(engines, feeds, backend, threads, context)
             quantized |= {name: high[name] - gain for name, gain in gains_of_parts(shared, taken, inspection.model.layers).items()}
         for name, precision in trial.precisions.items():

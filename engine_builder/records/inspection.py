@@ -14,6 +14,7 @@ from calibration.graph_passes.folding.folded_steps import FoldedSteps
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.sensitivity.task_losses import LossForm
 from engine_builder.config.config import ShapeRange
+from engine_builder.config.value_range import ValueRange
 from engine_builder.records.closed_loop import ClosedLoop
 from engine_builder.records.float_plan import BaselineFallback
 from engine_builder.records.probed_outputs import ProbedOutputs, forms_of
@@ -120,6 +121,7 @@ class Calls:
     timed_batch: int  # samples in one timed call
     scored_batch: int  # samples in one call when an engine's accuracy is measured
     engine_shapes: Mapping[str, ShapeRange]  # what an engine accepts of each input with an open axis, where engines have such limits
+    engine_values: Mapping[str, ValueRange] = field(default_factory=dict)  # and of each small input of integers that may set sizes
 
 
 @dataclass(frozen=True, slots=True)

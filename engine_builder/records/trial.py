@@ -74,6 +74,7 @@ class Trial:
     engine: FileRef | None = None  # kept where another build would give another engine
     are_outputs_equal: bool = False  # to the float model's, bit for bit, on every validation sample
     reached: FileRef | None = None  # a list of ``backends.achieved_precision.AchievedPrecision``, where the builder says what layers got
+    layers: FileRef | None = None  # of the engine, in the words of the runtime's own inspector, where it has one
     kernels: FileRef | None = None  # of the engine, a list of ``backends.kernels.KernelTime``, where the runtime names conversions
 
     @property

@@ -7,7 +7,7 @@ from html import escape
 
 from calibration.accuracy.metrics import Metric
 from calibration.number_formats.precision import Precision
-from engine_builder.backends.achieved_precision import AchievedPrecision
+from engine_builder.backends.achieved_precision import AchievedPrecision, Rule
 from engine_builder.records.corrections import Correction
 from engine_builder.records.float_plan import BlockLoss, FloatAttempt
 from engine_builder.records.trial import Trial
@@ -76,7 +76,16 @@ def layers_table(layers: Sequence[ReportedLayer]) -> str:
 def achieved_table(rows: Sequence[AchievedPrecision]) -> str:
     """Return the precision that each layer asked for beside the one that its kernel has, disagreements with their reason first."""
     ordered = sorted(rows, key=lambda row: row.reason is None)
-    cells = [[row.layer or "-", row.asked.value, row.got or "-", row.kernel or "-", row.reason or "-"] for row in ordered]
+    cells = [
+        [
+            row.layer or "-",
+            row.asked.value,
+            row.got or ("unknown" if row.reason is Rule.UNKNOWN else "-"),
+            row.kernel or "-",
+            row.reason or "-",
+        ]
+        for row in ordered
+    ]
     return table(["layer", "asked for", "got", "kernel", "why they differ"], cells) if cells else ""
 
 

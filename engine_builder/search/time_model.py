@@ -28,7 +28,7 @@ from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from engine_builder.search.search_space import QuantizedLayers
 
-FIRST_GUESS_MS = 1.5e-6  # of converting one element, before any mixed engine was timed
+FIRST_GUESS_MS = 1.5e-6  # of converting one element on a processor, before any mixed engine was timed
 TIMING_ERROR = 0.01  # of a timed ratio, about
 FLOATS = 0  # the form of a tensor that is not quantized
 LEAST_RATIO = 0.01  # that is ever predicted: sums of fitted terms know no bound
@@ -116,9 +116,12 @@ class TimeModel:
         Args:
             quantized: The precision of each quantized layer.
         """
+        return max(float(self.milliseconds(quantized) / self.baseline_ms), LEAST_RATIO)
+
+    def milliseconds(self, quantized: QuantizedLayers) -> float:
+        """Return what the terms add up to, which may be less than any engine takes; see ``ratio``."""
         spent = sum(self.cost_ms(LayerPrecision(layer, precision)) for layer, precision in quantized.items())
-        spent += sum(term_ms(term, quantized) for term in self.terms)
-        return max(float((self.baseline_ms + spent) / self.baseline_ms), LEAST_RATIO)
+        return self.baseline_ms + spent + sum(term_ms(term, quantized) for term in self.terms)
 
     def error(self, quantized: QuantizedLayers) -> float:
         """Return the standard error of a predicted ratio; 0 where that is not known.
@@ -183,7 +186,14 @@ def converted(edges: Sequence[TensorEdge], quantized: QuantizedLayers) -> int:
     return total
 
 
-def fit(baseline_ms: float, gain_ms: Mapping[LayerPrecision, float], edges: Sequence[TensorEdge], trials: Sequence[Timed]) -> TimeModel:
+def fit(
+    baseline_ms: float,
+    gain_ms: Mapping[LayerPrecision, float],
+    edges: Sequence[TensorEdge],
+    trials: Sequence[Timed],
+    *,
+    first_guess_ms: float = FIRST_GUESS_MS,
+) -> TimeModel:
     """Return the model that explains the timed trials best.
 
     Args:
@@ -191,14 +201,15 @@ def fit(baseline_ms: float, gain_ms: Mapping[LayerPrecision, float], edges: Sequ
         gain_ms: What each layer precision saves in the layer's own kernel.
         edges: The tensors between layers.
         trials: What was timed; for each precision, the assignment with most layers in it fixes the overhead.
+        first_guess_ms: Milliseconds of converting one element, which holds where no trial tells; above 0.
     """
     bare = TimeModel(baseline_ms, gain_ms, tuple(edges), 0.0, {})
     precisions = tuple(dict.fromkeys(precision for trial in trials for precision in trial.quantized.values()))
     if not precisions:
-        return replace(bare, conversion_ms=FIRST_GUESS_MS)
+        return replace(bare, conversion_ms=first_guess_ms)
     counts = np.array([[Counter(trial.quantized.values())[precision] for precision in precisions] for trial in trials], dtype=np.float64)
     fixing = list(dict.fromkeys(int(index) for index in np.argmax(counts, axis=0)))
-    unexplained = np.array([(trial.ratio - bare.ratio(trial.quantized)) * baseline_ms for trial in trials])
+    unexplained = np.array([trial.ratio * baseline_ms - bare.milliseconds(trial.quantized) for trial in trials])
     stored = np.array([float(converted(edges, trial.quantized)) for trial in trials])
 
     # The engines in ``fixing`` fix the overheads for any kappa. With those put in, what is unexplained of every other trial is linear in
@@ -207,7 +218,7 @@ def fit(baseline_ms: float, gain_ms: Mapping[LayerPrecision, float], edges: Sequ
     share = counts @ solve
     elements = stored - share @ stored[fixing]
     excess = unexplained - share @ unexplained[fixing]
-    weight = (TIMING_ERROR * baseline_ms / FIRST_GUESS_MS) ** 2  # of the first guess, as if it were one more trial
-    kappa = max(0.0, float((elements @ excess + weight * FIRST_GUESS_MS) / (elements @ elements + weight)))
+    weight = (TIMING_ERROR * baseline_ms / first_guess_ms) ** 2  # of the first guess, as if it were one more trial
+    kappa = max(0.0, float((elements @ excess + weight * first_guess_ms) / (elements @ elements + weight)))
     overheads = solve @ (unexplained[fixing] - kappa * stored[fixing])
     return replace(bare, conversion_ms=kappa, overhead_ms=dict(zip(precisions, overheads.tolist(), strict=True)))

@@ -27,10 +27,12 @@ from engine_builder.engines.factory import Building, building_backend
 from engine_builder.engines.quantized_engine import EXPLICIT_NAME, EngineRecipe, build
 from engine_builder.errors import EngineError, RefusedModelError, UnsupportedModelError
 from engine_builder.evaluation.measurement import (
+    LAYERS_NAME,
     MAX_RUNS,
     MIN_RUNS,
     TRIAL_SECONDS,
     fits,
+    keep_layers,
     scored_engine,
     timing_feeds,
     write_achieved,
@@ -83,6 +85,9 @@ def baseline(
     assert scores is not None  # ... and scored
     files = [context.workspace.copy(path, f"{folder}/{path.name}") for path in engine.data_files]
     files.append(keep_model(engine.path.with_name(EXPLICIT_NAME), f"{folder}/{EXPLICIT_NAME}", context.workspace))
+    layers = keep_layers(engine, context, f"{folder}/{LAYERS_NAME}")
+    if layers is not None:
+        files.append(layers)
     baseline_scores = write_scores(scores, context.workspace, f"{folder}_scores.npz")
     planned = _planned(inspection, kept.plan)
     achieved = None if fallback is None else write_achieved(planned, {}, engine, context, f"{folder}/reached.json")

@@ -40,7 +40,7 @@ from engine_builder.engines.eligible_layers import may_round_by_call
 from engine_builder.engines.exact_folding import NOT_EXACT, is_exact, unfolded
 from engine_builder.engines.job_scheme import job_scheme
 from engine_builder.errors import BuildError
-from engine_builder.evaluation.batch_sizes import fixed_batch, profile_shapes, timing_batch, timing_shapes, whole_batches
+from engine_builder.evaluation.batch_sizes import fixed_batch, profile_shapes, profile_values, timing_batch, timing_shapes, whole_batches
 from engine_builder.evaluation.data_warnings import answer_warnings, label_warnings, sample_warnings
 from engine_builder.evaluation.float_scores import FloatModel
 from engine_builder.evaluation.given_samples import each_once, given_samples
@@ -261,6 +261,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
         timed_batch=per_call,
         scored_batch=together if capabilities.parallel_runs else per_call,
         engine_shapes=profile_shapes(specs, settings, timed, validation, is_fixed=is_fixed),
+        engine_values=profile_values(varying, timed, validation, calibration),
     )
     beaten = Baseline(baseline_type, workspace.write_arrays("baseline_scores.npz", scores=baseline_scores))
     inspection = Inspection(record, samples, judged_by, beaten, engine_calls, loop, tuple(notes), warnings, folded)

@@ -46,7 +46,7 @@ from engine_builder.search.predicted_front import Point, frontier, smoothed
 from engine_builder.search.rankings import prefixes
 from engine_builder.search.search import FASTEST, FRONTIER, MOVES, REFINED, CandidateSequence
 from engine_builder.search.search_space import BASELINE, Groups, QuantizedLayers, eligible_from
-from engine_builder.search.time_model import TensorEdge, Timed, TimeModel, fit, unblamed
+from engine_builder.search.time_model import FIRST_GUESS_MS, TensorEdge, Timed, TimeModel, fit, unblamed
 from engine_builder.search.times.learned_times import fit_learned
 from engine_builder.stage_io.engines import (
     FittedTimes,
@@ -144,7 +144,8 @@ def _fitted(
     kernels = request.kernels_ms or profiled(job, inspection, trials, backend, context, groups)
     # Of the trials' baselines the least disturbed one: kernels are profiled apart, and a load on one side alone feigns overhead.
     baseline_ms = min(trial.latency.baseline_median_ms for trial in trials if trial.latency is not None)
-    times = fit(baseline_ms, gains_from(kernels), edges, timed)
+    prior = backend.capabilities.conversion_ms or FIRST_GUESS_MS
+    times = fit(baseline_ms, gains_from(kernels), edges, timed, first_guess_ms=prior)
     return _Fitted(times, times if request.refined else unblamed(times, timed), kernels, _read(times, len(timed)), probe)
 
 

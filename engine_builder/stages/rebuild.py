@@ -14,6 +14,7 @@ from engine_builder.engines.quantized_engine import EngineRecipe, build
 from engine_builder.evaluation.measurement import (
     accuracy,
     accuracy_on_search,
+    keep_layers,
     kept_engine,
     scored_engine,
     write_achieved,
@@ -63,4 +64,5 @@ def rebuild(request: RebuildRequest, context: StageContext, *, building: Buildin
         engine=kept_engine(engine, backend, context, f"{name}.plan"),
         are_outputs_equal=found.are_outputs_equal,
         reached=write_achieved(inspection, trial.precisions, engine, context, f"{name}-reached.json"),
+        layers=keep_layers(engine, context, f"{name}-layers.json"),
     )

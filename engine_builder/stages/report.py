@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 import numpy as np
 
 from calibration.accuracy.metrics import OutputKind
 from calibration.codec import value_from_json
 from calibration.graph_passes.folding.folded_steps import folded_in_words
+from calibration.number_formats.precision import Precision
 from calibration.ranges.range_table import RangeTable
 from calibration.sensitivity.records import SensitivityTable
 from engine_builder.backends.achieved_precision import AchievedPrecision
@@ -20,6 +22,7 @@ from engine_builder.backends.triton_platform import TritonPlatform
 from engine_builder.config.config import config_json
 from engine_builder.engines.factory import kept_timing_cache
 from engine_builder.errors import BuildError
+from engine_builder.evaluation.measurement import LAYERS_NAME
 from engine_builder.interchange.triton_onnx import onnx_repository
 from engine_builder.interchange.triton_plan import plan_repository
 from engine_builder.profiling.predictions import predictions, read_loss_model
@@ -57,7 +60,7 @@ from engine_builder.reporting.timing_words import busy_warning, speedup_spread
 from engine_builder.search.loss_model import LossModel
 from engine_builder.search.measured_front import pareto_front
 from engine_builder.search.search_space import BASELINE
-from engine_builder.stage_io.engines import VerdictResult
+from engine_builder.stage_io.engines import EngineJob, VerdictResult
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
@@ -84,6 +87,9 @@ def report(request: ReportRequest, context: StageContext) -> JobOutcome:
     }
     if judgement.explicit is not None:
         artifacts["model.explicit.onnx"] = judgement.explicit
+    layers = _layers(chosen, given.asked.job, workspace)
+    if layers is not None:
+        artifacts["engine.layers.json"] = layers
     cache = kept_timing_cache(workspace)
     if cache is not None:
         artifacts["timing.cache"] = cache
@@ -139,7 +145,7 @@ def _body(
     return ReportBody(
         result=_result(given, chosen, capabilities, workspace),
         config=config_json(given.asked.job.config),
-        notes=(*found.notes, *float_only_note(stay_float), *given.asked.notes, *why_no_repository),
+        notes=(*found.notes, *float_only_note(stay_float), *_costs(given, capabilities), *given.asked.notes, *why_no_repository),
         data=_data(found),
         layers=reported_layers(found.model.layers, table, assignment, stay_float),
         baseline_repair=found.baseline.fallback,
@@ -166,6 +172,13 @@ def _body(
         folded=found.folded,
         not_analysed=why_not_analysed(search.ended) if analysed is None else None,
     )
+
+
+def _costs(given: _Given, target: Capabilities) -> tuple[str, ...]:
+    """Return what INT8 costs on this target beside its kernels, for the operators of layers that might have got it."""
+    eligible = given.asked.job.calibrated.eligible
+    operators = {layer.op_type for layer in given.inspection.model.layers if Precision.INT8 in eligible.get(layer.name, ())}
+    return tuple(said for operator, said in target.int8_costs.items() if operator in operators)
 
 
 def _triton(engine: FileRef, given: _Given, context: StageContext) -> tuple[FileRef | None, tuple[str, ...]]:
@@ -273,6 +286,14 @@ def _predicted_speedup(judgement: VerdictResult, chosen: Trial | None) -> Predic
 
 def _reached(ref: FileRef | None, workspace: Workspace) -> tuple[AchievedPrecision, ...] | None:
     return None if ref is None else value_from_json(tuple[AchievedPrecision, ...], workspace.read_json(ref))
+
+
+def _layers(chosen: Trial | None, job: EngineJob, workspace: Workspace) -> FileRef | None:
+    """Return what the runtime says of the layers of the engine that is kept; the baseline's lie beside it."""
+    if chosen is not None:
+        return chosen.layers
+    beside = PurePosixPath(job.baseline.file).with_name(LAYERS_NAME)
+    return workspace.adopt(str(beside)) if workspace.path(str(beside)).is_file() else None
 
 
 def _bias_corrections(chosen: Trial | None, trials: Sequence[Trial]) -> tuple[Correction, ...]:

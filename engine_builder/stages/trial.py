@@ -22,6 +22,7 @@ from engine_builder.evaluation.measurement import (
     accuracy,
     accuracy_on_search,
     fits,
+    keep_layers,
     kept_engine,
     latency_of,
     scored_engine,
@@ -90,10 +91,11 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
             metric = inspection.reference.metric
             if built.plain is not None and not fits(reference, judged.engine, metric, config):
                 with ExitStack() as other:
-                    plain = other.enter_context(scored(built.plain))
+                    uncorrected = built.plain()
+                    plain = other.enter_context(scored(uncorrected))
                     if fits(reference, plain.engine, metric, config):
                         assert built.correction is not None
-                        judged, built = plain, CorrectedEngine(built.plain, replace(built.correction, kept=False))
+                        judged, built = plain, CorrectedEngine(uncorrected, replace(built.correction, kept=False))
                         opened.close()  # the corrected engine's, and from here on the plain one's
                         opened.enter_context(other.pop_all())
             context.progress(0.7, "accuracy measured")
@@ -129,5 +131,6 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
         engine=kept_engine(built.engine, backend, context, f"trials/{fingerprint}.plan") if not is_baseline else None,
         are_outputs_equal=judged.engine.are_outputs_equal,
         reached=write_achieved(inspection, quantized, built.engine, context, f"trials/{fingerprint}-reached.json"),
+        layers=keep_layers(built.engine, context, f"trials/{fingerprint}-layers.json"),
         kernels=kernels,
     )

@@ -9,8 +9,22 @@ import sys
 from pathlib import Path
 from typing import IO, Protocol
 
+from engine_builder.backends.gpu.lock import FOLDER_VARIABLE
+from engine_builder.backends.nvidia.libraries.plugins import PLUGINS_VARIABLE
+
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}  # the runtime would start a thread at import, to tell its makers what it runs
-_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT")
+_KEPT_VARIABLES = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "TZ",
+    "PYTHONPATH",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    "SYSTEMROOT",
+    FOLDER_VARIABLE,
+    PLUGINS_VARIABLE,
+)
 _KEPT_PREFIXES = ("LC_", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "MALLOC_", "CUDA_", "NVIDIA_")
 _IDLE = {"OPENBLAS_THREAD_TIMEOUT": "4"}  # numpy's threads sleep soon after a product; by default they spin on for tens of milliseconds
 

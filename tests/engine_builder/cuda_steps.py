@@ -47,7 +47,7 @@ def walk(runtime: CudaRuntime, step: Callable[[str], None]) -> dict[str, object]
         return "accepted"
 
     seen["package"] = runtime.package
-    seen["device"] = [runtime.device.name, runtime.device.pci_bus_id, list(runtime.device.compute_capability)]
+    seen["device"] = [runtime.device.name, runtime.device.pci_bus_id, list(runtime.device.compute_capability), runtime.device.uuid]
     step("stream")
     stream = runtime.create_stream()
     seen["handle"] = stream.handle

@@ -24,15 +24,16 @@ class FakeGpu:
     memory: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     package: str = "fake 1.0"
-    device: CudaDevice = field(default_factory=lambda: CudaDevice("NVIDIA Fake 1", "0000:01:00.0", (8, 9)))
+    device: CudaDevice = field(default_factory=lambda: CudaDevice("NVIDIA Fake 1", "0000:01:00.0", (8, 9), "GPU-1"))
     open_streams: int = 0
+    room: int = ROOM  # bytes of the largest buffer
 
     def clock(self) -> float:
         """Return seconds; the host waits for the GPU, so they share a clock."""
         return self.now_ms / 1e3
 
     def allocate(self, size_bytes: int) -> FakeBuffer:
-        if size_bytes > ROOM:
+        if size_bytes > self.room:
             raise EngineError(f"{self.device.name}: no {size_bytes / 2**20:.1f} MiB left for a buffer", fix="none")
         address = 4096 * (len(self.memory) + 1)
         self.memory[address] = np.zeros(max(size_bytes, 1), dtype=np.uint8)

@@ -16,6 +16,7 @@ from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
 from engine_builder.config.config import Config, ShapeRange
+from engine_builder.config.value_range import ValueRange
 from engine_builder.timing import Timing, TimingPlan
 from engine_builder.workspace.workspace import StageContext
 
@@ -52,6 +53,7 @@ class LevelledBackend:
         output: Path,
         *,
         shapes: Mapping[str, ShapeRange] | None = None,
+        values: Mapping[str, ValueRange] | None = None,
         on_progress: Callable[[float, str], None] = lambda share, phase: None,
     ) -> Engine:
         self.levels.built.append("final" if self.final else "search")

@@ -1,5 +1,7 @@
 """A TensorRT module that pretends: a plan is the text ``double`` and its engine doubles input ``x``, (1 to 4, 3), float32, on the fake GPU.
 
+The engine of ``double, some`` gives out only the rows that begin with a positive number.
+
 Its objects have only names of USED_API (a test checks that), so code that runs on it asks nothing else of TensorRT.
 """
 
@@ -24,6 +26,14 @@ class ILogger:
 
 class IProfiler:
     def report_layer_time(self, name: str, milliseconds: float) -> None:
+        raise NotImplementedError
+
+
+class IOutputAllocator:
+    def reallocate_output_async(self, name: str, memory: int, size: int, alignment: int, stream: int) -> int:
+        raise NotImplementedError
+
+    def notify_shape(self, name: str, shape: tuple[int, ...]) -> None:
         raise NotImplementedError
 
 
@@ -76,6 +86,7 @@ class IExecutionContext:
         self._gpu, self._output = gpu, output
         self._shape: tuple[int, ...] = ()
         self._addresses: dict[str, int] = {}
+        self._allocators: dict[str, IOutputAllocator] = {}
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         if name == "sizes":
@@ -89,14 +100,28 @@ class IExecutionContext:
     def infer_shapes(self) -> list[str]:
         return [] if "sizes" in self._addresses else ["sizes"]
 
+    def get_max_output_size(self, name: str) -> int:
+        return 12  # a row
+
+    def set_output_allocator(self, name: str, allocator: IOutputAllocator) -> bool:
+        self._allocators[name] = allocator
+        return True
+
     def set_tensor_address(self, name: str, address: int) -> bool:
         self._addresses[name] = address
         return True
 
     def execute_async_v3(self, stream: int) -> bool:
         size = int(np.prod(self._shape)) * 4
-        source, target = self._gpu.memory[self._addresses["x"]], self._gpu.memory[self._addresses["y"]]
-        target[:size] = (source[:size].view(np.float32) * 2).view(np.uint8)
+        rows = self._gpu.memory[self._addresses["x"]][:size].view(np.float32).reshape(self._shape) * 2
+        if "y" in self._allocators:
+            rows = rows[rows[:, 0] > 0]
+            address = self._allocators["y"].reallocate_output_async("y", 0, rows.nbytes, 256, stream)
+            if not address:
+                return False
+            self._allocators["y"].notify_shape("y", rows.shape)
+            self._addresses["y"] = address
+        self._gpu.memory[self._addresses["y"]][: rows.nbytes] = np.frombuffer(rows.tobytes(), dtype=np.uint8)
         self._gpu.now_ms += 1.0
         if self.profiler is not None:
             self.profiler.report_layer_time("kernel1", 0.75)
@@ -123,6 +148,7 @@ def fake_tensorrt(gpu: FakeGpu) -> ModuleType:
         __version__="11.4.0",
         ILogger=ILogger,
         IProfiler=IProfiler,
+        IOutputAllocator=IOutputAllocator,
         Runtime=lambda log: Runtime(log, gpu),
         TensorIOMode=SimpleNamespace(INPUT="input"),
         TensorLocation=SimpleNamespace(HOST="host"),

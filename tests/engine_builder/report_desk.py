@@ -148,6 +148,7 @@ class Desk:
         forecasts: Sequence[PredictResult] = (),
         target: Mapping[str, str] | None = None,
         is_analysed: bool = True,
+        eligible: Mapping[str, tuple[Precision, ...]] | None = None,
     ) -> dict[str, object]:
         loss = [10.0 ** -(index + 2) for index in range(len(names))]
         rows = tuple(Sensitivity(name, Precision.INT8, value, value / 10, None, None) for name, value in zip(names, loss, strict=True))
@@ -174,7 +175,7 @@ class Desk:
                 model=NOTHING,
                 calibration=NOTHING,
                 ranges=write("ranges.json", ranges or RangeTable({}, RangeMethod.MINMAX, 60)),
-                eligible={},
+                eligible={} if eligible is None else dict(eligible),
                 corrections=write("repairs.json", CorrectionTable(tried=tuple(repairs))),
             ),
         )

@@ -38,8 +38,11 @@ status cuInit(unsigned flags) { CALL(cuInit); return SUCCESS; }
 status cuDriverGetVersion(int *version) { *version = 13000; return SUCCESS; }
 status cuDeviceGetCount(int *count) { *count = 1; return SUCCESS; }
 status cuDeviceGet(int *device, int index) { *device = index; return SUCCESS; }
-status cuDeviceGetName(char *name, int size, int device) { snprintf(name, size, "NVIDIA Stub 1"); return SUCCESS; }
-status cuDeviceGetUuid_v2(unsigned char *uuid, int device) { memset(uuid, 7, 16); return SUCCESS; }
+/* Two GPUs; like CUDA, the first number in CUDA_VISIBLE_DEVICES says which of them is device 0. */
+static int real(int device) { const char *visible = getenv("CUDA_VISIBLE_DEVICES"); return visible ? atoi(visible) : device; }
+status cuDeviceGetName(char *name, int size, int device) { snprintf(name, size, "NVIDIA Stub %d", real(device) + 1); return SUCCESS; }
+status cuDeviceGetUuid_v2(unsigned char *uuid, int device) { memset(uuid, 7 + real(device), 16); return SUCCESS; }
+status cuDeviceGetByPCIBusId(int *device, const char *id) { *device = 0; return SUCCESS; }
 status cuDeviceGetPCIBusId(char *id, int size, int device) { snprintf(id, size, "0000:65:00.0"); return SUCCESS; }
 status cuDeviceGetAttribute(int *value, int attribute, int device) {
     /* compute capability 8.9, memory pools, PCI bus 0x65 */

@@ -18,6 +18,7 @@ from calibration.errors import OptimizerError
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.nvidia.network_build import Plan, Shapes, build_plan
 from engine_builder.config.config import ShapeRange
+from engine_builder.config.value_range import ValueRange
 from engine_builder.errors import StageCancelledError
 
 DYNAMIC = """
@@ -46,6 +47,17 @@ CONVOLUTION = """
 net (float[1,1,8,8] x) => (float[1,1,6,6] y)
 <float[1,1,3,3] w = {1, 2, 1, 0, 0, 0, -1, -2, -1}>
 { y = Conv(x, w) }
+"""
+EXPANDED = """
+<ir_version: 8, opset_import: ["" : 17]>
+net (float[2,4] x, int64[1] n, int64[1] shift) => (float[M,2,4] y)
+<int64[2] tail = {2, 4}>
+{
+    shifted = Cast<to = 1>(shift)
+    moved = Add(x, shifted)
+    sizes = Concat<axis = 0>(n, tail)
+    y = Expand(moved, sizes)
+}
 """
 SHAPES: Shapes = {"x": ShapeRange((1, 4), (2, 4), (8, 4))}
 
@@ -105,6 +117,9 @@ def main(folder: Path) -> None:
         "wrong rank": case(DYNAMIC, {"x": always(1, 4, 1)}),
         "wrong fixed axis": case(DYNAMIC, {**SHAPES, "z": always(2, 4)}),
         "right fixed axis": case(DYNAMIC, {**SHAPES, "z": always(1, 4)}),
+        "values": case(EXPANDED, {}, values={"n": ValueRange((1,), (3,), (6,)), "shift": ValueRange((0,), (1,), (2,))}, also_at_opt=True),
+        "one value": case(EXPANDED, {}, values={"n": ValueRange((3,), (3,), (3,))}, also_at_opt=True),
+        "no values": case(EXPANDED, {}),
         "cancelled": case(DYNAMIC, SHAPES, on_progress=cancel),
         "unknown operator": case(UNKNOWN_OPERATOR, {}),
         "mixed types": case(MIXED_TYPES, {}),

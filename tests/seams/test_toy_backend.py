@@ -74,6 +74,12 @@ def test_the_explicit_model_is_in_the_dialect(finished: Finished) -> None:
     assert MAGIC + explicit.SerializeToString() == finished.engine.read_bytes()
 
 
+def test_what_the_target_says_of_the_engines_layers_is_kept_as_it_is(finished: Finished) -> None:
+    explicit = onnx.load(finished.path(finished.outcome.artifacts["model.explicit.onnx"]))
+    said = finished.path(finished.outcome.artifacts["engine.layers.json"]).read_text(encoding="utf-8")
+    assert said == f"{len(explicit.graph.node)} layers"
+
+
 def test_latencies_are_those_that_the_target_predicts(finished: Finished) -> None:
     first, others = first_and_other_convolutions(finished)
     assert "speedup" not in finished.result

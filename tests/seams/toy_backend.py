@@ -22,6 +22,7 @@ from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from engine_builder.config.builder_options import BuilderSupport
 from engine_builder.config.config import ShapeRange
+from engine_builder.config.value_range import ValueRange
 from engine_builder.errors import BuildError, UnsupportedTargetError
 from engine_builder.qdq.dialects.base import ExplicitPlan
 from engine_builder.qdq.onnxruntime_dialect import rewrite
@@ -115,11 +116,14 @@ class ToyBackend:
         output: Path,
         *,
         shapes: Mapping[str, ShapeRange] | None = None,
+        values: Mapping[str, ValueRange] | None = None,
         on_progress: Callable[[float, str], None] = lambda share, phase: None,
     ) -> Engine:
         output.write_bytes(MAGIC + explicit.read_bytes())
         on_progress(1.0, "wired")
-        return Engine(output, (), output.stat().st_size)
+        layers = output.with_name("layers.txt")
+        layers.write_text(f"{len(_graph_of(output).graph.node)} layers", encoding="utf-8")
+        return Engine(output, (), output.stat().st_size, layers=layers)
 
     def open(self, engine: Path, *, threads: int) -> Runner:
         return ToyRunner(engine, threads)

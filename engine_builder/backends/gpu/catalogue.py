@@ -10,6 +10,7 @@ import difflib
 import functools
 import json
 import re
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +18,7 @@ from importlib import resources
 from calibration.number_formats.precision import Precision
 from engine_builder.errors import UnsupportedTargetError
 
+CONVERTED_BYTES = 3  # of one element: FP16 on one side, one byte on the other
 _VENDOR_WORDS = re.compile(r"\b(nvidia|geforce|quadro|tesla)\b|[\s\-_]+", re.IGNORECASE)
 
 
@@ -62,6 +64,11 @@ class Gpu:
         """Whether engines for the GPU may use the precision."""
         return precision.runs_on(self.compute_capability)
 
+    @property
+    def conversion_ms(self) -> float:
+        """Milliseconds of bringing one element of a large tensor from FP16 into a low precision or back, as the memory lets it."""
+        return CONVERTED_BYTES / (self.bandwidth_gb_s * self.bandwidth_share * 1e9) * 1e3
+
     def operations_per_second(self, precision: Precision) -> float:
         """Return the published peak of a precision; of one for weights alone FP16's, in which the multiplications are done.
 
@@ -90,6 +97,17 @@ def gpu_by_name(name: str) -> Gpu:
 def known_gpus() -> tuple[Gpu, ...]:
     """Return every GPU of the data file, in its order."""
     return tuple(gpu for gpu, _ in _table())
+
+
+def typical_conversion_ms(compute_capability: tuple[int, int] | None) -> float:
+    """Return ``Gpu.conversion_ms`` of a GPU that is not listed: the median of those of its generation, of all where there are none.
+
+    Args:
+        compute_capability: The GPU's, None where it is not known.
+    """
+    known = known_gpus()
+    same = [gpu for gpu in known if compute_capability is not None and gpu.compute_capability[0] == compute_capability[0]]
+    return statistics.median(gpu.conversion_ms for gpu in same or known)
 
 
 def gpus_from_json(text: str) -> tuple[tuple[Gpu, tuple[str, ...]], ...]:

@@ -51,7 +51,7 @@ class CudaCore:
         properties = self._device.properties
         # Device.pci_bus_id goes through the CUDA runtime library, a second way into the driver that nothing else here takes.
         place = f"{int(properties.pci_domain_id):04x}:{int(properties.pci_bus_id):02x}:{int(properties.pci_device_id):02x}.0"
-        return CudaDevice(str(self._device.name), place, (int(capability.major), int(capability.minor)))
+        return CudaDevice(str(self._device.name), place, (int(capability.major), int(capability.minor)), str(self._device.uuid))
 
     def allocate(self, size_bytes: int) -> CoreBuffer:
         """Return memory on the GPU."""

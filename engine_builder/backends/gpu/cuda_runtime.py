@@ -25,6 +25,7 @@ class CudaDevice:
     name: str  # as the driver gives it: NVIDIA L4
     pci_bus_id: str  # 0000:65:00.0, by which the driver's management library knows it too
     compute_capability: tuple[int, int]
+    uuid: str  # as the driver gives it for this device, of a divided GPU (MIG) for the instance; names its lock
 
 
 class DeviceBuffer(Protocol):

@@ -29,7 +29,6 @@ from engine_builder.timing import Timing
 WARM_UP_SECONDS = 0.2  # trtexec's
 MIN_SAMPLE_MS = 1.0  # the clock of events counts in about half a microsecond
 _MAX_RUNS_IN_SAMPLE = 100
-_STATE_SECONDS = 0.1  # between two readings of the GPU's state
 
 
 class Work(Protocol):
@@ -75,7 +74,7 @@ def time_on_gpu(
     min_rounds: int = 10,
     max_rounds: int = 10_000,
     use_graph: bool = True,
-    state: Callable[[], GpuSample] | None = None,
+    state: Callable[[], GpuSample | None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, GpuTiming]:
     """Return the GPU time of each engine.
@@ -87,7 +86,7 @@ def time_on_gpu(
         min_rounds: Samples of each, even if that takes longer.
         max_rounds: Samples of each, even if time is left.
         use_graph: Whether to try CUDA graphs.
-        state: Reads the GPU's state; it is kept for each round, read at most ten times a second.
+        state: Returns the GPU's state as last read, at once; it is kept for each round.
         clock: Seconds from any origin.
 
     Raises:
@@ -185,23 +184,18 @@ def _rounds(
     seconds: float,
     min_rounds: int,
     max_rounds: int,
-    state: Callable[[], GpuSample] | None,
+    state: Callable[[], GpuSample | None] | None,
     clock: Callable[[], float],
 ) -> tuple[dict[str, list[float]], tuple[GpuSample | None, ...]]:
     samples: dict[str, list[float]] = {name: [] for name in runs}
     states: list[GpuSample | None] = []
     order = deque(runs)
     start = clock()
-    read_at = -math.inf
     while len(states) < max_rounds and (len(states) < min_rounds or clock() - start < seconds):
         for name in order:
             samples[name].append(_sample(runs[name], sizes[name], stream))
         order.rotate(1)
-        if state is not None and clock() - read_at >= _STATE_SECONDS:
-            states.append(state())
-            read_at = clock()
-        else:
-            states.append(states[-1] if states else None)
+        states.append(None if state is None else state())
     return samples, tuple(states)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from engine_builder.backends.gpu.cuda_runtime import CudaDevice, DeviceBuffer, Event, Graph, check_room
+from engine_builder.backends.gpu.visible_gpu import device_at, driver_uuid
 from engine_builder.errors import EngineError
 
 
@@ -45,7 +46,8 @@ class PyCuda:
         """The GPU."""
         device = self._context.device
         major, minor = device.compute_capability()
-        return CudaDevice(str(device.name()), str(device.pci_bus_id()), (int(major), int(minor)))
+        place = str(device.pci_bus_id())
+        return CudaDevice(str(device.name()), place, (int(major), int(minor)), driver_uuid(device_at(place)))
 
     def allocate(self, size_bytes: int) -> PyCudaBuffer:
         """Return memory on the GPU."""

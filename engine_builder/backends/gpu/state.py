@@ -8,6 +8,7 @@ among the others.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from engine_builder.errors import EngineError
+
+logger = logging.getLogger(__name__)
 
 # Bits of the driver's "clocks event reasons"; the first two say that the GPU may go no faster, not that something holds it back.
 REASONS = {
@@ -34,29 +37,33 @@ HARMLESS = frozenset({"idle", "application clocks"})
 
 @dataclass(frozen=True, slots=True)
 class GpuInfo:
-    """What does not change during a run."""
+    """What does not change during a run; None where the driver does not say, as to a container without permission."""
 
-    uuid: str
-    name: str
-    driver: str  # its version
-    mig: bool  # the GPU is divided: other instances share its memory bandwidth and clocks
+    uuid: str | None
+    name: str | None
+    driver: str | None  # its version
+    mig: bool | None  # the GPU is divided: other instances share its memory bandwidth and clocks
     max_sm_clock_mhz: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class GpuSample:
-    """One reading; None where the GPU does not say."""
+    """One reading; None where the driver does not say."""
 
     sm_clock_mhz: int | None
     memory_clock_mhz: int | None
     temperature_c: int | None
     power_w: float | None
-    held_back_by: tuple[str, ...]  # reasons why the clock is lower than it could be; empty when all is well
-    other_processes: tuple[int, ...]  # ids of processes with a context on this GPU, ours left out
+    held_back_by: tuple[str, ...] | None  # reasons why the clock is lower than it could be; empty when all is well
+    other_processes: tuple[int, ...] | None  # ids of processes with a context on this GPU, ours left out
 
 
 class GpuMonitor(Protocol):
     """Reads the state of one GPU."""
+
+    @property
+    def is_cheap(self) -> bool:
+        """Whether a reading takes next to nothing, so that it may go on beside timed runs."""
 
     def info(self) -> GpuInfo:
         """Return what does not change."""
@@ -66,7 +73,9 @@ class GpuMonitor(Protocol):
 
 
 class NvmlMonitor:
-    """Through the management library: under a millisecond a reading."""
+    """Through the management library: under a millisecond a reading. Each question that it does not answer is left open."""
+
+    is_cheap = True
 
     def __init__(self, pci_bus_id: str, library: object | None = None) -> None:
         """Open the library.
@@ -91,8 +100,13 @@ class NvmlMonitor:
         """Return what does not change."""
         mig = self._ask(lambda: self._nvml.nvmlDeviceGetMigMode(self._gpu)[0])
         clock = self._ask(lambda: self._nvml.nvmlDeviceGetMaxClockInfo(self._gpu, self._nvml.NVML_CLOCK_SM))
-        name, uuid = self._nvml.nvmlDeviceGetName(self._gpu), self._nvml.nvmlDeviceGetUUID(self._gpu)
-        return GpuInfo(str(uuid), str(name), str(self._nvml.nvmlSystemGetDriverVersion()), mig == 1, clock)
+        return GpuInfo(
+            self._word(lambda: self._nvml.nvmlDeviceGetUUID(self._gpu)),
+            self._word(lambda: self._nvml.nvmlDeviceGetName(self._gpu)),
+            self._word(self._nvml.nvmlSystemGetDriverVersion),
+            None if mig is None else mig == 1,
+            clock,
+        )
 
     def sample(self) -> GpuSample:
         """Return one reading."""
@@ -104,19 +118,33 @@ class NvmlMonitor:
             memory_clock_mhz=self._ask(lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM)),
             temperature_c=self._ask(lambda: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)),
             power_w=None if power_mw is None else power_mw / 1000,
-            held_back_by=reasons_from_bits(reasons or 0),
-            other_processes=_others(process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(gpu)),
+            held_back_by=None if reasons is None else reasons_from_bits(reasons),
+            other_processes=self._processes(),
         )
 
     def _ask(self, question: Callable[[], int]) -> int | None:
         try:
             return int(question())
-        except self._nvml.NVMLError_NotSupported:
+        except self._nvml.NVMLError:  # not supported, no permission (MIG, an unprivileged container), ...
+            return None
+
+    def _word(self, question: Callable[[], object]) -> str | None:
+        try:
+            return str(question())
+        except self._nvml.NVMLError:
+            return None
+
+    def _processes(self) -> tuple[int, ...] | None:
+        try:
+            return _others(process.pid for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(self._gpu))
+        except self._nvml.NVMLError:
             return None
 
 
 class SmiMonitor:
-    """Through nvidia-smi: tens of milliseconds a reading."""
+    """Through nvidia-smi: two processes and tens of milliseconds a reading."""
+
+    is_cheap = False
 
     def __init__(self, pci_bus_id: str, run: Callable[[Sequence[str]], str] | None = None) -> None:
         """Watch the GPU at this place; ``run`` stands in for starting a program and returning what it printed."""
@@ -126,7 +154,7 @@ class SmiMonitor:
     def info(self) -> GpuInfo:
         """Return what does not change."""
         uuid, name, driver, mig, clock = self._query("uuid,name,driver_version,mig.mode.current,clocks.max.sm")
-        return GpuInfo(uuid, name, driver, mig == "Enabled", _integer(clock))
+        return GpuInfo(uuid, name, driver, None if _is_unknown(mig) else mig == "Enabled", _integer(clock))
 
     def sample(self) -> GpuSample:
         """Return one reading."""
@@ -138,7 +166,7 @@ class SmiMonitor:
             memory_clock_mhz=_integer(memory),
             temperature_c=_integer(temperature),
             power_w=None if _is_unknown(power) else float(power),
-            held_back_by=() if _is_unknown(reasons) else reasons_from_bits(int(reasons, 16)),
+            held_back_by=None if _is_unknown(reasons) else reasons_from_bits(int(reasons, 16)),
             other_processes=_others(int(line) for line in processes.split() if line.isdigit()),
         )
 
@@ -153,43 +181,13 @@ class SmiMonitor:
         return found
 
 
-def first_compute_capability(run: Callable[[Sequence[str]], str] | None = None) -> tuple[int, int] | None:
-    """Return the compute capability of the first GPU that nvidia-smi lists, without a context on it; None where that cannot be had.
-
-    Args:
-        run: Runs a command and returns what it printed.
-    """
-    first = _of_first_gpu("compute_cap", run)
-    try:
-        major, minor = (first or "").split(".")
-        return int(major), int(minor)
-    except ValueError:  # none, or words that are no version
-        return None
-
-
-def first_gpu_name(run: Callable[[Sequence[str]], str] | None = None) -> str | None:
-    """Return the name of the first GPU that nvidia-smi lists, without a context on it; None where that cannot be had.
-
-    Args:
-        run: As for ``first_compute_capability``.
-    """
-    return _of_first_gpu("name", run)
-
-
-def _of_first_gpu(field: str, run: Callable[[Sequence[str]], str] | None) -> str | None:
-    ask = run if run is not None else _printed
-    if run is None and shutil.which("nvidia-smi") is None:
-        return None
-    try:
-        return ask(("nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader")).splitlines()[0].strip()
-    except (EngineError, IndexError):  # an old driver does not know the question
-        return None
-
-
 def open_gpu_monitor(pci_bus_id: str) -> GpuMonitor | None:
-    """Return a monitor of the GPU at this place, or None where neither nvidia-ml-py nor nvidia-smi is installed."""
+    """Return a monitor of the GPU at this place; None where neither nvidia-ml-py nor nvidia-smi is installed, or the first is refused."""
     try:
         return NvmlMonitor(pci_bus_id)
+    except EngineError as error:
+        logger.warning("the state of the GPU is not known: %s", error.detail)
+        return None
     except ImportError:
         return SmiMonitor(pci_bus_id) if shutil.which("nvidia-smi") else None
 

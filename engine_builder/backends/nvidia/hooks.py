@@ -10,7 +10,7 @@ import functools
 import logging
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Protocol
@@ -166,6 +166,38 @@ def progress_monitor(trt: ModuleType, on_progress: Callable[[float, str], None])
 
     monitor: Monitor = Watch()
     return monitor
+
+
+class OutputAllocator(Protocol):
+    """A ``trt.IOutputAllocator`` for one output whose size TensorRT knows only while it runs."""
+
+    shape: tuple[int, ...] | None  # of the last run
+
+
+def output_allocator(trt: ModuleType, room_for: Callable[[int], int]) -> OutputAllocator:
+    """Return what gives an output memory when its size is known.
+
+    Args:
+        trt: The module.
+        room_for: Returns the address of memory for so many bytes, 0 where there is none: then the run fails.
+    """
+
+    class Allocator(trt.IOutputAllocator):  # type: ignore[misc,name-defined]  # as above
+        def __init__(self) -> None:
+            trt.IOutputAllocator.__init__(self)
+            self.shape: tuple[int, ...] | None = None
+
+        def reallocate_output_async(self, name: str, memory: int, size: int, alignment: int, stream: int) -> int:
+            return room_for(size)
+
+        def reallocate_output(self, name: str, memory: int, size: int, alignment: int) -> int:
+            return room_for(size)
+
+        def notify_shape(self, name: str, shape: Iterable[int]) -> None:
+            self.shape = tuple(int(size) for size in shape)
+
+    allocator: OutputAllocator = Allocator()
+    return allocator
 
 
 def layer_profiler(trt: ModuleType, found: dict[str, list[float]]) -> object:

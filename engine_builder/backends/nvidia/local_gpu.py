@@ -88,6 +88,7 @@ class LocalGpu:
         device = self.cuda.device
         return {
             "gpu": device.name,
+            "gpu_uuid": device.uuid,
             "compute_capability": ".".join(map(str, device.compute_capability)),
             "cuda": self.cuda.package,
             "clock": "CUDA events",

@@ -16,9 +16,11 @@ from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.nvidia.hooks import Messages, process_logger, process_recorder, progress_monitor
 from engine_builder.backends.nvidia.parser import REPLACE_FIX, new_builder, parse
 from engine_builder.config.config import ShapeRange
+from engine_builder.config.value_range import ValueRange
 from engine_builder.errors import BuildError, RefusedModelError
 
 Shapes = Mapping[str, ShapeRange]  # of each input with a dynamic axis
+Values = Mapping[str, ValueRange]  # of inputs of integers
 Log = tuple[tuple[str, str], ...]  # (severity, text) of each message of a build
 
 
@@ -38,6 +40,7 @@ def build_plan(
     options: BuildOptions,
     *,
     shapes: Shapes,
+    values: Values | None = None,
     timing_cache: bytes | None = None,
     configure: Callable[[Any], None] = lambda config: None,
     also_at_opt: bool = False,
@@ -50,6 +53,7 @@ def build_plan(
         model: The model; its external data lies beside it.
         options: How to build.
         shapes: Of each input with a dynamic axis; an input without may have some that fit.
+        values: Of each input whose values set sizes of tensors (a shape tensor); others may be among them.
         timing_cache: What an earlier build on the same GPU and version gave, empty for the first; one of another GPU or version is
             ignored. None where the builder has no use for one.
         configure: Is given the builder's configuration, for settings that only one of the two modules has.
@@ -73,13 +77,16 @@ def build_plan(
         # Not sooner: a parser or network made with a recorder crashes the process when it is freed (RTX 1.7).
         builder.error_recorder = process_recorder(trt)
         _check_shapes(network, shapes, model.name)
+        set_sizes = _values_of_shape_inputs(network, values or {}, model.name)
         compiler = _Compiler(trt, builder, network, messages, model.name, options, configure)
         fixed = {name: ShapeRange(sizes.opt, sizes.opt, sizes.opt) for name, sizes in shapes.items()}
-        if not also_at_opt or fixed == dict(shapes) or not _dynamic_inputs(network):
-            data, cache, lines = compiler.compile(shapes, timing_cache, on_progress)
+        fixed_values = {name: ValueRange(one.opt, one.opt, one.opt) for name, one in set_sizes.items()}
+        is_open = (_dynamic_inputs(network) and fixed != dict(shapes)) or fixed_values != set_sizes
+        if not also_at_opt or not is_open:
+            data, cache, lines = compiler.compile(shapes, set_sizes, timing_cache, on_progress)
             return Plan(data, cache, lines, lines)
-        data, cache, lines = compiler.compile(shapes, timing_cache, lambda share, phase: on_progress(share / 2, phase))
-        _, _, at_opt = compiler.compile(fixed, None, lambda share, phase: on_progress((1.0 + share) / 2, phase))
+        data, cache, lines = compiler.compile(shapes, set_sizes, timing_cache, lambda share, phase: on_progress(share / 2, phase))
+        _, _, at_opt = compiler.compile(fixed, fixed_values, None, lambda share, phase: on_progress((1.0 + share) / 2, phase))
         return Plan(data, cache, lines, at_opt)
 
 
@@ -95,7 +102,9 @@ class _Compiler:
     options: BuildOptions
     configure: Callable[[Any], None]
 
-    def compile(self, shapes: Shapes, timing_cache: bytes | None, on_progress: Callable[[float, str], None]) -> tuple[bytes, bytes, Log]:
+    def compile(
+        self, shapes: Shapes, values: Values, timing_cache: bytes | None, on_progress: Callable[[float, str], None]
+    ) -> tuple[bytes, bytes, Log]:
         """Return the plan, the timing cache and what was said."""
         self.messages.clear()
         config = self.builder.create_builder_config()
@@ -105,10 +114,12 @@ class _Compiler:
         config.progress_monitor = monitor
         cache = None if timing_cache is None else _attach_cache(config, timing_cache, self.messages)
         dynamic = _dynamic_inputs(self.network)
-        if dynamic:
+        if dynamic or values:
             profile = self.builder.create_optimization_profile()
             for name in dynamic:
                 profile.set_shape(name, shapes[name].min, shapes[name].opt, shapes[name].max)
+            for name, one in values.items():
+                profile.set_shape_input(name, one.min, one.opt, one.max)
             if config.add_optimization_profile(profile) < 0:
                 raise self._refused("the sizes of its inputs")
         data = self.builder.build_serialized_network(self.network, config)
@@ -149,6 +160,19 @@ def _attach_cache(config: Any, saved: bytes, messages: Messages) -> Any:
 
 def _dynamic_inputs(network: Any) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, shape in _inputs(network).items() if min(shape, default=0) < 0}
+
+
+def _values_of_shape_inputs(network: Any, values: Values, model: str) -> dict[str, ValueRange]:
+    """Return the values of the inputs that set sizes; an input that only is an integer must have none in a profile."""
+    tensors = (network.get_input(index) for index in range(network.num_inputs))
+    names = [str(tensor.name) for tensor in tensors if tensor.is_shape_tensor]
+    missing = next((name for name in names if name not in values), None)
+    if missing is not None:
+        raise BuildError(
+            f"{model}: the values of input {missing!r} set sizes of tensors, and none are known",
+            fix="give it a fixed size of at most 64 values, or compute these sizes outside of the model",
+        )
+    return {name: values[name] for name in names}
 
 
 def _inputs(network: Any) -> dict[str, tuple[int, ...]]:

@@ -6,6 +6,7 @@ times anything: a model is read in the time that it takes to load its weights.
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ import onnx
 
 from engine_builder.backends.base import RefusedNode
 from engine_builder.backends.nvidia.hooks import DRIVER_FIX, process_logger, without_driver_noise
+from engine_builder.config.value_range import MOST_VALUES
 from engine_builder.errors import BuildError, RefusedModelError
 
 REPLACE_FIX = "replace the node in the model, or use the target 'onnxruntime-cpu', which has every operator that onnxruntime has"
@@ -49,7 +51,7 @@ def refused_nodes(trt: ModuleType, model: Path) -> tuple[RefusedNode, ...]:
         builder = new_builder(trt)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, log)
-        return () if parser.parse_from_file(str(model)) else _refused(parser)
+        return _unknown_sizes(network) if parser.parse_from_file(str(model)) else _refused(parser)
 
 
 def new_builder(trt: ModuleType) -> Any:
@@ -80,6 +82,16 @@ def parse(trt: ModuleType, parser: Any, model: Path) -> None:
         fix=REPLACE_FIX,
         nodes=tuple(node.name for node in found),
     )
+
+
+def _unknown_sizes(network: Any) -> tuple[RefusedNode, ...]:
+    """Return what is wrong with an input that sets sizes (a shape tensor), of which an engine would have to know more than can be told."""
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    for tensor in inputs:
+        if tensor.is_shape_tensor and not 0 <= math.prod(tuple(tensor.shape)) <= MOST_VALUES:
+            said = f"the values of its input '{tensor.name}', {tuple(tensor.shape)}, set sizes (a shape tensor)"
+            return (RefusedNode("", "", f"{said}, and an engine is built for at most {MOST_VALUES} values, whose number is fixed"),)
+    return ()
 
 
 def _refused(parser: Any) -> tuple[RefusedNode, ...]:

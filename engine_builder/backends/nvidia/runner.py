@@ -6,6 +6,7 @@ with the largest batch seen. Engines are native code: load none from a source th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 from engine_builder.backends.engine_tensors import EngineTensor, EngineTensors
 from engine_builder.backends.gpu.cuda_runtime import CudaRuntime, DeviceBuffer, Stream
 from engine_builder.backends.kernels import Kernel
-from engine_builder.backends.nvidia.hooks import DRIVER_FIX, layer_profiler, process_logger
+from engine_builder.backends.nvidia.hooks import DRIVER_FIX, OutputAllocator, layer_profiler, output_allocator, process_logger
 from engine_builder.backends.nvidia.inspector import kernels_from_inspector
 from engine_builder.errors import BuildError, EngineError
+
+logger = logging.getLogger(__name__)
 
 _REPORT = "report it with the job's log.txt, which holds all that TensorRT said"
 _DTYPES: Mapping[str, np.dtype[np.generic]] = {
@@ -77,6 +80,7 @@ class TensorRtRunner:
         self._stream = cuda.create_stream()
         self._buffers: dict[str, DeviceBuffer] = {}
         self._arrays: dict[str, NDArray[np.generic]] = {}
+        self._open_sizes: dict[str, OutputAllocator] = {}  # of outputs whose sizes depend on the data
 
     def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
         """Return the outputs, in the engine's order, for one batch."""
@@ -116,11 +120,9 @@ class TensorRtRunner:
         for name in self.outputs:
             shape = tuple(int(size) for size in self._context.get_tensor_shape(name))
             if min(shape, default=0) < 0:
-                raise EngineError(
-                    f"{self._name}: the shape of output {name!r}, {shape}, depends on the data",
-                    fix="end the model before the node (NonZero, NonMaxSuppression, ...) that makes it so",
-                )
-            self._place(name, shape)
+                self._open_size(name)
+            else:
+                self._place(name, shape)
 
     def enqueue(self, stream: int) -> bool:
         """Queue one run."""
@@ -134,15 +136,32 @@ class TensorRtRunner:
 
     def copy_out(self, stream: Stream) -> None:
         """Queue the copies of the outputs to the host."""
+        for name, allocator in self._open_sizes.items():
+            if allocator.shape is None:
+                raise EngineError(f"{self._name}: TensorRT did not tell the shape of output {name!r}", fix=_REPORT)
+            if name not in self._arrays or self._arrays[name].shape != allocator.shape:
+                self._arrays[name] = self._cuda.page_locked(allocator.shape, self._dtype(name))
         for name in self.outputs:
             if name in self._buffers:
                 stream.copy_to_host(self._arrays[name], self._buffers[name])
 
-    def kernels(self) -> tuple[Kernel, ...]:
-        """Return the engine's kernels, as its inspector has them."""
+    def layer_information(self) -> str:
+        """Return the inspector's JSON, at the sizes that were last fed, else at the sizes ``opt``; empty where it fails."""
+        if not self._arrays:  # formats are not said at open sizes
+            for name in self.inputs:
+                if min(self._engine.get_tensor_shape(name), default=0) < 0:
+                    self._context.set_input_shape(name, tuple(self._engine.get_tensor_profile_shape(name, 0)[1]))
         inspector = self._engine.create_engine_inspector()
         inspector.execution_context = self._context
-        return kernels_from_inspector(str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)))
+        try:
+            return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+        except (RuntimeError, ValueError) as exc:  # of the bindings; a name that is no UTF-8 is a ValueError
+            logger.warning("%s: the engine inspector failed: %s", self._name, exc)
+            return ""
+
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Return the engine's kernels as far as its inspector tells."""
+        return kernels_from_inspector(self.layer_information())
 
     def tensors(self) -> EngineTensors:
         """Return the engine's inputs and outputs, and the sizes of its one optimization profile where an axis is free.
@@ -178,6 +197,7 @@ class TensorRtRunner:
             buffer.free()
         self._buffers.clear()
         self._arrays.clear()
+        self._open_sizes.clear()
         self._stream.close()
 
     def _check_dtype(self, name: str, value: NDArray[np.generic]) -> None:
@@ -203,10 +223,30 @@ class TensorRtRunner:
         if self._engine.get_tensor_location(name) == self._trt.TensorLocation.HOST:
             self._context.set_tensor_address(name, array.ctypes.data)
             return
+        self._context.set_tensor_address(name, self._room(name, array.nbytes))
+
+    def _room(self, name: str, size_bytes: int) -> int:
+        """Return the address of the tensor's memory, which grows where it is too small."""
         buffer = self._buffers.get(name)
-        if buffer is None or buffer.size_bytes < array.nbytes:
+        if buffer is None or buffer.size_bytes < size_bytes:
             if buffer is not None:
                 self._stream.synchronize()
                 buffer.free()
-            buffer = self._buffers[name] = self._cuda.allocate(array.nbytes)
-        self._context.set_tensor_address(name, buffer.address)
+            buffer = self._buffers[name] = self._cuda.allocate(size_bytes)
+        return buffer.address
+
+    def _open_size(self, name: str) -> None:
+        """Give an output as much memory as it may need, as far as TensorRT knows, and more while it runs."""
+        if name in self._open_sizes:
+            return
+        self._room(name, max(int(self._context.get_max_output_size(name)), 0))
+        self._open_sizes[name] = output_allocator(self._trt, lambda size: self._given(name, size))
+        if not self._context.set_output_allocator(name, self._open_sizes[name]):
+            raise EngineError(f"{self._name}: TensorRT takes no allocator for output {name!r}", fix=_REPORT)
+
+    def _given(self, name: str, size_bytes: int) -> int:
+        try:
+            return self._room(name, size_bytes)
+        except EngineError as exc:  # it may not cross TensorRT's code; without memory the run fails
+            logger.error("%s: output %r: %s", self._name, name, exc.detail)
+            return 0

@@ -7,6 +7,7 @@ the builder of ``tensorrt_rtx`` builds, a runtime that only pretends runs, and a
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,9 +21,14 @@ from engine_builder.backends.atomic_file import write_atomically
 from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner, Source
 from engine_builder.backends.build_options import CACHE_SUFFIX, BuildOptions
 from engine_builder.backends.engine_tensors import EngineTensors
+from engine_builder.backends.gpu.catalogue import gpu_by_name, typical_conversion_ms
 from engine_builder.backends.gpu.cuda_runtime import CudaDevice, CudaRuntime
 from engine_builder.backends.gpu.devices import open_cuda
+from engine_builder.backends.gpu.lock import gpu_lock
 from engine_builder.backends.kernels import KernelTime
+from engine_builder.backends.nvidia.inspector import kernels_from_inspector, nodes_in_name
+from engine_builder.backends.nvidia.libraries.lean_runtime import WHY_NOT, has_lean_runtime, load_lean_runtime
+from engine_builder.backends.nvidia.libraries.plugins import plugin_libraries
 from engine_builder.backends.nvidia.local_gpu import LocalGpu
 from engine_builder.backends.nvidia.network_build import build_plan
 from engine_builder.backends.nvidia.parser import refused_nodes
@@ -31,12 +37,15 @@ from engine_builder.backends.nvidia.tensorrt_api import load_tensorrt
 from engine_builder.backends.triton_platform import TritonPlatform
 from engine_builder.config.builder_options import BuilderConfig, BuilderSupport
 from engine_builder.config.config import ShapeRange
+from engine_builder.config.value_range import ValueRange
 from engine_builder.errors import UnsupportedTargetError
 from engine_builder.qdq.dialects.tensorrt import LOW_PRECISIONS, TensorRtDialect
+from engine_builder.qdq.rules.target_placement import Placement
 from engine_builder.timing import Timing, TimingPlan
 
 OLDEST_FOR_INT8 = (7, 5)  # of compute capabilities; TensorRT 11 runs on none before it
 PROFILED_RUNS = 24
+_LAYERS_SUFFIX = ".layers.json"
 
 
 class TensorRtBackend:
@@ -46,6 +55,7 @@ class TensorRtBackend:
         self,
         compute_capability: tuple[int, int] | None = None,
         *,
+        gpu: str | None = None,
         options: BuildOptions | None = None,
         load: Callable[[], ModuleType] = load_tensorrt,
         open_gpu: Callable[[], CudaRuntime] = open_cuda,
@@ -54,6 +64,7 @@ class TensorRtBackend:
 
         Args:
             compute_capability: Of the GPU, where known; what it lacks is then left out of the capabilities.
+            gpu: Name of the GPU, where known: what a conversion takes follows from its memory's bandwidth.
             options: How engines are built; timing caches are kept one per GPU type and version.
             load: Returns the module ``tensorrt``.
             open_gpu: Opens the GPU.
@@ -68,6 +79,7 @@ class TensorRtBackend:
                 fix="use a GPU of the Turing generation (T4) or later",
             )
         self._compute_capability = compute_capability
+        self._conversion_ms = _conversion_ms(gpu, compute_capability)
         self._options = options if options is not None else BuildOptions()
         self._local = LocalGpu(load, open_gpu)
 
@@ -81,15 +93,18 @@ class TensorRtBackend:
             Precision.FP16,
             eligible,
             TENSORRT_SCHEME,
-            TensorRtDialect(),
+            TensorRtDialect(Placement.TENSORRT),
             Source.MEASURED,
             has_own_parser=True,
+            builds_are_dear=True,
             engine_name="engine.plan",
             triton=TritonPlatform.TENSORRT,
-            builder=BuilderSupport(frozenset(item.name for item in dataclasses.fields(BuilderConfig))),
+            builder=_builder_support(),
+            has_plugins=bool(plugin_libraries(os.environ)),
             is_own_baseline=False,
             is_repeatable=False,
             compute_capability=known,
+            conversion_ms=self._conversion_ms,
         )
 
     def refused(self, explicit: Path) -> tuple[RefusedNode, ...]:
@@ -106,44 +121,57 @@ class TensorRtBackend:
         output: Path,
         *,
         shapes: Mapping[str, ShapeRange] | None = None,
+        values: Mapping[str, ValueRange] | None = None,
         on_progress: Callable[[float, str], None] = lambda share, phase: None,
     ) -> Engine:
         """Build the plan with the kernel times of earlier builds, write it, and load it once to prove that it runs here.
+
+        No other job builds or times on the GPU meanwhile. What its inspector says of layers lies beside it, as it is.
 
         Args:
             explicit: The explicit model; its external data lies beside it.
             output: Where the plan goes.
             shapes: Of each input with a dynamic axis: smallest, most used and largest.
+            values: Of each small input of integers, of which those count that set sizes.
             on_progress: Is told the share done (0 to 1) and the builder's phase; what it raises ends the build.
 
         Raises:
             BuildError: TensorRT refused the model, or what it built does not load.
+            EngineError: Another job holds the GPU for too long.
+            UnsupportedTargetError: A version compatible plan is asked for, and the lean runtime is not installed.
         """
         trt, gpu = self._local.module, self._local.cuda
+        if self._options.version_compatible:
+            load_lean_runtime(str(trt.__version__))
         folder = self._options.timing_caches
         saved = None if folder is None else timing_cache_path(folder, gpu.device, str(trt.__version__))
-        plan = build_plan(
-            trt,
-            explicit,
-            self._options,
-            shapes=shapes or {},
-            timing_cache=saved.read_bytes() if saved is not None and saved.exists() else b"",
-            on_progress=on_progress,
-        )
+        with gpu_lock(gpu.device.uuid, on_wait=lambda holder: on_progress(0.0, f"waiting for the GPU, which process {holder} uses")):
+            plan = build_plan(
+                trt,
+                explicit,
+                self._options,
+                shapes=shapes or {},
+                values=values or {},
+                timing_cache=saved.read_bytes() if saved is not None and saved.exists() else b"",
+                on_progress=on_progress,
+            )
         if saved is not None and plan.timing_cache:
             saved.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(saved, plan.timing_cache)
+        layers = output.with_name(output.name + _LAYERS_SUFFIX)
         try:
             write_atomically(output, plan.data)
             runner = TensorRtRunner(trt, output, gpu)
             try:
-                kernels = runner.kernels()
+                said = runner.layer_information()
             finally:
                 runner.close()
+            write_atomically(layers, said.encode())
         except BaseException:
             output.unlink(missing_ok=True)
+            layers.unlink(missing_ok=True)
             raise
-        return Engine(output, (), output.stat().st_size, kernels)
+        return Engine(output, (), output.stat().st_size, kernels_from_inspector(said), layers=layers)
 
     def open(self, engine: Path, *, threads: int) -> TensorRtRunner:
         """Return a runner on the GPU; ``threads`` is for targets that run on the CPU.
@@ -184,8 +212,10 @@ class TensorRtBackend:
         """Return the kernels as TensorRT's profiler times them, by the nodes that they run."""
         runner = self.open(engine, threads=threads)
         try:
-            times = runner.layer_times(feeds, runs=PROFILED_RUNS)
-            return tuple(KernelTime(kernel.nodes, times.get(kernel.name, 0.0)) for kernel in runner.kernels())
+            with gpu_lock(self._local.cuda.device.uuid):
+                times = runner.layer_times(feeds, runs=PROFILED_RUNS)
+            nodes = {kernel.name: kernel.nodes for kernel in runner.kernels()}
+            return tuple(KernelTime(nodes.get(name, nodes_in_name(name)), spent) for name, spent in times.items())
         finally:
             runner.close()
 
@@ -194,6 +224,18 @@ def timing_cache_path(folder: Path, device: CudaDevice, version: str) -> Path:
     """Return where the timing cache of a GPU type and TensorRT version is kept."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", device.name).strip("-").lower()
     return folder / f"{name}-cc{_dotted(device.compute_capability)}-tensorrt{version}{CACHE_SUFFIX}"
+
+
+def _builder_support() -> BuilderSupport:
+    keys = frozenset(item.name for item in dataclasses.fields(BuilderConfig))
+    return BuilderSupport(keys) if has_lean_runtime() else BuilderSupport(keys - {"version_compatible"}, WHY_NOT)
+
+
+def _conversion_ms(gpu: str | None, compute_capability: tuple[int, int] | None) -> float:
+    try:
+        return typical_conversion_ms(compute_capability) if gpu is None else gpu_by_name(gpu).conversion_ms
+    except UnsupportedTargetError:  # a GPU that is not listed
+        return typical_conversion_ms(compute_capability)
 
 
 def _dotted(version: tuple[int, int]) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import os
 import re
 from collections.abc import Mapping
 from types import ModuleType
 
+from engine_builder.backends.nvidia.libraries.plugins import plugin_libraries, register_plugins
 from engine_builder.errors import UnsupportedTargetError
 
 OLDEST = (10, 12)  # the first with everything below
@@ -28,6 +30,7 @@ OBJECTS: Mapping[str, str] = {
     "profile": "IOptimizationProfile",
     "cache": "ITimingCache",
     "inspector": "EngineInspector",
+    "registry": "IPluginRegistry",
     "_runtime": "Runtime",
     "_engine": "ICudaEngine",
     "_context": "IExecutionContext",
@@ -70,20 +73,28 @@ USED_API: tuple[str, ...] = (
     "IErrorRecorder.num_errors",
     "IErrorRecorder.report_error",
     "IExecutionContext.execute_async_v3",
+    "IExecutionContext.get_max_output_size",
     "IExecutionContext.get_tensor_shape",
     "IExecutionContext.infer_shapes",
     "IExecutionContext.profiler",
     "IExecutionContext.set_input_shape",
+    "IExecutionContext.set_output_allocator",
     "IExecutionContext.set_tensor_address",
     "ILogger.Severity",
     "ILogger.log",
     "INetworkDefinition.get_input",
     "INetworkDefinition.num_inputs",
     "IOptimizationProfile.set_shape",
+    "IOptimizationProfile.set_shape_input",
+    "IOutputAllocator.notify_shape",
+    "IOutputAllocator.reallocate_output",
+    "IOutputAllocator.reallocate_output_async",
+    "IPluginRegistry.load_library",
     "IProfiler.report_layer_time",
     "IProgressMonitor.phase_finish",
     "IProgressMonitor.phase_start",
     "IProgressMonitor.step_complete",
+    "ITensor.is_shape_tensor",
     "ITensor.name",
     "ITensor.shape",
     "ITimingCache.serialize",
@@ -102,14 +113,17 @@ USED_API: tuple[str, ...] = (
     "Runtime.engine_host_code_allowed",
     "TensorIOMode.INPUT",
     "TensorLocation.HOST",
+    "get_plugin_registry",
+    "init_libnvinfer_plugins",
 )
 
 
 def load_tensorrt() -> ModuleType:
-    """Return the module ``tensorrt``.
+    """Return the module ``tensorrt``, its plugins and those of the service's operator registered.
 
     Raises:
-        UnsupportedTargetError: It is not installed, does not load, or is too old.
+        UnsupportedTargetError: It is not installed, does not load, or is too old; or a plugin library does not load.
+        BuildError: It does not start.
     """
     try:
         trt = importlib.import_module("tensorrt")
@@ -119,6 +133,7 @@ def load_tensorrt() -> ModuleType:
             fix="on a machine with an NVIDIA GPU: pip install 'onnx-trt-optimizer[gpu]'; without one use target 'tensorrt-rtx'",
         ) from exc
     check_version(str(trt.__version__))
+    register_plugins(trt, plugin_libraries(os.environ))
     return trt
 
 

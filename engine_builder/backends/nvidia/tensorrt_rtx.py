@@ -30,7 +30,7 @@ from engine_builder.backends.atomic_file import write_atomically
 from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner, Source
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.engine_tensors import EngineTensors
-from engine_builder.backends.gpu.catalogue import Gpu, gpu_by_name, known_gpus
+from engine_builder.backends.gpu.catalogue import Gpu, gpu_by_name, known_gpus, typical_conversion_ms
 from engine_builder.backends.kernels import Kernel, KernelTime
 from engine_builder.backends.nvidia.layer_report import kernels_from_messages
 from engine_builder.backends.nvidia.local_gpu import LocalGpu
@@ -40,6 +40,7 @@ from engine_builder.backends.nvidia.roofline import PredictedLatency, kernel_mil
 from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from engine_builder.config.builder_options import BuilderSupport
 from engine_builder.config.config import ShapeRange
+from engine_builder.config.value_range import ValueRange
 from engine_builder.errors import BuildError, EngineError, UnsupportedTargetError
 from engine_builder.qdq.dialects.tensorrt import LOW_PRECISIONS, TensorRtDialect
 from engine_builder.timing import MIN_GAIN, Timing, TimingPlan
@@ -50,6 +51,10 @@ COMPUTE_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 _WORKSPACE_BYTES = 4 * 2**30  # where no GPU says how much memory it has
 _NO_KERNEL = frozenset({"NonMaxSuppression"})  # of TensorRT-RTX 1.7; TensorRT has one
 _KERNELS_SUFFIX = ".kernels.json"
+_SECOND_KERNEL = (
+    "TensorRT-RTX follows every INT8 convolution with a second kernel, for scales, bias and activation, which FP16 has in one kernel: "
+    "convolution networks are seldom faster in INT8 there, transformers are"
+)
 BUILDER = BuilderSupport(
     frozenset({"workspace_mb"}), "its builder has one level of optimization, and its plans are made for one type of GPU and one version"
 )
@@ -120,10 +125,13 @@ class TensorRtRtxBackend:
             kernel_times=Source.PREDICTED,  # on a GPU too: kernels are those of the build
             parallel_runs=self._local is None,
             has_own_parser=True,
+            builds_are_dear=True,
             engine_name="engine.plan",
             builder=BUILDER,
             is_own_baseline=False,
             compute_capability=None if self._gpu is None else self._gpu.compute_capability,
+            int8_costs={"Conv": _SECOND_KERNEL},
+            conversion_ms=typical_conversion_ms(None) if self._gpu is None else self._gpu.conversion_ms,
             least_gain=MIN_GAIN if self._gpu is None or self._local is not None else self._gpu.error,
         )
 
@@ -139,6 +147,7 @@ class TensorRtRtxBackend:
         output: Path,
         *,
         shapes: Mapping[str, ShapeRange] | None = None,
+        values: Mapping[str, ValueRange] | None = None,
         on_progress: Callable[[float, str], None] = lambda share, phase: None,
     ) -> Engine:
         """Build the plan of an explicit model and write it to ``output``, its kernels beside it; on failure nothing is left there.
@@ -147,6 +156,7 @@ class TensorRtRtxBackend:
             explicit: A strongly typed model in the TensorRT dialect.
             output: The plan's file.
             shapes: Sizes of each dynamic input.
+            values: Of each small input of integers, of which those count that set sizes.
             on_progress: Is told the share done (0 to 1) and the builder's phase; what it raises ends the build.
 
         Raises:
@@ -159,6 +169,7 @@ class TensorRtRtxBackend:
             explicit,
             self._options,
             shapes=shapes or {},
+            values=values or {},
             configure=functools.partial(self._configure, trt),
             also_at_opt=True,
             on_progress=on_progress,

@@ -28,6 +28,7 @@ from engine_builder.backends.onnxruntime.profile import profiled_kernels
 from engine_builder.backends.triton_platform import TritonPlatform
 from engine_builder.config.builder_options import BuilderSupport
 from engine_builder.config.config import ShapeRange
+from engine_builder.config.value_range import ValueRange
 from engine_builder.errors import BuildError, EngineError
 from engine_builder.qdq.checks.simulation import simulated
 from engine_builder.qdq.dialects.onnxruntime import OnnxRuntimeDialect
@@ -119,6 +120,7 @@ class OrtCpuBackend:
         output: Path,
         *,
         shapes: Mapping[str, ShapeRange] | None = None,
+        values: Mapping[str, ValueRange] | None = None,
         on_progress: Callable[[float, str], None] = lambda share, phase: None,
     ) -> Engine:
         """Write the explicit model to ``output``, byte for byte unless it has external data, and check that it loads; it takes any size."""

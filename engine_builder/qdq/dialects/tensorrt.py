@@ -10,6 +10,7 @@ import onnx
 from calibration.graph.layers import Layer
 from calibration.number_formats.precision import Precision
 from engine_builder.qdq.dialects.base import Eligibility, ExplicitPlan
+from engine_builder.qdq.rules.target_placement import Placement
 
 LOW_PRECISIONS = (Precision.INT8, Precision.FP8, Precision.INT4)  # that the dialect has a form for, the fastest arithmetic first
 
@@ -18,13 +19,18 @@ LOW_PRECISIONS = (Precision.INT8, Precision.FP8, Precision.INT4)  # that the dia
 class TensorRtDialect:
     """See ``engine_builder.qdq.tensorrt_dialect``, which is imported when a graph is written: most processes write none."""
 
-    has_float_types = True
+    placement: Placement = Placement.TENSORRT_RTX  # the target's rules of what is worth trying
+
+    @property
+    def has_float_types(self) -> bool:
+        """True: the graph says the float type of each node."""
+        return True
 
     def eligibility(self, prepared: onnx.ModelProto, layers: Sequence[Layer]) -> Eligibility:
-        """Return what the builder has kernels for (``engine_builder.qdq.rules.eligibility``)."""
+        """Return what the builder has kernels for and the target may gain from (``engine_builder.qdq.rules.eligibility``)."""
         from engine_builder.qdq.rules import eligibility
 
-        return eligibility.Eligibility(prepared, layers)
+        return eligibility.Eligibility(prepared, layers, self.placement)
 
     def groups(self, prepared: onnx.ModelProto, layers: Sequence[Layer]) -> tuple[tuple[str, ...], ...]:
         """Return the two products of each attention, which one kernel computes."""

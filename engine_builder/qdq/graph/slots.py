@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import onnx
 import onnx_ir as ir
 
+from calibration.graph.opset import STANDARD_DOMAINS
+
 _AS_IT_IS = frozenset({"Cast", "Shape", "Size"})  # they read any type, and what they read does not set what they compute in
 _TENSOR = {ir.DataType.FLOAT16: "tensor(float16)", ir.DataType.BFLOAT16: "tensor(bfloat16)", ir.DataType.FLOAT: "tensor(float)"}
 
@@ -20,19 +22,23 @@ def input_type(node: ir.Node, index: int, kind: ir.DataType, opset: int) -> ir.D
     """Return the type that the node reads a float input in; None where it reads it as it is.
 
     Args:
-        node: A node of a standard operator.
+        node: A node. One of another domain, a plugin's, reads and writes floats in float32.
         index: Place of the input.
         kind: The type that the node is computed in.
         opset: Of the model.
     """
     if node.op_type in _AS_IT_IS:
         return None
+    if node.domain not in STANDARD_DOMAINS:
+        return ir.DataType.FLOAT
     schema = onnx.defs.get_schema(node.op_type, opset, "")
     return _type_of(schema, _formal(schema.inputs, index).type_str, kind)
 
 
 def output_type(node: ir.Node, index: int, kind: ir.DataType, opset: int) -> ir.DataType:
     """Return the type of a float output; arguments as for ``input_type``."""
+    if node.domain not in STANDARD_DOMAINS:
+        return ir.DataType.FLOAT
     schema = onnx.defs.get_schema(node.op_type, opset, "")
     variable = _formal(schema.outputs, index).type_str
     if node.op_type not in ("Cast", "ConstantOfShape") and all(formal.type_str != variable for formal in schema.inputs):

@@ -1,11 +1,10 @@
 """Which precisions a layer may take in a TensorRT engine, and why not the others.
 
-Float types suit every layer, but for BF16 in case 1. Of the low precisions, refused is what the builder rejects, what it accepts
-and then computes in float without a word, and what costs more than it saves:
+Float types suit every layer, but for BF16 in case 1. Of the low precisions, refused is what the builder rejects, and what it accepts
+and then computes in float without a word or makes dearer on every target:
 
 1. ConvTranspose: no low precision; the weights would be dequantized at run time and the kernel run in float. In BF16 its build fails.
-2. A convolution of fewer than four input channels a group (a depthwise one, a stem): no low precision; the input of an 8-bit kernel would
-   be padded by a kernel of its own.
+2. What the target gains nothing from: ``engine_builder.qdq.rules.target_placement``. That is not refused, only never proposed.
 3. MatMul and Gemm: with a constant matrix on the right (two axes). On the left, an INT4 weight crashes the builder and an INT8 one costs a
    kernel more for its scales; a stack of matrices has one scale per column of all of them.
 4. INT4 is weight-only: MatMul and Gemm with at least two blocks of 32 along the reduction axis, all of them whole; with one block, or one
@@ -23,21 +22,23 @@ import onnx
 
 from calibration.graph.layers import Layer, LayerKind
 from calibration.number_formats.precision import Precision
+from engine_builder.qdq.rules.target_placement import Placement, shapes_in
 
-_FEWEST_CHANNELS = 4
 _MATRIX_RANK = 2
 
 
 class Eligibility:
     """What the layers of one prepared model may take. Reads the model once and keeps no reference to it."""
 
-    def __init__(self, model: onnx.ModelProto, layers: Sequence[Layer]) -> None:
+    def __init__(self, model: onnx.ModelProto, layers: Sequence[Layer], placement: Placement | None = Placement.TENSORRT_RTX) -> None:
         """Note the shape of every weight.
 
         Args:
             model: The prepared model.
             layers: ``find_layers(model)``.
+            placement: The target's rules of what is worth trying; None for all that its builder has a form for.
         """
+        self._placement, self._noted = placement, shapes_in(model)
         weights = {layer.weight for layer in layers if layer.weight is not None}
         self._shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer if tensor.name in weights}
         self._inputs = {node.name: tuple(node.input) for node in model.graph.node}
@@ -47,8 +48,12 @@ class Eligibility:
                 self._readers.setdefault(layer.inputs[0], []).append(layer)
 
     def can_take(self, layer: Layer, precision: Precision) -> bool:
-        """Return whether the layer may take the precision."""
-        return self.refusal(layer, precision) is None
+        """Return whether the layer may take the precision, and the target may gain from it."""
+        if self.refusal(layer, precision) is not None:
+            return False
+        if self._placement is None or not precision.is_quantized:
+            return True
+        return self._placement.why_left_out(layer, precision, self._shapes.get(str(layer.weight), ()), self._noted) is None
 
     def refusal(self, layer: Layer, precision: Precision) -> str | None:
         """Return why the layer may not take the precision, None where it may."""
@@ -79,7 +84,7 @@ class Eligibility:
         if layer.op_type == "ConvTranspose":  # rule 1
             return "a low-precision ConvTranspose runs in float, with its weight dequantized at run time"
         if layer.op_type == "Conv":
-            return _convolution(shape, precision)
+            return f"{precision} is for the weights of MatMul and Gemm" if precision.is_weight_only else None  # rule 4
         if len(shape) != _MATRIX_RANK or not inputs or inputs[0] != layer.inputs[0]:  # rule 3
             return "its weight is not a matrix on the right-hand side"
         length = shape[self.reduction_axis(layer)]
@@ -87,11 +92,3 @@ class Eligibility:
         if block is not None and (length % block or length < 2 * block):  # rule 4
             return f"its reduction axis has {length} elements, and {precision} takes two or more whole blocks of {block}"
         return None
-
-
-def _convolution(shape: tuple[int, ...], precision: Precision) -> str | None:
-    if precision.is_weight_only:  # rule 4
-        return f"{precision} is for the weights of MatMul and Gemm"
-    if len(shape) > 1 and shape[1] < _FEWEST_CHANNELS:  # rule 2
-        return f"it has {shape[1]} input channel(s) a group, which a kernel of its own would pad to {_FEWEST_CHANNELS}"
-    return None

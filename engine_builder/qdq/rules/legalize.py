@@ -56,7 +56,7 @@ def legalize(
     """
     if baseline.is_quantized:
         raise BuildError(f"baseline: {baseline}, expected fp16, bf16 or fp32", fix="low precisions are chosen layer by layer")
-    eligibility = Eligibility(prepared, layers)
+    eligibility = Eligibility(prepared, layers, placement=None)
     known = {layer.name: layer for layer in layers}
     for name, precision in assignment.items():
         if name not in known:

@@ -40,6 +40,16 @@ def test_layers_take_quantized_precisions_and_the_baseline_is_a_float_type(backe
     assert capabilities.dialect.has_float_types or capabilities.baseline is Precision.FP32
 
 
+def test_targets_of_gpus_know_what_a_conversion_takes_there(backend: Backend) -> None:
+    """A processor takes about 1.5e-6 ms an element, a GPU between 5e-10 (B200) and 2e-8 (A2)."""
+    capabilities = backend.capabilities
+    if capabilities.target in ("tensorrt", "tensorrt-rtx"):
+        assert capabilities.conversion_ms is not None
+        assert 4e-10 < capabilities.conversion_ms < 3e-8
+    else:
+        assert capabilities.conversion_ms is None
+
+
 def test_what_a_builder_does_without_is_said(backend: Backend) -> None:
     builder = backend.capabilities.builder
     assert builder.keys <= KEYS

@@ -34,6 +34,22 @@ def model(text: str, weights: dict[str, tuple[int, ...]] | None = None, opset: i
     return made
 
 
+def sized() -> onnx.ModelProto:
+    """More values than an engine is built for, of which the first says how many rows there are."""
+    return model(
+        """g (float[N,1,4] x, int64[65] n) => (float[N,M,4] y) {
+            a = MatMul(x, w)
+            rows = Gather<axis=0>(n, zero)
+            batch = Shape<start=0, end=1>(x)
+            sizes = Concat<axis=0>(batch, rows, four)
+            y = Expand(a, sizes)
+        }""",
+        {"w": (4, 4)},
+        zero=[0],
+        four=[4],
+    )
+
+
 def while_loop() -> onnx.ModelProto:
     """A loop that ends by its condition, and gives out what each step made."""
 
@@ -143,6 +159,7 @@ def gridded() -> onnx.ModelProto:
         (short_integers, "the model: 'x' is int16, a type that it does not have", "int32"),
         (gridded, "node 'y' (AffineGrid): it does not know this operator", "Replace the node"),
         (scattered, "node 's' (ScatterElements): Unsupported reduction type", "Replace the node"),
+        (sized, "the model: the values of its input 'n', (65,), set sizes (a shape tensor)", "Compute the size of this tensor outside"),
     ],
 )
 def test_what_the_builder_does_not_take_is_named_with_a_way_out(make: ModelMaker, named: str, advice: str, tmp_path: Path) -> None:

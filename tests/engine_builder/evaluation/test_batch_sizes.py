@@ -13,7 +13,8 @@ from calibration.errors import InvalidConfigError, InvalidModelError
 from calibration.onnx_model.model_io import TensorSpec
 from engine_builder.config.config import config_from_json
 from engine_builder.config.inspect_settings import inspect_settings
-from engine_builder.evaluation.batch_sizes import fixed_batch, timed_call, timing_shapes, whole_batches
+from engine_builder.config.value_range import ValueRange
+from engine_builder.evaluation.batch_sizes import fixed_batch, profile_values, timed_call, timing_shapes, whole_batches
 
 DYNAMIC = (TensorSpec("ids", "int64", ("N", "T")), TensorSpec("mask", "float32", ("N", "T")))
 
@@ -30,6 +31,32 @@ def shapes_for(
 
 def opt(*sizes: int) -> dict[str, object]:
     return {"min": [1] * len(sizes), "opt": list(sizes), "max": [64] * len(sizes)}
+
+
+def integers(axes: Mapping[str, int | None], **values: list[object]) -> CalibrationSet:
+    return CalibrationSet(MappingProxyType({name: np.array(array, dtype=np.int64) for name, array in values.items()}), None, axes)
+
+
+def test_values_of_inputs_that_may_set_sizes_are_those_of_all_samples() -> None:
+    specs = (TensorSpec("size", "int64", (2,)), TensorSpec("ids", "int64", ("N", 8)), TensorSpec("x", "float32", (2,)))
+    validation = integers({"size": None}, size=[[4, 4], [2, 9]], ids=[[0] * 8] * 2, x=[[0, 0]] * 2)
+    calibration = integers({"size": None}, size=[[3, 1]], ids=[[0] * 8], x=[[0, 0]])
+    timed = {"size": (2,), "ids": (1, 8), "x": (2,)}
+    assert profile_values(specs, timed, validation, calibration) == {"size": ValueRange((2, 1), (4, 4), (4, 9))}
+
+
+def test_of_values_that_count_samples_every_place_may_hold_any() -> None:
+    found = profile_values((TensorSpec("n", "int32", (2,)),), {"n": (2,)}, integers({}, n=[5, 7, 6, 1]))
+    assert found == {"n": ValueRange((1, 1), (5, 7), (7, 7))}
+
+
+def test_a_single_value_has_no_axis() -> None:
+    found = profile_values((TensorSpec("n", "int64", ()),), {"n": ()}, integers({"n": None}, n=[5, 7]))
+    assert found == {"n": ValueRange((5,), (5,), (7,))}
+
+
+def test_more_values_than_a_builder_takes_are_left_out() -> None:
+    assert profile_values((TensorSpec("n", "int64", (65,)),), {"n": (65,)}, integers({"n": None}, n=[[1] * 65])) == {}
 
 
 def test_a_dynamic_batch_is_not_fixed() -> None:

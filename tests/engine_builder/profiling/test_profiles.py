@@ -22,7 +22,7 @@ from engine_builder.records.trial import Latency, Trial
 from engine_builder.search.search_space import BASELINE, QuantizedLayers
 from engine_builder.stage_io.engines import EngineJob
 from engine_builder.timing import Timing, TimingPlan
-from engine_builder.workspace.workspace import StageContext
+from engine_builder.workspace.workspace import FileRef, StageContext
 from tests.driver import Driver, inspection_of, ranged
 from tests.engine_builder.profiling.test_layer_times import layer
 from tests.model_text import cnn, samples_for
@@ -113,13 +113,15 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Driver, EngineJob]:
     return ranged(tmp_path_factory.mktemp("job"), cnn(), samples_for(cnn(), 20))
 
 
-def gains(job: tuple[Driver, EngineJob], folder: Path, backend: OneKernel, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+def gains(
+    job: tuple[Driver, EngineJob], folder: Path, backend: OneKernel, monkeypatch: pytest.MonkeyPatch, kept: FileRef | None = None
+) -> dict[str, float]:
     """Return what each layer is found to gain in the engine with all of them quantized."""
     driver, basics = job
     monkeypatch.setattr(module, "build", backend.build)
     latency = Latency(1.0, 1.0, 0.01, 10, 1.0, 0.01, 1.0)
     quantized = dict.fromkeys(CNN_LAYERS, Precision.INT8)
-    trial = Trial(1, "f1", quantized, "all_low", 4, None, None, 0.0, latency, 1, None, 1.0, None)
+    trial = Trial(1, "f1", quantized, "all_low", 4, None, None, 0.0, latency, 1, None, 1.0, None, engine=kept)
     context = StageContext(driver.workspace, folder, lambda fraction, message: None)
     found = profiled(basics, inspection_of(driver, basics), (trial,), cast(Backend, backend), context, ())
     return {name: times[BASELINE] - times["int8"] for name, times in found.items()}
@@ -132,6 +134,14 @@ def test_engines_that_differ_find_what_one_kernel_hides(
     assert gains(job, tmp_path, backend, monkeypatch) == pytest.approx(GAINS)
     left_out = [set(CNN_LAYERS) - set(quantized) for quantized in backend.built.values() if len(quantized) == len(CNN_LAYERS) - 1]
     assert left_out == [{"Conv_c1"}, {"Conv_c2"}, {"Gemm_logits"}]
+
+
+def test_an_engine_that_was_kept_is_not_built_again(job: tuple[Driver, EngineJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = OneKernel()
+    kept = job[0].workspace.write_bytes("trials/f1.plan", b"plan")
+    backend.built[job[0].workspace.path(kept)] = dict.fromkeys(CNN_LAYERS, Precision.INT8)
+    assert gains(job, tmp_path, backend, monkeypatch, kept) == pytest.approx(GAINS)
+    assert sorted(len(quantized) for quantized in backend.built.values()) == [3, 3, 3, 4]  # the kept one, and those without a part
 
 
 def test_where_an_engine_does_not_build_the_kernel_is_split_by_work(

@@ -15,6 +15,9 @@ from calibration.graph_passes.normalize import prepare
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
 from calibration.sensitivity.records import Sensitivity, SensitivityTable
+from engine_builder.backends.base import Capabilities
+from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
+from engine_builder.backends.registry import Target, TargetContext
 from engine_builder.records.assignment import fingerprint_of
 from engine_builder.records.trial import FOLDED, Accuracy, Latency, Trial
 from engine_builder.search.time_model import TensorEdge, TimeModel
@@ -229,6 +232,23 @@ def both(job: Predicting) -> Predicting:
 
 
 ALL_FP8 = trial(2, LAYERS, 0.6, "all_fp8", Precision.FP8)
+
+
+class BackendOfAGpu(OrtCpuBackend):
+    """Builds what the processor's does, and says that memory converts an element in a nanosecond's thousandth."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, conversion_ms=1e-9, names_conversions=False)
+
+
+def test_before_a_mixed_engine_is_timed_a_conversion_takes_what_the_target_says(job: Predicting) -> None:
+    request, context = job
+    table = {"onnxruntime-cpu": Target(lambda gpu, options: BackendOfAGpu())}
+    on_gpu = TargetContext(context.workspace, context.scratch, context.progress, table)
+    alone = replace(request, kernels_ms=KERNELS, trials=TRIALS[:1])
+    assert predict(alone, on_gpu).time_model.conversion_ns == pytest.approx(1e-3)
+    assert predict(alone, context).time_model.conversion_ns == pytest.approx(1.5)
 
 
 def test_each_layer_takes_the_precision_that_is_best_for_it(both: Predicting) -> None:

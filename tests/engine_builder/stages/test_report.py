@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from typing import cast
+
+import pytest
 
 from calibration.codec import json_from_value, value_from_json
 from calibration.nonfinite import Special
@@ -37,6 +40,27 @@ def test_the_timing_cache_is_shipped_where_one_was_kept(desk: Desk) -> None:
     assert "a finalist was not built again" in json.loads(desk.read(found, "report.json"))["notes"]
     desk.workspace.write_bytes(f"{CACHES}/nvidia-l4-cc8.9-tensorrt11.4.0.timing.cache", b"kernel times")
     assert desk.read(desk.report(trials_of(0), KEPT), "timing.cache") == "kernel times"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed")
+def test_what_int8_costs_beside_its_kernels_is_said_where_layers_may_have_it(desk: Desk) -> None:
+    rtx = {"target": "tensorrt-rtx", "gpu": "L4"}
+
+    def notes(eligible: Mapping[str, tuple[Precision, ...]], target: Mapping[str, str] | None) -> str:
+        found = desk.report(trials_of(0), KEPT, target=target, eligible=eligible)
+        return " ".join(json.loads(desk.read(found, "report.json"))["notes"])
+
+    some = {NAMES[0]: (Precision.FP8, Precision.INT8)}  # a convolution
+    assert "follows every INT8 convolution with a second kernel" in notes(some, rtx)
+    assert "second kernel" not in notes({NAMES[0]: (Precision.FP8,)}, rtx)
+    assert "second kernel" not in notes(some, None)
+
+
+def test_what_the_runtime_says_of_the_layers_of_a_kept_baseline_is_shipped(desk: Desk) -> None:
+    found = desk.report(trials_of(0), KEPT)
+    assert "engine.layers.json" not in cast(Mapping[str, object], found["artifacts"])
+    desk.workspace.write_bytes("layers.json", b"what it says")  # beside the baseline's engine
+    assert desk.read(desk.report(trials_of(0), KEPT), "engine.layers.json") == "what it says"
 
 
 def test_a_layer_that_stays_float_for_what_it_reads_is_named(desk: Desk) -> None:

@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from calibration.accuracy.metrics import Metric
 from calibration.codec import as_object, json_from_value, value_from_json
 from calibration.number_formats.precision import Precision
+from engine_builder.backends.base import Capabilities, Engine
 from engine_builder.backends.kernels import KernelTime
+from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
+from engine_builder.backends.registry import Target
 from engine_builder.config.config import AccuracyConfig, config_from_json
 from engine_builder.errors import BuildError
 from engine_builder.evaluation.measurement import EngineScores, accuracy, fits, search_half
@@ -229,6 +232,48 @@ def test_corrected_biases_are_left_out_where_only_the_engine_without_them_meets_
     assert not trial.bias.kept
     assert trial.met
     assert np.array_equal(scores_of(driver, trial), scores_of(driver, plain))
+
+
+class DearBackend(OrtCpuBackend):
+    """Builds what the processor's does, counts the builds, and says that each takes long."""
+
+    def __init__(self, built: list[str], *, is_dear: bool) -> None:
+        self.built, self.is_dear = built, is_dear
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return dataclasses.replace(super().capabilities, builds_are_dear=self.is_dear)
+
+    def build(self, explicit: Path, output: Path, **more: object) -> Engine:
+        self.built.append(output.parent.name)
+        return super().build(explicit, output)
+
+
+def counted_trial(driver: Driver, job: EngineJob, *quantized: str, is_dear: bool) -> tuple[Trial, list[str]]:
+    built: list[str] = []
+    driver.targets = {"onnxruntime-cpu": Target(lambda gpu, options: DearBackend(built, is_dear=is_dear))}
+    return run_trial(driver, job, *quantized), built
+
+
+def test_where_builds_are_dear_a_trial_builds_one_engine_and_a_second_only_where_that_misses_the_budget(tmp_path: Path) -> None:
+    config: Json = {"accuracy": {"max_nmse": 0.5}, "exact_on": "any_x86_64"}
+    quantized = ("Conv_c1",)
+    driver, basics = ranged(tmp_path, cnn(), samples_for(cnn(), 20, seed=8), samples_for(cnn(), 12, seed=106), config)
+    job = with_corrections(driver, basics)
+    plain = run_trial(driver, basics, *quantized)
+    both, two = counted_trial(driver, job, *quantized, is_dear=False)
+    simulated, one = counted_trial(driver, job, *quantized, is_dear=True)
+    assert (len(two), one) == (2, ["corrected"])
+    assert both.bias is not None
+    assert simulated.bias is not None
+    assert (simulated.bias.kept, simulated.bias.where) == (both.bias.kept, both.bias.where)
+    assert np.array_equal(scores_of(driver, simulated), scores_of(driver, both))
+    between = _just_allowed(driver, basics, plain) * 1.001
+    tight = dataclasses.replace(job, config=dataclasses.replace(basics.config, accuracy=AccuracyConfig(max_nmse=between)))
+    trial, more = counted_trial(driver, tight, *quantized, is_dear=True)
+    assert len(more) == 2
+    assert trial.corrections is None
+    assert trial.met
 
 
 def _just_allowed(driver: Driver, basics: EngineJob, trial: Trial) -> float:

@@ -8,7 +8,7 @@ from importlib import resources
 import pytest
 
 from calibration.number_formats.precision import Precision
-from engine_builder.backends.gpu.catalogue import gpu_by_name, gpus_from_json, known_gpus
+from engine_builder.backends.gpu.catalogue import gpu_by_name, gpus_from_json, known_gpus, typical_conversion_ms
 from engine_builder.errors import UnsupportedTargetError
 
 DATA = resources.files("engine_builder.backends.gpu").joinpath("gpus.json").read_text(encoding="utf-8")
@@ -66,6 +66,18 @@ def test_low_precision_is_never_slower_than_the_next_wider_one() -> None:
 @pytest.mark.parametrize(("name", "has"), [("RTX 3090", False), ("A100", False), ("L4", True), ("RTX 5090", True), ("H100", True)])
 def test_fp8_starts_with_compute_capability_8_9(name: str, *, has: bool) -> None:
     assert gpu_by_name(name).has(Precision.FP8) is has
+
+
+def test_a_conversion_takes_what_its_bytes_take_through_the_memory() -> None:
+    assert gpu_by_name("L4").conversion_ms == pytest.approx(3 / (0.8 * 300e9) * 1e3)  # read FP16, write one byte
+    assert gpu_by_name("H100").conversion_ms == pytest.approx(1.1e-9, rel=0.05)
+
+
+def test_a_gpu_that_is_not_listed_converts_like_those_of_its_generation() -> None:
+    hopper = sorted(gpu.conversion_ms for gpu in known_gpus() if gpu.compute_capability == (9, 0))
+    assert hopper[0] <= typical_conversion_ms((9, 0)) <= hopper[-1]
+    everything = sorted(gpu.conversion_ms for gpu in known_gpus())
+    assert everything[0] < typical_conversion_ms(None) == typical_conversion_ms((99, 0)) < everything[-1]
 
 
 def test_figure_measured_on_a_gpu_replaces_the_assumption_for_it_alone() -> None:

@@ -89,10 +89,11 @@ class CudaRuntimeContract:
     """What every runtime keeps, with its buffers, streams, events and graphs; a test class gives what ``cuda_steps.walk`` has ``seen``."""
 
     def test_device_and_package_are_named(self, seen: dict[str, object]) -> None:
-        name, place, capability = value_from_json(tuple[str, str, tuple[int, int]], seen["device"])
+        name, place, capability, uuid = value_from_json(tuple[str, str, tuple[int, int], str], seen["device"])
         assert name.startswith("NVIDIA ")
         assert re.fullmatch(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]", place)
         assert capability >= (7, 5)
+        assert uuid
         assert re.fullmatch(r"\S+ \d+(\.\d+)+\S*", value_from_json(str, seen["package"]))
 
     def test_stream_has_a_handle_of_its_own(self, seen: dict[str, object]) -> None:
@@ -119,7 +120,7 @@ class CudaRuntimeContract:
         assert seen["not contiguous"] == "ValueError: array of shape (3, 2) is not contiguous"
 
     def test_full_gpu_is_an_engine_error_that_says_how_much_was_wanted(self, seen: dict[str, object]) -> None:
-        name = value_from_json(tuple[str, str, tuple[int, int]], seen["device"])[0]
+        name = value_from_json(tuple[str, str, tuple[int, int], str], seen["device"])[0]
         assert value_from_json(str, seen["too much"]).startswith(f"EngineError: {name}: no 1073741824.0 MiB left for a buffer")
 
     def test_work_is_captured_on_another_stream_or_refused(self, seen: dict[str, object]) -> None:
@@ -156,7 +157,7 @@ def test_primary_context_is_used_and_no_other_made(steps: Steps) -> None:
 
 
 def test_device_is_described(steps: Steps) -> None:
-    assert steps.seen["device"] == ["NVIDIA Stub 1", "0000:65:00.0", [8, 9]]
+    assert steps.seen["device"] == ["NVIDIA Stub 1", "0000:65:00.0", [8, 9], "07070707-0707-0707-0707-070707070707"]
 
 
 def test_stream_does_not_wait_for_the_default_one(steps: Steps) -> None:

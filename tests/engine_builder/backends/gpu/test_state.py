@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
 
-from engine_builder.backends.gpu.state import GpuInfo, GpuMonitor, GpuSample, NvmlMonitor, SmiMonitor, first_gpu_name, reasons_from_bits
+from engine_builder.backends.gpu.state import GpuInfo, GpuMonitor, GpuSample, NvmlMonitor, SmiMonitor, open_gpu_monitor, reasons_from_bits
 from engine_builder.errors import EngineError
 
 PLACE = "0000:65:00.0"
@@ -81,8 +82,8 @@ class GpuMonitorContract(ABC):
         assert self.monitor().sample() == GpuSample(1500, 6251, 61, 71.5, ("power cap",), (OTHER,))
 
     def test_what_the_gpu_does_not_report_is_none(self) -> None:
-        assert self.silent().info() == GpuInfo("GPU-1", "NVIDIA L4", "580.65", mig=False, max_sm_clock_mhz=2040)
-        assert self.silent().sample() == GpuSample(1500, 6251, None, None, (), (OTHER,))
+        assert self.silent().info() == GpuInfo("GPU-1", "NVIDIA L4", "580.65", mig=None, max_sm_clock_mhz=2040)
+        assert self.silent().sample() == GpuSample(1500, 6251, None, None, None, (OTHER,))
 
 
 class TestNvmlMonitor(GpuMonitorContract):
@@ -99,7 +100,7 @@ class TestSmiMonitor(GpuMonitorContract):
         return smi()
 
     def silent(self) -> GpuMonitor:
-        return smi("GPU-1, NVIDIA L4, 580.65, [N/A], 2040", "1500, 6251, [N/A], [Not Supported], 0x0")
+        return smi("GPU-1, NVIDIA L4, 580.65, [N/A], 2040", "1500, 6251, [N/A], [Not Supported], [N/A]")
 
 
 def test_unknown_gpu_is_an_engine_error_that_names_its_place() -> None:
@@ -126,20 +127,26 @@ def test_only_reasons_that_slow_the_gpu_down_count(bits: int, reasons: tuple[str
     assert reasons_from_bits(bits) == reasons
 
 
-def test_the_first_gpu_is_named_as_nvidia_smi_does() -> None:
-    asked: list[tuple[str, ...]] = []
-
-    def smi(command: Sequence[str]) -> str:
-        asked.append(tuple(command))
-        return "NVIDIA GeForce RTX 4090\nNVIDIA L4\n"
-
-    assert first_gpu_name(smi) == "NVIDIA GeForce RTX 4090"
-    assert asked == [("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")]
+def test_nvml_without_permission_leaves_everything_open() -> None:
+    """As in a container without privileges, or on an instance of a divided GPU."""
+    names = [name for name in vars(nvml()) if name.startswith(("nvmlDeviceGet", "nvmlSystem")) and name != "nvmlDeviceGetHandleByPciBusId"]
+    monitor = NvmlMonitor(PLACE, nvml(NVMLError_NotSupported=KeyError, **dict.fromkeys(names, unsupported)))
+    assert monitor.info() == GpuInfo(None, None, None, None, None)
+    assert monitor.sample() == GpuSample(None, None, None, None, None, None)
 
 
-def test_without_an_answer_there_is_no_first_gpu() -> None:
-    def broken(command: Sequence[str]) -> str:
-        raise EngineError("nvidia-smi ended with 9", fix="none")
+def test_a_gpu_that_nvml_does_not_show_is_not_watched(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", nvml())
+    assert isinstance(open_gpu_monitor(PLACE), NvmlMonitor)
+    assert open_gpu_monitor("0000:99:00.0") is None
+    assert "NVML does not know the GPU at 0000:99:00.0" in caplog.text
 
-    assert first_gpu_name(broken) is None
-    assert first_gpu_name(lambda command: "") is None
+
+def test_only_readings_through_nvml_are_cheap() -> None:
+    assert NvmlMonitor(PLACE, nvml()).is_cheap
+    assert not smi().is_cheap
+
+
+def test_the_names_of_nvml_exist() -> None:
+    pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
+    assert [name for name in vars(nvml()) if not hasattr(pynvml, name)] == []

@@ -16,7 +16,7 @@ from engine_builder.backends.nvidia.gpu_timing import TimedEngines, time_engines
 from engine_builder.backends.nvidia.runner import TensorRtRunner
 from engine_builder.errors import EngineError
 from tests.engine_builder.fake_gpu import FakeGpu
-from tests.engine_builder.fake_tensorrt import fake_tensorrt
+from tests.engine_builder.fake_tensorrt import IExecutionContext, fake_tensorrt
 
 FEEDS: dict[str, NDArray[Any]] = {"x": np.ones((2, 3), dtype=np.float32), "sizes": np.array([3], dtype=np.int64)}
 QUIET = GpuSample(1500, 6251, 60, 70.0, (), ())
@@ -25,6 +25,7 @@ QUIET = GpuSample(1500, 6251, 60, 70.0, (), ())
 @dataclass
 class FakeMonitor:
     sampled: GpuSample = QUIET
+    is_cheap: bool = True
     mig: bool = False
 
     def info(self) -> GpuInfo:
@@ -62,7 +63,7 @@ def test_conditions_that_spoil_times_are_told(tmp_path: Path) -> None:
     assert timed(tmp_path, FakeMonitor(noisy, mig=True)).warnings == (
         "the GPU is divided (MIG): other instances share its clocks and power",
         "other processes use the GPU: 12, 77",
-        "the clock was held back in 100% of the rounds: power cap",
+        "the clock was held back in 100% of the readings: power cap",
     )
 
 
@@ -74,7 +75,7 @@ def test_moving_clock_is_told_with_what_to_do(tmp_path: Path) -> None:
             return GpuSample(next(clocks), None, None, None, (), ())
 
     gpu = FakeGpu()
-    found = time_engines_for_long(tmp_path, Moving(), gpu)
+    found = time_engines_for_long(tmp_path, Moving(is_cheap=False), gpu)  # read once before and once after
     assert found.warnings == ("the clock moved between 1200 and 1800 MHz: lock it with nvidia-smi -lgc",)
 
 
@@ -88,15 +89,25 @@ def time_engines_for_long(folder: Path, monitor: GpuMonitor, gpu: FakeGpu) -> Ti
 def test_missing_tools_are_told(tmp_path: Path) -> None:
     found = timed(tmp_path, None)
     assert found.info is None
-    assert "neither nvidia-ml-py nor nvidia-smi" in found.warnings[0]
+    assert "nvidia-ml-py and nvidia-smi are not installed" in found.warnings[0]
 
 
-def test_stream_of_the_timing_is_closed_after_a_failure(tmp_path: Path) -> None:
+def test_a_state_that_cannot_be_read_ends_no_timing_and_is_told(tmp_path: Path) -> None:
     class Broken(FakeMonitor):
+        def info(self) -> GpuInfo:
+            raise EngineError("the driver is gone", fix="none")
+
         def sample(self) -> GpuSample:
             raise EngineError("the driver is gone", fix="none")
 
+    found = timed(tmp_path, Broken())
+    assert found.timings["candidate"].timing.median_ms == pytest.approx(1.0)
+    assert found.warnings == ("the state of the GPU is not known, or only in part: the driver is gone",)
+
+
+def test_stream_of_the_timing_is_closed_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = FakeGpu()
-    with pytest.raises(EngineError, match="the driver is gone"):
-        timed(tmp_path, Broken(), gpu)
+    monkeypatch.setattr(IExecutionContext, "execute_async_v3", lambda context, stream: False)
+    with pytest.raises(EngineError, match="the runtime refused to queue a run"):
+        timed(tmp_path, FakeMonitor(), gpu)
     assert gpu.open_streams == 2  # those of the two runners

@@ -6,8 +6,12 @@ import json
 
 import pytest
 
-from engine_builder.backends.kernels import Kernel, KernelTensor
+from calibration.number_formats.precision import Precision
+from engine_builder.backends.achieved_precision import Rule, achieved_precisions
+from engine_builder.backends.gpu.catalogue import gpu_by_name
+from engine_builder.backends.kernels import UNKNOWN, Kernel, KernelTensor
 from engine_builder.backends.nvidia.inspector import kernels_from_inspector
+from engine_builder.backends.nvidia.roofline import predicted_latency
 from engine_builder.errors import EngineError
 
 # As TensorRT 11 writes a quantized convolution with its Relu, and a layer that only moves data.
@@ -91,14 +95,137 @@ def test_words_for_number_formats(said: str, meant: str) -> None:
     assert kernels_from_inspector(json.dumps({"Layers": [layer]}))[0].inputs == (KernelTensor(meant, (2,)),)
 
 
-def test_engine_with_names_only_gives_kernels_without_tensors() -> None:
-    assert kernels_from_inspector('{"Layers": ["conv1", "pool"]}') == (
-        Kernel("conv1", "", (), (), (), ()),
-        Kernel("pool", "", (), (), (), ()),
+def test_engine_with_names_only_gives_kernels_named_after_their_nodes() -> None:
+    assert kernels_from_inspector('{"Layers": ["conv1 + relu", "pool"]}') == (
+        Kernel("conv1 + relu", "", ("conv1", "relu"), (), (), ()),
+        Kernel("pool", "", ("pool",), (), (), ()),
     )
 
 
-@pytest.mark.parametrize("text", ["no JSON", "[]", '{"Bindings": []}', '{"Layers": [3]}', '{"Layers": [{"LayerType": "kgen"}]}'])
-def test_unknown_form_is_shown_in_the_error(text: str) -> None:
-    with pytest.raises(EngineError, match="no list of layers"):
-        kernels_from_inspector(text)
+@pytest.mark.parametrize(
+    ("layer_type", "parameter_type", "kind"),
+    [
+        ("CaskConvolution", "Convolution", "correlation"),
+        ("CaskGemmConvolution", "Convolution", "correlation"),
+        ("CaskConvActPool", "ConvActPool", "correlation"),
+        ("CudaDepthwiseConvolution", "Convolution", "correlation"),
+        ("CaskDeconvolutionV2", "Convolution", "deconv"),
+        ("CaskGemmMatrixMultiply", "MatrixMultiply", "gemm"),
+        ("CublasLtMatrixMultiply", "MatrixMultiply", "gemm"),
+        ("CaskFullyConnected", "FullyConnected", "gemm"),
+        ("correlation", "", "correlation"),
+        ("gemm", "", "gemm"),
+        ("deconv", "", "deconv"),
+        ("kgen", "", "kgen"),
+        ("Myelin", "", "Myelin"),
+        ("CudaPooling", "Pooling", "CudaPooling"),
+    ],
+)
+def test_layers_of_both_compilers_have_one_word_for_what_multiplies(layer_type: str, parameter_type: str, kind: str) -> None:
+    layer = {"Name": "k", "LayerType": layer_type, "ParameterType": parameter_type, "Metadata": ""}
+    assert kernels_from_inspector(json.dumps({"Layers": [layer]}))[0].kind == kind
+
+
+def layer_of_10(layer_type: str, said: str, weights: object, **more: object) -> dict[str, object]:
+    """Return a layer that runs the node ``n``, in the form of version 10."""
+    tensor = {"Name": "x", "Location": "Device", "Dimensions": [2, 8, 4, 4], "Format/Datatype": said}
+    return {
+        "Name": "n + relu",
+        "LayerType": layer_type,
+        "Inputs": [tensor],
+        "Outputs": [{**tensor, "Name": "y", "Dimensions": [2, 16, 4, 4]}],
+        "Weights": weights,
+        "TacticValue": "0x1",
+        "Metadata": "[ONNX Layer: n]\x1e[ONNX Layer: relu]",
+        **more,
+    }
+
+
+CONVOLUTION_OF_10 = {"ParameterType": "Convolution", "Kernel": [3, 3], "OutMaps": 16, "Groups": 1, "Bias": {"Type": "Float", "Count": 16}}
+INT8_SENTENCE, FP16_SENTENCE = (
+    "Thirty-two wide channel vectorized row major Int8 format",
+    "Channel major FP16 format where channel % 8 == 0",
+)
+UNSAID = "N/A due to dynamic shapes"
+
+
+@pytest.mark.parametrize(
+    ("layer", "got", "reason"),
+    [
+        (layer_of_10("CaskConvolution", INT8_SENTENCE, {"Type": "Int8", "Count": 1152}, **CONVOLUTION_OF_10), Precision.INT8, None),
+        (layer_of_10("CaskConvActPool", INT8_SENTENCE, {"Type": "Int8", "Count": 1152}, **CONVOLUTION_OF_10), Precision.INT8, None),
+        (
+            layer_of_10("CaskConvolution", FP16_SENTENCE, {"Type": "Half", "Count": 1152}, **CONVOLUTION_OF_10),
+            Precision.FP16,
+            Rule.NOT_QUANTIZED,
+        ),
+        (
+            layer_of_10("CaskConvolution", FP16_SENTENCE, {"Type": "Half", "Count": 144}, **{**CONVOLUTION_OF_10, "Groups": 16}),
+            Precision.FP16,
+            Rule.DEPTHWISE,
+        ),
+        (
+            layer_of_10("CaskDeconvolutionV2", FP16_SENTENCE, {"Type": "Half", "Count": 1152}, **CONVOLUTION_OF_10),
+            Precision.FP16,
+            Rule.TRANSPOSED,
+        ),
+        (layer_of_10("CaskGemmMatrixMultiply", INT8_SENTENCE, {"Type": "Int8", "Count": 64}), Precision.INT8, None),
+        (layer_of_10("CaskConvolution", UNSAID, {"Type": "Int8", "Count": 1152}, **CONVOLUTION_OF_10), None, Rule.UNKNOWN),
+        (layer_of_10("CaskConvolution", INT8_SENTENCE, {"Type": "Something", "Count": 1152}), None, Rule.UNKNOWN),
+        (layer_of_10("CaskConvolution", INT8_SENTENCE, 7), None, Rule.UNKNOWN),
+        (layer_of_10("Myelin", FP16_SENTENCE, {"Type": "Half", "Count": 0}), None, Rule.UNKNOWN),  # a whole region may hold anything
+        (layer_of_10("PluginV3", FP16_SENTENCE, None), None, Rule.UNKNOWN),
+        (layer_of_10("PointWiseV2", FP16_SENTENCE, None), Precision.FP16, Rule.POINTWISE),
+        (layer_of_10("PointWiseV2", UNSAID, None), None, Rule.UNKNOWN),
+    ],
+)
+def test_what_a_layer_got_is_read_or_unknown_and_never_float32(
+    layer: dict[str, object], got: Precision | None, reason: Rule | None
+) -> None:
+    (found,) = achieved_precisions(kernels_from_inspector(json.dumps({"Layers": [layer]})), {"n": Precision.INT8})
+    assert (found.got, found.reason) == (got, reason)
+
+
+def test_a_weight_of_version_10_has_the_shape_that_its_layer_gives_it() -> None:
+    def shape(layer: dict[str, object]) -> tuple[int, ...]:
+        (kernel,) = kernels_from_inspector(json.dumps({"Layers": [layer]}))
+        return kernel.constants[0].shape
+
+    assert shape(layer_of_10("CaskConvolution", FP16_SENTENCE, {"Type": "Half", "Count": 1152}, **CONVOLUTION_OF_10)) == (16, 8, 3, 3)
+    assert shape(layer_of_10("CaskDeconvolutionV2", FP16_SENTENCE, {"Type": "Half", "Count": 1152}, **CONVOLUTION_OF_10)) == (8, 16, 3, 3)
+    assert shape(layer_of_10("CaskGemmMatrixMultiply", FP16_SENTENCE, {"Type": "Half", "Count": 64})) == (16, 4)
+    assert shape(layer_of_10("CaskConvolution", FP16_SENTENCE, {"Type": "Half", "Count": 1000}, **CONVOLUTION_OF_10)) == (1000,)
+
+
+def test_numbers_among_constants_are_passed_over() -> None:
+    layer = {"Name": "k", "LayerType": "kgen", "Metadata": "[ONNX Layer: n]", "Inputs": [{"Dimensions": [2], "Datatype": "Half"}]}
+    for constants in ([0.5, 3], 4, {"Value": 1.0}, None, ["scale"]):
+        (kernel,) = kernels_from_inspector(json.dumps({"Layers": [{**layer, "Constants": constants}]}))
+        assert kernel.constants == ()
+        assert kernel.inputs == (KernelTensor("half", (2,)),)
+
+
+@pytest.mark.parametrize("sizes", ["2x3", [2, None], {"N": 2}, None])
+def test_sizes_that_are_no_numbers_are_not_said(sizes: object) -> None:
+    layer = {"Name": "k", "LayerType": "gemm", "Metadata": "", "Inputs": [{"Dimensions": sizes, "Datatype": "Half"}], "Outputs": "y"}
+    assert kernels_from_inspector(json.dumps({"Layers": [layer]}))[0].inputs == (KernelTensor("half", ()),)
+
+
+@pytest.mark.parametrize("text", ["no JSON", "", "[]", '{"Bindings": []}', '{"Layers": 3}', '{"Layers": {"conv": 1}}'])
+def test_a_text_without_layers_gives_no_kernels_and_a_warning(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert kernels_from_inspector(text) == ()
+    assert "inspector" in caplog.text
+
+
+@pytest.mark.parametrize("layer", [3, None, ["conv"], {}, {"LayerType": "kgen"}])
+def test_a_layer_that_cannot_be_read_is_a_kernel_of_which_nothing_is_known(layer: object) -> None:
+    (kernel,) = kernels_from_inspector(json.dumps({"Layers": [layer]}))
+    assert (kernel.name, kernel.inputs, kernel.outputs) == (UNKNOWN, (), ())
+    (found,) = achieved_precisions((kernel,), {"n": Precision.INT8})
+    assert found.got is None
+
+
+def test_the_roofline_does_without_a_kernel_whose_formats_are_not_said() -> None:
+    kernels = kernels_from_inspector(json.dumps({"Layers": [layer_of_10("CaskConvolution", UNSAID, None)]}))
+    with pytest.raises(EngineError, match="a number format that the builder does not say"):
+        predicted_latency(kernels, gpu_by_name("L4"))

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from calibration.errors import InvalidConfigError
 from engine_builder.backends import registry as backends
 from engine_builder.backends.base import Backend
+from engine_builder.backends.gpu.visible_gpu import VisibleGpu
 from engine_builder.backends.nvidia.local_gpu import LocalGpu
 from engine_builder.backends.nvidia.tensorrt_rtx import SimulatedPlan, TensorRtRtxBackend
-from engine_builder.backends.registry import backend_for, opens_gpu, rtx_gpu_here, targets
+from engine_builder.backends.registry import backend_for, gpu_here, opens_gpu, rtx_gpu_here, targets
 from engine_builder.backends.target_checks import check_config
 from engine_builder.config.config import config_from_json
 from engine_builder.errors import BuildError
@@ -65,14 +66,23 @@ def test_a_model_is_not_taken_for_an_engine(here: tuple[Backend, Path]) -> None:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    rtx_gpu_here.cache_clear()
+    forget()
     monkeypatch.setattr(backends, "has_cuda_package", lambda: True)
     yield monkeypatch
+    forget()
+
+
+def forget() -> None:
     rtx_gpu_here.cache_clear()
+    gpu_here.cache_clear()
+
+
+def gpu(name: str) -> VisibleGpu:
+    return VisibleGpu(name, "1", (8, 9))
 
 
 def test_the_gpu_that_is_here_is_timed_and_any_other_predicted(machine: pytest.MonkeyPatch) -> None:
-    machine.setattr(backends, "first_gpu_name", lambda: "NVIDIA GeForce RTX 4090")
+    machine.setattr(backends, "first_visible_gpu", lambda: gpu("NVIDIA GeForce RTX 4090"))
     assert rtx_gpu_here() == "RTX 4090"
     assert backend_for("tensorrt-rtx", "rtx 4090").capabilities.latency_source == "measured"
     assert backend_for("tensorrt-rtx", "L4").capabilities.latency_source == "predicted"
@@ -84,7 +94,7 @@ def test_the_gpu_that_is_here_is_timed_and_any_other_predicted(machine: pytest.M
 
 @pytest.mark.parametrize("name", [None, "NVIDIA H100 80GB HBM3", "a GPU of tomorrow"])
 def test_without_a_gpu_that_rtx_can_target_everything_is_predicted(machine: pytest.MonkeyPatch, name: str | None, tmp_path: Path) -> None:
-    machine.setattr(backends, "first_gpu_name", lambda: name)
+    machine.setattr(backends, "first_visible_gpu", lambda: None if name is None else gpu(name))
     backend = backend_for("tensorrt-rtx", "L4")
     assert backend.capabilities.latency_source == "predicted"
     (tmp_path / "engine.plan.kernels.json").write_text('{"explicit": "explicit.onnx", "kernels_at_opt": []}')
@@ -94,16 +104,16 @@ def test_without_a_gpu_that_rtx_can_target_everything_is_predicted(machine: pyte
 
 def test_the_gpu_need_not_be_named_where_it_is_here(machine: pytest.MonkeyPatch) -> None:
     config = config_from_json({"target": "tensorrt-rtx"})
-    machine.setattr(backends, "first_gpu_name", lambda: None)
+    machine.setattr(backends, "first_visible_gpu", lambda: None)
     with pytest.raises(InvalidConfigError, match="gpu: found none"):
         check_config(config)
-    rtx_gpu_here.cache_clear()
-    machine.setattr(backends, "first_gpu_name", lambda: "NVIDIA L4")
+    forget()
+    machine.setattr(backends, "first_visible_gpu", lambda: gpu("NVIDIA L4"))
     check_config(config)
 
 
 def test_without_a_cuda_package_nothing_is_timed(machine: pytest.MonkeyPatch) -> None:
-    machine.setattr(backends, "first_gpu_name", lambda: "NVIDIA L4")
+    machine.setattr(backends, "first_visible_gpu", lambda: gpu("NVIDIA L4"))
     machine.setattr(backends, "has_cuda_package", lambda: False)
     assert rtx_gpu_here() is None
 
@@ -111,3 +121,12 @@ def test_without_a_cuda_package_nothing_is_timed(machine: pytest.MonkeyPatch) ->
 def test_only_targets_that_run_on_the_gpu_are_watched_as_such() -> None:
     assert opens_gpu("tensorrt", None)
     assert not opens_gpu("onnxruntime-cpu", None)
+
+
+def test_the_target_tensorrt_has_what_the_gpu_that_stages_open_has(machine: pytest.MonkeyPatch) -> None:
+    """Whatever the first line of nvidia-smi is: CUDA_VISIBLE_DEVICES and MIG decide."""
+    machine.setattr(backends, "first_visible_gpu", lambda: VisibleGpu("NVIDIA A30 MIG 1g.6gb", "MIG-1", (8, 0)))
+    machine.setattr("engine_builder.backends.nvidia.tensorrt_api.require_tensorrt", lambda: None)
+    found = backend_for("tensorrt").capabilities
+    assert found.compute_capability == (8, 0)
+    assert "fp8" not in found.low_precisions

@@ -53,6 +53,18 @@ def detail(build: dict[str, object], kind: type[BuildError] = BuildError) -> str
     return str(build["detail"])
 
 
+def test_a_model_whose_input_sets_sizes_is_built_for_the_values_that_it_may_have(builds: dict[str, dict[str, object]]) -> None:
+    built, one = builds["values"], builds["one value"]
+    assert int(str(built["bytes"])) > 1000
+    assert built["layers"] != built["layers at opt"]  # compiled a second time with every value fixed
+    assert "[3, 2, 4]" in str(built["layers at opt"]).replace("[3,2,4]", "[3, 2, 4]")
+    assert one["layers"] == one["layers at opt"]
+
+
+def test_unknown_values_of_such_an_input_are_a_build_error(builds: dict[str, dict[str, object]]) -> None:
+    assert "the values of input 'n' set sizes of tensors, and none are known" in detail(builds["no values"])
+
+
 def test_plan_is_built_and_its_layers_are_told_with_their_nodes(builds: dict[str, dict[str, object]]) -> None:
     assert int(str(builds["built"]["bytes"])) > 1000
     assert "[ONNX Layer: node0]" in str(builds["built"]["layers"])

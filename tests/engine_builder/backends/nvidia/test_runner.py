@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engine_builder.backends.engine_tensors import EngineTensor
+from engine_builder.backends.nvidia.gpu_timing import time_engines
 from engine_builder.backends.nvidia.runner import TensorRtRunner
 from engine_builder.backends.nvidia.tensorrt_api import USED_API
 from engine_builder.errors import BuildError, EngineError
@@ -31,7 +32,15 @@ def runner(folder: Path, plan: bytes = b"double", gpu: FakeGpu | None = None) ->
 
 
 def test_fake_has_only_names_that_are_checked_against_the_real_bindings() -> None:
-    classes = (fakes.ILogger, fakes.IProfiler, fakes.Runtime, fakes.ICudaEngine, fakes.IExecutionContext, fakes.EngineInspector)
+    classes = (
+        fakes.ILogger,
+        fakes.IProfiler,
+        fakes.IOutputAllocator,
+        fakes.Runtime,
+        fakes.ICudaEngine,
+        fakes.IExecutionContext,
+        fakes.EngineInspector,
+    )
     names = [f"{kind.__name__}.{name}" for kind in classes for name in vars(kind) if not name.startswith("_")]
     assert sorted(set(names) - set(USED_API)) == []
 
@@ -96,9 +105,51 @@ def test_an_input_that_the_plan_does_not_have_is_left_out(tmp_path: Path) -> Non
         np.testing.assert_array_equal(before, after)
 
 
-def test_output_whose_shape_depends_on_the_data_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"the shape of output 'y', \(-1, 3\), depends on the data"):
-        runner(tmp_path, b"double, some").run(batch(2))
+def test_layers_are_told_at_the_usual_sizes_before_anything_was_fed_and_then_at_those_that_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def information(inspector: fakes.EngineInspector, form: str) -> str:
+        assert inspector.execution_context is not None
+        seen.append(inspector.execution_context.get_tensor_shape("y"))
+        return "{}"
+
+    monkeypatch.setattr(fakes.EngineInspector, "get_engine_information", information)
+    engine = runner(tmp_path)
+    engine.layer_information()
+    engine.run(batch(4))
+    engine.layer_information()
+    assert seen == [(2, 3), (4, 3)]
+
+
+def test_output_whose_size_depends_on_the_data_comes_back_as_long_as_it_is(tmp_path: Path) -> None:
+    gpu = FakeGpu()
+    engine = runner(tmp_path, b"double, some", gpu)
+    for rows in (4, 1, 3):  # the first begins with 0
+        (found,) = engine.run(batch(rows))
+        np.testing.assert_array_equal(found, batch(rows)["x"][1:] * 2)
+    assert gpu.notes == [f"free {4096 * 2}"]  # room for a row, as TensorRT said; then for three
+    engine.close()
+    assert gpu.notes[1:] == ["free 4096", f"free {4096 * 3}"]
+
+
+def test_run_fails_where_an_output_of_unknown_size_gets_no_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    gpu = FakeGpu()
+    engine = runner(tmp_path, b"double, some", gpu)
+    engine.prepare(batch(4))
+    gpu.room = 0
+    with pytest.raises(EngineError, match="TensorRT refused to run"):
+        engine.run(batch(4))
+    assert "output 'y': NVIDIA Fake 1: no" in caplog.text
+
+
+def test_engine_with_such_an_output_is_timed_and_its_copies_too(tmp_path: Path) -> None:
+    gpu = FakeGpu(graphs=False)
+    engine = runner(tmp_path, b"double, some", gpu)
+    found = time_engines({"a": engine}, batch(4), gpu, None, seconds=0.0, lock_folder=tmp_path)
+    assert found.timings["a"].timing.median_ms == pytest.approx(1.0)
+    assert found.transfers["a"].to_host_ms == pytest.approx(0.2)
 
 
 def test_plan_that_does_not_load_is_refused_in_the_librarys_words(tmp_path: Path) -> None:

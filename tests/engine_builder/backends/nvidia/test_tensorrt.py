@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ from engine_builder.backends.base import Backend
 from engine_builder.backends.build_options import CACHE_SUFFIX, BuildOptions
 from engine_builder.backends.gpu.cuda_runtime import CudaDevice
 from engine_builder.backends.gpu.devices import open_cuda
+from engine_builder.backends.gpu.lock import gpu_lock
 from engine_builder.backends.gpu.state import open_gpu_monitor
 from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.nvidia import tensorrt
@@ -27,7 +29,7 @@ from engine_builder.backends.nvidia.tensorrt import TensorRtBackend, timing_cach
 from engine_builder.config.config import ShapeRange
 from engine_builder.errors import BuildError, UnsupportedTargetError
 from tests.engine_builder.fake_gpu import FakeGpu
-from tests.engine_builder.fake_tensorrt import fake_tensorrt
+from tests.engine_builder.fake_tensorrt import EngineInspector, fake_tensorrt
 
 FEEDS: dict[str, NDArray[Any]] = {"x": np.ones((2, 3), dtype=np.float32), "sizes": np.array([3], dtype=np.int64)}
 
@@ -87,12 +89,14 @@ def test_gpu_older_than_turing_is_refused() -> None:
         TensorRtBackend((7, 0))
 
 
-def test_built_engine_runs_and_nothing_else_lies_beside_it(builder: FakeBuilder, tmp_path: Path) -> None:
+def test_built_engine_runs_and_what_its_inspector_says_lies_beside_it(builder: FakeBuilder, tmp_path: Path) -> None:
     target = backend()
     engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
     assert engine.size_bytes == len(builder.plan)
     assert engine.data_files == ()
-    assert [path.name for path in tmp_path.iterdir()] == ["engine.plan"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["engine.plan", "engine.plan.layers.json"]
+    assert engine.layers == tmp_path / "engine.plan.layers.json"
+    assert engine.layers.read_text(encoding="utf-8").startswith('{"Layers": [{"Name": "kernel1"')
     runner = target.open(engine.path, threads=1)
     np.testing.assert_array_equal(runner.run(FEEDS)[0], FEEDS["x"] * 2)
 
@@ -104,7 +108,23 @@ def test_timing_cache_is_kept_from_build_to_build(builder: FakeBuilder, tmp_path
     assert [path.name for path in (tmp_path / "caches").iterdir()] == [f"nvidia-fake-1-cc8.9-tensorrt11.4.0{CACHE_SUFFIX}"]
 
 
-def test_options_are_passed_on(builder: FakeBuilder, tmp_path: Path) -> None:
+def test_no_two_jobs_build_on_one_gpu_at_once(builder: FakeBuilder, tmp_path: Path) -> None:
+    """A builder chooses kernels by timing them."""
+    told: list[str] = []
+
+    def on_progress(share: float, phase: str) -> None:
+        told.append(phase)
+        raise TimeoutError
+
+    with gpu_lock("GPU-1", wait_s=0), pytest.raises(TimeoutError):
+        backend().build(tmp_path / "explicit.onnx", tmp_path / "engine.plan", on_progress=on_progress)
+    assert told == [f"waiting for the GPU, which process {os.getpid()} uses"]
+    assert builder.caches == []
+    backend().build(tmp_path / "explicit.onnx", tmp_path / "engine.plan", on_progress=on_progress)  # free again: nobody waits
+
+
+def test_options_are_passed_on(builder: FakeBuilder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt, "load_lean_runtime", lambda version: None)
     gpu, options = FakeGpu(), BuildOptions(2**20, 5, hardware_compatible=True, version_compatible=True)
     target = TensorRtBackend(options=options, load=lambda: fake_tensorrt(gpu), open_gpu=lambda: gpu)
     target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
@@ -112,7 +132,7 @@ def test_options_are_passed_on(builder: FakeBuilder, tmp_path: Path) -> None:
 
 
 def test_timing_caches_differ_by_gpu_type_and_version(tmp_path: Path) -> None:
-    small, large = CudaDevice("NVIDIA L4", "a", (8, 9)), CudaDevice("NVIDIA L40S", "b", (8, 9))
+    small, large = CudaDevice("NVIDIA L4", "a", (8, 9), "1"), CudaDevice("NVIDIA L40S", "b", (8, 9), "2")
     paths = {timing_cache_path(tmp_path, device, version) for device in (small, large) for version in ("11.3.0", "11.4.0")}
     assert len(paths) == 4
 
@@ -145,6 +165,22 @@ def test_kernels_and_their_times_are_told_by_node(builder: FakeBuilder, tmp_path
         KernelTime(("mul", "relu"), 0.75),
         KernelTime((), 0.25),
     )
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("no such layer"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")])
+def test_an_inspector_that_fails_does_not_fail_the_build(
+    builder: FakeBuilder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def broken(inspector: EngineInspector, form: str) -> str:
+        raise failure
+
+    monkeypatch.setattr(EngineInspector, "get_engine_information", broken)
+    target = backend()
+    engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
+    assert engine.kernels == ()
+    # Then kernels are known by the profiler's names alone.
+    found = target.kernel_times(engine.path, FEEDS, threads=1, scratch=tmp_path)
+    assert found == (KernelTime(("kernel1",), 0.75), KernelTime(("move",), 0.25))
 
 
 @pytest.mark.gpu

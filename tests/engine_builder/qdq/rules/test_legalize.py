@@ -93,5 +93,11 @@ def test_what_a_layer_cannot_take_is_refused_with_the_reason() -> None:
     found = network(FLOATS)
     with pytest.raises(BuildError, match=r"'up' .ConvTranspose. has precision int8.*run time"):
         legalize(found.model, found.layers, {"up": INT8})
-    with pytest.raises(BuildError, match=r"'depthwise'.*1 input channel"):
-        legalize(found.model, found.layers, {"depthwise": INT8})
+    with pytest.raises(BuildError, match=r"'depthwise' .Conv. has precision int4.*weights of MatMul and Gemm"):
+        legalize(found.model, found.layers, {"depthwise": INT4})
+
+
+def test_what_a_target_gains_nothing_from_is_never_proposed_and_yet_carried_out() -> None:
+    found = network(FLOATS)
+    assert offered(FLOATS)["depthwise"] == {BF16}
+    assert legalize(found.model, found.layers, {"depthwise": INT8}).precisions["depthwise"] is INT8

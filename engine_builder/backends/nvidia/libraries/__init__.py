@@ -1,0 +1,1 @@
+"""Libraries that TensorRT loads beside its own: plugins, and the lean runtime."""
