@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 STANDARD_ERRORS = 2.0  # by which a correction must lower the loss
+CLEARLY_BETTER, CLEARLY_WORSE = 3.0, 1.0  # standard errors, where more samples could still be looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,11 @@ class Gain:
     after: float
     error: float  # standard error of the difference
     samples: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether few samples say enough: the loss fell by more than three standard errors, or rose by more than one."""
+        return self.before - self.after > CLEARLY_BETTER * self.error or self.after - self.before > CLEARLY_WORSE * self.error
 
     @property
     def beyond_noise(self) -> bool:
