@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 STANDARD_ERRORS = 2.0  # by which a correction must lower the loss
 CLEARLY_BETTER, CLEARLY_WORSE = 3.0, 1.0  # standard errors, where more samples could still be looked at
+FEWEST_SAMPLES = 16  # that a standard error can be trusted from, for what is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,9 @@ class Gain:
 
     @property
     def is_clear(self) -> bool:
-        """Whether few samples say enough: the loss fell by more than three standard errors, or rose by more than one."""
-        return self.before - self.after > CLEARLY_BETTER * self.error or self.after - self.before > CLEARLY_WORSE * self.error
+        """Whether few samples say enough: the loss rose by more than one standard error, or fell, on not too few, by more than three."""
+        is_better = self.samples >= FEWEST_SAMPLES and self.before - self.after > CLEARLY_BETTER * self.error
+        return is_better or self.after - self.before > CLEARLY_WORSE * self.error
 
     @property
     def beyond_noise(self) -> bool:
