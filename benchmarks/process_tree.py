@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class Usage:
     peak_rss_bytes: int
 
 
-def run_measured(command: Sequence[str], log: Path) -> Usage:
+def run_measured(command: Sequence[str], log: Path, *, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> Usage:
     """Run the command to its end and return what it took.
 
     CPU seconds are those of the command and of every descendant that its parent waited for, which all of this project's do; no other
@@ -37,11 +37,16 @@ def run_measured(command: Sequence[str], log: Path) -> Usage:
     Args:
         command: Program and arguments.
         log: Where what it prints goes.
+        folder: Where it runs; by default where this process does.
+        environment: Its variables; by default those of this process.
     """
     before = _children_seconds()
     start = time.perf_counter()
     peak = 0
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=folder, env=environment) as process,
+    ):
         root = psutil.Process(process.pid)
         while process.poll() is None:
             peak = max(peak, _tree_bytes(root))

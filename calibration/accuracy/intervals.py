@@ -184,11 +184,16 @@ def _likeliest_cells(counts: Sequence[int], offsets: Sequence[float], n: int) ->
         return [cell / sum(at_end) for cell in at_end]
     held = [(count, offset) for count, offset in zip(counts, offsets, strict=True) if count]
 
-    def slope(multiplier: float) -> float:
-        return sum(count * offset / max(1 + multiplier * offset, _TINY) for count, offset in held)
+    def slope(multiplier: float) -> tuple[float, float]:
+        value = steepness = 0.0
+        for count, offset in held:
+            share = offset / max(1 + multiplier * offset, _TINY)
+            value += count * share
+            steepness -= count * share * share
+        return value, steepness
 
     # Every denominator 1 + multiplier * offset, those of empty cells too, is positive between these ends.
-    multiplier = _root(slope, -1 / highest, -1 / lowest)
+    multiplier = _newton_root(slope, -1 / highest, -1 / lowest)
     denominators = [max(1 + multiplier * offset, _TINY) for offset in offsets]
     cells = [count / n / denominator for count, denominator in zip(counts, denominators, strict=True)]
     empty = [index for index, count in enumerate(counts) if not count]
@@ -282,10 +287,29 @@ def _root(falling: Callable[[float], float], low: float, high: float) -> float:
     return (low + high) / 2
 
 
+def _newton_root(falling: Callable[[float], tuple[float, float]], low: float, high: float) -> float:
+    """Return what ``_root`` does, of a function that tells its derivative too, in a few steps; it is halved where a step leads astray."""
+    if falling(low)[0] <= 0:
+        return low
+    if falling(high)[0] >= 0:
+        return high
+    at = 0.0 if low < 0.0 < high else (low + high) / 2
+    for _ in range(_HALVINGS):
+        value, steepness = falling(at)
+        low, high = (at, high) if value > 0 else (low, at)
+        step = at - value / steepness if steepness < 0 else low
+        nearer = step if low < step < high else (low + high) / 2
+        if abs(nearer - at) <= _LAST_BITS * abs(nearer):
+            return nearer
+        at = nearer
+    return at
+
+
 _TINY = 1e-15
 _NEGLIGIBLE = 1e-13  # probability of a count of gains below which it is left out
 _BOUND_HALVINGS = 20  # of a step about as long as the bound is wide
 _HALVINGS = 60  # of an interval no longer than 2: to 2^-59, or to the last bit of a small root before that
+_LAST_BITS = 4e-16  # relative: steps that are no longer
 _ORDER_SLACK = 1e-7  # tables that differ by rounding alone are equally good; wider only makes the bound more cautious
 _GAIN_LEVEL = 0.02  # share of the error probability that is paid for bounding the rate of gains
 _GAIN_RATES = 16  # rates of gains that are tried

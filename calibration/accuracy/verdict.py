@@ -167,8 +167,8 @@ def judge(
         evidence = drop_evidence(metric, baseline, engine, budget)
         probability_over_budget = probabilities_over(slack_draws([evidence], rng, are_chosen_from=False))[0]
     tested = corrected_confidence(confidence, chosen_from)
-    if budget.min_relative is not None and _is_paired(metric, baseline, engine):
-        table = _table(baseline, engine)
+    if budget.min_relative is not None and are_zeros_and_ones(metric, baseline, engine):
+        table = table_of(baseline, engine)
         found = _judge_paired(metric, table, budget.min_relative, confidence, selection, probability_over_budget, chosen_from)
         if not counts_needed or found.samples_needed is not None:
             return found
@@ -296,7 +296,7 @@ def drop_evidence(
         are_outputs_equal: Whether the engine's outputs are the float model's bit for bit.
     """
     allowed = budget.margins(baseline, baseline)
-    is_paired = budget.min_relative is not None and _is_paired(metric, baseline, engine)
+    is_paired = budget.min_relative is not None and are_zeros_and_ones(metric, baseline, engine)
     can_gain = not metric.is_perfect_by_definition
     if margins is not None and not (
         is_paired and np.array_equal(margins.reference > 0, baseline == 1.0) and np.array_equal(margins.engine > 0, engine == 1.0)
@@ -322,14 +322,15 @@ def _answer(probability_over_budget: float, *, is_sure: bool) -> Answer:
     return Answer.MET_ON_SAMPLE if probability_over_budget < MOST_LIKELY_OVER else Answer.NOT_MET
 
 
-def _is_paired(metric: Metric, baseline: NDArray[np.float64], engine: NDArray[np.float64]) -> bool:
+def are_zeros_and_ones(metric: Metric, baseline: NDArray[np.float64], engine: NDArray[np.float64]) -> bool:
     """Return whether the scores are 0 or 1; agreement is not where several predictions make a sample, a user's own metric may be."""
     if metric.is_real_valued:
         return False
     return bool(np.isin(baseline, (0.0, 1.0)).all() and np.isin(engine, (0.0, 1.0)).all())
 
 
-def _table(baseline: NDArray[np.float64], engine: NDArray[np.float64]) -> PairedTable:
+def table_of(baseline: NDArray[np.float64], engine: NDArray[np.float64]) -> PairedTable:
+    """Return how many of the samples, (samples,) scores of 0 or 1, fall into each cell."""
     was, is_now = baseline == 1.0, engine == 1.0
     both, lost, gained = (int(np.count_nonzero(cell)) for cell in (was & is_now, was & ~is_now, ~was & is_now))
     return PairedTable(both, lost, gained, len(baseline) - both - lost - gained)

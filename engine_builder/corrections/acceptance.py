@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 STANDARD_ERRORS = 2.0  # by which a correction must lower the loss
+CLEARLY_BETTER, CLEARLY_WORSE = 3.0, 1.0  # standard errors, where more samples could still be looked at
+FEWEST_SAMPLES = 16  # that a standard error can be trusted from, for what is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,12 @@ class Gain:
     after: float
     error: float  # standard error of the difference
     samples: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether few samples say enough: the loss rose by more than one standard error, or fell, on not too few, by more than three."""
+        is_better = self.samples >= FEWEST_SAMPLES and self.before - self.after > CLEARLY_BETTER * self.error
+        return is_better or self.after - self.before > CLEARLY_WORSE * self.error
 
     @property
     def beyond_noise(self) -> bool:

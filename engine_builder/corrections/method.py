@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -49,6 +50,11 @@ class Bench:
     def held_out_share(self, most: int) -> CalibrationSet:
         """Return about ``most`` of the samples that judge them, likewise."""
         return self.samples.take(self.held_out[: self._whole(most)])
+
+    def held_out_parts(self, looks: Sequence[int]) -> tuple[NDArray[np.int64], ...]:
+        """Return the samples that judge them in parts, the first of which end after about so many samples; the last has the rest."""
+        ends = sorted({min(self._whole(most), len(self.held_out)) for most in looks} | {len(self.held_out)})
+        return tuple(self.held_out[start:end] for start, end in itertools.pairwise([0, *ends]))
 
     def _whole(self, wanted: int) -> int:
         batch = self.prepared.batch

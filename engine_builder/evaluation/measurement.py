@@ -61,7 +61,7 @@ class EngineScores:
         return replace(self, scores=self.scores[samples], margins=margins)
 
 
-def fits(reference: NDArray[np.float64], engine: EngineScores, metric: Metric, config: Config) -> bool:
+def fits(reference: NDArray[np.float64], engine: EngineScores, metric: Metric, config: Config, *, whole: Accuracy | None = None) -> bool:
     """Return whether an engine meets the budget on the samples that the search may look at.
 
     Args:
@@ -69,8 +69,9 @@ def fits(reference: NDArray[np.float64], engine: EngineScores, metric: Metric, c
         engine: The engine's.
         metric: What the scores are.
         config: The job's settings.
+        whole: What ``accuracy`` returns for these arguments, where it is known.
     """
-    whole = accuracy(reference, engine, metric, config)
+    whole = accuracy(reference, engine, metric, config) if whole is None else whole
     if keeps_some_apart(len(reference), whole.flips, config.accuracy, metric, is_binary=whole.binary):
         return accuracy_on_search(reference, engine, metric, config).met
     return whole.met

@@ -1,7 +1,7 @@
 r"""Local minima of T(S) + lambda * L(S) over assignments S, with T from time_model.py and L from loss_model.py.
 
 A move gives a set of layers one choice: a precision, or the baseline. Moves are taken one by one, in their order, whenever they lower the
-objective, until none does. Only what a move changes is computed anew.
+objective, until none does. Only what a move changes is computed anew, and only of the moves that may pay (``step_screen.py``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from engine_builder.search.search_space import QuantizedLayers
+from engine_builder.search.step_screen import StepScreen
 from engine_builder.search.time_model import FLOATS, LEAST_RATIO, Term, TimeModel, form_of
 
 ROUNDING = 1e-9  # relative, of a sum of losses
@@ -47,7 +48,9 @@ class _PlacedTerm:
         self._known: dict[tuple[int, ...], float] = {}
 
     def share(self, form: Sequence[int]) -> float:
-        forms = tuple(form[place] if place >= 0 else FLOATS for place in self.places)
+        return self.share_of(tuple(form[place] if place >= 0 else FLOATS for place in self.places))
+
+    def share_of(self, forms: tuple[int, ...]) -> float:
         if forms not in self._known:
             self._known[forms] = self._term.milliseconds(forms) / self._baseline_ms
         return self._known[forms]
@@ -91,6 +94,7 @@ class Descent:
                 touched[place].append(index)
         self._touched = touched
         self._steps = [self._step(move.layers, move.choice) for move in moves]
+        self._screen = self._screened(moves)
         self.start({})
 
     def _step(self, layers: Iterable[str], choice: Precision | None) -> _Step:
@@ -101,6 +105,17 @@ class Descent:
         )
         terms = tuple(sorted({term for place in places for term in self._touched[place]}))
         return _Step(changes, form_of(choice), terms)
+
+    def _screened(self, moves: Sequence[Move]) -> StepScreen:
+        count, choices = len(self._layer_precisions), tuple(dict.fromkeys(move.choice for move in moves))
+        precisions = np.full((len(choices), len(self._layers)), count, dtype=np.intp)
+        for row, choice in enumerate(choices):
+            for layer, place in self._layers.items():
+                if choice is not None:
+                    precisions[row, place] = self._place.get(LayerPrecision(layer, choice), count)
+        steps = [(tuple(self._layers[layer] for layer in move.layers), choices.index(move.choice)) for move in moves]
+        forms = [form_of(choice) for choice in choices]
+        return StepScreen(steps, precisions, forms, self._interaction, np.array(self._cost), self._terms)
 
     def start(self, quantized: QuantizedLayers) -> None:
         """Go to an assignment; layers without such a layer precision stay at the baseline."""
@@ -117,6 +132,7 @@ class Descent:
         mask = np.zeros(len(self._layer_precisions))
         mask[[place for place in self._taken if place >= 0]] = 1.0
         marginal = self._loss_alone + self._interaction @ mask
+        self._marginals = marginal
         self._marginal: list[float] = marginal.tolist()
         self._loss = float(mask @ (self._loss_alone + marginal)) / 2.0
         self._ratio = 1.0 + self._constant + sum(self._cost[place] for place in self._taken if place >= 0) + sum(self._shares)
@@ -154,15 +170,20 @@ class Descent:
         self._take_steps(0.0, most_loss * (1.0 + ROUNDING))
 
     def _take_steps(self, rate: float, most_loss: float) -> None:
-        idle = 0
-        while idle < len(self._steps):
-            for step in self._steps:
-                if idle >= len(self._steps):
-                    break
-                idle += 1
-                is_change = any(self._taken[place] != new for place, new in step.changes)
-                if is_change and self._improves(step, rate, most_loss):
-                    idle = 0
+        at = 0  # the step that is looked at next; after the last one the first comes again
+        while (taken := self._next_step(at, rate, most_loss)) is not None:
+            at = taken + 1
+
+    def _next_step(self, at: int, rate: float, most_loss: float) -> int | None:
+        """Take the first step that lowers the objective, from ``at`` on and then from the start; return its place, None where none does."""
+        if not self._steps:
+            return None
+        self._screen.go_to(self._taken, self._form)
+        found = self._screen.promising(self._marginals, self._loss, rate, most_loss, SMALLEST_GAIN)
+        for place in np.roll(found, -int(np.searchsorted(found, at))):
+            if self._improves(self._steps[place], rate, most_loss):
+                return int(place)
+        return None
 
     def _improves(self, step: _Step, rate: float, most_loss: float) -> bool:
         """Take the step if it lowers the objective."""

@@ -89,12 +89,15 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
         with ExitStack() as opened:
             judged = opened.enter_context(scored(built.engine))
             metric = inspection.reference.metric
-            if built.plain is not None and not fits(reference, judged.engine, metric, config):
+            on_all = accuracy(reference, judged.engine, metric, config)
+            if built.plain is not None and not fits(reference, judged.engine, metric, config, whole=on_all):
                 with ExitStack() as other:
                     uncorrected = built.plain()
                     plain = other.enter_context(scored(uncorrected))
-                    if fits(reference, plain.engine, metric, config):
+                    plain_on_all = accuracy(reference, plain.engine, metric, config)
+                    if fits(reference, plain.engine, metric, config, whole=plain_on_all):
                         assert built.correction is not None
+                        on_all = plain_on_all
                         judged, built = plain, CorrectedEngine(uncorrected, replace(built.correction, kept=False))
                         opened.close()  # the corrected engine's, and from here on the plain one's
                         opened.enter_context(other.pop_all())
@@ -118,7 +121,7 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
         precisions=quantized,
         order=request.proposed_by,
         low_layers=len(quantized),
-        on_all=accuracy(reference, judged.engine, metric, config),
+        on_all=on_all,
         on_search=accuracy_on_search(reference, judged.engine, metric, config),
         loss=judged.loss,
         latency=latency_of(timings),

@@ -30,13 +30,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 
 from calibration.accuracy.drop_posterior import probabilities_over, slack_draws
+from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Answer, IntervalMethod, Selection, drop_evidence, judge
 from calibration.data.dataset import load_saved
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.base import Backend, Runner
-from engine_builder.config.config import Config
+from engine_builder.config.config import AccuracyConfig, Config
 from engine_builder.engines.factory import Building, building_backend
 from engine_builder.engines.quantized_engine import EXPLICIT_NAME, EngineRecipe, build, write_explicit
 from engine_builder.evaluation.measurement import EngineScores, read_scores, search_half, timing_feeds
@@ -73,11 +75,13 @@ def verdict(
     backend = building(job.config, context, final=True)
     timings, faster = _time(passed[-request.most_timed :], inspection, job, context, backend, timer)
     chosen = _chosen(faster, timings)
-    own = read_scores(inspection.baseline.scores, workspace, inspection.reference.metric)
-    (baseline,) = _answers([own], inspection, replace(request, tried=1), workspace)
     capabilities = backend.capabilities
+    own = read_scores(inspection.baseline.scores, workspace, inspection.reference.metric)
     if capabilities.is_own_baseline and inspection.baseline.precision is Precision.FP32:
-        baseline = same_engine(baseline)
+        judged_on = _judged_on(request, len(own.scores))
+        baseline = same_engine(inspection.reference.metric, own.scores[judged_on], job.config.accuracy, request.selection)
+    else:
+        (baseline,) = _answers([own], inspection, replace(request, tried=1), workspace)
     engine: FileRef | None = None
     explicit: FileRef | None = None
     if chosen is not None:
@@ -105,15 +109,31 @@ def verdict(
     )
 
 
-def same_engine(answer: AccuracyVerdict) -> AccuracyVerdict:
-    """Return the verdict on an engine that is the reference itself, from what was measured: met, and certainly so."""
-    return replace(
-        answer,
+def same_engine(metric: Metric, scores: NDArray[np.float64], asked: AccuracyConfig, selection: Selection) -> AccuracyVerdict:
+    """Return the verdict on an engine that is the reference itself: met, and certainly so. Nothing is left to estimate.
+
+    Args:
+        metric: What the scores are.
+        scores: (samples,), of the samples that the verdict is about.
+        asked: The budget, and the confidence where one is asked for.
+        selection: Whether the search saw these samples.
+    """
+    mean = float(scores.mean())
+    return AccuracyVerdict(
         answer=Answer.MET,
-        interval=(answer.drop, answer.drop),
+        metric=metric,
+        baseline=mean,
+        engine=mean,
+        drop=0.0,
+        interval=(0.0, 0.0),
+        confidence=asked.confidence or DEFAULT_CONFIDENCE,
         method=IntervalMethod.SAME_ENGINE,
+        n=len(scores),
+        flips=0,
+        budget=asked.budget.largest_drop(mean),
         probability_over_budget=0.0,
-        samples_needed=answer.n,
+        samples_needed=len(scores),
+        selection=selection,
     )
 
 
@@ -145,6 +165,12 @@ def _judge(request: VerdictRequest, inspection: Inspection, workspace: Workspace
     return judged[: passed + 1]  # rule 1
 
 
+def _judged_on(request: VerdictRequest, samples: int) -> NDArray[np.int64]:
+    """Return the indices of the samples that the verdict is about: all, or those that the search did not see."""
+    used = np.arange(samples)
+    return used if request.selection is Selection.SHARED else np.setdiff1d(used, search_half(samples, request.job.config.search.seed))
+
+
 def _answers(
     engines: Sequence[EngineScores], inspection: Inspection, request: VerdictRequest, workspace: Workspace
 ) -> list[AccuracyVerdict]:
@@ -153,9 +179,7 @@ def _answers(
         return []
     config, metric = request.job.config, inspection.reference.metric
     reference = workspace.read_scores(inspection.reference.scores)
-    used = np.arange(len(reference))
-    if request.selection is Selection.HELD_OUT:
-        used = np.setdiff1d(used, search_half(len(reference), config.search.seed))
+    used = _judged_on(request, len(reference))
     reference, engines = reference[used], [engine.of(used) for engine in engines]
     budget, seed = config.accuracy.budget, config.search.seed
     evidence = [

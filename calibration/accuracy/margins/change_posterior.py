@@ -72,6 +72,8 @@ def change_draws(
         one.can_gain != engines[0].can_gain or not np.array_equal(one.reference, engines[0].reference) for one in engines
     ):
         raise ValueError("expected at least one engine, and the same margins of the float model for each")
+    order = np.argsort(engines[0].reference, kind="stable")  # cells are then runs of samples, whose weights are quick to add up
+    engines = [one.of(order) for one in engines]
     n, reference = len(engines[0]), engines[0].reference
     density = MarginDensity(reference, can_gain=engines[0].can_gain)
     models = [ChangeShares(density, one) for one in engines]
@@ -83,8 +85,9 @@ def change_draws(
         weights = rng.standard_exponential((part.stop - part.start, n))
         totals = weights.sum(axis=1)
         weights /= totals[:, None]
-        accuracy[part] = weights[:, reference > 0].sum(axis=1)
-        seen, masses = density.seen(weights), density.masses(weights, Pseudo.drawn(density, totals, rng))
+        sums = density.sums(weights)
+        accuracy[part] = sums[0].sum(axis=1)
+        seen, masses = density.seen(sums), density.masses(sums, Pseudo.drawn(density, totals, rng))
         for index, model in enumerate(models):
             shares[index, :, part] = model.under(weights, seen, masses)
     if are_chosen_from:
@@ -96,4 +99,4 @@ def change_draws(
 
 
 _AS_GOOD_AS_NONE = 0.01  # samples
-_VALUES_AT_ONCE = 2_000_000  # weights, 16 MB
+_VALUES_AT_ONCE = 500_000  # weights, 4 MB: what a processor keeps near it

@@ -58,7 +58,8 @@ def expected_changes(margins: DecisionMargins) -> Changes:
     n, table = len(margins), margins.table
     density = MarginDensity(margins.reference, can_gain=margins.can_gain)
     weights = np.full((1, n), 1.0 / n)
-    shares = ChangeShares(density, margins).under(weights, density.seen(weights), density.masses(weights, Pseudo.expected(density)))[:, 0]
+    sums = density.sums(weights)
+    shares = ChangeShares(density, margins).under(weights, density.seen(sums), density.masses(sums, Pseudo.expected(density)))[:, 0]
     lost, gained = shares * (FIT_WEIGHT + np.array([table.lost, table.gained])) / (FIT_WEIGHT + n * shares)
     return Changes(float(lost), float(gained))
 
@@ -71,7 +72,7 @@ class ChangeShares:
         with np.errstate(invalid="ignore"):
             change = margins.engine - margins.reference
         towards = (-change, change) if margins.can_gain else (-change,)
-        self._flips = [density.kernel(side) * density.reach(move) for side, move in enumerate(towards)]
+        self._flips = [_used_cells(density.kernel(side) * density.reach(move)) for side, move in enumerate(towards)]
 
     def under(self, weights: Values, seen: Values, masses: Values) -> Values:
         """Return the shares of lost and gained decisions, (2, draws).
@@ -82,6 +83,12 @@ class ChangeShares:
             masses: (2, draws, cells), of the density under these weights.
         """
         shares = np.zeros((2, len(weights)))
-        for side, flips in enumerate(self._flips):
-            shares[side] = np.einsum("dc,dc->d", masses[side], (weights @ flips) / seen[side])
+        for side, (cells, flips) in enumerate(self._flips):
+            shares[side] = np.einsum("dc,dc->d", masses[side][:, cells], (weights @ flips) / seen[side][:, cells])
         return shares
+
+
+def _used_cells(flips: Values) -> tuple[NDArray[np.intp], Values]:
+    """Return the cells that any change reaches, and what of them is flipped, (samples, those cells): mostly the few nearest to 0."""
+    cells = np.flatnonzero(flips.any(axis=0))
+    return cells, np.ascontiguousarray(flips[:, cells])

@@ -83,10 +83,9 @@ class MarginDensity:
         right = reference > 0
         bins = self.cell_bins[cells]
         self.bins = np.where(right, bins, -1 - bins)  # (samples,): ..., -2, -1 wrong | 0, 1, ... right
-        self._members = np.stack(
-            [(cells == cell)[:, None] & np.stack([right, ~right], axis=1) for cell in range(len(self.cell_bins))], axis=1
-        )
-        self._members = self._members.astype(np.float64)  # (samples, cells, 2)
+        groups = np.where(right, cells, len(self.cell_bins) + cells)
+        self._order = None if _are_together(groups) else np.argsort(groups, kind="stable")
+        self._starts, self._groups = _runs(groups if self._order is None else groups[self._order])
         self._grid = [np.sort(size[cells == cell]) for cell in range(len(self.cell_bins))] if _is_grid(ordered) else None
         self._can_gain = can_gain
         self._is_continuous = _is_continuous(reference)
@@ -112,20 +111,36 @@ class MarginDensity:
             side: 0 for decisions that were right, 1 for wrong ones.
         """
         own = -1 - self.cell_bins if side else self.cell_bins
-        return np.asarray(0.5 ** np.abs(self.bins[:, None] - own[None, :]), dtype=np.float64)
+        return _kernel(self.bins, own)
 
-    def seen(self, weights: Values) -> Values:
-        """Return the sum of the kernel over the samples, by their weights, (2, draws, cells)."""
-        return np.stack([weights @ self.kernel(side) for side in range(2)])
+    def sums(self, weights: Values) -> Values:
+        """Return the sum of the weights in each cell, of right and of wrong decisions, (2, draws, cells).
 
-    def masses(self, weights: Values, pseudo: Pseudo) -> Values:
+        Args:
+            weights: (draws, samples). Of samples that are sorted by their margins it takes least time.
+        """
+        ordered = weights if self._order is None else weights[:, self._order]
+        found = np.zeros((len(weights), 2 * len(self.cell_bins)))
+        found[:, self._groups] = np.add.reduceat(ordered, self._starts, axis=1)
+        return np.stack([found[:, : len(self.cell_bins)], found[:, len(self.cell_bins) :]])
+
+    def seen(self, sums: Values) -> Values:
+        """Return the sum of the kernel over the samples, by their weights, (2, draws, cells).
+
+        Args:
+            sums: (2, draws, cells), of the weights in each cell.
+        """
+        right, wrong = self.cell_bins, -1 - self.cell_bins
+        return np.stack([sums[0] @ _kernel(right, own) + sums[1] @ _kernel(wrong, own) for own in (right, wrong)])
+
+    def masses(self, sums: Values, pseudo: Pseudo) -> Values:
         """Return the share of all decisions in each cell, right and wrong ones, (2, draws, cells).
 
         Args:
-            weights: (draws, samples), each row of sum 1.
+            sums: (2, draws, cells), of the weights in each cell, which are 1 in all in each draw.
             pseudo: As many draws.
         """
-        right, wrong = (weights @ self._members[:, :, side] for side in range(2))
+        right, wrong = sums[0].copy(), sums[1].copy()
         near = slice(0, CUTS + 1)
         if self._grid is None and self._can_gain:
             beside = right[:, near].sum(axis=1) + pseudo.sides[0], wrong[:, near].sum(axis=1) + pseudo.sides[1]
@@ -136,6 +151,22 @@ class MarginDensity:
         elif self._grid is None:
             right[:, near] = _one_sided(right[:, near], pseudo)
         return np.stack([right, wrong])
+
+
+def _kernel(bins: NDArray[np.int64], own: NDArray[np.int64]) -> Values:
+    """Return 2^-k for a change in one of ``bins`` and a cell whose bin, one of ``own``, is k bins away, (bins, own)."""
+    return np.asarray(0.5 ** np.abs(bins[:, None] - own[None, :]), dtype=np.float64)
+
+
+def _runs(groups: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where runs of equal numbers start, and these numbers."""
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    return starts, groups[starts]
+
+
+def _are_together(groups: NDArray[np.int64]) -> bool:
+    found = _runs(groups)[1]
+    return len(np.unique(found)) == len(found)
 
 
 def _one_sided(cells: Values, pseudo: Pseudo) -> Values:

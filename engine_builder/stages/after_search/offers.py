@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from calibration.accuracy.drop_posterior import changes_of, probabilities_over, slack_draws
+from calibration.accuracy.likely_inside import is_likely_inside
 from calibration.accuracy.margins.change_posterior import ChangeDraws
 from calibration.accuracy.metrics import BudgetKey
 from calibration.accuracy.offered_budgets import budget_key, budgets_around, is_looser, usual_budgets
@@ -61,10 +62,10 @@ def offers(
     context.progress(0.3, "judged at other budgets")
     backend = building(job.config, context, final=True)
     answers = {offer.fingerprint for offer in budgets}
-    found = [_Offered(trial, *kept) for index, trial in enumerate(panel.trials) if (kept := panel.tightest(index, key)) is not None]
+    found = [_Offered(index, trial, kept) for index, trial in enumerate(panel.trials) if (kept := panel.tightest(index, key)) is not None]
     offered = []
     for one in sorted(found, key=lambda item: _rank(item.trial, request, answers)):
-        trial, keeps, answer = one.trial, one.keeps, one.verdict
+        trial, keeps = one.trial, one.keeps
         if trial.fingerprint not in {*answers, *request.always} and _is_beaten(one, found, request):
             continue
         engine: FileRef | None = None
@@ -75,6 +76,7 @@ def offers(
         written = context.workspace.write_json(f"{FRONT}/{trial.fingerprint}/assignment.json", assignment.as_json())
         counts = dict(sorted(Counter(precision.value for _, precision in assignment.choices).items()))
         assert trial.size_bytes is not None  # it was built
+        answer = panel.verdict(keeps, one.index)
         offered.append(
             OfferedEngine(
                 fingerprint=trial.fingerprint,
@@ -96,9 +98,9 @@ def offers(
 class _Offered:
     """A trial that some budget would give, and the tightest of these."""
 
+    index: int  # among the trials that are judged
     trial: Trial
     keeps: Budget
-    verdict: AccuracyVerdict
 
 
 class _Panel:
@@ -118,50 +120,68 @@ class _Panel:
         self._engines = [
             read_scores(file, workspace, self._metric, are_outputs_equal=trial.are_outputs_equal).of(used) for trial, file in scored
         ]
-        self._known: dict[Budget, list[AccuracyVerdict | None]] = {}
+        self._likely: dict[Budget, tuple[float, ...]] = {}
+        self._accepted: dict[Budget, list[bool]] = {}
+        self._verdicts: dict[tuple[Budget, int], AccuracyVerdict] = {}
         self._changes: ChangeDraws | None = None
 
-    def accepted(self, budget: Budget) -> list[AccuracyVerdict | None]:
-        """Return the verdict on each engine at a budget, None of one that is not accepted."""
-        if budget not in self._known:
-            confidence = self._config.accuracy.confidence
-            answers = self._answers(budget)
-            self._known[budget] = [answer if is_accurate_enough(answer, confidence) else None for answer in answers]
-        return self._known[budget]
+    def accepted(self, budget: Budget) -> list[bool]:
+        """Return whether each engine is accepted at a budget."""
+        if budget not in self._accepted:
+            self._accepted[budget] = [self._is_accepted(budget, index) for index in range(len(self._engines))]
+        return self._accepted[budget]
 
-    def tightest(self, index: int, key: BudgetKey) -> tuple[Budget, AccuracyVerdict] | None:
-        """Return the tightest budget at which an engine is accepted, with the verdict: it is accepted at all that are looser."""
+    def tightest(self, index: int, key: BudgetKey) -> Budget | None:
+        """Return the tightest budget at which an engine is accepted, which it is at all that are looser; None where there is none."""
         budgets = budgets_around(key, float(self._reference.mean()), float(self._engines[index].scores.mean()))
-        first = bisect.bisect_left(budgets, 1, key=lambda budget: int(self.accepted(budget)[index] is not None))
-        if first == len(budgets) or (answer := self.accepted(budgets[first])[index]) is None:
-            return None
-        return budgets[first], answer
+        first = bisect.bisect_left(budgets, 1, key=lambda budget: int(self.accepted(budget)[index]))
+        return budgets[first] if first < len(budgets) else None
 
-    def _answers(self, budget: Budget) -> list[AccuracyVerdict]:
-        metric, reference, seed = self._metric, self._reference, self._config.search.seed
-        evidence = [
-            drop_evidence(metric, reference, one.scores, budget, margins=one.margins, are_outputs_equal=one.are_outputs_equal)
-            for one in self._engines
-        ]
-        rng, are_chosen_from = np.random.default_rng(seed), len(evidence) > 1
-        if not self._known:  # the first budget: what is drawn of decisions holds for every other one
-            self._changes = changes_of(evidence, rng, are_chosen_from=are_chosen_from)
-        likely = probabilities_over(slack_draws(evidence, rng, are_chosen_from=are_chosen_from, changes=self._changes))
-        return [
-            judge(
-                metric,
-                reference,
-                one.scores,
+    def verdict(self, budget: Budget, index: int) -> AccuracyVerdict:
+        """Return all that there is to say of an engine at a budget."""
+        if (budget, index) not in self._verdicts:
+            self._verdicts[budget, index] = judge(
+                self._metric,
+                self._reference,
+                self._engines[index].scores,
                 budget,
                 confidence=self._config.accuracy.confidence or DEFAULT_CONFIDENCE,
                 selection=self._request.selection,
-                rng=np.random.default_rng(seed),
-                probability_over_budget=probability,
+                rng=np.random.default_rng(self._config.search.seed),
+                probability_over_budget=self._probabilities(budget)[index],
                 chosen_from=self._request.tried if self._request.selection is Selection.SHARED else 1,
                 counts_needed=False,
             )
-            for one, probability in zip(self._engines, likely, strict=True)
-        ]
+        return self._verdicts[budget, index]
+
+    def _is_accepted(self, budget: Budget, index: int) -> bool:
+        probability, confidence = self._probabilities(budget)[index], self._config.accuracy.confidence
+        if confidence is not None:  # the verdict is asked only where it may say ``met``
+            return probability <= 1.0 - confidence and is_accurate_enough(self.verdict(budget, index), confidence)
+        return is_likely_inside(
+            self._metric,
+            self._reference,
+            self._engines[index].scores,
+            budget,
+            probability_over_budget=probability,
+            rng=np.random.default_rng(self._config.search.seed),
+        )
+
+    def _probabilities(self, budget: Budget) -> tuple[float, ...]:
+        """Return how likely each engine is over a budget, as all of them say together."""
+        if budget not in self._likely:
+            evidence = [
+                drop_evidence(
+                    self._metric, self._reference, one.scores, budget, margins=one.margins, are_outputs_equal=one.are_outputs_equal
+                )
+                for one in self._engines
+            ]
+            rng, are_chosen_from = np.random.default_rng(self._config.search.seed), len(evidence) > 1
+            if not self._likely:  # the first budget: what is drawn of decisions holds for every other one
+                self._changes = changes_of(evidence, rng, are_chosen_from=are_chosen_from)
+            draws = slack_draws(evidence, rng, are_chosen_from=are_chosen_from, changes=self._changes)
+            self._likely[budget] = probabilities_over(draws)
+        return self._likely[budget]
 
 
 def _rank(trial: Trial, request: OffersRequest, answers: Container[str | None]) -> tuple[bool, bool]:
@@ -178,14 +198,14 @@ def _is_beaten(one: _Offered, found: Iterable[_Offered], request: OffersRequest)
 def _given(budget: Budget, panel: _Panel, request: OffersRequest) -> BudgetOffer:
     """Return what a budget gives: the fastest of the engines up to the first that is not accepted, or the one that is shipped."""
     accepted, is_over = [], False
-    for trial, answer in zip(panel.trials, panel.accepted(budget), strict=True):
-        is_over = is_over or answer is None
-        if answer is not None and (not is_over or trial.fingerprint == request.shipped):
-            accepted.append((trial, answer))
+    for index, (trial, is_accepted) in enumerate(zip(panel.trials, panel.accepted(budget), strict=True)):
+        is_over = is_over or not is_accepted
+        if is_accepted and (not is_over or trial.fingerprint == request.shipped):
+            accepted.append((trial, index))
     if not accepted:
         return BudgetOffer(budget, None, None)
-    fastest, answer = min(accepted, key=lambda item: request.latency[item[0].fingerprint].ratio)
-    return BudgetOffer(budget, fastest.fingerprint, answer)
+    fastest, place = min(accepted, key=lambda item: request.latency[item[0].fingerprint].ratio)
+    return BudgetOffer(budget, fastest.fingerprint, panel.verdict(budget, place))
 
 
 def _kept(

@@ -57,6 +57,17 @@ def test_score_bounds_surround_the_margin_and_meet_the_quantile(table: PairedTab
         assert score_statistic(table, ratio, low) == pytest.approx(1.6448536, rel=1e-4)
 
 
+def test_score_bounds_are_found_to_the_last_bits_where_cells_are_empty() -> None:
+    """The bounds that halving alone finds, of tables whose likeliest cells lie at an end of what is possible."""
+    expected = {
+        PairedTable(16, 0, 7, 7): (0.13159265565094003, 0.37924204955110774),
+        PairedTable(3, 1, 0, 1): (-0.564707446578457, 0.22133980091812144),
+        PairedTable(4, 0, 1, 0): (0.6488834992348989, 1.0),
+    }
+    for (table, bounds), ratio in zip(expected.items(), (0.9995, 1.0, 0.0), strict=True):
+        assert margin_bounds(table, ratio, 0.95) == pytest.approx(bounds, rel=1e-14)  # 60 halvings leave the last bits open
+
+
 @given(TABLES)
 @settings(max_examples=8, deadline=None)
 def test_more_confidence_widens_the_score_interval(table: PairedTable) -> None:

@@ -33,3 +33,12 @@ def test_one_sample_proves_nothing() -> None:
     gain = gain_of(np.array([4.0]), np.array([1.0]))
     assert gain.error == 3.0
     assert not gain.beyond_noise
+
+
+def test_few_samples_say_enough_of_what_is_far_better_or_somewhat_worse() -> None:
+    noise = np.array([-1.0, 1.0] * 8)  # a standard error of about a quarter
+    assert gain_of(np.full(16, 1.0) + noise, np.zeros(16)).is_clear
+    assert not gain_of(np.full(8, 1.0) + noise[:8] / 2, np.zeros(8)).is_clear  # as far, on too few samples
+    assert not gain_of(np.full(16, 0.6) + noise, np.zeros(16)).is_clear
+    assert not gain_of(np.full(16, -0.2) + noise, np.zeros(16)).is_clear
+    assert gain_of(np.full(16, -0.4) + noise, np.zeros(16)).is_clear

@@ -38,6 +38,10 @@ class World:
         chosen = [quantized.get(layer_precision.layer) is layer_precision.precision for layer_precision in LAYER_PRECISIONS]
         return self.times.ratio(quantized) + rate * predicted_loss(chosen, self.loss, self.pairs)
 
+    def loss_of(self, quantized: QuantizedLayers) -> float:
+        chosen = [quantized.get(layer_precision.layer) is layer_precision.precision for layer_precision in LAYER_PRECISIONS]
+        return predicted_loss(chosen, self.loss, self.pairs)
+
     def descent(self, moves: list[Move]) -> Descent:
         return Descent(LAYER_PRECISIONS, self.loss, self.pairs, self.times, moves)
 

@@ -8,13 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pytest
 
-from calibration.accuracy.verdict import Answer, IntervalMethod, Selection
+from calibration.accuracy.metrics import Metric
+from calibration.accuracy.verdict import Answer, IntervalMethod, Selection, judge
 from calibration.number_formats.precision import Precision
+from engine_builder.config.config import AccuracyConfig
 from engine_builder.evaluation.measurement import search_half
 from engine_builder.pipeline.stage_table import TRIAL, VERDICT
 from engine_builder.records.inspection import Baseline
 from engine_builder.records.trial import Trial
 from engine_builder.stage_io.engines import EngineJob, TrialRequest, VerdictRequest, VerdictResult
+from engine_builder.stages.verdict import same_engine
 from engine_builder.timing import Clock, Timing
 from tests.driver import Driver, Json, inspection_of, plain_outputs, ranged
 from tests.fake_timer import FakeTimer
@@ -69,6 +72,23 @@ def test_without_finalists_the_baseline_is_kept_and_meets_the_budget_as_itself(j
     answer = result.verdict
     assert (answer.answer, answer.drop, answer.n, answer.method) == (Answer.MET, 0.0, SAMPLES, IntervalMethod.SAME_ENGINE)
     assert (answer.interval, answer.probability_over_budget) == ((0.0, 0.0), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "asked"),
+    [
+        (Metric.TOP1, AccuracyConfig(min_relative=0.99, confidence=0.9)),
+        (Metric.NMSE, AccuracyConfig(max_nmse=0.1, confidence=0.9)),
+        (Metric.PSNR, AccuracyConfig(min_psnr=20.0, confidence=0.9)),
+    ],
+)
+def test_the_verdict_on_the_reference_itself_is_what_judging_it_measures_and_certain(metric: Metric, asked: AccuracyConfig) -> None:
+    scores = np.random.default_rng(0).integers(0, 2, 50).astype(np.float64)
+    answer = same_engine(metric, scores, asked, Selection.HELD_OUT)
+    measured = judge(metric, scores, scores, asked.budget, confidence=0.9, selection=Selection.HELD_OUT, rng=np.random.default_rng(0))
+    told = ("baseline", "engine", "drop", "budget", "n", "flips", "confidence", "selection", "metric")
+    assert [getattr(answer, name) for name in told] == pytest.approx([getattr(measured, name) for name in told])
+    assert (answer.answer, answer.interval, answer.probability_over_budget) == (Answer.MET, (0.0, 0.0), 0.0)
 
 
 def test_the_fastest_that_passes_is_kept_and_is_the_engine_that_was_measured(job: tuple[Driver, EngineJob]) -> None:

@@ -12,7 +12,7 @@ def drawn(density: MarginDensity, n: int, rng: np.random.Generator, draws: int =
     weights = rng.standard_exponential((draws, n))
     totals = weights.sum(axis=1)
     weights /= totals[:, None]
-    return weights, density.masses(weights, Pseudo.drawn(density, totals, rng))
+    return weights, density.masses(density.sums(weights), Pseudo.drawn(density, totals, rng))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.booleans(), st.booleans())
@@ -53,7 +53,7 @@ def test_the_lowest_cell_holds_what_a_power_of_the_margin_puts_there(power: floa
     n = 20_000
     rng = np.random.default_rng(1)
     density = MarginDensity(rng.random(n) ** (1.0 / power), can_gain=False)  # P(size < x) = x^power
-    masses = density.masses(np.full((1, n), 1.0 / n), Pseudo.expected(density))[0, 0]
+    masses = density.masses(density.sums(np.full((1, n), 1.0 / n)), Pseudo.expected(density))[0, 0]
     # Three standard errors of a share of the 741 samples in the first bin; at the third power the two pseudo-samples below each cut.
     assert masses[0] / masses[:5].sum() == pytest.approx((1 / 16) ** power, abs=tolerance)
 
@@ -62,7 +62,7 @@ def test_the_density_is_continuous_at_the_decision_where_margins_lie_on_both_sid
     n = 5000
     rng = np.random.default_rng(2)
     density = MarginDensity(rng.normal(1.0, 1.0, n), can_gain=True)
-    right, wrong = density.masses(np.full((1, n), 1.0 / n), Pseudo.expected(density))[:, 0, 0]
+    right, wrong = density.masses(density.sums(np.full((1, n), 1.0 / n)), Pseudo.expected(density))[:, 0, 0]
     assert right == pytest.approx(wrong, rel=0.1)  # the line's own slope within a sixteenth of the bin
     width = density.edges[1]
     assert right / width == pytest.approx(np.exp(-0.5) / np.sqrt(2 * np.pi), rel=0.15)  # the normal density at 0; 292 samples beside it
@@ -70,7 +70,7 @@ def test_the_density_is_continuous_at_the_decision_where_margins_lie_on_both_sid
 
 def test_margins_on_a_grid_stay_where_they_are() -> None:
     density = MarginDensity(np.repeat([1.0, 2.0, 3.0, 4.0], 16), can_gain=False)
-    masses = density.masses(np.full((1, 64), 1.0 / 64), Pseudo.expected(density))[0, 0]
+    masses = density.masses(density.sums(np.full((1, 64), 1.0 / 64)), Pseudo.expected(density))[0, 0]
     for reach, share in ((0.99, 0.0), (1.01, 0.25), (2.5, 0.5), (9.0, 1.0)):
         assert float(masses @ density.reach(np.array([reach]))[0]) == pytest.approx(share)
 
