@@ -15,7 +15,7 @@ from calibration.accuracy.margins.selection import corrected_confidence
 from calibration.accuracy.metrics import Metric
 from calibration.accuracy.paired_claims import meets_with_confidence
 from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, Budget, can_decide
-from engine_builder.config.config import AccuracyConfig
+from engine_builder.config.accuracy import AccuracyConfig
 from engine_builder.records.trial import SEARCH_SHARE, Accuracy
 
 

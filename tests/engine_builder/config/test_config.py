@@ -10,8 +10,8 @@ from calibration.accuracy.verdict import Budget
 from calibration.errors import InvalidConfigError
 from calibration.number_formats.precision import Precision
 from calibration.ranges.range_table import RangeMethod
+from engine_builder.config.accuracy import AccuracyConfig
 from engine_builder.config.config import (
-    AccuracyConfig,
     Config,
     Order,
     SearchConfig,
@@ -48,6 +48,17 @@ FULL = {
         "allow_chance": True,
     },
     "outputs": {"scores": "probabilities", "debug": "ignore"},
+    "preprocess": {
+        "resize": {"size": [256], "mode": "shorter_side", "interpolation": "bicubic", "fill": 0},
+        "crop": [224, 224],
+        "scale": 0.5,
+        "mean": [0.1, 0.2, 0.3],
+        "std": [1.0],
+        "layout": "NHWC",
+        "colors": "BGR",
+        "classes": ["cat", "dog"],
+    },
+    "tokens": {"pad": 0},
     "precisions": ["fp16", "int8"],
     "shapes": {"tokens": {"min": [1, 1], "opt": [8, 64], "max": [32, 256]}},
     "state": {"hn": "h0"},

@@ -17,7 +17,8 @@ from calibration.accuracy.metrics import Metric
 from calibration.codec import as_object, json_from_value, value_from_json
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.kernels import KernelTime
-from engine_builder.config.config import AccuracyConfig, config_from_json
+from engine_builder.config.accuracy import AccuracyConfig
+from engine_builder.config.config import config_from_json
 from engine_builder.errors import BuildError
 from engine_builder.evaluation.measurement import EngineScores, accuracy, fits, search_half
 from engine_builder.pipeline.stage_table import TRIAL
