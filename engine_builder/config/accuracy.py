@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.measures.options import MeasureOptions
-from calibration.accuracy.metrics import BudgetKey, Metric, names_in_words
-from calibration.accuracy.verdict import Budget
+from calibration.accuracy.metrics import BUDGETS_OF_SCORES, BudgetKey, Metric, names_in_words
 from calibration.errors import InvalidConfigError
 
 DEFAULT_MIN_RELATIVE = 0.99
@@ -32,6 +32,14 @@ class AccuracyConfig:
             "maximum": 1,
             "description": f"Least share of the float model's score; {DEFAULT_MIN_RELATIVE} if no budget is given.",
         },
+    )
+    max_drop: float | None = field(
+        default=None,
+        metadata={"minimum": 0, "maximum": 1, "description": "Largest drop of the score: 0.005 from 0.762 is 0.757."},
+    )
+    min_score: float | None = field(
+        default=None,
+        metadata={"minimum": 0, "maximum": 1, "description": "Least score of the engine, which the float model must reach itself."},
     )
     max_nmse: float | None = field(
         default=None, metadata={"exclusiveMinimum": 0, "description": "Largest mean squared error, relative to the outputs' mean square."}
@@ -83,14 +91,15 @@ class AccuracyConfig:
         needed = self.metric.spec.budget_key if self.metric else None
         if needed and not given and needed is not BudgetKey.MIN_RELATIVE:
             raise InvalidConfigError(f"the metric {self.metric} needs `{needed}`", fix=f"Add accuracy.{needed}.")
-        if needed and given and given[0] is not needed:
+        of_scores = bool(given) and given[0] in BUDGETS_OF_SCORES
+        if needed and given and given[0] is not needed and not (of_scores and needed in BUDGETS_OF_SCORES):
             raise InvalidConfigError(
                 f"found the metric {self.metric} with {given[0]}, expected {needed}",
                 fix=f"Replace {given[0]} by {needed}, or leave metric out.",
             )
         if not given:
             object.__setattr__(self, "min_relative", DEFAULT_MIN_RELATIVE)
-        if self.metric is None and self.min_relative is None:
+        if self.metric is None and given and not of_scores:
             object.__setattr__(self, "metric", next(metric for metric in Metric if metric.spec.budget_key is given[0]))
         if self.metric is not None:
             check_measure_options(self.metric, self.measure)
@@ -106,7 +115,7 @@ class AccuracyConfig:
     @property
     def budget(self) -> Budget:
         """The budget as the verdict takes it."""
-        return Budget(min_relative=self.min_relative, max_nmse=self.max_nmse, min_psnr=self.min_psnr, min_si_snr=self.min_si_snr)
+        return Budget(**{key.value: getattr(self, key) for key in BudgetKey})
 
 
 def check_measure_options(metric: Metric, options: MeasureOptions) -> None:

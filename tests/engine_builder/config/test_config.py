@@ -5,8 +5,8 @@ import json
 
 import pytest
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.metrics import Metric, OutputKind
-from calibration.accuracy.verdict import Budget
 from calibration.errors import InvalidConfigError
 from calibration.number_formats.precision import Precision
 from calibration.ranges.range_table import RangeMethod
@@ -30,6 +30,8 @@ FULL = {
     "accuracy": {
         "metric": "agreement",
         "min_relative": 0.97,
+        "max_drop": None,
+        "min_score": None,
         "max_nmse": None,
         "min_psnr": None,
         "min_si_snr": None,
