@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.verdict_populations import Population
+from calibration.accuracy.budget import Budget, Claim
 from calibration.accuracy.drop_posterior import probabilities_over, slack_draws
 from calibration.accuracy.intervals import PairedTable, margin
 from calibration.accuracy.margins.change_posterior import change_draws
@@ -29,7 +30,7 @@ from calibration.accuracy.margins.change_shares import expected_changes
 from calibration.accuracy.margins.decision_margins import DecisionMargins
 from calibration.accuracy.metrics import Metric
 from calibration.accuracy.paired_claims import is_surely_inside, meets_with_confidence
-from calibration.accuracy.verdict import MOST_LIKELY_OVER, Budget, drop_evidence
+from calibration.accuracy.verdict import MOST_LIKELY_OVER, drop_evidence
 from calibration.process.lazy_import import deferred
 from engine_builder.search.shipping_rule import is_worth_it
 from engine_builder.timing import RelativeLatency
@@ -106,7 +107,7 @@ def _passed(
     ratio, passed = 1.0 - budget, {rule: [False] * len(engines) for rule in RULES}
     tables, can_gain = [engine.table for engine in engines], engines[0].can_gain
     alone = (
-        is_surely_inside(table, ratio, CONFIDENCE, can_gain=can_gain, probability_over_budget=probability)
+        is_surely_inside(table, Claim(ratio), CONFIDENCE, can_gain=can_gain, probability_over_budget=probability)
         for table, probability in zip(tables, probabilities, strict=True)
     )
     sure = sum(1 for _ in itertools.takewhile(bool, alone))  # slowest first
@@ -121,7 +122,7 @@ def _passed(
         passed["no margins"][index] = is_worth and unread[index] < MOST_LIKELY_OVER
         passed["margins, 95%"][index] = is_worth and index < sure
         passed["margins, 95%, any"][index] = is_worth and is_surely_inside(
-            table, ratio, CONFIDENCE, can_gain=can_gain, probability_over_budget=probabilities[index], chosen_from=len(engines)
+            table, Claim(ratio), CONFIDENCE, can_gain=can_gain, probability_over_budget=probabilities[index], chosen_from=len(engines)
         )
     return passed
 
@@ -170,7 +171,7 @@ def _counted(engine: DecisionMargins, ratio: float, rng: np.random.Generator) ->
 
 @functools.lru_cache(maxsize=100_000)
 def _meets(table: PairedTable, ratio: float, confidence: float, can_gain: bool) -> bool:
-    return meets_with_confidence(table, ratio, confidence, can_gain=can_gain)
+    return meets_with_confidence(table, Claim(ratio), confidence, can_gain=can_gain)
 
 
 _ROUNDING = 1e-12

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.verdict_jobs import CONFIDENCE, RULES, Job
+from calibration.accuracy.budget import Claim
 from calibration.accuracy.intervals import PairedTable
 from calibration.accuracy.margins.selection import corrected_confidence
 from calibration.accuracy.paired_claims import meets_with_confidence
@@ -213,7 +214,7 @@ def closed_form(sizes: Sequence[int], budgets: Sequence[float]) -> list[ClosedFo
 
 def _wrong_claim(n: int, budget: float, confidence: float) -> float:
     most = -1
-    while most < n and meets_with_confidence(PairedTable(n - most - 1, most + 1, 0, 0), 1.0 - budget, confidence, can_gain=False):
+    while most < n and meets_with_confidence(PairedTable(n - most - 1, most + 1, 0, 0), Claim(1.0 - budget), confidence, can_gain=False):
         most += 1
     return float(stats.binom.cdf(most, n, budget)) if most >= 0 else 0.0
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.accuracy.budget import Claim
 from calibration.accuracy.margins.change_posterior import DRAWS, ChangeDraws, change_draws
 from calibration.accuracy.margins.decision_margins import DecisionMargins
 from calibration.accuracy.margins.selection import shrunk_together
@@ -37,7 +38,7 @@ class DropEvidence:
     worse: Values  # (samples,), by how much it is
     is_paired: bool  # whether the scores are 0 or 1
     can_gain: bool  # whether the engine can be right where the float model is wrong
-    ratio: float | None  # the share of the float model's score to keep, where the budget is stated so
+    claim: Claim | None  # about the share of right decisions, where the budget is one
     margins: DecisionMargins | None = None  # of the same samples, where scores are their signs
     are_outputs_equal: bool = False  # bit for bit, on every sample
 
@@ -72,7 +73,7 @@ def slack_draws(
         found[[not one.are_outputs_equal for one in engines]] = slacks
     for row, one in zip(found, engines, strict=True):
         if one.are_outputs_equal:
-            row[:] = one.allowed.mean()
+            row[:] = one.allowed.mean() - one.worse.mean()
     return found
 
 
@@ -94,7 +95,7 @@ def changes_of(
     """
     changed = [one for one in engines if not one.are_outputs_equal]
     margins = [one.margins for one in changed if one.margins is not None]
-    if not changed or changed[0].ratio is None or len(margins) != len(changed):
+    if not changed or changed[0].claim is None or len(margins) != len(changed):
         return None
     return change_draws(margins, rng, are_chosen_from=are_chosen_from, draws=draws)
 
@@ -102,10 +103,10 @@ def changes_of(
 def _slacks(
     engines: Sequence[DropEvidence], rng: np.random.Generator, *, are_chosen_from: bool, draws: int, changes: ChangeDraws | None
 ) -> Values:
-    ratio = engines[0].ratio
+    claim = engines[0].claim
     changes = changes or changes_of(engines, rng, are_chosen_from=are_chosen_from, draws=draws)
-    if ratio is not None and changes is not None:
-        return np.asarray((1.0 - ratio) * changes.right - changes.drop)
+    if claim is not None and changes is not None:
+        return np.asarray((1.0 - claim.ratio) * changes.right + claim.drop - changes.drop)
     n, is_paired = len(engines[0].allowed), all(one.is_paired for one in engines)
     can_gain = is_paired and engines[0].can_gain
     moves = np.stack([np.stack([np.maximum(one.worse, 0.0), np.maximum(-one.worse, 0.0)]) for one in engines])  # (engines, 2, samples)

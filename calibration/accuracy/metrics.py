@@ -60,11 +60,15 @@ class BudgetKey(enum.StrEnum):
     """How a budget may be stated: the keys of the configuration."""
 
     MIN_RELATIVE = "min_relative"  # share of the float model's score
+    MAX_DROP = "max_drop"  # of the score itself
+    MIN_SCORE = "min_score"
     MAX_NMSE = "max_nmse"
     MIN_PSNR = "min_psnr"
     MIN_SI_SNR = "min_si_snr"
 
 
+# Of metrics whose row says MIN_RELATIVE: any of these.
+BUDGETS_OF_SCORES = frozenset({BudgetKey.MIN_RELATIVE, BudgetKey.MAX_DROP, BudgetKey.MIN_SCORE})
 CLASSES = frozenset({OutputKind.LOGITS, OutputKind.PROBABILITIES, OutputKind.LABELS})
 SCORES_OF_CLASSES = CLASSES - {OutputKind.LABELS}
 

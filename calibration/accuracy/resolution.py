@@ -8,8 +8,9 @@ outputs that equal the float model's bit for bit.
 
 from __future__ import annotations
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.paired_claims import least_samples
-from calibration.accuracy.verdict import MOST_LIKELY_OVER, Budget
+from calibration.accuracy.verdict import MOST_LIKELY_OVER
 from calibration.process.lazy_import import deferred
 
 special = deferred("scipy.special")
@@ -17,9 +18,9 @@ special = deferred("scipy.special")
 
 def samples_that_tell(budget: Budget) -> int | None:
     """Return how many decisions, none of them changed, make an engine likely inside by their number; None where no number does."""
-    if budget.min_relative is None:
+    allowed = _allowed(budget)
+    if allowed is None:
         return 1  # an error is measured, not counted
-    allowed = 1.0 - budget.min_relative
 
     def is_enough(n: int) -> bool:
         return float(special.betaincc(_WEIGHT, n + _WEIGHT, allowed)) < MOST_LIKELY_OVER
@@ -36,9 +37,11 @@ def resolution_note(samples: int, budget: Budget, *, has_margins: bool) -> str |
         has_margins: Whether it is seen how clearly each decision is made.
     """
     needed = samples_that_tell(budget)
-    if budget.min_relative is None or (needed is not None and needed <= samples):
+    allowed = _allowed(budget)
+    if allowed is None or (needed is not None and needed <= samples):
         return None
-    lost = "any drop at all" if needed is None else f"a drop of {100 * (1.0 - budget.min_relative):.4g}%"
+    named = f"{allowed:.4g}" if budget.min_relative is None else f"{100 * allowed:.4g}%"
+    lost = "any drop at all" if needed is None else f"a drop of {named}"
     could = "" if needed is None else f" ({needed:,} could, if no decision changed)"
     ships = "an engine ships only if it changes no output of any sample"
     if has_margins and needed is not None:
@@ -55,6 +58,11 @@ def inside_in_words(probability_over_budget: float) -> str:
     elif inside < 1.0 - _SURELY:
         told = f"below {1.0 - _SURELY:.2f}"
     return f"inside the budget with probability {told}"
+
+
+def _allowed(budget: Budget) -> float | None:
+    """Return what share of decisions may change for the worse, about; None where that is not what the budget says."""
+    return 1.0 - budget.min_relative if budget.min_relative is not None else budget.max_drop
 
 
 _WEIGHT = 0.5

@@ -1,8 +1,8 @@
 """Whether an engine keeps its accuracy budget, and how sure that is.
 
-An engine meets a relative budget r when metric(engine) >= r * metric(baseline), and an absolute one when the mean over all data is
-inside it. Either way there is a slack theta that must not be negative, drop = budget - theta, and the samples say how likely it is
-(``drop_posterior.py``). Three answers:
+An engine meets a budget of scores when metric(engine) >= r * metric(baseline) - d (``budget.py``), and one of errors or decibels when the
+mean over all data is inside it. Either way there is a slack theta that must not be negative, drop = budget - theta, and the samples say
+how likely it is (``drop_posterior.py``). Three answers:
 
 1. ``met``: with the verdict's confidence. The interval of the drop lies inside the budget, and the probability of being over it is low.
    For 0/1 scores the interval is the wider of the score bound and an exact one (``intervals.py``), so that a wrong ``met`` at 95%
@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.accuracy.budget import Budget, Claim
 from calibration.accuracy.drop_posterior import DropEvidence, probabilities_over, slack_draws
 from calibration.accuracy.intervals import (
     PairedTable,
@@ -30,6 +31,7 @@ from calibration.accuracy.intervals import (
     bca_bounds,
     drop_upper_bound,
     margin_bounds,
+    proportion_lower_bound,
     t_bounds,
 )
 from calibration.accuracy.margins.decision_margins import DecisionMargins
@@ -38,6 +40,7 @@ from calibration.accuracy.metrics import Metric
 from calibration.accuracy.paired_claims import (
     ROUNDING,
     exact_budget,
+    is_absolute,
     is_surely_inside,
     least_samples,
     meets_with_confidence,
@@ -74,45 +77,6 @@ class IntervalMethod(enum.StrEnum):
     BCA = "bca"
     STUDENT_T = "student_t"
     SAME_ENGINE = "same_engine"  # nothing to estimate: the engine is the reference itself
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How much accuracy may be lost: exactly one of these is given."""
-
-    min_relative: float | None = None  # share of the baseline's score to keep, 0-1
-    max_nmse: float | None = None  # largest mean NMSE
-    min_psnr: float | None = None  # least mean PSNR, decibels
-    min_si_snr: float | None = None  # least mean SI-SNR, decibels
-
-    def __post_init__(self) -> None:
-        """Refuse anything but one budget."""
-        if sum(value is not None for value in (self.min_relative, self.max_nmse, self.min_psnr, self.min_si_snr)) != 1:
-            raise ValueError(f"expected exactly one of min_relative, max_nmse, min_psnr and min_si_snr, found {self}")
-        if self.min_relative is not None and not 0 <= self.min_relative <= 1:
-            raise ValueError(f"min_relative must be within 0..1, found {self.min_relative}")
-
-    @property
-    def _least_decibels(self) -> float:
-        least = self.min_si_snr if self.min_psnr is None else self.min_psnr
-        assert least is not None  # __post_init__ left no other case
-        return least
-
-    def margins(self, baseline: NDArray[np.float64], engine: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return what each sample adds to theta, (samples,): the budget is met where the mean is at least 0."""
-        if self.min_relative is not None:
-            return engine - self.min_relative * baseline
-        if self.max_nmse is not None:
-            return self.max_nmse - engine
-        return engine - self._least_decibels
-
-    def largest_drop(self, baseline: float) -> float:
-        """Return the drop from the mean score ``baseline`` that is just allowed."""
-        if self.min_relative is not None:
-            return (1 - self.min_relative) * baseline
-        if self.max_nmse is not None:
-            return self.max_nmse - baseline
-        return baseline - self._least_decibels
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +131,14 @@ def judge(
         evidence = drop_evidence(metric, baseline, engine, budget)
         probability_over_budget = probabilities_over(slack_draws([evidence], rng, are_chosen_from=False))[0]
     tested = corrected_confidence(confidence, chosen_from)
-    if budget.min_relative is not None and are_zeros_and_ones(metric, baseline, engine):
+    if (claim := budget.claim) is not None and are_zeros_and_ones(metric, baseline, engine):
         table = table_of(baseline, engine)
-        found = _judge_paired(metric, table, budget.min_relative, confidence, selection, probability_over_budget, chosen_from)
+        largest = budget.largest_drop(table.baseline)
+        found = _judge_paired(metric, table, claim, largest, confidence, selection, probability_over_budget, chosen_from)
         if not counts_needed or found.samples_needed is not None:
             return found
         can_gain = not metric.is_perfect_by_definition
-        return replace(found, samples_needed=samples_for_claim(table, budget.min_relative, tested, can_gain=can_gain))
+        return replace(found, samples_needed=samples_for_claim(table, claim, tested, can_gain=can_gain))
     margins = budget.margins(baseline, engine)
     n, theta = len(margins), float(margins.mean())
     is_bootstrapped = n >= MIN_BOOTSTRAP_SAMPLES
@@ -215,7 +180,7 @@ def can_decide(
         metric: What the scores are.
         is_binary: Whether all scores seen so far are 0 or 1.
     """
-    if budget.min_relative is None or metric.is_real_valued or not is_binary:
+    if (claim := budget.claim) is None or budget.min_score is not None or metric.is_real_valued or not is_binary:
         return n >= MIN_BOOTSTRAP_SAMPLES
     if n < 1:
         return False
@@ -223,7 +188,7 @@ def can_decide(
     flips = min(n, math.ceil(flip_rate * n - ROUNDING))
     gained = flips // 2 if can_gain else 0
     table = PairedTable(both=n - flips, lost=flips - gained, gained=gained, wrong=0)
-    return meets_with_confidence(table, budget.min_relative, confidence, can_gain=can_gain)
+    return meets_with_confidence(table, claim, confidence, can_gain=can_gain)
 
 
 def smallest_n(budget: Budget, confidence: float, *, metric: Metric = Metric.AGREEMENT) -> int | None:
@@ -237,26 +202,35 @@ def smallest_n(budget: Budget, confidence: float, *, metric: Metric = Metric.AGR
     Returns:
         A number of samples, or None if no number could (a budget of nothing).
     """
-    if budget.min_relative is None or metric.is_real_valued:
+    if (claim := budget.claim) is None or metric.is_real_valued:
         return MIN_BOOTSTRAP_SAMPLES
-    ratio, can_gain = budget.min_relative, not metric.is_perfect_by_definition
+    can_gain = not metric.is_perfect_by_definition
 
     def is_enough(n: int) -> bool:
-        return meets_with_confidence(PairedTable(both=n, lost=0, gained=0, wrong=0), ratio, confidence, can_gain=can_gain)
+        return meets_with_confidence(PairedTable(both=n, lost=0, gained=0, wrong=0), claim, confidence, can_gain=can_gain)
 
     return least_samples(is_enough, 1)
 
 
 def _judge_paired(
-    metric: Metric, table: PairedTable, ratio: float, confidence: float, selection: Selection, probability: float, chosen_from: int
+    metric: Metric,
+    table: PairedTable,
+    claim: Claim,
+    largest: float,
+    confidence: float,
+    selection: Selection,
+    probability: float,
+    chosen_from: int,
 ) -> AccuracyVerdict:
     can_gain = not metric.is_perfect_by_definition
-    largest = (1 - ratio) * table.baseline
-    low, high = margin_bounds(table, ratio, confidence)
-    allowed, left = exact_budget(table, ratio, confidence, can_gain=can_gain)
-    low = min(low, allowed - drop_upper_bound(table.n, table.lost, table.gained, left, can_gain=can_gain))
+    low, high = (bound + claim.drop for bound in margin_bounds(table, claim.ratio, confidence))
+    if is_absolute(claim, can_gain=can_gain):
+        low = min(low, proportion_lower_bound(table.both + table.gained, table.n, confidence) + claim.drop)
+    else:
+        allowed, left = exact_budget(table, claim, confidence, can_gain=can_gain)
+        low = min(low, allowed - drop_upper_bound(table.n, table.lost, table.gained, left, can_gain=can_gain))
     probability = at_least_as_counted(probability, high, confidence)
-    is_sure = is_surely_inside(table, ratio, confidence, can_gain=can_gain, probability_over_budget=probability, chosen_from=chosen_from)
+    is_sure = is_surely_inside(table, claim, confidence, can_gain=can_gain, probability_over_budget=probability, chosen_from=chosen_from)
     least_drop = -1.0 if can_gain else 0.0
     return AccuracyVerdict(
         answer=_answer(probability, is_sure=is_sure),
@@ -295,15 +269,18 @@ def drop_evidence(
         margins: Of the same samples, where they are known; taken where the scores are their signs.
         are_outputs_equal: Whether the engine's outputs are the float model's bit for bit.
     """
+    is_paired = budget.claim is not None and are_zeros_and_ones(metric, baseline, engine)
+    if budget.min_score is not None:  # the engine's own errors count, also those that the float model has
+        allowed, worse = np.full(len(engine), metric.spec.perfect - budget.min_score), metric.spec.perfect - engine
+        return DropEvidence(allowed, worse, is_paired, can_gain=False, claim=None, are_outputs_equal=are_outputs_equal)
     allowed = budget.margins(baseline, baseline)
-    is_paired = budget.min_relative is not None and are_zeros_and_ones(metric, baseline, engine)
     can_gain = not metric.is_perfect_by_definition
     if margins is not None and not (
         is_paired and np.array_equal(margins.reference > 0, baseline == 1.0) and np.array_equal(margins.engine > 0, engine == 1.0)
     ):
         margins = None  # the scores are of something else
     worse = allowed - budget.margins(baseline, engine)
-    return DropEvidence(allowed, worse, is_paired, can_gain, budget.min_relative, margins, are_outputs_equal)
+    return DropEvidence(allowed, worse, is_paired, can_gain, budget.claim, margins, are_outputs_equal)
 
 
 def _samples_for_mean(margins: NDArray[np.float64], confidence: float, *, is_decided: bool) -> int | None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.accuracy.labels import any_labels_from, are_numbers, class_labels_from
+from calibration.data.formats.wanted import Wanted
 from calibration.data.input_axes import possible_axes, without_axis_of_one
 from calibration.data.readers import read_arrays
 from calibration.data.sample_axes import in_model_form
@@ -130,7 +131,7 @@ def read_samples(path: Path, specs: Sequence[TensorSpec], *, any_labels: bool = 
     Raises:
         InvalidCalibrationSetError: The file cannot be read or does not fit the model.
     """
-    return samples_from(read_arrays(path, [spec.name for spec in specs]), specs, any_labels=any_labels)
+    return samples_from(read_arrays(path, Wanted(tuple(specs))).arrays, specs, any_labels=any_labels)
 
 
 def samples_from(

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.data.formats.wanted import Found, Wanted
 from calibration.errors import InvalidCalibrationSetError
 
 Array: TypeAlias = NDArray[np.generic]
 
 
-def read_npz(file: BinaryIO, name: str, inputs: Sequence[str]) -> dict[str, Array]:
+def read_npz(file: BinaryIO, name: str, wanted: Wanted) -> Found:
     """Return the arrays of an .npz under their own names.
 
     Args:
         file: At its start.
         name: Of the file, for a message.
-        inputs: Names of the model's inputs; an .npz names its arrays itself.
+        wanted: What the model takes; an .npz names its arrays itself.
 
     Raises:
         InvalidCalibrationSetError: A member is no array, or holds pickled objects.
         ValueError: The file is damaged; so do ``zipfile.BadZipFile``, ``zlib.error``, ``EOFError`` and ``OSError`` say.
     """
     with np.load(file, allow_pickle=False) as archive:
-        return {key: _read_member(archive, key) for key in archive.files}
+        return Found({key: _read_member(archive, key) for key in archive.files})
 
 
-def read_npy(file: BinaryIO, name: str, inputs: Sequence[str]) -> dict[str, Array]:
+def read_npy(file: BinaryIO, name: str, wanted: Wanted) -> Found:
     """Return the array of an .npy under the name of the only input.
 
     Args:
         file: At its start.
         name: Of the file, for a message.
-        inputs: Names of the model's inputs, one.
+        wanted: What the model takes: one input.
 
     Raises:
         InvalidCalibrationSetError: The model has several inputs, or the array holds pickled objects.
@@ -47,12 +47,13 @@ def read_npy(file: BinaryIO, name: str, inputs: Sequence[str]) -> dict[str, Arra
         if "allow_pickle" not in str(exc):
             raise
         raise InvalidCalibrationSetError(f"{name}: holds a pickled object array, which is never loaded", fix=_PLAIN_NUMBERS) from exc
-    if len(inputs) > 1:
-        wanted = ", ".join(f"'{one}'" for one in inputs)
+    if len(wanted.names) > 1:
+        names = ", ".join(f"'{one}'" for one in wanted.names)
         raise InvalidCalibrationSetError(
-            f"{name}: a single array (.npy) found, {len(inputs)} expected: {wanted}", fix="Write an .npz with one array per model input."
+            f"{name}: a single array (.npy) found, {len(wanted.names)} expected: {names}",
+            fix="Write an .npz with one array per model input.",
         )
-    return {inputs[0]: loaded}
+    return Found({wanted.names[0]: loaded})
 
 
 def _read_member(archive: np.lib.npyio.NpzFile, name: str) -> Array:

@@ -1,4 +1,4 @@
-"""Reads a file of samples that may be sequences of steps.
+"""Makes samples of the arrays of a file, which may be sequences of steps.
 
 For a model with a state (``state_pairs``) a file holds sequences where
 
@@ -15,42 +15,39 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.data.dataset import Array, extra_name, in_type_of, samples_from
 from calibration.data.input_axes import fitting_axes, is_batch_name, without_axis_of_one
-from calibration.data.readers import read_arrays
 from calibration.errors import InvalidCalibrationSetError
 from calibration.onnx_model.model_io import TensorSpec
 from calibration.sequences.state_pairs import States, given_states, named_states, states_left_out
 from calibration.sequences.step_sequences import Given, StepSequences
 
 
-def read_samples_or_sequences(
-    path: Path,
+def samples_or_sequences(
+    arrays: Mapping[str, Array],
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     state: Mapping[str, str],
     *,
     any_labels: bool = False,
 ) -> Given:
-    """Return the samples in a file, or its sequences by the rules above.
+    """Return the samples of a file, or its sequences by the rules above.
 
     Args:
-        path: A file with one array per input that is no state.
+        arrays: Of the file by name, one per input that is no state.
         inputs: Of the model.
         outputs: Of the model.
         state: What the user says of its state: the input that takes each output in the next step.
         any_labels: As for ``samples_from``.
 
     Raises:
-        InvalidCalibrationSetError: The file cannot be read or does not fit the model.
+        InvalidCalibrationSetError: The arrays do not fit the model.
         InvalidConfigError: ``state`` does not fit the model.
     """
-    arrays = read_arrays(path, [spec.name for spec in inputs])
     left_out = [spec.name for spec in inputs if spec.name not in arrays]
     known = {spec.name for spec in inputs} | {extra_name(name, inputs) for name in ("labels", "lengths")}
     given, named = given_states(state, inputs, outputs), named_states(inputs, outputs, left_out)

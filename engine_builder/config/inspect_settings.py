@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from calibration.accuracy.measures.options import MeasureOptions
 from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.data.formats.preprocess import Preprocess, TokenOptions
 from engine_builder.config.config import Config, ExactOn, OutputConfig, ShapeRange
 
 
@@ -22,6 +23,8 @@ class InspectSettings:
     allow_chance: bool
     outputs: Mapping[str, OutputConfig]
     state: Mapping[str, str]
+    preprocess: Preprocess
+    tokens: TokenOptions
     shapes: Mapping[str, ShapeRange]
     batch_size: int
     samples: int | None  # most calibration samples
@@ -51,6 +54,8 @@ def inspect_settings(config: Config) -> InspectSettings:
         allow_chance=config.accuracy.allow_chance,
         outputs={name: item if isinstance(item, OutputConfig) else OutputConfig(item) for name, item in config.outputs.items()},
         state=config.state,
+        preprocess=config.preprocess,
+        tokens=config.tokens,
         shapes=config.shapes,
         batch_size=config.batch_size,
         samples=config.calibration.samples,

@@ -8,11 +8,14 @@ import numpy as np
 
 from calibration.accuracy.metrics import Truth
 from calibration.data.dataset import MIN_SAMPLES, CalibrationSet, split_held_out
+from calibration.data.formats.named_labels.named_classes import check_classes, classes_note
+from calibration.data.formats.wanted import Found, Wanted
+from calibration.data.readers import read_arrays
 from calibration.data.sample_traits import fingerprints, first_of_each
 from calibration.data.settings import check_same_settings
 from calibration.errors import InvalidCalibrationSetError
 from calibration.onnx_model.model_io import TensorSpec
-from calibration.sequences.sequence_file import read_samples_or_sequences
+from calibration.sequences.sequence_file import samples_or_sequences
 from calibration.sequences.step_sequences import Given, as_wholes
 from engine_builder.config.inspect_settings import InspectSettings
 from engine_builder.stage_io.measuring import JobFiles
@@ -33,10 +36,17 @@ def given_samples(
     """Return calibration samples, validation samples, and whether the two are the same file; ``specials`` gets what inputs hold."""
     any_labels = files.metric_model is not None or (settings.metric is not None and settings.metric.spec.truth is Truth.GIVEN)
 
-    def read(file: FileRef) -> Given:
-        return read_samples_or_sequences(workspace.path(file), specs, outputs, settings.state, any_labels=any_labels)
+    wanted = Wanted(tuple(specs), settings.preprocess, settings.tokens)
+    found: list[Found] = []
 
-    calibration, same = read(files.calibration), False
+    def read(file: FileRef, what: str) -> Given:
+        read_ones = read_arrays(workspace.path(file), wanted, what)
+        check_classes(read_ones, found[0] if found else None, outputs, what)
+        notes.extend([*(f"{what}: {note}" for note in read_ones.notes), *([] if found else classes_note(read_ones))])
+        found.append(read_ones)
+        return samples_or_sequences(read_ones.arrays, specs, outputs, settings.state, any_labels=any_labels)
+
+    calibration, same = read(files.calibration, "calibration file"), False
     validation: Given
     specials += [f"calibration set: {held}" for held in calibration.specials]
     if files.validation is None:
@@ -45,7 +55,7 @@ def given_samples(
         calibration = calibration.take(kept)
         notes.append(f"no validation set: {len(held_out)} of the calibration samples were held out to measure accuracy on")
     else:
-        validation = read(files.validation)
+        validation = read(files.validation, "validation file")
         check_same_settings(calibration.settings, validation.settings)
         same = files.validation.sha256 == files.calibration.sha256
         specials += () if same else (f"validation set: {held}" for held in validation.specials)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.metrics import Metric, OutputKind
-from calibration.accuracy.verdict import Budget
 
 
 def allowed_loss(budget: Budget, metric: Metric, kinds: Sequence[OutputKind]) -> float | None:
@@ -27,4 +27,6 @@ def allowed_loss(budget: Budget, metric: Metric, kinds: Sequence[OutputKind]) ->
     loss = metric.spec.loss_of_drop
     if loss is None or not kinds or not loss.kinds.issuperset(kinds):
         return None
+    if budget.min_score is not None and not metric.is_perfect_by_definition:
+        return None  # how far the float model itself is from it is not known
     return loss.factor * budget.largest_drop(metric.spec.perfect)

@@ -23,7 +23,7 @@ from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, I
 from calibration.execution.onnxruntime_session import Array
 from calibration.onnx_model.foreign_types import FOREIGN
 from calibration.onnx_model.model_io import TensorSpec
-from engine_builder.config.config import check_measure_options
+from engine_builder.config.accuracy import check_measure_options
 from engine_builder.config.inspect_settings import InspectSettings
 from engine_builder.evaluation.model_calls import FoundOutput
 from engine_builder.evaluation.outputs import check_metric, default_metric, scored_outputs

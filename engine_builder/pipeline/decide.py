@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.metrics import BudgetKey
-from calibration.accuracy.verdict import Budget, Selection
+from calibration.accuracy.verdict import Selection
 from engine_builder.config.config import Config
 from engine_builder.config.objective import Objective
 from engine_builder.errors import EngineError

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from calibration.accuracy.offered_budgets import budget_key, usual_budgets
+from calibration.accuracy.offers.offered_budgets import budget_key, usual_budgets
 from calibration.accuracy.verdict import Selection
 from engine_builder.errors import EngineError
 from engine_builder.pipeline.stage import RunStage, run
@@ -55,7 +55,8 @@ def offers(
     as_shipped = {trial.fingerprint: trial for trial in measured.finalists}
     trials = [as_shipped.get(trial.fingerprint, trial) for trial in measured.trials]
     seen = seen_accuracy(measured.selection)
-    budgets = usual_budgets(budget_key(job.config.accuracy.budget))
+    baseline = next((accuracy.baseline for trial in trials if (accuracy := seen(trial)) is not None), 0.0)
+    budgets = usual_budgets(budget_key(job.config.accuracy.budget), baseline)
     engines = offered(trials, seen, spread, budgets, least_gain=measured.least_gain, always=always)
     if not engines:
         return OffersResult(), ()

@@ -65,7 +65,7 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
     observer.entered("inspect", 0.0)
     inspected = run(driver, table.INSPECT, InspectRequest(request.files, inspect_settings(config)))
     observer.judging(inspected.judged)
-    if config.accuracy.confidence is not None:
+    if config.accuracy.confidence is not None or config.accuracy.min_score is not None:
         wanted = ConfidenceRequest(
             inspected.scores, inspected.metric, config.accuracy.budget, config.accuracy.confidence, config.search.seed
         )

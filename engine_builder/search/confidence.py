@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.intervals import PairedTable
 from calibration.accuracy.margins.selection import corrected_confidence
 from calibration.accuracy.metrics import Metric
 from calibration.accuracy.paired_claims import meets_with_confidence
-from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, Budget, can_decide
-from engine_builder.config.config import AccuracyConfig
+from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, can_decide
+from engine_builder.config.accuracy import AccuracyConfig
 from engine_builder.records.trial import SEARCH_SHARE, Accuracy
 
 
@@ -34,10 +35,10 @@ def certain(accuracy: Accuracy, budget: Budget, metric: Metric, confidence: floa
     """
     tested = corrected_confidence(confidence, chosen_from)
     is_likely = accuracy.probability_over is None or accuracy.probability_over <= 1.0 - confidence
-    if accuracy.binary and not metric.is_real_valued and budget.min_relative is not None:
+    if accuracy.binary and not metric.is_real_valued and (claim := budget.claim) is not None:
         table = paired_table(accuracy)
         can_gain = not metric.is_perfect_by_definition
-        is_sure = is_likely and meets_with_confidence(table, budget.min_relative, tested, can_gain=can_gain)
+        is_sure = is_likely and meets_with_confidence(table, claim, tested, can_gain=can_gain)
     elif accuracy.probability_over is None:
         return accuracy
     else:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
 
-from calibration.accuracy.offered_budgets import is_inside
-from calibration.accuracy.verdict import Budget
+from calibration.accuracy.budget import Budget
+from calibration.accuracy.offers.offered_budgets import is_inside
 from engine_builder.records.trial import Accuracy, Trial
 from engine_builder.search.shipping_rule import is_worth_it
 from engine_builder.timing import MIN_GAIN, RelativeLatency

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.metrics import Metric, OutputKind
-from calibration.accuracy.verdict import Budget
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.ranges.range_table import RangeMethod
@@ -78,7 +78,7 @@ class ConfidenceRequest:
     scores: FileRef  # the float model's own, on the validation samples
     metric: Metric
     budget: Budget
-    confidence: float
+    confidence: float | None  # None: only that the float model is inside its own budget
     seed: int
 
 

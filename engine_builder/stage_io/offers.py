@@ -6,7 +6,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from calibration.accuracy.verdict import AccuracyVerdict, Budget, Selection
+from calibration.accuracy.budget import Budget
+from calibration.accuracy.verdict import AccuracyVerdict, Selection
 from engine_builder.records.trial import Trial
 from engine_builder.stage_io.engines import EngineJob
 from engine_builder.timing import RelativeLatency

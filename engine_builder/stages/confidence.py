@@ -11,17 +11,25 @@ from engine_builder.workspace.workspace import StageContext
 
 
 def check_confidence(request: ConfidenceRequest, context: StageContext) -> ConfidenceResult:
-    """Refuse a confidence that not even an engine without a single changed score could reach on these samples.
+    """Refuse a least score that the float model itself misses, and a confidence that not even an engine like it could reach.
 
     Args:
         request: The float model's scores, and what is asked for.
         context: Where the scores are.
 
     Raises:
-        InvalidConfigError: It cannot be reached; says how many samples would do.
+        InvalidConfigError: It cannot be reached; says how many samples would do, or which score.
     """
     scores = context.workspace.read_scores(request.scores)
     confidence, metric, budget = request.confidence, request.metric, request.budget
+    if budget.min_score is not None and float(scores.mean()) < budget.min_score:
+        raise InvalidConfigError(
+            f"accuracy.min_score: {budget.min_score:g} found, but the float model itself scores {scores.mean():.6g} ({metric}) on these "
+            f"{len(scores)} validation samples",
+            fix="Ask for less than that score, or check that samples and labels are prepared as for the model.",
+        )
+    if confidence is None:
+        return ConfidenceResult(len(scores))
     rng = np.random.default_rng(request.seed)
     best = judge(metric, scores, scores, budget, confidence=confidence, selection=Selection.SHARED, rng=rng)
     if best.answer is Answer.MET:

@@ -38,7 +38,8 @@ from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, An
 from calibration.data.dataset import load_saved
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.base import Backend, Runner
-from engine_builder.config.config import AccuracyConfig, Config
+from engine_builder.config.accuracy import AccuracyConfig
+from engine_builder.config.config import Config
 from engine_builder.engines.factory import Building, building_backend
 from engine_builder.engines.quantized_engine import EXPLICIT_NAME, EngineRecipe, build, write_explicit
 from engine_builder.evaluation.measurement import EngineScores, read_scores, search_half, timing_feeds

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import httpx
 
+from calibration.data.packed_folder import pack_folder
 from calibration.errors import InputError, InvalidModelError, OptimizerError, error_from_problem
 from engine_builder.errors import StageCancelledError
 from service.cli.views import ArtifactView, JobView, artifact_view, job_view, objects_in
@@ -126,6 +127,20 @@ class Client:
                 return self.upload(packed if pack_model(model, packed) else model)
             except OSError as exc:
                 raise InvalidModelError(f"model {model}: {exc.strerror}", fix="Check the path.") from exc
+
+    def upload_samples(self, samples: Path, what: str) -> str:
+        """Send a file of samples, or a folder of them as a .zip, and return its id.
+
+        Args:
+            samples: The file or the folder.
+            what: Its part, for messages: "calibration set".
+        """
+        if not samples.is_dir():
+            return self.upload(samples)
+        with tempfile.TemporaryDirectory() as folder:
+            packed = Path(folder, "samples.zip")
+            pack_folder(samples, packed, what)
+            return self.upload(packed)
 
     def submit(
         self,

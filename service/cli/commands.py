@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidMetricError, InvalidModelError, OptimizerError
+from calibration.errors import InvalidConfigError, OptimizerError
 from calibration.number_formats.precision import Precision
 from calibration.process.lazy_import import defer
 from engine_builder.config.config import Config, config_from_json, config_json
+from service.cli.given_files import check_files
 from service.cli.progress import ProgressView, TrialLines, progress_view
 from service.cli.summary import summary_lines
 from service.intake.config_text import value_from_config_text
@@ -70,18 +71,11 @@ def optimize(arguments: argparse.Namespace, out: Output) -> None:
 def submit(arguments: argparse.Namespace, out: Output) -> None:
     """Upload the files, submit a job and print its id; with --watch, wait for it too."""
     config = config_json(_config(arguments)) if arguments.config or _given(arguments) else {}
-    for path, error in (
-        (arguments.model, InvalidModelError),
-        (arguments.calibration, InvalidCalibrationSetError),
-        (arguments.validation, InvalidCalibrationSetError),
-        (arguments.metric_model, InvalidMetricError),
-    ):
-        if path is not None and not path.is_file():
-            raise error(f"{path}: no such file", fix="Check the path.")
+    check_files(arguments.model, arguments.calibration, arguments.validation, arguments.metric_model)
     with _client(arguments) as client:
         model = client.upload_model(arguments.model)
-        calibration = client.upload(arguments.calibration)
-        validation = None if arguments.validation is None else client.upload(arguments.validation)
+        calibration = client.upload_samples(arguments.calibration, "calibration set")
+        validation = None if arguments.validation is None else client.upload_samples(arguments.validation, "validation set")
         metric = None if arguments.metric_model is None else client.upload(arguments.metric_model)
         job = client.submit(model, calibration, validation, config, idempotency_key=arguments.idempotency_key, metric_id=metric)
         out(job.id)

@@ -11,14 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from calibration.accuracy.kinds.part import JudgedOutput
-from calibration.errors import (
-    CalibrationError,
-    InputError,
-    InvalidCalibrationSetError,
-    InvalidConfigError,
-    InvalidMetricError,
-    InvalidModelError,
-)
+from calibration.data.packed_folder import pack_folder
+from calibration.errors import CalibrationError, InputError, InvalidConfigError
 from engine_builder.backends.registry import opens_gpu
 from engine_builder.backends.target_checks import check_config, with_metric_model
 from engine_builder.config.config import Config
@@ -32,6 +26,7 @@ from engine_builder.stage_io.outcome import JobOutcome
 from engine_builder.workspace.external_files import external_files
 from engine_builder.workspace.tree_removal import remove_tree
 from engine_builder.workspace.workspace import FileRef, Workspace, json_bytes
+from service.cli.given_files import check_files
 from service.cli.progress import ProgressView, TrialLines
 from service.cli.reuse import job_record
 from service.intake.unpacking import is_archive, unpack_model
@@ -83,12 +78,7 @@ def optimize_locally(
         OptimizerError: The input cannot be used, or a stage failed.
     """
     check_config(with_metric_model(job.config, is_given=job.metric_model is not None))
-    _check_file(job.model, InvalidModelError, "model")
-    _check_file(job.calibration, InvalidCalibrationSetError, "calibration set")
-    if job.validation is not None:
-        _check_file(job.validation, InvalidCalibrationSetError, "validation set")
-    if job.metric_model is not None:
-        _check_file(job.metric_model, InvalidMetricError, "metric model")
+    check_files(job.model, job.calibration, job.validation, job.metric_model)
     with (
         _output_folder(job.output) as output,
         tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=output, ignore_cleanup_errors=True) as folder,
@@ -165,10 +155,10 @@ class _ViewObserver:
 
 
 def _request(job: LocalJob, workspace: Workspace) -> JobRequest:
-    validation = None if job.validation is None else _copy(job.validation, "validation", workspace)
+    validation = None if job.validation is None else _copy_samples(job.validation, "validation", workspace)
     files = JobFiles(
         model=_copy_model(job.model, workspace),
-        calibration=_copy(job.calibration, "calibration", workspace),
+        calibration=_copy_samples(job.calibration, "calibration", workspace),
         validation=validation,
         metric_model=None if job.metric_model is None else workspace.copy(job.metric_model, "metric/metric.onnx"),
     )
@@ -185,8 +175,16 @@ def _copy_model(model: Path, workspace: Workspace) -> FileRef:
     return workspace.copy(model, f"model/{model.name}" if "\\" not in model.name else "model/model.onnx")
 
 
-def _copy(path: Path, folder: str, workspace: Workspace) -> FileRef:
-    return workspace.copy(path, f"{folder}/{folder}{path.suffix}" if "\\" not in path.suffix else f"{folder}/{folder}")
+def _copy_samples(path: Path, folder: str, workspace: Workspace) -> FileRef:
+    """Bring samples in under the user's own name, which errors then say; a folder as a .zip."""
+    own = path.resolve().name if path.name in {"", ".", ".."} else path.name
+    name = f"{folder}/{own if own and not set(own) & set(_NO_NAME) else folder}"
+    if not path.is_dir():
+        return workspace.copy(path, name)
+    packed = workspace.path(name)
+    packed.parent.mkdir(parents=True, exist_ok=True)
+    pack_folder(path, packed, f"{folder} set")
+    return workspace.adopt(name)
 
 
 def _deliver(outcome: JobOutcome, workspace: Workspace, output: Path) -> Mapping[str, object]:
@@ -236,10 +234,4 @@ def _output_folder(output: Path) -> Iterator[Path]:
             output.rmdir()
 
 
-def _check_file(path: Path, error: Callable[..., InputError], what: str) -> None:
-    if not path.exists():
-        raise error(f"{what} {path}: no such file", fix="Check the path.")
-    if not path.is_file():
-        raise error(f"{what} {path}: it is not a plain file", fix="Name the file itself.")
-    if not os.access(path, os.R_OK):
-        raise error(f"{what} {path}: it is not readable", fix="Change its permissions.")
+_NO_NAME = "\\\0"  # characters that a name inside a workspace may not have

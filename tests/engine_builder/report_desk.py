@@ -10,8 +10,9 @@ from typing import cast
 import numpy as np
 import onnx
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.metrics import Metric, OutputKind
-from calibration.accuracy.verdict import AccuracyVerdict, Budget, Selection, judge
+from calibration.accuracy.verdict import AccuracyVerdict, Selection, judge
 from calibration.codec import json_from_value, value_from_json
 from calibration.data.sample_axes import SampleAxes
 from calibration.graph.layers import Layer, LayerKind

@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calibration.data.formats.wanted import Wanted
 from calibration.data.readers import read_arrays
 from calibration.errors import InputError, InvalidCalibrationSetError, InvalidConfigError
+from calibration.onnx_model.model_io import TensorSpec
 from engine_builder.config.config import config_from_json, config_json
 from service.intake.config_text import submitted_value
 from service.intake.unpacking import is_archive, unpack_model
@@ -74,19 +76,22 @@ def test_archives(kind: str, damage: list[tuple[int, int]], cut: int) -> None:
             assert model.resolve().is_relative_to((path.parent / "unpacked").resolve())
 
 
+WANTED = Wanted((TensorSpec("x", "float32", ("N", 4)),))
+
+
 @pytest.mark.parametrize("kind", list(SAMPLES))
 @settings(max_examples=100)
 @given(damage=DAMAGE, cut=CUT)
 def test_samples(kind: str, damage: list[tuple[int, int]], cut: int) -> None:
     with written(damaged(SAMPLES[kind], damage, cut)) as path, contextlib.suppress(InvalidCalibrationSetError):
-        assert all(isinstance(array, np.ndarray) for array in read_arrays(path, ("x",)).values())
+        assert all(isinstance(array, np.ndarray) for array in read_arrays(path, WANTED).arrays.values())
 
 
 @given(header=st.text(alphabet="{}()[]'\",:<>=|fF0123456789 -descrfortran_ordershapeTrueFalse", max_size=200))
 def test_headers_of_arrays(header: str) -> None:
     content = b"\x93NUMPY\x01\x00" + len(header.encode()).to_bytes(2, "little") + header.encode() + bytes(64)
     with written(npz(x=content)) as path, contextlib.suppress(InvalidCalibrationSetError):
-        read_arrays(path, ("x",))
+        read_arrays(path, WANTED)
 
 
 @given(text=st.text(max_size=200) | JSON.map(json.dumps))

@@ -25,11 +25,11 @@ READER = '''"""Reads rows of numbers in JSON."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
+
+from calibration.data.formats.wanted import Found, Wanted
 
 BEGINNING = b"ROWS\\n"
 
@@ -39,13 +39,13 @@ def size_of_rows(file: BinaryIO, name: str) -> int:
     return 8 * file.seek(0, 2) // 2
 
 
-def read_rows(file: BinaryIO, name: str, inputs: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+def read_rows(file: BinaryIO, name: str, wanted: Wanted) -> Found:
     """Return the arrays of the file, by name."""
-    return {key: np.asarray(rows) for key, rows in json.loads(file.read().removeprefix(BEGINNING)).items()}
+    return Found({key: np.asarray(rows) for key, rows in json.loads(file.read().removeprefix(BEGINNING)).items()})
 '''
 ROWS = {
     "from calibration.errors": "from calibration.data.rows_files import BEGINNING, read_rows, size_of_rows\n",
-    '    Reader(b"PK"': '    Reader(BEGINNING, ".rows", "of one table per model input", size_of_rows, read_rows),\n',
+    '    Reader(b"PK", ".npz"': '    Reader(BEGINNING, ".rows", "of one table per model input", size_of_rows, read_rows),\n',
 }
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from calibration.accuracy.offered_budgets import budget_key, budget_value, is_looser
-from calibration.accuracy.verdict import Budget
+from calibration.accuracy.budget import Budget
+from calibration.accuracy.offers.offered_budgets import budget_key, budget_value, is_looser
 from engine_builder.reporting.body.job_result import (
     OfferedFile,
     ReportedBudget,

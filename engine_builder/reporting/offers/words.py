@@ -5,19 +5,23 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.metrics import BudgetKey
-from calibration.accuracy.offered_budgets import budget_key, budget_value
-from calibration.accuracy.verdict import Budget
+from calibration.accuracy.offers.offered_budgets import GROWING, budget_key, budget_value
 from engine_builder.reporting.body.job_result import ReportedBudget, ReportedOffer
 
 NEAREST = 3  # engines named where the baseline is kept
 
 
 def budget_in_words(budget: Budget) -> str:
-    """Return a budget as it stands in a sentence: "99.9%" of the float model's score, "NMSE 0.001", "40 dB"."""
+    """Return a budget as it stands in a sentence: "99.9%" of the float model's score, "a drop of 0.001", "NMSE 0.001", "40 dB"."""
     key, value = budget_key(budget), budget_value(budget)
     if key is BudgetKey.MIN_RELATIVE:
         return f"{100.0 * value:.6g}%"
+    if key is BudgetKey.MAX_DROP:
+        return f"a drop of {value:.4g}"
+    if key is BudgetKey.MIN_SCORE:
+        return f"a score of {value:.6g}"
     return f"NMSE {value:.3g}" if key is BudgetKey.MAX_NMSE else f"{value:.4g} dB"
 
 
@@ -73,7 +77,7 @@ def nearest(engines: Sequence[ReportedOffer]) -> list[ReportedOffer]:
 def _allowed(engine: ReportedOffer) -> float:
     """Return a number that grows with what the tightest budget of an engine allows."""
     ((key, value),) = engine.keeps.items()
-    return value if key is BudgetKey.MAX_NMSE else -value
+    return value if key in GROWING else -value
 
 
 def _had(engine: ReportedOffer, *, is_predicted: bool) -> str:

@@ -18,12 +18,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.drop_posterior import changes_of, probabilities_over, slack_draws
-from calibration.accuracy.likely_inside import is_likely_inside
 from calibration.accuracy.margins.change_posterior import ChangeDraws
 from calibration.accuracy.metrics import BudgetKey
-from calibration.accuracy.offered_budgets import budget_key, budgets_around, is_looser, usual_budgets
-from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Budget, Selection, drop_evidence, judge
+from calibration.accuracy.offers.likely_inside import is_likely_inside
+from calibration.accuracy.offers.offered_budgets import budget_key, budgets_around, is_looser, usual_budgets
+from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Selection, drop_evidence, judge
 from engine_builder.backends.base import Backend
 from engine_builder.engines.factory import Building, building_backend
 from engine_builder.engines.quantized_engine import EngineRecipe, build
@@ -58,7 +59,7 @@ def offers(
     inspection = context.workspace.read_value(Inspection, job.inspection)
     panel = _Panel(request, inspection, context.workspace)
     key = budget_key(job.config.accuracy.budget)
-    budgets = tuple(_given(budget, panel, request) for budget in usual_budgets(key)) if panel.trials else ()
+    budgets = tuple(_given(budget, panel, request) for budget in usual_budgets(key, panel.baseline)) if panel.trials else ()
     context.progress(0.3, "judged at other budgets")
     backend = building(job.config, context, final=True)
     answers = {offer.fingerprint for offer in budgets}
@@ -131,9 +132,14 @@ class _Panel:
             self._accepted[budget] = [self._is_accepted(budget, index) for index in range(len(self._engines))]
         return self._accepted[budget]
 
+    @property
+    def baseline(self) -> float:
+        """The float model's mean score."""
+        return float(self._reference.mean())
+
     def tightest(self, index: int, key: BudgetKey) -> Budget | None:
         """Return the tightest budget at which an engine is accepted, which it is at all that are looser; None where there is none."""
-        budgets = budgets_around(key, float(self._reference.mean()), float(self._engines[index].scores.mean()))
+        budgets = budgets_around(key, self.baseline, float(self._engines[index].scores.mean()))
         first = bisect.bisect_left(budgets, 1, key=lambda budget: int(self.accepted(budget)[index]))
         return budgets[first] if first < len(budgets) else None
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from calibration.accuracy.budget import Budget, Claim
 from calibration.accuracy.drop_posterior import DropEvidence, probabilities_over, slack_draws
 from calibration.accuracy.margins.decision_margins import DecisionMargins
 from calibration.accuracy.metrics import Metric
-from calibration.accuracy.verdict import Budget, drop_evidence
+from calibration.accuracy.verdict import drop_evidence
 
 Scores = NDArray[np.float64]
 
@@ -78,7 +79,7 @@ def test_equal_outputs_are_inside_and_others_are_judged_beside_them() -> None:
 def test_samples_that_do_not_belong_together_are_refused() -> None:
     margins = DecisionMargins(np.ones(3), np.ones(3), can_gain=False)
     with pytest.raises(ValueError, match="the same samples"):
-        DropEvidence(np.ones(4), np.ones(4), True, False, 0.9, margins)
+        DropEvidence(np.ones(4), np.ones(4), True, False, Claim(0.9), margins)
 
 
 def share_that_ships(kind: str, samples: int, mean: float) -> float:

@@ -9,7 +9,8 @@ import pytest
 from calibration.accuracy.measures.classes import top1
 from calibration.accuracy.metrics import Better, BudgetKey, Metric, MetricSpec, Truth, metric_named, names_in_words, unnamed
 from calibration.codec import json_from_value, value_from_json
-from engine_builder.config.config import AccuracyConfig, json_schema
+from engine_builder.config.accuracy import AccuracyConfig
+from engine_builder.config.config import json_schema
 
 
 @pytest.mark.parametrize("metric", Metric)

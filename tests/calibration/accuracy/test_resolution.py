@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.drop_posterior import probabilities_over, slack_draws
 from calibration.accuracy.metrics import Metric
 from calibration.accuracy.resolution import resolution_note, samples_that_tell
-from calibration.accuracy.verdict import Budget, drop_evidence
+from calibration.accuracy.verdict import drop_evidence
 
 
 @pytest.mark.parametrize("ratio", [0.95, 0.99, 0.999])

@@ -8,18 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.measures.values import IDENTICAL_PSNR
 from calibration.accuracy.metrics import Metric
-from calibration.accuracy.verdict import (
-    AccuracyVerdict,
-    Answer,
-    Budget,
-    IntervalMethod,
-    Selection,
-    can_decide,
-    judge,
-    smallest_n,
-)
+from calibration.accuracy.verdict import AccuracyVerdict, Answer, IntervalMethod, Selection, can_decide, judge, smallest_n
 from calibration.codec import json_from_value, value_from_json
 
 Scores = NDArray[np.float64]
@@ -250,7 +242,7 @@ def test_scores_that_cannot_be_paired_are_refused(baseline: list[float], engine:
 
 def test_scipy_is_not_imported_where_the_score_bound_alone_says_no() -> None:
     code = (
-        "import sys; from calibration.accuracy.verdict import Budget, can_decide; "
+        "import sys; from calibration.accuracy.budget import Budget; from calibration.accuracy.verdict import can_decide; "
         "assert not can_decide(10_000, 0.005, Budget(min_relative=0.9999), 0.95); assert 'scipy' not in sys.modules; "
         "assert can_decide(10_000, 0.005, Budget(min_relative=0.99), 0.95); assert 'scipy' in sys.modules"
     )

@@ -8,9 +8,11 @@ import onnx
 import pytest
 
 from calibration.data.dataset import CalibrationSet, is_repeated
+from calibration.data.formats.wanted import Wanted
+from calibration.data.readers import read_arrays
 from calibration.errors import InvalidCalibrationSetError
 from calibration.onnx_model.model_io import input_specs, output_specs
-from calibration.sequences.sequence_file import read_samples_or_sequences
+from calibration.sequences.sequence_file import samples_or_sequences
 from calibration.sequences.step_sequences import StepSequences
 from engine_builder.workspace.workspace import Workspace
 from tests.model_text import Array, model_from_text
@@ -24,7 +26,8 @@ def read(
     folder: Path, model: onnx.ModelProto, arrays: Mapping[str, Array], state: Mapping[str, str] | None = None
 ) -> CalibrationSet | StepSequences:
     path = Workspace(folder).path(Workspace(folder).write_arrays("samples.npz", **arrays))
-    return read_samples_or_sequences(path, input_specs(model), output_specs(model), state or {})
+    inputs = tuple(input_specs(model))
+    return samples_or_sequences(read_arrays(path, Wanted(inputs)).arrays, inputs, output_specs(model), state or {})
 
 
 def sequences(folder: Path, model: onnx.ModelProto, arrays: Mapping[str, Array], state: Mapping[str, str] | None = None) -> StepSequences:

@@ -5,13 +5,13 @@ import json
 
 import pytest
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.metrics import Metric, OutputKind
-from calibration.accuracy.verdict import Budget
 from calibration.errors import InvalidConfigError
 from calibration.number_formats.precision import Precision
 from calibration.ranges.range_table import RangeMethod
+from engine_builder.config.accuracy import AccuracyConfig
 from engine_builder.config.config import (
-    AccuracyConfig,
     Config,
     Order,
     SearchConfig,
@@ -30,6 +30,8 @@ FULL = {
     "accuracy": {
         "metric": "agreement",
         "min_relative": 0.97,
+        "max_drop": None,
+        "min_score": None,
         "max_nmse": None,
         "min_psnr": None,
         "min_si_snr": None,
@@ -48,6 +50,17 @@ FULL = {
         "allow_chance": True,
     },
     "outputs": {"scores": "probabilities", "debug": "ignore"},
+    "preprocess": {
+        "resize": {"size": [256], "mode": "shorter_side", "interpolation": "bicubic", "fill": 0},
+        "crop": [224, 224],
+        "scale": 0.5,
+        "mean": [0.1, 0.2, 0.3],
+        "std": [1.0],
+        "layout": "NHWC",
+        "colors": "BGR",
+        "classes": ["cat", "dog"],
+    },
+    "tokens": {"pad": 0},
     "precisions": ["fp16", "int8"],
     "shapes": {"tokens": {"min": [1, 1], "opt": [8, 64], "max": [32, 256]}},
     "state": {"hn": "h0"},

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.metrics import Metric, OutputKind
-from calibration.accuracy.verdict import Budget
 from calibration.sensitivity.task_losses import losses
 from engine_builder.evaluation.loss_budget import allowed_loss
 

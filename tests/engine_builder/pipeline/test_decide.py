@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from calibration.accuracy.verdict import Budget
+from calibration.accuracy.budget import Budget
 from engine_builder.errors import EngineError
 from engine_builder.pipeline.decide import largest_ratio
 from engine_builder.pipeline.judge_finalists import TIMED_FINALISTS

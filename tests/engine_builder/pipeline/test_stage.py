@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from calibration.accuracy.verdict import Budget
+from calibration.accuracy.budget import Budget
 from calibration.codec import as_object, json_from_value, value_from_json
 from engine_builder.config.config import Config, ShapeRange
 from engine_builder.pipeline.stage import Stage, in_child, run

@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.metrics import Metric
-from calibration.accuracy.verdict import Budget
 from engine_builder.records.trial import Accuracy
 from engine_builder.search.confidence import certain, paired_table
 

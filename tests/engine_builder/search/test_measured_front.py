@@ -6,7 +6,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.accuracy.verdict import Budget
+from calibration.accuracy.budget import Budget
 from calibration.number_formats.precision import Precision
 from engine_builder.records.trial import Accuracy, Latency, Trial, failed_trial
 from engine_builder.search.measured_front import MAX_FINALISTS, MAX_OFFERED, finalists, offered, pareto_front

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.metrics import Metric
-from calibration.accuracy.verdict import Budget
 from calibration.errors import InvalidConfigError
 from engine_builder.stage_io.measuring import ConfidenceRequest, ConfidenceResult
 from engine_builder.stages.confidence import check_confidence
@@ -56,3 +56,11 @@ def test_a_job_asks_before_it_measures(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfigError, match="cannot be reached with 12 validation samples"):
         run_job(tmp_path, cnn(), samples_for(cnn(), 20), samples_for(cnn(), 12, seed=2), config)
     assert list(tmp_path.rglob("ranges.json")) == []
+
+
+def test_a_least_score_that_the_float_model_misses_is_refused_with_its_own(tmp_path: Path) -> None:
+    context = StageContext(Workspace(tmp_path), tmp_path, lambda fraction, message: None)
+    scores = context.workspace.write_arrays("scores.npz", scores=np.repeat([1.0, 0.0], [30, 10]))
+    with pytest.raises(InvalidConfigError, match=r"accuracy.min_score: 0.8 found, but the float model itself scores 0.75 \(top1\)"):
+        check_confidence(ConfidenceRequest(scores, Metric.TOP1, Budget(min_score=0.8), None, seed=0), context)
+    assert check_confidence(ConfidenceRequest(scores, Metric.TOP1, Budget(min_score=0.75), None, seed=0), context) == ConfidenceResult(40)

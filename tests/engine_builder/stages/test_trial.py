@@ -20,7 +20,8 @@ from engine_builder.backends.base import Capabilities, Engine
 from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
 from engine_builder.backends.registry import Target
-from engine_builder.config.config import AccuracyConfig, config_from_json
+from engine_builder.config.accuracy import AccuracyConfig
+from engine_builder.config.config import config_from_json
 from engine_builder.errors import BuildError
 from engine_builder.evaluation.measurement import EngineScores, accuracy, fits, search_half
 from engine_builder.pipeline.stage_table import TRIAL

@@ -11,7 +11,8 @@ import pytest
 from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import Answer, IntervalMethod, Selection, judge
 from calibration.number_formats.precision import Precision
-from engine_builder.config.config import AccuracyConfig
+from engine_builder.config.accuracy import AccuracyConfig
+from engine_builder.config.config import 
 from engine_builder.evaluation.measurement import search_half
 from engine_builder.pipeline.stage_table import TRIAL, VERDICT
 from engine_builder.records.inspection import Baseline

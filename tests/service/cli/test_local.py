@@ -184,7 +184,7 @@ def test_missing_inputs_are_named(job: LocalJob, tmp_path: Path, wrong: str) -> 
         ("calibration", InvalidCalibrationSetError),
         ("validation", InvalidCalibrationSetError),
     ):
-        with pytest.raises(error, match=f"{field}.*(no such file|not a plain file)"):
+        with pytest.raises(error, match=f"{field}.*(no such file|is a folder)"):
             run(replaced(job, **{field: tmp_path / wrong}), FakePipeline())
     assert not job.output.exists()
 

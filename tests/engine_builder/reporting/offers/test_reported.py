@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.metrics import BudgetKey
-from calibration.accuracy.verdict import Budget
 from calibration.codec import value_from_json
 from engine_builder.reporting.body.job_result import OfferedFile, ReportedOffers, reported_verdict
 from engine_builder.reporting.offers.reported import reported_offers

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.metrics import BudgetKey
-from calibration.accuracy.verdict import Budget
 from engine_builder.reporting.body.job_result import ReportedBudget, ReportedOffer
 from engine_builder.reporting.offers.words import budget_in_words, nearest_in_words, offers_in_words
 from tests.engine_builder.report_body import OFFERS
@@ -25,6 +25,8 @@ def row(words: str, engine: ReportedOffer | None, *, is_asked: bool = False) -> 
         (Budget(min_relative=0.9999), "99.99%"),
         (Budget(min_relative=0.988), "98.8%"),
         (Budget(min_relative=1.0), "100%"),
+        (Budget(max_drop=0.005), "a drop of 0.005"),
+        (Budget(min_score=0.7512), "a score of 0.7512"),
         (Budget(max_nmse=0.00033), "NMSE 0.00033"),
         (Budget(min_psnr=37.4), "37.4 dB"),
     ],

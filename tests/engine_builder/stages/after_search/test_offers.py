@@ -11,7 +11,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from calibration.accuracy.verdict import Answer, Budget, Selection
+from calibration.accuracy.budget import Budget
+from calibration.accuracy.verdict import Answer, Selection
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.base import Backend, Engine
 from engine_builder.config.config import Config

@@ -12,13 +12,13 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.intervals import score_statistic
 from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import (
     DEFAULT_CONFIDENCE,
     MOST_LIKELY_OVER,
     Answer,
-    Budget,
     Selection,
     are_zeros_and_ones,
     judge,
@@ -47,9 +47,9 @@ def is_likely_inside(
     """
     if probability_over_budget >= MOST_LIKELY_OVER:
         return False
-    if budget.min_relative is not None and are_zeros_and_ones(metric, baseline, engine):
+    if (claim := budget.claim) is not None and are_zeros_and_ones(metric, baseline, engine):
         quantile = NormalDist().inv_cdf(DEFAULT_CONFIDENCE)
-        return score_statistic(table_of(baseline, engine), budget.min_relative, 0.0) >= -quantile
+        return score_statistic(table_of(baseline, engine), claim.ratio, -claim.drop) >= -quantile
     answer = judge(
         metric, baseline, engine, budget, selection=Selection.SHARED, rng=rng, probability_over_budget=probability_over_budget
     ).answer

@@ -4,22 +4,23 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.accuracy.likely_inside import is_likely_inside
+from calibration.accuracy.budget import Budget
 from calibration.accuracy.metrics import Metric
-from calibration.accuracy.verdict import Answer, Budget, Selection, judge
+from calibration.accuracy.offers.likely_inside import is_likely_inside
+from calibration.accuracy.verdict import Answer, Selection, judge
 
 shares = st.floats(0.0, 1.0)
 counts = st.integers(0, 60)
 
 
 @settings(max_examples=25)  # a whole verdict takes its time
-@given(counts, counts, counts, counts, st.floats(0.5, 1.0), shares)
+@given(counts, counts, counts, counts, st.sampled_from(["min_relative", "max_drop", "min_score"]), shares, shares)
 def test_decisions_are_accepted_where_the_verdict_is_not_that_the_budget_is_missed(
-    both: int, lost: int, gained: int, wrong: int, ratio: float, probability: float
+    both: int, lost: int, gained: int, wrong: int, key: str, value: float, probability: float
 ) -> None:
     cells = [(1.0, 1.0)] * both + [(1.0, 0.0)] * lost + [(0.0, 1.0)] * gained + [(0.0, 0.0)] * wrong
     baseline, engine = np.array(cells or [(1.0, 1.0)]).T
-    _holds_as_the_verdict(Metric.TOP1, baseline, engine, Budget(min_relative=ratio), probability)
+    _holds_as_the_verdict(Metric.TOP1, baseline, engine, Budget(**{key: value}), probability)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.floats(0.0, 0.2), shares)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.accuracy.metrics import BudgetKey
-from calibration.accuracy.offered_budgets import (
+from calibration.accuracy.budget import Budget
+from calibration.accuracy.metrics import BUDGETS_OF_SCORES, BudgetKey
+from calibration.accuracy.offers.offered_budgets import (
     budget_key,
     budget_of,
     budget_value,
@@ -16,7 +17,6 @@ from calibration.accuracy.offered_budgets import (
     is_looser,
     usual_budgets,
 )
-from calibration.accuracy.verdict import Budget
 
 KEYS = st.sampled_from(BudgetKey)
 
@@ -27,10 +27,12 @@ KEYS = st.sampled_from(BudgetKey)
         (BudgetKey.MIN_RELATIVE, [0.99, 0.999, 0.9999]),
         (BudgetKey.MAX_NMSE, [0.01, 0.001, 0.0001]),
         (BudgetKey.MIN_PSNR, [30.0, 40.0, 50.0]),
+        (BudgetKey.MAX_DROP, [0.01, 0.001, 0.0001]),
+        (BudgetKey.MIN_SCORE, [0.792, 0.7992, 0.79992]),  # such shares of the float model's 0.8
     ],
 )
 def test_the_usual_budgets_come_loosest_first(key: BudgetKey, values: list[float]) -> None:
-    budgets = usual_budgets(key)
+    budgets = usual_budgets(key, 0.8)
     assert [budget_value(budget) for budget in budgets] == values
     assert all(is_looser(one, other) and not is_looser(other, one) for one, other in itertools.pairwise(budgets))
 
@@ -48,6 +50,9 @@ def test_a_budget_is_its_key_and_its_value(key: BudgetKey, value: float) -> None
         (BudgetKey.MIN_RELATIVE, 0.8, 0.9, 0.9999),
         (BudgetKey.MIN_RELATIVE, 0.8, 0.8 * (1 - 0.01123), 0.988),
         (BudgetKey.MIN_RELATIVE, 1.0, 0.98, 0.98),
+        (BudgetKey.MAX_DROP, 0.8, 0.79677, 0.0033),
+        (BudgetKey.MAX_DROP, 0.8, 0.9, 0.0001),
+        (BudgetKey.MIN_SCORE, 0.8, 0.8 * (1 - 0.01123), 0.7904),
         (BudgetKey.MAX_NMSE, 0.0, 0.000324, 0.00033),
         (BudgetKey.MAX_NMSE, 0.0, 1e-7, 0.0001),
         (BudgetKey.MIN_PSNR, 120.0, 37.46, 37.4),
@@ -61,14 +66,24 @@ def test_the_tightest_budget_allows_what_was_measured_with_two_digits(
 
 @given(KEYS, st.floats(0.5, 1.0), st.floats(0.0, 0.6))
 def test_the_budgets_around_an_engine_hold_it_and_grow_looser(key: BudgetKey, baseline: float, lost: float) -> None:
-    engine = {BudgetKey.MIN_RELATIVE: baseline * (1 - lost), BudgetKey.MAX_NMSE: lost}.get(key, 60 * (1 - lost))  # else decibels
+    score = baseline * (1 - lost)
+    known = dict.fromkeys(BUDGETS_OF_SCORES, score) | {BudgetKey.MAX_NMSE: lost}
+    engine = known.get(key, 60 * (1 - lost))  # else decibels
     budgets = budgets_around(key, baseline, engine)
     assert all(is_inside(budget, baseline, engine) for budget in budgets)
     assert all(is_looser(other, one) for one, other in itertools.pairwise(budgets))
 
 
 @pytest.mark.parametrize(
-    ("key", "engine"), [(BudgetKey.MIN_RELATIVE, 0.3), (BudgetKey.MAX_NMSE, 0.7), (BudgetKey.MIN_PSNR, 2.0), (BudgetKey.MIN_SI_SNR, 2.0)]
+    ("key", "engine"),
+    [
+        (BudgetKey.MIN_RELATIVE, 0.3),
+        (BudgetKey.MAX_DROP, 0.3),
+        (BudgetKey.MIN_SCORE, 0.3),
+        (BudgetKey.MAX_NMSE, 0.7),
+        (BudgetKey.MIN_PSNR, 2.0),
+        (BudgetKey.MIN_SI_SNR, 2.0),
+    ],
 )
 def test_an_engine_that_lost_nearly_everything_has_none(key: BudgetKey, engine: float) -> None:
     assert budgets_around(key, 1.0, engine) == ()

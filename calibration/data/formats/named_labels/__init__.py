@@ -1,0 +1,1 @@
+"""Labels that come as names: of folders, or in a table."""
