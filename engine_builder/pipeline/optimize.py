@@ -34,7 +34,7 @@ from engine_builder.stage_io.engines import BaselineRequest, EngineJob, TrialReq
 from engine_builder.stage_io.measuring import ConfidenceRequest, CorrectRequest, InspectRequest, InspectResult, JobFiles, RangesRequest
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest, SearchSummary
 
-PIPELINE_VERSION = "15"  # bumped when stage names, their order or the form of their requests or results change
+PIPELINE_VERSION = "16"  # bumped when stage names, their order or the form of their requests or results change
 SHARE_OF_TRIAL = 0.12  # of the progress that is left: how many trials there will be is not known
 
 
@@ -57,7 +57,7 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
 
     Raises:
         InputError: The user's files or settings do not fit; seen by the first stages.
-        EngineError: A stage failed that is neither a trial, a prediction nor a final build or verdict.
+        EngineError: A stage failed that is neither of the analysis nor a trial, a prediction, a final build or a verdict.
         StageCancelledError: The job was cancelled.
     """
     config, driver = request.config, _Spent(run_stage)
@@ -103,6 +103,7 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
         (*untold, *decided.notes),
         SearchSummary(search.ended, len(search.trials), driver.seconds),
         decided.offers,
+        analysis.failures,
     )
     return run(driver, table.REPORT, report)
 
