@@ -159,12 +159,14 @@ def _search(
     )
 
 
-def _trial(search: Search, proposal: Proposal, job: EngineJob, driver: RunStage, progress: Progress) -> Trial:
+def _trial(search: Search, proposal: Proposal, job: EngineJob, driver: _Spent, progress: Progress) -> Trial:
     """Return the trial of a proposal; one that cannot be built or run is a failed trial, not a failed job."""
     index, fingerprint = len(search.trials), search.fingerprint(proposal.quantized)
     if proposal.order == FOLDED:
         fingerprint = folded_fingerprint(fingerprint)
-    request = TrialRequest(job, proposal.quantized, index, proposal.order)
+    limit = job.config.search.max_seconds
+    left = None if limit is None else max(limit - driver.seconds, 0.0)
+    request = TrialRequest(job, proposal.quantized, index, proposal.order, proposal.deciding, left)
     try:
         return run(driver, table.TRIAL, request, key=f"trial/{fingerprint}", span=progress.take(SHARE_OF_TRIAL))
     except EngineError as error:

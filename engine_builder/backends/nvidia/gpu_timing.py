@@ -14,6 +14,7 @@ from engine_builder.backends.gpu.event_timing import GpuTiming, Transfers, time_
 from engine_builder.backends.gpu.lock import gpu_lock
 from engine_builder.backends.gpu.state import GpuInfo, GpuMonitor
 from engine_builder.backends.nvidia.runner import TensorRtRunner
+from engine_builder.timing import Enough, all_the_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ def time_engines(
     monitor: GpuMonitor | None,
     *,
     seconds: float,
+    enough: Enough = all_the_time,
     use_graph: bool = True,
     wait_s: float = 600.0,
     lock_folder: Path | None = None,
@@ -45,6 +47,7 @@ def time_engines(
         cuda: The GPU they are open on.
         monitor: Reads its state.
         seconds: For all engines together, warm-up apart.
+        enough: Ends the rounds early, see ``time_on_gpu``.
         use_graph: Whether to try CUDA graphs.
         wait_s: Seconds to wait for another job on this GPU.
         lock_folder: See ``gpu_lock``.
@@ -61,7 +64,7 @@ def time_engines(
                 runner.copy_in(stream)
             stream.synchronize()
             sample = monitor.sample if monitor is not None else None
-            timings = time_on_gpu(runners, stream, seconds=seconds, use_graph=use_graph, state=sample)
+            timings = time_on_gpu(runners, stream, seconds=seconds, enough=enough, use_graph=use_graph, state=sample)
             transfers = {name: transfers_on_gpu(runner, stream) for name, runner in runners.items()}
         finally:
             stream.close()
