@@ -94,10 +94,12 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = time_i
         with ExitStack() as opened:
             judged = opened.enter_context(scored(built.engine))
             metric = inspection.reference.metric
-            if built.plain is not None and not fits(reference, judged.engine, metric, config):
+            is_inside = not is_baseline and fits(reference, judged.engine, metric, config)
+            if built.plain is not None and not is_inside:
                 with ExitStack() as other:
                     plain = other.enter_context(scored(built.plain))
-                    if fits(reference, plain.engine, metric, config):
+                    is_inside = fits(reference, plain.engine, metric, config)
+                    if is_inside:
                         assert built.correction is not None
                         judged, built = plain, CorrectedEngine(built.plain, replace(built.correction, kept=False))
                         opened.close()  # the corrected engine's, and from here on the plain one's
@@ -107,7 +109,6 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = time_i
             if not is_baseline:
                 runners["baseline"] = backend.open(baseline_path, threads=config.threads)
             feeds = timing_feeds(inspection, validation)
-            is_inside = not is_baseline and fits(reference, judged.engine, metric, config)
             plan = _plan(request, timer, is_alone=is_baseline, is_inside=is_inside, spent=time.perf_counter() - start)
             timings = backend.timings(runners, feeds, plan)
             kernels = None
