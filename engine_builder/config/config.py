@@ -79,7 +79,7 @@ class SearchConfig:
     """How long to search, by which orders, from which seed."""
 
     max_trials: int | None = field(
-        default=None, metadata={"minimum": 1, "description": "Most engines to build and measure, 40 by default."}
+        default=None, metadata={"minimum": 1, "description": "Most trials, 40 by default; baseline and first engine are always made."}
     )
     max_seconds: float | None = field(
         default=None,

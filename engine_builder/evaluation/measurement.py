@@ -39,7 +39,7 @@ from engine_builder.timing import Timing, relative_latency
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
 LAYERS_NAME = "layers.json"  # of what the runtime says of the baseline engine's layers, beside that engine
-TRIAL_SECONDS = 1.2  # of interleaved runs of both engines, at most
+TRIAL_SECONDS = 1.2  # of interleaved runs of engines that decide nothing by being near to others, at most
 MIN_RUNS, MAX_RUNS = 18, 5000
 SEARCH_DRAWS = 500  # of each engine's posterior; the verdict draws more
 ROUNDING = 1e-12  # a mean of float64 scores may miss the budget by this and still be on it
@@ -303,4 +303,5 @@ def latency_of(timings: Mapping[str, Timing]) -> Latency:
         reference.mad_ms,
         relative.ratio,
         relative.mad,
+        relative.error,
     )

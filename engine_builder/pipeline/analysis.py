@@ -1,16 +1,18 @@
 """The analysis: what every layer costs alone and in pairs, measured by probes of the float model when it is first asked for.
 
-A search that the accuracy budget does not bind never asks. Part of the pipeline and like it deterministic: it asks for stages and handles
-their requests and results.
+A search that the accuracy budget does not bind never asks. A stage that fails costs what it measures, not the job: without losses
+there is nothing to predict from, and the search ends with the engines that it has; what else fails is left out. Part of the pipeline and
+like it deterministic: it asks for stages and handles their requests and results.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 from engine_builder.backends.base import Capabilities
 from engine_builder.backends.job_precisions import low_precisions
+from engine_builder.errors import EngineError
 from engine_builder.evaluation.loss_budget import allowed_loss
 from engine_builder.pipeline import stage_table as table
 from engine_builder.pipeline.observer import Observer
@@ -26,6 +28,9 @@ from engine_builder.stage_io.measuring import (
     SensitivityRequest,
     SensitivityResult,
 )
+
+Q = TypeVar("Q")
+R = TypeVar("R")
 
 MAX_PROBE_SAMPLES = 256
 CHUNK_SECONDS = 20.0  # of one sensitivity stage
@@ -59,19 +64,30 @@ class Analysis:
         """
         self._job, self._capabilities, self._inspected = job, capabilities, inspected
         self._driver, self._observer, self._progress = driver, observer, progress
-        self.found: Analysed | None = None  # None until it was asked for
+        self.found: Analysed | None = None  # None until it was asked for, and where it failed
+        self.failures: tuple[str, ...] = ()  # what could not be measured, and what that changes, a sentence each
+        self._was_asked = False
 
-    def measured(self) -> Analysed:
-        """Return what the probes found; the first call runs them.
+    def measured(self) -> Analysed | None:
+        """Return what the probes found, None where no losses could be measured or put together; the first call runs them.
 
         Raises:
-            OptimizerError: A stage failed.
+            OptimizerError: The user's input does not fit, or the job was cancelled.
         """
-        if self.found is None:
+        if not self._was_asked:
+            self._was_asked = True
             self.found = self._measure(self._progress.take(SHARE_OF_PROGRESS))
         return self.found
 
-    def _measure(self, span: tuple[float, float]) -> Analysed:
+    def _ran(self, stage: Stage[Q, R], request: Q, span: tuple[float, float], without: str, key: str | None = None) -> R | None:
+        """Return what a stage gives, None where it fails, which is noted together with what that changes."""
+        try:
+            return run(self._driver, stage, request, key=key, span=span)
+        except EngineError as error:
+            self.failures = (*self.failures, f"the stage {key or stage.name} failed, so {without}: {error.detail}")
+            return None
+
+    def _measure(self, span: tuple[float, float]) -> Analysed | None:
         of, config, inspected = self._job.calibrated, self._job.config, self._inspected
         low, high = _within(span, table.SENSITIVITY)
         self._observer.entered("sensitivity", low)
@@ -85,20 +101,28 @@ class Analysis:
             part = (low + step * index, low + step * (index + 1))
             earlier = tuple(share.losses for share in layer_losses) if raced is not None else ()
             request = SensitivityRequest(of, start, stop, earlier, raced if earlier else None)
-            share = run(self._driver, table.SENSITIVITY, request, key=f"sensitivity/{index}", span=part)
-            if not share.probed:
+            left = f"losses are of {start} samples only" if start else "no losses are known, and the search ended with what it had tried"
+            share = self._ran(table.SENSITIVITY, request, part, left, f"sensitivity/{index}")
+            if share is None or not share.probed:
                 break
             layer_losses.append(share)
+        if not layer_losses:
+            return None
         losses = tuple(share.losses for share in layer_losses)
         wanted = HessianRequest(of, low_precisions(config, self._capabilities), allowed, config.search.seed)
-        traced = run(self._driver, table.HESSIAN, wanted, span=_within(span, table.HESSIAN))
+        traced = self._ran(table.HESSIAN, wanted, _within(span, table.HESSIAN), "the orders by the Hessian follow the losses alone")
         together = _within(span, table.INTERACTIONS)
         self._observer.entered("dependency", together[0])
-        tested = run(self._driver, table.INTERACTIONS, InteractionsRequest(of, losses, raced), span=together)
-        asked = RankRequest(of, losses, traced.traces, traced.samples, tested.tests, config.search.orders)
-        ranked = run(self._driver, table.RANK, asked, span=_within(span, table.RANK))
-        providers = {share.provider for share in layer_losses} | {traced.provider, tested.provider}
-        return Analysed(ranked, tested.tests, tuple(sorted(providers)))
+        pairs = InteractionsRequest(of, losses, raced)
+        tested = self._ran(table.INTERACTIONS, pairs, together, "no pair of layers was tested together")
+        traces, samples = (traced.traces, traced.samples) if traced is not None else ((), 0)
+        tests = tested.tests if tested is not None else ()
+        asked = RankRequest(of, losses, traces, samples, tests, config.search.orders)
+        ranked = self._ran(table.RANK, asked, _within(span, table.RANK), "the search ended with what it had tried")
+        if ranked is None:
+            return None
+        providers = {one.provider for one in (*layer_losses, traced, tested) if one is not None}
+        return Analysed(ranked, tests, tuple(sorted(providers)))
 
 
 def _within(span: tuple[float, float], stage: Stage[Any, Any]) -> tuple[float, float]:

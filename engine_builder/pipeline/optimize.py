@@ -57,7 +57,7 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
 
     Raises:
         InputError: The user's files or settings do not fit; seen by the first stages.
-        EngineError: A stage failed that is neither a trial, a prediction nor a final build or verdict.
+        EngineError: A stage failed that is neither of the analysis nor a trial, a prediction, a final build or a verdict.
         StageCancelledError: The job was cancelled.
     """
     config, driver = request.config, _Spent(run_stage)
@@ -103,6 +103,7 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
         (*untold, *decided.notes),
         SearchSummary(search.ended, len(search.trials), driver.seconds),
         decided.offers,
+        analysis.failures,
     )
     return run(driver, table.REPORT, report)
 
@@ -158,12 +159,14 @@ def _search(
     )
 
 
-def _trial(search: Search, proposal: Proposal, job: EngineJob, driver: RunStage, progress: Progress) -> Trial:
+def _trial(search: Search, proposal: Proposal, job: EngineJob, driver: _Spent, progress: Progress) -> Trial:
     """Return the trial of a proposal; one that cannot be built or run is a failed trial, not a failed job."""
     index, fingerprint = len(search.trials), search.fingerprint(proposal.quantized)
     if proposal.order == FOLDED:
         fingerprint = folded_fingerprint(fingerprint)
-    request = TrialRequest(job, proposal.quantized, index, proposal.order)
+    limit = job.config.search.max_seconds
+    left = None if limit is None else max(limit - driver.seconds, 0.0)
+    request = TrialRequest(job, proposal.quantized, index, proposal.order, proposal.deciding, left)
     try:
         return run(driver, table.TRIAL, request, key=f"trial/{fingerprint}", span=progress.take(SHARE_OF_TRIAL))
     except EngineError as error:

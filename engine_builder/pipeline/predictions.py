@@ -54,13 +54,16 @@ class Predictions:
         return next((sequence for sequence in found if sequence.rungs), None)
 
     def sequences(self, trials: Sequence[Trial]) -> Iterator[CandidateSequence]:
-        """Yield what the strategy proposes, after the analysis.
+        """Yield what the strategy proposes, after the analysis; nothing where that failed.
 
         Args:
             trials: All so far; the list grows while the search runs.
         """
-        ranked = self._analysis.measured().ranked
+        analysed = self._analysis.measured()
         self._observer.entered("search", self._progress.at)
+        if analysed is None:
+            return
+        ranked = analysed.ranked
         times = itertools.count()
 
         def predicted(trials: Sequence[Trial]) -> tuple[CandidateSequence, ...] | None:
@@ -80,11 +83,12 @@ class Predictions:
             trials: All so far.
             start: Which engines, and how far.
         """
-        if not self.made or self.made[-1].time_model.fitted is None:
+        analysed = self._analysis.measured()
+        if analysed is None or not self.made or self.made[-1].time_model.fitted is None:
             return None
         self._observer.entered("refine", self._progress.at)
         key = f"predict/moves/{next(self._asked)}"
-        found = self._predicted(trials, key, ranked=self._analysis.measured().ranked, refined=True, around=start)
+        found = self._predicted(trials, key, ranked=analysed.ranked, refined=True, around=start)
         return found[0] if found else None
 
     def _predicted(

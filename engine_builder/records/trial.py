@@ -47,7 +47,8 @@ class Latency:
     baseline_median_ms: float
     baseline_mad_ms: float
     ratio: float  # to the baseline, paired by rounds of the same run; below 1 is faster
-    ratio_mad: float = 0.0  # median absolute deviation of ``ratio``; 0 where latencies are predicted
+    ratio_mad: float = 0.0  # median absolute deviation of ``ratio``; 0 where latencies are predicted, as below
+    ratio_error: float = 0.0  # standard error of ``ratio``
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ MANY_POINTS = 15  # trials: with more, only those on the front are numbered
 def front_plot(trials: Sequence[Trial], front: Collection[str], chosen: str | None, metric: Metric) -> str:
     """Return accuracy against latency of all trials, with the front, the chosen engine, the baseline and the budget.
 
+    Bars are standard errors of latencies.
+
     Args:
         trials: All trials.
         front: Fingerprints of those on the front.
@@ -70,6 +72,8 @@ def front_plot(trials: Sequence[Trial], front: Collection[str], chosen: str | No
             style = ("v" if sign > 0 else "^") if off else "o" if quantized else "s"
             colour = INK if not quantized else GOOD if _slack(trial) >= 0.0 else BAD
             filled = trial.fingerprint in front
+            if _error(trial) > 0.0:
+                axes.errorbar(_ratio(trial), height(trial), xerr=_error(trial), fmt="none", ecolor=colour, elinewidth=0.7, zorder=2)
             axes.plot(
                 _ratio(trial), height(trial), style, color=colour, markerfacecolor=colour if filled else "white", markersize=5, zorder=3
             )
@@ -110,6 +114,9 @@ def path_plot(trials: Sequence[Trial], chosen: str | None) -> str:
         dress(above, "The path of the search", "", "latency / baseline")
         dress(below, "", "trial and what proposed it", "quantized layers")
         above.plot(places, [_ratio(trial) for trial in trials], color=FAINT, linewidth=0.7, zorder=1)
+        if any(_error(trial) > 0.0 for trial in trials):
+            errors = [_error(trial) for trial in trials]
+            above.errorbar(places, [_ratio(trial) for trial in trials], yerr=errors, fmt="none", ecolor=FAINT, elinewidth=0.9, zorder=2)
         below.plot(places, [trial.low_layers for trial in trials], color=FAINT, linewidth=0.7, zorder=1)
         for place, trial in zip(places, trials, strict=True):
             style, colour, face = ("X", BAD, BAD) if trial.failure else ("o", GOOD, GOOD) if _slack(trial) >= 0.0 else ("o", BAD, "white")
@@ -199,6 +206,11 @@ def _score(trial: Trial) -> float:
 
 def _slack(trial: Trial) -> float:
     return math.nan if trial.on_all is None else trial.on_all.excess
+
+
+def _error(trial: Trial) -> float:
+    """Return the standard error of the ratio, 0 where there is none."""
+    return 0.0 if trial.latency is None else trial.latency.ratio_error
 
 
 def _ratio(trial: Trial) -> float:

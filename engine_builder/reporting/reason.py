@@ -52,12 +52,15 @@ def reason(
     return _why_none_faster(trials, tried, judgement, confidence)
 
 
-def why_not_analysed(ended: str) -> str:
+def why_not_analysed(ended: str, failures: Sequence[str] = ()) -> str:
     """Return in one sentence why no sensitivities were measured.
 
     Args:
         ended: Why the search ended, in words.
+        failures: What could not be measured, a sentence each.
     """
+    if failures:
+        return f"Sensitivities and dependencies could not be measured: {failures[-1]}."
     if ended == NOTHING_LEFT:
         return (
             "Sensitivities and dependencies were not measured: the accuracy budget stood in no faster engine's way, so they decide nothing."

@@ -10,7 +10,7 @@ from calibration.number_formats.precision import Precision
 from engine_builder.backends.achieved_precision import AchievedPrecision, Rule
 from engine_builder.records.corrections import Correction
 from engine_builder.records.float_plan import BlockLoss, FloatAttempt
-from engine_builder.records.trial import Trial
+from engine_builder.records.trial import Latency, Trial
 from engine_builder.reporting.body.job_result import JobResult
 from engine_builder.reporting.body.layer_facts import MeasuredPair, ReportedLayer
 from engine_builder.stage_io.engines import FinalLatency
@@ -103,7 +103,7 @@ def trials_table(trials: Sequence[Trial], front: Collection[str]) -> str:
             str(trial.low_layers),
             "-" if trial.on_all is None else score(trial.on_all.score),
             "-" if trial.latency is None else f"{trial.latency.median_ms:.3f}",
-            "-" if trial.latency is None else f"{trial.latency.ratio:.3f}",
+            "-" if trial.latency is None else ratio(trial.latency),
             trial.failure or _yes_or_no(trial.met),
         ]
         for trial in trials
@@ -167,6 +167,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table of plain text."""
     body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
     return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{body}</table>"
+
+
+def ratio(latency: Latency) -> str:
+    """Return a trial's latency by the baseline's with its standard error, where it was measured."""
+    return f"{latency.ratio:.3f}" + (f" ± {latency.ratio_error:.3f}" if latency.ratio_error > 0.0 else "")
 
 
 def counts(precisions: Mapping[str, int]) -> str:

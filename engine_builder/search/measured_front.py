@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
 
@@ -9,7 +10,7 @@ from calibration.accuracy.budget import Budget
 from calibration.accuracy.offers.offered_budgets import is_inside
 from engine_builder.records.trial import Accuracy, Trial
 from engine_builder.search.shipping_rule import is_worth_it
-from engine_builder.timing import MIN_GAIN, RelativeLatency
+from engine_builder.timing import ERRORS, MIN_GAIN, RelativeLatency
 
 MAX_FINALISTS = 6
 MAX_OFFERED = 5
@@ -42,9 +43,9 @@ def _slack(trial: Trial) -> float:
 def finalists(trials: Sequence[Trial], seen: Callable[[Trial], Accuracy | None]) -> tuple[Trial, ...]:
     """Return at most MAX_FINALISTS trials to be judged, safest first.
 
-    They meet the budget on the samples that the search saw (those kept for the verdict stay untouched), beat the baseline, and each is
-    faster than all that are safer, where safer means a smaller divergence of the outputs: it orders engines far more finely than a metric
-    of 0 and 1 does. The fastest ones are kept.
+    They meet the budget on the samples that the search saw (those kept for the verdict stay untouched), beat the baseline, and each may be
+    faster than all that are safer: it was, or the errors of both timings leave it open that it is faster by ``MIN_GAIN``. Safer means a
+    smaller divergence of the outputs: it orders engines far more finely than a metric of 0 and 1 does. The fastest ones are kept.
 
     Args:
         trials: All trials.
@@ -55,9 +56,23 @@ def finalists(trials: Sequence[Trial], seen: Callable[[Trial], Accuracy | None])
     worthy.sort(key=lambda trial: (trial.loss or 0.0, _ratio(trial), trial.index))
     kept: list[Trial] = []
     for trial in worthy:
-        if not kept or _ratio(trial) < _ratio(kept[-1]):
+        if not kept or _may_be_faster(trial, min(kept, key=_ratio)):
             kept.append(trial)
-    return tuple(kept[-MAX_FINALISTS:])
+    return fastest_of(kept, MAX_FINALISTS)
+
+
+def fastest_of(trials: Sequence[Trial], most: int) -> tuple[Trial, ...]:
+    """Return the fastest of some timed trials, at most so many, in the order in which they are given."""
+    names = {trial.fingerprint for trial in sorted(trials, key=_ratio)[:most]}
+    return tuple(trial for trial in trials if trial.fingerprint in names)
+
+
+def _may_be_faster(trial: Trial, other: Trial) -> bool:
+    """Return whether a trial was faster than another, or is so by ``MIN_GAIN`` as far as the errors of both timings tell."""
+    assert trial.latency is not None
+    assert other.latency is not None
+    error = math.hypot(trial.latency.ratio_error, other.latency.ratio_error)
+    return _ratio(trial) < _ratio(other) + max(0.0, ERRORS * error - MIN_GAIN * _ratio(other))
 
 
 def fast_enough(trials: Sequence[Trial], seen: Callable[[Trial], Accuracy | None], largest_ratio: float) -> tuple[Trial, ...]:
@@ -124,5 +139,5 @@ def offered(
 
 def relative_to_baseline(trial: Trial, latency: Mapping[str, RelativeLatency]) -> RelativeLatency | None:
     """Return a trial's latency to the baseline's: as ``latency`` has it by its fingerprint, else as the trial found it."""
-    own = None if trial.latency is None else RelativeLatency(trial.latency.ratio, trial.latency.ratio_mad)
+    own = None if trial.latency is None else RelativeLatency(trial.latency.ratio, trial.latency.ratio_mad, trial.latency.ratio_error)
     return latency.get(trial.fingerprint, own)

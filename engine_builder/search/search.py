@@ -19,15 +19,18 @@
    pay.
 7. Trials are known by their fingerprint, so that candidate sequences share them. Three failures in a row end the search with what was
    found.
+8. Each proposal says which ratios its engine's latency is compared with (deciding.py), so that it is timed no longer than that takes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine_builder.bisection import Bisection
 from engine_builder.records.trial import FOLDED, Accuracy, Trial
+from engine_builder.search.deciding import Deciding
 from engine_builder.search.drop_shrinkage import shrunk_slack
 from engine_builder.search.moves.steps_from import StepsFrom, steps_from
 from engine_builder.search.search_space import BASELINE, WITHOUT_RESIDUAL_ADDS, QuantizedLayers
@@ -58,6 +61,7 @@ class Proposal:
 
     quantized: QuantizedLayers
     order: str
+    deciding: Deciding = field(default_factory=Deciding)  # what the latency of the engine is compared with
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class CandidateSequence:
 
 
 def is_contradicted(sequence: CandidateSequence, candidate: int, trial: Trial) -> bool:
-    """Return whether a trial was slower than predicted, beyond the prediction's error.
+    """Return whether a trial was slower than predicted, beyond the errors of the prediction and of the trial's own timing.
 
     Args:
         sequence: Where it comes from; without errors nothing contradicts it.
@@ -87,7 +91,13 @@ def is_contradicted(sequence: CandidateSequence, candidate: int, trial: Trial) -
     """
     if not sequence.errors or trial.latency is None:
         return False
-    return trial.latency.ratio - sequence.ratios[candidate - 1] > BEYOND * sequence.errors[candidate - 1]
+    error = math.hypot(sequence.errors[candidate - 1], trial.latency.ratio_error)
+    return trial.latency.ratio - sequence.ratios[candidate - 1] > BEYOND * error
+
+
+def _contradiction(sequence: CandidateSequence, candidate: int) -> tuple[float, ...]:
+    """Return the ratio above which a trial contradicts the prediction of a candidate, from 1; none without errors."""
+    return (sequence.ratios[candidate - 1] + BEYOND * sequence.errors[candidate - 1],) if sequence.errors else ()
 
 
 def mean_seconds(trials: Iterable[Trial]) -> float:
@@ -121,7 +131,7 @@ class Search:
             one_format: The one-format engines by name, in the order in which they are tried.
             sequences: Called once with the list of trials, which goes on growing; yields the candidate sequences to bisect, in order.
             fingerprint: Name of an assignment by its content.
-            max_trials: Trials at the most, the first two included.
+            max_trials: Trials at the most, the first two included, which are made in any case.
             max_seconds: No trial is proposed that would end past this, if it took the mean of those so far; the first two always are.
             seconds: What the job's stages so far took, as recorded.
             without_residual_adds: The first one-format engine without its residual adds, where it has any.
@@ -138,7 +148,7 @@ class Search:
         self._sequences = sequences
         self.fingerprint = fingerprint
         self.ended = "running"  # why the search is over, once it is
-        self._max_trials = max_trials or DEFAULT_MAX_TRIALS
+        self._max_trials = max(max_trials or DEFAULT_MAX_TRIALS, FIRST_TRIALS)
         self._max_seconds = max_seconds
         self._seconds = seconds
         self._view_of = view
@@ -192,12 +202,14 @@ class Search:
             if self._needed >= 1.0:
                 return
         if self._tries_folded:
-            yield Proposal({}, FOLDED)
+            folded = yield Proposal({}, FOLDED, self._deciding())
+            if self._needed is not None and folded.latency is not None and folded.latency.ratio <= self._needed:
+                return  # nothing that is fast enough is more accurate
         if not any(one_format.values()):
             return
         tried = []
         for name, quantized in one_format.items():
-            tried.append((yield from self._try(quantized, name, known)))
+            tried.append((yield from self._try(quantized, name, known, *self._budget_bounds())))
         self._view = self._view_of(self.trials)
         if without_residual_adds and not self._is_met(tried[0]):
             yield from self._try(without_residual_adds, WITHOUT_RESIDUAL_ADDS, known)
@@ -218,7 +230,8 @@ class Search:
             guess = self._fastest(self.trials)
             if guess is None or guess.ratios[-1] >= below or self.fingerprint(guess.rungs[-1]) in known:
                 return True
-            trial = yield from self._try(guess.rungs[-1], guess.name, known)
+            bounds = (guess.ratios[-1] * (1.0 + TOLERANCE), *self._budget_bounds())
+            trial = yield from self._try(guess.rungs[-1], guess.name, known, *bounds)
             if trial.latency is not None and trial.latency.ratio <= guess.ratios[-1] * (1.0 + TOLERANCE):
                 break
             below = min(self._fastest_ratio(), 1.0 - WORTH_TRYING)  # by now the baseline is to be beaten, too
@@ -251,14 +264,14 @@ class Search:
         """Bisect a sequence for as long as a candidate that is still open may win, then try those around the boundary that may."""
         state, contradicted = self._open(sequence), 0
         while (candidate := state.next()) is not None and self._may_win(sequence, range(state.low + 1, state.high + 1), OPENING):
-            trial = yield from self._try(sequence.rungs[candidate - 1], sequence.name, known)
+            trial = yield from self._try(sequence.rungs[candidate - 1], sequence.name, known, *_contradiction(sequence, candidate))
             state = state.tell(candidate, met=self._fits(trial))
             contradicted += is_contradicted(sequence, candidate, trial)
             if contradicted >= CONTRADICTED:
                 return
         for candidate in (state.low + offset for offset in AROUND):
             if 1 <= candidate <= len(sequence.rungs) and self._may_win(sequence, (candidate,), TOLERANCE):
-                trial = yield from self._try(sequence.rungs[candidate - 1], sequence.name, known)
+                trial = yield from self._try(sequence.rungs[candidate - 1], sequence.name, known, *_contradiction(sequence, candidate))
                 contradicted += is_contradicted(sequence, candidate, trial)
                 if contradicted >= CONTRADICTED:
                     return
@@ -272,7 +285,7 @@ class Search:
             if found is None or rung is None:
                 return
             trial = yield from self._try(rung, found.name, known)
-            is_faster = self._is_met(trial) and trial.latency is not None and trial.latency.ratio < best
+            is_faster = self._is_met(trial) and trial.latency is not None and trial.latency.ratio < best - trial.latency.ratio_error
             missed = 0 if is_faster else missed + 1
 
     def _best(self) -> float:
@@ -297,11 +310,21 @@ class Search:
             return any(sequence.ratios[candidate - 1] <= self._needed * (1.0 + ABOUT) for candidate in candidates)
         return any(sequence.ratios[candidate - 1] <= self._best() * (1.0 + tolerance) for candidate in candidates)
 
-    def _try(self, quantized: QuantizedLayers, order: str, known: dict[str, Trial]) -> Generator[Proposal, Trial, Trial]:
+    def _try(self, quantized: QuantizedLayers, order: str, known: dict[str, Trial], *bounds: float) -> Generator[Proposal, Trial, Trial]:
+        """Return the trial of an assignment, proposed unless it is known; ``bounds`` are ratios that its own is compared with besides."""
         name = self.fingerprint(quantized)
         if name not in known:
-            known[name] = yield Proposal(quantized, order)
+            known[name] = yield Proposal(quantized, order, self._deciding(*bounds))
         return known[name]
+
+    def _deciding(self, *bounds: float) -> Deciding:
+        """Return what the latency of the next engine is compared with."""
+        return Deciding(bounds, self._best()) if self._needed is None else Deciding((*bounds, self._needed))
+
+    def _budget_bounds(self) -> tuple[float, ...]:
+        """Return the ratios around which ``_is_fastest_met`` has another answer."""
+        fastest, best = self._fastest_ratio(), self._best()
+        return (fastest * (1.0 + WORTH_TRYING), best / (1.0 + WORTH_TRYING)) if fastest > 0.0 and self._needed is None else ()
 
     def _is_met(self, trial: Trial) -> bool:
         """Return whether the budget is met on the samples that the search may look at; where it must be fast enough, if it is too slow."""

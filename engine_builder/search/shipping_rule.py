@@ -6,8 +6,10 @@ answer ``met`` (``calibration.accuracy.verdict``). Of engines that are both, the
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from calibration.accuracy.verdict import AccuracyVerdict, Answer
-from engine_builder.timing import MIN_GAIN, SPREADS, RelativeLatency
+from engine_builder.timing import MIN_GAIN, SPREADS, RelativeLatency, Timing, is_tied, relative_latency
 
 LEAST_GAIN = 0.03  # of the baseline's latency, beyond the spread of the timing: less is not worth another model
 
@@ -37,3 +39,19 @@ def is_worth_it(relative: RelativeLatency, *, are_outputs_equal: bool, least_gai
     if gain <= max(least_gain, SPREADS * relative.mad):
         return False
     return are_outputs_equal or gain - relative.mad >= LEAST_GAIN
+
+
+def safest_of_fastest(faster: Sequence[str], timings: Mapping[str, Timing], baseline: str = "baseline") -> str | None:
+    """Return the safest of the engines that the timing cannot tell from the fastest, or None of none.
+
+    So the engine that ships beats each that is safer by more than the error of that difference.
+
+    Args:
+        faster: Names of engines that beat the baseline and are worth it, safest first.
+        timings: All timings by name, of one call.
+        baseline: The baseline's name.
+    """
+    if not faster:
+        return None
+    fastest = min(faster, key=lambda name: relative_latency(timings[name], timings[baseline]).ratio)
+    return next(name for name in faster if is_tied(timings[name], timings[fastest]))

@@ -6,7 +6,8 @@ r"""Latency of any assignment, predicted from few measurements, with conversions
   profile;
 * converted(S): elements that are stored in another form than they are written in. each format that inputs are rounded to is a
   form of its own, all else is floats, dynamic precisions too: their kernels read floats;
-* kappa: milliseconds for one such element, fitted to the timed trials (least squares, with the first guess as a prior; not negative);
+* kappa: milliseconds for one such element, fitted to the timed trials (least squares weighted by the errors of their timings, with the
+  first guess as a prior; not negative);
 * overhead_p: what the above leaves unexplained of the engine with most layers in p, for one layer.
 
 Gains of single layers alone do not predict anything here: what a layer saves depends on whether its neighbours are quantized too.
@@ -218,7 +219,9 @@ def fit(
     share = counts @ solve
     elements = stored - share @ stored[fixing]
     excess = unexplained - share @ unexplained[fixing]
+    # Of a trial that was timed less well than usual: by what its error adds to the variance of any timing.
+    certainty = TIMING_ERROR**2 / (TIMING_ERROR**2 + np.array([trial.error for trial in trials]) ** 2)
     weight = (TIMING_ERROR * baseline_ms / first_guess_ms) ** 2  # of the first guess, as if it were one more trial
-    kappa = max(0.0, float((elements @ excess + weight * first_guess_ms) / (elements @ elements + weight)))
+    kappa = max(0.0, float((certainty * elements @ excess + weight * first_guess_ms) / (certainty * elements @ elements + weight)))
     overheads = solve @ (unexplained[fixing] - kappa * stored[fixing])
     return replace(bare, conversion_ms=kappa, overhead_ms=dict(zip(precisions, overheads.tolist(), strict=True)))

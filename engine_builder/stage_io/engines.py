@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from calibration.accuracy.verdict import AccuracyVerdict, Selection
 from calibration.number_formats.precision import Precision
@@ -12,6 +12,7 @@ from engine_builder.config.config import Config
 from engine_builder.config.objective import Objective
 from engine_builder.records.calibrated import Calibrated
 from engine_builder.records.trial import Trial
+from engine_builder.search.deciding import Deciding
 from engine_builder.search.loss_model import LossCheck
 from engine_builder.search.moves.steps_from import StepsFrom
 from engine_builder.search.search_space import BASELINE
@@ -59,6 +60,8 @@ class TrialRequest:
     precisions: Mapping[str, Precision]  # of the quantized layers, as asked
     index: int
     proposed_by: str
+    deciding: Deciding = field(default_factory=Deciding)  # what the engine's latency is compared with
+    seconds_left: float | None = None  # of the search; None: it has no limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ class ReportRequest:
     notes: tuple[str, ...]  # of what could not be built or judged
     search: SearchSummary
     offers: OffersResult = field(default_factory=OffersResult)
+    analysis_failures: tuple[str, ...] = ()  # what the analysis could not measure, and what that changes
 
 
 @dataclass(frozen=True, slots=True)

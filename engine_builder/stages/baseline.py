@@ -43,7 +43,8 @@ from engine_builder.records.float_plan import FloatAttempt, FloatPlan
 from engine_builder.records.inspection import Inspection
 from engine_builder.reporting.baseline_words import fallback_in_words
 from engine_builder.stage_io.engines import BaselineRequest, BaselineResult, EngineJob
-from engine_builder.timing import Timer, TimingPlan, time_interleaved
+from engine_builder.timed_enough import EachKnown
+from engine_builder.timing import MIN_GAIN, Timer, TimingPlan, time_interleaved
 from engine_builder.workspace.model_files import keep_model
 from engine_builder.workspace.workspace import StageContext
 
@@ -213,7 +214,7 @@ class _Bench:
             for index, one in enumerate(tried):
                 if one.engine is not None:
                     opened[str(index)] = self.backend.open(one.engine.path, threads=self._job.config.threads)
-            found = self.backend.timings(opened, feeds, TimingPlan(TRIAL_SECONDS, MIN_RUNS, MAX_RUNS, self._timer))
+            found = self.backend.timings(opened, feeds, TimingPlan(TRIAL_SECONDS, MIN_RUNS, MAX_RUNS, self._timer, EachKnown(MIN_GAIN)))
         except EngineError:  # a latency that cannot be told: then the order of the attempts decides
             return [None] * len(tried)
         finally:

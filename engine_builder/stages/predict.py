@@ -130,7 +130,7 @@ def _fitted(
     job, trials, workspace = request.job, request.trials, context.workspace
     sizes = _sizes(model, inspection, workspace)
     edges = edges_between(model, inspection.model.layers, inspection.model.scheme, sizes)
-    timed = [Timed(trial.precisions, trial.latency.ratio, trial.latency.ratio_mad) for trial in trials if trial.latency is not None]
+    timed = [Timed(trial.precisions, trial.latency.ratio, trial.latency.ratio_error) for trial in trials if trial.latency is not None]
     # Borders are worth a build of their own only where the budget binds.
     is_first = request.ranked is not None and not request.refined and request.probe is None
     are_profiled = backend.capabilities.names_conversions and any(trial.kernels is not None for trial in trials)

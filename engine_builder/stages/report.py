@@ -170,7 +170,7 @@ def _body(
         ),
         kernel_times=capabilities.kernel_times,
         folded=found.folded,
-        not_analysed=why_not_analysed(search.ended) if analysed is None else None,
+        not_analysed=why_not_analysed(search.ended, given.asked.analysis_failures) if analysed is None else None,
     )
 
 
@@ -233,7 +233,7 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
             size_bytes=kept.size_bytes,
             exact_on=None if chosen is None else engine_exact_on(workspace.path(engine)),
         ),
-        warnings=(*found.warnings, *by_call, *busy_warning(judgement.waited)),
+        warnings=(*found.warnings, *by_call, *busy_warning(judgement.waited), *given.asked.analysis_failures),
         environment=judgement.environment,
         offers=offers,
         speedup=1.0 / judgement.ratio if source is Source.MEASURED else None,

@@ -1,8 +1,12 @@
-"""The stage ``trial``: one assignment becomes an engine, which is scored on every validation sample and timed against the baseline."""
+"""The stage ``trial``: one assignment becomes an engine, which is scored on every validation sample and timed against the baseline.
+
+It is timed until its ratio to the baseline is known as well as the search needs it (``Deciding``, ``timed_enough.TrialKnown``): an engine
+over the budget competes with none, and one that is far from what it competes with is told from it at once. Timing ends with the time that
+the search has left, too.
+"""
 
 from __future__ import annotations
 
-import functools
 import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
@@ -35,14 +39,16 @@ from engine_builder.records.assignment import fingerprint_of, folded_fingerprint
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import FOLDED, Trial
 from engine_builder.stage_io.engines import TrialRequest
-from engine_builder.timing import Timer, TimingPlan, time_interleaved
+from engine_builder.timed_enough import ROUGH, EachKnown, TrialKnown
+from engine_builder.timing import WARM_UP_SHARE, Timer, TimingPlan, time_interleaved
 from engine_builder.workspace.model_files import model_size_bytes
 from engine_builder.workspace.workspace import StageContext
 
-ROUGH_TIMER = functools.partial(time_interleaved, enough=0.03)  # the finalists are timed again
+DECIDING_SECONDS = 6.0  # of interleaved runs of an engine and the baseline while their ratio is not known well enough, at most
+LEAST_SECONDS = 0.4  # of them, if less is left of the search: nine rounds of fast engines
 
 
-def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_TIMER, is_profiled: bool = True) -> Trial:
+def trial(request: TrialRequest, context: StageContext, *, timer: Timer = time_interleaved, is_profiled: bool = True) -> Trial:
     """Build, score and time one assignment.
 
     Where the engine with corrected biases misses the budget and the one without meets it, the latter is the trial's: the correction
@@ -90,12 +96,14 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
             judged = opened.enter_context(scored(built.engine))
             metric = inspection.reference.metric
             on_all = accuracy(reference, judged.engine, metric, config)
-            if built.plain is not None and not fits(reference, judged.engine, metric, config, whole=on_all):
+            is_inside = not is_baseline and fits(reference, judged.engine, metric, config, whole=on_all)
+            if built.plain is not None and not is_inside:
                 with ExitStack() as other:
                     uncorrected = built.plain()
                     plain = other.enter_context(scored(uncorrected))
                     plain_on_all = accuracy(reference, plain.engine, metric, config)
-                    if fits(reference, plain.engine, metric, config, whole=plain_on_all):
+                    is_inside = fits(reference, plain.engine, metric, config, whole=plain_on_all)
+                    if is_inside:
                         assert built.correction is not None
                         on_all = plain_on_all
                         judged, built = plain, CorrectedEngine(uncorrected, replace(built.correction, kept=False))
@@ -106,7 +114,8 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
             if not is_baseline:
                 runners["baseline"] = backend.open(baseline_path, threads=config.threads)
             feeds = timing_feeds(inspection, validation)
-            timings = backend.timings(runners, feeds, TimingPlan(TRIAL_SECONDS, MIN_RUNS, MAX_RUNS, timer))
+            plan = _plan(request, timer, is_alone=is_baseline, is_inside=is_inside, spent=time.perf_counter() - start)
+            timings = backend.timings(runners, feeds, plan)
             kernels = None
             if is_profiled:
                 name = f"trials/{fingerprint}-kernels.json"
@@ -137,3 +146,21 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = ROUGH_
         layers=keep_layers(built.engine, context, f"trials/{fingerprint}-layers.json"),
         kernels=kernels,
     )
+
+
+def _plan(request: TrialRequest, timer: Timer, *, is_alone: bool, is_inside: bool, spent: float) -> TimingPlan:
+    """Return how long to time the engine.
+
+    Args:
+        request: What its latency is compared with, and the time that is left.
+        timer: Times it.
+        is_alone: Whether it is the baseline itself, which is compared with nothing.
+        is_inside: Whether it keeps the budget: only then it competes with others.
+        spent: Seconds of the stage so far.
+    """
+    deciding = request.deciding
+    enough = EachKnown(ROUGH) if is_alone else TrialKnown(deciding.bounds, deciding.best if is_inside else None)
+    most = TRIAL_SECONDS if is_alone else DECIDING_SECONDS
+    if request.seconds_left is not None:
+        most = max(min(most, request.seconds_left - spent), LEAST_SECONDS)
+    return TimingPlan(most, MIN_RUNS, MAX_RUNS, timer, enough, warm_up=min(most, TRIAL_SECONDS) * WARM_UP_SHARE)

@@ -10,7 +10,7 @@ How likely each finalist is over the budget is estimated for all of them togethe
 
 What passed is built again (byte for byte the same; where that cannot be had, the engine whose scores these are was kept) and timed in one
 process with the baseline; what is kept is what was measured: the fastest that is worth it, or the safest of those that the timing cannot
-tell from it.
+tell from it. They are timed until it is known how much faster the fastest is than each that is safer, or their time is up.
 
 Every verdict is about the drop from the user's model in float32. The baseline gets one too: where it computes in half precision it may
 be off by itself, and if it is kept, its own verdict is the job's. Where it is the user's file in float32, nothing is left to estimate.
@@ -18,7 +18,6 @@ be off by itself, and if it is kept, its own verdict is the job's. Where it is t
 
 from __future__ import annotations
 
-import functools
 import itertools
 import platform
 import shutil
@@ -45,19 +44,22 @@ from engine_builder.engines.quantized_engine import EXPLICIT_NAME, EngineRecipe,
 from engine_builder.evaluation.measurement import EngineScores, read_scores, search_half, timing_feeds
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
-from engine_builder.search.shipping_rule import is_accurate_enough, is_worth_it
+from engine_builder.search.measured_front import fastest_of
+from engine_builder.search.search_space import BASELINE
+from engine_builder.search.shipping_rule import LEAST_GAIN, is_accurate_enough, is_worth_it, safest_of_fastest
 from engine_builder.stage_io.engines import EngineJob, FinalLatency, JudgedTrial, VerdictRequest, VerdictResult
-from engine_builder.timing import Timer, Timing, TimingPlan, is_tied, relative_latency, time_interleaved
+from engine_builder.timed_enough import FinalistsKnown
+from engine_builder.timing import Timer, Timing, TimingPlan, relative_latency, time_interleaved
 from engine_builder.workspace.model_files import keep_model, model_size_bytes
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
-FINAL_SECONDS = 4.0  # of interleaved runs of all finalists and the baseline, at most
-FINAL_TIMER = functools.partial(time_interleaved, enough=0.01)
+FINAL_SECONDS = 12.0  # of interleaved runs of all finalists and the baseline, at most
+WARM_UP_SECONDS = 1.0
 MIN_RUNS, MAX_RUNS = 30, 2000
 
 
 def verdict(
-    request: VerdictRequest, context: StageContext, *, timer: Timer = FINAL_TIMER, building: Building = building_backend
+    request: VerdictRequest, context: StageContext, *, timer: Timer = time_interleaved, building: Building = building_backend
 ) -> VerdictResult:
     """Judge, time and keep.
 
@@ -74,8 +76,10 @@ def verdict(
     context.progress(0.3, f"{len(passed)} of {len(judged)} finalists judged pass")
     baseline_path = workspace.path(job.baseline)
     backend = building(job.config, context, final=True)
-    timings, faster = _time(passed[-request.most_timed :], inspection, job, context, backend, timer)
-    chosen = _chosen(faster, timings)
+    timed = {trial.fingerprint for trial in fastest_of([trial for trial, _ in passed], request.most_timed)}
+    timings, faster = _time([one for one in passed if one[0].fingerprint in timed], inspection, job, context, backend, timer)
+    name = safest_of_fastest([trial.fingerprint for trial, _, _ in faster], timings)
+    chosen = next((one for one in faster if one[0].fingerprint == name), None)
     capabilities = backend.capabilities
     own = read_scores(inspection.baseline.scores, workspace, inspection.reference.metric)
     if capabilities.is_own_baseline and inspection.baseline.precision is Precision.FP32:
@@ -86,8 +90,8 @@ def verdict(
     engine: FileRef | None = None
     explicit: FileRef | None = None
     if chosen is not None:
-        name = capabilities.engine_name
-        engine = keep_model(context.scratch / chosen[0].fingerprint / name, name, workspace)
+        file = capabilities.engine_name
+        engine = keep_model(context.scratch / chosen[0].fingerprint / file, file, workspace)
         explicit = keep_model(context.scratch / chosen[0].fingerprint / EXPLICIT_NAME, EXPLICIT_NAME, workspace)
     elif not capabilities.is_own_baseline and (beside := baseline_path.with_name(EXPLICIT_NAME)).is_file():
         explicit = keep_model(beside, EXPLICIT_NAME, workspace)
@@ -97,7 +101,7 @@ def verdict(
         chosen=chosen[0].fingerprint if chosen is not None else None,
         ratio=chosen[2] if chosen is not None else 1.0,
         latency_ms={name: _milliseconds(timing) for name, timing in timings.items()},
-        spread={name: relative_latency(timing, timings["baseline"]) for name, timing in timings.items() if name != "baseline"},
+        spread={name: relative_latency(timing, timings[BASELINE]) for name, timing in timings.items() if name != BASELINE},
         engine=engine,
         least_gain=capabilities.least_gain,
         explicit=explicit,
@@ -215,7 +219,7 @@ def _time(
     """Return all timings by fingerprint (and ``baseline``), and the finalists that are worth it with their ratios."""
     workspace = context.workspace
     feeds = timing_feeds(inspection, load_saved(workspace.path(inspection.samples.validation)))
-    engines = {"baseline": workspace.path(job.baseline)}  # all are built before one is opened: what a build takes is free again by then
+    engines = {BASELINE: workspace.path(job.baseline)}  # all are built before one is opened: what a build takes is free again by then
     for index, (trial, _) in enumerate(passed):
         folder = context.scratch / trial.fingerprint
         folder.mkdir()
@@ -230,29 +234,18 @@ def _time(
         engines[trial.fingerprint] = engine
     context.progress(0.8, "engines built")
     runners: dict[str, Runner] = {name: backend.open(engine, threads=job.config.threads) for name, engine in engines.items()}
-    timings = backend.timings(runners, feeds, TimingPlan(FINAL_SECONDS, MIN_RUNS, MAX_RUNS, timer))
+    bounds = [1.0 - LEAST_GAIN]
+    if job.config.objective is not None and job.config.objective.min_speedup is not None:
+        bounds.append(job.config.objective.largest_ratio(1.0))
+    enough = FinalistsKnown([trial.fingerprint for trial, _ in passed], tuple(bounds))
+    timings = backend.timings(runners, feeds, TimingPlan(FINAL_SECONDS, MIN_RUNS, MAX_RUNS, timer, enough, WARM_UP_SECONDS))
     faster = []
     for trial, answer in passed:
         timing = timings[trial.fingerprint]
-        relative = relative_latency(timing, timings["baseline"])
+        relative = relative_latency(timing, timings[BASELINE])
         if is_worth_it(relative, are_outputs_equal=trial.are_outputs_equal, least_gain=backend.capabilities.least_gain):
             faster.append((trial, answer, relative.ratio))
     return timings, faster
-
-
-def _chosen(
-    faster: Sequence[tuple[Trial, AccuracyVerdict, float]], timings: Mapping[str, Timing]
-) -> tuple[Trial, AccuracyVerdict, float] | None:
-    """Return the safest of the engines that cannot be told from the fastest, or None of none.
-
-    Args:
-        faster: Engines that beat the baseline, safest first, with their ratios to it.
-        timings: All timings by fingerprint, of one call.
-    """
-    if not faster:
-        return None
-    fastest = timings[min(faster, key=lambda item: item[2])[0].fingerprint]
-    return next(item for item in faster if is_tied(timings[item[0].fingerprint], fastest))
 
 
 def _counts(precisions: Iterable[Precision]) -> dict[str, int]:

@@ -150,6 +150,7 @@ class Desk:
         target: Mapping[str, str] | None = None,
         is_analysed: bool = True,
         eligible: Mapping[str, tuple[Precision, ...]] | None = None,
+        failures: Sequence[str] = (),
     ) -> dict[str, object]:
         loss = [10.0 ** -(index + 2) for index in range(len(names))]
         rows = tuple(Sensitivity(name, Precision.INT8, value, value / 10, None, None) for name, value in zip(names, loss, strict=True))
@@ -194,6 +195,7 @@ class Desk:
             forecasts=tuple(forecasts),
             notes=("a finalist was not built again",),
             search=SearchSummary("nothing left to try", len(trials), 3.0),
+            analysis_failures=tuple(failures),
         )
         outcome = json_from_value(report(request, self.context))
         assert isinstance(outcome, dict)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from calibration.codec import json_from_value, value_from_json
 from engine_builder.search.shipping_rule import is_worth_it
-from engine_builder.timing import Clock, Timer, Timing, TimingPlan, is_tied, relative_latency, time_interleaved
+from engine_builder.timing import Blocks, Clock, Timer, Timing, TimingPlan, is_tied, relative_latency, time_interleaved
 from tests.fake_timer import FakeTimer
 
 
@@ -225,10 +225,13 @@ def test_engines_within_one_percent_are_tied() -> None:
     assert not is_tied(timing_of(*[1.02] * 9), timing_of(*[1.0] * 9))
 
 
-def test_a_noisy_difference_is_a_tie_up_to_three_percent() -> None:
-    noise = (0.96, 0.98, 1.0, 1.02, 1.04, 1.06, 0.94, 1.0, 1.0)
-    assert is_tied(timing_of(*[1.025 * x for x in noise]), timing_of(*[1.0] * 9))
-    assert not is_tied(timing_of(*[1.05 * x for x in noise]), timing_of(*[1.0] * 9))
+def test_a_difference_within_two_standard_errors_is_a_tie() -> None:
+    noise = np.array([0.96, 0.98, 1.0, 1.02, 1.04, 1.06, 0.94, 1.0, 1.0])
+    base = timing_of(*[1.0] * 9)
+    error = relative_latency(timing_of(*noise), base).error
+    assert error > 0.015
+    assert is_tied(timing_of(*noise * (1.0 + 1.8 * error)), base)
+    assert not is_tied(timing_of(*noise / (1.0 - 2.5 * error)), base)
 
 
 def test_timings_of_different_calls_are_not_compared() -> None:
@@ -241,6 +244,7 @@ def test_relative_latency_of_a_scaled_engine_is_the_scale(blocks: list[float], s
     relative = relative_latency(timing_of(*(block * scale for block in blocks)), timing_of(*blocks))
     assert relative.ratio == pytest.approx(scale)
     assert relative.mad == pytest.approx(0.0, abs=1e-9 * scale)
+    assert relative.error == pytest.approx(0.0, abs=1e-9 * scale)
 
 
 def test_timing_survives_json() -> None:
@@ -254,57 +258,50 @@ def test_a_plan_needs_at_least_one_run_and_no_fewer_at_most(least: int, most: in
         TimingPlan(1.0, least, most, time_interleaved)
 
 
-def timed_until_known(machine: Machine, enough: float, **calls: Callable[[], object]) -> dict[str, Timing]:
-    return time_interleaved(calls, seconds=20.0, min_runs=5, max_runs=10_000, enough=enough, clock=machine.clock)
+def test_rounds_end_early_where_they_tell_enough_and_not_before_the_fewest_runs() -> None:
+    seen: list[list[int]] = []
 
+    def enough(blocks: Blocks) -> bool:
+        seen.append([len(blocks["a"]), len(blocks["b"])])
+        return len(blocks["a"]) >= 12
 
-def test_steady_engines_far_apart_are_timed_for_nine_rounds_alone() -> None:
     machine = Machine()
-    found = timed_until_known(machine, 0.02, base=machine.engine("base", 0.005), half=machine.engine("half", 0.0025))
-    assert len(found["base"].block_ms) == len(found["half"].block_ms) == 9
-    assert relative_latency(found["half"], found["base"]).ratio == pytest.approx(0.5)
+    calls = {"a": machine.engine("a", 0.02), "b": machine.engine("b", 0.01)}
+    found = time_interleaved(calls, seconds=20.0, min_runs=5, max_runs=1000, enough=enough, clock=machine.clock)
+    assert (len(found["a"].block_ms), len(found["b"].block_ms)) == (12, 12)
+    assert seen[0] == [5, 5]  # a block of the slower engine is one run
 
 
-def test_a_lone_engine_that_is_steady_is_timed_for_nine_rounds() -> None:
-    machine = Machine()
-    assert len(timed_until_known(machine, 0.02, a=machine.engine("a", 0.005))["a"].block_ms) == 9
+def test_the_time_for_warming_up_can_be_told() -> None:
+    ended = []
+    for warm_up in (0.0, 3.0):
+        machine = Machine()
+        calls = {"a": machine.engine("a", 0.01)}
+        time_interleaved(calls, seconds=2.0, min_runs=5, max_runs=10_000, warm_up=warm_up, clock=machine.clock)
+        ended.append(machine.now)
+    assert ended[1] - ended[0] == pytest.approx(3.0, abs=0.05)  # a round
 
 
-def test_the_fewest_runs_are_made_however_steady_the_engines_are() -> None:
-    machine = Machine()
-    calls = {"base": machine.engine("base", 0.02), "half": machine.engine("half", 0.01)}
-    assert time_interleaved(calls, seconds=20.0, min_runs=40, max_runs=1000, enough=0.02, clock=machine.clock)["base"].runs == 40
+def test_a_ratio_and_its_inverse_are_one_measurement() -> None:
+    rng = np.random.default_rng(4)
+    one, other = (timing_of(*rng.lognormal(0.0, 0.1, 31)) for _ in range(2))
+    there, back = relative_latency(one, other), relative_latency(other, one)
+    assert there.ratio * back.ratio == pytest.approx(1.0)
+    assert there.error / there.ratio == pytest.approx(back.error / back.ratio)
 
 
-def test_engines_that_are_hardly_apart_are_timed_for_longer_than_ones_far_apart() -> None:
-    rounds, ended = [], 0.0
-    for seconds in (0.0025, 0.0047, 0.005):
-        rng = np.random.default_rng(3)
-        machine = noisy(rng, 0.05)
-        found = timed_until_known(machine, 0.02, base=machine.engine("base", 0.005), other=machine.engine("other", seconds))
-        rounds.append(len(found["base"].block_ms))
-        ended = machine.now
-    assert rounds[0] < rounds[1] < rounds[2]
-    assert ended > 20.0  # equal engines are timed to the end
-
-
-def test_two_engines_hardly_apart_are_timed_to_the_end_however_far_both_are_from_a_third() -> None:
+def test_rounds_that_are_like_those_before_them_tell_less() -> None:
+    """The same ratios, in an order in which neighbours are alike and in one in which they are not."""
     rng = np.random.default_rng(5)
-    machine = Machine(lambda now: float(1.0 + rng.exponential(0.05)))
-    calls = {"base": machine.engine("base", 0.02), "one": machine.engine("one", 0.01), "other": machine.engine("other", 0.0099)}
-    timed_until_known(machine, 0.02, **calls)
-    assert machine.now > 20.0
+    ratios = np.sort(rng.normal(1.0, 0.02, 40))
+    slow, mixed = (relative_latency(timing_of(*order), timing_of(*[1.0] * 40)) for order in (ratios, rng.permutation(ratios)))
+    assert slow.ratio == pytest.approx(mixed.ratio)
+    assert slow.error > 2.0 * mixed.error
 
 
-def test_a_ratio_that_is_known_early_is_as_right_as_was_asked_for() -> None:
-    errors = []
-    for seed in range(8):
-        rng = np.random.default_rng(seed)
-        machine = noisy(rng, 0.15)
-        found = timed_until_known(machine, 0.02, base=machine.engine("base", 0.005), half=machine.engine("half", 0.0025))
-        assert 9 <= len(found["base"].block_ms) < 100
-        errors.append(relative_latency(found["half"], found["base"]).ratio / 0.5 - 1.0)
-    assert float(np.sqrt(np.mean(np.square(errors)))) < 0.03  # asked for: a standard error of 0.02; itself only estimated
+def test_one_round_in_six_that_takes_twice_as_long_moves_no_ratio() -> None:
+    blocks = [2.0 if index % 6 == 5 else 1.0 + 0.001 * (index % 3) for index in range(48)]
+    assert relative_latency(timing_of(*blocks), timing_of(*[1.0] * 48)).ratio == pytest.approx(1.001, abs=0.001)
 
 
 def test_other_work_on_the_machine_changes_latencies_and_no_ratio_where_cpu_time_compares() -> None:

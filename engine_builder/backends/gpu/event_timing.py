@@ -24,7 +24,7 @@ import numpy as np
 from engine_builder.backends.gpu.cuda_runtime import Graph, Stream
 from engine_builder.backends.gpu.state import GpuSample
 from engine_builder.errors import EngineError
-from engine_builder.timing import Timing
+from engine_builder.timing import Enough, Timing, all_the_time
 
 WARM_UP_SECONDS = 0.2  # trtexec's
 MIN_SAMPLE_MS = 1.0  # the clock of events counts in about half a microsecond
@@ -73,6 +73,7 @@ def time_on_gpu(
     seconds: float,
     min_rounds: int = 10,
     max_rounds: int = 10_000,
+    enough: Enough = all_the_time,
     use_graph: bool = True,
     state: Callable[[], GpuSample | None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -85,6 +86,7 @@ def time_on_gpu(
         seconds: For all together, warm-up apart.
         min_rounds: Samples of each, even if that takes longer.
         max_rounds: Samples of each, even if time is left.
+        enough: Asked after each round, by the samples, whether the rounds may end early.
         use_graph: Whether to try CUDA graphs.
         state: Returns the GPU's state as last read, at once; it is kept for each round.
         clock: Seconds from any origin.
@@ -106,7 +108,7 @@ def time_on_gpu(
         while clock() - start < WARM_UP_SECONDS:
             for name, run in runs.items():
                 _sample(run, sizes[name], stream)
-        samples, states = _rounds(runs, sizes, stream, seconds, min_rounds, max_rounds, state, clock)
+        samples, states = _rounds(runs, sizes, stream, seconds, min_rounds, max_rounds, enough, state, clock)
     finally:
         for graph in graphs.values():
             graph.close()
@@ -184,6 +186,7 @@ def _rounds(
     seconds: float,
     min_rounds: int,
     max_rounds: int,
+    enough: Enough,
     state: Callable[[], GpuSample | None] | None,
     clock: Callable[[], float],
 ) -> tuple[dict[str, list[float]], tuple[GpuSample | None, ...]]:
@@ -191,7 +194,7 @@ def _rounds(
     states: list[GpuSample | None] = []
     order = deque(runs)
     start = clock()
-    while len(states) < max_rounds and (len(states) < min_rounds or clock() - start < seconds):
+    while len(states) < max_rounds and (len(states) < min_rounds or (clock() - start < seconds and not enough(samples))):
         for name in order:
             samples[name].append(_sample(runs[name], sizes[name], stream))
         order.rotate(1)

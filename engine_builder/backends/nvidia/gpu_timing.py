@@ -15,6 +15,7 @@ from engine_builder.backends.gpu.lock import WAIT_SECONDS, gpu_lock
 from engine_builder.backends.gpu.state import GpuInfo, GpuMonitor
 from engine_builder.backends.gpu.state_watch import StateWatch
 from engine_builder.backends.nvidia.runner import TensorRtRunner
+from engine_builder.timing import Enough, all_the_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ def time_engines(
     monitor: GpuMonitor | None,
     *,
     seconds: float,
+    enough: Enough = all_the_time,
     use_graph: bool = True,
     wait_s: float = WAIT_SECONDS,
     lock_folder: Path | None = None,
@@ -46,6 +48,7 @@ def time_engines(
         cuda: The GPU they are open on.
         monitor: Reads its state, beside the timing; None where that cannot be had.
         seconds: For all engines together, warm-up apart.
+        enough: Ends the rounds early, see ``time_on_gpu``.
         use_graph: Whether to try CUDA graphs.
         wait_s: Seconds to wait for another job on this GPU.
         lock_folder: See ``gpu_lock``.
@@ -60,7 +63,7 @@ def time_engines(
                 runner.prepare(feeds)
                 runner.copy_in(stream)
             stream.synchronize()
-            timings = time_on_gpu(runners, stream, seconds=seconds, use_graph=use_graph, state=watch.latest)
+            timings = time_on_gpu(runners, stream, seconds=seconds, enough=enough, use_graph=use_graph, state=watch.latest)
             transfers = {name: transfers_on_gpu(runner, stream) for name, runner in runners.items()}
         finally:
             stream.close()

@@ -66,7 +66,7 @@ class LocalGpu:
         return TensorRtRunner(self.module, engine, self.cuda)
 
     def timings(self, runners: Mapping[str, Runner], feeds: Mapping[str, NDArray[np.generic]], plan: TimingPlan) -> Mapping[str, Timing]:
-        """Return the GPU time of each engine, in turns, by CUDA events: the numbers of runs are those that fill the plan's seconds.
+        """Return the GPU time of each engine, in turns, by CUDA events: rounds end when the plan says so, or with its seconds.
 
         What may keep the times from repeating (MIG, other processes, a clock held back) is in ``environment`` afterwards.
 
@@ -75,7 +75,7 @@ class LocalGpu:
         """
         monitor = open_gpu_monitor(self.cuda.device.pci_bus_id)
         opened = {name: _opened_here(runner) for name, runner in runners.items()}
-        found = time_engines(opened, feeds, self.cuda, monitor, seconds=plan.seconds)
+        found = time_engines(opened, feeds, self.cuda, monitor, seconds=plan.seconds, enough=plan.enough)
         self._conditions = {
             "warnings": list(found.warnings),
             "driver": found.info.driver if found.info is not None else None,

@@ -152,7 +152,15 @@ class OrtCpuBackend:
         calls = {name: functools.partial(runner.run, feeds) for name, runner in runners.items()}
         is_alone = all(isinstance(runner, OrtCpuRunner) and runner.threads == 1 for runner in runners.values())
         compared_by = time.thread_time if is_alone else None
-        return plan.timer(calls, seconds=plan.seconds, min_runs=plan.min_runs, max_runs=plan.max_runs, compared_by=compared_by)
+        return plan.timer(
+            calls,
+            seconds=plan.seconds,
+            min_runs=plan.min_runs,
+            max_runs=plan.max_runs,
+            enough=plan.enough,
+            warm_up=plan.warm_up,
+            compared_by=compared_by,
+        )
 
     def tensors(self, engine: Path) -> EngineTensors | None:
         """Return None: the engine is no plan, its file tells Triton all."""

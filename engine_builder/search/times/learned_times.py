@@ -9,7 +9,8 @@ r"""The time model of a runtime that names its kernels: what profiles say of an 
 * theta_g: fitted to the timed engines with a normal prior around 0 (ridge regression, Hoerl and Kennard 1970).
 
 Which groups have a theta of their own is chosen from a few nested models, by the error with which each timed engine is predicted from all
-others (Allen's PRESS, 1974): r_i / (1 - H_ii) with H the fit's hat matrix. A larger model must be better by ``WORTH``. The error of a
+others (Allen's PRESS, 1974): r_i / (1 - H_ii) with H the fit's hat matrix. Each engine counts by how well it was timed, in the fit and
+here: a miss that the error of its own timing explains is none of the model's. A larger model must be better by ``WORTH``. The error of a
 prediction is that of the thetas (their posterior covariance) and the noise, which is that leave-one-out error, shrunk to a first guess.
 """
 
@@ -147,7 +148,8 @@ def _fit(name: str, costs: KernelCosts, rows: NDArray[np.float64], ratios: NDArr
         found = posterior @ features.T @ (weight * unexplained)
         hat = np.einsum("ij,jk,ik->i", features, posterior, features) * weight
         missed = (unexplained - features @ found) / np.maximum(1.0 - hat, 1e-6)
-        left_out = float(np.sqrt((FIRST_TRIALS * FIRST_ERROR**2 + missed @ missed) / (FIRST_TRIALS + len(missed))))
+        certain = noise**2 * weight  # the share of a miss's variance that is not the error of its engine's timing
+        left_out = float(np.sqrt((FIRST_TRIALS * FIRST_ERROR**2 + missed @ (certain * missed)) / (FIRST_TRIALS + len(missed))))
         noise = max(left_out, TIMING_ERROR)
     return Fit(name, costs, directions @ found, directions @ posterior @ directions.T, noise, left_out)
 

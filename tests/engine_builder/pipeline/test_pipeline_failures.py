@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from calibration.errors import InvalidModelError
 from engine_builder.errors import BuildError, EngineError, StageCancelledError, StageCrashedError, StageMemoryError, StageTimeoutError
 from engine_builder.stage_io.engines import PredictRequest, TrialRequest, VerdictRequest
+from engine_builder.stage_io.measuring import InspectRequest, InspectResult, RankRequest, SensitivityRequest
 from engine_builder.stage_io.outcome import SearchSummary
-from tests.engine_builder.fake_job import HALFWAY, STAGE_SECONDS, FakeStages, reported, run
+from tests.engine_builder.fake_job import HALFWAY, STAGE_SECONDS, FakeStages, asked, reported, run
+
+
+class WithSums(FakeStages):
+    """The second half of the layers only adds: without them an engine is tried before any loss is asked for."""
+
+    def inspect(self, name: str, request: InspectRequest) -> InspectResult:
+        return dataclasses.replace(super().inspect(name, request), residual_adds=self.world.layers[8:])
 
 
 @pytest.mark.parametrize("error", [EngineError, BuildError, StageCrashedError, StageMemoryError, StageTimeoutError])
@@ -34,10 +44,58 @@ def test_a_cancelled_job_and_bad_input_end_the_job_at_once(stage: str, error: Ex
     assert len(stages.names(stage)) == 1
 
 
-@pytest.mark.parametrize("stage", ["ranges", "correct", "sensitivity", "verdict"])
+@pytest.mark.parametrize("stage", ["ranges", "correct", "verdict"])
 def test_a_crash_of_a_stage_that_is_no_trial_fails_the_job(stage: str) -> None:
     with pytest.raises(StageCrashedError):
         run(FakeStages(HALFWAY, lambda kind, request: StageCrashedError("signal 11", fix="none") if kind == stage else None))
+
+
+FAILED = [EngineError, StageCrashedError, StageMemoryError, StageTimeoutError]
+
+
+@pytest.mark.parametrize("stage", ["sensitivity", "rank"])
+@pytest.mark.parametrize("error", FAILED)
+@pytest.mark.parametrize("analysis", ["auto", "full"])
+def test_without_losses_the_search_ends_with_the_engines_that_were_measured(stage: str, error: type[EngineError], analysis: str) -> None:
+    stages = WithSums(HALFWAY, lambda kind, request: error("signal 11", fix="none") if kind == stage else None)
+    run(stages, asked(analysis=analysis))
+    assert [trial.order for trial in reported(stages)] == ["baseline", "all_low", "products"]
+    assert [trial.low_layers for trial in stages.judged.finalists] == [8]
+    (warning,) = stages.reported.analysis_failures
+    assert "failed" in warning
+    assert "the search ended with what it had tried: signal 11" in warning
+    assert stages.reported.analysed is None
+    assert len(stages.names(stage)) == 1  # not asked again
+
+
+@pytest.mark.parametrize(("stage", "left_out"), [("hessian", "follow the losses alone"), ("interactions", "no pair of layers was tested")])
+@pytest.mark.parametrize("error", FAILED)
+def test_what_the_losses_do_without_costs_no_trial(stage: str, left_out: str, error: type[EngineError]) -> None:
+    whole, stages = (
+        FakeStages(HALFWAY),
+        FakeStages(HALFWAY, lambda kind, request: error("too large", fix="none") if kind == stage else None),
+    )
+    run(whole)
+    run(stages)
+    assert stages.names("trial") == whole.names("trial")
+    (warning,) = stages.reported.analysis_failures
+    assert left_out in warning
+    (request,) = stages.requests(RankRequest)
+    assert (request.traces, request.tests) == ((), ())
+    assert stages.reported.analysed is not None
+    assert whole.reported.analysis_failures == ()
+
+
+def test_losses_of_the_first_samples_do_where_later_ones_cannot_be_probed() -> None:
+    def failure(stage: str, request: object) -> Exception | None:
+        return StageTimeoutError("too slow", fix="none") if isinstance(request, SensitivityRequest) and request.start else None
+
+    stages = FakeStages(HALFWAY, failure)
+    run(stages)
+    (request,) = stages.requests(RankRequest)
+    assert [file.file for file in request.losses] == ["sensitivity/0.npz"]
+    assert "losses are of 20 samples only" in stages.reported.analysis_failures[0]
+    assert max(trial.low_layers for trial in reported(stages) if trial.met) == 8
 
 
 def attempts(stages: FakeStages) -> list[tuple[str, int, int]]:

@@ -56,6 +56,17 @@ def test_a_plot_holds_no_date_no_address_and_no_metadata(name: str) -> None:
     assert not any(word in svg for word in ("http", "<metadata", "<script", "<?xml", "<!"))
 
 
+def test_errors_of_latencies_are_drawn_where_there_are_any() -> None:
+    def wide(error: float) -> list[Trial]:
+        return [replace(one, latency=replace(one.latency, ratio_error=error)) for one in TRIALS if one.latency is not None]
+
+    for plot in (front, lambda trials: path_plot(trials, "f2")):
+        none, narrow, broad = (plot(wide(error)) for error in (0.0, 0.01, 0.1))
+        assert none == plot(list(TRIALS))
+        assert len({none, narrow, broad}) == 3
+        assert len(narrow) > len(none)
+
+
 def test_drawing_leaves_the_users_settings_alone() -> None:
     def settings() -> dict[str, object]:
         return {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}  # to ask for that one sets it

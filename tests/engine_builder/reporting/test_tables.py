@@ -53,6 +53,13 @@ def test_the_trials_table_marks_the_front_and_who_kept_the_budget() -> None:
     assert rows[4]["accuracy"] == rows[4]["median ms"] == rows[4]["of baseline"] == "-"
 
 
+def test_the_trials_table_has_the_error_of_each_ratio_that_was_measured() -> None:
+    one = trial(1, 1, 0.8, 0.0)
+    assert one.latency is not None
+    measured = replace(one, latency=replace(one.latency, ratio_error=0.0042))
+    assert [row["of baseline"] for row in rows_of(trials_table((one, measured), ()))] == ["0.800", "0.800 ± 0.004"]
+
+
 def test_the_strongest_dependencies_have_their_error() -> None:
     rows = rows_of(dependencies_table(BODY.dependencies))
     assert rows == [{"first layer": "conv", "second layer": "gemm", "extra loss": "0.1 ± 0.01"}]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from calibration.accuracy.budget import Budget
 from calibration.number_formats.precision import Precision
 from engine_builder.records.trial import Accuracy, Latency, Trial, failed_trial
-from engine_builder.search.measured_front import MAX_FINALISTS, MAX_OFFERED, finalists, offered, pareto_front
+from engine_builder.search.measured_front import MAX_FINALISTS, MAX_OFFERED, fastest_of, finalists, offered, pareto_front
 from engine_builder.timing import RelativeLatency
 
 
@@ -164,3 +164,19 @@ def test_no_offer_beats_another_in_everything(trials: list[Trial]) -> None:
     for one, other in itertools.permutations(found, 2):
         (ratio, slack), (other_ratio, other_slack) = numbers(one), numbers(other)
         assert not (ratio <= other_ratio and slack >= other_slack and (one.loss or 0.0) <= (other.loss or 0.0))
+
+
+def test_a_riskier_engine_that_may_be_faster_as_far_as_the_timing_tells_is_a_finalist() -> None:
+    def wide(one: Trial, error: float) -> Trial:
+        assert one.latency is not None
+        return dataclasses.replace(one, latency=dataclasses.replace(one.latency, ratio_error=error))
+
+    safe, risky = trial(1, 0.700, 0.1, 0.1), trial(2, 0.705, 0.1, 0.2)
+    for error, expected in ((0.0, [1]), (0.004, [1]), (0.02, [1, 2])):
+        found = finalists([wide(safe, error), wide(risky, error)], on_all)
+        assert [one.index for one in found] == expected
+
+
+def test_the_fastest_keep_their_order() -> None:
+    found = fastest_of([trial(0, 0.6, 0.1), trial(1, 0.9, 0.1), trial(2, 0.5, 0.1), trial(3, 0.7, 0.1)], 3)
+    assert [one.index for one in found] == [0, 2, 3]

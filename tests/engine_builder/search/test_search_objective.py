@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine_builder.records.trial import Trial
+from engine_builder.records.trial import FOLDED, Trial
 from engine_builder.search.measured_front import fast_enough
 from engine_builder.search.search import FASTEST, FRONTIER, CandidateSequence
 from tests.engine_builder.search.fake_world import FakeWorld, rising, run
@@ -72,3 +73,17 @@ def test_without_its_residual_adds_an_engine_that_is_fast_enough_may_be_more_acc
     without = world.quantized(world.layers[:-2])
     trials = run(world, world.search([], without, largest_ratio=lambda baseline_ms: 0.6))
     assert [trial.low_layers for trial in trials] == [0, 32, 30]
+
+
+def test_a_folded_float_model_that_is_fast_enough_ends_the_search() -> None:
+    world = FakeWorld(rising(COUNT, 0.01))
+    for folded, orders in ((0.85, ["baseline", "folded"]), (0.95, ["baseline", "folded", "all_low"])):
+        search = world.search([], largest_ratio=lambda baseline_ms: 0.9, tries_folded=True)
+        while (proposal := search.next()) is not None:
+            trial = world.trial(len(search.trials), proposal.quantized, proposal.order)
+            if proposal.order == FOLDED:
+                assert trial.latency is not None
+                trial = replace(trial, latency=replace(trial.latency, ratio=folded))
+            search.tell(trial)
+        assert [trial.order for trial in search.trials] == orders
+        assert next(iter(fast_enough(search.trials, lambda trial: trial.on_search, 0.9))).order == orders[-1]

@@ -227,6 +227,17 @@ def test_the_fit_is_exact_for_every_one_format_engine_in_noise() -> None:
     assert [found.ratio(trial.quantized) for trial in trials[:3]] == pytest.approx([1.0, 0.71, 0.66])
 
 
+def test_a_trial_that_was_timed_less_well_says_less_of_conversions() -> None:
+    gains, edges = wide_world()
+    names = [layer_precision.layer for layer_precision in gains]
+    first = [Timed({}, 1.0), Timed(ints(names), 0.7)]
+
+    def kappa(error: float) -> float:
+        return fit(8.0, gains, edges, [*first, Timed(ints(names[::2]), 2.0, error)]).conversion_ms
+
+    assert kappa(0.0) > kappa(0.05) > kappa(0.5) > FIRST_GUESS_MS
+
+
 def test_a_slow_one_format_engine_blames_no_layer_but_a_fast_one_keeps_its_overhead() -> None:
     gains = in_int8({"a": 2.0, "b": 2.0}) | {LayerPrecision(name, FP8): 2.0 for name in "ab"}
     trials = [Timed(ints("ab"), 1.2), Timed(dict.fromkeys("ab", FP8), 0.9)]

@@ -92,6 +92,14 @@ def test_warnings_are_in_the_result_and_on_the_page(desk: Desk) -> None:
     assert "Warning" not in Page(desk.read(desk.report(trials_of(0), KEPT), "report.html")).text
 
 
+def test_what_could_not_be_analysed_is_a_warning_and_said_in_the_place_of_the_analysis(desk: Desk) -> None:
+    failure = "the stage sensitivity/0 failed, so no losses are known: signal 11"
+    found = desk.report(trials_of(0, 4), KEPT, is_analysed=False, failures=(failure,))
+    assert result_of(found)["warnings"] == [failure]
+    body = json.loads(desk.read(found, "report.json"))
+    assert body["not_analysed"] == f"Sensitivities and dependencies could not be measured: {failure}."
+
+
 def test_a_kept_baseline_ships_the_users_own_file(desk: Desk) -> None:
     found = desk.report(trials_of(0, 4), KEPT)
     result = result_of(found)

@@ -12,14 +12,16 @@ from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import Answer, IntervalMethod, Selection, judge
 from calibration.number_formats.precision import Precision
 from engine_builder.config.accuracy import AccuracyConfig
-from engine_builder.config.config import 
+from engine_builder.config.objective import Objective
 from engine_builder.evaluation.measurement import search_half
 from engine_builder.pipeline.stage_table import TRIAL, VERDICT
 from engine_builder.records.inspection import Baseline
 from engine_builder.records.trial import Trial
+from engine_builder.search.shipping_rule import LEAST_GAIN
 from engine_builder.stage_io.engines import EngineJob, TrialRequest, VerdictRequest, VerdictResult
 from engine_builder.stages.verdict import same_engine
-from engine_builder.timing import Clock, Timing
+from engine_builder.timed_enough import FinalistsKnown
+from engine_builder.timing import Timing
 from tests.driver import Driver, Json, inspection_of, plain_outputs, ranged
 from tests.fake_timer import FakeTimer
 from tests.model_text import cnn, samples_for
@@ -113,6 +115,12 @@ def test_of_engines_that_the_timing_cannot_tell_apart_the_safest_is_kept(job: tu
     assert (result.chosen, result.ratio) == (safe.fingerprint, 1.005 / 2.0)
 
 
+def in_search(trial: Trial, ratio: float) -> Trial:
+    """Return the trial with another latency in the search."""
+    assert trial.latency is not None
+    return dataclasses.replace(trial, latency=dataclasses.replace(trial.latency, ratio=ratio))
+
+
 class TimerByName:
     """Says what each engine takes, by its name; the baseline takes 2 ms."""
 
@@ -121,9 +129,7 @@ class TimerByName:
         self.milliseconds = {**milliseconds, "baseline": 2.0}
         self.timed: tuple[str, ...] = ()
 
-    def __call__(
-        self, calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int, compared_by: Clock | None = None
-    ) -> dict[str, Timing]:
+    def __call__(self, calls: Mapping[str, Callable[[], object]], **how: object) -> dict[str, Timing]:
         self.timed = tuple(calls)
         ms, waited = self.milliseconds, self.waited
         return {name: Timing(ms[name], ms[name], 0.0, 18, (ms[name],) * 9, waited.get(name)) for name in calls}
@@ -195,9 +201,7 @@ def test_an_engine_that_is_not_faster_leaves_the_baseline(job: tuple[Driver, Eng
 
 
 def test_a_gain_inside_the_spread_of_the_timing_is_none(job: tuple[Driver, EngineJob]) -> None:
-    def noisy(
-        calls: Mapping[str, Callable[[], object]], *, seconds: float, min_runs: int, max_runs: int, compared_by: Clock | None = None
-    ) -> dict[str, Timing]:
+    def noisy(calls: Mapping[str, Callable[[], object]], **how: object) -> dict[str, Timing]:
         varying = tuple(1.2 + 0.175 * index for index in range(9))  # 5% faster in the median, and never twice the same
         blocks = {name: (2.0,) * 9 if name == "baseline" else varying for name in calls}
         return {name: Timing(float(np.median(times)), max(times), 0.3, 18, times) for name, times in blocks.items()}
@@ -250,7 +254,7 @@ def test_the_environment_says_how_to_repeat_the_timing(job: tuple[Driver, Engine
 
 
 def test_no_more_engines_are_timed_than_asked_for(job: tuple[Driver, EngineJob]) -> None:
-    trials = [finalist(job, [], *LAYERS[:count]) for count in (1, 2, 3, 4)]
+    trials = [in_search(finalist(job, [], *LAYERS[:count]), 1.0 - 0.1 * count) for count in (1, 2, 3, 4)]
     timer = TimerByName({trial.fingerprint: 1.9 - 0.2 * index for index, trial in enumerate(trials)})
     result = judged(job, trials, timer=timer)
     assert timer.timed == ("baseline", *(trial.fingerprint for trial in trials[1:]))
@@ -258,3 +262,45 @@ def test_no_more_engines_are_timed_than_asked_for(job: tuple[Driver, EngineJob])
     alone = judged(job, trials, timer=timer, most_timed=1)
     assert timer.timed == ("baseline", trials[-1].fingerprint)
     assert alone.chosen == trials[-1].fingerprint
+
+
+def test_the_engines_that_were_fastest_in_the_search_are_timed_whatever_their_safety(job: tuple[Driver, EngineJob]) -> None:
+    trials = [in_search(finalist(job, [], *LAYERS[:count]), ratio) for count, ratio in ((1, 0.6), (2, 0.5), (3, 0.55))]
+    timer = TimerByName({trial.fingerprint: 1.0 for trial in trials})
+    judged(job, trials, timer=timer, most_timed=2)
+    assert timer.timed == ("baseline", trials[1].fingerprint, trials[2].fingerprint)
+
+
+@pytest.mark.parametrize(("jitter", "kept"), [(0.002, "fast"), (0.12, "safe")])
+def test_an_advantage_within_its_error_ships_the_safer_engine(job: tuple[Driver, EngineJob], jitter: float, kept: str) -> None:
+    safe, fast = finalist(job, [], "Conv_c1"), finalist(job, [3], *LAYERS)
+    rng = np.random.default_rng(1)
+    shape = 1.0 + jitter * rng.permutation(np.linspace(-1.0, 1.0, 15))
+    milliseconds = {"baseline": np.full(15, 2.0), safe.fingerprint: np.full(15, 1.0), fast.fingerprint: 0.96 * shape}
+
+    def timer(calls: Mapping[str, Callable[[], object]], **how: object) -> dict[str, Timing]:
+        return {name: Timing(float(np.median(ms)), 2.0, 0.0, 18, tuple(ms)) for name, ms in milliseconds.items()}
+
+    assert judged(job, [safe, fast], timer=timer).chosen == {"fast": fast, "safe": safe}[kept].fingerprint
+
+
+def test_finalists_are_timed_until_it_is_known_which_ships(job: tuple[Driver, EngineJob]) -> None:
+    safe, fast = finalist(job, [], "Conv_c1"), finalist(job, [3], *LAYERS)
+    asked: list[Mapping[str, object]] = []
+
+    def timer(calls: Mapping[str, Callable[[], object]], **how: object) -> dict[str, Timing]:
+        asked.append(how)
+        return FAST(calls)
+
+    judged(job, [safe, fast], timer=timer)
+    enough = asked[0]["enough"]
+    assert isinstance(enough, FinalistsKnown)
+    assert list(enough.finalists) == [safe.fingerprint, fast.fingerprint]
+    assert enough.bounds == (1.0 - LEAST_GAIN,)
+    config = dataclasses.replace(job[1].config, objective=Objective(min_speedup=1.6))
+    driver, basics = job
+    driver.timer = timer
+    driver.run(VERDICT, VerdictRequest(dataclasses.replace(basics, config=config), (fast,), Selection.SHARED, 1))
+    enough = asked[-1]["enough"]
+    assert isinstance(enough, FinalistsKnown)
+    assert enough.bounds == (1.0 - LEAST_GAIN, 1.0 / 1.6)

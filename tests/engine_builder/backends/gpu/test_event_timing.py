@@ -200,3 +200,13 @@ def test_nothing_to_time_and_impossible_rounds_are_refused() -> None:
         timed(gpu)
     with pytest.raises(ValueError, match="min_rounds is 3 and max_rounds 2"):
         timed(gpu, FakeWork(gpu, "a", 1.0), min_rounds=3, max_rounds=2)
+
+
+def test_rounds_end_where_they_tell_enough_but_not_before_the_fewest() -> None:
+    rounds = []
+    for wanted in (5, 12):
+        gpu = FakeGpu()
+        works = FakeWork(gpu, "baseline", 2.0), FakeWork(gpu, "candidate", 1.5)
+        found = timed(gpu, *works, enough=lambda blocks, wanted=wanted: len(blocks["candidate"]) >= wanted)
+        rounds.append([len(timing.timing.block_ms) for timing in found.values()])
+    assert rounds == [[10, 10], [12, 12]]

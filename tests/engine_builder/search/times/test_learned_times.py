@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,6 +91,14 @@ def test_a_noisy_trial_says_less() -> None:
     doubted, believed = (fit_learned(EXACT.costs, [*right, one]).model() for one in (wrong, sure))
     one = EXACT.mixed(1)[0]
     assert abs(doubted.ratio(one) - EXACT.ratio(one)) <= abs(believed.ratio(one) - EXACT.ratio(one))
+
+
+def test_what_the_error_of_a_timing_explains_is_no_error_of_the_model() -> None:
+    timed = [EXACT.timed(one) for one in ({}, low(EXACT.names), *EXACT.mixed(8))]
+    off = [replace(one, ratio=one.ratio + 0.1 * (-1) ** place) for place, one in enumerate(timed[2:])]
+    known, unknown = (fit_learned(EXACT.costs, [*timed[:2], *(replace(one, error=error) for one in off)]) for error in (0.1, 0.0))
+    assert unknown.left_out > 0.07
+    assert known.left_out < 0.7 * unknown.left_out
 
 
 def test_the_same_trials_give_the_same_model() -> None:
