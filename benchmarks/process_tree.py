@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class Usage:
     peak_rss_bytes: int
 
 
-def run_measured(command: Sequence[str], log: Path) -> Usage:
+def run_measured(command: Sequence[str], log: Path, *, on_sample: Callable[[Sequence[psutil.Process]], None] = lambda tree: None) -> Usage:
     """Run the command to its end and return what it took.
 
     CPU seconds are those of the command and of every descendant that its parent waited for, which all of this project's do; no other
@@ -37,6 +37,7 @@ def run_measured(command: Sequence[str], log: Path) -> Usage:
     Args:
         command: Program and arguments.
         log: Where what it prints goes.
+        on_sample: Is shown the processes of the tree at every sample; some may have ended since they were listed.
     """
     before = _children_seconds()
     start = time.perf_counter()
@@ -44,19 +45,18 @@ def run_measured(command: Sequence[str], log: Path) -> Usage:
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
         root = psutil.Process(process.pid)
         while process.poll() is None:
-            peak = max(peak, _tree_bytes(root))
+            tree = _tree(root)
+            peak = max(peak, sum(map(_bytes, tree)))
+            on_sample(tree)
             time.sleep(SAMPLE_SECONDS)
     return Usage(process.returncode, time.perf_counter() - start, _children_seconds() - before, peak)
 
 
-def _tree_bytes(root: psutil.Process) -> int:
-    total = 0
+def _tree(root: psutil.Process) -> tuple[psutil.Process, ...]:
     try:
-        for process in (root, *root.children(recursive=True)):
-            total += _bytes(process)
+        return (root, *root.children(recursive=True))
     except psutil.NoSuchProcess:
-        return total
-    return total
+        return ()
 
 
 def _bytes(process: psutil.Process) -> int:
