@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 from calibration.errors import CalibrationError
 from calibration.graph.free_names import free_name
 from calibration.graph.layers import Layer
+from calibration.graph.weightless import size_bytes
 
 FED_BYTES = 1 << 18  # matrices from this size on are fed to the pieces that read them, so that no piece holds a copy
 _MATRIX_READERS = frozenset({"MatMul", "Gemm", "Gather"})  # as fast with a fed matrix as with a constant one, unlike convolutions
@@ -144,7 +145,7 @@ class Graph:
     def constant_bytes(self, start: int, stop: int) -> int:
         """Return the size of the constants that a session of nodes [start, stop) holds a copy of."""
         read = set(itertools.chain.from_iterable(self._reads[start:stop])) & self._initializers.keys()
-        return sum(self._initializers[name].ByteSize() for name in read - self.matrices.keys())
+        return sum(size_bytes(self._initializers[name]) for name in read - self.matrices.keys())
 
     def _matrices(self) -> dict[str, NDArray[np.generic]]:
         """Return the large initializers that only matrix products and look-ups read, each a view of the model's own bytes."""
@@ -155,7 +156,7 @@ class Graph:
         return {
             name: numpy_helper.to_array(tensor)
             for name, tensor in self._initializers.items()
-            if tensor.ByteSize() >= FED_BYTES and readers.get(name, {""}) <= _MATRIX_READERS and name not in self.outputs
+            if size_bytes(tensor) >= FED_BYTES and readers.get(name, {""}) <= _MATRIX_READERS and name not in self.outputs
         }
 
     def _value(self, name: str) -> onnx.ValueInfoProto:

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from calibration.algorithms.smooth_quant import SmoothQuantScaling, divided
 from calibration.execution.partition import FED_BYTES, Graph, Unit
 from calibration.graph.layers import Layer, LayerKind
+from calibration.graph.weightless import size_bytes
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.number_formats.weight_scales import weight_step
 
@@ -46,7 +47,7 @@ def quantized_layer(
     """
     layer = unit.layer
     constants: dict[str, TensorProto] = {}
-    fed = (layer.weight,) if layer.weight is not None and graph.initializer(layer.weight).ByteSize() >= FED_BYTES else ()
+    fed = (layer.weight,) if layer.weight is not None and size_bytes(graph.initializer(layer.weight)) >= FED_BYTES else ()
     if layer.weight is not None and not fed:
         weight = rounded_weight(graph, layer, precision, smooth_quant, scheme, levels)
         constants[layer.weight] = numpy_helper.from_array(weight, layer.weight)

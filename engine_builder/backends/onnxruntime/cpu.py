@@ -17,6 +17,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from calibration.graph.weightless import size_bytes
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from calibration.onnx_model.model_io import save_model
 from calibration.process.memory import TRIM_BYTES, return_free_memory
@@ -190,7 +191,7 @@ def _as_written(engine: Path, options: onnxruntime.SessionOptions) -> onnxruntim
     work = simulated(model)
     if work is model:
         return _session(str(engine), options)
-    if sum(tensor.ByteSize() for tensor in work.graph.initializer) < _IN_MEMORY_BYTES:
+    if sum(size_bytes(tensor) for tensor in work.graph.initializer) < _IN_MEMORY_BYTES:
         return _session(work.SerializeToString(), options)
     with tempfile.TemporaryDirectory() as folder:  # protobuf's limit: the weights go through a file beside the model
         path = Path(folder) / engine.name
