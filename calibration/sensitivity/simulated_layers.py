@@ -105,14 +105,20 @@ def rounded_weight(
     if not precision.is_integer:
         return precision.grid.round_weight(weight)
     step, top = weight_step(weight, layer, precision, scheme), precision.grid.top
-    return np.asarray((np.clip(np.round(weight / step), -top, top) if levels is None else levels) * step, dtype=np.float32)
+    if levels is not None:
+        return np.asarray(levels * step, dtype=np.float32)
+    rounded = np.asarray(weight / step)  # the one copy: a weight may be a large part of the model, and several are probed at once
+    np.round(rounded, out=rounded)
+    np.clip(rounded, -top, top, out=rounded)
+    rounded *= step
+    return np.asarray(rounded, dtype=np.float32)
 
 
 def weight_of(graph: Graph, layer: Layer) -> Floats:
     """Return the layer's weight, float32; read-only."""
     if layer.weight is None:
         raise KeyError(layer.name)
-    return np.asarray(numpy_helper.to_array(graph.initializer(layer.weight)), dtype=np.float32)
+    return np.asarray(graph.array(layer.weight), dtype=np.float32)
 
 
 def rounded_tensors(layer: Layer, scheme: Scheme) -> tuple[str, ...]:
