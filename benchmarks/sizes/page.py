@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -11,6 +12,7 @@ from benchmarks.sizes.sized_job import SizedJob
 _HEADERS = [
     "network",
     "model MB",
+    "settings",
     "outcome",
     "layers",
     "trials",
@@ -38,7 +40,8 @@ def page(jobs: Sequence[SizedJob], where: Mapping[str, object], samples: str) ->
         "jobs. *Ratio* is latency divided by the float model's, as the job says. Seconds and memory are of the whole process tree; "
         "memory is sampled. *PSS* counts a page that several processes share once, *RSS* once for each of them. The bar is peak PSS of "
         "at most 300 MB and three times the model. Below, every process by its name: *read* and *written* are bytes by system calls, in "
-        "units of the model's size; mapped files are not in them, and neither is what a process did after its last sample.\n\n"
+        "units of the model's size; mapped files are not in them, those of ended children are in a "
+        "parent's, and what a process did after its last sample is not.\n\n"
         + markdown_table(_HEADERS, [row(job) for job in jobs])
         + "\n"
         + markdown_table(_STAGE_HEADERS, [line for job in jobs for line in stage_rows(job)])
@@ -56,8 +59,9 @@ def row(job: SizedJob) -> list[str]:
         f"{job.share_of_allowed:.2f}",
     ]
     size = f"{job.model_bytes / 1e6:.0f}"
+    settings = json.dumps({key: value for key, value in job.config.items() if key != "search"})
     if not job.result:
-        return [job.name, size, f"exit {job.usage.status}: {job.message}", *["-"] * 4, *took]
+        return [job.name, size, settings, f"exit {job.usage.status}: {job.message}", *["-"] * 4, *took]
     chosen = cast("Mapping[str, object]", job.result["chosen"])
     verdict = cast("Mapping[str, object]", job.result["verdict"])
     precisions = cast("Mapping[str, int]", chosen["precisions"])
@@ -65,6 +69,7 @@ def row(job: SizedJob) -> list[str]:
     return [
         job.name,
         size,
+        settings,
         str(job.result["outcome"]).replace("_", " "),
         ", ".join(f"{count} {precision}" for precision, count in precisions.items()),
         str(job.trials),
