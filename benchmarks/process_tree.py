@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,14 @@ class Usage:
     peak_rss_bytes: int
 
 
-def run_measured(command: Sequence[str], log: Path, *, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> Usage:
+def run_measured(
+    command: Sequence[str],
+    log: Path,
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    on_sample: Callable[[Sequence[psutil.Process]], None] = lambda tree: None,
+) -> Usage:
     """Run the command to its end and return what it took.
 
     CPU seconds are those of the command and of every descendant that its parent waited for, which all of this project's do; no other
@@ -39,6 +46,7 @@ def run_measured(command: Sequence[str], log: Path, *, folder: Path | None = Non
         log: Where what it prints goes.
         folder: Where it runs; by default where this process does.
         environment: Its variables; by default those of this process.
+        on_sample: Is shown the processes of the tree at every sample; some may have ended since they were listed.
     """
     before = _children_seconds()
     start = time.perf_counter()
@@ -49,19 +57,18 @@ def run_measured(command: Sequence[str], log: Path, *, folder: Path | None = Non
     ):
         root = psutil.Process(process.pid)
         while process.poll() is None:
-            peak = max(peak, _tree_bytes(root))
+            tree = _tree(root)
+            peak = max(peak, sum(map(_bytes, tree)))
+            on_sample(tree)
             time.sleep(SAMPLE_SECONDS)
     return Usage(process.returncode, time.perf_counter() - start, _children_seconds() - before, peak)
 
 
-def _tree_bytes(root: psutil.Process) -> int:
-    total = 0
+def _tree(root: psutil.Process) -> tuple[psutil.Process, ...]:
     try:
-        for process in (root, *root.children(recursive=True)):
-            total += _bytes(process)
+        return (root, *root.children(recursive=True))
     except psutil.NoSuchProcess:
-        return total
-    return total
+        return ()
 
 
 def _bytes(process: psutil.Process) -> int:

@@ -47,34 +47,42 @@ class Rounder(Protocol):
 class InverseFactor:
     """What the rounding of every weight that multiplies one tensor needs of H: the order of the channels, and U."""
 
-    def __init__(self, hessian: Doubles) -> None:
+    def __init__(self, hessian: Doubles, count: int = 1) -> None:
         """Factor H.
 
+        A matrix of this size may be as large as the model: as few of them as can be are there at once.
+
         Args:
-            hessian: E[x'x], (channels, channels), symmetric and positive semidefinite, finite.
+            hessian: E[x'x], (channels, channels), symmetric and positive semidefinite, finite; or so many times that.
+            count: How many times.
         """
-        diagonal = np.diag(hessian).copy()
+        diagonal = np.diag(hessian) / count
         damping = DAMPING * float(diagonal.mean()) or 1.0
         self.order = np.argsort(-diagonal, kind="stable")
         damped = hessian[np.ix_(self.order, self.order)]
+        damped /= count
         damped[np.diag_indices_from(damped)] += damping
         inverse = np.linalg.inv(damped)
-        self.upper = np.linalg.cholesky((inverse + inverse.T) / 2.0).T
+        del damped
+        inverse += inverse.T
+        inverse /= 2.0
+        self.upper = np.linalg.cholesky(inverse).T
 
     def levels(
         self, weight: NDArray[np.float32], step: NDArray[np.float32], top: int, partners: NDArray[np.int64] | None = None
     ) -> NDArray[np.int8]:
         """Return the integer weights, (channels, outputs); arguments as for ``Rounder``."""
-        w = weight.astype(np.float64)[self.order]
-        steps = np.broadcast_to(step, weight.shape).astype(np.float64)[self.order]
+        w = weight[self.order].astype(np.float64)
+        steps = np.broadcast_to(step, weight.shape)
         found = np.empty(w.shape, dtype=np.int8)
         for start in range(0, len(w), LAZY):
             stop = min(start + LAZY, len(w))
             errors = np.empty((stop - start, w.shape[1]))
             for i in range(start, stop):
-                level = np.clip(np.round(w[i] / steps[i]), *_limits(self.order, i, found, partners, top))
+                own = steps[self.order[i]].astype(np.float64)
+                level = np.clip(np.round(w[i] / own), *_limits(self.order, i, found, partners, top))
                 found[i] = level
-                errors[i - start] = (w[i] - level * steps[i]) / self.upper[i, i]
+                errors[i - start] = (w[i] - level * own) / self.upper[i, i]
                 w[i + 1 : stop] -= np.outer(self.upper[i, i + 1 : stop], errors[i - start])
             w[stop:] -= self.upper[start:stop, stop:].T @ errors
         levels = np.empty_like(found)

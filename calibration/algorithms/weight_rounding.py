@@ -107,7 +107,7 @@ def gptq_levels(
         for group in of_tensor[tensor].values():
             hessian, count = _hessians(group[0], values)
             own = [to_round for to_round in group if to_round.weight not in shared]
-            factors = [_rounder(part) for part in hessian / max(count, 1)] if own else []
+            factors = [_rounder(part, max(count, 1)) for part in hessian] if own else []
             for to_round in own:
                 round_weight(to_round, factors, [to_round.product.layer.name])
             for to_round in group:
@@ -115,7 +115,7 @@ def gptq_levels(
                     to_round.weight in shared
                     and (whole := shared[to_round.weight]).add(to_round, hessian, count) == readers[to_round.weight]
                 ):
-                    factors = [_rounder(part) for part in whole.total / max(whole.count, 1)]
+                    factors = [_rounder(part, max(whole.count, 1)) for part in whole.total]
                     round_weight(to_round, factors, whole.layers)
                     del shared[to_round.weight]
         on_layer(done, len(of_tensor))
@@ -205,16 +205,20 @@ def _hessians(to_round: _WeightToRound, values: Sequence[Array]) -> tuple[NDArra
         if to_round.is_centred and rows.shape[1]:
             middle = rows.mean(axis=1, keepdims=True) if middle is None else middle
             rows = rows - middle
-        total = total + np.matmul(rows.transpose(0, 2, 1), rows).astype(np.float64)
+        squares = np.matmul(rows.transpose(0, 2, 1), rows)
+        total = squares.astype(np.float64) if total.ndim == 0 else np.add(total, squares, out=total)
+        del squares
         sums = sums + rows.sum(axis=1, dtype=np.float64)
         count += rows.shape[1]
     if to_round.is_centred and count:
-        total = total - sums[:, :, None] * sums[:, None, :] / count
+        for part, own in zip(total, sums, strict=True):
+            part -= np.outer(own, own) / count
     return np.asarray(total), count
 
 
-def _rounder(hessian: NDArray[np.float64]) -> Rounder:
-    return Enumeration(hessian) if len(hessian) <= MOST_WEIGHTS else InverseFactor(hessian)
+def _rounder(hessian: NDArray[np.float64], count: int) -> Rounder:
+    """Return what rounds in the light of the sum of x'x over so many rows."""
+    return Enumeration(hessian / count) if len(hessian) <= MOST_WEIGHTS else InverseFactor(hessian, count)
 
 
 def _levels(

@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 from calibration.errors import CalibrationError
 from calibration.graph.free_names import free_name
 from calibration.graph.layers import Layer
+from calibration.graph.weightless import size_bytes
 
 FED_BYTES = 1 << 18  # matrices from this size on are fed to the pieces that read them, so that no piece holds a copy
 _MATRIX_READERS = frozenset({"MatMul", "Gemm", "Gather"})  # as fast with a fed matrix as with a constant one, unlike convolutions
@@ -44,13 +45,21 @@ class Block:
 class Graph:
     """A model's nodes in the order of execution, with each layer's nodes side by side. Read-only after construction."""
 
-    def __init__(self, model: onnx.ModelProto, layers: Sequence[Layer], outputs: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        layers: Sequence[Layer],
+        outputs: Sequence[str] | None = None,
+        *,
+        matrices: Mapping[str, NDArray[np.generic]] | None = None,
+    ) -> None:
         """Order the nodes.
 
         Args:
             model: A prepared model: float32, constants as initializers, nodes named and topologically sorted.
             layers: Its layers, in topological order.
             outputs: The tensors that it returns. None: the model's outputs.
+            matrices: Those of another graph of the same model, whose returned tensors are the same: each graph has a copy of them, else.
         """
         self.model = model
         self.nodes = _with_units_together(list(model.graph.node), layers)
@@ -59,7 +68,7 @@ class Graph:
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self._taken = {*self.inputs, *self._initializers, *(name for node in self.nodes for name in node.output)}
         self._reads = [tuple(dict.fromkeys(read_names(node))) for node in self.nodes]
-        self.matrices = self._matrices()
+        self.matrices = self._matrices() if matrices is None else matrices
         self.constant_outputs = {n: numpy_helper.to_array(self._initializers[n]) for n in self.outputs if n in self._initializers}
         graph = model.graph
         self._values = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
@@ -76,6 +85,11 @@ class Graph:
         """Return the constant tensor of that name."""
         tensor: onnx.TensorProto = self._initializers[name]
         return tensor
+
+    def array(self, name: str) -> NDArray[np.generic]:
+        """Return the values of the constant tensor of that name; read-only, and not copied where it is one of ``matrices``."""
+        known = self.matrices.get(name)
+        return numpy_helper.to_array(self._initializers[name]) if known is None else known
 
     def free_name(self, name: str) -> str:
         """Return ``name``, or one like it that no tensor of the model bears."""
@@ -144,10 +158,10 @@ class Graph:
     def constant_bytes(self, start: int, stop: int) -> int:
         """Return the size of the constants that a session of nodes [start, stop) holds a copy of."""
         read = set(itertools.chain.from_iterable(self._reads[start:stop])) & self._initializers.keys()
-        return sum(self._initializers[name].ByteSize() for name in read - self.matrices.keys())
+        return sum(size_bytes(self._initializers[name]) for name in read - self.matrices.keys())
 
     def _matrices(self) -> dict[str, NDArray[np.generic]]:
-        """Return the large initializers that only matrix products and look-ups read, each a view of the model's own bytes."""
+        """Return the large initializers that only matrix products and look-ups read, each a copy: protobuf gives out no views."""
         readers: dict[str, set[str]] = {}
         for node, names in zip(self.nodes, self._reads, strict=True):
             for name in names:
@@ -155,7 +169,7 @@ class Graph:
         return {
             name: numpy_helper.to_array(tensor)
             for name, tensor in self._initializers.items()
-            if tensor.ByteSize() >= FED_BYTES and readers.get(name, {""}) <= _MATRIX_READERS and name not in self.outputs
+            if size_bytes(tensor) >= FED_BYTES and readers.get(name, {""}) <= _MATRIX_READERS and name not in self.outputs
         }
 
     def _value(self, name: str) -> onnx.ValueInfoProto:

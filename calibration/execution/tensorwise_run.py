@@ -13,9 +13,15 @@ from calibration.execution.partition import Graph
 class TensorwiseRun:
     """A model that runs up to one tensor after another, all batches side by side."""
 
-    def __init__(self, model: onnx.ModelProto, tensors: Mapping[str, str]) -> None:
-        """Keep the tensors to stop at, each under a key; all are computed, none is an input."""
-        self._graph = Graph(model, ())
+    def __init__(self, model: onnx.ModelProto, tensors: Mapping[str, str], *, matrices: Mapping[str, Array] | None = None) -> None:
+        """Keep the tensors to stop at, each under a key; all are computed, none is an input.
+
+        Args:
+            model: The model.
+            tensors: Those to stop at.
+            matrices: Of a graph of the same model that is there as well, to be used by both.
+        """
+        self._graph = Graph(model, (), matrices=matrices)
         place = {name: index for index, node in enumerate(self._graph.nodes) for name in node.output}
         self._tensors = tensors
         self._stop = {key: place[tensor] + 1 for key, tensor in tensors.items()}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 import onnx
+import onnx_ir as ir
 
 BIG_BYTES = 1024  # weights above this carry no shape or axis that a conversion could need
+_UNSIZED = (ir.DataType.UNDEFINED, ir.DataType.STRING, ir.DataType.FLOAT6E2M3, ir.DataType.FLOAT6E3M2)
+ITEM_BYTES: Mapping[int, float] = {kind.value: kind.itemsize for kind in ir.DataType if kind not in _UNSIZED}  # in raw data, packed
 
 
 def weightless_copy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -34,8 +38,16 @@ def is_big(tensor: onnx.TensorProto) -> bool:
 
 
 def size_bytes(tensor: onnx.TensorProto) -> int:
-    """Return the size of the tensor's data in bytes, external data not counted."""
-    return len(tensor.raw_data) or tensor.ByteSize()
+    """Return the size of the tensor's data in bytes, external data not counted.
+
+    That of raw data is told by the shape, where the element type has one size: to look at them is to copy them, and the size is asked for
+    over and over.
+    """
+    if tensor.HasField("raw_data") and tensor.data_type in ITEM_BYTES:
+        elements: int = math.prod(tensor.dims)
+        return math.ceil(elements * ITEM_BYTES[tensor.data_type])
+    size: int = tensor.ByteSize()
+    return size
 
 
 def copy_without(model: onnx.ModelProto, left_out: Iterable[str]) -> onnx.ModelProto:

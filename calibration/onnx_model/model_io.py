@@ -21,6 +21,7 @@ from calibration.onnx_model.external_data import all_tensors, load_external_data
 from calibration.onnx_model.foreign_types import FOREIGN, is_foreign
 from calibration.onnx_model.opset_conversion import inlined
 from calibration.onnx_model.protobuf_checks import check_data, check_wellformed
+from calibration.onnx_model.streamed_writing import write_model
 from calibration.onnx_model.supported_models import check_supported
 from calibration.onnx_model.unknown_sizes import clear_unknown_sizes
 
@@ -89,7 +90,7 @@ def save_model(model: onnx.ModelProto, path: Path, *, limit_bytes: int = _PROTOB
     """
     if sum(size_bytes(tensor) for tensor in model.graph.initializer) > limit_bytes:
         model = _move_weights(model, path)
-    _replace(path, model.SerializeToString(deterministic=True))
+    _replace(path, model)
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -197,7 +198,7 @@ def _dims(tensor: onnx.TypeProto.Tensor) -> Iterator[int | str | None]:
 
 
 def _move_weights(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    moved = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) > 0]
+    moved = [tensor for tensor in model.graph.initializer if tensor.HasField("raw_data") and size_bytes(tensor) > 0]
     result = copy_without(model, (tensor.name for tensor in moved))
     data = path.with_name(path.name + ".data")
     temporary = data.with_name(data.name + ".partial")
@@ -205,22 +206,23 @@ def _move_weights(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     try:
         with temporary.open("wb") as file:
             for tensor in moved:
-                file.write(tensor.raw_data)
+                length = file.write(tensor.raw_data)
                 reference = result.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
                 reference.data_location = onnx.TensorProto.EXTERNAL
-                for key, value in (("location", data.name), ("offset", str(offset)), ("length", str(len(tensor.raw_data)))):
+                for key, value in (("location", data.name), ("offset", str(offset)), ("length", str(length))):
                     reference.external_data.add(key=key, value=value)
-                offset += len(tensor.raw_data)
+                offset += length
         os.replace(temporary, data)
     finally:
         temporary.unlink(missing_ok=True)
     return result
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, model: onnx.ModelProto) -> None:
     temporary = path.with_name(path.name + ".partial")
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            write_model(model, file)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -9,9 +9,11 @@ from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-un
 from google.protobuf.message import Message  # type: ignore[import-untyped]  # as above
 
 from calibration.errors import InvalidModelError
+from calibration.graph.weightless import ITEM_BYTES
 
 _DAMAGED = "The file is damaged: export or copy the model again."
 _ELEMENT_TYPES = frozenset(onnx.TensorProto.DataType.values())
+_CHECKED_TYPES = (FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_STRING)
 _TYPE_FIELDS = ("data_type", "elem_type")
 _FREE_TEXTS = ("doc_string", "value")  # that of metadata_props and external_data
 _SHOWN_CHARACTERS = 100
@@ -24,7 +26,12 @@ def check_wellformed(message: Message) -> None:
     Raises:
         InvalidModelError: A string is not UTF-8, a name is longer than ``MAX_NAME_CHARACTERS``, or an element type is none of ONNX's.
     """
-    for field, value in message.ListFields():
+    for field in message.DESCRIPTOR.fields:
+        if field.type not in _CHECKED_TYPES and field.name not in _TYPE_FIELDS:
+            continue  # data above all: to list all fields is to copy them
+        if not (field.is_repeated or message.HasField(field.name)):
+            continue
+        value = getattr(message, field.name)
         values = value if field.is_repeated else (value,)
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             for inner in values:
@@ -52,10 +59,11 @@ def check_data(tensor: onnx.TensorProto) -> None:
     if any(dim < 0 for dim in tensor.dims):
         raise InvalidModelError(f"{_label(tensor)}: negative dimension in {list(tensor.dims)}", fix=_DAMAGED)
     elements = math.prod(tensor.dims)
-    width = _ITEM_BYTES.get(tensor.data_type)
-    if tensor.raw_data and width is not None:
-        found, expected, unit = len(tensor.raw_data), elements * width, "bytes"
-    elif tensor.raw_data:
+    width = ITEM_BYTES.get(tensor.data_type)
+    raw_bytes = len(tensor.raw_data)  # once: each look copies them
+    if raw_bytes and width is not None:
+        found, expected, unit = raw_bytes, math.ceil(elements * width), "bytes"
+    elif raw_bytes:
         return
     else:
         found, unit = sum(len(getattr(tensor, field)) for field in _DATA_FIELDS), "elements"
@@ -70,18 +78,3 @@ def _label(tensor: onnx.TensorProto) -> str:
 
 _DATA_FIELDS = ("float_data", "double_data", "int32_data", "int64_data", "uint64_data", "string_data")
 _COMPLEX = (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128)
-_ITEM_BYTES: dict[int, int] = {
-    onnx.TensorProto.FLOAT: 4,
-    onnx.TensorProto.FLOAT16: 2,
-    onnx.TensorProto.BFLOAT16: 2,
-    onnx.TensorProto.DOUBLE: 8,
-    onnx.TensorProto.INT64: 8,
-    onnx.TensorProto.INT32: 4,
-    onnx.TensorProto.INT16: 2,
-    onnx.TensorProto.INT8: 1,
-    onnx.TensorProto.UINT64: 8,
-    onnx.TensorProto.UINT32: 4,
-    onnx.TensorProto.UINT16: 2,
-    onnx.TensorProto.UINT8: 1,
-    onnx.TensorProto.BOOL: 1,
-}

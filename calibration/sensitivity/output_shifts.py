@@ -67,7 +67,7 @@ def measure_shifts(
             readers.setdefault(units[item.layer].layer.inputs[0], []).append(item)
     smooth_quant = {name: item for item in smooth_quants for name in item.layers}
     computed = [name for node in model.graph.node for name in node.output if name in readers]
-    run = TensorwiseRun(model, {name: name for name in computed})
+    run = TensorwiseRun(model, {name: name for name in computed}, matrices=graph.matrices)
     alive = [dict(batch) for batch in batches]
     given = {name: [batch[name] for batch in alive] for name in readers.keys() - set(computed)}
     found = {}

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from calibration.algorithms.smooth_quant import SmoothQuantScaling, divided
 from calibration.execution.partition import FED_BYTES, Graph, Unit
 from calibration.graph.layers import Layer, LayerKind
+from calibration.graph.weightless import size_bytes
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.number_formats.weight_scales import weight_step
 
@@ -46,7 +47,7 @@ def quantized_layer(
     """
     layer = unit.layer
     constants: dict[str, TensorProto] = {}
-    fed = (layer.weight,) if layer.weight is not None and graph.initializer(layer.weight).ByteSize() >= FED_BYTES else ()
+    fed = (layer.weight,) if layer.weight is not None and size_bytes(graph.initializer(layer.weight)) >= FED_BYTES else ()
     if layer.weight is not None and not fed:
         weight = rounded_weight(graph, layer, precision, smooth_quant, scheme, levels)
         constants[layer.weight] = numpy_helper.from_array(weight, layer.weight)
@@ -104,14 +105,20 @@ def rounded_weight(
     if not precision.is_integer:
         return precision.grid.round_weight(weight)
     step, top = weight_step(weight, layer, precision, scheme), precision.grid.top
-    return np.asarray((np.clip(np.round(weight / step), -top, top) if levels is None else levels) * step, dtype=np.float32)
+    if levels is not None:
+        return np.asarray(levels * step, dtype=np.float32)
+    rounded = np.asarray(weight / step)  # the one copy: a weight may be a large part of the model, and several are probed at once
+    np.round(rounded, out=rounded)
+    np.clip(rounded, -top, top, out=rounded)
+    rounded *= step
+    return np.asarray(rounded, dtype=np.float32)
 
 
 def weight_of(graph: Graph, layer: Layer) -> Floats:
     """Return the layer's weight, float32; read-only."""
     if layer.weight is None:
         raise KeyError(layer.name)
-    return np.asarray(numpy_helper.to_array(graph.initializer(layer.weight)), dtype=np.float32)
+    return np.asarray(graph.array(layer.weight), dtype=np.float32)
 
 
 def rounded_tensors(layer: Layer, scheme: Scheme) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import onnx
 from calibration.graph.layers import find_layers
 from calibration.graph.opset import STANDARD_DOMAINS, opset_version
 from calibration.graph.runtime_view import is_standard, nodes_of
-from calibration.graph.weightless import copy_without, is_big
+from calibration.graph.weightless import copy_without, is_big, size_bytes
 from calibration.graph_passes.normalize import PreparedModel, prepare
 from calibration.number_formats.precision import Precision
 from calibration.onnx_model.model_io import save_model
@@ -166,15 +166,15 @@ def _refused(backend: Backend, prepared: onnx.ModelProto, scratch: Path) -> tupl
 
 def _without_weights(model: onnx.ModelProto, zeros: Path) -> onnx.ModelProto:
     """Return the model with its big weights in a file of zeros, which takes no room on the disk: a parser wants their sizes only."""
-    big = [tensor for tensor in model.graph.initializer if is_big(tensor) and tensor.raw_data]
+    big = [tensor for tensor in model.graph.initializer if is_big(tensor) and tensor.HasField("raw_data")]
     result = copy_without(model, (tensor.name for tensor in big))
     offset = 0  # each has a place of its own: TensorRT tells weights apart by where they lie
     for tensor in big:
         reference = result.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         reference.data_location = onnx.TensorProto.EXTERNAL
-        for key, value in (("location", zeros.name), ("offset", str(offset)), ("length", str(len(tensor.raw_data)))):
+        for key, value in (("location", zeros.name), ("offset", str(offset)), ("length", str(size_bytes(tensor)))):
             reference.external_data.add(key=key, value=value)
-        offset += len(tensor.raw_data)
+        offset += size_bytes(tensor)
     with zeros.open("wb") as file:
         file.truncate(offset)
     return result

@@ -60,7 +60,7 @@ from engine_builder.evaluation.scoring import (
 from engine_builder.records.inspection import Baseline, Calls, Inspection, ModelOutputs, PreparedModel, Reference, Samples
 from engine_builder.records.probed_outputs import in_loss, probed_outputs
 from engine_builder.stage_io.measuring import InspectRequest, InspectResult
-from engine_builder.workspace.model_files import keep_model, model_size_bytes
+from engine_builder.workspace.model_files import model_size_bytes, move_model
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
 BATCH_BYTES = 24 * 2**20
@@ -109,7 +109,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     shapes = {name: array.shape for name, array in one_call.items()}
     layers = find_layers(prepared.model, shapes)
     save_model(prepared.model, context.scratch / "prepared.onnx")
-    prepared_ref = keep_model(context.scratch / "prepared.onnx", "prepared.onnx", workspace)
+    prepared_ref = move_model(context.scratch / "prepared.onnx", "prepared.onnx", workspace)
     batch = fixed or probe_batch(prepared.model, shapes)
     by_call = may_round_by_call(prepared.model, layers, capabilities)
     guesses = possible_axes(varying, {name: array.shape for name, array in calibration.inputs.items()})

@@ -17,7 +17,9 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from calibration.graph.weightless import size_bytes
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision
+from calibration.onnx_model.external_data import all_tensors
 from calibration.onnx_model.model_io import save_model
 from calibration.process.memory import TRIM_BYTES, return_free_memory
 from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner, Source
@@ -126,10 +128,7 @@ class OrtCpuBackend:
         """Write the explicit model to ``output``, byte for byte unless it has external data, and check that it loads; it takes any size."""
         data = output.with_name(output.name + ".data")
         try:
-            if external_files(explicit):
-                save_model(onnx.load_model(explicit), output)
-            else:
-                shutil.copyfile(explicit, output)
+            _copy_model(explicit, output, data)
             OrtCpuRunner(output, threads=1).close()
         except BaseException:
             for path in (output, data):
@@ -178,6 +177,24 @@ class OrtCpuBackend:
         return profiled_kernels(engine, feeds, options=session_options(threads), scratch=scratch)
 
 
+def _copy_model(source: Path, target: Path, data: Path) -> None:
+    """Copy a model file: byte for byte, or where it has external data, those into ``data``; they are never in memory."""
+    names = external_files(source)
+    if not names:
+        shutil.copyfile(source, target)
+        return
+    if len(names) > 1:  # ours have one
+        save_model(onnx.load_model(source), target, limit_bytes=0)
+        return
+    shutil.copyfile(source.parent / names[0], data)
+    model = onnx.load_model(source, load_external_data=False)
+    for tensor in all_tensors(model):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = data.name
+    save_model(model, target)
+
+
 def session_options(threads: int) -> onnxruntime.SessionOptions:
     """Return how every engine is run: a fixed number of threads, one operator at a time, no spinning, all of the runtime's fusions."""
     options = onnxruntime.SessionOptions()
@@ -200,7 +217,7 @@ def _as_written(engine: Path, options: onnxruntime.SessionOptions) -> onnxruntim
     work = simulated(model)
     if work is model:
         return _session(str(engine), options)
-    if sum(tensor.ByteSize() for tensor in work.graph.initializer) < _IN_MEMORY_BYTES:
+    if sum(size_bytes(tensor) for tensor in work.graph.initializer) < _IN_MEMORY_BYTES:
         return _session(work.SerializeToString(), options)
     with tempfile.TemporaryDirectory() as folder:  # protobuf's limit: the weights go through a file beside the model
         path = Path(folder) / engine.name

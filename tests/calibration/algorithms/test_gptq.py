@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.algorithms.gptq import InverseFactor
+from tests.traced_memory import peak_bytes
 
 Doubles = NDArray[np.float64]
 
@@ -75,3 +76,21 @@ def test_levels_stay_on_the_grid_of_each_block() -> None:
     assert levels.dtype == np.int8
     assert np.abs(levels).max() <= 7
     assert output_error(x, weight, levels, step) < output_error(x, weight, nearest(weight, step, 7), step)
+
+
+def test_a_sum_over_rows_is_rounded_like_their_mean() -> None:
+    x = correlated(64, 24)
+    weight = np.random.default_rng(6).normal(size=(24, 5)).astype(np.float32)
+    step = np.full((1, 5), 0.3, np.float32)
+    mean, total = InverseFactor(x.T @ x / 64), InverseFactor(x.T @ x, 64)
+    np.testing.assert_array_equal(mean.levels(weight, step, 7), total.levels(weight, step, 7))
+
+
+def test_few_matrices_of_the_size_of_the_weight_are_there_at_once() -> None:
+    size = 512  # far above the blocks that errors are gathered in
+    weight = np.random.default_rng(7).normal(size=(size, size)).astype(np.float32)
+    step = np.full((1, size), 0.3, np.float32)
+    hessian = np.diag(np.linspace(1, 4, size))
+    factor = InverseFactor(hessian)
+    assert peak_bytes(lambda: InverseFactor(hessian)) < 3.2 * hessian.nbytes
+    assert peak_bytes(lambda: factor.levels(weight, step, 7)) < 4.6 * weight.nbytes  # what is left to round, and a change of it, in float64

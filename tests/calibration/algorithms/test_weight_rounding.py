@@ -146,9 +146,9 @@ def test_a_weight_that_several_layers_have_is_rounded_once_to_what_all_of_them_r
     inverted: list[NDArray[np.float64]] = []
 
     class Counting(InverseFactor):
-        def __init__(self, hessian: NDArray[np.float64]) -> None:
-            inverted.append(hessian)
-            super().__init__(hessian)
+        def __init__(self, hessian: NDArray[np.float64], count: int = 1) -> None:
+            inverted.append(hessian / count)
+            super().__init__(hessian, count)
 
     monkeypatch.setattr("calibration.algorithms.weight_rounding.InverseFactor", Counting)
     seen: list[tuple[int, int]] = []

@@ -26,6 +26,7 @@ from engine_builder.timing import Timing, TimingPlan
 from tests.engine_builder.backends.contracts import FEEDS, MODEL, BackendContract
 from tests.engine_builder.fake_quantized import run
 from tests.engine_builder.qdq.networks import BLOCKS, network
+from tests.traced_memory import peak_bytes
 
 
 class TestOrtCpu(BackendContract):
@@ -59,6 +60,16 @@ class TestOrtCpu(BackendContract):
             path.unlink()
         total, _ = self.backend().open(engine.path, threads=1).run(FEEDS)
         np.testing.assert_allclose(np.asarray(total, np.float32), FEEDS["x"] * [1, 2, 3] + 1)
+
+    def test_external_data_are_copied_without_being_read_into_memory(self, tmp_path: Path) -> None:
+        size = 2 << 20
+        model = onnx.parser.parse_model(
+            f"""<ir_version: 8, opset_import: ["" : 17]> g (float[{size}] x) => (float[{size}] y) {{ y = Add(x, w) }}"""
+        )
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(size, np.float32), "w"))
+        save_model(model, tmp_path / "explicit.onnx", limit_bytes=0)
+        assert peak_bytes(lambda: self.backend().build(tmp_path / "explicit.onnx", tmp_path / "engine.onnx")) < size
+        assert (tmp_path / "engine.onnx.data").read_bytes() == (tmp_path / "explicit.onnx.data").read_bytes()
 
     def test_no_thread_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="threads"):

@@ -1,0 +1,1 @@
+"""Whole jobs on networks of real size."""
