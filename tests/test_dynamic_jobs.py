@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -83,7 +84,28 @@ def test_one_sample_a_call_is_no_warning_and_several_are(finished: Finished, tmp
     assert "int8_dynamic" in cast(Mapping[str, int], several.chosen["precisions"])
     (warning,) = [str(item) for item in cast(list[object], several.result["warnings"]) if said in str(item)]
     assert "calls of 4 samples" in warning
-    assert lost(several.engine, 4) == pytest.approx(cast(float, several.chosen["accuracy"]), rel=1e-3)
+    given, shuffled = (float(found) for found in re.search(r"nmse (\S+)\) and shuffled \((\S+)\); the worse counts", warning).groups())  # type: ignore[union-attr]  # a failed match fails the test
+    assert lost(several.engine, 4) == pytest.approx(given, rel=1e-3)
+    assert given != shuffled
+    assert cast(float, several.chosen["accuracy"]) == pytest.approx(max(given, shuffled), rel=1e-3)
+
+
+def by_size(count: int, seed: int) -> dict[str, Array]:
+    """Return the samples of ``outlying`` with those of about the same size beside each other."""
+    x = outlying(count, seed)["x"]
+    return {"x": x[np.argsort(np.abs(x).max(axis=(1, 2)))]}
+
+
+def test_an_engine_that_keeps_the_budget_among_chosen_neighbours_only_does_not_ship(tmp_path: Path) -> None:
+    config = {"precisions": ["fp32", "int8_dynamic"], "batch_size": 4, "accuracy": {"max_nmse": 0.002}, "search": {"max_trials": 2}}
+    found = run_job(tmp_path, encoder(), by_size(48, 1), by_size(40, 2), config)
+    (dynamic,) = [trial for trial in trials_of(found) if trial.is_candidate]
+    assert dynamic.met  # in the user's order
+    assert found.result["outcome"] == "baseline_kept"
+    orders = found.driver.results["verdict"]["result"]["orders"][dynamic.fingerprint]  # type: ignore[index]  # JSON
+    assert orders["given"] < 0.002 < orders["shuffled"]
+    (finalist,) = cast(list[Mapping[str, Mapping[str, object]]], found.report["finalists"])
+    assert finalist["verdict"]["engine"] == orders["shuffled"]
 
 
 def test_biases_of_dynamic_layers_are_corrected_and_their_weights_rounded_by_gptq(tmp_path: Path) -> None:

@@ -206,7 +206,10 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
     none_ran = why_none_ran(given.asked.trials)
     if none_ran is not None:
         offers = replace(offers, in_words="none, since no quantized engine could be built or run")
-    by_call = () if chosen is None else neighbours_warning(chosen.precisions, found.calls.scored_batch)
+    by_call: tuple[str, ...] = ()
+    if chosen is not None:
+        orders = judgement.orders.get(chosen.fingerprint)
+        by_call = neighbours_warning(chosen.precisions, found.calls.scored_batch, found.reference.metric, orders)
     return JobResult(
         outcome=Outcome.BASELINE_KEPT if chosen is None else Outcome.IMPROVED,
         reason=_reason(given, chosen, offers, objective, is_predicted=is_predicted),

@@ -8,6 +8,9 @@ How likely each finalist is over the budget is estimated for all of them togethe
    L. A. Hothorn and W. Lehmacher, Biometrie in der chemisch-pharmazeutischen Industrie 6, 1995, 3-18).
 2. On samples that the search saw, the order owes to them, so the error probability is shared out among all engines that were tried.
 
+An engine whose layers round their inputs with the range of a call, of several samples, answers by what stands beside a sample. Where it
+would be timed, it is run once more with the samples in a random order, and the order in which it is more likely over the budget counts.
+
 What passed is built again (byte for byte the same; where that cannot be had, the engine whose scores these are was kept) and timed in one
 process with the baseline; what is kept is what was measured: the fastest that is worth it, or the safest of those that the timing cannot
 tell from it.
@@ -24,7 +27,7 @@ import platform
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +42,11 @@ from engine_builder.backends.base import Backend, Runner
 from engine_builder.config.config import Config
 from engine_builder.engines.factory import Building, building_backend
 from engine_builder.engines.quantized_engine import EXPLICIT_NAME, EngineRecipe, build, write_explicit
-from engine_builder.evaluation.measurement import EngineScores, read_scores, search_half, timing_feeds
+from engine_builder.evaluation.measurement import EngineScores, depends_on_order, read_scores, scored_engine, search_half, timing_feeds
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
 from engine_builder.search.shipping_rule import is_accurate_enough, is_worth_it
-from engine_builder.stage_io.engines import EngineJob, FinalLatency, JudgedTrial, VerdictRequest, VerdictResult
+from engine_builder.stage_io.engines import EngineJob, FinalLatency, JudgedTrial, OrderScores, VerdictRequest, VerdictResult
 from engine_builder.timing import Timer, Timing, TimingPlan, is_tied, relative_latency, time_interleaved
 from engine_builder.workspace.model_files import keep_model, model_size_bytes
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
@@ -71,7 +74,9 @@ def verdict(
     context.progress(0.3, f"{len(passed)} of {len(judged)} finalists judged pass")
     baseline_path = workspace.path(job.baseline)
     backend = building(job.config, context, final=True)
-    timings, faster = _time(passed[-request.most_timed :], inspection, job, context, backend, timer)
+    built = _build(passed, judged, request, inspection, context, backend)
+    judged = built.judged
+    timings, faster = _time(built, inspection, job, context, backend, timer)
     chosen = _chosen(faster, timings)
     own = read_scores(inspection.baseline.scores, workspace, inspection.reference.metric)
     (baseline,) = _answers([own], inspection, replace(request, tried=1), workspace)
@@ -94,6 +99,7 @@ def verdict(
         latency_ms={name: _milliseconds(timing) for name, timing in timings.items()},
         spread={name: relative_latency(timing, timings["baseline"]) for name, timing in timings.items() if name != "baseline"},
         engine=engine,
+        orders=built.orders,
         least_gain=capabilities.least_gain,
         explicit=explicit,
         baseline_accuracy=baseline.engine,
@@ -133,16 +139,19 @@ def environment(config: Config, backend: Backend) -> dict[str, object]:
 def _judge(request: VerdictRequest, inspection: Inspection, workspace: Workspace) -> list[tuple[Trial, AccuracyVerdict]]:
     """Return the verdicts in order; where an order is needed for a confidence, up to the first that is not accepted."""
     config = request.job.config
-    scored = [(trial, trial.scores) for trial in request.finalists if trial.scores is not None]
-    engines = [
-        read_scores(file, workspace, inspection.reference.metric, are_outputs_equal=trial.are_outputs_equal) for trial, file in scored
-    ]
-    answers = _answers(engines, inspection, request, workspace)
-    judged = [(trial, answer) for (trial, _), answer in zip(scored, answers, strict=True)]
+    scored = [trial for trial in request.finalists if trial.scores is not None]
+    answers = _answers([_scores(trial, inspection, workspace) for trial in scored], inspection, request, workspace)
+    judged = list(zip(scored, answers, strict=True))
     if config.accuracy.confidence is None or request.selection is Selection.SHARED:  # rule 2
         return judged
     passed = sum(1 for _ in itertools.takewhile(lambda answer: is_accurate_enough(answer, config.accuracy.confidence), answers))
     return judged[: passed + 1]  # rule 1
+
+
+def _scores(trial: Trial, inspection: Inspection, workspace: Workspace) -> EngineScores:
+    """Return what a trial's engine scored."""
+    assert trial.scores is not None  # it is a finalist
+    return read_scores(trial.scores, workspace, inspection.reference.metric, are_outputs_equal=trial.are_outputs_equal)
 
 
 def _answers(
@@ -179,8 +188,72 @@ def _answers(
     ]
 
 
-def _time(
+@dataclass(frozen=True, slots=True, eq=False)
+class _Built:
+    """The engines that may ship."""
+
+    passed: list[tuple[Trial, AccuracyVerdict]]  # safest first, those that are timed
+    engines: Mapping[str, Path]  # by fingerprint
+    judged: list[tuple[Trial, AccuracyVerdict]]  # all finalists, by the worse order of samples where both were run
+    orders: Mapping[str, OrderScores]  # by fingerprint
+
+
+def _build(
     passed: Sequence[tuple[Trial, AccuracyVerdict]],
+    judged: Sequence[tuple[Trial, AccuracyVerdict]],
+    request: VerdictRequest,
+    inspection: Inspection,
+    context: StageContext,
+    backend: Backend,
+) -> _Built:
+    """Return the fastest engines that pass, in any order of the samples, built: as many as are timed at most."""
+    workspace, job = context.workspace, request.job
+    worse, orders = {trial.fingerprint: answer for trial, answer in judged}, {}
+    kept: dict[str, Path] = {}
+    for trial, answer in reversed(passed):
+        done = 0.3 + 0.5 * len(kept) / request.most_timed
+        folder = context.scratch / trial.fingerprint
+        folder.mkdir()
+        recipe = EngineRecipe(inspection, job.calibrated, trial.precisions, trial.corrections)
+        place = replace(context.part(done, done + 0.5 / request.most_timed), scratch=folder)
+        if trial.engine is None:
+            engine = build(recipe, backend, place).path
+        else:
+            engine = folder / backend.capabilities.engine_name
+            shutil.copyfile(workspace.path(trial.engine), engine)
+            write_explicit(recipe, backend, place)
+        if depends_on_order(trial.precisions, inspection):
+            context.progress(done, "samples in another order")
+            shuffled = _shuffled(engine, trial, request, inspection, backend, workspace)
+            orders[trial.fingerprint] = OrderScores(answer.engine, shuffled.engine)
+            worse[trial.fingerprint] = max(answer, shuffled, key=lambda one: (one.probability_over_budget, one.drop))
+        if is_accurate_enough(worse[trial.fingerprint], job.config.accuracy.confidence):
+            kept[trial.fingerprint] = engine
+        elif job.config.accuracy.confidence is not None and request.selection is Selection.HELD_OUT:
+            kept = {}  # rule 1: what is faster than an engine that fails was not tested
+        if len(kept) == request.most_timed:
+            break
+    known = [(trial, worse[trial.fingerprint]) for trial, _ in judged]
+    return _Built([(trial, answer) for trial, answer in known if trial.fingerprint in kept], kept, known, orders)
+
+
+def _shuffled(
+    engine: Path, trial: Trial, request: VerdictRequest, inspection: Inspection, backend: Backend, workspace: Workspace
+) -> AccuracyVerdict:
+    """Return the verdict on an engine that is run over the samples in a random order."""
+    config = request.job.config
+    validation, rng = load_saved(workspace.path(inspection.samples.validation)), np.random.default_rng(config.search.seed)
+    with scored_engine(engine, inspection, validation, backend, workspace, threads=config.threads, shuffled=rng) as scored:
+        scores = scored.engine
+    finalists = [one for one in request.finalists if one.scores is not None]
+    beside = [
+        scores if one.fingerprint == trial.fingerprint else _scores(one, inspection, workspace) for one in finalists
+    ]  # one of them is chosen by these samples
+    return _answers(beside, inspection, request, workspace)[[one.fingerprint for one in finalists].index(trial.fingerprint)]
+
+
+def _time(
+    built: _Built,
     inspection: Inspection,
     job: EngineJob,
     context: StageContext,
@@ -191,23 +264,12 @@ def _time(
     workspace = context.workspace
     feeds = timing_feeds(inspection, load_saved(workspace.path(inspection.samples.validation)))
     engines = {"baseline": workspace.path(job.baseline)}  # all are built before one is opened: what a build takes is free again by then
-    for index, (trial, _) in enumerate(passed):
-        folder = context.scratch / trial.fingerprint
-        folder.mkdir()
-        recipe = EngineRecipe(inspection, job.calibrated, trial.precisions, trial.corrections)
-        place = replace(context.part(0.3 + 0.5 * index / len(passed), 0.3 + 0.5 * (index + 1) / len(passed)), scratch=folder)
-        if trial.engine is None:
-            engine = build(recipe, backend, place).path
-        else:
-            engine = folder / backend.capabilities.engine_name
-            shutil.copyfile(workspace.path(trial.engine), engine)
-            write_explicit(recipe, backend, place)
-        engines[trial.fingerprint] = engine
+    engines |= {trial.fingerprint: built.engines[trial.fingerprint] for trial, _ in built.passed}
     context.progress(0.8, "engines built")
     runners: dict[str, Runner] = {name: backend.open(engine, threads=job.config.threads) for name, engine in engines.items()}
     timings = backend.timings(runners, feeds, TimingPlan(FINAL_SECONDS, MIN_RUNS, MAX_RUNS, timer))
     faster = []
-    for trial, answer in passed:
+    for trial, answer in built.passed:
         timing = timings[trial.fingerprint]
         relative = relative_latency(timing, timings["baseline"])
         if is_worth_it(relative, are_outputs_equal=trial.are_outputs_equal, least_gain=backend.capabilities.least_gain):
