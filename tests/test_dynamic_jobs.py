@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from calibration.number_formats.precision import Precision
 from tests.driver import Array, Finished, plain_outputs, run_job, trials_of
@@ -131,3 +132,24 @@ def test_a_convolution_network_has_no_dynamic_engine(tmp_path: Path) -> None:
 def test_a_job_without_the_precision_has_no_dynamic_engine(tmp_path: Path) -> None:
     found = job(tmp_path, precisions=["fp32", "int8"])
     assert {precision for trial in trials_of(found) for precision in trial.precisions.values()} == {Precision.INT8}
+
+
+def test_an_lstm_takes_the_precision_and_the_result_says_which_operators_that_needs(tmp_path: Path) -> None:
+    model = model_from_text(
+        """tagger (float[N,7,16] x) => (float[N,7,5] y) {
+            steps = Transpose <perm = [1, 0, 2]> (x)
+            all, hn, cn = LSTM <hidden_size = 24, direction = "bidirectional"> (steps, w, r, b)
+            turned = Transpose <perm = [2, 0, 1, 3]> (all)
+            joined = Reshape (turned, shape)
+            y = MatMul (joined, v)
+        }""",
+        {"w": (2, 96, 16), "r": (2, 96, 24), "b": (2, 192), "v": (48, 5)},
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, 7, -1]), "shape"))
+    config = {"precisions": ["fp32", "int8_dynamic"], "accuracy": {"max_nmse": 0.01}}
+    found = run_job(tmp_path, model, samples_for(model, 40, seed=1), samples_for(model, 30, seed=2), config)
+    assert found.chosen["precisions"] == {"int8_dynamic": 2}
+    engine = cast(Mapping[str, object], found.result["engine"])
+    assert engine["operator_sets"] == {"ai.onnx": 17, "com.microsoft": 1}
+    assert "LSTM" in {node.op_type for node in model.graph.node}
+    assert "DynamicQuantizeLSTM" in {node.op_type for node in onnx.load(found.engine).graph.node}
