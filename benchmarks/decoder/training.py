@@ -135,7 +135,7 @@ def decoder(weights: dict[str, np.ndarray], letters: int) -> onnx.ModelProto:
     )
     arrays = {name if "." not in name else f"w{name.replace('.', '_')}": array for name, array in weights.items()}
     arrays |= {"split": np.array([0, 0, HEADS, size]), "together": np.array([0, 0, WIDTH]), "axes12": np.array([1, 2])}
-    arrays |= {"axes13": np.array([1, 3]), "index1": np.array(1), "zero": np.array(0), "step": np.array(1), "last_axis": np.array([-1])}
+    arrays |= {"axes13": np.array([1, 3]), "index1": np.array(1), "zero": np.array(0), "step": np.array(1)}
     scalars = {"one": 1.0, "lowest": -1e9, "root": size**0.5, "root2": 2.0**0.5, "half": 0.5, "tiny": 1e-6}
     arrays |= {name: np.array(value, dtype=np.float32) for name, value in scalars.items()}
     model.graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in arrays.items())
