@@ -175,16 +175,29 @@ def test_what_cannot_be_run_in_closed_loop_is_refused(
         inspected(driver, job)
 
 
-def test_a_state_that_grows_is_refused_as_a_sequence_and_said_of_single_steps(tmp_path: Path) -> None:
-    model = growing_cache()
-    cache = np.ones((10, 2, 8), dtype=np.float32)
-    driver, job = submitted(tmp_path / "loop", model, {"x": walks(10, 5, 1, 8), "past": cache})
-    with pytest.raises(InvalidCalibrationSetError, match=r"state 'past': shape \(\d, 3, 8\) found after step 1, \(\d, 2, 8\) expected"):
-        inspected(driver, job)
-
-    driver, single = submitted(tmp_path / "alone", model, {"x": walks(10, 5, 1, 8)[:, 0], "past": cache})
+def test_a_state_that_grows_is_said_of_single_steps(tmp_path: Path) -> None:
+    arrays = {"x": walks(10, 5, 1, 8)[:, 0], "past": np.ones((10, 2, 8), dtype=np.float32)}
+    driver, single = submitted(tmp_path, growing_cache(), arrays)
     found = driver.workspace.read_value(Inspection, inspected(driver, single).inspection)
     assert "grows from step to step" in found.warnings[-1]
+    assert "leave out 'past'" in found.warnings[-1]
+
+
+def test_a_cache_that_grows_begins_with_what_is_given(tmp_path: Path) -> None:
+    arrays = {"x": walks(10, 5, 1, 8), "past": np.ones((10, 2, 8), dtype=np.float32)}
+    driver, job = ranged(tmp_path, growing_cache(), arrays, arrays)
+    held = load_saved(driver.workspace.path(job.calibrated.calibration)).inputs["past"]
+    assert held.shape == (10, 4, 8)  # two given, and two of five steps
+    assert (held[:, :2] == 1.0).all()
+    assert (held[:, 2:] != 1.0).all()
+
+
+def test_a_state_that_grows_otherwise_is_refused(tmp_path: Path) -> None:
+    model = growing_cache()
+    model.graph.node[1].input.append("new")  # two more each step
+    driver, job = submitted(tmp_path, model, {"x": walks(10, 5, 1, 8)})
+    with pytest.raises(InvalidCalibrationSetError, match=r"state 'past': shape \(\d+, 2, 8\) found after step 1, \(\d+, 1, 8\) expected"):
+        inspected(driver, job)
 
 
 def growing_cache() -> onnx.ModelProto:

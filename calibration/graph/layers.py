@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 
@@ -21,13 +21,15 @@ class LayerKind(enum.StrEnum):
     WEIGHTED = "weighted"  # Conv, ConvTranspose, Gemm or MatMul with a constant weight
     RESIDUAL_ADD = "residual_add"  # Add of two computed tensors of one shape
     ATTENTION_PRODUCT = "attention_product"  # MatMul of two computed tensors
+    RECURRENT = "recurrent"  # LSTM with constant weights
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
     """A node that may be given a precision.
 
-    Tensors are names in the prepared model; ``weight`` and ``bias`` are initializers that no other layer uses.
+    Tensors are names in the prepared model; ``weight`` and ``bias`` are initializers that no other layer uses. A recurrent layer, which has
+    two weights, names neither; its output is the first of its outputs that a node reads, or the user.
     """
 
     name: str  # unique node name
@@ -54,6 +56,7 @@ def find_layers(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | 
            the sum, perhaps behind a Max, Min, Clip or Where that guards it), and not the inside of an activation function (both inputs are
            made of one and the same tensor element by element).
         4. The output of a layer is that of a Relu, or of a Clip from zero, if that is all that reads the layer.
+        5. An LSTM of a computed float32 tensor, with constant float32 weights and batches on the second axis, is RECURRENT.
     Subgraphs (If, Loop) hold no layers.
 
     Args:
@@ -61,11 +64,11 @@ def find_layers(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | 
         shapes: Concrete shape of each graph input, for ``macs`` only; a dimension not given and not fixed counts as 1.
 
     Raises:
-        InvalidModelError: No layer is WEIGHTED, so there is nothing to optimize.
+        InvalidModelError: No layer is WEIGHTED or RECURRENT, so there is nothing to optimize.
     """
     view = _View(model, shapes or {})
     layers = [layer for node in model.graph.node if (layer := _layer(node, view)) is not None]
-    if not any(layer.kind is LayerKind.WEIGHTED for layer in layers):
+    if not any(layer.kind in (LayerKind.WEIGHTED, LayerKind.RECURRENT) for layer in layers):
         double = any(tensor.data_type == onnx.TensorProto.DOUBLE and len(tensor.dims) > 1 for tensor in model.graph.initializer)
         found = ", ".join(sorted({node.op_type for node in model.graph.node})[:12])
         raise InvalidModelError(
@@ -121,6 +124,8 @@ def _layer(node: onnx.NodeProto, view: _View) -> Layer | None:
         if view.is_computed_float(left) and view.is_computed_float(right):  # rule 2
             macs = _size(view.concrete.get(node.output[0], ())) * _size(view.concrete.get(left, ())[-1:])
             return _build(node, view, LayerKind.ATTENTION_PRODUCT, inputs=(left, right), macs=macs)
+    if node.op_type == "LSTM":
+        return _recurrent(node, view)
     if node.op_type == "Add" and _is_residual(node, view):
         return _build(node, view, LayerKind.RESIDUAL_ADD, inputs=(node.input[0], node.input[1]), macs=0)
     return None
@@ -152,6 +157,19 @@ def _weighted(node: onnx.NodeProto, view: _View, *, activation: int, weight: int
         axis=axis,
         bias=bias or None,
     )
+
+
+def _recurrent(node: onnx.NodeProto, view: _View) -> Layer | None:
+    weights = [view.weight(name) for name in node.input[1:3]]
+    read = [name for name in node.output if name and name in view.readers] or [name for name in node.output if name in view.outputs]
+    if not view.is_computed_float(node.input[0]) or _attribute(node, "layout") or not read:  # rule 5
+        return None
+    count = sum(math.prod(tensor.dims) for tensor in weights if tensor is not None)
+    if None in weights or not count:
+        return None
+    steps = _size(view.concrete.get(node.input[0], ())[:2])
+    layer = _build(node, view, LayerKind.RECURRENT, inputs=(node.input[0],), macs=steps * count)
+    return replace(layer, output=read[0], nodes=(node.name,), weight_count=count)
 
 
 def _weight_axis(node: onnx.NodeProto, weight: onnx.TensorProto, index: int) -> int | None:
@@ -312,6 +330,6 @@ _ELEMENTWISE = frozenset(
     }
 )
 _GUARDS = frozenset({"Max", "Min", "Clip", "Where"})
-_LAYERS = "Conv, ConvTranspose, Gemm or MatMul"
+_LAYERS = "Conv, ConvTranspose, Gemm, MatMul or LSTM"
 _EXPORT_FLOAT32 = "Export the model in float32: its weights are float64."
 _UNKNOWN = "unk__"  # how onnx's shape inference and tf2onnx name a dimension that they know nothing about

@@ -14,6 +14,15 @@ from calibration.execution.partition import FED_BYTES, Graph, Unit
 from calibration.graph.layers import Layer, LayerKind
 from calibration.graph.weightless import size_bytes
 from calibration.number_formats.precision import Precision, Scheme
+from calibration.number_formats.recurrent_weights import (
+    DOMAIN,
+    OPERATOR,
+    PLAIN_INPUTS,
+    RECURRENT,
+    WEIGHT,
+    integer_gates,
+    takes_attribute,
+)
 from calibration.number_formats.weight_scales import weight_step
 
 Floats = NDArray[np.float32]
@@ -56,6 +65,8 @@ def quantized_layer(
         constants[layer.bias] = numpy_helper.from_array(np.asarray(bias + shift.reshape(bias.shape), dtype=np.float32), layer.bias)
     if not precision.is_quantized and precision is not Precision.FP32:
         return _cast_layer(graph, unit, precision, constants, fed)
+    if layer.kind is LayerKind.RECURRENT:
+        return _dynamic_lstm(graph, unit, precision, scheme)
     if precision.is_dynamic:
         return _dynamic_layer(graph, unit, constants, fed)
     if not precision.rounds_inputs:
@@ -181,6 +192,27 @@ def _dynamic_layer(graph: Graph, unit: Unit, constants: dict[str, TensorProto], 
         nodes.append(helper.make_node("DequantizeLinear", [levels, *grid], [target]))
     nodes += _renamed(graph, unit, targets)
     return graph.piece(unit.start, unit.stop, outputs=[unit.layer.output], fed=fed, nodes=nodes, constants=constants)
+
+
+def _dynamic_lstm(graph: Graph, unit: Unit, precision: Precision, scheme: Scheme) -> onnx.ModelProto:
+    """Return an LSTM as the operator that engines have, which rounds its hidden state at each step."""
+    node = graph.nodes[unit.start]
+    inputs = [*node.input, *[""] * (PLAIN_INPUTS - len(node.input))]
+    constants: dict[str, TensorProto] = {}
+    for index in (WEIGHT, RECURRENT):
+        weight = np.asarray(numpy_helper.to_array(graph.initializer(inputs[index])), dtype=np.float32)
+        gates = integer_gates(weight, unit.layer, precision, scheme)
+        names = [graph.free_name(f"{unit.layer.name}__{index}_{part}") for part in ("levels", "scale", "zero_point")]
+        arrays: tuple[NDArray[np.generic], ...] = (gates.levels, gates.scale, gates.zero_point)
+        constants |= {name: numpy_helper.from_array(array, name) for name, array in zip(names, arrays, strict=True)}
+        inputs[index] = names[0]
+        inputs += names[1:]
+    quantized = helper.make_node(OPERATOR, inputs, list(node.output), name=node.name, domain=DOMAIN)
+    quantized.attribute.extend(attribute for attribute in node.attribute if takes_attribute(attribute.name))
+    model = graph.piece(unit.start, unit.stop, outputs=[unit.layer.output], nodes=[quantized], constants=constants)
+    if all(item.domain != DOMAIN for item in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    return model
 
 
 def _cast_trip(graph: Graph, source: str, target: str, precision: Precision) -> list[onnx.NodeProto]:

@@ -7,6 +7,7 @@ For a model with a state (``state_pairs``) a file holds sequences where
 
 Then an input that changes from step to step is (sequences, steps, *one step*); one that fits only without the axis of steps holds for all
 steps of a sequence: (sequences, *one step*). A state that is given, (sequences, *state*), is the state that each sequence starts with.
+Of a decoder, whose cache grows by a token a step (``caches``), tokens may be (sequences, steps); its mask and positions are left out.
 ``lengths``, (sequences,), says how many steps of each count; what follows them is filling. ``labels`` are (sequences,), of the last step,
 or (sequences, steps).
 """
@@ -23,8 +24,11 @@ from calibration.data.dataset import Array, extra_name, in_type_of, samples_from
 from calibration.data.input_axes import fitting_axes, is_batch_name, without_axis_of_one
 from calibration.errors import InvalidCalibrationSetError
 from calibration.onnx_model.model_io import TensorSpec
+from calibration.sequences.caches import Caches, cached_steps, found_caches
 from calibration.sequences.state_pairs import States, given_states, named_states, states_left_out
 from calibration.sequences.step_sequences import Given, StepSequences
+
+_TOKEN_RANK = 2  # (samples, tokens)
 
 
 def samples_or_sequences(
@@ -54,7 +58,10 @@ def samples_or_sequences(
     states = given or named
     if not given and left_out:
         states = {**states_left_out(inputs, outputs, left_out), **states}
-    taken = set(states.values())
+    caches = found_caches(states, inputs, outputs, arrays)
+    if caches.axes:
+        arrays = _token_by_token(arrays, inputs, caches)
+    taken = set(states.values()) | set(caches.followers)
     is_left_out = bool(left_out) and taken.issuperset(left_out) and known.issuperset(arrays)
     has = {
         spec.name: _has_steps(arrays[spec.name], spec, inputs, prefer=is_left_out)
@@ -63,8 +70,8 @@ def samples_or_sequences(
     }
     with_steps = [name for name, has_steps in has.items() if has_steps]
     if with_steps and (is_left_out or (states and not left_out)):
-        return _sequences(arrays, inputs, states, with_steps, any_labels=any_labels)
-    if is_left_out and (given or set(named.values()).issuperset(left_out)):
+        return _sequences(arrays, inputs, states, caches, with_steps, any_labels=any_labels)
+    if is_left_out and (given or {*named.values(), *caches.followers}.issuperset(left_out)):
         raise _without_steps(arrays, inputs, states)
     if left_out and states and known.issuperset(arrays):
         _check_pairs(left_out, taken)
@@ -72,7 +79,13 @@ def samples_or_sequences(
 
 
 def _sequences(
-    arrays: Mapping[str, Array], inputs: Sequence[TensorSpec], states: States, with_steps: Sequence[str], *, any_labels: bool
+    arrays: Mapping[str, Array],
+    inputs: Sequence[TensorSpec],
+    states: States,
+    caches: Caches,
+    with_steps: Sequence[str],
+    *,
+    any_labels: bool,
 ) -> StepSequences:
     """Return the sequences of a file; ``with_steps`` are the inputs whose arrays have an axis of steps."""
     arrays = dict(arrays)
@@ -93,17 +106,44 @@ def _sequences(
     if labels is not None:
         flat[label_name] = _of_each_step(labels, lengths) if is_last else labels[counting]
     starts: dict[str, Array] = {}
+    cached = held = cached_steps(lengths)
     for spec in inputs:
         if spec.name in states.values():
-            starts[spec.name] = _starting(arrays.get(spec.name), spec, inputs, flat, count)
-            flat[spec.name] = np.broadcast_to(starts[spec.name][:1], (int(lengths.sum()), *starts[spec.name].shape[1:]))
+            starts[spec.name] = _starting(arrays.get(spec.name), spec, inputs, flat, count, caches.axes.get(spec.name))
+            filled = starts[spec.name][:1]
+            if spec.name in caches.axes:
+                filled, held = _filled(filled, spec, caches.axes[spec.name], cached)
+            flat[spec.name] = np.broadcast_to(filled, (int(lengths.sum()), *filled.shape[1:]))
+    for spec in inputs:
+        if spec.name in caches.followers:
+            one = caches.followers[spec.name].feed(1, held, np.dtype(spec.dtype))
+            flat[spec.name] = np.broadcast_to(one, (int(lengths.sum()), one.shape[1]))
+        elif spec.name in states.values():
+            continue
         elif spec.name not in with_steps:
             flat[spec.name] = _of_each_step(arrays[spec.name], lengths)
     flat |= {name: array for name, array in arrays.items() if name not in flat}  # names of no input, which is said
-    steps = samples_from(flat, inputs, any_labels=any_labels, states=set(states.values()))
+    steps = samples_from(flat, inputs, any_labels=any_labels, states={*states.values(), *caches.followers})
     known = {spec.name: spec for spec in inputs}
     starts = {name: without_axis_of_one(array, known[name], steps.axes.get(name, 0)) for name, array in starts.items()}
-    return StepSequences(replace(steps, starts=starts), lengths, states, is_last)
+    return StepSequences(replace(steps, starts=starts), lengths, states, caches, is_last)
+
+
+def _token_by_token(arrays: Mapping[str, Array], inputs: Sequence[TensorSpec], caches: Caches) -> dict[str, Array]:
+    """Return the arrays of a decoder, (sequences, steps) of tokens with an axis of one token a step."""
+    found = dict(arrays)
+    for spec in inputs:
+        is_open = spec.has_rank and len(spec.shape) == _TOKEN_RANK and not isinstance(spec.shape[1], int)
+        if is_open and spec.name in found and found[spec.name].ndim == _TOKEN_RANK and spec.name not in caches.axes:
+            found[spec.name] = found[spec.name][..., None]
+    return found
+
+
+def _filled(start: Array, spec: TensorSpec, axis: int, cached: int) -> tuple[Array, int]:
+    """Return a cache of zeros, (1, *cache*), with ``cached`` more steps in it than at the start; and how many that are in all."""
+    place = axis + start.ndim - len(spec.shape)  # behind the sequences, the cache may have its axis of samples or not
+    held = start.shape[place] + cached
+    return np.zeros((*start.shape[:place], held, *start.shape[place + 1 :]), dtype=start.dtype), held
 
 
 def _has_steps(array: Array, spec: TensorSpec, inputs: Sequence[TensorSpec], *, prefer: bool) -> bool:
@@ -135,10 +175,12 @@ def _lengths(given: Array | None, count: int, most: int, name: str) -> NDArray[n
     return given.astype(np.int64)
 
 
-def _starting(given: Array | None, spec: TensorSpec, inputs: Sequence[TensorSpec], flat: Mapping[str, Array], count: int) -> Array:
-    """Return the state that each sequence starts with, (sequences, *state), zero where it is not given."""
+def _starting(
+    given: Array | None, spec: TensorSpec, inputs: Sequence[TensorSpec], flat: Mapping[str, Array], count: int, grows_on: int | None
+) -> Array:
+    """Return the state that each sequence starts with, (sequences, *state): zero, of a cache that grows empty, where it is not given."""
     if given is None:
-        return np.zeros((count, *_shape_of_one(spec, inputs, flat)), dtype=np.dtype(spec.dtype))
+        return np.zeros((count, *_shape_of_one(spec, inputs, flat, grows_on)), dtype=np.dtype(spec.dtype))
     if given.shape[:1] != (count,):
         raise InvalidCalibrationSetError(
             f"array '{spec.name}': shape {given.shape} found, expected ({count}, ...): the state that each sequence starts with",
@@ -147,8 +189,8 @@ def _starting(given: Array | None, spec: TensorSpec, inputs: Sequence[TensorSpec
     return in_type_of(given, spec)
 
 
-def _shape_of_one(spec: TensorSpec, inputs: Sequence[TensorSpec], flat: Mapping[str, Array]) -> tuple[int, ...]:
-    """Return the shape of the state of one step, its axis of samples being 1.
+def _shape_of_one(spec: TensorSpec, inputs: Sequence[TensorSpec], flat: Mapping[str, Array], grows_on: int | None) -> tuple[int, ...]:
+    """Return the shape of the state of one step, its axis of samples being 1 and the one that it grows on 0.
 
     An open size is that of the same name in an array of the file; one that is left over counts samples.
     """
@@ -163,8 +205,10 @@ def _shape_of_one(spec: TensorSpec, inputs: Sequence[TensorSpec], flat: Mapping[
     batches = {one.shape[0] for one in others if isinstance(one.shape[0], int) and one.shape[0] > 1}
     sizes: list[int] = []
     left_over = 0
-    for dim in spec.shape:
-        if isinstance(dim, int):
+    for axis, dim in enumerate(spec.shape):
+        if axis == grows_on:
+            sizes.append(0)
+        elif isinstance(dim, int):
             is_batch = dim in batches and all(isinstance(one, int) for one in spec.shape)
             sizes.append(1 if is_batch else dim)
             batches -= {dim} if is_batch else set()

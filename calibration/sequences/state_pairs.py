@@ -62,8 +62,7 @@ def given_states(given: Mapping[str, str], inputs: Sequence[TensorSpec], outputs
         if not _is_same_form(one, other):
             raise InvalidConfigError(
                 f"state: found output '{output}' of {_form(one)} for input '{taken}' of {_form(other)}, expected the same type and shape",
-                fix="Name the output that holds what the next step takes. A cache that grows from step to step is no such state: leave it "
-                "out of `state` and give single steps.",
+                fix="Name the output that holds what the next step takes. A cache that grows from step to step needs an open size.",
             )
     twice = sorted({taken for taken in given.values() if list(given.values()).count(taken) > 1})
     if twice:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.data.dataset import CalibrationSet
+from calibration.sequences.caches import Caches
 
 Array: TypeAlias = NDArray[np.generic]
 
@@ -25,6 +26,7 @@ class StepSequences:
     steps: CalibrationSet
     lengths: NDArray[np.int64]  # steps of each sequence, (sequences,), each at least 1
     states: Mapping[str, str]  # an output -> the input that takes it in the next step
+    caches: Caches = field(default_factory=Caches)  # which of the states grow
     is_judged_last: bool = False  # the labels are of whole sequences: a sequence's last step is what they judge
 
     @property
@@ -70,7 +72,7 @@ def as_wholes(samples: Given) -> CalibrationSet:
     counting = np.arange(int(samples.lengths.max()))[None, :] < samples.lengths[:, None]
     wholes = {}
     for name, array in samples.steps.inputs.items():
-        if name not in samples.states.values():
+        if name not in samples.states.values() and name not in samples.caches.followers:
             wholes[name] = np.zeros((*counting.shape, *array.shape[1:]), dtype=array.dtype)
             wholes[name][counting] = array
     return CalibrationSet(wholes, None, dict.fromkeys(wholes))

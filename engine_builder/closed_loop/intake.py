@@ -31,7 +31,7 @@ def loop_of(samples: Given, outputs: Sequence[str]) -> ClosedLoop | None:
     if not isinstance(samples, StepSequences):
         return None
     states = {taken: outputs.index(output) for output, taken in samples.states.items()}
-    return ClosedLoop(states, tuple(int(length) for length in samples.lengths), samples.is_judged_last)
+    return ClosedLoop(states, tuple(int(length) for length in samples.lengths), samples.is_judged_last, samples.caches)
 
 
 def some_steps(steps: CalibrationSet, most: int | None, seed: int) -> NDArray[np.int64]:
@@ -55,15 +55,18 @@ def with_states(steps: CalibrationSet, states: Mapping[str, Array]) -> Calibrati
 
 
 def with_states_as_values(kinds: Sequence[OutputKind], loop: ClosedLoop | None, given: Sequence[int]) -> tuple[OutputKind, ...]:
-    """Return the kinds of the outputs, those that are a state being values, whatever ends them.
+    """Return the kinds of the outputs, those that are a state being values, whatever ends them; of caches that grow nothing is compared.
 
     Args:
         kinds: Of all outputs.
         loop: How sequences are run.
         given: Outputs whose kind the user said.
     """
-    states = set() if loop is None else set(loop.states.values()) - set(given)
-    return tuple(OutputKind.VALUES if index in states and kind is not OutputKind.IGNORE else kind for index, kind in enumerate(kinds))
+    if loop is None:
+        return tuple(kinds)
+    states = set(loop.states.values()) - set(given)
+    known = [OutputKind.VALUES if index in states and kind is not OutputKind.IGNORE else kind for index, kind in enumerate(kinds)]
+    return tuple(OutputKind.IGNORE if index in loop.growing else kind for index, kind in enumerate(known))
 
 
 def judged_kinds(kinds: Mapping[int, OutputKind], loop: ClosedLoop | None) -> tuple[OutputKind, ...]:
@@ -88,14 +91,16 @@ def pairs_in_words(states: Mapping[str, str]) -> str:
     return ", ".join(pairs) + (f", and {more} more" if more > 0 else "")
 
 
-def loop_notes(sequences: StepSequences, metric: Metric, scored: Sequence[Array]) -> tuple[str, ...]:
+def loop_notes(sequences: StepSequences, metric: Metric, scored: Sequence[Array], cached: int | None = None) -> tuple[str, ...]:
     """Return what the user is told of sequences.
 
     Args:
         sequences: The validation set.
         metric: The job's.
         scored: The float model's outputs that it reads, each (steps, ...).
+        cached: Steps in the caches of a timed call; None: nothing grows.
     """
+    held = "" if cached is None else f" with {cached:,} others in the cache, half of the median calibration sequence"
     if sequences.is_judged_last:
         counts = "its last step, which its label is of"
     elif by_worst_step(metric, scored):
@@ -105,7 +110,7 @@ def loop_notes(sequences: StepSequences, metric: Metric, scored: Sequence[Array]
     return (
         f"the model has a state ({pairs_in_words(sequences.states)}): {sequences.samples} validation sequences of "
         f"{int(sequences.lengths.min())} to {int(sequences.lengths.max())} steps are run in closed loop, every engine with its own state; "
-        f"a sequence counts by {counts}; latencies are of one step",
+        f"a sequence counts by {counts}; latencies are of one step{held}",
     )
 
 

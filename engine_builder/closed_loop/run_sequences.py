@@ -1,13 +1,14 @@
 """Runs a model over sequences of steps with its own state: what a step gives of it is what the next step is given.
 
 Sequences of about the same length share the calls of one group. A call always has as many samples as the group: a sequence that has ended
-is fed its last step again, and what comes of that is dropped.
+is fed its last step again, and what comes of that is dropped. All begin with caches of one size, so that these stay of one size as they
+grow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from calibration.sequences.step_sequences import first_steps
 from engine_builder.backends.base import Runner
 from engine_builder.errors import EngineError
 from engine_builder.records.closed_loop import ClosedLoop
+
+_OTHER_SIZE = "state '{}': shape {} found after step {}, {} expected: of its size at the start, or longer by one with each step"
+_ONE_A_STEP = "Export the model with a state of one size or with a cache that grows by one, or give single steps, each with its state."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +76,7 @@ def states_at(
         runner: An open float model that gives all outputs as the model does.
         samples: Every step of the sequences.
         loop: How they are run.
-        wanted: The samples whose state is wanted, each once.
+        wanted: The samples whose state is wanted, each once; where it grows, all as far from the start as ``samples`` has it.
         batch: Sequences in one call, at least 1.
         workers: Groups at once.
 
@@ -81,11 +85,13 @@ def states_at(
     """
     place = np.full(samples.samples, -1, dtype=np.int64)
     place[wanted] = np.arange(len(wanted))
-    held = {name: np.empty((len(wanted), *array.shape[1:]), dtype=array.dtype) for name, array in samples.starts.items()}
+    held = {name: np.empty((len(wanted), *samples.inputs[name].shape[1:]), dtype=array.dtype) for name, array in samples.starts.items()}
 
     def one(group: NDArray[np.int64]) -> None:
         for call in _calls(runner, samples, loop, group):
             places = place[call.steps]
+            if (places < 0).all():
+                continue
             for name, array in held.items():
                 array[places[places >= 0]] = _samples_first(call.feeds[name], samples.axes.get(name, 0))[call.active][places >= 0]
 
@@ -106,17 +112,21 @@ def _calls(runner: Runner, samples: CalibrationSet, loop: ClosedLoop, group: NDA
     starts, lengths = first_steps(loop.steps)[group], loop.steps[group]
     is_first = np.concatenate([[True], group[1:] != group[:-1]])  # the others fill the call up
     held = {name: in_model_form(array[group], samples.axes.get(name, 0)) for name, array in samples.starts.items()}
+    begun, axes, followers = dict(held), loop.caches.axes, loop.caches.followers
+    given = replace(samples, inputs={name: array for name, array in samples.inputs.items() if name not in {*held, *followers}})
     for step in range(int(lengths.max())):
         indices = starts + np.minimum(step, lengths - 1)
-        feeds = samples.take(indices).feeds()
+        feeds = given.take(indices).feeds()
         for name, state in held.items():
-            if state.shape != feeds[name].shape:
-                raise EngineError(
-                    f"state '{name}': shape {state.shape} found after step {step}, {feeds[name].shape} expected, as at the start: "
-                    "a state that grows cannot be run in closed loop",
-                    fix="Export the model with a state of one size, or give single steps, each with its state.",
-                )
-            feeds[name] = state.astype(feeds[name].dtype, copy=False)
+            expected = list(begun[name].shape)
+            if name in axes:
+                expected[axes[name]] += step
+            if state.shape != tuple(expected):
+                raise EngineError(_OTHER_SIZE.format(name, state.shape, step, tuple(expected)), fix=_ONE_A_STEP)
+            feeds[name] = state.astype(begun[name].dtype, copy=False)
+        for name, follower in followers.items():
+            cached = next(held[cache].shape[axis] for cache, axis in axes.items())
+            feeds[name] = follower.feed(len(group), cached, samples.inputs[name].dtype)
         outputs = runner.run(feeds)
         held = {name: outputs[index] for name, index in loop.states.items()}
         active = is_first & (step < lengths)

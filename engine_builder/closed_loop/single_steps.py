@@ -20,7 +20,7 @@ class StepOrder(enum.StrEnum):
 
     UNKNOWN = "unknown"
     IN_ORDER = "in_order"  # what a sample gives of the state is what the next one is given
-    GROWING = "growing"  # a step gives a larger state than it takes: there is no closed loop of calls of one form
+    GROWING = "growing"  # a step gives a larger state than it takes, so that steps of one form cannot follow each other
 
 
 def step_order(
@@ -57,7 +57,11 @@ def single_step_warning(states: Mapping[str, str], order: StepOrder) -> str:
         "state in the samples; errors may add up when an engine runs on its own state"
     )
     if order is StepOrder.GROWING:
-        return f"{found}. The state grows from step to step, so that it cannot be run in closed loop here: try the engine on whole runs"
+        names = ", ".join(f"'{taken}'" for taken in list(states.values())[:MOST_SHOWN])
+        return (
+            f"{found}. The state grows from step to step. To have whole runs judged, give arrays of (sequences, steps, *one step*), "
+            f"of tokens (sequences, steps), and leave out {names}, as well as masks and positions"
+        )
     names = ", ".join(f"'{taken}'" for taken in list(states.values())[:MOST_SHOWN])
     how = f"give arrays of (sequences, steps, *one step*), and leave out {names}"
     if order is StepOrder.IN_ORDER:

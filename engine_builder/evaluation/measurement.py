@@ -29,7 +29,7 @@ from engine_builder.closed_loop.run_scores import scores_of_runs
 from engine_builder.config.config import Config
 from engine_builder.errors import BuildError
 from engine_builder.evaluation.batch_sizes import timed_call
-from engine_builder.evaluation.run_samples import run_judged, run_workers
+from engine_builder.evaluation.run_samples import in_random_order, run_judged, run_workers
 from engine_builder.evaluation.scoring import Scorer, scorer_of
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import SEARCH_SHARE, Accuracy, Latency
@@ -129,7 +129,14 @@ class ScoredEngine:
 
 @contextmanager
 def scored_engine(
-    path: Path, inspection: Inspection, validation: CalibrationSet, backend: Backend, workspace: Workspace, *, threads: int
+    path: Path,
+    inspection: Inspection,
+    validation: CalibrationSet,
+    backend: Backend,
+    workspace: Workspace,
+    *,
+    threads: int,
+    shuffled: np.random.Generator | None = None,
 ) -> Iterator[ScoredEngine]:
     """Run an engine on the validation set, score it, and keep it open for the body of the ``with``.
 
@@ -140,6 +147,8 @@ def scored_engine(
         backend: Of the target.
         workspace: Where the float model's outputs are.
         threads: Of the engine.
+        shuffled: Draws the order in which the samples are run, so that other samples share a call; None: the user's. Scores are in the
+            user's order in any case.
 
     Raises:
         BuildError: The metric does not take what the engine gives.
@@ -147,19 +156,34 @@ def scored_engine(
     """
     with closing(backend.open(path, threads=threads)) as runner:
         model = inspection.model
+        samples, loop, back = validation, inspection.loop, None
+        if shuffled is not None:
+            samples, loop, back = in_random_order(validation, inspection.loop, shuffled)
         outputs = run_judged(
             runner,
-            validation,
-            inspection.loop,
+            samples,
+            loop,
             compared=model.outputs.compared,
             axes=model.axes,
             batch=inspection.calls.scored_batch,
             is_batch_fixed=model.is_batch_fixed or not backend.capabilities.parallel_runs,
             workers=run_workers(backend),
         )
+        outputs = outputs if back is None else tuple(output[back] for output in outputs)
         scores, loss = _compare(inspection, outputs, validation, workspace)
         del outputs
         yield ScoredEngine(runner, scores, loss)
+
+
+def depends_on_order(precisions: Mapping[str, Precision], inspection: Inspection) -> bool:
+    """Return whether an engine's answer for a sample depends on which others share its call, and these may be others than they are.
+
+    Args:
+        precisions: Of the engine's quantized layers.
+        inspection: The job's inspection.
+    """
+    is_open = inspection.calls.scored_batch > 1 and not inspection.model.is_batch_fixed
+    return is_open and any(precision.is_dynamic for precision in precisions.values())
 
 
 def write_scores(engine: EngineScores, workspace: Workspace, name: str) -> FileRef:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from calibration.data.dataset import CalibrationSet
 from calibration.data.sample_axes import SampleAxes
 from calibration.errors import InvalidModelError
 from calibration.process.worker_threads import in_parallel, processors
+from calibration.sequences.step_sequences import first_steps
 from engine_builder.backends.base import Backend, Runner
 from engine_builder.closed_loop.run_sequences import run_closed_loop
 from engine_builder.errors import EngineError
@@ -80,6 +82,25 @@ def run_judged(
         return run_all(ComparedOutputs(runner, compared, axes), samples, batch=batch, workers=workers)
     together = batch if is_batch_fixed else min(batch, len(loop.lengths))
     return run_closed_loop(runner, samples, loop, compared=compared, axes=axes, batch=together, workers=workers)
+
+
+def in_random_order(
+    samples: CalibrationSet, loop: ClosedLoop | None, rng: np.random.Generator
+) -> tuple[CalibrationSet, ClosedLoop | None, NDArray[np.int64]]:
+    """Return the samples, or the sequences that they are steps of, in a random order; and where each of them is now, (samples,).
+
+    Args:
+        samples: At least one.
+        loop: How sequences are run; None: the samples are single ones.
+        rng: Draws the order.
+    """
+    if loop is None:
+        order = rng.permutation(samples.samples).astype(np.int64)
+        return samples.take(order), None, np.argsort(order)
+    order, starts = rng.permutation(len(loop.lengths)), first_steps(loop.steps)
+    steps = np.concatenate([np.arange(starts[index], starts[index] + loop.steps[index]) for index in order])
+    mixed = replace(samples.take(steps), starts={name: array[order] for name, array in samples.starts.items()})
+    return mixed, replace(loop, lengths=tuple(loop.lengths[index] for index in order)), np.argsort(steps)
 
 
 def run_workers(backend: Backend) -> int:

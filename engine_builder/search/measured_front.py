@@ -22,7 +22,7 @@ def pareto_front(trials: Sequence[Trial]) -> tuple[Trial, ...]:
     Accuracy is the budget slack on every validation sample, latency the ratio to the baseline of the same run.
     """
     timed = [trial for trial in trials if trial.on_all is not None and trial.latency is not None]
-    timed.sort(key=lambda trial: (_ratio(trial), -_slack(trial), trial.index))
+    timed.sort(key=lambda trial: (ratio_of(trial), -_slack(trial), trial.index))
     front: list[Trial] = []
     for trial in timed:
         if not front or _slack(trial) > _slack(front[-1]):
@@ -30,7 +30,8 @@ def pareto_front(trials: Sequence[Trial]) -> tuple[Trial, ...]:
     return tuple(front)
 
 
-def _ratio(trial: Trial) -> float:
+def ratio_of(trial: Trial) -> float:
+    """Return the latency of a trial that was timed, as a ratio to the baseline's."""
     assert trial.latency is not None
     return trial.latency.ratio
 
@@ -52,18 +53,18 @@ def finalists(trials: Sequence[Trial], seen: Callable[[Trial], Accuracy | None])
         seen: Which accuracy of a trial the search looked at.
     """
     timed = [trial for trial in trials if trial.is_candidate and trial.latency is not None and trial.loss is not None]
-    worthy = [trial for trial in timed if _ratio(trial) < 1.0 and (accuracy := seen(trial)) is not None and accuracy.met]
-    worthy.sort(key=lambda trial: (trial.loss or 0.0, _ratio(trial), trial.index))
+    worthy = [trial for trial in timed if ratio_of(trial) < 1.0 and (accuracy := seen(trial)) is not None and accuracy.met]
+    worthy.sort(key=lambda trial: (trial.loss or 0.0, ratio_of(trial), trial.index))
     kept: list[Trial] = []
     for trial in worthy:
-        if not kept or _may_be_faster(trial, min(kept, key=_ratio)):
+        if not kept or _may_be_faster(trial, min(kept, key=ratio_of)):
             kept.append(trial)
     return fastest_of(kept, MAX_FINALISTS)
 
 
 def fastest_of(trials: Sequence[Trial], most: int) -> tuple[Trial, ...]:
     """Return the fastest of some timed trials, at most so many, in the order in which they are given."""
-    names = {trial.fingerprint for trial in sorted(trials, key=_ratio)[:most]}
+    names = {trial.fingerprint for trial in sorted(trials, key=ratio_of)[:most]}
     return tuple(trial for trial in trials if trial.fingerprint in names)
 
 
@@ -72,7 +73,7 @@ def _may_be_faster(trial: Trial, other: Trial) -> bool:
     assert trial.latency is not None
     assert other.latency is not None
     error = math.hypot(trial.latency.ratio_error, other.latency.ratio_error)
-    return _ratio(trial) < _ratio(other) + max(0.0, ERRORS * error - MIN_GAIN * _ratio(other))
+    return ratio_of(trial) < ratio_of(other) + max(0.0, ERRORS * error - MIN_GAIN * ratio_of(other))
 
 
 def fast_enough(trials: Sequence[Trial], seen: Callable[[Trial], Accuracy | None], largest_ratio: float) -> tuple[Trial, ...]:
@@ -86,11 +87,11 @@ def fast_enough(trials: Sequence[Trial], seen: Callable[[Trial], Accuracy | None
         largest_ratio: Latency that is fast enough, to the baseline's.
     """
     timed = [trial for trial in trials if trial.is_candidate and trial.latency is not None and trial.loss is not None]
-    found = [(trial, accuracy) for trial in timed if _ratio(trial) <= largest_ratio and (accuracy := seen(trial)) is not None]
-    found.sort(key=lambda item: (-item[1].excess, item[0].loss or 0.0, _ratio(item[0]), item[0].index))
+    found = [(trial, accuracy) for trial in timed if ratio_of(trial) <= largest_ratio and (accuracy := seen(trial)) is not None]
+    found.sort(key=lambda item: (-item[1].excess, item[0].loss or 0.0, ratio_of(item[0]), item[0].index))
     kept: list[Trial] = []
     for trial, _ in found:
-        if not kept or _ratio(trial) < _ratio(kept[-1]):
+        if not kept or ratio_of(trial) < ratio_of(kept[-1]):
             kept.append(trial)
     return tuple(kept[:MAX_FINALISTS])
 

@@ -170,6 +170,14 @@ class JudgedTrial:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderScores:
+    """What an engine whose layers round by the call scores in two orders of the samples: the worse one counts."""
+
+    given: float  # in the order of the validation set
+    shuffled: float  # in a random order
+
+
+@dataclass(frozen=True, slots=True)
 class FinalLatency:
     """Milliseconds of one call; a predicted latency has no spread, and 0 runs."""
 
@@ -197,6 +205,7 @@ class VerdictResult:
     baseline_size_bytes: int
     environment: Mapping[str, object]  # what a reader needs to repeat a timing
     tensors: EngineTensors | None  # of the engine that is kept, where it is a plan
+    orders: Mapping[str, OrderScores] = field(default_factory=dict)  # by fingerprint, of engines that were run in both
     waited: float | None = None  # largest share of a timed engine's wall time in which its thread had no processor; None: not known
 
 

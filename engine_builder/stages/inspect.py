@@ -24,13 +24,13 @@ from calibration.sequences.state_pairs import states_of
 from calibration.sequences.step_sequences import StepSequences, as_wholes, steps_of
 from engine_builder.backends.base import Backend
 from engine_builder.backends.registry import backend_for, targets_of
+from engine_builder.closed_loop.chosen_steps import check_growth, chosen_steps
 from engine_builder.closed_loop.intake import (
     judged_kinds,
     judged_steps,
     loop_notes,
     loop_of,
     pairs_in_words,
-    some_steps,
     with_states,
     with_states_as_values,
 )
@@ -131,20 +131,22 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     calibration, validation = (replace(one, axes=calls.inputs) for one in (calibration, validation))
     loop, is_fixed = loop_of(judged_on, names), calls.batch is not None
     states = judged_on.states if isinstance(judged_on, StepSequences) else states_of(settings.state, specs, outputs)
+    check_growth(loop, capabilities)
+    cached: int | None = None  # in a cache that grows, where it is timed
     if (fitted := loop_of(given, names)) is not None:
         context.progress(
             0.25, f"model with a state ({pairs_in_words(states)}): the float model runs {given.samples} sequences in closed loop"
         )
-        every, wanted = calibration, some_steps(calibration, settings.samples, settings.seed)
-        calibration = float_model.unrolled(every, fitted, wanted, calls.batch or batch, "calibration set", is_batch_fixed=is_fixed)
-        notes.append(
-            f"ranges and probes use {calibration.samples} of the {every.samples} steps of the calibration sequences, each with the state "
-            "that the float model had there"
+        chosen = chosen_steps(calibration, fitted, settings.samples, settings.seed)
+        notes.append(chosen.note(calibration.samples))
+        cached = chosen.cached
+        calibration = float_model.unrolled(
+            chosen.steps, chosen.loop, chosen.wanted, calls.batch or batch, "calibration set", is_batch_fixed=is_fixed
         )
     if loop is None:
         warnings += float_model.single_step_warnings(validation, states, calls)
     else:  # what a timed call is made from
-        validation = with_states(validation, {name: calibration.inputs[name][:1] for name in loop.states})
+        validation = with_states(validation, {name: calibration.inputs[name][:1] for name in (*loop.states, *loop.caches.followers)})
     per_call = settled_batch(calls, settings, timing_batch(specs, settings, validation))
     timed = timing_shapes(specs, settings, validation, per_call)
     if calls.batch is not None:
@@ -201,7 +203,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     notes += [] if reading is None else [reading]
     unread = [name for name in scorer.unread if loop is None or name not in states]
     notes += [f"the metric {metric} does not read the output '{name}': no budget covers it" for name in unread]
-    notes += loop_notes(judged_on, metric, scored) if isinstance(judged_on, StepSequences) else ()
+    notes += loop_notes(judged_on, metric, scored, cached) if isinstance(judged_on, StepSequences) else ()
     step_scores = scorer(reference, reference, validation)
     scores = scores_of_runs(step_scores, loop, metric, scored)
     check_scores(metric, scores)

@@ -8,6 +8,9 @@ How likely each finalist is over the budget is estimated for all of them togethe
    L. A. Hothorn and W. Lehmacher, Biometrie in der chemisch-pharmazeutischen Industrie 6, 1995, 3-18).
 2. On samples that the search saw, the order owes to them, so the error probability is shared out among all engines that were tried.
 
+An engine whose layers round their inputs with the range of a call, of several samples, answers by what stands beside a sample. Where it
+would be timed, it is run once more with the samples in a random order, and the order in which it is more likely over the budget counts.
+
 What passed is built again (byte for byte the same; where that cannot be had, the engine whose scores these are was kept) and timed in one
 process with the baseline; what is kept is what was measured: the fastest that is worth it, or the safest of those that the timing cannot
 tell from it. They are timed until it is known how much faster the fastest is than each that is safer, or their time is up.
@@ -18,40 +21,34 @@ be off by itself, and if it is kept, its own verdict is the job's. Where it is t
 
 from __future__ import annotations
 
-import itertools
 import platform
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 
-from calibration.accuracy.drop_posterior import probabilities_over, slack_draws
-from calibration.accuracy.metrics import Metric
-from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Answer, IntervalMethod, Selection, drop_evidence, judge
+from calibration.accuracy.verdict import AccuracyVerdict
 from calibration.data.dataset import load_saved
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.base import Backend, Runner
-from engine_builder.config.accuracy import AccuracyConfig
 from engine_builder.config.config import Config
 from engine_builder.engines.factory import Building, building_backend
-from engine_builder.engines.quantized_engine import EXPLICIT_NAME, EngineRecipe, build, write_explicit
-from engine_builder.evaluation.measurement import EngineScores, read_scores, search_half, timing_feeds
+from engine_builder.engines.quantized_engine import EXPLICIT_NAME
+from engine_builder.evaluation.measurement import read_scores, timing_feeds
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
-from engine_builder.search.measured_front import fastest_of
 from engine_builder.search.search_space import BASELINE
 from engine_builder.search.shipping_rule import LEAST_GAIN, is_accurate_enough, is_worth_it, safest_of_fastest
 from engine_builder.stage_io.engines import EngineJob, FinalLatency, JudgedTrial, VerdictRequest, VerdictResult
+from engine_builder.stages.after_search.finalist_engines import BuiltFinalists, build_finalists
+from engine_builder.stages.after_search.finalist_verdicts import judged_finalists, judged_on, same_engine, verdicts_on
 from engine_builder.timed_enough import FinalistsKnown
 from engine_builder.timing import Timer, Timing, TimingPlan, relative_latency, time_interleaved
 from engine_builder.workspace.model_files import keep_model, model_size_bytes
-from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
+from engine_builder.workspace.workspace import FileRef, StageContext
 
 FINAL_SECONDS = 12.0  # of interleaved runs of all finalists and the baseline, at most
 WARM_UP_SECONDS = 1.0
@@ -71,22 +68,23 @@ def verdict(
     """
     job, workspace = request.job, context.workspace
     inspection = workspace.read_value(Inspection, job.inspection)
-    judged = _judge(request, inspection, workspace)
+    judged = judged_finalists(request, inspection, workspace)
     passed = [(trial, answer) for trial, answer in judged if is_accurate_enough(answer, job.config.accuracy.confidence)]
     context.progress(0.3, f"{len(passed)} of {len(judged)} finalists judged pass")
     baseline_path = workspace.path(job.baseline)
     backend = building(job.config, context, final=True)
-    timed = {trial.fingerprint for trial in fastest_of([trial for trial, _ in passed], request.most_timed)}
-    timings, faster = _time([one for one in passed if one[0].fingerprint in timed], inspection, job, context, backend, timer)
+    built = build_finalists(passed, judged, request, inspection, context, backend)
+    judged = built.judged
+    timings, faster = _time(built, inspection, job, context, backend, timer)
     name = safest_of_fastest([trial.fingerprint for trial, _, _ in faster], timings)
     chosen = next((one for one in faster if one[0].fingerprint == name), None)
     capabilities = backend.capabilities
     own = read_scores(inspection.baseline.scores, workspace, inspection.reference.metric)
     if capabilities.is_own_baseline and inspection.baseline.precision is Precision.FP32:
-        judged_on = _judged_on(request, len(own.scores))
-        baseline = same_engine(inspection.reference.metric, own.scores[judged_on], job.config.accuracy, request.selection)
+        used = judged_on(request, len(own.scores))
+        baseline = same_engine(inspection.reference.metric, own.scores[used], job.config.accuracy, request.selection)
     else:
-        (baseline,) = _answers([own], inspection, replace(request, tried=1), workspace)
+        (baseline,) = verdicts_on([own], inspection, replace(request, tried=1), workspace)
     engine: FileRef | None = None
     explicit: FileRef | None = None
     if chosen is not None:
@@ -103,6 +101,7 @@ def verdict(
         latency_ms={name: _milliseconds(timing) for name, timing in timings.items()},
         spread={name: relative_latency(timing, timings[BASELINE]) for name, timing in timings.items() if name != BASELINE},
         engine=engine,
+        orders=built.orders,
         least_gain=capabilities.least_gain,
         explicit=explicit,
         baseline_accuracy=baseline.engine,
@@ -111,34 +110,6 @@ def verdict(
         environment=environment(job.config, backend),
         tensors=backend.tensors(baseline_path if engine is None else workspace.path(engine)),
         waited=max((timing.waited for timing in timings.values() if timing.waited is not None), default=None),
-    )
-
-
-def same_engine(metric: Metric, scores: NDArray[np.float64], asked: AccuracyConfig, selection: Selection) -> AccuracyVerdict:
-    """Return the verdict on an engine that is the reference itself: met, and certainly so. Nothing is left to estimate.
-
-    Args:
-        metric: What the scores are.
-        scores: (samples,), of the samples that the verdict is about.
-        asked: The budget, and the confidence where one is asked for.
-        selection: Whether the search saw these samples.
-    """
-    mean = float(scores.mean())
-    return AccuracyVerdict(
-        answer=Answer.MET,
-        metric=metric,
-        baseline=mean,
-        engine=mean,
-        drop=0.0,
-        interval=(0.0, 0.0),
-        confidence=asked.confidence or DEFAULT_CONFIDENCE,
-        method=IntervalMethod.SAME_ENGINE,
-        n=len(scores),
-        flips=0,
-        budget=asked.budget.largest_drop(mean),
-        probability_over_budget=0.0,
-        samples_needed=len(scores),
-        selection=selection,
     )
 
 
@@ -155,61 +126,8 @@ def environment(config: Config, backend: Backend) -> dict[str, object]:
     }
 
 
-def _judge(request: VerdictRequest, inspection: Inspection, workspace: Workspace) -> list[tuple[Trial, AccuracyVerdict]]:
-    """Return the verdicts in order; where an order is needed for a confidence, up to the first that is not accepted."""
-    config = request.job.config
-    scored = [(trial, trial.scores) for trial in request.finalists if trial.scores is not None]
-    engines = [
-        read_scores(file, workspace, inspection.reference.metric, are_outputs_equal=trial.are_outputs_equal) for trial, file in scored
-    ]
-    answers = _answers(engines, inspection, request, workspace)
-    judged = [(trial, answer) for (trial, _), answer in zip(scored, answers, strict=True)]
-    if config.accuracy.confidence is None or request.selection is Selection.SHARED:  # rule 2
-        return judged
-    passed = sum(1 for _ in itertools.takewhile(lambda answer: is_accurate_enough(answer, config.accuracy.confidence), answers))
-    return judged[: passed + 1]  # rule 1
-
-
-def _judged_on(request: VerdictRequest, samples: int) -> NDArray[np.int64]:
-    """Return the indices of the samples that the verdict is about: all, or those that the search did not see."""
-    used = np.arange(samples)
-    return used if request.selection is Selection.SHARED else np.setdiff1d(used, search_half(samples, request.job.config.search.seed))
-
-
-def _answers(
-    engines: Sequence[EngineScores], inspection: Inspection, request: VerdictRequest, workspace: Workspace
-) -> list[AccuracyVerdict]:
-    """Return the verdict on each engine: on all samples, or on those that the search did not see."""
-    if not engines:
-        return []
-    config, metric = request.job.config, inspection.reference.metric
-    reference = workspace.read_scores(inspection.reference.scores)
-    used = _judged_on(request, len(reference))
-    reference, engines = reference[used], [engine.of(used) for engine in engines]
-    budget, seed = config.accuracy.budget, config.search.seed
-    evidence = [
-        drop_evidence(metric, reference, one.scores, budget, margins=one.margins, are_outputs_equal=one.are_outputs_equal)
-        for one in engines
-    ]
-    likely = probabilities_over(slack_draws(evidence, np.random.default_rng(seed), are_chosen_from=len(engines) > 1))
-    return [
-        judge(
-            metric,
-            reference,
-            one.scores,
-            budget,
-            confidence=config.accuracy.confidence or DEFAULT_CONFIDENCE,
-            selection=request.selection,
-            rng=np.random.default_rng(seed),
-            probability_over_budget=probability,
-            chosen_from=request.tried if request.selection is Selection.SHARED else 1,
-        )
-        for one, probability in zip(engines, likely, strict=True)
-    ]
-
-
 def _time(
-    passed: Sequence[tuple[Trial, AccuracyVerdict]],
+    built: BuiltFinalists,
     inspection: Inspection,
     job: EngineJob,
     context: StageContext,
@@ -220,27 +138,16 @@ def _time(
     workspace = context.workspace
     feeds = timing_feeds(inspection, load_saved(workspace.path(inspection.samples.validation)))
     engines = {BASELINE: workspace.path(job.baseline)}  # all are built before one is opened: what a build takes is free again by then
-    for index, (trial, _) in enumerate(passed):
-        folder = context.scratch / trial.fingerprint
-        folder.mkdir()
-        recipe = EngineRecipe(inspection, job.calibrated, trial.precisions, trial.corrections)
-        place = replace(context.part(0.3 + 0.5 * index / len(passed), 0.3 + 0.5 * (index + 1) / len(passed)), scratch=folder)
-        if trial.engine is None:
-            engine = build(recipe, backend, place).path
-        else:
-            engine = folder / backend.capabilities.engine_name
-            shutil.copyfile(workspace.path(trial.engine), engine)
-            write_explicit(recipe, backend, place)
-        engines[trial.fingerprint] = engine
+    engines |= {trial.fingerprint: built.engines[trial.fingerprint] for trial, _ in built.passed}
     context.progress(0.8, "engines built")
     runners: dict[str, Runner] = {name: backend.open(engine, threads=job.config.threads) for name, engine in engines.items()}
     bounds = [1.0 - LEAST_GAIN]
     if job.config.objective is not None and job.config.objective.min_speedup is not None:
         bounds.append(job.config.objective.largest_ratio(1.0))
-    enough = FinalistsKnown([trial.fingerprint for trial, _ in passed], tuple(bounds))
+    enough = FinalistsKnown([trial.fingerprint for trial, _ in built.passed], tuple(bounds))
     timings = backend.timings(runners, feeds, TimingPlan(FINAL_SECONDS, MIN_RUNS, MAX_RUNS, timer, enough, WARM_UP_SECONDS))
     faster = []
-    for trial, answer in passed:
+    for trial, answer in built.passed:
         timing = timings[trial.fingerprint]
         relative = relative_latency(timing, timings[BASELINE])
         if is_worth_it(relative, are_outputs_equal=trial.are_outputs_equal, least_gain=backend.capabilities.least_gain):

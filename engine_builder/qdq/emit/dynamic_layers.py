@@ -6,7 +6,8 @@ one for the rounding and one for each product where several read one tensor:
     levels, s_x, zero_point = DynamicQuantizeLinear(x)
     y = Cast(MatMulInteger(levels, weight levels, zero_point)) * (s_x * s_w) [+ bias]
 
-The node that ends the layer bears the layer's name, and y the name that it had.
+An LSTM becomes one operator of onnxruntime's own (``dynamic_lstm``). The node that ends the layer bears the layer's name, and y the name
+that it had.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from numpy.typing import NDArray
 
 from calibration.algorithms.gptq import Levels
 from calibration.graph.free_names import Names
-from calibration.graph.layers import Layer
+from calibration.graph.layers import Layer, LayerKind
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.pair_bound import keeps_pair_bound
 from calibration.number_formats.precision import Scheme
 from calibration.number_formats.weight_scales import weight_step
 from engine_builder.errors import BuildError
 from engine_builder.qdq.emit.activations import add_initializer
+from engine_builder.qdq.emit.dynamic_lstm import quantize_lstm
 from engine_builder.qdq.emit.int8_weights import absorb_factors, float_initializer
 from engine_builder.qdq.emit.scales import quantize_weight
 
@@ -54,6 +56,10 @@ class QuantizeDynamically(ir.passes.InPlacePass):
         for layer, choice in self._layers:
             if layer.name not in nodes:
                 raise BuildError(f"layer {layer.name!r}: not in the model", fix="find the layers in this very model")
+            if layer.kind is LayerKind.RECURRENT:
+                if not quantize_lstm(model, nodes[layer.name], layer, choice.precision, self._scheme, self._names):
+                    self.saturable.append(layer.name)
+                continue
             self._replace(model.graph, nodes[layer.name], layer, choice)
         return ir.passes.PassResult(model, modified=bool(self._layers))
 

@@ -6,6 +6,8 @@
    onnxruntime has no fast kernel for convolutions of this kind: they take three to eight times as long as in float.
    Products of two computed tensors, an attention's, would have both sides rounded and one of them packed in every call: measured at
    1.4 to 1.75 times the float product, from 48 to 384 tokens.
+   An LSTM is one as well: its kernel (DynamicQuantizeLSTM) takes directions, starting states, lengths, peepholes, clipping and
+   activations as the float one does. Nothing else is offered for an LSTM, and nothing for a GRU: onnxruntime has no integer kernel for it.
 3. They are offered where those products are a tenth of the model's multiply-accumulates at least. In a convolution network they are the
    classifier at its end, less than that: they can save next to nothing there, and every precision costs a search an engine and probes.
 """
@@ -33,7 +35,8 @@ class OnnxRuntimeEligibility:
         self._stacks = frozenset(
             layer.name for layer in layers if layer.op_type == "MatMul" and ranks.get(str(layer.weight), 0) > _MATRIX_RANK
         )
-        products = [layer for layer in layers if _is_product(layer, nodes[layer.name], ranks)]
+        recurrent = [layer for layer in layers if layer.kind is LayerKind.RECURRENT]
+        products = [*recurrent, *(layer for layer in layers if _is_product(layer, nodes[layer.name], ranks))]
         share = sum(layer.macs for layer in products) / max(sum(layer.macs for layer in layers), 1)
         self._dynamic = frozenset(layer.name for layer in products) if share >= LEAST_SHARE else frozenset()
 
@@ -41,7 +44,7 @@ class OnnxRuntimeEligibility:
         """Return whether the layer may take the precision."""
         if precision.is_dynamic:
             return layer.name in self._dynamic
-        return precision.multiplies_integers and layer.name not in self._stacks
+        return precision.multiplies_integers and layer.kind is not LayerKind.RECURRENT and layer.name not in self._stacks
 
 
 def _is_product(layer: Layer, node: onnx.NodeProto, ranks: dict[str, int]) -> bool:

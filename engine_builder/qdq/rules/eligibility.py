@@ -59,6 +59,8 @@ class Eligibility:
         """Return why the layer may not take the precision, None where it may."""
         if not precision.is_quantized:
             return "the builder has no bf16 ConvTranspose" if (layer.op_type, precision) == ("ConvTranspose", Precision.BF16) else None
+        if layer.kind is LayerKind.RECURRENT:
+            return "the builder has no low-precision LSTM"
         if layer.kind is LayerKind.RESIDUAL_ADD:  # rule 5
             if precision.is_weight_only:
                 return f"{precision} is for weights, and a sum has none"

@@ -1,1 +1,1 @@
-"""What follows the verdict."""
+"""What is judged and kept once the search has ended."""

@@ -200,7 +200,7 @@ def test_model_without_a_quantizable_layer_is_refused(maker: ModelMaker, found: 
         find_layers(model)
 
     assert caught.value.detail == (
-        "model: no quantizable layer: Conv, ConvTranspose, Gemm or MatMul with a constant float32 weight expected "
+        "model: no quantizable layer: Conv, ConvTranspose, Gemm, MatMul or LSTM with a constant float32 weight expected "
         f"(outside of If and Loop), found {found}"
     )
     assert caught.value.fix == fix
@@ -215,3 +215,36 @@ def test_unusable_model_is_refused_before_it_has_layers(maker: ModelMaker, tmp_p
 
     assert caught.value.detail
     assert caught.value.fix.endswith(".")
+
+
+LSTM = """g (float[T,N,8] x{more}) => (float[T,N,4] y, float[1,N,4] last, float[4,3] z) {{
+    all, h, c = LSTM <hidden_size = 4{layout}> (x, {w}, r)
+    y = Squeeze (all, one)
+    last = Identity (h)
+    z = MatMul (v, u)
+}}"""
+
+
+def lstm(layout: str = "", *, has_constant_weights: bool = True) -> onnx.ModelProto:
+    more = "" if has_constant_weights else ", float[1,16,8] given"
+    text = LSTM.format(more=f"{more}, float[4,2] v", layout=layout, w="w" if has_constant_weights else "given")
+    model = model_from_text(text, {"w": (1, 16, 8), "r": (1, 16, 4), "u": (2, 3)})
+    model.graph.initializer.append(onnx.helper.make_tensor("one", onnx.TensorProto.INT64, [1], [1]))
+    return model
+
+
+def test_an_lstm_with_constant_weights_is_a_layer_of_its_first_output_that_is_read() -> None:
+    layer = layers_of(lstm(), x=(5, 1, 8))["all"]
+    assert (layer.op_type, layer.kind, layer.inputs, layer.weight) == ("LSTM", LayerKind.RECURRENT, ("x",), None)
+    assert layer.weight_count == 16 * (8 + 4)
+    unread = lstm()
+    del unread.graph.node[1], unread.graph.output[0]
+    assert "last" in layers_of(unread)  # what Identity had called it
+
+
+def test_an_lstm_with_batches_first_or_computed_weights_is_none() -> None:
+    for model in (lstm(", layout = 1"), lstm(has_constant_weights=False)):
+        named = onnx.shape_inference.infer_shapes(model)
+        for node in named.graph.node:
+            node.name = node.output[0]
+        assert [layer.op_type for layer in find_layers(named)] == ["MatMul"]

@@ -175,7 +175,8 @@ def test_different_numbers_of_steps_are_refused(tmp_path: Path) -> None:
 
 def test_a_state_of_open_shape_must_be_given(tmp_path: Path) -> None:
     model = model_from_text(
-        "g (float[N,3] x, float[N,past,3] cache) => (float[N,M,3] y, float[N,P,3] cache_out){ y = Add(x, cache) cache_out = Add(x, cache) }"
+        "g (float[N,3] x, float[N,past,3] cache) => (float[N,M,3] y, float[N,past,3] cache_out)"
+        "{ y = Add(x, cache) cache_out = Add(x, cache) }"
     )
 
     with pytest.raises(InvalidCalibrationSetError, match=r"leaves its shape open: \(N, past, 3\)"):

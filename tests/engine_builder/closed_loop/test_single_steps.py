@@ -41,7 +41,7 @@ def test_a_state_that_grows_is_told() -> None:
     [
         (StepOrder.UNKNOWN, "give arrays of (sequences, steps, *one step*), and leave out 'h'", "in their order"),
         (StepOrder.IN_ORDER, "array.reshape(sequences, steps, *array.shape[1:])", "grows"),
-        (StepOrder.GROWING, "cannot be run in closed loop here", "leave out"),
+        (StepOrder.GROWING, "of tokens (sequences, steps), and leave out 'h', as well as masks and positions", "in their order"),
     ],
 )
 def test_the_warning_says_what_was_judged_and_what_to_give(order: StepOrder, words: str, other: str) -> None:

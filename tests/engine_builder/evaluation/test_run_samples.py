@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from calibration.data.dataset import CalibrationSet
 from calibration.errors import InvalidModelError
 from engine_builder.errors import EngineError
-from engine_builder.evaluation.run_samples import run_all
+from engine_builder.evaluation.run_samples import in_random_order, run_all
+from engine_builder.records.closed_loop import ClosedLoop
 
 
 class FakeRunner:
@@ -57,3 +59,25 @@ def test_no_samples_and_no_batch_are_refused() -> None:
         run_all(FakeRunner(), samples(0), batch=2)
     with pytest.raises(ValueError, match="batch"):
         run_all(FakeRunner(), samples(2), batch=0)
+
+
+def test_samples_in_a_random_order_share_calls_with_others_and_are_found_again() -> None:
+    given = CalibrationSet(dict(samples(20).inputs), np.arange(20))
+    mixed, loop, back = in_random_order(given, None, np.random.default_rng(3))
+    assert loop is None
+    assert mixed.labels is not None
+    assert mixed.labels.tolist() != list(range(20))
+    np.testing.assert_array_equal(mixed.labels[back], np.arange(20))
+    np.testing.assert_array_equal(mixed.inputs["x"][back], given.inputs["x"])
+
+
+@given(lengths=st.lists(st.integers(1, 4), min_size=1, max_size=9), seed=st.integers(0, 9))
+def test_sequences_in_a_random_order_stay_whole(lengths: list[int], seed: int) -> None:
+    steps = replace(samples(sum(lengths)), starts={"h": np.arange(len(lengths))[:, None]})
+    mixed, loop, back = in_random_order(steps, ClosedLoop({"h": 0}, tuple(lengths), False), np.random.default_rng(seed))
+    assert loop is not None
+    order = mixed.starts["h"][:, 0]
+    assert loop.lengths == tuple(lengths[index] for index in order)
+    sequences = np.split(np.arange(sum(lengths)), np.cumsum(lengths)[:-1])
+    np.testing.assert_array_equal(mixed.inputs["x"][:, 0], 2 * np.concatenate([sequences[index] for index in order]))
+    np.testing.assert_array_equal(mixed.inputs["x"][back], steps.inputs["x"])

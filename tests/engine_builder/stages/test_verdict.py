@@ -19,7 +19,7 @@ from engine_builder.records.inspection import Baseline
 from engine_builder.records.trial import Trial
 from engine_builder.search.shipping_rule import LEAST_GAIN
 from engine_builder.stage_io.engines import EngineJob, TrialRequest, VerdictRequest, VerdictResult
-from engine_builder.stages.verdict import same_engine
+from engine_builder.stages.after_search.finalist_verdicts import same_engine
 from engine_builder.timed_enough import FinalistsKnown
 from engine_builder.timing import Timing
 from tests.driver import Driver, Json, inspection_of, plain_outputs, ranged

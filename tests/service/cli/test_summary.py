@@ -47,6 +47,14 @@ def test_a_speedup_is_told_with_its_spread() -> None:
     assert lines[1] == "  latency   2.000 ms (p95 2.500) -> 1.000 ms (p95 1.250), 2.00 ± 0.03 times as fast"
 
 
+def test_operators_beyond_the_standard_ones_are_told() -> None:
+    needs = "  needs     the operators of com.microsoft, as onnxruntime has them"
+    engine = {"name": "engine.onnx", "operator_sets": {"ai.onnx": 17, "com.microsoft": 1}}
+    assert needs in summary_lines({**result("improved", "met", "held_out"), "engine": engine})
+    assert needs not in summary_lines({**result("baseline_kept", "met", "held_out"), "engine": engine})
+    assert needs not in summary_lines({**result("improved", "met", "held_out"), "engine": {**engine, "operator_sets": {"ai.onnx": 17}}})
+
+
 def test_warnings_come_last() -> None:
     lines = summary_lines({**result("improved", "met", "held_out"), "warnings": ["3 samples are copies: remove them"]})
     assert lines[-1] == "  warning   3 samples are copies: remove them"

@@ -48,6 +48,17 @@ products (float[N,96] x) => (float[N,10] y)
     [second] y = Gemm <transB = 1> (h1, w2, b2)
 }
 """
+# An LSTM over steps, whose gates stay where they can be told apart.
+POSITIVE_LSTM = """
+<ir_version: 8, opset_import: ["" : 17]>
+cell (float[T,2,96] x) => (float[T,1,2,16] y)
+<float[1,64,96] w, float[1,64,16] r, float factor = {0.01}>
+{
+    [scaled] s = Mul(x, factor)
+    [lstm] y = LSTM <hidden_size = 16> (s, w, r)
+}
+"""
+LSTM = "positive-lstm-dynamic"
 NETWORKS = {
     "residual": RESIDUAL,
     "attention": ATTENTION,
@@ -55,6 +66,7 @@ NETWORKS = {
     "gemms": GEMMS,
     "positive": POSITIVE,
     "positive-dynamic": POSITIVE_PRODUCTS,
+    LSTM: POSITIVE_LSTM,
 }
 
 
@@ -127,6 +139,14 @@ def test_an_engine_of_full_range_saturates_without_vnni(haswell: Path, name: str
     ranges = engine(name, ONNXRUNTIME_CPU_SCHEME)[2]
     plain, precise = (read(haswell, f"{name}-full.{kind}") for kind in ("plain", "precise"))
     assert steps_apart(plain, precise, ranges) > 20  # else the emulated processor does not saturate, and the tests above show nothing
+
+
+def test_an_lstm_of_full_range_saturates_without_vnni_and_one_with_the_pair_bound_does_not(haswell: Path) -> None:
+    model, feeds = network(LSTM)
+    expected, ranges = run(model, feeds, optimized=True), measured_ranges(model, feeds)
+    full, bound = (steps_apart(read(haswell, f"{LSTM}-{kind}.plain"), expected, ranges) for kind in ("full", "bound"))
+    assert full > 5  # 10.7 measured: gates hide a part of what their sums lose
+    assert bound < 1  # 0.23
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -8,6 +8,7 @@ import pytest
 from calibration.graph.layers import find_layers
 from calibration.number_formats.precision import Precision
 from engine_builder.qdq.rules.dynamic_eligibility import OnnxRuntimeEligibility
+from engine_builder.qdq.rules.eligibility import Eligibility
 from tests.model_text import cnn, model_from_text
 from tests.models import attention, weight_on_the_left
 
@@ -58,3 +59,18 @@ def test_a_stack_of_matrices_stays_float_since_the_runtime_has_no_integer_kernel
     layers = find_layers(model, {"x": (4, 1, 8)})
     eligibility = OnnxRuntimeEligibility(model, layers)
     assert [layer.name for layer in layers if eligibility.can_take(layer, Precision.INT8)] == ["y"]
+
+
+def test_an_lstm_may_be_dynamic_and_nothing_else_and_a_gru_is_no_layer() -> None:
+    text = """g (float[T,N,8] x) => (float[T,1,N,16] y, float[T,1,N,16] z) {
+        y = LSTM <hidden_size = 16> (x, w, r)
+        z = GRU <hidden_size = 16> (x, v, u)
+    }"""
+    model = model_from_text(text, {"w": (1, 64, 8), "r": (1, 64, 16), "v": (1, 48, 8), "u": (1, 48, 16)})
+    assert dynamic_layers(model, x=(5, 1, 8)) == {"y"}
+    named = onnx.shape_inference.infer_shapes(model)
+    for node in named.graph.node:
+        node.name = node.output[0]
+    layers = find_layers(named)
+    assert not OnnxRuntimeEligibility(named, layers).can_take(layers[0], Precision.INT8)
+    assert Eligibility(named, layers).refusal(layers[0], Precision.INT8) == "the builder has no low-precision LSTM"
