@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from calibration.algorithms.smooth_quant import SmoothQuantScaling, divided
 from calibration.execution.partition import FED_BYTES, Graph, Unit
 from calibration.graph.layers import Layer, LayerKind
+from calibration.number_formats.block_rounding import rounding_in_blocks
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.number_formats.weight_scales import weight_step
 
@@ -39,7 +40,7 @@ def quantized_layer(
 
     A format that rounds inputs rounds inputs, weight and (where the scheme says so) output; one for weights alone the weight. With a
     SmoothQuant scaling, a precision that takes one rounds the product of the input and the factors, and the divided weight.
-    A dynamic format rounds inputs with the range that they have in the call, and no output.
+    A dynamic format rounds inputs with the range that they have in the call, one of blocks each row of them in blocks; neither an output.
     Float types round all that the layer reads and writes. Integer weights are ``levels`` where those are given. The layer's own bias moves
     by ``shift``, (channels,); where the bias is that of an Add behind the layer, whoever runs the model adds it to the output.
     The rounded weight is a constant of the model, unless it is a large one: then it is an input, and the model holds no copy.
@@ -57,6 +58,11 @@ def quantized_layer(
         return _cast_layer(graph, unit, precision, constants, fed)
     if precision.is_dynamic:
         return _dynamic_layer(graph, unit, constants, fed)
+    if precision.rounds_blocks:
+        targets = {name: graph.free_name(f"{name}__rounded") for name in dict.fromkeys(layer.inputs)}
+        nodes = [node for name in targets for node in rounding_in_blocks(graph, layer, name, targets[name], precision, constants)]
+        nodes += _renamed(graph, unit, targets)
+        return graph.piece(unit.start, unit.stop, outputs=[layer.output], fed=fed, nodes=nodes, constants=constants)
     if not precision.rounds_inputs:
         return graph.piece(unit.start, unit.stop, outputs=[layer.output], fed=fed, constants=constants)
     rounds_output = layer.op_type in scheme.quantized_outputs
@@ -103,8 +109,9 @@ def rounded_weight(
         weight = divided(weight, layer, smooth_quant.factor)
     if not precision.is_integer:
         return precision.grid.round_weight(weight)
-    step, top = weight_step(weight, layer, precision, scheme), precision.grid.top
-    return np.asarray((np.clip(np.round(weight / step), -top, top) if levels is None else levels) * step, dtype=np.float32)
+    step, grid = weight_step(weight, layer, precision, scheme), precision.grid
+    nearest = np.clip(np.round(weight / step), grid.bottom, grid.top) if levels is None else levels
+    return np.asarray(nearest * step, dtype=np.float32)
 
 
 def weight_of(graph: Graph, layer: Layer) -> Floats:
