@@ -38,7 +38,8 @@ it gives it INT8_WEIGHTS or INT4_WEIGHTS; a *pair* on a tensor is a QuantizeLine
 15. *Dynamic layers* have no pair: their kernels round the float tensor that they read with the range that it has in the call. Their weights
     are those of case 3, and case 7 holds. See ``engine_builder.qdq.emit.dynamic_layers``.
 16. *Layers in blocks* have no pair either: one operator of onnxruntime's own domain has their weights in blocks of integers, and rounds the
-    rows that it reads. Case 7 holds. See ``engine_builder.qdq.emit.block_layers``.
+    rows that it reads. Case 7 holds, and what the operator makes has its type noted, of which onnx's inference knows nothing. See
+    ``engine_builder.qdq.emit.block_layers``.
 
 The pairs are written here and not by onnxruntime's ``QDQQuantizer``: that one gives a pair to every reader of a tensor, overwrites a
 user's constant called ``x_scale`` without a word (the model then computes something else), and leaves out, with a log line,
@@ -61,7 +62,7 @@ from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.onnx_model.foreign_types import without_foreign_types
 from engine_builder.qdq.emit.activations import QuantizeActivations
-from engine_builder.qdq.emit.block_layers import QuantizeInBlocks
+from engine_builder.qdq.emit.block_layers import QuantizeInBlocks, noted_types
 from engine_builder.qdq.emit.dynamic_layers import QuantizeDynamically
 from engine_builder.qdq.emit.int8_weights import QuantizeWeights
 from engine_builder.qdq.emit.joins import QuantizeJoins
@@ -127,4 +128,5 @@ def rewrite(
     explicit = ir.to_proto(model)
     del explicit.graph.value_info[:], explicit.graph.output[:]  # case 9
     explicit.graph.output.extend(prepared.graph.output)
+    explicit.graph.value_info.extend(noted_types(explicit))
     return explicit

@@ -33,6 +33,9 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
     exact_on = _part(result, "engine").get("exact_on")
     if exact_on:
         lines.append(f"  exact on  {exact_on}")
+    opsets = _part(result, "engine").get("opsets")
+    if isinstance(opsets, Mapping) and len(opsets) > 1:
+        lines.append("  opsets    " + ", ".join(f"{domain} {version}" for domain, version in opsets.items()))
     verdict = result.get("verdict")
     if isinstance(verdict, Mapping):
         lines.append(f"  accuracy  {_verdict(verdict)}")

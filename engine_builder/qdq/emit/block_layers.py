@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -27,8 +28,7 @@ from engine_builder.errors import BuildError
 from engine_builder.qdq.emit.activations import add_initializer
 from engine_builder.qdq.emit.int8_weights import absorb_factors, float_initializer
 
-DOMAIN, OPERATOR = "com.microsoft", "MatMulNBits"
-_DOMAIN_VERSION = 1
+DOMAIN, OPERATOR, DOMAIN_VERSION = "com.microsoft", "MatMulNBits", 1
 _IN_INTEGERS = 4  # accuracy_level: rows are rounded to int8, and integers multiplied
 _HALF_A_BYTE = 4  # bits
 
@@ -54,7 +54,7 @@ class QuantizeInBlocks(ir.passes.InPlacePass):
                 raise BuildError(f"layer {layer.name!r}: not in the model", fix="find the layers in this very model")
             self._replace(model.graph, nodes[layer.name], layer, choice)
         if self._layers:
-            model.graph.opset_imports.setdefault(DOMAIN, _DOMAIN_VERSION)
+            model.graph.opset_imports.setdefault(DOMAIN, DOMAIN_VERSION)
         return ir.passes.PassResult(model, modified=bool(self._layers))
 
     def _replace(self, graph: ir.Graph, node: ir.Node, layer: Layer, choice: LayerPrecision) -> None:
@@ -75,13 +75,7 @@ class QuantizeInBlocks(ir.passes.InPlacePass):
         is_added = bias is not None and bias.shape in ((outputs,), (1, outputs))
         if bias is not None and is_added:
             inputs += [None, None, add_initializer(graph, new(str(layer.bias), "added"), bias.reshape(-1))]
-        attributes = {
-            "K": length,
-            "N": outputs,
-            "bits": precision.bits,
-            "block_size": precision.weight_block or length,
-            "accuracy_level": _IN_INTEGERS,
-        }
+        attributes = block_attributes(length, outputs, precision)
         is_last = bias is None or is_added
         product = ir.node(OPERATOR, inputs, attributes=attributes, domain=DOMAIN, name=name if is_last else new(name, OPERATOR))
         made = [product]
@@ -93,6 +87,19 @@ class QuantizeInBlocks(ir.passes.InPlacePass):
             old = None if tensor is None else graph.initializers.get(tensor)
             if tensor is not None and old is not None and not old.uses() and not old.is_graph_output() and not old.is_graph_input():
                 del graph.initializers[tensor]
+
+
+def noted_types(explicit: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return the type, without a shape, of each inner tensor that products in blocks make: onnx's inference does not know them."""
+    listed = {value.name for value in explicit.graph.output}
+    made = [node.output[0] for node in explicit.graph.node if node.domain == DOMAIN and node.op_type == OPERATOR]
+    return [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in made if name not in listed]
+
+
+def block_attributes(inputs: int, outputs: int, precision: Precision) -> dict[str, int]:
+    """Return the attributes of the operator for a weight of so many inputs and outputs."""
+    block = precision.weight_block or inputs
+    return {"K": inputs, "N": outputs, "bits": precision.bits, "block_size": block, "accuracy_level": _IN_INTEGERS}
 
 
 def nearest_levels(weight: NDArray[np.float32], steps: NDArray[np.float32], axis: int, precision: Precision) -> NDArray[np.int8]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.metrics import BudgetKey, Metric, OutputKind
@@ -69,6 +69,7 @@ class ShippedEngine:
     sha256: str
     size_bytes: int
     exact_on: str | None  # the processors on which its integer sums are exact, in words; None where the file does not say
+    opsets: Mapping[str, int] = field(default_factory=dict)  # that a runtime must have, by domain; empty for a plan
 
 
 @dataclass(frozen=True, slots=True)
