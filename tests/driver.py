@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.codec import as_object, json_from_value, value_from_json
 from engine_builder.backends.job_precisions import low_precisions
+from engine_builder.backends.onnxruntime.product_times import FORMS, Shapes, Times
 from engine_builder.backends.registry import BACKENDS, TargetContext, Targets, backend_for
 from engine_builder.backends.target_checks import check_config, with_metric_model
 from engine_builder.config.config import config_from_json
@@ -31,6 +32,7 @@ from engine_builder.records.trial import FOLDED, Trial
 from engine_builder.stage_io.engines import EngineJob, TrialRequest
 from engine_builder.stage_io.measuring import CorrectRequest, InspectRequest, InspectResult, JobFiles, RangesRequest
 from engine_builder.stage_io.outcome import JobOutcome
+from engine_builder.stages.ranges import ranges
 from engine_builder.stages.trial import trial
 from engine_builder.stages.verdict import verdict
 from engine_builder.timing import Timer, time_interleaved
@@ -49,6 +51,14 @@ QUANTIZED_IS_SLOWER = FakeTimer(quantized_ms=4.0)
 REAL_TIME = time_interleaved
 
 
+def products_take(dynamic: float, eight: float, four: float) -> Callable[[Shapes], Times]:
+    """Return made-up kernels: milliseconds of any products in each form, 1 in floats."""
+    return lambda shapes: dict(zip(FORMS, (1.0, dynamic, eight, four), strict=True))
+
+
+BLOCKS_DO_NOT_PAY = products_take(dynamic=0.4, eight=1.2, four=1.3)
+
+
 @dataclass
 class Driver:
     """A ``RunStage`` and an ``Observer``: runs each stage here, passes everything through JSON, and keeps what went by.
@@ -61,6 +71,7 @@ class Driver:
     is_folding_faster: bool = False  # whether a fake timer tells the folded float model from the baseline: it would ship, being the safest
     broken: Callable[[str], Exception | None] = lambda name: None
     targets: Targets = field(default_factory=lambda: BACKENDS)
+    kernels: Callable[[Shapes], Times] = BLOCKS_DO_NOT_PAY  # what products take in each form, where the user names no precisions
     calls: list[str] = field(default_factory=list)
     entered_stages: list[str] = field(default_factory=list)
     noted_texts: list[str] = field(default_factory=list)
@@ -94,7 +105,9 @@ class Driver:
             workspace = Workspace(self.workspace.root, temporary=scratch)
             context = TargetContext(workspace, scratch, lambda fraction, message: None, self.targets)
             start = time.perf_counter()
-            if stage.name in timed:
+            if stage is RANGES:
+                result = json_from_value(ranges(value_from_json(RANGES.request, _through_json(request)), context, measure=self.kernels))
+            elif stage.name in timed:
                 asked = value_from_json(stage.request, _through_json(request))
                 is_untold = isinstance(asked, TrialRequest) and asked.proposed_by == FOLDED and not self.is_folding_faster
                 timer = FakeTimer(2.0) if is_untold and isinstance(self.timer, FakeTimer) else self.timer
@@ -183,6 +196,7 @@ def run_job(
     is_folding_faster: bool = False,
     broken: Callable[[str], Exception | None] = lambda name: None,
     targets: Targets = BACKENDS,
+    kernels: Callable[[Shapes], Times] = BLOCKS_DO_NOT_PAY,
 ) -> Finished:
     """Run a whole job.
 
@@ -197,8 +211,10 @@ def run_job(
         is_folding_faster: As for ``Driver``.
         broken: Asked for an error before each stage.
         targets: What engines can be built for.
+        kernels: As for ``Driver``.
     """
     driver, job = submitted(folder, model, calibration, validation, config, metric_model=metric_model)
+    driver.kernels = kernels
     driver.timer, driver.broken, driver.targets = timer, broken, targets
     driver.is_folding_faster = is_folding_faster
     check_config(job.config, table=targets)
@@ -243,7 +259,10 @@ def ranged(
     found = inspected(driver, job)
     settings = job.config
     quantized = low_precisions(settings, backend_for(settings.target, settings.gpu).capabilities)
-    wanted = RangesRequest(found.model, found.calibration, settings.calibration.method, quantized, settings.target, settings.gpu)
+    only_paying = settings.precisions is None
+    wanted = RangesRequest(
+        found.model, found.calibration, settings.calibration.method, quantized, settings.target, settings.gpu, only_paying
+    )
     measured = driver.run(RANGES, wanted)
     calibrated = Calibrated(found.model, found.calibration, measured.ranges, measured.eligible)
     return driver, EngineJob(job.config, found.inspection, found.baseline, calibrated)

@@ -150,6 +150,6 @@ def test_an_lstm_takes_the_precision_and_the_result_says_which_operators_that_ne
     found = run_job(tmp_path, model, samples_for(model, 40, seed=1), samples_for(model, 30, seed=2), config)
     assert found.chosen["precisions"] == {"int8_dynamic": 2}
     engine = cast(Mapping[str, object], found.result["engine"])
-    assert engine["operator_sets"] == {"ai.onnx": 17, "com.microsoft": 1}
+    assert engine["opsets"] == {"ai.onnx": 17, "com.microsoft": 1}
     assert "LSTM" in {node.op_type for node in model.graph.node}
     assert "DynamicQuantizeLSTM" in {node.op_type for node in onnx.load(found.engine).graph.node}

@@ -31,14 +31,14 @@ class Enumeration:
         self._ups = np.array(list(itertools.product((0.0, 1.0), repeat=len(hessian))))  # (roundings, channels)
 
     def levels(
-        self, weight: NDArray[np.float32], step: NDArray[np.float32], top: int, partners: NDArray[np.int64] | None = None
+        self, weight: NDArray[np.float32], step: NDArray[np.float32], limits: tuple[float, float], partners: NDArray[np.int64] | None = None
     ) -> NDArray[np.int8]:
         """Return the integer weights, (channels, outputs); arguments as for ``Rounder``."""
         steps = np.broadcast_to(step, weight.shape).astype(np.float64)
         exact = weight.astype(np.float64) / steps
         found = np.empty(weight.shape, dtype=np.int8)
         for output in range(weight.shape[1]):
-            levels = np.clip(np.floor(exact[:, output]) + self._ups, -top, top)
+            levels = np.clip(np.floor(exact[:, output]) + self._ups, *limits)
             errors = (levels - exact[:, output]) * steps[:, output]
             costs = np.einsum("ri,ij,rj->r", errors, self._hessian, errors, optimize=True)
             if partners is not None:

@@ -32,14 +32,14 @@ class Rounder(Protocol):
     """Rounds weights in the light of H."""
 
     def levels(
-        self, weight: NDArray[np.float32], step: NDArray[np.float32], top: int, partners: NDArray[np.int64] | None = None
+        self, weight: NDArray[np.float32], step: NDArray[np.float32], limits: tuple[float, float], partners: NDArray[np.int64] | None = None
     ) -> NDArray[np.int8]:
         """Return the integer weights, (channels, outputs).
 
         Args:
             weight: (channels, outputs).
-            step: Of the grid at each weight, broadcastable to it, positive.
-            top: The levels are -top..top.
+            step: Of the grid at each weight, broadcastable to it, not 0.
+            limits: The lowest level and the highest.
             partners: (channels,), the channel that each is to keep the pair bound with, -1 for none; None where there is no such bound.
         """
 
@@ -69,7 +69,7 @@ class InverseFactor:
         self.upper = np.linalg.cholesky(inverse).T
 
     def levels(
-        self, weight: NDArray[np.float32], step: NDArray[np.float32], top: int, partners: NDArray[np.int64] | None = None
+        self, weight: NDArray[np.float32], step: NDArray[np.float32], limits: tuple[float, float], partners: NDArray[np.int64] | None = None
     ) -> NDArray[np.int8]:
         """Return the integer weights, (channels, outputs); arguments as for ``Rounder``."""
         w = weight[self.order].astype(np.float64)
@@ -80,7 +80,7 @@ class InverseFactor:
             errors = np.empty((stop - start, w.shape[1]))
             for i in range(start, stop):
                 own = steps[self.order[i]].astype(np.float64)
-                level = np.clip(np.round(w[i] / own), *_limits(self.order, i, found, partners, top))
+                level = np.clip(np.round(w[i] / own), *_limits(self.order, i, found, partners, limits))
                 found[i] = level
                 errors[i - start] = (w[i] - level * own) / self.upper[i, i]
                 w[i + 1 : stop] -= np.outer(self.upper[i, i + 1 : stop], errors[i - start])
@@ -91,14 +91,14 @@ class InverseFactor:
 
 
 def _limits(
-    order: NDArray[np.int64], i: int, found: NDArray[np.int8], partners: NDArray[np.int64] | None, top: int
-) -> tuple[Doubles | int, Doubles | int]:
+    order: NDArray[np.int64], i: int, found: NDArray[np.int8], partners: NDArray[np.int64] | None, limits: tuple[float, float]
+) -> tuple[Doubles | float, Doubles | float]:
     """Return the lowest and highest level of the i-th channel in order, by output where its partner's levels are found already."""
     if partners is None or partners[order[i]] < 0:
-        return -top, top
+        return limits
     place = int(np.flatnonzero(order == partners[order[i]])[0])
     if place > i:
-        return -top, top
-    other = found[place].astype(np.float64)
-    room = np.minimum(PAIR_LIMIT - np.abs(other), top)
-    return np.where(other < 0, -room, -top), np.where(other > 0, room, top)
+        return limits
+    (bottom, top), other = limits, found[place].astype(np.float64)
+    room = PAIR_LIMIT - np.abs(other)
+    return np.where(other < 0, np.maximum(-room, bottom), bottom), np.where(other > 0, np.minimum(room, top), top)

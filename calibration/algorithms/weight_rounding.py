@@ -225,8 +225,8 @@ def _levels(
     product: Product, factors: Sequence[Rounder], weight: NDArray[np.float32], precision: Precision, scheme: Scheme
 ) -> NDArray[np.int8]:
     step = np.broadcast_to(weight_step(weight, product.layer, precision, scheme), weight.shape)
-    top = 2 ** (precision.bits - 1) - 1
-    bounded = precision.multiplies_integers and scheme.bounds_pairs and adds_pairs(product.layer, weight.shape)
+    grid = precision.grid
+    bounded = precision.may_saturate and scheme.bounds_pairs and adds_pairs(product.layer, weight.shape)
     pairs = partners(product.layer, weight.shape) if bounded else None
     parts = zip(factors, product.matrices(weight), product.matrices(step), strict=True)
-    return product.weight(np.stack([factor.levels(w, s, top, pairs) for factor, w, s in parts]))
+    return product.weight(np.stack([factor.levels(w, s, (grid.bottom, grid.top), pairs) for factor, w, s in parts]))

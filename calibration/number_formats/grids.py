@@ -19,6 +19,7 @@ class IntegerGrid:
 
     bits: int
     storage: np.dtype[np.generic]  # of weights, signed
+    uses_lowest: bool = False  # whether weights may take the level -2^(bits - 1) too
     is_scaled = True
     is_integer = True
 
@@ -26,6 +27,11 @@ class IntegerGrid:
     def top(self) -> float:
         """The largest level."""
         return float(2 ** (self.bits - 1) - 1)
+
+    @property
+    def bottom(self) -> float:
+        """The lowest level of a weight."""
+        return -self.top - self.uses_lowest
 
     def activation(self, low: float, high: float, *, symmetric: bool) -> tuple[np.float32, NDArray[np.generic]]:
         """Return the scale and the zero point, int8 or uint8 for 8 bits."""
@@ -50,6 +56,11 @@ class ScaledFloatGrid:
     is_scaled = True
     is_integer = False
 
+    @property
+    def bottom(self) -> float:
+        """The lowest value."""
+        return -self.top
+
     def activation(self, low: float, high: float, *, symmetric: bool) -> tuple[np.float32, NDArray[np.generic]]:
         """Return the scale, and 0: floats have a sign, so the grid is symmetric in any case."""
         return scale_of_largest(low, high, self.top), np.zeros((), dtype=self.storage)
@@ -73,6 +84,11 @@ class FloatGrid:
     top: float  # the largest finite value
     is_scaled = False
     is_integer = False
+
+    @property
+    def bottom(self) -> float:
+        """The lowest finite value."""
+        return -self.top
 
     def activation(self, low: float, high: float, *, symmetric: bool) -> tuple[np.float32, NDArray[np.generic]]:
         """Refuse: there is no scale."""

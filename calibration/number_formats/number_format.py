@@ -9,6 +9,8 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+FEW_BITS = 4
+
 
 class Grid(Protocol):
     """How values round to a format (``calibration.number_formats.grids``). Arrays have any shape and are float32."""
@@ -28,6 +30,10 @@ class Grid(Protocol):
     @property
     def top(self) -> float:
         """The largest level of a symmetric grid; the largest value of a format without scales."""
+
+    @property
+    def bottom(self) -> float:
+        """The lowest level that a weight may take: -top, or one less where the grid uses all of its levels."""
 
     def activation(self, low: float, high: float, *, symmetric: bool) -> tuple[np.float32, NDArray[np.generic]]:
         """Return the scale of a tensor in the range [low, high] and its zero point, 0-d in the type that is stored.
@@ -54,7 +60,8 @@ class NumberFormat:
     colour: str  # in the report, #rrggbb
     rounds_inputs: bool = False  # whether a layer's inputs are stored in it too, behind a Q/DQ pair
     is_dynamic: bool = False  # whether a layer's own kernel rounds its inputs, with the range that they have in the call
-    weight_block: int | None = None  # weights with one scale along the reduction axis, where the target has blocks; None: no blocks
+    rounds_blocks: bool = False  # whether a layer's own kernel rounds its inputs, each row in blocks, as its weights are
+    weight_block: int | None = None  # weights with one scale along the reduction axis, where target or kernel has blocks; None: no blocks
     least_opset: int = 13  # of a typed graph that stores it
     least_compute_capability: tuple[int, int] | None = None  # of a GPU that has it; None: every one that is built for
 
@@ -115,14 +122,34 @@ class FormatTable(enum.StrEnum):
         return self.row.is_dynamic
 
     @property
+    def rounds_blocks(self) -> bool:
+        """Whether a layer's own kernel rounds its inputs, each row in blocks, as its weights are: all that is stored are floats."""
+        return self.row.rounds_blocks
+
+    @property
+    def rounds_in_kernel(self) -> bool:
+        """Whether a layer's own kernel rounds its inputs in either way, and what it reads and writes stays in floats."""
+        return self.row.is_dynamic or self.row.rounds_blocks
+
+    @property
     def is_weight_only(self) -> bool:
         """Whether weights alone are stored in it, and a kernel widens them."""
-        return self.is_quantized and not self.row.rounds_inputs and not self.row.is_dynamic
+        return self.is_quantized and not self.row.rounds_inputs and not self.rounds_in_kernel
 
     @property
     def multiplies_integers(self) -> bool:
         """Whether kernels multiply integers by integers in it."""
-        return self.is_integer and (self.row.rounds_inputs or self.row.is_dynamic)
+        return self.is_integer and (self.row.rounds_inputs or self.rounds_in_kernel)
+
+    @property
+    def has_few_bits(self) -> bool:
+        """Whether the nearest levels of weights lose so much that others are worth a search."""
+        return self.bits <= FEW_BITS
+
+    @property
+    def may_saturate(self) -> bool:
+        """Whether its kernels add pairs of products in 16 bits on some processors (``calibration.number_formats.pair_bound``)."""
+        return self.multiplies_integers and not self.row.rounds_blocks
 
     @property
     def takes_smooth_quant(self) -> bool:
@@ -131,7 +158,7 @@ class FormatTable(enum.StrEnum):
 
     @property
     def weight_block(self) -> int | None:
-        """Weights with one scale along the reduction axis, where the target has blocks; None: no blocks."""
+        """Weights with one scale along the reduction axis, where target or kernel has blocks; None: no blocks."""
         return self.row.weight_block
 
     @property
@@ -142,9 +169,9 @@ class FormatTable(enum.StrEnum):
     def runs_on(self, compute_capability: tuple[int, int] | None) -> bool:
         """Return whether a GPU of that compute capability has it; where that is not known (None), it is taken to.
 
-        Dynamic formats are for processors alone.
+        Formats whose kernels round are for processors alone.
         """
         least = self.row.least_compute_capability
-        if self.row.is_dynamic:
+        if self.rounds_in_kernel:
             return False
         return compute_capability is None or least is None or compute_capability >= least

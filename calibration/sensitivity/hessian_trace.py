@@ -35,6 +35,7 @@ from calibration.algorithms.smooth_quant import multiplied
 from calibration.data.sample_axes import SampleAxes
 from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import Layer
+from calibration.number_formats.block_grids import fake_quantize_in_blocks
 from calibration.number_formats.grids import fake_quantize_dynamically
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.process.worker_threads import in_parallel
@@ -194,8 +195,8 @@ def _mean_of_parts(parts: Sequence[tuple[int, Mapping[Key, _Found]]]) -> dict[Ke
 def sites(reference: ReferenceModel, layer: Layer, scheme: Scheme, precision: Precision) -> tuple[str, ...]:
     """Return the tensors of a layer that the precision rounds and that an estimate can be made for, as simulated_layers.py rounds them.
 
-    Case 1. Formats that round inputs round the weight, the inputs that ``rounded_inputs`` names, and quantized outputs; dynamic ones the
-    weight and every input.
+    Case 1. Formats that round inputs round the weight, the inputs that ``rounded_inputs`` names, and quantized outputs; those
+    whose kernels round the weight and every input.
     Case 2. Formats for weights alone round the weight.
     Case 3. Levels other than the nearest have no estimate, and what else the layer rounds none without them.
     Case 4. Float types have none: what they lose is next to nothing.
@@ -205,7 +206,7 @@ def sites(reference: ReferenceModel, layer: Layer, scheme: Scheme, precision: Pr
         return ()
     if precision.is_weight_only:
         return tuple(names)
-    if precision.is_dynamic:
+    if precision.rounds_in_kernel:
         return (*names, *(f"input{index}" for index in range(len(layer.inputs))))
     if not precision.rounds_inputs:
         return ()
@@ -287,6 +288,8 @@ def _rounding(
         return _squared_norm(tensor - rounded)
     if precision.is_dynamic:
         return _squared_norm(fake_quantize_dynamically(tensor) - tensor) / probe.run.samples
+    if precision.rounds_blocks:
+        return _squared_norm(fake_quantize_in_blocks(tensor, precision.weight_block or 1) - tensor) / probe.run.samples
     name = probe.layer.output if site == "output" else probe.layer.inputs[int(site.removeprefix("input"))]
     if name not in ranges:
         return 0.0

@@ -13,6 +13,7 @@ from calibration.algorithms.smooth_quant import SmoothQuantScaling, divided
 from calibration.execution.partition import FED_BYTES, Graph, Unit
 from calibration.graph.layers import Layer, LayerKind
 from calibration.graph.weightless import size_bytes
+from calibration.number_formats.block_rounding import rounding_in_blocks
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.number_formats.recurrent_weights import (
     DOMAIN,
@@ -49,7 +50,7 @@ def quantized_layer(
 
     A format that rounds inputs rounds inputs, weight and (where the scheme says so) output; one for weights alone the weight. With a
     SmoothQuant scaling, a precision that takes one rounds the product of the input and the factors, and the divided weight.
-    A dynamic format rounds inputs with the range that they have in the call, and no output.
+    A dynamic format rounds inputs with the range that they have in the call, one of blocks each row of them in blocks; neither an output.
     Float types round all that the layer reads and writes. Integer weights are ``levels`` where those are given. The layer's own bias moves
     by ``shift``, (channels,); where the bias is that of an Add behind the layer, whoever runs the model adds it to the output.
     The rounded weight is a constant of the model, unless it is a large one: then it is an input, and the model holds no copy.
@@ -69,6 +70,11 @@ def quantized_layer(
         return _dynamic_lstm(graph, unit, precision, scheme)
     if precision.is_dynamic:
         return _dynamic_layer(graph, unit, constants, fed)
+    if precision.rounds_blocks:
+        targets = {name: graph.free_name(f"{name}__rounded") for name in dict.fromkeys(layer.inputs)}
+        nodes = [node for name in targets for node in rounding_in_blocks(graph, layer, name, targets[name], precision, constants)]
+        nodes += _renamed(graph, unit, targets)
+        return graph.piece(unit.start, unit.stop, outputs=[layer.output], fed=fed, nodes=nodes, constants=constants)
     if not precision.rounds_inputs:
         return graph.piece(unit.start, unit.stop, outputs=[layer.output], fed=fed, constants=constants)
     rounds_output = layer.op_type in scheme.quantized_outputs
@@ -115,12 +121,12 @@ def rounded_weight(
         weight = divided(weight, layer, smooth_quant.factor)
     if not precision.is_integer:
         return precision.grid.round_weight(weight)
-    step, top = weight_step(weight, layer, precision, scheme), precision.grid.top
+    step, grid = weight_step(weight, layer, precision, scheme), precision.grid
     if levels is not None:
         return np.asarray(levels * step, dtype=np.float32)
     rounded = np.asarray(weight / step)  # the one copy: a weight may be a large part of the model, and several are probed at once
     np.round(rounded, out=rounded)
-    np.clip(rounded, -top, top, out=rounded)
+    np.clip(rounded, grid.bottom, grid.top, out=rounded)
     rounded *= step
     return np.asarray(rounded, dtype=np.float32)
 

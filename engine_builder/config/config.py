@@ -119,10 +119,10 @@ class RangeConfig:
         },
     )
     second_order: tuple[Precision, ...] = field(
-        default=tuple(precision for precision in INTEGERS if precision.is_weight_only),
+        default=tuple(precision for precision in INTEGERS if precision.has_few_bits),
         metadata={
             "uniqueItems": True,
-            "description": "Precisions, of int8, int8_dynamic and int4, whose weights one of the corrections rounds by GPTQ; "
+            "description": "Precisions of integers whose weights one of the corrections rounds by GPTQ; "
             "int8 also, unasked, in layers that lose much by the rounding of their weight; [] for none.",
         },
     )

@@ -173,6 +173,6 @@ def _some(names: Sequence[str]) -> str:
 _HEADER = re.compile(r"TRT-\d+-\w+")
 _HEX = re.compile(r"[0-9a-fA-F]{1,8}")
 _DIGITS = 8
-_WORDS = tuple(precision.value for precision in Precision if not precision.is_dynamic)
+_WORDS = tuple(precision.value for precision in Precision if not precision.rounds_in_kernel)
 _TRTEXEC_WORDS = ("int32", "int64", "uint8", "bool")  # types that trtexec takes and that are no precision here
 _NAMED = 8

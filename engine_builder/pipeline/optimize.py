@@ -120,9 +120,19 @@ def _calibrated(config: Config, capabilities: Capabilities, inspected: InspectRe
     """Return the job with its ranges, its corrections and the baseline that engines must beat."""
     observer.entered("ranges", table.RANGES.progress[0])
     quantized, method = low_precisions(config, capabilities), config.calibration.method
-    wanted = RangesRequest(inspected.model, inspected.calibration, method, quantized, config.target, config.gpu)
+    wanted = RangesRequest(
+        inspected.model,
+        inspected.calibration,
+        method,
+        quantized,
+        config.target,
+        config.gpu,
+        only_paying=config.precisions is None,
+        timed_batch=inspected.timed_batch,
+        threads=config.threads,
+    )
     ranged = run(driver, table.RANGES, wanted)
-    calibrated = Calibrated(inspected.model, inspected.calibration, ranged.ranges, ranged.eligible)
+    calibrated = Calibrated(inspected.model, inspected.calibration, ranged.ranges, ranged.eligible, ranged.last_resorts)
     job = EngineJob(config, inspected.inspection, inspected.baseline, calibrated)
     if not capabilities.is_own_baseline:
         built = run(driver, table.BASELINE, BaselineRequest(job))
@@ -150,6 +160,7 @@ def _search(
         max_trials=config.search.max_trials,
         max_seconds=config.search.max_seconds,
         seconds=lambda: spent.seconds,
+        last_resorts=frozenset(f"all_{precision}" for precision in job.calibrated.last_resorts),
         without_residual_adds=engine_without_residual_adds(one_format, inspected.residual_adds),
         tries_folded=inspected.is_folded_apart,
         largest_ratio=None if config.objective is None else config.objective.largest_ratio,

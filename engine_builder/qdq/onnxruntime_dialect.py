@@ -1,7 +1,8 @@
 """(model, layers, assignment, ranges, scheme) -> the explicit model: the precisions of an assignment written into the graph as Q/DQ.
 
-What is quantized where. A layer is *quantized* when the assignment gives it INT8, *dynamic* when it gives it INT8_DYNAMIC; a *pair* on a
-tensor is a QuantizeLinear and a DequantizeLinear, and what comes out of it is ``fake_quantize_activation`` of the tensor.
+What is quantized where. A layer is *quantized* when the assignment gives it INT8, *dynamic* when it gives it INT8_DYNAMIC, *in blocks* when
+it gives it INT8_WEIGHTS or INT4_WEIGHTS; a *pair* on a tensor is a QuantizeLinear and a DequantizeLinear, and what comes out of it is
+``fake_quantize_activation`` of the tensor.
 
 1. *Inputs.* Each tensor of ``layer.inputs`` of a quantized layer gets a pair with the tensor's own range. It serves the quantized layers
    that read the tensor, one pair for all of them; every other reader, graph outputs included, keeps the float tensor.
@@ -36,6 +37,9 @@ tensor is a QuantizeLinear and a DequantizeLinear, and what comes out of it is `
 14. *Graphs inside nodes* (If, Loop) do not read a moved, dequantized tensor itself, at which onnxruntime ends. See ``captured``.
 15. *Dynamic layers* have no pair: their kernels round the float tensor that they read with the range that it has in the call. Their weights
     are those of case 3, and case 7 holds. See ``engine_builder.qdq.emit.dynamic_layers``.
+16. *Layers in blocks* have no pair either: one operator of onnxruntime's own domain has their weights in blocks of integers, and rounds the
+    rows that it reads. Case 7 holds, and what the operator makes has its type noted, of which onnx's inference knows nothing. See
+    ``engine_builder.qdq.emit.block_layers``.
 
 The pairs are written here and not by onnxruntime's ``QDQQuantizer``: that one gives a pair to every reader of a tensor, overwrites a
 user's constant called ``x_scale`` without a word (the model then computes something else), and leaves out, with a log line,
@@ -58,6 +62,7 @@ from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.onnx_model.foreign_types import without_foreign_types
 from engine_builder.qdq.emit.activations import QuantizeActivations
+from engine_builder.qdq.emit.block_layers import QuantizeInBlocks, noted_types
 from engine_builder.qdq.emit.dynamic_layers import QuantizeDynamically
 from engine_builder.qdq.emit.int8_weights import QuantizeWeights
 from engine_builder.qdq.emit.joins import QuantizeJoins
@@ -102,10 +107,11 @@ def rewrite(
     ranges = ranges_of_moved_tensors(prepared, ranges)
     model = ir.from_proto(without_foreign_types(prepared))  # a value of its own: the passes below edit it in place
     names = Names(names_in(model))
-    quantized = tuple(layer for layer in low if not assignment[layer.name].is_dynamic)
-    dynamic = [(layer, LayerPrecision(layer.name, assignment[layer.name])) for layer in low if assignment[layer.name].is_dynamic]
-    products = QuantizeDynamically(dynamic, scheme, names, levels or {})
+    quantized = tuple(layer for layer in low if not assignment[layer.name].rounds_in_kernel)
+    chosen = [(layer, LayerPrecision(layer.name, assignment[layer.name])) for layer in low]
+    products = QuantizeDynamically([item for item in chosen if item[1].precision.is_dynamic], scheme, names, levels or {})
     products(model)
+    QuantizeInBlocks([item for item in chosen if item[1].precision.rounds_blocks], names, levels or {})(model)
     smooth = ApplySmoothQuant(quantized, ranges, smooth_quants, names)
     smooth(model)
     quantized, ranges = smooth.quantized, smooth.ranges
@@ -122,4 +128,5 @@ def rewrite(
     explicit = ir.to_proto(model)
     del explicit.graph.value_info[:], explicit.graph.output[:]  # case 9
     explicit.graph.output.extend(prepared.graph.output)
+    explicit.graph.value_info.extend(noted_types(explicit))
     return explicit

@@ -25,6 +25,7 @@ class Calibrated:
     calibration: FileRef
     ranges: FileRef  # a ``RangeTable``
     eligible: EligiblePrecisions
+    last_resorts: tuple[Precision, ...] = ()  # precisions whose engines are tried only where faster ones miss the budget
     corrections: FileRef | None = None  # a ``CorrectionTable``; None before there is one, and where corrections are switched off
 
 

@@ -255,8 +255,8 @@ def _repeat(body: ReportBody) -> str:
     facts = {**body.result.environment, "engine SHA-256": engine.sha256}
     if engine.exact_on:
         facts["engine is exact on"] = engine.exact_on
-    if engine.operator_sets:
-        facts["engine needs the operator sets"] = ", ".join(f"{domain} {version}" for domain, version in engine.operator_sets.items())
+    if engine.opsets:
+        facts["opsets of the engine"] = ", ".join(f"{domain} {version}" for domain, version in engine.opsets.items())
     if body.probes.providers:
         facts["probes ran on"] = ", ".join(body.probes.providers)
     known = {field.name.replace("_", " "): getattr(data, field.name) for field in fields(data)}

@@ -98,7 +98,7 @@ def _why_chosen(chosen: Trial, tried: int, judgement: VerdictResult) -> str:
 def _which(chosen: Trial, tried: int, judgement: VerdictResult) -> str:
     precisions = set(chosen.precisions.values())
     whole = " Every layer that can be quantized is quantized." if is_one_format(chosen.order) else ""
-    if whole and all(precision.is_dynamic for precision in precisions):
+    if whole and all(precision.rounds_in_kernel for precision in precisions):
         whole = f" Every layer that can be in {' or '.join(sorted(precisions))} is, and all others are floats."
     if tried == 1:
         return f"The only low-precision engine tried: it keeps the accuracy budget.{whole}"

@@ -25,7 +25,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine_builder.bisection import Bisection
@@ -120,6 +120,7 @@ class Search:
         seconds: Callable[[], float],
         view: Callable[[Sequence[Trial]], Callable[[Trial], Accuracy | None]],
         without_residual_adds: QuantizedLayers | None = None,
+        last_resorts: Collection[str] = (),
         tries_folded: bool = False,
         largest_ratio: Callable[[float], float] | None = None,
         fastest: Callable[[Sequence[Trial]], CandidateSequence | None] = lambda trials: None,
@@ -135,6 +136,8 @@ class Search:
             max_seconds: No trial is proposed that would end past this, if it took the mean of those so far; the first two always are.
             seconds: What the job's stages so far took, as recorded.
             without_residual_adds: The first one-format engine without its residual adds, where it has any.
+            last_resorts: Names of one-format engines, slower and more accurate than others, that are tried only where the fastest of those
+                misses the budget.
             tries_folded: Whether the float model with its constants folded is an engine of its own: it is tried right after the baseline.
             largest_ratio: Given the baseline's median latency in milliseconds, returns the largest ratio to it that is fast enough; None
                 where the fastest engine inside the budget is looked for.
@@ -158,6 +161,7 @@ class Search:
         self._fastest = fastest
         self._needed: float | None = None  # the largest ratio that is fast enough, once the baseline's latency is known
         self._view: Callable[[Trial], Accuracy | None] = lambda trial: None  # until the first trials are known
+        self._last_resorts = last_resorts
         self._plan = self._steps(one_format, without_residual_adds or {})
         self._next: Proposal | None = next(self._plan)
 
@@ -208,9 +212,10 @@ class Search:
         if not any(one_format.values()):
             return
         tried = []
-        for name, quantized in one_format.items():
-            tried.append((yield from self._try(quantized, name, known, *self._budget_bounds())))
-        self._view = self._view_of(self.trials)
+        for name, quantized in sorted(one_format.items(), key=lambda item: item[0] in self._last_resorts):  # in their order otherwise
+            if name not in self._last_resorts or not self._is_fastest_met():
+                tried.append((yield from self._try(quantized, name, known, *self._budget_bounds())))
+                self._view = self._view_of(self.trials)
         if without_residual_adds and not self._is_met(tried[0]):
             yield from self._try(without_residual_adds, WITHOUT_RESIDUAL_ADDS, known)
         if (yield from self._quicken(known)):

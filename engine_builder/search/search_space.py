@@ -3,8 +3,8 @@
 * A layer has at most one precision below the baseline's. Where layer precisions come one after another, a later one replaces the former.
 * The one-format engine of a precision (all-INT8, all-FP8, ...) has every layer in it that can take it; the others take the first
   precision that they can take. It is the same as the engine of that first precision but for the layers at hand, and faster than one that
-  leaves them in floats. In that of a dynamic precision the others stay floats: its layers read and write floats, and what static ones
-  between them save is little beside what they lose.
+  leaves them in floats. In that of a precision whose kernels round the others stay floats: its layers read and write floats, and what
+  static ones between them save is little beside what they lose.
 * The layers of a group take a precision together or none does (an attention's two matmuls): apart they stay at the baseline.
 """
 
@@ -42,7 +42,7 @@ def one_format_engines(eligible: Mapping[str, Sequence[Precision]], precisions: 
         quantized = {
             layer: precision if precision in kinds else kinds[0]
             for layer, kinds in eligible.items()
-            if kinds and (precision in kinds or not precision.is_dynamic)
+            if kinds and (precision in kinds or not precision.rounds_in_kernel)
         }
         if quantized not in engines.values():
             engines["all_low" if precision is used[0] else f"all_{precision}"] = quantized

@@ -5,7 +5,7 @@ r"""Latency of any assignment, predicted from few measurements, with conversions
 * gain_d: time of the layer's own kernel in the baseline engine minus that in the one-format engine of the precision, from the runtime's
   profile;
 * converted(S): elements that are stored in another form than they are written in. each format that inputs are rounded to is a
-  form of its own, all else is floats, dynamic precisions too: their kernels read floats;
+  form of its own, all else is floats, precisions whose kernels round too: those read floats;
 * kappa: milliseconds for one such element, fitted to the timed trials (least squares weighted by the errors of their timings, with the
   first guess as a prior; not negative);
 * overhead_p: what the above leaves unexplained of the engine with most layers in p, for one layer.

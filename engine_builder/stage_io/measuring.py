@@ -68,6 +68,7 @@ class InspectResult:
     processors: int
     sample_seconds: float  # one forward pass of the float model for one sample, at ``batch``, one thread
     judged: tuple[JudgedOutput, ...] = ()  # how each compared output is taken, and why
+    timed_batch: int = 1  # samples in a call that is timed
     is_folded_apart: bool = False  # whether the float model with its constants folded is an engine of its own, beside the baseline
 
 
@@ -99,6 +100,9 @@ class RangesRequest:
     precisions: tuple[Precision, ...]  # in the target's order
     target: str  # whose dialect says which layer may take which
     gpu: str | None
+    only_paying: bool = False  # whether precisions whose kernels do not pay on this machine are left out: the user named none
+    timed_batch: int = 1  # samples in a timed call
+    threads: int = 1  # of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ class RangesResult:
 
     ranges: FileRef  # a ``RangeTable``
     eligible: EligiblePrecisions
+    last_resorts: tuple[Precision, ...] = ()  # precisions whose engines are tried only where faster ones miss the budget
 
 
 @dataclass(frozen=True, slots=True)

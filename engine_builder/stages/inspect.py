@@ -289,6 +289,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
         batch=batch,
         processors=processors(),
         sample_seconds=seconds,
+        timed_batch=per_call,
         judged=tuple(one for one in judged_as if one.name not in inspection.state_outputs),
         is_folded_apart=capabilities.is_own_baseline and baseline_ref != prepared_ref and any(one.saved for one in folded),
     )

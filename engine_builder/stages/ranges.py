@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import replace
 
 from calibration.data.dataset import load_saved
 from calibration.onnx_model.model_io import read_model
 from calibration.ranges.collection import collect_ranges
+from engine_builder.backends.onnxruntime.product_times import Shapes, Times, product_times
 from engine_builder.backends.registry import backend_for, targets_of
 from engine_builder.engines.eligible_layers import RANGE_BATCH, eligible_precisions
+from engine_builder.engines.paying_precisions import Paying, paying_precisions
 from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
 from engine_builder.records.inspection import PreparedModel
 from engine_builder.stage_io.measuring import RangesRequest, RangesResult
 from engine_builder.workspace.workspace import StageContext
 
+Measure = Callable[[Shapes], Times]
 
-def ranges(request: RangesRequest, context: StageContext) -> RangesResult:
-    """Return the range table, and the precisions that each layer can take with it."""
+
+def ranges(request: RangesRequest, context: StageContext, *, measure: Measure | None = None) -> RangesResult:
+    """Return the range table, and the precisions that each layer can take with it.
+
+    Args:
+        request: The model, its samples and the precisions.
+        context: Where files go.
+        measure: Times products; the machine's own times by default.
+    """
     workspace = context.workspace
     prepared = workspace.read_value(PreparedModel, request.model)
     samples = load_saved(workspace.path(request.calibration))
@@ -32,4 +44,9 @@ def ranges(request: RangesRequest, context: StageContext) -> RangesResult:
     table = replace(table, ranges=ranges_of_moved_tensors(model, table.ranges))
     dialect = backend_for(request.target, request.gpu, table=targets_of(context)).capabilities.dialect
     eligible = eligible_precisions(model, prepared, request.precisions, table, dialect)
-    return RangesResult(workspace.write_value("ranges.json", table), eligible)
+    paying = Paying(eligible)
+    if request.only_paying:
+        weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+        times = measure or functools.partial(product_times, threads=request.threads)
+        paying = paying_precisions(prepared.layers, weights, eligible, times, samples=request.timed_batch)
+    return RangesResult(workspace.write_value("ranges.json", table), paying.eligible, paying.last_resorts)

@@ -27,7 +27,7 @@ from engine_builder.interchange.triton_onnx import onnx_repository
 from engine_builder.interchange.triton_plan import plan_repository
 from engine_builder.profiling.predictions import predictions, read_loss_model
 from engine_builder.qdq.exactness import engine_exact_on
-from engine_builder.qdq.graph.operator_sets import operator_sets
+from engine_builder.qdq.graph.opsets import engine_opsets
 from engine_builder.records.assignment import PrecisionAssignment
 from engine_builder.records.calibrated import read_corrections, read_ranges
 from engine_builder.records.corrections import Correction
@@ -236,7 +236,7 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
             sha256=engine.sha256,
             size_bytes=kept.size_bytes,
             exact_on=None if chosen is None else engine_exact_on(workspace.path(engine)),
-            operator_sets=operator_sets(workspace.path(engine)),
+            opsets=engine_opsets(workspace.path(engine)),
         ),
         warnings=(*found.warnings, *by_call, *busy_warning(judgement.waited), *given.asked.analysis_failures),
         environment=judgement.environment,

@@ -33,7 +33,7 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
     exact_on = _part(result, "engine").get("exact_on")
     if exact_on:
         lines.append(f"  exact on  {exact_on}")
-    others = sorted(_part(_part(result, "engine"), "operator_sets").keys() - {"ai.onnx"}) if not kept else []
+    others = sorted(_part(_part(result, "engine"), "opsets").keys() - {"ai.onnx"}) if not kept else []
     if others:
         lines.append(f"  needs     the operators of {', '.join(others)}, as onnxruntime has them")
     verdict = result.get("verdict")

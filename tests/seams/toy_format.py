@@ -20,6 +20,7 @@ class PowersOfTwo:
     exponents: int
     storage: np.dtype[np.generic]
     top: float = 1.0
+    bottom: float = -1.0
     is_scaled = True
     is_integer = False
 

@@ -101,7 +101,7 @@ class OrtCpuBackend:
         return Capabilities(
             "onnxruntime-cpu",
             Precision.FP32,
-            (Precision.INT8, Precision.INT8_DYNAMIC),
+            (Precision.INT8, Precision.INT8_DYNAMIC, Precision.INT8_WEIGHTS, Precision.INT4_WEIGHTS),
             ONNXRUNTIME_CPU_SCHEME,
             OnnxRuntimeDialect(),
             Source.MEASURED,

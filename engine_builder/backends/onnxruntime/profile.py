@@ -18,9 +18,9 @@ from engine_builder.backends.kernels import KernelTime
 MIN_RUNS, MAX_RUNS = 6, 24
 SECONDS = 1.0  # of runs, once there are MIN_RUNS
 _SUFFIX = "_kernel_time"
-# What the runtime's optimizer, or our own rewriting, adds to the name of a node, or of the tensor it names a node after, and what a dynamic
-# layer's product has behind the layer's name.
-_ADDED = re.compile(r"(_token_\d+|_nchwc|_quant|_MatMulInteger|_fused|_transformed_\d+|_kept_float)+$")
+# What the runtime's optimizer, or our own rewriting, adds to the name of a node, or of the tensor it names a node after, and what the
+# product of a layer that rounds its inputs has behind the layer's name.
+_ADDED = re.compile(r"(_token_\d+|_nchwc|_quant|_MatMulInteger|_MatMulNBits|_fused|_transformed_\d+|_kept_float)+$")
 
 
 def profiled_kernels(

@@ -9,7 +9,7 @@ from onnx import TensorProto
 from calibration.number_formats.precision import Precision
 from engine_builder.qdq.graph.qdq_graph import ExplicitGraph, integer, refusal, word
 
-_STORED = {precision.element_type: precision for precision in Precision if precision.is_quantized and not precision.is_dynamic}
+_STORED = {precision.element_type: precision for precision in Precision if precision.is_quantized and not precision.rounds_in_kernel}
 _WRONG_TYPES: dict[int, str] = {
     TensorProto.UINT8: "TensorRT would read it as int8 and saturate everything above 127 steps without a word",
     TensorProto.INT32: "TensorRT dequantizes no bias",

@@ -1,6 +1,8 @@
-"""Raises a model to the opset that a type needs, without copying its weights."""
+"""Raises a model to the opset that a type needs, without copying its weights, and tells those of an engine."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import onnx
 import onnx.version_converter
@@ -34,6 +36,18 @@ def at_opset(model: onnx.ModelProto, opset: int) -> ir.Model:
     graph_only.ir_version = max(model.ir_version, next(ir_version for lowest, ir_version in _IR_VERSIONS if version >= lowest))
     _name_nodes(graph_only)
     return _with_weights(ir.from_proto(graph_only), model)
+
+
+def engine_opsets(engine: Path) -> dict[str, int]:
+    """Return the opsets that a runtime must have for an engine's file, by domain, the standard's called ai.onnx; empty for a plan.
+
+    Args:
+        engine: The file.
+    """
+    if engine.suffix != ".onnx":
+        return {}
+    model = onnx.load_model(engine, load_external_data=False)
+    return {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
 
 
 def _name_nodes(model: onnx.ModelProto) -> None:

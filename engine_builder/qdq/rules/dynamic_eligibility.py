@@ -10,6 +10,7 @@
    activations as the float one does. Nothing else is offered for an LSTM, and nothing for a GRU: onnxruntime has no integer kernel for it.
 3. They are offered where those products are a tenth of the model's multiply-accumulates at least. In a convolution network they are the
    classifier at its end, less than that: they can save next to nothing there, and every precision costs a search an engine and probes.
+4. Integers in blocks are for those products too (``engine_builder.qdq.rules.block_eligibility``).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import onnx
 
 from calibration.graph.layers import Layer, LayerKind
 from calibration.number_formats.precision import Precision
+from engine_builder.qdq.rules.block_eligibility import block_products, is_matrix_product
 
 LEAST_SHARE = 0.1  # of a model's multiply-accumulates
 _MATRIX_RANK = 2
@@ -36,19 +38,15 @@ class OnnxRuntimeEligibility:
             layer.name for layer in layers if layer.op_type == "MatMul" and ranks.get(str(layer.weight), 0) > _MATRIX_RANK
         )
         recurrent = [layer for layer in layers if layer.kind is LayerKind.RECURRENT]
-        products = [*recurrent, *(layer for layer in layers if _is_product(layer, nodes[layer.name], ranks))]
+        products = [*recurrent, *(layer for layer in layers if is_matrix_product(layer, nodes[layer.name], ranks))]
         share = sum(layer.macs for layer in products) / max(sum(layer.macs for layer in layers), 1)
         self._dynamic = frozenset(layer.name for layer in products) if share >= LEAST_SHARE else frozenset()
+        self._in_blocks = block_products(model, layers)
 
     def can_take(self, layer: Layer, precision: Precision) -> bool:
         """Return whether the layer may take the precision."""
         if precision.is_dynamic:
             return layer.name in self._dynamic
+        if precision.rounds_blocks:
+            return layer.name in self._in_blocks
         return precision.multiplies_integers and layer.kind is not LayerKind.RECURRENT and layer.name not in self._stacks
-
-
-def _is_product(layer: Layer, node: onnx.NodeProto, ranks: dict[str, int]) -> bool:
-    if layer.kind is not LayerKind.WEIGHTED or layer.op_type not in ("MatMul", "Gemm") or ranks.get(str(layer.weight)) != _MATRIX_RANK:
-        return False
-    is_transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-    return node.input[1] == layer.weight and not is_transposed

@@ -69,7 +69,7 @@ class ShippedEngine:
     sha256: str
     size_bytes: int
     exact_on: str | None  # the processors on which its integer sums are exact, in words; None where the file does not say
-    operator_sets: Mapping[str, int] = field(default_factory=dict)  # version by domain: what a server must have; empty of a plan
+    opsets: Mapping[str, int] = field(default_factory=dict)  # that a runtime must have, by domain; empty for a plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,27 +39,27 @@ class RounderContract:
 
     def test_it_errs_less_than_the_nearest_levels(self) -> None:
         hessian, (weight, step) = second_moments(), filters(12)
-        found = self.rounder(hessian).levels(weight, step, 127)
+        found = self.rounder(hessian).levels(weight, step, (-127, 127))
         nearest = np.round(weight / step)
         assert found.dtype == np.int8
         assert cost(hessian, weight, found, step).sum() < 0.5 * cost(hessian, weight, nearest, step).sum()
 
     def test_no_level_leaves_the_grid(self) -> None:
         weight, step = filters(6)
-        found = self.rounder(second_moments()).levels(weight, np.asarray(step / 3, dtype=np.float32), 127)
+        found = self.rounder(second_moments()).levels(weight, np.asarray(step / 3, dtype=np.float32), (-127, 127))
         assert np.abs(found.astype(int)).max() == 127
 
     def test_independent_inputs_are_rounded_to_nearest(self) -> None:
         weight, step = filters(5)
         for hessian in (np.diag(np.linspace(1, 4, TAPS)), np.zeros((TAPS, TAPS))):
-            np.testing.assert_array_equal(self.rounder(hessian).levels(weight, step, 127), np.round(weight / step))
+            np.testing.assert_array_equal(self.rounder(hessian).levels(weight, step, (-127, 127)), np.round(weight / step))
 
     def test_partners_keep_the_pair_bound(self) -> None:
         rng = np.random.default_rng(3)
         weight = (0.5 + 0.01 * rng.normal(size=(TAPS, 40))).astype(np.float32)
         partners = np.array([1, 0, 3, 2, 5, 4, 7, 6, -1])
         step = (np.abs(weight[:8].reshape(4, 2, -1).sum(axis=1)).max(axis=0, keepdims=True) / PAIR_LIMIT).astype(np.float32)
-        found = self.rounder(second_moments(seed=2)).levels(weight, step, 127, partners).astype(int)
+        found = self.rounder(second_moments(seed=2)).levels(weight, step, (-127, 127), partners).astype(int)
         assert np.abs(found[:8].reshape(4, 2, -1).sum(axis=1)).max() <= PAIR_LIMIT
 
 
@@ -75,12 +75,12 @@ class TestEnumeration(RounderContract):
     def test_no_other_rounding_up_or_down_errs_less(self) -> None:
         hessian, (weight, step) = second_moments(), filters(4)
         damped = hessian + DAMPING * np.diag(hessian).mean() * np.eye(TAPS)
-        found = cost(damped, weight, Enumeration(hessian).levels(weight, step, 127), step)
+        found = cost(damped, weight, Enumeration(hessian).levels(weight, step, (-127, 127)), step)
         floor = np.floor(weight.astype(np.float64) / step.astype(np.float64))
         best = np.min([cost(damped, weight, floor + np.array(up)[:, None], step) for up in itertools.product((0, 1), repeat=TAPS)], axis=0)
         np.testing.assert_allclose(found, best, rtol=1e-9)
 
     def test_it_is_no_worse_than_gptq(self) -> None:
         hessian, (weight, step) = second_moments(), filters(30)
-        costs = [cost(hessian, weight, one(hessian).levels(weight, step, 127), step).sum() for one in (Enumeration, InverseFactor)]
+        costs = [cost(hessian, weight, one(hessian).levels(weight, step, (-127, 127)), step).sum() for one in (Enumeration, InverseFactor)]
         assert costs[0] <= costs[1]

@@ -117,8 +117,8 @@ def test_gptq_keeps_the_bound() -> None:
     x = rng.normal(size=(500, 3)) @ rng.normal(size=(3, 17)) + 0.01 * rng.normal(size=(500, 17))
     weight = np.abs(rng.normal(size=(17, 40))).astype(np.float32)
     step = np.broadcast_to(weight_step(weight, one, Precision.INT8, BOUND), weight.shape)
-    free = InverseFactor(x.T @ x / len(x)).levels(weight, step, 127)
-    kept = InverseFactor(x.T @ x / len(x)).levels(weight, step, 127, partners(one, weight.shape))
+    free = InverseFactor(x.T @ x / len(x)).levels(weight, step, (-127, 127))
+    kept = InverseFactor(x.T @ x / len(x)).levels(weight, step, (-127, 127), partners(one, weight.shape))
     assert not keeps_pair_bound(free, one)  # errors that are spread on to a partner lift it: else this test shows nothing
     assert keeps_pair_bound(kept, one)
     nearest = np.clip(np.round(weight / step), -127, 127)

@@ -113,6 +113,8 @@ def test_bits_of_each_precision() -> None:
         "bf16": 16,
         "int8": 8,
         "int8_dynamic": 8,
+        "int8_weights": 8,
+        "int4_weights": 4,
         "fp8": 8,
         "int4": 4,
     }
@@ -204,7 +206,7 @@ def test_a_float_type_has_no_scale() -> None:
 
 
 def test_a_gpu_has_what_its_compute_capability_says_and_an_unknown_one_everything() -> None:
-    of_gpus = [precision for precision in Precision if not precision.is_dynamic]
+    of_gpus = [precision for precision in Precision if not precision.rounds_in_kernel]
     assert [precision for precision in of_gpus if not precision.runs_on((7, 5))] == [Precision.BF16, Precision.FP8]
     assert all(precision.runs_on((8, 9)) and precision.runs_on(None) for precision in of_gpus)
 

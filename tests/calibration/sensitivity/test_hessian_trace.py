@@ -17,6 +17,7 @@ from calibration.accuracy.metrics import OutputKind
 from calibration.algorithms.bias_correction import bias_locations
 from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import LayerKind
+from calibration.number_formats.block_grids import fake_quantize_in_blocks
 from calibration.number_formats.grids import E4M3, block_scale, fake_quantize_activation, fake_quantize_dynamically, fake_quantize_weight
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
 from calibration.sensitivity.hessian_trace import AGREEMENT, measure_traces, settled_step, sites
@@ -151,6 +152,23 @@ def test_what_a_dynamic_layer_rounds_has_the_error_of_the_operator() -> None:
     tensor = np.asarray(probe_of(reference, case.feeds, gemm).inside[gemm.inputs[0]], dtype=np.float32)
     expected = float(((fake_quantize_dynamically(tensor) - tensor) ** 2).sum()) / len(tensor)
     assert trace.rounding == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8_WEIGHTS, Precision.INT4_WEIGHTS])
+def test_what_a_layer_in_blocks_rounds_has_the_error_of_the_formula(precision: Precision) -> None:
+    case = probed(cnn(), samples_for(cnn(), 4))
+    reference = case.reference()
+    gemm = next(layer for layer in case.layers if layer.op_type == "Gemm")
+    assert sites(reference, gemm, ONNXRUNTIME_CPU_SCHEME, precision) == ("weight", "input0")  # no output
+    given = reference, [OutputKind.LOGITS], case.scheme, case.ranges, [case.feeds]
+    found = measure_traces(*given, seed=0, precisions=(precision,), eligible={gemm.name: (precision,)})
+    rounding = {trace.site: trace.rounding for trace in found}
+    tensor = np.asarray(probe_of(reference, case.feeds, gemm).inside[gemm.inputs[0]], dtype=np.float32)
+    expected = float(((fake_quantize_in_blocks(tensor, 128) - tensor) ** 2).sum()) / len(tensor)
+    assert rounding["input0"] == pytest.approx(expected, rel=1e-5)
+    weight = reference.weight(gemm)
+    assert rounding["weight"] == pytest.approx(float(((reference.rounded_weight(gemm, precision) - weight) ** 2).sum()), rel=1e-5)
+    assert rounding["weight"] > 0.0
 
 
 def test_a_strongly_typed_sum_has_only_the_inputs_that_it_reads_rounded() -> None:

@@ -296,7 +296,7 @@ def test_unexpected_error_is_a_problem_object_without_a_trace(server: Server, mo
 
 def test_targets_and_health_are_told(server: Server) -> None:
     targets = server.client.get("/v1/targets").json()["targets"]
-    precisions = ["fp32", "int8", "int8_dynamic"]
+    precisions = ["fp32", "int8", "int8_dynamic", "int8_weights", "int4_weights"]
     assert {"target": "onnxruntime-cpu", "precisions": precisions, "latency_source": "measured", "gpus": []} in targets
     assert server.client.get("/healthz").json() == {"status": "ok"}
     assert server.client.get("/readyz").json() == {"status": "ready"}

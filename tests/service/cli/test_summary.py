@@ -49,10 +49,10 @@ def test_a_speedup_is_told_with_its_spread() -> None:
 
 def test_operators_beyond_the_standard_ones_are_told() -> None:
     needs = "  needs     the operators of com.microsoft, as onnxruntime has them"
-    engine = {"name": "engine.onnx", "operator_sets": {"ai.onnx": 17, "com.microsoft": 1}}
+    engine = {"name": "engine.onnx", "opsets": {"ai.onnx": 17, "com.microsoft": 1}}
     assert needs in summary_lines({**result("improved", "met", "held_out"), "engine": engine})
     assert needs not in summary_lines({**result("baseline_kept", "met", "held_out"), "engine": engine})
-    assert needs not in summary_lines({**result("improved", "met", "held_out"), "engine": {**engine, "operator_sets": {"ai.onnx": 17}}})
+    assert needs not in summary_lines({**result("improved", "met", "held_out"), "engine": {**engine, "opsets": {"ai.onnx": 17}}})
 
 
 def test_warnings_come_last() -> None:
@@ -155,3 +155,10 @@ def test_where_an_engine_of_integers_is_exact_is_said() -> None:
     assert "  exact on  any x86-64 or ARM64 processor" in lines
     kept = summary_lines({**result("baseline_kept", "met", "held_out"), "engine": {**engine, "exact_on": None}})
     assert not any("exact on" in line for line in kept)
+
+
+def test_operators_that_are_not_of_the_standard_are_said() -> None:
+    engine = {"name": "engine.onnx", "opsets": {"ai.onnx": 17, "com.microsoft": 1}}
+    assert "  opsets    ai.onnx 17, com.microsoft 1" in summary_lines({**result("improved", "met", "held_out"), "engine": engine})
+    plain = summary_lines({**result("improved", "met", "held_out"), "engine": {**engine, "opsets": {"ai.onnx": 17}}})
+    assert not any("opsets" in line for line in plain)

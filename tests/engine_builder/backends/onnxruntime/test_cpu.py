@@ -37,7 +37,7 @@ class TestOrtCpu(BackendContract):
         capabilities = self.backend().capabilities
         assert (capabilities.baseline, capabilities.low_precisions, capabilities.scheme) == (
             Precision.FP32,
-            (Precision.INT8, Precision.INT8_DYNAMIC),
+            (Precision.INT8, Precision.INT8_DYNAMIC, Precision.INT8_WEIGHTS, Precision.INT4_WEIGHTS),
             ONNXRUNTIME_CPU_SCHEME,
         )
         assert capabilities.latency_source == "measured"
@@ -80,7 +80,7 @@ def test_targets_are_listed_with_their_precisions() -> None:
     listed = [target["target"] for target in targets()]
     assert listed == [target for target in BACKENDS if why_not(target) is None]
     assert "onnxruntime-cpu" in listed
-    precisions = ["fp32", "int8", "int8_dynamic"]
+    precisions = ["fp32", "int8", "int8_dynamic", "int8_weights", "int4_weights"]
     assert targets()[0] == {"target": "onnxruntime-cpu", "precisions": precisions, "latency_source": "measured", "gpus": []}
 
 

@@ -19,6 +19,7 @@ import pytest
 from calibration.graph.layers import find_layers
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme
 from engine_builder.backends.onnxruntime.integer_kernels import IntegerKernels, measured_kernels
+from engine_builder.qdq.exactness import EXACT_ON, exact_on
 from engine_builder.qdq.onnxruntime_dialect import rewrite
 from tests.engine_builder import run_engines
 from tests.engine_builder.fake_quantized import ATTENTION, GEMMS, OUTPUTS, RESIDUAL, Tensors, measured_ranges, model_of, run, samples_of
@@ -67,7 +68,11 @@ NETWORKS = {
     "positive": POSITIVE,
     "positive-dynamic": POSITIVE_PRODUCTS,
     LSTM: POSITIVE_LSTM,
+    "positive-int8_weights": POSITIVE_PRODUCTS,
+    "positive-int4_weights": POSITIVE_PRODUCTS,
 }
+SATURATING = ("positive", "positive-dynamic")
+BLOCKS = ("positive-int8_weights", "positive-int4_weights")  # their kernels keep pairs within 16 bits by themselves
 
 
 def network(name: str) -> tuple[onnx.ModelProto, Tensors]:
@@ -84,7 +89,7 @@ def engine(name: str, scheme: Scheme) -> tuple[onnx.ModelProto, Tensors, dict[st
     model, feeds = network(name)
     layers = find_layers(model)
     ranges = measured_ranges(model, feeds)
-    precision = Precision.INT8_DYNAMIC if name.endswith("dynamic") else Precision.INT8
+    precision = {"dynamic": Precision.INT8_DYNAMIC, **{one.value: one for one in Precision}}.get(name.partition("-")[2], Precision.INT8)
     return rewrite(model, layers, {layer.name: precision for layer in layers}, ranges, scheme), feeds, ranges
 
 
@@ -134,7 +139,7 @@ def test_without_vnni_its_default_kernels_and_the_precise_ones_agree(haswell: Pa
     assert steps_apart(plain, precise, ranges) <= 1
 
 
-@pytest.mark.parametrize("name", ["positive", "positive-dynamic"])
+@pytest.mark.parametrize("name", SATURATING)
 def test_an_engine_of_full_range_saturates_without_vnni(haswell: Path, name: str) -> None:
     ranges = engine(name, ONNXRUNTIME_CPU_SCHEME)[2]
     plain, precise = (read(haswell, f"{name}-full.{kind}") for kind in ("plain", "precise"))
@@ -149,13 +154,21 @@ def test_an_lstm_of_full_range_saturates_without_vnni_and_one_with_the_pair_boun
     assert bound < 1  # 0.23
 
 
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks_are_exact_without_vnni_whatever_their_levels(haswell: Path, name: str) -> None:
+    explicit, feeds, ranges = engine(name, ONNXRUNTIME_CPU_SCHEME)
+    here = run(explicit, feeds, optimized=True)
+    assert steps_apart(read(haswell, f"{name}-full.plain"), here, ranges) < 0.01  # sums of floats in another order, and nothing else
+    assert {entry.value for entry in explicit.metadata_props if entry.key == EXACT_ON} == {exact_on(is_saturable=False)}
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_an_engine_for_any_processor_computes_here_what_it_says(name: str) -> None:
     explicit, feeds, ranges = engine(name, EXACT_ANYWHERE)
     assert steps_apart(run(explicit, feeds, optimized=True), run(explicit, feeds, optimized=False), ranges) <= 3
 
 
-@pytest.mark.parametrize("name", ["positive", "positive-dynamic"])
+@pytest.mark.parametrize("name", SATURATING)
 def test_full_range_is_exact_here_if_and_only_if_the_measured_kernels_are(name: str) -> None:
     explicit, feeds, ranges = engine(name, ONNXRUNTIME_CPU_SCHEME)
     apart = steps_apart(run(explicit, feeds, optimized=True), run(explicit, feeds, optimized=False), ranges)
