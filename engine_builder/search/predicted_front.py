@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
-from engine_builder.search.descent import Descent, Move
+from engine_builder.search.descents.descent import Descent, Move
 from engine_builder.search.moves.blocks import layer_sets
 from engine_builder.search.search_space import Groups, QuantizedLayers, choices_of, eligible_from, one_format_engines, units
 from engine_builder.search.time_model import TimeModel

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import httpx
 
-from calibration.data.packed_folder import pack_folder
+from calibration.data.given.packed_folder import pack_folder
 from calibration.errors import InputError, InvalidModelError, OptimizerError, error_from_problem
 from engine_builder.errors import StageCancelledError
 from service.cli.views import ArtifactView, JobView, artifact_view, job_view, objects_in

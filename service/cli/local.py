@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from calibration.accuracy.kinds.part import JudgedOutput
-from calibration.data.packed_folder import pack_folder
+from calibration.data.given.packed_folder import pack_folder
 from calibration.errors import CalibrationError, InputError, InvalidConfigError
 from engine_builder.backends.registry import opens_gpu
 from engine_builder.backends.target_checks import check_config, with_metric_model

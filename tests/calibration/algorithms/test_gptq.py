@@ -95,4 +95,5 @@ def test_few_matrices_of_the_size_of_the_weight_are_there_at_once() -> None:
     hessian = np.diag(np.linspace(1, 4, size))
     factor = InverseFactor(hessian)
     assert peak_bytes(lambda: InverseFactor(hessian)) < 3.2 * hessian.nbytes
-    assert peak_bytes(lambda: factor.levels(weight, step, (-7, 7))) < 4.6 * weight.nbytes  # what is left to round, and a change of it, in float64
+    # What is left to round, and a change of it, in float64.
+    assert peak_bytes(lambda: factor.levels(weight, step, (-7, 7))) < 4.6 * weight.nbytes

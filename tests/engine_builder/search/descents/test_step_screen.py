@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.number_formats.precision import Precision
-from engine_builder.search.descent import SMALLEST_GAIN, Move
-from tests.engine_builder.search.test_descent import KINDS, LAYERS, ONE_LAYER_MOVES, PAIRS, World, quantized_of
+from engine_builder.search.descents.descent import SMALLEST_GAIN, Move
+from tests.engine_builder.search.descents.test_descent import KINDS, LAYERS, ONE_LAYER_MOVES, PAIRS, World, quantized_of
 
 RUNS = [Move(LAYERS[first : first + 3], kind) for first in range(4) for kind in (None, *KINDS)]
 MOVES = [*ONE_LAYER_MOVES, *PAIRS, *RUNS]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
-from engine_builder.search.descent import Descent, Move
+from engine_builder.search.descents.descent import Descent, Move
 from engine_builder.search.loss_model import predicted_loss
 from engine_builder.search.search_space import QuantizedLayers
 from engine_builder.search.time_model import TensorEdge, TimeModel

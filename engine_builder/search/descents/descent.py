@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
+from engine_builder.search.descents.step_screen import StepScreen
 from engine_builder.search.search_space import QuantizedLayers
-from engine_builder.search.step_screen import StepScreen
 from engine_builder.search.time_model import FLOATS, LEAST_RATIO, Term, TimeModel, form_of
 
 ROUNDING = 1e-9  # relative, of a sum of losses

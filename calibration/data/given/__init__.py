@@ -1,0 +1,1 @@
+"""What users hand over in another form: folders, packed into one file."""

@@ -1,0 +1,1 @@
+"""The frontier's descent, and which of its steps are worth a look."""
