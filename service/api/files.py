@@ -35,12 +35,10 @@ def files_router(deps: Deps) -> APIRouter:
 
 
 _BINARY = {"type": "string", "format": "binary"}
+_FORM = {"type": "object", "properties": {FILE_FIELD: _BINARY}, "required": [FILE_FIELD], "additionalProperties": False}
 _UPLOAD_BODY: dict[str, object] = {
     "requestBody": {
-        "required": True,
-        "content": {
-            "application/octet-stream": {"schema": _BINARY},
-            "multipart/form-data": {"schema": {"type": "object", "properties": {FILE_FIELD: _BINARY}, "required": [FILE_FIELD]}},
-        },
+        "required": False,  # an empty file is one
+        "content": {"application/octet-stream": {"schema": _BINARY}, "multipart/form-data": {"schema": _FORM}},
     }
 }

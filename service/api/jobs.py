@@ -8,6 +8,7 @@ from typing import Annotated
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
+from pydantic import JsonValue
 from starlette.concurrency import run_in_threadpool
 
 from calibration.data.readers import formats_in_words
@@ -16,7 +17,7 @@ from engine_builder.workspace.tree_removal import remove_tree
 from service.errors import InvalidRequestError
 from service.jobs.records import JobState, job_json
 from service.jobs.resources import Deps
-from service.jobs.submission import ROLES, TEXT_FIELDS, submit, takes_a_child
+from service.jobs.submission import REQUIRED, ROLES, TEXT_FIELDS, submit, takes_a_child
 from service.jobs.uploads import receive_form
 
 MAX_PAGE = 100
@@ -34,7 +35,7 @@ def jobs_router(deps: Deps, enqueue: Callable[[str], None]) -> APIRouter:
     few = CapacityLimiter(MAX_CHILDREN)
 
     @router.post("/v1/jobs", status_code=202, summary="Submit a job", openapi_extra=_submit_body())
-    async def submit_job(request: Request, idempotency_key: Annotated[str | None, Header()] = None) -> JSONResponse:
+    async def submit_job(request: Request, idempotency_key: Annotated[str | None, Header(json_schema_extra=_KEY)] = None) -> JSONResponse:
         """Queue the optimization of a model. Each file may be sent here or named by the id of an earlier upload.
 
         The model is not read yet: what its outputs are taken for stands in `outputs` of the job as soon as the first stage has run.
@@ -50,7 +51,7 @@ def jobs_router(deps: Deps, enqueue: Callable[[str], None]) -> APIRouter:
     def list_jobs(
         state: JobState | None = None,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
-        cursor: str | None = None,
+        cursor: Annotated[str | None, Query(json_schema_extra={"pattern": "^(before-)?[0-9]{1,18}$"})] = None,
     ) -> JSONResponse:
         """Return jobs, newest first. `next_cursor` continues the list; null means that this was its end."""
         before = _sequence_from_cursor(cursor)
@@ -97,8 +98,14 @@ def _submit_body() -> dict[str, object]:
         **{f"{role}_id": {"type": "string", "description": f"The id of an uploaded {role}, instead of the file."} for role in ROLES},
         "config": json_schema(),
     }
-    form = {"type": "object", "properties": properties}
-    ids_only = {"type": "object", "properties": {name: properties[name] for name in TEXT_FIELDS}}
+    given = [{"oneOf": [{"required": [role]}, {"required": [f"{role}_id"]}]} for role in REQUIRED]
+    form = {"type": "object", "properties": properties, "additionalProperties": False, "allOf": given}
+    ids_only = {
+        "type": "object",
+        "properties": {name: properties[name] for name in TEXT_FIELDS},
+        "additionalProperties": False,
+        "required": [f"{role}_id" for role in REQUIRED],
+    }
     return {
         "requestBody": {
             "required": True,
@@ -110,4 +117,5 @@ def _submit_body() -> dict[str, object]:
     }
 
 
+_KEY: dict[str, JsonValue] = {"pattern": "^[ -~]{1,255}$"}  # its form is checked with the request
 _MOST_DIGITS = 19

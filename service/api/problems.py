@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI, Request
@@ -44,7 +45,10 @@ def add_problem_handlers(app: FastAPI, hidden: Sequence[str]) -> None:
 
     async def on_http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return answer(_translated(request, error), error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == MethodNotAllowedError.status:
+            headers |= _allowed(app, request.url.path)
+        return answer(_translated(request, error), headers)
 
     async def on_unexpected_error(_: Request, __: Exception) -> JSONResponse:
         # The web framework logs the error itself, with its trace, after this answer; the web server then closes the connection.
@@ -55,6 +59,13 @@ def add_problem_handlers(app: FastAPI, hidden: Sequence[str]) -> None:
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(Exception, on_unexpected_error)
+
+
+def _allowed(app: FastAPI, path: str) -> dict[str, str]:
+    """Return the header with the methods that the path takes, of all its routes; the web framework names those of one."""
+    templates = {re.sub(r"\\{[^}]*\\}", "[^/]+", re.escape(template)): about for template, about in app.openapi()["paths"].items()}
+    found = {method.upper() for pattern, about in templates.items() if re.fullmatch(pattern, path) for method in about}
+    return {"Allow": ", ".join(sorted(found))} if found else {}
 
 
 def _translated(request: Request, error: HTTPException) -> ServiceError:

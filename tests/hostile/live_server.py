@@ -112,4 +112,4 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES))
 
 
-_PAUSE_SECONDS = 0.02
+_PAUSE_SECONDS = 0.05

@@ -320,3 +320,9 @@ def test_documentation_has_the_schema_of_the_configuration(server: Server) -> No
 def test_foreign_name_is_refused_by_a_server_without_a_key(server: Server) -> None:
     answer: httpx.Response = server.client.get("/v1/jobs", headers={"Host": "example.org"})
     assert_problem(answer, 403, "forbidden")
+
+
+def test_method_that_a_path_does_not_take_is_answered_with_all_that_it_takes(server: Server) -> None:
+    answer = server.client.put("/v1/jobs/7")
+    assert_problem(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == "DELETE, GET"
