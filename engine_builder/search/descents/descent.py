@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
-from engine_builder.search.descents.step_screen import StepScreen
+from engine_builder.search.descents.step_screen import PlacedTerm, StepScreen
 from engine_builder.search.search_space import QuantizedLayers
-from engine_builder.search.time_model import FLOATS, LEAST_RATIO, Term, TimeModel, form_of
+from engine_builder.search.time_model import FLOATS, LEAST_RATIO, TimeModel, form_of
 
 ROUNDING = 1e-9  # relative, of a sum of losses
 SMALLEST_GAIN = 1e-9  # of the objective, for a move to count
@@ -37,23 +37,6 @@ class _Step:
     changes: tuple[tuple[int, int], ...]
     form: int
     terms: tuple[int, ...]
-
-
-class _PlacedTerm:
-    """A term by places, as a share of the baseline's latency; what it has given is kept."""
-
-    def __init__(self, term: Term, places: Sequence[int], baseline_ms: float) -> None:
-        self._term, self._baseline_ms = term, baseline_ms
-        self.places = tuple(places)  # -1 for a layer that stays at the baseline
-        self._known: dict[tuple[int, ...], float] = {}
-
-    def share(self, form: Sequence[int]) -> float:
-        return self.share_of(tuple(form[place] if place >= 0 else FLOATS for place in self.places))
-
-    def share_of(self, forms: tuple[int, ...]) -> float:
-        if forms not in self._known:
-            self._known[forms] = self._term.milliseconds(forms) / self._baseline_ms
-        return self._known[forms]
 
 
 class Descent:
@@ -84,7 +67,7 @@ class Descent:
         self._loss_alone, self._interaction = loss, interaction
         self._pair: list[list[float]] = interaction.tolist()
         self._cost = [times.cost_ms(layer_precision) / times.baseline_ms for layer_precision in layer_precisions]
-        placed = [_PlacedTerm(term, [self._layers.get(layer, -1) for layer in term.layers], times.baseline_ms) for term in times.terms]
+        placed = [PlacedTerm(term, [self._layers.get(layer, -1) for layer in term.layers], times.baseline_ms) for term in times.terms]
         at_baseline = [FLOATS] * len(self._layers)
         self._terms = [term for term in placed if max(term.places, default=-1) >= 0]
         self._constant = sum(term.share(at_baseline) for term in placed if max(term.places, default=-1) < 0)

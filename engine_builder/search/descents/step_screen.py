@@ -14,31 +14,41 @@ What comes out is as good as the rounding of these sums, so it only says where t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine_builder.search.time_model import FLOATS
+from engine_builder.search.time_model import FLOATS, Term
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
 SLACK = 1e-10  # relative: rounding of sums that are kept up to date
 
 
-class PlacedTerm(Protocol):
-    """A part of the latency that depends on a few layers."""
+class PlacedTerm:
+    """A term by places, as a share of the baseline's latency; what it has given is kept."""
 
-    @property
-    def places(self) -> tuple[int, ...]:
-        """Places of its layers; -1 for one that stays at the baseline."""
-
-    def share_of(self, forms: tuple[int, ...]) -> float:
-        """Return its share of the baseline's latency.
+    def __init__(self, term: Term, places: Sequence[int], baseline_ms: float) -> None:
+        """Know nothing yet.
 
         Args:
-            forms: Of each of its layers.
+            term: The term.
+            places: Of its layers; -1 for one that stays at the baseline.
+            baseline_ms: The baseline's latency.
         """
+        self._term, self._baseline_ms = term, baseline_ms
+        self.places = tuple(places)  # -1 for a layer that stays at the baseline
+        self._known: dict[tuple[int, ...], float] = {}
+
+    def share(self, form: Sequence[int]) -> float:
+        """Return its share, given the form of every layer by place."""
+        return self.share_of(tuple(form[place] if place >= 0 else FLOATS for place in self.places))
+
+    def share_of(self, forms: tuple[int, ...]) -> float:
+        """Return its share, given the form of each of its own layers."""
+        if forms not in self._known:
+            self._known[forms] = self._term.milliseconds(forms) / self._baseline_ms
+        return self._known[forms]
 
 
 class StepScreen:
