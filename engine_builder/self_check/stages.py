@@ -117,8 +117,8 @@ def names(request: Mapping[str, object], context: StageContext) -> dict[str, obj
 def _has(module: object, name: str) -> bool:
     at = module
     for part in name.split("."):
-        if not hasattr(at, part):
-            return False
+        if not hasattr(at, part):  # what is only there to be overridden is told in words
+            return f"def {part}(" in (getattr(at, "__doc__", None) or "")
         at = getattr(at, part)
     return True
 
