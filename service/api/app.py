@@ -22,6 +22,7 @@ from service.api.auth import authorize
 from service.api.files import files_router
 from service.api.health import health_router, targets_router
 from service.api.jobs import jobs_router
+from service.api.listening import check_address
 from service.errors import BadRequestError, InvalidRequestError, MethodNotAllowedError, NotFoundError, ServiceError
 from service.jobs.recovery import reconcile
 from service.jobs.resources import Deps, open_deps
@@ -78,8 +79,10 @@ def serve(settings: Settings, deps: Deps | None = None) -> None:
 
     Raises:
         DataFolderInUseError: Another server works in the data folder.
+        InvalidConfigError: The address cannot be listened on, or the data folder cannot be used.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    check_address(settings.host, settings.port)
     deps = deps or open_deps(settings)
     try:
         config = uvicorn.Config(
