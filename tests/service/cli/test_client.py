@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Callable
@@ -300,3 +301,21 @@ def test_a_file_in_a_folder_of_the_job_lands_in_that_folder(tmp_path: Path) -> N
     assert asked == ["/v1/jobs/j1/artifacts/front/aa/engine.onnx"]
     assert path == tmp_path / "front" / "aa" / "engine.onnx"
     assert path.read_bytes() == b"x"
+
+
+def test_a_folder_of_samples_is_sent_as_a_zip(tmp_path: Path) -> None:
+    sent: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request.read())
+        return httpx.Response(201, json={"id": "sha256:0"})
+
+    (tmp_path / "pictures" / "cat").mkdir(parents=True)
+    (tmp_path / "pictures" / "cat" / "1.jpg").write_bytes(b"a picture")
+    (tmp_path / "plain.npz").write_bytes(b"arrays")
+    with Client("http://test", transport=httpx.MockTransport(answer)) as client:
+        assert client.upload_samples(tmp_path / "pictures", "calibration set") == "sha256:0"
+        client.upload_samples(tmp_path / "plain.npz", "calibration set")
+    with zipfile.ZipFile(io.BytesIO(sent[0])) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == {"cat/1.jpg": b"a picture"}
+    assert sent[1] == b"arrays"
