@@ -1,6 +1,6 @@
 """The command line: ``onnx-trt-optimizer COMMAND`` or ``python -m service COMMAND``.
 
-Exit status: 0 done, 2 the input or the request is at fault, 1 anything else, 130 interrupted.
+Exit status: see EXIT_STATUSES.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ from calibration.data.readers import formats_in_words
 from calibration.errors import OptimizerError
 from service import __version__
 from service.cli import commands
+from service.cli.own_words import in_own_words
 from service.settings import PREFIX
 from service.worker.stage_process import NO_TELEMETRY
 
 INTERRUPTED = 130
+EXIT_STATUSES = (
+    "exit status: 0 done, also where the baseline is kept; 1 something else than the input is at fault, such as a stage or the server; "
+    "2 the input, the configuration or the command is at fault; 130 interrupted (Ctrl-C); 129 or 143 ended by a signal"
+)
 PROGRAM = "onnx-trt-optimizer"
 Command = Callable[[argparse.Namespace, commands.Output], None]
 
@@ -37,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _end_cleanly_on_signals()
         command(arguments, _print)
     except OptimizerError as exc:
-        _print_error(exc.detail, exc.fix)
+        _print_error(*in_own_words(exc, is_key_set=bool(os.environ.get(PREFIX + "API_KEY"))))
         return commands.exit_status(exc)
     except KeyboardInterrupt:
         goes_on = command is commands.optimize and not arguments.no_cache
@@ -45,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # who reads our output went away: nothing more to say, also not at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as exc:  # of a file or a folder that a command writes or sends
+        if arguments.traceback:
+            traceback.print_exception(exc)
+        _print_error(f"{exc.filename or 'file'}: {exc.strerror or exc}", "Check the path, its permissions and the room on the disk.")
         return 1
     except Exception as exc:  # the process boundary
         if arguments.traceback:
@@ -57,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=PROGRAM, description="The fastest mixed-precision engine of an ONNX model inside an accuracy budget.")
+    about = "The fastest mixed-precision engine of an ONNX model inside an accuracy budget."
+    parser = _Parser(prog=PROGRAM, description=about, epilog=EXIT_STATUSES)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--traceback", action="store_true", help="show where an unexpected error came from")
     parsers = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -123,16 +134,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(parsers: argparse._SubParsersAction[_Parser], name: str, run: Command) -> argparse.ArgumentParser:
     summary = (run.__doc__ or "").strip()
-    parser = parsers.add_parser(name, help=summary, description=summary)
+    parser = parsers.add_parser(name, help=summary, description=summary, epilog=EXIT_STATUSES)
     parser.set_defaults(run=run)
     return parser
 
 
 def _add_job(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help=".onnx file, or a .zip or .tar of one with its external data")
-    parser.add_argument("--calibration", type=Path, metavar="FILE", required=True, help=formats_in_words())
+    parser.add_argument("--calibration", type=Path, metavar="PATH", required=True, help=formats_in_words())
     parser.add_argument(
-        "--validation", type=Path, metavar="FILE", help="samples for accuracy; without it a part of the calibration set is held out"
+        "--validation", type=Path, metavar="PATH", help="samples for accuracy; without it a part of the calibration set is held out"
     )
     parser.add_argument(
         "--metric-model",
@@ -142,6 +153,14 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--target", help="what to build for; see `targets`")
     parser.add_argument("--gpu", help="the GPU's product name, for targets that run on one")
+    for flag, words in (
+        ("--min-relative", "accuracy budget: least share of the float model's score (default 0.99)"),
+        ("--max-drop", "accuracy budget: largest drop of the score, such as 0.005"),
+        ("--min-score", "accuracy budget: least score of the engine"),
+    ):
+        parser.add_argument(flag, type=float, metavar="NUMBER", help=f"{words}; in the place of the configuration's budget")
+    parser.add_argument("--metric", metavar="NAME", help="what the budget is stated in, such as top1; see accuracy.metric")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="samples per call that the engine is timed with (default 1)")
     parser.add_argument(
         "--min-speedup",
         type=float,

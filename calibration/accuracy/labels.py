@@ -26,7 +26,10 @@ def class_labels_from(labels: Array, samples: int, name: str) -> NDArray[np.int6
     """
     if labels.dtype.kind not in "iu":
         found, fix = _not_whole(labels)
-        raise InvalidCalibrationSetError(f"array '{name}': {found} found, whole numbers expected (class indices)", fix=fix)
+        expected = "whole numbers expected (class indices)"
+        if _are_several(labels):
+            expected = "whole numbers expected: 0 and 1, which of several labels are true of each sample"
+        raise InvalidCalibrationSetError(f"array '{name}': {found} found, {expected}", fix=fix)
     if labels.ndim not in (1, 2) or len(labels) != samples or not labels.size:
         raise InvalidCalibrationSetError(
             f"array '{name}': shape {labels.shape} found, ({samples},) expected: one class index per sample",
@@ -91,6 +94,10 @@ def one_for_each_sample(labels: Array) -> str:
 def _not_whole(labels: Array) -> tuple[str, str]:
     """Return what labels are that are no whole numbers, and what to do."""
     found = _type_of(labels)
+    if _are_several(labels):
+        return f"{found} of shape {labels.shape}", "Convert it: labels.astype('int64'); the metric decisions then compares with them."
+    if labels.dtype.kind in "fb" and labels.ndim == 2 and labels.shape[1] == 1 and np.isfinite(labels.astype(np.float64)).all():
+        return f"{found} of shape {labels.shape}", "Convert it: labels.reshape(-1).astype('int64')."
     if labels.dtype.kind == "f" and labels.ndim == 2 and labels.shape[1] > 1:
         return f"{found} of shape {labels.shape}", "Convert it: labels.argmax(axis=1), if these are one-hot rows."
     numbers = labels.astype(np.float64) if labels.dtype.kind == "f" else np.zeros(0)
@@ -105,6 +112,14 @@ def _not_whole(labels: Array) -> tuple[str, str]:
     if labels.dtype.kind in "fb":
         return found, "Convert it: labels.astype('int64')."
     return found, "Give the index that each label has among the model's classes: numpy.array([classes.index(label) for label in labels])."
+
+
+def _are_several(labels: Array) -> bool:
+    """Return whether rows of 0 and 1 say which of several labels are true of each sample, some of none or of two."""
+    if labels.dtype.kind not in "fb" or labels.ndim != len(("samples", "labels")) or min(labels.shape) < 1 or labels.shape[1] == 1:
+        return False
+    numbers = labels.astype(np.float64)
+    return bool(np.isin(numbers, (0.0, 1.0)).all() and (numbers.sum(axis=1) != 1.0).any())
 
 
 def _type_of(labels: Array) -> str:

@@ -18,6 +18,7 @@ from service.api.auth import authorize
 from service.api.files import files_router
 from service.api.health import health_router, targets_router
 from service.api.jobs import jobs_router
+from service.api.listening import check_address
 from service.api.log_lines import log_plain_lines
 from service.api.problems import add_problem_handlers
 from service.jobs.recovery import reconcile
@@ -70,8 +71,10 @@ def serve(settings: Settings, deps: Deps | None = None) -> None:
 
     Raises:
         DataFolderInUseError: Another server works in the data folder.
+        InvalidConfigError: The address cannot be listened on, or the data folder cannot be used.
     """
     log_plain_lines(folders_to_hide(settings.data_dir))
+    check_address(settings.host, settings.port)
     deps = deps or open_deps(settings)
     try:
         config = uvicorn.Config(

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 
 from calibration.data.given.packed_folder import pack_folder
-from calibration.errors import InputError, InvalidModelError, OptimizerError, error_from_problem
+from calibration.errors import InputError, InvalidConfigError, InvalidModelError, OptimizerError, error_from_problem
 from engine_builder.errors import StageCancelledError
 from service.cli.views import ArtifactView, JobView, artifact_view, job_view, objects_in
 from service.errors import MethodNotAllowedError, NotFinishedError, NotFoundError, ServiceError
@@ -223,7 +223,10 @@ class Client:
                 f"file name {name!r} from the server: expected one inside the folder", fix="Report it to who runs the server."
             )
         part = folder / (name + ".part")
-        part.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise InvalidConfigError(f"output folder {folder}: {exc.strerror}", fix="Choose a folder that you may write to.") from exc
         digest = hashlib.sha256()
         try:
             with _translated(), self._http.stream("GET", url) as response, part.open("wb") as stream:

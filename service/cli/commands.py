@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calibration.accuracy.metrics import BudgetKey
 from calibration.errors import InvalidConfigError, OptimizerError
 from calibration.number_formats.precision import Precision
 from calibration.process.lazy_import import defer
@@ -44,7 +45,7 @@ def serve(arguments: argparse.Namespace, out: Output) -> None:
 
 def optimize(arguments: argparse.Namespace, out: Output) -> None:
     """Optimize a model on this machine, without a server."""
-    config = _config(arguments)  # first: what is wrong with it is said before the rest is loaded
+    config = job_config(arguments)  # first: what is wrong with it is said before the rest is loaded
     defer("onnxruntime")  # its sessions are opened in child processes; here it would cost time and memory for nothing
     from service.cli.local import LocalJob, optimize_locally  # loads onnx; the client's commands do without
     from service.cli.reuse import default_cache_folder
@@ -70,7 +71,7 @@ def optimize(arguments: argparse.Namespace, out: Output) -> None:
 
 def submit(arguments: argparse.Namespace, out: Output) -> None:
     """Upload the files, submit a job and print its id; with --watch, wait for it too."""
-    config = config_json(_config(arguments)) if arguments.config or _given(arguments) else {}
+    config = config_json(job_config(arguments)) if arguments.config or _given(arguments) else {}
     check_files(arguments.model, arguments.calibration, arguments.validation, arguments.metric_model)
     with _client(arguments) as client:
         model = client.upload_model(arguments.model)
@@ -173,17 +174,36 @@ def _client(arguments: argparse.Namespace) -> Client:
     return Client(arguments.server, os.environ.get(PREFIX + "API_KEY") or None)
 
 
-def _config(arguments: argparse.Namespace) -> Config:
-    """Return the configuration of the file, with what the command line says instead."""
+def job_config(arguments: argparse.Namespace) -> Config:
+    """Return the configuration of a job: that of the file, with what flags say instead; a flag of a budget takes the place of any other.
+
+    Args:
+        arguments: Of ``optimize`` or ``submit``.
+
+    Raises:
+        InvalidConfigError: The file or a flag is wrong, or flags contradict each other or the file's objective.
+    """
     value: object = {} if arguments.config is None else _json_from_file(arguments.config)
-    return config_from_json({**value, **_given(arguments)} if isinstance(value, dict) else value)
+    given = _given(arguments)
+    if isinstance(value, dict) and isinstance(accuracy := given.get("accuracy"), dict):
+        stated = value.get("accuracy", {})
+        if not isinstance(stated, dict):  # which is said as of a configuration without flags
+            return config_from_json(value)
+        is_budget = any(key in accuracy for key in BudgetKey)
+        kept = {key: item for key, item in stated.items() if not (is_budget and key in set(BudgetKey))}
+        given["accuracy"] = {**kept, **accuracy}
+    return config_from_json({**value, **given} if isinstance(value, dict) else value)
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, object]:
     """Return the keys of the configuration that the command line gives."""
-    given: dict[str, object] = {key: value for key in ("target", "gpu") if (value := getattr(arguments, key)) is not None}
-    objective = {key: value for key in ("min_speedup", "max_latency_ms") if (value := getattr(arguments, key)) is not None}
-    return given | ({"objective": objective} if objective else {})
+
+    def given(*keys: str) -> dict[str, object]:
+        return {key: value for key in keys if (value := getattr(arguments, key)) is not None}
+
+    objective, accuracy = given("min_speedup", "max_latency_ms"), given("min_relative", "max_drop", "min_score", "metric")
+    parts = {"objective": objective, "accuracy": accuracy}
+    return {**given("target", "gpu", "batch_size"), **{key: part for key, part in parts.items() if part}}
 
 
 def _json_from_file(path: Path) -> object:

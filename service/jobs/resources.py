@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from calibration.errors import InvalidConfigError
 from engine_builder.pipeline import optimize as real
 from engine_builder.pipeline.observer import Observer
 from engine_builder.pipeline.optimize import JobRequest
@@ -21,7 +24,7 @@ from service.errors import DataFolderInUseError
 from service.intake.in_child import Intake
 from service.jobs.artifacts import ArtifactStore, LocalArtifactStore
 from service.jobs.store import JobStore
-from service.settings import Settings
+from service.settings import PREFIX, Settings
 from service.worker.child_process import STAGE_TABLE, StageLimits, run_in_child
 from service.worker.result_identity import result_identity
 from service.worker.stage_cache import StageCache
@@ -95,9 +98,9 @@ def open_deps(settings: Settings, *, pipeline: Pipeline | None = None, stages: s
 
     Raises:
         DataFolderInUseError: Another server works in the data folder.
+        InvalidConfigError: It is no folder, or may not be written to.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    lock = _lock(settings.data_dir / "lock")
+    lock = _lock(_made(settings.data_dir) / "lock")
     warm_parent = WarmParent(stages)
     pipeline = pipeline or _real_pipeline()
     stopping = threading.Event()
@@ -131,6 +134,20 @@ def _cache(settings: Settings, pipeline: Pipeline) -> StageCache | None:
 def database_url(settings: Settings) -> str:
     """Return the SQLAlchemy URL of the database in the data folder."""
     return f"sqlite:///{(settings.data_dir / 'service.sqlite').resolve()}"
+
+
+def _made(folder: Path) -> Path:
+    """Return the data folder, which is there and can be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as exc:
+        found = "it is a file" if folder.is_file() else f"it cannot be used: {exc.strerror}"
+        raise InvalidConfigError(
+            f"data folder {folder}: {found}", fix=f"Name a folder that you may write to: --data-dir, or {PREFIX}DATA_DIR."
+        ) from exc
+    return folder
 
 
 def _lock(path: Path) -> BinaryIO:

@@ -68,6 +68,21 @@ def test_rows_of_labels_for_a_model_without_tokens_are_told_how_to_become_one_ea
     assert fix in one_for_each_sample(labels)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bool"])
+def test_several_labels_a_sample_are_not_taken_for_classes(dtype: str) -> None:
+    labels = np.array([[1, 0, 1], [0, 0, 0]] * 5).astype(dtype)
+    with pytest.raises(InvalidCalibrationSetError, match=r"0 and 1, which of several labels are true of each sample") as caught:
+        class_labels_from(labels, 10, "labels")
+    assert caught.value.fix == "Convert it: labels.astype('int64'); the metric decisions then compares with them."
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bool"])
+def test_a_column_of_floats_is_told_how_to_become_classes(dtype: str) -> None:
+    with pytest.raises(InvalidCalibrationSetError, match=r"of shape \(10, 1\) found") as caught:
+        class_labels_from(np.arange(10)[:, None].astype(dtype), 10, "labels")
+    assert caught.value.fix == "Convert it: labels.reshape(-1).astype('int64')."
+
+
 @pytest.mark.parametrize("labels", [np.arange(10.0), np.zeros((10, 2, 3), np.uint8), np.zeros(10, bool), np.full(10, -7)])
 def test_any_numbers_are_labels_for_a_metric_of_ones_own(labels: Array) -> None:
     found = any_labels_from(labels, 10, "labels")

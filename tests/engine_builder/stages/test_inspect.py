@@ -156,7 +156,7 @@ BAD_SAMPLES: Mapping[str, tuple[Samples, str]] = {
     "pickled array": (npz(input=np.array([{}] * 8, dtype=object)), "array 'input': holds pickled Python objects"),
     "pickle": (pickle.dumps([1, 2]), "is a Python pickle"),
     "truncated": (npz(input=IMAGES)[:-50], "damaged or truncated"),
-    "no npz": (b"hello, these are samples", "is neither .npz nor .npy"),
+    "no npz": (b"hello: these are samples", "is none of .npz, .npy, "),
     "empty file": (b"", "is empty"),
 }
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 
 import httpx
@@ -14,7 +14,7 @@ from calibration.errors import InputError, InvalidConfigError, OptimizerError
 from engine_builder.errors import StageCancelledError, StageTimeoutError
 from service.cli.client import Client, DownloadError, ServerUnavailableError, job_error
 from service.cli.views import ArtifactView, JobView
-from service.errors import NotFinishedError, NotFoundError, ServiceError, UnauthorizedError
+from service.errors import NotFinishedError, ServiceError, UnauthorizedError
 
 ENGINE = b"engine" * 1000
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -57,44 +57,6 @@ def job_json(state: str = "succeeded", progress: float = 1.0, error: object = No
         "error": error,
         "links": {"self": "/v1/jobs/j1", "engine": "/v1/jobs/j1/engine", "artifacts": "/v1/jobs/j1/artifacts"},
     }
-
-
-def test_upload_sends_the_bytes_and_the_key(tmp_path: Path) -> None:
-    path = tmp_path / "a.npz"
-    path.write_bytes(b"x" * 3_000_000)
-
-    def handler(request: httpx.Request) -> httpx.Response:
-        if request.method == "GET":
-            return missing(request)
-        assert (request.method, request.url.path) == ("POST", "/v1/files")
-        assert request.headers["authorization"] == "Bearer secret"
-        assert request.headers["content-length"] == "3000000"
-        assert "transfer-encoding" not in request.headers
-        return httpx.Response(201, json={"id": f"sha256:{hashlib.sha256(request.read()).hexdigest()}", "size_bytes": 3_000_000})
-
-    with client_of(handler, "secret") as client:
-        assert client.upload(path) == "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def missing(request: httpx.Request) -> httpx.Response:
-    assert request.url.path.startswith("/v1/files/sha256:")
-    return httpx.Response(404, json=NotFoundError("file: it is not here", fix="Send it.").problem())
-
-
-def test_model_with_external_data_is_sent_as_one_archive(tmp_path: Path) -> None:
-    (tmp_path / "m.onnx").write_bytes(b"\x0a\x08location\x12\x06m.data")
-    (tmp_path / "m.data").write_bytes(b"weights")
-    sent: list[list[str]] = []
-
-    def handler(request: httpx.Request) -> httpx.Response:
-        if request.method == "GET":
-            return missing(request)
-        sent.append(zipfile.ZipFile(BytesIO(request.read())).namelist())
-        return httpx.Response(201, json={"id": "sha256:0", "size_bytes": 1})
-
-    with client_of(handler) as client:
-        client.upload_model(tmp_path / "m.onnx")
-    assert sent == [["m.onnx", "m.data"]]
 
 
 def test_submit_refers_to_uploads_by_their_ids() -> None:
@@ -309,3 +271,21 @@ def test_a_file_in_a_folder_of_the_job_lands_in_that_folder(tmp_path: Path) -> N
     assert asked == ["/v1/jobs/j1/artifacts/front/aa/engine.onnx"]
     assert path == tmp_path / "front" / "aa" / "engine.onnx"
     assert path.read_bytes() == b"x"
+
+
+def test_a_folder_of_samples_is_sent_as_a_zip(tmp_path: Path) -> None:
+    sent: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request.read())
+        return httpx.Response(201, json={"id": "sha256:0"})
+
+    (tmp_path / "pictures" / "cat").mkdir(parents=True)
+    (tmp_path / "pictures" / "cat" / "1.jpg").write_bytes(b"a picture")
+    (tmp_path / "plain.npz").write_bytes(b"arrays")
+    with Client("http://test", transport=httpx.MockTransport(answer)) as client:
+        assert client.upload_samples(tmp_path / "pictures", "calibration set") == "sha256:0"
+        client.upload_samples(tmp_path / "plain.npz", "calibration set")
+    with zipfile.ZipFile(io.BytesIO(sent[0])) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == {"cat/1.jpg": b"a picture"}
+    assert sent[1] == b"arrays"

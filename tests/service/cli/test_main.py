@@ -92,7 +92,7 @@ def test_optimize_writes_the_engine_and_exits_0(model: Path, calibration: Path, 
         (["optimize", "{model}", "--calibration", "{data}", "--output", "{out}", "--config", "missing.json"], "missing.json: No such file"),
         (["optimize", "{model}", "--calibration", "{data}", "--output", "{out}", "--config", "{data}"], "it is not JSON"),
         (["optimize", "{model}", "--calibration", "{data}", "--output", "{out}", "--target", "abacus"], "abacus"),
-        (["optimize", "{data}", "--calibration", "{data}", "--output", "{out}"], "expected one .onnx file"),
+        (["optimize", "{data}", "--calibration", "{data}", "--output", "{out}"], "holds arrays of numpy, an .onnx file expected"),
         (
             ["optimize", "{model}", "--calibration", "{data}", "--output", "{out}", "--metric-model", "m.onnx"],
             "metric model m.onnx: no such",
@@ -190,7 +190,7 @@ WEB = {"httpx", "fastapi", "uvicorn", "sqlalchemy", "dbos"}
             HEAVY | WEB | {"service.cli.local", "engine_builder.pipeline.optimize", "engine_builder.backends.registry"},
         ),
         (["serve", "--host", "0.0.0.0"], 2, HEAVY | WEB | {"engine_builder.pipeline.optimize"}),
-        (["serve", "--data-dir", "wrong.json"], 1, HEAVY | {"httpx"}),
+        (["serve", "--data-dir", "wrong.json"], 2, HEAVY | {"httpx"}),
     ],
     ids=["missing model", "wrong configuration", "server without a key", "server"],
 )
@@ -210,3 +210,17 @@ def test_the_runtime_is_told_not_to_report_to_its_makers(monkeypatch: pytest.Mon
     with pytest.raises(SystemExit):
         main(["--version"])
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+
+
+def test_a_file_as_data_folder_is_the_users_to_change(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").write_text("a file")
+    assert main(["serve", "--port", "0", "--data-dir", str(tmp_path / "data")]) == 2
+    detail, fix = two_lines(capfd.readouterr().err)
+    assert detail == f"error: data folder {tmp_path / 'data'}: it is a file"
+    assert "--data-dir" in fix
+
+
+def test_help_says_the_exit_statuses(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["submit", "--help"])
+    assert "exit status: 0 done" in " ".join(capfd.readouterr().out.split())

@@ -1,0 +1,32 @@
+"""Errors of a server at a terminal."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from calibration.errors import OptimizerError
+from service.cli.own_words import in_own_words
+from service.errors import NotFoundError, UnauthorizedError
+
+
+@pytest.mark.parametrize(("is_key_set", "found"), [(True, "is another"), (False, "none is set")])
+def test_a_wrong_key_is_said_by_the_variable_that_holds_it(is_key_set: bool, found: str) -> None:
+    error = UnauthorizedError("Authorization: expected this server's key", fix="Send the header 'Authorization: Bearer <key>'.")
+    detail, fix = in_own_words(error, is_key_set=is_key_set)
+    assert found in detail
+    assert fix == "Set ONNX_TRT_OPTIMIZER_API_KEY to the key that the server was started with."
+
+
+@pytest.mark.parametrize(
+    "fix", ["List the jobs with GET /v1/jobs.", "Choose a target that GET /v1/targets lists.", "Upload it with POST /v1/files first."]
+)
+def test_routes_are_said_as_commands(fix: str) -> None:
+    said = " ".join(in_own_words(NotFoundError("job 'x': there is no such job", fix=fix), is_key_set=False))
+    assert not re.search(r"GET|POST|/v1", said)
+    assert "`" in said or "Submit" in said
+
+
+def test_all_else_stays_as_it_is() -> None:
+    assert in_own_words(OptimizerError("a", fix="b"), is_key_set=True) == ("a", "b")
