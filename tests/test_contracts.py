@@ -22,6 +22,7 @@ PARTS = {
 }
 # Protocols without one, and why.
 WITHOUT = {
+    "_Steps": "the decompressors of the standard library, which are not ours",
     "_Operator": "one attribute of classes of onnx and onnx_ir, which are not ours",
     "Monitor": "a class of TensorRT's module, made by one function",
     "OutputAllocator": "a class of TensorRT's module, made by one function",
