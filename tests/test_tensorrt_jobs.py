@@ -57,13 +57,16 @@ def test_a_job_whose_server_is_killed_in_a_build_goes_on_and_ships_a_faster_engi
     assert result["environment"]["tensorrt"] == "11.4.0.106"
     assert result["environment"]["clock"] == "CUDA events"
     assert {row["got"] for row in server.artifact(job, "report.json")["reached"]} == {"int8"}
-    assert [build.is_quantized for build in noted_builds(place)] == [False, True, True]  # the baseline once, the trial again
+    builds = noted_builds(place)
+    assert [build.is_quantized for build in builds] == [False, True, True]  # the baseline once, the trial again
+    assert min(build.timed for build in builds[:2]) > 0  # nothing was known of these layers
 
 
 def test_a_job_is_cancelled_in_a_build(server: StandInServer, place: Path) -> None:
     give_orders(place, HANGS_IN_A_BUILD)
     job = server.submit(cnn(), SMALL)
     until(lambda: is_hanging(place), "no build hangs")
+    assert [build.timed for build in noted_builds(place)[-2:]] == [0, 0]  # the job before left what it measured
     answer = server.client.delete(f"/v1/jobs/{job}")
     assert (answer.status_code, server.wait(job)["state"]) == (200, "cancelled")  # the next test needs the GPU that it held
 
@@ -95,6 +98,21 @@ def test_a_baseline_that_overflows_in_fp16_is_repaired(server: StandInServer, pl
     assert attempts[0]["fits"] is False
     assert result["baseline"]["accuracy"] > 0.999
     assert sorted(result["baseline"]["precisions"].values()) == [1, 3]  # one block of four left FP16
+
+
+def test_a_job_of_nine_trials_calls_the_builder_ten_times(place: Path, environment: Mapping[str, str], tmp_path: Path) -> None:
+    give_orders(place, Orders())
+    before = len(noted_builds(place))
+    command = [sys.executable, "-m", "tests.tensorrt_stand_in.counted_job", str(tmp_path / "job")]
+    done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    trials = json.loads(done.stdout)["trials"]
+    assert len(trials) == 9
+    builds = noted_builds(place)[before:]
+    # One each, the baseline's among them, and a second one where corrected biases were kept and missed the budget.
+    second = sum(trial["bias"] is not None and not trial["met"] for trial in trials)
+    assert len(builds) <= len(trials) + second
+    assert len({build.sha256 for build in builds}) == len(builds)  # nothing is built twice
 
 
 def test_the_command_line_does_the_same(place: Path, environment: Mapping[str, str], tmp_path: Path) -> None:
