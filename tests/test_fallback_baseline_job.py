@@ -181,6 +181,37 @@ def test_values_that_fp16_does_not_hold_between_layers_leave_quantized_trials_th
     assert any(trial.low_layers for trial in trials)
 
 
+class Slow:
+    """The target ``tensorrt-rtx`` where each build takes a quarter of an hour."""
+
+    def __init__(self, inner: Backend, now: list[float]) -> None:
+        self._inner, self._now = inner, now
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def build(self, explicit: Path, output: Path, **more: Any) -> object:
+        self._now[0] += 900.0
+        return self._inner.build(explicit, output, **more)
+
+
+def test_no_fallback_is_built_that_an_hours_stage_has_no_time_for_and_fp32_is_what_is_left(tmp_path: Path) -> None:
+    driver, basics = ranged(tmp_path, cnn("N,1,8,8"), config={**TIGHT, "accuracy": {"metric": "nmse", "max_nmse": 1e-12}})
+    context = StageContext(driver.workspace, tmp_path, lambda fraction, message: None)
+    now = [0.0]
+
+    def building(config: Config, context: StageContext, *, final: bool = False) -> Backend:
+        return cast(Backend, Slow(building_backend(config, context, final=final), now))
+
+    result = baseline(BaselineRequest(basics), context, building=building, clock=lambda: now[0])
+    fallback = driver.workspace.read_value(Inspection, result.inspection).baseline.fallback
+    assert fallback is not None
+    assert (fallback.kept, now[0]) == ("fp32", 2700.0)  # FP16, BF16, FP32
+    left_out = [attempt.failure for attempt in fallback.attempts if attempt.failure is not None]
+    assert left_out
+    assert all("900 seconds, which are not left" in failure for failure in left_out)
+
+
 class Refusing:
     """The target ``tensorrt-rtx`` with a builder that refuses some models: ``refuses`` returns the names that it gives, None to build."""
 

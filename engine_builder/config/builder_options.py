@@ -45,6 +45,13 @@ class BuilderConfig:
         default=False,
         metadata={"description": "Build for later TensorRT releases of the same major version too, mostly slower; tensorrt only."},
     )
+    share_kernel_times: bool = field(
+        default=True,
+        metadata={
+            "description": "Use the kernel times of earlier jobs, and leave this job's to later ones: builds are faster, and whoever gets "
+            "a later `timing.cache` can read sizes and number formats of this model's layers; tensorrt only."
+        },
+    )
 
     def __post_init__(self) -> None:
         """Refuse a search that builds with more effort than the engine that ships."""

@@ -14,7 +14,7 @@ from engine_builder.errors import EngineError
 from engine_builder.pipeline.stage import RunStage, run
 from engine_builder.pipeline.stage_table import OFFERS
 from engine_builder.records.trial import Accuracy, Trial
-from engine_builder.search.measured_front import offered, relative_to_baseline
+from engine_builder.search.measured_front import beaten, offered, relative_to_baseline
 from engine_builder.stage_io.engines import EngineJob, VerdictResult
 from engine_builder.stage_io.offers import OffersRequest, OffersResult
 from engine_builder.timing import RelativeLatency
@@ -53,7 +53,8 @@ def offers(
     always = (*measured.may_ship, *(() if shipped is None else (shipped,)))
     spread: Mapping[str, RelativeLatency] = {} if judged is None else judged.spread
     as_shipped = {trial.fingerprint: trial for trial in measured.finalists}
-    trials = [as_shipped.get(trial.fingerprint, trial) for trial in measured.trials]
+    lost = beaten(measured.trials)  # their files are gone
+    trials = [as_shipped.get(trial.fingerprint, trial) for trial in measured.trials if trial.fingerprint not in lost]
     seen = seen_accuracy(measured.selection)
     baseline = next((accuracy.baseline for trial in trials if (accuracy := seen(trial)) is not None), 0.0)
     budgets = usual_budgets(budget_key(job.config.accuracy.budget), baseline)

@@ -28,13 +28,14 @@ from engine_builder.pipeline.stage import RunStage, run
 from engine_builder.records.assignment import fingerprint_of, folded_fingerprint
 from engine_builder.records.calibrated import Calibrated
 from engine_builder.records.trial import FOLDED, Trial, failed_trial
+from engine_builder.search.measured_front import beaten
 from engine_builder.search.search import Proposal, Search
 from engine_builder.search.search_space import engine_without_residual_adds, one_format_engines
 from engine_builder.stage_io.engines import BaselineRequest, EngineJob, TrialRequest
 from engine_builder.stage_io.measuring import ConfidenceRequest, CorrectRequest, InspectRequest, InspectResult, JobFiles, RangesRequest
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest, SearchSummary
 
-PIPELINE_VERSION = "16"
+PIPELINE_VERSION = "17"
 SHARE_OF_TRIAL = 0.12  # of the progress that is left: how many trials there will be is not known
 
 
@@ -80,7 +81,7 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
         analysis.measured()
 
     observer.entered("search", progress.at)
-    predictions = Predictions(job, analysis, driver, observer, progress)
+    predictions = Predictions(job, analysis, driver, observer, progress, lambda: _seconds_left(config, driver))
     search = _search(job, capabilities, inspected, predictions, driver)
     while (proposal := search.next()) is not None:
         search.tell(_trial(search, proposal, job, driver, progress))
@@ -175,13 +176,18 @@ def _trial(search: Search, proposal: Proposal, job: EngineJob, driver: _Spent, p
     index, fingerprint = len(search.trials), search.fingerprint(proposal.quantized)
     if proposal.order == FOLDED:
         fingerprint = folded_fingerprint(fingerprint)
-    limit = job.config.search.max_seconds
-    left = None if limit is None else max(limit - driver.seconds, 0.0)
-    request = TrialRequest(job, proposal.quantized, index, proposal.order, proposal.deciding, left)
+    left, lost = _seconds_left(job.config, driver), beaten(search.trials)
+    request = TrialRequest(job, proposal.quantized, index, proposal.order, proposal.deciding, left, lost)
     try:
         return run(driver, table.TRIAL, request, key=f"trial/{fingerprint}", span=progress.take(SHARE_OF_TRIAL))
     except EngineError as error:
         return failed_trial(index, fingerprint, dict(proposal.quantized), proposal.order, error.detail, error.seconds)
+
+
+def _seconds_left(config: Config, driver: _Spent) -> float | None:
+    """Return what is left of the search's time; None where it has no limit."""
+    limit = config.search.max_seconds
+    return None if limit is None else max(limit - driver.seconds, 0.0)
 
 
 class _Spent:

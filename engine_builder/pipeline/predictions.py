@@ -6,7 +6,7 @@ Part of the pipeline and like it deterministic: it asks for stages and handles t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from engine_builder.errors import EngineError
 from engine_builder.pipeline import stage_table as table
@@ -27,7 +27,15 @@ from engine_builder.stage_io.measuring import RankResult
 class Predictions:
     """Asks for predictions, each under a name of its own, and keeps them. Not thread-safe."""
 
-    def __init__(self, job: EngineJob, analysis: Analysis, driver: RunStage, observer: Observer, progress: Progress) -> None:
+    def __init__(
+        self,
+        job: EngineJob,
+        analysis: Analysis,
+        driver: RunStage,
+        observer: Observer,
+        progress: Progress,
+        seconds_left: Callable[[], float | None] = lambda: None,
+    ) -> None:
         """Predict nothing yet.
 
         Args:
@@ -36,8 +44,9 @@ class Predictions:
             driver: Runs a stage.
             observer: Is told when the search begins to be refined.
             progress: Of the search.
+            seconds_left: Of the search; None where it has no limit.
         """
-        self._job, self._analysis = job, analysis
+        self._job, self._analysis, self._seconds_left = job, analysis, seconds_left
         self._driver, self._observer, self._progress = driver, observer, progress
         self._asked = itertools.count()
         self.made: tuple[PredictResult, ...] = ()
@@ -97,7 +106,7 @@ class Predictions:
         """Return what the stage ``predict`` gives; nothing where it fails, since it builds and runs engines too."""
         kernels = self.made[0].kernels_ms if self.made else None
         probe = next((one.probe for one in self.made if one.probe is not None), None)
-        request = PredictRequest(self._job, ranked, tuple(trials), kernels, refined, probe, around)
+        request = PredictRequest(self._job, ranked, tuple(trials), kernels, refined, probe, around, self._seconds_left())
         at = self._progress.at
         try:
             result = run(self._driver, table.PREDICT, request, key=key, span=(at, at))

@@ -7,7 +7,8 @@ gain, all others quantized, and it is split among them by their multiply-accumul
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ MOST_PARTS = 6  # group-difference engines of one precision: each is a build
 LEAST_SHARE = 0.1  # of the engine's time, for kernels of several layers to be worth telling apart
 SECONDS = 3.0  # of interleaved runs of a precision's group-difference engines
 MIN_RUNS, MAX_RUNS = 12, 2000
+MOST_SECONDS = 1800.0  # for group-difference engines: a stage may take an hour, and leaves nothing where it takes longer
 ONE_FORMAT = "one format"
 
 # Milliseconds of each layer: under BASELINE in the baseline engine, under each precision in its one-format engine.
@@ -40,7 +42,15 @@ Kernels = dict[str, dict[str, float]]
 
 
 def profiled(
-    job: EngineJob, inspection: Inspection, trials: Sequence[Trial], backend: Backend, context: StageContext, together: Groups
+    job: EngineJob,
+    inspection: Inspection,
+    trials: Sequence[Trial],
+    backend: Backend,
+    context: StageContext,
+    together: Groups,
+    *,
+    seconds_left: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Kernels:
     """Return each layer's time in all of those engines; a layer that the runtime fused into another has 0 in that engine.
 
@@ -51,7 +61,10 @@ def profiled(
         backend: The job's target.
         context: Where engines are built.
         together: Layers that take a precision together or not at all, and need not be told apart.
+        seconds_left: No group-difference engine is built that would not fit in, by what builds took so far; at most ``MOST_SECONDS``.
+        clock: Seconds from any origin.
     """
+    room = _Room(clock, clock() + min(MOST_SECONDS, MOST_SECONDS if seconds_left is None else seconds_left))
     threads = job.config.threads
     feeds = timing_feeds(inspection, load_saved(context.workspace.path(inspection.samples.validation)))
 
@@ -69,8 +82,8 @@ def profiled(
         times = profile(engine)
         quantized = layer_times(inspection.model.layers, times)
         shared = groups_to_time(inspection.model.layers, (baseline, times), trial.precisions, together)
-        if shared:
-            engines = {ONE_FORMAT: engine} | _without(shared, recipe, backend, context, trial.fingerprint)
+        if shared and room.has_room(trial.seconds):
+            engines = {ONE_FORMAT: engine} | _without(shared, recipe, backend, context, trial, room)
             taken = _timed(engines, feeds, backend, threads, context)
             quantized |= {name: high[name] - gain for name, gain in gains_of_parts(shared, taken, inspection.model.layers).items()}
         for name, precision in trial.precisions.items():
@@ -120,11 +133,30 @@ def gains_of_parts(shared: Groups, taken: Mapping[str, float], layers: Sequence[
     return gains
 
 
-def _without(shared: Groups, recipe: EngineRecipe, backend: Backend, context: StageContext, name: str) -> dict[str, Path]:
-    """Return the group-difference engines by the first layer of the part that each leaves at the baseline."""
+class _Room:
+    """The time that is left for builds, and how long they take."""
+
+    def __init__(self, clock: Callable[[], float], until: float) -> None:
+        self.clock, self._until = clock, until
+        self._longest: float | None = None  # of the builds so far
+
+    def has_room(self, guess: float) -> bool:
+        """Return whether one more build fits in; ``guess`` is what it takes where none was made yet."""
+        return self.clock() + (guess if self._longest is None else self._longest) <= self._until
+
+    def took(self, seconds: float) -> None:
+        """Note what a build took."""
+        self._longest = max(seconds, self._longest or 0.0)
+
+
+def _without(shared: Groups, recipe: EngineRecipe, backend: Backend, context: StageContext, trial: Trial, room: _Room) -> dict[str, Path]:
+    """Return the group-difference engines by the first layer of the part that each leaves at the baseline, as far as there is time."""
     engines: dict[str, Path] = {}
     for index, part in enumerate(shared):
-        folder = context.scratch / f"part{index}-{name}"
+        if not room.has_room(trial.seconds):
+            context.progress(0.5, f"{len(shared) - index} group-difference engines are not built: they would take longer than is left")
+            break
+        folder, start = context.scratch / f"part{index}-{trial.fingerprint}", room.clock()
         folder.mkdir()
         left = {layer: precision for layer, precision in recipe.precisions.items() if layer not in part}
         try:
@@ -132,6 +164,8 @@ def _without(shared: Groups, recipe: EngineRecipe, backend: Backend, context: St
         except BuildError:
             context.progress(0.5, f"no engine without {part[0]} and the {len(part) - 1} layers that share its kernel: it does not build")
             continue
+        finally:
+            room.took(room.clock() - start)
         engines[part[0]] = engine.path
         context.progress(0.5, f"group-difference engine {index + 1} of {len(shared)} built")
     return engines

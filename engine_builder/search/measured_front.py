@@ -9,6 +9,7 @@ from itertools import chain
 from calibration.accuracy.budget import Budget
 from calibration.accuracy.offers.offered_budgets import is_inside
 from engine_builder.records.trial import Accuracy, Trial
+from engine_builder.search.search_space import is_one_format
 from engine_builder.search.shipping_rule import is_worth_it
 from engine_builder.timing import ERRORS, MIN_GAIN, RelativeLatency
 
@@ -60,6 +61,34 @@ def finalists(trials: Sequence[Trial], seen: Callable[[Trial], Accuracy | None])
         if not kept or _may_be_faster(trial, min(kept, key=ratio_of)):
             kept.append(trial)
     return fastest_of(kept, MAX_FINALISTS)
+
+
+def beaten(trials: Sequence[Trial]) -> tuple[str, ...]:
+    """Return the fingerprints of the trials whose kept engines can no longer ship or be offered, whatever other trials will find.
+
+    Another one is at least as accurate and diverges no more, on all samples and on those that the search sees, and is faster beyond the
+    errors of both timings. One-format engines stay: they are profiled later.
+
+    Args:
+        trials: So far.
+    """
+    kept = [trial for trial in trials if trial.engine is not None and not is_one_format(trial.order)]
+    return tuple(trial.fingerprint for trial in kept if any(_beats(other, trial) for other in trials if other.is_candidate))
+
+
+def _beats(other: Trial, trial: Trial) -> bool:
+    if other.latency is None or trial.latency is None or other.loss is None or trial.loss is None:
+        return False
+    seen = ((other.on_all, trial.on_all), (other.on_search, trial.on_search))
+    as_accurate = all(one is not None and two is not None and _is_as_sure(one, two) for one, two in seen)
+    error = ERRORS * math.hypot(other.latency.ratio_error, trial.latency.ratio_error)
+    return as_accurate and other.loss <= trial.loss and ratio_of(other) + error + MIN_GAIN < ratio_of(trial)
+
+
+def _is_as_sure(one: Accuracy, two: Accuracy) -> bool:
+    """Return whether an engine is at least as accurate as another, however sure one asks to be."""
+    slacks = [accuracy.excess if accuracy.likely_slack is None else accuracy.likely_slack for accuracy in (one, two)]
+    return one.excess >= two.excess and slacks[0] >= slacks[1] and (one.probability_over or 0.0) <= (two.probability_over or 0.0)
 
 
 def fastest_of(trials: Sequence[Trial], most: int) -> tuple[Trial, ...]:

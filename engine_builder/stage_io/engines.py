@@ -62,6 +62,7 @@ class TrialRequest:
     proposed_by: str
     deciding: Deciding = field(default_factory=Deciding)  # what the engine's latency is compared with
     seconds_left: float | None = None  # of the search; None: it has no limit
+    beaten: tuple[str, ...] = ()  # fingerprints of trials whose engines can no longer ship: their files go
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class PredictRequest:
     refined: bool = False  # whether candidates of these models were tried before, so that the trials tell where the models are wrong
     probe: ProfiledEngine | None = None  # from an earlier call
     around: StepsFrom | None = None  # None: whole sequences are asked for
+    seconds_left: float | None = None  # of the search, for builds; None: it has no limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ later engine then has the fallback precisions wherever it has no lower one.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,10 +53,18 @@ FOLDER, FINAL_FOLDER = "baseline", "final-baseline"
 _BF16_SINCE = (8, 0)  # compute capability
 _COARSE = (Precision.FP16, Precision.BF16)
 _NAMED = 8  # blocks that a note names
+MOST_SECONDS = (
+    2400.0  # by when the last fallback is built, but for FP32: a stage may take an hour, and leaves nothing where it takes longer
+)
 
 
 def baseline(
-    request: BaselineRequest, context: StageContext, *, timer: Timer = time_interleaved, building: Building = building_backend
+    request: BaselineRequest,
+    context: StageContext,
+    *,
+    timer: Timer = time_interleaved,
+    building: Building = building_backend,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> BaselineResult:
     """Return the engine, and the inspection, which now knows what that has.
 
@@ -64,6 +73,7 @@ def baseline(
         context: Where files go.
         timer: Times baselines with fallbacks.
         building: Gives the backend.
+        clock: Seconds from any origin.
 
     Raises:
         UnsupportedModelError: The target's builder refuses the model in its baseline precision and in float32.
@@ -72,7 +82,7 @@ def baseline(
     """
     final, workspace = request.final, context.workspace
     folder = FINAL_FOLDER if final else FOLDER
-    bench = _Bench(request.job, context, timer, building, final=final)
+    bench = _Bench(request.job, context, timer, building, clock, final=final)
     inspection, backend = bench.inspection, bench.backend
     own = bench.build_and_score(bench.found_plan()) if final else bench.own()
     context.progress(0.5, "baseline built" if own.engine is not None else "the builder refuses the baseline")
@@ -107,7 +117,9 @@ def baseline(
 class _Bench:
     """Builds, scores and times engines without quantized layers for one job."""
 
-    def __init__(self, job: EngineJob, context: StageContext, timer: Timer, building: Building, *, final: bool) -> None:
+    def __init__(
+        self, job: EngineJob, context: StageContext, timer: Timer, building: Building, clock: Callable[[], float], *, final: bool
+    ) -> None:
         workspace = context.workspace
         self._job, self._context, self._timer = job, context, timer
         self.inspection: Inspection = workspace.read_value(Inspection, job.inspection)
@@ -116,6 +128,8 @@ class _Bench:
         self._reference = workspace.read_scores(self.inspection.reference.scores)
         self._model: onnx.ModelProto = read_model(workspace.path(self.inspection.model.file))
         self._ranges = read_ranges(job.calibrated, workspace).ranges
+        self._clock, self._until = clock, clock() + MOST_SECONDS
+        self._longest = 0.0  # seconds of an engine so far, built and scored
         self._built = 0
         self._done = 0.5  # of the stage, once the target's own baseline is built
 
@@ -170,17 +184,24 @@ class _Bench:
             BuildError: The target cannot build it, or the metric does not take what it gives.
             EngineError: It fails when it runs.
         """
-        planned = _planned(self.inspection, plan)
+        planned, start = _planned(self.inspection, plan), self._clock()
         engine = build(EngineRecipe(planned, self._job.calibrated, {}), self.backend, self._place())
         workspace, config = self._context.workspace, self._job.config
         with scored_engine(engine.path, planned, self._validation, self.backend, workspace, threads=config.threads) as judged:
             scores = judged.engine
             is_same = np.array_equal(scores.scores, self._reference)  # needs no fallback, however few samples there are to tell it by
+        self._longest = max(self._longest, self._clock() - start)
         meets = is_same or fits(self._reference, scores, planned.reference.metric, config)
         return Tried(plan, FloatAttempt(plan.name, _counts(planned), float(scores.scores.mean()), meets), engine, scores)
 
     def try_plan(self, plan: FloatPlan) -> Tried:
-        """Return the engine of a plan, which does not fit where the builder changed it; none where it cannot be built or run."""
+        """Return the engine of a plan, which does not fit where the builder changed it.
+
+        None where it cannot be built or run, and where that would take longer than is left, but for FP32 everywhere.
+        """
+        if self._clock() + self._longest > self._until and plan.base is not Precision.FP32:
+            failure = f"not tried: an engine takes up to {self._longest:.0f} seconds, which are not left"
+            return Tried(plan, FloatAttempt(plan.name, _counts(_planned(self.inspection, plan)), None, fits=False, failure=failure))
         self._context.progress(self._done, f"the baseline misses the budget: trying {plan.name}")
         try:
             tried = self.build_and_score(plan)

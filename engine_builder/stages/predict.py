@@ -141,7 +141,7 @@ def _fitted(
         learned = fit_learned(costs_of(profiles, model, inspection, edges, sizes), timed)
         times = learned.model()
         return _Fitted(times, times, kernels, _read(times, len(timed), learned.name, learned.left_out), probe)
-    kernels = request.kernels_ms or profiled(job, inspection, trials, backend, context, groups)
+    kernels = request.kernels_ms or profiled(job, inspection, trials, backend, context, groups, seconds_left=request.seconds_left)
     # Of the trials' baselines the least disturbed one: kernels are profiled apart, and a load on one side alone feigns overhead.
     baseline_ms = min(trial.latency.baseline_median_ms for trial in trials if trial.latency is not None)
     prior = backend.capabilities.conversion_ms or FIRST_GUESS_MS

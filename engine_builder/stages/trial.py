@@ -65,6 +65,8 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = time_i
     """
     start = time.perf_counter()
     job, workspace = request.job, context.workspace
+    for lost in request.beaten:
+        workspace.path(kept_name(lost)).unlink(missing_ok=True)
     config = job.config
     inspection = workspace.read_value(Inspection, job.inspection)
     backend = building_backend(config, context)
@@ -80,6 +82,7 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = time_i
         built = build_with_bias_correction(recipe, backend, context.part(0.0, 0.3), biases, threads=config.threads)
     else:
         built = CorrectedEngine(Engine(baseline_path, (), model_size_bytes(baseline_path)))
+    built_in = time.perf_counter() - start
     context.progress(0.3, "engine built")
     reference = workspace.read_scores(inspection.reference.scores)
 
@@ -97,7 +100,8 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = time_i
             metric = inspection.reference.metric
             on_all = accuracy(reference, judged.engine, metric, config)
             is_inside = not is_baseline and fits(reference, judged.engine, metric, config, whole=on_all)
-            if built.plain is not None and not is_inside:
+            has_time = not backend.capabilities.builds_are_dear or _has_time(request, built_in, time.perf_counter() - start)
+            if built.plain is not None and not is_inside and has_time:
                 with ExitStack() as other:
                     uncorrected = built.plain()
                     plain = other.enter_context(scored(uncorrected))
@@ -140,12 +144,22 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = time_i
         failure=None,
         bias=built.correction,
         corrections=built.corrections,
-        engine=kept_engine(built.engine, backend, context, f"trials/{fingerprint}.plan") if not is_baseline else None,
+        engine=kept_engine(built.engine, backend, context, kept_name(fingerprint)) if not is_baseline else None,
         are_outputs_equal=judged.engine.are_outputs_equal,
         reached=write_achieved(inspection, quantized, built.engine, context, f"trials/{fingerprint}-reached.json"),
         layers=keep_layers(built.engine, context, f"trials/{fingerprint}-layers.json"),
         kernels=kernels,
     )
+
+
+def kept_name(fingerprint: str) -> str:
+    """Return the name of the file in which a trial's engine is kept."""
+    return f"trials/{fingerprint}.plan"
+
+
+def _has_time(request: TrialRequest, built_in: float, spent: float) -> bool:
+    """Return whether one more build, as long as the first, ends within the time that the search has left, ``spent`` of it already."""
+    return request.seconds_left is None or spent + built_in <= request.seconds_left
 
 
 def _plan(request: TrialRequest, timer: Timer, *, is_alone: bool, is_inside: bool, spent: float) -> TimingPlan:

@@ -32,6 +32,8 @@ from service.cli.reuse import job_record
 from service.intake.unpacking import is_archive, unpack_model
 from service.worker.child_process import STAGE_TABLE, StageLimits, run_in_child
 from service.worker.job_record import JobRecord
+from service.worker.kernel_times import FOLDER as KERNEL_TIMES
+from service.worker.kernel_times import shared_kernel_times
 from service.worker.stage_cache import DEFAULT_MAX_BYTES
 from service.worker.stage_log import LOG_NAME
 from service.worker.warm_parent import WarmParent
@@ -88,7 +90,11 @@ def optimize_locally(
         workspace = Workspace(Path(folder))
         try:
             request = _request(job, workspace)
-            with job_record(job.cache, job.cache_bytes, request, workspace, view) as record:
+            kernel_times = None if job.cache is None or job.cache_bytes == 0 else job.cache / KERNEL_TIMES
+            with (
+                shared_kernel_times(kernel_times, workspace.root, job.config),
+                job_record(job.cache, job.cache_bytes, request, workspace, view) as record,
+            ):
                 outcome = pipeline(request, _StageRunner(job, workspace, view, stages, parent, record), _ViewObserver(view))
                 return _deliver(outcome, workspace, output)
         except InputError:

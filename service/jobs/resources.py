@@ -26,6 +26,7 @@ from service.jobs.artifacts import ArtifactStore, LocalArtifactStore
 from service.jobs.store import JobStore
 from service.settings import PREFIX, Settings
 from service.worker.child_process import STAGE_TABLE, StageLimits, run_in_child
+from service.worker.kernel_times import FOLDER as KERNEL_TIMES
 from service.worker.result_identity import result_identity
 from service.worker.stage_cache import StageCache
 from service.worker.warm_parent import WarmParent
@@ -76,6 +77,11 @@ class Deps:
     def database_url(self) -> str:
         """The SQLAlchemy URL of the database that jobs and workflows share."""
         return database_url(self.settings)
+
+    @property
+    def kernel_times(self) -> Path | None:
+        """The folder of kernel times that jobs share; None where nothing is kept for other jobs."""
+        return None if self.cache is None else self.settings.data_dir / KERNEL_TIMES
 
     def workspace(self, job_id: str) -> Path:
         """Return the folder of an unfinished job."""

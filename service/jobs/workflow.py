@@ -32,6 +32,7 @@ from service.jobs.outcome import collect, log_of
 from service.jobs.records import Job, JobState
 from service.jobs.resources import Deps
 from service.worker.child_process import StageLimits
+from service.worker.kernel_times import shared_kernel_times
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,9 @@ def make_optimize_job(deps: Deps, active: _Counter) -> Callable[[str], str]:
                 raise ServerStopping
             if deps.store.start(job_id):
                 try:
-                    _run(deps, deps.store.get(job_id))
+                    job = deps.store.get(job_id)
+                    with shared_kernel_times(deps.kernel_times, deps.workspace(job_id), config_from_json(dict(job.new.config))):
+                        _run(deps, job)
                 except JobCancelled:
                     logger.info("job %s: cancelled", job_id)
             remove_tree(deps.workspace(job_id))

@@ -1,6 +1,8 @@
 /* A CUDA driver without a GPU: one device, memory from malloc, copies at once, and a clock that moves 0.5 ms with each recorded event.
  *
  * Every call is written to the file named by STUB_DRIVER_LOG, so that tests can assert their order. STUB_DRIVER_FAIL names a call that fails.
+ * What runs on the device says with stub_work how long it takes; in a graph, each launch takes as long as what was captured. After
+ * stub_break every call fails, as after an illegal access.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -12,13 +14,29 @@
 typedef int status;
 typedef unsigned long long address;
 
-enum { SUCCESS = 0, OUT_OF_MEMORY = 2, NOT_FOUND = 500, CAPTURE_INVALIDATED = 901 };
+enum { SUCCESS = 0, OUT_OF_MEMORY = 2, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700, CAPTURE_INVALIDATED = 901 };
 enum { CAPTURE_NONE = 0, CAPTURE_ACTIVE = 1 };
 
 static int context, capturing;
 static char objects[4096];
 static int next_object;
-static float now_ms;
+static double now_ms, captured_ms;
+static double record_ms = 0.5; /* 0 once work says itself how long it takes */
+static int broken;
+static void *captured;
+static struct { void *graph; double ms; } graphs[256]; /* the last ones */
+static unsigned next_graph;
+
+int stub_is_capturing(void) { return capturing; }
+int stub_is_broken(void) { return broken; }
+void stub_break(void) { broken = 1; }
+void stub_work(float ms) { record_ms = 0; if (capturing) captured_ms += ms; else now_ms += ms; }
+
+static void keep_graph(void *graph, double ms) { graphs[next_graph % 256].graph = graph, graphs[next_graph++ % 256].ms = ms; }
+static double ms_of(void *graph) {
+    for (unsigned i = 0; i < 256; i++) if (graphs[i].graph == graph) return graphs[i].ms;
+    return 0;
+}
 
 static status called(const char *name) {
     const char *path = getenv("STUB_DRIVER_LOG"), *fail = getenv("STUB_DRIVER_FAIL");
@@ -27,6 +45,7 @@ static status called(const char *name) {
         fprintf(file, "%s\n", name);
         fclose(file);
     }
+    if (broken) return ILLEGAL_ADDRESS;
     return fail && !strcmp(fail, name) ? CAPTURE_INVALIDATED : SUCCESS;
 }
 
@@ -121,28 +140,29 @@ status cuStreamIsCapturing(void *stream, int *state) { *state = capturing; retur
 status cuStreamGetCaptureInfo_v2(void *stream, int *state, uint64_t *id, void **graph, const void **nodes, size_t *count) {
     *state = capturing;
     if (id) *id = 1;
-    if (graph) *graph = objects;
+    if (graph) *graph = captured;
     if (count) *count = 0;
     return SUCCESS;
 }
 status cuStreamGetCaptureInfo_v3(void *stream, int *state, uint64_t *id, void **graph, const void **nodes, const void **edges, size_t *count) {
     return cuStreamGetCaptureInfo_v2(stream, state, id, graph, nodes, count);
 }
-status cuStreamBeginCapture_v2(void *stream, int mode) { CALL(cuStreamBeginCapture); capturing = CAPTURE_ACTIVE; return SUCCESS; }
+status cuStreamBeginCapture_v2(void *stream, int mode) { CALL(cuStreamBeginCapture); capturing = CAPTURE_ACTIVE, captured_ms = 0, captured = new_object(); return SUCCESS; }
 status cuStreamEndCapture(void *stream, void **graph) {
     capturing = CAPTURE_NONE;
-    *graph = new_object();
+    *graph = captured;
+    keep_graph(captured, captured_ms);
     CALL(cuStreamEndCapture);
     return SUCCESS;
 }
 
-status cuEventCreate(void **made, unsigned flags) { CALL(cuEventCreate); *made = calloc(1, sizeof(float)); return SUCCESS; }
-status cuEventRecord(void *event, void *stream) { CALL(cuEventRecord); *(float *)event = now_ms += 0.5f; return SUCCESS; }
+status cuEventCreate(void **made, unsigned flags) { CALL(cuEventCreate); *made = calloc(1, sizeof(double)); return SUCCESS; }
+status cuEventRecord(void *event, void *stream) { CALL(cuEventRecord); *(double *)event = now_ms += record_ms; return SUCCESS; }
 status cuEventSynchronize(void *event) { CALL(cuEventSynchronize); return SUCCESS; }
 status cuEventQuery(void *event) { return SUCCESS; }
 status cuEventElapsedTime(float *ms, void *from, void *to) {
     CALL(cuEventElapsedTime);
-    *ms = *(float *)to - *(float *)from;
+    *ms = *(double *)to - *(double *)from;
     return SUCCESS;
 }
 status cuEventElapsedTime_v2(float *ms, void *from, void *to) { return cuEventElapsedTime(ms, from, to); }
@@ -151,6 +171,7 @@ status cuEventDestroy_v2(void *event) { CALL(cuEventDestroy); free(event); retur
 status cuGraphInstantiateWithFlags(void **made, void *graph, unsigned long long flags) {
     CALL(cuGraphInstantiate);
     *made = new_object();
+    keep_graph(*made, ms_of(graph));
     return SUCCESS;
 }
 status cuGraphInstantiateWithParams(void **made, void *graph, void *params) { return cuGraphInstantiateWithFlags(made, graph, 0); }
@@ -162,7 +183,7 @@ status cuUserObjectRelease(void *object, unsigned count) { return SUCCESS; }
 status cuGraphRetainUserObject(void *graph, void *object, unsigned count, unsigned flags) { return SUCCESS; }
 status cuGraphReleaseUserObject(void *graph, void *object, unsigned count) { return SUCCESS; }
 status cuGraphUpload(void *graph, void *stream) { CALL(cuGraphUpload); return SUCCESS; }
-status cuGraphLaunch(void *graph, void *stream) { CALL(cuGraphLaunch); return SUCCESS; }
+status cuGraphLaunch(void *graph, void *stream) { CALL(cuGraphLaunch); now_ms += ms_of(graph); return SUCCESS; }
 status cuGraphExecDestroy(void *graph) { CALL(cuGraphExecDestroy); return SUCCESS; }
 status cuGraphDestroy(void *graph) { CALL(cuGraphDestroy); return SUCCESS; }
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from engine_builder.errors import EngineError
@@ -33,6 +35,9 @@ REASONS = {
     0x100: "display clocks",
 }
 HARMLESS = frozenset({"idle", "application clocks"})
+
+DRIVER_MODULE = Path("/proc/driver/nvidia/version")
+_VERSION = re.compile(r"\bKernel Module\b.*?\s(\d+(?:\.\d+)+)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +195,19 @@ def open_gpu_monitor(pci_bus_id: str) -> GpuMonitor | None:
         return None
     except ImportError:
         return SmiMonitor(pci_bus_id) if shutil.which("nvidia-smi") else None
+
+
+def driver_version(module: Path = DRIVER_MODULE) -> str | None:
+    """Return the version of the driver's kernel module, which every user and container may read; None where it does not say.
+
+    Args:
+        module: Where it describes itself.
+    """
+    try:
+        found = _VERSION.search(module.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+    return None if found is None else found[1]
 
 
 def reasons_from_bits(bits: int) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from engine_builder.backends.gpu.catalogue import gpu_by_name, typical_conversio
 from engine_builder.backends.gpu.cuda_runtime import CudaDevice, CudaRuntime
 from engine_builder.backends.gpu.devices import open_cuda
 from engine_builder.backends.gpu.lock import gpu_lock
+from engine_builder.backends.gpu.state import driver_version
 from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.nvidia.inspector import kernels_from_inspector, nodes_in_name
 from engine_builder.backends.nvidia.libraries.lean_runtime import WHY_NOT, has_lean_runtime, load_lean_runtime
@@ -144,7 +145,7 @@ class TensorRtBackend:
         if self._options.version_compatible:
             load_lean_runtime(str(trt.__version__))
         folder = self._options.timing_caches
-        saved = None if folder is None else timing_cache_path(folder, gpu.device, str(trt.__version__))
+        saved = None if folder is None else timing_cache_path(folder, gpu.device, str(trt.__version__), driver_version())
         with gpu_lock(gpu.device.uuid, on_wait=lambda holder: on_progress(0.0, f"waiting for the GPU, which process {holder} uses")):
             plan = build_plan(
                 trt,
@@ -220,10 +221,11 @@ class TensorRtBackend:
             runner.close()
 
 
-def timing_cache_path(folder: Path, device: CudaDevice, version: str) -> Path:
-    """Return where the timing cache of a GPU type and TensorRT version is kept."""
+def timing_cache_path(folder: Path, device: CudaDevice, version: str, driver: str | None) -> Path:
+    """Return where the timing cache of a GPU type, TensorRT version and driver is kept; None: a driver that does not say its version."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", device.name).strip("-").lower()
-    return folder / f"{name}-cc{_dotted(device.compute_capability)}-tensorrt{version}{CACHE_SUFFIX}"
+    said = re.sub(r"[^A-Za-z0-9.]+", "-", driver or "unknown")
+    return folder / f"{name}-cc{_dotted(device.compute_capability)}-tensorrt{version}-driver{said}{CACHE_SUFFIX}"
 
 
 def _builder_support() -> BuilderSupport:

@@ -74,6 +74,7 @@ FULL = {
         "search_optimization_level": 2,
         "hardware_compatible": True,
         "version_compatible": True,
+        "share_kernel_times": False,
     },
     "threads": 4,
     "exact_on": "any_x86_64",

@@ -136,6 +136,41 @@ def test_engines_that_differ_find_what_one_kernel_hides(
     assert left_out == [{"Conv_c1"}, {"Conv_c2"}, {"Gemm_logits"}]
 
 
+@pytest.mark.parametrize(
+    ("seconds_left", "built"),
+    [(None, 3), (35.0, 3), (25.0, 2), (11.0, 1), (0.5, 0)],  # the trial took a second, each build takes ten
+)
+def test_no_engine_more_is_built_than_fits_into_the_time_that_is_left(
+    job: tuple[Driver, EngineJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds_left: float | None, built: int
+) -> None:
+    backend, now = OneKernel(), [0.0]
+
+    def build(recipe: EngineRecipe, target: Backend, context: StageContext) -> Engine:
+        now[0] += 10.0
+        return backend.build(recipe, target, context)
+
+    kept = job[0].workspace.write_bytes("trials/f1.plan", b"plan")
+    backend.built[job[0].workspace.path(kept)] = dict.fromkeys(CNN_LAYERS, Precision.INT8)
+    monkeypatch.setattr(module, "build", build)
+    latency = Latency(1.0, 1.0, 0.01, 10, 1.0, 0.01, 1.0)
+    trial = Trial(
+        1, "f1", dict.fromkeys(CNN_LAYERS, Precision.INT8), "all_low", 4, None, None, 0.0, latency, 1, None, 1.0, None, engine=kept
+    )
+    context = StageContext(job[0].workspace, tmp_path, lambda fraction, message: None)
+    found = profiled(
+        job[1],
+        inspection_of(*job),
+        (trial,),
+        cast(Backend, backend),
+        context,
+        (),
+        seconds_left=seconds_left,
+        clock=lambda: now[0],
+    )
+    assert len(backend.built) - 1 == built
+    assert found.keys() == set(CNN_LAYERS)
+
+
 def test_an_engine_that_was_kept_is_not_built_again(job: tuple[Driver, EngineJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = OneKernel()
     kept = job[0].workspace.write_bytes("trials/f1.plan", b"plan")

@@ -9,8 +9,18 @@ from hypothesis import strategies as st
 from calibration.accuracy.budget import Budget
 from calibration.number_formats.precision import Precision
 from engine_builder.records.trial import Accuracy, Latency, Trial, failed_trial
-from engine_builder.search.measured_front import MAX_FINALISTS, MAX_OFFERED, fastest_of, finalists, offered, pareto_front
+from engine_builder.search.measured_front import (
+    MAX_FINALISTS,
+    MAX_OFFERED,
+    beaten,
+    fast_enough,
+    fastest_of,
+    finalists,
+    offered,
+    pareto_front,
+)
 from engine_builder.timing import RelativeLatency
+from engine_builder.workspace.workspace import FileRef
 
 
 def trial(index: int, ratio: float, slack: float, loss: float | None = 0.1, low_layers: int = 1) -> Trial:
@@ -180,3 +190,28 @@ def test_a_riskier_engine_that_may_be_faster_as_far_as_the_timing_tells_is_a_fin
 def test_the_fastest_keep_their_order() -> None:
     found = fastest_of([trial(0, 0.6, 0.1), trial(1, 0.9, 0.1), trial(2, 0.5, 0.1), trial(3, 0.7, 0.1)], 3)
     assert [one.index for one in found] == [0, 2, 3]
+
+
+def with_file(item: Trial) -> Trial:
+    return dataclasses.replace(item, engine=FileRef(f"trials/{item.fingerprint}.plan", "0" * 64))
+
+
+@given(TRIALS)
+def test_whatever_is_beaten_is_neither_a_finalist_nor_offered(trials: list[Trial]) -> None:
+    kept = [with_file(item) for item in trials]
+    lost = set(beaten(kept))
+    assert not lost & {item.fingerprint for item in finalists(kept, on_all)}
+    assert not lost & {item.fingerprint for item in fast_enough(kept, on_all, 0.9)}
+    assert not lost & {item.fingerprint for item in offered(kept, on_all, {}, [Budget(min_relative=0.9)])}
+
+
+def test_only_what_is_slower_beyond_the_errors_and_no_better_in_anything_is_beaten() -> None:
+    best = with_file(trial(1, 0.5, 0.02, loss=0.1))
+    assert beaten([best, with_file(trial(2, 0.7, 0.01, loss=0.2))]) == ("f2",)
+    assert beaten([best, with_file(trial(2, 0.51, 0.01, loss=0.2))]) == ()  # within the errors of both timings
+    assert beaten([best, with_file(trial(2, 0.7, 0.03, loss=0.2))]) == ()  # more accurate
+    assert beaten([best, with_file(trial(2, 0.7, 0.01, loss=0.05))]) == ()  # diverges less
+    assert beaten([best, dataclasses.replace(with_file(trial(2, 0.7, 0.01, loss=0.2)), order="all_low")]) == ()  # profiled later
+    assert beaten([best, trial(2, 0.7, 0.01, loss=0.2)]) == ()  # it has no file
+    sure = dataclasses.replace(best, on_search=Accuracy(0.9, 0.9, 0.02, 0.01, binary=True, samples=100, probability_over=0.3))
+    assert beaten([sure, with_file(trial(2, 0.7, 0.01, loss=0.2))]) == ()  # the search is less sure of the faster one

@@ -275,6 +275,29 @@ def test_where_builds_are_dear_a_trial_builds_one_engine_and_a_second_only_where
     assert trial.met
 
 
+def test_a_second_engine_is_not_built_where_the_search_has_no_time_for_it(tmp_path: Path) -> None:
+    config: Json = {"accuracy": {"max_nmse": 0.5}, "exact_on": "any_x86_64"}
+    driver, basics = ranged(tmp_path, cnn(), samples_for(cnn(), 20, seed=8), samples_for(cnn(), 12, seed=106), config)
+    job = with_corrections(driver, basics)
+    between = _just_allowed(driver, basics, run_trial(driver, basics, "Conv_c1")) * 1.001
+    tight = dataclasses.replace(job, config=dataclasses.replace(basics.config, accuracy=AccuracyConfig(max_nmse=between)))
+    built: list[str] = []
+    driver.targets = {"onnxruntime-cpu": Target(lambda gpu, options: DearBackend(built, is_dear=True))}
+    request = TrialRequest(tight, {"Conv_c1": Precision.INT8}, 3, "loss", seconds_left=1e-6)
+    found = value_from_json(Trial, driver.run_json(TRIAL, as_object(json_from_value(request)))["result"])
+    assert built == ["corrected"]
+    assert not found.met  # as it would without corrections
+
+
+def test_the_files_of_beaten_engines_go(job: tuple[Driver, EngineJob]) -> None:
+    driver, basics = job
+    for name in ("a", "b"):
+        driver.workspace.write_bytes(f"trials/{name}.plan", b"plan")
+    request = TrialRequest(basics, {"Conv_c1": Precision.INT8}, 3, "loss", beaten=("a", "gone before"))
+    driver.run_json(TRIAL, as_object(json_from_value(request)))
+    assert [path.name for path in (driver.workspace.root / "trials").glob("?.plan")] == ["b.plan"]
+
+
 def _just_allowed(driver: Driver, basics: EngineJob, trial: Trial) -> float:
     """Return the largest mean error with which the trial is as likely over the budget as inside it: where its slack is 0."""
     assert trial.on_all is not None

@@ -6,11 +6,21 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from engine_builder.backends.gpu.state import GpuInfo, GpuMonitor, GpuSample, NvmlMonitor, SmiMonitor, open_gpu_monitor, reasons_from_bits
+from engine_builder.backends.gpu.state import (
+    GpuInfo,
+    GpuMonitor,
+    GpuSample,
+    NvmlMonitor,
+    SmiMonitor,
+    driver_version,
+    open_gpu_monitor,
+    reasons_from_bits,
+)
 from engine_builder.errors import EngineError
 
 PLACE = "0000:65:00.0"
@@ -150,3 +160,20 @@ def test_only_readings_through_nvml_are_cheap() -> None:
 def test_the_names_of_nvml_exist() -> None:
     pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
     assert [name for name in vars(nvml()) if not hasattr(pynvml, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        (
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\nGCC version:  gcc 12.2.0\n",
+            "535.183.01",
+        ),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (root)\nGCC version: 13.3.0\n", "580.95.05"),
+        ("nothing of the kind 1.2\n", None),
+    ],
+)
+def test_the_driver_is_told_by_its_kernel_module(text: str, version: str | None, tmp_path: Path) -> None:
+    (tmp_path / "version").write_text(text)
+    assert driver_version(tmp_path / "version") == version
+    assert driver_version(tmp_path / "none") is None

@@ -101,11 +101,12 @@ def test_built_engine_runs_and_what_its_inspector_says_lies_beside_it(builder: F
     np.testing.assert_array_equal(runner.run(FEEDS)[0], FEEDS["x"] * 2)
 
 
-def test_timing_cache_is_kept_from_build_to_build(builder: FakeBuilder, tmp_path: Path) -> None:
+def test_timing_cache_is_kept_from_build_to_build(builder: FakeBuilder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt, "driver_version", lambda: "580.95.05")
     for _ in range(3):
         backend(tmp_path / "caches").build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
     assert builder.caches == [b"", b"+", b"++"]
-    assert [path.name for path in (tmp_path / "caches").iterdir()] == [f"nvidia-fake-1-cc8.9-tensorrt11.4.0{CACHE_SUFFIX}"]
+    assert [path.name for path in (tmp_path / "caches").iterdir()] == [f"nvidia-fake-1-cc8.9-tensorrt11.4.0-driver580.95.05{CACHE_SUFFIX}"]
 
 
 def test_no_two_jobs_build_on_one_gpu_at_once(builder: FakeBuilder, tmp_path: Path) -> None:
@@ -131,10 +132,15 @@ def test_options_are_passed_on(builder: FakeBuilder, tmp_path: Path, monkeypatch
     assert builder.options == [options]
 
 
-def test_timing_caches_differ_by_gpu_type_and_version(tmp_path: Path) -> None:
+def test_timing_caches_differ_by_gpu_type_version_and_driver(tmp_path: Path) -> None:
     small, large = CudaDevice("NVIDIA L4", "a", (8, 9), "1"), CudaDevice("NVIDIA L40S", "b", (8, 9), "2")
-    paths = {timing_cache_path(tmp_path, device, version) for device in (small, large) for version in ("11.3.0", "11.4.0")}
-    assert len(paths) == 4
+    paths = {
+        timing_cache_path(tmp_path, device, version, driver)
+        for device in (small, large)
+        for version in ("11.3.0", "11.4.0")
+        for driver in ("580.95.05", "590.1", None)
+    }
+    assert len(paths) == 12
 
 
 def test_engine_that_does_not_load_leaves_nothing_behind(builder: FakeBuilder, tmp_path: Path) -> None:

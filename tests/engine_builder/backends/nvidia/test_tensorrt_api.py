@@ -1,4 +1,4 @@
-"""Every name of TensorRT that the sources use is listed, and exists in the bindings of TensorRT 11.4 and TensorRT-RTX."""
+"""Every name of TensorRT that the sources use is listed, and is in the bindings of TensorRT 11.4, in TensorRT-RTX and in the stand-in."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from engine_builder.backends.nvidia import tensorrt_api
 from engine_builder.backends.nvidia.tensorrt_api import OBJECTS, USED_API, check_version
 from engine_builder.errors import UnsupportedTargetError
 from tests.engine_builder.stub_driver import COMPILER, NO_COMPILER, compile_library
+from tests.tensorrt_stand_in.install import install
 
 SOURCES = sorted(
     path
@@ -46,6 +48,15 @@ def has(name):
         found = getattr(found, part)
     return True
 print(json.dumps([trt.__version__, [name for name in json.load(sys.stdin) if not has(name)]]))
+"""
+
+PUBLIC = """
+import json, tensorrt
+from tests.tensorrt_stand_in import surface
+names = [name for name in surface.__all__ if not name.startswith("_")]
+own = [name for name in names if name not in surface.OWN]
+inner = [f"{name}.{part}" for name in own for part in dir(getattr(tensorrt, name)) if not part.startswith("_")]
+print(json.dumps([*names, *inner]))
 """
 
 
@@ -79,10 +90,10 @@ def dotted(node: ast.expr) -> str | None:
     return None
 
 
-def lacking(module: str, **environment: str) -> tuple[str, list[str]]:
+def lacking(module: str, names: Sequence[str] = USED_API, **environment: str) -> tuple[str, list[str]]:
     done = subprocess.run(
         [sys.executable, "-c", LACKING, module],
-        input=json.dumps(USED_API),
+        input=json.dumps(names),
         env={**os.environ, **environment},
         text=True,
         capture_output=True,
@@ -90,8 +101,8 @@ def lacking(module: str, **environment: str) -> tuple[str, list[str]]:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    version, names = json.loads(done.stdout)
-    return version, names
+    version, missing = json.loads(done.stdout)
+    return version, missing
 
 
 def test_list_of_names_is_what_the_sources_use() -> None:
@@ -118,15 +129,46 @@ config.speed = parser.go(other.stop)
     }
 
 
-@pytest.mark.skipif(COMPILER is None, reason=NO_COMPILER)
-@pytest.mark.skipif(importlib.util.find_spec("tensorrt_bindings") is None, reason="tensorrt-cu13-bindings is not installed")
-def test_bindings_of_tensorrt_11_have_every_name(tmp_path: Path) -> None:
+needs_bindings = pytest.mark.skipif(importlib.util.find_spec("tensorrt_bindings") is None, reason="tensorrt-cu13-bindings is not installed")
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason=NO_COMPILER)
+
+
+def empty_libraries(folder: Path) -> str:
+    """Return the folder after writing what the real bindings link to."""
     source = "\n".join(f"void *{name}(void) {{ return 0; }}" for name in ENTRY_POINTS)
     for library in LIBRARIES:
-        compile_library(source, tmp_path / library)
-    version, names = lacking("tensorrt_bindings", LD_LIBRARY_PATH=str(tmp_path))
+        compile_library(source, folder / library)
+    return str(folder)
+
+
+@needs_compiler
+@needs_bindings
+def test_bindings_of_tensorrt_11_have_every_name(tmp_path: Path) -> None:
+    version, names = lacking("tensorrt_bindings", LD_LIBRARY_PATH=empty_libraries(tmp_path))
     assert version.startswith("11.")
     assert names == []
+
+
+@needs_compiler
+def test_the_stand_in_has_every_name(tmp_path: Path) -> None:
+    assert lacking("tensorrt", **install(tmp_path))[1] == []
+
+
+@needs_compiler
+@needs_bindings
+def test_the_stand_in_has_no_name_that_the_bindings_lack(tmp_path: Path) -> None:
+    libraries = tmp_path / "libraries"
+    libraries.mkdir()
+    names = names_of_stand_in(install(tmp_path))
+    assert {"Builder", "IExecutionContext.execute_async_v3", "ITimingCache.serialize"} <= set(names)
+    assert lacking("tensorrt_bindings", names, LD_LIBRARY_PATH=empty_libraries(libraries))[1] == []
+
+
+def names_of_stand_in(environment: Mapping[str, str]) -> list[str]:
+    """Return the module's public names and those of its classes."""
+    done = subprocess.run([sys.executable, "-c", PUBLIC], env=environment, text=True, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed")

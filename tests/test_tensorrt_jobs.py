@@ -1,0 +1,128 @@
+"""Whole jobs for the target tensorrt, with a stand-in for TensorRT and a stub driver: over HTTP, and by the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.fallback_models import escaping
+from tests.model_text import cnn, samples_for
+from tests.tensorrt_stand_in.install import install
+from tests.tensorrt_stand_in.orders import Failure, Harm, Orders, Step, give_orders, is_hanging, noted_builds
+from tests.tensorrt_stand_in.server import StandInServer, stand_in_server, until
+
+SMALL: Mapping[str, Any] = {
+    "target": "tensorrt",
+    "precisions": ["int8"],
+    "accuracy": {"metric": "cosine", "min_relative": 0.9},
+    "calibration": {"repair": False},
+    "search": {"max_trials": 2},
+}
+HANGS_IN_A_BUILD = Orders(failures=(Failure(Step.BUILD, Harm.HANG),))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tensorrt")
+
+
+@pytest.fixture(scope="module")
+def environment(place: Path) -> Mapping[str, str]:
+    return install(place)
+
+
+@pytest.fixture(scope="module")
+def server(place: Path, environment: Mapping[str, str]) -> Iterator[StandInServer]:
+    with stand_in_server(place, environment) as running:
+        yield running
+
+
+def test_a_job_whose_server_is_killed_in_a_build_goes_on_and_ships_a_faster_engine(server: StandInServer, place: Path) -> None:
+    give_orders(place, HANGS_IN_A_BUILD)
+    job = server.submit(cnn(), SMALL)
+    until(lambda: is_hanging(place), "no build hangs")
+    give_orders(place, Orders())
+    server.kill_and_start_again()
+    result = server.wait(job)["result"]
+    assert (result["outcome"], result["latency_source"]) == ("improved", "measured")
+    assert result["speedup"] == pytest.approx(0.061 / 0.031, rel=0.02)  # as the stand-in has it for three layers
+    assert result["environment"]["gpu"] == "NVIDIA Stub 1"
+    assert result["environment"]["tensorrt"] == "11.4.0.106"
+    assert result["environment"]["clock"] == "CUDA events"
+    assert {row["got"] for row in server.artifact(job, "report.json")["reached"]} == {"int8"}
+    builds = noted_builds(place)
+    assert [build.is_quantized for build in builds] == [False, True, True]  # the baseline once, the trial again
+    assert min(build.timed for build in builds[:2]) > 0  # nothing was known of these layers
+
+
+def test_a_job_is_cancelled_in_a_build(server: StandInServer, place: Path) -> None:
+    give_orders(place, HANGS_IN_A_BUILD)
+    job = server.submit(cnn(), SMALL)
+    until(lambda: is_hanging(place), "no build hangs")
+    assert [build.timed for build in noted_builds(place)[-2:]] == [0, 0]  # the job before left what it measured
+    answer = server.client.delete(f"/v1/jobs/{job}")
+    assert (answer.status_code, server.wait(job)["state"]) == (200, "cancelled")  # the next test needs the GPU that it held
+
+
+def test_a_sticky_cuda_error_costs_one_engine_and_one_that_is_slower_leaves_the_baseline(server: StandInServer, place: Path) -> None:
+    give_orders(place, Orders(low_ms=0.03, inspector=10, failures=(Failure(Step.RUN, Harm.STICKY),)))
+    result, report = server.finished(cnn(), {**SMALL, "precisions": ["int8", "fp8"], "search": {"max_trials": 3}})
+    assert (result["outcome"], result["speedup"]) == ("baseline_kept", 1.0)
+    assert result["chosen"]["precisions"] == {"fp16": 4}
+    _, broken, slower = report["trials"]
+    assert "illegal memory access" in broken["failure"]
+    assert slower["latency"]["ratio"] == pytest.approx(0.091 / 0.061, rel=0.02)
+
+
+def test_three_builds_that_fail_end_the_search_and_not_the_job(server: StandInServer, place: Path) -> None:
+    give_orders(place, Orders(failures=tuple(Failure(Step.BUILD, harm) for harm in (Harm.ERROR, Harm.OUT_OF_MEMORY, Harm.CRASH))))
+    result, report = server.finished(cnn(), {**SMALL, "precisions": ["int8", "fp8"], "search": {"max_trials": 9}})
+    _, refused, too_large, crashed = (str(trial["failure"]) for trial in report["trials"])
+    assert "Could not find any implementation" in refused
+    assert "memory" in too_large
+    assert "SIGSEGV" in crashed
+    assert result["outcome"] == "baseline_kept"
+
+
+def test_a_baseline_that_overflows_in_fp16_is_repaired(server: StandInServer, place: Path) -> None:
+    give_orders(place, Orders())
+    result, report = server.finished(escaping(), {**SMALL, "accuracy": {"metric": "cosine", "min_relative": 0.99}})
+    attempts = report["baseline_repair"]["attempts"]
+    assert attempts[0]["fits"] is False
+    assert result["baseline"]["accuracy"] > 0.999
+    assert sorted(result["baseline"]["precisions"].values()) == [1, 3]  # one block of four left FP16
+
+
+def test_a_job_of_nine_trials_calls_the_builder_ten_times(place: Path, environment: Mapping[str, str], tmp_path: Path) -> None:
+    give_orders(place, Orders())
+    before = len(noted_builds(place))
+    command = [sys.executable, "-m", "tests.tensorrt_stand_in.counted_job", str(tmp_path / "job")]
+    done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    trials = json.loads(done.stdout)["trials"]
+    assert len(trials) == 9
+    builds = noted_builds(place)[before:]
+    # One each, the baseline's among them, and a second one where corrected biases were kept and missed the budget.
+    second = sum(trial["bias"] is not None and not trial["met"] for trial in trials)
+    assert len(builds) <= len(trials) + second
+    assert len({build.sha256 for build in builds}) == len(builds)  # nothing is built twice
+
+
+def test_the_command_line_does_the_same(place: Path, environment: Mapping[str, str], tmp_path: Path) -> None:
+    give_orders(place, Orders())
+    (tmp_path / "model.onnx").write_bytes(cnn().SerializeToString())
+    np.savez(tmp_path / "calibration.npz", **samples_for(cnn(), 40))  # type: ignore[arg-type]  # numpy's own options
+    (tmp_path / "config.json").write_text(json.dumps(SMALL))
+    command = [sys.executable, "-m", "service", "optimize", "model.onnx", "--calibration", "calibration.npz"]
+    options = ["--config", "config.json", "--output", "out"]
+    done = subprocess.run([*command, *options], cwd=tmp_path, env=dict(environment), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["outcome"] == "improved"
+    assert {"engine.plan", "timing.cache", "model.explicit.onnx"} <= {path.name for path in (tmp_path / "out").iterdir()}
