@@ -72,7 +72,6 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = time_i
     if request.proposed_by == FOLDED:
         fingerprint = folded_fingerprint(fingerprint)
     quantized = legalized(inspection, request.precisions, backend, context)
-    validation = load_saved(workspace.path(inspection.samples.validation))
     baseline_path = workspace.path(job.baseline)
     is_baseline = not quantized and request.proposed_by != FOLDED
     if not is_baseline:
@@ -81,6 +80,7 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = time_i
     else:
         built = CorrectedEngine(Engine(baseline_path, (), model_size_bytes(baseline_path)))
     context.progress(0.3, "engine built")
+    validation = load_saved(workspace.path(inspection.samples.validation))
     reference = workspace.read_scores(inspection.reference.scores)
 
     def scored(engine: Engine) -> AbstractContextManager[ScoredEngine]:
@@ -116,6 +116,8 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = time_i
             feeds = timing_feeds(inspection, validation)
             plan = _plan(request, timer, is_alone=is_baseline, is_inside=is_inside, spent=time.perf_counter() - start)
             timings = backend.timings(runners, feeds, plan)
+            for runner in runners.values():  # profiles are taken in sessions of their own: one engine's memory at a time
+                runner.close()
             kernels = None
             if is_profiled:
                 name = f"trials/{fingerprint}-kernels.json"
