@@ -8,7 +8,7 @@ the search has left, too.
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
 
 from calibration.data.dataset import load_saved
@@ -98,17 +98,19 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = time_i
             on_all = accuracy(reference, judged.engine, metric, config)
             is_inside = not is_baseline and fits(reference, judged.engine, metric, config, whole=on_all)
             if built.plain is not None and not is_inside:
-                with ExitStack() as other:
-                    uncorrected = built.plain()
-                    plain = other.enter_context(scored(uncorrected))
-                    plain_on_all = accuracy(reference, plain.engine, metric, config)
-                    is_inside = fits(reference, plain.engine, metric, config, whole=plain_on_all)
-                    if is_inside:
-                        assert built.correction is not None
-                        on_all = plain_on_all
-                        judged, built = plain, CorrectedEngine(uncorrected, replace(built.correction, kept=False))
-                        opened.close()  # the corrected engine's, and from here on the plain one's
-                        opened.enter_context(other.pop_all())
+                opened.close()  # one engine's memory at a time
+                uncorrected = built.plain()
+                plain = opened.enter_context(scored(uncorrected))
+                plain_on_all = accuracy(reference, plain.engine, metric, config)
+                is_inside = fits(reference, plain.engine, metric, config, whole=plain_on_all)
+                if is_inside:
+                    assert built.correction is not None
+                    on_all = plain_on_all
+                    judged, built = plain, CorrectedEngine(uncorrected, replace(built.correction, kept=False))
+                else:
+                    opened.close()
+                    again = opened.enter_context(closing(backend.open(built.engine.path, threads=config.threads)))
+                    judged = replace(judged, runner=again)
             context.progress(0.7, "accuracy measured")
             runners: dict[str, Runner] = {"engine": judged.runner}
             if not is_baseline:
