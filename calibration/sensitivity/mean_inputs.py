@@ -21,7 +21,7 @@ from calibration.algorithms.bias_correction import BiasLocation
 from calibration.execution.onnxruntime_session import Array, Piece
 from calibration.execution.partition import Unit
 from calibration.graph.layers import Layer
-from calibration.sensitivity.perturbed_model import ReferenceModel
+from calibration.sensitivity.perturbed_model import Pass, ReferenceModel
 from calibration.sensitivity.simulated_layers import Floats, float_layer
 
 
@@ -45,8 +45,9 @@ class MeanInputs:
         windows = {name: window for name, model in own.items() if (window := _window(model, kernels[name])) is not None}
         totals: dict[str, NDArray[np.float64]] = {}
         counts: dict[str, int] = {}
-        for batch in batches:
-            for probe in reference.begin(batch).probes():
+
+        def see(run: Pass) -> None:
+            for probe in run.probes():
                 if (location := self._locations.get(probe.layer.name)) is not None:
                     x = np.asarray(probe.inside[probe.layer.inputs[0]], dtype=np.float32)
                     axes = (0,) if location.axis == 1 else tuple(range(x.ndim - 1))
@@ -56,10 +57,12 @@ class MeanInputs:
                     if location.layer in windows:
                         totals[location.layer] = known + windows[location.layer].mean(total)
                         counts[location.layer] = counts.get(location.layer, 0) + len(x)
-                        continue
-                    if known.shape in ((), total.shape):  # of inputs whose size depends on their values, those as large as the first
+                    elif known.shape in ((), total.shape):  # of inputs whose size depends on their values, those as large as the first
                         totals[location.layer] = known + total
                         counts[location.layer] = counts.get(location.layer, 0) + x.size // max(total.size, 1)
+
+        for batch in batches:
+            see(reference.begin(batch))
         self._means = {name: np.asarray(total / max(counts[name], 1), dtype=np.float32) for name, total in totals.items()}
         self._pieces = {name: Piece(_on_one_window(own[name]) if name in windows else own[name]) for name in self._means}
 
