@@ -9,7 +9,8 @@ inputs about their mean: E[x'x] - E[x]'E[x] takes the place of E[x'x]. Filters o
 (``enumerated_rounding``).
 
 Most of the work is a matrix to invert for each set of inputs, as wide as they are. Where all of it together is too much, the widest inputs
-are left to the nearest levels.
+are left to the nearest levels. So are wide ones of which few rows were seen: the error that other levels take away lies in the directions
+of these rows, and a handful of them among thousands is what no other sample shows.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from calibration.number_formats.weight_scales import INTEGERS, weight_step
 
 MOST_ROWS = 4096  # of one batch; rows of neighbouring positions say much the same
 MOST_WORK = 1e13  # multiplications of all inversions together, some minutes of two processors; two matrices 16384 wide would be more
+COSTLY_WIDTH = 4096  # of inputs; from here on a matrix takes 134 MB in float64, and its inversion several seconds
+LEAST_ROWS = 1 / 32  # of the width, of which inputs so wide are worth that
 _FACTORING = 2.4  # multiplications of an inversion and a factorization, in cubes of the width
 
 
@@ -63,6 +66,7 @@ def gptq_levels(
     centred: Collection[str] = (),
     on_layer: Callable[[int, int], None] = lambda done, total: None,
     most_work: float = MOST_WORK,
+    costly_width: int = COSTLY_WIDTH,
 ) -> dict[tuple[str, Precision], NDArray[np.int8]]:
     """Return the integer weights of the layer precisions that have any, each of its weight's shape.
 
@@ -76,6 +80,7 @@ def gptq_levels(
         centred: Names of layers whose bias will be corrected.
         on_layer: Told how many tensors of how many are done after each.
         most_work: Multiplications that inversions may take.
+        costly_width: Inputs as wide as this, and wider, need LEAST_ROWS.
     """
     wanted = _weights_to_round(model, roundable(model, layers), layer_precisions, smooth_quants, frozenset(centred))
     to_round_all = _affordable(wanted, most_work)
@@ -105,6 +110,8 @@ def gptq_levels(
     for done, tensor in enumerate((*given, *computed), start=1):
         values = tensorwise.advance(alive, tensor) if tensor in place else [batch[tensor] for batch in inputs]
         for group in of_tensor[tensor].values():
+            if _width(group[0]) >= costly_width and _rows(group[0], values) < LEAST_ROWS * _width(group[0]):
+                continue
             hessian, count = _hessians(group[0], values)
             own = [to_round for to_round in group if to_round.weight not in shared]
             factors = [_rounder(part, max(count, 1)) for part in hessian] if own else []
@@ -189,6 +196,16 @@ def _affordable(to_round_all: Sequence[_WeightToRound], most_work: float) -> lis
         if spent <= most_work:
             taken.add(key)
     return [to_round for to_round, key in zip(to_round_all, keys, strict=True) if key in taken]
+
+
+def _width(to_round: _WeightToRound) -> int:
+    """Return how many inputs each row has."""
+    return int(to_round.product.matrices(np.empty(to_round.product.shape, dtype=np.int8)).shape[1])
+
+
+def _rows(to_round: _WeightToRound, values: Sequence[Array]) -> int:
+    """Return of how many rows ``_hessians`` would be."""
+    return sum(to_round.product.rows(np.asarray(value, dtype=np.float32), MOST_ROWS).shape[1] for value in values)
 
 
 def _hessians(to_round: _WeightToRound, values: Sequence[Array]) -> tuple[NDArray[np.float64], int]:

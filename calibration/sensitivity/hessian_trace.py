@@ -132,6 +132,7 @@ def measure_traces(
 
             measured = in_parallel(measure, run.probes(), workers)
             parts.append((run.samples, dict(itertools.chain.from_iterable(found.items() for found in measured))))
+            del run, compare, measure, measured  # or the activations of two passes would be there at once
         for key, mean in _mean_of_parts(parts).items():
             known.setdefault(key, []).append(mean)
         on_batch(number + 1)

@@ -175,6 +175,7 @@ def measure_pairs(
         for index, losses in in_parallel(measure, tests(), workers):
             loss[:, index] = losses
         parts.append(loss)
+        del run, compare, measure, tests  # or the activations of two passes would be there at once
         on_batch(len(parts))
     together = np.concatenate(parts)
     found = []

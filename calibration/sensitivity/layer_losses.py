@@ -185,6 +185,7 @@ def measure_layer_losses(
         gram_sum[np.ix_(probed, probed)], gram_square_sum[np.ix_(probed, probed)] = sums
         parts.append(LayerLosses(tuple(layer_precisions), loss, gram_sum, gram_square_sum))
         done += len(loss)
+        del run, compare, measure, probes  # or the activations of two passes would be there at once
         on_batch(done)
     return joined(parts)
 

@@ -77,6 +77,7 @@ def measure_trials(
             for index, losses in found:
                 loss[:, index] = losses
         parts.append(loss)
+        del run, compare, measure  # or the activations of two passes would be there at once
     return np.concatenate(parts)
 
 

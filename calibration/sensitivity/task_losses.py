@@ -24,6 +24,7 @@ by sqrt(w_k / sum w), so that e'e stays the second-order form of that mean.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -32,9 +33,10 @@ from numpy.typing import NDArray
 from calibration.accuracy.kinds.detections import matched
 from calibration.accuracy.kinds.part import Part
 from calibration.accuracy.measures.classes import by_class
-from calibration.accuracy.measures.masks import mask_of
-from calibration.accuracy.measures.softmax import log_softmax, without_classes
-from calibration.accuracy.measures.values import WORST_LOSS
+from calibration.accuracy.measures.masks import mask_of, masking_of
+from calibration.accuracy.measures.sample_blocks import by_sample, doubles
+from calibration.accuracy.measures.softmax import log_softmax
+from calibration.accuracy.measures.values import WORST_LOSS, as_rows
 from calibration.accuracy.metrics import OutputKind
 from calibration.accuracy.scores import divergence
 from calibration.execution.onnxruntime_session import Array
@@ -134,69 +136,67 @@ class _Output(Protocol):
 
 class _Logits:
     def __init__(self, reference: Array) -> None:
-        self._z = by_class(reference)  # (n, predictions of one sample, classes); the loss is the mean over predictions
-        self._log_p = log_softmax(self._z)
-        self._has_certain = bool(np.isposinf(self._z).any())
-        self._without = without_classes(self._log_p)
-        self._p = np.exp(self._log_p)
-        self._root = np.sqrt(self._p / (2.0 * self._z.shape[1]))
-        self._impossible = np.nonzero(self._p == 0.0)  # a mask's classes: whatever happens to their logits is no loss
+        self._reference = reference
 
     def loss(self, perturbed: Array) -> Doubles:
-        log_q = log_softmax(by_class(perturbed))
-        with np.errstate(invalid="ignore"):
-            terms = self._p * (self._log_p - log_q)
-        terms[self._impossible] = 0.0
-        terms[np.isnan(log_q)] = WORST_LOSS
-        terms[self._without != without_classes(log_q)] = WORST_LOSS
-        return np.asarray(np.clip(terms.sum(axis=-1).mean(axis=-1), 0.0, WORST_LOSS))
+        return divergence(OutputKind.LOGITS, self._reference, perturbed)
 
     def whitened(self, perturbed: Array) -> Doubles:
+        z, p, impossible = self._known
         with np.errstate(invalid="ignore"):
             x = by_class(perturbed)
-            d = x - self._z
-            if self._has_certain:
-                d[x == self._z] = 0.0  # both +inf
-            d[self._impossible] = 0.0
-            d -= (self._p * d).sum(axis=-1, keepdims=True)
-            d *= self._root
+            d = x - z
+            d[np.isposinf(z) & (x == z)] = 0.0
+            d[impossible] = 0.0
+            d -= (p * d).sum(axis=-1, keepdims=True)
+            d *= np.sqrt(p / (2.0 * z.shape[1]))
         return d.reshape(len(d), -1)
+
+    @cached_property
+    def _known(self) -> tuple[Doubles, Doubles, tuple[NDArray[np.int64], ...]]:
+        """Logits and probabilities, (n, predictions of one sample, classes), and where a mask's classes are, which count for nothing."""
+        z = by_class(self._reference)
+        p = np.exp(log_softmax(z))
+        return z, p, np.nonzero(p == 0.0)
 
 
 class _Probabilities:
     def __init__(self, reference: Array) -> None:
         self._reference = reference
-        self._p = by_class(reference)
-        self._root = np.sqrt(2.0 * self._p.shape[1] * np.maximum(self._p, _SMALLEST_PROBABILITY))
 
     def loss(self, perturbed: Array) -> Doubles:
         return divergence(OutputKind.PROBABILITIES, self._reference, perturbed)
 
     def whitened(self, perturbed: Array) -> Doubles:
-        e: Doubles = (by_class(perturbed) - self._p) / self._root
+        p = by_class(self._reference)
+        e: Doubles = (by_class(perturbed) - p) / np.sqrt(2.0 * p.shape[1] * np.maximum(p, _SMALLEST_PROBABILITY))
         return e.reshape(len(e), -1)
 
 
 class _Values:
     def __init__(self, reference: Array) -> None:
         self._reference = reference
-        self._z = with_far_as_infinite(reference.reshape(len(reference), -1).astype(np.float64))
-        self._mask = mask_of(self._z)
-        kept = self._z if self._mask is None else np.where(self._mask.hidden, 0.0, self._z)
+
+    @cached_property
+    def _norms(self) -> Doubles:
+        """The norm of each sample, (n, 1)."""
+        z = doubles(as_rows(self._reference))
+        mask = mask_of(z)
+        kept = z if mask is None else np.where(mask.hidden, 0.0, z)
         square = np.einsum("ij,ij->i", kept, kept)
         usual = float(square[square > 0].mean()) if (square > 0).any() else 1.0
-        self._norm = np.sqrt(np.where(square > 0, square, usual))[:, None]  # a sample of zeros is measured as the loss measures it
+        return np.sqrt(np.where(square > 0, square, usual))[:, None]  # a sample of zeros is measured as the loss measures it
 
     def loss(self, perturbed: Array) -> Doubles:
         return divergence(OutputKind.VALUES, self._reference, perturbed)
 
     def whitened(self, perturbed: Array) -> Doubles:
-        x = with_far_as_infinite(perturbed.reshape(self._z.shape).astype(np.float64))
+        z, x = doubles(as_rows(self._reference)), doubles(as_rows(perturbed))
         with np.errstate(invalid="ignore"):
-            d: Doubles = x - self._z
-        if self._mask is not None:
-            d[self._mask.alike(x)] = 0.0
-        d /= self._norm
+            d: Doubles = x - z
+        if (mask := mask_of(z)) is not None:
+            d[mask.alike(x)] = 0.0
+        d /= self._norms
         return d
 
 
@@ -217,23 +217,29 @@ class _Columns:
 
     def __init__(self, part: Part, reference: Array) -> None:
         self._part = part
-        self._z = self._columns(reference)
+        self._reference = reference
         self._units = np.asarray(part.units)
-        self._mask = mask_of(self._z)
-        self._root = np.sqrt(max(self._z.shape[1] * self._z.shape[2], 1))
+        self._masking = masking_of(reference, self._columns)
 
     def loss(self, perturbed: Array) -> Doubles:
-        with np.errstate(over="ignore", invalid="ignore"):
-            square = np.einsum("ij,ij->i", *(self.whitened(perturbed),) * 2)
+        square = by_sample(self._square, self._reference, perturbed)
         return np.asarray(np.minimum(np.nan_to_num(square, nan=WORST_LOSS, posinf=WORST_LOSS), WORST_LOSS))
 
     def whitened(self, perturbed: Array) -> Doubles:
-        x = self._columns(perturbed)
+        return self._whitened(self._reference, perturbed)
+
+    def _square(self, reference: Array, perturbed: Array) -> Doubles:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(np.einsum("ij,ij->i", *(self._whitened(reference, perturbed),) * 2), dtype=np.float64)
+
+    def _whitened(self, reference: Array, perturbed: Array) -> Doubles:
+        z, x = self._columns(reference), self._columns(perturbed)
         with np.errstate(invalid="ignore"):
-            d = x - self._z
-        if self._mask is not None:
-            d[self._mask.alike(x)] = 0.0
-        return np.asarray((d / (self._units * self._root)).reshape(len(d), -1))
+            d = x - z
+        if self._masking is not None:
+            d[self._masking.of(z).alike(x)] = 0.0
+        d /= self._units * np.sqrt(max(z.shape[1] * z.shape[2], 1))
+        return d.reshape(len(d), -1)
 
     def _columns(self, values: Array) -> Doubles:
         return with_far_as_infinite(np.ascontiguousarray(self._part.in_columns(values)))

@@ -47,8 +47,20 @@ def run_all(runner: Runner, samples: CalibrationSet, *, batch: int, workers: int
         outputs = runner.run(samples.take(indices).feeds())
         return [_rows(output, index, batch, kept) for index, output in enumerate(outputs)]
 
-    parts = list(in_parallel(one, range(0, samples.samples, batch), workers))
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+    whole: list[NDArray[np.generic]] = []  # of all samples: a list of parts and their concatenation would be there twice
+    starts = range(0, samples.samples, batch)
+    for start, rows in zip(starts, in_parallel(one, starts, workers), strict=True):
+        kept = min(batch, samples.samples - start)
+        whole = whole or [np.empty((len(part) // kept * samples.samples, *part.shape[1:]), part.dtype) for part in rows]
+        for index, (all_rows, part) in enumerate(zip(whole, rows, strict=True)):
+            if part.shape[1:] != all_rows.shape[1:] or part.dtype != all_rows.dtype:
+                raise InvalidModelError(
+                    f"model: output {index} has shape {part.shape} in one call and rows of {all_rows.shape[1:]} before, expected one size",
+                    fix="export the model with outputs of a fixed size, or set the kind of that output to 'ignore'",
+                )
+            each = len(part) // kept
+            all_rows[start * each : (start + kept) * each] = part
+    return tuple(whole)
 
 
 def run_judged(

@@ -8,7 +8,7 @@ the search has left, too.
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
 
 from calibration.data.dataset import load_saved
@@ -74,7 +74,6 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = time_i
     if request.proposed_by == FOLDED:
         fingerprint = folded_fingerprint(fingerprint)
     quantized = legalized(inspection, request.precisions, backend, context)
-    validation = load_saved(workspace.path(inspection.samples.validation))
     baseline_path = workspace.path(job.baseline)
     is_baseline = not quantized and request.proposed_by != FOLDED
     if not is_baseline:
@@ -84,6 +83,7 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = time_i
         built = CorrectedEngine(Engine(baseline_path, (), model_size_bytes(baseline_path)))
     built_in = time.perf_counter() - start
     context.progress(0.3, "engine built")
+    validation = load_saved(workspace.path(inspection.samples.validation))
     reference = workspace.read_scores(inspection.reference.scores)
 
     def scored(engine: Engine) -> AbstractContextManager[ScoredEngine]:
@@ -102,17 +102,19 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = time_i
             is_inside = not is_baseline and fits(reference, judged.engine, metric, config, whole=on_all)
             has_time = not backend.capabilities.builds_are_dear or _has_time(request, built_in, time.perf_counter() - start)
             if built.plain is not None and not is_inside and has_time:
-                with ExitStack() as other:
-                    uncorrected = built.plain()
-                    plain = other.enter_context(scored(uncorrected))
-                    plain_on_all = accuracy(reference, plain.engine, metric, config)
-                    is_inside = fits(reference, plain.engine, metric, config, whole=plain_on_all)
-                    if is_inside:
-                        assert built.correction is not None
-                        on_all = plain_on_all
-                        judged, built = plain, CorrectedEngine(uncorrected, replace(built.correction, kept=False))
-                        opened.close()  # the corrected engine's, and from here on the plain one's
-                        opened.enter_context(other.pop_all())
+                opened.close()  # one engine's memory at a time
+                uncorrected = built.plain()
+                plain = opened.enter_context(scored(uncorrected))
+                plain_on_all = accuracy(reference, plain.engine, metric, config)
+                is_inside = fits(reference, plain.engine, metric, config, whole=plain_on_all)
+                if is_inside:
+                    assert built.correction is not None
+                    on_all = plain_on_all
+                    judged, built = plain, CorrectedEngine(uncorrected, replace(built.correction, kept=False))
+                else:
+                    opened.close()
+                    again = opened.enter_context(closing(backend.open(built.engine.path, threads=config.threads)))
+                    judged = replace(judged, runner=again)
             context.progress(0.7, "accuracy measured")
             runners: dict[str, Runner] = {"engine": judged.runner}
             if not is_baseline:
@@ -120,6 +122,8 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = time_i
             feeds = timing_feeds(inspection, validation)
             plan = _plan(request, timer, is_alone=is_baseline, is_inside=is_inside, spent=time.perf_counter() - start)
             timings = backend.timings(runners, feeds, plan)
+            for runner in runners.values():  # profiles are taken in sessions of their own: one engine's memory at a time
+                runner.close()
             kernels = None
             if is_profiled:
                 name = f"trials/{fingerprint}-kernels.json"

@@ -11,7 +11,7 @@ import numpy as np
 
 from calibration.accuracy.kinds.evidence import Evidence
 from calibration.accuracy.kinds.part import Array, Booleans, Doubles, Part
-from calibration.accuracy.kinds.values import spread_scores
+from calibration.accuracy.kinds.values import spread_scores, without_uncounted
 from calibration.accuracy.measures.values import cosine
 from calibration.accuracy.metrics import OutputKind
 
@@ -25,8 +25,6 @@ def embedding_parts(evidence: Evidence) -> tuple[Part, ...]:
 
 def embedding_scores(part: Part, reference: Array, output: Array, counted: Booleans | None) -> Doubles:
     """Return the lower of the cosine and of that about the mean of each sample."""
-    if counted is not None and reference.ndim > 2 and reference.shape[1] == counted.shape[1]:
-        hidden = ~counted.reshape(*counted.shape, *(1,) * (reference.ndim - 2))
-        reference, output = (np.where(hidden, 0.0, np.asarray(values, dtype=np.float64)) for values in (reference, output))
+    reference, output = without_uncounted(counted, reference, output)
     whole = Part(OutputKind.EMBEDDING)
     return np.asarray(np.minimum(cosine(reference, output), spread_scores(whole, reference, output, None)), dtype=np.float64)

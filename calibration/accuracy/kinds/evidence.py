@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from calibration.accuracy.kinds.part import Array, Doubles
+from calibration.accuracy.kinds.part import Array
+from calibration.accuracy.measures.sample_blocks import sample_slices
+from calibration.accuracy.measures.values import finite_span
 
 MOVING = frozenset({"Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Resize", "Upsample"})
 _SAME_AXES = frozenset({"Cast", "Identity", "Resize", "Upsample"})
@@ -64,40 +66,47 @@ class Evidence:
         return any(re.search(rf"(?:^|[^a-zA-Z]){word}", split, re.IGNORECASE) is not None for word in words)
 
     @property
-    def finite(self) -> Doubles:
-        """The values that are finite, flat."""
-        flat = np.asarray(self.values, dtype=np.float64).reshape(-1)
-        return flat[np.isfinite(flat)]
+    def has_both_signs(self) -> bool:
+        """Whether some finite values are below and some above zero."""
+        low, high = finite_span(self.values)
+        return low < 0.0 < high
 
     @property
     def is_within_one(self) -> bool:
         """Whether all values are in 0..1, and not all the same."""
-        known = self.finite
-        return bool(
-            known.size == self.values.size and known.size and known.min() >= 0.0 and known.max() <= 1.0 and known.min() < known.max()
-        )
+        if not self._is_finite:
+            return False
+        low, high = float(self.values.min()), float(self.values.max())
+        return 0.0 <= low < high <= 1.0
 
     @property
     def sum_axis(self) -> int | None:
         """The axis, samples first, along which probabilities sum to 1 in every place; None of none."""
         if not self.is_within_one:
             return None
-        summing = [
-            axis
-            for axis in range(self.values.ndim - 1, 0, -1)
-            if self.values.shape[axis] > 1
-            and bool(np.abs(np.asarray(self.values, dtype=np.float64).sum(axis=axis) - 1.0).max() <= _SUM_TOLERANCE)
-        ]
+        summing = [axis for axis in self._longer_axes if self._are_one(axis, 1, _SUM_TOLERANCE)]
         return self.class_axis if self.class_axis in summing else next(iter(summing), None)
 
     @property
     def unit_axis(self) -> int | None:
         """The axis, samples first, along which all vectors have norm 1, and hold more than zeros and ones; None of none."""
-        known = np.asarray(self.values, dtype=np.float64)
-        for axis in range(known.ndim - 1, 0, -1):
-            if known.shape[axis] > 1 and np.isfinite(known).all() and np.abs((known**2).sum(axis=axis) - 1.0).max() <= UNIT_TOLERANCE:
-                return axis
-        return None
+        if not self._is_finite:
+            return None
+        return next((axis for axis in self._longer_axes if self._are_one(axis, 2, UNIT_TOLERANCE)), None)
+
+    @property
+    def _is_finite(self) -> bool:
+        return bool(self.values.size) and all(np.isfinite(self.values[part]).all() for part in sample_slices(self.values))
+
+    @property
+    def _longer_axes(self) -> tuple[int, ...]:
+        """The axes of a sample that are longer than one, the last first."""
+        return tuple(axis for axis in range(self.values.ndim - 1, 0, -1) if self.values.shape[axis] > 1)
+
+    def _are_one(self, axis: int, power: int, tolerance: float) -> bool:
+        """Whether all sums along an axis of the values to this power are 1, within a tolerance."""
+        blocks = (np.asarray(self.values[part], dtype=np.float64) for part in sample_slices(self.values))
+        return all(bool(np.abs((block**power).sum(axis=axis) - 1.0).max() <= tolerance) for block in blocks)
 
     @property
     def last_axis(self) -> int | None:

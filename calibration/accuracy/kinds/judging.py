@@ -10,9 +10,9 @@ from calibration.accuracy.kinds.part import Array, Booleans, Doubles, JudgedOutp
 from calibration.accuracy.kinds.positions import counted_positions
 from calibration.accuracy.kinds.rows.matching import joint_scores
 from calibration.accuracy.kinds.table import part_scores
-from calibration.accuracy.measures.masks import mask_of
+from calibration.accuracy.measures.masks import masking_of
+from calibration.accuracy.measures.sample_blocks import doubles
 from calibration.accuracy.metrics import CLASSES
-from calibration.nonfinite import with_far_as_infinite
 
 
 def scores_by_kind(
@@ -64,10 +64,9 @@ def counted_of(inputs: Mapping[str, Array], reference: Array) -> Booleans | None
 def _without_masked(reference: Array, output: Array) -> tuple[Array, Array]:
     if reference.dtype.kind != "f":
         return reference, output
-    r = with_far_as_infinite(reference.astype(np.float64))
-    mask = mask_of(r)
-    if mask is None:
+    masking = masking_of(reference)
+    if masking is None:
         return reference, output
-    x = with_far_as_infinite(output.astype(np.float64))
-    alike = mask.alike(x)
-    return np.where(mask.hidden, 0.0, r), np.where(alike, 0.0, np.where(mask.hidden, np.nan, x))
+    r, x = doubles(reference), doubles(output)
+    mask = masking.of(r)
+    return np.where(mask.hidden, 0.0, r), np.where(mask.alike(x), 0.0, np.where(mask.hidden, np.nan, x))

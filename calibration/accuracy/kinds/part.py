@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from calibration.accuracy.measures.detection.heads import Head
 from calibration.accuracy.measures.options import BoxFormat
+from calibration.accuracy.measures.sample_blocks import sample_slices
 from calibration.accuracy.metrics import CLASSES, OutputKind
 
 Array = NDArray[np.generic]
@@ -19,6 +21,11 @@ FEW = 16  # columns that are judged one by one; of more the mean counts, so that
 LEAST_UNIT = 1e-4  # of the largest spread of a column, that a column is taken to have at least
 ROUNDING = 1e-5  # of a column's own values: a column that moves less is constant up to float32's rounding through a network
 LEAST_OF_LEVEL = 1e-3  # of the root mean square: the least spread of values that are next to constant over the data
+
+
+def as_doubles(values: Array) -> Doubles:
+    """Return values in float64, without a copy where they are."""
+    return np.asarray(values, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,10 @@ class Part:
     def of(self, values: Array) -> Array:
         """Return the part's own values, (samples, ...), of the output's."""
         return values if not self.places or self.axis is None else np.take(values, self.places, axis=self.axis)
+
+    def spread(self, values: Array) -> Doubles:
+        """Return ``spread_of`` the part's own values, of the output's, (samples, ...)."""
+        return spread_of(values, self.in_columns)
 
     def in_columns(self, values: Array) -> Doubles:
         """Return the part's own values as (samples, all the rest, columns); without an axis there is one column."""
@@ -116,18 +127,32 @@ SAID = "as outputs says"
 PLAIN = frozenset({OutputKind.LOGITS, OutputKind.PROBABILITIES, OutputKind.LABELS, OutputKind.VALUES, OutputKind.EMBEDDING})
 
 
-def spread_of(columns: Doubles) -> Doubles:
+def spread_of(values: Array, columns: Callable[[Array], Doubles] = as_doubles) -> Doubles:
     """Return the root mean square distance of each column from its mean over the data, (columns,), above 0.
 
     The mean is of each place over the samples where there are several: what is alike in all samples says nothing of an engine.
     A column that is constant up to rounding has its own size as unit: an engine that computes it in another order is not blamed.
 
     Args:
-        columns: (samples, all the rest, columns), the float model's.
+        values: (samples, ...), the float model's.
+        columns: Returns some samples as (samples, all the rest, columns), which ``values`` are by default.
     """
-    known = np.where(np.isfinite(columns), columns, 0.0)
-    spread = np.sqrt(np.mean((known - known.mean(axis=0)) ** 2, axis=(0, 1)))
-    own = np.sqrt(np.mean(known**2, axis=(0, 1)))
+    total, count = np.zeros(()), 0
+    for part in sample_slices(values):
+        known = _finite_or_zero(columns(values[part]))
+        total, count = total + known.sum(axis=0), count + len(known)
+    mean = total / count
+    apart, square, rows = np.zeros(()), np.zeros(()), 0
+    for part in sample_slices(values):
+        known = _finite_or_zero(columns(values[part]))
+        apart = apart + ((known - mean) ** 2).sum(axis=(0, 1))
+        square = square + (known**2).sum(axis=(0, 1))
+        rows += known.shape[0] * known.shape[1]
+    spread, own = np.sqrt(apart / rows), np.sqrt(square / rows)
     level = np.where(spread <= ROUNDING * own, own, LEAST_OF_LEVEL * own)
     largest = float(spread.max(initial=0.0))
     return np.asarray(np.maximum(np.maximum(spread, level), LEAST_UNIT * largest if largest > 0 else 1.0), dtype=np.float64)
+
+
+def _finite_or_zero(columns: Doubles) -> Doubles:
+    return columns if np.isfinite(columns).all() else np.where(np.isfinite(columns), columns, 0.0)

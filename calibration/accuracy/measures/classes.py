@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.accuracy.measures.sample_blocks import by_sample
 from calibration.accuracy.measures.softmax import log_softmax, without_classes
 from calibration.accuracy.measures.values import WORST_LOSS, as_rows
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
@@ -32,13 +33,17 @@ def kl_divergence(reference: NDArray[np.generic], output: NDArray[np.generic], *
         (samples,) float64, nats.
     """
     logs = _log_probabilities if probabilities else log_softmax
-    log_p, log_q = logs(by_class(reference)), logs(by_class(output))
-    p = np.exp(log_p)
-    with np.errstate(invalid="ignore"):
-        terms = np.where(p > 0, p * (log_p - log_q), 0.0)
-        terms[np.isnan(log_q) | np.isnan(log_p)] = WORST_LOSS
-        terms[without_classes(log_p) != without_classes(log_q)] = WORST_LOSS
-    return np.asarray(np.clip(terms.sum(axis=-1).mean(axis=-1), 0.0, WORST_LOSS), dtype=np.float64)
+
+    def of_samples(some_reference: NDArray[np.generic], some_output: NDArray[np.generic]) -> NDArray[np.float64]:
+        log_p, log_q = logs(by_class(some_reference)), logs(by_class(some_output))
+        p = np.exp(log_p)
+        with np.errstate(invalid="ignore"):
+            terms = np.where(p > 0, p * (log_p - log_q), 0.0)
+            terms[np.isnan(log_q) | np.isnan(log_p)] = WORST_LOSS
+            terms[without_classes(log_p) != without_classes(log_q)] = WORST_LOSS
+        return np.asarray(np.clip(terms.sum(axis=-1).mean(axis=-1), 0.0, WORST_LOSS), dtype=np.float64)
+
+    return by_sample(of_samples, reference, output)
 
 
 def agreement(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -51,14 +56,18 @@ def agreement(reference: NDArray[np.generic], output: NDArray[np.generic]) -> ND
     """
     if np.issubdtype(reference.dtype, np.integer) or reference.dtype == np.bool_:
         return np.asarray((as_rows(reference) == as_rows(output)).mean(axis=1), dtype=np.float64)
-    r, x = by_class(reference), by_class(output)
-    if r.shape[-1] == 1:
+    if by_class(reference[:1]).shape[-1] == 1:
         raise InvalidConfigError(
             f"accuracy.metric: agreement needs a score for each of several classes, found an output of shape {reference.shape}",
             fix=_WITHOUT_CLASSES,
         )
-    same = (r.argmax(axis=-1) == x.argmax(axis=-1)) & ~np.isnan(x).any(axis=-1)
-    return np.asarray(same.mean(axis=-1), dtype=np.float64)
+
+    def of_samples(some_reference: NDArray[np.generic], some_output: NDArray[np.generic]) -> NDArray[np.float64]:
+        r, x = by_class(some_reference), by_class(some_output)
+        same = (r.argmax(axis=-1) == x.argmax(axis=-1)) & ~np.isnan(x).any(axis=-1)
+        return np.asarray(same.mean(axis=-1), dtype=np.float64)
+
+    return by_sample(of_samples, reference, output)
 
 
 def top1(labels: NDArray[np.generic], scores: NDArray[np.generic]) -> NDArray[np.float64]:

@@ -10,10 +10,13 @@ difference counts as that of any two values.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from calibration.accuracy.measures.sample_blocks import Array, doubles, sample_slices
 
 Doubles = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
@@ -39,20 +42,82 @@ class OutputMask:
         return np.asarray(same)
 
 
+@dataclass(frozen=True, slots=True)
+class Masking:
+    """What masks an output of the float model, told of all its samples: infinities, and a level where there is one."""
+
+    level: float | None
+
+    def of(self, reference: Doubles) -> OutputMask:
+        """Return what is masked in some of the samples, any shape, far values as infinities."""
+        hidden = ~np.isfinite(reference)
+        return OutputMask(reference, hidden if self.level is None else hidden | _is_near(reference, self.level), self.level)
+
+
+def masking_of(reference: Array, columns: Callable[[Array], Doubles] = doubles) -> Masking | None:
+    """Return what masks an output of the float model, or None where nothing does; few samples are in float64 at a time.
+
+    Args:
+        reference: (samples, ...), without NaN.
+        columns: Returns what is looked at of some samples, far values as infinities.
+    """
+    found = _Largest()
+    for part in sample_slices(reference):
+        found.see(columns(reference[part]))
+    if found.size < LEAST and found.is_finite:
+        return None
+    near, others, has_others = 0, 0.0, False
+    for part in sample_slices(reference):
+        values = columns(reference[part])
+        is_finite, is_near = np.isfinite(values), _is_near(values, found.value)
+        near += int(np.count_nonzero(is_near))
+        others = max(others, float(np.abs(values).max(where=is_finite & ~is_near, initial=0.0)))
+        has_others = has_others or bool((is_finite & ~is_near).any())
+    if found.size < LEAST or found.size < APART * others or near == 1 or not has_others:
+        return None if found.is_finite else Masking(None)
+    return Masking(found.value)
+
+
 def mask_of(reference: Doubles) -> OutputMask | None:
     """Return what is masked in an output of the float model, any shape, or None where nothing is.
 
     Args:
         reference: With far values as infinities; without NaN.
     """
-    if not reference.size or max(-float(reference.min()), float(reference.max())) < LEAST:
-        return None
-    is_finite = np.isfinite(reference)
-    size = np.where(is_finite, np.abs(reference), 0.0)
-    at = int(size.argmax())
-    level = float(reference.reshape(-1)[at])
-    near = is_finite & (np.abs(np.where(is_finite, reference, 0.0) - level) <= LIKE * abs(level))
-    others = float(size.max(where=~near, initial=0.0))
-    if abs(level) < LEAST or abs(level) < APART * others or np.count_nonzero(near) == 1 or not (~near & is_finite).any():
-        return None if is_finite.all() else OutputMask(reference, ~is_finite, None)
-    return OutputMask(reference, ~is_finite | near, level)
+    masking = masking_of(reference, lambda values: np.asarray(values, dtype=np.float64))
+    return None if masking is None else masking.of(reference)
+
+
+class _Largest:
+    """The first of the finite values of largest magnitude, block after block."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self.is_finite = True  # all values so far
+
+    @property
+    def size(self) -> float:
+        """Its magnitude."""
+        return abs(self.value)
+
+    def see(self, values: Doubles) -> None:
+        """Take a block in."""
+        if not values.size:
+            return
+        low, high = float(values.min()), float(values.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            self.is_finite = False
+            known = values[np.isfinite(values)]
+        else:
+            known = values.reshape(-1)
+        if not known.size:
+            return
+        low, high = float(known.min()), float(known.max())
+        if max(-low, high) > self.size:
+            self.value = high if -low < high else low if -low > high else float(known[np.abs(known).argmax()])
+
+
+def _is_near(values: Doubles, level: float) -> Booleans:
+    """Return which values are a level, to within LIKE."""
+    is_finite = np.isfinite(values)
+    return np.asarray(is_finite & (np.abs(np.where(is_finite, values, 0.0) - level) <= LIKE * abs(level)))

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.accuracy.measures.sample_blocks import sample_slices
+
 APART = 30.0  # the small part then has at most a thousandth of the energy
 
 
@@ -19,19 +21,19 @@ def parts_of(reference: NDArray[np.generic]) -> tuple[NDArray[np.bool_], ...]:
     Args:
         reference: The float model's output, (samples, ...).
     """
-    values = np.asarray(reference, dtype=np.float64)
-    if values.ndim < 2 or not values.size or not np.isfinite(values).all():
+    if reference.ndim < 2 or not reference.size or not all(np.isfinite(reference[part]).all() for part in sample_slices(reference)):
         return ()
     best: tuple[float, tuple[NDArray[np.bool_], ...]] = (APART, ())
-    for axis in range(1, values.ndim):
-        others = tuple(index for index in range(values.ndim) if index != axis)
-        are_scores = (values.min(axis=others) >= 0.0) & (values.max(axis=others) <= 1.0)
+    for axis in range(1, reference.ndim):
+        others = tuple(index for index in range(reference.ndim) if index != axis)
+        are_scores = (reference.min(axis=others) >= 0.0) & (reference.max(axis=others) <= 1.0)
         if not are_scores.any() or are_scores.all():
             continue
-        energy = np.mean(values**2, axis=others)
+        energy = sum(np.sum(np.asarray(reference[part], dtype=np.float64) ** 2, axis=others) for part in sample_slices(reference))
+        energy = np.asarray(energy) / (reference.size // reference.shape[axis])
         small, large = float(energy[are_scores].mean()), float(energy[~are_scores].mean())
         if small > 0.0 and np.sqrt(large / small) >= best[0]:
-            shape = [1] * (values.ndim - 1)
-            shape[axis - 1] = values.shape[axis]
+            shape = [1] * (reference.ndim - 1)
+            shape[axis - 1] = reference.shape[axis]
             best = float(np.sqrt(large / small)), (are_scores.reshape(shape), ~are_scores.reshape(shape))
     return best[1]

@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.measures.masks import mask_of
-from calibration.nonfinite import with_far_as_infinite
+from calibration.accuracy.measures.masks import Masking, masking_of
+from calibration.accuracy.measures.sample_blocks import by_sample, doubles, sample_slices
 
 WORST_LOSS = 1e6  # the divergence of a sample that is not finite: finite itself, so that means and JSON stay so
 IDENTICAL_PSNR = 150.0  # decibels given to outputs that float32 cannot tell apart (2^-24 of the peak is 144 dB)
@@ -32,10 +32,9 @@ def nmse(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray
     Returns:
         (samples,) float64, 0 for identical values, at most WORST_LOSS.
     """
-    r, x = _by_sample(reference), _by_sample(output)
-    mask = mask_of(r)
-    kept = r if mask is None else np.where(mask.hidden, 0.0, r)
-    error, norm = _squared_error(r, x), np.einsum("ij,ij->i", kept, kept)
+    masking = masking_of(reference)
+    error = by_sample(lambda r, x: _squared_error(_rows(r), _rows(x), masking), reference, output)
+    norm = by_sample(lambda r: _squared_norm(_rows(r), masking), reference)
     usual = float(norm[norm > 0].mean()) if (norm > 0).any() else 1.0
     return _finite_loss(error / np.where(norm > 0, norm, usual))
 
@@ -45,16 +44,20 @@ def psnr(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray
 
     The peak is the span (highest - lowest value) of the sample's reference; a constant reference takes its magnitude, or 1 if zero.
     """
-    r, x = _by_sample(reference), _by_sample(output)
-    mask = mask_of(r)
-    is_seen = np.ones(r.shape, dtype=np.bool_) if mask is None else ~mask.hidden
-    highest = r.max(axis=1, where=is_seen, initial=-np.inf)
-    span = highest - r.min(axis=1, where=is_seen, initial=np.inf)  # -inf where all is masked
-    peak = np.where(span > 0, span, np.abs(highest))
-    peak = np.where((peak > 0) & np.isfinite(peak), peak, 1.0)
-    relative = _finite_loss(_squared_error(r, x) / np.maximum(is_seen.sum(axis=1), 1) / peak**2)
-    floor = 10.0 ** (-IDENTICAL_PSNR / 10)
-    return np.asarray(np.clip(-10.0 * np.log10(np.maximum(relative, floor)), 0.0, IDENTICAL_PSNR), dtype=np.float64)
+    masking = masking_of(reference)
+
+    def of_samples(some_reference: NDArray[np.generic], some_output: NDArray[np.generic]) -> NDArray[np.float64]:
+        r, x = _rows(some_reference), _rows(some_output)
+        is_seen = np.ones(r.shape, dtype=np.bool_) if masking is None else ~masking.of(r).hidden
+        highest = r.max(axis=1, where=is_seen, initial=-np.inf)
+        span = highest - r.min(axis=1, where=is_seen, initial=np.inf)  # -inf where all is masked
+        peak = np.where(span > 0, span, np.abs(highest))
+        peak = np.where((peak > 0) & np.isfinite(peak), peak, 1.0)
+        relative = _finite_loss(_squared_error(r, x, masking) / np.maximum(is_seen.sum(axis=1), 1) / peak**2)
+        floor = 10.0 ** (-IDENTICAL_PSNR / 10)
+        return np.asarray(np.clip(-10.0 * np.log10(np.maximum(relative, floor)), 0.0, IDENTICAL_PSNR), dtype=np.float64)
+
+    return by_sample(of_samples, reference, output)
 
 
 def cosine(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -62,17 +65,22 @@ def cosine(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArr
 
     Two zero vectors agree (1), one zero vector does not (0).
     """
-    r, x = _by_sample(reference), _by_sample(output)
-    if (mask := mask_of(r)) is not None:
-        alike = mask.alike(x)
-        r, x = np.where(alike, 0.0, r), np.where(alike, 0.0, x)
-    with np.errstate(invalid="ignore"):
-        norms = np.sqrt(np.einsum("ij,ij->i", r, r)) * np.sqrt(np.einsum("ij,ij->i", x, x))
-        dots = np.einsum("ij,ij->i", r, x)
-    is_finite = np.isfinite(norms) & np.isfinite(dots)
-    values = np.divide(dots, norms, out=np.where(is_finite, 0.0, -1.0), where=is_finite & (norms > 0))
-    values[np.all(r == x, axis=1)] = 1.0  # exactly, where rounding would leave 1 - 2^-53
-    return np.asarray(np.clip(values, -1.0, 1.0), dtype=np.float64)
+    masking = masking_of(reference)
+
+    def of_samples(some_reference: NDArray[np.generic], some_output: NDArray[np.generic]) -> NDArray[np.float64]:
+        r, x = _rows(some_reference), _rows(some_output)
+        if masking is not None:
+            alike = masking.of(r).alike(x)
+            r, x = np.where(alike, 0.0, r), np.where(alike, 0.0, x)
+        with np.errstate(invalid="ignore"):
+            norms = np.sqrt(np.einsum("ij,ij->i", r, r)) * np.sqrt(np.einsum("ij,ij->i", x, x))
+            dots = np.einsum("ij,ij->i", r, x)
+        is_finite = np.isfinite(norms) & np.isfinite(dots)
+        values = np.divide(dots, norms, out=np.where(is_finite, 0.0, -1.0), where=is_finite & (norms > 0))
+        values[np.all(r == x, axis=1)] = 1.0  # exactly, where rounding would leave 1 - 2^-53
+        return np.asarray(np.clip(values, -1.0, 1.0), dtype=np.float64)
+
+    return by_sample(of_samples, reference, output)
 
 
 def closeness(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -84,17 +92,30 @@ def closeness(reference: NDArray[np.generic], output: NDArray[np.generic]) -> ND
         reference: (samples, ...), the float model's, of all samples that are judged together.
         output: The same shape.
     """
-    r, x = _by_sample(reference), _by_sample(output)
-    known = r[np.isfinite(r)]
-    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    low, high = finite_span(reference)
     are_scores = low >= 0.0 and high <= 1.0
     unit = 1.0 if are_scores else high - low or abs(high)
-    with np.errstate(invalid="ignore"):
-        change = np.where(r == x, 0.0, np.abs(x - r) / unit)
-    values = 1.0 - np.minimum(np.nan_to_num(change, nan=1.0), 1.0).max(axis=1, initial=0.0)
-    if are_scores:
-        values[((r >= 0.5) != (x >= 0.5)).any(axis=1)] = 0.0
-    return np.asarray(values, dtype=np.float64)
+
+    def of_samples(some_reference: NDArray[np.generic], some_output: NDArray[np.generic]) -> NDArray[np.float64]:
+        r, x = _rows(some_reference), _rows(some_output)
+        with np.errstate(invalid="ignore"):
+            change = np.where(r == x, 0.0, np.abs(x - r) / unit)
+        values = 1.0 - np.minimum(np.nan_to_num(change, nan=1.0), 1.0).max(axis=1, initial=0.0)
+        if are_scores:
+            values[((r >= 0.5) != (x >= 0.5)).any(axis=1)] = 0.0
+        return np.asarray(values, dtype=np.float64)
+
+    return by_sample(of_samples, reference, output)
+
+
+def finite_span(values: NDArray[np.generic]) -> tuple[float, float]:
+    """Return the lowest and the highest of the finite values, (samples, ...), far ones left out; 0 and 0 of none."""
+    low, high = np.inf, -np.inf
+    for part in sample_slices(values):
+        wide = doubles(values[part])
+        known = wide if np.isfinite(wide).all() else wide[np.isfinite(wide)]
+        low, high = min(low, float(known.min(initial=np.inf))), max(high, float(known.max(initial=-np.inf)))
+    return (low, high) if low <= high else (0.0, 0.0)
 
 
 def as_rows(values: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -102,18 +123,23 @@ def as_rows(values: NDArray[np.generic]) -> NDArray[np.generic]:
     return values.reshape(len(values), -1)
 
 
-def _squared_error(r: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _squared_error(r: NDArray[np.float64], x: NDArray[np.float64], masking: Masking | None) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
         d = x - r
-    if (mask := mask_of(r)) is not None:
-        d[mask.alike(x)] = 0.0
+    if masking is not None:
+        d[masking.of(r).alike(x)] = 0.0
     return np.asarray(np.einsum("ij,ij->i", d, d), dtype=np.float64)
+
+
+def _squared_norm(r: NDArray[np.float64], masking: Masking | None) -> NDArray[np.float64]:
+    kept = r if masking is None else np.where(masking.of(r).hidden, 0.0, r)
+    return np.asarray(np.einsum("ij,ij->i", kept, kept), dtype=np.float64)
 
 
 def _finite_loss(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.minimum(np.nan_to_num(values, nan=WORST_LOSS, posinf=WORST_LOSS), WORST_LOSS), dtype=np.float64)
 
 
-def _by_sample(values: NDArray[np.generic]) -> NDArray[np.float64]:
+def _rows(values: NDArray[np.generic]) -> NDArray[np.float64]:
     """Return the values as (samples, all the rest)."""
-    return with_far_as_infinite(as_rows(values).astype(np.float64))
+    return doubles(as_rows(values))

@@ -187,6 +187,19 @@ def test_the_widest_inputs_are_left_to_the_nearest_levels_where_the_work_is_too_
     assert taken == [set(), {names[0]}, set(names)]
 
 
+def test_wide_inputs_of_which_few_rows_were_seen_are_left_to_the_nearest_levels() -> None:
+    model = model_from_text("g (float[N,256] x) => (float[N,8] y) { a = MatMul(x, w) y = MatMul(a, v) }", {"w": (256, 64), "v": (64, 8)})
+    wide, narrow = "MatMul_a", "MatMul_y"
+    rounded = []
+    for samples in (7, 8):  # a thirty-second of 256
+        found = probed(model, samples_for(model, samples), TENSORRT_SCHEME)
+        wanted = layer_precisions(found, Precision.INT4)
+        for width in (256, 257):
+            levels = gptq_levels(found.model, found.layers, wanted, TENSORRT_SCHEME, batches(found.feeds), costly_width=width)
+            rounded.append({name for name, _ in levels})
+    assert rounded == [{narrow}, {wide, narrow}, {wide, narrow}, {wide, narrow}]
+
+
 def weight_in(found: Probed, name: str) -> NDArray[np.float32]:
     tensor = next(tensor for tensor in found.model.graph.initializer if tensor.name == name)
     return np.asarray(numpy_helper.to_array(tensor), dtype=np.float32)

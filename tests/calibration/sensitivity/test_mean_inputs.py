@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from calibration.algorithms.bias_correction import bias_locations
 from calibration.sensitivity.mean_inputs import MeanInputs
@@ -10,6 +11,7 @@ from calibration.sensitivity.perturbed_model import Probe
 from tests.calibration.sensitivity.test_output_shifts import case
 from tests.model_text import Array, model_from_text, samples_for
 from tests.probed_models import Probed, probe_of, probed
+from tests.traced_memory import peak_bytes
 
 
 def channel_means(values: Array, axis: int) -> Array:
@@ -43,20 +45,40 @@ def test_the_shift_takes_the_means_back_whatever_the_batches() -> None:
             np.testing.assert_allclose(shift, expected, atol=1e-4 * float(np.abs(expected).max()))
 
 
-def test_borders_of_a_convolution_count_as_they_are() -> None:
-    model = model_from_text(
-        "g (float[N,3,5,5] x) => (float[N,4,5,5] y) { y = Conv<pads=[1,1,1,1]>(x, w, b) }", {"w": (4, 3, 3, 3), "b": (4,)}
-    )
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        "pads=[1,1,1,1]",
+        "pads=[0,2,1,0], strides=[2,1], dilations=[1,2]",
+        "pads=[1,1,1,1], strides=[3,3], group=2",
+        'auto_pad="SAME_UPPER", strides=[2,2]',  # whose pads only the runtime knows
+    ],
+)
+def test_each_place_of_a_kernel_counts_what_lies_under_it_borders_too(attributes: str) -> None:
+    groups = 2 if "group" in attributes else 1
+    text = f"g (float[N,4,7,6] x) => (float[N,4,H,W] y) {{ y = Conv<{attributes}>(x, w, b) }}"
+    model = model_from_text(text, {"w": (4, 4 // groups, 3, 3), "b": (4,)})
     found = probed(model, {"x": 1.0 + samples_for(model, 12)["x"]})
     (layer,) = found.layers
     weight = found.reference().weight(layer)
     change = 0.1 * np.random.default_rng(1).normal(size=weight.shape).astype(np.float32)
     probe = probe_of(found.reference(), found.feeds, layer)
-    shift = means_of(found, 12).shift(layer, change)
+    shift = means_of(found, 5).shift(layer, change)
     assert shift is not None
     moved = probe.output(weight=weight + change, shift=shift)
     assert np.abs(channel_means(moved, 1) - channel_means(probe.output(), 1)).max() < 1e-5
     assert np.abs(channel_means(probe.output(weight=weight + change), 1) - channel_means(probe.output(), 1)).max() > 0.01
+
+
+def test_means_of_large_pictures_are_not_kept_whole() -> None:
+    convolutions = " ".join(f"a{index + 1} = Conv<pads=[1,1,1,1]>(a{index}, w{index}, b{index})" for index in range(12))
+    text = f"g (float[N,8,128,128] x) => (float[N,8,128,128] y) {{ a0 = Relu(x) {convolutions} y = Relu(a12) }}"
+    shapes = {f"w{index}": (8, 8, 3, 3) for index in range(12)} | {f"b{index}": (8,) for index in range(12)}
+    found = probed(model_from_text(text, shapes), {"x": np.ones((1, 8, 128, 128), np.float32)})
+    reference = found.reference()
+    locations = bias_locations(found.model, found.layers)
+    picture = 8 * 128 * 128 * 8  # bytes in float64, of which twelve were kept, and half of each in float32
+    assert peak_bytes(lambda: MeanInputs(reference, locations, [found.feeds])) < 6 * picture
 
 
 def test_a_layer_without_a_bias_has_no_shift() -> None:

@@ -16,6 +16,7 @@ from calibration.errors import InvalidModelError
 from engine_builder.errors import EngineError
 from engine_builder.evaluation.run_samples import in_random_order, run_all
 from engine_builder.records.closed_loop import ClosedLoop
+from tests.traced_memory import peak_bytes
 
 
 class FakeRunner:
@@ -52,6 +53,27 @@ def test_every_sample_comes_back_once_and_in_order(count: int, batch: int, rows:
 def test_an_output_without_samples_in_front_is_refused() -> None:
     with pytest.raises(InvalidModelError, match=r"output 0 has shape \(\)"):
         run_all(FakeRunner(scalar=True), samples(4), batch=2)
+
+
+def test_outputs_of_all_samples_are_held_once() -> None:
+    class WideRunner(FakeRunner):
+        def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
+            return (np.repeat(np.asarray(feeds["x"], dtype=np.float32), 10000, axis=1),)
+
+    given = samples(64)
+    (output,) = run_all(WideRunner(), given, batch=2)
+    np.testing.assert_array_equal(output[:, ::10000], given.inputs["x"])
+    assert peak_bytes(lambda: run_all(WideRunner(), given, batch=2)) < 1.2 * output.nbytes  # parts and their concatenation: twice
+
+
+def test_an_output_of_another_size_in_each_call_is_refused() -> None:
+    class GrowingRunner(FakeRunner):
+        def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
+            self.batches.append(len(feeds["x"]))
+            return (np.zeros((len(feeds["x"]), len(self.batches))),)
+
+    with pytest.raises(InvalidModelError, match=r"output 0 has shape \(2, 2\) in one call and rows of \(1,\) before"):
+        run_all(GrowingRunner(), samples(4), batch=2)
 
 
 def test_no_samples_and_no_batch_are_refused() -> None:
