@@ -14,9 +14,16 @@ from engine_builder.records.corrections import Correction
 from engine_builder.records.float_plan import BaselineFallback
 from engine_builder.reporting.body.job_result import JobResult, Outcome, ReportedEngine
 from engine_builder.reporting.body.report_body import ReportBody
-from engine_builder.reporting.layer_plots import CLIPPED, bars_left_out, dependency_plot, kernel_plot, kernel_totals, sensitivity_plot
+from engine_builder.reporting.figures.engine_plots import front_plot, path_plot, prediction_plot
+from engine_builder.reporting.figures.layer_plots import (
+    CLIPPED,
+    bars_left_out,
+    dependency_plot,
+    kernel_plot,
+    kernel_totals,
+    sensitivity_plot,
+)
 from engine_builder.reporting.offers.section import offers_section
-from engine_builder.reporting.plots import front_plot, path_plot, prediction_plot
 from engine_builder.reporting.tables import (
     achieved_table,
     attempts_table,

@@ -15,7 +15,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from engine_builder.reporting.body.layer_facts import DependencyMap, MeasuredPair, ReportedLayer
-from engine_builder.reporting.drawing import BEFORE, INK, TOP, WIDE, colour_of, dress, label_of, number, plain_powers, room_for, svg_of
+from engine_builder.reporting.figures.drawing import (
+    BEFORE,
+    INK,
+    TOP,
+    WIDE,
+    colour_of,
+    dress,
+    label_of,
+    number,
+    plain_powers,
+    room_for,
+    svg_of,
+)
 from engine_builder.search.search_space import BASELINE
 
 MAX_BARS = 40

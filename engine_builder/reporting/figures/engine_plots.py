@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from calibration.accuracy.metrics import Metric
 from engine_builder.records.trial import Trial
 from engine_builder.reporting.body.search_facts import Prediction
-from engine_builder.reporting.drawing import (
+from engine_builder.reporting.figures.drawing import (
     BAD,
     CHOSEN,
     FAINT,

@@ -13,9 +13,16 @@ from calibration.accuracy.metrics import Metric
 from calibration.number_formats.precision import Precision
 from engine_builder.records.trial import Trial
 from engine_builder.reporting.body.layer_facts import DependencyMap
-from engine_builder.reporting.drawing import MAX_LABEL, label_of
-from engine_builder.reporting.layer_plots import MAX_BARS, bars_left_out, dependency_plot, kernel_plot, kernel_totals, sensitivity_plot
-from engine_builder.reporting.plots import front_plot, path_plot, prediction_plot
+from engine_builder.reporting.figures.drawing import MAX_LABEL, label_of
+from engine_builder.reporting.figures.engine_plots import front_plot, path_plot, prediction_plot
+from engine_builder.reporting.figures.layer_plots import (
+    MAX_BARS,
+    bars_left_out,
+    dependency_plot,
+    kernel_plot,
+    kernel_totals,
+    sensitivity_plot,
+)
 from tests.engine_builder.report_body import BODY, PREDICTION, failed, layer, prediction, trial
 
 XLINK = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
