@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from html import escape
 
@@ -14,7 +14,8 @@ from engine_builder.records.corrections import Correction
 from engine_builder.records.float_plan import BaselineFallback
 from engine_builder.reporting.body.job_result import JobResult, Outcome, ReportedEngine
 from engine_builder.reporting.body.report_body import ReportBody
-from engine_builder.reporting.figures.engine_plots import front_plot, path_plot, prediction_plot
+from engine_builder.reporting.figures.drawing import themed
+from engine_builder.reporting.figures.engine_plots import front_plot, path_plot, prediction_plots
 from engine_builder.reporting.figures.layer_plots import (
     CLIPPED,
     bars_left_out,
@@ -24,6 +25,7 @@ from engine_builder.reporting.figures.layer_plots import (
     sensitivity_plot,
 )
 from engine_builder.reporting.offers.section import offers_section
+from engine_builder.reporting.style import opening
 from engine_builder.reporting.tables import (
     achieved_table,
     attempts_table,
@@ -40,29 +42,6 @@ from engine_builder.reporting.tables import (
 )
 from engine_builder.reporting.verdict_words import decibels, verdict_in_words, worsening
 
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1f272e;overflow-wrap:anywhere}
-h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.15rem;margin:2.2rem 0 .4rem;padding-bottom:.15rem;border-bottom:1px solid #ccd2d8}
-.lead{font-size:1.05rem;margin:.3rem 0 1rem}.note{color:#55626f;margin:.2rem 0 .6rem;font-size:14px}
-.warning{border-left:.3rem solid #c0362c;background:#fbf0ee;margin:.5rem 0;padding:.4rem .8rem}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:.8rem;margin:1rem 0}
-.tile{border:1px solid #d5dadf;border-radius:.5rem;padding:.6rem .9rem}.tile b{display:block;font-size:1.2rem;line-height:1.3}
-.tile span{display:block;color:#55626f;font-size:13px}
-.badge{display:inline-block;border-radius:.3rem;padding:.05rem .5rem;color:#fff;background:#55626f;font-size:13px;font-weight:600}
-.met{background:#1b7f4b}.met_on_sample{background:#8a6100}.not_met{background:#c0362c}
-.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(30rem,100%),1fr));gap:1rem}
-.scroll{overflow-x:auto}svg{display:block;width:100%;height:auto}svg.wide{min-width:46rem}svg.half{min-width:20rem}
-svg text{font-family:system-ui,sans-serif!important}
-details{margin:.5rem 0}summary{cursor:pointer;font-weight:600}
-table{border-collapse:collapse;width:100%;font-size:13px;overflow-wrap:normal}
-th,td{text-align:right;padding:.15rem .5rem;border-bottom:1px solid #e6e9ec}
-th:first-child,td:first-child{text-align:left;overflow-wrap:anywhere;min-width:8rem}th{background:#f4f6f7}.low{background:#eaf2fb}
-.pairs td{text-align:left;overflow-wrap:anywhere}.pairs th{text-align:left}
-.corrections :is(th,td):nth-child(2){text-align:left;width:60%}
-.bar{display:inline-block;height:.6em;background:#2268c4;vertical-align:middle}
-pre{background:#f4f6f7;padding:.6rem .8rem;font-size:13px;overflow-x:auto;white-space:pre-wrap}
-@media print{details{display:block}.scroll{overflow:visible}}
-"""
 _ANSWERS = {Answer.MET: "met", Answer.MET_ON_SAMPLE: "likely met", Answer.NOT_MET: "not met"}
 
 
@@ -71,8 +50,7 @@ def render(body: ReportBody) -> str:
     result = body.result
     answer = result.verdict.answer
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'>",
-        f"<title>Optimization report</title><style>{_STYLE}</style><h1>Optimization report</h1>",
+        f"{opening('Optimization report')}<h1>Optimization report</h1>",
         f"<p class=lead>{escape(result.reason)}</p>",
         *(f"<p class=warning><b>Warning:</b> {escape(text)}.</p>" for text in result.warnings),
         _tiles(body),
@@ -81,8 +59,7 @@ def render(body: ReportBody) -> str:
         _outputs(body),
         offers_section(result),
         _engines(body),
-        _sensitivity(body),
-        _kernel_times(body),
+        _columns(_sensitivity(body), _kernel_times(body)),
         _dependencies(body),
         "" if body.baseline_repair is None else _baseline_fallback(body.baseline_repair),
         _corrections(body.repairs),
@@ -134,7 +111,7 @@ def _speed(result: JobResult) -> tuple[str, str]:
 
 def _engines(body: ReportBody) -> str:
     plots = [front_plot(body.trials, body.front, body.chosen, body.result.verdict.metric), path_plot(body.trials, body.chosen)]
-    shown = "".join(f"<div class=scroll>{plot}</div>" for plot in plots if plot)
+    shown = _side_by_side(plots)
     ended = f" The search ended after {body.search.trials} trials: {body.search.ended}."
     note = "Every point is an engine that was built, scored and timed in turns with the baseline; filled ones are on the front."
     if body.result.latency_source is Source.PREDICTED:
@@ -142,7 +119,7 @@ def _engines(body: ReportBody) -> str:
             "Every point is an engine that was built. Its latency is predicted from the kernels that the build lists, not measured; its "
             "accuracy is that of the same explicit model in ONNX Runtime. Filled points are on the front."
         )
-    return f"<h2>Engines</h2><p class=note>{note}{escape(ended)}</p><div class=two>{shown}</div>" if shown else ""
+    return f"<h2>Engines</h2><p class=note>{note}{escape(ended)}</p>{shown}" if shown else ""
 
 
 def _sensitivity(body: ReportBody) -> str:
@@ -193,14 +170,14 @@ def _baseline_fallback(found: BaselineFallback) -> str:
         f"credited to low precisions. {end}: {found.kept}. A block is a layer with the nodes behind it; its loss is that of the block "
         f"alone in {own}, all others in float32, ± standard error."
     )
-    tables = attempts_table(found.attempts, found.kept) + blocks_table(found.blocks)
+    tables = f"{attempts_table(found.attempts, found.kept)}</div><div class=scroll>{blocks_table(found.blocks)}"
     return _section("The baseline needed a float fallback", note, tables)
 
 
 def _corrections(tried: Sequence[Correction]) -> str:
     note = f"Loss on calibration samples that the correction was not fitted to, ± standard error of the difference. {_gains(tried)}"
     rows = corrections_table(tried)
-    return _section("Corrections", note, f"<div class=corrections>{rows}</div>" if rows else "")
+    return _section("Corrections", note, rows)
 
 
 def _gains(tried: Sequence[Correction]) -> str:
@@ -220,7 +197,7 @@ def _predictions(body: ReportBody) -> str:
         "What the models said against what was measured, by trial. Latency as it was predicted when the trial was proposed (engines "
         "that no prediction proposed are left out); loss by the sensitivities and dependencies to second order."
     )
-    return _section("Predicted and measured", note, prediction_plot(body.trials, body.predictions))
+    return _section("Predicted and measured", note, _side_by_side(prediction_plots(body.trials, body.predictions)))
 
 
 def _outputs(body: ReportBody) -> str:
@@ -228,7 +205,7 @@ def _outputs(body: ReportBody) -> str:
     if not body.result.outputs:
         return ""
     key = "<p class=note><code>outputs: {NAME: KIND}</code> in the configuration says otherwise.</p>"
-    return f"<h2>What is judged</h2><div class='scroll pairs'>{outputs_table(body.result)}</div>{key}"
+    return f"<h2>What is judged</h2><div class=scroll>{outputs_table(body.result)}</div>{key}"
 
 
 def _notes(notes: Sequence[str]) -> str:
@@ -270,7 +247,7 @@ def _repeat(body: ReportBody) -> str:
     facts |= {name: _fact(value) for name, value in known.items() if value is not None}
     config = json.dumps(body.config, sort_keys=True, ensure_ascii=False, indent=1)
     text = f"<pre>{escape(command)}</pre><p class=note>with this <code>config.json</code>:</p><pre>{escape(config)}</pre>"
-    return f"<h2>Environment and how to repeat it</h2><div class='scroll pairs'>{pairs_table(facts)}</div>{text}"
+    return f"<h2>Environment and how to repeat it</h2><div class=scroll>{pairs_table(facts)}</div>{text}"
 
 
 def _fact(value: object) -> object:
@@ -283,7 +260,19 @@ def _fact(value: object) -> object:
 
 
 def _section(title: str, note: str, plot: str) -> str:
-    return f"<h2>{title}</h2><p class=note>{escape(note)}</p><div class=scroll>{plot}</div>" if plot else ""
+    return f"<h2>{title}</h2><p class=note>{escape(note)}</p><div class=scroll>{themed(plot)}</div>" if plot else ""
+
+
+def _columns(*sections: str) -> str:
+    """Return sections beside each other where there is room for it."""
+    shown = [f"<section>{section}</section>" for section in sections if section]
+    return f"<div class=two>{''.join(shown)}</div>" if len(shown) > 1 else "".join(shown)
+
+
+def _side_by_side(plots: Iterable[str]) -> str:
+    """Return plots beside each other where there is room, below each other on a phone; nothing without plots."""
+    shown = "".join(f"<div class=scroll>{themed(plot)}</div>" for plot in plots if plot)
+    return f"<div class=two>{shown}</div>" if shown else ""
 
 
 def _spread(body: ReportBody) -> str:

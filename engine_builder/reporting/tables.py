@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
 
@@ -18,6 +19,7 @@ from engine_builder.stage_io.engines import FinalLatency
 BASELINES = (Precision.FP32, Precision.FP16, Precision.BF16)
 MAX_PAIRS = 20
 _SMALL = 1e-3
+_NUMBER = re.compile(r"[-+±<]?[ ]?[0-9][0-9.,e+-]*[ %x]*(ms|MB|dB|points)?( ± [0-9.e+-]+( ms|%)?)?( \\([^)]*[0-9][^)]*\\))?")
 
 
 def engines_table(result: JobResult) -> str:
@@ -66,9 +68,14 @@ def layers_table(layers: Sequence[ReportedLayer]) -> str:
             f"{layer.macs:,}",
         ]
         rows.append((cells, layer.precision not in BASELINES))
-    head = "".join(f"<th>{name}</th>" for name in ("layer", "operator", "precision", "loss alone", "Hessian estimate", "MACs"))
+    kinds = ("", "", "", " class=n", " class=n", " class=n")
+    names = ("layer", "operator", "precision", "loss alone", "Hessian estimate", "MACs")
+    head = "".join(f"<th{kind}>{name}</th>" for kind, name in zip(kinds, names, strict=True))
     text = "".join(
-        f"<tr{' class=low' if quantized else ''}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for cells, quantized in rows
+        f"<tr{' class=low' if quantized else ''}>"
+        + "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, cells, strict=True))
+        + "</tr>"
+        for cells, quantized in rows
     )
     return f"<table><tr>{head}</tr>{text}</table>"
 
@@ -163,10 +170,28 @@ def pairs_table(values: Mapping[str, object]) -> str:
     return table(["what", "value"], [[key, str(value)] for key, value in sorted(values.items())])
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of plain text."""
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
-    return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{body}</table>"
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], picked: Collection[int] = ()) -> str:
+    """Return a table of plain text, columns of numbers set from the right.
+
+    Args:
+        head: Names of the columns.
+        rows: Their cells.
+        picked: Rows that stand out.
+    """
+    kinds = [" class=n" if _are_numbers([row[place] for row in rows]) else "" for place in range(len(head))]
+    body = "".join(
+        f"<tr{' class=picked' if place in picked else ''}>"
+        + "".join(f"<td{kind}>{escape(text)}</td>" for kind, text in zip(kinds, row, strict=True))
+        + "</tr>"
+        for place, row in enumerate(rows)
+    )
+    return f"<table><tr>{''.join(f'<th{kind}>{name}</th>' for kind, name in zip(kinds, head, strict=True))}</tr>{body}</table>"
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    """Return whether all of a column that is not empty is numbers, with units and spreads."""
+    told = [text for text in cells if text != "-"]
+    return bool(told) and all(map(_NUMBER.fullmatch, told))
 
 
 def ratio(latency: Latency) -> str:

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine_builder.reporting.tables import MAX_PAIRS, achieved_table, dependencies_table, engines_table, layers_table, trials_table
+from engine_builder.reporting.tables import (
+    MAX_PAIRS,
+    achieved_table,
+    dependencies_table,
+    engines_table,
+    layers_table,
+    table,
+    trials_table,
+)
 from engine_builder.stage_io.engines import FinalLatency
 from tests.engine_builder.report_body import BODY, RESULT, failed, trial
 from tests.engine_builder.reporting.page_reader import Page, rows_of
@@ -81,3 +89,15 @@ def test_a_latency_that_is_predicted_has_no_spread() -> None:
 
 def test_only_the_strongest_pairs_are_listed() -> None:
     assert len(rows_of(dependencies_table(BODY.dependencies * (MAX_PAIRS + 1)))) == MAX_PAIRS
+
+
+def test_columns_of_numbers_alone_are_set_from_the_right() -> None:
+    text = table(
+        ["name", "time", "share", "either"], [["1 conv", "0.677 ± 0.001 ms", "1.2%", "1.25x"], ["gemm", "-", "-", "nothing faster"]]
+    )
+    assert [name for name in ("name", "time", "share", "either") if f"<th class=n>{name}</th>" in text] == ["time", "share"]
+    assert "<td>1 conv</td><td class=n>0.677 ± 0.001 ms</td>" in text
+
+
+def test_a_row_that_is_picked_stands_out() -> None:
+    assert table(["a"], [["x"], ["y"]], picked={1}).count("<tr class=picked><td>y</td></tr>") == 1
