@@ -34,7 +34,7 @@ from engine_builder.stage_io.engines import BaselineRequest, EngineJob, TrialReq
 from engine_builder.stage_io.measuring import ConfidenceRequest, CorrectRequest, InspectRequest, InspectResult, JobFiles, RangesRequest
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest, SearchSummary
 
-PIPELINE_VERSION = "16"
+PIPELINE_VERSION = "17"
 SHARE_OF_TRIAL = 0.12  # of the progress that is left: how many trials there will be is not known
 
 
@@ -103,6 +103,7 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
         (*untold, *decided.notes),
         SearchSummary(search.ended, len(search.trials), driver.seconds),
         decided.offers,
+        request.files.model,
         analysis.failures,
     )
     return run(driver, table.REPORT, report)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from html import escape
 
 from calibration.accuracy.measures.tasks.retrieval import nearest_in_words
-from calibration.accuracy.verdict import Answer
 from engine_builder.backends.base import Source
 from engine_builder.records.corrections import Correction
 from engine_builder.records.float_plan import BaselineFallback
+from engine_builder.reporting.about import about_in_words
 from engine_builder.reporting.body.job_result import JobResult, Outcome, ReportedEngine
 from engine_builder.reporting.body.report_body import ReportBody
+from engine_builder.reporting.decision.compared_engines import as_timed_last
+from engine_builder.reporting.decision.headline import speedup_in_words
+from engine_builder.reporting.decision.section import finalists_section, lead, next_section, why_section
 from engine_builder.reporting.figures.drawing import themed
 from engine_builder.reporting.figures.engine_plots import front_plot, path_plot, prediction_plots
 from engine_builder.reporting.figures.layer_plots import (
@@ -40,9 +44,9 @@ from engine_builder.reporting.tables import (
     score,
     trials_table,
 )
-from engine_builder.reporting.verdict_words import decibels, verdict_in_words, worsening
+from engine_builder.reporting.verdict_words import ANSWERS, decibels, verdict_in_words, worsening
 
-_ANSWERS = {Answer.MET: "met", Answer.MET_ON_SAMPLE: "likely met", Answer.NOT_MET: "not met"}
+APART = 0.01  # relative: medians whose ratio differs by more from the speedup are explained
 
 
 def render(body: ReportBody) -> str:
@@ -50,14 +54,17 @@ def render(body: ReportBody) -> str:
     result = body.result
     answer = result.verdict.answer
     parts = [
-        f"{opening('Optimization report')}<h1>Optimization report</h1>",
-        f"<p class=lead>{escape(result.reason)}</p>",
+        f"{opening('Optimization report')}<h1>Optimization report</h1><p class=about>{escape(about_in_words(body))}</p>",
+        lead(body),
         *(f"<p class=warning><b>Warning:</b> {escape(text)}.</p>" for text in result.warnings),
         _tiles(body),
-        f"<h2>Verdict</h2><p><span class='badge {answer}'>{escape(_ANSWERS[answer])}</span> {escape(verdict_in_words(result.verdict))}</p>",
+        f"<h2>Verdict</h2><p><span class='badge {answer}'>{escape(ANSWERS[answer])}</span> {escape(verdict_in_words(result.verdict))}</p>",
         "" if result.chosen.nearest_kept is None else f"<p class=note>{escape(nearest_in_words(result.chosen.nearest_kept))}.</p>",
-        _outputs(body),
+        finalists_section(body),
+        why_section(body),
+        next_section(body),
         offers_section(result),
+        _outputs(body),
         _engines(body),
         _columns(_sensitivity(body), _kernel_times(body)),
         _dependencies(body),
@@ -82,7 +89,7 @@ def _tiles(body: ReportBody) -> str:
     if after.largest_change is not None:
         allowed += f"; largest change of a score {after.largest_change:.3g}"
     speed, span = _speed(result)
-    timed = _spread(body) if improved and result.predicted_speedup is None else ""
+    timed = ", both engines in turns" if improved and result.predicted_speedup is None else ""
     tiles = [
         (speed, f"{'speedup: ' if improved else ''}latency {result.latency_source}{timed}"),
         (_change(_milliseconds(before), _milliseconds(after), improved), span),
@@ -103,14 +110,21 @@ def _speed(result: JobResult) -> tuple[str, str]:
     if predicted is not None:
         low, high = predicted.range
         between = f"; speedup between {low:.2f} and {high:.2f}" if improved else ""
-        speed = f"{predicted.value:.2f}x predicted" if improved else "baseline kept"
+        speed = speedup_in_words(result) if improved else "baseline kept"
         return speed, f"predicted latency of one call, not measured{between}"
-    speed = f"{result.speedup:.2f}x" if improved else "baseline kept"
-    return speed, "median latency of one call ± median absolute deviation of calls"
+    speed = speedup_in_words(result) if improved else "baseline kept"
+    apart = ""
+    if (
+        result.speedup is not None
+        and abs(result.baseline.latency_ms.median / result.chosen.latency_ms.median / result.speedup - 1.0) > APART
+    ):
+        apart = "; of the wall clock, while the speedup is of processor time in the same rounds, which other work does not change"
+    return speed, f"median latency of one call ± median absolute deviation of calls{apart}"
 
 
 def _engines(body: ReportBody) -> str:
-    plots = [front_plot(body.trials, body.front, body.chosen, body.result.verdict.metric), path_plot(body.trials, body.chosen)]
+    trials = as_timed_last(body)
+    plots = [front_plot(trials, body.front, body.chosen, body.result.verdict.metric), path_plot(trials, body.chosen)]
     shown = _side_by_side(plots)
     ended = f" The search ended after {body.search.trials} trials: {body.search.ended}."
     note = "Every point is an engine that was built, scored and timed in turns with the baseline; filled ones are on the front."
@@ -197,7 +211,7 @@ def _predictions(body: ReportBody) -> str:
         "What the models said against what was measured, by trial. Latency as it was predicted when the trial was proposed (engines "
         "that no prediction proposed are left out); loss by the sensitivities and dependencies to second order."
     )
-    return _section("Predicted and measured", note, _side_by_side(prediction_plots(body.trials, body.predictions)))
+    return _section("Predicted and measured", note, _side_by_side(prediction_plots(as_timed_last(body), body.predictions)))
 
 
 def _outputs(body: ReportBody) -> str:
@@ -218,7 +232,7 @@ def _numbers(body: ReportBody) -> str:
     of_which = f" in trial {body.reached_in}, which is not what is kept" if kept else ""
     tables = [
         ("Engines", engines_table(body.result)),
-        ("Trials", trials_table(body.trials, body.front)),
+        ("Trials", trials_table(as_timed_last(body), body.front)),
         ("Layers", layers_table(body.layers)),
         (f"Asked for and got{of_which}", achieved_table(body.reached or ())),
         ("Asked for and got in the baseline with its float fallback", achieved_table(body.baseline_reached or ())),
@@ -236,7 +250,9 @@ def _repeat(body: ReportBody) -> str:
     command = (
         f"onnx-trt-optimizer optimize model.onnx --calibration calibration.npz{validation}{metric} --config config.json --output report/"
     )
-    facts = {**body.result.environment, "engine SHA-256": engine.sha256}
+    facts = {**{name: _fact(value) for name, value in body.result.environment.items()}, "engine SHA-256": engine.sha256}
+    if body.made is not None:
+        facts |= {"model": body.made.model, "model SHA-256": body.made.model_sha256, "made at": body.made.at}
     if engine.exact_on:
         facts["engine is exact on"] = engine.exact_on
     if engine.opsets:
@@ -275,20 +291,15 @@ def _side_by_side(plots: Iterable[str]) -> str:
     return f"<div class=two>{shown}</div>" if shown else ""
 
 
-def _spread(body: ReportBody) -> str:
-    """Return the ratio of the final timing with its spread."""
-    found = None if body.chosen is None else body.final_timing.relative.get(body.chosen)
-    return "" if found is None else f" as {found.ratio:.3f} ± {found.mad:.3f} of the baseline's, both engines in turns"
-
-
 def _change(before: str, after: str, improved: bool) -> str:
     return f"{before} →\N{NO-BREAK SPACE}{after}" if improved else before
 
 
 def _milliseconds(engine: ReportedEngine) -> str:
     latency = engine.latency_ms
-    spread = f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{latency.mad:.3f}" if latency.mad is not None else ""
-    return f"{latency.median:.3f}{spread}\N{NO-BREAK SPACE}ms"
+    digits = max(3, min(-math.floor(math.log10(latency.mad)), 6)) if latency.mad else 3  # the spread is never told as 0
+    spread = f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{latency.mad:.{digits}f}" if latency.mad is not None else ""
+    return f"{latency.median:.{digits}f}{spread}\N{NO-BREAK SPACE}ms"
 
 
 def _megabytes(engine: ReportedEngine) -> str:

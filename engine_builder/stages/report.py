@@ -48,6 +48,7 @@ from engine_builder.reporting.body.job_result import (
     taken_outputs,
 )
 from engine_builder.reporting.body.layer_facts import DependencyMap, dependency_map, measured_pairs, reported_layers
+from engine_builder.reporting.body.made_now import made_now
 from engine_builder.reporting.body.report_body import DataFacts, ReportBody, body_json
 from engine_builder.reporting.body.search_facts import FinalTiming, ProbeSummary
 from engine_builder.reporting.dynamic_words import neighbours_warning
@@ -171,6 +172,7 @@ def _body(
         ),
         kernel_times=capabilities.kernel_times,
         folded=found.folded,
+        made=None if given.asked.model is None else made_now(given.asked.model),
         not_analysed=why_not_analysed(search.ended, given.asked.analysis_failures) if analysed is None else None,
     )
 

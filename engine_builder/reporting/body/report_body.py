@@ -41,6 +41,16 @@ class DataFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """What a report is about, and when and by what it was made."""
+
+    model: str  # name of the user's file
+    model_sha256: str
+    at: str  # ISO 8601, UTC, to the second
+    version: str | None  # of this program; None where it is not installed
+
+
+@dataclass(frozen=True, slots=True)
 class ReportBody:
     """Everything that was measured. A fingerprint is a trial's."""
 
@@ -70,12 +80,13 @@ class ReportBody:
     probes: ProbeSummary
     kernel_times: Source  # of ``forecasts[].kernels_ms``
     folded: tuple[FoldedSteps, ...] = ()  # constants of the user's model that became parts of its layers
+    made: Made | None = None  # None in reports of older versions
     not_analysed: str | None = None  # why no sensitivities and dependencies were measured; None where they were
 
 
 def body_json(body: ReportBody) -> dict[str, object]:
     """Return the content of ``report.json``."""
-    return fields_json(body) | {"result": result_json(body.result)}
+    return fields_json(body, "made") | {"result": result_json(body.result)}
 
 
 def body_from_json(data: object) -> ReportBody:
