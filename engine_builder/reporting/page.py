@@ -22,6 +22,7 @@ from engine_builder.reporting.figures.drawing import themed
 from engine_builder.reporting.figures.engine_plots import front_plot, path_plot, prediction_plots
 from engine_builder.reporting.figures.layer_plots import (
     CLIPPED,
+    ScoreScale,
     bars_left_out,
     dependency_plot,
     kernel_plot,
@@ -144,11 +145,18 @@ def _sensitivity(body: ReportBody) -> str:
     each = probes.forwards / probes.samples
     work = f"{probes.decisions} layer precisions took the work of {each:.1f} whole forward passes of each sample"
     rest = f" Less sensitive layers that are in the table below only: {left_out}." if left_out else ""
+    law, verdict = body.score_of_loss, body.result.verdict
+    scale = None if law is None else ScoreScale(law, verdict.metric, verdict.budget)
+    if law is not None:
+        rest += (
+            f" What a loss costs in {verdict.metric} is an estimate: a power law through the {law.trials} engines whose loss and "
+            f"{verdict.metric.spec.worsening} were measured."
+        )
     note = (
         f"Loss of the outputs against the float model's with one layer quantized, ± standard error, over {probes.samples} samples "
         f"(Hessian: {probes.hessian_samples}); {work}.{rest}"
     )
-    return _section("Sensitivity", note, sensitivity_plot(body.layers))
+    return _section("Sensitivity", note, sensitivity_plot(body.layers, scale))
 
 
 def _kernel_times(body: ReportBody) -> str:
@@ -233,7 +241,7 @@ def _numbers(body: ReportBody) -> str:
     tables = [
         ("Engines", engines_table(body.result)),
         ("Trials", trials_table(as_timed_last(body), body.front)),
-        ("Layers", layers_table(body.layers)),
+        ("Layers", layers_table(body.layers, body.result.verdict.metric)),
         (f"Asked for and got{of_which}", achieved_table(body.reached or ())),
         ("Asked for and got in the baseline with its float fallback", achieved_table(body.baseline_reached or ())),
         ("The strongest dependencies that were tested exactly", dependencies_table(body.dependencies)),

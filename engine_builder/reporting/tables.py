@@ -12,8 +12,10 @@ from engine_builder.backends.achieved_precision import AchievedPrecision, Rule
 from engine_builder.records.corrections import Correction
 from engine_builder.records.float_plan import BlockLoss, FloatAttempt
 from engine_builder.records.trial import Latency, Trial
+from engine_builder.reporting.amounts import POINTS, is_share, rounded
 from engine_builder.reporting.body.job_result import JobResult
 from engine_builder.reporting.body.layer_facts import MeasuredPair, ReportedLayer
+from engine_builder.reporting.body.score_of_loss import DropEstimate
 from engine_builder.stage_io.engines import FinalLatency
 
 BASELINES = (Precision.FP32, Precision.FP16, Precision.BF16)
@@ -53,8 +55,14 @@ def outputs_table(result: JobResult) -> str:
     return table(["output", "taken for", "because", "measure"], rows)
 
 
-def layers_table(layers: Sequence[ReportedLayer]) -> str:
-    """Return every layer with its precision and sensitivity; quantized ones are shaded."""
+def layers_table(layers: Sequence[ReportedLayer], metric: Metric) -> str:
+    """Return every layer with its precision and sensitivity, also in the job's metric where that is known; quantized ones are shaded.
+
+    Args:
+        layers: All layers.
+        metric: The job's.
+    """
+    is_known = any(layer.drop is not None for layer in layers)
     top = max((layer.loss for layer in layers if layer.loss is not None), default=0.0) or 1.0
     rows = []
     for layer in layers:
@@ -64,12 +72,14 @@ def layers_table(layers: Sequence[ReportedLayer]) -> str:
             escape(layer.op_type),
             layer.precision.value,
             bar + _with_error(layer.loss, layer.loss_error),
+            *([drop_in_words(metric, layer.drop)] if is_known else []),
             _with_error(layer.hessian, layer.hessian_error),
             f"{layer.macs:,}",
         ]
         rows.append((cells, layer.precision not in BASELINES))
-    kinds = ("", "", "", " class=n", " class=n", " class=n")
-    names = ("layer", "operator", "precision", "loss alone", "Hessian estimate", "MACs")
+    told = [f"{metric.spec.worsening} of {metric} alone, about"] if is_known else []
+    names = ["layer", "operator", "precision", "loss alone", *told, "Hessian estimate", "MACs"]
+    kinds = ["", "", "", *[" class=n"] * (len(names) - 3)]
     head = "".join(f"<th{kind}>{name}</th>" for kind, name in zip(kinds, names, strict=True))
     text = "".join(
         f"<tr{' class=low' if quantized else ''}>"
@@ -78,6 +88,15 @@ def layers_table(layers: Sequence[ReportedLayer]) -> str:
         for cells, quantized in rows
     )
     return f"<table><tr>{head}</tr>{text}</table>"
+
+
+def drop_in_words(metric: Metric, drop: DropEstimate | None) -> str:
+    """Return an estimated drop with its interval, in the unit of the budget: "1.2 (0.9 to 1.5) points"."""
+    if drop is None:
+        return "-"
+    unit = POINTS if is_share(metric) else 1.0
+    name = " points" if is_share(metric) else f" {metric.spec.unit}" if metric.spec.unit else ""
+    return f"{rounded(unit * drop.drop)} ({rounded(unit * drop.low)} to {rounded(unit * drop.high)}){name}"
 
 
 def achieved_table(rows: Sequence[AchievedPrecision]) -> str:

@@ -19,6 +19,7 @@ from engine_builder.records.trial import Trial
 from engine_builder.reporting.body.fields_json import fields_json
 from engine_builder.reporting.body.job_result import JobResult, result_json
 from engine_builder.reporting.body.layer_facts import DependencyMap, MeasuredPair, ReportedLayer
+from engine_builder.reporting.body.score_of_loss import ScoreOfLoss
 from engine_builder.reporting.body.search_facts import FinalTiming, Prediction, ProbeSummary
 from engine_builder.stage_io.engines import JudgedTrial, PredictResult
 from engine_builder.stage_io.outcome import SearchSummary
@@ -80,13 +81,15 @@ class ReportBody:
     probes: ProbeSummary
     kernel_times: Source  # of ``forecasts[].kernels_ms``
     folded: tuple[FoldedSteps, ...] = ()  # constants of the user's model that became parts of its layers
+    # what a loss of the outputs costs in the metric, about; None where too few trials tell
+    score_of_loss: ScoreOfLoss | None = None
     made: Made | None = None  # None in reports of older versions
     not_analysed: str | None = None  # why no sensitivities and dependencies were measured; None where they were
 
 
 def body_json(body: ReportBody) -> dict[str, object]:
     """Return the content of ``report.json``."""
-    return fields_json(body, "made") | {"result": result_json(body.result)}
+    return fields_json(body, "made", "score_of_loss") | {"result": result_json(body.result)}
 
 
 def body_from_json(data: object) -> ReportBody:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import MOST_LIKELY_OVER, Answer, IntervalMethod, Selection
 from engine_builder.backends.base import Source
 from engine_builder.reporting.amounts import percent_in_words
@@ -13,7 +14,7 @@ from engine_builder.reporting.body.layer_facts import ReportedLayer
 from engine_builder.reporting.body.report_body import ReportBody
 from engine_builder.reporting.decision.compared_engines import chosen_of, compared_engines, faster_engines
 from engine_builder.reporting.offers.words import speedup_in_words
-from engine_builder.reporting.tables import BASELINES, score
+from engine_builder.reporting.tables import BASELINES, drop_in_words, score
 from engine_builder.search.search_space import BASELINE
 
 MOST_LAYERS = 4  # that a sentence names
@@ -100,7 +101,9 @@ def _layers(body: ReportBody) -> Iterator[str]:
     slow = slow_layers(body)[:MOST_LAYERS]
     if not slow or body.result.outcome is Outcome.BASELINE_KEPT:
         return
-    named = ", ".join(f"{one.layer.name} ({percent_in_words(one.saved)} of the time{_alone(one.layer)})" for one in slow)
+    named = ", ".join(
+        f"{one.layer.name} ({percent_in_words(one.saved)} of the time{_alone(one.layer, body.result.verdict.metric)})" for one in slow
+    )
     how = "predicted" if body.kernel_times is Source.PREDICTED else "profiled"
     yield (
         f"To be faster, look at the layers that stay float and take most: {named}, {how}. More calibration samples, or training with "
@@ -108,7 +111,9 @@ def _layers(body: ReportBody) -> Iterator[str]:
     )
 
 
-def _alone(layer: ReportedLayer) -> str:
+def _alone(layer: ReportedLayer, metric: Metric) -> str:
+    if layer.drop is not None:
+        return f", about {drop_in_words(metric, layer.drop)} of {metric} alone"
     return "" if layer.loss is None else f", loss {layer.loss:.2g} alone"
 
 

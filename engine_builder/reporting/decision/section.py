@@ -11,6 +11,8 @@ from engine_builder.reporting.decision.next_steps import next_steps, why_not_fas
 from engine_builder.reporting.tables import score, table
 from engine_builder.reporting.verdict_words import ANSWERS, signed
 
+_TO = "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}"
+
 
 def lead(body: ReportBody) -> str:
     """Return the headline, why, and the neighbours of what was chosen."""
@@ -34,7 +36,7 @@ def finalists_section(body: ReportBody) -> str:
                 f"trial {one.trial.index}{' (chosen)' if one.trial.fingerprint == body.chosen else ''}",
                 engine_speedup(one, body.result),
                 score(one.verdict.engine),
-                f"{signed(one.verdict.drop)} ({signed(low)} to {signed(high)})",
+                f"{signed(one.verdict.drop)} ({signed(low)}{_TO}{signed(high)})",
                 f"{1.0 - one.verdict.probability_over_budget:.1%}",
                 ANSWERS[one.verdict.answer],
                 "-" if one.verdict.samples_needed is None else f"{one.verdict.samples_needed:,}",

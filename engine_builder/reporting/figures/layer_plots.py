@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from numpy.typing import ArrayLike, NDArray
 
+from calibration.accuracy.metrics import Metric
+from engine_builder.reporting.amounts import POINTS, is_share
 from engine_builder.reporting.body.layer_facts import DependencyMap, MeasuredPair, ReportedLayer
+from engine_builder.reporting.body.score_of_loss import ScoreOfLoss
 from engine_builder.reporting.figures.drawing import (
+    BAD,
     BEFORE,
     HALF,
     INK,
@@ -33,14 +39,26 @@ from engine_builder.search.search_space import BASELINE
 
 MAX_BARS = 40
 ROW_INCHES = 0.185
+_FEW_DECADES = 2.5  # of an axis on which numbers between the powers of ten fit
+_FAR = 10.0  # times the largest loss: a budget beyond is not drawn
 CLIPPED = 99  # percentile of the dependencies at which the colours end
 
 
-def sensitivity_plot(layers: Sequence[ReportedLayer]) -> str:
+@dataclass(frozen=True, slots=True)
+class ScoreScale:
+    """A second axis for losses: what they cost in the job's metric, about."""
+
+    law: ScoreOfLoss
+    metric: Metric
+    budget: float  # largest drop allowed, in the metric
+
+
+def sensitivity_plot(layers: Sequence[ReportedLayer], scale: ScoreScale | None = None) -> str:
     """Return the loss with only one layer quantized, and its Hessian estimate, of the most sensitive layers, coloured by chosen precision.
 
     Args:
         layers: All layers.
+        scale: Tells above the axes what the losses cost in the job's metric; None where that is not known.
     """
     probed = [row for row in layers if math.isfinite(number(row.loss))]
     if not probed:
@@ -66,7 +84,9 @@ def sensitivity_plot(layers: Sequence[ReportedLayer]) -> str:
             axes.plot([], [], "D", color=INK, markerfacecolor="white", markersize=4, label="Hessian estimate")
         _name_rows(axes, [_named(row.name, row.precision) for row in rows])
         axes.set_xlim(left=floor)
-        figure.legend(loc="lower center", ncols=2)
+        if scale is not None:
+            _add_scale(figure, axes, scale)
+        figure.legend(loc="lower center", ncols=3)
 
     return svg_of(
         "sensitivity",
@@ -75,6 +95,35 @@ def sensitivity_plot(layers: Sequence[ReportedLayer]) -> str:
         _margins(_named(row.name, row.precision) for row in rows),
         paint,
     )
+
+
+def _add_scale(figure: Figure, axes: Axes, scale: ScoreScale) -> None:
+    """Tell above the axes what the losses cost, and where one layer alone would take the whole budget."""
+    law, unit = scale.law, POINTS if is_share(scale.metric) else 1.0
+    least, most = axes.get_xlim()
+
+    def drop_of(loss: ArrayLike) -> NDArray[np.float64]:
+        return np.asarray(unit * law.drop * (np.maximum(loss, least / _FAR) / law.loss) ** law.exponent)
+
+    def loss_of(drop: ArrayLike) -> NDArray[np.float64]:
+        return np.asarray(law.loss * (np.maximum(drop, 1e-300) / unit / law.drop) ** (1.0 / law.exponent))
+
+    whole = law.loss_of(scale.budget) if scale.budget > 0.0 else math.nan
+    if least < whole < most * _FAR:
+        axes.axvline(whole, color=BAD, linestyle="--", linewidth=1.0, label="the whole budget, about")
+    above = axes.secondary_xaxis("top", functions=(drop_of, loss_of))
+    above.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if _decades(drop_of(least), drop_of(most)) <= _FEW_DECADES else (1.0,)))
+    above.xaxis.set_minor_locator(NullLocator())
+    above.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+    above.tick_params(labelsize=7, pad=1)
+    above.spines["top"].set_visible(True)
+    name = f"{scale.metric.spec.worsening} of {scale.metric}{' in points' if unit == POINTS else ''}"
+    above.set_xlabel(f"{name}, about (factor {math.exp(law.deviation):.1f} either way)", fontsize=7.5, labelpad=2)
+    figure.subplots_adjust(top=1.0 - (TOP + 0.42) / figure.get_figheight())
+
+
+def _decades(low: ArrayLike, high: ArrayLike) -> float:
+    return float(np.log10(high) - np.log10(low))
 
 
 def kernel_plot(kernels_ms: Mapping[str, Mapping[str, float]], layers: Sequence[ReportedLayer], baseline: str) -> str:
@@ -213,8 +262,8 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _height(rows: int) -> float:
-    return 1.1 + ROW_INCHES * max(rows, 3)
+    return 1.25 + ROW_INCHES * max(rows, 3)
 
 
 def _margins(names: Iterable[str]) -> tuple[float, float]:
-    return room_for(names, 7.0), 0.7
+    return room_for(names, 7.0), 0.85

@@ -10,6 +10,7 @@ from engine_builder.reporting.body.layer_facts import DependencyMap
 from engine_builder.reporting.figures.drawing import INK
 from engine_builder.reporting.page import render
 from tests.engine_builder.report_body import BODY, INT8, KEPT_BASELINE, layer, trial
+from tests.engine_builder.reporting.page_reader import Page
 
 CONTENTS = {"whole": BODY, "empty": KEPT_BASELINE}
 
@@ -43,3 +44,12 @@ def test_the_page_follows_a_dark_screen_a_phone_and_paper() -> None:
 
 def _places(text: str, part: str) -> list[int]:
     return [found.start() for found in re.finditer(re.escape(part), text)]
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_the_page_loads_nothing(name: str) -> None:
+    page = Page(render(CONTENTS[name]))
+    assert not any(word in page.source.replace("url(#", "") for word in ("http:", "https:", "url(", "@import"))
+    assert not page.tags & {"script", "img", "link", "iframe", "object", "embed", "foreignobject"}
+    assert not page.attributes & {"src", "href", "onload", "onclick", "onerror"}
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from calibration.accuracy.metrics import Metric
+from engine_builder.reporting.body.score_of_loss import DropEstimate
 from engine_builder.reporting.tables import (
     MAX_PAIRS,
     achieved_table,
@@ -31,7 +33,7 @@ def test_the_engines_table_puts_both_side_by_side() -> None:
 
 
 def test_the_layers_table_shades_those_that_are_quantized() -> None:
-    text = layers_table(BODY.layers)
+    text = layers_table(BODY.layers, Metric.TOP1)
     conv, gemm = rows_of(text)
     assert conv == {
         "layer": "conv",
@@ -101,3 +103,10 @@ def test_columns_of_numbers_alone_are_set_from_the_right() -> None:
 
 def test_a_row_that_is_picked_stands_out() -> None:
     assert table(["a"], [["x"], ["y"]], picked={1}).count("<tr class=picked><td>y</td></tr>") == 1
+
+
+def test_the_layers_table_tells_what_a_layer_costs_in_the_metric_where_it_is_known() -> None:
+    known = replace(BODY.layers[0], drop=DropEstimate(0.0123, 0.009, 0.0151))
+    first, second = rows_of(layers_table((known, BODY.layers[1]), Metric.TOP1))
+    assert [row["drop of top1 alone, about"] for row in (first, second)] == ["1.2 (0.90 to 1.5) points", "-"]
+    assert "drop of top1 alone, about" not in rows_of(layers_table(BODY.layers, Metric.TOP1))[0]

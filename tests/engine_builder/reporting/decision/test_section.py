@@ -17,7 +17,7 @@ def test_the_finalists_stand_in_a_table_with_their_verdicts_the_fastest_first() 
         "engine": "trial 1 (chosen)",
         "speedup": "1.43x ± 0.004",
         "top1": "0.8985",
-        "drop, with its interval": "+0.00150 (-0.00200 to +0.00400)",
+        "drop, with its interval": "+0.00150 (-0.00200\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}+0.00400)",
         "inside the budget": "58.0%",
         "verdict": "likely met",
         "samples to be certain": "17,000",

@@ -15,11 +15,13 @@ from calibration.accuracy.metrics import Metric
 from calibration.number_formats.precision import Precision
 from engine_builder.records.trial import Trial
 from engine_builder.reporting.body.layer_facts import DependencyMap
+from engine_builder.reporting.body.score_of_loss import ScoreOfLoss
 from engine_builder.reporting.figures.drawing import INK, LETTER, MAX_LABEL, label_of, themed
 from engine_builder.reporting.figures.engine_plots import FAILED as FAILED_MARK
 from engine_builder.reporting.figures.engine_plots import OVER, WITHIN, front_plot, path_plot, prediction_plots
 from engine_builder.reporting.figures.layer_plots import (
     MAX_BARS,
+    ScoreScale,
     bars_left_out,
     dependency_plot,
     kernel_plot,
@@ -250,3 +252,19 @@ def test_a_plot_takes_the_colours_of_its_page() -> None:
     assert INK in plain
     assert INK not in themed(plain)
     assert "var(--ink)" in themed(plain)
+
+
+LAW = ScoreOfLoss(0.05, 0.01, 0.75, 0.05, 0.2, 5)
+
+
+def test_sensitivities_are_told_in_the_budgets_unit_where_it_is_known() -> None:
+    shown = texts(sensitivity_plot(LAYERS, ScoreScale(LAW, Metric.TOP1, 0.01)))
+    assert "drop of top1 in points, about (factor 1.2 either way)" in shown
+    assert {"the whole budget, about", "1"} <= set(shown)  # 1 point is lost at the law's own loss
+    assert not any("top1" in text for text in texts(sensitivity_plot(LAYERS)))
+    assert "rise of nmse, about (factor 1.2 either way)" in texts(sensitivity_plot(LAYERS, ScoreScale(LAW, Metric.NMSE, 0.01)))
+
+
+def test_a_budget_far_beyond_all_losses_is_not_drawn() -> None:
+    assert "the whole budget, about" not in texts(sensitivity_plot(LAYERS, ScoreScale(LAW, Metric.TOP1, 0.99)))
+    assert "the whole budget, about" not in texts(sensitivity_plot(LAYERS, ScoreScale(LAW, Metric.TOP1, 0.0)))
