@@ -119,7 +119,7 @@ def _speed(result: JobResult) -> tuple[str, str]:
         result.speedup is not None
         and abs(result.baseline.latency_ms.median / result.chosen.latency_ms.median / result.speedup - 1.0) > APART
     ):
-        apart = "; of the wall clock, while the speedup is of processor time in the same rounds, which other work does not change"
+        apart = ", by the wall clock; the speedup is of processor time"
     return speed, f"median latency of one call ± median absolute deviation of calls{apart}"
 
 

@@ -55,13 +55,14 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float]], labels: Sequ
     """Write labels beside points, far ones with a line to their point; a label without a free place is left out.
 
     Args:
-        axes: Whose limits are settled.
+        axes: With all that is drawn in them.
         points: Of all marks, in the units of the axes.
         labels: The index of a point and its text, the most important first.
     """
     figure = axes.get_figure()
     assert figure is not None
     scale = 72.0 / figure.dpi
+    axes.autoscale_view()  # the limits follow from what was drawn only now
     ends = axes.transAxes.transform([(0.0, 0.0), (1.0, 1.0)]) * scale
     room = Box(ends[0][0], ends[0][1], ends[1][0] + 2.0 * MARK, ends[1][1] + 2.0 * MARK)
     at = [(float(x) * scale, float(y) * scale) for x, y in axes.transData.transform(points)] if points else []
