@@ -35,6 +35,7 @@ from engine_builder.reporting.tables import (
     achieved_table,
     attempts_table,
     blocks_table,
+    columns_table,
     corrections_table,
     counts,
     dependencies_table,
@@ -47,6 +48,10 @@ from engine_builder.reporting.tables import (
 )
 from engine_builder.reporting.verdict_words import ANSWERS, decibels, verdict_in_words, worsening
 
+_COLUMNS_NOTE = (
+    "Each value of a sample by its place, from 0, the one whose error grew most first. Errors are root mean squares, in spreads that the "
+    "wanted value has over the samples; the largest change of a sample is in the unit of the value."
+)
 APART = 0.01  # relative: medians whose ratio differs by more from the speedup are explained
 
 
@@ -66,6 +71,7 @@ def render(body: ReportBody) -> str:
         next_section(body),
         offers_section(result),
         _outputs(body),
+        _section("What changed in each column", _COLUMNS_NOTE, columns_table(body.columns)),
         _engines(body),
         _columns(_sensitivity(body), _kernel_times(body)),
         _dependencies(body),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
@@ -15,6 +16,7 @@ from engine_builder.records.trial import Latency, Trial
 from engine_builder.reporting.amounts import POINTS, is_share, rounded
 from engine_builder.reporting.body.job_result import JobResult
 from engine_builder.reporting.body.layer_facts import MeasuredPair, ReportedLayer
+from engine_builder.reporting.body.report_body import ColumnChange
 from engine_builder.reporting.body.score_of_loss import DropEstimate
 from engine_builder.stage_io.engines import FinalLatency
 
@@ -97,6 +99,24 @@ def drop_in_words(metric: Metric, drop: DropEstimate | None) -> str:
     unit = POINTS if is_share(metric) else 1.0
     name = " points" if is_share(metric) else f" {metric.spec.unit}" if metric.spec.unit else ""
     return f"{rounded(unit * drop.drop)} ({rounded(unit * drop.low)} to {rounded(unit * drop.high)}){name}"
+
+
+def columns_table(columns: Sequence[ColumnChange]) -> str:
+    """Return what changed in each value of a sample, the one whose error grew most first; nothing without any."""
+    known = [math.inf if row.error_after is None or row.error_before is None else row.error_after - row.error_before for row in columns]
+    order = sorted(range(len(columns)), key=lambda place: -known[place])
+    rows = [
+        [
+            str(place),
+            *(_number(value) for value in (columns[place].error_before, columns[place].error_after, columns[place].largest_change)),
+        ]
+        for place in order
+    ]
+    return table(["column", "error of the float model", "error of the engine", "largest change"], rows) if rows else ""
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
 
 
 def achieved_table(rows: Sequence[AchievedPrecision]) -> str:

@@ -49,7 +49,7 @@ from engine_builder.reporting.body.job_result import (
 )
 from engine_builder.reporting.body.layer_facts import DependencyMap, dependency_map, measured_pairs, reported_layers
 from engine_builder.reporting.body.made_now import made_now
-from engine_builder.reporting.body.report_body import DataFacts, ReportBody, body_json
+from engine_builder.reporting.body.report_body import ColumnChange, DataFacts, ReportBody, body_json
 from engine_builder.reporting.body.score_of_loss import score_of_loss
 from engine_builder.reporting.body.search_facts import FinalTiming, ProbeSummary
 from engine_builder.reporting.dynamic_words import neighbours_warning
@@ -175,6 +175,7 @@ def _body(
         kernel_times=capabilities.kernel_times,
         folded=found.folded,
         score_of_loss=law,
+        columns=_columns(chosen, workspace),
         made=None if given.asked.model is None else made_now(given.asked.model),
         not_analysed=why_not_analysed(search.ended, given.asked.analysis_failures) if analysed is None else None,
     )
@@ -286,6 +287,14 @@ def _chosen_engine(inspection: Inspection, judgement: VerdictResult, chosen: Tri
         largest_change=None if change is None or not np.isfinite(change) else float(change),
         nearest_kept=None if nearest is None else float(nearest),
     )
+
+
+def _columns(chosen: Trial | None, workspace: Workspace) -> tuple[ColumnChange, ...]:
+    """Return what changed in each value of a sample, where that was told apart."""
+    rows = None if chosen is None or chosen.scores is None else workspace.read_arrays(chosen.scores).get("columns")
+    if rows is None:
+        return ()
+    return tuple(ColumnChange(*(float(value) if np.isfinite(value) else None for value in row)) for row in rows)
 
 
 def _predicted_speedup(judgement: VerdictResult, chosen: Trial | None) -> PredictedSpeedup:

@@ -42,6 +42,15 @@ class DataFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnChange:
+    """What the chosen engine does to one value of each sample, where values are numbers of their own."""
+
+    error_before: float | None  # root mean squared, of the float model, in spreads of the truth over samples; None where it is not finite
+    error_after: float | None  # of the engine
+    largest_change: float | None  # on a validation sample, in the value's own unit
+
+
+@dataclass(frozen=True, slots=True)
 class Made:
     """What a report is about, and when and by what it was made."""
 
@@ -83,6 +92,7 @@ class ReportBody:
     folded: tuple[FoldedSteps, ...] = ()  # constants of the user's model that became parts of its layers
     # what a loss of the outputs costs in the metric, about; None where too few trials tell
     score_of_loss: ScoreOfLoss | None = None
+    columns: tuple[ColumnChange, ...] = ()  # of the output's values in their order, with the metrics regression and r2
     made: Made | None = None  # None in reports of older versions
     not_analysed: str | None = None  # why no sensitivities and dependencies were measured; None where they were
 

@@ -3,10 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from calibration.accuracy.metrics import Metric
+from engine_builder.reporting.body.report_body import ColumnChange
 from engine_builder.reporting.body.score_of_loss import DropEstimate
 from engine_builder.reporting.tables import (
     MAX_PAIRS,
     achieved_table,
+    columns_table,
     dependencies_table,
     engines_table,
     layers_table,
@@ -110,3 +112,11 @@ def test_the_layers_table_tells_what_a_layer_costs_in_the_metric_where_it_is_kno
     first, second = rows_of(layers_table((known, BODY.layers[1]), Metric.TOP1))
     assert [row["drop of top1 alone, about"] for row in (first, second)] == ["1.2 (0.90 to 1.5) points", "-"]
     assert "drop of top1 alone, about" not in rows_of(layers_table(BODY.layers, Metric.TOP1))[0]
+
+
+def test_the_column_whose_error_grew_most_comes_first() -> None:
+    rows = rows_of(columns_table((ColumnChange(0.1, 0.11, 0.5), ColumnChange(0.1, 0.3, 2.0), ColumnChange(0.1, None, None))))
+    assert [row["column"] for row in rows] == ["2", "1", "0"]
+    assert rows[0]["error of the engine"] == "not finite"
+    assert rows[1] == {"column": "1", "error of the float model": "0.1", "error of the engine": "0.3", "largest change": "2"}
+    assert columns_table(()) == ""
