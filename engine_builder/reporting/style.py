@@ -17,7 +17,7 @@ h3{font-size:1rem;margin:1rem 0 .2rem}
 .about{color:var(--soft);font-size:14px;margin:0 0 1rem}ul{margin:.3rem 0;padding-left:1.3rem}li{margin:.2rem 0}
 .warning{border-left:.3rem solid var(--bad);background:var(--alarm);margin:.5rem 0;padding:.4rem .8rem}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(12rem,1fr));gap:.8rem;margin:1rem 0}
-.tile{border:1px solid var(--line);border-radius:.5rem;padding:.6rem .9rem}.tile b{display:block;font-size:1.2rem;line-height:1.3}
+.tile{border:1px solid var(--line);border-radius:.5rem;padding:.6rem .9rem}.tile b{display:block;font-size:1.1rem;line-height:1.3}
 .tile span{display:block;color:var(--soft);font-size:13px}
 .badge{display:inline-block;border-radius:.3rem;padding:.05rem .5rem;color:var(--page);background:var(--ink);font-size:13px;font-weight:600}
 .met{background:var(--good)}.met_on_sample{background:var(--soft)}.not_met{background:var(--bad)}
@@ -33,7 +33,7 @@ td:first-child{overflow-wrap:anywhere;min-width:8rem}th{background:var(--panel)}
 .bar{display:inline-block;height:.6em;background:var(--good);vertical-align:middle}
 pre{background:var(--panel);padding:.6rem .8rem;font-size:13px;overflow-x:auto;white-space:pre-wrap}
 @media (max-width:40rem){body{margin:1rem auto;padding:0 .8rem}.tiles{grid-template-columns:1fr 1fr;gap:.5rem}.tile{padding:.5rem .6rem}
-.tile b{font-size:1.05rem}table{min-width:100%}}
+.tile b{font-size:1rem}table{min-width:100%}}
 @media print{@page{margin:14mm}body{font-size:11px;max-width:none;margin:0;padding:0}
 h2{break-after:avoid}.tile,svg,tr,.warning{break-inside:avoid}
 .scroll{overflow:visible}svg.wide{min-width:0}table{font-size:9px}.two{grid-template-columns:1fr 1fr}
