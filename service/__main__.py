@@ -112,6 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     recipe.add_argument("--output", type=Path, metavar="FILE", required=True, help="assignment.json to write; ranges go beside it")
 
+    compare = _command(parsers, "compare", commands.compare)
+    compare.add_argument("outputs", type=Path, nargs="+", metavar="OUT", help="output folder of a job, or its report.json")
+    compare.add_argument("--output", type=Path, metavar="FILE", required=True, help="the page to write, such as compare.html")
+
     check = _command(parsers, "self-check", commands.self_check)
     check.add_argument(
         "--output", type=Path, metavar="FILE", help="what was found, as JSON (default onnx-trt-optimizer-self-check.json in this folder)"

@@ -12,10 +12,13 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.accuracy.measures.options import MeasureOptions
+from calibration.accuracy.measures.tasks.regression import column_changes
 from calibration.accuracy.metrics import Metric
 from calibration.accuracy.scores import score
+from calibration.codec import value_from_json
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
 from engine_builder.evaluation.measurement import search_half
+from engine_builder.reporting.body.report_body import ColumnChange
 from service.cli.summary import summary_lines
 from tests.driver import Finished, plain_outputs, run_job
 from tests.model_text import model_from_text, run, samples_for
@@ -183,6 +186,17 @@ def test_the_largest_change_of_a_score_is_told_beside_decisions(tmp_path: Path) 
     assert job.chosen["largest_change"] == pytest.approx(np.abs(engine - reference).max(), rel=1e-4)  # float32, in other batches
     assert "largest_change" not in job.baseline
     assert any(line.startswith("  change    of a score at most 0.") for line in summary_lines(job.result))
+
+
+@pytest.mark.parametrize("name", ["regression", "regression of labels"])
+def test_the_report_tells_what_changed_in_each_column_of_numbers(tmp_path: Path, name: str) -> None:
+    job, samples, labels = task_job(tmp_path, name)
+    reference, engine = (plain_outputs(model, samples, 1)[0] for model in (job.model_bytes, job.engine))
+    expected = column_changes(reference if labels is None else labels, reference, engine)
+    columns = value_from_json(tuple[ColumnChange, ...], job.report["columns"])
+    found = [(one.error_before, one.error_after, one.largest_change) for one in columns]
+    assert np.array(found) == pytest.approx(expected, abs=1e-3)  # other batches here: a value on an edge may fall to the other side
+    assert "What changed in each column" in job.path(job.outcome.artifacts["report.html"]).read_text()
 
 
 def test_decisions_read_the_scores_beside_a_vector_and_say_what_they_leave(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.peers.comparing import FLOAT, Comparison, Row
 from benchmarks.results_files import environment_line, markdown_table
-from engine_builder.reporting.drawing import WIDE, dress, svg_of
+from engine_builder.reporting.figures.drawing import WIDE, dress, svg_of
 
 _COLUMNS = 3
 _HEIGHT = 1.9  # inches of a network's plot

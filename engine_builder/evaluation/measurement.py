@@ -15,6 +15,7 @@ from calibration.accuracy.margins.decision_margins import DecisionMargins
 from calibration.accuracy.margins.metric_margins import margins_of
 from calibration.accuracy.measures.classes import by_class
 from calibration.accuracy.measures.sample_blocks import sample_slices
+from calibration.accuracy.measures.tasks.regression import column_changes
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.accuracy.verdict import drop_evidence
 from calibration.codec import json_from_value
@@ -42,6 +43,7 @@ from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 LAYERS_NAME = "layers.json"  # of what the runtime says of the baseline engine's layers, beside that engine
 TRIAL_SECONDS = 1.2  # of interleaved runs of engines that decide nothing by being near to others, at most
 MIN_RUNS, MAX_RUNS = 18, 5000
+MOST_COLUMNS = 256  # values of a sample, of each of which a report tells what changed
 SEARCH_DRAWS = 500  # of each engine's posterior; the verdict draws more
 ROUNDING = 1e-12  # a mean of float64 scores may miss the budget by this and still be on it
 
@@ -55,6 +57,7 @@ class EngineScores:
     are_outputs_equal: bool = False  # to the float model's, bit for bit, on every sample
     largest_change: float | None = None  # of a value that is scored, over all samples, where the metric asks for it
     nearest_kept: float | None = None  # share of samples that keep their nearest neighbour, where an output may be an embedding
+    columns: NDArray[np.float64] | None = None  # what changed in each value of a sample (``column_changes``), of numbers with labels or not
 
     def of(self, samples: NDArray[np.int64]) -> EngineScores:
         """Return those of these samples, by index."""
@@ -198,6 +201,8 @@ def write_scores(engine: EngineScores, workspace: Workspace, name: str) -> FileR
         kept["largest_change"] = np.asarray(engine.largest_change)
     if engine.nearest_kept is not None:
         kept["nearest_kept"] = np.asarray(engine.nearest_kept)
+    if engine.columns is not None:
+        kept["columns"] = engine.columns
     return workspace.write_arrays(name, scores=engine.scores, **kept)
 
 
@@ -215,7 +220,18 @@ def read_scores(file: FileRef, workspace: Workspace, metric: Metric, *, are_outp
     if "margins" in kept:
         margins = DecisionMargins(kept["reference_margins"], kept["margins"], can_gain=not metric.is_perfect_by_definition)
     change, nearest = (float(kept[key]) if key in kept else None for key in ("largest_change", "nearest_kept"))
-    return EngineScores(kept["scores"], margins, are_outputs_equal, change, nearest)
+    return EngineScores(kept["scores"], margins, are_outputs_equal, change, nearest, kept.get("columns"))
+
+
+def _columns(
+    scorer: Scorer, reference: Sequence[Array], outputs: Sequence[Array], validation: CalibrationSet
+) -> NDArray[np.float64] | None:
+    """Return what changed in each value of the only output that is scored as numbers; None of others, and of more than MOST_COLUMNS."""
+    if scorer.metric not in (Metric.REGRESSION, Metric.R2) or len(scorer.scored) != 1:
+        return None
+    found, engine = reference[scorer.scored[0]], outputs[scorer.scored[0]]
+    truth = found if validation.labels is None else validation.labels
+    return column_changes(truth, found, engine) if found.size <= MOST_COLUMNS * len(found) and truth.size == found.size else None
 
 
 def _compare(
@@ -235,7 +251,8 @@ def _compare(
         margins = _margins(scorer, [compared.kinds[index] for index in compared.compared], reference, outputs, validation)
     scores = scores_of_runs(scores, loop, judged.metric, [reference[index] for index in judged.scored])
     nearest = scorer.nearest_kept(outputs, reference) if loop is None else None
-    engine = EngineScores(scores, margins, _are_equal(reference, outputs), scorer.largest_change(outputs, reference), nearest)
+    columns = None if loop is not None else _columns(scorer, reference, outputs, validation)
+    engine = EngineScores(scores, margins, _are_equal(reference, outputs), scorer.largest_change(outputs, reference), nearest, columns)
     return engine, float(np.mean(losses(compared.compared_forms, reference, outputs, compared.compared_weights)))
 
 

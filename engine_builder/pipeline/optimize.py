@@ -104,6 +104,7 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
         (*untold, *decided.notes),
         SearchSummary(search.ended, len(search.trials), driver.seconds),
         decided.offers,
+        request.files.model,
         analysis.failures,
     )
     return run(driver, table.REPORT, report)

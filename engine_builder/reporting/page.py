@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from html import escape
 
 from calibration.accuracy.measures.tasks.retrieval import nearest_in_words
-from calibration.accuracy.verdict import Answer
 from engine_builder.backends.base import Source
 from engine_builder.records.corrections import Correction
 from engine_builder.records.float_plan import BaselineFallback
+from engine_builder.reporting.about import about_in_words
 from engine_builder.reporting.body.job_result import JobResult, Outcome, ReportedEngine
 from engine_builder.reporting.body.report_body import ReportBody
-from engine_builder.reporting.layer_plots import CLIPPED, bars_left_out, dependency_plot, kernel_plot, kernel_totals, sensitivity_plot
+from engine_builder.reporting.decision.compared_engines import as_timed_last
+from engine_builder.reporting.decision.headline import speedup_in_words
+from engine_builder.reporting.decision.section import finalists_section, lead, next_section, why_section
+from engine_builder.reporting.figures.drawing import themed
+from engine_builder.reporting.figures.engine_plots import front_plot, path_plot, prediction_plots
+from engine_builder.reporting.figures.layer_plots import (
+    CLIPPED,
+    ScoreScale,
+    bars_left_out,
+    dependency_plot,
+    kernel_plot,
+    kernel_totals,
+    sensitivity_plot,
+)
 from engine_builder.reporting.offers.section import offers_section
-from engine_builder.reporting.plots import front_plot, path_plot, prediction_plot
+from engine_builder.reporting.style import opening
 from engine_builder.reporting.tables import (
     achieved_table,
     attempts_table,
     blocks_table,
+    columns_table,
     corrections_table,
     counts,
     dependencies_table,
@@ -31,32 +46,13 @@ from engine_builder.reporting.tables import (
     score,
     trials_table,
 )
-from engine_builder.reporting.verdict_words import decibels, verdict_in_words, worsening
+from engine_builder.reporting.verdict_words import ANSWERS, decibels, verdict_in_words, worsening
 
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1f272e;overflow-wrap:anywhere}
-h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.15rem;margin:2.2rem 0 .4rem;padding-bottom:.15rem;border-bottom:1px solid #ccd2d8}
-.lead{font-size:1.05rem;margin:.3rem 0 1rem}.note{color:#55626f;margin:.2rem 0 .6rem;font-size:14px}
-.warning{border-left:.3rem solid #c0362c;background:#fbf0ee;margin:.5rem 0;padding:.4rem .8rem}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:.8rem;margin:1rem 0}
-.tile{border:1px solid #d5dadf;border-radius:.5rem;padding:.6rem .9rem}.tile b{display:block;font-size:1.2rem;line-height:1.3}
-.tile span{display:block;color:#55626f;font-size:13px}
-.badge{display:inline-block;border-radius:.3rem;padding:.05rem .5rem;color:#fff;background:#55626f;font-size:13px;font-weight:600}
-.met{background:#1b7f4b}.met_on_sample{background:#8a6100}.not_met{background:#c0362c}
-.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(30rem,100%),1fr));gap:1rem}
-.scroll{overflow-x:auto}svg{display:block;width:100%;height:auto}svg.wide{min-width:46rem}svg.half{min-width:20rem}
-svg text{font-family:system-ui,sans-serif!important}
-details{margin:.5rem 0}summary{cursor:pointer;font-weight:600}
-table{border-collapse:collapse;width:100%;font-size:13px;overflow-wrap:normal}
-th,td{text-align:right;padding:.15rem .5rem;border-bottom:1px solid #e6e9ec}
-th:first-child,td:first-child{text-align:left;overflow-wrap:anywhere;min-width:8rem}th{background:#f4f6f7}.low{background:#eaf2fb}
-.pairs td{text-align:left;overflow-wrap:anywhere}.pairs th{text-align:left}
-.corrections :is(th,td):nth-child(2){text-align:left;width:60%}
-.bar{display:inline-block;height:.6em;background:#2268c4;vertical-align:middle}
-pre{background:#f4f6f7;padding:.6rem .8rem;font-size:13px;overflow-x:auto;white-space:pre-wrap}
-@media print{details{display:block}.scroll{overflow:visible}}
-"""
-_ANSWERS = {Answer.MET: "met", Answer.MET_ON_SAMPLE: "likely met", Answer.NOT_MET: "not met"}
+_COLUMNS_NOTE = (
+    "Each value of a sample by its place, from 0, the one whose error grew most first. Errors are root mean squares, in spreads that the "
+    "wanted value has over the samples; the largest change of a sample is in the unit of the value."
+)
+APART = 0.01  # relative: medians whose ratio differs by more from the speedup are explained
 
 
 def render(body: ReportBody) -> str:
@@ -64,18 +60,20 @@ def render(body: ReportBody) -> str:
     result = body.result
     answer = result.verdict.answer
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'>",
-        f"<title>Optimization report</title><style>{_STYLE}</style><h1>Optimization report</h1>",
-        f"<p class=lead>{escape(result.reason)}</p>",
+        f"{opening('Optimization report')}<h1>Optimization report</h1><p class=about>{escape(about_in_words(body))}</p>",
+        lead(body),
         *(f"<p class=warning><b>Warning:</b> {escape(text)}.</p>" for text in result.warnings),
         _tiles(body),
-        f"<h2>Verdict</h2><p><span class='badge {answer}'>{escape(_ANSWERS[answer])}</span> {escape(verdict_in_words(result.verdict))}</p>",
+        f"<h2>Verdict</h2><p><span class='badge {answer}'>{escape(ANSWERS[answer])}</span> {escape(verdict_in_words(result.verdict))}</p>",
         "" if result.chosen.nearest_kept is None else f"<p class=note>{escape(nearest_in_words(result.chosen.nearest_kept))}.</p>",
-        _outputs(body),
+        finalists_section(body),
+        why_section(body),
+        next_section(body),
         offers_section(result),
+        _outputs(body),
+        _section("What changed in each column", _COLUMNS_NOTE, columns_table(body.columns)),
         _engines(body),
-        _sensitivity(body),
-        _kernel_times(body),
+        _columns(_sensitivity(body), _kernel_times(body)),
         _dependencies(body),
         "" if body.baseline_repair is None else _baseline_fallback(body.baseline_repair),
         _corrections(body.repairs),
@@ -98,7 +96,7 @@ def _tiles(body: ReportBody) -> str:
     if after.largest_change is not None:
         allowed += f"; largest change of a score {after.largest_change:.3g}"
     speed, span = _speed(result)
-    timed = _spread(body) if improved and result.predicted_speedup is None else ""
+    timed = ", both engines in turns" if improved and result.predicted_speedup is None else ""
     tiles = [
         (speed, f"{'speedup: ' if improved else ''}latency {result.latency_source}{timed}"),
         (_change(_milliseconds(before), _milliseconds(after), improved), span),
@@ -119,15 +117,22 @@ def _speed(result: JobResult) -> tuple[str, str]:
     if predicted is not None:
         low, high = predicted.range
         between = f"; speedup between {low:.2f} and {high:.2f}" if improved else ""
-        speed = f"{predicted.value:.2f}x predicted" if improved else "baseline kept"
+        speed = speedup_in_words(result) if improved else "baseline kept"
         return speed, f"predicted latency of one call, not measured{between}"
-    speed = f"{result.speedup:.2f}x" if improved else "baseline kept"
-    return speed, "median latency of one call ± median absolute deviation of calls"
+    speed = speedup_in_words(result) if improved else "baseline kept"
+    apart = ""
+    if (
+        result.speedup is not None
+        and abs(result.baseline.latency_ms.median / result.chosen.latency_ms.median / result.speedup - 1.0) > APART
+    ):
+        apart = ", by the wall clock; the speedup is of processor time"
+    return speed, f"median latency of one call ± median absolute deviation of calls{apart}"
 
 
 def _engines(body: ReportBody) -> str:
-    plots = [front_plot(body.trials, body.front, body.chosen, body.result.verdict.metric), path_plot(body.trials, body.chosen)]
-    shown = "".join(f"<div class=scroll>{plot}</div>" for plot in plots if plot)
+    trials = as_timed_last(body)
+    plots = [front_plot(trials, body.front, body.chosen, body.result.verdict.metric), path_plot(trials, body.chosen)]
+    shown = _side_by_side(plots)
     ended = f" The search ended after {body.search.trials} trials: {body.search.ended}."
     note = "Every point is an engine that was built, scored and timed in turns with the baseline; filled ones are on the front."
     if body.result.latency_source is Source.PREDICTED:
@@ -135,7 +140,7 @@ def _engines(body: ReportBody) -> str:
             "Every point is an engine that was built. Its latency is predicted from the kernels that the build lists, not measured; its "
             "accuracy is that of the same explicit model in ONNX Runtime. Filled points are on the front."
         )
-    return f"<h2>Engines</h2><p class=note>{note}{escape(ended)}</p><div class=two>{shown}</div>" if shown else ""
+    return f"<h2>Engines</h2><p class=note>{note}{escape(ended)}</p>{shown}" if shown else ""
 
 
 def _sensitivity(body: ReportBody) -> str:
@@ -146,11 +151,18 @@ def _sensitivity(body: ReportBody) -> str:
     each = probes.forwards / probes.samples
     work = f"{probes.decisions} layer precisions took the work of {each:.1f} whole forward passes of each sample"
     rest = f" Less sensitive layers that are in the table below only: {left_out}." if left_out else ""
+    law, verdict = body.score_of_loss, body.result.verdict
+    scale = None if law is None else ScoreScale(law, verdict.metric, verdict.budget)
+    if law is not None:
+        rest += (
+            f" What a loss costs in {verdict.metric} is an estimate: a power law through the {law.trials} engines whose loss and "
+            f"{verdict.metric.spec.worsening} were measured."
+        )
     note = (
         f"Loss of the outputs against the float model's with one layer quantized, ± standard error, over {probes.samples} samples "
         f"(Hessian: {probes.hessian_samples}); {work}.{rest}"
     )
-    return _section("Sensitivity", note, sensitivity_plot(body.layers))
+    return _section("Sensitivity", note, sensitivity_plot(body.layers, scale))
 
 
 def _kernel_times(body: ReportBody) -> str:
@@ -186,14 +198,14 @@ def _baseline_fallback(found: BaselineFallback) -> str:
         f"credited to low precisions. {end}: {found.kept}. A block is a layer with the nodes behind it; its loss is that of the block "
         f"alone in {own}, all others in float32, ± standard error."
     )
-    tables = attempts_table(found.attempts, found.kept) + blocks_table(found.blocks)
+    tables = f"{attempts_table(found.attempts, found.kept)}</div><div class=scroll>{blocks_table(found.blocks)}"
     return _section("The baseline needed a float fallback", note, tables)
 
 
 def _corrections(tried: Sequence[Correction]) -> str:
     note = f"Loss on calibration samples that the correction was not fitted to, ± standard error of the difference. {_gains(tried)}"
     rows = corrections_table(tried)
-    return _section("Corrections", note, f"<div class=corrections>{rows}</div>" if rows else "")
+    return _section("Corrections", note, rows)
 
 
 def _gains(tried: Sequence[Correction]) -> str:
@@ -213,7 +225,7 @@ def _predictions(body: ReportBody) -> str:
         "What the models said against what was measured, by trial. Latency as it was predicted when the trial was proposed (engines "
         "that no prediction proposed are left out); loss by the sensitivities and dependencies to second order."
     )
-    return _section("Predicted and measured", note, prediction_plot(body.trials, body.predictions))
+    return _section("Predicted and measured", note, _side_by_side(prediction_plots(as_timed_last(body), body.predictions)))
 
 
 def _outputs(body: ReportBody) -> str:
@@ -221,7 +233,7 @@ def _outputs(body: ReportBody) -> str:
     if not body.result.outputs:
         return ""
     key = "<p class=note><code>outputs: {NAME: KIND}</code> in the configuration says otherwise.</p>"
-    return f"<h2>What is judged</h2><div class='scroll pairs'>{outputs_table(body.result)}</div>{key}"
+    return f"<h2>What is judged</h2><div class=scroll>{outputs_table(body.result)}</div>{key}"
 
 
 def _notes(notes: Sequence[str]) -> str:
@@ -234,8 +246,8 @@ def _numbers(body: ReportBody) -> str:
     of_which = f" in trial {body.reached_in}, which is not what is kept" if kept else ""
     tables = [
         ("Engines", engines_table(body.result)),
-        ("Trials", trials_table(body.trials, body.front)),
-        ("Layers", layers_table(body.layers)),
+        ("Trials", trials_table(as_timed_last(body), body.front)),
+        ("Layers", layers_table(body.layers, body.result.verdict.metric)),
         (f"Asked for and got{of_which}", achieved_table(body.reached or ())),
         ("Asked for and got in the baseline with its float fallback", achieved_table(body.baseline_reached or ())),
         ("The strongest dependencies that were tested exactly", dependencies_table(body.dependencies)),
@@ -252,7 +264,9 @@ def _repeat(body: ReportBody) -> str:
     command = (
         f"onnx-trt-optimizer optimize model.onnx --calibration calibration.npz{validation}{metric} --config config.json --output report/"
     )
-    facts = {**body.result.environment, "engine SHA-256": engine.sha256}
+    facts = {**{name: _fact(value) for name, value in body.result.environment.items()}, "engine SHA-256": engine.sha256}
+    if body.made is not None:
+        facts |= {"model": body.made.model, "model SHA-256": body.made.model_sha256, "made at": body.made.at}
     if engine.exact_on:
         facts["engine is exact on"] = engine.exact_on
     if engine.opsets:
@@ -263,7 +277,7 @@ def _repeat(body: ReportBody) -> str:
     facts |= {name: _fact(value) for name, value in known.items() if value is not None}
     config = json.dumps(body.config, sort_keys=True, ensure_ascii=False, indent=1)
     text = f"<pre>{escape(command)}</pre><p class=note>with this <code>config.json</code>:</p><pre>{escape(config)}</pre>"
-    return f"<h2>Environment and how to repeat it</h2><div class='scroll pairs'>{pairs_table(facts)}</div>{text}"
+    return f"<h2>Environment and how to repeat it</h2><div class=scroll>{pairs_table(facts)}</div>{text}"
 
 
 def _fact(value: object) -> object:
@@ -276,13 +290,19 @@ def _fact(value: object) -> object:
 
 
 def _section(title: str, note: str, plot: str) -> str:
-    return f"<h2>{title}</h2><p class=note>{escape(note)}</p><div class=scroll>{plot}</div>" if plot else ""
+    return f"<h2>{title}</h2><p class=note>{escape(note)}</p><div class=scroll>{themed(plot)}</div>" if plot else ""
 
 
-def _spread(body: ReportBody) -> str:
-    """Return the ratio of the final timing with its spread."""
-    found = None if body.chosen is None else body.final_timing.relative.get(body.chosen)
-    return "" if found is None else f" as {found.ratio:.3f} ± {found.mad:.3f} of the baseline's, both engines in turns"
+def _columns(*sections: str) -> str:
+    """Return sections beside each other where there is room for it."""
+    shown = [f"<section>{section}</section>" for section in sections if section]
+    return f"<div class=two>{''.join(shown)}</div>" if len(shown) > 1 else "".join(shown)
+
+
+def _side_by_side(plots: Iterable[str]) -> str:
+    """Return plots beside each other where there is room, below each other on a phone; nothing without plots."""
+    shown = "".join(f"<div class=scroll>{themed(plot)}</div>" for plot in plots if plot)
+    return f"<div class=two>{shown}</div>" if shown else ""
 
 
 def _change(before: str, after: str, improved: bool) -> str:
@@ -291,8 +311,9 @@ def _change(before: str, after: str, improved: bool) -> str:
 
 def _milliseconds(engine: ReportedEngine) -> str:
     latency = engine.latency_ms
-    spread = f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{latency.mad:.3f}" if latency.mad is not None else ""
-    return f"{latency.median:.3f}{spread}\N{NO-BREAK SPACE}ms"
+    digits = max(3, min(-math.floor(math.log10(latency.mad)), 6)) if latency.mad else 3  # the spread is never told as 0
+    spread = f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{latency.mad:.{digits}f}" if latency.mad is not None else ""
+    return f"{latency.median:.{digits}f}{spread}\N{NO-BREAK SPACE}ms"
 
 
 def _megabytes(engine: ReportedEngine) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from calibration.accuracy.resolution import inside_in_words
+from calibration.accuracy.verdict import AccuracyVerdict, Answer
 from calibration.sensitivity.records import Sensitivity
 from engine_builder.records.trial import FOLDED, Trial
 from engine_builder.search.search import NOTHING_LEFT
@@ -14,6 +15,7 @@ from engine_builder.stage_io.engines import VerdictResult
 from engine_builder.timing import MIN_GAIN
 
 NONE_RAN = "No quantized engine could be built or run"
+LIKELY = 0.9  # probability of being inside the budget from which an engine is called likely inside
 IN_THE_WAY = 5  # most sensitive layers named where the budget kept the baseline
 HELD_UP = 3.0  # times the median: a 95th percentile beyond it is that of a machine with other work
 
@@ -101,12 +103,24 @@ def _which(chosen: Trial, tried: int, judgement: VerdictResult) -> str:
     if whole and all(precision.rounds_in_kernel for precision in precisions):
         whole = f" Every layer that can be in {' or '.join(sorted(precisions))} is, and all others are floats."
     if tried == 1:
-        return f"The only low-precision engine tried: it keeps the accuracy budget.{whole}"
+        return f"The only low-precision engine tried: it {_keeps(judgement.verdict)} the accuracy budget.{whole}"
     best = min(judgement.spread, key=lambda name: judgement.spread[name].ratio)
     of = f"of {tried} low-precision engines tried.{whole}"
     if best == chosen.fingerprint:
-        return f"The fastest engine that keeps the accuracy budget, {of}"
-    return f"The safest engine among those that keep the accuracy budget and that the timing cannot tell from the fastest, {of}"
+        return f"The fastest engine that {_keeps(judgement.verdict)} the accuracy budget, {of}"
+    among = f"those that {_keep(judgement.verdict)} the accuracy budget and that the timing cannot tell from the fastest"
+    return f"The safest engine among {among}, {of}"
+
+
+def _keeps(verdict: AccuracyVerdict) -> str:
+    """Return what may be said of an engine with this verdict: no more than the verdict does."""
+    if verdict.answer is Answer.MET:
+        return "keeps"
+    return "likely keeps" if verdict.probability_over_budget <= 1.0 - LIKELY else "more likely keeps than misses"
+
+
+def _keep(verdict: AccuracyVerdict) -> str:
+    return _keeps(verdict).replace("keeps", "keep").replace("misses", "miss")
 
 
 def _why_none_tried(trials: Sequence[Trial], ended: str, *, can_quantize: bool) -> str:

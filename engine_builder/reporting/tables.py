@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
 
@@ -11,13 +13,17 @@ from engine_builder.backends.achieved_precision import AchievedPrecision, Rule
 from engine_builder.records.corrections import Correction
 from engine_builder.records.float_plan import BlockLoss, FloatAttempt
 from engine_builder.records.trial import Latency, Trial
+from engine_builder.reporting.amounts import POINTS, is_share, rounded
 from engine_builder.reporting.body.job_result import JobResult
 from engine_builder.reporting.body.layer_facts import MeasuredPair, ReportedLayer
+from engine_builder.reporting.body.report_body import ColumnChange
+from engine_builder.reporting.body.score_of_loss import DropEstimate
 from engine_builder.stage_io.engines import FinalLatency
 
 BASELINES = (Precision.FP32, Precision.FP16, Precision.BF16)
 MAX_PAIRS = 20
 _SMALL = 1e-3
+_NUMBER = re.compile(r"[-+±<]?[ ]?[0-9][0-9.,e+-]*[ %x]*(ms|MB|dB|points)?( ± [0-9.e+-]+( ms|%)?)?( \\([^)]*[0-9][^)]*\\))?")
 
 
 def engines_table(result: JobResult) -> str:
@@ -51,8 +57,14 @@ def outputs_table(result: JobResult) -> str:
     return table(["output", "taken for", "because", "measure"], rows)
 
 
-def layers_table(layers: Sequence[ReportedLayer]) -> str:
-    """Return every layer with its precision and sensitivity; quantized ones are shaded."""
+def layers_table(layers: Sequence[ReportedLayer], metric: Metric) -> str:
+    """Return every layer with its precision and sensitivity, also in the job's metric where that is known; quantized ones are shaded.
+
+    Args:
+        layers: All layers.
+        metric: The job's.
+    """
+    is_known = any(layer.drop is not None for layer in layers)
     top = max((layer.loss for layer in layers if layer.loss is not None), default=0.0) or 1.0
     rows = []
     for layer in layers:
@@ -62,15 +74,49 @@ def layers_table(layers: Sequence[ReportedLayer]) -> str:
             escape(layer.op_type),
             layer.precision.value,
             bar + _with_error(layer.loss, layer.loss_error),
+            *([drop_in_words(metric, layer.drop)] if is_known else []),
             _with_error(layer.hessian, layer.hessian_error),
             f"{layer.macs:,}",
         ]
         rows.append((cells, layer.precision not in BASELINES))
-    head = "".join(f"<th>{name}</th>" for name in ("layer", "operator", "precision", "loss alone", "Hessian estimate", "MACs"))
+    told = [f"{metric.spec.worsening} of {metric} alone, about"] if is_known else []
+    names = ["layer", "operator", "precision", "loss alone", *told, "Hessian estimate", "MACs"]
+    kinds = ["", "", "", *[" class=n"] * (len(names) - 3)]
+    head = "".join(f"<th{kind}>{name}</th>" for kind, name in zip(kinds, names, strict=True))
     text = "".join(
-        f"<tr{' class=low' if quantized else ''}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for cells, quantized in rows
+        f"<tr{' class=low' if quantized else ''}>"
+        + "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, cells, strict=True))
+        + "</tr>"
+        for cells, quantized in rows
     )
     return f"<table><tr>{head}</tr>{text}</table>"
+
+
+def drop_in_words(metric: Metric, drop: DropEstimate | None) -> str:
+    """Return an estimated drop with its interval, in the unit of the budget: "1.2 (0.9 to 1.5) points"."""
+    if drop is None:
+        return "-"
+    unit = POINTS if is_share(metric) else 1.0
+    name = " points" if is_share(metric) else f" {metric.spec.unit}" if metric.spec.unit else ""
+    return f"{rounded(unit * drop.drop)} ({rounded(unit * drop.low)} to {rounded(unit * drop.high)}){name}"
+
+
+def columns_table(columns: Sequence[ColumnChange]) -> str:
+    """Return what changed in each value of a sample, the one whose error grew most first; nothing without any."""
+    known = [math.inf if row.error_after is None or row.error_before is None else row.error_after - row.error_before for row in columns]
+    order = sorted(range(len(columns)), key=lambda place: -known[place])
+    rows = [
+        [
+            str(place),
+            *(_number(value) for value in (columns[place].error_before, columns[place].error_after, columns[place].largest_change)),
+        ]
+        for place in order
+    ]
+    return table(["column", "error of the float model", "error of the engine", "largest change"], rows) if rows else ""
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
 
 
 def achieved_table(rows: Sequence[AchievedPrecision]) -> str:
@@ -163,10 +209,28 @@ def pairs_table(values: Mapping[str, object]) -> str:
     return table(["what", "value"], [[key, str(value)] for key, value in sorted(values.items())])
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of plain text."""
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
-    return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{body}</table>"
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], picked: Collection[int] = ()) -> str:
+    """Return a table of plain text, columns of numbers set from the right.
+
+    Args:
+        head: Names of the columns.
+        rows: Their cells.
+        picked: Rows that stand out.
+    """
+    kinds = [" class=n" if _are_numbers([row[place] for row in rows]) else "" for place in range(len(head))]
+    body = "".join(
+        f"<tr{' class=picked' if place in picked else ''}>"
+        + "".join(f"<td{kind}>{escape(text)}</td>" for kind, text in zip(kinds, row, strict=True))
+        + "</tr>"
+        for place, row in enumerate(rows)
+    )
+    return f"<table><tr>{''.join(f'<th{kind}>{name}</th>' for kind, name in zip(kinds, head, strict=True))}</tr>{body}</table>"
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    """Return whether all of a column that is not empty is numbers, with units and spreads."""
+    told = [text for text in cells if text != "-"]
+    return bool(told) and all(map(_NUMBER.fullmatch, told))
 
 
 def ratio(latency: Latency) -> str:

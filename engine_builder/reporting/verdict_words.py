@@ -9,6 +9,7 @@ from calibration.accuracy.verdict import Answer, IntervalMethod, Selection
 from engine_builder.reporting.body.job_result import ReportedVerdict
 
 _SMALL = 1e-5
+ANSWERS = {Answer.MET: "met", Answer.MET_ON_SAMPLE: "likely met", Answer.NOT_MET: "not met"}  # in a word or two
 _ANSWERS = {
     Answer.MET: "The accuracy budget is met",
     Answer.MET_ON_SAMPLE: "The accuracy budget is likely met, although these samples are too few to be certain",
@@ -27,7 +28,10 @@ def verdict_in_words(verdict: ReportedVerdict) -> str:
     low, high = verdict.interval
     verb = worsening(verdict.metric)
     change = f"{verdict.metric} {verb}s by {_amount(verdict.drop)} (allowed {_amount(verdict.budget)})"
-    between = f"interval of the {verb}: {_signed(low)} to {_signed(high)}"
+    if verdict.drop < 0.0:  # the engine is better
+        moves = {"drop": "rise", "rise": "drop"}[verb]
+        change = f"{verdict.metric} {moves}s by {_amount(-verdict.drop)} (a {verb} of {_amount(verdict.budget)} is allowed)"
+    between = f"interval of the {verb}: {signed(low)} to {signed(high)}"
     if verdict.metric.spec.unit:  # decibels against the float model itself, of which a drop says nothing to anybody
         change = f"{verdict.metric} is {decibels(verdict.drop)} dB (at least {decibels(verdict.budget)})"
         between = f"interval: {decibels(high)} to {decibels(low)} dB"
@@ -58,8 +62,9 @@ def _percent(share: float) -> str:
 
 
 def _amount(value: float) -> str:
-    return _signed(value).removeprefix("+")
+    return signed(value).removeprefix("+")
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """Return a difference of scores with its sign; those of errors may be far below any share of samples."""
     return f"{value:+.5f}" if value == 0 or abs(value) >= _SMALL else f"{value:+.2e}"

@@ -36,6 +36,7 @@ class ReportRequest:
     notes: tuple[str, ...]  # of what could not be built or judged
     search: SearchSummary
     offers: OffersResult = field(default_factory=OffersResult)
+    model: FileRef | None = None  # as the user gave it, under the user's own name where that is known
     analysis_failures: tuple[str, ...] = ()  # what the analysis could not measure, and what that changes
 
 

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from calibration.accuracy.metrics import OutputKind
+from calibration.accuracy.metrics import Better, OutputKind
 from calibration.codec import value_from_json
 from calibration.graph_passes.folding.folded_steps import folded_in_words
 from calibration.number_formats.precision import Precision
@@ -48,7 +48,9 @@ from engine_builder.reporting.body.job_result import (
     taken_outputs,
 )
 from engine_builder.reporting.body.layer_facts import DependencyMap, dependency_map, measured_pairs, reported_layers
-from engine_builder.reporting.body.report_body import DataFacts, ReportBody, body_json
+from engine_builder.reporting.body.made_now import made_now
+from engine_builder.reporting.body.report_body import ColumnChange, DataFacts, ReportBody, body_json
+from engine_builder.reporting.body.score_of_loss import score_of_loss
 from engine_builder.reporting.body.search_facts import FinalTiming, ProbeSummary
 from engine_builder.reporting.dynamic_words import neighbours_warning
 from engine_builder.reporting.float_only import float_only, float_only_note
@@ -143,12 +145,13 @@ def _body(
     stay_float = float_only(found.model.layers, given.ranges)
     shown = chosen or next((trial for trial in given.asked.trials if trial.reached is not None and trial.low_layers), None)
     reached = _reached(None if shown is None else shown.reached, workspace)
+    law = score_of_loss(given.asked.trials, is_lower_better=found.reference.metric.spec.better is Better.LOWER)
     return ReportBody(
         result=_result(given, chosen, capabilities, workspace),
         config=config_json(given.asked.job.config),
         notes=(*found.notes, *float_only_note(stay_float), *_costs(given, capabilities), *given.asked.notes, *why_no_repository),
         data=_data(found),
-        layers=reported_layers(found.model.layers, table, assignment, stay_float),
+        layers=reported_layers(found.model.layers, table, assignment, stay_float, law),
         baseline_repair=found.baseline.fallback,
         baseline_reached=_reached(found.baseline.achieved, workspace),
         repairs=(*given.repairs, *_bias_corrections(chosen, given.asked.trials)),
@@ -171,6 +174,9 @@ def _body(
         ),
         kernel_times=capabilities.kernel_times,
         folded=found.folded,
+        score_of_loss=law,
+        columns=_columns(chosen, workspace),
+        made=None if given.asked.model is None else made_now(given.asked.model),
         not_analysed=why_not_analysed(search.ended, given.asked.analysis_failures) if analysed is None else None,
     )
 
@@ -281,6 +287,14 @@ def _chosen_engine(inspection: Inspection, judgement: VerdictResult, chosen: Tri
         largest_change=None if change is None or not np.isfinite(change) else float(change),
         nearest_kept=None if nearest is None else float(nearest),
     )
+
+
+def _columns(chosen: Trial | None, workspace: Workspace) -> tuple[ColumnChange, ...]:
+    """Return what changed in each value of a sample, where that was told apart."""
+    rows = None if chosen is None or chosen.scores is None else workspace.read_arrays(chosen.scores).get("columns")
+    if rows is None:
+        return ()
+    return tuple(ColumnChange(*(float(value) if np.isfinite(value) else None for value in row)) for row in rows)
 
 
 def _predicted_speedup(judgement: VerdictResult, chosen: Trial | None) -> PredictedSpeedup:

@@ -139,6 +139,16 @@ def self_check(arguments: argparse.Namespace, out: Output) -> None:
     run_self_check(arguments.output or DEFAULT_OUTPUT, arguments.gpu, out, progress)
 
 
+def compare(arguments: argparse.Namespace, out: Output) -> None:
+    """Write one page that sets several finished jobs side by side."""
+    from engine_builder.reporting.comparing.page import compare_page  # draws: no other command loads the library
+    from engine_builder.reporting.comparing.read_jobs import read_jobs
+
+    page = compare_page(read_jobs(arguments.outputs))
+    arguments.output.write_text(page, encoding="utf-8")
+    out(str(arguments.output))
+
+
 def _watch(client: Client, job_id: str, out: Output) -> None:
     from service.cli.client import job_error
 

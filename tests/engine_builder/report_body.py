@@ -142,6 +142,7 @@ RESULT = JobResult(
     environment={"processor": "some CPU", "threads": 1},
     offers=OFFERS,
     speedup=1.25,
+    speedup_spread=0.016,
 )
 REPAIRED = BaselineFallback(
     attempts=(
@@ -202,7 +203,16 @@ BODY = ReportBody(
 )
 KEPT_BASELINE = replace(  # with nothing in it that may be missing
     BODY,
-    result=replace(RESULT, outcome=Outcome.BASELINE_KEPT, reason="None was faster.", chosen=RESULT.baseline, warnings=(), offers=NO_OFFERS),
+    result=replace(
+        RESULT,
+        outcome=Outcome.BASELINE_KEPT,
+        reason="None was faster.",
+        chosen=RESULT.baseline,
+        warnings=(),
+        offers=NO_OFFERS,
+        speedup=1.0,
+        speedup_spread=0.0,
+    ),
     notes=(),
     layers=(),
     baseline_repair=None,
@@ -213,6 +223,7 @@ KEPT_BASELINE = replace(  # with nothing in it that may be missing
     reached=None,
     reached_in=None,
     chosen=None,
+    finalists=(),
     trials=(),
     front=(),
     forecasts=(),

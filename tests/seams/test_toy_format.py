@@ -14,7 +14,7 @@ from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
 from calibration.sensitivity.hessian_trace import measure_traces
 from calibration.sensitivity.layer_losses import measure_layer_losses
 from calibration.sensitivity.ranking import sensitivity_table
-from engine_builder.reporting.drawing import colour_of
+from engine_builder.reporting.figures.drawing import colour_of
 from engine_builder.search.time_model import TensorEdge, TimeModel, converted
 from tests.engine_builder.search.categorical_world import CategoricalWorld
 from tests.model_text import cnn, samples_for

@@ -25,6 +25,7 @@ from calibration.process.memory import TRIM_BYTES, return_free_memory
 from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner, Source
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.kernels import KernelTime
+from engine_builder.backends.onnxruntime.instruction_sets import instruction_sets
 from engine_builder.backends.onnxruntime.integer_kernels import measured_kernels
 from engine_builder.backends.onnxruntime.profile import profiled_kernels
 from engine_builder.backends.triton_platform import TritonPlatform
@@ -166,9 +167,9 @@ class OrtCpuBackend:
         return None
 
     def environment(self) -> dict[str, object]:
-        """Return the clock and what the integer kernels do with large sums; all else is in every report."""
+        """Return the clock, the instruction sets and what the integer kernels do with large sums; all else is in every report."""
         clocks = {"clock": "time.perf_counter", "clock_of_ratios": "time.thread_time with one thread, else time.perf_counter"}
-        return {**clocks, "integer_kernels": measured_kernels().value}
+        return {**clocks, "instruction_sets": list(instruction_sets()), "integer_kernels": measured_kernels().value}
 
     def kernel_times(
         self, engine: Path, feeds: Mapping[str, NDArray[np.generic]], *, threads: int, scratch: Path

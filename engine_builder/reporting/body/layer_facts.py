@@ -12,6 +12,7 @@ from calibration.graph.layers import Layer, LayerKind
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.records import PairTest, SensitivityTable
 from engine_builder.records.assignment import PrecisionAssignment
+from engine_builder.reporting.body.score_of_loss import DropEstimate, ScoreOfLoss
 
 MAX_MAPPED = 60  # layers in the map of dependencies: more can be neither read nor carried in report.json
 
@@ -31,6 +32,7 @@ class ReportedLayer:
     hessian: float | None  # the same loss as the Hessian's trace estimates it
     hessian_error: float | None
     stays_float: str | None = None  # why it takes no low precision whatever that would cost, in words
+    drop: DropEstimate | None = None  # what ``loss`` costs in the job's metric, about; None where that is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,11 @@ class DependencyMap:
 
 
 def reported_layers(
-    layers: Iterable[Layer], table: SensitivityTable, assignment: PrecisionAssignment, stay_float: Mapping[str, str]
+    layers: Iterable[Layer],
+    table: SensitivityTable,
+    assignment: PrecisionAssignment,
+    stay_float: Mapping[str, str],
+    law: ScoreOfLoss | None = None,
 ) -> tuple[ReportedLayer, ...]:
     """Return all layers, in graph order.
 
@@ -68,6 +74,7 @@ def reported_layers(
         table: What the probes found.
         assignment: The precision that each layer got.
         stay_float: Why layers stay float, by name: those that must.
+        law: What a loss costs in the job's metric, where it is known.
     """
     rows, got = {row.layer: row for row in table.rows}, dict(assignment.choices)
     listed = []
@@ -86,6 +93,7 @@ def reported_layers(
                 hessian=row.hessian if row else None,
                 hessian_error=row.hessian_error if row else None,
                 stays_float=stay_float.get(layer.name),
+                drop=None if law is None or row is None else law.estimate(row.loss, row.loss_error),
             )
         )
     return tuple(listed)

@@ -19,6 +19,7 @@ from engine_builder.records.trial import Trial
 from engine_builder.reporting.body.fields_json import fields_json
 from engine_builder.reporting.body.job_result import JobResult, result_json
 from engine_builder.reporting.body.layer_facts import DependencyMap, MeasuredPair, ReportedLayer
+from engine_builder.reporting.body.score_of_loss import ScoreOfLoss
 from engine_builder.reporting.body.search_facts import FinalTiming, Prediction, ProbeSummary
 from engine_builder.stage_io.engines import JudgedTrial, PredictResult
 from engine_builder.stage_io.outcome import SearchSummary
@@ -38,6 +39,25 @@ class DataFacts:
     calibration_is_validation: bool
     float_type: Precision  # of the user's own weights
     timing_batch: int  # samples in one timed call
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnChange:
+    """What the chosen engine does to one value of each sample, where values are numbers of their own."""
+
+    error_before: float | None  # root mean squared, of the float model, in spreads of the truth over samples; None where it is not finite
+    error_after: float | None  # of the engine
+    largest_change: float | None  # on a validation sample, in the value's own unit
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a report is about, and when and by what it was made."""
+
+    model: str  # name of the user's file
+    model_sha256: str
+    at: str  # ISO 8601, UTC, to the second
+    version: str | None  # of this program; None where it is not installed
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +90,16 @@ class ReportBody:
     probes: ProbeSummary
     kernel_times: Source  # of ``forecasts[].kernels_ms``
     folded: tuple[FoldedSteps, ...] = ()  # constants of the user's model that became parts of its layers
+    # what a loss of the outputs costs in the metric, about; None where too few trials tell
+    score_of_loss: ScoreOfLoss | None = None
+    columns: tuple[ColumnChange, ...] = ()  # of the output's values in their order, with the metrics regression and r2
+    made: Made | None = None  # None in reports of older versions
     not_analysed: str | None = None  # why no sensitivities and dependencies were measured; None where they were
 
 
 def body_json(body: ReportBody) -> dict[str, object]:
     """Return the content of ``report.json``."""
-    return fields_json(body) | {"result": result_json(body.result)}
+    return fields_json(body, "made", "score_of_loss") | {"result": result_json(body.result)}
 
 
 def body_from_json(data: object) -> ReportBody:

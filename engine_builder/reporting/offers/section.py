@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from engine_builder.backends.base import Source
+from engine_builder.reporting.amounts import times_in_words
 from engine_builder.reporting.body.job_result import JobResult, ReportedOffer
 from engine_builder.reporting.offers.words import speedup_in_words
 from engine_builder.reporting.tables import counts, score, table
@@ -33,12 +34,11 @@ def offers_section(result: JobResult) -> str:
         ],
     )
     engines = table(
-        ["engine", "speedup", "of the baseline's latency", "accuracy", "inside", "probability of being over it", "size", "layers", "file"],
+        ["engine", "speedup", "accuracy", "inside", "probability of being over it", "size", "layers", "file"],
         [
             [
                 one.fingerprint,
-                speedup_in_words(one.speedup, is_predicted=is_predicted),
-                f"{one.ratio:.3f}{'' if one.mad is None else f' ± {one.mad:.3f}'}",
+                times_in_words(one.speedup, None if one.mad is None else one.mad / one.ratio**2, is_predicted=is_predicted),
                 score(one.accuracy),
                 one.in_words,
                 f"{one.verdict.probability_over_budget:.1%}",

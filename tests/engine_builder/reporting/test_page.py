@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from html import escape
 
 import pytest
 
@@ -33,7 +34,7 @@ from tests.engine_builder.reporting.page_reader import Page
 
 CONTENTS = {"whole": BODY, "empty": KEPT_BASELINE}
 WEAK = "Dependencies: 2 layers with weaker dependencies are not in the map"
-ALWAYS = ["Optimization report", "Verdict", "The numbers", "Environment and how to repeat it"]
+ALWAYS = ["Optimization report", "Verdict", "What next", "The numbers", "Environment and how to repeat it"]
 
 
 @cache
@@ -53,19 +54,13 @@ def test_the_page_is_well_formed(name: str) -> None:
     assert len(page.ids) == len(set(page.ids))
 
 
-@pytest.mark.parametrize("name", CONTENTS)
-def test_the_page_loads_nothing(name: str) -> None:
-    page = page_of(name)
-    assert not any(word in page.source.replace("url(#", "") for word in ("http:", "https:", "url(", "@import"))
-    assert not page.tags & {"script", "img", "link", "iframe", "object", "embed", "foreignobject"}
-    assert not page.attributes & {"src", "href", "onload", "onclick", "onerror"}
-    assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)
-
-
 def test_the_headings_come_in_the_order_of_a_readers_questions() -> None:
     assert page_of("whole").headings == [
         "Optimization report",
         "Verdict",
+        "Finalists",
+        "Why not faster",
+        "What next",
         "At other budgets",
         "Engines",
         "Sensitivity",
@@ -88,14 +83,17 @@ def test_a_report_without_measurements_has_neither_plots_nor_empty_headings() ->
 
 UNPROBED = tuple(replace(item, loss=None, hessian=None) for item in BODY.layers)
 PARTS: dict[str, tuple[ReportBody, set[str]]] = {
-    "trials": (replace(KEPT_BASELINE, trials=BODY.trials), {"Engines"}),
+    "trials": (replace(KEPT_BASELINE, trials=BODY.trials), {"Engines", "Why not faster"}),
     "losses": (replace(KEPT_BASELINE, layers=BODY.layers), {"Sensitivity"}),
     "kernels": (replace(KEPT_BASELINE, layers=UNPROBED, forecasts=BODY.forecasts), {"Kernel time"}),
     "map": (replace(KEPT_BASELINE, dependency_map=BODY.dependency_map), {"Dependencies", WEAK}),
     "whole map": (replace(KEPT_BASELINE, dependency_map=replace(BODY.dependency_map, left_out=())), {"Dependencies"}),
     "correction of the baseline": (replace(KEPT_BASELINE, baseline_repair=REPAIRED), {"The baseline needed a float fallback"}),
     "repairs": (replace(KEPT_BASELINE, repairs=BODY.repairs), {"Corrections"}),
-    "predictions": (replace(KEPT_BASELINE, trials=BODY.trials, predictions=BODY.predictions), {"Engines", "Predicted and measured"}),
+    "predictions": (
+        replace(KEPT_BASELINE, trials=BODY.trials, predictions=BODY.predictions),
+        {"Engines", "Why not faster", "Predicted and measured"},
+    ),
     "notes": (replace(KEPT_BASELINE, notes=BODY.notes), {"What was done to the model and the data"}),
     "reached": (
         replace(KEPT_BASELINE, reached=BODY.reached, reached_in=2),
@@ -124,7 +122,7 @@ def test_a_part_has_its_heading_where_it_has_something_to_show_and_only_there(na
 
 def test_the_headline_gives_both_engines_with_the_spread_of_their_times() -> None:
     assert page_of("whole").tiles == [
-        "1.25x speedup: latency measured as 0.800 ± 0.010 of the baseline's, both engines in turns",
+        "1.25x ± 0.02 speedup: latency measured, both engines in turns",
         "10.000 ± 0.050 ms → 8.000 ± 0.050 ms median latency of one call ± median absolute deviation of calls",
         "0.9000 → 0.8990 top1 on 400 samples; allowed drop 0.00250",
         "4.00 MB → 1.00 MB size; layers: 3 fp32, 1 int8",
@@ -165,7 +163,11 @@ def test_the_badge_has_the_colour_and_the_words_of_the_answer(answer: Answer, wo
 
 def test_the_reason_and_the_warnings_come_first() -> None:
     lead = page_of("whole").sections["Optimization report"].text.split("|")[0]
-    assert lead == "The fastest. Warning: 3 samples are the same. "
+    assert (
+        lead.index("more likely keeps the accuracy budget than not")
+        < lead.index("The fastest.")
+        < lead.index("Warning: 3 samples are the same.")
+    )
     assert "Warning" not in page_of("empty").text
 
 
@@ -174,8 +176,8 @@ def test_what_is_judged_stands_in_words_as_they_are_set_from_the_left() -> None:
     page = Page(render(with_result(replace(RESULT, outputs=(taken,)))))
     (row,) = page.sections["What is judged"].rows
     assert row["because"] == taken.why
-    assert "<h2>What is judged</h2><div class='scroll pairs'><table>" in page.source
-    assert ".pairs td{text-align:left" in page.source
+    assert f"<td>{escape(taken.why)}</td>" in page.source  # columns of numbers alone have the class that sets them from the right
+    assert "th,td{text-align:left" in page.source
 
 
 def test_the_page_has_a_plot_of_everything() -> None:
@@ -188,7 +190,7 @@ def test_the_page_has_a_plot_of_everything() -> None:
         "Sensitivity": ["Sensitivity of each layer, with standard errors"],
         "Kernel time": ["Kernel time of each layer before and after"],
         "Dependencies": ["Dependency of each pair of layers"],
-        "Predicted and measured": ["Predicted against measured latency and loss"],
+        "Predicted and measured": ["Predicted against measured: latency / baseline", "Predicted against measured: loss of the outputs"],
     }
 
 

@@ -169,3 +169,12 @@ def test_the_reason_where_the_best_passed_but_is_within_the_error_of_a_predictio
         "Engines kept the accuracy budget, but none was faster than the baseline by more than the error of a prediction, 30%: the best is "
         "predicted at 0.75 of its time."
     )
+
+
+@pytest.mark.parametrize(
+    ("over", "keeps"), [(0.05, "likely keeps the accuracy budget"), (0.42, "more likely keeps than misses the accuracy budget")]
+)
+def test_the_reason_says_no_more_than_the_verdict(over: float, keeps: str) -> None:
+    trials = trials_of(0, 4, 2)
+    unsure = dataclasses.replace(verdict(3), answer=Answer.MET_ON_SAMPLE, probability_over_budget=over)
+    assert reason_of(trials, improved(trials[2], unsure)).startswith(f"The fastest engine that {keeps}, of 2")

@@ -2,7 +2,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine_builder.reporting.tables import MAX_PAIRS, achieved_table, dependencies_table, engines_table, layers_table, trials_table
+from calibration.accuracy.metrics import Metric
+from engine_builder.reporting.body.report_body import ColumnChange
+from engine_builder.reporting.body.score_of_loss import DropEstimate
+from engine_builder.reporting.tables import (
+    MAX_PAIRS,
+    achieved_table,
+    columns_table,
+    dependencies_table,
+    engines_table,
+    layers_table,
+    table,
+    trials_table,
+)
 from engine_builder.stage_io.engines import FinalLatency
 from tests.engine_builder.report_body import BODY, RESULT, failed, trial
 from tests.engine_builder.reporting.page_reader import Page, rows_of
@@ -23,7 +35,7 @@ def test_the_engines_table_puts_both_side_by_side() -> None:
 
 
 def test_the_layers_table_shades_those_that_are_quantized() -> None:
-    text = layers_table(BODY.layers)
+    text = layers_table(BODY.layers, Metric.TOP1)
     conv, gemm = rows_of(text)
     assert conv == {
         "layer": "conv",
@@ -81,3 +93,30 @@ def test_a_latency_that_is_predicted_has_no_spread() -> None:
 
 def test_only_the_strongest_pairs_are_listed() -> None:
     assert len(rows_of(dependencies_table(BODY.dependencies * (MAX_PAIRS + 1)))) == MAX_PAIRS
+
+
+def test_columns_of_numbers_alone_are_set_from_the_right() -> None:
+    text = table(
+        ["name", "time", "share", "either"], [["1 conv", "0.677 ± 0.001 ms", "1.2%", "1.25x"], ["gemm", "-", "-", "nothing faster"]]
+    )
+    assert [name for name in ("name", "time", "share", "either") if f"<th class=n>{name}</th>" in text] == ["time", "share"]
+    assert "<td>1 conv</td><td class=n>0.677 ± 0.001 ms</td>" in text
+
+
+def test_a_row_that_is_picked_stands_out() -> None:
+    assert table(["a"], [["x"], ["y"]], picked={1}).count("<tr class=picked><td>y</td></tr>") == 1
+
+
+def test_the_layers_table_tells_what_a_layer_costs_in_the_metric_where_it_is_known() -> None:
+    known = replace(BODY.layers[0], drop=DropEstimate(0.0123, 0.009, 0.0151))
+    first, second = rows_of(layers_table((known, BODY.layers[1]), Metric.TOP1))
+    assert [row["drop of top1 alone, about"] for row in (first, second)] == ["1.2 (0.90 to 1.5) points", "-"]
+    assert "drop of top1 alone, about" not in rows_of(layers_table(BODY.layers, Metric.TOP1))[0]
+
+
+def test_the_column_whose_error_grew_most_comes_first() -> None:
+    rows = rows_of(columns_table((ColumnChange(0.1, 0.11, 0.5), ColumnChange(0.1, 0.3, 2.0), ColumnChange(0.1, None, None))))
+    assert [row["column"] for row in rows] == ["2", "1", "0"]
+    assert rows[0]["error of the engine"] == "not finite"
+    assert rows[1] == {"column": "1", "error of the float model": "0.1", "error of the engine": "0.3", "largest change": "2"}
+    assert columns_table(()) == ""

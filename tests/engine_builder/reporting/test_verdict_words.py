@@ -70,3 +70,8 @@ def test_a_drop_inside_the_budget_that_few_samples_do_not_show_says_so() -> None
 def test_of_the_users_own_model_nothing_is_estimated() -> None:
     words = verdict_in_words(replace(VERDICT, answer=Answer.MET, method=IntervalMethod.SAME_ENGINE))
     assert words == "The accuracy budget is met: the engine is the model that was uploaded, so that nothing is lost."
+
+
+def test_an_engine_that_scores_better_is_not_said_to_drop_by_less_than_nothing() -> None:
+    words = verdict_in_words(replace(VERDICT, drop=-0.01325))
+    assert "top1 rises by 0.01325 (a drop of 0.00250 is allowed)" in words

@@ -57,6 +57,26 @@ def r2(truth: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.fl
     return np.asarray(np.maximum(1.0 - np.where(np.isnan(square), np.inf, square), WORST), dtype=np.float64)
 
 
+def column_changes(truth: NDArray[np.generic], reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return what changed in each value of a sample, (values, 3), all at least 0.
+
+    The columns are the root mean squared error of the float model and of the engine, both in spreads of the truth, and the largest change
+    of the value on a sample, in its own unit; infinite where an output is not finite.
+
+    Args:
+        truth: (samples, ...), the labels or the float model's output.
+        reference: The float model's, as many values a sample.
+        output: The engine's.
+    """
+    t, r, x = (as_rows(values).astype(np.float64) for values in (truth, reference, output))
+    spread = spread_of(t)
+    with np.errstate(over="ignore", invalid="ignore"):
+        errors = [np.sqrt(np.mean(((values - t) / spread) ** 2, axis=0)) for values in (r, x)]
+        change = np.abs(np.where(r == x, 0.0, x - r)).max(axis=0)
+    found = np.stack([*errors, change], axis=1)
+    return np.asarray(np.where(np.isnan(found), np.inf, found), dtype=np.float64)
+
+
 def spread_of(truth: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the spread of each value of a sample over the samples, (values,), above 0.
 

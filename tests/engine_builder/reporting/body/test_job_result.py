@@ -7,13 +7,13 @@ import pytest
 from engine_builder.reporting.body.job_result import PredictedSpeedup, reported_verdict, result_json
 from tests.engine_builder.report_body import FULL_VERDICT, RESULT, VERDICT
 
-PREDICTED = replace(RESULT, speedup=None, predicted_speedup=PredictedSpeedup(1.25, (1.1, 1.5)))
+PREDICTED = replace(RESULT, speedup=None, speedup_spread=None, predicted_speedup=PredictedSpeedup(1.25, (1.1, 1.5)))
 KEYS = {"outcome", "reason", "latency_source", "baseline", "chosen", "verdict", "engine", "warnings", "environment", "outputs", "offers"}
 
 
 def test_what_does_not_apply_is_no_key() -> None:
     measured, predicted = result_json(RESULT), result_json(PREDICTED)
-    assert set(measured) == KEYS | {"speedup"}
+    assert set(measured) == KEYS | {"speedup", "speedup_spread"}
     assert set(predicted) == KEYS | {"predicted_speedup"}
     assert predicted["predicted_speedup"] == {"value": 1.25, "range": [1.1, 1.5]}
 

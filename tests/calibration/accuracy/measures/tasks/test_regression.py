@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.accuracy.measures.tasks.regression import WORST, r2, regression
+from calibration.accuracy.measures.tasks.regression import WORST, column_changes, r2, regression
 from calibration.errors import InvalidCalibrationSetError
 
 
@@ -51,3 +51,17 @@ def test_labels_of_another_form_are_refused() -> None:
         regression(np.zeros((3, 2)), np.zeros((3, 1)))
     with pytest.raises(InvalidCalibrationSetError, match="NaN or infinities found"):
         r2(np.array([1.0, np.nan]), np.zeros(2))
+
+
+def test_what_changed_in_each_column_is_told_apart() -> None:
+    truth = np.array([[0.0, 10.0], [2.0, 30.0]])  # spreads 1 and 10
+    reference, output = (truth + np.array([[0.0, second], [0.5, 0.0]]) for second in (0.0, 5.0))
+    expected = [[0.5 / np.sqrt(2), 0.5 / np.sqrt(2), 0.0], [0.0, 0.5 / np.sqrt(2), 5.0]]
+    assert column_changes(truth, reference, output) == pytest.approx(np.array(expected), rel=1e-12)  # a sum of two values
+
+
+def test_a_column_that_is_not_finite_has_no_end() -> None:
+    truth = np.array([[0.0, 1.0], [2.0, 3.0]])
+    found = column_changes(truth, truth, np.where(truth == 3.0, np.nan, truth))
+    assert np.isinf(found[1, 1:]).all()
+    assert (found[0] == 0.0).all()

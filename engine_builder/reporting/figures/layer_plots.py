@@ -8,26 +8,57 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from numpy.typing import ArrayLike, NDArray
 
+from calibration.accuracy.metrics import Metric
+from engine_builder.reporting.amounts import POINTS, is_share
 from engine_builder.reporting.body.layer_facts import DependencyMap, MeasuredPair, ReportedLayer
-from engine_builder.reporting.drawing import BEFORE, INK, TOP, WIDE, colour_of, dress, label_of, number, plain_powers, room_for, svg_of
+from engine_builder.reporting.body.score_of_loss import ScoreOfLoss
+from engine_builder.reporting.figures.drawing import (
+    BAD,
+    BEFORE,
+    HALF,
+    INK,
+    TOP,
+    WIDE,
+    colour_of,
+    dress,
+    label_of,
+    number,
+    plain_powers,
+    room_for,
+    svg_of,
+)
 from engine_builder.search.search_space import BASELINE
 
 MAX_BARS = 40
 ROW_INCHES = 0.185
+_FEW_DECADES = 2.5  # of an axis on which numbers between the powers of ten fit
+_FAR = 10.0  # times the largest loss: a budget beyond is not drawn
 CLIPPED = 99  # percentile of the dependencies at which the colours end
 
 
-def sensitivity_plot(layers: Sequence[ReportedLayer]) -> str:
+@dataclass(frozen=True, slots=True)
+class ScoreScale:
+    """A second axis for losses: what they cost in the job's metric, about."""
+
+    law: ScoreOfLoss
+    metric: Metric
+    budget: float  # largest drop allowed, in the metric
+
+
+def sensitivity_plot(layers: Sequence[ReportedLayer], scale: ScoreScale | None = None) -> str:
     """Return the loss with only one layer quantized, and its Hessian estimate, of the most sensitive layers, coloured by chosen precision.
 
     Args:
         layers: All layers.
+        scale: Tells above the axes what the losses cost in the job's metric; None where that is not known.
     """
     probed = [row for row in layers if math.isfinite(number(row.loss))]
     if not probed:
@@ -36,12 +67,11 @@ def sensitivity_plot(layers: Sequence[ReportedLayer]) -> str:
     values = [value for row in rows for value in (row.loss, row.hessian)]
     positive = [value for value in values if value is not None and value > 0.0]
     floor = min(positive) / 3.0 if positive else 1e-9
-    precisions = list(dict.fromkeys(row.precision for row in rows))
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         title = "Sensitivity of each layer" if len(rows) == len(probed) else f"The {len(rows)} most sensitive of {len(probed)} layers"
-        dress(axes, title, "loss of the outputs when only this layer is quantized (log scale)", "", grid="x")
+        dress(axes, title, "loss with only this layer quantized (log scale)", "", grid="x")
         axes.set_xscale("log")
         plain_powers(axes.xaxis)
         for place, row in enumerate(rows):
@@ -49,22 +79,51 @@ def sensitivity_plot(layers: Sequence[ReportedLayer]) -> str:
             axes.plot([floor, _at_least(number(row.loss), floor)], [place, place], color=colour, linewidth=3.0, alpha=0.22, zorder=1)
             _mark(axes, row.loss, row.loss_error, place - 0.14, floor, ("o", colour, colour))
             _mark(axes, row.hessian, row.hessian_error, place + 0.2, floor, ("D", colour, "white"))
-        for precision in precisions:
-            axes.plot([], [], "s", color=colour_of(precision), label=f"chosen: {precision}", markersize=6)
-        axes.plot([], [], "o", color=INK, markersize=4, label="measured loss")
+        axes.plot([], [], "o", color=INK, markersize=4, label="measured, ± standard error")
         if any(math.isfinite(number(row.hessian)) for row in rows):
             axes.plot([], [], "D", color=INK, markerfacecolor="white", markersize=4, label="Hessian estimate")
-        _name_rows(axes, [row.name for row in rows])
+        _name_rows(axes, [_named(row.name, row.precision) for row in rows])
         axes.set_xlim(left=floor)
-        figure.legend(loc="lower center", ncols=6)
+        if scale is not None:
+            _add_scale(figure, axes, scale)
+        figure.legend(loc="lower center", ncols=3)
 
     return svg_of(
         "sensitivity",
         "Sensitivity of each layer, with standard errors",
-        (WIDE, _height(len(rows))),
-        _margins(row.name for row in rows),
+        (HALF, _height(len(rows))),
+        _margins(_named(row.name, row.precision) for row in rows),
         paint,
     )
+
+
+def _add_scale(figure: Figure, axes: Axes, scale: ScoreScale) -> None:
+    """Tell above the axes what the losses cost, and where one layer alone would take the whole budget."""
+    law, unit = scale.law, POINTS if is_share(scale.metric) else 1.0
+    least, most = axes.get_xlim()
+
+    def drop_of(loss: ArrayLike) -> NDArray[np.float64]:
+        return np.asarray(unit * law.drop * (np.maximum(loss, least / _FAR) / law.loss) ** law.exponent)
+
+    def loss_of(drop: ArrayLike) -> NDArray[np.float64]:
+        return np.asarray(law.loss * (np.maximum(drop, 1e-300) / unit / law.drop) ** (1.0 / law.exponent))
+
+    whole = law.loss_of(scale.budget) if scale.budget > 0.0 else math.nan
+    if least < whole < most * _FAR:
+        axes.axvline(whole, color=BAD, linestyle="--", linewidth=1.0, label="the whole budget, about")
+    above = axes.secondary_xaxis("top", functions=(drop_of, loss_of))
+    above.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if _decades(drop_of(least), drop_of(most)) <= _FEW_DECADES else (1.0,)))
+    above.xaxis.set_minor_locator(NullLocator())
+    above.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+    above.tick_params(labelsize=7, pad=1)
+    above.spines["top"].set_visible(True)
+    name = f"{scale.metric.spec.worsening} of {scale.metric}{' in points' if unit == POINTS else ''}"
+    above.set_xlabel(f"{name}, about (factor {math.exp(law.deviation):.1f} either way)", fontsize=7.5, labelpad=2)
+    figure.subplots_adjust(top=1.0 - (TOP + 0.42) / figure.get_figheight())
+
+
+def _decades(low: ArrayLike, high: ArrayLike) -> float:
+    return float(np.log10(high) - np.log10(low))
 
 
 def kernel_plot(kernels_ms: Mapping[str, Mapping[str, float]], layers: Sequence[ReportedLayer], baseline: str) -> str:
@@ -84,6 +143,7 @@ def kernel_plot(kernels_ms: Mapping[str, Mapping[str, float]], layers: Sequence[
     names = sorted(timed, key=lambda name: (-max(kernels_ms[name].values()), name))[:MAX_BARS]
     quantized = [name for name in names if precision[name] in kernels_ms[name]]
     kept = [name for name in names if precision[name] not in kernels_ms[name]]
+    shown = [_named(name, precision[name]) for name in names]
     after = {name: kernels_ms[name][precision[name] if name in quantized else _first_quantized(kernels_ms[name])] for name in names}
 
     def paint(figure: Figure) -> None:
@@ -91,24 +151,23 @@ def kernel_plot(kernels_ms: Mapping[str, Mapping[str, float]], layers: Sequence[
         title = (
             "Kernel time of each layer" if len(names) == len(timed) else f"Kernel time of the {len(names)} slowest of {len(timed)} layers"
         )
-        dress(axes, title, "milliseconds of one call, in the baseline engine and in that with every layer quantized", "", grid="x")
+        dress(axes, title, "milliseconds of one call", "", grid="x")
         at = {name: place for place, name in enumerate(names)}
         axes.barh(
             [at[name] - 0.2 for name in names], [kernels_ms[name][BASELINE] for name in names], 0.38, color=BEFORE, label="baseline engine"
         )
         for group in dict.fromkeys(precision[name] for name in quantized):
             some = [name for name in quantized if precision[name] == group]
-            text = f"quantized; chosen as {group}"
-            axes.barh([at[name] + 0.2 for name in some], [after[name] for name in some], 0.38, color=colour_of(group), label=text)
+            axes.barh([at[name] + 0.2 for name in some], [after[name] for name in some], 0.38, color=colour_of(group), label=group)
         if kept:
             where, times = [at[name] + 0.2 for name in kept], [after[name] for name in kept]
-            text = f"quantized; kept at {baseline}"
+            text = f"quantized, but kept at {baseline}"
             axes.barh(where, times, 0.34, facecolor="white", edgecolor=colour_of(baseline), linewidth=0.7, label=text)
-        _name_rows(axes, names)
+        _name_rows(axes, shown)
         axes.set_xlim(left=0.0)
-        figure.legend(loc="lower center", ncols=6)
+        figure.legend(loc="lower center", ncols=3)
 
-    return svg_of("kernels", "Kernel time of each layer before and after", (WIDE, _height(len(names))), _margins(names), paint)
+    return svg_of("kernels", "Kernel time of each layer before and after", (HALF, _height(len(names))), _margins(shown), paint)
 
 
 def _first_quantized(times: Mapping[str, float]) -> str:
@@ -152,7 +211,7 @@ def dependency_plot(found: DependencyMap, tests: Sequence[MeasuredPair]) -> str:
         axes = figure.add_subplot()
         np.fill_diagonal(values, np.nan)
         image = axes.imshow(values, cmap="RdBu_r", vmin=-ends, vmax=ends, interpolation="none")
-        dress(axes, "Dependency: loss of both quantized minus the loss of each alone", "", "", grid="")
+        dress(axes, "Loss of both quantized, less that of each alone", "", "", grid="")
         if dots:
             axes.plot(*zip(*sorted(dots), strict=True), "o", color=INK, markersize=1.3, markeredgewidth=0, label="tested exactly")
             figure.legend(loc="lower left")
@@ -166,8 +225,9 @@ def dependency_plot(found: DependencyMap, tests: Sequence[MeasuredPair]) -> str:
         bar.outline.set_visible(False)
 
     room = room_for(labels, points)
-    side = min(max(0.15 * len(names), 2.5), WIDE - room - 1.5)
-    return svg_of("dependency", "Dependency of each pair of layers", (WIDE, TOP + side + room + 0.3), (room, room + 0.3), paint)
+    width = HALF if 0.15 * len(names) + room + 1.5 <= HALF else WIDE
+    side = min(max(0.15 * len(names), 2.0), width - room - 1.5)
+    return svg_of("dependency", "Dependency of each pair of layers", (width, TOP + side + room + 0.3), (room, room + 0.3), paint)
 
 
 def bars_left_out(layers: Sequence[ReportedLayer]) -> int:
@@ -190,15 +250,20 @@ def _at_least(value: float, floor: float) -> float:
     return max(value, floor)
 
 
+def _named(name: str, precision: str) -> str:
+    """Return a layer's name as it stands beside its row, with the precision that it got: a colour alone does not tell."""
+    return f"{label_of(name)} · {precision}"
+
+
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), [label_of(name) for name in names], fontsize=7)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
 
 
 def _height(rows: int) -> float:
-    return 1.1 + ROW_INCHES * max(rows, 3)
+    return 1.25 + ROW_INCHES * max(rows, 3)
 
 
 def _margins(names: Iterable[str]) -> tuple[float, float]:
-    return room_for((label_of(name) for name in names), 7.0), 0.7
+    return room_for(names, 7.0), 0.85

@@ -25,14 +25,16 @@ from calibration.number_formats.precision import Precision
 
 WIDE, HALF = 10.4, 5.1  # inches; the page shows both at the same scale
 RIGHT, TOP = 0.15, 0.3  # inches beside the axes
-MAX_LABEL, MAX_TAIL = 44, 38  # characters of a layer's name, and of its end
+MAX_LABEL, MAX_TAIL = 30, 25  # characters of a layer's name, and of its end
 LETTER = 0.58  # width of a letter, in sizes of the font
 INK, FAINT, LINE = "#27313b", "#8a949e", "#d5dadf"
-GOOD, BAD = "#1b7f4b", "#c0362c"
+GOOD, BAD = "#0067a5", "#b84300"  # blue and vermilion, which every reader tells apart; marks differ in shape too
 BEFORE = "#aab4be"
 CHOSEN = "#e0a100"
 _OTHER_COLOUR = "#3a3a3a"
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}  # a date would differ at every run
+_THEMED = {INK: "ink", FAINT: "faint", LINE: "line", GOOD: "good", BAD: "bad", BEFORE: "before", "#ffffff": "page"}  # in ``style``
+_COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 _HEAD = re.compile(r"^.*?<svg [^>]*?viewBox=\"([-0-9. ]+)\"[^>]*>", re.DOTALL)
 _GROUP = re.compile(r"<g id=\"[^\"]*\">")  # the same in every plot, and a page may use an id only once
 
@@ -64,6 +66,11 @@ def svg_of(name: str, title: str, size: tuple[float, float], margins: tuple[floa
     assert head is not None  # the writer always gives a view box
     opening = f'<svg class="{"wide" if size[0] > HALF else "half"}" viewBox="{head.group(1)}" role="img" aria-label="{escape(title)}">'
     return opening + _GROUP.sub("<g>", text[head.end() :]).strip()
+
+
+def themed(svg: str) -> str:
+    """Return a plot in the colours of the page that it stands in, which a dark screen changes."""
+    return _COLOUR.sub(lambda found: f"var(--{_THEMED[found[0]]})" if found[0] in _THEMED else found[0], svg)
 
 
 def label_of(name: str) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -13,9 +15,19 @@ from calibration.accuracy.metrics import Metric
 from calibration.number_formats.precision import Precision
 from engine_builder.records.trial import Trial
 from engine_builder.reporting.body.layer_facts import DependencyMap
-from engine_builder.reporting.drawing import MAX_LABEL, label_of
-from engine_builder.reporting.layer_plots import MAX_BARS, bars_left_out, dependency_plot, kernel_plot, kernel_totals, sensitivity_plot
-from engine_builder.reporting.plots import front_plot, path_plot, prediction_plot
+from engine_builder.reporting.body.score_of_loss import ScoreOfLoss
+from engine_builder.reporting.figures.drawing import INK, LETTER, MAX_LABEL, label_of, themed
+from engine_builder.reporting.figures.engine_plots import FAILED as FAILED_MARK
+from engine_builder.reporting.figures.engine_plots import OVER, WITHIN, front_plot, path_plot, prediction_plots
+from engine_builder.reporting.figures.layer_plots import (
+    MAX_BARS,
+    ScoreScale,
+    bars_left_out,
+    dependency_plot,
+    kernel_plot,
+    kernel_totals,
+    sensitivity_plot,
+)
 from tests.engine_builder.report_body import BODY, PREDICTION, failed, layer, prediction, trial
 
 XLINK = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
@@ -37,7 +49,8 @@ def front(trials: Sequence[Trial], metric: Metric = Metric.TOP1, chosen: str | N
 PLOTS: dict[str, Callable[[], str]] = {
     "front": lambda: front(TRIALS),
     "path": lambda: path_plot(TRIALS, "f2"),
-    "prediction": lambda: prediction_plot(TRIALS, BODY.predictions),
+    "predicted latency": lambda: prediction_plots(TRIALS, BODY.predictions)[0],
+    "predicted loss": lambda: prediction_plots(TRIALS, BODY.predictions)[1],
     "sensitivity": lambda: sensitivity_plot(LAYERS),
     "kernel": lambda: kernel_plot(KERNELS_MS, LAYERS, Precision.FP32),
     "dependency": lambda: dependency_plot(BODY.dependency_map, BODY.dependencies),
@@ -142,34 +155,33 @@ def test_a_search_of_failures_only_is_drawn() -> None:
 
 
 def test_predictions_without_measurements_are_left_out() -> None:
-    assert prediction_plot([FAILED], [prediction(3, 0.1, 0.8)]) == ""
-    assert prediction_plot(TRIALS, []) == ""
+    assert prediction_plots([FAILED], [prediction(3, 0.1, 0.8)]) == ()
+    assert prediction_plots(TRIALS, []) == ()
 
 
 def test_a_search_without_a_time_model_shows_the_losses_only() -> None:
-    shown = texts(prediction_plot(TRIALS, [prediction(1, 0.003)]))
-    assert "Loss of the outputs" in shown
-    assert "Latency / baseline" not in shown
+    (plot,) = prediction_plots(TRIALS, [prediction(1, 0.003)])
+    assert "Loss of the outputs" in texts(plot)
 
 
 def test_the_bars_of_a_large_model_are_limited_and_the_plot_says_so() -> None:
     layers = [layer(f"layer{index}", 0.1 / (index + 1)) for index in range(300)]
     shown = texts(sensitivity_plot(layers))
     assert f"The {MAX_BARS} most sensitive of 300 layers" in shown
-    assert "layer39" in shown
-    assert "layer40" not in shown
+    assert "layer39 · int8" in shown
+    assert "layer40 · int8" not in shown
     assert bars_left_out(layers) == 260
 
 
 def test_layers_that_were_not_probed_have_no_bar() -> None:
-    assert "conv" not in texts(sensitivity_plot([layer("conv", None), layer("gemm")]))
+    assert not any("conv" in text for text in texts(sensitivity_plot([layer("conv", None), layer("gemm")])))
     assert sensitivity_plot([layer("conv", None)]) == ""
 
 
 @pytest.mark.parametrize("loss", [0.0, -1e-9])
 def test_a_layer_that_loses_nothing_is_drawn_on_the_logarithmic_axis(loss: float) -> None:
-    assert "still" in texts(sensitivity_plot([layer("still", loss), layer("loud", 0.1, hessian=0.1)]))
-    assert "still" in texts(sensitivity_plot([layer("still", loss)]))
+    assert "still · int8" in texts(sensitivity_plot([layer("still", loss), layer("loud", 0.1, hessian=0.1)]))
+    assert "still · int8" in texts(sensitivity_plot([layer("still", loss)]))
 
 
 def test_an_error_that_is_not_known_is_not_drawn() -> None:
@@ -179,8 +191,8 @@ def test_an_error_that_is_not_known_is_not_drawn() -> None:
 
 def test_kernels_that_took_no_time_are_left_out() -> None:
     shown = texts(kernel_plot({"conv": {"baseline": 1.0, "int8": 0.5}, "gemm": {"baseline": 0.0, "int8": 0.0}}, LAYERS, Precision.FP32))
-    assert "conv" in shown
-    assert "gemm" not in shown
+    assert "conv · int8" in shown
+    assert not any("gemm" in text for text in shown)
     assert kernel_plot({}, LAYERS, Precision.FP32) == ""
 
 
@@ -214,4 +226,45 @@ def test_control_characters_in_a_name_are_not_drawn() -> None:
 def test_a_long_name_keeps_its_end() -> None:
     label = label_of("/base/encoder/layer.11/attention/output/dense/MatMul")
     assert len(label) == MAX_LABEL
-    assert label.endswith("layer.11/attention/output/dense/MatMul")
+    assert label.endswith("ntion/output/dense/MatMul")
+
+
+def test_marks_inside_and_over_the_budget_differ_in_shape_and_not_in_hue_alone() -> None:
+    assert len({style for style, _ in (WITHIN, OVER, FAILED_MARK)}) == 3
+
+
+def test_numbers_of_trials_that_lie_on_each_other_do_not_cover_each_other() -> None:
+    crowd = [trial(index, 1, 0.8 + 1e-4 * index, 0.001) for index in range(10, 20)]
+    root = ET.fromstring(front(crowd, chosen=None).replace("<svg ", f"<svg {XLINK} ", 1))
+    places = []
+    for element in root.iter("text"):
+        if (element.text or "") in {str(one.index) for one in crowd}:
+            found = re.search(r"translate\(([-0-9.]+) ([-0-9.]+)\)", element.get("transform", ""))
+            x, y = (found[1], found[2]) if found else (element.get("x", "nan"), element.get("y", "nan"))
+            places.append((float(x), float(y)))
+    assert len(places) == len(crowd)
+    wide, high = 2 * 7.0 * LETTER, 7.0
+    assert not any(abs(a[0] - b[0]) < wide - 0.01 and abs(a[1] - b[1]) < high - 0.01 for a, b in itertools.combinations(places, 2))
+
+
+def test_a_plot_takes_the_colours_of_its_page() -> None:
+    plain = front(TRIALS)
+    assert INK in plain
+    assert INK not in themed(plain)
+    assert "var(--ink)" in themed(plain)
+
+
+LAW = ScoreOfLoss(0.05, 0.01, 0.75, 0.05, 0.2, 5)
+
+
+def test_sensitivities_are_told_in_the_budgets_unit_where_it_is_known() -> None:
+    shown = texts(sensitivity_plot(LAYERS, ScoreScale(LAW, Metric.TOP1, 0.01)))
+    assert "drop of top1 in points, about (factor 1.2 either way)" in shown
+    assert {"the whole budget, about", "1"} <= set(shown)  # 1 point is lost at the law's own loss
+    assert not any("top1" in text for text in texts(sensitivity_plot(LAYERS)))
+    assert "rise of nmse, about (factor 1.2 either way)" in texts(sensitivity_plot(LAYERS, ScoreScale(LAW, Metric.NMSE, 0.01)))
+
+
+def test_a_budget_far_beyond_all_losses_is_not_drawn() -> None:
+    assert "the whole budget, about" not in texts(sensitivity_plot(LAYERS, ScoreScale(LAW, Metric.TOP1, 0.99)))
+    assert "the whole budget, about" not in texts(sensitivity_plot(LAYERS, ScoreScale(LAW, Metric.TOP1, 0.0)))

@@ -15,15 +15,13 @@ from matplotlib.ticker import MaxNLocator
 from calibration.accuracy.metrics import Metric
 from engine_builder.records.trial import Trial
 from engine_builder.reporting.body.search_facts import Prediction
-from engine_builder.reporting.drawing import (
+from engine_builder.reporting.figures.drawing import (
     BAD,
     CHOSEN,
     FAINT,
     GOOD,
     HALF,
     INK,
-    WIDE,
-    colour_of,
     dress,
     label_of,
     number,
@@ -31,10 +29,12 @@ from engine_builder.reporting.drawing import (
     room_for,
     svg_of,
 )
+from engine_builder.reporting.figures.label_places import label_points
 
 LOWER_IS_BETTER = (Metric.NMSE,)
 OFF_SCALE = 6.0  # times the budget: engines that lost more are drawn at the edge
 FEW_NAMES = 5  # trials whose names fit side by side
+WITHIN, OVER, FAILED = ("o", GOOD), ("v", BAD), ("X", BAD)  # shape and colour of an engine's mark
 MANY_POINTS = 15  # trials: with more, only those on the front are numbered
 
 
@@ -67,27 +67,24 @@ def front_plot(trials: Sequence[Trial], front: Collection[str], chosen: str | No
         best = sorted((trial for trial in shown if trial.fingerprint in front), key=_ratio)
         axes.plot([_ratio(trial) for trial in best], [height(trial) for trial in best], color=FAINT, linewidth=0.9, label="front", zorder=2)
         for trial in shown:
-            quantized = bool(trial.low_layers)
-            off = height(trial) != _score(trial)
-            style = ("v" if sign > 0 else "^") if off else "o" if quantized else "s"
-            colour = INK if not quantized else GOOD if _slack(trial) >= 0.0 else BAD
-            filled = trial.fingerprint in front
+            style, colour = ("s", INK) if not trial.low_layers else WITHIN if _slack(trial) >= 0.0 else OVER
+            face = colour if trial.fingerprint in front else "white"
             if _error(trial) > 0.0:
                 axes.errorbar(_ratio(trial), height(trial), xerr=_error(trial), fmt="none", ecolor=colour, elinewidth=0.7, zorder=2)
-            axes.plot(
-                _ratio(trial), height(trial), style, color=colour, markerfacecolor=colour if filled else "white", markersize=5, zorder=3
-            )
+            axes.plot(_ratio(trial), height(trial), style, color=colour, markerfacecolor=face, markersize=5, zorder=3)
             if trial.fingerprint == chosen:
-                axes.plot(
-                    _ratio(trial), height(trial), "*", color=CHOSEN, markeredgecolor=INK, markeredgewidth=0.5, markersize=12, zorder=4
-                )
-            if filled or trial.fingerprint == chosen or off or len(shown) <= MANY_POINTS:
-                text = f"{trial.index} ({_score(trial):.4g})" if off else str(trial.index)
-                axes.annotate(text, (_ratio(trial), height(trial)), xytext=(5, 4), textcoords="offset points", fontsize=7)
-        _key(axes, [("s", INK, "baseline"), ("o", GOOD, "within the budget"), ("o", BAD, "over the budget")], chosen is not None)
+                _star(axes, _ratio(trial), height(trial))
+        _key(axes, [("s", INK, "baseline"), (*WITHIN, "within the budget"), (*OVER, "over the budget")], chosen)
         axes.margins(x=0.08, y=0.12)
         if sign < 0:
             axes.invert_yaxis()
+        labels = []
+        for place, trial in enumerate(shown):
+            off = height(trial) != _score(trial)
+            rank = 0 if trial.fingerprint == chosen else 1 if trial.fingerprint in front or off else 2
+            if rank < 2 or len(shown) <= MANY_POINTS:
+                labels.append((rank, place, f"{trial.index} ({_score(trial):.4g})" if off else str(trial.index)))
+        label_points(axes, [(_ratio(one), height(one)) for one in shown], [(place, text) for _, place, text in sorted(labels)])
 
     return svg_of("front", "Accuracy against latency of all trials", (HALF, 3.9), (0.75, 0.85), paint)
 
@@ -119,25 +116,25 @@ def path_plot(trials: Sequence[Trial], chosen: str | None) -> str:
             above.errorbar(places, [_ratio(trial) for trial in trials], yerr=errors, fmt="none", ecolor=FAINT, elinewidth=0.9, zorder=2)
         below.plot(places, [trial.low_layers for trial in trials], color=FAINT, linewidth=0.7, zorder=1)
         for place, trial in zip(places, trials, strict=True):
-            style, colour, face = ("X", BAD, BAD) if trial.failure else ("o", GOOD, GOOD) if _slack(trial) >= 0.0 else ("o", BAD, "white")
+            style, colour = FAILED if trial.failure else WITHIN if _slack(trial) >= 0.0 else OVER
+            face = "white" if style == OVER[0] else colour
             for axes, value in ((above, _ratio(trial)), (below, trial.low_layers)):
                 axes.plot(place, value, style, color=colour, markerfacecolor=face, markersize=5, zorder=3)
             if trial.fingerprint == chosen:
-                above.plot(place, _ratio(trial), "*", color=CHOSEN, markeredgecolor=INK, markeredgewidth=0.5, markersize=12, zorder=4)
+                _star(above, place, _ratio(trial))
         below.set_xticks(places, names, rotation=90 if upright else 20, fontsize=7)
         below.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         for axes in (above, below):
             axes.margins(x=0.06, y=0.18)
-        key = [("o", GOOD, "within the budget"), ("o", BAD, "over the budget")]
-        failed = [("X", BAD, "failed")] if any(trial.failure for trial in trials) else []
-        _key(above, key + failed, chosen is not None)
+        key = [(*WITHIN, "within the budget"), (*OVER, "over the budget")]
+        _key(above, [*key, (*FAILED, "failed")] if any(trial.failure for trial in trials) else key, chosen)
 
     title = "Latency and number of quantized layers of each trial, in the order of the search"
-    return svg_of("path", title, (HALF, 3.55 + room), (0.75, 0.65 + room), paint)
+    return svg_of("path", title, (HALF, 3.45 + room), (0.75, 0.55 + room), paint)
 
 
-def prediction_plot(trials: Sequence[Trial], predictions: Sequence[Prediction]) -> str:
-    """Return predicted against measured latency and loss.
+def prediction_plots(trials: Sequence[Trial], predictions: Sequence[Prediction]) -> tuple[str, ...]:
+    """Return predicted against measured latency, and the same of losses; each only where there is something to draw.
 
     Args:
         trials: All trials.
@@ -148,22 +145,23 @@ def prediction_plot(trials: Sequence[Trial], predictions: Sequence[Prediction]) 
     times = _points((trial.index, number(guess.ratio), _ratio(trial)) for trial, guess in points)
     losses = _points((trial.index, number(guess.loss), number(trial.loss)) for trial, guess in points)
     losses = [point for point in losses if min(point[1:]) > 0.0]  # the axes are logarithmic
-    panels = [panel for panel in (("Latency / baseline", times, False), ("Loss of the outputs", losses, True)) if panel[1]]
-    if not panels:
-        return ""
+    plots = [
+        _prediction("predicted-latency", "Latency / baseline", times, is_log=False) if times else "",
+        _prediction("predicted-loss", "Loss of the outputs", losses, is_log=True) if losses else "",
+    ]
+    return tuple(plot for plot in plots if plot)
 
+
+def _prediction(name: str, title: str, found: Sequence[tuple[int, float, float]], *, is_log: bool) -> str:
     def paint(figure: Figure) -> None:
-        many = figure.subplots(1, 2, squeeze=False)[0]
-        for axes, (title, found, is_log) in zip(many, panels, strict=False):
-            dress(axes, title, "predicted", "measured")
-            _diagonal(axes, found, is_log=is_log)
-            for index, x, y in found:
-                axes.plot(x, y, "o", color=colour_of("int8"), markersize=5)
-                axes.annotate(str(index), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7)
-        for axes in many[len(panels) :]:
-            axes.set_axis_off()
+        axes = figure.add_subplot()
+        dress(axes, title, "predicted", "measured")
+        _diagonal(axes, found, is_log=is_log)
+        for _, x, y in found:
+            axes.plot(x, y, "o", color=GOOD, markersize=5)
+        label_points(axes, [(x, y) for _, x, y in found], [(place, str(point[0])) for place, point in enumerate(found)])
 
-    return svg_of("predicted", "Predicted against measured latency and loss", (WIDE, 3.4), (0.75, 0.5), paint)
+    return svg_of(name, f"Predicted against measured: {title[:1].lower()}{title[1:]}", (HALF, 3.4), (0.75, 0.5), paint)
 
 
 def _points(found: Iterable[tuple[int, float, float]]) -> list[tuple[int, float, float]]:
@@ -189,15 +187,19 @@ def _diagonal(axes: Axes, found: Sequence[tuple[int, float, float]], *, is_log: 
     axes.legend(loc="upper left")
 
 
-def _key(axes: Axes, entries: Sequence[tuple[str, str, str]], has_chosen: bool) -> None:
+def _key(axes: Axes, entries: Sequence[tuple[str, str, str]], chosen: str | None) -> None:
     """Say below the axes what the marks mean."""
     for style, colour, text in entries:
-        axes.plot([], [], style, color=colour, markerfacecolor="white" if text.startswith("over") else colour, markersize=5, label=text)
-    if has_chosen:
+        axes.plot([], [], style, color=colour, markerfacecolor="white" if style == OVER[0] else colour, markersize=5, label=text)
+    if chosen is not None:
         axes.plot([], [], "*", color=CHOSEN, markeredgecolor=INK, markeredgewidth=0.5, markersize=10, label="chosen")
     figure = axes.get_figure()
     assert figure is not None
     figure.legend(loc="lower center", ncols=3, columnspacing=1.2, handletextpad=0.4)
+
+
+def _star(axes: Axes, x: float, y: float) -> None:
+    axes.plot(x, y, "*", color=CHOSEN, markeredgecolor=INK, markeredgewidth=0.5, markersize=12, zorder=4)
 
 
 def _score(trial: Trial) -> float:

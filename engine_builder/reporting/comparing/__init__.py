@@ -1,0 +1,1 @@
+"""One page that sets several jobs side by side."""
