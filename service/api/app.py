@@ -27,6 +27,9 @@ from service.api.log_lines import log_plain_lines
 from service.api.problems import add_problem_handlers
 from service.jobs.recovery import reconcile
 from service.jobs.resources import Deps, open_deps
+from service.jobs.upkeep.periodic import Periodic
+from service.jobs.upkeep.retention import collect_old
+from service.jobs.upkeep.webhook_delivery import deliver_due, poster
 from service.jobs.workflow import Workflows
 from service.settings import Settings
 
@@ -39,14 +42,24 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
         deps: The server's belongings; whoever opened them closes them.
     """
     workflows = Workflows(deps)
+    post = poster(any_address=settings.webhook_addresses == "any")
+    upkeeps = (
+        Periodic("webhooks", _WEBHOOKS_SECONDS, lambda: deliver_due(deps, post), deps.stopping),
+        Periodic("retention", _RETENTION_SECONDS, lambda: collect_old(deps, workflows.forget), deps.stopping),
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(workflows.launch)
         try:
             await run_in_threadpool(reconcile, workflows, deps)
+            for upkeep in upkeeps:
+                upkeep.start()
             yield
         finally:
+            deps.stopping.set()
+            for upkeep in upkeeps:
+                await run_in_threadpool(upkeep.join)
             await run_in_threadpool(workflows.stop)
 
     def check_caller(request: Request) -> None:
@@ -81,7 +94,7 @@ def serve(settings: Settings, deps: Deps | None = None) -> None:
         DataFolderInUseError: Another server works in the data folder.
         InvalidConfigError: The address cannot be listened on, or the data folder cannot be used.
     """
-    log_plain_lines(folders_to_hide(settings.data_dir))
+    log_plain_lines(folders_to_hide(settings.data_dir), settings.log_format)
     check_address(settings.host, settings.port)
     deps = deps or open_deps(settings)
     try:
@@ -116,6 +129,8 @@ class _Server(uvicorn.Server):
 
 
 _GRACE_SECONDS = 3
+_WEBHOOKS_SECONDS = 1.0
+_RETENTION_SECONDS = 60.0
 _PROBLEM_SCHEMA = {
     "type": "object",
     "properties": {"type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"}}

@@ -21,6 +21,7 @@ from service.jobs.resources import Deps
 from service.jobs.submission import REQUIRED, ROLES, TEXT_FIELDS, submit, takes_a_child
 from service.jobs.upkeep.log_text import log_lines, log_tail
 from service.jobs.upkeep.removal import remove_job
+from service.jobs.upkeep.webhook_address import MAX_URL_CHARACTERS
 from service.jobs.uploads import receive_form
 
 MAX_PAGE = 100
@@ -88,7 +89,7 @@ def jobs_router(deps: Deps, enqueue: Callable[[str], None], forget: Callable[[st
     @router.delete("/v1/jobs/{job_id}", status_code=204, summary="Delete a finished job")
     def delete_job(job_id: str) -> Response:
         """Remove a finished job and the files that only it has. Whoever asks for it later is told so: 410."""
-        if not remove_job(job_id, "it was deleted by a request", deps, forget):
+        if remove_job(job_id, "it was deleted by a request", deps, forget) is None:
             raise _not_yet(job_id, deps.store.state(job_id))
         return Response(status_code=204)
 
@@ -125,6 +126,13 @@ def _submit_body() -> dict[str, object]:
         },
         **{f"{role}_id": {"type": "string", "description": f"The id of an uploaded {role}, instead of the file."} for role in ROLES},
         "config": json_schema(),
+        "webhook": {
+            "type": "object",
+            "description": "Where to tell that the job has ended, in a message that is signed where there is a secret.",
+            "properties": {"url": {"type": "string", "maxLength": MAX_URL_CHARACTERS}, "secret": {"type": "string"}},
+            "required": ["url"],
+            "additionalProperties": False,
+        },
     }
     given = [{"oneOf": [{"required": [role]}, {"required": [f"{role}_id"]}]} for role in REQUIRED]
     form = {"type": "object", "properties": properties, "additionalProperties": False, "allOf": given}
@@ -138,7 +146,10 @@ def _submit_body() -> dict[str, object]:
         "requestBody": {
             "required": True,
             "content": {
-                "multipart/form-data": {"schema": form, "encoding": {"config": {"contentType": "application/json"}}},
+                "multipart/form-data": {
+                    "schema": form,
+                    "encoding": _IN_JSON,
+                },
                 "application/json": {"schema": ids_only},
             },
         }
@@ -147,3 +158,4 @@ def _submit_body() -> dict[str, object]:
 
 _KEY: dict[str, JsonValue] = {"pattern": "^[ -~]{1,255}$"}  # its form is checked with the request
 _MOST_DIGITS = 19
+_IN_JSON = {name: {"contentType": "application/json"} for name in ("config", "webhook")}

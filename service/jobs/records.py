@@ -71,6 +71,19 @@ class StoredFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhook:
+    """Where to tell that a job has ended.
+
+    Attributes:
+        url: Takes the message.
+        secret: The key that the message is signed with.
+    """
+
+    url: str
+    secret: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
     """What is known of a job when it is submitted.
 

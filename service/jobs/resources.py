@@ -89,13 +89,20 @@ class Deps:
         self.lock.close()
 
 
-def open_deps(settings: Settings, *, pipeline: Pipeline | None = None, stages: str = STAGE_TABLE) -> Deps:
+def open_deps(
+    settings: Settings,
+    *,
+    pipeline: Pipeline | None = None,
+    stages: str = STAGE_TABLE,
+    clock: Callable[[], datetime] | None = None,
+) -> Deps:
     """Open the data folder, which is created where it is missing, and take it for this process.
 
     Args:
         settings: The settings.
         pipeline: Another pipeline than the real one.
         stages: The module that holds the stages.
+        clock: Another present than the real one, in UTC.
 
     Raises:
         DataFolderInUseError: Another server works in the data folder.
@@ -103,18 +110,19 @@ def open_deps(settings: Settings, *, pipeline: Pipeline | None = None, stages: s
     """
     lock = _lock(_made(settings.data_dir) / "lock")
     warm_parent = WarmParent(stages)
+    clock = clock or _utc_now
     pipeline = pipeline or _real_pipeline()
     stopping = threading.Event()
     return Deps(
         settings=settings,
-        store=JobStore(database_url(settings), _utc_now),
+        store=JobStore(database_url(settings), clock),
         artifacts=LocalArtifactStore(settings.data_dir / "store", reserve_bytes=settings.min_free_bytes),
         pipeline=pipeline,
         warm_parent=warm_parent,
         cache=_cache(settings, pipeline),
         run_child=partial(run_in_child, stages=stages, parent=warm_parent),
         intake=Intake(settings, partial(run_in_child, parent=warm_parent), stopping.is_set),
-        clock=_utc_now,
+        clock=clock,
         lock=lock,
         stopping=stopping,
     )

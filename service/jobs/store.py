@@ -18,7 +18,8 @@ from service.jobs.live.events import Event, EventLog
 from service.jobs.live.file_uses import FileUses, digests_in
 from service.jobs.live.removed import RemovedJobs
 from service.jobs.live.telling import Teller
-from service.jobs.records import Job, JobRow, JobState, NewJob, StoredFile, check_move
+from service.jobs.live.webhooks import Webhooks
+from service.jobs.records import Job, JobRow, JobState, NewJob, StoredFile, Webhook, check_move
 
 
 class JobStore:
@@ -39,14 +40,19 @@ class JobStore:
         self.events = EventLog(self._engine)
         self._teller = Teller(self.events, clock)
         self._removed = RemovedJobs(self._engine)
+        self.webhooks = Webhooks(self._engine)
         self.file_uses = FileUses(self._engine, JOBS)
 
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
 
-    def create(self, new: NewJob) -> tuple[Job, bool]:
+    def create(self, new: NewJob, webhook: Webhook | None = None) -> tuple[Job, bool]:
         """Write a queued job; a repeated idempotency key gives the job that it made first.
+
+        Args:
+            new: The job.
+            webhook: Who is told of its end.
 
         Returns:
             The job, and whether it is new.
@@ -71,6 +77,8 @@ class JobStore:
             with self._engine.begin() as connection:
                 connection.execute(sa.insert(JOBS).values(row))
                 events = self._teller.moved(connection, new.id, JobState.QUEUED)
+                if webhook is not None:
+                    self.webhooks.add(connection, new.id, webhook)
         except sa.exc.IntegrityError:
             earlier = self.find_by_key(new.idempotency_key, new.request_sha256)
             if earlier is None:
@@ -161,7 +169,15 @@ class JobStore:
                 return None
             self._removed.note(connection, job_id, self._now(), why)
             self.events.remove(connection, job_id)
+            self.webhooks.remove(connection, job_id)
             return self.file_uses.remove(connection, job_id)
+
+    def finished_before(self, moment: float) -> tuple[tuple[str, float], ...]:
+        """Return the id of each job that was finished before a moment, and when it was, the oldest first; seconds since 1970."""
+        finished = [state.value for state in JobState if state.is_finished]
+        query = sa.select(JOBS.c.id, JOBS.c.finished_at).where(JOBS.c.state.in_(finished), JOBS.c.finished_at < moment)
+        with self._engine.connect() as connection:
+            return tuple((row.id, row.finished_at) for row in connection.execute(query.order_by(JOBS.c.finished_at)))
 
     def counts(self) -> dict[JobState, int]:
         """Return how many jobs are in each state that any is in."""
