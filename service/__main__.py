@@ -113,6 +113,10 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--output", type=Path, metavar="DIR", default=Path(), help="folder for report.html (default: this one)")
     report.add_argument("--open", action="store_true", help="show it in a browser")
 
+    inspect = _command(parsers, "inspect", job_commands.inspect)
+    inspect.add_argument("model", type=Path, metavar="MODEL", help=".onnx file, its external data beside it")
+    inspect.add_argument("--samples", type=int, default=1000, metavar="N", help="samples that engines would be scored on (default 1000)")
+
     recipe = _command(parsers, "recipe", commands.recipe)
     recipe.add_argument("model", type=Path, metavar="MODEL", help=".onnx file, its external data beside it")
     recipe.add_argument("--layer-precisions", metavar="SPEC", help="what was given to trtexec, such as 'conv1:fp16,*:int8'")

@@ -1,4 +1,4 @@
-"""What the commands that ask a server about its jobs do: list, delete, report."""
+"""What the commands about jobs do that run none: list, delete, report of a server, and inspect."""
 
 from __future__ import annotations
 
@@ -38,6 +38,13 @@ def report(arguments: argparse.Namespace, out: Output) -> None:
     out(str(path))
     if arguments.open:
         webbrowser.open(path.resolve().as_uri())
+
+
+def inspect(arguments: argparse.Namespace, out: Output) -> None:
+    """Tell what can be told of a model before a job: data, layers, targets, time; exit status 2 where it cannot be optimized."""
+    from service.cli.inspecting.preflight_lines import inspect_model  # loads onnx and the runtime; the client's commands need neither
+
+    inspect_model(arguments.model, arguments.samples, out)
 
 
 def _table(rows: Sequence[JobRow]) -> list[str]:

@@ -11,8 +11,7 @@ import hmac
 import json
 import logging
 from collections.abc import Callable, Mapping
-
-import httpx
+from typing import TYPE_CHECKING
 
 from service import __version__
 from service.errors import InvalidRequestError, RemovedError
@@ -20,6 +19,9 @@ from service.jobs.live.shown import job_json
 from service.jobs.live.webhooks import DueWebhook
 from service.jobs.resources import Deps
 from service.jobs.upkeep.webhook_address import resolved
+
+if TYPE_CHECKING:
+    import httpx
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ def deliver_due(deps: Deps, post: Post) -> None:
 
     Args:
         deps: The server's belongings.
-        post: Sends a body with headers to a URL and returns the status of the answer.
+        post: Sends a body with headers to a URL and returns the status of the answer; raises OSError where there is none.
     """
     for due in deps.store.webhooks.due(deps.clock().timestamp()):
         if deps.stopping.is_set():
@@ -60,7 +62,7 @@ def _deliver(due: DueWebhook, deps: Deps, post: Post) -> None:
         logger.warning("job %s: its webhook is given up: %s", due.job_id, error.detail)
         deps.store.webhooks.forget(due.job_id)
         return
-    except (httpx.HTTPError, OSError, ValueError) as exc:
+    except OSError as exc:
         problem = f"{type(exc).__name__}: {exc}"
     else:
         if status in _TAKEN:
@@ -100,18 +102,21 @@ def poster(*, any_address: bool, transport: httpx.BaseTransport | None = None) -
     """
 
     def post(url: str, body: bytes, headers: Mapping[str, str]) -> int:
-        named = httpx.URL(url)
-        port = named.port or (443 if named.scheme == "https" else 80)
-        address = resolved(named.host, port, any_address=any_address)
-        # To the very address that was looked at; the name is still what the certificate must be of.
-        target, host = named.copy_with(host=address), named.netloc.decode()
-        with (
-            httpx.Client(trust_env=False, follow_redirects=False, timeout=_TIMEOUT_SECONDS, transport=transport) as client,
-            client.stream(
-                "POST", target, content=body, headers={**headers, "Host": host}, extensions={"sni_hostname": named.host}
-            ) as answer,
-        ):
-            return answer.status_code  # its body is nothing to us
+        import httpx  # few servers send messages
+
+        try:
+            named = httpx.URL(url)
+            port = named.port or (443 if named.scheme == "https" else 80)
+            address = resolved(named.host, port, any_address=any_address)
+            # To the very address that was looked at; the name is still what the certificate must be of.
+            target, all_headers = named.copy_with(host=address), {**headers, "Host": named.netloc.decode()}
+            with (
+                httpx.Client(trust_env=False, follow_redirects=False, timeout=_TIMEOUT_SECONDS, transport=transport) as client,
+                client.stream("POST", target, content=body, headers=all_headers, extensions={"sni_hostname": named.host}) as answer,
+            ):
+                return answer.status_code  # its body is nothing to us
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as exc:
+            raise OSError(f"{type(exc).__name__}: {exc}") from exc
 
     return post
 
