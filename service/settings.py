@@ -30,6 +30,10 @@ class Settings:
     unpack_seconds: float = 100.0  # an archive that takes longer to unpack is refused; clients wait for two minutes
     min_free_bytes: int = 256 * 2**20  # uploads leave so much of the disk free
     cache_bytes: int = 4 * 2**30  # of measurements kept for other jobs; 0: none
+    retention_days: float | None = None  # finished jobs, and uploads that nobody uses, go after so long; None: never
+    retention_bytes: int | None = None  # the oldest of them go while the store is larger; None: never
+    webhook_addresses: str = "public"  # "any": messages may go to this machine and its network too
+    log_format: str = "text"  # "json": one object a line
 
     def __post_init__(self) -> None:
         """Check every bound.
@@ -39,8 +43,12 @@ class Settings:
         """
         for name, low in _LOWEST.items():
             value = getattr(self, name)
-            if not value >= low:  # so that NaN is refused too
+            if value is not None and not value >= low:  # so that NaN is refused too
                 raise InvalidConfigError(f"{PREFIX}{name.upper()}: found {value}, expected at least {low}", fix=f"Set it to {low} or more.")
+        for name, known in _CHOICES.items():
+            if (found := getattr(self, name)) not in known:
+                words = " or ".join(known)
+                raise InvalidConfigError(f"{PREFIX}{name.upper()}: found {found!r}, expected {words}", fix="Choose one of them.")
         if self.port > _HIGHEST_PORT:
             raise InvalidConfigError(f"{PREFIX}PORT: found {self.port}, expected 0 to {_HIGHEST_PORT}", fix="Choose a port in that range.")
         if self.api_key is None and not is_loopback(self.host):
@@ -78,9 +86,9 @@ def _parsed(name: str, text: str) -> object:
     try:
         if name == "data_dir":
             return Path(text).expanduser()
-        if name in {"stage_seconds", "unpack_seconds"}:
+        if name in {"stage_seconds", "unpack_seconds", "retention_days"}:
             return float(text)
-        if name in {"host", "api_key"}:
+        if name in {"host", "api_key", *_CHOICES}:
             return text
         return int(text)
     except ValueError as exc:
@@ -95,5 +103,8 @@ _LOWEST = {
     "min_free_bytes": 0,
     "port": 0,
     "cache_bytes": 0,
+    "retention_days": 0,
+    "retention_bytes": 0,
 }
+_CHOICES = {"webhook_addresses": ("public", "any"), "log_format": ("text", "json")}
 _HIGHEST_PORT = 65535

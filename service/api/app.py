@@ -15,14 +15,21 @@ from calibration.plain_text import folders_to_hide
 from service import __version__
 from service.api.artifacts import artifacts_router
 from service.api.auth import authorize
+from service.api.every_answer import Application, RequestCounts
 from service.api.files import files_router
 from service.api.health import health_router, targets_router
 from service.api.jobs import jobs_router
 from service.api.listening import check_address
+from service.api.live.event_stream import events_router
+from service.api.live.metrics import metrics_router
+from service.api.live.readiness import Readiness
 from service.api.log_lines import log_plain_lines
 from service.api.problems import add_problem_handlers
 from service.jobs.recovery import reconcile
 from service.jobs.resources import Deps, open_deps
+from service.jobs.upkeep.periodic import Periodic
+from service.jobs.upkeep.retention import collect_old
+from service.jobs.upkeep.webhook_delivery import deliver_due, poster
 from service.jobs.workflow import Workflows
 from service.settings import Settings
 
@@ -35,29 +42,43 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
         deps: The server's belongings; whoever opened them closes them.
     """
     workflows = Workflows(deps)
+    post = poster(any_address=settings.webhook_addresses == "any")
+    upkeeps = (
+        Periodic("webhooks", _WEBHOOKS_SECONDS, lambda: deliver_due(deps, post), deps.stopping),
+        Periodic("retention", _RETENTION_SECONDS, lambda: collect_old(deps, workflows.forget), deps.stopping),
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(workflows.launch)
         try:
             await run_in_threadpool(reconcile, workflows, deps)
+            for upkeep in upkeeps:
+                upkeep.start()
             yield
         finally:
+            deps.stopping.set()
+            for upkeep in upkeeps:
+                await run_in_threadpool(upkeep.join)
             await run_in_threadpool(workflows.stop)
 
     def check_caller(request: Request) -> None:
         authorize(request, settings)
 
-    app = FastAPI(
+    app = Application(
         title="ONNX-TRT Optimizer",
         version=__version__,
         description="Upload an ONNX model, calibration data and an accuracy budget; download the fastest engine inside the budget.",
         lifespan=lifespan,
     )
+    app.counts = RequestCounts()
+    readiness = Readiness(deps)
     guarded = [Depends(check_caller)]
-    for router in (files_router(deps), jobs_router(deps, workflows.enqueue), artifacts_router(deps), targets_router()):
+    jobs = jobs_router(deps, workflows.enqueue, workflows.forget)
+    for router in (files_router(deps), jobs, events_router(deps), artifacts_router(deps), targets_router()):
         app.include_router(router, dependencies=guarded, responses=_PROBLEM_RESPONSES)
-    app.include_router(health_router(lambda: not deps.stopping.is_set()))
+    app.include_router(metrics_router(deps, app.counts, readiness), dependencies=guarded)
+    app.include_router(health_router(readiness.problems))
     add_problem_handlers(app, folders_to_hide(settings.data_dir))
     return app
 
@@ -73,7 +94,7 @@ def serve(settings: Settings, deps: Deps | None = None) -> None:
         DataFolderInUseError: Another server works in the data folder.
         InvalidConfigError: The address cannot be listened on, or the data folder cannot be used.
     """
-    log_plain_lines(folders_to_hide(settings.data_dir))
+    log_plain_lines(folders_to_hide(settings.data_dir), settings.log_format)
     check_address(settings.host, settings.port)
     deps = deps or open_deps(settings)
     try:
@@ -108,6 +129,8 @@ class _Server(uvicorn.Server):
 
 
 _GRACE_SECONDS = 3
+_WEBHOOKS_SECONDS = 1.0
+_RETENTION_SECONDS = 60.0
 _PROBLEM_SCHEMA = {
     "type": "object",
     "properties": {"type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"}}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from calibration.plain_text import plain_text
 
@@ -32,8 +35,35 @@ class PlainLines(logging.Formatter):
         return "\n".join(plain_text(line, hidden=self._hidden) for line in lines)
 
 
-def log_plain_lines(hidden: Sequence[str]) -> None:
-    """Send the process's log to stderr, from INFO on, unless somebody has set it up already."""
+class JsonLines(PlainLines):
+    """Writes each record as one JSON object a line: time, level, logger, message, the job it is about, and what was raised."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the object."""
+        message = plain_text(record.getMessage(), hidden=self._hidden)
+        found: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": message,
+        }
+        if about := _JOB.match(message):
+            found["job"] = about[1]
+        if record.exc_info:
+            found["raised"] = self.formatException(record.exc_info)
+        return json.dumps(found)
+
+
+def log_plain_lines(hidden: Sequence[str], log_format: str = "text") -> None:
+    """Send the process's log to stderr, from INFO on, unless somebody has set it up already.
+
+    Args:
+        hidden: Folders that no line names.
+        log_format: ``text``, or ``json`` for one object a line.
+    """
     handler = logging.StreamHandler()
-    handler.setFormatter(PlainLines(hidden))
+    handler.setFormatter(JsonLines(hidden) if log_format == "json" else PlainLines(hidden))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+_JOB = re.compile(r"job ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b")  # how every line about a job begins

@@ -7,7 +7,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -72,6 +72,7 @@ class Deps:
     clock: Callable[[], datetime]
     lock: BinaryIO  # held open: the kernel frees the data folder when the process ends, however it ends
     stopping: threading.Event  # set once, when the server is to stop
+    filing: threading.Lock = field(default_factory=threading.Lock)  # held while files of a job are stored or removed
 
     @property
     def database_url(self) -> str:
@@ -94,13 +95,20 @@ class Deps:
         self.lock.close()
 
 
-def open_deps(settings: Settings, *, pipeline: Pipeline | None = None, stages: str = STAGE_TABLE) -> Deps:
+def open_deps(
+    settings: Settings,
+    *,
+    pipeline: Pipeline | None = None,
+    stages: str = STAGE_TABLE,
+    clock: Callable[[], datetime] | None = None,
+) -> Deps:
     """Open the data folder, which is created where it is missing, and take it for this process.
 
     Args:
         settings: The settings.
         pipeline: Another pipeline than the real one.
         stages: The module that holds the stages.
+        clock: Another present than the real one, in UTC.
 
     Raises:
         DataFolderInUseError: Another server works in the data folder.
@@ -108,18 +116,19 @@ def open_deps(settings: Settings, *, pipeline: Pipeline | None = None, stages: s
     """
     lock = _lock(_made(settings.data_dir) / "lock")
     warm_parent = WarmParent(stages)
+    clock = clock or _utc_now
     pipeline = pipeline or _real_pipeline()
     stopping = threading.Event()
     return Deps(
         settings=settings,
-        store=JobStore(database_url(settings), _utc_now),
+        store=JobStore(database_url(settings), clock),
         artifacts=LocalArtifactStore(settings.data_dir / "store", reserve_bytes=settings.min_free_bytes),
         pipeline=pipeline,
         warm_parent=warm_parent,
         cache=_cache(settings, pipeline),
         run_child=partial(run_in_child, stages=stages, parent=warm_parent),
         intake=Intake(settings, partial(run_in_child, parent=warm_parent), stopping.is_set),
-        clock=_utc_now,
+        clock=clock,
         lock=lock,
         stopping=stopping,
     )

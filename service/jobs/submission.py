@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -20,11 +21,12 @@ from service.intake.in_child import CONFIG_BYTES_READ_AT_ONCE
 from service.intake.unpacking import HEAD_BYTES, begins_like_archive, is_archive
 from service.jobs.records import Job, NewJob, StoredFile
 from service.jobs.resources import Deps
+from service.jobs.upkeep.webhook_request import webhook_from_text
 from service.jobs.uploads import Form
 
 ROLES = ("model", "calibration", "validation", "metric")
 REQUIRED = ("model", "calibration")
-TEXT_FIELDS = ("config", *(f"{role}_id" for role in ROLES))
+TEXT_FIELDS = ("config", "webhook", *(f"{role}_id" for role in ROLES))
 
 
 def submit(form: Form, idempotency_key: str | None, deps: Deps) -> tuple[Job, bool]:
@@ -43,11 +45,14 @@ def submit(form: Form, idempotency_key: str | None, deps: Deps) -> tuple[Job, bo
     """
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise InvalidRequestError("Idempotency-Key: expected 1 to 255 printable characters", fix="Send a UUID.")
+    webhook = webhook_from_text(form.texts.get("webhook"), any_address=deps.settings.webhook_addresses == "any")
     config = _checked_config(form.texts.get("config", ""), deps)
     files = _files(form, deps)
     config = with_metric_model(config, is_given="metric" in files)
     config_object = config_json(config)
-    request = {"config": config_object, "files": {role: stored.sha256 for role, stored in files.items()}}
+    request: dict[str, object] = {"config": config_object, "files": {role: stored.sha256 for role, stored in files.items()}}
+    if webhook is not None:
+        request["webhook"] = dataclasses.asdict(webhook)
     request_sha256 = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
     earlier = deps.store.find_by_key(idempotency_key, request_sha256)
     if earlier is not None:
@@ -64,7 +69,8 @@ def submit(form: Form, idempotency_key: str | None, deps: Deps) -> tuple[Job, bo
                 inputs=inputs,
                 idempotency_key=idempotency_key,
                 request_sha256=request_sha256,
-            )
+            ),
+            webhook,
         )
     except BaseException:
         remove_tree(workspace)
@@ -115,6 +121,7 @@ def _files(form: Form, deps: Deps) -> Mapping[str, StoredFile]:
             uploaded = deps.artifacts.find(file_id.removeprefix("sha256:"))
             if uploaded is None:
                 raise NotFoundError(f"{role}_id {file_id!r}: there is no such file", fix="Upload it with POST /v1/files first.")
+            deps.artifacts.mark_upload(uploaded.sha256)
         if uploaded is not None:
             found[role] = uploaded
         elif role in REQUIRED:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from service.api.app import serve
@@ -11,9 +13,16 @@ from service.settings import Settings
 from tests.fakes import FakePipeline
 
 
-def fake_deps(settings: Settings, record: Path, version: str = "fake-1", *, kept: frozenset[str] = frozenset()) -> Deps:
+def fake_deps(
+    settings: Settings,
+    record: Path,
+    version: str = "fake-1",
+    *,
+    kept: frozenset[str] = frozenset(),
+    clock: Callable[[], datetime] | None = None,
+) -> Deps:
     pipeline = Pipeline(version=version, optimize=FakePipeline(record).optimize, kept_stages=kept)
-    return open_deps(settings, pipeline=pipeline, stages="tests.fake_stages")
+    return open_deps(settings, pipeline=pipeline, stages="tests.fake_stages", clock=clock)
 
 
 def main() -> None:

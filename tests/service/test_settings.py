@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from calibration.errors import InvalidConfigError
-from service.settings import Settings, is_loopback, settings_from_environment
+from service.settings import PREFIX, Settings, is_loopback, settings_from_environment
 
 
 def test_every_setting_is_read_from_its_variable() -> None:
@@ -72,3 +72,17 @@ def test_loopback_names_are_known(host: str) -> None:
 )
 def test_other_names_are_not_loopback(host: str) -> None:
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("LOG_FORMAT", "xml"), ("WEBHOOK_ADDRESSES", "some"), ("RETENTION_DAYS", "-1"), ("RETENTION_BYTES", "x")]
+)
+def test_setting_that_nobody_knows_is_refused(name: str, value: str) -> None:
+    with pytest.raises(InvalidConfigError, match=f"{PREFIX}{name}: found"):
+        settings_from_environment({PREFIX + name: value})
+
+
+def test_retention_and_log_are_read() -> None:
+    values = {"RETENTION_DAYS": "0.5", "RETENTION_BYTES": "1000", "LOG_FORMAT": "json", "WEBHOOK_ADDRESSES": "any"}
+    found = settings_from_environment({PREFIX + name: value for name, value in values.items()})
+    assert (found.retention_days, found.retention_bytes, found.log_format, found.webhook_addresses) == (0.5, 1000, "json", "any")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 
-from service.api.log_lines import MAX_TRACE_LINES, PlainLines
+from service.api.log_lines import MAX_TRACE_LINES, JsonLines, PlainLines
 
 
 def line(message: str, *arguments: object, raised: BaseException | None = None) -> str:
@@ -39,3 +40,25 @@ def test_what_was_raised_is_cut() -> None:
         found = line("failed", raised=exc)
     assert len(found.splitlines()) <= MAX_TRACE_LINES + 2
     assert max(map(len, found.splitlines())) <= 2000
+
+
+def test_lines_may_be_json_with_the_job_they_are_about() -> None:
+    job = "0d6f1b1e-6f0b-4a55-9f0c-0f6a3f0c2c55"
+    record = logging.LogRecord("service.jobs", logging.WARNING, "", 1, "job %s: /data/x\n is gone", (job,), None)
+    found = json.loads(JsonLines(["/data"]).format(record))
+    assert (found["level"], found["logger"], found["job"]) == ("WARNING", "service.jobs", job)
+    assert found["message"] == f"job {job}: x  is gone"
+    assert found["time"].endswith("+00:00")
+
+
+def test_json_lines_hold_what_was_raised_and_stay_one_line() -> None:
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "", 1, "it failed", (), sys.exc_info())
+    text = JsonLines([]).format(record)
+    assert "\n" not in text
+    found = json.loads(text)
+    assert "job" not in found
+    assert "Traceback" in found["raised"]
+    assert "ValueError: two" in found["raised"]

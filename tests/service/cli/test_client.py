@@ -12,8 +12,9 @@ import pytest
 
 from calibration.errors import InputError, InvalidConfigError, OptimizerError
 from engine_builder.errors import StageCancelledError, StageTimeoutError
-from service.cli.client import Client, DownloadError, ServerUnavailableError, job_error
+from service.cli.client import Client, DownloadError, job_error
 from service.cli.views import ArtifactView, JobView
+from service.client.answers import ServerUnavailableError
 from service.errors import NotFinishedError, NotFoundError, ServiceError, UnauthorizedError
 
 ENGINE = b"engine" * 1000
@@ -229,12 +230,12 @@ def test_cancel_returns_the_job_as_it_then_is() -> None:
     methods: list[str] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
-        methods.append(request.method)
+        methods.append(f"{request.method} {request.url.path}")
         return httpx.Response(200, json=job_json("cancelled"))
 
     with client_of(handler) as client:
         assert client.cancel("j1").state == "cancelled"
-    assert methods == ["DELETE", "GET"]
+    assert methods == ["POST /v1/jobs/j1/cancel"]
 
 
 def view(state: str, error: object = None) -> JobView:

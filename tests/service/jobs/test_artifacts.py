@@ -42,6 +42,29 @@ class ArtifactStoreContract:
             write_and_fail()
         assert store.find(DIGEST) is None
 
+    def test_uploads_are_told_from_other_files(self, store: ArtifactStore) -> None:
+        for data, expected in ((DATA, len(DATA)), (b"ours", None)):
+            with store.writer(expected) as writer:
+                writer.write(data)
+                writer.commit()
+        ours = next(file.sha256 for file in store.files() if file.sha256 != DIGEST)
+        assert [store.is_upload(sha256) for sha256 in (DIGEST, ours, "0" * 64, "../x")] == [True, False, False, False]
+        for sha256 in (ours, "0" * 64, "../x"):
+            store.mark_upload(sha256)
+        assert [store.is_upload(sha256) for sha256 in (ours, "0" * 64, "../x")] == [True, False, False]
+
+    def test_removed_file_is_gone_and_the_others_stay(self, store: ArtifactStore) -> None:
+        for data in (DATA, b"other"):
+            with store.writer(len(data)) as writer:
+                writer.write(data)
+                writer.commit()
+        assert {file.size_bytes for file in store.files()} == {len(DATA), 5}
+        for sha256 in (DIGEST, DIGEST, "../x"):
+            store.remove(sha256)
+        assert store.find(DIGEST) is None
+        assert not store.is_upload(DIGEST)
+        assert [file.size_bytes for file in store.files()] == [5]
+
     def test_same_bytes_are_one_file(self, store: ArtifactStore, tmp_path: Path) -> None:
         path = tmp_path / "file"
         path.write_bytes(DATA)
