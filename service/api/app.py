@@ -25,6 +25,7 @@ from service.jobs.recovery import reconcile
 from service.jobs.resources import Deps, open_deps
 from service.jobs.workflow import Workflows
 from service.settings import Settings
+from service.web.router import description_router, web_router
 
 
 def create_app(settings: Settings, deps: Deps) -> FastAPI:
@@ -53,11 +54,16 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
         version=__version__,
         description="Upload an ONNX model, calibration data and an accuracy budget; download the fastest engine inside the budget.",
         lifespan=lifespan,
+        docs_url=None,  # their scripts would come from elsewhere: service.web has /docs
+        redoc_url=None,
+        openapi_url=None,
     )
     guarded = [Depends(check_caller)]
     for router in (files_router(deps), jobs_router(deps, workflows.enqueue), artifacts_router(deps), targets_router()):
         app.include_router(router, dependencies=guarded, responses=_PROBLEM_RESPONSES)
     app.include_router(health_router(lambda: not deps.stopping.is_set()))
+    app.include_router(web_router())
+    app.include_router(description_router(app.openapi), dependencies=guarded)
     add_problem_handlers(app, folders_to_hide(settings.data_dir))
     return app
 
