@@ -27,9 +27,9 @@ from engine_builder.reporting.body.job_result import taken_outputs
 from engine_builder.stage_io.measuring import JobFiles
 from engine_builder.workspace.tree_removal import remove_tree
 from engine_builder.workspace.workspace import Workspace
-from service.errors import IllegalMoveError
+from service.errors import IllegalMoveError, RemovedError
 from service.jobs.outcome import collect, log_of
-from service.jobs.records import Job, JobState
+from service.jobs.records import Job, JobState, StoredFile
 from service.jobs.resources import Deps
 from service.worker.child_process import StageLimits
 
@@ -71,6 +71,10 @@ class Workflows:
         with SetWorkflowID(job_id):
             DBOS.enqueue_workflow(QUEUE, self._optimize_job, job_id)
 
+    def forget(self, job_id: str) -> None:
+        """Remove what the engine recorded of a job that is finished."""
+        DBOS.delete_workflow(job_id)
+
     def stop(self) -> None:
         """End the running stage and the engine; the job goes on at the next start."""
         self._deps.stopping.set()
@@ -85,13 +89,17 @@ def make_optimize_job(deps: Deps, active: _Counter) -> Callable[[str], str]:
         with active:
             if deps.stopping.is_set():
                 raise ServerStopping
-            if deps.store.start(job_id):
-                try:
-                    _run(deps, deps.store.get(job_id))
-                except JobCancelled:
-                    logger.info("job %s: cancelled", job_id)
+            try:
+                if deps.store.start(job_id):
+                    try:
+                        _run(deps, deps.store.get(job_id))
+                    except JobCancelled:
+                        logger.info("job %s: cancelled", job_id)
+                ended = deps.store.state(job_id).value
+            except RemovedError:  # it was cancelled as it waited, and deleted
+                ended = "removed"
             remove_tree(deps.workspace(job_id))
-            return deps.store.state(job_id).value
+            return ended
 
     return optimize_job
 
@@ -144,12 +152,16 @@ def _run(deps: Deps, job: Job) -> None:
             config_from_json(dict(job.new.config)),
         )
         outcome = deps.pipeline.optimize(request, run.run_stage, run)
-        result, engine, artifacts = collect(outcome, workspace, deps.artifacts)
+        with deps.filing:
+            result, engine, artifacts = collect(outcome, workspace, deps.artifacts)
+            _succeed(deps, job, result, engine, artifacts)
     except Exception as error:
         if deps.stopping.is_set():  # the engine is being taken down under our feet: no outcome of the job
             raise ServerStopping from error
         _fail(deps, job, _problem(job, error, workspace), workspace)
-        return
+
+
+def _succeed(deps: Deps, job: Job, result: Mapping[str, object], engine: str, artifacts: Mapping[str, StoredFile]) -> None:
     try:
         deps.store.succeed(job.id, result, engine, artifacts)
     except IllegalMoveError:
@@ -240,7 +252,8 @@ class _JobRun:
 
 def _fail(deps: Deps, job: Job, problem: Mapping[str, object], workspace: Path) -> None:
     try:
-        deps.store.fail(job.id, problem, log_of(workspace, deps.artifacts))
+        with deps.filing:
+            deps.store.fail(job.id, problem, log_of(workspace, deps.artifacts))
     except IllegalMoveError:
         logger.info("job %s: it was cancelled as it failed", job.id)
 
