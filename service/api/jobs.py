@@ -7,7 +7,7 @@ from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Header, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import JsonValue
 from starlette.concurrency import run_in_threadpool
 
@@ -19,6 +19,7 @@ from service.jobs.live.shown import job_json, row_json
 from service.jobs.records import JobState
 from service.jobs.resources import Deps
 from service.jobs.submission import REQUIRED, ROLES, TEXT_FIELDS, submit, takes_a_child
+from service.jobs.upkeep.log_text import log_lines, log_tail
 from service.jobs.upkeep.removal import remove_job
 from service.jobs.uploads import receive_form
 
@@ -36,6 +37,10 @@ def jobs_router(deps: Deps, enqueue: Callable[[str], None], forget: Callable[[st
     """
     router = APIRouter(tags=["jobs"])
     few = CapacityLimiter(MAX_CHILDREN)
+
+    def shown(job_id: str) -> JSONResponse:
+        job = deps.store.get(job_id)
+        return JSONResponse(job_json(job, deps.clock(), log_tail(job, deps)))
 
     @router.post("/v1/jobs", status_code=202, summary="Submit a job", openapi_extra=_submit_body())
     async def submit_job(request: Request, idempotency_key: Annotated[str | None, Header(json_schema_extra=_KEY)] = None) -> JSONResponse:
@@ -65,15 +70,20 @@ def jobs_router(deps: Deps, enqueue: Callable[[str], None], forget: Callable[[st
 
     @router.get("/v1/jobs/{job_id}", summary="Look at a job")
     def get_job(job_id: str) -> JSONResponse:
-        """Return the job: its state, its progress, what the model's outputs were taken for, its trials and its result or error."""
-        return JSONResponse(job_json(deps.store.get(job_id), deps.clock()))
+        """Return the job: its state and progress, its trials, its result or error, and the end of its log."""
+        return shown(job_id)
+
+    @router.get("/v1/jobs/{job_id}/log", summary="Read the log of a job", response_class=StreamingResponse)
+    def get_log(job_id: str) -> StreamingResponse:
+        """Return the job's log so far: when it began and ended, its stages, trials, warnings and versions, and what stages printed."""
+        return StreamingResponse(log_lines(deps.store.get(job_id), deps), media_type="text/plain; charset=utf-8")
 
     @router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job")
     def cancel_job(job_id: str) -> JSONResponse:
         """Cancel the job, for good, even if the server stops now. A finished job stays as it is."""
         if deps.store.cancel(job_id) is JobState.QUEUED:  # a running one removes its folder itself, once its stage has ended
             remove_tree(deps.workspace(job_id))
-        return JSONResponse(job_json(deps.store.get(job_id), deps.clock()))
+        return shown(job_id)
 
     @router.delete("/v1/jobs/{job_id}", status_code=204, summary="Delete a finished job")
     def delete_job(job_id: str) -> Response:

@@ -28,10 +28,12 @@ from engine_builder.stage_io.measuring import JobFiles
 from engine_builder.workspace.tree_removal import remove_tree
 from engine_builder.workspace.workspace import Workspace
 from service.errors import IllegalMoveError, RemovedError
+from service.jobs.live.job_log import JobLog, versions
 from service.jobs.outcome import collect, log_of
 from service.jobs.records import Job, JobState, StoredFile
 from service.jobs.resources import Deps
 from service.worker.child_process import StageLimits
+from service.worker.trial_line import trial_line
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +153,9 @@ def _run(deps: Deps, job: Job) -> None:
             ),
             config_from_json(dict(job.new.config)),
         )
+        run.say(f"{'goes on' if job.stage else 'begins'}: {versions(deps.pipeline.version)}")
         outcome = deps.pipeline.optimize(request, run.run_stage, run)
+        run.say(f"ends: {outcome.result.get('outcome')}")
         with deps.filing:
             result, engine, artifacts = collect(outcome, workspace, deps.artifacts)
             _succeed(deps, job, result, engine, artifacts)
@@ -180,6 +184,9 @@ class _JobRun:
         self._noted_at = 0.0
         self._asked_at = 0.0
         self._state = JobState.RUNNING
+        self._log = JobLog(self._workspace, deps.clock)
+        self._said: set[str] = set()
+        self._trials = len(job.trials)  # that the log has already
         config = config_from_json(dict(job.new.config))
         self._limits = StageLimits(
             memory_bytes=deps.settings.stage_memory_bytes,
@@ -194,6 +201,8 @@ class _JobRun:
         return result
 
     def entered(self, stage: str, progress: float) -> None:
+        if progress >= self._progress:
+            self.say_once(f"stage {stage}")
         self._note(stage, progress, at_once=True)
 
     def judging(self, outputs: Sequence[JudgedOutput]) -> None:
@@ -201,15 +210,30 @@ class _JobRun:
 
     def noted(self, text: str) -> None:
         logger.info("job %s: %s", self._job_id, text)  # the report has it among its notes
+        self.say_once(f"warning: {text}")
 
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
+        for trial in trials[self._trials :]:
+            self.say(trial_line(trial) + (", the best so far" if trial.get("index") == best else ""))
+        self._trials = max(self._trials, len(trials))
         self._deps.store.record_trials(self._job_id, trials, best)
+
+    def say(self, text: str) -> None:
+        """Write a line to the job's log, and tell it to who listens."""
+        self._deps.store.log(self._job_id, self._log.line(text))
+
+    def say_once(self, text: str) -> None:
+        """Say what was not said before, since the server last started."""
+        if text not in self._said:
+            self._said.add(text)
+            self.say(text)
 
     def _run_in_child(self, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
         low, high = span
 
         def compute() -> dict[str, object]:
-            return self._deps.run_child(
+            begun = time.monotonic()
+            result = self._deps.run_child(
                 stage,
                 request,
                 self._workspace,
@@ -217,6 +241,8 @@ class _JobRun:
                 on_progress=lambda fraction, _message: self._note(self._stage, low + (high - low) * fraction, at_once=False),
                 should_cancel=self._should_end,
             )
+            self.say(f"{stage}: took {time.monotonic() - begun:.1f} s")
+            return result
 
         cache = self._deps.cache
         try:
@@ -227,6 +253,7 @@ class _JobRun:
             # Whoever stops a service may signal its whole process tree: the child's death may reach us before our own signal does.
             if self._deps.stopping.wait(_SIGNAL_SECONDS):
                 raise ServerStopping from error
+            self.say(f"warning: {stage} failed: {error.detail}")
             raise
 
     def _should_end(self) -> bool:
@@ -251,6 +278,7 @@ class _JobRun:
 
 
 def _fail(deps: Deps, job: Job, problem: Mapping[str, object], workspace: Path) -> None:
+    JobLog(workspace, deps.clock).line(f"failed: {problem.get('detail')}")
     try:
         with deps.filing:
             deps.store.fail(job.id, problem, log_of(workspace, deps.artifacts))

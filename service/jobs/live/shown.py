@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from service.jobs.live.eta import eta_seconds
 from service.jobs.records import Job, JobRow
 
 
-def job_json(job: Job, now: datetime) -> dict[str, object]:
+def job_json(job: Job, now: datetime, log_tail: Sequence[str] = ()) -> dict[str, object]:
     """Return the job as callers see it (the HTTP contract's one example).
 
     Args:
         job: The job.
         now: The present, for the estimate of the time left.
+        log_tail: The last lines of its log.
     """
     link = f"/v1/jobs/{job.id}"
     return {
@@ -32,7 +34,8 @@ def job_json(job: Job, now: datetime) -> dict[str, object]:
         "best": job.best,
         "result": job.result,
         "error": job.error,
-        "links": {"self": link, "engine": f"{link}/engine", "artifacts": f"{link}/artifacts", "events": f"{link}/events"},
+        "log_tail": list(log_tail),
+        "links": {"self": link, **{name: f"{link}/{name}" for name in ("engine", "artifacts", "events", "log")}},
     }
 
 

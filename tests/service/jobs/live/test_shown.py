@@ -10,7 +10,7 @@ from tests.fakes import FakeClock
 def test_job_json_has_exactly_the_keys_of_the_contract() -> None:
     clock = FakeClock()
     job = Job(1, NewJob("j", "onnxruntime-cpu", {"threads": 1}, {}), JobState.RUNNING, "search", 0.25, clock(), clock(), None)
-    assert job_json(job, clock() + timedelta(seconds=10)) == {
+    assert job_json(job, clock() + timedelta(seconds=10), ["a line"]) == {
         "id": "j",
         "state": "running",
         "stage": "search",
@@ -26,5 +26,6 @@ def test_job_json_has_exactly_the_keys_of_the_contract() -> None:
         "best": None,
         "result": None,
         "error": None,
-        "links": {"self": "/v1/jobs/j", "engine": "/v1/jobs/j/engine", "artifacts": "/v1/jobs/j/artifacts", "events": "/v1/jobs/j/events"},
+        "log_tail": ["a line"],
+        "links": {"self": "/v1/jobs/j", **{name: f"/v1/jobs/j/{name}" for name in ("engine", "artifacts", "events", "log")}},
     }
