@@ -7,7 +7,9 @@ ServiceError                        4xx  the caller can fix it
 ├── NotFoundError              404  no such path, job, file, artifact or engine
 ├── MethodNotAllowedError      405  the path exists, the method does not
 ├── NotFinishedError           409  the engine of a job that has not succeeded
+├── UnfinishedError            409  deletion of a job that is not finished
 ├── GoneError                  410  an engine that was measured and not kept
+├── RemovedError               410  a job that was deleted, or removed by the server
 ├── TooLargeError              413  past the size limit
 ├── UnsupportedMediaError      415  a content type that nobody reads
 └── InvalidRequestError        422  a form field, header or query parameter
@@ -82,6 +84,22 @@ class GoneError(ServiceError):
     slug = "engine-not-kept"
     title = "The engine was not kept"
     status = 410
+
+
+class RemovedError(ServiceError):
+    """A job that was deleted, or removed by the server."""
+
+    slug = "job-removed"
+    title = "The job was removed"
+    status = 410
+
+
+class UnfinishedError(ServiceError):
+    """Deletion of a job that is not finished."""
+
+    slug = "job-not-finished"
+    title = "The job is not finished"
+    status = 409
 
 
 class TooLargeError(ServiceError):

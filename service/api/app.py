@@ -19,6 +19,7 @@ from service.api.files import files_router
 from service.api.health import health_router, targets_router
 from service.api.jobs import jobs_router
 from service.api.listening import check_address
+from service.api.live.event_stream import events_router
 from service.api.log_lines import log_plain_lines
 from service.api.problems import add_problem_handlers
 from service.jobs.recovery import reconcile
@@ -59,7 +60,8 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
         openapi_url=None,
     )
     guarded = [Depends(check_caller)]
-    for router in (files_router(deps), jobs_router(deps, workflows.enqueue), artifacts_router(deps), targets_router()):
+    jobs = jobs_router(deps, workflows.enqueue, workflows.forget)
+    for router in (files_router(deps), jobs, events_router(deps), artifacts_router(deps), targets_router()):
         app.include_router(router, dependencies=guarded, responses=_PROBLEM_RESPONSES)
     app.include_router(health_router(lambda: not deps.stopping.is_set()))
     app.include_router(web_router())

@@ -29,6 +29,7 @@ def files_router(deps: Deps) -> APIRouter:
         stored = deps.artifacts.find(file_id.removeprefix("sha256:"))
         if stored is None:
             raise NotFoundError(f"file {file_id!r}: it is not here", fix="Send it with POST /v1/files.")
+        deps.artifacts.mark_upload(stored.sha256)
         return JSONResponse({"id": stored.id, "size_bytes": stored.size_bytes})
 
     return router

@@ -1,4 +1,4 @@
-"""/v1/jobs: submit, look, list, cancel."""
+"""/v1/jobs: submit, look, list, cancel, delete."""
 
 from __future__ import annotations
 
@@ -7,32 +7,40 @@ from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Header, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import JsonValue
 from starlette.concurrency import run_in_threadpool
 
 from calibration.data.readers import formats_in_words
 from engine_builder.config.config import json_schema
 from engine_builder.workspace.tree_removal import remove_tree
-from service.errors import InvalidRequestError
-from service.jobs.records import JobState, job_json
+from service.errors import InvalidRequestError, UnfinishedError
+from service.jobs.live.shown import job_json, row_json
+from service.jobs.records import JobState
 from service.jobs.resources import Deps
 from service.jobs.submission import REQUIRED, ROLES, TEXT_FIELDS, submit, takes_a_child
+from service.jobs.upkeep.log_text import log_lines, log_tail
+from service.jobs.upkeep.removal import remove_job
 from service.jobs.uploads import receive_form
 
 MAX_PAGE = 100
 MAX_CHILDREN = 2  # requests at a time that have uploads read by child processes; further ones wait, and hold up no other request
 
 
-def jobs_router(deps: Deps, enqueue: Callable[[str], None]) -> APIRouter:
+def jobs_router(deps: Deps, enqueue: Callable[[str], None], forget: Callable[[str], None]) -> APIRouter:
     """Return the routes of jobs.
 
     Args:
         deps: The server's belongings.
         enqueue: Lets a queued job run when its turn comes.
+        forget: Removes what the workflow engine recorded of a job.
     """
     router = APIRouter(tags=["jobs"])
     few = CapacityLimiter(MAX_CHILDREN)
+
+    def shown(job_id: str) -> JSONResponse:
+        job = deps.store.get(job_id)
+        return JSONResponse(job_json(job, deps.clock(), log_tail(job, deps)))
 
     @router.post("/v1/jobs", status_code=202, summary="Submit a job", openapi_extra=_submit_body())
     async def submit_job(request: Request, idempotency_key: Annotated[str | None, Header(json_schema_extra=_KEY)] = None) -> JSONResponse:
@@ -53,24 +61,36 @@ def jobs_router(deps: Deps, enqueue: Callable[[str], None]) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
         cursor: Annotated[str | None, Query(json_schema_extra={"pattern": "^(before-)?[0-9]{1,18}$"})] = None,
     ) -> JSONResponse:
-        """Return jobs, newest first. `next_cursor` continues the list; null means that this was its end."""
+        """Return short rows of jobs, newest first. `next_cursor` continues the list; null means that this was its end."""
         before = _sequence_from_cursor(cursor)
-        jobs = deps.store.list(states=() if state is None else (state,), limit=limit + 1, before=before)
-        page, now = jobs[:limit], deps.clock()
-        next_cursor = f"before-{page[-1].sequence}" if len(jobs) > limit else None
-        return JSONResponse({"jobs": [job_json(job, now) for job in page], "next_cursor": next_cursor})
+        rows = deps.store.rows(states=() if state is None else (state,), limit=limit + 1, before=before)
+        page = rows[:limit]
+        next_cursor = f"before-{page[-1].sequence}" if len(rows) > limit else None
+        return JSONResponse({"jobs": [row_json(row) for row in page], "next_cursor": next_cursor})
 
     @router.get("/v1/jobs/{job_id}", summary="Look at a job")
     def get_job(job_id: str) -> JSONResponse:
-        """Return the job: its state, its progress, what the model's outputs were taken for, its trials and its result or error."""
-        return JSONResponse(job_json(deps.store.get(job_id), deps.clock()))
+        """Return the job: its state and progress, its trials, its result or error, and the end of its log."""
+        return shown(job_id)
 
-    @router.delete("/v1/jobs/{job_id}", summary="Cancel a job")
+    @router.get("/v1/jobs/{job_id}/log", summary="Read the log of a job", response_class=StreamingResponse)
+    def get_log(job_id: str) -> StreamingResponse:
+        """Return the job's log so far: when it began and ended, its stages, trials, warnings and versions, and what stages printed."""
+        return StreamingResponse(log_lines(deps.store.get(job_id), deps), media_type="text/plain; charset=utf-8")
+
+    @router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job")
     def cancel_job(job_id: str) -> JSONResponse:
         """Cancel the job, for good, even if the server stops now. A finished job stays as it is."""
         if deps.store.cancel(job_id) is JobState.QUEUED:  # a running one removes its folder itself, once its stage has ended
             remove_tree(deps.workspace(job_id))
-        return JSONResponse(job_json(deps.store.get(job_id), deps.clock()))
+        return shown(job_id)
+
+    @router.delete("/v1/jobs/{job_id}", status_code=204, summary="Delete a finished job")
+    def delete_job(job_id: str) -> Response:
+        """Remove a finished job and the files that only it has. Whoever asks for it later is told so: 410."""
+        if not remove_job(job_id, "it was deleted by a request", deps, forget):
+            raise _not_yet(job_id, deps.store.state(job_id))
+        return Response(status_code=204)
 
     return router
 
@@ -82,6 +102,14 @@ def _sequence_from_cursor(cursor: str | None) -> int | None:
     if not (number.isascii() and number.isdecimal() and len(number) < _MOST_DIGITS):
         raise InvalidRequestError(f"cursor {cursor!r}: it is none of ours", fix="Use the next_cursor of the last page, or leave it out.")
     return int(number)
+
+
+def _not_yet(job_id: str, state: JobState) -> UnfinishedError:
+    if state.is_finished:
+        return UnfinishedError(f"job {job_id}: it is {state}, and its last stage is still ending", fix="Try again in a moment.")
+    return UnfinishedError(
+        f"job {job_id}: its state is {state}, only a finished job can be deleted", fix="Cancel it first, then delete it."
+    )
 
 
 def _submit_body() -> dict[str, object]:

@@ -191,8 +191,7 @@ class Client:
 
     def cancel(self, job_id: str) -> JobView:
         """Cancel a job, if it is not finished, and return it."""
-        self._send("DELETE", f"/v1/jobs/{job_id}")
-        return self.get(job_id)
+        return _understood(job_view, self._send("POST", f"/v1/jobs/{job_id}/cancel"))
 
     def targets(self) -> tuple[Mapping[str, object], ...]:
         """Return what the server can build for."""

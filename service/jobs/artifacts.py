@@ -7,8 +7,9 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
@@ -17,6 +18,15 @@ from engine_builder.workspace.tree_removal import remove_tree
 from service.disk_room import check_room, is_full, no_room
 from service.errors import NotFoundError
 from service.jobs.records import StoredFile
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFile:
+    """A stored file as whoever makes room sees it."""
+
+    sha256: str
+    size_bytes: int
+    used_at: float  # when it was stored, or last uploaded or named by a caller; seconds since 1970
 
 
 class StoreWriter(Protocol):
@@ -67,6 +77,18 @@ class ArtifactStore(Protocol):
     def find(self, sha256: str) -> StoredFile | None:
         """Return the stored file with this digest, if there is one."""
 
+    def mark_upload(self, sha256: str) -> None:
+        """Note that somebody uploaded the file, or named it, just now; one that is not there stays so."""
+
+    def is_upload(self, sha256: str) -> bool:
+        """Whether somebody uploaded the file."""
+
+    def files(self) -> Iterator[KeptFile]:
+        """Give every stored file, in no order."""
+
+    def remove(self, sha256: str) -> None:
+        """Remove a file; who reads it now reads it to its end."""
+
     def open(self, sha256: str) -> AbstractContextManager[BinaryIO]:
         """Open a stored file for reading.
 
@@ -97,12 +119,15 @@ class LocalArtifactStore:
         self._unfinished = root / "unfinished"
         remove_tree(self._unfinished)
         self._unfinished.mkdir(parents=True)
+        self._uploads = root / "uploads"  # an empty file for each upload, whose time is that of its last use
+        self._uploads.mkdir(exist_ok=True)
 
     def writer(self, expected_bytes: int | None = None) -> _LocalWriter:
         """Begin a new file."""
         reserve_bytes = 0 if expected_bytes is None else self._reserve_bytes
         check_room(self._unfinished, expected_bytes or 0, reserve_bytes)
-        return _LocalWriter(self._unfinished / secrets.token_hex(16), self._root, expected_bytes or 0, reserve_bytes)
+        committed = None if expected_bytes is None else self.mark_upload
+        return _LocalWriter(self._unfinished / secrets.token_hex(16), self._root, expected_bytes or 0, reserve_bytes, committed)
 
     def put(self, path: Path) -> StoredFile:
         """Store a copy of a local file."""
@@ -117,6 +142,29 @@ class LocalArtifactStore:
             return None
         path = _path_of(self._root, sha256)
         return StoredFile(sha256, path.stat().st_size) if path.is_file() else None
+
+    def mark_upload(self, sha256: str) -> None:
+        """Note that somebody uploaded the file, or named it, just now."""
+        if self.find(sha256) is not None:
+            (self._uploads / sha256).touch()
+
+    def is_upload(self, sha256: str) -> bool:
+        """Whether somebody uploaded the file."""
+        return _is_digest(sha256) and (self._uploads / sha256).exists()
+
+    def files(self) -> Iterator[KeptFile]:
+        """Give every stored file."""
+        for path in self._root.glob("[0-9a-f][0-9a-f]/*"):
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                found, mark = path.stat(), self._uploads / path.name
+                used_at = mark.stat().st_mtime if mark.exists() else found.st_mtime
+                yield KeptFile(path.name, found.st_size, used_at)
+
+    def remove(self, sha256: str) -> None:
+        """Remove a file."""
+        if _is_digest(sha256):
+            (self._uploads / sha256).unlink(missing_ok=True)
+            _path_of(self._root, sha256).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def open(self, sha256: str) -> Iterator[BinaryIO]:
@@ -141,7 +189,10 @@ class LocalArtifactStore:
 class _LocalWriter:
     """Writes beside the store and renames into it."""
 
-    def __init__(self, path: Path, root: Path, expected_bytes: int, reserve_bytes: int) -> None:
+    def __init__(
+        self, path: Path, root: Path, expected_bytes: int, reserve_bytes: int, committed: Callable[[str], None] | None = None
+    ) -> None:
+        self._committed = committed
         self._path = path
         self._root = root
         self._expected_bytes = expected_bytes
@@ -182,6 +233,8 @@ class _LocalWriter:
         if not target.exists():  # else __exit__ removes this second copy
             self._path.chmod(0o444)
             self._path.replace(target)
+        if self._committed is not None:
+            self._committed(stored.sha256)
         return stored
 
     def __enter__(self) -> Self:

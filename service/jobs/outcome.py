@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from calibration.codec import as_object
 from calibration.plain_text import folders_to_hide, plain_text
@@ -68,12 +69,18 @@ def log_of(workspace: Path, store: ArtifactStore) -> dict[str, StoredFile]:
     log = workspace / LOG_NAME
     if not log.is_file():
         return {}
-    hidden = folders_to_hide(workspace)
     with log.open("rb") as source, store.writer() as writer:
-        while line := source.readline(_LINE_BYTES):
-            text = line.decode("utf-8", "replace")
-            writer.write(plain_text(text.rstrip("\n").replace("\t", "    "), hidden=hidden).encode() + b"\n")
+        for line in plain_lines(source, workspace):
+            writer.write(line)
         return {LOG_NAME: writer.commit()}
+
+
+def plain_lines(log: BinaryIO, workspace: Path) -> Iterator[bytes]:
+    """Give the lines of a job's log as anybody may see them: plain text, without folders of the server."""
+    hidden = folders_to_hide(workspace)
+    while line := log.readline(_LINE_BYTES):
+        text = line.decode("utf-8", "replace")
+        yield plain_text(text.rstrip("\n").replace("\t", "    "), hidden=hidden).encode() + b"\n"
 
 
 def _zipped(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A job: its states, the moves between them, and the JSON that callers see.
+"""A job: its states, the moves between them, and what is kept of it.
 
 queued ──> running ──> succeeded
   │  │        ├──────> failed
@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from engine_builder.workspace.workspace import FileRef
 from service.errors import IllegalMoveError
@@ -116,62 +116,18 @@ class Job:
         return self.new.id
 
 
-def job_json(job: Job, now: datetime) -> dict[str, object]:
-    """Return the job as callers see it (the HTTP contract's one example).
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job as a list shows it. Only ``store.py`` makes them."""
 
-    Args:
-        job: The job.
-        now: The present, for the estimate of the time left.
-    """
-    link = f"/v1/jobs/{job.id}"
-    return {
-        "id": job.id,
-        "state": job.state.value,
-        "stage": job.stage,
-        "progress": round(job.progress, 4),
-        "eta_seconds": _eta_seconds(job, now),
-        "created_at": _time_text(job.created_at),
-        "started_at": _time_text(job.started_at),
-        "finished_at": _time_text(job.finished_at),
-        "target": job.new.target,
-        "config": dict(job.new.config),
-        "outputs": None if job.outputs is None else [dict(output) for output in job.outputs],
-        "trials": [dict(trial) for trial in job.trials],
-        "best": job.best,
-        "result": job.result,
-        "error": job.error,
-        "links": {"self": link, "engine": f"{link}/engine", "artifacts": f"{link}/artifacts"},
-    }
-
-
-def _eta_seconds(job: Job, now: datetime) -> int | None:
-    if job.state is not JobState.RUNNING or job.started_at is None or job.progress < _LEAST_PROGRESS_FOR_ETA:
-        return None
-    elapsed = (now - job.started_at).total_seconds()
-    return max(0, round(max(elapsed * (1 - job.progress) / job.progress, _search_seconds(job, elapsed))))
-
-
-def _search_seconds(job: Job, elapsed: float) -> float:
-    """Return about how many seconds the search has left: where builds take minutes, trials take longer than all that came before."""
-    engines = [trial for trial in job.trials if trial.get("low_layers")]
-    took = [float(seconds) if isinstance(seconds := trial.get("seconds"), int | float) else 0.0 for trial in engines]
-    if job.stage not in _SEARCHING or not any(took):
-        return 0.0
-    given = job.new.config.get("search")
-    limits = given if isinstance(given, Mapping) else {}
-    is_lossless = all(trial.get("met") for trial in engines)  # then only time is left to search for
-    left: float = 1 if is_lossless else max(USUAL_TRIALS - len(job.trials), 1)
-    if (most := limits.get("max_trials")) is not None:
-        left = min(left, max(most - len(job.trials), 0))
-    seconds = left * sum(took) / len(took)
-    limit = limits.get("max_seconds")
-    return seconds if limit is None else min(seconds, max(limit - elapsed, 0.0))
-
-
-def _time_text(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-_LEAST_PROGRESS_FOR_ETA = 0.02
-_SEARCHING = ("search", "refine")
-USUAL_TRIALS = 10  # of a search; how many it takes is known only at its end
+    sequence: int
+    id: str
+    state: JobState
+    stage: str | None
+    progress: float
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    target: str
+    outcome: str | None  # of its result
+    speedup: float | None  # of its result

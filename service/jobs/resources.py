@@ -7,7 +7,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -71,6 +71,7 @@ class Deps:
     clock: Callable[[], datetime]
     lock: BinaryIO  # held open: the kernel frees the data folder when the process ends, however it ends
     stopping: threading.Event  # set once, when the server is to stop
+    filing: threading.Lock = field(default_factory=threading.Lock)  # held while files of a job are stored or removed
 
     @property
     def database_url(self) -> str:

@@ -7,18 +7,22 @@ expects, so that two threads or a restart in between cannot undo each other's wo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import sqlalchemy as sa
 
-from calibration.codec import json_from_value, value_from_json
-from engine_builder.workspace.workspace import FileRef
-from service.errors import InvalidRequestError, NotFoundError
-from service.jobs.records import Job, JobState, NewJob, StoredFile, check_move
+from calibration.codec import as_object, json_from_value
+from service.errors import InvalidRequestError, NotFoundError, RemovedError
+from service.jobs.job_table import JOBS, ROW_COLUMNS, job_from_row, prepare, row_from_row
+from service.jobs.live.events import Event, EventLog
+from service.jobs.live.file_uses import FileUses, digests_in
+from service.jobs.live.removed import RemovedJobs
+from service.jobs.live.telling import Teller
+from service.jobs.records import Job, JobRow, JobState, NewJob, StoredFile, check_move
 
 
 class JobStore:
-    """Reads and writes jobs. Safe to share between threads; the database is the only state."""
+    """Reads and writes jobs, and tells of each change in ``events``. Safe to share between threads; the database is the only state."""
 
     def __init__(self, url: str, clock: Callable[[], datetime]) -> None:
         """Open the database and create the table where it is missing.
@@ -31,8 +35,11 @@ class JobStore:
         self._engine = sa.create_engine(url)
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
-        _METADATA.create_all(self._engine)
-        _add_missing_columns(self._engine)
+        prepare(self._engine)
+        self.events = EventLog(self._engine)
+        self._teller = Teller(self.events, clock)
+        self._removed = RemovedJobs(self._engine)
+        self.file_uses = FileUses(self._engine, JOBS)
 
     def close(self) -> None:
         """Close every connection."""
@@ -62,12 +69,14 @@ class JobStore:
         }
         try:
             with self._engine.begin() as connection:
-                connection.execute(sa.insert(_JOBS).values(row))
+                connection.execute(sa.insert(JOBS).values(row))
+                events = self._teller.moved(connection, new.id, JobState.QUEUED)
         except sa.exc.IntegrityError:
             earlier = self.find_by_key(new.idempotency_key, new.request_sha256)
             if earlier is None:
                 raise
             return earlier, False
+        self.events.publish(new.id, events)
         return self.get(new.id), True
 
     def find_by_key(self, key: str | None, request_sha256: str) -> Job | None:
@@ -78,7 +87,7 @@ class JobStore:
         """
         if key is None:
             return None
-        found = self._select(sa.select(_JOBS).where(_JOBS.c.idempotency_key == key))
+        found = self._select(sa.select(JOBS).where(JOBS.c.idempotency_key == key))
         if not found:
             return None
         if found[0].new.request_sha256 != request_sha256:
@@ -93,18 +102,19 @@ class JobStore:
 
         Raises:
             NotFoundError: There is none with this id.
+            RemovedError: There was one, which was removed.
         """
-        found = self._select(sa.select(_JOBS).where(_JOBS.c.id == job_id))
+        found = self._select(sa.select(JOBS).where(JOBS.c.id == job_id))
         if not found:
-            raise NotFoundError(f"job {job_id!r}: there is no such job", fix="List the jobs with GET /v1/jobs.")
+            raise self._missing(job_id)
         return found[0]
 
     def state(self, job_id: str) -> JobState:
         """Return the job's state only: the cheap question that a running job asks often."""
         with self._engine.connect() as connection:
-            found = connection.execute(sa.select(_JOBS.c.state).where(_JOBS.c.id == job_id)).scalar_one_or_none()
+            found = connection.execute(sa.select(JOBS.c.state).where(JOBS.c.id == job_id)).scalar_one_or_none()
         if found is None:
-            raise NotFoundError(f"job {job_id!r}: there is no such job", fix="List the jobs with GET /v1/jobs.")
+            raise self._missing(job_id)
         return JobState(found)
 
     def list(self, *, states: Sequence[JobState] = (), limit: int | None = None, before: int | None = None) -> tuple[Job, ...]:
@@ -115,22 +125,55 @@ class JobStore:
             limit: At most so many.
             before: Only jobs whose ``sequence`` is lower.
         """
-        query = sa.select(_JOBS).order_by(_JOBS.c.sequence.desc())
+        query = sa.select(JOBS).order_by(JOBS.c.sequence.desc())
         if states:
-            query = query.where(_JOBS.c.state.in_([state.value for state in states]))
+            query = query.where(JOBS.c.state.in_([state.value for state in states]))
         if before is not None:
-            query = query.where(_JOBS.c.sequence < before)
+            query = query.where(JOBS.c.sequence < before)
         return self._select(query if limit is None else query.limit(limit))
+
+    def rows(self, *, states: Sequence[JobState] = (), limit: int, before: int | None = None) -> tuple[JobRow, ...]:
+        """Return jobs as a list shows them, newest first; for the arguments see ``list``."""
+        columns = [JOBS.c[name] for name in ROW_COLUMNS]
+        facts = [JOBS.c.result[name].label(name) for name in ("outcome", "speedup")]
+        query = sa.select(*columns, *facts).order_by(JOBS.c.sequence.desc()).limit(limit)
+        if states:
+            query = query.where(JOBS.c.state.in_([state.value for state in states]))
+        if before is not None:
+            query = query.where(JOBS.c.sequence < before)
+        with self._engine.connect() as connection:
+            return tuple(map(row_from_row, connection.execute(query).mappings()))
+
+    def remove(self, job_id: str, why: str) -> frozenset[str] | None:
+        """Remove a finished job and its events, for good; one that is not finished stays.
+
+        Args:
+            job_id: The job.
+            why: What whoever asks for it later is told: "it was deleted ...".
+
+        Returns:
+            Digests of its files that no job has any more; None where it was not removed.
+        """
+        finished = [state.value for state in JobState if state.is_finished]
+        with self._engine.begin() as connection:
+            statement = sa.delete(JOBS).where(JOBS.c.id == job_id, JOBS.c.state.in_(finished))
+            if connection.execute(statement).rowcount == 0:
+                return None
+            self._removed.note(connection, job_id, self._now(), why)
+            self.events.remove(connection, job_id)
+            return self.file_uses.remove(connection, job_id)
 
     def start(self, job_id: str) -> bool:
         """Move a queued job to running; a running one stays. Returns whether the job is to run (it may be finished already)."""
-        self._update(job_id, JobState.QUEUED, {"state": JobState.RUNNING.value, "started_at": self._now()})
+        values = {"state": JobState.RUNNING.value, "started_at": self._now()}
+        self._update(job_id, JobState.QUEUED, values, tell=lambda connection: self._teller.moved(connection, job_id, JobState.RUNNING))
         return self.state(job_id) is JobState.RUNNING
 
     def advance(self, job_id: str, stage: str, progress: float) -> None:
         """Note the stage and the progress (0..1) of a running job; a lower progress than the noted one changes nothing."""
         values = {"stage": stage, "progress": min(max(progress, 0.0), 1.0)}
-        self._update(job_id, JobState.RUNNING, values, _JOBS.c.progress <= values["progress"])
+        tell = lambda connection: self._teller.advanced(connection, self._read(connection, job_id))  # noqa: E731
+        self._update(job_id, JobState.RUNNING, values, JOBS.c.progress <= values["progress"], tell=tell)
 
     def record_outputs(self, job_id: str, outputs: Sequence[Mapping[str, object]]) -> None:
         """Note what the outputs of a running job's model were taken for."""
@@ -139,13 +182,19 @@ class JobStore:
     def record_trials(self, job_id: str, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         """Note the trials of a running job; fewer than are noted (a replay after a restart) change nothing."""
         values = {"trials": [dict(trial) for trial in trials], "trial_count": len(trials), "best": best}
-        self._update(job_id, JobState.RUNNING, values, _JOBS.c.trial_count <= len(trials))
+        tell = lambda connection: self._teller.searched(connection, job_id, trials, best)  # noqa: E731
+        self._update(job_id, JobState.RUNNING, values, JOBS.c.trial_count <= len(trials), tell=tell)
+
+    def log(self, job_id: str, line: str) -> None:
+        """Tell listeners a line of a running job's log."""
+        tell = lambda connection: self._teller.logged(connection, job_id, line)  # noqa: E731
+        self._update(job_id, JobState.RUNNING, {"state": JobState.RUNNING.value}, tell=tell)
 
     def restart_search(self, job_id: str) -> None:
         """Forget what was found of an unfinished job, because another version of the pipeline will find its own."""
         values: dict[str, object] = {"trials": [], "trial_count": 0, "best": None, "outputs": None}
         for state in (JobState.QUEUED, JobState.RUNNING):
-            self._update(job_id, state, values)
+            self._update(job_id, state, values, tell=lambda connection: self._teller.restarted(connection, job_id))
 
     def succeed(self, job_id: str, result: Mapping[str, object], engine: str, artifacts: Mapping[str, StoredFile]) -> None:
         """Move a running job to succeeded, with its result, the name of its engine and everything that can be downloaded."""
@@ -159,68 +208,54 @@ class JobStore:
     def cancel(self, job_id: str) -> JobState:
         """Move a job to cancelled, unless it is finished. Returns the state it was in; a second cancel changes nothing."""
         for state in (JobState.QUEUED, JobState.RUNNING):
-            if self._update(job_id, state, {"state": JobState.CANCELLED.value, "finished_at": self._now()}):
+            values = {"state": JobState.CANCELLED.value, "finished_at": self._now()}
+            if self._update(job_id, state, values, tell=self._end(job_id)):
                 return state
         return self.state(job_id)
 
     def _finish(self, job_id: str, new: JobState, values: Mapping[str, object]) -> None:
         old = self.state(job_id)
         check_move(old, new)
-        if not self._update(job_id, old, {**values, "state": new.value, "finished_at": self._now()}):
+        kept, end = digests_in(as_object(values["artifacts"])), self._end(job_id)
+
+        def tell(connection: sa.Connection) -> Sequence[Event]:
+            self.file_uses.note(connection, job_id, kept)
+            return end(connection)
+
+        if not self._update(job_id, old, {**values, "state": new.value, "finished_at": self._now()}, tell=tell):
             check_move(self.state(job_id), new)
 
-    def _update(self, job_id: str, expected: JobState, values: Mapping[str, object], *conditions: sa.ColumnElement[bool]) -> bool:
-        statement = sa.update(_JOBS).where(_JOBS.c.id == job_id, _JOBS.c.state == expected.value, *conditions).values(**values)
+    def _end(self, job_id: str) -> Tell:
+        return lambda connection: self._teller.ended(connection, self._read(connection, job_id))
+
+    def _update(
+        self,
+        job_id: str,
+        expected: JobState,
+        values: Mapping[str, object],
+        *conditions: sa.ColumnElement[bool],
+        tell: Tell = lambda _: (),
+    ) -> bool:
+        statement = sa.update(JOBS).where(JOBS.c.id == job_id, JOBS.c.state == expected.value, *conditions).values(**values)
         with self._engine.begin() as connection:
-            return connection.execute(statement).rowcount > 0
+            if connection.execute(statement).rowcount == 0:
+                return False
+            events = tell(connection)
+        self.events.publish(job_id, events)
+        return True
+
+    def _read(self, connection: sa.Connection, job_id: str) -> Job:
+        return job_from_row(connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).mappings().one())
+
+    def _missing(self, job_id: str) -> NotFoundError | RemovedError:
+        return self._removed.error(job_id) or NotFoundError(f"job {job_id!r}: there is no such job", fix="List the jobs with GET /v1/jobs.")
 
     def _select(self, query: sa.Select[tuple[object, ...]]) -> tuple[Job, ...]:
         with self._engine.connect() as connection:
-            return tuple(_job_from_row(row) for row in connection.execute(query).mappings())
+            return tuple(job_from_row(row) for row in connection.execute(query).mappings())
 
     def _now(self) -> float:
         return self._clock().timestamp()
-
-
-def _job_from_row(row: sa.RowMapping) -> Job:
-    return Job(
-        sequence=row["sequence"],
-        new=NewJob(
-            id=row["id"],
-            target=row["target"],
-            config=row["config"],
-            inputs=value_from_json(dict[str, FileRef], row["inputs"]),
-            idempotency_key=row["idempotency_key"],
-            request_sha256=row["request_sha256"],
-        ),
-        state=JobState(row["state"]),
-        stage=row["stage"],
-        progress=row["progress"],
-        created_at=datetime.fromtimestamp(row["created_at"], UTC),
-        started_at=_moment(row["started_at"]),
-        finished_at=_moment(row["finished_at"]),
-        outputs=None if row["outputs"] is None else tuple(row["outputs"]),
-        trials=tuple(row["trials"]),
-        best=row["best"],
-        result=row["result"],
-        error=row["error"],
-        engine=row["engine"],
-        artifacts=value_from_json(dict[str, StoredFile], row["artifacts"]),
-    )
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
-def _add_missing_columns(engine: sa.Engine) -> None:
-    """Add the columns that the table of an earlier version lacks; each may be null."""
-    there = {column["name"] for column in sa.inspect(engine).get_columns(_JOBS.name)}
-    with engine.begin() as connection:
-        for column in _JOBS.columns:
-            if column.name not in there:
-                kind = column.type.compile(engine.dialect)
-                connection.execute(sa.text(f"ALTER TABLE {_JOBS.name} ADD COLUMN {column.name} {kind}"))
 
 
 def _prepare_sqlite(connection: object, _record: object) -> None:
@@ -230,29 +265,4 @@ def _prepare_sqlite(connection: object, _record: object) -> None:
     cursor.close()
 
 
-_METADATA = sa.MetaData()
-_JOBS = sa.Table(
-    "jobs",
-    _METADATA,
-    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("id", sa.String(64), nullable=False, unique=True),
-    sa.Column("state", sa.String(16), nullable=False, index=True),
-    sa.Column("stage", sa.String(32)),
-    sa.Column("progress", sa.Float, nullable=False),
-    sa.Column("created_at", sa.Float, nullable=False),
-    sa.Column("started_at", sa.Float),
-    sa.Column("finished_at", sa.Float),
-    sa.Column("target", sa.String(64), nullable=False),
-    sa.Column("config", sa.JSON, nullable=False),
-    sa.Column("inputs", sa.JSON, nullable=False),
-    sa.Column("idempotency_key", sa.String(255), unique=True),
-    sa.Column("request_sha256", sa.String(64), nullable=False),
-    sa.Column("outputs", sa.JSON(none_as_null=True)),
-    sa.Column("trials", sa.JSON, nullable=False),
-    sa.Column("trial_count", sa.Integer, nullable=False, default=0),
-    sa.Column("best", sa.Integer),
-    sa.Column("result", sa.JSON(none_as_null=True)),
-    sa.Column("error", sa.JSON(none_as_null=True)),
-    sa.Column("engine", sa.String(255)),
-    sa.Column("artifacts", sa.JSON, nullable=False),
-)
+Tell = Callable[[sa.Connection], Sequence[Event]]  # writes the events of a change, in its transaction

@@ -115,6 +115,7 @@ def _files(form: Form, deps: Deps) -> Mapping[str, StoredFile]:
             uploaded = deps.artifacts.find(file_id.removeprefix("sha256:"))
             if uploaded is None:
                 raise NotFoundError(f"{role}_id {file_id!r}: there is no such file", fix="Upload it with POST /v1/files first.")
+            deps.artifacts.mark_upload(uploaded.sha256)
         if uploaded is not None:
             found[role] = uploaded
         elif role in REQUIRED:

@@ -27,11 +27,13 @@ from engine_builder.reporting.body.job_result import taken_outputs
 from engine_builder.stage_io.measuring import JobFiles
 from engine_builder.workspace.tree_removal import remove_tree
 from engine_builder.workspace.workspace import Workspace
-from service.errors import IllegalMoveError
+from service.errors import IllegalMoveError, RemovedError
+from service.jobs.live.job_log import JobLog, versions
 from service.jobs.outcome import collect, log_of
-from service.jobs.records import Job, JobState
+from service.jobs.records import Job, JobState, StoredFile
 from service.jobs.resources import Deps
 from service.worker.child_process import StageLimits
+from service.worker.trial_line import trial_line
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,10 @@ class Workflows:
         with SetWorkflowID(job_id):
             DBOS.enqueue_workflow(QUEUE, self._optimize_job, job_id)
 
+    def forget(self, job_id: str) -> None:
+        """Remove what the engine recorded of a job that is finished."""
+        DBOS.delete_workflow(job_id)
+
     def stop(self) -> None:
         """End the running stage and the engine; the job goes on at the next start."""
         self._deps.stopping.set()
@@ -85,13 +91,17 @@ def make_optimize_job(deps: Deps, active: _Counter) -> Callable[[str], str]:
         with active:
             if deps.stopping.is_set():
                 raise ServerStopping
-            if deps.store.start(job_id):
-                try:
-                    _run(deps, deps.store.get(job_id))
-                except JobCancelled:
-                    logger.info("job %s: cancelled", job_id)
+            try:
+                if deps.store.start(job_id):
+                    try:
+                        _run(deps, deps.store.get(job_id))
+                    except JobCancelled:
+                        logger.info("job %s: cancelled", job_id)
+                ended = deps.store.state(job_id).value
+            except RemovedError:  # it was cancelled as it waited, and deleted
+                ended = "removed"
             remove_tree(deps.workspace(job_id))
-            return deps.store.state(job_id).value
+            return ended
 
     return optimize_job
 
@@ -143,13 +153,19 @@ def _run(deps: Deps, job: Job) -> None:
             ),
             config_from_json(dict(job.new.config)),
         )
+        run.say(f"{'goes on' if job.stage else 'begins'}: {versions(deps.pipeline.version)}")
         outcome = deps.pipeline.optimize(request, run.run_stage, run)
-        result, engine, artifacts = collect(outcome, workspace, deps.artifacts)
+        run.say(f"ends: {outcome.result.get('outcome')}")
+        with deps.filing:
+            result, engine, artifacts = collect(outcome, workspace, deps.artifacts)
+            _succeed(deps, job, result, engine, artifacts)
     except Exception as error:
         if deps.stopping.is_set():  # the engine is being taken down under our feet: no outcome of the job
             raise ServerStopping from error
         _fail(deps, job, _problem(job, error, workspace), workspace)
-        return
+
+
+def _succeed(deps: Deps, job: Job, result: Mapping[str, object], engine: str, artifacts: Mapping[str, StoredFile]) -> None:
     try:
         deps.store.succeed(job.id, result, engine, artifacts)
     except IllegalMoveError:
@@ -168,6 +184,9 @@ class _JobRun:
         self._noted_at = 0.0
         self._asked_at = 0.0
         self._state = JobState.RUNNING
+        self._log = JobLog(self._workspace, deps.clock)
+        self._said: set[str] = set()
+        self._trials = len(job.trials)  # that the log has already
         config = config_from_json(dict(job.new.config))
         self._limits = StageLimits(
             memory_bytes=deps.settings.stage_memory_bytes,
@@ -182,6 +201,8 @@ class _JobRun:
         return result
 
     def entered(self, stage: str, progress: float) -> None:
+        if progress >= self._progress:
+            self.say_once(f"stage {stage}")
         self._note(stage, progress, at_once=True)
 
     def judging(self, outputs: Sequence[JudgedOutput]) -> None:
@@ -189,15 +210,30 @@ class _JobRun:
 
     def noted(self, text: str) -> None:
         logger.info("job %s: %s", self._job_id, text)  # the report has it among its notes
+        self.say_once(f"warning: {text}")
 
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
+        for trial in trials[self._trials :]:
+            self.say(trial_line(trial) + (", the best so far" if trial.get("index") == best else ""))
+        self._trials = max(self._trials, len(trials))
         self._deps.store.record_trials(self._job_id, trials, best)
+
+    def say(self, text: str) -> None:
+        """Write a line to the job's log, and tell it to who listens."""
+        self._deps.store.log(self._job_id, self._log.line(text))
+
+    def say_once(self, text: str) -> None:
+        """Say what was not said before, since the server last started."""
+        if text not in self._said:
+            self._said.add(text)
+            self.say(text)
 
     def _run_in_child(self, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
         low, high = span
 
         def compute() -> dict[str, object]:
-            return self._deps.run_child(
+            begun = time.monotonic()
+            result = self._deps.run_child(
                 stage,
                 request,
                 self._workspace,
@@ -205,6 +241,8 @@ class _JobRun:
                 on_progress=lambda fraction, _message: self._note(self._stage, low + (high - low) * fraction, at_once=False),
                 should_cancel=self._should_end,
             )
+            self.say(f"{stage}: took {time.monotonic() - begun:.1f} s")
+            return result
 
         cache = self._deps.cache
         try:
@@ -215,6 +253,7 @@ class _JobRun:
             # Whoever stops a service may signal its whole process tree: the child's death may reach us before our own signal does.
             if self._deps.stopping.wait(_SIGNAL_SECONDS):
                 raise ServerStopping from error
+            self.say(f"warning: {stage} failed: {error.detail}")
             raise
 
     def _should_end(self) -> bool:
@@ -239,8 +278,10 @@ class _JobRun:
 
 
 def _fail(deps: Deps, job: Job, problem: Mapping[str, object], workspace: Path) -> None:
+    JobLog(workspace, deps.clock).line(f"failed: {problem.get('detail')}")
     try:
-        deps.store.fail(job.id, problem, log_of(workspace, deps.artifacts))
+        with deps.filing:
+            deps.store.fail(job.id, problem, log_of(workspace, deps.artifacts))
     except IllegalMoveError:
         logger.info("job %s: it was cancelled as it failed", job.id)
 

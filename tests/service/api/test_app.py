@@ -164,13 +164,13 @@ def test_cancel_ends_the_child_within_two_seconds(server: Server) -> None:
     child = int(lines[0].split()[-1])
 
     begun = time.monotonic()
-    answer = server.client.delete(f"/v1/jobs/{job_id}")
+    answer = server.client.post(f"/v1/jobs/{job_id}/cancel")
     while psutil.pid_exists(child):
         assert time.monotonic() - begun < 2
         time.sleep(0.02)
 
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
-    assert server.client.delete(f"/v1/jobs/{job_id}").json() == server.client.get(f"/v1/jobs/{job_id}").json()
+    assert server.client.post(f"/v1/jobs/{job_id}/cancel").json() == server.client.get(f"/v1/jobs/{job_id}").json()
     assert server.wait(server.submit(trials=0)["id"])["state"] == "succeeded"  # the queue goes on
     assert not server.deps.workspace(str(job_id)).exists()
     assert server.client.get(f"/v1/jobs/{job_id}").json()["state"] == "cancelled"
@@ -178,7 +178,7 @@ def test_cancel_ends_the_child_within_two_seconds(server: Server) -> None:
 
 def test_cancelled_queued_job_never_runs(server: Server) -> None:
     first, second = server.submit(trials=1, seconds=0.5)["id"], server.submit(trials=0)["id"]
-    assert server.client.delete(f"/v1/jobs/{second}").json()["state"] == "cancelled"
+    assert server.client.post(f"/v1/jobs/{second}/cancel").json()["state"] == "cancelled"
     server.wait(first)
     server.wait(server.submit(trials=0)["id"])
     job = server.client.get(f"/v1/jobs/{second}").json()
@@ -190,7 +190,7 @@ def test_engine_of_an_unfinished_job_is_refused_with_its_state(server: Server) -
     server.wait(job_id, "running")
     problem = assert_problem(server.client.get(f"/v1/jobs/{job_id}/engine"), 409, "job-not-succeeded")
     assert "running" in str(problem["detail"])
-    server.client.delete(f"/v1/jobs/{job_id}")
+    server.client.post(f"/v1/jobs/{job_id}/cancel")
     problem = assert_problem(server.client.get(f"/v1/jobs/{job_id}/engine"), 409, "job-not-succeeded")
     assert "cancelled" in str(problem["detail"])
 
@@ -272,6 +272,8 @@ def test_wrong_query_is_refused(server: Server, query: str) -> None:
         ("GET", "/v1/jobs/none/artifacts", 404, "not-found"),
         ("GET", "/v1/jobs/none/artifacts/x", 404, "not-found"),
         ("DELETE", "/v1/jobs/none", 404, "not-found"),
+        ("POST", "/v1/jobs/none/cancel", 404, "not-found"),
+        ("GET", "/v1/jobs/none/events", 404, "not-found"),
         ("PUT", "/v1/jobs", 405, "method-not-allowed"),
     ],
 )
@@ -289,7 +291,7 @@ def test_unexpected_error_is_a_problem_object_without_a_trace(server: Server, mo
     def broken(*_: object, **__: object) -> object:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr(type(server.deps.store), "list", broken)
+    monkeypatch.setattr(type(server.deps.store), "rows", broken)
     problem = assert_problem(server.client.get("/v1/jobs"), 500, "internal")
     assert "secret" not in str(problem)
 

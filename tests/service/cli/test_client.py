@@ -224,12 +224,12 @@ def test_cancel_returns_the_job_as_it_then_is() -> None:
     methods: list[str] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
-        methods.append(request.method)
+        methods.append(f"{request.method} {request.url.path}")
         return httpx.Response(200, json=job_json("cancelled"))
 
     with client_of(handler) as client:
         assert client.cancel("j1").state == "cancelled"
-    assert methods == ["DELETE", "GET"]
+    assert methods == ["POST /v1/jobs/j1/cancel"]
 
 
 def view(state: str, error: object = None) -> JobView:

@@ -99,7 +99,7 @@ def test_a_running_job_says_what_outputs_were_taken_for(server: Server) -> None:
             "in_words": TAKEN.sentence,
         }
     ]
-    server.client.delete(f"/v1/jobs/{job['id']}")
+    server.client.post(f"/v1/jobs/{job['id']}/cancel")
 
 
 def test_failed_job_exits_as_its_error_would(run: Run, files: Callable[..., list[str | Path]]) -> None:

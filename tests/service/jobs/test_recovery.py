@@ -126,7 +126,7 @@ def test_job_goes_on_after_the_server_ends_in_mid_search(process: Process, numbe
 def test_job_cancelled_before_a_kill_stays_cancelled(process: Process) -> None:
     job_id = process.submit(trials=1, seconds=30)
     process.wait_for_line("begin trial/0")
-    assert process.client.delete(f"/v1/jobs/{job_id}").status_code == 200
+    assert process.client.post(f"/v1/jobs/{job_id}/cancel").status_code == 200
     process.end(signal.SIGKILL, seconds=5)
 
     process.start()

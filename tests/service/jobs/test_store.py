@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from engine_builder.workspace.workspace import FileRef
-from service.errors import IllegalMoveError, InvalidRequestError, NotFoundError
+from service.errors import IllegalMoveError, InvalidRequestError, NotFoundError, RemovedError
 from service.jobs.records import JobState, NewJob, StoredFile
 from service.jobs.store import JobStore
 from tests.fakes import FakeClock
@@ -66,6 +67,67 @@ def test_list_is_newest_first_and_pages_by_sequence(store: JobStore) -> None:
     assert [job.id for job in first] == ["d", "c"]
     assert [job.id for job in store.list(limit=2, before=first[-1].sequence)] == ["b", "a"]
     assert [job.id for job in store.list(states=(JobState.RUNNING,))] == ["b"]
+
+
+def test_rows_say_how_jobs_went_and_page_as_the_list_does(store: JobStore) -> None:
+    for name in "abc":
+        store.create(new_job(name))
+    store.start("a")
+    store.succeed("a", {"outcome": "improved", "speedup": 1.5}, "engine.onnx", {})
+    rows = store.rows(limit=2)
+    assert [(row.id, row.state, row.outcome) for row in rows] == [("c", JobState.QUEUED, None), ("b", JobState.QUEUED, None)]
+    last = store.rows(limit=2, before=rows[-1].sequence)
+    assert [(row.id, row.outcome, row.speedup) for row in last] == [("a", "improved", 1.5)]
+    assert [row.id for row in store.rows(states=(JobState.SUCCEEDED,), limit=9)] == ["a"]
+
+
+def test_rows_of_a_state_are_found_by_an_index(store: JobStore, tmp_path: Path) -> None:
+    """Without one the database reads every job, with all that belongs to it."""
+    with sqlite3.connect(tmp_path / "jobs.sqlite") as connection:
+        plan = connection.execute(
+            "EXPLAIN QUERY PLAN SELECT id FROM jobs WHERE state IN ('running') AND sequence < 9 ORDER BY sequence DESC LIMIT 5"
+        ).fetchall()
+    assert "USING INDEX ix_jobs_state_sequence" in str(plan)
+    assert "TEMP B-TREE" not in str(plan)
+
+
+def test_removed_job_is_gone_and_says_why(store: JobStore) -> None:
+    store.create(new_job("one"))
+    assert store.remove("one", "it was deleted") is None
+    store.start("one")
+    assert store.remove("one", "it was deleted") is None
+    store.cancel("one")
+    assert store.remove("one", "it was deleted") == frozenset()
+    for ask in (store.get, store.state, store.cancel):
+        with pytest.raises(RemovedError, match="job one: it was deleted, at 2026-11-23 10:00 UTC"):
+            ask("one")
+    assert store.rows(limit=9) == ()
+    assert store.events.after("one", 0) == ()
+
+
+def test_a_file_goes_with_the_last_job_that_has_it(store: JobStore) -> None:
+    for name, digests in (("one", "ab"), ("two", "bc")):
+        store.create(new_job(name))
+        store.start(name)
+        store.succeed(name, {}, "a", {digest: StoredFile(digest * 64, 3) for digest in digests})
+    assert store.file_uses.all() == {digest * 64 for digest in "abc"}
+    assert store.remove("one", "it was deleted") == frozenset({"a" * 64})
+    assert store.remove("two", "it was deleted") == frozenset({"b" * 64, "c" * 64})
+    assert store.file_uses.all() == frozenset()
+
+
+def test_files_of_jobs_of_an_earlier_version_are_counted(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    first = JobStore(url, FakeClock())
+    first.create(new_job("one"))
+    first.start("one")
+    first.succeed("one", {}, "a", {"a": StoredFile("a" * 64, 3)})
+    first.close()
+    with sqlite3.connect(tmp_path / "jobs.db") as connection:
+        connection.execute("DROP TABLE job_files")
+    again = JobStore(url, FakeClock())
+    assert again.file_uses.all() == {"a" * 64}
+    again.close()
 
 
 def test_started_job_stays_running_when_started_again(store: JobStore) -> None:

@@ -1,0 +1,1 @@
+"""What callers follow while it happens: events, logs, figures."""

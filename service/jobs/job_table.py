@@ -1,0 +1,108 @@
+"""The table of jobs, what brings that of an earlier version up to date, and how its rows are read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from calibration.codec import value_from_json
+from engine_builder.workspace.workspace import FileRef
+from service.jobs.records import Job, JobRow, JobState, NewJob, StoredFile
+
+
+def prepare(engine: sa.Engine) -> None:
+    """Create the table where it is missing, and the columns and indexes that one of an earlier version lacks."""
+    _METADATA.create_all(engine)
+    _add_missing_columns(engine)
+    for index in JOBS.indexes:
+        index.create(engine, checkfirst=True)
+
+
+def job_from_row(row: sa.RowMapping) -> Job:
+    """Return the job of a whole row."""
+    return Job(
+        sequence=row["sequence"],
+        new=NewJob(
+            id=row["id"],
+            target=row["target"],
+            config=row["config"],
+            inputs=value_from_json(dict[str, FileRef], row["inputs"]),
+            idempotency_key=row["idempotency_key"],
+            request_sha256=row["request_sha256"],
+        ),
+        state=JobState(row["state"]),
+        stage=row["stage"],
+        progress=row["progress"],
+        created_at=datetime.fromtimestamp(row["created_at"], UTC),
+        started_at=_moment(row["started_at"]),
+        finished_at=_moment(row["finished_at"]),
+        outputs=None if row["outputs"] is None else tuple(row["outputs"]),
+        trials=tuple(row["trials"]),
+        best=row["best"],
+        result=row["result"],
+        error=row["error"],
+        engine=row["engine"],
+        artifacts=value_from_json(dict[str, StoredFile], row["artifacts"]),
+    )
+
+
+def row_from_row(row: sa.RowMapping) -> JobRow:
+    """Return the row of a list; it holds ``ROW_COLUMNS``, and two facts of the result."""
+    return JobRow(
+        sequence=row["sequence"],
+        id=row["id"],
+        state=JobState(row["state"]),
+        stage=row["stage"],
+        progress=row["progress"],
+        created_at=datetime.fromtimestamp(row["created_at"], UTC),
+        started_at=_moment(row["started_at"]),
+        finished_at=_moment(row["finished_at"]),
+        target=row["target"],
+        outcome=row["outcome"],
+        speedup=row["speedup"],
+    )
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _add_missing_columns(engine: sa.Engine) -> None:
+    """Add the columns that the table of an earlier version lacks; each may be null."""
+    there = {column["name"] for column in sa.inspect(engine).get_columns(JOBS.name)}
+    with engine.begin() as connection:
+        for column in JOBS.columns:
+            if column.name not in there:
+                kind = column.type.compile(engine.dialect)
+                connection.execute(sa.text(f"ALTER TABLE {JOBS.name} ADD COLUMN {column.name} {kind}"))
+
+
+ROW_COLUMNS = ("sequence", "id", "state", "stage", "progress", "created_at", "started_at", "finished_at", "target")
+_METADATA = sa.MetaData()
+JOBS = sa.Table(
+    "jobs",
+    _METADATA,
+    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("stage", sa.String(32)),
+    sa.Column("progress", sa.Float, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("started_at", sa.Float),
+    sa.Column("finished_at", sa.Float),
+    sa.Column("target", sa.String(64), nullable=False),
+    sa.Column("config", sa.JSON, nullable=False),
+    sa.Column("inputs", sa.JSON, nullable=False),
+    sa.Column("idempotency_key", sa.String(255), unique=True),
+    sa.Column("request_sha256", sa.String(64), nullable=False),
+    sa.Column("outputs", sa.JSON(none_as_null=True)),
+    sa.Column("trials", sa.JSON, nullable=False),
+    sa.Column("trial_count", sa.Integer, nullable=False, default=0),
+    sa.Column("best", sa.Integer),
+    sa.Column("result", sa.JSON(none_as_null=True)),
+    sa.Column("error", sa.JSON(none_as_null=True)),
+    sa.Column("engine", sa.String(255)),
+    sa.Column("artifacts", sa.JSON, nullable=False),
+    sa.Index("ix_jobs_state_sequence", "state", "sequence"),
+)

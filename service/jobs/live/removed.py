@@ -1,0 +1,43 @@
+"""Jobs that were removed: who asks for one is told that it was here, and why it is no more."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from service.errors import RemovedError
+
+
+class RemovedJobs:
+    """A row for each job that was removed."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        """Create the table where it is missing."""
+        self._engine = engine
+        _METADATA.create_all(engine)
+
+    def note(self, connection: sa.Connection, job_id: str, at: float, why: str) -> None:
+        """Note a removal, in its transaction; ``at`` is in seconds since 1970, ``why`` a clause: "it was deleted"."""
+        connection.execute(sa.insert(_REMOVED).values(id=job_id, at=at, why=why))
+
+    def error(self, job_id: str) -> RemovedError | None:
+        """Return what whoever asks for a removed job is told; None where it was not removed."""
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_REMOVED).where(_REMOVED.c.id == job_id)).mappings().first()
+        if row is None:
+            return None
+        at = datetime.fromtimestamp(row["at"], UTC).strftime("%Y-%m-%d %H:%M")
+        return RemovedError(
+            f"job {job_id}: {row['why']}, at {at} UTC; its files went with it", fix="Submit it again, if it is still wanted."
+        )
+
+
+_METADATA = sa.MetaData()
+_REMOVED = sa.Table(
+    "removed_jobs",
+    _METADATA,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("why", sa.String(255), nullable=False),
+)

@@ -1,0 +1,60 @@
+"""The JSON in which callers see a job, and its row in a list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from service.jobs.live.eta import eta_seconds
+from service.jobs.records import Job, JobRow
+
+
+def job_json(job: Job, now: datetime, log_tail: Sequence[str] = ()) -> dict[str, object]:
+    """Return the job as callers see it (the HTTP contract's one example).
+
+    Args:
+        job: The job.
+        now: The present, for the estimate of the time left.
+        log_tail: The last lines of its log.
+    """
+    link = f"/v1/jobs/{job.id}"
+    return {
+        "id": job.id,
+        "state": job.state.value,
+        "stage": job.stage,
+        "progress": round(job.progress, 4),
+        "eta_seconds": eta_seconds(job, now),
+        "created_at": _time_text(job.created_at),
+        "started_at": _time_text(job.started_at),
+        "finished_at": _time_text(job.finished_at),
+        "target": job.new.target,
+        "config": dict(job.new.config),
+        "outputs": None if job.outputs is None else [dict(output) for output in job.outputs],
+        "trials": [dict(trial) for trial in job.trials],
+        "best": job.best,
+        "result": job.result,
+        "error": job.error,
+        "log_tail": list(log_tail),
+        "links": {"self": link, **{name: f"{link}/{name}" for name in ("engine", "artifacts", "events", "log")}},
+    }
+
+
+def row_json(row: JobRow) -> dict[str, object]:
+    """Return the job as a list shows it: what tells it from others and how it went; the whole of it is at its link."""
+    return {
+        "id": row.id,
+        "state": row.state.value,
+        "stage": row.stage,
+        "progress": round(row.progress, 4),
+        "created_at": _time_text(row.created_at),
+        "started_at": _time_text(row.started_at),
+        "finished_at": _time_text(row.finished_at),
+        "target": row.target,
+        "outcome": row.outcome,
+        "speedup": row.speedup,
+        "links": {"self": f"/v1/jobs/{row.id}"},
+    }
+
+
+def _time_text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

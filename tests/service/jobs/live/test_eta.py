@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+
+import pytest
+
+from service.jobs.live.eta import USUAL_TRIALS, eta_seconds
+from service.jobs.records import Job, JobState, NewJob
+from tests.fakes import FakeClock
+
+AFTER = 3 * 40 + 5  # engines' worth of time and seconds after the search
+
+
+def at(progress: float) -> Job:
+    """Return a job whose search is over."""
+    return dataclasses.replace(searching({}, stage="report"), progress=progress)
+
+
+def searching(config: dict[str, object], *, met: bool = False, stage: str = "search") -> Job:
+    """Return a job that is 100 s old, whose three engines took 40 s each."""
+    clock = FakeClock()
+    trials = [{"low_layers": layers, "seconds": seconds, "met": met} for layers, seconds in ((0, 1.0), (9, 60.0), (5, 20.0), (4, 40.0))]
+    return Job(1, NewJob("j", "tensorrt", config, {}), JobState.RUNNING, stage, 0.8, clock(), clock(), None, trials)
+
+
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        (searching({}), (USUAL_TRIALS - 4) * 40 + AFTER),
+        (searching({"search": {"max_trials": 6, "max_seconds": None}}), 2 * 40 + AFTER),
+        (searching({"search": {"max_trials": None, "max_seconds": 190}}), 90 + AFTER),
+        (searching({}, met=True), 40 + AFTER),  # lossless: only time is left to search for
+        (searching({}, stage="sensitivity"), (USUAL_TRIALS - 4) * 40 + AFTER),  # the search goes on after it
+        (searching({}, stage="inspect"), AFTER),
+        (at(0.92), AFTER),
+        (at(0.95), AFTER - 40),  # engines are built again
+        (at(0.96), AFTER - 70),
+        (at(0.98), 4),
+        (at(0.99), 2),
+        (at(1.0), 1),
+    ],
+)
+def test_what_builds_took_tells_how_long_the_search_goes_on(job: Job, expected: int) -> None:
+    assert eta_seconds(job, FakeClock()() + timedelta(seconds=100)) == expected
+
+
+@pytest.mark.parametrize(("state", "progress"), [(JobState.QUEUED, 0.0), (JobState.RUNNING, 0.0), (JobState.SUCCEEDED, 1.0)])
+def test_no_time_is_estimated_without_progress_to_judge_by(state: JobState, progress: float) -> None:
+    clock = FakeClock()
+    job = Job(1, NewJob("j", "onnxruntime-cpu", {}, {}), state, None, progress, clock(), clock(), None)
+    assert eta_seconds(job, clock()) is None
