@@ -21,7 +21,7 @@ export function fileField({ role, title, hint, required, folder, accept, onFacts
   const input = h("input", { type: "file", id, class: "unseen", "aria-label": `${title}: choose files`, multiple: true, accept, required, "aria-describedby": `${id}-hint ${id}-picked`, onchange: () => take(plain(input.files)) });
   const folderInput = folder && h("input", { type: "file", id: `${id}-folder`, class: "unseen", "aria-label": `${title}: choose a folder`, webkitdirectory: true, onchange: () => take(plain(folderInput.files)) });
   const element = h("div", { class: "drop", "data-role": role },
-    h("h3", {}, title, required ? h("span", { class: "must" }, " (needed)") : null),
+    h("h2", {}, title, required ? h("span", { class: "must" }, " (needed)") : null),
     h("p", { class: "note", id: `${id}-hint` }, hint),
     h("div", { class: "choose" }, input, h("label", { for: id, class: "button" }, "Choose files"),
       folder && [folderInput, h("label", { for: `${id}-folder`, class: "button" }, "Choose a folder")], h("span", { class: "note" }, "or drop them here")),

@@ -1,5 +1,6 @@
 // One job: live while it runs, then its result and its files.
 import { fill, h, part, problemBox, say, table, told } from "/web/dom.js";
+import { follow } from "/web/events.js";
 import { ask, askJson, download } from "/web/http.js";
 import { badge } from "/web/jobs.js";
 import { nameOf } from "/web/names.js";
@@ -9,7 +10,8 @@ import { sure } from "/web/sure.js";
 import { trialsPlot, trialsTable } from "/web/trials.js";
 import { bytes, duration, isFinished, moment, percent, shortId, speedWords, STAGES, STATES, took } from "/web/words.js";
 
-const SECONDS = 1;
+const SECONDS = 5; // at the latest; events tell of changes at once
+const LEAST_MS = 400; // between two looks
 const LOG_BYTES = 200_000;
 
 /** Draw a job and keep it fresh until it is finished. */
@@ -26,7 +28,8 @@ export async function jobPage(main, signal, id) {
   const files = part((list) => (list.length ? section("Files", filesTable(list)) : ""));
   const log = part((text) => (text ? section("Log", h("pre", { tabindex: 0, role: "region", "aria-label": "Log", class: "log" }, text)) : ""));
   const config = part((value) => h("details", {}, h("summary", {}, "Configuration, with every default"), h("pre", { tabindex: 0, "aria-label": "Configuration" }, JSON.stringify(value, null, 2))));
-  let before = null, filesOf = null;
+  const lines = [];
+  let before = null, filesOf = null, soon = null;
 
   const again = await repeat(signal, async () => {
     let job;
@@ -36,17 +39,32 @@ export async function jobPage(main, signal, id) {
       if (signal.aborted) return null;
       if (before === null) throw problem;
       trouble.show(told(problem));
-      return problem.status === 404 ? null : SECONDS * 3;
+      return [404, 410].includes(problem.status) ? null : SECONDS;
     }
     trouble.show(null);
     if (before === null) lay();
     show(job);
     if (before !== null && before !== job.state) say(`The job is ${STATES[job.state]?.words ?? job.state}. ${job.result ? speedWords(job.result) : ""}`);
     before = job.state;
-    if (!isFinished(job)) return job.state === "queued" ? SECONDS * 2 : SECONDS;
+    if (!isFinished(job)) return SECONDS;
     if (filesOf !== job.state) await showFiles(job);
     return null;
   });
+
+  if (before !== null && !["succeeded", "failed", "cancelled"].includes(before)) follow(path, signal, happened);
+
+  function happened(kind, data) {
+    if (kind === "log") {
+      lines.push(data.line);
+      log.show(lines.join("\n").slice(-LOG_BYTES));
+    } else {
+      soon ??= setTimeout(() => {
+        soon = null;
+        if (!signal.aborted) again();
+      }, LEAST_MS);
+    }
+    if (kind === "best" && data.best > 0) say(`Engine ${data.best} is the best so far.`);
+  }
 
   function lay() {
     fill(main, head.element, buttons.element, trouble.element, progress.element, error.element, result.element, plot.element, outputs.element, files.element, log.element, config.element);
@@ -80,6 +98,7 @@ export async function jobPage(main, signal, id) {
       hasReport ? h("button", { type: "button", class: "main", onclick: () => get(`${path}/engine`, "engine") }, "Download the engine") : null,
       hasReport ? h("a", { class: "button", href: `#/jobs/${id}/report` }, "Open the report") : null,
       isFinished({ state }) ? null : h("button", { type: "button", class: "danger", onclick: cancel }, "Cancel the job"),
+      isFinished({ state }) ? h("button", { type: "button", class: "danger", onclick: remove }, "Delete the job") : null,
     ];
   }
 
@@ -94,11 +113,22 @@ export async function jobPage(main, signal, id) {
   async function cancel() {
     if (!(await sure("Cancel this job?", "It ends for good. What it has measured is lost.", "Yes, cancel it"))) return;
     try {
-      await ask(path, { method: "DELETE" });
+      await ask(`${path}/cancel`, { method: "POST" });
     } catch (problem) {
       trouble.show(told(problem));
     }
     again();
+  }
+
+  async function remove() {
+    if (!(await sure("Delete this job?", "The job and all its files are removed for good. What was uploaded stays.", "Yes, delete it"))) return;
+    try {
+      await ask(path, { method: "DELETE" });
+      say("The job is deleted.");
+      location.hash = "#/jobs";
+    } catch (problem) {
+      trouble.show(told(problem));
+    }
   }
 
   function filesTable(list) {

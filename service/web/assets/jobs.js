@@ -3,7 +3,7 @@ import { fill, h, part, problemBox, table, told } from "/web/dom.js";
 import { askJson } from "/web/http.js";
 import { nameOf } from "/web/names.js";
 import { repeat } from "/web/repeat.js";
-import { budgetWords, isFinished, moment, percent, speedWords, STATES, took } from "/web/words.js";
+import { isFinished, moment, percent, speedWords, STATES, took } from "/web/words.js";
 
 const PAGE = 20;
 const SECONDS = 2;
@@ -29,9 +29,8 @@ export async function jobsPage(main, signal) {
     return table("Jobs, newest first", [
       { title: "Job", cell: (job) => h("a", { href: `#/jobs/${job.id}` }, nameOf(job.id)) },
       { title: "State", cell: (job) => [badge(job), job.state === "running" ? ` ${percent(job.progress, 0)}` : ""] },
-      { title: "Target", cell: (job) => [job.target, h("small", {}, ` batch ${job.config.batch_size}`)] },
-      { title: "Asked for", cell: (job) => budgetWords(job.config) },
-      { title: "Found", cell: (job) => (job.error ? job.error.title : speedWords(job.result)) },
+      { title: "Target", cell: (job) => job.target },
+      { title: "Found", cell: (job) => speedWords(job.outcome && job) },
       { title: "Submitted", cell: (job) => h("time", { datetime: job.created_at }, moment(job.created_at)) },
       { title: "Took", cell: took, number: true },
       { title: "Compare", cell: box },
@@ -54,8 +53,7 @@ export async function jobsPage(main, signal) {
       return SECONDS * 3;
     }
     trouble.show(null);
-    list.show(jobs.map(({ id, state: now, progress, target, config, result, error, created_at, started_at, finished_at }) =>
-      ({ id, state: now, progress, target, config, result: brief(result), error, created_at, started_at, finished_at })));
+    list.show(jobs);
     more.classList.toggle("hidden", !next);
     return jobs.every(isFinished) ? SECONDS * 3 : SECONDS;
   });
@@ -64,8 +62,6 @@ export async function jobsPage(main, signal) {
     h("div", { class: "bar" }, h("label", { for: "state" }, "Show "), state, compare),
     trouble.element, list.element, more);
 }
-
-const brief = (result) => result && { outcome: result.outcome, speedup: result.speedup, predicted_speedup: result.predicted_speedup };
 
 /** Return a job's state, told by a sign and a word, not by colour alone. */
 export const badge = (job) => h("span", { class: `badge ${job.state}` }, h("span", { "aria-hidden": "true" }, STATES[job.state]?.sign ?? "?"), ` ${STATES[job.state]?.words ?? job.state}`);

@@ -21,7 +21,10 @@ async function show(isFirst) {
   const { signal } = leaving;
   const main = document.getElementById("main");
   const found = ROUTES.map(([pattern, ...route]) => [pattern.exec(location.hash), ...route]).find(([match]) => match);
-  if (!found) return location.replace("#/new");
+  if (!found) {
+    history.replaceState(null, "", "#/new");
+    return show(isFirst);
+  }
   const [match, page, title, draw] = found;
   document.title = `${title} · ONNX-TRT Optimizer`;
   for (const link of document.querySelectorAll("nav [data-page]")) {

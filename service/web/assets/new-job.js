@@ -147,7 +147,7 @@ export async function newJobPage(main, signal) {
       metricFile.element,
       field("config-json", "More configuration, as JSON", json,
         h("p", { class: "note", id: "json-note" }, "Its keys win over the fields above. All keys stand in the API's page, under POST /v1/jobs.")),
-      h("h3", {}, "What will be sent"), effective),
+      h("h2", {}, "What will be sent"), effective),
     outcome, start);
   fill(main, h("h1", {}, "New job"),
     h("p", { class: "lead" }, "Give a trained ONNX model, samples and an accuracy budget. You get the fastest engine that stays inside the budget, and a report that explains it."),

@@ -32,14 +32,21 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """Return a fresh tab; an error in the page's scripts, or something that its policy refused, fails the test."""
+def refused() -> list[str]:
+    """Return what policies of pages refused so far; a test that expects it empties the list."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, refused: list[str]) -> Iterator[Page]:
+    """Return a fresh tab; an error in the page's scripts, or something that a policy refused, fails the test."""
     context = browser.new_context(accept_downloads=True, viewport={"width": 1200, "height": 850})
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda message: wrong.append(message.text) if "Content Security Policy" in message.text else None)
+    page.on("console", lambda message: refused.append(message.text) if "Content Security Policy" in message.text else None)
     yield page
     context.close()
     assert wrong == []
+    assert refused == []

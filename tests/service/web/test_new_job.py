@@ -49,7 +49,8 @@ def test_job_is_started_by_clicks_and_its_engine_downloaded(server: Server, page
     with page.expect_download() as log:
         page.get_by_role("button", name="Download log.txt").click()
     assert log.value.suggested_filename == "log.txt"
-    config = server.client.get("/v1/jobs").json()["jobs"][0]["config"]
+    newest = server.client.get("/v1/jobs").json()["jobs"][0]["id"]
+    config = server.client.get(f"/v1/jobs/{newest}").json()["config"]
     assert (config["batch_size"], config["accuracy"]["max_drop"], config["accuracy"]["metric"]) == (16, 0.02, "top5")
     assert config["accuracy"]["min_relative"] is None
 
