@@ -43,7 +43,7 @@ function placed(job) {
 export function trialsTable(job) {
   const baseline = job.trials[0], metric = metricOf(job);
   return table("Engines tried", [
-    { title: "Engine", cell: (trial) => `${trial.index}${trial.index === job.best ? " ★ best" : ""}` },
+    { title: "Engine", cell: (trial) => `${trial.index}${trial.index === job.best ? "\u00a0★\u00a0best" : ""}` },
     { title: "Found by", cell: (trial) => String(trial.order ?? "–") },
     { title: "Quantized layers", cell: (trial) => trial.low_layers ?? "–", number: true },
     { title: "Latency", cell: (trial) => milliseconds(trial.latency_ms?.median), number: true },
@@ -51,7 +51,7 @@ export function trialsTable(job) {
     { title: "Score", cell: (trial) => score(trial.accuracy), number: true },
     { title: "Score lost", cell: (trial) => signed(dropOf(trial, baseline, metric)), number: true },
     { title: "Budget", cell: answer },
-    { title: "Took", cell: (trial) => duration(trial.seconds), number: true },
+    { title: "Took", cell: (trial) => isNumber(trial.seconds) ? duration(trial.seconds) : "–", number: true },
   ], job.trials.map((trial) => ({ ...trial, marked: trial.index === job.best })));
 }
 
