@@ -18,7 +18,7 @@ from typing import NoReturn
 from calibration.data.readers import formats_in_words
 from calibration.errors import OptimizerError
 from service import __version__
-from service.cli import commands
+from service.cli import commands, job_commands
 from service.cli.own_words import in_own_words
 from service.settings import PREFIX
 from service.worker.stage_process import NO_TELEMETRY
@@ -29,6 +29,7 @@ EXIT_STATUSES = (
     "2 the input, the configuration or the command is at fault; 130 interrupted (Ctrl-C); 129 or 143 ended by a signal"
 )
 PROGRAM = "onnx-trt-optimizer"
+JOB_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 Command = Callable[[argparse.Namespace, commands.Output], None]
 
 
@@ -103,6 +104,15 @@ def _parser() -> argparse.ArgumentParser:
         parser_of_job.add_argument("job", metavar="JOB", help="the job's id")
     download.add_argument("--output", type=Path, metavar="DIR", required=True, help="folder for the engine and the artifacts")
 
+    list_jobs = _command(parsers, "list", job_commands.list_jobs)
+    list_jobs.add_argument("--state", choices=JOB_STATES, help="only jobs in this state")
+    list_jobs.add_argument("--limit", type=int, metavar="N", help="as many at most (default: all)")
+    delete, report = _command(parsers, "delete", job_commands.delete), _command(parsers, "report", job_commands.report)
+    for parser_of_job in (delete, report):
+        parser_of_job.add_argument("job", metavar="JOB", help="the job's id")
+    report.add_argument("--output", type=Path, metavar="DIR", default=Path(), help="folder for report.html (default: this one)")
+    report.add_argument("--open", action="store_true", help="show it in a browser")
+
     recipe = _command(parsers, "recipe", commands.recipe)
     recipe.add_argument("model", type=Path, metavar="MODEL", help=".onnx file, its external data beside it")
     recipe.add_argument("--layer-precisions", metavar="SPEC", help="what was given to trtexec, such as 'conv1:fp16,*:int8'")
@@ -122,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
 
     targets = _command(parsers, "targets", commands.targets)
     targets.add_argument("--local", action="store_true", help="ask this machine, not a server")
-    for parser_of_server in (submit, watch, download, cancel, targets):
+    for parser_of_server in (submit, watch, download, cancel, targets, list_jobs, delete, report):
         parser_of_server.add_argument(
             "--server",
             metavar="URL",

@@ -15,11 +15,14 @@ from calibration.plain_text import folders_to_hide
 from service import __version__
 from service.api.artifacts import artifacts_router
 from service.api.auth import authorize
+from service.api.every_answer import Application, RequestCounts
 from service.api.files import files_router
 from service.api.health import health_router, targets_router
 from service.api.jobs import jobs_router
 from service.api.listening import check_address
 from service.api.live.event_stream import events_router
+from service.api.live.metrics import metrics_router
+from service.api.live.readiness import Readiness
 from service.api.log_lines import log_plain_lines
 from service.api.problems import add_problem_handlers
 from service.jobs.recovery import reconcile
@@ -50,7 +53,7 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
     def check_caller(request: Request) -> None:
         authorize(request, settings)
 
-    app = FastAPI(
+    app = Application(
         title="ONNX-TRT Optimizer",
         version=__version__,
         description="Upload an ONNX model, calibration data and an accuracy budget; download the fastest engine inside the budget.",
@@ -59,11 +62,14 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
     )
+    app.counts = RequestCounts()
+    readiness = Readiness(deps)
     guarded = [Depends(check_caller)]
     jobs = jobs_router(deps, workflows.enqueue, workflows.forget)
     for router in (files_router(deps), jobs, events_router(deps), artifacts_router(deps), targets_router()):
         app.include_router(router, dependencies=guarded, responses=_PROBLEM_RESPONSES)
-    app.include_router(health_router(lambda: not deps.stopping.is_set()))
+    app.include_router(metrics_router(deps, app.counts, readiness), dependencies=guarded)
+    app.include_router(health_router(readiness.problems))
     app.include_router(web_router())
     app.include_router(description_router(app.openapi), dependencies=guarded)
     add_problem_handlers(app, folders_to_hide(settings.data_dir))

@@ -96,7 +96,6 @@ def _download(name: str, file: StoredFile, deps: Deps) -> StreamingResponse:
         "Content-Length": str(file.size_bytes),
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(PurePosixPath(name).name)}",
         "ETag": f'"{file.sha256}"',
-        "X-Content-Type-Options": "nosniff",
     }
     suffix = PurePosixPath(name).suffix
     if suffix == ".html":  # a report holds names out of the user's model: let it run in a sandbox of its own
@@ -112,5 +111,8 @@ def _chunks(file: StoredFile, deps: Deps) -> Iterator[bytes]:
 
 
 _MEDIA_TYPES = {".json": "application/json", ".html": "text/html", ".txt": "text/plain", ".zip": "application/zip"}
-_REPORT_POLICY = "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+_REPORT_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "frame-ancestors 'self'"
+)
 _CHUNK_BYTES = 2**20

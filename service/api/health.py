@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
@@ -22,8 +22,12 @@ def targets_router() -> APIRouter:
     return router
 
 
-def health_router(is_ready: Callable[[], bool]) -> APIRouter:
-    """Return the two routes for whoever keeps the server running; they need no key."""
+def health_router(problems: Callable[[], Mapping[str, str]]) -> APIRouter:
+    """Return the two routes for whoever keeps the server running; they need no key.
+
+    Args:
+        problems: Gives what keeps the server from its work, by the part that it is wrong with.
+    """
     router = APIRouter(tags=["health"])
 
     @router.get("/healthz", summary="Is the process alive?")
@@ -32,9 +36,10 @@ def health_router(is_ready: Callable[[], bool]) -> APIRouter:
         return JSONResponse({"status": "ok"})
 
     @router.get("/readyz", summary="Does the server take jobs?")
-    async def readyz() -> JSONResponse:
-        """Answer 200 if the server takes jobs, else 503."""
-        ready = is_ready()
-        return JSONResponse({"status": "ready" if ready else "stopping"}, status_code=200 if ready else 503)
+    def readyz() -> JSONResponse:
+        """Answer 200 if the server can do its work, else 503 and what is wrong: with the disk, the database or the worker."""
+        found = problems()
+        status = "stopping" if "server" in found else "not ready" if found else "ready"
+        return JSONResponse({"status": status, "problems": dict(found)}, status_code=503 if found else 200)
 
     return router

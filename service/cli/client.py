@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol, Self, TypeVar
-from urllib.parse import quote
+from typing import IO, Self
+from urllib.parse import quote, urlencode
 
 import httpx
 
 from calibration.data.given.packed_folder import pack_folder
-from calibration.errors import InputError, InvalidConfigError, InvalidModelError, OptimizerError, error_from_problem
+from calibration.errors import InvalidConfigError, InvalidModelError, OptimizerError
 from engine_builder.errors import StageCancelledError
-from service.cli.views import ArtifactView, JobView, artifact_view, job_view, objects_in
+from service.cli.views import ArtifactView, JobRow, JobView, artifact_view, job_row, job_view, objects_in
+from service.client.answers import (
+    ServerUnavailableError,
+    error_from_answer,
+    error_from_response,
+    object_from_response,
+    translated,
+    understood,
+)
+from service.client.following import POLL_SECONDS, Clock, looks
 from service.errors import MethodNotAllowedError, NotFinishedError, NotFoundError, ServiceError
 from service.intake.packing import pack_model
+from service.jobs.live.event_text import EVENT_STREAM, ToldEvent, events_from_lines
 
-POLL_SECONDS = 0.5
-RECONNECT_SECONDS = 60.0
+PAGE = 100  # jobs in one answer
 UPLOAD_TRIES = 3
 CHUNK_BYTES = 2**20
 _TIMEOUT = httpx.Timeout(30.0, read=120.0)
-_CLIENT_ERRORS = range(400, 500)
 _NOT_STORED = frozenset({NotFoundError.status, MethodNotAllowedError.status})
-_SAME_VERSION = "Check the address given with --server, and that client and server have the same version."
-T = TypeVar("T")
-
-
-class ServerUnavailableError(OptimizerError):
-    """No server answers, or what answers is none of ours."""
-
-    slug = "server-unavailable"
-    title = "Server unavailable"
 
 
 class DownloadError(OptimizerError):
@@ -45,16 +43,6 @@ class DownloadError(OptimizerError):
 
     slug = "download-failed"
     title = "Download failed"
-
-
-class Clock(Protocol):
-    """Time, for waiting between two looks at a job."""
-
-    def monotonic(self) -> float:
-        """Return seconds since some moment."""
-
-    def sleep(self, seconds: float, /) -> None:
-        """Wait."""
 
 
 class Client:
@@ -159,11 +147,11 @@ class Client:
         if metric_id is not None:
             body["metric_id"] = metric_id
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-        return _understood(job_view, self._send("POST", "/v1/jobs", json=body, headers=headers))
+        return understood(job_view, self._send("POST", "/v1/jobs", json=body, headers=headers))
 
     def get(self, job_id: str) -> JobView:
         """Return a job."""
-        return _understood(job_view, self._send("GET", f"/v1/jobs/{job_id}"))
+        return understood(job_view, self._send("GET", f"/v1/jobs/{job_id}"))
 
     def watch(self, job_id: str, on_change: Callable[[JobView], None]) -> JobView:
         """Wait until a job is finished and return it; a server that restarts meanwhile is waited for, up to a minute.
@@ -172,35 +160,58 @@ class Client:
             job_id: The job.
             on_change: Called with the job whenever it changed.
         """
-        last: JobView | None = None
-        answered = self._clock.monotonic()
-        while True:
-            try:
-                job = self.get(job_id)
-                answered = self._clock.monotonic()
-            except ServerUnavailableError:
-                if last is None or self._clock.monotonic() - answered > RECONNECT_SECONDS:
-                    raise
-            else:
-                if job != last:
-                    on_change(job)
-                    last = job
-                if job.state in {"succeeded", "failed", "cancelled"}:
-                    return job
-            self._clock.sleep(POLL_SECONDS)
+        for job in looks(lambda: self.get(job_id), lambda after: self.events(job_id, after=after), _is_finished, self._clock):
+            on_change(job)
+        return job
+
+    def events(self, job_id: str, *, after: int = 0) -> Iterator[ToldEvent]:
+        """Yield what happens to a job, from the event behind number ``after`` on, until it ends or the connection does."""
+        url, headers = f"/v1/jobs/{job_id}/events", {"Last-Event-ID": str(after)} if after else {}
+        with translated(), self._http.stream("GET", url, headers=headers) as response:
+            if response.is_error:
+                response.read()
+                raise error_from_response(response)
+            if response.headers.get("content-type", "").startswith(EVENT_STREAM):
+                yield from events_from_lines(response.iter_lines())
+
+    def jobs(self, *, state: str | None = None, limit: int | None = None) -> Iterator[JobRow]:
+        """Yield the server's jobs, newest first.
+
+        Args:
+            state: Only those in this state.
+            limit: As many at most; None: all.
+        """
+        left, cursor = limit, ""
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            asked = {"limit": str(size)} | ({} if state is None else {"state": state}) | ({"cursor": cursor} if cursor else {})
+            answer = self._send("GET", "/v1/jobs?" + urlencode(asked))
+            page = understood(lambda answer: tuple(map(job_row, objects_in(answer, "jobs"))), answer)
+            yield from page
+            left = None if left is None else left - len(page)
+            cursor = str(answer.get("next_cursor") or "")
+            if not cursor:
+                return
+
+    def delete(self, job_id: str) -> None:
+        """Remove a finished job and its files from the server."""
+        with translated():
+            response = self._http.delete(f"/v1/jobs/{job_id}")
+        if response.is_error:
+            raise error_from_response(response)
 
     def cancel(self, job_id: str) -> JobView:
         """Cancel a job, if it is not finished, and return it."""
-        return _understood(job_view, self._send("POST", f"/v1/jobs/{job_id}/cancel"))
+        return understood(job_view, self._send("POST", f"/v1/jobs/{job_id}/cancel"))
 
     def targets(self) -> tuple[Mapping[str, object], ...]:
         """Return what the server can build for."""
-        return _understood(lambda answer: objects_in(answer, "targets"), self._send("GET", "/v1/targets"))
+        return understood(lambda answer: objects_in(answer, "targets"), self._send("GET", "/v1/targets"))
 
     def artifacts(self, job_id: str) -> tuple[ArtifactView, ...]:
         """Return what files a job left."""
         answer = self._send("GET", f"/v1/jobs/{job_id}/artifacts")
-        return _understood(lambda answer: tuple(map(artifact_view, objects_in(answer, "artifacts"))), answer)
+        return understood(lambda answer: tuple(map(artifact_view, objects_in(answer, "artifacts"))), answer)
 
     def download_engine(self, job_id: str, folder: Path) -> Path:
         """Download the engine of a job that succeeded and return its path."""
@@ -208,7 +219,7 @@ class Client:
         if result is None:
             self._send("GET", url)  # raises the server's own words
             raise NotFinishedError(f"job {job_id}: it has no engine yet", fix="Watch the job until it has succeeded.")
-        return self._download(url, folder, _understood(lambda answer: artifact_view(answer.get("engine")), result))
+        return self._download(url, folder, understood(lambda answer: artifact_view(answer.get("engine")), result))
 
     def download_artifact(self, job_id: str, artifact: ArtifactView, folder: Path) -> Path:
         """Download one artifact and return its path."""
@@ -228,10 +239,10 @@ class Client:
             raise InvalidConfigError(f"output folder {folder}: {exc.strerror}", fix="Choose a folder that you may write to.") from exc
         digest = hashlib.sha256()
         try:
-            with _translated(), self._http.stream("GET", url) as response, part.open("wb") as stream:
+            with translated(), self._http.stream("GET", url) as response, part.open("wb") as stream:
                 if response.is_error:
                     response.read()
-                    raise _error_from_response(response)
+                    raise error_from_response(response)
                 for chunk in response.iter_bytes(CHUNK_BYTES):
                     stream.write(chunk)
                     digest.update(chunk)
@@ -252,11 +263,11 @@ class Client:
         json: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, object]:
-        with _translated():
+        with translated():
             response = self._http.request(method, url, content=content, json=json, headers=headers)
         if response.is_error:
-            raise _error_from_response(response)
-        return _object_from_response(response)
+            raise error_from_response(response)
+        return object_from_response(response)
 
     def __enter__(self) -> Self:
         return self
@@ -269,62 +280,11 @@ def job_error(job: JobView) -> OptimizerError:
     """Return the error that a failed or cancelled job ended with."""
     if job.state == "cancelled":
         return StageCancelledError(f"job {job.id} was cancelled", fix="Submit it again if it was not meant to be cancelled.")
-    return _error_from_problem(job.error or {"detail": f"job {job.id} is {job.state}", "fix": "Look at its log.txt."}, 500)
+    return error_from_answer(job.error or {"detail": f"job {job.id} is {job.state}", "fix": "Look at its log.txt."}, 500)
 
 
-def _understood(view: Callable[[Mapping[str, object]], T], answer: Mapping[str, object]) -> T:
-    """Return what a view shows of an answer, which may be that of another program."""
-    try:
-        return view(answer)
-    except TypeError as exc:
-        raise ServerUnavailableError(f"server: its answer is none of ours: {exc}", fix=_SAME_VERSION) from exc
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except httpx.TransportError as exc:
-        raise ServerUnavailableError(
-            f"server: no answer ({str(exc) or type(exc).__name__})",
-            fix="Start it with `onnx-trt-optimizer serve`, or give its address with --server.",
-        ) from exc
-
-
-def _error_from_response(response: httpx.Response) -> OptimizerError:
-    problem: object = None
-    with contextlib.suppress(ValueError):
-        problem = response.json()
-    if isinstance(problem, dict) and "detail" in problem and "fix" in problem:
-        return _error_from_problem(problem, response.status_code)
-    detail = f"server: answered {response.status_code} {response.reason_phrase} to {response.request.method} {response.request.url.path}"
-    if response.status_code in _CLIENT_ERRORS:
-        return ServiceError(detail, fix=_SAME_VERSION)
-    return ServerUnavailableError(detail, fix="Try again in a moment, or ask who runs the server.")
-
-
-def _error_from_problem(problem: Mapping[str, object], status: int) -> OptimizerError:
-    found = error_from_problem(problem)
-    stated = problem.get("status", status)
-    if type(found) is OptimizerError and isinstance(stated, int) and stated in _CLIENT_ERRORS:
-        return InputError(found.detail, fix=found.fix)  # a newer server may know errors that we do not
-    return found
-
-
-def _object_from_response(response: httpx.Response) -> dict[str, object]:
-    try:
-        value = response.json()
-    except ValueError as exc:
-        raise _not_ours(response) from exc
-    if not isinstance(value, dict):
-        raise _not_ours(response)
-    return value
-
-
-def _not_ours(response: httpx.Response) -> ServerUnavailableError:
-    return ServerUnavailableError(
-        f"server: {response.request.url} answered something that is not a JSON object", fix="Check the address given with --server."
-    )
+def _is_finished(job: JobView) -> bool:
+    return job.state in {"succeeded", "failed", "cancelled"}
 
 
 def _bad_address(server: str) -> ServiceError:

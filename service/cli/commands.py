@@ -73,7 +73,7 @@ def submit(arguments: argparse.Namespace, out: Output) -> None:
     """Upload the files, submit a job and print its id; with --watch, wait for it too."""
     config = config_json(job_config(arguments)) if arguments.config or _given(arguments) else {}
     check_files(arguments.model, arguments.calibration, arguments.validation, arguments.metric_model)
-    with _client(arguments) as client:
+    with client_of(arguments) as client:
         model = client.upload_model(arguments.model)
         calibration = client.upload_samples(arguments.calibration, "calibration set")
         validation = None if arguments.validation is None else client.upload_samples(arguments.validation, "validation set")
@@ -86,13 +86,13 @@ def submit(arguments: argparse.Namespace, out: Output) -> None:
 
 def watch(arguments: argparse.Namespace, out: Output) -> None:
     """Show a job's progress until it is finished, then its result."""
-    with _client(arguments) as client:
+    with client_of(arguments) as client:
         _watch(client, arguments.job, out)
 
 
 def download(arguments: argparse.Namespace, out: Output) -> None:
     """Download a job's engine and artifacts."""
-    with _client(arguments) as client:
+    with client_of(arguments) as client:
         engine = client.download_engine(arguments.job, arguments.output)
         out(str(engine))
         for artifact in client.artifacts(arguments.job):
@@ -102,7 +102,7 @@ def download(arguments: argparse.Namespace, out: Output) -> None:
 
 def cancel(arguments: argparse.Namespace, out: Output) -> None:
     """Cancel a job."""
-    with _client(arguments) as client:
+    with client_of(arguments) as client:
         out(client.cancel(arguments.job).state)
 
 
@@ -168,7 +168,8 @@ def _print_result(result: Mapping[str, object], out: Output) -> None:
         out(line)
 
 
-def _client(arguments: argparse.Namespace) -> Client:
+def client_of(arguments: argparse.Namespace) -> Client:
+    """Return a client of the server that the arguments name; used with ``with``."""
     from service.cli.client import Client  # the HTTP library takes a tenth of a second; a job without a server does without
 
     return Client(arguments.server, os.environ.get(PREFIX + "API_KEY") or None)
@@ -222,7 +223,7 @@ def _with(settings: Settings, given: Mapping[str, object]) -> Settings:
 
 
 def _server_targets(arguments: argparse.Namespace) -> Sequence[Mapping[str, object]]:
-    with _client(arguments) as client:
+    with client_of(arguments) as client:
         return client.targets()
 
 

@@ -163,6 +163,38 @@ class JobStore:
             self.events.remove(connection, job_id)
             return self.file_uses.remove(connection, job_id)
 
+    def counts(self) -> dict[JobState, int]:
+        """Return how many jobs are in each state that any is in."""
+        query = sa.select(JOBS.c.state, sa.func.count()).group_by(JOBS.c.state)
+        with self._engine.connect() as connection:
+            return {JobState(state): count for state, count in connection.execute(query)}
+
+    def durations(self) -> dict[JobState, tuple[int, float]]:
+        """Return how many jobs that ran ended in each state, and the seconds that they took together."""
+        seconds = sa.func.sum(JOBS.c.finished_at - JOBS.c.started_at)
+        ran = (JOBS.c.started_at.is_not(None), JOBS.c.finished_at.is_not(None))
+        query = sa.select(JOBS.c.state, sa.func.count(), seconds).where(*ran).group_by(JOBS.c.state)
+        with self._engine.connect() as connection:
+            return {JobState(state): (count, float(total)) for state, count, total in connection.execute(query)}
+
+    def check_writable(self, seconds: float) -> None:
+        """Accept a database that can be written to; who holds it locked is waited for up to ``seconds``.
+
+        Raises:
+            SQLAlchemyError: It cannot.
+        """
+        with self._engine.connect() as connection:
+            if self._engine.dialect.name != "sqlite":
+                connection.execute(sa.select(1))
+                return
+            waits = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={round(seconds * 1000)}")
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                connection.rollback()
+            finally:
+                connection.exec_driver_sql(f"PRAGMA busy_timeout={waits}")
+
     def start(self, job_id: str) -> bool:
         """Move a queued job to running; a running one stays. Returns whether the job is to run (it may be finished already)."""
         values = {"state": JobState.RUNNING.value, "started_at": self._now()}

@@ -1,12 +1,8 @@
-"""/v1/jobs/{id}/events: the events of a job as they happen, in the form of server-sent events.
-
-Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
-"""
+"""/v1/jobs/{id}/events: the events of a job as they happen, in the form of server-sent events."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
@@ -15,6 +11,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from service.errors import InvalidRequestError, RemovedError
+from service.jobs.live.event_text import EVENT_STREAM, text_from_event
 from service.jobs.live.events import Event, EventKind
 from service.jobs.live.telling import end_of
 from service.jobs.records import Job
@@ -49,7 +46,7 @@ def events_router(deps: Deps, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -
         if job.state.is_finished and not first:
             return Response(status_code=204)
         stream = _stream(deps, job_id, first, number, heartbeat_seconds)
-        return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        return StreamingResponse(stream, media_type=EVENT_STREAM, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
     return router
 
@@ -59,7 +56,7 @@ async def _stream(deps: Deps, job_id: str, first: Sequence[Event], number: int, 
     yield b"retry: 2000\n\n"
     while not deps.stopping.is_set():  # who listens asks again, and goes on where it was
         if events:
-            yield b"".join(map(_encoded, events))
+            yield b"".join(map(text_from_event, events))
             if events[-1].kind is EventKind.END:
                 return
             number, silent = events[-1].number, 0.0
@@ -97,11 +94,6 @@ def _events_after(deps: Deps, job: Job, number: int) -> tuple[Event, ...]:
     return (Event(number + 1, at, EventKind.END, end_of(job)),)  # of a job that ended before there were events
 
 
-def _encoded(event: Event) -> bytes:
-    data = json.dumps({**event.data, "at": round(event.at, 3)}, separators=(",", ":"))
-    return f"id: {event.number}\nevent: {event.kind.value}\ndata: {data}\n\n".encode()
-
-
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
         raise InvalidRequestError(f"Last-Event-ID {text!r}: it is none of ours", fix="Send the id of the last event, or leave it out.")
@@ -113,6 +105,6 @@ _CHECK_SECONDS = 5.0  # how often the job itself is looked at, which tells of a 
 _MOST_EVENTS = 999_999_999
 _MOST_DIGITS = 9
 _ANSWERS: dict[int | str, dict[str, object]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The events"},
+    200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}, "description": "The events"},
     204: {"description": "The job has ended, and there is no event behind the one that was named"},
 }

@@ -1,7 +1,7 @@
 """How long a running job will go on, about: the search by what its engines took, and all that comes after it.
 
-After the search engines are built again, judged, timed beside each other and offered, and the report is drawn. That is counted in engines of
-the search, and in seconds for the report: of a job of 23 CPU seconds three trials took 6.2, the verdict 3.0 and the report 3.3.
+After the search engines are built again, judged, timed beside each other and offered, and the report is drawn. That is counted in engines
+of the search, and in seconds for the report: of a job of 23 CPU seconds three trials took 6.2, the verdict 3.0 and the report 3.3.
 Before the first engine there is only the progress to go by.
 """
 

@@ -301,7 +301,7 @@ def test_targets_and_health_are_told(server: Server) -> None:
     precisions = ["fp32", "int8", "int8_dynamic", "int8_weights", "int4_weights"]
     assert {"target": "onnxruntime-cpu", "precisions": precisions, "latency_source": "measured", "gpus": []} in targets
     assert server.client.get("/healthz").json() == {"status": "ok"}
-    assert server.client.get("/readyz").json() == {"status": "ready"}
+    assert server.client.get("/readyz").json() == {"status": "ready", "problems": {}}
 
 
 def without_nulls(value: object) -> object:

@@ -12,8 +12,9 @@ import pytest
 
 from calibration.errors import InputError, InvalidConfigError, OptimizerError
 from engine_builder.errors import StageCancelledError, StageTimeoutError
-from service.cli.client import Client, DownloadError, ServerUnavailableError, job_error
+from service.cli.client import Client, DownloadError, job_error
 from service.cli.views import ArtifactView, JobView
+from service.client.answers import ServerUnavailableError
 from service.errors import NotFinishedError, ServiceError, UnauthorizedError
 
 ENGINE = b"engine" * 1000

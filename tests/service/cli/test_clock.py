@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 
-from service.cli.client import Clock
+from service.client.following import Clock
 from tests.service.cli.test_client import FakeClock
 
 

@@ -138,3 +138,61 @@ def test_unknown_job_exits_2(run: Run) -> None:
 
 def test_targets_of_the_server_are_listed(run: Run) -> None:
     assert run("targets")[1].startswith("onnxruntime-cpu  precisions: fp32, int8")
+
+
+def test_jobs_are_listed_in_a_table_and_by_state(run: Run, server: Server, files: Callable[..., list[str | Path]]) -> None:
+    done = server.wait(server.submit(trials=0)["id"])["id"]
+    failed = server.wait(server.submit(fail="input")["id"])["id"]
+
+    status, out, err = run("list")
+
+    lines = out.splitlines()
+    assert (status, err) == (0, "")
+    assert lines[0].split() == ["JOB", "STATE", "DONE", "CREATED", "TARGET", "OUTCOME"]
+    assert [line.split()[:3] for line in lines[1:3]] == [[failed, "failed", lines[1].split()[2]], [done, "succeeded", "100%"]]
+    assert lines[2].endswith("onnxruntime-cpu  improved")
+    assert str(done) not in run("list", "--state", "failed")[1]
+    assert len(run("list", "--limit", "1")[1].splitlines()) == 2
+
+
+def test_no_jobs_are_told_as_that(run: Run) -> None:
+    assert run("list", "--state", "queued") == (0, "no jobs\n", "")
+
+
+def test_a_job_is_deleted_once_it_is_finished(run: Run, server: Server) -> None:
+    running = str(server.submit(trials=1, seconds=30)["id"])
+    status, _, err = run("delete", running)
+    assert status == 2
+    assert "fix: Cancel it first, then delete it.\n" in err
+    server.client.post(f"/v1/jobs/{running}/cancel")
+    done = str(server.wait(server.submit(trials=0)["id"])["id"])
+    assert run("delete", done) == (0, f"deleted {done}\n", "")
+    status, _, err = run("download", done, "--output", "nowhere")
+    assert status == 2
+    assert f"error: job {done}: it was deleted by a request" in err
+
+
+def test_report_is_downloaded_and_shown(run: Run, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("webbrowser.open", shown.append)
+    job_id = str(server.wait(server.submit(trials=0)["id"])["id"])
+    path = tmp_path / "new" / "report.html"
+    assert run("report", job_id, "--output", path.parent) == (0, f"{path}\n", "")
+    assert path.read_text() == "<p>fake</p>"
+    assert shown == []
+    run("report", job_id, "--output", path.parent, "--open")
+    assert shown == [path.resolve().as_uri()]
+    failed = str(server.wait(server.submit(fail="input")["id"])["id"])
+    status, _, err = run("report", failed)
+    assert status == 2
+    assert "it has no report" in err
+
+
+def test_watch_is_told_by_events(run: Run, server: Server) -> None:
+    """It follows the job; what asks for it between two events is a look at the job, not a clock."""
+    job_id = str(server.submit(trials=1, seconds=1)["id"])
+    status, _, err = run("watch", job_id)
+    assert status == 0
+    assert "trial 0" in err
+    figures = server.client.get("/metrics").text
+    assert 'requests_total{method="GET",route="/v1/jobs/{job_id}/events",status="200"}' in figures

@@ -1,0 +1,53 @@
+"""What the commands that ask a server about its jobs do: list, delete, report."""
+
+from __future__ import annotations
+
+import argparse
+import webbrowser
+from collections.abc import Sequence
+
+from service.cli.commands import Output, client_of
+from service.cli.views import JobRow
+from service.errors import NotFoundError
+
+REPORT = "report.html"
+
+
+def list_jobs(arguments: argparse.Namespace, out: Output) -> None:
+    """List the jobs of a server, the newest first."""
+    with client_of(arguments) as client:
+        rows = list(client.jobs(state=arguments.state, limit=arguments.limit))
+    for line in _table(rows) if rows else ("no jobs",):
+        out(line)
+
+
+def delete(arguments: argparse.Namespace, out: Output) -> None:
+    """Delete a finished job and its files from the server."""
+    with client_of(arguments) as client:
+        client.delete(arguments.job)
+    out(f"deleted {arguments.job}")
+
+
+def report(arguments: argparse.Namespace, out: Output) -> None:
+    """Download a job's report and print where it is; with --open, show it."""
+    with client_of(arguments) as client:
+        found = [artifact for artifact in client.artifacts(arguments.job) if artifact.name == REPORT]
+        if not found:
+            raise NotFoundError(f"job {arguments.job}: it has no report", fix="A job has one once it has succeeded: see `watch`.")
+        path = client.download_artifact(arguments.job, found[0], arguments.output)
+    out(str(path))
+    if arguments.open:
+        webbrowser.open(path.resolve().as_uri())
+
+
+def _table(rows: Sequence[JobRow]) -> list[str]:
+    head = ("JOB", "STATE", "DONE", "CREATED", "TARGET", "OUTCOME")
+    cells = [head, *map(_cells, rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _cells(row: JobRow) -> tuple[str, ...]:
+    faster = "" if row.speedup is None else f", {row.speedup:.2f} times as fast"
+    outcome = "" if row.outcome is None else row.outcome.replace("_", " ") + faster
+    return (row.id, row.state, f"{row.progress:.0%}", row.created_at or "", row.target or "", outcome)
