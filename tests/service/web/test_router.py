@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from service.web.router import read_assets
 from tests.service.conftest import running_server
 
 OWN = {name: asset.content.decode() for name, asset in read_assets().items() if not name.startswith("swagger-ui")}
+FOLDER = "service/web/assets/"
 ELSEWHERE = re.compile(r"""(?:src|href|from|import|url\()\s*=?\s*["'(]?\s*(?:https?:)?//""")
 
 
@@ -80,7 +84,10 @@ def test_own_files_are_short_enough_to_read_at_once() -> None:
     assert {name: text.count("\n") for name, text in OWN.items() if text.count("\n") > 350} == {}
 
 
-def test_files_of_the_pages_are_files_of_the_package() -> None:
-    """Hatchling takes all files of a package; nothing that the pages need may be ignored by git."""
-    assets = Path(__file__).parents[3] / "service" / "web" / "assets"
-    assert {path.name for path in assets.iterdir()} == set(OWN)
+def test_wheel_has_every_file_of_the_pages(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=Path(__file__).parents[3], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {name.removeprefix(FOLDER): archive.read(name).decode() for name in archive.namelist() if name.startswith(FOLDER)}
+    assert inside == OWN
