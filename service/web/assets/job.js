@@ -22,7 +22,7 @@ export async function jobPage(main, signal, id) {
   const buttons = part(buttonsView, { class: "buttons" });
   const progress = part(progressView);
   const error = part((problem) => (problem ? problemBox(problem) : ""));
-  const result = part((job) => (job ? section("Result", resultView(job)) : ""));
+  const result = part((job) => (job ? section("Result", resultView(job, get)) : ""));
   const plot = part((job) => (job.trials.length ? section("Engines tried", [trialsPlot(job), trialsTable(job)]) : ""));
   const outputs = part((list) => (list?.length ? section("What the outputs were taken for", h("ul", {}, list.map((output) => h("li", {}, output.in_words)))) : ""));
   const files = part((list) => (list.length ? section("Files", filesTable(list)) : ""));

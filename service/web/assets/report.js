@@ -1,5 +1,5 @@
 // A job's report, drawn in a frame that can reach neither this page nor the server: names in it come from a user's model.
-import { fill, h } from "/web/dom.js";
+import { fill, h, part, problemBox, told } from "/web/dom.js";
 import { ask, download } from "/web/http.js";
 import { nameOf } from "/web/names.js";
 
@@ -11,7 +11,8 @@ export async function reportPage(main, signal, id) {
   addEventListener("message", (event) => {
     if (event.source === frame.contentWindow && event.data === "ready") frame.contentWindow.postMessage(text, "*");
   }, { signal });
+  const trouble = part((problem) => (problem ? problemBox(problem) : ""));
   fill(main, h("div", { class: "bar" }, h("h1", {}, `Report of ${nameOf(id)}`),
     h("a", { class: "button", href: `#/jobs/${id}` }, "Back to the job"),
-    h("button", { type: "button", onclick: () => download(path, `report-${id}.html`) }, "Download")), frame);
+    h("button", { type: "button", onclick: () => download(path, `report-${id}.html`).catch((error) => trouble.show(told(error))) }, "Download")), trouble.element, frame);
 }

@@ -1,10 +1,9 @@
 // What a job has found.
 import { h, table } from "/web/dom.js";
-import { download } from "/web/http.js";
 import { budgetWords, bytes, counts, isNumber, milliseconds, percent, score, speedWords, times, verdictWords } from "/web/words.js";
 
-/** Return the result: headline, verdict, before and after, offers, warnings. */
-export function resultView(job) {
+/** Return the result: headline, verdict, before and after, offers, warnings. `get(path, name)` saves a file. */
+export function resultView(job, get) {
   const { result } = job;
   const sides = [["Baseline", result.baseline], ["Chosen", result.chosen]].filter(([, side]) => side);
   return [
@@ -22,7 +21,7 @@ export function resultView(job) {
       { title: "Layers", cell: ([, side]) => counts(side.precisions) },
     ], sides) : null,
     warnings(result.warnings),
-    offers(job),
+    offers(job, get),
   ];
 }
 
@@ -38,15 +37,15 @@ function uncertainty(result) {
 const warnings = (list) => (list?.length ? h("section", { class: "warning", "aria-label": "Warnings" }, h("h3", {}, "⚠ Warnings"), h("ul", {}, list.map((text) => h("li", {}, text)))) : null);
 
 // What other budgets would give; engines that were kept can be had.
-function offers(job) {
+function offers(job, save) {
   const { offers: found } = job.result;
   if (!found?.engines?.length) return found?.in_words ? h("p", {}, `Other budgets: ${found.in_words}.`) : null;
-  const get = (engine) => h("button", { type: "button", onclick: () => download(`/v1/jobs/${job.id}/engines/${encodeURIComponent(engine.fingerprint)}`, `${engine.fingerprint}-${lastPart(engine.file.name)}`) }, "Download");
+  const get = (engine) => h("button", { type: "button", onclick: () => save(`/v1/jobs/${job.id}/engines/${encodeURIComponent(engine.fingerprint)}`, `${engine.fingerprint}-${lastPart(engine.file.name)}`) }, "Download");
   return [h("h3", {}, "What other budgets would give"), h("p", {}, `${found.in_words}.`),
     table("Engines that no other one beats", [
       { title: "Keeps", cell: (engine) => engine.in_words },
       { title: "Speed", cell: (engine) => (isNumber(engine.speedup) ? times(engine.speedup) : "–"), number: true },
-      { title: "Inside that budget with probability", cell: (engine) => (isNumber(engine.verdict?.probability_over_budget) ? percent(1 - engine.verdict.probability_over_budget) : "–"), number: true },
+      { title: "Probability of that", cell: (engine) => (isNumber(engine.verdict?.probability_over_budget) ? percent(1 - engine.verdict.probability_over_budget) : "–"), number: true },
       { title: "Score", cell: (engine) => score(engine.accuracy), number: true },
       { title: "Size", cell: (engine) => bytes(engine.size_bytes), number: true },
       { title: "Layers", cell: (engine) => counts(engine.precisions) },
