@@ -6,11 +6,16 @@ import math
 from collections.abc import Iterable, Mapping
 
 import onnx
-import onnx_ir as ir
+import onnx.helper
 
 BIG_BYTES = 1024  # weights above this carry no shape or axis that a conversion could need
-_UNSIZED = (ir.DataType.UNDEFINED, ir.DataType.STRING, ir.DataType.FLOAT6E2M3, ir.DataType.FLOAT6E3M2)
-ITEM_BYTES: Mapping[int, float] = {kind.value: kind.itemsize for kind in ir.DataType if kind not in _UNSIZED}  # in raw data, packed
+_PACKED = {"INT4": 0.5, "UINT4": 0.5, "FLOAT4E2M1": 0.5, "INT2": 0.25, "UINT2": 0.25}  # several in a byte
+_UNSIZED = {"UNDEFINED", "STRING", "FLOAT6E2M3", "FLOAT6E3M2"}
+ITEM_BYTES: Mapping[int, float] = {  # in raw data, packed
+    kind: _PACKED.get(name) or onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize
+    for name, kind in onnx.TensorProto.DataType.items()
+    if name not in _UNSIZED
+}
 
 
 def weightless_copy(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -36,6 +36,8 @@ from calibration.number_formats.precision import Precision
 from engine_builder.backends.base import Backend, Runner
 from engine_builder.config.config import Config
 from engine_builder.engines.factory import Building, building_backend
+from engine_builder.engines.finalist_engines import BuiltFinalists, build_finalists
+from engine_builder.engines.finalist_verdicts import judged_finalists, judged_on, same_engine, verdicts_on
 from engine_builder.engines.quantized_engine import EXPLICIT_NAME
 from engine_builder.evaluation.measurement import read_scores, timing_feeds
 from engine_builder.records.inspection import Inspection
@@ -43,8 +45,6 @@ from engine_builder.records.trial import Trial
 from engine_builder.search.search_space import BASELINE
 from engine_builder.search.shipping_rule import LEAST_GAIN, is_accurate_enough, is_worth_it, safest_of_fastest
 from engine_builder.stage_io.engines import EngineJob, FinalLatency, JudgedTrial, VerdictRequest, VerdictResult
-from engine_builder.stages.after_search.finalist_engines import BuiltFinalists, build_finalists
-from engine_builder.stages.after_search.finalist_verdicts import judged_finalists, judged_on, same_engine, verdicts_on
 from engine_builder.timed_enough import FinalistsKnown
 from engine_builder.timing import Timer, Timing, TimingPlan, relative_latency, time_interleaved
 from engine_builder.workspace.model_files import keep_model, model_size_bytes

@@ -66,7 +66,9 @@ def _python(words: Sequence[str]) -> str | None:
     spec = importlib.util.find_spec(words[1])
     if spec is None or spec.origin is None:
         return f"no module {words[1]!r}"
-    return _missing("option", _options(words), set(re.findall(r'"(--[a-z0-9-]+)"', Path(spec.origin).read_text(encoding="utf-8"))))
+    return _missing(
+        "option", _options(words), set(re.findall(r'"(--[a-z0-9-]+)"', _program(Path(spec.origin)).read_text(encoding="utf-8")))
+    )
 
 
 def _docker(words: Sequence[str]) -> str | None:
@@ -100,3 +102,8 @@ _RULES: dict[str, Callable[[Sequence[str]], str | None]] = {
     "docker": _docker,
     "pip": _pip,
 }
+
+
+def _program(origin: Path) -> Path:
+    """Return the file that ``python -m`` runs: that of a package is its ``__main__.py``."""
+    return origin.with_name("__main__.py") if origin.name == "__init__.py" else origin

@@ -1,1 +1,1 @@
-"""What is judged and kept once the search has ended."""
+"""What follows the verdict."""

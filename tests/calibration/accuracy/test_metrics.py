@@ -31,12 +31,15 @@ def test_the_name_of_a_newer_metric_is_none_of_ours() -> None:
 def test_every_budget_is_a_setting_and_implies_a_metric(key: BudgetKey) -> None:
     budget = {
         BudgetKey.MIN_RELATIVE: AccuracyConfig(min_relative=0.5),
+        BudgetKey.MAX_DROP: AccuracyConfig(max_drop=0.5),
+        BudgetKey.MIN_SCORE: AccuracyConfig(min_score=0.5),
         BudgetKey.MAX_NMSE: AccuracyConfig(max_nmse=0.5),
         BudgetKey.MIN_PSNR: AccuracyConfig(min_psnr=0.5),
         BudgetKey.MIN_SI_SNR: AccuracyConfig(min_si_snr=0.5),
     }[key]
     assert getattr(budget, key) == 0.5
-    assert budget.metric is None if key is BudgetKey.MIN_RELATIVE else budget.metric is not None and budget.metric.spec.budget_key is key
+    of_scores = {BudgetKey.MIN_RELATIVE, BudgetKey.MAX_DROP, BudgetKey.MIN_SCORE}  # whose metric follows from the model and its labels
+    assert budget.metric is None if key in of_scores else budget.metric is not None and budget.metric.spec.budget_key is key
 
 
 def test_the_schema_of_the_configuration_says_what_every_metric_is() -> None:

@@ -13,13 +13,13 @@ from calibration.accuracy.verdict import Answer, IntervalMethod, Selection, judg
 from calibration.number_formats.precision import Precision
 from engine_builder.config.accuracy import AccuracyConfig
 from engine_builder.config.objective import Objective
+from engine_builder.engines.finalist_verdicts import same_engine
 from engine_builder.evaluation.measurement import search_half
 from engine_builder.pipeline.stage_table import TRIAL, VERDICT
 from engine_builder.records.inspection import Baseline
 from engine_builder.records.trial import Trial
 from engine_builder.search.shipping_rule import LEAST_GAIN
 from engine_builder.stage_io.engines import EngineJob, TrialRequest, VerdictRequest, VerdictResult
-from engine_builder.stages.after_search.finalist_verdicts import same_engine
 from engine_builder.timed_enough import FinalistsKnown
 from engine_builder.timing import Timing
 from tests.driver import Driver, Json, inspection_of, plain_outputs, ranged

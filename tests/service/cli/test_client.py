@@ -15,7 +15,7 @@ from engine_builder.errors import StageCancelledError, StageTimeoutError
 from service.cli.client import Client, DownloadError, job_error
 from service.cli.views import ArtifactView, JobView
 from service.client.answers import ServerUnavailableError
-from service.errors import NotFinishedError, ServiceError, UnauthorizedError
+from service.errors import NotFinishedError, NotFoundError, ServiceError, UnauthorizedError
 
 ENGINE = b"engine" * 1000
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -36,6 +36,11 @@ class FakeClock:
 
 def client_of(handler: Handler, key: str | None = None) -> Client:
     return Client("http://server", key, transport=httpx.MockTransport(handler), clock=FakeClock())
+
+
+def missing(request: httpx.Request) -> httpx.Response:
+    assert request.url.path.startswith("/v1/files/sha256:")
+    return httpx.Response(404, json=NotFoundError("file: it is not here", fix="Send it.").problem())
 
 
 def job_json(state: str = "succeeded", progress: float = 1.0, error: object = None) -> dict[str, object]:
@@ -278,6 +283,8 @@ def test_a_folder_of_samples_is_sent_as_a_zip(tmp_path: Path) -> None:
     sent: list[bytes] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return missing(request)
         sent.append(request.read())
         return httpx.Response(201, json={"id": "sha256:0"})
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from service.errors import NotFoundError
-from tests.service.cli.test_client import client_of
+from tests.service.cli.test_client import client_of, missing
 
 
 def test_upload_sends_the_bytes_and_the_key(tmp_path: Path) -> None:
@@ -28,11 +27,6 @@ def test_upload_sends_the_bytes_and_the_key(tmp_path: Path) -> None:
 
     with client_of(handler, "secret") as client:
         assert client.upload(path) == "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def missing(request: httpx.Request) -> httpx.Response:
-    assert request.url.path.startswith("/v1/files/sha256:")
-    return httpx.Response(404, json=NotFoundError("file: it is not here", fix="Send it.").problem())
 
 
 def test_model_with_external_data_is_sent_as_one_archive(tmp_path: Path) -> None:

@@ -155,10 +155,3 @@ def test_where_an_engine_of_integers_is_exact_is_said() -> None:
     assert "  exact on  any x86-64 or ARM64 processor" in lines
     kept = summary_lines({**result("baseline_kept", "met", "held_out"), "engine": {**engine, "exact_on": None}})
     assert not any("exact on" in line for line in kept)
-
-
-def test_operators_that_are_not_of_the_standard_are_said() -> None:
-    engine = {"name": "engine.onnx", "opsets": {"ai.onnx": 17, "com.microsoft": 1}}
-    assert "  opsets    ai.onnx 17, com.microsoft 1" in summary_lines({**result("improved", "met", "held_out"), "engine": engine})
-    plain = summary_lines({**result("improved", "met", "held_out"), "engine": {**engine, "opsets": {"ai.onnx": 17}}})
-    assert not any("opsets" in line for line in plain)

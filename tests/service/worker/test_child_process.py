@@ -314,10 +314,14 @@ def test_an_interrupt_while_the_child_is_started_ends_it_too(run: Run, tmp_path:
     before = signal.signal(signal.SIGINT, interrupt)
     started = time.monotonic()
     main = threading.get_ident()  # which a terminal's interrupt reaches: one that another thread takes would not end its waiting
-    threading.Timer(0.002, signal.pthread_kill, [main, signal.SIGINT]).start()  # a child takes longer than that to start
+
+    def interrupted() -> None:
+        threading.Timer(0.002, signal.pthread_kill, [main, signal.SIGINT]).start()  # a child takes longer than that to start
+        run("sleep", tmp_path, {"seconds": 15.0})
+
     try:
         with pytest.raises(KeyboardInterrupt):
-            run("sleep", tmp_path, {"seconds": 15.0})
+            interrupted()
     finally:
         signal.signal(signal.SIGINT, before)
     assert time.monotonic() - started < 5.0

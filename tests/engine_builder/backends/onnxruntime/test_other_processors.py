@@ -89,7 +89,7 @@ def engine(name: str, scheme: Scheme) -> tuple[onnx.ModelProto, Tensors, dict[st
     model, feeds = network(name)
     layers = find_layers(model)
     ranges = measured_ranges(model, feeds)
-    precision = {"dynamic": Precision.INT8_DYNAMIC, **{one.value: one for one in Precision}}.get(name.partition("-")[2], Precision.INT8)
+    precision = {"dynamic": Precision.INT8_DYNAMIC, **{one.value: one for one in Precision}}.get(name.rpartition("-")[2], Precision.INT8)
     return rewrite(model, layers, {layer.name: precision for layer in layers}, ranges, scheme), feeds, ranges
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from calibration.accuracy.verdict import AccuracyVerdict, Selection
 from calibration.data.dataset import load_saved
 from engine_builder.backends.base import Backend
+from engine_builder.engines.finalist_verdicts import scores_of, verdicts_on
 from engine_builder.engines.quantized_engine import EngineRecipe, build, write_explicit
 from engine_builder.evaluation.measurement import depends_on_order, scored_engine
 from engine_builder.records.inspection import Inspection
@@ -19,7 +20,6 @@ from engine_builder.records.trial import Trial
 from engine_builder.search.measured_front import ratio_of
 from engine_builder.search.shipping_rule import is_accurate_enough
 from engine_builder.stage_io.engines import OrderScores, VerdictRequest
-from engine_builder.stages.after_search.finalist_verdicts import scores_of, verdicts_on
 from engine_builder.workspace.workspace import StageContext, Workspace
 
 
