@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE_MS = 15_000  # until something that a test waits for must be there, on a busy machine
+PATIENCE_MS = 60_000  # until something that a test waits for must be there, on a busy machine
 
 
 @pytest.fixture(scope="module")  # not longer: while it is open, this thread has a running event loop, and other tests start their own

@@ -34,10 +34,10 @@ def test_events_tell_sooner_than_the_page_asks(server: Server, page: Page) -> No
     job_id = server.submit(trials=1, seconds=0.3)["id"]
     page.goto(address(server, f"/#/jobs/{job_id}"))
     page.get_by_role("heading", name="running").or_(page.get_by_role("heading", name="waiting")).wait_for()
-    server.wait(job_id)
-    for _ in range(40):  # two seconds in all, of the five after which the page would ask
-        page.clock.run_for(50)
-        page.wait_for_timeout(50)
+    server.wait(job_id, seconds=60)
+    for _ in range(400):  # four seconds in all by the page's clock, of the five after which it would ask
+        page.clock.run_for(10)
+        page.wait_for_timeout(100)
         if page.get_by_role("heading", name="succeeded").count():
             return
     raise AssertionError(page.locator("h1").inner_text())

@@ -23,7 +23,7 @@ def test_folder_of_pictures_becomes_an_engine(page: Page, tmp_path: Path) -> Non
     labelled_folder(tmp_path / "pictures", model, 48)
     (tmp_path / "server").mkdir()
     with running_server(tmp_path / "server") as address:
-        page.set_default_timeout(60_000)  # a job, not an answer
+        page.set_default_timeout(120_000)  # a job, not an answer
         page.goto(address)
         page.set_input_files("#file-model", tmp_path / "model.onnx")
         page.set_input_files("#file-calibration-folder", tmp_path / "pictures")
