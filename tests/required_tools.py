@@ -20,6 +20,8 @@ REASONS = (
     "check-jsonschema is not installed",
     "qemu-x86_64 is not installed",
     "curl is not installed",
+    "Chromium is not installed",
+    "playwright is not installed",
 )
 
 
@@ -35,6 +37,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         report.outcome = "failed"
         report.longrepr = (
             f"{item.nodeid}: skipped ({report.longrepr[2].removeprefix('Skipped: ')}), which is a failure where CI=true\n"
-            "fix: install what is missing: curl, gcc, qemu-user by the system's packages, the rest by `make test` from requirements/dev.txt"
+            "fix: install what is missing: chromium, curl, gcc, qemu-user by the system's packages, "
+            "the rest by `make test` from requirements/dev.txt"
         )
     return report

@@ -32,6 +32,7 @@ from service.jobs.upkeep.retention import collect_old
 from service.jobs.upkeep.webhook_delivery import deliver_due, poster
 from service.jobs.workflow import Workflows
 from service.settings import Settings
+from service.web.router import description_router, web_router
 
 
 def create_app(settings: Settings, deps: Deps) -> FastAPI:
@@ -70,6 +71,9 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
         version=__version__,
         description="Upload an ONNX model, calibration data and an accuracy budget; download the fastest engine inside the budget.",
         lifespan=lifespan,
+        docs_url=None,  # their scripts would come from elsewhere: service.web has /docs
+        redoc_url=None,
+        openapi_url=None,
     )
     app.counts = RequestCounts()
     readiness = Readiness(deps)
@@ -79,6 +83,8 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
         app.include_router(router, dependencies=guarded, responses=_PROBLEM_RESPONSES)
     app.include_router(metrics_router(deps, app.counts, readiness), dependencies=guarded)
     app.include_router(health_router(readiness.problems))
+    app.include_router(web_router())
+    app.include_router(description_router(app.openapi), dependencies=guarded)
     add_problem_handlers(app, folders_to_hide(settings.data_dir))
     return app
 

@@ -66,7 +66,7 @@ def test_every_route_is_listed(tmp_path: Path) -> None:
     deps.close()
     routes = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
     listed = {route for cells in table(HTTP_API, "Routes") for route in re.findall(r"`([A-Z]+ \S+)`", cells[0])}
-    assert listed == routes | {"GET /docs", "GET /openapi.json"}
+    assert listed == routes | {"GET /", "GET /docs", "GET /openapi.json"}
 
 
 def test_every_status_of_an_error_is_listed() -> None:

@@ -56,9 +56,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @contextmanager
-def running_server(folder: Path, *, kept: frozenset[str] = frozenset(), cache_bytes: int = 2**20) -> Iterator[Server]:
+def running_server(
+    folder: Path, *, kept: frozenset[str] = frozenset(), cache_bytes: int = 2**20, api_key: str | None = None
+) -> Iterator[Server]:
     """Run a server in this process, which may have one at a time; ``kept`` are the stages whose results serve other jobs."""
-    settings = Settings(data_dir=folder / "data", port=0, max_upload_bytes=4 * 2**20, cache_bytes=cache_bytes)
+    settings = Settings(data_dir=folder / "data", port=0, max_upload_bytes=4 * 2**20, cache_bytes=cache_bytes, api_key=api_key)
     deps = fake_deps(settings, folder / "record", kept=kept)
     web = uvicorn.Server(uvicorn.Config(create_app(settings, deps), port=0, log_level="warning"))
     thread = threading.Thread(target=web.run)

@@ -1,0 +1,57 @@
+// What a job has found.
+import { h, table } from "/web/dom.js";
+import { budgetWords, bytes, counts, isNumber, milliseconds, percent, score, speedWords, times, verdictWords } from "/web/words.js";
+
+/** Return the result: headline, verdict, before and after, offers, warnings. `get(path, name)` saves a file. */
+export function resultView(job, get) {
+  const { result } = job;
+  const sides = [["Baseline", result.baseline], ["Chosen", result.chosen]].filter(([, side]) => side);
+  return [
+    h("p", { class: `headline ${result.outcome}` }, result.outcome === "improved" ? capital(speedWords(result)) : "The baseline is kept"),
+    h("p", {}, result.reason),
+    result.none_ran ? h("p", { class: "warning" }, `No quantized engine could be built or run: ${result.none_ran}`) : null,
+    h("p", { class: "note" }, `Asked for: ${budgetWords(job.config)}. `, uncertainty(result)),
+    h("ul", { class: "verdict" }, verdictWords(result).map((line) => h("li", {}, line))),
+    sides.length ? table("Before and after", [
+      { title: "Engine", cell: ([name]) => name },
+      { title: "Latency, median", cell: ([, side]) => milliseconds(side.latency_ms?.median), number: true },
+      { title: "p95", cell: ([, side]) => milliseconds(side.latency_ms?.p95), number: true },
+      { title: "Score", cell: ([, side]) => score(side.accuracy), number: true },
+      { title: "Size", cell: ([, side]) => bytes(side.size_bytes), number: true },
+      { title: "Layers", cell: ([, side]) => counts(side.precisions) },
+    ], sides) : null,
+    warnings(result.warnings),
+    offers(job, get),
+  ];
+}
+
+function uncertainty(result) {
+  if (result.predicted_speedup?.range) {
+    const [low, high] = result.predicted_speedup.range;
+    return `The prediction's range is ${low.toFixed(2)} to ${high.toFixed(2)}.`;
+  }
+  const word = result.latency_source ? `Latency is ${result.latency_source}. ` : "";
+  return word + (isNumber(result.speedup_spread) && result.speedup_spread ? `The speed-up is known to ± ${result.speedup_spread.toFixed(2)}.` : "");
+}
+
+const warnings = (list) => (list?.length ? h("section", { class: "warning", "aria-label": "Warnings" }, h("h3", {}, "⚠ Warnings"), h("ul", {}, list.map((text) => h("li", {}, text)))) : null);
+
+// What other budgets would give; engines that were kept can be had.
+function offers(job, save) {
+  const { offers: found } = job.result;
+  if (!found?.engines?.length) return found?.in_words ? h("p", {}, `Other budgets: ${found.in_words}.`) : null;
+  const get = (engine) => h("button", { type: "button", onclick: () => save(`/v1/jobs/${job.id}/engines/${encodeURIComponent(engine.fingerprint)}`, `${engine.fingerprint}-${lastPart(engine.file.name)}`) }, "Download");
+  return [h("h3", {}, "What other budgets would give"), h("p", {}, `${found.in_words}.`),
+    table("Engines that no other one beats", [
+      { title: "Keeps", cell: (engine) => engine.in_words },
+      { title: "Speed", cell: (engine) => (isNumber(engine.speedup) ? times(engine.speedup) : "–"), number: true },
+      { title: "Probability of that", cell: (engine) => (isNumber(engine.verdict?.probability_over_budget) ? percent(1 - engine.verdict.probability_over_budget) : "–"), number: true },
+      { title: "Score", cell: (engine) => score(engine.accuracy), number: true },
+      { title: "Size", cell: (engine) => bytes(engine.size_bytes), number: true },
+      { title: "Layers", cell: (engine) => counts(engine.precisions) },
+      { title: "File", cell: (engine) => (engine.file ? get(engine) : engine.no_file) },
+    ], found.engines)];
+}
+
+const lastPart = (name) => name.split("/").pop();
+const capital = (text) => text[0].toUpperCase() + text.slice(1);

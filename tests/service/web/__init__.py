@@ -1,0 +1,1 @@
+"""Tests of ``service.web``: as text and in a real browser."""

@@ -1,0 +1,160 @@
+"""A job in the browser: live, finished, cancelled, deleted, compared, and full of hostile names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.jobs.records import JobState
+from tests.service.conftest import Server
+from tests.service.web.shown_jobs import HOSTILE, ID, let_server_tell, shown_job
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+
+def address(server: Server, path: str) -> str:
+    return str(server.client.base_url).rstrip("/") + path
+
+
+def test_running_job_is_followed_until_it_is_finished(server: Server, page: Page) -> None:
+    job_id = server.submit(trials=3, seconds=0.4)["id"]
+    page.goto(address(server, f"/#/jobs/{job_id}"))
+    page.get_by_role("progressbar", name="Progress of the job").wait_for()
+    page.get_by_role("table", name="Engines tried").get_by_text("★ best").wait_for()
+    page.get_by_role("button", name="Download the engine").wait_for()
+    assert page.get_by_role("table", name="Engines tried").get_by_role("row").count() == 4
+    assert page.get_by_role("progressbar").count() == 0
+    assert "succeeded" in page.get_by_role("status").inner_text()
+
+
+def test_events_tell_sooner_than_the_page_asks(server: Server, page: Page) -> None:
+    page.clock.install()  # it stands still but for what the test lets pass: the page asks for nothing by itself
+    job_id = server.submit(trials=1, seconds=0.3)["id"]
+    page.goto(address(server, f"/#/jobs/{job_id}"))
+    page.get_by_role("heading", name="running").or_(page.get_by_role("heading", name="waiting")).wait_for()
+    server.wait(job_id, seconds=60)
+    for _ in range(400):  # four seconds in all by the page's clock, of the five after which it would ask
+        page.clock.run_for(10)
+        page.wait_for_timeout(100)
+        if page.get_by_role("heading", name="succeeded").count():
+            return
+    raise AssertionError(page.locator("h1").inner_text())
+
+
+def test_job_is_cancelled_and_deleted_by_clicks_with_a_question_before(server: Server, page: Page) -> None:
+    job_id = server.submit(trials=1, seconds=30)["id"]
+    server.wait(job_id, "running")
+    page.goto(address(server, f"/#/jobs/{job_id}"))
+    page.get_by_role("button", name="Cancel the job").click()
+    page.get_by_role("button", name="No, go back").click()
+    assert server.client.get(f"/v1/jobs/{job_id}").json()["state"] == "running"
+    page.get_by_role("button", name="Cancel the job").click()
+    page.get_by_role("button", name="Yes, cancel it").click()
+    page.get_by_role("heading", name="cancelled").wait_for()
+    server.wait(server.submit(trials=0)["id"])  # the stage of the cancelled one has ended
+
+    page.get_by_role("button", name="Delete the job").click()
+    page.get_by_role("button", name="Yes, delete it").click()
+    page.get_by_role("heading", name="Jobs").wait_for()
+    assert server.client.get(f"/v1/jobs/{job_id}").status_code == 410
+
+
+def test_failed_job_shows_the_problem_and_its_fix(server: Server, page: Page) -> None:
+    job_id = server.wait(server.submit(fail="input")["id"])["id"]
+    page.goto(address(server, f"/#/jobs/{job_id}"))
+    problem = page.get_by_role("alert")
+    assert "model: it is only a fake" in problem.inner_text()
+    assert "Send a real one." in problem.inner_text()
+
+
+def test_job_that_is_not_there_is_told_in_the_words_of_the_server(server: Server, page: Page) -> None:
+    page.goto(address(server, "/#/jobs/nothing"))
+    page.get_by_role("alert").wait_for()
+    assert server.client.get("/v1/jobs/nothing").json()["detail"] in page.get_by_role("alert").inner_text()
+
+
+def test_result_has_words_and_numbers_for_what_was_found(server: Server, page: Page) -> None:
+    page.goto(address(server, "/web/icon.svg"))
+    let_server_tell(page, shown_job(), log="first line\nlast line")
+    page.goto(address(server, f"/#/jobs/{ID}"))
+    page.get_by_role("region", name="Log").wait_for()
+    shown = page.locator("main").inner_text()
+    for words in (
+        "2.00 times as fast",
+        "The accuracy budget is likely met, although these samples are too few to be certain.",
+        "inside the budget with probability 0.67",
+        "The drop of top1 is +0.00200, between \N{MINUS SIGN}0.00100 and +0.00400",
+        "About 162,516 samples with the same rates would settle it.",
+        "The search did not see these samples.",
+        "last line",
+    ):
+        assert words in shown
+
+
+def test_points_of_the_plot_differ_by_shape_and_lie_where_their_numbers_say(server: Server, page: Page) -> None:
+    page.goto(address(server, "/web/icon.svg"))
+    let_server_tell(page, shown_job(JobState.RUNNING))
+    page.goto(address(server, f"/#/jobs/{ID}"))
+    plot = page.get_by_role("img", name="Engines tried")
+    plot.wait_for()
+    points = plot.locator("g.point")
+    looks = points.evaluate_all(
+        "list => list.map((g) => [g.getAttribute('class').split(' ')[1], g.lastChild.tagName, g.lastChild.getBBox().x])"
+    )
+    left = {look: x for look, _, x in looks}
+    assert len(looks) == 4  # the one that crashed has no place
+    assert left["outside"] < left["best"] < left["inside"] < left["baseline"]
+    assert len({(tag, look) for look, tag, _ in looks}) == 4
+    assert {look: tag for look, tag, _ in looks} == {"baseline": "rect", "outside": "path", "best": "path", "inside": "circle"}
+    assert "Engine 2 (loss): 0.500 of the baseline's latency, score lost +0.00200" in (plot.locator("desc").text_content() or "")
+
+
+@pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.FAILED])
+def test_hostile_names_are_text(server: Server, page: Page, state: JobState) -> None:
+    page.goto(address(server, "/web/icon.svg"))
+    let_server_tell(page, shown_job(state, HOSTILE, stage=HOSTILE, target=HOSTILE), log=HOSTILE)
+    page.evaluate("([id, name]) => localStorage.setItem('onnx-trt-optimizer-names', JSON.stringify([[id, name]]))", [ID, HOSTILE])
+    for path in (f"/#/jobs/{ID}", "/#/jobs", f"/#/compare/{ID},{ID}"):
+        page.goto(address(server, path))
+        page.get_by_text("<img src=x").first.wait_for()
+    assert page.evaluate("window.hacked ?? null") is None
+    assert page.locator("main img, main script").count() == 0
+
+
+def test_report_is_drawn_where_its_scripts_reach_neither_the_page_nor_the_server(server: Server, page: Page, refused: list[str]) -> None:
+    job_id = server.wait(server.submit(trials=0)["id"])["id"]
+    attack = """<h1>A report</h1><p id=did>nothing</p><script>
+        const did = [];
+        try { parent.document.title; did.push("page"); } catch {}
+        try { sessionStorage.length; did.push("storage"); } catch {}
+        const told = () => (document.getElementById("did").textContent = "tried: " + did.join());
+        fetch("/v1/jobs").then(() => did.push("server"), () => {}).then(told);
+    </script>"""
+    page.route("**/artifacts/report.html", lambda route: route.fulfill(body=attack, content_type="text/html"))
+    page.goto(address(server, f"/#/jobs/{job_id}/report"))
+    frame = page.frame_locator("iframe")
+    frame.get_by_text("tried:").wait_for()
+    assert frame.locator("#did").inner_text() == "tried:"
+    assert any("/v1/jobs" in text for text in refused)
+    refused.clear()
+
+
+def test_finished_jobs_are_compared_side_by_side(server: Server, page: Page) -> None:
+    ids = [server.wait(server.submit(trials=count)["id"])["id"] for count in (1, 2)]
+    page.goto(address(server, "/#/jobs"))
+    for job_id in ids:
+        page.get_by_role("checkbox", name=str(job_id)[:8]).check()
+    page.get_by_role("button", name="Compare 2 jobs").click()
+    row = page.get_by_role("row", name="Engines tried")
+    row.wait_for()
+    assert row.get_by_role("cell").all_inner_texts() == ["1", "2"]
+
+
+def test_list_of_jobs_can_be_narrowed_to_a_state(server: Server, page: Page) -> None:
+    failed = server.wait(server.submit(fail="input")["id"])["id"]
+    page.goto(address(server, "/#/jobs"))
+    page.get_by_label("Show").select_option("failed")
+    page.wait_for_function("document.querySelectorAll('tbody .badge:not(.failed)').length === 0")
+    assert page.get_by_role("link", name=str(failed)[:8]).count() == 1
