@@ -16,16 +16,16 @@ from calibration.errors import InvalidConfigError, OptimizerError
 from calibration.number_formats.precision import Precision
 from calibration.process.lazy_import import defer
 from engine_builder.config.config import Config, config_from_json, config_json
-from service.cli.given_files import check_files
-from service.cli.progress import ProgressView, TrialLines, progress_view
 from service.cli.summary import summary_lines
 from service.intake.config_text import value_from_config_text
+from service.intake.given_files import check_files
+from service.local.progress import ProgressView, TrialLines, progress_view
 from service.settings import PREFIX, Settings, settings_from_environment
 from service.worker.child_process import StageLimits
 
 if TYPE_CHECKING:
-    from service.cli.client import Client
-    from service.cli.views import JobView
+    from service.client.client import Client
+    from service.client.views import JobView
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 Output = Callable[[str], None]
@@ -47,8 +47,8 @@ def optimize(arguments: argparse.Namespace, out: Output) -> None:
     """Optimize a model on this machine, without a server."""
     config = job_config(arguments)  # first: what is wrong with it is said before the rest is loaded
     defer("onnxruntime")  # its sessions are opened in child processes; here it would cost time and memory for nothing
-    from service.cli.local import LocalJob, optimize_locally  # loads onnx; the client's commands do without
-    from service.cli.reuse import default_cache_folder
+    from service.local.local_job import LocalJob, optimize_locally  # loads onnx; the client's commands do without
+    from service.local.reuse import default_cache_folder
 
     settings = settings_from_environment(os.environ)
     cache = None if arguments.no_cache or not settings.cache_bytes else arguments.cache or default_cache_folder(os.environ)
@@ -140,7 +140,7 @@ def self_check(arguments: argparse.Namespace, out: Output) -> None:
 
 
 def _watch(client: Client, job_id: str, out: Output) -> None:
-    from service.cli.client import job_error
+    from service.client.client import job_error
 
     with progress_view(sys.stderr) as view:
         job = client.watch(job_id, _shower(view))
@@ -169,7 +169,7 @@ def _print_result(result: Mapping[str, object], out: Output) -> None:
 
 
 def _client(arguments: argparse.Namespace) -> Client:
-    from service.cli.client import Client  # the HTTP library takes a tenth of a second; a job without a server does without
+    from service.client.client import Client  # the HTTP library takes a tenth of a second; a job without a server does without
 
     return Client(arguments.server, os.environ.get(PREFIX + "API_KEY") or None)
 

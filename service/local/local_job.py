@@ -26,10 +26,10 @@ from engine_builder.stage_io.outcome import JobOutcome
 from engine_builder.workspace.external_files import external_files
 from engine_builder.workspace.tree_removal import remove_tree
 from engine_builder.workspace.workspace import FileRef, Workspace, json_bytes
-from service.cli.given_files import check_files
-from service.cli.progress import ProgressView, TrialLines
-from service.cli.reuse import job_record
+from service.intake.given_files import check_files
 from service.intake.unpacking import is_archive, unpack_model
+from service.local.progress import ProgressView, TrialLines
+from service.local.reuse import job_record
 from service.worker.child_process import STAGE_TABLE, StageLimits, run_in_child
 from service.worker.job_record import JobRecord
 from service.worker.stage_cache import DEFAULT_MAX_BYTES

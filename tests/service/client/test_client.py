@@ -12,8 +12,8 @@ import pytest
 
 from calibration.errors import InputError, InvalidConfigError, OptimizerError
 from engine_builder.errors import StageCancelledError, StageTimeoutError
-from service.cli.client import Client, DownloadError, ServerUnavailableError, job_error
-from service.cli.views import ArtifactView, JobView
+from service.client.client import Client, DownloadError, ServerUnavailableError, job_error
+from service.client.views import ArtifactView, JobView
 from service.errors import NotFinishedError, NotFoundError, ServiceError, UnauthorizedError
 
 ENGINE = b"engine" * 1000

@@ -18,7 +18,7 @@ import httpx
 from calibration.data.given.packed_folder import pack_folder
 from calibration.errors import InputError, InvalidConfigError, InvalidModelError, OptimizerError, error_from_problem
 from engine_builder.errors import StageCancelledError
-from service.cli.views import ArtifactView, JobView, artifact_view, job_view, objects_in
+from service.client.views import ArtifactView, JobView, artifact_view, job_view, objects_in
 from service.errors import MethodNotAllowedError, NotFinishedError, NotFoundError, ServiceError
 from service.intake.packing import pack_model
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 
-from service.cli.client import Clock
-from tests.service.cli.test_client import FakeClock
+from service.client.client import Clock
+from tests.service.client.test_client import FakeClock
 
 
 class ClockContract(ABC):

@@ -1,0 +1,1 @@
+"""The HTTP contract from the side of those who ask."""
