@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol, Self, TypeVar
-from urllib.parse import quote
+from typing import IO, Protocol, Self
+from urllib.parse import quote, urlencode
 
 import httpx
 
 from calibration.data.given.packed_folder import pack_folder
-from calibration.errors import InputError, InvalidConfigError, InvalidModelError, OptimizerError, error_from_problem
+from calibration.errors import InvalidConfigError, InvalidModelError, OptimizerError
 from engine_builder.errors import StageCancelledError
-from service.client.views import ArtifactView, JobView, artifact_view, job_view, objects_in
+from service.client.answers import (
+    SAME_VERSION,
+    ServerUnavailableError,
+    error_from_answer,
+    error_from_response,
+    object_from_response,
+    translated,
+    understood,
+)
+from service.client.views import ArtifactView, JobRow, JobView, artifact_view, job_row, job_view, objects_in
 from service.errors import MethodNotAllowedError, NotFinishedError, NotFoundError, ServiceError
 from service.intake.packing import pack_model
 
@@ -26,18 +34,10 @@ POLL_SECONDS = 0.5
 RECONNECT_SECONDS = 60.0
 UPLOAD_TRIES = 3
 CHUNK_BYTES = 2**20
+PAGE = 100  # jobs in one answer
 _TIMEOUT = httpx.Timeout(30.0, read=120.0)
-_CLIENT_ERRORS = range(400, 500)
+_NO_CONTENT = 204
 _NOT_STORED = frozenset({NotFoundError.status, MethodNotAllowedError.status})
-_SAME_VERSION = "Check the address given with --server, and that client and server have the same version."
-T = TypeVar("T")
-
-
-class ServerUnavailableError(OptimizerError):
-    """No server answers, or what answers is none of ours."""
-
-    slug = "server-unavailable"
-    title = "Server unavailable"
 
 
 class DownloadError(OptimizerError):
@@ -159,11 +159,11 @@ class Client:
         if metric_id is not None:
             body["metric_id"] = metric_id
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-        return _understood(job_view, self._send("POST", "/v1/jobs", json=body, headers=headers))
+        return understood(job_view, self._send("POST", "/v1/jobs", json=body, headers=headers))
 
     def get(self, job_id: str) -> JobView:
         """Return a job."""
-        return _understood(job_view, self._send("GET", f"/v1/jobs/{job_id}"))
+        return understood(job_view, self._send("GET", f"/v1/jobs/{job_id}"))
 
     def watch(self, job_id: str, on_change: Callable[[JobView], None]) -> JobView:
         """Wait until a job is finished and return it; a server that restarts meanwhile is waited for, up to a minute.
@@ -172,8 +172,19 @@ class Client:
             job_id: The job.
             on_change: Called with the job whenever it changed.
         """
+        for job in self.changes(job_id):
+            on_change(job)
+        return job
+
+    def changes(self, job_id: str, *, seconds: float | None = None) -> Iterator[JobView]:
+        """Yield a job now and whenever it changed, until it is finished; a server that restarts meanwhile is waited for, up to a minute.
+
+        Args:
+            job_id: The job.
+            seconds: To wait at most; then the last job is not finished.
+        """
         last: JobView | None = None
-        answered = self._clock.monotonic()
+        started = answered = self._clock.monotonic()
         while True:
             try:
                 job = self.get(job_id)
@@ -183,25 +194,57 @@ class Client:
                     raise
             else:
                 if job != last:
-                    on_change(job)
                     last = job
-                if job.state in {"succeeded", "failed", "cancelled"}:
-                    return job
-            self._clock.sleep(POLL_SECONDS)
+                    yield job
+                if is_finished(job):
+                    return
+            left = POLL_SECONDS if seconds is None else started + seconds - self._clock.monotonic()
+            if left <= 0:
+                return
+            self._clock.sleep(min(POLL_SECONDS, left))
+
+    def jobs(self, *, state: str | None = None, limit: int | None = None) -> Iterator[JobRow]:
+        """Yield the server's jobs, newest first.
+
+        Args:
+            state: Only those in this state.
+            limit: As many at most; None: all.
+        """
+        left, cursor = limit, ""
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            asked = {"limit": str(size)} | ({} if state is None else {"state": state}) | ({"cursor": cursor} if cursor else {})
+            answer = self._send("GET", "/v1/jobs?" + urlencode(asked))
+            page = understood(lambda answer: tuple(map(job_row, objects_in(answer, "jobs"))), answer)
+            yield from page
+            left = None if left is None else left - len(page)
+            cursor = str(answer.get("next_cursor") or "")
+            if not cursor:
+                return
 
     def cancel(self, job_id: str) -> JobView:
         """Cancel a job, if it is not finished, and return it."""
         self._send("DELETE", f"/v1/jobs/{job_id}")
         return self.get(job_id)
 
+    def delete(self, job_id: str) -> None:
+        """Remove a finished job and its files from the server.
+
+        Raises:
+            ServiceError: The server deletes no jobs.
+        """
+        answer = self._answered("DELETE", f"/v1/jobs/{job_id}")
+        if answer.status_code != _NO_CONTENT:  # older servers cancel where newer ones delete; a finished job stays as it is
+            raise ServiceError(f"server: it deletes no jobs, and job {job_id} is still there", fix=SAME_VERSION)
+
     def targets(self) -> tuple[Mapping[str, object], ...]:
         """Return what the server can build for."""
-        return _understood(lambda answer: objects_in(answer, "targets"), self._send("GET", "/v1/targets"))
+        return understood(lambda answer: objects_in(answer, "targets"), self._send("GET", "/v1/targets"))
 
     def artifacts(self, job_id: str) -> tuple[ArtifactView, ...]:
         """Return what files a job left."""
         answer = self._send("GET", f"/v1/jobs/{job_id}/artifacts")
-        return _understood(lambda answer: tuple(map(artifact_view, objects_in(answer, "artifacts"))), answer)
+        return understood(lambda answer: tuple(map(artifact_view, objects_in(answer, "artifacts"))), answer)
 
     def download_engine(self, job_id: str, folder: Path) -> Path:
         """Download the engine of a job that succeeded and return its path."""
@@ -209,7 +252,7 @@ class Client:
         if result is None:
             self._send("GET", url)  # raises the server's own words
             raise NotFinishedError(f"job {job_id}: it has no engine yet", fix="Watch the job until it has succeeded.")
-        return self._download(url, folder, _understood(lambda answer: artifact_view(answer.get("engine")), result))
+        return self._download(url, folder, understood(lambda answer: artifact_view(answer.get("engine")), result))
 
     def download_artifact(self, job_id: str, artifact: ArtifactView, folder: Path) -> Path:
         """Download one artifact and return its path."""
@@ -229,10 +272,10 @@ class Client:
             raise InvalidConfigError(f"output folder {folder}: {exc.strerror}", fix="Choose a folder that you may write to.") from exc
         digest = hashlib.sha256()
         try:
-            with _translated(), self._http.stream("GET", url) as response, part.open("wb") as stream:
+            with translated(), self._http.stream("GET", url) as response, part.open("wb") as stream:
                 if response.is_error:
                     response.read()
-                    raise _error_from_response(response)
+                    raise error_from_response(response)
                 for chunk in response.iter_bytes(CHUNK_BYTES):
                     stream.write(chunk)
                     digest.update(chunk)
@@ -253,79 +296,44 @@ class Client:
         json: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, object]:
-        with _translated():
+        return object_from_response(self._answered(method, url, content=content, json=json, headers=headers))
+
+    def _answered(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: Iterator[bytes] | None = None,
+        json: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        with translated():
             response = self._http.request(method, url, content=content, json=json, headers=headers)
         if response.is_error:
-            raise _error_from_response(response)
-        return _object_from_response(response)
+            raise error_from_response(response)
+        return response
+
+    def close(self) -> None:
+        """Close the connection. May be called again."""
+        self._http.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._http.close()
+        self.close()
+
+
+def is_finished(job: JobView) -> bool:
+    """Whether a job has come to its end, which is for good."""
+    return job.state in {"succeeded", "failed", "cancelled"}
 
 
 def job_error(job: JobView) -> OptimizerError:
     """Return the error that a failed or cancelled job ended with."""
     if job.state == "cancelled":
         return StageCancelledError(f"job {job.id} was cancelled", fix="Submit it again if it was not meant to be cancelled.")
-    return _error_from_problem(job.error or {"detail": f"job {job.id} is {job.state}", "fix": "Look at its log.txt."}, 500)
-
-
-def _understood(view: Callable[[Mapping[str, object]], T], answer: Mapping[str, object]) -> T:
-    """Return what a view shows of an answer, which may be that of another program."""
-    try:
-        return view(answer)
-    except TypeError as exc:
-        raise ServerUnavailableError(f"server: its answer is none of ours: {exc}", fix=_SAME_VERSION) from exc
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except httpx.TransportError as exc:
-        raise ServerUnavailableError(
-            f"server: no answer ({str(exc) or type(exc).__name__})",
-            fix="Start it with `onnx-trt-optimizer serve`, or give its address with --server.",
-        ) from exc
-
-
-def _error_from_response(response: httpx.Response) -> OptimizerError:
-    problem: object = None
-    with contextlib.suppress(ValueError):
-        problem = response.json()
-    if isinstance(problem, dict) and "detail" in problem and "fix" in problem:
-        return _error_from_problem(problem, response.status_code)
-    detail = f"server: answered {response.status_code} {response.reason_phrase} to {response.request.method} {response.request.url.path}"
-    if response.status_code in _CLIENT_ERRORS:
-        return ServiceError(detail, fix=_SAME_VERSION)
-    return ServerUnavailableError(detail, fix="Try again in a moment, or ask who runs the server.")
-
-
-def _error_from_problem(problem: Mapping[str, object], status: int) -> OptimizerError:
-    found = error_from_problem(problem)
-    stated = problem.get("status", status)
-    if type(found) is OptimizerError and isinstance(stated, int) and stated in _CLIENT_ERRORS:
-        return InputError(found.detail, fix=found.fix)  # a newer server may know errors that we do not
-    return found
-
-
-def _object_from_response(response: httpx.Response) -> dict[str, object]:
-    try:
-        value = response.json()
-    except ValueError as exc:
-        raise _not_ours(response) from exc
-    if not isinstance(value, dict):
-        raise _not_ours(response)
-    return value
-
-
-def _not_ours(response: httpx.Response) -> ServerUnavailableError:
-    return ServerUnavailableError(
-        f"server: {response.request.url} answered something that is not a JSON object", fix="Check the address given with --server."
-    )
+    return error_from_answer(job.error or {"detail": f"job {job.id} is {job.state}", "fix": "Look at its log.txt."}, 500)
 
 
 def _bad_address(server: str) -> ServiceError:

@@ -1,4 +1,4 @@
-"""What the command line reads of a server's answers, checked: the server may be of another version, or none of ours."""
+"""What a client reads of a server's answers, checked: the server may be of another version, or none of ours."""
 
 from __future__ import annotations
 
@@ -24,6 +24,18 @@ class JobView:
 
 
 @dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job as a list shows it."""
+
+    id: str
+    state: str
+    stage: str | None
+    progress: float  # 0..1
+    created_at: str | None = None  # "2026-11-29T10:00:00Z"
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ArtifactView:
     """One file that a job left."""
 
@@ -38,6 +50,15 @@ def job_view(answer: Mapping[str, object]) -> JobView:
         TypeError: The answer lacks a key, or a value is of another type.
     """
     return value_from_json(JobView, _known(JobView, answer))
+
+
+def job_row(answer: Mapping[str, object]) -> JobRow:
+    """Return what a list shows of a job, which may be all of the job.
+
+    Raises:
+        TypeError: The answer lacks a key, or a value is of another type.
+    """
+    return value_from_json(JobRow, _known(JobRow, answer))
 
 
 def artifact_view(answer: object) -> ArtifactView:
@@ -58,7 +79,7 @@ def objects_in(answer: Mapping[str, object], key: str) -> tuple[Mapping[str, obj
     return value_from_json(tuple[Mapping[str, object], ...], answer.get(key))
 
 
-def _known(cls: type[JobView] | type[ArtifactView], answer: object) -> object:
+def _known(cls: type[JobView] | type[JobRow] | type[ArtifactView], answer: object) -> object:
     """Return the answer without the keys that we do not know, if it is an object at all."""
     names = {field.name for field in dataclasses.fields(cls)}
     return {key: value for key, value in answer.items() if key in names} if isinstance(answer, Mapping) else answer
