@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 
 import onnx_trt_optimizer
 from examples.server import running_server
-from onnx_trt_optimizer import Client, EndEvent, Event, InvalidConfigError, NotFoundError, ProgressEvent, StageEvent, TrialEvent, optimize
+from onnx_trt_optimizer import (
+    Client,
+    EndEvent,
+    Event,
+    InvalidConfigError,
+    InvalidMetricError,
+    NotFoundError,
+    ProgressEvent,
+    StageEvent,
+    TrialEvent,
+    optimize,
+)
 from tests.driver import plain_outputs
 from tests.model_text import Array, cnn, run, samples_for
 
@@ -98,3 +111,41 @@ def test_jobs_on_a_server(tmp_path: Path) -> None:
 def test_all_that_is_offered_is_there_and_in_order() -> None:
     assert [name for name in onnx_trt_optimizer.__all__ if not hasattr(onnx_trt_optimizer, name)] == []
     assert np.unique(onnx_trt_optimizer.__all__).size == len(onnx_trt_optimizer.__all__)
+
+
+def test_a_metric_that_is_a_function_of_this_process(tmp_path: Path) -> None:
+    thread, seen = threading.get_ident(), []
+
+    def metric(outputs: Mapping[str, Array], labels: Array, reference: Mapping[str, Array]) -> Array:
+        seen.append((threading.get_ident(), outputs.keys(), reference.keys()))
+        right: Array = outputs[OUTPUT].argmax(axis=1) == labels
+        return right
+
+    found = optimize(MODEL, calibration(), Batches(200, 2), output=tmp_path / "out", config=CONFIG, metric=metric, min_relative=0.9)
+    assert found.verdict.metric == "custom"
+    assert found.baseline.accuracy == 1.0  # the labels are the model's own answers
+    assert set(map(str, seen)) == {str((thread, {OUTPUT: 0}.keys(), {OUTPUT: 0}.keys()))}
+    assert found.report_path is not None
+    assert "metric=FUNCTION" in found.report_path.read_text()
+
+
+def test_what_a_metric_raises_comes_out_with_its_cause_and_leaves_nothing(tmp_path: Path) -> None:
+    def metric(outputs: Mapping[str, Array], labels: Array) -> Array:
+        raise ZeroDivisionError("of mine")
+
+    with pytest.raises(InvalidMetricError, match="raised ZeroDivisionError: of mine") as caught:
+        optimize(MODEL, calibration(), Batches(200, 2), output=tmp_path / "out", metric=metric)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert caught.value.__cause__.__traceback__ is not None
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupt_in_a_metric_ends_the_job(tmp_path: Path) -> None:
+    def metric(outputs: Mapping[str, Array], labels: Array) -> Array:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        optimize(MODEL, calibration(), Batches(200, 2), output=tmp_path / "out", metric=metric)
+    children = psutil.Process().children(recursive=True)
+    assert [child.name() for child in children if child.status() != psutil.STATUS_ZOMBIE] == []
+    assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ from engine_builder.backends.base import Source
 from engine_builder.records.corrections import Correction
 from engine_builder.records.float_plan import BaselineFallback
 from engine_builder.reporting.body.job_result import JobResult, Outcome, ReportedEngine
-from engine_builder.reporting.body.report_body import ReportBody
+from engine_builder.reporting.body.report_body import FUNCTION, ReportBody
 from engine_builder.reporting.layer_plots import CLIPPED, bars_left_out, dependency_plot, kernel_plot, kernel_totals, sensitivity_plot
 from engine_builder.reporting.offers.section import offers_section
 from engine_builder.reporting.plots import front_plot, path_plot, prediction_plot
@@ -252,6 +252,9 @@ def _repeat(body: ReportBody) -> str:
     command = (
         f"onnx-trt-optimizer optimize model.onnx --calibration calibration.npz{validation}{metric} --config config.json --output report/"
     )
+    if data.metric_model == FUNCTION:
+        files = "'model.onnx', 'calibration.npz'" + (", 'validation.npz'" if given else "")
+        command = f"onnx_trt_optimizer.optimize({files}, metric=FUNCTION, config=CONFIG, output='report/')"
     facts = {**body.result.environment, "engine SHA-256": engine.sha256}
     if engine.exact_on:
         facts["engine is exact on"] = engine.exact_on

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
+from calibration.errors import InvalidMetricError
 from service.intake.common_keys import CommonKeys, config_with
 from service.python.events import Event, NewTrials, ProgressEvent, StageEvent
 from service.python.given import GivenModel, GivenSamples, metric_file, model_file, output_folder, samples_file
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from engine_builder.pipeline.optimize import JobRequest
     from engine_builder.pipeline.stage import RunStage
     from engine_builder.stage_io.outcome import JobOutcome
+    from service.local.asked_function import MetricFunction
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +40,7 @@ def optimize(
     *,
     output: str | os.PathLike[str],
     config: Mapping[str, object] | None = None,
-    metric: str | None = None,
+    metric: str | MetricFunction | None = None,
     metric_model: GivenModel | None = None,
     batched: bool | None = None,
     on_event: OnEvent | None = None,
@@ -56,7 +59,9 @@ def optimize(
         validation: Samples for accuracy, the same; without it a part of the calibration set is held out.
         output: Folder for the engine, the report and the other files.
         config: The configuration; every key is optional.
-        metric: What the budget is stated in, such as "top1".
+        metric: What the budget is stated in, such as "top1"; or a function of your own, ``(outputs, labels)`` or ``(outputs, labels,
+            reference)``: dicts of arrays by the names of the model's outputs, each (samples, ...), the labels or None, and the float
+            model's outputs. It returns one score a sample, 0 to 1, where 1 is perfect. It is called in this thread; nothing is kept then.
         metric_model: A metric of your own as an ONNX model.
         batched: Whether an iterable gives batches; None: told by the shapes of the model's inputs.
         on_event: Called with what happens, in this thread: ``StageEvent``, ``TrialEvent``, ``ProgressEvent``.
@@ -67,15 +72,20 @@ def optimize(
         InputError: Something that is given cannot be used.
         OptimizerError: A stage failed.
     """
-    job_config = config_with(config or {}, {**keys, "metric": metric})
+    named = metric if isinstance(metric, str) else None
+    job_config = config_with(config or {}, {**keys, "metric": named})
     target = output_folder(output)
     from engine_builder.backends.target_checks import check_config, with_metric_model
+    from service.local.asked_function import AskedFunction
     from service.local.local_job import LocalJob, optimize_locally  # these load onnx
     from service.local.reuse import default_cache_folder
 
-    check_config(with_metric_model(job_config, is_given=metric_model is not None))  # samples may take long to come
+    asked = None if metric is None or isinstance(metric, str) else AskedFunction(metric)
+    if asked is not None and metric_model is not None:
+        raise InvalidMetricError("metric: a function and a metric model found, one of them expected", fix="Leave one of them out.")
+    check_config(with_metric_model(job_config, is_given=metric_model is not None or asked is not None))  # samples may take long to come
     settings = settings_from_environment(os.environ)
-    with TemporaryDirectory(prefix="onnx-trt-optimizer-") as temporary:
+    with TemporaryDirectory(prefix="onnx-trt-optimizer-") as temporary, asked or nullcontext():
         folder = Path(temporary)
         model_path = model_file(model, folder)
         job = LocalJob(
@@ -85,12 +95,18 @@ def optimize(
             config=job_config,
             output=target,
             limits=StageLimits(memory_bytes=settings.stage_memory_bytes, seconds=settings.stage_seconds),
-            cache=default_cache_folder(os.environ) if keep and settings.cache_bytes else None,
+            cache=default_cache_folder(os.environ) if keep and settings.cache_bytes and asked is None else None,
             cache_bytes=settings.cache_bytes,
             metric_model=None if metric_model is None else metric_file(metric_model, folder),
+            asked=asked,
         )
-        with _EventView(on_event) as view:
-            found = optimize_locally(job, view, pipeline=_Told(on_event))
+        try:
+            with _EventView(on_event) as view:
+                found = optimize_locally(job, view, pipeline=_Told(on_event))
+        except InvalidMetricError as error:
+            if asked is None or asked.error is None:
+                raise
+            raise error from asked.error  # with the place in the caller's own code
     return result_from_json(found, engine=target / _engine_name(found), report=target / _REPORT)
 
 
