@@ -247,13 +247,14 @@ def _numbers(body: ReportBody) -> str:
 def _repeat(body: ReportBody) -> str:
     data, engine = body.data, body.result.engine
     given = not data.validation_held_out_of_calibration
-    validation = f" --validation {'calibration' if data.calibration_is_validation else 'validation'}.npz" if given else ""
+    samples = f"{'calibration' if data.calibration_is_validation else 'validation'}.npz"
+    validation = f" --validation {samples}" if given else ""
     metric = " --metric-model metric.onnx" if data.metric_model else ""
     command = (
         f"onnx-trt-optimizer optimize model.onnx --calibration calibration.npz{validation}{metric} --config config.json --output report/"
     )
     if data.metric_model == FUNCTION:
-        files = "'model.onnx', 'calibration.npz'" + (", 'validation.npz'" if given else "")
+        files = "'model.onnx', 'calibration.npz'" + (f", '{samples}'" if given else "")
         command = f"onnx_trt_optimizer.optimize({files}, metric=FUNCTION, config=CONFIG, output='report/')"
     facts = {**body.result.environment, "engine SHA-256": engine.sha256}
     if engine.exact_on:
