@@ -21,9 +21,9 @@ from calibration.errors import OptimizerError
 from examples.fashion_mnist.prepare import MODELS, write_calibration, write_validation
 from examples.remeasure import Measurement, measure
 from examples.server import ServerStartError, running_server
-from service.cli.client import Client, job_error
-from service.cli.progress import TrialLines, progress_view
-from service.cli.views import JobView
+from service.client.client import Client, job_error
+from service.client.views import JobView
+from service.local.progress import TrialLines, progress_view
 
 MIN_RELATIVE = 0.9995
 PICTURES = 10_000  # in the validation file

@@ -57,6 +57,17 @@ def test_package_files_hold_one_docstring_line() -> None:
     assert offenders == []
 
 
+def test_the_name_that_users_import_is_a_list_of_names_only() -> None:
+    folder = ROOT / "onnx_trt_optimizer"
+    assert {path.name for path in folder.iterdir()} - {"__pycache__"} == {"__init__.py", "py.typed"}
+    body = ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body
+    assert {type(node) for node in body[1:]} == {ast.ImportFrom, ast.Assign}
+
+
+def test_every_package_says_that_it_has_types() -> None:
+    assert [folder for folder in (*PACKAGES, "onnx_trt_optimizer") if not (ROOT / folder / "py.typed").exists()] == []
+
+
 def test_source_folders_are_packages() -> None:
     folders = {str(Path(name).parent) for name in SOURCES if name.split("/")[0] in PACKAGES}
     assert [folder for folder in sorted(folders) if f"{folder}/__init__.py" not in SOURCES] == []

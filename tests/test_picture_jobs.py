@@ -11,7 +11,7 @@ import pytest
 
 from examples.server import running_server
 from service.__main__ import main
-from service.cli.client import Client
+from service.client.client import Client
 from tests.picture_sets import PREPROCESS, labelled_folder, picture_model, zip_of
 
 CONFIG = {"preprocess": PREPROCESS, "accuracy": {"min_relative": 0.5}, "search": {"max_trials": 2}}

@@ -46,7 +46,7 @@ class Truth(enum.StrEnum):
     LABELS = "labels"  # one class index per sample
     TOKEN_LABELS = "token_labels"  # one class index per token
     GIVEN = "given"  # labels of a form of the measure's own where there are any, else the float model's output
-    OWN = "own"  # whatever the user's own graph reads, see metric_model.py
+    OWN = "own"  # whatever the user's own graph reads, see own_metrics/
 
 
 class Better(enum.StrEnum):

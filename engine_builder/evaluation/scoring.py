@@ -15,8 +15,8 @@ from calibration.accuracy.labels import are_numbers, class_labels_from, one_for_
 from calibration.accuracy.measures.options import MeasureOptions
 from calibration.accuracy.measures.tasks.decisions import largest_change
 from calibration.accuracy.measures.tasks.retrieval import nearest_kept
-from calibration.accuracy.metric_model import MetricModel
 from calibration.accuracy.metrics import Metric, OutputKind, Truth, names_in_words
+from calibration.accuracy.own_metrics.opened import OwnMetric, open_own_metric
 from calibration.accuracy.scores import score
 from calibration.data.dataset import CalibrationSet
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError, InvalidMetricError
@@ -40,7 +40,7 @@ class Scorer:
     names: tuple[str, ...]  # of the compared outputs
     weights: tuple[float, ...]  # of the compared outputs
     label_names: tuple[str, ...]
-    custom: MetricModel | None
+    custom: OwnMetric | None
     judged: tuple[JudgedOutput, ...] = ()  # how each compared output is taken
     options: MeasureOptions = field(default_factory=MeasureOptions)
 
@@ -114,7 +114,7 @@ def scorer_of(inspection: Inspection, workspace: Workspace) -> Scorer:
         tuple(inspection.model.outputs.names[index] for index in inspection.model.outputs.compared),
         inspection.model.outputs.compared_weights,
         inspection.reference.label_names,
-        None if inspection.reference.metric_model is None else MetricModel(workspace.path(inspection.reference.metric_model)),
+        None if inspection.reference.metric_model is None else open_own_metric(workspace.path(inspection.reference.metric_model)),
         inspection.reference.judged,
         inspection.reference.measure,
     )
@@ -126,7 +126,7 @@ def new_scorer(
     kinds: Sequence[OutputKind],
     reference: Sequence[Array],
     samples: CalibrationSet,
-    custom: MetricModel | None,
+    custom: OwnMetric | None,
     judged: Sequence[JudgedOutput],
 ) -> Scorer:
     """Return the scorer of a job that is being inspected, its metric checked.
@@ -319,26 +319,25 @@ def _longer(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def outputs_for_metric(
-    custom: MetricModel,
+    custom: OwnMetric,
     names: Sequence[str],
     kinds: Sequence[OutputKind],
     outputs: Sequence[FoundOutput],
+    specs: Sequence[TensorSpec],
     *,
     is_labelled: bool,
 ) -> tuple[int, ...]:
     """Return which outputs the user's own metric reads although they are not compared with the float model's.
 
-    Args:
-        custom: The metric.
-        names: Of the model's outputs.
-        kinds: Of the model's outputs.
-        outputs: What running the model told of its outputs.
-        is_labelled: Whether the validation set has labels.
+    ``names``, ``kinds``, ``outputs`` (what running the model told) and ``specs`` are of the model's outputs, in its order.
 
     Raises:
         InvalidMetricError: The metric reads something unknown, or an output without a part for each sample.
     """
-    read = {binding.output for binding in custom.bindings(names, is_labelled=is_labelled)}
+    read = custom.read(names, is_labelled=is_labelled)
+    if read is None:  # a function is given whatever there is for each sample
+        ignored = (index for index, kind in enumerate(kinds) if kind is OutputKind.IGNORE and outputs[index].unfit is None)
+        return tuple(index for index in ignored if specs[index].dtype != FOREIGN)
     found = tuple(index for index, name in enumerate(names) if name in read and kinds[index] is OutputKind.IGNORE)
     for index in found:
         if outputs[index].unfit is not None:

@@ -14,7 +14,7 @@ from engine_builder.records.corrections import Correction
 from engine_builder.records.float_plan import BaselineFallback
 from engine_builder.reporting.about import about_in_words
 from engine_builder.reporting.body.job_result import JobResult, Outcome, ReportedEngine
-from engine_builder.reporting.body.report_body import ReportBody
+from engine_builder.reporting.body.report_body import FUNCTION, ReportBody
 from engine_builder.reporting.decision.compared_engines import as_timed_last
 from engine_builder.reporting.decision.headline import speedup_in_words
 from engine_builder.reporting.decision.section import finalists_section, lead, next_section, why_section
@@ -259,11 +259,15 @@ def _numbers(body: ReportBody) -> str:
 def _repeat(body: ReportBody) -> str:
     data, engine = body.data, body.result.engine
     given = not data.validation_held_out_of_calibration
-    validation = f" --validation {'calibration' if data.calibration_is_validation else 'validation'}.npz" if given else ""
+    samples = f"{'calibration' if data.calibration_is_validation else 'validation'}.npz"
+    validation = f" --validation {samples}" if given else ""
     metric = " --metric-model metric.onnx" if data.metric_model else ""
     command = (
         f"onnx-trt-optimizer optimize model.onnx --calibration calibration.npz{validation}{metric} --config config.json --output report/"
     )
+    if data.metric_model == FUNCTION:
+        files = "'model.onnx', 'calibration.npz'" + (f", '{samples}'" if given else "")
+        command = f"onnx_trt_optimizer.optimize({files}, metric=FUNCTION, config=CONFIG, output='report/')"
     facts = {**{name: _fact(value) for name, value in body.result.environment.items()}, "engine SHA-256": engine.sha256}
     if body.made is not None:
         facts |= {"model": body.made.model, "model SHA-256": body.made.model_sha256, "made at": body.made.at}

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from calibration.accuracy.metric_model import MetricModel
 from calibration.accuracy.metrics import OutputKind
+from calibration.accuracy.own_metrics.opened import open_own_metric
 from calibration.data.dataset import CalibrationSet
 from calibration.data.input_axes import possible_axes
 from calibration.data.settings import make_constant, note_of
@@ -80,7 +80,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
         InputError: Something about the user's files or settings does not fit.
     """
     workspace, files, settings = context.workspace, request.files, request.settings
-    custom = None if files.metric_model is None else MetricModel(workspace.path(files.metric_model))
+    custom = None if files.metric_model is None else open_own_metric(workspace.path(files.metric_model))
     backend = backend_for(settings.target, settings.gpu, table=targets_of(context))
     capabilities = backend.capabilities
     model = read_model(workspace.path(files.model))
@@ -165,7 +165,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     is_labelled = validation.labels is not None
     read = whole_outputs(settings, names, kinds, outputs, calls.outputs)
     if custom is not None:
-        read = outputs_for_metric(custom, names, kinds, calls.outputs, is_labelled=is_labelled)
+        read = outputs_for_metric(custom, names, kinds, calls.outputs, outputs, is_labelled=is_labelled)
     seconds = float_model.sample_seconds(validation, batch, what)
     float_model.check_timed_call(validation, timed)
     compared = [index for index, kind in enumerate(kinds) if kind is not OutputKind.IGNORE or index in read]

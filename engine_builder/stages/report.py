@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from calibration.accuracy.metrics import Better, OutputKind
+from calibration.accuracy.own_metrics.asked_metric import SUFFIX as ASKED_SUFFIX
 from calibration.codec import value_from_json
 from calibration.graph_passes.folding.folded_steps import folded_in_words
 from calibration.number_formats.precision import Precision
@@ -49,7 +50,7 @@ from engine_builder.reporting.body.job_result import (
 )
 from engine_builder.reporting.body.layer_facts import DependencyMap, dependency_map, measured_pairs, reported_layers
 from engine_builder.reporting.body.made_now import made_now
-from engine_builder.reporting.body.report_body import ColumnChange, DataFacts, ReportBody, body_json
+from engine_builder.reporting.body.report_body import FUNCTION, ColumnChange, DataFacts, ReportBody, body_json
 from engine_builder.reporting.body.score_of_loss import score_of_loss
 from engine_builder.reporting.body.search_facts import FinalTiming, ProbeSummary
 from engine_builder.reporting.dynamic_words import neighbours_warning
@@ -326,7 +327,7 @@ def _data(inspection: Inspection) -> DataFacts:
         metric=inspection.reference.metric,
         outputs=inspection.model.outputs.kinds,
         output_weights=_weights(inspection),
-        metric_model=None if inspection.reference.metric_model is None else inspection.reference.metric_model.sha256,
+        metric_model=_own_metric(inspection.reference.metric_model),
         calibration_samples=inspection.samples.calibration_samples,
         validation_samples=inspection.samples.validation_samples,
         validation_held_out_of_calibration=inspection.samples.held_out,
@@ -334,6 +335,12 @@ def _data(inspection: Inspection) -> DataFacts:
         float_type=inspection.model.float_type,
         timing_batch=inspection.calls.timed_batch,
     )
+
+
+def _own_metric(metric: FileRef | None) -> str | None:
+    if metric is None:
+        return None
+    return FUNCTION if metric.file.endswith(ASKED_SUFFIX) else metric.sha256
 
 
 def _weights(inspection: Inspection) -> dict[str, float]:

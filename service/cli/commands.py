@@ -11,21 +11,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calibration.accuracy.metrics import BudgetKey
 from calibration.errors import InvalidConfigError, OptimizerError
 from calibration.number_formats.precision import Precision
 from calibration.process.lazy_import import defer
-from engine_builder.config.config import Config, config_from_json, config_json
-from service.cli.given_files import check_files
-from service.cli.progress import ProgressView, TrialLines, progress_view
+from engine_builder.config.config import Config, config_json
 from service.cli.summary import summary_lines
+from service.intake.common_keys import config_with, is_any_given
 from service.intake.config_text import value_from_config_text
+from service.intake.given_files import check_files
+from service.local.progress import ProgressView, TrialLines, progress_view
 from service.settings import PREFIX, Settings, settings_from_environment
 from service.worker.child_process import StageLimits
 
 if TYPE_CHECKING:
-    from service.cli.client import Client
-    from service.cli.views import JobView
+    from service.client.client import Client
+    from service.client.views import JobView
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 Output = Callable[[str], None]
@@ -47,8 +47,8 @@ def optimize(arguments: argparse.Namespace, out: Output) -> None:
     """Optimize a model on this machine, without a server."""
     config = job_config(arguments)  # first: what is wrong with it is said before the rest is loaded
     defer("onnxruntime")  # its sessions are opened in child processes; here it would cost time and memory for nothing
-    from service.cli.local import LocalJob, optimize_locally  # loads onnx; the client's commands do without
-    from service.cli.reuse import default_cache_folder
+    from service.local.local_job import LocalJob, optimize_locally  # loads onnx; the client's commands do without
+    from service.local.reuse import default_cache_folder
 
     settings = settings_from_environment(os.environ)
     cache = None if arguments.no_cache or not settings.cache_bytes else arguments.cache or default_cache_folder(os.environ)
@@ -71,7 +71,7 @@ def optimize(arguments: argparse.Namespace, out: Output) -> None:
 
 def submit(arguments: argparse.Namespace, out: Output) -> None:
     """Upload the files, submit a job and print its id; with --watch, wait for it too."""
-    config = config_json(job_config(arguments)) if arguments.config or _given(arguments) else {}
+    config = config_json(job_config(arguments)) if arguments.config or is_any_given(vars(arguments)) else {}
     check_files(arguments.model, arguments.calibration, arguments.validation, arguments.metric_model)
     with client_of(arguments) as client:
         model = client.upload_model(arguments.model)
@@ -150,7 +150,7 @@ def compare(arguments: argparse.Namespace, out: Output) -> None:
 
 
 def _watch(client: Client, job_id: str, out: Output) -> None:
-    from service.cli.client import job_error
+    from service.client.client import job_error
 
     with progress_view(sys.stderr) as view:
         job = client.watch(job_id, _shower(view))
@@ -180,7 +180,7 @@ def _print_result(result: Mapping[str, object], out: Output) -> None:
 
 def client_of(arguments: argparse.Namespace) -> Client:
     """Return a client of the server that the arguments name; used with ``with``."""
-    from service.cli.client import Client  # the HTTP library takes a tenth of a second; a job without a server does without
+    from service.client.client import Client  # the HTTP library takes a tenth of a second; a job without a server does without
 
     return Client(arguments.server, os.environ.get(PREFIX + "API_KEY") or None)
 
@@ -194,27 +194,7 @@ def job_config(arguments: argparse.Namespace) -> Config:
     Raises:
         InvalidConfigError: The file or a flag is wrong, or flags contradict each other or the file's objective.
     """
-    value: object = {} if arguments.config is None else _json_from_file(arguments.config)
-    given = _given(arguments)
-    if isinstance(value, dict) and isinstance(accuracy := given.get("accuracy"), dict):
-        stated = value.get("accuracy", {})
-        if not isinstance(stated, dict):  # which is said as of a configuration without flags
-            return config_from_json(value)
-        is_budget = any(key in accuracy for key in BudgetKey)
-        kept = {key: item for key, item in stated.items() if not (is_budget and key in set(BudgetKey))}
-        given["accuracy"] = {**kept, **accuracy}
-    return config_from_json({**value, **given} if isinstance(value, dict) else value)
-
-
-def _given(arguments: argparse.Namespace) -> dict[str, object]:
-    """Return the keys of the configuration that the command line gives."""
-
-    def given(*keys: str) -> dict[str, object]:
-        return {key: value for key in keys if (value := getattr(arguments, key)) is not None}
-
-    objective, accuracy = given("min_speedup", "max_latency_ms"), given("min_relative", "max_drop", "min_score", "metric")
-    parts = {"objective": objective, "accuracy": accuracy}
-    return {**given("target", "gpu", "batch_size"), **{key: part for key, part in parts.items() if part}}
+    return config_with({} if arguments.config is None else _json_from_file(arguments.config), vars(arguments))
 
 
 def _json_from_file(path: Path) -> object:

@@ -7,7 +7,7 @@ import webbrowser
 from collections.abc import Sequence
 
 from service.cli.commands import Output, client_of
-from service.cli.views import JobRow
+from service.client.views import JobRow
 from service.errors import NotFoundError
 
 REPORT = "report.html"

@@ -13,6 +13,7 @@ import logging
 import os
 import selectors
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -58,6 +59,14 @@ class StageLimits:
             raise ValueError(f"stage limits: found {self}, expected numbers above 0")
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """What a stage may ask of this process while it runs."""
+
+    socket: socket.socket
+    answer: Callable[[], None]  # called, by whoever waits for the stage, when somebody connects; what it raises ends the stage
+
+
 @contextlib.contextmanager
 def _failures_timed() -> Iterator[None]:
     """Note in an ``EngineError`` that comes out how many seconds went by."""
@@ -80,6 +89,7 @@ def run_in_child(
     should_cancel: Callable[[], bool],
     stages: str = STAGE_TABLE,
     parent: WarmParent | None = None,
+    listener: Listener | None = None,
 ) -> dict[str, object]:
     """Run a stage in a process of its own and return its result.
 
@@ -96,6 +106,7 @@ def run_in_child(
         stages: The module that holds the table ``STAGES``.
         parent: Forks the stage, unless it may open a GPU (the driver's libraries are opened in a new interpreter only) or has a limit below
             2 GiB, of which the parent's addresses would take too much.
+        listener: Answers what the stage asks.
 
     Raises:
         OptimizerError: What the stage raised, with its fields; an ``EngineError`` with the ``seconds`` that it took.
@@ -104,7 +115,7 @@ def run_in_child(
         StageCancelledError: ``should_cancel`` said so.
         StageCrashedError: It ended without a result.
     """
-    task = _Task(stage, request, Workspace(workspace), limits, _rising(on_progress), should_cancel, stages, time.monotonic())
+    task = _Task(stage, request, Workspace(workspace), limits, _rising(on_progress), should_cancel, stages, time.monotonic(), listener)
     if parent is not None and not limits.opens_gpu and limits.memory_bytes >= _LEAST_FORK_BYTES:
         try:
             return _run(task, parent)
@@ -125,6 +136,7 @@ class _Task:
     should_cancel: Callable[[], bool]
     stages: str
     started: float  # by the monotonic clock, seconds
+    listener: Listener | None
 
 
 def _run(task: _Task, parent: WarmParent | None) -> dict[str, object]:
@@ -209,6 +221,8 @@ class _Child:
                 for pipe in (process.stdout, process.stderr):
                     os.set_blocking(pipe.fileno(), False)
                     selector.register(pipe, selectors.EVENT_READ)
+                if task.listener is not None:
+                    selector.register(task.listener.socket, selectors.EVENT_READ, task.listener.answer)
                 while not process.has_ended():
                     self._read(selector, POLL_SECONDS)
                     if task.should_cancel():
@@ -236,10 +250,12 @@ class _Child:
         self._process.stderr.close()
 
     def _read(self, selector: selectors.BaseSelector, seconds: float) -> None:
-        if not selector.get_map():  # both pipes are at their end: only the exit is awaited
-            time.sleep(min(seconds, _EXIT_POLL_SECONDS))
-            return
+        if len(selector.get_map()) <= (self._task.listener is not None):  # both pipes are at their end: only the exit is awaited
+            seconds = min(seconds, _EXIT_POLL_SECONDS)
         for key, _ in selector.select(seconds):
+            if key.data is not None:
+                key.data()
+                continue
             pipe = cast("IO[bytes]", key.fileobj)
             data = os.read(key.fd, _CHUNK_BYTES)
             if not data:

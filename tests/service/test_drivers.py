@@ -11,8 +11,8 @@ import pytest
 
 from calibration.errors import PROBLEM_TYPE_PREFIX, InvalidModelError, OptimizerError
 from engine_builder.config.config import Config
-from service.cli.local import LocalJob, optimize_locally
-from service.cli.progress import ProgressLines
+from service.local.local_job import LocalJob, optimize_locally
+from service.local.progress import ProgressLines
 from service.worker.child_process import StageLimits
 from tests.fakes import FakePipeline, executions, fake_model
 from tests.service.conftest import Server

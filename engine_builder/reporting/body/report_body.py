@@ -24,6 +24,8 @@ from engine_builder.reporting.body.search_facts import FinalTiming, Prediction, 
 from engine_builder.stage_io.engines import JudgedTrial, PredictResult
 from engine_builder.stage_io.outcome import SearchSummary
 
+FUNCTION = "a Python function"
+
 
 @dataclass(frozen=True, slots=True)
 class DataFacts:
@@ -32,7 +34,7 @@ class DataFacts:
     metric: Metric
     outputs: tuple[OutputKind, ...]
     output_weights: Mapping[str, float]  # share of each compared output in the loss, by name: 0..1, 1 in all
-    metric_model: str | None  # SHA-256 of the user's own metric
+    metric_model: str | None  # SHA-256 of the user's own metric; FUNCTION where that is a function of the caller's process
     calibration_samples: int
     validation_samples: int
     validation_held_out_of_calibration: bool

@@ -15,7 +15,7 @@ from engine_builder.backends.base import Source
 from engine_builder.records.float_plan import BaselineFallback, FloatAttempt
 from engine_builder.reporting.body.job_result import PredictedSpeedup, TakenOutput
 from engine_builder.reporting.body.layer_facts import DependencyMap, MeasuredPair
-from engine_builder.reporting.body.report_body import ReportBody
+from engine_builder.reporting.body.report_body import FUNCTION, ReportBody
 from engine_builder.reporting.page import render
 from engine_builder.stage_io.engines import FinalLatency
 from tests.engine_builder.report_body import (
@@ -292,6 +292,13 @@ def test_the_command_names_the_files_that_were_given(held_out: bool, shared: boo
     data = replace(BODY.data, validation_held_out_of_calibration=held_out, calibration_is_validation=shared, metric_model=metric)
     start = "onnx-trt-optimizer optimize model.onnx --calibration calibration.npz"
     assert command_of(replace(KEPT_BASELINE, data=data)) == f"{start}{arguments} --config config.json --output report/"
+
+
+def test_a_job_whose_metric_was_a_function_is_repeated_from_python() -> None:
+    data = replace(BODY.data, validation_held_out_of_calibration=False, calibration_is_validation=False, metric_model=FUNCTION)
+    files = "'model.onnx', 'calibration.npz', 'validation.npz'"
+    expected = f"onnx_trt_optimizer.optimize({files}, metric=FUNCTION, config=CONFIG, output='report/')"
+    assert command_of(replace(KEPT_BASELINE, data=data)) == expected
 
 
 def test_scores_of_errors_keep_their_digits() -> None:

@@ -187,7 +187,7 @@ WEB = {"httpx", "fastapi", "uvicorn", "sqlalchemy", "dbos"}
         (
             ["optimize", "none.onnx", "--calibration", "none.npz", "--output", "out", "--config", "wrong.json"],
             2,
-            HEAVY | WEB | {"service.cli.local", "engine_builder.pipeline.optimize", "engine_builder.backends.registry"},
+            HEAVY | WEB | {"service.local.local_job", "engine_builder.pipeline.optimize", "engine_builder.backends.registry"},
         ),
         (["serve", "--host", "0.0.0.0"], 2, HEAVY | WEB | {"engine_builder.pipeline.optimize"}),
         (["serve", "--data-dir", "wrong.json"], 2, HEAVY | {"httpx"}),

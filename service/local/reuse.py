@@ -12,7 +12,7 @@ from engine_builder.config.config import config_json
 from engine_builder.pipeline.optimize import PIPELINE_VERSION, JobRequest
 from engine_builder.pipeline.stage_table import KEPT_STAGES
 from engine_builder.workspace.workspace import Workspace
-from service.cli.progress import ProgressView
+from service.local.progress import ProgressView
 from service.worker.job_record import JobRecord
 from service.worker.result_identity import machine_identity, result_identity
 from service.worker.stage_cache import StageCache

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from calibration.accuracy.kinds.part import JudgedOutput
+from calibration.accuracy.own_metrics.asked_metric import SUFFIX, asked_metric_text
 from calibration.data.given.packed_folder import pack_folder
 from calibration.errors import CalibrationError, InputError, InvalidConfigError
 from engine_builder.backends.registry import opens_gpu
@@ -26,10 +27,11 @@ from engine_builder.stage_io.outcome import JobOutcome
 from engine_builder.workspace.external_files import external_files
 from engine_builder.workspace.tree_removal import remove_tree
 from engine_builder.workspace.workspace import FileRef, Workspace, json_bytes
-from service.cli.given_files import check_files
-from service.cli.progress import ProgressView, TrialLines
-from service.cli.reuse import job_record
+from service.intake.given_files import check_files
 from service.intake.unpacking import is_archive, unpack_model
+from service.local.asked_function import AskedFunction
+from service.local.progress import ProgressView, TrialLines
+from service.local.reuse import job_record
 from service.worker.child_process import STAGE_TABLE, StageLimits, run_in_child
 from service.worker.job_record import JobRecord
 from service.worker.kernel_times import FOLDER as KERNEL_TIMES
@@ -61,6 +63,12 @@ class LocalJob:
     cache: Path | None = None
     cache_bytes: int = DEFAULT_MAX_BYTES
     metric_model: Path | None = None  # the user's own metric
+    asked: AskedFunction | None = None  # the user's own metric, as a function of this process; in the place of a metric model
+
+    @property
+    def has_own_metric(self) -> bool:
+        """Whether the metric is the user's own."""
+        return self.metric_model is not None or self.asked is not None
 
 
 def optimize_locally(
@@ -79,7 +87,7 @@ def optimize_locally(
     Raises:
         OptimizerError: The input cannot be used, or a stage failed.
     """
-    check_config(with_metric_model(job.config, is_given=job.metric_model is not None))
+    check_config(with_metric_model(job.config, is_given=job.has_own_metric))
     check_files(job.model, job.calibration, job.validation, job.metric_model)
     with (
         _output_folder(job.output) as output,
@@ -116,6 +124,7 @@ class _StageRunner:
         self._stages = stages
         self._parent = parent
         self._record = record
+        self._listener = None if job.asked is None else job.asked.listener
 
     def __call__(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> Mapping[str, object]:
         def show(fraction: float, message: str) -> None:
@@ -131,6 +140,7 @@ class _StageRunner:
                 should_cancel=lambda: False,
                 stages=self._stages,
                 parent=self._parent,
+                listener=self._listener,
             )
 
         found = (compute(), False) if self._record is None else self._record.run(name, stage, request, self._workspace, compute)
@@ -166,9 +176,15 @@ def _request(job: LocalJob, workspace: Workspace) -> JobRequest:
         model=_copy_model(job.model, workspace),
         calibration=_copy_samples(job.calibration, "calibration", workspace),
         validation=validation,
-        metric_model=None if job.metric_model is None else workspace.copy(job.metric_model, "metric/metric.onnx"),
+        metric_model=_copy_metric(job, workspace),
     )
-    return JobRequest(files, with_metric_model(job.config, is_given=job.metric_model is not None))
+    return JobRequest(files, with_metric_model(job.config, is_given=job.has_own_metric))
+
+
+def _copy_metric(job: LocalJob, workspace: Workspace) -> FileRef | None:
+    if job.asked is not None:
+        return workspace.write_bytes("metric/metric" + SUFFIX, asked_metric_text(job.asked.file).encode())
+    return None if job.metric_model is None else workspace.copy(job.metric_model, "metric/metric.onnx")
 
 
 def _copy_model(model: Path, workspace: Workspace) -> FileRef:

@@ -19,6 +19,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf publishes no types
 from numpy.typing import NDArray
 
+from calibration.accuracy.own_metrics.sample_scores import check_scores, checked_scores, sound_samples, with_reference
 from calibration.errors import CalibrationError, InvalidMetricError, InvalidModelError
 from calibration.execution.onnxruntime_session import Array, Piece
 from calibration.onnx_model.external_data import all_tensors
@@ -27,8 +28,6 @@ from calibration.onnx_model.model_io import TensorSpec, input_specs, output_spec
 BATCH = 256  # samples in one call
 LABELS = "labels"
 REFERENCE_PREFIX = "reference_"
-CHECKED_SAMPLES = 8  # scored together and alone
-ROUNDING = 1e-4  # by which a score may differ between a call with other samples and one without, and leave 0..1
 
 
 class Source(enum.StrEnum):
@@ -79,6 +78,11 @@ class MetricModel:
         """The names of what is fed."""
         return tuple(spec.name for spec in self._specs)
 
+    def read(self, outputs: Collection[str], *, is_labelled: bool) -> frozenset[str]:
+        """Return the outputs that it reads; arguments and errors as of ``bindings``."""
+        found = self.bindings(outputs, is_labelled=is_labelled)
+        return frozenset(item.output for item in found if item.output is not None)
+
     def bindings(self, outputs: Collection[str], *, is_labelled: bool) -> tuple[Binding, ...]:
         """Return what each input is fed with, by rule 1.
 
@@ -106,8 +110,6 @@ class MetricModel:
     def check(self, outputs: Mapping[str, Array], labels: Array | None) -> None:
         """Refuse a graph that does not fit the outputs, or whose scores are not a sample's own.
 
-        The samples are scored with the outputs of the sample beside them: their own give every metric of agreement the same perfect score.
-
         Args:
             outputs: The float model's, by name, each (samples, ...).
             labels: (samples, ...), if there are any.
@@ -117,24 +119,13 @@ class MetricModel:
         """
         for binding in self.bindings(outputs, is_labelled=labels is not None):
             _check_fits(binding, labels if binding.output is None else outputs[binding.output])
-        count = min(CHECKED_SAMPLES, len(next(iter(outputs.values()))))
-        few = {name: array[:count] for name, array in outputs.items()}
-        moved = {name: np.roll(array, 1, axis=0) for name, array in few.items()}
-        some = None if labels is None else labels[:count]
-        together = self.score(moved, few, some)
-        for index in range(count):
-            one = slice(index, index + 1)
-            alone = self.score(
-                {name: array[one] for name, array in moved.items()},
-                {name: array[one] for name, array in few.items()},
-                None if some is None else some[one],
-            )
-            if abs(alone[0] - together[index]) > ROUNDING:
-                raise InvalidMetricError(
-                    f"metric model: the score of sample {index} is {together[index]:.6g} in a call with {count} samples and {alone[0]:.6g} "
-                    "in a call of its own, expected the same",
-                    fix="Reduce over the axes of a sample only, never over the first axis, and use no random operators.",
-                )
+        check_scores(
+            self.score,
+            outputs,
+            labels,
+            "metric model",
+            "Reduce over the axes of a sample only, never over the first axis, and use no random operators.",
+        )
 
     def score(self, outputs: Mapping[str, Array], reference: Mapping[str, Array], labels: Array | None) -> NDArray[np.float64]:
         """Return the score of each sample, (samples,), from 0 to 1.
@@ -158,16 +149,12 @@ class MetricModel:
             elif item.source is Source.REFERENCE:
                 values = reference[item.output]
             else:
-                values = outputs[item.output]
-                is_sound = (np.isfinite(values) | (values == reference[item.output])).reshape(samples, -1).all(axis=1)
-                if not is_sound.all():
-                    is_known &= is_sound
-                    values = np.where(is_sound.reshape(-1, *(1,) * (values.ndim - 1)), values, reference[item.output])
+                is_sound = sound_samples(outputs[item.output], reference[item.output])
+                is_known &= is_sound
+                values = with_reference(outputs[item.output], is_sound, reference[item.output])
             feeds[item.spec.name] = values.astype(item.spec.dtype, copy=False)
         parts = [self._run({name: array[start : start + BATCH] for name, array in feeds.items()}) for start in range(0, samples, BATCH)]
-        scores = np.concatenate(parts)
-        _check_range(scores)
-        return np.where(is_known, np.clip(scores, 0.0, 1.0), 0.0)
+        return checked_scores(np.concatenate(parts), is_known, "metric model")
 
     def _run(self, feeds: Mapping[str, Array]) -> NDArray[np.float64]:
         samples = len(next(iter(feeds.values())))
@@ -235,16 +222,6 @@ def _check_fits(binding: Binding, array: Array | None) -> None:
 
 def _shown(sizes: Sequence[int | None]) -> str:
     return "(" + ", ".join(["samples", *("any" if size is None else str(size) for size in sizes)]) + ")"
-
-
-def _check_range(scores: NDArray[np.float64]) -> None:
-    is_right = np.isfinite(scores) & (scores >= -ROUNDING) & (scores <= 1.0 + ROUNDING)
-    if not is_right.all():
-        index = int(np.flatnonzero(~is_right)[0])
-        raise InvalidMetricError(
-            f"metric model: score {scores[index]:.6g} for sample {index} found, expected 0 to 1, where 1 is perfect",
-            fix="Scale the score to 0..1 (Clip at the end keeps it there), and guard divisions and logarithms against 0.",
-        )
 
 
 def _read(path: Path) -> onnx.ModelProto:

@@ -12,9 +12,9 @@ import pytest
 
 from calibration.errors import InputError, InvalidConfigError, OptimizerError
 from engine_builder.errors import StageCancelledError, StageTimeoutError
-from service.cli.client import Client, DownloadError, job_error
-from service.cli.views import ArtifactView, JobView
 from service.client.answers import ServerUnavailableError
+from service.client.client import Client, DownloadError, job_error
+from service.client.views import ArtifactView, JobView
 from service.errors import NotFinishedError, NotFoundError, ServiceError, UnauthorizedError
 
 ENGINE = b"engine" * 1000
@@ -297,3 +297,23 @@ def test_a_folder_of_samples_is_sent_as_a_zip(tmp_path: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(sent[0])) as archive:
         assert {name: archive.read(name) for name in archive.namelist()} == {"cat/1.jpg": b"a picture"}
     assert sent[1] == b"arrays"
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(None, ["100", "100", "100"]), (150, ["100", "50"]), (0, [])])
+def test_a_list_of_jobs_is_read_page_by_page(limit: int | None, asked: list[str]) -> None:
+    sizes: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        query = request.url.params
+        sizes.append(query["limit"])
+        assert query["state"] == "queued"
+        begin = int(query.get("cursor", "0"))
+        rows = [{"id": f"j{number}", "state": "queued", "stage": None, "progress": 0.0} for number in range(begin, 250)]
+        page = rows[: int(query["limit"])]
+        following = begin + len(page)
+        return httpx.Response(200, json={"jobs": page, "next_cursor": str(following) if following < 250 else None})
+
+    with Client("http://test", transport=httpx.MockTransport(answer)) as client:
+        found = [row.id for row in client.jobs(state="queued", limit=limit)]
+    assert found == [f"j{number}" for number in range(250 if limit is None else limit)]
+    assert sizes == asked

@@ -10,7 +10,7 @@ import onnx
 import onnx.parser
 import pytest
 
-from calibration.accuracy.metric_model import BATCH, MetricModel
+from calibration.accuracy.own_metrics.metric_model import BATCH, MetricModel
 from calibration.errors import InvalidMetricError
 from tests.model_text import Array
 

@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 
 from service.client.following import Clock
-from tests.service.cli.test_client import FakeClock
+from tests.service.client.test_client import FakeClock
 
 
 class ClockContract(ABC):

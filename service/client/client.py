@@ -17,8 +17,8 @@ import httpx
 from calibration.data.given.packed_folder import pack_folder
 from calibration.errors import InvalidConfigError, InvalidModelError, OptimizerError
 from engine_builder.errors import StageCancelledError
-from service.cli.views import ArtifactView, JobRow, JobView, artifact_view, job_row, job_view, objects_in
 from service.client.answers import (
+    SAME_VERSION,
     ServerUnavailableError,
     error_from_answer,
     error_from_response,
@@ -26,7 +26,8 @@ from service.client.answers import (
     translated,
     understood,
 )
-from service.client.following import POLL_SECONDS, Clock, looks
+from service.client.following import POLL_SECONDS, RECONNECT_SECONDS, Clock, looks
+from service.client.views import ArtifactView, JobRow, JobView, artifact_view, job_row, job_view, objects_in
 from service.errors import MethodNotAllowedError, NotFinishedError, NotFoundError, ServiceError
 from service.intake.packing import pack_model
 from service.jobs.live.event_text import EVENT_STREAM, ToldEvent, events_from_lines
@@ -35,6 +36,7 @@ PAGE = 100  # jobs in one answer
 UPLOAD_TRIES = 3
 CHUNK_BYTES = 2**20
 _TIMEOUT = httpx.Timeout(30.0, read=120.0)
+_NO_CONTENT = 204
 _NOT_STORED = frozenset({NotFoundError.status, MethodNotAllowedError.status})
 
 
@@ -160,7 +162,7 @@ class Client:
             job_id: The job.
             on_change: Called with the job whenever it changed.
         """
-        for job in looks(lambda: self.get(job_id), lambda after: self.events(job_id, after=after), _is_finished, self._clock):
+        for job in self.changes(job_id):
             on_change(job)
         return job
 
@@ -173,6 +175,36 @@ class Client:
                 raise error_from_response(response)
             if response.headers.get("content-type", "").startswith(EVENT_STREAM):
                 yield from events_from_lines(response.iter_lines())
+
+    def changes(self, job_id: str, *, seconds: float | None = None) -> Iterator[JobView]:
+        """Yield a job now and whenever it changed, until it is finished; a server that restarts meanwhile is waited for, up to a minute.
+
+        Args:
+            job_id: The job.
+            seconds: To wait at most; then the last job is not finished. The job is looked at every half a second, without events.
+        """
+        if seconds is None:
+            yield from looks(lambda: self.get(job_id), lambda after: self.events(job_id, after=after), is_finished, self._clock)
+            return
+        last: JobView | None = None
+        started = answered = self._clock.monotonic()
+        while True:
+            try:
+                job = self.get(job_id)
+                answered = self._clock.monotonic()
+            except ServerUnavailableError:
+                if last is None or self._clock.monotonic() - answered > RECONNECT_SECONDS:
+                    raise
+            else:
+                if job != last:
+                    last = job
+                    yield job
+                if is_finished(job):
+                    return
+            left = started + seconds - self._clock.monotonic()
+            if left <= 0:
+                return
+            self._clock.sleep(min(POLL_SECONDS, left))
 
     def jobs(self, *, state: str | None = None, limit: int | None = None) -> Iterator[JobRow]:
         """Yield the server's jobs, newest first.
@@ -193,16 +225,19 @@ class Client:
             if not cursor:
                 return
 
-    def delete(self, job_id: str) -> None:
-        """Remove a finished job and its files from the server."""
-        with translated():
-            response = self._http.delete(f"/v1/jobs/{job_id}")
-        if response.is_error:
-            raise error_from_response(response)
-
     def cancel(self, job_id: str) -> JobView:
         """Cancel a job, if it is not finished, and return it."""
         return understood(job_view, self._send("POST", f"/v1/jobs/{job_id}/cancel"))
+
+    def delete(self, job_id: str) -> None:
+        """Remove a finished job and its files from the server.
+
+        Raises:
+            ServiceError: The server deletes no jobs.
+        """
+        answer = self._answered("DELETE", f"/v1/jobs/{job_id}")
+        if answer.status_code != _NO_CONTENT:  # older servers cancel where newer ones delete; a finished job stays as it is
+            raise ServiceError(f"server: it deletes no jobs, and job {job_id} is still there", fix=SAME_VERSION)
 
     def targets(self) -> tuple[Mapping[str, object], ...]:
         """Return what the server can build for."""
@@ -263,17 +298,37 @@ class Client:
         json: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, object]:
+        return object_from_response(self._answered(method, url, content=content, json=json, headers=headers))
+
+    def _answered(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: Iterator[bytes] | None = None,
+        json: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
         with translated():
             response = self._http.request(method, url, content=content, json=json, headers=headers)
         if response.is_error:
             raise error_from_response(response)
-        return object_from_response(response)
+        return response
+
+    def close(self) -> None:
+        """Close the connection. May be called again."""
+        self._http.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._http.close()
+        self.close()
+
+
+def is_finished(job: JobView) -> bool:
+    """Whether a job has come to its end, which is for good."""
+    return job.state in {"succeeded", "failed", "cancelled"}
 
 
 def job_error(job: JobView) -> OptimizerError:
@@ -281,10 +336,6 @@ def job_error(job: JobView) -> OptimizerError:
     if job.state == "cancelled":
         return StageCancelledError(f"job {job.id} was cancelled", fix="Submit it again if it was not meant to be cancelled.")
     return error_from_answer(job.error or {"detail": f"job {job.id} is {job.state}", "fix": "Look at its log.txt."}, 500)
-
-
-def _is_finished(job: JobView) -> bool:
-    return job.state in {"succeeded", "failed", "cancelled"}
 
 
 def _bad_address(server: str) -> ServiceError:

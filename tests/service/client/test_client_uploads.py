@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.service.cli.test_client import client_of, missing
+from tests.service.client.test_client import client_of, missing
 
 
 def test_upload_sends_the_bytes_and_the_key(tmp_path: Path) -> None:

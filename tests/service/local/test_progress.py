@@ -5,7 +5,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from service.cli.progress import ProgressBar, ProgressLines, ProgressView, TrialLines, progress_view
+from service.local.progress import ProgressBar, ProgressLines, ProgressView, TrialLines, progress_view
 
 
 class Terminal(io.StringIO):

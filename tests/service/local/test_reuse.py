@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service.cli.reuse import default_cache_folder
+from service.local.reuse import default_cache_folder
 
 
 def test_the_folder_is_the_users_own() -> None:

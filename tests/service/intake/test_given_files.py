@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from calibration.errors import InputError, InvalidCalibrationSetError, InvalidModelError
-from service.cli.given_files import check_files
+from service.intake.given_files import check_files
 
 ONNX = b"\x08\x08\x12\x07pytorch:\x01"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service.cli.test_client import client_of, missing
+from tests.service.client.test_client import client_of, missing
 
 
 def test_what_the_server_has_is_not_sent(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.pipeline.stage import RunStage
 from engine_builder.stage_io.outcome import JobOutcome
 from engine_builder.workspace.workspace import FileRef
-from service.cli.local import LocalJob, optimize_locally
-from service.cli.progress import ProgressLines
+from service.local.local_job import LocalJob, optimize_locally
+from service.local.progress import ProgressLines
 from service.worker.child_process import StageLimits
 
 OFFERED = "fedcba9876543210"

@@ -1,4 +1,4 @@
-"""What the command line reads of a server's answers, checked: the server may be of another version, or none of ours."""
+"""What a client reads of a server's answers, checked: the server may be of another version, or none of ours."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def job_view(answer: Mapping[str, object]) -> JobView:
 
 
 def job_row(answer: Mapping[str, object]) -> JobRow:
-    """Return what the view shows of a job in a list.
+    """Return what a list shows of a job, which may be all of the job.
 
     Raises:
         TypeError: The answer lacks a key, or a value is of another type.

@@ -1,0 +1,1 @@
+"""One job on this machine, without a server."""

@@ -1,0 +1,1 @@
+"""What the package onnx_trt_optimizer offers to Python."""

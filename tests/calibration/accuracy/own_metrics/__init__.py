@@ -1,0 +1,1 @@
+"""Tests of ``calibration.accuracy.own_metrics``."""
