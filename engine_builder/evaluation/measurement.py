@@ -14,7 +14,6 @@ from calibration.accuracy.drop_posterior import probabilities_over, slack_draws
 from calibration.accuracy.margins.decision_margins import DecisionMargins
 from calibration.accuracy.margins.metric_margins import margins_of
 from calibration.accuracy.measures.classes import by_class
-from calibration.accuracy.measures.sample_blocks import sample_slices
 from calibration.accuracy.measures.tasks.regression import column_changes
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.accuracy.verdict import drop_evidence
@@ -32,6 +31,7 @@ from engine_builder.config.config import Config
 from engine_builder.errors import BuildError
 from engine_builder.evaluation.batch_sizes import timed_call
 from engine_builder.evaluation.run_samples import in_random_order, run_judged, run_workers
+from engine_builder.evaluation.sameness import are_bitwise_equal
 from engine_builder.evaluation.scoring import Scorer, scorer_of
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import SEARCH_SHARE, Accuracy, Latency
@@ -252,7 +252,9 @@ def _compare(
     scores = scores_of_runs(scores, loop, judged.metric, [reference[index] for index in judged.scored])
     nearest = scorer.nearest_kept(outputs, reference) if loop is None else None
     columns = None if loop is not None else _columns(scorer, reference, outputs, validation)
-    engine = EngineScores(scores, margins, _are_equal(reference, outputs), scorer.largest_change(outputs, reference), nearest, columns)
+    engine = EngineScores(
+        scores, margins, are_bitwise_equal(reference, outputs), scorer.largest_change(outputs, reference), nearest, columns
+    )
     return engine, float(np.mean(losses(compared.compared_forms, reference, outputs, compared.compared_weights)))
 
 
@@ -289,15 +291,6 @@ def decided(scorer: Scorer, kinds: Sequence[OutputKind], reference: Sequence[Arr
     if any(count != validation.samples for count in decisions):
         return None
     return Decided(validation.samples, _margins(scorer, kinds, reference, reference, validation) is not None)
-
-
-def _are_equal(reference: Sequence[Array], outputs: Sequence[Array]) -> bool:
-    return all(
-        one.dtype == other.dtype
-        and one.shape == other.shape
-        and all(one[some].tobytes() == other[some].tobytes() for some in sample_slices(one))
-        for one, other in zip(reference, outputs, strict=True)
-    )
 
 
 def accuracy(reference: NDArray[np.float64], engine: EngineScores, metric: Metric, config: Config) -> Accuracy:

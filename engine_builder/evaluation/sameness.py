@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from calibration.accuracy.measures.sample_blocks import sample_slices
 from calibration.data.sample_axes import Array
 
 ROUNDING = 1e-3  # relative: float32 sums in another order differ by 1e-6 to 1e-5
@@ -26,3 +29,13 @@ def is_same(one: Array, other: Array, rounding: float = ROUNDING) -> bool:
         return False
     error, norm = np.linalg.norm(a[finite] - b[finite]), max(np.linalg.norm(a[finite]), np.linalg.norm(b[finite]))
     return bool(error <= rounding * norm)
+
+
+def are_bitwise_equal(reference: Sequence[Array], outputs: Sequence[Array]) -> bool:
+    """Return whether outputs are the float model's bit for bit, each (samples, ...)."""
+    return all(
+        one.dtype == other.dtype
+        and one.shape == other.shape
+        and all(one[some].tobytes() == other[some].tobytes() for some in sample_slices(one))
+        for one, other in zip(reference, outputs, strict=True)
+    )

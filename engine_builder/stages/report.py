@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from calibration.accuracy.metrics import Better, OutputKind
+from calibration.accuracy.metrics import Better
 from calibration.accuracy.own_metrics.asked_metric import SUFFIX as ASKED_SUFFIX
 from calibration.codec import value_from_json
 from calibration.graph_passes.folding.folded_steps import folded_in_words
@@ -48,7 +48,7 @@ from engine_builder.reporting.body.job_result import (
     result_json,
     taken_outputs,
 )
-from engine_builder.reporting.body.layer_facts import DependencyMap, dependency_map, measured_pairs, reported_layers
+from engine_builder.reporting.body.layer_facts import DependencyMap, dependency_map, measured_pairs, output_weights, reported_layers
 from engine_builder.reporting.body.made_now import made_now
 from engine_builder.reporting.body.report_body import FUNCTION, ColumnChange, DataFacts, ReportBody, body_json
 from engine_builder.reporting.body.score_of_loss import score_of_loss
@@ -326,7 +326,7 @@ def _data(inspection: Inspection) -> DataFacts:
     return DataFacts(
         metric=inspection.reference.metric,
         outputs=inspection.model.outputs.kinds,
-        output_weights=_weights(inspection),
+        output_weights=output_weights(inspection),
         metric_model=_own_metric(inspection.reference.metric_model),
         calibration_samples=inspection.samples.calibration_samples,
         validation_samples=inspection.samples.validation_samples,
@@ -341,11 +341,3 @@ def _own_metric(metric: FileRef | None) -> str | None:
     if metric is None:
         return None
     return FUNCTION if metric.file.endswith(ASKED_SUFFIX) else metric.sha256
-
-
-def _weights(inspection: Inspection) -> dict[str, float]:
-    """Return the share of each compared output in the loss, by name: 0..1, 1 in all."""
-    outputs = inspection.model.outputs
-    given = dict(zip(outputs.names, outputs.weights, strict=True))
-    kept = {name: given[name] for name, kind in zip(outputs.names, outputs.kinds, strict=False) if kind is not OutputKind.IGNORE}
-    return {name: weight / sum(kept.values()) for name, weight in kept.items()}

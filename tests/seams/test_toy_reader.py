@@ -60,9 +60,7 @@ def read_job(folder: Path) -> dict[str, object]:
     with contextlib.redirect_stdout(words), contextlib.suppress(SystemExit):
         main(["optimize", "--help"])
     api = FastAPI()
-    api.include_router(
-        jobs_router(cast(Deps, None), lambda job_id: None, lambda job_id: None)
-    )  # no request is made: only its description is read
+    api.include_router(jobs_router(cast(Deps, None), lambda job_id: None, lambda job_id: None))  # only its description is read
     return {
         "engines": [hashlib.sha256(job.engine.read_bytes()).hexdigest() for job in (read, plain)],
         "verdicts": [job.verdict for job in (read, plain)],

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.accuracy.metrics import OutputKind
 from calibration.graph.layers import Layer, LayerKind
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.records import PairTest, SensitivityTable
 from engine_builder.records.assignment import PrecisionAssignment
+from engine_builder.records.inspection import Inspection
 from engine_builder.reporting.body.score_of_loss import DropEstimate, ScoreOfLoss
 
 MAX_MAPPED = 60  # layers in the map of dependencies: more can be neither read nor carried in report.json
@@ -135,3 +137,11 @@ def dependency_map(table: SensitivityTable, interaction: NDArray[np.float64], as
 def _left_out(names: Sequence[str], kept: Iterable[int]) -> tuple[str, ...]:
     inside = set(kept)
     return tuple(name for index, name in enumerate(names) if index not in inside)
+
+
+def output_weights(inspection: Inspection) -> dict[str, float]:
+    """Return the share of each compared output in the loss, by name: 0..1, 1 in all."""
+    outputs = inspection.model.outputs
+    given = dict(zip(outputs.names, outputs.weights, strict=True))
+    kept = {name: given[name] for name, kind in zip(outputs.names, outputs.kinds, strict=False) if kind is not OutputKind.IGNORE}
+    return {name: weight / sum(kept.values()) for name, weight in kept.items()}
