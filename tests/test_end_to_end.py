@@ -254,7 +254,8 @@ def test_where_no_quantized_engine_runs_that_is_what_is_said(tmp_path: Path, con
     assert first.startswith("The baseline is kept: no quantized engine could be built or run: all 3 that were tried failed")
     assert not any("inside the budget" in line or "faster than" in line for line in (first, *others))
     page = job.path(job.outcome.artifacts["report.html"]).read_text(encoding="utf-8")
-    assert "<p class=lead>No quantized engine could be built or run: all 3" in page
+    assert "<p class=lead><b>The baseline is kept: no quantized engine could be built or run.</b></p>" in page
+    assert "<p>No quantized engine could be built or run: all 3" in page
 
 
 def test_without_a_validation_set_a_seeded_40_percent_is_held_out(tmp_path: Path) -> None:

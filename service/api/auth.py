@@ -18,7 +18,7 @@ def authorize(request: Request, settings: Settings) -> None:
     Raises:
         UnauthorizedError: The server has a key and the request does not carry it.
         ForbiddenError: The server has no key, and the request comes from another machine, or through a name that is not this machine's
-            (a web page in a browser here could otherwise reach us by a name of its own that points here).
+            (a web page in a browser here could otherwise reach us by a name of its own that points here), or from another site's page.
     """
     if settings.api_key is not None:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -28,6 +28,12 @@ def authorize(request: Request, settings: Settings) -> None:
         return
     host = request.client.host if request.client is not None else ""
     named = request.headers.getlist("host")
+    for origin in request.headers.getlist("origin"):  # browsers send it with whatever a page posts, also to another site
+        if origin.partition("://")[2].lower() not in {one.lower() for one in named}:
+            raise ForbiddenError(
+                "this server has no key, so it answers no pages of other sites",
+                fix=f"Use the server's own page, or start it with {PREFIX}API_KEY set and send that key.",
+            )
     if not is_loopback(host) or len(named) != 1 or not is_loopback(_host(named[0])):
         raise ForbiddenError(
             "this server has no key, so it answers callers on its own machine only, as localhost or 127.0.0.1",

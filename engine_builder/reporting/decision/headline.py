@@ -31,7 +31,7 @@ def speedup_in_words(result: JobResult) -> str:
 def headline(result: JobResult) -> str:
     """Return what was chosen and how sure that is."""
     if result.outcome is Outcome.BASELINE_KEPT:
-        return "The baseline is kept."
+        return "The baseline is kept." if result.none_ran is None else "The baseline is kept: no quantized engine could be built or run."
     is_predicted, verdict = result.predicted_speedup is not None, result.verdict
     speedup = result.predicted_speedup.value if result.predicted_speedup is not None else result.speedup or 1.0
     engine = f"An engine {as_fast_in_words(speedup, result.speedup_spread, is_predicted=is_predicted)}"

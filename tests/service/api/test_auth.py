@@ -12,8 +12,12 @@ from service.errors import ForbiddenError, UnauthorizedError
 from service.settings import Settings
 
 
-def request(*hosts: str, host: str = "127.0.0.1:8000", caller: str = "127.0.0.1", authorization: str | None = None) -> Request:
+def request(
+    *hosts: str, host: str = "127.0.0.1:8000", caller: str = "127.0.0.1", authorization: str | None = None, origin: str | None = None
+) -> Request:
     headers = [(b"host", one.encode()) for one in hosts or (host,)]
+    if origin is not None:
+        headers.append((b"origin", origin.encode()))
     if authorization is not None:
         headers.append((b"authorization", authorization.encode()))
     scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": headers, "client": (caller, 5000)}
@@ -38,6 +42,22 @@ def test_key_is_accepted_from_anywhere(host: str, caller: str, authorization: st
 def test_without_the_key_nobody_is_accepted(authorization: str | None) -> None:
     with pytest.raises(UnauthorizedError):
         authorize(request(authorization=authorization), Settings(api_key="secret"))
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        (None, True),
+        ("http://127.0.0.1:8000", True),
+        ("http://127.0.0.1:9000", False),
+        ("https://evil.example", False),
+        ("null", False),
+        ("", False),
+    ],
+)
+def test_server_without_a_key_refuses_pages_of_other_sites(origin: str | None, expected: bool) -> None:
+    assert is_accepted(request(origin=origin), Settings()) is expected
+    assert is_accepted(request(origin=origin, authorization="Bearer secret"), Settings(api_key="secret"))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "[::1]:8000", "LocalHost", "127.8.9.10", "[::ffff:127.0.0.1]:1"])
