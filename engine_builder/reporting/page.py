@@ -287,10 +287,14 @@ def _repeat(body: ReportBody) -> str:
 def _fact(value: object) -> object:
     """Return a value for a reader: shares by name and lists as a line of text, yes or no, anything else as it is."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {share:.4g}" for name, share in value.items())
+        return ", ".join(f"{name}: {f'({_fact(one)})' if isinstance(one, Mapping) else _short(one)}" for name, one in value.items())
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _short(value: object) -> object:
+    return f"{value:.4g}" if isinstance(value, float) else _fact(value)
 
 
 def _section(title: str, note: str, plot: str) -> str:
