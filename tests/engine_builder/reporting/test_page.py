@@ -253,12 +253,6 @@ def test_the_notes_are_listed() -> None:
     assert Page(render(body)).sections["What was done to the model and the data"].text == "first second"
 
 
-def test_facts_that_a_gpu_tells_of_each_engine_are_a_line_of_text() -> None:
-    told = {**BODY.result.environment, "transfers_ms": {"engine": {"copy_in": 0.12345, "copy_out": None}, "baseline": {"copy_in": 2}}}
-    text = render(with_result(replace(BODY.result, environment=told), BODY))
-    assert "engine: (copy_in: 0.1235, copy_out: None), baseline: (copy_in: 2)" in text
-
-
 def test_the_facts_of_the_job_are_a_table() -> None:
     rows = page_of("whole").sections["Environment and how to repeat it"].rows
     assert {row["what"]: row["value"] for row in rows} == {
