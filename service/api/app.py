@@ -21,7 +21,7 @@ from service.api.jobs import jobs_router
 from service.api.listening import check_address
 from service.api.log_lines import log_plain_lines
 from service.api.problems import add_problem_handlers
-from service.jobs.recovery import reconcile
+from service.jobs.recovery import Dispatcher, reconcile
 from service.jobs.resources import Deps, open_deps
 from service.jobs.workflow import Workflows
 from service.settings import Settings
@@ -35,14 +35,16 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
         deps: The server's belongings; whoever opened them closes them.
     """
     workflows = Workflows(deps)
+    dispatcher = Dispatcher(workflows, deps)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(workflows.launch)
         try:
-            await run_in_threadpool(reconcile, workflows, deps)
+            dispatcher.start(await run_in_threadpool(reconcile, workflows, deps))
             yield
         finally:
+            await run_in_threadpool(dispatcher.stop)
             await run_in_threadpool(workflows.stop)
 
     def check_caller(request: Request) -> None:
@@ -55,9 +57,9 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
         lifespan=lifespan,
     )
     guarded = [Depends(check_caller)]
-    for router in (files_router(deps), jobs_router(deps, workflows.enqueue), artifacts_router(deps), targets_router()):
+    for router in (files_router(deps), jobs_router(deps, dispatcher.hand_over), artifacts_router(deps), targets_router()):
         app.include_router(router, dependencies=guarded, responses=_PROBLEM_RESPONSES)
-    app.include_router(health_router(lambda: not deps.stopping.is_set()))
+    app.include_router(health_router(deps))
     add_problem_handlers(app, folders_to_hide(settings.data_dir))
     return app
 

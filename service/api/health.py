@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from engine_builder.backends.registry import targets
+from service.jobs.faults.health import is_passing, storage_problem
+from service.jobs.resources import Deps
 
 
 def targets_router() -> APIRouter:
@@ -22,7 +22,7 @@ def targets_router() -> APIRouter:
     return router
 
 
-def health_router(is_ready: Callable[[], bool]) -> APIRouter:
+def health_router(deps: Deps) -> APIRouter:
     """Return the two routes for whoever keeps the server running; they need no key."""
     router = APIRouter(tags=["health"])
 
@@ -32,9 +32,13 @@ def health_router(is_ready: Callable[[], bool]) -> APIRouter:
         return JSONResponse({"status": "ok"})
 
     @router.get("/readyz", summary="Does the server take jobs?")
-    async def readyz() -> JSONResponse:
-        """Answer 200 if the server takes jobs, else 503."""
-        ready = is_ready()
-        return JSONResponse({"status": "ready" if ready else "stopping"}, status_code=200 if ready else 503)
+    def readyz() -> JSONResponse:
+        """Answer 200 if the server takes jobs, else 503 with the reason."""
+        if deps.stopping.is_set():
+            return JSONResponse({"status": "stopping"}, status_code=503)
+        problem = storage_problem(deps, for_uploads=True)
+        if problem is None or is_passing(problem):
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "not_ready", "reason": problem.detail, "fix": problem.fix}, status_code=503)
 
     return router

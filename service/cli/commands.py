@@ -158,7 +158,7 @@ def _shower(view: ProgressView) -> Callable[[JobView], None]:
             told.append(line)
             view.line(f"     {line}")
         trials.show(job.trials)
-        view.update(job.progress, job.stage if job.state == "running" and job.stage else job.state)
+        view.update(job.progress, job.in_words)
 
     return show
 

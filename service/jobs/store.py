@@ -1,12 +1,14 @@
 """The jobs table: what each job was asked to do, how far it is and what came of it.
 
 It lives in the same database as the workflow engine's tables but belongs to us. Every change is one statement that names the state it
-expects, so that two threads or a restart in between cannot undo each other's work.
+expects, so that two threads or a restart in between cannot undo each other's work. Every method may raise a ``StorageError``: within a few
+seconds, also where another process holds the database locked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -15,10 +17,12 @@ from calibration.codec import json_from_value, value_from_json
 from engine_builder.workspace.workspace import FileRef
 from service.errors import InvalidRequestError, NotFoundError
 from service.jobs.records import Job, JobState, NewJob, StoredFile, check_move
+from service.jobs.storage.holds import Hold, Holds
+from service.jobs.storage.storage_errors import database_errors_translated
 
 
 class JobStore:
-    """Reads and writes jobs. Safe to share between threads; the database is the only state."""
+    """Reads and writes jobs. Safe to share between threads; the database and ``holds``, the jobs that wait for it, are the only state."""
 
     def __init__(self, url: str, clock: Callable[[], datetime]) -> None:
         """Open the database and create the table where it is missing.
@@ -28,11 +32,13 @@ class JobStore:
             clock: The present, in UTC.
         """
         self._clock = clock
+        self.holds = Holds()
         self._engine = sa.create_engine(url)
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
-        _METADATA.create_all(self._engine)
-        _add_missing_columns(self._engine)
+        with database_errors_translated():
+            _METADATA.create_all(self._engine)
+            _add_missing_columns(self._engine)
 
     def close(self) -> None:
         """Close every connection."""
@@ -61,7 +67,7 @@ class JobStore:
             "artifacts": {},
         }
         try:
-            with self._engine.begin() as connection:
+            with self._writing() as connection:
                 connection.execute(sa.insert(_JOBS).values(row))
         except sa.exc.IntegrityError:
             earlier = self.find_by_key(new.idempotency_key, new.request_sha256)
@@ -101,7 +107,7 @@ class JobStore:
 
     def state(self, job_id: str) -> JobState:
         """Return the job's state only: the cheap question that a running job asks often."""
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             found = connection.execute(sa.select(_JOBS.c.state).where(_JOBS.c.id == job_id)).scalar_one_or_none()
         if found is None:
             raise NotFoundError(f"job {job_id!r}: there is no such job", fix="List the jobs with GET /v1/jobs.")
@@ -117,10 +123,26 @@ class JobStore:
         """
         query = sa.select(_JOBS).order_by(_JOBS.c.sequence.desc())
         if states:
-            query = query.where(_JOBS.c.state.in_([state.value for state in states]))
+            query = query.where(self._is_shown_as(states))
         if before is not None:
             query = query.where(_JOBS.c.sequence < before)
         return self._select(query if limit is None else query.limit(limit))
+
+    def unfinished_ids(self) -> tuple[str, ...]:
+        """Return the ids of jobs that are not finished, oldest first."""
+        query = sa.select(_JOBS.c.id).where(_JOBS.c.state.in_(_UNFINISHED)).order_by(_JOBS.c.sequence)
+        with self._reading() as connection:
+            return tuple(connection.execute(query).scalars())
+
+    def check_writable(self) -> None:
+        """Write something that changes nothing.
+
+        Raises:
+            StorageError: The database takes no changes now.
+        """
+        first = sa.select(_JOBS.c.sequence).limit(1).scalar_subquery()
+        with self._writing() as connection:
+            connection.execute(sa.update(_JOBS).where(_JOBS.c.sequence == first).values(trial_count=_JOBS.c.trial_count))
 
     def start(self, job_id: str) -> bool:
         """Move a queued job to running; a running one stays. Returns whether the job is to run (it may be finished already)."""
@@ -163,6 +185,12 @@ class JobStore:
                 return state
         return self.state(job_id)
 
+    def _is_shown_as(self, states: Sequence[JobState]) -> sa.ColumnElement[bool]:
+        """Return the condition that a job is in one of these states; an unfinished one that waits is on hold, whatever its row says."""
+        waits = sa.and_(_JOBS.c.id.in_(self.holds.ids()), _JOBS.c.state.in_(_UNFINISHED))
+        noted = sa.and_(_JOBS.c.state.in_([state.value for state in states]), sa.not_(waits))
+        return sa.or_(noted, waits) if JobState.ON_HOLD in states else noted
+
     def _finish(self, job_id: str, new: JobState, values: Mapping[str, object]) -> None:
         old = self.state(job_id)
         check_move(old, new)
@@ -171,18 +199,30 @@ class JobStore:
 
     def _update(self, job_id: str, expected: JobState, values: Mapping[str, object], *conditions: sa.ColumnElement[bool]) -> bool:
         statement = sa.update(_JOBS).where(_JOBS.c.id == job_id, _JOBS.c.state == expected.value, *conditions).values(**values)
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             return connection.execute(statement).rowcount > 0
 
     def _select(self, query: sa.Select[tuple[object, ...]]) -> tuple[Job, ...]:
-        with self._engine.connect() as connection:
-            return tuple(_job_from_row(row) for row in connection.execute(query).mappings())
+        with self._reading() as connection:
+            return tuple(_job_from_row(row, self.holds.find(row["id"])) for row in connection.execute(query).mappings())
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with database_errors_translated(), self._engine.connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        with database_errors_translated(), self._engine.begin() as connection:
+            yield connection
 
     def _now(self) -> float:
         return self._clock().timestamp()
 
 
-def _job_from_row(row: sa.RowMapping) -> Job:
+def _job_from_row(row: sa.RowMapping, hold: Hold | None) -> Job:
+    state = JobState(row["state"])
+    hold = None if state.is_finished else hold
     return Job(
         sequence=row["sequence"],
         new=NewJob(
@@ -193,7 +233,8 @@ def _job_from_row(row: sa.RowMapping) -> Job:
             idempotency_key=row["idempotency_key"],
             request_sha256=row["request_sha256"],
         ),
-        state=JobState(row["state"]),
+        state=state if hold is None else JobState.ON_HOLD,
+        hold=hold,
         stage=row["stage"],
         progress=row["progress"],
         created_at=datetime.fromtimestamp(row["created_at"], UTC),
@@ -226,10 +267,11 @@ def _add_missing_columns(engine: sa.Engine) -> None:
 def _prepare_sqlite(connection: object, _record: object) -> None:
     cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, for which SQLAlchemy has no type
     cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the workflow engine's writes
-    cursor.execute("PRAGMA busy_timeout=30000")  # milliseconds
+    cursor.execute("PRAGMA busy_timeout=3000")  # milliseconds; a caller is answered then, a job waits on
     cursor.close()
 
 
+_UNFINISHED = (JobState.QUEUED.value, JobState.RUNNING.value)
 _METADATA = sa.MetaData()
 _JOBS = sa.Table(
     "jobs",

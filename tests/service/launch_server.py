@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import sys
 from pathlib import Path
 
 from service.api.app import serve
 from service.jobs.resources import Deps, Pipeline, open_deps
-from service.settings import Settings
+from service.settings import Settings, settings_from_environment
 from tests.fakes import FakePipeline
 
 
@@ -18,7 +20,7 @@ def fake_deps(settings: Settings, record: Path, version: str = "fake-1", *, kept
 
 def main() -> None:
     data_dir, port, record, version = sys.argv[1:]
-    settings = Settings(data_dir=Path(data_dir), port=int(port))
+    settings = dataclasses.replace(settings_from_environment(os.environ), data_dir=Path(data_dir), port=int(port))
     serve(settings, fake_deps(settings, Path(record), version))
 
 

@@ -17,6 +17,7 @@ STATES = st.sampled_from(JobState)
 def test_exactly_the_moves_of_the_diagram_are_accepted(old: JobState, new: JobState) -> None:
     drawn = {("queued", "running"), ("queued", "failed"), ("queued", "cancelled")}
     drawn |= {("running", "succeeded"), ("running", "failed"), ("running", "cancelled")}
+    drawn |= {("on_hold", "running"), ("on_hold", "failed"), ("on_hold", "cancelled")}
     if (old.value, new.value) in drawn:
         check_move(old, new)
     else:
@@ -41,6 +42,7 @@ def test_job_json_has_exactly_the_keys_of_the_contract() -> None:
     assert job_json(job, clock() + timedelta(seconds=10)) == {
         "id": "j",
         "state": "running",
+        "hold": None,
         "stage": "search",
         "progress": 0.25,
         "eta_seconds": 30,
