@@ -64,20 +64,22 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
     return app
 
 
-def serve(settings: Settings, deps: Deps | None = None) -> None:
+def serve(settings: Settings, deps: Deps | None = None, *, rebuild: bool = False) -> None:
     """Serve until SIGTERM or SIGINT; a running job goes on at the next start.
 
     Args:
         settings: The settings.
         deps: The server's belongings, which are closed at the end; opened from the settings if absent.
+        rebuild: As for ``open_deps``.
 
     Raises:
         DataFolderInUseError: Another server works in the data folder.
+        DamagedDatabaseError: The database is damaged.
         InvalidConfigError: The address cannot be listened on, or the data folder cannot be used.
     """
     log_plain_lines(folders_to_hide(settings.data_dir))
     check_address(settings.host, settings.port)
-    deps = deps or open_deps(settings)
+    deps = deps or open_deps(settings, rebuild=rebuild)
     try:
         config = uvicorn.Config(
             create_app(settings, deps),

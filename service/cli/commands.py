@@ -40,7 +40,7 @@ def serve(arguments: argparse.Namespace, out: Output) -> None:
     from service.api.app import serve as serve_forever  # the web framework takes a second; no other command needs it
 
     with contextlib.suppress(KeyboardInterrupt):  # the usual way to stop it, after it has shut down
-        serve_forever(settings)
+        serve_forever(settings, rebuild=arguments.rebuild)
 
 
 def optimize(arguments: argparse.Namespace, out: Output) -> None:

@@ -10,12 +10,16 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from dbos import DBOS
 
 from calibration.errors import OptimizerError
 from engine_builder.workspace.tree_removal import remove_tree
+from service.errors import InvalidRequestError, NotFoundError
+from service.jobs.faults.job_note import damaged_inputs, find_note
 from service.jobs.records import JobState
 from service.jobs.resources import Deps
 from service.jobs.storage.storage_errors import storage_error
@@ -31,7 +35,9 @@ def reconcile(workflows: Workflows, deps: Deps) -> frozenset[str]:
     1. A job that the engine does not know (the process ended between the row and the enqueue) is enqueued.
     2. A job that another version of the pipeline began is enqueued anew: its recorded steps would not fit.
     3. A job that the engine gave up (it ended the whole server again and again) is failed.
-    4. A folder of a finished job, or of a request that never became a job, is removed.
+    4. An unfinished job whose folder is gone (the database lost its last changes, or the disk its files) is failed.
+    5. A folder with the note of a job that has no row (the database was lost) becomes a job again, and starts anew.
+    6. Any other folder, of a finished job or of a request that never became a job, is removed.
 
     Args:
         workflows: The launched engine.
@@ -40,13 +46,18 @@ def reconcile(workflows: Workflows, deps: Deps) -> frozenset[str]:
     Returns:
         The unfinished jobs, which the engine knows now.
     """
+    _adopt_lost_jobs(deps)
     unfinished = deps.store.list(states=(JobState.QUEUED, JobState.RUNNING))
     ids = [job.id for job in unfinished]
     found_all = DBOS.list_workflows(workflow_ids=ids, load_input=False, load_output=False) if ids else []
     known = {found.workflow_id: found for found in found_all}
     for job in reversed(unfinished):  # oldest first
         found = known.get(job.id)
-        if found is None:  # case 1
+        if not deps.workspace(job.id).is_dir():  # case 4
+            logger.error("job %s: its folder is gone", job.id)
+            deps.store.fail(job.id, _lost("its folder is gone").problem(), {})
+        elif found is None:  # case 1
+            deps.store.restart_search(job.id)  # of a job from an earlier database
             workflows.enqueue(job.id)
         elif found.app_version != deps.pipeline.version:  # case 2
             logger.info("job %s: begun by version %s of the pipeline, starts anew", job.id, found.app_version)
@@ -55,11 +66,38 @@ def reconcile(workflows: Workflows, deps: Deps) -> frozenset[str]:
             workflows.enqueue(job.id)
         elif found.status not in _ALIVE and not deps.store.state(job.id).is_finished:  # case 3; it may have ended since we asked
             deps.store.fail(job.id, _gave_up(found.status).problem(), {})
-    folder = deps.workspace("any").parent
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name not in set(ids):  # case 4
+    for path in _folders(deps):
+        if path.name not in set(ids):  # case 6
             remove_tree(path)
     return frozenset(ids)
+
+
+def _adopt_lost_jobs(deps: Deps) -> None:
+    """Write the rows of jobs that have a folder and no row: case 5."""
+    for path in _folders(deps):
+        note = find_note(path)
+        try:
+            deps.store.get(path.name)
+        except NotFoundError:
+            if note is None:
+                logger.info("folder jobs/%s: of a request that never became a job; it is removed", path.name)
+                continue
+            logger.error("job %s: the database has lost it; its folder is there", path.name)
+            try:
+                job, is_new = deps.store.create(note.new, note.created_at)
+            except InvalidRequestError:  # its key was used anew
+                job, is_new = deps.store.create(replace(note.new, idempotency_key=None), note.created_at)
+            if not is_new:
+                logger.error("job %s: job %s has taken its place", path.name, job.id)
+            elif damaged := damaged_inputs(note, path):
+                deps.store.fail(job.id, _lost(f"its {' and '.join(damaged)} are damaged").problem(), {})
+            else:
+                logger.warning("job %s: it starts anew", path.name)
+
+
+def _folders(deps: Deps) -> tuple[Path, ...]:
+    folder = deps.workspace("any").parent
+    return tuple(sorted(folder.iterdir())) if folder.is_dir() else ()
 
 
 class Dispatcher:
@@ -142,6 +180,10 @@ class Dispatcher:
             resume(job_id)
         elif found.status not in _ALIVE and not self._deps.store.state(job_id).is_finished:  # case 3
             self._deps.store.fail(job_id, _gave_up(found.status).problem(), {})
+
+
+def _lost(what: str) -> OptimizerError:
+    return OptimizerError(f"the server lost a part of the job: {what}", fix="Submit the job again.")
 
 
 def _gave_up(status: str) -> OptimizerError:

@@ -8,6 +8,7 @@ seconds, also where another process holds the database locked.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -19,6 +20,8 @@ from service.errors import InvalidRequestError, NotFoundError
 from service.jobs.records import Job, JobState, NewJob, StoredFile, check_move
 from service.jobs.storage.holds import Hold, Holds
 from service.jobs.storage.storage_errors import database_errors_translated
+
+logger = logging.getLogger(__name__)
 
 
 class JobStore:
@@ -44,8 +47,12 @@ class JobStore:
         """Close every connection."""
         self._engine.dispose()
 
-    def create(self, new: NewJob) -> tuple[Job, bool]:
+    def create(self, new: NewJob, created_at: datetime | None = None) -> tuple[Job, bool]:
         """Write a queued job; a repeated idempotency key gives the job that it made first.
+
+        Args:
+            new: The job.
+            created_at: When it was submitted; now by default.
 
         Returns:
             The job, and whether it is new.
@@ -57,7 +64,7 @@ class JobStore:
             "id": new.id,
             "state": JobState.QUEUED.value,
             "progress": 0.0,
-            "created_at": self._now(),
+            "created_at": self._now() if created_at is None else created_at.timestamp(),
             "target": new.target,
             "config": dict(new.config),
             "inputs": json_from_value(new.inputs),
@@ -75,6 +82,25 @@ class JobStore:
                 raise
             return earlier, False
         return self.get(new.id), True
+
+    def restore(self, rows: Sequence[Mapping[str, object]]) -> int:
+        """Write rows of an earlier database, as SQLite gave them, and return how many were whole; those that are here already stay."""
+        names = {column.name for column in _JOBS.columns}
+        written = 0
+        for row in rows:
+            kept = {name: value for name, value in row.items() if name in names and value is not None}
+            places = ", ".join(f":{name}" for name in kept)
+            statement = sa.text(f"INSERT OR IGNORE INTO {_JOBS.name} ({', '.join(kept)}) VALUES ({places})")
+            with self._writing() as connection:
+                written += connection.execute(statement, kept).rowcount
+            try:
+                self.get(str(row["id"]))
+            except (ValueError, TypeError, KeyError, NotFoundError) as exc:
+                logger.warning("job %s: its row cannot be read and is left out: %s", row.get("id"), exc)
+                with self._writing() as connection:
+                    connection.execute(sa.delete(_JOBS).where(_JOBS.c.id == row.get("id")))
+                written -= 1
+        return written
 
     def find_by_key(self, key: str | None, request_sha256: str) -> Job | None:
         """Return the job that an idempotency key made, if there is one.
