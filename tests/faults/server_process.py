@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -35,8 +36,9 @@ class ServerProcess:
             self.port = probe.getsockname()[1]
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20, trust_env=False)
         self.process: subprocess.Popen[bytes] | None = None
+        self.seen: set[psutil.Process] = set()  # that the server ever started, as far as was looked
 
-    def start(self, *, seconds: float = 30) -> None:
+    def start(self, *, seconds: float = 90) -> None:
         """Start it and wait until it answers."""
         self.launch()
         wait_until(self.is_up, seconds, self.log.read_text)
@@ -61,6 +63,8 @@ class ServerProcess:
     def end(self, number: int, seconds: float = 10) -> int:
         """Send a signal and return the exit status."""
         assert self.process is not None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.family()
         self.process.send_signal(number)
         return self.process.wait(seconds)
 
@@ -105,6 +109,40 @@ class ServerProcess:
         assert self.process is not None
         children = psutil.Process(self.process.pid).children()
         return next(child.pid for child in children if "service.worker.warm_main" in child.cmdline())
+
+    def family(self) -> list[psutil.Process]:
+        """Return the processes that the server started, and those that these started."""
+        assert self.process is not None
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        self.seen |= set(found)
+        return found
+
+    def stages(self) -> list[psutil.Process]:
+        """Return the processes of stages that run."""
+        found = []
+        for process in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.name().startswith("stage ") or "service.worker.child_main" in process.cmdline():
+                    found.append(process)
+        return found
+
+    def trials(self, job_id: str) -> list[dict[str, object]]:
+        """Return the trials of a job."""
+        found = self.job(job_id)["trials"]
+        assert isinstance(found, list)
+        return found
+
+    def orphans(self) -> tuple[str, ...]:
+        """Return what is left, a moment after the last job has ended: stages that run, folders of jobs, parts of uploads."""
+        until = time.monotonic() + 5
+        while (left := self._left()) and time.monotonic() < until:
+            time.sleep(0.1)
+        return left
+
+    def _left(self) -> tuple[str, ...]:
+        files = [str(path) for folder in ("jobs", "store/unfinished") for path in (self.data / folder).glob("*")]
+        processes = [f"process {one.pid}" for one in self.seen - set(self.family()) if one.is_running() and one.status() != "zombie"]
+        return (*files, *processes, *(f"process {one.pid}" for one in self.stages()))
 
     def _lines(self, start: str) -> list[str]:
         return [line for line in executions(self.record) if line.startswith(start)]

@@ -13,9 +13,11 @@ from service.settings import Settings, settings_from_environment
 from tests.fakes import FakePipeline
 
 
-def fake_deps(settings: Settings, record: Path, version: str = "fake-1", *, kept: frozenset[str] = frozenset()) -> Deps:
+def fake_deps(
+    settings: Settings, record: Path, version: str = "fake-1", *, kept: frozenset[str] = frozenset(), rebuild: bool = False
+) -> Deps:
     pipeline = Pipeline(version=version, optimize=FakePipeline(record).optimize, kept_stages=kept)
-    return open_deps(settings, pipeline=pipeline, stages="tests.fake_stages")
+    return open_deps(settings, pipeline=pipeline, stages="tests.fake_stages", rebuild=rebuild)
 
 
 def main() -> None:
