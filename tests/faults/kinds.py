@@ -14,7 +14,7 @@ import httpx
 import psutil
 
 from service.settings import Settings
-from tests.faults.server_process import ServerProcess, fill, locked
+from tests.faults.server_process import FINISHED, ServerProcess, fill, locked
 from tests.service.launch_server import fake_deps
 
 Fault = Callable[[ServerProcess, str, random.Random], None]
@@ -62,8 +62,10 @@ def kill_twice(server: ServerProcess, _job: str, rng: random.Random) -> None:
 
 
 def signal_stage(number: int) -> Fault:
-    def send(server: ServerProcess, _job: str, _rng: random.Random) -> None:
-        for process in server.stages():
+    def send(server: ServerProcess, job: str, _rng: random.Random) -> None:
+        while not (stages := server.stages()) and server.job(job)["state"] not in FINISHED:
+            time.sleep(0.01)
+        for process in stages:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
 
