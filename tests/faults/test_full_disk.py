@@ -64,7 +64,7 @@ def test_a_job_on_hold_can_be_cancelled_once_there_is_room_and_outlasts_a_restar
     server.wait_for_line("begin trial/0")
     filler = fill(server.data)
     server.wait(job_id, "on_hold", seconds=30)
-    answer = server.client.delete(f"/v1/jobs/{job_id}")
+    answer = server.client.post(f"/v1/jobs/{job_id}/cancel")
     assert answer.status_code in {200, 507}, answer.text  # the database may have room in its own log
     server.end(signal.SIGKILL)
     filler.unlink()
@@ -100,7 +100,7 @@ def test_a_locked_database_makes_callers_wait_for_seconds_and_fails_no_job(tmp_p
         with locked(server.data / "service.sqlite"):
             asked = time.monotonic()
             refused = server.post(trials=0)
-            cancelled = server.client.delete(f"/v1/jobs/{job_id}")
+            cancelled = server.client.post(f"/v1/jobs/{job_id}/cancel")
             assert time.monotonic() - asked < 15
             for answer in (refused, cancelled):
                 assert answer.status_code == 503, answer.text

@@ -12,6 +12,7 @@ from service.jobs.faults import waiting
 from service.jobs.faults.waiting import MOST_UNEXPLAINED, Patience
 from service.jobs.records import JobState, NewJob
 from service.jobs.resources import Deps
+from service.jobs.storage.holds import Hold
 from service.settings import Settings
 from tests.service.launch_server import fake_deps
 
@@ -93,3 +94,14 @@ def test_a_finished_job_is_never_on_hold(deps: Deps) -> None:
 
     with pytest.raises(Ended):
         Patience(deps, "one", look).run(lambda: (_ for _ in ()).throw(FULL))
+
+
+def test_lists_and_figures_show_a_job_on_hold(deps: Deps) -> None:
+    deps.store.start("one")
+    deps.store.holds.put("one", Hold("disk: it is full", "Make room.", deps.clock()))
+    assert [(row.id, row.state) for row in deps.store.rows(limit=9)] == [("two", JobState.QUEUED), ("one", JobState.ON_HOLD)]
+    assert [row.id for row in deps.store.rows(states=(JobState.ON_HOLD,), limit=9)] == ["one"]
+    assert deps.store.rows(states=(JobState.RUNNING,), limit=9) == ()
+    assert deps.store.counts() == {JobState.QUEUED: 1, JobState.ON_HOLD: 1}
+    deps.store.holds.release("one")
+    assert deps.store.counts() == {JobState.QUEUED: 1, JobState.RUNNING: 1}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from calibration.codec import json_from_value
 from service.errors import DamagedDatabaseError
-from service.jobs.records import JobState, NewJob
+from service.jobs.records import JobState, NewJob, StoredFile
 from service.jobs.storage.database_check import check_database, set_aside
 from service.jobs.store import JobStore
 from tests.fakes import FakeClock
@@ -75,4 +77,15 @@ def test_a_row_that_makes_no_job_is_left_out(tmp_path: Path) -> None:
     row |= {"request_sha256": "", "trials": "[]", "trial_count": 0, "artifacts": "{}", "unknown": 1}
     assert store.restore([row, row | {"id": "two", "state": "queued"}]) == 1
     assert [job.id for job in store.list()] == ["two"]
+    store.close()
+
+
+def test_a_restored_job_keeps_its_files(tmp_path: Path) -> None:
+    store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}", FakeClock())
+    row = {"id": "one", "state": "succeeded", "progress": 1.0, "created_at": 0.0, "target": "t", "config": "{}", "inputs": "{}"}
+    row |= {"request_sha256": "", "trials": "[]", "trial_count": 0}
+    row |= {"artifacts": json.dumps(json_from_value({"engine.onnx": StoredFile("ab" * 32, 5)}))}
+    assert store.restore([row]) == 1
+    assert store.restore([row]) == 0  # it is here already
+    assert store.file_uses.all() == {"ab" * 32}
     store.close()
