@@ -14,7 +14,7 @@ BENCH_MODELS := $(VENV)/bench-models
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: help demo bench bench-peers bench-nncf bench-sizes test fuzz lint format docs lock docker-check clean
+.PHONY: help demo bench bench-peers bench-nncf bench-sizes test fuzz faults lint format docs lock docker-check clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ test: lint ## every check and every test
 
 fuzz: $(DEV) ## try COUNT generated models from SEED on: laws for all, whole jobs for one in ten (JOBS=onnxruntime-cpu,tensorrt-rtx); KEEP=FOLDER keeps findings
 	$(BIN)/python -m tests.generated.fuzz --seed $(or $(SEED),0) --count $(or $(COUNT),1000) --jobs $(or $(JOBS),onnxruntime-cpu) --every $(or $(EVERY),10) $(if $(KEEP),--keep $(KEEP))
+
+faults: $(DEV) ## break real servers in 22 ways, at TRIALS seeded moments each, and print what was lost and what ran twice (root makes the disks; 20 minutes)
+	$(BIN)/python -m tests.faults.table --seed $(or $(SEED),0) --trials $(or $(TRIALS),5)
 
 lint: $(DEV) ## formatting, lint, types and import rules, without the tests
 	$(BIN)/ruff format --check .

@@ -8,6 +8,7 @@ EngineError                    500
 │   ├── StageTimeoutError               past its deadline
 │   └── StageMemoryError                past its memory limit
 StageCancelledError            500  (OptimizerError) the job was cancelled: no failure, so that nothing that survives failures survives it
+StageStorageError              503  (OptimizerError) the disk failed under a stage: no failure of the stage, which can run again
 UnsupportedTargetError         422  (InputError) a target or precision this deployment cannot build
 UnsupportedModelError          422  (InputError) a model that the target cannot build in any precision
 """
@@ -88,6 +89,14 @@ class StageCancelledError(OptimizerError):
 
     slug = "stage-cancelled"
     title = "Stage cancelled"
+
+
+class StageStorageError(OptimizerError):
+    """The disk is full, read-only or failing: the stage is not at fault and can run again when the cause is gone."""
+
+    slug = "stage-storage"
+    title = "Disk failed under a stage"
+    status = 503
 
 
 class UnsupportedTargetError(InputError):

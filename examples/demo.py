@@ -130,7 +130,7 @@ def _watch(client: Client, example: Example, job: JobView) -> JobView:
 
         def show(now: JobView) -> None:
             trials.show(now.trials)
-            view.update(now.progress, now.stage if now.state == "running" and now.stage else now.state)
+            view.update(now.progress, now.in_words)
 
         return client.watch(job.id, show)
 

@@ -78,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", help="address to listen on (default 127.0.0.1; any other needs an API key)")
     serve.add_argument("--port", type=int, help="port to listen on (default 8000; 0 for any free one)")
     serve.add_argument("--data-dir", type=Path, metavar="DIR", help="folder for everything the server keeps")
+    serve.add_argument(
+        "--rebuild",
+        action="store_true",
+        help="set a damaged database aside, begin a new one with the jobs that can be read",
+    )
 
     optimize = _command(parsers, "optimize", commands.optimize)
     _add_job(optimize)

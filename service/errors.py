@@ -13,7 +13,10 @@ ServiceError                        4xx  the caller can fix it
 ├── TooLargeError              413  past the size limit
 ├── UnsupportedMediaError      415  a content type that nobody reads
 └── InvalidRequestError        422  a form field, header or query parameter
-InsufficientStorageError       507  the server's disk has no room for it
+StorageError                   503  the server's disk or database cannot be used now
+├── InsufficientStorageError   507  the server's disk has no room for it
+├── DatabaseBusyError          503  another process holds the database locked
+└── DamagedDatabaseError       500  the database file is damaged
 IllegalMoveError               500  a job was asked to make a move its state does not allow
 DataFolderInUseError           500  another server already works in the data folder
 """
@@ -126,12 +129,35 @@ class InvalidRequestError(ServiceError):
     status = 422
 
 
-class InsufficientStorageError(OptimizerError):
+class StorageError(OptimizerError):
+    """The server's disk or database cannot be used now. Nobody's request or job is at fault, and the same works again later."""
+
+    slug = "storage-unavailable"
+    title = "Storage unavailable"
+    status = 503
+
+
+class InsufficientStorageError(StorageError):
     """The server's disk has no room for it."""
 
     slug = "insufficient-storage"
     title = "Insufficient storage"
     status = 507
+
+
+class DatabaseBusyError(StorageError):
+    """Another process holds the database locked."""
+
+    slug = "database-busy"
+    title = "Database busy"
+
+
+class DamagedDatabaseError(StorageError):
+    """The database file is damaged."""
+
+    slug = "database-damaged"
+    title = "Database damaged"
+    status = 500
 
 
 class IllegalMoveError(OptimizerError):

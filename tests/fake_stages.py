@@ -29,6 +29,10 @@ def trial(request: Mapping[str, object], context: StageContext) -> dict[str, obj
             time.sleep(float(str(plan["seconds"])) / 10)
         if plan["fail"] == "crash":
             os.abort()
+        if plan["fail"] == "fills":
+            with (context.scratch / "filler").open("wb", buffering=0) as file:
+                while file.write(bytes(2**16)):
+                    pass
         return {}
 
     return _recorded(request, work)

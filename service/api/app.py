@@ -25,7 +25,7 @@ from service.api.live.metrics import metrics_router
 from service.api.live.readiness import Readiness
 from service.api.log_lines import log_plain_lines
 from service.api.problems import add_problem_handlers
-from service.jobs.recovery import reconcile
+from service.jobs.recovery import Dispatcher, reconcile
 from service.jobs.resources import Deps, open_deps
 from service.jobs.upkeep.periodic import Periodic
 from service.jobs.upkeep.retention import collect_old
@@ -43,6 +43,7 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
         deps: The server's belongings; whoever opened them closes them.
     """
     workflows = Workflows(deps)
+    dispatcher = Dispatcher(workflows, deps)
     post = poster(any_address=settings.webhook_addresses == "any")
     upkeeps = (
         Periodic("webhooks", _WEBHOOKS_SECONDS, lambda: deliver_due(deps, post), deps.stopping),
@@ -53,7 +54,7 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(workflows.launch)
         try:
-            await run_in_threadpool(reconcile, workflows, deps)
+            dispatcher.start(await run_in_threadpool(reconcile, workflows, deps))
             for upkeep in upkeeps:
                 upkeep.start()
             yield
@@ -61,6 +62,7 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
             deps.stopping.set()
             for upkeep in upkeeps:
                 await run_in_threadpool(upkeep.join)
+            await run_in_threadpool(dispatcher.stop)
             await run_in_threadpool(workflows.stop)
 
     def check_caller(request: Request) -> None:
@@ -78,7 +80,7 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
     app.counts = RequestCounts()
     readiness = Readiness(deps)
     guarded = [Depends(check_caller)]
-    jobs = jobs_router(deps, workflows.enqueue, workflows.forget)
+    jobs = jobs_router(deps, dispatcher.hand_over, workflows.forget)
     for router in (files_router(deps), jobs, events_router(deps), artifacts_router(deps), targets_router()):
         app.include_router(router, dependencies=guarded, responses=_PROBLEM_RESPONSES)
     app.include_router(metrics_router(deps, app.counts, readiness), dependencies=guarded)
@@ -89,20 +91,22 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
     return app
 
 
-def serve(settings: Settings, deps: Deps | None = None) -> None:
+def serve(settings: Settings, deps: Deps | None = None, *, rebuild: bool = False) -> None:
     """Serve until SIGTERM or SIGINT; a running job goes on at the next start.
 
     Args:
         settings: The settings.
         deps: The server's belongings, which are closed at the end; opened from the settings if absent.
+        rebuild: As for ``open_deps``.
 
     Raises:
         DataFolderInUseError: Another server works in the data folder.
+        DamagedDatabaseError: The database is damaged.
         InvalidConfigError: The address cannot be listened on, or the data folder cannot be used.
     """
     log_plain_lines(folders_to_hide(settings.data_dir), settings.log_format)
     check_address(settings.host, settings.port)
-    deps = deps or open_deps(settings)
+    deps = deps or open_deps(settings, rebuild=rebuild)
     try:
         config = uvicorn.Config(
             create_app(settings, deps),

@@ -28,12 +28,12 @@ MAX_PAGE = 100
 MAX_CHILDREN = 2  # requests at a time that have uploads read by child processes; further ones wait, and hold up no other request
 
 
-def jobs_router(deps: Deps, enqueue: Callable[[str], None], forget: Callable[[str], None]) -> APIRouter:
+def jobs_router(deps: Deps, hand_over: Callable[[str], None], forget: Callable[[str], None]) -> APIRouter:
     """Return the routes of jobs.
 
     Args:
         deps: The server's belongings.
-        enqueue: Lets a queued job run when its turn comes.
+        hand_over: Lets a queued job run when its turn comes; takes no time.
         forget: Removes what the workflow engine recorded of a job.
     """
     router = APIRouter(tags=["jobs"])
@@ -53,7 +53,7 @@ def jobs_router(deps: Deps, enqueue: Callable[[str], None], forget: Callable[[st
         limiter = few if await run_in_threadpool(takes_a_child, form, deps) else None
         job, is_new = await to_thread.run_sync(submit, form, idempotency_key, deps, limiter=limiter)
         if is_new:
-            await run_in_threadpool(enqueue, job.id)
+            hand_over(job.id)
         return JSONResponse(job_json(job, deps.clock()), status_code=202, headers={"Location": f"/v1/jobs/{job.id}"})
 
     @router.get("/v1/jobs", summary="List jobs")

@@ -12,7 +12,16 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from calibration.errors import OptimizerError
-from service.errors import BadRequestError, InvalidRequestError, MethodNotAllowedError, NotFoundError, ServiceError
+from service.errors import (
+    BadRequestError,
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    ServiceError,
+    StorageError,
+    UnauthorizedError,
+)
+from service.jobs.storage.storage_errors import storage_error
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +44,13 @@ def add_problem_handlers(app: FastAPI, hidden: Sequence[str]) -> None:
             logger.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
         elif error.status > OptimizerError.status:  # nobody's fault, but the operator should know
             logger.warning("%s %s: %s", request.method, request.url.path, error)
-        return answer(error, {"WWW-Authenticate": "Bearer"} if error.status == _UNAUTHORIZED else None)
+        return answer(error, _HEADERS.get(error.status))
+
+    async def on_os_error(request: Request, error: Exception) -> JSONResponse:
+        problem = storage_error(error)
+        if problem is None:
+            raise error
+        return await on_our_error(request, problem)
 
     async def on_validation_error(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -56,6 +71,7 @@ def add_problem_handlers(app: FastAPI, hidden: Sequence[str]) -> None:
         return answer(OptimizerError(detail, fix="Try again; if it stays, report it."), {"Connection": "close"})
 
     app.add_exception_handler(OptimizerError, on_our_error)
+    app.add_exception_handler(OSError, on_os_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(Exception, on_unexpected_error)
@@ -76,4 +92,7 @@ def _translated(request: Request, error: HTTPException) -> ServiceError:
     return BadRequestError(str(error.detail), fix="See /docs for what this route takes.")
 
 
-_UNAUTHORIZED = 401
+_HEADERS: Mapping[int, Mapping[str, str]] = {
+    UnauthorizedError.status: {"WWW-Authenticate": "Bearer"},
+    StorageError.status: {"Retry-After": "5"},  # seconds
+}

@@ -40,7 +40,7 @@ def serve(arguments: argparse.Namespace, out: Output) -> None:
     from service.api.app import serve as serve_forever  # the web framework takes a second; no other command needs it
 
     with contextlib.suppress(KeyboardInterrupt):  # the usual way to stop it, after it has shut down
-        serve_forever(settings)
+        serve_forever(settings, rebuild=arguments.rebuild)
 
 
 def optimize(arguments: argparse.Namespace, out: Output) -> None:
@@ -168,7 +168,7 @@ def _shower(view: ProgressView) -> Callable[[JobView], None]:
             told.append(line)
             view.line(f"     {line}")
         trials.show(job.trials)
-        view.update(job.progress, job.stage if job.state == "running" and job.stage else job.state)
+        view.update(job.progress, job.in_words)
 
     return show
 

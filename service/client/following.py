@@ -64,7 +64,7 @@ def _news(events: Iterator[ToldEvent], looked_at: float, clock: Clock) -> ToldEv
     """Wait for an event that is worth a look at the job; None where there is no stream of them, or it ends."""
     try:
         for told in events:
-            if told.kind == "end" or clock.monotonic() - looked_at >= LOOK_SECONDS:
+            if told.kind in {"end", "state"} or clock.monotonic() - looked_at >= LOOK_SECONDS:
                 return told
     except (ServerUnavailableError, ServiceError):  # an older server has none; what else it is, the next look finds out
         return None

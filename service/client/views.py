@@ -20,7 +20,15 @@ class JobView:
     trials: tuple[Mapping[str, object], ...]
     result: Mapping[str, object] | None
     error: Mapping[str, object] | None
+    hold: Mapping[str, object] | None = None  # why it waits, where it does
     outputs: tuple[Mapping[str, object], ...] | None = None  # what each was taken for; None: not known yet
+
+    @property
+    def in_words(self) -> str:
+        """What it is at: its stage, or why it waits."""
+        if self.hold is not None:
+            return f"on hold: {self.hold.get('reason')}"
+        return self.stage if self.state == "running" and self.stage else self.state.replace("_", " ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 from calibration.codec import value_from_json
 from engine_builder.workspace.workspace import FileRef
 from service.jobs.records import Job, JobRow, JobState, NewJob, StoredFile
+from service.jobs.storage.holds import Hold
 
 
 def prepare(engine: sa.Engine) -> None:
@@ -19,8 +21,9 @@ def prepare(engine: sa.Engine) -> None:
         index.create(engine, checkfirst=True)
 
 
-def job_from_row(row: sa.RowMapping) -> Job:
-    """Return the job of a whole row."""
+def job_from_row(row: sa.RowMapping, hold: Hold | None = None) -> Job:
+    """Return the job of a whole row; an unfinished one that is held is on hold."""
+    state, hold = _shown(row, hold)
     return Job(
         sequence=row["sequence"],
         new=NewJob(
@@ -31,12 +34,13 @@ def job_from_row(row: sa.RowMapping) -> Job:
             idempotency_key=row["idempotency_key"],
             request_sha256=row["request_sha256"],
         ),
-        state=JobState(row["state"]),
+        state=state,
         stage=row["stage"],
         progress=row["progress"],
         created_at=datetime.fromtimestamp(row["created_at"], UTC),
         started_at=_moment(row["started_at"]),
         finished_at=_moment(row["finished_at"]),
+        hold=hold,
         outputs=None if row["outputs"] is None else tuple(row["outputs"]),
         trials=tuple(row["trials"]),
         best=row["best"],
@@ -47,12 +51,13 @@ def job_from_row(row: sa.RowMapping) -> Job:
     )
 
 
-def row_from_row(row: sa.RowMapping) -> JobRow:
+def row_from_row(row: sa.RowMapping, hold: Hold | None) -> JobRow:
     """Return the row of a list; it holds ``ROW_COLUMNS``, and two facts of the result."""
+    state, _ = _shown(row, hold)
     return JobRow(
         sequence=row["sequence"],
         id=row["id"],
-        state=JobState(row["state"]),
+        state=state,
         stage=row["stage"],
         progress=row["progress"],
         created_at=datetime.fromtimestamp(row["created_at"], UTC),
@@ -62,6 +67,22 @@ def row_from_row(row: sa.RowMapping) -> JobRow:
         outcome=row["outcome"],
         speedup=row["speedup"],
     )
+
+
+def put_raw_row(connection: sa.Connection, row: Mapping[str, object]) -> bool:
+    """Write a row as SQLite gave it, and return whether it was written: not where one like it is here already."""
+    names = {column.name for column in JOBS.columns}
+    kept = {name: value for name, value in row.items() if name in names and value is not None}
+    places = ", ".join(f":{name}" for name in kept)
+    statement = sa.text(f"INSERT OR IGNORE INTO {JOBS.name} ({', '.join(kept)}) VALUES ({places})")
+    return connection.execute(statement, kept).rowcount > 0
+
+
+def _shown(row: sa.RowMapping, hold: Hold | None) -> tuple[JobState, Hold | None]:
+    state = JobState(row["state"])
+    if hold is None or state.is_finished:
+        return state, None
+    return JobState.ON_HOLD, hold
 
 
 def _moment(seconds: float | None) -> datetime | None:

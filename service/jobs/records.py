@@ -4,6 +4,8 @@ queued ──> running ──> succeeded
   │  │        ├──────> failed
   │  └────────┼──────> cancelled
   └───────────┴──────> failed
+
+A queued or running job whose disk or database cannot be used is shown as on hold until it goes on; see ``storage.holds``.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from datetime import datetime
 
 from engine_builder.workspace.workspace import FileRef
 from service.errors import IllegalMoveError
+from service.jobs.storage.holds import Hold
 
 
 class JobState(enum.StrEnum):
@@ -22,6 +25,7 @@ class JobState(enum.StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    ON_HOLD = "on_hold"  # never written: the row keeps what the job was before
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -34,6 +38,7 @@ class JobState(enum.StrEnum):
 
 MOVES: Mapping[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.ON_HOLD: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
     JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
@@ -121,6 +126,7 @@ class Job:
     error: Mapping[str, object] | None = None
     engine: str | None = None  # its name among the artifacts
     artifacts: Mapping[str, StoredFile] = field(default_factory=dict)
+    hold: Hold | None = None  # why it waits, where it is on hold
     outputs: Sequence[Mapping[str, object]] | None = None  # of the model: what each was taken for; None: it was not read yet
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from engine_builder.stage_io.outcome import JobOutcome
 from service.errors import DataFolderInUseError
 from service.intake.in_child import Intake
 from service.jobs.artifacts import ArtifactStore, LocalArtifactStore
+from service.jobs.storage.database_check import Row, check_database, set_aside
 from service.jobs.store import JobStore
 from service.settings import PREFIX, Settings
 from service.worker.child_process import STAGE_TABLE, StageLimits, run_in_child
@@ -30,6 +32,9 @@ from service.worker.kernel_times import FOLDER as KERNEL_TIMES
 from service.worker.result_identity import result_identity
 from service.worker.stage_cache import StageCache
 from service.worker.warm_parent import WarmParent
+
+logger = logging.getLogger(__name__)
+DATABASE_NAME = "service.sqlite"
 
 
 class RunChild(Protocol):
@@ -101,6 +106,7 @@ def open_deps(
     pipeline: Pipeline | None = None,
     stages: str = STAGE_TABLE,
     clock: Callable[[], datetime] | None = None,
+    rebuild: bool = False,
 ) -> Deps:
     """Open the data folder, which is created where it is missing, and take it for this process.
 
@@ -109,19 +115,23 @@ def open_deps(
         pipeline: Another pipeline than the real one.
         stages: The module that holds the stages.
         clock: Another present than the real one, in UTC.
+        rebuild: Set a database that may be damaged aside, and begin a new one with the jobs that can be read from it.
 
     Raises:
+        DamagedDatabaseError: The database is damaged.
+        StorageError: The disk or the database cannot be used.
         DataFolderInUseError: Another server works in the data folder.
         InvalidConfigError: It is no folder, or may not be written to.
     """
     lock = _lock(_made(settings.data_dir) / "lock")
-    warm_parent = WarmParent(stages)
     clock = clock or _utc_now
+    store = _opened_store(settings, clock, rebuild=rebuild)
+    warm_parent = WarmParent(stages)
     pipeline = pipeline or _real_pipeline()
     stopping = threading.Event()
     return Deps(
         settings=settings,
-        store=JobStore(database_url(settings), clock),
+        store=store,
         artifacts=LocalArtifactStore(settings.data_dir / "store", reserve_bytes=settings.min_free_bytes),
         pipeline=pipeline,
         warm_parent=warm_parent,
@@ -132,6 +142,21 @@ def open_deps(
         lock=lock,
         stopping=stopping,
     )
+
+
+def _opened_store(settings: Settings, clock: Callable[[], datetime], *, rebuild: bool) -> JobStore:
+    path = settings.data_dir / DATABASE_NAME
+    rows: tuple[Row, ...] = ()
+    if rebuild:
+        rows = set_aside(path, clock())
+    else:
+        check_database(path)
+    is_new = not path.is_file()
+    store = JobStore(database_url(settings), clock)
+    restored = store.restore(rows)
+    if is_new and any((settings.data_dir / "store").glob("??/*")):
+        logger.warning("database %s: it is new, and knows %d jobs; of others that had finished only a backup knows", path.name, restored)
+    return store
 
 
 def _real_pipeline() -> Pipeline:
@@ -148,7 +173,7 @@ def _cache(settings: Settings, pipeline: Pipeline) -> StageCache | None:
 
 def database_url(settings: Settings) -> str:
     """Return the SQLAlchemy URL of the database in the data folder."""
-    return f"sqlite:///{(settings.data_dir / 'service.sqlite').resolve()}"
+    return f"sqlite:///{(settings.data_dir / DATABASE_NAME).resolve()}"
 
 
 def _made(folder: Path) -> Path:

@@ -1,11 +1,13 @@
 """The jobs table: what each job was asked to do, how far it is and what came of it.
 
 It lives in the same database as the workflow engine's tables but belongs to us. Every change is one statement that names the state it
-expects, so that two threads or a restart in between cannot undo each other's work.
+expects, so that two threads or a restart in between cannot undo each other's work. Every method may raise a ``StorageError``: within a few
+seconds, also where another process holds the database locked.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
@@ -13,17 +15,24 @@ import sqlalchemy as sa
 
 from calibration.codec import as_object, json_from_value
 from service.errors import InvalidRequestError, NotFoundError, RemovedError
-from service.jobs.job_table import JOBS, ROW_COLUMNS, job_from_row, prepare, row_from_row
+from service.jobs.job_table import JOBS, ROW_COLUMNS, job_from_row, prepare, put_raw_row, row_from_row
 from service.jobs.live.events import Event, EventLog
 from service.jobs.live.file_uses import FileUses, digests_in
 from service.jobs.live.removed import RemovedJobs
 from service.jobs.live.telling import Teller
 from service.jobs.live.webhooks import Webhooks
 from service.jobs.records import Job, JobRow, JobState, NewJob, StoredFile, Webhook, check_move
+from service.jobs.storage.holds import Holds
+from service.jobs.storage.storage_errors import translate_database_errors
+
+logger = logging.getLogger(__name__)
 
 
 class JobStore:
-    """Reads and writes jobs, and tells of each change in ``events``. Safe to share between threads; the database is the only state."""
+    """Reads and writes jobs, and tells of each change in ``events``.
+
+    Safe to share between threads; the database and ``holds``, the jobs that wait for it, are the only state.
+    """
 
     def __init__(self, url: str, clock: Callable[[], datetime]) -> None:
         """Open the database and create the table where it is missing.
@@ -33,7 +42,9 @@ class JobStore:
             clock: The present, in UTC.
         """
         self._clock = clock
+        self.holds = Holds()
         self._engine = sa.create_engine(url)
+        translate_database_errors(self._engine)
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
         prepare(self._engine)
@@ -47,12 +58,13 @@ class JobStore:
         """Close every connection."""
         self._engine.dispose()
 
-    def create(self, new: NewJob, webhook: Webhook | None = None) -> tuple[Job, bool]:
+    def create(self, new: NewJob, webhook: Webhook | None = None, created_at: datetime | None = None) -> tuple[Job, bool]:
         """Write a queued job; a repeated idempotency key gives the job that it made first.
 
         Args:
             new: The job.
             webhook: Who is told of its end.
+            created_at: When it was submitted; now by default.
 
         Returns:
             The job, and whether it is new.
@@ -64,7 +76,7 @@ class JobStore:
             "id": new.id,
             "state": JobState.QUEUED.value,
             "progress": 0.0,
-            "created_at": self._now(),
+            "created_at": self._now() if created_at is None else created_at.timestamp(),
             "target": new.target,
             "config": dict(new.config),
             "inputs": json_from_value(new.inputs),
@@ -86,6 +98,20 @@ class JobStore:
             return earlier, False
         self.events.publish(new.id, events)
         return self.get(new.id), True
+
+    def restore(self, rows: Sequence[Mapping[str, object]]) -> int:
+        """Write rows of an earlier database, as SQLite gave them, and return how many were whole; those that are here already stay."""
+        written = 0
+        for row in rows:
+            try:
+                with self._engine.begin() as connection:
+                    if put_raw_row(connection, row):
+                        files = self._read(connection, str(row["id"])).artifacts.values()
+                        self.file_uses.note(connection, str(row["id"]), [file.sha256 for file in files])
+                        written += 1
+            except (ValueError, TypeError, KeyError, sa.exc.NoResultFound) as exc:
+                logger.warning("job %s: its row cannot be read and is left out: %s", row.get("id"), exc)
+        return written
 
     def find_by_key(self, key: str | None, request_sha256: str) -> Job | None:
         """Return the job that an idempotency key made, if there is one.
@@ -135,7 +161,7 @@ class JobStore:
         """
         query = sa.select(JOBS).order_by(JOBS.c.sequence.desc())
         if states:
-            query = query.where(JOBS.c.state.in_([state.value for state in states]))
+            query = query.where(self._is_shown_as(states))
         if before is not None:
             query = query.where(JOBS.c.sequence < before)
         return self._select(query if limit is None else query.limit(limit))
@@ -146,11 +172,17 @@ class JobStore:
         facts = [JOBS.c.result[name].label(name) for name in ("outcome", "speedup")]
         query = sa.select(*columns, *facts).order_by(JOBS.c.sequence.desc()).limit(limit)
         if states:
-            query = query.where(JOBS.c.state.in_([state.value for state in states]))
+            query = query.where(self._is_shown_as(states))
         if before is not None:
             query = query.where(JOBS.c.sequence < before)
         with self._engine.connect() as connection:
-            return tuple(map(row_from_row, connection.execute(query).mappings()))
+            return tuple(row_from_row(row, self.holds.find(row["id"])) for row in connection.execute(query).mappings())
+
+    def unfinished_ids(self) -> tuple[str, ...]:
+        """Return the ids of jobs that are not finished, oldest first."""
+        query = sa.select(JOBS.c.id).where(JOBS.c.state.in_(_UNFINISHED)).order_by(JOBS.c.sequence)
+        with self._engine.connect() as connection:
+            return tuple(connection.execute(query).scalars())
 
     def remove(self, job_id: str, why: str) -> frozenset[str] | None:
         """Remove a finished job and its events, for good; one that is not finished stays.
@@ -181,7 +213,8 @@ class JobStore:
 
     def counts(self) -> dict[JobState, int]:
         """Return how many jobs are in each state that any is in."""
-        query = sa.select(JOBS.c.state, sa.func.count()).group_by(JOBS.c.state)
+        shown = sa.case((self._waits(), JobState.ON_HOLD.value), else_=JOBS.c.state).label("shown")
+        query = sa.select(shown, sa.func.count()).group_by(shown)
         with self._engine.connect() as connection:
             return {JobState(state): count for state, count in connection.execute(query)}
 
@@ -193,23 +226,15 @@ class JobStore:
         with self._engine.connect() as connection:
             return {JobState(state): (count, float(total)) for state, count, total in connection.execute(query)}
 
-    def check_writable(self, seconds: float) -> None:
-        """Accept a database that can be written to; who holds it locked is waited for up to ``seconds``.
+    def check_writable(self) -> None:
+        """Write something that changes nothing.
 
         Raises:
-            SQLAlchemyError: It cannot.
+            StorageError: The database takes no changes now.
         """
-        with self._engine.connect() as connection:
-            if self._engine.dialect.name != "sqlite":
-                connection.execute(sa.select(1))
-                return
-            waits = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
-            connection.exec_driver_sql(f"PRAGMA busy_timeout={round(seconds * 1000)}")
-            try:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                connection.rollback()
-            finally:
-                connection.exec_driver_sql(f"PRAGMA busy_timeout={waits}")
+        first = sa.select(JOBS.c.sequence).limit(1).scalar_subquery()
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(JOBS).where(JOBS.c.sequence == first).values(trial_count=JOBS.c.trial_count))
 
     def start(self, job_id: str) -> bool:
         """Move a queued job to running; a running one stays. Returns whether the job is to run (it may be finished already)."""
@@ -300,7 +325,15 @@ class JobStore:
 
     def _select(self, query: sa.Select[tuple[object, ...]]) -> tuple[Job, ...]:
         with self._engine.connect() as connection:
-            return tuple(job_from_row(row) for row in connection.execute(query).mappings())
+            return tuple(job_from_row(row, self.holds.find(row["id"])) for row in connection.execute(query).mappings())
+
+    def _is_shown_as(self, states: Sequence[JobState]) -> sa.ColumnElement[bool]:
+        """Return the condition that a job is in one of these states; an unfinished one that waits is on hold, whatever its row says."""
+        noted = sa.and_(JOBS.c.state.in_([state.value for state in states]), sa.not_(self._waits()))
+        return sa.or_(noted, self._waits()) if JobState.ON_HOLD in states else noted
+
+    def _waits(self) -> sa.ColumnElement[bool]:
+        return sa.and_(JOBS.c.id.in_(self.holds.ids()), JOBS.c.state.in_(_UNFINISHED))
 
     def _now(self) -> float:
         return self._clock().timestamp()
@@ -309,8 +342,9 @@ class JobStore:
 def _prepare_sqlite(connection: object, _record: object) -> None:
     cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, for which SQLAlchemy has no type
     cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the workflow engine's writes
-    cursor.execute("PRAGMA busy_timeout=30000")  # milliseconds
+    cursor.execute("PRAGMA busy_timeout=3000")  # milliseconds; a caller is answered then, a job waits on
     cursor.close()
 
 
+_UNFINISHED = (JobState.QUEUED.value, JobState.RUNNING.value)
 Tell = Callable[[sa.Connection], Sequence[Event]]  # writes the events of a change, in its transaction

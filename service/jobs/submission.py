@@ -19,6 +19,7 @@ from service.errors import InvalidRequestError, NotFoundError
 from service.intake.config_text import submitted_value
 from service.intake.in_child import CONFIG_BYTES_READ_AT_ONCE
 from service.intake.unpacking import HEAD_BYTES, begins_like_archive, is_archive
+from service.jobs.faults.job_note import write_note
 from service.jobs.records import Job, NewJob, StoredFile
 from service.jobs.resources import Deps
 from service.jobs.upkeep.webhook_request import webhook_from_text
@@ -75,7 +76,9 @@ def submit(form: Form, idempotency_key: str | None, deps: Deps) -> tuple[Job, bo
     except BaseException:
         remove_tree(workspace)
         raise
-    if not is_new:  # the same key arrived twice at the same moment
+    if is_new:
+        write_note(workspace, job)
+    else:  # the same key arrived twice at the same moment
         remove_tree(workspace)
     return job, is_new
 

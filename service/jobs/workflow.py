@@ -2,36 +2,48 @@
 
 A finished step never runs again. A step that a crash or a stop interrupts is not recorded and runs again after the restart. Whether a job
 is cancelled is asked of our own jobs table only, so the engine's states need no second look.
+
+Where the disk or the database fails the job waits (``Patience``). Should the engine itself fail to write, which it does between two of our
+lines, the workflow ends without an outcome and is resumed: recorded steps are passed through, and it goes on.
 """
 
 from __future__ import annotations
 
-import json
+import contextvars
 import logging
-import threading
+import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from dbos import DBOS, Serializer, SetWorkflowID
+import sqlalchemy as sa
+from dbos import DBOS, SetWorkflowID
 
 from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.codec import as_object, json_from_value
-from calibration.errors import OptimizerError, error_from_problem
+from calibration.errors import OptimizerError
 from calibration.plain_text import folders_to_hide
 from engine_builder.backends.registry import opens_gpu
 from engine_builder.config.config import config_from_json
-from engine_builder.errors import EngineError, StageCancelledError, StageCrashedError
+from engine_builder.errors import StageCancelledError, StageCrashedError
 from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.reporting.body.job_result import taken_outputs
 from engine_builder.stage_io.measuring import JobFiles
+from engine_builder.stage_io.outcome import JobOutcome
 from engine_builder.workspace.tree_removal import remove_tree
 from engine_builder.workspace.workspace import Workspace
-from service.errors import IllegalMoveError, RemovedError
+from service.errors import IllegalMoveError, RemovedError, StorageError
+from service.jobs.faults.active_jobs import ActiveJobs
+from service.jobs.faults.endings import JobCancelled, ServerStopping, end_of, why_ended
+from service.jobs.faults.waiting import Patience
 from service.jobs.live.job_log import JobLog, versions
 from service.jobs.outcome import collect, log_of
 from service.jobs.records import Job, JobState, StoredFile
 from service.jobs.resources import Deps
+from service.jobs.storage.storage_errors import storage_error
+from service.jobs.workflow_json import REPORT_IT, JsonSerializer
 from service.worker.child_process import StageLimits
 from service.worker.kernel_times import shared_kernel_times
 from service.worker.trial_line import trial_line
@@ -48,7 +60,7 @@ class Workflows:
     def __init__(self, deps: Deps) -> None:
         """Prepare; ``launch`` starts."""
         self._deps = deps
-        self._active = _Counter()
+        self._active = ActiveJobs()
         self._optimize_job: Callable[[str], str] | None = None
 
     def launch(self) -> None:
@@ -78,74 +90,79 @@ class Workflows:
         """Remove what the engine recorded of a job that is finished."""
         DBOS.delete_workflow(job_id)
 
+    @property
+    def active_jobs(self) -> frozenset[str]:
+        """The jobs that run in this process now."""
+        return self._active.ids()
+
     def stop(self) -> None:
         """End the running stage and the engine; the job goes on at the next start."""
         self._deps.stopping.set()
-        self._active.wait_for_zero(_STOP_SECONDS)
+        self._active.wait_for_none(_STOP_SECONDS)
         DBOS.destroy(destroy_registry=True)
 
 
-def make_optimize_job(deps: Deps, active: _Counter) -> Callable[[str], str]:
+def make_optimize_job(deps: Deps, active: ActiveJobs) -> Callable[[str], str]:
     """Return the workflow: a function of the job's id that gives the state in which the job ended."""
+    interruptions: Counter[str] = Counter()
 
     def optimize_job(job_id: str) -> str:
-        with active:
+        with active.with_job(job_id):
             if deps.stopping.is_set():
                 raise ServerStopping
+            patience = Patience(deps, job_id, lambda: why_ended(deps, job_id))
             try:
-                if deps.store.start(job_id):
-                    try:
-                        job = deps.store.get(job_id)
+                try:
+                    if patience.run(lambda: deps.store.start(job_id)):
+                        job = patience.run(lambda: deps.store.get(job_id))
                         with shared_kernel_times(deps.kernel_times, deps.workspace(job_id), config_from_json(dict(job.new.config))):
-                            _run(deps, job)
-                    except JobCancelled:
-                        logger.info("job %s: cancelled", job_id)
-                ended = deps.store.state(job_id).value
-            except RemovedError:  # it was cancelled as it waited, and deleted
-                ended = "removed"
+                            _run(deps, job, patience)
+                except _EngineInterruptedError as error:
+                    interruptions[job_id] = _waited(deps, job_id, error, interruptions[job_id], patience)
+                    if interruptions[job_id]:
+                        patience.run(lambda: _resume(job_id))
+                        raise
+            except JobCancelled:
+                logger.info("job %s: cancelled", job_id)
+            except RemovedError:
+                logger.info("job %s: it was cancelled as it waited, and deleted", job_id)
+            interruptions.pop(job_id, None)
+            ended = patience.run(lambda: end_of(deps, job_id))
             remove_tree(deps.workspace(job_id))
             return ended
 
     return optimize_job
 
 
-class ServerStopping(BaseException):
-    """The server stops. No ``Exception``, so that neither the pipeline takes it for a failed trial nor the engine for a step's outcome."""
+def _waited(deps: Deps, job_id: str, error: _EngineInterruptedError, before: int, patience: Patience) -> int:
+    """Wait until the engine can write again; return how often it could not, or 0 where that was too often and the job has failed."""
+    try:
+        return max(1, patience.wait(error.problem, before))
+    except StorageError as given_up:
+        _fail(deps, job_id, given_up.problem(), deps.workspace(job_id), patience)
+        return 0
 
 
-class JobCancelled(BaseException):
-    """The job was cancelled. No ``Exception``, for the same reason."""
+def resume(job_id: str) -> None:
+    """Let the queue start a workflow again that has neither an outcome nor a thread; its recorded steps are kept."""
+    DBOS.resume_workflow(job_id, queue_name=QUEUE)
 
 
-class JsonSerializer(Serializer):
-    """Keeps values and errors as JSON: whoever can write the database cannot make us run code."""
-
-    def name(self) -> str:
-        """Return the name that is noted beside each value."""
-        return "onnx-trt-optimizer-json"
-
-    def serialize(self, data: object) -> str:
-        """Return the JSON of a value or of an error."""
-        if isinstance(data, OptimizerError):
-            return json.dumps({_ERROR: data.problem(), _SECONDS: data.seconds if isinstance(data, EngineError) else 0.0})
-        if isinstance(data, BaseException):
-            return json.dumps({_ERROR: OptimizerError(f"{type(data).__name__}: {data}", fix=_REPORT_IT).problem()})
-        return json.dumps(data)
-
-    def deserialize(self, serialized_data: str) -> object:
-        """Return the value, or the error as the class it was, if that is one of ours."""
-        data = json.loads(serialized_data)
-        if not isinstance(data, dict) or _ERROR not in data or not set(data) <= {_ERROR, _SECONDS}:
-            return data
-        error = error_from_problem(data[_ERROR])
-        if isinstance(error, EngineError):
-            error.seconds = float(data.get(_SECONDS, 0.0))
-        return error
+def _resume(job_id: str) -> None:
+    contextvars.Context().run(resume, job_id)  # in the workflow's own context the engine would record it as one of its steps
 
 
-def _run(deps: Deps, job: Job) -> None:
+class _EngineInterruptedError(BaseException):
+    """The workflow engine could not write, so that its steps and ours no longer agree. No ``Exception``, as ``ServerStopping``."""
+
+    def __init__(self, problem: StorageError) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+def _run(deps: Deps, job: Job, patience: Patience) -> None:
     workspace = deps.workspace(job.id)
-    run = _JobRun(deps, job)
+    run = _JobRun(deps, job, patience)
     try:
         request = JobRequest(
             JobFiles(
@@ -159,13 +176,20 @@ def _run(deps: Deps, job: Job) -> None:
         run.say(f"{'goes on' if job.stage else 'begins'}: {versions(deps.pipeline.version)}")
         outcome = deps.pipeline.optimize(request, run.run_stage, run)
         run.say(f"ends: {outcome.result.get('outcome')}")
-        with deps.filing:
-            result, engine, artifacts = collect(outcome, workspace, deps.artifacts)
-            _succeed(deps, job, result, engine, artifacts)
+        patience.run(lambda: _file(deps, job, outcome))
     except Exception as error:
         if deps.stopping.is_set():  # the engine is being taken down under our feet: no outcome of the job
             raise ServerStopping from error
-        _fail(deps, job, _problem(job, error, workspace), workspace)
+        if isinstance(error, sa.exc.DBAPIError) and (problem := storage_error(error)) is not None:  # ours are translated
+            raise _EngineInterruptedError(problem) from error
+        _fail(deps, job.id, _problem(job, error, workspace), workspace, patience)
+
+
+def _file(deps: Deps, job: Job, outcome: JobOutcome) -> None:
+    """Store what the job made, and note that it has succeeded: both while nobody removes files that no job needs."""
+    with deps.filing:
+        result, engine, artifacts = collect(outcome, deps.workspace(job.id), deps.artifacts)
+        _succeed(deps, job, result, engine, artifacts)
 
 
 def _succeed(deps: Deps, job: Job, result: Mapping[str, object], engine: str, artifacts: Mapping[str, StoredFile]) -> None:
@@ -178,8 +202,9 @@ def _succeed(deps: Deps, job: Job, result: Mapping[str, object], engine: str, ar
 class _JobRun:
     """What the pipeline calls back: runs its stages as recorded steps and notes its progress."""
 
-    def __init__(self, deps: Deps, job: Job) -> None:
+    def __init__(self, deps: Deps, job: Job, patience: Patience) -> None:
         self._deps = deps
+        self._patience = patience
         self._job_id = job.id
         self._workspace = deps.workspace(job.id)
         self._stage = job.stage or "inspect"
@@ -199,7 +224,7 @@ class _JobRun:
 
     def run_stage(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
         # On the workflow's own thread: a step from any other thread would not be recorded.
-        result = DBOS.run_step({"name": name}, self._run_in_child, stage, request, span)
+        result = DBOS.run_step({"name": name}, self._run_with_patience, stage, request, span)
         self._note(self._stage, span[1], at_once=False)
         return result
 
@@ -209,7 +234,8 @@ class _JobRun:
         self._note(stage, progress, at_once=True)
 
     def judging(self, outputs: Sequence[JudgedOutput]) -> None:
-        self._deps.store.record_outputs(self._job_id, [as_object(json_from_value(one)) for one in taken_outputs(outputs)])
+        taken = [as_object(json_from_value(one)) for one in taken_outputs(outputs)]
+        self._patience.run(lambda: self._deps.store.record_outputs(self._job_id, taken))
 
     def noted(self, text: str) -> None:
         logger.info("job %s: %s", self._job_id, text)  # the report has it among its notes
@@ -219,11 +245,27 @@ class _JobRun:
         for trial in trials[self._trials :]:
             self.say(trial_line(trial) + (", the best so far" if trial.get("index") == best else ""))
         self._trials = max(self._trials, len(trials))
-        self._deps.store.record_trials(self._job_id, trials, best)
+        self._patience.run(lambda: self._deps.store.record_trials(self._job_id, trials, best))
+
+    def _run_with_patience(self, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
+        try:
+            result = self._patience.run(lambda: self._run_in_child(stage, request, span))
+        except StageCrashedError as error:
+            self.say(f"warning: {stage} failed: {error.detail}")
+            raise
+        # The engine records the step next. On a disk without room that would fail, and the step would run again.
+        self._patience.run(self._check_room)
+        return result
+
+    def _check_room(self) -> None:
+        if shutil.disk_usage(self._deps.settings.data_dir).free < _ROOM_BYTES:
+            self._deps.store.check_writable()
 
     def say(self, text: str) -> None:
         """Write a line to the job's log, and tell it to who listens."""
-        self._deps.store.log(self._job_id, self._log.line(text))
+        line = self._log.line(text)
+        with suppress(StorageError):  # the log has it
+            self._deps.store.log(self._job_id, line)
 
     def say_once(self, text: str) -> None:
         """Say what was not said before, since the server last started."""
@@ -252,18 +294,13 @@ class _JobRun:
             return compute() if cache is None else dict(cache.run(stage, request, Workspace(self._workspace), compute))
         except StageCancelledError as error:
             raise self._why_ended() from error
-        except StageCrashedError as error:
-            # Whoever stops a service may signal its whole process tree: the child's death may reach us before our own signal does.
-            if self._deps.stopping.wait(_SIGNAL_SECONDS):
-                raise ServerStopping from error
-            self.say(f"warning: {stage} failed: {error.detail}")
-            raise
 
     def _should_end(self) -> bool:
         now = time.monotonic()
         if now - self._asked_at >= _ASK_SECONDS and not self._deps.stopping.is_set():
             self._asked_at = now
-            self._state = self._deps.store.state(self._job_id)
+            with suppress(StorageError):  # asked again soon
+                self._state = self._deps.store.state(self._job_id)
         return self._deps.stopping.is_set() or self._state is not JobState.RUNNING
 
     def _why_ended(self) -> BaseException:
@@ -277,16 +314,21 @@ class _JobRun:
         if not at_once and now - self._noted_at < _NOTE_SECONDS:
             return
         self._stage, self._progress, self._noted_at = stage, progress, now
-        self._deps.store.advance(self._job_id, stage, progress)
+        with suppress(StorageError):  # the next note says more
+            self._deps.store.advance(self._job_id, stage, progress)
 
 
-def _fail(deps: Deps, job: Job, problem: Mapping[str, object], workspace: Path) -> None:
+def _fail(deps: Deps, job_id: str, problem: Mapping[str, object], workspace: Path, patience: Patience) -> None:
     JobLog(workspace, deps.clock).line(f"failed: {problem.get('detail')}")
-    try:
+
+    def filed() -> None:
         with deps.filing:
-            deps.store.fail(job.id, problem, log_of(workspace, deps.artifacts))
+            deps.store.fail(job_id, problem, log_of(workspace, deps.artifacts))
+
+    try:
+        patience.run(filed)
     except IllegalMoveError:
-        logger.info("job %s: it was cancelled as it failed", job.id)
+        logger.info("job %s: it was cancelled as it failed", job_id)
 
 
 def _problem(job: Job, error: Exception, workspace: Path) -> Mapping[str, object]:
@@ -294,34 +336,10 @@ def _problem(job: Job, error: Exception, workspace: Path) -> Mapping[str, object
         logger.info("job %s: failed: %s", job.id, error)
         return error.problem(folders_to_hide(workspace))
     logger.error("job %s: failed", job.id, exc_info=error)
-    return OptimizerError("the job met an unexpected error, which the server has logged", fix=_REPORT_IT).problem()
+    return OptimizerError("the job met an unexpected error, which the server has logged", fix=REPORT_IT).problem()
 
 
-class _Counter:
-    """How many jobs run in this process."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._changed = threading.Condition()
-
-    def __enter__(self) -> None:
-        with self._changed:
-            self._count += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._count -= 1
-            self._changed.notify_all()
-
-    def wait_for_zero(self, seconds: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._count == 0, seconds)
-
-
-_ERROR = "__error__"
-_SECONDS = "__seconds__"
-_REPORT_IT = "This is a fault of the service: report it with the job's id and the server's log."
 _ASK_SECONDS = 0.25
 _NOTE_SECONDS = 0.25
-_SIGNAL_SECONDS = 1.0
 _STOP_SECONDS = 5.0
+_ROOM_BYTES = 64 * 2**20  # with more, a step's record surely fits

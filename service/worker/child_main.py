@@ -22,6 +22,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn, TypedDict
 
+from service import disk_faults
+
 logger = logging.getLogger(__name__)
 
 RESULT_NAME = "result.json"
@@ -91,8 +93,13 @@ def main(parent_pid: int | None = None) -> NoReturn:
     except BaseException as exc:  # the process boundary: everything becomes an error object, the trace goes to log.txt
         encoded = _encoded({"error": _problem(exc, envelope["stage"], workspace)})
     unfinished = scratch / (RESULT_NAME + ".part")
-    unfinished.write_bytes(encoded)
-    unfinished.replace(scratch / RESULT_NAME)
+    try:
+        unfinished.write_bytes(encoded)
+        unfinished.replace(scratch / RESULT_NAME)
+    except OSError as exc:
+        if not disk_faults.is_storage_fault(exc):
+            raise
+        os._exit(disk_faults.EXIT_STATUS)
     sys.stderr.flush()
     # Teardown of native libraries can crash or hang; the result is safe, so there is nothing to wait for.
     os._exit(0)
@@ -123,7 +130,7 @@ def _encoded(outcome: Mapping[str, object]) -> bytes:
 def _problem(exc: BaseException, stage: str, workspace: Path) -> dict[str, str | int]:
     from calibration.errors import OptimizerError
     from calibration.plain_text import folders_to_hide
-    from engine_builder.errors import EngineError, StageError, StageMemoryError
+    from engine_builder.errors import EngineError, StageError, StageMemoryError, StageStorageError
 
     hidden = folders_to_hide(workspace)
     if isinstance(exc, StageError):
@@ -132,11 +139,17 @@ def _problem(exc: BaseException, stage: str, workspace: Path) -> dict[str, str |
     if any(isinstance(cause, MemoryError) or has_memory_sign(str(cause)) for cause in causes):
         _free_for_report(exc)
         return StageMemoryError(memory_detail(stage), fix=MEMORY_FIX).problem()
+    if fault := next((cause for cause in causes if disk_faults.is_storage_fault(cause)), None):
+        traceback.print_exception(exc)
+        return StageStorageError(f"stage {stage}: {_one_line(fault)}", fix=disk_faults.FIX).problem(hidden)
     if isinstance(exc, OptimizerError):
         return exc.problem(hidden)
     traceback.print_exception(exc)
-    message = " ".join(str(exc)[:_MAX_READ].split("Stacktrace:")[0].split())[:_MAX_DETAIL]
-    return EngineError(f"stage {stage} failed: {type(exc).__name__}: {message}".rstrip(": "), fix=UNEXPECTED_FIX).problem(hidden)
+    return EngineError(f"stage {stage} failed: {type(exc).__name__}: {_one_line(exc)}".rstrip(": "), fix=UNEXPECTED_FIX).problem(hidden)
+
+
+def _one_line(exc: BaseException) -> str:
+    return " ".join(str(exc)[:_MAX_READ].split("Stacktrace:")[0].split())[:_MAX_DETAIL]
 
 
 def memory_detail(stage: str) -> str:

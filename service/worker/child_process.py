@@ -15,21 +15,28 @@ import selectors
 import signal
 import socket
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from calibration.errors import error_from_problem
-from engine_builder.errors import EngineError, StageCancelledError, StageCrashedError, StageMemoryError, StageTimeoutError
+from calibration.errors import OptimizerError, error_from_problem
+from engine_builder.errors import (
+    EngineError,
+    StageCancelledError,
+    StageCrashedError,
+    StageMemoryError,
+    StageStorageError,
+    StageTimeoutError,
+)
 from engine_builder.workspace.tree_removal import remove_tree
 from engine_builder.workspace.workspace import SCRATCH_PREFIX, Workspace
+from service import disk_faults
 from service.worker.child_main import MEMORY_FIX, RESULT_NAME, Envelope, has_memory_sign, memory_detail
 from service.worker.process_memory import kernel_kills, resident_bytes
 from service.worker.stage_log import LOG_NAME, StageLog
-from service.worker.stage_process import SpawnedProcess, StageProcess, WarmParentLostError
+from service.worker.stage_process import SpawnedProcess, StageProcess, WarmParentLostError, signals_held
 from service.worker.warm_parent import WarmParent
 
 logger = logging.getLogger(__name__)
@@ -41,6 +48,8 @@ _EXIT_POLL_SECONDS = 0.005
 _CHUNK_BYTES = 65536
 _MAX_READS_AT_END = 4
 _MAX_RESULT_BYTES = 64 * 2**20
+_SIGNAL_SECONDS = 1.0
+_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,8 @@ def run_in_child(
     """Run a stage in a process of its own and return its result.
 
     Without a warm parent the calling thread starts the child and waits for it: the child asks the kernel to be killed when that thread
-    ends. A stage whose warm parent dies runs once more, in a new interpreter.
+    ends. A stage that was ended from outside runs once more, in a new interpreter: by a signal that it does not give itself (SIGKILL as the
+    kernel sends it where memory is short, SIGTERM, SIGHUP, SIGINT), or because its warm parent died.
 
     Args:
         stage: The stage's name in the table.
@@ -114,14 +124,19 @@ def run_in_child(
         StageMemoryError: It needed more memory than its limit.
         StageCancelledError: ``should_cancel`` said so.
         StageCrashedError: It ended without a result.
+        StageStorageError: The disk is full, read-only or failing.
     """
     task = _Task(stage, request, Workspace(workspace), limits, _rising(on_progress), should_cancel, stages, time.monotonic(), listener)
-    if parent is not None and not limits.opens_gpu and limits.memory_bytes >= _LEAST_FORK_BYTES:
-        try:
-            return _run(task, parent)
-        except WarmParentLostError as lost:
-            logger.info("stage %s: %s; it runs in a new interpreter", stage, lost)
-    return _run(task, None)
+    is_forked = parent is not None and not limits.opens_gpu and limits.memory_bytes >= _LEAST_FORK_BYTES
+    try:
+        return _run(task, parent if is_forked else None)
+    except (WarmParentLostError, _EndedFromOutsideError) as ended:
+        logger.warning("stage %s: %s; it runs once more, in a new interpreter", stage, ended)
+        _wait_for_own_end(task)
+    try:
+        return _run(task, None)
+    except _EndedFromOutsideError as ended:
+        raise ended.error from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +152,27 @@ class _Task:
     stages: str
     started: float  # by the monotonic clock, seconds
     listener: Listener | None
+
+
+class _EndedFromOutsideError(Exception):
+    """Somebody else ended the stage's process; ``error`` is what that is called if it counts."""
+
+    def __init__(self, signal_name: str, error: OptimizerError) -> None:
+        super().__init__(f"its process was ended from outside by {signal_name}")
+        self.error = error
+
+
+def _wait_for_own_end(task: _Task) -> None:
+    """Give a stop that reached the child before us time to reach us too: whoever stops a service may signal its whole process tree.
+
+    Raises:
+        StageCancelledError: It has.
+    """
+    until = time.monotonic() + _SIGNAL_SECONDS
+    while time.monotonic() < until:
+        if task.should_cancel():
+            raise _cancelled(task.stage)
+        time.sleep(POLL_SECONDS)
 
 
 def _run(task: _Task, parent: WarmParent | None) -> dict[str, object]:
@@ -159,20 +195,26 @@ def _run(task: _Task, parent: WarmParent | None) -> dict[str, object]:
             "parent_pid": os.getpid(),
         }
         kills_before = kernel_kills()
-        with StageLog(folder.root / LOG_NAME) as log, tempfile.TemporaryFile() as stdin:
+        with StageLog(folder.root / LOG_NAME) as log, tempfile.TemporaryFile(dir=scratch) as stdin:
             stdin.write(json.dumps(envelope, allow_nan=False).encode())
             stdin.seek(0)
             log.write(f"--- {task.stage}\n".encode())
             child: _Child | None = None
             try:
-                with _signals_held():
+                with signals_held():
                     process = SpawnedProcess(task.stage, stdin, scratch) if parent is None else parent.fork(task.stage, stdin, scratch)
                     child = _Child(task, process, log)
                 status = child.wait()
             finally:
                 if child is not None:  # a signal that was held comes out before ``wait`` begins
                     child.end()
-        return _outcome(task.stage, scratch / RESULT_NAME, status, log.tail, killed_by_kernel=kernel_kills() > kills_before)
+        try:
+            return _outcome(task.stage, scratch / RESULT_NAME, status, log.tail, killed_by_kernel=kernel_kills() > kills_before)
+        except (StageMemoryError, StageCrashedError) as error:
+            # The kernel ends what is past its processor time by SIGKILL too.
+            if -status in _FROM_OUTSIDE and task.limits.cpu_seconds is None:
+                raise _EndedFromOutsideError(_signal_name(-status), error) from None
+            raise
     finally:
         remove_tree(scratch)
 
@@ -197,6 +239,8 @@ def _outcome(stage: str, result: Path, status: int, tail: bytes, *, killed_by_ke
         return outcome["result"]
     if has_memory_sign(tail.decode(errors="replace")) or (status == -signal.SIGKILL and killed_by_kernel):
         raise StageMemoryError(memory_detail(stage), fix=MEMORY_FIX)
+    if status == disk_faults.EXIT_STATUS:
+        raise StageStorageError(f"stage {stage}: the disk takes not even its result", fix=disk_faults.FIX)
     how = f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
     raise StageCrashedError(
         f"stage {stage} {how} before it had a result",
@@ -282,23 +326,6 @@ def _event_from_line(line: bytes) -> tuple[float, str] | None:
         return min(1.0, max(0.0, float(event["progress"]))), str(event["message"])
     except (ValueError, TypeError, KeyError):
         return None
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold back interrupts while a child is started: one that came in the middle would leave it to nobody, still writing its files."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python runs signal handlers in the main thread alone
-        return
-    held: list[int] = []
-    before = {number: signal.signal(number, lambda came, frame: held.append(came)) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-    for came in held:
-        signal.raise_signal(came)
 
 
 def _cancelled(stage: str) -> StageCancelledError:

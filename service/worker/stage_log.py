@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 LOG_NAME = "log.txt"
 LOG_LIMIT_BYTES = 4 * 2**20
@@ -25,11 +28,15 @@ class StageLog:
         self._stream.close()
 
     def write(self, data: bytes) -> None:
-        """Append what fits; where the limit is reached, say so once."""
+        """Append what fits; where the limit is reached, say so once. A disk that takes nothing costs the log alone."""
         self.tail = (self.tail + data)[-_TAIL_BYTES:]
         if self._room <= 0:
             return
-        self._stream.write(data[: self._room])
-        self._room -= len(data)
-        if self._room <= 0:
-            self._stream.write(f"\n--- cut here: log.txt is limited to {LOG_LIMIT_BYTES} bytes\n".encode())
+        try:
+            self._stream.write(data[: self._room])
+            self._room -= len(data)
+            if self._room <= 0:
+                self._stream.write(f"\n--- cut here: log.txt is limited to {LOG_LIMIT_BYTES} bytes\n".encode())
+        except OSError as exc:
+            self._room = 0
+            logger.warning("log of a stage: the rest is not written: %s", exc.strerror)

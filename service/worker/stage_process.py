@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -134,3 +137,20 @@ def scratch_environment(scratch: Path) -> dict[str, str]:
     """Return what sends a stage's temporary files to its scratch folder."""
     # The plotting library would otherwise keep its font list in the user's home.
     return {"TMPDIR": str(scratch), "MPLCONFIGDIR": str(scratch)}
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Hold back interrupts while a child is started: one that came in the middle would leave it to nobody, still writing its files."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python runs signal handlers in the main thread alone
+        return
+    held: list[int] = []
+    before = {number: signal.signal(number, lambda came, frame: held.append(came)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    for came in held:
+        signal.raise_signal(came)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import logging
 import math
@@ -223,6 +224,35 @@ def kill_parent(request: Mapping[str, object], context: StageContext) -> object:
     return {"runs": runs}
 
 
+def be_killed(request: Mapping[str, object], context: StageContext) -> object:
+    """End by the signal of the request, as often as it says; note every run."""
+    note = context.workspace.root / "runs.txt"
+    with note.open("a") as runs:
+        runs.write(f"{os.getpid()}\n")
+    count = len(note.read_text().splitlines())
+    if count <= cast(int, request["times"]):
+        os.kill(os.getpid(), cast(int, request["signal"]))
+        time.sleep(60)
+    return {"runs": count}
+
+
+def meet_full_disk(request: Mapping[str, object], context: StageContext) -> object:
+    """Fail as the disk makes it fail: in an error of its own, in one of another library, or in one that blames the model.
+
+    Or fill it, so that there is no room for an error either.
+    """
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere/result.bin")
+    if request["how"] == "native":
+        raise RuntimeError(f"[ONNXRuntimeError] : 1 : FAIL : write failed: {os.strerror(errno.EIO)}")
+    if request["how"] == "blamed":
+        raise InvalidModelError("model: cannot be written", fix="export it again") from error
+    if request["how"] == "filled":
+        with (context.workspace.root / "filler").open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+    raise error
+
+
 Stage = Callable[[Mapping[str, object], StageContext], object]
 STAGES: Mapping[str, Stage] = {
     function.__name__: function
@@ -251,5 +281,7 @@ STAGES: Mapping[str, Stage] = {
         look_around,
         poison,
         kill_parent,
+        be_killed,
+        meet_full_disk,
     )
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -9,7 +11,7 @@ from pathlib import Path
 
 from service.api.app import serve
 from service.jobs.resources import Deps, Pipeline, open_deps
-from service.settings import Settings
+from service.settings import Settings, settings_from_environment
 from tests.fakes import FakePipeline
 
 
@@ -20,14 +22,15 @@ def fake_deps(
     *,
     kept: frozenset[str] = frozenset(),
     clock: Callable[[], datetime] | None = None,
+    rebuild: bool = False,
 ) -> Deps:
     pipeline = Pipeline(version=version, optimize=FakePipeline(record).optimize, kept_stages=kept)
-    return open_deps(settings, pipeline=pipeline, stages="tests.fake_stages", clock=clock)
+    return open_deps(settings, pipeline=pipeline, stages="tests.fake_stages", clock=clock, rebuild=rebuild)
 
 
 def main() -> None:
     data_dir, port, record, version = sys.argv[1:]
-    settings = Settings(data_dir=Path(data_dir), port=int(port))
+    settings = dataclasses.replace(settings_from_environment(os.environ), data_dir=Path(data_dir), port=int(port))
     serve(settings, fake_deps(settings, Path(record), version))
 
 

@@ -14,7 +14,7 @@ from service.errors import InvalidRequestError, RemovedError
 from service.jobs.live.event_text import EVENT_STREAM, text_from_event
 from service.jobs.live.events import Event, EventKind
 from service.jobs.live.telling import end_of
-from service.jobs.records import Job
+from service.jobs.records import Job, JobState
 from service.jobs.resources import Deps
 
 HEARTBEAT_SECONDS = 15.0
@@ -52,7 +52,7 @@ def events_router(deps: Deps, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -
 
 
 async def _stream(deps: Deps, job_id: str, first: Sequence[Event], number: int, heartbeat_seconds: float) -> AsyncIterator[bytes]:
-    events, silent, asked = first, 0.0, 0.0
+    events, silent, asked, is_held = first, 0.0, 0.0, False
     yield b"retry: 2000\n\n"
     while not deps.stopping.is_set():  # who listens asks again, and goes on where it was
         if events:
@@ -63,6 +63,9 @@ async def _stream(deps: Deps, job_id: str, first: Sequence[Event], number: int, 
         else:
             await asyncio.sleep(_ASK_SECONDS)
             silent, asked = silent + _ASK_SECONDS, asked + _ASK_SECONDS
+        if is_held != (deps.store.holds.find(job_id) is not None):
+            is_held, silent = not is_held, 0.0
+            yield text_from_event(_hold_event(number, deps.clock().timestamp(), is_held=is_held))
         if silent >= heartbeat_seconds:
             yield b": still here\n\n"
             silent = 0.0
@@ -92,6 +95,12 @@ def _events_after(deps: Deps, job: Job, number: int) -> tuple[Event, ...]:
         return ()
     at = (job.finished_at or job.created_at).timestamp()
     return (Event(number + 1, at, EventKind.END, end_of(job)),)  # of a job that ended before there were events
+
+
+def _hold_event(number: int, at: float, *, is_held: bool) -> Event:
+    """Return what says that a job waits, or goes on. A full disk takes no note of it, so it has no number of its own."""
+    state = JobState.ON_HOLD if is_held else JobState.RUNNING
+    return Event(number, at, EventKind.STATE, {"state": state.value})
 
 
 def _number(text: str) -> int:

@@ -1,13 +1,12 @@
-"""Whether the server can do its work now: room on the disk, a database that can be written to, and a worker that takes what waits."""
+"""Whether the server can do its work now: a disk and a database that can be used, and a worker that takes what waits."""
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 
-import sqlalchemy as sa
-
+from service.errors import StorageError
+from service.jobs.faults.health import is_passing, storage_problem
 from service.jobs.records import JobState
 from service.jobs.resources import Deps
 
@@ -24,7 +23,7 @@ class Readiness:
         self._waiting_since: float | None = None
 
     def problems(self) -> dict[str, str]:
-        """Return what is wrong by the part that it is wrong with: disk, database, worker, server; empty means ready."""
+        """Return what is wrong by the part that it is wrong with: storage, worker, server; empty means ready."""
         if self._deps.stopping.is_set():
             return {"server": "it stops"}
         now = self._clock()
@@ -34,16 +33,14 @@ class Readiness:
         return self._found
 
     def _look(self, now: float) -> dict[str, str]:
-        settings, found = self._deps.settings, {}
-        free = shutil.disk_usage(settings.data_dir).free
-        if free < settings.min_free_bytes:
-            found["disk"] = f"{free} bytes are free, uploads leave {settings.min_free_bytes}"
+        problem = storage_problem(self._deps, for_uploads=True)
+        found = {} if problem is None or is_passing(problem) else {"storage": f"{problem.detail}. {problem.fix}"}
         try:
-            self._deps.store.check_writable(_LOCK_SECONDS)
             counts = self._deps.store.counts()
-        except sa.exc.SQLAlchemyError as exc:
-            return {**found, "database": str(getattr(exc, "orig", None) or type(exc).__name__)}
-        is_waiting = bool(counts.get(JobState.QUEUED)) and not counts.get(JobState.RUNNING)
+        except StorageError:
+            return found
+        is_begun = counts.get(JobState.RUNNING) or counts.get(JobState.ON_HOLD)
+        is_waiting = bool(counts.get(JobState.QUEUED)) and not is_begun
         self._waiting_since = (self._waiting_since if self._waiting_since is not None else now) if is_waiting else None
         if self._waiting_since is not None and now - self._waiting_since >= _PATIENCE_SECONDS:
             found["worker"] = f"{counts[JobState.QUEUED]} jobs wait, and none was begun for {now - self._waiting_since:.0f} s"
@@ -51,5 +48,4 @@ class Readiness:
 
 
 _FRESH_SECONDS = 1.0
-_LOCK_SECONDS = 2.0  # that another process may hold the database
 _PATIENCE_SECONDS = 30.0

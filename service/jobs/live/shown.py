@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from service.jobs.live.eta import eta_seconds
 from service.jobs.records import Job, JobRow
+from service.jobs.storage.holds import Hold
 
 
 def job_json(job: Job, now: datetime, log_tail: Sequence[str] = ()) -> dict[str, object]:
@@ -21,6 +22,7 @@ def job_json(job: Job, now: datetime, log_tail: Sequence[str] = ()) -> dict[str,
     return {
         "id": job.id,
         "state": job.state.value,
+        "hold": None if job.hold is None else _hold_json(job.hold),
         "stage": job.stage,
         "progress": round(job.progress, 4),
         "eta_seconds": eta_seconds(job, now),
@@ -54,6 +56,10 @@ def row_json(row: JobRow) -> dict[str, object]:
         "speedup": row.speedup,
         "links": {"self": f"/v1/jobs/{row.id}"},
     }
+
+
+def _hold_json(hold: Hold) -> dict[str, object]:
+    return {"reason": hold.reason, "fix": hold.fix, "since": _time_text(hold.since)}
 
 
 def _time_text(moment: datetime | None) -> str | None:

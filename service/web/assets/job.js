@@ -74,7 +74,7 @@ export async function jobPage(main, signal, id) {
     head.show({ id: job.id, state: job.state, target: job.target, batch: job.config.batch_size, created: job.created_at, took: took(job) });
     buttons.show({ state: job.state, hasReport: job.state === "succeeded" });
     progress.show(isFinished(job) ? null : { state: job.state, stage: job.stage, progress: job.progress, eta: job.eta_seconds, trials: job.trials.length });
-    error.show(job.error);
+    error.show(job.error ?? (job.hold ? { title: "The job waits and goes on by itself", detail: job.hold.reason, fix: job.hold.fix } : null));
     result.show(job.result ? { id: job.id, result: job.result, config: job.config } : null);
     plot.show({ trials: job.trials, best: job.best, config: job.config, result: job.result && { verdict: job.result.verdict, offers: job.result.offers } });
     outputs.show(job.outputs);

@@ -3,6 +3,7 @@
 export const STATES = {
   queued: { words: "waiting", sign: "○" },
   running: { words: "running", sign: "▶" },
+  on_hold: { words: "on hold", sign: "‖" },
   succeeded: { words: "succeeded", sign: "✓" },
   failed: { words: "failed", sign: "✕" },
   cancelled: { words: "cancelled", sign: "–" },

@@ -14,6 +14,7 @@ STATES = st.sampled_from(JobState)
 def test_exactly_the_moves_of_the_diagram_are_accepted(old: JobState, new: JobState) -> None:
     drawn = {("queued", "running"), ("queued", "failed"), ("queued", "cancelled")}
     drawn |= {("running", "succeeded"), ("running", "failed"), ("running", "cancelled")}
+    drawn |= {("on_hold", "running"), ("on_hold", "failed"), ("on_hold", "cancelled")}
     if (old.value, new.value) in drawn:
         check_move(old, new)
     else:

@@ -10,6 +10,8 @@ import pytest
 from fastapi import FastAPI
 
 from service.api.live.event_stream import events_router
+from service.jobs.live.event_text import events_from_lines
+from service.jobs.storage.holds import Hold
 from tests.service.conftest import Server
 from tests.service.jobs.test_uploads import assert_problem
 
@@ -126,3 +128,22 @@ def test_who_listens_to_a_job_that_is_deleted_is_let_go(server: Server) -> None:
     job = server.wait(server.submit(trials=0)["id"])
     assert server.client.delete(f"/v1/jobs/{job['id']}").status_code == 204
     assert_problem(server.client.get(f"/v1/jobs/{job['id']}/events"), 410, "job-removed")
+
+
+def test_a_listener_is_told_that_the_job_waits_and_goes_on(server: Server) -> None:
+    job_id = str(server.submit(trials=1, seconds=30)["id"])
+    server.wait(job_id, "running")
+    holds, states, numbers = server.deps.store.holds, [], []
+    holds.put(job_id, Hold("disk: it is full", "Make room.", server.deps.clock()))
+    with server.client.stream("GET", f"/v1/jobs/{job_id}/events", timeout=20) as answer:
+        for told in events_from_lines(answer.iter_lines()):
+            numbers.append(told.number)
+            if told.kind in {"state", "end"}:
+                states.append(told.data["state"])
+            if states[-1:] == ["on_hold"] and holds.ids():
+                holds.release(job_id)
+            elif states[-2:] == ["on_hold", "running"]:
+                server.deps.store.cancel(job_id)
+                states.append("seen")
+    assert states == ["queued", "running", "on_hold", "running", "seen", "cancelled"]
+    assert numbers == sorted(numbers)

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from service.api.live.readiness import Readiness
+from service.errors import StorageError
 from service.jobs.resources import Deps
+from service.jobs.store import JobStore
 from service.settings import Settings
 from tests.service.jobs.test_store import new_job
 from tests.service.launch_server import fake_deps
@@ -37,20 +39,32 @@ def test_a_server_that_can_work_is_ready(deps: Deps) -> None:
 
 def test_a_disk_without_room_is_told(deps: Deps, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-    assert Readiness(deps).problems() == {"disk": f"1000 bytes are free, uploads leave {256 * 2**20}"}
+    problems = Readiness(deps).problems()
+    assert set(problems) == {"storage"}
+    assert problems["storage"].startswith(f"disk: 1000 bytes are free, 0 more are needed and {256 * 2**20} have to stay free")
+    assert "make room" in problems["storage"]
 
 
-def test_a_database_that_another_process_holds_is_told_and_free_again(deps: Deps) -> None:
+def test_a_database_that_cannot_be_written_to_is_told_and_usable_again(deps: Deps, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check_writable(_: JobStore) -> None:
+        raise StorageError("database: its disk cannot be used", fix="Mend it.")
+
     clock = Seconds()
     readiness = Readiness(deps, clock)
-    other = sqlite3.connect(deps.settings.data_dir / "service.sqlite")
-    other.execute("BEGIN IMMEDIATE")
-    assert readiness.problems() == {"database": "database is locked"}
-    other.rollback()
-    other.close()
-    assert readiness.problems() == {"database": "database is locked"}  # looked at a moment ago
+    with monkeypatch.context() as broken:
+        broken.setattr(JobStore, "check_writable", check_writable)
+        assert readiness.problems() == {"storage": "database: its disk cannot be used. Mend it."}
+    assert readiness.problems() != {}  # looked at a moment ago
     clock.now += 1
     assert readiness.problems() == {}
+
+
+def test_a_database_that_another_process_holds_for_a_moment_is_no_problem(deps: Deps) -> None:
+    other = sqlite3.connect(deps.settings.data_dir / "service.sqlite")
+    other.execute("BEGIN IMMEDIATE")
+    assert Readiness(deps).problems() == {}
+    other.rollback()
+    other.close()
 
 
 def test_a_worker_that_takes_no_job_is_told(deps: Deps) -> None:

@@ -13,6 +13,7 @@ def test_job_json_has_exactly_the_keys_of_the_contract() -> None:
     assert job_json(job, clock() + timedelta(seconds=10), ["a line"]) == {
         "id": "j",
         "state": "running",
+        "hold": None,
         "stage": "search",
         "progress": 0.25,
         "eta_seconds": 30,

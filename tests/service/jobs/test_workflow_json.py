@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from calibration.errors import InvalidModelError, OptimizerError
 from engine_builder.errors import StageCrashedError
-from service.jobs.workflow import JsonSerializer
+from service.jobs.workflow_json import JsonSerializer
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

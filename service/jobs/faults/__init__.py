@@ -1,0 +1,1 @@
+"""What lets jobs outlast faults of the machine: waiting, looking, finding again."""

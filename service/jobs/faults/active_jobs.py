@@ -1,0 +1,39 @@
+"""Which jobs run in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class ActiveJobs:
+    """Counts the threads of each job: two may meet where one ends as the other begins. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        """Know of none yet."""
+        self._ids: Counter[str] = Counter()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def with_job(self, job_id: str) -> Iterator[None]:
+        """Count the job in while the block runs."""
+        with self._changed:
+            self._ids[job_id] += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._ids -= Counter((job_id,))
+                self._changed.notify_all()
+
+    def ids(self) -> frozenset[str]:
+        """Return the jobs that run now."""
+        with self._changed:
+            return frozenset(self._ids)
+
+    def wait_for_none(self, seconds: float) -> None:
+        """Return when none runs, or after so many seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._ids, seconds)

@@ -1,0 +1,1 @@
+"""Faults of the machine, against real server processes: kills, full disks, locks, damage."""
