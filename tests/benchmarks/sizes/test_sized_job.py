@@ -28,7 +28,7 @@ def test_a_job_runs_to_its_end_and_its_stages_are_seen(tmp_path: Path) -> None:
     assert (job.usage.status, job.message) == (0, "")
     assert job.result["outcome"]
     assert job.trials >= 1
-    assert "stage inspect" in job.stages
+    assert any(name.startswith("stage ") for name in job.stages)  # which ones depends on when samples are taken
     assert job.output_bytes > 0
     assert job.peak_pss_bytes > 0
 
