@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from service.cli.commands import Output, client_of
 from service.client.views import JobRow
 from service.errors import NotFoundError
+from service.intake.given_files import check_model
 
 REPORT = "report.html"
 
@@ -44,6 +45,7 @@ def inspect(arguments: argparse.Namespace, out: Output) -> None:
     """Tell what can be told of a model before a job: data, layers, targets, time; exit status 2 where it cannot be optimized."""
     from service.cli.inspecting.preflight_lines import inspect_model  # loads onnx and the runtime; the client's commands need neither
 
+    check_model(arguments.model)
     inspect_model(arguments.model, arguments.samples, out)
 
 

@@ -25,8 +25,7 @@ def check_files(model: Path, calibration: Path, validation: Path | None, metric_
     Raises:
         InvalidModelError: The model; the other errors are of the other files.
     """
-    check_file(model, InvalidModelError, "model")
-    _check_model(model, calibration)
+    check_model(model, calibration)
     check_samples(calibration, "calibration set")
     if validation is not None:
         check_samples(validation, "validation set")
@@ -63,14 +62,28 @@ def check_file(path: Path, error: Callable[..., InputError], what: str) -> None:
         raise error(f"{what} {path}: it is not readable", fix="Change its permissions.")
 
 
-def _check_model(model: Path, calibration: Path) -> None:
+def check_model(model: Path, calibration: Path | None = None) -> None:
+    """Refuse a model that is not there, is no file, or holds something else.
+
+    Args:
+        model: An .onnx file, or an archive of one.
+        calibration: The samples given beside it, which may be the model; None where there are none.
+
+    Raises:
+        InvalidModelError: With what the file is, and what to do.
+    """
+    check_file(model, InvalidModelError, "model")
     head = _head(model)
     if head.startswith(b"\x80"):
         raise InvalidModelError(
             f"model {model}: is a PyTorch file (.pt, .pth) or another Python pickle, an .onnx file expected", fix=_EXPORT
         )
     if head.startswith(b"\x93NUMPY") or (head.startswith(b"PK") and _first_member(head).endswith(".npy")):
-        swap = calibration.is_file() and (mistaken(_head(calibration)) or ("", ""))[0].startswith("is an ONNX model")
+        swap = (
+            calibration is not None
+            and calibration.is_file()
+            and (mistaken(_head(calibration)) or ("", ""))[0].startswith("is an ONNX model")
+        )
         raise InvalidModelError(
             f"model {model}: holds arrays of numpy, an .onnx file expected",
             fix="Swap the two: the model comes first, samples after --calibration." if swap else "Give the model first: an .onnx file.",

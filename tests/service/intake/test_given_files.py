@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from calibration.errors import InputError, InvalidCalibrationSetError, InvalidModelError
-from service.intake.given_files import check_files
+from service.intake.given_files import check_files, check_model
 
 ONNX = b"\x08\x08\x12\x07pytorch:\x01"
 
@@ -73,3 +73,11 @@ def test_sound_files_pass(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(ONNX)
     (tmp_path / "samples").write_bytes(npz())
     check_files(tmp_path / "model.onnx", tmp_path / "samples", tmp_path / "samples", tmp_path / "model.onnx")
+
+
+def test_a_model_alone_that_is_something_else_is_named(tmp_path: Path) -> None:
+    (tmp_path / "net").write_bytes(npz())
+    with pytest.raises(InvalidModelError, match="holds arrays of numpy, an .onnx file expected"):
+        check_model(tmp_path / "net")
+    (tmp_path / "net").write_bytes(ONNX)
+    check_model(tmp_path / "net")
