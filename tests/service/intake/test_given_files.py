@@ -77,7 +77,7 @@ def test_sound_files_pass(tmp_path: Path) -> None:
 
 def test_a_model_alone_that_is_something_else_is_named(tmp_path: Path) -> None:
     (tmp_path / "net").write_bytes(npz())
-    with pytest.raises(InvalidModelError, match="holds arrays of numpy, an .onnx file expected"):
+    with pytest.raises(InvalidModelError, match="holds arrays of numpy"):
         check_model(tmp_path / "net")
     (tmp_path / "net").write_bytes(ONNX)
     check_model(tmp_path / "net")
