@@ -80,9 +80,13 @@ class Process:
     def counts(self) -> Counter[str]:
         return Counter(" ".join(line.split()[:2]) for line in executions(self.record))
 
-    def leftovers(self) -> list[str]:
-        data = self.folder / "data"
-        return [str(path.relative_to(data)) for part in ("jobs", "store/unfinished") for path in (data / part).rglob("*")]
+    def leftovers(self, seconds: float = 20) -> list[str]:
+        """Return what lies in folders that are empty once a job has ended, which it clears up after it is shown as ended."""
+        parts = [self.folder / "data" / part for part in ("jobs", "store/unfinished")]
+        deadline = time.monotonic() + seconds
+        while (left := [name for part in parts for name in os.listdir(part)]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return left
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_focus_follows_to_the_new_part_and_the_title_names_it(server: Server, pa
     page.goto(address(server))
     page.get_by_role("link", name="Jobs", exact=True).click()
     page.get_by_role("heading", name="Jobs").wait_for()
-    page.wait_for_function("document.activeElement.tagName === 'H1'")
+    page.locator("h1:focus").wait_for()
     assert page.title().startswith("Jobs")
     assert page.get_by_role("link", name="Jobs", exact=True).get_attribute("aria-current") == "page"
 

@@ -156,5 +156,7 @@ def test_list_of_jobs_can_be_narrowed_to_a_state(server: Server, page: Page) -> 
     failed = server.wait(server.submit(fail="input")["id"])["id"]
     page.goto(address(server, "/#/jobs"))
     page.get_by_label("Show").select_option("failed")
-    page.wait_for_function("document.querySelectorAll('tbody .badge:not(.failed)').length === 0")
-    assert page.get_by_role("link", name=str(failed)[:8]).count() == 1
+    job = page.get_by_role("link", name=str(failed)[:8])
+    job.wait_for()
+    page.locator("tbody .badge:not(.failed)").first.wait_for(state="detached")
+    assert job.count() == 1
