@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Collection, Mapping, Sequence
@@ -122,10 +123,8 @@ def _labels(names: Sequence[str], stated: Sequence[str], name: str) -> Labelled:
 
 def _numbers(names: Collection[str]) -> Array | None:
     """Return labels that are numbers, whole ones as int64; None of names."""
-    try:
+    with contextlib.suppress(ValueError, OverflowError):
         return np.array([int(one) for one in names], dtype=np.int64)
-    except (ValueError, OverflowError):
-        pass
     try:
         found = np.array([float(one) for one in names], dtype=np.float64)
     except ValueError:
