@@ -14,7 +14,7 @@ BENCH_MODELS := $(VENV)/bench-models
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: help demo bench bench-peers bench-nncf bench-sizes test fuzz faults lint format docs lock docker-check clean
+.PHONY: help demo bench bench-peers bench-serving bench-nncf bench-sizes test fuzz faults lint format docs lock docker-check clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ bench-peers: $(DEV) ## set onnxruntime's one-line quantizers beside whole jobs, 
 
 bench-nncf: $(DEV) ## run NNCF's accuracy control beside a job of ours (NNCF in an environment of its own, 0.6 GB)
 	$(BIN)/python -m benchmarks.nncf_control --environment $(VENV)/bench-nncf
+
+bench-serving: $(DEV) ## uploads, status polls and answers of a server on loopback, beside a running job
+	$(BIN)/python -m benchmarks.serving
 
 bench-sizes: $(DEV) ## run whole jobs on networks of 45 MB to 2.2 GB and note their memory and time (an hour, 20 GB of disk)
 	$(BIN)/python -m benchmarks.sizes

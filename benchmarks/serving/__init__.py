@@ -1,0 +1,1 @@
+"""How a server on loopback serves: uploads, status polls beside a running job, and answers meanwhile."""
