@@ -18,7 +18,8 @@ from benchmarks.peers.quantizers import QUANTIZERS
 from benchmarks.process_tree import Usage
 
 FLOAT = "float"
-ROUNDS = 21
+ROUNDS = 5  # of each session
+SESSIONS = 6  # one engine in two sessions differs by more than the rounds of one session do
 LEAST_SECONDS = 0.02  # of each engine in each round
 
 _SPREADS = 2.0  # a difference of latencies counts from here on, in standard errors of both
@@ -34,7 +35,7 @@ class Row:
     message: str = ""  # why there is no engine
     quality: Quality | None = None  # on unseen samples
     ratio: float | None = None  # of its latency to the float model's; CPU time of one thread
-    ratio_error: float = 0.0  # standard error of the ratio, from the rounds
+    ratio_error: float = 0.0  # standard error of the ratio, from the sessions
 
     @property
     def latency(self) -> float:
@@ -109,17 +110,17 @@ def compared(case: Case, budgets: Sequence[float], folder: Path) -> Comparison:
 
 def measured(case: Case, made: Mapping[str, tuple[Path | None, Row]]) -> tuple[Row, ...]:
     """Return the rows with quality and latency; an engine that plain onnxruntime does not load gets a message."""
-    networks: dict[str, Network] = {}
+    networks: dict[str, tuple[Network, ...]] = {}
     refused: dict[str, str] = {}
     for name, (path, row) in made.items():
         if path is None:
             refused[name] = row.message
             continue
         try:
-            networks[name] = Network(path.read_bytes(), batch_axes=case.batch_axes)
+            networks[name] = tuple(Network(path.read_bytes(), batch_axes=case.batch_axes) for _ in range(SESSIONS))
         except Exception as error:  # the errors of onnxruntime have no class of their own
             refused[name] = f"{type(error).__name__}: {error}"
-    answers = {name: run_unseen(case, network) for name, network in networks.items()}
+    answers = {name: run_unseen(case, sessions[0]) for name, sessions in networks.items()}
     timings = ratios(networks, inputs_of(case, _first_call(case)))
     rows = []
     for name, (_, row) in made.items():
@@ -131,17 +132,29 @@ def measured(case: Case, made: Mapping[str, tuple[Path | None, Row]]) -> tuple[R
     return tuple(rows)
 
 
-def ratios(networks: Mapping[str, Network], feeds: Samples) -> dict[str, tuple[float, float]]:
-    """Return each engine's latency as a ratio to the float model's, and its standard error; in each round all take turns."""
-    for network in networks.values():
-        network.call(feeds)
-    runs = {name: _runs(network, feeds) for name, network in networks.items()}
+def ratios(networks: Mapping[str, Sequence[Network]], feeds: Samples) -> dict[str, tuple[float, float]]:
+    """Return each engine's latency as a ratio to the float model's, and its standard error; in each round all take turns.
+
+    Args:
+        networks: Several sessions of each engine, as many of each.
+        feeds: The call that is timed.
+    """
+    runs = {name: max(_runs(network, feeds) for network in sessions) for name, sessions in networks.items()}
+    found = {name: list[float]() for name in networks}
+    for together in zip(*networks.values(), strict=True):
+        timed = _rounds(dict(zip(networks, together, strict=True)), feeds, runs)
+        for name, each in timed.items():
+            found[name].append(float(np.median(each)))
+    return {name: (float(np.mean(each)), _error(each)) for name, each in found.items()}
+
+
+def _rounds(networks: Mapping[str, Network], feeds: Samples, runs: Mapping[str, int]) -> dict[str, list[float]]:
     order, found = list(networks), {name: list[float]() for name in networks}
     for index in range(ROUNDS):
         seconds = {name: _timed(networks[name], feeds, runs[name]) for name in order[index % len(order) :] + order[: index % len(order)]}
         for name, one in seconds.items():
             found[name].append(one / max(seconds[FLOAT], 1e-9))
-    return {name: (float(np.median(each)), _error(each)) for name, each in found.items()}
+    return found
 
 
 def inputs_of(case: Case, samples: Samples) -> Samples:
@@ -172,6 +185,5 @@ def _timed(network: Network, feeds: Samples, runs: int) -> float:
 
 
 def _error(values: Sequence[float]) -> float:
-    """Return the standard error of a median, from the median absolute deviation, as of normal noise."""
-    deviation = float(np.median(np.abs(np.asarray(values) - np.median(values))))
-    return 1.4826 * 1.2533 * deviation / float(np.sqrt(len(values)))
+    """Return the standard error of a mean of sessions; one alone tells nothing of it."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0

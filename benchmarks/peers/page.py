@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from benchmarks.peers.comparing import FLOAT, Comparison, Row
+from benchmarks.peers.comparing import FLOAT, SESSIONS, Comparison, Row
 from benchmarks.results_files import environment_line, markdown_table
 from engine_builder.reporting.figures.drawing import WIDE, dress, svg_of
 
@@ -24,8 +24,9 @@ def page(found: Sequence[Comparison], where: Mapping[str, object]) -> str:
     return (
         "# Peers\n\nonnxruntime's own quantizers, called in one line as its documentation shows, beside whole jobs of this project on the "
         "same networks and calibration data. All engines of a network are loaded in plain onnxruntime and timed in turns in one process: "
-        "*ratio* is the CPU time of one thread, divided by the float model's (median of rounds ± standard error). *Kept* is the user's "
-        "measure with the float model's answers as the truth, *truth* the same against labels, both on samples that no tool saw; an engine "
+        "*ratio* is the CPU time of one thread, divided by the float model's "
+        f"(mean of {SESSIONS} sessions ± standard error). *Kept* is the user's measure "
+        "with the float model's answers as the truth, *truth* the same against labels, both on samples that no tool saw; an engine "
         "keeps a budget if either does. *CPU s* is what it took to make the engine.\n\n"
         + markdown_table(_HEADERS, [_row(one, row) for one in found for row in one.rows])
         + "\n## Where a peer is ahead\n\n"

@@ -90,6 +90,6 @@ def test_an_engine_that_does_not_load_has_a_message_and_the_others_are_measured(
 
 
 def test_the_float_models_ratio_is_one(case: Case) -> None:
-    networks = {FLOAT: Network(case.model.SerializeToString())}
+    networks = {FLOAT: [Network(case.model.SerializeToString()) for _ in range(2)]}
     feeds = {key: array[: case.batch] for key, array in case.data.calibration.items()}
     assert ratios(networks, feeds) == {FLOAT: (1.0, 0.0)}
