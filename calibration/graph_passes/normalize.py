@@ -19,7 +19,7 @@ from calibration.errors import InvalidModelError
 from calibration.graph.free_names import Names, free_name, names_in
 from calibration.graph.opset import STANDARD_DOMAINS
 from calibration.graph.runtime_view import complaint, refusal, types_of
-from calibration.graph.type_inference import note_missing_types, standing_in
+from calibration.graph.type_inference import standing_in
 from calibration.graph.weightless import big_weights, weightless_copy
 from calibration.graph_passes.constant_branches import take_branches
 from calibration.graph_passes.expand_functions import expand
@@ -29,6 +29,7 @@ from calibration.graph_passes.folding.fold import Folding, fold_into_layers, ren
 from calibration.graph_passes.folding.folded_steps import FoldedSteps, folded_in_words
 from calibration.graph_passes.fuse_into_layers import fold_gemm_factors, fold_pads
 from calibration.graph_passes.to_float32 import convert_to_float32, float_type
+from calibration.graph_passes.written_form import written
 from calibration.number_formats.precision import Precision
 from calibration.onnx_model.foreign_types import foreign_values, without_foreign_types
 from calibration.onnx_model.opset_conversion import modernize
@@ -45,6 +46,7 @@ class PreparedModel:
     notes: tuple[str, ...]  # what was changed, in the user's words
     float_type: Precision  # of the user's own weights: fp32, fp16 or bf16
     folded: tuple[FoldedSteps, ...] = ()  # into the layers around them
+    is_equalized: bool = False  # whether channels between layers were scaled
 
 
 def prepare(model: onnx.ModelProto, expanded: Collection[str] = (), *, folds: bool = True) -> PreparedModel:
@@ -85,7 +87,7 @@ def prepare(model: onnx.ModelProto, expanded: Collection[str] = (), *, folds: bo
     rename_changed(folding.changed, names)  # after the nodes, whose names are made of the user's
     _own_parameters(work.graph, notes)
     common.RemoveUnusedNodesPass()(work)
-    result = _to_proto(work, model)
+    result = written(work, model)
     _check_runs(result)
     return PreparedModel(result, tuple(notes), kind, folding.steps)
 
@@ -211,23 +213,6 @@ def _own_parameters(graph: ir.Graph, notes: list[str]) -> None:
             node.replace_input_with(index, own)
             copied.append(value.name or "")
     notes.extend(f"'{name}' is shared; {_count(times, 'layer')} got a copy of its own" for name, times in sorted(Counter(copied).items()))
-
-
-def _to_proto(work: ir.Model, model: onnx.ModelProto) -> onnx.ModelProto:
-    result: onnx.ModelProto = ir.to_proto(work)
-    for tensor, value in zip(result.graph.initializer, work.graph.initializers.values(), strict=True):
-        tensor.name = value.name or ""
-    constants = {tensor.name for tensor in result.graph.initializer}
-    known = [value for value in result.graph.value_info if value.name not in constants]
-    del result.graph.value_info[:]
-    result.graph.value_info.extend(known)
-    kept = {value.name for value in result.graph.input}
-    inputs = {value.name: value for value in model.graph.input if value.name in kept}
-    del result.graph.input[:], result.graph.output[:]
-    result.graph.input.extend(inputs.values())
-    result.graph.output.extend(inputs.get(value.name, value) for value in model.graph.output)  # an input's sizes hold for its output
-    note_missing_types(result)
-    return result
 
 
 def _check_runs(model: onnx.ModelProto) -> None:

@@ -37,6 +37,7 @@ from engine_builder.closed_loop.intake import (
 from engine_builder.closed_loop.run_scores import scores_of_runs
 from engine_builder.engines.builder_check import prepare_for
 from engine_builder.engines.eligible_layers import may_round_by_call
+from engine_builder.engines.equalized_model import equalized
 from engine_builder.engines.exact_folding import NOT_EXACT, is_exact, unfolded
 from engine_builder.engines.job_scheme import job_scheme
 from engine_builder.errors import BuildError
@@ -97,17 +98,20 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
         read_notes += [note_of(name, value) for name, value in calibration.settings.items()]
     if calibration.settings or len(specs) > 1:
         prepared = prepare_for(backend, model, context.scratch, folds=folds)
-    notes = [*prepared.notes, *([] if folds else [NOT_EXACT]), *read_notes]
     varying = [spec for spec in specs if spec.name not in calibration.settings]
     fixed = fixed_batch(varying, calibration.axes)
     warnings = sample_warnings(model, as_wholes(given), as_wholes(judged_on), is_held_out=files.validation is None, batch=fixed)
-    judged_on = each_once(judged_on, given, notes, specials)
+    once: list[str] = []
+    judged_on = each_once(judged_on, given, once, specials)
     validation = steps_of(judged_on)
     context.progress(0.2, f"{calibration.samples} calibration and {validation.samples} validation samples")
     timed = timing_shapes(specs, settings, validation)
     one_call = calibration.take(np.arange(fixed or 1) % calibration.samples).feeds()
     shapes = {name: array.shape for name, array in one_call.items()}
     layers = find_layers(prepared.model, shapes)
+    if folds and (even := equalized(prepared, layers, calibration, fixed or 1)) is not prepared:
+        prepared, layers = even, find_layers(even.model, shapes)
+    notes = [*prepared.notes, *([] if folds else [NOT_EXACT]), *read_notes, *once]
     save_model(prepared.model, context.scratch / "prepared.onnx")
     prepared_ref = move_model(context.scratch / "prepared.onnx", "prepared.onnx", workspace)
     batch = fixed or probe_batch(prepared.model, shapes)
@@ -115,7 +119,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     guesses = possible_axes(varying, {name: array.shape for name, array in calibration.inputs.items()})
     outputs = output_specs(model)
     float_type, graph = prepared.float_type, copy_without(prepared.model, big_weights(prepared.model))
-    folded, constants = prepared.folded, calibration.settings
+    folded, is_changed, constants = prepared.folded, bool(prepared.folded) or prepared.is_equalized, calibration.settings
     del model, prepared
     return_dropped_models(model_size_bytes(context.workspace.path(prepared_ref)))
 
@@ -171,7 +175,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     compared = [index for index, kind in enumerate(kinds) if kind is not OutputKind.IGNORE or index in read]
     for done in float_model.check(calibration, batch, compared, calls.axes, "calibration set"):
         context.progress(0.3 + 0.3 * done / calibration.samples, f"float model runs on {done} of {calibration.samples} calibration samples")
-    if folded:
+    if is_changed:
         plain, form = float_model, FloatModel(workspace.path(prepared_ref), names, specials)
         if reference_ref == prepared_ref:
             plain = FloatModel(unfolded(workspace.path(files.model), constants, context.scratch), names, specials)

@@ -67,10 +67,10 @@ def fold_into_layers(graph: ir.Graph, names: Names) -> Folding:
     return Folding(steps, tuple(value for node in graph for value in node.outputs if value in values))
 
 
-def rename_changed(values: Iterable[ir.Value], names: Names) -> None:
-    """Give tensors that hold other values than the user's tensors of their names, ``Folding.changed``, names of their own."""
+def rename_changed(values: Iterable[ir.Value], names: Names, how: str = "folded") -> None:
+    """Give tensors that hold other values than the user's tensors of their names names of their own, which end in ``how``."""
     for value in values:
-        value.name = names.new(value.name or "tensor", "folded")
+        value.name = names.new(value.name or "tensor", how)
 
 
 def _is_done_by_the_runtime(node: ir.Node) -> bool:

@@ -90,6 +90,17 @@ class Parameters:
             return any(size != 1 for size in self.weight.shape[2:])
         return automatic == "NOTSET" and "pads" in attributes and any(attributes["pads"].as_ints())
 
+    def weight_by_output(self) -> NDArray[np.float32]:
+        """Return the weight as (outputs, channels of a group, weights of a channel); a stack of matrices has several weights a channel."""
+        kind, groups, (inner, outer) = self.node.op_type, self.groups, self._axes
+        if kind == "Conv":
+            return self.weight.reshape(len(self.weight), self.weight.shape[1], -1)
+        if kind == "ConvTranspose":
+            parts = self.weight.reshape(groups, len(self.weight) // groups, self.weight.shape[1], -1)
+            return parts.transpose(0, 2, 1, 3).reshape(self.channels_out, len(self.weight) // groups, -1)
+        moved = np.moveaxis(self.weight, (outer, inner), (0, 1))
+        return moved.reshape(*moved.shape[:2], -1)
+
     @property
     def _axes(self) -> tuple[int, int]:
         """Axes of the weight that hold the input's and the output's channels (of one group)."""

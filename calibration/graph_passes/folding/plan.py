@@ -68,6 +68,25 @@ class Plan:
         self._graph.remove(node, safe=True)
         return True
 
+    def readers_of(self, node: ir.Node) -> tuple[Parameters, ...]:
+        """Return the layers that could take factors of a layer's channels, () where not all readers of its output can; changes nothing."""
+        layer = parameters_of(node)
+        value = node.outputs[0]
+        if layer is None or not self._read(value, Affine(np.full(layer.channels_out, 2.0), np.array(0.0), layer.out_axis), 0):
+            return ()
+        return tuple(self._layers.values())
+
+    def rescale_between(self, node: ir.Node, factors: NDArray[np.float64]) -> bool:
+        """Divide a layer's output channels by ``factors``, (channels,), and let its readers multiply; return whether that was done."""
+        layer, value = self._draft(node), node.outputs[0]
+        if layer is None or not layer.fold_behind(Affine(1.0 / factors, np.array(0.0), layer.out_axis)):
+            return False
+        if not self._read(value, Affine(factors, np.array(0.0), layer.out_axis), 0):
+            return False
+        self._between.append(value)
+        self._write()
+        return True
+
     def _make(self, value: ir.Value, affine: Affine, depth: int) -> bool:
         """Draft the changes by which ``value`` becomes what ``affine`` makes of it; return whether there are any."""
         maker = value.producer()
