@@ -19,9 +19,9 @@ from service.jobs.live.shown import job_json, row_json
 from service.jobs.records import JobState
 from service.jobs.resources import Deps
 from service.jobs.submission import REQUIRED, ROLES, TEXT_FIELDS, submit, takes_a_child
+from service.jobs.upkeep import webhook_request
 from service.jobs.upkeep.log_text import log_lines, log_tail
 from service.jobs.upkeep.removal import remove_job
-from service.jobs.upkeep.webhook_address import MAX_URL_CHARACTERS
 from service.jobs.uploads import receive_form
 
 MAX_PAGE = 100
@@ -126,13 +126,7 @@ def _submit_body() -> dict[str, object]:
         },
         **{f"{role}_id": {"type": "string", "description": f"The id of an uploaded {role}, instead of the file."} for role in ROLES},
         "config": json_schema(),
-        "webhook": {
-            "type": "object",
-            "description": "Where to tell that the job has ended, in a message that is signed where there is a secret.",
-            "properties": {"url": {"type": "string", "maxLength": MAX_URL_CHARACTERS}, "secret": {"type": "string"}},
-            "required": ["url"],
-            "additionalProperties": False,
-        },
+        "webhook": webhook_request.schema(),
     }
     given = [{"oneOf": [{"required": [role]}, {"required": [f"{role}_id"]}]} for role in REQUIRED]
     form = {"type": "object", "properties": properties, "additionalProperties": False, "allOf": given}

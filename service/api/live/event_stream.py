@@ -32,7 +32,7 @@ def events_router(deps: Deps, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -
     @router.get("/v1/jobs/{job_id}/events", summary="Follow a job", response_class=StreamingResponse, responses=_ANSWERS)
     async def follow_job(
         job_id: str,
-        last_event_id: Annotated[str | None, Header(json_schema_extra={"pattern": "^[0-9]{1,9}$"})] = None,
+        last_event_id: Annotated[str, Header(json_schema_extra={"pattern": "^[0-9]{1,9}$"})] = "",
         after: Annotated[int, Query(ge=0, le=_MOST_EVENTS)] = 0,
     ) -> Response:
         """Send what happened to the job and what happens to it, until it ends: `text/event-stream`.
@@ -40,7 +40,7 @@ def events_router(deps: Deps, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -
         With `Last-Event-ID`, or `after` where a client cannot send headers, it goes on behind that event. After the last event of a
         finished job there is nothing to send: 204, which tells browsers not to ask again.
         """
-        number = after if last_event_id is None else _number(last_event_id)
+        number = _number(last_event_id) if last_event_id else after
         job = await run_in_threadpool(deps.store.get, job_id)
         first = await run_in_threadpool(_events_after, deps, job, number)
         if job.state.is_finished and not first:

@@ -7,12 +7,34 @@ import json
 
 from service.errors import InvalidRequestError
 from service.jobs.records import Webhook
-from service.jobs.upkeep.webhook_address import check_url
+from service.jobs.upkeep.webhook_address import MAX_URL_CHARACTERS, check_url
 from service.jobs.upkeep.webhook_delivery import BASE64_SECRET
 
 _MAX_CHARACTERS = 4096
 _MAX_SECRET_CHARACTERS = 256
 _KEYS = {"url", "secret"}
+
+
+def schema() -> dict[str, object]:
+    """Return the JSON Schema of a webhook; where the address leads is not in it."""
+    text, prefix = "[ -~]", BASE64_SECRET
+    others = [f"{prefix[:place]}([^{letter}\\x00-\\x1f\\x7f-\\uffff]{text}*)?" for place, letter in enumerate(prefix) if place]
+    plain = "|".join([f"[^{prefix[0]}\\x00-\\x1f\\x7f-\\uffff]{text}*", *others])
+    return {
+        "type": "object",
+        "description": "Where to tell that the job has ended, in a message that is signed where there is a secret.",
+        "properties": {
+            "url": {"type": "string", "maxLength": MAX_URL_CHARACTERS, "pattern": _URL},
+            "secret": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": _MAX_SECRET_CHARACTERS,
+                "pattern": f"^({prefix}([A-Za-z0-9+/]{{4}})+|{plain})$",
+            },
+        },
+        "required": ["url"],
+        "additionalProperties": False,
+    }
 
 
 def webhook_from_text(text: str | None, *, any_address: bool) -> Webhook | None:
@@ -54,3 +76,6 @@ def _is_secret(secret: object) -> bool:
         return bool(base64.b64decode(secret.removeprefix(BASE64_SECRET), validate=True))
     except ValueError:
         return False
+
+
+_URL = "^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[1-9][0-9]{0,3})?([/?#][!-~]*)?$"  # as people write it; others are taken too

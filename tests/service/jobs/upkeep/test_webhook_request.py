@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from service.errors import InvalidRequestError
 from service.jobs.records import Webhook
-from service.jobs.upkeep.webhook_request import webhook_from_text
+from service.jobs.upkeep.webhook_request import schema, webhook_from_text
 from tests.fakes import fake_model
 from tests.service.conftest import Server
 from tests.service.jobs.test_uploads import assert_problem
@@ -61,3 +62,18 @@ def test_job_with_a_webhook_inside_is_refused_and_one_outside_is_noted(server: S
     server.wait(answer.json()["id"])
     assert server.client.post("/v1/jobs", json=sent, headers=headers).json()["id"] == answer.json()["id"]
     assert_problem(server.client.post("/v1/jobs", json=ids, headers=headers), 422, "invalid-request")
+
+
+@pytest.mark.parametrize(
+    "secret", ["a", "w", "whsec", "whsec_", "whsec_MTIz", "whsec_M", "whsec_!!!!", "words of mine", "wood", "whsek_1", "\x7f", "é"]
+)
+def test_description_knows_the_secrets_that_are_taken(secret: str) -> None:
+    properties = schema()["properties"]
+    assert isinstance(properties, dict)
+    described = re.search(properties["secret"]["pattern"], secret) is not None
+    try:
+        webhook_from_text(json.dumps({"url": "https://example.org/hook", "secret": secret}), any_address=False)
+    except InvalidRequestError:
+        assert not described
+    else:
+        assert described or not secret.isascii()  # letters beyond ASCII are taken too
