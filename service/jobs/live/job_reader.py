@@ -1,0 +1,140 @@
+"""What can be asked of the jobs table: one job, lists of them, and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from service.errors import InvalidRequestError, NotFoundError, RemovedError
+from service.jobs.job_table import JOBS, ROW_COLUMNS, job_from_row, row_from_row
+from service.jobs.live.removed import RemovedJobs
+from service.jobs.records import Job, JobRow, JobState
+from service.jobs.storage.holds import Holds
+
+
+class JobReader:
+    """Reads jobs. Safe to share between threads."""
+
+    def __init__(self, engine: sa.Engine, holds: Holds, removed: RemovedJobs) -> None:
+        """Read from a database that has the table.
+
+        Args:
+            engine: Of the database.
+            holds: The jobs that wait for it.
+            removed: The jobs that are there no more.
+        """
+        self._engine = engine
+        self._removed = removed
+        self.holds = holds
+
+    def find_by_key(self, key: str | None, request_sha256: str) -> Job | None:
+        """Return the job that an idempotency key made, if there is one.
+
+        Raises:
+            InvalidRequestError: The key was used for another request.
+        """
+        if key is None:
+            return None
+        found = self._select(sa.select(JOBS).where(JOBS.c.idempotency_key == key))
+        if not found:
+            return None
+        if found[0].new.request_sha256 != request_sha256:
+            raise InvalidRequestError(
+                f"Idempotency-Key {key!r}: it was used for another request (job {found[0].id})",
+                fix="Use a new key for a new request, or repeat the first request unchanged.",
+            )
+        return found[0]
+
+    def get(self, job_id: str) -> Job:
+        """Return the job.
+
+        Raises:
+            NotFoundError: There is none with this id.
+            RemovedError: There was one, which was removed.
+        """
+        found = self._select(sa.select(JOBS).where(JOBS.c.id == job_id))
+        if not found:
+            raise self._missing(job_id)
+        return found[0]
+
+    def state(self, job_id: str) -> JobState:
+        """Return the job's state only: the cheap question that a running job asks often."""
+        with self._engine.connect() as connection:
+            found = connection.execute(sa.select(JOBS.c.state).where(JOBS.c.id == job_id)).scalar_one_or_none()
+        if found is None:
+            raise self._missing(job_id)
+        return JobState(found)
+
+    def list(self, *, states: Sequence[JobState] = (), limit: int | None = None, before: int | None = None) -> tuple[Job, ...]:
+        """Return jobs, newest first.
+
+        Args:
+            states: Only these; empty means all.
+            limit: At most so many.
+            before: Only jobs whose ``sequence`` is lower.
+        """
+        query = sa.select(JOBS).order_by(JOBS.c.sequence.desc())
+        if states:
+            query = query.where(self._is_shown_as(states))
+        if before is not None:
+            query = query.where(JOBS.c.sequence < before)
+        return self._select(query if limit is None else query.limit(limit))
+
+    def rows(self, *, states: Sequence[JobState] = (), limit: int, before: int | None = None) -> tuple[JobRow, ...]:
+        """Return jobs as a list shows them, newest first; for the arguments see ``list``."""
+        columns = [JOBS.c[name] for name in ROW_COLUMNS]
+        facts = [JOBS.c.result[name].label(name) for name in ("outcome", "speedup")]
+        query = sa.select(*columns, *facts).order_by(JOBS.c.sequence.desc()).limit(limit)
+        if states:
+            query = query.where(self._is_shown_as(states))
+        if before is not None:
+            query = query.where(JOBS.c.sequence < before)
+        with self._engine.connect() as connection:
+            return tuple(row_from_row(row, self.holds.find(row["id"])) for row in connection.execute(query).mappings())
+
+    def unfinished_ids(self) -> tuple[str, ...]:
+        """Return the ids of jobs that are not finished, oldest first."""
+        query = sa.select(JOBS.c.id).where(JOBS.c.state.in_(_UNFINISHED)).order_by(JOBS.c.sequence)
+        with self._engine.connect() as connection:
+            return tuple(connection.execute(query).scalars())
+
+    def finished_before(self, moment: float) -> tuple[tuple[str, float], ...]:
+        """Return the id of each job that was finished before a moment, and when it was, the oldest first; seconds since 1970."""
+        finished = [state.value for state in JobState if state.is_finished]
+        query = sa.select(JOBS.c.id, JOBS.c.finished_at).where(JOBS.c.state.in_(finished), JOBS.c.finished_at < moment)
+        with self._engine.connect() as connection:
+            return tuple((row.id, row.finished_at) for row in connection.execute(query.order_by(JOBS.c.finished_at)))
+
+    def counts(self) -> dict[JobState, int]:
+        """Return how many jobs are in each state that any is in."""
+        shown = sa.case((self._waits(), JobState.ON_HOLD.value), else_=JOBS.c.state).label("shown")
+        query = sa.select(shown, sa.func.count()).group_by(shown)
+        with self._engine.connect() as connection:
+            return {JobState(state): count for state, count in connection.execute(query)}
+
+    def durations(self) -> dict[JobState, tuple[int, float]]:
+        """Return how many jobs that ran ended in each state, and the seconds that they took together."""
+        seconds = sa.func.sum(JOBS.c.finished_at - JOBS.c.started_at)
+        ran = (JOBS.c.started_at.is_not(None), JOBS.c.finished_at.is_not(None))
+        query = sa.select(JOBS.c.state, sa.func.count(), seconds).where(*ran).group_by(JOBS.c.state)
+        with self._engine.connect() as connection:
+            return {JobState(state): (count, float(total)) for state, count, total in connection.execute(query)}
+
+    def _missing(self, job_id: str) -> NotFoundError | RemovedError:
+        return self._removed.error(job_id) or NotFoundError(f"job {job_id!r}: there is no such job", fix="List the jobs with GET /v1/jobs.")
+
+    def _select(self, query: sa.Select[tuple[object, ...]]) -> tuple[Job, ...]:
+        with self._engine.connect() as connection:
+            return tuple(job_from_row(row, self.holds.find(row["id"])) for row in connection.execute(query).mappings())
+
+    def _is_shown_as(self, states: Sequence[JobState]) -> sa.ColumnElement[bool]:
+        """Return the condition that a job is in one of these states; an unfinished one that waits is on hold, whatever its row says."""
+        noted = sa.and_(JOBS.c.state.in_([state.value for state in states]), sa.not_(self._waits()))
+        return sa.or_(noted, self._waits()) if JobState.ON_HOLD in states else noted
+
+    def _waits(self) -> sa.ColumnElement[bool]:
+        return sa.and_(JOBS.c.id.in_(self.holds.ids()), JOBS.c.state.in_(_UNFINISHED))
+
+
+_UNFINISHED = (JobState.QUEUED.value, JobState.RUNNING.value)

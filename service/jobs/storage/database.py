@@ -1,0 +1,27 @@
+"""How the database is opened: whoever writes to it, the server or the command line, meets the same waits and the same errors."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from service.jobs.storage.storage_errors import translate_database_errors
+
+
+def open_database(url: str) -> sa.Engine:
+    """Return the database's engine, which raises a ``StorageError`` within a few seconds, also where another process holds it locked.
+
+    Args:
+        url: A SQLAlchemy URL.
+    """
+    engine = sa.create_engine(url)
+    translate_database_errors(engine)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: object, _record: object) -> None:
+    cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, for which SQLAlchemy has no type
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the workflow engine's writes
+    cursor.execute("PRAGMA busy_timeout=3000")  # milliseconds; a caller is answered then, a job waits on
+    cursor.close()
