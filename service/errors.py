@@ -2,8 +2,8 @@
 
 ServiceError                        4xx  the caller can fix it
 ├── BadRequestError            400  the body is not what its headers say
-├── UnauthorizedError          401  no key, or a wrong one
-├── ForbiddenError             403  a server without a key, asked from another machine
+├── UnauthorizedError          401  no key, or one that is not or no longer good
+├── ForbiddenError             403  a key without the role; a server without a key, asked from another machine
 ├── NotFoundError              404  no such path, job, file, artifact or engine
 ├── MethodNotAllowedError      405  the path exists, the method does not
 ├── NotFinishedError           409  the engine of a job that has not succeeded
@@ -12,6 +12,7 @@ ServiceError                        4xx  the caller can fix it
 ├── RemovedError               410  a job that was deleted, or removed by the server
 ├── TooLargeError              413  past the size limit
 ├── UnsupportedMediaError      415  a content type that nobody reads
+├── QuotaExceededError         429  the tenant's limit is used up
 └── InvalidRequestError        422  a form field, header or query parameter
 StorageError                   503  the server's disk or database cannot be used now
 ├── InsufficientStorageError   507  the server's disk has no room for it
@@ -42,7 +43,7 @@ class BadRequestError(ServiceError):
 
 
 class UnauthorizedError(ServiceError):
-    """No key, or a wrong one."""
+    """No key, or one that is not or no longer good."""
 
     slug = "unauthorized"
     title = "Unauthorized"
@@ -50,7 +51,7 @@ class UnauthorizedError(ServiceError):
 
 
 class ForbiddenError(ServiceError):
-    """The server has no key and the caller is not on its machine."""
+    """The key lacks the role, or the server has no key and the caller is not on its machine."""
 
     slug = "forbidden"
     title = "Forbidden"
@@ -119,6 +120,27 @@ class UnsupportedMediaError(ServiceError):
     slug = "unsupported-media-type"
     title = "Unsupported media type"
     status = 415
+
+
+class QuotaExceededError(ServiceError):
+    """A limit of the caller's tenant is used up.
+
+    Attributes:
+        retry_seconds: After so many it may be otherwise.
+    """
+
+    slug = "quota-exceeded"
+    title = "Quota exceeded"
+    status = 429
+
+    def __init__(self, detail: str, *, fix: str, retry_seconds: int = 60) -> None:
+        """Create the error."""
+        super().__init__(detail, fix=fix)
+        self.retry_seconds = retry_seconds
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Rebuild with the seconds."""
+        return (*super().__reduce__(), {"retry_seconds": self.retry_seconds})
 
 
 class InvalidRequestError(ServiceError):

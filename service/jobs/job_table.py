@@ -9,14 +9,18 @@ import sqlalchemy as sa
 
 from calibration.codec import value_from_json
 from engine_builder.workspace.workspace import FileRef
+from service.access.caller import DEFAULT_TENANT
 from service.jobs.records import Job, JobRow, JobState, NewJob, StoredFile
+from service.jobs.storage.database import add_missing_columns
 from service.jobs.storage.holds import Hold
 
 
 def prepare(engine: sa.Engine) -> None:
-    """Create the table where it is missing, and the columns and indexes that one of an earlier version lacks."""
-    _METADATA.create_all(engine)
-    _add_missing_columns(engine)
+    """Create the table where it is missing, and what that of an earlier version lacks: columns, their values, indexes."""
+    if not sa.inspect(engine).has_table(JOBS.name):
+        _METADATA.create_all(engine)
+    add_missing_columns(engine, JOBS)
+    _fill_from_earlier_version(engine)
     for index in JOBS.indexes:
         index.create(engine, checkfirst=True)
 
@@ -31,8 +35,9 @@ def job_from_row(row: sa.RowMapping, hold: Hold | None = None) -> Job:
             target=row["target"],
             config=row["config"],
             inputs=value_from_json(dict[str, FileRef], row["inputs"]),
-            idempotency_key=row["idempotency_key"],
+            idempotency_key=row["request_key"],
             request_sha256=row["request_sha256"],
+            tenant=row["tenant"],
         ),
         state=state,
         stage=row["stage"],
@@ -64,6 +69,7 @@ def row_from_row(row: sa.RowMapping, hold: Hold | None) -> JobRow:
         started_at=_moment(row["started_at"]),
         finished_at=_moment(row["finished_at"]),
         target=row["target"],
+        tenant=row["tenant"],
         outcome=row["outcome"],
         speedup=row["speedup"],
     )
@@ -72,7 +78,8 @@ def row_from_row(row: sa.RowMapping, hold: Hold | None) -> JobRow:
 def put_raw_row(connection: sa.Connection, row: Mapping[str, object]) -> bool:
     """Write a row as SQLite gave it, and return whether it was written: not where one like it is here already."""
     names = {column.name for column in JOBS.columns}
-    kept = {name: value for name, value in row.items() if name in names and value is not None}
+    earlier = {"tenant": DEFAULT_TENANT, "request_key": row.get(_EARLIER_KEY)}
+    kept = {name: value for name, value in {**earlier, **row}.items() if name in names and value is not None}
     places = ", ".join(f":{name}" for name in kept)
     statement = sa.text(f"INSERT OR IGNORE INTO {JOBS.name} ({', '.join(kept)}) VALUES ({places})")
     return connection.execute(statement, kept).rowcount > 0
@@ -89,17 +96,22 @@ def _moment(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def _add_missing_columns(engine: sa.Engine) -> None:
-    """Add the columns that the table of an earlier version lacks; each may be null."""
-    there = {column["name"] for column in sa.inspect(engine).get_columns(JOBS.name)}
+def _fill_from_earlier_version(engine: sa.Engine) -> None:
+    """Fill columns that an earlier version did not have: jobs from before there were tenants belong to the first one.
+
+    Idempotency keys were unique among all jobs then. SQLite cannot take that back from a column, so they move to another one. It is done
+    at each start, since the last one may have ended between the columns and their values.
+    """
+    had_keys = any(column["name"] == _EARLIER_KEY for column in sa.inspect(engine).get_columns(JOBS.name))
     with engine.begin() as connection:
-        for column in JOBS.columns:
-            if column.name not in there:
-                kind = column.type.compile(engine.dialect)
-                connection.execute(sa.text(f"ALTER TABLE {JOBS.name} ADD COLUMN {column.name} {kind}"))
+        connection.execute(sa.update(JOBS).where(JOBS.c.tenant.is_(None)).values(tenant=DEFAULT_TENANT))
+        if had_keys:
+            earlier: sa.ColumnElement[str] = sa.literal_column(_EARLIER_KEY)
+            connection.execute(sa.update(JOBS).where(JOBS.c.request_key.is_(None), earlier.is_not(None)).values(request_key=earlier))
 
 
-ROW_COLUMNS = ("sequence", "id", "state", "stage", "progress", "created_at", "started_at", "finished_at", "target")
+ROW_COLUMNS = ("sequence", "id", "state", "stage", "progress", "created_at", "started_at", "finished_at", "target", "tenant")
+_EARLIER_KEY = "idempotency_key"
 _METADATA = sa.MetaData()
 JOBS = sa.Table(
     "jobs",
@@ -115,7 +127,8 @@ JOBS = sa.Table(
     sa.Column("target", sa.String(64), nullable=False),
     sa.Column("config", sa.JSON, nullable=False),
     sa.Column("inputs", sa.JSON, nullable=False),
-    sa.Column("idempotency_key", sa.String(255), unique=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("request_key", sa.String(255)),  # the caller's idempotency key
     sa.Column("request_sha256", sa.String(64), nullable=False),
     sa.Column("outputs", sa.JSON(none_as_null=True)),
     sa.Column("trials", sa.JSON, nullable=False),
@@ -126,4 +139,7 @@ JOBS = sa.Table(
     sa.Column("engine", sa.String(255)),
     sa.Column("artifacts", sa.JSON, nullable=False),
     sa.Index("ix_jobs_state_times", "state", "started_at", "finished_at"),  # all that figures of durations need
+    sa.Index("ix_jobs_tenant", "tenant", "sequence"),
+    sa.Index("ix_jobs_tenant_state", "tenant", "state", "sequence"),
+    sa.Index("ux_jobs_request_key", "tenant", "request_key", unique=True),  # jobs without a key do not meet in it
 )

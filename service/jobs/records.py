@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from engine_builder.workspace.workspace import FileRef
+from service.access.caller import DEFAULT_TENANT
 from service.errors import IllegalMoveError
 from service.jobs.storage.holds import Hold
 
@@ -96,8 +97,9 @@ class NewJob:
         id: Chosen by the service; also the id of its workflow.
         config: The effective configuration, JSON.
         inputs: ``model``, ``calibration`` and perhaps ``validation`` and ``metric``, in the job's workspace.
-        idempotency_key: The caller's key, if one was sent.
+        idempotency_key: What the caller calls the request, if it does; another tenant's may be the same.
         request_sha256: Digest of everything that the caller asked for.
+        tenant: Whose job it is.
     """
 
     id: str
@@ -106,6 +108,7 @@ class NewJob:
     inputs: Mapping[str, FileRef]
     idempotency_key: str | None = None
     request_sha256: str = ""
+    tenant: str = DEFAULT_TENANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,5 +151,6 @@ class JobRow:
     started_at: datetime | None
     finished_at: datetime | None
     target: str
+    tenant: str
     outcome: str | None  # of its result
     speedup: float | None  # of its result

@@ -21,9 +21,11 @@ from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.pipeline.stage import RunStage
 from engine_builder.pipeline.stage_table import KEPT_STAGES
 from engine_builder.stage_io.outcome import JobOutcome
+from service.access.caller import DEFAULT_TENANT
 from service.errors import DataFolderInUseError
 from service.intake.in_child import Intake
 from service.jobs.artifacts import ArtifactStore, LocalArtifactStore
+from service.jobs.records import StoredFile
 from service.jobs.storage.database_check import Row, check_database, set_aside
 from service.jobs.store import JobStore
 from service.settings import PREFIX, Settings
@@ -126,13 +128,16 @@ def open_deps(
     lock = _lock(_made(settings.data_dir) / "lock")
     clock = clock or _utc_now
     store = _opened_store(settings, clock, rebuild=rebuild)
+    artifacts = LocalArtifactStore(settings.data_dir / "store", reserve_bytes=settings.min_free_bytes)
+    if store.is_without_owners:
+        store.owners.adopt(DEFAULT_TENANT, (StoredFile(file.sha256, file.size_bytes) for file in artifacts.files()))
     warm_parent = WarmParent(stages)
     pipeline = pipeline or _real_pipeline()
     stopping = threading.Event()
     return Deps(
         settings=settings,
         store=store,
-        artifacts=LocalArtifactStore(settings.data_dir / "store", reserve_bytes=settings.min_free_bytes),
+        artifacts=artifacts,
         pipeline=pipeline,
         warm_parent=warm_parent,
         cache=_cache(settings, pipeline),

@@ -14,13 +14,16 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from calibration.codec import as_object, json_from_value
+from service.access.keys import Keys
+from service.access.tenants import Tenants
 from service.jobs.job_table import JOBS, job_from_row, prepare, put_raw_row
 from service.jobs.live.events import Event, EventLog
-from service.jobs.live.file_uses import FileUses, digests_in
+from service.jobs.live.file_uses import FileUses, files_in
 from service.jobs.live.job_reader import JobReader
 from service.jobs.live.removed import RemovedJobs
 from service.jobs.live.telling import Teller
 from service.jobs.live.webhooks import Webhooks
+from service.jobs.quotas.file_owners import OWNERS, FileOwners
 from service.jobs.records import Job, JobState, NewJob, StoredFile, Webhook, check_move
 from service.jobs.storage.database import open_database
 from service.jobs.storage.holds import Holds
@@ -42,6 +45,8 @@ class JobStore(JobReader):
             clock: The present, in UTC.
         """
         engine = open_database(url)
+        there = sa.inspect(engine)
+        self.is_without_owners = there.has_table(JOBS.name) and not there.has_table(OWNERS.name)  # from before there were tenants
         prepare(engine)
         super().__init__(engine, Holds(), RemovedJobs(engine))
         self._clock = clock
@@ -49,18 +54,28 @@ class JobStore(JobReader):
         self._teller = Teller(self.events, clock)
         self.webhooks = Webhooks(self._engine)
         self.file_uses = FileUses(self._engine, JOBS)
+        self.tenants = Tenants(engine)
+        self.keys = Keys(engine, clock)
+        self.owners = FileOwners(engine, self.tenants, clock)
 
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
 
-    def create(self, new: NewJob, webhook: Webhook | None = None, created_at: datetime | None = None) -> tuple[Job, bool]:
-        """Write a queued job; a repeated idempotency key gives the job that it made first.
+    def create(
+        self,
+        new: NewJob,
+        webhook: Webhook | None = None,
+        created_at: datetime | None = None,
+        admit: Callable[[sa.Connection], None] = lambda _: None,
+    ) -> tuple[Job, bool]:
+        """Write a queued job; an idempotency key that its tenant repeats gives the job that it made first.
 
         Args:
             new: The job.
             webhook: Who is told of its end.
             created_at: When it was submitted; now by default.
+            admit: Called in the transaction, before anything is written; what it raises is raised here, and there is no job.
 
         Returns:
             The job, and whether it is new.
@@ -76,19 +91,21 @@ class JobStore(JobReader):
             "target": new.target,
             "config": dict(new.config),
             "inputs": json_from_value(new.inputs),
-            "idempotency_key": new.idempotency_key,
+            "tenant": new.tenant,
+            "request_key": new.idempotency_key,
             "request_sha256": new.request_sha256,
             "trials": [],
             "artifacts": {},
         }
         try:
             with self._engine.begin() as connection:
+                admit(connection)
                 connection.execute(sa.insert(JOBS).values(row))
                 events = self._teller.moved(connection, new.id, JobState.QUEUED)
                 if webhook is not None:
                     self.webhooks.add(connection, new.id, webhook)
         except sa.exc.IntegrityError:
-            earlier = self.find_by_key(new.idempotency_key, new.request_sha256)
+            earlier = self.find_by_key(new.tenant, new.idempotency_key, new.request_sha256)
             if earlier is None:
                 raise
             return earlier, False
@@ -103,7 +120,7 @@ class JobStore(JobReader):
                 with self._engine.begin() as connection:
                     if put_raw_row(connection, row):
                         files = self._read(connection, str(row["id"])).artifacts.values()
-                        self.file_uses.note(connection, str(row["id"]), [file.sha256 for file in files])
+                        self.file_uses.note(connection, str(row["id"]), files)
                         written += 1
             except (ValueError, TypeError, KeyError, sa.exc.NoResultFound) as exc:
                 logger.warning("job %s: its row cannot be read and is left out: %s", row.get("id"), exc)
@@ -121,10 +138,10 @@ class JobStore(JobReader):
         """
         finished = [state.value for state in JobState if state.is_finished]
         with self._engine.begin() as connection:
-            statement = sa.delete(JOBS).where(JOBS.c.id == job_id, JOBS.c.state.in_(finished))
-            if connection.execute(statement).rowcount == 0:
+            statement = sa.delete(JOBS).where(JOBS.c.id == job_id, JOBS.c.state.in_(finished)).returning(JOBS.c.tenant)
+            if (tenant := connection.execute(statement).scalar_one_or_none()) is None:
                 return None
-            self._removed.note(connection, job_id, self._now(), why)
+            self._removed.note(connection, job_id, tenant, self._now(), why)
             self.events.remove(connection, job_id)
             self.webhooks.remove(connection, job_id)
             return self.file_uses.remove(connection, job_id)
@@ -192,7 +209,7 @@ class JobStore(JobReader):
     def _finish(self, job_id: str, new: JobState, values: Mapping[str, object]) -> None:
         old = self.state(job_id)
         check_move(old, new)
-        kept, end = digests_in(as_object(values["artifacts"])), self._end(job_id)
+        kept, end = files_in(as_object(values["artifacts"])), self._end(job_id)
 
         def tell(connection: sa.Connection) -> Sequence[Event]:
             self.file_uses.note(connection, job_id, kept)

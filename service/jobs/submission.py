@@ -15,6 +15,7 @@ from engine_builder.backends.target_checks import check_config, with_metric_mode
 from engine_builder.config.config import Config, config_from_json, config_json
 from engine_builder.workspace.tree_removal import remove_tree
 from engine_builder.workspace.workspace import FileRef
+from service.access.caller import DEFAULT_TENANT
 from service.errors import InvalidRequestError, NotFoundError
 from service.intake.config_text import submitted_value
 from service.intake.in_child import CONFIG_BYTES_READ_AT_ONCE
@@ -55,7 +56,7 @@ def submit(form: Form, idempotency_key: str | None, deps: Deps) -> tuple[Job, bo
     if webhook is not None:
         request["webhook"] = dataclasses.asdict(webhook)
     request_sha256 = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-    earlier = deps.store.find_by_key(idempotency_key, request_sha256)
+    earlier = deps.store.find_by_key(DEFAULT_TENANT, idempotency_key, request_sha256)
     if earlier is not None:
         return earlier, False
     job_id = str(uuid.uuid4())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from calibration.codec import as_object, json_from_value, value_from_json
 from engine_builder.workspace.workspace import FileRef, file_sha256
+from service.access.caller import DEFAULT_TENANT
 from service.jobs.records import Job, NewJob
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def find_note(workspace: Path) -> JobNote | None:
             inputs=value_from_json(dict[str, FileRef], new["inputs"]),
             idempotency_key=None if key is None else str(key),
             request_sha256=str(new["request_sha256"]),
+            tenant=str(new.get("tenant", DEFAULT_TENANT)),  # a note of an earlier version has none
         )
         note = JobNote(found, datetime.fromtimestamp(float(str(content["created_at"])), UTC))
     except (OSError, ValueError, KeyError, TypeError):

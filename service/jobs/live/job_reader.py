@@ -28,15 +28,15 @@ class JobReader:
         self._removed = removed
         self.holds = holds
 
-    def find_by_key(self, key: str | None, request_sha256: str) -> Job | None:
-        """Return the job that an idempotency key made, if there is one.
+    def find_by_key(self, tenant: str, key: str | None, request_sha256: str) -> Job | None:
+        """Return the job of a tenant that an idempotency key made, if there is one.
 
         Raises:
             InvalidRequestError: The key was used for another request.
         """
         if key is None:
             return None
-        found = self._select(sa.select(JOBS).where(JOBS.c.idempotency_key == key))
+        found = self._select(sa.select(JOBS).where(JOBS.c.tenant == tenant, JOBS.c.request_key == key))
         if not found:
             return None
         if found[0].new.request_sha256 != request_sha256:
@@ -46,24 +46,35 @@ class JobReader:
             )
         return found[0]
 
-    def get(self, job_id: str) -> Job:
+    def knows_key(self, tenant: str, key: str) -> bool:
+        """Whether an idempotency key of a tenant made a job."""
+        with self._engine.connect() as connection:
+            query = sa.select(JOBS.c.sequence).where(JOBS.c.tenant == tenant, JOBS.c.request_key == key)
+            return connection.execute(query).first() is not None
+
+    def get(self, job_id: str, tenant: str | None = None) -> Job:
         """Return the job.
+
+        Args:
+            job_id: Its id.
+            tenant: Only if it is this tenant's: another's is told apart from none by nothing. None: whosever it is.
 
         Raises:
             NotFoundError: There is none with this id.
             RemovedError: There was one, which was removed.
         """
-        found = self._select(sa.select(JOBS).where(JOBS.c.id == job_id))
+        found = self._select(sa.select(JOBS).where(JOBS.c.id == job_id, *_of_tenant(tenant)))
         if not found:
-            raise self._missing(job_id)
+            raise self._missing(job_id, tenant)
         return found[0]
 
-    def state(self, job_id: str) -> JobState:
-        """Return the job's state only: the cheap question that a running job asks often."""
+    def state(self, job_id: str, tenant: str | None = None) -> JobState:
+        """Return the job's state only: the cheap question that a running job asks often; for the arguments see ``get``."""
+        query = sa.select(JOBS.c.state).where(JOBS.c.id == job_id, *_of_tenant(tenant))
         with self._engine.connect() as connection:
-            found = connection.execute(sa.select(JOBS.c.state).where(JOBS.c.id == job_id)).scalar_one_or_none()
+            found = connection.execute(query).scalar_one_or_none()
         if found is None:
-            raise self._missing(job_id)
+            raise self._missing(job_id, tenant)
         return JobState(found)
 
     def list(self, *, states: Sequence[JobState] = (), limit: int | None = None, before: int | None = None) -> tuple[Job, ...]:
@@ -81,11 +92,13 @@ class JobReader:
             query = query.where(JOBS.c.sequence < before)
         return self._select(query if limit is None else query.limit(limit))
 
-    def rows(self, *, states: Sequence[JobState] = (), limit: int, before: int | None = None) -> tuple[JobRow, ...]:
-        """Return jobs as a list shows them, newest first; for the arguments see ``list``."""
+    def rows(
+        self, *, states: Sequence[JobState] = (), limit: int, before: int | None = None, tenant: str | None = None
+    ) -> tuple[JobRow, ...]:
+        """Return jobs as a list shows them, newest first, of one tenant or of all; for the other arguments see ``list``."""
         columns = [JOBS.c[name] for name in ROW_COLUMNS]
         facts = [JOBS.c.result[name].label(name) for name in ("outcome", "speedup")]
-        query = sa.select(*columns, *facts).order_by(JOBS.c.sequence.desc()).limit(limit)
+        query = sa.select(*columns, *facts).where(*_of_tenant(tenant)).order_by(JOBS.c.sequence.desc()).limit(limit)
         if states:
             query = query.where(self._is_shown_as(states))
         if before is not None:
@@ -121,8 +134,10 @@ class JobReader:
         with self._engine.connect() as connection:
             return {JobState(state): (count, float(total)) for state, count, total in connection.execute(query)}
 
-    def _missing(self, job_id: str) -> NotFoundError | RemovedError:
-        return self._removed.error(job_id) or NotFoundError(f"job {job_id!r}: there is no such job", fix="List the jobs with GET /v1/jobs.")
+    def _missing(self, job_id: str, tenant: str | None = None) -> NotFoundError | RemovedError:
+        return self._removed.error(job_id, tenant) or NotFoundError(
+            f"job {job_id!r}: there is no such job", fix="List the jobs with GET /v1/jobs."
+        )
 
     def _select(self, query: sa.Select[tuple[object, ...]]) -> tuple[Job, ...]:
         with self._engine.connect() as connection:
@@ -135,6 +150,10 @@ class JobReader:
 
     def _waits(self) -> sa.ColumnElement[bool]:
         return sa.and_(JOBS.c.id.in_(self.holds.ids()), JOBS.c.state.in_(_UNFINISHED))
+
+
+def _of_tenant(tenant: str | None) -> tuple[sa.ColumnElement[bool], ...]:
+    return () if tenant is None else (JOBS.c.tenant == tenant,)
 
 
 _UNFINISHED = (JobState.QUEUED.value, JobState.RUNNING.value)

@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
+from service.access.caller import DEFAULT_TENANT
 from service.errors import RemovedError
+from service.jobs.storage.database import add_missing_columns
 
 
 class RemovedJobs:
@@ -16,15 +18,19 @@ class RemovedJobs:
         """Create the table where it is missing."""
         self._engine = engine
         _METADATA.create_all(engine)
+        if "tenant" in add_missing_columns(engine, _REMOVED):
+            with engine.begin() as connection:
+                connection.execute(sa.update(_REMOVED).values(tenant=DEFAULT_TENANT))
 
-    def note(self, connection: sa.Connection, job_id: str, at: float, why: str) -> None:
+    def note(self, connection: sa.Connection, job_id: str, tenant: str, at: float, why: str) -> None:
         """Note a removal, in its transaction; ``at`` is in seconds since 1970, ``why`` a clause: "it was deleted"."""
-        connection.execute(sa.insert(_REMOVED).values(id=job_id, at=at, why=why))
+        connection.execute(sa.insert(_REMOVED).values(id=job_id, tenant=tenant, at=at, why=why))
 
-    def error(self, job_id: str) -> RemovedError | None:
-        """Return what whoever asks for a removed job is told; None where it was not removed."""
+    def error(self, job_id: str, tenant: str | None = None) -> RemovedError | None:
+        """Return what whoever asks for a removed job is told; None where there was none, or where it was another tenant's."""
+        query = sa.select(_REMOVED).where(_REMOVED.c.id == job_id)
         with self._engine.connect() as connection:
-            row = connection.execute(sa.select(_REMOVED).where(_REMOVED.c.id == job_id)).mappings().first()
+            row = connection.execute(query if tenant is None else query.where(_REMOVED.c.tenant == tenant)).mappings().first()
         if row is None:
             return None
         at = datetime.fromtimestamp(row["at"], UTC).strftime("%Y-%m-%d %H:%M")
@@ -38,6 +44,7 @@ _REMOVED = sa.Table(
     "removed_jobs",
     _METADATA,
     sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
     sa.Column("at", sa.Float, nullable=False),
     sa.Column("why", sa.String(255), nullable=False),
 )

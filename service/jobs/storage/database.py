@@ -20,6 +20,17 @@ def open_database(url: str) -> sa.Engine:
     return engine
 
 
+def add_missing_columns(engine: sa.Engine, table: sa.Table) -> frozenset[str]:
+    """Add the columns that the table of an earlier version lacks, empty in every row, and return their names."""
+    there = {column["name"] for column in sa.inspect(engine).get_columns(table.name)}
+    missing = [column for column in table.columns if column.name not in there]
+    with engine.begin() as connection:
+        for column in missing:
+            kind = column.type.compile(engine.dialect)
+            connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))
+    return frozenset(column.name for column in missing)
+
+
 def _prepare_sqlite(connection: object, _record: object) -> None:
     cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, for which SQLAlchemy has no type
     cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the workflow engine's writes

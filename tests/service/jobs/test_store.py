@@ -23,8 +23,8 @@ def store(tmp_path: Path) -> Iterator[JobStore]:
     store.close()
 
 
-def new_job(job_id: str, key: str | None = None, request: str = "r") -> NewJob:
-    return NewJob(job_id, "onnxruntime-cpu", {"threads": 1}, {"model": MODEL}, key, request)
+def new_job(job_id: str, key: str | None = None, request: str = "r", tenant: str = "default") -> NewJob:
+    return NewJob(job_id, "onnxruntime-cpu", {"threads": 1}, {"model": MODEL}, key, request, tenant)
 
 
 def test_job_is_read_as_it_was_written(store: JobStore) -> None:
