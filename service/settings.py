@@ -23,7 +23,7 @@ class Settings:
     data_dir: Path = Path("onnx-trt-optimizer-data")  # everything the server keeps
     host: str = "127.0.0.1"
     port: int = 8000  # 0: any free one
-    api_key: str | None = dataclasses.field(default=None, repr=False)  # without it only this machine may connect
+    api_key: str | None = dataclasses.field(default=None, repr=False)  # an admin's; without it, or keys made, only this machine may connect
     max_upload_bytes: int = 4 * 2**30  # for one uploaded file, and for the files inside one archive together
     stage_memory_bytes: int = 16 * 2**30  # address space of one stage's child process
     stage_seconds: float = 3600.0  # a stage that runs longer is ended
@@ -33,13 +33,14 @@ class Settings:
     retention_days: float | None = None  # finished jobs, and uploads that nobody uses, go after so long; None: never
     retention_bytes: int | None = None  # the oldest of them go while the store is larger; None: never
     webhook_addresses: str = "public"  # "any": messages may go to this machine and its network too
+    audit_bytes: int = 64 * 2**20  # of the audit log: the oldest entries go past it
     log_format: str = "text"  # "json": one object a line
 
     def __post_init__(self) -> None:
         """Check every bound.
 
         Raises:
-            InvalidConfigError: A value is out of bounds, or the server would listen to other machines without a key.
+            InvalidConfigError: A value is out of bounds.
         """
         for name, low in _LOWEST.items():
             value = getattr(self, name)
@@ -51,11 +52,6 @@ class Settings:
                 raise InvalidConfigError(f"{PREFIX}{name.upper()}: found {found!r}, expected {words}", fix="Choose one of them.")
         if self.port > _HIGHEST_PORT:
             raise InvalidConfigError(f"{PREFIX}PORT: found {self.port}, expected 0 to {_HIGHEST_PORT}", fix="Choose a port in that range.")
-        if self.api_key is None and not is_loopback(self.host):
-            raise InvalidConfigError(
-                f"host {self.host!r}: without an API key the server listens to this machine only (127.0.0.1, ::1 or localhost)",
-                fix=f"Set {PREFIX}API_KEY to a long random text, or bind to 127.0.0.1.",
-            )
 
 
 def settings_from_environment(environment: Mapping[str, str]) -> Settings:
@@ -105,6 +101,7 @@ _LOWEST = {
     "cache_bytes": 0,
     "retention_days": 0,
     "retention_bytes": 0,
+    "audit_bytes": 2**20,
 }
 _CHOICES = {"webhook_addresses": ("public", "any"), "log_format": ("text", "json")}
 _HIGHEST_PORT = 65535

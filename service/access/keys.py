@@ -109,6 +109,10 @@ class Keys:
         is_it = text.is_of(_NOBODYS if row is None else row["secret_sha256"])
         return _key(row) if row is not None and is_it else None
 
+    def now(self) -> datetime:
+        """Return the present, by which keys expire."""
+        return self._clock()
+
     def has_any(self) -> bool:
         """Whether there was ever a key: with the first one a server stops answering callers without one, for good."""
         with self._engine.connect() as connection:
@@ -146,12 +150,10 @@ class Keys:
             connection.execute(sa.update(_KEYS).where(_KEYS.c.id == key_id).values(secret_sha256=text.secret_sha256))
         return text, self.get(key_id)
 
-    def note_use(self, key: AccessKey) -> None:
-        """Note that a key was used now, at most once a minute."""
-        now = self._clock()
-        if key.used_at is None or (now - key.used_at).total_seconds() >= _NOTE_SECONDS:
-            with self._engine.begin() as connection:
-                connection.execute(sa.update(_KEYS).where(_KEYS.c.id == key.id).values(used_at=now.timestamp()))
+    def note_use(self, key_id: str) -> None:
+        """Note that a key was used now."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(_KEYS).where(_KEYS.c.id == key_id).values(used_at=self._clock().timestamp()))
 
 
 def _later(now: datetime, lifetime: timedelta) -> datetime:
@@ -178,7 +180,6 @@ def _moment(seconds: float | None) -> datetime | None:
 
 
 _LONGEST = timedelta(days=36500)
-_NOTE_SECONDS = 60.0
 _NOBODYS = "0" * 64
 _METADATA = sa.MetaData()
 _KEYS = sa.Table(

@@ -117,6 +117,6 @@ _SOON = 60  # seconds: of what is free again when a job ends or a file goes
 _WAIT = "Wait until then, or ask the operator for a higher limit."
 _FIXES: Mapping[str, str] = {
     "jobs_at_once": "Wait until one of your jobs has ended, or cancel one.",
-    "stored_bytes": "Delete jobs that you no longer need, or ask the operator for a higher limit.",
+    "stored_bytes": "Delete jobs and uploads that you no longer need, or ask the operator for a higher limit.",
     **{name: _WAIT for name in LIMITS if name.endswith(("per_day", "per_month"))},
 }

@@ -8,18 +8,21 @@ from contextlib import asynccontextmanager
 from types import FrameType
 
 import uvicorn
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from calibration.plain_text import folders_to_hide
 from service import __version__
+from service.api.access.audited import auditor
+from service.api.access.gate import Gate
+from service.api.access.roles import role_check
+from service.api.access.usage import usage_router
 from service.api.artifacts import artifacts_router
-from service.api.auth import authorize
 from service.api.every_answer import Application, RequestCounts
 from service.api.files import files_router
 from service.api.health import health_router, targets_router
 from service.api.jobs import jobs_router
-from service.api.listening import check_address
+from service.api.listening import check_address, check_guarded
 from service.api.live.event_stream import events_router
 from service.api.live.metrics import metrics_router
 from service.api.live.readiness import Readiness
@@ -65,9 +68,6 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
             await run_in_threadpool(dispatcher.stop)
             await run_in_threadpool(workflows.stop)
 
-    def check_caller(request: Request) -> None:
-        authorize(request, settings)
-
     app = Application(
         title="ONNX-TRT Optimizer",
         version=__version__,
@@ -78,10 +78,11 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
         openapi_url=None,
     )
     app.counts = RequestCounts()
+    app.audit = auditor(deps.audit, deps.clock)
     readiness = Readiness(deps)
-    guarded = [Depends(check_caller)]
+    guarded = [Depends(role_check(Gate(settings, deps.store.keys)))]
     jobs = jobs_router(deps, dispatcher.hand_over, workflows.forget)
-    for router in (files_router(deps), jobs, events_router(deps), artifacts_router(deps), targets_router()):
+    for router in (files_router(deps), jobs, events_router(deps), artifacts_router(deps), targets_router(), usage_router(deps)):
         app.include_router(router, dependencies=guarded, responses=_PROBLEM_RESPONSES)
     app.include_router(metrics_router(deps, app.counts, readiness), dependencies=guarded)
     app.include_router(health_router(readiness.problems))
@@ -108,6 +109,7 @@ def serve(settings: Settings, deps: Deps | None = None, *, rebuild: bool = False
     check_address(settings.host, settings.port)
     deps = deps or open_deps(settings, rebuild=rebuild)
     try:
+        check_guarded(settings, deps.store.keys)
         config = uvicorn.Config(
             create_app(settings, deps),
             host=settings.host,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from calibration.codec import as_object
+from service.api.access.roles import CallerHere
+from service.api.every_answer import AnswerCutError
 from service.errors import GoneError, NotFinishedError, NotFoundError
 from service.jobs.outcome import offered_engines
 from service.jobs.records import Job, JobState, StoredFile
 from service.jobs.resources import Deps
+
+LOOK_SECONDS = 2.0  # between two looks at the key of a download that goes on
 
 
 def artifacts_router(deps: Deps) -> APIRouter:
@@ -21,22 +26,22 @@ def artifacts_router(deps: Deps) -> APIRouter:
     router = APIRouter(tags=["artifacts"])
 
     @router.get("/v1/jobs/{job_id}/engine", summary="Download the engine", response_class=StreamingResponse)
-    def get_engine(job_id: str) -> StreamingResponse:
+    def get_engine(request: Request, job_id: str, caller: CallerHere) -> StreamingResponse:
         """Return the engine of a job that has succeeded."""
-        name = _engine_of(job := deps.store.get(job_id))
-        return _download(name, job.artifacts[name], deps)
+        name = _engine_of(job := deps.store.get(job_id, caller.sees))
+        return _download(name, job.artifacts[name], deps, request.state.is_still_good)
 
     @router.get("/v1/jobs/{job_id}/engines/{fingerprint}", summary="Download an engine that is offered", response_class=StreamingResponse)
-    def get_offered_engine(job_id: str, fingerprint: str) -> StreamingResponse:
+    def get_offered_engine(request: Request, job_id: str, fingerprint: str, caller: CallerHere) -> StreamingResponse:
         """Return an engine that another accuracy budget would give: one of `offers` in the job's result."""
-        _engine_of(job := deps.store.get(job_id))
+        _engine_of(job := deps.store.get(job_id, caller.sees))
         name = _offered_name(job, fingerprint)
-        return _download(name, job.artifacts[name], deps)
+        return _download(name, job.artifacts[name], deps, request.state.is_still_good)
 
     @router.get("/v1/jobs/{job_id}/artifacts", summary="List the files of a job")
-    def list_artifacts(job_id: str) -> JSONResponse:
+    def list_artifacts(job_id: str, caller: CallerHere) -> JSONResponse:
         """Return everything that the job left: reports, the engine, the log."""
-        job = deps.store.get(job_id)
+        job = deps.store.get(job_id, caller.sees)
         files = [
             {"name": name, "sha256": file.sha256, "size_bytes": file.size_bytes, "link": f"/v1/jobs/{job_id}/artifacts/{quote(name)}"}
             for name, file in sorted(job.artifacts.items())
@@ -44,13 +49,13 @@ def artifacts_router(deps: Deps) -> APIRouter:
         return JSONResponse({"artifacts": files})
 
     @router.get("/v1/jobs/{job_id}/artifacts/{name:path}", summary="Download a file of a job", response_class=StreamingResponse)
-    def get_artifact(job_id: str, name: str) -> StreamingResponse:
+    def get_artifact(request: Request, job_id: str, name: str, caller: CallerHere) -> StreamingResponse:
         """Return one file that the job left."""
-        job = deps.store.get(job_id)
+        job = deps.store.get(job_id, caller.sees)
         if name not in job.artifacts:
             known = ", ".join(sorted(job.artifacts)) or "none yet"
             raise NotFoundError(f"job {job_id}: it has no artifact {name!r}, only {known}", fix="Choose one of those.")
-        return _download(name, job.artifacts[name], deps)
+        return _download(name, job.artifacts[name], deps, request.state.is_still_good)
 
     return router
 
@@ -91,7 +96,7 @@ def _offered_name(job: Job, fingerprint: str) -> str:
     raise NotFoundError(f"job {job.id}: it has no engine {fingerprint!r}, only {known}", fix="Choose one of `offers` in its result.")
 
 
-def _download(name: str, file: StoredFile, deps: Deps) -> StreamingResponse:
+def _download(name: str, file: StoredFile, deps: Deps, is_still_good: Callable[[], bool]) -> StreamingResponse:
     headers = {
         "Content-Length": str(file.size_bytes),
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(PurePosixPath(name).name)}",
@@ -101,12 +106,24 @@ def _download(name: str, file: StoredFile, deps: Deps) -> StreamingResponse:
     if suffix == ".html":  # a report holds names out of the user's model: let it run in a sandbox of its own
         headers["Content-Disposition"] = "inline"
         headers["Content-Security-Policy"] = _REPORT_POLICY
-    return StreamingResponse(_chunks(file, deps), media_type=_MEDIA_TYPES.get(suffix, "application/octet-stream"), headers=headers)
+    return StreamingResponse(
+        _chunks(file, deps, is_still_good), media_type=_MEDIA_TYPES.get(suffix, "application/octet-stream"), headers=headers
+    )
 
 
-def _chunks(file: StoredFile, deps: Deps) -> Iterator[bytes]:
+def _chunks(file: StoredFile, deps: Deps, is_still_good: Callable[[], bool]) -> Iterator[bytes]:
+    """Give the content of a file, for as long as the caller's key is good.
+
+    Raises:
+        AnswerCutError: It is good no more.
+    """
     with deps.artifacts.open(file.sha256) as source:
+        looked_at = time.monotonic()
         while data := source.read(_CHUNK_BYTES):
+            if time.monotonic() - looked_at >= LOOK_SECONDS:
+                looked_at = time.monotonic()
+                if not is_still_good():
+                    raise AnswerCutError("its key is good no more")
             yield data
 
 

@@ -1,15 +1,23 @@
-"""What holds for every answer: headers that limit what a browser does with it, and counting."""
+"""What holds for every answer: headers that limit what a browser does with it, counting, and the audit log."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
+
+logger = logging.getLogger(__name__)
+
+
+class AnswerCutError(Exception):
+    """An answer that has begun is to end early: the connection closes, so that nobody takes what arrived for the whole."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -63,6 +71,7 @@ class Application(FastAPI):
     """The web framework's application, of which every answer has the headers and is counted, also that to an error nobody expected."""
 
     counts: RequestCounts
+    audit: Callable[[Scope, int], None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -81,11 +90,14 @@ class Application(FastAPI):
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                self.audit(scope, status)
                 _add_headers(MutableHeaders(scope=message))
             await send(message)
 
         try:
             await super().__call__(scope, received_by_us, sent_by_us)
+        except AnswerCutError as cut:
+            logger.info("%s %s: the answer ends early: %s", scope["method"], scope["path"], cut)
         finally:
             route = getattr(scope.get("route"), "path", None) or "none"
             method = scope["method"] if scope["method"] in _METHODS else "other"

@@ -1,10 +1,11 @@
-"""POST /v1/files: uploads that jobs refer to later."""
+"""/v1/files: uploads that jobs refer to later."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
+from service.api.access.roles import CallerHere
 from service.errors import NotFoundError
 from service.jobs.resources import Deps
 from service.jobs.uploads import FILE_FIELD, receive_file
@@ -15,24 +16,38 @@ def files_router(deps: Deps) -> APIRouter:
     router = APIRouter(tags=["files"])
 
     @router.post("/v1/files", status_code=201, summary="Upload a file", openapi_extra=_UPLOAD_BODY)
-    async def upload_file(request: Request) -> JSONResponse:
+    async def upload_file(request: Request, caller: CallerHere) -> JSONResponse:
         """Store a file, sent as the body or as the form field `file`. The same bytes give the same id.
 
         A `Content-Digest: sha-256=:...:` (RFC 9530) of a file that is the body is compared with what arrives.
         """
-        stored = await receive_file(request, deps.artifacts, deps.settings.max_upload_bytes)
+        uploads = deps.uploads_of(caller.tenant)
+        stored = await receive_file(request, uploads.writer, deps.settings.max_upload_bytes)
         return JSONResponse({"id": stored.id, "size_bytes": stored.size_bytes}, status_code=201)
 
     @router.get("/v1/files/{file_id}", summary="Is a file here?")
-    def get_file(file_id: str) -> JSONResponse:
-        """Return the id and the size of a stored file. Who knows a file's SHA-256 need not send what is here already."""
-        stored = deps.artifacts.find(file_id.removeprefix("sha256:"))
+    def get_file(file_id: str, caller: CallerHere) -> JSONResponse:
+        """Return the id and the size of a file of the caller's tenant, which need not be sent again."""
+        stored = deps.uploads_of(caller.tenant).find(file_id.removeprefix("sha256:"))
         if stored is None:
-            raise NotFoundError(f"file {file_id!r}: it is not here", fix="Send it with POST /v1/files.")
+            raise _not_here(file_id)
         deps.artifacts.mark_upload(stored.sha256)
         return JSONResponse({"id": stored.id, "size_bytes": stored.size_bytes})
 
+    @router.delete("/v1/files/{file_id}", status_code=204, summary="Delete an upload")
+    def delete_file(file_id: str, caller: CallerHere) -> Response:
+        """Remove an upload of the caller's tenant. Jobs that were submitted with it go on, and what jobs left stays."""
+        uploads, sha256 = deps.uploads_of(caller.tenant), file_id.removeprefix("sha256:")
+        if not deps.store.owners.uploaded(caller.tenant, sha256):
+            raise _not_here(file_id)
+        uploads.remove([sha256], deps.filing)
+        return Response(status_code=204)
+
     return router
+
+
+def _not_here(file_id: str) -> NotFoundError:
+    return NotFoundError(f"file {file_id!r}: it is not here", fix="Send it with POST /v1/files.")
 
 
 _BINARY = {"type": "string", "format": "binary"}

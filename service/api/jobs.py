@@ -14,11 +14,13 @@ from starlette.concurrency import run_in_threadpool
 from calibration.data.readers import formats_in_words
 from engine_builder.config.config import json_schema
 from engine_builder.workspace.tree_removal import remove_tree
+from service.access.caller import Caller
+from service.api.access.roles import CallerHere, tenant_seen
 from service.errors import InvalidRequestError, UnfinishedError
 from service.jobs.live.shown import job_json, row_json
 from service.jobs.records import JobState
 from service.jobs.resources import Deps
-from service.jobs.submission import REQUIRED, ROLES, TEXT_FIELDS, submit, takes_a_child
+from service.jobs.submission import REQUIRED, ROLES, TEXT_FIELDS, check_before_reading, submit, takes_a_child
 from service.jobs.upkeep import webhook_request
 from service.jobs.upkeep.log_text import log_lines, log_tail
 from service.jobs.upkeep.removal import remove_job
@@ -39,56 +41,69 @@ def jobs_router(deps: Deps, hand_over: Callable[[str], None], forget: Callable[[
     router = APIRouter(tags=["jobs"])
     few = CapacityLimiter(MAX_CHILDREN)
 
-    def shown(job_id: str) -> JSONResponse:
-        job = deps.store.get(job_id)
+    def shown(job_id: str, caller: Caller) -> JSONResponse:
+        job = deps.store.get(job_id, caller.sees)
         return JSONResponse(job_json(job, deps.clock(), log_tail(job, deps)))
 
     @router.post("/v1/jobs", status_code=202, summary="Submit a job", openapi_extra=_submit_body())
-    async def submit_job(request: Request, idempotency_key: Annotated[str | None, Header(json_schema_extra=_KEY)] = None) -> JSONResponse:
+    async def submit_job(
+        request: Request, caller: CallerHere, idempotency_key: Annotated[str | None, Header(json_schema_extra=_KEY)] = None
+    ) -> JSONResponse:
         """Queue the optimization of a model. Each file may be sent here or named by the id of an earlier upload.
 
         The model is not read yet: what its outputs are taken for stands in `outputs` of the job as soon as the first stage has run.
         """
-        form = await receive_form(request, deps.artifacts, deps.settings.max_upload_bytes, files=ROLES, texts=TEXT_FIELDS)
-        limiter = few if await run_in_threadpool(takes_a_child, form, deps) else None
-        job, is_new = await to_thread.run_sync(submit, form, idempotency_key, deps, limiter=limiter)
+        uploads = deps.uploads_of(caller.tenant)
+        await run_in_threadpool(check_before_reading, idempotency_key, caller.tenant, deps)
+        form = await receive_form(request, uploads.writer, deps.settings.max_upload_bytes, files=ROLES, texts=TEXT_FIELDS)
+        limiter = few if await run_in_threadpool(takes_a_child, form, uploads, deps) else None
+        job, is_new = await to_thread.run_sync(submit, form, idempotency_key, uploads, deps, limiter=limiter)
+        request.state.job_id = job.id  # for the audit log
         if is_new:
             hand_over(job.id)
         return JSONResponse(job_json(job, deps.clock()), status_code=202, headers={"Location": f"/v1/jobs/{job.id}"})
 
     @router.get("/v1/jobs", summary="List jobs")
     def list_jobs(
+        caller: CallerHere,
         state: JobState | None = None,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
         cursor: Annotated[str | None, Query(json_schema_extra={"pattern": "^(before-)?[0-9]{1,18}$"})] = None,
+        tenant: str | None = None,
     ) -> JSONResponse:
-        """Return short rows of jobs, newest first. `next_cursor` continues the list; null means that this was its end."""
+        """Return short rows of jobs, newest first. `next_cursor` continues the list; null means that this was its end.
+
+        An admin sees the jobs of all tenants, or with `tenant` those of one.
+        """
         before = _sequence_from_cursor(cursor)
-        rows = deps.store.rows(states=() if state is None else (state,), limit=limit + 1, before=before)
+        seen = tenant_seen(caller, tenant)
+        rows = deps.store.rows(states=() if state is None else (state,), limit=limit + 1, before=before, tenant=seen)
         page = rows[:limit]
         next_cursor = f"before-{page[-1].sequence}" if len(rows) > limit else None
         return JSONResponse({"jobs": [row_json(row) for row in page], "next_cursor": next_cursor})
 
     @router.get("/v1/jobs/{job_id}", summary="Look at a job")
-    def get_job(job_id: str) -> JSONResponse:
+    def get_job(job_id: str, caller: CallerHere) -> JSONResponse:
         """Return the job: its state and progress, its trials, its result or error, and the end of its log."""
-        return shown(job_id)
+        return shown(job_id, caller)
 
     @router.get("/v1/jobs/{job_id}/log", summary="Read the log of a job", response_class=StreamingResponse)
-    def get_log(job_id: str) -> StreamingResponse:
+    def get_log(job_id: str, caller: CallerHere) -> StreamingResponse:
         """Return the job's log so far: when it began and ended, its stages, trials, warnings and versions, and what stages printed."""
-        return StreamingResponse(log_lines(deps.store.get(job_id), deps), media_type="text/plain; charset=utf-8")
+        return StreamingResponse(log_lines(deps.store.get(job_id, caller.sees), deps), media_type="text/plain; charset=utf-8")
 
     @router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job")
-    def cancel_job(job_id: str) -> JSONResponse:
+    def cancel_job(job_id: str, caller: CallerHere) -> JSONResponse:
         """Cancel the job, for good, even if the server stops now. A finished job stays as it is."""
+        deps.store.state(job_id, caller.sees)  # raises for another tenant's
         if deps.store.cancel(job_id) is JobState.QUEUED:  # a running one removes its folder itself, once its stage has ended
             remove_tree(deps.workspace(job_id))
-        return shown(job_id)
+        return shown(job_id, caller)
 
     @router.delete("/v1/jobs/{job_id}", status_code=204, summary="Delete a finished job")
-    def delete_job(job_id: str) -> Response:
+    def delete_job(job_id: str, caller: CallerHere) -> Response:
         """Remove a finished job and the files that only it has. Whoever asks for it later is told so: 410."""
+        deps.store.state(job_id, caller.sees)  # raises for another tenant's
         if remove_job(job_id, "it was deleted by a request", deps, forget) is None:
             raise _not_yet(job_id, deps.store.state(job_id))
         return Response(status_code=204)

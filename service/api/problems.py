@@ -17,6 +17,7 @@ from service.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
     NotFoundError,
+    QuotaExceededError,
     ServiceError,
     StorageError,
     UnauthorizedError,
@@ -44,6 +45,8 @@ def add_problem_handlers(app: FastAPI, hidden: Sequence[str]) -> None:
             logger.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
         elif error.status > OptimizerError.status:  # nobody's fault, but the operator should know
             logger.warning("%s %s: %s", request.method, request.url.path, error)
+        if isinstance(error, QuotaExceededError):
+            return answer(error, {"Retry-After": str(error.retry_seconds)})
         return answer(error, _HEADERS.get(error.status))
 
     async def on_os_error(request: Request, error: Exception) -> JSONResponse:

@@ -21,10 +21,15 @@ from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.pipeline.stage import RunStage
 from engine_builder.pipeline.stage_table import KEPT_STAGES
 from engine_builder.stage_io.outcome import JobOutcome
+from service.access.audit import FOLDER as AUDIT
+from service.access.audit import AuditLog
 from service.access.caller import DEFAULT_TENANT
 from service.errors import DataFolderInUseError
 from service.intake.in_child import Intake
 from service.jobs.artifacts import ArtifactStore, LocalArtifactStore
+from service.jobs.quotas.measurement_cache import MeasurementCache
+from service.jobs.quotas.metering import MeteredChild
+from service.jobs.quotas.tenant_uploads import TenantUploads
 from service.jobs.records import StoredFile
 from service.jobs.storage.database_check import Row, check_database, set_aside
 from service.jobs.store import JobStore
@@ -75,8 +80,9 @@ class Deps:
     warm_parent: WarmParent  # from which stages are forked
     run_child: RunChild
     intake: Intake  # reads uploads
-    cache: StageCache | None  # of results that may serve other jobs
+    cache: MeasurementCache | None  # of results that may serve other jobs
     clock: Callable[[], datetime]
+    audit: AuditLog  # who did what
     lock: BinaryIO  # held open: the kernel frees the data folder when the process ends, however it ends
     stopping: threading.Event  # set once, when the server is to stop
     filing: threading.Lock = field(default_factory=threading.Lock)  # held while files of a job are stored or removed
@@ -94,6 +100,10 @@ class Deps:
     def workspace(self, job_id: str) -> Path:
         """Return the folder of an unfinished job."""
         return self.settings.data_dir / "jobs" / job_id
+
+    def uploads_of(self, tenant: str) -> TenantUploads:
+        """Return what takes the uploads of a tenant that come with one request."""
+        return TenantUploads(tenant, self.artifacts, self.store.owners, self.store.file_uses)
 
     def close(self) -> None:
         """End the parent of stages, close the database and free the data folder."""
@@ -140,10 +150,11 @@ def open_deps(
         artifacts=artifacts,
         pipeline=pipeline,
         warm_parent=warm_parent,
-        cache=_cache(settings, pipeline),
-        run_child=partial(run_in_child, stages=stages, parent=warm_parent),
+        cache=_cache(settings, pipeline, store),
+        run_child=MeteredChild(partial(run_in_child, stages=stages, parent=warm_parent), store.admission),
         intake=Intake(settings, partial(run_in_child, parent=warm_parent), stopping.is_set),
         clock=clock,
+        audit=audit_log(settings),
         lock=lock,
         stopping=stopping,
     )
@@ -169,11 +180,21 @@ def _real_pipeline() -> Pipeline:
     return Pipeline(version=real.PIPELINE_VERSION, optimize=real.optimize, kept_stages=KEPT_STAGES)
 
 
-def _cache(settings: Settings, pipeline: Pipeline) -> StageCache | None:
+def _cache(settings: Settings, pipeline: Pipeline, store: JobStore) -> MeasurementCache | None:
     if settings.cache_bytes == 0:
         return None
     version = result_identity(pipeline.version)
-    return StageCache(settings.data_dir / "cache", version, pipeline.kept_stages, max_bytes=settings.cache_bytes)
+
+    def cache_of(tenant: str | None) -> StageCache:
+        own = version if tenant is None else f"{version}, of tenant {tenant} alone"
+        return StageCache(settings.data_dir / "cache", own, pipeline.kept_stages, max_bytes=settings.cache_bytes)
+
+    return MeasurementCache(cache_of, store.tenant_apart)
+
+
+def audit_log(settings: Settings) -> AuditLog:
+    """Return the audit log in the data folder."""
+    return AuditLog(settings.data_dir / AUDIT, settings.audit_bytes)
 
 
 def database_url(settings: Settings) -> str:

@@ -23,6 +23,7 @@ from service.jobs.live.job_reader import JobReader
 from service.jobs.live.removed import RemovedJobs
 from service.jobs.live.telling import Teller
 from service.jobs.live.webhooks import Webhooks
+from service.jobs.quotas.admission import Admission
 from service.jobs.quotas.file_owners import OWNERS, FileOwners
 from service.jobs.records import Job, JobState, NewJob, StoredFile, Webhook, check_move
 from service.jobs.storage.database import open_database
@@ -48,15 +49,15 @@ class JobStore(JobReader):
         there = sa.inspect(engine)
         self.is_without_owners = there.has_table(JOBS.name) and not there.has_table(OWNERS.name)  # from before there were tenants
         prepare(engine)
-        super().__init__(engine, Holds(), RemovedJobs(engine))
+        super().__init__(engine, Holds(), RemovedJobs(engine), Tenants(engine))
         self._clock = clock
         self.events = EventLog(self._engine)
         self._teller = Teller(self.events, clock)
         self.webhooks = Webhooks(self._engine)
         self.file_uses = FileUses(self._engine, JOBS)
-        self.tenants = Tenants(engine)
         self.keys = Keys(engine, clock)
         self.owners = FileOwners(engine, self.tenants, clock)
+        self.admission = Admission(engine, self.tenants, self.owners, clock)
 
     def close(self) -> None:
         """Close every connection."""

@@ -11,32 +11,45 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from calibration.data.readers import suffix_of
+from engine_builder.backends.registry import opens_gpu
 from engine_builder.backends.target_checks import check_config, with_metric_model
 from engine_builder.config.config import Config, config_from_json, config_json
 from engine_builder.workspace.tree_removal import remove_tree
 from engine_builder.workspace.workspace import FileRef
-from service.access.caller import DEFAULT_TENANT
-from service.errors import InvalidRequestError, NotFoundError
+from service.errors import InvalidRequestError, NotFoundError, QuotaExceededError
 from service.intake.config_text import submitted_value
 from service.intake.in_child import CONFIG_BYTES_READ_AT_ONCE
 from service.intake.unpacking import HEAD_BYTES, begins_like_archive, is_archive
 from service.jobs.faults.job_note import write_note
+from service.jobs.quotas.tenant_uploads import TenantUploads
 from service.jobs.records import Job, NewJob, StoredFile
 from service.jobs.resources import Deps
 from service.jobs.upkeep.webhook_request import webhook_from_text
 from service.jobs.uploads import Form
+from service.worker.kernel_times import without_shared_times
 
 ROLES = ("model", "calibration", "validation", "metric")
 REQUIRED = ("model", "calibration")
 TEXT_FIELDS = ("config", "webhook", *(f"{role}_id" for role in ROLES))
 
 
-def submit(form: Form, idempotency_key: str | None, deps: Deps) -> tuple[Job, bool]:
+def check_before_reading(idempotency_key: str | None, tenant: str, deps: Deps) -> None:
+    """Refuse what would surely be refused when it is read; a request that is repeated is not.
+
+    Raises:
+        QuotaExceededError: The tenant may submit no job now.
+    """
+    if idempotency_key is None or not deps.store.knows_key(tenant, idempotency_key):
+        deps.store.admission.check(tenant)
+
+
+def submit(form: Form, idempotency_key: str | None, uploads: TenantUploads, deps: Deps) -> tuple[Job, bool]:
     """Check the request and write the job; whatever needs the model parsed is left to its first stage.
 
     Args:
         form: Files by role, and texts: ``config`` and ``<role>_id``.
         idempotency_key: The caller's key, if one was sent.
+        uploads: The files of the caller's tenant, among them those of the form.
         deps: The server's belongings.
 
     Returns:
@@ -44,19 +57,30 @@ def submit(form: Form, idempotency_key: str | None, deps: Deps) -> tuple[Job, bo
 
     Raises:
         InputError: The request cannot become a job; nothing is left behind.
+        QuotaExceededError: The tenant may not submit it; not even the files of the form are left.
     """
+    try:
+        return _submitted(form, idempotency_key, uploads, deps)
+    except QuotaExceededError:
+        uploads.take_back(deps.filing)
+        raise
+
+
+def _submitted(form: Form, idempotency_key: str | None, uploads: TenantUploads, deps: Deps) -> tuple[Job, bool]:
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise InvalidRequestError("Idempotency-Key: expected 1 to 255 printable characters", fix="Send a UUID.")
     webhook = webhook_from_text(form.texts.get("webhook"), any_address=deps.settings.webhook_addresses == "any")
     config = _checked_config(form.texts.get("config", ""), deps)
-    files = _files(form, deps)
+    files = _files(form, uploads, deps)
     config = with_metric_model(config, is_given="metric" in files)
+    if not deps.store.tenants.get(uploads.tenant).shares_measurements:
+        config = without_shared_times(config)
     config_object = config_json(config)
     request: dict[str, object] = {"config": config_object, "files": {role: stored.sha256 for role, stored in files.items()}}
     if webhook is not None:
         request["webhook"] = dataclasses.asdict(webhook)
     request_sha256 = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-    earlier = deps.store.find_by_key(DEFAULT_TENANT, idempotency_key, request_sha256)
+    earlier = deps.store.find_by_key(uploads.tenant, idempotency_key, request_sha256)
     if earlier is not None:
         return earlier, False
     job_id = str(uuid.uuid4())
@@ -71,11 +95,16 @@ def submit(form: Form, idempotency_key: str | None, deps: Deps) -> tuple[Job, bo
                 inputs=inputs,
                 idempotency_key=idempotency_key,
                 request_sha256=request_sha256,
+                tenant=uploads.tenant,
             ),
             webhook,
+            admit=lambda connection: deps.store.admission.admit(connection, uploads.tenant, opens_gpu=opens_gpu(config.target, config.gpu)),
         )
-    except BaseException:
+    except BaseException as error:
         remove_tree(workspace)
+        # The same request, sent twice at the same moment, may have taken the last place.
+        if isinstance(error, QuotaExceededError) and (earlier := deps.store.find_by_key(uploads.tenant, idempotency_key, request_sha256)):
+            return earlier, False
         raise
     if is_new:
         write_note(workspace, job)
@@ -84,13 +113,13 @@ def submit(form: Form, idempotency_key: str | None, deps: Deps) -> tuple[Job, bo
     return job, is_new
 
 
-def takes_a_child(form: Form, deps: Deps) -> bool:
+def takes_a_child(form: Form, uploads: TenantUploads, deps: Deps) -> bool:
     """Whether something in the request is read by a child process, which takes its time; few such requests are served at once."""
     if _is_long(form.texts.get("config", "")):
         return True
     given = form.files.get("model")
     sha256 = given.sha256 if given is not None else form.texts.get("model_id", "").removeprefix("sha256:")
-    if deps.artifacts.find(sha256) is None:
+    if uploads.find(sha256) is None:
         return False
     with deps.artifacts.open(sha256) as file:
         return begins_like_archive(file.read(HEAD_BYTES))
@@ -115,14 +144,14 @@ def _config_read_in_child(text: str, deps: Deps) -> dict[str, object]:
         remove_tree(workspace)
 
 
-def _files(form: Form, deps: Deps) -> Mapping[str, StoredFile]:
+def _files(form: Form, uploads: TenantUploads, deps: Deps) -> Mapping[str, StoredFile]:
     found: dict[str, StoredFile] = {}
     for role in ROLES:
         uploaded, file_id = form.files.get(role), form.texts.get(f"{role}_id")
         if uploaded is not None and file_id is not None:
             raise InvalidRequestError(f"form: found both {role} and {role}_id, expected one", fix="Send one of them.")
         if file_id is not None:
-            uploaded = deps.artifacts.find(file_id.removeprefix("sha256:"))
+            uploaded = uploads.find(file_id.removeprefix("sha256:"))
             if uploaded is None:
                 raise NotFoundError(f"{role}_id {file_id!r}: there is no such file", fix="Upload it with POST /v1/files first.")
             deps.artifacts.mark_upload(uploaded.sha256)

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from calibration.errors import OptimizerError
 from service.errors import BadRequestError, InvalidRequestError, TooLargeError, UnsupportedMediaError
-from service.jobs.artifacts import ArtifactStore, StoreWriter
+from service.jobs.artifacts import StoreWriter
 from service.jobs.records import StoredFile
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_TEXT_BYTES = 2**20  # of one text field, or of a whole JSON body
 FILE_FIELD = "file"
+OpenWriter = Callable[[int], StoreWriter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +40,30 @@ class Form:
     texts: dict[str, str] = field(default_factory=dict)
 
 
-async def receive_file(request: Request, store: ArtifactStore, max_bytes: int) -> StoredFile:
+async def receive_file(request: Request, open_writer: OpenWriter, max_bytes: int) -> StoredFile:
     """Store the file that is the body itself, or the one ``file`` field of a multipart body.
+
+    Args:
+        request: The request.
+        open_writer: Begins a file of as many bytes as are expected.
+        max_bytes: The largest file.
 
     Raises:
         TooLargeError: The file is larger than ``max_bytes``.
         BadRequestError: The body ends early or is not what its headers say, such as their Content-Digest (of a body that is the file).
         InsufficientStorageError: The disk has no room for it.
+        QuotaExceededError: Its tenant may not store so much.
         InvalidRequestError: The form has other fields, or no file.
     """
     kind, _ = parse_options_header(request.headers.get("content-type"))
     if kind == b"multipart/form-data":
-        form = await receive_form(request, store, max_bytes, files=(FILE_FIELD,), texts=())
+        form = await receive_form(request, open_writer, max_bytes, files=(FILE_FIELD,), texts=())
         if FILE_FIELD not in form.files:
             raise InvalidRequestError(f"form: expected one field {FILE_FIELD!r}, found none", fix=f"Send the file as field {FILE_FIELD!r}.")
         return form.files[FILE_FIELD]
     _check_length(request, max_bytes)
     wanted = _stated_sha256(request)
-    with await run_in_threadpool(store.writer, _stated_length(request)) as writer:
+    with await run_in_threadpool(open_writer, _stated_length(request)) as writer:
         size_bytes = 0
         async with aclosing(_chunks(request)) as chunks:
             async for chunk in chunks:
@@ -76,12 +83,14 @@ async def receive_file(request: Request, store: ArtifactStore, max_bytes: int) -
         return await run_in_threadpool(writer.commit)
 
 
-async def receive_form(request: Request, store: ArtifactStore, max_bytes: int, *, files: Collection[str], texts: Collection[str]) -> Form:
+async def receive_form(
+    request: Request, open_writer: OpenWriter, max_bytes: int, *, files: Collection[str], texts: Collection[str]
+) -> Form:
     """Parse a multipart, URL-encoded or JSON body.
 
     Args:
         request: The request.
-        store: Where files go.
+        open_writer: Begins a file of as many bytes as are expected.
         max_bytes: The largest file.
         files: Fields that may be files (multipart only).
         texts: Fields that may be texts. In a JSON body a value that is no string is passed on as its JSON text.
@@ -95,7 +104,7 @@ async def receive_form(request: Request, store: ArtifactStore, max_bytes: int, *
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind == b"multipart/form-data":
         _check_length(request, max_bytes * len(files) + MAX_TEXT_BYTES * (len(texts) + 1))
-        with _MultipartReceiver(options.get(b"boundary", b""), store, max_bytes, files, texts) as receiver:
+        with _MultipartReceiver(options.get(b"boundary", b""), open_writer, max_bytes, files, texts) as receiver:
             async with aclosing(_chunks(request)) as chunks:
                 async for chunk in chunks:
                     try:
@@ -121,8 +130,8 @@ async def receive_form(request: Request, store: ArtifactStore, max_bytes: int, *
 class _MultipartReceiver:
     """Takes a multipart body piece by piece; an unfinished file leaves nothing behind."""
 
-    def __init__(self, boundary: bytes, store: ArtifactStore, max_bytes: int, files: Collection[str], texts: Collection[str]) -> None:
-        self._store = store
+    def __init__(self, boundary: bytes, open_writer: OpenWriter, max_bytes: int, files: Collection[str], texts: Collection[str]) -> None:
+        self._open_writer = open_writer
         self._max_bytes = max_bytes
         self._files = files
         self._names = (*files, *texts)
@@ -180,7 +189,7 @@ class _MultipartReceiver:
     def _headers_finished(self) -> None:
         _check_field(self._field, self._names, self._form)
         if self._field in self._files:
-            self._writer = self._store.writer(0)  # a part does not say its size
+            self._writer = self._open_writer(0)  # a part does not say its size
         else:
             self._text = bytearray()
 

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from engine_builder.backends.atomic_file import write_atomically
@@ -49,6 +50,13 @@ def shared_kernel_times(folder: Path | None, workspace: Path, config: Config, *,
         yield
     finally:
         _copy(own, folder, is_lent=False)
+
+
+def without_shared_times(config: Config) -> Config:
+    """Return the configuration of a job that neither lends kernel times nor gives its own."""
+    if not _is_wanted(config, BACKENDS):
+        return config
+    return replace(config, builder=replace(config.builder, share_kernel_times=False))
 
 
 def _is_wanted(config: Config, targets: Targets) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from service.api.access.roles import CallerHere
 from service.errors import InvalidRequestError, RemovedError
 from service.jobs.live.event_text import EVENT_STREAM, text_from_event
 from service.jobs.live.events import Event, EventKind
@@ -18,6 +21,7 @@ from service.jobs.records import Job, JobState
 from service.jobs.resources import Deps
 
 HEARTBEAT_SECONDS = 15.0
+LOOK_SECONDS = 2.0  # between two looks at the key of whoever listens
 
 
 def events_router(deps: Deps, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> APIRouter:
@@ -31,7 +35,9 @@ def events_router(deps: Deps, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -
 
     @router.get("/v1/jobs/{job_id}/events", summary="Follow a job", response_class=StreamingResponse, responses=_ANSWERS)
     async def follow_job(
+        request: Request,
         job_id: str,
+        caller: CallerHere,
         last_event_id: Annotated[str, Header(json_schema_extra={"pattern": "^[0-9]{1,9}$"})] = "",
         after: Annotated[int, Query(ge=0, le=_MOST_EVENTS)] = 0,
     ) -> Response:
@@ -41,17 +47,30 @@ def events_router(deps: Deps, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -
         finished job there is nothing to send: 204, which tells browsers not to ask again.
         """
         number = _number(last_event_id) if last_event_id else after
-        job = await run_in_threadpool(deps.store.get, job_id)
+        job = await run_in_threadpool(deps.store.get, job_id, caller.sees)
         first = await run_in_threadpool(_events_after, deps, job, number)
         if job.state.is_finished and not first:
             return Response(status_code=204)
-        stream = _stream(deps, job_id, first, number, heartbeat_seconds)
+        stream = _while_good(_stream(deps, job_id, first, number, heartbeat_seconds), request.state.is_still_good)
         return StreamingResponse(stream, media_type=EVENT_STREAM, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
     return router
 
 
-async def _stream(deps: Deps, job_id: str, first: Sequence[Event], number: int, heartbeat_seconds: float) -> AsyncIterator[bytes]:
+async def _while_good(stream: AsyncGenerator[bytes, None], is_still_good: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """Give what a stream gives, until the caller's key is good no more: whoever asks again is refused then."""
+    looked_at = time.monotonic()
+    async with aclosing(stream):
+        async for data in stream:
+            if time.monotonic() - looked_at >= LOOK_SECONDS:
+                looked_at = time.monotonic()
+                if not await run_in_threadpool(is_still_good):
+                    return
+            if data:
+                yield data
+
+
+async def _stream(deps: Deps, job_id: str, first: Sequence[Event], number: int, heartbeat_seconds: float) -> AsyncGenerator[bytes, None]:
     events, silent, asked, is_held = first, 0.0, 0.0, False
     yield b"retry: 2000\n\n"
     while not deps.stopping.is_set():  # who listens asks again, and goes on where it was
@@ -61,6 +80,7 @@ async def _stream(deps: Deps, job_id: str, first: Sequence[Event], number: int, 
                 return
             number, silent = events[-1].number, 0.0
         else:
+            yield b""  # lets the key be looked at
             await asyncio.sleep(_ASK_SECONDS)
             silent, asked = silent + _ASK_SECONDS, asked + _ASK_SECONDS
         if is_held != (deps.store.holds.find(job_id) is not None):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from service.access.tenants import Tenants
 from service.errors import InvalidRequestError, NotFoundError, RemovedError
 from service.jobs.job_table import JOBS, ROW_COLUMNS, job_from_row, row_from_row
 from service.jobs.live.removed import RemovedJobs
@@ -16,17 +17,19 @@ from service.jobs.storage.holds import Holds
 class JobReader:
     """Reads jobs. Safe to share between threads."""
 
-    def __init__(self, engine: sa.Engine, holds: Holds, removed: RemovedJobs) -> None:
+    def __init__(self, engine: sa.Engine, holds: Holds, removed: RemovedJobs, tenants: Tenants) -> None:
         """Read from a database that has the table.
 
         Args:
             engine: Of the database.
             holds: The jobs that wait for it.
             removed: The jobs that are there no more.
+            tenants: Whose jobs they are.
         """
         self._engine = engine
         self._removed = removed
         self.holds = holds
+        self.tenants = tenants
 
     def find_by_key(self, tenant: str, key: str | None, request_sha256: str) -> Job | None:
         """Return the job of a tenant that an idempotency key made, if there is one.
@@ -76,6 +79,13 @@ class JobReader:
         if found is None:
             raise self._missing(job_id, tenant)
         return JobState(found)
+
+    def tenant_apart(self, job_id: str) -> str | None:
+        """Return the tenant of a job, where it shares no measurements with others; None where it does, or there is no such job."""
+        query = sa.select(JOBS.c.tenant).where(JOBS.c.id == job_id)
+        with self._engine.connect() as connection:
+            tenant = connection.execute(query).scalar_one_or_none()
+        return None if tenant is None or self.tenants.get(tenant).shares_measurements else tenant
 
     def list(self, *, states: Sequence[JobState] = (), limit: int | None = None, before: int | None = None) -> tuple[Job, ...]:
         """Return jobs, newest first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -12,6 +13,23 @@ from service.access.tenants import Tenants
 from service.jobs.job_table import JOBS
 from service.jobs.live.file_uses import FILES
 from service.jobs.records import StoredFile
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many bytes a tenant has stored, and how many it may at most; None: any."""
+
+    used_bytes: int
+    limit_bytes: int | None
+    now: datetime
+
+    def check(self, size_bytes: int) -> None:
+        """Accept a file of so many bytes.
+
+        Raises:
+            QuotaExceededError: There is no room for it.
+        """
+        check_limit("stored_bytes", self.used_bytes, self.limit_bytes, self.now, more=size_bytes)
 
 
 class FileOwners:
@@ -37,8 +55,25 @@ class FileOwners:
         with self._engine.connect() as connection:
             return connection.execute(sa.union_all(uploaded, left).limit(1)).first() is not None
 
-    def add(self, tenant: str, file: StoredFile) -> None:
-        """Note that a tenant uploads a file, if there is room for it.
+    def uploaded(self, tenant: str, sha256: str) -> bool:
+        """Whether a tenant uploaded a file."""
+        query = sa.select(OWNERS.c.sha256).where(OWNERS.c.tenant == tenant, OWNERS.c.sha256 == sha256)
+        with self._engine.connect() as connection:
+            return connection.execute(query).first() is not None
+
+    def is_anyones(self, sha256: str) -> bool:
+        """Whether any tenant uploaded a file."""
+        with self._engine.connect() as connection:
+            return connection.execute(sa.select(OWNERS.c.tenant).where(OWNERS.c.sha256 == sha256).limit(1)).first() is not None
+
+    def room(self, tenant: str) -> Room:
+        """Return what a tenant may still store."""
+        limit_bytes = self._tenants.get(tenant).limits.stored_bytes
+        with self._engine.connect() as connection:
+            return Room(0 if limit_bytes is None else self.stored_bytes(connection, tenant), limit_bytes, self._clock())
+
+    def add(self, tenant: str, file: StoredFile) -> bool:
+        """Note that a tenant uploads a file, if there is room for it. Returns whether that is new.
 
         Raises:
             QuotaExceededError: The tenant may not store so much; nothing is noted.
@@ -47,12 +82,13 @@ class FileOwners:
             limits = self._tenants.locked(connection, tenant)
             known = sa.select(OWNERS.c.sha256).where(OWNERS.c.tenant == tenant, OWNERS.c.sha256 == file.sha256)
             if connection.execute(known).first() is not None:
-                return
+                return False
             row = {"tenant": tenant, "sha256": file.sha256, "size_bytes": file.size_bytes}
             connection.execute(sa.insert(OWNERS).values(row))
             if limits.stored_bytes is not None:
-                stored = self.stored_bytes(connection, tenant)
-                check_limit("stored_bytes", stored - file.size_bytes, limits.stored_bytes, self._clock(), more=file.size_bytes)
+                before = self.stored_bytes(connection, tenant) - file.size_bytes
+                Room(before, limits.stored_bytes, self._clock()).check(file.size_bytes)
+        return True
 
     def adopt(self, tenant: str, files: Iterable[StoredFile]) -> None:
         """Note files that were stored before there were tenants."""

@@ -25,7 +25,7 @@ def remove_job(job_id: str, why: str, deps: Deps, forget: Callable[[str], None])
         unused = deps.store.remove(job_id, why)
         if unused is None:
             return None
-        gone = frozenset(sha256 for sha256 in unused if not deps.artifacts.is_upload(sha256))  # an upload may serve further jobs
+        gone = frozenset(sha256 for sha256 in unused if not deps.store.owners.is_anyones(sha256))  # an upload may serve further jobs
         for sha256 in gone:
             deps.artifacts.remove(sha256)
     forget(job_id)

@@ -71,6 +71,7 @@ def _remove_files(files: list[KeptFile], deps: Deps) -> None:
         for file in files:
             if file.sha256 not in used:
                 deps.artifacts.remove(file.sha256)
+                deps.store.owners.forget([file.sha256])
 
 
 def _log(jobs: list[str], uploads: list[KeptFile]) -> None:

@@ -7,11 +7,14 @@ import threading
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
+from service.api.access.gate import Gate
+from service.api.access.roles import role_check
 from service.api.live.event_stream import events_router
 from service.jobs.live.event_text import events_from_lines
 from service.jobs.storage.holds import Hold
+from service.settings import Settings
 from tests.service.conftest import Server
 from tests.service.jobs.test_uploads import assert_problem
 
@@ -98,7 +101,8 @@ def test_silence_is_filled_with_comments(server: Server) -> None:
     job_id = server.submit(trials=1, seconds=30)["id"]
     server.wait(job_id, "running")
     app = FastAPI()
-    app.include_router(events_router(server.deps, heartbeat_seconds=0.5))
+    guard = Depends(role_check(Gate(Settings(api_key="secret"), server.deps.store.keys)))
+    app.include_router(events_router(server.deps, heartbeat_seconds=0.5), dependencies=[guard])
     server.deps.store.events.after(str(job_id), 0)
 
     async def first_bytes() -> str:
@@ -115,7 +119,8 @@ def test_silence_is_filled_with_comments(server: Server) -> None:
             return {"type": "http.disconnect"}
 
         path = f"/v1/jobs/{job_id}/events"
-        scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": []}
+        scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""}
+        scope["headers"] = [(b"authorization", b"Bearer secret")]
         await asyncio.wait_for(app({**scope, "asgi": {"version": "3.0"}, "http_version": "1.1"}, receive, send), 20)  # type: ignore[arg-type]
         return "".join(found)
 

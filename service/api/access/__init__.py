@@ -1,0 +1,1 @@
+"""Who may use a route, and what is noted of it."""

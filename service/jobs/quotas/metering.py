@@ -1,0 +1,53 @@
+"""Counts the time that stages of jobs run for the tenants whose jobs they are."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from service.errors import StorageError
+from service.jobs.quotas.admission import Admission
+from service.worker.child_process import StageLimits
+
+logger = logging.getLogger(__name__)
+
+
+class MeteredChild:
+    """Runs a stage as another function does, and counts how long it took, however it ended."""
+
+    def __init__(
+        self, run_child: Callable[..., dict[str, object]], admission: Admission, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Make one.
+
+        Args:
+            run_child: Runs a stage in a child process.
+            admission: Counts for tenants.
+            clock: Gives seconds.
+        """
+        self._run_child = run_child
+        self._admission = admission
+        self._clock = clock
+
+    def __call__(
+        self,
+        stage: str,
+        request: Mapping[str, object],
+        workspace: Path,
+        *,
+        limits: StageLimits,
+        on_progress: Callable[[float, str], None],
+        should_cancel: Callable[[], bool],
+    ) -> dict[str, object]:
+        """Return the stage's result; the folder's name is the job's id."""
+        begun = self._clock()
+        try:
+            return self._run_child(stage, request, workspace, limits=limits, on_progress=on_progress, should_cancel=should_cancel)
+        finally:
+            seconds = self._clock() - begun
+            try:
+                self._admission.charge(workspace.name, seconds, on_gpu=limits.opens_gpu)
+            except StorageError as error:  # a job is worth more than its bill
+                logger.warning("job %s: %.1f s of its stage %s are not counted: %s", workspace.name, seconds, stage, error)
