@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -19,6 +20,7 @@ from calibration.data.readers import formats_in_words
 from calibration.errors import OptimizerError
 from service import __version__
 from service.cli import commands, job_commands
+from service.cli.access_parsers import add_access_commands
 from service.cli.own_words import in_own_words
 from service.settings import PREFIX
 from service.worker.stage_process import NO_TELEMETRY
@@ -75,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parsers = parser.add_subparsers(metavar="COMMAND", required=True)
 
     serve = _command(parsers, "serve", commands.serve)
-    serve.add_argument("--host", help="address to listen on (default 127.0.0.1; any other needs an API key)")
+    serve.add_argument("--host", help="address to listen on (default 127.0.0.1; any other needs a key)")
     serve.add_argument("--port", type=int, help="port to listen on (default 8000; 0 for any free one)")
     serve.add_argument("--data-dir", type=Path, metavar="DIR", help="folder for everything the server keeps")
     serve.add_argument(
@@ -145,7 +147,8 @@ def _parser() -> argparse.ArgumentParser:
 
     targets = _command(parsers, "targets", commands.targets)
     targets.add_argument("--local", action="store_true", help="ask this machine, not a server")
-    for parser_of_server in (submit, watch, download, cancel, targets, list_jobs, delete, report):
+    usage = add_access_commands(partial(_command, parsers), partial(_nested, parsers))
+    for parser_of_server in (usage, submit, watch, download, cancel, targets, list_jobs, delete, report):
         parser_of_server.add_argument(
             "--server",
             metavar="URL",
@@ -160,6 +163,11 @@ def _command(parsers: argparse._SubParsersAction[_Parser], name: str, run: Comma
     parser = parsers.add_parser(name, help=summary, description=summary, epilog=EXIT_STATUSES)
     parser.set_defaults(run=run)
     return parser
+
+
+def _nested(parsers: argparse._SubParsersAction[_Parser], name: str, summary: str) -> Callable[[str, Command], argparse.ArgumentParser]:
+    parser = parsers.add_parser(name, help=summary, description=summary, epilog=EXIT_STATUSES)
+    return partial(_command, parser.add_subparsers(metavar="COMMAND", required=True))
 
 
 def _add_job(parser: argparse.ArgumentParser) -> None:

@@ -34,8 +34,7 @@ Output = Callable[[str], None]
 def serve(arguments: argparse.Namespace, out: Output) -> None:
     """Run the server until it is told to stop."""
     del out
-    given = {name: getattr(arguments, name) for name in ("host", "port", "data_dir") if getattr(arguments, name) is not None}
-    settings = _with(settings_from_environment(os.environ), given)
+    settings = settings_of(arguments)
     defer("onnxruntime")  # as in ``optimize``
     from service.api.app import serve as serve_forever  # the web framework takes a second; no other command needs it
 
@@ -183,6 +182,16 @@ def client_of(arguments: argparse.Namespace) -> Client:
     from service.client.client import Client  # the HTTP library takes a tenth of a second; a job without a server does without
 
     return Client(arguments.server, os.environ.get(PREFIX + "API_KEY") or None)
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """Return the settings of a server: those of the environment, with what flags say instead.
+
+    Raises:
+        InvalidConfigError: One is out of bounds.
+    """
+    given = {name: value for name in ("host", "port", "data_dir") if (value := getattr(arguments, name, None)) is not None}
+    return _with(settings_from_environment(os.environ), given)
 
 
 def job_config(arguments: argparse.Namespace) -> Config:

@@ -7,6 +7,7 @@ import webbrowser
 from collections.abc import Sequence
 
 from service.cli.commands import Output, client_of
+from service.cli.text_table import text_table
 from service.client.views import JobRow
 from service.errors import NotFoundError
 from service.intake.given_files import check_model
@@ -51,9 +52,7 @@ def inspect(arguments: argparse.Namespace, out: Output) -> None:
 
 def _table(rows: Sequence[JobRow]) -> list[str]:
     head = ("JOB", "STATE", "DONE", "CREATED", "TARGET", "OUTCOME")
-    cells = [head, *map(_cells, rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return text_table(head, map(_cells, rows))
 
 
 def _cells(row: JobRow) -> tuple[str, ...]:

@@ -27,9 +27,9 @@ def in_own_words(error: OptimizerError, *, is_key_set: bool) -> tuple[str, str]:
         error: Of a command.
         is_key_set: Whether a key for servers is in the environment.
     """
-    if isinstance(error, UnauthorizedError):
+    if isinstance(error, UnauthorizedError) and not error.detail.endswith(("is revoked", "is expired")):
         found = f"the one in {PREFIX}API_KEY is another" if is_key_set else "none is set"
-        return f"server: it wants its key, and {found}", f"Set {PREFIX}API_KEY to the key that the server was started with."
+        return f"server: it wants a key, and {found}", f"Set {PREFIX}API_KEY to the key that the server's operator gave you."
     detail, fix = error.detail, error.fix
     for theirs, ours in _WORDS.items():
         detail, fix = detail.replace(theirs, ours), fix.replace(theirs, ours)

@@ -27,7 +27,7 @@ from service.client.answers import (
     understood,
 )
 from service.client.following import POLL_SECONDS, RECONNECT_SECONDS, Clock, looks
-from service.client.views import ArtifactView, JobRow, JobView, artifact_view, job_row, job_view, objects_in
+from service.client.views import ArtifactView, JobRow, JobView, UsageView, artifact_view, job_row, job_view, objects_in, usage_view
 from service.errors import MethodNotAllowedError, NotFinishedError, NotFoundError, ServiceError
 from service.intake.packing import pack_model
 from service.jobs.live.event_text import EVENT_STREAM, ToldEvent, events_from_lines
@@ -235,9 +235,12 @@ class Client:
         Raises:
             ServiceError: The server deletes no jobs.
         """
-        answer = self._answered("DELETE", f"/v1/jobs/{job_id}")
-        if answer.status_code != _NO_CONTENT:  # older servers cancel where newer ones delete; a finished job stays as it is
+        if self._answered("DELETE", f"/v1/jobs/{job_id}").status_code != _NO_CONTENT:  # older servers cancel, and keep a finished job
             raise ServiceError(f"server: it deletes no jobs, and job {job_id} is still there", fix=SAME_VERSION)
+
+    def usage(self, tenant: str | None = None) -> UsageView:
+        """Return what the key may do, and what its tenant, or another that an admin names, uses of its quotas."""
+        return understood(usage_view, self._send("GET", "/v1/usage?" + urlencode({} if tenant is None else {"tenant": tenant})))
 
     def targets(self) -> tuple[Mapping[str, object], ...]:
         """Return what the server can build for."""

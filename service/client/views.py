@@ -53,6 +53,36 @@ class ArtifactView:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class QuotaView:
+    """What is used of a quota."""
+
+    used: float
+    limit: float | None
+    resets_at: str | None  # when it counts from 0 again, where it does
+
+
+@dataclass(frozen=True, slots=True)
+class UsageView:
+    """What a key may do and what its tenant has taken."""
+
+    key_id: str
+    role: str
+    tenant: str
+    quotas: Mapping[str, QuotaView]
+
+
+def usage_view(answer: Mapping[str, object]) -> UsageView:
+    """Return what the view shows of a tenant's usage.
+
+    Raises:
+        TypeError: The answer lacks a key, or a value is of another type.
+    """
+    key, quotas = (value_from_json(dict[str, object], answer.get(name)) for name in ("key", "quotas"))
+    shown = {name: value_from_json(QuotaView, _known(QuotaView, quota)) for name, quota in quotas.items()}
+    return UsageView(str(key.get("id")), str(key.get("role")), str(answer.get("tenant")), shown)
+
+
 def job_view(answer: Mapping[str, object]) -> JobView:
     """Return what the view shows of a job.
 
@@ -89,7 +119,7 @@ def objects_in(answer: Mapping[str, object], key: str) -> tuple[Mapping[str, obj
     return value_from_json(tuple[Mapping[str, object], ...], answer.get(key))
 
 
-def _known(cls: type[JobView] | type[JobRow] | type[ArtifactView], answer: object) -> object:
+def _known(cls: type[JobView] | type[JobRow] | type[ArtifactView] | type[QuotaView], answer: object) -> object:
     """Return the answer without the keys that we do not know, if it is an object at all."""
     names = {field.name for field in dataclasses.fields(cls)}
     return {key: value for key, value in answer.items() if key in names} if isinstance(answer, Mapping) else answer

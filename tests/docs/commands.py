@@ -49,7 +49,7 @@ def _make(words: Sequence[str]) -> str | None:
 
 
 def _ours(words: Sequence[str]) -> str | None:
-    command = [words[0]] if words and not words[0].startswith("-") else []
+    command = list(itertools.takewhile(lambda word: not word.startswith("-"), words))[:2]
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown), contextlib.suppress(SystemExit):
         main([*command, "--help"])

@@ -13,10 +13,10 @@ from service.errors import NotFoundError, UnauthorizedError
 
 @pytest.mark.parametrize(("is_key_set", "found"), [(True, "is another"), (False, "none is set")])
 def test_a_wrong_key_is_said_by_the_variable_that_holds_it(is_key_set: bool, found: str) -> None:
-    error = UnauthorizedError("Authorization: expected this server's key", fix="Send the header 'Authorization: Bearer <key>'.")
+    error = UnauthorizedError("Authorization: expected a key of this server", fix="Send the header 'Authorization: Bearer <key>'.")
     detail, fix = in_own_words(error, is_key_set=is_key_set)
     assert found in detail
-    assert fix == "Set ONNX_TRT_OPTIMIZER_API_KEY to the key that the server was started with."
+    assert fix == "Set ONNX_TRT_OPTIMIZER_API_KEY to the key that the server's operator gave you."
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,12 @@ def test_routes_are_said_as_commands(fix: str) -> None:
     said = " ".join(in_own_words(NotFoundError("job 'x': there is no such job", fix=fix), is_key_set=False))
     assert not re.search(r"GET|POST|/v1", said)
     assert "`" in said or "Submit" in said
+
+
+@pytest.mark.parametrize("state", ["revoked", "expired"])
+def test_a_key_that_is_good_no_more_is_said_to_be(state: str) -> None:
+    error = UnauthorizedError(f"Authorization: the key 0123456789ab is {state}", fix="Ask the operator for another key.")
+    assert in_own_words(error, is_key_set=True) == (error.detail, error.fix)
 
 
 def test_all_else_stays_as_it_is() -> None:

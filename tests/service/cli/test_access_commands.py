@@ -1,0 +1,134 @@
+"""The operator's commands, on a folder with and without a running server."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.__main__ import main
+from service.access.key_text import key_from_text
+from tests.service.conftest import Server, running_server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+class Operator:
+    """Runs commands on a data folder."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self._capsys = folder, capsys
+
+    def run(self, *words: str, status: int = 0) -> str:
+        """Return what a command printed: to stdout, or where it fails to stderr."""
+        assert main([*words, "--data-dir", str(self.folder)]) == status
+        out, err = self._capsys.readouterr()
+        return out if status == 0 else err
+
+    def create(self, *words: str) -> str:
+        return self.run("keys", "create", *words).strip()
+
+
+@pytest.fixture
+def operator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Operator:
+    return Operator(tmp_path / "data", capsys)
+
+
+def test_a_key_is_the_only_thing_printed_and_kept_nowhere(operator: Operator) -> None:
+    text = key_from_text(operator.create("--role", "submit", "--tenant", "vision", "--name", "nightly", "--expires", "90d"))
+    assert text is not None
+    listed = operator.run("keys", "list")
+    assert [text.id, "submit", "vision", "active"] == listed.splitlines()[1].split()[:4]
+    assert listed.splitlines()[1].endswith("nightly")
+    for path in operator.folder.rglob("*"):
+        assert not path.is_file() or text.secret.encode() not in path.read_bytes()
+
+
+def test_the_first_key_makes_the_folder_and_others_need_one(operator: Operator) -> None:
+    assert "there is none" in operator.run("keys", "list", status=2)
+    operator.create("--role", "admin")
+    assert "tenant" not in operator.run("keys", "list").splitlines()[1]
+
+
+def test_limits_are_set_with_a_key_and_changed_later(operator: Operator) -> None:
+    operator.create("--role", "submit", "--tenant", "vision", "--max-jobs", "2", "--max-gpu-minutes-per-day", "1.5", "--own-measurements")
+    assert "vision: jobs at once 2, gpu minutes per day 1.5, own measurements" in operator.run("tenants", "list")
+    changed = operator.run("tenants", "limit", "vision", "--max-jobs", "none", "--max-bytes", "1000000", "--shared-measurements")
+    assert changed == "vision: stored bytes 1,000,000, gpu minutes per day 1.5\n"
+    assert "default: no limits" in operator.run("tenants", "list")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("keys", "create", "--role", "submit", "--tenant", "%"), "tenant '%'"),
+        (("keys", "create", "--role", "submit", "--tenant", "a" * 64), "tenant"),
+        (("keys", "create", "--role", "submit", "--expires", "soon"), "expected days or hours"),
+        (("keys", "create", "--role", "submit", "--max-jobs", "1.5"), "expected a whole number"),
+        (("keys", "create", "--role", "submit", "--max-jobs", "-1"), "expected 0 to"),
+        (("keys", "create", "--role", "submit", "--max-cpu-minutes-per-day", "nan"), "expected 0 to"),
+        (("keys", "revoke", "none"), "there is no such key"),
+        (("keys", "rotate", "none"), "there is no such key"),
+        (("tenants", "limit", "nobody", "--max-jobs", "1"), "there is no such tenant"),
+        (("audit", "--since", "yesterday"), "expected a time"),
+    ],
+)
+def test_what_is_wrong_is_said_in_two_lines(operator: Operator, words: tuple[str, ...], message: str) -> None:
+    operator.create("--role", "admin")
+    said = operator.run(*words, status=2)
+    assert message in said
+    assert len(said.splitlines()) == 2
+
+
+def test_a_wrong_limit_makes_no_key(operator: Operator) -> None:
+    operator.create("--role", "admin")
+    operator.run("keys", "create", "--role", "submit", "--max-jobs", "-1", status=2)
+    assert len(operator.run("keys", "list").splitlines()) == 2
+
+
+def test_a_running_server_follows_at_once(server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = Operator(server.deps.settings.data_dir, capsys)
+
+    def status(key: str | None) -> int:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return httpx.get(f"{server.client.base_url}/v1/jobs", headers=headers, trust_env=False).status_code
+
+    assert status(None) == 200  # no key was ever made
+    key = operator.create("--role", "submit", "--tenant", "vision", "--max-jobs", "3")
+    assert (status(None), status(key)) == (401, 200)
+    monkeypatch.setenv("ONNX_TRT_OPTIMIZER_API_KEY", key)
+    assert main(["usage", "--server", str(server.client.base_url)]) == 0
+    shown = capsys.readouterr().out
+    assert f"key {key.split('_')[1]}, role submit, tenant vision" in shown
+    assert [line.split() for line in shown.splitlines() if line.startswith("jobs at once")] == [["jobs", "at", "once", "0", "3"]]
+    again = operator.run("keys", "rotate", key).strip()  # of the whole key its id is taken
+    assert (status(key), status(again)) == (401, 200)
+    assert operator.run("keys", "revoke", key.split("_")[1]) == f"revoked {key.split('_')[1]}\n"
+    assert (status(again), status(None)) == (401, 401)
+    with sqlite3.connect(operator.folder / "service.sqlite") as connection:
+        assert connection.execute("SELECT count(*) FROM access_keys WHERE used_at IS NOT NULL").fetchone() == (1,)
+
+
+def test_changes_of_keys_are_in_the_audit_log_without_secrets(operator: Operator) -> None:
+    key = operator.create("--role", "submit", "--tenant", "vision")
+    key_id = key.split("_")[1]
+    rotated = operator.run("keys", "rotate", key_id).strip()
+    operator.run("tenants", "limit", "vision", "--max-jobs", "1")
+    operator.run("keys", "revoke", key_id)
+    found = [json.loads(line) for line in operator.run("audit", "--tenant", "vision", "--json").splitlines()]
+    assert [entry["action"] for entry in found] == ["key created", "key rotated", "limits changed", "key revoked"]
+    assert {entry["key"] for entry in found} == {"command-line"}
+    assert found[0]["about"] == f"key {key_id}, role submit"
+    table = operator.run("audit", "--since", "1d", "--limit", "2")
+    assert [line.split("  ")[1] for line in table.splitlines()[1:]] == ["limits changed", "key revoked"]
+    assert operator.run("audit", "--since", "2999-01-01") == "no entries\n"
+    for text in (key, rotated):
+        assert text.rpartition("_")[2] not in table + json.dumps(found)
