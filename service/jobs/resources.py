@@ -162,14 +162,15 @@ def open_deps(
 
 def _opened_store(settings: Settings, clock: Callable[[], datetime], *, rebuild: bool) -> JobStore:
     path = settings.data_dir / DATABASE_NAME
-    rows: tuple[Row, ...] = ()
+    rows: Mapping[str, tuple[Row, ...]] = {}
     if rebuild:
         rows = set_aside(path, clock())
     else:
         check_database(path)
     is_new = not path.is_file()
     store = JobStore(database_url(settings), clock)
-    restored = store.restore(rows)
+    store.restore_access(rows)
+    restored = store.restore(rows.get("jobs", ()))
     if is_new and any((settings.data_dir / "store").glob("??/*")):
         logger.warning("database %s: it is new, and knows %d jobs; of others that had finished only a backup knows", path.name, restored)
     return store

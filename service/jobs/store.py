@@ -14,6 +14,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from calibration.codec import as_object, json_from_value
+from service.access.caller import DEFAULT_TENANT
 from service.access.keys import Keys
 from service.access.tenants import Tenants
 from service.jobs.job_table import JOBS, job_from_row, prepare, put_raw_row
@@ -26,7 +27,7 @@ from service.jobs.live.webhooks import Webhooks
 from service.jobs.quotas.admission import Admission
 from service.jobs.quotas.file_owners import OWNERS, FileOwners
 from service.jobs.records import Job, JobState, NewJob, StoredFile, Webhook, check_move
-from service.jobs.storage.database import open_database
+from service.jobs.storage.database import open_database, put_rows
 from service.jobs.storage.holds import Holds
 
 logger = logging.getLogger(__name__)
@@ -113,8 +114,14 @@ class JobStore(JobReader):
         self.events.publish(new.id, events)
         return self.get(new.id), True
 
+    def restore_access(self, tables: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
+        """Write all that an earlier database told of keys and tenants, as SQLite gave it: a server that had keys goes on wanting them."""
+        for table, rows in tables.items():
+            if table != JOBS.name:
+                put_rows(self._engine, table, [{"tenant": DEFAULT_TENANT, **row} for row in rows])
+
     def restore(self, rows: Sequence[Mapping[str, object]]) -> int:
-        """Write rows of an earlier database, as SQLite gave them, and return how many were whole; those that are here already stay."""
+        """Write jobs of an earlier database, as SQLite gave them, and return how many were whole; those that are here already stay."""
         written = 0
         for row in rows:
             try:

@@ -52,9 +52,9 @@ def shared_kernel_times(folder: Path | None, workspace: Path, config: Config, *,
         _copy(own, folder, is_lent=False)
 
 
-def without_shared_times(config: Config) -> Config:
-    """Return the configuration of a job that neither lends kernel times nor gives its own."""
-    if not _is_wanted(config, BACKENDS):
+def without_shared_times(config: Config, *, targets: Targets = BACKENDS) -> Config:
+    """Return the configuration of a job that is lent no kernel times, nor gives its own; for ``targets`` see ``shared_kernel_times``."""
+    if not _is_wanted(config, targets):
         return config
     return replace(config, builder=replace(config.builder, share_kernel_times=False))
 

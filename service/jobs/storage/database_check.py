@@ -51,32 +51,36 @@ def check_database(path: Path, seconds: float = 5.0) -> None:
         raise DamagedDatabaseError(f"database {path}: it is damaged ({'; '.join(found)})", fix=REBUILD_FIX)
 
 
-def set_aside(path: Path, now: datetime) -> tuple[Row, ...]:
-    """Rename a database and return the rows of its jobs that can be read, oldest first; a missing one has none."""
+def set_aside(path: Path, now: datetime) -> Mapping[str, tuple[Row, ...]]:
+    """Rename a database and return the rows that can be read of each of ``TABLES``, oldest first; a missing one has none."""
     aside = path.with_name(f"{path.name}.damaged-{now:%Y%m%dT%H%M%S}")
     for suffix in ("", "-wal", "-shm"):
         old = path.with_name(path.name + suffix)
         if old.exists():
             old.rename(aside.with_name(aside.name + suffix))
     if not aside.exists():
-        return ()
-    rows = _readable_rows(aside)
-    logger.warning("database %s: set aside as %s; %d jobs could be read from it", path.name, aside.name, len(rows))
+        return {}
+    rows = {table: _readable_rows(aside, table) for table in TABLES}
+    found = ", ".join(f"{len(of_table)} of {table}" for table, of_table in rows.items())
+    logger.warning("database %s: set aside as %s; rows that could be read from it: %s", path.name, aside.name, found)
     return rows
 
 
-def _readable_rows(path: Path) -> tuple[Row, ...]:
-    """Return what can be read from either end of the table: a damaged page hides the rows on it, and those behind it from that end."""
-    rows: dict[object, Row] = {}
-    for query in ("SELECT * FROM jobs ORDER BY sequence", "SELECT * FROM jobs ORDER BY sequence DESC"):
+def _readable_rows(path: Path, table: str) -> tuple[Row, ...]:
+    """Return what can be read from either end of a table: a damaged page hides the rows on it, and those behind it from that end."""
+    rows: dict[int, Row] = {}
+    for order in ("", "DESC"):
         try:
             with closing(sqlite3.connect(path)) as connection:
                 connection.row_factory = sqlite3.Row
-                for row in connection.execute(query):
-                    rows.setdefault(row["sequence"], dict(row))
+                for row in connection.execute(f"SELECT rowid AS {_ROWID}, * FROM {table} ORDER BY rowid {order}"):
+                    kept = dict(row)
+                    rows.setdefault(kept.pop(_ROWID), kept)
         except (sqlite3.Error, IndexError, UnicodeDecodeError) as exc:
-            logger.warning("database %s: not all jobs can be read: %s", path.name, exc)
-    return tuple(rows[key] for key in sorted(rows, key=str))
+            logger.warning("database %s: not all of %s can be read: %s", path.name, table, exc)
+    return tuple(rows[key] for key in sorted(rows))
 
 
+TABLES = ("jobs", "removed_jobs", "access_keys", "tenants", "tenant_usage", "file_owners")  # what is taken over
+_ROWID = "number_of_row"  # of which SQLite has one in every table
 _STEPS = 200  # of the database's machine between two looks at the time

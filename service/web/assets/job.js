@@ -1,4 +1,5 @@
 // One job: live while it runs, then its result and its files.
+import { caller, mayChange } from "/web/caller.js";
 import { fill, h, part, problemBox, say, table, told } from "/web/dom.js";
 import { follow } from "/web/events.js";
 import { ask, askJson, download } from "/web/http.js";
@@ -17,6 +18,7 @@ const LOG_BYTES = 200_000;
 /** Draw a job and keep it fresh until it is finished. */
 export async function jobPage(main, signal, id) {
   const path = `/v1/jobs/${encodeURIComponent(id)}`;
+  const may = mayChange(await caller(signal));
   const trouble = part((problem) => (problem ? problemBox(problem) : ""));
   const head = part(headView);
   const buttons = part(buttonsView, { class: "buttons" });
@@ -97,8 +99,8 @@ export async function jobPage(main, signal, id) {
     return [
       hasReport ? h("button", { type: "button", class: "main", onclick: () => get(`${path}/engine`, "engine") }, "Download the engine") : null,
       hasReport ? h("a", { class: "button", href: `#/jobs/${id}/report` }, "Open the report") : null,
-      isFinished({ state }) ? null : h("button", { type: "button", class: "danger", onclick: cancel }, "Cancel the job"),
-      isFinished({ state }) ? h("button", { type: "button", class: "danger", onclick: remove }, "Delete the job") : null,
+      may && !isFinished({ state }) ? h("button", { type: "button", class: "danger", onclick: cancel }, "Cancel the job") : null,
+      may && isFinished({ state }) ? h("button", { type: "button", class: "danger", onclick: remove }, "Delete the job") : null,
     ];
   }
 

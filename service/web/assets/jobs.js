@@ -1,4 +1,5 @@
 // The list of jobs, newest first.
+import { caller, usageWords } from "/web/caller.js";
 import { fill, h, part, problemBox, table, told } from "/web/dom.js";
 import { askJson } from "/web/http.js";
 import { nameOf } from "/web/names.js";
@@ -10,6 +11,7 @@ const SECONDS = 2;
 
 /** Draw the list and keep it fresh. */
 export async function jobsPage(main, signal) {
+  const me = await caller(signal);
   const chosen = new Set();
   let pages = 1;
   const state = h("select", { id: "state", onchange: () => again() },
@@ -30,6 +32,7 @@ export async function jobsPage(main, signal) {
       { title: "Job", cell: (job) => h("a", { href: `#/jobs/${job.id}` }, nameOf(job.id)) },
       { title: "State", cell: (job) => [badge(job), job.state === "running" ? ` ${percent(job.progress, 0)}` : ""] },
       { title: "Target", cell: (job) => job.target },
+      ...(jobs.some(({ tenant }) => tenant !== me.tenant) ? [{ title: "Tenant", cell: (job) => job.tenant }] : []),
       { title: "Found", cell: (job) => speedWords(job.outcome && job) },
       { title: "Submitted", cell: (job) => h("time", { datetime: job.created_at }, moment(job.created_at)) },
       { title: "Took", cell: took, number: true },
@@ -58,7 +61,8 @@ export async function jobsPage(main, signal) {
     return jobs.every(isFinished) ? SECONDS * 3 : SECONDS;
   });
   count();
-  fill(main, h("h1", {}, "Jobs"),
+  const used = usageWords(me);
+  fill(main, h("h1", {}, "Jobs"), used ? h("p", { class: "note" }, `Tenant ${me.tenant}: ${used}.`) : null,
     h("div", { class: "bar" }, h("label", { for: "state" }, "Show "), state, compare),
     trouble.element, list.element, more);
 }

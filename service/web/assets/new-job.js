@@ -1,4 +1,5 @@
 // The form that starts a job.
+import { caller, mayChange } from "/web/caller.js";
 import { fill, h, problemBox, say } from "/web/dom.js";
 import { fileField } from "/web/file-field.js";
 import { askJson, Problem } from "/web/http.js";
@@ -20,6 +21,10 @@ const PICTURES = {
 
 /** Draw the form. */
 export async function newJobPage(main, signal) {
+  if (!mayChange(await caller(signal))) {
+    const note = "The role of your key is read: it may look at jobs and download what they left. To start one it needs the role submit.";
+    return fill(main, h("h1", {}, "New job"), h("p", { class: "lead" }, note));
+  }
   const facts = await Promise.all([askJson("/v1/targets", { signal }), askJson("/openapi.json", { signal })]);
   const targets = facts[0].targets;
   const schema = facts[1].paths["/v1/jobs"].post.requestBody.content["multipart/form-data"].schema.properties.config.properties;

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from service.access.caller import Role
 from service.errors import NotFoundError, RemovedError
 from service.jobs.faults.job_note import NOTE_NAME, find_note, write_note
-from service.jobs.records import JobState
+from service.jobs.records import JobState, StoredFile
 from service.jobs.store import JobStore
 from service.settings import Settings
 from tests.fakes import FakeClock
@@ -121,3 +122,34 @@ def test_the_note_of_a_job_names_its_tenant_and_one_of_an_earlier_version_none(t
     earlier = find_note(folder)
     assert earlier is not None
     assert earlier.new.tenant == "default"
+
+
+def test_a_rebuilt_database_keeps_keys_tenants_and_owners(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data")
+    deps = fake_deps(settings, tmp_path / "record")
+    deps.store.tenants.ensure("vision")
+    deps.store.tenants.change("vision", {"jobs_at_once": 2})
+    key, made = deps.store.keys.create(Role.SUBMIT, "vision")
+    deps.store.owners.add("vision", StoredFile(SHA256, 7))
+    deps.store.create(new_job("one", tenant="vision"))
+    deps.store.cancel("one")
+    deps.store.remove("one", "it was deleted")
+    deps.close()
+    rebuilt = fake_deps(settings, tmp_path / "record", rebuild=True)
+    assert rebuilt.store.keys.find(key) == made
+    assert rebuilt.store.tenants.get("vision").limits.jobs_at_once == 2
+    assert rebuilt.store.owners.has("vision", SHA256)
+    with pytest.raises(RemovedError):
+        rebuilt.store.get("one", "vision")
+    rebuilt.close()
+
+
+def test_a_rebuilt_earlier_database_gives_its_jobs_to_the_first_tenant(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data")
+    settings.data_dir.mkdir()
+    write_earlier_database(settings.data_dir / "service.sqlite")
+    rebuilt = fake_deps(settings, tmp_path / "record", rebuild=True)
+    assert rebuilt.store.find_by_key("default", "k", "r") == rebuilt.store.get("old", "default")
+    with pytest.raises(RemovedError):
+        rebuilt.store.get("gone", "default")
+    rebuilt.close()

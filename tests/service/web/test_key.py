@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from service.access.caller import Role
 from tests.fakes import fake_model
 from tests.service.conftest import Server, running_server
 from tests.service.web.test_new_job import address, choose
@@ -57,3 +58,39 @@ def test_who_has_no_key_is_told_and_may_try_again(keyed: Server, page: Page) -> 
     page.goto(address(keyed, "/docs"))
     give(page, KEY)
     page.get_by_text("/v1/jobs/{job_id}/engine", exact=False).first.wait_for()
+
+
+def test_a_key_that_may_only_read_is_offered_no_changes(keyed: Server, page: Page) -> None:
+    job = keyed.wait(keyed.submit(trials=0)["id"])
+    keyed.deps.store.tenants.change("default", {"jobs_at_once": 7})
+    key, _ = keyed.deps.store.keys.create(Role.READ, "default")
+    page.goto(address(keyed, f"/#/jobs/{job['id']}"))
+    give(page, str(key))
+    with page.expect_download() as engine:
+        page.get_by_role("button", name="Download the engine").click()
+    assert Path(engine.value.path()).read_bytes() == b"engine of " + fake_model(trials=0)
+    assert page.get_by_role("button", name="Delete the job").count() == 0
+    page.goto(address(keyed, "/#/jobs"))
+    page.get_by_text("Tenant default: jobs at once: 0 of 7.").wait_for()
+    page.goto(address(keyed, "/#/new"))
+    page.get_by_text("To start one it needs the role submit.").wait_for()
+    assert page.get_by_role("button", name="Start the job").count() == 0
+
+
+def test_an_admin_sees_whose_jobs_they_are_and_others_their_own(keyed: Server, page: Page) -> None:
+    keyed.deps.store.tenants.ensure("vision")
+    key, _ = keyed.deps.store.keys.create(Role.SUBMIT, "vision")
+    headers = {"Authorization": f"Bearer {key}"}
+    answer = keyed.client.post("/v1/jobs", files={"model": fake_model(trials=0), "calibration": b"n"}, headers=headers)
+    keyed.wait(answer.json()["id"])
+    mine = keyed.wait(keyed.submit(trials=0)["id"])
+    page.goto(address(keyed, "/#/jobs"))
+    give(page, KEY)
+    page.get_by_role("cell", name="vision", exact=True).wait_for()
+    other = page.context.new_page()
+    other.goto(address(keyed, "/#/jobs"))
+    give(other, str(key))
+    other.get_by_role("row").nth(1).wait_for()
+    assert other.get_by_role("cell", name="default", exact=True).count() == 0
+    other.goto(address(keyed, f"/#/jobs/{mine['id']}"))
+    other.get_by_text("there is no such job").wait_for()

@@ -14,7 +14,7 @@ from engine_builder.config.builder_options import BuilderConfig
 from engine_builder.config.config import Config, config_from_json
 from engine_builder.engines.factory import CACHES, kept_timing_cache
 from engine_builder.workspace.workspace import Workspace
-from service.worker.kernel_times import shared_kernel_times
+from service.worker.kernel_times import shared_kernel_times, without_shared_times
 
 NAME = "nvidia-l4-cc8.9-tensorrt11.4.0-driver580.timing.cache"
 OTHER = "nvidia-t4-cc7.5-tensorrt11.4.0-driver580.timing.cache"
@@ -95,3 +95,11 @@ def test_a_folder_that_cannot_be_used_costs_a_warning(tmp_path: Path, caplog: py
     with sharing(tmp_path / "shared", tmp_path / "1"):
         built(tmp_path / "1", b"conv")
     assert "was not copied" in caplog.text
+
+
+def test_a_job_that_is_set_apart_says_so_in_its_configuration_where_that_means_something() -> None:
+    apart = without_shared_times(TENSORRT, targets=TARGETS)
+    assert apart == dataclasses.replace(TENSORRT, builder=BuilderConfig(share_kernel_times=False))
+    assert without_shared_times(apart, targets=TARGETS) == apart
+    on_processors = config_from_json({"target": "onnxruntime-cpu"})
+    assert without_shared_times(on_processors, targets=TARGETS) == on_processors

@@ -21,6 +21,7 @@ def test_job_json_has_exactly_the_keys_of_the_contract() -> None:
         "started_at": "2026-11-23T10:00:00Z",
         "finished_at": None,
         "target": "onnxruntime-cpu",
+        "tenant": "default",
         "config": {"threads": 1},
         "outputs": None,
         "trials": [],

@@ -65,7 +65,7 @@ def test_the_jobs_on_sound_pages_are_taken_over(database: Path) -> None:
         connection.execute("SELECT * FROM jobs").fetchall()
 
     store = JobStore(f"sqlite:///{database}", FakeClock())
-    assert JOBS - 10 < store.restore(rows) < JOBS
+    assert JOBS - 10 < store.restore(rows["jobs"]) < JOBS
     assert store.get("job-000").state is JobState.CANCELLED
     assert store.get(f"job-{JOBS - 1}").new.config == {"text": "x" * 1500}
     store.close()
