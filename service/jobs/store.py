@@ -99,6 +99,7 @@ class JobStore(JobReader):
             "trials": [],
             "artifacts": {},
         }
+        self.tenants.ensure(new.tenant)  # of a job that is recovered from its folder the database may know none
         try:
             with self._engine.begin() as connection:
                 admit(connection)

@@ -43,7 +43,7 @@ class Readiness:
         is_waiting = bool(counts.get(JobState.QUEUED)) and not is_begun
         self._waiting_since = (self._waiting_since if self._waiting_since is not None else now) if is_waiting else None
         if self._waiting_since is not None and now - self._waiting_since >= _PATIENCE_SECONDS:
-            found["worker"] = f"{counts[JobState.QUEUED]} jobs wait, and none was begun for {now - self._waiting_since:.0f} s"
+            found["worker"] = f"jobs wait, and none was begun for {now - self._waiting_since:.0f} s"
         return found
 
 

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from calibration.codec import as_object, json_from_value, value_from_json
+from calibration.errors import InvalidConfigError
 from engine_builder.workspace.workspace import FileRef, file_sha256
-from service.access.caller import DEFAULT_TENANT
+from service.access.caller import DEFAULT_TENANT, check_tenant
 from service.jobs.records import Job, NewJob
 
 logger = logging.getLogger(__name__)
@@ -52,10 +53,10 @@ def find_note(workspace: Path) -> JobNote | None:
             inputs=value_from_json(dict[str, FileRef], new["inputs"]),
             idempotency_key=None if key is None else str(key),
             request_sha256=str(new["request_sha256"]),
-            tenant=str(new.get("tenant", DEFAULT_TENANT)),  # a note of an earlier version has none
+            tenant=check_tenant(str(new.get("tenant", DEFAULT_TENANT))),  # a note of an earlier version has none
         )
         note = JobNote(found, datetime.fromtimestamp(float(str(content["created_at"])), UTC))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, InvalidConfigError):
         return None
     return note if found.id == workspace.name else None
 

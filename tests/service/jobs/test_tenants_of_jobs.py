@@ -153,3 +153,9 @@ def test_a_rebuilt_earlier_database_gives_its_jobs_to_the_first_tenant(tmp_path:
     with pytest.raises(RemovedError):
         rebuilt.store.get("gone", "default")
     rebuilt.close()
+
+
+def test_a_job_that_is_recovered_after_its_database_was_lost_has_a_tenant(store: JobStore) -> None:
+    store.create(new_job("recovered", tenant="forgotten"))
+    assert store.tenants.get("forgotten").limits.given() == {}
+    assert store.tenant_apart("recovered") is None

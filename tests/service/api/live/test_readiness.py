@@ -71,7 +71,7 @@ def test_a_worker_that_takes_no_job_is_told(deps: Deps) -> None:
     clock = Seconds()
     readiness = Readiness(deps, clock)
     deps.store.create(new_job("one"))
-    for clock.now, expected in ((0.0, {}), (29.0, {}), (31.0, {"worker": "1 jobs wait, and none was begun for 31 s"})):
+    for clock.now, expected in ((0.0, {}), (29.0, {}), (31.0, {"worker": "jobs wait, and none was begun for 31 s"})):
         assert readiness.problems() == expected
     deps.store.start("one")
     deps.store.create(new_job("two"))

@@ -123,3 +123,15 @@ def test_file_that_a_younger_job_has_too_stays(deps: Deps, clock: FakeClock) -> 
     clock.advance(11 * DAY)
     collect(deps, retention_days=30.0)
     assert deps.artifacts.find(shared)
+
+
+def test_a_removed_upload_is_nobodys_and_counts_for_nobody(deps: Deps, clock: FakeClock) -> None:
+    file = stored(deps, b"given", upload=True)
+    mark = deps.settings.data_dir / "store" / "uploads" / file.sha256
+    os.utime(mark, (clock().timestamp(), clock().timestamp()))
+    deps.store.owners.add("default", file)
+    assert deps.store.admission.usage("default")[1].stored_bytes == 5
+    clock.advance(10 * DAY)
+    collect(deps, retention_days=1)
+    assert not deps.store.owners.has("default", file.sha256)
+    assert deps.store.admission.usage("default")[1].stored_bytes == 0
