@@ -15,6 +15,7 @@ from calibration.plain_text import folders_to_hide
 from service import __version__
 from service.api.access.audited import auditor
 from service.api.access.gate import Gate
+from service.api.access.keys import keys_router
 from service.api.access.roles import role_check
 from service.api.access.usage import usage_router
 from service.api.artifacts import artifacts_router
@@ -82,7 +83,15 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
     readiness = Readiness(deps)
     guarded = [Depends(role_check(Gate(settings, deps.store.keys)))]
     jobs = jobs_router(deps, dispatcher.hand_over, workflows.forget)
-    for router in (files_router(deps), jobs, events_router(deps), artifacts_router(deps), targets_router(), usage_router(deps)):
+    for router in (
+        files_router(deps),
+        jobs,
+        events_router(deps),
+        artifacts_router(deps),
+        targets_router(),
+        usage_router(deps),
+        keys_router(deps),
+    ):
         app.include_router(router, dependencies=guarded, responses=_PROBLEM_RESPONSES)
     app.include_router(metrics_router(deps, app.counts, readiness), dependencies=guarded)
     app.include_router(health_router(readiness.problems))

@@ -15,7 +15,7 @@ from calibration.data.readers import formats_in_words
 from engine_builder.config.config import json_schema
 from engine_builder.workspace.tree_removal import remove_tree
 from service.access.caller import Caller
-from service.api.access.roles import CallerHere, tenant_seen
+from service.api.access.roles import CallerHere, check_still_good, tenant_seen
 from service.errors import InvalidRequestError, UnfinishedError
 from service.jobs.live.shown import job_json, row_json
 from service.jobs.records import JobState
@@ -56,6 +56,7 @@ def jobs_router(deps: Deps, hand_over: Callable[[str], None], forget: Callable[[
         uploads = deps.uploads_of(caller.tenant)
         await run_in_threadpool(check_before_reading, idempotency_key, caller.tenant, deps)
         form = await receive_form(request, uploads.writer, deps.settings.max_upload_bytes, files=ROLES, texts=TEXT_FIELDS)
+        await run_in_threadpool(check_still_good, request)
         limiter = few if await run_in_threadpool(takes_a_child, form, uploads, deps) else None
         job, is_new = await to_thread.run_sync(submit, form, idempotency_key, uploads, deps, limiter=limiter)
         request.state.job_id = job.id  # for the audit log

@@ -27,7 +27,7 @@ def in_own_words(error: OptimizerError, *, is_key_set: bool) -> tuple[str, str]:
         error: Of a command.
         is_key_set: Whether a key for servers is in the environment.
     """
-    if isinstance(error, UnauthorizedError) and not error.detail.endswith(("is revoked", "is expired")):
+    if isinstance(error, UnauthorizedError) and not error.detail.endswith(("is revoked", "is expired", "is good no more")):
         found = f"the one in {PREFIX}API_KEY is another" if is_key_set else "none is set"
         return f"server: it wants a key, and {found}", f"Set {PREFIX}API_KEY to the key that the server's operator gave you."
     detail, fix = error.detail, error.fix

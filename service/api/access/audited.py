@@ -23,6 +23,7 @@ ACTIONS = MappingProxyType(
         ("GET", "/v1/jobs/{job_id}/engines/{fingerprint}"): "download",
         ("GET", "/v1/jobs/{job_id}/artifacts/{name:path}"): "download",
         ("GET", "/v1/audit"): "read the audit log",
+        ("POST", "/v1/keys/{key_id}/revoke"): "key revoked",
     }
 )
 REFUSED = frozenset({401, 403, 429})
@@ -63,6 +64,7 @@ def auditor(log: AuditLog, clock: Callable[[], datetime]) -> Callable[[Scope, in
                 job=None if job is None else str(job),
                 status=status,
                 address=None if client is None else str(client[0]),
+                about=state.get("about"),
             )
         )
 

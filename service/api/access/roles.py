@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 
 from service.access.caller import Caller, Role
 from service.api.access.gate import Gate, check_role
-from service.errors import ForbiddenError
+from service.errors import ForbiddenError, UnauthorizedError
 
 ROLES = MappingProxyType(
     {
@@ -31,6 +31,8 @@ ROLES = MappingProxyType(
         ("GET", "/v1/targets"): Role.READ,
         ("GET", "/v1/usage"): Role.READ,
         ("GET", "/v1/audit"): Role.ADMIN,
+        ("GET", "/v1/keys"): Role.ADMIN,
+        ("POST", "/v1/keys/{key_id}/revoke"): Role.ADMIN,
         ("GET", "/metrics"): Role.ADMIN,
         ("GET", "/openapi.json"): Role.READ,
         # These need no key: who keeps the server running has none, and the pages ask for one.
@@ -56,6 +58,16 @@ def role_check(gate: Gate) -> Callable[[Request], None]:
         check_role(admitted.caller, needed)
 
     return check
+
+
+def check_still_good(request: Request) -> None:
+    """Look at the key of a request again, whose body took its time.
+
+    Raises:
+        UnauthorizedError: It is good no more.
+    """
+    if not request.state.is_still_good():
+        raise UnauthorizedError("Authorization: the key is good no more", fix="Ask the operator for another key.")
 
 
 def caller_of(request: Request) -> Caller:

@@ -6,6 +6,7 @@ import hashlib
 import statistics
 import time
 import uuid
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -186,3 +187,19 @@ def test_a_revoked_key_cuts_a_download_that_goes_on(server: Server, red: httpx.C
         with pytest.raises(httpx.RemoteProtocolError):
             client.get(f"/v1/jobs/{job_id}/engine")
         assert_problem(client.get(f"/v1/jobs/{job_id}/engine"), 401, "unauthorized")
+
+
+def test_a_key_that_is_revoked_while_the_body_arrives_makes_no_job(server: Server) -> None:
+    key = key_of(server, "red")
+
+    def body() -> Iterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="model"; filename="m"\r\n\r\n'
+        yield MODEL
+        server.deps.store.keys.revoke(key.id)
+        yield b'\r\n--b\r\nContent-Disposition: form-data; name="calibration"; filename="c"\r\n\r\nn\r\n--b--\r\n'
+
+    before = len(server.deps.store.rows(limit=1000, tenant="red"))
+    with client_of(server, key) as client:
+        answer = client.post("/v1/jobs", content=body(), headers={"Content-Type": "multipart/form-data; boundary=b"})
+    assert_problem(answer, 401, "unauthorized")
+    assert len(server.deps.store.rows(limit=1000, tenant="red")) == before
