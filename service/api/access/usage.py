@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -40,18 +41,27 @@ def usage_router(deps: Deps) -> APIRouter:
 
     @router.get("/v1/audit", summary="Read the audit log")
     def get_audit(
-        since: str | None = None, tenant: str | None = None, limit: Annotated[int, Query(ge=1, le=MAX_ENTRIES)] = 100
+        since: Annotated[str, Query(json_schema_extra={"format": "date-time"})] = "1970-01-01T00:00:00Z",
+        tenant: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_ENTRIES)] = 100,
     ) -> JSONResponse:
         """Return what was done and refused, the newest first: of one `tenant`, from `since` on (2026-11-29T10:00:00Z). For admins."""
-        entries = deps.audit.entries(since=None if since is None else _moment(since), tenant=tenant)
+        entries = deps.audit.entries(since=_moment(since), tenant=tenant)
         return JSONResponse({"entries": [dataclasses.asdict(entry) for entry in itertools.islice(entries, limit)]})
 
     return router
 
 
 def _moment(text: str) -> datetime:
+    """Return the moment that a text of RFC 3339 names, to a second: a leap second counts as the one before it."""
     try:
-        found = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(_LEAP_SECOND.sub(r"\1:59", text.upper()))
     except ValueError as exc:
         raise InvalidRequestError(f"since {text!r}: it is no time", fix="Give one such as 2026-11-29T10:00:00Z.") from exc
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    try:
+        return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:  # of the first or the last day that there is, elsewhere
+        return found.replace(tzinfo=UTC)
+
+
+_LEAP_SECOND = re.compile(r"(T[0-9]{2}:[0-9]{2}):60")
