@@ -15,9 +15,9 @@ from engine_builder.pipeline.observer import Observer
 from engine_builder.pipeline.progress import Progress
 from engine_builder.pipeline.stage import RunStage, run
 from engine_builder.records.trial import Trial
+from engine_builder.search.candidate_sequence import CandidateSequence
 from engine_builder.search.moves.steps_from import StepsFrom
 from engine_builder.search.rankings import prefixes
-from engine_builder.search.search import CandidateSequence
 from engine_builder.search.strategies.registry import default_strategy
 from engine_builder.search.strategies.strategy import Evidence
 from engine_builder.stage_io.engines import EngineJob, PredictRequest, PredictResult

@@ -24,12 +24,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine_builder.bisection import Bisection
 from engine_builder.records.trial import FOLDED, Accuracy, Trial
+from engine_builder.search.candidate_sequence import CandidateSequence, contradiction, is_contradicted
 from engine_builder.search.deciding import Deciding
 from engine_builder.search.drop_shrinkage import shrunk_slack
 from engine_builder.search.moves.steps_from import StepsFrom, steps_from
@@ -50,7 +50,7 @@ OPENING = 0.02
 WORTH_TRYING = 0.03  # over the baseline: a smaller predicted gain is within the error of predictions
 ABOUT = 0.15  # relative error of a predicted latency beyond which a candidate is not tried where an engine must be fast enough
 AROUND = (-1, 1, 2)  # candidates tried around the boundary, relative to it
-CONTRADICTED, BEYOND = 2, 2.0  # trials slower than predicted by so many standard errors, after which a sequence is dropped
+CONTRADICTED = 2  # predictions of a sequence, after which it is dropped
 STEPS_AFTER = 2  # sequences, then once more after all: steps cost fewer trials, and find what later sequences must beat
 MOST_MISSED = 4  # steps from measured engines that did not pay, in a row
 
@@ -62,42 +62,6 @@ class Proposal:
     quantized: QuantizedLayers
     order: str
     deciding: Deciding = field(default_factory=Deciding)  # what the latency of the engine is compared with
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateSequence:
-    """Assignments of growing cost in accuracy, and the latency that is predicted for each as a ratio to the baseline's."""
-
-    name: str
-    rungs: tuple[QuantizedLayers, ...]
-    ratios: tuple[float, ...]
-    errors: tuple[float, ...] = ()  # standard error of each ratio; empty where it is not known
-
-    def __post_init__(self) -> None:
-        """Check that there is a prediction for every candidate."""
-        if len(self.rungs) != len(self.ratios):
-            raise ValueError(f"candidate sequence {self.name!r} has {len(self.rungs)} candidates and {len(self.ratios)} predictions")
-        if self.errors and len(self.rungs) != len(self.errors):
-            raise ValueError(f"candidate sequence {self.name!r} has {len(self.rungs)} candidates and {len(self.errors)} errors")
-
-
-def is_contradicted(sequence: CandidateSequence, candidate: int, trial: Trial) -> bool:
-    """Return whether a trial was slower than predicted, beyond the errors of the prediction and of the trial's own timing.
-
-    Args:
-        sequence: Where it comes from; without errors nothing contradicts it.
-        candidate: Its place there, from 1.
-        trial: What came of it.
-    """
-    if not sequence.errors or trial.latency is None:
-        return False
-    error = math.hypot(sequence.errors[candidate - 1], trial.latency.ratio_error)
-    return trial.latency.ratio - sequence.ratios[candidate - 1] > BEYOND * error
-
-
-def _contradiction(sequence: CandidateSequence, candidate: int) -> tuple[float, ...]:
-    """Return the ratio above which a trial contradicts the prediction of a candidate, from 1; none without errors."""
-    return (sequence.ratios[candidate - 1] + BEYOND * sequence.errors[candidate - 1],) if sequence.errors else ()
 
 
 def mean_seconds(trials: Iterable[Trial]) -> float:
@@ -269,14 +233,14 @@ class Search:
         """Bisect a sequence for as long as a candidate that is still open may win, then try those around the boundary that may."""
         state, contradicted = self._open(sequence), 0
         while (candidate := state.next()) is not None and self._may_win(sequence, range(state.low + 1, state.high + 1), OPENING):
-            trial = yield from self._try(sequence.rungs[candidate - 1], sequence.name, known, *_contradiction(sequence, candidate))
+            trial = yield from self._try(sequence.rungs[candidate - 1], sequence.name, known, *contradiction(sequence, candidate))
             state = state.tell(candidate, met=self._fits(trial))
             contradicted += is_contradicted(sequence, candidate, trial)
             if contradicted >= CONTRADICTED:
                 return
         for candidate in (state.low + offset for offset in AROUND):
             if 1 <= candidate <= len(sequence.rungs) and self._may_win(sequence, (candidate,), TOLERANCE):
-                trial = yield from self._try(sequence.rungs[candidate - 1], sequence.name, known, *_contradiction(sequence, candidate))
+                trial = yield from self._try(sequence.rungs[candidate - 1], sequence.name, known, *contradiction(sequence, candidate))
                 contradicted += is_contradicted(sequence, candidate, trial)
                 if contradicted >= CONTRADICTED:
                     return

@@ -19,8 +19,9 @@ from engine_builder.pipeline.optimize import JobRequest, optimize
 from engine_builder.pipeline.stage import RunStage
 from engine_builder.pipeline.stage_table import TABLE
 from engine_builder.records.trial import Trial
+from engine_builder.search.candidate_sequence import CandidateSequence
 from engine_builder.search.loss_model import LossCheck
-from engine_builder.search.search import FASTEST, FRONTIER, REFINED, CandidateSequence
+from engine_builder.search.search import FASTEST, FRONTIER, REFINED
 from engine_builder.stage_io.engines import (
     BaselineRequest,
     BaselineResult,
