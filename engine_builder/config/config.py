@@ -115,7 +115,8 @@ class RangeConfig:
     repair: bool = field(
         default=True,
         metadata={
-            "description": "Try corrections of quantized layers, and keep those that lower the loss on samples they were not fitted to."
+            "description": "Try corrections of quantized layers, and keep those that lower the loss on samples they were not fitted to; "
+            "those of biases always, the others where analysis says."
         },
     )
     second_order: tuple[Precision, ...] = field(
@@ -182,8 +183,8 @@ class Config:
     analysis: AnalysisWanted = field(
         default=AnalysisWanted.AUTO,
         metadata={
-            "description": "When sensitivities and dependencies of layers are measured: auto only where the accuracy budget binds, that is "
-            "where the fastest engine does not keep it; full always, for the report."
+            "description": "When corrections (those of biases apart), sensitivities and dependencies of layers are measured: auto only "
+            "where the accuracy budget binds, that is where the fastest engine does not keep it; full always, for the report."
         },
     )
     calibration: RangeConfig = field(default_factory=RangeConfig, metadata={"description": "How tensors and weights are rounded."})

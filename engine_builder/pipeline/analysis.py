@@ -15,10 +15,10 @@ from engine_builder.backends.job_precisions import low_precisions
 from engine_builder.errors import EngineError
 from engine_builder.evaluation.loss_budget import allowed_loss
 from engine_builder.pipeline import stage_table as table
+from engine_builder.pipeline.corrections import Corrections
 from engine_builder.pipeline.observer import Observer
 from engine_builder.pipeline.progress import Progress
 from engine_builder.pipeline.stage import RunStage, Stage, run
-from engine_builder.stage_io.engines import EngineJob
 from engine_builder.stage_io.measuring import (
     Analysed,
     HessianRequest,
@@ -45,7 +45,7 @@ class Analysis:
 
     def __init__(
         self,
-        job: EngineJob,
+        corrections: Corrections,
         capabilities: Capabilities,
         inspected: InspectResult,
         driver: RunStage,
@@ -55,14 +55,14 @@ class Analysis:
         """Measure nothing yet.
 
         Args:
-            job: The job, with its ranges and corrections.
+            corrections: Of the job, which probes see layers with: they are measured before.
             capabilities: The target's.
             inspected: What the model and the samples are.
             driver: Runs a stage.
             observer: Is told when the parts of the analysis begin.
             progress: Of the search, a share of which the analysis takes.
         """
-        self._job, self._capabilities, self._inspected = job, capabilities, inspected
+        self._corrections, self._capabilities, self._inspected = corrections, capabilities, inspected
         self._driver, self._observer, self._progress = driver, observer, progress
         self.found: Analysed | None = None  # None until it was asked for, and where it failed
         self.failures: tuple[str, ...] = ()  # what could not be measured, and what that changes, a sentence each
@@ -88,7 +88,8 @@ class Analysis:
             return None
 
     def _measure(self, span: tuple[float, float]) -> Analysed | None:
-        of, config, inspected = self._job.calibrated, self._job.config, self._inspected
+        job, inspected = self._corrections.job, self._inspected
+        of, config = job.calibrated, job.config
         low, high = _within(span, table.SENSITIVITY)
         self._observer.entered("sensitivity", low)
         forward_seconds = sum(map(len, of.eligible.values())) * inspected.sample_seconds / inspected.processors

@@ -35,7 +35,6 @@ from engine_builder.profiling.predictions import read_loss_model, said_of
 from engine_builder.profiling.profiles import profiled
 from engine_builder.profiling.trial_profiles import costs_of, kernels_of, probed, profiles_of
 from engine_builder.qdq.rules.placement import MOVING_OPS
-from engine_builder.records.assignment import fingerprint_of
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import FOLDED, Trial
 from engine_builder.search.candidate_sequence import CandidateSequence
@@ -91,7 +90,7 @@ def predict(request: PredictRequest, context: StageContext) -> PredictResult:
                 sequence.name,
                 sequence.rungs,
                 sequence.ratios,
-                tuple(fingerprint_of(names, candidate, base) for candidate in sequence.rungs),
+                tuple(request.job.fingerprint(names, candidate, base) for candidate in sequence.rungs),
                 sequence.errors,
             )
             for sequence in sequences

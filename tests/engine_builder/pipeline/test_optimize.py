@@ -53,16 +53,16 @@ def test_every_stage_runs_in_its_order() -> None:
     run(stages)
     kinds = [stage for stage, _ in itertools.groupby(stage for stage in (call.stage for call in stages.calls))]
     analysis = ["sensitivity", "hessian", "interactions", "rank"]
-    searching = ["trial", *analysis, "predict", "trial", "predict"]
-    assert kinds == ["inspect", "ranges", "correct", *searching, "verdict", "offers", "report"]
+    searching = ["trial", "correct", *analysis, "predict", "trial", "predict"]
+    assert kinds == ["inspect", "ranges", "biases", *searching, "verdict", "offers", "report"]
     assert set(kinds) == set(STAGES) - {"baseline", "rebuild", "confidence"}  # of targets that build one, and of users who ask for it
 
 
-def test_where_the_fastest_engine_keeps_the_budget_no_layer_is_probed() -> None:
+def test_where_the_fastest_engine_keeps_the_budget_nothing_costly_is_corrected_and_no_layer_is_probed() -> None:
     stages = FakeStages(LOSSLESS)
     _, watcher = run(stages)
     assert [call.stage for call in stages.calls] == [
-        "inspect", "ranges", "correct", "trial", "trial", "predict", "verdict", "offers", "report",
+        "inspect", "ranges", "biases", "trial", "trial", "predict", "verdict", "offers", "report",
     ]  # fmt: skip
     assert [request.ranked for request in stages.requests(PredictRequest)] == [None]
     assert stages.reported.analysed is None
@@ -73,14 +73,14 @@ def test_who_asks_for_a_full_analysis_gets_one_before_anything_is_tried() -> Non
     stages = FakeStages(LOSSLESS)
     run(stages, asked(analysis="full"))
     kinds = [stage for stage, _ in itertools.groupby(call.stage for call in stages.calls)]
-    assert kinds[3:8] == ["sensitivity", "hessian", "interactions", "rank", "trial"]
+    assert kinds[3:9] == ["correct", "sensitivity", "hessian", "interactions", "rank", "trial"]
     assert stages.reported.analysed is not None
 
 
 def test_without_corrections_there_is_no_stage_for_them() -> None:
     stages = FakeStages(HALFWAY)
     run(stages, asked(calibration={"repair": False}))
-    assert stages.names("correct") == []
+    assert stages.names("correct") == stages.names("biases") == []
     assert stages.reported.job.calibrated.corrections is None
 
 
