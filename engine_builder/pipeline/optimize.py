@@ -18,10 +18,10 @@ from engine_builder.config.config import AnalysisWanted, Config
 from engine_builder.config.inspect_settings import inspect_settings
 from engine_builder.errors import EngineError
 from engine_builder.pipeline import stage_table as table
-from engine_builder.pipeline.analysis import Analysis
-from engine_builder.pipeline.corrections import Corrections, is_corrected_first
 from engine_builder.pipeline.decide import Searched, decide, largest_ratio
 from engine_builder.pipeline.observer import Observer, best_index, public_trial
+from engine_builder.pipeline.on_demand.analysis import Analysis
+from engine_builder.pipeline.on_demand.corrections import Corrections, is_corrected_first
 from engine_builder.pipeline.predictions import Predictions
 from engine_builder.pipeline.progress import Progress
 from engine_builder.pipeline.seen_samples import engines_tried, seen_by, selection_of

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from engine_builder.errors import EngineError
 from engine_builder.pipeline import stage_table as table
-from engine_builder.pipeline.analysis import Analysis
-from engine_builder.pipeline.corrections import Corrections
 from engine_builder.pipeline.observer import Observer
+from engine_builder.pipeline.on_demand.analysis import Analysis
+from engine_builder.pipeline.on_demand.corrections import Corrections
 from engine_builder.pipeline.progress import Progress
 from engine_builder.pipeline.stage import RunStage, run
 from engine_builder.records.trial import Trial

@@ -196,7 +196,8 @@ class Search:
         for name, quantized in one_format.items():
             if name not in usual and not self._is_fastest_met():
                 yield from self._try(quantized, name, known, *self._budget_bounds())
-        if without_residual_adds and not self._is_met(known[self.fingerprint(next(iter(usual.values())))]):
+        first = next(iter(usual.values()))
+        if without_residual_adds and not self._is_met(known.get(self.fingerprint(first), known[self._uncorrected(first)])):
             yield from self._try(without_residual_adds, WITHOUT_RESIDUAL_ADDS, known)
         if (yield from self._quicken(known)):
             return
@@ -217,12 +218,11 @@ class Search:
             return False
         self._changed = changed
         again = [name for name, (quantized, _) in self._asked.items() if changed.are_in(quantized)]
-        may_win = [trial for trial in map(known.__getitem__, again) if not self._keeps(trial) and self._is_in_front(trial)]
+        may_win = [name for name in again if not self._keeps(known[name]) and self._is_in_front(known[name])]
         for name in again:
             known[name] = replace(known[name], made_with=changed.before)
             self.trials[known[name].index] = known[name]
-        for trial in may_win:
-            quantized, order = self._asked[trial.fingerprint]
+        for quantized, order in map(self._asked.__getitem__, may_win):
             yield from self._try(quantized, order, known, *self._budget_bounds())
         return bool(again)
 

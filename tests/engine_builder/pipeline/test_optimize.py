@@ -4,15 +4,11 @@ import dataclasses
 import itertools
 from collections.abc import Mapping
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from calibration.accuracy.verdict import Selection
 from calibration.number_formats.precision import Precision
 from engine_builder.errors import StageCrashedError
-from engine_builder.pipeline.analysis import MAX_PROBE_SAMPLES, probe_shares
 from engine_builder.pipeline.observer import best_index, public_trial
 from engine_builder.pipeline.optimize import optimize
 from engine_builder.pipeline.stage_table import STAGES
@@ -317,28 +313,3 @@ def test_the_best_is_the_fastest_that_meets_the_budget() -> None:
     trials = [HALFWAY.trial(index, HALFWAY.quantized(HALFWAY.layers[:length]), "loss") for index, length in enumerate(lengths)]
     assert best_index(trials) == 3
     assert best_index([]) is None
-
-
-@given(st.integers(1, 2000), st.integers(1, 300), st.floats(0.0, 1000.0))
-def test_shares_cover_the_probed_samples_once_in_whole_batches(samples: int, batch: int, seconds: float) -> None:
-    shares = probe_shares(samples, batch, seconds)
-    assert shares[0][0] == 0
-    assert all(one[1] == other[0] for one, other in itertools.pairwise(shares))
-    used = shares[-1][1]
-    assert min(samples, MAX_PROBE_SAMPLES) - batch < used <= samples
-    assert used <= max(MAX_PROBE_SAMPLES, batch)
-    assert all((stop - start) % batch == 0 for start, stop in shares[:-1])
-
-
-def test_a_race_begins_with_a_few_samples_and_at_most_doubles_them() -> None:
-    assert probe_shares(256, 4, 0.01) == ((0, 256),)  # takes less than the sessions of a second stage
-    assert probe_shares(256, 4, 0.1) == ((0, 16), (16, 32), (32, 64), (64, 128), (128, 256))
-    assert probe_shares(256, 24, 0.1)[:2] == ((0, 24), (24, 48))
-
-
-def test_slow_models_are_probed_in_more_shares() -> None:
-    counts = [len(probe_shares(256, 8, seconds)) for seconds in (0.0, 0.5, 5.0, 500.0)]
-    assert counts == sorted(counts)
-    assert counts[0] == 1
-    assert counts[-1] == 256 // 8
-    assert np.all(np.diff(probe_shares(256, 8, 500.0)) == 8)

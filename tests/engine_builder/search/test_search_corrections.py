@@ -29,6 +29,7 @@ class Bench:
     guesses: Sequence[CandidateSequence] = ()
     last_resorts: Collection[str] = ()
     max_trials: int | None = None
+    without_residual_adds: dict[str, Precision] | None = None
     asked_after: list[int] = dataclasses.field(default_factory=list)  # trials
 
     def run(self) -> tuple[Trial, ...]:
@@ -48,6 +49,7 @@ class Bench:
             seconds=lambda: 0.0,
             view=lambda trials: lambda trial: trial.on_search,
             last_resorts=self.last_resorts,
+            without_residual_adds=self.without_residual_adds,
             fastest=lambda trials: next(guessed, None),
             correct=correct,
         )
@@ -106,6 +108,13 @@ def test_an_engine_without_corrections_that_keeps_the_budget_may_still_be_the_fa
     plain = dataclasses.replace(LOSSY, gains=(0.3, *(0.01,) * 7))
     trials = Bench(plain, slow, one_format={"all_low": LOSSY.all_quantized, "all_int8_dynamic": half}).run()
     assert fastest_met(trials).order == "all_int8_dynamic"
+
+
+def test_an_engine_that_failed_is_not_built_again() -> None:
+    plain = dataclasses.replace(LOSSY, is_broken=lambda quantized: len(quantized) == 8)
+    products = LOSSY.quantized(LOSSY.layers[:4])
+    trials = Bench(plain, dataclasses.replace(plain, flips=CORRECTED.flips), without_residual_adds=products).run()
+    assert [trial.order for trial in trials] == ["baseline", "all_low", "products"]
 
 
 def test_last_resorts_are_tried_where_corrected_engines_miss_the_budget_too() -> None:

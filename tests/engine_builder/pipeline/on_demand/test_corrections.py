@@ -11,7 +11,7 @@ from calibration.number_formats.precision import Precision
 from engine_builder.backends.registry import backend_for
 from engine_builder.config.config import config_from_json
 from engine_builder.errors import StageCrashedError
-from engine_builder.pipeline.corrections import is_corrected_first
+from engine_builder.pipeline.on_demand.corrections import is_corrected_first
 from engine_builder.records.assignment import corrected_fingerprint
 from engine_builder.records.trial import Trial
 from engine_builder.stage_io.engines import PredictRequest, TrialRequest
