@@ -79,7 +79,12 @@ class SearchConfig:
     """How long to search, by which orders, from which seed."""
 
     max_trials: int | None = field(
-        default=None, metadata={"minimum": 1, "description": "Most trials, 40 by default; baseline and first engine are always made."}
+        default=None,
+        metadata={
+            "minimum": 1,
+            "description": "Most trials, 40 by default; baseline and first engine are always made. An engine that is built again with "
+            "corrections counts once.",
+        },
     )
     max_seconds: float | None = field(
         default=None,
