@@ -60,7 +60,7 @@ def test_a_job_that_names_blocks_ships_them_and_they_are_as_good_in_plain_onnxru
 
 
 def test_four_bits_are_rounded_by_gptq_unasked_and_biases_corrected(tmp_path: Path) -> None:
-    finished = job(tmp_path, precisions=["fp32", "int4_weights"], accuracy=LOOSE)
+    finished = job(tmp_path, precisions=["fp32", "int4_weights"], accuracy=LOOSE, analysis="full")
     repairs = cast(list[Mapping[str, object]], finished.report["repairs"])
     found = [(str(one["what"]), cast(list[str], one["where"])) for one in repairs]
     assert sorted(where for what, where in found if what == "GPTQ") == [["Gemm_a"], ["Gemm_c"], ["MatMul_y"]]

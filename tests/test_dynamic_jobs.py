@@ -111,7 +111,7 @@ def test_an_engine_that_keeps_the_budget_among_chosen_neighbours_only_does_not_s
 
 def test_biases_of_dynamic_layers_are_corrected_and_their_weights_rounded_by_gptq(tmp_path: Path) -> None:
     config = {"precisions": ["fp32", "int8_dynamic"], "accuracy": {"max_nmse": 0.5}, "calibration": {"second_order": ["int8_dynamic"]}}
-    found = job(tmp_path, **config)
+    found = job(tmp_path, analysis="full", **config)
     tried = [(str(one["what"]), one["where"]) for one in cast(list[Mapping[str, object]], found.report["repairs"])]
     assert ("bias correction", ["MatMul_u1"]) in tried  # the only one with a bias
     assert sorted(cast(list[str], where) for what, where in tried if what == "GPTQ") == [

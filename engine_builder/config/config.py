@@ -79,7 +79,12 @@ class SearchConfig:
     """How long to search, by which orders, from which seed."""
 
     max_trials: int | None = field(
-        default=None, metadata={"minimum": 1, "description": "Most trials, 40 by default; baseline and first engine are always made."}
+        default=None,
+        metadata={
+            "minimum": 1,
+            "description": "Most trials, 40 by default; baseline and first engine are always made. An engine that is built again with "
+            "corrections counts once.",
+        },
     )
     max_seconds: float | None = field(
         default=None,
@@ -115,7 +120,8 @@ class RangeConfig:
     repair: bool = field(
         default=True,
         metadata={
-            "description": "Try corrections of quantized layers, and keep those that lower the loss on samples they were not fitted to."
+            "description": "Try corrections of quantized layers, and keep those that lower the loss on samples they were not fitted to; "
+            "those of biases always, the others where analysis says."
         },
     )
     second_order: tuple[Precision, ...] = field(
@@ -182,8 +188,8 @@ class Config:
     analysis: AnalysisWanted = field(
         default=AnalysisWanted.AUTO,
         metadata={
-            "description": "When sensitivities and dependencies of layers are measured: auto only where the accuracy budget binds, that is "
-            "where the fastest engine does not keep it; full always, for the report."
+            "description": "When corrections (those of biases apart), sensitivities and dependencies of layers are measured: auto only "
+            "where the accuracy budget binds, that is where the fastest engine does not keep it; full always, for the report."
         },
     )
     calibration: RangeConfig = field(default_factory=RangeConfig, metadata={"description": "How tensors and weights are rounded."})

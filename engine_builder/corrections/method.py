@@ -38,6 +38,7 @@ class Bench:
     held_out: NDArray[np.int64]
     method: RangeMethod = RangeMethod.MINMAX  # how the user wants ranges to be chosen
     gptq: tuple[Precision, ...] = ()  # precisions whose weights the user wants rounded by GPTQ
+    means: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)  # of ``SingleBiases``; empty where not known yet
 
     def fitted_share(self, most: int) -> CalibrationSet:
         """Return about ``most`` of the samples that corrections are fitted to, in whole batches where the model's batch is fixed."""

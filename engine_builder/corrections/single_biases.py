@@ -49,9 +49,14 @@ class SingleBiases:
         )
 
 
+def as_means(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float64]]:
+    """Return channel means as they were before they were written to a file."""
+    return {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()}
+
+
 def single_biases(bench: Bench) -> SingleBiases:
-    """Return what biases are corrected against; the float model runs on the samples."""
+    """Return what biases are corrected against; the float model runs on the samples, unless their means are known."""
     locations = bias_locations(bench.model, bench.prepared.layers)
     share = bench.fitted_share(CORRECTION_SAMPLES)
-    means = mean_outputs(bench.model, locations, share.batches(min(bench.prepared.batch, share.samples)))
+    means = bench.means or mean_outputs(bench.model, locations, share.batches(min(bench.prepared.batch, share.samples)))
     return SingleBiases(bench.model, bench.prepared, locations, share, means)

@@ -13,7 +13,7 @@ from calibration.accuracy.verdict import AccuracyVerdict, Selection
 from calibration.data.dataset import load_saved
 from engine_builder.backends.base import Backend
 from engine_builder.engines.finalist_verdicts import scores_of, verdicts_on
-from engine_builder.engines.quantized_engine import EngineRecipe, build, write_explicit
+from engine_builder.engines.quantized_engine import build, recipe_of, write_explicit
 from engine_builder.evaluation.measurement import depends_on_order, scored_engine
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
@@ -52,7 +52,7 @@ def build_finalists(
         done = 0.3 + 0.5 * len(kept) / request.most_timed
         folder = context.scratch / trial.fingerprint
         folder.mkdir()
-        recipe = EngineRecipe(inspection, job.calibrated, trial.precisions, trial.corrections)
+        recipe = recipe_of(trial, inspection, job.calibrated)
         place = replace(context.part(done, done + 0.5 / request.most_timed), scratch=folder)
         if trial.engine is None:
             engine = build(recipe, backend, place).path

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from engine_builder.qdq.emit.biases import with_corrected_biases
 from engine_builder.records.calibrated import Calibrated, read_corrections, read_ranges
 from engine_builder.records.corrections import Correction, CorrectionData, CorrectionKind, read_levels
 from engine_builder.records.inspection import Inspection
+from engine_builder.records.trial import Trial
 from engine_builder.workspace.model_files import model_size_bytes
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
@@ -56,6 +57,18 @@ class EngineRecipe:
     calibrated: Calibrated
     precisions: Mapping[str, Precision]  # of each quantized layer
     corrections: FileRef | None = None  # of biases, that ``build_with_bias_correction`` kept
+
+
+def recipe_of(trial: Trial, inspection: Inspection, calibrated: Calibrated) -> EngineRecipe:
+    """Return what the engine of a trial was made from.
+
+    Args:
+        trial: It was built.
+        inspection: The job's inspection.
+        calibrated: What the job's engines are made of by now.
+    """
+    made_of = calibrated if trial.made_with is None else replace(calibrated, corrections=trial.made_with)
+    return EngineRecipe(inspection, made_of, trial.precisions, trial.corrections)
 
 
 def build(recipe: EngineRecipe, backend: Backend, context: StageContext) -> Engine:

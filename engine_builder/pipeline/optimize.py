@@ -18,9 +18,10 @@ from engine_builder.config.config import AnalysisWanted, Config
 from engine_builder.config.inspect_settings import inspect_settings
 from engine_builder.errors import EngineError
 from engine_builder.pipeline import stage_table as table
-from engine_builder.pipeline.analysis import Analysis
 from engine_builder.pipeline.decide import Searched, decide, largest_ratio
 from engine_builder.pipeline.observer import Observer, best_index, public_trial
+from engine_builder.pipeline.on_demand.analysis import Analysis
+from engine_builder.pipeline.on_demand.corrections import Corrections, is_corrected_first
 from engine_builder.pipeline.predictions import Predictions
 from engine_builder.pipeline.progress import Progress
 from engine_builder.pipeline.seen_samples import engines_tried, seen_by, selection_of
@@ -30,9 +31,9 @@ from engine_builder.records.calibrated import Calibrated
 from engine_builder.records.trial import FOLDED, Trial, failed_trial
 from engine_builder.search.measured_front import beaten
 from engine_builder.search.search import Proposal, Search
-from engine_builder.search.search_space import engine_without_residual_adds, one_format_engines
+from engine_builder.search.search_space import QuantizedLayers, engine_without_residual_adds, one_format_engines
 from engine_builder.stage_io.engines import BaselineRequest, EngineJob, TrialRequest
-from engine_builder.stage_io.measuring import ConfidenceRequest, CorrectRequest, InspectRequest, InspectResult, JobFiles, RangesRequest
+from engine_builder.stage_io.measuring import ConfidenceRequest, InspectRequest, InspectResult, JobFiles, RangesRequest
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest, SearchSummary
 
 PIPELINE_VERSION = "19"  # bumped when stage names, their order or the form of their requests or results change
@@ -74,17 +75,20 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
     untold = _cannot_tell(inspected, config)
     for note in untold:
         observer.noted(note)
-    job = _calibrated(config, capabilities, inspected, driver, observer)
+    corrections = Corrections(_calibrated(config, capabilities, inspected, driver, observer), driver)
+    one_format = one_format_engines(corrections.job.calibrated.eligible, capabilities.low_precisions)
+    if is_corrected_first(config, capabilities, engines=len(one_format), seconds=driver.seconds):
+        corrections.measured(None)
     progress = Progress(*table.TRIAL.progress)
-    analysis = Analysis(job, capabilities, inspected, driver, observer, progress)
+    analysis = Analysis(corrections, capabilities, inspected, driver, observer, progress)
     if config.analysis is AnalysisWanted.FULL:
         analysis.measured()
 
     observer.entered("search", progress.at)
-    predictions = Predictions(job, analysis, driver, observer, progress, lambda: _seconds_left(config, driver))
-    search = _search(job, capabilities, inspected, predictions, driver)
+    predictions = Predictions(corrections, analysis, driver, observer, progress, lambda: _seconds_left(config, driver))
+    search = _search(one_format, corrections, capabilities, inspected, predictions, driver, progress)
     while (proposal := search.next()) is not None:
-        search.tell(_trial(search, proposal, job, driver, progress))
+        search.tell(_trial(search, proposal, corrections.job, driver, progress))
         needed = largest_ratio(search.trials, config.objective)
         observer.searched([public_trial(trial, needed) for trial in search.trials], best_index(search.trials, needed))
 
@@ -92,7 +96,7 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
     selection = selection_of(search.trials, config, inspected.metric)
     seen = seen_by(selection, config, inspected.metric, search.trials)
     searched = Searched(tuple(search.trials), seen, selection, capabilities.least_gain, engines_tried(search.trials))
-    decided = decide(searched, job, driver, lambda: driver.seconds)
+    decided = decide(searched, corrections.job, driver, lambda: driver.seconds)
     report = ReportRequest(
         decided.job,
         analysis.found,
@@ -101,11 +105,12 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
         decided.judged,
         selection,
         predictions.made,
-        (*untold, *decided.notes),
+        (*untold, *corrections.failures, *decided.notes),
         SearchSummary(search.ended, len(search.trials), driver.seconds),
         decided.offers,
         request.files.model,
         analysis.failures,
+        corrections.are_left,
     )
     return run(driver, table.REPORT, report)
 
@@ -119,7 +124,7 @@ def _cannot_tell(inspected: InspectResult, config: Config) -> tuple[str, ...]:
 
 
 def _calibrated(config: Config, capabilities: Capabilities, inspected: InspectResult, driver: RunStage, observer: Observer) -> EngineJob:
-    """Return the job with its ranges, its corrections and the baseline that engines must beat."""
+    """Return the job with its ranges and the baseline that engines must beat."""
     observer.entered("ranges", table.RANGES.progress[0])
     quantized, method = low_precisions(config, capabilities), config.calibration.method
     wanted = RangesRequest(
@@ -139,22 +144,20 @@ def _calibrated(config: Config, capabilities: Capabilities, inspected: InspectRe
     if not capabilities.is_own_baseline:
         built = run(driver, table.BASELINE, BaselineRequest(job))
         job = replace(job, inspection=built.inspection, baseline=built.baseline)
-    if config.calibration.repair:
-        settings = config.calibration
-        made = run(driver, table.CORRECT, CorrectRequest(calibrated, settings.method, settings.second_order, config.search.seed))
-        job = replace(job, calibrated=replace(calibrated, corrections=made.corrections))
     return job
 
 
 def _search(
-    job: EngineJob,
+    one_format: Mapping[str, QuantizedLayers],
+    corrections: Corrections,
     capabilities: Capabilities,
     inspected: InspectResult,
     predictions: Predictions,
     spent: _Spent,
+    progress: Progress,
 ) -> Search:
+    job = corrections.job
     config, metric = job.config, inspected.metric
-    one_format = one_format_engines(job.calibrated.eligible, capabilities.low_precisions)
     return Search(
         one_format,
         predictions.sequences,
@@ -169,6 +172,7 @@ def _search(
         view=lambda trials: seen_by(selection_of(trials, config, metric), config, metric, trials),
         fastest=predictions.fastest,
         around=predictions.around,
+        correct=lambda: corrections.measured(progress),
     )
 
 

@@ -10,17 +10,18 @@ from collections.abc import Callable, Iterator, Sequence
 
 from engine_builder.errors import EngineError
 from engine_builder.pipeline import stage_table as table
-from engine_builder.pipeline.analysis import Analysis
 from engine_builder.pipeline.observer import Observer
+from engine_builder.pipeline.on_demand.analysis import Analysis
+from engine_builder.pipeline.on_demand.corrections import Corrections
 from engine_builder.pipeline.progress import Progress
 from engine_builder.pipeline.stage import RunStage, run
 from engine_builder.records.trial import Trial
+from engine_builder.search.candidate_sequence import CandidateSequence
 from engine_builder.search.moves.steps_from import StepsFrom
 from engine_builder.search.rankings import prefixes
-from engine_builder.search.search import CandidateSequence
 from engine_builder.search.strategies.registry import default_strategy
 from engine_builder.search.strategies.strategy import Evidence
-from engine_builder.stage_io.engines import EngineJob, PredictRequest, PredictResult
+from engine_builder.stage_io.engines import PredictRequest, PredictResult
 from engine_builder.stage_io.measuring import RankResult
 
 
@@ -29,7 +30,7 @@ class Predictions:
 
     def __init__(
         self,
-        job: EngineJob,
+        corrections: Corrections,
         analysis: Analysis,
         driver: RunStage,
         observer: Observer,
@@ -39,14 +40,14 @@ class Predictions:
         """Predict nothing yet.
 
         Args:
-            job: The job, with its ranges and corrections.
+            corrections: Of the job.
             analysis: Is run when losses are needed.
             driver: Runs a stage.
             observer: Is told when the search begins to be refined.
             progress: Of the search.
             seconds_left: Of the search; None where it has no limit.
         """
-        self._job, self._analysis, self._seconds_left = job, analysis, seconds_left
+        self._corrections, self._analysis, self._seconds_left = corrections, analysis, seconds_left
         self._driver, self._observer, self._progress = driver, observer, progress
         self._asked = itertools.count()
         self.made: tuple[PredictResult, ...] = ()
@@ -106,7 +107,7 @@ class Predictions:
         """Return what the stage ``predict`` gives; nothing where it fails, since it builds and runs engines too."""
         kernels = self.made[0].kernels_ms if self.made else None
         probe = next((one.probe for one in self.made if one.probe is not None), None)
-        request = PredictRequest(self._job, ranked, tuple(trials), kernels, refined, probe, around, self._seconds_left())
+        request = PredictRequest(self._corrections.job, ranked, tuple(trials), kernels, refined, probe, around, self._seconds_left())
         at = self._progress.at
         try:
             result = run(self._driver, table.PREDICT, request, key=key, span=(at, at))

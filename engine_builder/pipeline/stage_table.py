@@ -18,6 +18,7 @@ from engine_builder.stage_io.engines import (
     VerdictResult,
 )
 from engine_builder.stage_io.measuring import (
+    BiasesRequest,
     ConfidenceRequest,
     ConfidenceResult,
     CorrectRequest,
@@ -40,12 +41,14 @@ from engine_builder.stage_io.outcome import JobOutcome, ReportRequest
 
 _PLACE = "engine_builder.stages"
 
-# The analysis (sensitivity to rank) is run when the search needs it: its rows tell how its part of the search's progress is shared.
+# The corrections (correct) and the analysis (sensitivity to rank) are measured when the search needs them; the rows of the analysis tell
+# how its part of the search's progress is shared.
 INSPECT = Stage("inspect", f"{_PLACE}.inspect:inspect", InspectRequest, InspectResult, (0.0, 0.03), is_kept=True)
 CONFIDENCE = Stage("confidence", f"{_PLACE}.confidence:check_confidence", ConfidenceRequest, ConfidenceResult, (0.03, 0.03))
 RANGES = Stage("ranges", f"{_PLACE}.ranges:ranges", RangesRequest, RangesResult, (0.03, 0.05), is_kept=True)
 BASELINE = Stage("baseline", f"{_PLACE}.baseline:baseline", BaselineRequest, BaselineResult, (0.05, 0.06), times_engines=True)
-CORRECT = Stage("correct", f"{_PLACE}.correct:correct", CorrectRequest, CorrectResult, (0.06, 0.09), is_kept=True)
+BIASES = Stage("biases", f"{_PLACE}.correct:biases", BiasesRequest, CorrectResult, (0.06, 0.07), is_kept=True)
+CORRECT = Stage("correct", f"{_PLACE}.correct:correct", CorrectRequest, CorrectResult, (0.07, 0.09), is_kept=True)
 SENSITIVITY = Stage("sensitivity", f"{_PLACE}.probe:sensitivity", SensitivityRequest, SensitivityResult, (0.09, 0.28), is_kept=True)
 HESSIAN = Stage("hessian", f"{_PLACE}.probe:hessian", HessianRequest, HessianResult, (0.28, 0.34), is_kept=True)
 INTERACTIONS = Stage("interactions", f"{_PLACE}.probe:interactions", InteractionsRequest, InteractionsResult, (0.34, 0.41), is_kept=True)
@@ -62,6 +65,7 @@ TABLE: tuple[Stage[Any, Any], ...] = (
     CONFIDENCE,
     RANGES,
     BASELINE,
+    BIASES,
     CORRECT,
     SENSITIVITY,
     HESSIAN,

@@ -19,7 +19,7 @@ from calibration.data.dataset import load_saved
 from calibration.graph.layers import Layer
 from engine_builder.backends.base import Backend, Runner
 from engine_builder.backends.kernels import KernelTime
-from engine_builder.engines.quantized_engine import EngineRecipe, build
+from engine_builder.engines.quantized_engine import EngineRecipe, build, recipe_of
 from engine_builder.errors import BuildError, EngineError
 from engine_builder.evaluation.measurement import timing_feeds
 from engine_builder.profiling.layer_times import Groups, layer_times, parts, unresolved
@@ -77,7 +77,7 @@ def profiled(
     for trial in trials:
         if not is_one_format(trial.order) or trial.latency is None:
             continue
-        recipe = EngineRecipe(inspection, job.calibrated, trial.precisions, trial.corrections)
+        recipe = recipe_of(trial, inspection, job.calibrated)
         engine = context.workspace.path(trial.engine) if trial.engine is not None else build(recipe, backend, context).path
         times = profile(engine)
         quantized = layer_times(inspection.model.layers, times)

@@ -100,6 +100,15 @@ def folded_fingerprint(baseline: str) -> str:
     return hashlib.sha256(f"folded {baseline}".encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 
+def corrected_fingerprint(uncorrected: str) -> str:
+    """Return the fingerprint of an engine whose layers got corrections after one of the same assignment was tried without them.
+
+    Args:
+        uncorrected: The fingerprint of the assignment.
+    """
+    return hashlib.sha256(f"corrected {uncorrected}".encode()).hexdigest()[:FINGERPRINT_LENGTH]
+
+
 def fingerprint_of(layers: Iterable[str], quantized: Mapping[str, Precision], baseline: Precision) -> str:
     """Return the fingerprint of the assignment with ``quantized`` and every other layer in ``baseline``."""
     return PrecisionAssignment(tuple((name, quantized.get(name, baseline)) for name in layers)).fingerprint

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from calibration.algorithms.gptq import Levels
 from calibration.algorithms.smooth_quant import SmoothQuantScaling
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.simulated_layers import Shifts
 from engine_builder.workspace.workspace import FileRef, Workspace
@@ -58,6 +59,18 @@ class CorrectionTable:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of tensors that fare better than with min-max
     levels: FileRef | None = None  # integer weights that are not the nearest, an array "precision:layer" each
     shifts: FileRef | None = None  # the bias correction of each layer that is alone in low precision, an array "precision:layer" each
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedLayers:
+    """What engines have otherwise since corrections were measured."""
+
+    layer_precisions: frozenset[LayerPrecision]
+    before: FileRef | None  # a ``CorrectionTable``: what engines were made with until then
+
+    def are_in(self, quantized: Mapping[str, Precision]) -> bool:
+        """Return whether an engine with these quantized layers is another one than before."""
+        return any(LayerPrecision(*item) in self.layer_precisions for item in quantized.items())
 
 
 def write_levels(levels: Levels, workspace: Workspace) -> FileRef:

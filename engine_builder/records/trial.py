@@ -71,7 +71,9 @@ class Trial:
     seconds: float  # wall time of building, scoring and timing
     failure: str | None  # the error's detail, when it could not be built or run
     bias: Correction | None = None  # what correcting the biases was worth; None where there was nothing to correct
-    corrections: FileRef | None = None  # the corrections that the engine has
+    corrections: FileRef | None = None  # the corrections of biases that the engine has
+    # The job's corrections when it was built, where the ones that were measured since then would make it another engine; None: the job's.
+    made_with: FileRef | None = None
     engine: FileRef | None = None  # kept where another build would give another engine
     are_outputs_equal: bool = False  # to the float model's, bit for bit, on every validation sample
     reached: FileRef | None = None  # a list of ``backends.achieved_precision.AchievedPrecision``, where the builder says what layers got

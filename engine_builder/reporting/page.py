@@ -76,7 +76,7 @@ def render(body: ReportBody) -> str:
         _columns(_sensitivity(body), _kernel_times(body)),
         _dependencies(body),
         "" if body.baseline_repair is None else _baseline_fallback(body.baseline_repair),
-        _corrections(body.repairs),
+        _corrections(body),
         _predictions(body),
         _notes(body.notes),
         _numbers(body),
@@ -202,10 +202,17 @@ def _baseline_fallback(found: BaselineFallback) -> str:
     return _section("The baseline needed a float fallback", note, tables)
 
 
-def _corrections(tried: Sequence[Correction]) -> str:
+def _corrections(body: ReportBody) -> str:
+    tried, left = body.repairs, ""
+    if body.not_corrected is not None:
+        left = f"{escape(body.not_corrected)} <code>analysis: full</code> in the configuration measures them always."
+    elif any(trial.made_with is not None for trial in body.trials if trial.fingerprint == body.chosen):
+        left = "The engine that is kept was built before the others were measured: of these it has the correction of biases alone."
+    said = f"<p class=note>{left}</p>" if left else ""
+    if not tried:
+        return f"<h2>Corrections</h2>{said}" if said else ""
     note = f"Loss on calibration samples that the correction was not fitted to, ± standard error of the difference. {_gains(tried)}"
-    rows = corrections_table(tried)
-    return _section("Corrections", note, rows)
+    return _section("Corrections", note, corrections_table(tried)) + said
 
 
 def _gains(tried: Sequence[Correction]) -> str:

@@ -70,6 +70,18 @@ def why_not_analysed(ended: str, failures: Sequence[str] = ()) -> str:
     return f"Sensitivities and dependencies were not measured: {ended} before they were needed."
 
 
+def why_not_corrected(ended: str) -> str:
+    """Return in one sentence why no corrections but those of biases were measured.
+
+    Args:
+        ended: Why the search ended, in words.
+    """
+    missing = "No corrections but those of biases were measured"
+    if ended == NOTHING_LEFT:
+        return f"{missing}: the fastest engine keeps the accuracy budget without them, so they decide nothing."
+    return f"{missing}: {ended} before they were needed."
+
+
 def why_none_ran(trials: Sequence[Trial]) -> str | None:
     """Return why no quantized engine could be built or run; None where one could, or none was tried.
 

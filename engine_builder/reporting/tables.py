@@ -145,7 +145,7 @@ def trials_table(trials: Sequence[Trial], front: Collection[str]) -> str:
     rows = [
         [
             f"{trial.index}{' (front)' if trial.fingerprint in front else ''}",
-            trial.order,
+            trial.order if trial.made_with is None else f"{trial.order}, with corrected biases alone",
             str(trial.low_layers),
             "-" if trial.on_all is None else score(trial.on_all.score),
             "-" if trial.latency is None else f"{trial.latency.median_ms:.3f}",

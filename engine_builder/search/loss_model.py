@@ -109,9 +109,10 @@ def check(model: LossModel, trials: Sequence[Trial]) -> LossCheck:
 
     Args:
         model: What the probes found.
-        trials: All trials; those without a loss, and the baseline, say nothing.
+        trials: All trials; those without a loss, the baseline, and engines without the corrections that probes saw layers with say nothing.
     """
-    compared = [(trial.loss, model.predict(trial.precisions)) for trial in trials if trial.precisions and trial.loss]
+    asked = [trial for trial in trials if trial.precisions and trial.made_with is None]
+    compared = [(trial.loss, model.predict(trial.precisions)) for trial in asked if trial.loss]
     known = [(measured, said) for measured, said in compared if measured > 0.0 and said.loss > 0.0]
     logs = [math.log(measured / said.loss) for measured, said in known]
     shift = sum(logs) / (len(logs) + PRIOR_TRIALS)

@@ -1,11 +1,12 @@
 """The search: which assignment to try next, given what the trials so far found. Pure: the same trials give the same proposals.
 
 1. The baseline; the float model with its constants folded, where that is another engine; and the one-format engines: every layer
-   quantized, in the first precision, then in each other one. If the first of them misses the budget, it is tried next without its residual
-   adds.
+   quantized, in the first precision, then in each other one. Where the fastest of them misses the budget, the corrections that cost
+   something are measured, and those that may now win are built again with them. If the first of them still misses the budget, it is tried
+   next without its residual adds.
 2. While the fastest engine so far keeps the budget, only time is left to search for, and no layer's loss need be known: the assignment that
    is predicted to be fastest is tried and, where that came out slower than predicted, the one of the refitted model. If what is fastest
-   then still keeps the budget, the search is over.
+   then still keeps the budget, the search is over. Where it does not, and corrections were not needed until then, it is as in 1.
 3. Bisection over each candidate sequence: it holds assignments, the cheapest in accuracy first: the predicted frontier, or the
    prefixes of an order. It decides on the shrunk budget slack (drop_shrinkage.py); then the candidates around the boundary are tried,
    whatever the answers were. A candidate that is predicted to be slower than an engine already found, beyond the error of predictions, is
@@ -24,12 +25,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from engine_builder.bisection import Bisection
+from engine_builder.records.assignment import corrected_fingerprint
+from engine_builder.records.corrections import ChangedLayers
 from engine_builder.records.trial import FOLDED, Accuracy, Trial
+from engine_builder.search.candidate_sequence import ABOUT, CandidateSequence, contradiction, is_contradicted, opened
 from engine_builder.search.deciding import Deciding
 from engine_builder.search.drop_shrinkage import shrunk_slack
 from engine_builder.search.moves.steps_from import StepsFrom, steps_from
@@ -48,9 +50,8 @@ TOLERANCE = 0.05  # relative error of a predicted latency, about
 # a candidate sequence is bisected on while a candidate is predicted to be at most this much slower than the best engine so far
 OPENING = 0.02
 WORTH_TRYING = 0.03  # over the baseline: a smaller predicted gain is within the error of predictions
-ABOUT = 0.15  # relative error of a predicted latency beyond which a candidate is not tried where an engine must be fast enough
 AROUND = (-1, 1, 2)  # candidates tried around the boundary, relative to it
-CONTRADICTED, BEYOND = 2, 2.0  # trials slower than predicted by so many standard errors, after which a sequence is dropped
+CONTRADICTED = 2  # predictions of a sequence, after which it is dropped
 STEPS_AFTER = 2  # sequences, then once more after all: steps cost fewer trials, and find what later sequences must beat
 MOST_MISSED = 4  # steps from measured engines that did not pay, in a row
 
@@ -62,42 +63,6 @@ class Proposal:
     quantized: QuantizedLayers
     order: str
     deciding: Deciding = field(default_factory=Deciding)  # what the latency of the engine is compared with
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateSequence:
-    """Assignments of growing cost in accuracy, and the latency that is predicted for each as a ratio to the baseline's."""
-
-    name: str
-    rungs: tuple[QuantizedLayers, ...]
-    ratios: tuple[float, ...]
-    errors: tuple[float, ...] = ()  # standard error of each ratio; empty where it is not known
-
-    def __post_init__(self) -> None:
-        """Check that there is a prediction for every candidate."""
-        if len(self.rungs) != len(self.ratios):
-            raise ValueError(f"candidate sequence {self.name!r} has {len(self.rungs)} candidates and {len(self.ratios)} predictions")
-        if self.errors and len(self.rungs) != len(self.errors):
-            raise ValueError(f"candidate sequence {self.name!r} has {len(self.rungs)} candidates and {len(self.errors)} errors")
-
-
-def is_contradicted(sequence: CandidateSequence, candidate: int, trial: Trial) -> bool:
-    """Return whether a trial was slower than predicted, beyond the errors of the prediction and of the trial's own timing.
-
-    Args:
-        sequence: Where it comes from; without errors nothing contradicts it.
-        candidate: Its place there, from 1.
-        trial: What came of it.
-    """
-    if not sequence.errors or trial.latency is None:
-        return False
-    error = math.hypot(sequence.errors[candidate - 1], trial.latency.ratio_error)
-    return trial.latency.ratio - sequence.ratios[candidate - 1] > BEYOND * error
-
-
-def _contradiction(sequence: CandidateSequence, candidate: int) -> tuple[float, ...]:
-    """Return the ratio above which a trial contradicts the prediction of a candidate, from 1; none without errors."""
-    return (sequence.ratios[candidate - 1] + BEYOND * sequence.errors[candidate - 1],) if sequence.errors else ()
 
 
 def mean_seconds(trials: Iterable[Trial]) -> float:
@@ -125,13 +90,14 @@ class Search:
         largest_ratio: Callable[[float], float] | None = None,
         fastest: Callable[[Sequence[Trial]], CandidateSequence | None] = lambda trials: None,
         around: Callable[[Sequence[Trial], StepsFrom], CandidateSequence | None] | None = None,
+        correct: Callable[[], ChangedLayers | None] = lambda: None,
     ) -> None:
         """Start.
 
         Args:
             one_format: The one-format engines by name, in the order in which they are tried.
             sequences: Called once with the list of trials, which goes on growing; yields the candidate sequences to bisect, in order.
-            fingerprint: Name of an assignment by its content.
+            fingerprint: Name of an assignment by its content, without corrections.
             max_trials: Trials at the most, the first two included, which are made in any case.
             max_seconds: No trial is proposed that would end past this, if it took the mean of those so far; the first two always are.
             seconds: What the job's stages so far took, as recorded.
@@ -145,11 +111,16 @@ class Search:
                 where nothing can be predicted. Asked only while the fastest engine keeps the budget.
             around: Told all trials, returns what lies one step from some of them, the best first, with models fitted to all; None where
                 that is not known.
+            correct: Measures the corrections that cost something, which every further engine has, and returns what they change; None where
+                that is nothing, or they were measured before. Called only where the fastest engine misses the budget.
             view: Told the baseline's and the one-format engines' trials, returns which accuracy of a trial the search may look at.
         """
         self.trials: list[Trial] = []
         self._sequences = sequences
-        self.fingerprint = fingerprint
+        self._uncorrected = fingerprint
+        self._correct = correct
+        self._changed: ChangedLayers | None = None  # by corrections that were measured after engines had been tried
+        self._asked: dict[str, tuple[QuantizedLayers, str]] = {}  # by fingerprint, with what proposed it
         self.ended = "running"  # why the search is over, once it is
         self._max_trials = max(max_trials or DEFAULT_MAX_TRIALS, FIRST_TRIALS)
         self._max_seconds = max_seconds
@@ -164,6 +135,11 @@ class Search:
         self._last_resorts = last_resorts
         self._plan = self._steps(one_format, without_residual_adds or {})
         self._next: Proposal | None = next(self._plan)
+
+    def fingerprint(self, quantized: QuantizedLayers) -> str:
+        """Return the name of the engine that an assignment gives by now."""
+        name = self._uncorrected(quantized)
+        return corrected_fingerprint(name) if self._changed is not None and self._changed.are_in(quantized) else name
 
     def next(self) -> Proposal | None:
         """Return what to try next, None when the search is over."""
@@ -187,7 +163,8 @@ class Search:
         failed = [trial.failure is not None for trial in self.trials[-MAX_FAILURES:]]
         if len(failed) == MAX_FAILURES and all(failed):
             return f"{MAX_FAILURES} trials in a row failed"
-        counted = sum(trial.order != FOLDED for trial in self.trials)  # it decides nothing of the others
+        # The folded model decides nothing of the others, and an engine without corrections is tried in the place of none.
+        counted = sum(trial.order != FOLDED and trial.made_with is None for trial in self.trials)
         if counted >= self._max_trials:
             return f"the limit of {self._max_trials} trials was reached"
         if self._max_seconds is not None and counted >= FIRST_TRIALS:
@@ -211,20 +188,49 @@ class Search:
                 return  # nothing that is fast enough is more accurate
         if not any(one_format.values()):
             return
-        tried = []
-        for name, quantized in sorted(one_format.items(), key=lambda item: item[0] in self._last_resorts):  # in their order otherwise
-            if name not in self._last_resorts or not self._is_fastest_met():
-                tried.append((yield from self._try(quantized, name, known, *self._budget_bounds())))
-                self._view = self._view_of(self.trials)
-        if without_residual_adds and not self._is_met(tried[0]):
+        usual = {name: quantized for name, quantized in one_format.items() if name not in self._last_resorts} or one_format
+        for name, quantized in usual.items():
+            yield from self._try(quantized, name, known, *self._budget_bounds())
+            self._view = self._view_of(self.trials)
+        yield from self._try_corrected(known)
+        for name, quantized in one_format.items():
+            if name not in usual and not self._is_fastest_met():
+                yield from self._try(quantized, name, known, *self._budget_bounds())
+        first = next(iter(usual.values()))
+        if without_residual_adds and not self._is_met(known.get(self.fingerprint(first), known[self._uncorrected(first)])):
             yield from self._try(without_residual_adds, WITHOUT_RESIDUAL_ADDS, known)
         if (yield from self._quicken(known)):
+            return
+        if (yield from self._try_corrected(known)) and (yield from self._quicken(known)):
             return
         for place, sequence in enumerate(self._sequences(self.trials), start=1):
             yield from self._climb(sequence, known)
             if place == STEPS_AFTER:
                 yield from self._step_on(known)
         yield from self._step_on(known)
+
+    def _try_corrected(self, known: dict[str, Trial]) -> Generator[Proposal, Trial, bool]:
+        """Have corrections measured where the fastest engine misses the budget, and try those engines with them that may win.
+
+        Returns whether that made other engines.
+        """
+        if self._is_fastest_met() or (changed := self._correct()) is None:
+            return False
+        self._changed = changed
+        again = [name for name, (quantized, _) in self._asked.items() if changed.are_in(quantized)]
+        may_win = [name for name in again if not self._keeps(known[name]) and self._is_in_front(known[name])]
+        for name in again:
+            known[name] = replace(known[name], made_with=changed.before)
+            self.trials[known[name].index] = known[name]
+        for quantized, order in map(self._asked.__getitem__, may_win):
+            yield from self._try(quantized, order, known, *self._budget_bounds())
+        return bool(again)
+
+    def _is_in_front(self, trial: Trial) -> bool:
+        """Return whether an engine would be the fastest that keeps the budget, if it kept it; one that failed would not be built."""
+        if trial.failure is not None:
+            return False
+        return trial.latency is None or trial.latency.ratio <= self._best() * (1.0 + OPENING)
 
     def _quicken(self, known: dict[str, Trial]) -> Generator[Proposal, Trial, bool]:
         """Search for time alone while the fastest engine keeps the budget; return whether the budget decided nothing."""
@@ -243,7 +249,9 @@ class Search:
         return self._is_fastest_met()
 
     def _quantized(self) -> list[Trial]:
-        return [trial for trial in self.trials if trial.low_layers and trial.failure is None]
+        """Return the quantized engines that were built; those without later corrections only where they meet the budget."""
+        built = [trial for trial in self.trials if trial.low_layers and trial.failure is None]
+        return [trial for trial in built if trial.made_with is None or self._is_met(trial)]
 
     def _is_fastest_met(self) -> bool:
         """Return whether the fastest engine with quantized layers keeps the budget, or one that is not worth telling from it in time.
@@ -267,16 +275,16 @@ class Search:
 
     def _climb(self, sequence: CandidateSequence, known: dict[str, Trial]) -> Generator[Proposal, Trial, None]:
         """Bisect a sequence for as long as a candidate that is still open may win, then try those around the boundary that may."""
-        state, contradicted = self._open(sequence), 0
+        state, contradicted = opened(sequence, self._needed), 0
         while (candidate := state.next()) is not None and self._may_win(sequence, range(state.low + 1, state.high + 1), OPENING):
-            trial = yield from self._try(sequence.rungs[candidate - 1], sequence.name, known, *_contradiction(sequence, candidate))
+            trial = yield from self._try(sequence.rungs[candidate - 1], sequence.name, known, *contradiction(sequence, candidate))
             state = state.tell(candidate, met=self._fits(trial))
             contradicted += is_contradicted(sequence, candidate, trial)
             if contradicted >= CONTRADICTED:
                 return
         for candidate in (state.low + offset for offset in AROUND):
             if 1 <= candidate <= len(sequence.rungs) and self._may_win(sequence, (candidate,), TOLERANCE):
-                trial = yield from self._try(sequence.rungs[candidate - 1], sequence.name, known, *_contradiction(sequence, candidate))
+                trial = yield from self._try(sequence.rungs[candidate - 1], sequence.name, known, *contradiction(sequence, candidate))
                 contradicted += is_contradicted(sequence, candidate, trial)
                 if contradicted >= CONTRADICTED:
                     return
@@ -297,15 +305,6 @@ class Search:
         """Return the ratio of the fastest engine that meets the budget, 1 where none is faster than the baseline."""
         return min((trial.latency.ratio for trial in self.trials if trial.latency is not None and self._is_met(trial)), default=1.0)
 
-    def _open(self, sequence: CandidateSequence) -> Bisection:
-        """Return what is to be bisected: all of a sequence, or what is predicted to be about as fast as wanted."""
-        ratios = sequence.ratios
-        if self._needed is None or not any(ratios):
-            return Bisection(0, len(ratios))
-        low = next((place for place, ratio in enumerate(ratios) if ratio <= self._needed * (1.0 + ABOUT)), len(ratios))
-        high = next((place for place in range(low, len(ratios)) if ratios[place] < self._needed * (1.0 - ABOUT)), len(ratios))
-        return Bisection(low, high)
-
     def _may_win(self, sequence: CandidateSequence, candidates: Iterable[int], tolerance: float) -> bool:
         """Return whether one of the candidates is predicted to be about as fast as the fastest engine that meets the budget, or faster.
 
@@ -319,6 +318,7 @@ class Search:
         """Return the trial of an assignment, proposed unless it is known; ``bounds`` are ratios that its own is compared with besides."""
         name = self.fingerprint(quantized)
         if name not in known:
+            self._asked[name] = quantized, order
             known[name] = yield Proposal(quantized, order, self._deciding(*bounds))
         return known[name]
 

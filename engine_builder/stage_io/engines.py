@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from calibration.accuracy.verdict import AccuracyVerdict, Selection
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.config.config import Config
 from engine_builder.config.objective import Objective
+from engine_builder.records.assignment import corrected_fingerprint, fingerprint_of
 from engine_builder.records.calibrated import Calibrated
 from engine_builder.records.trial import Trial
 from engine_builder.search.deciding import Deciding
@@ -33,6 +35,19 @@ class EngineJob:
     inspection: FileRef  # an ``Inspection``
     baseline: FileRef  # what engines must beat
     calibrated: Calibrated
+    changed: tuple[LayerPrecision, ...] = ()  # what engines have otherwise than those that were tried before corrections were measured
+
+    def fingerprint(self, layers: Iterable[str], quantized: Mapping[str, Precision], baseline: Precision) -> str:
+        """Return what an engine of the job is known by.
+
+        Args:
+            layers: Every layer of the model.
+            quantized: The precision of each quantized layer, as asked.
+            baseline: That of all others.
+        """
+        plain = fingerprint_of(layers, quantized, baseline)
+        is_changed = any(quantized.get(item.layer) is item.precision for item in self.changed)
+        return corrected_fingerprint(plain) if is_changed else plain
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,10 +115,18 @@ class RangesResult:
 
 
 @dataclass(frozen=True, slots=True)
+class BiasesRequest:
+    """A float model, to which the channel means of its engines' layers are brought back."""
+
+    of: Calibrated
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
 class CorrectRequest:
     """What to try to make quantized layers less lossy."""
 
-    of: Calibrated
+    of: Calibrated  # its corrections say what biases are corrected against; without them that is measured, too
     method: RangeMethod
     gptq: tuple[Precision, ...]  # precisions whose weights are rounded by GPTQ
     seed: int
@@ -130,6 +138,7 @@ class CorrectResult:
 
     corrections: FileRef  # a ``CorrectionTable``
     files: tuple[FileRef, ...]  # that the table names in its turn
+    changed: tuple[LayerPrecision, ...] = ()  # what an engine has otherwise than without them, its biases apart
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class ReportRequest:
     offers: OffersResult = field(default_factory=OffersResult)
     model: FileRef | None = None  # as the user gave it, under the user's own name where that is known
     analysis_failures: tuple[str, ...] = ()  # what the analysis could not measure, and what that changes
+    are_corrections_left: bool = False  # whether corrections were wanted that the search did not ask for
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,16 +35,16 @@ from engine_builder.profiling.predictions import read_loss_model, said_of
 from engine_builder.profiling.profiles import profiled
 from engine_builder.profiling.trial_profiles import costs_of, kernels_of, probed, profiles_of
 from engine_builder.qdq.rules.placement import MOVING_OPS
-from engine_builder.records.assignment import fingerprint_of
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import FOLDED, Trial
+from engine_builder.search.candidate_sequence import CandidateSequence
 from engine_builder.search.loss_model import LossCheck, LossModel, check
 from engine_builder.search.moves.around import Start, steps_around
 from engine_builder.search.moves.blocks import layer_sets
 from engine_builder.search.moves.steps_from import StepsFrom
 from engine_builder.search.predicted_front import Point, frontier, smoothed
 from engine_builder.search.rankings import prefixes
-from engine_builder.search.search import FASTEST, FRONTIER, MOVES, REFINED, CandidateSequence
+from engine_builder.search.search import FASTEST, FRONTIER, MOVES, REFINED
 from engine_builder.search.search_space import BASELINE, Groups, QuantizedLayers, eligible_from
 from engine_builder.search.time_model import FIRST_GUESS_MS, TensorEdge, Timed, TimeModel, fit, unblamed
 from engine_builder.search.times.learned_times import fit_learned
@@ -90,7 +90,7 @@ def predict(request: PredictRequest, context: StageContext) -> PredictResult:
                 sequence.name,
                 sequence.rungs,
                 sequence.ratios,
-                tuple(fingerprint_of(names, candidate, base) for candidate in sequence.rungs),
+                tuple(request.job.fingerprint(names, candidate, base) for candidate in sequence.rungs),
                 sequence.errors,
             )
             for sequence in sequences

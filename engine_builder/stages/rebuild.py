@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from calibration.data.dataset import load_saved
 from engine_builder.engines.factory import Building, building_backend
-from engine_builder.engines.quantized_engine import EngineRecipe, build
+from engine_builder.engines.quantized_engine import build, recipe_of
 from engine_builder.evaluation.measurement import (
     accuracy,
     accuracy_on_search,
@@ -44,7 +44,7 @@ def rebuild(request: RebuildRequest, context: StageContext, *, building: Buildin
     job, trial, workspace = request.job, request.finalist, context.workspace
     inspection = workspace.read_value(Inspection, job.inspection)
     backend = building(job.config, context, final=True)
-    recipe = EngineRecipe(inspection, job.calibrated, trial.precisions, trial.corrections)
+    recipe = recipe_of(trial, inspection, job.calibrated)
     engine = build(recipe, backend, context.part(0.0, 0.7))
     context.progress(0.7, "engine built")
     validation = load_saved(workspace.path(inspection.samples.validation))

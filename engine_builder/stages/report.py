@@ -59,7 +59,7 @@ from engine_builder.reporting.objective_reason import objective_reason
 from engine_builder.reporting.offers.reported import reported_offers
 from engine_builder.reporting.offers.words import nearest_in_words
 from engine_builder.reporting.page import render
-from engine_builder.reporting.reason import NONE_RAN, reason, why_none_ran, why_not_analysed
+from engine_builder.reporting.reason import NONE_RAN, reason, why_none_ran, why_not_analysed, why_not_corrected
 from engine_builder.reporting.timing_words import busy_warning, speedup_spread
 from engine_builder.search.loss_model import LossModel
 from engine_builder.search.measured_front import pareto_front
@@ -178,6 +178,7 @@ def _body(
         score_of_loss=law,
         columns=_columns(chosen, workspace),
         made=None if given.asked.model is None else made_now(given.asked.model),
+        not_corrected=why_not_corrected(search.ended) if given.asked.are_corrections_left else None,
         not_analysed=why_not_analysed(search.ended, given.asked.analysis_failures) if analysed is None else None,
     )
 

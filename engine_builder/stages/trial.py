@@ -35,7 +35,7 @@ from engine_builder.evaluation.measurement import (
     write_kernels,
     write_scores,
 )
-from engine_builder.records.assignment import fingerprint_of, folded_fingerprint
+from engine_builder.records.assignment import folded_fingerprint
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import FOLDED, Trial
 from engine_builder.stage_io.engines import TrialRequest
@@ -70,7 +70,7 @@ def trial(request: TrialRequest, context: StageContext, *, timer: Timer = time_i
     config = job.config
     inspection = workspace.read_value(Inspection, job.inspection)
     backend = building_backend(config, context)
-    fingerprint = fingerprint_of((layer.name for layer in inspection.model.layers), request.precisions, backend.capabilities.baseline)
+    fingerprint = job.fingerprint((layer.name for layer in inspection.model.layers), request.precisions, backend.capabilities.baseline)
     if request.proposed_by == FOLDED:
         fingerprint = folded_fingerprint(fingerprint)
     quantized = legalized(inspection, request.precisions, backend, context)

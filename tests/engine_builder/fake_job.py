@@ -19,8 +19,9 @@ from engine_builder.pipeline.optimize import JobRequest, optimize
 from engine_builder.pipeline.stage import RunStage
 from engine_builder.pipeline.stage_table import TABLE
 from engine_builder.records.trial import Trial
+from engine_builder.search.candidate_sequence import CandidateSequence
 from engine_builder.search.loss_model import LossCheck
-from engine_builder.search.search import FASTEST, FRONTIER, REFINED, CandidateSequence
+from engine_builder.search.search import FASTEST, FRONTIER, REFINED
 from engine_builder.stage_io.engines import (
     BaselineRequest,
     BaselineResult,
@@ -34,6 +35,7 @@ from engine_builder.stage_io.engines import (
     VerdictResult,
 )
 from engine_builder.stage_io.measuring import (
+    BiasesRequest,
     ConfidenceRequest,
     ConfidenceResult,
     CorrectRequest,
@@ -61,7 +63,7 @@ from tests.engine_builder.search.fake_world import FakeWorld
 T = TypeVar("T")
 
 MODEL, CALIBRATION, BASELINE, TABLE_FILE = (FileRef(name, "0" * 64) for name in ("model.onnx", "data.npz", "baseline.onnx", "table.json"))
-INSPECTION = FileRef("inspection.json", "1" * 64)
+INSPECTION, BIASES_FILE = FileRef("inspection.json", "1" * 64), FileRef("biases.json", "3" * 64)
 FINAL_BASELINE, FINAL_INSPECTION = FileRef("final.plan", "4" * 64), FileRef("final.json", "5" * 64)
 KERNELS_MS = {"layer000": {"baseline": 2.0, "int8": 1.0}}
 
@@ -132,6 +134,9 @@ class FakeStages:
 
     def ranges(self, name: str, request: RangesRequest) -> RangesResult:
         return RangesResult(TABLE_FILE, dict.fromkeys(self.world.layers, (Precision.INT8,)))
+
+    def biases(self, name: str, request: BiasesRequest) -> CorrectResult:
+        return CorrectResult(BIASES_FILE, ())
 
     def correct(self, name: str, request: CorrectRequest) -> CorrectResult:
         return CorrectResult(TABLE_FILE, ())

@@ -151,6 +151,7 @@ class Desk:
         is_analysed: bool = True,
         eligible: Mapping[str, tuple[Precision, ...]] | None = None,
         failures: Sequence[str] = (),
+        are_corrections_left: bool = False,
     ) -> dict[str, object]:
         loss = [10.0 ** -(index + 2) for index in range(len(names))]
         rows = tuple(Sensitivity(name, Precision.INT8, value, value / 10, None, None) for name, value in zip(names, loss, strict=True))
@@ -196,6 +197,7 @@ class Desk:
             notes=("a finalist was not built again",),
             search=SearchSummary("nothing left to try", len(trials), 3.0),
             analysis_failures=tuple(failures),
+            are_corrections_left=are_corrections_left,
         )
         outcome = json_from_value(report(request, self.context))
         assert isinstance(outcome, dict)

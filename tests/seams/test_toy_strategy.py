@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from engine_builder.records.trial import Trial
-from engine_builder.search.search import CandidateSequence
+from engine_builder.search.candidate_sequence import CandidateSequence
 from engine_builder.search.strategies.strategy import Evidence
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from engine_builder.records.trial import Trial
-from engine_builder.search.search import REFINED, CandidateSequence
+from engine_builder.search.candidate_sequence import CandidateSequence
+from engine_builder.search.search import REFINED
 from engine_builder.search.strategies.strategy import Evidence
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine_builder.records.trial import Trial
-from engine_builder.search.search import CandidateSequence
+from engine_builder.search.candidate_sequence import CandidateSequence
 
 
 @dataclass(frozen=True, slots=True)

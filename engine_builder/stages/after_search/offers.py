@@ -27,7 +27,7 @@ from calibration.accuracy.offers.offered_budgets import budget_key, budgets_arou
 from calibration.accuracy.verdict import DEFAULT_CONFIDENCE, AccuracyVerdict, Selection, drop_evidence, judge
 from engine_builder.backends.base import Backend
 from engine_builder.engines.factory import Building, building_backend
-from engine_builder.engines.quantized_engine import EngineRecipe, build
+from engine_builder.engines.quantized_engine import build, recipe_of
 from engine_builder.errors import EngineError
 from engine_builder.evaluation.measurement import read_scores, search_half
 from engine_builder.records.assignment import PrecisionAssignment
@@ -225,7 +225,7 @@ def _kept(
         return None, NotKept.NO_TIME
     folder = context.scratch / trial.fingerprint
     folder.mkdir()
-    recipe = EngineRecipe(inspection, request.job.calibrated, trial.precisions, trial.corrections)
+    recipe = recipe_of(trial, inspection, request.job.calibrated)
     try:
         engine = build(recipe, backend, replace(context.part(0.3, 1.0), scratch=folder))
     except EngineError:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from calibration.accuracy import resolution
 from calibration.accuracy.budget import Budget
 from calibration.accuracy.drop_posterior import probabilities_over, slack_draws
 from calibration.accuracy.metrics import Metric
@@ -26,6 +27,17 @@ def test_so_many_unchanged_decisions_are_what_the_verdict_takes_for_likely_insid
 def test_a_budget_that_the_samples_can_tell_needs_no_note() -> None:
     assert resolution_note(24, Budget(min_relative=0.99), has_margins=False) is None
     assert resolution_note(8, Budget(max_nmse=1e-9), has_margins=False) is None
+
+
+@pytest.mark.parametrize("ratio", [0.9, 0.99, 0.999, 0.9999])
+def test_samples_that_clearly_can_tell_are_found_without_the_special_functions(ratio: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = samples_that_tell(Budget(min_relative=ratio))
+    assert needed is not None
+    assert needed <= 1.0 / (1.0 - ratio)  # more are never needed
+    with monkeypatch.context() as patch:
+        patch.setattr(resolution, "special", None)
+        assert resolution_note(round(1.0 / (1.0 - ratio)) + 1, Budget(min_relative=ratio), has_margins=False) is None
+    assert resolution_note(needed - 1, Budget(min_relative=ratio), has_margins=False) is not None
 
 
 def test_a_finer_budget_says_what_could_tell_it_and_what_ships_meanwhile() -> None:

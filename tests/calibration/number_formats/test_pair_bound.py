@@ -56,6 +56,16 @@ def test_no_pair_of_levels_exceeds_the_limit(form: str, data: st.DataObject) -> 
     assert keeps_pair_bound(levels, one)
 
 
+@pytest.mark.parametrize("form", FORMS)
+@given(data=st.data())
+def test_levels_keep_the_bound_exactly_where_no_pair_of_them_exceeds_the_limit(form: str, data: st.DataObject) -> None:
+    op_type, shape, axis, groups = FORMS[form]
+    near = st.sampled_from([-128, -127, -65, -64, -63, -1, 0, 1, 63, 64, 65, 127])
+    levels = data.draw(arrays(np.int8, shape, elements=near))
+    one = layer(op_type, axis, groups)
+    assert keeps_pair_bound(levels, one) is (not adds_pairs(one, shape) or largest_pair(levels, one) <= PAIR_LIMIT)
+
+
 def test_halves_are_never_rounded_past_the_limit() -> None:
     one = layer("Gemm", 0)
     halves = np.arange(0.5, 128.0, 0.5, dtype=np.float32)

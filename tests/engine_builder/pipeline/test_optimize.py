@@ -4,15 +4,11 @@ import dataclasses
 import itertools
 from collections.abc import Mapping
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from calibration.accuracy.verdict import Selection
 from calibration.number_formats.precision import Precision
 from engine_builder.errors import StageCrashedError
-from engine_builder.pipeline.analysis import MAX_PROBE_SAMPLES, probe_shares
 from engine_builder.pipeline.observer import best_index, public_trial
 from engine_builder.pipeline.optimize import optimize
 from engine_builder.pipeline.stage_table import STAGES
@@ -53,16 +49,16 @@ def test_every_stage_runs_in_its_order() -> None:
     run(stages)
     kinds = [stage for stage, _ in itertools.groupby(stage for stage in (call.stage for call in stages.calls))]
     analysis = ["sensitivity", "hessian", "interactions", "rank"]
-    searching = ["trial", *analysis, "predict", "trial", "predict"]
-    assert kinds == ["inspect", "ranges", "correct", *searching, "verdict", "offers", "report"]
+    searching = ["trial", "correct", *analysis, "predict", "trial", "predict"]
+    assert kinds == ["inspect", "ranges", "biases", *searching, "verdict", "offers", "report"]
     assert set(kinds) == set(STAGES) - {"baseline", "rebuild", "confidence"}  # of targets that build one, and of users who ask for it
 
 
-def test_where_the_fastest_engine_keeps_the_budget_no_layer_is_probed() -> None:
+def test_where_the_fastest_engine_keeps_the_budget_nothing_costly_is_corrected_and_no_layer_is_probed() -> None:
     stages = FakeStages(LOSSLESS)
     _, watcher = run(stages)
     assert [call.stage for call in stages.calls] == [
-        "inspect", "ranges", "correct", "trial", "trial", "predict", "verdict", "offers", "report",
+        "inspect", "ranges", "biases", "trial", "trial", "predict", "verdict", "offers", "report",
     ]  # fmt: skip
     assert [request.ranked for request in stages.requests(PredictRequest)] == [None]
     assert stages.reported.analysed is None
@@ -73,14 +69,14 @@ def test_who_asks_for_a_full_analysis_gets_one_before_anything_is_tried() -> Non
     stages = FakeStages(LOSSLESS)
     run(stages, asked(analysis="full"))
     kinds = [stage for stage, _ in itertools.groupby(call.stage for call in stages.calls)]
-    assert kinds[3:8] == ["sensitivity", "hessian", "interactions", "rank", "trial"]
+    assert kinds[3:9] == ["correct", "sensitivity", "hessian", "interactions", "rank", "trial"]
     assert stages.reported.analysed is not None
 
 
 def test_without_corrections_there_is_no_stage_for_them() -> None:
     stages = FakeStages(HALFWAY)
     run(stages, asked(calibration={"repair": False}))
-    assert stages.names("correct") == []
+    assert stages.names("correct") == stages.names("biases") == []
     assert stages.reported.job.calibrated.corrections is None
 
 
@@ -317,28 +313,3 @@ def test_the_best_is_the_fastest_that_meets_the_budget() -> None:
     trials = [HALFWAY.trial(index, HALFWAY.quantized(HALFWAY.layers[:length]), "loss") for index, length in enumerate(lengths)]
     assert best_index(trials) == 3
     assert best_index([]) is None
-
-
-@given(st.integers(1, 2000), st.integers(1, 300), st.floats(0.0, 1000.0))
-def test_shares_cover_the_probed_samples_once_in_whole_batches(samples: int, batch: int, seconds: float) -> None:
-    shares = probe_shares(samples, batch, seconds)
-    assert shares[0][0] == 0
-    assert all(one[1] == other[0] for one, other in itertools.pairwise(shares))
-    used = shares[-1][1]
-    assert min(samples, MAX_PROBE_SAMPLES) - batch < used <= samples
-    assert used <= max(MAX_PROBE_SAMPLES, batch)
-    assert all((stop - start) % batch == 0 for start, stop in shares[:-1])
-
-
-def test_a_race_begins_with_a_few_samples_and_at_most_doubles_them() -> None:
-    assert probe_shares(256, 4, 0.01) == ((0, 256),)  # takes less than the sessions of a second stage
-    assert probe_shares(256, 4, 0.1) == ((0, 16), (16, 32), (32, 64), (64, 128), (128, 256))
-    assert probe_shares(256, 24, 0.1)[:2] == ((0, 24), (24, 48))
-
-
-def test_slow_models_are_probed_in_more_shares() -> None:
-    counts = [len(probe_shares(256, 8, seconds)) for seconds in (0.0, 0.5, 5.0, 500.0)]
-    assert counts == sorted(counts)
-    assert counts[0] == 1
-    assert counts[-1] == 256 // 8
-    assert np.all(np.diff(probe_shares(256, 8, 500.0)) == 8)

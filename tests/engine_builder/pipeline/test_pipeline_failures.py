@@ -44,7 +44,7 @@ def test_a_cancelled_job_and_bad_input_end_the_job_at_once(stage: str, error: Ex
     assert len(stages.names(stage)) == 1
 
 
-@pytest.mark.parametrize("stage", ["ranges", "correct", "verdict"])
+@pytest.mark.parametrize("stage", ["ranges", "biases", "verdict"])
 def test_a_crash_of_a_stage_that_is_no_trial_fails_the_job(stage: str) -> None:
     with pytest.raises(StageCrashedError):
         run(FakeStages(HALFWAY, lambda kind, request: StageCrashedError("signal 11", fix="none") if kind == stage else None))

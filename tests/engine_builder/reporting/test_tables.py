@@ -16,6 +16,7 @@ from engine_builder.reporting.tables import (
     trials_table,
 )
 from engine_builder.stage_io.engines import FinalLatency
+from engine_builder.workspace.workspace import FileRef
 from tests.engine_builder.report_body import BODY, RESULT, failed, trial
 from tests.engine_builder.reporting.page_reader import Page, rows_of
 
@@ -70,6 +71,12 @@ def test_the_trials_table_has_the_error_of_each_ratio_that_was_measured() -> Non
     assert one.latency is not None
     measured = replace(one, latency=replace(one.latency, ratio_error=0.0042))
     assert [row["of baseline"] for row in rows_of(trials_table((one, measured), ()))] == ["0.800", "0.800 ± 0.004"]
+
+
+def test_the_trials_table_tells_engines_with_and_without_corrections_apart() -> None:
+    one = trial(1, 1, 0.9, 0.0)
+    rows = rows_of(trials_table((replace(one, made_with=FileRef("biases.json", "3" * 64)), one), ()))
+    assert [row["proposed by"] for row in rows] == [f"{one.order}, with corrected biases alone", one.order]
 
 
 def test_the_strongest_dependencies_have_their_error() -> None:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from engine_builder.records.trial import Accuracy, Latency, Trial, failed_trial
+from engine_builder.search.candidate_sequence import CandidateSequence
 from engine_builder.search.predicted_front import frontier
-from engine_builder.search.search import CandidateSequence, Search
+from engine_builder.search.search import Search
 from engine_builder.search.search_space import QuantizedLayers, eligible_from, one_format_engines
 from engine_builder.search.time_model import TensorEdge, Timed, TimeModel, fit
 

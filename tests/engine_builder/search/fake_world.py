@@ -14,7 +14,8 @@ import numpy as np
 
 from calibration.number_formats.precision import Precision
 from engine_builder.records.trial import Accuracy, Latency, Trial, failed_trial
-from engine_builder.search.search import CandidateSequence, Search
+from engine_builder.search.candidate_sequence import CandidateSequence
+from engine_builder.search.search import Search
 from engine_builder.search.search_space import QuantizedLayers
 
 BASELINE_SCORE = 0.9

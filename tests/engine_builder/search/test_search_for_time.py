@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from engine_builder.records.trial import Trial
-from engine_builder.search.search import FASTEST, CandidateSequence, Search
+from engine_builder.search.candidate_sequence import CandidateSequence
+from engine_builder.search.search import FASTEST, Search
 from tests.engine_builder.search.fake_world import FakeWorld, fastest_met, run
 
 LOSSLESS = FakeWorld((0.0,) * 16)

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine_builder.records.trial import FOLDED, Trial
+from engine_builder.search.candidate_sequence import CandidateSequence
 from engine_builder.search.measured_front import fast_enough
-from engine_builder.search.search import FASTEST, FRONTIER, CandidateSequence
+from engine_builder.search.search import FASTEST, FRONTIER
 from tests.engine_builder.search.fake_world import FakeWorld, rising, run
 
 COUNT = 32

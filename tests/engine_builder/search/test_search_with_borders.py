@@ -12,11 +12,12 @@ import pytest
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from engine_builder.records.trial import Trial
+from engine_builder.search.candidate_sequence import CandidateSequence
 from engine_builder.search.moves.around import Start, steps_around
 from engine_builder.search.moves.blocks import layer_sets
 from engine_builder.search.moves.steps_from import StepsFrom
 from engine_builder.search.predicted_front import Point, frontier, smoothed
-from engine_builder.search.search import CONTRADICTED, FRONTIER, MOVES, REFINED, CandidateSequence, Search
+from engine_builder.search.search import CONTRADICTED, FRONTIER, MOVES, REFINED, Search
 from engine_builder.search.search_space import QuantizedLayers
 from engine_builder.search.strategies.predicted_sequences import PredictedSequences
 from engine_builder.search.strategies.strategy import Evidence

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -11,13 +12,15 @@ from onnx import numpy_helper
 
 from calibration.accuracy.metrics import OutputKind
 from calibration.codec import json_from_value
+from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.task_losses import losses
-from engine_builder.pipeline.stage_table import TRIAL
+from engine_builder.pipeline.stage_table import BIASES, CORRECT, TRIAL
 from engine_builder.records.calibrated import read_corrections
 from engine_builder.records.corrections import CorrectionKind, CorrectionTable
 from engine_builder.records.trial import Trial
 from engine_builder.stage_io.engines import TrialRequest
+from engine_builder.stage_io.measuring import BiasesRequest, CorrectRequest
 from engine_builder.stages.correct import split
 from tests.driver import Json, plain_outputs, ranged, run_job, trials_of, with_corrections
 from tests.model_text import Array, cnn, model_from_text, samples_for
@@ -76,6 +79,47 @@ def test_two_runs_find_the_same(tmp_path: Path) -> None:
 
 def test_too_few_samples_to_judge_on_mean_no_correction(tmp_path: Path) -> None:
     assert corrected(tmp_path, samples(3, large=True)) == CorrectionTable()
+
+
+def test_biases_are_the_table_without_the_costly_corrections(tmp_path: Path) -> None:
+    driver, job = ranged(tmp_path, network(), samples(192, large=True), samples(16, large=False))
+    made = driver.run(BIASES, BiasesRequest(job.calibrated, job.config.search.seed))
+    known = replace(job, calibrated=replace(job.calibrated, corrections=made.corrections))
+    biases = read_corrections(known.calibrated, driver.workspace)
+    assert (biases.smooth_quants, biases.tried, biases.levels, biases.shifts, made.changed) == ((), (), None, None, ())
+    assert biases.correction is not None
+    whole = read_corrections(with_corrections(driver, job).calibrated, driver.workspace)
+    assert read_corrections(with_corrections(driver, known).calibrated, driver.workspace) == whole  # what is known is not measured again
+    assert whole.correction == biases.correction
+    assert whole.smooth_quants
+
+
+def test_what_corrections_change_is_named(tmp_path: Path) -> None:
+    driver, job = ranged(tmp_path, network(), samples(192, large=True), samples(16, large=False), {"precisions": ["int8", "int8_dynamic"]})
+    settings = job.config.calibration
+    made = driver.run(CORRECT, CorrectRequest(job.calibrated, settings.method, settings.second_order, job.config.search.seed))
+    table = read_corrections(replace(job.calibrated, corrections=made.corrections), driver.workspace)
+    smoothed = {name for smooth_quant in table.smooth_quants for name in smooth_quant.layers}
+    assert smoothed
+    assert set(made.changed) >= {LayerPrecision(name, Precision.INT8) for name in smoothed}
+    assert {item.precision for item in made.changed} == {Precision.INT8}  # dynamic layers are not smoothed
+
+
+def test_a_job_that_needs_corrections_gets_the_engine_of_one_that_measured_them_first(tmp_path: Path) -> None:
+    config = {"accuracy": {"metric": "fidelity", "min_relative": 0.999}, "outputs": {"y": "logits"}, "precisions": ["int8"]}
+    jobs = [
+        run_job(tmp_path / analysis, network(), samples(192, large=True), samples(64, large=True), {**config, "analysis": analysis})
+        for analysis in ("auto", "full")
+    ]
+    auto, full = (trials_of(one) for one in jobs)
+    without = next(trial for trial in auto if trial.order == "all_low")
+    corrected, first = ([trial for trial in trials if trial.order == "all_low"][-1] for trials in (auto, full))
+    assert without.made_with is not None
+    assert corrected.fingerprint not in {without.fingerprint, first.fingerprint}
+    assert corrected.loss == pytest.approx(first.loss, rel=1e-6)  # the same engine
+    assert without.loss is not None
+    assert corrected.loss is not None
+    assert corrected.loss < without.loss
 
 
 @pytest.mark.parametrize(("count", "batch"), [(2, 1), (8, 1), (100, 1), (1000, 1), (64, 16), (32, 32), (1024, 64)])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -14,6 +15,7 @@ from calibration.ranges.range_table import RangeMethod, RangeTable
 from engine_builder.config.config import config_from_json, config_json
 from engine_builder.engines.factory import CACHES
 from engine_builder.records.assignment import PrecisionAssignment
+from engine_builder.records.corrections import Correction, CorrectionKind
 from engine_builder.records.trial import failed_trial
 from engine_builder.reporting.body.report_body import body_from_json, body_json
 from engine_builder.reporting.page import render
@@ -98,6 +100,25 @@ def test_what_could_not_be_analysed_is_a_warning_and_said_in_the_place_of_the_an
     assert result_of(found)["warnings"] == [failure]
     body = json.loads(desk.read(found, "report.json"))
     assert body["not_analysed"] == f"Sensitivities and dependencies could not be measured: {failure}."
+
+
+def test_the_report_says_why_no_costly_corrections_were_measured(desk: Desk) -> None:
+    trials = trials_of(0, 4)
+    found = desk.report(trials, improved(trials[1], verdict(0)), are_corrections_left=True)
+    why = json.loads(desk.read(found, "report.json"))["not_corrected"]
+    left_out = "No corrections but those of biases were measured"
+    assert why == f"{left_out}: the fastest engine keeps the accuracy budget without them, so they decide nothing."
+    assert why in Page(desk.read(found, "report.html")).sections["Corrections"].text
+
+
+def test_an_engine_that_ships_without_the_corrections_that_were_measured_is_said_to(desk: Desk) -> None:
+    repairs = (Correction(CorrectionKind.SMOOTH_QUANT, NAMES[:1], 0.03, 0.02, 0.001, 16, kept=True),)
+    baseline, plain = trials_of(0, 4)
+    for engine, is_said in ((plain, False), (replace(plain, made_with=FileRef("biases.json", "3" * 64)), True)):
+        found = desk.report((baseline, engine), improved(engine, verdict(0)), repairs=repairs)
+        assert json.loads(desk.read(found, "report.json"))["not_corrected"] is None
+        said = Page(desk.read(found, "report.html")).sections["Corrections"].text
+        assert ("built before the others were measured" in said) is is_said
 
 
 def test_a_kept_baseline_ships_the_users_own_file(desk: Desk) -> None:

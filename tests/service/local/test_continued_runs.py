@@ -100,7 +100,7 @@ def test_an_interrupted_run_goes_on_where_it_was_and_says_so(job: Job, number: i
 
 def test_another_budget_pays_only_what_depends_on_it(job: Job) -> None:
     assert main(job.arguments()) == 0
-    assert {"inspect", "ranges", "correct"} <= shared(job.stages())
+    assert {"inspect", "ranges", "biases"} <= shared(job.stages())
     job.budget(0.6)
     assert main(job.arguments()) == 0
     assert shared(job.stages()) <= BUDGET_DEPENDENT
@@ -111,7 +111,7 @@ def test_other_samples_are_measured_anew(job: Job) -> None:
     assert main(job.arguments()) == 0
     np.savez(job.folder / "calibration.npz", **samples_for(cnn(), 40, seed=7))  # type: ignore[arg-type]  # as above
     assert main(job.arguments()) == 0
-    assert {"inspect", "ranges", "correct"} <= shared(job.stages())
+    assert {"inspect", "ranges", "biases"} <= shared(job.stages())
 
 
 @pytest.mark.parametrize("off", ["option", "setting"])

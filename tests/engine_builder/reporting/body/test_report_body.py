@@ -28,6 +28,7 @@ def test_what_is_not_known_is_null_not_missing() -> None:
         "reached",
         "reached_in",
         "chosen",
+        "not_corrected",
         "not_analysed",
     ]
 

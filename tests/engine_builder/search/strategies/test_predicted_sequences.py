@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from calibration.number_formats.precision import Precision
 from engine_builder.records.trial import Trial
-from engine_builder.search.search import CandidateSequence
+from engine_builder.search.candidate_sequence import CandidateSequence
 from engine_builder.search.strategies.predicted_sequences import PredictedSequences
 from engine_builder.search.strategies.strategy import Evidence
 from tests.engine_builder.search.fake_world import FakeWorld

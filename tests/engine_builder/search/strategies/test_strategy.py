@@ -9,7 +9,7 @@ import pytest
 
 from calibration.number_formats.precision import Precision
 from engine_builder.records.trial import Trial
-from engine_builder.search.search import CandidateSequence
+from engine_builder.search.candidate_sequence import CandidateSequence
 from engine_builder.search.strategies.registry import STRATEGIES
 from engine_builder.search.strategies.strategy import Evidence, Strategy
 from tests.engine_builder.search.fake_world import FakeWorld

@@ -16,9 +16,9 @@ from engine_builder.errors import EngineError
 from engine_builder.evaluation.loss_budget import allowed_loss
 from engine_builder.pipeline import stage_table as table
 from engine_builder.pipeline.observer import Observer
+from engine_builder.pipeline.on_demand.corrections import Corrections
 from engine_builder.pipeline.progress import Progress
 from engine_builder.pipeline.stage import RunStage, Stage, run
-from engine_builder.stage_io.engines import EngineJob
 from engine_builder.stage_io.measuring import (
     Analysed,
     HessianRequest,
@@ -45,7 +45,7 @@ class Analysis:
 
     def __init__(
         self,
-        job: EngineJob,
+        corrections: Corrections,
         capabilities: Capabilities,
         inspected: InspectResult,
         driver: RunStage,
@@ -55,14 +55,14 @@ class Analysis:
         """Measure nothing yet.
 
         Args:
-            job: The job, with its ranges and corrections.
+            corrections: Of the job, which probes see layers with: they are measured before.
             capabilities: The target's.
             inspected: What the model and the samples are.
             driver: Runs a stage.
             observer: Is told when the parts of the analysis begin.
             progress: Of the search, a share of which the analysis takes.
         """
-        self._job, self._capabilities, self._inspected = job, capabilities, inspected
+        self._corrections, self._capabilities, self._inspected = corrections, capabilities, inspected
         self._driver, self._observer, self._progress = driver, observer, progress
         self.found: Analysed | None = None  # None until it was asked for, and where it failed
         self.failures: tuple[str, ...] = ()  # what could not be measured, and what that changes, a sentence each
@@ -88,17 +88,21 @@ class Analysis:
             return None
 
     def _measure(self, span: tuple[float, float]) -> Analysed | None:
-        of, config, inspected = self._job.calibrated, self._job.config, self._inspected
+        job, inspected = self._corrections.job, self._inspected
+        of, config = job.calibrated, job.config
         low, high = _within(span, table.SENSITIVITY)
         self._observer.entered("sensitivity", low)
-        forward_seconds = sum(map(len, of.eligible.values())) * inspected.sample_seconds / inspected.processors
-        shares = probe_shares(inspected.samples, inspected.batch, forward_seconds)
-        step = (high - low) / len(shares)
+        decisions = sum(map(len, of.eligible.values()))
+        forward_seconds = decisions * inspected.sample_seconds / inspected.processors
+        used, is_open = probed_samples(inspected.samples, inspected.batch), 1.0
         allowed = allowed_loss(config.accuracy.budget, inspected.metric, inspected.scored_kinds)
-        raced = _to_a_power_of_two(allowed) if allowed is not None and len(shares) > 1 else None
+        is_raced = next_share(0, used, inspected.batch, forward_seconds) < used
+        raced = _to_a_power_of_two(allowed) if allowed is not None and is_raced else None
         layer_losses: list[SensitivityResult] = []
-        for index, (start, stop) in enumerate(shares):
-            part = (low + step * index, low + step * (index + 1))
+        stop = 0
+        while stop < used:
+            index, start, stop = len(layer_losses), stop, next_share(stop, used, inspected.batch, forward_seconds, is_open)
+            part = (low + (high - low) * start / used, low + (high - low) * stop / used)
             earlier = tuple(share.losses for share in layer_losses) if raced is not None else ()
             request = SensitivityRequest(of, start, stop, earlier, raced if earlier else None)
             left = f"losses are of {start} samples only" if start else "no losses are known, and the search ended with what it had tried"
@@ -106,6 +110,7 @@ class Analysis:
             if share is None or not share.probed:
                 break
             layer_losses.append(share)
+            is_open = min(share.probed / decisions, 1.0)
         if not layer_losses:
             return None
         losses = tuple(share.losses for share in layer_losses)
@@ -137,24 +142,31 @@ def _to_a_power_of_two(allowed: float) -> float:
     return 2.0 ** round(math.log2(allowed)) if allowed > 0.0 else 0.0
 
 
-def probe_shares(samples: int, batch: int, forward_seconds: float) -> tuple[tuple[int, int], ...]:
-    """Return the samples [start, stop) of each sensitivity stage, so that one takes about CHUNK_SECONDS.
+def probed_samples(samples: int, batch: int) -> int:
+    """Return how many of the calibration samples are probed at most.
+
+    Args:
+        samples: Calibration samples.
+        batch: Samples in one call; shares are whole batches.
+    """
+    return min(samples, max(MAX_PROBE_SAMPLES // batch, 1) * batch)
+
+
+def next_share(start: int, used: int, batch: int, forward_seconds: float, is_open: float = 1.0) -> int:
+    """Return where the next sensitivity stage ends, so that it takes about CHUNK_SECONDS.
 
     Where all together take longer than RACE_SECONDS, the first stage has FIRST_SAMPLES, and no stage has more than those before it had
     together: what the first ones leave no doubt about is not probed in the later ones.
 
     Args:
-        samples: Calibration samples; the first MAX_PROBE_SAMPLES are probed.
+        start: Samples that earlier stages had.
+        used: Samples that are probed at most.
         batch: Samples in one call; shares are whole batches.
         forward_seconds: One forward pass of one sample for every layer precision, all processors at work.
+        is_open: Share of the layer precisions that the stage before probed, above 0: the next one probes no more.
     """
-    used = min(samples, max(MAX_PROBE_SAMPLES // batch, 1) * batch)
     seconds = max(forward_seconds * SHARE_OF_FORWARD, 1e-9)  # of a sample
-    size = max(1, int(CHUNK_SECONDS / (seconds * batch))) * batch
+    size = max(1, int(CHUNK_SECONDS / (seconds * is_open * batch))) * batch
     first = -(-FIRST_SAMPLES // batch) * batch
-    shares: list[tuple[int, int]] = []
-    while not shares or shares[-1][1] < used:
-        start = shares[-1][1] if shares else 0
-        most = max(start, first) if seconds * used > RACE_SECONDS else used
-        shares.append((start, min(start + min(size, most), used)))
-    return tuple(shares)
+    most = max(start, first) if seconds * used > RACE_SECONDS else used
+    return min(start + min(size, most), used)

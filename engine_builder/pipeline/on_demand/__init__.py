@@ -1,0 +1,1 @@
+"""What is measured when the search first needs it."""
