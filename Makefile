@@ -14,7 +14,14 @@ BENCH_MODELS := $(VENV)/bench-models
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: help demo bench bench-peers bench-serving bench-nncf bench-sizes test fuzz faults lint format docs lock docker-check clean
+# The file that `make gpu-check` writes, its time in seconds, and a package of TensorRT to install first (TENSORRT=tensorrt-cu13==11.4.0.106).
+# GPU_PYTHON=python3 takes an environment that has the dependencies already, on a node without a network.
+GPU_OUTPUT := gpu-check.json
+GPU_SECONDS := 540
+TENSORRT :=
+GPU_PYTHON := $(BIN)/python
+
+.PHONY: help demo gpu-check bench bench-peers bench-serving bench-nncf bench-sizes test fuzz faults lint format docs lock docker-check clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +62,10 @@ fuzz: $(DEV) ## try COUNT generated models from SEED on: laws for all, whole job
 
 faults: $(DEV) ## break real servers in 22 ways, at TRIALS seeded moments each, and print what was lost and what ran twice (root makes the disks; 20 minutes)
 	$(BIN)/python -m tests.faults.table --seed $(or $(SEED),0) --trials $(or $(TRIALS),5)
+
+gpu-check: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(DEV)) ## on a GPU node: what CUDA and TensorRT do there, and the tests marked gpu, in under 10 minutes; writes gpu-check.json
+	$(if $(TENSORRT),$(GPU_PYTHON) -m pip install --quiet $(TENSORRT))
+	$(GPU_PYTHON) -m service self-check --seconds $(GPU_SECONDS) --tests tests --output $(GPU_OUTPUT)
 
 lint: $(DEV) ## formatting, lint, types and import rules, without the tests
 	$(BIN)/ruff format --check .

@@ -144,6 +144,10 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--gpu", metavar="NAME", help="the GPU to build TensorRT-RTX plans for (default: this machine's where it can, else RTX 4090)"
     )
+    check.add_argument(
+        "--seconds", type=float, metavar="N", help="time for all checks; what has not begun by then is skipped (default: no limit)"
+    )
+    check.add_argument("--tests", type=Path, metavar="DIR", help="folder tests of this project's sources: run those marked gpu, too")
 
     targets = _command(parsers, "targets", commands.targets)
     targets.add_argument("--local", action="store_true", help="ask this machine, not a server")

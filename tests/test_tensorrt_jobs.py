@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ import pytest
 
 from tests.fallback_models import escaping
 from tests.model_text import cnn, samples_for
-from tests.tensorrt_stand_in.install import install
+from tests.tensorrt_stand_in.install import ROOT, install
 from tests.tensorrt_stand_in.orders import Failure, Harm, Orders, Step, give_orders, is_hanging, noted_builds
 from tests.tensorrt_stand_in.server import StandInServer, stand_in_server, until
 
@@ -117,12 +118,27 @@ def test_a_job_of_nine_trials_calls_the_builder_ten_times(place: Path, environme
 
 def test_the_command_line_does_the_same(place: Path, environment: Mapping[str, str], tmp_path: Path) -> None:
     give_orders(place, Orders())
-    (tmp_path / "model.onnx").write_bytes(cnn().SerializeToString())
-    np.savez(tmp_path / "calibration.npz", **samples_for(cnn(), 40))  # type: ignore[arg-type]  # numpy's own options
-    (tmp_path / "config.json").write_text(json.dumps(SMALL))
-    command = [sys.executable, "-m", "service", "optimize", "model.onnx", "--calibration", "calibration.npz"]
-    options = ["--config", "config.json", "--output", "out"]
-    done = subprocess.run([*command, *options], cwd=tmp_path, env=dict(environment), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "out" / "result.json").read_text())["outcome"] == "improved"
+    assert optimized(tmp_path, environment)["outcome"] == "improved"
     assert {"engine.plan", "timing.cache", "model.explicit.onnx"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+@pytest.mark.gpu
+def test_a_whole_job_on_the_gpu_ends_with_a_measured_engine(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt", reason="tensorrt-cu13 is not installed")
+    result = optimized(tmp_path, {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))})
+    assert result["outcome"] in ("improved", "baseline_kept")  # the network is small: either is right
+    assert result["latency_source"] == "measured"
+    assert result["baseline"]["latency_ms"]["median"] > 0
+    assert (tmp_path / "out" / "engine.plan").stat().st_size > 0
+
+
+def optimized(folder: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Run a small job by the command line, and return its result."""
+    (folder / "model.onnx").write_bytes(cnn().SerializeToString())
+    np.savez(folder / "calibration.npz", **samples_for(cnn(), 40))  # type: ignore[arg-type]  # numpy's own options
+    (folder / "config.json").write_text(json.dumps(SMALL))
+    command = [sys.executable, "-m", "service", "optimize", "model.onnx", "--calibration", "calibration.npz"]
+    options = ["--config", "config.json", "--output", "out", "--no-cache"]
+    done = subprocess.run([*command, *options], cwd=folder, env=dict(environment), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads((folder / "out" / "result.json").read_text()))

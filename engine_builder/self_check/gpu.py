@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,12 +16,14 @@ from engine_builder.backends.gpu.catalogue import gpu_by_name
 from engine_builder.backends.gpu.cuda_runtime import CudaRuntime
 from engine_builder.backends.gpu.devices import open_cuda
 from engine_builder.backends.gpu.state import GpuMonitor, open_gpu_monitor
+from engine_builder.backends.gpu.visible_gpu import DRIVER
 from engine_builder.backends.nvidia.gpu_timing import TimedEngines, time_engines
 from engine_builder.backends.nvidia.runner import TensorRtRunner
 from engine_builder.backends.nvidia.tensorrt import TensorRtBackend
 from engine_builder.backends.nvidia.tensorrt_api import load_tensorrt, require_tensorrt
 from engine_builder.errors import EngineError, UnsupportedTargetError
 from engine_builder.self_check.cases import CASES, Case, asked_of, assignment_of, case_by_name, compared, file_stem, macs_of
+from engine_builder.self_check.first_contact.stages import require_driver
 from engine_builder.self_check.fit import roofline_parts
 from engine_builder.self_check.model import INPUT
 from engine_builder.self_check.times import EngineTimes
@@ -30,7 +31,6 @@ from engine_builder.self_check.workspace import EXPLICIT, PLAN, PREPARED, SAMPLE
 from engine_builder.workspace.workspace import StageContext
 
 SECONDS = 3.0  # of timed runs, for each group of engines and each way to start them
-DRIVER = "libcuda.so.1"
 
 
 def gpu_device(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
@@ -54,20 +54,6 @@ def gpu_device(request: Mapping[str, object], context: StageContext) -> dict[str
         "tensorrt": str(trt.__version__),
         "cuda": cuda.package,
     }
-
-
-def require_driver(library: str) -> None:
-    """Refuse a machine without the driver's library.
-
-    Raises:
-        UnsupportedTargetError: It cannot be loaded.
-    """
-    try:
-        ctypes.CDLL(library)
-    except OSError as exc:
-        raise UnsupportedTargetError(
-            f"there is no NVIDIA driver ({library}) on this machine", fix="run it on a machine with an NVIDIA GPU"
-        ) from exc
 
 
 def gpu_build(

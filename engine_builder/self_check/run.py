@@ -6,10 +6,8 @@ is a list of checks, each with what was found and, unless it passed, what to do.
 
 from __future__ import annotations
 
-import enum
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from calibration.codec import value_from_json
 from calibration.errors import OptimizerError
@@ -18,10 +16,10 @@ from engine_builder.backends.gpu.catalogue import gpu_by_name
 from engine_builder.backends.nvidia.tensorrt_rtx import supported_gpus
 from engine_builder.errors import UnsupportedTargetError
 from engine_builder.self_check.cases import CASES, Case, Comparison
+from engine_builder.self_check.first_contact.checks import first_contact, first_engine
 from engine_builder.self_check.fit import Measured, Roofline, fitted_gpu, gpus_row
+from engine_builder.self_check.result import REPORT, RunStage, SelfCheck
 from engine_builder.self_check.times import EngineTimes, TimedCases
-
-RunStage = Callable[[str, Mapping[str, object]], Mapping[str, object]]
 
 DEFAULT_GPU = "RTX 4090"  # what tensorrt-rtx builds for where no GPU is named or found
 PACKAGES = ("tensorrt_rtx", "tensorrt")
@@ -33,76 +31,39 @@ ON_THE_GPU = (
     "not run: building the engines with TensorRT, precision by its inspector, accuracy on the engine, time with and without CUDA graphs, "
     "measured against predicted time"
 )
-REPORT = "send us the file that this command writes"
 
 
-class Outcome(enum.StrEnum):
-    """What came of a check."""
-
-    PASSED = "pass"
-    FAILED = "FAIL"
-    SKIPPED = "skip"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check."""
-
-    name: str
-    outcome: Outcome
-    found: str
-    todo: str = ""  # empty only for a check that passed
-
-
-@dataclass(slots=True)
-class SelfCheck:
-    """All that was found; ``raw`` holds each stage's result by stage and case."""
-
-    checks: list[Check] = field(default_factory=list)
-    raw: dict[str, Mapping[str, object]] = field(default_factory=dict)
-    gpus_row: dict[str, object] | None = None  # the GPU's entry for gpus.json with the constants measured here
-
-    @property
-    def failed(self) -> tuple[Check, ...]:
-        """The checks that failed."""
-        return tuple(check for check in self.checks if check.outcome is Outcome.FAILED)
-
-    def add(self, name: str, passed: bool, found: str, todo: str) -> None:
-        """Note a check that ran."""
-        self.checks.append(Check(name, Outcome.PASSED, found) if passed else Check(name, Outcome.FAILED, found, todo))
-
-    def skip(self, name: str, why: str, todo: str) -> None:
-        """Note a check that did not run."""
-        self.checks.append(Check(name, Outcome.SKIPPED, why, todo))
-
-    def attempt(self, name: str, run: RunStage, stage: str, request: Mapping[str, object], key: str) -> Mapping[str, object] | None:
-        """Return a stage's result; without one the check ``name`` is noted: skipped where the machine lacks something, else failed."""
-        try:
-            self.raw[key] = run(stage, request)
-        except UnsupportedTargetError as error:
-            self.skip(name, error.detail, error.fix)
-            return None
-        except OptimizerError as error:
-            self.add(name, False, error.detail, error.fix)
-            return None
-        return self.raw[key]
-
-
-def self_check(run: RunStage, *, gpu: str | None = None) -> SelfCheck:
-    """Return what all checks found.
+def self_check(
+    run: RunStage,
+    *,
+    gpu: str | None = None,
+    on_change: Callable[[SelfCheck], None] = lambda result: None,
+    more: Callable[[SelfCheck], None] = lambda result: None,
+) -> SelfCheck:
+    """Return what all checks found, those that tell most on a GPU first.
 
     Args:
         run: Runs a stage of ``self_check_stages`` in a child process that shares one workspace with the others, and returns its result.
         gpu: What tensorrt-rtx builds for; by default the GPU of this machine where it can, else ``DEFAULT_GPU``.
+        on_change: Told after every check.
+        more: Adds checks of its own once the first engines on the GPU are known, before the slower ones.
 
     Raises:
         UnsupportedTargetError: ``gpu`` is not known.
     """
     if gpu is not None:
         gpu_by_name(gpu)
-    result = SelfCheck()
+    result = SelfCheck(on_change=on_change)
+    has_gpu = first_contact(result, run)
     for package in PACKAGES:
         _names(result, run, package)
+    if has_gpu:
+        first_engine(result, run)
+    device = result.attempt("GPU", run, "gpu_device", {}, "device")
+    local = None if device is None else str(device["name"])
+    if device is not None:
+        result.add("GPU", True, f"{local}, driver {device['driver']}, TensorRT {device['tensorrt']}, {device['cuda']}", "")
+    more(result)
     made = result.attempt("network", run, "prepare", {}, "network")
     if made is None:
         return result
@@ -110,17 +71,14 @@ def self_check(run: RunStage, *, gpu: str | None = None) -> SelfCheck:
     result.add("network", accuracy > 0.5, f"{accuracy:.0%} of {samples} pictures right in float32", REPORT)
     models = {case.model for case in CASES if case.name == case.model and _simulated(result, run, case)}
     simulated = [case for case in CASES if case.model in models]
-    device = result.attempt("GPU", run, "gpu_device", {}, "device")
-    local = None if device is None else str(device["name"])
+    built = [] if device is None else [case for case in simulated if _gpu_engine(result, run, case, str(local))]
     target = gpu if gpu is not None else _buildable(local)
     for case in simulated:
         _rtx(result, run, case, target)
     if device is None:
         result.skip("on the GPU", ON_THE_GPU, "see the check 'GPU'")
-        return result
-    result.add("GPU", True, f"{local}, driver {device['driver']}, TensorRT {device['tensorrt']}, {device['cuda']}", "")
-    built = [case for case in simulated if _gpu_engine(result, run, case, str(local))]
-    _gpu_times(result, run, built, str(local), target)
+    else:
+        _gpu_times(result, run, built, str(local), target)
     return result
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from calibration.codec import value_from_json
 from engine_builder.self_check.cases import CASES
 from engine_builder.self_check.fit import Roofline
-from engine_builder.self_check.run import Outcome, SelfCheck
+from engine_builder.self_check.result import Outcome, SelfCheck
 from engine_builder.self_check.times import TimedCases
 
 _WIDTH = 110

@@ -135,7 +135,7 @@ def self_check(arguments: argparse.Namespace, out: Output) -> None:
         sys.stderr.write(f"... {line}\n")
         sys.stderr.flush()
 
-    run_self_check(arguments.output or DEFAULT_OUTPUT, arguments.gpu, out, progress)
+    run_self_check(arguments.output or DEFAULT_OUTPUT, arguments.gpu, out, progress, seconds=arguments.seconds, tests=arguments.tests)
 
 
 def compare(arguments: argparse.Namespace, out: Output) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from engine_builder.self_check.cases import CASES
+from engine_builder.self_check.first_contact.speeds import SIDES, SIZES
 
 ROOFLINE = {
     "fp16": {"roof_ms": 0.40, "launches": 20, "predicted_ms": 0.44},
@@ -13,6 +14,7 @@ ROOFLINE = {
     "mixed": {"roof_ms": 0.30, "launches": 30, "predicted_ms": 0.36},
     "fp16, batch 1": {"roof_ms": 0.01, "launches": 20, "predicted_ms": 0.05},
 }
+SPEEDS = {"quantize_ms_per_element": 4e-9, "dequantize_ms_per_element": 4e-9, "copy_gb_per_s": 800.0}
 CLOSE = {"samples": 128, "agreement": 0.99, "kl": 1e-5, "largest_difference": 0.02, "scale": 2.5}
 LAYER = {"layer": "stem", "asked": "fp16", "got": "fp16", "kernel": "k", "reason": None}
 NOT_ACHIEVED = {
@@ -60,6 +62,42 @@ class PretendedStages:
         case = str(request.get("case", ""))
         build = {"build_seconds": 2.5, "plan_bytes": 4_000_000, "reached": [LAYER], "roofline": ROOFLINE.get(case, {})}
         answers: Mapping[str, Mapping[str, object]] = {
+            "cuda_visible": {
+                "name": "NVIDIA GeForce RTX 4090",
+                "compute_capability": [8, 9],
+                "driver": "580.65",
+                "cuda": "13.0",
+                "visible_devices": "not set",
+                "network_is_closed": True,
+                "same_by_uuid": True,
+            },
+            "cuda_adapter": {"package": "cuda.core 1.2.2", "device": "NVIDIA", "copies_ms": 0.5, "graph": True, "no_graph_because": None},
+            "cuda_lock": {"waited_seconds": 0.0, "folder_is_named": False},
+            "cuda_state": {
+                "by": "NvmlMonitor",
+                "reading_ms": 0.4,
+                "slowest_reading_ms": 2.0,
+                "unknown": [],
+                "held_back_by": [],
+                "other_processes": 0,
+            },
+            "cuda_speed": {
+                "prior_ms": 4e-9,
+                **{f"{size} elements": SPEEDS for size in SIZES},
+                "launch_us_graph": 1.5,
+                "launch_us_plain": 3.0,
+            },
+            "cuda_products": {f"side {side}": {"fp16": {"ms": 0.1, "tops": 120.0, "graph": True}} for side in SIDES},
+            "gpu_first_build": {"parse_seconds": 2.0, "build_seconds": 5.0, "plan_bytes": 1000, "kernels": ["product1"]},
+            "gpu_first_run": {
+                "off": 1e-4,
+                "graph": True,
+                "no_graph_because": None,
+                "median_ms": 0.01,
+                "without_graph_ms": 0.02,
+                "enqueue_ms": 0.01,
+                "warnings": [],
+            },
             "names": {"version": "11.4.0", "used": 64, "lacking": []},
             "prepare": {"layers": {"Conv": 21, "Add": 9, "Gemm": 1}, "accuracy": 0.87, "samples": 128},
             "simulate": {"asked": {"stem": "fp16"}, "comparison": CLOSE},

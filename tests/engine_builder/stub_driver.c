@@ -1,15 +1,18 @@
 /* A CUDA driver without a GPU: one device, memory from malloc, copies at once, and a clock that moves 0.5 ms with each recorded event.
  *
- * Every call is written to the file named by STUB_DRIVER_LOG, so that tests can assert their order. STUB_DRIVER_FAIL names a call that fails.
+ * Every call is written to the file named by STUB_DRIVER_LOG, so that tests can assert their order. STUB_DRIVER_FAIL names a call that fails;
+ * CUDA_STUB_FAIL, CUDA_STUB_HANG and CUDA_STUB_CRASH name one in stages too, which are given variables that begin with CUDA_.
  * What runs on the device says with stub_work how long it takes; in a graph, each launch takes as long as what was captured. After
  * stub_break every call fails, as after an illegal access.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef int status;
 typedef unsigned long long address;
@@ -24,7 +27,9 @@ static double now_ms, captured_ms;
 static double record_ms = 0.5; /* 0 once work says itself how long it takes */
 static int broken;
 static void *captured;
-static struct { void *graph; double ms; } graphs[256]; /* the last ones */
+typedef struct { void *to; const void *from; size_t size; } copy_on_gpu; /* the last one in a graph; size 0: none */
+static copy_on_gpu captured_copy;
+static struct { void *graph; double ms; copy_on_gpu copy; } graphs[256]; /* the last ones */
 static unsigned next_graph;
 
 int stub_is_capturing(void) { return capturing; }
@@ -32,11 +37,17 @@ int stub_is_broken(void) { return broken; }
 void stub_break(void) { broken = 1; }
 void stub_work(float ms) { record_ms = 0; if (capturing) captured_ms += ms; else now_ms += ms; }
 
-static void keep_graph(void *graph, double ms) { graphs[next_graph % 256].graph = graph, graphs[next_graph++ % 256].ms = ms; }
-static double ms_of(void *graph) {
-    for (unsigned i = 0; i < 256; i++) if (graphs[i].graph == graph) return graphs[i].ms;
-    return 0;
+static void keep_graph(void *graph, double ms, copy_on_gpu copy) {
+    graphs[next_graph % 256].graph = graph, graphs[next_graph % 256].ms = ms, graphs[next_graph++ % 256].copy = copy;
 }
+static int place_of(void *graph) {
+    for (int i = 0; i < 256; i++) if (graphs[i].graph == graph) return i;
+    return -1;
+}
+static double ms_of(void *graph) { int i = place_of(graph); return i < 0 ? 0 : graphs[i].ms; }
+static copy_on_gpu copy_of(void *graph) { int i = place_of(graph); return i < 0 ? (copy_on_gpu){0} : graphs[i].copy; }
+static void do_copy(copy_on_gpu copy) { if (copy.size) memcpy(copy.to, copy.from, copy.size); }
+static int is_named(const char *variable, const char *name) { const char *given = getenv(variable); return given && !strcmp(given, name); }
 
 static status called(const char *name) {
     const char *path = getenv("STUB_DRIVER_LOG"), *fail = getenv("STUB_DRIVER_FAIL");
@@ -45,7 +56,10 @@ static status called(const char *name) {
         fprintf(file, "%s\n", name);
         fclose(file);
     }
+    if (is_named("CUDA_STUB_CRASH", name)) raise(SIGSEGV);
+    while (is_named("CUDA_STUB_HANG", name)) sleep(60);
     if (broken) return ILLEGAL_ADDRESS;
+    if (is_named("CUDA_STUB_FAIL", name)) return CAPTURE_INVALIDATED;
     return fail && !strcmp(fail, name) ? CAPTURE_INVALIDATED : SUCCESS;
 }
 
@@ -122,6 +136,51 @@ status cuMemcpyDtoHAsync_v2(void *to, address from, size_t size, void *stream) {
     return copied(to, (void *)(uintptr_t)from, size);
 }
 
+/* Copies on the GPU: 1000 GB/s, read and written. */
+status cuMemcpyDtoDAsync_v2(address to, address from, size_t size, void *stream) {
+    copy_on_gpu copy = {(void *)(uintptr_t)to, (void *)(uintptr_t)from, size};
+    CALL(cuMemcpyDtoD);
+    stub_work(2e-9 * size);
+    if (capturing) captured_copy = copy; else if (size < 4096) do_copy(copy); /* large ones only take time */
+    return SUCCESS;
+}
+
+/* The kernels of conversions.ptx: a launch takes 2 us, an element 4e-9 ms; only small arrays are computed. */
+static const char *const kernels[] = {"nothing", "quantize", "dequantize"};
+static double from_half(uint16_t half) {
+    int exponent = half >> 10 & 31;
+    double fraction = (half & 1023) / 1024.0;
+    double value = exponent ? __builtin_ldexp(1 + fraction, exponent - 15) : __builtin_ldexp(fraction, -14);
+    return half >> 15 ? -value : value;
+}
+static uint16_t to_half(double value) { /* exact values only */
+    int exponent;
+    double fraction = __builtin_frexp(value < 0 ? -value : value, &exponent);
+    return value ? (value < 0) << 15 | (exponent + 14) << 10 | (int)((2 * fraction - 1) * 1024) : 0;
+}
+status cuModuleLoadData(void **made, const void *text) { CALL(cuModuleLoadData); *made = new_object(); return SUCCESS; }
+status cuModuleUnload(void *module) { CALL(cuModuleUnload); return SUCCESS; }
+status cuModuleGetFunction(void **made, void *module, const char *name) {
+    CALL(cuModuleGetFunction);
+    for (int i = 0; i < 3; i++) if (!strcmp(kernels[i], name)) { *made = (void *)kernels[i]; return SUCCESS; }
+    return NOT_FOUND;
+}
+status cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *stream,
+                      void **values, void **extra) {
+    CALL(cuLaunchKernel);
+    if (function == kernels[0]) { stub_work(0.002f); return SUCCESS; }
+    unsigned count = *(unsigned *)values[2] * 8;
+    float factor = *(float *)values[3];
+    stub_work(0.002f + 4e-9 * count);
+    void *from = *(void **)values[0], *to = *(void **)values[1];
+    for (unsigned i = 0; count < 4096 && i < count; i++) {
+        if (function == kernels[2]) { ((uint16_t *)to)[i] = to_half(((int8_t *)from)[i] * factor); continue; }
+        double value = __builtin_rint(from_half(((uint16_t *)from)[i]) * factor);
+        ((int8_t *)to)[i] = value < -128 ? -128 : value > 127 ? 127 : value;
+    }
+    return SUCCESS;
+}
+
 status cuStreamCreate(void **made, unsigned flags) {
     CALL(cuStreamCreate);
     called(flags == 1 ? "non-blocking" : "blocking");
@@ -147,11 +206,11 @@ status cuStreamGetCaptureInfo_v2(void *stream, int *state, uint64_t *id, void **
 status cuStreamGetCaptureInfo_v3(void *stream, int *state, uint64_t *id, void **graph, const void **nodes, const void **edges, size_t *count) {
     return cuStreamGetCaptureInfo_v2(stream, state, id, graph, nodes, count);
 }
-status cuStreamBeginCapture_v2(void *stream, int mode) { CALL(cuStreamBeginCapture); capturing = CAPTURE_ACTIVE, captured_ms = 0, captured = new_object(); return SUCCESS; }
+status cuStreamBeginCapture_v2(void *stream, int mode) { CALL(cuStreamBeginCapture); capturing = CAPTURE_ACTIVE, captured_ms = 0, captured_copy.size = 0, captured = new_object(); return SUCCESS; }
 status cuStreamEndCapture(void *stream, void **graph) {
     capturing = CAPTURE_NONE;
     *graph = captured;
-    keep_graph(captured, captured_ms);
+    keep_graph(captured, captured_ms, captured_copy);
     CALL(cuStreamEndCapture);
     return SUCCESS;
 }
@@ -171,7 +230,7 @@ status cuEventDestroy_v2(void *event) { CALL(cuEventDestroy); free(event); retur
 status cuGraphInstantiateWithFlags(void **made, void *graph, unsigned long long flags) {
     CALL(cuGraphInstantiate);
     *made = new_object();
-    keep_graph(*made, ms_of(graph));
+    keep_graph(*made, ms_of(graph), copy_of(graph));
     return SUCCESS;
 }
 status cuGraphInstantiateWithParams(void **made, void *graph, void *params) { return cuGraphInstantiateWithFlags(made, graph, 0); }
@@ -183,7 +242,7 @@ status cuUserObjectRelease(void *object, unsigned count) { return SUCCESS; }
 status cuGraphRetainUserObject(void *graph, void *object, unsigned count, unsigned flags) { return SUCCESS; }
 status cuGraphReleaseUserObject(void *graph, void *object, unsigned count) { return SUCCESS; }
 status cuGraphUpload(void *graph, void *stream) { CALL(cuGraphUpload); return SUCCESS; }
-status cuGraphLaunch(void *graph, void *stream) { CALL(cuGraphLaunch); now_ms += ms_of(graph); return SUCCESS; }
+status cuGraphLaunch(void *graph, void *stream) { CALL(cuGraphLaunch); now_ms += ms_of(graph); do_copy(copy_of(graph)); return SUCCESS; }
 status cuGraphExecDestroy(void *graph) { CALL(cuGraphExecDestroy); return SUCCESS; }
 status cuGraphDestroy(void *graph) { CALL(cuGraphDestroy); return SUCCESS; }
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf publishes no types
 
 from engine_builder.backends.gpu.visible_gpu import first_visible_gpu
 from tests.tensorrt_stand_in.inspector_json import tactics
@@ -179,7 +180,10 @@ class OnnxParser:
     def parse_from_file(self, path: str) -> bool:
         """Read a model."""
         self._network.model = Path(path)
-        model = onnx.load_model(path, load_external_data=False)
+        try:
+            model = onnx.load_model(path, load_external_data=False)
+        except DecodeError:  # of which the real parser says what is wrong
+            return bool(self._real.parse_from_file(path))
         if harm(Step.PARSE, is_quantized=is_quantized(model)) is not None:
             node = model.graph.node[-1]
             said = {

@@ -60,7 +60,7 @@ class TensorRtRunner:
         except TypeError as exc:  # the bindings' way to say that the library returned nothing
             raise EngineError(f"TensorRT {trt.__version__} did not start: {self._messages.complaints() or exc}", fix=DRIVER_FIX) from exc
         self._runtime.engine_host_code_allowed = True  # else a version compatible plan, which carries a runtime of its own, does not load
-        self._engine: Any = self._runtime.deserialize_cuda_engine(engine.read_bytes())
+        self._engine: Any = self._runtime.deserialize_cuda_engine(_bytes_of(engine))
         if self._engine is None:
             said = self._messages.complaints() or "no reason given"
             raise BuildError(
@@ -250,3 +250,10 @@ class TensorRtRunner:
         except EngineError as exc:  # it may not cross TensorRT's code; without memory the run fails
             logger.error("%s: output %r: %s", self._name, name, exc.detail)
             return 0
+
+
+def _bytes_of(plan: Path) -> bytes:
+    try:
+        return plan.read_bytes()
+    except OSError as exc:
+        raise BuildError(f"{plan.name}: the plan cannot be read: {exc.strerror}", fix="build it again") from exc

@@ -24,7 +24,8 @@ from engine_builder.backends.nvidia.tensorrt import TensorRtBackend
 from engine_builder.config.config import ShapeRange
 from engine_builder.errors import UnsupportedTargetError
 from engine_builder.self_check.cases import CASES, assignment_of, case_by_name
-from engine_builder.self_check.gpu import gpu_build, gpu_run, gpu_time, require_driver
+from engine_builder.self_check.first_contact.stages import require_driver
+from engine_builder.self_check.gpu import gpu_build, gpu_run, gpu_time
 from engine_builder.self_check.model import BATCH, INPUT, PICTURE
 from engine_builder.self_check.times import TimedCases
 from engine_builder.self_check.workspace import EXPLICIT, PREPARED, SAMPLES, SIMULATED

@@ -8,7 +8,8 @@ import pytest
 
 from engine_builder.errors import EngineError, StageCrashedError, UnsupportedTargetError
 from engine_builder.self_check.cases import CASES
-from engine_builder.self_check.run import DEFAULT_GPU, Check, Outcome, SelfCheck, self_check
+from engine_builder.self_check.result import Check, Outcome, SelfCheck
+from engine_builder.self_check.run import DEFAULT_GPU, self_check
 from engine_builder.self_check.stages import STAGES
 from engine_builder.self_check.table import check_lines, engine_lines, verdict_line
 from engine_builder.workspace.workspace import StageContext, Workspace
@@ -34,7 +35,7 @@ def test_on_a_healthy_gpu_every_check_runs_and_passes(healthy: SelfCheck) -> Non
 
 
 def test_without_a_gpu_the_rest_runs_and_what_was_left_out_is_named() -> None:
-    stages = PretendedStages({"gpu_device": NO_GPU})
+    stages = PretendedStages({"cuda_visible": NO_GPU, "gpu_device": NO_GPU})
     result = self_check(stages)
     assert not result.failed
     assert "there is no NVIDIA driver" in check(result, "GPU").found
@@ -112,6 +113,19 @@ def test_a_gpu_without_published_peaks_skips_the_prediction() -> None:
     assert f"for {DEFAULT_GPU}" in check(result, "fp16: tensorrt-rtx plan").found
 
 
+def test_on_a_gpu_the_first_minutes_tell_most() -> None:
+    stages = PretendedStages()
+    self_check(stages, more=lambda result: stages.calls.append("tests"))
+    order = ["cuda_visible", "names tensorrt", "gpu_first_build", "gpu_first_run", "tests", "prepare", "gpu_build fp16", "rtx_build fp16"]
+    assert [call for call in stages.calls if call in order] == order
+
+
+def test_every_check_is_told_when_it_is_known() -> None:
+    told: list[int] = []
+    result = self_check(PretendedStages(), on_change=lambda result: told.append(len(result.checks)))
+    assert told == list(range(1, len(result.checks) + 1))
+
+
 def test_plans_are_built_for_the_gpu_that_was_named() -> None:
     result = self_check(PretendedStages({"gpu_device": NO_GPU}), gpu="L4")
     assert "for L4: 1 of 1 layers as asked" in check(result, "fp16: tensorrt-rtx plan").found
@@ -142,7 +156,7 @@ def test_a_failed_check_is_printed_with_what_to_do_and_no_line_is_long() -> None
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed")
 def test_the_real_stages_pass_on_a_machine_without_a_gpu(tmp_path: Path) -> None:
     def run(stage: str, request: Mapping[str, object]) -> Mapping[str, object]:
-        if stage == "gpu_device":
+        if stage in ("cuda_visible", "gpu_device"):
             raise NO_GPU
         if stage == "names" and request["package"] == "tensorrt":
             raise UnsupportedTargetError("not asked for here", fix="none")

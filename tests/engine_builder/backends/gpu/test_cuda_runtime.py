@@ -85,6 +85,18 @@ def steps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return take_steps(request.param, tmp_path_factory.mktemp("driver"))
 
 
+@pytest.fixture(scope="module", params=list(ADAPTERS))
+def seen_on_the_gpu(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    if find_spec(MODULES[request.param]) is None:
+        pytest.skip(f"{request.param} is not installed")
+    log = tmp_path_factory.mktemp("steps") / "calls.txt"  # where steps are headed; the real driver writes nothing there
+    command = [sys.executable, "-m", "tests.engine_builder.cuda_steps", request.param]
+    environment = {**os.environ, "STUB_DRIVER_LOG": str(log)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
 class CudaRuntimeContract:
     """What every runtime keeps, with its buffers, streams, events and graphs; a test class gives what ``cuda_steps.walk`` has ``seen``."""
 
@@ -134,6 +146,15 @@ class TestAdapters(CudaRuntimeContract):
     @pytest.fixture
     def seen(self, steps: Steps) -> dict[str, object]:
         return steps.seen
+
+
+@pytest.mark.gpu
+class TestAdaptersOnTheGpu(CudaRuntimeContract):
+    """With the real driver, each package in a process of its own."""
+
+    @pytest.fixture
+    def seen(self, seen_on_the_gpu: dict[str, object]) -> dict[str, object]:
+        return seen_on_the_gpu
 
 
 class TestFakeGpu(CudaRuntimeContract):

@@ -45,6 +45,12 @@ def test_fake_has_only_names_that_are_checked_against_the_real_bindings() -> Non
     assert sorted(set(names) - set(USED_API)) == []
 
 
+def test_a_plan_that_is_missing_is_a_build_error(tmp_path: Path) -> None:
+    gpu = FakeGpu()
+    with pytest.raises(BuildError, match=r"engine\.plan: the plan cannot be read: No such file"):
+        TensorRtRunner(fake_tensorrt(gpu), tmp_path / "engine.plan", gpu)
+
+
 def test_outputs_come_back_for_every_batch_size_in_the_profile(tmp_path: Path) -> None:
     engine = runner(tmp_path)
     for rows in (2, 4, 1, 3):
