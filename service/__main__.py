@@ -98,6 +98,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     optimize.add_argument("--no-cache", action="store_true", help="keep nothing, and use nothing that was kept")
 
+    build = _command(parsers, "build", commands.build)
+    _add_job(build)
+    build.add_argument("-o", "--output", type=Path, metavar="ENGINE", required=True, help="the engine to write; FILE.json beside it")
+
     submit = _command(parsers, "submit", commands.submit)
     _add_job(submit)
     submit.add_argument("--watch", action="store_true", help="wait for the job and print its result")
@@ -204,6 +208,9 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-latency-ms", type=float, metavar="MS", help="the same: the most accurate engine that takes no longer a call")
     parser.add_argument("--config", type=Path, metavar="FILE", help="JSON file with further settings")
+    parser.add_argument(
+        "--assignment", type=Path, metavar="FILE", help="assignment.json: the precision of every layer, of an engine that is tried first"
+    )
 
 
 class _Parser(argparse.ArgumentParser):

@@ -9,7 +9,7 @@ from calibration.errors import InvalidConfigError
 from engine_builder.backends.registry import BACKENDS, Targets, backend_for, target_row
 from engine_builder.config.builder_options import check_builder
 from engine_builder.config.config import Config, ExactOn
-from engine_builder.config.precisions import require_precisions
+from engine_builder.config.precisions import require_assignable, require_precisions
 from engine_builder.errors import UnsupportedTargetError
 
 
@@ -44,6 +44,7 @@ def check_config(config: Config, *, table: Targets = BACKENDS) -> None:
         )
     check_builder(config.builder, config.target, capabilities.builder, capabilities.compute_capability)
     require_precisions(config, (capabilities.baseline, *capabilities.low_precisions))
+    require_assignable(config, capabilities.baseline, capabilities.low_precisions)
     if config.precisions is not None and not set(config.precisions) & set(capabilities.low_precisions):
         raise InvalidConfigError(
             f"precisions: found only {capabilities.baseline}, the baseline of {config.target}; expected one of "

@@ -178,7 +178,25 @@ class Config:
     tokens: TokenOptions = field(default_factory=TokenOptions, metadata={"description": "How rows of tokens become one array."})
     precisions: tuple[Precision, ...] | None = field(
         default=None,
-        metadata={"minItems": 1, "uniqueItems": True, "description": "Precisions a layer may take; all of the target's by default."},
+        metadata={
+            "minItems": 1,
+            "uniqueItems": True,
+            "description": "Precisions a layer may take; by default those of `assignment`, or all of the target's.",
+        },
+    )
+    assignment: Mapping[str, Precision] = field(
+        default_factory=dict,
+        metadata={
+            "description": "The precision of every layer by its name, as in assignment.json; `*` stands for the layers that are not named. "
+            "Its engine is tried first and judged like any; with search.max_trials 2 it is the only one."
+        },
+    )
+    assignment_only: bool = field(
+        default=False,
+        metadata={
+            "description": "Build what `assignment` says without a search, and keep that engine whatever its accuracy and speed, which are "
+            "measured."
+        },
     )
     shapes: Mapping[str, ShapeRange] = field(default_factory=dict, metadata={"description": "Sizes of dynamic inputs, by input name."})
     batch_size: int = field(
@@ -204,6 +222,21 @@ class Config:
             "any_x86_64 rounds weights so that they cannot, as this_machine does where it has such kernels."
         },
     )
+
+    def __post_init__(self) -> None:
+        """Refuse an assignment that asks for what the other settings exclude."""
+        if self.assignment_only and not self.assignment:
+            raise InvalidConfigError("assignment_only: found no assignment to build", fix="Give `assignment` too.")
+        if self.assignment_only and self.objective is not None:
+            raise InvalidConfigError(
+                "objective: found one together with assignment_only, which keeps the engine that is given", fix="Leave one of them out."
+            )
+        for name, precision in self.assignment.items():
+            if self.precisions is not None and precision.is_quantized and precision not in self.precisions:
+                raise InvalidConfigError(
+                    f"assignment: layer {name!r} asks for {precision}, which `precisions` leaves out",
+                    fix=f"Add {precision} to `precisions`, or leave `precisions` out.",
+                )
 
     @property
     def output_kinds(self) -> dict[str, OutputKind]:

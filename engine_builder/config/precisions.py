@@ -27,3 +27,25 @@ def require_precisions(config: Config, supported: Iterable[Precision]) -> None:
                 f"{f' on {config.gpu}' if config.gpu else ''}",
                 fix=f"Remove it, or choose another {'GPU or target' if config.gpu else 'target'}.",
             )
+
+
+def require_assignable(config: Config, baseline: Precision, low: Iterable[Precision]) -> None:
+    """Refuse an assignment with precisions that the target does not have.
+
+    Args:
+        config: The configuration.
+        baseline: The target's; layers in a wider float type are taken for those that the target keeps in one by itself.
+        low: The target's low precisions.
+
+    Raises:
+        InvalidConfigError: A layer asks for another one.
+    """
+    known = tuple(low)
+    for name, precision in config.assignment.items():
+        if precision in known or (not precision.is_quantized and precision.bits >= baseline.bits):
+            continue
+        raise InvalidConfigError(
+            f"assignment: layer {name!r} asks for {precision}, expected one of {', '.join((baseline, *known))}, which {config.target} has"
+            f"{f' on {config.gpu}' if config.gpu else ''}",
+            fix=f"Write {baseline} for layers that stay in floats, or choose another target.",
+        )

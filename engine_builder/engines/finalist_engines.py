@@ -65,7 +65,7 @@ def build_finalists(
             shuffled = _shuffled(engine, trial, request, inspection, backend, workspace)
             orders[trial.fingerprint] = OrderScores(answer.engine, shuffled.engine)
             worse[trial.fingerprint] = max(answer, shuffled, key=lambda one: (one.probability_over_budget, one.drop))
-        if is_accurate_enough(worse[trial.fingerprint], job.config.accuracy.confidence):
+        if is_accurate_enough(worse[trial.fingerprint], job.config.accuracy.confidence, is_given=job.config.assignment_only):
             kept[trial.fingerprint] = engine
         elif job.config.accuracy.confidence is not None and request.selection is Selection.HELD_OUT:
             tested = position  # rule 1: what stands behind an engine that fails was not tested

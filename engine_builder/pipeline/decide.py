@@ -2,7 +2,8 @@
 
 By default the fastest of the engines inside the accuracy budget is kept. With an objective it is the most accurate of those that are fast
 enough: the tightest budget that each of them keeps is found first (the stage ``offers``), then one after the other is judged at its own and
-timed against the baseline, the most accurate first, until one is fast enough in that timing too.
+timed against the baseline, the most accurate first, until one is fast enough in that timing too. Where the user's own assignment is all
+that is asked for, its engine is kept.
 
 Part of the pipeline and like it deterministic: it asks for stages and handles their requests and results.
 """
@@ -63,6 +64,8 @@ def decide(searched: Searched, job: EngineJob, driver: RunStage, seconds: Callab
     Raises:
         EngineError: Not even the baseline can be judged.
     """
+    if job.config.assignment_only:
+        return _as_given(searched, job, driver)
     if job.config.objective is not None:
         return _most_accurate(searched, job, job.config.objective, driver, seconds)
     final = final_engines(finalists(searched.trials, searched.seen), job, driver)
@@ -78,6 +81,25 @@ def largest_ratio(trials: Sequence[Trial], objective: Objective | None) -> float
         return None
     baseline = trials[0].latency
     return 0.0 if baseline is None else objective.largest_ratio(baseline.median_ms)
+
+
+def _as_given(searched: Searched, job: EngineJob, driver: RunStage) -> Decision:
+    """Return the engine of the user's own assignment, judged and timed and kept whatever came of it; nothing else is offered.
+
+    Raises:
+        EngineError: It cannot be built or run.
+    """
+    candidates = [trial for trial in searched.trials if trial.is_candidate]  # none, if it has no quantized layer and is the baseline
+    built = [trial for trial in candidates if trial.failure is None]
+    if candidates and not built:
+        raise EngineError(f"the engine of the assignment: {candidates[0].failure}", fix="see the log, and change the assignment")
+    tried = built[-1] if built else None  # with corrections, where the budget was missed without
+    final = final_engines(() if tried is None else (tried,), job, driver)
+    if tried is not None and not final.finalists:
+        raise EngineError(f"the engine of the assignment: {'; '.join(final.notes)}", fix="see the log, or choose a lower builder level")
+    request = VerdictRequest(final.job, final.finalists, searched.selection, most_timed=1, tried=searched.tried)
+    judged = run(driver, VERDICT, request, span=VERDICT.progress)
+    return Decision(final.job, final.finalists, judged, OffersResult(), final.notes)
 
 
 def _most_accurate(searched: Searched, job: EngineJob, objective: Objective, driver: RunStage, seconds: Callable[[], float]) -> Decision:

@@ -28,15 +28,17 @@ from engine_builder.pipeline.seen_samples import engines_tried, seen_by, selecti
 from engine_builder.pipeline.stage import RunStage, run
 from engine_builder.records.assignment import fingerprint_of, folded_fingerprint
 from engine_builder.records.calibrated import Calibrated
+from engine_builder.records.given_assignment import layers_of, quantized_of
 from engine_builder.records.trial import FOLDED, Trial, failed_trial
+from engine_builder.search.deciding import Proposal
 from engine_builder.search.measured_front import beaten
-from engine_builder.search.search import Proposal, Search
+from engine_builder.search.search import Search
 from engine_builder.search.search_space import QuantizedLayers, engine_without_residual_adds, one_format_engines
 from engine_builder.stage_io.engines import BaselineRequest, EngineJob, TrialRequest
 from engine_builder.stage_io.measuring import ConfidenceRequest, InspectRequest, InspectResult, JobFiles, RangesRequest
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest, SearchSummary
 
-PIPELINE_VERSION = "19"  # bumped when stage names, their order or the form of their requests or results change
+PIPELINE_VERSION = "20"  # bumped when stage names, their order or the form of their requests or results change
 SHARE_OF_TRIAL = 0.12  # of the progress that is left: how many trials there will be is not known
 
 
@@ -67,6 +69,8 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
     observer.entered("inspect", 0.0)
     inspected = run(driver, table.INSPECT, InspectRequest(request.files, inspect_settings(config)))
     observer.judging(inspected.judged)
+    if config.assignment:
+        layers_of(config.assignment, inspected.layers)  # before anything is measured
     if config.accuracy.confidence is not None or config.accuracy.min_score is not None:
         wanted = ConfidenceRequest(
             inspected.scores, inspected.metric, config.accuracy.budget, config.accuracy.confidence, config.search.seed
@@ -134,7 +138,7 @@ def _calibrated(config: Config, capabilities: Capabilities, inspected: InspectRe
         quantized,
         config.target,
         config.gpu,
-        only_paying=config.precisions is None,
+        only_paying=config.precisions is None and not config.assignment,
         timed_batch=inspected.timed_batch,
         threads=config.threads,
     )
@@ -168,6 +172,8 @@ def _search(
         last_resorts=frozenset(f"all_{precision}" for precision in job.calibrated.last_resorts),
         without_residual_adds=engine_without_residual_adds(one_format, inspected.residual_adds),
         tries_folded=inspected.is_folded_apart,
+        given=quantized_of(config.assignment, inspected.layers, job.calibrated.eligible) if config.assignment else None,
+        only_given=config.assignment_only,
         largest_ratio=None if config.objective is None else config.objective.largest_ratio,
         view=lambda trials: seen_by(selection_of(trials, config, metric), config, metric, trials),
         fastest=predictions.fastest,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from calibration.accuracy.verdict import MOST_LIKELY_OVER
@@ -58,8 +59,8 @@ class Trial:
     index: int
     fingerprint: str
     precisions: dict[str, Precision]  # the quantized layers as the engine has them; every other layer has the baseline precision
-    # What proposed it: "baseline", "folded", a one-format engine ("all_low"), "products", "fastest", an order's name, "frontier", "refine"
-    # or "moves".
+    # What proposed it: "baseline", "folded", "given" by the user, a one-format engine ("all_low"), "products", "fastest", an order's
+    # name, "frontier", "refine" or "moves".
     order: str
     low_layers: int
     on_all: Accuracy | None  # on every validation sample
@@ -94,3 +95,9 @@ class Trial:
 def failed_trial(index: int, fingerprint: str, quantized: dict[str, Precision], order: str, failure: str, seconds: float = 0.0) -> Trial:
     """Return the trial of an assignment that could not be built or run, after so many ``seconds``."""
     return Trial(index, fingerprint, quantized, order, len(quantized), None, None, None, None, None, None, seconds, failure)
+
+
+def mean_seconds(trials: Iterable[Trial]) -> float:
+    """Return what a trial took on average, the baseline's apart, which builds nothing; 0 where none is known."""
+    known = [trial.seconds for trial in trials if trial.low_layers and trial.seconds > 0.0]
+    return sum(known) / len(known) if known else 0.0

@@ -89,7 +89,7 @@ def _tiles(body: ReportBody) -> str:
     """Return the headline: what changed, with the spread of every time."""
     result = body.result
     before, after, verdict = result.baseline, result.chosen, result.verdict
-    improved = result.outcome is Outcome.IMPROVED
+    improved = result.outcome is not Outcome.BASELINE_KEPT
     allowed = f"allowed {worsening(verdict.metric)} {score(verdict.budget, digits=5)}"
     if verdict.metric.spec.unit:
         allowed = f"at least {decibels(verdict.budget)} dB"
@@ -112,7 +112,7 @@ def _tiles(body: ReportBody) -> str:
 
 def _speed(result: JobResult) -> tuple[str, str]:
     """Return the speedup, and what the two latencies beside it are."""
-    improved = result.outcome is Outcome.IMPROVED
+    improved = result.outcome is not Outcome.BASELINE_KEPT
     predicted = result.predicted_speedup
     if predicted is not None:
         low, high = predicted.range

@@ -1,8 +1,10 @@
-"""Which ratios a trial's own is compared with: how well an engine must be timed is what they ask for."""
+"""What to try next, and which ratios its own is compared with: how well an engine must be timed is what they ask for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from engine_builder.search.search_space import QuantizedLayers
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,3 +15,12 @@ class Deciding:
     # The lowest ratio so far of an engine inside the budget, 1 of the baseline: what an engine inside the budget competes with. None where
     # the fastest engine is not what is looked for.
     best: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What to try, and why."""
+
+    quantized: QuantizedLayers
+    order: str
+    deciding: Deciding = field(default_factory=Deciding)  # what the latency of the engine is compared with

@@ -1,9 +1,9 @@
 """The search: which assignment to try next, given what the trials so far found. Pure: the same trials give the same proposals.
 
-1. The baseline; the float model with its constants folded, where that is another engine; and the one-format engines: every layer
-   quantized, in the first precision, then in each other one. Where the fastest of them misses the budget, the corrections that cost
-   something are measured, and those that may now win are built again with them. If the first of them still misses the budget, it is tried
-   next without its residual adds.
+1. The baseline; the float model with its constants folded, where that is another engine; the assignment that the user gave, if any (and
+   nothing else, if that is all that is asked for); and the one-format engines: every layer quantized, in the first precision, then in each
+   other one. Where the fastest of them misses the budget, the corrections that cost something are measured, and those that may now win are
+   built again with them. If the first of them still misses the budget, it is tried next without its residual adds.
 2. While the fastest engine so far keeps the budget, only time is left to search for, and no layer's loss need be known: the assignment that
    is predicted to be fastest is tried and, where that came out slower than predicted, the one of the refitted model. If what is fastest
    then still keeps the budget, the search is over. Where it does not, and corrections were not needed until then, it is as in 1.
@@ -26,13 +26,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from engine_builder.records.assignment import corrected_fingerprint
 from engine_builder.records.corrections import ChangedLayers
-from engine_builder.records.trial import FOLDED, Accuracy, Trial
+from engine_builder.records.trial import FOLDED, Accuracy, Trial, mean_seconds
 from engine_builder.search.candidate_sequence import ABOUT, CandidateSequence, contradiction, is_contradicted, opened
-from engine_builder.search.deciding import Deciding
+from engine_builder.search.deciding import Deciding, Proposal
 from engine_builder.search.drop_shrinkage import shrunk_slack
 from engine_builder.search.moves.steps_from import StepsFrom, steps_from
 from engine_builder.search.search_space import BASELINE, WITHOUT_RESIDUAL_ADDS, QuantizedLayers
@@ -40,6 +40,7 @@ from engine_builder.search.search_space import BASELINE, WITHOUT_RESIDUAL_ADDS, 
 # names of the candidate sequence that is predicted first, and of that from models refitted to all trials
 FRONTIER, REFINED = "frontier", "refine"
 MOVES = "moves"  # the name of what lies one step from measured engines
+GIVEN = "given"  # name of the user's own assignment, where that is none of the one-format engines
 FASTEST = "fastest"  # name of the assignment that is predicted to be fastest, whatever its loss
 NOTHING_LEFT = "nothing left to try"  # why a search without limits is over
 GUESSES = 2  # at that: a second one where the first came out slower than predicted
@@ -54,21 +55,6 @@ AROUND = (-1, 1, 2)  # candidates tried around the boundary, relative to it
 CONTRADICTED = 2  # predictions of a sequence, after which it is dropped
 STEPS_AFTER = 2  # sequences, then once more after all: steps cost fewer trials, and find what later sequences must beat
 MOST_MISSED = 4  # steps from measured engines that did not pay, in a row
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """What to try, and why."""
-
-    quantized: QuantizedLayers
-    order: str
-    deciding: Deciding = field(default_factory=Deciding)  # what the latency of the engine is compared with
-
-
-def mean_seconds(trials: Iterable[Trial]) -> float:
-    """Return what a trial took on average, the baseline's apart, which builds nothing; 0 where none is known."""
-    known = [trial.seconds for trial in trials if trial.low_layers and trial.seconds > 0.0]
-    return sum(known) / len(known) if known else 0.0
 
 
 class Search:
@@ -87,6 +73,8 @@ class Search:
         without_residual_adds: QuantizedLayers | None = None,
         last_resorts: Collection[str] = (),
         tries_folded: bool = False,
+        given: QuantizedLayers | None = None,
+        only_given: bool = False,
         largest_ratio: Callable[[float], float] | None = None,
         fastest: Callable[[Sequence[Trial]], CandidateSequence | None] = lambda trials: None,
         around: Callable[[Sequence[Trial], StepsFrom], CandidateSequence | None] | None = None,
@@ -105,6 +93,8 @@ class Search:
             last_resorts: Names of one-format engines, slower and more accurate than others, that are tried only where the fastest of those
                 misses the budget.
             tries_folded: Whether the float model with its constants folded is an engine of its own: it is tried right after the baseline.
+            given: The user's own assignment, tried before the one-format engines.
+            only_given: Whether nothing else than that is tried.
             largest_ratio: Given the baseline's median latency in milliseconds, returns the largest ratio to it that is fast enough; None
                 where the fastest engine inside the budget is looked for.
             fastest: Told all trials, returns the assignment that is predicted to be fastest, whatever its loss, as the only candidate; None
@@ -127,7 +117,8 @@ class Search:
         self._seconds = seconds
         self._view_of = view
         self._largest_ratio = largest_ratio
-        self._tries_folded = tries_folded
+        self._tries_folded = tries_folded and not only_given
+        self._given, self._only_given = given, only_given
         self._around = around
         self._fastest = fastest
         self._needed: float | None = None  # the largest ratio that is fast enough, once the baseline's latency is known
@@ -186,7 +177,13 @@ class Search:
             folded = yield Proposal({}, FOLDED, self._deciding())
             if self._needed is not None and folded.latency is not None and folded.latency.ratio <= self._needed:
                 return  # nothing that is fast enough is more accurate
-        if not any(one_format.values()):
+        if self._given is not None:
+            order = next((name for name, quantized in one_format.items() if quantized == self._given), GIVEN)
+            yield from self._try(self._given, order, known)
+            self._view = self._view_of(self.trials)
+        if self._only_given:
+            yield from self._try_corrected(known)
+        if self._only_given or not any(one_format.values()):
             return
         usual = {name: quantized for name, quantized in one_format.items() if name not in self._last_resorts} or one_format
         for name, quantized in usual.items():

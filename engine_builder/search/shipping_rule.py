@@ -14,14 +14,15 @@ from engine_builder.timing import MIN_GAIN, SPREADS, RelativeLatency, Timing, is
 LEAST_GAIN = 0.03  # of the baseline's latency, beyond the spread of the timing: less is not worth another model
 
 
-def is_accurate_enough(verdict: AccuracyVerdict, confidence: float | None) -> bool:
+def is_accurate_enough(verdict: AccuracyVerdict, confidence: float | None, *, is_given: bool = False) -> bool:
     """Return whether an engine with this verdict may ship.
 
     Args:
         verdict: At the confidence, where one is asked for.
         confidence: Asked for, 0.5-1, or None.
+        is_given: Whether the user asked for this very engine: then it ships.
     """
-    return verdict.answer is Answer.MET or (verdict.answer is Answer.MET_ON_SAMPLE and confidence is None)
+    return is_given or verdict.answer is Answer.MET or (verdict.answer is Answer.MET_ON_SAMPLE and confidence is None)
 
 
 def is_worth_it(relative: RelativeLatency, *, are_outputs_equal: bool, least_gain: float = MIN_GAIN) -> bool:

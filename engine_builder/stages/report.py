@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from calibration.accuracy.metrics import Better
-from calibration.accuracy.own_metrics.asked_metric import SUFFIX as ASKED_SUFFIX
 from calibration.codec import value_from_json
 from calibration.graph_passes.folding.folded_steps import folded_in_words
 from calibration.number_formats.precision import Precision
@@ -29,28 +28,31 @@ from engine_builder.interchange.triton_plan import plan_repository
 from engine_builder.profiling.predictions import predictions, read_loss_model
 from engine_builder.qdq.exactness import engine_exact_on
 from engine_builder.qdq.graph.opsets import engine_opsets
-from engine_builder.records.assignment import PrecisionAssignment
+from engine_builder.records.assignment import PrecisionAssignment, fingerprint_of
 from engine_builder.records.calibrated import read_corrections, read_ranges
 from engine_builder.records.corrections import Correction
+from engine_builder.records.given_assignment import differences, quantized_of
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
 from engine_builder.reporting.baseline_words import fallback_in_words
+from engine_builder.reporting.body.data_facts import data_facts
 from engine_builder.reporting.body.job_result import (
+    AS_GIVEN,
     JobResult,
-    Outcome,
     PredictedSpeedup,
     ReportedEngine,
     ReportedObjective,
     ReportedOffers,
     ShippedEngine,
+    outcome_of,
     reported_objective,
     reported_verdict,
     result_json,
     taken_outputs,
 )
-from engine_builder.reporting.body.layer_facts import DependencyMap, dependency_map, measured_pairs, output_weights, reported_layers
+from engine_builder.reporting.body.layer_facts import DependencyMap, dependency_map, measured_pairs, reported_layers
 from engine_builder.reporting.body.made_now import made_now
-from engine_builder.reporting.body.report_body import FUNCTION, ColumnChange, DataFacts, ReportBody, body_json
+from engine_builder.reporting.body.report_body import ColumnChange, ReportBody, body_json
 from engine_builder.reporting.body.score_of_loss import score_of_loss
 from engine_builder.reporting.body.search_facts import FinalTiming, ProbeSummary
 from engine_builder.reporting.dynamic_words import neighbours_warning
@@ -150,8 +152,15 @@ def _body(
     return ReportBody(
         result=_result(given, chosen, capabilities, workspace),
         config=config_json(given.asked.job.config),
-        notes=(*found.notes, *float_only_note(stay_float), *_costs(given, capabilities), *given.asked.notes, *why_no_repository),
-        data=_data(found),
+        notes=(
+            *found.notes,
+            *float_only_note(stay_float),
+            *_costs(given, capabilities),
+            *_given(given, capabilities),
+            *given.asked.notes,
+            *why_no_repository,
+        ),
+        data=data_facts(found),
         layers=reported_layers(found.model.layers, table, assignment, stay_float, law),
         baseline_repair=found.baseline.fallback,
         baseline_reached=_reached(found.baseline.achieved, workspace),
@@ -181,6 +190,17 @@ def _body(
         not_corrected=why_not_corrected(search.ended) if given.asked.are_corrections_left else None,
         not_analysed=why_not_analysed(search.ended, given.asked.analysis_failures) if analysed is None else None,
     )
+
+
+def _given(given: _Given, target: Capabilities) -> tuple[str, ...]:
+    """Return what the engine of the user's own assignment has otherwise."""
+    asked, every = given.asked.job.config.assignment, given.inspection.baseline_precisions
+    if not asked:
+        return ()
+    quantized = quantized_of(asked, tuple(every), given.asked.job.calibrated.eligible)
+    name = fingerprint_of(every, quantized, target.baseline)
+    tried = next((trial for trial in given.asked.trials if trial.fingerprint == name), None)
+    return () if tried is None else differences(asked, every | tried.precisions)
 
 
 def _costs(given: _Given, target: Capabilities) -> tuple[str, ...]:
@@ -226,6 +246,8 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
     offers = reported_offers(given.asked.offers, judgement, budget, target.engine_name, engine, is_predicted=is_predicted)
     objective = None if asked is None else reported_objective(asked, judgement)
     none_ran = why_none_ran(given.asked.trials)
+    if given.asked.job.config.assignment_only:
+        offers = replace(offers, in_words="none, since nothing was searched for")
     if none_ran is not None:
         offers = replace(offers, in_words="none, since no quantized engine could be built or run")
     by_call: tuple[str, ...] = ()
@@ -233,7 +255,7 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
         orders = judgement.orders.get(chosen.fingerprint)
         by_call = neighbours_warning(chosen.precisions, found.calls.scored_batch, found.reference.metric, orders)
     return JobResult(
-        outcome=Outcome.BASELINE_KEPT if chosen is None else Outcome.IMPROVED,
+        outcome=outcome_of(given.asked.job.config, chosen),
         reason=_reason(given, chosen, offers, objective, is_predicted=is_predicted),
         latency_source=source,
         baseline=replace(baseline, repaired=None if found.baseline.fallback is None else fallback_in_words(found.baseline.fallback)),
@@ -262,6 +284,8 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
 def _reason(given: _Given, chosen: Trial | None, offers: ReportedOffers, objective: ReportedObjective | None, *, is_predicted: bool) -> str:
     """Return why this engine was chosen or the baseline kept; then, what the nearest offers are."""
     asked = given.asked
+    if asked.job.config.assignment_only:
+        return AS_GIVEN
     failure = why_none_ran(asked.trials)
     if objective is not None and failure is not None and not objective.is_reached:
         return f"{NONE_RAN}: {failure}"
@@ -321,24 +345,3 @@ def _bias_corrections(chosen: Trial | None, trials: Sequence[Trial]) -> tuple[Co
     """Return what correcting biases was worth for the engine that is kept, or for the one with every layer quantized."""
     trial = chosen or next((trial for trial in trials if trial.order == "all_low"), None)
     return () if trial is None or trial.bias is None else (trial.bias,)
-
-
-def _data(inspection: Inspection) -> DataFacts:
-    return DataFacts(
-        metric=inspection.reference.metric,
-        outputs=inspection.model.outputs.kinds,
-        output_weights=output_weights(inspection),
-        metric_model=_own_metric(inspection.reference.metric_model),
-        calibration_samples=inspection.samples.calibration_samples,
-        validation_samples=inspection.samples.validation_samples,
-        validation_held_out_of_calibration=inspection.samples.held_out,
-        calibration_is_validation=inspection.samples.shared_data,
-        float_type=inspection.model.float_type,
-        timing_batch=inspection.calls.timed_batch,
-    )
-
-
-def _own_metric(metric: FileRef | None) -> str | None:
-    if metric is None:
-        return None
-    return FUNCTION if metric.file.endswith(ASKED_SUFFIX) else metric.sha256

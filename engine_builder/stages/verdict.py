@@ -15,6 +15,8 @@ What passed is built again (byte for byte the same; where that cannot be had, th
 process with the baseline; what is kept is what was measured: the fastest that is worth it, or the safest of those that the timing cannot
 tell from it. They are timed until it is known how much faster the fastest is than each that is safer, or their time is up.
 
+An engine that the user asked for by its assignment alone is kept whatever its verdict and its time.
+
 Every verdict is about the drop from the user's model in float32. The baseline gets one too: where it computes in half precision it may
 be off by itself, and if it is kept, its own verdict is the job's. Where it is the user's file in float32, nothing is left to estimate.
 """
@@ -69,7 +71,8 @@ def verdict(
     job, workspace = request.job, context.workspace
     inspection = workspace.read_value(Inspection, job.inspection)
     judged = judged_finalists(request, inspection, workspace)
-    passed = [(trial, answer) for trial, answer in judged if is_accurate_enough(answer, job.config.accuracy.confidence)]
+    confidence, is_given = job.config.accuracy.confidence, job.config.assignment_only
+    passed = [(trial, answer) for trial, answer in judged if is_accurate_enough(answer, confidence, is_given=is_given)]
     context.progress(0.3, f"{len(passed)} of {len(judged)} finalists judged pass")
     baseline_path = workspace.path(job.baseline)
     backend = building(job.config, context, final=True)
@@ -150,7 +153,8 @@ def _time(
     for trial, answer in built.passed:
         timing = timings[trial.fingerprint]
         relative = relative_latency(timing, timings[BASELINE])
-        if is_worth_it(relative, are_outputs_equal=trial.are_outputs_equal, least_gain=backend.capabilities.least_gain):
+        is_worth = is_worth_it(relative, are_outputs_equal=trial.are_outputs_equal, least_gain=backend.capabilities.least_gain)
+        if is_worth or job.config.assignment_only:
             faster.append((trial, answer, relative.ratio))
     return timings, faster
 

@@ -142,6 +142,11 @@ def _submit_body() -> dict[str, object]:
         },
         **{f"{role}_id": {"type": "string", "description": f"The id of an uploaded {role}, instead of the file."} for role in ROLES},
         "config": json_schema(),
+        "assignment": {
+            "type": "object",
+            "description": "The key `assignment` of the configuration as a part of its own: a job's assignment.json, as text or as a file.",
+            "additionalProperties": {"type": "string"},
+        },
         "webhook": webhook_request.schema(),
     }
     given = [{"oneOf": [{"required": [role]}, {"required": [f"{role}_id"]}]} for role in REQUIRED]
@@ -168,4 +173,4 @@ def _submit_body() -> dict[str, object]:
 
 _KEY: dict[str, JsonValue] = {"pattern": "^[ -~]{1,255}$"}  # its form is checked with the request
 _MOST_DIGITS = 19
-_IN_JSON = {name: {"contentType": "application/json"} for name in ("config", "webhook")}
+_IN_JSON = {name: {"contentType": "application/json"} for name in ("config", "assignment", "webhook")}

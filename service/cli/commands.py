@@ -68,6 +68,24 @@ def optimize(arguments: argparse.Namespace, out: Output) -> None:
     out(f"  files     {arguments.output}")
 
 
+def build(arguments: argparse.Namespace, out: Output) -> None:
+    """Build exactly the engine of an assignment, and measure it beside the float model; no search."""
+    asked = job_config(arguments)
+    if not asked.assignment:
+        raise InvalidConfigError("build: found no assignment", fix="Give --assignment FILE, such as a job's assignment.json.")
+    config = dataclasses.replace(asked, assignment_only=True)
+    defer("onnxruntime")  # as in ``optimize``
+    from service.cli.build import build_engine  # loads onnx; the client's commands do without
+
+    settings = settings_from_environment(os.environ)
+    limits = StageLimits(memory_bytes=settings.stage_memory_bytes, seconds=settings.stage_seconds)
+    with progress_view(sys.stderr) as view:
+        built = build_engine(arguments, config, limits, view)
+    _print_result(built.result, out)
+    out(f"  assigned  fingerprint {built.fingerprint}")
+    out(f"  files     {arguments.output}, {built.result_file}")
+
+
 def submit(arguments: argparse.Namespace, out: Output) -> None:
     """Upload the files, submit a job and print its id; with --watch, wait for it too."""
     config = config_json(job_config(arguments)) if arguments.config or is_any_given(vars(arguments)) else {}

@@ -60,6 +60,8 @@ def _headline(result: Mapping[str, object], *, kept: bool) -> str:
     objective = _part(result, "objective")
     if result.get("none_ran") and not objective.get("is_reached"):
         return f"The baseline is kept: no quantized engine could be built or run: {result['none_ran']}"
+    if result["outcome"] == "built":
+        return f"The engine of the assignment is built: {_inside(result)}."
     if not objective:
         return "The baseline is kept: nothing faster stays inside the budget." if kept else f"A faster engine is {_inside(result)}."
     if not kept:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TypedDict
 
 from calibration.accuracy.metrics import BudgetKey
 from engine_builder.config.config import Config, config_from_json
+from service.intake.assignment_file import assignment_value
 
 
 class CommonKeys(TypedDict, total=False):
@@ -15,6 +17,7 @@ class CommonKeys(TypedDict, total=False):
     target: str
     gpu: str
     batch_size: int
+    assignment: Mapping[str, str] | str | os.PathLike[str]  # precision by layer, or a file of them, such as a job's assignment.json
     min_relative: float
     max_drop: float
     min_score: float
@@ -57,5 +60,6 @@ def _parts(given: Mapping[str, object]) -> dict[str, object]:
     def of(*keys: str) -> dict[str, object]:
         return {key: given[key] for key in keys if given.get(key) is not None}
 
+    assignment = {} if given.get("assignment") is None else {"assignment": assignment_value(given["assignment"])}
     parts = {"objective": of("min_speedup", "max_latency_ms"), "accuracy": of("min_relative", "max_drop", "min_score", "metric")}
-    return {**of("target", "gpu", "batch_size"), **{key: part for key, part in parts.items() if part}}
+    return {**of("target", "gpu", "batch_size"), **assignment, **{key: part for key, part in parts.items() if part}}

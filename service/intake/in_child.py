@@ -71,18 +71,19 @@ class Intake:
         found = self._run(UNPACK, request, workspace, "archive", self.settings.unpack_seconds)
         return FileRef(str(found["file"]), str(found["sha256"]))
 
-    def read_config(self, text: str, workspace: Path) -> dict[str, object]:
+    def read_config(self, text: str, workspace: Path, *, key: str | None = None) -> dict[str, object]:
         """Return a long configuration, with every default filled in.
 
         Args:
             text: JSON.
             workspace: An empty folder, for the text.
+            key: The text is the value of this key, and of no other.
 
         Raises:
             InputError: It is none, or takes too much to read.
         """
         (workspace / _CONFIG_NAME).write_text(text, encoding="utf-8")
-        return as_object(self._run(READ_CONFIG, {"text": _CONFIG_NAME}, workspace, "config", _CONFIG_SECONDS)["config"])
+        return as_object(self._run(READ_CONFIG, {"text": _CONFIG_NAME, "key": key}, workspace, "config", _CONFIG_SECONDS)["config"])
 
     def _run(self, stage: str, request: Mapping[str, object], workspace: Path, what: str, seconds: float) -> Mapping[str, object]:
         limits = StageLimits(

@@ -31,13 +31,14 @@ def unpack(request: Mapping[str, object], context: StageContext) -> Mapping[str,
 
 
 def read_config(request: Mapping[str, object], context: StageContext) -> Mapping[str, object]:
-    """Read the configuration in the file ``text`` and return it with every default filled in, as ``config``.
+    """Read the configuration in the file ``text``, or the value of its ``key``, and return it with every default filled in, as ``config``.
 
     Raises:
         InvalidConfigError: It is none.
     """
     text = context.workspace.path(str(request["text"])).read_text(encoding="utf-8")
-    return {"config": config_json(config_from_json(submitted_value(text)))}
+    value, key = submitted_value(text), request["key"]
+    return {"config": config_json(config_from_json(value if key is None else {str(key): value}))}
 
 
 STAGES: Mapping[str, Callable[[Mapping[str, object], StageContext], Mapping[str, object]]] = {UNPACK: unpack, READ_CONFIG: read_config}

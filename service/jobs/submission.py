@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from calibration.data.readers import suffix_of
+from calibration.errors import InvalidConfigError
 from engine_builder.backends.registry import opens_gpu
 from engine_builder.backends.target_checks import check_config, with_metric_model
 from engine_builder.config.config import Config, config_from_json, config_json
@@ -30,7 +31,7 @@ from service.worker.kernel_times import without_shared_times
 
 ROLES = ("model", "calibration", "validation", "metric")
 REQUIRED = ("model", "calibration")
-TEXT_FIELDS = ("config", "webhook", *(f"{role}_id" for role in ROLES))
+TEXT_FIELDS = ("config", "assignment", "webhook", *(f"{role}_id" for role in ROLES))
 
 
 def check_before_reading(idempotency_key: str | None, tenant: str, deps: Deps) -> None:
@@ -47,7 +48,7 @@ def submit(form: Form, idempotency_key: str | None, uploads: TenantUploads, deps
     """Check the request and write the job; whatever needs the model parsed is left to its first stage.
 
     Args:
-        form: Files by role, and texts: ``config`` and ``<role>_id``.
+        form: Files by role, and texts: ``config``, ``assignment`` and ``<role>_id``.
         idempotency_key: The caller's key, if one was sent.
         uploads: The files of the caller's tenant, among them those of the form.
         deps: The server's belongings.
@@ -70,7 +71,7 @@ def _submitted(form: Form, idempotency_key: str | None, uploads: TenantUploads, 
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise InvalidRequestError("Idempotency-Key: expected 1 to 255 printable characters", fix="Send a UUID.")
     webhook = webhook_from_text(form.texts.get("webhook"), any_address=deps.settings.webhook_addresses == "any")
-    config = _checked_config(form.texts.get("config", ""), deps)
+    config = _checked_config(form.texts, deps)
     files = _files(form, uploads, deps)
     config = with_metric_model(config, is_given="metric" in files)
     if not deps.store.tenants.get(uploads.tenant).shares_measurements:
@@ -115,7 +116,7 @@ def _submitted(form: Form, idempotency_key: str | None, uploads: TenantUploads, 
 
 def takes_a_child(form: Form, uploads: TenantUploads, deps: Deps) -> bool:
     """Whether something in the request is read by a child process, which takes its time; few such requests are served at once."""
-    if _is_long(form.texts.get("config", "")):
+    if any(_is_long(form.texts.get(name, "")) for name in _JSON_FIELDS):
         return True
     given = form.files.get("model")
     sha256 = given.sha256 if given is not None else form.texts.get("model_id", "").removeprefix("sha256:")
@@ -125,8 +126,15 @@ def takes_a_child(form: Form, uploads: TenantUploads, deps: Deps) -> bool:
         return begins_like_archive(file.read(HEAD_BYTES))
 
 
-def _checked_config(text: str, deps: Deps) -> Config:
-    config = config_from_json(_config_read_in_child(text, deps) if _is_long(text) else submitted_value(text))
+def _checked_config(texts: Mapping[str, str], deps: Deps) -> Config:
+    text, given = (texts.get(name, "") for name in _JSON_FIELDS)
+    value = _config_read_in_child(text, deps) if _is_long(text) else submitted_value(text)
+    if given.strip() and isinstance(value, Mapping):  # anything else is refused below
+        if value.get("assignment"):
+            raise InvalidConfigError("form: found assignment twice, as a part and in config", fix="Send one of them.")
+        read = _config_read_in_child(given, deps, key="assignment")["assignment"] if _is_long(given) else submitted_value(given)
+        value = {**value, "assignment": read}
+    config = config_from_json(value)
     check_config(config)
     return config
 
@@ -135,11 +143,11 @@ def _is_long(config: str) -> bool:
     return len(config) > CONFIG_BYTES_READ_AT_ONCE
 
 
-def _config_read_in_child(text: str, deps: Deps) -> dict[str, object]:
+def _config_read_in_child(text: str, deps: Deps, *, key: str | None = None) -> dict[str, object]:
     workspace = deps.workspace(f"config-{uuid.uuid4()}")  # no job: removed at the next start, should this process end now
     workspace.mkdir(parents=True)
     try:
-        return deps.intake.read_config(text, workspace)
+        return deps.intake.read_config(text, workspace, key=key)
     finally:
         remove_tree(workspace)
 
@@ -179,4 +187,5 @@ def _lay_out(files: Mapping[str, StoredFile], workspace: Path, deps: Deps) -> di
     return laid
 
 
+_JSON_FIELDS = ("config", "assignment")
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")

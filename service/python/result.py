@@ -96,7 +96,7 @@ class Offers:
 class Result:
     """What a job found, and where its files are."""
 
-    outcome: str  # "improved" or "baseline_kept"
+    outcome: str  # "improved", "baseline_kept", or "built": the engine of an assignment that was given
     reason: str
     baseline: Engine
     chosen: Engine

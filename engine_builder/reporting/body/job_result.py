@@ -10,7 +10,9 @@ from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.metrics import BudgetKey, Metric, OutputKind
 from calibration.accuracy.verdict import AccuracyVerdict, Answer, IntervalMethod, Selection
 from engine_builder.backends.base import Source
+from engine_builder.config.config import Config
 from engine_builder.config.objective import Objective
+from engine_builder.records.trial import Trial
 from engine_builder.reporting.body.fields_json import fields_json
 from engine_builder.stage_io.engines import FinalLatency, VerdictResult, is_reached
 
@@ -20,6 +22,22 @@ class Outcome(enum.StrEnum):
 
     IMPROVED = "improved"
     BASELINE_KEPT = "baseline_kept"
+    BUILT = "built"  # the engine of the user's own assignment, whatever came of it
+
+
+AS_GIVEN = "This is the engine of the assignment that was given, built without a search; its accuracy and speed decided nothing."
+
+
+def outcome_of(config: Config, chosen: Trial | None) -> Outcome:
+    """Return how a job ended.
+
+    Args:
+        config: Its settings.
+        chosen: The trial that is kept, None where that is the baseline.
+    """
+    if config.assignment_only:
+        return Outcome.BUILT
+    return Outcome.BASELINE_KEPT if chosen is None else Outcome.IMPROVED
 
 
 @dataclass(frozen=True, slots=True)

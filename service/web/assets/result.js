@@ -7,7 +7,7 @@ export function resultView(job, get) {
   const { result } = job;
   const sides = [["Baseline", result.baseline], ["Chosen", result.chosen]].filter(([, side]) => side);
   return [
-    h("p", { class: `headline ${result.outcome}` }, result.outcome === "improved" ? capital(speedWords(result)) : "The baseline is kept"),
+    h("p", { class: `headline ${result.outcome}` }, result.outcome !== "baseline_kept" ? capital(speedWords(result)) : "The baseline is kept"),
     h("p", {}, result.reason),
     result.none_ran ? h("p", { class: "warning" }, `No quantized engine could be built or run: ${result.none_ran}`) : null,
     h("p", { class: "note" }, `Asked for: ${budgetWords(job.config)}. `, uncertainty(result)),

@@ -27,6 +27,8 @@ METRICS = "top1, top5, agreement, cosine, closeness, fidelity, nmse, psnr, token
 FULL = {
     "target": "tensorrt",
     "gpu": "RTX 4090",
+    "assignment": {"conv1": "int8", "*": "fp16"},
+    "assignment_only": False,
     "accuracy": {
         "metric": "agreement",
         "min_relative": 0.97,

@@ -13,8 +13,9 @@ import pytest
 from engine_builder.evaluation.measurement import latency_of
 from engine_builder.records.trial import Trial
 from engine_builder.search.candidate_sequence import BEYOND, CandidateSequence
+from engine_builder.search.deciding import Proposal
 from engine_builder.search.measured_front import fastest_of, finalists
-from engine_builder.search.search import FRONTIER, Proposal, Search
+from engine_builder.search.search import FRONTIER, Search
 from engine_builder.search.shipping_rule import is_worth_it, safest_of_fastest
 from engine_builder.timed_enough import EachKnown, FinalistsKnown, TrialKnown
 from engine_builder.timing import MIN_GAIN, Enough, RelativeLatency, Timing, relative_latency, time_interleaved

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.number_formats.precision import Precision
-from engine_builder.records.trial import FOLDED, Trial, failed_trial
+from engine_builder.records.trial import FOLDED, Trial, failed_trial, mean_seconds
 from engine_builder.search.candidate_sequence import CandidateSequence
-from engine_builder.search.search import DEFAULT_MAX_TRIALS, MAX_FAILURES, Search, mean_seconds
+from engine_builder.search.search import DEFAULT_MAX_TRIALS, MAX_FAILURES, Search
 from tests.engine_builder.search.fake_world import FakeWorld, fastest_met, rising, run
 
 LOSSLESS = FakeWorld((0.0,) * 16)
