@@ -135,7 +135,10 @@ def _parser() -> argparse.ArgumentParser:
     recipe.add_argument(
         "--default", choices=("fp16", "bf16", "fp32"), default="fp16", help="precision of layers that neither names (default fp16)"
     )
-    recipe.add_argument("--output", type=Path, metavar="FILE", required=True, help="assignment.json to write; ranges go beside it")
+    recipe.add_argument("--assignment", type=Path, metavar="FILE", help="assignment.json, in the place of the settings of TensorRT 10")
+    recipe.add_argument("--output", type=Path, metavar="FILE", help="assignment.json to write; ranges go beside it")
+    recipe.add_argument("--modelopt", type=Path, metavar="FILE", help="settings of ModelOpt to write: quantize_mode, nodes_to_exclude")
+    recipe.add_argument("--polygraphy", type=Path, metavar="FILE", help="script of Polygraphy to write, for TensorRT 10")
 
     compare = _command(parsers, "compare", commands.compare)
     compare.add_argument("outputs", type=Path, nargs="+", metavar="OUT", help="output folder of a job, or its report.json")

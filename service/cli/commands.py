@@ -130,7 +130,7 @@ def targets(arguments: argparse.Namespace, out: Output) -> None:
 
 
 def recipe(arguments: argparse.Namespace, out: Output) -> None:
-    """Write an assignment.json from what was settled for TensorRT 10."""
+    """Write an assignment.json from what was settled for TensorRT 10, or an assignment as settings of other tools."""
     from service.cli.recipe import RecipeRequest, write_recipe  # loads onnx and the runtime; the client's commands need neither
 
     write_recipe(
@@ -140,6 +140,9 @@ def recipe(arguments: argparse.Namespace, out: Output) -> None:
             calibration_cache=arguments.calibration_cache,
             default=Precision(arguments.default),
             output=arguments.output,
+            assignment=arguments.assignment,
+            modelopt=arguments.modelopt,
+            polygraphy=arguments.polygraphy,
         ),
         out,
     )

@@ -100,3 +100,49 @@ def test_an_output_that_cannot_be_written_is_said(run: Run, tmp_path: Path) -> N
     status, _, errors = run("--layer-precisions", "*:int8")
     assert status == 2
     assert "assignment.json: Is a directory" in errors[0]
+
+
+def test_an_assignment_is_written_for_other_tools(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "given.json").write_text('{"first": "int8", "second": "fp16"}')
+    exports = ("--modelopt", tmp_path / "modelopt.json", "--polygraphy", tmp_path / "script.py")
+    status, out, _ = run("--assignment", tmp_path / "given.json", *exports)
+    assert status == 0
+    assert written(tmp_path) == {"first": "int8", "second": "fp16"}
+    assert written(tmp_path, "modelopt.json") == {"nodes_to_exclude": ["second$"], "quantize_mode": "int8"}
+    assert "'first': 'int8'," in (tmp_path / "script.py").read_text()
+    assert len(out) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"first": "int8"}', "no precision for second"),
+        ('{"frist": "int8", "*": "fp16"}', "no layer 'frist'"),
+        ('{"*": "int8_dynamic"}', "which TensorRT does not have"),
+        ('{"*": "int9"}', "int9"),
+    ],
+)
+def test_an_assignment_that_cannot_be_exported_says_why(content: str, words: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "given.json").write_text(content)
+    status, _, err = run("--assignment", tmp_path / "given.json", "--polygraphy", tmp_path / "script.py")
+    assert status == 2
+    assert words in err[0]
+
+
+def test_an_assignment_beside_settings_of_tensorrt_10_is_refused(run: Run, tmp_path: Path) -> None:
+    status, _, err = run("--assignment", tmp_path / "given.json", "--layer-precisions", "*:int8")
+    assert status == 2
+    assert "expected one of them" in err[0]
+
+
+def test_layers_without_a_name_are_passed_over_for_other_tools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = model_from_text("g (float[N,8] x) => (float[N,8] y) { y = Gemm(x, w) }", {"w": (8, 8)})
+    save_model(model, tmp_path / "net.onnx")
+    options = ["--layer-precisions", "*:int8", "--polygraphy", str(tmp_path / "script.py")]
+    assert main(["recipe", str(tmp_path / "net.onnx"), *options]) == 0
+    assert "passed over: 1 layers whose nodes have no name" in capsys.readouterr().out
+
+
+def test_a_recipe_that_writes_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", str(tmp_path / "net.onnx"), "--layer-precisions", "*:int8"]) == 2
+    assert "nothing to write" in capsys.readouterr().err
