@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import subprocess
@@ -57,7 +58,16 @@ def test_a_job_whose_server_is_killed_in_a_build_goes_on_and_ships_a_faster_engi
     assert result["environment"]["gpu"] == "NVIDIA Stub 1"
     assert result["environment"]["tensorrt"] == "11.4.0.106"
     assert result["environment"]["clock"] == "CUDA events"
-    assert {row["got"] for row in server.artifact(job, "report.json")["reached"]} == {"int8"}
+    report = server.artifact(job, "report.json")
+    assert {row["got"] for row in report["reached"]} == {"int8"}
+    assert all(row["tactic"] for row in report["reached"])
+    # What goes with the plan fits together, for tools that read trtexec's files.
+    layers, profile = server.artifact(job, "engine.layers.json"), server.client.get(f"/v1/jobs/{job}/artifacts/engine.profile.json").json()
+    assert [row["name"] for row in profile[1:]] == [layer["Name"] for layer in layers["Layers"]]
+    assert (profile[0]["count"] > 1, sum(row["percentage"] for row in profile[1:])) == (True, pytest.approx(100.0))
+    assert report["trtexec"].startswith("trtexec --onnx=model.explicit.onnx --saveEngine=engine.plan ")
+    assert "--timingCacheFile=timing.cache" in report["trtexec"]
+    assert report["trtexec"] in html.unescape(server.client.get(f"/v1/jobs/{job}/artifacts/report.html").text)
     builds = noted_builds(place)
     assert [build.is_quantized for build in builds] == [False, True, True]  # the baseline once, the trial again
     assert min(build.timed for build in builds[:2]) > 0  # nothing was known of these layers
@@ -119,7 +129,8 @@ def test_a_job_of_nine_trials_calls_the_builder_ten_times(place: Path, environme
 def test_the_command_line_does_the_same(place: Path, environment: Mapping[str, str], tmp_path: Path) -> None:
     give_orders(place, Orders())
     assert optimized(tmp_path, environment)["outcome"] == "improved"
-    assert {"engine.plan", "timing.cache", "model.explicit.onnx"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    files = {"engine.plan", "engine.layers.json", "engine.profile.json", "timing.cache", "model.explicit.onnx"}
+    assert files <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
 @pytest.mark.gpu

@@ -53,6 +53,7 @@ class AchievedPrecision:
     got: Precision | None  # None where no kernel names it, or what its kernel computes in is unknown; the reason tells which
     kernel: str | None  # name of the kernel that multiplies, or that may
     reason: Rule | None  # of a difference, None where there is none
+    tactic: str | None = None  # how that kernel is implemented, in the builder's words; None where it does not say
 
     def __post_init__(self) -> None:
         """A difference without a reason, and a reason without a difference, are mistakes."""
@@ -81,13 +82,13 @@ def _achieved_precision(kernels: Sequence[Kernel], node: str, asked: Precision) 
         first = listing[0]
         got = next((FLOATS[tensor.dtype] for tensor in first.inputs if tensor.dtype in FLOATS), None)
         if got is None or not all(is_pointwise(kernel) for kernel in listing):
-            return AchievedPrecision(node, asked, None, first.name, Rule.UNKNOWN)
-        return AchievedPrecision(node, asked, got, first.name, None if got is asked else Rule.POINTWISE)
+            return AchievedPrecision(node, asked, None, first.name, Rule.UNKNOWN, first.tactic)
+        return AchievedPrecision(node, asked, got, first.name, None if got is asked else Rule.POINTWISE, first.tactic)
     kernel = next((kernel for kernel in multiplying if _is_named_after(kernel, node)), multiplying[0])
     if not math_is_known(kernel):
-        return AchievedPrecision(node, asked, None, kernel.name, Rule.UNKNOWN)
+        return AchievedPrecision(node, asked, None, kernel.name, Rule.UNKNOWN, kernel.tactic)
     got = _got(kernel)
-    return AchievedPrecision(node, asked, got, kernel.name, None if got is asked else _rule(kernel, asked, got))
+    return AchievedPrecision(node, asked, got, kernel.name, None if got is asked else _rule(kernel, asked, got), kernel.tactic)
 
 
 def _got(kernel: Kernel) -> Precision:

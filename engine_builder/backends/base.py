@@ -52,6 +52,7 @@ class Capabilities:
     is_repeatable: bool = True  # whether two builds of one explicit model give the same engine
     compute_capability: tuple[int, int] | None = None  # of the GPU that is built for, where it is known
     names_conversions: bool = False  # whether ``kernel_times`` tells the kernels that only bring a tensor into another form, and all others
+    profiles_layers: bool = False  # whether ``kernel_times`` times the layers of an engine by the names that its inspector has
     conversion_ms: float | None = None  # of bringing one element into another form, as the memory's bandwidth has it; None: a processor's
     int8_costs: Mapping[str, str] = field(default_factory=dict)  # what INT8 costs beside its kernel, by operator, in words for a reader
     least_gain: float = MIN_GAIN  # of the baseline's latency, for an engine to count as faster

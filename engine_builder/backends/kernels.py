@@ -25,6 +25,7 @@ class Kernel:
     inputs: tuple[KernelTensor, ...]
     constants: tuple[KernelTensor, ...]
     outputs: tuple[KernelTensor, ...]
+    tactic: str | None = None  # the implementation that the builder chose, in its own words; None where it does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +37,6 @@ class KernelTime:
     operator: str = ""  # the runtime's word for what it computes; empty where it does not say
     reads: str = ""  # element type of its first input, likewise
     elements: int = 0  # that it writes; 0 where the runtime does not say
+    layer: str = ""  # the engine's own name for it, as its inspector has it; empty where there is none
+    mean_ms: float = 0.0  # over ``runs``; both 0 where only a median is known
+    runs: int = 0

@@ -288,6 +288,8 @@ def _repeat(body: ReportBody) -> str:
     facts |= {name: _fact(value) for name, value in known.items() if value is not None}
     config = json.dumps(body.config, sort_keys=True, ensure_ascii=False, indent=1)
     text = f"<pre>{escape(command)}</pre><p class=note>with this <code>config.json</code>:</p><pre>{escape(config)}</pre>"
+    if body.trtexec is not None:
+        text += f"<p class=note>The engine alone, beside <code>model.explicit.onnx</code>:</p><pre>{escape(body.trtexec)}</pre>"
     return f"<h2>Environment and how to repeat it</h2><div class=scroll>{pairs_table(facts)}</div>{text}"
 
 

@@ -122,17 +122,20 @@ def _number(value: float | None) -> str:
 def achieved_table(rows: Sequence[AchievedPrecision]) -> str:
     """Return the precision that each layer asked for beside the one that its kernel has, disagreements with their reason first."""
     ordered = sorted(rows, key=lambda row: row.reason is None)
+    has_tactics = any(row.tactic is not None for row in rows)
     cells = [
         [
             row.layer or "-",
             row.asked.value,
             row.got or ("unknown" if row.reason is Rule.UNKNOWN else "-"),
             row.kernel or "-",
+            *([row.tactic or "-"] if has_tactics else []),
             row.reason or "-",
         ]
         for row in ordered
     ]
-    return table(["layer", "asked for", "got", "kernel", "why they differ"], cells) if cells else ""
+    columns = ["layer", "asked for", "got", "kernel", *(["tactic"] if has_tactics else []), "why they differ"]
+    return table(columns, cells) if cells else ""
 
 
 def trials_table(trials: Sequence[Trial], front: Collection[str]) -> str:

@@ -17,6 +17,7 @@ from calibration.ranges.range_table import RangeTable
 from calibration.sensitivity.records import SensitivityTable
 from engine_builder.backends.achieved_precision import AchievedPrecision
 from engine_builder.backends.base import Capabilities, Source
+from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.registry import backend_for, targets_of
 from engine_builder.backends.triton_platform import TritonPlatform
 from engine_builder.config.config import config_json
@@ -25,6 +26,8 @@ from engine_builder.errors import BuildError
 from engine_builder.evaluation.measurement import LAYERS_NAME
 from engine_builder.interchange.triton_onnx import onnx_repository
 from engine_builder.interchange.triton_plan import plan_repository
+from engine_builder.interchange.trtexec_command import command_of
+from engine_builder.interchange.trtexec_profile import trtexec_profile
 from engine_builder.profiling.predictions import predictions, read_loss_model
 from engine_builder.qdq.exactness import engine_exact_on
 from engine_builder.qdq.graph.opsets import engine_opsets
@@ -66,7 +69,7 @@ from engine_builder.reporting.timing_words import busy_warning, speedup_spread
 from engine_builder.search.loss_model import LossModel
 from engine_builder.search.measured_front import pareto_front
 from engine_builder.search.search_space import BASELINE
-from engine_builder.stage_io.engines import EngineJob, VerdictResult
+from engine_builder.stage_io.engines import VerdictResult
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
@@ -85,7 +88,9 @@ def report(request: ReportRequest, context: StageContext) -> JobOutcome:
     assignment = PrecisionAssignment(tuple(precisions.items()))
     engine = judgement.engine or given.asked.job.baseline
     repository, why_none = _triton(engine, given, context)
-    body = _body(given, chosen, assignment, why_none, context)
+    cache = kept_timing_cache(workspace)
+    command = command_of(given.asked.job.config.builder, given.inspection.calls, judgement, has_timing_cache=cache is not None)
+    body = replace(_body(given, chosen, assignment, why_none, context), trtexec=command)
     artifacts = {
         "report.json": workspace.write_json("report.json", body_json(body)),
         "report.html": workspace.write_bytes("report.html", render(body).encode()),
@@ -93,12 +98,7 @@ def report(request: ReportRequest, context: StageContext) -> JobOutcome:
     }
     if judgement.explicit is not None:
         artifacts["model.explicit.onnx"] = judgement.explicit
-    layers = _layers(chosen, given.asked.job, workspace)
-    if layers is not None:
-        artifacts["engine.layers.json"] = layers
-    cache = kept_timing_cache(workspace)
-    if cache is not None:
-        artifacts["timing.cache"] = cache
+    artifacts |= _plan_files(chosen, given, cache, workspace)
     if repository is not None:
         artifacts["triton.zip"] = repository
     for one in given.asked.offers.engines:
@@ -333,12 +333,15 @@ def _reached(ref: FileRef | None, workspace: Workspace) -> tuple[AchievedPrecisi
     return None if ref is None else value_from_json(tuple[AchievedPrecision, ...], workspace.read_json(ref))
 
 
-def _layers(chosen: Trial | None, job: EngineJob, workspace: Workspace) -> FileRef | None:
-    """Return what the runtime says of the layers of the engine that is kept; the baseline's lie beside it."""
-    if chosen is not None:
-        return chosen.layers
-    beside = PurePosixPath(job.baseline.file).with_name(LAYERS_NAME)
-    return workspace.adopt(str(beside)) if workspace.path(str(beside)).is_file() else None
+def _plan_files(chosen: Trial | None, given: _Given, timing_cache: FileRef | None, workspace: Workspace) -> dict[str, FileRef]:
+    """Return what goes with a plan: what the runtime says of its layers (the baseline's lie beside it), their times, and kernel times."""
+    beside = PurePosixPath(given.asked.job.baseline.file).with_name(LAYERS_NAME)
+    own = workspace.adopt(str(beside)) if workspace.path(str(beside)).is_file() else None
+    files = {"engine.layers.json": own if chosen is None else chosen.layers, "timing.cache": timing_cache}
+    if (profile := given.asked.verdict.profile) is not None:
+        times = value_from_json(tuple[KernelTime, ...], workspace.read_json(profile))
+        files["engine.profile.json"] = workspace.write_json("engine.profile.json", trtexec_profile(times))
+    return {name: ref for name, ref in files.items() if ref is not None}
 
 
 def _bias_corrections(chosen: Trial | None, trials: Sequence[Trial]) -> tuple[Correction, ...]:

@@ -96,6 +96,7 @@ def verdict(
         explicit = keep_model(context.scratch / chosen[0].fingerprint / EXPLICIT_NAME, EXPLICIT_NAME, workspace)
     elif not capabilities.is_own_baseline and (beside := baseline_path.with_name(EXPLICIT_NAME)).is_file():
         explicit = keep_model(beside, EXPLICIT_NAME, workspace)
+    kept = baseline_path if engine is None else workspace.path(engine)
     return VerdictResult(
         judged=tuple(JudgedTrial(trial.fingerprint, answer) for trial, answer in judged),
         verdict=chosen[1] if chosen is not None else baseline,
@@ -111,7 +112,8 @@ def verdict(
         baseline_precisions=_counts(inspection.baseline_precisions.values()),
         baseline_size_bytes=model_size_bytes(baseline_path),
         environment=environment(job.config, backend),
-        tensors=backend.tensors(baseline_path if engine is None else workspace.path(engine)),
+        tensors=backend.tensors(kept),
+        profile=_profile(kept, inspection, job, context, backend),
         waited=max((timing.waited for timing in timings.values() if timing.waited is not None), default=None),
     )
 
@@ -157,6 +159,16 @@ def _time(
         if is_worth or job.config.assignment_only:
             faster.append((trial, answer, relative.ratio))
     return timings, faster
+
+
+def _profile(engine: Path, inspection: Inspection, job: EngineJob, context: StageContext, backend: Backend) -> FileRef | None:
+    """Write what each layer of an engine takes, where the runtime tells layers apart."""
+    if not backend.capabilities.profiles_layers:
+        return None
+    workspace = context.workspace
+    feeds = timing_feeds(inspection, load_saved(workspace.path(inspection.samples.validation)))
+    times = backend.kernel_times(engine, feeds, threads=job.config.threads, scratch=context.scratch)
+    return workspace.write_value("engine.profile.kernels.json", times)
 
 
 def _counts(precisions: Iterable[Precision]) -> dict[str, int]:

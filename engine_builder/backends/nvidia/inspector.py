@@ -85,7 +85,13 @@ def _kernel(layer: object) -> Kernel:
         inputs=_tensors(layer.get("Inputs")),
         constants=_tensors(layer["Constants"]) if "Constants" in layer else _weights(layer, kind, outputs),
         outputs=outputs,
+        tactic=_tactic(layer),
     )
+
+
+def _tactic(layer: Mapping[str, object]) -> str | None:
+    """Return the name of the tactic, or, where version 10 gives none, its number."""
+    return next((str(said) for key in ("TacticName", "TacticValue") if (said := layer.get(key))), None)
 
 
 def _kind(layer_type: str, parameter_type: str) -> str:

@@ -178,8 +178,8 @@ class TensorRtRunner:
             ({name: (least, best, greatest) for name, (least, best, greatest) in sizes.items()},) if sizes else (),
         )
 
-    def layer_times(self, feeds: Mapping[str, NDArray[np.generic]], *, runs: int) -> dict[str, float]:
-        """Return the median milliseconds of each layer of the engine, by its name; the profiler keeps layers from overlapping."""
+    def layer_times(self, feeds: Mapping[str, NDArray[np.generic]], *, runs: int) -> dict[str, list[float]]:
+        """Return the milliseconds of each layer of the engine in each run, by its name; the profiler keeps layers from overlapping."""
         found: dict[str, list[float]] = {}
         profiler = layer_profiler(self._trt, found)
         self._context.profiler = profiler
@@ -188,7 +188,7 @@ class TensorRtRunner:
                 self.run(feeds)
         finally:
             self._context.profiler = None
-        return {name: float(np.median(values[1:] or values)) for name, values in found.items()}
+        return {name: values[1:] or values for name, values in found.items()}
 
     def close(self) -> None:
         """Free the engine's memory, the context first."""

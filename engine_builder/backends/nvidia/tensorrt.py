@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -104,6 +104,7 @@ class TensorRtBackend:
             has_plugins=bool(plugin_libraries(os.environ)),
             is_own_baseline=False,
             is_repeatable=False,
+            profiles_layers=True,
             compute_capability=known,
             conversion_ms=self._conversion_ms,
         )
@@ -216,9 +217,13 @@ class TensorRtBackend:
             with gpu_lock(self._local.cuda.device.uuid):
                 times = runner.layer_times(feeds, runs=PROFILED_RUNS)
             nodes = {kernel.name: kernel.nodes for kernel in runner.kernels()}
-            return tuple(KernelTime(nodes.get(name, nodes_in_name(name)), spent) for name, spent in times.items())
+            return tuple(_kernel_time(name, nodes.get(name, nodes_in_name(name)), spent) for name, spent in times.items())
         finally:
             runner.close()
+
+
+def _kernel_time(layer: str, nodes: tuple[str, ...], spent: Sequence[float]) -> KernelTime:
+    return KernelTime(nodes, float(np.median(spent)), layer=layer, mean_ms=float(np.mean(spent)), runs=len(spent))
 
 
 def timing_cache_path(folder: Path, device: CudaDevice, version: str, driver: str | None) -> Path:

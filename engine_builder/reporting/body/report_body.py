@@ -97,6 +97,7 @@ class ReportBody:
     columns: tuple[ColumnChange, ...] = ()  # of the output's values in their order, with the metrics regression and r2
     made: Made | None = None  # None in reports of older versions
     not_corrected: str | None = None  # why no corrections but those of biases were measured; None where they were, or were not wanted
+    trtexec: str | None = None  # the command that builds the engine again; None where it is no plan of TensorRT's
     not_analysed: str | None = None  # why no sensitivities and dependencies were measured; None where they were
 
 

@@ -98,3 +98,11 @@ def test_difference_without_a_reason_cannot_be_written_down() -> None:
 def test_masks_in_front_of_queries_and_keys_are_not_taken_for_them() -> None:
     masked = kernel("_gemm_mha_v2_myl0_17", "kgen", "scores", ("bool", "bool", "int8", "int8", "int8"), rank=3)
     assert only([masked], "scores", Precision.INT8) == (Precision.INT8, None)
+
+
+def test_the_tactic_of_the_kernel_is_told_where_the_builder_says_it() -> None:
+    half = (KernelTensor("half", (8, 8)),)
+    product = Kernel("k", "gemm", ("fc",), half, half, half, tactic="sm89_xmma_gemm")
+    kernels = [product, Kernel("r", "kgen", ("relu",), half, (), half, tactic="0x1")]
+    rows = achieved_precisions(kernels, {"fc": Precision.FP16, "relu": Precision.FP16, "gone": Precision.FP16})
+    assert [row.tactic for row in rows] == ["sm89_xmma_gemm", "0x1", None]

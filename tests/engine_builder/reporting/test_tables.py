@@ -92,6 +92,13 @@ def test_what_layers_got_is_listed_with_the_differences_first() -> None:
     assert tuple(got.values()) == ("conv", "int8", "int8", "integer kernel", "-")
 
 
+def test_tactics_have_a_column_where_the_builder_says_any() -> None:
+    assert BODY.reached is not None
+    told = [replace(row, tactic="sm90_xmma") if row.kernel else row for row in BODY.reached]
+    assert [row["tactic"] for row in rows_of(achieved_table(told))] == ["-", "sm90_xmma"]
+    assert "tactic" not in rows_of(achieved_table(BODY.reached))[0]
+
+
 def test_a_latency_that_is_predicted_has_no_spread() -> None:
     predicted = replace(RESULT, baseline=replace(RESULT.baseline, latency_ms=FinalLatency(10.0, None, None, 0)))
     row = rows_of(engines_table(predicted))[0]

@@ -61,6 +61,7 @@ def test_tensors_and_nodes_of_version_11() -> None:
         inputs=(KernelTensor("int8", (1, 3, 8, 8)),),
         constants=(KernelTensor("int8", (4, 3, 3, 3)), KernelTensor("float", (4,))),
         outputs=(KernelTensor("half", (1, 4, 6, 6)),),
+        tactic="sm89_xmma",
     )
     assert move.nodes == ()
 

@@ -25,7 +25,7 @@ from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.nvidia import tensorrt
 from engine_builder.backends.nvidia.gpu_timing import time_engines
 from engine_builder.backends.nvidia.network_build import Plan
-from engine_builder.backends.nvidia.tensorrt import TensorRtBackend, timing_cache_path
+from engine_builder.backends.nvidia.tensorrt import PROFILED_RUNS, TensorRtBackend, timing_cache_path
 from engine_builder.config.config import ShapeRange
 from engine_builder.errors import BuildError, UnsupportedTargetError
 from tests.engine_builder.fake_gpu import FakeGpu
@@ -168,8 +168,8 @@ def test_kernels_and_their_times_are_told_by_node(builder: FakeBuilder, tmp_path
     engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
     assert [kernel.name for kernel in engine.kernels] == ["kernel1", "move"]
     assert target.kernel_times(engine.path, FEEDS, threads=1, scratch=tmp_path) == (
-        KernelTime(("mul", "relu"), 0.75),
-        KernelTime((), 0.25),
+        KernelTime(("mul", "relu"), 0.75, layer="kernel1", mean_ms=0.75, runs=PROFILED_RUNS),
+        KernelTime((), 0.25, layer="move", mean_ms=0.25, runs=PROFILED_RUNS),
     )
 
 
@@ -186,7 +186,7 @@ def test_an_inspector_that_fails_does_not_fail_the_build(
     assert engine.kernels == ()
     # Then kernels are known by the profiler's names alone.
     found = target.kernel_times(engine.path, FEEDS, threads=1, scratch=tmp_path)
-    assert found == (KernelTime(("kernel1",), 0.75), KernelTime(("move",), 0.25))
+    assert [(time.names, time.milliseconds) for time in found] == [(("kernel1",), 0.75), (("move",), 0.25)]
 
 
 @pytest.mark.gpu

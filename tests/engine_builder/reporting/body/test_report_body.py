@@ -29,6 +29,7 @@ def test_what_is_not_known_is_null_not_missing() -> None:
         "reached_in",
         "chosen",
         "not_corrected",
+        "trtexec",
         "not_analysed",
     ]
 
