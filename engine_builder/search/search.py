@@ -3,7 +3,8 @@
 1. The baseline; the float model with its constants folded, where that is another engine; the assignment that the user gave, if any (and
    nothing else, if that is all that is asked for); and the one-format engines: every layer quantized, in the first precision, then in each
    other one. Where the fastest of them misses the budget, the corrections that cost something are measured, and those that may now win are
-   built again with them. If the first of them still misses the budget, it is tried next without its residual adds.
+   built again with them. If the first of them still misses the budget, it is tried next without its residual adds,
+   unless it is clearly slower than an engine that keeps the budget.
 2. While the fastest engine so far keeps the budget, only time is left to search for, and no layer's loss need be known: the assignment that
    is predicted to be fastest is tried and, where that came out slower than predicted, the one of the refitted model. If what is fastest
    then still keeps the budget, the search is over. Where it does not, and corrections were not needed until then, it is as in 1.
@@ -50,6 +51,7 @@ DEFAULT_MAX_TRIALS = 40
 TOLERANCE = 0.05  # relative error of a predicted latency, about
 # a candidate sequence is bisected on while a candidate is predicted to be at most this much slower than the best engine so far
 OPENING = 0.02
+ADDS = 0.1  # that an engine without its quantized residual adds may be faster
 WORTH_TRYING = 0.03  # over the baseline: a smaller predicted gain is within the error of predictions
 AROUND = (-1, 1, 2)  # candidates tried around the boundary, relative to it
 CONTRADICTED = 2  # predictions of a sequence, after which it is dropped
@@ -193,8 +195,9 @@ class Search:
         for name, quantized in one_format.items():
             if name not in usual and not self._is_fastest_met():
                 yield from self._try(quantized, name, known, *self._budget_bounds())
-        first = next(iter(usual.values()))
-        if without_residual_adds and not self._is_met(known.get(self.fingerprint(first), known[self._uncorrected(first)])):
+        quantized = next(iter(usual.values()))
+        first = known.get(self.fingerprint(quantized), known[self._uncorrected(quantized)])
+        if without_residual_adds and not self._is_met(first) and self._is_in_front(first, ADDS):
             yield from self._try(without_residual_adds, WITHOUT_RESIDUAL_ADDS, known)
         if (yield from self._quicken(known)):
             return
@@ -215,19 +218,18 @@ class Search:
             return False
         self._changed = changed
         again = [name for name, (quantized, _) in self._asked.items() if changed.are_in(quantized)]
-        may_win = [name for name in again if not self._keeps(known[name]) and self._is_in_front(known[name])]
+        missed = [name for name in again if not self._keeps(known[name]) and known[name].failure is None]
         for name in again:
             known[name] = replace(known[name], made_with=changed.before)
             self.trials[known[name].index] = known[name]
-        for quantized, order in map(self._asked.__getitem__, may_win):
-            yield from self._try(quantized, order, known, *self._budget_bounds())
+        for name in sorted(missed, key=lambda name: 0.0 if (latency := known[name].latency) is None else latency.ratio):
+            if self._is_in_front(known[name], OPENING):
+                yield from self._try(*self._asked[name], known, *self._budget_bounds())
         return bool(again)
 
-    def _is_in_front(self, trial: Trial) -> bool:
-        """Return whether an engine would be the fastest that keeps the budget, if it kept it; one that failed would not be built."""
-        if trial.failure is not None:
-            return False
-        return trial.latency is None or trial.latency.ratio <= self._best() * (1.0 + OPENING)
+    def _is_in_front(self, trial: Trial, tolerance: float) -> bool:
+        """Return whether an engine would be about the fastest that keeps the budget, if it kept it; True where that is not known."""
+        return trial.latency is None or self._needed is not None or trial.latency.ratio <= self._best() * (1.0 + tolerance)
 
     def _quicken(self, known: dict[str, Trial]) -> Generator[Proposal, Trial, bool]:
         """Search for time alone while the fastest engine keeps the budget; return whether the budget decided nothing."""

@@ -142,3 +142,22 @@ def test_an_engine_without_corrections_does_not_count_as_a_trial() -> None:
     bench = Bench(corrected=LOSSY, last_resorts=("all_int8_weights",), max_trials=3)
     bench.one_format = {"all_low": LOSSY.all_quantized, "all_int8_weights": LOSSY.quantized(LOSSY.layers[:4])}
     assert [trial.order for trial in bench.run()] == ["baseline", "all_low", "all_low", "all_int8_weights"]
+
+
+def test_the_fastest_of_the_engines_that_missed_comes_first_and_slower_ones_are_left_out_once_it_keeps_the_budget() -> None:
+    plain = FakeWorld((0.002,) * 8, gains=(0.1,) * 4 + (-0.05,) * 4)
+    half = plain.quantized(plain.layers[:4])  # faster than all of them
+    one_format = {"all_low": plain.all_quantized, "all_int8_dynamic": half}
+    trials = Bench(plain, dataclasses.replace(plain, flips=CORRECTED.flips), plain.layers, one_format).run()
+    assert [trial.order for trial in trials] == ["baseline", "all_low", "all_int8_dynamic", "all_int8_dynamic"]
+
+
+def test_residual_adds_are_left_out_only_where_that_may_win() -> None:
+    plain = FakeWorld((0.0,) * 4 + (0.002,) * 4, gains=(0.1,) * 4 + (-0.05,) * 4)
+    kept, products = plain.quantized(plain.layers[:4]), plain.quantized(plain.layers[:7])
+    slow = {"all_low": plain.all_quantized, "all_int8_dynamic": kept}
+    trials = Bench(plain, plain, (), slow, without_residual_adds=products).run()
+    assert [trial.order for trial in trials] == ["baseline", "all_low", "all_int8_dynamic"]
+    fast = dataclasses.replace(plain, gains=(0.1,) * 4 + (0.01,) * 4)
+    trials = Bench(fast, fast, (), slow, without_residual_adds=products).run()
+    assert [trial.order for trial in trials] == ["baseline", "all_low", "all_int8_dynamic", "products"]
