@@ -68,6 +68,23 @@ def settings_from_environment(environment: Mapping[str, str]) -> Settings:
     return dataclasses.replace(Settings(), **found)  # type: ignore[arg-type]  # _parsed gives each field its own type
 
 
+def check_guarded(settings: Settings, *, has_keys: bool) -> None:
+    """Refuse to listen to other machines without a key, which would let everybody in.
+
+    Args:
+        settings: Of the server.
+        has_keys: Whether a key was made, or may have been.
+
+    Raises:
+        InvalidConfigError: The settings have no key, and none was made.
+    """
+    if settings.api_key is None and not is_loopback(settings.host) and not has_keys:
+        raise InvalidConfigError(
+            f"host {settings.host!r}: without an API key the server listens to this machine only (127.0.0.1, ::1 or localhost)",
+            fix=f"Make a key with `keys create`, or set {PREFIX}API_KEY to a long random text, or bind to 127.0.0.1.",
+        )
+
+
 def is_loopback(host: str) -> bool:
     """Whether this is an address of this machine only, as text, perhaps in brackets, or "localhost"."""
     try:

@@ -23,7 +23,7 @@ from service.api.every_answer import Application, RequestCounts
 from service.api.files import files_router
 from service.api.health import health_router, targets_router
 from service.api.jobs import jobs_router
-from service.api.listening import check_address, check_guarded
+from service.api.listening import check_address
 from service.api.live.event_stream import events_router
 from service.api.live.metrics import metrics_router
 from service.api.live.readiness import Readiness
@@ -35,7 +35,7 @@ from service.jobs.upkeep.periodic import Periodic
 from service.jobs.upkeep.retention import collect_old
 from service.jobs.upkeep.webhook_delivery import deliver_due, poster
 from service.jobs.workflow import Workflows
-from service.settings import Settings
+from service.settings import Settings, check_guarded
 from service.web.router import description_router, web_router
 
 
@@ -118,7 +118,7 @@ def serve(settings: Settings, deps: Deps | None = None, *, rebuild: bool = False
     check_address(settings.host, settings.port)
     deps = deps or open_deps(settings, rebuild=rebuild)
     try:
-        check_guarded(settings, deps.store.keys)
+        check_guarded(settings, has_keys=deps.store.keys.has_any())
         config = uvicorn.Config(
             create_app(settings, deps),
             host=settings.host,

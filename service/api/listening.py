@@ -6,8 +6,6 @@ import errno
 import socket
 
 from calibration.errors import InvalidConfigError
-from service.access.keys import Keys
-from service.settings import PREFIX, Settings, is_loopback
 
 
 def check_address(host: str, port: int) -> None:
@@ -30,19 +28,6 @@ def check_address(host: str, port: int) -> None:
             found.bind(address)
         except OSError as exc:
             raise _refused(exc, host, port) from exc
-
-
-def check_guarded(settings: Settings, keys: Keys) -> None:
-    """Refuse to listen to other machines without a key, which would let everybody in.
-
-    Raises:
-        InvalidConfigError: The settings have no key, and none was made.
-    """
-    if settings.api_key is None and not is_loopback(settings.host) and not keys.has_any():
-        raise InvalidConfigError(
-            f"host {settings.host!r}: without an API key the server listens to this machine only (127.0.0.1, ::1 or localhost)",
-            fix=f"Make a key with `keys create`, or set {PREFIX}API_KEY to a long random text, or bind to 127.0.0.1.",
-        )
 
 
 def _refused(error: OSError, host: str, port: int) -> InvalidConfigError:

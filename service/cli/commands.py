@@ -20,7 +20,7 @@ from service.intake.common_keys import config_with, is_any_given
 from service.intake.config_text import value_from_config_text
 from service.intake.given_files import check_files
 from service.local.progress import ProgressView, TrialLines, progress_view
-from service.settings import PREFIX, Settings, settings_from_environment
+from service.settings import PREFIX, Settings, check_guarded, settings_from_environment
 from service.worker.child_process import StageLimits
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def serve(arguments: argparse.Namespace, out: Output) -> None:
     """Run the server until it is told to stop."""
     del out
     settings = settings_of(arguments)
+    check_guarded(settings, has_keys=settings.data_dir.is_dir())  # it may have keys: the server itself looks
     defer("onnxruntime")  # as in ``optimize``
     from service.api.app import serve as serve_forever  # the web framework takes a second; no other command needs it
 

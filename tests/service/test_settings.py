@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from calibration.errors import InvalidConfigError
-from service.settings import PREFIX, Settings, is_loopback, settings_from_environment
+from service.settings import PREFIX, Settings, check_guarded, is_loopback, settings_from_environment
 
 
 def test_every_setting_is_read_from_its_variable() -> None:
@@ -84,3 +84,12 @@ def test_retention_and_log_are_read() -> None:
     values = {"RETENTION_DAYS": "0.5", "RETENTION_BYTES": "1000", "LOG_FORMAT": "json", "WEBHOOK_ADDRESSES": "any"}
     found = settings_from_environment({PREFIX + name: value for name, value in values.items()})
     assert (found.retention_days, found.retention_bytes, found.log_format, found.webhook_addresses) == (0.5, 1000, "json", "any")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "example.org", "::"])
+def test_without_a_key_a_server_listens_to_its_own_machine_alone(host: str) -> None:
+    with pytest.raises(InvalidConfigError, match="without an API key"):
+        check_guarded(Settings(host=host), has_keys=False)
+    check_guarded(Settings(host=host, api_key="secret"), has_keys=False)
+    check_guarded(Settings(host=host), has_keys=True)
+    check_guarded(Settings(), has_keys=False)

@@ -132,3 +132,11 @@ def test_changes_of_keys_are_in_the_audit_log_without_secrets(operator: Operator
     assert operator.run("audit", "--since", "2999-01-01") == "no entries\n"
     for text in (key, rotated):
         assert text.rpartition("_")[2] not in table + json.dumps(found)
+
+
+@pytest.mark.parametrize("is_folder_there", [False, True])
+def test_a_server_without_a_key_does_not_listen_to_other_machines(operator: Operator, is_folder_there: bool) -> None:
+    if is_folder_there:
+        operator.folder.mkdir()
+    assert "without an API key" in operator.run("serve", "--host", "0.0.0.0", "--port", "0", status=2)
+    assert operator.folder.is_dir() is is_folder_there
