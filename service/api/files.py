@@ -21,14 +21,15 @@ def files_router(deps: Deps) -> APIRouter:
 
         A `Content-Digest: sha-256=:...:` (RFC 9530) of a file that is the body is compared with what arrives.
         """
-        uploads = deps.uploads_of(caller.tenant)
-        stored = await receive_file(request, uploads.writer, deps.settings.max_upload_bytes)
+        with deps.uploads_of(caller.tenant) as uploads:
+            stored = await receive_file(request, uploads.writer, deps.settings.max_upload_bytes)
         return JSONResponse({"id": stored.id, "size_bytes": stored.size_bytes}, status_code=201)
 
     @router.get("/v1/files/{file_id}", summary="Is a file here?")
     def get_file(file_id: str, caller: CallerHere) -> JSONResponse:
         """Return the id and the size of a file of the caller's tenant, which need not be sent again."""
-        stored = deps.uploads_of(caller.tenant).find(file_id.removeprefix("sha256:"))
+        with deps.uploads_of(caller.tenant) as uploads:
+            stored = uploads.find(file_id.removeprefix("sha256:"))
         if stored is None:
             raise _not_here(file_id)
         deps.artifacts.mark_upload(stored.sha256)

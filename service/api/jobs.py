@@ -53,12 +53,12 @@ def jobs_router(deps: Deps, hand_over: Callable[[str], None], forget: Callable[[
 
         The model is not read yet: what its outputs are taken for stands in `outputs` of the job as soon as the first stage has run.
         """
-        uploads = deps.uploads_of(caller.tenant)
-        await run_in_threadpool(check_before_reading, idempotency_key, caller.tenant, deps)
-        form = await receive_form(request, uploads.writer, deps.settings.max_upload_bytes, files=ROLES, texts=TEXT_FIELDS)
-        await run_in_threadpool(check_still_good, request)
-        limiter = few if await run_in_threadpool(takes_a_child, form, uploads, deps) else None
-        job, is_new = await to_thread.run_sync(submit, form, idempotency_key, uploads, deps, limiter=limiter)
+        with deps.uploads_of(caller.tenant) as uploads:
+            await run_in_threadpool(check_before_reading, idempotency_key, caller.tenant, deps)
+            form = await receive_form(request, uploads.writer, deps.settings.max_upload_bytes, files=ROLES, texts=TEXT_FIELDS)
+            await run_in_threadpool(check_still_good, request)
+            limiter = few if await run_in_threadpool(takes_a_child, form, uploads, deps) else None
+            job, is_new = await to_thread.run_sync(submit, form, idempotency_key, uploads, deps, limiter=limiter)
         request.state.job_id = job.id  # for the audit log
         if is_new:
             hand_over(job.id)

@@ -30,6 +30,7 @@ from service.jobs.artifacts import ArtifactStore, LocalArtifactStore
 from service.jobs.quotas.measurement_cache import MeasurementCache
 from service.jobs.quotas.metering import MeteredChild
 from service.jobs.quotas.tenant_uploads import TenantUploads
+from service.jobs.quotas.uploads_in_use import UploadsInUse
 from service.jobs.records import StoredFile
 from service.jobs.storage.database_check import Row, check_database, set_aside
 from service.jobs.store import JobStore
@@ -85,6 +86,7 @@ class Deps:
     audit: AuditLog  # who did what
     lock: BinaryIO  # held open: the kernel frees the data folder when the process ends, however it ends
     stopping: threading.Event  # set once, when the server is to stop
+    uploads_in_use: UploadsInUse = field(default_factory=UploadsInUse)
     filing: threading.Lock = field(default_factory=threading.Lock)  # held while files of a job are stored or removed
 
     @property
@@ -103,7 +105,7 @@ class Deps:
 
     def uploads_of(self, tenant: str) -> TenantUploads:
         """Return what takes the uploads of a tenant that come with one request."""
-        return TenantUploads(tenant, self.artifacts, self.store.owners, self.store.file_uses)
+        return TenantUploads(tenant, self.artifacts, self.store.owners, self.store.file_uses, self.uploads_in_use)
 
     def close(self) -> None:
         """End the parent of stages, close the database and free the data folder."""
