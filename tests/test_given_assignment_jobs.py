@@ -83,6 +83,17 @@ def test_alone_it_is_built_whatever_its_speed_and_accuracy(tmp_path: Path) -> No
     assert not any(call.startswith(("rank", "predict", "offers")) for call in found.driver.calls)
 
 
+def test_where_it_misses_the_budget_it_is_built_with_corrections_as_in_a_job(tmp_path: Path) -> None:
+    inside = given(tmp_path / "inside", assignment={"*": "int8"}, assignment_only=True)
+    assert "correct" not in inside.driver.calls
+    accuracy = {"metric": "cosine", "min_relative": 1.0}
+    over = run_job(tmp_path / "over", cnn(), config={"accuracy": accuracy, "assignment": {"*": "int8"}, "assignment_only": True})
+    assert "correct" in over.driver.calls
+    candidates = [trial for trial in trials_of(over) if trial.is_candidate]
+    assert over.report["chosen"] == candidates[-1].fingerprint
+    assert len({tuple(trial.precisions.items()) for trial in candidates}) == 1
+
+
 def test_an_assignment_of_floats_builds_the_float_model(tmp_path: Path) -> None:
     found = given(tmp_path, assignment={"*": "fp32"}, assignment_only=True)
     assert (found.result["outcome"], orders(found)) == ("built", ["baseline"])
