@@ -24,6 +24,7 @@ from engine_builder.pipeline.on_demand.analysis import Analysis
 from engine_builder.pipeline.on_demand.corrections import Corrections, is_corrected_first
 from engine_builder.pipeline.predictions import Predictions
 from engine_builder.pipeline.progress import Progress
+from engine_builder.pipeline.routes.tried_routes import with_routes
 from engine_builder.pipeline.seen_samples import engines_tried, seen_by, selection_of
 from engine_builder.pipeline.stage import RunStage, run
 from engine_builder.records.assignment import fingerprint_of, folded_fingerprint
@@ -96,25 +97,32 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
         needed = largest_ratio(search.trials, config.objective)
         observer.searched([public_trial(trial, needed) for trial in search.trials], best_index(search.trials, needed))
 
-    observer.entered("report", table.REBUILD.progress[0])
     selection = selection_of(search.trials, config, inspected.metric)
-    seen = seen_by(selection, config, inspected.metric, search.trials)
-    searched = Searched(tuple(search.trials), seen, selection, capabilities.least_gain, engines_tried(search.trials))
+    trials = list(search.trials)
+    seen, needed = seen_by(selection, config, inspected.metric, trials), largest_ratio(trials, config.objective)
+    routed = with_routes(trials, seen, needed, corrections.job, capabilities, driver, lambda: driver.seconds, observer)
+    if routed.helped:
+        trials.extend(routed.helped)
+        observer.searched([public_trial(trial, needed) for trial in trials], best_index(trials, needed))
+    tried = engines_tried(trials) + routed.scored - len(routed.helped)
+    searched = Searched(tuple(trials), seen, selection, capabilities.least_gain, tried)
+    observer.entered("report", table.REBUILD.progress[0])
     decided = decide(searched, corrections.job, driver, lambda: driver.seconds)
     report = ReportRequest(
         decided.job,
         analysis.found,
-        tuple(search.trials),
+        tuple(trials),
         decided.finalists,
         decided.judged,
         selection,
         predictions.made,
-        (*untold, *corrections.failures, *decided.notes),
+        (*untold, *corrections.failures, *routed.notes, *decided.notes),
         SearchSummary(search.ended, len(search.trials), driver.seconds),
         decided.offers,
         request.files.model,
         analysis.failures,
         corrections.are_left,
+        routed.found,
     )
     return run(driver, table.REPORT, report)
 
@@ -147,7 +155,7 @@ def _calibrated(config: Config, capabilities: Capabilities, inspected: InspectRe
     job = EngineJob(config, inspected.inspection, inspected.baseline, calibrated)
     if not capabilities.is_own_baseline:
         built = run(driver, table.BASELINE, BaselineRequest(job))
-        job = replace(job, inspection=built.inspection, baseline=built.baseline)
+        job = replace(job, inspection=built.inspection, baseline=built.baseline, knobs=built.knobs)
     return job
 
 

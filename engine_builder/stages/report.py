@@ -51,6 +51,7 @@ from engine_builder.reporting.body.job_result import (
     reported_objective,
     reported_verdict,
     result_json,
+    shipped_route,
     taken_outputs,
 )
 from engine_builder.reporting.body.layer_facts import DependencyMap, dependency_map, measured_pairs, reported_layers
@@ -189,6 +190,7 @@ def _body(
         made=None if given.asked.model is None else made_now(given.asked.model),
         not_corrected=why_not_corrected(search.ended) if given.asked.are_corrections_left else None,
         not_analysed=why_not_analysed(search.ended, given.asked.analysis_failures) if analysed is None else None,
+        routes=given.asked.routes,
     )
 
 
@@ -278,6 +280,7 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
         none_ran=none_ran,
         objective=objective,
         folded=folded_in_words(found.folded) or None,
+        build_route=shipped_route(judgement.chosen, given.asked.routes),
     )
 
 

@@ -77,6 +77,7 @@ FULL = {
         "hardware_compatible": True,
         "version_compatible": True,
         "share_kernel_times": False,
+        "build_routes": "fast",
     },
     "threads": 4,
     "exact_on": "any_x86_64",
