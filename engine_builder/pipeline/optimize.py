@@ -151,7 +151,7 @@ def _calibrated(config: Config, capabilities: Capabilities, inspected: InspectRe
         threads=config.threads,
     )
     ranged = run(driver, table.RANGES, wanted)
-    calibrated = Calibrated(inspected.model, inspected.calibration, ranged.ranges, ranged.eligible, ranged.last_resorts)
+    calibrated = Calibrated(inspected.model, inspected.calibration, ranged.ranges, ranged.eligible, ranged.last_resorts, ranged.slower)
     job = EngineJob(config, inspected.inspection, inspected.baseline, calibrated)
     if not capabilities.is_own_baseline:
         built = run(driver, table.BASELINE, BaselineRequest(job))

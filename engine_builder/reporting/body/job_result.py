@@ -239,6 +239,13 @@ def shipped_route(fingerprint: str | None, routes: TriedRoutes | None) -> Shippe
     return ShippedRoute(one.route, f"--setBuildRoute={shlex.quote(one.route)}", 1.0 / ratio, one.relative.error / ratio**2)
 
 
+def route_in_words(route: ShippedRoute | None) -> str:
+    """Return what a build route is worth, with a space behind it; empty of the builder's own."""
+    if route is None:
+        return ""
+    return f"It was built by the build route '{route.route}', which makes it {route.speedup:.2f} times as fast as the builder's own. "
+
+
 def result_json(result: JobResult) -> dict[str, object]:
     """Return a result as ``result.json`` and ``report.json`` hold it: what does not apply is no key at all."""
     engines = {

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from engine_builder.records.build_route import TriedRoute, TriedRoutes
-from engine_builder.reporting.body.job_result import result_json, shipped_route
+from engine_builder.reporting.body.job_result import result_json, route_in_words, shipped_route
 from engine_builder.reporting.body.report_body import body_from_json, body_json
 from engine_builder.reporting.page import render
 from engine_builder.timing import RelativeLatency
@@ -60,6 +60,11 @@ def test_an_engine_by_the_builders_own_route_has_none() -> None:
     assert shipped_route("f9", ROUTES) is None
     assert shipped_route("f1", None) is None
     assert shipped_route(None, ROUTES) is None
+
+
+def test_what_a_route_is_worth_is_said_in_words() -> None:
+    assert route_in_words(None) == ""
+    assert "by the build route '-a=1', which makes it 1.25 times as fast" in route_in_words(shipped_route("f1", ROUTES))
 
 
 def test_a_route_of_several_knobs_is_one_argument_of_a_shell() -> None:
