@@ -57,6 +57,7 @@ def test_what_helps_is_mixed_and_what_is_wrong_slower_or_crashes_is_left_out(ser
     assert result["build_route"]["trtexec"] == f"--setBuildRoute='{best}'"
     assert result["build_route"]["speedup"] == pytest.approx(1 / 0.72, rel=0.02)
     assert f"build route '{best}'" in result["reason"]
+    assert f"'--setBuildRoute={best}'" in report["trtexec"]
     assert result["speedup"] == pytest.approx(0.061 / (0.72 * LOW_MS), rel=0.03)
     tried = {one["route"]: one for one in report["routes"]["tried"]}
     assert {route for route, one in tried.items() if one["helped"]} == {"-slice_fusion=off", "-kgen:tile=2", best}

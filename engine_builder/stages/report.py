@@ -90,7 +90,8 @@ def report(request: ReportRequest, context: StageContext) -> JobOutcome:
     engine = judgement.engine or given.asked.job.baseline
     repository, why_none = _triton(engine, given, context)
     cache = kept_timing_cache(workspace)
-    command = command_of(given.asked.job.config.builder, given.inspection.calls, judgement, has_timing_cache=cache is not None)
+    builder, route = given.asked.job.config.builder, "" if chosen is None else chosen.build_route
+    command = command_of(builder, given.inspection.calls, judgement, has_timing_cache=cache is not None, build_route=route)
     body = replace(_body(given, chosen, assignment, why_none, context), trtexec=command)
     artifacts = {
         "report.json": workspace.write_json("report.json", body_json(body)),

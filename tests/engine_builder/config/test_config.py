@@ -11,15 +11,7 @@ from calibration.errors import InvalidConfigError
 from calibration.number_formats.precision import Precision
 from calibration.ranges.range_table import RangeMethod
 from engine_builder.config.accuracy import AccuracyConfig
-from engine_builder.config.config import (
-    Config,
-    Order,
-    SearchConfig,
-    ShapeRange,
-    config_from_json,
-    config_json,
-    json_schema,
-)
+from engine_builder.config.config import Config, Order, SearchConfig, ShapeRange, config_from_json, config_json, json_schema
 from engine_builder.config.precisions import require_precisions
 
 OUTPUT_KINDS = "logits, probabilities, values, labels, scores, embedding, regression, detections, ignore"
