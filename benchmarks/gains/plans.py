@@ -20,7 +20,7 @@ from engine_builder.backends.kernel_work import multiplies
 from engine_builder.backends.nvidia.roofline import kernel_milliseconds
 from engine_builder.backends.nvidia.tensorrt_rtx import TensorRtRtxBackend
 from engine_builder.config.config import ShapeRange
-from engine_builder.engines.paying_layers import paying_layers
+from engine_builder.engines.paying.paying_layers import paying_layers
 from engine_builder.errors import BuildError
 from engine_builder.qdq.rules.legalize import legalize
 from engine_builder.qdq.tensorrt_dialect import rewrite_tensorrt

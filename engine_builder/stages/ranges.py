@@ -12,8 +12,8 @@ from calibration.ranges.collection import collect_ranges
 from engine_builder.backends.onnxruntime.product_times import Shapes, Times, product_times
 from engine_builder.backends.registry import backend_for, targets_of
 from engine_builder.engines.eligible_layers import RANGE_BATCH, eligible_precisions
-from engine_builder.engines.paying_layers import paying_layers
-from engine_builder.engines.paying_precisions import Paying, paying_precisions
+from engine_builder.engines.paying.paying_layers import paying_layers
+from engine_builder.engines.paying.paying_precisions import Paying, paying_precisions
 from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
 from engine_builder.records.calibrated import EligiblePrecisions
 from engine_builder.records.inspection import PreparedModel

@@ -17,8 +17,8 @@ from engine_builder.pipeline.stage import RunStage, run
 from engine_builder.pipeline.stage_table import ROUTE
 from engine_builder.records.build_route import Choice, Route, TriedRoute, TriedRoutes, route_text, routed_fingerprint
 from engine_builder.records.trial import Accuracy, Trial
-from engine_builder.search.build_routes import helps, mixed_routes, single_routes
 from engine_builder.search.measured_front import fast_enough, finalists, ratio_of
+from engine_builder.search.moves.build_routes import helps, mixed_routes, single_routes
 from engine_builder.stage_io.engines import EngineJob, RouteRequest, RouteResult
 from engine_builder.timing import RelativeLatency
 

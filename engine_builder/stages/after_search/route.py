@@ -34,7 +34,7 @@ from engine_builder.evaluation.measurement import (
 )
 from engine_builder.records.build_route import ROUTE, routed_fingerprint
 from engine_builder.records.inspection import Inspection
-from engine_builder.search.build_routes import helps
+from engine_builder.search.moves.build_routes import helps
 from engine_builder.stage_io.engines import RouteRequest, RouteResult
 from engine_builder.timed_enough import TrialKnown
 from engine_builder.timing import WARM_UP_SHARE, Timer, TimingPlan, relative_latency, time_interleaved

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine_builder.records.build_route import Choice, Knob, route_text, routed_fingerprint
-from engine_builder.search.build_routes import MOST_MIXED, helps, mixed_routes, single_routes
+from engine_builder.search.moves.build_routes import MOST_MIXED, helps, mixed_routes, single_routes
 from engine_builder.timing import RelativeLatency
 
 FUSE, TILE = Knob("-fuse", "on", ("on", "off")), Knob("-tile", "2", ("1", "2", "3"))

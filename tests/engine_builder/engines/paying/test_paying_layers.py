@@ -13,7 +13,7 @@ from calibration.graph_passes.normalize import prepare
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.base import Capabilities, LayerSizes
 from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
-from engine_builder.engines.paying_layers import MOST_EXCESS, paying_layers, sizes_of
+from engine_builder.engines.paying.paying_layers import MOST_EXCESS, paying_layers, sizes_of
 from tests.model_text import cnn
 
 MODEL: onnx.ModelProto = prepare(cnn()).model
