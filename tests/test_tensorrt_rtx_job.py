@@ -133,3 +133,19 @@ def test_awkward_models_end_with_a_plan(maker: ModelMaker, tmp_path: Path) -> No
 def test_what_the_gpu_cannot_do_is_refused_before_any_build(config: Mapping[str, object], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         check_config(config_from_json(config))
+
+
+@needs_builder
+def test_convolutions_that_are_predicted_to_be_slower_are_left_out_before_anything_is_built(tmp_path: Path) -> None:
+    def tried(config: Mapping[str, object]) -> tuple[set[str], str]:
+        finished = run_job(tmp_path / str(len(config)), cnn(), config=config)
+        layers = {layer for trial in trials_of(finished) for layer in trial.precisions}
+        return layers, " ".join(cast(Sequence[str], finished.report["notes"]))
+
+    layers, notes = tried(ADA)
+    assert not any(layer.startswith("Conv") for layer in layers)
+    assert "left out before anything was built" in notes
+    assert "follows every INT8 convolution with a second kernel" in notes
+    layers, notes = tried({**ADA, "precisions": ["int8"]})  # what is named is tried
+    assert any(layer.startswith("Conv") for layer in layers)
+    assert "left out before anything was built" not in notes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,7 @@ from engine_builder.config.builder_options import BuilderSupport
 from engine_builder.config.config import ShapeRange
 from engine_builder.config.value_range import ValueRange
 from engine_builder.qdq.dialects.base import Dialect
+from engine_builder.records.build_route import Knob
 from engine_builder.timing import MIN_GAIN, Timing, TimingPlan
 
 
@@ -27,6 +28,19 @@ class Source(enum.StrEnum):
 
     MEASURED = "measured"  # on this machine
     PREDICTED = "predicted"  # from what is known of the hardware
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSizes:
+    """Sizes of a convolution in a timed call."""
+
+    read: tuple[int, ...]
+    weight: tuple[int, ...]
+    written: tuple[int, ...]
+
+
+# Returns milliseconds of each of a model's convolutions where all have one precision; None where that is not known.
+ExpectedTimes = Callable[[Sequence[LayerSizes], Precision], tuple[float, ...] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +69,8 @@ class Capabilities:
     profiles_layers: bool = False  # whether ``kernel_times`` times the layers of an engine by the names that its inspector has
     conversion_ms: float | None = None  # of bringing one element into another form, as the memory's bandwidth has it; None: a processor's
     int8_costs: Mapping[str, str] = field(default_factory=dict)  # what INT8 costs beside its kernel, by operator, in words for a reader
+    expected_ms: ExpectedTimes | None = None  # by what is known of the compiler, before any build; None: nothing is
+    has_build_routes: bool = False  # whether its builder may have knobs, which a build tells
     least_gain: float = MIN_GAIN  # of the baseline's latency, for an engine to count as faster
 
 
@@ -68,6 +84,7 @@ class Engine:
     kernels: tuple[Kernel, ...] = ()  # of the engine, empty where the runtime does not list them; dynamic sizes are -1
     kernels_at_opt: tuple[Kernel, ...] = ()  # what the builder makes of the same model at the sizes opt: what a prediction is made from
     layers: Path | None = None  # what the runtime itself says of the engine's layers, in its own form; None where it says nothing
+    knobs: tuple[Knob, ...] = ()  # of the builder, that build routes are made of; empty where it has none
 
 
 @dataclass(frozen=True, slots=True)

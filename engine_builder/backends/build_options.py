@@ -19,6 +19,7 @@ class BuildOptions:
     hardware_compatible: bool = False  # runs on any GPU since Ampere, mostly slower
     version_compatible: bool = False  # runs on later TensorRT releases of the same major version, mostly slower
     timing_caches: Path | None = None  # the folder where timing caches are kept from build to build; None keeps none
+    build_route: str = ""  # of the builder's knobs (``records.build_route``); empty: all have their defaults
 
     def __post_init__(self) -> None:
         """Check the ranges."""

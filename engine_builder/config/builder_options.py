@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from calibration.errors import InvalidConfigError
+
+
+class BuildRoutes(enum.StrEnum):
+    """Which combinations of the builder's knobs are tried on the leading engine."""
+
+    OFF = "off"
+    FAST = "fast"  # one knob at a time
+    MIXED = "mixed"  # then the product of those that helped
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,16 @@ class BuilderConfig:
         },
     )
 
+    build_routes: BuildRoutes | None = field(
+        default=None,
+        metadata={
+            "description": "Build the fastest engine inside the budget again with other settings of TensorRT's compiler (its knobs, since "
+            "11.1), and take what is faster and still inside: `fast` one knob at a time, `mixed` then the product of those that helped, "
+            "`off` none. Each is a build, counted in max_trials and max_seconds. By default `mixed`, for no longer than the job "
+            "took until then; tensorrt only."
+        },
+    )
+
     def __post_init__(self) -> None:
         """Refuse a search that builds with more effort than the engine that ships."""
         if self.search_level > self.optimization_level:
@@ -82,6 +102,7 @@ class BuilderSupport:
 
     keys: frozenset[str] = frozenset()  # what a target lacks stays at its default
     why_not: str = "it has no builder"  # of the other keys, in words
+    lacking: Mapping[str, str] = field(default_factory=dict)  # why not, by key, where that is another reason
 
 
 def check_builder(builder: BuilderConfig, target: str, support: BuilderSupport, compute_capability: tuple[int, int] | None) -> None:
@@ -99,8 +120,9 @@ def check_builder(builder: BuilderConfig, target: str, support: BuilderSupport, 
     for item in dataclasses.fields(builder):
         found = getattr(builder, item.name)
         if found != item.default and item.name not in support.keys:
+            value = found.value if isinstance(found, enum.Enum) else str(found).lower()
             raise InvalidConfigError(
-                f"builder.{item.name}: found {str(found).lower()}, expected none for {target}: {support.why_not}",
+                f"builder.{item.name}: found {value}, expected none for {target}: {support.lacking.get(item.name, support.why_not)}",
                 fix=f"Leave builder.{item.name} out{'' if target == _FULL else f', or set target to {_FULL}'}.",
             )
     if builder.hardware_compatible and compute_capability is not None and compute_capability < OLDEST_COMPATIBLE:

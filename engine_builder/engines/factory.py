@@ -20,25 +20,26 @@ CACHES = "timing-caches"  # folder in the workspace, a file for each GPU type an
 class Building(Protocol):
     """Gives the backend that builds a job's engines; ``building_backend`` is the one in use."""
 
-    def __call__(self, config: Config, context: StageContext, *, final: bool = False) -> Backend:
+    def __call__(self, config: Config, context: StageContext, *, final: bool = False, route: str = "") -> Backend:
         """Return it."""
 
 
-def building_backend(config: Config, context: StageContext, *, final: bool = False) -> Backend:
+def building_backend(config: Config, context: StageContext, *, final: bool = False, route: str = "") -> Backend:
     """Return the backend that builds engines of a job.
 
     Args:
         config: The job's settings.
         context: Where the job's timing caches are.
         final: Whether to build at the level of the engine that ships, and not at that of the search.
+        route: The build route; the builder's own by default.
 
     Raises:
         UnsupportedTargetError: See ``backend_for``.
     """
-    return backend_for(config.target, config.gpu, build_options(config, context, final=final), table=targets_of(context))
+    return backend_for(config.target, config.gpu, build_options(config, context, final=final, route=route), table=targets_of(context))
 
 
-def build_options(config: Config, context: StageContext, *, final: bool) -> BuildOptions:
+def build_options(config: Config, context: StageContext, *, final: bool, route: str = "") -> BuildOptions:
     """Return how the engines of a job are built; arguments as for ``building_backend``."""
     builder = config.builder
     return BuildOptions(
@@ -47,6 +48,7 @@ def build_options(config: Config, context: StageContext, *, final: bool) -> Buil
         hardware_compatible=builder.hardware_compatible,
         version_compatible=builder.version_compatible,
         timing_caches=context.workspace.path(CACHES),
+        build_route=route,
     )
 
 

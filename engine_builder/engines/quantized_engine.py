@@ -57,6 +57,7 @@ class EngineRecipe:
     calibrated: Calibrated
     precisions: Mapping[str, Precision]  # of each quantized layer
     corrections: FileRef | None = None  # of biases, that ``build_with_bias_correction`` kept
+    build_route: str = ""  # by which the engine is built: the explicit model says it, the backend does it
 
 
 def recipe_of(trial: Trial, inspection: Inspection, calibrated: Calibrated) -> EngineRecipe:
@@ -68,7 +69,7 @@ def recipe_of(trial: Trial, inspection: Inspection, calibrated: Calibrated) -> E
         calibrated: What the job's engines are made of by now.
     """
     made_of = calibrated if trial.made_with is None else replace(calibrated, corrections=trial.made_with)
-    return EngineRecipe(inspection, made_of, trial.precisions, trial.corrections)
+    return EngineRecipe(inspection, made_of, trial.precisions, trial.corrections, trial.build_route)
 
 
 def build(recipe: EngineRecipe, backend: Backend, context: StageContext) -> Engine:
@@ -96,7 +97,10 @@ def write_explicit(recipe: EngineRecipe, backend: Backend, context: StageContext
 
 def _explicit(recipe: EngineRecipe, backend: Backend, context: StageContext) -> onnx.ModelProto:
     shifts = None if recipe.corrections is None else _floats(context.workspace.read_arrays(recipe.corrections))
-    return _Plan(recipe, backend, context.workspace).explicit(shifts)
+    explicit = _Plan(recipe, backend, context.workspace).explicit(shifts)
+    if recipe.build_route:
+        explicit.metadata_props.add(key=BUILD_ROUTE, value=recipe.build_route)
+    return explicit
 
 
 def legalized(inspection: Inspection, quantized: Mapping[str, Precision], backend: Backend, context: StageContext) -> dict[str, Precision]:
@@ -256,3 +260,4 @@ def _floats(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, Floats]:
 
 
 EXPLICIT_NAME = "model.explicit.onnx"
+BUILD_ROUTE = "onnx_trt_optimizer.build_route"  # key in the explicit model's metadata

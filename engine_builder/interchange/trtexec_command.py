@@ -18,7 +18,9 @@ from engine_builder.stage_io.engines import VerdictResult
 _ENDS = ("min", "opt", "max")
 
 
-def command_of(builder: BuilderConfig, calls: Calls, judgement: VerdictResult, *, has_timing_cache: bool) -> str | None:
+def command_of(
+    builder: BuilderConfig, calls: Calls, judgement: VerdictResult, *, has_timing_cache: bool, build_route: str = ""
+) -> str | None:
     """Return the command for what a verdict keeps; None where that is no plan of TensorRT's, or its explicit model is not kept.
 
     Args:
@@ -26,6 +28,7 @@ def command_of(builder: BuilderConfig, calls: Calls, judgement: VerdictResult, *
         calls: What its engines accept.
         judgement: What is kept.
         has_timing_cache: Whether ``timing.cache`` goes with it.
+        build_route: By which it was built; empty: the builder's own.
     """
     version, explicit = judgement.environment.get("tensorrt"), judgement.explicit
     if judgement.profile is None or version is None or explicit is None:
@@ -38,6 +41,7 @@ def command_of(builder: BuilderConfig, calls: Calls, judgement: VerdictResult, *
         explicit=explicit.file,
         engine="engine.plan",
         timing_cache="timing.cache" if has_timing_cache else None,
+        build_route=build_route,
     )
 
 
@@ -50,6 +54,7 @@ def trtexec_command(
     explicit: str,
     engine: str,
     timing_cache: str | None,
+    build_route: str = "",
 ) -> str:
     """Return the command, as a shell takes it.
 
@@ -61,6 +66,7 @@ def trtexec_command(
         explicit: Name of the model's file.
         engine: Name of the plan's file.
         timing_cache: Name of the file of kernel times; None where there is none.
+        build_route: Of the builder's knobs; empty: its own.
     """
     options = [f"--onnx={explicit}", f"--saveEngine={engine}", "--noTF32", "--profilingVerbosity=detailed"]
     if version.split(".")[0] == "10":
@@ -72,6 +78,8 @@ def trtexec_command(
         options.append("--hardwareCompatibilityLevel=ampere+")
     if builder.version_compatible:
         options.append("--versionCompatible")
+    if build_route:
+        options.append(f"--setBuildRoute={build_route}")
     if timing_cache is not None:
         options.append(f"--timingCacheFile={timing_cache}")
     profiles = {**shapes, **values}

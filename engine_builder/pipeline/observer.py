@@ -14,7 +14,7 @@ class Observer(Protocol):
     """Is shown how the job goes. Called again with the same values on a replay, so every call must be idempotent."""
 
     def entered(self, stage: str, progress: float) -> None:
-        """Told that a part of the job begins: inspect, ranges, sensitivity, dependency, search, refine or report."""
+        """Told that a part of the job begins: inspect, ranges, sensitivity, dependency, search, refine, routes or report."""
 
     def judging(self, outputs: Sequence[JudgedOutput]) -> None:
         """Told how each compared output is taken, and why, before anything is probed."""

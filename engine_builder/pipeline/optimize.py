@@ -24,6 +24,7 @@ from engine_builder.pipeline.on_demand.analysis import Analysis
 from engine_builder.pipeline.on_demand.corrections import Corrections, is_corrected_first
 from engine_builder.pipeline.predictions import Predictions
 from engine_builder.pipeline.progress import Progress
+from engine_builder.pipeline.routes.tried_routes import with_routes
 from engine_builder.pipeline.seen_samples import engines_tried, seen_by, selection_of
 from engine_builder.pipeline.stage import RunStage, run
 from engine_builder.records.assignment import fingerprint_of, folded_fingerprint
@@ -38,7 +39,7 @@ from engine_builder.stage_io.engines import BaselineRequest, EngineJob, TrialReq
 from engine_builder.stage_io.measuring import ConfidenceRequest, InspectRequest, InspectResult, JobFiles, RangesRequest
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest, SearchSummary
 
-PIPELINE_VERSION = "20"  # bumped when stage names, their order or the form of their requests or results change
+PIPELINE_VERSION = "21"  # bumped when stage names, their order or the form of their requests or results change
 SHARE_OF_TRIAL = 0.12  # of the progress that is left: how many trials there will be is not known
 
 
@@ -96,25 +97,32 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
         needed = largest_ratio(search.trials, config.objective)
         observer.searched([public_trial(trial, needed) for trial in search.trials], best_index(search.trials, needed))
 
-    observer.entered("report", table.REBUILD.progress[0])
     selection = selection_of(search.trials, config, inspected.metric)
-    seen = seen_by(selection, config, inspected.metric, search.trials)
-    searched = Searched(tuple(search.trials), seen, selection, capabilities.least_gain, engines_tried(search.trials))
+    trials = list(search.trials)
+    seen, needed = seen_by(selection, config, inspected.metric, trials), largest_ratio(trials, config.objective)
+    routed = with_routes(trials, seen, needed, corrections.job, capabilities, driver, lambda: driver.seconds, observer)
+    if routed.helped:
+        trials.extend(routed.helped)
+        observer.searched([public_trial(trial, needed) for trial in trials], best_index(trials, needed))
+    tried = engines_tried(trials) + routed.scored - len(routed.helped)
+    searched = Searched(tuple(trials), seen, selection, capabilities.least_gain, tried)
+    observer.entered("report", table.REBUILD.progress[0])
     decided = decide(searched, corrections.job, driver, lambda: driver.seconds)
     report = ReportRequest(
         decided.job,
         analysis.found,
-        tuple(search.trials),
+        tuple(trials),
         decided.finalists,
         decided.judged,
         selection,
         predictions.made,
-        (*untold, *corrections.failures, *decided.notes),
+        (*untold, *corrections.failures, *routed.notes, *decided.notes),
         SearchSummary(search.ended, len(search.trials), driver.seconds),
         decided.offers,
         request.files.model,
         analysis.failures,
         corrections.are_left,
+        routed.found,
     )
     return run(driver, table.REPORT, report)
 
@@ -143,11 +151,11 @@ def _calibrated(config: Config, capabilities: Capabilities, inspected: InspectRe
         threads=config.threads,
     )
     ranged = run(driver, table.RANGES, wanted)
-    calibrated = Calibrated(inspected.model, inspected.calibration, ranged.ranges, ranged.eligible, ranged.last_resorts)
+    calibrated = Calibrated(inspected.model, inspected.calibration, ranged.ranges, ranged.eligible, ranged.last_resorts, ranged.slower)
     job = EngineJob(config, inspected.inspection, inspected.baseline, calibrated)
     if not capabilities.is_own_baseline:
         built = run(driver, table.BASELINE, BaselineRequest(job))
-        job = replace(job, inspection=built.inspection, baseline=built.baseline)
+        job = replace(job, inspection=built.inspection, baseline=built.baseline, knobs=built.knobs)
     return job
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from calibration.graph.layers import Layer
 from calibration.number_formats.layer_precision import LayerPrecision
@@ -26,6 +26,7 @@ class Calibrated:
     ranges: FileRef  # a ``RangeTable``
     eligible: EligiblePrecisions
     last_resorts: tuple[Precision, ...] = ()  # precisions whose engines are tried only where faster ones miss the budget
+    slower: EligiblePrecisions = field(default_factory=dict)  # what layers could take, too, and is predicted to be slower
     corrections: FileRef | None = None  # a ``CorrectionTable``; None before there is one, and where corrections are switched off
 
 

@@ -60,7 +60,7 @@ class Trial:
     fingerprint: str
     precisions: dict[str, Precision]  # the quantized layers as the engine has them; every other layer has the baseline precision
     # What proposed it: "baseline", "folded", "given" by the user, a one-format engine ("all_low"), "products", "fastest", an order's
-    # name, "frontier", "refine" or "moves".
+    # name, "frontier", "refine", "moves" or "route".
     order: str
     low_layers: int
     on_all: Accuracy | None  # on every validation sample
@@ -80,6 +80,7 @@ class Trial:
     reached: FileRef | None = None  # a list of ``backends.achieved_precision.AchievedPrecision``, where the builder says what layers got
     layers: FileRef | None = None  # of the engine, in the words of the runtime's own inspector, where it has one
     kernels: FileRef | None = None  # of the engine, a list of ``backends.kernels.KernelTime``, where the runtime names conversions
+    build_route: str = ""  # by which the engine was built (``records.build_route``); empty: the builder's own
 
     @property
     def is_candidate(self) -> bool:

@@ -17,6 +17,7 @@ from engine_builder.reporting.body.job_result import JobResult, Outcome, Reporte
 from engine_builder.reporting.body.report_body import FUNCTION, ReportBody
 from engine_builder.reporting.decision.compared_engines import as_timed_last
 from engine_builder.reporting.decision.headline import speedup_in_words
+from engine_builder.reporting.decision.routes_section import routes_section
 from engine_builder.reporting.decision.section import finalists_section, lead, next_section, why_section
 from engine_builder.reporting.figures.drawing import themed
 from engine_builder.reporting.figures.engine_plots import front_plot, path_plot, prediction_plots
@@ -73,6 +74,7 @@ def render(body: ReportBody) -> str:
         _outputs(body),
         _section("What changed in each column", _COLUMNS_NOTE, columns_table(body.columns)),
         _engines(body),
+        routes_section(body),
         _columns(_sensitivity(body), _kernel_times(body)),
         _dependencies(body),
         "" if body.baseline_repair is None else _baseline_fallback(body.baseline_repair),
@@ -280,6 +282,8 @@ def _repeat(body: ReportBody) -> str:
         facts |= {"model": body.made.model, "model SHA-256": body.made.model_sha256, "made at": body.made.at}
     if engine.exact_on:
         facts["engine is exact on"] = engine.exact_on
+    if body.result.build_route is not None:
+        facts["build route of the engine"] = body.result.build_route.route
     if engine.opsets:
         facts["opsets of the engine"] = ", ".join(f"{domain} {version}" for domain, version in engine.opsets.items())
     if body.probes.providers:

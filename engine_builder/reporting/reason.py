@@ -15,6 +15,8 @@ from engine_builder.stage_io.engines import VerdictResult
 from engine_builder.timing import MIN_GAIN
 
 NONE_RAN = "No quantized engine could be built or run"
+NO_LAYER = "no layer can take a lower precision"
+NONE_FASTER = "no layer that can take a lower precision is predicted to be faster in it"
 LIKELY = 0.9  # probability of being inside the budget from which an engine is called likely inside
 IN_THE_WAY = 5  # most sensitive layers named where the budget kept the baseline
 HELD_UP = 3.0  # times the median: a 95th percentile beyond it is that of a machine with other work
@@ -29,6 +31,7 @@ def reason(
     can_quantize: bool,
     confidence: float | None,
     ended: str,
+    slower: bool = False,
 ) -> str:
     """Return in one sentence why this engine was chosen or the baseline kept.
 
@@ -40,13 +43,14 @@ def reason(
         can_quantize: Whether any layer can take a lower precision.
         confidence: That the user asked of the verdict, 0-1; None where none was.
         ended: Why the search ended, in words.
+        slower: Whether layers were left out that could take a lower precision, since they are predicted to be slower in it.
     """
     tried = [trial for trial in trials if trial.low_layers and trial.failure is None]
     chosen = next((trial for trial in finalists if trial.fingerprint == judgement.chosen), None)
     if chosen is not None:
-        return _why_chosen(chosen, len(tried), judgement)
+        return _why_chosen(chosen, len(tried), judgement, slower=slower)
     if not tried:
-        return _why_none_tried(trials, ended, can_quantize=can_quantize)
+        return _why_none_tried(trials, ended, can_quantize=can_quantize, slower=slower)
     if not any(trial.met for trial in tried):
         return _why_none_met(tried, sensitivities)
     if finalists and not judgement.judged:
@@ -100,18 +104,19 @@ def why_none_ran(trials: Sequence[Trial]) -> str | None:
     return f"all {len(failures)} that were tried failed, {which}: {reasons[0]}"
 
 
-def _why_chosen(chosen: Trial, tried: int, judgement: VerdictResult) -> str:
+def _why_chosen(chosen: Trial, tried: int, judgement: VerdictResult, *, slower: bool) -> str:
     if chosen.order == FOLDED:
         beaten = f"the best of {tried + 1} engines tried" if tried else "the only engine tried"
         certain = inside_in_words(judgement.verdict.probability_over_budget)
         return f"The float model with its constants folded into the layers, {beaten}: no layer is quantized. It is {certain}."
     same = ": it changes no output of any sample" if chosen.are_outputs_equal else ""
-    return f"{_which(chosen, tried, judgement)} It is {inside_in_words(judgement.verdict.probability_over_budget)}{same}."
+    return f"{_which(chosen, tried, judgement, slower=slower)} It is {inside_in_words(judgement.verdict.probability_over_budget)}{same}."
 
 
-def _which(chosen: Trial, tried: int, judgement: VerdictResult) -> str:
+def _which(chosen: Trial, tried: int, judgement: VerdictResult, *, slower: bool) -> str:
     precisions = set(chosen.precisions.values())
-    whole = " Every layer that can be quantized is quantized." if is_one_format(chosen.order) else ""
+    those = "can be quantized and is not predicted to be slower" if slower else "can be quantized"
+    whole = f" Every layer that {those} is quantized." if is_one_format(chosen.order) else ""
     if whole and all(precision.rounds_in_kernel for precision in precisions):
         whole = f" Every layer that can be in {' or '.join(sorted(precisions))} is, and all others are floats."
     if tried == 1:
@@ -135,9 +140,9 @@ def _keep(verdict: AccuracyVerdict) -> str:
     return _keeps(verdict).replace("keeps", "keep").replace("misses", "miss")
 
 
-def _why_none_tried(trials: Sequence[Trial], ended: str, *, can_quantize: bool) -> str:
+def _why_none_tried(trials: Sequence[Trial], ended: str, *, can_quantize: bool, slower: bool) -> str:
     if not can_quantize:
-        return "No low-precision engine was tried: no layer can take a lower precision."
+        return f"No low-precision engine was tried: {NONE_FASTER if slower else NO_LAYER}."
     failure = why_none_ran(trials) or next((trial.failure for trial in trials if trial.failure), None)
     return f"{NONE_RAN}: {failure}" if failure is not None else f"No low-precision engine was tried: {ended}."
 

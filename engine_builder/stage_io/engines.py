@@ -12,6 +12,7 @@ from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.config.config import Config
 from engine_builder.config.objective import Objective
 from engine_builder.records.assignment import corrected_fingerprint, fingerprint_of
+from engine_builder.records.build_route import Knob
 from engine_builder.records.calibrated import Calibrated
 from engine_builder.records.trial import Trial
 from engine_builder.search.deciding import Deciding
@@ -36,6 +37,7 @@ class EngineJob:
     baseline: FileRef  # what engines must beat
     calibrated: Calibrated
     changed: tuple[LayerPrecision, ...] = ()  # what engines have otherwise than those that were tried before corrections were measured
+    knobs: tuple[Knob, ...] = ()  # of the target's builder, once the baseline is built; empty where it has none
 
     def fingerprint(self, layers: Iterable[str], quantized: Mapping[str, Precision], baseline: Precision) -> str:
         """Return what an engine of the job is known by.
@@ -65,6 +67,7 @@ class BaselineResult:
     baseline: FileRef
     inspection: FileRef
     files: tuple[FileRef, ...]  # that belong to them
+    knobs: tuple[Knob, ...] = ()  # of the builder; empty where it has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,25 @@ class RebuildRequest:
 
     job: EngineJob
     finalist: Trial
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRequest:
+    """An engine of the search to build again by a route, to score and to time beside that engine."""
+
+    job: EngineJob
+    origin: Trial  # its engine was kept
+    route: str  # as the builder takes it
+    index: int
+    most_seconds: float  # for all of it: a build that hangs is ended
+
+
+@dataclass(frozen=True, slots=True)
+class RouteResult:
+    """The engine of a route."""
+
+    trial: Trial
+    relative: RelativeLatency  # to the engine that it came from, by the rounds of one timing
 
 
 @dataclass(frozen=True, slots=True)

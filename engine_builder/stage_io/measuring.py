@@ -7,7 +7,7 @@ kept for other jobs. What only the search or the verdict reads, like the accurac
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from calibration.accuracy.budget import Budget
 from calibration.accuracy.kinds.part import JudgedOutput
@@ -112,6 +112,7 @@ class RangesResult:
     ranges: FileRef  # a ``RangeTable``
     eligible: EligiblePrecisions
     last_resorts: tuple[Precision, ...] = ()  # precisions whose engines are tried only where faster ones miss the budget
+    slower: EligiblePrecisions = field(default_factory=dict)  # left out: predicted to be slower, before any engine is built
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from calibration.accuracy.verdict import Selection
+from engine_builder.records.build_route import TriedRoutes
 from engine_builder.records.trial import Trial
 from engine_builder.stage_io.engines import EngineJob, PredictResult, VerdictResult
 from engine_builder.stage_io.measuring import Analysed
@@ -39,6 +40,7 @@ class ReportRequest:
     model: FileRef | None = None  # as the user gave it, under the user's own name where that is known
     analysis_failures: tuple[str, ...] = ()  # what the analysis could not measure, and what that changes
     are_corrections_left: bool = False  # whether corrections were wanted that the search did not ask for
+    routes: TriedRoutes | None = None  # None where no build route was tried
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,7 @@ def baseline(
         workspace.copy(engine.path, f"{folder}/{engine.path.name}"),
         workspace.write_value(f"inspection.{folder}.json", known),
         (*files, baseline_scores),
+        engine.knobs,
     )
 
 

@@ -43,7 +43,7 @@ def rebuild(request: RebuildRequest, context: StageContext, *, building: Buildin
     start = time.perf_counter()
     job, trial, workspace = request.job, request.finalist, context.workspace
     inspection = workspace.read_value(Inspection, job.inspection)
-    backend = building(job.config, context, final=True)
+    backend = building(job.config, context, final=True, route=trial.build_route)
     recipe = recipe_of(trial, inspection, job.calibrated)
     engine = build(recipe, backend, context.part(0.0, 0.7))
     context.progress(0.7, "engine built")

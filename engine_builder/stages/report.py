@@ -12,7 +12,6 @@ import numpy as np
 from calibration.accuracy.metrics import Better
 from calibration.codec import value_from_json
 from calibration.graph_passes.folding.folded_steps import folded_in_words
-from calibration.number_formats.precision import Precision
 from calibration.ranges.range_table import RangeTable
 from calibration.sensitivity.records import SensitivityTable
 from engine_builder.backends.achieved_precision import AchievedPrecision
@@ -51,6 +50,8 @@ from engine_builder.reporting.body.job_result import (
     reported_objective,
     reported_verdict,
     result_json,
+    route_in_words,
+    shipped_route,
     taken_outputs,
 )
 from engine_builder.reporting.body.layer_facts import DependencyMap, dependency_map, measured_pairs, reported_layers
@@ -59,7 +60,7 @@ from engine_builder.reporting.body.report_body import ColumnChange, ReportBody, 
 from engine_builder.reporting.body.score_of_loss import score_of_loss
 from engine_builder.reporting.body.search_facts import FinalTiming, ProbeSummary
 from engine_builder.reporting.dynamic_words import neighbours_warning
-from engine_builder.reporting.float_only import float_only, float_only_note
+from engine_builder.reporting.float_only import float_only, float_only_note, low_precision_notes
 from engine_builder.reporting.objective_reason import objective_reason
 from engine_builder.reporting.offers.reported import reported_offers
 from engine_builder.reporting.offers.words import nearest_in_words
@@ -89,7 +90,8 @@ def report(request: ReportRequest, context: StageContext) -> JobOutcome:
     engine = judgement.engine or given.asked.job.baseline
     repository, why_none = _triton(engine, given, context)
     cache = kept_timing_cache(workspace)
-    command = command_of(given.asked.job.config.builder, given.inspection.calls, judgement, has_timing_cache=cache is not None)
+    builder, route = given.asked.job.config.builder, "" if chosen is None else chosen.build_route
+    command = command_of(builder, given.inspection.calls, judgement, has_timing_cache=cache is not None, build_route=route)
     body = replace(_body(given, chosen, assignment, why_none, context), trtexec=command)
     artifacts = {
         "report.json": workspace.write_json("report.json", body_json(body)),
@@ -155,7 +157,7 @@ def _body(
         notes=(
             *found.notes,
             *float_only_note(stay_float),
-            *_costs(given, capabilities),
+            *low_precision_notes(found.model.layers, given.asked.job.calibrated, capabilities),
             *_given(given, capabilities),
             *given.asked.notes,
             *why_no_repository,
@@ -189,6 +191,7 @@ def _body(
         made=None if given.asked.model is None else made_now(given.asked.model),
         not_corrected=why_not_corrected(search.ended) if given.asked.are_corrections_left else None,
         not_analysed=why_not_analysed(search.ended, given.asked.analysis_failures) if analysed is None else None,
+        routes=given.asked.routes,
     )
 
 
@@ -201,13 +204,6 @@ def _given(given: _Given, target: Capabilities) -> tuple[str, ...]:
     name = fingerprint_of(every, quantized, target.baseline)
     tried = next((trial for trial in given.asked.trials if trial.fingerprint == name), None)
     return () if tried is None else differences(asked, every | tried.precisions)
-
-
-def _costs(given: _Given, target: Capabilities) -> tuple[str, ...]:
-    """Return what INT8 costs on this target beside its kernels, for the operators of layers that might have got it."""
-    eligible = given.asked.job.calibrated.eligible
-    operators = {layer.op_type for layer in given.inspection.model.layers if Precision.INT8 in eligible.get(layer.name, ())}
-    return tuple(said for operator, said in target.int8_costs.items() if operator in operators)
 
 
 def _triton(engine: FileRef, given: _Given, context: StageContext) -> tuple[FileRef | None, tuple[str, ...]]:
@@ -278,6 +274,7 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
         none_ran=none_ran,
         objective=objective,
         folded=folded_in_words(found.folded) or None,
+        build_route=shipped_route(judgement.chosen, given.asked.routes),
     )
 
 
@@ -291,13 +288,12 @@ def _reason(given: _Given, chosen: Trial | None, offers: ReportedOffers, objecti
         return f"{NONE_RAN}: {failure}"
     if objective is not None:
         return objective_reason(objective, asked.trials, asked.verdict, offers.engines, is_predicted=is_predicted)
-    confidence, ended = asked.job.config.accuracy.confidence, asked.search.ended
-    can_quantize = any(asked.job.calibrated.eligible.values())
-    why = reason(
-        asked.trials, asked.finalists, asked.verdict, given.table.rows, can_quantize=can_quantize, confidence=confidence, ended=ended
-    )
+    calibrated, confidence = asked.job.calibrated, asked.job.config.accuracy.confidence
+    can_quantize, slower = any(calibrated.eligible.values()), bool(calibrated.slower)
+    known = (asked.trials, asked.finalists, asked.verdict, given.table.rows)
+    why = reason(*known, can_quantize=can_quantize, confidence=confidence, ended=asked.search.ended, slower=slower)
     had = nearest_in_words(offers.engines, is_predicted=is_predicted) if chosen is None else ""
-    return f"{why} {had}".strip()
+    return f"{why} {route_in_words(shipped_route(asked.verdict.chosen, asked.routes))}{had}".strip()
 
 
 def _chosen_engine(inspection: Inspection, judgement: VerdictResult, chosen: Trial, workspace: Workspace) -> ReportedEngine:

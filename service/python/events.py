@@ -31,7 +31,7 @@ class Trial:
 class StageEvent:
     """A stage of the job begins."""
 
-    stage: str  # "queued", "inspect", "ranges", "search", "sensitivity", "dependency", "refine" or "report"
+    stage: str  # "queued", "inspect", "ranges", "search", "sensitivity", "dependency", "refine", "routes" or "report"
     progress: float  # of the job, 0..1
 
 

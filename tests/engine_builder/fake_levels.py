@@ -27,8 +27,10 @@ class Levels:
 
     spoils: bool = False
     built: list[str] = field(default_factory=list)  # "final" or "search", in order
+    routes: list[str] = field(default_factory=list)  # that were asked for
 
-    def __call__(self, config: Config, context: StageContext, *, final: bool = False) -> Backend:
+    def __call__(self, config: Config, context: StageContext, *, final: bool = False, route: str = "") -> Backend:
+        self.routes.append(route)
         return LevelledBackend(self, final)
 
 

@@ -111,6 +111,7 @@ def main(folder: Path) -> None:
         "with TF32": case(DYNAMIC, SHAPES, configure=lambda config: config.set_flag(trt.BuilderFlag.TF32)),
         "small workspace": case(CONVOLUTION, {}, dataclasses.replace(OPTIONS, workspace_bytes=1 << 10)),
         "large workspace": case(CONVOLUTION, {}),
+        "route": case(DYNAMIC, SHAPES, dataclasses.replace(OPTIONS, build_route="-fuse=off")),
         "damaged cache": case(DYNAMIC, SHAPES, timing_cache=b"damaged"),
         "no shapes": case(DYNAMIC, {}),
         "unknown input": case(DYNAMIC, {**SHAPES, "q": SHAPES["x"]}),

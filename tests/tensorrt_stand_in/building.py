@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 
 from engine_builder.backends.gpu.visible_gpu import first_visible_gpu
 from tests.tensorrt_stand_in.inspector_json import tactics
-from tests.tensorrt_stand_in.orders import Harm, NotedBuild, Step, harm, note_build, orders
+from tests.tensorrt_stand_in.knobs import effects_of, knobs_text
+from tests.tensorrt_stand_in.orders import Harm, NotedBuild, Step, harm, note_build, orders, suffered
 from tests.tensorrt_stand_in.plan_file import PlanFile, PlanHeader, PlanTensor, is_quantized, milliseconds_of
 
 rtx: Any = importlib.import_module("tensorrt_rtx")
@@ -78,6 +80,7 @@ class IBuilderConfig:
         self.cache: ITimingCache | None = None
         self.profile: IOptimizationProfile | None = None
         self._monitor: Any = None
+        self._route = ""
         real.num_compute_capabilities = 1
         real.set_compute_capability(rtx.ComputeCapability.SM89, 0)
 
@@ -89,6 +92,22 @@ class IBuilderConfig:
     @profiling_verbosity.setter
     def profiling_verbosity(self, value: Any) -> None:
         self.real.profiling_verbosity = value
+
+    @property
+    def all_build_routes(self) -> str:
+        """The knobs, which are new in version 11.1; empty text where there are none."""
+        if tuple(map(int, orders().version.split(".")[:2])) < (11, 1):
+            raise AttributeError("all_build_routes")
+        return knobs_text(orders().knobs)
+
+    @property
+    def build_route(self) -> str:
+        """What the next build does; a knob that there is not is refused."""
+        return self._route
+
+    @build_route.setter
+    def build_route(self, value: str) -> None:
+        self._route = value if effects_of(value, orders().knobs) is not None else ""
 
     @property
     def progress_monitor(self) -> Any:
@@ -245,9 +264,19 @@ class Builder:
         wanted = tactics(self._lines.layers)
         known = [] if config.cache is None else [tactic for tactic in wanted if tactic in config.cache.times]
         note_build(
-            NotedBuild(low, config.builder_optimization_level, len(wanted) - len(known), len(known), hashlib.sha256(data).hexdigest())
+            NotedBuild(
+                low,
+                config.builder_optimization_level,
+                len(wanted) - len(known),
+                len(known),
+                hashlib.sha256(data).hexdigest(),
+                config.build_route,
+            )
         )
+        effects = effects_of(config.build_route, told.knobs) or []
         harmed = harm(Step.BUILD, is_quantized=low)
+        for effect in effects:
+            harmed = harmed if effect.harm is None else suffered(effect.harm)
         if harmed is not None or real is None:
             if harmed is not None:
                 self._lines.log(rtx.ILogger.Severity.ERROR, _WORDS[harmed])
@@ -259,8 +288,10 @@ class Builder:
             device_name(),
             _tensors(network.real, model, {} if config.profile is None else config.profile.shapes),
             self._lines.layers,
-            milliseconds_of(model, float_ms=told.float_ms, half_ms=told.half_ms, low_ms=told.low_ms),
+            milliseconds_of(model, float_ms=told.float_ms, half_ms=told.half_ms, low_ms=told.low_ms)
+            * math.prod(effect.times for effect in effects),
             low,
+            any(effect.is_wrong for effect in effects),
         )
         return PlanFile(header, data, bytes(real)).serialized()
 

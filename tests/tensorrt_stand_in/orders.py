@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -47,6 +48,23 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Effect:
+    """What a knob's value does to an engine."""
+
+    times: float = 1.0  # of what a run takes
+    is_wrong: bool = False  # whether outputs come out with the wrong sign
+    harm: Harm | None = None  # to each build
+
+
+@dataclass(frozen=True, slots=True)
+class KnobOrder:
+    """A knob of the builder."""
+
+    name: str
+    values: Mapping[str, Effect]  # the first is the default
+
+
+@dataclass(frozen=True, slots=True)
 class Orders:
     """How the stand-in behaves."""
 
@@ -56,6 +74,7 @@ class Orders:
     half_ms: float = 0.02
     low_ms: float = 0.01  # in INT8, FP8 or with INT4 weights
     failures: tuple[Failure, ...] = ()  # those of a step come in this order
+    knobs: tuple[KnobOrder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +86,7 @@ class NotedBuild:
     timed: int  # tactics that the timing cache did not hold
     known: int  # tactics that it held
     sha256: str  # of the model
+    route: str = ""
 
 
 def folder() -> Path:
@@ -116,12 +136,17 @@ def harm(step: Step, *, is_quantized: bool) -> Harm | None:
     failure = planned[done]
     with marks.open("ab") as file:
         file.write(b".")
-    if failure.harm is Harm.CRASH:
+    return suffered(failure.harm)
+
+
+def suffered(wanted: Harm) -> Harm:
+    """Do a harm; return it where the caller has to fail."""
+    if wanted is Harm.CRASH:
         os.kill(os.getpid(), signal.SIGSEGV)
-    if failure.harm is Harm.HANG:
+    if wanted is Harm.HANG:
         (folder() / _HANGING).touch()
         while True:
             time.sleep(60)
-    if failure.harm is Harm.STICKY:
+    if wanted is Harm.STICKY:
         ctypes.CDLL(DRIVER).stub_break()
-    return failure.harm
+    return wanted

@@ -36,6 +36,7 @@ class PlanHeader:
     layers: tuple[str, ...]  # the builder's lines
     milliseconds: float  # of one run
     is_quantized: bool
+    is_wrong: bool = False  # outputs come out with the wrong sign
 
 
 @dataclass(frozen=True, slots=True)

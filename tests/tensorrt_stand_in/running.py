@@ -176,7 +176,7 @@ class IExecutionContext:
         feeds = {one.name: self._read(one) for one in self._engine.tensors.values() if one.is_input}
         outputs = [one for one in self._engine.tensors.values() if not one.is_input]
         for one, array in zip(outputs, self._opened().run(feeds), strict=True):
-            self._write(one, array, stream)
+            self._write(one, np.negative(array) if header.is_wrong else array, stream)
         if self.profiler is not None:
             names = layer_names(header.layers)
             for name in names:

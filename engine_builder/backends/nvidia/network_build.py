@@ -7,7 +7,7 @@ The module is an argument: ``tensorrt``, with which it has not yet run, or ``ten
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +22,7 @@ from engine_builder.errors import BuildError, RefusedModelError
 Shapes = Mapping[str, ShapeRange]  # of each input with a dynamic axis
 Values = Mapping[str, ValueRange]  # of inputs of integers
 Log = tuple[tuple[str, str], ...]  # (severity, text) of each message of a build
+_ROUTE_FIX = "use the TensorRT version that the route was found with: knobs differ from version to version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Plan:
     timing_cache: bytes  # timings that speed up the next build on the same GPU and version; empty where the builder keeps none
     log: Log
     log_at_opt: Log  # of the same network with every size fixed to opt; the log where that was not asked for or sizes are fixed anyway
+    knobs: str = ""  # the builder's, as its JSON has them; empty where it has none
 
 
 def build_plan(
@@ -83,11 +85,10 @@ def build_plan(
         fixed_values = {name: ValueRange(one.opt, one.opt, one.opt) for name, one in set_sizes.items()}
         is_open = (_dynamic_inputs(network) and fixed != dict(shapes)) or fixed_values != set_sizes
         if not also_at_opt or not is_open:
-            data, cache, lines = compiler.compile(shapes, set_sizes, timing_cache, on_progress)
-            return Plan(data, cache, lines, lines)
-        data, cache, lines = compiler.compile(shapes, set_sizes, timing_cache, lambda share, phase: on_progress(share / 2, phase))
-        _, _, at_opt = compiler.compile(fixed, fixed_values, None, lambda share, phase: on_progress((1.0 + share) / 2, phase))
-        return Plan(data, cache, lines, at_opt)
+            return compiler.compile(shapes, set_sizes, timing_cache, on_progress)
+        plan = compiler.compile(shapes, set_sizes, timing_cache, lambda share, phase: on_progress(share / 2, phase))
+        at_opt = compiler.compile(fixed, fixed_values, None, lambda share, phase: on_progress((1.0 + share) / 2, phase))
+        return replace(plan, log_at_opt=at_opt.log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +103,14 @@ class _Compiler:
     options: BuildOptions
     configure: Callable[[Any], None]
 
-    def compile(
-        self, shapes: Shapes, values: Values, timing_cache: bytes | None, on_progress: Callable[[float, str], None]
-    ) -> tuple[bytes, bytes, Log]:
-        """Return the plan, the timing cache and what was said."""
+    def compile(self, shapes: Shapes, values: Values, timing_cache: bytes | None, on_progress: Callable[[float, str], None]) -> Plan:
+        """Return the plan, with its own log for the one at opt."""
         self.messages.clear()
         config = self.builder.create_builder_config()
         _configure(self.trt, config, self.options)
+        knobs = _knobs(config)
+        if self.options.build_route:
+            self._take_route(config, self.options.build_route)
         self.configure(config)
         monitor = progress_monitor(self.trt, on_progress)
         config.progress_monitor = monitor
@@ -127,13 +129,28 @@ class _Compiler:
             raise monitor.failure
         if data is None:
             raise self._refused("it")
-        return bytes(data), b"" if cache is None else bytes(cache.serialize()), tuple(self.messages.lines)
+        lines = tuple(self.messages.lines)
+        return Plan(bytes(data), b"" if cache is None else bytes(cache.serialize()), lines, lines, knobs)
+
+    def _take_route(self, config: Any, route: str) -> None:
+        try:
+            config.build_route = route
+        except (AttributeError, TypeError, ValueError, RuntimeError) as exc:  # an older version, or a knob that this one does not have
+            raise BuildError(f"TensorRT {self.trt.__version__} takes no build route {route!r}: {exc}", fix=_ROUTE_FIX) from exc
+        if config.build_route != route:
+            said = self.messages.complaints() or "no reason given"
+            raise BuildError(f"TensorRT {self.trt.__version__} does not take the build route {route!r}: {said}", fix=_ROUTE_FIX)
 
     def _refused(self, what: str) -> BuildError | MemoryError:
         said = self.messages.complaints() or "no reason given"
         if "bad_alloc" in said:
             return MemoryError(said)
         return RefusedModelError(f"{self.name}: TensorRT {self.trt.__version__} refused {what}: {said}", fix=REPLACE_FIX)
+
+
+def _knobs(config: Any) -> str:
+    """Return what the builder says of its knobs; older versions do not know the name, and TensorRT-RTX says nothing."""
+    return str(config.all_build_routes or "") if hasattr(config, "all_build_routes") else ""
 
 
 def _configure(trt: ModuleType, config: Any, options: BuildOptions) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends.atomic_file import write_atomically
 from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner, Source
+from engine_builder.backends.build_knobs import knobs_from_json
 from engine_builder.backends.build_options import CACHE_SUFFIX, BuildOptions
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.gpu.catalogue import gpu_by_name, typical_conversion_ms
@@ -34,7 +35,7 @@ from engine_builder.backends.nvidia.local_gpu import LocalGpu
 from engine_builder.backends.nvidia.network_build import build_plan
 from engine_builder.backends.nvidia.parser import refused_nodes
 from engine_builder.backends.nvidia.runner import TensorRtRunner
-from engine_builder.backends.nvidia.tensorrt_api import load_tensorrt
+from engine_builder.backends.nvidia.tensorrt_api import OLDEST_WITH_ROUTES, installed_version, load_tensorrt
 from engine_builder.backends.triton_platform import TritonPlatform
 from engine_builder.config.builder_options import BuilderConfig, BuilderSupport
 from engine_builder.config.config import ShapeRange
@@ -103,6 +104,7 @@ class TensorRtBackend:
             builder=_builder_support(),
             has_plugins=bool(plugin_libraries(os.environ)),
             is_own_baseline=False,
+            has_build_routes=True,
             is_repeatable=False,
             profiles_layers=True,
             compute_capability=known,
@@ -173,7 +175,8 @@ class TensorRtBackend:
             output.unlink(missing_ok=True)
             layers.unlink(missing_ok=True)
             raise
-        return Engine(output, (), output.stat().st_size, kernels_from_inspector(said), layers=layers)
+        knobs = knobs_from_json(plan.knobs)
+        return Engine(output, (), output.stat().st_size, kernels_from_inspector(said), layers=layers, knobs=knobs)
 
     def open(self, engine: Path, *, threads: int) -> TensorRtRunner:
         """Return a runner on the GPU; ``threads`` is for targets that run on the CPU.
@@ -235,7 +238,11 @@ def timing_cache_path(folder: Path, device: CudaDevice, version: str, driver: st
 
 def _builder_support() -> BuilderSupport:
     keys = frozenset(item.name for item in dataclasses.fields(BuilderConfig))
-    return BuilderSupport(keys) if has_lean_runtime() else BuilderSupport(keys - {"version_compatible"}, WHY_NOT)
+    version = installed_version()
+    lacking = {} if has_lean_runtime() else {"version_compatible": WHY_NOT}
+    if version is not None and version < OLDEST_WITH_ROUTES:
+        lacking["build_routes"] = f"TensorRT {_dotted(version)} is installed, and build routes came with {_dotted(OLDEST_WITH_ROUTES)}"
+    return BuilderSupport(keys - lacking.keys(), lacking=lacking)
 
 
 def _conversion_ms(gpu: str | None, compute_capability: tuple[int, int] | None) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -17,7 +18,8 @@ from types import ModuleType
 from engine_builder.backends.nvidia.libraries.plugins import plugin_libraries, register_plugins
 from engine_builder.errors import UnsupportedTargetError
 
-OLDEST = (10, 12)  # the first with everything below
+OLDEST = (10, 12)  # the first with everything below but build routes
+OLDEST_WITH_ROUTES = (11, 1)
 
 # What the variables of tensorrt*.py hold, by which the names that follow them are told apart.
 OBJECTS: Mapping[str, str] = {
@@ -48,6 +50,8 @@ USED_API: tuple[str, ...] = (
     "EngineInspector.get_engine_information",
     "HardwareCompatibilityLevel.AMPERE_PLUS",
     "IBuilderConfig.add_optimization_profile",
+    "IBuilderConfig.all_build_routes",
+    "IBuilderConfig.build_route",
     "IBuilderConfig.builder_optimization_level",
     "IBuilderConfig.clear_flag",
     "IBuilderConfig.create_timing_cache",
@@ -155,6 +159,18 @@ def require_tensorrt() -> None:
     raise UnsupportedTargetError(f"target 'tensorrt': {missing}", fix=f"{fix}; without a GPU use target 'tensorrt-rtx'")
 
 
+def installed_version() -> tuple[int, int] | None:
+    """Return major and minor version of the package, without loading it; of several the newest. None where no metadata tell it."""
+    found = []
+    for name in _DISTRIBUTIONS:
+        try:
+            major, minor, *_ = re.findall(r"\d+", importlib.metadata.version(name))
+        except (importlib.metadata.PackageNotFoundError, ValueError):
+            continue
+        found.append((int(major), int(minor)))
+    return max(found, default=None)
+
+
 def check_version(version: str) -> None:
     """Refuse a TensorRT older than 10.12.
 
@@ -167,3 +183,6 @@ def check_version(version: str) -> None:
             f"target 'tensorrt': found TensorRT {version}, expected {OLDEST[0]}.{OLDEST[1]} or newer",
             fix="pip install --upgrade tensorrt-cu13",
         )
+
+
+_DISTRIBUTIONS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")  # of which each has the module ``tensorrt``

@@ -37,6 +37,7 @@ from engine_builder.backends.nvidia.local_gpu import LocalGpu
 from engine_builder.backends.nvidia.network_build import build_plan
 from engine_builder.backends.nvidia.parser import refused_nodes
 from engine_builder.backends.nvidia.roofline import PredictedLatency, kernel_milliseconds, predicted_latency
+from engine_builder.backends.nvidia.rtx.expected_kernels import expected_milliseconds
 from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from engine_builder.config.builder_options import BuilderSupport
 from engine_builder.config.config import ShapeRange
@@ -131,6 +132,7 @@ class TensorRtRtxBackend:
             is_own_baseline=False,
             compute_capability=None if self._gpu is None else self._gpu.compute_capability,
             int8_costs={"Conv": _SECOND_KERNEL},
+            expected_ms=None if self._gpu is None else functools.partial(expected_milliseconds, gpu=self._gpu),
             conversion_ms=typical_conversion_ms(None) if self._gpu is None else self._gpu.conversion_ms,
             least_gain=MIN_GAIN if self._gpu is None or self._local is not None else self._gpu.error,
         )

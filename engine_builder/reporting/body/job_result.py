@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from calibration.accuracy.verdict import AccuracyVerdict, Answer, IntervalMethod
 from engine_builder.backends.base import Source
 from engine_builder.config.config import Config
 from engine_builder.config.objective import Objective
+from engine_builder.records.build_route import TriedRoutes
 from engine_builder.records.trial import Trial
 from engine_builder.reporting.body.fields_json import fields_json
 from engine_builder.stage_io.engines import FinalLatency, VerdictResult, is_reached
@@ -161,6 +163,16 @@ class ReportedObjective:
 
 
 @dataclass(frozen=True, slots=True)
+class ShippedRoute:
+    """The build route that the engine that is kept was built by."""
+
+    route: str  # as the builder takes it: ``IBuilderConfig.build_route``
+    trtexec: str  # what repeats it there, with ``model.explicit.onnx``
+    speedup: float  # latency of the same precisions by the builder's own route / that of the engine, timed in turns
+    error: float  # standard error of ``speedup``
+
+
+@dataclass(frozen=True, slots=True)
 class JobResult:
     """The outcome. Exactly one of ``speedup`` and ``predicted_speedup`` is given, the former where latencies are measured."""
 
@@ -181,6 +193,7 @@ class JobResult:
     none_ran: str | None = None  # why no quantized engine could be built or run; None where one could, or none was tried
     objective: ReportedObjective | None = None  # None where the fastest engine inside the accuracy budget was asked for
     folded: str | None = None  # which constants of the model became parts of its layers, in words; None of none
+    build_route: ShippedRoute | None = None  # None: the builder's own
 
     def __post_init__(self) -> None:
         """Refuse a result with no speedup, or with two."""
@@ -216,10 +229,27 @@ def reported_objective(objective: Objective, judged: VerdictResult) -> ReportedO
     return ReportedObjective(objective.min_speedup, objective.max_latency_ms, objective.in_words, is_reached(objective, judged))
 
 
+def shipped_route(fingerprint: str | None, routes: TriedRoutes | None) -> ShippedRoute | None:
+    """Return the route of the engine with this fingerprint; None where it has the builder's own."""
+    tried = () if routes is None else routes.tried
+    one = next((one for one in tried if one.fingerprint == fingerprint), None)
+    if one is None or one.relative is None:
+        return None
+    ratio = one.relative.ratio
+    return ShippedRoute(one.route, f"--setBuildRoute={shlex.quote(one.route)}", 1.0 / ratio, one.relative.error / ratio**2)
+
+
+def route_in_words(route: ShippedRoute | None) -> str:
+    """Return what a build route is worth, with a space behind it; empty of the builder's own."""
+    if route is None:
+        return ""
+    return f"It was built by the build route '{route.route}', which makes it {route.speedup:.2f} times as fast as the builder's own. "
+
+
 def result_json(result: JobResult) -> dict[str, object]:
     """Return a result as ``result.json`` and ``report.json`` hold it: what does not apply is no key at all."""
     engines = {
         name: fields_json(engine, "repaired", "largest_change", "nearest_kept")
         for name, engine in (("baseline", result.baseline), ("chosen", result.chosen))
     }
-    return fields_json(result, "speedup", "speedup_spread", "predicted_speedup", "objective", "none_ran", "folded") | engines
+    return fields_json(result, "speedup", "speedup_spread", "predicted_speedup", "objective", "none_ran", "folded", "build_route") | engines

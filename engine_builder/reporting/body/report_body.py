@@ -13,6 +13,7 @@ from calibration.number_formats.precision import Precision
 from calibration.sensitivity.records import HessianTrace
 from engine_builder.backends.achieved_precision import AchievedPrecision
 from engine_builder.backends.base import Source
+from engine_builder.records.build_route import TriedRoutes
 from engine_builder.records.corrections import Correction
 from engine_builder.records.float_plan import BaselineFallback
 from engine_builder.records.trial import Trial
@@ -99,11 +100,12 @@ class ReportBody:
     not_corrected: str | None = None  # why no corrections but those of biases were measured; None where they were, or were not wanted
     trtexec: str | None = None  # the command that builds the engine again; None where it is no plan of TensorRT's
     not_analysed: str | None = None  # why no sensitivities and dependencies were measured; None where they were
+    routes: TriedRoutes | None = None  # of the leading engine; None where none was tried
 
 
 def body_json(body: ReportBody) -> dict[str, object]:
     """Return the content of ``report.json``."""
-    return fields_json(body, "made", "score_of_loss") | {"result": result_json(body.result)}
+    return fields_json(body, "made", "score_of_loss", "routes") | {"result": result_json(body.result)}
 
 
 def body_from_json(data: object) -> ReportBody:

@@ -1,1 +1,1 @@
-"""Steps from one assignment to another: single layers, runs of neighbours and blocks."""
+"""Steps from one engine to another: single layers, runs of neighbours, blocks, and build routes of the same layers."""

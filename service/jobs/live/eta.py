@@ -7,9 +7,12 @@ Before the first engine there is only the progress to go by.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
+from engine_builder.config.builder_options import BuildRoutes
 from engine_builder.pipeline import stage_table as table
 from service.jobs.records import Job, JobState
 
@@ -24,7 +27,7 @@ def eta_seconds(job: Job, now: datetime) -> int | None:
     if job.stage == _LAST:
         return max(1, round(after))
     by_progress = elapsed * (1 - job.progress) / job.progress
-    return max(1, round(max(by_progress, _search_seconds(job, elapsed, engine) + after)))
+    return max(1, round(max(by_progress, _engines_left(job, elapsed, engine) + after)))
 
 
 def _engine_seconds(job: Job) -> float:
@@ -33,18 +36,40 @@ def _engine_seconds(job: Job) -> float:
     return sum(took) / len(took) if took else 0.0
 
 
-def _search_seconds(job: Job, elapsed: float, engine: float) -> float:
-    """Return about how many seconds the search has left: where builds take minutes, trials take longer than all that came before."""
-    if job.stage not in _SEARCHING or not engine:
+def _engines_left(job: Job, elapsed: float, engine: float) -> float:
+    """Return about how many seconds the search and the build routes after it have left.
+
+    Where builds take minutes, these take longer than all that came before.
+    """
+    if job.stage not in (*_SEARCHING, _ROUTES) or not engine:
         return 0.0
-    given = job.new.config.get("search")
-    limits = given if isinstance(given, Mapping) else {}
+    limits = _section(job, "search")
     is_lossless = all(trial.get("met") for trial in _engines(job))  # then only time is left to search for
     left: float = 1 if is_lossless else max(USUAL_TRIALS - len(job.trials), 1)
-    if (most := limits.get("max_trials")) is not None:
-        left = min(left, max(most - len(job.trials), 0))
-    limit = limits.get("max_seconds")
-    return left * engine if limit is None else min(left * engine, max(limit - elapsed, 0.0))
+    most = math.inf if limits.get("max_trials") is None else max(limits["max_trials"] - len(job.trials), 0)
+    search = min(left, most) * engine if job.stage in _SEARCHING else 0.0
+    total = min(search + _route_seconds(job, elapsed + search, engine), most * engine)
+    return total if (limit := limits.get("max_seconds")) is None else min(total, max(limit - elapsed, 0.0))
+
+
+def _route_seconds(job: Job, before: float, engine: float) -> float:
+    """Return about how many seconds build routes have left: by default no more than the job took ``before`` them.
+
+    How many of them there are only the builder knows.
+    """
+    wanted = _section(job, "builder").get("build_routes")
+    if job.new.target != _WITH_ROUTES or wanted == BuildRoutes.OFF or job.new.config.get("objective") is not None:
+        return 0.0
+    left = _left_of(table.ROUTE.progress, job.progress)
+    if job.stage == _ROUTES:
+        before /= 2.0 - left  # as much as was spent on routes since is no part of it
+    return left * min(USUAL_ROUTES * engine, before if wanted is None else math.inf)
+
+
+def _section(job: Job, name: str) -> Mapping[str, Any]:
+    """Return a section of the job's configuration, empty where it has none."""
+    given = job.new.config.get(name)
+    return given if isinstance(given, Mapping) else {}
 
 
 def _engines(job: Job) -> list[Mapping[str, object]]:
@@ -58,11 +83,13 @@ def _left_of(span: tuple[float, float], progress: float) -> float:
 
 _LEAST_PROGRESS = 0.02
 _SEARCHING = ("search", "refine", "sensitivity", "dependency")
+_ROUTES = "routes"
 _LAST = "report"
+_WITH_ROUTES = "tensorrt"  # the target
 _AFTER_SEARCH = (  # the span of the progress, engines' worth of time, and seconds besides
     (table.REBUILD.progress, 1.0, 0.0),
     (table.VERDICT.progress, 1.5, 0.0),
     (table.OFFERS.progress, 0.5, 1.0),
     (table.REPORT.progress, 0.0, 4.0),
 )
-USUAL_TRIALS = 10  # of a search; how many it takes is known only at its end
+USUAL_TRIALS, USUAL_ROUTES = 10, 10  # how many there are is known only at their end

@@ -26,6 +26,7 @@ export const STAGES = {
   sensitivity: "measuring the sensitivity of layers",
   dependency: "measuring how layers depend on each other",
   refine: "refining the search",
+  routes: "trying build routes",
   report: "judging and writing the report",
 };
 

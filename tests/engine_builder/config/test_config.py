@@ -11,15 +11,7 @@ from calibration.errors import InvalidConfigError
 from calibration.number_formats.precision import Precision
 from calibration.ranges.range_table import RangeMethod
 from engine_builder.config.accuracy import AccuracyConfig
-from engine_builder.config.config import (
-    Config,
-    Order,
-    SearchConfig,
-    ShapeRange,
-    config_from_json,
-    config_json,
-    json_schema,
-)
+from engine_builder.config.config import Config, Order, SearchConfig, ShapeRange, config_from_json, config_json, json_schema
 from engine_builder.config.precisions import require_precisions
 
 OUTPUT_KINDS = "logits, probabilities, values, labels, scores, embedding, regression, detections, ignore"
@@ -77,6 +69,7 @@ FULL = {
         "hardware_compatible": True,
         "version_compatible": True,
         "share_kernel_times": False,
+        "build_routes": "fast",
     },
     "threads": 4,
     "exact_on": "any_x86_64",

@@ -48,6 +48,12 @@ def test_every_setting_reaches_the_builder(context: StageContext) -> None:
     assert build_options(config, context, final=True) == BuildOptions(3 * 2**20, 5, True, True, caches)
 
 
+def test_a_route_reaches_the_builder_and_no_other_build_has_it(context: StageContext) -> None:
+    config = config_of()
+    assert build_options(config, context, final=True, route="-a=1 -b=2").build_route == "-a=1 -b=2"
+    assert build_options(config, context, final=True).build_route == ""
+
+
 def test_search_and_final_build_alike_unless_told_otherwise(context: StageContext) -> None:
     config = config_of(optimization_level=4)
     assert not config.builder.rebuilds
@@ -63,6 +69,8 @@ def test_search_and_final_build_alike_unless_told_otherwise(context: StageContex
         ("tensorrt-rtx", {"optimization_level": 5}, "builder.optimization_level: found 5, expected none for tensorrt-rtx"),
         ("tensorrt-rtx", {"hardware_compatible": True}, "builder.hardware_compatible: found true, expected none for tensorrt-rtx"),
         ("tensorrt-rtx", {"version_compatible": True}, "builder.version_compatible: found true"),
+        ("tensorrt-rtx", {"build_routes": "mixed"}, "builder.build_routes: found mixed, expected none for tensorrt-rtx"),
+        ("onnxruntime-cpu", {"build_routes": "fast"}, "builder.build_routes: found fast, expected none for onnxruntime-cpu"),
     ],
 )
 def test_a_setting_that_means_nothing_to_the_target_is_refused_by_name(target: str, builder: dict[str, object], words: str) -> None:

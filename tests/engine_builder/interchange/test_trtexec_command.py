@@ -73,3 +73,12 @@ def test_values_that_set_sizes_are_part_of_the_profile() -> None:
     values = {"size": ValueRange((32, 32), (64, 64), (128, 128)), "k": ValueRange((), (), ())}
     command = trtexec_command(BuilderConfig(), {}, values, version="11.4", explicit="m.onnx", engine="e.plan", timing_cache=None)
     assert "--optShapes=size:64x64,k:scalar" in shlex.split(command)
+
+
+def test_a_build_route_is_one_option() -> None:
+    route = "-fuse=off -tile=2"
+    command = trtexec_command(
+        BuilderConfig(), {}, {}, version="11.4", explicit="m.onnx", engine="e.plan", timing_cache=None, build_route=route
+    )
+    assert f"--setBuildRoute={route}" in shlex.split(command)
+    assert not any(option.startswith("--setBuildRoute") for option in options())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from calibration.graph.layers import Layer, LayerKind
 from calibration.nonfinite import Special
+from calibration.number_formats.precision import Precision
 from calibration.ranges.range_table import RangeMethod, RangeTable
-from engine_builder.reporting.float_only import float_only, float_only_note
+from engine_builder.reporting.float_only import float_only, float_only_note, slower_note
 
 
 def layer(name: str, reads: str, writes: str) -> Layer:
@@ -35,3 +36,9 @@ def test_many_layers_are_counted_and_none_need_no_note() -> None:
     (note,) = float_only_note(float_only([layer(f"l{index}", "p", "y") for index in range(11)], TABLE))
     assert note.startswith("11 layers stay float because of what they read or write: 'l0' reads 'p', which holds -inf and NaN; 'l1'")
     assert note.endswith("'l7' reads 'p', which holds -inf and NaN; and 3 more")
+
+
+def test_layers_that_were_left_out_as_slower_are_counted_by_precision() -> None:
+    assert slower_note({}) == ()
+    (note,) = slower_note({"a": (Precision.INT8, Precision.FP8), "b": (Precision.INT8,)})
+    assert "predicted to be slower than at the baseline's precision: 1 in fp8 and 2 in int8; name `precisions`" in note

@@ -29,11 +29,13 @@ def reason_of(
     finalists: Sequence[Trial] | None = None,
     confidence: float | None = None,
     table: SensitivityTable = TABLE,
+    slower: bool = False,
 ) -> str:
     """Return the reason; the finalists are all trials where any was judged."""
     decided = value_from_json(VerdictResult, judgement)
     asked = (trials if decided.judged else ()) if finalists is None else finalists
-    return reason(trials, asked, decided, table.rows, can_quantize=bool(table.rows), confidence=confidence, ended="nothing left to try")
+    known = (trials, asked, decided, table.rows)
+    return reason(*known, can_quantize=bool(table.rows), confidence=confidence, ended="nothing left to try", slower=slower)
 
 
 def test_the_reason_for_an_improvement() -> None:
@@ -156,6 +158,17 @@ def test_the_reason_where_none_passed_and_no_confidence_was_asked_for() -> None:
 def test_the_reason_where_no_layer_can_be_quantized() -> None:
     words = reason_of(trials_of(0), KEPT, table=SensitivityTable((), 60, 32, 1.0, ()))
     assert words == "No low-precision engine was tried: no layer can take a lower precision."
+
+
+def test_the_reason_where_every_layer_is_predicted_to_be_slower() -> None:
+    words = reason_of(trials_of(0), KEPT, table=SensitivityTable((), 60, 32, 1.0, ()), slower=True)
+    assert words.endswith("no layer that can take a lower precision is predicted to be faster in it.")
+
+
+def test_the_reason_says_which_layers_everything_is_where_slower_ones_were_left_out() -> None:
+    trials = trials_of(0, 4, world=FakeWorld((0.0,) * 4))
+    words = reason_of(trials, improved(trials[1], verdict(0)), slower=True)
+    assert "Every layer that can be quantized and is not predicted to be slower is quantized." in words
 
 
 def test_the_reason_where_the_search_ended_before_the_first_engine() -> None:

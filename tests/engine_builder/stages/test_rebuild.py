@@ -15,6 +15,7 @@ from calibration.accuracy.verdict import Answer, Selection
 from calibration.codec import value_from_json
 from calibration.errors import InvalidMetricError
 from calibration.number_formats.precision import Precision
+from engine_builder.engines.quantized_engine import BUILD_ROUTE
 from engine_builder.errors import BuildError
 from engine_builder.evaluation import measurement
 from engine_builder.pipeline.optimize import optimize
@@ -80,6 +81,20 @@ def test_a_finalist_is_built_at_the_final_level_scored_and_kept(job: tuple[Drive
     assert final.size_bytes == engine.stat().st_size
     assert final.scores != trial.scores  # a file of its own
     np.testing.assert_array_equal(scores_of(driver, final), scores_of(driver, trial))
+
+
+def test_a_finalist_of_a_build_route_is_built_by_it_again_and_its_explicit_model_says_so(
+    job: tuple[Driver, EngineJob, Trial], tmp_path: Path
+) -> None:
+    driver, basics, trial = job
+    levels, route = Levels(), "-fuse=off -tile=2"
+    request = RebuildRequest(basics, dataclasses.replace(trial, build_route=route))
+    final = rebuild(request, context_of(driver, tmp_path / "scratch"), building=levels)
+    assert (levels.routes, final.build_route) == ([route], route)
+    result = judged(job, tmp_path / "verdict", final, levels)
+    assert result.explicit is not None
+    properties = onnx.load_model(driver.workspace.path(result.explicit)).metadata_props
+    assert {entry.key: entry.value for entry in properties}[BUILD_ROUTE] == route
 
 
 def test_the_engine_that_ships_is_the_rebuilt_one(job: tuple[Driver, EngineJob, Trial], tmp_path: Path) -> None:

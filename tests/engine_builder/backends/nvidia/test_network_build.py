@@ -96,6 +96,10 @@ def test_what_the_progress_callback_raises_ends_the_build_and_is_raised(builds: 
     assert builds["cancelled"]["error"] == "StageCancelledError"
 
 
+def test_a_route_that_the_builder_does_not_take_is_a_build_error(builds: dict[str, dict[str, object]]) -> None:
+    assert "'-fuse=off'" in detail(builds["route"], BuildError)  # TensorRT-RTX has no knobs
+
+
 def test_damaged_timing_cache_is_ignored(builds: dict[str, dict[str, object]]) -> None:
     assert builds["damaged cache"]["bytes"] == builds["built"]["bytes"]
 

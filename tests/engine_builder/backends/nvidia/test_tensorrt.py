@@ -14,6 +14,7 @@ import onnx.parser
 import pytest
 from numpy.typing import NDArray
 
+from calibration.errors import InvalidConfigError
 from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends.base import Backend
 from engine_builder.backends.build_options import CACHE_SUFFIX, BuildOptions
@@ -26,8 +27,10 @@ from engine_builder.backends.nvidia import tensorrt
 from engine_builder.backends.nvidia.gpu_timing import time_engines
 from engine_builder.backends.nvidia.network_build import Plan
 from engine_builder.backends.nvidia.tensorrt import PROFILED_RUNS, TensorRtBackend, timing_cache_path
+from engine_builder.config.builder_options import BuilderConfig, BuildRoutes, check_builder
 from engine_builder.config.config import ShapeRange
 from engine_builder.errors import BuildError, UnsupportedTargetError
+from engine_builder.records.build_route import Knob
 from tests.engine_builder.fake_gpu import FakeGpu
 from tests.engine_builder.fake_tensorrt import EngineInspector, fake_tensorrt
 
@@ -39,13 +42,14 @@ class FakeBuilder:
     """Stands in for ``build_plan``: gives a plan and notes the timing cache that it was given."""
 
     plan: bytes = b"double"
+    knobs: str = ""
     caches: list[bytes] = field(default_factory=list)
     options: list[BuildOptions] = field(default_factory=list)
 
     def __call__(self, trt: ModuleType, model: Path, options: BuildOptions, *, timing_cache: bytes, **more: object) -> Plan:
         self.options.append(options)
         self.caches.append(timing_cache)
-        return Plan(self.plan, timing_cache + b"+", (), ())
+        return Plan(self.plan, timing_cache + b"+", (), (), self.knobs)
 
 
 def backend(cache_folder: Path | None = None) -> TensorRtBackend:
@@ -99,6 +103,28 @@ def test_built_engine_runs_and_what_its_inspector_says_lies_beside_it(builder: F
     assert engine.layers.read_text(encoding="utf-8").startswith('{"Layers": [{"Name": "kernel1"')
     runner = target.open(engine.path, threads=1)
     np.testing.assert_array_equal(runner.run(FEEDS)[0], FEEDS["x"] * 2)
+
+
+def test_a_build_tells_the_knobs_of_the_builder(builder: FakeBuilder, tmp_path: Path) -> None:
+    assert backend().build(tmp_path / "explicit.onnx", tmp_path / "engine.plan").knobs == ()
+    builder.knobs = '{"tuner_options": [{"option": "-a", "allowed_values": "-a=[on|off]", "default_value": "on"}]}'
+    assert backend().build(tmp_path / "explicit.onnx", tmp_path / "engine.plan").knobs == (Knob("-a", "on", ("on", "off")),)
+
+
+@pytest.mark.parametrize(("version", "refused"), [((11, 0), True), ((10, 14), True), ((11, 1), False), (None, False)])
+def test_routes_are_refused_at_intake_where_the_installed_version_is_known_to_have_none(
+    version: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch, *, refused: bool
+) -> None:
+    monkeypatch.setattr(tensorrt, "installed_version", lambda: version)
+    support = TensorRtBackend().capabilities.builder
+    check_builder(BuilderConfig(), "tensorrt", support, (8, 9))  # the default is no error
+    if not refused:
+        check_builder(BuilderConfig(build_routes=BuildRoutes.FAST), "tensorrt", support, (8, 9))
+        return
+    with pytest.raises(
+        InvalidConfigError, match=r"builder\.build_routes: found fast, expected none for tensorrt: TensorRT .* is installed"
+    ):
+        check_builder(BuilderConfig(build_routes=BuildRoutes.FAST), "tensorrt", support, (8, 9))
 
 
 def test_timing_cache_is_kept_from_build_to_build(builder: FakeBuilder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

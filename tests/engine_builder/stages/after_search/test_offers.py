@@ -89,7 +89,7 @@ class Refusing(LevelledBackend):
         raise BuildError("the compiler crashed", fix="none")
 
 
-def refusing(config: Config, context: StageContext, *, final: bool = False) -> Backend:
+def refusing(config: Config, context: StageContext, *, final: bool = False, route: str = "") -> Backend:
     return Refusing(Levels(), final)
 
 

@@ -5,11 +5,12 @@ from datetime import timedelta
 
 import pytest
 
-from service.jobs.live.eta import USUAL_TRIALS, eta_seconds
+from service.jobs.live.eta import USUAL_ROUTES, USUAL_TRIALS, eta_seconds
 from service.jobs.records import Job, JobState, NewJob
 from tests.fakes import FakeClock
 
 AFTER = 3 * 40 + 5  # engines' worth of time and seconds after the search
+ROUTES = USUAL_ROUTES * 40  # less where the job took less before them
 
 
 def at(progress: float) -> Job:
@@ -27,11 +28,15 @@ def searching(config: dict[str, object], *, met: bool = False, stage: str = "sea
 @pytest.mark.parametrize(
     ("job", "expected"),
     [
-        (searching({}), (USUAL_TRIALS - 4) * 40 + AFTER),
+        (searching({}), (USUAL_TRIALS - 4) * 40 + 100 + (USUAL_TRIALS - 4) * 40 + AFTER),
+        (searching({"builder": {"build_routes": "off"}}), (USUAL_TRIALS - 4) * 40 + AFTER),
+        (searching({"builder": {"build_routes": "fast"}}), (USUAL_TRIALS - 4) * 40 + ROUTES + AFTER),
+        (searching({"objective": {"min_speedup": 2.0}}), (USUAL_TRIALS - 4) * 40 + AFTER),
+        (dataclasses.replace(searching({}, stage="routes"), progress=0.9), round(100 / 1.5 / 2) + AFTER),
         (searching({"search": {"max_trials": 6, "max_seconds": None}}), 2 * 40 + AFTER),
         (searching({"search": {"max_trials": None, "max_seconds": 190}}), 90 + AFTER),
-        (searching({}, met=True), 40 + AFTER),  # lossless: only time is left to search for
-        (searching({}, stage="sensitivity"), (USUAL_TRIALS - 4) * 40 + AFTER),  # the search goes on after it
+        (searching({}, met=True), 40 + 100 + 40 + AFTER),  # lossless: only time is left to search for
+        (searching({}, stage="sensitivity"), 2 * (USUAL_TRIALS - 4) * 40 + 100 + AFTER),  # the search goes on after it
         (searching({}, stage="inspect"), AFTER),
         (at(0.92), AFTER),
         (at(0.95), AFTER - 40),  # engines are built again

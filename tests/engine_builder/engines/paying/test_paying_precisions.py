@@ -8,7 +8,7 @@ from calibration.graph.layers import find_layers
 from calibration.graph_passes.normalize import prepare
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.onnxruntime.product_times import FORMS, ProductShape, Shapes, Times
-from engine_builder.engines.paying_precisions import judged, paying_precisions, product_shapes
+from engine_builder.engines.paying.paying_precisions import judged, paying_precisions, product_shapes
 from tests.model_text import model_from_text
 
 INT8, DYNAMIC, EIGHT, FOUR = Precision.INT8, Precision.INT8_DYNAMIC, Precision.INT8_WEIGHTS, Precision.INT4_WEIGHTS

@@ -1,0 +1,1 @@
+"""Which low precisions are worth an engine, before any is built."""

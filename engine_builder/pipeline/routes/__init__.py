@@ -1,0 +1,1 @@
+"""Build routes of the leading engine, after the search."""
