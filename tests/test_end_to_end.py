@@ -47,7 +47,10 @@ def transposed_gemm() -> onnx.ModelProto:
 
 
 def one_bad_layer() -> onnx.ModelProto:
-    """Four linear layers; the input of the last has one column a thousand times the others, which 8 bits cannot hold with the rest."""
+    """Four linear layers; the input of the last has one column a thousand times the others, which 8 bits cannot hold with the rest.
+
+    Bounds, which nothing reaches, keep the columns from being evened out.
+    """
     model = model_from_text(
         """g (float[N,16] x) => (float[N,8] y) {
             h1 = MatMul(x, w1)
@@ -56,13 +59,16 @@ def one_bad_layer() -> onnx.ModelProto:
             a2 = Tanh(h2)
             h3 = MatMul(a2, w3)
             spread = Mul(h3, columns)
-            y = MatMul(spread, w4)
+            bounded = Clip(spread, lowest, highest)
+            y = MatMul(bounded, w4)
         }""",
         {"w1": (16, 16), "w2": (16, 16), "w3": (16, 16), "w4": (16, 8)},
     )
     columns = np.ones(16, np.float32)
     columns[0] = 1000.0
     model.graph.initializer.append(onnx.numpy_helper.from_array(columns, "columns"))
+    for name, bound in (("lowest", -1e6), ("highest", 1e6)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(bound, np.float32), name))
     last = next(tensor for tensor in model.graph.initializer if tensor.name == "w4")
     weight = onnx.numpy_helper.to_array(last).copy()
     weight[0] /= 1000.0
