@@ -224,3 +224,11 @@ def test_help_says_the_exit_statuses(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["submit", "--help"])
     assert "exit status: 0 done" in " ".join(capfd.readouterr().out.split())
+
+
+@pytest.mark.parametrize("arguments", [["worker", "--role", "cpu"], ["serve", "--role", "api", "--port", "0"]])
+def test_a_part_of_the_work_needs_the_database_of_the_others(
+    arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--data-dir", str(tmp_path / "data")]) == 2
+    assert "error: ONNX_TRT_OPTIMIZER_DATABASE_URL: found none" in capfd.readouterr().err
