@@ -51,7 +51,7 @@ def reconcile(workflows: Workflows, deps: Deps) -> None:
         ids = [job.id for job in unfinished]
         found_all = DBOS.list_workflows(workflow_ids=ids, load_input=False, load_output=False) if ids else []
         known = {found.workflow_id: found for found in found_all}
-        versions = {deps.pipeline.version} | ({member.version for member in deps.membership.members.alive()} if deps.membership else set())
+        versions = _living_versions(deps)
         for job in reversed(unfinished):  # oldest first
             found = known.get(job.id)
             if not deps.workspace(job.id).is_dir():  # case 4
@@ -70,6 +70,12 @@ def reconcile(workflows: Workflows, deps: Deps) -> None:
         for path in _folders(deps):
             if path.name not in set(ids) and (deps.membership is None or _is_old(path)):  # case 6
                 remove_tree(path)
+
+
+def _living_versions(deps: Deps) -> frozenset[str]:
+    """Return the versions of the pipeline whose jobs are finished by somebody: our own, and those of others that run jobs."""
+    members = () if deps.membership is None else deps.membership.members.alive()
+    return frozenset({deps.pipeline.version, *(member.version for member in members if member.role.takes_jobs)})
 
 
 def _start_anew(job: Job, workflows: Workflows, deps: Deps) -> None:
@@ -126,6 +132,7 @@ class Dispatcher:
        or the lease was lost.
     2. A job that was begun and that the engine does not know is enqueued.
     3. A job whose workflow has ended without it is failed.
+    4. A job of a version of the pipeline of which no process has run jobs for a while starts anew.
     """
 
     def __init__(self, workflows: Workflows, deps: Deps) -> None:
@@ -134,6 +141,7 @@ class Dispatcher:
         self._deps = deps
         self._woken = threading.Event()
         self._idle: frozenset[str] = frozenset()  # what nobody worked on at the last look: it may just have been between two hands
+        self._orphans: dict[str, float] = {}  # jobs of versions that nobody runs, and since when they were found so
         self._ending = False
         self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
 
@@ -197,6 +205,24 @@ class Dispatcher:
         for job_id in idle & self._idle:
             self._mend(job_id)
         self._idle = frozenset(idle)
+        if (membership := self._deps.membership) is not None and self._deps.role.takes_jobs:
+            self._take_up_old_versions(membership.lease.seconds * AWAY_LEASES)
+
+    def _take_up_old_versions(self, seconds: float) -> None:
+        """Case 4, for jobs that were found so for longer than some seconds: who restarts an old worker has that long."""
+        versions, now = _living_versions(self._deps), time.monotonic()
+        begun = DBOS.list_workflows(status=list(_ALIVE), queue_name=QUEUE, load_input=False, load_output=False)
+        old = {one.workflow_id: one.app_version for one in begun if one.app_version not in versions}
+        self._orphans = {job_id: self._orphans.get(job_id, now) for job_id in old}
+        for job_id in [job_id for job_id, since in self._orphans.items() if now - since >= seconds]:
+            with database_lock(self._deps.store.engine, "reconcile"):
+                found = DBOS.get_workflow_status(job_id)
+                if found is None or found.app_version not in old.values():  # another worker was first
+                    continue
+                logger.info("job %s: begun by version %s of the pipeline, starts anew", job_id, found.app_version)
+                job = self._deps.store.get(job_id)
+                DBOS.delete_workflow(job_id, delete_children=True)
+                _start_anew(job, self._workflows, self._deps)
 
     def _mend(self, job_id: str) -> None:
         found = DBOS.get_workflow_status(job_id)
@@ -230,6 +256,7 @@ def _gave_up(status: str) -> OptimizerError:
 _ALIVE = {"ENQUEUED", "PENDING", "DELAYED"}
 LOOK_SECONDS = 5.0
 _ASK_SECONDS = 0.25  # where jobs are submitted to other processes
+AWAY_LEASES = 4  # so many leases long nobody of a version has to be there
 _OLD_SECONDS = 24 * 3600.0
 _MOST_RUNNING = 10_000
 _STOP_SECONDS = 2.0

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from service.database.advisory_locks import lock_key
 from tests.distributed.fleet import LEASE_SECONDS, Fleet, FleetProcess
-from tests.faults.server_process import wait_until
+from tests.faults.server_process import FINISHED, wait_until
 from tests.postgres_server import PostgresServer
 
 Fault = Callable[[Fleet, PostgresServer, str, random.Random], None]
@@ -112,6 +112,20 @@ def upgrade(fleet: Fleet, _database: PostgresServer, job: str, _rng: random.Rand
         new.end(signal.SIGTERM, seconds=30)
 
 
+def upgrade_without_the_old(fleet: Fleet, _database: PostgresServer, job: str, _rng: random.Random) -> None:
+    """Stop the old workers and start one of another version alone, until the job has ended; its steps begin anew."""
+    for name in WORKERS:
+        fleet.processes[name].end(signal.SIGTERM, seconds=30)
+    new = FleetProcess("new", "cpu", fleet, {})
+    new.launch(version="fake-2")
+    try:
+        wait_until(lambda: fleet.job(job).get("state") in FINISHED, 120, lambda: fleet.logs() + new.log.read_text())
+    finally:
+        new.end(signal.SIGTERM, seconds=30)
+        for name in WORKERS:
+            fleet.processes[name].launch()
+
+
 def cancel(fleet: Fleet, _database: PostgresServer, job: str, _rng: random.Random) -> None:
     assert fleet.client.post(f"/v1/jobs/{job}/cancel").json()["state"] in {"cancelled", "succeeded"}
 
@@ -139,6 +153,8 @@ KINDS: Mapping[str, Fault] = {
     "kill -9 of Postgres and of the worker": kill_database_and_owner,
     "two workers of one name": start_twin,
     "another version starts in mid-job": upgrade,
+    "only another version is there after": upgrade_without_the_old,
     "cancel on another process": cancel,
     "cancel, then kill -9 of the worker": cancel_and_kill_owner,
 }
+STEPS_ARE_LOST = frozenset({"only another version is there after"})  # recorded steps would not fit
