@@ -36,7 +36,7 @@ def serve(arguments: argparse.Namespace, out: Output) -> None:
     """Run the server until it is told to stop."""
     del out
     settings = settings_of(arguments)
-    check_guarded(settings, has_keys=settings.data_dir.is_dir())  # it may have keys: the server itself looks
+    check_guarded(settings, has_keys=settings.is_shared or settings.data_dir.is_dir())  # it may have keys: the server itself looks
     defer("onnxruntime")  # as in ``optimize``
     from service.api.app import serve as serve_forever  # the web framework takes a second; no other command needs it
 

@@ -232,3 +232,12 @@ def test_a_part_of_the_work_needs_the_database_of_the_others(
 ) -> None:
     assert main([*arguments, "--data-dir", str(tmp_path / "data")]) == 2
     assert "error: ONNX_TRT_OPTIMIZER_DATABASE_URL: found none" in capfd.readouterr().err
+
+
+def test_keys_of_a_shared_database_are_asked_for_there(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONNX_TRT_OPTIMIZER_DATABASE_URL", "postgresql+psycopg://optimizer@127.0.0.1:1/none")
+    monkeypatch.setenv("ONNX_TRT_OPTIMIZER_SHARED_DIR", str(tmp_path / "shared"))
+    assert main(["serve", "--role", "api", "--host", "0.0.0.0", "--port", "0", "--data-dir", str(tmp_path / "data")]) == 1
+    assert "error: database: it cannot be reached" in capfd.readouterr().err
