@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     command: Command = arguments.run
     try:
-        if command is not commands.serve:  # the server stops in its own way
+        if command not in (commands.serve, commands.work):  # these stop in their own way
             _end_cleanly_on_signals()
         command(arguments, _print)
     except OptimizerError as exc:
@@ -86,6 +86,16 @@ def _parser() -> argparse.ArgumentParser:
         help="set a damaged database aside, begin a new one with the jobs that can be read",
     )
 
+    serve.add_argument(
+        "--role", choices=("all", "api"), default="all", help="api: only answer callers; workers run the jobs (default: do both)"
+    )
+
+    worker = _command(parsers, "worker", commands.work)
+    worker.add_argument(
+        "--role", choices=("cpu", "gpu"), required=True, help="cpu: run jobs; gpu: run the stages of jobs that open this machine's GPU"
+    )
+    worker.add_argument("--data-dir", type=Path, metavar="DIR", help="folder for what this process alone keeps")
+
     optimize = _command(parsers, "optimize", commands.optimize)
     _add_job(optimize)
     optimize.add_argument("--output", type=Path, metavar="DIR", required=True, help="folder for the engine, the report and result.json")
@@ -106,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_job(submit)
     submit.add_argument("--watch", action="store_true", help="wait for the job and print its result")
     submit.add_argument("--idempotency-key", metavar="TEXT", help="submitting again with the same text returns the same job")
+    submit.add_argument("--priority", type=int, metavar="N", default=0, help="the higher comes first among your jobs (default 0)")
 
     watch, download, cancel = (
         _command(parsers, name, command)

@@ -20,6 +20,7 @@ StorageError                   503  the server's disk or database cannot be used
 └── DamagedDatabaseError       500  the database file is damaged
 IllegalMoveError               500  a job was asked to make a move its state does not allow
 DataFolderInUseError           500  another server already works in the data folder
+ProcessNameInUseError          500  another process already works under this one's name
 """
 
 from __future__ import annotations
@@ -194,3 +195,10 @@ class DataFolderInUseError(OptimizerError):
 
     slug = "data-folder-in-use"
     title = "Data folder in use"
+
+
+class ProcessNameInUseError(OptimizerError):
+    """Another process already works under this one's name."""
+
+    slug = "process-name-in-use"
+    title = "Name of the process in use"

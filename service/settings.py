@@ -35,6 +35,11 @@ class Settings:
     webhook_addresses: str = "public"  # "any": messages may go to this machine and its network too
     audit_bytes: int = 64 * 2**20  # of the audit log: the oldest entries go past it
     log_format: str = "text"  # "json": one object a line
+    database_url: str | None = dataclasses.field(default=None, repr=False)  # Postgres, where several processes work together
+    shared_dir: Path | None = None  # a folder that all these processes see: jobs/ and store/ lie there
+    executor_id: str | None = None  # this process's name among them; by default made of its host and what it does
+    lease_seconds: float = 15.0  # a process that the database has not heard of for so long is taken for dead
+    tenant_running_jobs: int | None = None  # so many jobs of one tenant run at the same time; None: as many as there are workers
 
     def __post_init__(self) -> None:
         """Check every bound.
@@ -50,8 +55,43 @@ class Settings:
             if (found := getattr(self, name)) not in known:
                 words = " or ".join(known)
                 raise InvalidConfigError(f"{PREFIX}{name.upper()}: found {found!r}, expected {words}", fix="Choose one of them.")
+        if self.database_url is not None:
+            self._check_shared(self.database_url)
         if self.port > _HIGHEST_PORT:
             raise InvalidConfigError(f"{PREFIX}PORT: found {self.port}, expected 0 to {_HIGHEST_PORT}", fix="Choose a port in that range.")
+
+    @property
+    def files_dir(self) -> Path:
+        """The folder of ``jobs/`` and ``store/``."""
+        return self.data_dir if self.shared_dir is None else self.shared_dir
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes work together."""
+        return self.database_url is not None
+
+    def require_shared(self) -> None:
+        """Accept the settings of a process that does a part of the work.
+
+        Raises:
+            InvalidConfigError: They name no database that others share.
+        """
+        if not self.is_shared:
+            raise InvalidConfigError(
+                f"{PREFIX}DATABASE_URL: found none, expected the Postgres that this process shares with others",
+                fix="Name it, or use `serve` alone, which runs jobs by itself.",
+            )
+
+    def _check_shared(self, url: str) -> None:
+        if not url.startswith(_POSTGRES):
+            raise InvalidConfigError(
+                f"{PREFIX}DATABASE_URL: found something else than {_POSTGRES}...",
+                fix=f"Give {_POSTGRES}USER:PASSWORD@HOST/DATABASE, or leave it out: then one process keeps its jobs in a file of its own.",
+            )
+        if self.shared_dir is None:
+            raise InvalidConfigError(
+                f"{PREFIX}SHARED_DIR: found none, expected the folder that all processes of the database see", fix="Name it."
+            )
 
 
 def settings_from_environment(environment: Mapping[str, str]) -> Settings:
@@ -97,11 +137,11 @@ def is_loopback(host: str) -> bool:
 
 def _parsed(name: str, text: str) -> object:
     try:
-        if name == "data_dir":
+        if name in {"data_dir", "shared_dir"}:
             return Path(text).expanduser()
-        if name in {"stage_seconds", "unpack_seconds", "retention_days"}:
+        if name in {"stage_seconds", "unpack_seconds", "retention_days", "lease_seconds"}:
             return float(text)
-        if name in {"host", "api_key", *_CHOICES}:
+        if name in {"host", "api_key", "database_url", "executor_id", *_CHOICES}:
             return text
         return int(text)
     except ValueError as exc:
@@ -118,7 +158,10 @@ _LOWEST = {
     "cache_bytes": 0,
     "retention_days": 0,
     "retention_bytes": 0,
+    "lease_seconds": 2,
+    "tenant_running_jobs": 1,
     "audit_bytes": 2**20,
 }
 _CHOICES = {"webhook_addresses": ("public", "any"), "log_format": ("text", "json")}
+_POSTGRES = "postgresql+psycopg://"
 _HIGHEST_PORT = 65535

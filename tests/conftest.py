@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
 from engine_builder.backends.gpu.lock import FOLDER_VARIABLE
+from tests.postgres_server import REASON, PostgresServer, binaries, running_postgres
 from tests.required_tools import pytest_runtest_makereport as pytest_runtest_makereport  # a hook: pytest finds it here by its name
 
 settings.register_profile("project", deadline=None)
@@ -36,6 +38,16 @@ def _no_kept_measurements(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyt
 def _own_gpu_locks(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Let tests that pretend to use a GPU wait for no job on this machine, and none for them."""
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.getbasetemp() / "gpu-locks"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A Postgres of this run of tests, which nobody ends; each test has a database of its own there."""
+    found = binaries()
+    if found is None:
+        pytest.skip(REASON)
+    with running_postgres(found) as server:
+        yield server
 
 
 _NUMBERS = itertools.count()

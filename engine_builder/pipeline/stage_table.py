@@ -85,3 +85,4 @@ TABLE: tuple[Stage[Any, Any], ...] = (
 
 STAGES: Mapping[str, StageJson] = {stage.name: in_child(stage) for stage in TABLE}  # what a child process looks up
 KEPT_STAGES = frozenset(stage.name for stage in TABLE if stage.is_kept)
+ENGINE_STAGES = frozenset(stage.name for stage in TABLE if stage.times_engines)

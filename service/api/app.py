@@ -29,12 +29,12 @@ from service.api.live.metrics import metrics_router
 from service.api.live.readiness import Readiness
 from service.api.log_lines import log_plain_lines
 from service.api.problems import add_problem_handlers
-from service.jobs.recovery import Dispatcher, reconcile
+from service.database.role import Role
 from service.jobs.resources import Deps, open_deps
-from service.jobs.upkeep.periodic import Periodic
+from service.jobs.runner import Runner
+from service.jobs.upkeep.periodic import Periodic, by_one
 from service.jobs.upkeep.retention import collect_old
 from service.jobs.upkeep.webhook_delivery import deliver_due, poster
-from service.jobs.workflow import Workflows
 from service.settings import Settings, check_guarded
 from service.web.router import description_router, web_router
 
@@ -46,19 +46,19 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
         settings: The settings.
         deps: The server's belongings; whoever opened them closes them.
     """
-    workflows = Workflows(deps)
-    dispatcher = Dispatcher(workflows, deps)
+    runner = Runner(deps)
     post = poster(any_address=settings.webhook_addresses == "any")
-    upkeeps = (
-        Periodic("webhooks", _WEBHOOKS_SECONDS, lambda: deliver_due(deps, post), deps.stopping),
-        Periodic("retention", _RETENTION_SECONDS, lambda: collect_old(deps, workflows.forget), deps.stopping),
-    )
+    upkeeps = [
+        Periodic("webhooks", _WEBHOOKS_SECONDS, by_one(deps, "webhooks", lambda: deliver_due(deps, post)), deps.stopping),
+        Periodic("retention", _RETENTION_SECONDS, by_one(deps, "retention", lambda: collect_old(deps, runner.forget)), deps.stopping),
+    ]
+    if deps.membership is not None:
+        upkeeps.append(Periodic("holds", _HOLDS_SECONDS, deps.store.holds.refresh, deps.stopping))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await run_in_threadpool(workflows.launch)
         try:
-            dispatcher.start(await run_in_threadpool(reconcile, workflows, deps))
+            await run_in_threadpool(runner.start)
             for upkeep in upkeeps:
                 upkeep.start()
             yield
@@ -66,8 +66,7 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
             deps.stopping.set()
             for upkeep in upkeeps:
                 await run_in_threadpool(upkeep.join)
-            await run_in_threadpool(dispatcher.stop)
-            await run_in_threadpool(workflows.stop)
+            await run_in_threadpool(runner.stop)
 
     app = Application(
         title="ONNX-TRT Optimizer",
@@ -82,7 +81,7 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
     app.audit = auditor(deps.audit, deps.clock)
     readiness = Readiness(deps)
     guarded = [Depends(role_check(Gate(settings, deps.store.keys)))]
-    jobs = jobs_router(deps, dispatcher.hand_over, workflows.forget)
+    jobs = jobs_router(deps, runner.hand_over, runner.forget)
     for router in (
         files_router(deps),
         jobs,
@@ -97,26 +96,30 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
     app.include_router(health_router(readiness.problems))
     app.include_router(web_router())
     app.include_router(description_router(app.openapi), dependencies=guarded)
-    add_problem_handlers(app, folders_to_hide(settings.data_dir))
+    add_problem_handlers(app, folders_to_hide(settings.data_dir, settings.files_dir))
     return app
 
 
-def serve(settings: Settings, deps: Deps | None = None, *, rebuild: bool = False) -> None:
+def serve(settings: Settings, deps: Deps | None = None, *, rebuild: bool = False, role: Role = Role.ALL) -> None:
     """Serve until SIGTERM or SIGINT; a running job goes on at the next start.
 
     Args:
         settings: The settings.
         deps: The server's belongings, which are closed at the end; opened from the settings if absent.
         rebuild: As for ``open_deps``.
+        role: As for ``open_deps``.
 
     Raises:
+        ProcessNameInUseError: Another process works under this one's name.
         DataFolderInUseError: Another server works in the data folder.
         DamagedDatabaseError: The database is damaged.
         InvalidConfigError: The address cannot be listened on, or the data folder cannot be used.
     """
-    log_plain_lines(folders_to_hide(settings.data_dir), settings.log_format)
+    log_plain_lines(folders_to_hide(settings.data_dir, settings.files_dir), settings.log_format)
+    if role is not Role.ALL:
+        settings.require_shared()
     check_address(settings.host, settings.port)
-    deps = deps or open_deps(settings, rebuild=rebuild)
+    deps = deps or open_deps(settings, rebuild=rebuild, role=role)
     try:
         check_guarded(settings, has_keys=deps.store.keys.has_any())
         config = uvicorn.Config(
@@ -152,6 +155,7 @@ class _Server(uvicorn.Server):
 _GRACE_SECONDS = 3
 _WEBHOOKS_SECONDS = 1.0
 _RETENTION_SECONDS = 60.0
+_HOLDS_SECONDS = 1.0
 _PROBLEM_SCHEMA = {
     "type": "object",
     "properties": {"type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"}}

@@ -20,7 +20,7 @@ from service.errors import InvalidRequestError, UnfinishedError
 from service.jobs.live.shown import job_json, row_json
 from service.jobs.records import JobState
 from service.jobs.resources import Deps
-from service.jobs.submission import REQUIRED, ROLES, TEXT_FIELDS, check_before_reading, submit, takes_a_child
+from service.jobs.submission import MAX_PRIORITY, REQUIRED, ROLES, TEXT_FIELDS, check_before_reading, submit, takes_a_child
 from service.jobs.upkeep import webhook_request
 from service.jobs.upkeep.log_text import log_lines, log_tail
 from service.jobs.upkeep.removal import remove_job
@@ -146,6 +146,12 @@ def _submit_body() -> dict[str, object]:
             "type": "object",
             "description": "The key `assignment` of the configuration as a part of its own: a job's assignment.json, as text or as a file.",
             "additionalProperties": {"type": "string"},
+        },
+        "priority": {
+            "type": "integer",
+            "minimum": -MAX_PRIORITY,
+            "maximum": MAX_PRIORITY,
+            "description": "Among the caller's own jobs the higher comes first; 0 by default.",
         },
         "webhook": webhook_request.schema(),
     }

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from calibration.errors import OptimizerError
+from service.database.storage_errors import storage_error
 from service.errors import (
     BadRequestError,
     InvalidRequestError,
@@ -22,7 +23,6 @@ from service.errors import (
     StorageError,
     UnauthorizedError,
 )
-from service.jobs.storage.storage_errors import storage_error
 
 logger = logging.getLogger(__name__)
 

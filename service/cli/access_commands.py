@@ -143,8 +143,8 @@ class _Folder:
 def _folder(arguments: argparse.Namespace, *, is_made: bool = False) -> Iterator[_Folder]:
     from service.access.keys import Keys  # these load the database library, which clients do without
     from service.access.tenants import Tenants
+    from service.database.engine import open_engine
     from service.jobs.resources import audit_log, database_url
-    from service.jobs.storage.database import open_database
 
     settings = settings_of(arguments)
     if is_made:
@@ -153,7 +153,7 @@ def _folder(arguments: argparse.Namespace, *, is_made: bool = False) -> Iterator
         raise InvalidConfigError(
             f"data folder {settings.data_dir}: there is none", fix=f"Name the server's: --data-dir, or {PREFIX}DATA_DIR."
         )
-    engine = open_database(database_url(settings))
+    engine = open_engine(database_url(settings))
     try:
         yield _Folder(Keys(engine, lambda: datetime.now(UTC)), Tenants(engine), audit_log(settings))
     finally:

@@ -16,6 +16,7 @@ from calibration.number_formats.precision import Precision
 from calibration.process.lazy_import import defer
 from engine_builder.config.config import Config, config_json
 from service.cli.summary import summary_lines
+from service.database.role import Role
 from service.intake.common_keys import config_with, is_any_given
 from service.intake.config_text import value_from_config_text
 from service.intake.given_files import check_files
@@ -35,12 +36,23 @@ def serve(arguments: argparse.Namespace, out: Output) -> None:
     """Run the server until it is told to stop."""
     del out
     settings = settings_of(arguments)
-    check_guarded(settings, has_keys=settings.data_dir.is_dir())  # it may have keys: the server itself looks
+    check_guarded(settings, has_keys=settings.is_shared or settings.data_dir.is_dir())  # it may have keys: the server itself looks
     defer("onnxruntime")  # as in ``optimize``
     from service.api.app import serve as serve_forever  # the web framework takes a second; no other command needs it
 
     with contextlib.suppress(KeyboardInterrupt):  # the usual way to stop it, after it has shut down
-        serve_forever(settings, rebuild=arguments.rebuild)
+        serve_forever(settings, rebuild=arguments.rebuild, role=Role(arguments.role))
+
+
+def work(arguments: argparse.Namespace, out: Output) -> None:
+    """Run jobs, or their GPU stages, that other processes take in; until it is told to stop."""
+    del out
+    given = {} if arguments.data_dir is None else {"data_dir": arguments.data_dir}
+    settings = _with(settings_from_environment(os.environ), given)
+    defer("onnxruntime")  # as in ``optimize``
+    from service.distributed.worker_process import work_until_stopped  # the workflow engine takes a second
+
+    work_until_stopped(settings, Role(arguments.role))
 
 
 def optimize(arguments: argparse.Namespace, out: Output) -> None:
@@ -96,7 +108,8 @@ def submit(arguments: argparse.Namespace, out: Output) -> None:
         calibration = client.upload_samples(arguments.calibration, "calibration set")
         validation = None if arguments.validation is None else client.upload_samples(arguments.validation, "validation set")
         metric = None if arguments.metric_model is None else client.upload(arguments.metric_model)
-        job = client.submit(model, calibration, validation, config, idempotency_key=arguments.idempotency_key, metric_id=metric)
+        key, priority = arguments.idempotency_key, arguments.priority
+        job = client.submit(model, calibration, validation, config, idempotency_key=key, metric_id=metric, priority=priority)
         out(job.id)
         if arguments.watch:
             _watch(client, job.id, out)

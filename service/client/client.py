@@ -141,13 +141,12 @@ class Client:
         *,
         idempotency_key: str | None = None,
         metric_id: str | None = None,
+        priority: int = 0,
     ) -> JobView:
         """Submit a job of uploaded files and return it; with the same idempotency key the same job is returned."""
-        body = {"model_id": model_id, "calibration_id": calibration_id, "config": config}
-        if validation_id is not None:
-            body["validation_id"] = validation_id
-        if metric_id is not None:
-            body["metric_id"] = metric_id
+        given: dict[str, object] = {"validation_id": validation_id, "metric_id": metric_id, "priority": priority or None}
+        body: dict[str, object] = {"model_id": model_id, "calibration_id": calibration_id, "config": config}
+        body |= {name: value for name, value in given.items() if value is not None}
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
         return understood(job_view, self._send("POST", "/v1/jobs", json=body, headers=headers))
 

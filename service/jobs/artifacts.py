@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
+from urllib.parse import quote
 
 from engine_builder.workspace.tree_removal import remove_tree
 from service.disk_room import check_room, is_full, no_room
@@ -107,16 +108,17 @@ class ArtifactStore(Protocol):
 class LocalArtifactStore:
     """An ``ArtifactStore`` in a local folder: ``<root>/<two digits>/<sha256>``, with unfinished files in ``<root>/unfinished``."""
 
-    def __init__(self, root: Path, *, reserve_bytes: int = 0) -> None:
-        """Open the folder, which only one process may use; unfinished files of an earlier one are removed.
+    def __init__(self, root: Path, *, reserve_bytes: int = 0, process: str = "") -> None:
+        """Open the folder; unfinished files that an earlier process of this name left are removed.
 
         Args:
             root: The folder.
             reserve_bytes: What uploads leave free on its disk.
+            process: The name of this one, where several use the folder.
         """
         self._root = root
         self._reserve_bytes = reserve_bytes
-        self._unfinished = root / "unfinished"
+        self._unfinished = root / "unfinished" / quote(process, safe="") if process else root / "unfinished"
         remove_tree(self._unfinished)
         self._unfinished.mkdir(parents=True)
         self._uploads = root / "uploads"  # an empty file for each upload, whose time is that of its last use

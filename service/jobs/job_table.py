@@ -37,6 +37,7 @@ def job_from_row(row: sa.RowMapping, hold: Hold | None = None) -> Job:
             inputs=value_from_json(dict[str, FileRef], row["inputs"]),
             idempotency_key=row["request_key"],
             request_sha256=row["request_sha256"],
+            priority=row["priority"] or 0,
             tenant=row["tenant"],
         ),
         state=state,
@@ -130,6 +131,7 @@ JOBS = sa.Table(
     sa.Column("tenant", sa.String(64), nullable=False),
     sa.Column("request_key", sa.String(255)),  # the caller's idempotency key
     sa.Column("request_sha256", sa.String(64), nullable=False),
+    sa.Column("priority", sa.Integer),
     sa.Column("outputs", sa.JSON(none_as_null=True)),
     sa.Column("trials", sa.JSON, nullable=False),
     sa.Column("trial_count", sa.Integer, nullable=False, default=0),

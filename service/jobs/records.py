@@ -100,6 +100,7 @@ class NewJob:
         idempotency_key: What the caller calls the request, if it does; another tenant's may be the same.
         request_sha256: Digest of everything that the caller asked for.
         tenant: Whose job it is.
+        priority: Among the jobs of its tenant the higher comes first.
     """
 
     id: str
@@ -109,6 +110,7 @@ class NewJob:
     idempotency_key: str | None = None
     request_sha256: str = ""
     tenant: str = DEFAULT_TENANT
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

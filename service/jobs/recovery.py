@@ -1,75 +1,96 @@
 """Makes the jobs table and the workflow engine agree: at start, whatever moment the last process ended in, and from then on.
 
-The row is what counts. A new job is a row; the dispatcher hands it to the engine, now or, where the engine cannot take it, later.
+The row is what counts. A new job is a row; the dispatcher hands it to the engine when its turn comes and a worker is free for it.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from dbos import DBOS
 
 from calibration.errors import OptimizerError
 from engine_builder.workspace.tree_removal import remove_tree
+from service.database.advisory_locks import database_lock
+from service.database.storage_errors import storage_error
 from service.errors import InvalidRequestError, NotFoundError, RemovedError
+from service.jobs.execution.line import next_in_line
 from service.jobs.faults.job_note import damaged_inputs, find_note
-from service.jobs.records import JobState
+from service.jobs.records import Job, JobState
 from service.jobs.resources import Deps
-from service.jobs.storage.storage_errors import storage_error
-from service.jobs.workflow import Workflows, resume
+from service.jobs.workflow import QUEUE, Workflows, resume
 
 logger = logging.getLogger(__name__)
 
 
-def reconcile(workflows: Workflows, deps: Deps) -> frozenset[str]:
-    """Enqueue what was forgotten, start anew what an older version left, and remove folders that no job needs.
+def reconcile(workflows: Workflows, deps: Deps) -> None:
+    """Start anew what an older version left, and remove folders that no job needs.
 
     The engine itself goes on with the jobs that it knows under our version. Here come the others:
-    1. A job that the engine does not know (the process ended between the row and the enqueue) is enqueued.
-    2. A job that another version of the pipeline began is enqueued anew: its recorded steps would not fit.
+    1. A job that was begun and that the engine does not know (of an earlier database) starts anew.
+    2. A job that another version of the pipeline began starts anew, since its recorded steps would not fit; unless a process of that
+       version is alive, which finishes it.
     3. A job that the engine gave up (it ended the whole server again and again) is failed.
     4. An unfinished job whose folder is gone (the database lost its last changes, or the disk its files) is failed.
     5. A folder with the note of a job that has no row (the database was lost) becomes a job again, and starts anew.
-    6. Any other folder, of a finished job or of a request that never became a job, is removed.
+    6. Any other folder, of a finished job or of a request that never became a job, is removed; where others submit jobs meanwhile, once it
+       is old.
 
     Args:
         workflows: The launched engine.
         deps: The server's belongings.
-
-    Returns:
-        The unfinished jobs, which the engine knows now.
     """
-    _adopt_lost_jobs(deps)
-    unfinished = deps.store.list(states=(JobState.QUEUED, JobState.RUNNING))
-    ids = [job.id for job in unfinished]
-    found_all = DBOS.list_workflows(workflow_ids=ids, load_input=False, load_output=False) if ids else []
-    known = {found.workflow_id: found for found in found_all}
-    for job in reversed(unfinished):  # oldest first
-        found = known.get(job.id)
-        if not deps.workspace(job.id).is_dir():  # case 4
-            logger.error("job %s: its folder is gone", job.id)
-            deps.store.fail(job.id, _lost("its folder is gone").problem(), {})
-        elif found is None:  # case 1
-            deps.store.restart_search(job.id)  # of a job from an earlier database
-            workflows.enqueue(job.id)
-        elif found.app_version != deps.pipeline.version:  # case 2
-            logger.info("job %s: begun by version %s of the pipeline, starts anew", job.id, found.app_version)
-            deps.store.restart_search(job.id)
-            DBOS.delete_workflow(job.id)
-            workflows.enqueue(job.id)
-        elif found.status not in _ALIVE and not deps.store.state(job.id).is_finished:  # case 3; it may have ended since we asked
-            deps.store.fail(job.id, _gave_up(found.status).problem(), {})
-    for path in _folders(deps):
-        if path.name not in set(ids):  # case 6
-            remove_tree(path)
-    return frozenset(ids)
+    with database_lock(deps.store.engine, "reconcile"):
+        _adopt_lost_jobs(deps)
+        unfinished = deps.store.list(states=(JobState.QUEUED, JobState.RUNNING))
+        ids = [job.id for job in unfinished]
+        found_all = DBOS.list_workflows(workflow_ids=ids, load_input=False, load_output=False) if ids else []
+        known = {found.workflow_id: found for found in found_all}
+        versions = _living_versions(deps)
+        for job in reversed(unfinished):  # oldest first
+            found = known.get(job.id)
+            if not deps.workspace(job.id).is_dir():  # case 4
+                if deps.store.state(job.id).is_finished:  # meanwhile, elsewhere
+                    continue
+                logger.error("job %s: its folder is gone", job.id)
+                deps.store.fail(job.id, _lost("its folder is gone").problem(), {})
+            elif found is None:  # case 1
+                _start_anew(job, workflows, deps)
+            elif found.app_version not in versions and found.status in _ALIVE:  # case 2
+                logger.info("job %s: begun by version %s of the pipeline, starts anew", job.id, found.app_version)
+                DBOS.delete_workflow(job.id, delete_children=True)
+                _start_anew(job, workflows, deps)
+            elif found.status not in _ALIVE and not deps.store.state(job.id).is_finished:  # case 3; it may have ended since we asked
+                deps.store.fail(job.id, _gave_up(found.status).problem(), {})
+        for path in _folders(deps):
+            if path.name not in set(ids) and (deps.membership is None or _is_old(path)):  # case 6
+                remove_tree(path)
+
+
+def _living_versions(deps: Deps) -> frozenset[str]:
+    """Return the versions of the pipeline whose jobs are finished by somebody: our own, and those of others that run jobs."""
+    members = () if deps.membership is None else deps.membership.members.alive()
+    return frozenset({deps.pipeline.version, *(member.version for member in members if member.role.takes_jobs)})
+
+
+def _start_anew(job: Job, workflows: Workflows, deps: Deps) -> None:
+    """Forget what was found; a queued job comes when its turn does."""
+    if job.state is JobState.RUNNING or job.trials:
+        deps.store.restart_search(job.id)
+    if job.state is JobState.RUNNING:
+        workflows.enqueue(job.id)
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _OLD_SECONDS
+    except OSError:
+        return False
 
 
 def _adopt_lost_jobs(deps: Deps) -> None:
@@ -103,49 +124,51 @@ def _folders(deps: Deps) -> tuple[Path, ...]:
 
 
 class Dispatcher:
-    """Hands new jobs to the engine, and looks now and then for jobs that nobody works on; a thread of its own.
+    """Hands the engine one job at a time, whenever this process is free for one; a thread of its own.
 
-    1. A row without a workflow is enqueued.
-    2. A workflow that the engine has begun, and that runs nowhere, is resumed: the engine could not write, or could not start it.
-    3. A job that was begun and whose workflow has ended without it is failed.
+    What waits is in the jobs table alone, so that whose turn it is can be said at the last moment. Now and then it looks for jobs that
+    nobody works on:
+    1. A workflow of this process that was begun and that does not run here is resumed: the engine could not write, or could not start it,
+       or the lease was lost.
+    2. A job that was begun and that the engine does not know is enqueued.
+    3. A job whose workflow has ended without it is failed.
+    4. A job of a version of the pipeline of which no process has run jobs for a while starts anew.
     """
 
     def __init__(self, workflows: Workflows, deps: Deps) -> None:
         """Do nothing yet; ``start`` comes after ``reconcile``."""
         self._workflows = workflows
         self._deps = deps
-        self._new: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._known: set[str] = set()
+        self._woken = threading.Event()
         self._idle: frozenset[str] = frozenset()  # what nobody worked on at the last look: it may just have been between two hands
+        self._orphans: dict[str, float] = {}  # jobs of versions that nobody runs, and since when they were found so
+        self._ending = False
         self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
 
-    def start(self, known: frozenset[str]) -> None:
-        """Begin; ``known`` are jobs that have a workflow."""
-        self._known |= known
+    def start(self) -> None:
+        """Begin."""
         self._thread.start()
 
-    def hand_over(self, job_id: str) -> None:
-        """Let a job that has a row run when its turn comes. Returns at once."""
-        self._new.put(job_id)
+    def wake(self) -> None:
+        """Look at once whether there is a job to run: one was submitted, or one has ended. Returns at once."""
+        self._woken.set()
 
     def stop(self) -> None:
         """End; a call that waits for the database is left to itself."""
-        self._new.put(None)
+        self._ending = True
+        self._woken.set()
         if self._thread.is_alive():
             self._thread.join(_STOP_SECONDS)
 
     def _work(self) -> None:
         looked_at = 0.0
-        while not self._deps.stopping.is_set():
-            try:
-                job_id = self._new.get(timeout=max(0.0, looked_at + LOOK_SECONDS - time.monotonic()))
-            except queue.Empty:
+        while not (self._ending or self._deps.stopping.is_set()):
+            self._woken.clear()
+            if time.monotonic() - looked_at >= LOOK_SECONDS:
                 looked_at = time.monotonic()
                 self._tried(self._look)
-                continue
-            if job_id is None:
-                return
-            self._tried(partial(self._enqueue, job_id))
+            self._tried(self._hand_over)
+            self._woken.wait(min(LOOK_SECONDS, _ASK_SECONDS if self._deps.membership else LOOK_SECONDS))
 
     def _tried(self, work: Callable[[], None]) -> None:
         try:
@@ -156,32 +179,68 @@ class Dispatcher:
             problem = storage_error(error)
             logger.warning("jobs are not handed over for now: %s", problem or error, exc_info=None if problem else error)
 
-    def _enqueue(self, job_id: str) -> None:
-        self._workflows.enqueue(job_id)
-        self._known.add(job_id)
+    def _hand_over(self) -> None:
+        """Enqueue the next job, if this process is free and none is on its way to a worker."""
+        if not self._deps.role.takes_jobs or self._workflows.active_jobs or self._deps.lease_number() is None:
+            return
+        with database_lock(self._deps.store.engine, "line"):
+            begun = DBOS.list_workflows(status=list(_ALIVE), queue_name=QUEUE, load_input=False, load_output=False)
+            if any(one.status != "PENDING" and one.app_version == self._deps.pipeline.version for one in begun):
+                return
+            taken = [one.workflow_id for one in begun]
+            job_id = next_in_line(self._deps.store.engine, taken, self._deps.settings.tenant_running_jobs)
+            if job_id is None:
+                return
+            self._workflows.enqueue(job_id)
+        found = DBOS.get_workflow_status(job_id)
+        if found is not None and found.status not in _ALIVE:  # case 3: it had ended before
+            self._fail(job_id, found.status)
 
     def _look(self) -> None:
-        unfinished = self._deps.store.unfinished_ids()
-        self._known &= set(unfinished)
-        for job_id in unfinished:
-            if job_id not in self._known:  # case 1
-                self._enqueue(job_id)
-        begun = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
-        running = {job.id for job in self._deps.store.list(states=(JobState.RUNNING,))}
+        if self._deps.lease_number() is None:
+            return
+        begun = DBOS.list_workflows(status="PENDING", executor_id=self._deps.name, load_input=False, load_output=False)
+        running = {job.id for job in self._deps.store.rows(states=(JobState.RUNNING,), limit=_MOST_RUNNING)}
         idle = ({one.workflow_id for one in begun} | running) - self._workflows.active_jobs
         for job_id in idle & self._idle:
             self._mend(job_id)
         self._idle = frozenset(idle)
+        if (membership := self._deps.membership) is not None and self._deps.role.takes_jobs:
+            self._take_up_old_versions(membership.lease.seconds * AWAY_LEASES)
+
+    def _take_up_old_versions(self, seconds: float) -> None:
+        """Case 4, for jobs that were found so for longer than some seconds: who restarts an old worker has that long."""
+        versions, now = _living_versions(self._deps), time.monotonic()
+        begun = DBOS.list_workflows(status=list(_ALIVE), queue_name=QUEUE, load_input=False, load_output=False)
+        old = {one.workflow_id: one.app_version for one in begun if one.app_version not in versions}
+        self._orphans = {job_id: self._orphans.get(job_id, now) for job_id in old}
+        for job_id in [job_id for job_id, since in self._orphans.items() if now - since >= seconds]:
+            with database_lock(self._deps.store.engine, "reconcile"):
+                found = DBOS.get_workflow_status(job_id)
+                if found is None or found.app_version not in old.values():  # another worker was first
+                    continue
+                logger.info("job %s: begun by version %s of the pipeline, starts anew", job_id, found.app_version)
+                job = self._deps.store.get(job_id)
+                DBOS.delete_workflow(job_id, delete_children=True)
+                _start_anew(job, self._workflows, self._deps)
 
     def _mend(self, job_id: str) -> None:
         found = DBOS.get_workflow_status(job_id)
-        if found is None or job_id in self._workflows.active_jobs:
+        if job_id in self._workflows.active_jobs:
             return
-        if found.status == "PENDING":  # case 2
-            logger.warning("job %s: nobody works on it; it is resumed", job_id)
-            resume(job_id)
-        elif found.status not in _ALIVE and not self._deps.store.state(job_id).is_finished:  # case 3
-            self._deps.store.fail(job_id, _gave_up(found.status).problem(), {})
+        if found is None:  # case 2
+            if self._deps.store.state(job_id) is JobState.RUNNING:
+                self._workflows.enqueue(job_id)
+        elif found.status == "PENDING":  # case 1
+            if found.executor_id == self._deps.name:
+                logger.warning("job %s: nobody works on it; it is resumed", job_id)
+                resume(job_id, found.queue_name or QUEUE)
+        elif found.status not in _ALIVE:  # case 3
+            self._fail(job_id, found.status)
+
+    def _fail(self, job_id: str, status: str) -> None:
+        if not self._deps.store.state(job_id).is_finished:
+            self._deps.store.fail(job_id, _gave_up(status).problem(), {})
 
 
 def _lost(what: str) -> OptimizerError:
@@ -196,4 +255,8 @@ def _gave_up(status: str) -> OptimizerError:
 
 _ALIVE = {"ENQUEUED", "PENDING", "DELAYED"}
 LOOK_SECONDS = 5.0
+_ASK_SECONDS = 0.25  # where jobs are submitted to other processes
+AWAY_LEASES = 4  # so many leases long nobody of a version has to be there
+_OLD_SECONDS = 24 * 3600.0
+_MOST_RUNNING = 10_000
 _STOP_SECONDS = 2.0

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -19,11 +20,14 @@ from engine_builder.pipeline import optimize as real
 from engine_builder.pipeline.observer import Observer
 from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.pipeline.stage import RunStage
-from engine_builder.pipeline.stage_table import KEPT_STAGES
+from engine_builder.pipeline.stage_table import ENGINE_STAGES, KEPT_STAGES
 from engine_builder.stage_io.outcome import JobOutcome
 from service.access.audit import FOLDER as AUDIT
 from service.access.audit import AuditLog
 from service.access.caller import DEFAULT_TENANT
+from service.database.advisory_locks import SharedLock
+from service.database.membership import Membership, join
+from service.database.role import Role
 from service.errors import DataFolderInUseError
 from service.intake.in_child import Intake
 from service.jobs.artifacts import ArtifactStore, LocalArtifactStore
@@ -43,6 +47,7 @@ from service.worker.warm_parent import WarmParent
 
 logger = logging.getLogger(__name__)
 DATABASE_NAME = "service.sqlite"
+ALONE = "embedded"  # name of the only process
 
 
 class RunChild(Protocol):
@@ -68,6 +73,7 @@ class Pipeline:
     version: str
     optimize: Callable[[JobRequest, RunStage, Observer], JobOutcome]
     kept_stages: frozenset[str] = frozenset()  # names of those whose results may serve other jobs
+    gpu_stages: frozenset[str] = frozenset()  # names of those that open the GPU of a job that is for one
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +92,23 @@ class Deps:
     audit: AuditLog  # who did what
     lock: BinaryIO  # held open: the kernel frees the data folder when the process ends, however it ends
     stopping: threading.Event  # set once, when the server is to stop
+    filing: SharedLock  # held while files of a job are stored or removed
+    membership: Membership | None  # what ties this process to others on the same database; None: it is the only one
     uploads_in_use: UploadsInUse = field(default_factory=UploadsInUse)
-    filing: threading.Lock = field(default_factory=threading.Lock)  # held while files of a job are stored or removed
+
+    @property
+    def name(self) -> str:
+        """The name of this process, by which the workflow engine knows it."""
+        return ALONE if self.membership is None else self.membership.member.name
+
+    @property
+    def role(self) -> Role:
+        """What this process is for."""
+        return Role.ALL if self.membership is None else self.membership.member.role
+
+    def lease_number(self) -> int | None:
+        """Return the number of the lease under which this process may run jobs; None while it has none."""
+        return 0 if self.membership is None else self.membership.lease.number()
 
     @property
     def database_url(self) -> str:
@@ -101,7 +122,7 @@ class Deps:
 
     def workspace(self, job_id: str) -> Path:
         """Return the folder of an unfinished job."""
-        return self.settings.data_dir / "jobs" / job_id
+        return self.settings.files_dir / "jobs" / job_id
 
     def uploads_of(self, tenant: str) -> TenantUploads:
         """Return what takes the uploads of a tenant that come with one request."""
@@ -110,6 +131,8 @@ class Deps:
     def close(self) -> None:
         """End the parent of stages, close the database and free the data folder."""
         self.warm_parent.close()
+        if self.membership is not None:
+            self.membership.lease.close()
         self.store.close()
         self.lock.close()
 
@@ -121,6 +144,8 @@ def open_deps(
     stages: str = STAGE_TABLE,
     clock: Callable[[], datetime] | None = None,
     rebuild: bool = False,
+    role: Role = Role.ALL,
+    gpu: str | None = None,
 ) -> Deps:
     """Open the data folder, which is created where it is missing, and take it for this process.
 
@@ -130,21 +155,34 @@ def open_deps(
         stages: The module that holds the stages.
         clock: Another present than the real one, in UTC.
         rebuild: Set a database that may be damaged aside, and begin a new one with the jobs that can be read from it.
+        role: What this process is for, where several share a database.
+        gpu: Product name of the GPU whose stages it runs, in that role.
 
     Raises:
+        ProcessNameInUseError: Another process works under this one's name.
         DamagedDatabaseError: The database is damaged.
         StorageError: The disk or the database cannot be used.
         DataFolderInUseError: Another server works in the data folder.
         InvalidConfigError: It is no folder, or may not be written to.
     """
-    lock = _lock(_made(settings.data_dir) / "lock")
     clock = clock or _utc_now
-    store = _opened_store(settings, clock, rebuild=rebuild)
-    artifacts = LocalArtifactStore(settings.data_dir / "store", reserve_bytes=settings.min_free_bytes)
-    if store.is_without_owners:
-        store.owners.adopt(DEFAULT_TENANT, (StoredFile(file.sha256, file.size_bytes) for file in artifacts.files()))
-    warm_parent = WarmParent(stages)
     pipeline = pipeline or _real_pipeline()
+    with ExitStack() as opened:  # what is open when an error comes is closed
+        lock = opened.enter_context(_lock(_made(settings.data_dir) / "lock"))
+        store = _opened_store(settings, clock, rebuild=rebuild)
+        opened.callback(store.close)
+        membership = None
+        if settings.database_url is not None:
+            membership = join(store.engine, settings, settings.database_url, role, pipeline.version, gpu)
+            opened.callback(membership.lease.close)
+        files = _made(settings.files_dir) / "store"
+        name = "" if membership is None else membership.member.name
+        artifacts = LocalArtifactStore(files, reserve_bytes=settings.min_free_bytes, process=name)
+        if store.is_without_owners:
+            store.owners.adopt(DEFAULT_TENANT, (StoredFile(file.sha256, file.size_bytes) for file in artifacts.files()))
+        cache = _cache(settings, pipeline, store)
+        opened.pop_all()
+    warm_parent = WarmParent(stages)
     stopping = threading.Event()
     return Deps(
         settings=settings,
@@ -152,17 +190,21 @@ def open_deps(
         artifacts=artifacts,
         pipeline=pipeline,
         warm_parent=warm_parent,
-        cache=_cache(settings, pipeline, store),
+        cache=cache,
         run_child=MeteredChild(partial(run_in_child, stages=stages, parent=warm_parent), store.admission),
         intake=Intake(settings, partial(run_in_child, parent=warm_parent), stopping.is_set),
         clock=clock,
         audit=audit_log(settings),
         lock=lock,
         stopping=stopping,
+        filing=SharedLock(store.engine, "filing"),
+        membership=membership,
     )
 
 
 def _opened_store(settings: Settings, clock: Callable[[], datetime], *, rebuild: bool) -> JobStore:
+    if settings.database_url is not None:
+        return JobStore(settings.database_url, clock)
     path = settings.data_dir / DATABASE_NAME
     rows: Mapping[str, tuple[Row, ...]] = {}
     if rebuild:
@@ -180,7 +222,7 @@ def _opened_store(settings: Settings, clock: Callable[[], datetime], *, rebuild:
 
 def _real_pipeline() -> Pipeline:
     """Return the pipeline that users get."""
-    return Pipeline(version=real.PIPELINE_VERSION, optimize=real.optimize, kept_stages=KEPT_STAGES)
+    return Pipeline(version=real.PIPELINE_VERSION, optimize=real.optimize, kept_stages=KEPT_STAGES, gpu_stages=ENGINE_STAGES)
 
 
 def _cache(settings: Settings, pipeline: Pipeline, store: JobStore) -> MeasurementCache | None:
@@ -201,8 +243,8 @@ def audit_log(settings: Settings) -> AuditLog:
 
 
 def database_url(settings: Settings) -> str:
-    """Return the SQLAlchemy URL of the database in the data folder."""
-    return f"sqlite:///{(settings.data_dir / DATABASE_NAME).resolve()}"
+    """Return the SQLAlchemy URL of the database: the one of the settings, or that in the data folder."""
+    return settings.database_url or f"sqlite:///{(settings.data_dir / DATABASE_NAME).resolve()}"
 
 
 def _made(folder: Path) -> Path:

@@ -17,6 +17,8 @@ from calibration.codec import as_object, json_from_value
 from service.access.caller import DEFAULT_TENANT
 from service.access.keys import Keys
 from service.access.tenants import Tenants
+from service.database.advisory_locks import database_lock
+from service.database.engine import is_postgres, open_engine
 from service.jobs.job_table import JOBS, job_from_row, prepare, put_raw_row
 from service.jobs.live.events import Event, EventLog
 from service.jobs.live.file_uses import FileUses, files_in
@@ -27,8 +29,9 @@ from service.jobs.live.webhooks import Webhooks
 from service.jobs.quotas.admission import Admission
 from service.jobs.quotas.file_owners import OWNERS, FileOwners
 from service.jobs.records import Job, JobState, NewJob, StoredFile, Webhook, check_move
-from service.jobs.storage.database import open_database, put_rows
+from service.jobs.storage.database import put_rows
 from service.jobs.storage.holds import Holds
+from service.jobs.storage.shared_holds import SharedHolds
 
 logger = logging.getLogger(__name__)
 
@@ -46,18 +49,20 @@ class JobStore(JobReader):
             url: A SQLAlchemy URL.
             clock: The present, in UTC.
         """
-        engine = open_database(url)
-        there = sa.inspect(engine)
-        self.is_without_owners = there.has_table(JOBS.name) and not there.has_table(OWNERS.name)  # from before there were tenants
-        prepare(engine)
-        super().__init__(engine, Holds(), RemovedJobs(engine), Tenants(engine))
         self._clock = clock
-        self.events = EventLog(self._engine)
+        self.engine = engine = open_engine(url)
+        with database_lock(engine, "tables"):
+            there = sa.inspect(engine)
+            self.is_without_owners = there.has_table(JOBS.name) and not there.has_table(OWNERS.name)  # from before there were tenants
+            prepare(engine)
+            holds = SharedHolds(engine) if is_postgres(engine) else Holds()
+            super().__init__(engine, holds, RemovedJobs(engine), Tenants(engine))
+            self.events = EventLog(engine)
+            self.webhooks = Webhooks(engine)
+            self.file_uses = FileUses(engine, JOBS)
+            self.keys = Keys(engine, clock)
+            self.owners = FileOwners(engine, self.tenants, clock)
         self._teller = Teller(self.events, clock)
-        self.webhooks = Webhooks(self._engine)
-        self.file_uses = FileUses(self._engine, JOBS)
-        self.keys = Keys(engine, clock)
-        self.owners = FileOwners(engine, self.tenants, clock)
         self.admission = Admission(engine, self.tenants, self.owners, clock)
 
     def close(self) -> None:
@@ -96,6 +101,7 @@ class JobStore(JobReader):
             "tenant": new.tenant,
             "request_key": new.idempotency_key,
             "request_sha256": new.request_sha256,
+            "priority": new.priority,
             "trials": [],
             "artifacts": {},
         }

@@ -21,6 +21,7 @@ from service.errors import InvalidRequestError, NotFoundError, QuotaExceededErro
 from service.intake.config_text import submitted_value
 from service.intake.in_child import CONFIG_BYTES_READ_AT_ONCE
 from service.intake.unpacking import HEAD_BYTES, begins_like_archive, is_archive
+from service.jobs.execution.placement import check_place, placed_on
 from service.jobs.faults.job_note import write_note
 from service.jobs.quotas.tenant_uploads import TenantUploads
 from service.jobs.records import Job, NewJob, StoredFile
@@ -31,7 +32,7 @@ from service.worker.kernel_times import without_shared_times
 
 ROLES = ("model", "calibration", "validation", "metric")
 REQUIRED = ("model", "calibration")
-TEXT_FIELDS = ("config", "assignment", "webhook", *(f"{role}_id" for role in ROLES))
+TEXT_FIELDS = ("config", "assignment", "webhook", "priority", *(f"{role}_id" for role in ROLES))
 
 
 def check_before_reading(idempotency_key: str | None, tenant: str, deps: Deps) -> None:
@@ -71,7 +72,10 @@ def _submitted(form: Form, idempotency_key: str | None, uploads: TenantUploads, 
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise InvalidRequestError("Idempotency-Key: expected 1 to 255 printable characters", fix="Send a UUID.")
     webhook = webhook_from_text(form.texts.get("webhook"), any_address=deps.settings.webhook_addresses == "any")
+    priority = _priority(form.texts.get("priority"))
     config = _checked_config(form.texts, deps)
+    if deps.membership is not None:
+        check_place(config, deps.membership.members)
     files = _files(form, uploads, deps)
     config = with_metric_model(config, is_given="metric" in files)
     if not deps.store.tenants.get(uploads.tenant).shares_measurements:
@@ -80,6 +84,8 @@ def _submitted(form: Form, idempotency_key: str | None, uploads: TenantUploads, 
     request: dict[str, object] = {"config": config_object, "files": {role: stored.sha256 for role, stored in files.items()}}
     if webhook is not None:
         request["webhook"] = dataclasses.asdict(webhook)
+    if priority:
+        request["priority"] = priority
     request_sha256 = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
     earlier = deps.store.find_by_key(uploads.tenant, idempotency_key, request_sha256)
     if earlier is not None:
@@ -96,10 +102,11 @@ def _submitted(form: Form, idempotency_key: str | None, uploads: TenantUploads, 
                 inputs=inputs,
                 idempotency_key=idempotency_key,
                 request_sha256=request_sha256,
+                priority=priority,
                 tenant=uploads.tenant,
             ),
             webhook,
-            admit=lambda connection: deps.store.admission.admit(connection, uploads.tenant, opens_gpu=opens_gpu(config.target, config.gpu)),
+            admit=lambda connection: deps.store.admission.admit(connection, uploads.tenant, opens_gpu=_is_for_gpu(config, deps)),
         )
     except BaseException as error:
         remove_tree(workspace)
@@ -124,6 +131,23 @@ def takes_a_child(form: Form, uploads: TenantUploads, deps: Deps) -> bool:
         return False
     with deps.artifacts.open(sha256) as file:
         return begins_like_archive(file.read(HEAD_BYTES))
+
+
+def _is_for_gpu(config: Config, deps: Deps) -> bool:
+    """Whether the job's minutes are those of a GPU: of this machine, or of a worker."""
+    is_elsewhere = deps.membership is not None and placed_on(config, deps.membership.members) is not None
+    return is_elsewhere or opens_gpu(config.target, config.gpu)
+
+
+def _priority(text: str | None) -> int:
+    if text is None:
+        return 0
+    if not _NUMBER.fullmatch(text) or abs(int(text)) > MAX_PRIORITY:
+        raise InvalidRequestError(
+            f"priority {text[:20]!r}: expected a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}",
+            fix="Leave it out, or give one of these.",
+        )
+    return int(text)
 
 
 def _checked_config(texts: Mapping[str, str], deps: Deps) -> Config:
@@ -188,4 +212,6 @@ def _lay_out(files: Mapping[str, StoredFile], workspace: Path, deps: Deps) -> di
 
 
 _JSON_FIELDS = ("config", "assignment")
+MAX_PRIORITY = 100
+_NUMBER = re.compile(r"-?[0-9]{1,3}")
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")

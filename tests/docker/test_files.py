@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -10,7 +11,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
+from service.settings import PREFIX, Settings
+from tests.docs.commands import problem
+
+COMPOSE_FILES = ("compose.yaml", "compose.distributed.yaml")
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
 
@@ -43,9 +49,30 @@ def test_hadolint_would_find_something(tmp_path: Path) -> None:
     assert "DL3025" in done.stdout  # CMD without its exec form
 
 
-def test_the_compose_file_follows_the_specification() -> None:
-    done = run(tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", DOCKER / "compose.yaml")
+@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_the_compose_file_follows_the_specification(name: str) -> None:
+    done = run(tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", DOCKER / name)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_what_the_compose_file_sets_and_runs_is_there(name: str) -> None:
+    services = YAML(typ="safe").load(DOCKER / name)["services"].values()
+    ours = [service for service in services if "build" in service]
+    assert ours
+    known = {PREFIX + field.name.upper() for field in dataclasses.fields(Settings)}
+    for service in ours:
+        assert {key for key in service["environment"] if key.startswith(PREFIX)} <= known
+        assert problem(["onnx-trt-optimizer", *service.get("command", ["serve"])]) is None
+
+
+def test_workers_and_api_of_the_compose_file_share_all_that_they_have_to() -> None:
+    services = YAML(typ="safe").load(DOCKER / "compose.distributed.yaml")["services"]
+    ours = [services[name] for name in ("api", "cpu", "gpu")]
+    shared = {PREFIX + "DATABASE_URL", PREFIX + "SHARED_DIR"}
+    assert all(shared <= set(service["environment"]) for service in ours)
+    assert all(service["environment"][name] == ours[0]["environment"][name] for service in ours for name in shared)
+    assert all(service["volumes"] == ["shared:/shared"] and service["image"] == ours[0]["image"] for service in ours)
 
 
 def test_a_misspelt_key_of_a_compose_file_would_be_found(tmp_path: Path) -> None:

@@ -12,14 +12,18 @@ from tests.faults.experiment import Outcome, experiment
 from tests.faults.kinds import KINDS, ImpossibleHereError
 from tests.faults.server_process import ServerProcess, running, small_disk
 
+HEAD = (
+    "| kind | trials | lost | finished steps run again | steps run again | orphans | recovery, seconds: median | worst |",
+    "|---|---|---|---|---|---|---|---|",
+)
 DISK_BYTES = 48 * 2**20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     options = _parser().parse_args(arguments)
-    _say("| kind | trials | lost | finished steps run again | steps run again | orphans | recovery, seconds: median | worst |")
-    _say("|---|---|---|---|---|---|---|---|")
+    for line in HEAD:
+        say(line)
     is_sound = True
     left = list(options.kinds or KINDS)
     while left:
@@ -33,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 kind = left.pop(0)
                 outcomes, remark = _outcomes(server, kind, options.seed, options.trials)
                 is_sound &= not any(one.is_lost or one.finished_again or one.orphans for one in outcomes) and not remark
-                _say(_row(kind, outcomes, remark))
+                say(row(kind, outcomes, remark))
     return 0 if is_sound else 1
 
 
@@ -49,12 +53,14 @@ def _outcomes(server: ServerProcess, kind: str, seed: int, trials: int) -> tuple
     return outcomes, ""
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Write a line at once."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
-def _row(kind: str, outcomes: Sequence[Outcome], remark: str) -> str:
+def row(kind: str, outcomes: Sequence[Outcome], remark: str) -> str:
+    """Return the row of a kind; ``remark`` says why it has fewer trials than it should."""
     if not outcomes:
         return f"| {kind} | 0 | {remark} | | | | | |"
     seconds = sorted(one.still_seconds for one in outcomes)

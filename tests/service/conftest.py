@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -57,10 +57,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @contextmanager
 def running_server(
-    folder: Path, *, kept: frozenset[str] = frozenset(), cache_bytes: int = 2**20, api_key: str | None = None
+    folder: Path,
+    *,
+    kept: frozenset[str] = frozenset(),
+    cache_bytes: int = 2**20,
+    api_key: str | None = None,
+    database_url: str | None = None,
 ) -> Iterator[Server]:
     """Run a server in this process, which may have one at a time; ``kept`` are the stages whose results serve other jobs."""
     settings = Settings(data_dir=folder / "data", port=0, max_upload_bytes=4 * 2**20, cache_bytes=cache_bytes, api_key=api_key)
+    if database_url is not None:
+        settings = replace(settings, database_url=database_url, shared_dir=folder / "shared")
     deps = fake_deps(settings, folder / "record", kept=kept)
     web = uvicorn.Server(uvicorn.Config(create_app(settings, deps), port=0, log_level="warning"))
     thread = threading.Thread(target=web.run)

@@ -93,3 +93,24 @@ def test_without_a_key_a_server_listens_to_its_own_machine_alone(host: str) -> N
     check_guarded(Settings(host=host, api_key="secret"), has_keys=False)
     check_guarded(Settings(host=host), has_keys=True)
     check_guarded(Settings(), has_keys=False)
+
+
+def test_processes_that_share_need_a_postgres_and_a_folder() -> None:
+    url = "postgresql+psycopg://optimizer:secret@db/optimizer"
+    values = {"DATABASE_URL": url, "SHARED_DIR": "/mnt/shared", "EXECUTOR_ID": "one", "LEASE_SECONDS": "7.5", "TENANT_RUNNING_JOBS": "2"}
+    found = settings_from_environment({PREFIX + name: value for name, value in values.items()})
+    assert (found.database_url, found.files_dir, found.executor_id) == (url, Path("/mnt/shared"), "one")
+    assert (found.lease_seconds, found.tenant_running_jobs, found.is_shared) == (7.5, 2, True)
+    assert "secret" not in repr(found)
+    found.require_shared()
+    with pytest.raises(InvalidConfigError, match="SHARED_DIR: found none"):
+        settings_from_environment({PREFIX + "DATABASE_URL": url})
+    with pytest.raises(InvalidConfigError, match="DATABASE_URL: found something else") as caught:
+        settings_from_environment({PREFIX + "DATABASE_URL": "mysql://optimizer:secret@db/optimizer", PREFIX + "SHARED_DIR": "/mnt"})
+    assert "secret" not in str(caught.value)
+
+
+def test_alone_a_process_keeps_its_files_with_the_rest() -> None:
+    assert Settings(data_dir=Path("data")).files_dir == Path("data")
+    with pytest.raises(InvalidConfigError, match="DATABASE_URL: found none"):
+        Settings().require_shared()

@@ -37,7 +37,11 @@ class Readiness:
         found = {} if problem is None or is_passing(problem) else {"storage": f"{problem.detail}. {problem.fix}"}
         try:
             counts = self._deps.store.counts()
+            workers = None if self._deps.membership is None else self._deps.membership.members.alive()
         except StorageError:
+            return found
+        if workers is not None and not any(worker.role.takes_jobs for worker in workers):
+            found["worker"] = "no process that runs jobs is alive. Start one: `worker --role cpu`."
             return found
         is_begun = counts.get(JobState.RUNNING) or counts.get(JobState.ON_HOLD)
         is_waiting = bool(counts.get(JobState.QUEUED)) and not is_begun

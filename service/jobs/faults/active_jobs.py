@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 class ActiveJobs:
     """Counts the threads of each job: two may meet where one ends as the other begins. Safe to share between threads."""
 
-    def __init__(self) -> None:
-        """Know of none yet."""
+    def __init__(self, on_end: Callable[[], None] = lambda: None) -> None:
+        """Know of none yet; ``on_end`` is called whenever one has ended."""
+        self._on_end = on_end
         self._ids: Counter[str] = Counter()
         self._changed = threading.Condition()
 
@@ -27,6 +28,7 @@ class ActiveJobs:
             with self._changed:
                 self._ids -= Counter((job_id,))
                 self._changed.notify_all()
+            self._on_end()
 
     def ids(self) -> frozenset[str]:
         """Return the jobs that run now."""

@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from service.database.storage_errors import storage_error
 from service.disk_room import no_room
 from service.errors import DatabaseBusyError, StorageError
 from service.jobs.resources import Deps
-from service.jobs.storage.storage_errors import storage_error
+from service.settings import Settings
 
 
 def storage_problem(deps: Deps, *, for_uploads: bool = False) -> StorageError | None:
@@ -23,7 +24,7 @@ def storage_problem(deps: Deps, *, for_uploads: bool = False) -> StorageError | 
     """
     least_bytes = deps.settings.min_free_bytes if for_uploads else min(deps.settings.min_free_bytes, LEAST_FREE_BYTES)
     try:
-        for folder in _folders(deps.settings.data_dir):
+        for folder in _folders(deps.settings):
             if shutil.disk_usage(folder).free < least_bytes:
                 return no_room(folder, 0, least_bytes)
             with tempfile.TemporaryFile(dir=folder) as file:
@@ -44,10 +45,10 @@ def is_passing(problem: StorageError) -> bool:
     return isinstance(problem, DatabaseBusyError)
 
 
-def _folders(data_dir: Path) -> Iterator[Path]:
-    """Yield the data folder, and those in it, each of which may lie on a disk of its own."""
-    yield data_dir
-    yield from (folder for folder in (data_dir / "jobs", data_dir / "store") if folder.is_dir())
+def _folders(settings: Settings) -> Iterator[Path]:
+    """Yield the data folder, and those of files, each of which may lie on a disk of its own."""
+    yield settings.data_dir
+    yield from (folder for name in ("jobs", "store") if (folder := settings.files_dir / name).is_dir())
 
 
 LEAST_FREE_BYTES = 16 * 2**20  # with less, a job on hold stays so

@@ -53,6 +53,7 @@ def find_note(workspace: Path) -> JobNote | None:
             inputs=value_from_json(dict[str, FileRef], new["inputs"]),
             idempotency_key=None if key is None else str(key),
             request_sha256=str(new["request_sha256"]),
+            priority=int(str(new.get("priority", 0))),
             tenant=check_tenant(str(new.get("tenant", DEFAULT_TENANT))),  # a note of an earlier version has none
         )
         note = JobNote(found, datetime.fromtimestamp(float(str(content["created_at"])), UTC))

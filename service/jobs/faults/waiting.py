@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from service.database.storage_errors import storage_error
 from service.errors import StorageError
 from service.jobs.faults.health import storage_problem
 from service.jobs.resources import Deps
 from service.jobs.storage.holds import Hold
-from service.jobs.storage.storage_errors import storage_error
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -1,7 +1,8 @@
 """Events of jobs: what happened, in its order, kept in the database, so that a listener can go on where it was.
 
 Each event has a number, from 1 within its job. It is written in the transaction that changes the job, so events and jobs cannot disagree,
-also after a crash. What was written lately is kept in memory too: any number of listeners ask there, not the database.
+also after a crash. What was written lately is kept in memory too: any number of listeners ask there, not the database. Where several
+processes share the database, what is in memory may not be all, and listeners ask the database.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+
+from service.database.engine import is_postgres
 
 
 class EventKind(enum.StrEnum):
@@ -39,18 +42,19 @@ class Event:
 
 
 class EventLog:
-    """The events of all jobs. Safe to share between threads; only this process writes."""
+    """The events of all jobs. Safe to share between threads."""
 
     def __init__(self, engine: sa.Engine) -> None:
         """Create the table where it is missing."""
         self._engine = engine
+        self._is_alone = not is_postgres(engine)
         self._memory = threading.Lock()
         self._recent: OrderedDict[str, deque[Event]] = OrderedDict()  # of the jobs that changed last
         self._latest: dict[str, int] = {}  # number of the last event of each job that was asked for or written
         _METADATA.create_all(engine)
 
     def append(self, connection: sa.Connection, job_id: str, at: float, kind: EventKind, data: Mapping[str, object]) -> Event:
-        """Write an event in a transaction that has written already, and so holds the database; ``publish`` it after the commit."""
+        """Write an event in a transaction that has written the job, and so holds its row; ``publish`` it after the commit."""
         highest = connection.execute(sa.select(sa.func.max(_EVENTS.c.number)).where(_EVENTS.c.job_id == job_id)).scalar_one()
         event = Event((highest or 0) + 1, at, kind, dict(data))
         row = {"job_id": job_id, "number": event.number, "at": at, "kind": kind.value, "data": event.data}
@@ -59,7 +63,7 @@ class EventLog:
 
     def publish(self, job_id: str, events: Sequence[Event]) -> None:
         """Let listeners find what is committed."""
-        if not events:
+        if not events or not self._is_alone:
             return
         with self._memory:
             recent = self._recent.setdefault(job_id, deque(maxlen=_RECENT_EVENTS))
@@ -72,7 +76,7 @@ class EventLog:
     def recent_after(self, job_id: str, number: int) -> tuple[Event, ...] | None:
         """Return the events after a number, without asking the database; None where only the database knows."""
         with self._memory:
-            latest = self._latest.get(job_id)
+            latest = self._latest.get(job_id) if self._is_alone else None
             if latest is None:
                 return None
             if latest <= number:
@@ -86,7 +90,7 @@ class EventLog:
         query = sa.select(_EVENTS).where(_EVENTS.c.job_id == job_id, _EVENTS.c.number > number)
         with self._engine.connect() as connection:
             found = tuple(map(_event, connection.execute(query.order_by(_EVENTS.c.number).limit(limit)).mappings()))
-        if len(found) < limit:  # so these are all
+        if self._is_alone and len(found) < limit:  # so these are all
             with self._memory:
                 self._latest[job_id] = max(self._latest.get(job_id, 0), found[-1].number if found else 0)
         return found

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
@@ -53,7 +53,7 @@ class TenantUploads:
         room.check(expected_bytes or 0)
         return _OwnedWriter(self._artifacts.writer(expected_bytes or 0), room, self)
 
-    def take_back(self, filing: threading.Lock) -> None:
+    def take_back(self, filing: AbstractContextManager[object]) -> None:
         """Remove what this request added: it is refused as a whole.
 
         Args:
@@ -62,7 +62,7 @@ class TenantUploads:
         self.remove(self._added, filing)
         self._added.clear()
 
-    def remove(self, sha256s: Collection[str], filing: threading.Lock) -> None:
+    def remove(self, sha256s: Collection[str], filing: AbstractContextManager[object]) -> None:
         """Let the tenant have uploaded files no longer; what another request is using stays.
 
         What another tenant or a finished job has too stays stored.

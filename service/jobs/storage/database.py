@@ -1,25 +1,10 @@
-"""How the database is opened: whoever writes to it, the server or the command line, meets the same waits and the same errors."""
+"""What brings a database of an earlier version up to date."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
-
-from service.jobs.storage.storage_errors import translate_database_errors
-
-
-def open_database(url: str) -> sa.Engine:
-    """Return the database's engine, which raises a ``StorageError`` within a few seconds, also where another process holds it locked.
-
-    Args:
-        url: A SQLAlchemy URL.
-    """
-    engine = sa.create_engine(url)
-    translate_database_errors(engine)
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _prepare_sqlite)
-    return engine
 
 
 def add_missing_columns(engine: sa.Engine, table: sa.Table) -> frozenset[str]:
@@ -41,10 +26,3 @@ def put_rows(engine: sa.Engine, table: str, rows: Sequence[Mapping[str, object]]
             kept = {name: value for name, value in row.items() if name in known}
             places = ", ".join(f":{name}" for name in kept)
             connection.execute(sa.text(f"INSERT OR REPLACE INTO {table} ({', '.join(kept)}) VALUES ({places})"), kept)
-
-
-def _prepare_sqlite(connection: object, _record: object) -> None:
-    cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, for which SQLAlchemy has no type
-    cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the workflow engine's writes
-    cursor.execute("PRAGMA busy_timeout=3000")  # milliseconds; a caller is answered then, a job waits on
-    cursor.close()

@@ -13,8 +13,8 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
+from service.database.storage_errors import REBUILD_FIX, storage_error
 from service.errors import DamagedDatabaseError
-from service.jobs.storage.storage_errors import REBUILD_FIX, storage_error
 
 logger = logging.getLogger(__name__)
 

@@ -43,6 +43,9 @@ class Holds:
         with self._lock:
             return self._holds.get(job_id)
 
+    def refresh(self) -> None:
+        """Learn what other processes hold: there are none."""
+
     def ids(self) -> tuple[str, ...]:
         """Return the jobs on hold."""
         with self._lock:

@@ -7,10 +7,24 @@ import os
 import threading
 from collections.abc import Callable
 
+from service.database.advisory_locks import tried_database_lock
+from service.jobs.resources import Deps
+
 logger = logging.getLogger(__name__)
 
 _NICENESS = 10
 _JOIN_SECONDS = 2.0
+
+
+def by_one(deps: Deps, name: str, work: Callable[[], object]) -> Callable[[], None]:
+    """Return work that one process at a time does; the others leave it out."""
+
+    def turn() -> None:
+        with tried_database_lock(deps.store.engine, name) as is_ours:
+            if is_ours:
+                work()
+
+    return turn
 
 
 class Periodic:

@@ -11,8 +11,8 @@ from calibration.errors import InvalidConfigError
 from service.access.caller import Caller, Role
 from service.access.key_text import KeyText, key_from_text
 from service.access.keys import Keys
+from service.database.engine import open_engine
 from service.errors import NotFoundError
-from service.jobs.storage.database import open_database
 from tests.fakes import FakeClock
 
 
@@ -23,7 +23,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def keys(tmp_path: Path, clock: FakeClock) -> Iterator[Keys]:
-    engine = open_database(f"sqlite:///{tmp_path / 'keys.sqlite'}")
+    engine = open_engine(f"sqlite:///{tmp_path / 'keys.sqlite'}")
     yield Keys(engine, clock)
     engine.dispose()
 

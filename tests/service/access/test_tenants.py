@@ -10,15 +10,15 @@ import sqlalchemy as sa
 from calibration.errors import InvalidConfigError
 from service.access.limits import Limits
 from service.access.tenants import Counted, Tenants
+from service.database.engine import open_engine
 from service.errors import NotFoundError
-from service.jobs.storage.database import open_database
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[sa.Engine]:
-    engine = open_database(f"sqlite:///{tmp_path / 'tenants.sqlite'}")
+    engine = open_engine(f"sqlite:///{tmp_path / 'tenants.sqlite'}")
     yield engine
     engine.dispose()
 

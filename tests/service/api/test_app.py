@@ -176,6 +176,23 @@ def test_cancel_ends_the_child_within_two_seconds(server: Server) -> None:
     assert server.client.get(f"/v1/jobs/{job_id}").json()["state"] == "cancelled"
 
 
+def test_the_job_of_the_highest_priority_is_next(server: Server) -> None:
+    def submit(priority: str) -> httpx.Response:
+        files = {"model": fake_model(trials=0), "calibration": b"numbers"}
+        return server.client.post("/v1/jobs", files=files, data={"priority": priority})
+
+    first = server.submit(trials=1, seconds=0.5)
+    server.wait(first["id"], "running")
+    jobs = [submit(priority).json() for priority in ("0", "-1", "100")]
+    assert [job["priority"] for job in jobs] == [0, -1, 100]
+    for job in jobs:
+        server.wait(job["id"])
+    order = [job["id"] for job in sorted(jobs, key=lambda job: str(server.deps.store.get(job["id"]).started_at))]
+    assert order == [jobs[2]["id"], jobs[0]["id"], jobs[1]["id"]]
+    for wrong in ("101", "high", "1.5", ""):
+        assert submit(wrong).status_code == 422, wrong
+
+
 def test_cancelled_queued_job_never_runs(server: Server) -> None:
     first, second = server.submit(trials=1, seconds=0.5)["id"], server.submit(trials=0)["id"]
     assert server.client.post(f"/v1/jobs/{second}/cancel").json()["state"] == "cancelled"

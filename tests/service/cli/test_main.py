@@ -224,3 +224,20 @@ def test_help_says_the_exit_statuses(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["submit", "--help"])
     assert "exit status: 0 done" in " ".join(capfd.readouterr().out.split())
+
+
+@pytest.mark.parametrize("arguments", [["worker", "--role", "cpu"], ["serve", "--role", "api", "--port", "0"]])
+def test_a_part_of_the_work_needs_the_database_of_the_others(
+    arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--data-dir", str(tmp_path / "data")]) == 2
+    assert "error: ONNX_TRT_OPTIMIZER_DATABASE_URL: found none" in capfd.readouterr().err
+
+
+def test_keys_of_a_shared_database_are_asked_for_there(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONNX_TRT_OPTIMIZER_DATABASE_URL", "postgresql+psycopg://optimizer@127.0.0.1:1/none")
+    monkeypatch.setenv("ONNX_TRT_OPTIMIZER_SHARED_DIR", str(tmp_path / "shared"))
+    assert main(["serve", "--role", "api", "--host", "0.0.0.0", "--port", "0", "--data-dir", str(tmp_path / "data")]) == 1
+    assert "error: database: it cannot be reached" in capfd.readouterr().err

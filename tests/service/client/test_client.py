@@ -75,11 +75,18 @@ def test_submit_refers_to_uploads_by_their_ids() -> None:
 
     with client_of(handler) as client:
         job = client.submit("sha256:m", "sha256:c", None, {"batch_size": 2}, idempotency_key="k")
-        client.submit("sha256:m", "sha256:c", "sha256:v", {}, idempotency_key="k", metric_id="sha256:g")
+        client.submit("sha256:m", "sha256:c", "sha256:v", {}, idempotency_key="k", metric_id="sha256:g", priority=3)
     assert job.id == "j1"
     assert bodies == [
         {"model_id": "sha256:m", "calibration_id": "sha256:c", "config": {"batch_size": 2}},
-        {"model_id": "sha256:m", "calibration_id": "sha256:c", "validation_id": "sha256:v", "metric_id": "sha256:g", "config": {}},
+        {
+            "model_id": "sha256:m",
+            "calibration_id": "sha256:c",
+            "validation_id": "sha256:v",
+            "metric_id": "sha256:g",
+            "config": {},
+            "priority": 3,
+        },
     ]
 
 

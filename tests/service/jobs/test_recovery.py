@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -146,7 +144,6 @@ def test_jobs_that_another_version_or_nobody_knows_are_run_anew(process: Process
     running, queued = process.submit(trials=2, seconds=0.7), process.submit(trials=0)
     process.wait_for_line("end trial/0")
     process.end(signal.SIGKILL, seconds=5)
-    forget_workflow(process, queued)  # as if the server had been killed between the row and the enqueue
     (process.folder / "data" / "jobs" / "request-that-became-no-job").mkdir()
 
     process.start(version="fake-2")
@@ -156,9 +153,3 @@ def test_jobs_that_another_version_or_nobody_knows_are_run_anew(process: Process
     assert len(first["trials"]) == 2  # type: ignore[arg-type]
     assert process.counts()["begin trial/0"] == 2
     assert process.leftovers() == []
-
-
-def forget_workflow(process: Process, job_id: str) -> None:
-    with closing(sqlite3.connect(process.folder / "data" / "service.sqlite")) as connection:
-        assert connection.execute("DELETE FROM workflow_status WHERE workflow_uuid = ?", (job_id,)).rowcount == 1
-        connection.commit()

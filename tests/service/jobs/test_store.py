@@ -16,9 +16,11 @@ from tests.fakes import FakeClock
 MODEL = FileRef("inputs/model.onnx", "a" * 64)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[JobStore]:
-    store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}", FakeClock())
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[JobStore]:
+    """A store in each kind of database: all that is promised holds in both."""
+    own = f"sqlite:///{tmp_path / 'jobs.sqlite'}"
+    store = JobStore(own if request.param == "sqlite" else request.getfixturevalue("postgres").create_database(), FakeClock())
     yield store
     store.close()
 
@@ -81,8 +83,9 @@ def test_rows_say_how_jobs_went_and_page_as_the_list_does(store: JobStore) -> No
     assert [row.id for row in store.rows(states=(JobState.SUCCEEDED,), limit=9)] == ["a"]
 
 
-def test_rows_of_a_state_are_found_by_an_index(store: JobStore, tmp_path: Path) -> None:
+def test_rows_of_a_state_are_found_by_an_index(tmp_path: Path) -> None:
     """Without one the database reads every job, with all that belongs to it."""
+    JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}", FakeClock()).close()
     with sqlite3.connect(tmp_path / "jobs.sqlite") as connection:
         plan = connection.execute(
             "EXPLAIN QUERY PLAN SELECT id FROM jobs WHERE state IN ('running') AND sequence < 9 ORDER BY sequence DESC LIMIT 5"

@@ -14,15 +14,15 @@ from service.access.caller import ENVIRONMENT, THIS_MACHINE, Caller, Role
 from service.access.key_text import KeyText, new_key
 from service.access.keys import Keys
 from service.api.access.gate import Admitted, Gate, check_role
+from service.database.engine import open_engine
 from service.errors import ForbiddenError, UnauthorizedError
-from service.jobs.storage.database import open_database
 from service.settings import Settings
 from tests.fakes import FakeClock
 
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Iterator[Keys]:
-    engine = open_database(f"sqlite:///{tmp_path / 'keys.sqlite'}")
+    engine = open_engine(f"sqlite:///{tmp_path / 'keys.sqlite'}")
     yield Keys(engine, FakeClock())
     engine.dispose()
 
@@ -197,7 +197,7 @@ def test_revoked_expired_and_rotated_keys_are_refused_at_once(keys: Keys, tmp_pa
     texts = {name: keys.create(Role.READ, "vision", lifetime=timedelta(days=1))[0] for name in ("revoked", "expired", "rotated")}
     admitted = {name: gate.admit(request(authorization=f"Bearer {text}")) for name, text in texts.items()}
     assert all(gate.is_still_good(one) for one in admitted.values())
-    engine = open_database(f"sqlite:///{tmp_path / 'keys.sqlite'}")  # as another process has it
+    engine = open_engine(f"sqlite:///{tmp_path / 'keys.sqlite'}")  # as another process has it
     elsewhere = Keys(engine, clock)
     elsewhere.revoke(texts["revoked"].id)
     elsewhere.rotate(texts["rotated"].id)

@@ -14,6 +14,7 @@ def test_job_json_has_exactly_the_keys_of_the_contract() -> None:
         "id": "j",
         "state": "running",
         "hold": None,
+        "priority": 0,
         "stage": "search",
         "progress": 0.25,
         "eta_seconds": 30,

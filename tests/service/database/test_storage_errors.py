@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from engine_builder.errors import StageCrashedError, StageStorageError
+from service.database.storage_errors import storage_error, translate_database_errors
 from service.errors import DamagedDatabaseError, DatabaseBusyError, InsufficientStorageError, StorageError
-from service.jobs.storage.storage_errors import storage_error, translate_database_errors
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ def storage_error(error: BaseException) -> StorageError | None:
     if isinstance(error, StageStorageError):
         return StorageError(error.detail, fix=error.fix)
     if isinstance(error, sa.exc.DBAPIError):
-        return None if error.orig is None else _from_sqlite(error.orig)
+        return None if error.orig is None else _from_sqlite(error.orig) or _from_postgres(error.orig, is_cut=error.connection_invalidated)
+    if is_from_psycopg(error):
+        return _from_postgres(error)
     if isinstance(error, sqlite3.Error):
         return _from_sqlite(error)
     if isinstance(error, OSError) and error.errno in ERRNOS:
@@ -40,6 +42,8 @@ def translate_database_errors(engine: sa.Engine) -> None:
 
 
 def _translated(context: sa.engine.ExceptionContext) -> StorageError | None:
+    if context.is_pre_ping:  # the pool itself finds that a session has ended, and opens another
+        return None
     return storage_error(context.original_exception)
 
 
@@ -59,6 +63,37 @@ def _from_sqlite(error: BaseException) -> StorageError | None:
     return None
 
 
+def is_from_psycopg(error: BaseException) -> bool:
+    """Whether Postgres's driver raised it, which is loaded only where it is used."""
+    return type(error).__module__.partition(".")[0] == "psycopg"
+
+
+def _from_postgres(error: BaseException, *, is_cut: bool = False) -> StorageError | None:
+    """Return what an error of Postgres says by its SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html."""
+    if not is_from_psycopg(error):
+        return None
+    state = getattr(error, "sqlstate", None)
+    kind = type(error).__name__
+    if not isinstance(state, str):  # it never came to an answer
+        is_cut = is_cut or kind in {"OperationalError", "ConnectionTimeout"}
+        return StorageError("database: it cannot be reached", fix=_REACH_FIX) if is_cut else None
+    if state == _DISK_FULL:
+        return InsufficientStorageError("database: the disk that it lies on is full", fix=_ROOM_FIX)
+    if state in _BUSY:
+        return DatabaseBusyError("database: other processes hold it locked", fix="Try again in a few seconds.")
+    if state in _DAMAGED:
+        return DamagedDatabaseError("database: it is damaged", fix="Ask the operator to restore it from a backup.")
+    if state.startswith(_AWAY):
+        return StorageError(f"database: it takes no work now (SQLSTATE {state})", fix=_REACH_FIX)
+    return None
+
+
+_DISK_FULL = "53100"
+_BUSY = {"40001", "40P01", "55P03"}  # serialization_failure, deadlock_detected, lock_not_available
+_DAMAGED = {"XX001", "XX002"}
+# Connection, authorization, read-only, resources, shut down or restarting, ended for standing still, disk.
+_AWAY = ("08", "28", "25006", "25P03", "53", "57P", "58")
+_REACH_FIX = "Try again later, or ask the operator to look at the database server and the network to it."
 _PRIMARY = 0xFF  # of an extended result code
 _ROOM_FIX = "Try again later, or ask the operator to make room on the server's disk."
 _DISK_FIX = "Try again later, or ask the operator to mend the disk or to mount it writable."

@@ -1,0 +1,1 @@
+"""The database of jobs, and what processes that share it know of each other."""

@@ -1,0 +1,98 @@
+"""The processes that share the database: what each is for, and which of them are alive.
+
+Alive is who holds the lock of its name, as Postgres itself knows; rows of others stay until the process comes back or is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from service.database.advisory_locks import lock_key
+from service.database.role import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process.
+
+    Attributes:
+        name: Its own among all, the same after a restart.
+        role: What it is for.
+        version: Of the pipeline; it finishes only jobs that were begun under the same.
+        host: The machine.
+        pid: On that machine.
+        gpu: Product name of the GPU whose stages it runs.
+    """
+
+    name: str
+    role: Role
+    version: str
+    host: str
+    pid: int
+    gpu: str | None = None
+
+
+class Members:
+    """A row for each process that ever worked on the database. Safe to share between threads."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        """Create the table where it is missing."""
+        self._engine = engine
+        _METADATA.create_all(engine)
+
+    def note(self, member: Member) -> None:
+        """Write or replace the row of a process that has its lease."""
+        values = {"role": member.role.value, "version": member.version, "host": member.host, "pid": member.pid, "gpu": member.gpu}
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(_MEMBERS).where(_MEMBERS.c.name == member.name))
+            connection.execute(sa.insert(_MEMBERS).values(name=member.name, **values))
+
+    def find(self, name: str) -> Member | None:
+        """Return what is known of a process, alive or not."""
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_MEMBERS).where(_MEMBERS.c.name == name)).mappings().first()
+        return None if row is None else _member(row)
+
+    def all(self) -> tuple[Member, ...]:
+        """Return every process that is known, by name."""
+        with self._engine.connect() as connection:
+            return tuple(map(_member, connection.execute(sa.select(_MEMBERS).order_by(_MEMBERS.c.name)).mappings()))
+
+    def alive(self) -> tuple[Member, ...]:
+        """Return the processes that hold their lease, by name."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(_MEMBERS).order_by(_MEMBERS.c.name)).mappings().all()
+            held = frozenset(connection.execute(_HELD).scalars())
+        return tuple(_member(row) for row in rows if lock_key(row["name"]) in held)
+
+    @contextmanager
+    def taken_as_dead(self, name: str) -> Iterator[bool]:
+        """Give whether a process is dead; while the block runs it cannot come back to life under that name."""
+        with self._engine.begin() as connection:
+            yield bool(connection.execute(sa.select(sa.func.pg_try_advisory_xact_lock(lock_key(name)))).scalar_one())
+
+
+def _member(row: sa.RowMapping) -> Member:
+    return Member(row["name"], Role(row["role"]), row["version"], row["host"], row["pid"], row["gpu"])
+
+
+# Locks of 64-bit numbers that sessions of this database hold: https://www.postgresql.org/docs/current/view-pg-locks.html
+_HELD = sa.text(
+    "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+_METADATA = sa.MetaData()
+_MEMBERS = sa.Table(
+    "processes",
+    _METADATA,
+    sa.Column("name", sa.String(255), primary_key=True),
+    sa.Column("role", sa.String(8), nullable=False),
+    sa.Column("version", sa.String(64), nullable=False),
+    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("gpu", sa.String(255)),
+)

@@ -1,0 +1,78 @@
+"""A stage of a job that runs in another process, the worker of a GPU: a workflow of its own in the queue of that type of GPU."""
+
+from __future__ import annotations
+
+import contextvars
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import sqlalchemy as sa
+from dbos import DBOS, WorkflowHandle
+
+from calibration.codec import as_object
+from service.errors import RemovedError
+from service.jobs.execution.job_run import JobRun
+from service.jobs.faults.active_jobs import ActiveJobs
+from service.jobs.faults.endings import JobCancelled, ServerStopping, Tenure, why_ended
+from service.jobs.faults.waiting import Patience
+from service.jobs.resources import Deps
+
+T = TypeVar("T")
+GpuStage = Callable[[str, str, str, dict[str, object], list[float]], dict[str, object]]
+
+
+def make_gpu_stage(deps: Deps, active: ActiveJobs) -> GpuStage:
+    """Return the workflow: from a job's id, the step's name, the stage, its request and its span of the progress to its result."""
+
+    def gpu_stage(job_id: str, name: str, stage: str, request: dict[str, object], span: list[float]) -> dict[str, object]:
+        with active.with_job(str(DBOS.workflow_id)):
+            tenure = Tenure(deps)
+            patience = Patience(deps, job_id, lambda: why_ended(deps, job_id, tenure))
+            try:
+                job = patience.run(lambda: deps.store.get(job_id))
+                return JobRun(deps, job, patience, tenure).run_stage(name, stage, request, (span[0], span[1]))
+            except (JobCancelled, RemovedError):
+                return {_CANCELLED: True}
+            except sa.exc.DBAPIError as error:  # of the engine: the dispatcher finds that nobody runs this
+                raise ServerStopping from error
+
+    return gpu_stage
+
+
+def run_elsewhere(
+    enqueue: Callable[[], WorkflowHandle[dict[str, object]]], should_end: Callable[[], bool], why_ended: Callable[[], BaseException]
+) -> dict[str, object]:
+    """Run a stage in the queue of a GPU, and return its result. Called on the workflow's own thread.
+
+    Args:
+        enqueue: Puts it there as a child of this workflow.
+        should_end: Asked while it waits and runs.
+        why_ended: What is raised then.
+
+    Raises:
+        OptimizerError: What the stage raised, with its fields.
+    """
+    handle = enqueue()
+    child = handle.workflow_id
+    while (status := _aside(lambda: DBOS.get_workflow_status(child))) is None or status.status in _UNDECIDED:
+        if should_end():
+            reason = why_ended()
+            if isinstance(reason, JobCancelled):
+                _aside(lambda: DBOS.cancel_workflow(child))  # it may wait still; one that runs finds out by itself
+            raise reason
+        time.sleep(_ASK_SECONDS)
+    result = as_object(handle.get_result())
+    if result.get(_CANCELLED):
+        raise JobCancelled
+    return dict(result)
+
+
+def _aside(question: Callable[[], T]) -> T:
+    """Ask without that becoming a recorded step of the workflow."""
+    return contextvars.Context().run(question)
+
+
+_UNDECIDED = {"ENQUEUED", "PENDING", "DELAYED"}
+_CANCELLED = "__cancelled__"
+_ASK_SECONDS = 0.2

@@ -1,0 +1,182 @@
+"""One run of a job in this process: runs its stages as recorded steps, notes its progress, and ends when it is to run no longer."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+from dbos import DBOS
+
+from calibration.accuracy.kinds.part import JudgedOutput
+from calibration.codec import as_object, json_from_value
+from engine_builder.backends.registry import opens_gpu
+from engine_builder.config.config import config_from_json
+from engine_builder.errors import StageCancelledError, StageCrashedError
+from engine_builder.reporting.body.job_result import taken_outputs
+from engine_builder.workspace.workspace import Workspace
+from service.errors import StorageError
+from service.jobs.faults.endings import JobCancelled, ServerStopping, Tenure
+from service.jobs.faults.waiting import Patience
+from service.jobs.live.job_log import JobLog
+from service.jobs.records import Job, JobState
+from service.jobs.resources import Deps
+from service.worker.child_process import StageLimits
+from service.worker.trial_line import trial_line
+
+logger = logging.getLogger(__name__)
+
+# Runs a stage in another process: name of the step, stage, request, span of the progress; whether to give up, and why.
+Elsewhere = Callable[
+    [str, str, Mapping[str, object], tuple[float, float], Callable[[], bool], Callable[[], BaseException]], dict[str, object]
+]
+
+
+class JobRun:
+    """What the pipeline calls back: runs its stages as recorded steps and notes its progress."""
+
+    def __init__(self, deps: Deps, job: Job, patience: Patience, tenure: Tenure, elsewhere: Elsewhere | None = None) -> None:
+        """Begin, or go on with a job.
+
+        Args:
+            deps: The server's belongings.
+            job: The job, as its row is now.
+            patience: Waits where disk or database fail.
+            tenure: How long this process may run it.
+            elsewhere: Runs the stages that open a GPU; None where they run here.
+        """
+        self._deps = deps
+        self._elsewhere = elsewhere
+        self._tenure = tenure
+        self._patience = patience
+        self._job_id = job.id
+        self._workspace = deps.workspace(job.id)
+        self._stage = job.stage or "inspect"
+        self._progress = job.progress
+        self._noted_at = 0.0
+        self._asked_at = 0.0
+        self._state = JobState.RUNNING
+        self._log = JobLog(self._workspace, deps.clock)
+        self._said: set[str] = set()
+        self._trials = len(job.trials)  # that the log has already
+        config = config_from_json(dict(job.new.config))
+        self._limits = StageLimits(
+            memory_bytes=deps.settings.stage_memory_bytes,
+            seconds=deps.settings.stage_seconds,
+            opens_gpu=elsewhere is None and opens_gpu(config.target, config.gpu),
+        )
+
+    def run_stage(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
+        """Run a stage as a step that is recorded: a finished one never runs again."""
+        # On the workflow's own thread: a step from any other thread would not be recorded.
+        if self._elsewhere is not None and stage in self._deps.pipeline.gpu_stages:
+            result = self._elsewhere(name, stage, request, span, self._should_end, self._why_ended)
+            self._note(self._stage, span[1], at_once=False)
+            return result
+        result = DBOS.run_step({"name": name}, self._run_with_patience, stage, request, span)
+        self._note(self._stage, span[1], at_once=False)
+        return result
+
+    def entered(self, stage: str, progress: float) -> None:
+        """Note a new stage."""
+        if progress >= self._progress:
+            self.say_once(f"stage {stage}")
+        self._note(stage, progress, at_once=True)
+
+    def judging(self, outputs: Sequence[JudgedOutput]) -> None:
+        """Note what the model's outputs are taken for."""
+        taken = [as_object(json_from_value(one)) for one in taken_outputs(outputs)]
+        self._patience.run(lambda: self._deps.store.record_outputs(self._job_id, taken))
+
+    def noted(self, text: str) -> None:
+        """Write a warning to the job's log, once."""
+        logger.info("job %s: %s", self._job_id, text)  # the report has it among its notes
+        self.say_once(f"warning: {text}")
+
+    def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
+        """Note the trials so far."""
+        for trial in trials[self._trials :]:
+            self.say(trial_line(trial) + (", the best so far" if trial.get("index") == best else ""))
+        self._trials = max(self._trials, len(trials))
+        self._patience.run(lambda: self._deps.store.record_trials(self._job_id, trials, best))
+
+    def _run_with_patience(self, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
+        try:
+            result = self._patience.run(lambda: self._run_in_child(stage, request, span))
+        except StageCrashedError as error:
+            self.say(f"warning: {stage} failed: {error.detail}")
+            raise
+        # The engine records the step next. On a disk without room that would fail, and the step would run again.
+        self._patience.run(self._check_room)
+        if self._tenure.is_over():
+            raise ServerStopping
+        return result
+
+    def _check_room(self) -> None:
+        if shutil.disk_usage(self._deps.settings.files_dir).free < _ROOM_BYTES:
+            self._deps.store.check_writable()
+
+    def say(self, text: str) -> None:
+        """Write a line to the job's log, and tell it to who listens."""
+        line = self._log.line(text)
+        with suppress(StorageError):  # the log has it
+            self._deps.store.log(self._job_id, line)
+
+    def say_once(self, text: str) -> None:
+        """Say what was not said before, since the server last started."""
+        if text not in self._said:
+            self._said.add(text)
+            self.say(text)
+
+    def _run_in_child(self, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
+        low, high = span
+
+        def compute() -> dict[str, object]:
+            begun = time.monotonic()
+            result = self._deps.run_child(
+                stage,
+                request,
+                self._workspace,
+                limits=self._limits,
+                on_progress=lambda fraction, _message: self._note(self._stage, low + (high - low) * fraction, at_once=False),
+                should_cancel=self._should_end,
+            )
+            self.say(f"{stage}: took {time.monotonic() - begun:.1f} s")
+            return result
+
+        cache = self._deps.cache
+        try:
+            return compute() if cache is None else dict(cache.run(stage, request, Workspace(self._workspace), compute))
+        except StageCancelledError as error:
+            raise self._why_ended() from error
+
+    def _should_end(self) -> bool:
+        now = time.monotonic()
+        if self._tenure.is_over():
+            return True
+        if now - self._asked_at >= _ASK_SECONDS:
+            self._asked_at = now
+            with suppress(StorageError):  # asked again soon
+                self._state = self._deps.store.state(self._job_id)
+        return self._state is not JobState.RUNNING
+
+    def _why_ended(self) -> BaseException:
+        return ServerStopping() if self._state is JobState.RUNNING else JobCancelled()
+
+    def _note(self, stage: str, progress: float, *, at_once: bool) -> None:
+        """Write progress now and then, and never a lower one: a replay passes through what was noted before."""
+        now = time.monotonic()
+        if progress < self._progress or (progress == self._progress and stage == self._stage):
+            return
+        if not at_once and now - self._noted_at < _NOTE_SECONDS:
+            return
+        self._stage, self._progress, self._noted_at = stage, progress, now
+        with suppress(StorageError):  # the next note says more
+            self._deps.store.advance(self._job_id, stage, progress)
+
+
+_ASK_SECONDS = 0.25
+_NOTE_SECONDS = 0.25
+_ROOM_BYTES = 64 * 2**20  # with more, a step's record surely fits

@@ -1,0 +1,58 @@
+"""Which job is next: shares between tenants first, then each tenant's own priorities.
+
+1. Only tenants with fewer running jobs than the operator allows.
+2. Of these the tenant with the fewest running jobs; among equals the one whose last job began longest ago.
+3. Of its jobs the one with the highest priority; among equals the one that was submitted first.
+
+A priority orders a tenant's own jobs alone: nobody gets ahead of others by it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+import sqlalchemy as sa
+
+from service.jobs.job_table import JOBS
+from service.jobs.records import JobState
+
+
+def next_in_line(engine: sa.Engine, taken: Collection[str], most_running: int | None) -> str | None:
+    """Return the id of the queued job that is to run next; None where there is none.
+
+    Args:
+        engine: Of the jobs' database.
+        taken: Ids of jobs that a worker has, or is about to have; a queued one of them counts as running.
+        most_running: So many jobs of one tenant may run at the same time; None: any number.
+    """
+    with engine.connect() as connection:
+        heads = connection.execute(_heads(taken)).all()
+        if not heads:
+            return None
+        running: Counter[str] = Counter()
+        is_taken = sa.and_(JOBS.c.state == JobState.QUEUED.value, JOBS.c.id.in_(taken))
+        busy = (
+            sa.select(JOBS.c.tenant, sa.func.count())
+            .where(sa.or_(JOBS.c.state == JobState.RUNNING.value, is_taken))
+            .group_by(JOBS.c.tenant)
+        )
+        for tenant, count in connection.execute(busy):
+            running[tenant] = count
+        tenants = [head.tenant for head in heads]
+        last = sa.select(JOBS.c.tenant, sa.func.max(JOBS.c.started_at)).where(JOBS.c.tenant.in_(tenants)).group_by(JOBS.c.tenant)
+        began: dict[str, float] = {tenant: moment or 0.0 for tenant, moment in connection.execute(last)}
+    allowed = [head for head in heads if most_running is None or running[head.tenant] < most_running]
+    order = sorted(allowed, key=lambda head: (running[head.tenant], began.get(head.tenant, 0.0), head.sequence))
+    return str(order[0].id) if order else None
+
+
+def _heads(taken: Collection[str]) -> sa.Select[tuple[str, str, int]]:
+    """Return the query for the first queued job of each tenant."""
+    place = sa.func.row_number().over(partition_by=JOBS.c.tenant, order_by=(sa.func.coalesce(JOBS.c.priority, 0).desc(), JOBS.c.sequence))
+    waiting = (
+        sa.select(JOBS.c.id, JOBS.c.tenant, JOBS.c.sequence, place.label("place"))
+        .where(JOBS.c.state == JobState.QUEUED.value, JOBS.c.id.not_in(taken))
+        .subquery()
+    )
+    return sa.select(waiting.c.id, waiting.c.tenant, waiting.c.sequence).where(waiting.c.place == 1)

@@ -1,0 +1,70 @@
+"""Runs jobs in this process, or leaves them to the workers that share its database."""
+
+from __future__ import annotations
+
+from service.jobs.execution.takeover import take_over
+from service.jobs.recovery import Dispatcher, reconcile
+from service.jobs.resources import Deps
+from service.jobs.upkeep.periodic import Periodic
+from service.jobs.workflow import Workflows, forgotten
+
+
+class Runner:
+    """What a process does for jobs that are queued: all of it, or nothing in one that only answers callers."""
+
+    def __init__(self, deps: Deps) -> None:
+        """Prepare; ``start`` starts."""
+        self._deps = deps
+        self._workflows: Workflows | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._takeover: Periodic | None = None
+
+    def start(self) -> None:
+        """Take jobs from now on; those that ran here when the process last ended go on."""
+        deps = self._deps
+        if not deps.role.runs_stages:
+            return
+        self._workflows = workflows = Workflows(deps, on_end=self._wake)
+        workflows.launch()
+        self._dispatcher = Dispatcher(workflows, deps)
+        if deps.role.takes_jobs:
+            reconcile(workflows, deps)
+        self._dispatcher.start()
+        if (membership := deps.membership) is not None:
+            seconds = membership.lease.seconds * _SWEEP_SHARE
+
+            def sweep() -> None:
+                if membership.lease.number() is not None:
+                    take_over(membership.members, deps.name)
+
+            self._takeover = Periodic("takeover", seconds, sweep, deps.stopping)
+            self._takeover.start()
+
+    def hand_over(self, job_id: str) -> None:
+        """Tell that a job is queued; takes no time."""
+        del job_id  # whose turn it is the line says
+        self._wake()
+
+    def forget(self, job_id: str) -> None:
+        """Remove what the workflow engine recorded of a job that is finished."""
+        if self._workflows is not None:
+            self._workflows.forget(job_id)
+        else:
+            forgotten(self._deps.database_url, job_id)
+
+    def stop(self) -> None:
+        """End the running stage; its job goes on at the next start, or elsewhere."""
+        self._deps.stopping.set()
+        if self._takeover is not None:
+            self._takeover.join()
+        if self._dispatcher is not None:
+            self._dispatcher.stop()
+        if self._workflows is not None:
+            self._workflows.stop()
+
+    def _wake(self) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher.wake()
+
+
+_SWEEP_SHARE = 0.2  # of the lease's seconds

@@ -1,0 +1,109 @@
+"""``python -m tests.distributed.table``: faults of several processes at seeded moments, as a table; exits 1 if anything was lost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.distributed.fleet import Fleet, running_fleet
+from tests.distributed.kinds import KINDS, STEPS_ARE_LOST
+from tests.fakes import executions
+from tests.faults.experiment import LONGEST_SECONDS, TRIALS, Outcome
+from tests.faults.server_process import FINISHED, wait_until
+from tests.faults.table import HEAD, row, say
+from tests.postgres_server import REASON, PostgresServer, binaries, running_postgres
+
+GPU = "RTX 4090"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    options = _parser().parse_args(arguments)
+    found = binaries()
+    if found is None:
+        say(REASON)
+        return 1
+    for line in HEAD:
+        say(line)
+    is_sound = True
+    left = list(options.kinds or KINDS)
+    while left:
+        with (
+            running_postgres(found) as database,
+            tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder,
+            running_fleet(Path(folder), database.create_database(), "one", "two", gpu=GPU) as fleet,
+        ):
+            remark = ""
+            while left and not remark:  # the same processes as long as they outlast their faults
+                kind = left.pop(0)
+                outcomes, remark = _outcomes(fleet, database, kind, options.seed, options.trials)
+                is_sound &= not any(one.is_lost or one.finished_again or one.orphans for one in outcomes) and not remark
+                say(row(kind, outcomes, remark))
+    return 0 if is_sound else 1
+
+
+def experiment(fleet: Fleet, database: PostgresServer, kind: str, seed: int) -> Outcome:
+    """Submit a job, every second one of them for a GPU, make the fault at a random moment of it, and wait for its end."""
+    rng = random.Random(f"{kind} {seed}")
+    before = fleet.lines()
+    config = {"target": "tensorrt-rtx", "gpu": GPU} if (seed % 2 or "gpu" in kind) and kind not in STEPS_ARE_LOST else {}
+    job = fleet.submit(json.dumps(config), trials=TRIALS, seconds=0.6)
+    wait_until(lambda: fleet.lines() > before, 30, fleet.logs)
+    time.sleep(rng.uniform(0.0, 2.5))
+    finished = [line.split()[1] for line in executions(fleet.record)[before:] if line.startswith("end")][:-1]  # the last may not be noted
+    KINDS[kind](fleet, database, job, rng)
+    gone, lines = time.monotonic(), fleet.lines()
+    wait_until(lambda: fleet.lines() > lines or _state(fleet, job) in FINISHED, LONGEST_SECONDS, fleet.logs)
+    still = time.monotonic() - gone
+    wait_until(lambda: _state(fleet, job) in FINISHED, LONGEST_SECONDS, fleet.logs)
+    state = _state(fleet, job)
+    begun = Counter(line.split()[1] for line in executions(fleet.record)[before:] if line.startswith("begin"))
+    again = () if kind in STEPS_ARE_LOST else tuple(sorted(name for name in finished if begun[name] > 1))
+    fleet.wait_until_up()
+    trials = fleet.job(job)["trials"]
+    assert isinstance(trials, list)
+    expected = {"succeeded", "cancelled"} if kind.startswith("cancel") else {"succeeded"}
+    ends = fleet.query(f"SELECT count(*) FROM job_events WHERE job_id = '{job}' AND kind = 'end'")
+    is_lost = state not in expected or any(trial["failure"] for trial in trials) or ends != [(1,)]
+    return Outcome(state, is_lost, again, sum(begun.values()) - len(begun), _orphans(fleet), still)
+
+
+def _outcomes(fleet: Fleet, database: PostgresServer, kind: str, seed: int, trials: int) -> tuple[list[Outcome], str]:
+    outcomes: list[Outcome] = []
+    try:
+        for number in range(seed, seed + trials):
+            outcomes.append(experiment(fleet, database, kind, number))
+    except AssertionError as error:
+        return outcomes, f"stood still for ever: {' '.join(str(error).split())[-300:]}"
+    return outcomes, ""
+
+
+def _state(fleet: Fleet, job: str) -> str:
+    return str(fleet.job(job).get("state"))
+
+
+def _orphans(fleet: Fleet) -> tuple[str, ...]:
+    """Return files of the job that are left a while after its end."""
+    until = time.monotonic() + 15
+    while (left := fleet.left_files()) and time.monotonic() < until:
+        time.sleep(0.2)
+    return tuple(left)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=3, help="moments of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="*", choices=tuple(KINDS), metavar="KIND", help="only these")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from calibration.errors import InvalidConfigError
+from engine_builder.config.config import config_from_json
+from engine_builder.errors import UnsupportedTargetError
+from service.database.engine import open_engine
+from service.database.members import Member, Members
+from service.database.role import Role
+from service.jobs.execution.placement import check_place, gpu_queue, gpu_type, placed_on
+from tests.postgres_server import PostgresServer
+
+
+@pytest.fixture
+def members(postgres: PostgresServer) -> Iterator[Members]:
+    """Workers of two types of GPU, and others."""
+    engine = open_engine(postgres.create_database())
+    members = Members(engine)
+    for name, role, gpu in (("a", Role.GPU, "L4"), ("b", Role.GPU, "RTX 4090"), ("c", Role.CPU, None), ("d", Role.API, None)):
+        members.note(Member(name, role, "v1", "node", 1, gpu))
+    yield members
+    engine.dispose()
+
+
+def test_one_type_of_gpu_has_one_name() -> None:
+    assert gpu_type("NVIDIA GeForce RTX 4090") == gpu_type("rtx 4090") == "RTX 4090"
+    assert gpu_type("NVIDIA Something New") == "Something New"
+    assert gpu_queue("RTX 4090") == "gpu.RTX 4090"
+
+
+@pytest.mark.parametrize(
+    ("config", "gpu"),
+    [
+        ({}, None),
+        ({"target": "tensorrt-rtx", "gpu": "NVIDIA GeForce RTX 4090"}, "RTX 4090"),
+        ({"target": "tensorrt", "gpu": "L4"}, "L4"),
+        ({"target": "tensorrt-rtx", "gpu": "RTX 5090"}, None),  # nobody has one: built ahead of time
+    ],
+)
+def test_engines_are_built_where_their_gpu_is(config: dict[str, object], gpu: str | None, members: Members) -> None:
+    assert placed_on(config_from_json(config), members) == gpu
+    check_place(config_from_json(config), members)
+
+
+def test_a_job_for_a_gpu_says_for_which(members: Members) -> None:
+    with pytest.raises(InvalidConfigError, match="gpu: found none") as caught:
+        check_place(config_from_json({"target": "tensorrt"}), members)
+    assert caught.value.fix == "Types that workers have: L4, RTX 4090."
+
+
+def test_a_gpu_that_nobody_has_is_refused_where_engines_are_built_on_it(members: Members) -> None:
+    with pytest.raises(UnsupportedTargetError, match="no worker has 'RTX 5090', on which engines of tensorrt are built") as caught:
+        check_place(config_from_json({"target": "tensorrt", "gpu": "RTX 5090"}), members)
+    assert "worker --role gpu" in str(caught.value.fix)
