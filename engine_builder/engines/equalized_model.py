@@ -14,7 +14,7 @@ from calibration.graph.layers import Layer
 from calibration.graph_passes.equalization.equalize import equalize
 from calibration.graph_passes.normalize import PreparedModel
 
-SAMPLES = 16  # that the sizes of channels are taken from
+SAMPLES = 32  # whose channels are looked at; factors are chosen from half of them
 
 
 def equalized(prepared: PreparedModel, layers: Sequence[Layer], calibration: CalibrationSet, batch: int) -> PreparedModel:
@@ -28,7 +28,7 @@ def equalized(prepared: PreparedModel, layers: Sequence[Layer], calibration: Cal
     """
 
     def calls() -> Iterator[dict[str, Array]]:
-        for start in range(0, min(SAMPLES, calibration.samples), batch):
+        for start in range(0, min(max(SAMPLES, 2 * batch), calibration.samples), batch):
             yield calibration.take(np.arange(start, start + batch) % calibration.samples).feeds()
 
     try:

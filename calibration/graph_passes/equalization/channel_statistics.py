@@ -24,9 +24,17 @@ class ChannelStatistics:
     is_signed: bool  # whether any value is below zero
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SeenChannels:
+    """Of one tensor, twice: what factors are chosen from, and what they are judged on, which is more wherever there are two batches."""
+
+    chosen_from: ChannelStatistics  # every second batch
+    judged_on: ChannelStatistics  # all batches
+
+
 def channel_statistics(
     model: onnx.ModelProto, layers: Sequence[Layer], axes: Mapping[str, int], batches: Iterable[Mapping[str, Array]]
-) -> dict[str, ChannelStatistics]:
+) -> dict[str, SeenChannels]:
     """Return the statistics of tensors by name; what holds no values, or some that are not finite, is left out.
 
     Args:
@@ -41,8 +49,12 @@ def channel_statistics(
         for name, value in run.tensors(batch):
             if name in axes:
                 parts[name].append(_of(value, axes[name]))
-    joined = {name: _joined(found) for name, found in parts.items() if found}
-    return {name: one for name, one in joined.items() if one.largest.size and np.all(np.isfinite(one.mean_square))}
+    joined = {name: SeenChannels(_joined(found[::2]), _joined(found)) for name, found in parts.items() if found}
+    return {name: one for name, one in joined.items() if _is_known(one.judged_on)}
+
+
+def _is_known(one: ChannelStatistics) -> bool:
+    return bool(one.largest.size) and bool(np.all(np.isfinite(one.mean_square)))
 
 
 def _of(value: Array, axis: int) -> ChannelStatistics:

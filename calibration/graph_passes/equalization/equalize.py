@@ -14,7 +14,7 @@ import onnx_ir as ir
 from calibration.execution.onnxruntime_session import Array
 from calibration.graph.free_names import Names, names_in
 from calibration.graph.layers import Layer
-from calibration.graph_passes.equalization.channel_statistics import ChannelStatistics, channel_statistics
+from calibration.graph_passes.equalization.channel_statistics import SeenChannels, channel_statistics
 from calibration.graph_passes.equalization.rounding_noise import Reader, best_factors
 from calibration.graph_passes.folding.fold import rename_changed
 from calibration.graph_passes.folding.fused_patterns import fused_nodes
@@ -31,7 +31,8 @@ def equalize(model: onnx.ModelProto, layers: Sequence[Layer], batches: Iterable[
     Args:
         model: A prepared model.
         layers: Its layers.
-        batches: Inputs by name, each (batch, ...), from which the sizes of channels are taken; read only where they matter.
+        batches: Inputs by name, each (batch, ...), from which the sizes of channels are taken; read only where they matter. Factors are
+            chosen from every second one and judged on all: a channel that is rarely used looks small on few samples.
 
     Raises:
         CalibrationError: The model cannot run on these samples.
@@ -68,10 +69,10 @@ def _readers(graph: ir.Graph, node: ir.Node, kept: frozenset[ir.Node], names: Na
     return tuple(found) if len(found) == len(drafted) and all(one.channels_in == made.channels_out for one in found) else ()
 
 
-def _described(reader: Parameters, seen: Mapping[str, ChannelStatistics]) -> Reader | None:
+def _described(reader: Parameters, seen: Mapping[str, SeenChannels]) -> Reader | None:
     statistics = seen.get(_name(reader))
     now = parameters_of(reader.node)  # its own outputs may have been scaled by now
-    if statistics is None or now is None or len(statistics.largest) != reader.channels_in:
+    if statistics is None or now is None or len(statistics.judged_on.largest) != reader.channels_in:
         return None
     return Reader(now.weight_by_output(), now.groups if now.node.op_type in ("Conv", "ConvTranspose") else 1, statistics)
 

@@ -9,6 +9,10 @@ with R the largest |x'|, q the levels of the tensor, M_o the largest weight of o
 what is rounded to zero loses all of itself and no more. Candidates are s_c = r_c^a / |w_c|^(1 - a) with r_c the largest |x_c|, as in
 SmoothQuant (arXiv 2211.10438), whose a = 1/2 with the sizes of weights alone is cross-layer equalization (arXiv 1906.04721). Factors are
 powers of two, so that they are exact, and never make the tensor larger.
+
+A channel that is rarely used looks small on few samples, and divided by that would be the largest on others: the noise is that of more
+samples than r_c is of. Of a channel that no sample uses only the weights are known: it gets the factor that makes them as large as those
+of others.
 """
 
 from __future__ import annotations
@@ -19,11 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.graph_passes.equalization.channel_statistics import ChannelStatistics
+from calibration.graph_passes.equalization.channel_statistics import SeenChannels
 
 Float = NDArray[np.float64]
 
-_SHARES = (0.25, 0.5, 0.75, 1.0)  # the exponent a
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # the exponent a
 _FARTHEST = 2.0**12  # between two factors
 _TINY = 1e-30
 
@@ -37,7 +41,7 @@ class Reader:
 
     weight: NDArray[np.float32]
     groups: int
-    seen: ChannelStatistics  # of its input, (channels,)
+    seen: SeenChannels  # of its input, (channels,)
 
 
 def best_factors(readers: Sequence[Reader]) -> tuple[Float, float]:
@@ -46,34 +50,43 @@ def best_factors(readers: Sequence[Reader]) -> tuple[Float, float]:
     Args:
         readers: At least one; all see the same channels.
     """
-    ones = np.ones(len(readers[0].seen.largest))
+    ones = np.ones(len(readers[0].seen.judged_on.largest))
     before = sum(_noise(one, ones) for one in readers)
     best, least = ones, before
-    largest = np.max([one.seen.largest for one in readers], axis=0)
+    few = np.max([one.seen.chosen_from.largest for one in readers], axis=0)
+    largest = np.max([one.seen.judged_on.largest for one in readers], axis=0)
     sizes = np.sqrt(np.sum([_sizes(one) for one in readers], axis=0))
     for share in _SHARES:
-        factors = _rounded(largest, sizes, share)
+        factors = _even(few, sizes, share)
+        factors = factors * _to_keep_the_range(largest, factors)
         found = sum(_noise(one, factors) for one in readers)
         if found < least:
             best, least = factors, found
     return best, (least / before if before > 0.0 else 1.0)
 
 
-def _rounded(largest: Float, sizes: Float, share: float) -> Float:
-    """Return the factors of one exponent; a channel that is always zero, or that nothing reads, gets that of the largest."""
-    is_used = (largest > _TINY) & (sizes > _TINY)
+def _even(largest: Float, sizes: Float, share: float) -> Float:
+    """Return the factors of one exponent, powers of two; what no layer reads gets the largest."""
+    is_read, is_used = sizes > _TINY, (largest > _TINY) & (sizes > _TINY)
     if not np.any(is_used):
         return np.ones(len(largest))
-    raw = np.where(is_used, np.maximum(largest, _TINY) ** share / np.maximum(sizes, _TINY) ** (1.0 - share), 0.0)
-    raw = np.where(is_used, raw, raw.max())
+    read = np.maximum(sizes, _TINY)
+    raw = np.where(is_used, np.maximum(largest, _TINY) ** share / read ** (1.0 - share), 0.0)
+    usual = np.median((raw * sizes)[is_used])  # of the weights, when scaled
+    like_others = np.clip(usual / read, raw[is_used].min(), raw.max())
+    raw = np.where(is_used, raw, np.where(is_read, like_others, raw.max()))
     raw = np.maximum(raw, raw.max() / _FARTHEST)
-    factors = np.exp2(np.round(np.log2(raw)))
-    growth = np.max(largest / factors) / largest.max()  # the tensor keeps its range: FP16 holds what it held
-    return np.asarray(factors * np.exp2(np.ceil(np.log2(growth))), dtype=np.float64)
+    return np.asarray(np.exp2(np.round(np.log2(raw))), dtype=np.float64)
+
+
+def _to_keep_the_range(largest: Float, factors: Float) -> float:
+    """Return the power of two with which factors do not make the tensor larger: FP16 holds what it held."""
+    growth = np.max(largest / factors) / max(largest.max(), _TINY)
+    return float(np.exp2(np.ceil(np.log2(growth)))) if growth > 0.0 else 1.0
 
 
 def _noise(reader: Reader, factors: Float) -> float:
-    seen, taps = reader.seen, reader.weight.shape[2]
+    seen, taps = reader.seen.judged_on, reader.weight.shape[2]
     energies, own, squares = _energies(reader), _for_outputs(factors, reader), _for_outputs(seen.mean_square, reader)
     energy, square = energies * own**2, squares / own**2
     tensor = np.max(seen.largest / factors) / (127.0 if seen.is_signed else 255.0)

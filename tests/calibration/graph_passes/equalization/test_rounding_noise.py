@@ -7,13 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.graph_passes.equalization.channel_statistics import ChannelStatistics
+from calibration.graph_passes.equalization.channel_statistics import ChannelStatistics, SeenChannels
 from calibration.graph_passes.equalization.rounding_noise import Float, Reader, best_factors
 
 CHANNELS, OUTPUTS, SAMPLES = 16, 8, 4000
 
 
-def statistics(values: Float) -> ChannelStatistics:
+def statistics(values: Float, few: int | None = None) -> SeenChannels:
+    """Return what is seen of values, (samples, channels), of which factors are chosen from the first ``few``."""
+    return SeenChannels(_statistics(values[:few]), _statistics(values))
+
+
+def _statistics(values: Float) -> ChannelStatistics:
     return ChannelStatistics(np.abs(values).max(axis=0), np.square(values).mean(axis=0), bool((values < 0).any()))
 
 
@@ -66,9 +71,31 @@ def test_a_channel_that_is_never_used_asks_for_nothing() -> None:
     assert np.all(factors > 0)
 
 
+def test_channels_that_are_never_used_do_not_keep_the_others_uneven() -> None:
+    rng = np.random.default_rng(0)
+    sizes = np.exp2(rng.uniform(-5, 5, CHANNELS))
+    values = np.abs(rng.normal(size=(SAMPLES, CHANNELS))) * sizes
+    values[:, :4] = 0.0
+    weight = (rng.normal(size=(OUTPUTS, CHANNELS)) / sizes).astype(np.float32)[:, :, None]
+    _, left = best_factors([Reader(weight, 1, statistics(values))])
+    _, without = best_factors([Reader(weight[:, 4:], 1, statistics(values[:, 4:]))])
+    assert left < 4 * without < 0.1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rarely_used_channels_are_not_blown_up_from_few_samples(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    channels, looked_at = 128, 256
+    shares, sizes = np.exp(rng.uniform(np.log(0.005), np.log(0.1), channels)), np.exp2(rng.uniform(-2, 2, channels))
+    values = np.abs(rng.normal(size=(2 * SAMPLES, channels))) * (rng.random((2 * SAMPLES, channels)) < shares) * sizes
+    weight = rng.normal(size=(64, channels)) / sizes
+    factors, left = best_factors([Reader(weight[:, :, None].astype(np.float32), 1, statistics(values[:looked_at], few=looked_at // 2))])
+    assert left < 0.5
+    assert relative_noise(values / factors, weight * factors) < relative_noise(values, weight)
+
+
 def test_nothing_is_ever_used() -> None:
-    seen = ChannelStatistics(np.zeros(4), np.zeros(4), is_signed=False)
-    factors, left = best_factors([Reader(np.zeros((2, 4, 1), np.float32), 1, seen)])
+    factors, left = best_factors([Reader(np.zeros((2, 4, 1), np.float32), 1, statistics(np.zeros((2, 4))))])
     assert left == 1.0
     np.testing.assert_array_equal(factors, 1.0)
 
