@@ -15,7 +15,7 @@ def assignment_value(given: object) -> object:
     """Return what a file holds that is named by its path; anything else as it is.
 
     Raises:
-        InvalidConfigError: The file cannot be read, or is not JSON.
+        InvalidConfigError: The file cannot be read, is not JSON, or names no layer: a job would go on as if there were no file.
     """
     if not isinstance(given, str | os.PathLike):
         return given
@@ -26,4 +26,7 @@ def assignment_value(given: object) -> object:
         raise InvalidConfigError(f"assignment {path}: {exc.strerror}", fix="Check the path.") from exc
     except ValueError as exc:
         raise InvalidConfigError(f"assignment {path}: it is not text in UTF-8", fix=FIX) from exc
-    return value_from_config_text(text, f"assignment {path}", FIX)
+    value = value_from_config_text(text, f"assignment {path}", FIX)
+    if value == {}:
+        raise InvalidConfigError(f"assignment {path}: found an empty object, expected a precision for every layer", fix=FIX)
+    return value

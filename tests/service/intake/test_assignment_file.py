@@ -22,7 +22,14 @@ def test_it_takes_the_place_of_that_in_the_configuration(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(None, "No such file"), (b"{", "not JSON"), (b"\xff\xfe", "not text"), (b'{"a": "int8", "a": "fp32"}', "twice")]
+    ("content", "words"),
+    [
+        (None, "No such file"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "not text"),
+        (b'{"a": "int8", "a": "fp32"}', "twice"),
+        (b"{}", "an empty object"),
+    ],
 )
 def test_a_file_that_is_no_assignment_says_so(content: bytes | None, words: str, tmp_path: Path) -> None:
     path = tmp_path / "assignment.json"
