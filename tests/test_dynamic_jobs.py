@@ -107,6 +107,9 @@ def test_an_engine_that_keeps_the_budget_among_chosen_neighbours_only_does_not_s
     assert orders["given"] < 0.002 < orders["shuffled"]
     (finalist,) = cast(list[Mapping[str, Mapping[str, object]]], found.report["finalists"])
     assert finalist["verdict"]["engine"] == orders["shuffled"]
+    offers = cast(Mapping[str, list[Mapping[str, object]]], found.result["offers"])
+    assert [offer["accuracy"] for offer in offers["engines"]] == [orders["shuffled"]]
+    assert [offer["fingerprint"] for offer in offers["budgets"] if offer["is_asked"]] == [None]
 
 
 def test_biases_of_dynamic_layers_are_corrected_and_their_weights_rounded_by_gptq(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from calibration.data.dataset import load_saved
 from engine_builder.backends.base import Backend
 from engine_builder.engines.finalist_verdicts import scores_of, verdicts_on
 from engine_builder.engines.quantized_engine import build, recipe_of, write_explicit
-from engine_builder.evaluation.measurement import depends_on_order, scored_engine
+from engine_builder.evaluation.measurement import EngineScores, depends_on_order, scored_engine, write_scores
 from engine_builder.records.inspection import Inspection
 from engine_builder.records.trial import Trial
 from engine_builder.search.measured_front import ratio_of
 from engine_builder.search.shipping_rule import is_accurate_enough
 from engine_builder.stage_io.engines import OrderScores, VerdictRequest
-from engine_builder.workspace.workspace import StageContext, Workspace
+from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +31,7 @@ class BuiltFinalists:
     engines: Mapping[str, Path]  # by fingerprint
     judged: list[tuple[Trial, AccuracyVerdict]]  # all finalists, by the worse order of samples where both were run
     orders: Mapping[str, OrderScores]  # by fingerprint
+    reordered: Mapping[str, FileRef]  # scores, by fingerprint, where the random order is the worse
 
 
 def build_finalists(
@@ -44,6 +45,7 @@ def build_finalists(
     """Return the fastest engines that pass, in any order of the samples, built: as many as are timed at most."""
     workspace, job = context.workspace, request.job
     worse, orders = {trial.fingerprint: answer for trial, answer in judged}, {}
+    reordered: dict[str, FileRef] = {}
     kept: dict[str, Path] = {}
     tested = len(passed)
     for position, (trial, answer) in sorted(enumerate(passed), key=lambda one: ratio_of(one[1][0])):
@@ -62,9 +64,11 @@ def build_finalists(
             write_explicit(recipe, backend, place)
         if depends_on_order(trial.precisions, inspection):
             context.progress(done, "samples in another order")
-            shuffled = _shuffled(engine, trial, request, inspection, backend, workspace)
+            scores, shuffled = _shuffled(engine, trial, request, inspection, backend, workspace)
             orders[trial.fingerprint] = OrderScores(answer.engine, shuffled.engine)
             worse[trial.fingerprint] = max(answer, shuffled, key=lambda one: (one.probability_over_budget, one.drop))
+            if worse[trial.fingerprint] is shuffled:
+                reordered[trial.fingerprint] = write_scores(scores, workspace, f"verdict/{trial.fingerprint}.shuffled.npz")
         if is_accurate_enough(worse[trial.fingerprint], job.config.accuracy.confidence, is_given=job.config.assignment_only):
             kept[trial.fingerprint] = engine
         elif job.config.accuracy.confidence is not None and request.selection is Selection.HELD_OUT:
@@ -73,13 +77,13 @@ def build_finalists(
         if len(kept) == request.most_timed:
             break
     known = [(trial, worse[trial.fingerprint]) for trial, _ in judged]
-    return BuiltFinalists([(trial, answer) for trial, answer in known if trial.fingerprint in kept], kept, known, orders)
+    return BuiltFinalists([(trial, answer) for trial, answer in known if trial.fingerprint in kept], kept, known, orders, reordered)
 
 
 def _shuffled(
     engine: Path, trial: Trial, request: VerdictRequest, inspection: Inspection, backend: Backend, workspace: Workspace
-) -> AccuracyVerdict:
-    """Return the verdict on an engine that is run over the samples in a random order."""
+) -> tuple[EngineScores, AccuracyVerdict]:
+    """Return the scores of an engine that is run over the samples in a random order, and the verdict on it."""
     config = request.job.config
     validation, rng = load_saved(workspace.path(inspection.samples.validation)), np.random.default_rng(config.search.seed)
     with scored_engine(engine, inspection, validation, backend, workspace, threads=config.threads, shuffled=rng) as scored:
@@ -88,4 +92,4 @@ def _shuffled(
     beside = [
         scores if one.fingerprint == trial.fingerprint else scores_of(one, inspection, workspace) for one in finalists
     ]  # one of them is chosen by these samples
-    return verdicts_on(beside, inspection, request, workspace)[[one.fingerprint for one in finalists].index(trial.fingerprint)]
+    return scores, verdicts_on(beside, inspection, request, workspace)[[one.fingerprint for one in finalists].index(trial.fingerprint)]

@@ -6,7 +6,7 @@ Part of the pipeline and like it deterministic: it asks for stages and handles t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from calibration.accuracy.offers.offered_budgets import budget_key, usual_budgets
 from calibration.accuracy.verdict import Selection
@@ -53,8 +53,10 @@ def offers(
     always = (*measured.may_ship, *(() if shipped is None else (shipped,)))
     spread: Mapping[str, RelativeLatency] = {} if judged is None else judged.spread
     as_shipped = {trial.fingerprint: trial for trial in measured.finalists}
+    worse = {} if judged is None else judged.reordered  # by which the verdict went
     lost = beaten(measured.trials)  # their files are gone
-    trials = [as_shipped.get(trial.fingerprint, trial) for trial in measured.trials if trial.fingerprint not in lost]
+    found = [as_shipped.get(trial.fingerprint, trial) for trial in measured.trials if trial.fingerprint not in lost]
+    trials = [replace(trial, scores=worse.get(trial.fingerprint, trial.scores)) for trial in found]
     seen = seen_accuracy(measured.selection)
     baseline = next((accuracy.baseline for trial in trials if (accuracy := seen(trial)) is not None), 0.0)
     budgets = usual_budgets(budget_key(job.config.accuracy.budget), baseline)

@@ -245,6 +245,7 @@ class VerdictResult:
     environment: Mapping[str, object]  # what a reader needs to repeat a timing
     tensors: EngineTensors | None  # of the engine that is kept, where it is a plan
     orders: Mapping[str, OrderScores] = field(default_factory=dict)  # by fingerprint, of engines that were run in both
+    reordered: Mapping[str, FileRef] = field(default_factory=dict)  # scores of those for which the random order is the worse
     profile: FileRef | None = None  # times of the layers of what is kept, a list of ``backends.kernels.KernelTime``; None: not told apart
     waited: float | None = None  # largest share of a timed engine's wall time in which its thread had no processor; None: not known
 

@@ -106,6 +106,7 @@ def verdict(
         spread={name: relative_latency(timing, timings[BASELINE]) for name, timing in timings.items() if name != BASELINE},
         engine=engine,
         orders=built.orders,
+        reordered=built.reordered,
         least_gain=capabilities.least_gain,
         explicit=explicit,
         baseline_accuracy=baseline.engine,

@@ -12,6 +12,7 @@ from engine_builder.search.measured_front import MAX_OFFERED
 from engine_builder.stage_io.engines import VerdictRequest, VerdictResult
 from engine_builder.stage_io.offers import OffersRequest, OffersResult
 from engine_builder.timing import RelativeLatency
+from engine_builder.workspace.workspace import FileRef
 from tests.engine_builder.fake_job import HALFWAY, REBUILT_BYTES, STAGE_SECONDS, FakeStages, asked, run
 from tests.engine_builder.search.fake_world import FakeWorld
 
@@ -64,6 +65,21 @@ def test_a_finalist_is_offered_as_it_ships_with_its_final_timing() -> None:
     assert request.latency[shipped.fingerprint] == RelativeLatency(0.6, 0.002)
     others = [trial for trial in request.engines if trial is not shipped]
     assert all(trial.latency is not None and request.latency[trial.fingerprint].ratio == trial.latency.ratio for trial in others)
+
+
+def test_an_engine_is_offered_by_the_worse_order_of_the_samples_as_it_was_judged() -> None:
+    worse = FileRef("verdict/shuffled.npz", "0" * 64)
+
+    class Reordered(FakeStages):
+        def verdict(self, name: str, request: VerdictRequest) -> VerdictResult:
+            reordered = {request.finalists[-1].fingerprint: worse}
+            return dataclasses.replace(super().verdict(name, request), reordered=reordered)
+
+    stages = Reordered(HALFWAY)
+    run(stages)
+    judged = stages.requests(VerdictRequest)[-1].finalists[-1]
+    by_worse = [trial.fingerprint for trial in offered(stages).engines if trial.scores == worse]
+    assert by_worse == [judged.fingerprint]
 
 
 def test_without_a_faster_engine_nothing_is_asked() -> None:
