@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from calibration.errors import InvalidConfigError
-from service.access.audit import AuditEntry, AuditLog, time_text
+from service.access.audit import KEY_CREATED, AuditEntry, AuditLog, time_text
 from service.access.caller import Role
 from service.access.limits import LIMITS
 from service.cli.commands import Output, client_of, settings_of
@@ -42,7 +42,7 @@ def create_key(arguments: argparse.Namespace, out: Output) -> None:
         folder.tenants.ensure(arguments.tenant)
         folder.tenants.change(arguments.tenant, limits, shares_measurements=arguments.shares_measurements)
         text, key = folder.keys.create(Role(arguments.role), arguments.tenant, name=arguments.name, lifetime=lifetime)
-        folder.note("key created", key)
+        folder.note(KEY_CREATED, key)
     out(str(text))
     until = "" if key.expires_at is None else f", until {_moment(key.expires_at)}"
     _say(f"key {key.id}: role {key.role}, tenant {key.tenant}{until}. It is shown this once: keep it, and send it as")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from service.database.shared_folder import ID_NAME
 from tests.distributed.fleet import LEASE_SECONDS, Fleet, running_fleet
 from tests.faults.server_process import wait_until
 from tests.postgres_server import REASON, PostgresServer, binaries, running_postgres
@@ -149,6 +150,15 @@ def test_cancel_reaches_a_job_on_another_process(fleet: Fleet) -> None:
     assert fleet.client.delete(f"/v1/jobs/{job_id}").status_code == 204
     assert fleet.client.get(f"/v1/jobs/{job_id}").status_code == 410
     assert fleet.query(f"SELECT count(*) FROM dbos.workflow_status WHERE workflow_uuid = '{job_id}'") == [(0,)]
+
+
+def test_a_job_waits_for_a_shared_folder_that_is_not_there(fleet: Fleet) -> None:
+    known = fleet.shared / ID_NAME
+    away = known.rename(fleet.folder / ID_NAME)
+    job_id = fleet.submit(trials=1, seconds=0.2)
+    wait_until(lambda: "shared folder: it is not there" in str(fleet.job(job_id)["hold"]), 30, fleet.logs)
+    away.rename(known)
+    assert fleet.wait(job_id)["state"] == "succeeded"
 
 
 def test_a_job_outlasts_the_database(fleet: Fleet, database: PostgresServer) -> None:
