@@ -53,8 +53,12 @@ class SharedFolder:
         Raises:
             StorageError: It is gone, as when a mount is.
         """
-        if self._read() != self._id:
-            raise StorageError("shared folder: it is not there now", fix="Ask the operator to mount it on the worker again.")
+        try:
+            found = self._read()
+        except OSError:
+            found = None
+        if found != self._id:
+            raise StorageError("shared folder: it is not there now", fix="Ask the operator to mount it on this process's machine again.")
 
     def _read(self) -> str | None:
         """Return the id in the folder; None where there is none."""

@@ -240,6 +240,7 @@ def _succeed(deps: Deps, job: Job, result: Mapping[str, object], engine: str, ar
 
 
 def _fail(deps: Deps, job_id: str, problem: Mapping[str, object], workspace: Path, patience: Patience) -> None:
+    patience.run(deps.check_files)
     JobLog(workspace, deps.clock).line(f"failed: {problem.get('detail')}")
 
     def filed() -> None:

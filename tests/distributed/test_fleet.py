@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -159,6 +160,19 @@ def test_a_job_waits_for_a_shared_folder_that_is_not_there(fleet: Fleet) -> None
     wait_until(lambda: "shared folder: it is not there" in str(fleet.job(job_id)["hold"]), 30, fleet.logs)
     away.rename(known)
     assert fleet.wait(job_id)["state"] == "succeeded"
+
+
+def test_a_job_outlasts_its_shared_folder(fleet: Fleet) -> None:
+    before = fleet.lines()
+    job_id = fleet.submit(trials=2, seconds=1.0)
+    fleet.wait_for_line("begin trial/0", after=before)
+    away = fleet.shared.rename(fleet.folder / "away")
+    wait_until(lambda: "shared folder: it is not there" in str(fleet.job(job_id)["hold"]), 30, fleet.logs)
+    assert "shared folder" in fleet.client.get("/readyz").json()["problems"]["storage"]
+    shutil.rmtree(fleet.shared, ignore_errors=True)  # what was written meanwhile
+    away.rename(fleet.shared)
+    assert fleet.wait(job_id)["state"] == "succeeded"
+    assert fleet.counts(before)["begin inspect"] == 1
 
 
 def test_a_job_outlasts_the_database(fleet: Fleet, database: PostgresServer) -> None:
