@@ -137,7 +137,12 @@ class Deps:
         return self.settings.files_dir / "jobs" / job_id
 
     def uploads_of(self, tenant: str) -> TenantUploads:
-        """Return what takes the uploads of a tenant that come with one request."""
+        """Return what takes the uploads of a tenant that come with one request.
+
+        Raises:
+            StorageError: The folder that all processes see is not there now.
+        """
+        self.check_files()
         return TenantUploads(tenant, self.artifacts, self.store.owners, self.store.file_uses, self.uploads_in_use)
 
     def close(self) -> None:
