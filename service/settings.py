@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,10 +84,10 @@ class Settings:
             )
 
     def _check_shared(self, url: str) -> None:
-        if not url.startswith(_POSTGRES):
+        if not _POSTGRES_URL.fullmatch(url):
             raise InvalidConfigError(
                 f"{PREFIX}DATABASE_URL: found something else than {_POSTGRES}...",
-                fix=f"Give {_POSTGRES}USER:PASSWORD@HOST/DATABASE, or leave it out: then one process keeps its jobs in a file of its own.",
+                fix=f"Give {_POSTGRES}USER:PASSWORD@HOST:PORT/DATABASE, or leave it out: then one process keeps its jobs in its own file.",
             )
         if self.shared_dir is None:
             raise InvalidConfigError(
@@ -164,4 +165,7 @@ _LOWEST = {
 }
 _CHOICES = {"webhook_addresses": ("public", "any"), "log_format": ("text", "json")}
 _POSTGRES = "postgresql+psycopg://"
+_POSTGRES_URL = re.compile(
+    re.escape(_POSTGRES) + r"(?:[^:/]*(?::[^@]*)?@)?(?:\[[^/?]+\]|[^/:?]+)?(?::[0-9]*)?(?:[/?].*)?"
+)  # as SQLAlchemy does
 _HIGHEST_PORT = 65535

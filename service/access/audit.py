@@ -11,6 +11,7 @@ import heapq
 import json
 import logging
 import os
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "audit"
 MAX_FIELD_CHARACTERS = 200
+KEY_CREATED = "key created"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,10 @@ class AuditLog:
             if tenant is None or entry.tenant == tenant:
                 yield entry
 
+    def knows_keys(self) -> bool:
+        """Whether an entry tells of a key of the database."""
+        return any(entry.action == KEY_CREATED or _KEY_ID.fullmatch(entry.key or "") for entry in self.entries())
+
     def _append(self, path: Path, line: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab", buffering=0) as file:
@@ -128,3 +134,4 @@ _KNOWN = "audit.jsonl"
 _UNKNOWN = "refused.jsonl"
 _KINDS = (_KNOWN, _UNKNOWN)
 _FILES = 4  # of each kind
+_KEY_ID = re.compile("[0-9a-f]{12}")

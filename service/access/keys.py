@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from calibration.errors import InvalidConfigError
 from calibration.plain_text import plain_text
-from service.access.caller import Caller, Role, check_tenant
+from service.access.caller import DEFAULT_TENANT, Caller, Role, check_tenant
 from service.access.key_text import KeyText, new_key
 from service.errors import NotFoundError
 
@@ -149,6 +149,19 @@ class Keys:
         with self._engine.begin() as connection:
             connection.execute(sa.update(_KEYS).where(_KEYS.c.id == key_id).values(secret_sha256=text.secret_sha256))
         return text, self.get(key_id)
+
+    def go_on_wanting(self) -> None:
+        """Let a server whose keys are lost want one from every caller: write a key that is revoked and has no secret."""
+        now = self._clock().timestamp()
+        row = {
+            "id": "0" * 12,
+            "secret_sha256": _NOBODYS,
+            "role": Role.READ.value,
+            "tenant": DEFAULT_TENANT,
+            "name": "earlier keys are lost",
+        }
+        with self._engine.begin() as connection:
+            connection.execute(sa.insert(_KEYS).values(row | {"created_at": now, "revoked_at": now}))
 
     def note_use(self, key_id: str) -> None:
         """Note that a key was used now."""

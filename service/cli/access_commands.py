@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from calibration.errors import InvalidConfigError
-from service.access.audit import AuditEntry, AuditLog, time_text
+from service.access.audit import KEY_CREATED, AuditEntry, AuditLog, time_text
 from service.access.caller import Role
 from service.access.limits import LIMITS
 from service.cli.commands import Output, client_of, settings_of
@@ -40,9 +40,11 @@ def create_key(arguments: argparse.Namespace, out: Output) -> None:
     lifetime = None if arguments.expires is None else _duration(arguments.expires)
     with _folder(arguments, is_made=True) as folder:
         folder.tenants.ensure(arguments.tenant)
-        folder.tenants.change(arguments.tenant, limits, shares_measurements=arguments.shares_measurements)
+        tenant = folder.tenants.change(arguments.tenant, limits, shares_measurements=arguments.shares_measurements)
+        if limits or arguments.shares_measurements is not None:
+            folder.note_limits(tenant)
         text, key = folder.keys.create(Role(arguments.role), arguments.tenant, name=arguments.name, lifetime=lifetime)
-        folder.note("key created", key)
+        folder.note(KEY_CREATED, key)
     out(str(text))
     until = "" if key.expires_at is None else f", until {_moment(key.expires_at)}"
     _say(f"key {key.id}: role {key.role}, tenant {key.tenant}{until}. It is shown this once: keep it, and send it as")
@@ -92,13 +94,15 @@ def limit_tenant(arguments: argparse.Namespace, out: Output) -> None:
     limits = _limits(arguments)
     with _folder(arguments) as folder:
         tenant = folder.tenants.change(arguments.tenant, limits, shares_measurements=arguments.shares_measurements)
-        folder.write("limits changed", tenant.name, _tenant_line(tenant))
+        folder.note_limits(tenant)
     out(_tenant_line(tenant))
 
 
 def audit(arguments: argparse.Namespace, out: Output) -> None:
     """Print the audit log, the oldest of the chosen entries first."""
     since = None if arguments.since is None else _since(arguments.since)
+    if arguments.limit is not None and arguments.limit < 0:
+        raise InvalidConfigError(f"--limit {arguments.limit}: expected 0 or more", fix="Correct it, or leave it out for all entries.")
     with _folder(arguments) as folder:
         found = list(itertools.islice(folder.audit.entries(since=since, tenant=arguments.tenant), arguments.limit))[::-1]
     if arguments.json:
@@ -135,6 +139,9 @@ class _Folder:
     def note(self, action: str, key: AccessKey) -> None:
         self.write(action, key.tenant, f"key {key.id}, role {key.role}" + (f", name {key.name}" if key.name else ""))
 
+    def note_limits(self, tenant: Tenant) -> None:
+        self.write("limits changed", tenant.name, _tenant_line(tenant))
+
     def write(self, action: str, tenant: str, about: str) -> None:
         self.audit.write(AuditEntry(time_text(self.keys.now()), action, COMMAND_LINE, tenant, about=about))
 
@@ -144,7 +151,7 @@ def _folder(arguments: argparse.Namespace, *, is_made: bool = False) -> Iterator
     from service.access.keys import Keys  # these load the database library, which clients do without
     from service.access.tenants import Tenants
     from service.database.engine import open_engine
-    from service.jobs.resources import audit_log, database_url
+    from service.jobs.resources import DATABASE_NAME, audit_log, database_url
 
     settings = settings_of(arguments)
     if is_made:
@@ -152,6 +159,11 @@ def _folder(arguments: argparse.Namespace, *, is_made: bool = False) -> Iterator
     elif not settings.data_dir.is_dir():
         raise InvalidConfigError(
             f"data folder {settings.data_dir}: there is none", fix=f"Name the server's: --data-dir, or {PREFIX}DATA_DIR."
+        )
+    if not is_made and not settings.is_shared and not (settings.data_dir / DATABASE_NAME).is_file():
+        raise InvalidConfigError(
+            f"data folder {settings.data_dir}: no server or first key was ever there",
+            fix=f"Name the server's: --data-dir, or {PREFIX}DATA_DIR.",
         )
     engine = open_engine(database_url(settings))
     try:
@@ -184,7 +196,8 @@ def _duration(text: str) -> timedelta:
 def _since(text: str) -> datetime:
     """Return a moment: one that is named, or so long ago."""
     if _DURATION.fullmatch(text):
-        return datetime.now(UTC) - _duration(text)
+        now = datetime.now(UTC)
+        return now - min(_duration(text), now - _EARLIEST)
     try:
         found = datetime.fromisoformat(text)
     except ValueError as exc:
@@ -217,5 +230,6 @@ def _say(line: str) -> None:
 
 
 Run = Callable[[argparse.Namespace, Output], None]
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
 _UNITS = {"d": "days", "h": "hours"}
 _DURATION = re.compile(r"([0-9]{1,6})([dh])")

@@ -33,4 +33,12 @@ def in_own_words(error: OptimizerError, *, is_key_set: bool) -> tuple[str, str]:
     detail, fix = error.detail, error.fix
     for theirs, ours in _WORDS.items():
         detail, fix = detail.replace(theirs, ours), fix.replace(theirs, ours)
-    return detail, fix
+    return detail + _of_postgres(error), fix
+
+
+def _of_postgres(error: OptimizerError) -> str:
+    """Return what Postgres or the way to it said, which names host and user but no password; callers over HTTP are not told."""
+    cause = error.__cause__
+    if cause is None or type(cause).__module__.partition(".")[0] != "psycopg":
+        return ""
+    return f" ({str(cause).strip().splitlines()[0]})" if str(cause).strip() else ""

@@ -28,6 +28,7 @@ from service.access.caller import DEFAULT_TENANT
 from service.database.advisory_locks import SharedLock
 from service.database.membership import Membership, join
 from service.database.role import Role
+from service.database.shared_folder import SharedFolder
 from service.errors import DataFolderInUseError
 from service.intake.in_child import Intake
 from service.jobs.artifacts import ArtifactStore, LocalArtifactStore
@@ -47,6 +48,7 @@ from service.worker.warm_parent import WarmParent
 
 logger = logging.getLogger(__name__)
 DATABASE_NAME = "service.sqlite"
+_FOLDER_SETTINGS = {"data folder": f"--data-dir, or {PREFIX}DATA_DIR", "shared folder": f"{PREFIX}SHARED_DIR"}
 ALONE = "embedded"  # name of the only process
 
 
@@ -94,6 +96,7 @@ class Deps:
     stopping: threading.Event  # set once, when the server is to stop
     filing: SharedLock  # held while files of a job are stored or removed
     membership: Membership | None  # what ties this process to others on the same database; None: it is the only one
+    shared_folder: SharedFolder | None = None  # where jobs/ and store/ lie, if other processes work there too
     uploads_in_use: UploadsInUse = field(default_factory=UploadsInUse)
 
     @property
@@ -110,6 +113,15 @@ class Deps:
         """Return the number of the lease under which this process may run jobs; None while it has none."""
         return 0 if self.membership is None else self.membership.lease.number()
 
+    def check_files(self) -> None:
+        """Accept the folder of ``jobs/`` and ``store/`` as the one that all processes see.
+
+        Raises:
+            StorageError: It is not there now.
+        """
+        if self.shared_folder is not None:
+            self.shared_folder.check()
+
     @property
     def database_url(self) -> str:
         """The SQLAlchemy URL of the database that jobs and workflows share."""
@@ -125,7 +137,12 @@ class Deps:
         return self.settings.files_dir / "jobs" / job_id
 
     def uploads_of(self, tenant: str) -> TenantUploads:
-        """Return what takes the uploads of a tenant that come with one request."""
+        """Return what takes the uploads of a tenant that come with one request.
+
+        Raises:
+            StorageError: The folder that all processes see is not there now.
+        """
+        self.check_files()
         return TenantUploads(tenant, self.artifacts, self.store.owners, self.store.file_uses, self.uploads_in_use)
 
     def close(self) -> None:
@@ -171,11 +188,13 @@ def open_deps(
         lock = opened.enter_context(_lock(_made(settings.data_dir) / "lock"))
         store = _opened_store(settings, clock, rebuild=rebuild)
         opened.callback(store.close)
-        membership = None
+        membership, shared_folder = None, None
+        files_dir = _made(settings.files_dir, "data folder" if settings.shared_dir is None else "shared folder")
         if settings.database_url is not None:
+            shared_folder = SharedFolder(store.engine, files_dir)
             membership = join(store.engine, settings, settings.database_url, role, pipeline.version, gpu)
             opened.callback(membership.lease.close)
-        files = _made(settings.files_dir) / "store"
+        files = files_dir / "store"
         name = "" if membership is None else membership.member.name
         artifacts = LocalArtifactStore(files, reserve_bytes=settings.min_free_bytes, process=name)
         if store.is_without_owners:
@@ -199,6 +218,7 @@ def open_deps(
         stopping=stopping,
         filing=SharedLock(store.engine, "filing"),
         membership=membership,
+        shared_folder=shared_folder,
     )
 
 
@@ -214,6 +234,9 @@ def _opened_store(settings: Settings, clock: Callable[[], datetime], *, rebuild:
     is_new = not path.is_file()
     store = JobStore(database_url(settings), clock)
     store.restore_access(rows)
+    if not store.keys.has_any() and audit_log(settings).knows_keys():
+        store.keys.go_on_wanting()
+        logger.error("database %s: its keys are lost; callers are refused until there are new ones: `keys create`", path.name)
     restored = store.restore(rows.get("jobs", ()))
     if is_new and any((settings.data_dir / "store").glob("??/*")):
         logger.warning("database %s: it is new, and knows %d jobs; of others that had finished only a backup knows", path.name, restored)
@@ -247,8 +270,8 @@ def database_url(settings: Settings) -> str:
     return settings.database_url or f"sqlite:///{(settings.data_dir / DATABASE_NAME).resolve()}"
 
 
-def _made(folder: Path) -> Path:
-    """Return the data folder, which is there and can be written to."""
+def _made(folder: Path, name: str = "data folder") -> Path:
+    """Return a folder of this server, which is there and can be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -256,7 +279,7 @@ def _made(folder: Path) -> Path:
     except OSError as exc:
         found = "it is a file" if folder.is_file() else f"it cannot be used: {exc.strerror}"
         raise InvalidConfigError(
-            f"data folder {folder}: {found}", fix=f"Name a folder that you may write to: --data-dir, or {PREFIX}DATA_DIR."
+            f"{name} {folder}: {found}", fix=f"Name a folder that you may write to: {_FOLDER_SETTINGS[name]}."
         ) from exc
     return folder
 

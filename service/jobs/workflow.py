@@ -125,6 +125,7 @@ def make_optimize_job(deps: Deps, active: ActiveJobs, gpu_stage: GpuStage) -> Ca
             deps.store.holds.release(job_id)  # by a process that died as it waited
             try:
                 try:
+                    patience.run(deps.check_files)
                     if patience.run(lambda: deps.store.start(job_id)):
                         job = patience.run(lambda: deps.store.get(job_id))
                         with shared_kernel_times(deps.kernel_times, deps.workspace(job_id), config_from_json(dict(job.new.config))):
@@ -239,6 +240,7 @@ def _succeed(deps: Deps, job: Job, result: Mapping[str, object], engine: str, ar
 
 
 def _fail(deps: Deps, job_id: str, problem: Mapping[str, object], workspace: Path, patience: Patience) -> None:
+    patience.run(deps.check_files)
     JobLog(workspace, deps.clock).line(f"failed: {problem.get('detail')}")
 
     def filed() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from service.database.shared_folder import ID_NAME
 from tests.distributed.fleet import LEASE_SECONDS, Fleet, running_fleet
 from tests.faults.server_process import wait_until
 from tests.postgres_server import REASON, PostgresServer, binaries, running_postgres
@@ -149,6 +151,28 @@ def test_cancel_reaches_a_job_on_another_process(fleet: Fleet) -> None:
     assert fleet.client.delete(f"/v1/jobs/{job_id}").status_code == 204
     assert fleet.client.get(f"/v1/jobs/{job_id}").status_code == 410
     assert fleet.query(f"SELECT count(*) FROM dbos.workflow_status WHERE workflow_uuid = '{job_id}'") == [(0,)]
+
+
+def test_a_job_waits_for_a_shared_folder_that_is_not_there(fleet: Fleet) -> None:
+    known = fleet.shared / ID_NAME
+    away = known.rename(fleet.folder / ID_NAME)
+    job_id = fleet.submit(trials=1, seconds=0.2)
+    wait_until(lambda: "shared folder: it is not there" in str(fleet.job(job_id)["hold"]), 30, fleet.logs)
+    away.rename(known)
+    assert fleet.wait(job_id)["state"] == "succeeded"
+
+
+def test_a_job_outlasts_its_shared_folder(fleet: Fleet) -> None:
+    before = fleet.lines()
+    job_id = fleet.submit(trials=2, seconds=1.0)
+    fleet.wait_for_line("begin trial/0", after=before)
+    away = fleet.shared.rename(fleet.folder / "away")
+    wait_until(lambda: "shared folder: it is not there" in str(fleet.job(job_id)["hold"]), 30, fleet.logs)
+    assert "shared folder" in fleet.client.get("/readyz").json()["problems"]["storage"]
+    shutil.rmtree(fleet.shared, ignore_errors=True)  # what was written meanwhile
+    away.rename(fleet.shared)
+    assert fleet.wait(job_id)["state"] == "succeeded"
+    assert fleet.counts(before)["begin inspect"] == 1
 
 
 def test_a_job_outlasts_the_database(fleet: Fleet, database: PostgresServer) -> None:

@@ -11,7 +11,7 @@ import pytest
 from service.api.live.readiness import Readiness
 from service.database.advisory_locks import lock_key, tried_database_lock
 from service.database.role import Role
-from service.errors import ProcessNameInUseError
+from service.errors import ProcessNameInUseError, StorageError
 from service.jobs.faults.endings import ServerStopping, Tenure
 from service.jobs.resources import Deps, Pipeline, open_deps
 from service.jobs.upkeep.periodic import by_one
@@ -58,6 +58,14 @@ def test_files_of_one_are_those_of_all(opened: Open, tmp_path: Path) -> None:
     assert worker.artifacts.find(stored.sha256) == stored
     assert api.workspace("job") == worker.workspace("job") == tmp_path / "shared" / "jobs" / "job"
     assert (api.name, worker.name, worker.role) == ("api", "one", Role.CPU)
+
+
+def test_no_upload_is_taken_into_a_folder_that_only_this_process_sees(opened: Open, tmp_path: Path) -> None:
+    api = opened("api", Role.API)
+    (tmp_path / "shared").rename(tmp_path / "away")
+    (tmp_path / "shared").mkdir()
+    with pytest.raises(StorageError, match="shared folder"):
+        api.uploads_of("default")
 
 
 def test_an_upload_in_progress_outlasts_the_start_of_another_process(opened: Open) -> None:

@@ -110,6 +110,25 @@ def test_processes_that_share_need_a_postgres_and_a_folder() -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("rest", "is_good"),
+    [
+        ("u:s/e:c?ret@[::1]:5432/db", True),
+        ("u@db/db?sslmode=require", True),
+        ("/db", True),
+        ("u:secret@db:54x/db", False),
+        ("u:@b:1:2/db", False),
+    ],
+)
+def test_an_address_of_a_database_has_a_number_for_its_port(rest: str, is_good: bool) -> None:
+    values = {PREFIX + "DATABASE_URL": "postgresql+psycopg://" + rest, PREFIX + "SHARED_DIR": "/mnt"}
+    if is_good:
+        assert settings_from_environment(values).is_shared
+    else:
+        with pytest.raises(InvalidConfigError, match="DATABASE_URL: found something else"):
+            settings_from_environment(values)
+
+
 def test_alone_a_process_keeps_its_files_with_the_rest() -> None:
     assert Settings(data_dir=Path("data")).files_dir == Path("data")
     with pytest.raises(InvalidConfigError, match="DATABASE_URL: found none"):

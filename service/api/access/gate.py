@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from starlette.requests import Request
 
@@ -126,7 +126,7 @@ def check_role(caller: Caller, needed: Role) -> None:
 def _check_address(request: Request) -> None:
     """Refuse a key in the address, which proxies and browsers write down; so nobody gets used to it."""
     query = request.url.query
-    if query and (holds_key(query) or any(name.lower() in _KEY_NAMES for name, _ in parse_qsl(query, keep_blank_values=True))):
+    if query and (holds_key(unquote(query)) or any(name.lower() in _KEY_NAMES for name, _ in parse_qsl(query, keep_blank_values=True))):
         raise UnauthorizedError(
             "query: it holds a key, and addresses are written down on the way",
             fix=f"{_SEND} Let the operator revoke the key that was sent.",

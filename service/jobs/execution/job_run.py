@@ -151,6 +151,9 @@ class JobRun:
             return compute() if cache is None else dict(cache.run(stage, request, Workspace(self._workspace), compute))
         except StageCancelledError as error:
             raise self._why_ended() from error
+        except Exception:
+            self._deps.check_files()  # without its folder a stage fails in many ways: then it is not the stage's fault
+            raise
 
     def _should_end(self) -> bool:
         now = time.monotonic()

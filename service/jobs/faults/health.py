@@ -24,6 +24,7 @@ def storage_problem(deps: Deps, *, for_uploads: bool = False) -> StorageError | 
     """
     least_bytes = deps.settings.min_free_bytes if for_uploads else min(deps.settings.min_free_bytes, LEAST_FREE_BYTES)
     try:
+        deps.check_files()
         for folder in _folders(deps.settings):
             if shutil.disk_usage(folder).free < least_bytes:
                 return no_room(folder, 0, least_bytes)
@@ -31,6 +32,8 @@ def storage_problem(deps: Deps, *, for_uploads: bool = False) -> StorageError | 
                 file.write(bytes(_PROBE_BYTES))
                 file.flush()
                 os.fsync(file.fileno())
+    except StorageError as exc:
+        return exc
     except OSError as exc:
         return storage_error(exc) or StorageError(f"disk: {exc.strerror}", fix="Look at the server's data folder.")
     try:

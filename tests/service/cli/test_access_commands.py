@@ -54,6 +54,9 @@ def test_a_key_is_the_only_thing_printed_and_kept_nowhere(operator: Operator) ->
 
 def test_the_first_key_makes_the_folder_and_others_need_one(operator: Operator) -> None:
     assert "there is none" in operator.run("keys", "list", status=2)
+    operator.folder.mkdir()
+    assert "no server or first key was ever there" in operator.run("keys", "list", status=2)
+    assert not list(operator.folder.iterdir())
     operator.create("--role", "admin")
     assert "tenant" not in operator.run("keys", "list").splitlines()[1]
 
@@ -79,6 +82,7 @@ def test_limits_are_set_with_a_key_and_changed_later(operator: Operator) -> None
         (("keys", "rotate", "none"), "there is no such key"),
         (("tenants", "limit", "nobody", "--max-jobs", "1"), "there is no such tenant"),
         (("audit", "--since", "yesterday"), "expected a time"),
+        (("audit", "--limit", "-1"), "expected 0 or more"),
     ],
 )
 def test_what_is_wrong_is_said_in_two_lines(operator: Operator, words: tuple[str, ...], message: str) -> None:
@@ -118,17 +122,19 @@ def test_a_running_server_follows_at_once(server: Server, capsys: pytest.Capture
 
 
 def test_changes_of_keys_are_in_the_audit_log_without_secrets(operator: Operator) -> None:
-    key = operator.create("--role", "submit", "--tenant", "vision")
+    key = operator.create("--role", "submit", "--tenant", "vision", "--max-jobs", "3")
     key_id = key.split("_")[1]
     rotated = operator.run("keys", "rotate", key_id).strip()
     operator.run("tenants", "limit", "vision", "--max-jobs", "1")
     operator.run("keys", "revoke", key_id)
     found = [json.loads(line) for line in operator.run("audit", "--tenant", "vision", "--json").splitlines()]
-    assert [entry["action"] for entry in found] == ["key created", "key rotated", "limits changed", "key revoked"]
+    assert [entry["action"] for entry in found] == ["limits changed", "key created", "key rotated", "limits changed", "key revoked"]
     assert {entry["key"] for entry in found} == {"command-line"}
-    assert found[0]["about"] == f"key {key_id}, role submit"
+    assert found[0]["about"] == "vision: jobs at once 3"
+    assert found[1]["about"] == f"key {key_id}, role submit"
     table = operator.run("audit", "--since", "1d", "--limit", "2")
     assert [line.split("  ")[1] for line in table.splitlines()[1:]] == ["limits changed", "key revoked"]
+    assert len(operator.run("audit", "--since", "999999d").splitlines()) == 6
     assert operator.run("audit", "--since", "2999-01-01") == "no entries\n"
     for text in (key, rotated):
         assert text.rpartition("_")[2] not in table + json.dumps(found)

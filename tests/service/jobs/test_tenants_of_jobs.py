@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service.access.caller import Role
+from service.access.audit import AuditEntry
+from service.access.caller import THIS_MACHINE, Role
 from service.errors import NotFoundError, RemovedError
 from service.jobs.faults.job_note import NOTE_NAME, find_note, write_note
 from service.jobs.records import JobState, StoredFile
@@ -141,6 +142,20 @@ def test_a_rebuilt_database_keeps_keys_tenants_and_owners(tmp_path: Path) -> Non
     assert rebuilt.store.owners.has("vision", SHA256)
     with pytest.raises(RemovedError):
         rebuilt.store.get("one", "vision")
+    rebuilt.close()
+
+
+@pytest.mark.parametrize("had_keys", [False, True])
+def test_a_server_whose_keys_are_lost_goes_on_wanting_them(tmp_path: Path, *, had_keys: bool) -> None:
+    settings = Settings(data_dir=tmp_path / "data")
+    deps = fake_deps(settings, tmp_path / "record")
+    key = deps.store.keys.create(Role.READ, "vision")[1].id if had_keys else THIS_MACHINE.key_id
+    deps.audit.write(AuditEntry("2026-11-29T10:00:00.000Z", "download", key, "vision"))
+    deps.close()
+    (settings.data_dir / "service.sqlite").write_bytes(b"no database" * 1000)
+    rebuilt = fake_deps(settings, tmp_path / "record", rebuild=True)
+    assert rebuilt.store.keys.has_any() == had_keys
+    assert all(one.revoked_at is not None for one in rebuilt.store.keys.list())
     rebuilt.close()
 
 
