@@ -21,6 +21,7 @@ from calibration.graph_passes.folding.fused_patterns import fused_nodes
 from calibration.graph_passes.folding.parameters import LAYERS, Parameters, parameters_of
 from calibration.graph_passes.folding.plan import Plan
 from calibration.graph_passes.written_form import written
+from calibration.onnx_model.foreign_types import without_foreign_types
 
 WORTHWHILE = 0.5  # of the noise of rounding: what is left must be less
 
@@ -37,7 +38,7 @@ def equalize(model: onnx.ModelProto, layers: Sequence[Layer], batches: Iterable[
     Raises:
         CalibrationError: The model cannot run on these samples.
     """
-    work = ir.from_proto(model)
+    work = ir.from_proto(without_foreign_types(model))
     kept, names, changed = fused_nodes(work.graph), Names(names_in(work)), set[ir.Value]()
     between = {node: readers for node in work.graph if (readers := _readers(work.graph, node, kept, names))}
     if not between:
