@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,32 @@ def test_a_job_whose_server_is_killed_in_a_build_goes_on_and_ships_a_faster_engi
     builds = noted_builds(place)
     assert [build.is_quantized for build in builds] == [False, True, True]  # the baseline once, the trial again
     assert min(build.timed for build in builds[:2]) > 0  # nothing was known of these layers
+
+
+def test_a_plan_with_several_profiles_is_scored_and_timed_in_the_one_that_takes_the_batch(server: StandInServer, place: Path) -> None:
+    give_orders(place, Orders())
+    profiles = [{"min": 1, "opt": 1, "max": 4}, {"min": 5, "opt": 16, "max": 32}]
+    job = server.submit(cnn(), {**SMALL, "batch_size": 8, "builder": {"profiles": profiles}})
+    ended = server.wait(job)
+    assert ended["result"]["outcome"] == "improved", ended
+    report = server.artifact(job, "report.json")
+    assert "--profile=0 --minShapes=input:1x1x8x8 --optShapes=input:1x1x8x8 --maxShapes=input:4x1x8x8 " in report["trtexec"]
+    assert report["trtexec"].endswith("--profile=1 --minShapes=input:5x1x8x8 --optShapes=input:16x1x8x8 --maxShapes=input:32x1x8x8")
+    assert {row["got"] for row in report["reached"]} == {"int8"}
+    timed = server.client.get(f"/v1/jobs/{job}/artifacts/engine.profile.json").json()[1:]
+    assert timed
+    assert all(row["name"].endswith(" [profile 1]") for row in timed)
+    archive = zipfile.ZipFile(io.BytesIO(server.client.get(f"/v1/jobs/{job}/artifacts/triton.zip").content))
+    told = archive.read("model/config.pbtxt").decode()
+    assert "max_batch_size: 32\n" in told
+    assert '  profile: "0"\n  profile: "1"\n' in told
+
+
+def test_a_batch_that_no_profile_takes_fails_the_job_and_says_so(server: StandInServer) -> None:
+    job = server.submit(cnn(), {**SMALL, "batch_size": 8, "builder": {"profiles": [{"min": 1, "opt": 1, "max": 4}]}})
+    ended = server.wait(job)
+    assert ended["state"] == "failed"
+    assert "expected one profile that takes 8" in json.dumps(ended["error"])
 
 
 def test_a_job_is_cancelled_in_a_build(server: StandInServer, place: Path) -> None:

@@ -134,6 +134,7 @@ class Backend(Protocol):
         *,
         shapes: Mapping[str, ShapeRange] | None = None,
         values: Mapping[str, ValueRange] | None = None,
+        profiles: Sequence[Mapping[str, ShapeRange]] = (),
         on_progress: Callable[[float, str], None] = lambda share, phase: None,
     ) -> Engine:
         """Build the engine of an explicit model and write it to ``output``; on failure nothing is left there.
@@ -143,6 +144,8 @@ class Backend(Protocol):
             output: The engine's file.
             shapes: Sizes of each dynamic input; a target whose engines take any size ignores them.
             values: Of each small input of integers; a target takes those of inputs that set sizes, where it has to know them.
+            profiles: Sizes as in ``shapes`` of each optimization profile, in their order; empty: one profile, of ``shapes``. Only for
+                targets whose builder has the key ``profiles``.
             on_progress: Is told the share done (0 to 1) and what is being done, by targets whose builds take time; what it raises ends
                 the build. A job's build is cancelled from outside: its process is ended.
 

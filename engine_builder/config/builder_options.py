@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from calibration.codec import json_from_value
 from calibration.errors import InvalidConfigError
 
 
@@ -16,6 +18,22 @@ class BuildRoutes(enum.StrEnum):
     OFF = "off"
     FAST = "fast"  # one knob at a time
     MIXED = "mixed"  # then the product of those that helped
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProfile:
+    """Samples a call of one optimization profile: the plan takes min to max, with kernels chosen for opt."""
+
+    min: int = field(metadata={"minimum": 1, "maximum": 65536, "description": "Fewest samples in a call."})
+    opt: int = field(metadata={"minimum": 1, "maximum": 65536, "description": "The number of samples that kernels are chosen for."})
+    max: int = field(metadata={"minimum": 1, "maximum": 65536, "description": "Most samples in a call."})
+
+    def __post_init__(self) -> None:
+        """Refuse sizes out of order."""
+        if not self.min <= self.opt <= self.max:
+            raise InvalidConfigError(
+                f"found min {self.min}, opt {self.opt}, max {self.max}, expected min <= opt <= max", fix="Put the sizes in order."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +91,15 @@ class BuilderConfig:
         },
     )
 
+    profiles: tuple[BatchProfile, ...] = field(
+        default=(),
+        metadata={
+            "uniqueItems": True,
+            "description": "Optimization profiles of the plan, in samples a call, in this order; one of them has to take batch_size, at "
+            "which engines are scored and timed. By default one profile, of up to batch_size samples; tensorrt only.",
+        },
+    )
+
     def __post_init__(self) -> None:
         """Refuse a search that builds with more effort than the engine that ships."""
         if self.search_level > self.optimization_level:
@@ -120,9 +147,9 @@ def check_builder(builder: BuilderConfig, target: str, support: BuilderSupport, 
     for item in dataclasses.fields(builder):
         found = getattr(builder, item.name)
         if found != item.default and item.name not in support.keys:
-            value = found.value if isinstance(found, enum.Enum) else str(found).lower()
+            why = support.lacking.get(item.name, support.why_not)
             raise InvalidConfigError(
-                f"builder.{item.name}: found {value}, expected none for {target}: {support.lacking.get(item.name, support.why_not)}",
+                f"builder.{item.name}: found {_shown(found)}, expected none for {target}: {why}",
                 fix=f"Leave builder.{item.name} out{'' if target == _FULL else f', or set target to {_FULL}'}.",
             )
     if builder.hardware_compatible and compute_capability is not None and compute_capability < OLDEST_COMPATIBLE:
@@ -131,3 +158,9 @@ def check_builder(builder: BuilderConfig, target: str, support: BuilderSupport, 
             f"builder.hardware_compatible: found true for a GPU of compute capability {found}, expected {oldest} (Ampere) or newer",
             fix="Leave builder.hardware_compatible out.",
         )
+
+
+def _shown(found: object) -> str:
+    if isinstance(found, tuple):
+        return json.dumps(json_from_value(found))
+    return str(found.value) if isinstance(found, enum.Enum) else str(found).lower()

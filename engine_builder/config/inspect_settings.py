@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from calibration.accuracy.measures.options import MeasureOptions
 from calibration.accuracy.metrics import Metric, OutputKind
 from calibration.data.formats.preprocess import Preprocess, TokenOptions
+from engine_builder.config.builder_options import BatchProfile
 from engine_builder.config.config import Config, ExactOn, OutputConfig, ShapeRange
 
 
@@ -27,6 +28,7 @@ class InspectSettings:
     tokens: TokenOptions
     shapes: Mapping[str, ShapeRange]
     batch_size: int
+    profiles: tuple[BatchProfile, ...]
     samples: int | None  # most calibration samples
     seed: int
     threads: int
@@ -58,6 +60,7 @@ def inspect_settings(config: Config) -> InspectSettings:
         tokens=config.tokens,
         shapes=config.shapes,
         batch_size=config.batch_size,
+        profiles=config.builder.profiles,
         samples=config.calibration.samples,
         seed=config.search.seed,
         threads=config.threads,

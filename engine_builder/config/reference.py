@@ -66,6 +66,8 @@ def _with_keys(entry: Entry, path: str) -> Iterator[tuple[Entry, str]]:
         yield entry, path
     for option in _entries(entry.get("anyOf", ())):
         yield from _with_keys(option, path)
+    if isinstance(items := entry.get("items"), Mapping):
+        yield from _with_keys(as_object(items), path)
     values = entry.get("additionalProperties")
     if isinstance(values, Mapping):
         yield from _with_keys(values, f"{path}.NAME")
@@ -95,9 +97,10 @@ def _type(entry: Entry, path: str) -> str:
     if "enum" in entry:
         return "one of " + ", ".join(f"`{value}`" for value in value_from_json(tuple[object, ...], entry["enum"]))
     if entry["type"] == "array":
-        return f"list of: {_type(as_object(entry['items']), path)}"
+        items = _type(as_object(entry["items"]), path)
+        return f"list of objects: {items.removeprefix(_OBJECT)}" if items.startswith(_OBJECT) else f"list of: {items}"
     if "properties" in entry:
-        return f"object: see [`{path}`](#{path.replace('.', '').lower()})"
+        return f"{_OBJECT}see [`{path}`](#{path.replace('.', '').lower()})"
     if isinstance(entry.get("additionalProperties"), Mapping):
         return f"object of names, each: {_type(as_object(entry['additionalProperties']), f'{path}.NAME')}"
     return _TYPES[str(entry["type"])]
@@ -122,6 +125,7 @@ def _cell(text: str) -> str:
     return text.replace("|", r"\|")
 
 
+_OBJECT = "object: "
 _TYPES = {"boolean": "`true` or `false`", "integer": "whole number", "number": "number", "string": "text"}
 
 

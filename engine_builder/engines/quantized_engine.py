@@ -238,6 +238,7 @@ def _engine(inspection: Inspection, backend: Backend, folder: Path, context: Sta
         folder / backend.capabilities.engine_name,
         shapes=inspection.calls.engine_shapes,
         values=inspection.calls.engine_values,
+        profiles=inspection.calls.engine_profiles,
         on_progress=lambda share, phase: context.progress(share, f"building: {phase}"),
     )
 

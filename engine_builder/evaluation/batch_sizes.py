@@ -21,6 +21,7 @@ from calibration.data.dataset import CalibrationSet
 from calibration.errors import InvalidConfigError, InvalidModelError
 from calibration.execution.onnxruntime_session import Array
 from calibration.onnx_model.model_io import TensorSpec
+from engine_builder.config.builder_options import BatchProfile
 from engine_builder.config.config import ShapeRange
 from engine_builder.config.inspect_settings import InspectSettings
 from engine_builder.config.schema import nearest
@@ -70,10 +71,11 @@ def timing_shapes(
         batch: Samples in the call; None: ``timing_batch``.
 
     Raises:
-        InvalidConfigError: ``shapes`` or ``batch_size`` do not fit the model, the samples or each other.
+        InvalidConfigError: ``shapes``, ``batch_size`` or ``profiles`` do not fit the model, the samples or each other.
     """
     _check_shapes(specs, settings.shapes, samples)
     batch = timing_batch(specs, settings, samples) if batch is None else batch
+    _check_profiles(settings, batch)
     named = {dim: size for spec in specs for dim, axis in _symbols(spec) if (size := _opt(settings, spec.name, axis)) is not None}
     shapes = {}
     call = samples.feeds(0, 1)
@@ -121,25 +123,50 @@ def timing_batch(specs: Sequence[TensorSpec], settings: InspectSettings, samples
     return batch
 
 
-def profile_shapes(
+def engine_sizes(
     specs: Sequence[TensorSpec],
     settings: InspectSettings,
     timed: Mapping[str, tuple[int, ...]],
     samples: CalibrationSet,
     *,
+    batch: int,
     is_fixed: bool = False,
-) -> dict[str, ShapeRange]:
-    """Return, for each input with an open axis, the sizes that an engine with such a range accepts: smallest, timed and largest.
-
-    They are those of ``shapes``. Without, there may be any number of samples up to the timed one, and every other axis has the timed one;
-    the size that an axis has in the samples is taken in in any case, since accuracy is measured with it.
+) -> tuple[dict[str, ShapeRange], tuple[dict[str, ShapeRange], ...]]:
+    """Return what an engine accepts of each input with an open axis where it is timed, and in each profile that the user asked for.
 
     Args:
         specs: The model's inputs.
         settings: The job's settings.
         timed: ``timing_shapes``.
         samples: What accuracy is measured on.
+        batch: Samples in a timed call.
         is_fixed: Whether every call has as many samples as the timed one, though the inputs leave that open.
+
+    Raises:
+        InvalidConfigError: Profiles are asked for, and every call of the model has the same number of samples, or ``shapes`` gives that
+            number a range too.
+    """
+    one = _timed_ranges(specs, settings, timed, samples, is_fixed=is_fixed)
+    if not settings.profiles:
+        return one, ()
+    profiles = _several(specs, settings, one, samples, is_fixed=is_fixed)
+    distance = {index: abs(asked.opt - batch) for index, asked in enumerate(settings.profiles) if asked.min <= batch <= asked.max}
+    used = profiles[min(distance, key=distance.__getitem__)]  # as the runner chooses
+    return {name: ShapeRange(sizes.min, timed[name], sizes.max) for name, sizes in used.items()}, profiles
+
+
+def _timed_ranges(
+    specs: Sequence[TensorSpec],
+    settings: InspectSettings,
+    timed: Mapping[str, tuple[int, ...]],
+    samples: CalibrationSet,
+    *,
+    is_fixed: bool,
+) -> dict[str, ShapeRange]:
+    """Return, for each input with an open axis, the sizes that an engine with one range accepts: smallest, timed and largest.
+
+    They are those of ``shapes``. Without, there may be any number of samples up to the timed one, and every other axis has the timed one;
+    the size that an axis has in the samples is taken in in any case, since accuracy is measured with it.
     """
     spans, call = {}, samples.feeds(0, 1)
     for spec in specs:
@@ -156,6 +183,41 @@ def profile_shapes(
                     low[axis] = 1
             spans[spec.name] = ShapeRange(tuple(low), opt, tuple(high))
     return spans
+
+
+def _several(
+    specs: Sequence[TensorSpec],
+    settings: InspectSettings,
+    one: Mapping[str, ShapeRange],
+    samples: CalibrationSet,
+    *,
+    is_fixed: bool,
+) -> tuple[dict[str, ShapeRange], ...]:
+    """Return the sizes of each profile: axes that count samples have the profile's, all others those of the one range."""
+    counting = {spec.name: _counting(samples, spec.name) for spec in specs if spec.name in one}
+    axes = {spec.name: axis for spec in specs if (axis := counting.get(spec.name)) is not None and not isinstance(_dim(spec, axis), int)}
+    if not axes or is_fixed:
+        raise InvalidConfigError(
+            f"builder.profiles: found {len(settings.profiles)}, expected none: the model fixes the samples of a call",
+            fix="Leave builder.profiles out, or export the model with a dynamic batch axis.",
+        )
+    for name in axes.keys() & settings.shapes.keys():
+        given, axis = settings.shapes[name], axes[name]
+        if not given.min[axis] == given.opt[axis] == given.max[axis]:
+            raise InvalidConfigError(
+                f"shapes.{name}: found {given.min[axis]} to {given.max[axis]} samples beside builder.profiles, expected one number",
+                fix=f"Give {given.opt[axis]} in min, opt and max on axis {axis}: the profiles have its range.",
+            )
+    return tuple(
+        {name: sizes if name not in axes else _at(sizes, axes[name], profile) for name, sizes in one.items()}
+        for profile in settings.profiles
+    )
+
+
+def _at(sizes: ShapeRange, axis: int, profile: BatchProfile) -> ShapeRange:
+    """Return the sizes with the profile's samples on one axis."""
+    ends = ((sizes.min, profile.min), (sizes.opt, profile.opt), (sizes.max, profile.max))
+    return ShapeRange(*((*found[:axis], size, *found[axis + 1 :]) for found, size in ends))
 
 
 def profile_values(
@@ -232,6 +294,15 @@ def _check_shapes(specs: Sequence[TensorSpec], shapes: Mapping[str, ShapeRange],
                     f"shapes.{name}: found opt {opt} on axis {axis}, expected {size}: the model calls it '{dim}', as an axis of '{other}'",
                     fix="Give axes of the same name the same size.",
                 )
+
+
+def _check_profiles(settings: InspectSettings, batch: int) -> None:
+    if settings.profiles and not any(profile.min <= batch <= profile.max for profile in settings.profiles):
+        found = ", ".join(f"{profile.min} to {profile.max}" for profile in settings.profiles)
+        raise InvalidConfigError(
+            f"builder.profiles: found {found} samples, expected one profile that takes {batch}, which engines are scored and timed with",
+            fix="Add a profile for it, or set batch_size to a number that one takes.",
+        )
 
 
 def _counting(samples: CalibrationSet, name: str) -> int | None:

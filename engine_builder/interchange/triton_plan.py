@@ -82,7 +82,7 @@ def plan_repository(plan: Path, tensors: EngineTensors, output: Path, *, may_bat
     Raises:
         BuildError: See ``config_text``.
     """
-    greatest = [shapes[2][0] for profile in tensors.profiles for shapes in profile.values() if shapes[2]]
+    greatest = [min((shapes[2][0] for shapes in profile.values() if shapes[2]), default=1) for profile in tensors.profiles]
     return triton_repository(
         plan,
         tensors.inputs,
@@ -90,7 +90,7 @@ def plan_repository(plan: Path, tensors: EngineTensors, output: Path, *, may_bat
         tensors.profiles,
         platform=TritonPlatform.TENSORRT,
         name=MODEL_NAME,
-        max_batch_size=min(greatest, default=1) if may_batch else 0,
+        max_batch_size=max(greatest, default=1) if may_batch else 0,
         output=output,
     )
 
@@ -107,11 +107,12 @@ def config_text(
     """Return ``config.pbtxt``.
 
     Rules:
-        1. Triton may put requests together only if the first axis of every input and every output is free and counts samples, and every
-           profile starts at one sample: then ``max_batch_size`` is set, at most what every profile allows, and shapes are given without
-           their first axis. Else it is 0 and shapes are whole.
+        1. Triton may put requests together only if the first axis of every input and every output is free and counts samples, and a
+           profile starts at one sample: then ``max_batch_size`` is set, at most what one of the profiles allows, and shapes are given
+           without their first axis. Else it is 0 and shapes are whole.
         2. A free axis is -1; a shape of no axes is one element for the client, reshaped for the engine.
-        3. With several profiles all are listed, so that Triton picks the one that fits a request.
+        3. With several profiles all are listed, so that Triton picks the one that fits a request, by its ``opt``; it answers a request
+           that none fits with an error. One that starts above ``max_batch_size`` is left out: Triton would not load the plan with it.
 
     Args:
         inputs: The engine's inputs.
@@ -134,7 +135,8 @@ def config_text(
     kind = "KIND_GPU" if platform is TritonPlatform.TENSORRT else "KIND_CPU"
     lines += ["instance_group {", "  count: 1", f"  kind: {kind}"]
     if len(profiles) > 1:  # rule 3
-        lines += [f"  profile: {_quoted(str(index))}" for index in range(len(profiles))]
+        usable = [index for index, profile in enumerate(profiles) if not batch or _samples(profile)[0] <= batch]
+        lines += [f"  profile: {_quoted(str(index))}" for index in usable]
     return "\n".join([*lines, "}", ""])
 
 
@@ -142,10 +144,15 @@ def _batch(inputs: Sequence[EngineTensor], outputs: Sequence[EngineTensor], prof
     """Return ``max_batch_size`` by rule 1."""
     if not most or not all(tensor.shape[:1] == (None,) for tensor in (*inputs, *outputs)):
         return 0
-    shapes = [shapes for profile in profiles for shapes in profile.values()]
-    if any(least[0] > 1 for least, _, _ in shapes):
-        return 0
-    return min([most, *(greatest[0] for _, _, greatest in shapes)])
+    if not profiles:
+        return most
+    samples = [_samples(profile) for profile in profiles]
+    return min(most, max(greatest for _, greatest in samples)) if any(least == 1 for least, _ in samples) else 0
+
+
+def _samples(profile: Profile) -> tuple[int, int]:
+    """Return the fewest and most samples that every input of a profile takes on its first axis."""
+    return max(least[0] for least, _, _ in profile.values()), min(greatest[0] for _, _, greatest in profile.values())
 
 
 def _tensor_lines(field: str, tensor: EngineTensor, *, has_batch: bool) -> list[str]:

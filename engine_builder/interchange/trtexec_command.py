@@ -7,7 +7,7 @@ to be told.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from engine_builder.config.builder_options import BuilderConfig
 from engine_builder.config.config import ShapeRange
@@ -42,6 +42,7 @@ def command_of(
         engine="engine.plan",
         timing_cache="timing.cache" if has_timing_cache else None,
         build_route=build_route,
+        profiles=calls.engine_profiles,
     )
 
 
@@ -55,6 +56,7 @@ def trtexec_command(
     engine: str,
     timing_cache: str | None,
     build_route: str = "",
+    profiles: Sequence[Mapping[str, ShapeRange]] = (),
 ) -> str:
     """Return the command, as a shell takes it.
 
@@ -67,6 +69,7 @@ def trtexec_command(
         engine: Name of the plan's file.
         timing_cache: Name of the file of kernel times; None where there is none.
         build_route: Of the builder's knobs; empty: its own.
+        profiles: Sizes as in ``shapes`` of each optimization profile, in the plan's order; empty: one profile, of ``shapes``.
     """
     options = [f"--onnx={explicit}", f"--saveEngine={engine}", "--noTF32", "--profilingVerbosity=detailed"]
     if version.split(".")[0] == "10":
@@ -82,9 +85,10 @@ def trtexec_command(
         options.append(f"--setBuildRoute={build_route}")
     if timing_cache is not None:
         options.append(f"--timingCacheFile={timing_cache}")
-    profiles = {**shapes, **values}
-    if profiles:
-        options += [f"--{end}Shapes={','.join(_sizes(name, getattr(one, end)) for name, one in profiles.items())}" for end in _ENDS]
+    for index, profile in enumerate(profiles or (shapes,)):
+        ranges = {**profile, **values}
+        options += [f"--profile={index}"] if len(profiles) > 1 else []
+        options += [f"--{end}Shapes={','.join(_sizes(name, getattr(one, end)) for name, one in ranges.items())}" for end in _ENDS if ranges]
     return shlex.join(["trtexec", *options])
 
 

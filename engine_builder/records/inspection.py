@@ -122,6 +122,9 @@ class Calls:
     scored_batch: int  # samples in one call when an engine's accuracy is measured
     engine_shapes: Mapping[str, ShapeRange]  # what an engine accepts of each input with an open axis, where engines have such limits
     engine_values: Mapping[str, ValueRange] = field(default_factory=dict)  # and of each small input of integers that may set sizes
+    engine_profiles: tuple[
+        Mapping[str, ShapeRange], ...
+    ] = ()  # as ``engine_shapes``, where the user asked for several; in the plan's order
 
 
 @dataclass(frozen=True, slots=True)

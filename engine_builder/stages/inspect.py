@@ -41,7 +41,7 @@ from engine_builder.engines.equalized_model import equalized
 from engine_builder.engines.exact_folding import NOT_EXACT, is_exact, unfolded
 from engine_builder.engines.job_scheme import job_scheme
 from engine_builder.errors import BuildError
-from engine_builder.evaluation.batch_sizes import fixed_batch, profile_shapes, profile_values, timing_batch, timing_shapes, whole_batches
+from engine_builder.evaluation.batch_sizes import engine_sizes, fixed_batch, profile_values, timing_batch, timing_shapes, whole_batches
 from engine_builder.evaluation.data_warnings import answer_warnings, label_warnings, sample_warnings
 from engine_builder.evaluation.float_scores import FloatModel
 from engine_builder.evaluation.given_samples import each_once, given_samples
@@ -262,12 +262,14 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
         judged=judged_as,
         measure=scorer.options,
     )
+    sizes, profiles = engine_sizes(specs, settings, timed, validation, batch=per_call, is_fixed=is_fixed)
     engine_calls = Calls(
         timed_shapes=timed,
         timed_batch=per_call,
         scored_batch=together if capabilities.parallel_runs else per_call,
-        engine_shapes=profile_shapes(specs, settings, timed, validation, is_fixed=is_fixed),
+        engine_shapes=sizes,
         engine_values=profile_values(varying, timed, validation, calibration),
+        engine_profiles=profiles,
     )
     beaten = Baseline(baseline_type, workspace.write_arrays("baseline_scores.npz", scores=baseline_scores))
     inspection = Inspection(record, samples, judged_by, beaten, engine_calls, loop, tuple(notes), warnings, folded)

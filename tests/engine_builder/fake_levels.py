@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,6 +56,7 @@ class LevelledBackend:
         *,
         shapes: Mapping[str, ShapeRange] | None = None,
         values: Mapping[str, ValueRange] | None = None,
+        profiles: Sequence[Mapping[str, ShapeRange]] = (),
         on_progress: Callable[[float, str], None] = lambda share, phase: None,
     ) -> Engine:
         self.levels.built.append("final" if self.final else "search")

@@ -1,6 +1,6 @@
 """A TensorRT module that pretends: a plan is the text ``double`` and its engine doubles input ``x``, (1 to 4, 3), float32, on the fake GPU.
 
-The engine of ``double, some`` gives out only the rows that begin with a positive number.
+The engine of ``double, some`` gives out only the rows that begin with a positive number; that of ``double, profiles`` has three profiles.
 
 Its objects have only names of USED_API (a test checks that), so code that runs on it asks nothing else of TensorRT.
 """
@@ -8,13 +8,16 @@ Its objects have only names of USED_API (a test checks that), so code that runs 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
 from tests.engine_builder.fake_gpu import FakeGpu
 
-LOWEST, USUAL, HIGHEST = (1, 3), (2, 3), (4, 3)
+RANGE = ((1, 3), (2, 3), (4, 3))  # lowest, usual, highest
+RANGES = (RANGE, ((3, 3), (8, 3), (8, 3)), ((8, 3), (16, 3), (32, 3)))
+Ranges = Sequence[tuple[tuple[int, int], ...]]
 
 
 class ILogger:
@@ -43,7 +46,8 @@ class Runtime:
 
     def deserialize_cuda_engine(self, plan: bytes) -> ICudaEngine | None:
         if plan.startswith(b"double"):
-            return ICudaEngine(self._gpu, output=(-1, 3) if plan == b"double, some" else None, room=plan != b"double, huge")
+            ranges = RANGES if plan == b"double, profiles" else (RANGE,)
+            return ICudaEngine(self._gpu, (-1, 3) if plan == b"double, some" else None, ranges, room=plan != b"double, huge")
         self._log.log(1, "Serialization assertion failed: magic tag")
         return None
 
@@ -51,11 +55,12 @@ class Runtime:
 class ICudaEngine:
     num_io_tensors = 3
 
-    def __init__(self, gpu: FakeGpu, output: tuple[int, ...] | None, room: bool) -> None:
-        self._gpu, self._output, self._room = gpu, output, room
+    def __init__(self, gpu: FakeGpu, output: tuple[int, ...] | None, ranges: Ranges, *, room: bool) -> None:
+        self._gpu, self._output, self._ranges, self._room = gpu, output, ranges, room
+        self.num_optimization_profiles = len(ranges)
 
     def create_execution_context(self) -> IExecutionContext | None:
-        return IExecutionContext(self._gpu, self._output) if self._room else None
+        return IExecutionContext(self._gpu, self._output, self._ranges) if self._room else None
 
     def create_engine_inspector(self) -> EngineInspector:
         return EngineInspector()
@@ -76,14 +81,15 @@ class ICudaEngine:
         return "host" if name == "sizes" else "device"
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
-        return [LOWEST, USUAL, HIGHEST]
+        return list(self._ranges[profile])
 
 
 class IExecutionContext:
     profiler: IProfiler | None = None
 
-    def __init__(self, gpu: FakeGpu, output: tuple[int, ...] | None) -> None:
-        self._gpu, self._output = gpu, output
+    def __init__(self, gpu: FakeGpu, output: tuple[int, ...] | None, ranges: Ranges) -> None:
+        self._gpu, self._output, self._ranges = gpu, output, ranges
+        self._range = ranges[0]
         self._shape: tuple[int, ...] = ()
         self._addresses: dict[str, int] = {}
         self._allocators: dict[str, IOutputAllocator] = {}
@@ -92,7 +98,11 @@ class IExecutionContext:
         if name == "sizes":
             return True
         self._shape = shape
-        return len(shape) == 2 and LOWEST[0] <= shape[0] <= HIGHEST[0] and shape[1] == 3
+        return len(shape) == 2 and self._range[0][0] <= shape[0] <= self._range[2][0] and shape[1] == 3
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        self._range, self._shape = self._ranges[profile], ()
+        return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return self._output or self._shape

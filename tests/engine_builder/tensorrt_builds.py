@@ -107,6 +107,8 @@ def main(folder: Path) -> None:
         "built": case(DYNAMIC, SHAPES, on_progress=lambda share, phase: progress.append((share, phase))),
         "again": case(DYNAMIC, SHAPES),
         "at opt": case(DYNAMIC, SHAPES, also_at_opt=True, on_progress=lambda share, phase: twice.append((share, phase))),
+        "two profiles": case(DYNAMIC, SHAPES, profiles=(SHAPES, {"x": ShapeRange((16, 4), (32, 4), (64, 4))})),
+        "wrong profile": case(DYNAMIC, SHAPES, profiles=(SHAPES, {"x": always(1, 5)})),
         "watched": case(DYNAMIC, SHAPES, configure=keep_settings),
         "with TF32": case(DYNAMIC, SHAPES, configure=lambda config: config.set_flag(trt.BuilderFlag.TF32)),
         "small workspace": case(CONVOLUTION, {}, dataclasses.replace(OPTIONS, workspace_bytes=1 << 10)),

@@ -117,6 +117,7 @@ class ToyBackend:
         *,
         shapes: Mapping[str, ShapeRange] | None = None,
         values: Mapping[str, ValueRange] | None = None,
+        profiles: Sequence[Mapping[str, ShapeRange]] = (),
         on_progress: Callable[[float, str], None] = lambda share, phase: None,
     ) -> Engine:
         output.write_bytes(MAGIC + explicit.read_bytes())

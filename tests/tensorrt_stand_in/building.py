@@ -78,7 +78,7 @@ class IBuilderConfig:
     def __init__(self, real: Any) -> None:
         self.real = real
         self.cache: ITimingCache | None = None
-        self.profile: IOptimizationProfile | None = None
+        self.profiles: list[IOptimizationProfile] = []
         self._monitor: Any = None
         self._route = ""
         real.num_compute_capabilities = 1
@@ -133,7 +133,7 @@ class IBuilderConfig:
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
         """Take the sizes of inputs."""
-        self.profile = profile
+        self.profiles.append(profile)
         return int(self.real.add_optimization_profile(profile.real))
 
     def create_timing_cache(self, data: bytes) -> ITimingCache:
@@ -286,11 +286,12 @@ class Builder:
         header = PlanHeader(
             told.version,
             device_name(),
-            _tensors(network.real, model, {} if config.profile is None else config.profile.shapes),
+            _tensors(network.real, model, [profile.shapes for profile in config.profiles]),
             self._lines.layers,
             milliseconds_of(model, float_ms=told.float_ms, half_ms=told.half_ms, low_ms=told.low_ms)
             * math.prod(effect.times for effect in effects),
             low,
+            max(len(config.profiles), 1),
             any(effect.is_wrong for effect in effects),
         )
         return PlanFile(header, data, bytes(real)).serialized()
@@ -303,7 +304,7 @@ _WORDS = {
 }
 
 
-def _tensors(network: Any, model: onnx.ModelProto, profile: dict[str, tuple[tuple[int, ...], ...]]) -> tuple[PlanTensor, ...]:
+def _tensors(network: Any, model: onnx.ModelProto, profiles: list[dict[str, tuple[tuple[int, ...], ...]]]) -> tuple[PlanTensor, ...]:
     declared = {value.name: value.type.tensor_type.shape.dim for value in (*model.graph.input, *model.graph.output)}
     inputs = [(network.get_input(index), True) for index in range(network.num_inputs)]
     outputs = [(network.get_output(index), False) for index in range(network.num_outputs)]
@@ -315,7 +316,7 @@ def _tensors(network: Any, model: onnx.ModelProto, profile: dict[str, tuple[tupl
             tuple(tensor.shape),
             tuple(dim.dim_param for dim in declared[tensor.name]),
             bool(tensor.is_shape_tensor) and is_input,
-            profile.get(tensor.name, ()),
+            tuple(profile[tensor.name] for profile in profiles if tensor.name in profile),
         )
         for tensor, is_input in (*inputs, *outputs)
     )

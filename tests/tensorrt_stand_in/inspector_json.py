@@ -41,18 +41,24 @@ def layer_names(lines: Sequence[str]) -> list[str]:
     return [match["name"] for match in map(_LINE.match, lines) if match is not None]
 
 
-def engine_information(lines: Sequence[str], form: int, *, are_sizes_known: bool) -> str:
+def in_profile(name: str, profile: int) -> str:
+    """Return what a layer is called in a profile."""
+    return f"{name} [profile {profile}]" if profile else name
+
+
+def engine_information(lines: Sequence[str], form: int, *, are_sizes_known: bool, profiles: int = 1) -> str:
     """Return the JSON.
 
     Args:
         lines: Of the builder, a layer each.
         form: 10 or 11.
         are_sizes_known: Whether every input has a size: without them version 10 says no formats.
+        profiles: How many the engine has; the layers of each are listed.
     """
     found = [match for match in map(_LINE.match, lines) if match is not None]
-    if form == 10:
-        return json.dumps({"Layers": [_of_10(match, are_sizes_known=are_sizes_known) for match in found], "Bindings": []})
-    return json.dumps({"Layers": [_of_11(match) for match in found], "Bindings": []})
+    told = [_of_10(match, are_sizes_known=are_sizes_known) if form == 10 else _of_11(match) for match in found]
+    layers = [{**layer, "Name": in_profile(str(layer["Name"]), index)} for index in range(profiles) for layer in told]
+    return json.dumps({"Layers": layers, "Bindings": []})
 
 
 def _of_11(match: re.Match[str]) -> Json:

@@ -23,7 +23,7 @@ class PlanTensor:
     shape: tuple[int, ...]  # -1: open
     symbols: tuple[str, ...]  # the model's names of the open axes, empty text for the others
     is_on_host: bool
-    profile: tuple[tuple[int, ...], ...]  # smallest, usual and largest sizes; empty where none were given
+    profiles: tuple[tuple[tuple[int, ...], ...], ...]  # smallest, usual and largest sizes in each profile; empty where none were given
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class PlanHeader:
     layers: tuple[str, ...]  # the builder's lines
     milliseconds: float  # of one run
     is_quantized: bool
+    profiles: int = 1  # how many it has
     is_wrong: bool = False  # outputs come out with the wrong sign
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from tests.tensorrt_stand_in.building import device_name, rtx
-from tests.tensorrt_stand_in.inspector_json import engine_information, layer_names
+from tests.tensorrt_stand_in.inspector_json import engine_information, in_profile, layer_names
 from tests.tensorrt_stand_in.orders import DRIVER, Step, harm, orders
 from tests.tensorrt_stand_in.plan_file import PlanFile, PlanTensor, read_plan
 
@@ -72,6 +72,11 @@ class ICudaEngine:
         """How many inputs and outputs it has."""
         return len(self.tensors)
 
+    @property
+    def num_optimization_profiles(self) -> int:
+        """How many profiles it was built with, at least one."""
+        return self.plan.header.profiles
+
     def create_execution_context(self) -> IExecutionContext:
         """Return what runs it."""
         return IExecutionContext(self)
@@ -102,7 +107,9 @@ class ICudaEngine:
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         """Return the smallest, usual and largest sizes."""
-        return list(self.tensors[name].profile) or [self.tensors[name].shape] * 3
+        assert 0 <= profile < self.num_optimization_profiles
+        found = self.tensors[name].profiles
+        return list(found[profile]) if found else [self.tensors[name].shape] * 3
 
 
 class IExecutionContext:
@@ -112,6 +119,7 @@ class IExecutionContext:
 
     def __init__(self, engine: ICudaEngine) -> None:
         self._engine = engine
+        self.active_profile = 0
         self._sizes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._allocators: dict[str, Any] = {}
@@ -119,9 +127,17 @@ class IExecutionContext:
         self._driver = ctypes.CDLL(DRIVER)
         self._driver.stub_work.argtypes = [ctypes.c_float]
 
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        """Go to another profile, which forgets all sizes; False where there is none."""
+        if not 0 <= profile < self._engine.num_optimization_profiles:
+            return False
+        self.active_profile = profile
+        self._sizes.clear()
+        return True
+
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         """Set the sizes of an input; False where the engine was not built for them."""
-        least, _, greatest = self._engine.get_tensor_profile_shape(name, 0)
+        least, _, greatest = self._engine.get_tensor_profile_shape(name, self.active_profile)
         fits = len(shape) == len(least) and all(low <= size <= high for low, size, high in zip(least, shape, greatest, strict=True))
         if fits:
             self._sizes[name] = tuple(shape)
@@ -178,7 +194,7 @@ class IExecutionContext:
         for one, array in zip(outputs, self._opened().run(feeds), strict=True):
             self._write(one, np.negative(array) if header.is_wrong else array, stream)
         if self.profiler is not None:
-            names = layer_names(header.layers)
+            names = [in_profile(name, self.active_profile) for name in layer_names(header.layers)]
             for name in names:
                 self.profiler.report_layer_time(name, header.milliseconds / len(names))
         return True
@@ -219,4 +235,6 @@ class EngineInspector:
         """Return the JSON of the version that was ordered."""
         assert form == LayerInformationFormat.JSON
         is_known = self.execution_context is not None and not self.execution_context.infer_shapes()
-        return engine_information(self._engine.plan.header.layers, orders().inspector, are_sizes_known=is_known)
+        return engine_information(
+            self._engine.plan.header.layers, orders().inspector, are_sizes_known=is_known, profiles=self._engine.num_optimization_profiles
+        )

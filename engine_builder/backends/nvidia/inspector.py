@@ -23,6 +23,7 @@ from engine_builder.backends.kernels import UNKNOWN, Kernel, KernelTensor
 logger = logging.getLogger(__name__)
 
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=[\x1e\x1f\s]|$)")
+_PROFILE = re.compile(r" \[profile (\d+)\]$")
 # What multiplies, by the words in a layer's type; the first that fits, since a CaskGemmConvolution is a convolution.
 _KINDS = (
     (re.compile(r"deconv|convtranspose", re.IGNORECASE), TRANSPOSED),
@@ -49,11 +50,13 @@ _WORDS = {
 }
 
 
-def kernels_from_inspector(text: str) -> tuple[Kernel, ...]:
+def kernels_from_inspector(text: str, profile: int = 0) -> tuple[Kernel, ...]:
     """Return the kernels of an engine, in order; none where the text has no list of layers.
 
     Args:
         text: The inspector's JSON.
+        profile: The optimization profile whose kernels are asked for. An engine with several lists the layers of all, those of the second
+            and later with the profile at the end of their name; where none is named so, all are returned.
     """
     try:
         data = json.loads(text)
@@ -64,7 +67,14 @@ def kernels_from_inspector(text: str) -> tuple[Kernel, ...]:
     if not isinstance(layers, list):
         logger.warning("the engine inspector's answer has no list of layers: %.200r", text)
         return ()
-    return tuple(_kernel(layer) for layer in layers)
+    kernels = tuple(_kernel(layer) for layer in layers)
+    of_one = tuple(kernel for kernel in kernels if _profile_in_name(kernel.name) == profile)
+    return of_one or kernels
+
+
+def _profile_in_name(name: str) -> int:
+    found = _PROFILE.search(name)
+    return 0 if found is None else int(found[1])
 
 
 def nodes_in_name(name: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ The module is an argument: ``tensorrt``, with which it has not yet run, or ``ten
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +43,7 @@ def build_plan(
     *,
     shapes: Shapes,
     values: Values | None = None,
+    profiles: Sequence[Shapes] = (),
     timing_cache: bytes | None = None,
     configure: Callable[[Any], None] = lambda config: None,
     also_at_opt: bool = False,
@@ -56,6 +57,7 @@ def build_plan(
         options: How to build.
         shapes: Of each input with a dynamic axis; an input without may have some that fit.
         values: Of each input whose values set sizes of tensors (a shape tensor); others may be among them.
+        profiles: Shapes of each optimization profile, in the plan's order; empty: one profile, of ``shapes``.
         timing_cache: What an earlier build on the same GPU and version gave, empty for the first; one of another GPU or version is
             ignored. None where the builder has no use for one.
         configure: Is given the builder's configuration, for settings that only one of the two modules has.
@@ -78,16 +80,18 @@ def build_plan(
         parse(trt, parser, model)
         # Not sooner: a parser or network made with a recorder crashes the process when it is freed (RTX 1.7).
         builder.error_recorder = process_recorder(trt)
-        _check_shapes(network, shapes, model.name)
+        ranges = tuple(profiles) or (shapes,)
+        for one in (shapes, *ranges):
+            _check_shapes(network, one, model.name)
         set_sizes = _values_of_shape_inputs(network, values or {}, model.name)
         compiler = _Compiler(trt, builder, network, messages, model.name, options, configure)
         fixed = {name: ShapeRange(sizes.opt, sizes.opt, sizes.opt) for name, sizes in shapes.items()}
         fixed_values = {name: ValueRange(one.opt, one.opt, one.opt) for name, one in set_sizes.items()}
-        is_open = (_dynamic_inputs(network) and fixed != dict(shapes)) or fixed_values != set_sizes
+        is_open = (_dynamic_inputs(network) and (len(ranges) > 1 or fixed != dict(ranges[0]))) or fixed_values != set_sizes
         if not also_at_opt or not is_open:
-            return compiler.compile(shapes, set_sizes, timing_cache, on_progress)
-        plan = compiler.compile(shapes, set_sizes, timing_cache, lambda share, phase: on_progress(share / 2, phase))
-        at_opt = compiler.compile(fixed, fixed_values, None, lambda share, phase: on_progress((1.0 + share) / 2, phase))
+            return compiler.compile(ranges, set_sizes, timing_cache, on_progress)
+        plan = compiler.compile(ranges, set_sizes, timing_cache, lambda share, phase: on_progress(share / 2, phase))
+        at_opt = compiler.compile((fixed,), fixed_values, None, lambda share, phase: on_progress((1.0 + share) / 2, phase))
         return replace(plan, log_at_opt=at_opt.log)
 
 
@@ -103,7 +107,9 @@ class _Compiler:
     options: BuildOptions
     configure: Callable[[Any], None]
 
-    def compile(self, shapes: Shapes, values: Values, timing_cache: bytes | None, on_progress: Callable[[float, str], None]) -> Plan:
+    def compile(
+        self, ranges: Sequence[Shapes], values: Values, timing_cache: bytes | None, on_progress: Callable[[float, str], None]
+    ) -> Plan:
         """Return the plan, with its own log for the one at opt."""
         self.messages.clear()
         config = self.builder.create_builder_config()
@@ -116,7 +122,7 @@ class _Compiler:
         config.progress_monitor = monitor
         cache = None if timing_cache is None else _attach_cache(config, timing_cache, self.messages)
         dynamic = _dynamic_inputs(self.network)
-        if dynamic or values:
+        for shapes in ranges if dynamic or values else ():
             profile = self.builder.create_optimization_profile()
             for name in dynamic:
                 profile.set_shape(name, shapes[name].min, shapes[name].opt, shapes[name].max)

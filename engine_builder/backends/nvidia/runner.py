@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from engine_builder.backends.engine_tensors import EngineTensor, EngineTensors
+from engine_builder.backends.engine_tensors import EngineTensor, EngineTensors, Shape
 from engine_builder.backends.gpu.cuda_runtime import CudaRuntime, DeviceBuffer, Stream
 from engine_builder.backends.kernels import Kernel
 from engine_builder.backends.nvidia.hooks import DRIVER_FIX, OutputAllocator, layer_profiler, output_allocator, process_logger
@@ -77,6 +77,7 @@ class TensorRtRunner:
         is_input = {name: self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
         self.inputs = tuple(name for name in names if is_input[name])
         self.outputs = tuple(name for name in names if not is_input[name])
+        self.profile = 0  # the optimization profile in use, by its place in the plan
         self._stream = cuda.create_stream()
         self._buffers: dict[str, DeviceBuffer] = {}
         self._arrays: dict[str, NDArray[np.generic]] = {}
@@ -96,18 +97,19 @@ class TensorRtRunner:
         """Take the inputs to page-locked memory and set every shape and address; a plan need not have an input that nothing reads.
 
         Raises:
-            EngineError: An input is missing, or has a type or shape that the engine was not built for.
+            EngineError: An input is missing, or has a type or shape that the engine was not built for, in any profile.
         """
         if self._context is None:
             raise EngineError(f"{self._name}: the engine is closed", fix="open it again")
         if not set(feeds) >= set(self.inputs):
             raise EngineError(f"{self._name}: inputs are {sorted(feeds)}, expected {sorted(self.inputs)}", fix="feed every input once")
         self._messages.clear()
+        self._take_profile({name: feeds[name].shape for name in self.inputs})
         for name in self.inputs:
             value = feeds[name]
             self._check_dtype(name, value)
             if not self._context.set_input_shape(name, value.shape):
-                allowed = [tuple(shape) for shape in self._engine.get_tensor_profile_shape(name, 0)]
+                allowed = [tuple(shape) for shape in self._engine.get_tensor_profile_shape(name, self.profile)]
                 raise EngineError(
                     f"{self._name}: input {name!r} has shape {value.shape}, built for {allowed[0]} to {allowed[2]}",
                     fix="feed a shape in that range, or build with larger shapes",
@@ -145,12 +147,18 @@ class TensorRtRunner:
             if name in self._buffers:
                 stream.copy_to_host(self._arrays[name], self._buffers[name])
 
-    def layer_information(self) -> str:
-        """Return the inspector's JSON, at the sizes that were last fed, else at the sizes ``opt``; empty where it fails."""
+    def layer_information(self, sizes: Mapping[str, tuple[int, ...]] | None = None) -> str:
+        """Return the inspector's JSON, of all profiles; empty where it fails.
+
+        Args:
+            sizes: Of each input with an open axis, to tell formats at before anything was fed; by default those that the first profile
+                calls ``opt``. After a run formats are told at the sizes that were fed last.
+        """
         if not self._arrays:  # formats are not said at open sizes
-            for name in self.inputs:
-                if min(self._engine.get_tensor_shape(name), default=0) < 0:
-                    self._context.set_input_shape(name, tuple(self._engine.get_tensor_profile_shape(name, 0)[1]))
+            found = {name: (sizes or {}).get(name, self._ranges(name, 0)[1]) for name in self._open_inputs()}
+            self._take_profile(found)
+            for name, shape in found.items():
+                self._context.set_input_shape(name, shape)
         inspector = self._engine.create_engine_inspector()
         inspector.execution_context = self._context
         try:
@@ -160,22 +168,22 @@ class TensorRtRunner:
             return ""
 
     def kernels(self) -> tuple[Kernel, ...]:
-        """Return the engine's kernels as far as its inspector tells."""
-        return kernels_from_inspector(self.layer_information())
+        """Return the engine's kernels in the profile in use, as far as its inspector tells."""
+        return kernels_from_inspector(self.layer_information(), self.profile)
 
     def tensors(self) -> EngineTensors:
-        """Return the engine's inputs and outputs, and the sizes of its one optimization profile where an axis is free.
+        """Return the engine's inputs and outputs, and the sizes of its optimization profiles where an axis is free.
 
         Raises:
             EngineError: One has a type that no array can hold.
         """
         found = {name: self._tensor(name) for name in (*self.inputs, *self.outputs)}
-        free = [name for name in self.inputs if None in found[name].shape]
-        sizes = {name: tuple(tuple(map(int, shape)) for shape in self._engine.get_tensor_profile_shape(name, 0)) for name in free}
+        free = self._open_inputs()
+        count = int(self._engine.num_optimization_profiles) if free else 0
         return EngineTensors(
             tuple(found[name] for name in self.inputs),
             tuple(found[name] for name in self.outputs),
-            ({name: (least, best, greatest) for name, (least, best, greatest) in sizes.items()},) if sizes else (),
+            tuple({name: self._ranges(name, index) for name in free} for index in range(count)),
         )
 
     def layer_times(self, feeds: Mapping[str, NDArray[np.generic]], *, runs: int) -> dict[str, list[float]]:
@@ -199,6 +207,43 @@ class TensorRtRunner:
         self._arrays.clear()
         self._open_sizes.clear()
         self._stream.close()
+
+    def _take_profile(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Go to the profile that takes these shapes, of several that whose ``opt`` is nearest; of a plan with one profile do nothing."""
+        count = int(self._engine.num_optimization_profiles)
+        if count <= 1:
+            return
+        names = [name for name in self._open_inputs() if name in shapes]
+        distances = {}
+        for index in range(count):
+            ranges = {name: self._ranges(name, index) for name in names}
+            if all(_is_within(shapes[name], ranges[name]) for name in names):
+                distances[index] = sum(abs(size - best) for name in names for size, best in zip(shapes[name], ranges[name][1], strict=True))
+        if not distances:
+            found = ", ".join(f"{name!r} {shapes[name]}" for name in names)
+            built = "; ".join(
+                ", ".join(f"{name!r} {low} to {high}" for name in names for low, _, high in (self._ranges(name, index),))
+                for index in range(count)
+            )
+            raise EngineError(
+                f"{self._name}: no profile takes the shapes {found}; built for {built}",
+                fix="feed shapes that one profile takes, or build with another profile",
+            )
+        chosen = min(distances, key=distances.__getitem__)
+        if chosen == self.profile:
+            return
+        if not self._context.set_optimization_profile_async(chosen, self._stream.handle):
+            raise EngineError(f"{self._name}: TensorRT refused profile {chosen}: {self._messages.complaints()}", fix=_REPORT)
+        self._stream.synchronize()
+        self.profile = chosen
+
+    def _open_inputs(self) -> list[str]:
+        return [name for name in self.inputs if min(self._engine.get_tensor_shape(name), default=0) < 0]
+
+    def _ranges(self, name: str, profile: int) -> tuple[Shape, Shape, Shape]:
+        """Return the least, best and greatest shape of an input in a profile."""
+        least, best, greatest = (tuple(map(int, shape)) for shape in self._engine.get_tensor_profile_shape(name, profile))
+        return least, best, greatest
 
     def _check_dtype(self, name: str, value: NDArray[np.generic]) -> None:
         wanted = self._dtype(name)
@@ -250,6 +295,11 @@ class TensorRtRunner:
         except EngineError as exc:  # it may not cross TensorRT's code; without memory the run fails
             logger.error("%s: output %r: %s", self._name, name, exc.detail)
             return 0
+
+
+def _is_within(shape: Shape, ranges: tuple[Shape, Shape, Shape]) -> bool:
+    least, _, greatest = ranges
+    return len(shape) == len(least) and all(low <= size <= high for low, size, high in zip(least, shape, greatest, strict=True))
 
 
 def _bytes_of(plan: Path) -> bytes:

@@ -126,6 +126,7 @@ class TensorRtBackend:
         *,
         shapes: Mapping[str, ShapeRange] | None = None,
         values: Mapping[str, ValueRange] | None = None,
+        profiles: Sequence[Mapping[str, ShapeRange]] = (),
         on_progress: Callable[[float, str], None] = lambda share, phase: None,
     ) -> Engine:
         """Build the plan with the kernel times of earlier builds, write it, and load it once to prove that it runs here.
@@ -137,6 +138,7 @@ class TensorRtBackend:
             output: Where the plan goes.
             shapes: Of each input with a dynamic axis: smallest, most used and largest.
             values: Of each small input of integers, of which those count that set sizes.
+            profiles: Sizes as in ``shapes`` of each optimization profile; empty: one profile, of ``shapes``.
             on_progress: Is told the share done (0 to 1) and the builder's phase; what it raises ends the build.
 
         Raises:
@@ -156,6 +158,7 @@ class TensorRtBackend:
                 self._options,
                 shapes=shapes or {},
                 values=values or {},
+                profiles=profiles,
                 timing_cache=saved.read_bytes() if saved is not None and saved.exists() else b"",
                 on_progress=on_progress,
             )
@@ -167,7 +170,8 @@ class TensorRtBackend:
             write_atomically(output, plan.data)
             runner = TensorRtRunner(trt, output, gpu)
             try:
-                said = runner.layer_information()
+                said = runner.layer_information({name: sizes.opt for name, sizes in (shapes or {}).items()})
+                profile = runner.profile
             finally:
                 runner.close()
             write_atomically(layers, said.encode())
@@ -176,7 +180,7 @@ class TensorRtBackend:
             layers.unlink(missing_ok=True)
             raise
         knobs = knobs_from_json(plan.knobs)
-        return Engine(output, (), output.stat().st_size, kernels_from_inspector(said), layers=layers, knobs=knobs)
+        return Engine(output, (), output.stat().st_size, kernels_from_inspector(said, profile), layers=layers, knobs=knobs)
 
     def open(self, engine: Path, *, threads: int) -> TensorRtRunner:
         """Return a runner on the GPU; ``threads`` is for targets that run on the CPU.

@@ -13,7 +13,7 @@ import importlib.metadata
 import importlib.util
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -57,7 +57,9 @@ _SECOND_KERNEL = (
     "convolution networks are seldom faster in INT8 there, transformers are"
 )
 BUILDER = BuilderSupport(
-    frozenset({"workspace_mb"}), "its builder has one level of optimization, and its plans are made for one type of GPU and one version"
+    frozenset({"workspace_mb"}),
+    "its builder has one level of optimization, and its plans are made for one type of GPU and one version",
+    {"profiles": "its latencies are predicted from a plan of one profile"},
 )
 
 
@@ -150,6 +152,7 @@ class TensorRtRtxBackend:
         *,
         shapes: Mapping[str, ShapeRange] | None = None,
         values: Mapping[str, ValueRange] | None = None,
+        profiles: Sequence[Mapping[str, ShapeRange]] = (),
         on_progress: Callable[[float, str], None] = lambda share, phase: None,
     ) -> Engine:
         """Build the plan of an explicit model and write it to ``output``, its kernels beside it; on failure nothing is left there.
@@ -159,6 +162,7 @@ class TensorRtRtxBackend:
             output: The plan's file.
             shapes: Sizes of each dynamic input.
             values: Of each small input of integers, of which those count that set sizes.
+            profiles: Not for this target.
             on_progress: Is told the share done (0 to 1) and the builder's phase; what it raises ends the build.
 
         Raises:

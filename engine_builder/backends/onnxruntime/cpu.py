@@ -9,7 +9,7 @@ import functools
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +124,7 @@ class OrtCpuBackend:
         *,
         shapes: Mapping[str, ShapeRange] | None = None,
         values: Mapping[str, ValueRange] | None = None,
+        profiles: Sequence[Mapping[str, ShapeRange]] = (),
         on_progress: Callable[[float, str], None] = lambda share, phase: None,
     ) -> Engine:
         """Write the explicit model to ``output``, byte for byte unless it has external data, and check that it loads; it takes any size."""

@@ -31,6 +31,7 @@ class Whole:
     share: float | None = field(default=None, metadata={"exclusiveMinimum": 0, "description": "Of all."})
     parts: Mapping[str, Colour | Part] = field(default_factory=dict, metadata={"description": "By name."})
     is_new: bool = False
+    pieces: tuple[Part, ...] = field(default=(), metadata={"description": "In a row."})
 
 
 EXPECTED = """\
@@ -40,12 +41,19 @@ EXPECTED = """\
 | `share` | number, above 0 | none | Of all. |
 | `parts` | object of names, each: one of `red`, `blue` or object: see [`parts.NAME`](#partsname) | `{}` | By name. |
 | `is_new` | `true` or `false` | `false` |  |
+| `pieces` | list of objects: see [`pieces`](#pieces) | `[]` | In a row. |
 
 ### `parts.NAME`
 
 | key | value | default | meaning |
 |---|---|---|---|
 | `parts.NAME.size` | whole number, at least 1, at most 1048576 | must be given | How big \\| how small. |
+
+### `pieces`
+
+| key | value | default | meaning |
+|---|---|---|---|
+| `pieces.size` | whole number, at least 1, at most 1048576 | must be given | How big \\| how small. |
 """
 
 

@@ -70,6 +70,12 @@ def test_search_and_final_build_alike_unless_told_otherwise(context: StageContex
         ("tensorrt-rtx", {"hardware_compatible": True}, "builder.hardware_compatible: found true, expected none for tensorrt-rtx"),
         ("tensorrt-rtx", {"version_compatible": True}, "builder.version_compatible: found true"),
         ("tensorrt-rtx", {"build_routes": "mixed"}, "builder.build_routes: found mixed, expected none for tensorrt-rtx"),
+        (
+            "tensorrt-rtx",
+            {"profiles": [{"min": 1, "opt": 1, "max": 4}]},
+            r'builder.profiles: found \[{"min": 1, "opt": 1, "max": 4}\], expected none for tensorrt-rtx: its latencies are predicted',
+        ),
+        ("onnxruntime-cpu", {"profiles": [{"min": 1, "opt": 1, "max": 4}]}, "expected none for onnxruntime-cpu: its engine is the model"),
         ("onnxruntime-cpu", {"build_routes": "fast"}, "builder.build_routes: found fast, expected none for onnxruntime-cpu"),
     ],
 )

@@ -11,10 +11,10 @@ import pytest
 from calibration.data.dataset import CalibrationSet
 from calibration.errors import InvalidConfigError, InvalidModelError
 from calibration.onnx_model.model_io import TensorSpec
-from engine_builder.config.config import config_from_json
+from engine_builder.config.config import ShapeRange, config_from_json
 from engine_builder.config.inspect_settings import inspect_settings
 from engine_builder.config.value_range import ValueRange
-from engine_builder.evaluation.batch_sizes import fixed_batch, profile_values, timed_call, timing_shapes, whole_batches
+from engine_builder.evaluation.batch_sizes import engine_sizes, fixed_batch, profile_values, timed_call, timing_shapes, whole_batches
 
 DYNAMIC = (TensorSpec("ids", "int64", ("N", "T")), TensorSpec("mask", "float32", ("N", "T")))
 
@@ -35,6 +35,56 @@ def opt(*sizes: int) -> dict[str, object]:
 
 def integers(axes: Mapping[str, int | None], **values: list[object]) -> CalibrationSet:
     return CalibrationSet(MappingProxyType({name: np.array(array, dtype=np.int64) for name, array in values.items()}), None, axes)
+
+
+def sizes_for(
+    config: Mapping[str, object], specs: tuple[TensorSpec, ...] = DYNAMIC, *, is_fixed: bool = False
+) -> tuple[dict[str, ShapeRange], tuple[dict[str, ShapeRange], ...]]:
+    settings, found = inspect_settings(config_from_json(config)), samples(ids=(10, 8), mask=(10, 8))
+    timed = timing_shapes(specs, settings, found)
+    return engine_sizes(specs, settings, timed, found, batch=timed["ids"][0], is_fixed=is_fixed)
+
+
+def two_profiles(**more: object) -> dict[str, object]:
+    return {"builder": {"profiles": [{"min": 1, "opt": 1, "max": 16}, {"min": 8, "opt": 32, "max": 64}]}, **more}
+
+
+def test_without_profiles_an_engine_takes_up_to_the_timed_batch() -> None:
+    one, several = sizes_for({"batch_size": 4})
+    assert one["ids"] == ShapeRange((1, 8), (4, 8), (4, 8))
+    assert several == ()
+
+
+@pytest.mark.parametrize(("batch", "place"), [(1, 0), (7, 0), (16, 0), (17, 1), (20, 1)])
+def test_engines_are_timed_in_the_profile_whose_opt_is_nearest_of_those_that_take_the_batch(batch: int, place: int) -> None:
+    one, several = sizes_for(two_profiles(batch_size=batch))
+    assert [profile["mask"] for profile in several] == [
+        ShapeRange((1, 8), (1, 8), (16, 8)),
+        ShapeRange((8, 8), (32, 8), (64, 8)),
+    ]
+    assert one["ids"] == ShapeRange(several[place]["ids"].min, (batch, 8), several[place]["ids"].max)
+
+
+def test_axes_that_count_no_samples_have_their_range_in_every_profile() -> None:
+    shapes = {"ids": {"min": [2, 1], "opt": [2, 8], "max": [2, 64]}}
+    _, several = sizes_for(two_profiles(shapes=shapes))
+    assert [profile["ids"] for profile in several] == [ShapeRange((1, 1), (1, 8), (16, 64)), ShapeRange((8, 1), (32, 8), (64, 64))]
+
+
+def test_a_batch_in_no_profile_is_refused() -> None:
+    with pytest.raises(InvalidConfigError, match=r"builder\.profiles: found 1 to 16, 8 to 64 samples, expected one profile that takes 65"):
+        sizes_for(two_profiles(batch_size=65))
+
+
+def test_profiles_of_a_model_whose_calls_have_a_fixed_number_of_samples_are_refused() -> None:
+    for is_fixed, specs in ((True, DYNAMIC), (False, (TensorSpec("ids", "int64", (1, "T")), TensorSpec("mask", "float32", (1, "T"))))):
+        with pytest.raises(InvalidConfigError, match=r"builder\.profiles: found 2, expected none: the model fixes the samples of a call"):
+            sizes_for(two_profiles(), specs, is_fixed=is_fixed)
+
+
+def test_a_range_of_samples_in_shapes_is_refused_beside_profiles() -> None:
+    with pytest.raises(InvalidConfigError, match=r"shapes\.ids: found 1 to 64 samples beside builder\.profiles, expected one number"):
+        sizes_for(two_profiles(shapes={"ids": opt(2, 8)}))
 
 
 def test_values_of_inputs_that_may_set_sizes_are_those_of_all_samples() -> None:

@@ -73,11 +73,26 @@ def test_a_tensor_without_axes_is_one_element_reshaped(tensor: EngineTensor, oth
 
 
 @pytest.mark.parametrize(
-    ("greatest", "most", "expected"), [((16,), 64, 16), ((16, 8), 64, 8), ((16,), 4, 4)], ids=["profile", "least profile", "asked for"]
+    ("greatest", "most", "expected"), [((16,), 64, 16), ((16, 8), 64, 16), ((16,), 4, 4)], ids=["profile", "largest profile", "asked for"]
 )
-def test_batches_are_as_large_as_every_profile_allows(greatest: tuple[int, ...], most: int, expected: int) -> None:
+def test_batches_are_as_large_as_one_profile_allows(greatest: tuple[int, ...], most: int, expected: int) -> None:
     profiles = [{"input": ((1, 3, 1, 224), (1, 3, 224, 224), (size, 3, 448, 224))} for size in greatest]
     assert parse(text(profiles=profiles, platform=TritonPlatform.TENSORRT, most=most)).max_batch_size == expected
+
+
+def between(least: int, greatest: int) -> Profile:
+    return {"input": ((least, 3, 1, 224), (least, 3, 224, 224), (greatest, 3, 448, 224))}
+
+
+@pytest.mark.parametrize(("most", "batch", "listed"), [(64, 32, ["0", "1"]), (8, 8, ["0", "1"]), (7, 7, ["0"])])
+def test_profiles_for_larger_batches_stand_beside_one_that_starts_at_one_sample(most: int, batch: int, listed: list[str]) -> None:
+    config = parse(text(profiles=[between(1, 4), between(8, 32)], platform=TritonPlatform.TENSORRT, most=most))
+    assert (config.max_batch_size, list(config.instance_group[0].profile)) == (batch, listed)
+
+
+def test_shapes_are_whole_where_no_profile_starts_at_one_sample() -> None:
+    config = parse(text(profiles=[between(2, 4), between(8, 32)], platform=TritonPlatform.TENSORRT))
+    assert (config.max_batch_size, list(config.instance_group[0].profile)) == (0, ["0", "1"])
 
 
 def test_a_profile_that_starts_above_one_sample_forbids_batches() -> None:

@@ -69,6 +69,18 @@ def test_profiles_are_given_by_input() -> None:
     ]
 
 
+def test_several_profiles_are_given_one_after_the_other_with_the_values_in_each() -> None:
+    profiles = [{"x": ShapeRange((1, 3), (1, 3), (4, 3))}, {"x": ShapeRange((8, 3), (32, 3), (64, 3))}]
+    values = {"k": ValueRange((1,), (2,), (3,))}
+    command = trtexec_command(
+        BuilderConfig(), profiles[1], values, version="11.4", explicit="m.onnx", engine="e.plan", timing_cache=None, profiles=profiles
+    )
+    assert shlex.split(command)[-8:] == [
+        *("--profile=0", "--minShapes=x:1x3,k:1", "--optShapes=x:1x3,k:2", "--maxShapes=x:4x3,k:3"),
+        *("--profile=1", "--minShapes=x:8x3,k:1", "--optShapes=x:32x3,k:2", "--maxShapes=x:64x3,k:3"),
+    ]
+
+
 def test_values_that_set_sizes_are_part_of_the_profile() -> None:
     values = {"size": ValueRange((32, 32), (64, 64), (128, 128)), "k": ValueRange((), (), ())}
     command = trtexec_command(BuilderConfig(), {}, values, version="11.4", explicit="m.onnx", engine="e.plan", timing_cache=None)

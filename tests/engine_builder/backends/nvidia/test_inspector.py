@@ -14,6 +14,15 @@ from engine_builder.backends.nvidia.inspector import kernels_from_inspector
 from engine_builder.backends.nvidia.roofline import predicted_latency
 from engine_builder.errors import EngineError
 
+
+def test_kernels_are_those_of_one_profile() -> None:
+    names = ["conv1", "relu", "conv1 [profile 1]", "relu [profile 1]"]
+    text = json.dumps({"Layers": [{"Name": name} for name in names]})
+    assert [kernel.name for kernel in kernels_from_inspector(text)] == names[:2]
+    assert [kernel.name for kernel in kernels_from_inspector(text, 1)] == names[2:]
+    assert [kernel.name for kernel in kernels_from_inspector(json.dumps({"Layers": names[:2]}), 1)] == names[:2]  # not told apart
+
+
 # As TensorRT 11 writes a quantized convolution with its Relu, and a layer that only moves data.
 VERSION_11 = {
     "Layers": [

@@ -108,6 +108,11 @@ def test_failures_leave_nothing_behind_for_the_next_build(builds: dict[str, dict
     assert builds["after failures"] == builds["again"]
 
 
+def test_a_second_profile_is_part_of_the_plan(builds: dict[str, dict[str, object]]) -> None:
+    assert int(str(builds["two profiles"]["bytes"])) > int(str(builds["built"]["bytes"]))
+    assert "'x' of model.onnx is declared (-1, 4)" in detail(builds["wrong profile"])
+
+
 def test_report_at_opt_is_of_fixed_sizes_and_the_plan_is_the_open_one(builds: dict[str, dict[str, object]]) -> None:
     found, plain = builds["at opt"], builds["built"]
     assert found["bytes"] == plain["bytes"]

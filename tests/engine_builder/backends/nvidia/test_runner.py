@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,31 @@ def test_input_that_is_read_on_the_host_takes_no_memory_of_the_gpu(tmp_path: Pat
 def test_shape_outside_the_profile_is_refused_with_the_range(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"input 'x' has shape \(5, 3\), built for \(1, 3\) to \(4, 3\)"):
         runner(tmp_path).run(batch(5))
+
+
+@pytest.mark.parametrize(("rows", "profile"), [(1, 0), (3, 0), (4, 0), (6, 1), (8, 1), (9, 2), (32, 2)])
+def test_a_batch_runs_in_the_profile_that_takes_it_and_of_several_in_the_nearest(tmp_path: Path, rows: int, profile: int) -> None:
+    engine = runner(tmp_path, b"double, profiles")
+    for count in (20, rows):
+        (doubled,) = engine.run(batch(count))
+        np.testing.assert_array_equal(doubled, batch(count)["x"] * 2)
+    assert engine.profile == profile
+
+
+def test_a_batch_that_no_profile_takes_is_refused_with_all_ranges(tmp_path: Path) -> None:
+    ranges = "'x' (1, 3) to (4, 3); 'x' (3, 3) to (8, 3); 'x' (8, 3) to (32, 3)"
+    with pytest.raises(EngineError, match=re.escape(f"no profile takes the shapes 'x' (33, 3); built for {ranges}")):
+        runner(tmp_path, b"double, profiles").run(batch(33))
+
+
+def test_all_profiles_are_told_in_their_order(tmp_path: Path) -> None:
+    assert runner(tmp_path, b"double, profiles").tensors().profiles == tuple({"x": sizes} for sizes in fakes.RANGES)
+
+
+def test_layers_are_told_in_the_profile_that_takes_the_sizes_asked_for(tmp_path: Path) -> None:
+    engine = runner(tmp_path, b"double, profiles")
+    engine.layer_information({"x": (32, 3)})
+    assert engine.profile == 2
 
 
 def test_wrong_type_and_wrong_inputs_are_refused(tmp_path: Path) -> None:
