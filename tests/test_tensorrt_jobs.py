@@ -94,6 +94,19 @@ def test_a_plan_with_several_profiles_is_scored_and_timed_in_the_one_that_takes_
     assert '  profile: "0"\n  profile: "1"\n' in told
 
 
+def test_engines_whose_weights_are_streamed_are_timed_so(server: StandInServer, place: Path) -> None:
+    give_orders(place, Orders())
+    latencies: list[list[float]] = []
+    for budget in (0, 1):  # all weights are streamed; all fit
+        job = server.submit(cnn(), {**SMALL, "builder": {"weight_streaming_mb": budget}})
+        ended = server.wait(job)
+        assert ended["result"]["outcome"] == "improved", ended
+        latencies.append([ended["result"][name]["latency_ms"]["median"] for name in ("baseline", "chosen")])
+        assert f"--allowWeightStreaming --weightStreamingBudget={budget}M" in server.artifact(job, "report.json")["trtexec"]
+    streamed, resident = latencies
+    assert streamed == pytest.approx([2.0 * latency for latency in resident], rel=0.02)  # as the stand-in has it
+
+
 def test_a_batch_that_no_profile_takes_fails_the_job_and_says_so(server: StandInServer) -> None:
     job = server.submit(cnn(), {**SMALL, "batch_size": 8, "builder": {"profiles": [{"min": 1, "opt": 1, "max": 4}]}})
     ended = server.wait(job)

@@ -100,6 +100,16 @@ class BuilderConfig:
         },
     )
 
+    weight_streaming_mb: int | None = field(
+        default=None,
+        metadata={
+            "minimum": 0,
+            "maximum": 1 << 24,
+            "description": "Most GPU memory for an engine's weights, in MiB, as far as they can be streamed: the others stay in the host's "
+            "memory and are brought over in every run, which is slower. By default all are on the GPU; tensorrt only.",
+        },
+    )
+
     def __post_init__(self) -> None:
         """Refuse a search that builds with more effort than the engine that ships."""
         if self.search_level > self.optimization_level:

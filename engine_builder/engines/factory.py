@@ -48,6 +48,7 @@ def build_options(config: Config, context: StageContext, *, final: bool, route: 
         hardware_compatible=builder.hardware_compatible,
         version_compatible=builder.version_compatible,
         timing_caches=context.workspace.path(CACHES),
+        weight_budget_bytes=None if builder.weight_streaming_mb is None else builder.weight_streaming_mb * 2**20,
         build_route=route,
     )
 

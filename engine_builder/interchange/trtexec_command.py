@@ -81,6 +81,8 @@ def trtexec_command(
         options.append("--hardwareCompatibilityLevel=ampere+")
     if builder.version_compatible:
         options.append("--versionCompatible")
+    if builder.weight_streaming_mb is not None:
+        options += ["--allowWeightStreaming", f"--weightStreamingBudget={builder.weight_streaming_mb}M"]
     if build_route:
         options.append(f"--setBuildRoute={build_route}")
     if timing_cache is not None:

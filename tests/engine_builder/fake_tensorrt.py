@@ -58,6 +58,8 @@ class ICudaEngine:
     def __init__(self, gpu: FakeGpu, output: tuple[int, ...] | None, ranges: Ranges, *, room: bool) -> None:
         self._gpu, self._output, self._ranges, self._room = gpu, output, ranges, room
         self.num_optimization_profiles = len(ranges)
+        self.streamable_weights_size = 4096
+        self.weight_streaming_budget_v2 = 4096
 
     def create_execution_context(self) -> IExecutionContext | None:
         return IExecutionContext(self._gpu, self._output, self._ranges) if self._room else None

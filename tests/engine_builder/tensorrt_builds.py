@@ -101,7 +101,11 @@ def main(folder: Path) -> None:
 
     def keep_settings(config: Any) -> None:
         settings["optimization level"] = config.builder_optimization_level
+        settings["streams weights unasked"] = config.get_flag(trt.BuilderFlag.WEIGHT_STREAMING)
         settings["workspace bytes"] = config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE)
+
+    def keep_streaming(config: Any) -> None:
+        settings["streams weights"] = config.get_flag(trt.BuilderFlag.WEIGHT_STREAMING)
 
     found = {
         "built": case(DYNAMIC, SHAPES, on_progress=lambda share, phase: progress.append((share, phase))),
@@ -109,6 +113,7 @@ def main(folder: Path) -> None:
         "at opt": case(DYNAMIC, SHAPES, also_at_opt=True, on_progress=lambda share, phase: twice.append((share, phase))),
         "two profiles": case(DYNAMIC, SHAPES, profiles=(SHAPES, {"x": ShapeRange((16, 4), (32, 4), (64, 4))})),
         "wrong profile": case(DYNAMIC, SHAPES, profiles=(SHAPES, {"x": always(1, 5)})),
+        "streaming": case(DYNAMIC, SHAPES, dataclasses.replace(OPTIONS, weight_budget_bytes=0), configure=keep_streaming),
         "watched": case(DYNAMIC, SHAPES, configure=keep_settings),
         "with TF32": case(DYNAMIC, SHAPES, configure=lambda config: config.set_flag(trt.BuilderFlag.TF32)),
         "small workspace": case(CONVOLUTION, {}, dataclasses.replace(OPTIONS, workspace_bytes=1 << 10)),

@@ -20,7 +20,7 @@ from engine_builder.backends.gpu.visible_gpu import first_visible_gpu
 from tests.tensorrt_stand_in.inspector_json import tactics
 from tests.tensorrt_stand_in.knobs import effects_of, knobs_text
 from tests.tensorrt_stand_in.orders import Harm, NotedBuild, Step, harm, note_build, orders, suffered
-from tests.tensorrt_stand_in.plan_file import PlanFile, PlanHeader, PlanTensor, is_quantized, milliseconds_of
+from tests.tensorrt_stand_in.plan_file import PlanFile, PlanHeader, PlanTensor, is_quantized, milliseconds_of, weight_bytes
 
 rtx: Any = importlib.import_module("tensorrt_rtx")
 _REPORT = "Layers:"
@@ -79,6 +79,7 @@ class IBuilderConfig:
         self.real = real
         self.cache: ITimingCache | None = None
         self.profiles: list[IOptimizationProfile] = []
+        self.streams_weights = False
         self._monitor: Any = None
         self._route = ""
         real.num_compute_capabilities = 1
@@ -122,6 +123,7 @@ class IBuilderConfig:
     def set_flag(self, flag: Any) -> None:
         """Set a flag."""
         self.real.set_flag(flag)
+        self.streams_weights |= flag == rtx.BuilderFlag.WEIGHT_STREAMING
 
     def clear_flag(self, flag: Any) -> None:
         """Clear a flag."""
@@ -292,6 +294,7 @@ class Builder:
             * math.prod(effect.times for effect in effects),
             low,
             max(len(config.profiles), 1),
+            weight_bytes(model) if config.streams_weights else 0,
             any(effect.is_wrong for effect in effects),
         )
         return PlanFile(header, data, bytes(real)).serialized()

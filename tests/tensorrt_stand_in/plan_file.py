@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 import onnx
+import onnx.numpy_helper
 
 from calibration.codec import json_from_value, value_from_json
 
@@ -37,6 +38,7 @@ class PlanHeader:
     milliseconds: float  # of one run
     is_quantized: bool
     profiles: int = 1  # how many it has
+    streamable: int = 0  # bytes of weights that it can stream
     is_wrong: bool = False  # outputs come out with the wrong sign
 
 
@@ -87,3 +89,8 @@ def milliseconds_of(model: onnx.ModelProto, *, float_ms: float, half_ms: float, 
         else:
             total += float_ms if any(kinds.get(name) == onnx.TensorProto.FLOAT for name in read) else half_ms
     return total
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Return the size of a model's weights."""
+    return sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in model.graph.initializer)

@@ -55,15 +55,19 @@ class LocalGpu:
         """
         return self._load()
 
-    def open(self, engine: Path) -> TensorRtRunner:
+    def open(self, engine: Path, *, weight_budget_bytes: int | None = None) -> TensorRtRunner:
         """Return a runner of a plan.
+
+        Args:
+            engine: The plan.
+            weight_budget_bytes: See ``TensorRtRunner``.
 
         Raises:
             BuildError: The runtime cannot load the file, or it is a model and not an engine.
         """
         if engine.suffix == ".onnx":
             raise BuildError(f"{engine.name}: a model, expected an engine", fix="build it first")
-        return TensorRtRunner(self.module, engine, self.cuda)
+        return TensorRtRunner(self.module, engine, self.cuda, weight_budget_bytes=weight_budget_bytes)
 
     def timings(self, runners: Mapping[str, Runner], feeds: Mapping[str, NDArray[np.generic]], plan: TimingPlan) -> Mapping[str, Timing]:
         """Return the GPU time of each engine, in turns, by CUDA events: rounds end when the plan says so, or with its seconds.

@@ -169,6 +169,8 @@ def _configure(trt: ModuleType, config: Any, options: BuildOptions) -> None:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if options.weight_budget_bytes is not None:
+        config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)  # the budget itself is the runtime's
 
 
 def _attach_cache(config: Any, saved: bytes, messages: Messages) -> Any:

@@ -42,8 +42,14 @@ _DTYPES: Mapping[str, np.dtype[np.generic]] = {
 class TensorRtRunner:
     """An open engine. ``prepare`` sets inputs, shapes and addresses; then it is the ``Work`` that ``cuda_timing`` times."""
 
-    def __init__(self, trt: ModuleType, engine: Path, cuda: CudaRuntime) -> None:
+    def __init__(self, trt: ModuleType, engine: Path, cuda: CudaRuntime, *, weight_budget_bytes: int | None = None) -> None:
         """Load the plan.
+
+        Args:
+            trt: The module.
+            engine: The plan.
+            cuda: The GPU.
+            weight_budget_bytes: Most GPU memory for weights that can be streamed; None: all are on the GPU.
 
         Raises:
             BuildError: This TensorRT cannot load it.
@@ -67,6 +73,8 @@ class TensorRtRunner:
                 f"{self._name}: TensorRT {trt.__version__} cannot load it on {cuda.device.name}: {said}",
                 fix="load it with the TensorRT version and GPU type that it was built for, or build it again",
             )
+        if weight_budget_bytes is not None:
+            self._stream_weights(weight_budget_bytes)  # a context would fix where weights are
         self._context: Any = self._engine.create_execution_context()
         if self._context is None:
             raise EngineError(
@@ -207,6 +215,16 @@ class TensorRtRunner:
         self._arrays.clear()
         self._open_sizes.clear()
         self._stream.close()
+
+    def _stream_weights(self, budget: int) -> None:
+        size = int(self._engine.streamable_weights_size)
+        if budget >= size:  # which is how an engine starts: nothing is streamed
+            return
+        self._engine.weight_streaming_budget_v2 = budget
+        found = int(self._engine.weight_streaming_budget_v2)
+        if found != budget:
+            said = self._messages.complaints() or "no reason given"
+            raise EngineError(f"{self._name}: TensorRT streams weights with {found} bytes, {budget} asked for: {said}", fix=_REPORT)
 
     def _take_profile(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Go to the profile that takes these shapes, of several that whose ``opt`` is nearest; of a plan with one profile do nothing."""

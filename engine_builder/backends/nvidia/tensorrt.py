@@ -168,7 +168,7 @@ class TensorRtBackend:
         layers = output.with_name(output.name + _LAYERS_SUFFIX)
         try:
             write_atomically(output, plan.data)
-            runner = TensorRtRunner(trt, output, gpu)
+            runner = self._local.open(output, weight_budget_bytes=self._options.weight_budget_bytes)
             try:
                 said = runner.layer_information({name: sizes.opt for name, sizes in (shapes or {}).items()})
                 profile = runner.profile
@@ -188,7 +188,7 @@ class TensorRtBackend:
         Raises:
             BuildError: TensorRT cannot load the file, or it is a model and not an engine.
         """
-        return self._local.open(engine)
+        return self._local.open(engine, weight_budget_bytes=self._options.weight_budget_bytes)
 
     def timings(self, runners: Mapping[str, Runner], feeds: Mapping[str, NDArray[np.generic]], plan: TimingPlan) -> Mapping[str, Timing]:
         """Return the GPU time of each engine, in turns, by CUDA events.

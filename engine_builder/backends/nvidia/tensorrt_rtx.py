@@ -59,7 +59,10 @@ _SECOND_KERNEL = (
 BUILDER = BuilderSupport(
     frozenset({"workspace_mb"}),
     "its builder has one level of optimization, and its plans are made for one type of GPU and one version",
-    {"profiles": "its latencies are predicted from a plan of one profile"},
+    {
+        "profiles": "its latencies are predicted from a plan of one profile",
+        "weight_streaming_mb": "its latencies are predicted with all weights on the GPU",
+    },
 )
 
 

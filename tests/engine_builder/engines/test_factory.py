@@ -54,6 +54,12 @@ def test_a_route_reaches_the_builder_and_no_other_build_has_it(context: StageCon
     assert build_options(config, context, final=True).build_route == ""
 
 
+def test_the_budget_of_weights_reaches_every_build_in_bytes(context: StageContext) -> None:
+    for final in (False, True):
+        assert build_options(config_of(weight_streaming_mb=3), context, final=final).weight_budget_bytes == 3 * 2**20
+    assert build_options(config_of(), context, final=True).weight_budget_bytes is None
+
+
 def test_search_and_final_build_alike_unless_told_otherwise(context: StageContext) -> None:
     config = config_of(optimization_level=4)
     assert not config.builder.rebuilds
@@ -76,6 +82,7 @@ def test_search_and_final_build_alike_unless_told_otherwise(context: StageContex
             r'builder.profiles: found \[{"min": 1, "opt": 1, "max": 4}\], expected none for tensorrt-rtx: its latencies are predicted',
         ),
         ("onnxruntime-cpu", {"profiles": [{"min": 1, "opt": 1, "max": 4}]}, "expected none for onnxruntime-cpu: its engine is the model"),
+        ("tensorrt-rtx", {"weight_streaming_mb": 0}, "builder.weight_streaming_mb: found 0, expected none for tensorrt-rtx: its latencies"),
         ("onnxruntime-cpu", {"build_routes": "fast"}, "builder.build_routes: found fast, expected none for onnxruntime-cpu"),
     ],
 )

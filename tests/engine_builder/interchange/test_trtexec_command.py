@@ -54,6 +54,8 @@ def test_version_10_is_told_that_types_are_strong() -> None:
         (BuilderConfig(workspace_mb=512), "--memPoolSize=workspace:512"),
         (BuilderConfig(hardware_compatible=True), "--hardwareCompatibilityLevel=ampere+"),
         (BuilderConfig(version_compatible=True), "--versionCompatible"),
+        (BuilderConfig(weight_streaming_mb=512), "--allowWeightStreaming"),
+        (BuilderConfig(weight_streaming_mb=512), "--weightStreamingBudget=512M"),
     ],
 )
 def test_what_the_builder_was_asked_for_is_asked_for_again(builder: BuilderConfig, option: str) -> None:

@@ -130,9 +130,15 @@ def test_two_compilations_share_the_progress(written: Written) -> None:
 
 def test_builder_gets_the_level_and_the_workspace_of_the_options(written: Written) -> None:
     """As the library's own configuration tells them: TensorRT-RTX, unlike TensorRT, builds the same plan at every level."""
-    assert written["settings"] == {"optimization level": OPTIONS.optimization_level, "workspace bytes": OPTIONS.workspace_bytes}
+    settings = written["settings"]
+    assert (settings["optimization level"], settings["workspace bytes"]) == (OPTIONS.optimization_level, OPTIONS.workspace_bytes)
     assert OPTIONS.optimization_level != BuildOptions().optimization_level
     assert OPTIONS.workspace_bytes != BuildOptions().workspace_bytes
+
+
+def test_a_plan_can_stream_weights_where_there_is_a_budget_for_them(written: Written) -> None:
+    assert (written["settings"]["streams weights"], written["settings"]["streams weights unasked"]) == (True, False)
+    assert int(str(written["builds"]["streaming"]["bytes"])) > 1000
 
 
 def test_kernels_that_need_more_than_the_workspace_are_refused(builds: dict[str, dict[str, object]]) -> None:
@@ -201,5 +207,7 @@ def test_too_little_memory_is_told_from_a_model_that_is_refused(said: str, error
 def test_options_are_checked() -> None:
     with pytest.raises(ValueError, match="optimization_level is 6, expected 0 to 5"):
         BuildOptions(optimization_level=6)
+    with pytest.raises(ValueError, match="weight_budget_bytes is -1, expected at least 0"):
+        BuildOptions(weight_budget_bytes=-1)
     with pytest.raises(ValueError, match="workspace_bytes is 0, expected at least 1"):
         BuildOptions(workspace_bytes=0)

@@ -122,6 +122,36 @@ def test_layers_are_told_in_the_profile_that_takes_the_sizes_asked_for(tmp_path:
     assert engine.profile == 2
 
 
+@pytest.mark.parametrize(("budget", "set_to"), [(None, []), (4096, []), (1 << 20, []), (1024, [1024]), (0, [0])])
+def test_weights_above_the_budget_are_streamed_and_that_is_said_before_there_is_a_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int | None, set_to: list[int]
+) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(
+        fakes.ICudaEngine, "weight_streaming_budget_v2", property(lambda _: told[-1], lambda _, value: told.append(value)), raising=False
+    )
+    make = fakes.ICudaEngine.create_execution_context
+
+    def context(engine: fakes.ICudaEngine) -> object:
+        told.append("context")
+        return make(engine)
+
+    monkeypatch.setattr(fakes.ICudaEngine, "create_execution_context", context)
+    (tmp_path / "engine.plan").write_bytes(b"double")
+    gpu = FakeGpu()
+    TensorRtRunner(fake_tensorrt(gpu), tmp_path / "engine.plan", gpu, weight_budget_bytes=budget)
+    assert told == [4096, *set_to, "context"]  # 4096: the engine's own, when it was made
+
+
+def test_a_budget_of_weights_that_tensorrt_does_not_take_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = property(lambda _: 4096, lambda _, value: None)
+    monkeypatch.setattr(fakes.ICudaEngine, "weight_streaming_budget_v2", kept, raising=False)
+    (tmp_path / "engine.plan").write_bytes(b"double")
+    gpu = FakeGpu()
+    with pytest.raises(EngineError, match="TensorRT streams weights with 4096 bytes, 1024 asked for"):
+        TensorRtRunner(fake_tensorrt(gpu), tmp_path / "engine.plan", gpu, weight_budget_bytes=1024)
+
+
 def test_wrong_type_and_wrong_inputs_are_refused(tmp_path: Path) -> None:
     engine = runner(tmp_path)
     with pytest.raises(EngineError, match="input 'x' is float64, expected float32"):
