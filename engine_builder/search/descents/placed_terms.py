@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from engine_builder.search.descents.set_sums import Floats
 from engine_builder.search.time_model import FLOATS, Term
 
-Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
 MOST_CHANGES = 2000  # of sums that are kept up to date, before they are added up anew
 
@@ -100,11 +100,11 @@ class TermSums:
     ``added``: (forms, sets), by the form that the layers of a set take, as a share of the baseline's latency.
     """
 
-    def __init__(self, members: Floats, terms: Sequence[PlacedTerm], forms: Sequence[int]) -> None:
+    def __init__(self, members: NDArray[np.bool_], terms: Sequence[PlacedTerm], forms: Sequence[int]) -> None:
         """Number the cases of each term, with every layer in floats.
 
         Args:
-            members: (layers, sets), 1 where a layer is in a set that changes together.
+            members: (layers, sets), whether a layer is in a set that changes together.
             terms: What depends on several layers, at least one of them not at the baseline for good.
             forms: That a set may take, each once.
         """
@@ -119,7 +119,7 @@ class TermSums:
         for index, term in enumerate(self._terms):
             for place in term.places:
                 touched[place].append(index)
-            inside = members[list(term.places)].astype(bool)
+            inside = members[list(term.places)]
             sets = np.flatnonzero(inside.any(axis=0))
             patterns, used = np.unique(inside[:, sets], axis=1, return_inverse=True)
             self._patterns.append(patterns.T.tolist())

@@ -5,8 +5,8 @@ With e the layer precisions that a step brings and t those that it takes away, t
     (e - t)'g + (e'De + t'Dt) / 2 - e'Dt,
 
 where g are the marginal losses and D the extra losses of pairs. g is known wherever the descent stands; e'De never changes, and e'Dt and
-t'Dt are kept up to date layer by layer, as are terms between layers (``placed_terms.py``). Sums over the layers of each step are a product
-with the matrix that says which layers are in which step.
+t'Dt are kept up to date layer by layer, as are terms between layers (``placed_terms.py``). Sums over the layers of each step are those of
+``set_sums.py``.
 
 What comes out is as good as the rounding of these sums, so it only says where to look: the descent computes a step before it takes it.
 """
@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine_builder.search.descents.placed_terms import MOST_CHANGES, Floats, PlacedTerm, Places, TermSums
+from engine_builder.search.descents.placed_terms import MOST_CHANGES, PlacedTerm, Places, TermSums
+from engine_builder.search.descents.set_sums import Floats, SetSums
 
 SLACK = 1e-10  # relative: rounding of sums that are kept up to date
 
@@ -62,25 +63,25 @@ class StepScreen:
         sets = {layers_of_step: index for index, layers_of_step in enumerate(dict.fromkeys(one for one, _ in steps))}
         self._steps = np.array([choice * len(sets) + sets[one] for one, choice in steps], dtype=np.intp)
         self._precisions = precisions
-        self._members = np.zeros((layers, len(sets)))  # 1 where a layer is in a set
-        for one, index in sets.items():
-            self._members[list(one), index] = 1.0
+        self._sets = tuple(sets)
+        self._sums = SetSums(self._sets, layers)
+        self._around: dict[int, tuple[Places, SetSums]] = {}  # by layer: the sets that it is in, once they are asked for
         self._pairs = np.zeros((count + 1, count + 1))
         self._pairs[:count, :count] = interaction
         self._has_pairs = bool(np.any(interaction))
         self._cost = np.append(cost, 0.0)
-        self._new_cost = self._cost[precisions] @ self._members
+        self._new_cost = self._sums.of(self._cost[precisions])
         self._new_pairs = np.array([self._inside(new) for new in precisions]).reshape(len(precisions), len(sets))
         self._mixed_pairs, self._old_pairs = np.zeros_like(self._new_pairs), np.zeros(len(sets))  # e'Dt and t'Dt / 2
         self._changes = 0
         self._taken = np.full(layers, count, dtype=np.intp)
         distinct = tuple(dict.fromkeys(forms))
         self._form_of_choice = np.array([distinct.index(form) for form in forms], dtype=np.intp)
-        self._terms = TermSums(self._members, terms, distinct)
+        self._terms = TermSums(self._sums.members(), terms, distinct)
 
     def _inside(self, new: Places) -> Floats:
         """Return e'De / 2 of the steps of a choice, (sets,)."""
-        return np.asarray(np.einsum("ls,ls->s", self._pairs[np.ix_(new, new)] @ self._members, self._members)) / 2.0
+        return self._sums.of_own(self._sums.of(self._pairs[np.ix_(new, new)])) / 2.0
 
     def go_to(self, taken: Sequence[int], form: Sequence[int], marginal: Floats) -> None:
         """Follow the assignment.
@@ -108,14 +109,21 @@ class StepScreen:
             apart = self._pairs[wanted[layer]] - self._pairs[self._taken[layer]]
             others = apart[self._taken]
             others[layer] = 0.0
-            sets = np.flatnonzero(self._members[layer])
-            sums = np.vstack([apart[self._precisions], others]) @ self._members[:, sets]
+            sets, sums_of_sets = self._with(int(layer))
+            sums = sums_of_sets.of(np.vstack([apart[self._precisions], others]))
             self._mixed_pairs[:, sets] += sums[:-1]
             self._old_pairs[sets] += sums[-1]
             self._taken[layer] = wanted[layer]
 
+    def _with(self, layer: int) -> tuple[Places, SetSums]:
+        if layer not in self._around:
+            sets = np.array([index for index, one in enumerate(self._sets) if layer in one], dtype=np.intp)
+            around = SetSums([self._sets[index] for index in sets], len(self._taken), is_dense=self._sums.is_dense)
+            self._around[layer] = sets, around
+        return self._around[layer]
+
     def _add_up(self, gained: Floats) -> None:
-        sums = np.vstack([gained[self._precisions], gained[self._taken], self._cost[self._taken]]) @ self._members
+        sums = self._sums.of(np.vstack([gained[self._precisions], gained[self._taken], self._cost[self._taken]]))
         self._added_loss = sums[:-2] - sums[-2]
         if self._has_pairs:
             self._added_loss += self._new_pairs - self._mixed_pairs + self._old_pairs
@@ -141,5 +149,5 @@ class StepScreen:
 
     def _steps_that_change(self) -> NDArray[np.bool_]:
         if self._change is None:
-            self._change = (self._precisions != self._taken).astype(np.float64) @ self._members > 0.0
+            self._change = self._sums.of((self._precisions != self._taken).astype(np.float64)) > 0.0
         return self._change

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from engine_builder.search import predicted_front
-from engine_builder.search.descents import descent, placed_terms, step_screen
+from engine_builder.search.descents import descent, placed_terms, set_sums, step_screen
 from engine_builder.search.descents.step_screen import Looks, StepScreen
 from engine_builder.search.loss_model import predicted_loss
 from engine_builder.search.predicted_front import Point, descent_over, frontier, smoothed, undominated
@@ -313,9 +313,11 @@ def test_proposals_are_those_of_trying_every_move_from_the_models(seed: int, pai
         np.testing.assert_allclose([(p.ratio, p.loss) for p in points], [(p.ratio, p.loss) for p in others], rtol=1e-9, atol=1e-12)
 
 
-def test_what_is_dropped_and_added_up_anew_changes_no_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_dropped_and_added_up_anew_or_otherwise_changes_no_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
     world = encoder_world(2, 0)
     found = proposals(world)
+    monkeypatch.setattr(set_sums, "MOST_DENSE", 0)
+    assert proposals(world) == found
     monkeypatch.setattr(descent, "MOST_KEPT", 200)
     for module in (placed_terms, step_screen):
         monkeypatch.setattr(module, "MOST_CHANGES", 3)
