@@ -64,7 +64,7 @@ def frontier(
         places = [place for place, layer_precision in enumerate(layer_precisions) if layer_precision in subset]
         kept = [layer_precisions[place] for place in places]
         losses = loss[places]
-        descent = Descent(kept, losses, interaction[np.ix_(places, places)], times, _moves(eligible_from(kept), times, groups))
+        descent = descent_over(kept, losses, interaction[np.ix_(places, places)], times, groups)
         rates = _rates(losses, times, kept)
         for start in starts:
             descent.start(start)
@@ -95,14 +95,26 @@ def _between(points: Sequence[Point], descent: Descent) -> list[Point]:
     return found
 
 
-def smoothed(
-    rungs: Sequence[QuantizedLayers],
+def descent_over(
     layer_precisions: Sequence[LayerPrecision],
     loss: NDArray[np.float64],
     interaction: NDArray[np.float64],
     times: TimeModel,
     groups: Groups = (),
-) -> tuple[Point, ...]:
+) -> Descent:
+    """Return a descent by all moves.
+
+    Args:
+        layer_precisions: (n,) what the layers may choose; others stay at the baseline.
+        loss: (n,) each one's loss alone.
+        interaction: (n, n) extra loss of each pair, symmetric, zero on the diagonal.
+        times: Predicts latency.
+        groups: Names of layers that only pay together.
+    """
+    return Descent(layer_precisions, loss, interaction, times, _moves(eligible_from(layer_precisions), times, groups))
+
+
+def smoothed(rungs: Sequence[QuantizedLayers], descent: Descent) -> tuple[Point, ...]:
     """Return for each candidate the fastest near it that loses no more, by the models; by growing loss, none that another beats.
 
     What scatters quantized layers among floats thus gives way to what has them in runs: that near it, or, where that is clearly faster,
@@ -110,13 +122,8 @@ def smoothed(
 
     Args:
         rungs: The candidates.
-        layer_precisions: (n,) what the layers may choose; others stay at the baseline.
-        loss: (n,) each one's loss alone.
-        interaction: (n, n) extra loss of each pair, symmetric, zero on the diagonal.
-        times: Predicts latency.
-        groups: Names of layers that only pay together.
+        descent: Over what the layers may choose. One for several orders: their candidates meet.
     """
-    descent = Descent(layer_precisions, loss, interaction, times, _moves(eligible_from(layer_precisions), times, groups))
     found = []
     for rung in rungs:
         descent.start(rung)

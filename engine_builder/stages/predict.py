@@ -42,7 +42,7 @@ from engine_builder.search.loss_model import LossCheck, LossModel, check
 from engine_builder.search.moves.around import Start, steps_around
 from engine_builder.search.moves.blocks import layer_sets
 from engine_builder.search.moves.steps_from import StepsFrom
-from engine_builder.search.predicted_front import Point, frontier, smoothed
+from engine_builder.search.predicted_front import Point, descent_over, frontier, smoothed
 from engine_builder.search.rankings import prefixes
 from engine_builder.search.search import FASTEST, FRONTIER, MOVES, REFINED
 from engine_builder.search.search_space import BASELINE, Groups, QuantizedLayers, eligible_from
@@ -161,14 +161,14 @@ def _whole(space: _Space, ranked: RankResult, fitted: _Fitted, *, refined: bool)
     times, learns = fitted.times, fitted.times.certainty is not None
     points = frontier(space.layer_precisions, space.loss, space.interaction, fitted.cautious, space.groups, is_filled=learns)
     sequences = [_sequence(REFINED if refined else FRONTIER, _candidates(points), fitted.cautious)]
-    for name, order in ranked.rankings.items() if learns or not refined else ():
-        sequence = prefix_sequence(name, order, times, space.groups)
-        if learns:
-            # By the losses of single layers: the least sums of pairs are where their errors are largest.
-            alone = np.zeros_like(space.interaction)
-            near = smoothed(sequence.rungs, space.layer_precisions, np.maximum(space.loss, 0.0), alone, times, space.groups)
-            sequence = _sequence(name, _candidates(near), times)
-        sequences.append(sequence)
+    if learns:
+        # By the losses of single layers: the least sums of pairs are where their errors are largest.
+        loss, alone = np.maximum(space.loss, 0.0), np.zeros_like(space.interaction)
+        descent = descent_over(space.layer_precisions, loss, alone, times, space.groups)
+        for name, order in ranked.rankings.items():
+            sequences.append(_sequence(name, _candidates(smoothed(_prefixes(order, times, space.groups), descent)), times))
+    elif not refined:
+        sequences += [prefix_sequence(name, order, times, space.groups) for name, order in ranked.rankings.items()]
     return sequences
 
 
@@ -256,9 +256,12 @@ def prefix_sequence(name: str, order: Sequence[LayerPrecision], times: TimeModel
         times: Predicts latency.
         groups: Names of layers that only pay together.
     """
+    return _sequence(name, _prefixes(order, times, groups), times)
+
+
+def _prefixes(order: Sequence[LayerPrecision], times: TimeModel, groups: Groups) -> tuple[dict[str, Precision], ...]:
     timed = [layer_precision for layer_precision in order if layer_precision in times.gain_ms]
-    candidates = prefixes(timed, groups, lambda new, former: times.cost_ms(new) < times.cost_ms(former))
-    return _sequence(name, candidates, times)
+    return prefixes(timed, groups, lambda new, former: times.cost_ms(new) < times.cost_ms(former))
 
 
 def _sizes(model: onnx.ModelProto, inspection: Inspection, workspace: Workspace) -> dict[str, int]:

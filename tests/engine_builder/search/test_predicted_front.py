@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
+from engine_builder.search import predicted_front
+from engine_builder.search.descents import descent, placed_terms, set_sums, step_screen
+from engine_builder.search.descents.step_screen import Looks, StepScreen
 from engine_builder.search.loss_model import predicted_loss
-from engine_builder.search.predicted_front import Point, frontier, smoothed, undominated
+from engine_builder.search.predicted_front import Point, descent_over, frontier, smoothed, undominated
 from engine_builder.search.search_space import QuantizedLayers, eligible_from
 from engine_builder.search.time_model import TensorEdge, TimeModel
+from tests.engine_builder.search.descents.encoder_world import EncoderWorld, PlainDescent, encoder_world
 
 INT8, FP8, INT4 = Precision.INT8, Precision.FP8, Precision.INT4
 Problem = tuple[tuple[LayerPrecision, ...], NDArray[np.float64], NDArray[np.float64], TimeModel]
@@ -255,7 +259,7 @@ EIGHT = tuple(LayerPrecision(f"l{index}", INT8) for index in range(8))
 def test_candidates_that_scatter_layers_give_way_to_runs_that_lose_no_more() -> None:
     loss = np.full(8, 1.0)
     scattered = [{f"l{index}": INT8 for index in range(0, 2 * count, 2)} for count in range(1, 5)]
-    found = smoothed(scattered, EIGHT, loss, np.zeros((8, 8)), RUNS_PAY)
+    found = smoothed(scattered, descent_over(EIGHT, loss, np.zeros((8, 8)), RUNS_PAY))
     assert found[-1].loss <= 4.0
     places = sorted(int(one.layer[1:]) for one in found[-1].quantized)
     assert places == list(range(places[0], places[0] + 4))
@@ -267,7 +271,7 @@ def test_what_is_near_a_candidate_never_loses_more_and_is_never_slower() -> None
         layer_precisions, loss, pairs, times = problem(10, seed, kinds=(INT8, FP8), interaction=0.2)
         rungs = [{one.layer: one.precision for one in layer_precisions[: 2 * count : 2]} for count in range(1, 10)]
         points = [point_of(rung, layer_precisions, loss, pairs, times) for rung in rungs]
-        found = smoothed(rungs, layer_precisions, loss, pairs, times)
+        found = smoothed(rungs, descent_over(layer_precisions, loss, pairs, times))
         for point in points:
             assert any(near.loss <= point.loss * (1.0 + 1e-6) and near.ratio <= point.ratio for near in found) or point.ratio >= 1.0
         assert found == undominated(found)
@@ -283,3 +287,57 @@ def test_between_the_points_of_exchange_rates_there_are_others_where_layers_pay_
     for point in filled:
         said = point_of({one.layer: one.precision for one in point.quantized}, EIGHT, loss, np.zeros((8, 8)), RUNS_PAY)
         assert (point.ratio, point.loss) == pytest.approx((said.ratio, said.loss))
+
+
+def proposals(world: EncoderWorld, *, pairs: bool = True) -> list[tuple[Point, ...]]:
+    """Return the frontier, and what is near the prefixes of two orders."""
+    interaction = world.pairs if pairs else world.alone
+    over = descent_over(world.layer_precisions, world.loss, interaction, world.times, world.groups)
+    found = [frontier(world.layer_precisions, world.loss, interaction, world.times, world.groups, is_filled=True)]
+    for cost in (world.loss, np.roll(world.loss, 3)):
+        order = [world.layer_precisions[index] for index in np.argsort(cost)]
+        found.append(smoothed([{one.layer: one.precision for one in order[:count]} for count in range(1, len(order))], over))
+    return found
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_proposals_are_those_of_trying_every_move_from_the_models(seed: int, pairs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same assignments in the same order; sums that are added up otherwise differ by rounding."""
+    world = encoder_world(1, seed)
+    found = proposals(world, pairs=pairs)
+    monkeypatch.setattr(predicted_front, "Descent", PlainDescent)
+    plain = proposals(world, pairs=pairs)
+    assert [[point.quantized for point in points] for points in found] == [[point.quantized for point in points] for points in plain]
+    for points, others in zip(found, plain, strict=True):
+        np.testing.assert_allclose([(p.ratio, p.loss) for p in points], [(p.ratio, p.loss) for p in others], rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_dropped_and_added_up_anew_or_otherwise_changes_no_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = encoder_world(2, 0)
+    found = proposals(world)
+    monkeypatch.setattr(set_sums, "MOST_DENSE", 0)
+    assert proposals(world) == found
+    monkeypatch.setattr(descent, "MOST_KEPT", 200)
+    for module in (placed_terms, step_screen):
+        monkeypatch.setattr(module, "MOST_CHANGES", 3)
+    assert proposals(world) == found
+
+
+def test_candidates_that_were_smoothed_before_cost_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    promising = StepScreen.promising
+
+    def counted(screen: StepScreen, loss: float, rate: float, least_gain: float) -> Looks:
+        asked.append(loss)
+        return promising(screen, loss, rate, least_gain)
+
+    monkeypatch.setattr(StepScreen, "promising", counted)
+    world = encoder_world(1, 0)
+    over = descent_over(world.layer_precisions, world.loss, world.alone, world.times, world.groups)
+    rungs = [{one.layer: one.precision for one in world.layer_precisions[:count]} for count in range(1, 10)]
+    first = smoothed(rungs, over)
+    assert asked
+    asked.clear()
+    assert smoothed(rungs, over) == first
+    assert not asked

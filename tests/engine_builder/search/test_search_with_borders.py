@@ -16,7 +16,7 @@ from engine_builder.search.candidate_sequence import CandidateSequence
 from engine_builder.search.moves.around import Start, steps_around
 from engine_builder.search.moves.blocks import layer_sets
 from engine_builder.search.moves.steps_from import StepsFrom
-from engine_builder.search.predicted_front import Point, frontier, smoothed
+from engine_builder.search.predicted_front import Point, descent_over, frontier, smoothed
 from engine_builder.search.search import CONTRADICTED, FRONTIER, MOVES, REFINED, Search
 from engine_builder.search.search_space import QuantizedLayers
 from engine_builder.search.strategies.predicted_sequences import PredictedSequences
@@ -69,7 +69,7 @@ class Predictions:
         order = [self.choices[index] for index in np.argsort(self.loss)]
         rungs: list[QuantizedLayers] = [{one.layer: one.precision for one in order[:count]} for count in range(1, len(order))]
         if self.learns:
-            rungs = _candidates(smoothed(rungs, self.choices, self.loss, self.pairs, times))
+            rungs = _candidates(smoothed(rungs, descent_over(self.choices, self.loss, self.pairs, times)))
         found = [_sequence(FRONTIER if self.asked == 1 else REFINED, _candidates(points), times)]
         if self.asked == 1 or self.learns:
             found.append(_sequence("loss", rungs, times))
