@@ -12,6 +12,7 @@ import pytest
 
 from service.database.shared_folder import ID_NAME
 from tests.distributed.fleet import LEASE_SECONDS, Fleet, running_fleet
+from tests.fakes import fake_model
 from tests.faults.server_process import wait_until
 from tests.postgres_server import REASON, PostgresServer, binaries, running_postgres
 
@@ -153,13 +154,14 @@ def test_cancel_reaches_a_job_on_another_process(fleet: Fleet) -> None:
     assert fleet.query(f"SELECT count(*) FROM dbos.workflow_status WHERE workflow_uuid = '{job_id}'") == [(0,)]
 
 
-def test_a_job_waits_for_a_shared_folder_that_is_not_there(fleet: Fleet) -> None:
+def test_submissions_are_refused_while_the_shared_folder_is_not_there(fleet: Fleet) -> None:
     known = fleet.shared / ID_NAME
     away = known.rename(fleet.folder / ID_NAME)
-    job_id = fleet.submit(trials=1, seconds=0.2)
-    wait_until(lambda: "shared folder: it is not there" in str(fleet.job(job_id)["hold"]), 30, fleet.logs)
+    answer = fleet.client.post("/v1/jobs", files={"model": fake_model(trials=1, seconds=0.2), "calibration": b"numbers"})
+    assert answer.status_code == 503
+    assert "shared folder: it is not there" in answer.json()["detail"]
     away.rename(known)
-    assert fleet.wait(job_id)["state"] == "succeeded"
+    assert fleet.wait(fleet.submit(trials=1, seconds=0.2))["state"] == "succeeded"
 
 
 def test_a_job_outlasts_its_shared_folder(fleet: Fleet) -> None:
