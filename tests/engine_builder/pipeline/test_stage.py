@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from calibration.accuracy.budget import Budget
 from calibration.codec import as_object, json_from_value, value_from_json
 from calibration.data.formats.preprocess import Preprocess, Resize, ResizeMode
+from engine_builder.config.builder_options import BatchProfile
 from engine_builder.config.config import Config, ShapeRange
 from engine_builder.pipeline.stage import Stage, in_child, run
 from engine_builder.pipeline.stage_table import KEPT_STAGES, STAGES, TABLE
@@ -121,6 +122,7 @@ st.register_type_strategy(
     Preprocess, st.just(Preprocess(Resize((256,), ResizeMode.SHORTER_SIDE), (224,), 1.0, (0.5,), (0.2, 0.3, 0.4), classes=("cat",)))
 )
 st.register_type_strategy(ShapeRange, st.just(ShapeRange((1, 3), (2, 3), (4, 3))))
+st.register_type_strategy(BatchProfile, st.just(BatchProfile(1, 2, 4)))
 st.register_type_strategy(object, st.integers(-9, 9))
 
 
