@@ -120,7 +120,7 @@ def test_errors_that_add_up_are_seen_in_closed_loop_only(tmp_path: Path) -> None
     in_loop = run_job(tmp_path / "loop", model, calibration, validation, NMSE)
 
     assert alone.result["outcome"] == "improved"
-    assert alone.verdict["answer"] == "met"
+    assert cast(float, alone.verdict["probability_over_budget"]) < 0.1
     (warning,) = cast(list[str], alone.result["warnings"])
     assert "only single steps were judged" in warning
     assert "these samples seem to be steps in their order" in warning
