@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,9 @@ from tests.required_tools import pytest_runtest_makereport as pytest_runtest_mak
 
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in its background; tests send it to programs of theirs
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
