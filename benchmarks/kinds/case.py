@@ -56,5 +56,5 @@ class Case:
     batch: int
     config: Mapping[str, object] = field(default_factory=dict)  # beside the batch and the budget
     batch_axes: Mapping[str, int] = field(default_factory=dict)  # of outputs whose first axis does not count samples
-    drive: Callable[[Callable[[Samples], Outputs]], Outputs] | None = None  # how unseen samples are run, where it is not all at once
+    drive: Callable[[Callable[[Samples], Outputs]], Outputs] | None = None  # how unseen samples are run, where it is not a batch at a time
     call: Samples | None = None  # what one call takes, where it is not a batch of calibration samples

@@ -89,8 +89,8 @@ def run_job(case: Case, config: Mapping[str, object], folder: Path) -> tuple[Usa
 
 
 def run_unseen(case: Case, network: Network) -> Outputs:
-    """Return a network's outputs for the unseen samples, run as the case says."""
-    return network.run(case.data.unseen) if case.drive is None else case.drive(network.run)
+    """Return a network's outputs for the unseen samples, as many in a call as the job's engine was judged at: dynamic scales depend on it."""
+    return network.run(case.data.unseen, batch=case.batch) if case.drive is None else case.drive(network.run)
 
 
 def one_call(case: Case) -> Samples:

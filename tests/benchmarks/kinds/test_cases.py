@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.kinds.case import Case, Data, Outputs, Quality
 from benchmarks.kinds.cases import CASES
-from benchmarks.kinds.network_builder import Network
+from benchmarks.kinds.network_builder import Network, NetworkBuilder
 from benchmarks.kinds.outside import measured_speedup, one_call, run_unseen
 
 
@@ -25,3 +26,18 @@ def test_a_network_is_as_fast_as_itself() -> None:
     case = CASES["embedding-linear"]()
     networks = [Network(case.model.SerializeToString()) for _ in range(2)]
     assert measured_speedup(networks[0], networks[1], one_call(case)) == pytest.approx(1.0, abs=0.3)  # CPU time on a busy machine
+
+
+def test_unseen_samples_are_run_at_the_batch_that_the_job_was_judged_at() -> None:
+    builder = NetworkBuilder()
+    builder.node(
+        "Sub", "x", builder.node("ReduceMax", "x", axes=[0], keepdims=1), to="y"
+    )  # as dynamic scales do, answers depend on neighbours
+    model = builder.model({"x": ("n", 1)}, {"y": ("n", 1)})
+    unseen = {"x": np.asarray([[1.0], [3.0], [2.0], [7.0], [5.0]], np.float32)}
+    case = Case("neighbours", model, Data(unseen, None, unseen), _never, "none", batch=2)
+    assert run_unseen(case, Network(model.SerializeToString()))["y"].ravel().tolist() == [-2.0, 0.0, -5.0, 0.0, 0.0]
+
+
+def _never(outputs: Outputs, reference: Outputs) -> Quality:
+    raise AssertionError
