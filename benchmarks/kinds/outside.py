@@ -89,7 +89,7 @@ def run_job(case: Case, config: Mapping[str, object], folder: Path) -> tuple[Usa
 
 
 def run_unseen(case: Case, network: Network) -> Outputs:
-    """Return a network's outputs for the unseen samples, as many in a call as the job's engine was judged at: dynamic scales depend on it."""
+    """Return a network's outputs for the unseen samples, the job's batch in each call: dynamic scales depend on it."""
     return network.run(case.data.unseen, batch=case.batch) if case.drive is None else case.drive(network.run)
 
 
