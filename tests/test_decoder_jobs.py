@@ -37,6 +37,22 @@ def test_a_decoder_is_judged_over_whole_texts_with_its_own_cache(tmp_path: Path)
     assert finished.result["warnings"] == []
 
 
+def test_a_budget_may_be_on_the_distribution_of_the_next_token(tmp_path: Path) -> None:
+    validation = {"input_ids": texts(COUNT, STEPS, seed=1)}
+    config = {"accuracy": {"max_kl": 0.1}, "calibration": {"repair": False}}
+    finished = run_job(tmp_path, decoder(), {"input_ids": texts(COUNT, STEPS)}, validation, config)
+
+    assert finished.result["outcome"] == "improved"
+    assert finished.verdict["metric"] == "kl"
+    divergences = []
+    for text in validation["input_ids"]:
+        truth, answer = (logits_of(model, text.tolist()).astype(np.float64) for model in (finished.model_bytes, finished.engine))
+        log_p, log_q = (rows - np.log(np.exp(rows).sum(axis=-1, keepdims=True)) for rows in (truth, answer))
+        divergences.append(float((np.exp(log_p) * (log_p - log_q)).sum(axis=-1).mean()))
+    assert 0.0 < float(np.mean(divergences)) < 0.1
+    assert cast(float, finished.chosen["accuracy"]) == pytest.approx(float(np.mean(divergences)), rel=1e-4)
+
+
 def test_ranges_and_probes_see_tokens_behind_a_cache_that_the_float_model_filled(tmp_path: Path) -> None:
     given = texts(COUNT, STEPS)
     driver, job = ranged(tmp_path, decoder(), {"input_ids": given}, {"input_ids": texts(COUNT, STEPS, seed=1)}, LENIENT)

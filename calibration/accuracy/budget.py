@@ -35,6 +35,7 @@ class Budget:
     max_drop: float | None = None  # largest drop of the score, 0-1
     min_score: float | None = None  # least score, 0-1
     max_nmse: float | None = None  # largest mean NMSE
+    max_kl: float | None = None  # largest mean divergence, nats
     min_psnr: float | None = None  # least mean PSNR, decibels
     min_si_snr: float | None = None  # least mean SI-SNR, decibels
 
@@ -57,6 +58,10 @@ class Budget:
         return None if self.min_score is None else Claim(0.0, -self.min_score)
 
     @property
+    def _largest_error(self) -> float | None:
+        return self.max_kl if self.max_nmse is None else self.max_nmse
+
+    @property
     def _least_decibels(self) -> float:
         least = self.min_si_snr if self.min_psnr is None else self.min_psnr
         assert least is not None  # __post_init__ left no other case
@@ -70,8 +75,8 @@ class Budget:
             return engine - baseline + self.max_drop
         if self.min_score is not None:
             return engine - self.min_score
-        if self.max_nmse is not None:
-            return self.max_nmse - engine
+        if (largest := self._largest_error) is not None:
+            return largest - engine
         return engine - self._least_decibels
 
     def largest_drop(self, baseline: float) -> float:
@@ -82,6 +87,6 @@ class Budget:
             return self.max_drop
         if self.min_score is not None:
             return baseline - self.min_score
-        if self.max_nmse is not None:
-            return self.max_nmse - baseline
+        if (largest := self._largest_error) is not None:
+            return largest - baseline
         return baseline - self._least_decibels

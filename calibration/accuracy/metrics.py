@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.accuracy.measures import task_measures as tasks
-from calibration.accuracy.measures.classes import agreement, top1, top5
+from calibration.accuracy.measures.classes import agreement, kl, top1, top5
 from calibration.accuracy.measures.joint import JointMeasure
 from calibration.accuracy.measures.token_classes import check_iob2, span_f1, token_f1
 from calibration.accuracy.measures.values import IDENTICAL_PSNR, closeness, cosine, nmse, psnr
@@ -63,6 +63,7 @@ class BudgetKey(enum.StrEnum):
     MAX_DROP = "max_drop"  # of the score itself
     MIN_SCORE = "min_score"
     MAX_NMSE = "max_nmse"
+    MAX_KL = "max_kl"
     MIN_PSNR = "min_psnr"
     MIN_SI_SNR = "min_si_snr"
 
@@ -233,6 +234,20 @@ class Metric(enum.StrEnum):
             unit="dB",
             budget_key=BudgetKey.MIN_PSNR,
             is_real_valued=True,
+        ),
+    )
+    KL = (
+        "kl",
+        MetricSpec(
+            "divergence KL(float model || engine) of the distributions over classes or next tokens, in nats",
+            Truth.REFERENCE,
+            unnamed(kl),
+            kinds=SCORES_OF_CLASSES,
+            better=Better.LOWER,
+            perfect=0.0,
+            budget_key=BudgetKey.MAX_KL,
+            is_real_valued=True,
+            loss_of_drop=LossOfDrop(SCORES_OF_CLASSES, 1.0),
         ),
     )
     TOKEN_F1 = (

@@ -44,6 +44,13 @@ class AccuracyConfig:
     max_nmse: float | None = field(
         default=None, metadata={"exclusiveMinimum": 0, "description": "Largest mean squared error, relative to the outputs' mean square."}
     )
+    max_kl: float | None = field(
+        default=None,
+        metadata={
+            "exclusiveMinimum": 0,
+            "description": "Largest mean divergence KL(float model || engine) of distributions over classes or next tokens, in nats.",
+        },
+    )
     min_psnr: float | None = field(
         default=None,
         metadata={"exclusiveMinimum": 0, "maximum": 140, "description": "Least mean peak signal-to-noise ratio in decibels."},

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.accuracy.measures.sample_blocks import by_sample
+from calibration.accuracy.measures.sample_blocks import by_sample, sample_slices
 from calibration.accuracy.measures.softmax import log_softmax, without_classes
 from calibration.accuracy.measures.values import WORST_LOSS, as_rows
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
@@ -44,6 +44,27 @@ def kl_divergence(reference: NDArray[np.generic], output: NDArray[np.generic], *
         return np.asarray(np.clip(terms.sum(axis=-1).mean(axis=-1), 0.0, WORST_LOSS), dtype=np.float64)
 
     return by_sample(of_samples, reference, output)
+
+
+def kl(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return KL(reference || output) of each sample, at least 0, in nats.
+
+    Values are probabilities where those of each prediction of the reference are at least 0 and add up to 1, else logits.
+
+    Args:
+        reference: (samples, ..., classes), the float model's.
+        output: The same shape.
+
+    Raises:
+        InvalidConfigError: The outputs are no distributions: one value per sample, or whole numbers.
+    """
+    if reference.dtype.kind != "f" or by_class(reference[:1]).shape[-1] == 1:
+        raise InvalidConfigError(
+            f"accuracy.metric: kl needs a score for each of several classes, found {reference.dtype} of shape {reference.shape}",
+            fix="Set accuracy.metric to agreement." if reference.dtype.kind != "f" else _WITHOUT_CLASSES,
+        )
+    are_probabilities = all(_are_probabilities(by_class(reference[part])) for part in sample_slices(reference))
+    return kl_divergence(reference, output, probabilities=are_probabilities)
 
 
 def agreement(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -125,10 +146,16 @@ def by_class(values: NDArray[np.generic]) -> NDArray[np.float64]:
     return with_far_as_infinite(values.astype(np.float64)).reshape(len(values), -1, longer[-1] if longer else 1)
 
 
+def _are_probabilities(rows: NDArray[np.float64]) -> bool:
+    with np.errstate(invalid="ignore"):
+        return bool((rows >= 0.0).all() and (np.abs(rows.sum(axis=-1) - 1.0) <= _SUM_TOLERANCE).all())
+
+
 def _log_probabilities(values: NDArray[np.float64]) -> NDArray[np.float64]:
     kept = np.maximum(values, _SMALLEST_PROBABILITY)
     return np.asarray(np.log(kept / kept.sum(axis=-1, keepdims=True)), dtype=np.float64)
 
 
 _SMALLEST_PROBABILITY = 1e-12
+_SUM_TOLERANCE = 1e-2  # of probabilities: those of float16 add up to 1 within it
 _WITHOUT_CLASSES = "Set accuracy.metric to closeness or decisions, or send a metric model that compares the value with a threshold."

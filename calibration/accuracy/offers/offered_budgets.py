@@ -23,15 +23,17 @@ USUAL: Mapping[BudgetKey, tuple[float, ...]] = MappingProxyType(  # the loosest 
         BudgetKey.MAX_DROP: (0.01, 0.001, 0.0001),
         BudgetKey.MIN_SCORE: (0.99, 0.999, 0.9999),  # of the float model's score
         BudgetKey.MAX_NMSE: (0.01, 0.001, 0.0001),
+        BudgetKey.MAX_KL: (0.01, 0.001, 0.0001),
         BudgetKey.MIN_PSNR: (30.0, 40.0, 50.0),
         BudgetKey.MIN_SI_SNR: (20.0, 30.0, 40.0),
     }
 )
-GROWING = frozenset({BudgetKey.MAX_NMSE, BudgetKey.MAX_DROP})  # the larger, the looser
+ERRORS = frozenset({BudgetKey.MAX_NMSE, BudgetKey.MAX_KL})  # of which the float model has none
+GROWING = ERRORS | {BudgetKey.MAX_DROP}  # the larger, the looser
 _LOOSER = 1.25
 _DIGITS = 2
 _SCORE_DIGITS = 6
-_MOST_LOST = 0.5  # of the float model's score, or of the outputs' mean square: an engine that loses more is no offer
+_MOST_LOST = 0.5  # of the float model's score, or of the outputs' mean square, or half a nat: an engine that loses more is no offer
 _LEAST_PSNR = 3.0  # decibels; about the same
 _FINEST_PSNR = 100.0
 _DECIBELS = frozenset({BudgetKey.MIN_PSNR, BudgetKey.MIN_SI_SNR})
@@ -91,7 +93,7 @@ def budgets_around(key: BudgetKey, baseline: float, engine: float) -> tuple[Budg
     if (is_share or is_score) and not baseline > 0.0:
         return ()
     finest = USUAL[key][-1] if key in GROWING else 1.0 - USUAL[key][-1]
-    lost = engine if key is BudgetKey.MAX_NMSE else baseline - engine if key is BudgetKey.MAX_DROP else 1.0 - engine / baseline
+    lost = engine if key in ERRORS else baseline - engine if key is BudgetKey.MAX_DROP else 1.0 - engine / baseline
     allowed = [_rounded_up(max(lost, finest))]
     while allowed[-1] <= _MOST_LOST:
         allowed.append(_rounded_up(allowed[-1] * _LOOSER))

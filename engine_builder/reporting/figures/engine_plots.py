@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from calibration.accuracy.metrics import Metric
+from calibration.accuracy.metrics import Better, Metric
 from engine_builder.records.trial import Trial
 from engine_builder.reporting.body.search_facts import Prediction
 from engine_builder.reporting.figures.drawing import (
@@ -31,7 +31,6 @@ from engine_builder.reporting.figures.drawing import (
 )
 from engine_builder.reporting.figures.label_places import label_points
 
-LOWER_IS_BETTER = (Metric.NMSE,)
 OFF_SCALE = 6.0  # times the budget: engines that lost more are drawn at the edge
 FEW_NAMES = 5  # trials whose names fit side by side
 WITHIN, OVER, FAILED = ("o", GOOD), ("v", BAD), ("X", BAD)  # shape and colour of an engine's mark
@@ -52,7 +51,7 @@ def front_plot(trials: Sequence[Trial], front: Collection[str], chosen: str | No
     shown = [trial for trial in trials if math.isfinite(_score(trial)) and math.isfinite(_ratio(trial))]
     if not shown:
         return ""
-    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+    sign = -1.0 if metric.spec.better is Better.LOWER else 1.0
     required = _score(shown[0]) - sign * _slack(shown[0])
     room = max((abs(_score(trial) - required) for trial in shown if _slack(trial) >= 0.0), default=0.0)
     edge = required - sign * OFF_SCALE * room if room > 0.0 else -sign * math.inf

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 
 from calibration.accuracy.budget import Budget
 from calibration.accuracy.metrics import BudgetKey
-from calibration.accuracy.offers.offered_budgets import GROWING, budget_key, budget_value
+from calibration.accuracy.offers.offered_budgets import ERRORS, GROWING, budget_key, budget_value
 from engine_builder.reporting.body.job_result import ReportedBudget, ReportedOffer
 
 NEAREST = 3  # engines named where the baseline is kept
 
 
 def budget_in_words(budget: Budget) -> str:
-    """Return a budget as it stands in a sentence: "99.9%" of the float model's score, "a drop of 0.001", "NMSE 0.001", "40 dB"."""
+    """Return a budget in a sentence: "99.9%" of the float model's score, "a drop of 0.001", "NMSE 0.001", "KL 0.01", "40 dB"."""
     key, value = budget_key(budget), budget_value(budget)
     if key is BudgetKey.MIN_RELATIVE:
         return f"{100.0 * value:.6g}%"
@@ -22,7 +22,9 @@ def budget_in_words(budget: Budget) -> str:
         return f"a drop of {value:.4g}"
     if key is BudgetKey.MIN_SCORE:
         return f"a score of {value:.6g}"
-    return f"NMSE {value:.3g}" if key is BudgetKey.MAX_NMSE else f"{value:.4g} dB"
+    if key in ERRORS:
+        return f"{'NMSE' if key is BudgetKey.MAX_NMSE else 'KL'} {value:.3g}"
+    return f"{value:.4g} dB"
 
 
 def speedup_in_words(speedup: float, *, is_predicted: bool) -> str:

@@ -30,7 +30,7 @@ export const STAGES = {
   report: "judging and writing the report",
 };
 
-const ERRORS = new Set(["nmse"]); // metrics of which less is better
+const ERRORS = new Set(["nmse", "kl"]); // metrics of which less is better
 const DECIBELS = new Set(["psnr", "si_snr"]);
 
 export const isFinished = (job) => ["succeeded", "failed", "cancelled"].includes(job.state);
@@ -104,6 +104,7 @@ export function allowedDrop(job) {
   const base = job.trials?.[0]?.accuracy;
   if (isNumber(accuracy.max_drop)) return accuracy.max_drop;
   if (isNumber(accuracy.max_nmse)) return accuracy.max_nmse;
+  if (isNumber(accuracy.max_kl)) return accuracy.max_kl;
   if (!isNumber(base) || ERRORS.has(metric)) return null;
   if (isNumber(accuracy.min_score)) return base - accuracy.min_score;
   return base * (1 - (accuracy.min_relative ?? 0.99));
@@ -117,6 +118,7 @@ export function budgetWords(config) {
   if (isNumber(accuracy.max_drop)) return `a drop of at most ${accuracy.max_drop}`;
   if (isNumber(accuracy.min_score)) return `a score of at least ${accuracy.min_score}`;
   if (isNumber(accuracy.max_nmse)) return `an NMSE of at most ${accuracy.max_nmse}`;
+  if (isNumber(accuracy.max_kl)) return `a divergence of at most ${accuracy.max_kl} nats`;
   if (isNumber(accuracy.min_psnr)) return `at least ${accuracy.min_psnr} dB`;
   if (isNumber(accuracy.min_si_snr)) return `at least ${accuracy.min_si_snr} dB`;
   return `at least ${+(100 * (accuracy.min_relative ?? 0.99)).toFixed(4)}% of the float model's score`;

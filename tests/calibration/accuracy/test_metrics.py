@@ -34,6 +34,7 @@ def test_every_budget_is_a_setting_and_implies_a_metric(key: BudgetKey) -> None:
         BudgetKey.MAX_DROP: AccuracyConfig(max_drop=0.5),
         BudgetKey.MIN_SCORE: AccuracyConfig(min_score=0.5),
         BudgetKey.MAX_NMSE: AccuracyConfig(max_nmse=0.5),
+        BudgetKey.MAX_KL: AccuracyConfig(max_kl=0.5),
         BudgetKey.MIN_PSNR: AccuracyConfig(min_psnr=0.5),
         BudgetKey.MIN_SI_SNR: AccuracyConfig(min_si_snr=0.5),
     }[key]

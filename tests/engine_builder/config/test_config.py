@@ -15,7 +15,7 @@ from engine_builder.config.config import Config, Order, SearchConfig, ShapeRange
 from engine_builder.config.precisions import require_precisions
 
 OUTPUT_KINDS = "logits, probabilities, values, labels, scores, embedding, regression, detections, ignore"
-METRICS = "top1, top5, agreement, cosine, closeness, fidelity, nmse, psnr, token_f1, span_f1, custom"
+METRICS = "top1, top5, agreement, cosine, closeness, fidelity, nmse, psnr, kl, token_f1, span_f1, custom"
 FULL = {
     "target": "tensorrt",
     "gpu": "RTX 4090",
@@ -27,8 +27,7 @@ FULL = {
         "max_drop": None,
         "min_score": None,
         "max_nmse": None,
-        "min_psnr": None,
-        "min_si_snr": None,
+        **dict.fromkeys(("max_kl", "min_psnr", "min_si_snr")),
         "confidence": 0.95,
         "label_names": None,
         "measure": {

@@ -34,6 +34,7 @@ def test_a_budget_of_cosine_allows_the_loss_that_costs_it() -> None:
 
 def test_a_budget_of_squared_error_is_the_loss() -> None:
     assert allowed_loss(Budget(max_nmse=0.02), Metric.NMSE, VALUES) == 0.02
+    assert allowed_loss(Budget(max_kl=0.02), Metric.KL, LOGITS) == 0.02
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from calibration.accuracy.measures.classes import agreement, by_class, kl_divergence, top1, top5, topk
+from calibration.accuracy.measures.classes import agreement, by_class, kl, kl_divergence, top1, top5, topk
 from calibration.accuracy.measures.values import IDENTICAL_PSNR, WORST_LOSS, cosine, nmse, psnr
 from calibration.errors import InvalidCalibrationSetError, InvalidConfigError
 
@@ -15,6 +16,23 @@ def test_kl_of_logits_is_that_of_their_probabilities() -> None:
     expected = 0.5 * np.log(0.5 / 0.25) + 0.5 * np.log(0.5 / 0.75)
     assert kl_divergence(reference, output) == pytest.approx([expected], rel=1e-12)
     assert kl_divergence(np.exp(reference), np.exp(output), probabilities=True) == pytest.approx([expected], rel=1e-9)  # floor of 1e-12
+
+
+def test_the_metric_kl_tells_probabilities_from_logits_by_their_values() -> None:
+    logits = np.random.default_rng(0).normal(size=(2, 4, 8))
+    moved = logits + 0.1 * np.random.default_rng(1).normal(size=logits.shape)
+    p, q = (np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True) for x in (logits, moved))
+    expected = (p * np.log(p / q)).sum(axis=-1).mean(axis=-1)
+    assert kl(logits, moved) == pytest.approx(expected, rel=1e-9)
+    assert kl(p.astype(np.float32), q.astype(np.float32)) == pytest.approx(expected, rel=1e-4)
+    assert kl(np.abs(logits), np.abs(moved)) == pytest.approx(kl_divergence(np.abs(logits), np.abs(moved)))  # at least 0, other sums
+
+
+@pytest.mark.parametrize(("output", "fix"), [(np.zeros((4, 1)), "closeness"), (np.zeros((4, 3), np.int64), "agreement")])
+def test_the_metric_kl_refuses_what_is_no_distribution(output: NDArray[np.generic], fix: str) -> None:
+    with pytest.raises(InvalidConfigError, match="kl needs a score for each of several classes") as refused:
+        kl(output, output)
+    assert fix in refused.value.fix
 
 
 def test_kl_does_not_change_when_logits_move_together() -> None:
