@@ -207,8 +207,8 @@ def test_an_unknown_key_is_refused_naming_the_nearest(data: object, detail: str,
         (
             {"accuracy": {"metric": 1}},
             "accuracy.metric: found 1, expected one of top1, top5, agreement, cosine, closeness, fidelity, nmse, psnr, kl, token_f1, "
-            "span_f1, decisions, average_precision, detections, mean_iou, exact_match, edit_similarity, ctc_exact_match, ctc_edit_similarity, "
-            "retrieval, regression, r2, ssim, si_snr, custom",
+            "span_f1, decisions, average_precision, detections, mean_iou, exact_match, edit_similarity, ctc_exact_match, "
+            "ctc_edit_similarity, retrieval, regression, r2, ssim, si_snr, custom",
         ),
         ({"batch_size": 2.0}, "batch_size: found 2.0, expected a whole number at least 1 and at most 65536"),
         ({"batch_size": None}, "batch_size: found null, expected a whole number at least 1 and at most 65536"),
