@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
 
 from service.api.access.roles import CallerHere
 from service.errors import NotFoundError
+from service.jobs.execution.given_model import preflight_of
 from service.jobs.resources import Deps
 from service.jobs.uploads import FILE_FIELD, receive_file
+
+MAX_PREFLIGHTS = 1  # at a time; further ones wait, and hold up no other request
+MAX_SAMPLES = 10**9
 
 
 def files_router(deps: Deps) -> APIRouter:
     """Return the routes of uploads."""
     router = APIRouter(tags=["files"])
+    few = CapacityLimiter(MAX_PREFLIGHTS)
 
     @router.post("/v1/files", status_code=201, summary="Upload a file", openapi_extra=_UPLOAD_BODY)
     async def upload_file(request: Request, caller: CallerHere) -> JSONResponse:
@@ -34,6 +43,20 @@ def files_router(deps: Deps) -> APIRouter:
             raise _not_here(file_id)
         deps.artifacts.mark_upload(stored.sha256)
         return JSONResponse({"id": stored.id, "size_bytes": stored.size_bytes})
+
+    @router.post("/v1/files/{file_id}/preflight", summary="What is known of a model")
+    async def preflight_file(file_id: str, caller: CallerHere, samples: Annotated[int, Query(ge=1, le=MAX_SAMPLES)] = 1000) -> JSONResponse:
+        """Read an uploaded model and return what can be told of it before a job.
+
+        That is its inputs and outputs, its layers, for how many of them each target has which precision, and about how many seconds a job
+        for `onnxruntime-cpu` takes on this server with that many `samples`, at least and at most, while it does nothing else. Which precisions pay, and what is inside a budget, only a job finds out.
+        """
+        with deps.uploads_of(caller.tenant) as uploads:
+            stored = await run_in_threadpool(uploads.find, file_id.removeprefix("sha256:"))
+            if stored is None:
+                raise _not_here(file_id)
+            await run_in_threadpool(deps.artifacts.mark_upload, stored.sha256)
+            return JSONResponse(await to_thread.run_sync(preflight_of, stored, samples, deps, limiter=few))
 
     @router.delete("/v1/files/{file_id}", status_code=204, summary="Delete an upload")
     def delete_file(file_id: str, caller: CallerHere) -> Response:

@@ -15,7 +15,7 @@ from calibration.errors import InvalidModelError
 from engine_builder.errors import StageError, StageMemoryError, StageTimeoutError
 from engine_builder.workspace.workspace import FileRef
 from service.errors import ServiceError, TooLargeError
-from service.intake.stages import READ_CONFIG, UNPACK
+from service.intake.stages import PREFLIGHT, READ_CONFIG, UNPACK
 from service.settings import Settings
 from service.worker.child_process import StageLimits
 
@@ -85,9 +85,26 @@ class Intake:
         (workspace / _CONFIG_NAME).write_text(text, encoding="utf-8")
         return as_object(self._run(READ_CONFIG, {"text": _CONFIG_NAME, "key": key}, workspace, "config", _CONFIG_SECONDS)["config"])
 
-    def _run(self, stage: str, request: Mapping[str, object], workspace: Path, what: str, seconds: float) -> Mapping[str, object]:
+    def preflight(self, model: FileRef, samples: int, workspace: Path) -> dict[str, object]:
+        """Return what is known of a model before a job; see ``service.intake.stages.preflight``.
+
+        Args:
+            model: In the workspace.
+            samples: That engines would be scored on.
+            workspace: Of no job; the child writes into it.
+
+        Raises:
+            InputError: It cannot be read or has no layers, or that took too much.
+        """
+        request = {"model": model.file, "samples": samples}
+        memory = self.settings.stage_memory_bytes
+        return dict(self._run(PREFLIGHT, request, workspace, "model", self.settings.unpack_seconds, memory_bytes=memory))
+
+    def _run(
+        self, stage: str, request: Mapping[str, object], workspace: Path, what: str, seconds: float, *, memory_bytes: int = MEMORY_BYTES
+    ) -> Mapping[str, object]:
         limits = StageLimits(
-            memory_bytes=min(MEMORY_BYTES, self.settings.stage_memory_bytes),
+            memory_bytes=min(memory_bytes, self.settings.stage_memory_bytes),
             seconds=seconds,
             cpu_seconds=int(seconds) + 1,
             file_bytes=self.settings.max_upload_bytes + _ROOM_BYTES,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from calibration.codec import as_object, json_from_value
 from engine_builder.config.config import config_from_json, config_json
 from engine_builder.workspace.workspace import FileRef, StageContext
 from service.intake.config_text import submitted_value
 from service.intake.unpacking import unpack_model
 
-UNPACK, READ_CONFIG = "unpack", "read_config"
+UNPACK, READ_CONFIG, PREFLIGHT = "unpack", "read_config", "preflight"
 
 
 def unpack(request: Mapping[str, object], context: StageContext) -> Mapping[str, object]:
@@ -41,4 +42,30 @@ def read_config(request: Mapping[str, object], context: StageContext) -> Mapping
     return {"config": config_json(config_from_json(value if key is None else {str(key): value}))}
 
 
-STAGES: Mapping[str, Callable[[Mapping[str, object], StageContext], Mapping[str, object]]] = {UNPACK: unpack, READ_CONFIG: read_config}
+def preflight(request: Mapping[str, object], context: StageContext) -> Mapping[str, object]:
+    """Return what is known of the model in the file ``model`` before a job on it, for people and pages.
+
+    Args:
+        request: ``model``, a relative name, and ``samples`` that engines would be scored on.
+        context: The stage's.
+
+    Returns:
+        ``Preflight`` as JSON, and ``job_seconds``: about how long a job for onnxruntime-cpu takes here, at least and at most, or None.
+
+    Raises:
+        InvalidModelError: It cannot be read, or has no layers.
+    """
+    from engine_builder.engines.preflight import job_seconds, preflight  # loads onnx and the runtime, which the server does without
+
+    scratch = context.workspace.path("scratch")
+    scratch.mkdir()
+    found = preflight(context.workspace.path(str(request["model"])), scratch)
+    seconds = job_seconds(found, int(str(request["samples"])))
+    return {**as_object(json_from_value(found)), "job_seconds": None if seconds is None else list(seconds)}
+
+
+STAGES: Mapping[str, Callable[[Mapping[str, object], StageContext], Mapping[str, object]]] = {
+    UNPACK: unpack,
+    READ_CONFIG: read_config,
+    PREFLIGHT: preflight,
+}

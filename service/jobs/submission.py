@@ -20,7 +20,8 @@ from engine_builder.workspace.workspace import FileRef
 from service.errors import InvalidRequestError, NotFoundError, QuotaExceededError
 from service.intake.config_text import submitted_value
 from service.intake.in_child import CONFIG_BYTES_READ_AT_ONCE
-from service.intake.unpacking import HEAD_BYTES, begins_like_archive, is_archive
+from service.intake.unpacking import HEAD_BYTES, begins_like_archive
+from service.jobs.execution.given_model import laid_model
 from service.jobs.execution.placement import check_place, placed_on
 from service.jobs.faults.job_note import write_note
 from service.jobs.quotas.tenant_uploads import TenantUploads
@@ -199,13 +200,12 @@ def _lay_out(files: Mapping[str, StoredFile], workspace: Path, deps: Deps) -> di
     folder.mkdir(parents=True)
     laid: dict[str, FileRef] = {}
     for role, stored in files.items():
+        if role == "model":
+            laid[role] = laid_model(stored, folder, workspace, deps)
+            continue
         path = folder / role
         deps.artifacts.fetch(stored.sha256, path)
-        if role == "model" and is_archive(path):
-            laid[role] = deps.intake.unpack(path, folder / "unpacked", workspace)
-            path.unlink()
-            continue
-        named = path.with_suffix(".onnx" if role in ("model", "metric") else suffix_of(path))
+        named = path.with_suffix(".onnx" if role == "metric" else suffix_of(path))
         path.rename(named)
         laid[role] = FileRef(str(named.relative_to(workspace)), stored.sha256)
     return laid

@@ -16,6 +16,7 @@ ROLES = MappingProxyType(
     {
         ("POST", "/v1/files"): Role.SUBMIT,
         ("GET", "/v1/files/{file_id}"): Role.SUBMIT,
+        ("POST", "/v1/files/{file_id}/preflight"): Role.SUBMIT,
         ("DELETE", "/v1/files/{file_id}"): Role.SUBMIT,
         ("POST", "/v1/jobs"): Role.SUBMIT,
         ("GET", "/v1/jobs"): Role.READ,

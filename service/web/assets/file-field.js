@@ -9,7 +9,7 @@ import { zipOf } from "/web/zip.js";
 const HIDDEN = /(^|\/)(\.|__MACOSX)/; // what systems leave in folders
 
 /** Return {element, role, ready()}: ready() gives the id once the file is with the server, or null where none was chosen. */
-export function fileField({ role, title, hint, required, folder, accept, onFacts = () => {} }) {
+export function fileField({ role, title, hint, required, folder, accept, onFacts = () => {}, onStored = () => {} }) {
   const id = `file-${role}`;
   const picked = h("p", { class: "picked", id: `${id}-picked` });
   const facts = h("ul", { class: "facts" });
@@ -49,6 +49,7 @@ export function fileField({ role, title, hint, required, folder, accept, onFacts
     picked.textContent = `${name}, ${bytes(size)}`;
     fill(facts);
     fill(problem);
+    onStored(null);
     const show = (words, share) => {
       if (mine !== chosen) return;
       bar.classList.remove("hidden");
@@ -76,6 +77,7 @@ export function fileField({ role, title, hint, required, folder, accept, onFacts
       bar.classList.add("hidden");
       status.textContent = stored.was_here ? "✓ The server has it already: nothing was sent." : "✓ Sent.";
       say(`${name} is with the server.`);
+      onStored(stored.id);
     }
     return stored.id;
   }

@@ -4,6 +4,7 @@ import { fill, h, problemBox, say } from "/web/dom.js";
 import { fileField } from "/web/file-field.js";
 import { askJson, Problem } from "/web/http.js";
 import { rememberName } from "/web/names.js";
+import { preflightPanel } from "/web/preflight.js";
 
 const BUDGETS = {
   min_relative: { words: "Share of the score to keep", value: 0.99, step: "any", note: "0.99: the engine scores at least 99% of what your model scores." },
@@ -31,9 +32,10 @@ export async function newJobPage(main, signal) {
   const metrics = schema.accuracy.properties.metric.anyOf[0].enum.filter((metric) => metric !== "custom");
 
   const inputs = pictureInputs();
+  const preflight = preflightPanel();
   const files = [
     fileField({ role: "model", title: "Model", required: true, folder: true, accept: ".onnx,.zip,.tar,.gz,.bz2,.xz,.data,.bin,.pb",
-      hint: "An .onnx file of a float model. Choose all its files, or its folder, where weights lie beside it.", onFacts: inputs.model }),
+      hint: "An .onnx file of a float model. Choose all its files, or its folder, where weights lie beside it.", onFacts: inputs.model, onStored: preflight.show }),
     fileField({ role: "calibration", title: "Calibration samples", required: true, folder: true,
       hint: "A few hundred: .npz, .npy, pictures in folders or a .zip, tokens (.jsonl, .parquet), .safetensors, ONNX test sets.", onFacts: inputs.data }),
     fileField({ role: "validation", title: "Validation samples", folder: true,
@@ -136,7 +138,7 @@ export async function newJobPage(main, signal) {
   }
 
   const form = h("form", { onsubmit: submit, oninput: show, onchange: show, class: "new-job" },
-    h("fieldset", {}, h("legend", {}, "1. Model and data"), h("div", { class: "drops" }, files.map(({ element }) => element)), inputs.element),
+    h("fieldset", {}, h("legend", {}, "1. Model and data"), h("div", { class: "drops" }, files.map(({ element }) => element)), preflight.element, inputs.element),
     h("fieldset", {}, h("legend", {}, "2. Target and budget"),
       h("div", { class: "grid" },
         field("target", "Target", target, targetFacts),

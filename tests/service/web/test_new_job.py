@@ -55,6 +55,20 @@ def test_job_is_started_by_clicks_and_its_engine_downloaded(server: Server, page
     assert config["accuracy"]["min_relative"] is None
 
 
+def test_what_the_server_tells_of_a_model_stands_in_the_form(server: Server, page: Page) -> None:
+    page.goto(address(server))
+    choose(page, "model", "net.onnx", picture_model().SerializeToString())
+    panel = page.get_by_label("Before you start")
+    panel.get_by_role("table").wait_for()
+    assert "can take a lower precision" in panel.inner_text()
+    assert panel.get_by_role("row").filter(has_text="onnxruntime-cpu").filter(has_text="int8").count() == 1
+    assert "A job for onnxruntime-cpu with 1,000 samples takes about" in panel.inner_text()
+    choose(page, "model", "notes.onnx", b"no model")
+    panel.get_by_text("What to do").wait_for()
+    assert panel.get_by_role("table").count() == 0
+    assert page.get_by_role("button", name="Start the job").is_enabled()
+
+
 def test_file_that_the_server_has_is_not_sent(server: Server, page: Page) -> None:
     data = b"samples that are here"
     server.client.post("/v1/files", content=data)

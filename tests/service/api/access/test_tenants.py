@@ -105,6 +105,8 @@ def test_what_another_tenant_uploaded_is_not_here(server: Server, red: httpx.Cli
         answers = [red.request(method, f"/v1/files/{one}") for one in (file_id, nobodys)]
         assert [answer.status_code for answer in answers] == [404, 404]
         assert answers[0].text.replace(file_id, "ID") == answers[1].text.replace(nobodys, "ID")
+    answers = [red.post(f"/v1/files/{one}/preflight") for one in (file_id, nobodys)]
+    assert [answer.status_code for answer in answers] == [404, 404]
     used = red.post("/v1/jobs", json={"model_id": file_id, "calibration_id": file_id})
     assert_problem(used, 404, "not-found")
     assert blue.get(f"/v1/files/{file_id}").status_code == 200
