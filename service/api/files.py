@@ -49,7 +49,8 @@ def files_router(deps: Deps) -> APIRouter:
         """Read an uploaded model and return what can be told of it before a job.
 
         That is its inputs and outputs, its layers, for how many of them each target has which precision, and about how many seconds a job
-        for `onnxruntime-cpu` takes on this server with that many `samples`, at least and at most, while it does nothing else. Which precisions pay, and what is inside a budget, only a job finds out.
+        for `onnxruntime-cpu` takes on this server with that many `samples`, at least and at most, while it does nothing else. Which
+        precisions pay, and what is inside a budget, only a job finds out.
         """
         with deps.uploads_of(caller.tenant) as uploads:
             stored = await run_in_threadpool(uploads.find, file_id.removeprefix("sha256:"))
