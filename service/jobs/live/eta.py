@@ -2,7 +2,10 @@
 
 After the search engines are built again, judged, timed beside each other and offered, and the report is drawn. That is counted in engines
 of the search, and in seconds for the report: of a job of 23 CPU seconds three trials took 6.2, the verdict 3.0 and the report 3.3.
-Before the first engine there is only the progress to go by.
+
+How many engines the search tries depends on what they turn out to be. Where one of the first ones is inside the budget there are few; a job
+that begins to measure sensitivities has more before it. Until the baseline is measured there is only what the preparation took: of jobs of
+31 to 120 seconds a quarter to a third.
 """
 
 from __future__ import annotations
@@ -26,13 +29,15 @@ def eta_seconds(job: Job, now: datetime) -> int | None:
     after = sum(_left_of(span, job.progress) * (engines * engine + fixed) for span, engines, fixed in _AFTER_SEARCH)
     if job.stage == _LAST:
         return max(1, round(after))
-    by_progress = elapsed * (1 - job.progress) / job.progress
-    return max(1, round(max(by_progress, _engines_left(job, elapsed, engine) + after)))
+    if not engine:
+        return max(1, round(_PREPARATIONS_LEFT * elapsed + after))
+    return max(1, round(_engines_left(job, elapsed, engine) + after))
 
 
 def _engine_seconds(job: Job) -> float:
-    """Return what an engine of the search took on average; 0.0 where none is known."""
-    took = [float(seconds) if isinstance(seconds := trial.get("seconds"), int | float) else 0.0 for trial in _engines(job)]
+    """Return what an engine of the search took on average, else the baseline; 0.0 where neither is known."""
+    counted = _engines(job) or job.trials
+    took = [float(seconds) if isinstance(seconds := trial.get("seconds"), int | float) else 0.0 for trial in counted]
     return sum(took) / len(took) if took else 0.0
 
 
@@ -44,8 +49,9 @@ def _engines_left(job: Job, elapsed: float, engine: float) -> float:
     if job.stage not in (*_SEARCHING, _ROUTES) or not engine:
         return 0.0
     limits = _section(job, "search")
-    is_lossless = all(trial.get("met") for trial in _engines(job))  # then only time is left to search for
-    left: float = 1 if is_lossless else max(USUAL_TRIALS - len(job.trials), 1)
+    is_lossless = bool(_engines(job)) and all(trial.get("met") for trial in _engines(job))  # then only time is left to search for
+    usual = USUAL_TRIALS if job.stage in _PROBING or job.progress > _PROBED else FIRST_TRIALS
+    left: float = 1 if is_lossless else max(usual - len(job.trials), 1)
     most = math.inf if limits.get("max_trials") is None else max(limits["max_trials"] - len(job.trials), 0)
     search = min(left, most) * engine if job.stage in _SEARCHING else 0.0
     total = min(search + _route_seconds(job, elapsed + search, engine), most * engine)
@@ -82,7 +88,9 @@ def _left_of(span: tuple[float, float], progress: float) -> float:
 
 
 _LEAST_PROGRESS = 0.02
-_SEARCHING = ("search", "refine", "sensitivity", "dependency")
+_PROBING = ("sensitivity", "dependency", "refine")
+_SEARCHING = ("search", *_PROBING)
+_PROBED = table.RANK.progress[1]
 _ROUTES = "routes"
 _LAST = "report"
 _WITH_ROUTES = "tensorrt"  # the target
@@ -92,4 +100,5 @@ _AFTER_SEARCH = (  # the span of the progress, engines' worth of time, and secon
     (table.OFFERS.progress, 0.5, 1.0),
     (table.REPORT.progress, 0.0, 4.0),
 )
-USUAL_TRIALS, USUAL_ROUTES = 10, 10  # how many there are is known only at their end
+_PREPARATIONS_LEFT = 2.5
+FIRST_TRIALS, USUAL_TRIALS, USUAL_ROUTES = 4, 12, 10  # how many there are is known only at their end

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from service.jobs.live.eta import USUAL_ROUTES, USUAL_TRIALS, eta_seconds
+from service.jobs.live.eta import FIRST_TRIALS, USUAL_ROUTES, USUAL_TRIALS, eta_seconds
 from service.jobs.records import Job, JobState, NewJob
 from tests.fakes import FakeClock
 
@@ -18,6 +18,12 @@ def at(progress: float) -> Job:
     return dataclasses.replace(searching({}, stage="report"), progress=progress)
 
 
+def early(trials: int, *, progress: float) -> Job:
+    """Return a job that has measured no sensitivities."""
+    job = searching({"builder": {"build_routes": "off"}})
+    return dataclasses.replace(job, trials=job.trials[:trials], progress=progress)
+
+
 def searching(config: dict[str, object], *, met: bool = False, stage: str = "search") -> Job:
     """Return a job that is 100 s old, whose three engines took 40 s each."""
     clock = FakeClock()
@@ -28,7 +34,7 @@ def searching(config: dict[str, object], *, met: bool = False, stage: str = "sea
 @pytest.mark.parametrize(
     ("job", "expected"),
     [
-        (searching({}), (USUAL_TRIALS - 4) * 40 + 100 + (USUAL_TRIALS - 4) * 40 + AFTER),
+        (searching({}), (USUAL_TRIALS - 4) * 40 + ROUTES + AFTER),
         (searching({"builder": {"build_routes": "off"}}), (USUAL_TRIALS - 4) * 40 + AFTER),
         (searching({"builder": {"build_routes": "fast"}}), (USUAL_TRIALS - 4) * 40 + ROUTES + AFTER),
         (searching({"objective": {"min_speedup": 2.0}}), (USUAL_TRIALS - 4) * 40 + AFTER),
@@ -36,7 +42,11 @@ def searching(config: dict[str, object], *, met: bool = False, stage: str = "sea
         (searching({"search": {"max_trials": 6, "max_seconds": None}}), 2 * 40 + AFTER),
         (searching({"search": {"max_trials": None, "max_seconds": 190}}), 90 + AFTER),
         (searching({}, met=True), 40 + 100 + 40 + AFTER),  # lossless: only time is left to search for
-        (searching({}, stage="sensitivity"), 2 * (USUAL_TRIALS - 4) * 40 + 100 + AFTER),  # the search goes on after it
+        (searching({}, stage="sensitivity"), (USUAL_TRIALS - 4) * 40 + ROUTES + AFTER),  # the search goes on after it
+        (early(4, progress=0.35), 40 + AFTER),  # one of the first engines may be inside the budget
+        (early(2, progress=0.27), (FIRST_TRIALS - 2) * 60 + 3 * 60 + 5),
+        (early(1, progress=0.18), (FIRST_TRIALS - 1) * 1 + 3 * 1 + 5),  # the baseline alone is measured
+        (early(0, progress=0.05), 250 + 5),  # no engine yet: by what the preparation took
         (searching({}, stage="inspect"), AFTER),
         (at(0.92), AFTER),
         (at(0.95), AFTER - 40),  # engines are built again
