@@ -21,7 +21,10 @@ GPU_SECONDS := 540
 TENSORRT :=
 GPU_PYTHON := $(BIN)/python
 
-.PHONY: help demo gpu-check bench bench-peers bench-serving bench-nncf bench-sizes test fuzz faults lint format docs lock docker-check clean
+# One worker for each processor. Files go to them in the order of tests/conftest.py, those with the longest tests first.
+PYTEST := $(BIN)/python -m pytest -q -n logical --dist loadfile --no-loadscope-reorder
+
+.PHONY: help demo gpu-check bench bench-peers bench-serving bench-nncf bench-sizes test test-long fuzz faults lint format docs lock docker-check clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,8 +57,11 @@ bench-serving: $(DEV) ## uploads, status polls and answers of a server on loopba
 bench-sizes: $(DEV) ## run whole jobs on networks of 45 MB to 2.2 GB and note their memory and time (an hour, 20 GB of disk)
 	$(BIN)/python -m benchmarks.sizes
 
-test: lint ## every check and every test
-	$(BIN)/python -m pytest -q -n logical --dist loadfile
+test: lint ## every check, and every test but the long ones
+	$(PYTEST) -m "not long"
+
+test-long: $(DEV) ## the long tests: more whole jobs, faults and generated models, which guard against what is rare
+	$(PYTEST) -m long
 
 fuzz: $(DEV) ## try COUNT generated models from SEED on: laws for all, whole jobs for one in ten (JOBS=onnxruntime-cpu,tensorrt-rtx); KEEP=FOLDER keeps findings
 	$(BIN)/python -m tests.generated.fuzz --seed $(or $(SEED),0) --count $(or $(COUNT),1000) --jobs $(or $(JOBS),onnxruntime-cpu) --every $(or $(EVERY),10) $(if $(KEEP),--keep $(KEEP))

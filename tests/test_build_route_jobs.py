@@ -14,6 +14,7 @@ from tests.tensorrt_stand_in.install import install
 from tests.tensorrt_stand_in.orders import Effect, Harm, KnobOrder, Orders, give_orders, is_hanging, noted_builds
 from tests.tensorrt_stand_in.server import StandInServer, stand_in_server, until
 
+pytestmark = pytest.mark.long
 FUSE = KnobOrder("-slice_fusion", {"on": Effect(), "off": Effect(times=0.8)})
 TILE = KnobOrder("-kgen:tile", {"1": Effect(), "2": Effect(times=0.9), "3": Effect(times=1.5)})
 WRONG = KnobOrder("-fast_math", {"off": Effect(), "on": Effect(times=0.5, is_wrong=True)})

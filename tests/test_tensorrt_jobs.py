@@ -75,6 +75,7 @@ def test_a_job_whose_server_is_killed_in_a_build_goes_on_and_ships_a_faster_engi
     assert min(build.timed for build in builds[:2]) > 0  # nothing was known of these layers
 
 
+@pytest.mark.long
 def test_a_plan_with_several_profiles_is_scored_and_timed_in_the_one_that_takes_the_batch(server: StandInServer, place: Path) -> None:
     give_orders(place, Orders())
     profiles = [{"min": 1, "opt": 1, "max": 4}, {"min": 5, "opt": 16, "max": 32}]
@@ -94,6 +95,7 @@ def test_a_plan_with_several_profiles_is_scored_and_timed_in_the_one_that_takes_
     assert '  profile: "0"\n  profile: "1"\n' in told
 
 
+@pytest.mark.long
 def test_engines_whose_weights_are_streamed_are_timed_so(server: StandInServer, place: Path) -> None:
     give_orders(place, Orders())
     latencies: list[list[float]] = []
@@ -107,6 +109,7 @@ def test_engines_whose_weights_are_streamed_are_timed_so(server: StandInServer, 
     assert streamed == pytest.approx([2.0 * latency for latency in resident], rel=0.02)  # as the stand-in has it
 
 
+@pytest.mark.long
 def test_a_batch_that_no_profile_takes_fails_the_job_and_says_so(server: StandInServer) -> None:
     job = server.submit(cnn(), {**SMALL, "batch_size": 8, "builder": {"profiles": [{"min": 1, "opt": 1, "max": 4}]}})
     ended = server.wait(job)
@@ -114,6 +117,7 @@ def test_a_batch_that_no_profile_takes_fails_the_job_and_says_so(server: StandIn
     assert "expected one profile that takes 8" in json.dumps(ended["error"])
 
 
+@pytest.mark.long
 def test_a_job_is_cancelled_in_a_build(server: StandInServer, place: Path) -> None:
     give_orders(place, HANGS_IN_A_BUILD)
     job = server.submit(cnn(), SMALL)
@@ -123,6 +127,7 @@ def test_a_job_is_cancelled_in_a_build(server: StandInServer, place: Path) -> No
     assert (answer.status_code, server.wait(job)["state"]) == (200, "cancelled")  # the next test needs the GPU that it held
 
 
+@pytest.mark.long
 def test_a_sticky_cuda_error_costs_one_engine_and_one_that_is_slower_leaves_the_baseline(server: StandInServer, place: Path) -> None:
     give_orders(place, Orders(low_ms=0.03, inspector=10, failures=(Failure(Step.RUN, Harm.STICKY),)))
     result, report = server.finished(cnn(), {**SMALL, "precisions": ["int8", "fp8"], "search": {"max_trials": 3}})
@@ -133,6 +138,7 @@ def test_a_sticky_cuda_error_costs_one_engine_and_one_that_is_slower_leaves_the_
     assert slower["latency"]["ratio"] == pytest.approx(0.091 / 0.061, rel=0.02)
 
 
+@pytest.mark.long
 def test_three_builds_that_fail_end_the_search_and_not_the_job(server: StandInServer, place: Path) -> None:
     give_orders(place, Orders(failures=tuple(Failure(Step.BUILD, harm) for harm in (Harm.ERROR, Harm.OUT_OF_MEMORY, Harm.CRASH))))
     result, report = server.finished(cnn(), {**SMALL, "precisions": ["int8", "fp8"], "search": {"max_trials": 9}})
@@ -143,6 +149,7 @@ def test_three_builds_that_fail_end_the_search_and_not_the_job(server: StandInSe
     assert result["outcome"] == "baseline_kept"
 
 
+@pytest.mark.long
 def test_a_baseline_that_overflows_in_fp16_is_repaired(server: StandInServer, place: Path) -> None:
     give_orders(place, Orders())
     result, report = server.finished(escaping(), {**SMALL, "accuracy": {"metric": "cosine", "min_relative": 0.99}})
@@ -152,6 +159,7 @@ def test_a_baseline_that_overflows_in_fp16_is_repaired(server: StandInServer, pl
     assert sorted(result["baseline"]["precisions"].values()) == [1, 3]  # one block of four left FP16
 
 
+@pytest.mark.long
 def test_a_job_of_nine_trials_calls_the_builder_ten_times(place: Path, environment: Mapping[str, str], tmp_path: Path) -> None:
     give_orders(place, Orders())
     before = len(noted_builds(place))
@@ -167,6 +175,7 @@ def test_a_job_of_nine_trials_calls_the_builder_ten_times(place: Path, environme
     assert len({build.sha256 for build in builds}) == len(builds)  # nothing is built twice
 
 
+@pytest.mark.long
 def test_the_command_line_does_the_same(place: Path, environment: Mapping[str, str], tmp_path: Path) -> None:
     give_orders(place, Orders())
     assert optimized(tmp_path, environment)["outcome"] == "improved"

@@ -99,6 +99,7 @@ def test_the_page_says_predicted_and_what_each_layer_got(improved: Finished) -> 
     assert "triton.zip" not in artifacts  # Triton cannot load such a plan
 
 
+@pytest.mark.long
 @needs_builder
 def test_where_no_prediction_beats_its_own_error_the_fp16_plan_is_kept(tmp_path: Path) -> None:
     finished = run_job(tmp_path, cnn("N,1,8,8"), config={**ADA, "precisions": ["int8"]})
@@ -111,6 +112,7 @@ def test_where_no_prediction_beats_its_own_error_the_fp16_plan_is_kept(tmp_path:
     assert finished.engine.name == "engine.plan"
 
 
+@pytest.mark.long
 @needs_builder
 @pytest.mark.parametrize("maker", [attention, fixed_batch, fp16, input_called_labels, several_outputs])
 def test_awkward_models_end_with_a_plan(maker: ModelMaker, tmp_path: Path) -> None:
@@ -135,6 +137,7 @@ def test_what_the_gpu_cannot_do_is_refused_before_any_build(config: Mapping[str,
         check_config(config_from_json(config))
 
 
+@pytest.mark.long
 @needs_builder
 def test_convolutions_that_are_predicted_to_be_slower_are_left_out_before_anything_is_built(tmp_path: Path) -> None:
     def tried(config: Mapping[str, object]) -> tuple[set[str], str]:

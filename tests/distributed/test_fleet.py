@@ -54,6 +54,7 @@ def test_a_job_runs_on_a_worker_and_is_seen_whole_at_the_api(fleet: Fleet) -> No
     wait_until(lambda: fleet.left_files() == [], 10)
 
 
+@pytest.mark.long
 def test_two_jobs_run_at_the_same_time_on_two_workers(fleet: Fleet) -> None:
     before = fleet.lines()
     jobs = [fleet.submit(trials=1, seconds=2.0) for _ in range(2)]
@@ -81,6 +82,7 @@ def test_another_worker_goes_on_where_a_killed_one_was(fleet: Fleet) -> None:
     assert set(counts.values()) == {1}, counts
 
 
+@pytest.mark.long
 def test_a_worker_that_stands_still_finds_its_lease_gone_and_stops(fleet: Fleet) -> None:
     before = fleet.lines()
     job_id = fleet.submit(trials=2, seconds=1.0)
@@ -105,6 +107,7 @@ def test_a_worker_that_stands_still_finds_its_lease_gone_and_stops(fleet: Fleet)
     wait_until(lambda: fleet.left_files() == [], 10)
 
 
+@pytest.mark.long
 def test_stages_that_open_a_gpu_run_on_its_worker_and_the_others_with_the_job(fleet: Fleet) -> None:
     before = fleet.lines()
     job_id = fleet.submit(json.dumps({"target": "tensorrt-rtx", "gpu": f"NVIDIA GeForce {GPU}"}), trials=2, seconds=0.5)
@@ -120,6 +123,7 @@ def test_stages_that_open_a_gpu_run_on_its_worker_and_the_others_with_the_job(fl
     assert rows[1:] == [("gpu_stage", f"gpu.{GPU}", "gpu")] * 2
 
 
+@pytest.mark.long
 def test_a_gpu_stage_that_crashes_costs_one_trial_and_cancel_reaches_it(fleet: Fleet) -> None:
     config = json.dumps({"target": "tensorrt-rtx", "gpu": GPU})
     done = fleet.wait(fleet.submit(config, trials=1, fail="crash"))
@@ -135,6 +139,7 @@ def test_a_gpu_stage_that_crashes_costs_one_trial_and_cancel_reaches_it(fleet: F
     assert fleet.wait(fleet.submit(config, trials=1))["state"] == "succeeded"
 
 
+@pytest.mark.long
 def test_a_gpu_that_no_worker_has_is_not_waited_for(fleet: Fleet) -> None:
     before = fleet.lines()
     job_id = fleet.submit(json.dumps({"target": "tensorrt-rtx", "gpu": "L4"}), trials=1, seconds=0.5)
@@ -142,6 +147,7 @@ def test_a_gpu_that_no_worker_has_is_not_waited_for(fleet: Fleet) -> None:
     assert fleet.wait(job_id)["state"] == "succeeded"
 
 
+@pytest.mark.long
 def test_cancel_reaches_a_job_on_another_process(fleet: Fleet) -> None:
     before = fleet.lines()
     job_id = fleet.submit(trials=1, seconds=60)
@@ -154,6 +160,7 @@ def test_cancel_reaches_a_job_on_another_process(fleet: Fleet) -> None:
     assert fleet.query(f"SELECT count(*) FROM dbos.workflow_status WHERE workflow_uuid = '{job_id}'") == [(0,)]
 
 
+@pytest.mark.long
 def test_submissions_are_refused_while_the_shared_folder_is_not_there(fleet: Fleet) -> None:
     known = fleet.shared / ID_NAME
     away = known.rename(fleet.folder / ID_NAME)
@@ -164,6 +171,7 @@ def test_submissions_are_refused_while_the_shared_folder_is_not_there(fleet: Fle
     assert fleet.wait(fleet.submit(trials=1, seconds=0.2))["state"] == "succeeded"
 
 
+@pytest.mark.long
 def test_a_job_outlasts_its_shared_folder(fleet: Fleet) -> None:
     before = fleet.lines()
     job_id = fleet.submit(trials=2, seconds=1.0)
@@ -177,6 +185,7 @@ def test_a_job_outlasts_its_shared_folder(fleet: Fleet) -> None:
     assert fleet.counts(before)["begin inspect"] == 1
 
 
+@pytest.mark.long
 def test_a_job_outlasts_the_database(fleet: Fleet, database: PostgresServer) -> None:
     before = fleet.lines()
     job_id = fleet.submit(trials=3, seconds=1.0)

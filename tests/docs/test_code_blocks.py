@@ -22,6 +22,7 @@ from tests.docs.pages import PAGES, ROOT, Block, blocks, name_of
 from tests.model_text import model_from_text, run
 
 ADDRESS = "127.0.0.1:8000"  # as the pages have it
+FIRST = ROOT / "README.md"  # what everyone reads; the other pages take long
 PAGE = ROOT / "page.md"  # of blocks that stand in no page
 SECONDS = 300.0  # for one block; the slowest, a whole job, takes ten on a quiet machine
 ALL = [block for page in PAGES for block in blocks(page) if "not-run" not in block.marks]
@@ -57,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", LIVE, ids=name_of)
+@pytest.mark.parametrize("page", [pytest.param(page, marks=() if page == FIRST else pytest.mark.long, id=name_of(page)) for page in LIVE])
 def test_the_blocks_of_a_page_run(page: Path, server: str, folder: Path) -> None:
     if shutil.which("curl") is None and any("curl " in block.text for block in RUN[page]):
         pytest.skip("curl is not installed")

@@ -12,6 +12,8 @@ import pytest
 
 from tests.faults.server_process import ServerProcess, fill, locked, running, small_disk, wait_until
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def on_small_disk(tmp_path: Path) -> Iterator[ServerProcess]:

@@ -27,6 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield server
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", SHORT)
 def test_nothing_is_lost_left_or_run_twice(server: ServerProcess, kind: str) -> None:
     try:

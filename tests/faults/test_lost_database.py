@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.faults.server_process import ROOT, running
 
 
@@ -26,6 +28,7 @@ def test_a_start_on_a_damaged_database_says_what_to_do_in_two_lines(tmp_path: Pa
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.long
 def test_jobs_whose_rows_are_lost_run_anew_and_are_named(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         first, second = server.submit(trials=2, seconds=0.5), server.submit(trials=0)
@@ -50,6 +53,7 @@ def test_jobs_whose_rows_are_lost_run_anew_and_are_named(tmp_path: Path) -> None
         assert "database service.sqlite: it is new" in log
 
 
+@pytest.mark.long
 def test_a_job_whose_folder_is_lost_fails_with_a_reason(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         job_id = server.submit(trials=1, seconds=20)

@@ -73,6 +73,7 @@ def test_corpus_is_of_at_least_a_hundred() -> None:
     assert len({upload.name for upload in CORPUS}) == len(CORPUS) >= 100
 
 
+@pytest.mark.long
 def test_server_stands_all_of_it(server: LiveServer) -> None:
     ids = {role: str(server.client.post("/v1/files", content=data).json()["id"]) for role, data in sound_files().items()}
     del ids["config"]
@@ -118,6 +119,7 @@ def test_server_stands_all_of_it(server: LiveServer) -> None:
     assert [path for path in server.leftovers() if "onnx-trt-optimizer-" not in path] == []
 
 
+@pytest.mark.long
 def test_log_holds_no_line_that_is_not_the_servers(server: LiveServer) -> None:
     text = server.log.read_text()
     assert "INFO forged" not in [line[: len("INFO forged")] for line in text.splitlines()]

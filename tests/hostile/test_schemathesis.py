@@ -13,6 +13,7 @@ import pytest
 
 from tests.hostile.live_server import LiveServer, live_server
 
+pytestmark = pytest.mark.long
 EXAMPLES = 5  # of each operation
 SECONDS = 600
 SUBMIT = "POST /v1/jobs"

@@ -55,6 +55,7 @@ def test_a_file_that_does_not_load_has_failed(tmp_path: Path) -> None:
     assert "no_such_module" in "\n".join(found.printed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", files_with_gpu_tests(ROOT / "tests"), ids=lambda file: file.stem)
 def test_the_projects_own_gpu_tests_pass_on_the_stand_in(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in install(tmp_path).items():

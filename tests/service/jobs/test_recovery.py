@@ -104,7 +104,14 @@ def assert_gone(pid: int, seconds: float) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("number", "whole_tree"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, False)])
+@pytest.mark.parametrize(
+    ("number", "whole_tree"),
+    [
+        (signal.SIGKILL, False),
+        pytest.param(signal.SIGTERM, False, marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.long),
+    ],
+)
 def test_job_goes_on_after_the_server_ends_in_mid_search(process: Process, number: int, whole_tree: bool) -> None:
     job_id = process.submit(trials=3, seconds=0.5)
     child = process.wait_for_line("begin trial/1")
@@ -125,6 +132,7 @@ def test_job_goes_on_after_the_server_ends_in_mid_search(process: Process, numbe
     assert process.leftovers() == []
 
 
+@pytest.mark.long
 def test_job_cancelled_before_a_kill_stays_cancelled(process: Process) -> None:
     job_id = process.submit(trials=1, seconds=30)
     process.wait_for_line("begin trial/0")
@@ -140,6 +148,7 @@ def test_job_cancelled_before_a_kill_stays_cancelled(process: Process) -> None:
     assert process.leftovers() == []
 
 
+@pytest.mark.long
 def test_jobs_that_another_version_or_nobody_knows_are_run_anew(process: Process) -> None:
     running, queued = process.submit(trials=2, seconds=0.7), process.submit(trials=0)
     process.wait_for_line("end trial/0")

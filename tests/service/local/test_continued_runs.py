@@ -80,7 +80,9 @@ def job(tmp_path: Path) -> Job:
     return Job(tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long), pytest.param(signal.SIGKILL, marks=pytest.mark.long)]
+)
 def test_an_interrupted_run_goes_on_where_it_was_and_says_so(job: Job, number: int, capfd: pytest.CaptureFixture[str]) -> None:
     begun = job.interrupt_after("trial", number)
     assert ("Run the same command again to go on from there." in job.errors) is (number == signal.SIGINT)
@@ -107,6 +109,7 @@ def test_another_budget_pays_only_what_depends_on_it(job: Job) -> None:
     assert "trial" in job.stages()
 
 
+@pytest.mark.long
 def test_other_samples_are_measured_anew(job: Job) -> None:
     assert main(job.arguments()) == 0
     np.savez(job.folder / "calibration.npz", **samples_for(cnn(), 40, seed=7))  # type: ignore[arg-type]  # as above
@@ -123,6 +126,7 @@ def test_the_cache_can_be_switched_off(job: Job, off: str, monkeypatch: pytest.M
     assert not folder.exists()
 
 
+@pytest.mark.long
 def test_a_cache_that_cannot_be_made_is_said_and_costs_nothing_else(job: Job, capfd: pytest.CaptureFixture[str]) -> None:
     Path(os.environ["XDG_CACHE_HOME"]).write_text("no folder")
     assert main(job.arguments()) == 0
