@@ -40,6 +40,7 @@ from engine_builder.workspace.tree_removal import remove_tree
 from engine_builder.workspace.workspace import FileRef, Workspace
 from tests.fake_timer import FakeTimer
 from tests.model_text import samples_for
+from tests.undrawn_plots import undrawn_plots
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -68,6 +69,7 @@ class Driver:
 
     workspace: Workspace
     timer: Timer = QUANTIZED_IS_FASTER
+    is_drawn: bool = False  # whether the report's page has its plots, which take longer than a small job
     is_folding_faster: bool = False  # whether a fake timer tells the folded float model from the baseline: it would ship, being the safest
     broken: Callable[[str], Exception | None] = lambda name: None
     targets: Targets = field(default_factory=lambda: BACKENDS)
@@ -113,7 +115,8 @@ class Driver:
                 timer = FakeTimer(2.0) if is_untold and isinstance(self.timer, FakeTimer) else self.timer
                 result = json_from_value(timed[stage.name](asked, context, timer=timer))
             else:
-                result = in_child(stage)(_through_json(request), context)["result"]
+                with undrawn_plots(self.is_drawn):
+                    result = in_child(stage)(_through_json(request), context)["result"]
             return _through_json({"result": result, "seconds": time.perf_counter() - start})
         finally:
             remove_tree(scratch)
@@ -193,6 +196,7 @@ def run_job(
     *,
     metric_model: onnx.ModelProto | None = None,
     timer: Timer = QUANTIZED_IS_FASTER,
+    is_drawn: bool = False,
     is_folding_faster: bool = False,
     broken: Callable[[str], Exception | None] = lambda name: None,
     targets: Targets = BACKENDS,
@@ -208,6 +212,7 @@ def run_job(
         config: As a user writes it.
         metric_model: The user's own metric.
         timer: Times the engines.
+        is_drawn: As for ``Driver``.
         is_folding_faster: As for ``Driver``.
         broken: Asked for an error before each stage.
         targets: What engines can be built for.
@@ -216,7 +221,7 @@ def run_job(
     driver, job = submitted(folder, model, calibration, validation, config, metric_model=metric_model)
     driver.kernels = kernels
     driver.timer, driver.broken, driver.targets = timer, broken, targets
-    driver.is_folding_faster = is_folding_faster
+    driver.is_drawn, driver.is_folding_faster = is_drawn, is_folding_faster
     check_config(job.config, table=targets)
     model_bytes = driver.workspace.path(job.files.model).read_bytes()
     return Finished(driver, optimize(job, driver, driver, targets=targets), job.files.model, model_bytes)

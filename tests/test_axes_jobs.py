@@ -25,11 +25,12 @@ from tests.axes_models import (
     tokens_flattened,
 )
 from tests.driver import Array, Finished, run_job
+from tests.long_cases import mostly_long
 
 LENIENT = {"accuracy": {"min_relative": 0.5}}
 
 
-@pytest.mark.parametrize("maker", CASES, ids=lambda maker: maker.__name__)
+@pytest.mark.parametrize("maker", mostly_long(CASES, quick=3), ids=lambda maker: maker.__name__)
 def test_an_engine_is_as_good_as_reported_sample_by_sample(maker: Callable[[], AxesCase], tmp_path: Path) -> None:
     case = maker()
     # The four samples of a fixed call share the range of a dynamic layer, which ``alone`` cannot show.
@@ -44,7 +45,7 @@ def test_an_engine_is_as_good_as_reported_sample_by_sample(maker: Callable[[], A
 
 
 @pytest.mark.parametrize(
-    "maker", [frames_first, recurrent_state, normalized_over_the_batch, tokens_flattened], ids=lambda maker: maker.__name__
+    "maker", mostly_long([frames_first, recurrent_state, normalized_over_the_batch, tokens_flattened]), ids=lambda maker: maker.__name__
 )
 def test_every_correction_works_on_whole_batches(maker: Callable[[], AxesCase], tmp_path: Path) -> None:
     case = maker()

@@ -59,6 +59,7 @@ def test_a_job_that_names_blocks_ships_them_and_they_are_as_good_in_plain_onnxru
     assert str(engine["exact_on"]).startswith("any ")
 
 
+@pytest.mark.long
 def test_four_bits_are_rounded_by_gptq_unasked_and_biases_corrected(tmp_path: Path) -> None:
     finished = job(tmp_path, precisions=["fp32", "int4_weights"], accuracy=LOOSE, analysis="full")
     repairs = cast(list[Mapping[str, object]], finished.report["repairs"])
@@ -67,6 +68,7 @@ def test_four_bits_are_rounded_by_gptq_unasked_and_biases_corrected(tmp_path: Pa
     assert "bias correction" in {what for what, _ in found}
 
 
+@pytest.mark.long
 def test_a_layer_that_loses_too_much_in_few_bits_takes_more(tmp_path: Path) -> None:
     """One budget between those of the two uniform engines: the search gives each layer what the budget has room for."""
     finished = job(tmp_path, precisions=["fp32", "int8_weights", "int4_weights"], accuracy={"max_nmse": 0.003})
@@ -75,12 +77,14 @@ def test_a_layer_that_loses_too_much_in_few_bits_takes_more(tmp_path: Path) -> N
     assert cast(float, finished.chosen["accuracy"]) <= 0.003
 
 
+@pytest.mark.long
 def test_where_their_kernels_pay_uniform_engines_of_each_are_tried_and_what_loses_more_in_the_same_time_is_not(tmp_path: Path) -> None:
     orders = tried(job(tmp_path, kernels=(0.28, 0.27, 0.14), accuracy=LOOSE))
     assert orders[:4] == ["baseline", "all_low", "all_int8_weights", "all_int4_weights"]
     assert "all_int8_dynamic" not in orders
 
 
+@pytest.mark.long
 def test_where_their_kernels_do_not_pay_no_trial_and_no_probe_has_them(tmp_path: Path) -> None:
     finished = job(tmp_path, kernels=(0.4, 1.2, 1.3), accuracy=TIGHT)
     used = {precision for trial in trials_of(finished) for precision in trial.precisions.values()}
@@ -88,6 +92,7 @@ def test_where_their_kernels_do_not_pay_no_trial_and_no_probe_has_them(tmp_path:
     assert "_weights" not in str(finished.report["layers"])
 
 
+@pytest.mark.long
 def test_blocks_that_are_slower_than_other_integers_are_tried_only_where_those_miss_the_budget(tmp_path: Path) -> None:
     loose = job(tmp_path / "loose", kernels=(0.4, 0.8, 0.9), accuracy=LOOSE)
     assert tried(loose)[:3] == ["baseline", "all_low", "all_int8_dynamic"]

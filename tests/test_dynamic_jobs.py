@@ -112,6 +112,7 @@ def test_an_engine_that_keeps_the_budget_among_chosen_neighbours_only_does_not_s
     assert [offer["fingerprint"] for offer in offers["budgets"] if offer["is_asked"]] == [None]
 
 
+@pytest.mark.long
 def test_biases_of_dynamic_layers_are_corrected_and_their_weights_rounded_by_gptq(tmp_path: Path) -> None:
     config = {"precisions": ["fp32", "int8_dynamic"], "accuracy": {"max_nmse": 0.5}, "calibration": {"second_order": ["int8_dynamic"]}}
     found = job(tmp_path, analysis="full", **config)
@@ -126,12 +127,14 @@ def test_how_many_samples_share_a_call_matters_here(finished: Finished) -> None:
     assert lost(finished.engine, 8) > 2 * lost(finished.engine, 1)  # else the two tests above could not tell
 
 
+@pytest.mark.long
 def test_a_convolution_network_has_no_dynamic_engine(tmp_path: Path) -> None:
     found = run_job(tmp_path, cnn(), samples_for(cnn(), 30, seed=1), samples_for(cnn(), 24, seed=2), {"accuracy": {"min_relative": 0.5}})
     assert [trial.order for trial in trials_of(found)] == ["baseline", "all_low"]
     assert {precision for trial in trials_of(found) for precision in trial.precisions.values()} == {Precision.INT8}
 
 
+@pytest.mark.long
 def test_a_job_without_the_precision_has_no_dynamic_engine(tmp_path: Path) -> None:
     found = job(tmp_path, precisions=["fp32", "int8"])
     assert {precision for trial in trials_of(found) for precision in trial.precisions.values()} == {Precision.INT8}

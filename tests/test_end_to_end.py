@@ -22,6 +22,7 @@ from engine_builder.evaluation.measurement import search_half
 from engine_builder.pipeline.optimize import optimize
 from service.cli.summary import summary_lines
 from tests.driver import QUANTIZED_IS_SLOWER, Array, Finished, plain_outputs, run_job, submitted, trials_of
+from tests.long_cases import mostly_long
 from tests.model_text import ModelMaker, cnn, fixed_batch, model_from_text, samples_for
 from tests.models import AWKWARD, attention, bf16_inside, duplicate_node_names, fp16, input_called_labels, several_outputs
 
@@ -89,7 +90,7 @@ JOBS: Mapping[str, ModelMaker] = {
 }
 
 
-@pytest.mark.parametrize("maker", JOBS.values(), ids=JOBS)
+@pytest.mark.parametrize("maker", mostly_long(JOBS.values(), quick=4), ids=JOBS)
 def test_every_awkward_model_becomes_an_engine_as_good_as_reported(maker: ModelMaker, tmp_path: Path) -> None:
     model = maker()
     calibration, validation = samples_for(model, 30, seed=1), samples_for(model, 24, seed=2)
@@ -126,6 +127,7 @@ def accuracy_from_outside(finished: Finished, model: onnx.ModelProto, validation
     return float(np.mean(scores[used]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("maker", "words"),
     [
@@ -140,7 +142,7 @@ def test_notes_say_what_was_changed(maker: ModelMaker, words: str, tmp_path: Pat
     assert words in run_job(tmp_path, maker()).notes
 
 
-@pytest.mark.parametrize("maker", [cnn, fp16, fixed_batch])
+@pytest.mark.parametrize("maker", mostly_long([cnn, fp16, fixed_batch]))
 def test_a_kept_baseline_is_the_users_file_byte_for_byte(maker: ModelMaker, tmp_path: Path) -> None:
     finished = run_job(tmp_path, maker(), timer=QUANTIZED_IS_SLOWER)
     assert finished.result["outcome"] == "baseline_kept"
@@ -150,6 +152,7 @@ def test_a_kept_baseline_is_the_users_file_byte_for_byte(maker: ModelMaker, tmp_
     assert finished.result["speedup"] == 1.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("maker", [duplicate_node_names, bf16_inside])
 def test_a_kept_baseline_is_the_prepared_model_where_the_runtime_refuses_the_users_file(maker: ModelMaker, tmp_path: Path) -> None:
     finished = run_job(tmp_path, maker(), timer=QUANTIZED_IS_SLOWER)
@@ -193,6 +196,7 @@ def test_the_same_seed_gives_the_same_orders_trials_and_engine(tmp_path: Path) -
     assert [trial.scores for trial in trials_of(first)] == [trial.scores for trial in trials_of(second)]
 
 
+@pytest.mark.long
 def test_another_seed_holds_out_other_samples(tmp_path: Path) -> None:
     one, two = (run_job(tmp_path / str(seed), cnn(), config={"search": {"seed": seed}}) for seed in (0, 1))
     assert one.driver.results["inspect"]["result"] != two.driver.results["inspect"]["result"]
@@ -231,6 +235,7 @@ class FailingTrials:
 CRASH = StageCrashedError("the stage ended by SIGSEGV", fix="See log.txt.")
 
 
+@pytest.mark.long
 def test_three_failures_in_a_row_end_the_search_with_what_was_found(tmp_path: Path) -> None:
     whole = run_job(tmp_path / "whole", one_bad_layer(), config=BAD_LAYER_BUDGET)
     first_met = next(trial.index for trial in trials_of(whole) if trial.met and trial.low_layers)
@@ -305,6 +310,7 @@ def test_labels_give_top1_of_the_output_that_holds_classes(
     assert finished.baseline["accuracy"] == pytest.approx(0.75)
 
 
+@pytest.mark.long
 def test_the_size_of_a_baseline_counts_its_external_data(tmp_path: Path) -> None:
     model = cnn()
     driver, job = submitted(tmp_path, model)

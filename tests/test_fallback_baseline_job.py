@@ -114,6 +114,7 @@ def test_where_fp16_meets_the_budget_nothing_changes(tmp_path: Path) -> None:
     assert {tensor.data_type for tensor in explicit.graph.initializer} == {onnx.TensorProto.FLOAT16}
 
 
+@pytest.mark.long
 def test_what_fp16_cannot_hold_stays_in_float32_without_a_fallback(tmp_path: Path) -> None:
     found, _, score = baseline_of(tmp_path, overflowing(), TIGHT["accuracy"])
     assert score > 0.999
@@ -159,6 +160,7 @@ class Crowded:
         return self._last
 
 
+@pytest.mark.long
 def test_fallback_baselines_that_cannot_be_open_at_once_are_kept_without_latencies(tmp_path: Path) -> None:
     driver, basics = ranged(tmp_path, cancelling(), config=TIGHT)
     context = StageContext(driver.workspace, tmp_path, lambda fraction, message: None)
@@ -172,6 +174,7 @@ def test_fallback_baselines_that_cannot_be_open_at_once_are_kept_without_latenci
     assert {attempt.latency_ms for attempt in inspection.baseline.fallback.attempts} == {None}
 
 
+@pytest.mark.long
 def test_values_that_fp16_does_not_hold_between_layers_leave_quantized_trials_that_run(tmp_path: Path) -> None:
     finished = run_job(tmp_path, escaping(), config={**TIGHT, "accuracy": {"metric": "cosine", "min_relative": 0.99}})
     trials = trials_of(finished)

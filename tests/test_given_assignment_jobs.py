@@ -52,6 +52,7 @@ def test_it_is_judged_like_any(tmp_path: Path) -> None:
     assert given(tmp_path, QUANTIZED_IS_SLOWER, assignment=MIXED, search={"max_trials": 2}).result["outcome"] == "baseline_kept"
 
 
+@pytest.mark.long
 def test_the_search_stays_with_its_precisions(tmp_path: Path) -> None:
     found = given(tmp_path, assignment=MIXED)
     assert {precision for trial in trials_of(found) for precision in trial.precisions.values()} == {"int8"}
@@ -83,6 +84,7 @@ def test_alone_it_is_built_whatever_its_speed_and_accuracy(tmp_path: Path) -> No
     assert not any(call.startswith(("rank", "predict", "offers")) for call in found.driver.calls)
 
 
+@pytest.mark.long
 def test_where_it_misses_the_budget_it_is_built_with_corrections_as_in_a_job(tmp_path: Path) -> None:
     inside = given(tmp_path / "inside", assignment={"*": "int8"}, assignment_only=True)
     assert "correct" not in inside.driver.calls

@@ -106,6 +106,7 @@ def test_detections_in_several_outputs_are_judged_as_one(tmp_path: Path, element
     assert cast(float, job.chosen["accuracy"]) < 1.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("metric", ["detections", "average_precision"])
 def test_the_metrics_of_detectors_take_padded_rows_beside_their_number(tmp_path: Path, metric: str) -> None:
     config = {"accuracy": {"metric": metric, "min_relative": 0.2}, "search": {"max_trials": 2}}
@@ -149,6 +150,7 @@ def test_neighbours_that_an_embedding_keeps_are_told_beside_the_verdict(tmp_path
     assert "nearest_kept" not in job.baseline
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "said", [{"accuracy": {"metric": "retrieval", "min_relative": 0.1}}, {"accuracy": {"min_relative": 0.1}, "outputs": {"e": "logits"}}]
 )
@@ -185,6 +187,7 @@ def test_yes_or_no_beside_one_value_a_sample_is_what_decides(tmp_path: Path, met
     assert "labels" not in str(job.result["warnings"])
 
 
+@pytest.mark.long
 def test_the_users_word_that_a_value_is_no_decision_counts(tmp_path: Path) -> None:
     model = single()
     samples = samples_for(model, SAMPLES, seed=2)
@@ -194,6 +197,7 @@ def test_the_users_word_that_a_value_is_no_decision_counts(tmp_path: Path) -> No
     assert "decisions compares the values of 'y' with them" in str(job.result["warnings"])
 
 
+@pytest.mark.long
 def test_labels_that_say_the_opposite_are_a_warning(tmp_path: Path) -> None:
     model = single()
     samples = samples_for(model, SAMPLES, seed=2)
@@ -203,6 +207,7 @@ def test_labels_that_say_the_opposite_are_a_warning(tmp_path: Path) -> None:
     assert "the opposite labels would give 0.9000: check that each label" in str(job.result["warnings"])
 
 
+@pytest.mark.long
 def test_a_score_for_each_of_several_labels_is_compared_with_them(tmp_path: Path) -> None:
     model = model_from_text(
         "g (float[N,16] x) => (float[N,3] y) { a = Gemm(x, w1) b = Relu(a) c = Gemm(b, w2) y = Sigmoid(c) }",
@@ -214,6 +219,7 @@ def test_a_score_for_each_of_several_labels_is_compared_with_them(tmp_path: Path
     assert job.verdict["metric"] == "decisions"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("values", [1, 3])
 def test_numbers_of_the_form_of_the_output_are_what_a_regression_should_say(tmp_path: Path, values: int) -> None:
     model = model_from_text(
@@ -238,6 +244,7 @@ def test_numbers_of_another_form_are_refused_as_before(tmp_path: Path) -> None:
         run_job(tmp_path, model, samples, {**samples, "labels": np.random.default_rng(3).normal(size=(SAMPLES, 2))})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("labels", "key"), [(np.arange(SAMPLES), "regression compares the values of 'y'"), (None, "decisions compares")])
 def test_labels_that_are_not_used_are_said_to_be_so(tmp_path: Path, labels: Array | None, key: str) -> None:
     model = single("Exp")

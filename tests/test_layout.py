@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def test_imports_are_absolute() -> None:
     relative = [
         f"{name}:{node.lineno}"
         for name, text in SOURCES.items()
+        if re.search(r"^\s*from\s+\.", text, re.MULTILINE)  # most have none, and are not parsed
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.ImportFrom) and node.level
     ]
@@ -92,7 +94,7 @@ def test_casts_are_few() -> None:
     casts = [
         f"{name}:{node.lineno}"
         for name, text in SOURCES.items()
-        if name.split("/")[0] in PACKAGES
+        if name.split("/")[0] in PACKAGES and "cast(" in text
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {"cast", "typing.cast"}
     ]

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from calibration.accuracy.measures.values import cosine
 from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from tests.driver import Finished, plain_outputs, run_job, trials_of
+from tests.long_cases import mostly_long
 from tests.masked_models import LOWEST, Masked, masked
 from tests.model_text import Array, model_from_text, samples_for
 
@@ -57,7 +58,9 @@ def assert_right(one: Masked, got: Array) -> None:
 
 
 @TARGETS
-@pytest.mark.parametrize(("mask", "end", "hidden"), CASES, ids=[f"{mask}; {end}; {hidden:g}" for mask, end, hidden in CASES])
+@pytest.mark.parametrize(
+    ("mask", "end", "hidden"), mostly_long(CASES, quick=2), ids=[f"{mask}; {end}; {hidden:g}" for mask, end, hidden in CASES]
+)
 def test_a_masked_transformer_becomes_an_engine_with_its_outputs(
     mask: str, end: str, hidden: float, config: Mapping[str, object], tmp_path: Path
 ) -> None:

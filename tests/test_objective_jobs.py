@@ -11,6 +11,7 @@ import pytest
 
 from tests.driver import Finished, Json, plain_outputs, run_job, trials_of
 from tests.fake_timer import FakeTimer
+from tests.long_cases import mostly_long
 from tests.model_text import cnn, samples_for
 from tests.test_tensorrt_rtx_job import SMALL_CACHE, needs_builder, wide
 
@@ -28,7 +29,7 @@ def job(folder: Path, quantized_ms: float = 1.0, **asked: float) -> Finished:
     return run_job(folder, cnn(), *samples, config=config, timer=FakeTimer(quantized_ms))
 
 
-@pytest.mark.parametrize("asked", [{"min_speedup": 1.5}, {"max_latency_ms": 1.25}])
+@pytest.mark.parametrize("asked", mostly_long([{"min_speedup": 1.5}, {"max_latency_ms": 1.25}]))
 def test_the_most_accurate_engine_that_is_fast_enough_ships(asked: dict[str, float], tmp_path: Path) -> None:
     finished = job(tmp_path, **asked)
     assert finished.result["outcome"] == "improved"
@@ -53,6 +54,7 @@ def test_its_verdict_is_at_the_tightest_budget_that_it_keeps(tmp_path: Path) -> 
     assert cast(Json, finished.report["config"])["objective"] == {"min_speedup": 1.5, "max_latency_ms": None}
 
 
+@pytest.mark.long
 def test_where_nothing_is_fast_enough_the_baseline_is_kept_and_the_fastest_can_be_had(tmp_path: Path) -> None:
     finished = job(tmp_path, min_speedup=5.0)
     assert finished.result["outcome"] == "baseline_kept"
@@ -74,6 +76,7 @@ def test_a_baseline_that_is_fast_enough_is_the_answer_at_once(tmp_path: Path) ->
     assert str(finished.result["reason"]).startswith("The baseline itself is fast enough, 2 ms a call")
 
 
+@pytest.mark.long
 @needs_builder
 def test_predicted_latencies_are_searched_the_same_way(tmp_path: Path) -> None:
     config = {**SMALL_CACHE, "precisions": ["int8"], "accuracy": {"metric": "cosine"}, "objective": {"min_speedup": 1.3}}

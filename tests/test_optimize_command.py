@@ -86,6 +86,7 @@ def test_a_network_that_int8_speeds_up_becomes_a_faster_engine(tmp_path: Path) -
     assert (tmp_path / "model.onnx").read_bytes() == model
 
 
+@pytest.mark.long
 def test_a_metric_of_ones_own_runs_in_the_child_and_is_refused_if_it_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

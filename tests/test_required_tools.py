@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine_builder.stub_driver import NO_COMPILER
+from tests.long_cases import mostly_long
 from tests.required_tools import is_required
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +57,7 @@ def test_on_continuous_integration_a_missing_tool_fails_and_says_how_to_get_it(t
     assert "fix: install what is missing" in printed
 
 
-@pytest.mark.parametrize("continuous_integration", [None, "false"])
+@pytest.mark.parametrize("continuous_integration", mostly_long([None, "false"]))
 def test_elsewhere_it_skips(continuous_integration: str | None, tmp_path: Path) -> None:
     status, printed = outcome(tmp_path, continuous_integration)
     assert status == 0

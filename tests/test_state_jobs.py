@@ -100,6 +100,7 @@ def test_a_model_that_takes_several_sequences_a_call_gets_as_many(tmp_path: Path
     assert finished.verdict["n"] == 8
 
 
+@pytest.mark.long
 def test_engines_that_are_simulated_are_run_in_closed_loop_too(tmp_path: Path) -> None:
     config = {**LENIENT, "target": "tensorrt-rtx", "gpu": "RTX 4090", "search": {"max_trials": 2}}
     finished = run_job(tmp_path, gru_detector(), {"x": walks(COUNT, 6, 16)}, config=config)
@@ -111,6 +112,7 @@ def test_engines_that_are_simulated_are_run_in_closed_loop_too(tmp_path: Path) -
 NMSE: Json = {"accuracy": {"max_nmse": 1e-5}, "outputs": {"total": "values"}}
 
 
+@pytest.mark.long
 def test_errors_that_add_up_are_seen_in_closed_loop_only(tmp_path: Path) -> None:
     model, start = slow_integrator(), {"memory": np.zeros((1, 8), dtype=np.float32)}
     calibration, validation = ({"x": walks(COUNT, 100, 16, seed=seed)} for seed in (0, 1))

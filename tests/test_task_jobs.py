@@ -21,6 +21,7 @@ from engine_builder.evaluation.measurement import search_half
 from engine_builder.reporting.body.report_body import ColumnChange
 from service.cli.summary import summary_lines
 from tests.driver import Finished, plain_outputs, run_job
+from tests.long_cases import mostly_long
 from tests.model_text import model_from_text, run, samples_for
 
 Array = NDArray[Any]
@@ -164,7 +165,7 @@ def task_job(folder: Path, name: str) -> tuple[Finished, Mapping[str, Array], Ar
     return run_job(folder, model, calibration, given, config), samples, labels
 
 
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", mostly_long(JOBS, quick=4))
 def test_a_job_is_judged_by_its_measure_of_the_engine_that_it_ships(tmp_path: Path, name: str) -> None:
     metric = JOBS[name][0]
     job, samples, labels = task_job(tmp_path, name)

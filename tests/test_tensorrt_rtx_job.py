@@ -43,7 +43,7 @@ def wide() -> onnx.ModelProto:
 @pytest.fixture(scope="module")
 def improved(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     config = {**SMALL_CACHE, "precisions": ["int8"], "accuracy": {"metric": "cosine", "min_relative": 0.9}}
-    return run_job(tmp_path_factory.mktemp("wide"), wide(), config=config)
+    return run_job(tmp_path_factory.mktemp("wide"), wide(), config=config, is_drawn=True)
 
 
 @needs_builder

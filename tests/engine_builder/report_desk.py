@@ -33,6 +33,7 @@ from engine_builder.stage_io.outcome import ReportRequest, SearchSummary
 from engine_builder.stages.report import report
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 from tests.engine_builder.search.fake_world import FakeWorld
+from tests.undrawn_plots import undrawn_plots
 
 HOSTILE = '<script>alert("x")</script>&\''
 WORLD = FakeWorld((0.0001,) * 4, budget=0.00025)
@@ -129,6 +130,7 @@ class Desk:
 
     def __init__(self, root: Path) -> None:
         self.workspace = Workspace(root / "workspace")
+        self.is_drawn = False  # whether pages have their plots
         self.context = StageContext(self.workspace, root, lambda fraction, message: None)
 
     def report(
@@ -199,7 +201,8 @@ class Desk:
             analysis_failures=tuple(failures),
             are_corrections_left=are_corrections_left,
         )
-        outcome = json_from_value(report(request, self.context))
+        with undrawn_plots(self.is_drawn):
+            outcome = json_from_value(report(request, self.context))
         assert isinstance(outcome, dict)
         return outcome
 

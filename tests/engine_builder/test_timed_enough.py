@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -14,16 +13,6 @@ from tests.engine_builder.noisy_machine import NOISES, NoisyMachine
 
 BASELINE_SECONDS = 0.05
 SEEDS = range(6)
-
-
-@pytest.fixture(autouse=True)
-def frozen_objects() -> Iterator[None]:
-    """Leave what is there already out of the collections that each timing begins with."""
-
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def timed(

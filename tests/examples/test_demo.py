@@ -86,6 +86,7 @@ def test_outside_accuracy_on_the_same_pictures_may_differ_by_a_few_of_them(flips
     assert (problem is None) == agrees
 
 
+@pytest.mark.long
 def test_server_that_cannot_start_is_reported_with_its_words(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file where the server wants its folder")
     with pytest.raises(ServerStartError, match="the server ended with status"), running_server(tmp_path):

@@ -48,6 +48,7 @@ def test_upload_takes_no_more_memory_the_larger_it_is(server: LiveServer) -> Non
     assert rise <= MAX_RISE_BYTES, f"{rise / MIB:.0f} MiB more while {UPLOAD_MIB} MiB came"
 
 
+@pytest.mark.long
 def test_part_that_a_kill_cut_off_is_removed_at_the_next_start(tmp_path: Path) -> None:
     first = LiveServer(tmp_path, {})
     try:
@@ -65,6 +66,7 @@ def test_part_that_a_kill_cut_off_is_removed_at_the_next_start(tmp_path: Path) -
         assert list(unfinished.iterdir()) == []
 
 
+@pytest.mark.long
 def test_server_starts_whatever_folders_are_left(tmp_path: Path) -> None:
     deep = tmp_path / "data" / "jobs" / "left-by-an-older-version"
     deep.mkdir(parents=True)

@@ -62,6 +62,7 @@ def test_a_job_has_the_networks_own_keys_its_batch_and_the_budget() -> None:
     assert made == {"batch_size": 1, "accuracy": {"metric": "top1", "min_relative": 0.999}}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", QUANTIZERS)
 def test_a_quantizer_writes_a_network_that_plain_onnxruntime_runs(name: str, case: Case, tmp_path: Path) -> None:
 
@@ -73,6 +74,7 @@ def test_a_quantizer_writes_a_network_that_plain_onnxruntime_runs(name: str, cas
     assert len(next(iter(network.run(few.data.unseen).values()))) == 64
 
 
+@pytest.mark.long
 def test_an_engine_that_does_not_load_has_a_message_and_the_others_are_measured(case: Case, tmp_path: Path) -> None:
 
     folder = tmp_path

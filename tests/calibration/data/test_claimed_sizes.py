@@ -55,6 +55,7 @@ def test_of_a_sound_file_the_unpacked_size_is_told(tmp_path: Path) -> None:
     assert read_samples(path, SPECS).samples == 10
 
 
+@pytest.mark.long
 def test_a_small_file_that_unpacks_to_more_than_the_memory_is_an_error_of_the_input(tmp_path: Path) -> None:
     size_bytes = 2**29
     path = archive(tmp_path / "calibration.npz", "x.npy", member((size_bytes // 8, 2), bytes(size_bytes)))

@@ -19,6 +19,7 @@ from engine_builder.search.predicted_front import Point, descent_over, frontier,
 from engine_builder.search.search_space import QuantizedLayers, eligible_from
 from engine_builder.search.time_model import TensorEdge, TimeModel
 from tests.engine_builder.search.descents.encoder_world import EncoderWorld, PlainDescent, encoder_world
+from tests.long_cases import mostly_long
 
 INT8, FP8, INT4 = Precision.INT8, Precision.FP8, Precision.INT4
 Problem = tuple[tuple[LayerPrecision, ...], NDArray[np.float64], NDArray[np.float64], TimeModel]
@@ -301,7 +302,7 @@ def proposals(world: EncoderWorld, *, pairs: bool = True) -> list[tuple[Point, .
 
 
 @pytest.mark.parametrize("pairs", [False, True])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", mostly_long(range(3)))
 def test_proposals_are_those_of_trying_every_move_from_the_models(seed: int, pairs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same assignments in the same order; sums that are added up otherwise differ by rounding."""
     world = encoder_world(1, seed)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -25,15 +24,6 @@ from tests.engine_builder.search.fake_world import FakeWorld
 BASELINE_SECONDS = 0.05
 LAYERS = 24
 SEEDS = range(7)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def frozen_objects() -> Iterator[None]:
-    """Leave what is there already out of the collections that each timing begins with."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,7 @@ from engine_builder.search.time_model import Timed, TimeModel, fit
 from engine_builder.search.times.learned_times import fit_learned
 from tests.engine_builder.search.fake_world import FakeWorld, fastest_met, run
 from tests.engine_builder.search.times.layered_world import BASELINE_MS, LayeredWorld
+from tests.long_cases import mostly_long
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def fastest_run(world: BorderedWorld) -> float:
     return min(world.ratio(world.quantized(one)) for one in runs if world.true_drop(one) <= world.budget)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", mostly_long(range(4)))
 def test_a_run_is_found_within_a_dozen_trials_where_scattered_layers_do_not_pay(seed: int) -> None:
     world = scattered_world(seed)
     trials = run(world, Predictions(world).search(max_trials=12))
@@ -148,7 +149,7 @@ def test_a_run_is_found_within_a_dozen_trials_where_scattered_layers_do_not_pay(
     assert max(borders_in(world, trial.precisions) for trial in trials) <= 10
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", mostly_long(range(4)))
 def test_with_as_many_trials_elements_alone_find_no_faster_engine(seed: int) -> None:
     world = scattered_world(seed)
     by_kernels, by_elements = (fastest_met(run(world, Predictions(world, learns=one).search(max_trials=12))) for one in (True, False))

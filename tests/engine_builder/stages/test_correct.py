@@ -105,6 +105,7 @@ def test_what_corrections_change_is_named(tmp_path: Path) -> None:
     assert {item.precision for item in made.changed} == {Precision.INT8}  # dynamic layers are not smoothed
 
 
+@pytest.mark.long
 def test_a_job_that_needs_corrections_gets_the_engine_of_one_that_measured_them_first(tmp_path: Path) -> None:
     config = {"accuracy": {"metric": "fidelity", "min_relative": 0.999}, "outputs": {"y": "logits"}, "precisions": ["int8"]}
     jobs = [
@@ -132,6 +133,7 @@ def test_a_split_is_disjoint_and_of_whole_batches(count: int, batch: int) -> Non
     assert len(held_out) <= len(fitted)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_report_shows_corrections_unless_they_are_switched_off(tmp_path: Path, wanted: bool) -> None:
     config = {"calibration": {"repair": wanted}, "outputs": {"y": "logits"}}

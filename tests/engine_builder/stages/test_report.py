@@ -144,6 +144,7 @@ def test_the_assignment_of_a_kept_baseline_is_all_float(desk: Desk) -> None:
 
 
 def test_the_page_is_made_of_report_json_alone(desk: Desk) -> None:
+    desk.is_drawn = True
     trials = trials_of(0, 4, 2)
     found = desk.report(trials, improved(trials[2], verdict(3)))
     again = render(body_from_json(json.loads(desk.read(found, "report.json"))))
@@ -170,12 +171,14 @@ def test_the_result_of_the_stage_is_that_of_report_json(desk: Desk) -> None:
 
 
 def test_two_reports_are_equal_byte_for_byte(desk: Desk) -> None:
+    desk.is_drawn = True
     trials = trials_of(0, 4, 2)
     first = desk.report(trials, improved(trials[2], verdict(3)))
     assert desk.report(trials, improved(trials[2], verdict(3))) == first
 
 
 def test_hostile_names_and_messages_are_escaped_everywhere(desk: Desk) -> None:
+    desk.is_drawn = True
     names = tuple(f"{name}{HOSTILE}" for name in NAMES)
     trials = (*trials_of(0, 2), failed_trial(2, "f", {names[0]: Precision.INT8}, HOSTILE, HOSTILE))
     kept = {**KEPT, "verdict": json_from_value(verdict(300))}
@@ -185,6 +188,7 @@ def test_hostile_names_and_messages_are_escaped_everywhere(desk: Desk) -> None:
 
 
 def test_a_job_without_an_analysis_says_why_and_draws_what_it_has(desk: Desk) -> None:
+    desk.is_drawn = True
     trials = trials_of(0, 4)
     found = desk.report(trials, improved(trials[1], verdict(0)), is_analysed=False)
     body = json.loads(desk.read(found, "report.json"))

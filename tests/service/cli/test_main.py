@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from service.__main__ import main
+from tests.long_cases import mostly_long
 
 REPOSITORY = Path(__file__).parents[3]
 MODEL = """
@@ -130,7 +131,7 @@ def test_targets_of_this_machine_are_listed(capfd: pytest.CaptureFixture[str]) -
     assert "onnxruntime-cpu" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), mostly_long([(signal.SIGINT, 130), (signal.SIGTERM, 143)]))
 def test_interrupt_ends_the_child_and_leaves_nothing(model: Path, calibration: Path, tmp_path: Path, number: int, status: int) -> None:
     out = tmp_path / "out"
     with start("optimize", model, "--calibration", calibration, "--output", out) as process:

@@ -13,6 +13,7 @@ from service import __main__ as command_line
 from service.cli import self_check as module
 from service.cli.self_check import HURRIED_SECONDS, Clock, need_lines, run_self_check
 from tests.engine_builder.self_check_stages import CLOSE, Answers, PretendedStages
+from tests.long_cases import mostly_long
 from tests.service.cli.gpu_tests_folder import gpu_tests_folder
 
 NO_GPU = UnsupportedTargetError("there is no NVIDIA driver", fix="run it on a machine with an NVIDIA GPU")
@@ -131,12 +132,14 @@ def test_tests_that_are_not_there_are_refused_before_any_work(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("body", "instead", "outcome", "words"),
-    [
-        ("pass", {}, "pass", "1 passed"),
-        ("assert False, 'wrong'", {}, "FAIL", "1 failed; test_on_a_gpu"),
-        ("pytest.skip('no TensorRT')", {}, "skip", "no TensorRT"),
-        ("pass", {"cuda_visible": NO_GPU}, "skip", "no GPU to run those of 1 files on"),
-    ],
+    mostly_long(
+        [
+            ("pass", {}, "pass", "1 passed"),
+            ("assert False, 'wrong'", {}, "FAIL", "1 failed; test_on_a_gpu"),
+            ("pytest.skip('no TensorRT')", {}, "skip", "no TensorRT"),
+            ("pass", {"cuda_visible": NO_GPU}, "skip", "no GPU to run those of 1 files on"),
+        ]
+    ),
 )
 def test_tests_marked_gpu_are_checks_too(body: str, instead: Answers, outcome: str, words: str, tmp_path: Path) -> None:
     tests = gpu_tests_folder(tmp_path, body)

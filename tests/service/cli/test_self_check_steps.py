@@ -13,6 +13,7 @@ from engine_builder.backends.gpu.catalogue import typical_conversion_ms
 from engine_builder.errors import EngineError, StageCrashedError, StageTimeoutError, UnsupportedTargetError
 from service.cli.self_check import Clock, _in_children
 from tests.engine_builder.stub_driver import compile_library
+from tests.long_cases import mostly_long
 from tests.tensorrt_stand_in.install import install
 from tests.tensorrt_stand_in.orders import Failure, Harm, Orders, Step, give_orders
 
@@ -107,6 +108,7 @@ def test_a_graph_that_cannot_be_captured_is_told_and_no_end(machine: Path, step:
     assert "could not capture" in str(found["no_graph_because"])
 
 
+@pytest.mark.long
 def test_a_driver_that_crashes_or_hangs_costs_its_step(machine: Path, step: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_STUB_CRASH", "cuMemcpy")
     with pytest.raises(StageCrashedError, match="SIGSEGV"):
@@ -147,6 +149,7 @@ def test_conversions_copies_and_launches_are_timed(machine: Path, step: Steps) -
     assert found["prior_ms"] == typical_conversion_ms((8, 9))
 
 
+@pytest.mark.long
 def test_products_are_timed_by_precision_and_what_is_refused_is_said(machine: Path, step: Steps) -> None:
     compile_library(CUBLAS, machine / "libcublas.so.13", f"-L{machine}", "-l:libcuda.so.1")
     found = step("cuda_products")
@@ -166,12 +169,14 @@ def test_a_first_engine_is_built_then_run_and_timed(machine: Path, step: Steps) 
 
 @pytest.mark.parametrize(
     ("failed", "harm", "error"),
-    [
-        (Step.BUILD, Harm.ERROR, OptimizerError),
-        (Step.BUILD, Harm.CRASH, StageCrashedError),
-        (Step.BUILD, Harm.HANG, StageTimeoutError),
-        (Step.LOAD, Harm.OUT_OF_MEMORY, OptimizerError),
-    ],
+    mostly_long(
+        [
+            (Step.BUILD, Harm.ERROR, OptimizerError),
+            (Step.BUILD, Harm.CRASH, StageCrashedError),
+            (Step.BUILD, Harm.HANG, StageTimeoutError),
+            (Step.LOAD, Harm.OUT_OF_MEMORY, OptimizerError),
+        ]
+    ),
 )
 def test_a_build_that_goes_wrong_costs_its_step(machine: Path, step: Steps, failed: Step, harm: Harm, error: type[Exception]) -> None:
     give_orders(machine, Orders(failures=(Failure(failed, harm, only_quantized=False),)))

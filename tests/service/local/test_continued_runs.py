@@ -18,6 +18,7 @@ import pytest
 
 from engine_builder.pipeline.stage_table import KEPT_STAGES
 from service.__main__ import main
+from tests.long_cases import mostly_long
 from tests.model_text import cnn, samples_for
 
 REPOSITORY = Path(__file__).parents[3]
@@ -117,7 +118,7 @@ def test_other_samples_are_measured_anew(job: Job) -> None:
     assert {"inspect", "ranges", "biases"} <= shared(job.stages())
 
 
-@pytest.mark.parametrize("off", ["option", "setting"])
+@pytest.mark.parametrize("off", mostly_long(["option", "setting"]))
 def test_the_cache_can_be_switched_off(job: Job, off: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(os.environ["XDG_CACHE_HOME"])
     if off == "setting":

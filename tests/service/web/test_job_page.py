@@ -111,6 +111,7 @@ def test_points_of_the_plot_differ_by_shape_and_lie_where_their_numbers_say(serv
     assert "Engine 2 (loss): 0.500 of the baseline's latency, score lost +0.00200" in (plot.locator("desc").text_content() or "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.FAILED])
 def test_hostile_names_are_text(server: Server, page: Page, state: JobState) -> None:
     page.goto(address(server, "/web/icon.svg"))
@@ -141,6 +142,7 @@ def test_report_is_drawn_where_its_scripts_reach_neither_the_page_nor_the_server
     refused.clear()
 
 
+@pytest.mark.long
 def test_finished_jobs_are_compared_side_by_side(server: Server, page: Page) -> None:
     ids = [server.wait(server.submit(trials=count)["id"])["id"] for count in (1, 2)]
     page.goto(address(server, "/#/jobs"))

@@ -150,6 +150,7 @@ def test_facts_of_model_and_arrays_are_shown_before_anything_is_sent(server: Ser
     assert "40 samples" in shown
 
 
+@pytest.mark.long
 def test_several_files_are_packed_into_one_archive_that_others_can_read(server: Server, page: Page, tmp_path: Path) -> None:
     (tmp_path / "set" / "cats").mkdir(parents=True)
     contents = {"cats/ü.jpg": b"one", "cats/2.jpg": b"", "dogs.jpg": bytes(range(256)) * 99}
@@ -168,6 +169,7 @@ def test_several_files_are_packed_into_one_archive_that_others_can_read(server: 
     page.get_by_role("heading", name="Result").wait_for()
 
 
+@pytest.mark.long
 def test_digest_is_that_of_hashlib(server: Server, page: Page) -> None:
     page.goto(address(server))
     for size in (0, 1, 55, 56, 63, 64, 65, 119, 120, 1000, 70_001):

@@ -174,6 +174,7 @@ def test_memory_limit_is_told_apart_from_other_failures(run: Run, tmp_path: Path
     assert names_in(tmp_path) == {"log.txt"}
 
 
+@pytest.mark.long
 def test_a_stage_that_opens_a_gpu_may_reserve_addresses_but_not_hold_memory_over_its_limit(run: Run, tmp_path: Path) -> None:
     limits = StageLimits(memory_bytes=2**30, seconds=20, opens_gpu=True)
     assert run("hold_memory", tmp_path, {"touched_bytes": 2**26, "seconds": 0.0}, limits=limits) == {"sum": 64}

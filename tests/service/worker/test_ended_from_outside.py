@@ -12,6 +12,7 @@ import pytest
 from engine_builder.errors import StageCancelledError, StageCrashedError, StageStorageError
 from service.worker.child_process import StageLimits
 from service.worker.warm_parent import WarmParent
+from tests.long_cases import mostly_long
 from tests.service.worker.running import LIMITS, running, warm
 
 
@@ -19,7 +20,7 @@ def runs_in(workspace: Path) -> int:
     return len((workspace / "runs.txt").read_text().splitlines())
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", mostly_long([signal.SIGKILL, signal.SIGTERM]))
 @pytest.mark.parametrize("is_forked", [False, True])
 def test_a_stage_that_is_killed_from_outside_runs_once_more(
     tmp_path: Path, warm_parent: WarmParent, number: signal.Signals, *, is_forked: bool
@@ -34,6 +35,7 @@ def test_one_that_is_killed_twice_has_crashed(tmp_path: Path) -> None:
     assert runs_in(tmp_path) == 2
 
 
+@pytest.mark.long
 def test_the_death_of_the_parent_counts_as_one_of_the_two(tmp_path: Path) -> None:
     with warm() as parent:
         pid = running(parent)("look_around", tmp_path)["parent"]

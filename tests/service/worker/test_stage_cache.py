@@ -148,6 +148,7 @@ def test_what_a_killed_process_left_goes_after_a_day_and_what_is_being_written_s
     assert {path.name for path in (tmp_path / "cache").glob("unfinished-*")} == {"unfinished-new"}
 
 
+@pytest.mark.long
 def test_several_processes_share_a_cache_that_is_always_full(tmp_path: Path) -> None:
     code = """
 import sys

@@ -93,6 +93,7 @@ def test_a_crash_costs_the_stage_and_not_the_parent(tmp_path: Path, warm_parent:
     assert running(warm_parent)("look_around", tmp_path)["parent"] == warm_parent.pid
 
 
+@pytest.mark.long
 def test_one_that_finds_a_thread_of_a_library_makes_way(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with warm("tests.engine_builder.stages_with_a_thread") as parent:
         for _ in range(2):
@@ -103,6 +104,7 @@ def test_one_that_finds_a_thread_of_a_library_makes_way(tmp_path: Path, caplog: 
     ]
 
 
+@pytest.mark.long
 def test_one_that_cannot_import_is_not_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with warm("no.such.module") as parent:
         for _ in range(3):
@@ -118,6 +120,7 @@ def test_a_stage_that_may_open_a_gpu_or_has_little_memory_starts_in_a_new_interp
     assert running(warm_parent)("look_around", tmp_path, limits=limits)["parent"] == os.getpid()
 
 
+@pytest.mark.long
 def test_another_environment_gets_another_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with warm() as parent:
         first = running(parent)("look_around", tmp_path)["parent"]

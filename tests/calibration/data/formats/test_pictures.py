@@ -208,6 +208,7 @@ def test_a_model_that_takes_no_pictures_is_told_so(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = encoded(np.zeros((20_000, 20_000), dtype=np.uint8))
     assert len(bomb) < 2**20

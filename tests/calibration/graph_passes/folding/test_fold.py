@@ -10,11 +10,12 @@ from tests.calibration.graph_passes.folding.affine_networks import affine_networ
 from tests.calibration.graph_passes.folding.exact_run import TOLERANCE, difference, run_in_float64
 from tests.calibration.graph_passes.folding.runtime_kernels import kernels_of
 from tests.calibration.graph_passes.folding.small_models import images
+from tests.long_cases import mostly_long
 
 _AT_ONCE = 25
 
 
-@pytest.mark.parametrize("first", range(0, 150, _AT_ONCE))
+@pytest.mark.parametrize("first", mostly_long(range(0, 150, _AT_ONCE), quick=2))
 def test_folding_changes_nothing_beyond_rounding(first: int) -> None:
     folded: Counter[str] = Counter()
     for seed in range(first, first + _AT_ONCE):

@@ -124,6 +124,7 @@ def read(folder: Path, name: str) -> Tensors:
         return dict(arrays)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NETWORKS)
 def test_an_engine_for_any_processor_computes_without_vnni_what_it_says(haswell: Path, name: str) -> None:
     explicit, feeds, ranges = engine(name, EXACT_ANYWHERE)

@@ -32,6 +32,7 @@ def test_counts_are_those_of_sets_of_pixels(seed: int) -> None:
     assert (mean_iou(truth, np.where(truth < 0, found, truth)) == 1.0).all()
 
 
+@pytest.mark.long
 def test_many_pictures_are_counted_in_parts() -> None:
     truth = np.random.default_rng(0).integers(0, 3, (9, 2**20))
     found = np.where(np.arange(2**20) < 1000, 2 - truth, truth)

@@ -51,6 +51,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed")
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8, Precision.FP8])
 def test_the_kernels_between_convolutions_are_those_that_the_builder_makes(precision: Precision) -> None:
