@@ -33,7 +33,7 @@ def test_a_finished_job_is_deleted_with_all_that_it_had(server: Server) -> None:
     done = server.wait(server.submit(trials=0)["id"])
     sha256 = server.client.get(f"/v1/jobs/{done['id']}/artifacts").json()["artifacts"][0]["sha256"]
     assert server.deps.artifacts.find(sha256) is not None
-    assert server.client.delete(f"/v1/jobs/{done['id']}").status_code == 204
+    assert server.delete(done["id"]) == 204
     assert server.client.get(f"/v1/jobs/{done['id']}").status_code == 410
 
 

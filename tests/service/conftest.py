@@ -38,6 +38,13 @@ class Server:
         """Return the job once it is in one of these states."""
         return wait_for_state(self.client, str(job_id), *states, seconds=seconds)
 
+    def delete(self, job_id: object, seconds: float = 15) -> int:
+        """Delete a job and return the status of the answer, once it is not that the last stage is still ending."""
+        deadline = time.monotonic() + seconds
+        while (status := self.client.delete(f"/v1/jobs/{job_id}").status_code) == 409 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return status
+
 
 def wait_for_state(client: httpx.Client, job_id: str, *states: str, seconds: float = 15) -> dict[str, object]:
     deadline = time.monotonic() + seconds

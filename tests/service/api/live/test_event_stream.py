@@ -131,7 +131,7 @@ def test_silence_is_filled_with_comments(server: Server) -> None:
 
 def test_who_listens_to_a_job_that_is_deleted_is_let_go(server: Server) -> None:
     job = server.wait(server.submit(trials=0)["id"])
-    assert server.client.delete(f"/v1/jobs/{job['id']}").status_code == 204
+    assert server.delete(job["id"]) == 204
     assert_problem(server.client.get(f"/v1/jobs/{job['id']}/events"), 410, "job-removed")
 
 
