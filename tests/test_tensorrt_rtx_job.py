@@ -46,6 +46,7 @@ def improved(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return run_job(tmp_path_factory.mktemp("wide"), wide(), config=config, is_drawn=True)
 
 
+@pytest.mark.long
 @needs_builder
 def test_a_faster_plan_is_chosen_and_called_predicted(improved: Finished) -> None:
     result = improved.result
@@ -61,6 +62,7 @@ def test_a_faster_plan_is_chosen_and_called_predicted(improved: Finished) -> Non
     assert improved.baseline["precisions"] == {"fp16": 3}
 
 
+@pytest.mark.long
 @needs_builder
 def test_the_engine_is_a_plan_smaller_than_the_baselines(improved: Finished) -> None:
     assert cast(Mapping[str, object], improved.result["engine"])["name"] == "engine.plan"
@@ -68,6 +70,7 @@ def test_the_engine_is_a_plan_smaller_than_the_baselines(improved: Finished) -> 
     assert cast(float, improved.chosen["size_bytes"]) < 0.7 * cast(float, improved.baseline["size_bytes"])
 
 
+@pytest.mark.long
 @needs_builder
 def test_every_quantized_layer_achieved_its_precision_in_the_plan(improved: Finished) -> None:
     achieved_precisions = cast(Sequence[Mapping[str, object]], improved.report["reached"])
@@ -75,6 +78,7 @@ def test_every_quantized_layer_achieved_its_precision_in_the_plan(improved: Fini
     assert all(row["asked"] == row["got"] for row in achieved_precisions)
 
 
+@pytest.mark.long
 @needs_builder
 def test_accuracy_is_that_of_the_explicit_model(improved: Finished) -> None:
     artifacts = improved.outcome.artifacts
@@ -87,6 +91,7 @@ def test_accuracy_is_that_of_the_explicit_model(improved: Finished) -> None:
     assert abs(cosine.mean() - chosen.on_all.score) < 0.01  # other samples of the same kind
 
 
+@pytest.mark.long
 @needs_builder
 def test_the_page_says_predicted_and_what_each_layer_got(improved: Finished) -> None:
     artifacts = improved.outcome.artifacts
@@ -99,7 +104,6 @@ def test_the_page_says_predicted_and_what_each_layer_got(improved: Finished) -> 
     assert "triton.zip" not in artifacts  # Triton cannot load such a plan
 
 
-@pytest.mark.long
 @needs_builder
 def test_where_no_prediction_beats_its_own_error_the_fp16_plan_is_kept(tmp_path: Path) -> None:
     finished = run_job(tmp_path, cnn("N,1,8,8"), config={**ADA, "precisions": ["int8"]})
