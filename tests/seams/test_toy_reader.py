@@ -77,16 +77,19 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     return cast(dict[str, object], call(copy, read_job, folder / "work"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["engines", "verdicts"])
 def test_samples_of_the_new_format_give_the_same_job(found: dict[str, object], what: str) -> None:
     read, plain = cast(list[object], found[what])
     assert read == plain
 
 
+@pytest.mark.long
 def test_an_upload_is_named_after_the_new_format(found: dict[str, object]) -> None:
     assert found["suffix"] == ".rows"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("where", ["help", "api"])
 def test_users_are_told_of_the_new_format(found: dict[str, object], where: str) -> None:
     assert ".rows of one table per model input, or .npz with one array per model input, or .npy for one input" in str(found[where])

@@ -51,6 +51,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     return cast(dict[str, object], call(extended_copy(folder / "copy", new, STRATEGY, table, ROWS), searched_job, folder / "work"))
 
 
+@pytest.mark.long
 def test_a_job_tries_what_the_new_strategy_proposes(found: dict[str, object]) -> None:
     trials = [(order, tuple(layers)) for order, layers in cast(list[tuple[str, list[str]]], found["trials"])]
     layers = next(layers for order, layers in trials if order == "all_low")
@@ -59,6 +60,7 @@ def test_a_job_tries_what_the_new_strategy_proposes(found: dict[str, object]) ->
     assert sorted(proposed) == [(f"only {layer}", (layer,)) for layer in layers]
 
 
+@pytest.mark.long
 def test_what_the_new_strategy_does_not_ask_for_is_never_predicted(found: dict[str, object]) -> None:
     stages = cast(list[str], found["stages"])
     assert [name for name in stages if name.startswith("forecast")] == []

@@ -20,6 +20,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_network_has_the_layers_and_weights_of_its_namesake_and_runs(name: str) -> None:
     make, sample = NETWORKS[name]
