@@ -233,7 +233,7 @@ def _opened_store(settings: Settings, clock: Callable[[], datetime], *, rebuild:
         check_database(path)
     is_new = not path.is_file()
     store = JobStore(database_url(settings), clock)
-    store.restore_access(rows)
+    store.restore_tables(rows)
     if not store.keys.has_any() and audit_log(settings).knows_keys():
         store.keys.go_on_wanting()
         logger.error("database %s: its keys are lost; callers are refused until there are new ones: `keys create`", path.name)

@@ -121,8 +121,8 @@ class JobStore(JobReader):
         self.events.publish(new.id, events)
         return self.get(new.id), True
 
-    def restore_access(self, tables: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
-        """Write all that an earlier database told of keys and tenants, as SQLite gave it: a server that had keys goes on wanting them."""
+    def restore_tables(self, tables: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
+        """Write all that an earlier database told but its jobs, as SQLite gave it: a server that had keys goes on wanting them."""
         for table, rows in tables.items():
             if table != JOBS.name:
                 put_rows(self._engine, table, [{"tenant": DEFAULT_TENANT, **row} for row in rows])

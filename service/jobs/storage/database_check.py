@@ -81,6 +81,6 @@ def _readable_rows(path: Path, table: str) -> tuple[Row, ...]:
     return tuple(rows[key] for key in sorted(rows))
 
 
-TABLES = ("jobs", "removed_jobs", "access_keys", "tenants", "tenant_usage", "file_owners")  # what is taken over
+TABLES = ("jobs", "removed_jobs", "access_keys", "tenants", "tenant_usage", "file_owners", "webhooks")  # what is taken over
 _ROWID = "number_of_row"  # of which SQLite has one in every table
 _STEPS = 200  # of the database's machine between two looks at the time

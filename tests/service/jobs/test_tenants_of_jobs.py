@@ -12,7 +12,7 @@ from service.access.audit import AuditEntry
 from service.access.caller import THIS_MACHINE, Role
 from service.errors import NotFoundError, RemovedError
 from service.jobs.faults.job_note import NOTE_NAME, find_note, write_note
-from service.jobs.records import JobState, StoredFile
+from service.jobs.records import JobState, StoredFile, Webhook
 from service.jobs.store import JobStore
 from service.settings import Settings
 from tests.fakes import FakeClock
@@ -135,6 +135,7 @@ def test_a_rebuilt_database_keeps_keys_tenants_and_owners(tmp_path: Path) -> Non
     deps.store.create(new_job("one", tenant="vision"))
     deps.store.cancel("one")
     deps.store.remove("one", "it was deleted")
+    deps.store.create(new_job("two", tenant="vision"), Webhook("https://example.org/done", "secret"))
     deps.close()
     rebuilt = fake_deps(settings, tmp_path / "record", rebuild=True)
     assert rebuilt.store.keys.find(key) == made
@@ -142,6 +143,8 @@ def test_a_rebuilt_database_keeps_keys_tenants_and_owners(tmp_path: Path) -> Non
     assert rebuilt.store.owners.has("vision", SHA256)
     with pytest.raises(RemovedError):
         rebuilt.store.get("one", "vision")
+    rebuilt.store.cancel("two")
+    assert [(due.job_id, due.webhook.secret) for due in rebuilt.store.webhooks.due(0.0)] == [("two", "secret")]
     rebuilt.close()
 
 
