@@ -79,7 +79,7 @@ def check_limit(name: str, used: float, limit: float | None, now: datetime, *, m
     adds = f", and this adds {_number(more)}" if more else ""
     raise QuotaExceededError(
         f"quota {name.replace('_', ' ')}: {_number(used)} used of {_number(limit)}{adds}{when}",
-        fix=_FIXES[name],
+        fix=_FIXES[name] if limit else "Ask the operator for a higher limit: it is 0.",
         retry_seconds=_SOON if resets_at is None else max(1, round((resets_at - now).total_seconds())),
     )
 

@@ -24,7 +24,7 @@ from service.access.caller import Role
 from service.access.limits import LIMITS
 from service.cli.commands import Output, client_of, settings_of
 from service.cli.text_table import text_table
-from service.settings import PREFIX
+from service.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
     from service.access.keys import AccessKey, Keys
@@ -165,11 +165,22 @@ def _folder(arguments: argparse.Namespace, *, is_made: bool = False) -> Iterator
             f"data folder {settings.data_dir}: no server or first key was ever there",
             fix=f"Name the server's: --data-dir, or {PREFIX}DATA_DIR.",
         )
+    _check_user(settings)
     engine = open_engine(database_url(settings))
     try:
         yield _Folder(Keys(engine, lambda: datetime.now(UTC)), Tenants(engine), audit_log(settings))
     finally:
         engine.dispose()
+
+
+def _check_user(settings: Settings) -> None:
+    """Refuse to work as root on the folder of a server that runs as somebody else, which could not write the files that are made now."""
+    owner = settings.data_dir.stat().st_uid
+    if os.geteuid() == 0 != owner and not settings.is_shared:
+        raise InvalidConfigError(
+            f"data folder {settings.data_dir}: it is that of user {owner}, and this runs as root, whose files its server could not write",
+            fix=f"Run it as that user: sudo --preserve-env --user '#{owner}' onnx-trt-optimizer ...",
+        )
 
 
 def _limits(arguments: argparse.Namespace) -> Mapping[str, float | None]:

@@ -45,3 +45,10 @@ def test_each_limit_has_words_of_its_own_and_is_shown(name: str) -> None:
     shown = usage_json(Limits(**{name: 5}), Used(**{name: 3}), NIGHT)
     assert (shown[name]["used"], shown[name]["limit"]) == (3, 5)
     assert list(shown) == list(LIMITS)
+
+
+def test_a_limit_of_nothing_is_nothing_to_wait_for() -> None:
+    with pytest.raises(QuotaExceededError) as refused:
+        check_limit("jobs_at_once", 0, 0, datetime(2026, 11, 30, tzinfo=UTC))
+    assert "Wait" not in refused.value.fix
+    assert "it is 0" in refused.value.fix

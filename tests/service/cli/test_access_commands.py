@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,16 @@ def test_a_key_is_the_only_thing_printed_and_kept_nowhere(operator: Operator) ->
     assert listed.splitlines()[1].endswith("nightly")
     for path in operator.folder.rglob("*"):
         assert not path.is_file() or text.secret.encode() not in path.read_bytes()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder away")
+def test_root_makes_no_files_in_the_folder_of_another_user(operator: Operator) -> None:
+    operator.folder.mkdir()
+    os.chown(operator.folder, 10001, 10001)
+    told = operator.run("keys", "create", "--role", "admin", status=2)
+    assert "that of user 10001" in told
+    assert "--user '#10001'" in told
+    assert not list(operator.folder.iterdir())
 
 
 def test_the_first_key_makes_the_folder_and_others_need_one(operator: Operator) -> None:
