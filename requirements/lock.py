@@ -26,7 +26,7 @@ OPTIONS = (
 
 
 def main() -> None:
-    """Write runtime.txt (the service), rtx.txt (TensorRT-RTX too), build.txt (an editable install) and dev.txt (all, and the checks).
+    """Write runtime.txt (the service), s3.txt and rtx.txt (an extra too), build.txt (an editable install) and dev.txt (all and the checks).
 
     They have equal versions.
     """
@@ -35,6 +35,7 @@ def main() -> None:
     groups = project["dependency-groups"]
     _compile("dev", [*runtime, *groups["dev"], *groups["build"]])
     _compile("runtime", runtime, constraints=HERE / "dev.txt")
+    _compile("s3", [*runtime, *project["project"]["optional-dependencies"]["s3"]], constraints=HERE / "dev.txt")
     _compile("rtx", [*runtime, *project["project"]["optional-dependencies"]["rtx"]], constraints=HERE / "dev.txt")
     _compile("build", groups["build"], constraints=HERE / "dev.txt")
 

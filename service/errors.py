@@ -16,8 +16,10 @@ ServiceError                        4xx  the caller can fix it
 └── InvalidRequestError        422  a form field, header or query parameter
 StorageError                   503  the server's disk or database cannot be used now
 ├── InsufficientStorageError   507  the server's disk has no room for it
+├── ObjectStoreError           503  the object store cannot be used now
 ├── DatabaseBusyError          503  another process holds the database locked
 └── DamagedDatabaseError       500  the database file is damaged
+DamagedArtifactError           500  the object store lost or damaged a file
 IllegalMoveError               500  a job was asked to make a move its state does not allow
 DataFolderInUseError           500  another server already works in the data folder
 ProcessNameInUseError          500  another process already works under this one's name
@@ -168,6 +170,13 @@ class InsufficientStorageError(StorageError):
     status = 507
 
 
+class ObjectStoreError(StorageError):
+    """The object store cannot be used now."""
+
+    slug = "object-store-unavailable"
+    title = "Object store unavailable"
+
+
 class DatabaseBusyError(StorageError):
     """Another process holds the database locked."""
 
@@ -181,6 +190,13 @@ class DamagedDatabaseError(StorageError):
     slug = "database-damaged"
     title = "Database damaged"
     status = 500
+
+
+class DamagedArtifactError(OptimizerError):
+    """The object store lost a file, or has other bytes than were stored."""
+
+    slug = "artifact-damaged"
+    title = "Artifact damaged"
 
 
 class IllegalMoveError(OptimizerError):

@@ -38,6 +38,10 @@ class Settings:
     log_format: str = "text"  # "json": one object a line
     database_url: str | None = dataclasses.field(default=None, repr=False)  # Postgres, where several processes work together
     shared_dir: Path | None = None  # a folder that all these processes see: jobs/ and store/ lie there
+    object_store: str | None = None  # s3://BUCKET or s3://BUCKET/PREFIX in the place of that folder: each process keeps jobs/ for itself
+    object_store_public_endpoint: str | None = None  # the store's address as callers reach it, for downloads that are sent there
+    object_cache_bytes: int = 16 * 2**30  # of objects that a process keeps on its own disk; the longest unused go past it
+    downloads: str = "stream"  # "redirect": callers are sent to the object store
     executor_id: str | None = None  # this process's name among them; by default made of its host and what it does
     lease_seconds: float = 15.0  # a process that the database has not heard of for so long is taken for dead
     tenant_running_jobs: int | None = None  # so many jobs of one tenant run at the same time; None: as many as there are workers
@@ -58,6 +62,16 @@ class Settings:
                 raise InvalidConfigError(f"{PREFIX}{name.upper()}: found {found!r}, expected {words}", fix="Choose one of them.")
         if self.database_url is not None:
             self._check_shared(self.database_url)
+        elif self.object_store is not None:
+            raise InvalidConfigError(
+                f"{PREFIX}OBJECT_STORE: found it without {PREFIX}DATABASE_URL, expected both",
+                fix="Name the Postgres too; one process alone keeps its files in its data folder.",
+            )
+        if self.downloads == "redirect" and self.object_store is None:
+            raise InvalidConfigError(
+                f"{PREFIX}DOWNLOADS: found 'redirect' without {PREFIX}OBJECT_STORE, to which callers would be sent",
+                fix="Name the object store, or leave it out.",
+            )
         if self.port > _HIGHEST_PORT:
             raise InvalidConfigError(f"{PREFIX}PORT: found {self.port}, expected 0 to {_HIGHEST_PORT}", fix="Choose a port in that range.")
 
@@ -89,9 +103,15 @@ class Settings:
                 f"{PREFIX}DATABASE_URL: found something else than {_POSTGRES}...",
                 fix=f"Give {_POSTGRES}USER:PASSWORD@HOST:PORT/DATABASE, or leave it out: then one process keeps its jobs in its own file.",
             )
-        if self.shared_dir is None:
+        if (self.shared_dir is None) == (self.object_store is None):
+            found = "none" if self.shared_dir is None else f"{PREFIX}OBJECT_STORE beside it"
             raise InvalidConfigError(
-                f"{PREFIX}SHARED_DIR: found none, expected the folder that all processes of the database see", fix="Name it."
+                f"{PREFIX}SHARED_DIR: found {found}, expected the folder that all processes of the database see, or {PREFIX}OBJECT_STORE",
+                fix="Name one of them.",
+            )
+        if self.object_store is not None and not _OBJECT_STORE.fullmatch(self.object_store):
+            raise InvalidConfigError(
+                f"{PREFIX}OBJECT_STORE: found {self.object_store!r}, expected s3://BUCKET or s3://BUCKET/PREFIX", fix="Name it so."
             )
 
 
@@ -142,7 +162,7 @@ def _parsed(name: str, text: str) -> object:
             return Path(text).expanduser()
         if name in {"stage_seconds", "unpack_seconds", "retention_days", "lease_seconds"}:
             return float(text)
-        if name in {"host", "api_key", "database_url", "executor_id", *_CHOICES}:
+        if name in {"host", "api_key", "database_url", "executor_id", "object_store", "object_store_public_endpoint", *_CHOICES}:
             return text
         return int(text)
     except ValueError as exc:
@@ -157,15 +177,17 @@ _LOWEST = {
     "min_free_bytes": 0,
     "port": 0,
     "cache_bytes": 0,
+    "object_cache_bytes": 0,
     "retention_days": 0,
     "retention_bytes": 0,
     "lease_seconds": 2,
     "tenant_running_jobs": 1,
     "audit_bytes": 2**20,
 }
-_CHOICES = {"webhook_addresses": ("public", "any"), "log_format": ("text", "json")}
+_CHOICES = {"webhook_addresses": ("public", "any"), "log_format": ("text", "json"), "downloads": ("stream", "redirect")}
 _POSTGRES = "postgresql+psycopg://"
 _POSTGRES_URL = re.compile(
     re.escape(_POSTGRES) + r"(?:[^:/]*(?::[^@]*)?@)?(?:\[[^/?]+\]|[^/:?]+)?(?::[0-9]*)?(?:[/?].*)?"
 )  # as SQLAlchemy does
+_OBJECT_STORE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9._-]+)*/?")
 _HIGHEST_PORT = 65535

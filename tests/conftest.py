@@ -16,6 +16,8 @@ import pytest
 from hypothesis import settings
 
 from engine_builder.backends.gpu.lock import FOLDER_VARIABLE
+from tests import object_store_server
+from tests.object_store_server import ObjectStoreServer
 from tests.postgres_server import REASON, PostgresServer, binaries, running_postgres
 from tests.required_tools import pytest_runtest_makereport as pytest_runtest_makereport  # a hook: pytest finds it here by its name
 
@@ -66,6 +68,16 @@ def postgres() -> Iterator[PostgresServer]:
     if found is None:
         pytest.skip(REASON)
     with running_postgres(found) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStoreServer]:
+    """An object store of this run of tests, which nobody ends; each test has a part of the bucket there."""
+    found = object_store_server.binary()
+    if found is None:
+        pytest.skip(object_store_server.REASON)
+    with object_store_server.running_object_store(found) as server:
         yield server
 
 

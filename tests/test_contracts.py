@@ -24,6 +24,7 @@ PARTS = {
 WITHOUT = {
     "_Steps": "the decompressors of the standard library, which are not ours",
     "_Operator": "one attribute of classes of onnx and onnx_ir, which are not ours",
+    "FileSystem": "a few methods of the file systems of fsspec, which are not ours",
     "Monitor": "a class of TensorRT's module, made by one function",
     "OutputAllocator": "a class of TensorRT's module, made by one function",
     "RunChild": "run_in_child alone; tests give it another table of stages",

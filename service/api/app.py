@@ -52,6 +52,8 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
         Periodic("webhooks", _WEBHOOKS_SECONDS, by_one(deps, "webhooks", lambda: deliver_due(deps, post)), deps.stopping),
         Periodic("retention", _RETENTION_SECONDS, by_one(deps, "retention", lambda: collect_old(deps, runner.forget)), deps.stopping),
     ]
+    if deps.files.collect is not None:
+        upkeeps.append(Periodic("objects", _RETENTION_SECONDS, by_one(deps, "objects", deps.files.collect), deps.stopping))
     if deps.membership is not None:
         upkeeps.append(Periodic("holds", _HOLDS_SECONDS, deps.store.holds.refresh, deps.stopping))
 

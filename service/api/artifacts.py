@@ -8,12 +8,12 @@ from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from calibration.codec import as_object
 from service.api.access.roles import CallerHere
 from service.api.every_answer import AnswerCutError
-from service.errors import GoneError, NotFinishedError, NotFoundError
+from service.errors import DamagedArtifactError, GoneError, NotFinishedError, NotFoundError
 from service.jobs.outcome import offered_engines
 from service.jobs.records import Job, JobState, StoredFile
 from service.jobs.resources import Deps
@@ -26,13 +26,13 @@ def artifacts_router(deps: Deps) -> APIRouter:
     router = APIRouter(tags=["artifacts"])
 
     @router.get("/v1/jobs/{job_id}/engine", summary="Download the engine", response_class=StreamingResponse)
-    def get_engine(request: Request, job_id: str, caller: CallerHere) -> StreamingResponse:
+    def get_engine(request: Request, job_id: str, caller: CallerHere) -> Response:
         """Return the engine of a job that has succeeded."""
         name = _engine_of(job := deps.store.get(job_id, caller.sees))
         return _download(name, job.artifacts[name], deps, request.state.is_still_good)
 
     @router.get("/v1/jobs/{job_id}/engines/{fingerprint}", summary="Download an engine that is offered", response_class=StreamingResponse)
-    def get_offered_engine(request: Request, job_id: str, fingerprint: str, caller: CallerHere) -> StreamingResponse:
+    def get_offered_engine(request: Request, job_id: str, fingerprint: str, caller: CallerHere) -> Response:
         """Return an engine that another accuracy budget would give: one of `offers` in the job's result."""
         _engine_of(job := deps.store.get(job_id, caller.sees))
         name = _offered_name(job, fingerprint)
@@ -49,7 +49,7 @@ def artifacts_router(deps: Deps) -> APIRouter:
         return JSONResponse({"artifacts": files})
 
     @router.get("/v1/jobs/{job_id}/artifacts/{name:path}", summary="Download a file of a job", response_class=StreamingResponse)
-    def get_artifact(request: Request, job_id: str, name: str, caller: CallerHere) -> StreamingResponse:
+    def get_artifact(request: Request, job_id: str, name: str, caller: CallerHere) -> Response:
         """Return one file that the job left."""
         job = deps.store.get(job_id, caller.sees)
         if name not in job.artifacts:
@@ -96,19 +96,29 @@ def _offered_name(job: Job, fingerprint: str) -> str:
     raise NotFoundError(f"job {job.id}: it has no engine {fingerprint!r}, only {known}", fix="Choose one of `offers` in its result.")
 
 
-def _download(name: str, file: StoredFile, deps: Deps, is_still_good: Callable[[], bool]) -> StreamingResponse:
-    headers = {
-        "Content-Length": str(file.size_bytes),
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(PurePosixPath(name).name)}",
-        "ETag": f'"{file.sha256}"',
-    }
+def _download(name: str, file: StoredFile, deps: Deps, is_still_good: Callable[[], bool]) -> Response:
+    """Return the file, or where it is.
+
+    Raises:
+        NotFoundError: It is not stored any more.
+        DamagedArtifactError: It is not what was stored.
+    """
+    attached = f"attachment; filename*=UTF-8''{quote(PurePosixPath(name).name)}"
+    headers = {"Content-Length": str(file.size_bytes), "Content-Disposition": attached, "ETag": f'"{file.sha256}"'}
     suffix = PurePosixPath(name).suffix
+    media_type = _MEDIA_TYPES.get(suffix, "application/octet-stream")
+    if deps.settings.downloads == "redirect" and suffix != ".html":  # which needs headers of ours
+        link = deps.artifacts.link(file.sha256, ResponseContentType=media_type, ResponseContentDisposition=attached)
+        if link is not None:
+            return RedirectResponse(link, 307, {"Cache-Control": "no-store"})
+    try:
+        deps.artifacts.require(file.sha256)
+    except DamagedArtifactError as error:
+        raise DamagedArtifactError(f"artifact {name!r}: {error.detail}", fix=error.fix) from error
     if suffix == ".html":  # a report holds names out of the user's model: let it run in a sandbox of its own
         headers["Content-Disposition"] = "inline"
         headers["Content-Security-Policy"] = _REPORT_POLICY
-    return StreamingResponse(
-        _chunks(file, deps, is_still_good), media_type=_MEDIA_TYPES.get(suffix, "application/octet-stream"), headers=headers
-    )
+    return StreamingResponse(_chunks(file, deps, is_still_good), media_type=media_type, headers=headers)
 
 
 def _chunks(file: StoredFile, deps: Deps, is_still_good: Callable[[], bool]) -> Iterator[bytes]:

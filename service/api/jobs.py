@@ -13,7 +13,6 @@ from starlette.concurrency import run_in_threadpool
 
 from calibration.data.readers import formats_in_words
 from engine_builder.config.config import json_schema
-from engine_builder.workspace.tree_removal import remove_tree
 from service.access.caller import Caller
 from service.api.access.roles import CallerHere, check_still_good, tenant_seen
 from service.errors import InvalidRequestError, UnfinishedError
@@ -98,7 +97,7 @@ def jobs_router(deps: Deps, hand_over: Callable[[str], None], forget: Callable[[
         """Cancel the job, for good, even if the server stops now. A finished job stays as it is."""
         deps.store.state(job_id, caller.sees)  # raises for another tenant's
         if deps.store.cancel(job_id) is JobState.QUEUED:  # a running one removes its folder itself, once its stage has ended
-            remove_tree(deps.workspace(job_id))
+            deps.folders.remove(job_id)
         return shown(job_id, caller)
 
     @router.delete("/v1/jobs/{job_id}", status_code=204, summary="Delete a finished job")

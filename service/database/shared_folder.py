@@ -6,6 +6,7 @@ A folder of another name, or a mount that is missing, is empty or another's: a p
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -32,19 +33,11 @@ class SharedFolder:
             OSError: It cannot be read or written.
         """
         self._path = folder / ID_NAME
-        with database_lock(engine, "tables"):
-            _METADATA.create_all(engine)
-            with engine.begin() as connection:
-                known = connection.execute(sa.select(_FOLDERS.c.id)).scalar_one_or_none()
-                if known is None:
-                    known = self._read() or secrets.token_hex(16)  # one of a database that was set up anew keeps its id
-                    self._path.write_text(known)
-                    connection.execute(sa.insert(_FOLDERS).values(id=known))
-        self._id = known
-        if self._read() != known:
+        self._id = agreed_id(engine, self._read, self._path.write_text)
+        if self._read() != self._id:
             raise InvalidConfigError(
                 f"shared folder {folder}: it is not the one that the other processes of this database see",
-                fix=f"Mount that one there, or name it: ONNX_TRT_OPTIMIZER_SHARED_DIR. In a copy of it, {ID_NAME} holds {known}.",
+                fix=f"Mount that one there, or name it: ONNX_TRT_OPTIMIZER_SHARED_DIR. In a copy of it, {ID_NAME} holds {self._id}.",
             )
 
     def check(self) -> None:
@@ -66,6 +59,25 @@ class SharedFolder:
             return self._path.read_text().strip()
         except FileNotFoundError:
             return None
+
+
+def agreed_id(engine: sa.Engine, read: Callable[[], str | None], write: Callable[[str], object]) -> str:
+    """Return the id that the database has; where it has none yet, that of the place, which is written there if need be.
+
+    Args:
+        engine: Of the database that the processes share.
+        read: Returns the id in the place; None where there is none.
+        write: Writes it there.
+    """
+    with database_lock(engine, "tables"):
+        _METADATA.create_all(engine)
+        with engine.begin() as connection:
+            known = connection.execute(sa.select(_FOLDERS.c.id)).scalar_one_or_none()
+            if known is None:
+                known = read() or secrets.token_hex(16)  # one of a database that was set up anew keeps its id
+                write(known)
+                connection.execute(sa.insert(_FOLDERS).values(id=known))
+    return str(known)
 
 
 _METADATA = sa.MetaData()

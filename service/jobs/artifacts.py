@@ -90,15 +90,36 @@ class ArtifactStore(Protocol):
     def remove(self, sha256: str) -> None:
         """Remove a file; who reads it now reads it to its end."""
 
+    def require(self, sha256: str) -> None:
+        """Make sure that a stored file can be opened at once.
+
+        Raises:
+            NotFoundError: There is no such file.
+            DamagedArtifactError: It is not what was stored.
+        """
+
     def open(self, sha256: str) -> AbstractContextManager[BinaryIO]:
         """Open a stored file for reading.
 
         Raises:
             NotFoundError: There is no such file.
+            DamagedArtifactError: It is not what was stored.
         """
 
     def fetch(self, sha256: str, target: Path) -> None:
         """Make a stored file readable at ``target``, which must not exist; nobody may write to it there.
+
+        Raises:
+            NotFoundError: There is no such file.
+            DamagedArtifactError: It is not what was stored.
+        """
+
+    def link(self, sha256: str, **headers: str) -> str | None:
+        """Return an address under which whoever has it may download a file for a while; None where there is none.
+
+        Args:
+            sha256: Of the file.
+            headers: Of the answer there, as parameters of S3's GetObject: ``ResponseContentType``, ``ResponseContentDisposition``.
 
         Raises:
             NotFoundError: There is no such file.
@@ -140,9 +161,9 @@ class LocalArtifactStore:
 
     def find(self, sha256: str) -> StoredFile | None:
         """Return the stored file with this digest, if there is one."""
-        if not _is_digest(sha256):
+        if not is_digest(sha256):
             return None
-        path = _path_of(self._root, sha256)
+        path = path_in_store(self._root, sha256)
         return StoredFile(sha256, path.stat().st_size) if path.is_file() else None
 
     def mark_upload(self, sha256: str) -> None:
@@ -152,7 +173,7 @@ class LocalArtifactStore:
 
     def is_upload(self, sha256: str) -> bool:
         """Whether somebody uploaded the file."""
-        return _is_digest(sha256) and (self._uploads / sha256).exists()
+        return is_digest(sha256) and (self._uploads / sha256).exists()
 
     def files(self) -> Iterator[KeptFile]:
         """Give every stored file."""
@@ -164,9 +185,13 @@ class LocalArtifactStore:
 
     def remove(self, sha256: str) -> None:
         """Remove a file."""
-        if _is_digest(sha256):
+        if is_digest(sha256):
             (self._uploads / sha256).unlink(missing_ok=True)
-            _path_of(self._root, sha256).unlink(missing_ok=True)
+            path_in_store(self._root, sha256).unlink(missing_ok=True)
+
+    def require(self, sha256: str) -> None:
+        """Make sure that a stored file can be opened."""
+        self._existing(sha256)
 
     @contextlib.contextmanager
     def open(self, sha256: str) -> Iterator[BinaryIO]:
@@ -176,16 +201,33 @@ class LocalArtifactStore:
 
     def fetch(self, sha256: str, target: Path) -> None:
         """Link the stored file to ``target``, or copy it where the two lie on different file systems."""
-        source = self._existing(sha256)
+        link_or_copy(self._existing(sha256), target)
+
+    def link(self, sha256: str, **_headers: str) -> None:
+        """Say that there is no address but the server's own."""
+        self._existing(sha256)
+
+    @contextlib.contextmanager
+    def incoming(self) -> Iterator[Path]:
+        """Give the name of a file that is to be written, and adopted; whatever is left of it then is removed."""
+        path = self._unfinished / secrets.token_hex(16)
         try:
-            os.link(source, target)
-        except OSError:
-            shutil.copyfile(source, target)
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def adopt(self, path: Path, sha256: str) -> Path:
+        """Take an incoming file of this digest into the store, all at once, and return where it lies."""
+        target = path_in_store(self._root, sha256)
+        target.parent.mkdir(exist_ok=True)
+        path.chmod(0o444)
+        path.replace(target)
+        return target
 
     def _existing(self, sha256: str) -> Path:
         if self.find(sha256) is None:
             raise NotFoundError(f"file sha256:{sha256}: it is not in the store", fix="Upload it again.")
-        return _path_of(self._root, sha256)
+        return path_in_store(self._root, sha256)
 
 
 class _LocalWriter:
@@ -230,7 +272,7 @@ class _LocalWriter:
             raise self._no_room(0) from exc
         self._file.close()
         stored = StoredFile(self.sha256, self._size_bytes)
-        target = _path_of(self._root, stored.sha256)
+        target = path_in_store(self._root, stored.sha256)
         target.parent.mkdir(exist_ok=True)
         if not target.exists():  # else __exit__ removes this second copy
             self._path.chmod(0o444)
@@ -255,11 +297,23 @@ class _LocalWriter:
         return no_room(self._path.parent, max(needed_bytes, self._expected_bytes - self._size_bytes), self._reserve_bytes)
 
 
-def _path_of(root: Path, sha256: str) -> Path:
+def link_or_copy(source: Path, target: Path) -> None:
+    """Link a file, or copy it where the two lie on different file systems."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def path_in_store(root: Path, sha256: str) -> Path:
+    """Return where the file of a digest lies."""
     return root / sha256[:2] / sha256
 
 
-def _is_digest(text: str) -> bool:
+def is_digest(text: str) -> bool:
+    """Whether a text is a SHA-256 in lower-case hex digits."""
     return len(text) == hashlib.sha256().digest_size * 2 and set(text) <= set("0123456789abcdef")
 
 

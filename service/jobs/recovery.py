@@ -54,7 +54,7 @@ def reconcile(workflows: Workflows, deps: Deps) -> None:
         versions = _living_versions(deps)
         for job in reversed(unfinished):  # oldest first
             found = known.get(job.id)
-            if not deps.workspace(job.id).is_dir():  # case 4
+            if not deps.folders.is_there(job.id):  # case 4
                 if deps.store.state(job.id).is_finished:  # meanwhile, elsewhere
                     continue
                 logger.error("job %s: its folder is gone", job.id)

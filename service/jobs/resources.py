@@ -28,10 +28,11 @@ from service.access.caller import DEFAULT_TENANT
 from service.database.advisory_locks import SharedLock
 from service.database.membership import Membership, join
 from service.database.role import Role
-from service.database.shared_folder import SharedFolder
 from service.errors import DataFolderInUseError
 from service.intake.in_child import Intake
-from service.jobs.artifacts import ArtifactStore, LocalArtifactStore
+from service.jobs.artifacts import ArtifactStore
+from service.jobs.objects.job_folders import JobFolders
+from service.jobs.objects.opening import Files, SharedPlace, open_files, open_place
 from service.jobs.quotas.measurement_cache import MeasurementCache
 from service.jobs.quotas.metering import MeteredChild
 from service.jobs.quotas.tenant_uploads import TenantUploads
@@ -84,7 +85,7 @@ class Deps:
 
     settings: Settings
     store: JobStore
-    artifacts: ArtifactStore
+    files: Files
     pipeline: Pipeline
     warm_parent: WarmParent  # from which stages are forked
     run_child: RunChild
@@ -96,13 +97,23 @@ class Deps:
     stopping: threading.Event  # set once, when the server is to stop
     filing: SharedLock  # held while files of a job are stored or removed
     membership: Membership | None  # what ties this process to others on the same database; None: it is the only one
-    shared_folder: SharedFolder | None = None  # where jobs/ and store/ lie, if other processes work there too
+    shared_place: SharedPlace | None = None  # where files lie, if other processes work there too
     uploads_in_use: UploadsInUse = field(default_factory=UploadsInUse)
 
     @property
     def name(self) -> str:
         """The name of this process, by which the workflow engine knows it."""
         return ALONE if self.membership is None else self.membership.member.name
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """Where uploads and results are kept."""
+        return self.files.artifacts
+
+    @property
+    def folders(self) -> JobFolders:
+        """The folders of unfinished jobs."""
+        return self.files.folders
 
     @property
     def role(self) -> Role:
@@ -114,13 +125,13 @@ class Deps:
         return 0 if self.membership is None else self.membership.lease.number()
 
     def check_files(self) -> None:
-        """Accept the folder of ``jobs/`` and ``store/`` as the one that all processes see.
+        """Accept the place of all files as the one that all processes share.
 
         Raises:
             StorageError: It is not there now.
         """
-        if self.shared_folder is not None:
-            self.shared_folder.check()
+        if self.shared_place is not None:
+            self.shared_place.check()
 
     @property
     def database_url(self) -> str:
@@ -188,17 +199,16 @@ def open_deps(
         lock = opened.enter_context(_lock(_made(settings.data_dir) / "lock"))
         store = _opened_store(settings, clock, rebuild=rebuild)
         opened.callback(store.close)
-        membership, shared_folder = None, None
+        membership, place, objects = None, None, None
         files_dir = _made(settings.files_dir, "data folder" if settings.shared_dir is None else "shared folder")
         if settings.database_url is not None:
-            shared_folder = SharedFolder(store.engine, files_dir)
+            place, objects = open_place(settings, store, files_dir)
             membership = join(store.engine, settings, settings.database_url, role, pipeline.version, gpu)
             opened.callback(membership.lease.close)
-        files = files_dir / "store"
         name = "" if membership is None else membership.member.name
-        artifacts = LocalArtifactStore(files, reserve_bytes=settings.min_free_bytes, process=name)
+        files = open_files(settings, store, files_dir, objects, clock, name)
         if store.is_without_owners:
-            store.owners.adopt(DEFAULT_TENANT, (StoredFile(file.sha256, file.size_bytes) for file in artifacts.files()))
+            store.owners.adopt(DEFAULT_TENANT, (StoredFile(file.sha256, file.size_bytes) for file in files.artifacts.files()))
         cache = _cache(settings, pipeline, store)
         opened.pop_all()
     warm_parent = WarmParent(stages)
@@ -206,7 +216,7 @@ def open_deps(
     return Deps(
         settings=settings,
         store=store,
-        artifacts=artifacts,
+        files=files,
         pipeline=pipeline,
         warm_parent=warm_parent,
         cache=cache,
@@ -218,7 +228,7 @@ def open_deps(
         stopping=stopping,
         filing=SharedLock(store.engine, "filing"),
         membership=membership,
-        shared_folder=shared_folder,
+        shared_place=place,
     )
 
 

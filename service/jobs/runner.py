@@ -18,10 +18,14 @@ class Runner:
         self._workflows: Workflows | None = None
         self._dispatcher: Dispatcher | None = None
         self._takeover: Periodic | None = None
+        self._sweeper: Periodic | None = None
 
     def start(self) -> None:
         """Take jobs from now on; those that ran here when the process last ended go on."""
         deps = self._deps
+        if (sweep_folders := deps.files.sweep) is not None:
+            self._sweeper = Periodic("folders", _FOLDERS_SECONDS, lambda: sweep_folders(self._is_active), deps.stopping)
+            self._sweeper.start()
         if not deps.role.runs_stages:
             return
         self._workflows = workflows = Workflows(deps, on_end=self._wake)
@@ -55,16 +59,22 @@ class Runner:
     def stop(self) -> None:
         """End the running stage; its job goes on at the next start, or elsewhere."""
         self._deps.stopping.set()
-        if self._takeover is not None:
-            self._takeover.join()
+        for periodic in (self._takeover, self._sweeper):
+            if periodic is not None:
+                periodic.join()
         if self._dispatcher is not None:
             self._dispatcher.stop()
         if self._workflows is not None:
             self._workflows.stop()
+
+    def _is_active(self, job_id: str) -> bool:
+        """Whether the job, or a stage of it, runs in this process; workflows of stages have its id as the beginning of theirs."""
+        return self._workflows is not None and any(one.startswith(job_id) for one in self._workflows.active_jobs)
 
     def _wake(self) -> None:
         if self._dispatcher is not None:
             self._dispatcher.wake()
 
 
+_FOLDERS_SECONDS = 5.0
 _SWEEP_SHARE = 0.2  # of the lease's seconds

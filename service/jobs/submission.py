@@ -95,6 +95,7 @@ def _submitted(form: Form, idempotency_key: str | None, uploads: TenantUploads, 
     workspace = deps.workspace(job_id)
     try:
         inputs = _lay_out(files, workspace, deps)
+        deps.folders.laid_out(job_id)
         job, is_new = deps.store.create(
             NewJob(
                 id=job_id,
@@ -110,15 +111,16 @@ def _submitted(form: Form, idempotency_key: str | None, uploads: TenantUploads, 
             admit=lambda connection: deps.store.admission.admit(connection, uploads.tenant, opens_gpu=_is_for_gpu(config, deps)),
         )
     except BaseException as error:
-        remove_tree(workspace)
+        deps.folders.remove(job_id)
         # The same request, sent twice at the same moment, may have taken the last place.
         if isinstance(error, QuotaExceededError) and (earlier := deps.store.find_by_key(uploads.tenant, idempotency_key, request_sha256)):
             return earlier, False
         raise
     if is_new:
         write_note(workspace, job)
+        deps.folders.leave(job_id)
     else:  # the same key arrived twice at the same moment
-        remove_tree(workspace)
+        deps.folders.remove(job_id)
     return job, is_new
 
 

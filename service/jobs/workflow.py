@@ -24,7 +24,6 @@ from engine_builder.config.config import config_from_json
 from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.stage_io.measuring import JobFiles
 from engine_builder.stage_io.outcome import JobOutcome
-from engine_builder.workspace.tree_removal import remove_tree
 from service.database.advisory_locks import session_lock
 from service.database.storage_errors import storage_error
 from service.errors import IllegalMoveError, RemovedError, StorageError
@@ -128,6 +127,7 @@ def make_optimize_job(deps: Deps, active: ActiveJobs, gpu_stage: GpuStage) -> Ca
                     patience.run(deps.check_files)
                     if patience.run(lambda: deps.store.start(job_id)):
                         job = patience.run(lambda: deps.store.get(job_id))
+                        patience.run(lambda: deps.folders.begin(job_id))
                         with shared_kernel_times(deps.kernel_times, deps.workspace(job_id), config_from_json(dict(job.new.config))):
                             _run(deps, job, patience, tenure, _elsewhere(deps, job, gpu_stage))
                 except _EngineInterruptedError as error:
@@ -143,7 +143,7 @@ def make_optimize_job(deps: Deps, active: ActiveJobs, gpu_stage: GpuStage) -> Ca
             ended = patience.run(lambda: end_of(deps, job_id))
             if tenure.is_lost():  # the folder may be another's by now
                 raise ServerStopping
-            remove_tree(deps.workspace(job_id))
+            patience.run(lambda: deps.folders.remove(job_id))
             return ended
 
     return optimize_job
@@ -227,6 +227,7 @@ def _run(deps: Deps, job: Job, patience: Patience, tenure: Tenure, elsewhere: El
 
 def _file(deps: Deps, job: Job, outcome: JobOutcome) -> None:
     """Store what the job made, and note that it has succeeded: both while nobody removes files that no job needs."""
+    deps.folders.ready(job.id, (*outcome.artifacts.values(), outcome.engine))
     with deps.filing:
         result, engine, artifacts = collect(outcome, deps.workspace(job.id), deps.artifacts)
         _succeed(deps, job, result, engine, artifacts)

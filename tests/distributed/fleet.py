@@ -19,6 +19,7 @@ import psycopg
 
 from tests.fakes import executions, fake_model
 from tests.faults.server_process import FINISHED, ROOT, wait_until
+from tests.object_store_server import BUCKET, ObjectStoreServer
 
 LEASE_SECONDS = 4.0
 
@@ -67,13 +68,16 @@ class FleetProcess:
 class Fleet:
     """The processes, what they share, and a client of the API."""
 
-    def __init__(self, folder: Path, url: str) -> None:
-        self.folder, self.url = folder, url
+    def __init__(self, folder: Path, url: str, objects: ObjectStoreServer | None = None) -> None:
+        self.folder, self.url, self.objects = folder, url, objects
         self.shared, self.record = folder / "shared", folder / "record"
+        place = {"ONNX_TRT_OPTIMIZER_SHARED_DIR": str(self.shared)}
+        if objects is not None:
+            place = {"ONNX_TRT_OPTIMIZER_OBJECT_STORE": f"s3://{BUCKET}/{folder.name}", **objects.environment}
         self.environment = {
             **os.environ,
+            **place,
             "ONNX_TRT_OPTIMIZER_DATABASE_URL": url,
-            "ONNX_TRT_OPTIMIZER_SHARED_DIR": str(self.shared),
             "ONNX_TRT_OPTIMIZER_LEASE_SECONDS": str(LEASE_SECONDS),
             "ONNX_TRT_OPTIMIZER_MIN_FREE_BYTES": str(2**20),
         }
@@ -137,7 +141,10 @@ class Fleet:
 
     def left_files(self) -> list[str]:
         """Return what lies in folders that are empty once all jobs have ended."""
-        return [str(path) for pattern in ("jobs/*", "store/unfinished/*/*") for path in self.shared.glob(pattern)]
+        if self.objects is None:
+            return [str(path) for pattern in ("jobs/*", "store/unfinished/*/*") for path in self.shared.glob(pattern)]
+        left = [str(path) for pattern in ("jobs/*", "store/unfinished/*") for path in self.folder.glob(f"data-*/{pattern}")]
+        return left + [f"{name} of {job}" for job, name in self.query("SELECT job_id, name FROM work_files")]
 
     def logs(self) -> str:
         """Return what the processes wrote."""
@@ -174,7 +181,9 @@ class Fleet:
 
 
 @contextmanager
-def running_fleet(folder: Path, url: str, *workers: str, gpu: str | None = None) -> Iterator[Fleet]:
+def running_fleet(
+    folder: Path, url: str, *workers: str, gpu: str | None = None, objects: ObjectStoreServer | None = None
+) -> Iterator[Fleet]:
     """Give an API and workers that are up, and kill them at the end.
 
     Args:
@@ -182,8 +191,9 @@ def running_fleet(folder: Path, url: str, *workers: str, gpu: str | None = None)
         url: Of their database.
         workers: Names of cpu workers.
         gpu: Type of GPU that a worker ``gpu`` pretends to have.
+        objects: The store of their files; a folder that they share by default.
     """
-    fleet = Fleet(folder, url)
+    fleet = Fleet(folder, url, objects)
     try:
         fleet.add("api", "api")
         for name in workers:

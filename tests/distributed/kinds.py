@@ -137,6 +137,48 @@ def cancel_and_kill_owner(fleet: Fleet, database: PostgresServer, job: str, rng:
     process.launch()
 
 
+def kill_object_store(fleet: Fleet, _database: PostgresServer, _job: str, rng: random.Random) -> None:
+    assert fleet.objects is not None
+    fleet.objects.kill()
+    time.sleep(rng.uniform(1.0, 5.0))
+    fleet.objects.start()
+
+
+def suspend_object_store(fleet: Fleet, _database: PostgresServer, _job: str, rng: random.Random) -> None:
+    assert fleet.objects is not None
+    fleet.objects.send(signal.SIGSTOP)
+    time.sleep(rng.uniform(1.0, 5.0))
+    fleet.objects.send(signal.SIGCONT)
+
+
+def kill_object_store_and_owner(fleet: Fleet, _database: PostgresServer, job: str, rng: random.Random) -> None:
+    assert fleet.objects is not None
+    process = owner(fleet, job)
+    fleet.objects.kill()
+    process.end()
+    time.sleep(rng.uniform(1.0, 3.0))
+    fleet.objects.start()
+    process.launch()
+
+
+def damage_objects(fleet: Fleet, _database: PostgresServer, job: str, _rng: random.Random) -> None:
+    """Damage all that is stored, then let another worker take the job over: it has to fetch the job's files."""
+    assert fleet.objects is not None
+    fleet.objects.damage(fleet.folder.name)
+    process = owner(fleet, job)
+    process.end()
+    wait_until(lambda: owner(fleet, job) is not process or fleet.job(job).get("state") in FINISHED, 30, fleet.logs)
+    process.launch()
+
+
+# These need an object store; processes of the others share a folder.
+OBJECT_KINDS: Mapping[str, Fault] = {
+    "kill -9 of the worker, on an object store": end_owner(signal.SIGKILL, with_return=False),
+    "kill -9 of the object store": kill_object_store,
+    "object store suspended": suspend_object_store,
+    "kill -9 of the object store and of the worker": kill_object_store_and_owner,
+    "objects damaged, and kill -9 of the worker": damage_objects,
+}
 KINDS: Mapping[str, Fault] = {
     "kill -9 of the worker, which stays away": end_owner(signal.SIGKILL, with_return=False),
     "kill -9 of the worker, which comes back": end_owner(signal.SIGKILL, with_return=True),
@@ -156,5 +198,6 @@ KINDS: Mapping[str, Fault] = {
     "only another version is there after": upgrade_without_the_old,
     "cancel on another process": cancel,
     "cancel, then kill -9 of the worker": cancel_and_kill_owner,
+    **OBJECT_KINDS,
 }
 STEPS_ARE_LOST = frozenset({"only another version is there after"})  # recorded steps would not fit

@@ -10,10 +10,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
+from tests import object_store_server
 from tests.distributed.fleet import Fleet, running_fleet
-from tests.distributed.kinds import KINDS, STEPS_ARE_LOST
+from tests.distributed.kinds import KINDS, OBJECT_KINDS, STEPS_ARE_LOST
 from tests.fakes import executions
 from tests.faults.experiment import LONGEST_SECONDS, TRIALS, Outcome
 from tests.faults.server_process import FINISHED, wait_until
@@ -26,22 +28,24 @@ GPU = "RTX 4090"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     options = _parser().parse_args(arguments)
-    found = binaries()
-    if found is None:
-        say(REASON)
+    found, store = binaries(), object_store_server.binary()
+    if found is None or store is None:
+        say(REASON if found is None else object_store_server.REASON)
         return 1
     for line in HEAD:
         say(line)
     is_sound = True
     left = list(options.kinds or KINDS)
     while left:
+        on_objects = left[0] in OBJECT_KINDS
         with (
             running_postgres(found) as database,
+            object_store_server.running_object_store(store) if on_objects else nullcontext() as objects,
             tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder,
-            running_fleet(Path(folder), database.create_database(), "one", "two", gpu=GPU) as fleet,
+            running_fleet(Path(folder), database.create_database(), "one", "two", gpu=GPU, objects=objects) as fleet,
         ):
             remark = ""
-            while left and not remark:  # the same processes as long as they outlast their faults
+            while left and not remark and (left[0] in OBJECT_KINDS) == on_objects:  # the same as long as they outlast their faults
                 kind = left.pop(0)
                 outcomes, remark = _outcomes(fleet, database, kind, options.seed, options.trials)
                 is_sound &= not any(one.is_lost or one.finished_again or one.orphans for one in outcomes) and not remark
@@ -70,6 +74,9 @@ def experiment(fleet: Fleet, database: PostgresServer, kind: str, seed: int) -> 
     trials = fleet.job(job)["trials"]
     assert isinstance(trials, list)
     expected = {"succeeded", "cancelled"} if kind.startswith("cancel") else {"succeeded"}
+    error = fleet.job(job)["error"]
+    if kind.startswith("objects damaged") and isinstance(error, dict) and str(error["type"]).endswith("artifact-damaged"):
+        expected = {"failed"}  # which says which file it was
     ends = fleet.query(f"SELECT count(*) FROM job_events WHERE job_id = '{job}' AND kind = 'end'")
     is_lost = state not in expected or any(trial["failure"] for trial in trials) or ends != [(1,)]
     return Outcome(state, is_lost, again, sum(begun.values()) - len(begun), _orphans(fleet), still)

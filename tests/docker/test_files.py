@@ -69,7 +69,7 @@ def test_what_the_compose_file_sets_and_runs_is_there(name: str) -> None:
 def test_workers_and_api_of_the_compose_file_share_all_that_they_have_to() -> None:
     services = YAML(typ="safe").load(DOCKER / "compose.distributed.yaml")["services"]
     ours = [services[name] for name in ("api", "cpu", "gpu")]
-    shared = {PREFIX + "DATABASE_URL", PREFIX + "SHARED_DIR"}
+    shared = {PREFIX + "DATABASE_URL", PREFIX + "SHARED_DIR", PREFIX + "OBJECT_STORE", "AWS_ENDPOINT_URL_S3", "AWS_SECRET_ACCESS_KEY"}
     assert all(shared <= set(service["environment"]) for service in ours)
     assert all(service["environment"][name] == ours[0]["environment"][name] for service in ours for name in shared)
     assert all(service["volumes"] == ["shared:/shared"] and service["image"] == ours[0]["image"] for service in ours)
@@ -88,11 +88,18 @@ def test_the_gpu_image_pins_all_that_the_extras_ask_for() -> None:
     assert asked <= set(pinned)
 
 
-def test_the_rtx_image_adds_tensorrt_rtx_to_the_locked_packages_and_changes_none() -> None:
-    def versions(name: str) -> set[str]:
-        text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
-        return {line.split()[0] for line in text.splitlines() if "==" in line and not line.startswith((" ", "#"))}
+def versions(name: str) -> set[str]:
+    text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
+    return {line.split()[0] for line in text.splitlines() if "==" in line and not line.startswith((" ", "#"))}
 
+
+def test_the_images_have_what_object_stores_need_beside_the_locked_packages() -> None:
+    added = versions("s3.txt") - versions("runtime.txt")
+    assert versions("runtime.txt") <= versions("s3.txt") <= versions("dev.txt")
+    assert "s3fs" in {line.split("==")[0] for line in added}
+
+
+def test_the_rtx_image_adds_tensorrt_rtx_to_the_locked_packages_and_changes_none() -> None:
     added = versions("rtx.txt") - versions("runtime.txt")
     assert versions("runtime.txt") <= versions("rtx.txt")
     assert {line.split("==")[0] for line in added} == {"tensorrt-rtx-cu13", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"}

@@ -70,11 +70,14 @@ def running_server(
     cache_bytes: int = 2**20,
     api_key: str | None = None,
     database_url: str | None = None,
+    object_store: str | None = None,
+    downloads: str = "stream",
 ) -> Iterator[Server]:
     """Run a server in this process, which may have one at a time; ``kept`` are the stages whose results serve other jobs."""
     settings = Settings(data_dir=folder / "data", port=0, max_upload_bytes=4 * 2**20, cache_bytes=cache_bytes, api_key=api_key)
     if database_url is not None:
-        settings = replace(settings, database_url=database_url, shared_dir=folder / "shared")
+        shared_dir = folder / "shared" if object_store is None else None
+        settings = replace(settings, database_url=database_url, shared_dir=shared_dir, object_store=object_store, downloads=downloads)
     deps = fake_deps(settings, folder / "record", kept=kept)
     web = uvicorn.Server(uvicorn.Config(create_app(settings, deps), port=0, log_level="warning"))
     thread = threading.Thread(target=web.run)

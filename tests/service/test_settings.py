@@ -110,6 +110,26 @@ def test_processes_that_share_need_a_postgres_and_a_folder() -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_an_object_store_takes_the_place_of_the_folder() -> None:
+    url = {PREFIX + "DATABASE_URL": "postgresql+psycopg://u@db/db"}
+    values = {**url, PREFIX + "OBJECT_STORE": "s3://bucket/some/prefix", PREFIX + "DOWNLOADS": "redirect", PREFIX + "DATA_DIR": "/data"}
+    found = settings_from_environment(values)
+    assert (found.object_store, found.downloads, found.files_dir) == ("s3://bucket/some/prefix", "redirect", Path("/data"))
+    assert found.object_cache_bytes == 16 * 2**30
+    for wrong, words in (
+        ({**url, PREFIX + "OBJECT_STORE": "s3://bucket", PREFIX + "SHARED_DIR": "/mnt"}, "SHARED_DIR: found .*OBJECT_STORE beside it"),
+        ({**url, PREFIX + "OBJECT_STORE": "https://bucket"}, "OBJECT_STORE: found 'https://bucket', expected s3://BUCKET"),
+        ({PREFIX + "OBJECT_STORE": "s3://bucket"}, "OBJECT_STORE: found it without .*DATABASE_URL"),
+        ({PREFIX + "DOWNLOADS": "redirect"}, "DOWNLOADS: found 'redirect' without .*OBJECT_STORE"),
+        (
+            {**url, PREFIX + "SHARED_DIR": "/mnt", PREFIX + "DOWNLOADS": "elsewhere"},
+            "DOWNLOADS: found 'elsewhere', expected stream or redirect",
+        ),
+    ):
+        with pytest.raises(InvalidConfigError, match=words):
+            settings_from_environment(wrong)
+
+
 @pytest.mark.parametrize(
     ("rest", "is_good"),
     [

@@ -31,6 +31,7 @@ def make_gpu_stage(deps: Deps, active: ActiveJobs) -> GpuStage:
             patience = Patience(deps, job_id, lambda: why_ended(deps, job_id, tenure))
             try:
                 job = patience.run(lambda: deps.store.get(job_id))
+                patience.run(lambda: deps.folders.begin(job_id))
                 return JobRun(deps, job, patience, tenure).run_stage(name, stage, request, (span[0], span[1]))
             except (JobCancelled, RemovedError):
                 return {_CANCELLED: True}

@@ -16,7 +16,7 @@ from engine_builder.backends.registry import opens_gpu
 from engine_builder.config.config import config_from_json
 from engine_builder.errors import StageCancelledError, StageCrashedError
 from engine_builder.reporting.body.job_result import taken_outputs
-from engine_builder.workspace.workspace import Workspace
+from engine_builder.workspace.workspace import Workspace, file_refs
 from service.errors import StorageError
 from service.jobs.faults.endings import JobCancelled, ServerStopping, Tenure
 from service.jobs.faults.waiting import Patience
@@ -108,11 +108,17 @@ class JobRun:
         except StageCrashedError as error:
             self.say(f"warning: {stage} failed: {error.detail}")
             raise
+        self._patience.run(lambda: self._made(result))
         # The engine records the step next. On a disk without room that would fail, and the step would run again.
         self._patience.run(self._check_room)
         if self._tenure.is_over():
             raise ServerStopping
         return result
+
+    def _made(self, result: Mapping[str, object]) -> None:
+        """Let other processes see the step's files, before it is recorded."""
+        if not self._tenure.is_over():
+            self._deps.folders.made(self._job_id, file_refs(result))
 
     def _check_room(self) -> None:
         if shutil.disk_usage(self._deps.settings.files_dir).free < _ROOM_BYTES:
@@ -132,6 +138,7 @@ class JobRun:
 
     def _run_in_child(self, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
         low, high = span
+        self._deps.folders.ready(self._job_id, file_refs(request))
 
         def compute() -> dict[str, object]:
             begun = time.monotonic()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import sqlalchemy as sa
 
@@ -15,6 +15,7 @@ class FileUses:
     def __init__(self, engine: sa.Engine, jobs: sa.Table) -> None:
         """Create the table where it is missing, and fill it from the jobs of an earlier version."""
         self._engine = engine
+        self.check_there: Callable[[sa.Connection, Collection[str]], None] = lambda _connection, _sha256s: None  # set before use, if at all
         there = sa.inspect(engine)
         if there.has_table(FILES.name) and any(column["name"] == "size_bytes" for column in there.get_columns(FILES.name)):
             return
@@ -29,6 +30,7 @@ class FileUses:
         sizes = {file.sha256: file.size_bytes for file in files}
         rows = [{"job_id": job_id, "sha256": sha256, "size_bytes": size} for sha256, size in sorted(sizes.items())]
         if rows:
+            self.check_there(connection, list(sizes))
             connection.execute(sa.insert(FILES), rows)
 
     def remove(self, connection: sa.Connection, job_id: str) -> frozenset[str]:

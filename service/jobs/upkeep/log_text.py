@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from service.errors import DamagedArtifactError, ObjectStoreError
 from service.jobs.outcome import plain_lines
 from service.jobs.records import Job
 from service.jobs.resources import Deps
 from service.worker.stage_log import LOG_NAME
 
+logger = logging.getLogger(__name__)
+
 TAIL_LINES = 20
 
 
 def log_lines(job: Job, deps: Deps) -> Iterator[bytes]:
-    """Give the lines of a job's log; none where it has not begun."""
-    with _log(job, deps) as source:
-        if source is not None:
-            yield from plain_lines(source, deps.workspace(job.id))
+    """Open a job's log and give its lines; none where it has not begun.
+
+    Raises:
+        StorageError: It cannot be read now.
+    """
+    opened = contextlib.ExitStack()
+    source = opened.enter_context(_log(job, deps))
+
+    def lines() -> Iterator[bytes]:
+        with opened:
+            if source is not None:
+                yield from plain_lines(source, deps.workspace(job.id))
+
+    return lines()
 
 
 def log_tail(job: Job, deps: Deps) -> tuple[str, ...]:
-    """Return the last lines of a job's log, the oldest first."""
+    """Return the last lines of a job's log, the oldest first; none where the object store cannot give it."""
+    try:
+        return _tail(job, deps)
+    except (ObjectStoreError, DamagedArtifactError) as error:
+        logger.info("job %s: its log is not shown: %s", job.id, error)
+        return ()
+
+
+def _tail(job: Job, deps: Deps) -> tuple[str, ...]:
     with _log(job, deps) as source:
         if source is None:
             return ()
@@ -38,14 +60,13 @@ def log_tail(job: Job, deps: Deps) -> tuple[str, ...]:
 @contextlib.contextmanager
 def _log(job: Job, deps: Deps) -> Iterator[BinaryIO | None]:
     """Open the log: that in the job's folder, or the one it left."""
-    kept, path = job.artifacts.get(LOG_NAME), deps.workspace(job.id) / LOG_NAME
+    kept = job.artifacts.get(LOG_NAME)
     if kept is not None:
         with deps.artifacts.open(kept.sha256) as source:
             yield source
         return
-    try:
-        live = path.open("rb")
-    except OSError:  # the job has not begun, or ends just now
+    live = deps.folders.open_log(job.id)
+    if live is None:
         yield None
         return
     with live:

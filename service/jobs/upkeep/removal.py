@@ -20,7 +20,7 @@ def remove_job(job_id: str, why: str, deps: Deps, forget: Callable[[str], None])
         Digests of the files that went with it; None where it was not removed.
     """
     with deps.filing:  # so that no job that ends now counts on a file that goes
-        if deps.workspace(job_id).exists():
+        if deps.folders.is_there(job_id):
             return None
         unused = deps.store.remove(job_id, why)
         if unused is None:

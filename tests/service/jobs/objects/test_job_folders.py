@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import onnx
+import pytest
+import sqlalchemy as sa
+
+from engine_builder.workspace.workspace import FileRef, Workspace
+from service.errors import DamagedArtifactError
+from service.jobs.objects.catalogue import CLAIM_SECONDS
+from service.jobs.objects.job_folders import JobFolders, OwnJobFolders, SharedJobFolders
+from service.jobs.records import NewJob
+from service.worker.stage_log import LOG_NAME
+from tests.service.jobs.objects.conftest import Bench
+
+JOB = "job"
+
+
+class Deployment(Protocol):
+    """Two processes of one deployment: what they call, and where the folder of the job is for each."""
+
+    @property
+    def folders(self) -> Sequence[JobFolders]: ...
+
+    @property
+    def roots(self) -> Sequence[Path]: ...
+
+
+class JobFoldersContract:
+    """What all processes see of the files of an unfinished job; a test class for each kind gives the ``deployment``."""
+
+    def test_inputs_laid_out_by_one_process_are_read_by_another(self, deployment: Deployment) -> None:
+        inputs = Workspace(deployment.roots[0]).write_bytes("inputs/model.onnx", b"model")
+        one, other = deployment.folders
+        assert not other.is_there("another job")
+        one.laid_out(JOB)
+        one.leave(JOB)
+        assert one.is_there(JOB)
+        assert other.is_there(JOB)
+        other.begin(JOB)
+        other.ready(JOB, [inputs])
+        other.ready(JOB, [inputs])
+        assert (deployment.roots[1] / "inputs/model.onnx").read_bytes() == b"model"
+
+    def test_what_a_stage_makes_is_read_elsewhere_in_the_content_that_is_asked_for(self, deployment: Deployment) -> None:
+        one, other = deployment.folders
+        for folders in (one, other):
+            folders.begin(JOB)
+        made = Workspace(made_root := deployment.roots[0]).write_bytes("ranges/table.npz", b"first")
+        one.made(JOB, [made])
+        other.ready(JOB, [made])
+        assert (deployment.roots[1] / made.file).read_bytes() == b"first"
+        again = Workspace(made_root).write_bytes("ranges/table.npz", b"second")
+        one.made(JOB, [again])
+        other.ready(JOB, [again])
+        assert (deployment.roots[1] / again.file).read_bytes() == b"second"
+
+    def test_weights_beside_a_model_come_with_it_and_are_no_links(self, deployment: Deployment) -> None:
+        one, other = deployment.folders
+        model = model_with_weights(deployment.roots[0] / "built", [1.0, 2.0])
+        one.begin(JOB)
+        one.made(JOB, [model])
+        other.begin(JOB)
+        other.ready(JOB, [model])
+        back = onnx.load(deployment.roots[1] / model.file)  # refuses links
+        assert onnx.numpy_helper.to_array(back.graph.initializer[0]).tolist() == [1.0, 2.0] * 200
+
+    def test_the_log_is_seen_elsewhere_and_goes_on_there(self, deployment: Deployment) -> None:
+        one, other = deployment.folders
+        assert other.open_log(JOB) is None
+        one.begin(JOB)
+        Workspace(deployment.roots[0])
+        for line in (b"one\n", b"two\n"):
+            with (deployment.roots[0] / LOG_NAME).open("ab") as log:
+                log.write(line)
+            one.made(JOB, [])
+        seen = other.open_log(JOB)
+        assert seen is not None
+        with seen:
+            assert seen.read() == b"one\ntwo\n"
+        other.begin(JOB)
+        with (deployment.roots[1] / LOG_NAME).open("ab") as log:
+            log.write(b"three\n")
+        other.made(JOB, [])
+        seen = one.open_log(JOB)
+        assert seen is not None
+        with seen:
+            assert seen.read() == b"one\ntwo\nthree\n"
+
+    def test_a_removed_job_has_nothing_left(self, deployment: Deployment) -> None:
+        one, other = deployment.folders
+        Workspace(deployment.roots[0]).write_bytes("inputs/model.onnx", b"model")
+        one.laid_out(JOB)
+        one.remove(JOB)
+        one.remove(JOB)
+        assert not one.is_there(JOB)
+        assert not other.is_there(JOB)
+        assert not deployment.roots[0].exists()
+
+
+class OneFolder:
+    def __init__(self, root: Path) -> None:
+        self.folders = (SharedJobFolders(root), SharedJobFolders(root))
+        self.roots = (root / JOB, root / JOB)
+
+
+class OwnFolders:
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.ended: set[str] = set()
+        roots = [bench.root / f"jobs-{number}" for number in range(2)]
+        self.folders = tuple(
+            OwnJobFolders(root, bench.process(f"cache-of-{root.name}"), bench.work, lambda job_id: job_id in self.ended) for root in roots
+        )
+        self.roots = tuple(root / JOB for root in roots)
+
+
+class TestSharedJobFolders(JobFoldersContract):
+    @pytest.fixture
+    def deployment(self, tmp_path: Path) -> OneFolder:
+        return OneFolder(tmp_path)
+
+
+class TestOwnJobFolders(JobFoldersContract):
+    @pytest.fixture
+    def deployment(self, bench: Bench) -> OwnFolders:
+        return OwnFolders(bench)
+
+    def test_the_objects_of_a_job_are_kept_until_it_is_removed(self, deployment: OwnFolders) -> None:
+        bench = deployment.bench
+        made = Workspace(deployment.roots[0]).write_bytes("engine.onnx", b"engine")
+        deployment.folders[0].made(JOB, [made])
+        bench.clock.advance(CLAIM_SECONDS + 1)
+        bench.process().collect()
+        assert bench.has_object(made.sha256)
+        deployment.folders[1].remove(JOB)
+        bench.process().collect()
+        assert not bench.has_object(made.sha256)
+
+    def test_a_lost_object_is_said_with_the_job_and_the_file(self, deployment: OwnFolders) -> None:
+        made = Workspace(deployment.roots[0]).write_bytes("engine.onnx", b"engine")
+        deployment.folders[0].made(JOB, [made])
+        deployment.bench.filesystem.pipe_file(deployment.bench.path(made.sha256), b"ENGINE")
+        with pytest.raises(DamagedArtifactError, match=r"^job job: engine\.onnx: file sha256:"):
+            deployment.folders[1].ready(JOB, [made])
+        assert not (deployment.roots[1] / "engine.onnx").exists()
+
+    def test_folders_of_jobs_that_ended_elsewhere_are_swept(self, deployment: OwnFolders) -> None:
+        folders, root = deployment.folders[0], deployment.roots[0].parent
+        for name in (JOB, "running", "here"):
+            (root / name).mkdir(parents=True)
+        deployment.ended |= {JOB, "here"}
+        folders.sweep(lambda job_id: job_id == "here")
+        assert {path.name for path in root.iterdir()} == {"running", "here"}
+
+    def test_only_the_largest_log_is_kept(self, deployment: OwnFolders) -> None:
+        deployment.roots[0].mkdir(parents=True)
+        for _ in range(3):
+            with (deployment.roots[0] / LOG_NAME).open("ab") as log:
+                log.write(b"line\n")
+            deployment.folders[0].made(JOB, [])
+        assert names_of(deployment.bench) == [LOG_NAME]
+
+    def test_what_a_process_left_that_died_as_its_job_ended_is_forgotten(self, deployment: OwnFolders) -> None:
+        bench = deployment.bench
+        waiting = NewJob(id="waiting", target="t", config={}, inputs={}, idempotency_key=None, request_sha256="")
+        bench.store.create(waiting)
+        made = FileRef("engine.onnx", Workspace(deployment.roots[0]).write_bytes("engine.onnx", b"engine").sha256)
+        deployment.folders[0].made(JOB, [made])
+        (deployment.roots[0].parent / "waiting").mkdir()
+        Workspace(deployment.roots[0].parent / "waiting").write_bytes("other", b"other")
+        deployment.folders[0].laid_out("waiting")
+        bench.work.forget_ended(CLAIM_SECONDS)
+        assert names_of(bench) == ["engine.onnx", "other"]
+        bench.clock.advance(CLAIM_SECONDS + 1)
+        bench.work.forget_ended(CLAIM_SECONDS)
+        assert names_of(bench) == ["other"]
+
+
+def names_of(bench: Bench) -> list[str]:
+    with bench.store.engine.connect() as connection:
+        return list(connection.execute(sa.text("SELECT name FROM work_files ORDER BY name")).scalars())
+
+
+def model_with_weights(folder: Path, values: Sequence[float]) -> FileRef:
+    """Write a model whose one initializer, 200 times the values, lies in a file of its own."""
+    folder.mkdir(parents=True)
+    weights = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [len(values) * 200], list(values) * 200)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["w"], ["y"])],
+        "g",
+        [],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [len(values) * 200])],
+        [weights],
+    )
+    onnx.save_model(
+        onnx.helper.make_model(graph), folder / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    return Workspace(folder.parent).adopt("built/model.onnx")

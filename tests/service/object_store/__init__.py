@@ -1,0 +1,1 @@
+"""Tests of ``service.object_store``."""
