@@ -92,6 +92,25 @@ class PostgresServer:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return f"postgresql+psycopg://optimizer@127.0.0.1:{self.port}/{name}"
 
+    def dump(self, url: str) -> str:
+        """Return a database as ``pg_dump`` writes it, given its URL."""
+        return self._checked("pg_dump", "--no-owner", *self._connection(url))
+
+    def restore(self, dump: str, url: str) -> None:
+        """Read what ``dump`` returned into an empty database."""
+        path = self._folder / "dump.sql"
+        path.write_text(dump, encoding="utf-8")
+        path.chmod(0o644)
+        self._checked("psql", "--quiet", "--set=ON_ERROR_STOP=1", f"--file={path}", *self._connection(url))
+
+    def _connection(self, url: str) -> tuple[str, ...]:
+        return ("--host=127.0.0.1", f"--port={self.port}", "--username=optimizer", f"--dbname={url.rpartition('/')[2]}")
+
+    def _checked(self, name: str, *arguments: str) -> str:
+        done = self._run(name, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     @property
     def _group(self) -> int | None:
         return None if self._user is None else pwd.getpwnam(self._user).pw_gid
