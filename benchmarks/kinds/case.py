@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.generic]
 Samples = Mapping[str, Array]
 Outputs = Mapping[str, Array]
+LABELS = "labels"  # the array of samples that holds them
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 import onnx
 
-from benchmarks.kinds.case import Case, Quality, Samples
+from benchmarks.kinds.case import LABELS, Case, Quality, Samples
 from benchmarks.kinds.network_builder import Network
 from benchmarks.kinds.outside import MODEL, OUTPUT, run_job, run_unseen
 from benchmarks.peers.quantizers import QUANTIZERS
@@ -50,6 +50,7 @@ class Comparison:
     network: str
     measure: str
     rows: tuple[Row, ...]
+    has_labels: bool = False  # whether the jobs were given labels: without them nobody can know the quality against labels
 
     @property
     def truth(self) -> float:
@@ -58,8 +59,10 @@ class Comparison:
         return 0.0 if quality is None else quality.truth
 
     def keeps(self, row: Row, budget: float) -> bool:
-        """Whether an engine keeps a budget on unseen samples, by the float model's answers or by labels."""
-        return row.quality is not None and (row.quality.kept >= budget or row.quality.truth >= budget * self.truth)
+        """Whether an engine keeps a budget on unseen samples: by the float model's answers, or by labels where the jobs had any."""
+        if row.quality is None:
+            return False
+        return row.quality.kept >= budget or (self.has_labels and row.quality.truth >= budget * self.truth)
 
     def ahead_of(self, ours: Row) -> tuple[Row, ...]:
         """Return the peers' engines that keep our job's budget and are faster than its engine by more than the timing's error."""
@@ -105,7 +108,9 @@ def compared(case: Case, budgets: Sequence[float], folder: Path) -> Comparison:
         usage, message = run_job(case, job_config(case, budget), folder / f"job{place}")
         path = folder / f"job{place}" / OUTPUT / "engine.onnx"
         made[job_name(budget)] = (path if not usage.status else None, _job_row(budget, usage, message))
-    return Comparison(case.name, case.measure_name, measured(case, made))
+    return Comparison(
+        case.name, case.measure_name, measured(case, made), has_labels=LABELS in (case.data.validation or case.data.calibration)
+    )
 
 
 def measured(case: Case, made: Mapping[str, tuple[Path | None, Row]]) -> tuple[Row, ...]:

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from benchmarks.kinds.case import Array, Case, Data, Outputs, Quality
+from benchmarks.kinds.case import LABELS, Array, Case, Data, Outputs, Quality
 from benchmarks.kinds.cases import CASES
 from benchmarks.kinds.pictures import items
 from examples.fashion_mnist.prepare import MODELS
 
-LABELS = "labels"
 CALIBRATION = 512  # training pictures of the examples
 
 _VALIDATION = 5000  # test pictures of the examples that their jobs see; the others stay unseen

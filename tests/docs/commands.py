@@ -15,7 +15,7 @@ from pathlib import Path
 from service.__main__ import main
 from tests.docs.pages import ROOT
 
-HARMLESS = {"cat", "cd", "cp", "curl", "echo", "git", "ls", "pg_dump", "psql"}  # tools of the system that name nothing of ours
+HARMLESS = {"cat", "cd", "cp", "curl", "echo", "export", "git", "ls", "pg_dump", "psql"}  # tools of the system that name nothing of ours
 
 
 def commands(text: str) -> list[list[str]]:

@@ -32,9 +32,14 @@ ENVIRONMENT = dict.fromkeys(
     ],
 )
 def test_a_peer_is_ahead_where_it_keeps_the_budget_and_is_faster_beyond_the_error(peer: Row, is_ahead: bool) -> None:
-    one = Comparison("net", "top-1", (FLOAT_ROW, peer, OURS))
+    one = Comparison("net", "top-1", (FLOAT_ROW, peer, OURS), has_labels=True)
     assert bool(one.ahead_of(OURS)) == is_ahead
     assert ("net, this project, 99%" in behind([one])) == is_ahead
+
+
+def test_labels_that_no_job_was_given_keep_no_budget() -> None:
+    by_labels = replace(PEER, quality=Quality(0.98, 0.80))
+    assert [Comparison("net", "top-1", (FLOAT_ROW,), has_labels=has).keeps(by_labels, 0.99) for has in (True, False)] == [True, False]
 
 
 def test_a_job_without_an_engine_is_behind_every_engine_that_is_faster_than_float() -> None:
