@@ -27,7 +27,8 @@ def page(found: Sequence[Comparison], where: Mapping[str, object]) -> str:
         "*ratio* is the CPU time of one thread, divided by the float model's "
         f"(mean of {SESSIONS} sessions ± standard error). *Kept* is the user's measure "
         "with the float model's answers as the truth, *truth* the same against labels, both on samples that no tool saw; an engine "
-        "keeps a budget if it does by the float model's answers, or by labels where the jobs had any. *CPU s* is what it took to make the engine.\n\n"
+        "keeps a budget if it does by the float model's answers, or by labels where the jobs had any. "
+        "*CPU s* is what it took to make the engine.\n\n"
         + markdown_table(_HEADERS, [_row(one, row) for one in found for row in one.rows])
         + "\n## Where a peer is ahead\n\n"
         + behind(found)
