@@ -19,7 +19,7 @@ from calibration.nonfinite import weights_with_nan
 from calibration.onnx_model.model_io import TensorSpec
 from calibration.process.worker_threads import in_parallel, processors
 from engine_builder.backends.base import Runner
-from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
+from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from engine_builder.closed_loop.intake import with_states
 from engine_builder.closed_loop.run_sequences import states_at
 from engine_builder.closed_loop.single_steps import StepOrder, single_step_warning, step_order
@@ -47,7 +47,7 @@ class FloatModel:
         Raises:
             BuildError: ONNX Runtime cannot load it.
         """
-        self._runner: Runner = OrtCpuBackend().open(path, threads=1)
+        self._runner: Runner = OrtCpuRunner(path, threads=1, is_timed=False)
         self._path, self._names, self._specials = path, tuple(names), tuple(specials)
 
     def calls(

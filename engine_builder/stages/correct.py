@@ -18,7 +18,7 @@ from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.onnx_model.model_io import read_model
 from calibration.process.worker_threads import processors
 from calibration.sensitivity.simulated_layers import rounded_tensors
-from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
+from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from engine_builder.corrections.method import Bench, InUse
 from engine_builder.corrections.registry import CORRECTIONS
 from engine_builder.corrections.single_biases import CORRECTION_SAMPLES, SingleBiases, as_means, single_biases
@@ -113,7 +113,8 @@ def split(samples: int, batch: int, seed: int) -> tuple[NDArray[np.int64], NDArr
 def _correction_data(bench: Bench, biases: SingleBiases, workspace: Workspace) -> CorrectionData:
     """Run the float model on the samples that judge the corrections, and keep what those of biases are measured against."""
     prepared, samples, held_out = bench.prepared, bench.samples, bench.held_out
-    runner = ComparedOutputs(OrtCpuBackend().open(workspace.path(prepared.file), threads=1), prepared.outputs.compared, prepared.axes)
+    float_model = OrtCpuRunner(workspace.path(prepared.file), threads=1, is_timed=False)
+    runner = ComparedOutputs(float_model, prepared.outputs.compared, prepared.axes)
     try:
         reference = run_all(runner, samples.take(held_out), batch=prepared.batch, workers=processors())
     finally:

@@ -44,7 +44,7 @@ from engine_builder.errors import BuildError
 from engine_builder.evaluation.batch_sizes import engine_sizes, fixed_batch, profile_values, timing_batch, timing_shapes, whole_batches
 from engine_builder.evaluation.data_warnings import answer_warnings, label_warnings, sample_warnings
 from engine_builder.evaluation.float_scores import FloatModel
-from engine_builder.evaluation.given_samples import each_once, given_samples
+from engine_builder.evaluation.given_samples import each_once, given_samples, kept_in_file
 from engine_builder.evaluation.measurement import decided
 from engine_builder.evaluation.model_calls import settled_batch
 from engine_builder.evaluation.outputs import check_output_names, is_told_of_rows, judged_outputs, output_kinds, rows_only
@@ -92,6 +92,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     read_notes: list[str] = []
     specials: list[str] = []
     given, judged_on, same = given_samples(files, specs, output_specs(model), settings, workspace, read_notes, specials)
+    given, judged_on = (kept_in_file(one, context.scratch / f"{name}.npz") for name, one in (("given", given), ("judged_on", judged_on)))
     calibration, validation = steps_of(given), steps_of(judged_on)
     if calibration.settings:
         make_constant(model, calibration.settings)
@@ -216,11 +217,12 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
         warnings += () if settings.metric is not None else (unused,)
         notes += [unused] if settings.metric is not None else []
     judged = judged_steps(loop, validation.samples)
+    are_all = len(judged) == validation.samples  # in their order: no copies of them
     warnings += label_warnings(
         scorer,
         step_scores[judged],
-        [array[judged] for array in reference],
-        validation.take(judged),
+        reference if are_all else [array[judged] for array in reference],
+        validation if are_all else validation.take(judged),
         lambda samples: float_model.outputs(samples, together, compared, calls.axes, what),
         allow_chance=settings.allow_chance,
         sample_seconds=seconds,
