@@ -108,6 +108,8 @@ class CalibrationSet:
             for name, array in arrays.items():
                 with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as file:
                     np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+                if self.source is not None:
+                    self.source.let_go()
 
 
 def load_saved(path: Path) -> CalibrationSet:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from calibration.algorithms.bias_correction import BiasLocation
 from calibration.execution.onnxruntime_session import Array, Piece
@@ -79,7 +78,7 @@ class MeanInputs:
             return None
         tensors: dict[str, Array] = {layer.inputs[0]: self._means[layer.name], str(layer.weight): change}
         if layer.bias is not None:
-            tensors[layer.bias] = np.zeros_like(numpy_helper.to_array(self._reference.graph.initializer(layer.bias)))
+            tensors[layer.bias] = np.zeros_like(self._reference.graph.array(layer.bias))
         (output,) = self._pieces[layer.name].run(tensors).values()
         moved = np.moveaxis(np.asarray(output, dtype=np.float64), self._locations[layer.name].axis, -1)
         return np.asarray(-moved.reshape(-1, moved.shape[-1]).mean(axis=0), dtype=np.float32)

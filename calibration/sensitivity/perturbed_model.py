@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from calibration.algorithms.gptq import Levels
 from calibration.algorithms.smooth_quant import SmoothQuantScaling
@@ -93,7 +92,7 @@ class ReferenceModel:
         self._units = {unit.layer.name: (index, unit) for index, block in enumerate(self.blocks) for unit in block.units}
         self._rests = {unit.layer.name: self._run_of(unit.stop, block.stop) for block in self.blocks for unit in block.units}
         constant = {tensor.name for tensor in model.graph.initializer}
-        self._given = {name: numpy_helper.to_array(self.graph.initializer(name)) for name in self.graph.outputs if name in constant}
+        self._given = {name: self.graph.array(name) for name in self.graph.outputs if name in constant}
         self._needs = {unit.layer.name: self._needed(block, unit) for block in self.blocks for unit in block.units}
         self._tapped = tapped_blocks(self.graph, self.blocks, [self._tap(block) for block in self.blocks])
         has_tails = sum(self.graph.constant_bytes(block.stop, end) for block in self.blocks) <= tail_bytes
@@ -256,7 +255,7 @@ class Probe:
         if layer.weight is not None:
             tensors[layer.weight] = model.weight(layer) if weight is None else weight
         if layer.bias is not None:
-            bias = numpy_helper.to_array(model.graph.initializer(layer.bias))
+            bias = model.graph.array(layer.bias)
             tensors[layer.bias] = bias if shift is None else bias + shift.reshape(bias.shape)
         output = _only_output(model._float_head(layer), tensors)
         return output if shift is None or layer.bias is not None else output + shift

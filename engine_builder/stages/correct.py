@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from calibration.data.dataset import load_saved
 from calibration.number_formats.layer_precision import LayerPrecision
-from calibration.onnx_model.model_io import read_model
+from calibration.onnx_model.weights_in_file import read_prepared
 from calibration.process.worker_threads import processors
 from calibration.sensitivity.simulated_layers import rounded_tensors
 from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
@@ -42,7 +42,7 @@ def biases(request: BiasesRequest, context: StageContext) -> CorrectResult:
     fitted, held_out = split(samples.samples, prepared.batch if prepared.is_batch_fixed else 1, request.seed)
     table = CorrectionTable()
     if len(held_out):
-        bench = Bench(read_model(workspace.path(prepared.file)), prepared, (), samples, fitted, held_out)
+        bench = Bench(read_prepared(workspace.path(prepared.file)), prepared, (), samples, fitted, held_out)
         table = CorrectionTable(correction=_correction_data(bench, single_biases(bench), workspace))
     return _result(table, "biases.json", workspace)
 
@@ -56,7 +56,7 @@ def correct(request: CorrectRequest, context: StageContext) -> CorrectResult:
     if not len(held_out):
         return _result(CorrectionTable(), "repairs.json", workspace)
     wanted = layer_precisions_of(prepared.layers, of.eligible)
-    model, data = read_model(workspace.path(prepared.file)), read_corrections(of, workspace).correction
+    model, data = read_prepared(workspace.path(prepared.file)), read_corrections(of, workspace).correction
     means = {} if data is None else workspace.read_arrays(data.means)
     bench = Bench(model, prepared, wanted, samples, fitted, held_out, request.method, request.gptq, as_means(means))
     biases = single_biases(bench)

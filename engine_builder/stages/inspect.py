@@ -228,6 +228,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
         sample_seconds=seconds,
         known=warnings,
     )
+    del float_model  # its memory is for what is written below
     baseline_scores = scores
     if baseline_ref != reference_ref:
         context.progress(0.8, "baseline runs")

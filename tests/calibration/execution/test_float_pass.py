@@ -76,7 +76,7 @@ def test_a_walk_gives_the_same_tensors_however_much_is_kept(kept_bytes: int) -> 
     _, found = passed(model, kept_bytes)
     *_, (inside, behind) = found.walk()
     (expected,) = run(model, samples_for(model, SAMPLES))
-    assert_close(inside["y"], expected)  # another order of the sums
+    assert_close(inside["y"], expected, atol=1e-3)  # of numbers up to 27, behind twelve sums  # another order of the sums
     assert np.array_equal(inside["y"], found.ends["y"])  # the same session on the same numbers
     assert behind.keys() == {"x", "y"}
 
