@@ -145,4 +145,5 @@ def _varint(data: mmap.mmap, place: int) -> tuple[int, int]:
 
 
 def _entry(tensor: onnx.TensorProto, key: str) -> onnx.StringStringEntryProto:
-    return next(entry for entry in tensor.external_data if entry.key == key)
+    found: onnx.StringStringEntryProto = next(entry for entry in tensor.external_data if entry.key == key)
+    return found

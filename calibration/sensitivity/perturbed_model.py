@@ -255,7 +255,7 @@ class Probe:
         if layer.weight is not None:
             tensors[layer.weight] = model.weight(layer) if weight is None else weight
         if layer.bias is not None:
-            bias = model.graph.array(layer.bias)
+            bias = np.asarray(model.graph.array(layer.bias), dtype=np.float32)
             tensors[layer.bias] = bias if shift is None else bias + shift.reshape(bias.shape)
         output = _only_output(model._float_head(layer), tensors)
         return output if shift is None or layer.bias is not None else output + shift

@@ -178,6 +178,10 @@ class FloatModel:
                 fix="Give sizes in shapes.<input>.opt, or a batch_size, that the model can run.",
             ) from error
 
+    def close(self) -> None:
+        """Close the model, which gives its memory back."""
+        self._runner.close()
+
     def _check_numbers(self, outputs: Sequence[Array], compared: Sequence[int], what: str) -> None:
         for index, array in zip(compared, outputs, strict=True):
             if array.dtype.kind == "f" and np.isnan(array).any():

@@ -106,7 +106,9 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     judged_on = each_once(judged_on, given, once, specials)
     validation = steps_of(judged_on)
     context.progress(0.2, f"{calibration.samples} calibration and {validation.samples} validation samples")
-    timed = timing_shapes(specs, settings, validation)
+    timed, outputs = timing_shapes(specs, settings, validation), output_specs(model)
+    del model
+    return_dropped_models(model_size_bytes(workspace.path(files.model)))
     one_call = calibration.take(np.arange(fixed or 1) % calibration.samples).feeds()
     shapes = {name: array.shape for name, array in one_call.items()}
     layers = find_layers(prepared.model, shapes)
@@ -118,10 +120,9 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     batch = fixed or probe_batch(prepared.model, shapes)
     by_call = may_round_by_call(prepared.model, layers, capabilities)
     guesses = possible_axes(varying, {name: array.shape for name, array in calibration.inputs.items()})
-    outputs = output_specs(model)
     float_type, graph = prepared.float_type, copy_without(prepared.model, big_weights(prepared.model))
     folded, is_changed, constants = prepared.folded, bool(prepared.folded) or prepared.is_equalized, calibration.settings
-    del model, prepared
+    del prepared
     return_dropped_models(model_size_bytes(context.workspace.path(prepared_ref)))
 
     baseline_ref, baseline_type = _baseline(files.model, float_type, prepared_ref, backend, settings.threads, workspace, notes)
@@ -228,7 +229,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
         sample_seconds=seconds,
         known=warnings,
     )
-    del float_model  # its memory is for what is written below
+    float_model.close()
     baseline_scores = scores
     if baseline_ref != reference_ref:
         context.progress(0.8, "baseline runs")

@@ -39,6 +39,7 @@ from engine_builder.timing import Timing, TimingPlan
 from engine_builder.workspace.external_files import external_files
 
 _ERRORS_ONLY = 3
+_LARGE_CALL_BYTES = 8 << 20  # of inputs: from here on activations are hundreds of megabytes
 _IN_MEMORY_BYTES = 1 << 30  # of weights, for a model that a session is given without a file; protobuf's limit is twice that
 
 
@@ -64,6 +65,7 @@ class OrtCpuRunner:
         if as_written:
             _keep_as_written(options)
         self._name = engine.name
+        self._is_timed = is_timed
         self.threads = threads
         self._session: onnxruntime.InferenceSession | None = None
         try:
@@ -84,12 +86,20 @@ class OrtCpuRunner:
         if self._session is None:
             raise EngineError(f"{self._name}: the engine is closed", fix="open it again")
         try:
-            return tuple(np.asarray(output) for output in self._session.run(None, dict(feeds)))
+            return tuple(np.asarray(output) for output in self._session.run(None, dict(feeds), self._run_options(feeds)))
         except Exception as exc:  # as above
             _raise_if_out_of_memory(exc)
             raise EngineError(
                 f"{self._name}: onnxruntime {onnxruntime.__version__} failed: {exc}", fix="see the runtime's message"
             ) from exc
+
+    def _run_options(self, feeds: Mapping[str, NDArray[np.generic]]) -> onnxruntime.RunOptions | None:
+        """Have the runtime give its activations' memory back after a large call that is not timed: smaller ones need less."""
+        if self._is_timed or sum(array.nbytes for array in feeds.values()) < _LARGE_CALL_BYTES:
+            return None
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return options
 
     def close(self) -> None:
         """Drop the session."""

@@ -359,7 +359,7 @@ def test_the_samples_of_a_large_set_stay_in_its_file_and_are_the_same(large: tup
     assert found.source is not None
     assert not any(array.flags.owndata for array in found.inputs.values())
     assert found.axes == before.axes
-    np.testing.assert_array_equal(found.labels, before.labels)  # type: ignore[arg-type]  # both are there
+    np.testing.assert_array_equal(found.labels, before.labels)
     for name, array in before.inputs.items():
         np.testing.assert_array_equal(found.inputs[name], array)
 

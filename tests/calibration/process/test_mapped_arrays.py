@@ -19,14 +19,14 @@ def resident_bytes(path: Path) -> int:
 
 
 def test_arrays_are_those_of_the_file(tmp_path: Path) -> None:
-    given = {
+    given: dict[str, np.ndarray] = {
         "floats": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
         "columns": np.asfortranarray(np.arange(6).reshape(2, 3)),
         "one": np.asarray(7),
         "none": np.zeros((0, 3), dtype=np.int8),
         "words": np.asarray(["a", "bcd"]),
     }
-    np.savez(tmp_path / "given.npz", allow_pickle=False, **given)  # type: ignore[arg-type]  # its stubs take a bool for every keyword
+    np.savez(tmp_path / "given.npz", allow_pickle=False, **given)
 
     found = MappedArrays(tmp_path / "given.npz").arrays
 
