@@ -19,7 +19,7 @@ from calibration.errors import CalibrationError
 from calibration.graph.free_names import free_name
 from calibration.graph.layers import Layer
 from calibration.graph.weightless import size_bytes
-from calibration.onnx_model.weights_in_file import array_of, filled
+from calibration.onnx_model.weights_in_file import array_of
 
 FED_BYTES = 1 << 18  # matrices from this size on are fed to the pieces that read them, so that no piece holds a copy
 _MATRIX_READERS = frozenset({"MatMul", "Gemm", "Gather"})  # as fast with a fed matrix as with a constant one, unlike convolutions
@@ -152,7 +152,7 @@ class Graph:
         given = [name for name in taken if name in self.matrices or name in fed]
         inputs = [self._value(name) for name in self.piece_inputs(start, stop)]
         inputs += [helper.make_tensor_value_info(n, self._initializers[n].data_type, tuple(self._initializers[n].dims)) for n in given]
-        kept = [filled(self._initializers[name]) for name in taken if name not in given]
+        kept = [self._initializers[name] for name in taken if name not in given]
         graph = helper.make_graph(body, "piece", inputs, [_untyped(name) for name in outputs], [*kept, *own.values()])
         return helper.make_model(graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
 

@@ -15,7 +15,7 @@ from calibration.graph.layers import find_layers
 from calibration.graph.weightless import size_bytes
 from calibration.graph_passes.normalize import prepare
 from calibration.onnx_model.model_io import save_model
-from calibration.onnx_model.weights_in_file import array_of, filled, raw_bytes, read_prepared
+from calibration.onnx_model.weights_in_file import array_of, filled, raw_bytes, read_prepared, serialized
 from tests.model_text import ModelMaker, cnn, model_from_text, run, samples_for
 from tests.models import AWKWARD
 from tests.probed_models import assert_close
@@ -69,12 +69,22 @@ def test_small_weights_and_whole_numbers_are_in_it(limit_bytes: int, tmp_path: P
     assert len(held) < len(model.graph.initializer)
 
 
-def test_its_pieces_compute_what_the_model_computes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit_bytes", [IN_ONE_FILE, BESIDE], ids=["one file", "external data"])
+def test_its_pieces_compute_what_the_model_computes_and_hold_no_weights(limit_bytes: int, tmp_path: Path) -> None:
     model = prepare(cnn()).model
-    found = read_prepared(written(tmp_path, model), left_bytes=LEFT)
+    found = read_prepared(written(tmp_path, model, limit_bytes), left_bytes=LEFT)
 
     graph, feeds = Graph(found, find_layers(found)), samples_for(model, 4)
-    piece = Piece(graph.piece(0, len(graph.nodes), outputs=graph.outputs))
+    piece = graph.piece(0, len(graph.nodes), outputs=graph.outputs)
+    opened, folder = Piece(piece), serialized(piece)[1]
 
+    assert folder == tmp_path
+    assert all(not tensor.raw_data for tensor in piece.graph.initializer if size_bytes(tensor) >= LEFT)
     for name, expected in zip(graph.outputs, run(model, feeds), strict=True):
-        assert_close(piece.run({**graph.matrices, **feeds})[name], expected)
+        assert_close(opened.run({**graph.matrices, **feeds})[name], expected)
+
+
+def test_a_model_with_all_of_its_weights_is_serialized_as_it_is() -> None:
+    model = prepare(cnn()).model
+
+    assert serialized(model) == (model.SerializeToString(), None)
