@@ -55,9 +55,11 @@ class FloatPass:
         self._blocks, self._given = blocks, dict(given)
         self._kept: dict[int, dict[str, Array]] = {}
         self._beside: dict[str, Array] = {}
+        self.largest_bytes = 0  # of what one block gave out
         alive = self._given
         for index, tap in enumerate(blocks.taps):
             made = {} if tap is None else tap.run(alive)
+            self.largest_bytes = max(self.largest_bytes, sum(value.nbytes for value in made.values()))
             self._beside |= {name: value for name, value in made.items() if name in blocks.beside}
             self._keep(index, made, kept_bytes)
             alive = self._alive_behind(index, {**alive, **made})

@@ -37,6 +37,8 @@ Spans = tuple[tuple[str, float, float], ...]
 SMALL_BYTES = 16 << 20  # constants of a model whose blocks may be long
 UNITS_PER_BLOCK, UNITS_IF_LARGE = 4, 2  # layers in one block
 TAIL_BYTES = 64 << 20  # most that the tails' copies of constants may take
+PROBES_BYTES = 128 << 20  # of what probes in flight hold, where that is room for more than one
+OUTPUT_COPIES = 10  # in float32 numbers, while a probe's outputs are compared in float64
 KEPT_BYTES = 32 << 20  # most that the float pass keeps of what taps give out; other blocks' taps run again when their turn comes
 
 
@@ -223,6 +225,11 @@ class Pass:
     made: tuple[Array, ...]  # the float model's outputs, in order and in the model's form
     outputs: tuple[Array, ...]  # the same, each (samples, ...)
     samples: int
+
+    def at_once(self, most: int) -> int:
+        """Return how many probes may be in flight, at most ``most``: each has activations of its own, and copies of the outputs."""
+        each = 2 * self.floats.largest_bytes + OUTPUT_COPIES * sum(output.nbytes for output in self.outputs)
+        return max(1, min(most, PROBES_BYTES // max(each, 1)))
 
     def probes(self) -> Iterator[Probe]:
         """Yield a probe for each layer, in order."""
