@@ -44,10 +44,12 @@ def run_all(runner: Runner, samples: CalibrationSet, *, batch: int, workers: int
     if samples.samples < 1:
         raise EngineError("evaluation: no samples, expected at least one", fix="give the evaluation some samples")
 
+    run_last = runner.run_last if isinstance(runner, ComparedOutputs) else runner.run
+
     def one(start: int) -> list[NDArray[np.generic]]:
         indices = np.minimum(np.arange(start, start + batch), samples.samples - 1)
         kept = min(batch, samples.samples - start)
-        outputs = runner.run(samples.take(indices).feeds())
+        outputs = (run_last if start + batch >= samples.samples else runner.run)(samples.take(indices).feeds())
         return [_rows(output, index, batch, kept) for index, output in enumerate(outputs)]
 
     whole: list[NDArray[np.generic]] = []  # of all samples: a list of parts and their concatenation would be there twice

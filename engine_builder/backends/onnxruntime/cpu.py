@@ -39,7 +39,8 @@ from engine_builder.timing import Timing, TimingPlan
 from engine_builder.workspace.external_files import external_files
 
 _ERRORS_ONLY = 3
-_LARGE_CALL_BYTES = 8 << 20  # of inputs: from here on activations are hundreds of megabytes
+_LARGE_SAMPLE_BYTES = 1 << 20  # of inputs: from here on activations are tens of megabytes
+_LARGE_CALL_BYTES = 8 << 20  # hundreds: calls that are not timed give them back, since smaller ones follow
 _IN_MEMORY_BYTES = 1 << 30  # of weights, for a model that a session is given without a file; protobuf's limit is twice that
 
 
@@ -83,23 +84,26 @@ class OrtCpuRunner:
 
     def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
         """Return the outputs for one batch."""
+        return self._run(feeds, gives_back=not self._is_timed and _size_bytes(feeds) >= _LARGE_CALL_BYTES)
+
+    def run_last(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
+        """Return the outputs for one batch, which no other follows soon: what activations took is given back, where it is much."""
+        return self._run(feeds, gives_back=_size_bytes(feeds) >= _LARGE_SAMPLE_BYTES)
+
+    def _run(self, feeds: Mapping[str, NDArray[np.generic]], *, gives_back: bool) -> tuple[NDArray[np.generic], ...]:
         if self._session is None:
             raise EngineError(f"{self._name}: the engine is closed", fix="open it again")
+        options: onnxruntime.RunOptions | None = None
+        if gives_back:
+            options = onnxruntime.RunOptions()
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         try:
-            return tuple(np.asarray(output) for output in self._session.run(None, dict(feeds), self._run_options(feeds)))
+            return tuple(np.asarray(output) for output in self._session.run(None, dict(feeds), options))
         except Exception as exc:  # as above
             _raise_if_out_of_memory(exc)
             raise EngineError(
                 f"{self._name}: onnxruntime {onnxruntime.__version__} failed: {exc}", fix="see the runtime's message"
             ) from exc
-
-    def _run_options(self, feeds: Mapping[str, NDArray[np.generic]]) -> onnxruntime.RunOptions | None:
-        """Have the runtime give its activations' memory back after a large call that is not timed: smaller ones need less."""
-        if self._is_timed or sum(array.nbytes for array in feeds.values()) < _LARGE_CALL_BYTES:
-            return None
-        options = onnxruntime.RunOptions()
-        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        return options
 
     def close(self) -> None:
         """Drop the session."""
@@ -208,6 +212,10 @@ def _copy_model(source: Path, target: Path, data: Path) -> None:
             if entry.key == "location":
                 entry.value = data.name
     save_model(model, target)
+
+
+def _size_bytes(feeds: Mapping[str, NDArray[np.generic]]) -> int:
+    return sum(array.nbytes for array in feeds.values())
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
