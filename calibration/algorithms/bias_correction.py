@@ -27,6 +27,7 @@ from calibration.execution.tensorwise_run import TensorwiseRun
 from calibration.graph.layers import Layer
 from calibration.graph.type_inference import inferred
 from calibration.graph.weightless import weightless_copy
+from calibration.process.array_blocks import block_slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +143,15 @@ class ChannelMean:
 
     def add(self, values: Array) -> None:
         """Count the values of a batch, (batch, ...)."""
-        rows = np.moveaxis(values, self._axis, -1).reshape(-1, values.shape[self._axis])
-        is_finite = np.isfinite(rows)
-        self._total = self._total + np.where(is_finite, rows, 0).sum(axis=0, dtype=np.float64)
-        self._count = self._count + is_finite.sum(axis=0)
+        last = np.moveaxis(values, self._axis, -1)
+        totals, counts = [], []
+        for part in block_slices(last.shape[-1], values.nbytes):
+            rows = last[..., part].reshape(-1, part.stop - part.start)
+            is_finite = np.isfinite(rows)
+            totals.append(np.where(is_finite, rows, 0).sum(axis=0, dtype=np.float64))
+            counts.append(is_finite.sum(axis=0))
+        if totals:
+            self._total, self._count = self._total + np.concatenate(totals), self._count + np.concatenate(counts)
 
     def value(self) -> NDArray[np.float64]:
         """Return the means so far, (channels,); at least one batch was counted."""

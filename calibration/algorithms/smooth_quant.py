@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from calibration.execution.layerwise_run import LayerwiseRun
 from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import Layer, LayerKind
+from calibration.onnx_model.weights_in_file import array_of
 
 ALPHA = 0.5  # of the spread that goes into the weight
 SMALLEST = 1e-5  # a channel's magnitude counts as at least this share of the largest: dead channels would get any factor
@@ -88,7 +88,7 @@ def fit_smooth_quants(model: onnx.ModelProto, layers: Sequence[Layer], spans: Sp
     smooth_quants = []
     for tensor, group in readers.items():
         low, high = spans[tensor]
-        peaks = [np.abs(numpy_helper.to_array(weights[str(layer.weight)])).max(axis=layer.weight_axis) for layer in group]
+        peaks = [np.abs(array_of(weights[str(layer.weight)])).max(axis=layer.weight_axis) for layer in group]
         factor = _factor(np.maximum(np.abs(low), np.abs(high)), np.max(peaks, axis=0))
         names = tuple(layer.name for layer in group)
         smooth_quants.append(with_range(SmoothQuantScaling(tensor, names, tuple(map(float, factor)), 0.0, 0.0), spans))

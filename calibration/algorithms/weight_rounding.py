@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from calibration.algorithms.enumerated_rounding import MOST_WEIGHTS, Enumeration
 from calibration.algorithms.gptq import InverseFactor, Rounder
@@ -36,6 +35,7 @@ from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.pair_bound import adds_pairs, partners
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.number_formats.weight_scales import INTEGERS, weight_step
+from calibration.onnx_model.weights_in_file import array_of, raw_bytes
 
 MOST_ROWS = 4096  # of one batch; rows of neighbouring positions say much the same
 MOST_WORK = 1e13  # multiplications of all inversions together, some minutes of two processors; two matrices 16384 wide would be more
@@ -99,7 +99,7 @@ def gptq_levels(
 
     def round_weight(to_round: _WeightToRound, factors: Sequence[Rounder], names: Sequence[str]) -> None:
         layer = to_round.product.layer
-        weight = np.asarray(numpy_helper.to_array(weights[str(layer.weight)]), dtype=np.float32)
+        weight = np.asarray(array_of(weights[str(layer.weight)]), dtype=np.float32)
         if to_round.smooth_quant is not None:
             weight = divided(weight, layer, to_round.smooth_quant.factor)
         for precision in to_round.precisions:
@@ -174,7 +174,7 @@ def _weights_to_round(
     for (name, smoothed), precisions in wanted.items():
         product, item = products[name], smooth_quant[name] if smoothed else None
         tensor = tensors[str(product.layer.weight)]
-        content = hashlib.sha256(tensor.raw_data or tensor.SerializeToString(deterministic=True)).digest()
+        content = hashlib.sha256(raw_bytes(tensor)).digest()
         by, is_centred = item.tensor if item is not None else None, name in centred
         weight = (content, product.layer.op_type, product.layer.weight_axis, product.shape, *product.key[1:], by, tuple(precisions))
         rows = (*product.key, by, is_centred)

@@ -22,8 +22,10 @@ from calibration.data.settings import repeated, settings_from
 from calibration.errors import InvalidCalibrationSetError
 from calibration.nonfinite import Special, finite_of, specials_in
 from calibration.onnx_model.model_io import TensorSpec
+from calibration.process.mapped_arrays import MappedArrays
 
 MIN_SAMPLES = 8
+MAPPED_BYTES = 16 << 20  # of a saved set from this size on, whose samples stay in the file until they are taken
 _NO_AXIS = -1  # in a file, of an input that does not count samples
 Array: TypeAlias = NDArray[np.generic]
 
@@ -39,6 +41,7 @@ class CalibrationSet:
     starts: Mapping[str, Array] = field(
         default_factory=dict
     )  # where samples are steps: the states that sequences begin with, (sequences, ...)
+    source: MappedArrays | None = None  # the file that inputs stay in, to be let go of once they are copied from there
 
     @property
     def samples(self) -> int:
@@ -51,7 +54,10 @@ class CalibrationSet:
             name: np.broadcast_to(array[:1], (len(indices), *array.shape[1:])) if is_repeated(array) else array[indices]
             for name, array in self.inputs.items()
         }
-        return replace(self, inputs=MappingProxyType(inputs), labels=None if self.labels is None else self.labels[indices], starts={})
+        if self.source is not None:
+            self.source.let_go()
+        labels = None if self.labels is None else self.labels[indices]
+        return replace(self, inputs=MappingProxyType(inputs), labels=labels, starts={}, source=None)
 
     def feeds(self, start: int = 0, stop: int | None = None) -> dict[str, Array]:
         """Return the samples [start, stop), all by default, as one call of the model takes them: each input in the model's form.
@@ -59,7 +65,11 @@ class CalibrationSet:
         An input without an axis of samples takes one sample a call: of more, the first.
         """
         fed = {name: in_model_form(array[start:stop], self.axes.get(name, 0)) for name, array in self.inputs.items()}
-        fed = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in fed.items()}
+        if self.source is None:
+            fed = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in fed.items()}
+        else:  # copies: what a file holds stands anywhere in memory
+            fed = {name: np.array(array, order="C") for name, array in fed.items()}
+            self.source.let_go()
         return fed | dict(self.settings)
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
@@ -98,19 +108,25 @@ class CalibrationSet:
             for name, array in arrays.items():
                 with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as file:
                     np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+                if self.source is not None:
+                    self.source.let_go()
 
 
 def load_saved(path: Path) -> CalibrationSet:
-    """Return the set that ``CalibrationSet.save`` wrote."""
-    with np.load(path, allow_pickle=False) as archive:
-        inputs, axes, settings, starts, repeats = (
-            {name.removeprefix(kind): archive[name] for name in archive.files if name.startswith(kind)}
-            for kind in ("input:", "axis:", "setting:", "start:", "repeats:")
-        )
-        labels = archive["labels"] if "labels" in archive.files else None
+    """Return the set that ``CalibrationSet.save`` wrote; the file is not written to any more."""
+    source = MappedArrays(path) if path.stat().st_size >= MAPPED_BYTES else None
+    if source is None:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays: dict[str, Array] = {name: archive[name] for name in archive.files}
+    else:
+        arrays = {name: array if name.startswith("input:") else np.array(array) for name, array in source.arrays.items()}
+    inputs, axes, settings, starts, repeats = (
+        {name.removeprefix(kind): array for name, array in arrays.items() if name.startswith(kind)}
+        for kind in ("input:", "axis:", "setting:", "start:", "repeats:")
+    )
     known = {name: None if axis == _NO_AXIS else int(axis) for name, axis in axes.items()}
     inputs |= {name: np.broadcast_to(inputs[name], (int(count), *inputs[name].shape[1:])) for name, count in repeats.items()}
-    return CalibrationSet(MappingProxyType(inputs), labels, known, settings, starts)
+    return CalibrationSet(MappingProxyType(inputs), arrays.get("labels"), known, settings, starts, source)
 
 
 def is_repeated(array: Array) -> bool:

@@ -21,6 +21,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from calibration.errors import CalibrationError
+from calibration.onnx_model.weights_in_file import serialized
 from calibration.process.memory import TRIM_BYTES, return_free_memory
 
 logger = logging.getLogger(__name__)
@@ -59,8 +60,8 @@ class Piece:
             CalibrationError: ONNX Runtime cannot run the model.
         """
         _share_one_arena()
-        source = str(model) if isinstance(model, Path) else model.SerializeToString()
-        self._session = _opened(source, threads, provider)
+        source, folder = (str(model), None) if isinstance(model, Path) else serialized(model)
+        self._session = _opened(source, threads, provider, folder)
         if not isinstance(source, str):
             let_go_of_bytes(self._session)
             if len(source) >= TRIM_BYTES:
@@ -112,8 +113,10 @@ def probe_provider() -> Provider:
     return Piece(_smallest_model(), provider=Provider.CUDA).provider
 
 
-def _opened(source: str | bytes, threads: int, provider: Provider) -> ort.InferenceSession:
+def _opened(source: str | bytes, threads: int, provider: Provider, folder: Path | None = None) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    if folder is not None:  # where the weights are that the bytes name
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from calibration.errors import CalibrationError
 from calibration.graph.free_names import free_name
 from calibration.graph.layers import Layer
 from calibration.graph.weightless import size_bytes
+from calibration.onnx_model.weights_in_file import array_of
 
 FED_BYTES = 1 << 18  # matrices from this size on are fed to the pieces that read them, so that no piece holds a copy
 _MATRIX_READERS = frozenset({"MatMul", "Gemm", "Gather"})  # as fast with a fed matrix as with a constant one, unlike convolutions
@@ -69,7 +70,7 @@ class Graph:
         self._taken = {*self.inputs, *self._initializers, *(name for node in self.nodes for name in node.output)}
         self._reads = [tuple(dict.fromkeys(read_names(node))) for node in self.nodes]
         self.matrices = self._matrices() if matrices is None else matrices
-        self.constant_outputs = {n: numpy_helper.to_array(self._initializers[n]) for n in self.outputs if n in self._initializers}
+        self.constant_outputs = {n: array_of(self._initializers[n]) for n in self.outputs if n in self._initializers}
         graph = model.graph
         self._values = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
         self._produced = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
@@ -82,14 +83,14 @@ class Graph:
         self.units = tuple(Unit(layer, place[layer.nodes[0]], place[layer.nodes[0]] + len(layer.nodes)) for layer in layers)
 
     def initializer(self, name: str) -> onnx.TensorProto:
-        """Return the constant tensor of that name."""
+        """Return the constant tensor of that name; its values may be in a file (``array``)."""
         tensor: onnx.TensorProto = self._initializers[name]
         return tensor
 
     def array(self, name: str) -> NDArray[np.generic]:
         """Return the values of the constant tensor of that name; read-only, and not copied where it is one of ``matrices``."""
         known = self.matrices.get(name)
-        return numpy_helper.to_array(self._initializers[name]) if known is None else known
+        return array_of(self._initializers[name]) if known is None else known
 
     def free_name(self, name: str) -> str:
         """Return ``name``, or one like it that no tensor of the model bears."""
@@ -167,7 +168,7 @@ class Graph:
             for name in names:
                 readers.setdefault(name, set()).add(node.op_type)
         return {
-            name: numpy_helper.to_array(tensor)
+            name: array_of(tensor)
             for name, tensor in self._initializers.items()
             if size_bytes(tensor) >= FED_BYTES and readers.get(name, {""}) <= _MATRIX_READERS and name not in self.outputs
         }

@@ -43,12 +43,13 @@ def is_big(tensor: onnx.TensorProto) -> bool:
 
 
 def size_bytes(tensor: onnx.TensorProto) -> int:
-    """Return the size of the tensor's data in bytes, external data not counted.
+    """Return the size of the tensor's data in bytes, external data too.
 
     That of raw data is told by the shape, where the element type has one size: to look at them is to copy them, and the size is asked for
     over and over.
     """
-    if tensor.HasField("raw_data") and tensor.data_type in ITEM_BYTES:
+    is_external = tensor.data_location == onnx.TensorProto.EXTERNAL
+    if (tensor.HasField("raw_data") or is_external) and tensor.data_type in ITEM_BYTES:
         elements: int = math.prod(tensor.dims)
         return math.ceil(elements * ITEM_BYTES[tensor.data_type])
     size: int = tensor.ByteSize()

@@ -35,7 +35,7 @@ def write_model(model: onnx.ModelProto, stream: IO[bytes]) -> None:
             stream.write(_alone(onnx.ModelProto(), field, value))
             continue
         pieces = tuple(_graph_pieces(model.graph))
-        stream.write(_head(_GRAPH, sum(piece.size for piece in pieces)))
+        stream.write(delimited_head(_GRAPH, sum(piece.size for piece in pieces)))
         for piece in pieces:
             piece.write(stream)
 
@@ -74,13 +74,13 @@ def _graph_pieces(graph: onnx.GraphProto) -> Iterator[_Piece]:
 def _weight_piece(tensor: onnx.TensorProto) -> _Piece:
     if not tensor.HasField("raw_data") or tensor.data_type not in ITEM_BYTES or not is_big(tensor):
         whole = tensor.SerializeToString(deterministic=True)
-        return _Piece(_head(_WEIGHTS, len(whole)) + whole)
+        return _Piece(delimited_head(_WEIGHTS, len(whole)) + whole)
     fields = onnx.TensorProto.DESCRIPTOR.fields  # their values one by one: to list them all is to copy the data
     before = _shell(tensor, (field for field in fields if field.number < _RAW))
     after = _shell(tensor, (field for field in fields if field.number > _RAW))
     raw = size_bytes(tensor)
-    before += _head(_RAW, raw)
-    return _Piece(_head(_WEIGHTS, len(before) + raw + len(after)) + before, tensor, after)
+    before += delimited_head(_RAW, raw)
+    return _Piece(delimited_head(_WEIGHTS, len(before) + raw + len(after)) + before, tensor, after)
 
 
 def _shell(tensor: onnx.TensorProto, fields: Iterable[FieldDescriptor]) -> bytes:
@@ -110,7 +110,7 @@ def _alone(message: onnx.ModelProto | onnx.GraphProto, field: FieldDescriptor, v
     return bytes(message.SerializeToString(deterministic=True))
 
 
-def _head(number: int, size: int) -> bytes:
+def delimited_head(number: int, size: int) -> bytes:
     """Return what comes before the bytes of a field: its tag and how many there are, each as a varint."""
     return _varint(number << 3 | _DELIMITED) + _varint(size)
 

@@ -17,7 +17,7 @@ from calibration.execution.onnxruntime_session import Array
 from calibration.graph.layers import Layer
 from calibration.nonfinite import Special, finite_of, specials_in
 from calibration.number_formats.grids import FP16_MAX
-from calibration.onnx_model.model_io import read_model
+from calibration.onnx_model.weights_in_file import array_of, read_prepared
 from calibration.ranges.estimators import clipped_range
 from calibration.ranges.histograms import Histogram
 from calibration.ranges.range_table import RangeMethod, RangeTable
@@ -47,7 +47,7 @@ def collect_ranges(
     Raises:
         CalibrationError: The model cannot run on these samples.
     """
-    loaded = read_model(model)
+    loaded = read_prepared(model)
     layerwise = LayerwiseRun(loaded, layers)
     spans: dict[str, tuple[float, float]] = {}
     inputs: dict[str, tuple[float, float]] = {}
@@ -98,7 +98,7 @@ def collect_histograms(
 def _specials_of_constants(model: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, frozenset[Special]]:
     """Return what the weights and biases of layers hold beside finite numbers, by name."""
     wanted = {name for layer in layers for name in (layer.weight, layer.bias) if name is not None}
-    held = {tensor.name: specials_in(onnx.numpy_helper.to_array(tensor)) for tensor in model.graph.initializer if tensor.name in wanted}
+    held = {tensor.name: specials_in(array_of(tensor)) for tensor in model.graph.initializer if tensor.name in wanted}
     return {name: kinds for name, kinds in held.items() if kinds}
 
 

@@ -84,7 +84,7 @@ def measure_traces(
         weights: Of each output, as for ``Comparison``; none: all weigh the same.
         allowed: Loss that the accuracy budget allows. None: not known, and every batch probes every tensor.
         means: Says how a change of a weight shifts the means that bias correction keeps; None where biases are not corrected.
-        workers: Probes in flight at once, all of one batch.
+        workers: Probes in flight at once at most, all of one batch.
         on_batch: Told the number of batches done.
     """
     reference.open_float(unit.layer for block in reference.blocks for unit in block.units)
@@ -130,7 +130,7 @@ def measure_traces(
                     found[key] = _Found(value, rounding, size)
                 return found
 
-            measured = in_parallel(measure, run.probes(), workers)
+            measured = in_parallel(measure, run.probes(), run.at_once(workers))
             parts.append((run.samples, dict(itertools.chain.from_iterable(found.items() for found in measured))))
             del run, compare, measure, measured  # or the activations of two passes would be there at once
         for key, mean in _mean_of_parts(parts).items():

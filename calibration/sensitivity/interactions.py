@@ -143,7 +143,7 @@ def measure_pairs(
         batches: The feeds of each batch.
         loss_alone: Loss of each layer precision alone on the first of these samples, whole batches: a pair is tested on those of both.
         weights: Of each output, as for ``Comparison``; none: all weigh the same.
-        workers: Tests in flight at once, all of one batch.
+        workers: Tests in flight at once at most, all of one batch.
         on_batch: Told the number of batches done.
     """
     by_name = {layer.name: layer for layer in layers}
@@ -172,7 +172,7 @@ def measure_pairs(
             second = pairs[index][1]
             return index, compare.losses(probe.outputs_with(alone, by_name[second.layer], second.precision))
 
-        for index, losses in in_parallel(measure, tests(), workers):
+        for index, losses in in_parallel(measure, tests(), run.at_once(workers)):
             loss[:, index] = losses
         parts.append(loss)
         del run, compare, measure, tests  # or the activations of two passes would be there at once

@@ -146,7 +146,7 @@ def measure_layer_losses(
         batches: The feeds of each batch.
         only: What to probe of them. None: all.
         weights: Of each output, as for ``Comparison``; none: all weigh the same.
-        workers: Probes in flight at once, all of one batch, whose activations alone are alive.
+        workers: Probes in flight at once at most, all of one batch, whose activations alone are alive.
         on_batch: Told the number of samples done after each batch.
     """
     wanted: dict[str, list[int]] = {}
@@ -177,7 +177,7 @@ def measure_layer_losses(
             return [(index, losses[place], whitened[place]) for place, (index, _) in enumerate(probes)]
 
         probes = ((index, probe) for probe in run.probes() for index in wanted.get(probe.layer.name, []))
-        for found in in_parallel(measure, _groups(probes, together), workers):
+        for found in in_parallel(measure, _groups(probes, together), run.at_once(workers)):
             for index, values, one in found:
                 loss[:, index], e[index] = values, one
         sums = _gram(np.stack([e[index] for index in probed], axis=1) if probed else np.zeros((samples, 0, 1), dtype=np.float32))

@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from calibration.algorithms.bias_correction import BiasLocation
 from calibration.execution.onnxruntime_session import Array, Piece
 from calibration.execution.partition import Unit
 from calibration.graph.layers import Layer
+from calibration.process.array_blocks import block_slices
 from calibration.sensitivity.perturbed_model import Pass, ReferenceModel
 from calibration.sensitivity.simulated_layers import Floats, float_layer
 
@@ -50,14 +50,15 @@ class MeanInputs:
             for probe in run.probes():
                 if (location := self._locations.get(probe.layer.name)) is not None:
                     x = np.asarray(probe.inside[probe.layer.inputs[0]], dtype=np.float32)
+                    known = totals.get(location.layer, np.zeros(()))
+                    if location.layer in windows:
+                        totals[location.layer] = known + windows[location.layer].mean_of_sum(x)
+                        counts[location.layer] = counts.get(location.layer, 0) + len(x)
+                        continue
                     axes = (0,) if location.axis == 1 else tuple(range(x.ndim - 1))
                     axes = (1,) if location.layer in rows_last else axes
-                    known = totals.get(location.layer, np.zeros(()))
                     total = _finite_or_zero(x).sum(axis=axes, keepdims=True, dtype=np.float64)
-                    if location.layer in windows:
-                        totals[location.layer] = known + windows[location.layer].mean(total)
-                        counts[location.layer] = counts.get(location.layer, 0) + len(x)
-                    elif known.shape in ((), total.shape):  # of inputs whose size depends on their values, those as large as the first
+                    if known.shape in ((), total.shape):  # of inputs whose size depends on their values, those as large as the first
                         totals[location.layer] = known + total
                         counts[location.layer] = counts.get(location.layer, 0) + x.size // max(total.size, 1)
 
@@ -77,7 +78,7 @@ class MeanInputs:
             return None
         tensors: dict[str, Array] = {layer.inputs[0]: self._means[layer.name], str(layer.weight): change}
         if layer.bias is not None:
-            tensors[layer.bias] = np.zeros_like(numpy_helper.to_array(self._reference.graph.initializer(layer.bias)))
+            tensors[layer.bias] = np.zeros_like(self._reference.graph.array(layer.bias))
         (output,) = self._pieces[layer.name].run(tensors).values()
         moved = np.moveaxis(np.asarray(output, dtype=np.float64), self._locations[layer.name].axis, -1)
         return np.asarray(-moved.reshape(-1, moved.shape[-1]).mean(axis=0), dtype=np.float32)
@@ -100,6 +101,13 @@ class _Window:
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     pads: tuple[int, ...]
+
+    def mean_of_sum(self, values: Floats) -> NDArray[np.float64]:
+        """Return ``mean`` of the sum of some samples, (samples, channels, *size); what is not finite counts as 0."""
+        parts = block_slices(values.shape[1], values.nbytes)
+        return np.concatenate(
+            [self.mean(_finite_or_zero(values[:, part]).sum(axis=0, keepdims=True, dtype=np.float64)) for part in parts], axis=1
+        )
 
     def mean(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the mean, over all positions, of what lies under each place of the kernel.

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from calibration.algorithms.gptq import Levels
 from calibration.algorithms.smooth_quant import SmoothQuantScaling
 from calibration.data.sample_axes import SampleAxes
+from calibration.execution.float_pass import FloatPass, tapped_blocks
 from calibration.execution.onnxruntime_session import Array, Piece, Provider, probe_provider
 from calibration.execution.partition import Block, Graph, Unit
 from calibration.graph.layers import Layer
@@ -37,7 +37,9 @@ Spans = tuple[tuple[str, float, float], ...]
 SMALL_BYTES = 16 << 20  # constants of a model whose blocks may be long
 UNITS_PER_BLOCK, UNITS_IF_LARGE = 4, 2  # layers in one block
 TAIL_BYTES = 64 << 20  # most that the tails' copies of constants may take
-KEPT_BYTES = 16 << 20  # about the most that the float pass keeps of what taps give out; other blocks' taps run again when their turn comes
+PROBES_BYTES = 128 << 20  # of what probes in flight hold, where that is room for more than one
+OUTPUT_COPIES = 10  # in float32 numbers, while a probe's outputs are compared in float64
+KEPT_BYTES = 32 << 20  # most that the float pass keeps of what taps give out; other blocks' taps run again when their turn comes
 
 
 class ReferenceModel:
@@ -73,7 +75,7 @@ class ReferenceModel:
             units_per_block: Layers in one block; the constants of the model are held about half as often, besides the float pass. None: few
                 for a model with many bytes of constants.
             tail_bytes: Constants that tails may hold; tails are left out if they would hold more.
-            kept_bytes: Activations inside blocks that a float pass may keep.
+            kept_bytes: Activations that a float pass may keep.
             provider: What to compute with. None: CUDA where that works, else the CPU.
             axes: Where the model counts samples. None: on the first axis of every input and output.
             outputs: The tensors whose values are compared. None: the model's outputs.
@@ -92,13 +94,12 @@ class ReferenceModel:
         self._units = {unit.layer.name: (index, unit) for index, block in enumerate(self.blocks) for unit in block.units}
         self._rests = {unit.layer.name: self._run_of(unit.stop, block.stop) for block in self.blocks for unit in block.units}
         constant = {tensor.name for tensor in model.graph.initializer}
-        self._given = {name: numpy_helper.to_array(self.graph.initializer(name)) for name in self.graph.outputs if name in constant}
+        self._given = {name: self.graph.array(name) for name in self.graph.outputs if name in constant}
         self._needs = {unit.layer.name: self._needed(block, unit) for block in self.blocks for unit in block.units}
-        self._block_outputs = [self.graph.piece_outputs(block.start, block.stop) for block in self.blocks]
-        self._taps = [self._tap(block) for block in self.blocks]
+        self._tapped = tapped_blocks(self.graph, self.blocks, [self._tap(block) for block in self.blocks])
         has_tails = sum(self.graph.constant_bytes(block.stop, end) for block in self.blocks) <= tail_bytes
         self._tails = [self._run_of(block.stop, end) if has_tails else None for block in self.blocks]
-        self._kept_bytes = kept_bytes // len(self.blocks)
+        self._kept_bytes = kept_bytes
         self._built: dict[tuple[object, ...], Piece | None] = {}
         self._building = threading.Lock()
         self._has_new_sessions = True
@@ -108,7 +109,7 @@ class ReferenceModel:
     @property
     def sessions(self) -> int:
         """Sessions that are open."""
-        fixed = (*self._taps, *self._tails, *self._rests.values())
+        fixed = (*self._tapped.taps, *self._tails, *self._rests.values())
         return sum(piece is not None for piece in (*fixed, *self._built.values()))
 
     def weight(self, layer: Layer) -> Floats:
@@ -137,16 +138,10 @@ class ReferenceModel:
         if self._has_new_sessions:  # opening them leaves holes, which activations do not fill
             return_free_memory()
             self._has_new_sessions = False
-        alive: dict[str, Array] = {**self.graph.matrices, **self.graph.constant_outputs, **batch}
-        states, kept = [], []
-        for tap, outputs in zip(self._taps, self._block_outputs, strict=True):
-            states.append(dict(alive))
-            made = tap.run(alive) if tap is not None else {}
-            alive.update((name, made[name]) for name in outputs)
-            inside = {name: value for name, value in made.items() if name not in outputs}
-            kept.append(made if sum(value.nbytes for value in inside.values()) <= self._kept_bytes else None)
-        ends, samples = tuple({**self._given, **alive}[name] for name in self.graph.outputs), self.axes.samples(batch)
-        return Pass(self, states, kept, ends, self.axes.samples_first(ends, samples), samples)
+        given: dict[str, Array] = {**self.graph.matrices, **self.graph.constant_outputs, **batch}
+        floats, samples = FloatPass(self._tapped, given, self.graph.outputs, kept_bytes=self._kept_bytes), self.axes.samples(batch)
+        ends = tuple({**self._given, **floats.ends}[name] for name in self.graph.outputs)
+        return Pass(self, floats, ends, self.axes.samples_first(ends, samples), samples)
 
     def open_float(self, layers: Iterable[Layer]) -> None:
         """Build what probes of these layers in float need besides; otherwise the first such probe of each does."""
@@ -223,27 +218,25 @@ class ReferenceModel:
 
 @dataclass(slots=True)
 class Pass:
-    """One batch through the float model.
-
-    ``states[b]`` holds the tensors alive at the start of block b, ``kept[b]`` what its tap gave out unless that was too much.
-    """
+    """One batch through the float model."""
 
     model: ReferenceModel
-    states: list[dict[str, Array]]
-    kept: list[dict[str, Array] | None]
+    floats: FloatPass
     made: tuple[Array, ...]  # the float model's outputs, in order and in the model's form
     outputs: tuple[Array, ...]  # the same, each (samples, ...)
     samples: int
 
+    def at_once(self, most: int) -> int:
+        """Return how many probes may be in flight, at most ``most``: each has activations of its own, and copies of the outputs."""
+        each = 2 * self.floats.largest_bytes + OUTPUT_COPIES * sum(output.nbytes for output in self.outputs)
+        return max(1, min(most, PROBES_BYTES // max(each, 1)))
+
     def probes(self) -> Iterator[Probe]:
         """Yield a probe for each layer, in order."""
-        for index, block in enumerate(self.model.blocks):
-            made, tap = self.kept[index], self.model._taps[index]
-            if made is None:
-                made = tap.run(self.states[index]) if tap is not None else {}
-            inside = {**self.states[index], **made}
-            for unit in block.units:
-                yield Probe(self, index, unit.layer, inside)
+        for index, (inside, behind) in enumerate(self.floats.walk()):
+            for unit in self.model.blocks[index].units:
+                yield Probe(self, index, unit.layer, inside, behind)
+            del inside, behind  # or they would be there with those of the next block
 
 
 @dataclass(slots=True)
@@ -253,7 +246,8 @@ class Probe:
     run: Pass
     block: int
     layer: Layer
-    inside: dict[str, Array]
+    inside: dict[str, Array]  # float tensors that are there in the layer's block
+    behind: dict[str, Array]  # those that a change of the layer needs in the blocks behind it
 
     def output(self, *, weight: Floats | None = None, inputs: Mapping[str, Floats] | None = None, shift: Floats | None = None) -> Floats:
         """Return the layer's output in float, (batch, ...) float32, with another weight or other inputs.
@@ -268,7 +262,7 @@ class Probe:
         if layer.weight is not None:
             tensors[layer.weight] = model.weight(layer) if weight is None else weight
         if layer.bias is not None:
-            bias = numpy_helper.to_array(model.graph.initializer(layer.bias))
+            bias = np.asarray(model.graph.array(layer.bias), dtype=np.float32)
             tensors[layer.bias] = bias if shift is None else bias + shift.reshape(bias.shape)
         output = _only_output(model._float_head(layer), tensors)
         return output if shift is None or layer.bias is not None else output + shift
@@ -310,11 +304,11 @@ class Probe:
             changed = self._to_block_end(changed)
             for index in range(self.block + 1, block):
                 self._through(index, changed)
-            inside = self.run.states[block]
+            inside = self.behind
         joint = model._joint(self.layer, second)
         if joint is not None:
             changed |= joint.run({**inside, **changed})
-        later = Probe(self.run, block, second, {**inside, **changed})
+        later = Probe(self.run, block, second, {**inside, **changed}, self.behind)
         changed[second.output] = later.quantized_output(precision)
         return self._to_model_end(block, later._to_block_end(changed))
 
@@ -327,8 +321,7 @@ class Probe:
         model = self.run.model
         tail = model._tails[block]
         if tail is not None:
-            state = self.run.states[block + 1] if block + 1 < len(model.blocks) else {}
-            changed |= tail.run({**state, **changed})
+            changed |= tail.run({**self.behind, **changed})
         else:
             for index in range(block + 1, len(model.blocks)):
                 self._through(index, changed)
@@ -336,10 +329,13 @@ class Probe:
         return model.axes.samples_first(made, self.run.samples)
 
     def _through(self, index: int, changed: dict[str, Array]) -> None:
-        """Run a block if a change reaches it, and add what it changes."""
-        piece = self.run.model._link(index)
+        """Run a block if a change reaches it, and leave of what is changed what is read behind it."""
+        model = self.run.model
+        piece, later = model._link(index), model._tapped.read_later[index]
         if piece is not None and not changed.keys().isdisjoint(piece.inputs):
-            changed |= piece.run({**self.run.states[index], **changed})
+            changed |= piece.run({**self.behind, **changed})
+        for name in changed.keys() - later:
+            del changed[name]
 
 
 def _only_output(piece: Piece, tensors: Mapping[str, Array]) -> Floats:

@@ -51,7 +51,7 @@ def measure_trials(
         weights: Of each output, as for ``Comparison``; none: all weigh the same.
         means: Says how a change of a weight shifts the means that bias correction keeps; None where biases are not corrected. It is for
             trials of weights: all others have what ``reference`` takes off.
-        workers: Probes in flight at once.
+        workers: Probes in flight at once at most.
     """
     wanted: dict[str, list[int]] = {}
     for index, item in enumerate(trials):
@@ -73,7 +73,7 @@ def measure_trials(
                 found.append((index, compare.losses(probe.outputs_from(output))))
             return found
 
-        for found in in_parallel(measure, run.probes(), workers):
+        for found in in_parallel(measure, run.probes(), run.at_once(workers)):
             for index, losses in found:
                 loss[:, index] = losses
         parts.append(loss)

@@ -62,7 +62,7 @@ def quantized_layer(
         weight = rounded_weight(graph, layer, precision, smooth_quant, scheme, levels)
         constants[layer.weight] = numpy_helper.from_array(weight, layer.weight)
     if shift is not None and layer.bias is not None:
-        bias = np.asarray(numpy_helper.to_array(graph.initializer(layer.bias)), dtype=np.float32)
+        bias = np.asarray(graph.array(layer.bias), dtype=np.float32)
         constants[layer.bias] = numpy_helper.from_array(np.asarray(bias + shift.reshape(bias.shape), dtype=np.float32), layer.bias)
     if not precision.is_quantized and precision is not Precision.FP32:
         return _cast_layer(graph, unit, precision, constants, fed)
@@ -177,8 +177,8 @@ def _cast_layer(graph: Graph, unit: Unit, precision: Precision, constants: dict[
     """Return the layer with its inputs, bias and output rounded to a 16-bit float; its sums stay float32, as a kernel's do."""
     layer = unit.layer
     if layer.bias is not None:
-        own = constants.get(layer.bias, graph.initializer(layer.bias))
-        bias = np.asarray(numpy_helper.to_array(own), dtype=np.float32)
+        own = constants.get(layer.bias)
+        bias = np.asarray(graph.array(layer.bias) if own is None else numpy_helper.to_array(own), dtype=np.float32)
         constants[layer.bias] = numpy_helper.from_array(precision.grid.round_weight(bias), layer.bias)
     targets = {name: graph.free_name(f"{name}__rounded") for name in layer.inputs}
     nodes = [node for name, target in targets.items() for node in _cast_trip(graph, name, target, precision)]
@@ -206,7 +206,7 @@ def _dynamic_lstm(graph: Graph, unit: Unit, precision: Precision, scheme: Scheme
     inputs = [*node.input, *[""] * (PLAIN_INPUTS - len(node.input))]
     constants: dict[str, TensorProto] = {}
     for index in (WEIGHT, RECURRENT):
-        weight = np.asarray(numpy_helper.to_array(graph.initializer(inputs[index])), dtype=np.float32)
+        weight = np.asarray(graph.array(inputs[index]), dtype=np.float32)
         gates = integer_gates(weight, unit.layer, precision, scheme)
         names = [graph.free_name(f"{unit.layer.name}__{index}_{part}") for part in ("levels", "scale", "zero_point")]
         arrays: tuple[NDArray[np.generic], ...] = (gates.levels, gates.scale, gates.zero_point)

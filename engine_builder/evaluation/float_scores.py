@@ -19,7 +19,7 @@ from calibration.nonfinite import weights_with_nan
 from calibration.onnx_model.model_io import TensorSpec
 from calibration.process.worker_threads import in_parallel, processors
 from engine_builder.backends.base import Runner
-from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
+from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from engine_builder.closed_loop.intake import with_states
 from engine_builder.closed_loop.run_sequences import states_at
 from engine_builder.closed_loop.single_steps import StepOrder, single_step_warning, step_order
@@ -47,7 +47,7 @@ class FloatModel:
         Raises:
             BuildError: ONNX Runtime cannot load it.
         """
-        self._runner: Runner = OrtCpuBackend().open(path, threads=1)
+        self._runner: Runner = OrtCpuRunner(path, threads=1, is_timed=False)
         self._path, self._names, self._specials = path, tuple(names), tuple(specials)
 
     def calls(
@@ -177,6 +177,10 @@ class FloatModel:
                 f"shapes: the model itself fails at the sizes that engines are timed with ({found}): {error.detail}",
                 fix="Give sizes in shapes.<input>.opt, or a batch_size, that the model can run.",
             ) from error
+
+    def close(self) -> None:
+        """Close the model, which gives its memory back."""
+        self._runner.close()
 
     def _check_numbers(self, outputs: Sequence[Array], compared: Sequence[int], what: str) -> None:
         for index, array in zip(compared, outputs, strict=True):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from calibration.accuracy.metrics import Truth
-from calibration.data.dataset import MIN_SAMPLES, CalibrationSet, split_held_out
+from calibration.data.dataset import MAPPED_BYTES, MIN_SAMPLES, CalibrationSet, load_saved, split_held_out
 from calibration.data.formats.named_labels.named_classes import check_classes, classes_note
 from calibration.data.formats.wanted import Found, Wanted
 from calibration.data.readers import read_arrays
@@ -16,7 +18,7 @@ from calibration.data.settings import check_same_settings
 from calibration.errors import InvalidCalibrationSetError
 from calibration.onnx_model.model_io import TensorSpec
 from calibration.sequences.sequence_file import samples_or_sequences
-from calibration.sequences.step_sequences import Given, as_wholes
+from calibration.sequences.step_sequences import Given, StepSequences, as_wholes, steps_of
 from engine_builder.config.inspect_settings import InspectSettings
 from engine_builder.stage_io.measuring import JobFiles
 from engine_builder.workspace.workspace import FileRef, Workspace
@@ -79,6 +81,21 @@ def given_samples(
             fix="Give more calibration samples, or raise calibration.samples; a few hundred are usual.",
         )
     return calibration, validation, same
+
+
+def kept_in_file(given: Given, path: Path) -> Given:
+    """Return the samples; those of many bytes as ones that stay in a file.
+
+    Args:
+        given: The samples.
+        path: The file, which is written where it is needed.
+    """
+    steps = steps_of(given)
+    if sum(array.nbytes for array in steps.inputs.values()) < MAPPED_BYTES:
+        return given
+    steps.save(path)
+    steps = load_saved(path)
+    return replace(given, steps=steps) if isinstance(given, StepSequences) else steps
 
 
 def each_once(judged_on: Given, others: Given, notes: list[str], specials: Sequence[str]) -> Given:

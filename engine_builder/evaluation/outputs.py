@@ -32,6 +32,7 @@ from calibration.execution.onnxruntime_session import Array
 from calibration.onnx_model.foreign_types import FOREIGN
 from calibration.onnx_model.model_io import TensorSpec
 from engine_builder.backends.base import Runner
+from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from engine_builder.config.schema import nearest
 from engine_builder.evaluation.given_outputs import MOVING, given_outputs
 from engine_builder.evaluation.model_calls import FoundOutput
@@ -51,8 +52,16 @@ class ComparedOutputs:
 
     def run(self, feeds: Mapping[str, Array]) -> tuple[Array, ...]:
         """Return the compared outputs of one call, each (samples, ...)."""
-        outputs = self._axes.samples_first(self._runner.run(feeds), self._axes.samples(feeds))
-        return tuple(outputs[index] for index in self._compared)
+        return self._of(self._runner.run(feeds), feeds)
+
+    def run_last(self, feeds: Mapping[str, Array]) -> tuple[Array, ...]:
+        """Return the same of a call that no other follows soon; an engine on the processor then gives back what activations took."""
+        run = self._runner.run_last if isinstance(self._runner, OrtCpuRunner) else self._runner.run
+        return self._of(run(feeds), feeds)
+
+    def _of(self, outputs: tuple[Array, ...], feeds: Mapping[str, Array]) -> tuple[Array, ...]:
+        first = self._axes.samples_first(outputs, self._axes.samples(feeds))
+        return tuple(first[index] for index in self._compared)
 
     def close(self) -> None:
         """Close the runner inside."""

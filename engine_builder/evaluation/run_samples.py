@@ -19,6 +19,9 @@ from engine_builder.errors import EngineError
 from engine_builder.evaluation.outputs import ComparedOutputs
 from engine_builder.records.closed_loop import ClosedLoop
 
+RUNS_BYTES = 256 << 20  # of the activations of runs that go on at once, where that is room for more than one
+ACTIVATIONS = 16  # that are alive at once, in sizes of the input: of a detector at 640 pixels 13, of ResNet50 at 224 pixels 15
+
 
 def run_all(runner: Runner, samples: CalibrationSet, *, batch: int, workers: int = 1) -> tuple[NDArray[np.generic], ...]:
     """Return the outputs for all samples, each (samples * rows of one sample, ...), in the model's output order.
@@ -30,7 +33,7 @@ def run_all(runner: Runner, samples: CalibrationSet, *, batch: int, workers: int
         runner: An open engine that gives samples first (``ComparedOutputs``).
         samples: At least one sample.
         batch: Samples in one run, at least 1.
-        workers: Runs at once; more than one only where the target's engines allow it (``Capabilities.parallel_runs``).
+        workers: Runs at once at most; more than one only where the target's engines allow it (``Capabilities.parallel_runs``).
 
     Raises:
         InvalidModelError: An output has no axis of samples in front.
@@ -41,15 +44,17 @@ def run_all(runner: Runner, samples: CalibrationSet, *, batch: int, workers: int
     if samples.samples < 1:
         raise EngineError("evaluation: no samples, expected at least one", fix="give the evaluation some samples")
 
+    run_last = runner.run_last if isinstance(runner, ComparedOutputs) else runner.run
+
     def one(start: int) -> list[NDArray[np.generic]]:
         indices = np.minimum(np.arange(start, start + batch), samples.samples - 1)
         kept = min(batch, samples.samples - start)
-        outputs = runner.run(samples.take(indices).feeds())
+        outputs = (run_last if start + batch >= samples.samples else runner.run)(samples.take(indices).feeds())
         return [_rows(output, index, batch, kept) for index, output in enumerate(outputs)]
 
     whole: list[NDArray[np.generic]] = []  # of all samples: a list of parts and their concatenation would be there twice
     starts = range(0, samples.samples, batch)
-    for start, rows in zip(starts, in_parallel(one, starts, workers), strict=True):
+    for start, rows in zip(starts, in_parallel(one, starts, runs_at_once(samples, batch, workers)), strict=True):
         kept = min(batch, samples.samples - start)
         whole = whole or [np.empty((len(part) // kept * samples.samples, *part.shape[1:]), part.dtype) for part in rows]
         for index, (all_rows, part) in enumerate(zip(whole, rows, strict=True)):
@@ -61,6 +66,18 @@ def run_all(runner: Runner, samples: CalibrationSet, *, batch: int, workers: int
             each = len(part) // kept
             all_rows[start * each : (start + kept) * each] = part
     return tuple(whole)
+
+
+def runs_at_once(samples: CalibrationSet, batch: int, most: int) -> int:
+    """Return how many runs may go on at once, at most ``most``: each has activations of its own, which for pictures are large.
+
+    Args:
+        samples: Of which each run has some.
+        batch: Samples in a run.
+        most: Runs, at least 1.
+    """
+    feed_bytes = batch * sum(int(array[:1].nbytes) for array in samples.inputs.values())
+    return max(1, min(most, RUNS_BYTES // max(ACTIVATIONS * feed_bytes, 1)))
 
 
 def run_judged(

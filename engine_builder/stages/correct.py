@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from calibration.data.dataset import load_saved
 from calibration.number_formats.layer_precision import LayerPrecision
-from calibration.onnx_model.model_io import read_model
+from calibration.onnx_model.weights_in_file import read_prepared
 from calibration.process.worker_threads import processors
 from calibration.sensitivity.simulated_layers import rounded_tensors
-from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
+from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from engine_builder.corrections.method import Bench, InUse
 from engine_builder.corrections.registry import CORRECTIONS
 from engine_builder.corrections.single_biases import CORRECTION_SAMPLES, SingleBiases, as_means, single_biases
@@ -42,7 +42,7 @@ def biases(request: BiasesRequest, context: StageContext) -> CorrectResult:
     fitted, held_out = split(samples.samples, prepared.batch if prepared.is_batch_fixed else 1, request.seed)
     table = CorrectionTable()
     if len(held_out):
-        bench = Bench(read_model(workspace.path(prepared.file)), prepared, (), samples, fitted, held_out)
+        bench = Bench(read_prepared(workspace.path(prepared.file)), prepared, (), samples, fitted, held_out)
         table = CorrectionTable(correction=_correction_data(bench, single_biases(bench), workspace))
     return _result(table, "biases.json", workspace)
 
@@ -56,7 +56,7 @@ def correct(request: CorrectRequest, context: StageContext) -> CorrectResult:
     if not len(held_out):
         return _result(CorrectionTable(), "repairs.json", workspace)
     wanted = layer_precisions_of(prepared.layers, of.eligible)
-    model, data = read_model(workspace.path(prepared.file)), read_corrections(of, workspace).correction
+    model, data = read_prepared(workspace.path(prepared.file)), read_corrections(of, workspace).correction
     means = {} if data is None else workspace.read_arrays(data.means)
     bench = Bench(model, prepared, wanted, samples, fitted, held_out, request.method, request.gptq, as_means(means))
     biases = single_biases(bench)
@@ -113,7 +113,8 @@ def split(samples: int, batch: int, seed: int) -> tuple[NDArray[np.int64], NDArr
 def _correction_data(bench: Bench, biases: SingleBiases, workspace: Workspace) -> CorrectionData:
     """Run the float model on the samples that judge the corrections, and keep what those of biases are measured against."""
     prepared, samples, held_out = bench.prepared, bench.samples, bench.held_out
-    runner = ComparedOutputs(OrtCpuBackend().open(workspace.path(prepared.file), threads=1), prepared.outputs.compared, prepared.axes)
+    float_model = OrtCpuRunner(workspace.path(prepared.file), threads=1, is_timed=False)
+    runner = ComparedOutputs(float_model, prepared.outputs.compared, prepared.axes)
     try:
         reference = run_all(runner, samples.take(held_out), batch=prepared.batch, workers=processors())
     finally:

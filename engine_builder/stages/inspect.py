@@ -44,7 +44,7 @@ from engine_builder.errors import BuildError
 from engine_builder.evaluation.batch_sizes import engine_sizes, fixed_batch, profile_values, timing_batch, timing_shapes, whole_batches
 from engine_builder.evaluation.data_warnings import answer_warnings, label_warnings, sample_warnings
 from engine_builder.evaluation.float_scores import FloatModel
-from engine_builder.evaluation.given_samples import each_once, given_samples
+from engine_builder.evaluation.given_samples import each_once, given_samples, kept_in_file
 from engine_builder.evaluation.measurement import decided
 from engine_builder.evaluation.model_calls import settled_batch
 from engine_builder.evaluation.outputs import check_output_names, is_told_of_rows, judged_outputs, output_kinds, rows_only
@@ -92,6 +92,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     read_notes: list[str] = []
     specials: list[str] = []
     given, judged_on, same = given_samples(files, specs, output_specs(model), settings, workspace, read_notes, specials)
+    given, judged_on = (kept_in_file(one, context.scratch / f"{name}.npz") for name, one in (("given", given), ("judged_on", judged_on)))
     calibration, validation = steps_of(given), steps_of(judged_on)
     if calibration.settings:
         make_constant(model, calibration.settings)
@@ -105,7 +106,9 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     judged_on = each_once(judged_on, given, once, specials)
     validation = steps_of(judged_on)
     context.progress(0.2, f"{calibration.samples} calibration and {validation.samples} validation samples")
-    timed = timing_shapes(specs, settings, validation)
+    timed, outputs = timing_shapes(specs, settings, validation), output_specs(model)
+    del model
+    return_dropped_models(model_size_bytes(workspace.path(files.model)))
     one_call = calibration.take(np.arange(fixed or 1) % calibration.samples).feeds()
     shapes = {name: array.shape for name, array in one_call.items()}
     layers = find_layers(prepared.model, shapes)
@@ -117,10 +120,9 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     batch = fixed or probe_batch(prepared.model, shapes)
     by_call = may_round_by_call(prepared.model, layers, capabilities)
     guesses = possible_axes(varying, {name: array.shape for name, array in calibration.inputs.items()})
-    outputs = output_specs(model)
     float_type, graph = prepared.float_type, copy_without(prepared.model, big_weights(prepared.model))
     folded, is_changed, constants = prepared.folded, bool(prepared.folded) or prepared.is_equalized, calibration.settings
-    del model, prepared
+    del prepared
     return_dropped_models(model_size_bytes(context.workspace.path(prepared_ref)))
 
     baseline_ref, baseline_type = _baseline(files.model, float_type, prepared_ref, backend, settings.threads, workspace, notes)
@@ -216,16 +218,18 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
         warnings += () if settings.metric is not None else (unused,)
         notes += [unused] if settings.metric is not None else []
     judged = judged_steps(loop, validation.samples)
+    are_all = len(judged) == validation.samples  # in their order: no copies of them
     warnings += label_warnings(
         scorer,
         step_scores[judged],
-        [array[judged] for array in reference],
-        validation.take(judged),
+        reference if are_all else [array[judged] for array in reference],
+        validation if are_all else validation.take(judged),
         lambda samples: float_model.outputs(samples, together, compared, calls.axes, what),
         allow_chance=settings.allow_chance,
         sample_seconds=seconds,
         known=warnings,
     )
+    float_model.close()
     baseline_scores = scores
     if baseline_ref != reference_ref:
         context.progress(0.8, "baseline runs")

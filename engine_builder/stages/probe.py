@@ -13,7 +13,7 @@ import numpy as np
 from calibration.algorithms.bias_correction import bias_locations
 from calibration.data.dataset import CalibrationSet, load_saved
 from calibration.number_formats.layer_precision import LayerPrecision
-from calibration.onnx_model.model_io import read_model
+from calibration.onnx_model.weights_in_file import read_prepared
 from calibration.process.worker_threads import processors
 from calibration.sensitivity.adaptive_sampling import undecided_losses
 from calibration.sensitivity.hessian_trace import measure_traces
@@ -141,7 +141,7 @@ def _open(request: SensitivityRequest, wanted: Sequence[LayerPrecision], workspa
 def _reference(prepared: PreparedModel, of: Calibrated, workspace: Workspace) -> ReferenceModel:
     corrections = read_corrections(of, workspace)
     return ReferenceModel(
-        read_model(workspace.path(prepared.file)),
+        read_prepared(workspace.path(prepared.file)),
         prepared.layers,
         read_ranges(of, workspace).ranges,
         prepared.scheme,

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import mmap
 import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 _ENTRY = re.compile(rb"\x0a\x08location\x12([\x01-\x7f]|[\x80-\xff][\x01-\x1f])")
+_MOST_BYTES = 14  # of a match
 _LOW_BITS = 0x7F
+_BLOCK_BYTES = 16 << 20  # looked at before they are let go of: a mapped file counts as memory
 
 
 def external_files(model: Path) -> tuple[str, ...]:
@@ -22,8 +25,16 @@ def external_files(model: Path) -> tuple[str, ...]:
     if model.stat().st_size == 0:
         return ()
     with model.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        names = {_name_after(data, match) for match in _ENTRY.finditer(data)}
+        names = {_name_after(data, match) for match in _matches(data)}
     return tuple(sorted(name for name in names if name is not None and _is_beside(model.parent, name)))
+
+
+def _matches(data: mmap.mmap) -> Iterator[re.Match[bytes]]:
+    """Yield every entry, one on the border of two blocks maybe twice."""
+    for start in range(0, len(data), _BLOCK_BYTES):
+        yield from _ENTRY.finditer(data, start, start + _BLOCK_BYTES + _MOST_BYTES)
+        if hasattr(mmap, "MADV_DONTNEED"):
+            data.madvise(mmap.MADV_DONTNEED)
 
 
 def _name_after(data: mmap.mmap, match: re.Match[bytes]) -> str | None:

@@ -7,6 +7,7 @@ networks come like this where a BatchNormalization was folded into filters of ve
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
@@ -43,7 +44,7 @@ def equalize(model: onnx.ModelProto, layers: Sequence[Layer], batches: Iterable[
     between = {node: readers for node in work.graph if (readers := _readers(work.graph, node, kept, names))}
     if not between:
         return model, 0
-    read = {_name(reader): reader.in_axis for readers in between.values() for reader in readers}
+    read = {reader.tensor: reader.in_axis for readers in between.values() for reader in readers}
     seen = channel_statistics(model, layers, read, batches)
     count = 0
     for node, readers in between.items():
@@ -60,18 +61,30 @@ def equalize(model: onnx.ModelProto, layers: Sequence[Layer], batches: Iterable[
     return written(work, model), count
 
 
-def _readers(graph: ir.Graph, node: ir.Node, kept: frozenset[ir.Node], names: Names) -> tuple[Parameters, ...]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reading:
+    """A layer that reads another one's channels, without its weight: those of all layers together are the model once more."""
+
+    node: ir.Node
+    tensor: str  # that it reads
+    in_axis: int
+    channels_in: int
+
+
+def _readers(graph: ir.Graph, node: ir.Node, kept: frozenset[ir.Node], names: Names) -> tuple[_Reading, ...]:
     """Return the layers that read a layer's channels, each of them as it is; () where factors cannot go between."""
     made = parameters_of(node) if node.op_type in LAYERS else None
     if made is None:
         return ()
     drafted = Plan(graph, kept, names, set()).readers_of(node)
     found = [reader for one in drafted if (reader := parameters_of(one.node)) is not None]
-    return tuple(found) if len(found) == len(drafted) and all(one.channels_in == made.channels_out for one in found) else ()
+    if len(found) != len(drafted) or any(one.channels_in != made.channels_out for one in found):
+        return ()
+    return tuple(_Reading(one.node, _name(one), one.in_axis, one.channels_in) for one in found)
 
 
-def _described(reader: Parameters, seen: Mapping[str, SeenChannels]) -> Reader | None:
-    statistics = seen.get(_name(reader))
+def _described(reader: _Reading, seen: Mapping[str, SeenChannels]) -> Reader | None:
+    statistics = seen.get(reader.tensor)
     now = parameters_of(reader.node)  # its own outputs may have been scaled by now
     if statistics is None or now is None or len(statistics.judged_on.largest) != reader.channels_in:
         return None

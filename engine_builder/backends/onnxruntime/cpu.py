@@ -39,13 +39,15 @@ from engine_builder.timing import Timing, TimingPlan
 from engine_builder.workspace.external_files import external_files
 
 _ERRORS_ONLY = 3
+_LARGE_SAMPLE_BYTES = 1 << 20  # of inputs: from here on activations are tens of megabytes
+_LARGE_CALL_BYTES = 8 << 20  # hundreds: calls that are not timed give them back, since smaller ones follow
 _IN_MEMORY_BYTES = 1 << 30  # of weights, for a model that a session is given without a file; protobuf's limit is twice that
 
 
 class OrtCpuRunner:
     """An open session with a fixed number of threads, sequential, that sleeps (does not spin) between runs."""
 
-    def __init__(self, engine: Path, *, threads: int, as_written: bool = False) -> None:
+    def __init__(self, engine: Path, *, threads: int, as_written: bool = False, is_timed: bool = True) -> None:
         """Open the session.
 
         Args:
@@ -53,14 +55,18 @@ class OrtCpuRunner:
             threads: Of one run.
             as_written: Compute each Q/DQ pair and operator as the graph has them, and round to 16 bits wherever it does
                 (``engine_builder.qdq.checks.simulation``): for models that stand for another runtime's engine.
+            is_timed: Run as a user runs it. Else without the block of memory that the runtime lays out for each size of a call and each
+                run at once: small networks take some hundredths longer, and large activations are there about once instead of twice.
 
         Raises:
             BuildError: ONNX Runtime cannot load the file.
         """
         options = session_options(threads)
+        options.enable_mem_pattern = is_timed
         if as_written:
             _keep_as_written(options)
         self._name = engine.name
+        self._is_timed = is_timed
         self.threads = threads
         self._session: onnxruntime.InferenceSession | None = None
         try:
@@ -78,10 +84,21 @@ class OrtCpuRunner:
 
     def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
         """Return the outputs for one batch."""
+        return self._run(feeds, gives_back=not self._is_timed and _size_bytes(feeds) >= _LARGE_CALL_BYTES)
+
+    def run_last(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
+        """Return the outputs for one batch, which no other follows soon: what activations took is given back, where it is much."""
+        return self._run(feeds, gives_back=_size_bytes(feeds) >= _LARGE_SAMPLE_BYTES)
+
+    def _run(self, feeds: Mapping[str, NDArray[np.generic]], *, gives_back: bool) -> tuple[NDArray[np.generic], ...]:
         if self._session is None:
             raise EngineError(f"{self._name}: the engine is closed", fix="open it again")
+        options: onnxruntime.RunOptions | None = None
+        if gives_back:
+            options = onnxruntime.RunOptions()
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         try:
-            return tuple(np.asarray(output) for output in self._session.run(None, dict(feeds)))
+            return tuple(np.asarray(output) for output in self._session.run(None, dict(feeds), options))
         except Exception as exc:  # as above
             _raise_if_out_of_memory(exc)
             raise EngineError(
@@ -195,6 +212,10 @@ def _copy_model(source: Path, target: Path, data: Path) -> None:
             if entry.key == "location":
                 entry.value = data.name
     save_model(model, target)
+
+
+def _size_bytes(feeds: Mapping[str, NDArray[np.generic]]) -> int:
+    return sum(array.nbytes for array in feeds.values())
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:

@@ -36,7 +36,7 @@ class WatchedModel(ReferenceModel):
         self.left.append(sum(made() is not None for made in self._made))
         run = super().begin(batch)
         given = {id(array) for array in (*self.graph.matrices.values(), *self.graph.constant_outputs.values(), *batch.values())}
-        self._made += [weakref.ref(array) for state in run.states for array in state.values() if id(array) not in given]
+        self._made += [weakref.ref(array) for inside, _ in run.floats.walk() for array in inside.values() if id(array) not in given]
         return run
 
 

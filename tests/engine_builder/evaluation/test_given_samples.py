@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibration.data.dataset import MAPPED_BYTES, CalibrationSet
 from calibration.errors import InvalidCalibrationSetError
+from calibration.sequences.step_sequences import StepSequences
+from engine_builder.evaluation.given_samples import kept_in_file
 from engine_builder.records.inspection import Inspection
 from tests.driver import Samples, inspected, run_job, submitted
 from tests.model_text import cnn, samples_for
@@ -48,3 +51,32 @@ def test_two_samples_copied_many_times_are_refused(tmp_path: Path) -> None:
 def test_calibration_samples_that_are_copies_are_kept(tmp_path: Path) -> None:
     calibration = {name: np.concatenate([array, array]) for name, array in samples_for(cnn(), 20).items()}
     assert inspection(tmp_path, calibration, samples_for(cnn(), 16, seed=2)).samples.calibration_samples == 40
+
+
+def test_samples_of_many_bytes_stay_in_a_file(tmp_path: Path) -> None:
+    rows = np.arange(MAPPED_BYTES // 4, dtype=np.float32).reshape(16, -1)
+    given = CalibrationSet({"x": rows}, np.arange(16), {"x": 0})
+
+    kept = kept_in_file(given, tmp_path / "kept.npz")
+
+    assert isinstance(kept, CalibrationSet)
+    assert kept.source is not None
+    np.testing.assert_array_equal(kept.inputs["x"], rows)
+
+
+def test_sequences_of_many_bytes_stay_in_a_file_with_their_lengths(tmp_path: Path) -> None:
+    steps = CalibrationSet({"x": np.zeros((16, MAPPED_BYTES // 16), dtype=np.int8)}, None, {"x": 0})
+    given = StepSequences(steps, np.array([10, 6]), {"state": "x"})
+
+    kept = kept_in_file(given, tmp_path / "kept.npz")
+
+    assert isinstance(kept, StepSequences)
+    assert kept.steps.source is not None
+    assert kept.lengths.tolist() == [10, 6]
+
+
+def test_samples_of_few_bytes_are_as_they_were(tmp_path: Path) -> None:
+    given = CalibrationSet({"x": np.zeros((16, 4))}, None)
+
+    assert kept_in_file(given, tmp_path / "kept.npz") is given
+    assert not (tmp_path / "kept.npz").exists()

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from calibration.data.dataset import CalibrationSet
 from calibration.errors import InvalidModelError
 from engine_builder.errors import EngineError
-from engine_builder.evaluation.run_samples import in_random_order, run_all
+from engine_builder.evaluation.outputs import ComparedOutputs
+from engine_builder.evaluation.run_samples import in_random_order, run_all, runs_at_once
 from engine_builder.records.closed_loop import ClosedLoop
 from tests.traced_memory import peak_bytes
 
@@ -103,3 +104,35 @@ def test_sequences_in_a_random_order_stay_whole(lengths: list[int], seed: int) -
     sequences = np.split(np.arange(sum(lengths)), np.cumsum(lengths)[:-1])
     np.testing.assert_array_equal(mixed.inputs["x"][:, 0], 2 * np.concatenate([sequences[index] for index in order]))
     np.testing.assert_array_equal(mixed.inputs["x"][back], steps.inputs["x"])
+
+
+@pytest.mark.parametrize(("side", "batch", "expected"), [(28, 1, 8), (224, 1, 8), (640, 1, 3), (640, 4, 1), (4096, 1, 1)])
+def test_fewer_runs_go_on_at_once_where_pictures_are_large(side: int, batch: int, expected: int) -> None:
+    pictures = np.broadcast_to(np.float32(0), (16, 3, side, side))
+
+    assert runs_at_once(CalibrationSet({"x": pictures}, None), batch, 8) == expected
+
+
+class NotedOutputs(ComparedOutputs):
+    """Notes how it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeRunner(), [0])
+        self.asked: list[str] = []
+
+    def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
+        self.asked.append("run")
+        return super().run(feeds)
+
+    def run_last(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
+        self.asked.append("last")
+        return super().run_last(feeds)
+
+
+def test_the_last_run_of_compared_outputs_is_told_that_no_other_follows() -> None:
+    runner = NotedOutputs()
+
+    (found,) = run_all(runner, samples(5), batch=2)
+
+    assert runner.asked == ["run", "run", "last"]
+    np.testing.assert_array_equal(found, 2 * samples(5).inputs["x"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.parser
+import onnxruntime
 import pytest
 
 from calibration.errors import InputError
@@ -127,3 +128,38 @@ def test_engines_of_one_thread_are_compared_by_its_cpu_time(
     runners = {name: backend.open(path, threads=count) for name, count in zip(("baseline", "engine"), threads, strict=True)}
     backend.timings(runners, FEEDS, TimingPlan(1.0, 1, 2, timer))
     assert asked == [compared_by]
+
+
+class _NotedRuns:
+    """In the place of a session: notes for each run whether the runtime is asked to give memory back."""
+
+    def __init__(self) -> None:
+        self.gives_back: list[bool] = []
+
+    def run(self, names: None, feeds: Mapping[str, np.ndarray], options: onnxruntime.RunOptions | None) -> list[np.ndarray]:
+        entry = None if options is None else options.get_run_config_entry("memory.enable_memory_arena_shrinkage")
+        self.gives_back.append(entry == "cpu:0")
+        return [np.zeros(1)]
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "is_timed", "expected"),
+    [
+        (1024, True, [False, False]),
+        (2 << 20, True, [False, True]),
+        (16 << 20, True, [False, True]),
+        (2 << 20, False, [False, True]),
+        (16 << 20, False, [True, True]),
+    ],
+)
+def test_activations_are_given_back_after_the_last_run_and_after_large_ones_that_are_not_timed(
+    size_bytes: int, is_timed: bool, expected: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(onnx.parser.parse_model(MODEL), tmp_path / "engine.onnx")
+    runner, noted = OrtCpuRunner(tmp_path / "engine.onnx", threads=1, is_timed=is_timed), _NotedRuns()
+    monkeypatch.setattr(runner, "_session", noted)
+
+    runner.run({"x": np.zeros(size_bytes, dtype=np.int8)})
+    runner.run_last({"x": np.zeros(size_bytes, dtype=np.int8)})
+
+    assert noted.gives_back == expected
