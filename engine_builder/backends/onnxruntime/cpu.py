@@ -84,11 +84,11 @@ class OrtCpuRunner:
 
     def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
         """Return the outputs for one batch."""
-        return self._run(feeds, gives_back=not self._is_timed and _size_bytes(feeds) >= _LARGE_CALL_BYTES)
+        return self._run(feeds, gives_back=not self._is_timed and _feed_bytes(feeds) >= _LARGE_CALL_BYTES)
 
     def run_last(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
         """Return the outputs for one batch, which no other follows soon: what activations took is given back, where it is much."""
-        return self._run(feeds, gives_back=_size_bytes(feeds) >= _LARGE_SAMPLE_BYTES)
+        return self._run(feeds, gives_back=_feed_bytes(feeds) >= _LARGE_SAMPLE_BYTES)
 
     def _run(self, feeds: Mapping[str, NDArray[np.generic]], *, gives_back: bool) -> tuple[NDArray[np.generic], ...]:
         if self._session is None:
@@ -214,7 +214,7 @@ def _copy_model(source: Path, target: Path, data: Path) -> None:
     save_model(model, target)
 
 
-def _size_bytes(feeds: Mapping[str, NDArray[np.generic]]) -> int:
+def _feed_bytes(feeds: Mapping[str, NDArray[np.generic]]) -> int:
     return sum(array.nbytes for array in feeds.values())
 
 
