@@ -70,6 +70,7 @@ def test_a_stage_on_the_worker_of_a_gpu_finds_its_files(fleet: Fleet) -> None:
     done = fleet.wait(job_id)
     assert done["state"] == "succeeded", f"{done}\n{fleet.logs()}"
     assert [trial["failure"] for trial in done["trials"]] == [None, None]  # type: ignore[attr-defined]
+    assert fleet.client.get(f"/v1/jobs/{job_id}/log").text.count("trial: took") == 2  # which the other worker wrote
     assert set(fleet.counts(before).values()) == {1}
     wait_until(lambda: fleet.left_files() == [], 20, lambda: str(fleet.left_files()))
 
