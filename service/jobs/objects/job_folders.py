@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
@@ -39,7 +39,7 @@ class JobFolders(Protocol):
         """Make the folder of a job that runs here from now on."""
 
     def ready(self, job_id: str, files: Sequence[FileRef]) -> None:
-        """Make files of the job readable in its folder here, with the weights that ONNX files keep beside themselves.
+        """Make files of the job readable in its folder here, with what belongs to them (weights of ONNX files, what is beside plans).
 
         Raises:
             DamagedArtifactError: The object store lost one or has other bytes.
@@ -125,7 +125,7 @@ class OwnJobFolders:
         """Store all files of the folder."""
         root = self._root / job_id
         names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-        models = {beside: name for name in names if name.endswith(".onnx") for beside in _beside(root, name)}
+        models = {beside: name for name in names for beside in _beside(root, name)}
         self._work.note(job_id, [WorkFile(name, self._artifacts.put(root / name), models.get(name)) for name in names])
 
     def leave(self, job_id: str) -> None:
@@ -152,9 +152,8 @@ class OwnJobFolders:
             path = self._fetched(job_id, file, self._artifacts.fetch)
             if file.file.endswith(".json"):
                 wanted += self._named_in(path, file.sha256)
-            if file.file.endswith(".onnx"):
-                for beside in self._work.beside(job_id, file.file):
-                    self._fetched(job_id, beside, self._artifacts.copy)  # the onnx package takes a link for an attack
+            for beside in self._work.beside(job_id, file.file) if file.file.endswith(_NOT_ALONE) else ():
+                self._fetched(job_id, beside, self._artifacts.copy)  # the onnx package takes a link for an attack
 
     def made(self, job_id: str, files: Sequence[FileRef]) -> None:
         """Store the files, those beside them, and the log."""
@@ -163,8 +162,7 @@ class OwnJobFolders:
         for file in dict.fromkeys(files):
             if file.file != LOG_NAME:
                 made.append(WorkFile(file.file, self._artifacts.put(root / file.file)))
-            if file.file.endswith(".onnx"):
-                made += [WorkFile(name, self._artifacts.put(root / name), file.file) for name in _beside(root, file.file)]
+            made += [WorkFile(name, self._artifacts.put(root / name), file.file) for name in _beside(root, file.file)]
         with suppress(FileNotFoundError), (root / LOG_NAME).open("rb") as source, self._artifacts.writer() as writer:
             while data := source.read(_CHUNK_BYTES):
                 writer.write(data)
@@ -250,9 +248,17 @@ class OwnJobFolders:
         return self._known[key]
 
 
-def _beside(root: Path, model: str) -> tuple[str, ...]:
-    folder = PurePosixPath(model).parent
-    return tuple((folder / name).as_posix() for name in external_files(root / model))
+def _beside(root: Path, name: str) -> tuple[str, ...]:
+    """Return the files that belong to a file though nobody names them: weights of an ONNX file, all that a builder wrote beside a plan."""
+    folder, path = PurePosixPath(name).parent, root / name
+    found: Iterable[str] = ()
+    if name.endswith(_MODEL):
+        found = external_files(path)
+    elif name.endswith(_PLAN):
+        found = sorted(
+            one.name for one in path.parent.iterdir() if one.is_file() and one != path and not one.name.startswith(SCRATCH_PREFIX)
+        )
+    return tuple((folder / one).as_posix() for one in found)
 
 
 @contextmanager
@@ -278,5 +284,7 @@ def _named(job_id: str, name: str) -> Iterator[None]:
         raise DamagedArtifactError(f"job {job_id}: {name}: {error.detail}", fix=error.fix) from error
 
 
+_MODEL, _PLAN = ".onnx", ".plan"
+_NOT_ALONE = (_MODEL, _PLAN)
 _CHUNK_BYTES = 2**20
 _MOST_KNOWN = 10_000
