@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 
 from tests.distributed.fleet import running_fleet
 from tests.distributed.kinds import owner
@@ -21,6 +22,7 @@ from tests.object_store_server import ObjectStoreServer
 from tests.postgres_server import PostgresServer
 
 
+@pytest.mark.long
 def test_another_worker_ends_a_real_job(postgres: PostgresServer, object_store: ObjectStoreServer, tmp_path: Path) -> None:
     model = cnn()
     samples = io.BytesIO()

@@ -50,7 +50,9 @@ class Wandering(Driver):
     ("maker", "config"),
     [
         pytest.param(one_bad_layer, BAD_LAYER_BUDGET, id="the search asks for losses"),
-        pytest.param(several_outputs, {"accuracy": {"min_relative": 0.5}, "analysis": "full"}, id="the full analysis"),
+        pytest.param(
+            several_outputs, {"accuracy": {"min_relative": 0.5}, "analysis": "full"}, id="the full analysis", marks=pytest.mark.long
+        ),
         pytest.param(cnn, ADA, id="plans of TensorRT-RTX", marks=needs_builder),
     ],
 )
