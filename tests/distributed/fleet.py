@@ -35,9 +35,9 @@ class FleetProcess:
         self.log = fleet.folder / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def launch(self, data: Path | None = None, version: str = "fake-1") -> subprocess.Popen[bytes]:
+    def launch(self, data: Path | None = None, version: str | None = None) -> subprocess.Popen[bytes]:
         """Start it, by default in its own data folder."""
-        arguments = [self.role, str(self._fleet.port), str(self._fleet.record), version]
+        arguments = [self.role, str(self._fleet.port), str(self._fleet.record), version or self._fleet.version]
         environment = {**self._fleet.environment, **self._environment}
         environment |= {"ONNX_TRT_OPTIMIZER_EXECUTOR_ID": self.name, "ONNX_TRT_OPTIMIZER_DATA_DIR": str(data or self.data)}
         with self.log.open("ab") as log:
@@ -68,7 +68,8 @@ class FleetProcess:
 class Fleet:
     """The processes, what they share, and a client of the API."""
 
-    def __init__(self, folder: Path, url: str, objects: ObjectStoreServer | None = None) -> None:
+    def __init__(self, folder: Path, url: str, objects: ObjectStoreServer | None = None, version: str = "fake-1") -> None:
+        self.version = version
         self.folder, self.url, self.objects = folder, url, objects
         self.shared, self.record = folder / "shared", folder / "record"
         place = {"ONNX_TRT_OPTIMIZER_SHARED_DIR": str(self.shared)}
@@ -93,7 +94,7 @@ class Fleet:
         process.launch()
         return process
 
-    def wait_until_up(self, seconds: float = 90) -> None:
+    def wait_until_up(self, seconds: float = 240) -> None:
         """Wait until the API answers and every process that was started holds its lease."""
         wait_until(self._is_up, seconds, self.logs)
 
@@ -182,7 +183,12 @@ class Fleet:
 
 @contextmanager
 def running_fleet(
-    folder: Path, url: str, *workers: str, gpu: str | None = None, objects: ObjectStoreServer | None = None
+    folder: Path,
+    url: str,
+    *workers: str,
+    gpu: str | None = None,
+    objects: ObjectStoreServer | None = None,
+    version: str = "fake-1",
 ) -> Iterator[Fleet]:
     """Give an API and workers that are up, and kill them at the end.
 
@@ -192,8 +198,9 @@ def running_fleet(
         workers: Names of cpu workers.
         gpu: Type of GPU that a worker ``gpu`` pretends to have.
         objects: The store of their files; a folder that they share by default.
+        version: Of the pipeline, which is a fake one, or "real".
     """
-    fleet = Fleet(folder, url, objects)
+    fleet = Fleet(folder, url, objects, version)
     try:
         fleet.add("api", "api")
         for name in workers:

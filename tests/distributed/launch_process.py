@@ -1,4 +1,7 @@
-"""Runs one real process of several, with the fake pipeline: ``python -m tests.distributed.launch_process ROLE PORT RECORD VERSION``."""
+"""Runs one real process of several: ``python -m tests.distributed.launch_process ROLE PORT RECORD VERSION``.
+
+With the fake pipeline in that version, or as the version "real" with the real one.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,20 @@ from service.database.role import Role
 from service.distributed.worker_process import work_until_stopped
 from service.jobs.resources import Pipeline, open_deps
 from service.settings import settings_from_environment
+from service.worker.child_process import STAGE_TABLE
 from tests.fakes import FakePipeline
+
+REAL = "real"
 
 
 def main() -> None:
     role, port, record, version = Role(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
     settings = dataclasses.replace(settings_from_environment(os.environ), port=port)
-    pipeline = Pipeline(version=version, optimize=FakePipeline(record).optimize, gpu_stages=frozenset({"trial"}))
+    is_real = version == REAL
+    pipeline = None if is_real else Pipeline(version=version, optimize=FakePipeline(record).optimize, gpu_stages=frozenset({"trial"}))
     gpu = os.environ.get("FAKE_GPU") if role is Role.GPU else None
     try:
-        deps = open_deps(settings, pipeline=pipeline, stages="tests.fake_stages", role=role, gpu=gpu)
+        deps = open_deps(settings, pipeline=pipeline, stages=STAGE_TABLE if is_real else "tests.fake_stages", role=role, gpu=gpu)
     except OptimizerError as error:
         sys.stderr.write(f"error: {error.detail}\nfix: {error.fix}\n")
         sys.exit(1)

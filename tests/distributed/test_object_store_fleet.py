@@ -46,6 +46,7 @@ def test_a_job_runs_on_a_worker_that_shares_no_folder_with_the_api(fleet: Fleet)
     assert not fleet.shared.exists()
 
 
+@pytest.mark.long
 def test_another_worker_goes_on_with_what_a_killed_one_stored(fleet: Fleet) -> None:
     before = fleet.lines()
     job_id = fleet.submit(trials=2, seconds=1.0)
@@ -64,12 +65,14 @@ def test_another_worker_goes_on_with_what_a_killed_one_stored(fleet: Fleet) -> N
     wait_until(lambda: fleet.left_files() == [], 20, lambda: str(fleet.left_files()))
 
 
+@pytest.mark.long
 def test_a_stage_on_the_worker_of_a_gpu_finds_its_files(fleet: Fleet) -> None:
     before = fleet.lines()
     job_id = fleet.submit(json.dumps({"target": "tensorrt-rtx", "gpu": GPU}), trials=2, seconds=0.2)
     done = fleet.wait(job_id)
     assert done["state"] == "succeeded", f"{done}\n{fleet.logs()}"
     assert [trial["failure"] for trial in done["trials"]] == [None, None]  # type: ignore[attr-defined]
+    assert fleet.client.get(f"/v1/jobs/{job_id}/log").text.count("trial: took") == 2  # which the other worker wrote
     assert set(fleet.counts(before).values()) == {1}
     wait_until(lambda: fleet.left_files() == [], 20, lambda: str(fleet.left_files()))
 
@@ -92,6 +95,7 @@ def test_a_job_waits_for_the_object_store_and_goes_on_by_itself(fleet: Fleet, ob
     wait_until(lambda: fleet.left_files() == [], 20, lambda: str(fleet.left_files()))
 
 
+@pytest.mark.long
 def test_a_damaged_input_ends_the_job_with_its_name(fleet: Fleet, objects: ObjectStoreServer) -> None:
     before = fleet.lines()
     first = fleet.submit(trials=1, seconds=2.0, note="keeps one worker busy")

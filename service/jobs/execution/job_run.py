@@ -72,7 +72,9 @@ class JobRun:
         """Run a stage as a step that is recorded: a finished one never runs again."""
         # On the workflow's own thread: a step from any other thread would not be recorded.
         if self._elsewhere is not None and stage in self._deps.pipeline.gpu_stages:
+            self._patience.run(lambda: self._deps.folders.made(self._job_id, ()))  # the log, which goes on there
             result = self._elsewhere(name, stage, request, span, self._should_end, self._why_ended)
+            self._patience.run(lambda: self._deps.folders.take_log(self._job_id))
             self._note(self._stage, span[1], at_once=False)
             return result
         result = DBOS.run_step({"name": name}, self._run_with_patience, stage, request, span)

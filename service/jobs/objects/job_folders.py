@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
@@ -13,7 +14,7 @@ from typing import BinaryIO, Protocol
 from calibration.errors import InputError
 from engine_builder.workspace.external_files import external_files
 from engine_builder.workspace.tree_removal import remove_tree
-from engine_builder.workspace.workspace import SCRATCH_PREFIX, FileRef, Workspace, file_sha256
+from engine_builder.workspace.workspace import SCRATCH_PREFIX, FileRef, Workspace, file_refs, file_sha256
 from service.errors import DamagedArtifactError
 from service.jobs.objects.object_artifacts import ObjectArtifactStore
 from service.jobs.objects.work_files import WorkFile, WorkFiles
@@ -38,7 +39,7 @@ class JobFolders(Protocol):
         """Make the folder of a job that runs here from now on."""
 
     def ready(self, job_id: str, files: Sequence[FileRef]) -> None:
-        """Make files of the job readable in its folder here, with the weights that ONNX files keep beside themselves.
+        """Make files of the job readable in its folder here, with what belongs to them (weights of ONNX files, what is beside plans).
 
         Raises:
             DamagedArtifactError: The object store lost one or has other bytes.
@@ -46,6 +47,9 @@ class JobFolders(Protocol):
 
     def made(self, job_id: str, files: Sequence[FileRef]) -> None:
         """Let all processes see files that a stage wrote into the folder here, and its log."""
+
+    def take_log(self, job_id: str) -> None:
+        """Take in what a stage in another process added to the log, which begins as it does here."""
 
     def open_log(self, job_id: str) -> BinaryIO | None:
         """Open the log of an unfinished job, as far as it is seen here; None where there is none."""
@@ -78,6 +82,9 @@ class SharedJobFolders:
 
     def made(self, job_id: str, files: Sequence[FileRef]) -> None:
         """Do nothing: they are seen."""
+
+    def take_log(self, job_id: str) -> None:
+        """Do nothing: it is written to by all."""
 
     def open_log(self, job_id: str) -> BinaryIO | None:
         """Open the log in the job's folder."""
@@ -112,12 +119,13 @@ class OwnJobFolders:
         self._work = work
         self._ended = ended
         self._known: dict[tuple[str, int, int, int], str] = {}  # digests of files: path, inode, size, time of the last change
+        self._named: dict[str, tuple[FileRef, ...]] = {}  # what JSON files name, by their digest
 
     def laid_out(self, job_id: str) -> None:
         """Store all files of the folder."""
         root = self._root / job_id
         names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-        models = {beside: name for name in names if name.endswith(".onnx") for beside in _beside(root, name)}
+        models = {beside: name for name in names for beside in _beside(root, name)}
         self._work.note(job_id, [WorkFile(name, self._artifacts.put(root / name), models.get(name)) for name in names])
 
     def leave(self, job_id: str) -> None:
@@ -134,22 +142,18 @@ class OwnJobFolders:
                 self._artifacts.copy(kept.sha256, path)  # it is appended to
 
     def ready(self, job_id: str, files: Sequence[FileRef]) -> None:
-        """Fetch what is not here, or is another content."""
-        root = self._root / job_id
-        for file in dict.fromkeys(files):
-            if file.file == LOG_NAME:
+        """Fetch what is not here, or is another content; with it what a JSON file names in its turn."""
+        wanted, seen = list(files), set[FileRef]()
+        while wanted:
+            file = wanted.pop()
+            if file in seen or file.file == LOG_NAME:
                 continue
-            path = Workspace(root).path(file)
-            if self._digest(path) != file.sha256:
-                with _unfinished(path) as unfinished, _named(job_id, file.file):
-                    self._artifacts.fetch(file.sha256, unfinished)
-            if not file.file.endswith(".onnx"):
-                continue
-            for beside in self._work.beside(job_id, file.file):
-                path = Workspace(root).path(beside)
-                if self._digest(path) != beside.sha256:
-                    with _unfinished(path) as unfinished, _named(job_id, beside.file):
-                        self._artifacts.copy(beside.sha256, unfinished)  # the onnx package takes a link for an attack
+            seen.add(file)
+            path = self._fetched(job_id, file, self._artifacts.fetch)
+            if file.file.endswith(".json"):
+                wanted += self._named_in(path, file.sha256)
+            for beside in self._work.beside(job_id, file.file) if file.file.endswith(_NOT_ALONE) else ():
+                self._fetched(job_id, beside, self._artifacts.copy)  # the onnx package takes a link for an attack
 
     def made(self, job_id: str, files: Sequence[FileRef]) -> None:
         """Store the files, those beside them, and the log."""
@@ -158,8 +162,7 @@ class OwnJobFolders:
         for file in dict.fromkeys(files):
             if file.file != LOG_NAME:
                 made.append(WorkFile(file.file, self._artifacts.put(root / file.file)))
-            if file.file.endswith(".onnx"):
-                made += [WorkFile(name, self._artifacts.put(root / name), file.file) for name in _beside(root, file.file)]
+            made += [WorkFile(name, self._artifacts.put(root / name), file.file) for name in _beside(root, file.file)]
         with suppress(FileNotFoundError), (root / LOG_NAME).open("rb") as source, self._artifacts.writer() as writer:
             while data := source.read(_CHUNK_BYTES):
                 writer.write(data)
@@ -168,6 +171,17 @@ class OwnJobFolders:
         for file_made in made:
             if file_made.name == LOG_NAME:
                 self._work.forget_smaller(job_id, LOG_NAME, file_made.stored.size_bytes)
+
+    def take_log(self, job_id: str) -> None:
+        """Append what the stored log has more, unless both went on by themselves."""
+        log, kept = self._root / job_id / LOG_NAME, self._work.largest(job_id, LOG_NAME)
+        if kept is None or not log.exists() or log.stat().st_size >= kept.size_bytes:
+            return
+        with self._artifacts.open(kept.sha256) as source:  # logs are limited to a few MB
+            own = log.read_bytes()
+            if source.read(len(own)) == own:
+                with log.open("ab") as appended:
+                    appended.write(source.read())
 
     def open_log(self, job_id: str) -> BinaryIO | None:
         """Open the log here, or as the process that runs the job last stored it."""
@@ -202,6 +216,24 @@ class OwnJobFolders:
             if not active(path.name) and self._ended(path.name):
                 remove_tree(path)
 
+    def _fetched(self, job_id: str, file: FileRef, fetch: Callable[[str, Path], None]) -> Path:
+        path = Workspace(self._root / job_id).path(file)
+        if self._digest(path) != file.sha256:
+            with _unfinished(path) as unfinished, _named(job_id, file.file):
+                fetch(file.sha256, unfinished)
+        return path
+
+    def _named_in(self, path: Path, sha256: str) -> tuple[FileRef, ...]:
+        """Return the files that a JSON file names; read once for each content."""
+        if sha256 not in self._named:
+            if len(self._named) >= _MOST_KNOWN:
+                self._named.clear()
+            try:
+                self._named[sha256] = file_refs(json.loads(path.read_bytes()))
+            except (ValueError, RecursionError):  # none of ours
+                self._named[sha256] = ()
+        return self._named[sha256]
+
     def _digest(self, path: Path) -> str | None:
         """Return the digest of a file, which is read once as long as it stays the same; None where there is none."""
         try:
@@ -216,9 +248,17 @@ class OwnJobFolders:
         return self._known[key]
 
 
-def _beside(root: Path, model: str) -> tuple[str, ...]:
-    folder = PurePosixPath(model).parent
-    return tuple((folder / name).as_posix() for name in external_files(root / model))
+def _beside(root: Path, name: str) -> tuple[str, ...]:
+    """Return the files that belong to a file though nobody names them: weights of an ONNX file, all that a builder wrote beside a plan."""
+    folder, path = PurePosixPath(name).parent, root / name
+    found: Iterable[str] = ()
+    if name.endswith(_MODEL):
+        found = external_files(path)
+    elif name.endswith(_PLAN):
+        found = sorted(
+            one.name for one in path.parent.iterdir() if one.is_file() and one != path and not one.name.startswith(SCRATCH_PREFIX)
+        )
+    return tuple((folder / one).as_posix() for one in found)
 
 
 @contextmanager
@@ -244,5 +284,7 @@ def _named(job_id: str, name: str) -> Iterator[None]:
         raise DamagedArtifactError(f"job {job_id}: {name}: {error.detail}", fix=error.fix) from error
 
 
+_MODEL, _PLAN = ".onnx", ".plan"
+_NOT_ALONE = (_MODEL, _PLAN)
 _CHUNK_BYTES = 2**20
 _MOST_KNOWN = 10_000

@@ -18,11 +18,11 @@ CheckThere = Callable[[sa.Connection, Collection[str]], None]
 
 @dataclass(frozen=True, slots=True)
 class WorkFile:
-    """A file of a job's folder: its name, its object, and the ONNX file whose weights it holds, if it does."""
+    """A file of a job's folder: its name, its object, and the file that it belongs to, if nobody names it but that."""
 
     name: str
     stored: StoredFile
-    model: str | None = None
+    owner: str | None = None
 
 
 class WorkFiles:
@@ -56,20 +56,20 @@ class WorkFiles:
                 "name": file.name,
                 "sha256": file.stored.sha256,
                 "size_bytes": file.stored.size_bytes,
-                "model": file.model,
+                "owner": file.owner,
                 "noted_at": now,
             }
-            for file in files
+            for file in sorted(files, key=lambda file: file.owner is not None)  # one that is named too belongs where it belongs
         }
-        again = {"noted_at": now, "model": insert(WORK).excluded.model}
+        again = {"noted_at": now, "owner": sa.func.coalesce(insert(WORK).excluded.owner, WORK.c.owner)}
         statement = insert(WORK).values(list(rows.values()))
         with self._engine.begin() as connection:
             self._check_there(connection, [sha256 for _, sha256 in rows])
             connection.execute(statement.on_conflict_do_update(index_elements=["job_id", "name", "sha256"], set_=again))
 
-    def beside(self, job_id: str, model: str) -> tuple[FileRef, ...]:
-        """Return the files that hold weights of an ONNX file, each with its latest content."""
-        query = sa.select(WORK.c.name, WORK.c.sha256).where(WORK.c.job_id == job_id, WORK.c.model == model).order_by(WORK.c.noted_at)
+    def beside(self, job_id: str, owner: str) -> tuple[FileRef, ...]:
+        """Return the files that belong to another, each with its latest content."""
+        query = sa.select(WORK.c.name, WORK.c.sha256).where(WORK.c.job_id == job_id, WORK.c.owner == owner).order_by(WORK.c.noted_at)
         with self._engine.connect() as connection:
             latest: Mapping[str, str] = {row.name: row.sha256 for row in connection.execute(query)}
         return tuple(FileRef(name, sha256) for name, sha256 in sorted(latest.items()))
@@ -113,6 +113,6 @@ WORK = sa.Table(
     sa.Column("name", sa.String(1024), primary_key=True),
     sa.Column("sha256", sa.String(64), primary_key=True, index=True),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
-    sa.Column("model", sa.String(1024)),
+    sa.Column("owner", sa.String(1024)),
     sa.Column("noted_at", sa.Float, nullable=False),
 )

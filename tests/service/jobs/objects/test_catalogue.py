@@ -148,6 +148,22 @@ def test_a_removal_leaves_what_is_referred_to_at_the_same_moment(bench: Bench) -
     assert read(bench.process("other")) == DATA
 
 
+def test_what_is_referred_to_as_a_collection_goes_on_is_left(bench: Bench) -> None:
+    one = bench.process()
+    files = {stored(one, data) for data in (b"first", b"second")}
+    bench.clock.advance(CLAIM_SECONDS + 1)
+    left: list[str] = []
+
+    def delete(sha256: str) -> None:
+        left.extend(files - {sha256})
+        with bench.store.engine.begin() as connection:
+            bench.store.file_uses.note(connection, "job", [StoredFile(left[0], 1)])
+
+    gone = bench.catalogue.collect(delete)
+    assert len(gone) == len(left) == 1
+    assert one.find(left[0]) is not None
+
+
 def test_many_processes_that_store_refer_and_collect_at_once_lose_nothing(bench: Bench) -> None:
     processes = [bench.process(str(number)) for number in range(4)]
 

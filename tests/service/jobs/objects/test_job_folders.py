@@ -58,6 +58,18 @@ class JobFoldersContract:
         other.ready(JOB, [again])
         assert (deployment.roots[1] / again.file).read_bytes() == b"second"
 
+    def test_what_a_table_names_comes_with_it(self, deployment: Deployment) -> None:
+        one, other = deployment.folders
+        one.begin(JOB)
+        workspace = Workspace(deployment.roots[0])
+        weights = workspace.write_bytes("weights.npz", b"weights")
+        inner = workspace.write_json("inner.json", {"deep": [{"weights": {"file": weights.file, "sha256": weights.sha256}}]})
+        outer = workspace.write_json("outer.json", {"inner": {"file": inner.file, "sha256": inner.sha256}})
+        one.made(JOB, [outer, inner, weights])
+        other.begin(JOB)
+        other.ready(JOB, [outer])
+        assert (deployment.roots[1] / "weights.npz").read_bytes() == b"weights"
+
     def test_weights_beside_a_model_come_with_it_and_are_no_links(self, deployment: Deployment) -> None:
         one, other = deployment.folders
         model = model_with_weights(deployment.roots[0] / "built", [1.0, 2.0])
@@ -89,6 +101,22 @@ class JobFoldersContract:
         assert seen is not None
         with seen:
             assert seen.read() == b"one\ntwo\nthree\n"
+
+    def test_what_a_stage_elsewhere_prints_is_taken_into_the_log(self, deployment: Deployment) -> None:
+        one, other = deployment.folders
+        logs = [root / LOG_NAME for root in deployment.roots]
+        one.begin(JOB)
+        Workspace(deployment.roots[0])
+        with logs[0].open("ab") as log:
+            log.write(b"one\n")
+        one.made(JOB, [])
+        other.begin(JOB)
+        with logs[1].open("ab") as log:
+            log.write(b"elsewhere\n")
+        other.made(JOB, [])
+        one.take_log(JOB)
+        one.take_log(JOB)
+        assert logs[0].read_bytes() == b"one\nelsewhere\n"
 
     def test_a_removed_job_has_nothing_left(self, deployment: Deployment) -> None:
         one, other = deployment.folders

@@ -43,6 +43,7 @@ def test_what_one_process_stores_another_reads(bench: Bench, tmp_path: Path) -> 
     assert (tmp_path / "copied").stat().st_nlink == 1
 
 
+@pytest.mark.long
 def test_a_large_file_is_uploaded_in_parts_and_comes_back_whole(bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "large"
     with path.open("wb") as file:
