@@ -16,7 +16,12 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     plan = {"trials": 2, "seconds": 0.0, "fail": None, **_plan(request, context)}
     if plan["fail"] == "input":
         raise InvalidModelError("model: it is only a fake", fix="Send a real one.")
-    return _recorded(request, lambda: plan)
+
+    def work() -> dict[str, object]:
+        time.sleep(float(str(plan.get("inspect_seconds", 0.0))))
+        return plan
+
+    return _recorded(request, work)
 
 
 def trial(request: Mapping[str, object], context: StageContext) -> dict[str, object]:

@@ -49,10 +49,12 @@ def reconcile(workflows: Workflows, deps: Deps) -> None:
         _adopt_lost_jobs(deps)
         unfinished = deps.store.list(states=(JobState.QUEUED, JobState.RUNNING))
         ids = [job.id for job in unfinished]
+        for job in [job for job in unfinished if job.new.branches]:
+            deps.store.settle(job.id)
         found_all = DBOS.list_workflows(workflow_ids=ids, load_input=False, load_output=False) if ids else []
         known = {found.workflow_id: found for found in found_all}
         versions = _living_versions(deps)
-        for job in reversed(unfinished):  # oldest first
+        for job in reversed([job for job in unfinished if not job.new.branches]):  # oldest first
             found = known.get(job.id)
             if not deps.folders.is_there(job.id):  # case 4
                 if deps.store.state(job.id).is_finished:  # meanwhile, elsewhere
@@ -200,8 +202,7 @@ class Dispatcher:
         if self._deps.lease_number() is None:
             return
         begun = DBOS.list_workflows(status="PENDING", executor_id=self._deps.name, load_input=False, load_output=False)
-        running = {job.id for job in self._deps.store.rows(states=(JobState.RUNNING,), limit=_MOST_RUNNING)}
-        idle = ({one.workflow_id for one in begun} | running) - self._workflows.active_jobs
+        idle = ({one.workflow_id for one in begun} | self._deps.store.running_ids()) - self._workflows.active_jobs
         for job_id in idle & self._idle:
             self._mend(job_id)
         self._idle = frozenset(idle)
@@ -258,5 +259,4 @@ LOOK_SECONDS = 5.0
 _ASK_SECONDS = 0.25  # where jobs are submitted to other processes
 AWAY_LEASES = 4  # so many leases long nobody of a version has to be there
 _OLD_SECONDS = 24 * 3600.0
-_MOST_RUNNING = 10_000
 _STOP_SECONDS = 2.0

@@ -27,9 +27,11 @@ from engine_builder.stage_io.outcome import JobOutcome
 from service.database.advisory_locks import session_lock
 from service.database.storage_errors import storage_error
 from service.errors import IllegalMoveError, RemovedError, StorageError
+from service.jobs.branches.shared_stages import SharedStages
 from service.jobs.execution.gpu_stage import GpuStage, make_gpu_stage, run_elsewhere
 from service.jobs.execution.job_run import Elsewhere, JobRun
 from service.jobs.execution.placement import gpu_queue, placed_on
+from service.jobs.execution.takeover import is_run
 from service.jobs.faults.active_jobs import ActiveJobs
 from service.jobs.faults.endings import JobCancelled, ServerStopping, Tenure, end_of, why_ended
 from service.jobs.faults.waiting import Patience
@@ -37,6 +39,7 @@ from service.jobs.live.job_log import JobLog, versions
 from service.jobs.outcome import collect, log_of
 from service.jobs.records import Job, StoredFile
 from service.jobs.resources import Deps
+from service.jobs.upkeep.workspaces import remove_parents
 from service.jobs.workflow_json import REPORT_IT, JsonSerializer
 from service.worker.kernel_times import shared_kernel_times
 
@@ -144,6 +147,7 @@ def make_optimize_job(deps: Deps, active: ActiveJobs, gpu_stage: GpuStage) -> Ca
             if tenure.is_lost():  # the folder may be another's by now
                 raise ServerStopping
             patience.run(lambda: deps.folders.remove(job_id))
+            remove_parents(deps, job_id)
             return ended
 
     return optimize_job
@@ -202,7 +206,7 @@ def _elsewhere(deps: Deps, job: Job, gpu_stage: GpuStage) -> Elsewhere | None:
 
 def _run(deps: Deps, job: Job, patience: Patience, tenure: Tenure, elsewhere: Elsewhere | None) -> None:
     workspace = deps.workspace(job.id)
-    run = JobRun(deps, job, patience, tenure, elsewhere)
+    run = JobRun(deps, job, patience, tenure, elsewhere, _shared(deps, job, patience))
     try:
         request = JobRequest(
             JobFiles(
@@ -223,6 +227,17 @@ def _run(deps: Deps, job: Job, patience: Patience, tenure: Tenure, elsewhere: El
         if isinstance(error, sa.exc.DBAPIError) and (problem := storage_error(error)) is not None:  # ours are translated
             raise _EngineInterruptedError(problem) from error
         _fail(deps, job.id, _problem(job, error, workspace), workspace, patience)
+
+
+def _shared(deps: Deps, job: Job, patience: Patience) -> SharedStages | None:
+    """Return what the branches of one job measure once, where the job is one."""
+    if (parent := job.new.parent) is None:
+        return None
+    members = None if deps.membership is None else deps.membership.members
+    pipeline = deps.pipeline
+    return patience.run(
+        lambda: SharedStages(deps.workspace(parent), pipeline.version, pipeline.kept_stages, job.id, lambda other: is_run(other, members))
+    )
 
 
 def _file(deps: Deps, job: Job, outcome: JobOutcome) -> None:

@@ -19,7 +19,8 @@ from tests.fakes import FakePipeline
 def main() -> None:
     role, port, record, version = Role(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
     settings = dataclasses.replace(settings_from_environment(os.environ), port=port)
-    pipeline = Pipeline(version=version, optimize=FakePipeline(record).optimize, gpu_stages=frozenset({"trial"}))
+    kept = frozenset(os.environ.get("FAKE_KEPT", "").split())
+    pipeline = Pipeline(version=version, optimize=FakePipeline(record).optimize, kept_stages=kept, gpu_stages=frozenset({"trial"}))
     gpu = os.environ.get("FAKE_GPU") if role is Role.GPU else None
     try:
         deps = open_deps(settings, pipeline=pipeline, stages="tests.fake_stages", role=role, gpu=gpu)

@@ -18,6 +18,7 @@ from engine_builder.errors import StageCancelledError, StageCrashedError
 from engine_builder.reporting.body.job_result import taken_outputs
 from engine_builder.workspace.workspace import Workspace, file_refs
 from service.errors import StorageError
+from service.jobs.branches.shared_stages import SharedStages
 from service.jobs.faults.endings import JobCancelled, ServerStopping, Tenure
 from service.jobs.faults.waiting import Patience
 from service.jobs.live.job_log import JobLog
@@ -37,7 +38,15 @@ Elsewhere = Callable[
 class JobRun:
     """What the pipeline calls back: runs its stages as recorded steps and notes its progress."""
 
-    def __init__(self, deps: Deps, job: Job, patience: Patience, tenure: Tenure, elsewhere: Elsewhere | None = None) -> None:
+    def __init__(
+        self,
+        deps: Deps,
+        job: Job,
+        patience: Patience,
+        tenure: Tenure,
+        elsewhere: Elsewhere | None = None,
+        shared: SharedStages | None = None,
+    ) -> None:
         """Begin, or go on with a job.
 
         Args:
@@ -46,9 +55,11 @@ class JobRun:
             patience: Waits where disk or database fail.
             tenure: How long this process may run it.
             elsewhere: Runs the stages that open a GPU; None where they run here.
+            shared: What the branches of the job's parent measure once; None where it is no branch.
         """
         self._deps = deps
         self._elsewhere = elsewhere
+        self._shared = shared
         self._tenure = tenure
         self._patience = patience
         self._job_id = job.id
@@ -153,9 +164,16 @@ class JobRun:
             self.say(f"{stage}: took {time.monotonic() - begun:.1f} s")
             return result
 
-        cache = self._deps.cache
+        workspace = Workspace(self._workspace)
+
+        def kept() -> Mapping[str, object]:
+            cache = self._deps.cache
+            return compute() if cache is None else cache.run(stage, request, workspace, compute)
+
         try:
-            return compute() if cache is None else dict(cache.run(stage, request, Workspace(self._workspace), compute))
+            if self._shared is None:
+                return dict(kept())
+            return dict(self._shared.run(stage, request, workspace, kept, self._should_end))
         except StageCancelledError as error:
             raise self._why_ended() from error
         except Exception:
