@@ -1,4 +1,4 @@
-"""Stages that several processes can work on at once, each on whole calls of the model: how they are split and put together.
+"""Stages that several processes can work on at once, on whole calls of the model or on layers: how they are split and put together.
 
 Whoever runs stages handles their JSON. The parts are measured by the stage itself, in any order and anywhere; the stage that is then asked
 to put them together gives what it gives when it measures all, to the last bit.
@@ -13,8 +13,15 @@ from typing import Generic, TypeVar
 
 from calibration.codec import as_object, json_from_value, value_from_json
 from engine_builder.pipeline.stage import Stage
-from engine_builder.pipeline.stage_table import INTERACTIONS, SENSITIVITY
-from engine_builder.stage_io.measuring import InteractionsRequest, InteractionsResult, SensitivityRequest, SensitivityResult
+from engine_builder.pipeline.stage_table import HESSIAN, INTERACTIONS, SENSITIVITY
+from engine_builder.stage_io.measuring import (
+    HessianRequest,
+    HessianResult,
+    InteractionsRequest,
+    InteractionsResult,
+    SensitivityRequest,
+    SensitivityResult,
+)
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -51,6 +58,14 @@ def _sensitivity_joined(request: SensitivityRequest, parts: tuple[SensitivityRes
     return replace(request, parts=parts)
 
 
+def _hessian_parts(request: HessianRequest, most: int) -> tuple[HessianRequest, ...]:
+    return tuple(replace(request, layers=part) for part in even_parts(0, len(request.of.eligible), 1, most))
+
+
+def _hessian_joined(request: HessianRequest, parts: tuple[HessianResult, ...]) -> HessianRequest:
+    return replace(request, parts=parts)
+
+
 def _interactions_parts(request: InteractionsRequest, most: int) -> tuple[InteractionsRequest, ...]:
     if request.samples is None:
         return (request,)
@@ -83,5 +98,6 @@ class _Typed(Generic[Q, R]):
 
 SPLITS: Mapping[str, Split] = {
     SENSITIVITY.name: _Typed(SENSITIVITY, _sensitivity_parts, _sensitivity_joined).in_json(),
+    HESSIAN.name: _Typed(HESSIAN, _hessian_parts, _hessian_joined).in_json(),
     INTERACTIONS.name: _Typed(INTERACTIONS, _interactions_parts, _interactions_joined).in_json(),
 }

@@ -173,6 +173,16 @@ class SensitivityRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class HessianResult:
+    """The traces, on how many samples, and by which provider of ONNX Runtime."""
+
+    traces: tuple[HessianTrace, ...]
+    samples: int
+    provider: str
+    probes: FileRef | None = None  # ``TensorProbes`` of a part, which has no traces
+
+
+@dataclass(frozen=True, slots=True)
 class HessianRequest:
     """How closely to look: traces are probed until those that the budget's boundary hangs on are known."""
 
@@ -180,15 +190,8 @@ class HessianRequest:
     precisions: tuple[Precision, ...]  # in the target's order
     allowed_loss: float | None  # about what the accuracy budget allows; None: not known, so every probe is made
     seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class HessianResult:
-    """The traces, on how many samples, and by which provider of ONNX Runtime."""
-
-    traces: tuple[HessianTrace, ...]
-    samples: int
-    provider: str
+    layers: tuple[int, int] | None = None  # of a part: the places [start, stop) of its layers among the eligible ones
+    parts: tuple[HessianResult, ...] = ()  # the first probes of all layers, made elsewhere: only further ones are made
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ Sensitivity is cut by samples: each call probes layer precisions on its share an
 so that a kill costs one share. The first share probes all of them, a later one those whose place around the budget's boundary is open.
 
 A share, and the tests of pairs, can be split further, into parts that several processes measure: what each call of the model gave is kept
-apart and put together in the order of the samples, so that the result is the same to the last bit.
+apart and put together in the order of the samples, so that the result is the same to the last bit. The first probes of traces are split by
+layers.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.onnx_model.model_io import read_model
 from calibration.process.worker_threads import processors
 from calibration.sensitivity.adaptive_sampling import undecided_losses
-from calibration.sensitivity.hessian_trace import measure_traces
+from calibration.sensitivity.hessian_trace import FIRST_PROBES, probe_tensors, traces_from
 from calibration.sensitivity.interactions import pair_losses, pair_tests, pairs_to_test
 from calibration.sensitivity.layer_losses import LayerLosses, joined, measure_batches
 from calibration.sensitivity.mean_inputs import MeanInputs
 from calibration.sensitivity.perturbed_model import ReferenceModel
+from calibration.sensitivity.records import TensorProbes, in_order
 from engine_builder.records.calibrated import Calibrated, layer_precisions_of, read_corrections, read_model_record, read_ranges
 from engine_builder.records.corrections import read_levels, read_shifts
 from engine_builder.records.inspection import PreparedModel
@@ -81,14 +83,22 @@ def sensitivity(request: SensitivityRequest, context: StageContext) -> Sensitivi
 
 
 def hessian(request: HessianRequest, context: StageContext) -> HessianResult:
-    """Measure the Hessian traces of every layer, on a few samples a probe: more probes where the budget's boundary depends on them."""
+    """Measure the Hessian traces of every layer, on a few samples a probe: more probes where the budget's boundary depends on them.
+
+    A part makes the probes that every tensor has, of some layers. Which tensors need more is seen when all parts are there.
+    """
     workspace = context.workspace
     prepared = read_model_record(request.of, workspace)
     samples = load_saved(workspace.path(request.of.calibration))
     reference = _reference(prepared, request.of, workspace)
     size = prepared.batch if prepared.is_batch_fixed else max(1, min(HESSIAN_BATCH, samples.samples // HESSIAN_BATCHES))
     batches = [samples.take(np.arange(i * size, (i + 1) * size) % samples.samples).feeds() for i in range(HESSIAN_BATCHES)]
-    traces = measure_traces(
+    eligible = request.of.eligible
+    if request.layers is not None:
+        eligible = dict(list(eligible.items())[slice(*request.layers)])
+        batches = batches[: HESSIAN_BATCHES if request.allowed_loss is None else FIRST_PROBES]
+    done = [workspace.read_value(TensorProbes, part.probes) for part in request.parts if part.probes is not None]
+    probes = probe_tensors(
         reference,
         prepared.probed.forms,
         prepared.scheme,
@@ -97,15 +107,21 @@ def hessian(request: HessianRequest, context: StageContext) -> HessianResult:
         seed=request.seed,
         most=prepared.batch,
         precisions=request.precisions,
-        eligible=request.of.eligible,
+        eligible=eligible,
         weights=prepared.outputs.weights,
         allowed=request.allowed_loss,
         means=_mean_inputs(reference, prepared, request.of, samples, workspace),
         workers=processors(),
-        on_batch=lambda done: context.progress(done / HESSIAN_BATCHES, f"Hessian probe {done} of {HESSIAN_BATCHES}"),
+        on_batch=lambda done: context.progress(done / len(batches), f"Hessian probe {done} of {len(batches)}"),
+        before=in_order(done) if done else None,
     )
-    probes = max((trace.probes for trace in traces), default=0)
-    return HessianResult(traces, min(size * probes, samples.samples), reference.provider.value)
+    provider = request.parts[0].provider if request.parts else reference.provider.value
+    if request.layers is not None:
+        start, stop = request.layers
+        return HessianResult((), 0, provider, workspace.write_value(f"part-of-traces-{start}-{stop}.json", probes))
+    traces = traces_from(probes)
+    most = max((trace.probes for trace in traces), default=0)
+    return HessianResult(traces, min(size * most, samples.samples), provider)
 
 
 def interactions(request: InteractionsRequest, context: StageContext) -> InteractionsResult:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from calibration.codec import as_object, json_from_value
+from calibration.number_formats.precision import Precision
 from engine_builder.pipeline.parts import SPLITS, even_parts
 from engine_builder.pipeline.stage import Stage
-from engine_builder.pipeline.stage_table import INTERACTIONS, SENSITIVITY
+from engine_builder.pipeline.stage_table import HESSIAN, INTERACTIONS, SENSITIVITY
 from engine_builder.records.calibrated import Calibrated
-from engine_builder.stage_io.measuring import InteractionsRequest, SensitivityRequest
+from engine_builder.stage_io.measuring import HessianRequest, InteractionsRequest, SensitivityRequest
 from tests.driver import Driver, ranged
 from tests.model_text import fixed_batch, samples_for
 
@@ -40,7 +41,7 @@ def whole_and_in_parts(driver: Driver, stage: Stage[Any, Any], request: object, 
 def content(driver: Driver, result: object) -> object:
     """Return a result with the bytes of its file."""
     assert isinstance(result, Mapping)
-    file = result["losses"]
+    file = result.get("losses")
     return result, None if file is None else (driver.workspace.root / file["file"]).read_bytes()
 
 
@@ -68,6 +69,15 @@ def test_pairs_have_the_same_tests(job: tuple[Driver, Calibrated]) -> None:
     assert joined == whole
     assert count == 3
     assert whole[0]["tests"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("allowed", [None, 1e-9, 1e-4, 1e-2, 1e9])
+def test_traces_are_the_same_whether_the_budget_asks_for_more_probes_or_not(job: tuple[Driver, Calibrated], allowed: float | None) -> None:
+    driver, of = job
+    whole, joined, count = whole_and_in_parts(driver, HESSIAN, HessianRequest(of, (Precision.INT8,), allowed, 0), 2)
+    assert joined == whole
+    assert count == 2
+    assert whole[0]["traces"]  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
