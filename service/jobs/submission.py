@@ -116,8 +116,8 @@ def _submitted(form: Form, idempotency_key: str | None, uploads: TenantUploads, 
         branches = [
             branch_of(new, one, _lay_out(files, deps.workspace(job_id), deps), job_id) for one, job_id in zip(configs, ids, strict=True)
         ]
-        for one in all_ids:
-            deps.folders.laid_out(one)
+        for each in all_ids:
+            deps.folders.laid_out(each)
         job, is_new = deps.store.create(
             new,
             webhook,

@@ -123,7 +123,8 @@ def forgotten(url: str, job_id: str) -> None:
 
 
 def _fan_out(deps: Deps, part: StagePart) -> RunParts | None:
-    if (membership := deps.membership) is None:
+    """Return what shares parts of stages with other workers; None where there are none, or where they do not see the same folders."""
+    if (membership := deps.membership) is None or deps.settings.shared_dir is None:
         return None
     return FanOut(membership.members, deps.name, deps.pipeline.version, QUEUE, part).run
 
