@@ -42,6 +42,7 @@ def test_one_server_makes_one_engine_after_the_other_and_goes_on_after_a_kill(se
     wait_until(lambda: list((server.data / "jobs").iterdir()) == [], 10)
 
 
+@pytest.mark.long
 def test_after_a_loss_of_the_database_job_and_branches_are_found_in_their_folders(server: ServerProcess) -> None:
     job_id = server.submit(CONFIG, trials=1, seconds=2.0)
     server.wait_for_line("begin trial/0")
