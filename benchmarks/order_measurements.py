@@ -41,7 +41,8 @@ from engine_builder.engines.job_scheme import job_scheme
 from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
 from engine_builder.search.loss_model import LossModel
 from engine_builder.search.rankings import dependency_order, likely_interactions
-from engine_builder.stages.probe import HESSIAN_BATCH, HESSIAN_BATCHES, PAIR_SAMPLES, PAIRS_PER_LAYER_PRECISION
+from engine_builder.stage_io.measuring import PAIR_SAMPLES
+from engine_builder.stages.probe import HESSIAN_BATCH, HESSIAN_BATCHES, PAIRS_PER_LAYER_PRECISION
 
 Ranges = Mapping[str, tuple[float, float]]
 Pictures = NDArray[np.float32]

@@ -16,7 +16,12 @@ def inspect(request: Mapping[str, object], context: StageContext) -> dict[str, o
     plan = {"trials": 2, "seconds": 0.0, "fail": None, **_plan(request, context)}
     if plan["fail"] == "input":
         raise InvalidModelError("model: it is only a fake", fix="Send a real one.")
-    return _recorded(request, lambda: plan)
+
+    def work() -> dict[str, object]:
+        time.sleep(float(str(plan.get("inspect_seconds", 0.0))))
+        return plan
+
+    return _recorded(request, work)
 
 
 def trial(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
@@ -34,6 +39,26 @@ def trial(request: Mapping[str, object], context: StageContext) -> dict[str, obj
                 while file.write(bytes(2**16)):
                     pass
         return {}
+
+    return _recorded(request, work)
+
+
+def probe(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
+    """Return the squares of numbers: of its own, or those that parts found put together."""
+    plan = {"seconds": 0.0, "fail_part": None, **_plan(request, context)}
+    parts = request["parts"]
+    assert isinstance(parts, list)
+    if parts:
+        return _recorded(request, lambda: {"result": [number for part in parts for number in part], "seconds": 0.0})
+
+    def work() -> dict[str, object]:
+        found = []
+        for number in range(int(str(request["start"])), int(str(request["stop"]))):
+            (context.scratch / "unfinished").write_text("left behind unless it is removed")
+            time.sleep(float(str(plan["seconds"])))
+            assert (context.scratch / "unfinished").exists()  # another part has not removed it
+            found.append(number**2)
+        return {"result": found, "seconds": 0.0}
 
     return _recorded(request, work)
 
@@ -73,4 +98,4 @@ def _model(request: Mapping[str, object]) -> FileRef:
     return FileRef(str(model["file"]), str(model["sha256"]))
 
 
-STAGES = {"inspect": inspect, "trial": trial, "report": report}
+STAGES = {"inspect": inspect, "probe": probe, "trial": trial, "report": report}

@@ -7,6 +7,7 @@ processes; each execution of one leaves a line in a record file, so that tests c
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from calibration.codec import json_from_value, value_from_json
 from engine_builder.errors import StageCrashedError
 from engine_builder.pipeline.observer import Observer
 from engine_builder.pipeline.optimize import JobRequest
+from engine_builder.pipeline.parts import Split, even_parts
 from engine_builder.pipeline.stage import RunStage
 from engine_builder.stage_io.outcome import JobOutcome
 from engine_builder.workspace.workspace import FileRef
@@ -50,6 +52,8 @@ class FakePipeline:
         observer.entered("inspect", 0.0)
         plan = run_stage("inspect", "inspect", {**common, "name": "inspect"}, (0.0, 0.1))
         observer.judging([TAKEN])
+        if "probes" in plan:
+            run_stage("probe", "probe", {**common, "name": "probe", "start": 0, "stop": plan["probes"], "parts": []}, (0.1, 0.1))
         observer.entered("search", 0.1)
         trials: list[dict[str, object]] = []
         count = int(str(plan["trials"]))
@@ -74,6 +78,20 @@ class FakePipeline:
             engine=files["engine"],
             artifacts={"report.json": files["report"], "report.html": files["html"], "log.txt": files["log"]},
         )
+
+
+def _probe_parts(request: Mapping[str, object], most: int) -> tuple[Mapping[str, object], ...]:
+    parts = even_parts(int(str(request["start"])), int(str(request["stop"])), 1, most)
+    if len(parts) == 1:
+        return (request,)
+    return tuple({**request, "name": f"part/{start}-{stop}", "start": start, "stop": stop} for start, stop in parts)
+
+
+def _probe_joined(request: Mapping[str, object], parts: Sequence[object]) -> Mapping[str, object]:
+    return {**request, "name": "joined", "parts": list(parts)}
+
+
+FAKE_SPLITS = {"probe": Split(_probe_parts, _probe_joined)}
 
 
 def fake_model(**plan: object) -> bytes:

@@ -28,6 +28,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ParamSpec
 
 import numpy as np
 
@@ -42,9 +43,11 @@ from calibration.process.worker_threads import in_parallel
 from calibration.sensitivity.adaptive_sampling import Key, ProbedTensor, on_one_level, undecided
 from calibration.sensitivity.mean_inputs import MeanInputs
 from calibration.sensitivity.perturbed_model import Probe, ReferenceModel
-from calibration.sensitivity.records import HessianTrace
+from calibration.sensitivity.records import HessianTrace, TensorProbe, TensorProbes, by_tensor
 from calibration.sensitivity.simulated_layers import Floats, rounded_inputs, span_of
 from calibration.sensitivity.task_losses import Comparison, LossForm
+
+P = ParamSpec("P")
 
 FIRST_PROBES = 2  # of every tensor
 FIRST_STEP = 1e-3  # of the tensor's root mean square: the middle of the plateau on a logarithmic scale
@@ -52,7 +55,7 @@ AGREEMENT = 0.05  # two steps a factor of two apart must agree this well
 SMALLEST_STEP, LARGEST_STEP = 6e-5, 1.7e-2
 
 
-def measure_traces(
+def probe_tensors(
     reference: ReferenceModel,
     kinds: Sequence[LossForm],
     scheme: Scheme,
@@ -68,8 +71,9 @@ def measure_traces(
     means: MeanInputs | None = None,
     workers: int = 1,
     on_batch: Callable[[int], None] = lambda done: None,
-) -> tuple[HessianTrace, ...]:
-    """Return the trace of every tensor that one of the precisions would round, for every layer, once for each precision.
+    before: TensorProbes | None = None,
+) -> TensorProbes:
+    """Probe the tensors that one of the precisions would round, of every layer, on each batch those that it is worth.
 
     Args:
         reference: The float model in pieces.
@@ -86,13 +90,16 @@ def measure_traces(
         means: Says how a change of a weight shifts the means that bias correction keeps; None where biases are not corrected.
         workers: Probes in flight at once at most, all of one batch.
         on_batch: Told the number of batches done.
+        before: Probes on the first batches that were made already, to go on behind; they are in the result, too.
     """
-    reference.open_float(unit.layer for block in reference.blocks for unit in block.units)
-    steps: dict[Key, tuple[float, bool]] = {}
-
-    known: dict[Key, list[_Found]] = {}
-    for number, batch in enumerate(batches):
-        doubtful = _doubtful(known, allowed) if allowed is not None and number >= FIRST_PROBES else None
+    rows = [] if before is None else list(before.rows)
+    begun = 1 + max((row.batch for row in rows), default=-1)
+    steps: dict[Key, tuple[float, bool]] = {(row.layer, row.site): (row.step, row.settled) for row in rows}
+    if not begun:
+        layers = (unit.layer for block in reference.blocks for unit in block.units)
+        reference.open_float(layer for layer in layers if eligible is None or layer.name in eligible)
+    for number, batch in list(enumerate(batches))[begun:]:
+        doubtful = _doubtful(by_tensor(rows), allowed) if allowed is not None and number >= FIRST_PROBES else None
         if doubtful is not None and not doubtful:
             break
         parts: list[tuple[int, dict[Key, _Found]]] = []
@@ -134,12 +141,18 @@ def measure_traces(
             parts.append((run.samples, dict(itertools.chain.from_iterable(found.items() for found in measured))))
             del run, compare, measure, measured  # or the activations of two passes would be there at once
         for key, mean in _mean_of_parts(parts).items():
-            known.setdefault(key, []).append(mean)
+            rows.append(TensorProbe(*key, number, mean.curvature, mean.rounding, mean.size, *steps[key]))
         on_batch(number + 1)
+    return TensorProbes(tuple(rows))
+
+
+def traces_from(probes: TensorProbes) -> tuple[HessianTrace, ...]:
+    """Return the trace of every tensor that was probed, once for each precision that rounds it."""
+    known = by_tensor(probes.rows)
     traces = []
     curvatures = _curvatures(known)
     for (layer, site), of_site in known.items():
-        step, settled = steps[layer, site]
+        step, settled = of_site[0].step, of_site[0].settled
         values = np.array(curvatures[layer, site])
         error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("inf")
         for precision, rounding in _roundings(of_site).items():
@@ -148,13 +161,23 @@ def measure_traces(
     return tuple(traces)
 
 
-def _doubtful(known: Mapping[Key, Sequence[_Found]], allowed: float) -> frozenset[Key]:
+def _at_once(probe: Callable[P, TensorProbes]) -> Callable[P, tuple[HessianTrace, ...]]:
+    def traces(*args: P.args, **options: P.kwargs) -> tuple[HessianTrace, ...]:
+        return traces_from(probe(*args, **options))
+
+    return traces
+
+
+measure_traces = _at_once(probe_tensors)  # the traces themselves, for the same arguments
+
+
+def _doubtful(known: Mapping[Key, Sequence[TensorProbe]], allowed: float) -> frozenset[Key]:
     """Return the tensors that are worth another probe, those among them that were empty in one of the first batches."""
     probed = {key: found for key, found in known.items() if len(found) >= FIRST_PROBES}
     return undecided(_probed(probed), allowed) | (known.keys() - probed.keys())
 
 
-def _probed(known: Mapping[Key, Sequence[_Found]]) -> list[ProbedTensor]:
+def _probed(known: Mapping[Key, Sequence[TensorProbe]]) -> list[ProbedTensor]:
     """Return what the probes so far say of every tensor in every precision."""
     curvatures = _curvatures(known)
     return [
@@ -164,12 +187,12 @@ def _probed(known: Mapping[Key, Sequence[_Found]]) -> list[ProbedTensor]:
     ]
 
 
-def _curvatures(known: Mapping[Key, Sequence[_Found]]) -> dict[Key, tuple[float, ...]]:
+def _curvatures(known: Mapping[Key, Sequence[TensorProbe]]) -> dict[Key, tuple[float, ...]]:
     """Return v'Hv of every tensor on each batch that probed it, comparable between tensors of more and of fewer probes."""
     return on_one_level({key: [one.curvature for one in found] for key, found in known.items()})
 
 
-def _roundings(found: Sequence[_Found]) -> dict[Precision, float]:
+def _roundings(found: Sequence[TensorProbe]) -> dict[Precision, float]:
     """Return the mean over batches of E ||x - Q(x)||^2, in each precision."""
     return {precision: float(np.mean([one.rounding[precision] for one in found])) for precision in found[0].rounding}
 

@@ -146,20 +146,51 @@ def measure_pairs(
         workers: Tests in flight at once at most, all of one batch.
         on_batch: Told the number of batches done.
     """
+    known = [min(len(loss_alone[one]) for one in pair) for pair in pairs]
+    found = pair_losses(reference, kinds, layers, pairs, batches, known, weights=weights, workers=workers, on_batch=on_batch)
+    return pair_tests(pairs, found, loss_alone)
+
+
+def pair_losses(
+    reference: ReferenceModel,
+    kinds: Sequence[LossForm],
+    layers: Sequence[Layer],
+    pairs: Sequence[tuple[LayerPrecision, LayerPrecision]],
+    batches: Sequence[Mapping[str, Array]],
+    known: Sequence[int],
+    *,
+    first: int = 0,
+    weights: Sequence[float] = (),
+    workers: int = 1,
+    on_batch: Callable[[int], None] = lambda done: None,
+) -> NDArray[np.float64]:
+    """Return the loss of each pair on each sample, (samples, pairs) float64, NaN where it is not tested.
+
+    Args:
+        reference: The float model in pieces.
+        kinds: Kind of each output, or its parts.
+        layers: All layers.
+        pairs: What to test, each in graph order.
+        batches: The feeds of each batch.
+        known: The samples, of all, that the losses of both layers of each pair alone are known on: the first so many.
+        first: The place of the first sample of these batches among all.
+        weights: As above, like ``workers`` and ``on_batch``.
+        workers: Tests in flight at once.
+        on_batch: Told the number of batches done.
+    """
     by_name = {layer.name: layer for layer in layers}
     wanted: dict[str, list[int]] = {}
-    for index, (first, _) in enumerate(pairs):
-        wanted.setdefault(first.layer, []).append(index)
+    for index, (one, _) in enumerate(pairs):
+        wanted.setdefault(one.layer, []).append(index)
     reference.open_quantized((layer_precision.layer, layer_precision.precision) for pair in pairs for layer_precision in pair)
-    reference.open_pairs((by_name[first.layer], by_name[second.layer]) for first, second in pairs)
+    reference.open_pairs((by_name[one.layer], by_name[other.layer]) for one, other in pairs)
 
-    known = [min(len(loss_alone[one]) for one in pair) for pair in pairs]
     parts: list[NDArray[np.float64]] = []
     for batch in batches:
         run = reference.begin(batch)
         compare = Comparison(kinds, run.outputs, weights)
         loss = np.full((run.samples, len(pairs)), np.nan)
-        stop = sum(map(len, parts)) + run.samples
+        stop = first + sum(map(len, parts)) + run.samples
 
         def tests(run: Pass = run, stop: int = stop) -> Iterator[tuple[int, Probe, Floats]]:
             for probe in run.probes():
@@ -177,7 +208,22 @@ def measure_pairs(
         parts.append(loss)
         del run, compare, measure, tests  # or the activations of two passes would be there at once
         on_batch(len(parts))
-    together = np.concatenate(parts)
+    return np.concatenate(parts)
+
+
+def pair_tests(
+    pairs: Sequence[tuple[LayerPrecision, LayerPrecision]],
+    together: NDArray[np.float64],
+    loss_alone: Mapping[LayerPrecision, NDArray[np.float64]],
+) -> tuple[PairTest, ...]:
+    """Return the tests of pairs.
+
+    Args:
+        pairs: What was tested.
+        together: Its losses, (samples, pairs), see ``pair_losses``.
+        loss_alone: As for ``measure_pairs``.
+    """
+    known = [min(len(loss_alone[one]) for one in pair) for pair in pairs]
     found = []
     for index, (first, second) in enumerate(pairs):
         tested = together[: known[index], index]

@@ -137,7 +137,25 @@ def measure_layer_losses(
     workers: int = 1,
     on_batch: Callable[[int], None] = lambda samples: None,
 ) -> LayerLosses:
-    """Probe every layer precision, or some of them, on every batch.
+    """Probe every layer precision, or some of them, on every batch; for the arguments see ``measure_batches``."""
+    parts = measure_batches(reference, kinds, layer_precisions, batches, only=only, weights=weights, workers=workers, on_batch=on_batch)
+    return joined(parts)
+
+
+def measure_batches(
+    reference: ReferenceModel,
+    kinds: Sequence[LossForm],
+    layer_precisions: Sequence[LayerPrecision],
+    batches: Iterable[Mapping[str, Array]],
+    *,
+    only: Collection[LayerPrecision] | None = None,
+    weights: Sequence[float] = (),
+    workers: int = 1,
+    on_batch: Callable[[int], None] = lambda samples: None,
+) -> tuple[LayerLosses, ...]:
+    """Probe every layer precision, or some of them, on every batch, and return what each batch gave.
+
+    ``joined`` of them is the same to the last bit, whoever measured which batch.
 
     Args:
         reference: The float model in pieces.
@@ -187,7 +205,7 @@ def measure_layer_losses(
         done += len(loss)
         del run, compare, measure, probes  # or the activations of two passes would be there at once
         on_batch(done)
-    return joined(parts)
+    return tuple(parts)
 
 
 def _side_by_side(kinds: Sequence[LossForm], runs: Sequence[Sequence[Array]]) -> list[Array]:

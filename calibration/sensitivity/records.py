@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from calibration.number_formats.layer_precision import LayerPrecision
@@ -71,3 +72,48 @@ class SensitivityTable:
     hessian_samples: int  # samples behind ``hessian``
     plain_forwards: float  # work of the loss probes, in forward passes of the whole model, each of one sample
     traces: tuple[HessianTrace, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorProbe:
+    """What one batch tells of one tensor of a layer, of which ``HessianTrace`` is made.
+
+    Attributes:
+        layer: The layer's name.
+        site: Which of its tensors: ``weight``, ``input0``, ``output``.
+        batch: Number of the batch, from 0.
+        curvature: v'Hv.
+        rounding: Mean squared rounding error, E ||x - Q(x)||^2, in each precision.
+        size: Elements of the tensor; of an activation those of a sample.
+        step: Of the finite differences, in units of the tensor's root mean square.
+        settled: Whether two steps agreed.
+    """
+
+    layer: str
+    site: str
+    batch: int
+    curvature: float
+    rounding: Mapping[Precision, float]
+    size: int
+    step: float
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TensorProbes:
+    """Probes of some tensors, batch by batch, in the order of the layers."""
+
+    rows: tuple[TensorProbe, ...]
+
+
+def in_order(parts: Sequence[TensorProbes]) -> TensorProbes:
+    """Return the probes of all layers from those of parts of them, each of neighbours, in the order of the layers."""
+    return TensorProbes(tuple(sorted((row for part in parts for row in part.rows), key=lambda row: row.batch)))
+
+
+def by_tensor(probes: Sequence[TensorProbe]) -> dict[tuple[str, str], list[TensorProbe]]:
+    """Return the probes of each tensor, (layer, site), batch by batch."""
+    found: dict[tuple[str, str], list[TensorProbe]] = {}
+    for row in probes:
+        found.setdefault((row.layer, row.site), []).append(row)
+    return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from engine_builder.backends.base import Backend
 from engine_builder.backends.build_options import BuildOptions
-from engine_builder.backends.gpu.catalogue import Gpu, gpu_by_name
+from engine_builder.backends.gpu.catalogue import Gpu, gpu_by_name, known_gpus
 from engine_builder.backends.gpu.devices import has_cuda_package
 from engine_builder.backends.gpu.visible_gpu import VisibleGpu, first_visible_gpu
 from engine_builder.errors import UnsupportedTargetError
@@ -115,6 +115,25 @@ def targets_of(context: StageContext) -> Targets:
 def opens_gpu(target: str, gpu: str | None) -> bool:
     """Return whether the engines of a job run on this machine's GPU."""
     return target in BACKENDS and BACKENDS[target].opens_gpu(gpu)
+
+
+def gpu_alike(target: str, gpu: str | None, table: Targets = BACKENDS) -> str | None:
+    """Return the name under which stages that only read the model are asked about a GPU: one for all of its compute capability.
+
+    What they find is then the same for each of these, and measured once. Where this machine has a GPU, it is the name that was given.
+
+    Args:
+        target: One of the table.
+        gpu: The GPU's product name.
+        table: The targets that there are.
+    """
+    if gpu is None or not target_row(target, table).takes_gpu or gpu_here() is not None:
+        return gpu
+    try:
+        wanted = gpu_by_name(gpu)
+    except UnsupportedTargetError:  # a GPU that is not listed
+        return gpu
+    return next(one.name for one in known_gpus() if one.compute_capability == wanted.compute_capability)
 
 
 def targets() -> list[dict[str, object]]:

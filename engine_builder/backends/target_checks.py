@@ -26,6 +26,15 @@ def check_config(config: Config, *, table: Targets = BACKENDS) -> None:
             or the builder is told what means nothing to it.
     """
     row = target_row(config.target, table)
+    if config.gpus:
+        if not row.takes_gpu:
+            raise UnsupportedTargetError(
+                f"gpus: found {', '.join(config.gpus)}, expected none: {config.target} runs on the CPU",
+                fix="Leave gpus out, or choose a target that runs on a GPU.",
+            )
+        for gpu in config.gpus:
+            check_config(dataclasses.replace(config, gpus=(), gpu=gpu), table=table)
+        return
     if config.gpu is not None and not row.takes_gpu:
         raise UnsupportedTargetError(
             f"gpu: found {config.gpu!r}, expected none: {config.target} runs on the CPU",
@@ -50,6 +59,19 @@ def check_config(config: Config, *, table: Targets = BACKENDS) -> None:
             f"precisions: found only {capabilities.baseline}, the baseline of {config.target}; expected one of "
             f"{', '.join(capabilities.low_precisions)} too",
             fix="Add a lower precision, or leave precisions out.",
+        )
+
+
+def require_one_type(config: Config) -> None:
+    """Refuse several types of GPU, where one run makes one engine.
+
+    Raises:
+        InvalidConfigError: The configuration names several.
+    """
+    if config.gpus:
+        raise InvalidConfigError(
+            f"gpus: found {', '.join(config.gpus)}, but a run without a server makes an engine for one type",
+            fix="Run once for each, with `gpu`: what they share is kept and not measured again. Or submit the job to a server.",
         )
 
 

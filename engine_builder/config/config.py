@@ -149,6 +149,14 @@ class Config:
 
     target: str = field(default="onnxruntime-cpu", metadata={"description": "One of GET /v1/targets."})
     gpu: str | None = field(default=None, metadata={"description": "The GPU's product name, for targets that run on one: L4, RTX 4090."})
+    gpus: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "uniqueItems": True,
+            "description": "Several types of GPU in the place of `gpu`: a server makes an engine for each, at the same time where it has "
+            "workers for them, and what does not depend on the type is measured once.",
+        },
+    )
     accuracy: AccuracyConfig = field(
         default_factory=AccuracyConfig, metadata={"description": "The accuracy budget, and what it is stated in."}
     )
@@ -224,7 +232,11 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        """Refuse an assignment that asks for what the other settings exclude."""
+        """Refuse an assignment that asks for what the other settings exclude, and GPUs that are named twice over."""
+        if self.gpus and self.gpu is not None:
+            raise InvalidConfigError(
+                f"gpus: found {', '.join(self.gpus)} beside gpu {self.gpu!r}", fix="Name all types in `gpus`, or one in `gpu`."
+            )
         if self.assignment_only and not self.assignment:
             raise InvalidConfigError("assignment_only: found no assignment to build", fix="Give `assignment` too.")
         if self.assignment_only and self.objective is not None:

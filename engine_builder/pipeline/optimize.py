@@ -13,7 +13,7 @@ from calibration.accuracy.resolution import resolution_note
 from calibration.codec import value_from_json
 from engine_builder.backends.base import Capabilities
 from engine_builder.backends.job_precisions import low_precisions
-from engine_builder.backends.registry import BACKENDS, Targets, backend_for
+from engine_builder.backends.registry import BACKENDS, Targets, backend_for, gpu_alike
 from engine_builder.config.config import AnalysisWanted, Config
 from engine_builder.config.inspect_settings import inspect_settings
 from engine_builder.errors import EngineError
@@ -39,7 +39,7 @@ from engine_builder.stage_io.engines import BaselineRequest, EngineJob, TrialReq
 from engine_builder.stage_io.measuring import ConfidenceRequest, InspectRequest, InspectResult, JobFiles, RangesRequest
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest, SearchSummary
 
-PIPELINE_VERSION = "23"  # bumped when stage names, their order or the form of their requests or results change
+PIPELINE_VERSION = "24"  # bumped when stage names, their order or the form of their requests or results change
 SHARE_OF_TRIAL = 0.12  # of the progress that is left: how many trials there will be is not known
 
 
@@ -68,7 +68,8 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
     config, driver = request.config, _Spent(run_stage)
     capabilities = backend_for(config.target, config.gpu, table=targets).capabilities
     observer.entered("inspect", 0.0)
-    inspected = run(driver, table.INSPECT, InspectRequest(request.files, inspect_settings(config)))
+    alike = gpu_alike(config.target, config.gpu, targets)
+    inspected = run(driver, table.INSPECT, InspectRequest(request.files, replace(inspect_settings(config), gpu=alike)))
     observer.judging(inspected.judged)
     if config.assignment:
         layers_of(config.assignment, inspected.layers)  # before anything is measured
@@ -80,7 +81,7 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
     untold = _cannot_tell(inspected, config)
     for note in untold:
         observer.noted(note)
-    corrections = Corrections(_calibrated(config, capabilities, inspected, driver, observer), driver)
+    corrections = Corrections(_calibrated(config, capabilities, inspected, driver, observer, alike), driver)
     one_format = one_format_engines(corrections.job.calibrated.eligible, capabilities.low_precisions)
     if is_corrected_first(config, capabilities, engines=len(one_format), seconds=driver.seconds):
         corrections.measured(None)
@@ -135,18 +136,22 @@ def _cannot_tell(inspected: InspectResult, config: Config) -> tuple[str, ...]:
     return () if note is None else (note,)
 
 
-def _calibrated(config: Config, capabilities: Capabilities, inspected: InspectResult, driver: RunStage, observer: Observer) -> EngineJob:
-    """Return the job with its ranges and the baseline that engines must beat."""
+def _calibrated(
+    config: Config, capabilities: Capabilities, inspected: InspectResult, driver: RunStage, observer: Observer, alike: str | None
+) -> EngineJob:
+    """Return the job with its ranges and the baseline that engines must beat; ``alike`` is the GPU's name where only its kind counts."""
     observer.entered("ranges", table.RANGES.progress[0])
     quantized, method = low_precisions(config, capabilities), config.calibration.method
+    only_paying = config.precisions is None and not config.assignment
+    is_of_type = only_paying and capabilities.expected_ms is not None  # which layers pay is predicted from the GPU's own figures
     wanted = RangesRequest(
         inspected.model,
         inspected.calibration,
         method,
         quantized,
         config.target,
-        config.gpu,
-        only_paying=config.precisions is None and not config.assignment,
+        config.gpu if is_of_type else alike,
+        only_paying=only_paying,
         timed_batch=inspected.timed_batch,
         threads=config.threads,
     )

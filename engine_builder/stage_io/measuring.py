@@ -21,6 +21,13 @@ from engine_builder.config.inspect_settings import InspectSettings
 from engine_builder.records.calibrated import Calibrated, EligiblePrecisions
 from engine_builder.workspace.workspace import FileRef
 
+PAIR_SAMPLES = 64  # that pairs are tested on, about
+
+
+def paired_samples(probed: int, batch: int) -> int:
+    """Return how many samples pairs are tested on, whole calls of ``batch``, of those that single layers were probed on."""
+    return min(max(PAIR_SAMPLES // batch, 1) * batch, probed)
+
 
 @dataclass(frozen=True, slots=True)
 class JobFiles:
@@ -143,6 +150,15 @@ class CorrectResult:
 
 
 @dataclass(frozen=True, slots=True)
+class SensitivityResult:
+    """What one share of the samples gave."""
+
+    losses: FileRef  # (samples, layer precisions) and the Gram sums, see ``calibration.sensitivity.layer_losses``
+    provider: str  # of ONNX Runtime; empty where nothing was probed
+    probed: int = 1  # layer precisions; 0: more samples would decide nothing, and the file holds none
+
+
+@dataclass(frozen=True, slots=True)
 class SensitivityRequest:
     """The calibration samples [start, stop) to probe layers on: all of them, or those that more samples may still decide on."""
 
@@ -151,15 +167,19 @@ class SensitivityRequest:
     stop: int
     earlier: tuple[FileRef, ...] = ()  # losses on the samples before these; none: every layer is probed
     allowed_loss: float | None = None  # about what the accuracy budget allows, where ``earlier`` says anything
+    batch: int = 1  # samples in one call of the model: what the share can be split by
+    is_part: bool = False  # of a share that is split: the sums of each call are kept apart, for whoever puts the parts together
+    parts: tuple[SensitivityResult, ...] = ()  # of the whole share, measured elsewhere: they are only put together
 
 
 @dataclass(frozen=True, slots=True)
-class SensitivityResult:
-    """What one share of the samples gave."""
+class HessianResult:
+    """The traces, on how many samples, and by which provider of ONNX Runtime."""
 
-    losses: FileRef  # (samples, layer precisions) and the Gram sums, see ``calibration.sensitivity.layer_losses``
-    provider: str  # of ONNX Runtime; empty where nothing was probed
-    probed: int = 1  # layer precisions; 0: more samples would decide nothing, and the file holds none
+    traces: tuple[HessianTrace, ...]
+    samples: int
+    provider: str
+    probes: FileRef | None = None  # ``TensorProbes`` of a part, which has no traces
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +190,17 @@ class HessianRequest:
     precisions: tuple[Precision, ...]  # in the target's order
     allowed_loss: float | None  # about what the accuracy budget allows; None: not known, so every probe is made
     seed: int
+    layers: tuple[int, int] | None = None  # of a part: the places [start, stop) of its layers among the eligible ones
+    parts: tuple[HessianResult, ...] = ()  # the first probes of all layers, made elsewhere: only further ones are made
 
 
 @dataclass(frozen=True, slots=True)
-class HessianResult:
-    """The traces, on how many samples, and by which provider of ONNX Runtime."""
+class InteractionsResult:
+    """The pairs that were tested, and by which provider of ONNX Runtime."""
 
-    traces: tuple[HessianTrace, ...]
-    samples: int
+    tests: tuple[PairTest, ...]
     provider: str
+    losses: FileRef | None = None  # (samples, pairs), of a part, which has no tests
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +210,10 @@ class InteractionsRequest:
     of: Calibrated
     losses: tuple[FileRef, ...]
     allowed_loss: float | None = None  # about what the accuracy budget allows, to test only pairs that matter to it; None: all do
-
-
-@dataclass(frozen=True, slots=True)
-class InteractionsResult:
-    """The pairs that were tested, and by which provider of ONNX Runtime."""
-
-    tests: tuple[PairTest, ...]
-    provider: str
+    samples: tuple[int, int] | None = None  # the calibration samples [start, stop) to test on; None: the first ones
+    batch: int = 1  # samples in one call of the model: what the samples can be split by
+    is_part: bool = False  # of tests that are split by samples: the losses are kept, for whoever puts the parts together
+    parts: tuple[InteractionsResult, ...] = ()  # on all the samples, measured elsewhere: they are only put together
 
 
 @dataclass(frozen=True, slots=True)

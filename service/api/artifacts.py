@@ -66,6 +66,13 @@ def _engine_of(job: Job) -> str:
     Raises:
         NotFinishedError: The job has not succeeded.
     """
+    if job.state is JobState.SUCCEEDED and job.new.branches:
+        engines = as_object(as_object(job.result)["engines"]).values()
+        names = [str(as_object(one["engine"])["name"]) for one in map(as_object, engines) if one["engine"] is not None]
+        raise NotFoundError(
+            f"job {job.id}: it has an engine for each of {job.new.branches} types of GPU",
+            fix=f"Download one as an artifact: {', '.join(names)}.",
+        )
     if job.state is not JobState.SUCCEEDED or job.engine is None:
         fix = "Submit a new job." if job.state.is_finished else "Wait until its state is succeeded."
         raise NotFinishedError(f"job {job.id}: its state is {job.state}, only a job that has succeeded has an engine", fix=fix)

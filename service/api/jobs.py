@@ -23,6 +23,7 @@ from service.jobs.submission import MAX_PRIORITY, REQUIRED, ROLES, TEXT_FIELDS, 
 from service.jobs.upkeep import webhook_request
 from service.jobs.upkeep.log_text import log_lines, log_tail
 from service.jobs.upkeep.removal import remove_job
+from service.jobs.upkeep.workspaces import remove_parents, remove_unused
 from service.jobs.uploads import receive_form
 
 MAX_PAGE = 100
@@ -42,7 +43,8 @@ def jobs_router(deps: Deps, hand_over: Callable[[str], None], forget: Callable[[
 
     def shown(job_id: str, caller: Caller) -> JSONResponse:
         job = deps.store.get(job_id, caller.sees)
-        return JSONResponse(job_json(job, deps.clock(), log_tail(job, deps)))
+        branches = deps.store.branches(job_id) if job.new.branches else ()
+        return JSONResponse(job_json(job, deps.clock(), log_tail(job, deps), branches))
 
     @router.post("/v1/jobs", status_code=202, summary="Submit a job", openapi_extra=_submit_body())
     async def submit_job(
@@ -61,7 +63,8 @@ def jobs_router(deps: Deps, hand_over: Callable[[str], None], forget: Callable[[
         request.state.job_id = job.id  # for the audit log
         if is_new:
             hand_over(job.id)
-        return JSONResponse(job_json(job, deps.clock()), status_code=202, headers={"Location": f"/v1/jobs/{job.id}"})
+        branches = await run_in_threadpool(deps.store.branches, job.id) if job.new.branches else ()
+        return JSONResponse(job_json(job, deps.clock(), (), branches), status_code=202, headers={"Location": f"/v1/jobs/{job.id}"})
 
     @router.get("/v1/jobs", summary="List jobs")
     def list_jobs(
@@ -94,16 +97,25 @@ def jobs_router(deps: Deps, hand_over: Callable[[str], None], forget: Callable[[
 
     @router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job")
     def cancel_job(job_id: str, caller: CallerHere) -> JSONResponse:
-        """Cancel the job, for good, even if the server stops now. A finished job stays as it is."""
-        deps.store.state(job_id, caller.sees)  # raises for another tenant's
-        if deps.store.cancel(job_id) is JobState.QUEUED:  # a running one removes its folder itself, once its stage has ended
+        """Cancel the job, for good, even if the server stops now. A finished job stays as it is.
+
+        A job for several types of GPU is cancelled with its branches; a branch alone leaves the others as they are.
+        """
+        job = deps.store.get(job_id, caller.sees)  # raises for another tenant's
+        was = deps.store.cancel(job_id)
+        if was is JobState.QUEUED and not job.new.branches:  # a running one removes its folder itself, once its stage has ended
             deps.folders.remove(job_id)
+            remove_parents(deps, job_id)
+        elif job.new.branches:
+            remove_unused(deps, job_id)
         return shown(job_id, caller)
 
     @router.delete("/v1/jobs/{job_id}", status_code=204, summary="Delete a finished job")
     def delete_job(job_id: str, caller: CallerHere) -> Response:
-        """Remove a finished job and the files that only it has. Whoever asks for it later is told so: 410."""
-        deps.store.state(job_id, caller.sees)  # raises for another tenant's
+        """Remove a finished job, with its branches, and the files that only it has. Whoever asks for it later is told so: 410."""
+        job = deps.store.get(job_id, caller.sees)  # raises for another tenant's
+        if job.new.parent is not None:
+            raise UnfinishedError(f"job {job_id}: it is a branch of job {job.new.parent}", fix="Delete that one: its branches go with it.")
         if remove_job(job_id, "it was deleted by a request", deps, forget) is None:
             raise _not_yet(job_id, deps.store.state(job_id))
         return Response(status_code=204)

@@ -122,12 +122,14 @@ def watch(arguments: argparse.Namespace, out: Output) -> None:
 
 
 def download(arguments: argparse.Namespace, out: Output) -> None:
-    """Download a job's engine and artifacts."""
+    """Download a job's engine and artifacts; of a job for several types of GPU those of all, each type in a folder of its own."""
     with client_of(arguments) as client:
-        engine = client.download_engine(arguments.job, arguments.output)
-        out(str(engine))
+        job = client.get(arguments.job)
+        engine = None if job.branches and job.result is not None else client.download_engine(arguments.job, arguments.output)
+        if engine is not None:
+            out(str(engine))
         for artifact in client.artifacts(arguments.job):
-            if artifact.name != engine.name:
+            if engine is None or artifact.name != engine.name:
                 out(str(client.download_artifact(arguments.job, artifact, arguments.output)))
 
 

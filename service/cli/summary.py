@@ -17,7 +17,12 @@ _VERDICTS = {
 
 
 def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
-    """Return what was found: latency before and after, accuracy with its interval, layers per precision, warnings."""
+    """Return what was found: latency before and after, accuracy with its interval, layers per precision, warnings.
+
+    Of a job for several types of GPU: what was found for each, and where its engine is.
+    """
+    if isinstance(engines := result.get("engines"), Mapping):
+        return (f"An engine for each of {len(engines)} types of GPU:", *(_of_type(str(gpu), _part(engines, gpu)) for gpu in engines))
     baseline, chosen = _part(result, "baseline"), _part(result, "chosen")
     kept = result["outcome"] == "baseline_kept"
     lines = [
@@ -49,6 +54,15 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
     warnings = result.get("warnings")
     lines.extend(f"  warning   {text}" for text in (warnings if isinstance(warnings, list | tuple) else ()))
     return tuple(lines)
+
+
+def _of_type(gpu: str, branch: Mapping[str, object]) -> str:
+    """Return what a job for several types of GPU found for one of them."""
+    if branch.get("state") != "succeeded":
+        error = _part(branch, "error").get("detail")
+        return f"  {gpu}: {branch.get('state')}" + ("" if error is None else f": {error}")
+    found = str(branch.get("outcome")).replace("_", " ") + _speedup(branch)
+    return f"  {gpu}: {found}; {_part(branch, 'engine').get('name')}, job {branch.get('job')}"
 
 
 def _inside(result: Mapping[str, object]) -> str:

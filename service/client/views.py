@@ -22,6 +22,7 @@ class JobView:
     error: Mapping[str, object] | None
     hold: Mapping[str, object] | None = None  # why it waits, where it does
     outputs: tuple[Mapping[str, object], ...] | None = None  # what each was taken for; None: not known yet
+    branches: tuple[Mapping[str, object], ...] = ()  # of a job for several types of GPU: each type, and the job that makes its engine
 
     @property
     def in_words(self) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from calibration.codec import value_from_json
+from calibration.codec import json_from_value, value_from_json
 from engine_builder.workspace.workspace import FileRef
 from service.access.caller import DEFAULT_TENANT
 from service.jobs.records import Job, JobRow, JobState, NewJob, StoredFile
@@ -39,6 +39,8 @@ def job_from_row(row: sa.RowMapping, hold: Hold | None = None) -> Job:
             request_sha256=row["request_sha256"],
             priority=row["priority"] or 0,
             tenant=row["tenant"],
+            parent=row["parent"],
+            branches=row["branches"] or 0,
         ),
         state=state,
         stage=row["stage"],
@@ -55,6 +57,27 @@ def job_from_row(row: sa.RowMapping, hold: Hold | None = None) -> Job:
         engine=row["engine"],
         artifacts=value_from_json(dict[str, StoredFile], row["artifacts"]),
     )
+
+
+def row_of(new: NewJob, created_at: float) -> dict[str, object]:
+    """Return the row of a queued job; ``created_at`` in seconds since 1970."""
+    return {
+        "id": new.id,
+        "state": JobState.QUEUED.value,
+        "progress": 0.0,
+        "created_at": created_at,
+        "target": new.target,
+        "config": dict(new.config),
+        "inputs": json_from_value(new.inputs),
+        "tenant": new.tenant,
+        "request_key": new.idempotency_key,
+        "request_sha256": new.request_sha256,
+        "priority": new.priority,
+        "parent": new.parent,
+        "branches": new.branches or None,
+        "trials": [],
+        "artifacts": {},
+    }
 
 
 def row_from_row(row: sa.RowMapping, hold: Hold | None) -> JobRow:
@@ -132,6 +155,8 @@ JOBS = sa.Table(
     sa.Column("request_key", sa.String(255)),  # the caller's idempotency key
     sa.Column("request_sha256", sa.String(64), nullable=False),
     sa.Column("priority", sa.Integer),
+    sa.Column("parent", sa.String(64)),  # the job of which it is a branch
+    sa.Column("branches", sa.Integer),  # how many jobs do the work of this one; NULL: it is run itself
     sa.Column("outputs", sa.JSON(none_as_null=True)),
     sa.Column("trials", sa.JSON, nullable=False),
     sa.Column("trial_count", sa.Integer, nullable=False, default=0),
@@ -143,5 +168,8 @@ JOBS = sa.Table(
     sa.Index("ix_jobs_state_times", "state", "started_at", "finished_at"),  # all that figures of durations need
     sa.Index("ix_jobs_tenant", "tenant", "sequence"),
     sa.Index("ix_jobs_tenant_state", "tenant", "state", "sequence"),
+    sa.Index("ix_jobs_parent", "parent"),
     sa.Index("ux_jobs_request_key", "tenant", "request_key", unique=True),  # jobs without a key do not meet in it
 )
+IS_RUN = JOBS.c.branches.is_(None)  # by a worker itself: it is no job whose branches are
+IS_OWN = JOBS.c.parent.is_(None)  # submitted by a caller: it is no branch of another job

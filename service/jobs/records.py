@@ -5,6 +5,8 @@ queued ──> running ──> succeeded
   │  └────────┼──────> cancelled
   └───────────┴──────> failed
 
+A job for several types of GPU is run by its branches, a job for each type, and its row follows theirs: see ``branches.following``.
+
 A queued or running job whose disk or database cannot be used is shown as on hold until it goes on; see ``storage.holds``.
 """
 
@@ -101,6 +103,8 @@ class NewJob:
         request_sha256: Digest of everything that the caller asked for.
         tenant: Whose job it is.
         priority: Among the jobs of its tenant the higher comes first.
+        parent: The id of the job of which this is a branch; None: it is none's.
+        branches: How many jobs, one for each type of GPU, do the work of this one; 0: it is run itself.
     """
 
     id: str
@@ -111,6 +115,8 @@ class NewJob:
     request_sha256: str = ""
     tenant: str = DEFAULT_TENANT
     priority: int = 0
+    parent: str | None = None
+    branches: int = 0
 
 
 @dataclass(frozen=True, slots=True)

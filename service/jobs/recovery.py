@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from service.jobs.execution.line import next_in_line
 from service.jobs.faults.job_note import damaged_inputs, find_note
 from service.jobs.records import Job, JobState
 from service.jobs.resources import Deps
-from service.jobs.workflow import QUEUE, Workflows, resume
+from service.jobs.workflow import JOB, QUEUE, Workflows, delete_recorded, resume
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +50,12 @@ def reconcile(workflows: Workflows, deps: Deps) -> None:
         _adopt_lost_jobs(deps)
         unfinished = deps.store.list(states=(JobState.QUEUED, JobState.RUNNING))
         ids = [job.id for job in unfinished]
+        for job in [job for job in unfinished if job.new.branches]:
+            deps.store.settle(job.id)
         found_all = DBOS.list_workflows(workflow_ids=ids, load_input=False, load_output=False) if ids else []
         known = {found.workflow_id: found for found in found_all}
         versions = _living_versions(deps)
-        for job in reversed(unfinished):  # oldest first
+        for job in reversed([job for job in unfinished if not job.new.branches]):  # oldest first
             found = known.get(job.id)
             if not deps.folders.is_there(job.id):  # case 4
                 if deps.store.state(job.id).is_finished:  # meanwhile, elsewhere
@@ -63,7 +66,7 @@ def reconcile(workflows: Workflows, deps: Deps) -> None:
                 _start_anew(job, workflows, deps)
             elif found.app_version not in versions and found.status in _ALIVE:  # case 2
                 logger.info("job %s: begun by version %s of the pipeline, starts anew", job.id, found.app_version)
-                DBOS.delete_workflow(job.id, delete_children=True)
+                delete_recorded(job.id)
                 _start_anew(job, workflows, deps)
             elif found.status not in _ALIVE and not deps.store.state(job.id).is_finished:  # case 3; it may have ended since we asked
                 deps.store.fail(job.id, _gave_up(found.status).problem(), {})
@@ -184,7 +187,7 @@ class Dispatcher:
         if not self._deps.role.takes_jobs or self._workflows.active_jobs or self._deps.lease_number() is None:
             return
         with database_lock(self._deps.store.engine, "line"):
-            begun = DBOS.list_workflows(status=list(_ALIVE), queue_name=QUEUE, load_input=False, load_output=False)
+            begun = DBOS.list_workflows(status=list(_ALIVE), queue_name=QUEUE, name=JOB, load_input=False, load_output=False)
             if any(one.status != "PENDING" and one.app_version == self._deps.pipeline.version for one in begun):
                 return
             taken = [one.workflow_id for one in begun]
@@ -200,8 +203,7 @@ class Dispatcher:
         if self._deps.lease_number() is None:
             return
         begun = DBOS.list_workflows(status="PENDING", executor_id=self._deps.name, load_input=False, load_output=False)
-        running = {job.id for job in self._deps.store.rows(states=(JobState.RUNNING,), limit=_MOST_RUNNING)}
-        idle = ({one.workflow_id for one in begun} | running) - self._workflows.active_jobs
+        idle = ({one.workflow_id for one in begun} | self._deps.store.running_ids()) - self._workflows.active_jobs
         for job_id in idle & self._idle:
             self._mend(job_id)
         self._idle = frozenset(idle)
@@ -211,7 +213,7 @@ class Dispatcher:
     def _take_up_old_versions(self, seconds: float) -> None:
         """Case 4, for jobs that were found so for longer than some seconds: who restarts an old worker has that long."""
         versions, now = _living_versions(self._deps), time.monotonic()
-        begun = DBOS.list_workflows(status=list(_ALIVE), queue_name=QUEUE, load_input=False, load_output=False)
+        begun = DBOS.list_workflows(status=list(_ALIVE), queue_name=QUEUE, name=JOB, load_input=False, load_output=False)
         old = {one.workflow_id: one.app_version for one in begun if one.app_version not in versions}
         self._orphans = {job_id: self._orphans.get(job_id, now) for job_id in old}
         for job_id in [job_id for job_id, since in self._orphans.items() if now - since >= seconds]:
@@ -221,7 +223,7 @@ class Dispatcher:
                     continue
                 logger.info("job %s: begun by version %s of the pipeline, starts anew", job_id, found.app_version)
                 job = self._deps.store.get(job_id)
-                DBOS.delete_workflow(job_id, delete_children=True)
+                delete_recorded(job_id)
                 _start_anew(job, self._workflows, self._deps)
 
     def _mend(self, job_id: str) -> None:
@@ -236,7 +238,8 @@ class Dispatcher:
                 logger.warning("job %s: nobody works on it; it is resumed", job_id)
                 resume(job_id, found.queue_name or QUEUE)
         elif found.status not in _ALIVE:  # case 3
-            self._fail(job_id, found.status)
+            with suppress(NotFoundError, RemovedError):  # of a stage elsewhere or a part of one, which ended meanwhile
+                self._fail(job_id, found.status)
 
     def _fail(self, job_id: str, status: str) -> None:
         if not self._deps.store.state(job_id).is_finished:
@@ -258,5 +261,4 @@ LOOK_SECONDS = 5.0
 _ASK_SECONDS = 0.25  # where jobs are submitted to other processes
 AWAY_LEASES = 4  # so many leases long nobody of a version has to be there
 _OLD_SECONDS = 24 * 3600.0
-_MOST_RUNNING = 10_000
 _STOP_SECONDS = 2.0

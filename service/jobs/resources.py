@@ -19,6 +19,7 @@ from calibration.errors import InvalidConfigError
 from engine_builder.pipeline import optimize as real
 from engine_builder.pipeline.observer import Observer
 from engine_builder.pipeline.optimize import JobRequest
+from engine_builder.pipeline.parts import SPLITS, Split
 from engine_builder.pipeline.stage import RunStage
 from engine_builder.pipeline.stage_table import ENGINE_STAGES, KEPT_STAGES
 from engine_builder.stage_io.outcome import JobOutcome
@@ -77,6 +78,7 @@ class Pipeline:
     optimize: Callable[[JobRequest, RunStage, Observer], JobOutcome]
     kept_stages: frozenset[str] = frozenset()  # names of those whose results may serve other jobs
     gpu_stages: frozenset[str] = frozenset()  # names of those that open the GPU of a job that is for one
+    splits: Mapping[str, Split] = field(default_factory=dict)  # by the name of those that several workers can measure together
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +257,7 @@ def _opened_store(settings: Settings, clock: Callable[[], datetime], *, rebuild:
 
 def _real_pipeline() -> Pipeline:
     """Return the pipeline that users get."""
-    return Pipeline(version=real.PIPELINE_VERSION, optimize=real.optimize, kept_stages=KEPT_STAGES, gpu_stages=ENGINE_STAGES)
+    return Pipeline(version=real.PIPELINE_VERSION, optimize=real.optimize, kept_stages=KEPT_STAGES, gpu_stages=ENGINE_STAGES, splits=SPLITS)
 
 
 def _cache(settings: Settings, pipeline: Pipeline, store: JobStore) -> MeasurementCache | None:

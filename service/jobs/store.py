@@ -19,7 +19,8 @@ from service.access.keys import Keys
 from service.access.tenants import Tenants
 from service.database.advisory_locks import database_lock
 from service.database.engine import is_postgres, open_engine
-from service.jobs.job_table import JOBS, job_from_row, prepare, put_raw_row
+from service.jobs.branches.following import cancelled, follow
+from service.jobs.job_table import IS_OWN, JOBS, job_from_row, prepare, put_raw_row, row_of
 from service.jobs.live.events import Event, EventLog
 from service.jobs.live.file_uses import FileUses, files_in
 from service.jobs.live.job_reader import JobReader
@@ -75,6 +76,7 @@ class JobStore(JobReader):
         webhook: Webhook | None = None,
         created_at: datetime | None = None,
         admit: Callable[[sa.Connection], None] = lambda _: None,
+        branches: Sequence[NewJob] = (),
     ) -> tuple[Job, bool]:
         """Write a queued job; an idempotency key that its tenant repeats gives the job that it made first.
 
@@ -83,6 +85,7 @@ class JobStore(JobReader):
             webhook: Who is told of its end.
             created_at: When it was submitted; now by default.
             admit: Called in the transaction, before anything is written; what it raises is raised here, and there is no job.
+            branches: The jobs that do its work, which are written with it.
 
         Returns:
             The job, and whether it is new.
@@ -90,27 +93,15 @@ class JobStore(JobReader):
         Raises:
             InvalidRequestError: The idempotency key was used for another request.
         """
-        row = {
-            "id": new.id,
-            "state": JobState.QUEUED.value,
-            "progress": 0.0,
-            "created_at": self._now() if created_at is None else created_at.timestamp(),
-            "target": new.target,
-            "config": dict(new.config),
-            "inputs": json_from_value(new.inputs),
-            "tenant": new.tenant,
-            "request_key": new.idempotency_key,
-            "request_sha256": new.request_sha256,
-            "priority": new.priority,
-            "trials": [],
-            "artifacts": {},
-        }
+        at = self._now() if created_at is None else created_at.timestamp()
         self.tenants.ensure(new.tenant)  # of a job that is recovered from its folder the database may know none
         try:
             with self._engine.begin() as connection:
                 admit(connection)
-                connection.execute(sa.insert(JOBS).values(row))
-                events = self._teller.moved(connection, new.id, JobState.QUEUED)
+                events = {}
+                for one in (new, *branches):
+                    connection.execute(sa.insert(JOBS).values(row_of(one, at)))
+                    events[one.id] = self._teller.moved(connection, one.id, JobState.QUEUED)
                 if webhook is not None:
                     self.webhooks.add(connection, new.id, webhook)
         except sa.exc.IntegrityError:
@@ -118,7 +109,7 @@ class JobStore(JobReader):
             if earlier is None:
                 raise
             return earlier, False
-        self.events.publish(new.id, events)
+        self._publish(events)
         return self.get(new.id), True
 
     def restore_tables(self, tables: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
@@ -142,7 +133,7 @@ class JobStore(JobReader):
         return written
 
     def remove(self, job_id: str, why: str) -> frozenset[str] | None:
-        """Remove a finished job and its events, for good; one that is not finished stays.
+        """Remove a finished job with its events and its branches, for good; one that is not finished, or is a branch, stays.
 
         Args:
             job_id: The job.
@@ -153,13 +144,17 @@ class JobStore(JobReader):
         """
         finished = [state.value for state in JobState if state.is_finished]
         with self._engine.begin() as connection:
-            statement = sa.delete(JOBS).where(JOBS.c.id == job_id, JOBS.c.state.in_(finished)).returning(JOBS.c.tenant)
+            statement = sa.delete(JOBS).where(JOBS.c.id == job_id, IS_OWN, JOBS.c.state.in_(finished)).returning(JOBS.c.tenant)
             if (tenant := connection.execute(statement).scalar_one_or_none()) is None:
                 return None
-            self._removed.note(connection, job_id, tenant, self._now(), why)
-            self.events.remove(connection, job_id)
-            self.webhooks.remove(connection, job_id)
-            return self.file_uses.remove(connection, job_id)
+            branches = connection.execute(sa.delete(JOBS).where(JOBS.c.parent == job_id).returning(JOBS.c.id)).scalars().all()
+            unused: frozenset[str] = frozenset()
+            for one in (job_id, *branches):
+                self._removed.note(connection, one, tenant, self._now(), why)
+                self.events.remove(connection, one)
+                self.webhooks.remove(connection, one)
+                unused |= self.file_uses.remove(connection, one)
+            return unused
 
     def check_writable(self) -> None:
         """Write something that changes nothing.
@@ -174,14 +169,15 @@ class JobStore(JobReader):
     def start(self, job_id: str) -> bool:
         """Move a queued job to running; a running one stays. Returns whether the job is to run (it may be finished already)."""
         values = {"state": JobState.RUNNING.value, "started_at": self._now()}
-        self._update(job_id, JobState.QUEUED, values, tell=lambda connection: self._teller.moved(connection, job_id, JobState.RUNNING))
+        tell = lambda connection: self._teller.moved(connection, job_id, JobState.RUNNING)  # noqa: E731
+        self._update(job_id, JobState.QUEUED, values, tell=tell, moves_parent=True)
         return self.state(job_id) is JobState.RUNNING
 
     def advance(self, job_id: str, stage: str, progress: float) -> None:
         """Note the stage and the progress (0..1) of a running job; a lower progress than the noted one changes nothing."""
         values = {"stage": stage, "progress": min(max(progress, 0.0), 1.0)}
         tell = lambda connection: self._teller.advanced(connection, self._read(connection, job_id))  # noqa: E731
-        self._update(job_id, JobState.RUNNING, values, JOBS.c.progress <= values["progress"], tell=tell)
+        self._update(job_id, JobState.RUNNING, values, JOBS.c.progress <= values["progress"], tell=tell, moves_parent=True)
 
     def record_outputs(self, job_id: str, outputs: Sequence[Mapping[str, object]]) -> None:
         """Note what the outputs of a running job's model were taken for."""
@@ -214,12 +210,18 @@ class JobStore(JobReader):
         self._finish(job_id, JobState.FAILED, {"error": dict(error), "artifacts": json_from_value(artifacts)})
 
     def cancel(self, job_id: str) -> JobState:
-        """Move a job to cancelled, unless it is finished. Returns the state it was in; a second cancel changes nothing."""
+        """Move a job and its branches to cancelled, unless it is finished. Returns the state it was in; a second cancel changes nothing."""
         for state in (JobState.QUEUED, JobState.RUNNING):
             values = {"state": JobState.CANCELLED.value, "finished_at": self._now()}
-            if self._update(job_id, state, values, tell=self._end(job_id)):
+            if self._update(job_id, state, values, tell=self._end(job_id), moves_parent=True, ends_branches=True):
                 return state
         return self.state(job_id)
+
+    def settle(self, job_id: str) -> None:
+        """Bring a job up to its branches; where the database was lost, some of them may be there no more."""
+        with self._engine.begin() as connection:
+            events = follow(connection, job_id, self._teller, self.file_uses, self._now())
+        self.events.publish(job_id, events)
 
     def _finish(self, job_id: str, new: JobState, values: Mapping[str, object]) -> None:
         old = self.state(job_id)
@@ -230,7 +232,8 @@ class JobStore(JobReader):
             self.file_uses.note(connection, job_id, kept)
             return end(connection)
 
-        if not self._update(job_id, old, {**values, "state": new.value, "finished_at": self._now()}, tell=tell):
+        end_values = {**values, "state": new.value, "finished_at": self._now()}
+        if not self._update(job_id, old, end_values, tell=tell, moves_parent=True):
             check_move(self.state(job_id), new)
 
     def _end(self, job_id: str) -> Tell:
@@ -243,14 +246,27 @@ class JobStore(JobReader):
         values: Mapping[str, object],
         *conditions: sa.ColumnElement[bool],
         tell: Tell = lambda _: (),
+        moves_parent: bool = False,
+        ends_branches: bool = False,
     ) -> bool:
         statement = sa.update(JOBS).where(JOBS.c.id == job_id, JOBS.c.state == expected.value, *conditions).values(**values)
         with self._engine.begin() as connection:
-            if connection.execute(statement).rowcount == 0:
+            if ends_branches:  # rows are locked in one order everywhere: branches, then their job
+                connection.execute(sa.select(JOBS.c.id).where(JOBS.c.parent == job_id).order_by(JOBS.c.sequence).with_for_update())
+            changed = connection.execute(statement.returning(JOBS.c.parent, JOBS.c.branches)).first()
+            if changed is None:
                 return False
-            events = tell(connection)
-        self.events.publish(job_id, events)
+            events = {job_id: tuple(tell(connection))}
+            if ends_branches and changed.branches:
+                events |= cancelled(connection, job_id, self._teller, self.file_uses, self._now())
+            if moves_parent and changed.parent is not None:
+                events[changed.parent] = follow(connection, changed.parent, self._teller, self.file_uses, self._now())
+        self._publish(events)
         return True
+
+    def _publish(self, events: Mapping[str, Sequence[Event]]) -> None:
+        for job_id, told in events.items():
+            self.events.publish(job_id, told)
 
     def _read(self, connection: sa.Connection, job_id: str) -> Job:
         return job_from_row(connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).mappings().one())

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from calibration.data.readers import suffix_of
@@ -21,8 +21,9 @@ from service.errors import InvalidRequestError, NotFoundError, QuotaExceededErro
 from service.intake.config_text import submitted_value
 from service.intake.in_child import CONFIG_BYTES_READ_AT_ONCE
 from service.intake.unpacking import HEAD_BYTES, begins_like_archive
+from service.jobs.branches.planning import branch_of
 from service.jobs.execution.given_model import laid_model
-from service.jobs.execution.placement import check_place, placed_on
+from service.jobs.execution.placement import branch_configs, check_place, placed_on
 from service.jobs.faults.job_note import write_note
 from service.jobs.quotas.tenant_uploads import TenantUploads
 from service.jobs.records import Job, NewJob, StoredFile
@@ -75,8 +76,9 @@ def _submitted(form: Form, idempotency_key: str | None, uploads: TenantUploads, 
     webhook = webhook_from_text(form.texts.get("webhook"), any_address=deps.settings.webhook_addresses == "any")
     priority = _priority(form.texts.get("priority"))
     config = _checked_config(form.texts, deps)
-    if deps.membership is not None:
-        check_place(config, deps.membership.members)
+    for one in branch_configs(config) or (config,):
+        if deps.membership is not None:
+            check_place(one, deps.membership.members)
     files = _files(form, uploads, deps)
     config = with_metric_model(config, is_given="metric" in files)
     if not deps.store.tenants.get(uploads.tenant).shares_measurements:
@@ -91,37 +93,57 @@ def _submitted(form: Form, idempotency_key: str | None, uploads: TenantUploads, 
     earlier = deps.store.find_by_key(uploads.tenant, idempotency_key, request_sha256)
     if earlier is not None:
         return earlier, False
-    job_id = str(uuid.uuid4())
-    workspace = deps.workspace(job_id)
+    configs = branch_configs(config)
+    new = NewJob(
+        id=str(uuid.uuid4()),
+        target=config.target,
+        config=config_object,
+        inputs={},
+        idempotency_key=idempotency_key,
+        request_sha256=request_sha256,
+        priority=priority,
+        tenant=uploads.tenant,
+        branches=len(configs),
+    )
+    ids = [str(uuid.uuid4()) for _ in configs]
+    all_ids = (new.id, *ids)
+    is_for_gpu = any(_is_for_gpu(one, deps) for one in configs or (config,))
     try:
-        inputs = _lay_out(files, workspace, deps)
-        deps.folders.laid_out(job_id)
+        if configs:
+            deps.workspace(new.id).mkdir(parents=True)
+        else:
+            new = dataclasses.replace(new, inputs=_lay_out(files, deps.workspace(new.id), deps))
+        branches = [
+            branch_of(new, one, _lay_out(files, deps.workspace(job_id), deps), job_id) for one, job_id in zip(configs, ids, strict=True)
+        ]
+        for each in all_ids:
+            deps.folders.laid_out(each)
         job, is_new = deps.store.create(
-            NewJob(
-                id=job_id,
-                target=config.target,
-                config=config_object,
-                inputs=inputs,
-                idempotency_key=idempotency_key,
-                request_sha256=request_sha256,
-                priority=priority,
-                tenant=uploads.tenant,
-            ),
+            new,
             webhook,
-            admit=lambda connection: deps.store.admission.admit(connection, uploads.tenant, opens_gpu=_is_for_gpu(config, deps)),
+            admit=lambda connection: deps.store.admission.admit(
+                connection, uploads.tenant, opens_gpu=is_for_gpu, jobs=max(len(configs), 1)
+            ),
+            branches=branches,
         )
     except BaseException as error:
-        deps.folders.remove(job_id)
+        _remove(all_ids, deps)
         # The same request, sent twice at the same moment, may have taken the last place.
         if isinstance(error, QuotaExceededError) and (earlier := deps.store.find_by_key(uploads.tenant, idempotency_key, request_sha256)):
             return earlier, False
         raise
     if is_new:
-        write_note(workspace, job)
-        deps.folders.leave(job_id)
+        for written in (job, *(deps.store.branches(job.id) if configs else ())):
+            write_note(deps.workspace(written.id), written)
+            deps.folders.leave(written.id)
     else:  # the same key arrived twice at the same moment
-        deps.folders.remove(job_id)
+        _remove(all_ids, deps)
     return job, is_new
+
+
+def _remove(job_ids: Sequence[str], deps: Deps) -> None:
+    for job_id in job_ids:
+        deps.folders.remove(job_id)
 
 
 def takes_a_child(form: Form, uploads: TenantUploads, deps: Deps) -> bool:

@@ -27,9 +27,12 @@ from engine_builder.stage_io.outcome import JobOutcome
 from service.database.advisory_locks import session_lock
 from service.database.storage_errors import storage_error
 from service.errors import IllegalMoveError, RemovedError, StorageError
+from service.jobs.branches.shared_stages import SharedStages
+from service.jobs.execution.fan_out import PART, FanOut, StagePart, forget_parts, make_stage_part
 from service.jobs.execution.gpu_stage import GpuStage, make_gpu_stage, run_elsewhere
-from service.jobs.execution.job_run import Elsewhere, JobRun
+from service.jobs.execution.job_run import Elsewhere, JobRun, RunParts
 from service.jobs.execution.placement import gpu_queue, placed_on
+from service.jobs.execution.takeover import is_run
 from service.jobs.faults.active_jobs import ActiveJobs
 from service.jobs.faults.endings import JobCancelled, ServerStopping, Tenure, end_of, why_ended
 from service.jobs.faults.waiting import Patience
@@ -37,12 +40,14 @@ from service.jobs.live.job_log import JobLog, versions
 from service.jobs.outcome import collect, log_of
 from service.jobs.records import Job, StoredFile
 from service.jobs.resources import Deps
+from service.jobs.upkeep.workspaces import remove_parents
 from service.jobs.workflow_json import REPORT_IT, JsonSerializer
 from service.worker.kernel_times import shared_kernel_times
 
 logger = logging.getLogger(__name__)
 
-QUEUE = "jobs"
+QUEUE = "jobs"  # of jobs, and of parts of their stages, for cpu workers that are idle
+JOB = "optimize_job"  # name of the workflow
 
 
 class Workflows:
@@ -67,7 +72,9 @@ class Workflows:
             }
         )
         gpu_stage = DBOS.workflow(name="gpu_stage")(make_gpu_stage(self._deps, self._active))
-        self._optimize_job = DBOS.workflow(name="optimize_job")(make_optimize_job(self._deps, self._active, gpu_stage))
+        part = DBOS.workflow(name=PART)(make_stage_part(self._deps, self._active))
+        fan_out = _fan_out(self._deps, part)
+        self._optimize_job = DBOS.workflow(name=JOB)(make_optimize_job(self._deps, self._active, gpu_stage, fan_out))
         gpu = None if self._deps.membership is None else self._deps.membership.member.gpu
         queues = [QUEUE] if self._deps.role.takes_jobs else [gpu_queue(gpu)] if gpu is not None else []
         DBOS.listen_queues(queues)
@@ -84,7 +91,7 @@ class Workflows:
 
     def forget(self, job_id: str) -> None:
         """Remove what the engine recorded of a job that is finished."""
-        DBOS.delete_workflow(job_id, delete_children=True)
+        delete_recorded(job_id)
 
     @property
     def active_jobs(self) -> frozenset[str]:
@@ -98,22 +105,38 @@ class Workflows:
         DBOS.destroy(destroy_registry=True)
 
 
+def delete_recorded(job_id: str) -> None:
+    """Remove what the engine recorded of a job, of its stages elsewhere and of parts of them."""
+    DBOS.delete_workflow(job_id, delete_children=True)
+    forget_parts(f"{job_id}:")
+
+
 def forgotten(url: str, job_id: str) -> None:
     """Remove what the engine recorded of a finished job, from a process that runs no engine."""
     client = DBOSClient(system_database_url=url, serializer=JsonSerializer())
     try:
         client.delete_workflow(job_id, delete_children=True)
+        for part in client.list_workflows(workflow_id_prefix=f"{job_id}:", load_input=False, load_output=False):
+            client.delete_workflow(part.workflow_id)
     finally:
         client.destroy()
 
 
-def make_optimize_job(deps: Deps, active: ActiveJobs, gpu_stage: GpuStage) -> Callable[[str], str]:
+def _fan_out(deps: Deps, part: StagePart) -> RunParts | None:
+    """Return what shares parts of stages with other workers; None where there are none, or where they do not see the same folders."""
+    if (membership := deps.membership) is None or deps.settings.shared_dir is None:
+        return None
+    return FanOut(membership.members, deps.name, deps.pipeline.version, QUEUE, part).run
+
+
+def make_optimize_job(deps: Deps, active: ActiveJobs, gpu_stage: GpuStage, fan_out: RunParts | None = None) -> Callable[[str], str]:
     """Return the workflow: a function of the job's id that gives the state in which the job ended.
 
     Args:
         deps: The server's belongings.
         active: Told that the job runs here.
         gpu_stage: The workflow of a stage that runs on the worker of a GPU.
+        fan_out: Runs the parts of stages on several workers; None where there is only this one.
     """
     interruptions: Counter[str] = Counter()
 
@@ -129,7 +152,7 @@ def make_optimize_job(deps: Deps, active: ActiveJobs, gpu_stage: GpuStage) -> Ca
                         job = patience.run(lambda: deps.store.get(job_id))
                         patience.run(lambda: deps.folders.begin(job_id))
                         with shared_kernel_times(deps.kernel_times, deps.workspace(job_id), config_from_json(dict(job.new.config))):
-                            _run(deps, job, patience, tenure, _elsewhere(deps, job, gpu_stage))
+                            _run(deps, job, patience, tenure, _elsewhere(deps, job, gpu_stage), fan_out)
                 except _EngineInterruptedError as error:
                     interruptions[job_id] = _waited(deps, job_id, error, interruptions[job_id], patience)
                     if interruptions[job_id]:
@@ -144,6 +167,7 @@ def make_optimize_job(deps: Deps, active: ActiveJobs, gpu_stage: GpuStage) -> Ca
             if tenure.is_lost():  # the folder may be another's by now
                 raise ServerStopping
             patience.run(lambda: deps.folders.remove(job_id))
+            remove_parents(deps, job_id)
             return ended
 
     return optimize_job
@@ -200,9 +224,9 @@ def _elsewhere(deps: Deps, job: Job, gpu_stage: GpuStage) -> Elsewhere | None:
     return run
 
 
-def _run(deps: Deps, job: Job, patience: Patience, tenure: Tenure, elsewhere: Elsewhere | None) -> None:
+def _run(deps: Deps, job: Job, patience: Patience, tenure: Tenure, elsewhere: Elsewhere | None, fan_out: RunParts | None) -> None:
     workspace = deps.workspace(job.id)
-    run = JobRun(deps, job, patience, tenure, elsewhere)
+    run = JobRun(deps, job, patience, tenure, elsewhere, _shared(deps, job, patience), fan_out)
     try:
         request = JobRequest(
             JobFiles(
@@ -223,6 +247,17 @@ def _run(deps: Deps, job: Job, patience: Patience, tenure: Tenure, elsewhere: El
         if isinstance(error, sa.exc.DBAPIError) and (problem := storage_error(error)) is not None:  # ours are translated
             raise _EngineInterruptedError(problem) from error
         _fail(deps, job.id, _problem(job, error, workspace), workspace, patience)
+
+
+def _shared(deps: Deps, job: Job, patience: Patience) -> SharedStages | None:
+    """Return what the branches of one job measure once, where the job is one."""
+    if (parent := job.new.parent) is None:
+        return None
+    members = None if deps.membership is None else deps.membership.members
+    pipeline = deps.pipeline
+    return patience.run(
+        lambda: SharedStages(deps.workspace(parent), pipeline.version, pipeline.kept_stages, job.id, lambda other: is_run(other, members))
+    )
 
 
 def _file(deps: Deps, job: Job, outcome: JobOutcome) -> None:

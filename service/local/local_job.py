@@ -15,7 +15,7 @@ from calibration.accuracy.own_metrics.asked_metric import SUFFIX, asked_metric_t
 from calibration.data.given.packed_folder import pack_folder
 from calibration.errors import CalibrationError, InputError, InvalidConfigError
 from engine_builder.backends.registry import opens_gpu
-from engine_builder.backends.target_checks import check_config, with_metric_model
+from engine_builder.backends.target_checks import check_config, require_one_type, with_metric_model
 from engine_builder.config.config import Config
 from engine_builder.pipeline.observer import Observer
 from engine_builder.pipeline.optimize import JobRequest, optimize
@@ -87,6 +87,7 @@ def optimize_locally(
     Raises:
         OptimizerError: The input cannot be used, or a stage failed.
     """
+    require_one_type(job.config)
     check_config(with_metric_model(job.config, is_given=job.has_own_metric))
     check_files(job.model, job.calibration, job.validation, job.metric_model)
     with (

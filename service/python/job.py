@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator
 
 from engine_builder.errors import EngineError
+from service.client.answers import understood
 from service.client.client import Client as HttpClient
 from service.client.client import is_finished, job_error
-from service.client.views import JobRow, JobView
-from service.errors import NotFinishedError
+from service.client.views import JobRow, JobView, job_row
+from service.errors import InvalidRequestError, NotFinishedError
 from service.python.events import Event, EventsOfViews
 from service.python.given import output_folder
 from service.python.result import Result, result_from_json
@@ -77,10 +78,12 @@ class Job:
 
         Raises:
             WaitTimeoutError: The job has not ended by then. It goes on.
+            InvalidRequestError: It is for several types of GPU: wait for each of its ``branches``.
             OptimizerError: What the job failed with; ``StageCancelledError`` of a cancelled one.
         """
         for view in self._http.changes(self.id, seconds=timeout):
             self._seen(view)
+            _require_one_type(view)
         if not is_finished(view):
             raise WaitTimeoutError(
                 f"job {self.id}: {view.state} at {view.progress:.0%} after {timeout:g} seconds", fix="Wait longer, or cancel it."
@@ -93,12 +96,14 @@ class Job:
 
         Raises:
             NotFinishedError: The job has not ended.
+            InvalidRequestError: It is for several types of GPU: ask each of its ``branches``.
             OptimizerError: What the job failed with; ``StageCancelledError`` of a cancelled one.
         """
         if self._result is not None:
             return self._result
         view = self._http.get(self.id)
         self._seen(view)
+        _require_one_type(view)
         if not is_finished(view):
             raise NotFinishedError(f"job {self.id}: it is {view.state}", fix="Wait for it: job.wait().")
         return self._ended(view)
@@ -120,6 +125,16 @@ class Job:
             if artifact.name not in files:
                 files[artifact.name] = self._http.download_artifact(self.id, artifact, target)
         return result_from_json(found.json, engine=engine, report=files.get(_REPORT))
+
+    def branches(self) -> dict[str, Job]:
+        """Return the jobs that make the engines of one for several types of GPU, by the type; empty of a job for one.
+
+        Raises:
+            OptimizerError: The server's own error, or ``ServerUnavailableError``.
+        """
+        view = self._http.get(self.id)
+        self._seen(view)
+        return {str(one["gpu"]): Job(self._http, understood(job_row, one)) for one in view.branches}
 
     def cancel(self) -> JobRow:
         """Cancel the job, for good, and return its state; a finished one stays as it is."""
@@ -150,3 +165,11 @@ class Job:
             raise job_error(view)
         self._result = result_from_json(view.result)
         return self._result
+
+
+def _require_one_type(view: JobView) -> None:
+    if view.branches:
+        types = ", ".join(str(one.get("gpu")) for one in view.branches)
+        raise InvalidRequestError(
+            f"job {view.id}: it has a result for each of its types of GPU: {types}", fix='Ask for one: job.branches()["TYPE"].wait().'
+        )

@@ -61,6 +61,7 @@ class StageLimits:
     opens_gpu: bool = False  # the job's engines run on this machine's GPU: CUDA reserves far more address space than it uses
     cpu_seconds: int | None = None  # of all its threads together; None: not limited
     file_bytes: int | None = None  # of the largest file that it writes; None: not limited
+    is_alone: bool = True  # in its workspace: what a killed stage left there is removed first
 
     def __post_init__(self) -> None:
         """Refuse limits under which nothing could run."""
@@ -109,7 +110,7 @@ def run_in_child(
     Args:
         stage: The stage's name in the table.
         request: A JSON object.
-        workspace: The job's folder; stderr is appended to its ``log.txt``. One stage at a time.
+        workspace: The job's folder; stderr is appended to its ``log.txt``. One stage at a time, unless ``limits`` say otherwise.
         limits: Memory and time. A stage that may open a GPU is ended when its process group is found to be over the limit.
         on_progress: Takes the fraction done of this stage (0..1, never less than before) and a line for the user.
         should_cancel: Polled every 0.1 s.
@@ -178,7 +179,8 @@ def _wait_for_own_end(task: _Task) -> None:
 def _run(task: _Task, parent: WarmParent | None) -> dict[str, object]:
     """Run it once, in a fork of the parent or in a new interpreter."""
     folder = task.workspace
-    folder.remove_scratch()
+    if task.limits.is_alone:
+        folder.remove_scratch()
     if task.should_cancel():
         raise _cancelled(task.stage)
     scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=folder.root))

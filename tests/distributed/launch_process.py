@@ -17,7 +17,7 @@ from service.distributed.worker_process import work_until_stopped
 from service.jobs.resources import Pipeline, open_deps
 from service.settings import settings_from_environment
 from service.worker.child_process import STAGE_TABLE
-from tests.fakes import FakePipeline
+from tests.fakes import FAKE_SPLITS, FakePipeline
 
 REAL = "real"
 
@@ -26,7 +26,7 @@ def main() -> None:
     role, port, record, version = Role(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
     settings = dataclasses.replace(settings_from_environment(os.environ), port=port)
     is_real = version == REAL
-    pipeline = None if is_real else Pipeline(version=version, optimize=FakePipeline(record).optimize, gpu_stages=frozenset({"trial"}))
+    pipeline = None if is_real else _fake_pipeline(record, version)
     gpu = os.environ.get("FAKE_GPU") if role is Role.GPU else None
     try:
         deps = open_deps(settings, pipeline=pipeline, stages=STAGE_TABLE if is_real else "tests.fake_stages", role=role, gpu=gpu)
@@ -37,6 +37,11 @@ def main() -> None:
         serve(settings, deps, role=role)
     else:
         work_until_stopped(settings, role, deps)
+
+
+def _fake_pipeline(record: Path, version: str) -> Pipeline:
+    kept = frozenset(os.environ.get("FAKE_KEPT", "").split())
+    return Pipeline(version, FakePipeline(record).optimize, kept_stages=kept, gpu_stages=frozenset({"trial"}), splits=FAKE_SPLITS)
 
 
 if __name__ == "__main__":

@@ -74,13 +74,13 @@ class ServerProcess:
         if self.process is not None and self.process.poll() is None:
             self.end(signal.SIGKILL)
 
-    def post(self, **plan: object) -> httpx.Response:
+    def post(self, config: str = "{}", **plan: object) -> httpx.Response:
         """Submit a job whose fake model says ``plan``."""
-        return self.client.post("/v1/jobs", files={"model": fake_model(**plan), "calibration": b"numbers"})
+        return self.client.post("/v1/jobs", files={"model": fake_model(**plan), "calibration": b"numbers"}, data={"config": config})
 
-    def submit(self, **plan: object) -> str:
+    def submit(self, config: str = "{}", **plan: object) -> str:
         """Submit a job and return its id."""
-        answer = self.post(**plan)
+        answer = self.post(config, **plan)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 

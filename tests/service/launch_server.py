@@ -31,7 +31,7 @@ def fake_deps(
 def main() -> None:
     data_dir, port, record, version = sys.argv[1:]
     settings = dataclasses.replace(settings_from_environment(os.environ), data_dir=Path(data_dir), port=int(port))
-    serve(settings, fake_deps(settings, Path(record), version))
+    serve(settings, fake_deps(settings, Path(record), version, kept=frozenset(os.environ.get("FAKE_KEPT", "").split())))
 
 
 if __name__ == "__main__":

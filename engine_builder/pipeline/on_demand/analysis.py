@@ -27,6 +27,7 @@ from engine_builder.stage_io.measuring import (
     RankRequest,
     SensitivityRequest,
     SensitivityResult,
+    paired_samples,
 )
 
 Q = TypeVar("Q")
@@ -99,17 +100,18 @@ class Analysis:
         is_raced = next_share(0, used, inspected.batch, forward_seconds) < used
         raced = _to_a_power_of_two(allowed) if allowed is not None and is_raced else None
         layer_losses: list[SensitivityResult] = []
-        stop = 0
+        stop = known = 0  # samples asked for, and those that losses are known on
         while stop < used:
             index, start, stop = len(layer_losses), stop, next_share(stop, used, inspected.batch, forward_seconds, is_open)
             part = (low + (high - low) * start / used, low + (high - low) * stop / used)
             earlier = tuple(share.losses for share in layer_losses) if raced is not None else ()
-            request = SensitivityRequest(of, start, stop, earlier, raced if earlier else None)
+            request = SensitivityRequest(of, start, stop, earlier, raced if earlier else None, inspected.batch)
             left = f"losses are of {start} samples only" if start else "no losses are known, and the search ended with what it had tried"
             share = self._ran(table.SENSITIVITY, request, part, left, f"sensitivity/{index}")
             if share is None or not share.probed:
                 break
             layer_losses.append(share)
+            known = stop
             is_open = min(share.probed / decisions, 1.0)
         if not layer_losses:
             return None
@@ -118,7 +120,7 @@ class Analysis:
         traced = self._ran(table.HESSIAN, wanted, _within(span, table.HESSIAN), "the orders by the Hessian follow the losses alone")
         together = _within(span, table.INTERACTIONS)
         self._observer.entered("dependency", together[0])
-        pairs = InteractionsRequest(of, losses, raced)
+        pairs = InteractionsRequest(of, losses, raced, (0, paired_samples(known, inspected.batch)), inspected.batch)
         tested = self._ran(table.INTERACTIONS, pairs, together, "no pair of layers was tested together")
         traces, samples = (traced.traces, traced.samples) if traced is not None else ((), 0)
         tests = tested.tests if tested is not None else ()

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from dbos import DBOS
 
@@ -15,9 +16,11 @@ from calibration.codec import as_object, json_from_value
 from engine_builder.backends.registry import opens_gpu
 from engine_builder.config.config import config_from_json
 from engine_builder.errors import StageCancelledError, StageCrashedError
+from engine_builder.pipeline.parts import Split
 from engine_builder.reporting.body.job_result import taken_outputs
 from engine_builder.workspace.workspace import Workspace, file_refs
 from service.errors import StorageError
+from service.jobs.branches.shared_stages import SharedStages
 from service.jobs.faults.endings import JobCancelled, ServerStopping, Tenure
 from service.jobs.faults.waiting import Patience
 from service.jobs.live.job_log import JobLog
@@ -33,11 +36,37 @@ Elsewhere = Callable[
     [str, str, Mapping[str, object], tuple[float, float], Callable[[], bool], Callable[[], BaseException]], dict[str, object]
 ]
 
+# Runs the parts of a stage: job, step, stage, request, how it is split; what runs one here; told the progress; ends it. See ``fan_out``.
+RunParts = Callable[
+    [
+        str,
+        str,
+        str,
+        Mapping[str, object],
+        Split,
+        Callable[[Mapping[str, object], Callable[[float], None]], Mapping[str, object]],
+        Callable[[float], None],
+        Callable[[], None],
+    ],
+    tuple[object, ...] | None,
+]
+
 
 class JobRun:
     """What the pipeline calls back: runs its stages as recorded steps and notes its progress."""
 
-    def __init__(self, deps: Deps, job: Job, patience: Patience, tenure: Tenure, elsewhere: Elsewhere | None = None) -> None:
+    def __init__(
+        self,
+        deps: Deps,
+        job: Job,
+        patience: Patience,
+        tenure: Tenure,
+        elsewhere: Elsewhere | None = None,
+        shared: SharedStages | None = None,
+        fan_out: RunParts | None = None,
+        *,
+        may_open_gpu: bool = True,
+    ) -> None:
         """Begin, or go on with a job.
 
         Args:
@@ -46,9 +75,14 @@ class JobRun:
             patience: Waits where disk or database fail.
             tenure: How long this process may run it.
             elsewhere: Runs the stages that open a GPU; None where they run here.
+            shared: What the branches of the job's parent measure once; None where it is no branch.
+            fan_out: Runs the parts of stages that can be split, on this worker and others; None where there are no others.
+            may_open_gpu: Whether the stages that run here may be those that open the GPU of this machine, if the job has such.
         """
         self._deps = deps
         self._elsewhere = elsewhere
+        self._shared = shared
+        self._fan_out = fan_out
         self._tenure = tenure
         self._patience = patience
         self._job_id = job.id
@@ -65,7 +99,7 @@ class JobRun:
         self._limits = StageLimits(
             memory_bytes=deps.settings.stage_memory_bytes,
             seconds=deps.settings.stage_seconds,
-            opens_gpu=elsewhere is None and opens_gpu(config.target, config.gpu),
+            opens_gpu=may_open_gpu and elsewhere is None and opens_gpu(config.target, config.gpu),
         )
 
     def run_stage(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
@@ -77,7 +111,7 @@ class JobRun:
             self._patience.run(lambda: self._deps.folders.take_log(self._job_id))
             self._note(self._stage, span[1], at_once=False)
             return result
-        result = DBOS.run_step({"name": name}, self._run_with_patience, stage, request, span)
+        result = DBOS.run_step({"name": name}, self._run_with_patience, name, stage, request, span)
         self._note(self._stage, span[1], at_once=False)
         return result
 
@@ -104,9 +138,9 @@ class JobRun:
         self._trials = max(self._trials, len(trials))
         self._patience.run(lambda: self._deps.store.record_trials(self._job_id, trials, best))
 
-    def _run_with_patience(self, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
+    def _run_with_patience(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
         try:
-            result = self._patience.run(lambda: self._run_in_child(stage, request, span))
+            result = self._patience.run(lambda: self._run_in_child(name, stage, request, span))
         except StageCrashedError as error:
             self.say(f"warning: {stage} failed: {error.detail}")
             raise
@@ -138,26 +172,74 @@ class JobRun:
             self._said.add(text)
             self.say(text)
 
-    def _run_in_child(self, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
+    def part_in_child(self, stage: str, request: Mapping[str, object], on_progress: Callable[[float], None]) -> dict[str, object]:
+        """Run a part of a stage, beside others in the job's folder; ``on_progress`` is told its progress, 0..1."""
+        limits = replace(self._limits, is_alone=False)
+        try:
+            return self._child(stage, request, limits, on_progress)
+        except StageCancelledError as error:
+            raise self._why_ended() from error
+        except Exception:
+            self._deps.check_files()
+            raise
+
+    def _child(
+        self, stage: str, request: Mapping[str, object], limits: StageLimits, on_progress: Callable[[float], None]
+    ) -> dict[str, object]:
+        return self._deps.run_child(
+            stage,
+            request,
+            self._workspace,
+            limits=limits,
+            on_progress=lambda fraction, _message: on_progress(fraction),
+            should_cancel=self._should_end,
+        )
+
+    def _in_parts(
+        self, name: str, stage: str, request: Mapping[str, object], on_progress: Callable[[float], None]
+    ) -> dict[str, object] | None:
+        """Run a stage in parts, here and on idle workers, and put them together; None where it is not split."""
+        split = self._deps.pipeline.splits.get(stage)
+        if split is None or self._fan_out is None:
+            return None
+        begun = time.monotonic()
+
+        def here(part: Mapping[str, object], told: Callable[[float], None]) -> Mapping[str, object]:
+            return self.part_in_child(stage, part, told)
+
+        found = self._fan_out(self._job_id, name, stage, request, split, here, on_progress, self._check)
+        if found is None:
+            return None
+        answer = self._child(stage, split.joined(request, found), self._limits, lambda fraction: None)
+        return {**answer, "seconds": time.monotonic() - begun}
+
+    def _check(self) -> None:
+        if self._should_end():
+            raise self._why_ended()
+
+    def _run_in_child(self, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> dict[str, object]:
         low, high = span
         self._deps.folders.ready(self._job_id, file_refs(request))
 
+        def told(fraction: float) -> None:
+            self._note(self._stage, low + (high - low) * fraction, at_once=False)
+
         def compute() -> dict[str, object]:
             begun = time.monotonic()
-            result = self._deps.run_child(
-                stage,
-                request,
-                self._workspace,
-                limits=self._limits,
-                on_progress=lambda fraction, _message: self._note(self._stage, low + (high - low) * fraction, at_once=False),
-                should_cancel=self._should_end,
-            )
+            result = self._in_parts(name, stage, request, told) or self._child(stage, request, self._limits, told)
             self.say(f"{stage}: took {time.monotonic() - begun:.1f} s")
             return result
 
-        cache = self._deps.cache
+        workspace = Workspace(self._workspace)
+
+        def kept() -> Mapping[str, object]:
+            cache = self._deps.cache
+            return compute() if cache is None else cache.run(stage, request, workspace, compute)
+
         try:
-            return compute() if cache is None else dict(cache.run(stage, request, Workspace(self._workspace), compute))
+            if self._shared is None:
+                return dict(kept())
+            return dict(self._shared.run(stage, request, workspace, kept, self._should_end))
         except StageCancelledError as error:
             raise self._why_ended() from error
         except Exception:

@@ -14,7 +14,7 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from service.jobs.job_table import JOBS
+from service.jobs.job_table import IS_RUN, JOBS
 from service.jobs.records import JobState
 
 
@@ -34,7 +34,7 @@ def next_in_line(engine: sa.Engine, taken: Collection[str], most_running: int | 
         is_taken = sa.and_(JOBS.c.state == JobState.QUEUED.value, JOBS.c.id.in_(taken))
         busy = (
             sa.select(JOBS.c.tenant, sa.func.count())
-            .where(sa.or_(JOBS.c.state == JobState.RUNNING.value, is_taken))
+            .where(IS_RUN, sa.or_(JOBS.c.state == JobState.RUNNING.value, is_taken))
             .group_by(JOBS.c.tenant)
         )
         for tenant, count in connection.execute(busy):
@@ -52,7 +52,7 @@ def _heads(taken: Collection[str]) -> sa.Select[tuple[str, str, int]]:
     place = sa.func.row_number().over(partition_by=JOBS.c.tenant, order_by=(sa.func.coalesce(JOBS.c.priority, 0).desc(), JOBS.c.sequence))
     waiting = (
         sa.select(JOBS.c.id, JOBS.c.tenant, JOBS.c.sequence, place.label("place"))
-        .where(JOBS.c.state == JobState.QUEUED.value, JOBS.c.id.not_in(taken))
+        .where(IS_RUN, JOBS.c.state == JobState.QUEUED.value, JOBS.c.id.not_in(taken))
         .subquery()
     )
     return sa.select(waiting.c.id, waiting.c.tenant, waiting.c.sequence).where(waiting.c.place == 1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 from calibration.errors import InvalidConfigError
 from engine_builder.backends.gpu.catalogue import gpu_by_name
 from engine_builder.backends.registry import BACKENDS, Targets
@@ -22,6 +25,24 @@ def gpu_type(name: str) -> str:
         return gpu_by_name(name).name
     except UnsupportedTargetError:  # not in the list
         return name.removeprefix(_VENDOR)
+
+
+def branch_configs(config: Config) -> tuple[Config, ...]:
+    """Return the configuration of each branch of a job, one for each type of GPU in ``gpus``; none where the job names none there.
+
+    Args:
+        config: The job's.
+
+    Raises:
+        InvalidConfigError: Two names are of the same type.
+    """
+    types = [gpu_type(name) for name in config.gpus]
+    twice = [name for name, count in Counter(types).items() if count > 1]
+    if twice:
+        raise InvalidConfigError(
+            f"gpus: found {', '.join(map(repr, config.gpus))}, where two name the type {twice[0]!r}", fix="Name each type once."
+        )
+    return tuple(replace(config, gpus=(), gpu=name) for name in types)
 
 
 def check_place(config: Config, members: Members, targets: Targets = BACKENDS) -> None:

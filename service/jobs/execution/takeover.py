@@ -7,6 +7,7 @@ back into their queues, with the steps that they have recorded.
 
 from __future__ import annotations
 
+import contextvars
 import logging
 
 from dbos import DBOS
@@ -14,6 +15,21 @@ from dbos import DBOS
 from service.database.members import Members
 
 logger = logging.getLogger(__name__)
+
+
+def is_run(workflow_id: str, members: Members | None) -> bool:
+    """Whether a process that lives has begun a workflow, and may still be at it. Leaves no step.
+
+    Args:
+        workflow_id: Its id.
+        members: The processes of the database; None: this one is alone, and works on one job at a time.
+    """
+    if members is None:
+        return False
+    found = contextvars.Context().run(DBOS.get_workflow_status, workflow_id)
+    if found is None or found.status != "PENDING":
+        return False
+    return found.executor_id in {member.name for member in members.alive()}
 
 
 def take_over(members: Members, own_name: str) -> tuple[str, ...]:

@@ -55,6 +55,8 @@ def find_note(workspace: Path) -> JobNote | None:
             request_sha256=str(new["request_sha256"]),
             priority=int(str(new.get("priority", 0))),
             tenant=check_tenant(str(new.get("tenant", DEFAULT_TENANT))),  # a note of an earlier version has none
+            parent=None if new.get("parent") is None else str(new["parent"]),
+            branches=int(str(new.get("branches", 0))),
         )
         note = JobNote(found, datetime.fromtimestamp(float(str(content["created_at"])), UTC))
     except (OSError, ValueError, KeyError, TypeError, InvalidConfigError):

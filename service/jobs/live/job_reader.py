@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from service.access.tenants import Tenants
 from service.errors import InvalidRequestError, NotFoundError, RemovedError
-from service.jobs.job_table import JOBS, ROW_COLUMNS, job_from_row, row_from_row
+from service.jobs.job_table import IS_OWN, IS_RUN, JOBS, ROW_COLUMNS, job_from_row, row_from_row
 from service.jobs.live.removed import RemovedJobs
 from service.jobs.records import Job, JobRow, JobState
 from service.jobs.storage.holds import Holds
@@ -105,10 +105,10 @@ class JobReader:
     def rows(
         self, *, states: Sequence[JobState] = (), limit: int, before: int | None = None, tenant: str | None = None
     ) -> tuple[JobRow, ...]:
-        """Return jobs as a list shows them, newest first, of one tenant or of all; for the other arguments see ``list``."""
+        """Return jobs as a list shows them, newest first, of one tenant or of all; no branches. For the other arguments see ``list``."""
         columns = [JOBS.c[name] for name in ROW_COLUMNS]
         facts = [JOBS.c.result[name].label(name) for name in ("outcome", "speedup")]
-        query = sa.select(*columns, *facts).where(*_of_tenant(tenant)).order_by(JOBS.c.sequence.desc()).limit(limit)
+        query = sa.select(*columns, *facts).where(IS_OWN, *_of_tenant(tenant)).order_by(JOBS.c.sequence.desc()).limit(limit)
         if states:
             query = query.where(self._is_shown_as(states))
         if before is not None:
@@ -116,30 +116,36 @@ class JobReader:
         with self._engine.connect() as connection:
             return tuple(row_from_row(row, self.holds.find(row["id"])) for row in connection.execute(query).mappings())
 
-    def unfinished_ids(self) -> tuple[str, ...]:
-        """Return the ids of jobs that are not finished, oldest first."""
-        query = sa.select(JOBS.c.id).where(JOBS.c.state.in_(_UNFINISHED)).order_by(JOBS.c.sequence)
+    def branches(self, job_id: str) -> tuple[Job, ...]:
+        """Return the branches of a job, in the order in which they were written: that of its types of GPU."""
+        return self._select(sa.select(JOBS).where(JOBS.c.parent == job_id).order_by(JOBS.c.sequence))
+
+    def running_ids(self) -> frozenset[str]:
+        """Return the ids of running jobs on which a worker should be at work."""
         with self._engine.connect() as connection:
-            return tuple(connection.execute(query).scalars())
+            return frozenset(connection.execute(sa.select(JOBS.c.id).where(IS_RUN, JOBS.c.state == JobState.RUNNING.value)).scalars())
 
     def finished_before(self, moment: float) -> tuple[tuple[str, float], ...]:
-        """Return the id of each job that was finished before a moment, and when it was, the oldest first; seconds since 1970."""
+        """Return the id of each job that was finished before a moment, and when it was, the oldest first; seconds since 1970.
+
+        Branches go with their job.
+        """
         finished = [state.value for state in JobState if state.is_finished]
-        query = sa.select(JOBS.c.id, JOBS.c.finished_at).where(JOBS.c.state.in_(finished), JOBS.c.finished_at < moment)
+        query = sa.select(JOBS.c.id, JOBS.c.finished_at).where(IS_OWN, JOBS.c.state.in_(finished), JOBS.c.finished_at < moment)
         with self._engine.connect() as connection:
             return tuple((row.id, row.finished_at) for row in connection.execute(query.order_by(JOBS.c.finished_at)))
 
     def counts(self) -> dict[JobState, int]:
-        """Return how many jobs are in each state that any is in."""
+        """Return how many jobs are in each state that any is in; of one with branches these are counted."""
         shown = sa.case((self._waits(), JobState.ON_HOLD.value), else_=JOBS.c.state).label("shown")
-        query = sa.select(shown, sa.func.count()).group_by(shown)
+        query = sa.select(shown, sa.func.count()).where(IS_RUN).group_by(shown)
         with self._engine.connect() as connection:
             return {JobState(state): count for state, count in connection.execute(query)}
 
     def durations(self) -> dict[JobState, tuple[int, float]]:
         """Return how many jobs that ran ended in each state, and the seconds that they took together."""
         seconds = sa.func.sum(JOBS.c.finished_at - JOBS.c.started_at)
-        ran = (JOBS.c.started_at.is_not(None), JOBS.c.finished_at.is_not(None))
+        ran = (IS_RUN, JOBS.c.started_at.is_not(None), JOBS.c.finished_at.is_not(None))
         query = sa.select(JOBS.c.state, sa.func.count(), seconds).where(*ran).group_by(JOBS.c.state)
         with self._engine.connect() as connection:
             return {JobState(state): (count, float(total)) for state, count, total in connection.execute(query)}

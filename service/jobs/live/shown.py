@@ -10,13 +10,14 @@ from service.jobs.records import Job, JobRow
 from service.jobs.storage.holds import Hold
 
 
-def job_json(job: Job, now: datetime, log_tail: Sequence[str] = ()) -> dict[str, object]:
+def job_json(job: Job, now: datetime, log_tail: Sequence[str] = (), branches: Sequence[Job] = ()) -> dict[str, object]:
     """Return the job as callers see it (the HTTP contract's one example).
 
     Args:
         job: The job.
         now: The present, for the estimate of the time left.
         log_tail: The last lines of its log.
+        branches: The jobs that do its work, if it is one for several types of GPU.
     """
     link = f"/v1/jobs/{job.id}"
     return {
@@ -32,6 +33,8 @@ def job_json(job: Job, now: datetime, log_tail: Sequence[str] = ()) -> dict[str,
         "finished_at": _time_text(job.finished_at),
         "target": job.new.target,
         "tenant": job.new.tenant,
+        "parent": job.new.parent,
+        "branches": [_branch_json(branch) for branch in branches],
         "config": dict(job.new.config),
         "outputs": None if job.outputs is None else [dict(output) for output in job.outputs],
         "trials": [dict(trial) for trial in job.trials],
@@ -58,6 +61,17 @@ def row_json(row: JobRow) -> dict[str, object]:
         "outcome": row.outcome,
         "speedup": row.speedup,
         "links": {"self": f"/v1/jobs/{row.id}"},
+    }
+
+
+def _branch_json(branch: Job) -> dict[str, object]:
+    return {
+        "gpu": branch.new.config.get("gpu"),
+        "id": branch.id,
+        "state": branch.state.value,
+        "stage": branch.stage,
+        "progress": round(branch.progress, 4),
+        "links": {"self": f"/v1/jobs/{branch.id}"},
     }
 
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from service.access.limits import Limits, Used, check_limit
 from service.access.tenants import Counted, Tenants
-from service.jobs.job_table import JOBS
+from service.jobs.job_table import IS_RUN, JOBS
 from service.jobs.quotas.file_owners import FileOwners
 from service.jobs.records import JobState
 
@@ -42,13 +42,14 @@ class Admission:
             with self._engine.connect() as connection:
                 _check(_ALWAYS, limits, self._used(connection, tenant), self._clock())
 
-    def admit(self, connection: sa.Connection, tenant: str, *, opens_gpu: bool) -> None:
-        """Count one more job of a tenant, in the transaction that writes it.
+    def admit(self, connection: sa.Connection, tenant: str, *, opens_gpu: bool, jobs: int = 1) -> None:
+        """Count one more job of a tenant, or several, in the transaction that writes them.
 
         Args:
             connection: Nothing was written or read in its transaction.
             tenant: Whose job it is.
             opens_gpu: Whether its minutes are those of a GPU.
+            jobs: How many: one for each type of GPU.
 
         Raises:
             QuotaExceededError: The tenant may not submit it; the transaction is to end.
@@ -57,8 +58,11 @@ class Admission:
         if limits.given():
             kind = "gpu" if opens_gpu else "cpu"
             names = (*_ALWAYS, f"{kind}_minutes_per_day", f"{kind}_minutes_per_month")
-            _check(names, limits, self._used(connection, tenant), now)
-        self._tenants.add(connection, tenant, now, Counted(jobs=1))
+            used = self._used(connection, tenant)
+            _check(names, limits, used, now)
+            for name in ("jobs_at_once", "jobs_per_day"):
+                check_limit(name, used.of(name), getattr(limits, name), now, more=jobs)
+        self._tenants.add(connection, tenant, now, Counted(jobs=jobs))
 
     def usage(self, tenant: str) -> tuple[Limits, Used]:
         """Return a tenant's limits and what it uses of them."""
@@ -77,7 +81,7 @@ class Admission:
                 self._tenants.add(connection, tenant, self._clock(), counted)
 
     def _used(self, connection: sa.Connection, tenant: str) -> Used:
-        unfinished = sa.select(sa.func.count()).select_from(JOBS).where(JOBS.c.tenant == tenant, JOBS.c.state.in_(_UNFINISHED))
+        unfinished = sa.select(sa.func.count()).select_from(JOBS).where(IS_RUN, JOBS.c.tenant == tenant, JOBS.c.state.in_(_UNFINISHED))
         day, month = self._tenants.counted(connection, tenant, self._clock())
         return Used(
             jobs_at_once=int(connection.execute(unfinished).scalar_one()),

@@ -74,10 +74,10 @@ export async function jobPage(main, signal, id) {
 
   function show(job) {
     head.show({ id: job.id, state: job.state, target: job.target, batch: job.config.batch_size, created: job.created_at, took: took(job) });
-    buttons.show({ state: job.state, hasReport: job.state === "succeeded" });
+    buttons.show({ state: job.state, hasReport: job.state === "succeeded" && !job.branches?.length });
     progress.show(isFinished(job) ? null : { state: job.state, stage: job.stage, progress: job.progress, eta: job.eta_seconds, trials: job.trials.length });
     error.show(job.error ?? (job.hold ? { title: "The job waits and goes on by itself", detail: job.hold.reason, fix: job.hold.fix } : null));
-    result.show(job.result ? { id: job.id, result: job.result, config: job.config } : null);
+    result.show(job.result || job.branches?.length ? { id: job.id, result: job.result, config: job.config, branches: job.branches } : null);
     plot.show({ trials: job.trials, best: job.best, config: job.config, result: job.result && { verdict: job.result.verdict, offers: job.result.offers } });
     outputs.show(job.outputs);
     config.show(job.config);

@@ -1,10 +1,12 @@
 // What a job has found.
 import { h, table } from "/web/dom.js";
-import { budgetWords, bytes, counts, isNumber, milliseconds, percent, score, speedWords, times, verdictWords } from "/web/words.js";
+import { nameOf } from "/web/names.js";
+import { budgetWords, bytes, counts, isNumber, milliseconds, percent, score, speedWords, STATES, times, verdictWords } from "/web/words.js";
 
 /** Return the result: headline, verdict, before and after, offers, warnings. `get(path, name)` saves a file. */
 export function resultView(job, get) {
   const { result } = job;
+  if (job.branches?.length) return typesView(job);
   const sides = [["Baseline", result.baseline], ["Chosen", result.chosen]].filter(([, side]) => side);
   return [
     h("p", { class: `headline ${result.outcome}` }, result.outcome !== "baseline_kept" ? capital(speedWords(result)) : "The baseline is kept"),
@@ -22,6 +24,21 @@ export function resultView(job, get) {
     ], sides) : null,
     warnings(result.warnings),
     offers(job, get),
+  ];
+}
+
+// Of a job for several types of GPU: how each is, with a link to the job that makes its engine.
+function typesView(job) {
+  const found = (branch) => job.result?.engines[branch.gpu];
+  return [
+    h("p", { class: `headline ${job.result?.outcome ?? ""}` }, "An engine for each type of GPU"),
+    table("Types of GPU", [
+      { title: "GPU", cell: (branch) => branch.gpu },
+      { title: "State", cell: (branch) => STATES[branch.state]?.words ?? branch.state },
+      { title: "Done", cell: (branch) => percent(branch.progress), number: true },
+      { title: "Found", cell: (branch) => found(branch)?.error?.detail ?? (found(branch)?.outcome ? speedWords(found(branch)) : "–") },
+      { title: "Job", cell: (branch) => h("a", { href: `#/jobs/${branch.id}` }, nameOf(branch.id)) },
+    ], job.branches),
   ];
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,13 @@ from engine_builder.backends.gpu.catalogue import known_gpus
 from engine_builder.backends.nvidia.tensorrt import TensorRtBackend
 from engine_builder.backends.nvidia.tensorrt_rtx import TensorRtRtxBackend
 from engine_builder.backends.onnxruntime.cpu import OrtCpuBackend
-from engine_builder.backends.registry import BACKENDS
+from engine_builder.backends.registry import BACKENDS, gpu_alike
 from engine_builder.backends.triton_platform import TritonPlatform
 from engine_builder.config.builder_options import BuilderConfig
+from engine_builder.errors import StageCrashedError
+from engine_builder.pipeline.optimize import optimize
+from tests.engine_builder.fake_job import Watcher
+from tests.engine_builder.fake_job import asked as job_request
 from tests.seams.toy_backend import ToyBackend
 
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed")
@@ -83,3 +87,28 @@ def test_the_listed_gpus_are_known_ones_that_the_target_builds_for() -> None:
     assert set(names) <= {gpu.name for gpu in known_gpus()}
     for name in names:
         assert BACKENDS["tensorrt-rtx"].make(name, BuildOptions()).capabilities.target == "tensorrt-rtx"
+
+
+def test_a_gpu_is_inspected_as_any_other_of_its_compute_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine_builder.backends.registry.gpu_here", lambda: None)
+    assert gpu_alike("tensorrt", "NVIDIA GeForce RTX 4090") == gpu_alike("tensorrt", "L4")
+    assert gpu_alike("tensorrt", "A10") != gpu_alike("tensorrt", "L4")
+    assert gpu_alike("tensorrt", "Voodoo 2") == "Voodoo 2"
+    assert gpu_alike("onnxruntime-cpu", None) is None
+    monkeypatch.setattr("engine_builder.backends.registry.gpu_here", lambda: "some GPU")
+    assert gpu_alike("tensorrt", "L4") == "L4"
+
+
+@needs_rtx
+def test_a_job_for_another_type_of_the_same_capability_asks_the_first_stage_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine_builder.backends.registry.gpu_here", lambda: None)
+    asked: list[object] = []
+
+    def ends(name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]) -> Mapping[str, object]:
+        asked.append(request)
+        raise StageCrashedError("the end", fix="None.")
+
+    for gpu in ("L4", "RTX 4090"):
+        with pytest.raises(StageCrashedError):
+            optimize(job_request(target="tensorrt-rtx", gpu=gpu), ends, Watcher())
+    assert asked[0] == asked[1]

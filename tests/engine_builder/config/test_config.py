@@ -164,7 +164,7 @@ def test_how_outputs_are_read_must_fit_the_metric(accuracy: dict[str, object], w
 
 
 def test_the_effective_configuration_of_a_full_one_is_that_one() -> None:
-    assert config_json(config_from_json(FULL)) == {**FULL, "objective": None}  # a question of its own, see test_objective.py
+    assert config_json(config_from_json(FULL)) == {**FULL, "gpus": [], "objective": None}  # other questions
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_the_effective_configuration_of_a_full_one_is_that_one() -> None:
         ({"accuracy": {"min_relativ": 1}}, "accuracy: found the unknown key 'min_relativ'", "Did you mean `min_relative`?"),
         ({"min_relative": 0.99}, "config: found the unknown key 'min_relative'", "Did you mean `accuracy.min_relative`?"),
         ({"SEED": 1}, "config: found the unknown key 'SEED'", "Did you mean `search.seed`?"),
-        ({"xyzzy": 1}, "config: found the unknown key 'xyzzy'", "Remove it. Known here: target, gpu, accuracy"),
+        ({"xyzzy": 1}, "config: found the unknown key 'xyzzy'", "Remove it. Known here: target, gpu, gpus, accuracy"),
         ({"calibration": {"repairs": True}}, "calibration: found the unknown key 'repairs'", "Did you mean `repair`?"),
         (
             {"calibration": {"second_order": ["fp8"]}},

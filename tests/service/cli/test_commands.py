@@ -196,3 +196,18 @@ def test_watch_is_told_by_events(run: Run, server: Server) -> None:
     assert "trial 0" in err
     figures = server.client.get("/metrics").text
     assert 'requests_total{method="GET",route="/v1/jobs/{job_id}/events",status="200"}' in figures
+
+
+def test_engines_of_several_types_of_gpu_come_in_a_folder_each(
+    run: Run, server: Server, files: Callable[..., list[str | Path]], tmp_path: Path
+) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"target": "tensorrt-rtx", "gpus": ["L4", "RTX 4090"]}')
+    status, out, _ = run("submit", *files(trials=0), "--config", config)
+    assert status == 0
+    job_id = out.strip()
+    server.wait(job_id)
+    status, out, err = run("download", job_id, "--output", tmp_path / "out")
+    assert (status, err) == (0, "")
+    assert {"L4/engine.onnx", "RTX-4090/engine.onnx"} <= {str(Path(line).relative_to(tmp_path / "out")) for line in out.splitlines()}
+    assert "RTX 4090: improved" in run("watch", job_id)[1]

@@ -155,3 +155,16 @@ def test_where_an_engine_of_integers_is_exact_is_said() -> None:
     assert "  exact on  any x86-64 or ARM64 processor" in lines
     kept = summary_lines({**result("baseline_kept", "met", "held_out"), "engine": {**engine, "exact_on": None}})
     assert not any("exact on" in line for line in kept)
+
+
+def test_a_job_for_several_types_of_gpu_is_told_type_by_type() -> None:
+    engine = {"name": "L4/engine.plan"}
+    engines = {
+        "L4": {"job": "a", "state": "succeeded", "outcome": "improved", "speedup": 1.5, "engine": engine, "error": None},
+        "RTX 4090": {"job": "b", "state": "failed", "engine": None, "error": {"detail": "it did not build"}},
+    }
+    assert summary_lines({"outcome": "improved", "engines": engines}) == (
+        "An engine for each of 2 types of GPU:",
+        "  L4: improved, 1.50 times as fast; L4/engine.plan, job a",
+        "  RTX 4090: failed: it did not build",
+    )

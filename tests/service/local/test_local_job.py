@@ -225,3 +225,9 @@ def test_offers_of_an_earlier_run_are_removed_and_nothing_else_is(job: LocalJob)
         (job.output / "front" / name).mkdir(parents=True)
     run(job, FakePipeline())
     assert [path.name for path in (job.output / "front").iterdir()] == ["mine"]
+
+
+def test_several_types_of_gpu_are_left_to_a_server(job: LocalJob) -> None:
+    config = Config(target="tensorrt-rtx", gpus=("L4", "RTX 4090"))
+    with pytest.raises(InvalidConfigError, match="a run without a server makes an engine for one type"):
+        optimize_locally(dataclasses.replace(job, config=config), ProgressLines(io.StringIO()), pipeline=FakePipeline())

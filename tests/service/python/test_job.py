@@ -13,7 +13,7 @@ from calibration.errors import InvalidModelError
 from engine_builder.errors import StageCancelledError
 from service.client.client import Client as HttpClient
 from service.client.views import JobRow
-from service.errors import NotFinishedError, ServiceError
+from service.errors import InvalidRequestError, NotFinishedError, ServiceError
 from service.python.events import EndEvent, ProgressEvent, StageEvent, Trial, TrialEvent
 from service.python.job import Job, WaitTimeoutError
 from tests.service.client.test_client import FakeClock
@@ -183,3 +183,15 @@ def test_a_server_that_deletes_nothing_is_named(job_of: Jobs) -> None:
 
 def test_a_job_is_shown_by_its_id_and_state(job_of: Jobs) -> None:
     assert repr(job_of(Server([succeeded()]))) == "Job('j1', 'queued')"
+
+
+def test_a_job_for_several_types_of_gpu_is_asked_type_by_type(job_of: Jobs) -> None:
+    branches: list[dict[str, object]] = [
+        {"gpu": gpu, "id": f"of {gpu}", "state": "running", "stage": None, "progress": 0.5} for gpu in ("L4", "A10")
+    ]
+    job = job_of(Server([shown("running", 0.5, branches=branches)]))
+    assert {gpu: branch.id for gpu, branch in job.branches().items()} == {"L4": "of L4", "A10": "of A10"}
+    with pytest.raises(InvalidRequestError, match="each of its types of GPU: L4, A10"):
+        _ = job.result
+    with pytest.raises(InvalidRequestError, match="each of its types of GPU: L4, A10"):
+        job.wait()

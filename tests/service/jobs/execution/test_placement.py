@@ -10,7 +10,7 @@ from engine_builder.errors import UnsupportedTargetError
 from service.database.engine import open_engine
 from service.database.members import Member, Members
 from service.database.role import Role
-from service.jobs.execution.placement import check_place, gpu_queue, gpu_type, placed_on
+from service.jobs.execution.placement import branch_configs, check_place, gpu_queue, gpu_type, placed_on
 from tests.postgres_server import PostgresServer
 
 
@@ -55,3 +55,19 @@ def test_a_gpu_that_nobody_has_is_refused_where_engines_are_built_on_it(members:
     with pytest.raises(UnsupportedTargetError, match="no worker has 'RTX 5090', on which engines of tensorrt are built") as caught:
         check_place(config_from_json({"target": "tensorrt", "gpu": "RTX 5090"}), members)
     assert "worker --role gpu" in str(caught.value.fix)
+
+
+def test_a_job_for_several_types_has_a_configuration_for_each_by_the_name_that_workers_have() -> None:
+    config = config_from_json({"target": "tensorrt", "gpus": ["NVIDIA L4", "rtx 4090"], "threads": 2})
+    assert [(one.gpu, one.gpus, one.threads) for one in branch_configs(config)] == [("L4", (), 2), ("RTX 4090", (), 2)]
+    assert branch_configs(config_from_json({"target": "tensorrt", "gpu": "L4"})) == ()
+
+
+def test_a_type_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(InvalidConfigError, match="two name the type 'L4'"):
+        branch_configs(config_from_json({"target": "tensorrt", "gpus": ["NVIDIA L4", "l4"]}))
+
+
+def test_one_type_and_several_exclude_each_other() -> None:
+    with pytest.raises(InvalidConfigError, match="gpus: found L4 beside gpu 'A10'"):
+        config_from_json({"target": "tensorrt", "gpus": ["L4"], "gpu": "A10"})

@@ -23,6 +23,8 @@ def test_job_json_has_exactly_the_keys_of_the_contract() -> None:
         "finished_at": None,
         "target": "onnxruntime-cpu",
         "tenant": "default",
+        "parent": None,
+        "branches": [],
         "config": {"threads": 1},
         "outputs": None,
         "trials": [],
