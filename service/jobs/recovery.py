@@ -166,8 +166,8 @@ class Dispatcher:
             self._woken.clear()
             if time.monotonic() - looked_at >= LOOK_SECONDS:
                 looked_at = time.monotonic()
-                self._tried(self._look)
-            self._tried(self._hand_over)
+                self._tried(self.look)
+            self._tried(self.hand_over)
             self._woken.wait(min(LOOK_SECONDS, _ASK_SECONDS if self._deps.membership else LOOK_SECONDS))
 
     def _tried(self, work: Callable[[], None]) -> None:
@@ -179,7 +179,7 @@ class Dispatcher:
             problem = storage_error(error)
             logger.warning("jobs are not handed over for now: %s", problem or error, exc_info=None if problem else error)
 
-    def _hand_over(self) -> None:
+    def hand_over(self) -> None:
         """Enqueue the next job, if this process is free and none is on its way to a worker."""
         if not self._deps.role.takes_jobs or self._workflows.active_jobs or self._deps.lease_number() is None:
             return
@@ -196,7 +196,8 @@ class Dispatcher:
         if found is not None and found.status not in _ALIVE:  # case 3: it had ended before
             self._fail(job_id, found.status)
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Mend what nobody works on: cases 1 to 4. What was found so at the last look too is mended now."""
         if self._deps.lease_number() is None:
             return
         begun = DBOS.list_workflows(status="PENDING", executor_id=self._deps.name, load_input=False, load_output=False)
