@@ -38,7 +38,7 @@ class Rates:
         store: How often the store does.
     """
 
-    process_hours: float = 20.0
+    process_hours: float = 5.0
     database: int = 2
     store: int = 2
 
@@ -47,7 +47,7 @@ def failures(rates: Rates, processes: Sequence[str], span: float, rng: np.random
     """Return the failures of some seconds, by their moment.
 
     Two of three failures of a process are kills, after which it is back in 20 to 200 seconds; the third cuts it off for 1 to 60 seconds,
-    which is less or more than a lease. Database and store are away for 5 to 120 seconds.
+    which is less or more than a lease. Database and store are away for 2 to 120 seconds.
 
     Args:
         rates: How much goes wrong.
@@ -67,5 +67,5 @@ def failures(rates: Rates, processes: Sequence[str], span: float, rng: np.random
     for kind, times in ((Kind.DATABASE, rates.database), (Kind.STORE, rates.store)):
         for part in range(times):  # spread over the time, so that each meets running jobs
             moment = span * (part + float(rng.uniform(0.2, 0.8))) / times
-            found.append(Failure(kind, moment, float(rng.uniform(5, 120))))
+            found.append(Failure(kind, moment, float(rng.uniform(2, 120))))
     return tuple(sorted(found, key=lambda one: one.at))

@@ -58,7 +58,7 @@ class Journal:
         self.longest_overlap = 0.0  # seconds for which two did
         self.finished_again = 0  # finished steps that began again
         self.unfair_turns = 0  # turns of a tenant, although another one that waited had fewer running jobs
-        self.gpu_seconds: Counter[str] = Counter()  # by type
+        self.gpu_seconds: dict[str, float] = defaultdict(float)  # by type
         self.handing_over_ms: list[float] = []  # real time that the choice of a job took
         self._finished: set[tuple[str, int]] = set()
         self._holders: dict[str, dict[str, float]] = defaultdict(dict)

@@ -29,9 +29,9 @@ class Deployment:
     gpus: Mapping[str, int] = field(default_factory=lambda: GPUS)
     cpu_workers: int = 400
     tenants: int = 30
-    load: float = 0.85
+    load: float = 0.95
     running_jobs: int | None = None
-    limited_jobs: int = 50
+    limited_jobs: int = 10
 
 
 @dataclass(frozen=True, slots=True)

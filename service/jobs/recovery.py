@@ -19,7 +19,7 @@ from engine_builder.workspace.tree_removal import remove_tree
 from service.database.advisory_locks import database_lock
 from service.database.storage_errors import storage_error
 from service.errors import InvalidRequestError, NotFoundError, RemovedError
-from service.jobs.execution.line import next_in_line
+from service.jobs.execution.line import anyone_waits, next_in_line
 from service.jobs.faults.job_note import damaged_inputs, find_note
 from service.jobs.records import Job, JobState
 from service.jobs.resources import Deps
@@ -183,6 +183,8 @@ class Dispatcher:
         """Enqueue the next job, if this process is free and none is on its way to a worker."""
         if not self._deps.role.takes_jobs or self._workflows.active_jobs or self._deps.lease_number() is None:
             return
+        if not anyone_waits(self._deps.store.engine):  # asked of hundreds of free workers, and without the lock that they share
+            return
         with database_lock(self._deps.store.engine, "line"):
             begun = DBOS.list_workflows(status=list(_ALIVE), queue_name=QUEUE, load_input=False, load_output=False)
             if any(one.status != "PENDING" and one.app_version == self._deps.pipeline.version for one in begun):
@@ -201,13 +203,22 @@ class Dispatcher:
         if self._deps.lease_number() is None:
             return
         begun = DBOS.list_workflows(status="PENDING", executor_id=self._deps.name, load_input=False, load_output=False)
-        running = {job.id for job in self._deps.store.rows(states=(JobState.RUNNING,), limit=_MOST_RUNNING)}
-        idle = ({one.workflow_id for one in begun} | running) - self._workflows.active_jobs
+        idle = ({one.workflow_id for one in begun} | self._unknown_jobs()) - self._workflows.active_jobs
         for job_id in idle & self._idle:
             self._mend(job_id)
         self._idle = frozenset(idle)
         if (membership := self._deps.membership) is not None and self._deps.role.takes_jobs:
             self._take_up_old_versions(membership.lease.seconds * AWAY_LEASES)
+
+    def _unknown_jobs(self) -> frozenset[str]:
+        """Return the running jobs of which the engine knows no run that goes on. Jobs of other processes are not looked at one by one."""
+        if not self._deps.role.takes_jobs:
+            return frozenset()
+        running = {job.id for job in self._deps.store.rows(states=(JobState.RUNNING,), limit=_MOST_RUNNING)}
+        if not running:
+            return frozenset()
+        known = DBOS.list_workflows(status=list(_ALIVE), queue_name=QUEUE, load_input=False, load_output=False)
+        return frozenset(running - {one.workflow_id for one in known})
 
     def _take_up_old_versions(self, seconds: float) -> None:
         """Case 4, for jobs that were found so for longer than some seconds: who restarts an old worker has that long."""

@@ -55,3 +55,8 @@ def test_a_gpu_that_nobody_has_is_refused_where_engines_are_built_on_it(members:
     with pytest.raises(UnsupportedTargetError, match="no worker has 'RTX 5090', on which engines of tensorrt are built") as caught:
         check_place(config_from_json({"target": "tensorrt", "gpu": "RTX 5090"}), members)
     assert "worker --role gpu" in str(caught.value.fix)
+
+
+def test_types_of_gpu_are_those_that_a_worker_ever_had(members: Members) -> None:
+    members.note(Member("e", Role.GPU, "v1", "node", 1, "L4"))
+    assert members.gpus() == {"L4", "RTX 4090"}
