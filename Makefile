@@ -24,7 +24,7 @@ GPU_PYTHON := $(BIN)/python
 # One worker for each processor. Files go to them in the order of tests/conftest.py, those with the longest tests first.
 PYTEST := $(BIN)/python -m pytest -q -n logical --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo gpu-check bench bench-peers bench-serving bench-nncf bench-sizes test test-long fuzz faults lint format docs lock docker-check clean
+.PHONY: help demo gpu-check bench bench-peers bench-serving bench-nncf bench-sizes bench-deployment test test-long fuzz faults lint format docs lock docker-check clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,9 @@ bench-serving: $(DEV) ## uploads, status polls and answers of a server on loopba
 
 bench-sizes: $(DEV) ## run whole jobs on networks of 45 MB to 2.2 GB and note their memory and time (an hour, 20 GB of disk)
 	$(BIN)/python -m benchmarks.sizes
+
+bench-deployment: $(DEV) ## simulate JOBS jobs on 200 GPUs with failures, on the scheduler's own code: queue times, fairness, idle GPUs, lost work (15 minutes of a processor)
+	$(BIN)/python -m benchmarks.deployment --jobs $(or $(JOBS),10000) --seed $(or $(SEED),0)
 
 test: lint ## every check, and every test but the long ones
 	$(PYTEST) -m "not long"

@@ -62,6 +62,12 @@ class Members:
         with self._engine.connect() as connection:
             return tuple(map(_member, connection.execute(sa.select(_MEMBERS).order_by(_MEMBERS.c.name)).mappings()))
 
+    def gpus(self) -> frozenset[str]:
+        """Return the types of GPU that any process ever had, alive or not; asked for each job, so all processes are not read for it."""
+        query = sa.select(_MEMBERS.c.gpu).where(_MEMBERS.c.role == Role.GPU.value, _MEMBERS.c.gpu.is_not(None)).distinct()
+        with self._engine.connect() as connection:
+            return frozenset(connection.execute(query).scalars())
+
     def alive(self) -> tuple[Member, ...]:
         """Return the processes that hold their lease, by name."""
         with self._engine.connect() as connection:

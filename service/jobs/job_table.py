@@ -167,6 +167,7 @@ JOBS = sa.Table(
     sa.Column("artifacts", sa.JSON, nullable=False),
     sa.Index("ix_jobs_state_times", "state", "started_at", "finished_at"),  # all that figures of durations need
     sa.Index("ix_jobs_tenant", "tenant", "sequence"),
+    sa.Index("ix_jobs_tenant_started", "tenant", "started_at"),  # when a job of a tenant last began
     sa.Index("ix_jobs_tenant_state", "tenant", "state", "sequence"),
     sa.Index("ix_jobs_parent", "parent"),
     sa.Index("ux_jobs_request_key", "tenant", "request_key", unique=True),  # jobs without a key do not meet in it

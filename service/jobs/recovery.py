@@ -20,7 +20,7 @@ from engine_builder.workspace.tree_removal import remove_tree
 from service.database.advisory_locks import database_lock
 from service.database.storage_errors import storage_error
 from service.errors import InvalidRequestError, NotFoundError, RemovedError
-from service.jobs.execution.line import next_in_line
+from service.jobs.execution.line import anyone_waits, next_in_line
 from service.jobs.faults.job_note import damaged_inputs, find_note
 from service.jobs.records import Job, JobState
 from service.jobs.resources import Deps
@@ -169,8 +169,8 @@ class Dispatcher:
             self._woken.clear()
             if time.monotonic() - looked_at >= LOOK_SECONDS:
                 looked_at = time.monotonic()
-                self._tried(self._look)
-            self._tried(self._hand_over)
+                self._tried(self.look)
+            self._tried(self.hand_over)
             self._woken.wait(min(LOOK_SECONDS, _ASK_SECONDS if self._deps.membership else LOOK_SECONDS))
 
     def _tried(self, work: Callable[[], None]) -> None:
@@ -182,9 +182,11 @@ class Dispatcher:
             problem = storage_error(error)
             logger.warning("jobs are not handed over for now: %s", problem or error, exc_info=None if problem else error)
 
-    def _hand_over(self) -> None:
+    def hand_over(self) -> None:
         """Enqueue the next job, if this process is free and none is on its way to a worker."""
         if not self._deps.role.takes_jobs or self._workflows.active_jobs or self._deps.lease_number() is None:
+            return
+        if not anyone_waits(self._deps.store.engine):  # asked of hundreds of free workers, and without the lock that they share
             return
         with database_lock(self._deps.store.engine, "line"):
             begun = DBOS.list_workflows(status=list(_ALIVE), queue_name=QUEUE, name=JOB, load_input=False, load_output=False)
@@ -199,16 +201,27 @@ class Dispatcher:
         if found is not None and found.status not in _ALIVE:  # case 3: it had ended before
             self._fail(job_id, found.status)
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Mend what nobody works on: cases 1 to 4. What was found so at the last look too is mended now."""
         if self._deps.lease_number() is None:
             return
         begun = DBOS.list_workflows(status="PENDING", executor_id=self._deps.name, load_input=False, load_output=False)
-        idle = ({one.workflow_id for one in begun} | self._deps.store.running_ids()) - self._workflows.active_jobs
+        idle = ({one.workflow_id for one in begun} | self._unknown_jobs()) - self._workflows.active_jobs
         for job_id in idle & self._idle:
             self._mend(job_id)
         self._idle = frozenset(idle)
         if (membership := self._deps.membership) is not None and self._deps.role.takes_jobs:
             self._take_up_old_versions(membership.lease.seconds * AWAY_LEASES)
+
+    def _unknown_jobs(self) -> frozenset[str]:
+        """Return the running jobs of which the engine knows no run that goes on. Jobs of other processes are not looked at one by one."""
+        if not self._deps.role.takes_jobs:
+            return frozenset()
+        running = self._deps.store.running_ids()
+        if not running:
+            return frozenset()
+        known = DBOS.list_workflows(status=list(_ALIVE), queue_name=QUEUE, name=JOB, load_input=False, load_output=False)
+        return frozenset(running - {one.workflow_id for one in known})
 
     def _take_up_old_versions(self, seconds: float) -> None:
         """Case 4, for jobs that were found so for longer than some seconds: who restarts an old worker has that long."""

@@ -11,7 +11,6 @@ from engine_builder.backends.registry import BACKENDS, Targets
 from engine_builder.config.config import Config
 from engine_builder.errors import UnsupportedTargetError
 from service.database.members import Members
-from service.database.role import Role
 
 
 def gpu_queue(gpu: str) -> str:
@@ -59,7 +58,7 @@ def check_place(config: Config, members: Members, targets: Targets = BACKENDS) -
     """
     if config.target not in targets or not targets[config.target].takes_gpu:
         return
-    known = ", ".join(sorted(_types(members))) or "none"
+    known = ", ".join(sorted(members.gpus())) or "none"
     if config.gpu is None:
         raise InvalidConfigError(
             "gpu: found none, expected the type of GPU whose workers build and time the engines", fix=f"Types that workers have: {known}."
@@ -84,11 +83,7 @@ def placed_on(config: Config, members: Members, targets: Targets = BACKENDS) -> 
     if config.gpu is None or config.target not in targets or not targets[config.target].takes_gpu:
         return None
     wanted = gpu_type(config.gpu)
-    return wanted if wanted in _types(members) else None
-
-
-def _types(members: Members) -> frozenset[str]:
-    return frozenset(member.gpu for member in members.all() if member.role is Role.GPU and member.gpu is not None)
+    return wanted if wanted in members.gpus() else None
 
 
 _VENDOR = "NVIDIA "

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from service.jobs.execution.line import next_in_line
+from service.jobs.execution.line import _heads, anyone_waits, next_in_line
 from service.jobs.store import JobStore
 from tests.fakes import FakeClock
 from tests.service.jobs.test_store import new_job
@@ -50,7 +51,9 @@ def line(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Line]:
 
 def test_without_tenants_and_priorities_the_first_is_next(line: Line) -> None:
     assert line.next() is None
+    assert not anyone_waits(line.store.engine)
     first, second = line.add("a"), line.add("a")
+    assert anyone_waits(line.store.engine)
     assert line.next() == first
     assert line.next(first) == second
     assert line.next(first, second) is None
@@ -104,3 +107,12 @@ def test_no_tenant_has_more_running_jobs_than_allowed(line: Line) -> None:
     assert line.next(most=1) is None
     line.end("a-1")
     assert line.next(most=1) == "a-2"
+
+
+def test_when_a_tenant_last_began_is_found_in_an_index_whatever_jobs_it_had(tmp_path: Path) -> None:
+    store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}", FakeClock())
+    statement = str(_heads(()).compile(store.engine, compile_kwargs={"literal_binds": True, "render_postcompile": True}))
+    with store.engine.connect() as connection:
+        plan = [str(row[-1]) for row in connection.execute(sa.text(f"EXPLAIN QUERY PLAN {statement}"))]
+    store.close()
+    assert any("ix_jobs_tenant_started (tenant=?)" in line for line in plan), plan

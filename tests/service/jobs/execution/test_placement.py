@@ -71,3 +71,8 @@ def test_a_type_that_is_named_twice_is_refused() -> None:
 def test_one_type_and_several_exclude_each_other() -> None:
     with pytest.raises(InvalidConfigError, match="gpus: found L4 beside gpu 'A10'"):
         config_from_json({"target": "tensorrt", "gpus": ["L4"], "gpu": "A10"})
+
+
+def test_types_of_gpu_are_those_that_a_worker_ever_had(members: Members) -> None:
+    members.note(Member("e", Role.GPU, "v1", "node", 1, "L4"))
+    assert members.gpus() == {"L4", "RTX 4090"}

@@ -1,0 +1,1 @@
+"""A large deployment, simulated: the product's own scheduling code, driven by a clock that events move on."""
