@@ -324,6 +324,11 @@ class Metric(enum.StrEnum):
         return self.spec.is_perfect_by_definition
 
     @property
+    def reads_classes(self) -> bool:
+        """Whether the score compares what an output says of classes with what the float model's says of them."""
+        return self.spec.truth is Truth.REFERENCE and self.spec.kinds <= CLASSES
+
+    @property
     def compares_classes(self) -> bool:
         """Whether the score compares classes with those of the float model."""
         return self.spec.truth is Truth.REFERENCE and self.spec.kinds == CLASSES

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.accuracy.kinds.classes import classes_last
 from calibration.accuracy.kinds.judging import scores_by_kind
 from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.measures.classes import kl_divergence
@@ -41,7 +42,8 @@ def score(
             them, and those with the truth GIVEN take them in a form of their own.
         weights: Of each output, above 0; where they differ, their weighted mean counts in the place of the worst.
         label_names: Names of the classes, for token_f1 and span_f1.
-        judged: How each output is judged, for a metric that measures each by its kind.
+        judged: How each output is judged, for a metric that measures each by its kind; one that compares classes with the float model's
+            takes the axis of the classes from it, where it is given.
         inputs: Of the samples, each (samples, ...), for the same: they may take positions out.
         options: How a joint measure reads the outputs; it looks at all of them at once, and weights mean nothing to it.
 
@@ -70,6 +72,10 @@ def score(
     if spec.is_by_kind:
         values = scores_by_kind(judged, reference_outputs, outputs, inputs or {})
     else:
+        if metric.reads_classes and judged:
+            outputs, reference_outputs = (
+                [classes_last(*pair) for pair in zip(judged, arrays, strict=True)] for arrays in (outputs, reference_outputs)
+            )
         values = np.stack(
             [_of_output(spec, reference, output, label_names) for reference, output in zip(reference_outputs, outputs, strict=True)]
         )

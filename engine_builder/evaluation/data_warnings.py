@@ -19,6 +19,7 @@ import onnx
 from numpy.typing import NDArray
 
 from calibration.accuracy.chance import MARGIN, STANDARD_ERRORS, SURE_STANDARD_ERRORS, Chance, beats, chance_of, fitting_labels
+from calibration.accuracy.kinds.classes import classes_last, reading_of_classes
 from calibration.accuracy.measures.classes import by_class
 from calibration.accuracy.measures.tasks.decisions import threshold_for
 from calibration.accuracy.metrics import CLASSES, Metric
@@ -93,6 +94,20 @@ def sample_warnings(
     return tuple(found)
 
 
+def reading_notes(scorer: Scorer, reference: Sequence[Array]) -> tuple[str, ...]:
+    """Return what the metric takes outputs for, where a user may mean something else.
+
+    Args:
+        scorer: The job's metric.
+        reference: The compared outputs, each (samples, ...).
+    """
+    found = [] if (reading := scorer.reading(reference)) is None else [reading]
+    for index in scorer.scored if scorer.metric.reads_classes and scorer.judged else ():
+        if (words := reading_of_classes(scorer.judged[index], reference[index])) is not None:
+            found.append(f"the metric {scorer.metric} takes '{scorer.names[index]}' for {words}")
+    return tuple(found)
+
+
 def answer_warnings(scorer: Scorer, reference: Sequence[Array]) -> tuple[str, ...]:
     """Return what there is to say of the float model's own answers, where an engine could hardly give others.
 
@@ -115,7 +130,8 @@ def answer_warnings(scorer: Scorer, reference: Sequence[Array]) -> tuple[str, ..
                     "engine: give samples that are decided either way"
                 )
         elif output.dtype.kind == "f" and (scorer.metric.compares_classes or _is_read_as_classes(scorer, index)):
-            classes = np.unique(by_class(output).argmax(axis=-1))
+            known = by_class(classes_last(scorer.judged[index], output) if scorer.judged else output)
+            classes = np.unique(known.argmax(axis=-1))
             if len(classes) == 1:
                 also = ", so that the change of the probabilities is judged too" if scorer.metric.spec.is_by_kind else ""
                 found.append(

@@ -240,16 +240,25 @@ def scored_outputs(metric: Metric, kinds: Sequence[OutputKind]) -> tuple[int, ..
     return wanted or read
 
 
-def check_metric(metric: Metric, scored: Sequence[Array]) -> None:
-    """Refuse a metric that is met whatever an engine returns.
+def check_metric(metric: Metric, scored: Sequence[Array], judged: Sequence[JudgedOutput] = ()) -> None:
+    """Refuse a metric that is met whatever an engine returns, or that says nothing of what an output holds.
 
     Args:
         metric: The metric.
         scored: The outputs that it reads, each (samples, ...).
+        judged: How these are judged by kind, where that is known.
 
     Raises:
-        InvalidConfigError: Every score would be perfect by construction.
+        InvalidConfigError: Every score would be perfect by construction, or means nothing.
     """
+    for one in judged if metric is Metric.KL else ():
+        if one.kinds[0] is OutputKind.SCORES:
+            raise InvalidConfigError(
+                f"accuracy.metric: kl compares distributions over classes, found scores in 0..1, each by itself, in the output "
+                f"'{one.name}' ({one.why})",
+                fix="Set accuracy.metric to decisions or closeness; where they are a distribution, say so: "
+                f'outputs: {{"{one.name}": "probabilities"}}.',
+            )
     if metric.spec.of_single_values is not None and all(array.size == len(array) for array in scored):
         raise InvalidConfigError(
             f"accuracy.metric: {metric} compares directions, found outputs of one value per sample, which have none",

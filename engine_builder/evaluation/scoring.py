@@ -174,7 +174,7 @@ def new_scorer(
         scored = tuple(per_token[:1]) if metric.is_per_token and per_token else scored_outputs(metric, kinds)
         if metric.spec.is_by_kind:  # classes and counts of detections are judged with their boxes
             scored = tuple(index for index, one in enumerate(judged) if index in scored or one.together is not None)
-    check_metric(metric, [reference[index] for index in scored])
+    check_metric(metric, [reference[index] for index in scored], [judged[index] for index in scored])
     weights = tuple(settings.output_weights.get(name, 1.0) for name in names)
     if custom is not None:
         custom.check(dict(zip(names, reference, strict=True)), labels)

@@ -42,7 +42,7 @@ from engine_builder.engines.exact_folding import NOT_EXACT, is_exact, unfolded
 from engine_builder.engines.job_scheme import job_scheme
 from engine_builder.errors import BuildError
 from engine_builder.evaluation.batch_sizes import engine_sizes, fixed_batch, profile_values, timing_batch, timing_shapes, whole_batches
-from engine_builder.evaluation.data_warnings import answer_warnings, label_warnings, sample_warnings
+from engine_builder.evaluation.data_warnings import answer_warnings, label_warnings, reading_notes, sample_warnings
 from engine_builder.evaluation.float_scores import FloatModel
 from engine_builder.evaluation.given_samples import each_once, given_samples, kept_in_file
 from engine_builder.evaluation.measurement import decided
@@ -205,8 +205,7 @@ def inspect(request: InspectRequest, context: StageContext, *, folds: bool = Tru
     metric, scored = scorer.metric, [reference[index] for index in scorer.scored]
     kinds, parts = in_loss(kinds, compared, judged_as, metric)
     read = tuple(index for index in compared if kinds[index] is OutputKind.IGNORE)
-    reading = scorer.reading(reference)
-    notes += [] if reading is None else [reading]
+    notes += reading_notes(scorer, reference)
     unread = [name for name in scorer.unread if loop is None or name not in states]
     notes += [f"the metric {metric} does not read the output '{name}': no budget covers it" for name in unread]
     notes += loop_notes(judged_on, metric, scored, cached) if isinstance(judged_on, StepSequences) else ()

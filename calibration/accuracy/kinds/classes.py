@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from calibration.accuracy.kinds.evidence import Evidence, of_rows
-from calibration.accuracy.kinds.part import Array, Booleans, Doubles, Part
+from calibration.accuracy.kinds.part import Array, Booleans, Doubles, JudgedOutput, Part
 from calibration.accuracy.measures.softmax import log_softmax
-from calibration.accuracy.metrics import OutputKind
+from calibration.accuracy.metrics import CLASSES, SCORES_OF_CLASSES, OutputKind
 
 _SMALLEST_PROBABILITY = 1e-12
 NAMES_OF_LOGITS = ("logit", "cls_score", "class_score")
@@ -86,6 +86,31 @@ def weights_of(counted: Booleans | None, predictions: int, samples: int) -> Doub
         return np.ones((samples, predictions))
     weight = np.repeat(counted.astype(np.float64), predictions // counted.shape[1], axis=1)
     return np.where(weight.any(axis=1, keepdims=True), weight, 1.0)
+
+
+def classes_last(judged: JudgedOutput, values: Array) -> Array:
+    """Return the values of an output, (samples, ...), with their classes on the last axis, for measures that read them there."""
+    axis = _class_part(judged).axis
+    return values if axis is None else np.moveaxis(values, axis, -1)
+
+
+def reading_of_classes(judged: JudgedOutput, values: Array) -> str | None:
+    """Return what a measure of classes takes an output for, in words; None where that is what anybody would take it for.
+
+    Args:
+        judged: How the output is judged by kind.
+        values: The float model's, (samples, ...).
+    """
+    axis = _class_part(judged).axis
+    if axis is not None:
+        return f"scores of {values.shape[axis]} classes, on axis {axis}, for each of {values[0].size // values.shape[axis]} places"
+    if any(kind in CLASSES for kind in judged.kinds):
+        return None
+    return f"scores of {in_rows(Part(OutputKind.LOGITS), values[:1]).shape[-1]} classes, on the last axis, which it seems not to hold"
+
+
+def _class_part(judged: JudgedOutput) -> Part:
+    return next((part for part in judged.parts if part.kind in SCORES_OF_CLASSES), Part(OutputKind.LOGITS))
 
 
 def is_one_row(evidence: Evidence) -> bool:

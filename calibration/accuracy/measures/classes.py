@@ -4,8 +4,8 @@ Divergence (0 is perfect), with r the reference and x the output of one sample:
 
     KL(p || q) = sum_k p_k (log p_k - log q_k),  p = softmax(r), q = softmax(x)
 
-Classes lie on the last axis that is longer than one; axes between it and the samples are averaged over. A sample with a NaN in it
-scores worst, so a broken engine can never look good. A class that is masked alike in both, by -inf, is left out; where one alone is
+Classes lie on the last axis that is longer than one (who knows another one moves it there, ``kinds/classes.py``); axes between it and the
+samples are averaged over. A sample with a NaN in it scores worst, so a broken engine can never look good. A class that is masked alike in both, by -inf, is left out; where one alone is
 infinite the sample scores worst, unless the class was next to impossible in either case.
 """
 
@@ -49,7 +49,8 @@ def kl_divergence(reference: NDArray[np.generic], output: NDArray[np.generic], *
 def kl(reference: NDArray[np.generic], output: NDArray[np.generic]) -> NDArray[np.float64]:
     """Return KL(reference || output) of each sample, at least 0, in nats.
 
-    Values are probabilities where those of each prediction of the reference are at least 0 and add up to 1, else logits.
+    Values are probabilities where those of each prediction of the reference are at least 0 and add up to 1, else logits; a prediction of
+    nothing but zeros, as padding leaves, may be among them.
 
     Args:
         reference: (samples, ..., classes), the float model's.
@@ -148,7 +149,8 @@ def by_class(values: NDArray[np.generic]) -> NDArray[np.float64]:
 
 def _are_probabilities(rows: NDArray[np.float64]) -> bool:
     with np.errstate(invalid="ignore"):
-        return bool((rows >= 0.0).all() and (np.abs(rows.sum(axis=-1) - 1.0) <= _SUM_TOLERANCE).all())
+        total = rows.sum(axis=-1)
+        return bool((rows >= 0.0).all() and ((np.abs(total - 1.0) <= _SUM_TOLERANCE) | (total == 0.0)).all())
 
 
 def _log_probabilities(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from calibration.accuracy.kinds.evidence import Evidence
+from calibration.accuracy.kinds.evidence import Ending, Evidence
 from calibration.accuracy.kinds.table import judged_output
 from calibration.accuracy.measures.options import BoxFormat, MeasureOptions
 from calibration.accuracy.measures.values import WORST_LOSS
@@ -126,3 +126,14 @@ def test_a_score_beside_a_vector_is_judged_by_its_change_not_by_its_direction() 
     reference = [np.ones((2, 4)), np.array([[0.6], [0.6]])]
     outputs = [np.ones((2, 4)), np.array([[0.6], [0.4]])]
     np.testing.assert_array_equal(score(Metric.COSINE, outputs, reference, None), [1.0, 0.0])
+
+
+@pytest.mark.parametrize("metric", [Metric.KL, Metric.AGREEMENT])
+def test_classes_are_compared_along_the_axis_that_the_model_gives_them(metric: Metric) -> None:
+    rng = np.random.default_rng(9)
+    logits = rng.normal(size=(6, 4, 3, 8))  # 4 classes of each of 24 pixels
+    moved = logits + rng.normal(size=logits.shape)
+    pixels = judged_output(Evidence("seg", logits, Ending("Conv", 1, is_linear=True), class_axis=1))
+    expected = score(metric, [np.moveaxis(moved, 1, -1)], [np.moveaxis(logits, 1, -1)], None)
+    assert score(metric, [moved], [logits], None, judged=[pixels]) == pytest.approx(expected, rel=1e-12)
+    assert score(metric, [moved], [logits], None) != pytest.approx(expected, rel=1e-2)  # along the width

@@ -15,6 +15,7 @@ from engine_builder.records.inspection import Inspection
 from tests.calibration.data.test_first_statistics import PIXELS, PREPARED, trained
 from tests.driver import Samples
 from tests.engine_builder.stages.test_inspect import inspection, problem
+from tests.model_text import model_from_text, samples_for
 
 Array = NDArray[Any]
 CLASSES, SHAPE = 10, (3, 8, 8)
@@ -195,3 +196,16 @@ def test_an_output_that_is_the_same_for_all_samples_is_warned_of(tmp_path: Path)
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(-8.0, np.float32), "high"))
     (warning,) = inspection(tmp_path, model, silent).warnings
     assert warning.startswith("output 'y' is the same for all ")
+
+
+@pytest.mark.parametrize("metric", [{"metric": "kl", "max_kl": 0.01}, {"metric": "agreement"}])
+def test_a_note_says_on_which_axis_a_metric_of_classes_finds_them(tmp_path: Path, metric: dict[str, object]) -> None:
+    model = model_from_text("g (float[N,3,6,8] x) => (float[N,4,6,8] seg) { seg = Conv(x, w) }", {"w": (4, 3, 1, 1)})
+    found = inspection(tmp_path, model, samples_for(model, 20), config={"accuracy": metric})
+    assert f"the metric {metric['metric']} takes 'seg' for scores of 4 classes, on axis 1, for each of 48 places" in found.notes
+
+
+def test_a_note_says_that_a_metric_of_classes_reads_what_seems_to_hold_none(tmp_path: Path) -> None:
+    model = model_from_text("g (float[N,6] x) => (float[N,4] y) { h = MatMul(x, w) y = Tanh(h) }", {"w": (6, 4)})
+    found = inspection(tmp_path, model, samples_for(model, 20), config={"accuracy": {"max_kl": 0.01}})
+    assert "the metric kl takes 'y' for scores of 4 classes, on the last axis, which it seems not to hold" in found.notes

@@ -186,6 +186,15 @@ def test_metrics_that_are_always_perfect_are_refused() -> None:
     check_metric(Metric.TOP5, [np.zeros((8, 6))])
 
 
+def test_the_metric_kl_is_refused_for_scores_that_are_no_distribution() -> None:
+    sigmoids = np.zeros((8, 5))
+    with pytest.raises(InvalidConfigError, match=r"found scores in 0\.\.1, each by itself, in the output 'y0'") as refused:
+        check_metric(Metric.KL, [sigmoids], taken_for((OutputKind.SCORES,)))
+    assert "decisions or closeness" in refused.value.fix
+    check_metric(Metric.KL, [sigmoids], taken_for((PROBABILITIES,)))
+    check_metric(Metric.AGREEMENT, [sigmoids], taken_for((OutputKind.SCORES,)))
+
+
 class FixedRunner:
     """Returns three fixed outputs and remembers that it was closed."""
 

@@ -28,6 +28,12 @@ def test_the_metric_kl_tells_probabilities_from_logits_by_their_values() -> None
     assert kl(np.abs(logits), np.abs(moved)) == pytest.approx(kl_divergence(np.abs(logits), np.abs(moved)))  # at least 0, other sums
 
 
+def test_the_metric_kl_takes_predictions_of_padding_for_probabilities_as_the_others() -> None:
+    p = np.array([[[0.25, 0.75], [0.0, 0.0]]])
+    q = np.array([[[0.5, 0.5], [0.0, 0.0]]])
+    assert kl(p, q) == pytest.approx(kl_divergence(p[:, 0], q[:, 0], probabilities=True) / 2, rel=1e-9)
+
+
 @pytest.mark.parametrize(("output", "fix"), [(np.zeros((4, 1)), "closeness"), (np.zeros((4, 3), np.int64), "agreement")])
 def test_the_metric_kl_refuses_what_is_no_distribution(output: NDArray[np.generic], fix: str) -> None:
     with pytest.raises(InvalidConfigError, match="kl needs a score for each of several classes") as refused:
