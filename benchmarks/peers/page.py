@@ -14,9 +14,11 @@ from engine_builder.reporting.figures.drawing import WIDE, dress, svg_of
 
 _COLUMNS = 3
 _HEIGHT = 1.9  # inches of a network's plot
+_LINE = 0.99  # the budget that is drawn
 _LOWEST = 0.9  # quality kept: what is below stands at the lower edge
+_SLOWEST = 1.2  # ratio: what is slower stands at the right edge
 _MARKS = {"quantize_static": ("s", "#8a949e"), "quantize_dynamic": ("^", "#0b6fa4"), "MatMulNBits, 8 bits": ("D", "#7b4fa3")}
-_OTHER, _OURS = ("v", "#b3862b"), ("o", "#1b7f4b")
+_OTHER, _OURS, _OURS_TIGHTER = ("v", "#b3862b"), ("o", "#1b7f4b"), ("*", "#0d4a2b")
 _HEADERS = ["network", "tool", "ratio", "kept", "truth", "keeps 99%", "keeps 99.9%", "CPU s"]
 
 
@@ -59,26 +61,30 @@ def plot(found: Sequence[Comparison]) -> str:
             for row in one.rows:
                 if row.quality is not None and row.ratio is not None:
                     mark, colour = (".", "black") if row.tool == FLOAT else _mark(row)
-                    axes.plot([row.ratio], [max(row.quality.kept, _LOWEST)], mark, color=colour, label=row.tool, markersize=5)
-            axes.axhline(0.99, color="#c0362c", linewidth=0.6)
+                    axes.plot(
+                        [min(row.ratio, _SLOWEST)], [max(row.quality.kept, _LOWEST)], mark, color=colour, label=row.tool, markersize=5
+                    )
+            axes.axhline(_LINE, color="#c0362c", linewidth=0.6)
             dress(axes, one.network, "", "")
             axes.set_ylim(_LOWEST - 0.004, 1.004)
-            axes.set_xlim(left=0)
+            axes.set_xlim(0, _SLOWEST + 0.04)
         handles: dict[str, Artist] = {}
         for axes in figure.axes:
             handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True) if label not in handles}
         figure.legend(list(handles.values()), list(handles), loc="lower center", ncols=4)
         figure.subplots_adjust(hspace=0.55, wspace=0.22)
-        figure.supxlabel("latency, of the float model's", y=0.35 / figure.get_figheight(), fontsize=8)
-        figure.supylabel(f"quality kept (below {_LOWEST:g}: at the edge)", x=0.01, fontsize=8)
+        figure.supxlabel(f"latency, of the float model's (above {_SLOWEST:g}: at the edge)", y=0.5 / figure.get_figheight(), fontsize=8)
+        figure.supylabel(f"quality kept (below {_LOWEST:g}: at the edge)", x=0.002, fontsize=8)
 
     title = "Latency against quality kept, of all tools on all networks; the line is a budget of 99%"
-    text = svg_of("peers", title, (WIDE, _HEIGHT * rows + 0.9), (0.6, 0.9), paint)
+    text = svg_of("peers", title, (WIDE, _HEIGHT * rows + 1.05), (0.75, 1.05), paint)
     return text.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" ', 1)
 
 
 def _mark(row: Row) -> tuple[str, str]:
-    return _OURS if row.budget is not None else _MARKS.get(row.tool, _OTHER)
+    if row.budget is not None:
+        return _OURS_TIGHTER if row.budget > _LINE else _OURS
+    return _MARKS.get(row.tool, _OTHER)
 
 
 def _keeps(one: Comparison, quality: Quality, budget: float) -> str:
