@@ -77,8 +77,12 @@ def plot(found: Sequence[Comparison]) -> str:
         figure.supylabel(f"quality kept (below {_LOWEST:g}: at the edge)", x=0.002, fontsize=8)
 
     title = "Latency against quality kept, of all tools on all networks; the line is a budget of 99%"
-    text = svg_of("peers", title, (WIDE, _HEIGHT * rows + 1.05), (0.75, 1.05), paint)
+    text = _without_indents(svg_of("peers", title, (WIDE, _HEIGHT * rows + 1.05), (0.75, 1.05), paint))
     return text.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" ', 1)
+
+
+def _without_indents(text: str) -> str:
+    return "\n".join(line.lstrip() for line in text.splitlines())
 
 
 def _mark(row: Row) -> tuple[str, str]:
