@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -32,6 +32,11 @@ class Deployment:
     load: float = 0.95
     running_jobs: int | None = None
     limited_jobs: int = 10
+
+    def scaled(self, share: float) -> Deployment:
+        """Return one with a share of the workers, at least one of each kind, and the same tenants."""
+        gpus = {gpu: max(1, round(count * share)) for gpu, count in self.gpus.items()}
+        return replace(self, gpus=gpus, cpu_workers=max(1, round(self.cpu_workers * share)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,8 @@ class Figures:
         broken_off_share: Seconds of broken-off steps, of all seconds that steps ran.
         queue_seconds: From acceptance to the first step.
         queue_seconds_of_flood: The same, of the tenant that sends much at once.
-        queue_seconds_of_others: The same, of all others, for jobs submitted after the flood.
+        queue_seconds_of_largest: The same, of the tenant with the most jobs, which asks for more than an equal share.
+        queue_seconds_of_small: The same, of the half of the tenants that send the fewest.
         unfair_turns: Turns of a tenant although another that waited had fewer running jobs.
         fairness: Jain's index of running jobs among the tenants that wait, mean over the moments with two or more of them.
         gpu_busy: Share of the time in which the GPUs of a type ran stages, to the last submission.
@@ -63,7 +64,8 @@ class Figures:
     broken_off_share: float
     queue_seconds: Spread
     queue_seconds_of_flood: Spread
-    queue_seconds_of_others: Spread
+    queue_seconds_of_largest: Spread
+    queue_seconds_of_small: Spread
     unfair_turns: int
     fairness: float
     gpu_busy: dict[str, float]
@@ -81,7 +83,7 @@ def figures(outcome: Outcome) -> Figures:
     journal, deployment = outcome.journal, outcome.deployment
     times = list(journal.jobs.values())
     flood = tenant_name(min(1, deployment.tenants - 1))
-    after = [one for one in times if one.job.tenant != flood and one.accepted >= outcome.span / 3]
+    small = {tenant_name(rank) for rank in range(deployment.tenants // 2, deployment.tenants)}
     samples = [sample for sample in journal.samples if sample.at <= outcome.span]
     computed = sum(step.seconds for job in outcome.jobs for step in job.steps)
     idle = [
@@ -100,7 +102,8 @@ def figures(outcome: Outcome) -> Figures:
         broken_off_share=round(journal.lost_seconds / (computed + journal.lost_seconds), 5),
         queue_seconds=spread(_waits(times)),
         queue_seconds_of_flood=spread(_waits([one for one in times if one.job.tenant == flood])),
-        queue_seconds_of_others=spread(_waits(after)),
+        queue_seconds_of_largest=spread(_waits([one for one in times if one.job.tenant == tenant_name(0)])),
+        queue_seconds_of_small=spread(_waits([one for one in times if one.job.tenant in small])),
         unfair_turns=journal.unfair_turns,
         fairness=round(float(np.mean(fair)), 4) if fair else 1.0,
         gpu_busy={

@@ -67,7 +67,8 @@ def _spreads(found: Figures) -> list[list[str]]:
     named: Mapping[str, Spread] = {
         "queue time of all jobs, s": found.queue_seconds,
         "of the tenant that sends half of its jobs at once, s": found.queue_seconds_of_flood,
-        "of all other tenants since then, s": found.queue_seconds_of_others,
+        "of the largest tenant, s": found.queue_seconds_of_largest,
+        "of the smaller half of the tenants, s": found.queue_seconds_of_small,
         "a job's cost on GPUs, minutes": found.gpu_minutes,
         "a job's cost on cpu workers, minutes": found.cpu_minutes,
         "choosing the next job, real milliseconds": found.handing_over_ms,
