@@ -120,10 +120,20 @@ class Intake:
                 stages=STAGES_OF_INTAKE,
             )
         except StageError as exc:
-            raise _as_fault_of_upload(exc, what, seconds) from exc
+            raise _as_fault_of_upload(exc, what, stage, seconds) from exc
 
 
-def _as_fault_of_upload(error: StageError, what: str, seconds: float) -> ServiceError | InvalidModelError:
+def _as_fault_of_upload(error: StageError, what: str, stage: str, seconds: float) -> ServiceError | InvalidModelError:
+    if stage == PREFLIGHT and isinstance(error, StageTimeoutError):
+        return TooLargeError(
+            f"{what}: looking it through before a job took more than {seconds:g} seconds, the limit of this server",
+            fix="Submit a job: its stages have more time.",
+        )
+    if stage == PREFLIGHT and isinstance(error, StageMemoryError):
+        return TooLargeError(
+            f"{what}: looking it through before a job needed more memory than this server gives, and so would a job's stages",
+            fix="Make the model smaller, or ask the operator for a larger ONNX_TRT_OPTIMIZER_STAGE_MEMORY_BYTES.",
+        )
     if isinstance(error, StageTimeoutError):
         return TooLargeError(f"{what}: reading it took more than {seconds:g} seconds, the limit of this server", fix="Send a smaller one.")
     if isinstance(error, StageMemoryError):

@@ -5,8 +5,8 @@ Divergence (0 is perfect), with r the reference and x the output of one sample:
     KL(p || q) = sum_k p_k (log p_k - log q_k),  p = softmax(r), q = softmax(x)
 
 Classes lie on the last axis that is longer than one (who knows another one moves it there, ``kinds/classes.py``); axes between it and the
-samples are averaged over. A sample with a NaN in it scores worst, so a broken engine can never look good. A class that is masked alike in both, by -inf, is left out; where one alone is
-infinite the sample scores worst, unless the class was next to impossible in either case.
+samples are averaged over. A sample with a NaN in it scores worst, so a broken engine can never look good. A class that is masked alike in
+both, by -inf, is left out; where one alone is infinite the sample scores worst, unless the class was next to impossible in either case.
 """
 
 from __future__ import annotations
