@@ -12,9 +12,9 @@ from typing import Protocol
 
 from calibration.codec import as_object
 from calibration.errors import InvalidModelError
-from engine_builder.errors import StageError, StageMemoryError, StageTimeoutError
+from engine_builder.errors import StageCancelledError, StageError, StageMemoryError, StageTimeoutError
 from engine_builder.workspace.workspace import FileRef
-from service.errors import ServiceError, TooLargeError
+from service.errors import ServiceError, StoppingError, TooLargeError
 from service.intake.stages import PREFLIGHT, READ_CONFIG, UNPACK
 from service.settings import Settings
 from service.worker.child_process import StageLimits
@@ -95,6 +95,7 @@ class Intake:
 
         Raises:
             InputError: It cannot be read or has no layers, or that took too much.
+            StoppingError: The server is stopping.
         """
         request = {"model": model.file, "samples": samples}
         memory = self.settings.stage_memory_bytes
@@ -119,6 +120,8 @@ class Intake:
                 should_cancel=self.should_cancel,
                 stages=STAGES_OF_INTAKE,
             )
+        except StageCancelledError as exc:  # nothing else ends it from here
+            raise StoppingError("the server is stopping, and ended what it did for this request", fix="Send it again in a minute.") from exc
         except StageError as exc:
             raise _as_fault_of_upload(exc, what, stage, seconds) from exc
 
