@@ -19,6 +19,7 @@ StorageError                   503  the server's disk or database cannot be used
 ├── ObjectStoreError           503  the object store cannot be used now
 ├── DatabaseBusyError          503  another process holds the database locked
 └── DamagedDatabaseError       500  the database file is damaged
+StoppingError                  503  the server is about to stop
 DamagedArtifactError           500  the object store lost or damaged a file
 IllegalMoveError               500  a job was asked to make a move its state does not allow
 DataFolderInUseError           500  another server already works in the data folder
@@ -190,6 +191,14 @@ class DamagedDatabaseError(StorageError):
     slug = "database-damaged"
     title = "Database damaged"
     status = 500
+
+
+class StoppingError(OptimizerError):
+    """The server is about to stop, and ends what it does for callers."""
+
+    slug = "server-stopping"
+    title = "Server is stopping"
+    status = 503
 
 
 class DamagedArtifactError(OptimizerError):

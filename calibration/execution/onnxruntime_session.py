@@ -12,6 +12,7 @@ import enum
 import functools
 import logging
 import resource
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -75,21 +76,33 @@ class Piece:
         """What the session computes with."""
         return Provider(self._session.get_providers()[0])
 
-    def run(self, tensors: Mapping[str, Array], outputs: Sequence[str] | None = None, *, gives_back: bool = False) -> dict[str, Array]:
+    def run(
+        self,
+        tensors: Mapping[str, Array],
+        outputs: Sequence[str] | None = None,
+        *,
+        gives_back: bool = False,
+        limit_seconds: float | None = None,
+    ) -> dict[str, Array]:
         """Return the outputs by name.
 
         Args:
             tensors: At least the session's inputs; others are ignored.
             outputs: Fetch only these.
             gives_back: Return what is free of the shared arena to the system afterwards: the next runs, of any piece, take longer.
+            limit_seconds: The run is ended after so long, behind the node that it is in then, also in a loop without an end.
 
         Raises:
-            CalibrationError: ONNX Runtime failed on these values.
+            CalibrationError: ONNX Runtime failed on these values, or the run was ended.
         """
         names = self.outputs if outputs is None else tuple(outputs)
-        options = ort.RunOptions() if gives_back else None
-        if options is not None:
+        options = ort.RunOptions() if gives_back or limit_seconds is not None else None
+        if options is not None and gives_back:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        end = None if limit_seconds is None else threading.Timer(limit_seconds, setattr, (options, "terminate", True))
+        if end is not None:
+            end.daemon = True
+            end.start()
         try:
             values = self._session.run(list(names), {name: tensors[name] for name in self.inputs}, options)
         except Exception as error:  # as above
@@ -97,6 +110,9 @@ class Piece:
                 f"ONNX Runtime {ort.__version__} failed in the middle of the model: {error}",
                 fix="Run the model in onnxruntime on these samples once; the float model itself must accept them.",
             ) from error
+        finally:
+            if end is not None:
+                end.cancel()
         return dict(zip(names, (np.asarray(value) for value in values), strict=True))
 
 

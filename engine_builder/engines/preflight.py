@@ -6,6 +6,7 @@ are inside a budget.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,8 @@ class Preflight:
         opset: Of the standard operators.
         float_type: Of the weights.
         layers: How many there are of each operator that can take a lower precision.
-        call_seconds: What one call of the float model takes here on input of one sample, None where it does not run on made-up input.
+        call_seconds: What one call of the float model takes here on input of one sample, None where it does not run on made-up input, or
+            takes longer than that is worth.
         notes: What was changed to make the model ready.
     """
 
@@ -115,24 +117,28 @@ def _target(target: str, path: Path, scratch: Path, targets: Targets) -> TargetP
 
 
 def _call_seconds(path: Path, specs: Sequence[TensorSpec]) -> float | None:
-    """Return the least of a few calls on ones, each free axis of length 1."""
+    """Return the least of a few calls on ones, each free axis of length 1; None where they fail, are too large or take too long."""
     feeds = {}
     for spec in specs:
-        if spec.dtype == "object" or not spec.has_rank:
+        shape = [size if isinstance(size, int) else 1 for size in spec.shape]
+        if spec.dtype == "object" or not spec.has_rank or math.prod(shape) * np.dtype(spec.dtype).itemsize > _MOST_BYTES:
             return None
-        feeds[spec.name] = np.ones([size if isinstance(size, int) else 1 for size in spec.shape], spec.dtype)
+        feeds[spec.name] = np.ones(shape, spec.dtype)
+    took: list[float] = []
     try:
-        piece, took = Piece(path), []
-        piece.run(feeds)
-        for _ in range(_CALLS):
+        piece = Piece(path)
+        while len(took) <= _CALLS and sum(took) < _FEW_SECONDS:
             begun = time.perf_counter()
-            piece.run(feeds)
+            piece.run(feeds, limit_seconds=CALL_SECONDS)
             took.append(time.perf_counter() - begun)
     except CalibrationError:  # ones may be no sample of this model
         return None
     return min(took)
 
 
-_CALLS = 5
+CALL_SECONDS = 10.0  # that a call may take, of the 100 that a server gives
+_FEW_SECONDS = 2.0  # after which no further call is made
+_MOST_BYTES = 2**28  # of an input
+_CALLS = 5  # besides the first, which is slower
 _PROBED_SAMPLES = 64
 _PASSES_A_LAYER = 7.5

@@ -17,12 +17,13 @@ from service.jobs.uploads import FILE_FIELD, receive_file
 
 MAX_PREFLIGHTS = 1  # at a time; further ones wait, and hold up no other request
 MAX_SAMPLES = 10**9
+CLIENT_GONE = 499  # in logs alone: nobody reads it
 
 
 def files_router(deps: Deps) -> APIRouter:
     """Return the routes of uploads."""
     router = APIRouter(tags=["files"])
-    few = CapacityLimiter(MAX_PREFLIGHTS)
+    turns, threads = CapacityLimiter(MAX_PREFLIGHTS), CapacityLimiter(MAX_PREFLIGHTS)
 
     @router.post("/v1/files", status_code=201, summary="Upload a file", openapi_extra=_UPLOAD_BODY)
     async def upload_file(request: Request, caller: CallerHere) -> JSONResponse:
@@ -45,7 +46,9 @@ def files_router(deps: Deps) -> APIRouter:
         return JSONResponse({"id": stored.id, "size_bytes": stored.size_bytes})
 
     @router.post("/v1/files/{file_id}/preflight", summary="What is known of a model")
-    async def preflight_file(file_id: str, caller: CallerHere, samples: Annotated[int, Query(ge=1, le=MAX_SAMPLES)] = 1000) -> JSONResponse:
+    async def preflight_file(
+        request: Request, file_id: str, caller: CallerHere, samples: Annotated[int, Query(ge=1, le=MAX_SAMPLES)] = 1000
+    ) -> Response:
         """Read an uploaded model and return what can be told of it before a job.
 
         That is its inputs and outputs, its layers, for how many of them each target has which precision, and about how many seconds a job
@@ -57,7 +60,10 @@ def files_router(deps: Deps) -> APIRouter:
             if stored is None:
                 raise _not_here(file_id)
             await run_in_threadpool(deps.artifacts.mark_upload, stored.sha256)
-            return JSONResponse(await to_thread.run_sync(preflight_of, stored, samples, deps, limiter=few))
+            async with turns:
+                if await _is_gone(request):  # nobody waits for those who left while they waited
+                    return Response(status_code=CLIENT_GONE)
+                return JSONResponse(await to_thread.run_sync(preflight_of, stored, samples, deps, limiter=threads))
 
     @router.delete("/v1/files/{file_id}", status_code=204, summary="Delete an upload")
     def delete_file(file_id: str, caller: CallerHere) -> Response:
@@ -69,6 +75,11 @@ def files_router(deps: Deps) -> APIRouter:
         return Response(status_code=204)
 
     return router
+
+
+async def _is_gone(request: Request) -> bool:
+    """Return whether a caller who sends no body has hung up: what comes first is the end of the body, and only then word of that."""
+    return await request.is_disconnected() or await request.is_disconnected()
 
 
 def _not_here(file_id: str) -> NotFoundError:

@@ -12,9 +12,9 @@ from typing import Protocol
 
 from calibration.codec import as_object
 from calibration.errors import InvalidModelError
-from engine_builder.errors import StageError, StageMemoryError, StageTimeoutError
+from engine_builder.errors import StageCancelledError, StageError, StageMemoryError, StageTimeoutError
 from engine_builder.workspace.workspace import FileRef
-from service.errors import ServiceError, TooLargeError
+from service.errors import ServiceError, StoppingError, TooLargeError
 from service.intake.stages import PREFLIGHT, READ_CONFIG, UNPACK
 from service.settings import Settings
 from service.worker.child_process import StageLimits
@@ -95,6 +95,7 @@ class Intake:
 
         Raises:
             InputError: It cannot be read or has no layers, or that took too much.
+            StoppingError: The server is stopping.
         """
         request = {"model": model.file, "samples": samples}
         memory = self.settings.stage_memory_bytes
@@ -119,11 +120,23 @@ class Intake:
                 should_cancel=self.should_cancel,
                 stages=STAGES_OF_INTAKE,
             )
+        except StageCancelledError as exc:  # nothing else ends it from here
+            raise StoppingError("the server is stopping, and ended what it did for this request", fix="Send it again in a minute.") from exc
         except StageError as exc:
-            raise _as_fault_of_upload(exc, what, seconds) from exc
+            raise _as_fault_of_upload(exc, what, stage, seconds) from exc
 
 
-def _as_fault_of_upload(error: StageError, what: str, seconds: float) -> ServiceError | InvalidModelError:
+def _as_fault_of_upload(error: StageError, what: str, stage: str, seconds: float) -> ServiceError | InvalidModelError:
+    if stage == PREFLIGHT and isinstance(error, StageTimeoutError):
+        return TooLargeError(
+            f"{what}: looking it through before a job took more than {seconds:g} seconds, the limit of this server",
+            fix="Submit a job: its stages have more time.",
+        )
+    if stage == PREFLIGHT and isinstance(error, StageMemoryError):
+        return TooLargeError(
+            f"{what}: looking it through before a job needed more memory than this server gives, and so would a job's stages",
+            fix="Make the model smaller, or ask the operator for a larger ONNX_TRT_OPTIMIZER_STAGE_MEMORY_BYTES.",
+        )
     if isinstance(error, StageTimeoutError):
         return TooLargeError(f"{what}: reading it took more than {seconds:g} seconds, the limit of this server", fix="Send a smaller one.")
     if isinstance(error, StageMemoryError):

@@ -89,6 +89,15 @@ def test_the_settings_are_taken_as_they_stand() -> None:
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=name_of)
+def test_a_process_that_needs_too_much_memory_is_ended_before_its_pod_is(workload: Object) -> None:
+    for container in pod_of(workload)["containers"]:
+        told = {one["name"]: one.get("value") for one in container["env"]}
+        stage = int(told.get(PREFIX + "STAGE_MEMORY_BYTES") or Settings().stage_memory_bytes)
+        (gib,) = re.findall(r"^(\d+)Gi$", container["resources"]["limits"]["memory"])
+        assert stage + 2**29 <= int(gib) * 2**30  # and half a GB for the process itself
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=name_of)
 def test_everything_that_a_pod_names_is_there(workload: Object) -> None:
     pod = pod_of(workload)
     claims = {one["metadata"]["name"] for one in workload["spec"].get("volumeClaimTemplates", ())}

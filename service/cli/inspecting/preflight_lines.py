@@ -71,7 +71,7 @@ def _target_line(target: TargetPreflight, total: int) -> str:
 def _time_line(found: Preflight, samples: int) -> str:
     seconds = job_seconds(found, samples)
     if seconds is None or found.call_seconds is None:
-        return "not known: the model does not run on made-up input"
+        return "not known: the model does not run on made-up input, or takes too long"
     low, high = seconds
     return (
         f"one call {found.call_seconds * 1e3:.2f} ms here; a job for onnxruntime-cpu with {samples} samples about {_duration(low)} to "

@@ -44,7 +44,7 @@ function inWords(found) {
     h("p", {}, "The samples hold ", found.inputs.map((input, at) => [at ? ", " : "", h("code", {}, input.name), ` as ${input.dtype} (${shape(input)})`]), ", or what is prepared into it; labels, where there are any, in ", h("code", {}, "labels"), "."),
     h("p", {}, found.job_seconds
       ? `A job for onnxruntime-cpu with ${SAMPLES.toLocaleString("en")} samples takes about ${duration(least)} to ${duration(most)} on this server while it does nothing else.`
-      : "How long a job takes is not known: the model does not run on made-up input."),
+      : "How long a job takes is not known: the model does not run on made-up input, or takes too long."),
     found.notes.length ? h("ul", { class: "facts" }, found.notes.map((note) => h("li", {}, note))) : null,
   ];
 }

@@ -58,6 +58,32 @@ def test_a_model_that_does_not_run_on_ones_is_told_all_but_its_time(tmp_path: Pa
     assert job_seconds(found, 100) is None
 
 
+def test_an_input_too_large_to_make_up_leaves_the_rest_to_be_told(tmp_path: Path) -> None:
+    path = saved(tmp_path, f"g (float[N,{2**40},8] x) => (float[N,{2**40},4] y) {{ y = MatMul(x, w1) }}", w1=(8, 4))
+    found = preflight(path, tmp_path, targets=CPU)
+    assert found.call_seconds is None
+    assert found.layers == {"MatMul": 1}
+
+
+def test_a_call_without_an_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine_builder.engines.preflight.CALL_SECONDS", 0.2)
+    path = saved(
+        tmp_path,
+        """g (float[N,8] x) => (float[N,4] y) {
+            on = Constant<value = bool {1}>()
+            z = Loop<body = b (int64 i, bool on_in, float[N,8] s) => (bool on_out, float[N,8] t) {
+                on_out = Identity(on_in)
+                t = Relu(s)
+            }>("", on, x)
+            y = MatMul(z, w1)
+        }""",
+        w1=(8, 4),
+    )
+    found = preflight(path, tmp_path, targets=CPU)
+    assert found.call_seconds is None
+    assert found.layers == {"MatMul": 1}
+
+
 def test_a_target_that_is_not_here_says_why(tmp_path: Path) -> None:
     path = saved(tmp_path, "g (float[N,8] x) => (float[N,8] y) { y = Gemm(x, w1) }", w1=(8, 8))
     why = {target.target: target.why_not for target in preflight(path, tmp_path).targets}

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
 import pytest
 
+from service.jobs.records import StoredFile
+from service.jobs.resources import Deps
 from tests import models
 from tests.service.conftest import Server
 from tests.service.intake.test_unpacking import zip_of
@@ -51,3 +57,27 @@ def test_a_file_that_is_not_here_and_a_count_out_of_range_are_refused(server: Se
     assert server.client.post(f"/v1/files/sha256:{'0' * 64}/preflight").status_code == 404
     status, _ = told(server, b"no model", "?samples=0")
     assert status == 422
+
+
+def test_nobody_waits_for_callers_who_hung_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(stored: StoredFile, samples: int, deps: Deps) -> dict[str, object]:
+        asked.append(stored.id)
+        begun.set()
+        may_end.wait(20)
+        return {}
+
+    monkeypatch.setattr("service.api.files.preflight_of", slow)
+    first, left, last = (server.client.post("/v1/files", content=data).json()["id"] for data in (b"first", b"left", b"last"))
+    address = str(server.client.base_url).rstrip("/")
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(httpx.post, f"{address}/v1/files/{first}/preflight")
+        assert begun.wait(20)
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{address}/v1/files/{left}/preflight", timeout=httpx.Timeout(20, read=0.5))
+        behind = pool.submit(httpx.post, f"{address}/v1/files/{last}/preflight", timeout=30)
+        may_end.set()
+        assert (waiting.result(30).status_code, behind.result(30).status_code) == (200, 200)
+    assert sorted(asked) == sorted([first, last])

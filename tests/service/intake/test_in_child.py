@@ -12,7 +12,8 @@ import pytest
 
 from calibration.errors import InputError, InvalidConfigError, InvalidModelError
 from engine_builder.errors import EngineError, StageCrashedError
-from service.errors import InsufficientStorageError, TooLargeError
+from engine_builder.workspace.workspace import FileRef
+from service.errors import InsufficientStorageError, StoppingError, TooLargeError
 from service.intake.in_child import Intake
 from service.settings import Settings
 from service.worker.child_process import StageLimits, run_in_child
@@ -98,6 +99,42 @@ def test_what_ends_the_child_is_the_uploads_fault(misbehaviour: str, error: type
         Intake(Settings(unpack_seconds=1.0 if misbehaviour == "spin" else 30.0), Misbehaving(), lambda: False).unpack(
             tmp_path / "archive", tmp_path / "folder", tmp_path
         )
+
+
+@pytest.mark.parametrize(
+    ("misbehaviour", "words", "fix"),
+    [("spin", "more than 1 seconds", "Submit a job"), ("allocate", "and so would a job's stages", "ONNX_TRT_OPTIMIZER_STAGE_MEMORY_BYTES")],
+)
+def test_a_model_that_takes_too_much_before_a_job_is_told_what_a_job_would_do(
+    misbehaviour: str, words: str, fix: str, tmp_path: Path
+) -> None:
+    class Misbehaving:
+        def __call__(
+            self,
+            stage: str,
+            request: Mapping[str, object],
+            workspace: Path,
+            *,
+            limits: StageLimits,
+            on_progress: Callable[[float, str], None],
+            should_cancel: Callable[[], bool],
+            stages: str,
+        ) -> dict[str, object]:
+            return run_misbehaving(misbehaviour, {}, workspace, limits)
+
+    with pytest.raises(TooLargeError, match=words) as caught:
+        Intake(Settings(unpack_seconds=1.0 if misbehaviour == "spin" else 30.0), Misbehaving(), lambda: False).preflight(
+            FileRef("model.onnx", "0" * 64), 1, tmp_path
+        )
+    assert fix in caught.value.fix
+
+
+def test_a_server_that_stops_says_so_to_whoever_waits_for_a_child(tmp_path: Path) -> None:
+    (tmp_path / "archive").write_bytes(zip_of({"model.onnx": b"model"}))
+    stopping = Intake(Settings(), run_in_child, lambda: True)
+    with pytest.raises(StoppingError) as caught:
+        stopping.unpack(tmp_path / "archive", tmp_path / "folder", tmp_path)
+    assert (caught.value.status, caught.value.fix) == (503, "Send it again in a minute.")
 
 
 def run_misbehaving(stage: str, request: Mapping[str, object], workspace: Path, limits: StageLimits) -> dict[str, object]:
