@@ -1,6 +1,6 @@
 """The steps of recorded jobs, and how long each took: what the simulated jobs are made of.
 
-They come from ``results/sizes-*.json``: whole jobs on networks of 45 MB to 1.1 GB, recorded with the CPU engine. A step's seconds are the
+They come from ``recorded_jobs.json``: whole jobs on networks of 45 MB to 1.1 GB, recorded by ``benchmarks.sizes`` with the CPU engine. A step's seconds are the
 CPU seconds of its process, which computes on one thread; those of stages that ran several times are shared equally. Stages that build or
 time engines stand for the same stages on a GPU. No job was recorded on a GPU yet.
 """
@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.results_files import RESULTS
 from engine_builder.pipeline.stage_table import ENGINE_STAGES, TABLE
 
-SOURCES = (RESULTS / "sizes-2026-11-29.json", RESULTS / "sizes-detector-2026-11-29.json")
+SOURCE = Path(__file__).with_name("recorded_jobs.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +42,10 @@ class RecordedJob:
         return sum(step.seconds for step in self.steps if step.on_gpu is on_gpu)
 
 
-def recorded_jobs(sources: tuple[Path, ...] = SOURCES) -> tuple[RecordedJob, ...]:
-    """Return the jobs of some files that ``benchmarks.sizes`` wrote."""
-    return tuple(
-        RecordedJob(job["name"], tuple(_steps(job["stages"])))
-        for source in sources
-        for job in json.loads(source.read_text(encoding="utf-8"))["jobs"]
-    )
+def recorded_jobs() -> tuple[RecordedJob, ...]:
+    """Return the jobs of the file."""
+    jobs = json.loads(SOURCE.read_text(encoding="utf-8"))["jobs"]
+    return tuple(RecordedJob(job["name"], tuple(_steps(job["stages"]))) for job in jobs)
 
 
 def _steps(stages: Mapping[str, Mapping[str, float]]) -> Iterator[Step]:
