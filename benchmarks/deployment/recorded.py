@@ -1,8 +1,8 @@
 """The steps of recorded jobs, and how long each took: what the simulated jobs are made of.
 
-They come from ``recorded_jobs.json``: whole jobs on networks of 45 MB to 1.1 GB, recorded by ``benchmarks.sizes`` with the CPU engine. A step's seconds are the
-CPU seconds of its process, which computes on one thread; those of stages that ran several times are shared equally. Stages that build or
-time engines stand for the same stages on a GPU. No job was recorded on a GPU yet.
+They come from ``recorded_jobs.json``: whole jobs on networks of 45 MB to 1.1 GB, recorded by ``benchmarks.sizes`` with the CPU engine. A
+step's seconds are the CPU seconds of its process, which computes on one thread; those of stages that ran several times are shared equally.
+Stages that build or time engines stand for the same stages on a GPU. No job was recorded on a GPU yet.
 """
 
 from __future__ import annotations
