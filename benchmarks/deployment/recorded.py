@@ -1,6 +1,7 @@
 """The steps of recorded jobs, and how long each took: what the simulated jobs are made of.
 
-They come from ``results/sizes-*.json``: whole jobs on networks of 45 MB to 1.1 GB, recorded with the CPU engine. A step's seconds are the
+They lie in ``recorded_jobs.json``, as ``benchmarks.sizes`` wrote them:
+whole jobs on networks of 45 MB to 1.1 GB, recorded with the CPU engine. A step's seconds are the
 CPU seconds of its process, which computes on one thread; those of stages that ran several times are shared equally. Stages that build or
 time engines stand for the same stages on a GPU. No job was recorded on a GPU yet.
 """
@@ -12,10 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.results_files import RESULTS
 from engine_builder.pipeline.stage_table import ENGINE_STAGES, TABLE
 
-SOURCES = (RESULTS / "sizes-2026-11-29.json", RESULTS / "sizes-detector-2026-11-29.json")
+SOURCES = (Path(__file__).with_name("recorded_jobs.json"),)
 
 
 @dataclass(frozen=True, slots=True)
