@@ -1,8 +1,9 @@
 """The steps of recorded jobs, and how long each took: what the simulated jobs are made of.
 
-They come from ``recorded_jobs.json``: whole jobs on networks of 45 MB to 1.1 GB, recorded by ``benchmarks.sizes`` with the CPU engine. A
-step's seconds are the CPU seconds of its process, which computes on one thread; those of stages that ran several times are shared equally.
-Stages that build or time engines stand for the same stages on a GPU. No job was recorded on a GPU yet.
+They lie in ``recorded_jobs.json``, as ``benchmarks.sizes`` wrote them:
+whole jobs on networks of 45 MB to 1.1 GB, recorded with the CPU engine. A step's seconds are the
+CPU seconds of its process, which computes on one thread; those of stages that ran several times are shared equally. Stages that build or
+time engines stand for the same stages on a GPU. No job was recorded on a GPU yet.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from engine_builder.pipeline.stage_table import ENGINE_STAGES, TABLE
 
-SOURCE = Path(__file__).with_name("recorded_jobs.json")
+SOURCES = (Path(__file__).with_name("recorded_jobs.json"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,13 @@ class RecordedJob:
         return sum(step.seconds for step in self.steps if step.on_gpu is on_gpu)
 
 
-def recorded_jobs() -> tuple[RecordedJob, ...]:
-    """Return the jobs of the file."""
-    jobs = json.loads(SOURCE.read_text(encoding="utf-8"))["jobs"]
-    return tuple(RecordedJob(job["name"], tuple(_steps(job["stages"]))) for job in jobs)
+def recorded_jobs(sources: tuple[Path, ...] = SOURCES) -> tuple[RecordedJob, ...]:
+    """Return the jobs of some files that ``benchmarks.sizes`` wrote."""
+    return tuple(
+        RecordedJob(job["name"], tuple(_steps(job["stages"])))
+        for source in sources
+        for job in json.loads(source.read_text(encoding="utf-8"))["jobs"]
+    )
 
 
 def _steps(stages: Mapping[str, Mapping[str, float]]) -> Iterator[Step]:

@@ -30,9 +30,9 @@ def page(outcome: Outcome, found: Figures, planned: Sequence[Plan], where: Mappi
         "what the cpu workers can do. Workers, stages, time and failures are simulated. Who is admitted, whose turn is next, which "
         "queue a stage goes to, who claims it, whose record counts, who is dead and what is taken over or resumed are decided by the "
         "product's own functions and statements, on a real database (SQLite) with the workflow engine's tables. Steps last as long "
-        "as those of [recorded jobs](../deployment/recorded_jobs.json) (CPU seconds; their stages that build or time engines stand for "
-        "stages on "
-        "a GPU: **no job was recorded on a GPU yet**), each job longer or shorter by a factor of its own. Kept measurements, which "
+        "as those of [recorded jobs](../deployment/recorded_jobs.json) (CPU seconds; their stages that build or time engines "
+        "stand for stages on a GPU: **no job was recorded on a GPU yet**), each job longer or "
+        "shorter by a factor of its own. Kept measurements, which "
         "spare further jobs of a network most of the analysis, are left out.\n\n"
         f"![Jobs that wait and run, busy GPUs, queue times]({picture})\n\n"
         + markdown_table(("what", "found"), _rows(found, outcome))
