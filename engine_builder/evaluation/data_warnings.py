@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from calibration.accuracy.chance import MARGIN, STANDARD_ERRORS, SURE_STANDARD_ERRORS, Chance, beats, chance_of, fitting_labels
 from calibration.accuracy.kinds.classes import classes_last, reading_of_classes
+from calibration.accuracy.kinds.judging import counted_of
 from calibration.accuracy.measures.classes import by_class
 from calibration.accuracy.measures.tasks.decisions import threshold_for
 from calibration.accuracy.metrics import CLASSES, Metric
@@ -94,17 +95,23 @@ def sample_warnings(
     return tuple(found)
 
 
-def reading_notes(scorer: Scorer, reference: Sequence[Array]) -> tuple[str, ...]:
+def reading_notes(scorer: Scorer, reference: Sequence[Array], inputs: Mapping[str, Array]) -> tuple[str, ...]:
     """Return what the metric takes outputs for, where a user may mean something else.
 
     Args:
         scorer: The job's metric.
         reference: The compared outputs, each (samples, ...).
+        inputs: Of the same samples, each (samples, ...), where these may take positions out of the sequence.
     """
     found = [] if (reading := scorer.reading(reference)) is None else [reading]
     for index in scorer.scored if scorer.metric.reads_classes and scorer.judged else ():
         if (words := reading_of_classes(scorer.judged[index], reference[index])) is not None:
             found.append(f"the metric {scorer.metric} takes '{scorer.names[index]}' for {words}")
+        if counted_of(inputs, reference[index]) is not None:
+            found.append(
+                f"the metric {scorer.metric} counts the positions of '{scorer.names[index]}' too that an input takes out, such as padding: "
+                "the metric fidelity leaves them out"
+            )
     return tuple(found)
 
 

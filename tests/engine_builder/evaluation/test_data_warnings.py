@@ -209,3 +209,14 @@ def test_a_note_says_that_a_metric_of_classes_reads_what_seems_to_hold_none(tmp_
     model = model_from_text("g (float[N,6] x) => (float[N,4] y) { h = MatMul(x, w) y = Tanh(h) }", {"w": (6, 4)})
     found = inspection(tmp_path, model, samples_for(model, 20), config={"accuracy": {"max_kl": 0.01}})
     assert "the metric kl takes 'y' for scores of 4 classes, on the last axis, which it seems not to hold" in found.notes
+
+
+def test_a_note_says_that_a_metric_of_classes_counts_padding(tmp_path: Path) -> None:
+    text = "g (float[N,8,6] x, int64[N,8] attention_mask) => (float[N,8,4] logits) { m = Cast<to = 1>(attention_mask) "
+    text += "axis = Constant<value = int64[1] {2}>() u = Unsqueeze(m, axis) y = MatMul(x, w) logits = Add(y, u) }"
+    model = model_from_text(text, {"w": (6, 4)})
+    samples = samples_for(model, 20)
+    for mask, is_told in ((np.tril(np.ones((20, 8), np.int64)), True), (np.ones((20, 8), np.int64), False)):
+        given = {**samples, "attention_mask": mask}
+        found = inspection(tmp_path / str(is_told), model, given, given, {"accuracy": {"max_kl": 0.01}})
+        assert any("counts the positions of 'logits' too that an input takes out" in note for note in found.notes) == is_told
