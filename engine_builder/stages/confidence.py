@@ -34,7 +34,8 @@ def check_confidence(request: ConfidenceRequest, context: StageContext) -> Confi
     best = judge(metric, scores, scores, budget, confidence=confidence, selection=Selection.SHARED, rng=rng)
     if best.answer is Answer.MET:
         return ConfidenceResult(len(scores))
-    ways = "allow a larger drop, or leave accuracy.confidence out to accept a budget that is met on the samples"
+    looser = "" if budget.claim is None else "allow a larger drop, "  # an error has no bound: any budget of one wants as many samples
+    ways = f"{looser}or leave accuracy.confidence out to accept a budget that is met on the samples"
     is_perfect = bool((scores == 1.0).all())
     needed = smallest_n(budget, confidence, metric=metric) if is_perfect else best.samples_needed
     if needed is None:

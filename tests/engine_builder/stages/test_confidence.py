@@ -20,7 +20,7 @@ from tests.model_text import cnn, samples_for
 def checked(folder: Path, metric: Metric, budget: Budget, confidence: float) -> ConfidenceResult:
     """Ask on 40 samples, on each of which the float model is perfect."""
     context = StageContext(Workspace(folder), folder, lambda fraction, message: None)
-    scores = np.full(40, 0.0 if metric is Metric.NMSE else 1.0)
+    scores = np.full(40, metric.spec.perfect)
     request = ConfidenceRequest(context.workspace.write_arrays("scores.npz", scores=scores), metric, budget, confidence, seed=0)
     return check_confidence(request, context)
 
@@ -35,6 +35,7 @@ def checked(folder: Path, metric: Metric, budget: Budget, confidence: float) -> 
             "0.95 cannot be reached with 40 validation samples: even an engine that changes no score needs 29956",
         ),
         (Metric.NMSE, Budget(max_nmse=0.1), 0.9, "needs 1000"),
+        (Metric.KL, Budget(max_kl=1000.0), 0.9, "needs 1000"),
         (Metric.AGREEMENT, Budget(min_relative=1.0), 0.9, "no number of samples can show"),
     ],
 )
@@ -44,7 +45,8 @@ def test_a_confidence_that_the_samples_cannot_reach_is_refused(
     with pytest.raises(InvalidConfigError) as caught:
         checked(tmp_path, metric, budget, confidence)
     assert words in caught.value.detail
-    assert "allow a larger drop" in caught.value.fix.lower()
+    assert ("allow a larger drop" in caught.value.fix.lower()) == (metric is Metric.AGREEMENT)  # no budget of an error wants fewer samples
+    assert "leave accuracy.confidence out" in caught.value.fix
 
 
 def test_a_confidence_that_the_samples_can_reach_is_accepted(tmp_path: Path) -> None:
