@@ -71,6 +71,28 @@ def test_long_config_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
         intake().read_config(text, tmp_path)
 
 
+@dataclasses.dataclass(frozen=True)
+class Misbehaving:
+    """Runs a stage that misbehaves in the place of the one that is expected."""
+
+    misbehaviour: str
+    expected: str
+
+    def __call__(
+        self,
+        stage: str,
+        request: Mapping[str, object],
+        workspace: Path,
+        *,
+        limits: StageLimits,
+        on_progress: Callable[[float, str], None],
+        should_cancel: Callable[[], bool],
+        stages: str,
+    ) -> dict[str, object]:
+        assert (stage, stages) == (self.expected, "service.intake.stages")
+        return run_misbehaving(self.misbehaviour, request, workspace, limits)
+
+
 @pytest.mark.parametrize(
     ("misbehaviour", "error", "words"),
     [
@@ -80,23 +102,8 @@ def test_long_config_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     ],
 )
 def test_what_ends_the_child_is_the_uploads_fault(misbehaviour: str, error: type[InputError], words: str, tmp_path: Path) -> None:
-    class Misbehaving:
-        def __call__(
-            self,
-            stage: str,
-            request: Mapping[str, object],
-            workspace: Path,
-            *,
-            limits: StageLimits,
-            on_progress: Callable[[float, str], None],
-            should_cancel: Callable[[], bool],
-            stages: str,
-        ) -> dict[str, object]:
-            assert (stage, stages) == ("unpack", "service.intake.stages")
-            return run_misbehaving(misbehaviour, request, workspace, limits)
-
     with pytest.raises(error, match=words):
-        Intake(Settings(unpack_seconds=1.0 if misbehaviour == "spin" else 30.0), Misbehaving(), lambda: False).unpack(
+        Intake(Settings(unpack_seconds=1.0 if misbehaviour == "spin" else 30.0), Misbehaving(misbehaviour, "unpack"), lambda: False).unpack(
             tmp_path / "archive", tmp_path / "folder", tmp_path
         )
 
@@ -108,24 +115,10 @@ def test_what_ends_the_child_is_the_uploads_fault(misbehaviour: str, error: type
 def test_a_model_that_takes_too_much_before_a_job_is_told_what_a_job_would_do(
     misbehaviour: str, words: str, fix: str, tmp_path: Path
 ) -> None:
-    class Misbehaving:
-        def __call__(
-            self,
-            stage: str,
-            request: Mapping[str, object],
-            workspace: Path,
-            *,
-            limits: StageLimits,
-            on_progress: Callable[[float, str], None],
-            should_cancel: Callable[[], bool],
-            stages: str,
-        ) -> dict[str, object]:
-            return run_misbehaving(misbehaviour, {}, workspace, limits)
-
     with pytest.raises(TooLargeError, match=words) as caught:
-        Intake(Settings(unpack_seconds=1.0 if misbehaviour == "spin" else 30.0), Misbehaving(), lambda: False).preflight(
-            FileRef("model.onnx", "0" * 64), 1, tmp_path
-        )
+        Intake(
+            Settings(unpack_seconds=1.0 if misbehaviour == "spin" else 30.0), Misbehaving(misbehaviour, "preflight"), lambda: False
+        ).preflight(FileRef("model.onnx", "0" * 64), 1, tmp_path)
     assert fix in caught.value.fix
 
 
