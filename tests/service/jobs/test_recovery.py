@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from tests.fakes import executions, fake_model
+from tests.process_state import is_running
 from tests.service.conftest import wait_for_state
 
 ROOT = Path(__file__).parents[3]
@@ -99,7 +99,7 @@ def process(tmp_path: Path) -> Iterator[Process]:
 
 def assert_gone(pid: int, seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+    while is_running(pid):
         assert time.monotonic() < deadline, f"process {pid} still runs after {seconds} s"
         time.sleep(0.02)
 

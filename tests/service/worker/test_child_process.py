@@ -17,6 +17,7 @@ from calibration.errors import InvalidModelError
 from engine_builder.errors import EngineError, StageCancelledError, StageCrashedError, StageMemoryError, StageTimeoutError
 from service.worker.child_process import StageLimits
 from service.worker.stage_log import LOG_LIMIT_BYTES
+from tests.process_state import is_running
 from tests.service.worker.running import STAGES, Run, running
 
 
@@ -31,14 +32,11 @@ def log_of(workspace: Path) -> str:
 
 def has_ended(pid: int, seconds: float = 2.0) -> bool:
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(0.02)
-    return False
+    while is_running(pid):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def written_pid(workspace: Path, seconds: float = 10.0) -> int:
@@ -52,12 +50,18 @@ def written_pid(workspace: Path, seconds: float = 10.0) -> int:
 
 
 def stages_left() -> list[psutil.Process]:
-    """Return the processes under this one, without the warm parent itself."""
-    return [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if process.ppid() != os.getpid() or "service.worker.warm_main" not in process.cmdline()
-    ]
+    """Return the processes that this test started under this one, without the warm parent itself."""
+    found = [process for process in psutil.Process().children(recursive=True) if process not in _OTHERS]
+    return [one for one in found if one.ppid() != os.getpid() or "service.worker.warm_main" not in one.cmdline()]
+
+
+_OTHERS: set[psutil.Process] = set()  # there before the test: databases that tests of other modules share
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    _OTHERS.clear()
+    _OTHERS.update(psutil.Process().children(recursive=True))
 
 
 def names_in(workspace: Path) -> set[str]:

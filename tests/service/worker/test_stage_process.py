@@ -13,6 +13,7 @@ import pytest
 from service.worker.child_main import RESULT_NAME, Envelope
 from service.worker.stage_process import SpawnedProcess, StageProcess, stage_environment
 from service.worker.warm_parent import WarmParent
+from tests.process_state import is_running
 from tests.service.worker.running import STAGES
 
 
@@ -21,10 +22,6 @@ def wait_for_end(process: StageProcess, seconds: float = 20.0) -> None:
     while not process.has_ended():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def is_running(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 class StageProcessContract(ABC):

@@ -15,6 +15,7 @@ from engine_builder.errors import StageCrashedError
 from service.worker.child_process import STAGE_TABLE, StageLimits
 from service.worker.stage_process import WarmParentLostError, stage_environment
 from service.worker.warm_parent import WarmParent
+from tests.process_state import is_running
 from tests.service.worker.running import STAGES, running, warm
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has what a warm parent needs")
@@ -28,7 +29,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return not is_running(pid)
 
 
 def test_it_has_imported_what_real_stages_import_and_has_one_thread(tmp_path: Path) -> None:
