@@ -79,7 +79,7 @@ def check_limit(name: str, used: float, limit: float | None, now: datetime, *, m
     adds = f", and this adds {_number(more)}" if more else ""
     raise QuotaExceededError(
         f"quota {name.replace('_', ' ')}: {_number(used)} used of {_number(limit)}{adds}{when}",
-        fix=_FIXES[name] if limit else "Ask the operator for a higher limit: it is 0.",
+        fix=_fix(name, limit, more),
         retry_seconds=_SOON if resets_at is None else max(1, round((resets_at - now).total_seconds())),
     )
 
@@ -105,6 +105,14 @@ def usage_json(limits: Limits, used: Used, now: datetime) -> dict[str, Mapping[s
             "resets_at": None if resets_at is None else f"{resets_at:%Y-%m-%dT%H:%M:%SZ}",
         }
     return shown
+
+
+def _fix(name: str, limit: float, more: float) -> str:
+    if not limit:
+        return "Ask the operator for a higher limit: it is 0."
+    if more > limit:  # also where nothing else is used
+        return f"Ask for {_number(limit)} at most at once, or the operator for a higher limit."
+    return _FIXES[name]
 
 
 def _number(value: float) -> str:

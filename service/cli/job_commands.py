@@ -33,8 +33,15 @@ def delete(arguments: argparse.Namespace, out: Output) -> None:
 def report(arguments: argparse.Namespace, out: Output) -> None:
     """Download a job's report and print where it is; with --open, show it."""
     with client_of(arguments) as client:
-        found = [artifact for artifact in client.artifacts(arguments.job) if artifact.name == REPORT]
+        artifacts = client.artifacts(arguments.job)
+        found = [artifact for artifact in artifacts if artifact.name == REPORT]
         if not found:
+            of_branches = [artifact.name for artifact in artifacts if artifact.name.endswith(f"/{REPORT}")]
+            if of_branches:
+                raise NotFoundError(
+                    f"job {arguments.job}: it has a report for each type of GPU: {', '.join(of_branches)}",
+                    fix="Name the job of a type, which `watch` prints, or get all files with `download`.",
+                )
             raise NotFoundError(f"job {arguments.job}: it has no report", fix="A job has one once it has succeeded: see `watch`.")
         path = client.download_artifact(arguments.job, found[0], arguments.output)
     out(str(path))

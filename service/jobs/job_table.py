@@ -21,6 +21,9 @@ def prepare(engine: sa.Engine) -> None:
         _METADATA.create_all(engine)
     add_missing_columns(engine, JOBS)
     _fill_from_earlier_version(engine)
+    with engine.begin() as connection:
+        for name in _EARLIER_INDEXES:
+            connection.execute(sa.text(f"DROP INDEX IF EXISTS {name}"))
     for index in JOBS.indexes:
         index.create(engine, checkfirst=True)
 
@@ -37,7 +40,7 @@ def job_from_row(row: sa.RowMapping, hold: Hold | None = None) -> Job:
             inputs=value_from_json(dict[str, FileRef], row["inputs"]),
             idempotency_key=row["request_key"],
             request_sha256=row["request_sha256"],
-            priority=row["priority"] or 0,
+            priority=row["priority"],
             tenant=row["tenant"],
             parent=row["parent"],
             branches=row["branches"] or 0,
@@ -102,7 +105,7 @@ def row_from_row(row: sa.RowMapping, hold: Hold | None) -> JobRow:
 def put_raw_row(connection: sa.Connection, row: Mapping[str, object]) -> bool:
     """Write a row as SQLite gave it, and return whether it was written: not where one like it is here already."""
     names = {column.name for column in JOBS.columns}
-    earlier = {"tenant": DEFAULT_TENANT, "request_key": row.get(_EARLIER_KEY)}
+    earlier = {"tenant": DEFAULT_TENANT, "priority": 0, "request_key": row.get(_EARLIER_KEY)}
     kept = {name: value for name, value in {**earlier, **row}.items() if name in names and value is not None}
     places = ", ".join(f":{name}" for name in kept)
     statement = sa.text(f"INSERT OR IGNORE INTO {JOBS.name} ({', '.join(kept)}) VALUES ({places})")
@@ -129,6 +132,7 @@ def _fill_from_earlier_version(engine: sa.Engine) -> None:
     had_keys = any(column["name"] == _EARLIER_KEY for column in sa.inspect(engine).get_columns(JOBS.name))
     with engine.begin() as connection:
         connection.execute(sa.update(JOBS).where(JOBS.c.tenant.is_(None)).values(tenant=DEFAULT_TENANT))
+        connection.execute(sa.update(JOBS).where(JOBS.c.priority.is_(None)).values(priority=0))
         if had_keys:
             earlier: sa.ColumnElement[str] = sa.literal_column(_EARLIER_KEY)
             connection.execute(sa.update(JOBS).where(JOBS.c.request_key.is_(None), earlier.is_not(None)).values(request_key=earlier))
@@ -165,12 +169,16 @@ JOBS = sa.Table(
     sa.Column("error", sa.JSON(none_as_null=True)),
     sa.Column("engine", sa.String(255)),
     sa.Column("artifacts", sa.JSON, nullable=False),
-    sa.Index("ix_jobs_state_times", "state", "started_at", "finished_at"),  # all that figures of durations need
+    sa.Index("ix_jobs_times", "state", "branches", "started_at", "finished_at"),  # all that figures of durations need
     sa.Index("ix_jobs_tenant", "tenant", "sequence"),
     sa.Index("ix_jobs_tenant_started", "tenant", "started_at"),  # when a job of a tenant last began
     sa.Index("ix_jobs_tenant_state", "tenant", "state", "sequence"),
-    sa.Index("ix_jobs_parent", "parent"),
+    sa.Index("ix_jobs_line", "state", "tenant", sa.desc("priority"), "sequence", "branches", "id"),  # whose turn is next
     sa.Index("ux_jobs_request_key", "tenant", "request_key", unique=True),  # jobs without a key do not meet in it
 )
 IS_RUN = JOBS.c.branches.is_(None)  # by a worker itself: it is no job whose branches are
 IS_OWN = JOBS.c.parent.is_(None)  # submitted by a caller: it is no branch of another job
+_IS_BRANCH = JOBS.c.parent.is_not(None)
+# Of branches alone: else a database that was just restored looks all other jobs up in it for a list of those that are none.
+sa.Index("ix_jobs_branches", JOBS.c.parent, JOBS.c.sequence, postgresql_where=_IS_BRANCH, sqlite_where=_IS_BRANCH)
+_EARLIER_INDEXES = ("ix_jobs_state_times", "ix_jobs_parent")

@@ -152,13 +152,18 @@ class Objects:
                     raise
                 self._checked_at = None
                 if left == 0 or self._clock() - begun > LONGEST_SECONDS:
-                    problem = ObjectStoreError(f"object store: it cannot be used now ({_words(exc)})", fix=_REACH_FIX)
+                    problem = ObjectStoreError(f"object store: it cannot be used now ({_words(exc)})", fix=_fix(exc))
                     self._failure = (self._clock(), problem)
                     raise problem from exc
                 pause = FIRST_PAUSE_SECONDS * 2 ** (TRIES - 1 - left) * random.uniform(1.0, 1.5)
                 logger.info("object store: %s; tried again in %.1f s", _words(exc), pause)
                 self._sleep(pause)
         raise AssertionError("the last try returns or raises")
+
+
+def _fix(error: Exception) -> str:
+    """Return what to do; botocore, which is optional, has several errors of credentials that it does not find or cannot renew."""
+    return _KEY_FIX if "Credential" in type(error).__name__ else _REACH_FIX
 
 
 def _words(error: Exception) -> str:

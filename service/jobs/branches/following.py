@@ -41,7 +41,7 @@ def follow(connection: sa.Connection, parent: str, teller: Teller, file_uses: Fi
         return ()
     branches = branches_of(connection, parent)
     events: list[Event] = []
-    if job.state is JobState.QUEUED and any(branch.state is not JobState.QUEUED for branch in branches):
+    if job.state is JobState.QUEUED and any(branch.started_at is not None for branch in branches):
         _write(connection, parent, {"state": JobState.RUNNING.value, "started_at": now})
         events += teller.moved(connection, parent, JobState.RUNNING)
     if all(branch.state.is_finished for branch in branches):
@@ -51,7 +51,7 @@ def follow(connection: sa.Connection, parent: str, teller: Teller, file_uses: Fi
     progress, stage = _progress(branches), _stage(branches)
     if progress > job.progress or stage not in (None, job.stage):
         _write(connection, parent, {"progress": max(progress, job.progress), "stage": stage or job.stage})
-        events += teller.advanced(connection, _read(connection, parent))
+        events += teller.advanced(connection, _read(connection, parent), branches)
     return tuple(events)
 
 

@@ -51,13 +51,20 @@ def anyone_waits(engine: sa.Engine) -> bool:
 
 
 def _heads(taken: Collection[str]) -> sa.Select[tuple[str, str, int, float | None]]:
-    """Return the query for the first queued job of each tenant, and when a job of that tenant last began."""
-    place = sa.func.row_number().over(partition_by=JOBS.c.tenant, order_by=(sa.func.coalesce(JOBS.c.priority, 0).desc(), JOBS.c.sequence))
-    waiting = (
-        sa.select(JOBS.c.id, JOBS.c.tenant, JOBS.c.sequence, place.label("place"))
-        .where(IS_RUN, JOBS.c.state == JobState.QUEUED.value, JOBS.c.id.not_in(taken))
-        .subquery()
+    """Return the query for the first queued job of each tenant, and when a job of that tenant last began.
+
+    Some steps in an index for each tenant, however many jobs wait and however many there ever were.
+    """
+    tenants = sa.select(JOBS.c.tenant).where(JOBS.c.state == JobState.QUEUED.value).distinct().subquery()
+    first = (
+        sa.select(JOBS.c.id)
+        .where(JOBS.c.state == JobState.QUEUED.value, JOBS.c.tenant == tenants.c.tenant, IS_RUN, JOBS.c.id.not_in(taken))
+        .order_by(JOBS.c.priority.desc(), JOBS.c.sequence)
+        .limit(1)
+        .correlate(tenants)
+        .scalar_subquery()
     )
-    theirs = JOBS.alias()  # one step in an index for each tenant, however many jobs it ever had
-    began = sa.select(sa.func.max(theirs.c.started_at)).where(theirs.c.tenant == waiting.c.tenant).scalar_subquery()
-    return sa.select(waiting.c.id, waiting.c.tenant, waiting.c.sequence, began.label("began")).where(waiting.c.place == 1)
+    theirs, head = JOBS.alias(), JOBS.alias()
+    began = sa.select(sa.func.max(theirs.c.started_at)).where(theirs.c.tenant == tenants.c.tenant).scalar_subquery()
+    found = sa.select(head.c.id, head.c.tenant, head.c.sequence, began.label("began"))
+    return found.select_from(tenants.join(head, head.c.id == first))

@@ -11,7 +11,7 @@ that begins to measure sensitivities has more before it. Until the baseline is m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -32,6 +32,13 @@ def eta_seconds(job: Job, now: datetime) -> int | None:
     if not engine:
         return max(1, round(_PREPARATIONS_LEFT * elapsed + after))
     return max(1, round(_engines_left(job, elapsed, engine) + after))
+
+
+def branches_eta_seconds(branches: Sequence[Job], now: datetime) -> int | None:
+    """Return about how many seconds a job with these branches has left, those of the slowest one; None where one has not begun."""
+    left = [eta_seconds(branch, now) for branch in branches if not branch.state.is_finished]
+    known = [seconds for seconds in left if seconds is not None]
+    return max(known) if known and len(known) == len(left) else None
 
 
 def _engine_seconds(job: Job) -> float:

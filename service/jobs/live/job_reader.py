@@ -106,13 +106,15 @@ class JobReader:
         self, *, states: Sequence[JobState] = (), limit: int, before: int | None = None, tenant: str | None = None
     ) -> tuple[JobRow, ...]:
         """Return jobs as a list shows them, newest first, of one tenant or of all; no branches. For the other arguments see ``list``."""
+        page = sa.select(JOBS.c.sequence).where(IS_OWN, *_of_tenant(tenant)).order_by(JOBS.c.sequence.desc()).limit(limit)
+        if states:
+            page = page.where(self._is_shown_as(states))
+        if before is not None:
+            page = page.where(JOBS.c.sequence < before)
+        on_page = page.subquery()  # so that whatever way is taken to it, results, which may be long, are read for its jobs alone
         columns = [JOBS.c[name] for name in ROW_COLUMNS]
         facts = [JOBS.c.result[name].label(name) for name in ("outcome", "speedup")]
-        query = sa.select(*columns, *facts).where(IS_OWN, *_of_tenant(tenant)).order_by(JOBS.c.sequence.desc()).limit(limit)
-        if states:
-            query = query.where(self._is_shown_as(states))
-        if before is not None:
-            query = query.where(JOBS.c.sequence < before)
+        query = sa.select(*columns, *facts).join(on_page, on_page.c.sequence == JOBS.c.sequence).order_by(JOBS.c.sequence.desc())
         with self._engine.connect() as connection:
             return tuple(row_from_row(row, self.holds.find(row["id"])) for row in connection.execute(query).mappings())
 
@@ -161,6 +163,8 @@ class JobReader:
 
     def _is_shown_as(self, states: Sequence[JobState]) -> sa.ColumnElement[bool]:
         """Return the condition that a job is in one of these states; an unfinished one that waits is on hold, whatever its row says."""
+        if all(state is JobState.ON_HOLD for state in states):
+            return self._waits()
         noted = sa.and_(JOBS.c.state.in_([state.value for state in states]), sa.not_(self._waits()))
         return sa.or_(noted, self._waits()) if JobState.ON_HOLD in states else noted
 

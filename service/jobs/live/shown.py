@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from service.jobs.live.eta import eta_seconds
+from service.jobs.live.eta import branches_eta_seconds, eta_seconds
 from service.jobs.records import Job, JobRow
 from service.jobs.storage.holds import Hold
 
@@ -27,7 +27,7 @@ def job_json(job: Job, now: datetime, log_tail: Sequence[str] = (), branches: Se
         "priority": job.new.priority,
         "stage": job.stage,
         "progress": round(job.progress, 4),
-        "eta_seconds": eta_seconds(job, now),
+        "eta_seconds": branches_eta_seconds(branches, now) if branches else eta_seconds(job, now),
         "created_at": _time_text(job.created_at),
         "started_at": _time_text(job.started_at),
         "finished_at": _time_text(job.finished_at),

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from service.jobs.live.eta import eta_seconds
+from service.jobs.live.eta import branches_eta_seconds, eta_seconds
 from service.jobs.live.events import Event, EventKind, EventLog
 from service.jobs.records import Job, JobState
 
@@ -24,11 +24,18 @@ class Teller:
         """Tell of a new state that is no end."""
         return (self._append(connection, job_id, EventKind.STATE, {"state": state.value}),)
 
-    def advanced(self, connection: sa.Connection, job: Job) -> tuple[Event, ...]:
-        """Tell of a new stage, or of progress: each hundredth of it, and what there is of it after a few seconds."""
+    def advanced(self, connection: sa.Connection, job: Job, branches: Sequence[Job] = ()) -> tuple[Event, ...]:
+        """Tell of a new stage, or of progress: each hundredth of it, and what there is of it after a few seconds.
+
+        Args:
+            connection: In the transaction.
+            job: The job.
+            branches: The jobs that do its work, if it is one for several types of GPU.
+        """
         now = self._clock()
         last = self._log.last(connection, job.id, EventKind.STAGE, EventKind.PROGRESS)
-        shown = {"stage": job.stage, "progress": round(job.progress, 4), "eta_seconds": eta_seconds(job, now)}
+        eta = branches_eta_seconds(branches, now) if branches else eta_seconds(job, now)
+        shown = {"stage": job.stage, "progress": round(job.progress, 4), "eta_seconds": eta}
         if last is None or last.data.get("stage") != job.stage:
             return (self._append(connection, job.id, EventKind.STAGE, shown),)
         told = last.data.get("progress")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
 from service.errors import DamagedArtifactError, ObjectStoreError
@@ -17,6 +18,7 @@ from service.worker.stage_log import LOG_NAME
 logger = logging.getLogger(__name__)
 
 TAIL_LINES = 20
+WAIT_SECONDS = 2.0
 
 
 def log_lines(job: Job, deps: Deps) -> Iterator[bytes]:
@@ -43,6 +45,31 @@ def log_tail(job: Job, deps: Deps) -> tuple[str, ...]:
     except (ObjectStoreError, DamagedArtifactError) as error:
         logger.info("job %s: its log is not shown: %s", job.id, error)
         return ()
+
+
+class LogTails:
+    """The last lines of logs, for callers who do not wait for an object store that hangs. Safe to share between threads."""
+
+    def __init__(self, tail: Callable[[Job], tuple[str, ...]], seconds: float = WAIT_SECONDS) -> None:
+        """Make one.
+
+        Args:
+            tail: Returns the lines of a job's log.
+            seconds: How long a caller waits for it.
+        """
+        self._tail = tail
+        self._seconds = seconds
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="log-tail")
+
+    def of(self, job: Job) -> tuple[str, ...]:
+        """Return the lines; none where they are not there in time."""
+        reading = self._readers.submit(self._tail, job)
+        try:
+            return reading.result(self._seconds)
+        except TimeoutError:
+            reading.cancel()  # if no reader has begun it: the next caller asks anew
+            logger.info("job %s: its log is not shown: it could not be read within %g s", job.id, self._seconds)
+            return ()
 
 
 def _tail(job: Job, deps: Deps) -> tuple[str, ...]:
@@ -73,4 +100,5 @@ def _log(job: Job, deps: Deps) -> Iterator[BinaryIO | None]:
         yield live
 
 
+_READERS = 4
 _TAIL_BYTES = 8192

@@ -31,6 +31,15 @@ def test_the_refusal_says_what_is_used_the_limit_and_when_it_counts_from_0_again
     assert (again.detail, again.fix, again.retry_seconds) == (caught.value.detail, caught.value.fix, 60)
 
 
+def test_what_would_never_fit_is_not_told_to_wait() -> None:
+    with pytest.raises(QuotaExceededError) as caught:
+        check_limit("jobs_at_once", 0, 3, NIGHT, more=4)
+    assert caught.value.fix == "Ask for 3 at most at once, or the operator for a higher limit."
+    with pytest.raises(QuotaExceededError) as caught:
+        check_limit("jobs_at_once", 2, 3, NIGHT, more=3)
+    assert caught.value.fix.startswith("Wait until one of your jobs has ended")
+
+
 def test_days_and_months_end() -> None:
     assert reset_of("jobs_per_day", NIGHT) == datetime(2027, 1, 1, tzinfo=UTC)
     assert reset_of("gpu_minutes_per_month", datetime(2026, 2, 3, 4, tzinfo=UTC)) == datetime(2026, 3, 1, tzinfo=UTC)

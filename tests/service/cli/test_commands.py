@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -186,6 +187,15 @@ def test_report_is_downloaded_and_shown(run: Run, server: Server, tmp_path: Path
     status, _, err = run("report", failed)
     assert status == 2
     assert "it has no report" in err
+
+
+def test_a_job_for_several_types_has_a_report_for_each(run: Run, server: Server) -> None:
+    config = {"config": json.dumps({"target": "tensorrt-rtx", "gpus": ["L4", "RTX 4090"]})}
+    answer = server.client.post("/v1/jobs", files={"model": fake_model(trials=0), "calibration": b"numbers"}, data=config)
+    job_id = server.wait(answer.json()["id"], seconds=30)["id"]
+    status, _, err = run("report", job_id)
+    assert status == 2
+    assert "it has a report for each type of GPU: L4/report.html, RTX-4090/report.html" in err
 
 
 def test_watch_is_told_by_events(run: Run, server: Server) -> None:

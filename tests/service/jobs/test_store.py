@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from engine_builder.workspace.workspace import FileRef
 from service.errors import IllegalMoveError, InvalidRequestError, NotFoundError, RemovedError
+from service.jobs.job_table import prepare
 from service.jobs.records import JobState, NewJob, StoredFile
 from service.jobs.store import JobStore
 from tests.fakes import FakeClock
@@ -92,6 +93,39 @@ def test_rows_of_a_state_are_found_by_an_index(tmp_path: Path) -> None:
         ).fetchall()
     assert "USING INDEX ix_jobs_state (state=? AND rowid<?)" in str(plan)
     assert "TEMP B-TREE" not in str(plan)
+
+
+def test_figures_are_read_from_indexes_alone(tmp_path: Path) -> None:
+    """So they cost little with many jobs, whose results are long."""
+    store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}", FakeClock())
+    asked: list[str] = []
+    sa.event.listen(store.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    store.counts()
+    store.durations()
+    store.close()
+    with sqlite3.connect(tmp_path / "jobs.sqlite") as connection:
+        plans = [str(connection.execute(f"EXPLAIN QUERY PLAN {one}", [None] * one.count("?")).fetchall()) for one in asked]
+    assert len(plans) == 2
+    assert "USING COVERING INDEX ix_jobs_line" in plans[0]
+    assert "USING COVERING INDEX ix_jobs_times" in plans[1]
+
+
+def test_a_page_of_the_list_is_chosen_before_results_are_read(store: JobStore) -> None:
+    asked: list[str] = []
+    sa.event.listen(store.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    store.rows(limit=2)
+    chosen = asked[-1].partition("FROM jobs JOIN (SELECT jobs.sequence")[2].partition(")")[0]
+    assert "LIMIT" in chosen
+    assert "result" not in chosen
+
+
+def test_indexes_of_an_earlier_version_are_gone(store: JobStore) -> None:
+    with store.engine.begin() as connection:
+        connection.execute(sa.text("CREATE INDEX ix_jobs_parent ON jobs (parent)"))
+    prepare(store.engine)
+    names = {str(index["name"]) for index in sa.inspect(store.engine).get_indexes("jobs")}
+    assert "ix_jobs_parent" not in names
+    assert {"ix_jobs_line", "ix_jobs_times", "ix_jobs_branches"} <= names
 
 
 def test_removed_job_is_gone_and_says_why(store: JobStore) -> None:

@@ -134,6 +134,19 @@ def test_what_only_an_operator_mends_is_said_at_once(error: Exception, words: st
     assert filesystem.calls == 1
 
 
+class NoCredentialsError(Exception):
+    """As botocore calls it; it has no class in common with other errors."""
+
+
+def test_missing_credentials_are_no_trouble_of_the_network() -> None:
+    with pytest.raises(ObjectStoreError) as caught:
+        objects(FaultyFileSystem([NoCredentialsError("Unable to locate credentials")] * 10)).read("a")
+    assert "AWS_ACCESS_KEY_ID" in caught.value.fix
+    with pytest.raises(ObjectStoreError) as caught:
+        objects(FaultyFileSystem([TimeoutError()] * 10)).read("a")
+    assert "AWS_ACCESS_KEY_ID" not in caught.value.fix
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 def test_a_fault_of_the_local_disk_is_no_fault_of_the_store(tmp_path: Path, number: int) -> None:
     filesystem = FaultyFileSystem([OSError(number, os.strerror(number))])

@@ -9,7 +9,9 @@ import pytest
 from engine_builder.config.config import Config, config_json
 from service.jobs.branches.planning import branch_of, folder_of
 from service.jobs.execution.placement import branch_configs
+from service.jobs.live.eta import eta_seconds
 from service.jobs.live.events import EventKind
+from service.jobs.live.shown import job_json
 from service.jobs.records import JobState, NewJob, StoredFile
 from service.jobs.store import JobStore
 from tests.fakes import FakeClock
@@ -18,10 +20,15 @@ CONFIG = Config(target="tensorrt", gpus=("NVIDIA L4", "GeForce RTX 4090"))
 PROBLEM: dict[str, object] = {"detail": "no engine", "fix": "None."}
 
 
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[JobStore]:
+def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Iterator[JobStore]:
     own = f"sqlite:///{tmp_path / 'jobs.sqlite'}"
-    store = JobStore(own if request.param == "sqlite" else request.getfixturevalue("postgres").create_database(), FakeClock())
+    store = JobStore(own if request.param == "sqlite" else request.getfixturevalue("postgres").create_database(), clock)
     parent = NewJob("job", "tensorrt", config_json(CONFIG), {}, branches=2)
     branches = [branch_of(parent, config, {}, name) for config, name in zip(branch_configs(CONFIG), ("l4", "rtx"), strict=True)]
     store.create(parent, branches=branches)
@@ -60,6 +67,31 @@ def test_it_begins_with_its_first_branch_and_is_as_far_as_all_of_them(store: Job
     assert kinds(store, "job")[:2] == [EventKind.STATE, EventKind.STATE]
 
 
+def test_it_has_not_begun_when_a_branch_that_waited_is_cancelled(store: JobStore) -> None:
+    store.cancel("l4")
+    assert (store.get("job").state, store.get("job").started_at) == (JobState.QUEUED, None)
+    store.start("rtx")
+    assert store.get("job").state is JobState.RUNNING
+
+
+def test_the_time_that_is_left_is_that_of_the_branch_with_the_most(store: JobStore, clock: FakeClock) -> None:
+    store.start("l4")
+    clock.advance(10)
+    store.advance("l4", "search", 0.5)
+    assert store.events.after("job", 0)[-1].data["eta_seconds"] is None  # the other one has not begun
+    store.start("rtx")
+    clock.advance(30)
+    store.advance("rtx", "ranges", 0.1)
+    left = [eta_seconds(branch, clock()) for branch in store.branches("job")]
+    assert None not in left
+    assert left[0] != left[1]
+    most = max(seconds for seconds in left if seconds is not None)
+    assert store.events.after("job", 0)[-1].data["eta_seconds"] == most
+    assert job_json(store.get("job"), clock(), branches=store.branches("job"))["eta_seconds"] == most
+    store.fail("l4", PROBLEM, {})
+    assert job_json(store.get("job"), clock(), branches=store.branches("job"))["eta_seconds"] == left[1]
+
+
 def test_it_ends_with_its_last_branch_with_the_engines_of_all_types(store: JobStore) -> None:
     succeed(store, "l4", "baseline_kept")
     assert store.get("job").state is JobState.RUNNING
@@ -95,7 +127,7 @@ def test_it_fails_where_no_branch_succeeds(store: JobStore) -> None:
 
 def test_it_is_cancelled_where_all_branches_are(store: JobStore) -> None:
     store.cancel("l4")
-    assert store.get("job").state is JobState.RUNNING
+    assert store.get("job").state is JobState.QUEUED
     store.cancel("rtx")
     assert store.get("job").state is JobState.CANCELLED
 

@@ -109,10 +109,12 @@ def test_no_tenant_has_more_running_jobs_than_allowed(line: Line) -> None:
     assert line.next(most=1) == "a-2"
 
 
-def test_when_a_tenant_last_began_is_found_in_an_index_whatever_jobs_it_had(tmp_path: Path) -> None:
+def test_a_tenants_next_job_and_when_one_last_began_are_steps_in_an_index_whatever_jobs_it_has(tmp_path: Path) -> None:
     store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}", FakeClock())
     statement = str(_heads(()).compile(store.engine, compile_kwargs={"literal_binds": True, "render_postcompile": True}))
     with store.engine.connect() as connection:
         plan = [str(row[-1]) for row in connection.execute(sa.text(f"EXPLAIN QUERY PLAN {statement}"))]
     store.close()
     assert any("ix_jobs_tenant_started (tenant=?)" in line for line in plan), plan
+    assert any("ix_jobs_line (state=? AND tenant=?)" in line for line in plan), plan  # the first one that waits
+    assert not any("ORDER BY" in line for line in plan), plan  # no sort of all that wait

@@ -1,8 +1,18 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from service.errors import DamagedArtifactError
+from service.jobs.records import Job, NewJob
+from service.jobs.store import JobStore
+from service.jobs.upkeep.log_text import LogTails
+from tests.fakes import FakeClock
 from tests.service.conftest import Server
 
 
@@ -47,3 +57,36 @@ def test_queued_job_has_an_empty_log(server: Server) -> None:
     assert log(server, second) == ""
     assert server.client.get(f"/v1/jobs/{second}").json()["log_tail"] == []
     server.wait(first)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}", FakeClock())
+    job, _ = store.create(NewJob("one", "onnxruntime-cpu", {}, {}))
+    store.close()
+    return job
+
+
+def test_a_log_that_hangs_is_not_waited_for_and_those_that_do_not_are_shown(job: Job) -> None:
+    goes_on = threading.Event()
+    asked: list[str] = []
+
+    def tail(one: Job) -> tuple[str, ...]:
+        asked.append(one.id)
+        assert goes_on.wait(30)
+        return (f"log of {one.id}",)
+
+    tails = LogTails(tail, seconds=0.05)
+    assert [tails.of(job) for _ in range(9)] == [()] * 9
+    assert len(asked) < 9  # callers do not pile up behind it
+    goes_on.set()
+    other = replace(job, new=replace(job.new, id="two"))
+    assert LogTails(tail, seconds=30).of(other) == ("log of two",)
+
+
+def test_what_a_log_cannot_be_read_for_is_said(job: Job) -> None:
+    def tail(_: Job) -> tuple[str, ...]:
+        raise DamagedArtifactError("log.txt: it is damaged", fix="None.")
+
+    with pytest.raises(DamagedArtifactError):
+        LogTails(tail).of(job)
