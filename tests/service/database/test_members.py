@@ -14,6 +14,7 @@ from service.database.membership import default_name, join
 from service.database.role import Role
 from service.errors import ProcessNameInUseError
 from service.settings import Settings
+from tests.faults.server_process import wait_until
 from tests.postgres_server import PostgresServer
 
 
@@ -41,7 +42,7 @@ def test_alive_is_who_holds_a_lease(engine: sa.Engine, url: str) -> None:
     with one.members.taken_as_dead("two") as is_dead:
         assert not is_dead
     two.lease.close()
-    assert one.members.alive() == (one.member,)
+    wait_until(lambda: one.members.alive() == (one.member,), 10)  # Postgres sees that a session is closed a moment later
     assert one.members.all() == (one.member, two.member)
     with one.members.taken_as_dead("two") as is_dead:
         assert is_dead
