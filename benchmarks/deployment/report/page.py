@@ -42,6 +42,7 @@ def page(outcome: Outcome, found: Figures, planned: Sequence[Plan], where: Mappi
         + markdown_table(
             ("type of GPU", "workers", "busy"), [[gpu, str(deployment.gpus[gpu]), f"{share:.0%}"] for gpu, share in found.gpu_busy.items()]
         )
+        + "\nBusy is counted to the last submission, so a short simulation shows GPUs that are hardly busy yet.\n"
         + (_capacity(planned) if planned else "")
         + f"\nThe simulation took {outcome.wall_seconds:.0f} s. {environment_line(where)} Repeat with `{command}`.\n"
     )
@@ -59,7 +60,7 @@ def _rows(found: Figures, outcome: Outcome) -> list[list[str]]:
         ["submissions refused and sent again", ", ".join(f"{count} ({why})" for why, count in found.refused.items()) or "0"],
         ["turns out of order", f"{found.unfair_turns} of {outcome.journal.counts['turns']:,}"],
         ["Jain's index of running jobs, among tenants that wait", f"{found.fairness:.3f}"],
-        ["cpu workers that had a job", f"{found.cpu_busy:.0%}"],
+        ["cpu workers that had a job, to the last submission", f"{found.cpu_busy:.0%}"],
         ["moments at which a GPU was free though a stage waited for its type", f"{found.gpu_idle_while_waiting:.1%}"],
     ]
 

@@ -68,6 +68,7 @@ def test_the_page_and_the_plot_say_what_was_found(small: Outcome) -> None:
     rows = {row["what"]: row["found"] for row in table(text, "what", "found")}
     assert rows["jobs lost (without an outcome)"] == "0"
     assert rows["finished steps that ran again"] == f"0 of {found.steps}"
+    assert "Busy is counted to the last submission" in text
     assert {row["type of GPU"] for row in table(text, "type of GPU", "busy")} == {"L4", "A10"}
     assert plot(small).startswith("<svg ")
 
