@@ -84,9 +84,7 @@ class ObjectStoreServer:
 
     def damage(self, folder: str) -> int:
         """Change a byte of every object under ``folder`` whose name is a digest, and return how many there are."""
-        filesystem = s3fs.S3FileSystem(
-            key=KEY, secret=SECRET, endpoint_url=self.endpoint, skip_instance_cache=True, use_listings_cache=False
-        )
+        filesystem = self._filesystem()
         found = [path for path in filesystem.find(f"{BUCKET}/{folder}/store") if len(path.rpartition("/")[2]) == 64]
         for path in found:
             data = bytearray(filesystem.cat_file(path))
@@ -94,14 +92,20 @@ class ObjectStoreServer:
             filesystem.pipe_file(path, bytes(data))
         return len(found)
 
+    def _filesystem(self) -> s3fs.S3FileSystem:
+        return s3fs.S3FileSystem(key=KEY, secret=SECRET, endpoint_url=self.endpoint, skip_instance_cache=True, use_listings_cache=False)
+
     def _has_bucket(self) -> bool:
-        """Whether it answers, and refuses strangers: that is said only once it can look the bucket up."""
+        """Whether it answers, and has made its bucket: it refuses strangers before that already."""
         try:
             urllib.request.urlopen(f"{self.endpoint}/{BUCKET}", timeout=2).close()
         except urllib.error.HTTPError as error:
             error.close()
-            return error.code == 403
         except OSError:
+            return False
+        try:
+            self._filesystem().call_s3("head_bucket", Bucket=BUCKET)
+        except OSError:  # what s3fs makes of every answer that is an error
             return False
         return True
 
