@@ -12,6 +12,8 @@ from tests.distributed.fleet import Fleet
 from tests.faults.server_process import wait_until
 from tests.postgres_server import PostgresServer
 
+pytestmark = pytest.mark.long  # each starts a database and several processes
+
 CONFIG = json.dumps({"target": "tensorrt-rtx", "gpus": ["NVIDIA L4", "NVIDIA GeForce RTX 4090"]})
 TYPES = ["L4", "RTX 4090"]
 
@@ -71,7 +73,6 @@ def test_each_type_gets_an_engine_at_the_same_time_and_the_analysis_runs_once(fl
     wait_until(lambda: fleet.left_files() == [], 10)
 
 
-@pytest.mark.long
 def test_a_branch_goes_on_elsewhere_when_its_worker_is_killed(fleet: Fleet) -> None:
     before = fleet.lines()
     job_id = fleet.submit(CONFIG, trials=2, seconds=1.5, inspect_seconds=2.0)
@@ -88,7 +89,6 @@ def test_a_branch_goes_on_elsewhere_when_its_worker_is_killed(fleet: Fleet) -> N
     wait_until(lambda: fleet.left_files() == [], 10)
 
 
-@pytest.mark.long
 def test_a_branch_that_is_cancelled_leaves_the_other(fleet: Fleet) -> None:
     before = fleet.lines()
     job_id = fleet.submit(CONFIG, trials=1, seconds=2.0)
@@ -101,7 +101,6 @@ def test_a_branch_that_is_cancelled_leaves_the_other(fleet: Fleet) -> None:
     assert [(one["state"], one["engine"] is None) for one in engines.values()] == [("cancelled", True), ("succeeded", False)]
 
 
-@pytest.mark.long
 def test_cancel_ends_all_branches_and_delete_removes_them(fleet: Fleet) -> None:
     before = fleet.lines()
     job_id = fleet.submit(CONFIG, trials=1, seconds=60)
@@ -120,7 +119,6 @@ def test_cancel_ends_all_branches_and_delete_removes_them(fleet: Fleet) -> None:
         assert fleet.query(f"SELECT count(*) FROM dbos.workflow_status WHERE workflow_uuid = '{one}'") == [(0,)]
 
 
-@pytest.mark.long
 def test_types_that_nobody_has_are_answered_as_one_type_is(fleet: Fleet) -> None:
     def answer(config: Mapping[str, object]) -> tuple[int, str]:
         form = {"model": b"{}", "calibration": b"numbers"}

@@ -13,6 +13,8 @@ from tests.faults.server_process import wait_until
 from tests.object_store_server import REASON, ObjectStoreServer, binary, running_object_store
 from tests.postgres_server import PostgresServer
 
+pytestmark = pytest.mark.long  # each starts a database and several processes
+
 GPU = "RTX 4090"
 
 
@@ -46,7 +48,6 @@ def test_a_job_runs_on_a_worker_that_shares_no_folder_with_the_api(fleet: Fleet)
     assert not fleet.shared.exists()
 
 
-@pytest.mark.long
 def test_another_worker_goes_on_with_what_a_killed_one_stored(fleet: Fleet) -> None:
     before = fleet.lines()
     job_id = fleet.submit(trials=2, seconds=1.0)
@@ -65,7 +66,6 @@ def test_another_worker_goes_on_with_what_a_killed_one_stored(fleet: Fleet) -> N
     wait_until(lambda: fleet.left_files() == [], 20, lambda: str(fleet.left_files()))
 
 
-@pytest.mark.long
 def test_a_stage_on_the_worker_of_a_gpu_finds_its_files(fleet: Fleet) -> None:
     before = fleet.lines()
     job_id = fleet.submit(json.dumps({"target": "tensorrt-rtx", "gpu": GPU}), trials=2, seconds=0.2)
@@ -95,7 +95,6 @@ def test_a_job_waits_for_the_object_store_and_goes_on_by_itself(fleet: Fleet, ob
     wait_until(lambda: fleet.left_files() == [], 20, lambda: str(fleet.left_files()))
 
 
-@pytest.mark.long
 def test_a_damaged_input_ends_the_job_with_its_name(fleet: Fleet, objects: ObjectStoreServer) -> None:
     before = fleet.lines()
     first = fleet.submit(trials=1, seconds=2.0, note="keeps one worker busy")

@@ -13,6 +13,8 @@ from tests.fakes import executions
 from tests.faults.server_process import wait_until
 from tests.postgres_server import PostgresServer
 
+pytestmark = pytest.mark.long  # each starts a database and several processes
+
 WORKERS = ("one", "two", "three")
 PROBES = 12
 
@@ -61,7 +63,6 @@ def test_idle_workers_measure_parts_which_come_together_in_order(fleet: Fleet) -
     wait_until(lambda: fleet.left_files() == [], 10)
 
 
-@pytest.mark.long
 def test_a_part_of_a_worker_that_is_killed_is_measured_again_and_no_other(fleet: Fleet) -> None:
     before = fleet.lines()
     job_id = fleet.submit(trials=0, probes=PROBES, seconds=1.0)
@@ -86,7 +87,6 @@ def test_a_part_of_a_worker_that_is_killed_is_measured_again_and_no_other(fleet:
     assert sum(count for name, count in counts.items() if name.startswith("begin part/")) <= 2 * len(WORKERS) + 2
 
 
-@pytest.mark.long
 def test_parts_that_were_measured_are_kept_when_the_worker_of_the_job_is_killed(fleet: Fleet) -> None:
     before = fleet.lines()
     job_id = fleet.submit(trials=0, probes=PROBES, seconds=1.0)
@@ -104,7 +104,6 @@ def test_parts_that_were_measured_are_kept_when_the_worker_of_the_job_is_killed(
     assert counts["begin inspect"] == 1
 
 
-@pytest.mark.long
 def test_cancel_reaches_all_parts(fleet: Fleet) -> None:
     before = fleet.lines()
     job_id = fleet.submit(trials=0, probes=PROBES, seconds=30.0)
@@ -115,7 +114,6 @@ def test_cancel_reaches_all_parts(fleet: Fleet) -> None:
     assert fleet.wait(fleet.submit(trials=0, probes=3))["state"] == "succeeded"
 
 
-@pytest.mark.long
 def test_a_stage_is_measured_whole_where_all_workers_have_jobs_of_their_own(fleet: Fleet) -> None:
     before = fleet.lines()
     busy = [fleet.submit(trials=1, seconds=8.0) for _ in WORKERS[1:]]
