@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -16,6 +17,7 @@ from calibration.data.readers import suffix_of
 from service.__main__ import main
 from service.api.jobs import jobs_router
 from service.jobs.resources import Deps
+from service.settings import Settings
 from tests.driver import run_job
 from tests.model_text import cnn, samples_for
 from tests.seams.extended_copy import call, extended_copy
@@ -60,7 +62,8 @@ def read_job(folder: Path) -> dict[str, object]:
     with contextlib.redirect_stdout(words), contextlib.suppress(SystemExit):
         main(["optimize", "--help"])
     api = FastAPI()
-    api.include_router(jobs_router(cast(Deps, None), lambda job_id: None, lambda job_id: None))  # only its description is read
+    deps = cast(Deps, SimpleNamespace(settings=Settings()))  # only the description of the routes is read
+    api.include_router(jobs_router(deps, lambda job_id: None, lambda job_id: None))
     return {
         "engines": [hashlib.sha256(job.engine.read_bytes()).hexdigest() for job in (read, plain)],
         "verdicts": [job.verdict for job in (read, plain)],
