@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -22,7 +23,7 @@ COMPUTE_IN_INT8 = 4  # MatMulNBits' accuracy_level
 Quantizer = Callable[[Path, Path, Samples, int], None]
 
 
-def static(model: Path, output: Path, samples: Samples, batch: int) -> None:
+def static(model: Path, output: Path, samples: Samples, batch: int, *, reduce_range: bool = False) -> None:
     """Write everything in int8 that ``quantize_static`` takes: U8S8, per channel, min-max ranges, Q/DQ.
 
     Args:
@@ -30,6 +31,7 @@ def static(model: Path, output: Path, samples: Samples, batch: int) -> None:
         output: Where to write; ``<name>.prepared`` is left beside it.
         samples: Calibration samples as the network takes them, samples first.
         batch: Samples of one call.
+        reduce_range: Whether weights get 7 bits, whose products no processor without VNNI cuts off.
     """
     prepared = output.with_name(output.name + ".prepared")
     with _quiet():
@@ -42,6 +44,7 @@ def static(model: Path, output: Path, samples: Samples, batch: int) -> None:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            reduce_range=reduce_range,
             calibrate_method=CalibrationMethod.MinMax,
         )
 
@@ -50,6 +53,12 @@ def dynamic(model: Path, output: Path, samples: Samples, batch: int) -> None:
     """Write what ``quantize_dynamic`` makes, weights per channel; ``samples`` and ``batch`` are not needed."""
     with _quiet():
         quantize_dynamic(str(model), str(output), per_channel=True)
+
+
+def dynamic_exact(model: Path, output: Path, samples: Samples, batch: int) -> None:
+    """Write what ``quantize_dynamic`` makes with ``reduce_range``: weights of 7 bits, whose products no processor without VNNI cuts off."""
+    with _quiet():
+        quantize_dynamic(str(model), str(output), per_channel=True, reduce_range=True)
 
 
 def blocks8(model: Path, output: Path, samples: Samples, batch: int) -> None:
@@ -64,7 +73,9 @@ def blocks4(model: Path, output: Path, samples: Samples, batch: int) -> None:
 
 QUANTIZERS: Mapping[str, Quantizer] = {
     "quantize_static": static,
+    "quantize_static, 7 bits": partial(static, reduce_range=True),
     "quantize_dynamic": dynamic,
+    "quantize_dynamic, 7 bits": dynamic_exact,
     "MatMulNBits, 8 bits": blocks8,
     "MatMulNBits, 4 bits": blocks4,
 }
