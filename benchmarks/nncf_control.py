@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
+
+import onnx
 
 from benchmarks import nncf_page, nncf_worker
 from benchmarks.int8_layers import layer_counts
@@ -24,13 +27,20 @@ from benchmarks.plain_int8 import FLOAT, compared
 from benchmarks.process_tree import Usage, run_measured
 from benchmarks.results_files import RESULTS, environment, write_results
 from benchmarks.throwaway import NotInstalledError, environment_with
+from benchmarks.uneven_channels import with_uneven_channels
 from calibration.accuracy.metrics import Metric
 from calibration.data.dataset import read_samples
 from calibration.onnx_model.model_io import input_specs, read_model
 from engine_builder.config.config import config_from_json
 from examples.fashion_mnist.prepare import MODELS, write_calibration, write_validation
 
-NETWORK, BATCH = "mobilenetv2", 64
+BATCH = 64
+UNEVEN = "resnet20, uneven channels"
+SPREAD = 7  # channels between the convolutions of UNEVEN differ by up to 2 ** 7
+NETWORKS: Mapping[str, Callable[[Path], Path]] = {
+    "mobilenetv2": lambda folder: MODELS["mobilenetv2"],
+    UNEVEN: lambda folder: _uneven(folder),
+}
 RELATIVE_DROPS = (0.001, 0.0001)
 PACKAGES = ("nncf==3.4.0", "onnx", "onnxruntime")
 
@@ -59,13 +69,13 @@ def main() -> None:
         folder = Path(name)
         python, missing = _nncf(arguments.environment or folder / "environment")
         calibration, validation = write_calibration(folder), write_validation(folder)
-        for drop in arguments.relative_drop:
-            print(f"budget {100 * drop:g}% ...", flush=True)
+        for network, drop in itertools.product(arguments.networks, arguments.relative_drop):
+            print(f"{network}, budget {100 * drop:g}% ...", flush=True)
             config = {"batch_size": BATCH, "accuracy": {"metric": "top1", "min_relative": 1 - drop}}
-            job = Job(f"{NETWORK} {100 * drop:g}%", MODELS[NETWORK], calibration, validation, config)
+            job = Job(network, NETWORKS[network](folder), calibration, validation, config)
             comparisons.append(compare(job, drop, python, missing, Path(tempfile.mkdtemp(dir=folder)), arguments.seconds))
         versions = None if python is None else packages_of(python)
-    values = {"environment": where, "network": NETWORK, "nncf_versions": versions, "comparisons": [asdict(one) for one in comparisons]}
+    values = {"environment": where, "nncf_versions": versions, "comparisons": [asdict(one) for one in comparisons]}
     day = datetime.datetime.now(tz=datetime.UTC).date()
     for written in write_results("nncf", values, nncf_page.page(comparisons, versions, where), arguments.output, day=day):
         print(written)
@@ -107,7 +117,7 @@ def compare(job: Job, drop: float, python: Path | None, missing: str | None, fol
     report = json.loads((folder / "ours" / "report.json").read_text(encoding="utf-8"))
     float_layers = layer_counts(job.model)
     widest = widest_trial(report["trials"], float_layers.weighted + float_layers.adds)
-    return Comparison(drop, samples, measured[FLOAT]["accuracy"], ways, widest, missing)
+    return Comparison(job.name, drop, samples, measured[FLOAT]["accuracy"], ways, widest, missing)
 
 
 def widest_trial(trials: Sequence[Mapping[str, object]], layers: int) -> nncf_page.Widest | None:
@@ -158,6 +168,12 @@ def packages_of(python: Path) -> dict[str, str]:
     return cast("dict[str, str]", json.loads(subprocess.check_output([str(python), "-c", code], text=True)))
 
 
+def _uneven(folder: Path) -> Path:
+    path = folder / "uneven.onnx"
+    onnx.save(with_uneven_channels(read_model(MODELS["resnet20"]), spread=SPREAD, seed=0)[0], path)
+    return path
+
+
 def _ours(job: Job, output: Path, samples: int) -> Made:
     usage = run_command(job, output)
     trials = json.loads((output / "report.json").read_text(encoding="utf-8"))["trials"]
@@ -180,6 +196,7 @@ def _arguments() -> argparse.Namespace:
     )
     drops = ", ".join(map(str, RELATIVE_DROPS))
     parser.add_argument("--relative-drop", type=float, nargs="+", default=RELATIVE_DROPS, help=f"budgets, 0 to 1 (default: {drops})")
+    parser.add_argument("--networks", choices=list(NETWORKS), nargs="+", default=list(NETWORKS), help="these alone (default: all)")
     parser.add_argument("--seconds", type=float, default=600.0, help="what NNCF may take under each (default %(default)s)")
     parser.add_argument("--environment", type=Path, help="folder of NNCF's environment, kept and used again (default: one for this run)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results (default: benchmarks/results)")

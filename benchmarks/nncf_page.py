@@ -38,8 +38,9 @@ class Widest:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Both ways under one budget."""
+    """Both ways on one network under one budget."""
 
+    network: str
     relative_drop: float
     samples: int
     float_accuracy: float
@@ -98,7 +99,7 @@ def page(comparisons: Sequence[Comparison], versions: Mapping[str, str] | None, 
     """
     parts = [
         "# NNCF's accuracy control\n",
-        "The Fashion-MNIST MobileNetV2-like network, the same 512 training pictures for calibration and the same test pictures for "
+        "Networks of Fashion-MNIST, the same 512 training pictures for calibration and the same test pictures for "
         "accuracy, one after the other in one run. NNCF is `nncf.quantize_with_accuracy_control` on its ONNX backend with its defaults "
         "but for the budget and the data; each of its sessions has one thread, which saves it CPU time. Ours is the job of the command "
         "line with default settings, batch 64; it also times engines, which NNCF does not. Evaluations are runs of a model over the "
@@ -106,10 +107,14 @@ def page(comparisons: Sequence[Comparison], versions: Mapping[str, str] | None, 
         "sides; *integer kernels* is how many of them, sums included, onnxruntime finds one for: NNCF gives the inputs of depthwise "
         "convolutions a scale for each channel, which it can only run as float between conversions. Accuracy and latency are measured "
         "again on both files afterwards: latency in onnxruntime at batch 64, one thread, divided by the float "
-        "model's, the three timed in turns. CPU seconds are of whole process trees, imports included.\n",
+        "model's, the three timed in turns. CPU seconds are of whole process trees, imports included. *Uneven channels*: the "
+        "ResNet-20-like network with channels between its convolutions multiplied by powers of two from 1 down to 1/128, and taken back "
+        "by the weights behind them (`benchmarks.uneven_channels`): the float network answers the same, to the bit.\n",
     ]
     for one in comparisons:
-        parts.append(f"## Budget {100 * one.relative_drop:g}% of the float top-1 ({one.float_accuracy:.4f} on {one.samples:,} pictures)\n")
+        parts.append(
+            f"## {one.network}: {100 * one.relative_drop:g}% of the float top-1 ({one.float_accuracy:.4f} on {one.samples:,} pictures)\n"
+        )
         headers = [
             "",
             "evaluations",

@@ -10,7 +10,7 @@ from tests.benchmarks.page_tables import table
 LATENCY = {"ratio": 0.5, "ratio_mad": 0.01}
 BETTER = Way(3, 0, 30_000, Usage(0, 40.0, 10.0, 300_000_000), LayerCounts(35, 35, 6, 6, 41), 0.8956, LATENCY)
 WORSE = Way(5, 37, 68_000, Usage(0, 90.0, 50.0, 200_000_000), LayerCounts(34, 35, 6, 6, 8), 0.8954, {"ratio": 8.0, "ratio_mad": 0.3})
-COMPARISON = Comparison(0.001, 10_000, 0.8956, {OURS: BETTER, NNCF: WORSE}, Widest(41, 41, 0.8956, "all_low"), None)
+COMPARISON = Comparison("net", 0.001, 10_000, 0.8956, {OURS: BETTER, NNCF: WORSE}, Widest(41, 41, 0.8956, "all_low"), None)
 ENVIRONMENT = dict.fromkeys(
     ("processor", "integer_instructions", "processors_used", "load_average", "system", "python", "onnx", "onnxruntime", "numpy"), "?"
 )
