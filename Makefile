@@ -24,7 +24,7 @@ GPU_PYTHON := $(BIN)/python
 # One worker for each processor. Files go to them in the order of tests/conftest.py, those with the longest tests first.
 PYTEST := $(BIN)/python -m pytest -q -n logical --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo gpu-check bench bench-peers bench-serving bench-nncf bench-sizes bench-deployment test test-long fuzz faults lint format docs lock docker-check clean
+.PHONY: help demo gpu-check bench bench-peers bench-serving bench-nncf bench-sizes bench-deployment test test-long test-without fuzz faults lint format docs lock docker-check clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,9 @@ test: lint ## every check, and every test but the long ones
 
 test-long: $(DEV) ## the long tests: more whole jobs, faults and generated models, which guard against what is rare
 	$(PYTEST) -m long
+
+test-without: $(DEV) ## the tests of `make test` with HIDE=vnni or HIDE=avx512 hidden from them, where the processor can (root, gcc)
+	$(BIN)/python -m benchmarks.other_processors $(or $(HIDE),vnni) $(PYTEST) -m "not long"
 
 fuzz: $(DEV) ## try COUNT generated models from SEED on: laws for all, whole jobs for one in ten (JOBS=onnxruntime-cpu,tensorrt-rtx); KEEP=FOLDER keeps findings
 	$(BIN)/python -m tests.generated.fuzz --seed $(or $(SEED),0) --count $(or $(COUNT),1000) --jobs $(or $(JOBS),onnxruntime-cpu) --every $(or $(EVERY),10) $(if $(KEEP),--keep $(KEEP))

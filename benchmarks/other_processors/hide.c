@@ -76,6 +76,7 @@ static void on_fault(int number, siginfo_t *info, void *context) {
         struct sigaction none;
         memset(&none, 0, sizeof none);
         real_sigaction()(SIGSEGV, &none, NULL); /* the instruction faults again, and ends the program */
+        if (info->si_code <= 0) raise(SIGSEGV); /* unless somebody sent the signal */
     }
 }
 

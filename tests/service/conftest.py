@@ -38,6 +38,13 @@ class Server:
         """Return the job once it is in one of these states."""
         return wait_for_state(self.client, str(job_id), *states, seconds=seconds)
 
+    def has_cleaned_up(self, job_id: object, seconds: float = 15) -> bool:
+        """Return whether the folder that a job worked in is removed, which happens after its state is told."""
+        deadline = time.monotonic() + seconds
+        while (is_there := self.deps.workspace(str(job_id)).exists()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return not is_there
+
     def delete(self, job_id: object, seconds: float = 15) -> int:
         """Delete a job and return the status of the answer, once it is not that the last stage is still ending."""
         deadline = time.monotonic() + seconds

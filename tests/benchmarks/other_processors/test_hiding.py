@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +50,10 @@ def test_a_program_still_catches_faults_of_its_own(tmp_path: Path) -> None:
     found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert "Fatal Python error: Segmentation fault" in found.stderr
     assert found.returncode != 0
+
+
+@pytest.mark.skipif(hindrance() is not None, reason=str(hindrance()))
+@pytest.mark.parametrize("program", ["import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "import ctypes; ctypes.string_at(0)"])
+def test_a_fault_that_nobody_catches_ends_a_program(tmp_path: Path, program: str) -> None:
+    found = subprocess.run(hiding(Hidden.VNNI, [sys.executable, "-c", program], tmp_path), timeout=60, check=False)
+    assert found.returncode == -signal.SIGSEGV

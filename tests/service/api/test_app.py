@@ -44,7 +44,7 @@ def test_submitted_job_runs_and_everything_it_made_is_downloaded(server: Server)
         answer = server.client.get(str(item["link"]))
         assert (answer.status_code, len(answer.content)) == (200, item["size_bytes"])
         assert answer.headers["etag"] == f'"{item["sha256"]}"'
-    assert not server.deps.workspace(str(job["id"])).exists()
+    assert server.has_cleaned_up(job["id"])
 
 
 def test_report_is_shown_in_a_sandbox(server: Server) -> None:
@@ -139,7 +139,7 @@ def test_bad_input_found_by_a_stage_fails_the_job_with_the_object_of_a_4xx(serve
         "fix": "Send a real one.",
     }
     assert set(artifacts(server, job["id"])) == {"log.txt"}
-    assert not server.deps.workspace(str(job["id"])).exists()
+    assert server.has_cleaned_up(job["id"])
 
 
 def test_crash_of_a_trial_is_left_to_the_pipeline(server: Server) -> None:
@@ -173,7 +173,7 @@ def test_cancel_ends_the_child_within_two_seconds(server: Server) -> None:
     again, shown = server.client.post(f"/v1/jobs/{job_id}/cancel").json(), server.client.get(f"/v1/jobs/{job_id}").json()
     assert {**again, "log_tail": ()} == {**shown, "log_tail": ()}  # the child's last lines may come in between
     assert server.wait(server.submit(trials=0)["id"])["state"] == "succeeded"  # the queue goes on
-    assert not server.deps.workspace(str(job_id)).exists()
+    assert server.has_cleaned_up(job_id)
     assert server.client.get(f"/v1/jobs/{job_id}").json()["state"] == "cancelled"
 
 
