@@ -12,9 +12,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,25 +22,25 @@ import onnx
 from numpy.typing import NDArray
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-from calibration.codec import json_from_value, value_from_json
+from calibration.codec import json_from_value
 from calibration.number_formats.precision import TENSORRT_SCHEME, Precision
 from engine_builder.backends.atomic_file import write_atomically
 from engine_builder.backends.base import Capabilities, Engine, RefusedNode, Runner, Source
 from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.engine_tensors import EngineTensors
 from engine_builder.backends.gpu.catalogue import Gpu, gpu_by_name, known_gpus, typical_conversion_ms
-from engine_builder.backends.kernels import Kernel, KernelTime
+from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.nvidia.layer_report import kernels_from_messages
 from engine_builder.backends.nvidia.local_gpu import LocalGpu
 from engine_builder.backends.nvidia.network_build import build_plan
 from engine_builder.backends.nvidia.parser import refused_nodes
-from engine_builder.backends.nvidia.roofline import PredictedLatency, kernel_milliseconds, predicted_latency
+from engine_builder.backends.nvidia.roofline import PredictedLatency, kernel_milliseconds
 from engine_builder.backends.nvidia.rtx.expected_kernels import expected_milliseconds
-from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
+from engine_builder.backends.nvidia.rtx.simulated_plan import KERNELS_SUFFIX, SimulatedPlan, listed_kernels
 from engine_builder.config.builder_options import BuilderSupport
 from engine_builder.config.config import ShapeRange
 from engine_builder.config.value_range import ValueRange
-from engine_builder.errors import BuildError, EngineError, UnsupportedTargetError
+from engine_builder.errors import BuildError, UnsupportedTargetError
 from engine_builder.qdq.dialects.tensorrt import LOW_PRECISIONS, TensorRtDialect
 from engine_builder.timing import MIN_GAIN, Timing, TimingPlan
 
@@ -51,7 +49,6 @@ TARGET = "tensorrt-rtx"
 COMPUTE_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 _WORKSPACE_BYTES = 4 * 2**30  # where no GPU says how much memory it has
 _NO_KERNEL = frozenset({"NonMaxSuppression"})  # of TensorRT-RTX 1.7; TensorRT has one
-_KERNELS_SUFFIX = ".kernels.json"
 _SECOND_KERNEL = (
     "TensorRT-RTX follows every INT8 convolution with a second kernel, for scales, bias and activation, which FP16 has in one kernel: "
     "convolution networks are seldom faster in INT8 there, transformers are"
@@ -186,7 +183,7 @@ class TensorRtRtxBackend:
         found = kernels_from_messages(text for _, text in plan.log)
         at_opt = found if plan.log_at_opt is plan.log else kernels_from_messages(text for _, text in plan.log_at_opt)
         listed = {"explicit": explicit.name, "kernels_at_opt": json_from_value(at_opt)}
-        kernels = output.with_name(output.name + _KERNELS_SUFFIX)
+        kernels = output.with_name(output.name + KERNELS_SUFFIX)
         try:
             write_atomically(kernels, json.dumps(listed).encode())
             write_atomically(output, plan.data)
@@ -206,7 +203,7 @@ class TensorRtRtxBackend:
             return self._local.open(engine)
         if threads < 1:
             raise ValueError(f"threads is {threads}, expected at least 1")
-        return SimulatedPlan(engine, _listed(engine), threads)
+        return SimulatedPlan(engine, listed_kernels(engine), threads)
 
     def timings(self, runners: Mapping[str, Runner], feeds: Mapping[str, NDArray[np.generic]], plan: TimingPlan) -> Mapping[str, Timing]:
         """Return the GPU time of each plan; without the GPU what the roofline predicts at the sizes ``opt``: no runs, no spread.
@@ -246,7 +243,7 @@ class TensorRtRtxBackend:
             UnsupportedTargetError: No GPU was named.
             EngineError: A kernel's time cannot be told.
         """
-        kernels = _listed(engine).kernels_at_opt
+        kernels = listed_kernels(engine).kernels_at_opt
         times = kernel_milliseconds(kernels, self.gpu)
         return tuple(KernelTime(kernel.nodes, milliseconds) for kernel, milliseconds in zip(kernels, times, strict=True))
 
@@ -274,65 +271,6 @@ def load_tensorrt_rtx() -> ModuleType:
             f"target: found no usable tensorrt_rtx package ({exc}), expected it for the target 'tensorrt-rtx'",
             fix="install onnx-trt-optimizer[rtx], which needs Linux on x86-64 or arm64",
         ) from exc
-
-
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """What lies beside a plan."""
-
-    explicit: str  # name of the explicit model, in the same folder
-    kernels_at_opt: tuple[Kernel, ...]
-
-
-class SimulatedPlan:
-    """Stands for a plan that cannot run here: the same Q/DQ, casts and weights in ONNX Runtime, other kernels.
-
-    Sums are in float32 and what is written in 16 bits is rounded (``engine_builder.qdq.checks.simulation``), so results agree with a GPU's
-    to rounding, not bit for bit. The session is opened by the first run.
-    """
-
-    def __init__(self, engine: Path, listed: _Listed, threads: int) -> None:
-        """Remember what to open."""
-        self._explicit, self._listed, self._threads = engine.with_name(listed.explicit), listed, threads
-        self._runner: OrtCpuRunner | None = None
-        self._is_closed = False
-        self._opening = threading.Lock()
-
-    def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
-        """Return the explicit model's outputs for one batch.
-
-        Raises:
-            BuildError: ONNX Runtime cannot load the explicit model.
-            EngineError: It failed, or the plan is closed.
-        """
-        with self._opening:
-            if self._is_closed:
-                raise EngineError(f"{self._explicit.name}: the engine is closed", fix="open it again")
-            if self._runner is None:
-                self._runner = OrtCpuRunner(self._explicit, threads=self._threads, as_written=True)
-        return self._runner.run(feeds)
-
-    def close(self) -> None:
-        """Drop the session."""
-        self._is_closed = True
-        if self._runner is not None:
-            self._runner.close()
-
-    def predicted(self, gpu: Gpu) -> PredictedLatency:
-        """Return the latency on a GPU at the sizes ``opt``.
-
-        Raises:
-            EngineError: A kernel's time cannot be told.
-        """
-        return predicted_latency(self._listed.kernels_at_opt, gpu)
-
-
-def _listed(engine: Path) -> _Listed:
-    path = engine.with_name(engine.name + _KERNELS_SUFFIX)
-    try:
-        return value_from_json(_Listed, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise BuildError(f"{engine.name}: its list of kernels, {path.name}, cannot be read: {exc}", fix="build the engine again") from exc
 
 
 def _require_readable(explicit: Path) -> None:

@@ -15,7 +15,8 @@ from engine_builder.backends import registry as backends
 from engine_builder.backends.base import Backend
 from engine_builder.backends.gpu.visible_gpu import VisibleGpu
 from engine_builder.backends.nvidia.local_gpu import LocalGpu
-from engine_builder.backends.nvidia.tensorrt_rtx import SimulatedPlan, TensorRtRtxBackend
+from engine_builder.backends.nvidia.rtx.simulated_plan import SimulatedPlan
+from engine_builder.backends.nvidia.tensorrt_rtx import TensorRtRtxBackend
 from engine_builder.backends.registry import backend_for, gpu_here, opens_gpu, rtx_gpu_here, targets
 from engine_builder.backends.target_checks import check_config
 from engine_builder.config.config import config_from_json
