@@ -165,7 +165,7 @@ def test_fallback_baselines_that_cannot_be_open_at_once_are_kept_without_latenci
     driver, basics = ranged(tmp_path, cancelling(), config=TIGHT)
     context = StageContext(driver.workspace, tmp_path, lambda fraction, message: None)
 
-    def building(config: Config, context: StageContext, *, final: bool = False, route: str = "") -> Backend:
+    def building(config: Config, context: StageContext, *, final: bool = False, route: str = "", stripped: bool = False) -> Backend:
         return cast(Backend, Crowded(building_backend(config, context, final=final)))
 
     inspection = driver.workspace.read_value(Inspection, baseline(BaselineRequest(basics), context, building=building).inspection)
@@ -203,7 +203,7 @@ def test_no_fallback_is_built_that_an_hours_stage_has_no_time_for_and_fp32_is_wh
     context = StageContext(driver.workspace, tmp_path, lambda fraction, message: None)
     now = [0.0]
 
-    def building(config: Config, context: StageContext, *, final: bool = False, route: str = "") -> Backend:
+    def building(config: Config, context: StageContext, *, final: bool = False, route: str = "", stripped: bool = False) -> Backend:
         return cast(Backend, Slow(building_backend(config, context, final=final), now))
 
     result = baseline(BaselineRequest(basics), context, building=building, clock=lambda: now[0])
@@ -241,7 +241,7 @@ def refused_baseline(folder: Path, refuses: Callable[[onnx.ModelProto], tuple[st
     driver, basics = ranged(folder, harmless(), config=TIGHT)
     context = StageContext(driver.workspace, folder, lambda fraction, message: None)
 
-    def building(config: Config, context: StageContext, *, final: bool = False, route: str = "") -> Backend:
+    def building(config: Config, context: StageContext, *, final: bool = False, route: str = "", stripped: bool = False) -> Backend:
         return cast(Backend, Refusing(building_backend(config, context, final=final), refuses))
 
     return driver.workspace.read_value(Inspection, baseline(BaselineRequest(basics), context, building=building).inspection)

@@ -20,6 +20,7 @@ class BuildOptions:
     version_compatible: bool = False  # runs on later TensorRT releases of the same major version, mostly slower
     timing_caches: Path | None = None  # the folder where timing caches are kept from build to build; None keeps none
     weight_budget_bytes: int | None = None  # GPU memory for weights that can be streamed; None: all weights are on the GPU
+    strip_weights: bool = False  # the plan has no weights: they are put back from the explicit model when it is opened
     build_route: str = ""  # of the builder's knobs (``records.build_route``); empty: all have their defaults
 
     def __post_init__(self) -> None:

@@ -110,6 +110,15 @@ class BuilderConfig:
         },
     )
 
+    strip_weights: bool = field(
+        default=False,
+        metadata={
+            "description": "Ship the plan without its weights, which `refit.py` puts back from `model.explicit.onnx`. What ships is judged "
+            "and timed with its weights put back; where that is no longer accurate or fast enough, the plan ships whole. For tensorrt, and "
+            "tensorrt-rtx on a machine with the GPU."
+        },
+    )
+
     def __post_init__(self) -> None:
         """Refuse a search that builds with more effort than the engine that ships."""
         if self.search_level > self.optimization_level:

@@ -20,11 +20,11 @@ CACHES = "timing-caches"  # folder in the workspace, a file for each GPU type an
 class Building(Protocol):
     """Gives the backend that builds a job's engines; ``building_backend`` is the one in use."""
 
-    def __call__(self, config: Config, context: StageContext, *, final: bool = False, route: str = "") -> Backend:
+    def __call__(self, config: Config, context: StageContext, *, final: bool = False, route: str = "", stripped: bool = False) -> Backend:
         """Return it."""
 
 
-def building_backend(config: Config, context: StageContext, *, final: bool = False, route: str = "") -> Backend:
+def building_backend(config: Config, context: StageContext, *, final: bool = False, route: str = "", stripped: bool = False) -> Backend:
     """Return the backend that builds engines of a job.
 
     Args:
@@ -32,14 +32,16 @@ def building_backend(config: Config, context: StageContext, *, final: bool = Fal
         context: Where the job's timing caches are.
         final: Whether to build at the level of the engine that ships, and not at that of the search.
         route: The build route; the builder's own by default.
+        stripped: Whether to build plans without their weights, for targets whose builder has the key ``strip_weights``.
 
     Raises:
         UnsupportedTargetError: See ``backend_for``.
     """
-    return backend_for(config.target, config.gpu, build_options(config, context, final=final, route=route), table=targets_of(context))
+    options = build_options(config, context, final=final, route=route, stripped=stripped)
+    return backend_for(config.target, config.gpu, options, table=targets_of(context))
 
 
-def build_options(config: Config, context: StageContext, *, final: bool, route: str = "") -> BuildOptions:
+def build_options(config: Config, context: StageContext, *, final: bool, route: str = "", stripped: bool = False) -> BuildOptions:
     """Return how the engines of a job are built; arguments as for ``building_backend``."""
     builder = config.builder
     return BuildOptions(
@@ -50,6 +52,7 @@ def build_options(config: Config, context: StageContext, *, final: bool, route: 
         timing_caches=context.workspace.path(CACHES),
         weight_budget_bytes=None if builder.weight_streaming_mb is None else builder.weight_streaming_mb * 2**20,
         build_route=route,
+        strip_weights=stripped,
     )
 
 

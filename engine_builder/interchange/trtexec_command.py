@@ -19,7 +19,13 @@ _ENDS = ("min", "opt", "max")
 
 
 def command_of(
-    builder: BuilderConfig, calls: Calls, judgement: VerdictResult, *, has_timing_cache: bool, build_route: str = ""
+    builder: BuilderConfig,
+    calls: Calls,
+    judgement: VerdictResult,
+    *,
+    has_timing_cache: bool,
+    build_route: str = "",
+    is_stripped: bool = False,
 ) -> str | None:
     """Return the command for what a verdict keeps; None where that is no plan of TensorRT's, or its explicit model is not kept.
 
@@ -29,6 +35,7 @@ def command_of(
         judgement: What is kept.
         has_timing_cache: Whether ``timing.cache`` goes with it.
         build_route: By which it was built; empty: the builder's own.
+        is_stripped: Whether the plan is kept without its weights.
     """
     version, explicit = judgement.environment.get("tensorrt"), judgement.explicit
     if judgement.profile is None or version is None or explicit is None:
@@ -43,6 +50,7 @@ def command_of(
         timing_cache="timing.cache" if has_timing_cache else None,
         build_route=build_route,
         profiles=calls.engine_profiles,
+        is_stripped=is_stripped,
     )
 
 
@@ -57,6 +65,7 @@ def trtexec_command(
     timing_cache: str | None,
     build_route: str = "",
     profiles: Sequence[Mapping[str, ShapeRange]] = (),
+    is_stripped: bool = False,
 ) -> str:
     """Return the command, as a shell takes it.
 
@@ -70,6 +79,7 @@ def trtexec_command(
         timing_cache: Name of the file of kernel times; None where there is none.
         build_route: Of the builder's knobs; empty: its own.
         profiles: Sizes as in ``shapes`` of each optimization profile, in the plan's order; empty: one profile, of ``shapes``.
+        is_stripped: Whether to leave the weights out.
     """
     options = [f"--onnx={explicit}", f"--saveEngine={engine}", "--noTF32", "--profilingVerbosity=detailed"]
     if version.split(".")[0] == "10":
@@ -83,6 +93,8 @@ def trtexec_command(
         options.append("--versionCompatible")
     if builder.weight_streaming_mb is not None:
         options += ["--allowWeightStreaming", f"--weightStreamingBudget={builder.weight_streaming_mb}M"]
+    if is_stripped:
+        options.append("--stripWeights")  # for these very weights, unless --refit is there too
     if build_route:
         options.append(f"--setBuildRoute={build_route}")
     if timing_cache is not None:

@@ -24,6 +24,8 @@ from engine_builder.pipeline.judge_finalists import TIMED_FINALISTS, final_verdi
 from engine_builder.pipeline.offer_front import Measured, offers, seen_accuracy
 from engine_builder.pipeline.stage import RunStage, run
 from engine_builder.pipeline.stage_table import OFFERS, VERDICT
+from engine_builder.pipeline.stripping.strip_kept import Kept, strip_kept
+from engine_builder.records.stripped_plan import StrippedPlan
 from engine_builder.records.trial import Accuracy, Trial
 from engine_builder.search.measured_front import fast_enough, finalists
 from engine_builder.stage_io.engines import EngineJob, VerdictRequest, VerdictResult, is_reached
@@ -50,10 +52,12 @@ class Decision:
     judged: VerdictResult
     offers: OffersResult
     notes: tuple[str, ...]  # of what could not be built or judged
+    judged_at: Budget | None = None  # where that is not the job's
+    stripped: StrippedPlan | None = None  # what came of the plan without its weights; None where none was asked for
 
 
 def decide(searched: Searched, job: EngineJob, driver: RunStage, seconds: Callable[[], float]) -> Decision:
-    """Return what is kept and what is offered.
+    """Return what is kept, as it ships, and what is offered.
 
     Args:
         searched: What the search left.
@@ -64,6 +68,23 @@ def decide(searched: Searched, job: EngineJob, driver: RunStage, seconds: Callab
     Raises:
         EngineError: Not even the baseline can be judged.
     """
+    found = _decided(searched, job, driver, seconds)
+    own = found.job if found.judged_at is None else replace(found.job, config=_at_budget(found.job.config, found.judged_at))
+    by_verdict, is_alone = Kept(found.finalists, found.judged), found.judged_at is not None
+    kept = strip_kept(by_verdict, own, searched.selection, driver, tried=searched.tried, judged_alone=is_alone)
+    return replace(found, finalists=kept.finalists, judged=kept.judged, stripped=kept.stripped)
+
+
+def largest_ratio(trials: Sequence[Trial], objective: Objective | None) -> float | None:
+    """Return the largest latency that is fast enough, to the baseline's, whose trial is the first; None without an objective."""
+    if objective is None:
+        return None
+    baseline = trials[0].latency
+    return 0.0 if baseline is None else objective.largest_ratio(baseline.median_ms)
+
+
+def _decided(searched: Searched, job: EngineJob, driver: RunStage, seconds: Callable[[], float]) -> Decision:
+    """Return the decision between whole plans; arguments as for ``decide``."""
     if job.config.assignment_only:
         return _as_given(searched, job, driver)
     if job.config.objective is not None:
@@ -73,14 +94,6 @@ def decide(searched: Searched, job: EngineJob, driver: RunStage, seconds: Callab
     measured = Measured(searched.trials, final.finalists, seconds(), searched.least_gain, searched.selection, searched.tried, judged)
     offered, failure = offers(measured, final.job, driver)
     return Decision(final.job, final.finalists, judged, offered, (*final.notes, *failures, *failure))
-
-
-def largest_ratio(trials: Sequence[Trial], objective: Objective | None) -> float | None:
-    """Return the largest latency that is fast enough, to the baseline's, whose trial is the first; None without an objective."""
-    if objective is None:
-        return None
-    baseline = trials[0].latency
-    return 0.0 if baseline is None else objective.largest_ratio(baseline.median_ms)
 
 
 def _as_given(searched: Searched, job: EngineJob, driver: RunStage) -> Decision:
@@ -130,7 +143,7 @@ def _most_accurate(searched: Searched, job: EngineJob, objective: Objective, dri
             notes.append(f"judging engine {trial.fingerprint} failed, so the next one was taken: {error.detail}")
             continue
         if judged.chosen is not None and is_reached(objective, judged):
-            return Decision(final.job, final.finalists, judged, offered, tuple(notes))
+            return Decision(final.job, final.finalists, judged, offered, tuple(notes), keeps[trial.fingerprint])
     request = VerdictRequest(final.job, (), searched.selection, most_timed=1, tried=searched.tried)
     judged = run(driver, VERDICT, request, span=(high - step, high))
     return Decision(final.job, final.finalists, judged, offered, tuple(notes))

@@ -15,6 +15,8 @@ from engine_builder.stage_io.engines import (
     RebuildRequest,
     RouteRequest,
     RouteResult,
+    StripRequest,
+    StripResult,
     TrialRequest,
     VerdictRequest,
     VerdictResult,
@@ -61,7 +63,8 @@ ROUTE = Stage("route", f"{_PLACE}.after_search.route:route", RouteRequest, Route
 REBUILD = Stage("rebuild", f"{_PLACE}.rebuild:rebuild", RebuildRequest, Trial, (0.92, 0.95), times_engines=True)
 VERDICT = Stage("verdict", f"{_PLACE}.verdict:verdict", VerdictRequest, VerdictResult, (0.95, 0.97), times_engines=True)
 OFFERS = Stage("offers", f"{_PLACE}.after_search.offers:offers", OffersRequest, OffersResult, (0.97, 0.98), times_engines=True)
-REPORT = Stage("report", f"{_PLACE}.report:report", ReportRequest, JobOutcome, (0.98, 1.0))
+STRIP = Stage("strip", f"{_PLACE}.after_search.strip:strip", StripRequest, StripResult, (0.98, 0.99), times_engines=True)
+REPORT = Stage("report", f"{_PLACE}.report:report", ReportRequest, JobOutcome, (0.99, 1.0))
 
 TABLE: tuple[Stage[Any, Any], ...] = (
     INSPECT,
@@ -80,6 +83,7 @@ TABLE: tuple[Stage[Any, Any], ...] = (
     REBUILD,
     VERDICT,
     OFFERS,
+    STRIP,
     REPORT,
 )
 

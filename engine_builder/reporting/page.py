@@ -19,6 +19,7 @@ from engine_builder.reporting.decision.compared_engines import as_timed_last
 from engine_builder.reporting.decision.headline import speedup_in_words
 from engine_builder.reporting.decision.routes_section import routes_section
 from engine_builder.reporting.decision.section import finalists_section, lead, next_section, why_section
+from engine_builder.reporting.decision.stripped_section import stripped_section
 from engine_builder.reporting.figures.drawing import themed
 from engine_builder.reporting.figures.engine_plots import front_plot, path_plot, prediction_plots
 from engine_builder.reporting.figures.layer_plots import (
@@ -75,6 +76,7 @@ def render(body: ReportBody) -> str:
         _section("What changed in each column", _COLUMNS_NOTE, columns_table(body.columns)),
         _engines(body),
         routes_section(body),
+        stripped_section(result),
         _columns(_sensitivity(body), _kernel_times(body)),
         _dependencies(body),
         "" if body.baseline_repair is None else _baseline_fallback(body.baseline_repair),

@@ -14,6 +14,7 @@ from engine_builder.config.objective import Objective
 from engine_builder.records.assignment import corrected_fingerprint, fingerprint_of
 from engine_builder.records.build_route import Knob
 from engine_builder.records.calibrated import Calibrated
+from engine_builder.records.stripped_plan import StrippedPlan
 from engine_builder.records.trial import Trial
 from engine_builder.search.deciding import Deciding
 from engine_builder.search.loss_model import LossCheck
@@ -248,6 +249,31 @@ class VerdictResult:
     reordered: Mapping[str, FileRef] = field(default_factory=dict)  # scores of those for which the random order is the worse
     profile: FileRef | None = None  # times of the layers of what is kept, a list of ``backends.kernels.KernelTime``; None: not told apart
     waited: float | None = None  # largest share of a timed engine's wall time in which its thread had no processor; None: not known
+
+
+@dataclass(frozen=True, slots=True)
+class StripRequest:
+    """What a verdict keeps, to build without its weights, to judge and to time with its weights put back."""
+
+    job: EngineJob  # with the budget that the verdict is at
+    finalists: tuple[Trial, ...]  # that were judged, safest first
+    judged: VerdictResult
+    selection: Selection
+    tried: int  # as for ``VerdictRequest``
+
+    @property
+    def chosen(self) -> Trial | None:
+        """What is kept; None: the baseline."""
+        return next((trial for trial in self.finalists if trial.fingerprint == self.judged.chosen), None)
+
+
+@dataclass(frozen=True, slots=True)
+class StripResult:
+    """What ships: the stripped plan with what was measured of it, or the whole one as the verdict has it."""
+
+    plan: StrippedPlan
+    judged: VerdictResult
+    chosen: Trial | None  # None: the baseline
 
 
 def is_reached(objective: Objective, judged: VerdictResult) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from calibration.accuracy.verdict import Selection
 from engine_builder.records.build_route import TriedRoutes
+from engine_builder.records.stripped_plan import StrippedPlan
 from engine_builder.records.trial import Trial
 from engine_builder.stage_io.engines import EngineJob, PredictResult, VerdictResult
 from engine_builder.stage_io.measuring import Analysed
@@ -41,6 +42,7 @@ class ReportRequest:
     analysis_failures: tuple[str, ...] = ()  # what the analysis could not measure, and what that changes
     are_corrections_left: bool = False  # whether corrections were wanted that the search did not ask for
     routes: TriedRoutes | None = None  # None where no build route was tried
+    stripped: StrippedPlan | None = None  # what came of the plan without its weights; None where none was asked for
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,17 +16,16 @@ from calibration.ranges.range_table import RangeTable
 from calibration.sensitivity.records import SensitivityTable
 from engine_builder.backends.achieved_precision import AchievedPrecision
 from engine_builder.backends.base import Capabilities, Source
-from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.registry import backend_for, targets_of
 from engine_builder.backends.triton_platform import TritonPlatform
 from engine_builder.config.config import config_json
 from engine_builder.engines.factory import kept_timing_cache
 from engine_builder.errors import BuildError
 from engine_builder.evaluation.measurement import LAYERS_NAME
+from engine_builder.interchange.plan_files import plan_files
 from engine_builder.interchange.triton_onnx import onnx_repository
 from engine_builder.interchange.triton_plan import plan_repository
 from engine_builder.interchange.trtexec_command import command_of
-from engine_builder.interchange.trtexec_profile import trtexec_profile
 from engine_builder.profiling.predictions import predictions, read_loss_model
 from engine_builder.qdq.exactness import engine_exact_on
 from engine_builder.qdq.graph.opsets import engine_opsets
@@ -57,6 +56,7 @@ from engine_builder.reporting.body.job_result import (
 from engine_builder.reporting.body.layer_facts import DependencyMap, dependency_map, measured_pairs, reported_layers
 from engine_builder.reporting.body.made_now import made_now
 from engine_builder.reporting.body.report_body import ColumnChange, ReportBody, body_json
+from engine_builder.reporting.body.reported_stripping import NO_TRITON_OF_STRIPPED, reported_stripping, whole_in_words
 from engine_builder.reporting.body.score_of_loss import score_of_loss
 from engine_builder.reporting.body.search_facts import FinalTiming, ProbeSummary
 from engine_builder.reporting.dynamic_words import neighbours_warning
@@ -91,7 +91,9 @@ def report(request: ReportRequest, context: StageContext) -> JobOutcome:
     repository, why_none = _triton(engine, given, context)
     cache = kept_timing_cache(workspace)
     builder, route = given.asked.job.config.builder, "" if chosen is None else chosen.build_route
-    command = command_of(builder, given.inspection.calls, judgement, has_timing_cache=cache is not None, build_route=route)
+    stripped, calls = given.asked.stripped, given.inspection.calls
+    is_stripped, has_cache = stripped is not None and stripped.ships, cache is not None
+    command = command_of(builder, calls, judgement, has_timing_cache=has_cache, build_route=route, is_stripped=is_stripped)
     body = replace(_body(given, chosen, assignment, why_none, context), trtexec=command)
     artifacts = {
         "report.json": workspace.write_json("report.json", body_json(body)),
@@ -100,7 +102,8 @@ def report(request: ReportRequest, context: StageContext) -> JobOutcome:
     }
     if judgement.explicit is not None:
         artifacts["model.explicit.onnx"] = judgement.explicit
-    artifacts |= _plan_files(chosen, given, cache, workspace)
+    layers = _baseline_layers(given, workspace) if chosen is None else chosen.layers
+    artifacts |= plan_files(judgement, stripped, builder, workspace, layers=layers, timing_cache=cache)
     if repository is not None:
         artifacts["triton.zip"] = repository
     for one in given.asked.offers.engines:
@@ -212,6 +215,8 @@ def _triton(engine: FileRef, given: _Given, context: StageContext) -> tuple[File
     platform = backend_for(given.asked.job.config.target, given.asked.job.config.gpu, table=targets_of(context)).capabilities.triton
     source, output = context.workspace.path(engine), context.scratch / "triton.zip"
     may_batch = found.model.axes.are_first and not found.model.is_batch_fixed
+    if given.asked.stripped is not None and given.asked.stripped.ships:
+        return None, (NO_TRITON_OF_STRIPPED,)
     try:
         if tensors is not None:  # of a plan
             repository = plan_repository(source, tensors, output, may_batch=may_batch)
@@ -241,7 +246,7 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
     budget = accuracy.budget if asked is None else None
     offers = reported_offers(given.asked.offers, judgement, budget, target.engine_name, engine, is_predicted=is_predicted)
     objective = None if asked is None else reported_objective(asked, judgement)
-    none_ran = why_none_ran(given.asked.trials)
+    none_ran, stripped = why_none_ran(given.asked.trials), reported_stripping(given.asked.stripped)
     if given.asked.job.config.assignment_only:
         offers = replace(offers, in_words="none, since nothing was searched for")
     if none_ran is not None:
@@ -252,7 +257,7 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
         by_call = neighbours_warning(chosen.precisions, found.calls.scored_batch, found.reference.metric, orders)
     return JobResult(
         outcome=outcome_of(given.asked.job.config, chosen),
-        reason=_reason(given, chosen, offers, objective, is_predicted=is_predicted),
+        reason=_reason(given, chosen, offers, objective, is_predicted=is_predicted) + whole_in_words(stripped),
         latency_source=source,
         baseline=replace(baseline, repaired=None if found.baseline.fallback is None else fallback_in_words(found.baseline.fallback)),
         chosen=kept,
@@ -260,7 +265,7 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
         engine=ShippedEngine(
             name=target.engine_name,
             sha256=engine.sha256,
-            size_bytes=kept.size_bytes,
+            size_bytes=kept.size_bytes if given.asked.stripped is None else given.asked.stripped.shipped_bytes,
             exact_on=None if chosen is None else engine_exact_on(workspace.path(engine)),
             opsets=engine_opsets(workspace.path(engine)),
         ),
@@ -275,6 +280,7 @@ def _result(given: _Given, chosen: Trial | None, target: Capabilities, workspace
         objective=objective,
         folded=folded_in_words(found.folded) or None,
         build_route=shipped_route(judgement.chosen, given.asked.routes),
+        stripped=stripped,
     )
 
 
@@ -329,15 +335,10 @@ def _reached(ref: FileRef | None, workspace: Workspace) -> tuple[AchievedPrecisi
     return None if ref is None else value_from_json(tuple[AchievedPrecision, ...], workspace.read_json(ref))
 
 
-def _plan_files(chosen: Trial | None, given: _Given, timing_cache: FileRef | None, workspace: Workspace) -> dict[str, FileRef]:
-    """Return what goes with a plan: what the runtime says of its layers (the baseline's lie beside it), their times, and kernel times."""
-    beside = PurePosixPath(given.asked.job.baseline.file).with_name(LAYERS_NAME)
-    own = workspace.adopt(str(beside)) if workspace.path(str(beside)).is_file() else None
-    files = {"engine.layers.json": own if chosen is None else chosen.layers, "timing.cache": timing_cache}
-    if (profile := given.asked.verdict.profile) is not None:
-        times = value_from_json(tuple[KernelTime, ...], workspace.read_json(profile))
-        files["engine.profile.json"] = workspace.write_json("engine.profile.json", trtexec_profile(times))
-    return {name: ref for name, ref in files.items() if ref is not None}
+def _baseline_layers(given: _Given, workspace: Workspace) -> FileRef | None:
+    """Return what the runtime says of the baseline's layers, which lies beside it."""
+    beside = str(PurePosixPath(given.asked.job.baseline.file).with_name(LAYERS_NAME))
+    return workspace.adopt(beside) if workspace.path(beside).is_file() else None
 
 
 def _bias_corrections(chosen: Trial | None, trials: Sequence[Trial]) -> tuple[Correction, ...]:

@@ -102,7 +102,7 @@ def verdict(
         verdict=chosen[1] if chosen is not None else baseline,
         chosen=chosen[0].fingerprint if chosen is not None else None,
         ratio=chosen[2] if chosen is not None else 1.0,
-        latency_ms={name: _milliseconds(timing) for name, timing in timings.items()},
+        latency_ms={name: final_latency(timing) for name, timing in timings.items()},
         spread={name: relative_latency(timing, timings[BASELINE]) for name, timing in timings.items() if name != BASELINE},
         engine=engine,
         orders=built.orders,
@@ -114,7 +114,7 @@ def verdict(
         baseline_size_bytes=model_size_bytes(baseline_path),
         environment=environment(job.config, backend),
         tensors=backend.tensors(kept),
-        profile=_profile(kept, inspection, job, context, backend),
+        profile=layer_times(kept, inspection, job, context, backend),
         waited=max((timing.waited for timing in timings.values() if timing.waited is not None), default=None),
     )
 
@@ -130,6 +130,23 @@ def environment(config: Config, backend: Backend) -> dict[str, object]:
         "threads": config.threads,
         **backend.environment(),
     }
+
+
+def layer_times(engine: Path, inspection: Inspection, job: EngineJob, context: StageContext, backend: Backend) -> FileRef | None:
+    """Write what each layer of an engine takes, where the runtime tells layers apart."""
+    if not backend.capabilities.profiles_layers:
+        return None
+    workspace = context.workspace
+    feeds = timing_feeds(inspection, load_saved(workspace.path(inspection.samples.validation)))
+    times = backend.kernel_times(engine, feeds, threads=job.config.threads, scratch=context.scratch)
+    return workspace.write_value("engine.profile.kernels.json", times)
+
+
+def final_latency(timing: Timing) -> FinalLatency:
+    """Return a timing as results tell it."""
+    if not timing.runs:  # a prediction has no spread of runs
+        return FinalLatency(timing.median_ms, None, None, 0)
+    return FinalLatency(timing.median_ms, timing.p95_ms, timing.mad_ms, timing.runs)
 
 
 def _time(
@@ -162,24 +179,8 @@ def _time(
     return timings, faster
 
 
-def _profile(engine: Path, inspection: Inspection, job: EngineJob, context: StageContext, backend: Backend) -> FileRef | None:
-    """Write what each layer of an engine takes, where the runtime tells layers apart."""
-    if not backend.capabilities.profiles_layers:
-        return None
-    workspace = context.workspace
-    feeds = timing_feeds(inspection, load_saved(workspace.path(inspection.samples.validation)))
-    times = backend.kernel_times(engine, feeds, threads=job.config.threads, scratch=context.scratch)
-    return workspace.write_value("engine.profile.kernels.json", times)
-
-
 def _counts(precisions: Iterable[Precision]) -> dict[str, int]:
     return {precision.value: count for precision, count in Counter(precisions).most_common()}
-
-
-def _milliseconds(timing: Timing) -> FinalLatency:
-    if not timing.runs:  # a prediction has no spread of runs
-        return FinalLatency(timing.median_ms, None, None, 0)
-    return FinalLatency(timing.median_ms, timing.p95_ms, timing.mad_ms, timing.runs)
 
 
 def _processor() -> str:

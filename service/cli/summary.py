@@ -50,6 +50,9 @@ def summary_lines(result: Mapping[str, object]) -> tuple[str, ...]:
     nearest = chosen.get("nearest_kept")
     if isinstance(nearest, int | float):
         lines.append(f"  nearest   {nearest_in_words(nearest)}")
+    stripped = _part(result, "stripped")
+    if stripped:
+        lines.append(f"  plan      {stripped['in_words']}")
     lines.extend(_offers(_part(result, "offers")))
     warnings = result.get("warnings")
     lines.extend(f"  warning   {text}" for text in (warnings if isinstance(warnings, list | tuple) else ()))

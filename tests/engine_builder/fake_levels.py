@@ -29,7 +29,7 @@ class Levels:
     built: list[str] = field(default_factory=list)  # "final" or "search", in order
     routes: list[str] = field(default_factory=list)  # that were asked for
 
-    def __call__(self, config: Config, context: StageContext, *, final: bool = False, route: str = "") -> Backend:
+    def __call__(self, config: Config, context: StageContext, *, final: bool = False, route: str = "", stripped: bool = False) -> Backend:
         self.routes.append(route)
         return LevelledBackend(self, final)
 

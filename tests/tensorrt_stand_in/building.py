@@ -20,7 +20,7 @@ from engine_builder.backends.gpu.visible_gpu import first_visible_gpu
 from tests.tensorrt_stand_in.inspector_json import tactics
 from tests.tensorrt_stand_in.knobs import effects_of, knobs_text
 from tests.tensorrt_stand_in.orders import Harm, NotedBuild, Step, harm, note_build, orders, suffered
-from tests.tensorrt_stand_in.plan_file import PlanFile, PlanHeader, PlanTensor, is_quantized, milliseconds_of, weight_bytes
+from tests.tensorrt_stand_in.plan_file import PlanFile, PlanHeader, PlanTensor, is_quantized, milliseconds_of, weight_bytes, without_weights
 
 rtx: Any = importlib.import_module("tensorrt_rtx")
 _REPORT = "Layers:"
@@ -80,6 +80,7 @@ class IBuilderConfig:
         self.cache: ITimingCache | None = None
         self.profiles: list[IOptimizationProfile] = []
         self.streams_weights = False
+        self.strips = {rtx.BuilderFlag.STRIP_PLAN: False, rtx.BuilderFlag.REFIT_IDENTICAL: False}
         self._monitor: Any = None
         self._route = ""
         real.num_compute_capabilities = 1
@@ -121,7 +122,10 @@ class IBuilderConfig:
         self.real.progress_monitor = value
 
     def set_flag(self, flag: Any) -> None:
-        """Set a flag."""
+        """Set a flag; the real builder takes those of plans without weights only where there is a driver."""
+        if flag in self.strips:
+            self.strips[flag] = True
+            return
         self.real.set_flag(flag)
         self.streams_weights |= flag == rtx.BuilderFlag.WEIGHT_STREAMING
 
@@ -273,9 +277,11 @@ class Builder:
                 len(known),
                 hashlib.sha256(data).hexdigest(),
                 config.build_route,
+                all(config.strips.values()),
             )
         )
-        effects = effects_of(config.build_route, told.knobs) or []
+        is_stripped = config.strips[rtx.BuilderFlag.STRIP_PLAN]
+        effects = [*(effects_of(config.build_route, told.knobs) or []), *([told.stripped] if is_stripped else [])]
         harmed = harm(Step.BUILD, is_quantized=low)
         for effect in effects:
             harmed = harmed if effect.harm is None else suffered(effect.harm)
@@ -285,18 +291,23 @@ class Builder:
             return None
         if config.cache is not None:
             config.cache.times.update(dict.fromkeys(wanted, 0.01))
+        milliseconds = milliseconds_of(model, float_ms=told.float_ms, half_ms=told.half_ms, low_ms=told.low_ms)
+        streamable = weight_bytes(model) if config.streams_weights else 0
+        stripped = without_weights(model) if is_stripped and not told.keeps_weights else ()
         header = PlanHeader(
             told.version,
             device_name(),
             _tensors(network.real, model, [profile.shapes for profile in config.profiles]),
             self._lines.layers,
-            milliseconds_of(model, float_ms=told.float_ms, half_ms=told.half_ms, low_ms=told.low_ms)
-            * math.prod(effect.times for effect in effects),
+            milliseconds * math.prod(effect.times for effect in effects),
             low,
             max(len(config.profiles), 1),
-            weight_bytes(model) if config.streams_weights else 0,
+            streamable,
             any(effect.is_wrong for effect in effects),
+            stripped,
         )
+        if stripped:
+            return PlanFile(header, model.SerializeToString(), b"").serialized()
         return PlanFile(header, data, bytes(real)).serialized()
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class Step(StrEnum):
     BUILD = "build"
     LOAD = "load"
     RUN = "run"
+    REFIT = "refit"
 
 
 class Harm(StrEnum):
@@ -75,6 +76,8 @@ class Orders:
     low_ms: float = 0.01  # in INT8, FP8 or with INT4 weights
     failures: tuple[Failure, ...] = ()  # those of a step come in this order
     knobs: tuple[KnobOrder, ...] = ()
+    stripped: Effect = field(default_factory=Effect)  # on engines that are built without their weights
+    keeps_weights: bool = False  # whether a plan has its weights although it was to have none
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ class NotedBuild:
     known: int  # tactics that it held
     sha256: str  # of the model
     route: str = ""
+    is_stripped: bool = False
 
 
 def folder() -> Path:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx
 import onnx.numpy_helper
 
 from calibration.codec import json_from_value, value_from_json
 
 _MAGIC = b"stand-in plan\n"
+LEAST_STRIPPED = 8  # elements
 MULTIPLYING = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
 
 
@@ -40,6 +42,7 @@ class PlanHeader:
     profiles: int = 1  # how many it has
     streamable: int = 0  # bytes of weights that it can stream
     is_wrong: bool = False  # outputs come out with the wrong sign
+    stripped: tuple[str, ...] = ()  # names of the weights that it was built without, and has not got back
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +97,32 @@ def milliseconds_of(model: onnx.ModelProto, *, float_ms: float, half_ms: float, 
 def weight_bytes(model: onnx.ModelProto) -> int:
     """Return the size of a model's weights."""
     return sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in model.graph.initializer)
+
+
+def without_weights(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Empty the model's weights, but for small ones, which a builder needs itself, and return their names."""
+    found = [tensor for tensor in model.graph.initializer if onnx.numpy_helper.to_array(tensor).size >= LEAST_STRIPPED]
+    for tensor in found:
+        kept = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        tensor.CopyFrom(kept)
+    return tuple(tensor.name for tensor in found)
+
+
+def with_weights(plan: PlanFile, given: dict[str, bytes]) -> PlanFile:
+    """Return the plan with tensors in the place of those that it was built without."""
+    model = onnx.load_model_from_string(plan.model)
+    for tensor in model.graph.initializer:
+        if tensor.name in given:
+            tensor.ParseFromString(given[tensor.name])
+    return replace(plan, header=replace(plan.header, stripped=()), model=model.SerializeToString())
+
+
+def with_zeros(plan: PlanFile) -> PlanFile:
+    """Return the plan as one runs that nobody has put weights into."""
+    model = onnx.load_model_from_string(plan.model)
+    given = {}
+    for tensor in model.graph.initializer:
+        if tensor.name in plan.header.stripped:
+            kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            given[tensor.name] = onnx.numpy_helper.from_array(np.zeros(tuple(tensor.dims), kind), tensor.name).SerializeToString()
+    return with_weights(plan, given)

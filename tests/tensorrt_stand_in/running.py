@@ -16,7 +16,7 @@ from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from tests.tensorrt_stand_in.building import device_name, rtx
 from tests.tensorrt_stand_in.inspector_json import engine_information, in_profile, layer_names
 from tests.tensorrt_stand_in.orders import DRIVER, Step, harm, orders
-from tests.tensorrt_stand_in.plan_file import PlanFile, PlanTensor, read_plan
+from tests.tensorrt_stand_in.plan_file import PlanFile, PlanTensor, read_plan, with_zeros
 
 TensorIOMode = SimpleNamespace(INPUT="input", OUTPUT="output")
 TensorLocation = SimpleNamespace(HOST="host", DEVICE="device")
@@ -64,7 +64,8 @@ class ICudaEngine:
     """An engine."""
 
     def __init__(self, plan: PlanFile, log: Any) -> None:
-        self.plan, self.log = plan, log
+        self.plan, self.written, self.log = plan, plan, log
+        self.was_stripped = bool(plan.header.stripped)
         self.has_context = False
         self._budget = plan.header.streamable
         self.tensors = {tensor.name: tensor for tensor in plan.header.tensors}
@@ -99,6 +100,14 @@ class ICudaEngine:
         self.has_context = True
         return IExecutionContext(self)
 
+    def create_serialization_config(self) -> Any:
+        """Return how it is written: without its weights where it was built so."""
+        return ISerializationConfig(without_weights=self.was_stripped)
+
+    def serialize_with_config(self, config: Any) -> bytes:
+        """Return the file."""
+        return self.written.serialized() if config.flags else self.plan.serialized()
+
     def create_engine_inspector(self) -> EngineInspector:
         """Return what tells of its layers."""
         return EngineInspector(self)
@@ -128,6 +137,18 @@ class ICudaEngine:
         assert 0 <= profile < self.num_optimization_profiles
         found = self.tensors[name].profiles
         return list(found[profile]) if found else [self.tensors[name].shape] * 3
+
+
+class ISerializationConfig:
+    """How an engine is written."""
+
+    def __init__(self, *, without_weights: bool) -> None:
+        self.flags = {rtx.SerializationFlag.EXCLUDE_WEIGHTS} if without_weights else set()
+
+    def clear_flag(self, flag: Any) -> bool:
+        """Clear a flag."""
+        self.flags.discard(flag)
+        return True
 
 
 class IExecutionContext:
@@ -221,7 +242,7 @@ class IExecutionContext:
         if self._runner is None:
             with tempfile.TemporaryDirectory(prefix=_TEMPORARY) as folder:
                 path = Path(folder) / "model.onnx"
-                path.write_bytes(self._engine.plan.model)
+                path.write_bytes(with_zeros(self._engine.plan).model)
                 self._runner = OrtCpuRunner(path, threads=1, as_written=True)
         return self._runner
 

@@ -14,10 +14,12 @@ from tests.tensorrt_stand_in.building import (
     rtx,
 )
 from tests.tensorrt_stand_in.orders import orders
+from tests.tensorrt_stand_in.refitting import OnnxParserRefitter, Refitter
 from tests.tensorrt_stand_in.running import (
     EngineInspector,
     ICudaEngine,
     IExecutionContext,
+    ISerializationConfig,
     LayerInformationFormat,
     Runtime,
     TensorIOMode,
@@ -37,10 +39,12 @@ OWN = (
     "IProfiler",
     "IProgressMonitor",
     "ITensor",
+    "Logger",
     "MemoryPoolType",
     "NetworkDefinitionCreationFlag",
     "ParserError",
     "ProfilingVerbosity",
+    "SerializationFlag",
 )
 
 
@@ -64,9 +68,12 @@ __all__ = [
     "IExecutionContext",
     "INetworkDefinition",
     "IOptimizationProfile",
+    "ISerializationConfig",
     "ITimingCache",
     "LayerInformationFormat",
     "OnnxParser",
+    "OnnxParserRefitter",
+    "Refitter",
     "Runtime",
     "TensorIOMode",
     "TensorLocation",

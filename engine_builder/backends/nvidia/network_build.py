@@ -171,6 +171,9 @@ def _configure(trt: ModuleType, config: Any, options: BuildOptions) -> None:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.weight_budget_bytes is not None:
         config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)  # the budget itself is the runtime's
+    if options.strip_weights:
+        config.set_flag(trt.BuilderFlag.STRIP_PLAN)
+        config.set_flag(trt.BuilderFlag.REFIT_IDENTICAL)  # these very weights come back: constants are folded, and kernels chosen, for them
 
 
 def _attach_cache(config: Any, saved: bytes, messages: Messages) -> Any:

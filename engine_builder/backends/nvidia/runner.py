@@ -21,6 +21,7 @@ from engine_builder.backends.gpu.cuda_runtime import CudaRuntime, DeviceBuffer, 
 from engine_builder.backends.kernels import Kernel
 from engine_builder.backends.nvidia.hooks import DRIVER_FIX, OutputAllocator, layer_profiler, output_allocator, process_logger
 from engine_builder.backends.nvidia.inspector import kernels_from_inspector
+from engine_builder.backends.nvidia.stripped.refit import refit, weights_of
 from engine_builder.errors import BuildError, EngineError
 
 logger = logging.getLogger(__name__)
@@ -43,16 +44,16 @@ class TensorRtRunner:
     """An open engine. ``prepare`` sets inputs, shapes and addresses; then it is the ``Work`` that ``cuda_timing`` times."""
 
     def __init__(self, trt: ModuleType, engine: Path, cuda: CudaRuntime, *, weight_budget_bytes: int | None = None) -> None:
-        """Load the plan.
+        """Load the plan, and put its weights back where it has none.
 
         Args:
             trt: The module.
-            engine: The plan.
+            engine: The plan; beside one without weights is what ``stripped.refit`` says.
             cuda: The GPU.
             weight_budget_bytes: Most GPU memory for weights that can be streamed; None: all are on the GPU.
 
         Raises:
-            BuildError: This TensorRT cannot load it.
+            BuildError: This TensorRT cannot load it, or its weights cannot be put back.
             EngineError: TensorRT does not start, or the GPU has too little memory for the engine.
         """
         self._name = engine.name
@@ -73,6 +74,9 @@ class TensorRtRunner:
                 f"{self._name}: TensorRT {trt.__version__} cannot load it on {cuda.device.name}: {said}",
                 fix="load it with the TensorRT version and GPU type that it was built for, or build it again",
             )
+        weights = weights_of(engine)
+        if weights is not None:
+            refit(trt, self._engine, weights, log, self._messages, self._name)
         if weight_budget_bytes is not None:
             self._stream_weights(weight_budget_bytes)  # a context would fix where weights are
         self._context: Any = self._engine.create_execution_context()

@@ -35,6 +35,7 @@ from engine_builder.backends.nvidia.local_gpu import LocalGpu
 from engine_builder.backends.nvidia.network_build import build_plan
 from engine_builder.backends.nvidia.parser import refused_nodes
 from engine_builder.backends.nvidia.runner import TensorRtRunner
+from engine_builder.backends.nvidia.stripped.refit import note_weights
 from engine_builder.backends.nvidia.tensorrt_api import OLDEST_WITH_ROUTES, installed_version, load_tensorrt
 from engine_builder.backends.triton_platform import TritonPlatform
 from engine_builder.config.builder_options import BuilderConfig, BuilderSupport
@@ -135,7 +136,7 @@ class TensorRtBackend:
 
         Args:
             explicit: The explicit model; its external data lies beside it.
-            output: Where the plan goes.
+            output: Where the plan goes; in the model's folder where plans are built without their weights, which then are the model's.
             shapes: Of each input with a dynamic axis: smallest, most used and largest.
             values: Of each small input of integers, of which those count that set sizes.
             profiles: Sizes as in ``shapes`` of each optimization profile; empty: one profile, of ``shapes``.
@@ -166,8 +167,11 @@ class TensorRtBackend:
             saved.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(saved, plan.timing_cache)
         layers = output.with_name(output.name + _LAYERS_SUFFIX)
+        beside: tuple[Path, ...] = ()
         try:
             write_atomically(output, plan.data)
+            if self._options.strip_weights:
+                beside = (note_weights(output, explicit),)
             runner = self._local.open(output, weight_budget_bytes=self._options.weight_budget_bytes)
             try:
                 said = runner.layer_information({name: sizes.opt for name, sizes in (shapes or {}).items()})
@@ -176,11 +180,11 @@ class TensorRtBackend:
                 runner.close()
             write_atomically(layers, said.encode())
         except BaseException:
-            output.unlink(missing_ok=True)
-            layers.unlink(missing_ok=True)
+            for left in (output, layers, *beside):
+                left.unlink(missing_ok=True)
             raise
         knobs = knobs_from_json(plan.knobs)
-        return Engine(output, (), output.stat().st_size, kernels_from_inspector(said, profile), layers=layers, knobs=knobs)
+        return Engine(output, beside, output.stat().st_size, kernels_from_inspector(said, profile), layers=layers, knobs=knobs)
 
     def open(self, engine: Path, *, threads: int) -> TensorRtRunner:
         """Return a runner on the GPU; ``threads`` is for targets that run on the CPU.

@@ -37,6 +37,7 @@ from engine_builder.backends.nvidia.parser import refused_nodes
 from engine_builder.backends.nvidia.roofline import PredictedLatency, kernel_milliseconds
 from engine_builder.backends.nvidia.rtx.expected_kernels import expected_milliseconds
 from engine_builder.backends.nvidia.rtx.simulated_plan import KERNELS_SUFFIX, SimulatedPlan, listed_kernels
+from engine_builder.backends.nvidia.stripped.refit import note_weights
 from engine_builder.config.builder_options import BuilderSupport
 from engine_builder.config.config import ShapeRange
 from engine_builder.config.value_range import ValueRange
@@ -59,8 +60,10 @@ BUILDER = BuilderSupport(
     {
         "profiles": "its latencies are predicted from a plan of one profile",
         "weight_streaming_mb": "its latencies are predicted with all weights on the GPU",
+        "strip_weights": "its builder needs the GPU for plans without weights, and here they could not be run with their weights put back",
     },
 )
+BUILDER_HERE = dataclasses.replace(BUILDER, keys=BUILDER.keys | {"strip_weights"})  # where this machine has the GPU
 
 
 def supported_gpus() -> tuple[Gpu, ...]:
@@ -130,7 +133,7 @@ class TensorRtRtxBackend:
             has_own_parser=True,
             builds_are_dear=True,
             engine_name="engine.plan",
-            builder=BUILDER,
+            builder=BUILDER if self._local is None else BUILDER_HERE,
             is_own_baseline=False,
             compute_capability=None if self._gpu is None else self._gpu.compute_capability,
             int8_costs={"Conv": _SECOND_KERNEL},
@@ -182,16 +185,19 @@ class TensorRtRtxBackend:
         )
         found = kernels_from_messages(text for _, text in plan.log)
         at_opt = found if plan.log_at_opt is plan.log else kernels_from_messages(text for _, text in plan.log_at_opt)
+        beside: tuple[Path, ...] = ()
         listed = {"explicit": explicit.name, "kernels_at_opt": json_from_value(at_opt)}
         kernels = output.with_name(output.name + KERNELS_SUFFIX)
         try:
             write_atomically(kernels, json.dumps(listed).encode())
             write_atomically(output, plan.data)
+            if self._options.strip_weights:
+                beside = (note_weights(output, explicit),)
         except BaseException:
-            output.unlink(missing_ok=True)
-            kernels.unlink(missing_ok=True)
+            for left in (output, kernels, *beside):
+                left.unlink(missing_ok=True)
             raise
-        return Engine(output, (kernels,), len(plan.data), found, at_opt)
+        return Engine(output, (kernels, *beside), len(plan.data), found, at_opt)
 
     def open(self, engine: Path, *, threads: int) -> Runner:
         """Return a runner of the plan on the GPU; without one what stands for it: its explicit model, which lies beside it.

@@ -16,6 +16,7 @@ from engine_builder.config.objective import Objective
 from engine_builder.records.build_route import TriedRoutes
 from engine_builder.records.trial import Trial
 from engine_builder.reporting.body.fields_json import fields_json
+from engine_builder.reporting.body.reported_stripping import ReportedStripping
 from engine_builder.stage_io.engines import FinalLatency, VerdictResult, is_reached
 
 
@@ -194,6 +195,7 @@ class JobResult:
     objective: ReportedObjective | None = None  # None where the fastest engine inside the accuracy budget was asked for
     folded: str | None = None  # which constants of the model became parts of its layers, in words; None of none
     build_route: ShippedRoute | None = None  # None: the builder's own
+    stripped: ReportedStripping | None = None  # None: no plan without its weights was asked for
 
     def __post_init__(self) -> None:
         """Refuse a result with no speedup, or with two."""
@@ -252,4 +254,16 @@ def result_json(result: JobResult) -> dict[str, object]:
         name: fields_json(engine, "repaired", "largest_change", "nearest_kept")
         for name, engine in (("baseline", result.baseline), ("chosen", result.chosen))
     }
-    return fields_json(result, "speedup", "speedup_spread", "predicted_speedup", "objective", "none_ran", "folded", "build_route") | engines
+    return fields_json(result, *_WHERE_THEY_APPLY) | engines
+
+
+_WHERE_THEY_APPLY = (
+    "speedup",
+    "speedup_spread",
+    "predicted_speedup",
+    "objective",
+    "none_ran",
+    "folded",
+    "build_route",
+    "stripped",
+)

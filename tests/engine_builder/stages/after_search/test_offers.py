@@ -89,7 +89,7 @@ class Refusing(LevelledBackend):
         raise BuildError("the compiler crashed", fix="none")
 
 
-def refusing(config: Config, context: StageContext, *, final: bool = False, route: str = "") -> Backend:
+def refusing(config: Config, context: StageContext, *, final: bool = False, route: str = "", stripped: bool = False) -> Backend:
     return Refusing(Levels(), final)
 
 

@@ -53,7 +53,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Driver, EngineJob,
 class ByRoute(Levels):
     """Engines of a route, with their outputs negated where it ``spoils``."""
 
-    def __call__(self, config: Config, context: StageContext, *, final: bool = False, route: str = "") -> Backend:
+    def __call__(self, config: Config, context: StageContext, *, final: bool = False, route: str = "", stripped: bool = False) -> Backend:
         self.routes.append(route)
         return LevelledBackend(self, final=True)
 

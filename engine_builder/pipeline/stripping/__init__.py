@@ -1,0 +1,1 @@
+"""Which plan ships: the whole one, or one without its weights."""
