@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ import onnx.numpy_helper
 import pytest
 
 from tests.model_text import cnn, samples_for
-from tests.tensorrt_stand_in.install import install
+from tests.tensorrt_stand_in.install import ROOT, install
 from tests.tensorrt_stand_in.orders import Effect, Failure, Harm, Orders, Step, give_orders, is_hanging, noted_builds
 from tests.tensorrt_stand_in.plan_file import read_plan
 from tests.tensorrt_stand_in.server import StandInServer, stand_in_server, until
@@ -169,16 +170,36 @@ def test_a_plan_whose_weights_are_streamed_is_stripped_and_its_script_sets_the_b
 
 def test_the_command_line_leaves_the_plan_its_weights_and_the_script(place: Path, environment: Mapping[str, str], tmp_path: Path) -> None:
     give_orders(place, Orders())
-    (tmp_path / "model.onnx").write_bytes(cnn().SerializeToString())
-    np.savez(tmp_path / "calibration.npz", **samples_for(cnn(), 40))  # type: ignore[arg-type]  # numpy's own options
-    (tmp_path / "config.json").write_text(json.dumps(ASKED))
-    command = [sys.executable, "-m", "service", "optimize", "model.onnx", "--calibration", "calibration.npz"]
-    options = ["--config", "config.json", "--output", "out", "--no-cache"]
-    done = subprocess.run([*command, *options], cwd=tmp_path, env=dict(environment), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = optimized(tmp_path, environment)
     assert "  plan      The plan has no weights: " in done.stdout
     assert {PLAN, MODEL, SCRIPT} <= {path.name for path in (tmp_path / "out").iterdir()}
     assert put_back(tmp_path / "out", environment).returncode == 0
+
+
+@pytest.mark.gpu
+def test_a_plan_on_the_gpu_is_stripped_and_its_script_puts_the_weights_back_or_it_says_why_not(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt", reason="tensorrt-cu13 is not installed")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+    optimized(tmp_path, environment)
+    told = json.loads((tmp_path / "out" / "result.json").read_text())["stripped"]
+    if told["is_stripped"]:
+        back = put_back(tmp_path / "out", environment, "whole.plan")
+        assert back.returncode == 0, back.stderr
+        assert (tmp_path / "out" / "whole.plan").stat().st_size > told["size_bytes"]
+    else:
+        assert told["why_not"], told
+
+
+def optimized(folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a small job by the command line."""
+    (folder / "model.onnx").write_bytes(cnn().SerializeToString())
+    np.savez(folder / "calibration.npz", **samples_for(cnn(), 40))  # type: ignore[arg-type]  # numpy's own options
+    (folder / "config.json").write_text(json.dumps(ASKED))
+    command = [sys.executable, "-m", "service", "optimize", "model.onnx", "--calibration", "calibration.npz"]
+    options = ["--config", "config.json", "--output", "out", "--no-cache"]
+    done = subprocess.run([*command, *options], cwd=folder, env=dict(environment), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def test_an_assignment_that_is_built_alone_is_stripped_and_ships_whole_where_that_loses(
@@ -189,15 +210,18 @@ def test_an_assignment_that_is_built_alone_is_stripped_and_ships_whole_where_tha
     config = {key: value for key, value in ASKED.items() if key not in ("precisions", "search", "calibration")}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "assignment.json").write_text(json.dumps({"Conv_c1": "int8", "Conv_c2": "int8", "*": "fp16"}))
-    for orders, is_stripped in ((Orders(), True), (Orders(stripped=Effect(is_wrong=True)), False)):
+    for orders, is_stripped in ((Orders(stripped=Effect(is_wrong=True)), False), (Orders(), True)):
         give_orders(place, orders)
         command = [sys.executable, "-m", "service", "build", "model.onnx", "--assignment", "assignment.json"]
-        options = ["--calibration", "calibration.npz", "--config", "config.json", "--output", "out"]
+        options = ["--calibration", "calibration.npz", "--config", "config.json", "--output", "small.plan"]
         done = subprocess.run([*command, *options], cwd=tmp_path, env=dict(environment), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        result = json.loads((tmp_path / "out" / "result.json").read_text())
+        result = json.loads((tmp_path / "small.plan.json").read_text())["result"]
         assert result["outcome"] == "built"
         assert result["stripped"]["is_stripped"] is is_stripped, result["stripped"]
+        assert (tmp_path / SCRIPT).exists() is (tmp_path / MODEL).exists() is is_stripped
+    back = put_back(tmp_path, environment)
+    assert (back.returncode, back.stdout) == (0, "small.plan has its weights back\n"), back.stderr
 
 
 def test_a_target_without_such_plans_refuses_at_intake(server: StandInServer) -> None:

@@ -28,7 +28,7 @@ from engine_builder.qdq.checks.validator import validate_tensorrt
 from engine_builder.qdq.rules.placement import ranges_of_moved_tensors
 from engine_builder.qdq.tensorrt_dialect import rewrite_tensorrt
 from engine_builder.self_check.cases import Case, asked_of, assignment_of, case_by_name, compared, macs_of
-from engine_builder.self_check.first_contact.engine import gpu_first_build, gpu_first_run
+from engine_builder.self_check.first_contact.engine import gpu_first_build, gpu_first_run, gpu_first_strip
 from engine_builder.self_check.fit import roofline_parts
 from engine_builder.self_check.gpu import gpu_build, gpu_device, gpu_run, gpu_time
 from engine_builder.self_check.model import INPUT, checked_network
@@ -135,6 +135,7 @@ STAGES: Mapping[str, Callable[[Mapping[str, object], StageContext], dict[str, ob
     "names": names,
     "gpu_first_build": gpu_first_build,
     "gpu_first_run": gpu_first_run,
+    "gpu_first_strip": gpu_first_strip,
     "gpu_device": gpu_device,
     "gpu_build": gpu_build,
     "gpu_run": gpu_run,

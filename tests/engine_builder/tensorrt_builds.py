@@ -101,11 +101,16 @@ def main(folder: Path) -> None:
 
     def keep_settings(config: Any) -> None:
         settings["optimization level"] = config.builder_optimization_level
+        settings["strips unasked"] = config.get_flag(trt.BuilderFlag.STRIP_PLAN)
         settings["streams weights unasked"] = config.get_flag(trt.BuilderFlag.WEIGHT_STREAMING)
         settings["workspace bytes"] = config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE)
 
     def keep_streaming(config: Any) -> None:
         settings["streams weights"] = config.get_flag(trt.BuilderFlag.WEIGHT_STREAMING)
+
+    def keep_stripping(config: Any) -> None:
+        for name in ("STRIP_PLAN", "REFIT_IDENTICAL", "REFIT"):
+            settings[name] = config.get_flag(getattr(trt.BuilderFlag, name))
 
     found = {
         "built": case(DYNAMIC, SHAPES, on_progress=lambda share, phase: progress.append((share, phase))),
@@ -114,6 +119,7 @@ def main(folder: Path) -> None:
         "two profiles": case(DYNAMIC, SHAPES, profiles=(SHAPES, {"x": ShapeRange((16, 4), (32, 4), (64, 4))})),
         "wrong profile": case(DYNAMIC, SHAPES, profiles=(SHAPES, {"x": always(1, 5)})),
         "streaming": case(DYNAMIC, SHAPES, dataclasses.replace(OPTIONS, weight_budget_bytes=0), configure=keep_streaming),
+        "stripped": case(DYNAMIC, SHAPES, dataclasses.replace(OPTIONS, strip_weights=True), configure=keep_stripping),
         "watched": case(DYNAMIC, SHAPES, configure=keep_settings),
         "with TF32": case(DYNAMIC, SHAPES, configure=lambda config: config.set_flag(trt.BuilderFlag.TF32)),
         "small workspace": case(CONVOLUTION, {}, dataclasses.replace(OPTIONS, workspace_bytes=1 << 10)),

@@ -59,6 +59,21 @@ def first_engine(result: SelfCheck, run: RunStage) -> None:
     )
     said = "; ".join((said, *value_from_json(tuple[str, ...], ran["warnings"])))
     result.add(name, min(times[:2]) > 0, said, f"events give no time: {REPORT}")
+    _stripped(result, run)
+
+
+def _stripped(result: SelfCheck, run: RunStage) -> None:
+    name = "first engine: weights stripped and put back"
+    found = result.attempt(name, run, "gpu_first_strip", {}, "first strip")
+    if found is None:
+        return
+    small, whole = (value_from_json(int, found[key]) for key in ("plan_bytes", "whole_bytes"))
+    off, built, loaded = (value_from_json(float, found[key]) for key in ("off", "build_seconds", "load_and_run_seconds"))
+    said = (
+        f"a plan of {small:,} bytes in the place of {whole:,}, built in {built:.1f} s; weights put back, opened and run in {loaded:.1f} s, "
+        f"off by {off:.1g} of the results' deviation"
+    )
+    result.add(name, small < whole, said, f"the plan has its weights although it was to have none: {REPORT}")
 
 
 def _adapter(result: SelfCheck, run: RunStage, package: str) -> bool:

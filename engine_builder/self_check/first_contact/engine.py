@@ -10,6 +10,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from calibration.onnx_model.model_io import save_model
+from engine_builder.backends.base import Runner
+from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.gpu.devices import open_cuda
 from engine_builder.backends.gpu.state import open_gpu_monitor
 from engine_builder.backends.nvidia.gpu_timing import time_engines
@@ -55,21 +57,14 @@ def gpu_first_run(request: Mapping[str, object], context: StageContext, *, make:
         EngineError: It computes something else than the processor.
     """
     del request
-    x = _numbers(0, (ROWS, SIDE))
-    expected = np.maximum(x @ _weight(1), 0) @ _weight(2)
     cuda = open_cuda()
     runner = make().open(context.workspace.path(_PLAN), threads=1)
     try:
-        found = np.asarray(runner.run({_INPUT: x})[0], dtype=np.float32)
-        off = float(np.max(np.abs(found - expected)) / np.std(expected))
-        if not off <= TOLERANCE:
-            raise EngineError(
-                f"the first engine is off by {off:.3g} of its results' deviation, expected at most {TOLERANCE}",
-                fix="report it with the file that this command writes",
-            )
+        off = _off(runner)
         monitor = open_gpu_monitor(cuda.device.pci_bus_id)
+        feeds = {_INPUT: _numbers(0, (ROWS, SIDE))}
         ways = {
-            use_graph: time_engines({"first": runner}, {_INPUT: x}, cuda, monitor, seconds=SECONDS, use_graph=use_graph)
+            use_graph: time_engines({"first": runner}, feeds, cuda, monitor, seconds=SECONDS, use_graph=use_graph)
             for use_graph in (True, False)
         }
     finally:
@@ -84,6 +79,60 @@ def gpu_first_run(request: Mapping[str, object], context: StageContext, *, make:
         "enqueue_ms": plain.enqueue_ms,
         "warnings": list(ways[True].warnings),
     }
+
+
+def _with_options(options: BuildOptions) -> TensorRtBackend:
+    return TensorRtBackend(options=options)
+
+
+def gpu_first_strip(
+    request: Mapping[str, object], context: StageContext, *, make: Callable[[BuildOptions], TensorRtBackend] = _with_options
+) -> dict[str, object]:
+    """Build the same engine without its weights, put them back, and run it on known numbers; says what that saved.
+
+    Raises:
+        BuildError: The plan cannot be built, or the weights do not go back.
+        EngineError: The engine with its weights put back computes something else than the processor.
+    """
+    del request
+    path, plan = context.scratch / _MODEL, context.scratch / _PLAN
+    save_model(_model(), path)
+    backend = make(BuildOptions(strip_weights=True))
+    shape = (ROWS, SIDE)
+    start = time.perf_counter()
+    engine = backend.build(path, plan, shapes={_INPUT: ShapeRange(shape, shape, shape)})
+    built = time.perf_counter()
+    runner = backend.open(plan, threads=1)
+    try:
+        off = _off(runner)
+    finally:
+        runner.close()
+    return {
+        "build_seconds": built - start,
+        "load_and_run_seconds": time.perf_counter() - built,
+        "plan_bytes": engine.size_bytes,
+        "whole_bytes": context.workspace.path(_PLAN).stat().st_size,
+        "weights_bytes": path.stat().st_size,
+        "off": off,
+    }
+
+
+def _off(runner: Runner) -> float:
+    """Return how far the engine's results are from the processor's, at most, as a share of their deviation.
+
+    Raises:
+        EngineError: They are too far off.
+    """
+    x = _numbers(0, (ROWS, SIDE))
+    expected = np.maximum(x @ _weight(1), 0) @ _weight(2)
+    found = np.asarray(runner.run({_INPUT: x})[0], dtype=np.float32)
+    off = float(np.max(np.abs(found - expected)) / np.std(expected))
+    if not off <= TOLERANCE:
+        raise EngineError(
+            f"the first engine is off by {off:.3g} of its results' deviation, expected at most {TOLERANCE}",
+            fix="report it with the file that this command writes",
+        )
+    return off
 
 
 def _model() -> onnx.ModelProto:

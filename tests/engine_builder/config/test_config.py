@@ -70,6 +70,7 @@ FULL = {
         "share_kernel_times": False,
         "build_routes": "fast",
         "weight_streaming_mb": 4096,
+        "strip_weights": True,
         "profiles": [{"min": 1, "opt": 1, "max": 4}, {"min": 5, "opt": 8, "max": 64}],
     },
     "threads": 4,

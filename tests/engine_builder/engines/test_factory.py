@@ -60,6 +60,12 @@ def test_the_budget_of_weights_reaches_every_build_in_bytes(context: StageContex
     assert build_options(config_of(), context, final=True).weight_budget_bytes is None
 
 
+def test_only_what_ships_is_built_without_its_weights(context: StageContext) -> None:
+    config = config_of(strip_weights=True)
+    assert [build_options(config, context, final=final).strip_weights for final in (False, True)] == [False, False]
+    assert build_options(config, context, final=True, stripped=True).strip_weights
+
+
 def test_search_and_final_build_alike_unless_told_otherwise(context: StageContext) -> None:
     config = config_of(optimization_level=4)
     assert not config.builder.rebuilds
@@ -83,6 +89,8 @@ def test_search_and_final_build_alike_unless_told_otherwise(context: StageContex
         ),
         ("onnxruntime-cpu", {"profiles": [{"min": 1, "opt": 1, "max": 4}]}, "expected none for onnxruntime-cpu: its engine is the model"),
         ("tensorrt-rtx", {"weight_streaming_mb": 0}, "builder.weight_streaming_mb: found 0, expected none for tensorrt-rtx: its latencies"),
+        ("onnxruntime-cpu", {"strip_weights": True}, "builder.strip_weights: found true, expected none for onnxruntime-cpu: its engine is"),
+        ("tensorrt-rtx", {"strip_weights": True}, "expected none for tensorrt-rtx: its builder needs the GPU for plans without weights"),
         ("onnxruntime-cpu", {"build_routes": "fast"}, "builder.build_routes: found fast, expected none for onnxruntime-cpu"),
     ],
 )

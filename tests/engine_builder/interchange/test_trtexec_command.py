@@ -96,3 +96,13 @@ def test_a_build_route_is_one_option() -> None:
     )
     assert f"--setBuildRoute={route}" in shlex.split(command)
     assert not any(option.startswith("--setBuildRoute") for option in options())
+
+
+def test_weights_are_left_out_where_the_plan_is_kept_without() -> None:
+    builder = BuilderConfig(strip_weights=True)  # which a plan with its weights may have come of, too
+    for is_stripped in (True, False):
+        command = trtexec_command(
+            builder, {}, {}, version="11.4", explicit="m.onnx", engine="e.plan", timing_cache=None, is_stripped=is_stripped
+        )
+        assert ("--stripWeights" in shlex.split(command)) is is_stripped
+        assert "--refit" not in shlex.split(command)  # that would be for any weights

@@ -165,6 +165,16 @@ def test_a_first_engine_is_built_then_run_and_timed(machine: Path, step: Steps) 
     ran = step("gpu_first_run")
     assert value_from_json(float, ran["off"]) < 0.02
     assert value_from_json(float, ran["median_ms"]) > 0
+    stripped = step("gpu_first_strip")
+    assert value_from_json(int, stripped["plan_bytes"]) < value_from_json(int, stripped["whole_bytes"]) / 10
+    assert stripped["off"] == ran["off"]
+
+
+def test_weights_that_are_not_put_back_fail_the_step(machine: Path, step: Steps) -> None:
+    step("gpu_first_build")
+    give_orders(machine, Orders(failures=(Failure(Step.REFIT, Harm.ERROR, only_quantized=False),)))
+    with pytest.raises(OptimizerError, match="weights could not be put back"):
+        step("gpu_first_strip")
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,12 @@ def test_a_fallback_baseline_is_said_to_be_one() -> None:
     assert "  baseline  fallback: fp16 misses the budget" in summary_lines(found)
 
 
+def test_a_plan_that_was_asked_for_without_weights_is_told_of() -> None:
+    found = result("improved", "met", "held_out")
+    assert "  plan      It has none." in summary_lines({**found, "stripped": {"in_words": "It has none."}})
+    assert not any(line.startswith("  plan") for line in summary_lines(found))
+
+
 def test_tiny_differences_keep_their_digits() -> None:
     found = result("improved", "met", "held_out")
     found["verdict"] = {"answer": "met", "metric": "nmse", "drop": 9.45e-08, "interval": [0.0, -1.5e-07], "n": 64, "selection": "held_out"}

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
 from calibration.errors import InvalidConfigError
 from engine_builder.backends import registry as backends
 from engine_builder.backends.base import Backend
+from engine_builder.backends.build_options import BuildOptions
 from engine_builder.backends.gpu.visible_gpu import VisibleGpu
+from engine_builder.backends.nvidia import tensorrt_rtx
 from engine_builder.backends.nvidia.local_gpu import LocalGpu
+from engine_builder.backends.nvidia.network_build import Plan
 from engine_builder.backends.nvidia.rtx.simulated_plan import SimulatedPlan
 from engine_builder.backends.nvidia.tensorrt_rtx import TensorRtRtxBackend
 from engine_builder.backends.registry import backend_for, gpu_here, opens_gpu, rtx_gpu_here, targets
 from engine_builder.backends.target_checks import check_config
+from engine_builder.config.builder_options import BuilderConfig, check_builder
 from engine_builder.config.config import config_from_json
 from engine_builder.errors import BuildError
 from engine_builder.timing import MIN_GAIN, TimingPlan, time_interleaved
 from tests.engine_builder.fake_gpu import FakeGpu
 from tests.engine_builder.fake_tensorrt import fake_tensorrt
+from tests.model_text import cnn
 
 pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx builder (the extra rtx)")
 
@@ -63,6 +70,34 @@ def test_its_latency_is_measured_in_turns_with_the_baselines(here: tuple[Backend
 def test_a_model_is_not_taken_for_an_engine(here: tuple[Backend, Path]) -> None:
     with pytest.raises(BuildError, match="a model, expected an engine"):
         here[0].open(here[1].with_suffix(".onnx"), threads=1)
+
+
+def test_plans_without_weights_are_for_the_gpu_of_this_machine_only(here: tuple[Backend, Path]) -> None:
+    asked = BuilderConfig(strip_weights=True)
+    check_builder(asked, "tensorrt-rtx", here[0].capabilities.builder, (8, 9))
+    with pytest.raises(InvalidConfigError, match="its builder needs the GPU for plans without weights"):
+        check_builder(asked, "tensorrt-rtx", TensorRtRtxBackend("RTX 4090").capabilities.builder, (8, 9))
+
+
+def test_a_plan_of_this_machine_is_opened_with_its_weights_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, told = FakeGpu(), list[str]()
+    trt = fake_tensorrt(gpu)
+    trt.__dict__["Refitter"] = lambda engine, log: SimpleNamespace(refit_cuda_engine=lambda: True)
+
+    def read(path: str) -> bool:
+        told.append(path)
+        return True
+
+    trt.__dict__["OnnxParserRefitter"] = lambda refitter, log: SimpleNamespace(refit_from_file=read)
+    report = (("VERBOSE", "Layers:\n"),)
+    monkeypatch.setattr(tensorrt_rtx, "build_plan", lambda *given, **more: Plan(b"double", b"", report, report))
+    options = BuildOptions(strip_weights=True)
+    backend = TensorRtRtxBackend("RTX 4090", options=options, local=LocalGpu(lambda: trt, lambda: gpu))
+    onnx.save_model(cnn(), tmp_path / "explicit.onnx")
+    engine = backend.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
+    assert [path.name for path in engine.data_files] == ["engine.plan.kernels.json", "engine.plan.stripped.json"]
+    backend.open(engine.path, threads=1)
+    assert told == [str(tmp_path / "explicit.onnx")]
 
 
 @pytest.fixture

@@ -141,6 +141,13 @@ def test_a_plan_can_stream_weights_where_there_is_a_budget_for_them(written: Wri
     assert int(str(written["builds"]["streaming"]["bytes"])) > 1000
 
 
+def test_a_plan_is_stripped_for_the_weights_that_it_was_built_with(written: Written) -> None:
+    settings = written["settings"]
+    assert [settings[name] for name in ("STRIP_PLAN", "REFIT_IDENTICAL", "REFIT", "strips unasked")] == [True, True, False, False]
+    stripped = written["builds"]["stripped"]  # which the builder of TensorRT-RTX 1.7 does with a driver alone
+    assert stripped.get("error") in (None, "RefusedModelError"), stripped
+
+
 def test_kernels_that_need_more_than_the_workspace_are_refused(builds: dict[str, dict[str, object]]) -> None:
     assert "within workspace limit" in detail(builds["small workspace"], RefusedModelError)
     assert int(str(builds["large workspace"]["bytes"])) > 1000

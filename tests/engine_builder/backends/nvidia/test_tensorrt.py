@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from engine_builder.backends.kernels import KernelTime
 from engine_builder.backends.nvidia import tensorrt
 from engine_builder.backends.nvidia.gpu_timing import time_engines
 from engine_builder.backends.nvidia.network_build import Plan
+from engine_builder.backends.nvidia.stripped.refit import weights_of
 from engine_builder.backends.nvidia.tensorrt import PROFILED_RUNS, TensorRtBackend, timing_cache_path
 from engine_builder.config.builder_options import BuilderConfig, BuildRoutes, check_builder
 from engine_builder.config.config import ShapeRange
@@ -213,6 +214,30 @@ def test_an_inspector_that_fails_does_not_fail_the_build(
     # Then kernels are known by the profiler's names alone.
     found = target.kernel_times(engine.path, FEEDS, threads=1, scratch=tmp_path)
     assert [(time.names, time.milliseconds) for time in found] == [(("kernel1",), 0.75), (("move",), 0.25)]
+
+
+def stripping(*, puts_back: bool) -> TensorRtBackend:
+    gpu = FakeGpu()
+    trt = fake_tensorrt(gpu)
+    trt.__dict__["Refitter"] = lambda engine, log: SimpleNamespace(refit_cuda_engine=lambda: puts_back, get_missing_weights=lambda: ["w"])
+    trt.__dict__["OnnxParserRefitter"] = lambda refitter, log: SimpleNamespace(refit_from_file=lambda path: True)
+    return TensorRtBackend(options=BuildOptions(strip_weights=True), load=lambda: trt, open_gpu=lambda: gpu)
+
+
+def test_beside_a_plan_without_weights_stands_where_they_are(builder: FakeBuilder, tmp_path: Path) -> None:
+    (tmp_path / "explicit.onnx").write_bytes(b"weights")
+    target = stripping(puts_back=True)
+    engine = target.build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
+    assert [path.name for path in engine.data_files] == ["engine.plan.stripped.json"]
+    assert weights_of(engine.path) == tmp_path / "explicit.onnx"
+    np.testing.assert_array_equal(target.open(engine.path, threads=1).run(FEEDS)[0], FEEDS["x"] * 2)
+
+
+def test_a_plan_whose_weights_do_not_go_back_leaves_nothing_behind(builder: FakeBuilder, tmp_path: Path) -> None:
+    (tmp_path / "explicit.onnx").write_bytes(b"weights")
+    with pytest.raises(BuildError, match="could not be put back: 1 are missing, 'w' among them"):
+        stripping(puts_back=False).build(tmp_path / "explicit.onnx", tmp_path / "engine.plan")
+    assert [path.name for path in tmp_path.iterdir()] == ["explicit.onnx"]
 
 
 @pytest.mark.gpu

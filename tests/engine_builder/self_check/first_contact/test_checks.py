@@ -159,3 +159,19 @@ def test_an_engine_without_kernels_or_time_fails(stage: str, key: str, value: ob
     usual = dict(PretendedStages()(stage, {}))
     first_engine(result, PretendedStages({stage: {**usual, key: value}}))
     assert [one.name for one in result.failed] == [name]
+
+
+def test_a_plan_that_keeps_its_weights_fails_and_one_that_loses_them_is_told_with_both_sizes() -> None:
+    usual = dict(PretendedStages()("gpu_first_strip", {}))
+    name = "first engine: weights stripped and put back"
+    for size, failed in ((200, []), (1000, [name])):
+        result = SelfCheck()
+        first_engine(result, PretendedStages({"gpu_first_strip": {**usual, "plan_bytes": size}}))
+        assert [one.name for one in result.failed] == failed
+        assert f"a plan of {size:,} bytes in the place of 1,000" in check(result, name).found
+
+
+def test_weights_that_do_not_go_back_fail_their_own_check_alone() -> None:
+    result = SelfCheck()
+    first_engine(result, PretendedStages({"gpu_first_strip": EngineError("2 are missing", fix="see")}))
+    assert [one.name for one in result.failed] == ["first engine: weights stripped and put back"]
