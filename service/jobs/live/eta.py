@@ -26,7 +26,8 @@ def eta_seconds(job: Job, now: datetime) -> int | None:
         return None
     elapsed = (now - job.started_at).total_seconds()
     engine = _engine_seconds(job)
-    after = sum(_left_of(span, job.progress) * (engines * engine + fixed) for span, engines, fixed in _AFTER_SEARCH)
+    to_come = (*_AFTER_SEARCH, _STRIPPING) if _section(job, "builder").get("strip_weights") else _AFTER_SEARCH
+    after = sum(_left_of(span, job.progress) * (engines * engine + fixed) for span, engines, fixed in to_come)
     if job.stage == _LAST:
         return max(1, round(after))
     if not engine:
@@ -107,5 +108,6 @@ _AFTER_SEARCH = (  # the span of the progress, engines' worth of time, and secon
     (table.OFFERS.progress, 0.5, 1.0),
     (table.REPORT.progress, 0.0, 4.0),
 )
+_STRIPPING = (table.STRIP.progress, 1.0, 15.0)  # only where it is asked for
 _PREPARATIONS_LEFT = 2.5
 FIRST_TRIALS, USUAL_TRIALS, USUAL_ROUTES = 4, 12, 10  # how many there are is known only at their end

@@ -13,9 +13,9 @@ AFTER = 3 * 40 + 5  # engines' worth of time and seconds after the search
 ROUTES = USUAL_ROUTES * 40  # less where the job took less before them
 
 
-def at(progress: float) -> Job:
+def at(progress: float, **builder: object) -> Job:
     """Return a job whose search is over."""
-    return dataclasses.replace(searching({}, stage="report"), progress=progress)
+    return dataclasses.replace(searching({"builder": builder}, stage="report"), progress=progress)
 
 
 def early(trials: int, *, progress: float) -> Job:
@@ -52,7 +52,11 @@ def searching(config: dict[str, object], *, met: bool = False, stage: str = "sea
         (at(0.95), AFTER - 40),  # engines are built again
         (at(0.96), AFTER - 70),
         (at(0.98), 4),
-        (at(0.99), 2),
+        (at(0.99), 4),
+        (at(0.995), 2),
+        (at(0.96, strip_weights=True), AFTER - 70 + 40 + 15),  # what is kept is built once more
+        (at(0.985, strip_weights=True), 20 + 8 + 4),
+        (at(0.99, strip_weights=True), 4),
         (at(1.0), 1),
     ],
 )
