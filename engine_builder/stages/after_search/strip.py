@@ -14,6 +14,7 @@ Else the whole plan ships, with the reason.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
@@ -29,6 +30,7 @@ from engine_builder.backends.base import Backend, Engine, Runner
 from engine_builder.engines.factory import Building, building_backend
 from engine_builder.engines.finalist_verdicts import judged_on, scores_of, verdicts_on
 from engine_builder.engines.quantized_engine import EXPLICIT_NAME, EngineRecipe, build, recipe_of
+from engine_builder.errors import EngineError
 from engine_builder.evaluation.measurement import (
     EngineScores,
     keep_layers,
@@ -47,7 +49,7 @@ from engine_builder.search.shipping_rule import is_accurate_enough, is_worth_it
 from engine_builder.stage_io.engines import StripRequest, StripResult, VerdictRequest, VerdictResult, is_reached
 from engine_builder.stages.verdict import FINAL_SECONDS, MAX_RUNS, MIN_RUNS, WARM_UP_SECONDS, environment, final_latency, layer_times
 from engine_builder.timed_enough import TrialKnown
-from engine_builder.timing import ERRORS, Timer, Timing, TimingPlan, relative_latency, time_interleaved
+from engine_builder.timing import ERRORS, RelativeLatency, Timer, Timing, TimingPlan, relative_latency, time_interleaved
 from engine_builder.workspace.external_files import external_files
 from engine_builder.workspace.model_files import keep_model
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace, file_sha256
@@ -89,11 +91,11 @@ def strip(
         size_bytes=engine.path.stat().st_size,
         weights=_weights(engine.path.with_name(EXPLICIT_NAME)),
         load_seconds=load_seconds,
-        relative=relative_latency(found.timings["engine"], found.timings["whole"]),
+        relative=_beside_whole(found, judged, request),
         accuracy=answer.engine,
     )
     why_not = _why_larger(plan) or _why_less_accurate(found.scores, judged, request, inspection, workspace)
-    why_not = why_not or _why_slower(found, judged, request, backend.capabilities.least_gain)
+    why_not = why_not or _why_slower(plan, found.scores, judged, request, backend.capabilities.least_gain)
     if why_not is not None:
         return StripResult(replace(plan, why_not=why_not), request.judged, trial)
     kept = replace(
@@ -113,7 +115,7 @@ class _Measured:
     """The engine with its weights put back."""
 
     scores: EngineScores
-    timings: Mapping[str, Timing]  # of "engine", of "whole" and of the baseline, in turns
+    timings: Mapping[str, Timing]  # of "engine", of the baseline and, where there was room for all three, of "whole", in turns
 
 
 def _measured(
@@ -129,11 +131,28 @@ def _measured(
         context.progress(0.8, "accuracy measured")
         runners: dict[str, Runner] = {"engine": scored.runner}
         for name, plan in others.items():
-            runners[name] = opened.enter_context(closing(backend.open(workspace.path(plan), threads=threads)))
-        enough = TrialKnown((), 1.0, baseline="whole" if "whole" in others else BASELINE)
+            try:
+                runners[name] = opened.enter_context(closing(backend.open(workspace.path(plan), threads=threads)))
+            except EngineError:
+                if name == BASELINE:
+                    raise
+                context.progress(0.8, "no room for the whole plan beside the others")
+        enough = TrialKnown((), 1.0, baseline="whole" if "whole" in runners else BASELINE)
         how = TimingPlan(FINAL_SECONDS, MIN_RUNS, MAX_RUNS, timer, enough, WARM_UP_SECONDS)
         timings = backend.timings(runners, timing_feeds(inspection, validation), how)
-    return _Measured(scored.engine, {"whole": timings[BASELINE], **timings})
+    return _Measured(scored.engine, timings)
+
+
+def _beside_whole(found: _Measured, judged: VerdictResult, request: StripRequest) -> RelativeLatency:
+    """Return the engine's latency to that of the whole plan; where they were not timed together, by the baseline, which both were."""
+    timings, trial = found.timings, request.chosen
+    if trial is None or "whole" in timings:
+        return relative_latency(timings["engine"], timings["whole" if trial is not None else BASELINE])
+    engine, whole = judged.spread[trial.fingerprint], request.judged.spread[trial.fingerprint]
+    ratio = engine.ratio / whole.ratio
+    mad = math.hypot(engine.mad / engine.ratio, whole.mad / whole.ratio)
+    error = math.hypot(engine.error / engine.ratio, whole.error / whole.ratio)
+    return RelativeLatency(ratio, ratio * mad, ratio * error)
 
 
 def _verdict(scores: EngineScores, request: StripRequest, inspection: Inspection, workspace: Workspace) -> AccuracyVerdict:
@@ -197,16 +216,16 @@ def _why_less_accurate(
     return None if float(lost.mean()) <= ERRORS * error else score  # a score that is no number is a loss
 
 
-def _why_slower(found: _Measured, judged: VerdictResult, request: StripRequest, least_gain: float) -> str | None:
+def _why_slower(plan: StrippedPlan, scores: EngineScores, judged: VerdictResult, request: StripRequest, least_gain: float) -> str | None:
     """Return why rule 2 keeps the whole plan, None where it does not."""
-    config, trial, timings = request.job.config, request.chosen, found.timings
-    if helps(relative_latency(timings["whole"], timings["engine"])):
-        ratio = relative_latency(timings["engine"], timings["whole"]).ratio
-        return f"with its weights put back the engine takes {ratio:.3f} times as long as with the whole plan"
+    config, trial, beside = request.job.config, request.chosen, plan.relative
+    assert beside is not None  # it was timed
+    if helps(RelativeLatency(1.0 / beside.ratio, beside.mad, beside.error / beside.ratio**2)):  # the whole plan, over it
+        return f"with its weights put back the engine takes {beside.ratio:.3f} times as long as with the whole plan"
     if trial is None or config.assignment_only:
         return None
     spread = judged.spread[trial.fingerprint]
-    if not is_worth_it(spread, are_outputs_equal=found.scores.are_outputs_equal, least_gain=least_gain):
+    if not is_worth_it(spread, are_outputs_equal=scores.are_outputs_equal, least_gain=least_gain):
         return f"with its weights put back the engine takes {spread.ratio:.3f} of the baseline's time, which is not worth it"
     if config.objective is not None and not is_reached(config.objective, judged):
         return f"with its weights put back the engine is not one that {config.objective.in_words}"

@@ -5,22 +5,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 import onnx
 import pytest
 
 from calibration.accuracy.verdict import Selection
 from calibration.number_formats.precision import Precision
-from engine_builder.backends.base import Backend
+from engine_builder.backends.base import Backend, Runner
 from engine_builder.config.config import Config
 from engine_builder.config.objective import Objective
 from engine_builder.engines.factory import Building
+from engine_builder.errors import EngineError
 from engine_builder.pipeline.stage_table import TRIAL
 from engine_builder.records.trial import Trial
 from engine_builder.stage_io.engines import EngineJob, StripRequest, StripResult, TrialRequest, VerdictRequest
 from engine_builder.stages.after_search.strip import strip
 from engine_builder.stages.verdict import verdict
-from engine_builder.timing import Timing
+from engine_builder.timing import RelativeLatency, Timing
 from engine_builder.workspace.workspace import StageContext, Workspace
 from tests.driver import Driver, Json, ranged
 from tests.engine_builder.fake_levels import LevelledBackend, Levels
@@ -125,6 +127,51 @@ def test_one_that_is_slower_beyond_the_error_of_the_timing_ships_whole(
     if is_slower:
         assert found.plan.why_not == "with its weights put back the engine takes 1.025 times as long as with the whole plan"
         assert (found.judged, found.chosen) == (kept[1].judged, kept[1].finalists[0])  # nothing else changes
+
+
+@dataclasses.dataclass
+class Crowded(Stripping):
+    """There is room for two engines at once."""
+
+    whole: Path = Path()
+
+    def __call__(self, config: Config, context: StageContext, *, final: bool = False, route: str = "", stripped: bool = False) -> Backend:
+        made = super().__call__(config, context, final=final, route=route, stripped=stripped)
+        return cast(Backend, Full(made, self.whole))
+
+
+class Full:
+    """A backend that opens all but one engine."""
+
+    def __init__(self, backend: Backend, whole: Path) -> None:
+        self._backend, self._whole = backend, whole
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._backend, name)
+
+    def open(self, engine: Path, *, threads: int) -> Runner:
+        if engine == self._whole:
+            raise EngineError("no room on the GPU", fix="free memory")
+        return self._backend.open(engine, threads=threads)
+
+
+@pytest.mark.parametrize(("engine_ms", "ships"), [(2.0, True), (2.1, False)])
+def test_where_there_is_no_room_for_all_the_whole_plan_is_known_by_the_baseline(
+    kept: tuple[Driver, StripRequest], tmp_path: Path, engine_ms: float, *, ships: bool
+) -> None:
+    driver, request = kept
+    name = request.judged.chosen
+    assert name is not None
+    assert request.judged.engine is not None
+    before = dataclasses.replace(request.judged, spread={name: RelativeLatency(0.5, 0.0, 0.001)})
+    building = Crowded(whole=driver.workspace.path(request.judged.engine))
+    found = stripped(
+        kept, tmp_path, engine_ms=engine_ms, building=building, change=lambda request: dataclasses.replace(request, judged=before)
+    )
+    assert found.plan.relative is not None
+    ratio = engine_ms / 2.0
+    assert [found.plan.relative.ratio, found.plan.relative.error] == pytest.approx([ratio, 0.002 * ratio])
+    assert found.plan.ships is ships
 
 
 def test_one_that_misses_the_budget_ships_whole(kept: tuple[Driver, StripRequest], tmp_path: Path) -> None:
