@@ -56,9 +56,9 @@ def _in_words(plan: StrippedPlan) -> str:
     assert plan.size_bytes is not None  # it ships: it was built ...
     assert plan.relative is not None  # ... timed ...
     assert plan.load_seconds is not None  # ... and opened
-    weights = _megabytes(_weights_bytes(plan) or 0)
+    weights = _size(_weights_bytes(plan) or 0)
     return (
-        f"The plan has no weights: {_megabytes(plan.size_bytes)} in the place of {_megabytes(plan.whole_bytes)}. refit.py puts them back "
+        f"The plan has no weights: {_size(plan.size_bytes)} in the place of {_size(plan.whole_bytes)}. refit.py puts them back "
         f"from {plan.weights[0].name} ({weights}); opening both took {plan.load_seconds:.2g} s here. With them the engine takes "
         f"{plan.relative.ratio:.3f} ± {plan.relative.error:.3f} of the whole plan's time. All that is told of the engine was measured so."
     )
@@ -68,5 +68,8 @@ def _weights_bytes(plan: StrippedPlan) -> int | None:
     return sum(file.size_bytes for file in plan.weights) if plan.weights else None
 
 
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.2f} MB"
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= _MEGABYTE else f"{size_bytes / 1e3:.1f} kB"
+
+
+_MEGABYTE = 1_000_000

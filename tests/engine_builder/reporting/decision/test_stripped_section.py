@@ -32,7 +32,7 @@ def body(plan: StrippedPlan | None) -> Page:
 
 def test_it_tells_what_is_saved_what_puts_it_back_and_what_that_costs() -> None:
     said = body(SHIPS).sections["The plan without its weights"].text
-    assert "0.16 MB in the place of 13.25 MB" in said
+    assert "157.3 kB in the place of 13.25 MB" in said
     assert "from model.explicit.onnx (13.00 MB); opening both took 0.81 s here" in said
     assert "the engine takes 1.002 ± 0.003 of the whole plan's time" in said
     assert "python refit.py whole.plan" in said
