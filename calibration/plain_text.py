@@ -1,6 +1,7 @@
-"""Makes any text fit to be shown: short, of characters that a reader sees, without folders of this machine.
+"""Makes any text fit to be shown: short, of characters that a reader sees, without folders of this machine and without passwords.
 
-Texts of errors hold what users sent: a name of 20 MB, an escape sequence that a terminal obeys, a line end that forges a line of a log.
+Texts of errors hold what users sent: a name of 20 MB, an escape sequence that a terminal obeys, a line end that forges a line of a log. And
+what libraries say: an address with the password of a database, or one that an object store has signed.
 This is the one place where that ends: every error cleans its own words, and whoever hands words to others names the folders to hide.
 """
 
@@ -24,6 +25,8 @@ def plain_text(text: str, *, hidden: Sequence[str] = ()) -> str:
     """
     if len(text) > _LONGEST_READ:  # the rest would be cut anyway
         text = f"{text[:MAX_CHARACTERS]}{_cut(len(text) - 2 * MAX_CHARACTERS)}{text[-MAX_CHARACTERS:]}"
+    if "://" in text:
+        text = _SIGNED.sub(r"\1...", _PASSWORD.sub(r"\1...", text))
     for folder in hidden:
         text = re.sub(rf"(?<![\w./-]){re.escape(folder)}(?:/+|(?![\w.-]))", "", text)
     if not text.isprintable():
@@ -50,4 +53,11 @@ def _visible(character: str) -> str:
     return " " if character.isspace() else character.encode("unicode_escape").decode()
 
 
+# RFC 3986 allows no @ in a password, but people write it so: the last @ before the path ends it.
+_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]{0,30}://[^\s/?#:@'\"]*:)[^\s/?#'\"]+(?=@)", re.IGNORECASE)
+# Whoever has one of these has what it opens: parameters of addresses that S3 and others sign, and what people call their secrets in them.
+_SIGNED = re.compile(
+    r"([?&](?:X-Amz-(?:Signature|Credential|Security-Token)|Signature|AWSAccessKeyId|sig|[a-z_-]{0,30}(?:token|secret|password|api_?key))=)[^&#\s'\"]+",
+    re.IGNORECASE,
+)
 _LONGEST_READ = 8 * MAX_CHARACTERS

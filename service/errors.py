@@ -17,6 +17,7 @@ ServiceError                        4xx  the caller can fix it
 StorageError                   503  the server's disk or database cannot be used now
 ├── InsufficientStorageError   507  the server's disk has no room for it
 ├── ObjectStoreError           503  the object store cannot be used now
+├── EncryptionKeyError         503  the key of what is encrypted in the database is missing, or another one
 ├── DatabaseBusyError          503  another process holds the database locked
 └── DamagedDatabaseError       500  the database file is damaged
 StoppingError                  503  the server is about to stop
@@ -176,6 +177,13 @@ class ObjectStoreError(StorageError):
 
     slug = "object-store-unavailable"
     title = "Object store unavailable"
+
+
+class EncryptionKeyError(StorageError):
+    """The key of what is encrypted in the database is missing, cannot be read, or is another one."""
+
+    slug = "encryption-key-unusable"
+    title = "Encryption key unusable"
 
 
 class DatabaseBusyError(StorageError):

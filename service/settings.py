@@ -44,6 +44,7 @@ class Settings:
     downloads: str = "stream"  # "redirect": callers are sent to the object store
     executor_id: str | None = None  # this process's name among them; by default made of its host and what it does
     lease_seconds: float = 15.0  # a process that the database has not heard of for so long is taken for dead
+    encryption_keys: str | None = dataclasses.field(default=None, repr=False)  # of secrets in the database; None: in a file beside store/
     tenant_running_jobs: int | None = None  # so many jobs of one tenant run at the same time; None: as many as there are workers
 
     def __post_init__(self) -> None:
@@ -60,6 +61,12 @@ class Settings:
             if (found := getattr(self, name)) not in known:
                 words = " or ".join(known)
                 raise InvalidConfigError(f"{PREFIX}{name.upper()}: found {found!r}, expected {words}", fix="Choose one of them.")
+        for number, key in enumerate(split_keys(self.encryption_keys or ""), 1):
+            if not _ENCRYPTION_KEY.fullmatch(key):  # which is not shown
+                raise InvalidConfigError(
+                    f"{PREFIX}ENCRYPTION_KEYS: number {number} is no key, expected 43 letters, digits, - or _ and a =",
+                    fix="Make one: `onnx-trt-optimizer rotate-encryption-key --print`. Several stand with commas between them.",
+                )
         if self.database_url is not None:
             self._check_shared(self.database_url)
         elif self.object_store is not None:
@@ -146,6 +153,11 @@ def check_guarded(settings: Settings, *, has_keys: bool) -> None:
         )
 
 
+def split_keys(text: str) -> list[str]:
+    """Return the keys of a text, which has one a line, or commas between them."""
+    return text.replace(",", " ").split()
+
+
 def is_loopback(host: str) -> bool:
     """Whether this is an address of this machine only, as text, perhaps in brackets, or "localhost"."""
     try:
@@ -162,7 +174,16 @@ def _parsed(name: str, text: str) -> object:
             return Path(text).expanduser()
         if name in {"stage_seconds", "unpack_seconds", "retention_days", "lease_seconds"}:
             return float(text)
-        if name in {"host", "api_key", "database_url", "executor_id", "object_store", "object_store_public_endpoint", *_CHOICES}:
+        if name in {
+            "host",
+            "api_key",
+            "database_url",
+            "encryption_keys",
+            "executor_id",
+            "object_store",
+            "object_store_public_endpoint",
+            *_CHOICES,
+        }:
             return text
         return int(text)
     except ValueError as exc:
@@ -190,4 +211,5 @@ _POSTGRES_URL = re.compile(
     re.escape(_POSTGRES) + r"(?:[^:/]*(?::[^@]*)?@)?(?:\[[^/?]+\]|[^/:?]+)?(?::[0-9]*)?(?:[/?].*)?"
 )  # as SQLAlchemy does
 _OBJECT_STORE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9._-]+)*/?")
+_ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{43}=")
 _HIGHEST_PORT = 65535

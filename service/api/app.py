@@ -34,7 +34,7 @@ from service.jobs.resources import Deps, open_deps
 from service.jobs.runner import Runner
 from service.jobs.upkeep.periodic import Periodic, by_one
 from service.jobs.upkeep.retention import collect_old
-from service.jobs.upkeep.webhook_delivery import deliver_due, poster
+from service.jobs.upkeep.webhook_delivery import deliver_due, keep_encrypted, poster
 from service.settings import Settings, check_guarded
 from service.web.router import description_router, web_router
 
@@ -50,6 +50,7 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
     post = poster(any_address=settings.webhook_addresses == "any")
     upkeeps = [
         Periodic("webhooks", _WEBHOOKS_SECONDS, by_one(deps, "webhooks", lambda: deliver_due(deps, post)), deps.stopping),
+        Periodic("encryption", _ENCRYPTION_SECONDS, by_one(deps, "encryption", lambda: keep_encrypted(deps)), deps.stopping),
         Periodic("retention", _RETENTION_SECONDS, by_one(deps, "retention", lambda: collect_old(deps, runner.forget)), deps.stopping),
     ]
     if deps.files.collect is not None:
@@ -156,6 +157,7 @@ class _Server(uvicorn.Server):
 
 _GRACE_SECONDS = 3
 _WEBHOOKS_SECONDS = 1.0
+_ENCRYPTION_SECONDS = 60.0
 _RETENTION_SECONDS = 60.0
 _HOLDS_SECONDS = 1.0
 _PROBLEM_SCHEMA = {

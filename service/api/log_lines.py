@@ -1,4 +1,4 @@
-"""The server's log: a line an event, of which no part can forge another line, fill the disk or name a user's folders."""
+"""The server's log: a line an event, of which no part can forge another line, fill the disk, name a user's folders or hold a key."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from calibration.plain_text import plain_text
+from service.access.key_text import without_secrets
 
 MAX_TRACE_LINES = 400
 
@@ -23,7 +24,7 @@ class PlainLines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the library's name
         """Return the line without what was raised."""
-        record.message = plain_text(record.message, hidden=self._hidden)
+        record.message = self._plain(record.message)
         return super().formatMessage(record)
 
     def formatException(self, ei: object) -> str:  # noqa: N802  # the library's name
@@ -32,7 +33,10 @@ class PlainLines(logging.Formatter):
         if len(lines) > MAX_TRACE_LINES:
             half = MAX_TRACE_LINES // 2
             lines = [*lines[:half], f"... ({len(lines) - 2 * half} lines cut) ...", *lines[-half:]]
-        return "\n".join(plain_text(line, hidden=self._hidden) for line in lines)
+        return "\n".join(map(self._plain, lines))
+
+    def _plain(self, text: str) -> str:
+        return without_secrets(plain_text(text, hidden=self._hidden))
 
 
 class JsonLines(PlainLines):
@@ -40,7 +44,7 @@ class JsonLines(PlainLines):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the object."""
-        message = plain_text(record.getMessage(), hidden=self._hidden)
+        message = self._plain(record.getMessage())
         found: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,

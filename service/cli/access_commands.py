@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING
 
 from calibration.errors import InvalidConfigError
 from service.access.audit import KEY_CREATED, AuditEntry, AuditLog, time_text
-from service.access.caller import Role
+from service.access.caller import DEFAULT_TENANT, Role
 from service.access.limits import LIMITS
 from service.cli.commands import Output, client_of, settings_of
 from service.cli.text_table import text_table
 from service.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from service.access.keys import AccessKey, Keys
     from service.access.tenants import Tenant, Tenants
 
@@ -81,6 +83,28 @@ def rotate_key(arguments: argparse.Namespace, out: Output) -> None:
     _say(f"key {key.id}: it has a new secret, which is shown this once.")
 
 
+def rotate_encryption_key(arguments: argparse.Namespace, out: Output) -> None:
+    """Replace the key that webhooks are encrypted with in the database; servers may run meanwhile."""
+    from service.access.encryption import Encryption, new_key
+    from service.access.key_places import key_place
+    from service.database.advisory_locks import database_lock
+    from service.jobs.live.webhooks import KEY_LOCK, Webhooks
+    from service.jobs.objects.opening import open_objects
+
+    if arguments.print:
+        out(new_key())
+        return
+    settings = settings_of(arguments)
+    with _folder(arguments) as folder:
+        encryption = Encryption(key_place(settings, open_objects(settings)))
+        webhooks = Webhooks(folder.engine, encryption)
+        with database_lock(folder.engine, KEY_LOCK):
+            where = encryption.replace_key(webhooks.renew)
+        folder.write("encryption key replaced", DEFAULT_TENANT, where)
+    out(f"{where}: there is a new key, and all webhooks are encrypted with it")
+    _say("The key before it stays as a second line, for what is being written now. Where it has leaked, do the same again in a minute.")
+
+
 def list_tenants(arguments: argparse.Namespace, out: Output) -> None:
     """List all tenants with their limits."""
     with _folder(arguments) as folder:
@@ -132,6 +156,7 @@ def usage(arguments: argparse.Namespace, out: Output) -> None:
 class _Folder:
     """What of a server's data folder these commands read and write."""
 
+    engine: sa.Engine
     keys: Keys
     tenants: Tenants
     audit: AuditLog
@@ -155,7 +180,7 @@ def _folder(arguments: argparse.Namespace, *, is_made: bool = False) -> Iterator
 
     settings = settings_of(arguments)
     if is_made:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     elif not settings.data_dir.is_dir():
         raise InvalidConfigError(
             f"data folder {settings.data_dir}: there is none", fix=f"Name the server's: --data-dir, or {PREFIX}DATA_DIR."
@@ -168,7 +193,7 @@ def _folder(arguments: argparse.Namespace, *, is_made: bool = False) -> Iterator
     _check_user(settings)
     engine = open_engine(database_url(settings))
     try:
-        yield _Folder(Keys(engine, lambda: datetime.now(UTC)), Tenants(engine), audit_log(settings))
+        yield _Folder(engine, Keys(engine, lambda: datetime.now(UTC)), Tenants(engine), audit_log(settings))
     finally:
         engine.dispose()
 

@@ -43,7 +43,9 @@ def add_access_commands(command: AddCommand, nested: Nested) -> argparse.Argumen
     audit.add_argument("--tenant", metavar="NAME", help="only those of this tenant")
     audit.add_argument("--limit", type=int, metavar="N", help="as many of the newest at most (default: all)")
     audit.add_argument("--json", action="store_true", help="one JSON object a line")
-    for parser in (create, revoke, rotate, list_keys, list_tenants, limit, audit):
+    encryption = command("rotate-encryption-key", access_commands.rotate_encryption_key)
+    encryption.add_argument("--print", action="store_true", help="print a key for the setting ENCRYPTION_KEYS, and change nothing")
+    for parser in (create, revoke, rotate, list_keys, list_tenants, limit, audit, encryption):
         parser.add_argument("--data-dir", type=Path, metavar="DIR", help="the server's data folder")
     usage = command("usage", access_commands.usage)
     usage.add_argument("--tenant", metavar="NAME", help="of this tenant, for admins")

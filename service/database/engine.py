@@ -24,9 +24,9 @@ def open_engine(url: str) -> sa.Engine:
             # A process that stands still in mid-change would hold up all the others.
             "options": f"-c idle_in_transaction_session_timeout={IDLE_SECONDS * 1000}",
         }
-        engine = sa.create_engine(url, pool_pre_ping=True, connect_args=dict(options))
+        engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=dict(options))
     else:
-        engine = sa.create_engine(url)
+        engine = sa.create_engine(url, hide_parameters=True)  # its errors, which the log has, quote no values
         sa.event.listen(engine, "connect", _prepare_sqlite)
     translate_database_errors(engine)
     return engine
@@ -38,7 +38,7 @@ def open_session(url: str) -> sa.Connection:
     Raises:
         StorageError: The server cannot be reached.
     """
-    engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT", connect_args=dict(REACH))
+    engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True, connect_args=dict(REACH))
     translate_database_errors(engine)
     return engine.connect()
 

@@ -26,6 +26,8 @@ from engine_builder.stage_io.outcome import JobOutcome
 from service.access.audit import FOLDER as AUDIT
 from service.access.audit import AuditLog
 from service.access.caller import DEFAULT_TENANT
+from service.access.encryption import Encryption
+from service.access.key_places import key_place
 from service.database.advisory_locks import SharedLock
 from service.database.membership import Membership, join
 from service.database.role import Role
@@ -33,7 +35,7 @@ from service.errors import DataFolderInUseError
 from service.intake.in_child import Intake
 from service.jobs.artifacts import ArtifactStore
 from service.jobs.objects.job_folders import JobFolders
-from service.jobs.objects.opening import Files, SharedPlace, open_files, open_place
+from service.jobs.objects.opening import Files, SharedPlace, open_files, open_objects, open_place
 from service.jobs.quotas.measurement_cache import MeasurementCache
 from service.jobs.quotas.metering import MeteredChild
 from service.jobs.quotas.tenant_uploads import TenantUploads
@@ -199,12 +201,13 @@ def open_deps(
     pipeline = pipeline or _real_pipeline()
     with ExitStack() as opened:  # what is open when an error comes is closed
         lock = opened.enter_context(_lock(_made(settings.data_dir) / "lock"))
-        store = _opened_store(settings, clock, rebuild=rebuild)
+        objects = open_objects(settings)
+        store = _opened_store(settings, clock, Encryption(key_place(settings, objects)), rebuild=rebuild)
         opened.callback(store.close)
-        membership, place, objects = None, None, None
+        membership, place = None, None
         files_dir = _made(settings.files_dir, "data folder" if settings.shared_dir is None else "shared folder")
         if settings.database_url is not None:
-            place, objects = open_place(settings, store, files_dir)
+            place = open_place(settings, store, files_dir, objects)
             membership = join(store.engine, settings, settings.database_url, role, pipeline.version, gpu)
             opened.callback(membership.lease.close)
         name = "" if membership is None else membership.member.name
@@ -234,9 +237,9 @@ def open_deps(
     )
 
 
-def _opened_store(settings: Settings, clock: Callable[[], datetime], *, rebuild: bool) -> JobStore:
+def _opened_store(settings: Settings, clock: Callable[[], datetime], encryption: Encryption, *, rebuild: bool) -> JobStore:
     if settings.database_url is not None:
-        return JobStore(settings.database_url, clock)
+        return JobStore(settings.database_url, clock, encryption)
     path = settings.data_dir / DATABASE_NAME
     rows: Mapping[str, tuple[Row, ...]] = {}
     if rebuild:
@@ -244,7 +247,7 @@ def _opened_store(settings: Settings, clock: Callable[[], datetime], *, rebuild:
     else:
         check_database(path)
     is_new = not path.is_file()
-    store = JobStore(database_url(settings), clock)
+    store = JobStore(database_url(settings), clock, encryption)
     store.restore_tables(rows)
     if not store.keys.has_any() and audit_log(settings).knows_keys():
         store.keys.go_on_wanting()
@@ -283,9 +286,10 @@ def database_url(settings: Settings) -> str:
 
 
 def _made(folder: Path, name: str = "data folder") -> Path:
-    """Return a folder of this server, which is there and can be written to."""
+    """Return a folder of this server, which is there and can be written to; others may use a shared one under other users."""
+    is_shared = name != "data folder"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o777 if is_shared else 0o700)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as exc:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from calibration.codec import as_object, json_from_value
 from service.access.caller import DEFAULT_TENANT
+from service.access.encryption import Encryption
 from service.access.keys import Keys
 from service.access.tenants import Tenants
 from service.database.advisory_locks import database_lock
@@ -26,7 +27,7 @@ from service.jobs.live.file_uses import FileUses, files_in
 from service.jobs.live.job_reader import JobReader
 from service.jobs.live.removed import RemovedJobs
 from service.jobs.live.telling import Teller
-from service.jobs.live.webhooks import Webhooks
+from service.jobs.live.webhooks import PLAIN_WEBHOOKS, Webhooks
 from service.jobs.quotas.admission import Admission
 from service.jobs.quotas.file_owners import OWNERS, FileOwners
 from service.jobs.records import Job, JobState, NewJob, StoredFile, Webhook, check_move
@@ -43,12 +44,13 @@ class JobStore(JobReader):
     Safe to share between threads; the database and ``holds``, the jobs that wait for it, are the only state.
     """
 
-    def __init__(self, url: str, clock: Callable[[], datetime]) -> None:
+    def __init__(self, url: str, clock: Callable[[], datetime], encryption: Encryption | None = None) -> None:
         """Open the database and create the table where it is missing.
 
         Args:
             url: A SQLAlchemy URL.
             clock: The present, in UTC.
+            encryption: Of webhooks; without it there are none.
         """
         self._clock = clock
         self.engine = engine = open_engine(url)
@@ -59,7 +61,7 @@ class JobStore(JobReader):
             holds = SharedHolds(engine) if is_postgres(engine) else Holds()
             super().__init__(engine, holds, RemovedJobs(engine), Tenants(engine))
             self.events = EventLog(engine)
-            self.webhooks = Webhooks(engine)
+            self.webhooks = Webhooks(engine, encryption)
             self.file_uses = FileUses(engine, JOBS)
             self.keys = Keys(engine, clock)
             self.owners = FileOwners(engine, self.tenants, clock)
@@ -94,6 +96,7 @@ class JobStore(JobReader):
             InvalidRequestError: The idempotency key was used for another request.
         """
         at = self._now() if created_at is None else created_at.timestamp()
+        told = None if webhook is None else self.webhooks.encrypted(new.id, webhook)
         self.tenants.ensure(new.tenant)  # of a job that is recovered from its folder the database may know none
         try:
             with self._engine.begin() as connection:
@@ -102,8 +105,8 @@ class JobStore(JobReader):
                 for one in (new, *branches):
                     connection.execute(sa.insert(JOBS).values(row_of(one, at)))
                     events[one.id] = self._teller.moved(connection, one.id, JobState.QUEUED)
-                if webhook is not None:
-                    self.webhooks.add(connection, new.id, webhook)
+                if told is not None:
+                    self.webhooks.add(connection, new.id, told)
         except sa.exc.IntegrityError:
             earlier = self.find_by_key(new.tenant, new.idempotency_key, new.request_sha256)
             if earlier is None:
@@ -115,7 +118,9 @@ class JobStore(JobReader):
     def restore_tables(self, tables: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
         """Write all that an earlier database told but its jobs, as SQLite gave it: a server that had keys goes on wanting them."""
         for table, rows in tables.items():
-            if table != JOBS.name:
+            if table == PLAIN_WEBHOOKS.name and rows:
+                self.webhooks.expect_plain()
+            if table != JOBS.name and rows:
                 put_rows(self._engine, table, [{"tenant": DEFAULT_TENANT, **row} for row in rows])
 
     def restore(self, rows: Sequence[Mapping[str, object]]) -> int:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -17,11 +16,11 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
-from calibration.errors import OptimizerError
 from service.errors import BadRequestError, InvalidRequestError, TooLargeError, UnsupportedMediaError
 from service.jobs.artifacts import StoreWriter
+from service.jobs.receiving.body import hand_over, pieces_of
 from service.jobs.records import StoredFile
 
 if TYPE_CHECKING:
@@ -65,17 +64,15 @@ async def receive_file(request: Request, open_writer: OpenWriter, max_bytes: int
     wanted = _stated_sha256(request)
     with await run_in_threadpool(open_writer, _stated_length(request)) as writer:
         size_bytes = 0
-        async with aclosing(_chunks(request)) as chunks:
-            async for chunk in chunks:
-                size_bytes += len(chunk)
-                if size_bytes > max_bytes:
-                    await _drain(chunks)
-                    raise _too_large("file", max_bytes)
-                try:
-                    await run_in_threadpool(writer.write, chunk)
-                except OptimizerError:
-                    await _drain(chunks)
-                    raise
+
+        def take(chunk: bytes) -> None:
+            nonlocal size_bytes
+            size_bytes += len(chunk)
+            if size_bytes > max_bytes:
+                raise _too_large("file", max_bytes)
+            writer.write(chunk)
+
+        await hand_over(request, take)
         if wanted is not None and writer.sha256 != wanted:
             raise BadRequestError(
                 f"Content-Digest: the bytes that arrived have the SHA-256 {writer.sha256}, {wanted} was stated", fix="Send the file again."
@@ -105,13 +102,7 @@ async def receive_form(
     if kind == b"multipart/form-data":
         _check_length(request, max_bytes * len(files) + MAX_TEXT_BYTES * (len(texts) + 1))
         with _MultipartReceiver(options.get(b"boundary", b""), open_writer, max_bytes, files, texts) as receiver:
-            async with aclosing(_chunks(request)) as chunks:
-                async for chunk in chunks:
-                    try:
-                        await run_in_threadpool(receiver.feed, chunk)
-                    except OptimizerError:
-                        await _drain(chunks)
-                        raise
+            await hand_over(request, receiver.feed)
             return receiver.finish()
     if kind in {b"application/x-www-form-urlencoded", b"application/json"}:
         body = await _short_body(request)
@@ -215,41 +206,12 @@ class _MultipartReceiver:
         self._ended = True
 
 
-async def _chunks(request: Request) -> AsyncGenerator[bytes, None]:
-    """Yield the body in pieces of about a MiB: the network's own are small, and each is handed to another thread."""
-    held, size_bytes = [], 0
-    try:
-        async for chunk in request.stream():
-            held.append(chunk)
-            size_bytes += len(chunk)
-            if size_bytes >= _PIECE_BYTES:
-                yield b"".join(held)
-                held, size_bytes = [], 0
-    except ClientDisconnect as exc:
-        raise BadRequestError("body: the connection closed before its end", fix="Send the request again.") from exc
-    if size_bytes:
-        yield b"".join(held)
-
-
-async def _drain(chunks: AsyncIterator[bytes]) -> None:
-    """Read on for a moment: a client that is still sending would see a broken connection instead of our answer."""
-    left = _DRAIN_BYTES
-    try:
-        async with asyncio.timeout(_DRAIN_SECONDS):
-            async for chunk in chunks:
-                left -= len(chunk)
-                if left < 0:
-                    return
-    except (TimeoutError, BadRequestError):
-        return
-
-
 async def _short_body(request: Request) -> bytes:
     _check_length(request, MAX_TEXT_BYTES)
     body = bytearray()
-    async with aclosing(_chunks(request)) as chunks:
-        async for chunk in chunks:
-            body += chunk
+    async with aclosing(pieces_of(request)) as pieces:
+        async for piece in pieces:
+            body += b"".join(piece)
             if len(body) > MAX_TEXT_BYTES:
                 raise _too_large("body", MAX_TEXT_BYTES)
     return bytes(body)
@@ -324,7 +286,4 @@ def _utf8(name: str, data: bytes) -> str:
         raise BadRequestError(f"{name}: it is not UTF-8 text ({exc})", fix="Send UTF-8.") from exc
 
 
-_PIECE_BYTES = 2**20
 _MOST_FIELDS = 100
-_DRAIN_BYTES = 64 * 2**20
-_DRAIN_SECONDS = 5.0

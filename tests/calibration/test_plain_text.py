@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,34 @@ def test_every_error_cleans_its_words() -> None:
     assert len(error.detail) == len(str(error)) == MAX_CHARACTERS
     assert error.problem()["fix"] == "\\x07Look at /srv/data/x."
     assert error.problem(HIDDEN)["fix"] == "\\x07Look at x."
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("to postgresql+psycopg://me:p@ss:w0rd@host:5432/jobs failed", "to postgresql+psycopg://me:...@host:5432/jobs failed"),
+        ("'ftp://user:hush@example.org/x' and https://a:b@c", "'ftp://user:...@example.org/x' and https://a:...@c"),
+        ("s3://bucket/part at http://127.0.0.1:8333/x@y", "s3://bucket/part at http://127.0.0.1:8333/x@y"),
+        (
+            "GET https://s3/b/k?X-Amz-Credential=AK%2F1&X-Amz-Expires=900&X-Amz-Signature=ab12 gave 403",
+            "GET https://s3/b/k?X-Amz-Credential=...&X-Amz-Expires=900&X-Amz-Signature=... gave 403",
+        ),
+        (
+            "https://example.org/hook?access_token=hush#x 'https://e/?secret=a b'",
+            "https://example.org/hook?access_token=...#x 'https://e/?secret=... b'",
+        ),
+        ("https://example.org/hook?tokens=3&x=token", "https://example.org/hook?tokens=3&x=token"),
+    ],
+)
+def test_passwords_and_signatures_in_addresses_are_left_out(text: str, shown: str) -> None:
+    assert plain_text(text) == shown
+    assert plain_text(shown) == shown
+    assert InvalidModelError(text, fix=text).problem()["detail"] == shown
+
+
+@pytest.mark.parametrize("piece", ["a.", "?a", "://", "x://a:", "&token", "a:b@", "://:"])
+def test_text_that_is_made_to_take_long_does_not(piece: str) -> None:
+    text = ("http://" + piece * 16_000)[:16_000]
+    began = time.process_time()
+    plain_text(text)
+    assert time.process_time() - began < 1.0  # it takes some milliseconds; what grows with the square takes seconds

@@ -35,6 +35,8 @@ def test_unset_and_empty_variables_give_the_defaults() -> None:
         ("PORT", "70000", "0 to 65535"),
         ("MAX_UPLOAD_BYTES", "0", "at least 1"),
         ("STAGE_SECONDS", "nan", "at least 1"),
+        ("ENCRYPTION_KEYS", "hush", "number 1 is no key"),
+        ("ENCRYPTION_KEYS", f"{'A' * 43}=, {'A' * 44}", "number 2 is no key"),
         ("STAGE_MEMORY_BYTES", "1", "at least"),
     ],
 )
@@ -46,6 +48,7 @@ def test_wrong_value_is_refused_with_its_name_and_a_fix(name: str, text: str, me
 
 def test_key_is_not_shown() -> None:
     assert repr(Settings(api_key="secret")) == repr(Settings(api_key="another")) == repr(Settings())
+    assert repr(Settings(encryption_keys=f"{'A' * 43}=")) == repr(Settings())
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "[::1]", "localhost", "::ffff:127.0.0.1"])

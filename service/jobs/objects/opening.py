@@ -36,20 +36,36 @@ class Files:
     sweep: Callable[[Callable[[str], bool]], None] | None = None  # removes folders here of jobs that ended; is told which run here
 
 
-def open_place(settings: Settings, store: JobStore, files_dir: Path) -> tuple[SharedPlace, Objects | None]:
-    """Return what the processes share besides their database, and its objects where it is an object store.
+def open_objects(settings: Settings) -> Objects | None:
+    """Return the objects of the settings; None where they name no object store.
 
     Raises:
-        InvalidConfigError: It is another one than the other processes have, or the packages for it are not installed.
+        InvalidConfigError: The packages for it are not installed.
+    """
+    if settings.object_store is None:
+        return None
+    endpoint = settings.object_store_public_endpoint
+    folder = settings.object_store.removeprefix("s3://").rstrip("/")
+    return Objects(open_filesystem(), folder, public=None if endpoint is None else open_filesystem(endpoint))
+
+
+def open_place(settings: Settings, store: JobStore, files_dir: Path, objects: Objects | None) -> SharedPlace:
+    """Return what the processes share besides their database.
+
+    Args:
+        settings: The settings.
+        store: The jobs.
+        files_dir: The folder that they share, where they have no object store.
+        objects: Those of the object store.
+
+    Raises:
+        InvalidConfigError: It is another one than the other processes have.
         StorageError: It cannot be used now.
         OSError: The folder cannot be read or written.
     """
-    if settings.object_store is None:
-        return SharedFolder(store.engine, files_dir), None
-    endpoint = settings.object_store_public_endpoint
-    folder = settings.object_store.removeprefix("s3://").rstrip("/")
-    objects = Objects(open_filesystem(), folder, public=None if endpoint is None else open_filesystem(endpoint))
-    return DeploymentStore(store.engine, objects, settings.object_store), objects
+    if objects is None or settings.object_store is None:
+        return SharedFolder(store.engine, files_dir)
+    return DeploymentStore(store.engine, objects, settings.object_store)
 
 
 def open_files(

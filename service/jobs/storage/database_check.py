@@ -77,10 +77,13 @@ def _readable_rows(path: Path, table: str) -> tuple[Row, ...]:
                     kept = dict(row)
                     rows.setdefault(kept.pop(_ROWID), kept)
         except (sqlite3.Error, IndexError, UnicodeDecodeError) as exc:
-            logger.warning("database %s: not all of %s can be read: %s", path.name, table, exc)
+            if "no such table" not in str(exc):  # of another version
+                logger.warning("database %s: not all of %s can be read: %s", path.name, table, exc)
     return tuple(rows[key] for key in sorted(rows))
 
 
-TABLES = ("jobs", "removed_jobs", "access_keys", "tenants", "tenant_usage", "file_owners", "webhooks")  # what is taken over
+TABLES = (  # what is taken over; the last is of earlier versions
+    *("jobs", "removed_jobs", "access_keys", "tenants", "tenant_usage", "file_owners", "encrypted_webhooks", "webhooks"),
+)
 _ROWID = "number_of_row"  # of which SQLite has one in every table
 _STEPS = 200  # of the database's machine between two looks at the time

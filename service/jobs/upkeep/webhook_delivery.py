@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from service import __version__
-from service.errors import InvalidRequestError, RemovedError
+from service.errors import EncryptionKeyError, InvalidRequestError, RemovedError
 from service.jobs.live.shown import job_json
 from service.jobs.live.webhooks import DueWebhook
+from service.jobs.records import Webhook
 from service.jobs.resources import Deps
 from service.jobs.upkeep.webhook_address import resolved
 
@@ -44,32 +45,34 @@ def deliver_due(deps: Deps, post: Post) -> None:
             deps.store.webhooks.forget(due.job_id)
 
 
+def keep_encrypted(deps: Deps) -> None:
+    """Encrypt what an earlier version or an earlier key left, and say whose key is lost."""
+    try:
+        moved = deps.store.webhooks.encrypt_plain()
+        lost = deps.store.webhooks.renew()
+    except EncryptionKeyError as error:
+        logger.error("webhooks wait: %s. %s", error.detail, error.fix)
+        return
+    if moved:
+        logger.info("webhooks: %s that an earlier version kept plain are encrypted now", moved)
+    for job_id in lost:
+        logger.error("job %s: its webhook was encrypted with a key that is lost; without that key nobody is told of its end", job_id)
+
+
 def _deliver(due: DueWebhook, deps: Deps, post: Post) -> None:
     now = deps.clock()
-    body = _body(due, deps)
-    timestamp = str(int(now.timestamp()))
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": f"onnx-trt-optimizer/{__version__}",
-        "webhook-id": due.job_id,
-        "webhook-timestamp": timestamp,
-    }
-    if due.webhook.secret is not None:
-        headers["webhook-signature"] = signature(due.webhook.secret, due.job_id, timestamp, body)
     try:
-        status = post(due.webhook.url, body, headers)
+        problem = _problem(deps.store.webhooks.read(due), due, deps, post)
     except InvalidRequestError as error:
         logger.warning("job %s: its webhook is given up: %s", due.job_id, error.detail)
         deps.store.webhooks.forget(due.job_id)
         return
-    except OSError as exc:
-        problem = f"{type(exc).__name__}: {exc}"
-    else:
-        if status in _TAKEN:
-            logger.info("job %s: its webhook was delivered", due.job_id)
-            deps.store.webhooks.forget(due.job_id)
-            return
-        problem = f"the answer was {status}"
+    except EncryptionKeyError as error:  # the operator may put the key back
+        problem = error.detail
+    if problem is None:
+        logger.info("job %s: its webhook was delivered", due.job_id)
+        deps.store.webhooks.forget(due.job_id)
+        return
     if due.attempts >= len(WAIT_SECONDS):
         logger.warning("job %s: its webhook is given up after %s attempts: %s", due.job_id, due.attempts + 1, problem)
         deps.store.webhooks.forget(due.job_id)
@@ -77,6 +80,25 @@ def _deliver(due: DueWebhook, deps: Deps, post: Post) -> None:
     wait = WAIT_SECONDS[due.attempts]
     logger.info("job %s: its webhook was not taken (%s), next in %s s", due.job_id, problem, wait)
     deps.store.webhooks.put_off(due.job_id, now.timestamp() + wait)
+
+
+def _problem(webhook: Webhook, due: DueWebhook, deps: Deps, post: Post) -> str | None:
+    """Send a message, and return why it was not taken; None where it was."""
+    body = _body(due, deps)
+    timestamp = str(int(deps.clock().timestamp()))
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": f"onnx-trt-optimizer/{__version__}",
+        "webhook-id": due.job_id,
+        "webhook-timestamp": timestamp,
+    }
+    if webhook.secret is not None:
+        headers["webhook-signature"] = signature(webhook.secret, due.job_id, timestamp, body)
+    try:
+        status = post(webhook.url, body, headers)
+    except OSError as exc:
+        return f"{type(exc).__name__}: {exc}"
+    return None if status in _TAKEN else f"the answer was {status}"
 
 
 def signature(secret: str, message_id: str, timestamp: str, body: bytes) -> str:

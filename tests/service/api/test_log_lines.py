@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 
+from service.access.key_text import new_key
 from service.api.log_lines import MAX_TRACE_LINES, JsonLines, PlainLines
 
 
@@ -62,3 +63,17 @@ def test_json_lines_hold_what_was_raised_and_stay_one_line() -> None:
     assert "job" not in found
     assert "Traceback" in found["raised"]
     assert "ValueError: two" in found["raised"]
+
+
+def test_no_line_holds_a_key_or_a_password() -> None:
+    key = new_key()
+    for text in (
+        line("%s at postgresql+psycopg://me:hush@host/jobs", key),
+        line("failed", raised=ValueError(f"{key} postgresql://me:hush@host")),
+    ):
+        assert key.secret not in text
+        assert key.id in text
+        assert "hush" not in text
+        assert "@host" in text
+    record = logging.LogRecord("x", logging.ERROR, "", 1, "%s", (key,), None)
+    assert key.secret not in JsonLines([]).format(record)

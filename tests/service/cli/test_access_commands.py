@@ -12,8 +12,11 @@ import httpx
 import pytest
 
 from service.__main__ import main
+from service.access.key_places import KEY_NAME
 from service.access.key_text import key_from_text
+from service.jobs.records import Webhook
 from tests.service.conftest import Server, running_server
+from tests.service.jobs.test_store import new_job
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +160,40 @@ def test_a_server_without_a_key_does_not_listen_to_other_machines(operator: Oper
         operator.folder.mkdir()
     assert "without an API key" in operator.run("serve", "--host", "0.0.0.0", "--port", "0", status=2)
     assert operator.folder.is_dir() is is_folder_there
+
+
+def test_encryption_key_is_replaced_beside_a_running_server(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = server.deps.settings.data_dir
+    told = Operator(folder, capsys)
+    for job in ("one", "two"):
+        server.deps.store.create(new_job(job), Webhook("https://example.org", job))
+        server.deps.store.fail(job, {}, {})
+        first = (folder / KEY_NAME).read_text().split()
+        printed = told.run("rotate-encryption-key")
+        assert first[0] not in printed
+        assert (folder / KEY_NAME).read_text().split()[1:] == first[:1]
+    webhooks = server.deps.store.webhooks
+    assert webhooks.renew() == ()
+    (entry, *_) = json.loads("[" + ",".join(told.run("audit", "--json").splitlines()[::-1]) + "]")
+    assert (entry["action"], first[0] in json.dumps(entry)) == ("encryption key replaced", False)
+
+
+def test_key_for_the_setting_is_printed_and_kept_nowhere(operator: Operator) -> None:
+    assert len(operator.run("rotate-encryption-key", "--print").strip()) == 44
+    assert not operator.folder.exists()
+    operator.create("--role", "admin")
+    operator.run("rotate-encryption-key")
+    assert len((operator.folder / KEY_NAME).read_text().split()) == 1
+
+
+def test_key_of_the_setting_is_the_operators_to_replace(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator.create("--role", "admin")
+    key = operator.run("rotate-encryption-key", "--print").strip()
+    monkeypatch.setenv("ONNX_TRT_OPTIMIZER_ENCRYPTION_KEYS", key)
+    told = operator.run("rotate-encryption-key", status=2)
+    assert "which this program does not write" in told
+    assert key not in told
+    monkeypatch.setenv("ONNX_TRT_OPTIMIZER_ENCRYPTION_KEYS", f"{key}, {key[:-3]}")
+    told = operator.run("keys", "list", status=2)
+    assert "number 2 is no key" in told
+    assert key[:-3] not in told

@@ -77,3 +77,20 @@ def test_a_lock_that_does_not_come_passes_by_itself(engine: sa.Engine) -> None:
 def test_a_mistake_in_a_statement_is_no_fault_of_the_storage(engine: sa.Engine) -> None:
     with engine.connect() as connection, pytest.raises(sa.exc.ProgrammingError):
         connection.execute(sa.text("SELECT * FROM nowhere"))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_errors_quote_no_values(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """The log has them, with their traces: of a row that is refused it shall not hold what is in the row."""
+    url = f"sqlite:///{tmp_path / 'own.sqlite'}" if kind == "sqlite" else request.getfixturevalue("postgres").create_database()
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE rows (name TEXT UNIQUE, secret TEXT)")
+    row = {"name": "one", "secret": "hush"}
+    statement = sa.text("INSERT INTO rows VALUES (:name, :secret)")
+    with engine.begin() as connection:
+        connection.execute(statement, row)
+    with pytest.raises(sa.exc.IntegrityError) as caught, engine.begin() as connection:
+        connection.execute(statement, row)
+    assert "hush" not in str(caught.value)
+    engine.dispose()

@@ -144,7 +144,8 @@ def test_a_rebuilt_database_keeps_keys_tenants_and_owners(tmp_path: Path) -> Non
     with pytest.raises(RemovedError):
         rebuilt.store.get("one", "vision")
     rebuilt.store.cancel("two")
-    assert [(due.job_id, due.webhook.secret) for due in rebuilt.store.webhooks.due(0.0)] == [("two", "secret")]
+    (due,) = rebuilt.store.webhooks.due(0.0)
+    assert (due.job_id, rebuilt.store.webhooks.read(due)) == ("two", Webhook("https://example.org/done", "secret"))
     rebuilt.close()
 
 

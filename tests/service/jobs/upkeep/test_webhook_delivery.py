@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import logging
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,10 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.access.key_places import KEY_NAME
 from service.errors import InvalidRequestError
 from service.jobs.records import Webhook
 from service.jobs.resources import Deps
-from service.jobs.upkeep.webhook_delivery import WAIT_SECONDS, deliver_due, poster, signature
+from service.jobs.upkeep.webhook_delivery import WAIT_SECONDS, deliver_due, keep_encrypted, poster, signature
 from service.settings import Settings
 from tests.fakes import FakeClock
 from tests.service.jobs.test_store import new_job
@@ -134,6 +136,41 @@ def test_what_leads_inside_is_given_up_at_once(deps: Deps, clock: FakeClock) -> 
     clock.advance(10**6)
     deliver_due(deps, receiver)
     assert len(receiver.taken) == 1
+
+
+def test_webhook_whose_key_is_lost_waits_for_it_and_holds_up_no_other(
+    deps: Deps, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    receiver, key = Receiver(200), deps.settings.data_dir / KEY_NAME
+    ended(deps, "a secret")
+    lost = key.read_text()
+    key.unlink()
+    deps.store.create(new_job("two"), Webhook("https://example.org/two"))
+    deps.store.cancel("two")
+    deliver_due(deps, receiver)
+    assert [url for url, _, _ in receiver.taken] == ["https://example.org/two"]
+    assert "job one: its webhook was not taken (webhook of job one: it was encrypted with another key" in caplog.text
+    key.write_text(key.read_text() + lost)
+    clock.advance(WAIT_SECONDS[0])
+    deliver_due(deps, receiver)
+    assert "webhook-signature" in receiver.taken[1][2]
+
+
+def test_webhook_whose_key_stays_lost_is_given_up_with_the_reason(deps: Deps, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    ended(deps, "a secret")
+    (deps.settings.data_dir / KEY_NAME).unlink()
+    keep_encrypted(deps)
+    assert "webhooks wait: encryption key" in caplog.text  # there is none at all
+    deps.store.create(new_job("two"), Webhook(URL))
+    caplog.clear()
+    keep_encrypted(deps)
+    assert "job one: its webhook was encrypted with a key that is lost" in caplog.text
+    for wait in (*WAIT_SECONDS, 1):
+        deliver_due(deps, Receiver(200))
+        clock.advance(wait)
+    assert f"job one: its webhook is given up after {len(WAIT_SECONDS) + 1} attempts: webhook of job one: it was encrypted" in caplog.text
+    assert deps.store.webhooks.due(clock().timestamp()) == ()
 
 
 def test_nobody_is_told_of_a_job_that_was_deleted(deps: Deps) -> None:

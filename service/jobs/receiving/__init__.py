@@ -1,0 +1,1 @@
+"""How the body of a request comes in."""
