@@ -72,7 +72,7 @@ test-without: $(DEV) ## the tests of `make test` with HIDE=vnni or HIDE=avx512 h
 fuzz: $(DEV) ## try COUNT generated models from SEED on: laws for all, whole jobs for one in ten (JOBS=onnxruntime-cpu,tensorrt-rtx); KEEP=FOLDER keeps findings
 	$(BIN)/python -m tests.generated.fuzz --seed $(or $(SEED),0) --count $(or $(COUNT),1000) --jobs $(or $(JOBS),onnxruntime-cpu) --every $(or $(EVERY),10) $(if $(KEEP),--keep $(KEEP))
 
-faults: $(DEV) ## break real servers in 22 ways and several processes on one Postgres in 23, at TRIALS seeded moments each, and print what was lost and what ran twice (root makes the disks; 40 minutes)
+faults: $(DEV) ## break real servers in 22 ways and several processes on one Postgres in 27, at TRIALS seeded moments each, and print what was lost and what ran twice (root makes the disks and the networks; 45 minutes)
 	$(BIN)/python -m tests.faults.table --seed $(or $(SEED),0) --trials $(or $(TRIALS),5)
 	$(BIN)/python -m tests.distributed.table --seed $(or $(SEED),0) --trials $(or $(TRIALS),3)
 

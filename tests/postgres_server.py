@@ -20,7 +20,6 @@ import psycopg
 REASON = "postgres is not installed"
 _USERS = ("postgres", "nobody")  # it refuses to run as root
 _SETTINGS = {
-    "listen_addresses": "127.0.0.1",
     "fsync": "off",  # the machine goes on when the server is killed
     "max_connections": "100",
     "shared_buffers": "32MB",
@@ -38,8 +37,9 @@ def binaries() -> Path | None:
 class PostgresServer:
     """One server. Its databases outlast its end and its next start."""
 
-    def __init__(self, folder: Path, binaries: Path) -> None:
-        self._folder, self._binaries = folder, binaries
+    def __init__(self, folder: Path, binaries: Path, *addresses: str) -> None:
+        """Prepare one, which listens on further addresses than loopback, too."""
+        self._folder, self._binaries, self._addresses = folder, binaries, addresses
         self._names = iter(range(10**6))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -51,6 +51,8 @@ class PostgresServer:
         self._run(
             "initdb", "--no-sync", "--auth=trust", "--encoding=UTF8", "--username=optimizer", "--pgdata", str(self.data)
         ).check_returncode()
+        with (self.data / "pg_hba.conf").open("a") as rules:
+            rules.writelines(f"host all all {address}/30 trust\n" for address in addresses)
 
     @property
     def data(self) -> Path:
@@ -60,7 +62,8 @@ class PostgresServer:
     def start(self) -> None:
         """Start it and wait until it answers."""
         (self.data / "postmaster.pid").unlink(missing_ok=True)  # of one that was killed
-        settings = [f"--{name}={value}" for name, value in {**_SETTINGS, "unix_socket_directories": str(self._folder)}.items()]
+        own = {"listen_addresses": ",".join(("127.0.0.1", *self._addresses)), "unix_socket_directories": str(self._folder)}
+        settings = [f"--{name}={value}" for name, value in {**_SETTINGS, **own}.items()]
         command = [str(self._binaries / "postgres"), "-D", str(self.data), "-p", str(self.port), *settings]
         with (self._folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, user=self._user, group=self._group, cwd=self._folder)
@@ -134,11 +137,11 @@ class PostgresServer:
 
 
 @contextmanager
-def running_postgres(binaries: Path) -> Iterator[PostgresServer]:
-    """Give a started server, whose folder goes with it."""
+def running_postgres(binaries: Path, *addresses: str) -> Iterator[PostgresServer]:
+    """Give a started server, whose folder goes with it; it listens on further addresses than loopback, too."""
     # Not in pytest's own folder, which is closed to the user that the server runs as.
     with tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder:
-        server = PostgresServer(Path(folder), binaries)
+        server = PostgresServer(Path(folder), binaries, *addresses)
         server.start()
         try:
             yield server

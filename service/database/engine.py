@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import sqlalchemy as sa
 
 from service.database.storage_errors import translate_database_errors
@@ -18,13 +16,10 @@ def open_engine(url: str) -> sa.Engine:
         url: A SQLAlchemy URL, ``sqlite:///...`` or ``postgresql+psycopg://...``.
     """
     if sa.make_url(url).get_backend_name() == POSTGRES:
-        options: Mapping[str, object] = {
-            "application_name": "onnx-trt-optimizer",
-            **REACH,
-            # A process that stands still in mid-change would hold up all the others.
-            "options": f"-c idle_in_transaction_session_timeout={IDLE_SECONDS * 1000}",
-        }
-        engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=dict(options))
+        # A process that stands still in mid-change would hold up all the others.
+        options = f"{reach()['options']} -c idle_in_transaction_session_timeout={IDLE_SECONDS * 1000}"
+        arguments = {**reach(), "application_name": "onnx-trt-optimizer", "options": options}
+        engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=arguments)
     else:
         engine = sa.create_engine(url, hide_parameters=True)  # its errors, which the log has, quote no values
         sa.event.listen(engine, "connect", _prepare_sqlite)
@@ -38,9 +33,31 @@ def open_session(url: str) -> sa.Connection:
     Raises:
         StorageError: The server cannot be reached.
     """
-    engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True, connect_args=dict(REACH))
+    engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True, connect_args=reach())
     translate_database_errors(engine)
     return engine.connect()
+
+
+def reach() -> dict[str, object]:
+    """Return what a connection to Postgres is opened with, so that either end finds out in seconds that the other one is gone.
+
+    Where the network lets packets vanish nobody is told: the process would wait for its answer, and the server would keep what the process
+    has locked, for as long as the kernel tries, a quarter of an hour and more.
+    https://www.postgresql.org/docs/current/libpq-connect.html, .../runtime-config-connection.html
+    """
+    client = {f"keepalives_{name}": value for name, value in _SECONDS_BETWEEN.items()} | {"tcp_user_timeout": _UNANSWERED_MS}
+    server = {f"tcp_keepalives_{name}": value for name, value in _SECONDS_BETWEEN.items()} | {"tcp_user_timeout": _UNANSWERED_MS}
+    return {"connect_timeout": 5, **client, "options": " ".join(f"-c {name}={value}" for name, value in server.items())}
+
+
+def check_answers(engine: sa.Engine) -> None:
+    """Accept the database as one that answers now. To be asked before the workflow engine is, which waits for it without an end.
+
+    Raises:
+        StorageError: It does not, for seconds.
+    """
+    with engine.connect() as connection:
+        connection.execute(sa.select(sa.literal(1)))
 
 
 def is_postgres(engine: sa.Engine) -> bool:
@@ -55,12 +72,12 @@ def _prepare_sqlite(connection: object, _record: object) -> None:
     cursor.close()
 
 
-# How libpq finds out that the network or the other machine is gone: https://www.postgresql.org/docs/current/libpq-connect.html
-REACH: Mapping[str, int] = {
-    "connect_timeout": 5,  # seconds
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,  # milliseconds
-}
 IDLE_SECONDS = 600  # longer than it takes to store the files of a job
+_SECONDS_BETWEEN = {
+    "idle": 5,
+    "interval": 2,
+    "count": 3,
+}  # of questions whether the other end is there: before the first, between, how many
+_UNANSWERED_MS = (
+    15_000  # after so long without an answer to what was sent the other end counts as gone; a cut of 5 s is outlasted, whenever it comes
+)

@@ -18,6 +18,7 @@ from dbos import DBOS
 from calibration.errors import OptimizerError
 from engine_builder.workspace.tree_removal import remove_tree
 from service.database.advisory_locks import database_lock
+from service.database.engine import check_answers
 from service.database.storage_errors import storage_error
 from service.errors import InvalidRequestError, NotFoundError, RemovedError
 from service.jobs.execution.line import anyone_waits, next_in_line
@@ -170,6 +171,7 @@ class Dispatcher:
             if time.monotonic() - looked_at >= LOOK_SECONDS:
                 looked_at = time.monotonic()
                 self._tried(self.look)
+            self._tried(self.take_up_again)
             self._tried(self.hand_over)
             self._woken.wait(min(LOOK_SECONDS, _ASK_SECONDS if self._deps.membership else LOOK_SECONDS))
 
@@ -181,6 +183,17 @@ class Dispatcher:
                 return
             problem = storage_error(error)
             logger.warning("jobs are not handed over for now: %s", problem or error, exc_info=None if problem else error)
+
+    def take_up_again(self) -> None:
+        """Resume what was broken off here, as soon as this process has a lease again: before it takes anything new."""
+        active = self._workflows.active
+        if not (left := active.broken_off()) or self._deps.lease_number() is None or self._deps.stopping.is_set():
+            return
+        check_answers(self._deps.store.engine)
+        begun = DBOS.list_workflows(status="PENDING", executor_id=self._deps.name, load_input=False, load_output=False)
+        for job_id in {one.workflow_id for one in begun} & left:
+            self._mend(job_id)
+        active.forget_broken_off(left)
 
     def hand_over(self) -> None:
         """Enqueue the next job, if this process is free and none is on its way to a worker."""
@@ -205,6 +218,7 @@ class Dispatcher:
         """Mend what nobody works on: cases 1 to 4. What was found so at the last look too is mended now."""
         if self._deps.lease_number() is None:
             return
+        check_answers(self._deps.store.engine)
         begun = DBOS.list_workflows(status="PENDING", executor_id=self._deps.name, load_input=False, load_output=False)
         idle = ({one.workflow_id for one in begun} | self._unknown_jobs()) - self._workflows.active_jobs
         for job_id in idle & self._idle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from service.database.engine import check_answers
 from service.jobs.execution.takeover import take_over
 from service.jobs.recovery import Dispatcher, reconcile
 from service.jobs.resources import Deps
@@ -39,6 +40,7 @@ class Runner:
 
             def sweep() -> None:
                 if membership.lease.number() is not None:
+                    check_answers(deps.store.engine)
                     take_over(membership.members, deps.name)
 
             self._takeover = Periodic("takeover", seconds, sweep, deps.stopping)

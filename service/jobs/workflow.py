@@ -25,6 +25,7 @@ from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.stage_io.measuring import JobFiles
 from engine_builder.stage_io.outcome import JobOutcome
 from service.database.advisory_locks import session_lock
+from service.database.engine import reach
 from service.database.storage_errors import storage_error
 from service.errors import IllegalMoveError, RemovedError, StorageError
 from service.jobs.branches.shared_stages import SharedStages
@@ -69,6 +70,7 @@ class Workflows:
                 "application_version": self._deps.pipeline.version,
                 "serializer": JsonSerializer(),
                 "log_level": "WARNING",
+                "db_engine_kwargs": _engine_arguments(self._deps),
             }
         )
         gpu_stage = DBOS.workflow(name="gpu_stage")(make_gpu_stage(self._deps, self._active))
@@ -94,6 +96,11 @@ class Workflows:
         delete_recorded(job_id)
 
     @property
+    def active(self) -> ActiveJobs:
+        """What runs in this process now, and what was broken off here."""
+        return self._active
+
+    @property
     def active_jobs(self) -> frozenset[str]:
         """The jobs that run in this process now."""
         return self._active.ids()
@@ -103,6 +110,10 @@ class Workflows:
         self._deps.stopping.set()
         self._active.wait_for_none(_STOP_SECONDS)
         DBOS.destroy(destroy_registry=True)
+
+
+def _engine_arguments(deps: Deps) -> dict[str, object]:
+    return {} if deps.membership is None else {"connect_args": {**reach(), "application_name": "onnx-trt-optimizer-engine"}}
 
 
 def delete_recorded(job_id: str) -> None:

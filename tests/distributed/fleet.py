@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import httpx
 import psutil
 import psycopg
 
+from tests.distributed.cut_network import CutNetwork
 from tests.fakes import executions, fake_model
 from tests.faults.server_process import FINISHED, ROOT, wait_until
 from tests.object_store_server import BUCKET, ObjectStoreServer
@@ -27,8 +28,9 @@ LEASE_SECONDS = 4.0
 class FleetProcess:
     """One process: an API or a worker."""
 
-    def __init__(self, name: str, role: str, fleet: Fleet, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, role: str, fleet: Fleet, environment: Mapping[str, str], before: Sequence[str] = ()) -> None:
         self.name, self.role = name, role
+        self._before = before  # its command
         self._fleet = fleet
         self._environment = environment
         self.data = fleet.folder / f"data-{name}"
@@ -42,7 +44,11 @@ class FleetProcess:
         environment |= {"ONNX_TRT_OPTIMIZER_EXECUTOR_ID": self.name, "ONNX_TRT_OPTIMIZER_DATA_DIR": str(data or self.data)}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.distributed.launch_process", *arguments], cwd=ROOT, stdout=log, stderr=log, env=environment
+                [*self._before, sys.executable, "-m", "tests.distributed.launch_process", *arguments],
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                env=environment,
             )
         return self.process
 
@@ -68,8 +74,16 @@ class FleetProcess:
 class Fleet:
     """The processes, what they share, and a client of the API."""
 
-    def __init__(self, folder: Path, url: str, objects: ObjectStoreServer | None = None, version: str = "fake-1") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        objects: ObjectStoreServer | None = None,
+        version: str = "fake-1",
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
         self.version = version
+        self.networks: Mapping[str, CutNetwork] = {}  # of processes that have one of their own
         self.folder, self.url, self.objects = folder, url, objects
         self.shared, self.record = folder / "shared", folder / "record"
         place = {"ONNX_TRT_OPTIMIZER_SHARED_DIR": str(self.shared)}
@@ -79,7 +93,7 @@ class Fleet:
             **os.environ,
             **place,
             "ONNX_TRT_OPTIMIZER_DATABASE_URL": url,
-            "ONNX_TRT_OPTIMIZER_LEASE_SECONDS": str(LEASE_SECONDS),
+            "ONNX_TRT_OPTIMIZER_LEASE_SECONDS": str(lease_seconds),
             "ONNX_TRT_OPTIMIZER_MIN_FREE_BYTES": str(2**20),
         }
         with socket.socket() as probe:
@@ -88,9 +102,11 @@ class Fleet:
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
         self.processes: dict[str, FleetProcess] = {}
 
-    def add(self, name: str, role: str, **environment: str) -> FleetProcess:
-        """Start a process."""
-        process = self.processes[name] = FleetProcess(name, role, self, environment)
+    def add(self, name: str, role: str, network: CutNetwork | None = None, **environment: str) -> FleetProcess:
+        """Start a process, in a network of its own if one is given."""
+        if network is not None:
+            environment["ONNX_TRT_OPTIMIZER_DATABASE_URL"] = self.url.replace("127.0.0.1", network.own)
+        process = self.processes[name] = FleetProcess(name, role, self, environment, () if network is None else network.command)
         process.launch()
         return process
 
@@ -189,6 +205,8 @@ def running_fleet(
     gpu: str | None = None,
     objects: ObjectStoreServer | None = None,
     version: str = "fake-1",
+    networks: Mapping[str, CutNetwork] | None = None,
+    lease_seconds: float = LEASE_SECONDS,
 ) -> Iterator[Fleet]:
     """Give an API and workers that are up, and kill them at the end.
 
@@ -199,12 +217,15 @@ def running_fleet(
         gpu: Type of GPU that a worker ``gpu`` pretends to have.
         objects: The store of their files; a folder that they share by default.
         version: Of the pipeline, which is a fake one, or "real".
+        networks: In which some of the workers live, by their names.
+        lease_seconds: For how long a process that is not heard of counts as alive.
     """
-    fleet = Fleet(folder, url, objects, version)
+    fleet = Fleet(folder, url, objects, version, lease_seconds)
+    fleet.networks = dict(networks or {})
     try:
         fleet.add("api", "api")
         for name in workers:
-            fleet.add(name, "cpu")
+            fleet.add(name, "cpu", fleet.networks.get(name))
         if gpu is not None:
             fleet.add("gpu", "gpu", FAKE_GPU=gpu)
         fleet.wait_until_up()

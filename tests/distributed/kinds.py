@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from service.database.advisory_locks import lock_key
+from tests.distributed.cut_network import Direction
 from tests.distributed.fleet import LEASE_SECONDS, Fleet, FleetProcess
 from tests.faults.server_process import FINISHED, wait_until
 from tests.postgres_server import PostgresServer
@@ -171,6 +172,25 @@ def damage_objects(fleet: Fleet, _database: PostgresServer, job: str, _rng: rand
     process.launch()
 
 
+def cut_network_of_owner(direction: Direction, share: float) -> Fault:
+    """Let packets of the owner vanish for so many leases."""
+
+    def cut(fleet: Fleet, _database: PostgresServer, job: str, rng: random.Random) -> None:
+        network = fleet.networks[owner(fleet, job).name]
+        network.cut(direction)
+        time.sleep(LEASE_SECONDS * share * rng.uniform(1.0, 1.5))
+        network.mend()
+
+    return cut
+
+
+# These need workers in networks of their own.
+NETWORK_KINDS: Mapping[str, Fault] = {
+    "network of the worker cut for less than its lease": cut_network_of_owner(Direction.BOTH, 0.2),
+    "network of the worker cut for longer than its lease": cut_network_of_owner(Direction.BOTH, 3.0),
+    "packets to the worker lost": cut_network_of_owner(Direction.TO_PROCESS, 3.0),
+    "packets from the worker lost": cut_network_of_owner(Direction.FROM_PROCESS, 3.0),
+}
 # These need an object store; processes of the others share a folder.
 OBJECT_KINDS: Mapping[str, Fault] = {
     "kill -9 of the worker, on an object store": end_owner(signal.SIGKILL, with_return=False),
@@ -198,6 +218,7 @@ KINDS: Mapping[str, Fault] = {
     "only another version is there after": upgrade_without_the_old,
     "cancel on another process": cancel,
     "cancel, then kill -9 of the worker": cancel_and_kill_owner,
+    **NETWORK_KINDS,
     **OBJECT_KINDS,
 }
 STEPS_ARE_LOST = frozenset({"only another version is there after"})  # recorded steps would not fit

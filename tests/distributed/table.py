@@ -9,13 +9,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests import object_store_server
+from tests.distributed.cut_network import NoNetworkError, cut_network
 from tests.distributed.fleet import Fleet, running_fleet
-from tests.distributed.kinds import KINDS, OBJECT_KINDS, STEPS_ARE_LOST
+from tests.distributed.kinds import KINDS, NETWORK_KINDS, OBJECT_KINDS, STEPS_ARE_LOST, Fault
 from tests.fakes import executions
 from tests.faults.experiment import LONGEST_SECONDS, TRIALS, Outcome
 from tests.faults.server_process import FINISHED, wait_until
@@ -23,6 +24,7 @@ from tests.faults.table import HEAD, row, say
 from tests.postgres_server import REASON, PostgresServer, binaries, running_postgres
 
 GPU = "RTX 4090"
+_CPU_WORKERS = ("one", "two")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,21 +38,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(line)
     is_sound = True
     left = list(options.kinds or KINDS)
+    try:
+        with cut_network():
+            pass
+    except NoNetworkError as error:
+        for kind in [kind for kind in left if kind in NETWORK_KINDS]:
+            left.remove(kind)
+            is_sound = False
+            say(row(kind, (), f"not possible here: {error}"))
     while left:
-        on_objects = left[0] in OBJECT_KINDS
-        with (
-            running_postgres(found) as database,
-            object_store_server.running_object_store(store) if on_objects else nullcontext() as objects,
-            tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder,
-            running_fleet(Path(folder), database.create_database(), "one", "two", gpu=GPU, objects=objects) as fleet,
-        ):
+        needs = _needs(left[0])
+        with ExitStack() as opened:
+            networks = {name: opened.enter_context(cut_network()) for name in _CPU_WORKERS} if needs is NETWORK_KINDS else {}
+            database = opened.enter_context(running_postgres(found, *(network.own for network in networks.values())))
+            objects = opened.enter_context(object_store_server.running_object_store(store)) if needs is OBJECT_KINDS else None
+            folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True))
+            fleet = opened.enter_context(
+                running_fleet(Path(folder), database.create_database(), *_CPU_WORKERS, gpu=GPU, objects=objects, networks=networks)
+            )
             remark = ""
-            while left and not remark and (left[0] in OBJECT_KINDS) == on_objects:  # the same as long as they outlast their faults
+            while left and not remark and _needs(left[0]) is needs:  # the same as long as they outlast their faults
                 kind = left.pop(0)
                 outcomes, remark = _outcomes(fleet, database, kind, options.seed, options.trials)
                 is_sound &= not any(one.is_lost or one.finished_again or one.orphans for one in outcomes) and not remark
                 say(row(kind, outcomes, remark))
     return 0 if is_sound else 1
+
+
+def _needs(kind: str) -> Mapping[str, Fault]:
+    """Return the group of kinds that need the same machinery as this one."""
+    return next(group for group in (OBJECT_KINDS, NETWORK_KINDS, KINDS) if kind in group)
 
 
 def experiment(fleet: Fleet, database: PostgresServer, kind: str, seed: int) -> Outcome:

@@ -186,6 +186,20 @@ def test_a_job_outlasts_its_shared_folder(fleet: Fleet) -> None:
 
 
 @pytest.mark.long
+def test_begun_jobs_go_on_after_an_outage_before_new_ones_begin(fleet: Fleet, database: PostgresServer) -> None:
+    before = fleet.lines()
+    begun = [fleet.submit(trials=2, seconds=3.0) for _ in range(2)]
+    wait_until(lambda: fleet.counts(before)["begin trial/0"] == 2, 30, fleet.logs)
+    new = [fleet.submit(trials=1, seconds=0.5) for _ in range(2)]
+    database.kill()
+    time.sleep(LEASE_SECONDS)
+    database.start()
+    first, later = [fleet.wait(job) for job in begun], [fleet.wait(job) for job in new]
+    assert [job["state"] for job in (*first, *later)] == ["succeeded"] * 4, fleet.logs()
+    assert min(str(job["started_at"]) for job in later) >= min(str(job["finished_at"]) for job in first)
+
+
+@pytest.mark.long
 def test_a_job_outlasts_the_database(fleet: Fleet, database: PostgresServer) -> None:
     before = fleet.lines()
     job_id = fleet.submit(trials=3, seconds=1.0)

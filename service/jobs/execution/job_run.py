@@ -21,6 +21,7 @@ from engine_builder.reporting.body.job_result import taken_outputs
 from engine_builder.workspace.workspace import Workspace, file_refs
 from service.errors import StorageError
 from service.jobs.branches.shared_stages import SharedStages
+from service.jobs.execution.side_calls import SideCalls
 from service.jobs.faults.endings import JobCancelled, ServerStopping, Tenure
 from service.jobs.faults.waiting import Patience
 from service.jobs.live.job_log import JobLog
@@ -92,6 +93,7 @@ class JobRun:
         self._noted_at = 0.0
         self._asked_at = 0.0
         self._state = JobState.RUNNING
+        self._side_calls = SideCalls()
         self._log = JobLog(self._workspace, deps.clock)
         self._said: set[str] = set()
         self._trials = len(job.trials)  # that the log has already
@@ -253,8 +255,11 @@ class JobRun:
         if now - self._asked_at >= _ASK_SECONDS:
             self._asked_at = now
             with suppress(StorageError):  # asked again soon
-                self._state = self._deps.store.state(self._job_id)
-        return self._state is not JobState.RUNNING
+                self._side_calls.run(self._ask)
+        return self._state is not JobState.RUNNING or self._tenure.is_over()
+
+    def _ask(self) -> None:
+        self._state = self._deps.store.state(self._job_id)
 
     def _why_ended(self) -> BaseException:
         return ServerStopping() if self._state is JobState.RUNNING else JobCancelled()
@@ -268,7 +273,7 @@ class JobRun:
             return
         self._stage, self._progress, self._noted_at = stage, progress, now
         with suppress(StorageError):  # the next note says more
-            self._deps.store.advance(self._job_id, stage, progress)
+            self._side_calls.run(lambda: self._deps.store.advance(self._job_id, stage, progress))
 
 
 _ASK_SECONDS = 0.25
