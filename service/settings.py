@@ -45,6 +45,7 @@ class Settings:
     executor_id: str | None = None  # this process's name among them; by default made of its host and what it does
     lease_seconds: float = 15.0  # a process that the database has not heard of for so long is taken for dead
     encryption_keys: str | None = dataclasses.field(default=None, repr=False)  # of secrets in the database; None: in a file beside store/
+    trials_ahead: int = 2  # so many engines of one job are built and scored on idle GPUs before its search asks for them; 0: none
     tenant_running_jobs: int | None = None  # so many jobs of one tenant run at the same time; None: as many as there are workers
 
     def __post_init__(self) -> None:
@@ -202,6 +203,7 @@ _LOWEST = {
     "retention_days": 0,
     "retention_bytes": 0,
     "lease_seconds": 2,
+    "trials_ahead": 0,
     "tenant_running_jobs": 1,
     "audit_bytes": 2**20,
 }

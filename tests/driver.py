@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -75,6 +75,7 @@ class Driver:
     targets: Targets = field(default_factory=lambda: BACKENDS)
     kernels: Callable[[Shapes], Times] = BLOCKS_DO_NOT_PAY  # what products take in each form, where the user names no precisions
     calls: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)  # of progress
     entered_stages: list[str] = field(default_factory=list)
     noted_texts: list[str] = field(default_factory=list)
     trials: Sequence[Mapping[str, object]] = ()
@@ -105,7 +106,7 @@ class Driver:
         scratch.mkdir()
         try:
             workspace = Workspace(self.workspace.root, temporary=scratch)
-            context = TargetContext(workspace, scratch, lambda fraction, message: None, self.targets)
+            context = TargetContext(workspace, scratch, lambda fraction, message: self.messages.append(message), self.targets)
             start = time.perf_counter()
             if stage is RANGES:
                 result = json_from_value(ranges(value_from_json(RANGES.request, _through_json(request)), context, measure=self.kernels))
@@ -129,6 +130,9 @@ class Driver:
 
     def noted(self, text: str) -> None:
         self.noted_texts.append(text)
+
+    def foreseen(self, requests: Callable[[], Iterator[Mapping[str, object]]]) -> None:
+        """Nobody is idle who could begin them."""
 
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         self.trials = list(trials)

@@ -29,6 +29,12 @@ def trial(request: Mapping[str, object], context: StageContext) -> dict[str, obj
 
     def work() -> dict[str, object]:
         (context.scratch / "unfinished").write_text("left behind unless it is removed")
+        prepared = request.get("prepared")
+        if isinstance(prepared, Mapping):
+            assert context.workspace.has(FileRef(str(prepared["file"]), str(prepared["sha256"])))
+            _append(request, "taken")
+        else:
+            time.sleep(float(str(plan.get("prepare_seconds", 0.0))))
         for step in range(10):
             context.progress(step / 10, "working")
             time.sleep(float(str(plan["seconds"])) / 10)
@@ -39,6 +45,24 @@ def trial(request: Mapping[str, object], context: StageContext) -> dict[str, obj
                 while file.write(bytes(2**16)):
                     pass
         return {}
+
+    return _recorded(request, work)
+
+
+def prepare(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
+    """Do what a trial does first, before it is asked for."""
+    plan = {"prepare_seconds": 0.0, "fail_ahead": False, **_plan(request, context)}
+    seconds = float(str(plan.get("ahead_seconds", plan["prepare_seconds"])))
+
+    def work() -> dict[str, object]:
+        (context.scratch / "unfinished").write_text("left behind unless it is removed")
+        for _ in range(10):
+            time.sleep(seconds / 10)
+        assert (context.scratch / "unfinished").exists()  # the trial beside it has not removed it
+        if plan["fail_ahead"]:
+            os.abort()
+        ref = context.workspace.write_bytes(f"{request['name']}/engine", str(request["name"]).encode())
+        return {"result": {"file": ref.file, "sha256": ref.sha256}, "seconds": 0.0}
 
     return _recorded(request, work)
 
@@ -98,4 +122,4 @@ def _model(request: Mapping[str, object]) -> FileRef:
     return FileRef(str(model["file"]), str(model["sha256"]))
 
 
-STAGES = {"inspect": inspect, "probe": probe, "trial": trial, "report": report}
+STAGES = {"inspect": inspect, "prepare": prepare, "probe": probe, "trial": trial, "report": report}

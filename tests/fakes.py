@@ -16,6 +16,7 @@ from calibration.accuracy.kinds.part import JudgedOutput, Part
 from calibration.accuracy.metrics import OutputKind
 from calibration.codec import json_from_value, value_from_json
 from engine_builder.errors import StageCrashedError
+from engine_builder.pipeline.ahead.preparing import EarlyPart, Preparation
 from engine_builder.pipeline.observer import Observer
 from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.pipeline.parts import Split, even_parts
@@ -41,7 +42,11 @@ class FakeClock:
 
 @dataclass(frozen=True)
 class FakePipeline:
-    """A pipeline of as many trials as its model says; a crashed trial is a failed one."""
+    """A pipeline of as many trials as its model says; a crashed trial is a failed one.
+
+    Where the model says how long trials take without what was prepared for them (``prepare_seconds``), these are prepared
+    (in ``ahead_seconds``, where that is not the same).
+    """
 
     record: Path
 
@@ -60,6 +65,8 @@ class FakePipeline:
         for index in range(count):
             name = f"trial/{index}"
             span = (0.1 + 0.8 * index / count, 0.1 + 0.8 * (index + 1) / count)
+            foreseen = [{**common, "name": f"trial/{number}"} for number in _foreseen_numbers(plan, index, count)]
+            observer.foreseen(lambda foreseen=foreseen: iter(foreseen))  # type: ignore[misc]
             try:
                 run_stage(name, "trial", {**common, "name": name}, span)
                 failure = None
@@ -92,6 +99,20 @@ def _probe_joined(request: Mapping[str, object], parts: Sequence[object]) -> Map
 
 
 FAKE_SPLITS = {"probe": Split(_probe_parts, _probe_joined)}
+
+
+def _foreseen_numbers(plan: Mapping[str, object], index: int, count: int) -> Sequence[int]:
+    """Return which trials are said to be next: the right ones, or with ``guesses`` those that the plan says, for each trial."""
+    guesses = plan.get("guesses")
+    return range(index + 1, count) if guesses is None else guesses[index]  # type: ignore[index]
+
+
+def _fake_part(request: Mapping[str, object]) -> EarlyPart:
+    name = str(request["name"]).replace("trial", "ahead")
+    return EarlyPart("prepare", {**request, "name": name}, name)
+
+
+FAKE_PREPARATIONS = {"trial": Preparation(_fake_part, lambda request, result: {**request, "prepared": result})}
 
 
 def fake_model(**plan: object) -> bytes:

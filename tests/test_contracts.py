@@ -22,6 +22,7 @@ PARTS = {
 }
 # Protocols without one, and why.
 WITHOUT = {
+    "Ahead": "TrialsAhead alone, which works on real processes only: tests/distributed/test_trials_ahead.py",
     "_Steps": "the decompressors of the standard library, which are not ours",
     "_Operator": "one attribute of classes of onnx and onnx_ir, which are not ours",
     "FileSystem": "a few methods of the file systems of fsspec, which are not ours",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from calibration.accuracy.kinds.part import JudgedOutput
@@ -21,6 +21,13 @@ class Observer(Protocol):
 
     def noted(self, text: str) -> None:
         """Told what the user should know before the job goes on; the report has it among its notes."""
+
+    def foreseen(self, requests: Callable[[], Iterator[Mapping[str, object]]]) -> None:
+        """Told, before a trial runs, what finds out which trials may be asked for after it, for whoever can begin them.
+
+        Args:
+            requests: Yields requests of the stage ``trial``, the likeliest first, as far as they are known. Takes time, changes nothing.
+        """
 
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         """Told all trials so far, in the form of the HTTP contract, and the index of the best."""

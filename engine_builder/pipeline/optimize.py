@@ -6,11 +6,11 @@ names only; models and arrays are opened in the stages (``stage_table.py``), whi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from calibration.accuracy.resolution import resolution_note
-from calibration.codec import value_from_json
+from calibration.codec import as_object, json_from_value, value_from_json
 from engine_builder.backends.base import Capabilities
 from engine_builder.backends.job_precisions import low_precisions
 from engine_builder.backends.registry import BACKENDS, Targets, backend_for, gpu_alike
@@ -18,6 +18,7 @@ from engine_builder.config.config import AnalysisWanted, Config
 from engine_builder.config.inspect_settings import inspect_settings
 from engine_builder.errors import EngineError
 from engine_builder.pipeline import stage_table as table
+from engine_builder.pipeline.ahead.replayed_search import Foresight, Recorded, Sources, View
 from engine_builder.pipeline.decide import Searched, decide, largest_ratio
 from engine_builder.pipeline.observer import Observer, best_index, public_trial
 from engine_builder.pipeline.on_demand.analysis import Analysis
@@ -92,9 +93,16 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
 
     observer.entered("search", progress.at)
     predictions = Predictions(corrections, analysis, driver, observer, progress, lambda: _seconds_left(config, driver))
-    search = _search(one_format, corrections, capabilities, inspected, predictions, driver, progress)
+    recorded = Recorded(Sources(predictions.sequences, predictions.fastest, predictions.around, lambda: corrections.measured(progress)))
+    making = _Making(one_format, corrections.job, capabilities, inspected)
+    search = making.search(recorded.recording(), driver)
+    foresight = Foresight(making.copied, recorded, lambda baseline: largest_ratio([baseline], config.objective))
     while (proposal := search.next()) is not None:
-        search.tell(_trial(search, proposal, corrections.job, driver, progress))
+        job, index = corrections.job, len(search.trials) + 1
+        observer.foreseen(lambda job=job, index=index: _requests(foresight, job, index))  # type: ignore[misc]
+        told = _trial(search, proposal, job, driver, progress)
+        foresight.tell(told)
+        search.tell(told)
         needed = largest_ratio(search.trials, config.objective)
         observer.searched([public_trial(trial, needed) for trial in search.trials], best_index(search.trials, needed))
 
@@ -165,35 +173,51 @@ def _calibrated(
     return job
 
 
-def _search(
-    one_format: Mapping[str, QuantizedLayers],
-    corrections: Corrections,
-    capabilities: Capabilities,
-    inspected: InspectResult,
-    predictions: Predictions,
-    spent: _Spent,
-    progress: Progress,
-) -> Search:
-    job = corrections.job
-    config, metric = job.config, inspected.metric
-    return Search(
-        one_format,
-        predictions.sequences,
-        lambda quantized: fingerprint_of(inspected.layers, quantized, capabilities.baseline),
-        max_trials=config.search.max_trials,
-        max_seconds=config.search.max_seconds,
-        seconds=lambda: spent.seconds,
-        last_resorts=frozenset(f"all_{precision}" for precision in job.calibrated.last_resorts),
-        without_residual_adds=engine_without_residual_adds(one_format, inspected.residual_adds),
-        tries_folded=inspected.is_folded_apart,
-        given=quantized_of(config.assignment, inspected.layers, job.calibrated.eligible) if config.assignment else None,
-        only_given=config.assignment_only,
-        largest_ratio=None if config.objective is None else config.objective.largest_ratio,
-        view=lambda trials: seen_by(selection_of(trials, config, metric), config, metric, trials),
-        fastest=predictions.fastest,
-        around=predictions.around,
-        correct=lambda: corrections.measured(progress),
-    )
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """What a search and its copies are made from."""
+
+    one_format: Mapping[str, QuantizedLayers]
+    job: EngineJob
+    capabilities: Capabilities
+    inspected: InspectResult
+
+    def search(self, sources: Sources, spent: _Spent) -> Search:
+        """Return the search of the job."""
+        limit = self.job.config.search.max_seconds
+        return self._search(sources, max_seconds=limit, seconds=lambda: spent.seconds, seen=lambda view: view)
+
+    def copied(self, sources: Sources, seen: Callable[[View], View]) -> Search:
+        """Return a search like it without a limit of seconds, which what is only supposed does not take."""
+        return self._search(sources, max_seconds=None, seconds=lambda: 0.0, seen=seen)
+
+    def _search(self, sources: Sources, *, max_seconds: float | None, seconds: Callable[[], float], seen: Callable[[View], View]) -> Search:
+        job, inspected = self.job, self.inspected
+        config, metric = job.config, inspected.metric
+        return Search(
+            self.one_format,
+            sources.sequences,
+            lambda quantized: fingerprint_of(inspected.layers, quantized, self.capabilities.baseline),
+            max_trials=config.search.max_trials,
+            max_seconds=max_seconds,
+            seconds=seconds,
+            last_resorts=frozenset(f"all_{precision}" for precision in job.calibrated.last_resorts),
+            without_residual_adds=engine_without_residual_adds(self.one_format, inspected.residual_adds),
+            tries_folded=inspected.is_folded_apart,
+            given=quantized_of(config.assignment, inspected.layers, job.calibrated.eligible) if config.assignment else None,
+            only_given=config.assignment_only,
+            largest_ratio=None if config.objective is None else config.objective.largest_ratio,
+            view=lambda trials: seen(seen_by(selection_of(trials, config, metric), config, metric, trials)),
+            fastest=sources.fastest,
+            around=sources.around,
+            correct=sources.correct,
+        )
+
+
+def _requests(foresight: Foresight, job: EngineJob, index: int) -> Iterator[Mapping[str, object]]:
+    """Yield requests of trials that may come after the one that runs, as far as their engines are concerned."""
+    for proposal in foresight.proposals():
+        yield as_object(json_from_value(TrialRequest(job, proposal.quantized, index, proposal.order)))
 
 
 def _trial(search: Search, proposal: Proposal, job: EngineJob, driver: _Spent, progress: Progress) -> Trial:

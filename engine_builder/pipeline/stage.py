@@ -34,6 +34,7 @@ class Stage(Generic[Q, R]):
     progress: tuple[float, float]  # the part of the job's progress, 0..1
     is_kept: bool = False  # the result depends on the request alone, not on the machine's mood, and may be kept for other jobs
     times_engines: bool = False  # memory is then managed as where the engines will be used
+    took: Callable[[R], float] | None = None  # seconds of the work that a result stands for, where some of it may have been done before
 
 
 class StageFunction(Protocol[Q_contra, R_co]):
@@ -88,7 +89,8 @@ def run(driver: RunStage, stage: Stage[Q, R], request: Q, *, key: str | None = N
 def in_child(stage: Stage[Q, R]) -> StageJson:
     """Return the stage as a child process runs it: JSON in; the ``result`` as JSON and the ``seconds`` that it took out.
 
-    The seconds are recorded with the result, so that a limit of seconds is compared with recorded figures, not with a clock.
+    The seconds are recorded with the result, so that a limit of seconds is compared with recorded figures, not with a clock. What was done
+    before the stage was asked for counts with them (``Stage.took``).
 
     Args:
         stage: The stage's row.
@@ -101,6 +103,7 @@ def in_child(stage: Stage[Q, R]) -> StageJson:
         module, name = stage.entry.split(":")
         function: StageFunction[Q, R] = getattr(importlib.import_module(module), name)
         result = function(value_from_json(stage.request, request), context)
-        return {"result": json_from_value(result), "seconds": time.perf_counter() - start}
+        seconds = time.perf_counter() - start
+        return {"result": json_from_value(result), "seconds": seconds if stage.took is None else max(seconds, stage.took(result))}
 
     return run_json

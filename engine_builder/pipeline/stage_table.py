@@ -12,6 +12,8 @@ from engine_builder.stage_io.engines import (
     BaselineResult,
     PredictRequest,
     PredictResult,
+    Prepared,
+    PrepareRequest,
     RebuildRequest,
     RouteRequest,
     RouteResult,
@@ -57,7 +59,8 @@ SENSITIVITY = Stage("sensitivity", f"{_PLACE}.probe:sensitivity", SensitivityReq
 HESSIAN = Stage("hessian", f"{_PLACE}.probe:hessian", HessianRequest, HessianResult, (0.28, 0.34), is_kept=True)
 INTERACTIONS = Stage("interactions", f"{_PLACE}.probe:interactions", InteractionsRequest, InteractionsResult, (0.34, 0.41), is_kept=True)
 RANK = Stage("rank", f"{_PLACE}.rank:rank", RankRequest, RankResult, (0.41, 0.42))
-TRIAL = Stage("trial", f"{_PLACE}.trial:trial", TrialRequest, Trial, (0.09, 0.88), times_engines=True)
+PREPARE = Stage("prepare", f"{_PLACE}.ahead.prepare:prepare", PrepareRequest, Prepared, (0.09, 0.88), times_engines=True)
+TRIAL = Stage("trial", f"{_PLACE}.trial:trial", TrialRequest, Trial, (0.09, 0.88), times_engines=True, took=lambda trial: trial.seconds)
 PREDICT = Stage("predict", f"{_PLACE}.predict:predict", PredictRequest, PredictResult, (0.09, 0.88), times_engines=True)
 ROUTE = Stage("route", f"{_PLACE}.after_search.route:route", RouteRequest, RouteResult, (0.88, 0.92), times_engines=True)
 REBUILD = Stage("rebuild", f"{_PLACE}.rebuild:rebuild", RebuildRequest, Trial, (0.92, 0.95), times_engines=True)
@@ -77,6 +80,7 @@ TABLE: tuple[Stage[Any, Any], ...] = (
     HESSIAN,
     INTERACTIONS,
     RANK,
+    PREPARE,
     TRIAL,
     PREDICT,
     ROUTE,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from calibration.accuracy.verdict import AccuracyVerdict, Selection
+from calibration.codec import json_from_value
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.engine_tensors import EngineTensors
@@ -14,19 +16,22 @@ from engine_builder.config.objective import Objective
 from engine_builder.records.assignment import corrected_fingerprint, fingerprint_of
 from engine_builder.records.build_route import Knob
 from engine_builder.records.calibrated import Calibrated
+from engine_builder.records.corrections import Correction
 from engine_builder.records.stripped_plan import StrippedPlan
-from engine_builder.records.trial import Trial
+from engine_builder.records.trial import Accuracy, Trial
 from engine_builder.search.deciding import Deciding
 from engine_builder.search.loss_model import LossCheck
 from engine_builder.search.moves.steps_from import StepsFrom
 from engine_builder.search.search_space import BASELINE
 from engine_builder.stage_io.measuring import RankResult
 from engine_builder.timing import RelativeLatency
-from engine_builder.workspace.workspace import FileRef
+from engine_builder.workspace.workspace import FileRef, json_bytes
 
 # Milliseconds of each layer by its name: under ``search_space.BASELINE`` in the baseline engine, under each precision in the engine with
 # every layer in it.
 KernelTimes = Mapping[str, Mapping[str, float]]
+
+AHEAD = "ahead"  # folder in the workspace, of what is prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,44 @@ class BaselineResult:
 
 
 @dataclass(frozen=True, slots=True)
+class PrepareRequest:
+    """An assignment to build and score before the search asks for its trial. The result is a ``Prepared``."""
+
+    job: EngineJob
+    precisions: Mapping[str, Precision]  # of the quantized layers, as asked
+
+    @property
+    def place(self) -> str:
+        """The folder in the workspace for what is made: its name is the digest of what is asked for."""
+        return f"{AHEAD}/{hashlib.sha256(json_bytes(json_from_value(self))).hexdigest()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An engine that was built and scored before the search asked for it, and not timed: all of its trial but the latency."""
+
+    precisions: dict[str, Precision]  # of the quantized layers, as the engine has them
+    engine: FileRef
+    beside: tuple[FileRef, ...]  # files that must lie beside it
+    size_bytes: int
+    on_all: Accuracy
+    on_search: Accuracy
+    is_inside: bool  # whether it keeps the budget on what the search sees
+    loss: float
+    are_outputs_equal: bool
+    bias: Correction | None
+    corrections: FileRef | None
+    scores: FileRef
+    reached: FileRef | None
+    layers: FileRef | None
+    seconds: float  # that building and scoring took
+    # What a search with a limit must have had left at the start for the engine to be this one: another one was built, too, without
+    # corrected biases. None: none was.
+    seconds_needed: float | None
+    made_under: str  # what the plan depends on besides the request: the kind of GPU, its driver, the builder's version
+
+
+@dataclass(frozen=True, slots=True)
 class TrialRequest:
     """An assignment to build, score and time. The result is a ``Trial``."""
 
@@ -82,6 +125,7 @@ class TrialRequest:
     deciding: Deciding = field(default_factory=Deciding)  # what the engine's latency is compared with
     seconds_left: float | None = None  # of the search; None: it has no limit
     beaten: tuple[str, ...] = ()  # fingerprints of trials whose engines can no longer ship: their files go
+    prepared: Prepared | None = None  # the engine, where it was built and scored before
 
 
 @dataclass(frozen=True, slots=True)

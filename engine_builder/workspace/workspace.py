@@ -75,6 +75,11 @@ class Workspace:
             raise ValueError(f"file {name!r} leads out of the workspace")
         return path
 
+    def has(self, file: FileRef) -> bool:
+        """Return whether a file is there with the content that is asked for."""
+        path = self.path(file)
+        return path.is_file() and file_sha256(path) == file.sha256
+
     def adopt(self, name: str) -> FileRef:
         """Return the reference of a file that exists already; its content is hashed."""
         return FileRef(name, file_sha256(self.path(name)))

@@ -45,6 +45,28 @@ def tried_database_lock(engine: sa.Engine, name: str) -> Iterator[bool]:
 
 
 @contextmanager
+def held_lock(engine: sa.Engine, name: str) -> Iterator[None]:
+    """Hold a lock during the block, beside others who may hold it too: it tells whoever asks ``is_lock_held``, and keeps nobody out."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.select(sa.func.pg_advisory_lock_shared(lock_key(name))))
+        try:
+            yield
+        finally:
+            connection.execute(sa.select(sa.func.pg_advisory_unlock_shared(lock_key(name))))
+
+
+def is_lock_held(engine: sa.Engine, name: str) -> bool:
+    """Return whether anybody holds a lock now, on Postgres."""
+    with engine.connect() as connection:
+        return lock_key(name) in held_locks(connection)
+
+
+def held_locks(connection: sa.Connection) -> frozenset[int]:
+    """Return the numbers of the locks of this database that sessions hold."""
+    return frozenset(connection.execute(_HELD).scalars())
+
+
+@contextmanager
 def session_lock(url: str, name: str) -> Iterator[None]:
     """Let one process at a time into the block, while nobody has a transaction open: statements that wait for all of these can be given.
 
@@ -90,4 +112,9 @@ class SharedLock:
             self._threads.release()
 
 
+# Locks of 64-bit numbers that sessions of this database hold: https://www.postgresql.org/docs/current/view-pg-locks.html
+_HELD = sa.text(
+    "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 _RETRY_SECONDS = 0.1

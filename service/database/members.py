@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from service.database.advisory_locks import lock_key
+from service.database.advisory_locks import held_locks, lock_key
 from service.database.role import Role
 
 
@@ -72,7 +72,7 @@ class Members:
         """Return the processes that hold their lease, by name."""
         with self._engine.connect() as connection:
             rows = connection.execute(sa.select(_MEMBERS).order_by(_MEMBERS.c.name)).mappings().all()
-            held = frozenset(connection.execute(_HELD).scalars())
+            held = held_locks(connection)
         return tuple(_member(row) for row in rows if lock_key(row["name"]) in held)
 
     @contextmanager
@@ -86,11 +86,6 @@ def _member(row: sa.RowMapping) -> Member:
     return Member(row["name"], Role(row["role"]), row["version"], row["host"], row["pid"], row["gpu"])
 
 
-# Locks of 64-bit numbers that sessions of this database hold: https://www.postgresql.org/docs/current/view-pg-locks.html
-_HELD = sa.text(
-    "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted "
-    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-)
 _METADATA = sa.MetaData()
 _MEMBERS = sa.Table(
     "processes",

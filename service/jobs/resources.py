@@ -17,6 +17,7 @@ from typing import BinaryIO, Protocol
 
 from calibration.errors import InvalidConfigError
 from engine_builder.pipeline import optimize as real
+from engine_builder.pipeline.ahead.preparing import PREPARATIONS, Preparation
 from engine_builder.pipeline.observer import Observer
 from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.pipeline.parts import SPLITS, Split
@@ -81,6 +82,7 @@ class Pipeline:
     kept_stages: frozenset[str] = frozenset()  # names of those whose results may serve other jobs
     gpu_stages: frozenset[str] = frozenset()  # names of those that open the GPU of a job that is for one
     splits: Mapping[str, Split] = field(default_factory=dict)  # by the name of those that several workers can measure together
+    preparations: Mapping[str, Preparation] = field(default_factory=dict)  # by the name of those of which a part can be done before
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +262,7 @@ def _opened_store(settings: Settings, clock: Callable[[], datetime], encryption:
 
 def _real_pipeline() -> Pipeline:
     """Return the pipeline that users get."""
-    return Pipeline(version=real.PIPELINE_VERSION, optimize=real.optimize, kept_stages=KEPT_STAGES, gpu_stages=ENGINE_STAGES, splits=SPLITS)
+    return Pipeline(real.PIPELINE_VERSION, real.optimize, KEPT_STAGES, ENGINE_STAGES, SPLITS, PREPARATIONS)
 
 
 def _cache(settings: Settings, pipeline: Pipeline, store: JobStore) -> MeasurementCache | None:

@@ -33,7 +33,9 @@ from service.jobs.execution.fan_out import PART, FanOut, StagePart, forget_parts
 from service.jobs.execution.gpu_stage import GpuStage, make_gpu_stage, run_elsewhere
 from service.jobs.execution.job_run import Elsewhere, JobRun, RunParts
 from service.jobs.execution.placement import gpu_queue, placed_on
+from service.jobs.execution.prepare_stage import PREPARE, PrepareStage, make_prepare_stage
 from service.jobs.execution.takeover import is_run
+from service.jobs.execution.trials_ahead import TrialsAhead, end_ahead
 from service.jobs.faults.active_jobs import ActiveJobs
 from service.jobs.faults.endings import JobCancelled, ServerStopping, Tenure, end_of, why_ended
 from service.jobs.faults.waiting import Patience
@@ -75,8 +77,9 @@ class Workflows:
         )
         gpu_stage = DBOS.workflow(name="gpu_stage")(make_gpu_stage(self._deps, self._active))
         part = DBOS.workflow(name=PART)(make_stage_part(self._deps, self._active))
+        prepare = DBOS.workflow(name=PREPARE)(make_prepare_stage(self._deps, self._active))
         fan_out = _fan_out(self._deps, part)
-        self._optimize_job = DBOS.workflow(name=JOB)(make_optimize_job(self._deps, self._active, gpu_stage, fan_out))
+        self._optimize_job = DBOS.workflow(name=JOB)(make_optimize_job(self._deps, self._active, gpu_stage, prepare, fan_out))
         gpu = None if self._deps.membership is None else self._deps.membership.member.gpu
         queues = [QUEUE] if self._deps.role.takes_jobs else [gpu_queue(gpu)] if gpu is not None else []
         DBOS.listen_queues(queues)
@@ -140,13 +143,16 @@ def _fan_out(deps: Deps, part: StagePart) -> RunParts | None:
     return FanOut(membership.members, deps.name, deps.pipeline.version, QUEUE, part).run
 
 
-def make_optimize_job(deps: Deps, active: ActiveJobs, gpu_stage: GpuStage, fan_out: RunParts | None = None) -> Callable[[str], str]:
+def make_optimize_job(
+    deps: Deps, active: ActiveJobs, gpu_stage: GpuStage, prepare: PrepareStage, fan_out: RunParts | None = None
+) -> Callable[[str], str]:
     """Return the workflow: a function of the job's id that gives the state in which the job ended.
 
     Args:
         deps: The server's belongings.
         active: Told that the job runs here.
         gpu_stage: The workflow of a stage that runs on the worker of a GPU.
+        prepare: The workflow of what is done there before it is asked for.
         fan_out: Runs the parts of stages on several workers; None where there is only this one.
     """
     interruptions: Counter[str] = Counter()
@@ -163,7 +169,9 @@ def make_optimize_job(deps: Deps, active: ActiveJobs, gpu_stage: GpuStage, fan_o
                         job = patience.run(lambda: deps.store.get(job_id))
                         patience.run(lambda: deps.folders.begin(job_id))
                         with shared_kernel_times(deps.kernel_times, deps.workspace(job_id), config_from_json(dict(job.new.config))):
-                            _run(deps, job, patience, tenure, _elsewhere(deps, job, gpu_stage), fan_out)
+                            gpu = _gpu_of(deps, job)
+                            elsewhere = None if gpu is None else _elsewhere(job, gpu, gpu_stage)
+                            _run(deps, job, patience, tenure, elsewhere, fan_out, _ahead(deps, job, gpu, prepare))
                 except _EngineInterruptedError as error:
                     interruptions[job_id] = _waited(deps, job_id, error, interruptions[job_id], patience)
                     if interruptions[job_id]:
@@ -177,6 +185,8 @@ def make_optimize_job(deps: Deps, active: ActiveJobs, gpu_stage: GpuStage, fan_o
             ended = patience.run(lambda: end_of(deps, job_id))
             if tenure.is_lost():  # the folder may be another's by now
                 raise ServerStopping
+            if deps.membership is not None:
+                patience.run(lambda: end_ahead(job_id))
             patience.run(lambda: deps.folders.remove(job_id))
             remove_parents(deps, job_id)
             return ended
@@ -210,14 +220,26 @@ class _EngineInterruptedError(BaseException):
         self.problem = problem
 
 
-def _elsewhere(deps: Deps, job: Job, gpu_stage: GpuStage) -> Elsewhere | None:
-    """Return what runs the job's GPU stages on workers; None where they run here. Recorded: a later run has to find the same steps."""
+def _gpu_of(deps: Deps, job: Job) -> str | None:
+    """Return the type of GPU whose workers run the job's GPU stages; None where they run here.
+
+    Recorded: a later run has to find the same steps.
+    """
     if (membership := deps.membership) is None:
         return None
     config = config_from_json(dict(job.new.config))
-    gpu = DBOS.run_step({"name": "placement"}, lambda: placed_on(config, membership.members))
-    if gpu is None:
+    return DBOS.run_step({"name": "placement"}, lambda: placed_on(config, membership.members))
+
+
+def _ahead(deps: Deps, job: Job, gpu: str | None, prepare: PrepareStage) -> TrialsAhead | None:
+    """Return what has engines of the job built before its search asks for them; None where nobody does, or sees the job's folder."""
+    if gpu is None or deps.settings.shared_dir is None or deps.settings.trials_ahead == 0 or not deps.pipeline.preparations:
         return None
+    return TrialsAhead(deps, job.id, gpu_queue(gpu), prepare)
+
+
+def _elsewhere(job: Job, gpu: str, gpu_stage: GpuStage) -> Elsewhere:
+    """Return what runs the job's GPU stages on workers."""
 
     def run(
         name: str,
@@ -226,18 +248,27 @@ def _elsewhere(deps: Deps, job: Job, gpu_stage: GpuStage) -> Elsewhere | None:
         span: tuple[float, float],
         should_end: Callable[[], bool],
         why_ended: Callable[[], BaseException],
+        meanwhile: Callable[[], None],
     ) -> dict[str, object]:
         def enqueue() -> WorkflowHandle[dict[str, object]]:
             return DBOS.enqueue_workflow(gpu_queue(gpu), gpu_stage, job.id, name, stage, dict(request), list(span))
 
-        return run_elsewhere(enqueue, should_end, why_ended)
+        return run_elsewhere(enqueue, should_end, why_ended, meanwhile)
 
     return run
 
 
-def _run(deps: Deps, job: Job, patience: Patience, tenure: Tenure, elsewhere: Elsewhere | None, fan_out: RunParts | None) -> None:
+def _run(
+    deps: Deps,
+    job: Job,
+    patience: Patience,
+    tenure: Tenure,
+    elsewhere: Elsewhere | None,
+    fan_out: RunParts | None,
+    ahead: TrialsAhead | None,
+) -> None:
     workspace = deps.workspace(job.id)
-    run = JobRun(deps, job, patience, tenure, elsewhere, _shared(deps, job, patience), fan_out)
+    run = JobRun(deps, job, patience, tenure, elsewhere, _shared(deps, job, patience), fan_out, ahead)
     try:
         request = JobRequest(
             JobFiles(

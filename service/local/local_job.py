@@ -166,6 +166,9 @@ class _ViewObserver:
     def noted(self, text: str) -> None:
         self._view.line(f"note: {text}")
 
+    def foreseen(self, requests: Callable[[], Iterator[Mapping[str, object]]]) -> None:
+        """Nobody is idle who could begin them."""
+
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         del best  # the summary at the end tells which one was chosen
         self._trials.show(trials)

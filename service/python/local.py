@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -165,6 +165,9 @@ class _Observer:
 
     def noted(self, text: str) -> None:
         self._other.noted(text)
+
+    def foreseen(self, requests: Callable[[], Iterator[Mapping[str, object]]]) -> None:
+        self._other.foreseen(requests)
 
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         self._other.searched(trials, best)

@@ -49,6 +49,7 @@ _CHUNK_BYTES = 65536
 _MAX_READS_AT_END = 4
 _MAX_RESULT_BYTES = 64 * 2**20
 _SIGNAL_SECONDS = 1.0
+_BESIDE_PREFIX = "beside-"  # of the scratch folder of a stage beside which others run, which may be alone and remove what is left
 _FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT})
 
 
@@ -61,7 +62,8 @@ class StageLimits:
     opens_gpu: bool = False  # the job's engines run on this machine's GPU: CUDA reserves far more address space than it uses
     cpu_seconds: int | None = None  # of all its threads together; None: not limited
     file_bytes: int | None = None  # of the largest file that it writes; None: not limited
-    is_alone: bool = True  # in its workspace: what a killed stage left there is removed first
+    is_alone: bool = True  # in its workspace: what a killed stage left there is removed first, but for what is of one that is not alone
+    is_charged: bool = True  # to the tenant, where tenants are
 
     def __post_init__(self) -> None:
         """Refuse limits under which nothing could run."""
@@ -183,7 +185,7 @@ def _run(task: _Task, parent: WarmParent | None) -> dict[str, object]:
         folder.remove_scratch()
     if task.should_cancel():
         raise _cancelled(task.stage)
-    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=folder.root))
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX if task.limits.is_alone else _BESIDE_PREFIX, dir=folder.root))
     try:
         envelope: Envelope = {
             "stage": task.stage,

@@ -17,7 +17,7 @@ from service.distributed.worker_process import work_until_stopped
 from service.jobs.resources import Pipeline, open_deps
 from service.settings import settings_from_environment
 from service.worker.child_process import STAGE_TABLE
-from tests.fakes import FAKE_SPLITS, FakePipeline
+from tests.fakes import FAKE_PREPARATIONS, FAKE_SPLITS, FakePipeline
 
 REAL = "real"
 
@@ -41,7 +41,7 @@ def main() -> None:
 
 def _fake_pipeline(record: Path, version: str) -> Pipeline:
     kept = frozenset(os.environ.get("FAKE_KEPT", "").split())
-    return Pipeline(version, FakePipeline(record).optimize, kept_stages=kept, gpu_stages=frozenset({"trial"}), splits=FAKE_SPLITS)
+    return Pipeline(version, FakePipeline(record).optimize, kept, frozenset({"trial"}), FAKE_SPLITS, FAKE_PREPARATIONS)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from calibration.accuracy.kinds.part import JudgedOutput
@@ -221,6 +221,9 @@ class Watcher:
     def noted(self, text: str) -> None:
         self.notes.append(text)
         self.notes_at.append(self.stages[-1][0])
+
+    def foreseen(self, requests: Callable[[], Iterator[Mapping[str, object]]]) -> None:
+        """Nobody is idle who could begin them."""
 
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         self.trials.append((len(trials), best))

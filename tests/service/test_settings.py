@@ -98,6 +98,13 @@ def test_without_a_key_a_server_listens_to_its_own_machine_alone(host: str) -> N
     check_guarded(Settings(), has_keys=False)
 
 
+def test_engines_are_built_ahead_unless_it_is_switched_off() -> None:
+    assert Settings().trials_ahead > 0
+    assert settings_from_environment({PREFIX + "TRIALS_AHEAD": "0"}).trials_ahead == 0
+    with pytest.raises(InvalidConfigError, match="TRIALS_AHEAD: found -1, expected at least 0"):
+        settings_from_environment({PREFIX + "TRIALS_AHEAD": "-1"})
+
+
 def test_processes_that_share_need_a_postgres_and_a_folder() -> None:
     url = "postgresql+psycopg://optimizer:secret@db/optimizer"
     values = {"DATABASE_URL": url, "SHARED_DIR": "/mnt/shared", "EXECUTOR_ID": "one", "LEASE_SECONDS": "7.5", "TENANT_RUNNING_JOBS": "2"}

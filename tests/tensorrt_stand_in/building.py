@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import json
 import math
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -283,6 +284,7 @@ class Builder:
         is_stripped = config.strips[rtx.BuilderFlag.STRIP_PLAN]
         effects = [*(effects_of(config.build_route, told.knobs) or []), *([told.stripped] if is_stripped else [])]
         harmed = harm(Step.BUILD, is_quantized=low)
+        time.sleep(told.build_seconds if low else 0.0)
         for effect in effects:
             harmed = harmed if effect.harm is None else suffered(effect.harm)
         if harmed is not None or real is None:

@@ -78,6 +78,7 @@ class Orders:
     knobs: tuple[KnobOrder, ...] = ()
     stripped: Effect = field(default_factory=Effect)  # on engines that are built without their weights
     keeps_weights: bool = False  # whether a plan has its weights although it was to have none
+    build_seconds: float = 0.0  # that the build of a quantized engine takes at least
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from service.jobs.faults.waiting import Patience
 from service.jobs.resources import Deps
 
 T = TypeVar("T")
+CANCELLED = "__cancelled__"  # key of an answer that is none: the stage was ended
 GpuStage = Callable[[str, str, str, dict[str, object], list[float]], dict[str, object]]
 
 
@@ -34,7 +35,7 @@ def make_gpu_stage(deps: Deps, active: ActiveJobs) -> GpuStage:
                 patience.run(lambda: deps.folders.begin(job_id))
                 return JobRun(deps, job, patience, tenure).run_stage(name, stage, request, (span[0], span[1]))
             except (JobCancelled, RemovedError):
-                return {_CANCELLED: True}
+                return {CANCELLED: True}
             except sa.exc.DBAPIError as error:  # of the engine: the dispatcher finds that nobody runs this
                 raise ServerStopping from error
 
@@ -42,7 +43,10 @@ def make_gpu_stage(deps: Deps, active: ActiveJobs) -> GpuStage:
 
 
 def run_elsewhere(
-    enqueue: Callable[[], WorkflowHandle[dict[str, object]]], should_end: Callable[[], bool], why_ended: Callable[[], BaseException]
+    enqueue: Callable[[], WorkflowHandle[dict[str, object]]],
+    should_end: Callable[[], bool],
+    why_ended: Callable[[], BaseException],
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> dict[str, object]:
     """Run a stage in the queue of a GPU, and return its result. Called on the workflow's own thread.
 
@@ -50,30 +54,31 @@ def run_elsewhere(
         enqueue: Puts it there as a child of this workflow.
         should_end: Asked while it waits and runs.
         why_ended: What is raised then.
+        meanwhile: Called again and again while it waits.
 
     Raises:
         OptimizerError: What the stage raised, with its fields.
     """
     handle = enqueue()
     child = handle.workflow_id
-    while (status := _aside(lambda: DBOS.get_workflow_status(child))) is None or status.status in _UNDECIDED:
+    while (status := aside(lambda: DBOS.get_workflow_status(child))) is None or status.status in _UNDECIDED:
         if should_end():
             reason = why_ended()
             if isinstance(reason, JobCancelled):
-                _aside(lambda: DBOS.cancel_workflow(child))  # it may wait still; one that runs finds out by itself
+                aside(lambda: DBOS.cancel_workflow(child))  # it may wait still; one that runs finds out by itself
             raise reason
+        meanwhile()
         time.sleep(_ASK_SECONDS)
     result = as_object(handle.get_result())
-    if result.get(_CANCELLED):
+    if result.get(CANCELLED):
         raise JobCancelled
     return dict(result)
 
 
-def _aside(question: Callable[[], T]) -> T:
+def aside(question: Callable[[], T]) -> T:
     """Ask without that becoming a recorded step of the workflow."""
     return contextvars.Context().run(question)
 
 
 _UNDECIDED = {"ENQUEUED", "PENDING", "DELAYED"}
-_CANCELLED = "__cancelled__"
 _ASK_SECONDS = 0.2

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Protocol
 
 from dbos import DBOS
 
@@ -15,7 +16,7 @@ from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.codec import as_object, json_from_value
 from engine_builder.backends.registry import opens_gpu
 from engine_builder.config.config import config_from_json
-from engine_builder.errors import StageCancelledError, StageCrashedError
+from engine_builder.errors import EngineError, StageCancelledError, StageCrashedError
 from engine_builder.pipeline.parts import Split
 from engine_builder.reporting.body.job_result import taken_outputs
 from engine_builder.workspace.workspace import Workspace, file_refs
@@ -32,10 +33,29 @@ from service.worker.trial_line import trial_line
 
 logger = logging.getLogger(__name__)
 
-# Runs a stage in another process: name of the step, stage, request, span of the progress; whether to give up, and why.
+# Runs a stage in another process: name of the step, stage, request, span of the progress; whether to give up, and why; what to do
+# meanwhile.
 Elsewhere = Callable[
-    [str, str, Mapping[str, object], tuple[float, float], Callable[[], bool], Callable[[], BaseException]], dict[str, object]
+    [str, str, Mapping[str, object], tuple[float, float], Callable[[], bool], Callable[[], BaseException], Callable[[], None]],
+    dict[str, object],
 ]
+
+
+class Ahead(Protocol):
+    """Has parts of stages that run elsewhere done before they are asked for; see ``trials_ahead``."""
+
+    def foreseen(self, requests: Callable[[], Iterator[Mapping[str, object]]]) -> None:
+        """Take in what may be asked for from now on."""
+
+    def tend(self) -> None:
+        """Begin and give up what is due."""
+
+    def taken(self, stage: str, request: Mapping[str, object], check: Callable[[], None]) -> Mapping[str, object] | None:
+        """Return the request with what was prepared for it, which is kept until ``used``; None where nothing was."""
+
+    def used(self) -> None:
+        """Remove what was taken."""
+
 
 # Runs the parts of a stage: job, step, stage, request, how it is split; what runs one here; told the progress; ends it. See ``fan_out``.
 RunParts = Callable[
@@ -65,6 +85,7 @@ class JobRun:
         elsewhere: Elsewhere | None = None,
         shared: SharedStages | None = None,
         fan_out: RunParts | None = None,
+        ahead: Ahead | None = None,
         *,
         may_open_gpu: bool = True,
     ) -> None:
@@ -78,12 +99,14 @@ class JobRun:
             elsewhere: Runs the stages that open a GPU; None where they run here.
             shared: What the branches of the job's parent measure once; None where it is no branch.
             fan_out: Runs the parts of stages that can be split, on this worker and others; None where there are no others.
+            ahead: Has parts of stages done before they are asked for; None where nobody does.
             may_open_gpu: Whether the stages that run here may be those that open the GPU of this machine, if the job has such.
         """
         self._deps = deps
         self._elsewhere = elsewhere
         self._shared = shared
         self._fan_out = fan_out
+        self._ahead = ahead
         self._tenure = tenure
         self._patience = patience
         self._job_id = job.id
@@ -109,13 +132,35 @@ class JobRun:
         # On the workflow's own thread: a step from any other thread would not be recorded.
         if self._elsewhere is not None and stage in self._deps.pipeline.gpu_stages:
             self._patience.run(lambda: self._deps.folders.made(self._job_id, ()))  # the log, which goes on there
-            result = self._elsewhere(name, stage, request, span, self._should_end, self._why_ended)
+            result = self._run_elsewhere(self._elsewhere, name, stage, request, span)
             self._patience.run(lambda: self._deps.folders.take_log(self._job_id))
             self._note(self._stage, span[1], at_once=False)
             return result
         result = DBOS.run_step({"name": name}, self._run_with_patience, name, stage, request, span)
         self._note(self._stage, span[1], at_once=False)
         return result
+
+    def _run_elsewhere(
+        self, elsewhere: Elsewhere, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]
+    ) -> dict[str, object]:
+        ahead = self._ahead
+        if ahead is None:
+            return elsewhere(name, stage, request, span, self._should_end, self._why_ended, lambda: None)
+        taken = ahead.taken(stage, request, self._check)
+        if taken is not None:
+            self.say_once(f"{name}: built and scored ahead")
+        try:
+            result = elsewhere(name, stage, taken or request, span, self._should_end, self._why_ended, ahead.tend)
+        except EngineError:
+            ahead.used()
+            raise
+        ahead.used()  # not where this process stops: the stage goes on there, and reads it
+        return result
+
+    def foreseen(self, requests: Callable[[], Iterator[Mapping[str, object]]]) -> None:
+        """Let idle workers begin what may be asked for."""
+        if self._ahead is not None:
+            self._ahead.foreseen(requests)
 
     def entered(self, stage: str, progress: float) -> None:
         """Note a new stage."""
@@ -184,6 +229,17 @@ class JobRun:
         except Exception:
             self._deps.check_files()
             raise
+
+    def ahead_in_child(self, stage: str, request: Mapping[str, object], is_over: Callable[[], bool]) -> dict[str, object]:
+        """Run a stage that nobody has asked for yet, until it is over; what it uses is nobody's.
+
+        Raises:
+            StageCancelledError: It was ended.
+        """
+        limits = replace(self._limits, is_alone=False, is_charged=False)
+        return self._deps.run_child(
+            stage, request, self._workspace, limits=limits, on_progress=lambda fraction, message: None, should_cancel=is_over
+        )
 
     def _child(
         self, stage: str, request: Mapping[str, object], limits: StageLimits, on_progress: Callable[[float], None]

@@ -51,8 +51,8 @@ def test_every_stage_runs_in_its_order() -> None:
     analysis = ["sensitivity", "hessian", "interactions", "rank"]
     searching = ["trial", "correct", *analysis, "predict", "trial", "predict"]
     assert kinds == ["inspect", "ranges", "biases", *searching, "verdict", "offers", "report"]
-    # Of targets that build a baseline, of builders that have knobs, and of users who ask for it.
-    assert set(kinds) == set(STAGES) - {"baseline", "route", "rebuild", "strip", "confidence"}
+    # Of targets that build a baseline, of builders that have knobs, of users who ask for it, and of idle GPUs.
+    assert set(kinds) == set(STAGES) - {"baseline", "route", "rebuild", "strip", "confidence", "prepare"}
 
 
 def test_where_the_fastest_engine_keeps_the_budget_nothing_costly_is_corrected_and_no_layer_is_probed() -> None:

@@ -23,7 +23,7 @@ from engine_builder.pipeline.stage import Stage, in_child, run
 from engine_builder.pipeline.stage_table import KEPT_STAGES, STAGES, TABLE
 from engine_builder.workspace.workspace import FileRef, StageContext, Workspace
 
-PROGRESS_OF_THE_SEARCH = {"trial", "predict"}  # these take turns
+PROGRESS_OF_THE_SEARCH = {"prepare", "trial", "predict"}  # these take turns
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from service.database.advisory_locks import SharedLock, database_lock, lock_key, tried_database_lock
+from service.database.advisory_locks import SharedLock, database_lock, held_lock, is_lock_held, lock_key, tried_database_lock
 from service.database.engine import open_engine
 from tests.postgres_server import PostgresServer
 
@@ -74,3 +74,14 @@ def test_sqlite_which_one_process_uses_needs_no_lock(tmp_path: Path) -> None:
     with SharedLock(engine, "a"):
         pass
     engine.dispose()
+
+
+def test_a_lock_that_is_only_told_of_keeps_nobody_out_and_is_gone_after_its_block(engines: tuple[sa.Engine, sa.Engine]) -> None:
+    first, second = engines
+    with held_lock(first, "wanted"), held_lock(second, "wanted"):
+        assert is_lock_held(second, "wanted")
+        assert not is_lock_held(second, "other")
+    assert not is_lock_held(second, "wanted")
+    with pytest.raises(ZeroDivisionError), held_lock(first, "wanted"):
+        raise ZeroDivisionError
+    assert not is_lock_held(second, "wanted")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from engine_builder.errors import EngineError, StageCancelledError, StageCrashed
 from service.worker.child_process import StageLimits
 from service.worker.stage_log import LOG_LIMIT_BYTES
 from tests.process_state import is_running
-from tests.service.worker.running import STAGES, Run, running
+from tests.service.worker.running import LIMITS, STAGES, Run, running
 
 
 @pytest.fixture(params=["interpreter", "fork"])
@@ -257,6 +258,14 @@ def test_scratch_of_a_killed_run_is_gone_after_the_next(run: Run, tmp_path: Path
     (tmp_path / "scratch-old" / "big").write_bytes(b"x")
     run("echo", tmp_path)
     assert names_in(tmp_path) == {"echo.json", "log.txt"}
+
+
+def test_scratch_of_a_stage_beside_which_others_run_is_left_to_it(run: Run, tmp_path: Path) -> None:
+    result = run("echo", tmp_path, limits=dataclasses.replace(LIMITS, is_alone=False))
+    name = Path(str(result["cwd"])).relative_to(tmp_path.resolve()).parts[0]
+    (tmp_path / name).mkdir()  # as if it ran still
+    run("echo", tmp_path)
+    assert (tmp_path / name).is_dir()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")

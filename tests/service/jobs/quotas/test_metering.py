@@ -41,6 +41,16 @@ def test_the_time_of_stages_is_counted_by_what_they_run_on(store: JobStore) -> N
     assert minutes(store) == (0.5, 1.0)
 
 
+def test_what_was_done_ahead_counts_with_the_stage_that_uses_it_and_else_for_nobody(store: JobStore) -> None:
+    times = iter((100.0, 106.0))
+    ahead = MeteredChild(lambda *_, **__: {"result": {}, "seconds": 30.0}, store.admission, clock=lambda: next(times))
+    limits = StageLimits(memory_bytes=2**30, seconds=60, opens_gpu=True, is_charged=False)
+    ahead("prepare", {}, Path("jobs/one"), limits=limits, on_progress=lambda *_: None, should_cancel=lambda: False)
+    assert minutes(store) == (0.0, 0.0)
+    run(MeteredChild(lambda *_, **__: {"result": {}, "seconds": 36.0}, store.admission, clock=lambda: next(times)), opens_gpu=True)
+    assert minutes(store)[1] == pytest.approx(0.6)
+
+
 def test_a_stage_that_crashes_is_counted_too(store: JobStore) -> None:
     def crash(*_: object, **__: object) -> dict[str, object]:
         raise StageCrashedError("it crashed", fix="Look.")

@@ -1,0 +1,1 @@
+"""A candidate of the search up to its timing."""

@@ -1,0 +1,1 @@
+"""What may be asked for next, and how it is begun before that."""

@@ -1,0 +1,1 @@
+"""What is done of a trial before the search asks for it."""

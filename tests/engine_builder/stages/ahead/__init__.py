@@ -1,0 +1,1 @@
+"""What is done before it is asked for."""
