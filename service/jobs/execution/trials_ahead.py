@@ -106,7 +106,7 @@ class TrialsAhead:
                     time.sleep(_ASK_SECONDS)
         if found is not None and found.status == "SUCCESS":
             answer = _answer(own_id)
-            if CANCELLED not in answer:
+            if answer is not None:
                 return answer["result"]
         if found is not None:
             self._remove(part.key)
@@ -136,7 +136,7 @@ class TrialsAhead:
         for one in sorted(_listed(self._prefix), key=lambda one: one.created_at or 0):
             key = one.workflow_id.removeprefix(self._prefix)
             if one.status == "SUCCESS":
-                is_of_use = CANCELLED not in _answer(one.workflow_id)
+                is_of_use = _answer(one.workflow_id) is not None
             elif one.status in _UNDECIDED:
                 is_of_use = key in self._likely or (self._asked is not None and key == self._asked.key)
             else:
@@ -199,9 +199,11 @@ def _status(workflow_id: str) -> WorkflowStatus | None:
     return aside(lambda: DBOS.get_workflow_status(workflow_id))
 
 
-def _answer(workflow_id: str) -> Json:
-    """Return what a preparation gave that has ended well."""
-    return as_object(aside(lambda: DBOS.retrieve_workflow(workflow_id).get_result()))
+def _answer(workflow_id: str) -> Json | None:
+    """Return what a preparation gave that has ended well; None where it was given up, or another process has removed it just now."""
+    found = aside(lambda: DBOS.list_workflows(workflow_ids=[workflow_id], status="SUCCESS", load_input=False))
+    answer = as_object(found[0].output) if found else {CANCELLED: True}
+    return None if CANCELLED in answer else answer
 
 
 def _remove(workflow_id: str) -> None:
