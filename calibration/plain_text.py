@@ -28,7 +28,8 @@ def plain_text(text: str, *, hidden: Sequence[str] = ()) -> str:
     if "://" in text:
         text = _SIGNED.sub(r"\1...", _PASSWORD.sub(r"\1...", text))
     for folder in hidden:
-        text = re.sub(rf"(?<![\w./-]){re.escape(folder)}(?:/+|(?![\w.-]))", "", text)
+        if folder in text:  # else nothing is to be escaped and compiled
+            text = re.sub(rf"(?<![\w./-]){re.escape(folder)}(?:/+|(?![\w.-]))", "", text)
     if not text.isprintable():
         text = "".join(character if character.isprintable() else _visible(character) for character in text)
     if len(text) <= MAX_CHARACTERS:

@@ -158,11 +158,15 @@ class Encryption:
 
     def _keys(self) -> Sequence[str]:
         text = self._place.read()
-        keys = [] if text is None else split_keys(text)
-        if not keys or not all(map(is_key, keys)):
-            found = "none" if not keys else "something else"
+        if text is None:
             raise EncryptionKeyError(
-                f"encryption key in {self._place.where}: expected keys of {KEY_CHARACTERS} characters, found {found}",
+                f"encryption key in {self._place.where}: there is none",
+                fix="Ask the operator to put it back from a backup. If it is lost, the next webhook makes a new one.",
+            )
+        keys = split_keys(text)
+        if not keys or not all(map(is_key, keys)):
+            raise EncryptionKeyError(
+                f"encryption key in {self._place.where}: expected keys of {KEY_CHARACTERS} characters, found something else",
                 fix="Ask the operator to put it back from a backup. If it is lost, remove it: a new one is made.",
             )
         return keys

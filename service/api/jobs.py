@@ -21,7 +21,7 @@ from service.jobs.records import JobState
 from service.jobs.resources import Deps
 from service.jobs.submission import MAX_PRIORITY, REQUIRED, ROLES, TEXT_FIELDS, check_before_reading, submit, takes_a_child
 from service.jobs.upkeep import webhook_request
-from service.jobs.upkeep.log_text import LogTails, log_lines, log_tail
+from service.jobs.upkeep.log_text import KnownTails, LogTails, log_lines
 from service.jobs.upkeep.removal import remove_job
 from service.jobs.upkeep.workspaces import remove_parents, remove_unused
 from service.jobs.uploads import receive_form
@@ -40,13 +40,13 @@ def jobs_router(deps: Deps, hand_over: Callable[[str], None], forget: Callable[[
     """
     router = APIRouter(tags=["jobs"])
     few = CapacityLimiter(MAX_CHILDREN)
-    tails = None if deps.settings.object_store is None else LogTails(lambda job: log_tail(job, deps))
+    known = KnownTails(deps)
+    tails = known if deps.settings.object_store is None else LogTails(known.of)
 
     def shown(job_id: str, caller: Caller) -> JSONResponse:
         job = deps.store.get(job_id, caller.sees)
         branches = deps.store.branches(job_id) if job.new.branches else ()
-        lines = log_tail(job, deps) if tails is None else tails.of(job)
-        return JSONResponse(job_json(job, deps.clock(), lines, branches))
+        return JSONResponse(job_json(job, deps.clock(), tails.of(job), branches))
 
     @router.post("/v1/jobs", status_code=202, summary="Submit a job", openapi_extra=_submit_body())
     async def submit_job(

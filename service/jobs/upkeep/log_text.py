@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import BinaryIO
 
 from service.errors import DamagedArtifactError, ObjectStoreError
@@ -38,13 +41,44 @@ def log_lines(job: Job, deps: Deps) -> Iterator[bytes]:
     return lines()
 
 
-def log_tail(job: Job, deps: Deps) -> tuple[str, ...]:
-    """Return the last lines of a job's log, the oldest first; none where the object store cannot give it."""
-    try:
-        return _tail(job, deps)
-    except (ObjectStoreError, DamagedArtifactError) as error:
-        logger.info("job %s: its log is not shown: %s", job.id, error)
-        return ()
+class KnownTails:
+    """The last lines of logs, read again only where a log has changed. Safe to share between threads.
+
+    A log only grows, and whoever writes one anew writes another file: one with the size and the time that it had is as it was, whichever
+    process writes it. It is looked at each time.
+    """
+
+    def __init__(self, deps: Deps) -> None:
+        """Know none yet."""
+        self._deps = deps
+        self._known: dict[str, tuple[object, tuple[str, ...]]] = {}  # by job, the longest known first
+        self._changing = threading.Lock()
+
+    def of(self, job: Job) -> tuple[str, ...]:
+        """Return the last lines of a job's log, the oldest first; none where the object store cannot give it."""
+        try:
+            kept = job.artifacts.get(LOG_NAME)
+            if kept is not None and (lines := self._find(job.id, kept.sha256)) is not None:
+                return lines
+            with _log(job, self._deps) as source:
+                version = kept.sha256 if kept is not None else _version(source)
+                lines = self._find(job.id, version)
+                return self._keep(job.id, version, _tail(source, self._deps.workspace(job.id))) if lines is None else lines
+        except (ObjectStoreError, DamagedArtifactError) as error:
+            logger.info("job %s: its log is not shown: %s", job.id, error)
+            return ()
+
+    def _find(self, job_id: str, version: object) -> tuple[str, ...] | None:
+        known = self._known.get(job_id)
+        return None if version is None or known is None or known[0] != version else known[1]
+
+    def _keep(self, job_id: str, version: object, lines: tuple[str, ...]) -> tuple[str, ...]:
+        with self._changing:
+            self._known.pop(job_id, None)
+            self._known[job_id] = version, lines
+            if len(self._known) > _KNOWN:
+                del self._known[next(iter(self._known))]
+        return lines
 
 
 class LogTails:
@@ -72,16 +106,26 @@ class LogTails:
             return ()
 
 
-def _tail(job: Job, deps: Deps) -> tuple[str, ...]:
-    with _log(job, deps) as source:
-        if source is None:
-            return ()
-        end = source.seek(0, os.SEEK_END)
-        source.seek(max(end - _TAIL_BYTES, 0))
-        if end > _TAIL_BYTES:
-            source.readline()  # of which the start is missing
-        lines = [line.decode().rstrip() for line in plain_lines(source, deps.workspace(job.id))]
-    return tuple(lines[-TAIL_LINES:])
+def _version(source: BinaryIO | None) -> object:
+    """Return what changes with an open log; None where that cannot be told."""
+    if source is None:
+        return None
+    try:
+        found = os.fstat(source.fileno())
+    except OSError:  # it is no file of this machine
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _tail(source: BinaryIO | None, workspace: Path) -> tuple[str, ...]:
+    if source is None:
+        return ()
+    end = source.seek(0, os.SEEK_END)
+    source.seek(max(end - _TAIL_BYTES, 0))
+    if end > _TAIL_BYTES:
+        source.readline()  # of which the start is missing
+    last = io.BytesIO(b"".join(source.readlines()[-TAIL_LINES:]))
+    return tuple(line.decode().rstrip() for line in plain_lines(last, workspace))
 
 
 @contextlib.contextmanager
@@ -101,4 +145,5 @@ def _log(job: Job, deps: Deps) -> Iterator[BinaryIO | None]:
 
 
 _READERS = 4
+_KNOWN = 500  # jobs, of 8 KB at most each
 _TAIL_BYTES = 8192

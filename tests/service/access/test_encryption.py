@@ -46,7 +46,7 @@ def test_changed_text_is_refused(encryption: Encryption, place: int) -> None:
 def test_without_a_key_nothing_is_encrypted(path: Path) -> None:
     encryption = Encryption(KeyFile(path))
     assert not encryption.has_key()
-    with pytest.raises(EncryptionKeyError, match="found none"):
+    with pytest.raises(EncryptionKeyError, match="there is none"):
         encryption.encrypt("hush", "one")
 
 

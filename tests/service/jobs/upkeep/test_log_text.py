@@ -1,19 +1,26 @@
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from service.errors import DamagedArtifactError
 from service.jobs.records import Job, NewJob
+from service.jobs.resources import Deps
 from service.jobs.store import JobStore
-from service.jobs.upkeep.log_text import LogTails
+from service.jobs.upkeep.log_text import TAIL_LINES, KnownTails, LogTails
+from service.settings import Settings
+from service.worker.stage_log import LOG_NAME
 from tests.fakes import FakeClock
 from tests.service.conftest import Server
+from tests.service.launch_server import fake_deps
 
 
 def log(server: Server, job_id: object) -> str:
@@ -90,3 +97,64 @@ def test_what_a_log_cannot_be_read_for_is_said(job: Job) -> None:
 
     with pytest.raises(DamagedArtifactError):
         LogTails(tail).of(job)
+
+
+@pytest.fixture
+def deps(tmp_path: Path) -> Iterator[Deps]:
+    deps = fake_deps(Settings(data_dir=tmp_path / "data"), tmp_path / "record")
+    deps.workspace("one").mkdir(parents=True)
+    yield deps
+    deps.close()
+
+
+def test_tail_is_the_log_as_it_is_at_every_look(job: Job, deps: Deps) -> None:
+    tails, path = KnownTails(deps), deps.workspace("one") / LOG_NAME
+    assert tails.of(job) == ()
+    for number in range(TAIL_LINES + 5):
+        with path.open("a") as log:
+            log.write(f"line {number}\n")
+        expected = tuple(f"line {one}" for one in range(number + 1))[-TAIL_LINES:]
+        assert [tails.of(job), tails.of(job)] == [expected] * 2
+    path.write_text("")
+    assert tails.of(job) == ()
+
+
+def test_log_that_was_written_anew_with_the_same_length_is_another(job: Job, deps: Deps) -> None:
+    tails, path = KnownTails(deps), deps.workspace("one") / LOG_NAME
+    path.write_text("first\n")
+    found = path.stat()
+    assert tails.of(job) == ("first",)
+    other = path.with_name("other")
+    other.write_text("other\n")
+    os.utime(other, ns=(found.st_atime_ns, found.st_mtime_ns))
+    other.replace(path)
+    assert tails.of(job) == ("other",)
+
+
+def test_log_is_read_again_only_where_it_has_changed(job: Job, deps: Deps, monkeypatch: pytest.MonkeyPatch) -> None:
+    tails, path, read = KnownTails(deps), deps.workspace("one") / LOG_NAME, []
+
+    def read_lines(source: BinaryIO, _: Path) -> Iterator[bytes]:
+        read.append(1)
+        yield from source
+
+    monkeypatch.setattr("service.jobs.upkeep.log_text.plain_lines", read_lines)
+    path.write_text("a line\n")
+    assert [tails.of(job) for _ in range(5)] == [("a line",)] * 5
+    assert len(read) == 1
+    stored = deps.artifacts.put(path)
+    ended = replace(job, artifacts={LOG_NAME: stored})
+    path.unlink()
+    assert [tails.of(ended) for _ in range(5)] == [("a line",)] * 5
+    assert len(read) == 2
+    assert tails.of(job) == ()
+
+
+def test_of_many_logs_the_longest_known_are_forgotten(job: Job, deps: Deps, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.jobs.upkeep.log_text._KNOWN", 2)
+    tails = KnownTails(deps)
+    for name in ("one", "two", "three", "one"):
+        deps.workspace(name).mkdir(parents=True, exist_ok=True)
+        (deps.workspace(name) / LOG_NAME).write_text(f"of {name}\n")
+        assert tails.of(replace(job, new=replace(job.new, id=name))) == (f"of {name}",)
+    assert set(tails._known) == {"three", "one"}
