@@ -24,7 +24,7 @@ GPU_PYTHON := $(BIN)/python
 # One worker for each processor. Files go to them in the order of tests/conftest.py, those with the longest tests first.
 PYTEST := $(BIN)/python -m pytest -q -n logical --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo gpu-check bench bench-peers bench-serving bench-nncf bench-sizes bench-deployment test test-long test-without fuzz faults lint format docs lock docker-check clean
+.PHONY: help demo gpu-check bench bench-durable bench-peers bench-serving bench-nncf bench-sizes bench-deployment test test-long test-without fuzz faults soak lint format docs lock docker-check clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +60,9 @@ bench-sizes: $(DEV) ## run whole jobs on networks of 45 MB to 2.2 GB and note th
 bench-deployment: $(DEV) ## simulate JOBS jobs on 200 GPUs with failures, on the scheduler's own code: queue times, fairness, idle GPUs, lost work (15 minutes of a processor)
 	$(BIN)/python -m benchmarks.deployment --jobs $(or $(JOBS),10000) --seed $(or $(SEED),0)
 
+bench-durable: $(DEV) ## what it costs that jobs outlast a crash: a call in Python, a server, several processes; one, two and four workers
+	$(BIN)/python -m benchmarks.durable
+
 test: lint ## every check, and every test but the long ones
 	$(PYTEST) -m "not long"
 
@@ -75,6 +78,10 @@ fuzz: $(DEV) ## try COUNT generated models from SEED on: laws for all, whole job
 faults: $(DEV) ## break real servers in 22 ways and several processes on one Postgres in 27, at TRIALS seeded moments each, and print what was lost and what ran twice (root makes the disks and the networks; 45 minutes)
 	$(BIN)/python -m tests.faults.table --seed $(or $(SEED),0) --trials $(or $(TRIALS),5)
 	$(BIN)/python -m tests.distributed.table --seed $(or $(SEED),0) --trials $(or $(TRIALS),3)
+
+soak: $(DEV) ## run JOBS small real jobs over HTTP while processes are killed at random moments, on one server, then on several processes; MINUTES at most each
+	$(BIN)/python -m tests.soak --mode embedded --jobs $(or $(JOBS),300) --seed $(or $(SEED),0) --minutes $(or $(MINUTES),60)
+	$(BIN)/python -m tests.soak --mode distributed --jobs $(or $(JOBS),300) --seed $(or $(SEED),0) --minutes $(or $(MINUTES),60)
 
 gpu-check: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(DEV)) ## on a GPU node: what CUDA and TensorRT do there, and the tests marked gpu, in under 10 minutes; writes gpu-check.json
 	$(if $(TENSORRT),$(GPU_PYTHON) -m pip install --quiet $(TENSORRT))

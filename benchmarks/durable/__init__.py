@@ -1,0 +1,1 @@
+"""What it costs that jobs outlast a crash, and what further workers gain."""
