@@ -96,14 +96,17 @@ def page(name: str, costs: Sequence[Cost], fleets: Mapping[int, Cost], jobs: int
         ]
         for workers, cost in sorted(fleets.items())
     ]
+    several = (
+        f"\n## Several workers\n\n{jobs} such jobs submitted at once, on workers of one machine with {cores} processors, so that no more "
+        f"than {cores} times is possible; stages use several threads where that helps.\n\n"
+        + markdown_table(["workers", "seconds for all", "CPU seconds", "trials", "times as fast as one", "ideal"], speed)
+    )
     return (
         f"# What it costs that jobs outlast a crash\n\n{len(base)} turns of one job ({name}); CPU seconds of all processes from the "
         f"submission to the end, what is started once for all jobs left out. The bar is {BAR:.0%} more than the call. A job of another "
         f"number of trials is another amount of work.\n\n{environment_line(where)}\n\n"
         + markdown_table(["way", "CPU seconds: median (range)", "seconds", "trials", "more CPU than the call: median (each turn)"], rows)
-        + f"\n## Several workers\n\n{jobs} such jobs submitted at once, on workers of one machine with {cores} processors, so that no more "
-        f"than {cores} times is possible; stages use several threads where that helps.\n\n"
-        + markdown_table(["workers", "seconds for all", "CPU seconds", "trials", "times as fast as one", "ideal"], speed)
+        + (several if fleets else "")
     )
 
 
