@@ -15,7 +15,7 @@ from typing import Self
 
 import sqlalchemy as sa
 
-from service.database.engine import POSTGRES, is_postgres, open_session
+from service.database.engine import is_postgres, names_postgres, open_session
 
 
 def lock_key(name: str) -> int:
@@ -74,7 +74,7 @@ def session_lock(url: str, name: str) -> Iterator[None]:
         url: Of the database; on SQLite, which one process uses, everybody may enter.
         name: Of the lock.
     """
-    if sa.make_url(url).get_backend_name() != POSTGRES:
+    if not names_postgres(url):
         yield
         return
     session = open_session(url)

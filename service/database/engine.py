@@ -15,7 +15,7 @@ def open_engine(url: str) -> sa.Engine:
     Args:
         url: A SQLAlchemy URL, ``sqlite:///...`` or ``postgresql+psycopg://...``.
     """
-    if sa.make_url(url).get_backend_name() == POSTGRES:
+    if names_postgres(url):
         # A process that stands still in mid-change would hold up all the others.
         options = f"{reach()['options']} -c idle_in_transaction_session_timeout={IDLE_SECONDS * 1000}"
         arguments = {**reach(), "application_name": "onnx-trt-optimizer", "options": options}
@@ -36,6 +36,11 @@ def open_session(url: str) -> sa.Connection:
     engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True, connect_args=reach())
     translate_database_errors(engine)
     return engine.connect()
+
+
+def names_postgres(url: str) -> bool:
+    """Whether a URL names a Postgres."""
+    return sa.make_url(url).get_backend_name() == POSTGRES
 
 
 def reach() -> dict[str, object]:

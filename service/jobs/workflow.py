@@ -25,7 +25,7 @@ from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.stage_io.measuring import JobFiles
 from engine_builder.stage_io.outcome import JobOutcome
 from service.database.advisory_locks import session_lock
-from service.database.engine import reach
+from service.database.engine import names_postgres, reach
 from service.database.storage_errors import storage_error
 from service.errors import IllegalMoveError, RemovedError, StorageError
 from service.jobs.branches.shared_stages import SharedStages
@@ -116,7 +116,9 @@ class Workflows:
 
 
 def _engine_arguments(deps: Deps) -> dict[str, object]:
-    return {} if deps.membership is None else {"connect_args": {**reach(), "application_name": "onnx-trt-optimizer-engine"}}
+    if not names_postgres(deps.database_url):
+        return {}
+    return {"connect_args": {**reach(), "application_name": "onnx-trt-optimizer-engine"}}
 
 
 def delete_recorded(job_id: str) -> None:
