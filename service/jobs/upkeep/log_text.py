@@ -145,5 +145,5 @@ def _log(job: Job, deps: Deps) -> Iterator[BinaryIO | None]:
 
 
 _READERS = 4
-_KNOWN = 500  # jobs, of 8 KB at most each
+_KNOWN = 50  # jobs, of 8 KB at most each: more than are looked at again and again
 _TAIL_BYTES = 8192
