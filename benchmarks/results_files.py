@@ -64,16 +64,26 @@ def write_results(
 
     Args:
         name: The benchmark.
-        values: JSON; written with sorted keys.
+        values: JSON; written with sorted keys, on one line, floats with six digits: no timing has more.
         markdown: The whole text of the page.
         folder: Where to; made if it is not there.
         day: The day of the measurement.
     """
     folder.mkdir(parents=True, exist_ok=True)
     data, page = (folder / f"{name}-{day.isoformat()}.{kind}" for kind in ("json", "md"))
-    data.write_text(json.dumps({"date": day.isoformat(), **values}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    text = json.dumps(short({"date": day.isoformat(), **values}), separators=(",", ":"), sort_keys=True)
+    data.write_text(text + "\n", encoding="utf-8")
     page.write_text(markdown, encoding="utf-8")
     return data, page
+
+
+def short(value: object) -> object:
+    """Return JSON with six significant digits of each float."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {str(key): short(one) for key, one in value.items()}
+    return [short(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _processor() -> tuple[str, frozenset[str]]:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.kinds.case import Quality
 from benchmarks.peers.comparing import FLOAT, SESSIONS, Comparison, Row
 from benchmarks.results_files import environment_line, markdown_table
+from benchmarks.svg_files import svg_file
 from engine_builder.reporting.figures.drawing import WIDE, dress, svg_of
 
 _COLUMNS = 3
@@ -77,12 +78,7 @@ def plot(found: Sequence[Comparison]) -> str:
         figure.supylabel(f"quality kept (below {_LOWEST:g}: at the edge)", x=0.002, fontsize=8)
 
     title = "Latency against quality kept, of all tools on all networks; the line is a budget of 99%"
-    text = _without_indents(svg_of("peers", title, (WIDE, _HEIGHT * rows + 1.05), (0.75, 1.05), paint))
-    return text.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" ', 1)
-
-
-def _without_indents(text: str) -> str:
-    return "\n".join(line.lstrip() for line in text.splitlines())
+    return svg_file(svg_of("peers", title, (WIDE, _HEIGHT * rows + 1.05), (0.75, 1.05), paint))
 
 
 def _mark(row: Row) -> tuple[str, str]:

@@ -25,6 +25,13 @@ def test_results_carry_the_day_in_name_and_content(tmp_path: Path) -> None:
     assert page.read_text() == "# Page\n"
 
 
+def test_floats_have_six_digits_wherever_they_are(tmp_path: Path) -> None:
+    values = {"one": 1 / 3, "many": [{"half": 0.5, "pair": (123456.789, 7)}], "text": "0.123456789", "yes": True}
+    data, _ = write_results("x", values, "", tmp_path, day=datetime.date(2026, 1, 2))
+    found = {"date": "2026-01-02", "one": 0.333333, "many": [{"half": 0.5, "pair": [123457.0, 7]}], "text": "0.123456789", "yes": True}
+    assert json.loads(data.read_text()) == found
+
+
 def test_same_values_in_another_order_give_the_same_bytes(tmp_path: Path) -> None:
     day = datetime.date(2026, 1, 2)
     first, _ = write_results("x", {"a": 1, "b": 2}, "", tmp_path / "1", day=day)

@@ -8,9 +8,8 @@ from matplotlib.figure import Figure
 from benchmarks.deployment.deployment_run import Outcome
 from benchmarks.deployment.failures import Kind
 from benchmarks.deployment.workload import tenant_name
+from benchmarks.svg_files import svg_file
 from engine_builder.reporting.figures.drawing import WIDE, dress, svg_of
-
-_NAMESPACES = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
 
 
 def plot(outcome: Outcome) -> str:
@@ -24,7 +23,7 @@ def plot(outcome: Outcome) -> str:
         _paint_tenants(figure, outcome)
 
     title = "Jobs that wait and run, busy GPUs, and queue times of a simulated deployment"
-    return svg_of("deployment", title, (WIDE, 6.4), (0.6, 0.5), paint).replace("<svg ", _NAMESPACES, 1)
+    return svg_file(svg_of("deployment", title, (WIDE, 6.4), (0.6, 0.5), paint))
 
 
 def _paint_jobs(figure: Figure, outcome: Outcome) -> None:
