@@ -1,18 +1,22 @@
 """Runs one job several times and times the engines that it chose together: ``python -m benchmarks.repeats``.
 
 Two runs of a job on one machine are to choose engines that are equally fast, within the spread that their results state, whatever else
-the machine does.
+the machine does. With ``--beside N`` every second run has N processes beside it that burn a processor each; the engines are timed
+without them.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import functools
 import json
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -43,6 +47,7 @@ class Repeat:
     trials: int
     timed_runs: int  # of all engines of the search together
     usage: Usage
+    beside: int  # processes that burned a processor each meanwhile
 
 
 def main() -> int:
@@ -51,7 +56,7 @@ def main() -> int:
     where = environment()
     with tempfile.TemporaryDirectory(prefix="onnx-trt-optimizer-bench-") as folder:
         (job,) = example_jobs(Path(folder), arguments.job)
-        repeats = run_repeats(job, Path(folder), arguments.count)
+        repeats = run_repeats(job, Path(folder), arguments.count, arguments.beside)
     values = {"environment": where, "job": job.name, "repeats": [asdict(one) for one in repeats]}
     day = datetime.datetime.now(tz=datetime.UTC).date()
     for written in write_results("repeats", values, page(job.name, repeats, where), arguments.output, day=day):
@@ -59,26 +64,29 @@ def main() -> int:
     return 0
 
 
-def run_repeats(job: Job, folder: Path, count: int) -> tuple[Repeat, ...]:
+def run_repeats(job: Job, folder: Path, count: int, beside: int = 0) -> tuple[Repeat, ...]:
     """Run a job so often, each time from nothing, and time its engines.
 
     Args:
         job: The job.
         folder: Where its outputs go.
         count: How often.
+        beside: Processes that burn a processor each beside every second run.
 
     Raises:
         SystemExit: A run failed.
     """
     usages = []
+    busy = [beside if index % 2 else 0 for index in range(count)]
     for index in range(count):
-        print(f"{job.name}: run {index + 1} of {count} ...", flush=True)
+        print(f"{job.name}: run {index + 1} of {count}, beside {busy[index]} burning processes ...", flush=True)
         (folder / str(index)).mkdir()
-        usages.append(run_command(job, folder / str(index) / "output"))
+        with burning(busy[index]):
+            usages.append(run_command(job, folder / str(index) / "output"))
     engines = {str(index): folder / str(index) / "output" / "engine.onnx" for index in range(count)}
     retimed = retime(job, engines)
     repeats = []
-    for name, usage in zip(engines, usages, strict=True):
+    for name, usage, others in zip(engines, usages, busy, strict=True):
         report = json.loads((folder / name / "output" / "report.json").read_text(encoding="utf-8"))
         result, trials = report["result"], report["trials"]
         repeats.append(
@@ -90,9 +98,22 @@ def run_repeats(job: Job, folder: Path, count: int) -> tuple[Repeat, ...]:
                 len(trials),
                 sum(trial["latency"]["runs"] for trial in trials if trial["latency"] is not None),
                 usage,
+                others,
             )
         )
     return tuple(repeats)
+
+
+@contextlib.contextmanager
+def burning(count: int) -> Iterator[None]:
+    """Keep so many processors busy."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def retime(job: Job, engines: Mapping[str, Path]) -> dict[str, tuple[float, float]]:
@@ -114,6 +135,7 @@ def page(job: str, repeats: Sequence[Repeat], where: Mapping[str, object]) -> st
     rows = [
         [
             str(index),
+            str(one.beside),
             f"{one.ratio:.3f} ± {one.stated_spread:.3f}",
             f"{one.retimed:.3f} ± {one.retimed_error:.3f}",
             one.engine[:8],
@@ -132,9 +154,10 @@ def page(job: str, repeats: Sequence[Repeat], where: Mapping[str, object]) -> st
         "# Repeats\n\n"
         f"The job {job} run {len(repeats)} times by the command line, each time from nothing. *Stated* is the latency of the engine that "
         "the run chose, by the float model's, as its result states it (± median absolute deviation over groups of rounds). *Together* is "
-        "the same with all these engines and the float model timed in turns afterwards (± standard error). *Runs* are those that all "
-        "engines of the search were timed for.\n\n"
-        + markdown_table(["run", "stated", "together", "engine", "trials", "runs", "wall s", "CPU s"], rows)
+        "the same with all these engines and the float model timed in turns afterwards (± standard error). *Beside* are processes that "
+        "burned a processor each during the run, but not while the engines were timed together. *Runs* are those that all engines of the search "
+        "were timed for.\n\n"
+        + markdown_table(["run", "beside", "stated", "together", "engine", "trials", "runs", "wall s", "CPU s"], rows)
         + f"\n{verb} {max(retimed) - min(retimed):.3f}, and no run's stated ratio is off by more than {furthest:.3f}.\n"
         + f"\n{environment_line(where)} Repeat with `python -m benchmarks.repeats`.\n"
     )
@@ -145,6 +168,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.repeats", description="Run one job several times and compare its engines.")
     parser.add_argument("--job", choices=names, default=names[0], help="which of the example jobs (default %(default)s)")
     parser.add_argument("--count", type=int, default=5, help="how often (default %(default)s)")
+    parser.add_argument("--beside", type=int, default=0, help="processes that burn beside every second run (default %(default)s)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results (default %(default)s)")
     return parser.parse_args()
 

@@ -87,6 +87,8 @@ def _write_random(path: Path, size_bytes: int) -> None:
     with path.open("wb") as file:
         for start in range(0, size_bytes, _MIB):
             file.write(os.urandom(min(_MIB, size_bytes - start)))
+        file.flush()
+        os.fsync(file.fileno())  # else it is written to the disk while its copy is
 
 
 def _send(address: str, path: Path) -> None:

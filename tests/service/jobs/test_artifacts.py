@@ -135,6 +135,17 @@ def test_upload_for_which_there_is_no_room_is_refused_before_and_while(tmp_path:
     assert list((tmp_path / "store" / "unfinished").iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="says how Linux is asked")
+def test_a_large_file_is_on_its_way_to_the_disk_while_it_comes_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr("os.posix_fadvise", lambda _descriptor, start, length, _advice: asked.append((start, length)))
+    with LocalArtifactStore(tmp_path / "store").writer() as writer:
+        for _ in range(7):
+            writer.write(bytes(10 * 2**20))
+        writer.commit()
+    assert asked == [(0, 40 * 2**20)]  # in parts of 32 MiB or a little more; the last waits for the end
+
+
 def test_files_of_our_own_may_take_what_uploads_leave_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = LocalArtifactStore(tmp_path / "store", reserve_bytes=2**60)
     (tmp_path / "engine").write_bytes(DATA)
