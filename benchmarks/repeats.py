@@ -155,8 +155,8 @@ def page(job: str, repeats: Sequence[Repeat], where: Mapping[str, object]) -> st
         f"The job {job} run {len(repeats)} times by the command line, each time from nothing. *Stated* is the latency of the engine that "
         "the run chose, by the float model's, as its result states it (± median absolute deviation over groups of rounds). *Together* is "
         "the same with all these engines and the float model timed in turns afterwards (± standard error). *Beside* are processes that "
-        "burned a processor each during the run, but not while the engines were timed together. *Runs* are those that all engines of the search "
-        "were timed for.\n\n"
+        "burned a processor each during the run, but not while the engines were timed together. *Runs* are those that all engines of the "
+        "search were timed for.\n\n"
         + markdown_table(["run", "beside", "stated", "together", "engine", "trials", "runs", "wall s", "CPU s"], rows)
         + f"\n{verb} {max(retimed) - min(retimed):.3f}, and no run's stated ratio is off by more than {furthest:.3f}.\n"
         + f"\n{environment_line(where)} Repeat with `python -m benchmarks.repeats`.\n"
