@@ -40,11 +40,13 @@ it gives it INT8_WEIGHTS or INT4_WEIGHTS; a *pair* on a tensor is a QuantizeLine
 16. *Layers in blocks* have no pair either: one operator of onnxruntime's own domain has their weights in blocks of integers, and rounds the
     rows that it reads. Case 7 holds, and what the operator makes has its type noted, of which onnx's inference knows nothing. See
     ``engine_builder.qdq.emit.block_layers``.
+17. *Patterns with a kernel of their own* (GELU, SiLU, LayerNormalization written out) of a dequantized tensor become that operator, since
+    onnxruntime does not find them there. See ``engine_builder.qdq.guards.fused_kernels``.
 
 The pairs are written here and not by onnxruntime's ``QDQQuantizer``: that one gives a pair to every reader of a tensor, overwrites a
 user's constant called ``x_scale`` without a word (the model then computes something else), and leaves out, with a log line,
 tensors whose type it does not know. Scales, zero points and the operators that onnxruntime runs in the end are the same.
-12. *Where it is exact* stands in the model's metadata (``engine_builder.qdq.exactness``).
+18. *Where it is exact* stands in the model's metadata (``engine_builder.qdq.exactness``).
 """
 
 from __future__ import annotations
@@ -71,6 +73,7 @@ from engine_builder.qdq.exactness import EXACT_ON, exact_on
 from engine_builder.qdq.guards.captured import PartCaptures
 from engine_builder.qdq.guards.float_layers import KeepFloatLayers
 from engine_builder.qdq.guards.float_outputs import KeepFloatOutputs
+from engine_builder.qdq.guards.fused_kernels import KeepFusedKernels
 from engine_builder.qdq.guards.matmuls import KeepQuantizedMatmuls
 from engine_builder.qdq.rules.placement import quantized_layers, ranges_of_moved_tensors
 
@@ -122,6 +125,7 @@ def rewrite(
         QuantizeJoins(names)(model)
         KeepQuantizedMatmuls({layer.name for layer in quantized}, names)(model)
         KeepFloatLayers({layer.name for layer in quantized}, names)(model)
+        KeepFusedKernels(names)(model)
     KeepFloatOutputs(names)(model)
     PartCaptures(names)(model)
     model.metadata_props[EXACT_ON] = exact_on(is_saturable=bool(weights.saturable or products.saturable))

@@ -90,9 +90,12 @@ class QuantizeInBlocks(ir.passes.InPlacePass):
 
 
 def noted_types(explicit: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Return the type, without a shape, of each inner tensor that products in blocks make: onnx's inference does not know them."""
+    """Return the type, without a shape, of each inner tensor that operators of onnxruntime's own domain make: onnx's inference knows none.
+
+    All of those that the dialect writes make floats.
+    """
     listed = {value.name for value in explicit.graph.output}
-    made = [node.output[0] for node in explicit.graph.node if node.domain == DOMAIN and node.op_type == OPERATOR]
+    made = [node.output[0] for node in explicit.graph.node if node.domain == DOMAIN and node.output[0]]
     return [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in made if name not in listed]
 
 
