@@ -35,9 +35,11 @@ def trial(request: Mapping[str, object], context: StageContext) -> dict[str, obj
             _append(request, "taken")
         else:
             time.sleep(float(str(plan.get("prepare_seconds", 0.0))))
+        seconds = plan["seconds"]
+        of_this = seconds[int(str(request["name"]).removeprefix("trial/"))] if isinstance(seconds, list) else seconds
         for step in range(10):
             context.progress(step / 10, "working")
-            time.sleep(float(str(plan["seconds"])) / 10)
+            time.sleep(float(str(of_this)) / 10)
         if plan["fail"] == "crash":
             os.abort()
         if plan["fail"] == "fills":

@@ -1,7 +1,8 @@
 """Stand-ins for the slow or costly parts: a clock and a pipeline, whose stages are in fake_stages.py.
 
 The fake pipeline is driven by its "model", a JSON text: ``{"trials": 3, "seconds": 0.1, "fail": null}``. Its stages run in real child
-processes; each execution of one leaves a line in a record file, so that tests can count what ran and how often.
+processes; each execution of one leaves a line in a record file, so that tests can count what ran and how often. A list of seconds has one
+number for each trial.
 """
 
 from __future__ import annotations

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shutil
+import subprocess
 from collections import Counter
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("calibration", "engine_builder", "service")
@@ -117,3 +122,14 @@ def test_locks_pin_and_hash_every_requirement() -> None:
 def test_locks_agree_on_versions() -> None:
     assert pins("runtime") <= pins("dev")
     assert pins("build") <= pins("dev")
+
+
+def test_what_make_runs_keeps_what_it_compiles() -> None:
+    """Each server and each command of a test would compile all packages anew, which takes longer than most of them."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    rule = 'include Makefile\ntold: ; @echo "[$$PYTHONDONTWRITEBYTECODE]"\n'
+    command = ["make", "--no-print-directory", "-f", "-", "told"]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, input=rule, capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr

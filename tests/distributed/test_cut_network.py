@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import psutil
 import pytest
@@ -52,7 +52,7 @@ def fleet(network: CutNetwork, database: PostgresServer, tmp_path_factory: pytes
 @pytest.mark.parametrize("direction", list(Direction))
 def test_a_worker_that_is_cut_off_stops_and_is_taken_over(fleet: Fleet, network: CutNetwork, direction: Direction) -> None:
     before = fleet.lines()
-    job_id, stage = begun_on_far(fleet, seconds=10.0)
+    job_id, stage = begun_on_far(fleet, seconds=[10.0, 0.2])
     cut_at = fleet.lines()
     network.cut(direction)
     began = time.monotonic()
@@ -68,7 +68,7 @@ def test_a_worker_that_is_cut_off_stops_and_is_taken_over(fleet: Fleet, network:
 
     assert done["state"] == "succeeded", f"{done}\n{fleet.logs()}"
     assert "its lease is lost" in fleet.processes["far"].log.read_text()
-    begun = begun_on_far(fleet, seconds=4.0)[0]  # it takes work again
+    begun = begun_on_far(fleet, seconds=[4.0, 0.2])[0]  # it takes work again
     assert fleet.wait(begun)["state"] == "succeeded"
     assert fleet.job(job_id) == done
     assert fleet.query(f"SELECT count(*) FROM job_events WHERE job_id = '{job_id}' AND kind = 'end'") == [(1,)]
@@ -83,7 +83,7 @@ def test_a_worker_that_is_cut_off_stops_and_is_taken_over(fleet: Fleet, network:
 def test_a_cut_of_seconds_costs_nothing(network: CutNetwork, database: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder, url = tmp_path_factory.mktemp("steady"), database.create_database()
     with running_fleet(folder, url, "far", networks={"far": network}, lease_seconds=30.0) as fleet:
-        job_id = fleet.submit(trials=3, seconds=4.0)
+        job_id = fleet.submit(trials=3, seconds=[4.0, 4.0, 0.2])
         for trial, seconds in (("begin trial/0", 2.0), ("begin trial/1", 5.0)):
             fleet.wait_for_line(trial)
             network.cut()
@@ -127,10 +127,10 @@ def sessions_of(fleet: Fleet, network: CutNetwork) -> int:
     return int(str(fleet.query(f"SELECT count(*) FROM pg_stat_activity WHERE client_addr = '{network.other}'")[0][0]))
 
 
-def begun_on_far(fleet: Fleet, seconds: float) -> tuple[str, psutil.Process]:
-    """Return a job that the far worker has, and its stage, while the near one has nothing to do."""
+def begun_on_far(fleet: Fleet, seconds: Sequence[float]) -> tuple[str, psutil.Process]:
+    """Return a job that the far worker has, and its stage, while the near one has nothing to do; each trial takes so many seconds."""
     before = fleet.lines()
-    jobs = [fleet.submit(trials=2, seconds=seconds) for _ in range(2)]
+    jobs = [fleet.submit(trials=len(seconds), seconds=seconds) for _ in range(2)]
     wait_until(lambda: fleet.counts(before)["begin trial/0"] == 2, 30, fleet.logs)
     found = fleet.query("SELECT executor_id, workflow_uuid FROM dbos.workflow_status WHERE status = 'PENDING'")
     owners = {str(owner): str(job) for owner, job in found}

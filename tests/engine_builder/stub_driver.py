@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,9 +18,7 @@ _NOT_SUPPORTED = 801  # CUDA_ERROR_NOT_SUPPORTED
 
 def compile_library(source: str, target: Path, *libraries: str) -> None:
     """Compile C text into a shared library whose soname is its file name."""
-    assert COMPILER is not None, NO_COMPILER
-    command = [COMPILER, "-shared", "-fPIC", "-w", "-x", "c", "-", f"-Wl,-soname,{target.name}", "-o", str(target), *libraries]
-    subprocess.run(command, input=source, text=True, check=True, capture_output=True)
+    target.write_bytes(_compiled(source, target.name, libraries))
 
 
 def build_driver(folder: Path, linked: Sequence[Path] = ()) -> Path:
@@ -40,3 +40,13 @@ def undefined_symbols(module: Path) -> set[str]:
     """Return the names that a shared library expects others to have."""
     listed = subprocess.run(["nm", "-D", "--undefined-only", str(module)], text=True, check=True, capture_output=True).stdout
     return {line.split()[-1].split("@")[0] for line in listed.splitlines() if line.strip()}
+
+
+@functools.cache  # many tests want the same library, and the compiler takes longer than they do
+def _compiled(source: str, soname: str, libraries: tuple[str, ...]) -> bytes:
+    assert COMPILER is not None, NO_COMPILER
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / soname
+        command = [COMPILER, "-shared", "-fPIC", "-w", "-x", "c", "-", f"-Wl,-soname,{soname}", "-o", str(target), *libraries]
+        subprocess.run(command, input=source, text=True, check=True, capture_output=True)
+        return target.read_bytes()
