@@ -161,6 +161,10 @@ class JobStore(JobReader):
                 unused |= self.file_uses.remove(connection, one)
             return unused
 
+    def forget_removed(self, before: float, is_needed: Callable[[str], bool]) -> int:
+        """Tell of jobs that were removed before a moment no more; for the arguments see ``RemovedJobs.forget``. Returns how many."""
+        return self._removed.forget(before, is_needed)
+
     def check_writable(self) -> None:
         """Write something that changes nothing.
 

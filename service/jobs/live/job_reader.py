@@ -63,7 +63,7 @@ class JobReader:
             tenant: Only if it is this tenant's: another's is told apart from none by nothing. None: whosever it is.
 
         Raises:
-            NotFoundError: There is none with this id.
+            NotFoundError: There is none with this id, or there was one of which is told no more.
             RemovedError: There was one, which was removed.
         """
         found = self._select(sa.select(JOBS).where(JOBS.c.id == job_id, *_of_tenant(tenant)))
@@ -154,7 +154,7 @@ class JobReader:
 
     def _missing(self, job_id: str, tenant: str | None = None) -> NotFoundError | RemovedError:
         return self._removed.error(job_id, tenant) or NotFoundError(
-            f"job {job_id!r}: there is no such job", fix="List the jobs with GET /v1/jobs."
+            f"job {job_id!r}: there is no such job, or it was removed long ago", fix="List the jobs with GET /v1/jobs."
         )
 
     def _select(self, query: sa.Select[tuple[object, ...]]) -> tuple[Job, ...]:

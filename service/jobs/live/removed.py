@@ -1,7 +1,8 @@
-"""Jobs that were removed: who asks for one is told that it was here, and why it is no more."""
+"""Jobs that were removed: who asks for one is told that it was here, and why it is no more; for some weeks, see ``upkeep.retention``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ from service.jobs.storage.database import add_missing_columns
 
 
 class RemovedJobs:
-    """A row for each job that was removed."""
+    """A row for each job that was removed, until it is forgotten."""
 
     def __init__(self, engine: sa.Engine) -> None:
         """Create the table where it is missing."""
@@ -38,7 +39,23 @@ class RemovedJobs:
             f"job {job_id}: {row['why']}, at {at} UTC; its files went with it", fix="Submit it again, if it is still wanted."
         )
 
+    def forget(self, before: float, is_needed: Callable[[str], bool]) -> int:
+        """Remove the rows of jobs that were removed before a moment, and return how many: whoever asks for one is told of none.
 
+        Args:
+            before: Seconds since 1970.
+            is_needed: Whether the row of a job, given its id, has to stay.
+        """
+        with self._engine.connect() as connection:
+            old = connection.execute(sa.select(_REMOVED.c.id).where(_REMOVED.c.at < before)).scalars().all()
+        ids = [job_id for job_id in old if not is_needed(job_id)]
+        for start in range(0, len(ids), _AT_ONCE):
+            with self._engine.begin() as connection:
+                connection.execute(sa.delete(_REMOVED).where(_REMOVED.c.id.in_(ids[start : start + _AT_ONCE])))
+        return len(ids)
+
+
+_AT_ONCE = 500  # rows in one statement
 _METADATA = sa.MetaData()
 _REMOVED = sa.Table(
     "removed_jobs",

@@ -1,4 +1,7 @@
-"""Makes room: finished jobs and uploads go when they are old, or when all together take too much, the oldest first."""
+"""Makes room: finished jobs and uploads go when they are old, or when all together take too much, the oldest first.
+
+Of a job that went a row stays for some weeks, so that whoever asks for it is told.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,15 @@ from service.jobs.upkeep.removal import remove_job
 
 logger = logging.getLogger(__name__)
 
+TOLD_DAYS = 30.0  # who asks for a removed job is told so for so long at least
 GRACE_SECONDS = 3600.0  # an upload is kept so long at least: a job that uses it may come
 
 
 def collect_old(deps: Deps, forget: Callable[[str], None]) -> None:
     """Remove what is older than the operator wants, then the oldest of the rest until it has room.
+
+    What was removed is told of for ``TOLD_DAYS``, or as long as finished jobs are kept where that is longer; then it is as if it had never
+    been. While a job's folder is there it is told of: a folder whose job nobody knows would become a job again at the next start.
 
     Args:
         deps: The server's belongings.
@@ -23,6 +30,8 @@ def collect_old(deps: Deps, forget: Callable[[str], None]) -> None:
     """
     days, most = deps.settings.retention_days, deps.settings.retention_bytes
     now = deps.clock().timestamp()
+    told_days = max(TOLD_DAYS, days or 0.0)
+    deps.store.forget_removed(now - told_days * _DAY_SECONDS, lambda job_id: deps.workspace(job_id).exists())
     if days is not None:
         until = now - days * _DAY_SECONDS
         why = f"the server keeps finished jobs for {days:g} days, and it was removed"

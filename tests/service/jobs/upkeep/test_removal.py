@@ -32,6 +32,18 @@ def test_deleted_job_is_gone_with_its_files(server: Server) -> None:
     assert str(job["id"]) not in server.client.get("/v1/jobs?limit=100").text
 
 
+def test_job_that_was_removed_long_ago_is_answered_like_one_that_never_was(server: Server) -> None:
+    job_id = server.wait(server.submit(trials=0)["id"])["id"]
+    assert server.delete(job_id) == 204
+    assert_problem(server.client.get(f"/v1/jobs/{job_id}"), 410, "job-removed")
+    server.deps.store.forget_removed(time.time() + 1, lambda _: False)
+    for path in ("", "/engine", "/artifacts", "/log", "/events"):
+        problem = assert_problem(server.client.get(f"/v1/jobs/{job_id}{path}"), 404, "not-found")
+        assert "there is no such job, or it was removed long ago" in str(problem["detail"])
+    for answer in (server.client.post(f"/v1/jobs/{job_id}/cancel"), server.client.delete(f"/v1/jobs/{job_id}")):
+        assert_problem(answer, 404, "not-found")
+
+
 def test_unfinished_job_has_to_be_cancelled_first(server: Server) -> None:
     running = server.submit(trials=1, seconds=30)["id"]
     queued = server.submit(trials=0)["id"]

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from service.errors import RemovedError
+from service.errors import NotFoundError, RemovedError
 from service.jobs.records import StoredFile
 from service.jobs.resources import Deps
-from service.jobs.upkeep.retention import GRACE_SECONDS, collect_old
+from service.jobs.upkeep.retention import GRACE_SECONDS, TOLD_DAYS, collect_old
 from service.settings import Settings
 from tests.fakes import FakeClock
 from tests.service.jobs.test_store import new_job
@@ -80,6 +81,57 @@ def test_old_jobs_and_uploads_go_and_say_why(deps: Deps, clock: FakeClock) -> No
         deps.store.get("old")
     assert [deps.artifacts.find(sha256) is None for sha256 in (old, old_upload, young, young_upload)] == [True, True, False, False]
     assert {row.id for row in deps.store.rows(limit=9)} == {"young", "waits"}
+
+
+def test_a_removed_job_is_told_of_for_weeks_and_then_as_if_it_had_never_been(deps: Deps, clock: FakeClock) -> None:
+    for name in ("early", "late"):
+        finished(deps, name, b"engine")
+        deps.store.remove(name, "it was deleted by a request")
+        clock.advance(DAY)
+    clock.advance((TOLD_DAYS - 2) * DAY)  # since the first went
+    collect(deps)
+    for name in ("early", "late"):
+        with pytest.raises(RemovedError, match="it was deleted by a request"):
+            deps.store.get(name)
+    clock.advance(60)
+    collect(deps)
+    with pytest.raises(RemovedError, match="it was deleted by a request"):
+        deps.store.get("late")
+    with pytest.raises(NotFoundError, match="job 'early': there is no such job, or it was removed long ago"):
+        deps.store.get("early")
+
+
+def test_a_removed_job_is_told_of_as_long_as_finished_ones_are_kept(deps: Deps, clock: FakeClock) -> None:
+    finished(deps, "gone", b"engine")
+    deps.store.remove("gone", "it was deleted")
+    clock.advance(2 * TOLD_DAYS * DAY)
+    collect(deps, retention_days=2 * TOLD_DAYS + 1)
+    with pytest.raises(RemovedError):
+        deps.store.get("gone")
+    clock.advance(2 * DAY)
+    collect(deps, retention_days=2 * TOLD_DAYS + 1)
+    with pytest.raises(NotFoundError):
+        deps.store.get("gone")
+
+
+def test_a_removed_job_whose_folder_is_still_there_is_not_forgotten_and_becomes_no_job_again(deps: Deps, clock: FakeClock) -> None:
+    finished(deps, "gone", b"engine")
+    deps.store.remove("gone", "it was deleted")
+    deps.workspace("gone").mkdir(parents=True)
+    clock.advance(9999 * DAY)
+    collect(deps)
+    with pytest.raises(RemovedError):
+        deps.store.get("gone")
+
+
+def test_a_great_many_removed_jobs_are_forgotten(deps: Deps, clock: FakeClock) -> None:
+    names = [f"job-{number}" for number in range(1203)]
+    with deps.store.engine.begin() as connection:
+        statement = sa.text("INSERT INTO removed_jobs (id, tenant, at, why) VALUES (:id, 'default', 0.0, 'it was deleted')")
+        connection.execute(statement, [{"id": name} for name in names])
+    assert deps.store.forget_removed(clock().timestamp(), lambda job_id: job_id == "job-7") == 1202
+    with deps.store.engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT id FROM removed_jobs")).scalars().all() == ["job-7"]
 
 
 def test_upload_that_was_named_again_is_young(deps: Deps, clock: FakeClock) -> None:
