@@ -7,6 +7,7 @@ import math
 from calibration.accuracy.metrics import Better, Metric
 
 POINTS = 100.0  # in a score of 1
+_SURELY = 0.99  # as sentences have it: ``calibration.accuracy.resolution``
 
 
 def times_in_words(speedup: float, spread: float | None, *, is_predicted: bool) -> str:
@@ -47,6 +48,18 @@ def rounded(value: float) -> str:
         return f"{value:.2g}"
     digits = max(1 - math.floor(math.log10(abs(value))), 0)
     return f"{value:.{digits}f}" if digits <= 6 else f"{value:.1e}"
+
+
+def probability_in_a_cell(probability: float) -> str:
+    """Return a probability as a cell of a table has it: "57.2%"; beyond 99% it is no better than what it assumes, "> 99%"."""
+    if probability >= _SURELY:
+        return f"> {_SURELY:.0%}"
+    return f"< {1.0 - _SURELY:.0%}" if probability < 1.0 - _SURELY else f"{probability:.1%}"
+
+
+def rounded_count(count: int) -> str:
+    """Return a number that is only known about, with two digits: "5,600,000"."""
+    return f"{round(count, min(2 - len(str(count)), 0)):,}"
 
 
 def percent_in_words(share: float) -> str:

@@ -15,6 +15,7 @@ from engine_builder.records.float_plan import BaselineFallback
 from engine_builder.reporting.about import about_in_words
 from engine_builder.reporting.body.job_result import JobResult, Outcome, ReportedEngine
 from engine_builder.reporting.body.report_body import FUNCTION, ReportBody
+from engine_builder.reporting.body.search_facts import trials_in_words
 from engine_builder.reporting.decision.compared_engines import as_timed_last
 from engine_builder.reporting.decision.headline import speedup_in_words
 from engine_builder.reporting.decision.routes_section import routes_section
@@ -48,7 +49,7 @@ from engine_builder.reporting.tables import (
     score,
     trials_table,
 )
-from engine_builder.reporting.verdict_words import ANSWERS, decibels, verdict_in_words, worsening
+from engine_builder.reporting.verdict_words import ANSWERS, amount, decibels, verdict_in_words, worsening
 
 _COLUMNS_NOTE = (
     "Each value of a sample by its place, from 0, the one whose error grew most first. Errors are root mean squares, in spreads that the "
@@ -71,7 +72,7 @@ def render(body: ReportBody) -> str:
         finalists_section(body),
         why_section(body),
         next_section(body),
-        offers_section(result),
+        offers_section(body),
         _outputs(body),
         _section("What changed in each column", _COLUMNS_NOTE, columns_table(body.columns)),
         _engines(body),
@@ -94,7 +95,7 @@ def _tiles(body: ReportBody) -> str:
     result = body.result
     before, after, verdict = result.baseline, result.chosen, result.verdict
     improved = result.outcome is not Outcome.BASELINE_KEPT
-    allowed = f"allowed {worsening(verdict.metric)} {score(verdict.budget, digits=5)}"
+    allowed = f"allowed {worsening(verdict.metric)} {amount(verdict.budget)}"
     if verdict.metric.spec.unit:
         allowed = f"at least {decibels(verdict.budget)} dB"
     if after.largest_change is not None:
@@ -102,7 +103,7 @@ def _tiles(body: ReportBody) -> str:
     speed, span = _speed(result)
     timed = ", both engines in turns" if improved and result.predicted_speedup is None else ""
     tiles = [
-        (speed, f"{'speedup: ' if improved else ''}latency {result.latency_source}{timed}"),
+        (speed, f"{'speed-up: ' if improved else ''}latency {result.latency_source}{timed}"),
         (_change(_milliseconds(before), _milliseconds(after), improved), span),
         (
             _change(score(before.accuracy), score(after.accuracy), improved),
@@ -120,7 +121,7 @@ def _speed(result: JobResult) -> tuple[str, str]:
     predicted = result.predicted_speedup
     if predicted is not None:
         low, high = predicted.range
-        between = f"; speedup between {low:.2f} and {high:.2f}" if improved else ""
+        between = f"; speed-up between {low:.2f} and {high:.2f}" if improved else ""
         speed = speedup_in_words(result) if improved else "baseline kept"
         return speed, f"predicted latency of one call, not measured{between}"
     speed = speedup_in_words(result) if improved else "baseline kept"
@@ -129,7 +130,7 @@ def _speed(result: JobResult) -> tuple[str, str]:
         result.speedup is not None
         and abs(result.baseline.latency_ms.median / result.chosen.latency_ms.median / result.speedup - 1.0) > APART
     ):
-        apart = ", by the wall clock; the speedup is of processor time"
+        apart = ", by the wall clock; the speed-up is of processor time"
     return speed, f"median latency of one call ± median absolute deviation of calls{apart}"
 
 
@@ -137,7 +138,7 @@ def _engines(body: ReportBody) -> str:
     trials = as_timed_last(body)
     plots = [front_plot(trials, body.front, body.chosen, body.result.verdict.metric), path_plot(trials, body.chosen)]
     shown = _side_by_side(plots)
-    ended = f" The search ended after {body.search.trials} trials: {body.search.ended}."
+    ended = f" The search ended after {trials_in_words(body.search)}: {body.search.ended}."
     note = "Every point is an engine that was built, scored and timed in turns with the baseline; filled ones are on the front."
     if body.result.latency_source is Source.PREDICTED:
         note = (
@@ -243,7 +244,7 @@ def _outputs(body: ReportBody) -> str:
     """Return what each output was taken for, why, and the key that changes it."""
     if not body.result.outputs:
         return ""
-    key = "<p class=note><code>outputs: {NAME: KIND}</code> in the configuration says otherwise.</p>"
+    key = "<p class=note>Where that is wrong, say it in the configuration: <code>outputs: {NAME: KIND}</code>.</p>"
     return f"<h2>What is judged</h2><div class=scroll>{outputs_table(body.result)}</div>{key}"
 
 
@@ -335,7 +336,7 @@ def _change(before: str, after: str, improved: bool) -> str:
 def _milliseconds(engine: ReportedEngine) -> str:
     latency = engine.latency_ms
     digits = max(3, min(-math.floor(math.log10(latency.mad)), 6)) if latency.mad else 3  # the spread is never told as 0
-    spread = f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{latency.mad:.{digits}f}" if latency.mad is not None else ""
+    spread = f" ±\N{NO-BREAK SPACE}{latency.mad:.{digits}f}" if latency.mad is not None else ""
     return f"{latency.median:.{digits}f}{spread}\N{NO-BREAK SPACE}ms"
 
 

@@ -34,9 +34,11 @@ td:first-child{overflow-wrap:anywhere;min-width:8rem}th{background:var(--panel)}
 pre{background:var(--panel);padding:.6rem .8rem;font-size:13px;overflow-x:auto;white-space:pre-wrap}
 @media (max-width:40rem){body{margin:1rem auto;padding:0 .8rem}.tiles{grid-template-columns:1fr 1fr;gap:.5rem}.tile{padding:.5rem .6rem}
 .tile b{font-size:1rem}table{min-width:100%}}
-@media print{@page{margin:14mm}body{font-size:11px;max-width:none;margin:0;padding:0}
+@media print{@page{margin:14mm}html,body{font-size:11px}body{max-width:none;margin:0;padding:0}
+.note,.about,.tile span,.badge{font-size:10px}.tiles{grid-template-columns:repeat(4,1fr)}
+td,th{overflow-wrap:anywhere;padding:.2rem .4rem}.n{white-space:normal}
 h2{break-after:avoid}.tile,svg,tr,.warning{break-inside:avoid}
-.scroll{overflow:visible}svg.wide{min-width:0}table{font-size:9px}.two{grid-template-columns:1fr 1fr}
+.scroll{overflow:visible}svg.wide{min-width:0}table,pre{font-size:9px}.two{grid-template-columns:1fr 1fr}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}details::details-content{content-visibility:visible;display:block;height:auto}}
 """
 

@@ -18,12 +18,13 @@ from engine_builder.reporting.body.job_result import JobResult
 from engine_builder.reporting.body.layer_facts import MeasuredPair, ReportedLayer
 from engine_builder.reporting.body.report_body import ColumnChange
 from engine_builder.reporting.body.score_of_loss import DropEstimate
+from engine_builder.reporting.body.search_facts import order_in_words
 from engine_builder.stage_io.engines import FinalLatency
 
 BASELINES = (Precision.FP32, Precision.FP16, Precision.BF16)
 MAX_PAIRS = 20
 _SMALL = 1e-3
-_NUMBER = re.compile(r"[-+±<]?[ ]?[0-9][0-9.,e+-]*[ %x]*(ms|MB|dB|points)?( ± [0-9.e+-]+( ms|%)?)?( \\([^)]*[0-9][^)]*\\))?")
+_NUMBER = re.compile(r"[-+±<>]?[ ]?[0-9][0-9.,e+-]*[ %x]*(ms|MB|dB|points)?( ± [0-9.e+-]+( ms|%)?)?( \\([^)]*[0-9][^)]*\\))?")
 
 
 def engines_table(result: JobResult) -> str:
@@ -148,7 +149,7 @@ def trials_table(trials: Sequence[Trial], front: Collection[str]) -> str:
     rows = [
         [
             f"{trial.index}{' (front)' if trial.fingerprint in front else ''}",
-            trial.order if trial.made_with is None else f"{trial.order}, with corrected biases alone",
+            order_in_words(trial.order) + ("" if trial.made_with is None else ", with corrected biases alone"),
             str(trial.low_layers),
             "-" if trial.on_all is None else score(trial.on_all.score),
             "-" if trial.latency is None else f"{trial.latency.median_ms:.3f}",

@@ -6,6 +6,7 @@ from calibration.accuracy.measures.values import IDENTICAL_PSNR
 from calibration.accuracy.metrics import Metric
 from calibration.accuracy.resolution import inside_in_words
 from calibration.accuracy.verdict import Answer, IntervalMethod, Selection
+from engine_builder.reporting.amounts import rounded_count
 from engine_builder.reporting.body.job_result import ReportedVerdict
 
 _SMALL = 1e-5
@@ -27,10 +28,10 @@ def verdict_in_words(verdict: ReportedVerdict) -> str:
         return "The accuracy budget is met: the engine is the model that was uploaded, so that nothing is lost."
     low, high = verdict.interval
     verb = worsening(verdict.metric)
-    change = f"{verdict.metric} {verb}s by {_amount(verdict.drop)} (allowed {_amount(verdict.budget)})"
+    change = f"{verdict.metric} {verb}s by {amount(verdict.drop)} (allowed {amount(verdict.budget)})"
     if verdict.drop < 0.0:  # the engine is better
         moves = {"drop": "rise", "rise": "drop"}[verb]
-        change = f"{verdict.metric} {moves}s by {_amount(-verdict.drop)} (a {verb} of {_amount(verdict.budget)} is allowed)"
+        change = f"{verdict.metric} {moves}s by {amount(-verdict.drop)} (a {verb} of {amount(verdict.budget)} is allowed)"
     between = f"interval of the {verb}: {signed(low)} to {signed(high)}"
     if verdict.metric.spec.unit:  # decibels against the float model itself, of which a drop says nothing to anybody
         change = f"{verdict.metric} is {decibels(verdict.drop)} dB (at least {decibels(verdict.budget)})"
@@ -43,7 +44,7 @@ def verdict_in_words(verdict: ReportedVerdict) -> str:
     if verdict.answer is Answer.NOT_MET and verdict.drop <= verdict.budget:
         lines.append("The samples lost no more than is allowed, but so few of them often do where all data lose more.")
     if verdict.answer is not Answer.MET and verdict.samples_needed is not None:
-        lines.append(f"About {verdict.samples_needed:,} samples with the same rates would settle it.")
+        lines.append(f"About {rounded_count(verdict.samples_needed)} samples with the same rates would settle it.")
     return " ".join([*lines, _SELECTIONS[verdict.selection]])
 
 
@@ -61,7 +62,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.4g}%"
 
 
-def _amount(value: float) -> str:
+def amount(value: float) -> str:
+    """Return how much of a score may be lost or is: as ``signed``, without a plus."""
     return signed(value).removeprefix("+")
 
 

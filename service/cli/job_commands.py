@@ -63,6 +63,15 @@ def _table(rows: Sequence[JobRow]) -> list[str]:
 
 
 def _cells(row: JobRow) -> tuple[str, ...]:
-    faster = "" if row.speedup is None else f", {row.speedup:.2f} times as fast"
-    outcome = "" if row.outcome is None else row.outcome.replace("_", " ") + faster
+    outcome = "" if row.outcome is None else row.outcome.replace("_", " ") + _faster(row)
     return (row.id, row.state, f"{row.progress:.0%}", row.created_at or "", row.target or "", outcome)
+
+
+def _faster(row: JobRow) -> str:
+    """Return the speed-up as it stands behind the outcome, called predicted where it is; nothing of a kept baseline."""
+    if row.outcome == "baseline_kept":
+        return ""
+    value = (row.predicted_speedup or {}).get("value")
+    if isinstance(value, int | float):
+        return f", predicted {value:.2f} times as fast"
+    return "" if row.speedup is None else f", {row.speedup:.2f} times as fast"

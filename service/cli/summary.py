@@ -121,7 +121,7 @@ def _speedup(result: Mapping[str, object]) -> str:
         return f", predicted, not measured: {predicted['value']:.2f} ({low:.2f} to {high:.2f}) times as fast"
     if not isinstance(speedup, int | float):
         return ""
-    return f", {speedup:.2f}" + (f" ± {spread:.2f}" if isinstance(spread, int | float) and spread else "") + " times as fast"
+    return f", {speedup:.2f}" + (f" ± {max(spread, 0.001):.1g}" if isinstance(spread, int | float) and spread else "") + " times as fast"
 
 
 def _megabytes(side: Mapping[str, object]) -> str:

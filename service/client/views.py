@@ -44,6 +44,7 @@ class JobRow:
     target: str | None = None
     outcome: str | None = None
     speedup: float | None = None
+    predicted_speedup: Mapping[str, object] | None = None  # in the place of ``speedup`` where latency is predicted
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def row_of(new: NewJob, created_at: float) -> dict[str, object]:
 
 
 def row_from_row(row: sa.RowMapping, hold: Hold | None) -> JobRow:
-    """Return the row of a list; it holds ``ROW_COLUMNS``, and two facts of the result."""
+    """Return the row of a list; it holds ``ROW_COLUMNS``, and three facts of the result."""
     state, _ = _shown(row, hold)
     return JobRow(
         sequence=row["sequence"],
@@ -99,6 +99,7 @@ def row_from_row(row: sa.RowMapping, hold: Hold | None) -> JobRow:
         tenant=row["tenant"],
         outcome=row["outcome"],
         speedup=row["speedup"],
+        predicted_speedup=row["predicted_speedup"],
     )
 
 

@@ -162,3 +162,4 @@ class JobRow:
     tenant: str
     outcome: str | None  # of its result
     speedup: float | None  # of its result
+    predicted_speedup: Mapping[str, object] | None  # of its result, in the place of ``speedup`` where latency is predicted

@@ -5,8 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from engine_builder.config.config import Order
+from engine_builder.records.trial import FOLDED
+from engine_builder.search.search import FASTEST, FRONTIER, GIVEN, MOVES, REFINED
+from engine_builder.search.search_space import BASELINE, WITHOUT_RESIDUAL_ADDS
 from engine_builder.stage_io.engines import FinalLatency
+from engine_builder.stage_io.outcome import SearchSummary
 from engine_builder.timing import RelativeLatency
+
+
+def trials_in_words(search: SearchSummary) -> str:
+    """Return how many trials there were, of which readers count the engines: "3 trials, the baseline among them"."""
+    return f"{search.trials} trials, the baseline among them" if search.trials != 1 else "one trial, the baseline"
+
+
+def order_in_words(order: str) -> str:
+    """Return what proposed a trial, in words."""
+    if order in _ORDERS:
+        return _ORDERS[order]
+    return f"all layers in {order.removeprefix('all_')}" if order.startswith("all_") else order
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +56,20 @@ class ProbeSummary:
     decisions: int
     forwards: float  # work, in forward passes of the whole model, each of one sample
     providers: tuple[str, ...]  # of ONNX Runtime
+
+
+_ORDERS = {  # also in the page's words.js
+    BASELINE: "the baseline",
+    "all_low": "all layers quantized",
+    WITHOUT_RESIDUAL_ADDS: "all but the residual adds",
+    FOLDED: "constants folded",
+    GIVEN: "the given assignment",
+    FASTEST: "predicted to be the fastest",
+    FRONTIER: "predicted frontier",
+    REFINED: "frontier, predicted anew",
+    MOVES: "a step from the best",
+    Order.LOSS: "by measured loss",
+    Order.HESSIAN: "by the Hessian",
+    Order.HESSIAN_AND_DEPENDENCY: "by Hessian and dependencies",
+    Order.CONDITIONAL: "by loss, layer after layer",
+}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from engine_builder.reporting.about import date_in_words, machine_in_words
+from engine_builder.reporting.amounts import probability_in_a_cell
 from engine_builder.reporting.body.job_result import Outcome, ReportedEngine
 from engine_builder.reporting.body.report_body import ReportBody
 from engine_builder.reporting.comparing.jobs_plot import jobs_plot, share_of_budget, speedup_of
@@ -16,7 +17,7 @@ from engine_builder.reporting.style import opening
 from engine_builder.reporting.tables import counts, score, table
 from engine_builder.reporting.verdict_words import ANSWERS
 
-_HEAD = ["job", "model", "speedup", "milliseconds", "score", "budget taken", "verdict", "inside the budget", "size", "layers", "made"]
+_HEAD = ["job", "model", "speed-up", "milliseconds", "score", "budget taken", "verdict", "inside the budget", "size", "layers", "made"]
 
 
 def compare_page(jobs: Sequence[ComparedJob]) -> str:
@@ -63,7 +64,7 @@ def _row(job: ComparedJob) -> list[str]:
         _whole(f"{verdict.metric} {_change(result.baseline, result.chosen, lambda engine: score(engine.accuracy), is_kept=is_kept)}"),
         "0%" if is_kept else f"{max(share_of_budget(result, verdict.drop), 0.0):.0%}",
         _whole(ANSWERS[verdict.answer]),
-        f"{1.0 - verdict.probability_over_budget:.1%}",
+        probability_in_a_cell(1.0 - verdict.probability_over_budget),
         _change(result.baseline, result.chosen, lambda engine: f"{engine.size_bytes / 1e6:.2f} MB", is_kept=is_kept),
         _whole(counts(result.chosen.precisions)),
         "-" if body.made is None else _whole(date_in_words(body.made.at)),

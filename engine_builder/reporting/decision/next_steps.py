@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import MOST_LIKELY_OVER, Answer, IntervalMethod, Selection
 from engine_builder.backends.base import Source
-from engine_builder.reporting.amounts import percent_in_words
+from engine_builder.reporting.amounts import percent_in_words, rounded_count
 from engine_builder.reporting.body.job_result import Outcome
 from engine_builder.reporting.body.layer_facts import ReportedLayer
 from engine_builder.reporting.body.report_body import ReportBody
+from engine_builder.reporting.body.search_facts import trials_in_words
 from engine_builder.reporting.decision.compared_engines import chosen_of, compared_engines, faster_engines
 from engine_builder.reporting.offers.words import speedup_in_words
 from engine_builder.reporting.tables import BASELINES, drop_in_words, score
@@ -53,7 +54,7 @@ def why_not_faster(body: ReportBody) -> list[str]:
     if slow and chosen is not None:
         total = sum(one.saved for one in slow)
         told.append(f"Layers that stay float would save up to {percent_in_words(total)} of all kernel time if their accuracy allowed it.")
-    told.append(f"The search ended after {body.search.trials} trials: {body.search.ended}.")
+    told.append(f"The search ended after {trials_in_words(body.search)}: {body.search.ended}.")
     return told
 
 
@@ -84,9 +85,10 @@ def _certainty(body: ReportBody) -> Iterator[str]:
     if verdict.method is IntervalMethod.SAME_ENGINE or verdict.answer is Answer.MET:
         return
     if verdict.samples_needed is not None and verdict.samples_needed > verdict.n:
+        needed = rounded_count(verdict.samples_needed)
         yield (
-            f"To be certain ({100 * verdict.confidence:.4g}% confidence): about {verdict.samples_needed:,} validation samples in the "
-            f"place of {verdict.n:,}, if as many of them change as of these."
+            f"To be certain ({100 * verdict.confidence:.4g}% confidence): about {needed} validation samples in the place of {verdict.n:,}, "
+            "if as many of them change as of these."
         )
     else:
         yield (

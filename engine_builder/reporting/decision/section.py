@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from html import escape
 
+from engine_builder.reporting.amounts import probability_in_a_cell, rounded_count
 from engine_builder.reporting.body.report_body import ReportBody
 from engine_builder.reporting.decision.compared_engines import compared_engines
 from engine_builder.reporting.decision.headline import engine_speedup, headline, neighbours_in_words
 from engine_builder.reporting.decision.next_steps import next_steps, why_not_faster
 from engine_builder.reporting.tables import score, table
-from engine_builder.reporting.verdict_words import ANSWERS, signed
+from engine_builder.reporting.verdict_words import ANSWERS, amount, signed
 
 _TO = "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}"
 
@@ -37,17 +38,17 @@ def finalists_section(body: ReportBody) -> str:
                 engine_speedup(one, body.result),
                 score(one.verdict.engine),
                 f"{signed(one.verdict.drop)} ({signed(low)}{_TO}{signed(high)})",
-                f"{1.0 - one.verdict.probability_over_budget:.1%}",
+                probability_in_a_cell(1.0 - one.verdict.probability_over_budget),
                 ANSWERS[one.verdict.answer],
-                "-" if one.verdict.samples_needed is None else f"{one.verdict.samples_needed:,}",
+                "-" if one.verdict.samples_needed is None else rounded_count(one.verdict.samples_needed),
             ]
         )
     worsening = body.result.verdict.metric.spec.worsening
-    head = ["engine", "speedup", str(body.result.verdict.metric), f"{worsening}, with its interval", "inside the budget", "verdict"]
+    head = ["engine", "speed-up", str(body.result.verdict.metric), f"{worsening}, with its interval", "inside the budget", "verdict"]
     picked = {place for place, one in enumerate(judged) if one.trial.fingerprint == body.chosen}
     note = (
         "The engines that were built once more and judged, the fastest first. "
-        f"The {worsening} allowed is {body.result.verdict.budget:.5g}. The last column is how many "
+        f"The {worsening} allowed is {amount(body.result.verdict.budget)}. The last column is how many "
         "validation samples would settle the verdict, if they changed at the same rate."
     )
     return f"<h2>Finalists</h2><p class=note>{note}</p><div class=scroll>{table([*head, 'samples to be certain'], rows, picked)}</div>"

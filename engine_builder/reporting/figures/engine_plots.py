@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from calibration.accuracy.metrics import Better, Metric
 from engine_builder.records.trial import Trial
-from engine_builder.reporting.body.search_facts import Prediction
+from engine_builder.reporting.body.search_facts import Prediction, order_in_words
 from engine_builder.reporting.figures.drawing import (
     BAD,
     CHOSEN,
@@ -32,7 +32,7 @@ from engine_builder.reporting.figures.drawing import (
 from engine_builder.reporting.figures.label_places import label_points
 
 OFF_SCALE = 6.0  # times the budget: engines that lost more are drawn at the edge
-FEW_NAMES = 5  # trials whose names fit side by side
+FEW_NAMES, SHORT_NAME = 5, 10  # trials, and letters of each, whose names fit side by side
 WITHIN, OVER, FAILED = ("o", GOOD), ("v", BAD), ("X", BAD)  # shape and colour of an engine's mark
 MANY_POINTS = 15  # trials: with more, only those on the front are numbered
 
@@ -99,10 +99,12 @@ def path_plot(trials: Sequence[Trial], chosen: str | None) -> str:
         return ""
     places = list(range(len(trials)))
     names = [
-        label_of(f"{trial.index} {trial.order}" if not place or trial.order != trials[place - 1].order else str(trial.index))
+        label_of(
+            f"{trial.index} {order_in_words(trial.order)}" if not place or trial.order != trials[place - 1].order else str(trial.index)
+        )
         for place, trial in enumerate(trials)
     ]
-    upright = len(trials) > FEW_NAMES
+    upright = len(trials) > FEW_NAMES or max(map(len, names)) > SHORT_NAME
     room = room_for(names, 7.0) if upright else 0.35
 
     def paint(figure: Figure) -> None:
@@ -160,7 +162,7 @@ def _prediction(name: str, title: str, found: Sequence[tuple[int, float, float]]
             axes.plot(x, y, "o", color=GOOD, markersize=5)
         label_points(axes, [(x, y) for _, x, y in found], [(place, str(point[0])) for place, point in enumerate(found)])
 
-    return svg_of(name, f"Predicted against measured: {title[:1].lower()}{title[1:]}", (HALF, 3.4), (0.75, 0.5), paint)
+    return svg_of(name, f"Predicted against measured: {title[:1].lower()}{title[1:]}", (HALF, 3.65), (0.75, 0.75), paint)
 
 
 def _points(found: Iterable[tuple[int, float, float]]) -> list[tuple[int, float, float]]:
@@ -183,7 +185,9 @@ def _diagonal(axes: Axes, found: Sequence[tuple[int, float, float]], *, is_log: 
     axes.plot([low, high], [low, high], color=FAINT, linewidth=0.8, linestyle="--", label="prediction = measurement")
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
-    axes.legend(loc="upper left")
+    figure = axes.get_figure()
+    assert figure is not None
+    figure.legend(loc="lower center")  # below the axes: points may lie anywhere in them
 
 
 def _key(axes: Axes, entries: Sequence[tuple[str, str, str]], chosen: str | None) -> None:

@@ -148,9 +148,7 @@ def kernel_plot(kernels_ms: Mapping[str, Mapping[str, float]], layers: Sequence[
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
-        title = (
-            "Kernel time of each layer" if len(names) == len(timed) else f"Kernel time of the {len(names)} slowest of {len(timed)} layers"
-        )
+        title = "Kernel time of each layer" if len(names) == len(timed) else f"The {len(names)} slowest of {len(timed)} layers"
         dress(axes, title, "milliseconds of one call", "", grid="x")
         at = {name: place for place, name in enumerate(names)}
         axes.barh(

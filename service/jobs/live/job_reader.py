@@ -113,7 +113,7 @@ class JobReader:
             page = page.where(JOBS.c.sequence < before)
         on_page = page.subquery()  # so that whatever way is taken to it, results, which may be long, are read for its jobs alone
         columns = [JOBS.c[name] for name in ROW_COLUMNS]
-        facts = [JOBS.c.result[name].label(name) for name in ("outcome", "speedup")]
+        facts = [JOBS.c.result[name].label(name) for name in ("outcome", "speedup", "predicted_speedup")]
         query = sa.select(*columns, *facts).join(on_page, on_page.c.sequence == JOBS.c.sequence).order_by(JOBS.c.sequence.desc())
         with self._engine.connect() as connection:
             return tuple(row_from_row(row, self.holds.find(row["id"])) for row in connection.execute(query).mappings())

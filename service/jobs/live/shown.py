@@ -60,6 +60,7 @@ def row_json(row: JobRow) -> dict[str, object]:
         "tenant": row.tenant,
         "outcome": row.outcome,
         "speedup": row.speedup,
+        "predicted_speedup": row.predicted_speedup,
         "links": {"self": f"/v1/jobs/{row.id}"},
     }
 

@@ -1,5 +1,6 @@
 // Who asks: the role and the tenant of the key, and what is used of its quotas.
-import { askJson } from "/web/http.js";
+import { fill, h } from "/web/dom.js";
+import { askJson, changeKey, hasKey } from "/web/http.js";
 import { bytes } from "/web/words.js";
 
 const QUOTAS = {
@@ -12,8 +13,12 @@ const QUOTAS = {
   cpu_minutes_per_month: ["processor minutes this month", String],
 };
 
-/** Return the caller as the server knows it. Asks for the key where the server wants one. */
-export const caller = (signal) => askJson("/v1/usage", { signal });
+/** Return the caller as the server knows it, and tell it in the head of the page. Asks for the key where the server wants one. */
+export async function caller(signal) {
+  const found = await askJson("/v1/usage", { signal });
+  if (hasKey()) fill(document.getElementById("who"), `${found.tenant}, ${found.key.role} `, h("button", { type: "button", onclick: changeKey }, "Use another key"));
+  return found;
+}
 
 /** Whether the caller may submit, cancel and delete. */
 export const mayChange = ({ key }) => key.role !== "read";

@@ -1,9 +1,9 @@
 // Finished jobs side by side.
 import { fill, h, table } from "/web/dom.js";
 import { askJson } from "/web/http.js";
-import { knownName, nameOf } from "/web/names.js";
+import { titleOf } from "/web/names.js";
 import { comparedPlot } from "/web/trials.js";
-import { ANSWERS, budgetWords, bytes, counts, metricOf, milliseconds, percent, score, shortId, signed, speedWords, STATES, took } from "/web/words.js";
+import { ANSWERS, budgetWords, bytes, counts, metricOf, milliseconds, probability, score, signed, speedWords, STATES, took } from "/web/words.js";
 
 const ROWS = [
   ["State", (job) => STATES[job.state]?.words ?? job.state],
@@ -18,7 +18,7 @@ const ROWS = [
   ["Score after", (job) => score(job.result?.chosen?.accuracy)],
   ["Score lost", (job) => signed(job.result?.verdict?.drop)],
   ["Verdict", (job) => ANSWERS[job.result?.verdict?.answer] ?? "–"],
-  ["Inside the budget with probability", (job) => (job.result?.verdict ? percent(1 - job.result.verdict.probability_over_budget) : "–")],
+  ["Inside the budget with probability", (job) => probability(1 - (job.result?.verdict?.probability_over_budget ?? NaN))],
   ["Layers", (job) => counts(job.result?.chosen?.precisions)],
   ["Size before", (job) => bytes(job.result?.baseline?.size_bytes)],
   ["Size after", (job) => bytes(job.result?.chosen?.size_bytes)],
@@ -29,13 +29,12 @@ const ROWS = [
 /** Draw the comparison. */
 export async function comparePage(main, signal, ids) {
   const jobs = await Promise.all(ids.map((id) => askJson(`/v1/jobs/${encodeURIComponent(id)}`, { signal })));
-  const titleOf = (job) => (knownName(job.id) ? `${knownName(job.id)} (${shortId(job.id)})` : nameOf(job.id));
   const columns = [
     { title: "What", cell: ([name]) => name },
-    ...jobs.map((job) => ({ title: titleOf(job), cell: ([, read]) => read(job) })),
+    ...jobs.map((job) => ({ title: titleOf(job.id), cell: ([, read]) => read(job) })),
   ];
   fill(main, h("h1", {}, "Compare jobs"),
-    h("p", { class: "bar" }, jobs.map((job) => h("a", { class: "button", href: `#/jobs/${job.id}` }, titleOf(job)))),
+    h("p", { class: "bar" }, jobs.map((job) => h("a", { class: "button", href: `#/jobs/${job.id}` }, titleOf(job.id)))),
     h("section", {}, table("Side by side", columns, ROWS)),
-    h("section", {}, h("h2", {}, "Engines tried"), h("p", { class: "note" }, "Each against its own baseline, as the search measured them."), comparedPlot(jobs, titleOf)));
+    h("section", {}, h("h2", {}, "Engines tried"), h("p", { class: "note" }, "Each against its own baseline."), comparedPlot(jobs, (job) => titleOf(job.id))));
 }

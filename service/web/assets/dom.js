@@ -37,7 +37,10 @@ export function say(text) {
   document.getElementById("said").textContent = text;
 }
 
-/** Return a part of the page that is drawn anew only where what it shows has changed, so that focus and selection stay. */
+/**
+ * Return a part of the page that is drawn anew only where what it shows has changed. What has the focus then, and how far things are
+ * scrolled, stays; a `data-tail` that was at its end goes on to the new one.
+ */
 export function part(draw, properties = {}) {
   const element = h("div", properties);
   let shown;
@@ -47,10 +50,34 @@ export function part(draw, properties = {}) {
       const text = JSON.stringify(value);
       if (text === shown) return;
       shown = text;
+      const goBack = placeIn(element);
       fill(element, draw(value));
+      goBack();
     },
   };
 }
+
+const SCROLLED = ".scrolls, pre";
+const NEAR = 8; // pixels from the end
+
+// Remember where a person is in an element; the answer takes them there again once it is drawn anew.
+function placeIn(element) {
+  const focused = element.contains(document.activeElement) ? document.activeElement : null;
+  const alike = (one) => [...element.querySelectorAll(one.tagName)].filter((other) => nameOf(other) === nameOf(one));
+  const at = focused && alike(focused).indexOf(focused);
+  const places = [...element.querySelectorAll(SCROLLED)].map((one) => [one.scrollLeft, one.scrollTop, isAtEnd(one)]);
+  return () => {
+    [...element.querySelectorAll(SCROLLED)].forEach((one, index) => {
+      const [left, top, wasAtEnd] = places[index] ?? [0, 0, true];
+      one.scrollLeft = left;
+      one.scrollTop = "tail" in one.dataset && wasAtEnd ? one.scrollHeight : top;
+    });
+    if (focused) alike(focused)[at]?.focus({ preventScroll: true });
+  };
+}
+
+const isAtEnd = (one) => one.scrollHeight - one.scrollTop - one.clientHeight < NEAR;
+const nameOf = (one) => one.dataset.key ?? one.getAttribute("href") ?? one.getAttribute("aria-label") ?? one.textContent;
 
 /**
  * Return a table that a phone shows as one card a row. `columns` are {title, cell(row), number}.

@@ -62,11 +62,19 @@ export function problemFromText(status, text) {
   }
 }
 
-function askForKey(problem) {
+/** Ask for another key, and begin anew with it. */
+export async function changeKey() {
+  if (await asked("Use another key", "It takes the place of the one that this tab has.")) location.reload();
+}
+
+const askForKey = (problem) => asked("This server wants a key", hasKey() ? "The server refused this key." : problem.detail);
+
+function asked(title, reason) {
   asking ??= new Promise((resolve) => {
     const dialog = document.getElementById("key-dialog");
     const field = document.getElementById("key-field");
-    document.getElementById("key-reason").textContent = hasKey() ? "The server refused this key." : problem.detail;
+    document.getElementById("key-title").textContent = title;
+    document.getElementById("key-reason").textContent = reason;
     field.value = "";
     dialog.returnValue = "";
     dialog.addEventListener("close", () => {

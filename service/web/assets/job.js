@@ -9,10 +9,11 @@ import { repeat } from "/web/repeat.js";
 import { resultView } from "/web/result.js";
 import { sure } from "/web/sure.js";
 import { trialsPlot, trialsTable } from "/web/trials.js";
-import { bytes, duration, isFinished, moment, percent, shortId, speedWords, STAGES, STATES, took } from "/web/words.js";
+import { bytes, duration, isFinished, moment, percent, speedWords, STAGES, STATES, took } from "/web/words.js";
 
 const SECONDS = 5; // at the latest; events tell of changes at once
 const LEAST_MS = 400; // between two looks
+const LOG_MS = 100; // between two lines that are drawn: a page that is opened late gets all of them at once
 const LOG_BYTES = 200_000;
 
 /** Draw a job and keep it fresh until it is finished. */
@@ -24,14 +25,15 @@ export async function jobPage(main, signal, id) {
   const buttons = part(buttonsView, { class: "buttons" });
   const progress = part(progressView);
   const error = part((problem) => (problem ? problemBox(problem) : ""));
+  const hold = part((found) => (found ? holdView(found) : ""));
   const result = part((job) => (job ? section("Result", resultView(job, get)) : ""));
   const plot = part((job) => (job.trials.length ? section("Engines tried", [trialsPlot(job), trialsTable(job)]) : ""));
   const outputs = part((list) => (list?.length ? section("What the outputs were taken for", h("ul", {}, list.map((output) => h("li", {}, output.in_words)))) : ""));
   const files = part((list) => (list.length ? section("Files", filesTable(list)) : ""));
-  const log = part((text) => (text ? section("Log", h("pre", { tabindex: 0, role: "region", "aria-label": "Log", class: "log" }, text)) : ""));
+  const log = part((text) => (text ? section("Log", h("pre", { tabindex: 0, role: "region", "aria-label": "Log", class: "log", "data-tail": true }, text)) : ""));
   const config = part((value) => h("details", {}, h("summary", {}, "Configuration, with every default"), h("pre", { tabindex: 0, "aria-label": "Configuration" }, JSON.stringify(value, null, 2))));
   const lines = [];
-  let before = null, filesOf = null, soon = null;
+  let before = null, filesOf = null, soon = null, logSoon = null;
 
   const again = await repeat(signal, async () => {
     let job;
@@ -58,7 +60,10 @@ export async function jobPage(main, signal, id) {
   function happened(kind, data) {
     if (kind === "log") {
       lines.push(data.line);
-      log.show(lines.join("\n").slice(-LOG_BYTES));
+      logSoon ??= setTimeout(() => {
+        logSoon = null;
+        if (filesOf === null) log.show(lines.join("\n").slice(-LOG_BYTES));
+      }, LOG_MS);
     } else {
       soon ??= setTimeout(() => {
         soon = null;
@@ -69,16 +74,18 @@ export async function jobPage(main, signal, id) {
   }
 
   function lay() {
-    fill(main, head.element, buttons.element, trouble.element, progress.element, error.element, result.element, plot.element, outputs.element, files.element, log.element, config.element);
+    fill(main, head.element, buttons.element, trouble.element, hold.element, progress.element, error.element, result.element, plot.element, outputs.element, files.element, log.element, config.element);
   }
 
   function show(job) {
     head.show({ id: job.id, state: job.state, target: job.target, batch: job.config.batch_size, created: job.created_at, took: took(job) });
-    buttons.show({ state: job.state, hasReport: job.state === "succeeded" && !job.branches?.length });
+    buttons.show({ state: job.state, hasReport: job.state === "succeeded" && !job.branches?.length, engine: job.result?.engine?.name ?? "engine" });
     progress.show(isFinished(job) ? null : { state: job.state, stage: job.stage, progress: job.progress, eta: job.eta_seconds, trials: job.trials.length });
-    error.show(job.error ?? (job.hold ? { title: "The job waits and goes on by itself", detail: job.hold.reason, fix: job.hold.fix } : null));
+    hold.show(job.hold);
+    error.show(job.error);
     result.show(job.result || job.branches?.length ? { id: job.id, result: job.result, config: job.config, branches: job.branches } : null);
-    plot.show({ trials: job.trials, best: job.best, config: job.config, result: job.result && { verdict: job.result.verdict, offers: job.result.offers } });
+    plot.show({ trials: job.trials, best: job.best, config: job.config, result: job.result });
+    document.title = `${STATES[job.state]?.words ?? job.state} · ${nameOf(id)} · ONNX-TRT Optimizer`;
     outputs.show(job.outputs);
     config.show(job.config);
   }
@@ -95,9 +102,9 @@ export async function jobPage(main, signal, id) {
     }
   }
 
-  function buttonsView({ state, hasReport }) {
+  function buttonsView({ state, hasReport, engine }) {
     return [
-      hasReport ? h("button", { type: "button", class: "main", onclick: () => get(`${path}/engine`, "engine") }, "Download the engine") : null,
+      hasReport ? h("button", { type: "button", class: "main", onclick: () => get(`${path}/engine`, engine) }, "Download the engine") : null,
       hasReport ? h("a", { class: "button", href: `#/jobs/${id}/report` }, "Open the report") : null,
       may && !isFinished({ state }) ? h("button", { type: "button", class: "danger", onclick: cancel }, "Cancel the job") : null,
       may && isFinished({ state }) ? h("button", { type: "button", class: "danger", onclick: remove }, "Delete the job") : null,
@@ -147,14 +154,17 @@ const section = (title, content) => h("section", {}, h("h2", {}, title), content
 
 const headView = (job) => [
   h("h1", {}, nameOf(job.id), " ", badge(job)),
-  h("p", { class: "note" }, `${job.target}, batch ${job.batch}. Submitted ${moment(job.created)}${job.took === "–" ? "" : `, took ${job.took}`}. Id `, h("code", { title: job.id }, shortId(job.id)), "."),
+  h("p", { class: "note" }, `${job.target}, batch ${job.batch}. Submitted ${moment(job.created)}${job.took === "–" ? "" : `, took ${job.took}`}. Id `, h("code", {}, job.id), "."),
 ];
 
 function progressView(now) {
   if (now === null) return "";
-  const doing = now.state === "queued" ? "Waiting for its turn: one job runs at a time." : `Now ${STAGES[now.stage] ?? now.stage ?? "starting"}`;
+  const doing = { queued: "Waiting for its turn", on_hold: "Waiting for the server" }[now.state] ?? `Now ${STAGES[now.stage] ?? now.stage ?? "starting"}`;
   return h("section", { "aria-label": "Progress", class: "progress" },
     h("progress", { max: 1, value: now.progress, "aria-label": "Progress of the job" }),
     h("p", {}, `${percent(now.progress, 0)}. ${doing}${now.trials ? `; ${now.trials} ${now.trials === 1 ? "engine" : "engines"} so far` : ""}. `,
       now.eta === null ? "" : `About ${duration(now.eta)} left.`));
 }
+
+const holdView = ({ reason, fix }) => h("div", { class: "warning", role: "alert" },
+  h("strong", {}, "On hold: the job goes on by itself"), h("p", {}, reason), fix ? h("p", { class: "fix" }, h("span", {}, "What to do: "), fix) : null);

@@ -2,7 +2,8 @@
 import { caller, usageWords } from "/web/caller.js";
 import { fill, h, part, problemBox, table, told } from "/web/dom.js";
 import { askJson } from "/web/http.js";
-import { nameOf } from "/web/names.js";
+import { titleOf } from "/web/names.js";
+import { OTHERS } from "/web/scatter.js";
 import { repeat } from "/web/repeat.js";
 import { isFinished, moment, percent, speedWords, STATES, took } from "/web/words.js";
 
@@ -18,18 +19,18 @@ export async function jobsPage(main, signal) {
     h("option", { value: "" }, "all"), Object.entries(STATES).map(([name, { words }]) => h("option", { value: name }, words)));
   const compare = h("button", { type: "button", disabled: true, onclick: () => (location.hash = `#/compare/${[...chosen].join(",")}`) }, "Compare");
   const more = h("button", { type: "button", class: "hidden", onclick: () => ((pages += 1), again()) }, "Show older ones");
-  const list = part((jobs) => (jobs.length ? rows(jobs) : h("p", {}, "No jobs yet. ", h("a", { href: "#/new" }, "Start one"), ".")));
+  const list = part(({ jobs, only }) => (jobs.length ? rows(jobs) : only ? h("p", {}, `No job is ${STATES[only].words}.`) : h("p", {}, "No jobs yet. ", h("a", { href: "#/new" }, "Start one"), ".")));
   const trouble = part((problem) => (problem ? problemBox(problem) : ""));
   const count = () => {
-    compare.disabled = chosen.size < 2;
-    compare.textContent = chosen.size < 2 ? "Compare (choose two or more)" : `Compare ${chosen.size} jobs`;
+    compare.disabled = chosen.size < 2 || chosen.size > OTHERS.length;
+    compare.textContent = compare.disabled ? `Compare (choose two to ${OTHERS.length})` : `Compare ${chosen.size} jobs`;
   };
 
   function rows(jobs) {
-    const box = (job) => h("input", { type: "checkbox", "aria-label": `Compare ${nameOf(job.id)}`, checked: chosen.has(job.id), disabled: job.state !== "succeeded",
+    const box = (job) => h("input", { type: "checkbox", "aria-label": `Compare ${titleOf(job.id)}`, "data-key": `compare ${job.id}`, checked: chosen.has(job.id), disabled: job.state !== "succeeded",
       onchange: (event) => (event.target.checked ? chosen.add(job.id) : chosen.delete(job.id), count()) });
     return table("Jobs, newest first", [
-      { title: "Job", cell: (job) => h("a", { href: `#/jobs/${job.id}` }, nameOf(job.id)) },
+      { title: "Job", cell: (job) => h("a", { href: `#/jobs/${job.id}` }, titleOf(job.id)) },
       { title: "State", cell: (job) => [badge(job), job.state === "running" ? ` ${percent(job.progress, 0)}` : ""] },
       { title: "Target", cell: (job) => job.target },
       ...(jobs.some(({ tenant }) => tenant !== me.tenant) ? [{ title: "Tenant", cell: (job) => job.tenant }] : []),
@@ -41,11 +42,11 @@ export async function jobsPage(main, signal) {
   }
 
   const again = await repeat(signal, async () => {
-    const jobs = [];
+    const jobs = [], only = state.value;
     let next = null;
     try {
       for (let page = 0; page < pages && (page === 0 || next); page++) {
-        const query = new URLSearchParams({ limit: PAGE, ...(state.value && { state: state.value }), ...(next && { cursor: next }) });
+        const query = new URLSearchParams({ limit: PAGE, ...(only && { state: only }), ...(next && { cursor: next }) });
         const answer = await askJson(`/v1/jobs?${query}`, { signal });
         jobs.push(...answer.jobs);
         next = answer.next_cursor;
@@ -56,7 +57,7 @@ export async function jobsPage(main, signal) {
       return SECONDS * 3;
     }
     trouble.show(null);
-    list.show(jobs);
+    list.show({ jobs, only });
     more.classList.toggle("hidden", !next);
     return jobs.every(isFinished) ? SECONDS * 3 : SECONDS;
   });

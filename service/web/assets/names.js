@@ -1,5 +1,7 @@
 // The names of the files that this browser sent, by job: the server knows files by their content only.
 
+import { shortId } from "/web/words.js";
+
 const NAMES = "onnx-trt-optimizer-names";
 const MOST = 200;
 
@@ -20,4 +22,7 @@ export function rememberName(id, name) {
 export const knownName = (id) => read().find(([known]) => known === id)?.[1] ?? null;
 
 /** Return what to call a job: its model's name, where this browser sent it, else the beginning of its id. */
-export const nameOf = (id) => knownName(id) ?? `Job ${String(id).slice(0, 8)}`;
+export const nameOf = (id) => knownName(id) ?? `Job ${shortId(id)}`;
+
+/** Return what to call a job among others, of which several may be of one model. */
+export const titleOf = (id) => (knownName(id) === null ? nameOf(id) : `${knownName(id)} (${shortId(id)})`);

@@ -18,7 +18,9 @@ const PICTURES = {
     make: (size) => ({ resize: { size: [Math.round(size / 0.875)], mode: "shorter_side" }, crop: [size], ...IMAGENET }) },
   unit: { words: "Pictures or bytes, scaled to 0 ... 1", make: (size) => ({ resize: { size: [size, size] }, scale: 1 / 255 }) },
   centred: { words: "Pictures or bytes, scaled to -1 ... 1", make: (size) => ({ resize: { size: [size, size] }, mean: [0.5], std: [0.5] }) },
+  own: { words: "Pictures or bytes, with a mean and a deviation of your own", make: (size, mean, std) => ({ resize: { size: [size, size] }, mean, std }) },
 };
+const NUMBERS = "\\s*\\d*\\.?\\d+(\\s*,\\s*\\d*\\.?\\d+)*\\s*"; // with commas between them
 
 /** Draw the form. */
 export async function newJobPage(main, signal) {
@@ -156,6 +158,7 @@ export async function newJobPage(main, signal) {
         h("p", { class: "note", id: "json-note" }, "Its keys win over the fields above. All keys stand in the API's page, under POST /v1/jobs.")),
       h("h2", {}, "What will be sent"), effective),
     outcome, start);
+  form.addEventListener("invalid", ({ target: wrong }) => (wrong.closest("details") ?? {}).open = true, true); // so that it can be seen
   fill(main, h("h1", {}, "New job"),
     h("p", { class: "lead" }, "Give a trained ONNX model, samples and an accuracy budget. You get the fastest engine that stays inside the budget, and a report that explains it."),
     form);
@@ -169,16 +172,26 @@ export async function newJobPage(main, signal) {
 function pictureInputs() {
   const how = select("pictures", Object.entries(PICTURES).map(([name, { words }]) => [name, words]));
   const size = h("input", { id: "picture-size", type: "number", min: 1, max: 16384, step: 1, value: 224 });
+  const each = (id) => h("input", { id, inputmode: "decimal", required: true, pattern: NUMBERS, placeholder: "0.49, 0.48, 0.45", title: "Numbers with commas between them" });
+  const mean = each("picture-mean"), std = each("picture-std");
+  const note = h("p", { class: "note" }, "Of each channel, for values from 0 to 1; one number stands for all.");
   const element = h("div", { class: "grid" },
     field("pictures", "How the samples become the model's numbers", how),
-    field("picture-size", "Height and width of the model's input", size));
-  const sized = () => size.parentElement.classList.toggle("hidden", how.value === "none");
+    field("picture-size", "Height and width of the model's input", size),
+    field("picture-mean", "Mean", mean, note),
+    field("picture-std", "Deviation", std));
+  // Disabled too: a wrong value in a field that nobody sees would keep the form from being sent.
+  const shown = (input, isShown) => input.parentElement.classList.toggle("hidden", (input.disabled = !isShown));
+  const sized = () => {
+    shown(size, how.value !== "none");
+    for (const one of [mean, std]) shown(one, how.value === "own");
+  };
   how.addEventListener("change", sized);
   sized();
   const self = {
     element,
     changed: () => {},
-    preprocess: () => PICTURES[how.value].make(Number(size.value)),
+    preprocess: () => PICTURES[how.value].make(Number(size.value), ...[mean, std].map(({ value }) => value.split(",").map(Number))),
     model(facts) {
       const sides = facts.inputs?.length === 1 ? facts.inputs[0].shape.filter((side) => Number(side) > 4) : [];
       if (sides.length) size.value = sides[sides.length - 1];

@@ -9,7 +9,7 @@ const SAMPLES = 1000; // that the estimate is for
 export function preflightPanel() {
   const element = h("section", { class: "preflight", "aria-label": "Before you start" });
   let shown = null;
-  return {
+  const self = {
     element,
     async show(id) {
       shown = id;
@@ -22,11 +22,14 @@ export function preflightPanel() {
         if (shown === id) say("The server has read the model.");
       } catch (error) {
         const { detail, fix } = told(error);
-        drawn = [h("h2", {}, "Before you start"), h("p", { class: "warning" }, detail, fix ? ` What to do: ${fix}` : "")];
+        const isOurs = !error.status || error.status >= 500; // the same file may be read the next time
+        drawn = [h("h2", {}, "Before you start"), h("p", { class: "warning" }, detail, fix ? ` What to do: ${fix}` : ""),
+          isOurs ? h("button", { type: "button", onclick: () => self.show(id) }, "Ask again") : null];
       }
       if (shown === id) fill(element, drawn);
     },
   };
+  return self;
 }
 
 function inWords(found) {

@@ -1,7 +1,7 @@
 // What a job has found.
 import { h, table } from "/web/dom.js";
 import { nameOf } from "/web/names.js";
-import { budgetWords, bytes, counts, isNumber, milliseconds, percent, score, speedWords, STATES, times, verdictWords } from "/web/words.js";
+import { budgetWords, bytes, counts, isApart, isNumber, milliseconds, percent, plusMinus, probability, score, scoreTitle, speedWords, STATES, times, verdictWords } from "/web/words.js";
 
 /** Return the result: headline, verdict, before and after, offers, warnings. `get(path, name)` saves a file. */
 export function resultView(job, get) {
@@ -18,10 +18,11 @@ export function resultView(job, get) {
       { title: "Engine", cell: ([name]) => name },
       { title: "Latency, median", cell: ([, side]) => milliseconds(side.latency_ms?.median), number: true },
       { title: "p95", cell: ([, side]) => milliseconds(side.latency_ms?.p95), number: true },
-      { title: "Score", cell: ([, side]) => score(side.accuracy), number: true },
+      { title: scoreTitle(job), cell: ([, side]) => score(side.accuracy), number: true },
       { title: "Size", cell: ([, side]) => bytes(side.size_bytes), number: true },
       { title: "Layers", cell: ([, side]) => counts(side.precisions) },
     ], sides) : null,
+    isApart(result) ? h("p", { class: "note" }, "The milliseconds are of the wall clock; the speed-up is of processor time, which other work on the machine does not change.") : null,
     warnings(result.warnings),
     offers(job, get),
   ];
@@ -48,22 +49,22 @@ function uncertainty(result) {
     return `The prediction's range is ${low.toFixed(2)} to ${high.toFixed(2)}.`;
   }
   const word = result.latency_source ? `Latency is ${result.latency_source}. ` : "";
-  return word + (isNumber(result.speedup_spread) && result.speedup_spread ? `The speed-up is known to ± ${result.speedup_spread.toFixed(2)}.` : "");
+  return word + (isNumber(result.speedup_spread) && result.speedup_spread ? `The speed-up is known to ${plusMinus(result.speedup_spread)}.` : "");
 }
 
-const warnings = (list) => (list?.length ? h("section", { class: "warning", "aria-label": "Warnings" }, h("h3", {}, "⚠ Warnings"), h("ul", {}, list.map((text) => h("li", {}, text)))) : null);
+const warnings = (list) => (list?.length ? h("section", { class: "warning", "aria-label": "Warnings" }, h("h3", {}, "⚠ Warnings"), h("ul", {}, list.map((text) => h("li", {}, `${capital(text)}.`)))) : null);
 
 // What other budgets would give; engines that were kept can be had.
 function offers(job, save) {
   const { offers: found } = job.result;
   if (!found?.engines?.length) return found?.in_words ? h("p", {}, `Other budgets: ${found.in_words}.`) : null;
   const get = (engine) => h("button", { type: "button", onclick: () => save(`/v1/jobs/${job.id}/engines/${encodeURIComponent(engine.fingerprint)}`, `${engine.fingerprint}-${lastPart(engine.file.name)}`) }, "Download");
-  return [h("h3", {}, "What other budgets would give"), h("p", {}, `${found.in_words}.`),
+  return [h("h3", {}, "What other budgets would give"), h("p", {}, `${capital(found.in_words)}.`),
     table("Engines that no other one beats", [
       { title: "Keeps", cell: (engine) => engine.in_words },
       { title: "Speed", cell: (engine) => (isNumber(engine.speedup) ? times(engine.speedup) : "–"), number: true },
-      { title: "Probability of that", cell: (engine) => (isNumber(engine.verdict?.probability_over_budget) ? percent(1 - engine.verdict.probability_over_budget) : "–"), number: true },
-      { title: "Score", cell: (engine) => score(engine.accuracy), number: true },
+      { title: "Probability of that", cell: (engine) => probability(1 - engine.verdict?.probability_over_budget), number: true },
+      { title: scoreTitle(job), cell: (engine) => score(engine.accuracy), number: true },
       { title: "Size", cell: (engine) => bytes(engine.size_bytes), number: true },
       { title: "Layers", cell: (engine) => counts(engine.precisions) },
       { title: "File", cell: (engine) => (engine.file ? get(engine) : engine.no_file) },
@@ -71,4 +72,4 @@ function offers(job, save) {
 }
 
 const lastPart = (name) => name.split("/").pop();
-const capital = (text) => text[0].toUpperCase() + text.slice(1);
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);

@@ -4,8 +4,11 @@ import { h, svg } from "/web/dom.js";
 const LEFT = 84, RIGHT = 16, TOP = 16, BOTTOM = 48;
 const SIZE = 7;
 
-/** The looks of series, by name: a shape, and a class of the style sheet that gives the colour. */
-export const LOOKS = ["baseline", "inside", "outside", "best", "other-a", "other-b", "other-c", "other-d"];
+// The looks of series, by name: a shape, and a class of the style sheet that gives the colour.
+const LOOKS = ["baseline", "inside", "outside", "best", "other-a", "other-b", "other-c", "other-d", "other-e", "other-f"];
+
+/** The looks of jobs that are compared. */
+export const OTHERS = LOOKS.filter((look) => look.startsWith("other"));
 const SHAPES = {
   baseline: (x, y) => svg("rect", { x: x - SIZE, y: y - SIZE, width: 2 * SIZE, height: 2 * SIZE }),
   inside: (x, y) => svg("circle", { cx: x, cy: y, r: SIZE }),
@@ -15,6 +18,8 @@ const SHAPES = {
   "other-b": (x, y) => svg("path", { d: `M${x} ${y - SIZE - 1}L${x + SIZE + 1} ${y + SIZE}L${x - SIZE - 1} ${y + SIZE}Z` }),
   "other-c": (x, y) => svg("path", { d: `M${x} ${y - SIZE - 2}L${x + SIZE + 2} ${y}L${x} ${y + SIZE + 2}L${x - SIZE - 2} ${y}Z` }),
   "other-d": (x, y) => svg("rect", { x: x - SIZE, y: y - SIZE, width: 2 * SIZE, height: 2 * SIZE }),
+  "other-e": (x, y) => svg("path", { d: `M${x} ${y + SIZE + 1}L${x + SIZE + 1} ${y - SIZE}L${x - SIZE - 1} ${y - SIZE}Z` }),
+  "other-f": (x, y) => svg("path", { d: `M${x - SIZE} ${y}H${x + SIZE}M${x} ${y - SIZE}V${y + SIZE}` }),
 };
 
 /**

@@ -30,8 +30,27 @@ export const STAGES = {
   report: "judging and writing the report",
 };
 
+// By what an engine came to be tried; as the report has them.
+export const ORDERS = {
+  baseline: "the baseline",
+  all_low: "all layers quantized",
+  products: "all but the residual adds",
+  folded: "constants folded",
+  given: "the given assignment",
+  fastest: "predicted to be the fastest",
+  frontier: "predicted frontier",
+  refine: "frontier, predicted anew",
+  moves: "a step from the best",
+  loss: "by measured loss",
+  hessian: "by the Hessian",
+  "hessian+dependency": "by Hessian and dependencies",
+  conditional: "by loss, layer after layer",
+};
+
 const ERRORS = new Set(["nmse", "kl"]); // metrics of which less is better
 const DECIBELS = new Set(["psnr", "si_snr"]);
+const SURELY = 0.99;
+const APART = 0.01;
 
 export const isFinished = (job) => ["succeeded", "failed", "cancelled"].includes(job.state);
 export const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
@@ -40,12 +59,12 @@ export function bytes(count) {
   if (!isNumber(count)) return "unknown";
   const units = ["bytes", "kB", "MB", "GB"];
   let at = 0;
-  for (; count >= 1000 && at < units.length - 1; at++) count /= 1000;
+  for (; count >= (at ? 999.95 : 1000) && at < units.length - 1; at++) count /= 1000; // 999.96 kB would be called 1000.0
   return `${at === 0 ? count : count.toFixed(count < 10 ? 2 : 1)} ${units[at]}`;
 }
 
 export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
-export const milliseconds = (value) => (isNumber(value) ? `${value.toPrecision(4)} ms` : "not measured");
+export const milliseconds = (value) => (isNumber(value) ? `${value < 1000 ? value.toPrecision(4) : Math.round(value).toLocaleString("en")} ms` : "not measured");
 export const times = (value) => `${value.toFixed(2)} times as fast`;
 export const shortId = (id) => String(id).slice(0, 8);
 
@@ -63,12 +82,24 @@ export function signed(value) {
 
 export function duration(seconds) {
   if (!isNumber(seconds)) return "unknown";
-  if (seconds < 60) return `${Math.round(seconds)} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
-  return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
+  const whole = Math.round(seconds), minutes = Math.round(seconds / 60);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-export const moment = (text) => (text ? new Date(text).toLocaleString() : "–");
+// In the order of the report's dates, and with the time zone, since a report is in UTC.
+const MOMENT = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
+export const moment = (text) => (text ? MOMENT.format(new Date(text)) : "–");
+
+/** Return a probability as a reader should take it: beyond 99% it is no better than what it assumes. */
+export function probability(value) {
+  if (!isNumber(value)) return "–";
+  return value >= SURELY ? "> 99%" : value < 1 - SURELY ? "< 1%" : percent(value);
+}
+
+/** Return the spread of a speed-up: "± 0.003". */
+export const plusMinus = (spread) => `± ${Number(Math.max(spread, 0.001).toPrecision(1))}`;
 
 export function took(job) {
   return job.started_at && job.finished_at ? duration((new Date(job.finished_at) - new Date(job.started_at)) / 1000) : "–";
@@ -77,8 +108,22 @@ export function took(job) {
 /** Return how many layers have each precision. */
 export const counts = (precisions) => Object.entries(precisions || {}).map(([name, count]) => `${count} ${name}`).join(", ") || "–";
 
+/** Return what proposed an engine, in words. */
+export const orderWords = (order) => ORDERS[order] ?? (order?.startsWith("all_") ? `all layers in ${order.slice(4)}` : String(order ?? "–"));
+
+/** Return the heading of a column of scores, with their metric where it is known. */
+export const scoreTitle = (job) => (metricOf(job) ? `Score (${metricOf(job)})` : "Score");
+
 /** Return the metric that a job's engines are judged by, or null where the server chooses it and has not said it yet. */
 export const metricOf = (job) => job.result?.verdict?.metric ?? job.config?.accuracy?.metric ?? null;
+
+/** Return the index of the engine that a finished job ships; null before, or where it is not known. */
+export function shipped({ result, trials }) {
+  if (!result?.outcome) return null;
+  if (result.outcome === "baseline_kept") return 0;
+  const offered = result.offers?.engines?.find(({ file }) => file && file.name === result.engine?.name);
+  return trials.find(({ fingerprint }) => fingerprint === offered?.fingerprint)?.index ?? null;
+}
 
 /** Return how much worse an engine's score is than the baseline's, or null. */
 export function dropOf(trial, baseline, metric) {
@@ -89,7 +134,8 @@ export function dropOf(trial, baseline, metric) {
 /** Return an engine's latency in units of the baseline's, or null. Where engines were timed again for the result, that counts. */
 export function ratioOf(trial, baseline, result) {
   const again = result?.offers?.engines?.find(({ fingerprint }) => fingerprint === trial.fingerprint);
-  if (isNumber(again?.ratio)) return again.ratio;
+  const timed = again?.ratio ?? trial.ratio;
+  if (isNumber(timed)) return timed;
   const [mine, first] = [trial.latency_ms?.median, baseline?.latency_ms?.median];
   return isNumber(mine) && isNumber(first) && first > 0 ? mine / first : null;
 }
@@ -127,10 +173,16 @@ export function budgetWords(config) {
 /** Return the speed-up of a result in words; where it is predicted it is called so. */
 export function speedWords(result) {
   if (!result) return "–";
+  if (result.outcome === "baseline_kept") return "the baseline is kept";
   const predicted = result.predicted_speedup;
   if (predicted) return `predicted, not measured: ${times(predicted.value)}`;
-  if (result.outcome === "baseline_kept") return "the baseline is kept";
   return isNumber(result.speedup) ? times(result.speedup) : "–";
+}
+
+/** Whether a result's milliseconds give another speed-up than the one that is told: they are of the wall clock, it is of processor time. */
+export function isApart({ speedup, baseline, chosen }) {
+  const [before, after] = [baseline, chosen].map((side) => side?.latency_ms?.median);
+  return isNumber(speedup) && isNumber(before) && after > 0 && Math.abs(before / after / speedup - 1) > APART;
 }
 
 /** Return the sentences of a result's verdict, without what its reason says. */
@@ -139,7 +191,8 @@ export function verdictWords({ verdict, reason = "" }) {
   if (verdict.method === "same_engine") return ["The accuracy budget is met: the engine is the model that was uploaded, so that nothing is lost."];
   const lines = [`${ANSWERS[verdict.answer] ?? verdict.answer}.`];
   if (isNumber(verdict.probability_over_budget) && !reason.includes("with probability")) {
-    lines.push(`The engine is inside the budget with probability ${(1 - verdict.probability_over_budget).toFixed(2)}.`);
+    const inside = 1 - verdict.probability_over_budget;
+    lines.push(`The engine is inside the budget with probability ${inside >= SURELY ? "above 0.99" : inside < 1 - SURELY ? "below 0.01" : inside.toFixed(2)}.`);
   }
   const unit = DECIBELS.has(verdict.metric);
   if (!unit && Array.isArray(verdict.interval)) {
@@ -149,7 +202,7 @@ export function verdictWords({ verdict, reason = "" }) {
       + `(each end with ${percent(verdict.confidence, 0)} confidence), on ${verdict.n.toLocaleString("en")} samples; allowed is ${signed(verdict.budget)}.`);
   }
   if (verdict.answer !== "met" && isNumber(verdict.samples_needed)) {
-    lines.push(`About ${verdict.samples_needed.toLocaleString("en")} samples with the same rates would settle it.`);
+    lines.push(`About ${Number(verdict.samples_needed.toPrecision(2)).toLocaleString("en")} samples with the same rates would settle it.`);
   }
   if (SELECTIONS[verdict.selection]) lines.push(SELECTIONS[verdict.selection]);
   return lines;

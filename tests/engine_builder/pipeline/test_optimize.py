@@ -286,6 +286,7 @@ def test_a_trial_is_public_as_the_contract_says() -> None:
         "low_layers": 4,
         "accuracy": pytest.approx(0.8996),
         "latency_ms": {"median": 8.75, "p95": 9.625, "runs": 100},
+        "ratio": pytest.approx(0.875),
         "met": True,
         "failure": None,
         "seconds": trial.seconds,

@@ -3,7 +3,15 @@ from __future__ import annotations
 import pytest
 
 from calibration.accuracy.metrics import Metric
-from engine_builder.reporting.amounts import amount_in_words, as_fast_in_words, percent_in_words, rounded, times_in_words
+from engine_builder.reporting.amounts import (
+    amount_in_words,
+    as_fast_in_words,
+    percent_in_words,
+    probability_in_a_cell,
+    rounded,
+    rounded_count,
+    times_in_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,3 +47,13 @@ def test_a_number_has_two_digits(value: float, words: str) -> None:
 
 def test_a_share_is_a_percentage() -> None:
     assert [percent_in_words(share) for share in (0.014, 0.12)] == ["1.4%", "12%"]
+
+
+@pytest.mark.parametrize(("probability", "words"), [(1.0, "> 99%"), (0.99, "> 99%"), (0.572, "57.2%"), (0.02, "2.0%"), (1e-9, "< 1%")])
+def test_a_cell_tells_no_more_of_a_probability_than_a_sentence_does(probability: float, words: str) -> None:
+    assert probability_in_a_cell(probability) == words
+
+
+@pytest.mark.parametrize(("count", "words"), [(7, "7"), (85, "85"), (162_516, "160,000"), (5_640_564, "5,600,000"), (996, "1,000")])
+def test_a_number_that_is_only_known_about_has_two_digits(count: int, words: str) -> None:
+    assert rounded_count(count) == words

@@ -122,7 +122,7 @@ def test_a_part_has_its_heading_where_it_has_something_to_show_and_only_there(na
 
 def test_the_headline_gives_both_engines_with_the_spread_of_their_times() -> None:
     assert page_of("whole").tiles == [
-        "1.25x ± 0.02 speedup: latency measured, both engines in turns",
+        "1.25x ± 0.02 speed-up: latency measured, both engines in turns",
         "10.000 ± 0.050 ms → 8.000 ± 0.050 ms median latency of one call ± median absolute deviation of calls",
         "0.9000 → 0.8990 top1 on 400 samples; allowed drop 0.00250",
         "4.00 MB → 1.00 MB size; layers: 3 fp32, 1 int8",
@@ -139,8 +139,8 @@ def test_a_speedup_that_is_predicted_is_called_so_and_has_a_range() -> None:
         baseline=replace(RESULT.baseline, latency_ms=latency),
     )
     page = Page(render(with_result(result, replace(KEPT_BASELINE, trials=BODY.trials))))
-    assert page.tiles[0] == "1.25x predicted speedup: latency predicted"
-    assert page.tiles[1].endswith("predicted latency of one call, not measured; speedup between 1.10 and 1.50")
+    assert page.tiles[0] == "1.25x predicted speed-up: latency predicted"
+    assert page.tiles[1].endswith("predicted latency of one call, not measured; speed-up between 1.10 and 1.50")
     assert "Its latency is predicted from the kernels that the build lists" in page.sections["Engines"].text
 
 

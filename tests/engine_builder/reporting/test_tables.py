@@ -54,7 +54,7 @@ def test_the_trials_table_marks_the_front_and_who_kept_the_budget() -> None:
     rows = rows_of(trials_table((*BODY.trials, trial(3, 1, 0.9, 0.0), failed(4)), BODY.front))
     assert rows[2] == {
         "trial": "2 (front)",
-        "proposed by": "frontier",
+        "proposed by": "predicted frontier",
         "quantized layers": "1",
         "accuracy": "0.8985",
         "median ms": "8.000",
@@ -76,7 +76,7 @@ def test_the_trials_table_has_the_error_of_each_ratio_that_was_measured() -> Non
 def test_the_trials_table_tells_engines_with_and_without_corrections_apart() -> None:
     one = trial(1, 1, 0.9, 0.0)
     rows = rows_of(trials_table((replace(one, made_with=FileRef("biases.json", "3" * 64)), one), ()))
-    assert [row["proposed by"] for row in rows] == [f"{one.order}, with corrected biases alone", one.order]
+    assert [row["proposed by"] for row in rows] == ["predicted frontier, with corrected biases alone", "predicted frontier"]
 
 
 def test_the_strongest_dependencies_have_their_error() -> None:

@@ -42,9 +42,10 @@ def test_improvement_is_told_with_its_figures() -> None:
     )
 
 
-def test_a_speedup_is_told_with_its_spread() -> None:
-    lines = summary_lines({**result("improved", "met", "held_out"), "speedup_spread": 0.031})
-    assert lines[1] == "  latency   2.000 ms (p95 2.500) -> 1.000 ms (p95 1.250), 2.00 ± 0.03 times as fast"
+@pytest.mark.parametrize(("spread", "told"), [(0.031, "0.03"), (0.0027, "0.003"), (0.00001, "0.001")])
+def test_a_speedup_is_told_with_its_spread(spread: float, told: str) -> None:
+    lines = summary_lines({**result("improved", "met", "held_out"), "speedup_spread": spread})
+    assert lines[1] == f"  latency   2.000 ms (p95 2.500) -> 1.000 ms (p95 1.250), 2.00 ± {told} times as fast"
 
 
 def test_operators_beyond_the_standard_ones_are_told() -> None:

@@ -84,6 +84,15 @@ def test_rows_say_how_jobs_went_and_page_as_the_list_does(store: JobStore) -> No
     assert [row.id for row in store.rows(states=(JobState.SUCCEEDED,), limit=9)] == ["a"]
 
 
+def test_rows_have_the_speed_up_that_is_predicted(store: JobStore) -> None:
+    predicted = {"value": 1.5, "range": [1.25, 1.75]}
+    store.create(new_job("a"))
+    store.start("a")
+    store.succeed("a", {"outcome": "improved", "predicted_speedup": predicted}, "engine.plan", {})
+    ((speedup, shown),) = ((row.speedup, row.predicted_speedup) for row in store.rows(limit=2))
+    assert (speedup, shown) == (None, predicted)
+
+
 def test_rows_of_a_state_are_found_by_an_index(tmp_path: Path) -> None:
     """Without one the database reads every job, with all that belongs to it."""
     JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}", FakeClock()).close()

@@ -8,7 +8,7 @@ import pytest
 
 from service.jobs.records import JobState
 from tests.service.conftest import Server
-from tests.service.web.shown_jobs import HOSTILE, ID, let_server_tell, shown_job
+from tests.service.web.shown_jobs import HOSTILE, ID, let_server_tell, result, shown_job
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -86,7 +86,7 @@ def test_result_has_words_and_numbers_for_what_was_found(server: Server, page: P
         "The accuracy budget is likely met, although these samples are too few to be certain.",
         "inside the budget with probability 0.67",
         "The drop of top1 is +0.00200, between \N{MINUS SIGN}0.00100 and +0.00400",
-        "About 162,516 samples with the same rates would settle it.",
+        "About 160,000 samples with the same rates would settle it.",
         "The search did not see these samples.",
         "last line",
     ):
@@ -108,7 +108,9 @@ def test_points_of_the_plot_differ_by_shape_and_lie_where_their_numbers_say(serv
     assert left["outside"] < left["best"] < left["inside"] < left["baseline"]
     assert len({(tag, look) for look, tag, _ in looks}) == 4
     assert {look: tag for look, tag, _ in looks} == {"baseline": "rect", "outside": "path", "best": "path", "inside": "circle"}
-    assert "Engine 2 (loss): 0.500 of the baseline's latency, score lost +0.00200" in (plot.locator("desc").text_content() or "")
+    assert "Engine 2 (by measured loss): 0.500 of the baseline's latency, score lost +0.00200" in (
+        plot.locator("desc").text_content() or ""
+    )
 
 
 @pytest.mark.long
@@ -162,3 +164,69 @@ def test_list_of_jobs_can_be_narrowed_to_a_state(server: Server, page: Page) -> 
     job.wait_for()
     page.locator("tbody .badge:not(.failed)").first.wait_for(state="detached")
     assert job.count() == 1
+
+
+def test_list_of_a_state_that_no_job_is_in_says_so(server: Server, page: Page) -> None:
+    page.route("**/v1/jobs?*", lambda route: route.fulfill(json={"jobs": [], "next_cursor": None}))
+    page.goto(address(server, "/#/jobs"))
+    page.get_by_text("No jobs yet.").wait_for()
+    page.get_by_label("Show").select_option("failed")
+    page.get_by_text("No job is failed.").wait_for()
+    assert page.get_by_text("No jobs yet.").count() == 0
+
+
+def test_engine_that_ships_is_marked_though_the_search_had_another_best(server: Server, page: Page) -> None:
+    job = shown_job()
+    offers = {"in_words": "at 99%: 1.35x", "engines": [{"fingerprint": f"{3:016x}", "ratio": 0.74, "file": {"name": "engine.onnx"}}]}
+    found = {**result(), "offers": offers}
+    page.goto(address(server, "/web/icon.svg"))
+    let_server_tell(page, {**job, "result": found})
+    page.goto(address(server, f"/#/jobs/{ID}"))
+    marked = page.get_by_role("table", name="Engines tried").locator("tr.marked")
+    marked.wait_for()
+    assert marked.get_by_role("rowheader").inner_text().split() == ["3", "★", "chosen"]
+    assert "Engine 3" in (page.get_by_role("img", name="Engines tried").locator("g.point.best title").text_content() or "")
+    assert page.locator(".legend").get_by_text("chosen").count() == 1
+    let_server_tell(page, {**job, "result": {**found, "outcome": "baseline_kept"}})
+    page.reload()
+    marked.get_by_text("chosen").wait_for()
+    assert marked.get_by_role("rowheader").inner_text().split() == ["0", "★", "chosen"]
+
+
+def test_job_on_hold_waits_and_claims_no_progress(server: Server, page: Page) -> None:
+    hold = {"reason": "the disk is full", "fix": "Free some of it.", "since": "2026-11-29T10:00:31Z"}
+    page.goto(address(server, "/web/icon.svg"))
+    let_server_tell(page, {**shown_job(JobState.RUNNING, hold=hold, eta_seconds=None), "state": "on_hold"})
+    page.goto(address(server, f"/#/jobs/{ID}"))
+    waiting = page.get_by_role("alert")
+    waiting.wait_for()
+    assert "On hold: the job goes on by itself" in waiting.inner_text()
+    assert "Free some of it." in waiting.inner_text()
+    assert page.locator(".problem").count() == 0
+    assert page.get_by_label("Progress", exact=True).inner_text().startswith("53%. Waiting for the server; 5 engines so far.")
+
+
+def test_job_is_named_in_the_title_and_has_its_whole_id(server: Server, page: Page) -> None:
+    page.goto(address(server, "/web/icon.svg"))
+    let_server_tell(page, shown_job(JobState.RUNNING))
+    page.goto(address(server, f"/#/jobs/{ID}"))
+    page.locator("main").get_by_text(ID, exact=True).wait_for()
+    assert page.title() == "running · Job 0d6f1b1e · ONNX-TRT Optimizer"
+
+
+def test_as_many_jobs_are_compared_as_have_a_look_of_their_own(server: Server, page: Page) -> None:
+    ids = [f"{digit}d6f1b1e-6f0b-4a55-9f0c-0f6a3f0c2c55" for digit in range(7)]
+    jobs = [shown_job(id=job_id) for job_id in ids]
+    page.goto(address(server, "/web/icon.svg"))
+    for job in jobs:
+        page.route(f"**/v1/jobs/{job['id']}", lambda route, _, job=job: route.fulfill(json=job))
+    page.route("**/v1/jobs?*", lambda route: route.fulfill(json={"jobs": jobs, "next_cursor": None}))
+    page.goto(address(server, "/#/jobs"))
+    for job_id in ids:
+        page.get_by_role("checkbox", name=job_id[:8]).check()
+    assert page.get_by_role("button", name="Compare (choose two to 6)").is_disabled()
+    page.get_by_role("checkbox", name=ids[-1][:8]).uncheck()
+    page.get_by_role("button", name="Compare 6 jobs").click()
+    page.locator(".legend svg").nth(5).wait_for()
+    looks = page.locator(".legend svg").evaluate_all("list => list.map((one) => one.innerHTML)")
+    assert len(set(looks)) == len(looks) == 6

@@ -42,6 +42,7 @@ def test_key_is_asked_for_kept_in_the_tab_and_sent_with_all(keyed: Server, page:
     with page.expect_download() as engine:
         page.get_by_role("button", name="Download the engine").click()
     assert Path(engine.value.path()).read_bytes() == b"engine of " + fake_model(trials=0)
+    assert engine.value.suggested_filename == "engine.onnx"
     page.get_by_role("link", name="Open the report").click()
     page.frame_locator("iframe").get_by_text("fake").wait_for()
     stored = page.evaluate(
@@ -75,6 +76,21 @@ def test_a_key_that_may_only_read_is_offered_no_changes(keyed: Server, page: Pag
     page.goto(address(keyed, "/#/new"))
     page.get_by_text("To start one it needs the role submit.").wait_for()
     assert page.get_by_role("button", name="Start the job").count() == 0
+
+
+def test_another_key_is_taken_without_closing_the_tab(keyed: Server, page: Page) -> None:
+    keyed.deps.store.tenants.ensure("vision")
+    reader, _ = keyed.deps.store.keys.create(Role.READ, "vision")
+    page.goto(address(keyed, "/#/new"))
+    give(page, str(reader))
+    page.get_by_text("To start one it needs the role submit.").wait_for()
+    assert "vision, read" in page.get_by_role("banner").inner_text()
+    page.get_by_role("button", name="Use another key").click()
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Use another key").click()
+    give(page, KEY)
+    page.get_by_role("button", name="Start the job").wait_for()
+    assert "default, admin" in page.get_by_role("banner").inner_text()
 
 
 def test_an_admin_sees_whose_jobs_they_are_and_others_their_own(keyed: Server, page: Page) -> None:

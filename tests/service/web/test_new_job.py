@@ -206,3 +206,45 @@ def test_target_that_runs_on_gpus_asks_for_one(server: Server, page: Page) -> No
     assert "Latency is predicted" in page.locator("#target-facts").inner_text()
     page.get_by_label("GPU", exact=True).select_option("L4")
     assert '"gpu": "L4"' in (page.get_by_label("Configuration that will be sent").text_content() or "")
+
+
+def test_mean_and_deviation_of_ones_own_are_sent(server: Server, page: Page) -> None:
+    page.goto(address(server))
+    page.get_by_label("How the samples become").select_option("own")
+    page.get_by_label("Mean", exact=True).fill("0.49, .48,0.45")
+    page.get_by_label("Deviation", exact=True).fill("0.25")
+    page.get_by_label("Height and width").fill("32")
+    sent = json.loads(page.get_by_label("Configuration that will be sent").text_content() or "")
+    assert sent["preprocess"] == {"resize": {"size": [32, 32]}, "mean": [0.49, 0.48, 0.45], "std": [0.25]}
+    for wrong in ("", "half", "0.5,"):
+        page.get_by_label("Deviation", exact=True).fill(wrong)
+        assert page.locator("#picture-std:invalid").count() == 1, wrong
+
+
+def test_wrong_value_in_a_field_that_is_not_seen_keeps_no_job_from_starting(server: Server, page: Page) -> None:
+    page.goto(address(server))
+    choose(page, "model", "net.onnx", fake_model(trials=0))
+    choose(page, "calibration", "samples.npz", b"numbers")
+    how = page.get_by_label("How the samples become")
+    how.select_option("unit")
+    page.get_by_label("Height and width").fill("0")
+    how.select_option("none")
+    page.get_by_text("Advanced").click()
+    page.get_by_label("Most engines to try").fill("0")
+    page.get_by_text("Advanced").click()
+    page.get_by_role("button", name="Start the job").click()
+    assert page.evaluate("document.activeElement.id") == "max-trials"  # in view again, with the browser's own words beside it
+    page.get_by_label("Most engines to try").fill("3")
+    page.get_by_role("button", name="Start the job").click()
+    page.get_by_role("heading", name="Result").wait_for()
+
+
+def test_server_that_could_not_read_a_model_is_asked_again(server: Server, page: Page) -> None:
+    page.goto(address(server))
+    page.route("**/preflight?*", lambda route: route.abort())
+    choose(page, "model", "net.onnx", picture_model().SerializeToString())
+    panel = page.get_by_label("Before you start")
+    panel.get_by_text("The server did not answer").wait_for()
+    page.unroute_all()
+    panel.get_by_role("button", name="Ask again").click()
+    panel.get_by_role("table").wait_for()

@@ -24,7 +24,7 @@ def test_each_job_has_a_row() -> None:
     assert first == {
         "job": "<first>",
         "model": "-",
-        "speedup": "1.25x ± 0.02",
+        "speed-up": "1.25x ± 0.02",
         "milliseconds": "10 → 8",
         "score": "top1 0.9000 → 0.8990",
         "budget taken": "40%",
@@ -35,7 +35,7 @@ def test_each_job_has_a_row() -> None:
         "made": "-",
     }
     assert (second["verdict"], second["budget taken"]) == ("not met", "200%")
-    assert (third["speedup"], third["milliseconds"], third["budget taken"]) == ("baseline kept", "10", "0%")
+    assert (third["speed-up"], third["milliseconds"], third["budget taken"]) == ("baseline kept", "10", "0%")
     assert page.source.count("<tr class=picked><td>second</td>") == 1  # the fastest
 
 

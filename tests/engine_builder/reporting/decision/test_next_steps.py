@@ -25,7 +25,7 @@ def test_faster_engines_that_lost_too_much_are_counted_and_the_nearest_is_named(
 def test_the_end_of_the_search_is_said_where_nothing_is_faster() -> None:
     told = why_not_faster(decided([tried(1, 0.7, 0.2)], {"f1": verdict(0.2)}, "f1"))
     assert told[0] == "Of 1 engines that were tried, none is faster than what was chosen."
-    assert told[-1] == "The search ended after 3 trials: nothing left to try."
+    assert told[-1] == "The search ended after 3 trials, the baseline among them: nothing left to try."
     assert why_not_faster(KEPT_BASELINE) == []
 
 

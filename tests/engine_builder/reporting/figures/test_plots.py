@@ -146,7 +146,7 @@ def test_a_failed_trial_is_on_the_path() -> None:
 
 def test_the_path_names_an_order_where_it_takes_over() -> None:
     shown = texts(path_plot([*TRIALS, trial(3, 1, 0.8, 0.0), trial(4, 1, 0.8, 0.0, "refine")], "f2"))
-    assert {"0 baseline", "1 all_low", "2 frontier", "3", "4 refine"} <= set(shown)
+    assert {"0 the baseline", "1 all layers quantized", "2 predicted frontier", "3", "4 frontier, predicted anew"} <= set(shown)
 
 
 def test_a_search_of_failures_only_is_drawn() -> None:

@@ -16,14 +16,14 @@ def test_the_page_says_it_in_words_and_as_tables() -> None:
     assert section.text.startswith("At 99%: 1.43x; at 99.9% (asked for): 1.25x; nothing faster is inside 99.99%.")
     budgets, engines = section.tables
     assert budgets[1:] == [
-        ["99%", "1.43x", "f1", "20.0%"],
-        ["99.9% (asked for)", "1.25x", "f2", "20.0%"],
+        ["99%", "1.43x", "trial 1", "80.0%"],
+        ["99.9% (asked for)", "1.25x", "trial 2 (chosen)", "80.0%"],
         ["99.99%", "nothing faster", "baseline", "-"],
     ]
     why = "building it once more failed: ask for its budget"
     assert engines[1:] == [
-        ["f1", "1.43x ± 0.008", "0.8955", "99.5%", "20.0%", "0.90 MB", "2 fp32, 2 int8", "front/f1/engine.onnx"],
-        ["f2", "1.25x ± 0.005", "0.8990", "99.88%", "20.0%", "1.00 MB", "3 fp32, 1 int8", why],
+        ["trial 1", "1.43x ± 0.008", "0.8955", "99.5%", "80.0%", "0.90 MB", "2 fp32, 2 int8", "front/f1/engine.onnx"],
+        ["trial 2 (chosen)", "1.25x ± 0.005", "0.8990", "99.88%", "80.0%", "1.00 MB", "3 fp32, 1 int8", why],
     ]
 
 
