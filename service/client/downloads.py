@@ -48,7 +48,8 @@ def download(http: httpx.Client, url: str, folder: Path, promised: ArtifactView,
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise InvalidConfigError(f"output folder {folder}: {exc.strerror}", fix="Choose a folder that you may write to.") from exc
+        found = "it is a file" if folder.exists() and not folder.is_dir() else exc.strerror
+        raise InvalidConfigError(f"output folder {folder}: {found}", fix="Choose a folder that you may write to.") from exc
     try:
         with part.open("w+b") as stream:
             _receive(http, url, stream, clock)
