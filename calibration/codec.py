@@ -8,7 +8,8 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -48,6 +49,19 @@ def value_from_json(cls: type[T], data: object) -> T:
         TypeError: The data do not have the form of ``cls``; the message names the place: "TrialRequest.job.ranges: ...".
     """
     return typing.cast(T, _decode(cls, data, _name_of(cls)))
+
+
+def object_once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """Return an object of JSON that has each key once, for ``json.loads(text, object_pairs_hook=object_once)``.
+
+    Raises:
+        ValueError: A key stands twice in it: JSON's reader would take the last in silence.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return found
 
 
 def as_object(data: object) -> dict[str, object]:

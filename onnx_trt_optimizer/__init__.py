@@ -12,7 +12,7 @@ from calibration.errors import (
 from engine_builder.errors import EngineError, StageCancelledError
 from service import __version__
 from service.client.answers import ServerUnavailableError
-from service.client.client import DownloadError
+from service.client.downloads import DownloadError
 from service.client.views import JobRow
 from service.errors import NotFinishedError, NotFoundError, ServiceError
 from service.python.client import Client

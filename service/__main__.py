@@ -48,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_error(*in_own_words(exc, is_key_set=bool(os.environ.get(PREFIX + "API_KEY"))))
         return commands.exit_status(exc)
     except KeyboardInterrupt:
-        goes_on = command is commands.optimize and not arguments.no_cache
-        _print_error("interrupted", f"Run the same command again {'to go on from there' if goes_on else 'to start anew'}.")
+        _print_error("interrupted", _after_interrupt(command, arguments))
         return INTERRUPTED
     except BrokenPipeError:  # who reads our output went away: nothing more to say, also not at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -233,6 +232,16 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         _print_error(message, f"See `{self.prog} --help`.")
         sys.exit(2)
+
+
+def _after_interrupt(command: Command, arguments: argparse.Namespace) -> str:
+    """Return what to do after Ctrl-C: a server goes on with what it was asked for."""
+    if command is commands.submit:
+        return "If a job's id was printed, the server goes on with it: `watch` shows it, `cancel` ends it. Else run the same command again."
+    if command is commands.watch:
+        return "The server goes on with the job: run the same command again to see it, or `cancel` to end it."
+    goes_on = command is commands.optimize and not arguments.no_cache
+    return f"Run the same command again {'to go on from there' if goes_on else 'to start anew'}."
 
 
 def _end_cleanly_on_signals() -> None:

@@ -12,6 +12,7 @@ ServiceError                        4xx  the caller can fix it
 ├── RemovedError               410  a job that was deleted, or removed by the server
 ├── TooLargeError              413  past the size limit
 ├── UnsupportedMediaError      415  a content type that nobody reads
+├── UnsatisfiableRangeError    416  a part of a file that it does not have
 ├── QuotaExceededError         429  the tenant's limit is used up
 └── InvalidRequestError        422  a form field, header or query parameter
 StorageError                   503  the server's disk or database cannot be used now
@@ -125,6 +126,27 @@ class UnsupportedMediaError(ServiceError):
     slug = "unsupported-media-type"
     title = "Unsupported media type"
     status = 415
+
+
+class UnsatisfiableRangeError(ServiceError):
+    """A part of a file that it does not have.
+
+    Attributes:
+        size_bytes: Of the file.
+    """
+
+    slug = "range-not-satisfiable"
+    title = "Range not satisfiable"
+    status = 416
+
+    def __init__(self, detail: str, *, fix: str, size_bytes: int = 0) -> None:
+        """Create the error."""
+        super().__init__(detail, fix=fix)
+        self.size_bytes = size_bytes
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Rebuild with the size."""
+        return (*super().__reduce__(), {"size_bytes": self.size_bytes})
 
 
 class QuotaExceededError(ServiceError):

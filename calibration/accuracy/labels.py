@@ -98,7 +98,7 @@ def _not_whole(labels: Array) -> tuple[str, str]:
         return f"{found} of shape {labels.shape}", "Convert it: labels.astype('int64'); the metric decisions then compares with them."
     if labels.dtype.kind in "fb" and labels.ndim == 2 and labels.shape[1] == 1 and np.isfinite(labels.astype(np.float64)).all():
         return f"{found} of shape {labels.shape}", "Convert it: labels.reshape(-1).astype('int64')."
-    if labels.dtype.kind == "f" and labels.ndim == 2 and labels.shape[1] > 1:
+    if labels.dtype.kind in "fb" and labels.ndim == 2 and labels.shape[1] > 1:
         return f"{found} of shape {labels.shape}", "Convert it: labels.argmax(axis=1), if these are one-hot rows."
     numbers = labels.astype(np.float64) if labels.dtype.kind == "f" else np.zeros(0)
     if not np.isfinite(numbers).all():

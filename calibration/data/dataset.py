@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.accuracy.labels import any_labels_from, are_numbers, class_labels_from
+from calibration.data.formats.token_rows import MASKS
 from calibration.data.formats.wanted import Wanted
 from calibration.data.input_axes import possible_axes, without_axis_of_one
 from calibration.data.readers import read_arrays
@@ -222,10 +223,10 @@ def _check_names(arrays: Mapping[str, Array], specs: Sequence[TensorSpec], label
     if missing:
         near = difflib.get_close_matches(missing[0], extra, n=1, cutoff=0.0)
         found = ", ".join(f"'{name}'" for name in arrays) or "none"
-        raise InvalidCalibrationSetError(
-            f"array '{missing[0]}': missing; arrays found: {found}; model inputs: {wanted}",
-            fix=f"Rename array '{near[0]}' to '{missing[0]}'." if near else f"Add an array called '{missing[0]}'.",
-        )
+        fix = f"Rename array '{near[0]}' to '{missing[0]}'." if near else f"Add an array called '{missing[0]}'."
+        if missing[0] in MASKS:
+            fix += ' Or state the token that rows are filled up with, and it is made: "tokens": {"pad": 0}.'
+        raise InvalidCalibrationSetError(f"array '{missing[0]}': missing; arrays found: {found}; model inputs: {wanted}", fix=fix)
     if extra:
         near = difflib.get_close_matches(extra[0], [*expected, label_name], n=1)
         hint = f"Did you mean '{near[0]}'? " if near else ""
@@ -293,7 +294,7 @@ def in_type_of(array: Array, spec: TensorSpec) -> Array:
     if not fits:
         raise InvalidCalibrationSetError(
             f"array '{spec.name}': {array.dtype.name} values from {array.min()} to {array.max()} found, which {wanted.name} cannot hold",
-            fix=cast_fix,
+            fix="Look for what made values of this size (a scale that was left out, a mark for what is missing), and give the real ones.",
         )
     return array.astype(wanted)
 
@@ -303,7 +304,7 @@ def _check_sizes(inputs: Mapping[str, Array], specs: Sequence[TensorSpec], axes:
     if len(set(counts.values())) > 1:
         found = ", ".join(f"'{name}' {count}" for name, count in counts.items())
         raise InvalidCalibrationSetError(
-            f"calibration set: different numbers of samples found: {found}; one number expected",
+            f"samples: different numbers of them found: {found}; one number expected",
             fix="Give every input the same samples, in the same order; what has one value for the whole job is an array without axes.",
         )
     sizes: dict[str, tuple[str, int, int]] = {}

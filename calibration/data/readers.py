@@ -6,6 +6,7 @@ A file is known by its first bytes, never by its name; a .zip by what lies in it
 
 from __future__ import annotations
 
+import codecs
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -51,10 +52,13 @@ class Reader:
     unpacked_bytes: Callable[[BinaryIO, str], int]  # what its arrays take in memory, 0: not known before; refuses a file that lies about it
     read: Callable[[BinaryIO, str, Wanted], Found]
     magic_at: int = 0  # where the magic lies
+    is_text: bool = False  # a mark of UTF-8 and empty lines may stand before the magic
     holds: Callable[[str], bool] | None = None  # of a .zip: whether a file of this name makes it one of this format
 
     def begins(self, head: bytes) -> bool:
         """Return whether a file that begins with these bytes, HEAD_BYTES of them, may be of this format."""
+        if self.is_text:
+            head = head.removeprefix(codecs.BOM_UTF8).lstrip()
         return head.startswith(self.magic, self.magic_at)
 
 
@@ -71,8 +75,8 @@ READERS = (
         safetensors_files.read_safetensors,
         magic_at=safetensors_files.MAGIC_AT,
     ),
-    Reader(b"[", ".json", "of inputs that Polygraphy saved", _untold, read_polygraphy),
-    Reader(b"{", ".jsonl", "with one object of lists a line", _untold, read_json_lines),
+    Reader(b"[", ".json", "of inputs that Polygraphy saved", _untold, read_polygraphy, is_text=True),
+    Reader(b"{", ".jsonl", "with one object of lists a line", _untold, read_json_lines, is_text=True),
     Reader(b"PAR1", ".parquet", "with one column per model input", _untold, read_parquet),
 )
 

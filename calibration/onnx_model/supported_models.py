@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 
 import onnx
 import onnxruntime
@@ -12,6 +14,7 @@ from calibration.graph.opset import STANDARD_DOMAINS, opset_version
 from calibration.graph.runtime_view import MACHINE_DOMAINS, has_operator
 from calibration.onnx_model.foreign_types import is_foreign
 
+MAX_NODES = 1_000_000
 _LOWEST_OPSET = 7  # below, onnxruntime promises nothing
 _QUANTIZED_OPS = frozenset(
     {
@@ -53,6 +56,7 @@ def check_supported(model: onnx.ModelProto) -> None:
     graphs = tuple(_graphs(model.graph))
     if not model.graph.node:
         raise InvalidModelError("model: the graph has no nodes", fix="Export the whole network, not only its weights.")
+    _check_functions(model)
     nodes = [*_nodes(model.graph), *(node for function in model.functions for node in _nodes_in(function.node))]
     _check_not_quantized(nodes, graphs)
     _check_operators(model, nodes)
@@ -107,6 +111,38 @@ def _check_versions(model: onnx.ModelProto) -> None:
         raise InvalidModelError(
             f"model: IR version {model.ir_version} found, {newest_ir} is the newest that onnxruntime {onnxruntime.__version__} supports",
             fix=f"Load the file with the onnx package, set model.ir_version = {min(newest_ir, 10)} and save it again.",
+        )
+
+
+def _check_functions(model: onnx.ModelProto) -> None:
+    """Refuse functions of the model's own that call each other in a circle, or hold more nodes together than anything could be made of.
+
+    A few bytes are enough for 2^30 nodes: each function calls the next one twice.
+    """
+    own = {(function.domain, function.name, function.overload): function for function in model.functions}
+
+    def calls(nodes: Iterable[onnx.NodeProto]) -> tuple[int, Counter[tuple[str, str, str]]]:
+        """Return how many nodes there are, and how often each function is called."""
+        kinds = Counter((node.domain, node.op_type, node.overload) for node in _nodes_in(nodes))
+        return kinds.total(), Counter({kind: count for kind, count in kinds.items() if kind in own})
+
+    called = {kind: calls(function.node) for kind, function in own.items()}
+    try:
+        order = tuple(TopologicalSorter({kind: tuple(inner) for kind, (_, inner) in called.items()}).static_order())
+    except CycleError as exc:
+        name = exc.args[1][0][1]
+        raise InvalidModelError(
+            f"model: its function '{name}' calls itself, by itself or by others", fix="Export the model again."
+        ) from exc
+    held: dict[tuple[str, str, str], int] = {}  # nodes of each function, those of the functions that it calls in their place
+    for kind in order:
+        count, inner = called[kind]
+        held[kind] = count + sum(times * held[one] for one, times in inner.items())
+    count, inner = calls(model.graph.node)
+    total = count + sum(times * held[one] for one, times in inner.items())
+    if total > MAX_NODES:
+        raise InvalidModelError(
+            f"model: has more than {MAX_NODES} nodes with its functions in the place of their calls", fix="Export a smaller network."
         )
 
 

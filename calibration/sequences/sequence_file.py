@@ -94,7 +94,7 @@ def _sequences(
     if len(set(sizes.values())) > 1:
         found = ", ".join(f"'{name}' {count} sequences of {steps} steps" for name, (count, steps) in sizes.items())
         raise InvalidCalibrationSetError(
-            f"calibration set: {found} found, the same numbers in each array expected",
+            f"sequences: {found} found, the same numbers in each array expected",
             fix="Give every input that changes from step to step the same sequences and steps; fill shorter ones up, and add `lengths`.",
         )
     count, most = sizes[with_steps[0]]

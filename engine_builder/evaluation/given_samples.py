@@ -46,7 +46,12 @@ def given_samples(
         check_classes(read_ones, found[0] if found else None, outputs, what)
         notes.extend([*(f"{what}: {note}" for note in read_ones.notes), *([] if found else classes_note(read_ones))])
         found.append(read_ones)
-        return samples_or_sequences(read_ones.arrays, specs, outputs, settings.state, any_labels=any_labels)
+        try:
+            return samples_or_sequences(read_ones.arrays, specs, outputs, settings.state, any_labels=any_labels)
+        except InvalidCalibrationSetError as error:
+            if files.validation is None:
+                raise
+            raise InvalidCalibrationSetError(f"{what}: {error.detail}", fix=error.fix) from error  # which of the two
 
     calibration, same = read(files.calibration, "calibration file"), False
     validation: Given

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response, Streamin
 from calibration.codec import as_object
 from service.api.access.roles import CallerHere
 from service.api.every_answer import AnswerCutError
+from service.api.partial_content import is_had, wanted_part
 from service.errors import DamagedArtifactError, GoneError, NotFinishedError, NotFoundError
 from service.jobs.outcome import offered_engines
 from service.jobs.records import Job, JobState, StoredFile
@@ -29,14 +30,14 @@ def artifacts_router(deps: Deps) -> APIRouter:
     def get_engine(request: Request, job_id: str, caller: CallerHere) -> Response:
         """Return the engine of a job that has succeeded."""
         name = _engine_of(job := deps.store.get(job_id, caller.sees))
-        return _download(name, job.artifacts[name], deps, request.state.is_still_good)
+        return _download(name, job.artifacts[name], deps, request)
 
     @router.get("/v1/jobs/{job_id}/engines/{fingerprint}", summary="Download an engine that is offered", response_class=StreamingResponse)
     def get_offered_engine(request: Request, job_id: str, fingerprint: str, caller: CallerHere) -> Response:
         """Return an engine that another accuracy budget would give: one of `offers` in the job's result."""
         _engine_of(job := deps.store.get(job_id, caller.sees))
         name = _offered_name(job, fingerprint)
-        return _download(name, job.artifacts[name], deps, request.state.is_still_good)
+        return _download(name, job.artifacts[name], deps, request)
 
     @router.get("/v1/jobs/{job_id}/artifacts", summary="List the files of a job")
     def list_artifacts(job_id: str, caller: CallerHere) -> JSONResponse:
@@ -55,7 +56,7 @@ def artifacts_router(deps: Deps) -> APIRouter:
         if name not in job.artifacts:
             known = ", ".join(sorted(job.artifacts)) or "none yet"
             raise NotFoundError(f"job {job_id}: it has no artifact {name!r}, only {known}", fix="Choose one of those.")
-        return _download(name, job.artifacts[name], deps, request.state.is_still_good)
+        return _download(name, job.artifacts[name], deps, request)
 
     return router
 
@@ -103,21 +104,25 @@ def _offered_name(job: Job, fingerprint: str) -> str:
     raise NotFoundError(f"job {job.id}: it has no engine {fingerprint!r}, only {known}", fix="Choose one of `offers` in its result.")
 
 
-def _download(name: str, file: StoredFile, deps: Deps, is_still_good: Callable[[], bool]) -> Response:
-    """Return the file, or where it is.
+def _download(name: str, file: StoredFile, deps: Deps, request: Request) -> Response:
+    """Return the file, the part of it that is asked for, or where it is; or that the caller has it.
 
     Raises:
         NotFoundError: It is not stored any more.
         DamagedArtifactError: It is not what was stored.
+        UnsatisfiableRangeError: It has no such part.
     """
-    attached = f"attachment; filename*=UTF-8''{quote(PurePosixPath(name).name)}"
-    headers = {"Content-Length": str(file.size_bytes), "Content-Disposition": attached, "ETag": f'"{file.sha256}"'}
+    attached, etag = f"attachment; filename*=UTF-8''{quote(PurePosixPath(name).name)}", f'"{file.sha256}"'
+    headers = {"Content-Disposition": attached, "ETag": etag, "Accept-Ranges": "bytes"}
+    if is_had(request.headers, etag):
+        return Response(status_code=304, headers=headers)
     suffix = PurePosixPath(name).suffix
     media_type = _MEDIA_TYPES.get(suffix, "application/octet-stream")
     if deps.settings.downloads == "redirect" and suffix != ".html":  # which needs headers of ours
         link = deps.artifacts.link(file.sha256, ResponseContentType=media_type, ResponseContentDisposition=attached)
         if link is not None:
             return RedirectResponse(link, 307, {"Cache-Control": "no-store"})
+    part = wanted_part(request.headers, etag, file.size_bytes)
     try:
         deps.artifacts.require(file.sha256)
     except DamagedArtifactError as error:
@@ -125,18 +130,25 @@ def _download(name: str, file: StoredFile, deps: Deps, is_still_good: Callable[[
     if suffix == ".html":  # a report holds names out of the user's model: let it run in a sandbox of its own
         headers["Content-Disposition"] = "inline"
         headers["Content-Security-Policy"] = _REPORT_POLICY
-    return StreamingResponse(_chunks(file, deps, is_still_good), media_type=media_type, headers=headers)
+    sent = range(file.size_bytes) if part is None else part
+    headers["Content-Length"] = str(len(sent))
+    if part is not None:
+        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{file.size_bytes}"
+    chunks = _chunks(file, sent, deps, request.state.is_still_good)
+    return StreamingResponse(chunks, 200 if part is None else 206, media_type=media_type, headers=headers)
 
 
-def _chunks(file: StoredFile, deps: Deps, is_still_good: Callable[[], bool]) -> Iterator[bytes]:
-    """Give the content of a file, for as long as the caller's key is good.
+def _chunks(file: StoredFile, part: range, deps: Deps, is_still_good: Callable[[], bool]) -> Iterator[bytes]:
+    """Give some bytes of a file, for as long as the caller's key is good.
 
     Raises:
         AnswerCutError: It is good no more.
     """
     with deps.artifacts.open(file.sha256) as source:
-        looked_at = time.monotonic()
-        while data := source.read(_CHUNK_BYTES):
+        source.seek(part.start)
+        left, looked_at = len(part), time.monotonic()
+        while data := source.read(min(_CHUNK_BYTES, left)):
+            left -= len(data)
             if time.monotonic() - looked_at >= LOOK_SECONDS:
                 looked_at = time.monotonic()
                 if not is_still_good():

@@ -1,4 +1,4 @@
-"""What holds for every answer: headers that limit what a browser does with it, counting, and the audit log."""
+"""What holds for every answer: HEAD beside GET, headers that limit what a browser does with it, counting, and the audit log."""
 
 from __future__ import annotations
 
@@ -68,7 +68,10 @@ class RequestCounts:
 
 
 class Application(FastAPI):
-    """The web framework's application, of which every answer has the headers and is counted, also that to an error nobody expected."""
+    """The web framework's application, of which every answer has the headers and is counted, also that to an error nobody expected.
+
+    HEAD is answered wherever GET is.
+    """
 
     counts: RequestCounts
     audit: Callable[[Scope, int], None]
@@ -79,6 +82,8 @@ class Application(FastAPI):
             await super().__call__(scope, receive, send)
             return
         begun, status, received = time.monotonic(), 0, 0
+        method, is_head = scope["method"] if scope["method"] in _METHODS else "other", scope["method"] == "HEAD"
+        scope = {**scope, "method": "GET"} if is_head else scope  # of which it is the answer without the body
 
         async def received_by_us() -> Message:
             nonlocal received
@@ -90,9 +95,13 @@ class Application(FastAPI):
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self.audit(scope, status)
+                self.audit({**scope, "method": "HEAD"} if is_head else scope, status)
                 _add_headers(MutableHeaders(scope=message))
-            await send(message)
+                await send(message)
+                if is_head:  # whoever would still make the body is told that nobody reads on
+                    await send({"type": "http.response.body", "body": b""})
+            elif not is_head:
+                await send(message)
 
         try:
             await super().__call__(scope, received_by_us, sent_by_us)
@@ -100,7 +109,6 @@ class Application(FastAPI):
             logger.info("%s %s: the answer ends early: %s", scope["method"], scope["path"], cut)
         finally:
             route = getattr(scope.get("route"), "path", None) or "none"
-            method = scope["method"] if scope["method"] in _METHODS else "other"
             self.counts.note(Answered(method, route, status), time.monotonic() - begun, received)
 
 

@@ -22,6 +22,7 @@ from service.errors import (
     ServiceError,
     StorageError,
     UnauthorizedError,
+    UnsatisfiableRangeError,
 )
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ def add_problem_handlers(app: FastAPI, hidden: Sequence[str]) -> None:
             logger.warning("%s %s: %s", request.method, request.url.path, error)
         if isinstance(error, QuotaExceededError):
             return answer(error, {"Retry-After": str(error.retry_seconds)})
+        if isinstance(error, UnsatisfiableRangeError):
+            return answer(error, {"Content-Range": f"bytes */{error.size_bytes}"})
         return answer(error, _HEADERS.get(error.status))
 
     async def on_os_error(request: Request, error: Exception) -> JSONResponse:
@@ -84,6 +87,7 @@ def _allowed(app: FastAPI, path: str) -> dict[str, str]:
     """Return the header with the methods that the path takes, of all its routes; the web framework names those of one."""
     templates = {re.sub(r"\\{[^}]*\\}", "[^/]+", re.escape(template)): about for template, about in app.openapi()["paths"].items()}
     found = {method.upper() for pattern, about in templates.items() if re.fullmatch(pattern, path) for method in about}
+    found |= {"HEAD"} if "GET" in found else set()
     return {"Allow": ", ".join(sorted(found))} if found else {}
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 import httpx
 
 from calibration.data.given.packed_folder import pack_folder
-from calibration.errors import InvalidConfigError, InvalidModelError, OptimizerError
+from calibration.errors import InvalidModelError, OptimizerError
 from engine_builder.errors import StageCancelledError
 from service.client.answers import (
     SAME_VERSION,
@@ -26,6 +26,7 @@ from service.client.answers import (
     translated,
     understood,
 )
+from service.client.downloads import download
 from service.client.following import POLL_SECONDS, RECONNECT_SECONDS, Clock, looks
 from service.client.views import ArtifactView, JobRow, JobView, UsageView, artifact_view, job_row, job_view, objects_in, usage_view
 from service.errors import MethodNotAllowedError, NotFinishedError, NotFoundError, ServiceError
@@ -38,13 +39,6 @@ CHUNK_BYTES = 2**20
 _TIMEOUT = httpx.Timeout(30.0, read=120.0)
 _NO_CONTENT = 204
 _NOT_STORED = frozenset({NotFoundError.status, MethodNotAllowedError.status})
-
-
-class DownloadError(OptimizerError):
-    """What arrived is not what the server promised."""
-
-    slug = "download-failed"
-    title = "Download failed"
 
 
 class Client:
@@ -256,40 +250,11 @@ class Client:
         if result is None:
             self._send("GET", url)  # raises the server's own words
             raise NotFinishedError(f"job {job_id}: it has no engine yet", fix="Watch the job until it has succeeded.")
-        return self._download(url, folder, understood(lambda answer: artifact_view(answer.get("engine")), result))
+        return download(self._http, url, folder, understood(lambda answer: artifact_view(answer.get("engine")), result), self._clock)
 
     def download_artifact(self, job_id: str, artifact: ArtifactView, folder: Path) -> Path:
         """Download one artifact and return its path."""
-        return self._download(f"/v1/jobs/{job_id}/artifacts/{quote(artifact.name)}", folder, artifact)
-
-    def _download(self, url: str, folder: Path, promised: ArtifactView) -> Path:
-        """Stream into ``<name>.part``, check the content, then rename; nothing else is left behind."""
-        name, sha256 = promised.name, promised.sha256
-        if "\\" in name or any(part in {"", ".", ".."} for part in name.split("/")):
-            raise DownloadError(
-                f"file name {name!r} from the server: expected one inside the folder", fix="Report it to who runs the server."
-            )
-        part = folder / (name + ".part")
-        try:
-            part.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise InvalidConfigError(f"output folder {folder}: {exc.strerror}", fix="Choose a folder that you may write to.") from exc
-        digest = hashlib.sha256()
-        try:
-            with translated(), self._http.stream("GET", url) as response, part.open("wb") as stream:
-                if response.is_error:
-                    response.read()
-                    raise error_from_response(response)
-                for chunk in response.iter_bytes(CHUNK_BYTES):
-                    stream.write(chunk)
-                    digest.update(chunk)
-            if digest.hexdigest() != sha256:
-                raise DownloadError(
-                    f"{name}: content {digest.hexdigest()[:12]} arrived, {sha256[:12]} was promised", fix="Download it again."
-                )
-            return part.replace(folder / name)
-        finally:
-            part.unlink(missing_ok=True)
+        return download(self._http, f"/v1/jobs/{job_id}/artifacts/{quote(artifact.name)}", folder, artifact, self._clock)
 
     def _send(
         self,

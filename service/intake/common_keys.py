@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypedDict
 
 from calibration.accuracy.metrics import BudgetKey
+from calibration.errors import InvalidConfigError
 from engine_builder.config.config import Config, config_from_json
+from engine_builder.config.schema import nearest
 from service.intake.assignment_file import assignment_value
 
 
@@ -47,6 +49,26 @@ def config_with(value: object, given: Mapping[str, object]) -> Config:
         kept = {key: item for key, item in stated.items() if not (is_budget and key in set(BudgetKey))}
         parts["accuracy"] = {**kept, **accuracy}
     return config_from_json({**value, **parts})
+
+
+def check_arguments(given: Collection[str], others: Collection[str]) -> None:
+    """Refuse arguments of a call that nobody would read, as one that is misspelt: a job would go on with another budget.
+
+    Args:
+        given: Names of arguments beside those that the call itself has.
+        others: Names that the call itself has, for what was meant.
+
+    Raises:
+        InvalidConfigError: With the nearest known name.
+    """
+    for name in given:
+        if name not in CommonKeys.__annotations__:
+            near = nearest(name, (*CommonKeys.__annotations__, *others))
+            fix = f"Did you mean `{near}`? " if near else ""
+            raise InvalidConfigError(
+                f"arguments: found the unknown name {name!r}",
+                fix=f"{fix}Known are {', '.join(CommonKeys.__annotations__)}; all other keys of the configuration go into config={{...}}.",
+            )
 
 
 def is_any_given(given: Mapping[str, object]) -> bool:

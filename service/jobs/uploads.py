@@ -18,6 +18,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from calibration.codec import object_once
 from service.errors import BadRequestError, InvalidRequestError, TooLargeError, UnsupportedMediaError
 from service.jobs.artifacts import StoreWriter
 from service.jobs.receiving.body import hand_over, pieces_of
@@ -226,7 +227,8 @@ def _query_pairs(body: bytes) -> list[tuple[str, str]]:
 
 def _json_pairs(body: bytes) -> list[tuple[str, str]]:
     try:
-        data = json.loads(_utf8("body", body))
+        data = json.loads(_utf8("body", body), object_pairs_hook=object_once)
+        json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as exc:
         raise BadRequestError(f"body: it is not JSON ({exc})", fix="Send a JSON object.") from exc
     if not isinstance(data, dict):

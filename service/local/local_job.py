@@ -243,7 +243,8 @@ def _output_folder(output: Path) -> Iterator[Path]:
         output.mkdir(parents=True, exist_ok=True)
         handle = os.open(output, os.O_RDONLY)
     except OSError as exc:
-        raise InvalidConfigError(f"output folder {output}: {exc.strerror}", fix="Choose a folder that you may write to.") from exc
+        found = "it is a file" if output.exists() and not output.is_dir() else exc.strerror
+        raise InvalidConfigError(f"output folder {output}: {found}", fix="Choose a folder that you may write to.") from exc
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

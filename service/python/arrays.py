@@ -42,8 +42,12 @@ def array_of(value: object, what: str) -> Array:
     except (ValueError, TypeError) as exc:
         raise InvalidCalibrationSetError(f"{what}: it is no array of numbers: {exc}", fix=_NUMBERS) from exc
     if array.dtype.kind not in "biufcV" or array.dtype.hasobject:
-        raise InvalidCalibrationSetError(f"{what}: {array.dtype} found, numbers expected", fix=_NUMBERS)
+        is_text = array.dtype.kind in "US"
+        raise InvalidCalibrationSetError(
+            f"{what}: {'text' if is_text else array.dtype} found, numbers expected", fix=_WORDS if is_text else _NUMBERS
+        )
     return array
 
 
 _NUMBERS = "Give arrays of numbers, all samples of one shape."
+_WORDS = "Give numbers: of labels the index that each has among the model's classes, classes.index(label)."

@@ -11,7 +11,7 @@ from typing import Self, Unpack
 from engine_builder.config.config import config_json
 from service.client.client import Client as HttpClient
 from service.client.views import JobRow
-from service.intake.common_keys import CommonKeys, config_with, is_any_given
+from service.intake.common_keys import CommonKeys, check_arguments, config_with, is_any_given
 from service.intake.given_files import check_files
 from service.python.given import GivenModel, GivenSamples, metric_file, model_file, samples_file
 from service.python.job import Job
@@ -66,6 +66,7 @@ class Client:
             InputError: Something that is given cannot be used.
             OptimizerError: The server's own error, or ``ServerUnavailableError``.
         """
+        check_arguments(keys, ("metric", "metric_model", "config", "validation", "batched", "idempotency_key"))
         given = {**keys, "metric": metric}
         sent = config_json(config_with(config or {}, given)) if config or is_any_given(given) else {}
         with TemporaryDirectory(prefix=_PREFIX) as temporary:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
 from calibration.errors import InvalidMetricError
-from service.intake.common_keys import CommonKeys, config_with
+from service.intake.common_keys import CommonKeys, check_arguments, config_with
 from service.python.events import Event, NewTrials, ProgressEvent, StageEvent
 from service.python.given import GivenModel, GivenSamples, metric_file, model_file, output_folder, samples_file
 from service.python.result import Result, result_from_json
@@ -72,6 +72,7 @@ def optimize(
         InputError: Something that is given cannot be used.
         OptimizerError: A stage failed.
     """
+    check_arguments(keys, ("metric", "metric_model", "config", "validation", "batched", "on_event", "keep"))
     named = metric if isinstance(metric, str) else None
     job_config = config_with(config or {}, {**keys, "metric": named})
     target = output_folder(output)

@@ -6,6 +6,7 @@ an uncompressed .zip. Equal samples give equal bytes.
 
 from __future__ import annotations
 
+import difflib
 import shutil
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from calibration.onnx_model.model_io import TensorSpec
 from service.python.arrays import Array, array_of, is_array
 
 LABELS = "labels"
+_BESIDE = (LABELS, "lengths")  # what samples may have beside the inputs, in underscores where an input is called so
 _CHUNK_BYTES = 2**20
 
 
@@ -128,7 +130,9 @@ class _Growing:
 def _named(sample: object, inputs: Sequence[TensorSpec], where: str) -> Mapping[str, object]:
     """Return what a sample holds by name."""
     if isinstance(sample, Mapping):
-        return {str(name): value for name, value in sample.items()}
+        named = {str(name): value for name, value in sample.items()}
+        _check_names(named, inputs, where)
+        return named
     values = (sample,) if is_array(sample) else tuple(sample) if isinstance(sample, list | tuple) else None
     if values is None:
         raise InvalidCalibrationSetError(
@@ -146,6 +150,18 @@ def _named(sample: object, inputs: Sequence[TensorSpec], where: str) -> Mapping[
             fix="Give a dict of arrays by the names of the model's inputs.",
         )
     return dict(zip((*names, LABELS), values, strict=False))
+
+
+def _check_names(names: Iterable[str], inputs: Sequence[TensorSpec], where: str) -> None:
+    """Refuse a name that the model does not have, before what it holds is looked at."""
+    known = [spec.name for spec in inputs]
+    odd = [name for name in names if known and name not in known and name.strip("_") not in _BESIDE]
+    if odd:
+        near = difflib.get_close_matches(odd[0], [*known, LABELS], n=1)
+        raise InvalidCalibrationSetError(
+            f"{where}, array '{odd[0]}': the model has no such input; its inputs are {_listed(known)}",
+            fix=f"Call it '{near[0]}'." if near else f"Leave it out, or call it as the input that it is for; labels are called '{LABELS}'.",
+        )
 
 
 def _is_batch(arrays: Mapping[str, Array], inputs: Sequence[TensorSpec], where: str) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.codec import json_from_value, value_from_json
+from calibration.codec import json_from_value, object_once, value_from_json
 from calibration.graph.layers import Layer, LayerKind
 from calibration.number_formats.precision import Precision
 
@@ -147,3 +147,9 @@ def test_error_names_the_place_what_was_found_and_what_was_expected(cls: type, d
 def test_value_without_a_json_form_is_refused() -> None:
     with pytest.raises(TypeError, match="no JSON form for complex"):
         json_from_value(1j)
+
+
+def test_a_key_that_stands_twice_in_one_object_is_found() -> None:
+    assert json.loads('{"a": {"b": 1}, "b": 2}', object_pairs_hook=object_once) == {"a": {"b": 1}, "b": 2}
+    with pytest.raises(ValueError, match="the key 'b' stands twice"):
+        json.loads('{"a": [{"b": 1, "b": 1}]}', object_pairs_hook=object_once)

@@ -109,6 +109,17 @@ def calls_itself(model: onnx.ModelProto) -> None:
     one_node("F", domain="own")(model)
 
 
+def functions_without_end(model: onnx.ModelProto) -> None:
+    """2**40 nodes: each function calls the next one twice."""
+    own, standard = helper.make_opsetid("own", 1), helper.make_opsetid("", 17)
+    for index in range(40):
+        calls = [helper.make_node(f"F{index + 1}", [one], [other], domain="own") for one, other in (("a", "c"), ("c", "b"))]
+        nodes = calls if index < 39 else [helper.make_node("Relu", ["a"], ["b"])]
+        model.functions.append(helper.make_function("own", f"F{index}", ["a"], ["b"], nodes, [own, standard]))
+    model.opset_import.append(own)
+    one_node("F0", domain="own")(model)
+
+
 def sized(*dims: int) -> Change:
     def change(model: onnx.ModelProto) -> None:
         model.graph.initializer[0].dims[:] = dims
@@ -153,6 +164,7 @@ def onnx_files() -> Iterator[Upload]:
         "input-missing": changed(lambda model: model.graph.node[0].input.__setitem__(0, "nowhere")),
         "element-type": changed(lambda model: setattr(model.graph.input[0].type.tensor_type, "elem_type", 99)),
         "calls-itself": changed(calls_itself),
+        "functions-without-end": changed(functions_without_end),
         "no-graph": lambda: onnx.ModelProto(ir_version=8).SerializeToString(),
     }
     for name, content in cases.items():

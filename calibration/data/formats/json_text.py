@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from calibration.codec import object_once
 from calibration.errors import InvalidCalibrationSetError
 
 
@@ -17,11 +18,11 @@ def value_from_json_text(text: str, name: str, place: str, fix: str) -> object:
         fix: What to do where it is not JSON.
 
     Raises:
-        InvalidCalibrationSetError: It is not JSON, or nested too deeply.
+        InvalidCalibrationSetError: It is not JSON, is nested too deeply, or has a key twice in one object.
     """
     where = f"{name}: {place} " if place else f"{name}: it "
     try:
-        value: object = json.loads(text)
+        value: object = json.loads(text, object_pairs_hook=object_once)
     except RecursionError as exc:
         raise InvalidCalibrationSetError(f"{where}is nested too deeply", fix=fix) from exc
     except ValueError as exc:

@@ -19,6 +19,7 @@ from calibration.data.formats.model_calls import samples_from_calls
 from calibration.data.formats.wanted import Array, Found, Wanted
 from calibration.errors import InvalidCalibrationSetError
 
+_ROWS = "Write rows of tokens as .jsonl, one object a line: pandas' frame.to_json(path, orient='records', lines=True)."
 _FIX = "Save the inputs by `polygraphy run MODEL --onnxrt --data-loader-script FILE --save-inputs inputs.json`."
 
 
@@ -47,7 +48,8 @@ def read_polygraphy(file: BinaryIO, name: str, wanted: Wanted) -> Found:
 
 def _array(item: object, what: str) -> Array:
     if not isinstance(item, Mapping) or not isinstance(text := item.get("array"), str):
-        raise InvalidCalibrationSetError(f"{what} is no array as Polygraphy writes it", fix=_FIX)
+        fix = _FIX if isinstance(item, Mapping | str) else _ROWS
+        raise InvalidCalibrationSetError(f"{what} is no array as Polygraphy writes it", fix=fix)
     data = io.BytesIO(base64.b64decode(text, validate=True))
     claimed_by_array(data, what)
     data.seek(0)
@@ -59,6 +61,6 @@ def _array(item: object, what: str) -> Array:
 
 def _text(data: bytes, name: str) -> str:
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise InvalidCalibrationSetError(f"{name}: is no UTF-8 text", fix=_FIX) from exc

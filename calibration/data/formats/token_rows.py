@@ -7,6 +7,7 @@ the tokens of a row, 0 for what it is filled up with.
 
 from __future__ import annotations
 
+import codecs
 import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO
@@ -96,9 +97,10 @@ def _json_rows(file: BinaryIO, name: str) -> Iterator[Row]:
         number += 1
         if len(line) > _LINE_BYTES:
             raise InvalidCalibrationSetError(f"{name}: line {number} has more than {_LINE_BYTES} bytes", fix=_FIX)
-        if not line.strip():
+        if not line.removeprefix(codecs.BOM_UTF8).strip():
             continue
-        value = value_from_json_text(line.decode("utf-8", errors="replace"), name, f"line {number}", _FIX)
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8", errors="replace")
+        value = value_from_json_text(text, name, f"line {number}", _FIX)
         if not isinstance(value, Mapping):
             raise InvalidCalibrationSetError(f"{name}: line {number} is no JSON object", fix=_FIX)
         yield value
@@ -117,6 +119,10 @@ def _found(rows: Iterable[Row], wanted: Wanted, name: str) -> Found:
             columns.setdefault(key, []).append(_numbers(value, f"{name}: '{key}' of row {count}"))
     if not count:
         raise InvalidCalibrationSetError(f"{name}: holds no rows", fix=_FIX)
+    if len(labels := [key for key in columns if _named(key, wanted) == wanted.label_name]) > 1:
+        raise InvalidCalibrationSetError(
+            f"{name}: rows have {' and '.join(map(repr, labels))}, one of them expected", fix="Keep one of them."
+        )
     is_ragged = any(len({array.shape for array in arrays}) > 1 for arrays in columns.values())
     if is_ragged and wanted.tokens.pad is None:
         raise InvalidConfigError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 
+from calibration.codec import object_once
 from service.errors import InvalidRequestError
 from service.jobs.records import Webhook
 from service.jobs.upkeep.webhook_address import MAX_URL_CHARACTERS, check_url
@@ -53,7 +54,7 @@ def webhook_from_text(text: str | None, *, any_address: bool) -> Webhook | None:
     if len(text) > _MAX_CHARACTERS:
         raise InvalidRequestError(f"webhook: it is longer than {_MAX_CHARACTERS} characters", fix=fix)
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=object_once)
     except (ValueError, RecursionError) as exc:
         raise InvalidRequestError(f"webhook: it is not JSON ({exc})", fix=fix) from exc
     if not isinstance(value, dict) or not isinstance(value.get("url"), str) or not set(value) <= _KEYS:

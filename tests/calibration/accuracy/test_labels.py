@@ -34,9 +34,10 @@ def test_labels_of_tokens_of_another_shape_are_refused(shape: tuple[int, ...]) -
         class_labels_from(np.zeros(shape, np.int64), 10, "labels")
 
 
-def test_float_rows_are_told_how_to_become_class_indices() -> None:
-    with pytest.raises(InvalidCalibrationSetError, match=r"float32 of shape \(10, 3\) found") as caught:
-        class_labels_from(np.eye(3, dtype=np.float32)[np.arange(10) % 3], 10, "labels")
+@pytest.mark.parametrize("dtype", ["float32", "bool"])
+def test_one_hot_rows_are_told_how_to_become_class_indices(dtype: str) -> None:
+    with pytest.raises(InvalidCalibrationSetError, match=rf"{dtype} of shape \(10, 3\) found") as caught:
+        class_labels_from(np.eye(3, dtype=dtype)[np.arange(10) % 3], 10, "labels")
     assert caught.value.fix == "Convert it: labels.argmax(axis=1), if these are one-hot rows."
 
 

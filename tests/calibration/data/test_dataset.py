@@ -107,6 +107,13 @@ def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert error.detail == "array 'image': float64 values from 0.0 to 159000.0 found, which float16 cannot hold"
 
 
+def test_a_mask_that_is_left_out_may_be_made(tmp_path: Path) -> None:
+    specs = [TensorSpec(name, "int64", ("N", 4)) for name in ("input_ids", "attention_mask")]
+    error = refusal(write(tmp_path, input_ids=np.ones((10, 4), np.int64)), *specs)
+    assert error.detail.startswith("array 'attention_mask': missing")
+    assert '"tokens": {"pad": 0}' in error.fix
+
+
 def test_whole_numbers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     error = refusal(write(tmp_path, ids=np.full((8, 3), -1)), TensorSpec("ids", "uint8", ("N", "T")))
 
@@ -175,7 +182,7 @@ def test_empty_set_is_refused(tmp_path: Path) -> None:
 def test_different_numbers_of_samples_are_refused(tmp_path: Path) -> None:
     error = refusal(write(tmp_path, ids=np.ones((9, 3), np.int64), mask=np.ones((8, 3), np.int64)), IDS, MASK)
 
-    assert error.detail == "calibration set: different numbers of samples found: 'ids' 9, 'mask' 8; one number expected"
+    assert error.detail == "samples: different numbers of them found: 'ids' 9, 'mask' 8; one number expected"
 
 
 def test_axes_of_one_name_must_agree(tmp_path: Path) -> None:

@@ -21,6 +21,14 @@ def inspection(folder: Path, calibration: Samples, validation: Samples) -> Inspe
     return driver.workspace.read_value(Inspection, inspected(driver, job).inspection)
 
 
+@pytest.mark.parametrize("part", ["calibration", "validation"])
+def test_what_is_wrong_with_one_of_two_files_names_it(tmp_path: Path, part: str) -> None:
+    sound = samples_for(cnn(), 20)
+    odd = {f"another_{name}": array for name, array in sound.items()}
+    with pytest.raises(InvalidCalibrationSetError, match=f"^{part} file: array '.*': missing"):
+        inspection(tmp_path, odd if part == "calibration" else sound, odd if part == "validation" else sound)
+
+
 def test_copies_of_a_validation_sample_are_no_further_evidence(tmp_path: Path) -> None:
     few = samples_for(cnn(), 12, seed=2)
     many = {name: np.concatenate([array, array[:1].repeat(52, axis=0)]) for name, array in few.items()}

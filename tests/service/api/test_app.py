@@ -345,4 +345,4 @@ def test_foreign_name_is_refused_by_a_server_without_a_key(server: Server) -> No
 def test_method_that_a_path_does_not_take_is_answered_with_all_that_it_takes(server: Server) -> None:
     answer = server.client.put("/v1/jobs/7")
     assert_problem(answer, 405, "method-not-allowed")
-    assert answer.headers["allow"] == "DELETE, GET"
+    assert answer.headers["allow"] == "DELETE, GET, HEAD"

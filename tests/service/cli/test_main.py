@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from service.__main__ import main
+from service.cli import commands
 from tests.long_cases import mostly_long
 
 REPOSITORY = Path(__file__).parents[3]
@@ -153,6 +154,29 @@ def test_interrupt_ends_the_child_and_leaves_nothing(model: Path, calibration: P
     assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
     assert not list(tmp_path.rglob("*work*"))
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fix"),
+    [
+        (["watch", "7"], "The server goes on with the job"),
+        (["submit", "m", "--calibration", "c"], "the server goes on with it"),
+        (["optimize", "m", "--calibration", "c", "--output", "o"], "Run the same command again to go on from there."),
+        (["optimize", "m", "--calibration", "c", "--output", "o", "--no-cache"], "Run the same command again to start anew."),
+        (["download", "7", "--output", "o"], "Run the same command again to start anew."),
+    ],
+)
+def test_interrupt_says_what_becomes_of_the_job(
+    arguments: list[str], fix: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "client_of", interrupt)
+    monkeypatch.setattr(commands, "settings_from_environment", interrupt)
+    monkeypatch.setattr(commands, "check_files", interrupt)
+    assert main(arguments) == 130
+    assert fix in capfd.readouterr().err
 
 
 def test_job_goes_through_a_real_server(model: Path, calibration: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

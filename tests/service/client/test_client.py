@@ -13,7 +13,8 @@ import pytest
 from calibration.errors import InputError, InvalidConfigError, OptimizerError
 from engine_builder.errors import StageCancelledError, StageTimeoutError
 from service.client.answers import ServerUnavailableError
-from service.client.client import Client, DownloadError, job_error
+from service.client.client import Client, job_error
+from service.client.downloads import DownloadError
 from service.client.views import ArtifactView, JobView
 from service.errors import NotFinishedError, NotFoundError, ServiceError, UnauthorizedError
 

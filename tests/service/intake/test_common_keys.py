@@ -5,7 +5,7 @@ import pytest
 from calibration.accuracy.metrics import Metric
 from calibration.errors import InvalidConfigError
 from engine_builder.config.config import Config
-from service.intake.common_keys import config_with, is_any_given
+from service.intake.common_keys import check_arguments, config_with, is_any_given
 
 
 def test_keys_take_the_place_of_those_in_the_configuration() -> None:
@@ -32,3 +32,19 @@ def test_what_is_wrong_is_refused(value: object, given: dict[str, object]) -> No
 def test_none_is_not_given() -> None:
     assert not is_any_given({"metric": None, "config": "a file", "min_score": None})
     assert is_any_given({"metric": None, "min_score": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("min_relativ", "Did you mean `min_relative`?"),
+        ("metrics", "Did you mean `metric`?"),
+        ("xyz", "all other keys of the configuration go into config"),
+    ],
+)
+def test_an_argument_that_nobody_reads_is_refused(name: str, fix: str) -> None:
+    check_arguments({"min_relative": 0.9, "batch_size": 2}, ("metric",))
+    with pytest.raises(InvalidConfigError) as caught:
+        check_arguments({"batch_size": 2, name: 0.9}, ("metric",))
+    assert f"found the unknown name '{name}'" in caught.value.detail
+    assert fix in caught.value.fix

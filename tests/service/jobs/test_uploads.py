@@ -106,7 +106,9 @@ def test_interrupted_upload_leaves_nothing(server: Server) -> None:
     assert unfinished(server) == []
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b"\xff", b"[" * 100_000, b'{"config": {"threads": 1, "threads": 2}}', b'{"model_id": "\\ud800"}']
+)
 def test_json_body_that_is_no_object_is_refused(server: Server, body: bytes) -> None:
     answer = server.client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
     assert_problem(answer, 400, "malformed-request")

@@ -139,7 +139,10 @@ def test_what_cannot_be_told_may_be_said(tmp_path: Path) -> None:
         ([(SAMPLES[0], 1, 2)], "3 arrays found, 1 expected ('input')"),
         ([SAMPLES[0, 0, 0]], "cannot be told"),
         (["a name"], "str found"),
-        ([{"input": np.array(["a", "b"])}], "numbers expected"),
+        ([{"input": np.array(["a", "b"])}], "text found, numbers expected Give numbers: of labels the index"),
+        ([{"input": SAMPLES[0], "path": "a.jpg"}], "array 'path': the model has no such input; its inputs are 'input' Leave it out"),
+        ([{"pixel_values": SAMPLES[0], "labels": 1}], "array 'pixel_values': the model has no such input"),
+        ([{"input": SAMPLES[0], "label": 1}], "array 'label': the model has no such input; its inputs are 'input' Call it 'labels'."),
         ([{"input": [[1.0], [2.0, 3.0]]}], "no array of numbers"),
     ],
 )

@@ -1,7 +1,7 @@
 """Labels of picture files: from a table beside them, or from the folders that they lie in.
 
-1. A table is the only .csv file: the columns ``file`` and ``label``, or the first two of a table without a header. Its rows are the
-   samples.
+1. A table is the only .csv file: the columns ``file`` and ``label``, or the first two of a table without a header. Files are found where
+   they stand, whatever their column is called. Its rows are the samples.
 2. Else, where pictures lie in several folders, the last folder of each is its class.
 3. Labels that are whole numbers are the classes. Names are looked up among the classes that the user states, in the lines of a
    ``classes.txt``, or among all names that occur, sorted.
@@ -52,20 +52,20 @@ def labels_from_table(text: str, pictures: Sequence[str], stated: Sequence[str],
     Raises:
         InvalidCalibrationSetError: The table is of another form, or names pictures that are not there.
     """
-    rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
+    what, known = f"{name}: table '{table}'", _by_any_name(pictures)
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if any(cell.strip() for cell in row)]
+    except csv.Error as exc:
+        raise InvalidCalibrationSetError(f"{what} is no .csv file: {exc}", fix=_WRITE) from exc
     if not rows or min(map(len, rows)) < _COLUMNS:
         raise InvalidCalibrationSetError(
-            f"{name}: table '{table}' has {'no rows' if not rows else 'a row of one column'}, the columns file and label expected",
-            fix="Write a line for each picture: its file name, a comma, its class.",
+            f"{what} has {'no rows' if not rows else 'a row of one column'}, the columns file and label expected", fix=_WRITE
         )
-    known = _by_any_name(pictures)
-    head = [cell.strip().lower() for cell in rows[0]]
-    file_at, label_at = 0, 1
-    if rows[0][0].strip() not in known or any(cell in _FILE_COLUMNS for cell in head):
-        file_at = next((index for index, cell in enumerate(head) if cell in _FILE_COLUMNS), 0)
-        label_at = next((index for index, cell in enumerate(head) if cell in _LABEL_COLUMNS), 1 if file_at == 0 else 0)
-        if any(cell in (*_FILE_COLUMNS, *_LABEL_COLUMNS) for cell in head):
-            rows = rows[1:]
+    file_at, label_at, has_head = _columns(rows, known, what)
+    rows = rows[1:] if has_head else rows
+    short = next((index for index, row in enumerate(rows, start=1 + has_head) if len(row) <= max(file_at, label_at)), None)
+    if short is not None:
+        raise InvalidCalibrationSetError(f"{what} has a row without a file or a label: row {short}", fix=_WRITE)
     named = [(row[file_at].strip(), row[label_at].strip()) for row in rows]
     missing = [file for file, _ in named if file not in known]
     if missing or not named:
@@ -79,6 +79,27 @@ def labels_from_table(text: str, pictures: Sequence[str], stated: Sequence[str],
     notes = (f"{left_out} pictures without a row in '{table}' were left out",) if left_out else ()
     found = _labels([label for _, label in named], stated, name)
     return Labelled(files, found.labels, found.classes, found.are_classes_stated, notes)
+
+
+def _columns(rows: Sequence[Sequence[str]], known: Collection[str], what: str) -> tuple[int, int, bool]:
+    """Return where a table has the files and the labels, and whether its first row is a header.
+
+    Args:
+        rows: At least one, each of at least two cells.
+        known: Names of pictures.
+        what: The table, for a message.
+    """
+    head = [cell.strip().lower() for cell in rows[0]]
+    files = next((index for index, cell in enumerate(head) if cell in _FILE_COLUMNS), None)
+    has_head = files is not None or not any(cell.strip() in known or PurePosixPath(cell.strip()).suffix for cell in rows[0])
+    labels = next((index for index, cell in enumerate(head) if has_head and cell in _LABEL_COLUMNS), None)
+    file_at = files if files is not None else next((index for index, cell in enumerate(rows[-1]) if cell.strip() in known), 0)
+    if labels is None and file_at > 0 and len(head) > _COLUMNS:
+        shown = ", ".join(f"'{cell.strip()}'" for cell in rows[0][:_SHOWN])
+        raise InvalidCalibrationSetError(
+            f"{what} has the columns {shown}, and none is called label", fix="Call the columns file and label in the table's first line."
+        )
+    return file_at, labels if labels is not None else 1 if file_at == 0 else 0, has_head
 
 
 def labels_from_folders(pictures: Sequence[str], stated: Sequence[str], name: str) -> Labelled:
@@ -144,3 +165,4 @@ def _by_any_name(pictures: Sequence[str]) -> Mapping[str, str]:
 
 
 _COLUMNS = 2
+_WRITE = "Write a line for each picture: its file name, a comma, its class."

@@ -153,6 +153,31 @@ def test_a_table_labels_its_pictures(tmp_path: Path, table: str) -> None:
     assert found.notes == ("1 pictures without a row in 'labels.csv' were left out",)
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        '"id","image_name","label"\n0,a.png,1\n1,b.png,0\n',
+        "cls,picture\n1,a.png\n0,b.png\n",
+        "picture,cls\na.png,1\nb.png,0\n",
+        "\ufefffile,label\r\na.png,1\r\nb.png,0\r\n",
+        "1,a.png\n0,b.png\n",
+    ],
+)
+def test_the_column_of_files_is_found_by_what_it_holds(tmp_path: Path, table: str) -> None:
+    members = {"a.png": encoded(COLORED), "b.png": encoded(COLORED), "labels.csv": table.encode()}
+    assert read(tmp_path, members, RAW).arrays["labels"].tolist() == [1, 0]
+
+
+def test_a_first_row_without_its_picture_is_no_header(tmp_path: Path) -> None:
+    found = refusal(tmp_path, {"b.png": encoded(COLORED), "labels.csv": b"a.png,1\nb.png,0\n"})
+    assert "names 1 pictures that are not there, such as 'a.png'" in found.detail
+
+
+def test_a_class_called_like_a_column_is_no_header(tmp_path: Path) -> None:
+    members = {"a.png": encoded(COLORED), "b.png": encoded(COLORED), "labels.csv": b"a.png,target\nb.png,class\n"}
+    assert read(tmp_path, members, RAW).classes == ("class", "target")
+
+
 def test_numbers_with_fractions_in_a_table_stay_numbers(tmp_path: Path) -> None:
     found = read(tmp_path, {"a.png": encoded(COLORED), "labels.csv": b"a.png,0.25\n"}, RAW)
     assert found.arrays["labels"].tolist() == [0.25]
@@ -168,6 +193,10 @@ def test_names_in_a_table_are_classes(tmp_path: Path) -> None:
     [
         ({"labels.csv": b"z.png,1\n"}, "names 1 pictures that are not there, such as 'z.png'", "Put the pictures beside the table"),
         ({"labels.csv": b"a.png\n"}, "has a row of one column", "a comma"),
+        ({"labels.csv": b"a.png;1\n"}, "has a row of one column", "a comma"),
+        ({"labels.csv": b"id,file,label\n1,a.png\n"}, "has a row without a file or a label: row 2", "a comma"),
+        ({"labels.csv": b"id,name,kind\n1,a.png,2\n"}, "has the columns 'id', 'name', 'kind', and none is called label", "file and label"),
+        ({"labels.csv": b'a.png,"' + b"x" * 200_000 + b'"\n'}, "is no .csv file: field larger", "a comma"),
         ({"b/b.png": encoded(COLORED)}, "1 pictures, such as 'a.png', lie in no folder", "folder of its class"),
         ({"b.png": b"GIF89a"}, "'b.png' is no JPEG, PNG, WebP or BMP picture", "Remove it"),
         ({"b.png": encoded(COLORED)[:60]}, "picture 'b.png' is damaged or truncated", "Copy the file again"),

@@ -86,3 +86,26 @@ def test_a_parquet_file_names_the_package_that_reads_it(tmp_path: Path) -> None:
     with pytest.raises(InvalidCalibrationSetError, match="which only the package pyarrow reads") as raised:
         read_arrays(tmp_path / "rows.parquet", Wanted((IDS,)))
     assert "pip install 'onnx-trt-optimizer[parquet]'" in raised.value.fix
+
+
+@pytest.mark.parametrize("before", ["\ufeff", "\n", "\ufeff\r\n \n"])
+def test_a_mark_of_utf8_and_empty_lines_may_come_first(tmp_path: Path, before: str) -> None:
+    found = read(tmp_path, before + '{"input_ids": [1, 2], "label": 1}\r\n{"input_ids": [3, 4], "label": 0}').arrays
+    assert found["labels"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("row", "detail"),
+    [
+        ('{"input_ids": [1], "input_ids": [2]}', "line 1 is not JSON: the key 'input_ids' stands twice"),
+        ('{"input_ids": [1], "label": 0, "labels": 1}', "rows have 'label' and 'labels'"),
+    ],
+)
+def test_what_is_said_twice_is_refused(tmp_path: Path, row: str, detail: str) -> None:
+    assert detail in refusal(tmp_path, row).detail
+
+
+def test_a_list_of_rows_is_told_the_form_of_rows(tmp_path: Path) -> None:
+    error = refusal(tmp_path, json.dumps([{"input_ids": [1, 2], "label": 1}]))
+    assert "'input_ids' of call 0 is no array as Polygraphy writes it" in error.detail
+    assert ".jsonl, one object a line" in error.fix

@@ -36,6 +36,7 @@ def test_secret_is_in_no_words_about_a_webhook() -> None:
         "{}",
         '{"url": 3}',
         json.dumps({"url": URL, "more": 1}),
+        f'{{"url": "{URL}", "secret": "a", "secret": "b"}}',
         json.dumps({"url": URL, "secret": ""}),
         json.dumps({"url": URL, "secret": 7}),
         json.dumps({"url": URL, "secret": "x" * 300}),
