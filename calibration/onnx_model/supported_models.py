@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -70,6 +71,7 @@ def check_supported(model: onnx.ModelProto) -> None:
     _check_interface(model.graph)
 
 
+@functools.cache
 def onnxruntime_loads(*, ir_version: int, opset: int) -> bool:
     """Return whether the installed onnxruntime knows this IR and opset version, by loading a model of one Identity."""
     value = onnx.helper.make_tensor_value_info

@@ -94,3 +94,5 @@ TABLE: tuple[Stage[Any, Any], ...] = (
 STAGES: Mapping[str, StageJson] = {stage.name: in_child(stage) for stage in TABLE}  # what a child process looks up
 KEPT_STAGES = frozenset(stage.name for stage in TABLE if stage.is_kept)
 ENGINE_STAGES = frozenset(stage.name for stage in TABLE if stage.times_engines)
+# What stages import, some of it late: a process that forks them has it all beforehand.
+LIBRARIES = ("numpy", "numpy.random", "onnx", "onnx_ir", "onnxruntime", "scipy.special", "engine_builder.qdq.onnxruntime_dialect")

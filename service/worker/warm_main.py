@@ -38,8 +38,6 @@ FILES = 4  # of a request: stdin, stdout, stderr, leash
 MAX_MESSAGE = 65536
 READY = "ready"  # what it says once it has imported
 _PR_SET_DUMPABLE, _PR_SET_NAME = 4, 15
-_RUNTIMES = ("numpy", "onnx", "onnx_ir", "onnxruntime")
-_LATE = ("numpy.random", "scipy.special", "engine_builder.qdq.onnxruntime_dialect")  # what stages import when they come to need it
 _STDERR = 2
 _THREAD_SECONDS = 1.0
 
@@ -170,14 +168,15 @@ def _send_status(running: _Running) -> None:
 
 
 def _import_what_stages_import(stages: str) -> None:
-    """Import the runtimes, the table of stages and the modules that it names."""
+    """Import the table of stages, and the libraries and modules that it names."""
     defer("sympy", ONNX_IR_FUNCTIONS)
     with tempfile.TemporaryDirectory(prefix="onnx-trt-optimizer-") as folder:
         os.environ.update(scratch_environment(Path(folder)))  # the plotting library looks for its settings, and notes its fonts
-        for module in (*_RUNTIMES, *_LATE, "engine_builder.workspace.workspace", stages):
+        importlib.import_module("engine_builder.workspace.workspace")
+        table = importlib.import_module(stages)
+        modules = (stage.entry.partition(":")[0] for stage in getattr(table, "TABLE", ()))
+        for module in (*getattr(table, "LIBRARIES", ()), *modules):
             importlib.import_module(module)
-        for stage in getattr(sys.modules[stages], "TABLE", ()):
-            importlib.import_module(stage.entry.partition(":")[0])
     for thread in threading.enumerate():
         if thread is not threading.current_thread():
             thread.join(_THREAD_SECONDS)  # a timer of the plotting library, cancelled already

@@ -37,7 +37,8 @@ class WarmParent:
         """Start nothing yet.
 
         Args:
-            stages: The module that holds the table ``STAGES``; its ``TABLE``, where it has one, names modules to import too.
+            stages: The module that holds the table ``STAGES``; its ``LIBRARIES`` and ``TABLE``, where it has them, name modules to import
+                too.
         """
         self._stages = stages
         self._lock = threading.Lock()

@@ -43,6 +43,13 @@ def test_it_has_imported_what_real_stages_import_and_has_one_thread(tmp_path: Pa
     assert "matplotlib.pyplot" not in modules
 
 
+def test_it_imports_no_library_that_its_stages_do_not_name(tmp_path: Path, warm_parent: WarmParent) -> None:
+    modules = running(warm_parent)("look_around", tmp_path)["modules"]
+    assert isinstance(modules, list)
+    assert STAGES in modules
+    assert {"onnx", "onnxruntime", "scipy"} & set(modules) == set()
+
+
 def test_each_stage_is_a_process_of_its_own_and_holds_nothing_of_others(tmp_path: Path, warm_parent: WarmParent) -> None:
     found = [running(warm_parent)("look_around", tmp_path) for _ in range(2)]
     assert found[0]["parent"] == found[1]["parent"] == warm_parent.pid
