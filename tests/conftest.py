@@ -11,6 +11,7 @@ import gc
 import itertools
 import signal
 from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -20,6 +21,9 @@ from tests import object_store_server
 from tests.object_store_server import ObjectStoreServer
 from tests.postgres_server import REASON, PostgresServer, binaries, running_postgres
 from tests.required_tools import pytest_runtest_makereport as pytest_runtest_makereport  # a hook: pytest finds it here by its name
+
+if TYPE_CHECKING:
+    from service.worker.warm_parent import WarmParent  # the service is loaded only where it is tested
 
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
@@ -79,6 +83,27 @@ def object_store() -> Iterator[ObjectStoreServer]:
         pytest.skip(object_store_server.REASON)
     with object_store_server.running_object_store(found) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def lasting_parent() -> Iterator[WarmParent]:
+    """A parent of real stages that outlasts the runs that use it."""
+    from engine_builder.pipeline.stage_table import __name__ as table
+    from service.worker.warm_parent import WarmParent
+
+    class Lasting(WarmParent):
+        def close(self) -> None:
+            """Stay for the next run."""
+
+    parent = Lasting(table)
+    yield parent
+    WarmParent.close(parent)
+
+
+@pytest.fixture
+def stages_of_one_parent(lasting_parent: WarmParent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let whole jobs in this process fork their stages from one parent, whose start takes longer than a small job."""
+    monkeypatch.setattr("service.local.local_job.WarmParent", lambda stages: lasting_parent)
 
 
 _NUMBERS = itertools.count()

@@ -157,6 +157,7 @@ def test_an_engine_that_cannot_be_built_ends_the_job(tmp_path: Path) -> None:
         run_job(tmp_path, cnn(), config={"assignment": MIXED, "assignment_only": True, "accuracy": BUDGET}, broken=broken)
 
 
+@pytest.mark.usefixtures("stages_of_one_parent")
 def test_what_recipe_writes_is_built_and_its_engine_has_the_same_fingerprint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, samples, recipe, engine = (tmp_path / name for name in ("model.onnx", "samples.npz", "recipe.json", "engine.onnx"))
     model.write_bytes(cnn().SerializeToString())

@@ -17,6 +17,7 @@ from tests.driver import plain_outputs
 from tests.model_text import Array, cnn, model_from_text, samples_for
 from tests.unusable_models import no_layer
 
+pytestmark = pytest.mark.usefixtures("stages_of_one_parent")
 WIDTH = 512
 
 

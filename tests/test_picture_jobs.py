@@ -47,6 +47,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.usefixtures("stages_of_one_parent")
 def test_a_folder_of_pictures_is_a_calibration_set(folder: Path, tmp_path: Path) -> None:
     arguments = ["optimize", folder / "model.onnx", "--calibration", folder / "pictures", "--config", folder / "config.json", "--no-cache"]
     assert main([*map(str, arguments), "--output", str(tmp_path)]) == 0
@@ -57,6 +58,7 @@ def test_a_folder_of_pictures_is_a_calibration_set(folder: Path, tmp_path: Path)
     assert "labels are names of 3 classes, numbered in sorted order: 'class0' is 0, 'class1' is 1, 'class2' is 2" in json.dumps(report)
 
 
+@pytest.mark.usefixtures("stages_of_one_parent")
 def test_a_folder_without_a_statement_ends_with_what_to_state(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["optimize", folder / "model.onnx", "--calibration", folder / "pictures", "--no-cache", "--output", tmp_path / "out"]
     assert main([*map(str, arguments)]) == 2

@@ -113,6 +113,7 @@ def test_all_that_is_offered_is_there_and_in_order() -> None:
     assert np.unique(onnx_trt_optimizer.__all__).size == len(onnx_trt_optimizer.__all__)
 
 
+@pytest.mark.usefixtures("stages_of_one_parent")
 def test_a_metric_that_is_a_function_of_this_process(tmp_path: Path) -> None:
     thread, seen = threading.get_ident(), []
 
@@ -129,6 +130,7 @@ def test_a_metric_that_is_a_function_of_this_process(tmp_path: Path) -> None:
     assert "metric=FUNCTION" in found.report_path.read_text()
 
 
+@pytest.mark.usefixtures("stages_of_one_parent")
 def test_what_a_metric_raises_comes_out_with_its_cause_and_leaves_nothing(tmp_path: Path) -> None:
     def metric(outputs: Mapping[str, Array], labels: Array) -> Array:
         raise ZeroDivisionError("of mine")

@@ -21,6 +21,7 @@ from service.__main__ import main
 from tests.long_cases import mostly_long
 from tests.model_text import cnn, samples_for
 
+pytestmark = pytest.mark.usefixtures("stages_of_one_parent")
 REPOSITORY = Path(__file__).parents[3]
 BUDGET_DEPENDENT = {"hessian"}  # traces are probed as closely as the budget's boundary needs
 
