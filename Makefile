@@ -24,11 +24,8 @@ GPU_PYTHON := $(BIN)/python
 # What is compiled is kept, whatever the environment says: else each server and each command of a test would compile all packages anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-# One worker for each processor. Files go to them in the order of tests/conftest.py, those with the longest tests first.
-PYTEST_ON = $(BIN)/python -m pytest -q -n $(1) --dist loadfile --no-loadscope-reorder
-PYTEST := $(call PYTEST_ON,logical)
-# The long tests mostly wait for processes that are killed and networks that are cut: one worker more finds a processor idle.
-LONG_WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# One worker more than processors: some tests wait, for processes that are killed and networks that are cut. tests/file_order.py orders the files.
+PYTEST := $(BIN)/python -m pytest -q -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo gpu-check bench bench-durable bench-peers bench-serving bench-nncf bench-sizes bench-deployment test test-long test-without fuzz faults soak lint format docs lock docker-check clean
 
@@ -73,7 +70,7 @@ test: lint ## every check, and every test but the long ones
 	$(PYTEST) -m "not long"
 
 test-long: $(DEV) ## the long tests: more whole jobs, faults and generated models, which guard against what is rare
-	$(call PYTEST_ON,$(LONG_WORKERS)) -m long
+	$(PYTEST) -m long
 
 test-without: $(DEV) ## the tests of `make test` with HIDE=vnni or HIDE=avx512 hidden from them, where the processor can (root, gcc)
 	$(BIN)/python -m benchmarks.other_processors $(or $(HIDE),vnni) $(PYTEST) -m "not long"

@@ -1,7 +1,7 @@
 """What every test shares.
 
-GPU tests skip without a GPU, a missing tool is a failure on continuous integration, files with the longest tests come first, and hypothesis
-does not time single examples.
+GPU tests skip without a GPU, a missing tool is a failure on continuous integration, files come in the order of ``file_order``, and
+hypothesis does not time single examples.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from hypothesis import settings
 
 from engine_builder.backends.gpu.lock import FOLDER_VARIABLE
 from tests import object_store_server
+from tests.file_order import in_order
 from tests.object_store_server import ObjectStoreServer
 from tests.postgres_server import REASON, PostgresServer, binaries, running_postgres
 from tests.required_tools import pytest_runtest_makereport as pytest_runtest_makereport  # a hook: pytest finds it here by its name
@@ -44,8 +45,8 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Files near the top test the most at once and take longest: begun first, they leave no processor alone with one of them at the end.
-    items.sort(key=lambda item: len(item.path.parts))
+    place = {path: number for number, path in enumerate(in_order(item.path for item in items))}
+    items.sort(key=lambda item: place[item.path])
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     reason = _why_no_gpu() if gpu_items else None
     if reason is not None:

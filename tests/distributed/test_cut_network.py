@@ -135,8 +135,8 @@ def begun_on_far(fleet: Fleet, seconds: Sequence[float]) -> tuple[str, psutil.Pr
     found = fleet.query("SELECT executor_id, workflow_uuid FROM dbos.workflow_status WHERE status = 'PENDING'")
     owners = {str(owner): str(job) for owner, job in found}
     (other,) = set(jobs) - {owners["far"]}
-    assert fleet.client.post(f"/v1/jobs/{other}/cancel").status_code == 200
     pids = [int(line.split()[-1]) for line in executions(fleet.record)[before:] if line.startswith("begin trial/0")]
     (stage,) = [pid for pid in pids if fleet.owner(pid).name == "far"]
+    assert fleet.client.post(f"/v1/jobs/{other}/cancel").status_code == 200
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids if pid != stage), 20, fleet.logs)
     return owners["far"], psutil.Process(stage)
