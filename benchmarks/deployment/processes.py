@@ -94,6 +94,9 @@ class SimulatedWorkflows(Workflows):
         super().enqueue(job_id)
         self._on_enqueue(job_id)
 
+    def set_pace(self, is_brisk: bool) -> None:
+        """Do nothing: the simulation says when queues are looked into."""
+
     def begin(self, workflow_id: str) -> None:
         """Count a workflow in."""
         self._running.enter_context(self._active.with_job(workflow_id))

@@ -34,7 +34,7 @@ from service.jobs.resources import Deps, open_deps
 from service.jobs.runner import Runner
 from service.jobs.upkeep.periodic import Periodic, by_one
 from service.jobs.upkeep.retention import collect_old
-from service.jobs.upkeep.webhook_delivery import deliver_due, keep_encrypted, poster
+from service.jobs.upkeep.webhook_delivery import any_due, deliver_due, keep_encrypted, poster
 from service.settings import Settings, check_guarded
 from service.web.router import description_router, web_router
 
@@ -49,7 +49,9 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
     runner = Runner(deps)
     post = poster(any_address=settings.webhook_addresses == "any")
     upkeeps = [
-        Periodic("webhooks", _WEBHOOKS_SECONDS, by_one(deps, "webhooks", lambda: deliver_due(deps, post)), deps.stopping),
+        Periodic(
+            "webhooks", _WEBHOOKS_SECONDS, by_one(deps, "webhooks", lambda: deliver_due(deps, post), lambda: any_due(deps)), deps.stopping
+        ),
         Periodic("encryption", _ENCRYPTION_SECONDS, by_one(deps, "encryption", lambda: keep_encrypted(deps)), deps.stopping),
         Periodic("retention", _RETENTION_SECONDS, by_one(deps, "retention", lambda: collect_old(deps, runner.forget)), deps.stopping),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from service.database.connection_check import checked_pool
 from service.database.storage_errors import translate_database_errors
 
 POSTGRES = "postgresql"
@@ -19,7 +20,7 @@ def open_engine(url: str) -> sa.Engine:
         # A process that stands still in mid-change would hold up all the others.
         options = f"{reach()['options']} -c idle_in_transaction_session_timeout={IDLE_SECONDS * 1000}"
         arguments = {**reach(), "application_name": "onnx-trt-optimizer", "options": options}
-        engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=arguments)
+        engine = sa.create_engine(url, hide_parameters=True, connect_args=arguments, **checked_pool())
     else:
         engine = sa.create_engine(url, hide_parameters=True)  # its errors, which the log has, quote no values
         sa.event.listen(engine, "connect", _prepare_sqlite)

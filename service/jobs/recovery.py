@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from dbos import DBOS
+from dbos import DBOS, WorkflowStatus
 
 from calibration.errors import OptimizerError
 from engine_builder.workspace.tree_removal import remove_tree
@@ -21,7 +21,8 @@ from service.database.advisory_locks import database_lock
 from service.database.engine import check_answers
 from service.database.storage_errors import storage_error
 from service.errors import InvalidRequestError, NotFoundError, RemovedError
-from service.jobs.execution.line import anyone_waits, next_in_line
+from service.jobs.execution.line import next_in_line, traffic
+from service.jobs.execution.queue_pace import QueuePace
 from service.jobs.faults.job_note import damaged_inputs, find_note
 from service.jobs.records import Job, JobState
 from service.jobs.resources import Deps
@@ -146,6 +147,8 @@ class Dispatcher:
         self._woken = threading.Event()
         self._idle: frozenset[str] = frozenset()  # what nobody worked on at the last look: it may just have been between two hands
         self._orphans: dict[str, float] = {}  # jobs of versions that nobody runs, and since when they were found so
+        self._pace = None if deps.membership is None else QueuePace(workflows.set_pace)
+        self._is_pressed = False  # whether jobs wait, so that the next look is soon
         self._ending = False
         self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
 
@@ -173,7 +176,13 @@ class Dispatcher:
                 self._tried(self.look)
             self._tried(self.take_up_again)
             self._tried(self.hand_over)
-            self._woken.wait(min(LOOK_SECONDS, _ASK_SECONDS if self._deps.membership else LOOK_SECONDS))
+            self._woken.wait(self._pause())
+
+    def _pause(self) -> float:
+        """Return the seconds until the next look, if nobody wakes this thread; where others submit jobs that may have gone unheard."""
+        if self._deps.membership is None:
+            return LOOK_SECONDS
+        return _ASK_SECONDS if self._is_pressed or self._workflows.active.broken_off() else _QUIET_SECONDS
 
     def _tried(self, work: Callable[[], None]) -> None:
         try:
@@ -197,10 +206,15 @@ class Dispatcher:
 
     def hand_over(self) -> None:
         """Enqueue the next job, if this process is free and none is on its way to a worker."""
-        if not self._deps.role.takes_jobs or self._workflows.active_jobs or self._deps.lease_number() is None:
+        self._is_pressed = False
+        if self._workflows.active_jobs or self._deps.lease_number() is None:
             return
-        if not anyone_waits(self._deps.store.engine):  # asked of hundreds of free workers, and without the lock that they share
+        now = traffic(self._deps.store.engine)  # asked by hundreds of free workers, and without the lock that they share
+        if self._pace is not None:
+            self._pace.saw(is_busy=now.anyone_waits or now.anyone_runs)
+        if not self._deps.role.takes_jobs or not now.anyone_waits:
             return
+        self._is_pressed = True
         with database_lock(self._deps.store.engine, "line"):
             begun = DBOS.list_workflows(status=list(_ALIVE), queue_name=QUEUE, name=JOB, load_input=False, load_output=False)
             if any(one.status != "PENDING" and one.app_version == self._deps.pipeline.version for one in begun):
@@ -218,30 +232,31 @@ class Dispatcher:
         """Mend what nobody works on: cases 1 to 4. What was found so at the last look too is mended now."""
         if self._deps.lease_number() is None:
             return
-        check_answers(self._deps.store.engine)
-        begun = DBOS.list_workflows(status="PENDING", executor_id=self._deps.name, load_input=False, load_output=False)
-        idle = ({one.workflow_id for one in begun} | self._unknown_jobs()) - self._workflows.active_jobs
+        if self._pace is not None:
+            self._pace.doubt()
+        takes_jobs, running = self._deps.role.takes_jobs, frozenset[str]()
+        if takes_jobs:  # our own question comes before that to the engine, which waits without an end while the database is away
+            running = self._deps.store.running_ids()
+        else:
+            check_answers(self._deps.store.engine)
+        alive = _alive() if takes_jobs else _alive(self._deps.name)
+        begun = {one.workflow_id for one in alive if one.status == "PENDING" and one.executor_id == self._deps.name}
+        jobs = [one for one in alive if one.queue_name == QUEUE and one.name == JOB]
+        # Of other processes' jobs only those that run and of which the engine knows no run that goes on.
+        idle = (begun | (running - {one.workflow_id for one in jobs})) - self._workflows.active_jobs
         for job_id in idle & self._idle:
             self._mend(job_id)
         self._idle = frozenset(idle)
-        if (membership := self._deps.membership) is not None and self._deps.role.takes_jobs:
-            self._take_up_old_versions(membership.lease.seconds * AWAY_LEASES)
+        if (membership := self._deps.membership) is not None and takes_jobs:
+            self._take_up_old_versions(jobs, membership.lease.seconds * AWAY_LEASES)
 
-    def _unknown_jobs(self) -> frozenset[str]:
-        """Return the running jobs of which the engine knows no run that goes on. Jobs of other processes are not looked at one by one."""
-        if not self._deps.role.takes_jobs:
-            return frozenset()
-        running = self._deps.store.running_ids()
-        if not running:
-            return frozenset()
-        known = DBOS.list_workflows(status=list(_ALIVE), queue_name=QUEUE, name=JOB, load_input=False, load_output=False)
-        return frozenset(running - {one.workflow_id for one in known})
-
-    def _take_up_old_versions(self, seconds: float) -> None:
+    def _take_up_old_versions(self, jobs: Sequence[WorkflowStatus], seconds: float) -> None:
         """Case 4, for jobs that were found so for longer than some seconds: who restarts an old worker has that long."""
+        if all(one.app_version == self._deps.pipeline.version for one in jobs):
+            self._orphans = {}
+            return
         versions, now = _living_versions(self._deps), time.monotonic()
-        begun = DBOS.list_workflows(status=list(_ALIVE), queue_name=QUEUE, name=JOB, load_input=False, load_output=False)
-        old = {one.workflow_id: one.app_version for one in begun if one.app_version not in versions}
+        old = {one.workflow_id: one.app_version for one in jobs if one.app_version not in versions}
         self._orphans = {job_id: self._orphans.get(job_id, now) for job_id in old}
         for job_id in [job_id for job_id, since in self._orphans.items() if now - since >= seconds]:
             with database_lock(self._deps.store.engine, "reconcile"):
@@ -273,6 +288,11 @@ class Dispatcher:
             self._deps.store.fail(job_id, _gave_up(status).problem(), {})
 
 
+def _alive(owner: str | None = None) -> list[WorkflowStatus]:
+    """Return the workflows that are to go on, of all processes or of one."""
+    return DBOS.list_workflows(status=list(_ALIVE), executor_id=owner, load_input=False, load_output=False)
+
+
 def _lost(what: str) -> OptimizerError:
     return OptimizerError(f"the server lost a part of the job: {what}", fix="Submit the job again.")
 
@@ -285,7 +305,8 @@ def _gave_up(status: str) -> OptimizerError:
 
 _ALIVE = {"ENQUEUED", "PENDING", "DELAYED"}
 LOOK_SECONDS = 5.0
-_ASK_SECONDS = 0.25  # where jobs are submitted to other processes
+_ASK_SECONDS = 0.25  # where jobs are submitted to other processes, while any waits
+_QUIET_SECONDS = 1.0  # while none does: whoever submits one wakes us
 AWAY_LEASES = 4  # so many leases long nobody of a version has to be there
 _OLD_SECONDS = 24 * 3600.0
 _STOP_SECONDS = 2.0

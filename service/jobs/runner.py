@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from service.database.engine import check_answers
+from service.database.wakeups import WakeUps
+from service.jobs.execution.engine_records import EngineRecords
 from service.jobs.execution.takeover import take_over
 from service.jobs.recovery import Dispatcher, reconcile
 from service.jobs.resources import Deps
+from service.jobs.store import JOBS_CHANNEL
 from service.jobs.upkeep.periodic import Periodic
-from service.jobs.workflow import Workflows, forgotten
+from service.jobs.workflow import Workflows
 
 
 class Runner:
@@ -17,9 +20,11 @@ class Runner:
         """Prepare; ``start`` starts."""
         self._deps = deps
         self._workflows: Workflows | None = None
+        self._records = EngineRecords(deps.database_url)  # opened only where there are no workflows here
         self._dispatcher: Dispatcher | None = None
         self._takeover: Periodic | None = None
         self._sweeper: Periodic | None = None
+        self._wake_ups: WakeUps | None = None
 
     def start(self) -> None:
         """Take jobs from now on; those that ran here when the process last ended go on."""
@@ -36,6 +41,8 @@ class Runner:
             reconcile(workflows, deps)
         self._dispatcher.start()
         if (membership := deps.membership) is not None:
+            self._wake_ups = WakeUps(deps.database_url, JOBS_CHANNEL, self._wake)
+            self._wake_ups.start()
             seconds = membership.lease.seconds * _SWEEP_SHARE
 
             def sweep() -> None:
@@ -56,7 +63,7 @@ class Runner:
         if self._workflows is not None:
             self._workflows.forget(job_id)
         else:
-            forgotten(self._deps.database_url, job_id)
+            self._records.forget(job_id)
 
     def stop(self) -> None:
         """End the running stage; its job goes on at the next start, or elsewhere."""
@@ -64,10 +71,13 @@ class Runner:
         for periodic in (self._takeover, self._sweeper):
             if periodic is not None:
                 periodic.join()
+        if self._wake_ups is not None:
+            self._wake_ups.close()
         if self._dispatcher is not None:
             self._dispatcher.stop()
         if self._workflows is not None:
             self._workflows.stop()
+        self._records.close()
 
     def _is_active(self, job_id: str) -> bool:
         """Whether the job, or a stage of it, runs in this process; workflows of stages have its id as the beginning of theirs."""

@@ -20,6 +20,7 @@ from service.access.keys import Keys
 from service.access.tenants import Tenants
 from service.database.advisory_locks import database_lock
 from service.database.engine import is_postgres, open_engine
+from service.database.wakeups import wake
 from service.jobs.branches.following import cancelled, follow
 from service.jobs.job_table import IS_OWN, JOBS, job_from_row, prepare, put_raw_row, row_of
 from service.jobs.live.events import Event, EventLog
@@ -107,6 +108,7 @@ class JobStore(JobReader):
                     events[one.id] = self._teller.moved(connection, one.id, JobState.QUEUED)
                 if told is not None:
                     self.webhooks.add(connection, new.id, told)
+                wake(connection, JOBS_CHANNEL)
         except sa.exc.IntegrityError:
             earlier = self.find_by_key(new.tenant, new.idempotency_key, new.request_sha256)
             if earlier is None:
@@ -284,4 +286,5 @@ class JobStore(JobReader):
         return self._clock().timestamp()
 
 
+JOBS_CHANNEL = "onnx_trt_optimizer_jobs"  # woken when a job is submitted
 Tell = Callable[[sa.Connection], Sequence[Event]]  # writes the events of a change, in its transaction

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import sqlalchemy as sa
-from dbos import DBOS, DBOSClient, SetWorkflowID, WorkflowHandle
+from dbos import DBOS, SetWorkflowID, WorkflowHandle
 
 from calibration.errors import OptimizerError
 from calibration.plain_text import folders_to_hide
@@ -25,6 +25,7 @@ from engine_builder.pipeline.optimize import JobRequest
 from engine_builder.stage_io.measuring import JobFiles
 from engine_builder.stage_io.outcome import JobOutcome
 from service.database.advisory_locks import session_lock
+from service.database.connection_check import checked_pool
 from service.database.engine import names_postgres, reach
 from service.database.storage_errors import storage_error
 from service.errors import IllegalMoveError, RemovedError, StorageError
@@ -34,6 +35,7 @@ from service.jobs.execution.gpu_stage import GpuStage, make_gpu_stage, run_elsew
 from service.jobs.execution.job_run import Elsewhere, JobRun, RunParts
 from service.jobs.execution.placement import gpu_queue, placed_on
 from service.jobs.execution.prepare_stage import PREPARE, PrepareStage, make_prepare_stage
+from service.jobs.execution.queue_pace import BRISK_SECONDS, IDLE_SECONDS, set_pace
 from service.jobs.execution.takeover import is_run
 from service.jobs.execution.trials_ahead import TrialsAhead, end_ahead
 from service.jobs.faults.active_jobs import ActiveJobs
@@ -72,6 +74,7 @@ class Workflows:
                 "application_version": self._deps.pipeline.version,
                 "serializer": JsonSerializer(),
                 "log_level": "WARNING",
+                "notification_coalesce_sec": _NEVER_SECONDS,
                 "db_engine_kwargs": _engine_arguments(self._deps),
             }
         )
@@ -80,13 +83,21 @@ class Workflows:
         prepare = DBOS.workflow(name=PREPARE)(make_prepare_stage(self._deps, self._active))
         fan_out = _fan_out(self._deps, part)
         self._optimize_job = DBOS.workflow(name=JOB)(make_optimize_job(self._deps, self._active, gpu_stage, prepare, fan_out))
-        gpu = None if self._deps.membership is None else self._deps.membership.member.gpu
-        queues = [QUEUE] if self._deps.role.takes_jobs else [gpu_queue(gpu)] if gpu is not None else []
-        DBOS.listen_queues(queues)
+        DBOS.listen_queues([self.queue])
+        seconds = BRISK_SECONDS if self._deps.membership is None else IDLE_SECONDS
         with session_lock(self._deps.database_url, "engine"):  # one at a time makes its tables
             DBOS.launch()
-            for name in queues:
-                DBOS.register_queue(name, worker_concurrency=1, polling_interval_sec=0.2, on_conflict="always_update")
+            DBOS.register_queue(self.queue, worker_concurrency=1, polling_interval_sec=seconds, on_conflict="always_update")
+
+    @property
+    def queue(self) -> str:
+        """The queue from which this process takes workflows."""
+        gpu = None if self._deps.membership is None else self._deps.membership.member.gpu
+        return QUEUE if self._deps.role.takes_jobs or gpu is None else gpu_queue(gpu)
+
+    def set_pace(self, is_brisk: bool) -> None:
+        """Let the processes that share this queue look into it often, or seldom."""
+        set_pace(self.queue, is_brisk=is_brisk)
 
     def enqueue(self, job_id: str) -> None:
         """Let the next worker that is free run the job; one that is enqueued already stays as it is."""
@@ -118,24 +129,13 @@ class Workflows:
 def _engine_arguments(deps: Deps) -> dict[str, object]:
     if not names_postgres(deps.database_url):
         return {}
-    return {"connect_args": {**reach(), "application_name": "onnx-trt-optimizer-engine"}}
+    return {"connect_args": {**reach(), "application_name": "onnx-trt-optimizer-engine"}, **checked_pool()}
 
 
 def delete_recorded(job_id: str) -> None:
     """Remove what the engine recorded of a job, of its stages elsewhere and of parts of them."""
     DBOS.delete_workflow(job_id, delete_children=True)
     forget_parts(f"{job_id}:")
-
-
-def forgotten(url: str, job_id: str) -> None:
-    """Remove what the engine recorded of a finished job, from a process that runs no engine."""
-    client = DBOSClient(system_database_url=url, serializer=JsonSerializer())
-    try:
-        client.delete_workflow(job_id, delete_children=True)
-        for part in client.list_workflows(workflow_id_prefix=f"{job_id}:", load_input=False, load_output=False):
-            client.delete_workflow(part.workflow_id)
-    finally:
-        client.destroy()
 
 
 def _fan_out(deps: Deps, part: StagePart) -> RunParts | None:
@@ -342,3 +342,4 @@ def _problem(job: Job, error: Exception, workspace: Path) -> Mapping[str, object
 
 
 _STOP_SECONDS = 5.0
+_NEVER_SECONDS = 60.0  # between two looks at whether the engine has messages to send, of which we make none

@@ -90,7 +90,9 @@ async def _stream(deps: Deps, job_id: str, first: Sequence[Event], number: int, 
             yield b": still here\n\n"
             silent = 0.0
         known = deps.store.events.recent_after(job_id, number)
-        if known is not None and (known or asked < _CHECK_SECONDS):
+        if known is None:
+            known = await run_in_threadpool(deps.store.events.after, job_id, number)
+        if known or asked < _CHECK_SECONDS:
             events = known
             continue
         asked = 0.0

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -44,10 +45,20 @@ def next_in_line(engine: sa.Engine, taken: Collection[str], most_running: int | 
     return str(order[0].id) if order else None
 
 
-def anyone_waits(engine: sa.Engine) -> bool:
-    """Whether there is a queued job: the cheap question that every free worker asks again and again."""
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Whether there are jobs that wait, and jobs that run."""
+
+    anyone_waits: bool
+    anyone_runs: bool
+
+
+def traffic(engine: sa.Engine) -> Traffic:
+    """Return what is going on: the cheap question that every free worker asks again and again."""
+    waits, runs = (sa.select(JOBS.c.sequence).where(JOBS.c.state == state.value).exists() for state in (JobState.QUEUED, JobState.RUNNING))
     with engine.connect() as connection:
-        return connection.execute(sa.select(JOBS.c.sequence).where(JOBS.c.state == JobState.QUEUED.value).limit(1)).first() is not None
+        found = connection.execute(sa.select(waits.label("waits"), runs.label("runs"))).one()
+    return Traffic(bool(found.waits), bool(found.runs))
 
 
 def _heads(taken: Collection[str]) -> sa.Select[tuple[str, str, int, float | None]]:

@@ -16,10 +16,19 @@ _NICENESS = 10
 _JOIN_SECONDS = 2.0
 
 
-def by_one(deps: Deps, name: str, work: Callable[[], object]) -> Callable[[], None]:
-    """Return work that one process at a time does; the others leave it out."""
+def by_one(deps: Deps, name: str, work: Callable[[], object], is_due: Callable[[], bool] = lambda: True) -> Callable[[], None]:
+    """Return work that one process at a time does; the others leave it out.
+
+    Args:
+        deps: The server's belongings.
+        name: Of the work.
+        work: What is to be done.
+        is_due: Whether there is anything to do: asked first, by all.
+    """
 
     def turn() -> None:
+        if not is_due():
+            return
         with tried_database_lock(deps.store.engine, name) as is_ours:
             if is_ours:
                 work()

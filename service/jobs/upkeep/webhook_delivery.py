@@ -29,6 +29,11 @@ logger = logging.getLogger(__name__)
 Post = Callable[[str, bytes, Mapping[str, str]], int]
 
 
+def any_due(deps: Deps) -> bool:
+    """Whether a message is due."""
+    return bool(deps.store.webhooks.due(deps.clock().timestamp()))
+
+
 def deliver_due(deps: Deps, post: Post) -> None:
     """Send every message that is due, once.
 

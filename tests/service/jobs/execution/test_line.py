@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from service.jobs.execution.line import _heads, anyone_waits, next_in_line
+from service.jobs.execution.line import Traffic, _heads, next_in_line, traffic
 from service.jobs.store import JobStore
 from tests.fakes import FakeClock
 from tests.service.jobs.test_store import new_job
@@ -49,11 +49,21 @@ def line(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Line]:
     store.close()
 
 
+def test_what_is_going_on_is_whether_jobs_wait_and_whether_any_run(line: Line) -> None:
+    assert traffic(line.store.engine) == Traffic(anyone_waits=False, anyone_runs=False)
+    first, second = line.add("a"), line.add("b")
+    assert traffic(line.store.engine) == Traffic(anyone_waits=True, anyone_runs=False)
+    line.store.start(first)
+    assert traffic(line.store.engine) == Traffic(anyone_waits=True, anyone_runs=True)
+    line.store.cancel(second)
+    assert traffic(line.store.engine) == Traffic(anyone_waits=False, anyone_runs=True)
+    line.end(first)
+    assert traffic(line.store.engine) == Traffic(anyone_waits=False, anyone_runs=False)
+
+
 def test_without_tenants_and_priorities_the_first_is_next(line: Line) -> None:
     assert line.next() is None
-    assert not anyone_waits(line.store.engine)
     first, second = line.add("a"), line.add("a")
-    assert anyone_waits(line.store.engine)
     assert line.next() == first
     assert line.next(first) == second
     assert line.next(first, second) is None
