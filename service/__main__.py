@@ -20,7 +20,7 @@ from calibration.data.readers import formats_in_words
 from calibration.errors import OptimizerError
 from service import __version__
 from service.cli import commands, job_commands
-from service.cli.access_parsers import add_access_commands
+from service.cli.access_parsers import add_access_commands, count_from_text
 from service.cli.own_words import in_own_words
 from service.settings import PREFIX
 from service.worker.stage_process import NO_TELEMETRY
@@ -31,7 +31,7 @@ EXIT_STATUSES = (
     "2 the input, the configuration or the command is at fault; 130 interrupted (Ctrl-C); 129 or 143 ended by a signal"
 )
 PROGRAM = "onnx-trt-optimizer"
-JOB_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
+JOB_STATES = ("queued", "running", "on_hold", "succeeded", "failed", "cancelled")
 Command = Callable[[argparse.Namespace, commands.Output], None]
 
 
@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
 
     list_jobs = _command(parsers, "list", job_commands.list_jobs)
     list_jobs.add_argument("--state", choices=JOB_STATES, help="only jobs in this state")
-    list_jobs.add_argument("--limit", type=int, metavar="N", help="as many at most (default: all)")
+    list_jobs.add_argument("--limit", type=count_from_text, metavar="N", help="as many at most (default: all)")
     delete, report = _command(parsers, "delete", job_commands.delete), _command(parsers, "report", job_commands.report)
     for parser_of_job in (delete, report):
         parser_of_job.add_argument("job", metavar="JOB", help="the job's id")
@@ -136,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = _command(parsers, "inspect", job_commands.inspect)
     inspect.add_argument("model", type=Path, metavar="MODEL", help=".onnx file, its external data beside it")
-    inspect.add_argument("--samples", type=int, default=1000, metavar="N", help="samples that engines would be scored on (default 1000)")
+    inspect.add_argument(
+        "--samples", type=count_from_text, default=1000, metavar="N", help="samples that engines would be scored on (default 1000)"
+    )
 
     recipe = _command(parsers, "recipe", commands.recipe)
     recipe.add_argument("model", type=Path, metavar="MODEL", help=".onnx file, its external data beside it")

@@ -52,6 +52,17 @@ def add_access_commands(command: AddCommand, nested: Nested) -> argparse.Argumen
     return usage
 
 
+def count_from_text(text: str) -> int:
+    """Return a whole number from 1 on, for ``argparse``, which says the name of the flag."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 1 on")
+    return number
+
+
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "limits of the tenant", f"They hold for all its keys together, whoever sets them; {NO_LIMIT} lifts one."

@@ -123,6 +123,8 @@ def watch(arguments: argparse.Namespace, out: Output) -> None:
 
 def download(arguments: argparse.Namespace, out: Output) -> None:
     """Download a job's engine and artifacts; of a job for several types of GPU those of all, each type in a folder of its own."""
+    from service.client.downloads import write_result  # as in ``client_of``
+
     with client_of(arguments) as client:
         job = client.get(arguments.job)
         engine = None if job.branches and job.result is not None else client.download_engine(arguments.job, arguments.output)
@@ -131,6 +133,8 @@ def download(arguments: argparse.Namespace, out: Output) -> None:
         for artifact in client.artifacts(arguments.job):
             if engine is None or artifact.name != engine.name:
                 out(str(client.download_artifact(arguments.job, artifact, arguments.output)))
+        if job.result is not None:
+            out(str(write_result(job.result, arguments.output)))
 
 
 def cancel(arguments: argparse.Namespace, out: Output) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 import httpx
 
 from calibration.errors import InvalidConfigError, OptimizerError
+from engine_builder.workspace.workspace import json_bytes
 from service.client.answers import ServerUnavailableError, error_from_response, translated
 from service.client.following import POLL_SECONDS, RECONNECT_SECONDS, Clock
 from service.client.views import ArtifactView
 from service.errors import UnsatisfiableRangeError
 
+RESULT_NAME = "result.json"
 _PARTIAL_CONTENT = 206
 
 
@@ -58,6 +61,22 @@ def download(http: httpx.Client, url: str, folder: Path, promised: ArtifactView,
         if arrived != sha256:
             raise DownloadError(f"{name}: content {arrived[:12]} arrived, {sha256[:12]} was promised", fix="Download it again.")
         return part.replace(folder / name)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_result(result: Mapping[str, object], folder: Path) -> Path:
+    """Write what a job found as the command ``optimize`` leaves it, ``result.json``, and return the path; the server has no such file.
+
+    Args:
+        result: Of the job.
+        folder: Where it goes; it is made where it is not there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / (RESULT_NAME + ".part")
+    try:
+        part.write_bytes(json_bytes(result))
+        return part.replace(folder / RESULT_NAME)
     finally:
         part.unlink(missing_ok=True)
 

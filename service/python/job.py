@@ -9,6 +9,7 @@ from engine_builder.errors import EngineError
 from service.client.answers import understood
 from service.client.client import Client as HttpClient
 from service.client.client import is_finished, job_error
+from service.client.downloads import write_result
 from service.client.views import JobRow, JobView, job_row
 from service.errors import InvalidRequestError, NotFinishedError
 from service.python.events import Event, EventsOfViews
@@ -124,6 +125,7 @@ class Job:
         for artifact in self._http.artifacts(self.id):
             if artifact.name not in files:
                 files[artifact.name] = self._http.download_artifact(self.id, artifact, target)
+        write_result(found.json, target)
         return result_from_json(found.json, engine=engine, report=files.get(_REPORT))
 
     def branches(self) -> dict[str, Job]:

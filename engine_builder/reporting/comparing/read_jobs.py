@@ -39,7 +39,7 @@ def _body(path: Path) -> ReportBody:
         return body_from_json(json.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise InvalidConfigError(
-            f"{path}: {error.strerror or error}, a folder with a {REPORT_NAME} expected",
+            f"{file}: {error.strerror or error}, a folder with a {REPORT_NAME} expected",
             fix="Give output folders of `optimize` or `download`.",
         ) from error
     except (ValueError, TypeError) as error:  # no JSON, or of another form

@@ -220,4 +220,6 @@ def test_engines_of_several_types_of_gpu_come_in_a_folder_each(
     status, out, err = run("download", job_id, "--output", tmp_path / "out")
     assert (status, err) == (0, "")
     assert {"L4/engine.onnx", "RTX-4090/engine.onnx"} <= {str(Path(line).relative_to(tmp_path / "out")) for line in out.splitlines()}
+    result = server.client.get(f"/v1/jobs/{job_id}").json()["result"]
+    assert json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8")) == result
     assert "RTX 4090: improved" in run("watch", job_id)[1]

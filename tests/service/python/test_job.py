@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -153,6 +154,7 @@ def test_a_download_has_the_paths(job_of: Jobs, tmp_path: Path) -> None:
     assert found.engine_path == tmp_path / "out" / "engine.onnx"
     assert found.report_path == tmp_path / "out" / "report.html"
     assert (found.engine_path.read_bytes(), found.report_path.read_bytes()) == (ENGINE, REPORT)
+    assert json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8")) == found.json
     assert found.speedup == 1.5
 
 
