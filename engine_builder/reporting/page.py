@@ -55,6 +55,7 @@ _COLUMNS_NOTE = (
     "Each value of a sample by its place, from 0, the one whose error grew most first. Errors are root mean squares, in spreads that the "
     "wanted value has over the samples; the largest change of a sample is in the unit of the value."
 )
+_NO_BUDGET = "No accuracy budget was asked for. This one is the tightest that the engine is more likely inside than not."
 APART = 0.01  # relative: medians whose ratio differs by more from the speedup are explained
 
 
@@ -68,6 +69,7 @@ def render(body: ReportBody) -> str:
         *(f"<p class=warning><b>Warning:</b> {escape(text)}.</p>" for text in result.warnings),
         _tiles(body),
         f"<h2>Verdict</h2><p><span class='badge {answer}'>{escape(ANSWERS[answer])}</span> {escape(verdict_in_words(result.verdict))}</p>",
+        "" if result.objective is None else f"<p class=note>{_NO_BUDGET}</p>",
         "" if result.chosen.nearest_kept is None else f"<p class=note>{escape(nearest_in_words(result.chosen.nearest_kept))}.</p>",
         finalists_section(body),
         why_section(body),
@@ -106,7 +108,7 @@ def _tiles(body: ReportBody) -> str:
         (speed, f"{'speed-up: ' if improved else ''}latency {result.latency_source}{timed}"),
         (_change(_milliseconds(before), _milliseconds(after), improved), span),
         (
-            _change(score(before.accuracy), score(after.accuracy), improved),
+            _change(score(before.accuracy, verdict.metric), score(after.accuracy, verdict.metric), improved),
             f"{verdict.metric} on {verdict.n:,} samples; {allowed}",
         ),
         (_change(_megabytes(before), _megabytes(after), improved), f"size; layers: {counts(after.precisions)}"),
@@ -258,7 +260,7 @@ def _numbers(body: ReportBody) -> str:
     of_which = f" in trial {body.reached_in}, which is not what is kept" if kept else ""
     tables = [
         ("Engines", engines_table(body.result)),
-        ("Trials", trials_table(as_timed_last(body), body.front)),
+        ("Trials", trials_table(as_timed_last(body), body.front, body.result.verdict.metric)),
         ("Layers", layers_table(body.layers, body.result.verdict.metric)),
         (f"Asked for and got{of_which}", achieved_table(body.reached or ())),
         ("Asked for and got in the baseline with its float fallback", achieved_table(body.baseline_reached or ())),

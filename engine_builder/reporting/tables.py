@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
 
+from calibration.accuracy.measures.values import IDENTICAL_PSNR
 from calibration.accuracy.metrics import Metric
 from calibration.number_formats.precision import Precision
 from engine_builder.backends.achieved_precision import AchievedPrecision, Rule
@@ -24,6 +25,7 @@ from engine_builder.stage_io.engines import FinalLatency
 BASELINES = (Precision.FP32, Precision.FP16, Precision.BF16)
 MAX_PAIRS = 20
 _SMALL = 1e-3
+_IDENTICAL = "identical"
 _NUMBER = re.compile(r"[-+±<>]?[ ]?[0-9][0-9.,e+-]*[ %x]*(ms|MB|dB|points)?( ± [0-9.e+-]+( ms|%)?)?( \\([^)]*[0-9][^)]*\\))?")
 
 
@@ -35,7 +37,7 @@ def engines_table(result: JobResult) -> str:
             _median(engine.latency_ms),
             "-" if engine.latency_ms.p95 is None else f"{engine.latency_ms.p95:.3f} ms",
             str(engine.latency_ms.runs),
-            score(engine.accuracy),
+            score(engine.accuracy, result.verdict.metric),
             f"{engine.size_bytes / 1e6:.2f} MB",
             counts(engine.precisions),
         ]
@@ -139,19 +141,20 @@ def achieved_table(rows: Sequence[AchievedPrecision]) -> str:
     return table(columns, cells) if cells else ""
 
 
-def trials_table(trials: Sequence[Trial], front: Collection[str]) -> str:
+def trials_table(trials: Sequence[Trial], front: Collection[str], metric: Metric | None = None) -> str:
     """Return every trial in the order in which it was made.
 
     Args:
         trials: All trials.
         front: Fingerprints of those that no other beats.
+        metric: The job's.
     """
     rows = [
         [
             f"{trial.index}{' (front)' if trial.fingerprint in front else ''}",
             order_in_words(trial.order) + ("" if trial.made_with is None else ", with corrected biases alone"),
             str(trial.low_layers),
-            "-" if trial.on_all is None else score(trial.on_all.score),
+            "-" if trial.on_all is None else score(trial.on_all.score, metric),
             "-" if trial.latency is None else f"{trial.latency.median_ms:.3f}",
             "-" if trial.latency is None else ratio(trial.latency),
             trial.failure or _yes_or_no(trial.met),
@@ -247,9 +250,16 @@ def counts(precisions: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {precision}" for precision, count in precisions.items())
 
 
-def score(value: float, digits: int = 4) -> str:
-    """Return a score for a reader; those of errors may be far below any share of samples, and keep their digits."""
-    return f"{value:.{digits}f}" if value == 0 or abs(value) >= _SMALL else f"{value:.2e}"
+def score(value: float, metric: Metric | None = None) -> str:
+    """Return a score for a reader; those of errors may be far below any share of samples, and keep their digits.
+
+    Args:
+        value: The score.
+        metric: Its metric; decibels have their unit, and an end where outputs are the float model's.
+    """
+    if metric is not None and metric.spec.unit:
+        return _IDENTICAL if value >= IDENTICAL_PSNR else f"{value:.2f} {metric.spec.unit}"
+    return f"{value:.4f}" if value == 0 or abs(value) >= _SMALL else f"{value:.2e}"
 
 
 def _median(latency: FinalLatency) -> str:

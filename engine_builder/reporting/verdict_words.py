@@ -43,6 +43,8 @@ def verdict_in_words(verdict: ReportedVerdict) -> str:
     ]
     if verdict.answer is Answer.NOT_MET and verdict.drop <= verdict.budget:
         lines.append("The samples lost no more than is allowed, but so few of them often do where all data lose more.")
+    if verdict.answer is Answer.MET_ON_SAMPLE and verdict.drop > verdict.budget:
+        lines.append("The samples lost more than is allowed; how clearly each decision is made says that all data more likely lose less.")
     if verdict.answer is not Answer.MET and verdict.samples_needed is not None:
         lines.append(f"About {rounded_count(verdict.samples_needed)} samples with the same rates would settle it.")
     return " ".join([*lines, _SELECTIONS[verdict.selection]])

@@ -56,12 +56,16 @@ def differences(jobs: Sequence[ComparedJob]) -> list[str]:
 def _row(job: ComparedJob) -> list[str]:
     body, result = job.body, job.body.result
     is_kept, verdict = result.outcome is Outcome.BASELINE_KEPT, result.verdict
+
+    def scored(engine: ReportedEngine) -> str:
+        return score(engine.accuracy, verdict.metric)
+
     return [
         job.name,
         "-" if body.made is None else body.made.model,
         _whole("baseline kept" if is_kept else speedup_in_words(result)),
         _change(result.baseline, result.chosen, lambda engine: f"{engine.latency_ms.median:.4g}", is_kept=is_kept),
-        _whole(f"{verdict.metric} {_change(result.baseline, result.chosen, lambda engine: score(engine.accuracy), is_kept=is_kept)}"),
+        _whole(f"{verdict.metric} {_change(result.baseline, result.chosen, scored, is_kept=is_kept)}"),
         "0%" if is_kept else f"{max(share_of_budget(result, verdict.drop), 0.0):.0%}",
         _whole(ANSWERS[verdict.answer]),
         probability_in_a_cell(1.0 - verdict.probability_over_budget),

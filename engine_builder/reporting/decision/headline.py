@@ -64,7 +64,7 @@ def neighbours_in_words(body: ReportBody) -> list[tuple[str, str]]:
     if faster:
         nearest = faster[0]
         less = 1.0 - nearest.ratio / chosen.ratio
-        accuracy = f"{result.verdict.metric} {score(nearest.score)}, {_how_sure(nearest)}"
+        accuracy = f"{result.verdict.metric} {score(nearest.score, result.verdict.metric)}, {_how_sure(nearest)}"
         lines.append(("Faster", f"{_named(nearest, body)} takes {percent_in_words(less)} less time; {accuracy}{_where(nearest, result)}."))
     else:
         lines.append(("Faster", "no engine that was tried is faster beyond the spread of the timing."))

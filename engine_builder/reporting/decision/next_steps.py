@@ -48,7 +48,7 @@ def why_not_faster(body: ReportBody) -> list[str]:
         many = "That one is" if len(faster) == 1 else "All of them are" if len(over) == len(faster) else f"{len(over)} of them are"
         told[0] += (
             f" {many} more likely over the accuracy budget than inside. The nearest is trial {nearest.trial.index}: "
-            f"{1.0 / nearest.ratio:.2f}x, {metric} {score(nearest.score)}."
+            f"{1.0 / nearest.ratio:.2f}x, {metric} {score(nearest.score, metric)}."
         )
     slow = slow_layers(body)
     if slow and chosen is not None:

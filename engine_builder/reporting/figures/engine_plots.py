@@ -66,14 +66,14 @@ def front_plot(trials: Sequence[Trial], front: Collection[str], chosen: str | No
         best = sorted((trial for trial in shown if trial.fingerprint in front), key=_ratio)
         axes.plot([_ratio(trial) for trial in best], [height(trial) for trial in best], color=FAINT, linewidth=0.9, label="front", zorder=2)
         for trial in shown:
-            style, colour = ("s", INK) if not trial.low_layers else WITHIN if _slack(trial) >= 0.0 else OVER
+            style, colour = ("s", INK) if not trial.low_layers else WITHIN if trial.met else OVER
             face = colour if trial.fingerprint in front else "white"
             if _error(trial) > 0.0:
                 axes.errorbar(_ratio(trial), height(trial), xerr=_error(trial), fmt="none", ecolor=colour, elinewidth=0.7, zorder=2)
             axes.plot(_ratio(trial), height(trial), style, color=colour, markerfacecolor=face, markersize=5, zorder=3)
             if trial.fingerprint == chosen:
                 _star(axes, _ratio(trial), height(trial))
-        _key(axes, [("s", INK, "baseline"), (*WITHIN, "within the budget"), (*OVER, "over the budget")], chosen)
+        _key(axes, [("s", INK, "baseline"), (*WITHIN, "inside the budget"), (*OVER, "not likely inside")], chosen)
         axes.margins(x=0.08, y=0.12)
         if sign < 0:
             axes.invert_yaxis()
@@ -117,7 +117,7 @@ def path_plot(trials: Sequence[Trial], chosen: str | None) -> str:
             above.errorbar(places, [_ratio(trial) for trial in trials], yerr=errors, fmt="none", ecolor=FAINT, elinewidth=0.9, zorder=2)
         below.plot(places, [trial.low_layers for trial in trials], color=FAINT, linewidth=0.7, zorder=1)
         for place, trial in zip(places, trials, strict=True):
-            style, colour = FAILED if trial.failure else WITHIN if _slack(trial) >= 0.0 else OVER
+            style, colour = FAILED if trial.failure else WITHIN if trial.met else OVER
             face = "white" if style == OVER[0] else colour
             for axes, value in ((above, _ratio(trial)), (below, trial.low_layers)):
                 axes.plot(place, value, style, color=colour, markerfacecolor=face, markersize=5, zorder=3)
@@ -127,7 +127,7 @@ def path_plot(trials: Sequence[Trial], chosen: str | None) -> str:
         below.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         for axes in (above, below):
             axes.margins(x=0.06, y=0.18)
-        key = [(*WITHIN, "within the budget"), (*OVER, "over the budget")]
+        key = [(*WITHIN, "inside the budget"), (*OVER, "not likely inside")]
         _key(above, [*key, (*FAILED, "failed")] if any(trial.failure for trial in trials) else key, chosen)
 
     title = "Latency and number of quantized layers of each trial, in the order of the search"

@@ -40,6 +40,7 @@ from engine_builder.search.search_space import BASELINE
 MAX_BARS = 40
 ROW_INCHES = 0.185
 _FEW_DECADES = 2.5  # of an axis on which numbers between the powers of ten fit
+_BESIDE = 1.3  # times the budget: the right edge, where the budget lies beyond all losses
 _FAR = 10.0  # times the largest loss: a budget beyond is not drawn
 CLIPPED = 99  # percentile of the dependencies at which the colours end
 
@@ -111,6 +112,8 @@ def _add_scale(figure: Figure, axes: Axes, scale: ScoreScale) -> None:
     whole = law.loss_of(scale.budget) if scale.budget > 0.0 else math.nan
     if least < whole < most * _FAR:
         axes.axvline(whole, color=BAD, linestyle="--", linewidth=1.0, label="the whole budget, about")
+        most = max(most, _BESIDE * whole)
+        axes.set_xlim(right=most)
     above = axes.secondary_xaxis("top", functions=(drop_of, loss_of))
     above.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if _decades(drop_of(least), drop_of(most)) <= _FEW_DECADES else (1.0,)))
     above.xaxis.set_minor_locator(NullLocator())

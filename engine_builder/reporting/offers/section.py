@@ -41,7 +41,7 @@ def offers_section(body: ReportBody) -> str:
             [
                 _named(one.fingerprint, body),
                 times_in_words(one.speedup, None if one.mad is None else one.mad / one.ratio**2, is_predicted=is_predicted),
-                score(one.accuracy),
+                score(one.accuracy, result.verdict.metric),
                 one.in_words,
                 probability_in_a_cell(1.0 - one.verdict.probability_over_budget),
                 f"{one.size_bytes / 1e6:.2f} MB",

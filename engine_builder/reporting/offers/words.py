@@ -55,12 +55,12 @@ def offers_in_words(budgets: Sequence[ReportedBudget], engines: Sequence[Reporte
 
 
 def nearest_in_words(engines: Sequence[ReportedOffer], *, is_predicted: bool) -> str:
-    """Return the nearest offers where the baseline is kept, as a sentence: "At 99.2% 1.30x was to be had, at 98.9% 1.50x."."""
+    """Return the nearest offers where the baseline is kept, as a sentence: "1.30x was to be had at 99.2%, 1.50x at 98.9%."."""
     found = [(engine.in_words, speedup_in_words(engine.speedup, is_predicted=is_predicted)) for engine in nearest(engines)]
     if not found:
         return ""
     (budget, speedup), *others = found
-    return "".join([f"At {budget} {speedup} was to be had", *(f", at {budget} {speedup}" for budget, speedup in others), "."])
+    return "".join([f"{speedup} was to be had at {budget}", *(f", {speedup} at {budget}" for budget, speedup in others), "."])
 
 
 def nearest(engines: Sequence[ReportedOffer]) -> list[ReportedOffer]:

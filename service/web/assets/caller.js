@@ -16,7 +16,7 @@ const QUOTAS = {
 /** Return the caller as the server knows it, and tell it in the head of the page. Asks for the key where the server wants one. */
 export async function caller(signal) {
   const found = await askJson("/v1/usage", { signal });
-  if (hasKey()) fill(document.getElementById("who"), `${found.tenant}, ${found.key.role} `, h("button", { type: "button", onclick: changeKey }, "Use another key"));
+  if (hasKey()) fill(document.getElementById("who"), `Tenant ${found.tenant}, role ${found.key.role} `, h("button", { type: "button", onclick: changeKey }, "Use another key"));
   return found;
 }
 

@@ -3,7 +3,7 @@ import { fill, h, table } from "/web/dom.js";
 import { askJson } from "/web/http.js";
 import { titleOf } from "/web/names.js";
 import { comparedPlot } from "/web/trials.js";
-import { ANSWERS, budgetWords, bytes, counts, metricOf, milliseconds, probability, score, signed, speedWords, STATES, took } from "/web/words.js";
+import { ANSWERS, budgetWords, bytes, counts, lost, metricOf, milliseconds, probability, score, speedWords, STATES, took } from "/web/words.js";
 
 const ROWS = [
   ["State", (job) => STATES[job.state]?.words ?? job.state],
@@ -11,12 +11,13 @@ const ROWS = [
   ["Batch size", (job) => job.config.batch_size],
   ["Asked for", (job) => budgetWords(job.config)],
   ["Found", (job) => speedWords(job.result)],
+  ["Latency is", (job) => job.result?.latency_source ?? "–"],
   ["Latency before", (job) => milliseconds(job.result?.baseline?.latency_ms?.median)],
   ["Latency after", (job) => milliseconds(job.result?.chosen?.latency_ms?.median)],
   ["Metric", (job) => metricOf(job) ?? "–"],
-  ["Score before", (job) => score(job.result?.baseline?.accuracy)],
-  ["Score after", (job) => score(job.result?.chosen?.accuracy)],
-  ["Score lost", (job) => signed(job.result?.verdict?.drop)],
+  ["Score before", (job) => score(job.result?.baseline?.accuracy, metricOf(job))],
+  ["Score after", (job) => score(job.result?.chosen?.accuracy, metricOf(job))],
+  ["Lost of the float model's score", (job) => lost(job.result?.verdict?.drop, metricOf(job))],
   ["Verdict", (job) => ANSWERS[job.result?.verdict?.answer] ?? "–"],
   ["Inside the budget with probability", (job) => probability(1 - (job.result?.verdict?.probability_over_budget ?? NaN))],
   ["Layers", (job) => counts(job.result?.chosen?.precisions)],

@@ -97,6 +97,9 @@ export function table(caption, columns, rows) {
 /** Return what an error says, as plain values. */
 export const told = (error) => ({ title: error.title, detail: error.detail || error.message, fix: error.fix });
 
+/** The same on a page that asks again by itself. */
+export const toldMeanwhile = (error) => (error.status ? told(error) : { ...told(error), fix: "See whether it is running. This page asks again by itself." });
+
 /** Return a problem in the server's words, with what to do about it. */
 export function problemBox(problem, ...more) {
   return h("div", { class: "problem", role: "alert" },

@@ -21,6 +21,7 @@ async function read(file, role) {
   if (text.startsWith("PK")) return zipFacts(file, role);
   if (text.startsWith("\x93NUMPY")) return { kind: "arrays", lines: ["One array (.npy)."] };
   if (role === "model" || role === "metric") return modelFacts(file);
+  if (/\.onnx$/i.test(file.name)) return { kind: "other", lines: ["This looks like a model, not like samples."] };
   return { kind: "other", lines: [] };
 }
 

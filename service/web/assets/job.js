@@ -1,6 +1,6 @@
 // One job: live while it runs, then its result and its files.
 import { caller, mayChange } from "/web/caller.js";
-import { fill, h, part, problemBox, say, table, told } from "/web/dom.js";
+import { fill, h, part, problemBox, say, table, told, toldMeanwhile } from "/web/dom.js";
 import { follow } from "/web/events.js";
 import { ask, askJson, download } from "/web/http.js";
 import { badge } from "/web/jobs.js";
@@ -27,7 +27,7 @@ export async function jobPage(main, signal, id) {
   const error = part((problem) => (problem ? problemBox(problem) : ""));
   const hold = part((found) => (found ? holdView(found) : ""));
   const result = part((job) => (job ? section("Result", resultView(job, get)) : ""));
-  const plot = part((job) => (job.trials.length ? section("Engines tried", [trialsPlot(job), trialsTable(job)]) : ""));
+  const plot = part((job) => (job.trials.length ? section("Engines tried", [trialsPlot(job), trialsTable(job), seenNote(job)]) : ""));
   const outputs = part((list) => (list?.length ? section("What the outputs were taken for", h("ul", {}, list.map((output) => h("li", {}, output.in_words)))) : ""));
   const files = part((list) => (list.length ? section("Files", filesTable(list)) : ""));
   const log = part((text) => (text ? section("Log", h("pre", { tabindex: 0, role: "region", "aria-label": "Log", class: "log", "data-tail": true }, text)) : ""));
@@ -42,7 +42,7 @@ export async function jobPage(main, signal, id) {
     } catch (problem) {
       if (signal.aborted) return null;
       if (before === null) throw problem;
-      trouble.show(told(problem));
+      trouble.show(toldMeanwhile(problem));
       return [404, 410].includes(problem.status) ? null : SECONDS;
     }
     trouble.show(null);
@@ -151,6 +151,9 @@ export async function jobPage(main, signal, id) {
 }
 
 const section = (title, content) => h("section", {}, h("h2", {}, title), content);
+
+const seenNote = ({ result }) => (result?.verdict?.selection === "held_out" && result.verdict.method !== "same_engine"
+  ? h("p", { class: "note" }, "These scores are of samples that the search saw; those of the result are of others.") : null);
 
 const headView = (job) => [
   h("h1", {}, nameOf(job.id), " ", badge(job)),

@@ -1,6 +1,6 @@
 // The list of jobs, newest first.
 import { caller, usageWords } from "/web/caller.js";
-import { fill, h, part, problemBox, table, told } from "/web/dom.js";
+import { fill, h, part, problemBox, table, toldMeanwhile } from "/web/dom.js";
 import { askJson } from "/web/http.js";
 import { titleOf } from "/web/names.js";
 import { OTHERS } from "/web/scatter.js";
@@ -53,7 +53,7 @@ export async function jobsPage(main, signal) {
       }
     } catch (error) {
       if (signal.aborted) return null;
-      trouble.show(told(error));
+      trouble.show(toldMeanwhile(error));
       return SECONDS * 3;
     }
     trouble.show(null);

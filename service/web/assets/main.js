@@ -37,7 +37,8 @@ async function show(isFirst) {
     await draw(main, signal, ...match.slice(1));
   } catch (error) {
     if (signal.aborted) return;
-    fill(main, h("h1", {}, title), problemBox(error, h("button", { type: "button", onclick: () => show(false) }, "Try again")));
+    fill(main, h("h1", {}, title), problemBox(error, h("button", { type: "button", onclick: () => show(false) }, "Try again"),
+      page === "jobs" ? [" ", h("a", { class: "button", href: "#/jobs" }, "All jobs")] : null));
   }
   if (isFirst || signal.aborted) return;
   const heading = main.querySelector("h1"); // so that those who hear the page know where they are

@@ -1,7 +1,7 @@
 // What a job has found.
 import { h, table } from "/web/dom.js";
 import { nameOf } from "/web/names.js";
-import { budgetWords, bytes, counts, isApart, isNumber, milliseconds, percent, plusMinus, probability, score, scoreTitle, speedWords, STATES, times, verdictWords } from "/web/words.js";
+import { budgetWords, bytes, counts, isApart, isNumber, latencyTitle, metricOf, milliseconds, percent, plusMinus, probability, score, scoreTitle, speedWords, STATES, times, verdictWords } from "/web/words.js";
 
 /** Return the result: headline, verdict, before and after, offers, warnings. `get(path, name)` saves a file. */
 export function resultView(job, get) {
@@ -16,9 +16,9 @@ export function resultView(job, get) {
     h("ul", { class: "verdict" }, verdictWords(result).map((line) => h("li", {}, line))),
     sides.length ? table("Before and after", [
       { title: "Engine", cell: ([name]) => name },
-      { title: "Latency, median", cell: ([, side]) => milliseconds(side.latency_ms?.median), number: true },
+      { title: latencyTitle("Latency, median", result), cell: ([, side]) => milliseconds(side.latency_ms?.median), number: true },
       { title: "p95", cell: ([, side]) => milliseconds(side.latency_ms?.p95), number: true },
-      { title: scoreTitle(job), cell: ([, side]) => score(side.accuracy), number: true },
+      { title: scoreTitle(job), cell: ([, side]) => score(side.accuracy, metricOf(job)), number: true },
       { title: "Size", cell: ([, side]) => bytes(side.size_bytes), number: true },
       { title: "Layers", cell: ([, side]) => counts(side.precisions) },
     ], sides) : null,
@@ -46,7 +46,8 @@ function typesView(job) {
 function uncertainty(result) {
   if (result.predicted_speedup?.range) {
     const [low, high] = result.predicted_speedup.range;
-    return `The prediction's range is ${low.toFixed(2)} to ${high.toFixed(2)}.`;
+    const range = result.outcome === "baseline_kept" ? "" : ` The speed-up's range is ${low.toFixed(2)} to ${high.toFixed(2)}.`;
+    return `Latency is predicted, not measured.${range}`;
   }
   const word = result.latency_source ? `Latency is ${result.latency_source}. ` : "";
   return word + (isNumber(result.speedup_spread) && result.speedup_spread ? `The speed-up is known to ${plusMinus(result.speedup_spread)}.` : "");
@@ -64,7 +65,7 @@ function offers(job, save) {
       { title: "Keeps", cell: (engine) => engine.in_words },
       { title: "Speed", cell: (engine) => (isNumber(engine.speedup) ? times(engine.speedup) : "–"), number: true },
       { title: "Probability of that", cell: (engine) => probability(1 - engine.verdict?.probability_over_budget), number: true },
-      { title: scoreTitle(job), cell: (engine) => score(engine.accuracy), number: true },
+      { title: scoreTitle(job), cell: (engine) => score(engine.accuracy, metricOf(job)), number: true },
       { title: "Size", cell: (engine) => bytes(engine.size_bytes), number: true },
       { title: "Layers", cell: (engine) => counts(engine.precisions) },
       { title: "File", cell: (engine) => (engine.file ? get(engine) : engine.no_file) },

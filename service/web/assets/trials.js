@@ -1,7 +1,7 @@
 // The engines that a job has tried: as points and as a table.
 import { h, table } from "/web/dom.js";
 import { OTHERS, scatter } from "/web/scatter.js";
-import { allowedDrop, dropOf, duration, isNumber, metricOf, milliseconds, orderWords, ratioOf, score, scoreTitle, shipped, signed } from "/web/words.js";
+import { allowedDrop, dropOf, duration, isNumber, latencyTitle, lost, metricOf, milliseconds, orderWords, ratioOf, score, scoreTitle, shipped, signed } from "/web/words.js";
 
 /** Return the plot of one job. */
 export function trialsPlot(job) {
@@ -42,13 +42,13 @@ function placed(job) {
 export function trialsTable(job) {
   const baseline = job.trials[0], metric = metricOf(job);
   return table("Engines tried", [
-    { title: "Engine", cell: (trial) => `${trial.index}${trial.index === leader(job) ? `\u00a0★\u00a0${leaderWord(job)}` : ""}` },
+    { title: "Engine", cell: (trial) => h("span", { class: "whole" }, `${trial.index}${trial.index === leader(job) ? ` ★ ${leaderWord(job)}` : ""}`) },
     { title: "Found by", cell: (trial) => orderWords(trial.order) },
     { title: "Quantized layers", cell: (trial) => trial.low_layers ?? "–", number: true },
-    { title: "Latency", cell: (trial) => milliseconds(trial.latency_ms?.median), number: true },
+    { title: latencyTitle("Latency", job.result), cell: (trial) => milliseconds(trial.latency_ms?.median), number: true },
     { title: "Ratio to baseline", cell: (trial) => fixed(ratioOf(trial, baseline, job.result)), number: true },
-    { title: scoreTitle(job), cell: (trial) => score(trial.accuracy), number: true },
-    { title: "Score lost", cell: (trial) => signed(dropOf(trial, baseline, metric)), number: true },
+    { title: scoreTitle(job), cell: (trial) => score(trial.accuracy, metric), number: true },
+    { title: "Score lost", cell: (trial) => lost(dropOf(trial, baseline, metric), metric), number: true },
     { title: "Budget", cell: answer },
     { title: "Took", cell: (trial) => isNumber(trial.seconds) ? duration(trial.seconds) : "–", number: true },
   ], job.trials.map((trial) => ({ ...trial, marked: trial.index === leader(job) })));

@@ -49,6 +49,7 @@ export const ORDERS = {
 
 const ERRORS = new Set(["nmse", "kl"]); // metrics of which less is better
 const DECIBELS = new Set(["psnr", "si_snr"]);
+const IDENTICAL = 150; // decibels
 const SURELY = 0.99;
 const APART = 0.01;
 
@@ -68,8 +69,9 @@ export const milliseconds = (value) => (isNumber(value) ? `${value < 1000 ? valu
 export const times = (value) => `${value.toFixed(2)} times as fast`;
 export const shortId = (id) => String(id).slice(0, 8);
 
-export function score(value) {
+export function score(value, metric) {
   if (!isNumber(value)) return "–";
+  if (DECIBELS.has(metric)) return value >= IDENTICAL ? "identical" : `${value.toFixed(2)} dB`;
   return value === 0 || Math.abs(value) >= 1e-3 ? value.toFixed(4) : value.toExponential(2);
 }
 
@@ -79,6 +81,9 @@ export function signed(value) {
   const text = Math.abs(value) >= 1e-5 ? value.toFixed(5) : value.toExponential(2);
   return value >= 0 ? `+${text}` : text.replace("-", "−");
 }
+
+/** Return a score that was lost; decibels, against the float model itself, are no loss that says anything to anybody. */
+export const lost = (value, metric) => (DECIBELS.has(metric) ? "–" : signed(value));
 
 export function duration(seconds) {
   if (!isNumber(seconds)) return "unknown";
@@ -99,7 +104,7 @@ export function probability(value) {
 }
 
 /** Return the spread of a speed-up: "± 0.003". */
-export const plusMinus = (spread) => `± ${Number(Math.max(spread, 0.001).toPrecision(1))}`;
+export const plusMinus = (spread) => `±\u00a0${Number(Math.max(spread, 0.001).toPrecision(1))}`;
 
 export function took(job) {
   return job.started_at && job.finished_at ? duration((new Date(job.finished_at) - new Date(job.started_at)) / 1000) : "–";
@@ -113,6 +118,9 @@ export const orderWords = (order) => ORDERS[order] ?? (order?.startsWith("all_")
 
 /** Return the heading of a column of scores, with their metric where it is known. */
 export const scoreTitle = (job) => (metricOf(job) ? `Score (${metricOf(job)})` : "Score");
+
+/** Return the heading of a column of latencies, which are never called measured where they are not. */
+export const latencyTitle = (title, result) => (result?.latency_source === "predicted" ? "Latency, predicted" : title);
 
 /** Return the metric that a job's engines are judged by, or null where the server chooses it and has not said it yet. */
 export const metricOf = (job) => job.result?.verdict?.metric ?? job.config?.accuracy?.metric ?? null;
@@ -144,14 +152,16 @@ export function ratioOf(trial, baseline, result) {
 export function allowedDrop(job) {
   const budget = job.result?.verdict?.budget;
   const metric = metricOf(job);
-  if (job.config?.objective || DECIBELS.has(metric)) return null;
+  if (job.config?.objective) return null;
   if (isNumber(budget)) return budget;
   const accuracy = job.config?.accuracy ?? {};
   const base = job.trials?.[0]?.accuracy;
   if (isNumber(accuracy.max_drop)) return accuracy.max_drop;
   if (isNumber(accuracy.max_nmse)) return accuracy.max_nmse;
   if (isNumber(accuracy.max_kl)) return accuracy.max_kl;
-  if (!isNumber(base) || ERRORS.has(metric)) return null;
+  const least = accuracy.min_psnr ?? accuracy.min_si_snr;
+  if (isNumber(least)) return IDENTICAL - least;
+  if (!isNumber(base) || ERRORS.has(metric) || DECIBELS.has(metric)) return null;
   if (isNumber(accuracy.min_score)) return base - accuracy.min_score;
   return base * (1 - (accuracy.min_relative ?? 0.99));
 }
@@ -186,20 +196,32 @@ export function isApart({ speedup, baseline, chosen }) {
 }
 
 /** Return the sentences of a result's verdict, without what its reason says. */
-export function verdictWords({ verdict, reason = "" }) {
+export function verdictWords({ verdict, objective, reason = "" }) {
   if (!verdict) return [];
   if (verdict.method === "same_engine") return ["The accuracy budget is met: the engine is the model that was uploaded, so that nothing is lost."];
-  const lines = [`${ANSWERS[verdict.answer] ?? verdict.answer}.`];
-  if (isNumber(verdict.probability_over_budget) && !reason.includes("with probability")) {
-    const inside = 1 - verdict.probability_over_budget;
-    lines.push(`The engine is inside the budget with probability ${inside >= SURELY ? "above 0.99" : inside < 1 - SURELY ? "below 0.01" : inside.toFixed(2)}.`);
+  const inside = 1 - (verdict.probability_over_budget ?? NaN);
+  const sure = inside >= SURELY ? "above 0.99" : inside < 1 - SURELY ? "below 0.01" : inside.toFixed(2);
+  if (objective && isNumber(inside) && !DECIBELS.has(verdict.metric)) { // no accuracy budget was asked for: this one follows from the engine
+    return [`With probability ${sure} the engine loses at most ${signed(verdict.budget)} of the float model's ${verdict.metric}, on ${verdict.n.toLocaleString("en")} samples.`];
   }
+  const lines = [`${ANSWERS[verdict.answer] ?? verdict.answer}.`];
+  if (isNumber(inside) && !reason.includes("with probability")) lines.push(`The engine is inside the budget with probability ${sure}.`);
   const unit = DECIBELS.has(verdict.metric);
   if (!unit && Array.isArray(verdict.interval)) {
     const [low, high] = verdict.interval;
     const word = ERRORS.has(verdict.metric) ? "rise" : "drop";
-    lines.push(`The ${word} of ${verdict.metric} is ${signed(verdict.drop)}, between ${signed(low)} and ${signed(high)} `
+    lines.push(`Against the float model the ${word} of ${verdict.metric} is ${signed(verdict.drop)}, between ${signed(low)} and ${signed(high)} `
       + `(each end with ${percent(verdict.confidence, 0)} confidence), on ${verdict.n.toLocaleString("en")} samples; allowed is ${signed(verdict.budget)}.`);
+  }
+  if (unit && Array.isArray(verdict.interval)) {
+    const [high, low] = verdict.interval.map((drop) => score(IDENTICAL - drop, verdict.metric));
+    lines.push(`Against the float model ${verdict.metric} is ${score(IDENTICAL - verdict.drop, verdict.metric)}, between ${low} and ${high} `
+      + `(each end with ${percent(verdict.confidence, 0)} confidence), on ${verdict.n.toLocaleString("en")} samples; at least ${score(IDENTICAL - verdict.budget, verdict.metric)} is asked for.`);
+  }
+  const isMore = verdict.drop > verdict.budget;
+  if (verdict.answer === "not_met" && !isMore) lines.push("The samples lost no more than is allowed, but so few of them often do where all data lose more.");
+  if (verdict.answer === "met_on_sample" && isMore) {
+    lines.push("The samples lost more than is allowed; how clearly each decision is made says that all data more likely lose less.");
   }
   if (verdict.answer !== "met" && isNumber(verdict.samples_needed)) {
     lines.push(`About ${Number(verdict.samples_needed.toPrecision(2)).toLocaleString("en")} samples with the same rates would settle it.`);

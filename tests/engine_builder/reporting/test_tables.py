@@ -12,6 +12,7 @@ from engine_builder.reporting.tables import (
     dependencies_table,
     engines_table,
     layers_table,
+    score,
     table,
     trials_table,
 )
@@ -134,3 +135,8 @@ def test_the_column_whose_error_grew_most_comes_first() -> None:
     assert rows[0]["error of the engine"] == "not finite"
     assert rows[1] == {"column": "1", "error of the float model": "0.1", "error of the engine": "0.3", "largest change": "2"}
     assert columns_table(()) == ""
+
+
+def test_a_score_in_decibels_has_its_unit_and_an_end() -> None:
+    assert [score(value, Metric.PSNR) for value in (54.6282, 150.0)] == ["54.63 dB", "identical"]
+    assert [score(value, Metric.TOP1) for value in (0.9, 0.0)] == ["0.9000", "0.0000"]

@@ -67,6 +67,13 @@ def test_a_drop_inside_the_budget_that_few_samples_do_not_show_says_so() -> None
     assert "lost no more" not in verdict_in_words(replace(few, drop=0.01))
 
 
+def test_a_drop_over_the_budget_that_is_likely_met_says_why() -> None:
+    why = "The samples lost more than is allowed; how clearly each decision is made says that all data more likely lose less."
+    assert why in verdict_in_words(replace(VERDICT, drop=0.01))
+    assert why not in verdict_in_words(VERDICT)
+    assert why not in verdict_in_words(replace(VERDICT, drop=0.01, answer=Answer.NOT_MET))
+
+
 def test_of_the_users_own_model_nothing_is_estimated() -> None:
     words = verdict_in_words(replace(VERDICT, answer=Answer.MET, method=IntervalMethod.SAME_ENGINE))
     assert words == "The accuracy budget is met: the engine is the model that was uploaded, so that nothing is lost."

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from engine_builder.reporting.body.report_body import ReportBody
+from engine_builder.reporting.page import render
+from engine_builder.stage_io.engines import FinalLatency
 from service.jobs.records import JobState
+from tests.engine_builder.report_body import BODY, layer
 from tests.service.conftest import Server
 from tests.service.web.shown_jobs import ID, let_server_tell, shown_job
 from tests.service.web.test_new_job import address, choose
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
 RULES = """async () => (await axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}))
     .violations.map((one) => `${one.id}: ${one.nodes.map((node) => node.target).join(" | ")}`)"""
 LONG = "a_layer_of_a_block_" * 12  # one word
+PAPER = 688  # pixels of A4 between its margins
+LARGE = replace(BODY, dependencies=(replace(BODY.dependencies[0], first=LONG, second=LONG),), layers=(layer(LONG), layer("b")))
 PATHS = ("/#/new", "/#/jobs", f"/#/jobs/{ID}", f"/#/compare/{ID},{ID}")
 
 
@@ -103,3 +110,42 @@ def test_reference_of_the_api_is_drawn_and_tried_without_internet(server: Server
     page.get_by_role("button", name="Execute").click()
     page.get_by_text("latency_source").first.wait_for()
     assert [url for url in asked if not url.startswith((address(server), "data:", "blob:"))] == []
+
+
+@pytest.mark.parametrize("body", [BODY, LARGE], ids=["small", "large"])
+def test_report_fits_on_paper(page: Page, body: ReportBody) -> None:
+    page.set_viewport_size({"width": PAPER, "height": 980})
+    page.emulate_media(media="print")
+    page.set_content(render(body))
+    assert page.evaluate("document.documentElement.scrollWidth") <= PAPER
+    sizes = page.evaluate(
+        "['.note', '.tile span', 'p', 'td'].map((one) => parseFloat(getComputedStyle(document.querySelector(one)).fontSize))"
+    )
+    assert max(sizes) <= 11  # notes are no larger than the text
+
+
+def test_units_are_not_broken_on_a_phone(page: Page) -> None:
+    slow = replace(BODY.result.baseline, latency_ms=FinalLatency(17.472, 20.0, 2.806, 100))
+    page.set_viewport_size({"width": 390, "height": 850})
+    page.set_content(render(replace(BODY, result=replace(BODY.result, baseline=slow))))
+    tall = page.evaluate("""() => [...document.querySelectorAll(".tile b")].map((one) => {
+        const range = document.createRange();
+        const text = one.firstChild;
+        const at = text.data.indexOf("ms");
+        if (at < 0) return 1;
+        range.setStart(text, at);
+        range.setEnd(text, at + 2);
+        return range.getClientRects().length;
+    })""")
+    assert set(tall) == {1}  # both letters on one line
+
+
+def test_one_long_name_does_not_push_the_rest_of_the_list_out_of_sight(server: Server, page: Page) -> None:
+    page.goto(address(server, "/web/icon.svg"))
+    page.evaluate("([id, name]) => localStorage.setItem('onnx-trt-optimizer-names', JSON.stringify([[id, name]]))", [ID, "n" * 200])
+    let_server_tell(page, shown_job())
+    for path in ("/#/jobs", f"/#/compare/{ID},{ID}"):
+        page.goto(address(server, path))
+        page.get_by_role("table").first.wait_for()
+        widths = page.locator(".scrolls").first.evaluate("one => [one.scrollWidth, one.clientWidth]")
+        assert widths[0] <= widths[1], path

@@ -85,7 +85,7 @@ def test_result_has_words_and_numbers_for_what_was_found(server: Server, page: P
         "2.00 times as fast",
         "The accuracy budget is likely met, although these samples are too few to be certain.",
         "inside the budget with probability 0.67",
-        "The drop of top1 is +0.00200, between \N{MINUS SIGN}0.00100 and +0.00400",
+        "Against the float model the drop of top1 is +0.00200, between \N{MINUS SIGN}0.00100 and +0.00400",
         "About 160,000 samples with the same rates would settle it.",
         "The search did not see these samples.",
         "last line",
@@ -230,3 +230,16 @@ def test_as_many_jobs_are_compared_as_have_a_look_of_their_own(server: Server, p
     page.locator(".legend svg").nth(5).wait_for()
     looks = page.locator(".legend svg").evaluate_all("list => list.map((one) => one.innerHTML)")
     assert len(set(looks)) == len(looks) == 6
+
+
+def test_page_of_a_server_that_is_away_asks_again_by_itself(server: Server, page: Page) -> None:
+    page.goto(address(server, "/web/icon.svg"))
+    let_server_tell(page, shown_job(JobState.RUNNING))
+    page.goto(address(server, f"/#/jobs/{ID}"))
+    page.locator("h1").get_by_text("running").wait_for()
+    page.unroute_all()
+    page.route("**/v1/jobs/**", lambda route: route.abort())
+    page.get_by_text("This page asks again by itself.").wait_for()
+    let_server_tell(page, shown_job())
+    page.locator("h1").get_by_text("succeeded").wait_for()
+    assert page.get_by_text("This page asks again by itself.").count() == 0

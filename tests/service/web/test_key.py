@@ -84,13 +84,13 @@ def test_another_key_is_taken_without_closing_the_tab(keyed: Server, page: Page)
     page.goto(address(keyed, "/#/new"))
     give(page, str(reader))
     page.get_by_text("To start one it needs the role submit.").wait_for()
-    assert "vision, read" in page.get_by_role("banner").inner_text()
+    assert "Tenant vision, role read" in page.get_by_role("banner").inner_text()
     page.get_by_role("button", name="Use another key").click()
     page.get_by_role("button", name="Cancel").click()
     page.get_by_role("button", name="Use another key").click()
     give(page, KEY)
     page.get_by_role("button", name="Start the job").wait_for()
-    assert "default, admin" in page.get_by_role("banner").inner_text()
+    assert "Tenant default, role admin" in page.get_by_role("banner").inner_text()
 
 
 def test_an_admin_sees_whose_jobs_they_are_and_others_their_own(keyed: Server, page: Page) -> None:

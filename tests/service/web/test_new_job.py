@@ -248,3 +248,9 @@ def test_server_that_could_not_read_a_model_is_asked_again(server: Server, page:
     page.unroute_all()
     panel.get_by_role("button", name="Ask again").click()
     panel.get_by_role("table").wait_for()
+
+
+def test_model_on_the_field_of_samples_is_called_one(server: Server, page: Page) -> None:
+    page.goto(address(server))
+    choose(page, "calibration", "net.onnx", picture_model().SerializeToString())
+    page.get_by_text("This looks like a model, not like samples.").wait_for()

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
+from calibration.accuracy.measures.values import IDENTICAL_PSNR
 from calibration.accuracy.metrics import Metric
 from engine_builder.reporting.body.search_facts import _ORDERS
 from engine_builder.reporting.verdict_words import _ANSWERS, _SELECTIONS
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 WORDS = read_assets()["words.js"].content.decode()
+DECIBELS = {"answer": "met", "metric": "psnr", "drop": 95.4, "interval": [95, 96], "confidence": 0.95, "n": 60, "budget": 110}
+OF_AN_OBJECTIVE = {"answer": "met", "metric": "top1", "n": 750, "budget": 0.0002, "probability_over_budget": 0.48}
 
 
 def table(name: str) -> dict[str, str]:
@@ -66,9 +70,24 @@ def words(browser: Browser, server: Server) -> Iterator[Callable[[str], object]]
         ("words.milliseconds(12345.6)", "12,346 ms"),
         ("words.bytes(999)", "999 bytes"),
         ("words.bytes(999_960)", "1.00 MB"),
-        ("words.plusMinus(0.0027)", "± 0.003"),
-        ("words.plusMinus(0.00001)", "± 0.001"),
+        ("words.plusMinus(0.0027)", "±\N{NO-BREAK SPACE}0.003"),
+        ("words.plusMinus(0.00001)", "±\N{NO-BREAK SPACE}0.001"),
         ("[1, 0.99, 0.572, 0.001].map(words.probability)", ["> 99%", "> 99%", "57.2%", "< 1%"]),
+        ("[54.6282, 150].map((value) => words.score(value, 'psnr'))", ["54.63 dB", "identical"]),
+        (
+            f"words.verdictWords({{ verdict: {json.dumps(DECIBELS)} }})",
+            [
+                "The accuracy budget is met.",
+                "Against the float model psnr is 54.60 dB, between 54.00 dB and 55.00 dB (each end with 95% confidence), on 60 samples; "
+                "at least 40.00 dB is asked for.",
+            ],
+        ),
+        (
+            f"words.verdictWords({{ objective: {{}}, verdict: {json.dumps(OF_AN_OBJECTIVE)} }})",
+            ["With probability 0.52 the engine loses at most +0.00020 of the float model's top1, on 750 samples."],
+        ),
+        ("words.lost(95.4, 'psnr')", "\N{EN DASH}"),
+        ("words.allowedDrop({ config: { accuracy: { metric: 'psnr', min_psnr: 40 } }, trials: [] })", 110),
         ("words.probability(NaN)", "\N{EN DASH}"),
         ("words.moment('2026-07-29T19:12:30Z')", "29 Jul 2026, 15:12 GMT-4"),
         ("words.speedWords({ outcome: 'baseline_kept', predicted_speedup: { value: 1 } })", "the baseline is kept"),
@@ -77,3 +96,7 @@ def words(browser: Browser, server: Server) -> Iterator[Callable[[str], object]]
 )
 def test_numbers_and_times_are_told_as_a_person_reads_them(words: Callable[[str], object], text: str, told: object) -> None:
     assert words(text) == told
+
+
+def test_outputs_that_are_identical_have_the_decibels_of_the_report() -> None:
+    assert re.search(r"const IDENTICAL = (\d+);", WORDS).group(1) == f"{IDENTICAL_PSNR:.0f}"  # type: ignore[union-attr]

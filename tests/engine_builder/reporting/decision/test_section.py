@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+from calibration.accuracy.metrics import Metric
 from calibration.accuracy.verdict import Answer
 from engine_builder.reporting.page import render
 from tests.engine_builder.reporting.decision.decided_bodies import decided, tried, verdict
@@ -32,3 +35,10 @@ def test_one_engine_has_one_speed_up_all_over_the_page() -> None:
     assert "An engine 1.43x as fast (± 0.003)" in page.text
     (row,) = [row for row in page.sections["The numbers: Trials"].rows if row["trial"].startswith("1 ")]
     assert row["of baseline"].startswith("0.700 ")
+
+
+def test_finalists_of_decibels_are_told_in_them() -> None:
+    found = replace(verdict(0.2, score=54.628), metric=Metric.PSNR, drop=95.372, interval=(95.0, 95.6), budget=110.0)
+    (row,) = Page(render(decided([tried(1, 0.7, 0.2)], {"f1": found}, "f1"))).sections["Finalists"].rows
+    assert row["psnr"] == "54.63 dB"
+    assert " ".join(row["psnr, with its interval"].split()) == "54.63 (54.40 to 55.00)"

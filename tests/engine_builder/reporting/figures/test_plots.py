@@ -16,7 +16,7 @@ from calibration.number_formats.precision import Precision
 from engine_builder.records.trial import Trial
 from engine_builder.reporting.body.layer_facts import DependencyMap
 from engine_builder.reporting.body.score_of_loss import ScoreOfLoss
-from engine_builder.reporting.figures.drawing import INK, LETTER, MAX_LABEL, label_of, themed
+from engine_builder.reporting.figures.drawing import BAD, INK, LETTER, MAX_LABEL, label_of, themed
 from engine_builder.reporting.figures.engine_plots import FAILED as FAILED_MARK
 from engine_builder.reporting.figures.engine_plots import OVER, WITHIN, front_plot, path_plot, prediction_plots
 from engine_builder.reporting.figures.layer_plots import (
@@ -265,6 +265,28 @@ def test_sensitivities_are_told_in_the_budgets_unit_where_it_is_known() -> None:
     assert "rise of nmse, about (factor 1.2 either way)" in texts(sensitivity_plot(LAYERS, ScoreScale(LAW, Metric.NMSE, 0.01)))
 
 
+def test_a_budget_beyond_all_losses_is_drawn_inside_the_axes() -> None:
+    dashed = [sensitivity_plot(LAYERS, ScoreScale(LAW, Metric.TOP1, budget)).count("stroke-dasharray") for budget in (0.01, 0.03)]
+    assert dashed == [2, 2]  # the line, and its sample below the axes
+
+
 def test_a_budget_far_beyond_all_losses_is_not_drawn() -> None:
     assert "the whole budget, about" not in texts(sensitivity_plot(LAYERS, ScoreScale(LAW, Metric.TOP1, 0.99)))
     assert "the whole budget, about" not in texts(sensitivity_plot(LAYERS, ScoreScale(LAW, Metric.TOP1, 0.0)))
+
+
+def test_an_engine_that_is_likely_inside_is_drawn_so_though_its_samples_lost_more() -> None:
+    one = trial(1, 2, 0.7, -0.001)
+    assert one.on_all is not None
+    likely = replace(one, on_all=replace(one.on_all, probability_over=0.3))
+    over, inside, told = (
+        front([TRIALS[0], other]).count(BAD) for other in (one, replace(one, on_all=replace(one.on_all, excess=0.001)), likely)
+    )
+    assert told == inside < over
+    assert path_plot([TRIALS[0], likely], None).count(BAD) < path_plot([TRIALS[0], one], None).count(BAD)
+
+
+def test_the_title_of_many_kernels_is_no_wider_than_their_axes() -> None:
+    names = [f"layer{index}" for index in range(MAX_BARS + 1)]
+    shown = texts(kernel_plot(dict.fromkeys(names, KERNELS_MS["conv"]), [layer(name) for name in names], Precision.FP32))
+    assert f"The {MAX_BARS} slowest of {MAX_BARS + 1} layers" in shown

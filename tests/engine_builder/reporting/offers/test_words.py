@@ -58,7 +58,7 @@ def test_nothing_faster_at_all_is_said() -> None:
 
 
 def test_a_kept_baseline_names_the_nearest_offers_first() -> None:
-    assert nearest_in_words(OFFERS.engines, is_predicted=False) == "At 99.88% 1.25x was to be had, at 99.5% 1.43x."
+    assert nearest_in_words(OFFERS.engines, is_predicted=False) == "1.25x was to be had at 99.88%, 1.43x at 99.5%."
     assert nearest_in_words((), is_predicted=False) == ""
 
 
@@ -72,4 +72,4 @@ def test_of_errors_less_is_nearer() -> None:
         replace(FAST, keeps={BudgetKey.MAX_NMSE: 0.02}, in_words="NMSE 0.02"),
         replace(SAFE, keeps={BudgetKey.MAX_NMSE: 0.01}, in_words="NMSE 0.01"),
     ]
-    assert nearest_in_words(engines, is_predicted=False) == "At NMSE 0.01 1.25x was to be had, at NMSE 0.02 1.43x."
+    assert nearest_in_words(engines, is_predicted=False) == "1.25x was to be had at NMSE 0.01, 1.43x at NMSE 0.02."

@@ -218,7 +218,7 @@ def test_a_whole_job_that_keeps_the_baseline_names_what_looser_budgets_give(tmp_
     told_offers = finished.result["offers"]
     assert isinstance(told_offers, dict)
     (nearest, *_) = sorted(told_offers["engines"], key=lambda engine: -engine["keeps"]["min_relative"])
-    assert f"At {nearest['in_words']} 2.00x was to be had" in str(finished.result["reason"])
+    assert f"2.00x was to be had at {nearest['in_words']}" in str(finished.result["reason"])
     assert told_offers["in_words"].endswith("nothing faster is inside 100% (asked for)")
     own = Budget(min_relative=1.0)
     (row,) = [row for row in told_offers["budgets"] if row["is_asked"]]
