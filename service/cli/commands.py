@@ -200,7 +200,7 @@ def _watch(client: Client, job_id: str, out: Output) -> None:
 
 
 def _shower(view: ProgressView) -> Callable[[JobView], None]:
-    trials = TrialLines(view)
+    trials = TrialLines(lambda text: view.line("     " + text))
     told: list[object] = []
 
     def show(job: JobView) -> None:

@@ -41,13 +41,13 @@ from service.jobs.execution.trials_ahead import TrialsAhead, end_ahead
 from service.jobs.faults.active_jobs import ActiveJobs
 from service.jobs.faults.endings import JobCancelled, ServerStopping, Tenure, end_of, why_ended
 from service.jobs.faults.waiting import Patience
-from service.jobs.live.job_log import JobLog, versions
 from service.jobs.outcome import collect, log_of
 from service.jobs.records import Job, StoredFile
 from service.jobs.resources import Deps
 from service.jobs.upkeep.workspaces import remove_parents
 from service.jobs.workflow_json import REPORT_IT, JsonSerializer
 from service.worker.kernel_times import shared_kernel_times
+from service.worker.stage_log import JobLog, versions
 
 logger = logging.getLogger(__name__)
 

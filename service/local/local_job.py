@@ -5,20 +5,22 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.own_metrics.asked_metric import SUFFIX, asked_metric_text
 from calibration.data.given.packed_folder import pack_folder
-from calibration.errors import CalibrationError, InputError, InvalidConfigError
+from calibration.errors import CalibrationError, InputError, InvalidConfigError, OptimizerError
 from engine_builder.backends.registry import opens_gpu
 from engine_builder.backends.target_checks import check_config, require_one_type, with_metric_model
 from engine_builder.config.config import Config
 from engine_builder.pipeline.observer import Observer
-from engine_builder.pipeline.optimize import JobRequest, optimize
+from engine_builder.pipeline.optimize import PIPELINE_VERSION, JobRequest, optimize
 from engine_builder.pipeline.stage import RunStage
 from engine_builder.records.assignment import FINGERPRINT_LENGTH
 from engine_builder.stage_io.measuring import JobFiles
@@ -37,7 +39,7 @@ from service.worker.job_record import JobRecord
 from service.worker.kernel_times import FOLDER as KERNEL_TIMES
 from service.worker.kernel_times import shared_kernel_times
 from service.worker.stage_cache import DEFAULT_MAX_BYTES
-from service.worker.stage_log import LOG_NAME
+from service.worker.stage_log import LOG_NAME, JobLog, versions
 from service.worker.warm_parent import WarmParent
 
 RESULT_NAME = "result.json"
@@ -97,6 +99,8 @@ def optimize_locally(
     ):
         parent.start()
         workspace = Workspace(Path(folder))
+        log = JobLog(workspace.root, lambda: datetime.now(UTC))
+        log.line(f"begins: {versions(PIPELINE_VERSION)}")
         try:
             request = _request(job, workspace)
             kernel_times = None if job.cache is None or job.cache_bytes == 0 else job.cache / KERNEL_TIMES
@@ -104,11 +108,13 @@ def optimize_locally(
                 shared_kernel_times(kernel_times, workspace.root, job.config),
                 job_record(job.cache, job.cache_bytes, request, workspace, view) as record,
             ):
-                outcome = pipeline(request, _StageRunner(job, workspace, view, stages, parent, record), _ViewObserver(view))
+                outcome = pipeline(request, _StageRunner(job, workspace, view, log, stages, parent, record), _ViewObserver(view, log))
+                log.line(f"ends: {outcome.result.get('outcome')}")
                 return _deliver(outcome, workspace, output)
         except InputError:
             raise
-        except Exception:
+        except Exception as error:
+            log.line(f"failed: {error.detail if isinstance(error, OptimizerError) else error}")
             _deliver_log(workspace, output)
             raise
 
@@ -117,11 +123,19 @@ class _StageRunner:
     """The pipeline's ``RunStage``: every stage in a child process."""
 
     def __init__(
-        self, job: LocalJob, workspace: Workspace, view: ProgressView, stages: str, parent: WarmParent, record: JobRecord | None
+        self,
+        job: LocalJob,
+        workspace: Workspace,
+        view: ProgressView,
+        log: JobLog,
+        stages: str,
+        parent: WarmParent,
+        record: JobRecord | None,
     ) -> None:
         self._limits = replace(job.limits, opens_gpu=opens_gpu(job.config.target, job.config.gpu))
         self._workspace = workspace
         self._view = view
+        self._log = log
         self._stages = stages
         self._parent = parent
         self._record = record
@@ -144,26 +158,30 @@ class _StageRunner:
                 listener=self._listener,
             )
 
-        found = (compute(), False) if self._record is None else self._record.run(name, stage, request, self._workspace, compute)
-        show(1.0, "kept from an earlier run" if found[1] else "done")
-        return found[0]
+        begun = time.monotonic()
+        found, is_kept = (compute(), False) if self._record is None else self._record.run(name, stage, request, self._workspace, compute)
+        show(1.0, "kept from an earlier run" if is_kept else "done")
+        self._log.line(f"{name}: {'kept from an earlier run' if is_kept else f'took {time.monotonic() - begun:.1f} s'}")
+        return found
 
 
 class _ViewObserver:
-    """The pipeline's ``Observer``: tells the view."""
+    """The pipeline's ``Observer``: tells the view and the log."""
 
-    def __init__(self, view: ProgressView) -> None:
+    def __init__(self, view: ProgressView, log: JobLog) -> None:
         self._view = view
-        self._trials = TrialLines(view)
+        self._log = log
+        self._trials = TrialLines(self._tell)
 
     def entered(self, stage: str, progress: float) -> None:
         self._view.update(progress, stage)
 
     def judging(self, outputs: Sequence[JudgedOutput]) -> None:
         for output in outputs:
-            self._view.line("     " + output.sentence)
+            self._tell(output.sentence)
 
     def noted(self, text: str) -> None:
+        self._log.line(f"note: {text}")
         self._view.line(f"note: {text}")
 
     def foreseen(self, requests: Callable[[], Iterator[Mapping[str, object]]]) -> None:
@@ -172,6 +190,10 @@ class _ViewObserver:
     def searched(self, trials: Sequence[Mapping[str, object]], best: int | None) -> None:
         del best  # the summary at the end tells which one was chosen
         self._trials.show(trials)
+
+    def _tell(self, text: str) -> None:
+        self._log.line(text)
+        self._view.line("     " + text)
 
 
 def _request(job: LocalJob, workspace: Workspace) -> JobRequest:

@@ -89,15 +89,15 @@ class ProgressLines:
 class TrialLines:
     """Tells each trial once, however often the list is shown."""
 
-    def __init__(self, view: ProgressView) -> None:
-        """Write to ``view``."""
-        self._view = view
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        """Give each line to ``tell``."""
+        self._tell = tell
         self._told = 0
 
     def show(self, trials: Sequence[Mapping[str, object]]) -> None:
         """Write a line for every trial that is new."""
         for trial in trials[self._told :]:
-            self._view.line("     " + trial_line(trial))
+            self._tell(trial_line(trial))
         self._told = max(self._told, len(trials))
 
 

@@ -25,10 +25,10 @@ from service.jobs.branches.shared_stages import SharedStages
 from service.jobs.execution.side_calls import SideCalls
 from service.jobs.faults.endings import JobCancelled, ServerStopping, Tenure
 from service.jobs.faults.waiting import Patience
-from service.jobs.live.job_log import JobLog
 from service.jobs.records import Job, JobState
 from service.jobs.resources import Deps
 from service.worker.child_process import StageLimits
+from service.worker.stage_log import JobLog
 from service.worker.trial_line import trial_line
 
 logger = logging.getLogger(__name__)

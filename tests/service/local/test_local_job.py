@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -114,6 +115,22 @@ def test_progress_and_each_trial_are_told_once(job: LocalJob, stream: io.StringI
     assert [line for line in lines if "trial 0" in line] == [
         "     trial 0: baseline, 0 layers quantized, score 0.5000, 1.000 ms, inside the budget"
     ]
+
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+
+
+def test_the_log_says_when_what_happened(job: LocalJob) -> None:
+    run(job, FakePipeline())
+    log = (job.output / "log.txt").read_text()
+    for text in (r"begins: pipeline .*onnxruntime", r"first: took \d+\.\d s", "trial 0: baseline, 0 layers quantized", "ends: "):
+        assert re.search(rf"(?m)^{TIME} {text}", log), text
+
+
+def test_the_log_of_a_failed_job_says_why(job: LocalJob) -> None:
+    with pytest.raises(StageCrashedError) as caught:
+        run(job, FakePipeline("crash"))
+    assert re.search(rf"(?m)^{TIME} failed: {re.escape(caught.value.detail[:20])}", (job.output / "log.txt").read_text())
 
 
 def test_input_error_leaves_no_file_and_no_folder(job: LocalJob) -> None:

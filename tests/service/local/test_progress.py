@@ -104,7 +104,7 @@ def test_each_trial_is_told_once() -> None:
     stream = io.StringIO()
     trials = [{"index": index, "order": "loss", "low_layers": index} for index in range(3)]
     with ProgressLines(stream) as view:
-        lines = TrialLines(view)
+        lines = TrialLines(lambda text: view.line("     " + text))
         for count in (1, 3, 2, 3):
             lines.show(trials[:count])
     assert [line.split(":")[0].strip() for line in stream.getvalue().splitlines()] == ["trial 0", "trial 1", "trial 2"]
