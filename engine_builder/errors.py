@@ -3,6 +3,7 @@
 EngineError                    500
 ├── BuildError                      the explicit graph or the engine could not be built
 │   └── RefusedModelError               the target's own builder takes a node or the model in no such form
+├── GpuInUseError                   another process holds the GPU
 ├── StageError                      a child process ended without a result
 │   ├── StageCrashedError               a signal or a native crash
 │   ├── StageTimeoutError               past its deadline
@@ -54,6 +55,13 @@ class RefusedModelError(BuildError):
     def __reduce__(self) -> tuple[object, ...]:
         """Rebuild with the nodes."""
         return (*super().__reduce__()[:2], {"seconds": self.seconds, "nodes": self.nodes})
+
+
+class GpuInUseError(EngineError):
+    """Another process holds the GPU for longer than it was waited for."""
+
+    slug = "gpu-in-use"
+    title = "GPU in use"
 
 
 class StageError(EngineError):

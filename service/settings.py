@@ -46,6 +46,7 @@ class Settings:
     lease_seconds: float = 15.0  # a process that the database has not heard of for so long is taken for dead
     encryption_keys: str | None = dataclasses.field(default=None, repr=False)  # of secrets in the database; None: in a file beside store/
     trials_ahead: int = 2  # so many engines of one job are built and scored on idle GPUs before its search asks for them; 0: none
+    parts_on_gpu_workers: str = "cuda"  # what idle gpu workers measure parts of stages with; "any": the CPU where CUDA does not work
     tenant_running_jobs: int | None = None  # so many jobs of one tenant run at the same time; None: as many as there are workers
 
     def __post_init__(self) -> None:
@@ -207,7 +208,12 @@ _LOWEST = {
     "tenant_running_jobs": 1,
     "audit_bytes": 2**20,
 }
-_CHOICES = {"webhook_addresses": ("public", "any"), "log_format": ("text", "json"), "downloads": ("stream", "redirect")}
+_CHOICES = {
+    "webhook_addresses": ("public", "any"),
+    "log_format": ("text", "json"),
+    "downloads": ("stream", "redirect"),
+    "parts_on_gpu_workers": ("cuda", "any", "none"),
+}
 _POSTGRES = "postgresql+psycopg://"
 _POSTGRES_URL = re.compile(
     re.escape(_POSTGRES) + r"(?:[^:/]*(?::[^@]*)?@)?(?:\[[^/?]+\]|[^/:?]+)?(?::[0-9]*)?(?:[/?].*)?"

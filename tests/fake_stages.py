@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from calibration.errors import InvalidModelError
+from calibration.errors import CalibrationError, InvalidModelError
+from calibration.execution.provider import Provider
 from engine_builder.workspace.workspace import FileRef, StageContext
 
 
@@ -63,28 +65,35 @@ def prepare(request: Mapping[str, object], context: StageContext) -> dict[str, o
         assert (context.scratch / "unfinished").exists()  # the trial beside it has not removed it
         if plan["fail_ahead"]:
             os.abort()
-        ref = context.workspace.write_bytes(f"{request['name']}/engine", str(request["name"]).encode())
+        model = context.workspace.path(_model(request)).read_bytes()  # so that no other job has the same bytes
+        ref = context.workspace.write_bytes(f"{request['name']}/engine", str(request["name"]).encode() + model)
         return {"result": {"file": ref.file, "sha256": ref.sha256}, "seconds": 0.0}
 
     return _recorded(request, work)
 
 
 def probe(request: Mapping[str, object], context: StageContext) -> dict[str, object]:
-    """Return the squares of numbers: of its own, or those that parts found put together."""
-    plan = {"seconds": 0.0, "fail_part": None, **_plan(request, context)}
+    """Return the squares of numbers, and what they were measured with: of its own, or those that parts found put together."""
+    plan = {"seconds": 0.0, "fail_on": None, **_plan(request, context)}
+    provider = str(request.get("provider", Provider.CPU.value))
     parts = request["parts"]
     assert isinstance(parts, list)
     if parts:
-        return _recorded(request, lambda: {"result": [number for part in parts for number in part], "seconds": 0.0})
+        numbers = [number for part in parts for number in part["squares"]]
+        providers = dict(sum((Counter(part["providers"]) for part in parts), Counter[str]()))
+        return _recorded(request, lambda: {"result": {"squares": numbers, "providers": providers}, "seconds": 0.0})
 
     def work() -> dict[str, object]:
+        _append(request, f"with {provider}")
+        if plan["fail_on"] == provider:
+            raise CalibrationError("an operator has no kernel", fix="Use another one.")
         found = []
         for number in range(int(str(request["start"])), int(str(request["stop"]))):
             (context.scratch / "unfinished").write_text("left behind unless it is removed")
             time.sleep(float(str(plan["seconds"])))
             assert (context.scratch / "unfinished").exists()  # another part has not removed it
             found.append(number**2)
-        return {"result": found, "seconds": 0.0}
+        return {"result": {"squares": found, "providers": {provider: 1}}, "seconds": 0.0}
 
     return _recorded(request, work)
 

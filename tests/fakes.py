@@ -113,7 +113,11 @@ def _fake_part(request: Mapping[str, object]) -> EarlyPart:
     return EarlyPart("prepare", {**request, "name": name}, name)
 
 
-FAKE_PREPARATIONS = {"trial": Preparation(_fake_part, lambda request, result: {**request, "prepared": result})}
+def _without_prepared(request: Mapping[str, object]) -> Mapping[str, object]:
+    return {name: value for name, value in request.items() if name != "prepared"}
+
+
+FAKE_PREPARATIONS = {"trial": Preparation(_fake_part, lambda request, result: {**request, "prepared": result}, _without_prepared)}
 
 
 def fake_model(**plan: object) -> bytes:

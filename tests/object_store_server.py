@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,6 +92,17 @@ class ObjectStoreServer:
             data = bytearray(filesystem.cat_file(path))
             data[len(data) // 2 : len(data) // 2 + 1] = b"\xff"
             filesystem.pipe_file(path, bytes(data))
+        return len(found)
+
+    def harm(self, folder: str, digests: Collection[str], *, is_lost: bool) -> int:
+        """Remove or change the objects of some digests under ``folder``, and return how many there were."""
+        filesystem = self._filesystem()
+        found = [path for path in filesystem.find(f"{BUCKET}/{folder}/store") if path.rpartition("/")[2] in digests]
+        for path in found:
+            if is_lost:
+                filesystem.rm_file(path)
+            else:
+                filesystem.pipe_file(path, b"something else")
         return len(found)
 
     def _filesystem(self) -> s3fs.S3FileSystem:

@@ -8,7 +8,6 @@ another one in the next session, and differ in the last bits from the float pass
 
 from __future__ import annotations
 
-import enum
 import functools
 import logging
 import resource
@@ -22,6 +21,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from calibration.errors import CalibrationError
+from calibration.execution.provider import Provider
 from calibration.onnx_model.weights_in_file import serialized
 from calibration.process.memory import TRIM_BYTES, return_free_memory
 
@@ -30,13 +30,6 @@ logger = logging.getLogger(__name__)
 Array = NDArray[np.generic]
 
 SPARE_BYTES = 1 << 16  # of a freed block that a smaller one takes: a larger rest stays free for others (by default up to half the block)
-
-
-class Provider(enum.StrEnum):
-    """What a session computes with, by the name that ONNX Runtime has for it."""
-
-    CPU = "CPUExecutionProvider"
-    CUDA = "CUDAExecutionProvider"
 
 
 CUDA_OPTIONS = {
@@ -49,20 +42,23 @@ CUDA_OPTIONS = {
 class Piece:
     """A model, or a run of its nodes, that is ready to run. Thread-safe: ``run`` may be called from several threads at once."""
 
-    def __init__(self, model: onnx.ModelProto | Path, *, threads: int = 1, provider: Provider = Provider.CPU) -> None:
+    def __init__(
+        self, model: onnx.ModelProto | Path, *, threads: int = 1, provider: Provider = Provider.CPU, falls_back: bool = True
+    ) -> None:
         """Open the session.
 
         Args:
             model: A model of less than 2 GB, or the path of one of any size.
             threads: Threads of one run.
             provider: What it is to compute with; where that cannot take the model, it is the CPU.
+            falls_back: Whether it is; else that is an error. A single node for which the provider has no kernel always runs on the CPU.
 
         Raises:
             CalibrationError: ONNX Runtime cannot run the model.
         """
         _share_one_arena()
         source, folder = (str(model), None) if isinstance(model, Path) else serialized(model)
-        self._session = _opened(source, threads, provider, folder)
+        self._session = _opened(source, threads, provider, folder, falls_back=falls_back)
         if not isinstance(source, str):
             let_go_of_bytes(self._session)
             if len(source) >= TRIM_BYTES:
@@ -129,7 +125,7 @@ def probe_provider() -> Provider:
     return Piece(_smallest_model(), provider=Provider.CUDA).provider
 
 
-def _opened(source: str | bytes, threads: int, provider: Provider, folder: Path | None = None) -> ort.InferenceSession:
+def _opened(source: str | bytes, threads: int, provider: Provider, folder: Path | None, *, falls_back: bool) -> ort.InferenceSession:
     options = ort.SessionOptions()
     if folder is not None:  # where the weights are that the bytes name
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
@@ -146,8 +142,15 @@ def _opened(source: str | bytes, threads: int, provider: Provider, folder: Path 
         options.use_deterministic_compute = True
         providers = [(Provider.CUDA.value, CUDA_OPTIONS), cpu]
         try:
-            return ort.InferenceSession(source, options, providers=providers, enable_fallback=0)  # its own prints to stdout
+            session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)  # its own prints to stdout
+            if falls_back or session.get_providers()[0] == provider.value:  # it opens without CUDA where libraries are missing
+                return session
+            raise _refused("its session opened without it")
+        except CalibrationError:
+            raise
         except Exception as error:  # ONNX Runtime raises a dozen classes without a common base
+            if not falls_back:
+                raise _refused(str(error)) from error
             logger.warning("a part of the model is probed on the CPU, since CUDA does not take it: %s", error)
             options.use_deterministic_compute = False
     try:
@@ -157,6 +160,13 @@ def _opened(source: str | bytes, threads: int, provider: Provider, folder: Path 
             f"ONNX Runtime {ort.__version__} cannot run a part of the model: {error}",
             fix="Run the model in onnxruntime on the CPU once; an operator without a CPU kernel cannot be probed.",
         ) from error
+
+
+def _refused(why: str) -> CalibrationError:
+    return CalibrationError(
+        f"CUDA does not take a part of the model: {why}",
+        fix="Leave it to the CPU, or see whether this onnxruntime fits CUDA and cuDNN here.",
+    )
 
 
 def _smallest_model() -> onnx.ModelProto:

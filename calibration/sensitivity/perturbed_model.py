@@ -25,8 +25,9 @@ from calibration.algorithms.gptq import Levels
 from calibration.algorithms.smooth_quant import SmoothQuantScaling
 from calibration.data.sample_axes import SampleAxes
 from calibration.execution.float_pass import FloatPass, tapped_blocks
-from calibration.execution.onnxruntime_session import Array, Piece, Provider, probe_provider
+from calibration.execution.onnxruntime_session import Array, Piece, probe_provider
 from calibration.execution.partition import Block, Graph, Unit
+from calibration.execution.provider import Provider
 from calibration.graph.layers import Layer
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.process.memory import return_free_memory
@@ -76,13 +77,13 @@ class ReferenceModel:
                 for a model with many bytes of constants.
             tail_bytes: Constants that tails may hold; tails are left out if they would hold more.
             kept_bytes: Activations that a float pass may keep.
-            provider: What to compute with. None: CUDA where that works, else the CPU.
+            provider: What all of it is to compute with. None: CUDA where that works, but for pieces that it does not take, else the CPU.
             axes: Where the model counts samples. None: on the first axis of every input and output.
             outputs: The tensors whose values are compared. None: the model's outputs.
         """
         self.axes = axes or SampleAxes()
         self.graph = Graph(model, layers, outputs)
-        self.provider = provider or probe_provider()
+        self.provider, self._falls_back = provider or probe_provider(), provider is None
         end = len(self.graph.nodes)
         is_large = self.graph.constant_bytes(0, end) > SMALL_BYTES
         self.blocks = self.graph.blocks(units_per_block or (UNITS_IF_LARGE if is_large else UNITS_PER_BLOCK))
@@ -203,7 +204,7 @@ class ReferenceModel:
         return self._piece(self.graph.piece(start, stop, outputs=outputs)) if outputs else None
 
     def _piece(self, model: onnx.ModelProto) -> Piece:
-        return Piece(model, provider=self.provider)
+        return Piece(model, provider=self.provider, falls_back=self._falls_back)
 
     def _needed(self, block: Block, unit: Unit) -> tuple[str, ...]:
         """Return the tensors made in the block that the layer and the rest of the block after it read."""

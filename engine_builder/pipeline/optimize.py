@@ -40,7 +40,7 @@ from engine_builder.stage_io.engines import BaselineRequest, EngineJob, TrialReq
 from engine_builder.stage_io.measuring import ConfidenceRequest, InspectRequest, InspectResult, JobFiles, RangesRequest
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest, SearchSummary
 
-PIPELINE_VERSION = "27"  # bumped when stage names, their order or the form of their requests or results change
+PIPELINE_VERSION = "28"  # bumped when stage names, their order or the form of their requests or results change
 SHARE_OF_TRIAL = 0.12  # of the progress that is left: how many trials there will be is not known
 
 

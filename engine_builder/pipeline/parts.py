@@ -7,11 +7,13 @@ to put them together gives what it gives when it measures all, to the last bit.
 from __future__ import annotations
 
 import itertools
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from calibration.codec import as_object, json_from_value, value_from_json
+from calibration.execution.provider import Provider
 from engine_builder.pipeline.stage import Stage
 from engine_builder.pipeline.stage_table import HESSIAN, INTERACTIONS, SENSITIVITY
 from engine_builder.stage_io.measuring import (
@@ -39,6 +41,48 @@ class Split:
 
     parts: Callable[[Json, int], tuple[Json, ...]]
     joined: Callable[[Json, Sequence[object]], Json]
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredPart:
+    """A part that somebody measured.
+
+    Attributes:
+        result: What it gave, in JSON.
+        worker: Who measured it.
+        kind: What that one is, such as ``cpu worker``.
+    """
+
+    result: object
+    worker: str
+    kind: str
+
+
+# Runs the parts of a stage: job, step, stage, request, how it is split; what runs one here; told the progress; ends it. None: not split.
+RunParts = Callable[
+    [str, str, str, Json, Split, Callable[[Json, Callable[[float], None]], Json], Callable[[float], None], Callable[[], None]],
+    tuple[MeasuredPart, ...] | None,
+]
+
+
+def on_provider(part: Json, provider: Provider) -> Json:
+    """Return the request of a part, of any stage, to be measured with a provider of ONNX Runtime or not at all."""
+    return {**part, "provider": provider.value}
+
+
+def in_words(parts: Sequence[MeasuredPart]) -> str:
+    """Return how many parts ran where, such as ``6 parts: 4 on 2 cpu workers (CPUExecutionProvider), ...``; names nobody."""
+    counts, workers = Counter[tuple[str, str]](), defaultdict[tuple[str, str], set[str]](set)
+    for part in parts:
+        for provider in as_object(as_object(part.result)["providers"]):
+            counts[part.kind, provider] += 1
+            workers[part.kind, provider].add(part.worker)
+    found = [f"{count} on {_counted(len(workers[where]), where[0])} ({where[1]})" for where, count in sorted(counts.items())]
+    return ": ".join(filter(None, (_counted(len(parts), "part"), ", ".join(found))))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def even_parts(start: int, stop: int, batch: int, most: int) -> tuple[tuple[int, int], ...]:

@@ -292,7 +292,7 @@ def _repeat(body: ReportBody) -> str:
     if engine.opsets:
         facts["opsets of the engine"] = ", ".join(f"{domain} {version}" for domain, version in engine.opsets.items())
     if body.probes.providers:
-        facts["probes ran on"] = ", ".join(body.probes.providers)
+        facts["probes ran on"] = body.probes.ran_on
     known = {field.name.replace("_", " "): getattr(data, field.name) for field in fields(data)}
     facts |= {name: _fact(value) for name, value in known.items() if value is not None}
     config = json.dumps(body.config, sort_keys=True, ensure_ascii=False, indent=1)

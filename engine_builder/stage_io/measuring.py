@@ -6,12 +6,14 @@ kept for other jobs. What only the search or the verdict reads, like the accurac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from calibration.accuracy.budget import Budget
 from calibration.accuracy.kinds.part import JudgedOutput
 from calibration.accuracy.metrics import Metric, OutputKind
+from calibration.execution.provider import Provider
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.ranges.range_table import RangeMethod
@@ -154,7 +156,7 @@ class SensitivityResult:
     """What one share of the samples gave."""
 
     losses: FileRef  # (samples, layer precisions) and the Gram sums, see ``calibration.sensitivity.layer_losses``
-    provider: str  # of ONNX Runtime; empty where nothing was probed
+    providers: Mapping[str, int]  # of ONNX Runtime, and how many parts each measured; none where nothing was probed
     probed: int = 1  # layer precisions; 0: more samples would decide nothing, and the file holds none
 
 
@@ -170,15 +172,16 @@ class SensitivityRequest:
     batch: int = 1  # samples in one call of the model: what the share can be split by
     is_part: bool = False  # of a share that is split: the sums of each call are kept apart, for whoever puts the parts together
     parts: tuple[SensitivityResult, ...] = ()  # of the whole share, measured elsewhere: they are only put together
+    provider: Provider | None = None  # all of a part is measured with it, or fails; None: with CUDA as far as it works, else on the CPU
 
 
 @dataclass(frozen=True, slots=True)
 class HessianResult:
-    """The traces, on how many samples, and by which provider of ONNX Runtime."""
+    """The traces, on how many samples, and by which providers of ONNX Runtime, as above."""
 
     traces: tuple[HessianTrace, ...]
     samples: int
-    provider: str
+    providers: Mapping[str, int]
     probes: FileRef | None = None  # ``TensorProbes`` of a part, which has no traces
 
 
@@ -192,14 +195,15 @@ class HessianRequest:
     seed: int
     layers: tuple[int, int] | None = None  # of a part: the places [start, stop) of its layers among the eligible ones
     parts: tuple[HessianResult, ...] = ()  # the first probes of all layers, made elsewhere: only further ones are made
+    provider: Provider | None = None  # as above
 
 
 @dataclass(frozen=True, slots=True)
 class InteractionsResult:
-    """The pairs that were tested, and by which provider of ONNX Runtime."""
+    """The pairs that were tested, and by which providers of ONNX Runtime, as above."""
 
     tests: tuple[PairTest, ...]
-    provider: str
+    providers: Mapping[str, int]
     losses: FileRef | None = None  # (samples, pairs), of a part, which has no tests
 
 
@@ -214,6 +218,7 @@ class InteractionsRequest:
     batch: int = 1  # samples in one call of the model: what the samples can be split by
     is_part: bool = False  # of tests that are split by samples: the losses are kept, for whoever puts the parts together
     parts: tuple[InteractionsResult, ...] = ()  # on all the samples, measured elsewhere: they are only put together
+    provider: Provider | None = None  # as above
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,4 +248,12 @@ class Analysed:
 
     ranked: RankResult
     tests: tuple[PairTest, ...]
-    providers: tuple[str, ...]  # of ONNX Runtime, that the probes ran on
+    providers: Mapping[str, int]  # of ONNX Runtime, and how many parts of stages each measured
+
+
+def parts_by_provider(results: Iterable[SensitivityResult | HessianResult | InteractionsResult]) -> dict[str, int]:
+    """Return how many parts each provider measured, in the order of their names."""
+    counts: Counter[str] = Counter()
+    for one in results:
+        counts.update(one.providers)
+    return dict(sorted(counts.items()))

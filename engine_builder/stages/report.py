@@ -149,6 +149,7 @@ def _body(
     """
     found, table, workspace = given.inspection, given.table, context.workspace
     analysed, search = given.asked.analysed, given.asked.search
+    measured = {} if analysed is None else analysed.providers
     capabilities = backend_for(given.asked.job.config.target, given.asked.job.config.gpu, table=targets_of(context)).capabilities
     stay_float = float_only(found.model.layers, given.ranges)
     shown = chosen or next((trial for trial in given.asked.trials if trial.reached is not None and trial.low_layers), None)
@@ -184,9 +185,7 @@ def _body(
         predictions=predictions(given.asked.trials, given.losses, given.asked.forecasts),
         finalists=given.asked.verdict.judged,
         final_timing=FinalTiming(given.asked.verdict.latency_ms, given.asked.verdict.spread),
-        probes=ProbeSummary(
-            table.samples, table.hessian_samples, len(table.rows), table.plain_forwards, () if analysed is None else analysed.providers
-        ),
+        probes=ProbeSummary(table.samples, table.hessian_samples, len(table.rows), table.plain_forwards, tuple(measured), measured),
         kernel_times=capabilities.kernel_times,
         folded=found.folded,
         score_of_loss=law,

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 
 from service.database.advisory_locks import held_locks, lock_key
+from service.database.missing_columns import add_missing_columns
 from service.database.role import Role
 
 
@@ -26,6 +27,7 @@ class Member:
         host: The machine.
         pid: On that machine.
         gpu: Product name of the GPU whose stages it runs.
+        probes: The provider of ONNX Runtime with which it measures parts of stages while that GPU is idle; None: it does not.
     """
 
     name: str
@@ -34,22 +36,23 @@ class Member:
     host: str
     pid: int
     gpu: str | None = None
+    probes: str | None = None
 
 
 class Members:
     """A row for each process that ever worked on the database. Safe to share between threads."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        """Create the table where it is missing."""
+        """Create the table where it is missing, and what that of an earlier version lacks."""
         self._engine = engine
         _METADATA.create_all(engine)
+        add_missing_columns(engine, _MEMBERS)
 
     def note(self, member: Member) -> None:
         """Write or replace the row of a process that has its lease."""
-        values = {"role": member.role.value, "version": member.version, "host": member.host, "pid": member.pid, "gpu": member.gpu}
         with self._engine.begin() as connection:
             connection.execute(sa.delete(_MEMBERS).where(_MEMBERS.c.name == member.name))
-            connection.execute(sa.insert(_MEMBERS).values(name=member.name, **values))
+            connection.execute(sa.insert(_MEMBERS).values({**asdict(member), "role": member.role.value}))
 
     def find(self, name: str) -> Member | None:
         """Return what is known of a process, alive or not."""
@@ -83,7 +86,7 @@ class Members:
 
 
 def _member(row: sa.RowMapping) -> Member:
-    return Member(row["name"], Role(row["role"]), row["version"], row["host"], row["pid"], row["gpu"])
+    return Member(row["name"], Role(row["role"]), row["version"], row["host"], row["pid"], row["gpu"], row["probes"])
 
 
 _METADATA = sa.MetaData()
@@ -96,4 +99,5 @@ _MEMBERS = sa.Table(
     sa.Column("host", sa.String(255), nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("gpu", sa.String(255)),
+    sa.Column("probes", sa.String(64)),
 )

@@ -25,7 +25,9 @@ class Membership:
     members: Members
 
 
-def join(engine: sa.Engine, settings: Settings, url: str, role: Role, version: str, gpu: str | None) -> Membership:
+def join(
+    engine: sa.Engine, settings: Settings, url: str, role: Role, version: str, gpu: str | None, probes: str | None = None
+) -> Membership:
     """Take the lease of this process and write down what it is for.
 
     Args:
@@ -35,12 +37,14 @@ def join(engine: sa.Engine, settings: Settings, url: str, role: Role, version: s
         role: What it is for.
         version: Of its pipeline.
         gpu: Product name of the GPU whose stages it runs.
+        probes: With which provider of ONNX Runtime it measures parts of stages meanwhile; None: it does not.
 
     Raises:
         ProcessNameInUseError: Another process works under this name.
         StorageError: The database cannot be reached.
     """
-    member = Member(settings.executor_id or default_name(role, gpu), role, version, socket.gethostname(), os.getpid(), gpu)
+    name = settings.executor_id or default_name(role, gpu)
+    member = Member(name, role, version, socket.gethostname(), os.getpid(), gpu, probes)
     with database_lock(engine, "tables"):
         members = Members(engine)
     lease = Lease(url, member.name, settings.lease_seconds)

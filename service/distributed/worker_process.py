@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
+from collections.abc import Callable, Mapping
 from types import FrameType
 
 from calibration.errors import InvalidConfigError
+from calibration.execution.provider import Provider
+from calibration.execution.provider_here import provider_here
 from calibration.plain_text import folders_to_hide
 from engine_builder.backends.registry import gpu_here
 from service.api.log_lines import log_plain_lines
@@ -15,6 +19,9 @@ from service.jobs.execution.placement import gpu_type
 from service.jobs.resources import Deps, open_deps
 from service.jobs.runner import Runner
 from service.settings import Settings
+from service.worker.stage_process import stage_environment
+
+logger = logging.getLogger(__name__)
 
 
 def work_until_stopped(settings: Settings, role: Role, deps: Deps | None = None) -> None:
@@ -39,7 +46,9 @@ def work_until_stopped(settings: Settings, role: Role, deps: Deps | None = None)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    deps = deps or open_deps(settings, role=role, gpu=own_gpu() if role is Role.GPU else None)
+    if deps is None:
+        gpu = own_gpu() if role is Role.GPU else None
+        deps = open_deps(settings, role=role, gpu=gpu, probes=None if gpu is None else own_probes(settings.parts_on_gpu_workers))
     runner = Runner(deps)
     try:
         deps.warm_parent.start()
@@ -48,6 +57,22 @@ def work_until_stopped(settings: Settings, role: Role, deps: Deps | None = None)
     finally:
         runner.stop()
         deps.close()
+
+
+def own_probes(parts: str, find: Callable[[Mapping[str, str]], Provider] = provider_here) -> Provider | None:
+    """Return what this process measures parts of stages with while its GPU is idle; None: it does not.
+
+    Args:
+        parts: The setting ``parts_on_gpu_workers``.
+        find: Returns what probes compute with in a process with some environment.
+    """
+    if parts == "none":
+        return None
+    found = find(stage_environment())
+    if found is Provider.CUDA or parts == "any":
+        return found
+    logger.info("CUDA does not work for onnxruntime here: no parts of stages are measured while the GPU is idle")
+    return None
 
 
 def own_gpu() -> str:

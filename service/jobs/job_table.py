@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from calibration.codec import json_from_value, value_from_json
 from engine_builder.workspace.workspace import FileRef
 from service.access.caller import DEFAULT_TENANT
+from service.database.missing_columns import add_missing_columns
 from service.jobs.records import Job, JobRow, JobState, NewJob, StoredFile
-from service.jobs.storage.database import add_missing_columns
 from service.jobs.storage.holds import Hold
 
 

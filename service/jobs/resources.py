@@ -180,6 +180,7 @@ def open_deps(
     rebuild: bool = False,
     role: Role = Role.ALL,
     gpu: str | None = None,
+    probes: str | None = None,
 ) -> Deps:
     """Open the data folder, which is created where it is missing, and take it for this process.
 
@@ -191,6 +192,7 @@ def open_deps(
         rebuild: Set a database that may be damaged aside, and begin a new one with the jobs that can be read from it.
         role: What this process is for, where several share a database.
         gpu: Product name of the GPU whose stages it runs, in that role.
+        probes: With which provider of ONNX Runtime it measures parts of stages while the GPU is idle; None: it does not.
 
     Raises:
         ProcessNameInUseError: Another process works under this one's name.
@@ -210,7 +212,7 @@ def open_deps(
         files_dir = _made(settings.files_dir, "data folder" if settings.shared_dir is None else "shared folder")
         if settings.database_url is not None:
             place = open_place(settings, store, files_dir, objects)
-            membership = join(store.engine, settings, settings.database_url, role, pipeline.version, gpu)
+            membership = join(store.engine, settings, settings.database_url, role, pipeline.version, gpu, probes)
             opened.callback(membership.lease.close)
         name = "" if membership is None else membership.member.name
         files = open_files(settings, store, files_dir, objects, clock, name)

@@ -22,6 +22,7 @@ from calibration.errors import OptimizerError
 from calibration.plain_text import folders_to_hide
 from engine_builder.config.config import config_from_json
 from engine_builder.pipeline.optimize import JobRequest
+from engine_builder.pipeline.parts import RunParts
 from engine_builder.stage_io.measuring import JobFiles
 from engine_builder.stage_io.outcome import JobOutcome
 from service.database.advisory_locks import session_lock
@@ -30,14 +31,16 @@ from service.database.engine import names_postgres, reach
 from service.database.storage_errors import storage_error
 from service.errors import IllegalMoveError, RemovedError, StorageError
 from service.jobs.branches.shared_stages import SharedStages
-from service.jobs.execution.fan_out import PART, FanOut, StagePart, forget_parts, make_stage_part
+from service.jobs.execution.ahead.prepare_stage import PrepareStage, make_prepare_stage
+from service.jobs.execution.ahead.trials_ahead import TrialsAhead, end_ahead
+from service.jobs.execution.fan_out import FanOut, forget_parts
+from service.jobs.execution.giving_way import PART, PREPARE
 from service.jobs.execution.gpu_stage import GpuStage, make_gpu_stage, run_elsewhere
-from service.jobs.execution.job_run import Elsewhere, JobRun, RunParts
+from service.jobs.execution.job_run import Elsewhere, JobRun
 from service.jobs.execution.placement import gpu_queue, placed_on
-from service.jobs.execution.prepare_stage import PREPARE, PrepareStage, make_prepare_stage
 from service.jobs.execution.queue_pace import BRISK_SECONDS, IDLE_SECONDS, set_pace
+from service.jobs.execution.stage_part import StagePart, make_stage_part
 from service.jobs.execution.takeover import is_run
-from service.jobs.execution.trials_ahead import TrialsAhead, end_ahead
 from service.jobs.faults.active_jobs import ActiveJobs
 from service.jobs.faults.endings import JobCancelled, ServerStopping, Tenure, end_of, why_ended
 from service.jobs.faults.waiting import Patience
@@ -234,8 +237,8 @@ def _gpu_of(deps: Deps, job: Job) -> str | None:
 
 
 def _ahead(deps: Deps, job: Job, gpu: str | None, prepare: PrepareStage) -> TrialsAhead | None:
-    """Return what has engines of the job built before its search asks for them; None where nobody does, or sees the job's folder."""
-    if gpu is None or deps.settings.shared_dir is None or deps.settings.trials_ahead == 0 or not deps.pipeline.preparations:
+    """Return what has engines of the job built before its search asks for them; None where nobody does."""
+    if gpu is None or deps.settings.trials_ahead == 0 or not deps.pipeline.preparations:
         return None
     return TrialsAhead(deps, job.id, gpu_queue(gpu), prepare)
 

@@ -64,6 +64,7 @@ class StageLimits:
     file_bytes: int | None = None  # of the largest file that it writes; None: not limited
     is_alone: bool = True  # in its workspace: what a killed stage left there is removed first, but for what is of one that is not alone
     is_charged: bool = True  # to the tenant, where tenants are
+    is_gpu_lent: bool = False  # the GPU that it opens is idle, and its time counts as a processor's
 
     def __post_init__(self) -> None:
         """Refuse limits under which nothing could run."""

@@ -27,9 +27,10 @@ def main() -> None:
     settings = dataclasses.replace(settings_from_environment(os.environ), port=port)
     is_real = version == REAL
     pipeline = None if is_real else _fake_pipeline(record, version)
-    gpu = os.environ.get("FAKE_GPU") if role is Role.GPU else None
+    gpu, probes = (os.environ.get(name) if role is Role.GPU else None for name in ("FAKE_GPU", "FAKE_PROBES"))
+    stages = STAGE_TABLE if is_real else "tests.fake_stages"
     try:
-        deps = open_deps(settings, pipeline=pipeline, stages=STAGE_TABLE if is_real else "tests.fake_stages", role=role, gpu=gpu)
+        deps = open_deps(settings, pipeline=pipeline, stages=stages, role=role, gpu=gpu, probes=probes)
     except OptimizerError as error:
         sys.stderr.write(f"error: {error.detail}\nfix: {error.fix}\n")
         sys.exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from tests.distributed.fleet import Fleet
 from tests.distributed.launch_process import REAL
 from tests.faults.server_process import wait_until
 from tests.model_text import samples_for
+from tests.object_store_server import ObjectStoreServer
 from tests.postgres_server import PostgresServer
 from tests.tensorrt_stand_in.counted_job import chain
 from tests.tensorrt_stand_in.install import install
@@ -40,13 +42,16 @@ BUILD_SECONDS = 3.0
 
 
 @contextmanager
-def fleet_of(place: Path, postgres: PostgresServer, gpus: int, build_seconds: float) -> Iterator[Fleet]:
+def fleet_of(
+    place: Path, postgres: PostgresServer, gpus: int, build_seconds: float, objects: ObjectStoreServer | None = None
+) -> Iterator[Fleet]:
     """Give an api, a cpu worker, and so many gpu workers that find the stand-in, each with a GPU to itself."""
     place.mkdir()
     stand_in = install(place, Orders(build_seconds=build_seconds))
-    fleet = Fleet(place / "fleet", postgres.create_database(), version=REAL)
+    fleet = Fleet(place / f"fleet-{secrets.token_hex(4)}", postgres.create_database(), objects, version=REAL)
     fleet.folder.mkdir()
-    fleet.environment = {**stand_in, **{name: text for name, text in fleet.environment.items() if name.startswith("ONNX_TRT_OPTIMIZER_")}}
+    own = {name: text for name, text in fleet.environment.items() if name.startswith(("ONNX_TRT_OPTIMIZER_", "AWS_"))}
+    fleet.environment = {**stand_in, **own}
     try:
         fleet.add("api", "api")
         fleet.add("one", "cpu")
@@ -75,10 +80,16 @@ class Done:
 
 
 def job_on(
-    place: Path, postgres: PostgresServer, gpus: int, *, config: Mapping[str, Any] = CONFIG, build_seconds: float = BUILD_SECONDS
+    place: Path,
+    postgres: PostgresServer,
+    gpus: int,
+    *,
+    config: Mapping[str, Any] = CONFIG,
+    build_seconds: float = BUILD_SECONDS,
+    objects: ObjectStoreServer | None = None,
 ) -> Done:
     """Run the job where so many workers have a GPU, and see that nothing of what was built ahead is left."""
-    with fleet_of(place, postgres, gpus, build_seconds) as fleet:
+    with fleet_of(place, postgres, gpus, build_seconds, objects) as fleet:
         model, samples = chain(), io.BytesIO()
         np.savez(samples, **samples_for(model, 64))  # type: ignore[arg-type]  # numpy's stubs take the names for its own
         form = {"model": model.SerializeToString(), "calibration": samples.getvalue()}
@@ -105,7 +116,16 @@ def serial(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -
 def test_with_idle_gpus_a_job_makes_the_same_trials_the_same_choice_and_the_same_files(
     gpus: int, serial: Done, postgres: PostgresServer, tmp_path: Path
 ) -> None:
-    done = job_on(tmp_path / "several", postgres, gpus)
+    assert_same(job_on(tmp_path / "several", postgres, gpus), serial)
+
+
+def test_without_a_shared_folder_they_are_the_same_too(postgres: PostgresServer, object_store: ObjectStoreServer, tmp_path: Path) -> None:
+    serial, done = (job_on(tmp_path / f"{gpus} apart", postgres, gpus, objects=object_store) for gpus in (1, 2))
+    assert_same(done, serial)  # neither has a timing.cache, which no stage names
+
+
+def assert_same(done: Done, serial: Done) -> None:
+    """See that a job that took engines that were built ahead gave what the serial one gave."""
     assert serial.taken == 0
     assert done.taken >= LEAST_TAKEN
     assert len(serial.trials) == CONFIG["search"]["max_trials"]

@@ -142,13 +142,13 @@ class FakeStages:
         return CorrectResult(TABLE_FILE, ())
 
     def sensitivity(self, name: str, request: SensitivityRequest) -> SensitivityResult:
-        return SensitivityResult(FileRef(f"{name}.npz", "2" * 64), PROVIDER)
+        return SensitivityResult(FileRef(f"{name}.npz", "2" * 64), {PROVIDER: 1})
 
     def hessian(self, name: str, request: HessianRequest) -> HessianResult:
-        return HessianResult((), 32, PROVIDER)
+        return HessianResult((), 32, {PROVIDER: 1})
 
     def interactions(self, name: str, request: InteractionsRequest) -> InteractionsResult:
-        return InteractionsResult((), PROVIDER)
+        return InteractionsResult((), {PROVIDER: 1})
 
     def rank(self, name: str, request: RankRequest) -> RankResult:
         return RankResult(TABLE_FILE, TABLE_FILE, {"loss": tuple(LayerPrecision(layer, Precision.INT8) for layer in self.world.layers)})

@@ -187,7 +187,7 @@ class Desk:
         table = write("table.json", SensitivityTable(rows, 60, 32, 4.0, tuple(traces)))
         decided = value_from_json(VerdictResult, judgement)
         tests = (PairTest(first, second, 0.001, 0.0001, 60), PairTest(first, second, -0.5, 0.1, 60))
-        analysed = Analysed(RankResult(table, pairs, {"loss": (first, second)}), tests, ("CPUExecutionProvider",))
+        analysed = Analysed(RankResult(table, pairs, {"loss": (first, second)}), tests, {"CPUExecutionProvider": 3})
         request = ReportRequest(
             job=job,
             analysed=analysed if is_analysed else None,

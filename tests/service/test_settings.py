@@ -38,6 +38,7 @@ def test_unset_and_empty_variables_give_the_defaults() -> None:
         ("ENCRYPTION_KEYS", "hush", "number 1 is no key"),
         ("ENCRYPTION_KEYS", f"{'A' * 43}=, {'A' * 44}", "number 2 is no key"),
         ("STAGE_MEMORY_BYTES", "1", "at least"),
+        ("PARTS_ON_GPU_WORKERS", "gpu", "expected cuda or any or none"),
     ],
 )
 def test_wrong_value_is_refused_with_its_name_and_a_fix(name: str, text: str, message: str) -> None:

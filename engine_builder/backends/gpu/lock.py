@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine_builder.errors import EngineError
+from engine_builder.errors import EngineError, GpuInUseError
 
 FOLDER_VARIABLE = "ONNX_TRT_OPTIMIZER_GPU_LOCKS"
 WAIT_SECONDS = 3600.0  # for another job to let go: a build may take long
@@ -59,7 +59,8 @@ def gpu_lock(
         sleep: Waits for so many seconds.
 
     Raises:
-        EngineError: Another process holds the GPU for longer than ``wait_s``, and is named by its id; or no lock file can be made.
+        GpuInUseError: Another process holds the GPU for longer than ``wait_s``, and is named by its id.
+        EngineError: No lock file can be made.
     """
     place = folder if folder is not None else lock_folder(os.environ)
     path = place / f"{uuid}.lock"
@@ -72,7 +73,7 @@ def gpu_lock(
                 on_wait(holder)
                 is_told = True
             if clock() - start >= wait_s:
-                raise EngineError(
+                raise GpuInUseError(
                     f"GPU {uuid} is in use by process {holder} for over {wait_s:g} s", fix="wait for its job to end, or use another GPU"
                 )
             sleep(_POLL_S)

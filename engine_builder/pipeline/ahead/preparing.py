@@ -39,10 +39,12 @@ class Preparation:
     Attributes:
         part: From the request of the whole, what can be done before; None where that is nothing.
         joined: From the request of the whole and what the part gave (``result`` of its answer), the request that takes it.
+        without: From such a request, that of the whole again, which takes nothing.
     """
 
     part: Callable[[Json], EarlyPart | None]
     joined: Callable[[Json, object], Json]
+    without: Callable[[Json], Json]
 
 
 def _part_of_trial(request: Json) -> EarlyPart | None:
@@ -58,4 +60,8 @@ def _joined_trial(request: Json, result: object) -> Json:
     return as_object(json_from_value(replace(asked, prepared=value_from_json(Prepared, result))))
 
 
-PREPARATIONS: Mapping[str, Preparation] = {TRIAL.name: Preparation(_part_of_trial, _joined_trial)}
+def _whole_trial(request: Json) -> Json:
+    return as_object(json_from_value(replace(value_from_json(TRIAL.request, request), prepared=None)))
+
+
+PREPARATIONS: Mapping[str, Preparation] = {TRIAL.name: Preparation(_part_of_trial, _joined_trial, _whole_trial)}

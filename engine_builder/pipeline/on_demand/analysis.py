@@ -28,6 +28,7 @@ from engine_builder.stage_io.measuring import (
     SensitivityRequest,
     SensitivityResult,
     paired_samples,
+    parts_by_provider,
 )
 
 Q = TypeVar("Q")
@@ -128,8 +129,7 @@ class Analysis:
         ranked = self._ran(table.RANK, asked, _within(span, table.RANK), "the search ended with what it had tried")
         if ranked is None:
             return None
-        providers = {one.provider for one in (*layer_losses, traced, tested) if one is not None}
-        return Analysed(ranked, tests, tuple(sorted(providers)))
+        return Analysed(ranked, tests, parts_by_provider(one for one in (*layer_losses, traced, tested) if one is not None))
 
 
 def _within(span: tuple[float, float], stage: Stage[Any, Any]) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine_builder.config.config import Order
 from engine_builder.records.trial import FOLDED
@@ -56,6 +56,14 @@ class ProbeSummary:
     decisions: int
     forwards: float  # work, in forward passes of the whole model, each of one sample
     providers: tuple[str, ...]  # of ONNX Runtime
+    parts: Mapping[str, int] = field(default_factory=dict)  # of the stages that probe, that each provider measured
+
+    @property
+    def ran_on(self) -> str:
+        """The providers, in words: where there are several, with how many parts each measured."""
+        if len(self.parts) < 2:
+            return ", ".join(self.providers)
+        return ", ".join(f"{name} ({count} part{'s' if count > 1 else ''})" for name, count in self.parts.items())
 
 
 _ORDERS = {  # also in the page's words.js

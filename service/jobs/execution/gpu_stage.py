@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,12 +12,15 @@ import sqlalchemy as sa
 from dbos import DBOS, WorkflowHandle
 
 from calibration.codec import as_object
-from service.errors import RemovedError
+from engine_builder.workspace.workspace import file_refs
+from service.errors import DamagedArtifactError, NotFoundError, RemovedError
 from service.jobs.execution.job_run import JobRun
 from service.jobs.faults.active_jobs import ActiveJobs
 from service.jobs.faults.endings import JobCancelled, ServerStopping, Tenure, why_ended
 from service.jobs.faults.waiting import Patience
 from service.jobs.resources import Deps
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 CANCELLED = "__cancelled__"  # key of an answer that is none: the stage was ended
@@ -33,13 +37,29 @@ def make_gpu_stage(deps: Deps, active: ActiveJobs) -> GpuStage:
             try:
                 job = patience.run(lambda: deps.store.get(job_id))
                 patience.run(lambda: deps.folders.begin(job_id))
-                return JobRun(deps, job, patience, tenure).run_stage(name, stage, request, (span[0], span[1]))
+                run = JobRun(deps, job, patience, tenure)
+                readable = patience.run(lambda: _readable(deps, run, job_id, name, stage, request))
+                return run.run_stage(name, stage, readable, (span[0], span[1]))
             except (JobCancelled, RemovedError):
                 return {CANCELLED: True}
             except sa.exc.DBAPIError as error:  # of the engine: the dispatcher finds that nobody runs this
                 raise ServerStopping from error
 
     return gpu_stage
+
+
+def _readable(deps: Deps, run: JobRun, job_id: str, name: str, stage: str, request: dict[str, object]) -> dict[str, object]:
+    """Return the request with what was done for it before; without, where the object store lost or damaged that: then it is done now."""
+    preparation = deps.pipeline.preparations.get(stage)
+    if preparation is None or (whole := dict(preparation.without(request))) == request:
+        return request
+    try:
+        deps.folders.ready(job_id, file_refs(request))
+    except (DamagedArtifactError, NotFoundError) as error:
+        logger.warning("job %s: %s: what was built ahead is not used: %s", job_id, name, error.detail)
+        run.say(f"{name}: what was built ahead is lost or damaged, and is built again")
+        return whole
+    return request
 
 
 def run_elsewhere(

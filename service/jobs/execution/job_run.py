@@ -17,7 +17,7 @@ from calibration.codec import as_object, json_from_value
 from engine_builder.backends.registry import opens_gpu
 from engine_builder.config.config import config_from_json
 from engine_builder.errors import EngineError, StageCancelledError, StageCrashedError
-from engine_builder.pipeline.parts import Split
+from engine_builder.pipeline.parts import RunParts, in_words
 from engine_builder.reporting.body.job_result import taken_outputs
 from engine_builder.workspace.workspace import Workspace, file_refs
 from service.errors import StorageError
@@ -55,22 +55,6 @@ class Ahead(Protocol):
 
     def used(self) -> None:
         """Remove what was taken."""
-
-
-# Runs the parts of a stage: job, step, stage, request, how it is split; what runs one here; told the progress; ends it. See ``fan_out``.
-RunParts = Callable[
-    [
-        str,
-        str,
-        str,
-        Mapping[str, object],
-        Split,
-        Callable[[Mapping[str, object], Callable[[float], None]], Mapping[str, object]],
-        Callable[[float], None],
-        Callable[[], None],
-    ],
-    tuple[object, ...] | None,
-]
 
 
 class JobRun:
@@ -131,7 +115,6 @@ class JobRun:
         """Run a stage as a step that is recorded: a finished one never runs again."""
         # On the workflow's own thread: a step from any other thread would not be recorded.
         if self._elsewhere is not None and stage in self._deps.pipeline.gpu_stages:
-            self._patience.run(lambda: self._deps.folders.made(self._job_id, ()))  # the log, which goes on there
             result = self._run_elsewhere(self._elsewhere, name, stage, request, span)
             self._patience.run(lambda: self._deps.folders.take_log(self._job_id))
             self._note(self._stage, span[1], at_once=False)
@@ -144,11 +127,12 @@ class JobRun:
         self, elsewhere: Elsewhere, name: str, stage: str, request: Mapping[str, object], span: tuple[float, float]
     ) -> dict[str, object]:
         ahead = self._ahead
-        if ahead is None:
-            return elsewhere(name, stage, request, span, self._should_end, self._why_ended, lambda: None)
-        taken = ahead.taken(stage, request, self._check)
+        taken = None if ahead is None else ahead.taken(stage, request, self._check)
         if taken is not None:
             self.say_once(f"{name}: built and scored ahead")
+        self._patience.run(lambda: self._deps.folders.made(self._job_id, ()))  # the log, which goes on there
+        if ahead is None:
+            return elsewhere(name, stage, request, span, self._should_end, self._why_ended, lambda: None)
         try:
             result = elsewhere(name, stage, taken or request, span, self._should_end, self._why_ended, ahead.tend)
         except EngineError:
@@ -230,19 +214,39 @@ class JobRun:
             self._deps.check_files()
             raise
 
-    def ahead_in_child(self, stage: str, request: Mapping[str, object], is_over: Callable[[], bool]) -> dict[str, object]:
-        """Run a stage that nobody has asked for yet, until it is over; what it uses is nobody's.
+    def beside_in_child(
+        self,
+        stage: str,
+        request: Mapping[str, object],
+        is_over: Callable[[], bool],
+        *,
+        is_charged: bool,
+        lends_gpu: bool | None = None,
+    ) -> dict[str, object]:
+        """Run a stage that gives way, beside others in the job's folder, until it is over.
+
+        Args:
+            stage: Its name.
+            request: What it reads.
+            is_over: Asked again and again.
+            is_charged: Whether what it uses is the tenant's; else it is nobody's.
+            lends_gpu: Whether it may use the GPU of this machine though the job asked for none. None: as any stage here.
 
         Raises:
             StageCancelledError: It was ended.
         """
-        limits = replace(self._limits, is_alone=False, is_charged=False)
-        return self._deps.run_child(
-            stage, request, self._workspace, limits=limits, on_progress=lambda fraction, message: None, should_cancel=is_over
-        )
+        limits = replace(self._limits, is_alone=False, is_charged=is_charged)
+        if lends_gpu is not None:
+            limits = replace(limits, opens_gpu=lends_gpu, is_gpu_lent=lends_gpu)
+        return self._child(stage, request, limits, should_end=is_over)
 
     def _child(
-        self, stage: str, request: Mapping[str, object], limits: StageLimits, on_progress: Callable[[float], None]
+        self,
+        stage: str,
+        request: Mapping[str, object],
+        limits: StageLimits,
+        on_progress: Callable[[float], None] = lambda fraction: None,
+        should_end: Callable[[], bool] | None = None,
     ) -> dict[str, object]:
         return self._deps.run_child(
             stage,
@@ -250,7 +254,7 @@ class JobRun:
             self._workspace,
             limits=limits,
             on_progress=lambda fraction, _message: on_progress(fraction),
-            should_cancel=self._should_end,
+            should_cancel=should_end or self._should_end,
         )
 
     def _in_parts(
@@ -268,7 +272,8 @@ class JobRun:
         found = self._fan_out(self._job_id, name, stage, request, split, here, on_progress, self._check)
         if found is None:
             return None
-        answer = self._child(stage, split.joined(request, found), self._limits, lambda fraction: None)
+        self.say(f"{stage}: {in_words(found)}")
+        answer = self._child(stage, split.joined(request, [part.result for part in found]), self._limits)
         return {**answer, "seconds": time.monotonic() - begun}
 
     def _check(self) -> None:

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from service.access.caller import DEFAULT_TENANT
+from service.database.missing_columns import add_missing_columns
 from service.errors import RemovedError
-from service.jobs.storage.database import add_missing_columns
 
 
 class RemovedJobs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from engine_builder.workspace.workspace import SCRATCH_PREFIX, FileRef, Workspac
 from service.errors import DamagedArtifactError
 from service.jobs.objects.object_artifacts import ObjectArtifactStore
 from service.jobs.objects.work_files import WorkFile, WorkFiles
+from service.jobs.records import StoredFile
 from service.worker.stage_log import LOG_NAME
 
 logger = logging.getLogger(__name__)
@@ -45,8 +47,11 @@ class JobFolders(Protocol):
             DamagedArtifactError: The object store lost one or has other bytes.
         """
 
-    def made(self, job_id: str, files: Sequence[FileRef]) -> None:
-        """Let all processes see files that a stage wrote into the folder here, and its log."""
+    def made(self, job_id: str, files: Sequence[FileRef], *, with_log: bool = True) -> None:
+        """Let all processes see files that a stage wrote into the folder here, and the log; not that of a stage that others run beside."""
+
+    def drop(self, job_id: str, folder: str) -> None:
+        """Need what is in a folder of the job's folder no longer, wherever it is; what has another name, too, stays under that."""
 
     def take_log(self, job_id: str) -> None:
         """Take in what a stage in another process added to the log, which begins as it does here."""
@@ -80,8 +85,12 @@ class SharedJobFolders:
     def ready(self, job_id: str, files: Sequence[FileRef]) -> None:
         """Do nothing: they are there."""
 
-    def made(self, job_id: str, files: Sequence[FileRef]) -> None:
+    def made(self, job_id: str, files: Sequence[FileRef], *, with_log: bool = True) -> None:
         """Do nothing: they are seen."""
+
+    def drop(self, job_id: str, folder: str) -> None:
+        """Remove it."""
+        remove_tree(self._root / job_id / folder)
 
     def take_log(self, job_id: str) -> None:
         """Do nothing: it is written to by all."""
@@ -133,11 +142,11 @@ class OwnJobFolders:
         remove_tree(self._root / job_id)
 
     def begin(self, job_id: str) -> None:
-        """Make the folder, with the log as far as other processes wrote it."""
+        """Make the folder, with the log as far as other processes wrote it: what does not go on from that is not of the job."""
         root = self._root / job_id
         root.mkdir(parents=True, exist_ok=True)
         log, kept = root / LOG_NAME, self._work.largest(job_id, LOG_NAME)
-        if kept is not None and (not log.exists() or log.stat().st_size < kept.size_bytes):
+        if kept is not None and not _begins_with(log, kept):
             with _unfinished(log) as path:
                 self._artifacts.copy(kept.sha256, path)  # it is appended to
 
@@ -155,22 +164,31 @@ class OwnJobFolders:
             for beside in self._work.beside(job_id, file.file) if file.file.endswith(_NOT_ALONE) else ():
                 self._fetched(job_id, beside, self._artifacts.copy)  # the onnx package takes a link for an attack
 
-    def made(self, job_id: str, files: Sequence[FileRef]) -> None:
-        """Store the files, those beside them, and the log."""
+    def made(self, job_id: str, files: Sequence[FileRef], *, with_log: bool = True) -> None:
+        """Store the files, those beside them, and the log.
+
+        Whatever is stored last of a log is the longest: where stages run beside each other, only one may store what it has.
+        """
         root = self._root / job_id
         made = []
         for file in dict.fromkeys(files):
             if file.file != LOG_NAME:
                 made.append(WorkFile(file.file, self._artifacts.put(root / file.file)))
             made += [WorkFile(name, self._artifacts.put(root / name), file.file) for name in _beside(root, file.file)]
-        with suppress(FileNotFoundError), (root / LOG_NAME).open("rb") as source, self._artifacts.writer() as writer:
-            while data := source.read(_CHUNK_BYTES):
-                writer.write(data)
-            made.append(WorkFile(LOG_NAME, writer.commit()))
+        if with_log:
+            with suppress(FileNotFoundError), (root / LOG_NAME).open("rb") as source, self._artifacts.writer() as writer:
+                while data := source.read(_CHUNK_BYTES):
+                    writer.write(data)
+                made.append(WorkFile(LOG_NAME, writer.commit()))
         self._work.note(job_id, made)
         for file_made in made:
             if file_made.name == LOG_NAME:
                 self._work.forget_smaller(job_id, LOG_NAME, file_made.stored.size_bytes)
+
+    def drop(self, job_id: str, folder: str) -> None:
+        """Refer to its objects no longer under these names, and remove the folder here."""
+        self._work.forget_under(job_id, folder)
+        remove_tree(self._root / job_id / folder)
 
     def take_log(self, job_id: str) -> None:
         """Append what the stored log has more, unless both went on by themselves."""
@@ -246,6 +264,15 @@ class OwnJobFolders:
                 self._known.clear()
             self._known[key] = file_sha256(path)
         return self._known[key]
+
+
+def _begins_with(path: Path, kept: StoredFile) -> bool:
+    """Whether a file, of a few MB at most, is there and begins with some content."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.sha256(file.read(kept.size_bytes)).hexdigest() == kept.sha256
+    except FileNotFoundError:
+        return False
 
 
 def _beside(root: Path, name: str) -> tuple[str, ...]:

@@ -86,6 +86,11 @@ class WorkFiles:
         with self._engine.begin() as connection:
             connection.execute(sa.delete(WORK).where(WORK.c.job_id == job_id, WORK.c.name == name, WORK.c.size_bytes < size_bytes))
 
+    def forget_under(self, job_id: str, folder: str) -> None:
+        """Need no longer what lies in a folder of a job's folder, under these names."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(WORK).where(WORK.c.job_id == job_id, WORK.c.name.startswith(f"{folder}/", autoescape=True)))
+
     def has_any(self, job_id: str) -> bool:
         """Whether a job has files here."""
         with self._engine.connect() as connection:

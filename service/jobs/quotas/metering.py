@@ -59,7 +59,7 @@ class MeteredChild:
         finally:
             seconds = max(self._clock() - begun, told)
             try:
-                self._admission.charge(workspace.name, seconds, on_gpu=limits.opens_gpu)
+                self._admission.charge(workspace.name, seconds, on_gpu=limits.opens_gpu and not limits.is_gpu_lent)
             except StorageError as error:  # a job is worth more than its bill
                 logger.warning("job %s: %.1f s of its stage %s are not counted: %s", workspace.name, seconds, stage, error)
 

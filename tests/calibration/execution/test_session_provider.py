@@ -4,57 +4,23 @@ from __future__ import annotations
 
 import logging
 import resource
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
 from calibration.accuracy.metrics import OutputKind
-from calibration.execution.onnxruntime_session import CUDA_OPTIONS, Piece, Provider, probe_provider
+from calibration.errors import CalibrationError
+from calibration.execution.onnxruntime_session import CUDA_OPTIONS, Piece, probe_provider
+from calibration.execution.provider import Provider
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.sensitivity.layer_losses import measure_layer_losses
 from calibration.sensitivity.perturbed_model import ReferenceModel
+from tests.cuda_machine import CPU, CUDA, Machine
+from tests.cuda_machine import machine as machine  # a fixture
 from tests.model_text import cnn, model_from_text, samples_for
 from tests.probed_models import probed
-
-CPU, CUDA = Provider.CPU.value, Provider.CUDA.value
-REAL = ort.InferenceSession
-Wanted = Sequence[str | tuple[str, dict[str, str]]]
-
-
-@dataclass
-class Machine:
-    """Opens sessions on the CPU that say they are on CUDA, unless it does not work, and keeps what was asked for."""
-
-    works: bool = True
-    silent: bool = False  # as ONNX Runtime is where CUDA's libraries are missing: the session opens without the provider
-    asked: list[Wanted] = field(default_factory=list)
-    deterministic: list[bool] = field(default_factory=list)
-
-    def open(self, source: str | bytes, options: ort.SessionOptions, providers: Wanted, **rest: object) -> ort.InferenceSession:
-        self.asked.append(providers)
-        self.deterministic.append(options.use_deterministic_compute)
-        on_cuda = len(providers) == 2
-        if on_cuda:
-            assert rest == {"enable_fallback": 0}
-        if on_cuda and not self.works and not self.silent:
-            raise RuntimeError("no kernel image is available for execution on the device")
-        session = REAL(source, options, providers=[CPU])
-        if on_cuda and self.works:
-            session.get_providers = lambda: [CUDA, CPU]
-        return session
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    found = Machine()
-    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
-    monkeypatch.setattr(ort, "InferenceSession", found.open)
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    return found
 
 
 def piece(provider: Provider = Provider.CUDA) -> Piece:
@@ -95,6 +61,23 @@ def test_a_session_that_cuda_refuses_opens_on_the_cpu(machine: Machine, caplog: 
     x = np.ones((3, 2), dtype=np.float32)
     np.testing.assert_array_equal(opened.run({"x": x})["y"], -x)
     assert machine.deterministic == [True, False]
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_session_that_is_to_be_on_cuda_or_nowhere_says_why_it_is_not(machine: Machine, silent: bool) -> None:
+    machine.works, machine.silent = False, silent
+    model = model_from_text("g (float[N,2] x) => (float[N,2] y) { y = Neg(x) }", {})
+    with pytest.raises(CalibrationError, match=r"CUDA does not take a part of the model: .*(no kernel image|opened without it)"):
+        Piece(model, provider=Provider.CUDA, falls_back=False)
+    assert machine.asked == [[(CUDA, CUDA_OPTIONS), CPU]]
+
+
+def test_a_reference_model_whose_provider_was_chosen_never_mixes_it_with_another(machine: Machine) -> None:
+    case = probed(cnn(), samples_for(cnn(), 4))
+    machine.refused = b"Conv"
+    assert ReferenceModel(case.model, case.layers, case.ranges, case.scheme).provider is Provider.CUDA  # and some pieces on the CPU
+    with pytest.raises(CalibrationError, match="could not find an implementation"):
+        ReferenceModel(case.model, case.layers, case.ranges, case.scheme, provider=Provider.CUDA)
 
 
 @pytest.mark.parametrize("silent", [True, False])

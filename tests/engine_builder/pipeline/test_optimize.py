@@ -20,8 +20,10 @@ from engine_builder.stage_io.measuring import (
     HessianRequest,
     HessianResult,
     InspectRequest,
+    InteractionsRequest,
     RangesRequest,
     RangesResult,
+    SensitivityRequest,
 )
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest
 from tests.engine_builder.fake_job import (
@@ -193,12 +195,15 @@ def test_steps_are_asked_for_where_the_model_of_latency_knows_borders() -> None:
 def test_the_report_is_told_what_every_probe_ran_on() -> None:
     class Mixed(FakeStages):
         def hessian(self, name: str, request: HessianRequest) -> HessianResult:
-            return dataclasses.replace(super().hessian(name, request), provider="CUDAExecutionProvider")
+            return dataclasses.replace(super().hessian(name, request), providers={"CUDAExecutionProvider": 2})
 
     stages = Mixed(HALFWAY)
     run(stages)
     assert stages.reported.analysed is not None
-    assert stages.reported.analysed.providers == ("CPUExecutionProvider", "CUDAExecutionProvider")
+    providers = stages.reported.analysed.providers
+    assert list(providers) == ["CPUExecutionProvider", "CUDAExecutionProvider"]
+    assert providers["CUDAExecutionProvider"] == 2
+    assert providers["CPUExecutionProvider"] == len(stages.requests(SensitivityRequest)) + len(stages.requests(InteractionsRequest))
 
 
 def test_after_the_inspection_the_model_is_the_baseline() -> None:

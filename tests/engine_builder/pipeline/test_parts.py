@@ -1,4 +1,4 @@
-"""A stage that is split and put together gives what it gives whole, to the last bit."""
+"""A stage that is split and put together gives what it gives whole, to the last bit, but for how many parts there were."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from calibration.codec import as_object, json_from_value
 from calibration.number_formats.precision import Precision
-from engine_builder.pipeline.parts import SPLITS, even_parts
+from engine_builder.pipeline.parts import SPLITS, MeasuredPart, even_parts, in_words
 from engine_builder.pipeline.stage import Stage
 from engine_builder.pipeline.stage_table import HESSIAN, INTERACTIONS, SENSITIVITY
 from engine_builder.records.calibrated import Calibrated
@@ -42,7 +42,8 @@ def content(driver: Driver, result: object) -> object:
     """Return a result with the bytes of its file."""
     assert isinstance(result, Mapping)
     file = result.get("losses")
-    return result, None if file is None else (driver.workspace.root / file["file"]).read_bytes()
+    rest = {name: value for name, value in result.items() if name != "providers"}
+    return rest, None if file is None else (driver.workspace.root / file["file"]).read_bytes()
 
 
 @pytest.mark.parametrize("most", [2, 3, 24, 100])
@@ -97,3 +98,21 @@ def test_parts_are_whole_calls(start: int, stop: int, batch: int, most: int, par
 def test_what_is_one_call_is_asked_for_as_it_is(job: tuple[Driver, Calibrated]) -> None:
     asked = as_object(json_from_value(SensitivityRequest(job[1], 0, 8, batch=8)))
     assert SPLITS["sensitivity"].parts(asked, 4) == (asked,)
+
+
+def test_who_measured_parts_is_said_by_kind_and_provider() -> None:
+    def part(worker: str, kind: str, provider: str) -> MeasuredPart:
+        return MeasuredPart({"providers": {provider: 1}}, worker, kind)
+
+    parts = [
+        part("one", "cpu worker", "CPUExecutionProvider"),
+        part("two", "cpu worker", "CPUExecutionProvider"),
+        part("one", "cpu worker", "CPUExecutionProvider"),
+        part("gpu-0", "worker of L4", "CUDAExecutionProvider"),
+        part("gpu-0", "worker of L4", "CPUExecutionProvider"),
+    ]
+    assert in_words(parts) == (
+        "5 parts: 3 on 2 cpu workers (CPUExecutionProvider), 1 on 1 worker of L4 (CPUExecutionProvider), "
+        "1 on 1 worker of L4 (CUDAExecutionProvider)"
+    )
+    assert in_words([MeasuredPart({"providers": {}}, "one", "cpu worker")]) == "1 part"

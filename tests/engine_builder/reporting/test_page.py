@@ -332,7 +332,7 @@ PLACES: dict[str, Callable[[ReportBody, str], ReportBody]] = {
     "pair": lambda body, text: replace(body, dependencies=(MeasuredPair(text, text, 0.1, 0.01, 64),)),
     "map": lambda body, text: replace(body, dependency_map=DependencyMap(("conv", text), ((), (0.1,)), (text,))),
     "end": lambda body, text: replace(body, search=replace(body.search, ended=text)),
-    "provider": lambda body, text: replace(body, probes=replace(body.probes, providers=(text,))),
+    "provider": lambda body, text: replace(body, probes=replace(body.probes, providers=(text,), parts={text: 2, "CPU": 1})),
 }
 
 

@@ -105,5 +105,5 @@ def test_a_share_that_would_decide_nothing_probes_nothing(tmp_path: Path) -> Non
     clear = LayerLosses(wanted, noise * [1e-3, 1.0, 1e3], np.eye(3), np.eye(3))
     earlier = (write_losses(clear, "clear.npz", driver.workspace),)
     found = driver.run(SENSITIVITY, SensitivityRequest(of, 16, 32, earlier, 1.0))
-    assert (found.probed, found.provider) == (0, "")
+    assert (found.probed, found.providers) == (0, {})
     assert read_losses((*earlier, found.losses), wanted, driver.workspace).samples == 16

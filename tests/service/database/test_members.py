@@ -78,3 +78,21 @@ def test_an_unknown_process_is_not_found(engine: sa.Engine) -> None:
     members.note(Member("one", Role.CPU, "v1", "node", 1))
     assert members.find("one") == Member("one", Role.CPU, "v1", "node", 1)
     assert members.alive() == ()
+
+
+def test_what_a_worker_measures_parts_with_is_known_to_all(engine: sa.Engine, url: str) -> None:
+    worker = join(engine, settings(url), url, Role.GPU, "v1", "L4", "CUDAExecutionProvider")
+    assert Members(engine).alive() == (worker.member,)
+    assert worker.member.probes == "CUDAExecutionProvider"
+    worker.lease.close()
+
+
+def test_the_table_of_an_earlier_version_gets_what_it_lacks_and_keeps_its_rows(engine: sa.Engine) -> None:
+    columns = "name VARCHAR(255) PRIMARY KEY, role VARCHAR(8), version VARCHAR(64), host VARCHAR(255), pid INTEGER, gpu VARCHAR(255)"
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"CREATE TABLE processes ({columns})"))
+        connection.execute(sa.text("INSERT INTO processes VALUES ('old', 'gpu', 'v0', 'node', 1, 'L4')"))
+    members = Members(engine)
+    assert members.find("old") == Member("old", Role.GPU, "v0", "node", 1, "L4", None)
+    members.note(Member("old", Role.GPU, "v1", "node", 2, "L4", "CPUExecutionProvider"))
+    assert members.all() == (Member("old", Role.GPU, "v1", "node", 2, "L4", "CPUExecutionProvider"),)

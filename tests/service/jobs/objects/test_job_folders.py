@@ -118,6 +118,21 @@ class JobFoldersContract:
         one.take_log(JOB)
         assert logs[0].read_bytes() == b"one\nelsewhere\n"
 
+    def test_a_folder_that_is_dropped_goes_and_its_files_stay_under_other_names(self, deployment: Deployment) -> None:
+        one, other = deployment.folders
+        for folders in (one, other):
+            folders.begin(JOB)
+        workspace = Workspace(deployment.roots[0])
+        early, beside = (workspace.write_bytes(f"{folder}/engine.plan", b"plan") for folder in ("ahead/1", "ahead/11"))
+        kept = workspace.link(workspace.path(early), "trials/1.plan")
+        one.made(JOB, [early, beside, kept])
+        for folders in (one, other, one):
+            folders.drop(JOB, "ahead/1")
+        assert not (deployment.roots[0] / early.file).exists()
+        other.ready(JOB, [kept, beside])
+        assert (deployment.roots[1] / kept.file).read_bytes() == b"plan"
+        assert (deployment.roots[1] / beside.file).read_bytes() == b"plan"
+
     def test_a_removed_job_has_nothing_left(self, deployment: Deployment) -> None:
         one, other = deployment.folders
         Workspace(deployment.roots[0]).write_bytes("inputs/model.onnx", b"model")
@@ -167,6 +182,58 @@ class TestOwnJobFolders(JobFoldersContract):
         deployment.folders[1].remove(JOB)
         bench.process().collect()
         assert not bench.has_object(made.sha256)
+
+    def test_the_objects_of_a_folder_that_is_dropped_are_kept_as_long_as_they_have_another_name(self, deployment: OwnFolders) -> None:
+        bench, folders = deployment.bench, deployment.folders[0]
+        workspace = Workspace(deployment.roots[0])
+        taken, unused = workspace.write_bytes("ahead/1/engine", b"taken"), workspace.write_bytes("ahead/1/scores", b"unused")
+        kept = workspace.link(workspace.path(taken), "trials/1.plan")
+        folders.made(JOB, [taken, unused, kept])
+        folders.drop(JOB, "ahead/1")
+        assert names_of(bench) == [kept.file]
+        bench.clock.advance(CLAIM_SECONDS + 1)
+        bench.process().collect()
+        assert bench.has_object(taken.sha256)
+        assert not bench.has_object(unused.sha256)
+
+    @pytest.mark.parametrize("folder", ["ahead/a%b", "ahead/a_b"])
+    def test_a_folder_is_dropped_by_its_name_alone(self, deployment: OwnFolders, folder: str) -> None:
+        workspace = Workspace(deployment.roots[0])
+        deployment.folders[0].made(JOB, [workspace.write_bytes(f"{name}/x", b"x") for name in (folder, "ahead/axb")])
+        deployment.folders[0].drop(JOB, folder)
+        assert names_of(deployment.bench) == ["ahead/axb/x"]
+
+    def test_a_stage_beside_others_leaves_the_log_to_them(self, deployment: OwnFolders) -> None:
+        one, beside = deployment.folders
+        for folders, root, text in ((one, deployment.roots[0], b"one\n"), (beside, deployment.roots[1], b"printed beside\n")):
+            folders.begin(JOB)
+            with (root / LOG_NAME).open("ab") as log:
+                log.write(text)
+        one.made(JOB, [])
+        made = Workspace(deployment.roots[1]).write_bytes("ahead/1/engine", b"engine")
+        beside.made(JOB, [made], with_log=False)
+        one.take_log(JOB)
+        assert (deployment.roots[0] / LOG_NAME).read_bytes() == b"one\n"
+        assert names_of(deployment.bench) == [made.file, LOG_NAME]
+
+    def test_a_log_that_does_not_go_on_from_the_jobs_is_replaced_by_that(self, deployment: OwnFolders) -> None:
+        one, other = deployment.folders
+        logs = [root / LOG_NAME for root in deployment.roots]
+        one.begin(JOB)
+        logs[0].write_bytes(b"one\n")
+        one.made(JOB, [])
+        other.begin(JOB)
+        with logs[1].open("ab") as log:
+            log.write(b"printed beside, and long\n")
+        with logs[0].open("ab") as log:
+            log.write(b"two\n")
+        one.made(JOB, [])
+        other.begin(JOB)
+        assert logs[1].read_bytes() == b"one\ntwo\n"
+        with logs[1].open("ab") as log:
+            log.write(b"elsewhere\n")
+        other.begin(JOB)
+        assert logs[1].read_bytes() == b"one\ntwo\nelsewhere\n"
 
     def test_a_lost_object_is_said_with_the_job_and_the_file(self, deployment: OwnFolders) -> None:
         made = Workspace(deployment.roots[0]).write_bytes("engine.onnx", b"engine")

@@ -51,6 +51,14 @@ def test_what_was_done_ahead_counts_with_the_stage_that_uses_it_and_else_for_nob
     assert minutes(store)[1] == pytest.approx(0.6)
 
 
+def test_a_gpu_that_was_idle_and_is_lent_counts_as_a_processor(store: JobStore) -> None:
+    times = iter((0.0, 60.0))
+    child = MeteredChild(lambda *_, **__: {}, store.admission, clock=lambda: next(times))
+    limits = StageLimits(memory_bytes=2**30, seconds=60, opens_gpu=True, is_gpu_lent=True)
+    child("sensitivity", {}, Path("jobs/one"), limits=limits, on_progress=lambda *_: None, should_cancel=lambda: False)
+    assert minutes(store) == (1.0, 0.0)
+
+
 def test_a_stage_that_crashes_is_counted_too(store: JobStore) -> None:
     def crash(*_: object, **__: object) -> dict[str, object]:
         raise StageCrashedError("it crashed", fix="Look.")

@@ -10,15 +10,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowID, WorkflowStatus
 
 from calibration.codec import as_object
 from engine_builder.pipeline.ahead.preparing import EarlyPart, Preparation
-from engine_builder.workspace.tree_removal import remove_tree
 from service.database.advisory_locks import held_lock
+from service.errors import StorageError
+from service.jobs.execution.ahead.prepare_stage import PrepareStage
+from service.jobs.execution.giving_way import PREPARE_PRIORITY, idle_workers, queued, wanted_lock
 from service.jobs.execution.gpu_stage import CANCELLED, aside
-from service.jobs.execution.prepare_stage import PrepareStage, idle_workers, queued, wanted_lock
 from service.jobs.resources import Deps
 
 logger = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ class TrialsAhead:
         self._likely: dict[str, EarlyPart] = {}  # by content, in order
         self._asked: EarlyPart | None = None  # what the search waits for, or uses
         self._is_taken = False  # whether there was something, and it is in use
-        self._workspace = deps.workspace(job_id)
+        self._job_folders = deps.folders
         self._failed: set[str] = set()  # what cannot be prepared: the trial itself will say why
         self._folders: dict[str, str] = {}  # of what was asked for or may be, by content
         self._looked_at = 0.0
@@ -161,7 +163,7 @@ class TrialsAhead:
 
     def _begin(self, part: EarlyPart) -> None:
         def enqueue() -> None:
-            with SetWorkflowID(self._id(part.key)), SetEnqueueOptions(priority=_BEHIND_ALL):
+            with SetWorkflowID(self._id(part.key)), SetEnqueueOptions(priority=PREPARE_PRIORITY):
                 DBOS.enqueue_workflow(self._queue, self._prepare, self._job_id, part.stage, dict(part.request))
 
         logger.info("job %s: %s %s, should it be asked for", self._job_id, part.stage, part.key[:12])
@@ -170,7 +172,8 @@ class TrialsAhead:
     def _remove(self, key: str) -> None:
         _remove(self._id(key))
         if (folder := self._folders.pop(key, None)) is not None:
-            remove_tree(self._workspace / folder)
+            with suppress(OSError, StorageError):  # then it goes with the job
+                self._job_folders.drop(self._job_id, folder)
 
     @property
     def _prefix(self) -> str:
@@ -212,6 +215,5 @@ def _remove(workflow_id: str) -> None:
 
 
 _UNDECIDED = {"ENQUEUED", "PENDING", "DELAYED"}
-_BEHIND_ALL = 1000  # priority in the queue; stages that somebody waits for have none, which is before all
 _LOOK_SECONDS = 1.0
 _ASK_SECONDS = 0.2
