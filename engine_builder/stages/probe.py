@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from calibration.algorithms.bias_correction import bias_locations
-from calibration.data.dataset import CalibrationSet, load_saved
+from calibration.data.dataset import CalibrationSet, SampleShare, load_saved
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.onnx_model.weights_in_file import read_prepared
 from calibration.process.worker_threads import processors
@@ -61,7 +61,7 @@ def sensitivity(request: SensitivityRequest, context: StageContext) -> Sensitivi
         count = len(wanted)
         nothing = LayerLosses(wanted, np.zeros((0, count)), np.zeros((count, count)), np.zeros((count, count)))
         return SensitivityResult(write_losses(nothing, name, workspace), "", 0)
-    share = load_saved(workspace.path(request.of.calibration)).take(np.arange(request.start, request.stop))
+    share = SampleShare(load_saved(workspace.path(request.of.calibration)), np.arange(request.start, request.stop))
     reference = _reference(prepared, request.of, workspace)
 
     def report(done: int) -> None:
@@ -191,6 +191,6 @@ def _mean_inputs(
     correction = read_corrections(of, workspace).correction
     if correction is None:
         return None
-    share = samples.take(np.array(correction.fitted, dtype=np.int64))
+    share = SampleShare(samples, np.array(correction.fitted, dtype=np.int64))
     locations = bias_locations(reference.graph.model, prepared.layers)
     return MeanInputs(reference, locations, share.batches(min(prepared.batch, share.samples)))

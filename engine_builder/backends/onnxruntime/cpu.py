@@ -86,8 +86,12 @@ class OrtCpuRunner:
         """Return the outputs for one batch."""
         return self._run(feeds, gives_back=not self._is_timed and _feed_bytes(feeds) >= _LARGE_CALL_BYTES)
 
-    def run_last(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
-        """Return the outputs for one batch, which no other follows soon: what activations took is given back, where it is much."""
+    def run_giving_back(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
+        """Return the outputs for one batch, and give back what activations took, where it is much.
+
+        For a run that no other follows soon; for one that those behind it are larger than; and for the first, after which the runtime takes
+        one block for all of them instead, beside what the first took.
+        """
         return self._run(feeds, gives_back=_feed_bytes(feeds) >= _LARGE_SAMPLE_BYTES)
 
     def _run(self, feeds: Mapping[str, NDArray[np.generic]], *, gives_back: bool) -> tuple[NDArray[np.generic], ...]:

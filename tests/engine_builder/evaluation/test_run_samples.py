@@ -124,9 +124,9 @@ class NotedOutputs(ComparedOutputs):
         self.asked.append("run")
         return super().run(feeds)
 
-    def run_last(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
+    def run_giving_back(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
         self.asked.append("last")
-        return super().run_last(feeds)
+        return super().run_giving_back(feeds)
 
 
 def test_the_last_run_of_compared_outputs_is_told_that_no_other_follows() -> None:

@@ -160,6 +160,6 @@ def test_activations_are_given_back_after_the_last_run_and_after_large_ones_that
     monkeypatch.setattr(runner, "_session", noted)
 
     runner.run({"x": np.zeros(size_bytes, dtype=np.int8)})
-    runner.run_last({"x": np.zeros(size_bytes, dtype=np.int8)})
+    runner.run_giving_back({"x": np.zeros(size_bytes, dtype=np.int8)})
 
     assert noted.gives_back == expected
