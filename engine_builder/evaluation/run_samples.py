@@ -58,8 +58,10 @@ def run_all(runner: Runner, samples: CalibrationSet | SampleShare, *, batch: int
         return [_rows(output, index, batch, kept) for index, output in enumerate(outputs)]
 
     whole: list[NDArray[np.generic]] = []  # of all samples: a list of parts and their concatenation would be there twice
-    alone = 1 if is_large else 0  # the first run, which no other is to go on beside while it gives back what it took
-    made = itertools.chain(map(one, starts[:alone]), in_parallel(one, starts[alone:], runs_at_once(samples, batch, workers)))
+    # No other is to go on beside one that gives back: what both took stays else.
+    first, last = (1, max(len(starts) - 1, 1)) if is_large else (0, len(starts))
+    inner = in_parallel(one, starts[first:last], runs_at_once(samples, batch, workers))
+    made = itertools.chain(map(one, starts[:first]), inner, map(one, starts[last:]))
     for start, rows in zip(starts, made, strict=True):
         kept = min(batch, samples.samples - start)
         whole = whole or [np.empty((len(part) // kept * samples.samples, *part.shape[1:]), part.dtype) for part in rows]

@@ -115,11 +115,12 @@ def become_parent(control: socket.socket, environment: Mapping[str, str], mask: 
         os._exit(1)
 
 
-def import_what_stages_import(stages: str) -> None:
+def import_what_stages_import(stages: str, *, for_one_job: bool = False) -> None:
     """Import the runtimes, the table of stages and the modules that it names.
 
     Args:
         stages: The module that holds the table ``STAGES``; its ``TABLE``, where it has one, names modules to import too.
+        for_one_job: Leave out the modules of stages that import much for themselves alone: all others would hold that, too.
     """
     before = dict(os.environ)
     gc.disable()  # imports leave nothing to collect, and looking for it takes a tenth of their time; the forks collect
@@ -131,7 +132,8 @@ def import_what_stages_import(stages: str) -> None:
         for module in (*_RUNTIMES, *_LATE, "engine_builder.workspace.workspace", stages):
             importlib.import_module(module)
         for stage in getattr(sys.modules[stages], "TABLE", ()):
-            importlib.import_module(stage.entry.partition(":")[0])
+            if not (for_one_job and stage.imports_much):
+                importlib.import_module(stage.entry.partition(":")[0])
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)

@@ -252,7 +252,7 @@ def _forked(stages: str, setting: _Setting) -> _Process | None:
     """Import what stages import, and fork this process; None where it has other threads, and nothing is done then."""
     if threading.active_count() > 1:
         return None
-    import_what_stages_import(stages)
+    import_what_stages_import(stages, for_one_job=True)
     if count_threads() > 1:
         return None
     control, its_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -79,7 +79,8 @@ class OrtCpuRunner:
                 f"{engine.name}: onnxruntime {onnxruntime.__version__} cannot load it: {exc}",
                 fix="see the runtime's message; report it if the model is valid",
             ) from exc
-        if engine.stat().st_size >= TRIM_BYTES:
+        self._is_large = engine.stat().st_size >= TRIM_BYTES
+        if self._is_large:
             return_free_memory()
 
     def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
@@ -102,16 +103,21 @@ class OrtCpuRunner:
             options = onnxruntime.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         try:
-            return tuple(np.asarray(output) for output in self._session.run(None, dict(feeds), options))
+            outputs = tuple(np.asarray(output) for output in self._session.run(None, dict(feeds), options))
         except Exception as exc:  # as above
             _raise_if_out_of_memory(exc)
             raise EngineError(
                 f"{self._name}: onnxruntime {onnxruntime.__version__} failed: {exc}", fix="see the runtime's message"
             ) from exc
+        if gives_back:
+            return_free_memory()  # the C library keeps what the runtime frees
+        return outputs
 
     def close(self) -> None:
-        """Drop the session."""
-        self._session = None
+        """Drop the session; of a large engine what it held goes back to the system, before another one is opened."""
+        was_open, self._session = self._session is not None, None
+        if was_open and self._is_large:
+            return_free_memory()
 
 
 class OrtCpuBackend:

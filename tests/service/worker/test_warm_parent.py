@@ -187,9 +187,9 @@ COMMAND = """
 import json, os, signal, sys, threading, time
 from pathlib import Path
 import psutil
-from service.worker.child_process import StageLimits, run_in_child
+from service.worker.child_process import STAGE_TABLE
 from service.worker.warm_parent import WarmParent
-from tests.service.worker.running import STAGES, running
+from tests.service.worker.running import running
 
 folder = Path(sys.argv[1])
 held = (folder / "held").open("w")
@@ -197,7 +197,7 @@ signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(7))
 if "thread" in sys.argv:
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 print("not flushed yet", end=" ")
-parent = WarmParent(STAGES, forks_itself=True)
+parent = WarmParent(STAGE_TABLE, forks_itself=True)
 parent.start()
 first = parent.pid
 is_fork = psutil.Process(first).cmdline() == psutil.Process().cmdline()
@@ -241,6 +241,8 @@ def test_a_command_forks_itself_and_stages_have_nothing_of_it(tmp_path: Path) ->
     assert (seen["threads"], seen["dumpable"]) == (1, 1)
     assert seen["has_default_signals"] is True
     assert seen["cwd_of_parent"] == "/"
+    assert {"onnxruntime.capi", "engine_builder.stages.trial"} <= set(seen["modules"])
+    assert "matplotlib" not in seen["modules"]  # the report of the one job imports it
     assert "" not in seen["path"]  # the folder that the command was called in
     assert "A_KEY" not in seen["environment"]
     assert "secret" not in seen["started_with"]
