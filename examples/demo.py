@@ -126,7 +126,7 @@ def _demo(folder: Path, output: Path, examples: tuple[Example, ...]) -> int:
 def _watch(client: Client, example: Example, job: JobView) -> JobView:
     print(f"\n{example.title}", flush=True)
     with progress_view(sys.stdout) as view:
-        trials = TrialLines(view)
+        trials = TrialLines(lambda text: view.line("     " + text))
 
         def show(now: JobView) -> None:
             trials.show(now.trials)

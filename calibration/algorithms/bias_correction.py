@@ -21,13 +21,15 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from calibration.execution.onnxruntime_session import Array
+from calibration.execution.onnxruntime_session import Array, return_free_activations
 from calibration.execution.partition import read_names
 from calibration.execution.tensorwise_run import TensorwiseRun
 from calibration.graph.layers import Layer
 from calibration.graph.type_inference import inferred
 from calibration.graph.weightless import weightless_copy
 from calibration.process.array_blocks import block_slices
+
+_LARGE_BYTES = 1 << 20  # of a tensor of one batch, of which all batches together are worth giving back
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +117,31 @@ def corrections(
     explicit.graph.value_info.extend(inferred(weightless_copy(explicit)).graph.value_info)
     tensorwise = TensorwiseRun(explicit, {location.layer: outputs[location.layer] for location in locations})
     alive = [dict(batch) for batch in batches]
-    found = {}
+    found, largest = {}, 0
     for location in locations:
         values = tensorwise.advance(alive, location.layer)
         shift = np.nan_to_num(means[location.layer] - _mean(values, location.axis), nan=0.0).astype(np.float32)
         found[location.layer] = shift
         for tensors in reversed(alive):
             value = values.pop()  # so that the values before and after the shift are there together for one batch alone
-            shape = [1] * value.ndim
-            shape[location.axis] = -1
-            shifted = np.asarray(value, dtype=np.float32) + shift.reshape(shape)
-            tensors[outputs[location.layer]] = shifted.astype(value.dtype, copy=False)
+            tensors[outputs[location.layer]] = _shifted(value, shift, location.axis)
+            largest = max(largest, value.nbytes)
+    if largest >= _LARGE_BYTES:
+        del tensorwise, alive, tensors, value
+        return_free_activations()
     return found
+
+
+def _shifted(value: Array, shift: NDArray[np.float32], axis: int) -> Array:
+    """Return the values of a batch with its shift, (channels,), added; in their own memory where that is possible.
+
+    ONNX Runtime's arrays are in its arena, which keeps what they took for the tensors behind them: others would be beside that.
+    """
+    shape = [1] * value.ndim
+    shape[axis] = -1
+    is_own = value.dtype == np.float32 and value.flags.writeable
+    shifted = np.add(value, shift.reshape(shape), out=value if is_own else None, dtype=np.float32)
+    return np.asarray(shifted).astype(value.dtype, copy=False)
 
 
 class ChannelMean:

@@ -113,6 +113,28 @@ class CalibrationSet:
                     self.source.let_go()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleShare:
+    """Some samples of a set. They are copied call by call, so that those of a set that stays in its file take no room at once."""
+
+    whole: CalibrationSet
+    indices: NDArray[np.int64]  # of the samples, any length
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(self.indices)
+
+    def take(self, indices: NDArray[np.int64]) -> CalibrationSet:
+        """Return the samples at ``indices`` of these, in that order, as single ones."""
+        return self.whole.take(self.indices[indices])
+
+    def batches(self, size: int) -> Iterator[dict[str, Array]]:
+        """Yield the feeds of ``size`` samples at a time, in their order; the last batch may be smaller."""
+        for start in range(0, self.samples, size):
+            yield self.take(np.arange(start, min(start + size, self.samples))).feeds()
+
+
 def load_saved(path: Path) -> CalibrationSet:
     """Return the set that ``CalibrationSet.save`` wrote; the file is not written to any more."""
     source = MappedArrays(path) if path.stat().st_size >= MAPPED_BYTES else None

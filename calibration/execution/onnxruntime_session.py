@@ -112,6 +112,15 @@ class Piece:
         return dict(zip(names, (np.asarray(value) for value in values), strict=True))
 
 
+def return_free_activations() -> None:
+    """Return to the system what is free of the arena that pieces share; for when those that were in use are gone, and others follow.
+
+    A run returns only what is free while its own piece, and what it gave, are there.
+    """
+    Piece(_smallest_model()).run({"x": np.zeros(1, dtype=np.float32)}, gives_back=True)
+    return_free_memory()
+
+
 def probe_provider() -> Provider:
     """Return what probes are to compute with: CUDA where ONNX Runtime has it and a session opens with it, else the CPU.
 

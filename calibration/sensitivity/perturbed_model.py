@@ -25,12 +25,11 @@ from calibration.algorithms.gptq import Levels
 from calibration.algorithms.smooth_quant import SmoothQuantScaling
 from calibration.data.sample_axes import SampleAxes
 from calibration.execution.float_pass import FloatPass, tapped_blocks
-from calibration.execution.onnxruntime_session import Array, Piece, probe_provider
+from calibration.execution.onnxruntime_session import Array, Piece, probe_provider, return_free_activations
 from calibration.execution.partition import Block, Graph, Unit
 from calibration.execution.provider import Provider
 from calibration.graph.layers import Layer
 from calibration.number_formats.precision import Precision, Scheme
-from calibration.process.memory import return_free_memory
 from calibration.sensitivity.simulated_layers import Floats, Shifts, float_layer, quantized_layer, rounded_weight, weight_of
 
 Spans = tuple[tuple[str, float, float], ...]
@@ -136,8 +135,8 @@ class ReferenceModel:
         Args:
             batch: The feeds of a call: each input in the model's own form and type.
         """
-        if self._has_new_sessions:  # opening them leaves holes, which activations do not fill
-            return_free_memory()
+        if self._has_new_sessions:  # opening them leaves holes, which activations do not fill, and what ran before has left its own
+            return_free_activations()
             self._has_new_sessions = False
         given: dict[str, Array] = {**self.graph.matrices, **self.graph.constant_outputs, **batch}
         floats, samples = FloatPass(self._tapped, given, self.graph.outputs, kept_bytes=self._kept_bytes), self.axes.samples(batch)

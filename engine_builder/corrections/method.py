@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from calibration.algorithms.gptq import Levels
 from calibration.algorithms.smooth_quant import SmoothQuantScaling
-from calibration.data.dataset import CalibrationSet
+from calibration.data.dataset import CalibrationSet, SampleShare
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.ranges.range_table import RangeMethod
@@ -40,17 +40,17 @@ class Bench:
     gptq: tuple[Precision, ...] = ()  # precisions whose weights the user wants rounded by GPTQ
     means: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)  # of ``SingleBiases``; empty where not known yet
 
-    def fitted_share(self, most: int) -> CalibrationSet:
+    def fitted_share(self, most: int) -> SampleShare:
         """Return about ``most`` of the samples that corrections are fitted to, in whole batches where the model's batch is fixed."""
-        return self.samples.take(self.first_fitted(most))
+        return SampleShare(self.samples, self.first_fitted(most))
 
     def first_fitted(self, most: int) -> NDArray[np.int64]:
         """Return the places of these samples."""
         return self.fitted[: self._whole(most)]
 
-    def held_out_share(self, most: int) -> CalibrationSet:
+    def held_out_share(self, most: int) -> SampleShare:
         """Return about ``most`` of the samples that judge them, likewise."""
-        return self.samples.take(self.held_out[: self._whole(most)])
+        return SampleShare(self.samples, self.held_out[: self._whole(most)])
 
     def held_out_parts(self, looks: Sequence[int]) -> tuple[NDArray[np.int64], ...]:
         """Return the samples that judge them in parts, the first of which end after about so many samples; the last has the rest."""

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from calibration.data.dataset import CalibrationSet
+from calibration.data.dataset import SampleShare
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Scheme
 from calibration.process.worker_threads import processors
@@ -74,7 +74,7 @@ def choose_ranges(bench: Bench, in_use: InUse, progress: Progress) -> tuple[InUs
     candidates = {name: _candidates(histograms[name], ranges[name], scheme) for name in groups}
     reference = ReferenceModel(bench.model, prepared.layers, ranges, scheme, axes=prepared.probed.axes, outputs=prepared.probed.names)
 
-    def measured(share: CalibrationSet, tried: Mapping[str, Sequence[Span]]) -> _Losses:
+    def measured(share: SampleShare, tried: Mapping[str, Sequence[Span]]) -> _Losses:
         trials = [item for name, spans in tried.items() for span in spans for item in groups[name].trials(span)]
         plain = dict.fromkeys(RangeTrial(item.layer_precision) for item in trials)
         every = (*plain, *trials)

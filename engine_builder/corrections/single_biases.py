@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from calibration.algorithms.bias_correction import BiasLocation, bias_locations, mean_outputs
-from calibration.data.dataset import CalibrationSet
+from calibration.data.dataset import SampleShare
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.sensitivity.output_shifts import measure_shifts
 from calibration.sensitivity.simulated_layers import Shifts
@@ -30,7 +30,7 @@ class SingleBiases:
     model: onnx.ModelProto  # the prepared model
     prepared: PreparedModel
     locations: tuple[BiasLocation, ...]
-    samples: CalibrationSet
+    samples: SampleShare
     means: Mapping[str, NDArray[np.float64]]  # (channels,) by layer
 
     def shifts(self, layer_precisions: Sequence[LayerPrecision], in_use: InUse) -> Shifts:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.algorithms.smooth_quant import SmoothQuantScaling, Spans, channel_spans, fit_smooth_quants, takes_smooth_quant, with_range
+from calibration.data.dataset import SampleShare
 from calibration.graph.layers import Layer
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
@@ -94,7 +95,7 @@ def _losses(
     prepared, probed = bench.prepared, bench.prepared.probed
     reference = ReferenceModel(bench.model, layers, in_use.ranges, prepared.scheme, candidates, axes=probed.axes, outputs=probed.names)
     probes = [LayerPrecision(layer.name, Precision.INT8) for layer in layers if layer.name in wanted]
-    batches = bench.samples.take(part).batches(min(prepared.batch, len(part)))
+    batches = SampleShare(bench.samples, part).batches(min(prepared.batch, len(part)))
     found = measure_layer_losses(reference, probed.forms, probes, batches, weights=prepared.outputs.weights, workers=processors()).loss
     return {probe.layer: found[:, column] for column, probe in enumerate(probes)}
 
@@ -106,7 +107,7 @@ def _sum_of(losses: Mapping[str, NDArray[np.float64]], names: Sequence[str]) -> 
 
 def _spans(bench: Bench, layers: Sequence[Layer], part: NDArray[np.int64]) -> Spans:
     batch = bench.prepared.batch if bench.prepared.is_batch_fixed else min(bench.prepared.batch, SPAN_BATCH)
-    return channel_spans(bench.model, layers, bench.samples.take(part).batches(batch))
+    return channel_spans(bench.model, layers, SampleShare(bench.samples, part).batches(batch))
 
 
 def _joined(first: Spans, second: Spans) -> Spans:

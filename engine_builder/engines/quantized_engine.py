@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 
 from calibration.algorithms.bias_correction import bias_locations, corrections
-from calibration.data.dataset import CalibrationSet, load_saved
+from calibration.data.dataset import SampleShare, load_saved
 from calibration.number_formats.precision import Precision
 from calibration.onnx_model.model_io import read_model, save_model
 from calibration.process.memory import return_dropped_models
@@ -150,7 +150,7 @@ def build_with_bias_correction(
     # Means of layers that round by call are those of the user's calls; of all others they are the same in calls of any size.
     rounds_by_call = any(precision.is_dynamic for precision in recipe.precisions.values())
     together = found.calls.scored_batch if rounds_by_call else found.model.batch
-    batches = samples.take(np.array(data.fitted, dtype=np.int64)).batches(min(together, len(data.fitted)))
+    batches = SampleShare(samples, np.array(data.fitted, dtype=np.int64)).batches(min(together, len(data.fitted)))
     explicit = backend.capabilities.dialect.simulated(explicit)  # what the engine computes, with kernels that the CPU has
     shifts = corrections(explicit, locations, means, batches)
     del explicit
@@ -164,7 +164,7 @@ def build_with_bias_correction(
     del explicit
     free()
     corrected = None if is_simulated else _engine(found, backend, folder, context.part(0.5, 0.9))
-    held_out = samples.take(np.array(data.held_out, dtype=np.int64))
+    held_out = SampleShare(samples, np.array(data.held_out, dtype=np.int64))
 
     def loss(built: Engine | None, place: Path) -> NDArray[np.float64]:
         runner = (
@@ -244,7 +244,7 @@ def _engine(inspection: Inspection, backend: Backend, folder: Path, context: Sta
 
 
 def _loss(
-    opened: Runner, data: CorrectionData, held_out: CalibrationSet, inspection: Inspection, backend: Backend, workspace: Workspace
+    opened: Runner, data: CorrectionData, held_out: SampleShare, inspection: Inspection, backend: Backend, workspace: Workspace
 ) -> NDArray[np.float64]:
     """Return the loss of an open engine on each calibration sample that nothing was fitted to, (samples,), and close it."""
     arrays = workspace.read_arrays(data.reference)

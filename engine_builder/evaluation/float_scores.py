@@ -47,7 +47,7 @@ class FloatModel:
         Raises:
             BuildError: ONNX Runtime cannot load it.
         """
-        self._runner: Runner = OrtCpuRunner(path, threads=1, is_timed=False)
+        self._runner = OrtCpuRunner(path, threads=1, is_timed=False)
         self._path, self._names, self._specials = path, tuple(names), tuple(specials)
 
     def calls(
@@ -67,7 +67,8 @@ class FloatModel:
             InvalidCalibrationSetError: The model does not run on these samples.
         """
         try:
-            return find_calls(self._runner.run, inputs, outputs, samples, guesses, timed=timed, most=most)
+            # Calls of one sample and of several follow each other: what one size took is no room for the other.
+            return find_calls(self._runner.run_giving_back, inputs, outputs, samples, guesses, timed=timed, most=most)
         except EngineError as error:
             raise _cannot_run(what, error) from error
 

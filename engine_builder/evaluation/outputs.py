@@ -54,9 +54,9 @@ class ComparedOutputs:
         """Return the compared outputs of one call, each (samples, ...)."""
         return self._of(self._runner.run(feeds), feeds)
 
-    def run_last(self, feeds: Mapping[str, Array]) -> tuple[Array, ...]:
-        """Return the same of a call that no other follows soon; an engine on the processor then gives back what activations took."""
-        run = self._runner.run_last if isinstance(self._runner, OrtCpuRunner) else self._runner.run
+    def run_giving_back(self, feeds: Mapping[str, Array]) -> tuple[Array, ...]:
+        """Return the same; an engine on the processor gives back what activations took, where it is much."""
+        run = self._runner.run_giving_back if isinstance(self._runner, OrtCpuRunner) else self._runner.run
         return self._of(run(feeds), feeds)
 
     def _of(self, outputs: tuple[Array, ...], feeds: Mapping[str, Array]) -> tuple[Array, ...]:

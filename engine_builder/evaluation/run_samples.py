@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.data.dataset import CalibrationSet
+from calibration.data.dataset import CalibrationSet, SampleShare
 from calibration.data.sample_axes import SampleAxes
 from calibration.errors import InvalidModelError
 from calibration.process.worker_threads import in_parallel, processors
@@ -20,10 +21,11 @@ from engine_builder.evaluation.outputs import ComparedOutputs
 from engine_builder.records.closed_loop import ClosedLoop
 
 RUNS_BYTES = 256 << 20  # of the activations of runs that go on at once, where that is room for more than one
+LARGE_BYTES = 1 << 20  # of a call's inputs: from here on activations are tens of megabytes
 ACTIVATIONS = 16  # that are alive at once, in sizes of the input: of a detector at 640 pixels 13, of ResNet50 at 224 pixels 15
 
 
-def run_all(runner: Runner, samples: CalibrationSet, *, batch: int, workers: int = 1) -> tuple[NDArray[np.generic], ...]:
+def run_all(runner: Runner, samples: CalibrationSet | SampleShare, *, batch: int, workers: int = 1) -> tuple[NDArray[np.generic], ...]:
     """Return the outputs for all samples, each (samples * rows of one sample, ...), in the model's output order.
 
     Every run gets exactly ``batch`` samples, as engines of a fixed batch demand: the last batch is filled up with the last sample, and what
@@ -44,17 +46,23 @@ def run_all(runner: Runner, samples: CalibrationSet, *, batch: int, workers: int
     if samples.samples < 1:
         raise EngineError("evaluation: no samples, expected at least one", fix="give the evaluation some samples")
 
-    run_last = runner.run_last if isinstance(runner, ComparedOutputs) else runner.run
+    run_giving_back = runner.run_giving_back if isinstance(runner, ComparedOutputs) else runner.run
+    starts = range(0, samples.samples, batch)
+    is_large = batch * _sample_bytes(samples) >= LARGE_BYTES
 
     def one(start: int) -> list[NDArray[np.generic]]:
         indices = np.minimum(np.arange(start, start + batch), samples.samples - 1)
         kept = min(batch, samples.samples - start)
-        outputs = (run_last if start + batch >= samples.samples else runner.run)(samples.take(indices).feeds())
+        is_first_or_last = start == starts[-1] or (start == 0 and is_large)
+        outputs = (run_giving_back if is_first_or_last else runner.run)(samples.take(indices).feeds())
         return [_rows(output, index, batch, kept) for index, output in enumerate(outputs)]
 
     whole: list[NDArray[np.generic]] = []  # of all samples: a list of parts and their concatenation would be there twice
-    starts = range(0, samples.samples, batch)
-    for start, rows in zip(starts, in_parallel(one, starts, runs_at_once(samples, batch, workers)), strict=True):
+    # No other is to go on beside one that gives back: what both took stays else.
+    first, last = (1, max(len(starts) - 1, 1)) if is_large else (0, len(starts))
+    inner = in_parallel(one, starts[first:last], runs_at_once(samples, batch, workers))
+    made = itertools.chain(map(one, starts[:first]), inner, map(one, starts[last:]))
+    for start, rows in zip(starts, made, strict=True):
         kept = min(batch, samples.samples - start)
         whole = whole or [np.empty((len(part) // kept * samples.samples, *part.shape[1:]), part.dtype) for part in rows]
         for index, (all_rows, part) in enumerate(zip(whole, rows, strict=True)):
@@ -68,7 +76,7 @@ def run_all(runner: Runner, samples: CalibrationSet, *, batch: int, workers: int
     return tuple(whole)
 
 
-def runs_at_once(samples: CalibrationSet, batch: int, most: int) -> int:
+def runs_at_once(samples: CalibrationSet | SampleShare, batch: int, most: int) -> int:
     """Return how many runs may go on at once, at most ``most``: each has activations of its own, which for pictures are large.
 
     Args:
@@ -76,8 +84,7 @@ def runs_at_once(samples: CalibrationSet, batch: int, most: int) -> int:
         batch: Samples in a run.
         most: Runs, at least 1.
     """
-    feed_bytes = batch * sum(int(array[:1].nbytes) for array in samples.inputs.values())
-    return max(1, min(most, RUNS_BYTES // max(ACTIVATIONS * feed_bytes, 1)))
+    return max(1, min(most, RUNS_BYTES // max(ACTIVATIONS * batch * _sample_bytes(samples), 1)))
 
 
 def run_judged(
@@ -135,6 +142,11 @@ def in_random_order(
 def run_workers(backend: Backend) -> int:
     """Return how many runs of one engine may go on at once on this machine."""
     return processors() if backend.capabilities.parallel_runs else 1
+
+
+def _sample_bytes(samples: CalibrationSet | SampleShare) -> int:
+    inputs = (samples.whole if isinstance(samples, SampleShare) else samples).inputs
+    return sum(int(array[:1].nbytes) for array in inputs.values())
 
 
 def _rows(output: NDArray[np.generic], index: int, batch: int, kept: int) -> NDArray[np.generic]:

@@ -33,6 +33,7 @@ class Stage(Generic[Q, R]):
     result: type[R]
     progress: tuple[float, float]  # the part of the job's progress, 0..1
     is_kept: bool = False  # the result depends on the request alone, not on the machine's mood, and may be kept for other jobs
+    imports_much: bool = False  # that no other stage needs: it is left to the stage where a process forks the stages of one job
     times_engines: bool = False  # memory is then managed as where the engines will be used
     took: Callable[[R], float] | None = None  # seconds of the work that a result stands for, where some of it may have been done before
 

@@ -67,7 +67,7 @@ REBUILD = Stage("rebuild", f"{_PLACE}.rebuild:rebuild", RebuildRequest, Trial, (
 VERDICT = Stage("verdict", f"{_PLACE}.verdict:verdict", VerdictRequest, VerdictResult, (0.95, 0.97), times_engines=True)
 OFFERS = Stage("offers", f"{_PLACE}.after_search.offers:offers", OffersRequest, OffersResult, (0.97, 0.98), times_engines=True)
 STRIP = Stage("strip", f"{_PLACE}.after_search.strip:strip", StripRequest, StripResult, (0.98, 0.99), times_engines=True)
-REPORT = Stage("report", f"{_PLACE}.report:report", ReportRequest, JobOutcome, (0.99, 1.0))
+REPORT = Stage("report", f"{_PLACE}.report:report", ReportRequest, JobOutcome, (0.99, 1.0), imports_much=True)
 
 TABLE: tuple[Stage[Any, Any], ...] = (
     INSPECT,

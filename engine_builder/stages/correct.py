@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.data.dataset import load_saved
+from calibration.data.dataset import SampleShare, load_saved
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.onnx_model.weights_in_file import read_prepared
 from calibration.process.worker_threads import processors
@@ -116,7 +116,7 @@ def _correction_data(bench: Bench, biases: SingleBiases, workspace: Workspace) -
     float_model = OrtCpuRunner(workspace.path(prepared.file), threads=1, is_timed=False)
     runner = ComparedOutputs(float_model, prepared.outputs.compared, prepared.axes)
     try:
-        reference = run_all(runner, samples.take(held_out), batch=prepared.batch, workers=processors())
+        reference = run_all(runner, SampleShare(samples, held_out), batch=prepared.batch, workers=processors())
     finally:
         runner.close()
     return CorrectionData(

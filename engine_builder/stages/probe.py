@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.algorithms.bias_correction import bias_locations
-from calibration.data.dataset import CalibrationSet, load_saved
+from calibration.data.dataset import CalibrationSet, SampleShare, load_saved
 from calibration.execution.onnxruntime_session import Array
 from calibration.execution.provider import Provider
 from calibration.number_formats.layer_precision import LayerPrecision
@@ -82,7 +82,7 @@ def sensitivity(request: SensitivityRequest, context: StageContext) -> Sensitivi
         count = len(wanted)
         nothing = LayerLosses(wanted, np.zeros((0, count)), np.zeros((count, count)), np.zeros((count, count)))
         return SensitivityResult(write_losses(nothing, name, workspace), {}, 0)
-    share = load_saved(workspace.path(request.of.calibration)).take(np.arange(request.start, request.stop))
+    share = SampleShare(load_saved(workspace.path(request.of.calibration)), np.arange(request.start, request.stop))
 
     def report(done: int) -> None:
         context.progress(done / share.samples, f"{len(probed)} layer precisions on {done} of {share.samples} samples")
@@ -300,6 +300,6 @@ def _mean_inputs(
     correction = read_corrections(of, workspace).correction
     if correction is None:
         return None
-    share = samples.take(np.array(correction.fitted, dtype=np.int64))
+    share = SampleShare(samples, np.array(correction.fitted, dtype=np.int64))
     locations = bias_locations(reference.graph.model, prepared.layers)
     return MeanInputs(reference, locations, share.batches(min(prepared.batch, share.samples)))

@@ -62,7 +62,7 @@ def build_engine(arguments: argparse.Namespace, config: Config, limits: StageLim
             limits=limits,
             metric_model=arguments.metric_model,
         )
-        result = optimize_locally(job, view)
+        result = optimize_locally(job, view, forks=arguments.has_own_process)
         engine = result["engine"]
         assert isinstance(engine, Mapping)  # of every result
         source = job.output / str(engine["name"])

@@ -58,7 +58,8 @@ def work(arguments: argparse.Namespace, out: Output) -> None:
 def optimize(arguments: argparse.Namespace, out: Output) -> None:
     """Optimize a model on this machine, without a server."""
     config = job_config(arguments)  # first: what is wrong with it is said before the rest is loaded
-    defer("onnxruntime")  # its sessions are opened in child processes; here it would cost time and memory for nothing
+    if not arguments.has_own_process:
+        defer("onnxruntime")  # its sessions are opened in child processes; here it would cost time and memory for nothing
     from service.local.local_job import LocalJob, optimize_locally  # loads onnx; the client's commands do without
     from service.local.reuse import default_cache_folder
 
@@ -76,7 +77,7 @@ def optimize(arguments: argparse.Namespace, out: Output) -> None:
         metric_model=arguments.metric_model,
     )
     with progress_view(sys.stderr) as view:
-        result = optimize_locally(job, view)
+        result = optimize_locally(job, view, forks=arguments.has_own_process)
     _print_result(result, out)
     out(f"  files     {arguments.output}")
 
@@ -87,7 +88,8 @@ def build(arguments: argparse.Namespace, out: Output) -> None:
     if not asked.assignment:
         raise InvalidConfigError("build: found no assignment", fix="Give --assignment FILE, such as a job's assignment.json.")
     config = dataclasses.replace(asked, assignment_only=True)
-    defer("onnxruntime")  # as in ``optimize``
+    if not arguments.has_own_process:
+        defer("onnxruntime")  # as in ``optimize``
     from service.cli.build import build_engine  # loads onnx; the client's commands do without
 
     settings = settings_from_environment(os.environ)

@@ -74,7 +74,7 @@ class LocalJob:
 
 
 def optimize_locally(
-    job: LocalJob, view: ProgressView, *, pipeline: Pipeline = optimize, stages: str = STAGE_TABLE
+    job: LocalJob, view: ProgressView, *, pipeline: Pipeline = optimize, stages: str = STAGE_TABLE, forks: bool = False
 ) -> Mapping[str, object]:
     """Run the job, write the engine, the artifacts and ``result.json`` into its output folder, and return the result.
 
@@ -85,6 +85,7 @@ def optimize_locally(
         view: Shows the progress.
         pipeline: The whole job.
         stages: The module that holds the stages.
+        forks: Whether the parent of stages may be a fork of this process: where that is a command's own.
 
     Raises:
         OptimizerError: The input cannot be used, or a stage failed.
@@ -95,7 +96,7 @@ def optimize_locally(
     with (
         _output_folder(job.output) as output,
         tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=output, ignore_cleanup_errors=True) as folder,
-        closing(WarmParent(stages)) as parent,
+        closing(WarmParent(stages, forks_itself=forks)) as parent,
     ):
         parent.start()
         workspace = Workspace(Path(folder))

@@ -29,12 +29,18 @@ class ProgressView(Protocol):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
 
+class _Bar(tqdm):  # type: ignore[type-arg]  # it takes no argument when the program runs
+    """One without the thread that watches for bars that stand still: each of ours is drawn whenever there is something new."""
+
+    monitor_interval = 0
+
+
 class ProgressBar:
     """A bar that redraws itself, for a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         """Draw on ``stream``."""
-        self._bar = tqdm(total=1.0, file=stream, bar_format="{percentage:3.0f}%|{bar:30}| {elapsed} {desc}", dynamic_ncols=True)
+        self._bar = _Bar(total=1.0, file=stream, bar_format="{percentage:3.0f}%|{bar:30}| {elapsed} {desc}", dynamic_ncols=True)
 
     def update(self, fraction: float, message: str) -> None:
         """Redraw; the bar never goes back."""

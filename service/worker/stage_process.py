@@ -29,7 +29,7 @@ _KEPT_VARIABLES = (
     PLUGINS_VARIABLE,
 )
 _KEPT_PREFIXES = ("LC_", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "MALLOC_", "CUDA_", "NVIDIA_")
-_IDLE = {"OPENBLAS_THREAD_TIMEOUT": "4"}  # numpy's threads sleep soon after a product; by default they spin on for tens of milliseconds
+IDLE = {"OPENBLAS_THREAD_TIMEOUT": "4"}  # numpy's threads sleep soon after a product; by default they spin on for tens of milliseconds
 
 
 class StageProcess(Protocol):
@@ -130,7 +130,7 @@ def stage_environment() -> dict[str, str]:
     source = Path(__file__).resolve().parents[2]
     if source.name not in ("site-packages", "dist-packages"):  # run from a checkout
         kept["PYTHONPATH"] = os.pathsep.join(filter(None, (str(source), kept.get("PYTHONPATH"))))
-    return {**_IDLE, **kept, **NO_TELEMETRY, "PYTHONUNBUFFERED": "1"}
+    return {**IDLE, **kept, **NO_TELEMETRY, "PYTHONUNBUFFERED": "1"}
 
 
 def scratch_environment(scratch: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The server's half of the warm parent: starts it, asks it for stages, and starts it again when it is gone.
 
-See ``warm_main`` for what the two tell each other.
+It is a process that is started anew, so that nothing of a server is in it. That of a command may be a fork of the command's own process:
+what both import is imported once then, and in memory once. See ``warm_main`` for what the two tell each other.
 """
 
 from __future__ import annotations
@@ -9,21 +10,24 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from service.worker.stage_process import StageProcess, WarmParentLostError, stage_environment
-from service.worker.warm_main import MAX_MESSAGE, READY, Request
+from service.worker.warm_main import HANDLED, MAX_MESSAGE, READY, Request, become_parent, count_threads, import_what_stages_import
 
 logger = logging.getLogger(__name__)
 
 _END_SECONDS = 5.0
+_POLL_SECONDS = 0.002
 
 
 class WarmParent:
@@ -33,22 +37,27 @@ class WarmParent:
     a thread of its own, ``fork`` says so every time, and stages are started one by one.
     """
 
-    def __init__(self, stages: str) -> None:
+    def __init__(self, stages: str, *, forks_itself: bool = False) -> None:
         """Start nothing yet.
 
         Args:
             stages: The module that holds the table ``STAGES``; its ``LIBRARIES`` and ``TABLE``, where it has them, name modules to import
                 too.
+            forks_itself: Whether the first process may be a fork of this one, made by ``start``, if that has one thread: for a command
+                that has not read any data yet. ``start`` then imports what stages import.
         """
         self._stages = stages
+        self._forks_itself = forks_itself
         self._lock = threading.Lock()
         self._process: _Process | None = None
         self._is_closed = False
         self._is_unfit = sys.platform != "linux"
 
     def start(self) -> None:
-        """Begin to import, in the background."""
+        """Begin to import, in the background; in this process, where it forks itself."""
         with self._lock, contextlib.suppress(WarmParentLostError):
+            if self._forks_itself and not (self._is_closed or self._is_unfit) and self._process is None:
+                self._process = _forked(self._stages, _setting())
             self._fit_process()
 
     def fork(self, stage: str, stdin: IO[bytes], scratch: Path) -> StageProcess:
@@ -90,7 +99,7 @@ class WarmParent:
             self._note_its_end(self._process)
         if self._is_closed or self._is_unfit:
             raise WarmParentLostError("there is no warm parent")
-        setting = _Setting(stage_environment(), frozenset(os.sched_getaffinity(0)))
+        setting = _setting()
         if self._process is not None and self._process.setting != setting:
             self._end()
         if self._process is None:
@@ -129,9 +138,35 @@ class _Setting:
 class _Process:
     """A started parent."""
 
-    popen: subprocess.Popen[bytes]
+    popen: subprocess.Popen[bytes] | _Fork
     control: socket.socket
     setting: _Setting
+
+
+class _Fork:
+    """A fork of this process, with what of ``subprocess.Popen`` is asked for here."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        until = None if timeout is None else time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if until is not None and time.monotonic() > until:
+                raise subprocess.TimeoutExpired("fork", timeout or 0.0)
+            time.sleep(_POLL_SECONDS)
+        return status
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
 
 
 class ForkedProcess:
@@ -208,6 +243,31 @@ class ForkedProcess:
             raise WarmParentLostError("the parent is gone")
         self._status = int(message)
         return True
+
+
+def _setting() -> _Setting:
+    return _Setting(stage_environment(), frozenset(os.sched_getaffinity(0)))
+
+
+def _forked(stages: str, setting: _Setting) -> _Process | None:
+    """Import what stages import, and fork this process; None where it has other threads, and nothing is done then."""
+    if threading.active_count() > 1:
+        return None
+    import_what_stages_import(stages, for_one_job=True)
+    if count_threads() > 1:
+        return None
+    control, its_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with its_control:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)  # by this process in its own way, which is not the fork's
+        try:
+            pid = os.fork()
+            if pid == 0:
+                become_parent(its_control, setting.environment, before)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return _Process(_Fork(pid), control, setting)
 
 
 def _started(stages: str, setting: _Setting) -> _Process:

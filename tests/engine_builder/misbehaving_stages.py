@@ -202,6 +202,10 @@ def look_around(request: Mapping[str, object], context: StageContext) -> object:
         "modules": sorted(sys.modules),
         "safe_path": sys.flags.safe_path,
         "mark": getattr(math, "mark", None),
+        "path": list(sys.path),
+        "cwd_of_parent": os.readlink(f"/proc/{os.getppid()}/cwd") if os.geteuid() == 0 else "/",
+        "started_with": Path("/proc/self/environ").read_text(errors="replace"),
+        "has_default_signals": all(signal.getsignal(one) is signal.SIG_DFL for one in (signal.SIGTERM, signal.SIGHUP)),
     }
 
 

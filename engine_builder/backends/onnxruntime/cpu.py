@@ -79,15 +79,20 @@ class OrtCpuRunner:
                 f"{engine.name}: onnxruntime {onnxruntime.__version__} cannot load it: {exc}",
                 fix="see the runtime's message; report it if the model is valid",
             ) from exc
-        if engine.stat().st_size >= TRIM_BYTES:
+        self._is_large = engine.stat().st_size >= TRIM_BYTES
+        if self._is_large:
             return_free_memory()
 
     def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
         """Return the outputs for one batch."""
         return self._run(feeds, gives_back=not self._is_timed and _feed_bytes(feeds) >= _LARGE_CALL_BYTES)
 
-    def run_last(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
-        """Return the outputs for one batch, which no other follows soon: what activations took is given back, where it is much."""
+    def run_giving_back(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
+        """Return the outputs for one batch, and give back what activations took, where it is much.
+
+        For a run that no other follows soon; for one that those behind it are larger than; and for the first, after which the runtime takes
+        one block for all of them instead, beside what the first took.
+        """
         return self._run(feeds, gives_back=_feed_bytes(feeds) >= _LARGE_SAMPLE_BYTES)
 
     def _run(self, feeds: Mapping[str, NDArray[np.generic]], *, gives_back: bool) -> tuple[NDArray[np.generic], ...]:
@@ -98,16 +103,21 @@ class OrtCpuRunner:
             options = onnxruntime.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         try:
-            return tuple(np.asarray(output) for output in self._session.run(None, dict(feeds), options))
+            outputs = tuple(np.asarray(output) for output in self._session.run(None, dict(feeds), options))
         except Exception as exc:  # as above
             _raise_if_out_of_memory(exc)
             raise EngineError(
                 f"{self._name}: onnxruntime {onnxruntime.__version__} failed: {exc}", fix="see the runtime's message"
             ) from exc
+        if gives_back:
+            return_free_memory()  # the C library keeps what the runtime frees
+        return outputs
 
     def close(self) -> None:
-        """Drop the session."""
-        self._session = None
+        """Drop the session; of a large engine what it held goes back to the system, before another one is opened."""
+        was_open, self._session = self._session is not None, None
+        if was_open and self._is_large:
+            return_free_memory()
 
 
 class OrtCpuBackend:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ctypes
+import gc
 from collections.abc import Mapping
 
 import numpy as np
@@ -173,3 +175,36 @@ def test_values_that_are_not_finite_and_empty_batches_count_in_no_mean() -> None
     assert np.isnan(mean_outputs(found.model, (location,), nothing)[location.layer]).all()
     shift = corrections(found.model, (location,), {location.layer: expected}, nothing)[location.layer]
     np.testing.assert_array_equal(shift, 0.0)  # there is nothing to move
+
+
+class _Allocated(ctypes.Structure):
+    """What glibc's ``mallinfo2`` gives."""
+
+    _names = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    _fields_ = [(name, ctypes.c_size_t) for name in _names]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="only glibc since 2.33 tells what is allocated")
+def test_nothing_of_what_activations_took_is_kept() -> None:
+    text = """g (float[N,3,256,256] x) => (float[N,4,128,128] y) {
+        a = Conv<pads=[1,1,1,1],strides=[2,2]>(x, w1, b1)
+        b = Relu(a)
+        y = Conv(b, w2, b2)
+    }"""
+    pictures = np.ones((1, 3, 256, 256), np.float32)
+    network = probed(model_from_text(text, {"w1": (16, 3, 3, 3), "b1": (16,), "w2": (4, 16, 1, 1), "b2": (4,)}), {"x": pictures})
+    locations = bias_locations(network.model, network.layers)
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = _Allocated
+
+    def allocated_after(samples: int) -> int:
+        feeds = [{"x": pictures} for _ in range(samples)]
+        means = {location.layer: np.zeros(16 if location is locations[0] else 4) for location in locations}
+        corrections(network.model, locations, means, feeds)
+        del feeds
+        gc.collect()
+        found = mallinfo2()
+        return int(found.uordblks + found.hblkhd)
+
+    first = allocated_after(1)  # what is loaded late is loaded
+    assert allocated_after(8) - first < 2 << 20  # the first layer gives 1 MB of each sample

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.data.dataset import MAPPED_BYTES, CalibrationSet, load_saved
+from calibration.data.dataset import MAPPED_BYTES, CalibrationSet, SampleShare, load_saved
 from calibration.process.mapped_arrays import MappedArrays
+from tests.traced_memory import peak_bytes
 
 
 @pytest.fixture
@@ -57,3 +58,30 @@ def test_a_small_set_is_read_whole(tmp_path: Path) -> None:
     CalibrationSet({"x": np.zeros((8, 4))}, None).save(tmp_path / "saved.npz")
 
     assert load_saved(tmp_path / "saved.npz").source is None
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_share_gives_what_taking_its_samples_gives(size: int, large: tuple[CalibrationSet, CalibrationSet]) -> None:
+    before, found = large
+    indices = np.array([6, 1, 3, 3, 0])
+
+    for one in (before, found):
+        share, taken = SampleShare(one, indices), before.take(indices)
+        assert share.samples == taken.samples
+        for given, expected in zip(share.batches(size), taken.batches(size), strict=True):
+            assert given.keys() == expected.keys()
+            for name, array in expected.items():
+                np.testing.assert_array_equal(given[name], array)
+        np.testing.assert_array_equal(share.take(np.array([1, 0])).labels, [1, 6])
+
+
+def test_a_share_of_a_large_set_has_a_call_in_memory_at_a_time(large: tuple[CalibrationSet, CalibrationSet]) -> None:
+    before, found = large
+    sample_bytes = before.inputs["x"][:1].nbytes
+
+    def walk() -> None:
+        for feeds in SampleShare(found, np.arange(8)).batches(1):
+            assert len(feeds["x"]) == 1
+            del feeds
+
+    assert sample_bytes < peak_bytes(walk) < 2.5 * sample_bytes  # a call, and a copy of it in the order that the runtime reads

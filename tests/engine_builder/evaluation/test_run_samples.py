@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +17,7 @@ from calibration.data.dataset import CalibrationSet
 from calibration.errors import InvalidModelError
 from engine_builder.errors import EngineError
 from engine_builder.evaluation.outputs import ComparedOutputs
-from engine_builder.evaluation.run_samples import in_random_order, run_all, runs_at_once
+from engine_builder.evaluation.run_samples import LARGE_BYTES, in_random_order, run_all, runs_at_once
 from engine_builder.records.closed_loop import ClosedLoop
 from tests.traced_memory import peak_bytes
 
@@ -124,9 +126,9 @@ class NotedOutputs(ComparedOutputs):
         self.asked.append("run")
         return super().run(feeds)
 
-    def run_last(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
+    def run_giving_back(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
         self.asked.append("last")
-        return super().run_last(feeds)
+        return super().run_giving_back(feeds)
 
 
 def test_the_last_run_of_compared_outputs_is_told_that_no_other_follows() -> None:
@@ -136,3 +138,38 @@ def test_the_last_run_of_compared_outputs_is_told_that_no_other_follows() -> Non
 
     assert runner.asked == ["run", "run", "last"]
     np.testing.assert_array_equal(found, 2 * samples(5).inputs["x"])
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, ["last"]), (2, ["last", "last"]), (5, ["last", "run", "run", "run", "last"])])
+def test_first_and_last_runs_on_large_samples_give_back_what_they_took_with_none_beside_them(count: int, expected: list[str]) -> None:
+    class LargeOutputs(NotedOutputs):
+        def __init__(self) -> None:
+            super().__init__()
+            self.beside: list[tuple[str, int]] = []
+            self._running = 0
+            self._lock = threading.Lock()
+
+        def _noted(self, kind: str, run: Callable[[], tuple[NDArray[np.generic], ...]]) -> tuple[NDArray[np.generic], ...]:
+            with self._lock:
+                self._running += 1
+                self.beside.append((kind, self._running))
+            time.sleep(0.01)  # so that others would have begun
+            try:
+                return run()
+            finally:
+                with self._lock:
+                    self._running -= 1
+
+        def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
+            return self._noted("run", lambda: super(LargeOutputs, self).run(feeds))
+
+        def run_giving_back(self, feeds: Mapping[str, NDArray[np.generic]]) -> tuple[NDArray[np.generic], ...]:
+            return self._noted("last", lambda: super(LargeOutputs, self).run_giving_back(feeds))
+
+    runner, pictures = LargeOutputs(), np.broadcast_to(np.arange(count, dtype=np.float32)[:, None], (count, LARGE_BYTES // 4))
+
+    (found,) = run_all(runner, CalibrationSet({"x": pictures}, None), batch=1, workers=4)
+
+    assert runner.asked == expected
+    assert [running for kind, running in runner.beside if kind == "last"] == [1] * expected.count("last")
+    np.testing.assert_array_equal(found[:, 0], 2 * pictures[:, 0])

@@ -146,6 +146,7 @@ def test_interrupt_ends_the_child_and_leaves_nothing(model: Path, calibration: P
                 children = psutil.Process(process.pid).children(recursive=True)
             assert len(children) >= 2
             assert list(out.glob(".work-*/scratch-*"))
+            assert all(child.cmdline() == psutil.Process(process.pid).cmdline() for child in children)  # forks: it has imported all once
             os.kill(process.pid, number)
             _, errors = process.communicate(timeout=10)
         finally:

@@ -269,7 +269,11 @@ def test_scratch_of_a_stage_beside_which_others_run_is_left_to_it(run: Run, tmp_
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
-@pytest.mark.parametrize("parent", ["None", f"WarmParent({STAGES!r})"], ids=["interpreter", "fork"])
+@pytest.mark.parametrize(
+    "parent",
+    ["None", f"WarmParent({STAGES!r})", f"next(one for one in [WarmParent({STAGES!r}, forks_itself=True)] if not one.start())"],
+    ids=["interpreter", "fork", "fork of a fork"],
+)
 @pytest.mark.parametrize(("stage", "request_text"), [("sleep", "{}"), ("fork", '{"wait": true}')])
 def test_no_child_survives_kill_9_of_the_server(tmp_path: Path, stage: str, request_text: str, parent: str) -> None:
     code = (

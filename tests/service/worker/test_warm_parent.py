@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -187,3 +188,86 @@ def test_a_terminals_interrupt_does_not_reach_it_and_one_that_was_killed_starts_
     os.kill(warm_parent.pid, signal.SIGKILL)
     wait_for(lambda: warm_parent.pid is None)
     assert running(warm_parent)("look_around", tmp_path)["parent"] != before
+
+
+COMMAND = """
+import json, os, signal, sys, threading, time
+from pathlib import Path
+import psutil
+from service.worker.child_process import STAGE_TABLE
+from service.worker.warm_parent import WarmParent
+from tests.service.worker.running import running
+
+folder = Path(sys.argv[1])
+held = (folder / "held").open("w")
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(7))
+if "thread" in sys.argv:
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+print("not flushed yet", end=" ")
+parent = WarmParent(STAGE_TABLE, forks_itself=True)
+parent.start()
+first = parent.pid
+is_fork = psutil.Process(first).cmdline() == psutil.Process().cmdline()
+seen = running(parent)("look_around", folder)
+seen["environment"] = running(parent)("echo", folder)["environment"]
+running(parent)("print_garbage", folder)
+os.kill(first, signal.SIGTERM)
+while parent.pid is not None:
+    time.sleep(0.01)
+again = running(parent)("look_around", folder)["parent"]
+second = parent.pid
+is_second_fork = psutil.Process(second).cmdline() == psutil.Process().cmdline()
+known = {"first": first, "is_fork": is_fork, "again": again, "second": second, "is_second_fork": is_second_fork}
+known["temporary"] = os.environ.get("TMPDIR", "")
+parent.close()
+print(json.dumps({"seen": seen, **known}))
+"""
+
+
+def as_command(folder: Path, *arguments: str) -> dict[str, object]:
+    """Run stages as a command does, in whose process no other thread is, and return what was seen."""
+    environment = {**os.environ, "A_KEY": "secret", "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment.pop("TMPDIR", None)
+    command = [sys.executable, "-c", COMMAND, str(folder), *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("not flushed yet") == 1
+    found: dict[str, object] = json.loads(done.stdout.removeprefix("not flushed yet "))
+    return found
+
+
+def test_a_command_forks_itself_and_stages_have_nothing_of_it(tmp_path: Path) -> None:
+    found = as_command(tmp_path)
+    seen = found["seen"]
+    assert isinstance(seen, dict)
+
+    assert found["is_fork"] is True
+    assert seen["parent"] == found["first"]
+    assert seen["session"] == seen["pid"]
+    assert seen["files"] == [0, 1, 2, 3]  # neither the command's own file nor its end of the socket
+    assert (seen["threads"], seen["dumpable"]) == (1, 1)
+    assert seen["has_default_signals"] is True
+    assert seen["cwd_of_parent"] == "/"
+    assert {"onnxruntime.capi", "engine_builder.stages.trial"} <= set(seen["modules"])
+    assert "matplotlib" not in seen["modules"]  # the report of the one job imports it
+    assert "" not in seen["path"]  # the folder that the command was called in
+    assert "A_KEY" not in seen["environment"]
+    assert "secret" not in seen["started_with"]
+    assert found["temporary"] == ""
+    assert "printed by native code" in (tmp_path / "log.txt").read_text(errors="replace")
+
+
+def test_one_in_the_place_of_a_fork_that_was_killed_is_started_anew(tmp_path: Path) -> None:
+    found = as_command(tmp_path)
+
+    assert found["again"] == found["second"]
+    assert found["first"] != found["second"]
+    assert found["is_second_fork"] is False
+
+
+@pytest.mark.long
+def test_a_command_with_another_thread_is_not_forked(tmp_path: Path) -> None:
+    found = as_command(tmp_path, "thread")
+    assert found["is_fork"] is False
+    assert isinstance(found["seen"], dict)
+    assert found["seen"]["parent"] == found["first"]

@@ -17,7 +17,9 @@ import pytest
 from calibration.errors import InputError
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision
 from calibration.onnx_model.model_io import save_model
+from calibration.process.memory import TRIM_BYTES
 from engine_builder.backends.base import Backend
+from engine_builder.backends.onnxruntime import cpu
 from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
 from engine_builder.backends.registry import BACKENDS, backend_for, targets, why_not
 from engine_builder.errors import UnsupportedTargetError
@@ -160,6 +162,23 @@ def test_activations_are_given_back_after_the_last_run_and_after_large_ones_that
     monkeypatch.setattr(runner, "_session", noted)
 
     runner.run({"x": np.zeros(size_bytes, dtype=np.int8)})
-    runner.run_last({"x": np.zeros(size_bytes, dtype=np.int8)})
+    runner.run_giving_back({"x": np.zeros(size_bytes, dtype=np.int8)})
 
     assert noted.gives_back == expected
+
+
+@pytest.mark.parametrize(("size_bytes", "expected"), [(0, 0), (TRIM_BYTES, 2)])
+def test_what_a_large_engine_held_goes_back_to_the_system_once_it_is_closed(
+    size_bytes: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx.parser.parse_model(MODEL)
+    model.doc_string = " " * size_bytes
+    save_model(model, tmp_path / "engine.onnx")
+    returns: list[bool] = []
+    monkeypatch.setattr(cpu, "return_free_memory", lambda: returns.append(True))
+
+    runner = OrtCpuRunner(tmp_path / "engine.onnx", threads=1)
+    runner.close()
+    runner.close()
+
+    assert len(returns) == expected  # once it is open, and once it is closed
