@@ -33,6 +33,18 @@ def return_dropped_models(size_bytes: int) -> None:
     return_free_memory()
 
 
+def set_start_up_apart() -> None:
+    """Look no more for garbage among the objects that there are now; called once, when a process that stays has started.
+
+    Python looks through all objects only after the new ones that lasted are a quarter of those. Some hundred thousand of a start would keep
+    the circles of objects of a hundred jobs waiting, and each look stops all threads for a tenth of a second.
+    https://docs.python.org/3/library/gc.html#gc.freeze
+    """
+    gc.collect()
+    gc.freeze()
+    gc.collect()  # which counts what is left, of which there is next to nothing
+
+
 def keep_little_free_memory() -> None:
     """Have the C library, where it is glibc, return large blocks at once and give all threads one heap, from now on.
 

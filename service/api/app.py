@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from calibration.plain_text import folders_to_hide
+from calibration.process.memory import keep_little_free_memory, set_start_up_apart
 from service import __version__
 from service.api.access.audited import auditor
 from service.api.access.gate import Gate
@@ -120,6 +121,7 @@ def serve(settings: Settings, deps: Deps | None = None, *, rebuild: bool = False
         DamagedDatabaseError: The database is damaged.
         InvalidConfigError: The address cannot be listened on, or the data folder cannot be used.
     """
+    keep_little_free_memory()  # before there are threads
     log_plain_lines(folders_to_hide(settings.data_dir, settings.files_dir), settings.log_format)
     if role is not Role.ALL:
         settings.require_shared()
@@ -142,7 +144,7 @@ def serve(settings: Settings, deps: Deps | None = None, *, rebuild: bool = False
 
 
 class _Server(uvicorn.Server):
-    """Tells the running job of the stop at once, not only when the last connection has closed; warms up once it listens."""
+    """Tells the running job of the stop at once, not only when the last connection has closed; settles down once it listens."""
 
     def __init__(self, config: uvicorn.Config, deps: Deps) -> None:
         super().__init__(config)
@@ -151,6 +153,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         await run_in_threadpool(self._deps.warm_parent.start)
+        set_start_up_apart()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._deps.stopping.set()

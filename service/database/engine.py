@@ -22,7 +22,7 @@ def open_engine(url: str) -> sa.Engine:
         arguments = {**reach(), "application_name": "onnx-trt-optimizer", "options": options}
         engine = sa.create_engine(url, hide_parameters=True, connect_args=arguments, **checked_pool())
     else:
-        engine = sa.create_engine(url, hide_parameters=True)  # its errors, which the log has, quote no values
+        engine = sa.create_engine(url, hide_parameters=True, **few_connections())  # its errors, which the log has, quote no values
         sa.event.listen(engine, "connect", _prepare_sqlite)
     translate_database_errors(engine)
     return engine
@@ -64,6 +64,14 @@ def check_answers(engine: sa.Engine) -> None:
     """
     with engine.connect() as connection:
         connection.execute(sa.select(sa.literal(1)))
+
+
+def few_connections() -> dict[str, object]:
+    """Return arguments of ``sqlalchemy.create_engine`` for a pool that gives out the connection that was used last.
+
+    Each connection keeps the statements that it prepared and pages of the file: taken in turns, all would come to keep all of them.
+    """
+    return {"pool_use_lifo": True}
 
 
 def is_postgres(engine: sa.Engine) -> bool:

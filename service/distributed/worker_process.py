@@ -12,6 +12,7 @@ from calibration.errors import InvalidConfigError
 from calibration.execution.provider import Provider
 from calibration.execution.provider_here import provider_here
 from calibration.plain_text import folders_to_hide
+from calibration.process.memory import keep_little_free_memory, set_start_up_apart
 from engine_builder.backends.registry import gpu_here
 from service.api.log_lines import log_plain_lines
 from service.database.role import Role
@@ -37,6 +38,7 @@ def work_until_stopped(settings: Settings, role: Role, deps: Deps | None = None)
         ProcessNameInUseError: Another process works under this one's name.
         StorageError: The database cannot be reached.
     """
+    keep_little_free_memory()  # before there are threads
     stopped = threading.Event()
     log_plain_lines(folders_to_hide(settings.data_dir, settings.files_dir), settings.log_format)
     settings.require_shared()
@@ -53,6 +55,7 @@ def work_until_stopped(settings: Settings, role: Role, deps: Deps | None = None)
     try:
         deps.warm_parent.start()
         runner.start()
+        set_start_up_apart()
         stopped.wait()
     finally:
         runner.stop()

@@ -27,7 +27,7 @@ from engine_builder.stage_io.measuring import JobFiles
 from engine_builder.stage_io.outcome import JobOutcome
 from service.database.advisory_locks import session_lock
 from service.database.connection_check import checked_pool
-from service.database.engine import names_postgres, reach
+from service.database.engine import few_connections, names_postgres, reach
 from service.database.storage_errors import storage_error
 from service.errors import IllegalMoveError, RemovedError, StorageError
 from service.jobs.branches.shared_stages import SharedStages
@@ -131,7 +131,7 @@ class Workflows:
 
 def _engine_arguments(deps: Deps) -> dict[str, object]:
     if not names_postgres(deps.database_url):
-        return {}
+        return few_connections()
     return {"connect_args": {**reach(), "application_name": "onnx-trt-optimizer-engine"}, **checked_pool()}
 
 

@@ -60,3 +60,32 @@ def test_models_that_were_let_go_of_are_collected_where_they_are_large() -> None
         assert circle() is None
     finally:
         gc.enable()
+
+
+STARTED = """
+import gc
+from calibration.process.memory import set_start_up_apart
+class Circle:
+    def __init__(self):
+        self.itself = self
+start = [Circle() for _ in range(500_000)]
+if sys.argv[1] == "apart":
+    set_start_up_apart()
+gc.collect()
+before = gc.get_stats()[2]["collections"]
+kept = []
+for _ in range(100):
+    kept = [*kept[-10:], [Circle() for _ in range(1_000)]]
+print(gc.get_stats()[2]["collections"] - before)
+"""
+
+
+def test_objects_of_a_start_do_not_put_off_looks_for_circles() -> None:
+    """All are looked through again when what outlived two looks is a quarter of what is old."""
+    root = str(Path(__file__).parents[3])
+    counts = []
+    for what in ("apart", "together"):
+        command = [sys.executable, "-c", f"import sys{STARTED}", what]
+        run = subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, capture_output=True, check=True, text=True)
+        counts.append(int(run.stdout))
+    assert counts[0] > counts[1]
