@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from tests.model_text import cnn
-from tests.tensorrt_stand_in.install import install
+from tests.tensorrt_stand_in.fixtures import environment as environment  # a fixture, as the next two
+from tests.tensorrt_stand_in.fixtures import place as place
+from tests.tensorrt_stand_in.fixtures import server as server
 from tests.tensorrt_stand_in.orders import Effect, Harm, KnobOrder, Orders, give_orders, is_hanging, noted_builds
-from tests.tensorrt_stand_in.server import StandInServer, stand_in_server, until
+from tests.tensorrt_stand_in.server import StandInServer, until
 
 pytestmark = pytest.mark.long
 FUSE = KnobOrder("-slice_fusion", {"on": Effect(), "off": Effect(times=0.8)})
@@ -33,17 +35,6 @@ def asked(**builder: object) -> Mapping[str, Any]:
         "search": {"max_trials": 12},
         "builder": builder,
     }
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("routes")
-
-
-@pytest.fixture(scope="module")
-def server(place: Path) -> Iterator[StandInServer]:
-    with stand_in_server(place, install(place)) as running:
-        yield running
 
 
 def routes_built(place: Path) -> list[str]:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ import onnx.numpy_helper
 import pytest
 
 from tests.model_text import cnn, samples_for
-from tests.tensorrt_stand_in.install import ROOT, install
+from tests.tensorrt_stand_in.fixtures import environment as environment  # a fixture, as the next two
+from tests.tensorrt_stand_in.fixtures import place as place
+from tests.tensorrt_stand_in.fixtures import server as server
+from tests.tensorrt_stand_in.install import ROOT
 from tests.tensorrt_stand_in.orders import Effect, Failure, Harm, Orders, Step, give_orders, is_hanging, noted_builds
 from tests.tensorrt_stand_in.plan_file import read_plan
-from tests.tensorrt_stand_in.server import StandInServer, stand_in_server, until
+from tests.tensorrt_stand_in.server import StandInServer, until
 
 pytestmark = pytest.mark.long
 ASKED: Mapping[str, Any] = {
@@ -31,22 +34,6 @@ ASKED: Mapping[str, Any] = {
     "builder": {"strip_weights": True},
 }
 PLAN, MODEL, SCRIPT = "engine.plan", "model.explicit.onnx", "refit.py"
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("stripped")
-
-
-@pytest.fixture(scope="module")
-def environment(place: Path) -> Mapping[str, str]:
-    return install(place)
-
-
-@pytest.fixture(scope="module")
-def server(place: Path, environment: Mapping[str, str]) -> Iterator[StandInServer]:
-    with stand_in_server(place, environment) as running:
-        yield running
 
 
 def weights(model: bytes) -> dict[str, np.ndarray[Any, Any]]:

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ import pytest
 
 from tests.fallback_models import escaping
 from tests.model_text import cnn, samples_for
-from tests.tensorrt_stand_in.install import ROOT, install
+from tests.tensorrt_stand_in.fixtures import environment as environment  # a fixture, as the next two
+from tests.tensorrt_stand_in.fixtures import place as place
+from tests.tensorrt_stand_in.fixtures import server as server
+from tests.tensorrt_stand_in.install import ROOT
 from tests.tensorrt_stand_in.orders import Failure, Harm, Orders, Step, give_orders, is_hanging, noted_builds
-from tests.tensorrt_stand_in.server import StandInServer, stand_in_server, until
+from tests.tensorrt_stand_in.server import StandInServer, until
 
 SMALL: Mapping[str, Any] = {
     "target": "tensorrt",
@@ -30,22 +33,6 @@ SMALL: Mapping[str, Any] = {
     "search": {"max_trials": 2},
 }
 HANGS_IN_A_BUILD = Orders(failures=(Failure(Step.BUILD, Harm.HANG),))
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("tensorrt")
-
-
-@pytest.fixture(scope="module")
-def environment(place: Path) -> Mapping[str, str]:
-    return install(place)
-
-
-@pytest.fixture(scope="module")
-def server(place: Path, environment: Mapping[str, str]) -> Iterator[StandInServer]:
-    with stand_in_server(place, environment) as running:
-        yield running
 
 
 def test_a_job_whose_server_is_killed_in_a_build_goes_on_and_ships_a_faster_engine(server: StandInServer, place: Path) -> None:

@@ -30,13 +30,12 @@ from engine_builder.errors import (
     StageStorageError,
     StageTimeoutError,
 )
-from engine_builder.workspace.tree_removal import remove_tree
 from engine_builder.workspace.workspace import SCRATCH_PREFIX, Workspace
 from service import disk_faults
 from service.worker.child_main import MEMORY_FIX, RESULT_NAME, Envelope, has_memory_sign, memory_detail
 from service.worker.process_memory import kernel_kills, resident_bytes
 from service.worker.stage_log import LOG_NAME, StageLog
-from service.worker.stage_process import SpawnedProcess, StageProcess, WarmParentLostError, signals_held
+from service.worker.stage_process import SpawnedProcess, StageProcess, WarmParentLostError, scratch_folder, signals_held
 from service.worker.warm_parent import WarmParent
 
 logger = logging.getLogger(__name__)
@@ -186,8 +185,7 @@ def _run(task: _Task, parent: WarmParent | None) -> dict[str, object]:
         folder.remove_scratch()
     if task.should_cancel():
         raise _cancelled(task.stage)
-    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX if task.limits.is_alone else _BESIDE_PREFIX, dir=folder.root))
-    try:
+    with scratch_folder(folder.root, SCRATCH_PREFIX if task.limits.is_alone else _BESIDE_PREFIX) as scratch:
         envelope: Envelope = {
             "stage": task.stage,
             "request": dict(task.request),
@@ -220,8 +218,6 @@ def _run(task: _Task, parent: WarmParent | None) -> dict[str, object]:
             if -status in _FROM_OUTSIDE and task.limits.cpu_seconds is None:
                 raise _EndedFromOutsideError(_signal_name(-status), error) from None
             raise
-    finally:
-        remove_tree(scratch)
 
 
 def _rising(on_progress: Callable[[float, str], None]) -> Callable[[float, str], None]:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import IO, Protocol
 
 from engine_builder.backends.gpu.lock import FOLDER_VARIABLE
 from engine_builder.backends.nvidia.libraries.plugins import PLUGINS_VARIABLE
+from engine_builder.workspace.tree_removal import remove_tree
 
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}  # the runtime would start a thread at import, to tell its makers what it runs
 _KEPT_VARIABLES = (
@@ -140,8 +142,21 @@ def scratch_environment(scratch: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
+def scratch_folder(root: Path, prefix: str) -> Iterator[Path]:
+    """Give a new folder in ``root``, which is removed at the end; an interrupt leaves none, even one that comes while it is made."""
+    made: list[Path] = []
+    try:
+        with signals_held():
+            made.append(Path(tempfile.mkdtemp(prefix=prefix, dir=root)))
+        yield made[0]
+    finally:
+        for folder in made:
+            remove_tree(folder)
+
+
+@contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """Hold back interrupts while a child is started: one that came in the middle would leave it to nobody, still writing its files."""
+    """Hold back interrupts while a child is started or its folder made: one that came in the middle would leave it to nobody."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python runs signal handlers in the main thread alone
         return

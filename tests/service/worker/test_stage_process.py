@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -11,7 +13,7 @@ import psutil
 import pytest
 
 from service.worker.child_main import RESULT_NAME, Envelope
-from service.worker.stage_process import SpawnedProcess, StageProcess, stage_environment
+from service.worker.stage_process import SpawnedProcess, StageProcess, scratch_folder, stage_environment
 from service.worker.warm_parent import WarmParent
 from tests.process_state import is_running
 from tests.service.worker.running import STAGES
@@ -121,3 +123,18 @@ def test_runtimes_are_told_not_to_report_to_their_makers() -> None:
 def test_stages_find_the_packages_of_this_checkout_first() -> None:
     root = str(Path(__file__).resolve().parents[3])
     assert stage_environment()["PYTHONPATH"].split(os.pathsep)[0] == root
+
+
+def test_an_interrupt_while_its_folder_is_made_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, made = tempfile.mkdtemp, []
+
+    def interrupted(prefix: str, dir: Path) -> str:
+        made.append(make(prefix=prefix, dir=dir))
+        signal.raise_signal(signal.SIGINT)
+        return str(made[-1])
+
+    monkeypatch.setattr(tempfile, "mkdtemp", interrupted)
+    with pytest.raises(KeyboardInterrupt), scratch_folder(tmp_path, "scratch-"):
+        pytest.fail("the stage would begin")
+    assert len(made) == 1
+    assert list(tmp_path.iterdir()) == []
