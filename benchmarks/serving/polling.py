@@ -81,7 +81,7 @@ class Poller:
                 answer.read()
                 if answer.status != http.client.OK:
                     raise ValueError(f"status {answer.status}")
-                found.append(time.perf_counter() - due)
+                found.append(round(time.perf_counter() - due, 4))
                 due += self._step
         finally:
             connection.close()

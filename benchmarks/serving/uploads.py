@@ -79,7 +79,7 @@ class _Watch:
             while not self._ended.wait(_WATCH_SECONDS):
                 start = time.perf_counter()
                 client.get("/healthz").raise_for_status()
-                self.seconds.append(time.perf_counter() - start)
+                self.seconds.append(round(time.perf_counter() - start, 4))
                 self.peak_bytes = max(self.peak_bytes, self._server.memory_info().rss)
 
 
