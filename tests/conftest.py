@@ -104,7 +104,7 @@ def lasting_parent() -> Iterator[WarmParent]:
 @pytest.fixture
 def stages_of_one_parent(lasting_parent: WarmParent, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let whole jobs in this process fork their stages from one parent, whose start takes longer than a small job."""
-    monkeypatch.setattr("service.local.local_job.WarmParent", lambda stages: lasting_parent)
+    monkeypatch.setattr("service.local.local_job.WarmParent", lambda stages, forks_itself=False: lasting_parent)
 
 
 _NUMBERS = itertools.count()
