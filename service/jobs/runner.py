@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from calibration.process.memory import return_free_memory
 from service.database.engine import check_answers
 from service.database.wakeups import WakeUps
 from service.jobs.execution.engine_records import EngineRecords
@@ -25,10 +26,12 @@ class Runner:
         self._takeover: Periodic | None = None
         self._sweeper: Periodic | None = None
         self._wake_ups: WakeUps | None = None
+        self._memory = Periodic("memory", _MEMORY_SECONDS, return_free_memory, deps.stopping)
 
     def start(self) -> None:
         """Take jobs from now on; those that ran here when the process last ended go on."""
         deps = self._deps
+        self._memory.start()
         if (sweep_folders := deps.files.sweep) is not None:
             self._sweeper = Periodic("folders", _FOLDERS_SECONDS, lambda: sweep_folders(self._is_active), deps.stopping)
             self._sweeper.start()
@@ -68,7 +71,7 @@ class Runner:
     def stop(self) -> None:
         """End the running stage; its job goes on at the next start, or elsewhere."""
         self._deps.stopping.set()
-        for periodic in (self._takeover, self._sweeper):
+        for periodic in (self._takeover, self._sweeper, self._memory):
             if periodic is not None:
                 periodic.join()
         if self._wake_ups is not None:
@@ -89,4 +92,5 @@ class Runner:
 
 
 _FOLDERS_SECONDS = 5.0
+_MEMORY_SECONDS = 60.0
 _SWEEP_SHARE = 0.2  # of the lease's seconds

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from service.jobs import runner
 from service.jobs.upkeep import log_text
+from tests.faults.server_process import wait_until
 from tests.service.conftest import Server, running_server
 
 WARM_UP, JOBS = 12, 8
@@ -130,6 +132,14 @@ def test_nothing_is_kept_of_jobs_that_came_and_went(server: Server) -> None:
         run(server, JOBS)
         looks.append(kept())
     assert growing(looks, JOBS) == []
+
+
+def test_a_server_gives_back_now_and_then_what_the_c_library_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    returned: list[float] = []
+    monkeypatch.setattr(runner, "_MEMORY_SECONDS", 0.1)
+    monkeypatch.setattr(runner, "return_free_memory", lambda: returned.append(time.monotonic()))
+    with running_server(tmp_path):
+        wait_until(lambda: len(returned) > 2, 30)
 
 
 class _Thing:
