@@ -136,7 +136,8 @@ class ReferenceModel:
             batch: The feeds of a call: each input in the model's own form and type.
         """
         if self._has_new_sessions:  # opening them leaves holes, which activations do not fill, and what ran before has left its own
-            return_free_activations()
+            if self.provider is Provider.CPU:  # whose arena lies in this memory
+                return_free_activations()
             self._has_new_sessions = False
         given: dict[str, Array] = {**self.graph.matrices, **self.graph.constant_outputs, **batch}
         floats, samples = FloatPass(self._tapped, given, self.graph.outputs, kept_bytes=self._kept_bytes), self.axes.samples(batch)

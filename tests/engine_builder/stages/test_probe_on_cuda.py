@@ -63,9 +63,10 @@ def content(driver: Driver, found: Mapping[str, Any]) -> object:
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_a_part_on_cuda_runs_there_as_a_whole_and_one_of_its_probes_on_the_cpu_again(
-    job: tuple[Driver, Calibrated], machine: Machine, stage: Stage[Any, Any]
+    job: tuple[Driver, Calibrated], machine: Machine, stage: Stage[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver, of = job
+    monkeypatch.setattr("calibration.sensitivity.perturbed_model.return_free_activations", lambda: None)  # a session on the CPU alone
     part = SPLITS[stage.name].parts(request_of(driver, of, stage), 2)[1]
     machine.asked.clear()
     on_cpu = result(driver, stage, on_provider(part, Provider.CPU))
