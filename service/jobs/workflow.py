@@ -86,21 +86,23 @@ class Workflows:
         prepare = DBOS.workflow(name=PREPARE)(make_prepare_stage(self._deps, self._active))
         fan_out = _fan_out(self._deps, part)
         self._optimize_job = DBOS.workflow(name=JOB)(make_optimize_job(self._deps, self._active, gpu_stage, prepare, fan_out))
-        DBOS.listen_queues([self.queue])
+        DBOS.listen_queues(list(self.queues))
         seconds = BRISK_SECONDS if self._deps.membership is None else IDLE_SECONDS
         with session_lock(self._deps.database_url, "engine"):  # one at a time makes its tables
             DBOS.launch()
-            DBOS.register_queue(self.queue, worker_concurrency=1, polling_interval_sec=seconds, on_conflict="always_update")
+            for name in self.queues:
+                DBOS.register_queue(name, worker_concurrency=1, polling_interval_sec=seconds, on_conflict="always_update")
 
     @property
-    def queue(self) -> str:
-        """The queue from which this process takes workflows."""
+    def queues(self) -> tuple[str, ...]:
+        """The queue from which this process takes workflows; none where it takes none."""
         gpu = None if self._deps.membership is None else self._deps.membership.member.gpu
-        return QUEUE if self._deps.role.takes_jobs or gpu is None else gpu_queue(gpu)
+        return (QUEUE,) if self._deps.role.takes_jobs else () if gpu is None else (gpu_queue(gpu),)
 
     def set_pace(self, is_brisk: bool) -> None:
         """Let the processes that share this queue look into it often, or seldom."""
-        set_pace(self.queue, is_brisk=is_brisk)
+        for name in self.queues:
+            set_pace(name, is_brisk=is_brisk)
 
     def enqueue(self, job_id: str) -> None:
         """Let the next worker that is free run the job; one that is enqueued already stays as it is."""

@@ -74,7 +74,6 @@ def test_the_page_and_the_plot_say_what_was_found(small: Outcome) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.skip(reason="fails since queues change their pace; to be mended")
 def test_a_larger_deployment_with_many_failures_loses_nothing() -> None:
     deployment = Deployment(gpus={"L4": 3, "A10": 2, "RTX 4090": 2, "H100": 1}, cpu_workers=20, tenants=3, load=1.2, running_jobs=12)
     outcome = simulate(200, 0, deployment, Rates(process_hours=0.2, database=2, store=2))
