@@ -84,8 +84,10 @@ def peaks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
 
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is in another unit")
-@pytest.mark.parametrize(("stage", "maps"), [("correct", 27), ("trial", 16)])
-@pytest.mark.skip(reason="its bound for corrections is too tight; to be measured anew")
+@pytest.mark.parametrize(("stage", "maps"), [("correct", 33), ("trial", 16)])
 def test_a_stage_takes_memory_for_few_activations(stage: str, maps: int, peaks: dict[str, int]) -> None:
-    """22 and 13 were measured; 33 and 19 with samples copied three times, and what activations took never given back."""
+    """28 and 12 were measured, 22 and 13 beside other work, where fewer runs meet.
+
+    It was 43 and 22 (33 and 19) with samples copied three times, and what activations took never given back.
+    """
     assert peaks[stage] < maps * MAP_BYTES
