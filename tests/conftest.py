@@ -66,13 +66,6 @@ def _own_gpu_locks(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Tem
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.getbasetemp() / "gpu-locks"))
 
 
-@pytest.fixture(autouse=True)
-def _garbage_is_collected() -> Iterator[None]:
-    """Let no test that ended while it held garbage collection off leave it so: thousands of tests would fill the memory."""
-    yield
-    gc.enable()
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A Postgres of this run of tests, which nobody ends; each test has a database of its own there."""

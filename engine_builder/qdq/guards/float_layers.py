@@ -50,12 +50,13 @@ class KeepFloatLayers(ir.passes.InPlacePass):
 def _would_be_quantized(node: ir.Node) -> bool:
     if node.op_type not in _CONVERTED or node.domain not in ("", "ai.onnx"):
         return False
-    return _comes_from(node.inputs[0], "DequantizeLinear") and _leads_to_one_quantize(node.outputs[0])
+    return is_dequantized(node.inputs[0]) and _leads_to_one_quantize(node.outputs[0])
 
 
-def _comes_from(value: ir.Value | None, op_type: str) -> bool:
+def is_dequantized(value: ir.Value | None) -> bool:
+    """Return whether a value is what a DequantizeLinear gives, or that moved."""
     while value is not None and (producer := value.producer()) is not None:
-        if producer.op_type == op_type:
+        if producer.op_type == "DequantizeLinear":
             return True
         if producer.op_type not in MOVING_OPS:
             return False

@@ -13,10 +13,10 @@ import onnx_ir as ir
 
 from calibration.graph.free_names import Names
 from engine_builder.qdq.emit.block_layers import DOMAIN, DOMAIN_VERSION
+from engine_builder.qdq.guards.float_layers import is_dequantized
 from engine_builder.qdq.guards.layer_normalizations import normalization_at
 from engine_builder.qdq.guards.written_out import WrittenOut
 from engine_builder.qdq.guards.written_out_functions import CURVES, function_at
-from engine_builder.qdq.rules.placement import MOVING_OPS
 
 
 class KeepFusedKernels(ir.passes.InPlacePass):
@@ -36,7 +36,7 @@ class KeepFusedKernels(ir.passes.InPlacePass):
                 found = normalization_at(node)
             else:
                 continue
-            if found is not None and _is_dequantized(found.inputs[0]):
+            if found is not None and is_dequantized(found.inputs[0]):
                 self._replace(model, found)
                 changed = True
         return ir.passes.PassResult(model, modified=changed)
@@ -60,10 +60,3 @@ class KeepFusedKernels(ir.passes.InPlacePass):
         result.name = text
         if found.domain:
             graph.opset_imports.setdefault(DOMAIN, DOMAIN_VERSION)
-
-
-def _is_dequantized(value: ir.Value) -> bool:
-    producer = value.producer()
-    while producer is not None and producer.op_type in MOVING_OPS and producer.inputs[0] is not None:
-        producer = producer.inputs[0].producer()
-    return producer is not None and producer.op_type == "DequantizeLinear"
