@@ -277,10 +277,15 @@ def ranged(
     return driver, EngineJob(job.config, found.inspection, found.baseline, calibrated)
 
 
+def correct_request(job: EngineJob) -> CorrectRequest:
+    """Return what asks for the corrections of a job."""
+    settings, config = job.config.calibration, job.config
+    return CorrectRequest(job.calibrated, settings.method, settings.second_order, config.search.seed, config.target, config.gpu)
+
+
 def with_corrections(driver: Driver, job: EngineJob) -> EngineJob:
     """Return a job with its corrections."""
-    settings = job.config.calibration
-    made = driver.run(CORRECT, CorrectRequest(job.calibrated, settings.method, settings.second_order, job.config.search.seed))
+    made = driver.run(CORRECT, correct_request(job))
     return replace(job, calibrated=replace(job.calibrated, corrections=made.corrections))
 
 

@@ -20,7 +20,7 @@ from calibration.number_formats.grids import FP16_MAX
 from calibration.onnx_model.weights_in_file import array_of, read_prepared
 from calibration.ranges.estimators import clipped_range
 from calibration.ranges.histograms import Histogram
-from calibration.ranges.range_table import RangeMethod, RangeTable
+from calibration.ranges.range_table import CLIPPING, RangeMethod, RangeTable
 
 
 def collect_ranges(
@@ -39,7 +39,7 @@ def collect_ranges(
         model: The prepared model's file.
         layers: Its layers.
         batches: The feeds of each batch; read once.
-        method: How a range is chosen; BEST gives min-max, which the measurements that decide start from.
+        method: How a range is chosen; AUTO and BEST give min-max, which the measurements that decide start from.
         symmetric: The target's activations are signed with zero point 0.
         axes: Where the model counts samples. None: on the first axis of every input.
         on_batch: Told the number of samples seen after each batch.
@@ -62,7 +62,7 @@ def collect_ranges(
                 specials[name] = specials.get(name, frozenset()) | found
             finite = finite_of(value)
             _widen(spans, name, finite)
-            if method not in (RangeMethod.MINMAX, RangeMethod.BEST):
+            if method in CLIPPING:
                 histograms.setdefault(name, Histogram()).add(finite)
         for name, value in batch.items():
             if value.dtype.kind == "f":

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.number_formats.grids import activation_grid
+from calibration.number_formats.grids import FP16_MAX, activation_grid
 from calibration.number_formats.precision import Precision
 from calibration.ranges.histograms import Histogram
 from calibration.ranges.range_table import RangeMethod
@@ -31,16 +31,16 @@ _SMALLEST_COUNT = 1e-4  # of a level's share in a bin, so that its logarithm exi
 
 
 def clipped_range(histogram: Histogram, method: RangeMethod, *, symmetric: bool) -> Span:
-    """Return the range that a method picks, inside the values seen.
+    """Return the range that a method picks, inside the values seen; all of them where some are beyond FP16, which the range then tells.
 
     Args:
         histogram: Of the tensor; at least one value was counted.
-        method: MINMAX gives the values' own span; so does BEST, which is decided by measurement elsewhere.
+        method: MINMAX gives the values' own span; so do AUTO and BEST, which are decided by measurement elsewhere.
         symmetric: The grid is signed with zero point 0; otherwise it is unsigned with a zero point.
     """
     choose = _METHODS.get(method)
     lowest, highest = float(histogram.lowest), float(histogram.highest)
-    if choose is None or not histogram.width:
+    if choose is None or not histogram.width or max(-lowest, highest) > FP16_MAX:
         return lowest, highest
     low, high = choose(histogram, symmetric)
     return max(low, lowest), min(high, highest)

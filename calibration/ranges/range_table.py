@@ -14,11 +14,15 @@ from calibration.nonfinite import Special
 class RangeMethod(enum.StrEnum):
     """How a range is chosen from the values seen."""
 
+    AUTO = "auto"  # min-max; where engines miss the budget, the method with which a whole network is measured to be least noisy
     MINMAX = "minmax"  # every value seen fits: the safe choice, also for transformers
     PERCENTILE = "percentile"  # the 99.999th percentile of magnitudes
     ENTROPY = "entropy"  # least Kullback-Leibler divergence between the histogram and its 8-bit version
     MSE = "mse"  # least mean squared error of the 8-bit grid
     BEST = "best"  # tensor by tensor the one with the least measured loss; min-max unless another is better beyond the noise
+
+
+CLIPPING = (RangeMethod.PERCENTILE, RangeMethod.ENTROPY, RangeMethod.MSE)  # that leave out values
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ from calibration.number_formats.grids import fake_quantize_dynamically
 from calibration.number_formats.precision import Precision, Scheme
 from calibration.process.worker_threads import in_parallel
 from calibration.sensitivity.adaptive_sampling import Key, ProbedTensor, on_one_level, undecided
-from calibration.sensitivity.mean_inputs import MeanInputs
+from calibration.sensitivity.means.mean_inputs import MeanInputs
 from calibration.sensitivity.perturbed_model import Probe, ReferenceModel
 from calibration.sensitivity.records import HessianTrace, TensorProbe, TensorProbes, by_tensor
 from calibration.sensitivity.simulated_layers import Floats, rounded_inputs, span_of

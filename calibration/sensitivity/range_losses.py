@@ -16,7 +16,7 @@ from calibration.execution.onnxruntime_session import Array
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.process.worker_threads import in_parallel
-from calibration.sensitivity.mean_inputs import MeanInputs
+from calibration.sensitivity.means.mean_inputs import MeanInputs
 from calibration.sensitivity.perturbed_model import Probe, ReferenceModel
 from calibration.sensitivity.simulated_layers import Floats
 from calibration.sensitivity.task_losses import Comparison, LossForm

@@ -109,9 +109,10 @@ class RangeConfig:
     """How ranges are found from the calibration samples."""
 
     method: RangeMethod = field(
-        default=RangeMethod.MINMAX,
+        default=RangeMethod.AUTO,
         metadata={
-            "description": "How a range is chosen; `best` measures the others against minmax as one of the corrections, and needs them on."
+            "description": "How a range is chosen. `auto` and `best` start from minmax and measure the others against it as one of the "
+            "corrections, which they need: `auto` for all tensors together, `best` tensor by tensor."
         },
     )
     samples: int | None = field(

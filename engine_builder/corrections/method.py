@@ -24,6 +24,27 @@ Progress = Callable[[float, str], None]  # takes the share done, 0 to 1, and wha
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Noise:
+    """What a whole quantized network does to the outputs, (samples,) each."""
+
+    levels: NDArray[np.float64]  # of ``calibration.sensitivity.noise_level``
+    losses: NDArray[np.float64]
+
+
+class WholeNetwork(Protocol):
+    """Runs the whole network with quantized layers, for corrections that are judged on one."""
+
+    def noise(self, wanted: Sequence[LayerPrecision], ranges: Mapping[str, tuple[float, float]], samples: NDArray[np.int64]) -> Noise:
+        """Return what the network does with each layer in the first precision of its own that is wanted, the others in float.
+
+        Args:
+            wanted: Layers and precisions.
+            ranges: Of every tensor that they round.
+            samples: Places of calibration samples, whole batches where the model's batch is fixed.
+        """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Bench:
     """A float model, the layers that may be quantized, and the calibration samples that corrections are fitted to and judged on.
 
@@ -39,6 +60,7 @@ class Bench:
     method: RangeMethod = RangeMethod.MINMAX  # how the user wants ranges to be chosen
     gptq: tuple[Precision, ...] = ()  # precisions whose weights the user wants rounded by GPTQ
     means: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)  # of ``SingleBiases``; empty where not known yet
+    network: WholeNetwork | None = None  # None: nothing is judged on a whole one
 
     def fitted_share(self, most: int) -> SampleShare:
         """Return about ``most`` of the samples that corrections are fitted to, in whole batches where the model's batch is fixed."""
@@ -56,6 +78,10 @@ class Bench:
         """Return the samples that judge them in parts, the first of which end after about so many samples; the last has the rest."""
         ends = sorted({min(self._whole(most), len(self.held_out)) for most in looks} | {len(self.held_out)})
         return tuple(self.held_out[start:end] for start, end in itertools.pairwise([0, *ends]))
+
+    def shared(self, most: int) -> NDArray[np.int64]:
+        """Return the places of about ``most`` samples of both, those first that judge: for what is hardly fitted to any one of them."""
+        return np.sort(np.concatenate([self.held_out, self.fitted])[: self._whole(most)])
 
     def _whole(self, wanted: int) -> int:
         batch = self.prepared.batch

@@ -21,7 +21,7 @@ from calibration.process.worker_threads import processors
 from calibration.ranges.collection import collect_histograms
 from calibration.ranges.estimators import clipped_range
 from calibration.ranges.histograms import Histogram
-from calibration.ranges.range_table import RangeMethod
+from calibration.ranges.range_table import CLIPPING, RangeMethod
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from calibration.sensitivity.range_losses import RangeTrial, measure_trials
 from calibration.sensitivity.simulated_layers import rounded_tensors
@@ -35,22 +35,23 @@ HISTOGRAM_SAMPLES = 64  # whose values fill the histograms
 CHOOSING_SAMPLES = 8  # of those, which the candidates of one tensor are compared on
 JUDGING_SAMPLES = 24  # others, which the best candidate is compared with min-max on
 LEAST_SHARE = 0.005  # of the gains of all tensors together: smaller ones are not worth being judged
-METHODS = (RangeMethod.PERCENTILE, RangeMethod.ENTROPY, RangeMethod.MSE)
 SAME = 0.04  # ranges that differ by less than this share of their span count as one
 Span = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class _TensorGroup:
+class TensorGroup:
     """Tensors of one range, and the layer precisions that round one of them."""
 
     tensors: tuple[str, ...]
     layer_precisions: tuple[LayerPrecision, ...]
 
     def plain_trials(self) -> list[RangeTrial]:
+        """Return the trials of these layers with the ranges that are in use."""
         return [RangeTrial(layer_precision) for layer_precision in self.layer_precisions]
 
     def trials(self, span: Span) -> list[RangeTrial]:
+        """Return their trials with another range for the tensors."""
         spans = tuple((name, *span) for name in self.tensors)
         return [RangeTrial(layer_precision, spans) for layer_precision in self.layer_precisions]
 
@@ -67,7 +68,7 @@ def choose_ranges(bench: Bench, in_use: InUse, progress: Progress) -> tuple[InUs
     if bench.method is not RangeMethod.BEST or not layer_precisions:
         return in_use, ()
     ranges, scheme = in_use.ranges, prepared.scheme
-    groups = _tensor_groups(bench.model, prepared, layer_precisions, scheme)
+    groups = tensor_groups(bench.model, prepared, layer_precisions, scheme)
     seen = bench.fitted_share(HISTOGRAM_SAMPLES)
     layers = [layer for layer in prepared.layers if any(layer_precision.layer == layer.name for layer_precision in layer_precisions)]
     histograms = collect_histograms(bench.model, layers, groups, seen.batches(min(prepared.batch, seen.samples)))
@@ -100,7 +101,7 @@ def choose_ranges(bench: Bench, in_use: InUse, progress: Progress) -> tuple[InUs
     return replace(in_use, ranges={**ranges, **chosen}, chosen_ranges=chosen), tuple(corrections)
 
 
-def _promising(compared: _Losses, groups: Mapping[str, _TensorGroup], tried: Mapping[str, Sequence[Span]]) -> dict[str, Span]:
+def _promising(compared: _Losses, groups: Mapping[str, TensorGroup], tried: Mapping[str, Sequence[Span]]) -> dict[str, Span]:
     """Return the best candidate of each tensor where it gains a share of all gains that is worth a second measurement."""
     best: dict[str, Span] = {}
     gains: dict[str, float] = {}
@@ -123,9 +124,9 @@ class _Losses:
         return np.asarray(np.sum([self.by_trial[item] for item in trials], axis=0))
 
 
-def _tensor_groups(
+def tensor_groups(
     model: onnx.ModelProto, prepared: PreparedModel, layer_precisions: Sequence[LayerPrecision], scheme: Scheme
-) -> dict[str, _TensorGroup]:
+) -> dict[str, TensorGroup]:
     """Return each range that can be chosen, by the tensor whose values decide it."""
     rounded: dict[str, list[LayerPrecision]] = {}
     layers = {layer.name: layer for layer in prepared.layers}
@@ -135,14 +136,14 @@ def _tensor_groups(
     groups = {}
     for origin, tensors in tensors_of_one_range(model, rounded.keys()).items():
         readers = dict.fromkeys(layer_precision for name in tensors for layer_precision in rounded[name])
-        groups[origin] = _TensorGroup(tensors, tuple(readers))
+        groups[origin] = TensorGroup(tensors, tuple(readers))
     return groups
 
 
 def _candidates(histogram: Histogram, minmax: Span, scheme: Scheme) -> tuple[Span, ...]:
     """Return ranges worth a measurement: each differs from min-max and from the others. None where no value was seen."""
     kept = [minmax]
-    for method in METHODS if histogram.total else ():
+    for method in CLIPPING if histogram.total else ():
         span = clipped_range(histogram, method, symmetric=scheme.symmetric_activations)
         if all(max(abs(span[0] - other[0]), abs(span[1] - other[1])) > SAME * (minmax[1] - minmax[0]) for other in kept):
             kept.append(span)

@@ -23,7 +23,7 @@ from calibration.algorithms.weight_rounding import gptq_levels, roundable
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
 from calibration.process.worker_threads import processors
-from calibration.sensitivity.mean_inputs import MeanInputs
+from calibration.sensitivity.means.mean_inputs import MeanInputs
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from calibration.sensitivity.range_losses import RangeTrial, measure_trials
 from engine_builder.corrections.acceptance import gain_of

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from calibration.algorithms.bias_correction import BiasLocation, bias_locations, mean_outputs
 from calibration.data.dataset import SampleShare
 from calibration.number_formats.layer_precision import LayerPrecision
-from calibration.sensitivity.output_shifts import measure_shifts
+from calibration.sensitivity.means.output_shifts import measure_shifts
 from calibration.sensitivity.simulated_layers import Shifts
 from engine_builder.corrections.method import Bench, InUse
 from engine_builder.records.inspection import PreparedModel

@@ -40,7 +40,7 @@ from engine_builder.stage_io.engines import BaselineRequest, EngineJob, TrialReq
 from engine_builder.stage_io.measuring import ConfidenceRequest, InspectRequest, InspectResult, JobFiles, RangesRequest
 from engine_builder.stage_io.outcome import JobOutcome, ReportRequest, SearchSummary
 
-PIPELINE_VERSION = "28"  # bumped when stage names, their order or the form of their requests or results change
+PIPELINE_VERSION = "29"  # bumped when stage names, their order or the form of their requests or results change
 SHARE_OF_TRIAL = 0.12  # of the progress that is left: how many trials there will be is not known
 
 
@@ -82,7 +82,7 @@ def optimize(request: JobRequest, run_stage: RunStage, observer: Observer, *, ta
     untold = _cannot_tell(inspected, config)
     for note in untold:
         observer.noted(note)
-    corrections = Corrections(_calibrated(config, capabilities, inspected, driver, observer, alike), driver)
+    corrections = Corrections(_calibrated(config, capabilities, inspected, driver, observer, alike), driver, alike)
     one_format = one_format_engines(corrections.job.calibrated.eligible, capabilities.low_precisions)
     if is_corrected_first(config, capabilities, engines=len(one_format), seconds=driver.seconds):
         corrections.measured(None)

@@ -20,7 +20,10 @@ from engine_builder.workspace.workspace import FileRef, Workspace
 class CorrectionKind(enum.StrEnum):
     """What is done to make quantized layers less lossy."""
 
-    RANGE = "range"  # calibration.ranges.estimators
+    RANGE = "range"  # calibration.ranges.estimators, of one tensor
+    PERCENTILE = "percentile ranges"  # likewise, of a whole network
+    ENTROPY = "entropy ranges"
+    MSE = "mse ranges"
     SMOOTH_QUANT = "SmoothQuant"  # calibration.algorithms.smooth_quant
     GPTQ = "GPTQ"  # calibration.algorithms.gptq
     BIAS_CORRECTION = "bias correction"  # calibration.algorithms.bias_correction
@@ -32,7 +35,9 @@ class Correction:
 
     what: CorrectionKind
     where: tuple[str, ...]  # layers
-    loss_before: float  # sum of the losses of each of these layers alone in low precision; bias correction: of the whole engine
+    # Sum of the losses of each of these layers alone in low precision. Bias correction: of the whole engine. Ranges of a whole network: the
+    # geometric mean of what the decisions of the whole engine lose (``calibration.sensitivity.noise_level``).
+    loss_before: float
     loss_after: float
     gain_error: float  # standard error of the difference
     samples: int

@@ -140,6 +140,8 @@ class CorrectRequest:
     method: RangeMethod
     gptq: tuple[Precision, ...]  # precisions whose weights are rounded by GPTQ
     seed: int
+    target: str  # whose dialect writes whole networks
+    gpu: str | None
 
 
 @dataclass(frozen=True, slots=True)

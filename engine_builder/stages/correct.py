@@ -19,9 +19,11 @@ from calibration.onnx_model.weights_in_file import read_prepared
 from calibration.process.worker_threads import processors
 from calibration.sensitivity.simulated_layers import rounded_tensors
 from engine_builder.backends.onnxruntime.cpu import OrtCpuRunner
+from engine_builder.backends.registry import backend_for, targets_of
 from engine_builder.corrections.method import Bench, InUse
 from engine_builder.corrections.registry import CORRECTIONS
 from engine_builder.corrections.single_biases import CORRECTION_SAMPLES, SingleBiases, as_means, single_biases
+from engine_builder.engines.simulated_network import SimulatedNetwork
 from engine_builder.evaluation.outputs import ComparedOutputs
 from engine_builder.evaluation.run_samples import run_all
 from engine_builder.records.calibrated import layer_precisions_of, read_corrections, read_model_record, read_ranges
@@ -58,7 +60,9 @@ def correct(request: CorrectRequest, context: StageContext) -> CorrectResult:
     wanted = layer_precisions_of(prepared.layers, of.eligible)
     model, data = read_prepared(workspace.path(prepared.file)), read_corrections(of, workspace).correction
     means = {} if data is None else workspace.read_arrays(data.means)
-    bench = Bench(model, prepared, wanted, samples, fitted, held_out, request.method, request.gptq, as_means(means))
+    dialect = backend_for(request.target, request.gpu, table=targets_of(context)).capabilities.dialect
+    network = SimulatedNetwork(workspace.path(prepared.file), prepared, samples, dialect, context.scratch)
+    bench = Bench(model, prepared, wanted, samples, fitted, held_out, request.method, request.gptq, as_means(means), network)
     biases = single_biases(bench)
     data = data or _correction_data(bench, biases, workspace)
     in_use = InUse(read_ranges(of, workspace).ranges)

@@ -31,7 +31,7 @@ from calibration.sensitivity.adaptive_sampling import undecided_losses
 from calibration.sensitivity.hessian_trace import AGREEMENT, FIRST_PROBES, probe_tensors, traces_from
 from calibration.sensitivity.interactions import pair_losses, pair_tests, pairs_to_test
 from calibration.sensitivity.layer_losses import LayerLosses, joined, measure_batches
-from calibration.sensitivity.mean_inputs import MeanInputs
+from calibration.sensitivity.means.mean_inputs import MeanInputs
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from calibration.sensitivity.records import TensorProbes, by_tensor, in_order
 from engine_builder.probing.lent_gpu import lent_gpu

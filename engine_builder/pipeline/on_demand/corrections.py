@@ -26,17 +26,19 @@ LEAST_ROOM = 10.0  # for the search, in what the job took before it, to try engi
 class Corrections:
     """Keeps the job with the corrections that are in use, and measures the costly ones once. Not thread-safe."""
 
-    def __init__(self, job: EngineJob, driver: RunStage) -> None:
+    def __init__(self, job: EngineJob, driver: RunStage, alike: str | None) -> None:
         """Measure what biases are corrected against, where the user wants corrections.
 
         Args:
             job: The job, with its ranges and the baseline that engines must beat.
             driver: Runs a stage.
+            alike: The GPU's name where only its kind counts.
 
         Raises:
             OptimizerError: The stage failed, the user's input does not fit, or the job was cancelled.
         """
         self._driver = driver
+        self._alike = alike
         self.are_left = job.config.calibration.repair  # whether the costly ones were wanted and not asked for
         self.failures: tuple[str, ...] = ()  # what could not be measured, and what that changes, a sentence each
         self.job = job
@@ -59,7 +61,8 @@ class Corrections:
             return None
         self.are_left = False
         before, config = self.job.calibrated, self.job.config
-        wanted = CorrectRequest(before, config.calibration.method, config.calibration.second_order, config.search.seed)
+        settings = config.calibration
+        wanted = CorrectRequest(before, settings.method, settings.second_order, config.search.seed, config.target, self._alike)
         span = None if progress is None else progress.take(SHARE_OF_PROGRESS)
         try:
             made = run(self._driver, table.CORRECT, wanted, span=span)

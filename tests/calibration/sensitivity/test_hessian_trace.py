@@ -21,7 +21,7 @@ from calibration.number_formats.block_grids import fake_quantize_in_blocks
 from calibration.number_formats.grids import E4M3, block_scale, fake_quantize_activation, fake_quantize_dynamically, fake_quantize_weight
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, TENSORRT_SCHEME, Precision
 from calibration.sensitivity.hessian_trace import AGREEMENT, measure_traces, settled_step, sites
-from calibration.sensitivity.mean_inputs import MeanInputs
+from calibration.sensitivity.means.mean_inputs import MeanInputs
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from calibration.sensitivity.records import HessianTrace
 from tests.model_text import cnn, model_from_text, samples_for

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from calibration.algorithms.bias_correction import bias_locations
-from calibration.sensitivity.mean_inputs import MeanInputs
+from calibration.sensitivity.means.mean_inputs import MeanInputs
 from calibration.sensitivity.perturbed_model import Probe
 from tests.calibration.sensitivity.test_output_shifts import case
 from tests.model_text import Array, model_from_text, samples_for

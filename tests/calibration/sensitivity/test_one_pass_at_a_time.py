@@ -15,7 +15,7 @@ from calibration.number_formats.precision import Precision
 from calibration.sensitivity.hessian_trace import measure_traces
 from calibration.sensitivity.interactions import measure_pairs
 from calibration.sensitivity.layer_losses import measure_layer_losses
-from calibration.sensitivity.mean_inputs import MeanInputs
+from calibration.sensitivity.means.mean_inputs import MeanInputs
 from calibration.sensitivity.perturbed_model import Pass, ReferenceModel
 from calibration.sensitivity.range_losses import RangeTrial, measure_trials
 from tests.model_text import Array, cnn, samples_for

@@ -10,7 +10,7 @@ from calibration.algorithms.bias_correction import bias_locations, corrections, 
 from calibration.algorithms.smooth_quant import channel_spans, fit_smooth_quants, takes_smooth_quant
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import ONNXRUNTIME_CPU_SCHEME, Precision, Scheme
-from calibration.sensitivity.output_shifts import measure_shifts
+from calibration.sensitivity.means.output_shifts import measure_shifts
 from calibration.sensitivity.perturbed_model import ReferenceModel
 from calibration.sensitivity.simulated_layers import Shifts
 from engine_builder.qdq.emit.biases import with_corrected_biases

@@ -9,7 +9,7 @@ from calibration.algorithms.bias_correction import bias_locations
 from calibration.algorithms.smooth_quant import multiplied
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Precision
-from calibration.sensitivity.mean_inputs import MeanInputs
+from calibration.sensitivity.means.mean_inputs import MeanInputs
 from calibration.sensitivity.range_losses import RangeTrial, measure_trials
 from calibration.sensitivity.task_losses import losses
 from tests.calibration.sensitivity.test_output_shifts import case

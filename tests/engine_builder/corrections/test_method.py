@@ -15,6 +15,7 @@ from calibration.onnx_model.model_io import read_model
 from calibration.ranges.range_table import RangeMethod
 from engine_builder.corrections.method import Bench, CorrectionMethod, InUse
 from engine_builder.corrections.range_choice import choose_ranges
+from engine_builder.corrections.range_method import choose_range_method
 from engine_builder.corrections.registry import CORRECTIONS
 from engine_builder.corrections.rounding_choice import choose_rounding
 from engine_builder.corrections.smooth_quant_choice import choose_smooth_quants
@@ -103,4 +104,4 @@ class TestRounding(CorrectionMethodContract):
 
 
 def test_every_kind_is_in_the_table_once() -> None:
-    assert (choose_ranges, choose_smooth_quants, choose_rounding) == CORRECTIONS
+    assert (choose_range_method, choose_ranges, choose_smooth_quants, choose_rounding) == CORRECTIONS

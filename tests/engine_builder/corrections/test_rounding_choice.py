@@ -20,10 +20,10 @@ from engine_builder.corrections.rounding_choice import choose_rounding
 from engine_builder.pipeline.stage_table import CORRECT
 from engine_builder.records.corrections import Correction, CorrectionKind, CorrectionTable, read_levels
 from engine_builder.records.inspection import Inspection
-from engine_builder.stage_io.measuring import CorrectRequest, CorrectResult
+from engine_builder.stage_io.measuring import CorrectResult
 from engine_builder.stages.correct import split
 from engine_builder.workspace.workspace import Workspace
-from tests.driver import Json, inspection_of, ranged, run_job
+from tests.driver import Json, correct_request, inspection_of, ranged, run_job
 from tests.model_text import Array, model_from_text, samples_for
 
 TEXT = "g (float[N,64] x) => (float[N,4] y) { a = MatMul(x, w1) r = Relu(a) y = Gemm(r, w2, b2) }"
@@ -113,8 +113,7 @@ def pictures(count: int) -> dict[str, Array]:
 
 def corrected(folder: Path, config: Json) -> tuple[CorrectionTable, Workspace, CorrectResult]:
     driver, job = ranged(folder, coarse(), pictures(192), pictures(16), config)
-    settings = job.config.calibration
-    result = driver.run(CORRECT, CorrectRequest(job.calibrated, settings.method, settings.second_order, job.config.search.seed))
+    result = driver.run(CORRECT, correct_request(job))
     return driver.workspace.read_value(CorrectionTable, result.corrections), driver.workspace, result
 
 

@@ -20,9 +20,9 @@ from engine_builder.records.calibrated import read_corrections
 from engine_builder.records.corrections import CorrectionKind, CorrectionTable
 from engine_builder.records.trial import Trial
 from engine_builder.stage_io.engines import TrialRequest
-from engine_builder.stage_io.measuring import BiasesRequest, CorrectRequest
+from engine_builder.stage_io.measuring import BiasesRequest
 from engine_builder.stages.correct import split
-from tests.driver import Json, plain_outputs, ranged, run_job, trials_of, with_corrections
+from tests.driver import Json, correct_request, plain_outputs, ranged, run_job, trials_of, with_corrections
 from tests.model_text import Array, cnn, model_from_text, samples_for
 
 
@@ -96,8 +96,7 @@ def test_biases_are_the_table_without_the_costly_corrections(tmp_path: Path) -> 
 
 def test_what_corrections_change_is_named(tmp_path: Path) -> None:
     driver, job = ranged(tmp_path, network(), samples(192, large=True), samples(16, large=False), {"precisions": ["int8", "int8_dynamic"]})
-    settings = job.config.calibration
-    made = driver.run(CORRECT, CorrectRequest(job.calibrated, settings.method, settings.second_order, job.config.search.seed))
+    made = driver.run(CORRECT, correct_request(job))
     table = read_corrections(replace(job.calibrated, corrections=made.corrections), driver.workspace)
     smoothed = {name for smooth_quant in table.smooth_quants for name in smooth_quant.layers}
     assert smoothed
