@@ -74,6 +74,8 @@ def as_object(data: object) -> dict[str, object]:
 
 
 def _decode(kind: object, data: object, at: str) -> object:
+    if kind is type(data) and kind in _PLAIN:  # most values, with nothing in them to decode
+        return data
     origin = typing.get_origin(kind)
     args = typing.get_args(kind)
     if origin is typing.Union or origin is types.UnionType:
@@ -163,4 +165,5 @@ def _name_of(kind: object) -> str:
     return kind.__name__ if isinstance(kind, type) and typing.get_origin(kind) is None else str(kind)
 
 
+_PLAIN = (str, int, float, bool)
 _NOT_FINITE = ("inf", "-inf", "nan")

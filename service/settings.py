@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -160,6 +161,7 @@ def split_keys(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
+@functools.lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
     """Whether this is an address of this machine only, as text, perhaps in brackets, or "localhost"."""
     try:

@@ -57,6 +57,7 @@ class Keys:
         """
         self._engine = engine
         self._clock = clock
+        self._is_any_known = False
         _METADATA.create_all(engine)
 
     def create(self, role: Role, tenant: str, *, name: str = "", lifetime: timedelta | None = None) -> tuple[KeyText, AccessKey]:
@@ -87,6 +88,7 @@ class Keys:
         }
         with self._engine.begin() as connection:
             connection.execute(sa.insert(_KEYS).values(row))
+        self._is_any_known = True
         return text, self.get(text.id)
 
     def get(self, key_id: str) -> AccessKey:
@@ -115,8 +117,16 @@ class Keys:
 
     def has_any(self) -> bool:
         """Whether there was ever a key: with the first one a server stops answering callers without one, for good."""
-        with self._engine.connect() as connection:
-            return connection.execute(sa.select(_KEYS.c.id).limit(1)).first() is not None
+        if not self._is_any_known:
+            with self._engine.connect() as connection:
+                if connection.execute(_ANY).first() is not None:
+                    self._is_any_known = True
+        return self._is_any_known
+
+    @property
+    def is_any_known(self) -> bool:
+        """Whether there was ever a key as far as this object, which made or saw it, can tell without a look at the database."""
+        return self._is_any_known
 
     def list(self) -> tuple[AccessKey, ...]:
         """Return all keys, the oldest first."""
@@ -162,6 +172,7 @@ class Keys:
         }
         with self._engine.begin() as connection:
             connection.execute(sa.insert(_KEYS).values(row | {"created_at": now, "revoked_at": now}))
+        self._is_any_known = True
 
     def note_use(self, key_id: str) -> None:
         """Note that a key was used now."""
@@ -208,4 +219,5 @@ _KEYS = sa.Table(
     sa.Column("revoked_at", sa.Float),
     sa.Column("used_at", sa.Float),
 )
+_ANY = sa.select(_KEYS.c.id).limit(1)
 _FIND = sa.select(_KEYS).where(_KEYS.c.id == sa.bindparam("key_id"))  # asked for each request, so built once

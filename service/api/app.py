@@ -28,6 +28,7 @@ from service.api.listening import check_address
 from service.api.live.event_stream import events_router
 from service.api.live.metrics import metrics_router
 from service.api.live.readiness import Readiness
+from service.api.live.status import job_shown, status_router
 from service.api.log_lines import log_plain_lines
 from service.api.problems import add_problem_handlers
 from service.database.role import Role
@@ -86,8 +87,11 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
     app.counts = RequestCounts()
     app.audit = auditor(deps.audit, deps.clock)
     readiness = Readiness(deps)
-    guarded = [Depends(role_check(Gate(settings, deps.store.keys)))]
-    jobs = jobs_router(deps, runner.hand_over, runner.forget)
+    check = role_check(Gate(settings, deps.store.keys))
+    guarded = [Depends(check)]
+    shown = job_shown(deps)
+    jobs = jobs_router(deps, runner.hand_over, runner.forget, shown)
+    app.include_router(status_router(check, shown), responses=_PROBLEM_RESPONSES)  # first: routes are tried in turn, this is asked most
     for router in (
         files_router(deps),
         jobs,

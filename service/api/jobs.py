@@ -1,4 +1,4 @@
-"""/v1/jobs: submit, look, list, cancel, delete."""
+"""/v1/jobs: submit, list, read the log, cancel, delete."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from starlette.concurrency import run_in_threadpool
 
 from calibration.data.readers import formats_in_words
 from engine_builder.config.config import json_schema
-from service.access.caller import Caller
 from service.api.access.roles import CallerHere, check_still_good, tenant_seen
+from service.api.live.status import Shown
 from service.errors import InvalidRequestError, UnfinishedError
 from service.jobs.live.shown import job_json, row_json
 from service.jobs.records import JobState
 from service.jobs.resources import Deps
 from service.jobs.submission import MAX_PRIORITY, REQUIRED, ROLES, TEXT_FIELDS, check_before_reading, submit, takes_a_child
 from service.jobs.upkeep import webhook_request
-from service.jobs.upkeep.log_text import KnownTails, LogTails, log_lines
+from service.jobs.upkeep.log_text import log_lines
 from service.jobs.upkeep.removal import remove_job
 from service.jobs.upkeep.workspaces import remove_parents, remove_unused
 from service.jobs.uploads import receive_form
@@ -30,23 +30,17 @@ MAX_PAGE = 100
 MAX_CHILDREN = 2  # requests at a time that have uploads read by child processes; further ones wait, and hold up no other request
 
 
-def jobs_router(deps: Deps, hand_over: Callable[[str], None], forget: Callable[[str], None]) -> APIRouter:
-    """Return the routes of jobs.
+def jobs_router(deps: Deps, hand_over: Callable[[str], None], forget: Callable[[str], None], shown: Shown) -> APIRouter:
+    """Return the routes of jobs, but for that which looks at one.
 
     Args:
         deps: The server's belongings.
         hand_over: Lets a queued job run when its turn comes; takes no time.
         forget: Removes what the workflow engine recorded of a job.
+        shown: Answers with a job.
     """
     router = APIRouter(tags=["jobs"])
     few = CapacityLimiter(MAX_CHILDREN)
-    known = KnownTails(deps)
-    tails = known if deps.settings.object_store is None else LogTails(known.of)
-
-    def shown(job_id: str, caller: Caller) -> JSONResponse:
-        job = deps.store.get(job_id, caller.sees)
-        branches = deps.store.branches(job_id) if job.new.branches else ()
-        return JSONResponse(job_json(job, deps.clock(), tails.of(job), branches))
 
     @router.post("/v1/jobs", status_code=202, summary="Submit a job", openapi_extra=_submit_body())
     async def submit_job(
@@ -86,11 +80,6 @@ def jobs_router(deps: Deps, hand_over: Callable[[str], None], forget: Callable[[
         page = rows[:limit]
         next_cursor = f"before-{page[-1].sequence}" if len(rows) > limit else None
         return JSONResponse({"jobs": [row_json(row) for row in page], "next_cursor": next_cursor})
-
-    @router.get("/v1/jobs/{job_id}", summary="Look at a job")
-    def get_job(job_id: str, caller: CallerHere) -> JSONResponse:
-        """Return the job: its state and progress, its trials, its result or error, and the end of its log."""
-        return shown(job_id, caller)
 
     @router.get("/v1/jobs/{job_id}/log", summary="Read the log of a job", response_class=StreamingResponse)
     def get_log(job_id: str, caller: CallerHere) -> StreamingResponse:

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from calibration.data.readers import suffix_of
 from service.__main__ import main
 from service.api.jobs import jobs_router
+from service.api.live.status import job_shown
 from service.jobs.resources import Deps
 from service.settings import Settings
 from tests.driver import run_job
@@ -63,7 +64,7 @@ def read_job(folder: Path) -> dict[str, object]:
         main(["optimize", "--help"])
     api = FastAPI()
     deps = cast(Deps, SimpleNamespace(settings=Settings()))  # only the description of the routes is read
-    api.include_router(jobs_router(deps, lambda job_id: None, lambda job_id: None))
+    api.include_router(jobs_router(deps, lambda job_id: None, lambda job_id: None, job_shown(deps)))
     return {
         "engines": [hashlib.sha256(job.engine.read_bytes()).hexdigest() for job in (read, plain)],
         "verdicts": [job.verdict for job in (read, plain)],

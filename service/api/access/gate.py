@@ -2,6 +2,9 @@
 
 A key is one of the database's, or the one of the server's settings, which is an admin's of the first tenant. Each request looks its key up
 anew, by the index of its id: a revoked key is refused from the next request on, whichever process revoked it.
+
+That there is no key yet is remembered for a second, since a status poll would ask the database for it as long as for its job: with the
+first key, made by another process, callers without one are refused within that second. The key itself is good at once.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import math
 import re
 import threading
 import time
@@ -49,7 +53,7 @@ class Gate:
         self._settings = settings
         self._keys = keys
         self._clock = clock
-        self._has_keys = False
+        self._none_until = -math.inf  # by the clock: so long it is taken for granted that there is no key
         self._noted: dict[str, float] = {}
         self._noting = threading.Lock()
 
@@ -70,7 +74,7 @@ class Gate:
             # Digests have one length: the comparison takes the same time whatever was sent.
             if scheme.lower() == "bearer" and hmac.compare_digest(_digest(key.strip()), _digest(self._settings.api_key)):
                 return Admitted(ENVIRONMENT)
-        elif not self.has_keys():
+        elif not (self.has_keys() if sent else self._has_keys_of_late()):
             _check_is_of_this_machine(request)
             return Admitted(THIS_MACHINE)
         text = key_from_text(key.strip()) if scheme.lower() == "bearer" else None
@@ -94,8 +98,15 @@ class Gate:
 
     def has_keys(self) -> bool:
         """Whether there is, or was, a key in the database."""
-        self._has_keys = self._has_keys or self._keys.has_any()
-        return self._has_keys
+        asked_at = self._clock()
+        if self._keys.has_any():
+            return True
+        self._none_until = asked_at + NONE_SECONDS
+        return False
+
+    def _has_keys_of_late(self) -> bool:
+        """Whether there was one a moment ago, or this process has made one since."""
+        return self._keys.is_any_known or (self._clock() >= self._none_until and self.has_keys())
 
     def _note_use(self, key: AccessKey) -> None:
         """Note that a key is used, now and then."""
@@ -125,7 +136,7 @@ def check_role(caller: Caller, needed: Role) -> None:
 
 def _check_address(request: Request) -> None:
     """Refuse a key in the address, which proxies and browsers write down; so nobody gets used to it."""
-    query = request.url.query
+    query = request.scope.get("query_string", b"").decode("latin-1")
     if query and (holds_key(unquote(query)) or any(name.lower() in _KEY_NAMES for name, _ in parse_qsl(query, keep_blank_values=True))):
         raise UnauthorizedError(
             "query: it holds a key, and addresses are written down on the way",
@@ -162,6 +173,7 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
+NONE_SECONDS = 1.0
 _SEND = "Send the header 'Authorization: Bearer <key>', once."
 _KEY_NAMES = frozenset({"key", "api_key", "apikey", "api-key", "access_token", "token", "authorization"})
 _NOTE_SECONDS = 60.0

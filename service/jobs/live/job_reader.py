@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -66,7 +66,8 @@ class JobReader:
             NotFoundError: There is none with this id, or there was one of which is told no more.
             RemovedError: There was one, which was removed.
         """
-        found = self._select(sa.select(JOBS).where(JOBS.c.id == job_id, *_of_tenant(tenant)))
+        of_tenant = {} if tenant is None else {"of_tenant": tenant}
+        found = self._select(_BY_ID_OF_TENANT if of_tenant else _BY_ID, {"job_id": job_id, **of_tenant})
         if not found:
             raise self._missing(job_id, tenant)
         return found[0]
@@ -157,9 +158,9 @@ class JobReader:
             f"job {job_id!r}: there is no such job, or it was removed long ago", fix="List the jobs with GET /v1/jobs."
         )
 
-    def _select(self, query: sa.Select[tuple[object, ...]]) -> tuple[Job, ...]:
+    def _select(self, query: sa.Select[tuple[object, ...]], values: Mapping[str, object] | None = None) -> tuple[Job, ...]:
         with self._engine.connect() as connection:
-            return tuple(job_from_row(row, self.holds.find(row["id"])) for row in connection.execute(query).mappings())
+            return tuple(job_from_row(row, self.holds.find(row["id"])) for row in connection.execute(query, values).mappings())
 
     def _is_shown_as(self, states: Sequence[JobState]) -> sa.ColumnElement[bool]:
         """Return the condition that a job is in one of these states; an unfinished one that waits is on hold, whatever its row says."""
@@ -176,4 +177,7 @@ def _of_tenant(tenant: str | None) -> tuple[sa.ColumnElement[bool], ...]:
     return () if tenant is None else (JOBS.c.tenant == tenant,)
 
 
+# Asked at every look at a job, so built once.
+_BY_ID = sa.select(JOBS).where(JOBS.c.id == sa.bindparam("job_id"))
+_BY_ID_OF_TENANT = _BY_ID.where(JOBS.c.tenant == sa.bindparam("of_tenant"))
 _UNFINISHED = (JobState.QUEUED.value, JobState.RUNNING.value)

@@ -101,6 +101,17 @@ def test_a_server_knows_whether_there_was_ever_a_key(keys: Keys) -> None:
     assert [key.id for key in keys.list()] == [text.id]
 
 
+def test_who_made_or_saw_a_key_knows_of_it_without_a_look_at_the_database(keys: Keys, clock: FakeClock, tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'keys.sqlite'}")
+    elsewhere = Keys(engine, clock)
+    assert (keys.has_any(), keys.is_any_known, elsewhere.is_any_known) == (False, False, False)
+    keys.create(Role.READ, "vision")
+    assert (keys.is_any_known, elsewhere.is_any_known) == (True, False)
+    assert elsewhere.has_any()
+    assert elsewhere.is_any_known
+    engine.dispose()
+
+
 def test_unknown_key_is_not_found(keys: Keys) -> None:
     for ask in (keys.get, keys.revoke, keys.rotate):
         with pytest.raises(NotFoundError, match="there is no such key"):

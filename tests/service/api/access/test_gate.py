@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.requests import Request
@@ -34,6 +35,10 @@ class NoKeys(Keys):
         pass
 
     def has_any(self) -> bool:
+        return False
+
+    @property
+    def is_any_known(self) -> bool:
         return False
 
     def find(self, text: KeyText) -> None:
@@ -190,6 +195,37 @@ def test_with_the_first_key_this_machine_needs_one_too_for_good(keys: Keys) -> N
     with pytest.raises(UnauthorizedError):
         gate.admit(request())
     assert not gate.is_still_good(before)
+
+
+def test_a_first_key_of_another_process_is_good_at_once(keys: Keys, tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'keys.sqlite'}")
+    gates = [Gate(Settings(), Keys(engine, FakeClock()), lambda: 0.0) for _ in range(2)]
+    before = [gate.admit(request()) for gate in gates]
+    text, _ = keys.create(Role.READ, "vision")
+    assert [gate.admit(request()).caller for gate in gates] == [THIS_MACHINE] * 2  # within the second
+    asked = request(host="example.org", caller="10.0.0.1", authorization=f"Bearer {text}")
+    assert gates[0].admit(asked).caller.key_id == text.id
+    assert not gates[1].is_still_good(before[1])  # which is asked by what goes on for long
+    for gate in gates:  # each knows now
+        with pytest.raises(UnauthorizedError):
+            gate.admit(request())
+    engine.dispose()
+
+
+def test_that_there_is_no_key_is_taken_for_granted_for_a_second_at_most(tmp_path: Path) -> None:
+    engine, looks, seconds = open_engine(f"sqlite:///{tmp_path / 'keys.sqlite'}"), list[str](), 0.0
+    gate = Gate(Settings(), Keys(engine, FakeClock()), lambda: seconds)
+    sa.event.listen(engine, "before_cursor_execute", lambda *given: looks.append(given[2]))
+    for seconds, expected in ((0.0, 1), (0.5, 1), (0.999, 1), (1.0, 2), (1.5, 2), (2.5, 3)):  # noqa: B007  # the clock reads it
+        assert gate.admit(request()).caller == THIS_MACHINE
+        assert len(looks) == expected
+    Keys(engine, FakeClock()).create(Role.READ, "vision")
+    seconds = 3.499
+    assert gate.admit(request()).caller == THIS_MACHINE
+    seconds = 3.5
+    with pytest.raises(UnauthorizedError):
+        gate.admit(request())
+    engine.dispose()
 
 
 def test_revoked_expired_and_rotated_keys_are_refused_at_once(keys: Keys, tmp_path: Path) -> None:
