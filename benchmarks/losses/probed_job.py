@@ -77,7 +77,9 @@ class ProbedJob:
             self._context(),
         )
         of = Calibrated(found.model, found.calibration, ranged.ranges, ranged.eligible)
-        made = correct(CorrectRequest(of, settings.method, settings.second_order, self._config.search.seed), self._context())
+        asked = self._config
+        wanted = CorrectRequest(of, settings.method, settings.second_order, asked.search.seed, asked.target, asked.gpu)
+        made = correct(wanted, self._context())
         self._of = replace(of, corrections=made.corrections)
         self.layers = read_model_record(self._of, self._workspace).layers
         self.layer_precisions = layer_precisions_of(self.layers, self._of.eligible)

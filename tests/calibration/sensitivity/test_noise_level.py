@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from calibration.accuracy.kinds.part import Part
 from calibration.accuracy.metrics import OutputKind
+from calibration.execution.onnxruntime_session import Array
 from calibration.sensitivity.noise_level import CLASSES_FLOOR, FLOOR, noise_levels
 from calibration.sensitivity.task_losses import losses
 
@@ -39,13 +42,12 @@ def test_few_samples_tell_levels_apart_where_mean_losses_do_not() -> None:
     logits = frames(12)
     quiet, loud = noisy(logits, 0.05, 2), noisy(logits, 0.06, 3)
 
-    def errors_apart(quiet: Floats, loud: Floats) -> float:
-        difference = loud - quiet
+    def errors_apart(measure: Callable[..., NDArray[np.float64]]) -> float:
+        difference = measure([OutputKind.LOGITS], [logits], [loud]) - measure([OutputKind.LOGITS], [logits], [quiet])
         return float(difference.mean() / (difference.std(ddof=1) / len(difference) ** 0.5))
 
-    kinds = [OutputKind.LOGITS]
-    assert errors_apart(*(noise_levels(kinds, [logits], [one]) for one in (quiet, loud))) > 4.0
-    assert abs(errors_apart(*(losses(kinds, [logits], [one]) for one in (quiet, loud)))) < 3.0
+    assert errors_apart(noise_levels) > 4.0
+    assert abs(errors_apart(losses)) < 3.0
 
 
 def test_probabilities_have_the_level_of_their_logits() -> None:
@@ -71,7 +73,8 @@ def test_outputs_count_by_their_weights_and_ignored_ones_not_at_all() -> None:
     logits = frames(5)
     values = np.ones((5, 7), dtype=np.float32)
     kinds = [OutputKind.LOGITS, OutputKind.IGNORE, OutputKind.VALUES]
-    outputs, others = [logits, np.zeros((1, 2)), values], [noisy(logits, 0.1, 1), np.ones((3,)), values * 1.01]
+    outputs: list[Array] = [logits, np.zeros((1, 2)), values]
+    others: list[Array] = [noisy(logits, 0.1, 1), np.ones((3,)), values * 1.01]
     alone = [noise_levels([kinds[index]], [outputs[index]], [others[index]]) for index in (0, 2)]
     assert noise_levels(kinds, outputs, others, [3.0, 5.0, 1.0]) == pytest.approx((3.0 * alone[0] + alone[1]) / 4.0)
     assert noise_levels([OutputKind.IGNORE], [logits], [logits]).tolist() == [0.0] * 5
