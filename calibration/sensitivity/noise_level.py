@@ -22,8 +22,13 @@ from calibration.accuracy.metrics import SCORES_OF_CLASSES, OutputKind
 from calibration.execution.onnxruntime_session import Array
 from calibration.sensitivity.task_losses import LossForm, losses
 
-CLASSES_FLOOR = 1e-7  # nats; what float32 makes of two equal distributions is about that
-FLOOR = 1e-12  # of a normalized squared error
+FLOOR = 1e-7  # nats; what float32 makes of two equal distributions is about that
+
+
+def have_noise_levels(forms: Sequence[LossForm]) -> bool:
+    """Return whether all outputs that are compared hold scores of classes: of values, the few that noise hardly moves may be what counts."""
+    counted = [form for form in forms if form is not OutputKind.IGNORE]
+    return bool(counted) and all(isinstance(form, OutputKind) and form in SCORES_OF_CLASSES for form in counted)
 
 
 def noise_levels(
@@ -32,8 +37,7 @@ def noise_levels(
     """Return the noise level of each sample.
 
     Args:
-        forms: Kind of each output, or its parts. Where an output has classes at several positions, each is a decision; all else of a sample
-            is one.
+        forms: Kind of each output, that of ``have_noise_levels``. Each position of an output with classes at several ones is a decision.
         reference: The float model's outputs, each (n, ...); those that are ignored may have any shape.
         perturbed: The engine's, same shapes.
         weights: Of each output, above 0; none: all weigh the same.
@@ -43,17 +47,11 @@ def noise_levels(
     """
     given = list(weights) or [1.0] * len(forms)
     counted = [index for index, form in enumerate(forms) if form is not OutputKind.IGNORE]
-    if not counted:
-        return np.zeros(len(reference[0]))
-    levels = [_levels(forms, reference, perturbed, index) for index in counted]
+    levels = [_levels(forms[index], reference[index], perturbed[index]) for index in counted]
     return np.asarray(np.average(levels, axis=0, weights=[given[index] for index in counted]), dtype=np.float64)
 
 
-def _levels(forms: Sequence[LossForm], reference: Sequence[Array], perturbed: Sequence[Array], index: int) -> NDArray[np.float64]:
-    form = forms[index]
-    if isinstance(form, OutputKind) and form in SCORES_OF_CLASSES:
-        one, other = by_class(reference[index]), by_class(perturbed[index])
-        flat = losses([form], [one.reshape(-1, one.shape[-1])], [other.reshape(-1, other.shape[-1])])
-        return np.asarray(np.log(flat + CLASSES_FLOOR).reshape(one.shape[:-1]).mean(axis=-1))
-    alone = [form if place == index else OutputKind.IGNORE for place, form in enumerate(forms)]  # rows may lie in several outputs
-    return np.asarray(np.log(losses(alone, reference, perturbed) + FLOOR))
+def _levels(form: LossForm, reference: Array, perturbed: Array) -> NDArray[np.float64]:
+    one, other = by_class(reference), by_class(perturbed)
+    flat = losses([form], [one.reshape(-1, one.shape[-1])], [other.reshape(-1, other.shape[-1])])
+    return np.asarray(np.log(flat + FLOOR).reshape(one.shape[:-1]).mean(axis=-1))

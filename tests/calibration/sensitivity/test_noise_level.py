@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from calibration.accuracy.kinds.part import Part
 from calibration.accuracy.metrics import OutputKind
 from calibration.execution.onnxruntime_session import Array
-from calibration.sensitivity.noise_level import CLASSES_FLOOR, FLOOR, noise_levels
+from calibration.sensitivity.noise_level import FLOOR, have_noise_levels, noise_levels
 from calibration.sensitivity.task_losses import losses
 
 Floats = NDArray[np.float32]
@@ -65,23 +65,21 @@ def test_probabilities_have_the_level_of_their_logits() -> None:
 
 def test_equal_outputs_have_the_floor() -> None:
     logits = frames(3)
-    assert noise_levels([OutputKind.LOGITS], [logits], [logits]) == pytest.approx(np.log(CLASSES_FLOOR))
-    assert noise_levels([OutputKind.VALUES], [logits], [logits]) == pytest.approx(np.log(FLOOR))
+    assert noise_levels([OutputKind.LOGITS], [logits], [logits]) == pytest.approx(np.log(FLOOR))
 
 
 def test_outputs_count_by_their_weights_and_ignored_ones_not_at_all() -> None:
-    logits = frames(5)
-    values = np.ones((5, 7), dtype=np.float32)
-    kinds = [OutputKind.LOGITS, OutputKind.IGNORE, OutputKind.VALUES]
-    outputs: list[Array] = [logits, np.zeros((1, 2)), values]
-    others: list[Array] = [noisy(logits, 0.1, 1), np.ones((3,)), values * 1.01]
+    logits, few = frames(5), frames(5, seed=1)[:, 0]
+    kinds = [OutputKind.LOGITS, OutputKind.IGNORE, OutputKind.LOGITS]
+    outputs: list[Array] = [logits, np.zeros((1, 2)), few]
+    others: list[Array] = [noisy(logits, 0.1, 1), np.ones((3,)), noisy(few, 0.2, 1)]
     alone = [noise_levels([kinds[index]], [outputs[index]], [others[index]]) for index in (0, 2)]
     assert noise_levels(kinds, outputs, others, [3.0, 5.0, 1.0]) == pytest.approx((3.0 * alone[0] + alone[1]) / 4.0)
-    assert noise_levels([OutputKind.IGNORE], [logits], [logits]).tolist() == [0.0] * 5
 
 
-def test_a_sample_of_parts_is_one_decision() -> None:
-    rows = np.random.default_rng(0).normal(size=(6, 4, 3)).astype(np.float32)
+def test_values_have_no_noise_level() -> None:
     parts = (Part(OutputKind.REGRESSION, axis=2, places=(0, 1, 2), units=(1.0, 1.0, 1.0)),)
-    found = noise_levels([parts], [rows], [rows + 0.1])
-    assert found == pytest.approx(np.log(0.01), abs=0.01)
+    assert have_noise_levels([OutputKind.LOGITS, OutputKind.IGNORE, OutputKind.PROBABILITIES])
+    assert not have_noise_levels([OutputKind.LOGITS, OutputKind.VALUES])
+    assert not have_noise_levels([parts])
+    assert not have_noise_levels([OutputKind.IGNORE])
