@@ -26,7 +26,7 @@ FLOOR = 1e-7  # nats; what float32 makes of two equal distributions is about tha
 
 
 def have_noise_levels(forms: Sequence[LossForm]) -> bool:
-    """Return whether all outputs that are compared hold scores of classes: of values, the few that noise hardly moves may be what counts."""
+    """Return whether all compared outputs hold scores of classes: of values, the few that noise hardly moves may be what counts."""
     counted = [form for form in forms if form is not OutputKind.IGNORE]
     return bool(counted) and all(isinstance(form, OutputKind) and form in SCORES_OF_CLASSES for form in counted)
 
