@@ -29,9 +29,15 @@ class CorrectionKind(enum.StrEnum):
     BIAS_CORRECTION = "bias correction"  # calibration.algorithms.bias_correction
 
 
+OF_NETWORKS = (CorrectionKind.PERCENTILE, CorrectionKind.ENTROPY, CorrectionKind.MSE)  # ranges of all tensors of one, found in one way
+
+
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A correction that was tried, with the loss before and after it on calibration samples that it was not fitted to."""
+    """A correction that was tried, with the loss before and after it on calibration samples that it was not fitted to.
+
+    ``OF_NETWORKS`` are measured on the samples that they were fitted to as well.
+    """
 
     what: CorrectionKind
     where: tuple[str, ...]  # layers

@@ -10,7 +10,7 @@ from html import escape
 
 from calibration.accuracy.measures.tasks.retrieval import nearest_in_words
 from engine_builder.backends.base import Source
-from engine_builder.records.corrections import Correction
+from engine_builder.records.corrections import OF_NETWORKS, Correction
 from engine_builder.records.float_plan import BaselineFallback
 from engine_builder.reporting.about import about_in_words
 from engine_builder.reporting.body.job_result import JobResult, Outcome, ReportedEngine
@@ -219,6 +219,10 @@ def _corrections(body: ReportBody) -> str:
     if not tried:
         return f"<h2>Corrections</h2>{said}" if said else ""
     note = f"Loss on calibration samples that the correction was not fitted to, ± standard error of the difference. {_gains(tried)}"
+    if any(correction.what in OF_NETWORKS for correction in tried):
+        note += (
+            " Of ranges of a whole network: the geometric mean of what decisions lose, on samples that the ranges were fitted to too."
+        )
     return _section("Corrections", note, corrections_table(tried)) + said
 
 

@@ -14,12 +14,11 @@ import pytest
 from calibration.ranges.range_table import RangeTable
 from engine_builder.corrections.range_method import FEWEST_SAMPLES
 from engine_builder.records.calibrated import read_ranges
-from engine_builder.records.corrections import Correction, CorrectionKind, CorrectionTable
+from engine_builder.records.corrections import OF_NETWORKS, Correction, CorrectionTable
 from tests.driver import Json, run_job
 from tests.engine_builder.corrections.spiked_samples import corrected, network, samples
 
 LOGITS: Json = {"outputs": {"y": "logits"}, "precisions": ["int8"]}
-OF_NETWORKS = (CorrectionKind.PERCENTILE, CorrectionKind.ENTROPY, CorrectionKind.MSE)
 
 
 def tried(table: CorrectionTable) -> list[Correction]:
