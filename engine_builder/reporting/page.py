@@ -220,9 +220,7 @@ def _corrections(body: ReportBody) -> str:
         return f"<h2>Corrections</h2>{said}" if said else ""
     note = f"Loss on calibration samples that the correction was not fitted to, ± standard error of the difference. {_gains(tried)}"
     if any(correction.what in OF_NETWORKS for correction in tried):
-        note += (
-            " Of ranges of a whole network: the geometric mean of what decisions lose, on samples that the ranges were fitted to too."
-        )
+        note += " Of ranges of a whole network: the geometric mean of what decisions lose, on samples that the ranges were fitted to too."
     return _section("Corrections", note, corrections_table(tried)) + said
 
 

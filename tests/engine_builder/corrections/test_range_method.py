@@ -62,6 +62,7 @@ def test_too_few_samples_choose_nothing(tmp_path: Path) -> None:
 
 
 def test_formats_that_reach_far_keep_what_they_share(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs the tensorrt-rtx builder (the extra rtx)")
     table, _, _ = corrected(tmp_path, samples(64, 150.0), {**LOGITS, "precisions": ["int8", "fp8"], "target": "tensorrt-rtx", "gpu": "L4"})
     assert tried(table) == []
 
