@@ -16,7 +16,7 @@
    budget, but whether it is still too slow, so that more has to be quantized. The candidates are the same. What is bisected of a sequence
    is the part of it that is predicted to be about as fast as wanted; nothing is searched for where the baseline is fast enough itself.
 5. A sequence of which two trials were slower than predicted, beyond the predictions' own errors, is dropped: its models are wrong there.
-6. Where ``around`` is given, the search goes on from the best measured engines after the first sequences, and again in the end: a layer, a
+6. Where ``around`` is given, the search goes on from the best measured engines after the first sequence, and again in the end: a layer, a
    run of neighbours or a block is given back or taken, those first that win most time for the loss that they add, until steps no longer
    pay.
 7. Trials are known by their fingerprint, so that candidate sequences share them. Three failures in a row end the search with what was
@@ -55,7 +55,7 @@ ADDS = 0.1  # that an engine without its quantized residual adds may be faster
 WORTH_TRYING = 0.03  # over the baseline: a smaller predicted gain is within the error of predictions
 AROUND = (-1, 1, 2)  # candidates tried around the boundary, relative to it
 CONTRADICTED = 2  # predictions of a sequence, after which it is dropped
-STEPS_AFTER = 2  # sequences, then once more after all: steps cost fewer trials, and find what later sequences must beat
+STEPS_AFTER = 1  # sequence, then once more after all: steps cost fewer trials, and find what later sequences must beat
 MOST_MISSED = 4  # steps from measured engines that did not pay, in a row
 
 
