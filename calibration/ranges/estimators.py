@@ -30,6 +30,11 @@ SHARES_OF_ENTROPY = np.linspace(0.2, 1.0, 33)  # finer steps show nothing but th
 _SMALLEST_COUNT = 1e-4  # of a level's share in a bin, so that its logarithm exists
 
 
+def is_beyond_fp16(span: Span) -> bool:
+    """Return whether a range reaches farther than FP16 does: nothing of it may be left out, or an engine would compute it in FP16."""
+    return max(-span[0], span[1]) > FP16_MAX
+
+
 def clipped_range(histogram: Histogram, method: RangeMethod, *, symmetric: bool) -> Span:
     """Return the range that a method picks, inside the values seen; all of them where some are beyond FP16, which the range then tells.
 
@@ -40,7 +45,7 @@ def clipped_range(histogram: Histogram, method: RangeMethod, *, symmetric: bool)
     """
     choose = _METHODS.get(method)
     lowest, highest = float(histogram.lowest), float(histogram.highest)
-    if choose is None or not histogram.width or max(-lowest, highest) > FP16_MAX:
+    if choose is None or not histogram.width or is_beyond_fp16((lowest, highest)):
         return lowest, highest
     low, high = choose(histogram, symmetric)
     return max(low, lowest), min(high, highest)

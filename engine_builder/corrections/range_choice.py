@@ -19,7 +19,7 @@ from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.number_formats.precision import Scheme
 from calibration.process.worker_threads import processors
 from calibration.ranges.collection import collect_histograms
-from calibration.ranges.estimators import clipped_range
+from calibration.ranges.estimators import clipped_range, is_beyond_fp16
 from calibration.ranges.histograms import Histogram
 from calibration.ranges.range_table import CLIPPING, RangeMethod
 from calibration.sensitivity.perturbed_model import ReferenceModel
@@ -141,9 +141,9 @@ def tensor_groups(
 
 
 def _candidates(histogram: Histogram, minmax: Span, scheme: Scheme) -> tuple[Span, ...]:
-    """Return ranges worth a measurement: each differs from min-max and from the others. None where no value was seen."""
+    """Return ranges worth a measurement: each differs from min-max and from the others. None without values, or with some beyond FP16."""
     kept = [minmax]
-    for method in CLIPPING if histogram.total else ():
+    for method in CLIPPING if histogram.total and not is_beyond_fp16(minmax) else ():
         span = clipped_range(histogram, method, symmetric=scheme.symmetric_activations)
         if all(max(abs(span[0] - other[0]), abs(span[1] - other[1])) > SAME * (minmax[1] - minmax[0]) for other in kept):
             kept.append(span)

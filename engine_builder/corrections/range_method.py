@@ -17,10 +17,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from calibration.number_formats.grids import FP16_MAX
 from calibration.number_formats.layer_precision import LayerPrecision
 from calibration.ranges.collection import collect_histograms
-from calibration.ranges.estimators import clipped_range
+from calibration.ranges.estimators import clipped_range, is_beyond_fp16
 from calibration.ranges.histograms import Histogram
 from calibration.ranges.range_table import CLIPPING, RangeMethod
 from calibration.sensitivity.noise_level import have_noise_levels
@@ -95,9 +94,9 @@ def _clipped(histogram: Histogram, method: RangeMethod, bench: Bench, minmax: tu
     """Return the range of a method.
 
     An end that it leaves where the samples of the histogram end is that of all samples, unless the others reach ``LONE`` times as far.
-    What reaches beyond FP16 stays: an engine must not compute it in FP16.
+    What reaches beyond FP16 stays.
     """
-    if max(-minmax[0], minmax[1]) > FP16_MAX:
+    if is_beyond_fp16(minmax):
         return minmax
     low, high = clipped_range(histogram, method, symmetric=bench.prepared.scheme.symmetric_activations)
     is_low_kept = low <= histogram.lowest and minmax[0] >= LONE * min(low, 0.0)

@@ -52,6 +52,12 @@ def test_ranges_without_outliers_stay_min_max(tmp_path: Path) -> None:
     assert "x" not in table.ranges
 
 
+def test_values_beyond_fp16_stay_in_the_range(tmp_path: Path) -> None:
+    """Where none of the samples that a method is fitted to holds them, too."""
+    table, _, _ = corrected(tmp_path, samples(192, 1e5), {"calibration": {"method": "best"}})
+    assert "x" not in table.ranges
+
+
 def test_two_runs_choose_the_same(tmp_path: Path) -> None:
     first, second = (spiked(tmp_path / name, "best")[0] for name in "ab")
     assert first == second
